@@ -1,0 +1,265 @@
+//! The resolved configuration: what the operator wrote, checked, with every default filled in.
+//!
+//! Everything here is a domain value (an address, a duration, a weight), never text that
+//! somebody has to parse later. [`super::resolve`] is the only place that makes these; after it,
+//! nothing about the configuration can be wrong but the world outside (a port that is taken, a
+//! name that does not resolve).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use crate::key::KeySource;
+use crate::ring::{Dialect, Weight};
+use crate::route::RouteMatch;
+
+/// One whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Which request goes to which upstream; at least one.
+    pub routes: Vec<Route>,
+    /// The groups of peers, by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// What a client may do, and for how long.
+    pub downstream: Downstream,
+    /// What is told to the peers about the client.
+    pub forwarding: Forwarding,
+    /// Networks whose `X-Forwarded-For` is believed; empty: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The admin HTTP server; `None`: off.
+    pub admin: Option<Admin>,
+    /// Worker threads; `None`: one per core.
+    pub threads: Option<NonZeroUsize>,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// What the process says about itself, on stderr.
+    pub error_log: ErrorLog,
+    /// The Unix socket of `clockwise status`, `drain`, …; `None`: the runtime directory's default.
+    pub control: Option<PathBuf>,
+    /// How long a stopping process waits for its connections before it cuts them.
+    pub drain_timeout: Duration,
+    /// Idle upstream connections kept for reuse, per worker thread.
+    pub pool_size: usize,
+}
+
+/// A socket that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// Connections that the kernel may queue before they are accepted (`listen(2)`); the system's
+    /// `net.core.somaxconn` caps it.
+    pub backlog: u32,
+}
+
+/// What a request must look like, and what is then done with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Host, path and methods.
+    pub matches: RouteMatch,
+    /// The name of an upstream that exists.
+    pub upstream: String,
+    /// Overrides [`Downstream::max_body_size`]; outer `None`: not set, inner `None`: no limit.
+    pub max_body_size: Option<Option<u64>>,
+}
+
+/// A named group of peers that share policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Where the key comes from: the first source that is present.
+    pub key: Vec<KeySource>,
+    /// What happens when no source is present.
+    pub missing_key: MissingKey,
+    /// How labels and keys are placed on the ring.
+    pub dialect: Dialect,
+    /// The servers; at least one, labels unique.
+    pub peers: Vec<Peer>,
+    /// Active probes; `None`: off, every peer counts as up.
+    pub health: Option<Health>,
+    /// Ejection on failures of real traffic; `None`: off.
+    pub passive: Option<Passive>,
+    /// How failed attempts are repeated on other peers.
+    pub retry: Retry,
+    /// How long each step of an exchange with a peer may take.
+    pub timeouts: Timeouts,
+    /// The `Host` that a peer is sent.
+    pub host_header: HostHeader,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it listens.
+    pub address: PeerAddress,
+    /// What places it on the ring; unique in its upstream.
+    pub label: String,
+    /// How much of the key space it gets, relative to the others.
+    pub weight: Weight,
+}
+
+/// Where a peer listens: an address, or a name that is looked up when the configuration is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// A literal IP address and port.
+    Ip(SocketAddr),
+    /// A host name and port.
+    Name(String, u16),
+}
+
+/// What happens to a request that has none of the upstream's key sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingKey {
+    /// It goes to the available peers in turn.
+    RoundRobin,
+    /// It is answered 400.
+    Reject,
+}
+
+/// Active probes of every peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// Time from the start of one probe to the start of the next; each is moved by up to ±10 %.
+    pub interval: Duration,
+    /// The longest that one whole probe may take.
+    pub timeout: Duration,
+    /// Failed probes in a row that take an up peer down; at least 1.
+    pub fall: u32,
+    /// Passed probes in a row that bring a down peer up; at least 1.
+    pub rise: u32,
+}
+
+/// What a probe asks of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// That it accepts a TCP connection.
+    Tcp,
+    /// That it answers a GET.
+    Http {
+        /// The path and query that are asked for; begins with `/`.
+        path: String,
+        /// The `Host` sent; `None`: the peer's address as written.
+        host: Option<HeaderValue>,
+        /// The statuses that pass, both ends included.
+        expect: Vec<(u16, u16)>,
+    },
+}
+
+/// Ejection of a peer on failures of real traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passive {
+    /// Failed connects in a row that eject a peer; at least 1.
+    pub failures: u32,
+    /// How long the first ejection lasts; each repetition doubles it.
+    pub eject: Duration,
+    /// The longest ejection.
+    pub max_eject: Duration,
+}
+
+/// How failed attempts are repeated on other peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in total, the first included; 1 ..= 16.
+    pub attempts: u32,
+    /// No further attempt starts later than this after the first one started.
+    pub timeout: Duration,
+}
+
+/// How long each step of an exchange with a peer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the connection stands.
+    pub connect: Duration,
+    /// From the request's last byte (or the last one written so far) to the response's header.
+    pub first_byte: Duration,
+    /// Between two reads of a response body.
+    pub read: Duration,
+    /// For one write of the request.
+    pub write: Duration,
+    /// How long an unused connection is kept; keep it below the peer's own keep-alive timeout.
+    pub idle: Duration,
+    /// Without a byte in either direction, after a protocol upgrade (WebSocket).
+    pub tunnel: Duration,
+}
+
+/// The `Host` that a peer is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The one the client sent.
+    Keep,
+    /// The peer's address as written in the configuration.
+    Peer,
+    /// This one.
+    Set(HeaderValue),
+}
+
+/// What a client may do, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downstream {
+    /// From a request's first byte (or the accept) to the end of its header.
+    pub header_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    pub keepalive: Duration,
+    /// Requests on one connection; `None`: no limit.
+    pub keepalive_requests: Option<u32>,
+    /// Between two reads of a request body.
+    pub read_timeout: Duration,
+    /// For one write of the response.
+    pub write_timeout: Duration,
+    /// A whole request, from its header's end to the response's end; `None`: no limit.
+    pub request_timeout: Option<Duration>,
+    /// Connections at once, all listeners together; `None`: no limit.
+    pub max_connections: Option<usize>,
+    /// Bytes of request line and header fields; above it 431.
+    pub max_header_size: usize,
+    /// Bytes of the request target; above it 414.
+    pub max_uri_length: usize,
+    /// Bytes of a request body; above it 413; `None`: no limit.
+    pub max_body_size: Option<u64>,
+}
+
+/// What is told to the peers about the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    pub x_forwarded: bool,
+    /// `Forwarded` (RFC 7239).
+    pub forwarded: bool,
+    /// The header that carries the request id; `None`: none is sent.
+    pub request_id: Option<HeaderName>,
+}
+
+/// The admin HTTP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// Asked for as `Authorization: Bearer …`; must be set where the address is not loopback.
+    pub token: Option<String>,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// No access log.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to, reopened on SIGUSR1.
+    File(PathBuf),
+}
+
+/// What the process says about itself, on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorLog {
+    /// The least severe message that is written.
+    pub level: log::LevelFilter,
+}
