@@ -1,0 +1,240 @@
+//! Who the client is: the peer of the connection, or whom trusted proxies in front of us name.
+//!
+//! Anyone can send `X-Forwarded-For`. Each proxy on the way appends the address it was connected from,
+//! so the field is read from its right end, and an entry is only as good as the one who wrote it:
+//! the walk stops at the first address that is not a trusted proxy. That one is the client; everything to
+//! its left is hearsay. `Forwarded` (RFC 7239) is not read.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::{IpNet, Ipv4Net};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of the client behind a connection from `peer`.
+///
+/// An entry that is no address (`unknown`, a name, a half one) ends the walk, and the last good one
+/// stands; if all entries are trusted proxies, the leftmost is the client. IPv4 addresses mapped into
+/// IPv6 come back as IPv4.
+pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
+    let mut client = peer.to_canonical();
+    for entry in from_the_right(headers) {
+        if !trusted.contains(client) {
+            break;
+        }
+        match parse(entry) {
+            Some(address) => client = address,
+            None => break,
+        }
+    }
+    client
+}
+
+/// The networks whose `X-Forwarded-For` is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// Sorted, none within another.
+    networks: Vec<IpNet>,
+}
+
+impl TrustedProxies {
+    /// Networks may overlap and come in any order. One of IPv4 addresses mapped into IPv6 is taken as
+    /// IPv4; a wider one, such as `::/0`, holds no IPv4 address.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        let networks = networks.into_iter().map(canonical).collect();
+        let mut networks = IpNet::aggregate(&networks);
+        networks.sort_unstable();
+        Self { networks }
+    }
+
+    /// Whether one of the networks holds this address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let after = self
+            .networks
+            .partition_point(|network| network.network() <= address);
+        let nearest = after
+            .checked_sub(1)
+            .and_then(|index| self.networks.get(index));
+        nearest.is_some_and(|network| network.contains(&address))
+    }
+}
+
+fn canonical(network: IpNet) -> IpNet {
+    let mapped_bits = network.prefix_len().checked_sub(96);
+    match (network.addr().to_canonical(), network, mapped_bits) {
+        (IpAddr::V4(address), IpNet::V6(_), Some(bits)) => {
+            Ipv4Net::new(address, bits).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
+}
+
+/// The entries of all the fields; empty ones are skipped, as in every list (RFC 9110 §5.6.1.2).
+fn from_the_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
+    lines
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|entry| !entry.is_empty())
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+fn parse(entry: &[u8]) -> Option<IpAddr> {
+    let entry = str::from_utf8(entry).ok()?;
+    let address = entry
+        .parse()
+        .or_else(|_| entry.parse().map(|socket: SocketAddr| socket.ip()));
+    let address = address.ok().or_else(|| bracketed(entry))?;
+    Some(address.to_canonical())
+}
+
+fn bracketed(entry: &str) -> Option<IpAddr> {
+    let inner = entry.strip_prefix('[')?.strip_suffix(']')?;
+    inner.parse().ok().map(IpAddr::V6)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trusted(networks: &[&str]) -> TrustedProxies {
+        TrustedProxies::new(networks.iter().map(|text| text.parse().unwrap()).collect())
+    }
+
+    fn client(peer: &str, lines: &[&str]) -> String {
+        let trusted = trusted(&["10.0.0.0/8", "fd00::/8"]);
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+        }
+        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(client("192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
+        assert_eq!(client("::ffff:192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
+    }
+
+    #[test]
+    fn a_trusted_proxy_without_the_field_is_the_client() {
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["", " , "]), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_walk_ends_at_the_first_that_is_not_trusted() {
+        assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(
+            client("10.0.0.1", &["10.9.9.9, 198.51.100.1, 10.0.0.2"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["1.1.1.1", "198.51.100.1,", "10.0.0.2"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            client("::ffff:10.0.0.1", &["1.1.1.1, ::ffff:2.2.2.2"]),
+            "2.2.2.2"
+        );
+    }
+
+    #[test]
+    fn if_all_are_trusted_the_leftmost_is_the_client() {
+        assert_eq!(
+            client("10.0.0.1", &["10.0.0.4", "fd00::1, 10.0.0.2"]),
+            "10.0.0.4"
+        );
+    }
+
+    #[test]
+    fn at_a_malformed_entry_the_last_good_one_stands() {
+        for bad in [
+            "unknown",
+            "_hidden",
+            "1.2.3",
+            "1.2.3.4:99999",
+            "[::1",
+            "fe80::1%eth0",
+            "1.2.3.4 5",
+        ] {
+            assert_eq!(
+                client("10.0.0.1", &[&format!("1.1.1.1, {bad}, 10.0.0.2")]),
+                "10.0.0.2"
+            );
+            assert_eq!(client("10.0.0.1", &["1.1.1.1", bad]), "10.0.0.1");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(
+            X_FORWARDED_FOR,
+            HeaderValue::from_bytes(b"1.1.1.1, \xff").unwrap(),
+        );
+        let peer = "10.0.0.1".parse().unwrap();
+        assert_eq!(address(peer, &headers, &trusted(&["10.0.0.0/8"])), peer);
+    }
+
+    #[test]
+    fn ports_brackets_and_spaces_are_understood() {
+        for (entry, expected) in [
+            ("192.0.2.1:4711", "192.0.2.1"),
+            ("  192.0.2.1\t", "192.0.2.1"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:80", "2001:db8::1"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[entry]), expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn networks_may_overlap_and_be_mapped() {
+        let trusted = trusted(&["10.1.0.0/16", "::ffff:10.0.0.0/104", "192.0.2.7/32", "::/0"]);
+        let holds = |text: &str| trusted.contains(text.parse().unwrap());
+        assert!(holds("10.255.0.1") && holds("::ffff:10.255.0.1") && holds("192.0.2.7"));
+        assert!(holds("2001:db8::1") && !holds("192.0.2.8") && !holds("::ffff:192.0.2.8"));
+    }
+
+    fn some_address() -> impl Strategy<Value = IpAddr> {
+        // few bits at the top and the bottom, so that networks and addresses meet
+        let v4 = (0..4u32, 0..4u32).prop_map(|(top, low)| Ipv4Addr::from(top << 30 | low).into());
+        let v6 =
+            (0..4u128, 0..4u128).prop_map(|(top, low)| Ipv6Addr::from(top << 126 | low).into());
+        let mapped = (0..4u32).prop_map(|top| Ipv4Addr::from(top << 30).to_ipv6_mapped().into());
+        prop_oneof![v4, v6, mapped]
+    }
+
+    fn some_network() -> impl Strategy<Value = IpNet> {
+        (some_address(), 0..=128u8).prop_map(|(address, bits)| {
+            let bits = if address.is_ipv4() { bits % 33 } else { bits };
+            IpNet::new(address, bits).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn trusted_is_what_a_scan_of_all_networks_finds(
+            networks in prop::collection::vec(some_network(), 0..12),
+            address in some_address(),
+        ) {
+            let wanted = address.to_canonical();
+            let naive = networks.iter().any(|network| canonical(*network).contains(&wanted));
+            prop_assert_eq!(TrustedProxies::new(networks).contains(address), naive);
+        }
+
+        #[test]
+        fn no_field_is_too_strange(value in prop::collection::vec(32u8..=255, 0..40)) {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                headers.append(X_FORWARDED_FOR, value);
+            }
+            address(Ipv4Addr::LOCALHOST.into(), &headers, &trusted(&["0.0.0.0/0"]));
+        }
+    }
+}

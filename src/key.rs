@@ -1,0 +1,495 @@
+//! The key: the bytes of a request that decide which peer it goes to.
+//!
+//! Bytes are taken as they were sent. Nothing is decoded and case is kept (but for the host, where it
+//! has no meaning): a key only has to be the same each time, decoding costs time and can fail, and
+//! so `clockwise ring owner` needs nothing but the text from a log to name the peer.
+//!
+//! What a missing key means is not decided here. An empty value counts as missing, because all
+//! clients without a value would otherwise share one peer.
+//!
+//! Invariants: a single source allocates nothing, whatever it is, up to [`KeyBuffer::INLINE`] bytes of
+//! rendered text; most are borrowed from the request.
+
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+use crate::route::host_name;
+
+/// Stands between the parts of [`KeySource::All`]: can be typed, and seldom is in a value. Where it
+/// is, two lists of parts may give one key, which does no harm: both go to one peer.
+const SEPARATOR: &[u8] = b"|";
+
+/// Where a key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The client's address as text, or, with a shorter prefix, its network: `10.1.2.0/24`.
+    /// An IPv4 address mapped into IPv6 is IPv4.
+    ClientIp {
+        /// Bits of an IPv4 address that count, 0 ..= 32; more counts as 32.
+        v4: u8,
+        /// Bits of an IPv6 address that count, 0 ..= 128; more counts as 128.
+        v6: u8,
+    },
+    /// The first value of a header field.
+    Header(HeaderName),
+    /// The first cookie of this name (case counts), without the quotes around its value, in any
+    /// `Cookie` field (HTTP/2 may send several, RFC 9113 §8.2.3).
+    Cookie(String),
+    /// The first query parameter of this name, both as sent: `%41` is not `A`.
+    Query(String),
+    /// The path, without the query.
+    Path,
+    /// The path with the query.
+    PathAndQuery,
+    /// One segment of the path, counted from 1: 2 is `b` of `/a/b/c`. 0 is never present.
+    PathSegment(u16),
+    /// The host in lower case, without port and without a dot at its end.
+    Host,
+    /// All of these, joined with `|`; missing if one of them is.
+    All(Vec<Self>),
+}
+
+impl KeySource {
+    /// The whole address of the client.
+    pub const CLIENT_IP: Self = Self::ClientIp { v4: 32, v6: 128 };
+
+    /// The kind of source, as in the configuration; one of a fixed set, so it can be a metric's label.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::ClientIp { .. } => "client_ip",
+            Self::Header(_) => "header",
+            Self::Cookie(_) => "cookie",
+            Self::Query(_) => "query",
+            Self::Path => "path",
+            Self::PathAndQuery => "path_and_query",
+            Self::PathSegment(_) => "path_segment",
+            Self::Host => "host",
+            Self::All(_) => "all",
+        }
+    }
+}
+
+/// What a key can be taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Request line and header fields, as the client sent them.
+    pub parts: &'a http::request::Parts,
+    /// The host that the client asked for, with or without its port.
+    pub host: &'a str,
+    /// The client, as [`crate::client::address`] found it.
+    pub client: IpAddr,
+}
+
+/// The key of a request: the place of the first source that is present, and its bytes.
+///
+/// `None` if no source is present. The bytes are never empty.
+pub fn extract<'a>(
+    sources: &[KeySource],
+    request: &Request<'a>,
+    buffer: &'a mut KeyBuffer,
+) -> Option<(usize, &'a [u8])> {
+    let (index, value) = sources.iter().enumerate().find_map(|(index, source)| {
+        buffer.clear();
+        Some((index, value(source, request, buffer)?))
+    })?;
+    match value {
+        Value::Sent(bytes) => Some((index, bytes)),
+        Value::Rendered => Some((index, buffer.as_bytes())),
+    }
+}
+
+/// The value of one source; never empty.
+enum Value<'a> {
+    /// Part of the request.
+    Sent(&'a [u8]),
+    /// At the end of the buffer.
+    Rendered,
+}
+
+fn value<'a>(
+    source: &KeySource,
+    request: &Request<'a>,
+    buffer: &mut KeyBuffer,
+) -> Option<Value<'a>> {
+    let parts = request.parts;
+    match source {
+        KeySource::ClientIp { v4, v6 } => client_ip(request.client, *v4, *v6, buffer),
+        KeySource::Header(name) => sent(parts.headers.get(name)?.as_bytes()),
+        KeySource::Cookie(name) => sent(cookie(&parts.headers, name)?),
+        KeySource::Query(name) => sent(parameter(parts.uri.query()?, name)?.as_bytes()),
+        KeySource::Path => sent(parts.uri.path().as_bytes()),
+        KeySource::PathAndQuery => sent(parts.uri.path_and_query()?.as_str().as_bytes()),
+        KeySource::PathSegment(number) => sent(segment(parts.uri.path(), *number)?.as_bytes()),
+        KeySource::Host => host(request.host, buffer),
+        KeySource::All(sources) => all(sources, request, buffer),
+    }
+}
+
+fn sent(bytes: &[u8]) -> Option<Value<'_>> {
+    (!bytes.is_empty()).then_some(Value::Sent(bytes))
+}
+
+fn client_ip<'a>(client: IpAddr, v4: u8, v6: u8, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+    let client = client.to_canonical();
+    let bits = if client.is_ipv4() { v4 } else { v6 };
+    match IpNet::new(client, bits) {
+        Ok(network) if bits < network.max_prefix_len() => write!(buffer, "{}", network.trunc()),
+        _ => write!(buffer, "{client}"),
+    }
+    .ok()?;
+    Some(Value::Rendered)
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let value = pairs.find_map(|pair| {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+        (halves.next()? == name.as_bytes()).then_some(halves.next()?)
+    })?;
+    let unquoted = value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    Some(unquoted.unwrap_or(value))
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find_map(|(found, value)| (found == name).then_some(value))
+}
+
+fn segment(path: &str, number: u16) -> Option<&str> {
+    let index = usize::from(number).checked_sub(1)?;
+    path.strip_prefix('/')?.split('/').nth(index)
+}
+
+fn host<'a>(host: &'a str, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+    let name = host_name(host).as_bytes();
+    if !name.iter().any(u8::is_ascii_uppercase) {
+        return sent(name);
+    }
+    for byte in name {
+        buffer.push(&[byte.to_ascii_lowercase()]);
+    }
+    Some(Value::Rendered)
+}
+
+fn all<'a>(
+    sources: &[KeySource],
+    request: &Request<'a>,
+    buffer: &mut KeyBuffer,
+) -> Option<Value<'a>> {
+    for (index, source) in sources.iter().enumerate() {
+        if index > 0 {
+            buffer.push(SEPARATOR);
+        }
+        if let Value::Sent(bytes) = value(source, request, buffer)? {
+            buffer.push(bytes);
+        }
+    }
+    (!sources.is_empty()).then_some(Value::Rendered)
+}
+
+/// Room for a key that does not stand in the request as it is; can be used again and again.
+#[derive(Clone, Debug)]
+pub struct KeyBuffer {
+    inline: [u8; Self::INLINE],
+    length: usize,
+    /// The whole key where `inline` is too short for it; else empty.
+    heap: Vec<u8>,
+}
+
+impl KeyBuffer {
+    /// Bytes of a key that need no allocation: every address, and most composites.
+    pub const INLINE: usize = 128;
+
+    fn clear(&mut self) {
+        self.length = 0;
+        self.heap.clear();
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        match self.inline.get_mut(self.length..end) {
+            Some(place) if self.heap.is_empty() => {
+                place.copy_from_slice(bytes);
+                self.length = end;
+            }
+            _ => self.push_to_heap(bytes),
+        }
+    }
+
+    fn push_to_heap(&mut self, bytes: &[u8]) {
+        if self.heap.is_empty() {
+            self.heap.extend(self.inline.iter().take(self.length));
+        }
+        self.heap.extend(bytes);
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        if self.heap.is_empty() {
+            self.inline.get(..self.length).unwrap_or_default()
+        } else {
+            &self.heap
+        }
+    }
+}
+
+impl Default for KeyBuffer {
+    fn default() -> Self {
+        Self {
+            inline: [0; Self::INLINE],
+            length: 0,
+            heap: Vec::new(),
+        }
+    }
+}
+
+impl Write for KeyBuffer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A request as `GET {uri}` with these header lines, from `client`.
+    struct Sample {
+        parts: http::request::Parts,
+        client: IpAddr,
+    }
+
+    impl Sample {
+        fn new(uri: &str, lines: &[(&str, &str)]) -> Self {
+            let mut builder = http::Request::get(uri);
+            for (name, value) in lines {
+                builder = builder.header(*name, *value);
+            }
+            let (parts, ()) = builder.body(()).unwrap().into_parts();
+            Self {
+                parts,
+                client: IpAddr::from([192, 0, 2, 1]),
+            }
+        }
+
+        fn from(client: &str) -> Self {
+            Self {
+                client: client.parse().unwrap(),
+                ..Self::new("/", &[])
+            }
+        }
+
+        fn key(&self, sources: &[KeySource]) -> Option<(usize, String)> {
+            let request = Request {
+                parts: &self.parts,
+                host: "Example.COM.:80",
+                client: self.client,
+            };
+            let mut buffer = KeyBuffer::default();
+            let (index, bytes) = extract(sources, &request, &mut buffer)?;
+            Some((index, String::from_utf8(bytes.to_vec()).unwrap()))
+        }
+
+        fn one(&self, source: KeySource) -> Option<String> {
+            self.key(&[source]).map(|(_, key)| key)
+        }
+    }
+
+    fn header(name: &'static str) -> KeySource {
+        KeySource::Header(HeaderName::from_static(name))
+    }
+
+    fn cookie(name: &str) -> KeySource {
+        KeySource::Cookie(name.to_owned())
+    }
+
+    fn query(name: &str) -> KeySource {
+        KeySource::Query(name.to_owned())
+    }
+
+    #[test]
+    fn the_first_source_that_is_present_is_used() {
+        let sample = Sample::new("/p?q=1", &[("x-user", ""), ("cookie", "sid=abc")]);
+        let chain = [
+            header("x-none"),
+            header("x-user"),
+            cookie("sid"),
+            KeySource::Path,
+        ];
+        assert_eq!(sample.key(&chain), Some((2, "abc".to_owned())));
+        assert_eq!(sample.key(&chain[..2]), None);
+        assert_eq!(sample.key(&[]), None);
+    }
+
+    #[test]
+    fn a_header_gives_its_first_value() {
+        let sample = Sample::new(
+            "/",
+            &[("x-user", "a"), ("x-user", "b"), ("x-e", ""), ("x-e", "c")],
+        );
+        assert_eq!(sample.one(header("x-user")).as_deref(), Some("a"));
+        assert_eq!(sample.one(header("x-e")).as_deref(), None);
+    }
+
+    #[test]
+    fn cookies_are_found_in_every_field_and_form() {
+        let lines = [
+            ("cookie", "a=1; b = 2 ;c=\"3\"; d=\"4; e"),
+            ("cookie", "b=9; f=x=y; g=; g=7; e=5"),
+        ];
+        let sample = Sample::new("/", &lines);
+        for (name, value) in [
+            ("a", Some("1")),
+            ("b", Some("2")),
+            ("c", Some("3")),
+            ("d", Some("\"4")),
+            ("e", Some("5")),
+            ("f", Some("x=y")),
+            ("g", None),
+            ("A", None),
+        ] {
+            assert_eq!(sample.one(cookie(name)).as_deref(), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_query_parameter_is_taken_as_sent() {
+        let sample = Sample::new("/?a=%41&b=x+y&b=2&c&d=&c=3&%64=4", &[]);
+        for (name, value) in [
+            ("a", Some("%41")),
+            ("b", Some("x+y")),
+            ("c", Some("3")),
+            ("d", None),
+            ("%64", Some("4")),
+            ("e", None),
+        ] {
+            assert_eq!(sample.one(query(name)).as_deref(), value, "{name}");
+        }
+        assert_eq!(Sample::new("/", &[]).one(query("a")).as_deref(), None);
+    }
+
+    #[test]
+    fn paths_and_their_segments_are_taken_as_sent() {
+        let sample = Sample::new("http://h/a/%62//d?q=1", &[]);
+        assert_eq!(sample.one(KeySource::Path).as_deref(), Some("/a/%62//d"));
+        assert_eq!(
+            sample.one(KeySource::PathAndQuery).as_deref(),
+            Some("/a/%62//d?q=1")
+        );
+        let segments = [0, 1, 2, 3, 4, 5].map(|n| sample.one(KeySource::PathSegment(n)));
+        assert_eq!(
+            segments.each_ref().map(Option::as_deref),
+            [None, Some("a"), Some("%62"), None, Some("d"), None]
+        );
+        assert_eq!(
+            Sample::new("h:443", &[]).one(KeySource::Path).as_deref(),
+            None
+        );
+        assert_eq!(
+            Sample::new("h:443", &[])
+                .one(KeySource::PathAndQuery)
+                .as_deref(),
+            None
+        );
+    }
+
+    #[test]
+    fn the_host_is_in_lower_case_without_port_and_dot() {
+        assert_eq!(
+            Sample::new("/", &[]).one(KeySource::Host).as_deref(),
+            Some("example.com")
+        );
+    }
+
+    #[test]
+    fn a_client_is_its_address_or_its_network() {
+        let net = |v4, v6| KeySource::ClientIp { v4, v6 };
+        for (client, source, key) in [
+            ("10.1.2.3", KeySource::CLIENT_IP, "10.1.2.3"),
+            ("::ffff:10.1.2.3", KeySource::CLIENT_IP, "10.1.2.3"),
+            ("2001:DB8::1", KeySource::CLIENT_IP, "2001:db8::1"),
+            ("10.1.2.3", net(24, 64), "10.1.2.0/24"),
+            ("::ffff:10.1.2.3", net(31, 64), "10.1.2.2/31"),
+            ("2001:db8:1:2:3::1", net(24, 64), "2001:db8:1:2::/64"),
+            ("10.1.2.3", net(0, 0), "0.0.0.0/0"),
+            ("::1", net(0, 0), "::/0"),
+            ("10.1.2.3", net(200, 64), "10.1.2.3"),
+        ] {
+            assert_eq!(
+                Sample::from(client).one(source).as_deref(),
+                Some(key),
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_composite_needs_all_its_parts() {
+        let sample = Sample::new("/a?u=1", &[("x-user", "bob")]);
+        let parts = vec![
+            KeySource::Host,
+            header("x-user"),
+            KeySource::CLIENT_IP,
+            query("u"),
+        ];
+        assert_eq!(
+            sample.one(KeySource::All(parts)).as_deref(),
+            Some("example.com|bob|192.0.2.1|1")
+        );
+        let missing = KeySource::All(vec![KeySource::CLIENT_IP, query("v")]);
+        assert_eq!(
+            sample.key(&[missing, KeySource::Host]),
+            Some((1, "example.com".to_owned()))
+        );
+        assert_eq!(sample.one(KeySource::All(vec![])).as_deref(), None);
+    }
+
+    #[test]
+    fn a_long_composite_outgrows_the_room_inside() {
+        let long = "x".repeat(KeyBuffer::INLINE);
+        let sample = Sample::new("/", &[("x-long", &long), ("x-short", "s")]);
+        let parts = vec![header("x-short"), header("x-long"), header("x-short")];
+        assert_eq!(
+            sample.one(KeySource::All(parts)).as_deref(),
+            Some(format!("s|{long}|s").as_str())
+        );
+    }
+
+    #[test]
+    fn every_source_has_its_own_name() {
+        assert_eq!(KeySource::CLIENT_IP.name(), "client_ip");
+        assert_eq!(KeySource::All(vec![KeySource::Path]).name(), "all");
+    }
+
+    proptest! {
+            #[test]
+            fn a_buffer_holds_what_was_pushed(
+                pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..6),
+            ) {
+                let mut buffer = KeyBuffer::default();
+                for _ in 0..2 {
+                    buffer.clear();
+                    for piece in &pieces {
+     buffer.push(piece);
+    }
+                    prop_assert_eq!(buffer.as_bytes(), pieces.concat());
+                }
+            }
+
+            #[test]
+            fn no_field_is_too_strange(value in prop::collection::vec(32u8..=126, 0..60)) {
+                let value = String::from_utf8(value).unwrap();
+                let sample = Sample::new("/", &[("cookie", &value)]);
+                prop_assert!(sample.one(cookie("a")).is_none_or(|key| !key.is_empty()));
+            }
+        }
+}

@@ -1,0 +1,198 @@
+//! When failures of real traffic take a peer off the walk, and for how long.
+//!
+//! `failures` failed connects in a row eject a peer for `eject`. Each further ejection lasts twice as
+//! long, up to `max_eject`; after a peer has stayed without one for `max_eject`, counting starts anew.
+//! A connect that succeeds ends both the count and the ejection: the peer is there, and its keys come home.
+//!
+//! Ejection is advice, not a verdict: where nothing else is left, the caller uses ejected peers
+//! before it answers 503. Probes are judged in [`health`](super::health); neither overrules the other.
+//!
+//! Times are durations since the process started.
+
+use std::time::Duration;
+
+/// When a peer is ejected, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Failed connects in a row; 0 counts as 1.
+    pub failures: u32,
+    /// The length of the first ejection.
+    pub eject: Duration,
+    /// The longest ejection, and how long a peer must stay well until its past is forgotten.
+    pub max_eject: Duration,
+}
+
+/// What real traffic found out about one peer; starts without a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failed connects in a row since the last success or ejection.
+    failures: u32,
+    /// Ejections that are not forgotten yet.
+    ejections: u32,
+    /// When the latest ejection ends or ended; zero: there was none.
+    until: Duration,
+}
+
+impl Ejection {
+    /// Whether the peer is ejected at `now`.
+    pub fn is_ejected(self, now: Duration) -> bool {
+        now < self.until
+    }
+
+    /// After a failed connect; with the end of the ejection, if this one caused it.
+    ///
+    /// Failures while ejected do not count: they are of connects that were under way, or of the last
+    /// resort, and one outage must not double the time more than once.
+    #[must_use]
+    pub fn on_failure(self, now: Duration, rules: &Rules) -> (Self, Option<Duration>) {
+        if self.is_ejected(now) {
+            return (self, None);
+        }
+        let failures = self.failures.saturating_add(1);
+        if failures < rules.failures {
+            return (Self { failures, ..self }, None);
+        }
+        let before = self.remembered(now, rules);
+        let until = now.saturating_add(length(before, rules));
+        let ejections = before.saturating_add(1);
+        (
+            Self {
+                failures: 0,
+                ejections,
+                until,
+            },
+            Some(until),
+        )
+    }
+
+    /// After a connect that succeeded.
+    #[must_use]
+    pub fn on_success(self, now: Duration) -> Self {
+        Self {
+            failures: 0,
+            until: self.until.min(now),
+            ..self
+        }
+    }
+
+    fn remembered(self, now: Duration, rules: &Rules) -> u32 {
+        let well_for = now.saturating_sub(self.until);
+        if well_for >= rules.max_eject {
+            0
+        } else {
+            self.ejections
+        }
+    }
+}
+
+fn length(before: u32, rules: &Rules) -> Duration {
+    let doubled = rules.eject.saturating_mul(2_u32.saturating_pow(before));
+    doubled.min(rules.max_eject)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules {
+        failures: 3,
+        eject: Duration::from_secs(10),
+        max_eject: Duration::from_secs(35),
+    };
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Fails at `now` until ejected.
+    fn eject(mut ejection: Ejection, now: Duration) -> (Ejection, Duration) {
+        loop {
+            let (next, until) = ejection.on_failure(now, &RULES);
+            ejection = next;
+            if let Some(until) = until {
+                return (ejection, until);
+            }
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_eject() {
+        let (one, until) = Ejection::default().on_failure(s(1), &RULES);
+        assert_eq!(until, None);
+        let (two, until) = one.on_failure(s(2), &RULES);
+        assert_eq!(until, None);
+        let (three, until) = two.on_failure(s(3), &RULES);
+        assert_eq!(until, Some(s(13)));
+        assert!(!two.is_ejected(s(3)));
+        assert!(three.is_ejected(s(3)) && three.is_ejected(s(12)) && !three.is_ejected(s(13)));
+    }
+
+    #[test]
+    fn a_success_in_between_starts_the_count_anew() {
+        let (one, _) = Ejection::default().on_failure(s(1), &RULES);
+        let (two, _) = one.on_failure(s(2), &RULES);
+        let (one_again, until) = two.on_success(s(3)).on_failure(s(4), &RULES);
+        assert_eq!((one_again, until), (one, None));
+    }
+
+    #[test]
+    fn repeated_ejections_double_up_to_the_longest() {
+        let (first, until) = eject(Ejection::default(), s(0));
+        assert_eq!(until, s(10));
+        let (second, until) = eject(first, s(10));
+        assert_eq!(until, s(30));
+        let (third, until) = eject(second, s(30));
+        assert_eq!(until, s(65));
+        assert_eq!(eject(third, s(65)).1, s(100));
+    }
+
+    #[test]
+    fn the_past_is_forgotten_after_the_longest_ejection_without_one() {
+        let (second, until) = eject(eject(Ejection::default(), s(0)).0, s(10));
+        assert_eq!(until, s(30));
+        assert_eq!(eject(second.on_success(s(31)), s(64)).1, s(64 + 35));
+        assert_eq!(eject(second, s(65)).1, s(65 + 10));
+    }
+
+    #[test]
+    fn failures_while_ejected_do_not_count() {
+        let (ejected, until) = eject(Ejection::default(), s(0));
+        assert_eq!(ejected.on_failure(s(9), &RULES), (ejected, None));
+        assert_eq!(until, s(10));
+    }
+
+    #[test]
+    fn a_success_ends_the_ejection_but_not_the_memory_of_it() {
+        let (ejected, _) = eject(Ejection::default(), s(100));
+        let back = ejected.on_success(s(102));
+        assert!(!back.is_ejected(s(102)));
+        assert_eq!(eject(back, s(103)).1, s(123));
+    }
+
+    proptest! {
+        #[test]
+        fn no_ejection_is_longer_than_the_longest_and_none_is_lost(
+            rules in (0..4u32, 0..50u64, 0..200u64).prop_map(|(failures, eject, max)| Rules {
+                failures, eject: s(eject), max_eject: s(max),
+            }),
+            events in prop::collection::vec((any::<bool>(), 0..40u64), 0..200),
+        ) {
+            let mut ejection = Ejection::default();
+            let mut now = Duration::ZERO;
+            for (failed, pause) in events {
+                now += s(pause);
+                if failed {
+                    let (next, until) = ejection.on_failure(now, &rules);
+                    prop_assert!(until.is_none_or(|until| until <= now + rules.max_eject));
+                    prop_assert!(until.is_none_or(|until| next.is_ejected(now) == (now < until)));
+                    ejection = next;
+                } else {
+                    ejection = ejection.on_success(now);
+                    prop_assert!(!ejection.is_ejected(now));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Whether a failed attempt may be repeated, and where.
+//!
+//! | failure | must be safe to repeat ¹ | body must be whole ² | then |
+//! |---|---|---|---|
+//! | [`ConnectFailed`](Failure::ConnectFailed) | – (nothing was sent) | yes | next peer |
+//! | [`ReusedDead`](Failure::ReusedDead) | yes | yes | the same peer on a fresh connection, once; then next peer |
+//! | [`ResetBeforeResponse`](Failure::ResetBeforeResponse) | yes | yes | next peer |
+//! | [`FirstByteTimeout`](Failure::FirstByteTimeout) | | | never |
+//! | [`ResponseStarted`](Failure::ResponseStarted) | | | never |
+//! | [`Downstream`](Failure::Downstream) | | | never |
+//!
+//! ¹ The method is idempotent (RFC 9110 §9.2.2: a proxy must not repeat others by itself), or not a byte of
+//! the request was written to the peer. ² All that was read of the client's body is still there to be sent again.
+//!
+//! On top of that, the time since the first attempt must be below its limit, and the next peer needs an attempt that is left.
+//! The fresh connection needs none: that an idle connection has died says nothing about the peer, and a key
+//! must not move for it. So it is tried even where retries are off.
+//!
+//! A response that does not come in time is not asked for elsewhere: the peer may still be working on it,
+//! and where requests are slow because peers are busy, each repetition makes them busier. `HAProxy` and Envoy
+//! decide alike unless told otherwise.
+
+use std::time::Duration;
+
+use http::Method;
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There was no connection: refused, unreachable, not in time, no handshake.
+    ConnectFailed,
+    /// A connection from the pool turned out to be closed before a byte of the response came.
+    ReusedDead,
+    /// A fresh connection was closed or reset, or a write failed, before a byte of the response came.
+    ResetBeforeResponse,
+    /// The peer took the request, and did not begin to answer in time.
+    FirstByteTimeout,
+    /// It broke after the first byte of the response, which includes one that makes no sense.
+    ResponseStarted,
+    /// The client's side failed: it is gone, too slow, or its body is malformed.
+    Downstream,
+}
+
+/// A failed attempt, and what came before it.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedAttempt<'a> {
+    /// How it failed.
+    pub failure: Failure,
+    /// The request's method.
+    pub method: &'a Method,
+    /// Whether any byte of the request was written to the peer; unsure: `true`.
+    pub written: bool,
+    /// Whether all that was read of the client's body can be sent again; `true` if nothing was read.
+    pub body_replayable: bool,
+    /// Whether this peer already got a fresh connection after a dead one.
+    pub refreshed: bool,
+    /// Attempts so far, this one included; fresh connections to a peer already tried do not count.
+    pub attempts: u32,
+    /// Time since the first attempt started.
+    pub elapsed: Duration,
+}
+
+/// How often and how long it may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Attempts in total, the first included.
+    pub attempts: u32,
+    /// No further attempt starts this long after the first one started, or later.
+    pub timeout: Duration,
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try the next available peer of the walk that was not tried.
+    NextPeer,
+    /// Try the same peer again, on a connection that is not from the pool.
+    SamePeerFresh,
+    /// Answer the client.
+    GiveUp(Reason),
+}
+
+/// Why an attempt is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The client is the one who failed.
+    Downstream,
+    /// The client may have seen part of the response.
+    ResponseStarted,
+    /// The peer may still be working on the request.
+    MayBeRunning,
+    /// The peer may have acted on the request, and the method is not idempotent.
+    NotIdempotent,
+    /// Part of the client's body is no longer there to be sent again.
+    BodyGone,
+    /// The time for attempts is over.
+    TimeUp,
+    /// All attempts are used.
+    AttemptsUsed,
+}
+
+impl Reason {
+    /// For logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::ResponseStarted => "response_started",
+            Self::MayBeRunning => "may_be_running",
+            Self::NotIdempotent => "not_idempotent",
+            Self::BodyGone => "body_gone",
+            Self::TimeUp => "time_up",
+            Self::AttemptsUsed => "attempts_used",
+        }
+    }
+}
+
+/// The rule of the table above.
+pub fn judge(failed: &FailedAttempt<'_>, limits: Limits) -> Verdict {
+    match forbidden(failed, limits) {
+        Some(reason) => Verdict::GiveUp(reason),
+        None if failed.failure == Failure::ReusedDead && !failed.refreshed => {
+            Verdict::SamePeerFresh
+        }
+        None if failed.attempts >= limits.attempts => Verdict::GiveUp(Reason::AttemptsUsed),
+        None => Verdict::NextPeer,
+    }
+}
+
+/// Whether a request that was sent twice has the effect of one sent once (RFC 9110 §9.2.2). Unknown
+/// methods do not.
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// Why it may not be repeated anywhere.
+fn forbidden(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
+    let unsafe_to_repeat = failed.written && !is_idempotent(failed.method);
+    match failed.failure {
+        Failure::Downstream => Some(Reason::Downstream),
+        Failure::ResponseStarted => Some(Reason::ResponseStarted),
+        Failure::FirstByteTimeout => Some(Reason::MayBeRunning),
+        Failure::ReusedDead | Failure::ResetBeforeResponse if unsafe_to_repeat => {
+            Some(Reason::NotIdempotent)
+        }
+        Failure::ConnectFailed | Failure::ReusedDead | Failure::ResetBeforeResponse => {
+            exhausted(failed, limits)
+        }
+    }
+}
+
+fn exhausted(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
+    if !failed.body_replayable {
+        Some(Reason::BodyGone)
+    } else if failed.elapsed >= limits.timeout {
+        Some(Reason::TimeUp)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure::{
+        ConnectFailed, Downstream, FirstByteTimeout, ResetBeforeResponse, ResponseStarted,
+        ReusedDead,
+    };
+    use super::Verdict::{GiveUp, NextPeer, SamePeerFresh};
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        attempts: 3,
+        timeout: Duration::from_secs(10),
+    };
+    const FAILURES: [Failure; 6] = [
+        ConnectFailed,
+        ReusedDead,
+        ResetBeforeResponse,
+        FirstByteTimeout,
+        ResponseStarted,
+        Downstream,
+    ];
+
+    /// The first attempt of a request without a body, which was sent.
+    fn first(failure: Failure, method: &Method) -> FailedAttempt<'_> {
+        FailedAttempt {
+            failure,
+            method,
+            written: failure != ConnectFailed,
+            body_replayable: true,
+            refreshed: false,
+            attempts: 1,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn the_table_for_an_idempotent_method() {
+        let verdicts = FAILURES.map(|failure| judge(&first(failure, &Method::GET), LIMITS));
+        assert_eq!(
+            verdicts,
+            [
+                NextPeer,
+                SamePeerFresh,
+                NextPeer,
+                GiveUp(Reason::MayBeRunning),
+                GiveUp(Reason::ResponseStarted),
+                GiveUp(Reason::Downstream),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_table_for_a_method_that_is_not_idempotent() {
+        let verdicts = FAILURES.map(|failure| judge(&first(failure, &Method::POST), LIMITS));
+        assert_eq!(
+            verdicts,
+            [
+                NextPeer,
+                GiveUp(Reason::NotIdempotent),
+                GiveUp(Reason::NotIdempotent),
+                GiveUp(Reason::MayBeRunning),
+                GiveUp(Reason::ResponseStarted),
+                GiveUp(Reason::Downstream),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_post_of_which_nothing_was_written_can_be_repeated() {
+        let unsent = |failure| FailedAttempt {
+            written: false,
+            ..first(failure, &Method::POST)
+        };
+        assert_eq!(judge(&unsent(ReusedDead), LIMITS), SamePeerFresh);
+        assert_eq!(judge(&unsent(ResetBeforeResponse), LIMITS), NextPeer);
+    }
+
+    #[test]
+    fn after_the_fresh_connection_comes_the_next_peer() {
+        let again = FailedAttempt {
+            refreshed: true,
+            ..first(ReusedDead, &Method::GET)
+        };
+        assert_eq!(judge(&again, LIMITS), NextPeer);
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_sent_again_ends_it() {
+        for failure in [ConnectFailed, ReusedDead, ResetBeforeResponse] {
+            let gone = FailedAttempt {
+                body_replayable: false,
+                ..first(failure, &Method::PUT)
+            };
+            assert_eq!(judge(&gone, LIMITS), GiveUp(Reason::BodyGone));
+        }
+    }
+
+    #[test]
+    fn attempts_are_capped_but_a_stale_connection_is_none() {
+        let at = |failure, attempts| FailedAttempt {
+            attempts,
+            ..first(failure, &Method::GET)
+        };
+        assert_eq!(judge(&at(ConnectFailed, 2), LIMITS), NextPeer);
+        assert_eq!(
+            judge(&at(ConnectFailed, 3), LIMITS),
+            GiveUp(Reason::AttemptsUsed)
+        );
+        assert_eq!(judge(&at(ReusedDead, 3), LIMITS), SamePeerFresh);
+        let off = Limits {
+            attempts: 1,
+            ..LIMITS
+        };
+        assert_eq!(
+            judge(&at(ConnectFailed, 1), off),
+            GiveUp(Reason::AttemptsUsed)
+        );
+        assert_eq!(judge(&at(ReusedDead, 1), off), SamePeerFresh);
+    }
+
+    #[test]
+    fn time_is_capped() {
+        let at = |failure, elapsed| FailedAttempt {
+            elapsed,
+            ..first(failure, &Method::GET)
+        };
+        let late = LIMITS.timeout;
+        let in_time = late.saturating_sub(Duration::from_nanos(1));
+        assert_eq!(judge(&at(ConnectFailed, in_time), LIMITS), NextPeer);
+        assert_eq!(
+            judge(&at(ConnectFailed, late), LIMITS),
+            GiveUp(Reason::TimeUp)
+        );
+        assert_eq!(judge(&at(ReusedDead, late), LIMITS), GiveUp(Reason::TimeUp));
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_the_rfc() {
+        let custom = Method::from_bytes(b"PURGE").unwrap();
+        for no in [Method::POST, Method::PATCH, Method::CONNECT, custom] {
+            assert!(!is_idempotent(&no), "{no}");
+        }
+        for yes in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(is_idempotent(&yes.parse().unwrap()), "{yes}");
+        }
+    }
+}

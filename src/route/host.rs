@@ -1,0 +1,281 @@
+//! Host patterns, and the map that finds those that match a name.
+//!
+//! Names are compared without regard to case (RFC 4343), without a port, and without the dot that
+//! marks a name as complete. They are not resolved, and an international name is only known in the
+//! `xn--` form that clients send. IPv6 addresses are compared as text, in the form of RFC 5952.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::iter;
+use std::net::Ipv6Addr;
+
+use super::ParseError;
+
+/// The longest host name in text form, without the dot at its end (RFC 1035 §2.3.4 counts 255 on the
+/// wire, where the first length byte and the root take two).
+const MAX_NAME: usize = 253;
+
+/// The hosts that a route is for. Names are in lower case and have no dot at their end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Every host, and requests that name none.
+    Any,
+    /// This one.
+    Exact(String),
+    /// Every name with one or more labels in front of this one, which is not matched itself:
+    /// `*.example.com` is `Suffix("example.com")`.
+    Suffix(String),
+}
+
+impl HostPattern {
+    /// Reads `any` or `*`, `example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        match text.strip_prefix("*.") {
+            _ if text == "*" || text == "any" => Ok(Self::Any),
+            Some(parent) => parse_name(parent).map(Self::Suffix),
+            None if text.starts_with('[') => parse_ipv6(text).map(Self::Exact),
+            None => parse_name(text).map(Self::Exact),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// The host without its port and without a dot at its end: `example.com` of `example.com.:8080`,
+/// `[::1]` of `[::1]:80`. Case stays as sent.
+pub fn host_name(host: &str) -> &str {
+    let end = if host.starts_with('[') {
+        host.find(']').map(|bracket| bracket + 1)
+    } else {
+        host.find(':')
+    };
+    let name = end.and_then(|end| host.get(..end)).unwrap_or(host);
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn parse_name(text: &str) -> Result<String, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError::EmptyHost);
+    }
+    if text.contains('*') {
+        return Err(ParseError::Wildcard);
+    }
+    if let Some((_, port)) = text.split_once(':') {
+        return Err(ParseError::Port(port.to_owned()));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.len() > MAX_NAME {
+        return Err(ParseError::HostLength(name.len()));
+    }
+    match name.split('.').find(|label| !is_label(label)) {
+        Some(label) => Err(ParseError::Label(label.to_owned())),
+        None => Ok(name.to_ascii_lowercase()),
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    // `_` is in no host name of RFC 952, and in many that are in use
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=63).contains(&label.len()) && label.bytes().all(allowed)
+}
+
+fn parse_ipv6(text: &str) -> Result<String, ParseError> {
+    if let Some((_, port)) = text.split_once("]:") {
+        return Err(ParseError::Port(port.to_owned()));
+    }
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let address = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok());
+    match address {
+        Some(address) => Ok(format!("[{address}]")),
+        None => Err(ParseError::Ipv6(text.to_owned())),
+    }
+}
+
+/// The name of a request's host in lower case, on the stack.
+pub(super) struct LowerName {
+    bytes: [u8; MAX_NAME],
+    length: usize,
+}
+
+impl LowerName {
+    /// A name that is too long to be one becomes empty, which only [`HostPattern::Any`] matches.
+    pub(super) fn new(host: &str) -> Self {
+        let name = host_name(host).as_bytes();
+        let mut bytes = [0; MAX_NAME];
+        let length = match bytes.get_mut(..name.len()) {
+            Some(place) => {
+                place.copy_from_slice(name);
+                place.make_ascii_lowercase();
+                name.len()
+            }
+            None => 0,
+        };
+        Self { bytes, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// A value for each host pattern.
+#[derive(Debug)]
+pub(super) struct HostMap<V> {
+    exact: ByName<V>,
+    suffix: ByName<V>,
+    any: Option<V>,
+}
+
+/// Hashed without a random seed: the names are the operator's, so nobody can make them collide.
+type ByName<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<DefaultHasher>>;
+
+impl<V> HostMap<V> {
+    /// Of two values for one pattern, the later stays.
+    pub(super) fn new(entries: impl IntoIterator<Item = (HostPattern, V)>) -> Self {
+        let mut map = Self {
+            exact: ByName::default(),
+            suffix: ByName::default(),
+            any: None,
+        };
+        for (pattern, value) in entries {
+            match pattern {
+                HostPattern::Any => map.any = Some(value),
+                HostPattern::Exact(name) => drop(map.exact.insert(boxed(name), value)),
+                HostPattern::Suffix(name) => drop(map.suffix.insert(boxed(name), value)),
+            }
+        }
+        map
+    }
+
+    /// The values whose pattern matches, the most specific first.
+    pub(super) fn matches<'map>(&'map self, name: &LowerName) -> impl Iterator<Item = &'map V> {
+        let name = name.as_bytes();
+        let exact = self.exact.get(name);
+        let suffixes = parents(name).filter_map(|parent| self.suffix.get(parent));
+        exact.into_iter().chain(suffixes).chain(&self.any)
+    }
+}
+
+fn boxed(name: String) -> Box<[u8]> {
+    name.into_bytes().into_boxed_slice()
+}
+
+/// `b.c` and `c` for `a.b.c`; none for a name that begins with a dot, which has no label in front.
+fn parents(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let first = if name.starts_with(b".") {
+        None
+    } else {
+        parent(name)
+    };
+    iter::successors(first, |name| parent(name))
+}
+
+fn parent(name: &[u8]) -> Option<&[u8]> {
+    let dot = name.iter().position(|byte| *byte == b'.')?;
+    name.get(dot + 1..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matching(patterns: &[&str], host: &str) -> Vec<usize> {
+        let patterns = patterns
+            .iter()
+            .map(|text| HostPattern::parse(text).unwrap());
+        let map = HostMap::new(patterns.zip(0..));
+        map.matches(&LowerName::new(host)).copied().collect()
+    }
+
+    #[test]
+    fn patterns_are_read_in_every_form() {
+        let exact = |name: &str| Ok(HostPattern::Exact(name.to_owned()));
+        assert_eq!(HostPattern::parse("any"), Ok(HostPattern::Any));
+        assert_eq!(HostPattern::parse("*"), Ok(HostPattern::Any));
+        assert_eq!(
+            HostPattern::parse("WWW.Example.com."),
+            exact("www.example.com")
+        );
+        assert_eq!(HostPattern::parse("192.0.2.1"), exact("192.0.2.1"));
+        assert_eq!(
+            HostPattern::parse("[2001:DB8:0::1]"),
+            exact("[2001:db8::1]")
+        );
+        assert_eq!(
+            HostPattern::parse("*.Com"),
+            Ok(HostPattern::Suffix("com".to_owned()))
+        );
+    }
+
+    #[test]
+    fn broken_patterns_are_refused_with_the_part_that_is_wrong() {
+        let error = |text: &str| HostPattern::parse(text).unwrap_err();
+        let label = |text: &str| ParseError::Label(text.to_owned());
+        assert_eq!(error(""), ParseError::EmptyHost);
+        assert_eq!(error("*."), ParseError::EmptyHost);
+        assert_eq!(error("www.*.com"), ParseError::Wildcard);
+        assert_eq!(error("*.*.com"), ParseError::Wildcard);
+        assert_eq!(error("a.com:80"), ParseError::Port("80".to_owned()));
+        assert_eq!(error("[::1]:80"), ParseError::Port("80".to_owned()));
+        assert_eq!(error("[::1"), ParseError::Ipv6("[::1".to_owned()));
+        assert_eq!(error("a..com"), label(""));
+        assert_eq!(error("."), label(""));
+        assert_eq!(error("bücher.example"), label("bücher"));
+        assert_eq!(error("a b.com"), label("a b"));
+        assert_eq!(error(&"a".repeat(64)), label(&"a".repeat(64)));
+        assert_eq!(error(&"a.".repeat(128)), ParseError::HostLength(255));
+    }
+
+    #[test]
+    fn the_name_of_a_host_has_no_port_and_no_dot_at_its_end() {
+        for (host, name) in [
+            ("a.com", "a.com"),
+            ("a.com:80", "a.com"),
+            ("a.com.:80", "a.com"),
+            ("A.com.", "A.com"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+            ("[::1", "[::1"),
+            (":80", ""),
+            (".", ""),
+            ("", ""),
+        ] {
+            assert_eq!(host_name(host), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn values_come_from_the_most_specific_pattern_on() {
+        let patterns = ["any", "*.c", "*.b.c", "a.b.c", "b.c"];
+        assert_eq!(matching(&patterns, "A.b.C.:1"), [3, 2, 1, 0]);
+        assert_eq!(matching(&patterns, "b.c"), [4, 1, 0]);
+        assert_eq!(matching(&patterns, "x.a.b.c"), [2, 1, 0]);
+        assert_eq!(matching(&patterns, "c"), [0]);
+        assert_eq!(matching(&["[::1]"], "[::1]:443"), [0]);
+    }
+
+    #[test]
+    fn a_suffix_needs_a_label_in_front() {
+        assert!(matching(&["*.b.c"], ".b.c").is_empty());
+        assert!(matching(&["*.b.c"], "xb.c").is_empty());
+    }
+
+    #[test]
+    fn a_name_too_long_to_be_one_only_matches_any() {
+        let longest = format!("{}a.b", "a.".repeat(125));
+        assert_eq!(longest.len(), MAX_NAME);
+        assert_eq!(matching(&["any", "*.b"], &longest), [1, 0]);
+        assert_eq!(matching(&["any", "*.b"], &format!("a{longest}")), [0]);
+    }
+}

@@ -1,0 +1,212 @@
+//! Path prefixes, and the map that finds those that match a path.
+//!
+//! A prefix matches whole segments: `/api` matches `/api`, `/api/` and `/api/x`, not `/apix`. A slash
+//! at its end says nothing more, so `/api/` is the same prefix. Case counts. The path of a request is
+//! taken as it was sent: nothing is decoded and no `..` is resolved, because the peer gets that very
+//! text, and two readings of one path are how requests slip past a rule.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::iter;
+
+use super::ParseError;
+
+/// The paths that a route is for.
+///
+/// The text has no slash at its end; the root is empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PathPrefix(String);
+
+impl PathPrefix {
+    /// Matches every path, and the `*` of `OPTIONS *`.
+    pub const ROOT: Self = Self(String::new());
+
+    /// Reads `/`, `/api` or `/api/v1/`.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let segments = text.strip_prefix('/').ok_or(ParseError::PathStart)?;
+        if let Some(bad) = text.chars().find(|c| !is_path_character(*c)) {
+            return Err(ParseError::PathCharacter(bad));
+        }
+        let segments = segments.strip_suffix('/').unwrap_or(segments);
+        if segments.is_empty() && text.len() <= 1 {
+            return Ok(Self::ROOT);
+        }
+        segments.split('/').try_for_each(check_segment)?;
+        Ok(Self(format!("/{segments}")))
+    }
+
+    /// Whether this is the path or whole segments at its beginning; `path` is without the query.
+    pub fn matches(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.0.as_str());
+        rest.is_some_and(|rest| self.0.is_empty() || rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
+    }
+}
+
+fn is_path_character(c: char) -> bool {
+    c.is_ascii_graphic() && !matches!(c, '?' | '#')
+}
+
+fn check_segment(segment: &str) -> Result<(), ParseError> {
+    match segment {
+        "*" => Err(ParseError::PathWildcard),
+        "" | "." | ".." => Err(ParseError::PathSegment(segment.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// A value for each prefix.
+///
+/// The prefixes are sorted by their bytes, and each knows its parent: the longest other one that its
+/// own text begins with. Every prefix that a path begins with is the last one that is not greater than
+/// the path, or a parent of that one: a text between `p` and `p…` begins with `p`.
+///
+/// Parents go by bytes, not by segments, because `-` sorts before `/`: between `/api` and `/api/x`
+/// may stand `/api-z`, and the way from there to `/api` must not be cut.
+#[derive(Debug)]
+pub(super) struct PathMap<V> {
+    nodes: Vec<Node<V>>,
+}
+
+#[derive(Debug)]
+struct Node<V> {
+    prefix: PathPrefix,
+    parent: Option<usize>,
+    value: V,
+}
+
+impl<V> PathMap<V> {
+    pub(super) fn new(entries: BTreeMap<PathPrefix, V>) -> Self {
+        let mut map = Self {
+            nodes: Vec::with_capacity(entries.len()),
+        };
+        for (prefix, value) in entries {
+            let before = map.nodes.len().checked_sub(1);
+            let parent = map
+                .upwards(before)
+                .find(|(_, node)| prefix.0.starts_with(&node.prefix.0));
+            let parent = parent.map(|(index, _)| index);
+            map.nodes.push(Node {
+                prefix,
+                parent,
+                value,
+            });
+        }
+        map
+    }
+
+    /// The values whose prefix matches, the longest prefix first.
+    pub(super) fn matches<'map>(&'map self, path: &str) -> impl Iterator<Item = &'map V> {
+        let greater = self
+            .nodes
+            .partition_point(|node| node.prefix.0.as_str() <= path);
+        self.upwards(greater.checked_sub(1))
+            .filter(|(_, node)| node.prefix.matches(path))
+            .map(|(_, node)| &node.value)
+    }
+
+    /// A node and its parents.
+    fn upwards(&self, from: Option<usize>) -> impl Iterator<Item = (usize, &Node<V>)> {
+        let at = |index: usize| Some((index, self.nodes.get(index)?));
+        iter::successors(from.and_then(at), move |(_, node)| node.parent.and_then(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefix(text: &str) -> PathPrefix {
+        PathPrefix::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_matches_at_segment_borders() {
+        for (text, path, matches) in [
+            ("/api", "/api", true),
+            ("/api", "/api/", true),
+            ("/api", "/api/x", true),
+            ("/api", "/apix", false),
+            ("/api", "/ap", false),
+            ("/api", "/API", false),
+            ("/api", "/%61pi", false),
+            ("/api", "//api", false),
+            ("/api", "", false),
+            ("/api/", "/api", true),
+            ("/a/b", "/a/b//c", true),
+            ("/a/b", "/a//b", false),
+            ("/", "/", true),
+            ("/", "//x", true),
+            ("/", "*", true),
+            ("/", "", true),
+        ] {
+            assert_eq!(prefix(text).matches(path), matches, "{text} on {path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_says_nothing_more() {
+        assert_eq!(prefix("/api/"), prefix("/api"));
+        assert_eq!(prefix("/api/").to_string(), "/api");
+        assert_eq!(prefix("/").to_string(), "/");
+        assert_eq!(prefix("/"), PathPrefix::ROOT);
+    }
+
+    #[test]
+    fn broken_prefixes_are_refused_with_the_part_that_is_wrong() {
+        let error = |text: &str| PathPrefix::parse(text).unwrap_err();
+        let segment = |text: &str| ParseError::PathSegment(text.to_owned());
+        assert_eq!(error(""), ParseError::PathStart);
+        assert_eq!(error("api"), ParseError::PathStart);
+        assert_eq!(error("/a b"), ParseError::PathCharacter(' '));
+        assert_eq!(error("/a?b"), ParseError::PathCharacter('?'));
+        assert_eq!(error("/ä"), ParseError::PathCharacter('ä'));
+        assert_eq!(error("//"), segment(""));
+        assert_eq!(error("/a//b"), segment(""));
+        assert_eq!(error("/a//"), segment(""));
+        assert_eq!(error("/a/../b"), segment(".."));
+        assert_eq!(error("/."), segment("."));
+        assert_eq!(error("/api/*"), ParseError::PathWildcard);
+    }
+
+    #[test]
+    fn a_prefix_is_found_past_one_that_sorts_between() {
+        let map = PathMap::new(
+            ["/api", "/api-z"]
+                .map(prefix)
+                .into_iter()
+                .zip(0..)
+                .collect(),
+        );
+        assert_eq!(map.matches("/api/x").collect::<Vec<_>>(), [&0]);
+        assert_eq!(map.matches("/api-z/x").collect::<Vec<_>>(), [&1]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_map_gives_every_match_the_longest_first(
+            texts in prop::collection::btree_set("(/[a-]{1,2}){0,3}", 0..20),
+            path in "(/[ab-]{0,2}){0,4}",
+        ) {
+            let prefixes: Vec<_> = texts.iter().map(|text| PathPrefix(text.clone())).collect();
+            let map = PathMap::new(prefixes.iter().map(|p| (p.clone(), p.clone())).collect());
+            let mut naive: Vec<_> = prefixes.iter().filter(|p| p.matches(&path)).collect();
+            naive.sort_by_key(|p| std::cmp::Reverse(p.0.len()));
+            prop_assert_eq!(map.matches(&path).collect::<Vec<_>>(), naive);
+        }
+
+        #[test]
+        fn what_is_shown_can_be_read_again(text in "(/[a-z.*]{0,3}){0,3}/?") {
+            if let Ok(prefix) = PathPrefix::parse(&text) {
+                prop_assert_eq!(PathPrefix::parse(&prefix.to_string()), Ok(prefix));
+            }
+        }
+    }
+}
