@@ -1,0 +1,427 @@
+//! Keeps the import direction: each module names only the modules of the crate that its row allows.
+//!
+//! This reads the text of `src` line by line, without a parser: a name in a string or in a block comment
+//! counts as code, which has not hurt yet. Tests at a file's end are not looked at.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The pure modules: values in, values out.
+const CORE: &[&str] = &["ring", "route", "key", "client", "policy"];
+
+/// What each module may name besides itself, from the core up.
+const LAYERS: &[(&str, May)] = &[
+    ("ring", May::Name(&[])),
+    ("route", May::Name(&[])),
+    ("policy", May::Name(&[])),
+    ("client", May::Name(&[])),
+    ("key", May::Name(&["route"])), // which part of a `Host` is the name
+    ("clock", May::Name(&[])),
+    ("config", May::Core(&[])),
+    ("telemetry", May::Name(&["config"])),
+    ("upstream", May::Core(&["config", "telemetry", "clock"])),
+    ("snapshot", May::Core(&["config", "upstream"])),
+    (
+        "probe",
+        May::Core(&["config", "upstream", "telemetry", "clock"]),
+    ),
+    ("connection", May::Name(&["config", "telemetry", "clock"])),
+    (
+        "proxy",
+        May::Core(&[
+            "config",
+            "snapshot",
+            "upstream",
+            "telemetry",
+            "clock",
+            "connection",
+        ]),
+    ),
+    (
+        "listener",
+        May::Name(&["config", "snapshot", "telemetry", "clock", "connection"]),
+    ),
+    (
+        "admin",
+        May::Core(&["config", "snapshot", "upstream", "telemetry", "clock"]),
+    ),
+    ("server", May::AllBut(&["cli", "main"])),
+    ("cli", May::AllBut(&["main"])),
+    ("main", May::AllBut(&[])),
+    ("lib", May::AllBut(&[])),
+];
+
+/// Names from outside that the core must not use, as whole words; what follows a `*` or `::` is open.
+const IMPURE: &[&str] = &[
+    "pingora*",
+    "tokio::",
+    "log::",
+    "rand::",
+    "parking_lot",
+    "arc_swap",
+    "fs::",
+    "env::",
+    "process::",
+    "thread::",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "Instant",
+    "SystemTime",
+    "RandomState",
+];
+
+/// Names that only these files may use, by the beginning of their path under `src`.
+const RESERVED: &[(&str, &[&str])] = &[
+    (
+        "pingora_load_balancing",
+        &["upstream/balancer.rs", "probe.rs", "probe/"],
+    ),
+    ("Instant::now", &["clock.rs"]),
+    ("SystemTime::now", &["clock.rs"]),
+];
+
+/// File names that say nothing about what is in the file.
+const VAGUE: &[&str] = &[
+    "utils", "util", "helpers", "common", "types", "tools", "misc",
+];
+
+/// The most lines of code, without blank lines, comments and tests, that one file may have.
+const MAX_LINES: usize = 500;
+
+/// The modules that one may name.
+#[derive(Clone, Copy)]
+enum May {
+    /// These.
+    Name(&'static [&'static str]),
+    /// The core and these.
+    Core(&'static [&'static str]),
+    /// All others but these.
+    AllBut(&'static [&'static str]),
+}
+
+impl May {
+    fn name(self, module: &str) -> bool {
+        match self {
+            Self::Name(these) => these.contains(&module),
+            Self::Core(these) => CORE.contains(&module) || these.contains(&module),
+            Self::AllBut(these) => !these.contains(&module),
+        }
+    }
+}
+
+/// One file of `src`, without its tests and comments.
+struct Source {
+    /// Its path under `src`, with `/` between the parts.
+    path: String,
+    /// Its code, with empty lines where comments were.
+    code: String,
+}
+
+#[test]
+fn imports_point_down() -> io::Result<()> {
+    let mut problems = Vec::new();
+    for source in sources()? {
+        problems.extend(source.problems());
+    }
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+    Ok(())
+}
+
+fn sources() -> io::Result<Vec<Source>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files)?;
+    files.sort();
+    assert!(!files.is_empty(), "no Rust file in {}", root.display());
+    files.iter().map(|file| Source::read(&root, file)).collect()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+impl Source {
+    fn read(root: &Path, file: &Path) -> io::Result<Self> {
+        let path = file
+            .strip_prefix(root)
+            .unwrap_or(file)
+            .to_string_lossy()
+            .replace('\\', "/");
+        Ok(Self::new(path, &fs::read_to_string(file)?))
+    }
+
+    fn new(path: String, text: &str) -> Self {
+        let code: Vec<_> = without_tests(text).lines().map(without_comment).collect();
+        Self {
+            path,
+            code: code.join("\n"),
+        }
+    }
+
+    /// The module of the crate that the file belongs to: `route` for `route/host.rs`.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or_default();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let checks = [
+            self.imports(),
+            self.impurities(),
+            self.reserved_names(),
+            self.climbs(),
+            self.name_and_size(),
+        ];
+        checks.concat()
+    }
+
+    fn imports(&self) -> Vec<String> {
+        let module = self.module();
+        let Some((_, may)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            return vec![format!(
+                "src/{}: module `{module}` has no row in LAYERS (tests/it/layers.rs)",
+                self.path
+            )];
+        };
+        crate_names(&self.code)
+            .filter(|(_, name)| *name != module && !may.name(name))
+            .map(|(at, name)| self.problem(at, &format!("`{module}` must not import `{name}`")))
+            .collect()
+    }
+
+    fn impurities(&self) -> Vec<String> {
+        if !CORE.contains(&self.module()) {
+            return Vec::new();
+        }
+        let found = IMPURE
+            .iter()
+            .flat_map(|name| words(&self.code, name).map(move |at| (at, name)));
+        let say = |(at, name): (usize, &&str)| {
+            self.problem(at, &format!("the core is pure: no `{name}`"))
+        };
+        found.map(say).collect()
+    }
+
+    fn reserved_names(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, files) in RESERVED {
+            if files.iter().any(|file| self.path.starts_with(file)) {
+                continue;
+            }
+            let message = format!("`{name}` is only for {}", files.join(", "));
+            problems.extend(words(&self.code, name).map(|at| self.problem(at, &message)));
+        }
+        problems
+    }
+
+    /// `super::` that reaches the crate's root would get around the table.
+    fn climbs(&self) -> Vec<String> {
+        if matches!(self.module(), "lib" | "main") {
+            return Vec::new();
+        }
+        let root = "super::".repeat(self.depth() + 1);
+        words(&self.code, &root)
+            .map(|at| self.problem(at, "`super` reaches the crate's root; write `crate::`"))
+            .collect()
+    }
+
+    /// How far the file's module is below a module of [`LAYERS`].
+    fn depth(&self) -> usize {
+        let slashes = self.path.matches('/').count();
+        if self.path.ends_with("/mod.rs") {
+            slashes - 1
+        } else {
+            slashes
+        }
+    }
+
+    fn name_and_size(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for part in self.path.trim_end_matches(".rs").split('/') {
+            if VAGUE.contains(&part) {
+                problems.push(format!(
+                    "src/{}: `{part}` says nothing; name what is in it",
+                    self.path
+                ));
+            }
+        }
+        let lines = self
+            .code
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .count();
+        if lines > MAX_LINES {
+            problems.push(format!(
+                "src/{}: {lines} lines of code, at most {MAX_LINES}; split it by concept",
+                self.path
+            ));
+        }
+        problems
+    }
+
+    fn problem(&self, at: usize, message: &str) -> String {
+        let line = self.code[..at].matches('\n').count() + 1;
+        format!("src/{}:{line}: {message}", self.path)
+    }
+}
+
+/// Everything before the `#[cfg(test)]` that a module `tests` follows.
+fn without_tests(text: &str) -> &str {
+    let marks = text.match_indices("#[cfg(test)]");
+    let mut tails = marks.filter(|(at, mark)| {
+        let after = text[at + mark.len()..].trim_start();
+        after.starts_with("mod tests")
+    });
+    tails.next().map_or(text, |(at, _)| &text[..at])
+}
+
+fn without_comment(line: &str) -> &str {
+    if line.trim_start().starts_with("//") {
+        return "";
+    }
+    line.split(" // ").next().unwrap_or(line)
+}
+
+/// The modules named as `crate::a`, `crate::{a, b::{c, d}}` or in a `use` of `crate::{…}`, with their place.
+fn crate_names(code: &str) -> impl Iterator<Item = (usize, &str)> {
+    words(code, "crate::").flat_map(|at| {
+        let rest = &code[at + "crate::".len()..];
+        let names: BTreeSet<_> = match rest.strip_prefix('{') {
+            Some(group) => group_names(group),
+            None => BTreeSet::from([identifier(rest)]),
+        };
+        names.into_iter().map(move |name| (at, name))
+    })
+}
+
+/// The first names of the parts of a `use` group, whose opening brace is before `group`.
+fn group_names(group: &str) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    let mut depth = 1;
+    let mut start = 0;
+    for (at, c) in group.char_indices() {
+        if depth == 1 && matches!(c, ',' | '}') {
+            names.insert(identifier(group[start..at].trim_start()));
+            start = at + 1;
+        }
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 {
+            break;
+        }
+    }
+    names.remove("");
+    names
+}
+
+fn identifier(text: &str) -> &str {
+    let end = text.find(|c: char| !is_word(c)).unwrap_or(text.len());
+    &text[..end]
+}
+
+/// Where `name` stands as a whole word; one that ends in `*` may go on.
+fn words(code: &str, name: &str) -> impl Iterator<Item = usize> {
+    let (name, open) = match name.strip_suffix('*') {
+        Some(name) => (name, true),
+        None => (name, name.ends_with("::")),
+    };
+    code.match_indices(name).filter_map(move |(at, _)| {
+        let begins = !code[..at].ends_with(is_word);
+        let ends = open || !code[at + name.len()..].starts_with(is_word);
+        (begins && ends).then_some(at)
+    })
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+mod the_check_itself {
+    use super::*;
+
+    fn problems(path: &str, text: &str) -> Vec<String> {
+        Source::new(path.to_owned(), text).problems()
+    }
+
+    #[test]
+    fn sees_an_import_that_points_up() {
+        let text = "use crate::config::Peer;\nuse crate::{proxy, route::{self, key}};\n";
+        let found = problems("upstream/mod.rs", text);
+        assert_eq!(
+            found,
+            ["src/upstream/mod.rs:2: `upstream` must not import `proxy`"]
+        );
+        assert_eq!(
+            problems("listener/mod.rs", "fn a() { crate::upstream::b() }").len(),
+            1
+        );
+        assert_eq!(problems("nobody.rs", "").len(), 1);
+    }
+
+    #[test]
+    fn sees_an_import_through_super() {
+        assert_eq!(problems("key.rs", "use super::ring;").len(), 1);
+        assert_eq!(problems("route/mod.rs", "use super::ring;").len(), 1);
+        assert_eq!(
+            problems("route/host.rs", "use super::super::ring;").len(),
+            1
+        );
+        assert!(problems("route/host.rs", "use super::ParseError;").is_empty());
+    }
+
+    #[test]
+    fn sees_impure_names_in_the_core_only() {
+        let text =
+            "use std::time::{Duration, Instant};\nuse pingora_core::Error;\ncatalog::fsx();\n";
+        assert_eq!(problems("policy/retry.rs", text).len(), 2);
+        assert!(problems("proxy/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn sees_names_in_files_they_are_not_for() {
+        assert_eq!(
+            problems("proxy/mod.rs", "let now = std::time::Instant::now();").len(),
+            1
+        );
+        assert!(problems("clock.rs", "Instant::now()").is_empty());
+        assert_eq!(
+            problems("upstream/mod.rs", "use pingora_load_balancing::Backend;").len(),
+            1
+        );
+        assert!(
+            problems(
+                "upstream/balancer.rs",
+                "use pingora_load_balancing::Backend;"
+            )
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn sees_vague_names_and_long_files() {
+        assert_eq!(problems("proxy/utils.rs", "").len(), 1);
+        let code = "a();\n\n// b\n";
+        assert!(problems("proxy/mod.rs", &code.repeat(MAX_LINES)).is_empty());
+        assert_eq!(
+            problems("proxy/mod.rs", &code.repeat(MAX_LINES + 1)).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn does_not_look_at_comments_and_tests() {
+        let text = "/// [`crate::proxy`]\nfn a() {} // crate::proxy\n#[cfg(test)]\nmod tests {\nuse crate::proxy; }";
+        assert!(problems("ring/mod.rs", text).is_empty());
+    }
+}
