@@ -1,0 +1,178 @@
+//! What an instance says about itself, over its control socket and its admin address.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::client::{self, Request, Response};
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::Origin;
+
+fn start() -> (Edge, Vec<Origin>) {
+    let origins = Origin::some(3);
+    (Site::of(origins.iter().map(Origin::label)).start(), origins)
+}
+
+fn status(edge: &Edge) -> serde_json::Value {
+    edge.admin.get("/v1/status").json()
+}
+
+/// The same path over TCP.
+fn over_tcp(edge: &Edge, request: &Request) -> Response {
+    let address = status(edge)["admin"]
+        .as_str()
+        .expect("an admin address")
+        .parse()
+        .unwrap();
+    client::send(address, request)
+}
+
+#[test]
+fn it_lives_and_is_ready() {
+    let (edge, _origins) = start();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(edge.admin.get(path).status, 200);
+        assert_eq!(over_tcp(&edge, &Request::get(path)).status, 200);
+    }
+}
+
+#[test]
+fn the_control_socket_is_the_owners_alone() {
+    let (edge, _origins) = start();
+    let mode = std::fs::metadata(edge.control())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn the_control_socket_goes_when_the_instance_does() {
+    let (mut edge, _origins) = start();
+    edge.signal("TERM");
+    assert!(edge.wait().success());
+    assert!(!edge.control().exists());
+}
+
+#[test]
+fn the_status_names_version_and_listeners() {
+    let (edge, _origins) = start();
+    let status = status(&edge);
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["listeners"][0]["address"], "127.0.0.1:0");
+    assert_eq!(status["listeners"][0]["bound"], edge.address.to_string());
+    assert_eq!(status["generation"], 1);
+}
+
+#[test]
+fn an_upstream_shows_its_peers() {
+    let (edge, origins) = start();
+    let view = edge.admin.get("/v1/upstreams/app").json();
+    let labels: Vec<&str> = view["peers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| peer["label"].as_str().unwrap())
+        .collect();
+    assert_eq!(labels.len(), origins.len());
+    assert!(
+        origins
+            .iter()
+            .all(|origin| labels.contains(&origin.label().as_str())),
+        "{view}"
+    );
+    assert_eq!(edge.admin.get("/v1/upstreams/nothing").status, 404);
+}
+
+#[test]
+fn the_owner_of_a_key_is_told_with_its_walk() {
+    let (edge, origins) = start();
+    let answer = edge
+        .admin
+        .get("/v1/upstreams/app/owner?key=a%20b%26c")
+        .json();
+    assert_eq!(answer["key"], "a b&c");
+    assert!(answer["hash"].is_u64(), "{answer}");
+    assert_eq!(answer["walk"].as_array().unwrap().len(), origins.len());
+    assert_eq!(edge.admin.get("/v1/upstreams/app/owner").status, 400);
+}
+
+#[test]
+fn the_metrics_are_in_the_text_format() {
+    let (edge, _origins) = start();
+    edge.get("/?k=a");
+    edge.admin.wait_for_metric(
+        "clockwise_upstream_requests_total",
+        &["upstream=\"app\"", "class=\"2xx\""],
+        1,
+    );
+    let response = edge.admin.get("/metrics");
+    assert!(
+        response
+            .header("content-type")
+            .unwrap()
+            .contains("version="),
+        "{response:?}"
+    );
+    for line in response
+        .text()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        assert!(line.starts_with("clockwise_"), "{line}");
+        assert!(
+            line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_stranger_finds_nothing_and_breaks_nothing() {
+    let (edge, _origins) = start();
+    assert_eq!(edge.admin.get("/v1/nothing").status, 404);
+    assert_eq!(edge.admin.post("/v1/status").status, 405);
+    assert_eq!(
+        over_tcp(&edge, &Request::get("/v1/upstreams/%ff/owner?key=%zz")).status,
+        404
+    );
+    assert_eq!(edge.admin.get("/readyz").status, 200);
+}
+
+#[test]
+fn a_page_on_another_site_cannot_drain_a_peer() {
+    let (edge, origins) = start();
+    let path = format!("/v1/upstreams/app/peers/{}/drain", origins[0].label());
+    let request = Request::post(&path, "")
+        .header("Origin", "http://evil.test")
+        .header("Sec-Fetch-Site", "cross-site");
+    let response = over_tcp(&edge, &request);
+    assert_eq!(response.status, 403, "{response:?}");
+    assert_ne!(edge.admin.state("app", &origins[0].label()), "draining");
+}
+
+#[test]
+fn a_token_is_asked_for_where_one_is_set() {
+    let origin = Origin::start();
+    let edge = Site::of([origin.label()])
+        .top(
+            "admin",
+            "{address: \"127.0.0.1:0\", token: s3cret-enough-for-a-test}",
+        )
+        .start();
+    let request = Request::get("/v1/status");
+    assert_eq!(over_tcp(&edge, &request).status, 401);
+    assert_eq!(
+        over_tcp(
+            &edge,
+            &request.clone().header("Authorization", "Bearer wrong")
+        )
+        .status,
+        401
+    );
+    let right = request.header("Authorization", "Bearer s3cret-enough-for-a-test");
+    assert_eq!(over_tcp(&edge, &right).status, 200);
+    assert_eq!(
+        edge.admin.get("/v1/status").status,
+        200,
+        "the socket's mode is its own guard"
+    );
+}

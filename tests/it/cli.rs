@@ -1,0 +1,266 @@
+//! The commands: what they print, and how they exit.
+
+use std::collections::HashSet;
+use std::fs;
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::client::{self, Request};
+use crate::support::edge::{Site, binary, run};
+use crate::support::load::keys;
+use crate::support::process::Process;
+use crate::support::wait::{self, timed};
+
+/// A directory with a configuration of three peers, `a`, `b` and `c`.
+struct Desk {
+    directory: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let peers =
+            ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
+        Self::with(&Site::of(peers).yaml())
+    }
+
+    fn with(yaml: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("clockwise.yaml"), yaml).unwrap();
+        Self { directory }
+    }
+
+    fn run(&self, arguments: &str, input: &str) -> Output {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        run(self.directory.path(), &arguments, input)
+    }
+
+    #[track_caller]
+    fn print(&self, arguments: &str, input: &str) -> String {
+        let output = self.run(arguments, input);
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_exit(&self, arguments: &str, code: i32) -> String {
+        let output = self.run(arguments, "");
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn check_passes_what_is_right() {
+    Desk::new().print("check -c clockwise.yaml", "");
+}
+
+#[test]
+fn check_shows_every_problem_with_its_place() {
+    let yaml = "listeners: [{address: \"127.0.0.1:0\"}]\nroutes: [{upstream: nowhere}]\nupstreams:\n  app: {peers: [x], wieght: 1}\n";
+    let errors = Desk::with(yaml).assert_exit("check -c clockwise.yaml", 1);
+    for part in [
+        "clockwise.yaml:2:",
+        "clockwise.yaml:4:",
+        "nowhere",
+        "wieght",
+    ] {
+        assert!(errors.contains(part), "{part} in {errors}");
+    }
+}
+
+#[test]
+fn run_refuses_what_check_refuses() {
+    let errors = Desk::with("listeners: []\n").assert_exit("run -c clockwise.yaml", 1);
+    assert!(errors.contains("clockwise.yaml"), "{errors}");
+    Desk::new().assert_exit("run -c missing.yaml", 1);
+    Desk::new().assert_exit("check -c missing.yaml", 1);
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let desk = Desk::new();
+    for arguments in [
+        "frobnicate",
+        "ring",
+        "ring owner -c clockwise.yaml a",
+        "run --nonsense",
+        "drain app",
+    ] {
+        desk.assert_exit(arguments, 2);
+    }
+}
+
+#[test]
+fn an_instance_that_is_not_there_cannot_be_reached() {
+    let desk = Desk::new();
+    for command in ["status", "drain app a", "enable app a"] {
+        let errors = desk.assert_exit(&format!("{command} --control nobody.sock"), 4);
+        assert!(errors.contains("nobody.sock"), "{errors}");
+    }
+}
+
+#[test]
+fn ring_owner_prints_a_line_per_key() {
+    let desk = Desk::new();
+    let text = desk.print("ring owner -c clockwise.yaml -u app kim lee", "");
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    assert_eq!([lines[0][0], lines[1][0]], ["kim", "lee"]);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.len() == 2 && ["a", "b", "c"].contains(&line[1])),
+        "{text}"
+    );
+    assert_eq!(
+        desk.print("ring owner -c clockwise.yaml -u app -", "kim\nlee\n"),
+        text
+    );
+}
+
+#[test]
+fn ring_owner_passes_over_what_is_down() {
+    let desk = Desk::new();
+    let input = keys(50).join("\n");
+    let walks = desk.print("ring owner -c clockwise.yaml -u app --walk 3 -", &input);
+    let without = desk.print("ring owner -c clockwise.yaml -u app --down a -", &input);
+    for (walk, line) in walks.lines().zip(without.lines()) {
+        let heir = walk
+            .split('\t')
+            .skip(1)
+            .find(|label| *label != "a")
+            .unwrap();
+        assert_eq!(line.split('\t').nth(1), Some(heir));
+    }
+}
+
+#[test]
+fn ring_owner_reads_a_million_keys() {
+    let desk = Desk::new();
+    let keys: Vec<String> = (0..1_000_000)
+        .map(|number| format!("key-{number}"))
+        .collect();
+    let input = keys.join("\n");
+    let (text, took) = timed(|| desk.print("ring owner -c clockwise.yaml -u app -", &input));
+    assert_eq!(text.lines().count(), 1_000_000);
+    assert!(text.lines().last().unwrap().starts_with("key-999999\t"));
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn ring_owner_ends_quietly_when_nobody_reads_on() {
+    let desk = Desk::new();
+    let program = env!("CARGO_BIN_EXE_clockwise");
+    let script = format!(
+        "seq 1000000 | {program} ring owner -c clockwise.yaml -u app - 2>errors | head -1 >first"
+    );
+    let status = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .current_dir(desk.directory.path())
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(
+        fs::read_to_string(desk.directory.path().join("errors")).unwrap(),
+        ""
+    );
+}
+
+#[test]
+fn ring_show_gives_points_and_shares() {
+    let desk = Desk::new();
+    let text = desk.print("ring show -c clockwise.yaml -u app", "");
+    assert!(
+        ["a", "b", "c", "160"]
+            .iter()
+            .all(|word| text.contains(word)),
+        "{text}"
+    );
+    let json: Value =
+        serde_json::from_str(&desk.print("ring show -c clockwise.yaml -u app --json", "")).unwrap();
+    let shares: f64 = json["peers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| peer["share"].as_f64().unwrap())
+        .sum();
+    assert!((shares - 1.0).abs() < 1e-6, "{json}");
+    desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
+    assert!(
+        fs::read_to_string(desk.directory.path().join("ring.svg"))
+            .unwrap()
+            .contains("<svg")
+    );
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_wrong_input() {
+    let desk = Desk::new();
+    let errors = desk.assert_exit("ring owner -c clockwise.yaml -u ap kim", 1);
+    assert!(errors.contains("`ap`"), "{errors}");
+    desk.assert_exit("ring owner -c clockwise.yaml -u app --down nobody kim", 1);
+}
+
+#[test]
+fn listings_come_as_json() {
+    let desk = Desk::new();
+    let text = desk.print(
+        "ring owner -c clockwise.yaml -u app --walk 2 --json kim",
+        "",
+    );
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(first["key"], "kim");
+    assert_eq!(first["walk"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn status_shows_the_running_instance() {
+    let edge = Site::of(["{address: \"127.0.0.1:1\", label: alpha}"]).start();
+    let text = edge.cli(&["status"], "");
+    assert!(text.contains("app") && text.contains("alpha"), "{text}");
+    let json: Value = serde_json::from_str(&edge.cli(&["status", "--json"], "")).unwrap();
+    assert_eq!(json["listeners"][0]["bound"], edge.address.to_string());
+}
+
+#[test]
+fn the_demo_starts_and_names_its_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = Process::spawn(binary(directory.path()).arg("demo"));
+    let url = wait::value("the URL of the demo", || {
+        assert!(demo.exited().is_none(), "the demo ended: {}", demo.stdout());
+        let text = demo.stdout();
+        let word = text
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))?;
+        Some(
+            word.trim_start_matches("http://")
+                .trim_end_matches('/')
+                .to_owned(),
+        )
+    });
+    let address = url.split('/').next().unwrap().parse().unwrap();
+    wait::until("the demo to answer", || {
+        client::try_send(address, &Request::get("/")).is_ok_and(|answer| answer.status == 200)
+    });
+    demo.signal("TERM");
+    assert!(demo.wait().success());
+}
+
+#[test]
+fn the_program_explains_itself() {
+    let desk = Desk::new();
+    let help = desk.print("--help", "");
+    let commands: HashSet<&str> = help.split_whitespace().collect();
+    for command in ["run", "check", "demo", "status", "drain", "enable", "ring"] {
+        assert!(commands.contains(command), "{command} in {help}");
+    }
+    assert!(
+        desk.print("--version", "")
+            .contains(env!("CARGO_PKG_VERSION"))
+    );
+}

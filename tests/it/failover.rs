@@ -1,0 +1,322 @@
+//! What happens when a peer fails: who serves its keys, what is tried again, and what never is.
+
+use std::time::Duration;
+
+use crate::support::client::{Request, Response};
+use crate::support::edge::{Edge, Site};
+use crate::support::load::{self, Answered, Load, keys};
+use crate::support::nginx::Nginx;
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::port::Closed;
+
+// ── a peer dies under load
+
+#[test]
+fn a_dead_peers_keys_move_clockwise_and_come_back_and_no_other_key_moves() {
+    let mut nginx = Nginx::three();
+    let edge = probed(&nginx);
+    let keys = keys(2_000);
+    let walks = edge.predict(&keys, 2);
+    let owner = |key: usize| walks[key][0].as_str();
+    let load = Load::start(&edge, 8, &keys);
+    load.wait_for_more(4_000);
+    assert_served(&load.take(), owner);
+
+    let dead = nginx[0].label();
+    nginx[0].kill();
+    load.wait_for_more(4_000);
+    let heir = |key: usize| {
+        walks[key]
+            .iter()
+            .find(|label| **label != dead)
+            .unwrap()
+            .as_str()
+    };
+    let during = load.take();
+    // Requests that were under way when it died may still have been answered by it.
+    let moved: Vec<Answered> = during
+        .into_iter()
+        .filter(|answered| answered.peer != dead)
+        .collect();
+    assert_served(&moved, heir);
+    edge.admin.wait_for_state("app", &dead, "down");
+    load.take();
+    load.wait_for_more(4_000);
+    assert_served(&load.take(), heir);
+
+    nginx[0].restart();
+    edge.admin.wait_for_state("app", &dead, "up");
+    load.wait_for_more(100); // those that were under way
+    load.take();
+    load.wait_for_more(4_000);
+    assert_served(&load.stop(), owner);
+}
+
+fn probed(nginx: &[Nginx]) -> Edge {
+    let health = "{tcp: true, interval: 200ms, timeout: 200ms, fall: 2, rise: 2}";
+    let site = Site::of(nginx.iter().map(Nginx::label)).app("health", health);
+    site.app("retry", "{attempts: 3, timeout: 10s}").start()
+}
+
+#[track_caller]
+fn assert_served<'a>(answered: &[Answered], by: impl Fn(usize) -> &'a str) {
+    assert!(!answered.is_empty());
+    let strays = answered
+        .iter()
+        .filter(|answered| answered.peer != by(answered.key))
+        .count();
+    assert_eq!(strays, 0, "of {} requests", answered.len());
+}
+
+#[test]
+fn one_of_a_hundred_peers_serves_every_key() {
+    let up = Origin::start();
+    let closed: Vec<Closed> = (0..99).map(|_| Closed::new()).collect();
+    let labels = closed
+        .iter()
+        .map(|closed| closed.address.to_string())
+        .chain([up.label()]);
+    let edge = Site::of(labels)
+        .app("health", "{tcp: true, interval: 1s, fall: 1, rise: 1}")
+        .start();
+    for key in keys(500) {
+        assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
+    }
+    assert_eq!(up.requests(), 500);
+    assert_eq!(
+        edge.admin.metric("clockwise_upstream_all_down_total", &[]),
+        0
+    );
+}
+
+#[test]
+fn with_all_peers_down_the_answer_is_503_and_when_to_retry() {
+    let closed = Closed::new();
+    let edge = Site::of([closed.address])
+        .app("health", "{tcp: true, interval: 1s, fall: 1}")
+        .start();
+    let mut connection = edge.connect();
+    let response = connection.get("/?k=a").unwrap();
+    assert_eq!(response.status, 503);
+    let seconds: u32 = response.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+    assert_eq!(
+        connection.get("/?k=b").unwrap().status,
+        503,
+        "on the same connection"
+    );
+    edge.admin.wait_for_metric(
+        "clockwise_upstream_all_down_total",
+        &["upstream=\"app\""],
+        2,
+    );
+}
+
+// ── one request, one failure
+
+/// Three origins and a key with its walk over them.
+struct Trio {
+    edge: Edge,
+    /// In the order of the walk of [`Trio::TARGET`].
+    walk: Vec<Origin>,
+}
+
+impl Trio {
+    const TARGET: &str = "/?k=user-00001";
+
+    fn start() -> Self {
+        Self::with(|site| site.app("retry", "{attempts: 3, timeout: 10s}"))
+    }
+
+    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+        let mut origins = Origin::some(3);
+        let edge = change(Site::of(origins.iter().map(Origin::label))).start();
+        let order = edge.admin.walk("app", "user-00001");
+        origins.sort_by_key(|origin| order.iter().position(|label| *label == origin.label()));
+        Self {
+            edge,
+            walk: origins,
+        }
+    }
+
+    fn get(&self) -> Response {
+        self.edge.get(Self::TARGET)
+    }
+
+    fn post(&self, body: usize) -> Response {
+        self.edge
+            .send(&Request::post(Self::TARGET, vec![b'x'; body]))
+    }
+
+    fn reset_all(&self) {
+        for origin in &self.walk {
+            origin.behave(Behaviour::Reset);
+        }
+    }
+
+    /// How often each origin of the walk was connected to.
+    fn connections(&self) -> Vec<usize> {
+        self.walk.iter().map(Origin::connections).collect()
+    }
+
+    /// How many requests each origin of the walk has read.
+    fn requests(&self) -> Vec<usize> {
+        self.walk.iter().map(Origin::requests).collect()
+    }
+}
+
+#[test]
+fn a_refused_connect_goes_to_the_next_of_the_walk() {
+    let mut trio = Trio::start();
+    trio.walk[0].down();
+    let response = trio.get();
+    assert_eq!((response.status, trio.requests()), (200, vec![0, 1, 0]));
+    trio.walk[1].down();
+    assert_eq!((trio.get().status, trio.requests()), (200, vec![0, 1, 1]));
+    trio.edge
+        .admin
+        .wait_for_metric("clockwise_upstream_retries_total", &["upstream=\"app\""], 3);
+}
+
+#[test]
+fn a_post_goes_to_the_next_peer_when_the_connect_failed() {
+    for length in [0, 10, 1 << 20] {
+        let mut trio = Trio::start();
+        trio.walk[0].down();
+        let response = trio.post(length);
+        assert_eq!(response.status, 200, "with {length} bytes");
+        assert_eq!(response.json()["length"], length);
+        assert_eq!(trio.requests(), [0, 1, 0]);
+    }
+}
+
+#[test]
+fn a_reset_before_the_response_sends_a_get_on() {
+    let trio = Trio::start();
+    trio.walk[0].behave(Behaviour::Reset);
+    assert_eq!((trio.get().status, trio.requests()), (200, vec![1, 1, 0]));
+}
+
+#[test]
+fn a_reset_before_the_response_does_not_repeat_a_post() {
+    let trio = Trio::start();
+    trio.walk[0].behave(Behaviour::Reset);
+    assert_eq!(
+        (trio.post(10).status, trio.requests()),
+        (502, vec![1, 0, 0])
+    );
+}
+
+#[test]
+fn a_put_with_a_small_body_is_repeated_with_all_of_it() {
+    let trio = Trio::start();
+    trio.walk[0].behave(Behaviour::Reset);
+    let response = trio
+        .edge
+        .send(&Request::new("PUT", Trio::TARGET).body("0123456789"));
+    assert_eq!(
+        (response.status, response.json()["length"].as_u64()),
+        (200, Some(10))
+    );
+    assert_eq!(trio.requests(), [1, 1, 0]);
+}
+
+#[test]
+fn a_reused_connection_that_was_dead_is_replaced_on_the_same_peer() {
+    let trio = Trio::start();
+    trio.walk[0].behave(Behaviour::ResetReused);
+    assert_eq!(trio.get().status, 200);
+    let second = trio.get();
+    assert_eq!(
+        (second.status, second.json()["connection"].as_u64()),
+        (200, Some(2))
+    );
+    assert_eq!(trio.connections(), [2, 0, 0], "the key did not move");
+}
+
+#[test]
+fn a_dead_reused_connection_fails_a_post() {
+    let trio = Trio::start();
+    trio.walk[0].behave(Behaviour::ResetReused);
+    assert_eq!(trio.get().status, 200);
+    assert_eq!(trio.post(10).status, 502);
+    assert_eq!(trio.connections(), [1, 0, 0]);
+}
+
+#[test]
+fn attempts_are_capped() {
+    let trio = Trio::with(|site| site.app("retry", "{attempts: 2, timeout: 10s}"));
+    trio.reset_all();
+    assert_eq!(
+        (trio.get().status, trio.connections()),
+        (502, vec![1, 1, 0])
+    );
+}
+
+#[test]
+fn a_tried_peer_is_not_tried_again() {
+    let trio = Trio::with(|site| site.app("retry", "{attempts: 16, timeout: 10s}"));
+    trio.reset_all();
+    assert_eq!(
+        (trio.get().status, trio.connections()),
+        (502, vec![1, 1, 1])
+    );
+}
+
+#[test]
+fn retries_can_be_off() {
+    let mut trio = Trio::with(|site| site.app("retry", "off"));
+    trio.walk[0].down();
+    assert_eq!(
+        (trio.get().status, trio.connections()),
+        (502, vec![0, 0, 0])
+    );
+}
+
+#[test]
+fn no_attempt_begins_after_the_retry_time() {
+    let trio = Trio::with(|site| {
+        site.app("retry", "{attempts: 3, timeout: 300ms}")
+            .app("timeouts", "{connect: 5s, first_byte: 5s}")
+    });
+    trio.walk[0].behave(Behaviour::Hold);
+    let mut connection = trio.edge.connect();
+    connection
+        .send(format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", Trio::TARGET))
+        .unwrap();
+    trio.walk[0].wait_for_requests(1);
+    assert!(connection.idles_for(Duration::from_millis(400)));
+    trio.walk[0].behave(Behaviour::Reset);
+    assert_eq!(connection.response().unwrap().status, 502);
+    assert_eq!(trio.requests(), [1, 0, 0]);
+}
+
+#[test]
+fn a_response_that_broke_off_is_never_repeated() {
+    let trio = Trio::start();
+    trio.walk[0].behave(Behaviour::ResetAfter(1000));
+    let mut connection = trio.edge.connect();
+    connection
+        .get(Trio::TARGET)
+        .expect_err("a body cut short, not one that looks whole");
+    assert_eq!(trio.requests(), [1, 0, 0]);
+    trio.walk[0].behave(Behaviour::Echo);
+    assert_eq!(trio.get().status, 200, "and the instance goes on");
+}
+
+#[test]
+fn the_same_keys_move_in_every_way_of_dying() {
+    let mut trio = Trio::start();
+    let keys = keys(100);
+    let dead = trio.walk[0].label();
+    let walks = trio.edge.predict(&keys, 2);
+    trio.walk[0].down();
+    let bodies = load::ask_all(&trio.edge, &keys);
+    for ((key, walk), body) in keys.iter().zip(walks).zip(bodies) {
+        let heir = walk.iter().find(|label| **label != dead).unwrap();
+        assert!(
+            body.contains(&format!("\"origin\":\"{heir}\"")),
+            "{key} went astray: {body}"
+        );
+    }
+}

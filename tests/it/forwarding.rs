@@ -1,0 +1,357 @@
+//! What reaches the peer, and what comes back: headers, framing, bodies, upgrades.
+
+use serde_json::Value;
+
+use crate::support::client::{Connection, Request};
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::{Behaviour, Origin};
+
+/// One origin behind one instance.
+struct Pipe {
+    edge: Edge,
+    origin: Origin,
+}
+
+impl Pipe {
+    fn open() -> Self {
+        Self::with(|site| site)
+    }
+
+    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+        let origin = Origin::start();
+        let edge = change(Site::of([origin.label()]).app("key", "client_ip")).start();
+        Self { edge, origin }
+    }
+
+    /// The headers of that name that the origin was sent.
+    #[track_caller]
+    fn received(&self, request: &Request, name: &str) -> Vec<String> {
+        values(&self.edge.echo(request), name)
+    }
+
+    /// A connection on which the origin's answer is `bytes`.
+    fn answering(bytes: impl AsRef<[u8]>) -> (Self, Connection) {
+        let pipe = Self::open();
+        pipe.origin.behave(Behaviour::Raw(bytes.as_ref().to_vec()));
+        let connection = pipe.edge.connect();
+        (pipe, connection)
+    }
+}
+
+fn values(echo: &Value, name: &str) -> Vec<String> {
+    let headers = echo["headers"].as_array().unwrap().iter();
+    let named = headers.filter(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case(name));
+    named
+        .map(|pair| pair[1].as_str().unwrap().to_owned())
+        .collect()
+}
+
+// ── headers towards the peer
+
+#[test]
+fn hop_by_hop_headers_end_here() {
+    let pipe = Pipe::open();
+    let request = Request::get("/")
+        .header("Connection", "keep-alive, X-Mine")
+        .header("X-Mine", "1");
+    let request = request
+        .header("Keep-Alive", "timeout=5")
+        .header("Proxy-Connection", "keep-alive");
+    let echo = pipe
+        .edge
+        .echo(&request.header("TE", "trailers").header("X-Other", "2"));
+    for name in ["x-mine", "keep-alive", "proxy-connection"] {
+        assert_eq!(values(&echo, name), [""; 0], "{name}");
+    }
+    assert_eq!(values(&echo, "x-other"), ["2"]);
+}
+
+#[test]
+fn hop_by_hop_headers_of_the_response_end_here() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=1\r\nX-Other: 2\r\n\r\nok";
+    let (_pipe, mut connection) = Pipe::answering(answer);
+    let response = connection.get("/").unwrap();
+    assert_eq!(
+        (response.header("x-mine"), response.header("x-other")),
+        (None, Some("2"))
+    );
+    assert_ne!(response.header("keep-alive"), Some("timeout=1"));
+}
+
+#[test]
+fn a_peers_connection_close_does_not_close_the_clients() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let (_pipe, mut connection) = Pipe::answering(answer);
+    assert_eq!(connection.get("/").unwrap().text(), "ok");
+    assert_eq!(connection.get("/").unwrap().text(), "ok");
+}
+
+#[test]
+fn forwarded_headers_from_strangers_are_replaced() {
+    let pipe = Pipe::open();
+    let request = Request::get("/")
+        .header("Host", "shop.test:81")
+        .header("X-Forwarded-For", "1.2.3.4");
+    let request = request
+        .header("X-Forwarded-Proto", "https")
+        .header("X-Forwarded-Host", "evil");
+    let echo = pipe.edge.echo(&request);
+    assert_eq!(values(&echo, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(values(&echo, "x-forwarded-proto"), ["http"]);
+    assert_eq!(values(&echo, "x-forwarded-host"), ["shop.test:81"]);
+}
+
+#[test]
+fn forwarded_headers_from_trusted_proxies_are_extended() {
+    let pipe = Pipe::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
+    let request = Request::get("/").header("X-Forwarded-For", "1.2.3.4, 5.6.7.8");
+    let request = request
+        .header("X-Forwarded-Proto", "https")
+        .header("X-Forwarded-Host", "shop.test");
+    let echo = pipe.edge.echo(&request);
+    assert_eq!(
+        values(&echo, "x-forwarded-for").join(", "),
+        "1.2.3.4, 5.6.7.8, 127.0.0.1"
+    );
+    assert_eq!(values(&echo, "x-forwarded-proto"), ["https"]);
+    assert_eq!(values(&echo, "x-forwarded-host"), ["shop.test"]);
+}
+
+#[test]
+fn x_forwarded_headers_can_be_off() {
+    let pipe = Pipe::with(|site| site.top("forwarding", "{x_forwarded: false}"));
+    assert_eq!(
+        pipe.received(&Request::get("/"), "x-forwarded-for"),
+        [""; 0]
+    );
+}
+
+#[test]
+fn forwarded_is_sent_on_request() {
+    let pipe = Pipe::open();
+    assert_eq!(pipe.received(&Request::get("/"), "forwarded"), [""; 0]);
+    let pipe = Pipe::with(|site| site.top("forwarding", "{forwarded: true}"));
+    let sent = pipe
+        .received(&Request::get("/").header("Host", "h.test"), "forwarded")
+        .join(", ");
+    for part in ["for=127.0.0.1", "proto=http", "host=h.test"] {
+        assert!(sent.replace('"', "").contains(part), "{part} in {sent}");
+    }
+}
+
+#[test]
+fn the_host_is_kept_or_the_peers_or_a_literal() {
+    let request = Request::get("/").header("Host", "shop.test");
+    assert_eq!(Pipe::open().received(&request, "host"), ["shop.test"]);
+    let pipe = Pipe::with(|site| site.app("host_header", "peer"));
+    assert_eq!(pipe.received(&request, "host"), [pipe.origin.label()]);
+    let pipe = Pipe::with(|site| site.app("host_header", "inner.test"));
+    assert_eq!(pipe.received(&request, "host"), ["inner.test"]);
+}
+
+#[test]
+fn a_request_id_is_made_or_passed() {
+    let pipe = Pipe::open();
+    let made = pipe.received(&Request::get("/"), "x-request-id").concat();
+    let other = pipe.received(&Request::get("/"), "x-request-id").concat();
+    assert!(made.len() >= 16 && made != other, "{made} and {other}");
+    assert_eq!(
+        pipe.received(
+            &Request::get("/").header("X-Request-Id", "mine-1"),
+            "x-request-id"
+        ),
+        ["mine-1"]
+    );
+    let pipe = Pipe::with(|site| site.top("forwarding", "{request_id: off}"));
+    assert_eq!(pipe.received(&Request::get("/"), "x-request-id"), [""; 0]);
+}
+
+#[test]
+fn the_target_is_sent_as_it_came() {
+    let pipe = Pipe::open();
+    for target in ["/a%2Fb/../c//d?x=%20&y", "/?", "/%00", "/ü?ü"] {
+        assert_eq!(pipe.edge.echo(&Request::get(target))["target"], target);
+    }
+}
+
+// ── bodies
+
+#[test]
+fn large_bodies_pass_both_ways() {
+    let pipe = Pipe::open();
+    let upload = pipe.edge.echo(&Request::post("/", vec![b'x'; 8 << 20]));
+    assert_eq!(upload["length"], 8 << 20);
+    pipe.origin.behave(Behaviour::Body(32 << 20));
+    let download = pipe.edge.get("/");
+    assert_eq!(download.body.len(), 32 << 20);
+}
+
+#[test]
+fn chunked_bodies_pass_both_ways() {
+    let (pipe, mut connection) = Pipe::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n",
+    );
+    assert_eq!(connection.get("/").unwrap().text(), "abcde");
+    pipe.origin.behave(Behaviour::Echo);
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    connection
+        .send("5\r\n12345\r\n6\r\n678901\r\n0\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.response().unwrap().json()["length"], 11);
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection_is_whole() {
+    let pipe = Pipe::open();
+    pipe.origin
+        .behave(Behaviour::Last("HTTP/1.0 200 OK\r\n\r\nto the end".into()));
+    assert_eq!(pipe.edge.get("/").text(), "to the end");
+}
+
+#[test]
+fn a_head_has_no_body_and_keeps_its_length() {
+    let (_pipe, mut connection) =
+        Pipe::answering("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
+    for _ in 0..2 {
+        let response = connection.exchange(&Request::new("HEAD", "/")).unwrap();
+        assert_eq!(
+            (response.status, response.header("content-length")),
+            (200, Some("1234"))
+        );
+    }
+}
+
+#[test]
+fn responses_without_a_body_leave_the_connection_in_step() {
+    for status in ["204 No Content", "304 Not Modified"] {
+        let (_pipe, mut connection) =
+            Pipe::answering(format!("HTTP/1.1 {status}\r\nETag: \"x\"\r\n\r\n"));
+        for _ in 0..2 {
+            let response = connection.get("/").unwrap();
+            assert!(
+                status.starts_with(&response.status.to_string()),
+                "{response:?}"
+            );
+            assert_eq!(response.header("etag"), Some("\"x\""));
+        }
+    }
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_its_answer_and_the_end() {
+    let pipe = Pipe::open();
+    let mut connection = pipe.edge.connect();
+    connection
+        .send("GET /old HTTP/1.0\r\nHost: h\r\n\r\n")
+        .unwrap();
+    let text = String::from_utf8(connection.rest().unwrap()).unwrap();
+    assert!(
+        text.contains(" 200 ") && text.contains("\"target\":\"/old\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_client_of_http_1_0_can_keep_its_connection() {
+    let pipe = Pipe::open();
+    let mut connection = pipe.edge.connect();
+    for _ in 0..2 {
+        connection
+            .send("GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n")
+            .unwrap();
+        assert_eq!(connection.response().unwrap().status, 200);
+    }
+}
+
+#[test]
+fn a_client_that_expects_100_gets_it_from_the_peer() {
+    let pipe = Pipe::open();
+    pipe.origin.behave(Behaviour::Continue);
+    let mut connection = pipe.edge.connect();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.head().unwrap().status, 100);
+    connection.send("12345").unwrap();
+    assert_eq!(connection.response().unwrap().json()["length"], 5);
+}
+
+#[test]
+fn a_peer_may_refuse_instead_of_100() {
+    let pipe = Pipe::open();
+    pipe.origin.behave(Behaviour::Last(
+        "HTTP/1.1 417 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+    ));
+    let mut connection = pipe.edge.connect();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.response().unwrap().status, 417);
+}
+
+#[test]
+fn requests_in_one_packet_are_answered_in_order() {
+    let pipe = Pipe::open();
+    let mut connection = pipe.edge.connect();
+    connection
+        .send("GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.response().unwrap().json()["target"], "/1");
+    assert_eq!(connection.response().unwrap().json()["target"], "/2");
+}
+
+// ── upgrades
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn a_websocket_passes() {
+    let pipe = Pipe::open();
+    pipe.origin.behave(Behaviour::Upgrade);
+    let mut connection = pipe.edge.connect();
+    connection.send(UPGRADE).unwrap();
+    assert_eq!(connection.response().unwrap().status, 101);
+    for message in [
+        &b"\x81\x05hello"[..],
+        &b"\x82\x02\x00\xff"[..],
+        &vec![7; 100_000],
+    ] {
+        connection.send(message).unwrap();
+        assert_eq!(connection.exactly(message.len()).unwrap(), message);
+    }
+}
+
+#[test]
+fn a_websocket_ends_with_its_client() {
+    let pipe = Pipe::open();
+    pipe.origin.behave(Behaviour::Upgrade);
+    let mut connection = pipe.edge.connect();
+    connection.send(UPGRADE).unwrap();
+    assert_eq!(connection.response().unwrap().status, 101);
+    connection.finish_sending();
+    assert_eq!(connection.rest().unwrap(), b"");
+}
+
+#[test]
+fn a_peer_may_refuse_an_upgrade() {
+    let pipe = Pipe::open();
+    let mut connection = pipe.edge.connect();
+    connection.send(UPGRADE).unwrap();
+    assert_eq!(connection.response().unwrap().status, 200);
+    assert_eq!(connection.get("/").unwrap().status, 200);
+}
+
+#[test]
+fn only_websocket_upgrades_pass() {
+    let pipe = Pipe::open();
+    let request = Request::get("/")
+        .header("Connection", "Upgrade, HTTP2-Settings")
+        .header("Upgrade", "h2c");
+    assert_eq!(
+        pipe.received(&request.header("HTTP2-Settings", "AA"), "upgrade"),
+        [""; 0]
+    );
+}

@@ -1,0 +1,258 @@
+//! Which peers are in use: probes, failures on real traffic, drain and enable.
+
+use crate::support::client::Request;
+use crate::support::edge::{Edge, Site, run};
+use crate::support::load::keys;
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::port::Full;
+use crate::support::wait;
+
+const TCP: &str = "{tcp: true, interval: 100ms, timeout: 100ms, fall: 2, rise: 2}";
+const HTTP: &str = "{http: /healthz, interval: 100ms, timeout: 100ms, fall: 2, rise: 2}";
+
+/// Two origins, the second of which a test makes ill.
+struct Pair {
+    edge: Edge,
+    well: Origin,
+    ill: Origin,
+}
+
+impl Pair {
+    fn probed(health: &str) -> Self {
+        Self::with(|site| site.app("health", health))
+    }
+
+    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+        let (well, ill) = (Origin::start(), Origin::start());
+        let edge = change(Site::of([well.label(), ill.label()])).start();
+        Self { edge, well, ill }
+    }
+
+    fn wait_for(&self, state: &str) {
+        self.edge
+            .admin
+            .wait_for_state("app", &self.ill.label(), state);
+    }
+
+    /// Asserts that the healthy origin alone serves.
+    #[track_caller]
+    fn assert_spared(&self) {
+        for key in keys(50) {
+            let echo = self.edge.echo(&Request::get(&format!("/?k={key}")));
+            assert_eq!(echo["origin"], self.well.label());
+        }
+    }
+
+    /// Asserts that both serve.
+    #[track_caller]
+    fn assert_shared(&self) {
+        let serve = |key| {
+            self.edge
+                .get(&format!("/?k={key}"))
+                .text()
+                .contains(&self.ill.label())
+        };
+        assert!(keys(50).into_iter().any(serve), "no key came back");
+    }
+}
+
+#[test]
+fn a_tcp_probe_takes_a_peer_down_and_brings_it_back() {
+    let mut pair = Pair::probed(TCP);
+    pair.assert_shared();
+    pair.ill.down();
+    pair.wait_for("down");
+    pair.assert_spared();
+    pair.ill.up();
+    pair.wait_for("up");
+    pair.assert_shared();
+}
+
+#[test]
+fn an_http_probe_judges_the_status() {
+    let pair = Pair::probed(HTTP);
+    for status in ["500 No", "404 No", "101 No"] {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        pair.ill.behave(Behaviour::Raw(answer.into()));
+        pair.wait_for("down");
+        pair.assert_spared();
+        pair.ill.behave(Behaviour::Echo);
+        pair.wait_for("up");
+    }
+    pair.assert_shared();
+}
+
+#[test]
+fn an_http_probe_expects_what_it_is_told_to() {
+    let pair = Pair::probed(
+        "{http: /healthz, expect: \"418\", interval: 100ms, timeout: 100ms, fall: 1, rise: 1}",
+    );
+    pair.wait_for("down");
+    pair.ill.behave(Behaviour::Raw(
+        "HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n".into(),
+    ));
+    pair.wait_for("up");
+}
+
+#[test]
+fn a_probe_that_hangs_has_failed() {
+    let pair = Pair::probed(HTTP);
+    pair.ill.behave(Behaviour::Hold);
+    pair.wait_for("down");
+    pair.assert_spared();
+}
+
+#[test]
+fn a_probe_of_a_body_without_end_has_failed() {
+    let pair = Pair::probed(HTTP);
+    pair.ill
+        .behave(Behaviour::Raw("HTTP/1.1 200 OK\r\nX-Slow: y".into()));
+    pair.wait_for("down");
+}
+
+#[test]
+fn it_takes_fall_failures_to_go_down_and_rise_passes_to_come_back() {
+    let mut pair = Pair::probed("{tcp: true, interval: 300ms, timeout: 100ms, fall: 3, rise: 3}");
+    pair.ill.down();
+    let ((), fell) = wait::timed(|| pair.wait_for("down"));
+    assert!(
+        fell.as_millis() >= 500,
+        "down after {fell:?}: less than three probes"
+    );
+    pair.ill.up();
+    let ((), rose) = wait::timed(|| pair.wait_for("up"));
+    assert!(
+        rose.as_millis() >= 500,
+        "up after {rose:?}: less than three probes"
+    );
+}
+
+#[test]
+fn a_peer_that_is_down_at_the_start_never_gets_a_request() {
+    let (well, ill) = (
+        Origin::start(),
+        Origin::behaving(Behaviour::Raw("HTTP/1.1 503 No\r\n\r\n".into())),
+    );
+    let health = "{http: /healthz, interval: 5s, timeout: 500ms, fall: 3, rise: 2}";
+    let edge = Site::of([well.label(), ill.label()])
+        .app("health", health)
+        .start();
+    for key in keys(50) {
+        assert_eq!(
+            edge.echo(&Request::get(&format!("/?k={key}")))["origin"],
+            well.label()
+        );
+    }
+    assert_eq!(edge.admin.state("app", &ill.label()), "down");
+}
+
+#[test]
+fn the_first_pass_ends_though_a_peer_hangs() {
+    let (well, full) = (Origin::start(), Full::new());
+    let health = "{tcp: true, interval: 5s, timeout: 300ms, fall: 3, rise: 2}";
+    let site = Site::of([well.label(), full.address.to_string()]).app("health", health);
+    let (edge, took) = wait::timed(|| site.start());
+    assert!(took.as_secs() < 5, "ready after {took:?}");
+    assert_eq!(edge.admin.state("app", &full.address.to_string()), "down");
+}
+
+#[test]
+fn connect_failures_eject_a_peer_for_a_while() {
+    let mut pair = Pair::with(|site| {
+        site.app("passive", "{failures: 3, eject: 1s, max_eject: 5s}")
+            .app("retry", "{attempts: 2}")
+    });
+    pair.ill.down();
+    for key in keys(50) {
+        assert_eq!(pair.edge.get(&format!("/?k={key}")).status, 200);
+    }
+    let retries = pair
+        .edge
+        .admin
+        .metric("clockwise_upstream_retries_total", &["upstream=\"app\""]);
+    assert!(
+        (3..10).contains(&retries),
+        "{retries} requests tried the dead peer"
+    );
+    pair.edge
+        .admin
+        .wait_for_metric("clockwise_peer_ejections_total", &["upstream=\"app\""], 1);
+    pair.ill.up();
+    wait::until("the ejection to end", || {
+        keys(20).iter().any(|key| {
+            pair.edge
+                .get(&format!("/?k={key}"))
+                .text()
+                .contains(&pair.ill.label())
+        })
+    });
+}
+
+#[test]
+fn a_peer_is_drained_and_enabled_by_the_admin_api() {
+    let pair = Pair::with(|site| site);
+    let path = format!("/v1/upstreams/app/peers/{}", pair.ill.label());
+    assert_eq!(pair.edge.admin.post(&format!("{path}/drain")).status, 200);
+    assert_eq!(pair.edge.admin.state("app", &pair.ill.label()), "draining");
+    pair.assert_spared();
+    assert_eq!(pair.edge.admin.post(&format!("{path}/enable")).status, 200);
+    pair.assert_shared();
+}
+
+#[test]
+fn a_peer_is_drained_and_enabled_by_command() {
+    let pair = Pair::with(|site| site);
+    pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
+    pair.assert_spared();
+    pair.edge.cli(&["enable", "app", &pair.ill.label()], "");
+    pair.assert_shared();
+}
+
+#[test]
+fn a_request_on_a_draining_peer_is_finished() {
+    let pair = Pair::with(|site| site);
+    pair.ill.behave(Behaviour::Hold);
+    let mine = |key: &String| pair.edge.admin.walk("app", key)[0] == pair.ill.label();
+    let key = keys(50).into_iter().find(mine).unwrap();
+    let mut connection = pair.edge.connect();
+    connection
+        .send(format!("GET /?k={key} HTTP/1.1\r\nHost: h\r\n\r\n"))
+        .unwrap();
+    pair.ill.wait_for_requests(1);
+    pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
+    pair.ill.behave(Behaviour::Echo);
+    assert_eq!(
+        connection.response().unwrap().json()["origin"],
+        pair.ill.label()
+    );
+}
+
+#[test]
+fn with_all_peers_drained_the_answer_is_503() {
+    let pair = Pair::with(|site| site);
+    pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
+    pair.edge.cli(&["drain", "app", &pair.well.label()], "");
+    assert_eq!(pair.edge.get("/?k=a").status, 503);
+}
+
+#[test]
+fn a_peer_that_is_not_there_cannot_be_drained() {
+    let pair = Pair::with(|site| site);
+    assert_eq!(
+        pair.edge
+            .admin
+            .post("/v1/upstreams/app/peers/nobody/drain")
+            .status,
+        404
+    );
+    assert_eq!(
+        pair.edge
+            .admin
+            .post("/v1/upstreams/nothing/peers/nobody/drain")
+            .status,
+        404
+    );
+    let arguments = ["drain", "app", "nobody", "--control", "control.sock"];
+    let output = run(pair.edge.directory(), &arguments, "");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+}

@@ -1,0 +1,413 @@
+//! What a client may not do, and how long it may take: every bound is met, none is passed, and the
+//! instance serves on.
+
+use std::time::Duration;
+
+use crate::support::client::{Connection, Request};
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::wait::{self, assert_about, timed};
+
+/// An instance with these limits, in front of one origin.
+struct Limited {
+    edge: Edge,
+    origin: Origin,
+}
+
+impl Limited {
+    fn to(downstream: &str) -> Self {
+        let origin = Origin::start();
+        let edge = Site::of([origin.label()])
+            .app("key", "client_ip")
+            .downstream(downstream)
+            .start();
+        Self { edge, origin }
+    }
+
+    /// Sends bytes on a connection of their own; the status of the answer, 0 where there is none.
+    /// Either way the connection has to end.
+    #[track_caller]
+    fn status_of(&self, bytes: impl AsRef<[u8]>) -> u16 {
+        let mut connection = self.edge.connect();
+        let _ = connection.send(bytes);
+        connection.finish_sending();
+        let status = connection.response().map_or(0, |response| response.status);
+        connection.time_to_close();
+        status
+    }
+
+    /// How long a connection lives on which these bytes come and then nothing.
+    #[track_caller]
+    fn life_after(&self, bytes: &str) -> Duration {
+        let mut connection = self.edge.connect();
+        connection.send(bytes).unwrap();
+        connection.time_to_close()
+    }
+
+    #[track_caller]
+    fn assert_serves(&self) {
+        self.origin.behave(Behaviour::Echo);
+        assert_eq!(self.edge.get("/").status, 200, "serves on");
+    }
+
+    #[track_caller]
+    fn assert_counted(&self, metric: &str, labels: &[&str]) {
+        self.edge.admin.wait_for_metric(metric, labels, 1);
+    }
+
+    #[track_caller]
+    fn assert_refused(&self, bytes: impl AsRef<[u8]>, status: u16, reason: &str) {
+        assert_eq!(self.status_of(bytes), status);
+        let reason = format!("reason=\"{reason}\"");
+        self.assert_counted("clockwise_listener_bad_requests_total", &[&reason]);
+        assert_eq!(self.origin.requests(), 0, "nothing of it reached the peer");
+        self.assert_serves();
+    }
+}
+
+// ── sizes
+
+#[test]
+fn a_header_over_the_limit_is_431() {
+    let limited = Limited::to("{max_header_size: 4KiB}");
+    let header = "x".repeat(5000);
+    limited.assert_refused(
+        format!("GET / HTTP/1.1\r\nHost: h\r\nX: {header}\r\n\r\n"),
+        431,
+        "header_too_large",
+    );
+}
+
+#[test]
+fn a_header_bomb_is_refused() {
+    let limited = Limited::to("{}");
+    let lines = "X-Bomb: 1\r\n".repeat(100_000);
+    let status = limited.status_of(format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"));
+    assert!([431, 400].contains(&status), "{status}");
+    assert_eq!(limited.origin.requests(), 0);
+    limited.assert_counted("clockwise_listener_bad_requests_total", &[]);
+    limited.assert_serves();
+}
+
+#[test]
+fn a_header_line_without_end_is_refused() {
+    let limited = Limited::to("{}");
+    let status = limited.status_of(format!(
+        "GET / HTTP/1.1\r\nHost: h\r\nX: {}",
+        "x".repeat(3 << 20)
+    ));
+    assert!([431, 400].contains(&status), "{status}");
+    limited.assert_serves();
+}
+
+#[test]
+fn a_target_over_the_limit_is_414() {
+    let limited = Limited::to("{max_uri_length: 1KiB}");
+    assert_eq!(
+        limited.edge.get(&format!("/{}", "x".repeat(1023))).status,
+        200
+    );
+    let limited = Limited::to("{max_uri_length: 1KiB}");
+    let target = format!("/{}", "x".repeat(1024));
+    limited.assert_refused(
+        format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"),
+        414,
+        "uri_too_long",
+    );
+}
+
+#[test]
+fn a_body_that_announces_too_much_is_413() {
+    let limited = Limited::to("{max_body_size: 1KiB}");
+    assert_eq!(
+        limited.edge.send(&Request::post("/", vec![0; 1024])).status,
+        200
+    );
+    let limited = Limited::to("{max_body_size: 1KiB}");
+    let request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1025\r\n\r\n";
+    limited.assert_refused(
+        format!("{request}{}", "x".repeat(1025)),
+        413,
+        "body_too_large",
+    );
+}
+
+#[test]
+fn a_chunked_body_is_413_where_it_passes_the_limit() {
+    let limited = Limited::to("{max_body_size: 1KiB}");
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(0x200));
+    assert_eq!(
+        limited.status_of(format!("{head}{}0\r\n\r\n", chunk.repeat(3))),
+        413
+    );
+    limited.assert_counted(
+        "clockwise_listener_bad_requests_total",
+        &["reason=\"body_too_large\""],
+    );
+    limited.assert_serves();
+}
+
+#[test]
+fn a_routes_own_body_limit_wins() {
+    let origin = Origin::start();
+    let routes = "[{upstream: app}, {path: /up, upstream: app, max_body_size: off}]";
+    let site = Site::of([origin.label()])
+        .app("key", "client_ip")
+        .top("routes", routes);
+    let edge = site.downstream("{max_body_size: 10B}").start();
+    assert_eq!(edge.send(&Request::post("/", vec![0; 11])).status, 413);
+    assert_eq!(
+        edge.send(&Request::post("/up", vec![0; 100_000])).status,
+        200
+    );
+}
+
+// ── requests that make no sense
+
+#[test]
+fn a_chunk_that_is_none_ends_the_connection() {
+    for chunks in [
+        "zz\r\nabc\r\n",
+        "5\r\nabc\r\n0\r\n\r\n",
+        "-1\r\n",
+        "ffffffffffffffffff\r\nx\r\n",
+        "3\r\nabcdef\r\n",
+    ] {
+        let limited = Limited::to("{read_timeout: 1s}");
+        let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let status = limited.status_of(format!("{head}{chunks}"));
+        assert!([0, 400, 408].contains(&status), "{status} for {chunks:?}");
+        limited.assert_serves();
+        limited.assert_counted("clockwise_faults_total", &[]);
+    }
+}
+
+#[test]
+fn two_lengths_never_become_two_requests() {
+    let limited = Limited::to("{}");
+    let smuggled = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+    let status = limited.status_of(smuggled);
+    assert!([200, 400].contains(&status), "{status}");
+    assert!(
+        limited.origin.requests() <= 1,
+        "the rest was taken for a request"
+    );
+    limited.assert_serves();
+}
+
+#[test]
+fn what_is_not_http_is_refused() {
+    let broken = [
+        "\r\n\r\n\r\nnonsense\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\u{7c}\x03\x03",
+    ];
+    for bytes in broken {
+        let limited = Limited::to("{header_timeout: 2s}");
+        let status = limited.status_of(bytes);
+        assert!(
+            [0, 400, 501, 505].contains(&status),
+            "{status} for {bytes:?}"
+        );
+        assert_eq!(limited.origin.requests(), 0, "{bytes:?} reached the peer");
+        limited.assert_counted("clockwise_listener_bad_requests_total", &[]);
+        limited.assert_serves();
+    }
+}
+
+#[test]
+fn connect_is_refused() {
+    let limited = Limited::to("{}");
+    let status =
+        limited.status_of("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n");
+    assert!([400, 405].contains(&status), "{status}");
+    limited.assert_serves();
+}
+
+// ── time
+
+#[test]
+fn a_silent_connection_is_closed_after_the_header_time() {
+    let limited = Limited::to("{header_timeout: 1s}");
+    assert_about(limited.life_after(""), Duration::from_secs(1));
+    limited.assert_counted("clockwise_listener_header_timeouts_total", &[]);
+    limited.assert_serves();
+}
+
+#[test]
+fn half_a_header_is_408_after_the_header_time() {
+    let limited = Limited::to("{header_timeout: 1s}");
+    let mut connection = limited.edge.connect();
+    connection.send("GET / HTTP/1.1\r\nHost: h\r\n").unwrap();
+    let (response, took) = timed(|| connection.response());
+    assert_eq!(response.unwrap().status, 408);
+    assert_about(took, Duration::from_secs(1));
+    limited.assert_counted("clockwise_listener_header_timeouts_total", &[]);
+}
+
+#[test]
+fn a_dripped_header_has_no_more_time_than_another() {
+    let limited = Limited::to("{header_timeout: 1s}");
+    assert_about(
+        drip(limited.edge.connect(), "GET / HTTP/1.1\r\nHost: h\r\nX: "),
+        Duration::from_secs(1),
+    );
+    limited.assert_serves();
+}
+
+#[test]
+fn a_dripped_second_header_is_closed_too() {
+    let limited = Limited::to("{header_timeout: 1s, keepalive: 30s}");
+    let mut connection = limited.edge.connect();
+    assert_eq!(connection.get("/").unwrap().status, 200);
+    assert_about(
+        drip(connection, "GET / HTTP/1.1\r\nHost: h\r\nX: "),
+        Duration::from_secs(1),
+    );
+}
+
+/// Sends the start of a header and one more byte every 50 ms; how long that is let be.
+fn drip(mut connection: Connection, start: &str) -> Duration {
+    connection.send(start).unwrap();
+    let ((), took) = timed(|| {
+        while connection.idles_for(Duration::from_millis(50)) && connection.send("x").is_ok() {}
+    });
+    took
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_the_keepalive_time() {
+    let limited = Limited::to("{keepalive: 1s, header_timeout: 30s}");
+    let mut connection = limited.edge.connect();
+    for _ in 0..2 {
+        assert_eq!(connection.get("/").unwrap().status, 200);
+    }
+    assert_about(connection.time_to_close(), Duration::from_secs(1));
+    limited.assert_counted("clockwise_listener_idle_closed_connections_total", &[]);
+}
+
+#[test]
+fn half_a_second_header_is_408_after_the_header_time() {
+    let limited = Limited::to("{keepalive: 30s, header_timeout: 1s}");
+    let mut connection = limited.edge.connect();
+    connection.get("/").unwrap();
+    connection.send("GET / HT").unwrap();
+    let (response, took) = timed(|| connection.response());
+    assert_eq!(response.unwrap().status, 408);
+    assert_about(took, Duration::from_secs(1));
+}
+
+#[test]
+fn requests_on_one_connection_can_be_capped() {
+    let limited = Limited::to("{keepalive_requests: 3}");
+    let mut connection = limited.edge.connect();
+    let closes: Vec<bool> = (0..3)
+        .map(|_| connection.get("/").unwrap().closes())
+        .collect();
+    assert_eq!(closes, [false, false, true]);
+    connection.time_to_close();
+}
+
+#[test]
+fn a_body_that_does_not_come_is_408() {
+    let limited = Limited::to("{read_timeout: 1s}");
+    let mut connection = limited.edge.connect();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123")
+        .unwrap();
+    let (response, took) = timed(|| connection.response());
+    assert_eq!(response.unwrap().status, 408);
+    assert_about(took, Duration::from_secs(1));
+    limited.assert_serves();
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let limited = Limited::to("{write_timeout: 1s}");
+    limited.origin.behave(Behaviour::Body(64 << 20));
+    let mut connection = limited.edge.connect();
+    connection
+        .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    let fault = ["fault=\"client_stalled\""];
+    let ((), took) = timed(|| limited.assert_counted("clockwise_faults_total", &fault));
+    assert_about(took, Duration::from_secs(1));
+    assert!(connection.rest().map_or(0, |bytes| bytes.len()) < 64 << 20);
+}
+
+// ── ends that come too early
+
+#[test]
+fn a_client_that_ends_in_the_middle_is_let_go() {
+    let limited = Limited::to("{}");
+    for bytes in [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123",
+    ] {
+        let (status, took) = timed(|| limited.status_of(bytes));
+        assert!([0, 400].contains(&status), "{status} for {bytes:?}");
+        assert!(took < Duration::from_secs(5), "{took:?} for {bytes:?}");
+    }
+    limited.assert_serves();
+}
+
+#[test]
+fn a_client_that_only_closed_its_sending_side_gets_its_answer() {
+    let limited = Limited::to("{}");
+    assert_eq!(
+        limited.status_of("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"),
+        200
+    );
+}
+
+#[test]
+fn a_client_that_left_frees_the_peer() {
+    let limited = Limited::to("{}");
+    limited.origin.behave(Behaviour::Stall(10, 1 << 20));
+    let mut connection = limited.edge.connect();
+    connection
+        .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    connection.head().unwrap();
+    drop(connection);
+    limited.assert_counted("clockwise_client_aborts_total", &[]);
+    let in_flight = || limited.edge.admin.metric("clockwise_peer_in_flight", &[]);
+    wait::until("the peer to be free", || in_flight() == 0);
+    limited.assert_serves();
+}
+
+// ── how many
+
+#[test]
+fn connections_over_the_limit_are_closed_and_counted() {
+    let limited = Limited::to("{max_connections: 2}");
+    let mut kept = [limited.edge.connect(), limited.edge.connect()];
+    for connection in &mut kept {
+        assert_eq!(connection.get("/").unwrap().status, 200);
+    }
+    let (status, took) = timed(|| limited.status_of("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert!(
+        [0, 503].contains(&status) && took < Duration::from_secs(2),
+        "{status} after {took:?}"
+    );
+    limited.assert_counted("clockwise_listener_refused_connections_total", &[]);
+    assert_eq!(kept[0].get("/").unwrap().status, 200);
+    drop(kept);
+    wait::until("a place to be free", || {
+        Connection::open(limited.edge.address)
+            .get("/")
+            .is_ok_and(|answer| answer.status == 200)
+    });
+}

@@ -1,0 +1,168 @@
+//! The access log and the error log: complete, rotated without loss, never in the way.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::client::Request;
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::Origin;
+use crate::support::wait;
+
+/// One origin behind an instance that logs to `access.log` in its own directory.
+fn logging() -> (Edge, Origin) {
+    let origin = Origin::start();
+    let edge = Site::of([origin.label()])
+        .app("key", "[{header: x-user}]")
+        .top("access_log", "{path: access.log}")
+        .start();
+    (edge, origin)
+}
+
+/// The lines of a log, once there are so many.
+fn lines(path: &Path, count: usize) -> Vec<Value> {
+    let text = wait::value("the access log", || {
+        fs::read_to_string(path)
+            .ok()
+            .filter(|text| text.lines().count() >= count)
+    });
+    assert_eq!(text.lines().count(), count, "{text}");
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+#[test]
+fn a_line_says_what_was_asked_and_what_became_of_it() {
+    let (edge, origin) = logging();
+    let request = Request::post("/a/b?secret=1", "12345")
+        .header("Host", "Shop.test")
+        .header("X-User", "kim");
+    edge.echo(&request.header("X-Request-Id", "mine-1"));
+    let line = &lines(&edge.directory().join("access.log"), 1)[0];
+    let label = origin.label();
+    for (field, value) in [
+        ("client", "127.0.0.1"),
+        ("method", "POST"),
+        ("host", "Shop.test"),
+        ("path", "/a/b"),
+        ("upstream", "app"),
+        ("peer", &label),
+        ("key_source", "header"),
+        ("request_id", "mine-1"),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+    assert_eq!(
+        (&line["status"], &line["attempts"]),
+        (&200.into(), &1.into()),
+        "{line}"
+    );
+    assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
+}
+
+#[test]
+fn refusals_are_logged_too() {
+    let (edge, _origin) = logging();
+    let site = edge.send(&Request::new("GET", "/x").header("X-User", ""));
+    assert_eq!(site.status, 200);
+    edge.send(&Request::get(&format!("/{}", "x".repeat(9000))));
+    let statuses: Vec<u64> = lines(&edge.directory().join("access.log"), 2)
+        .iter()
+        .map(|line| line["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [200, 414]);
+}
+
+#[test]
+fn what_a_client_sends_cannot_break_a_line() {
+    let (edge, _origin) = logging();
+    let request = Request::get("/a\"b\\c")
+        .header("Host", "h\"h")
+        .header("X-User", "kim");
+    edge.send(&request.header("X-Request-Id", "\"}{\\"));
+    lines(&edge.directory().join("access.log"), 1);
+}
+
+#[test]
+fn usr1_reopens_the_log() {
+    let (edge, _origin) = logging();
+    let (log, rotated) = (
+        edge.directory().join("access.log"),
+        edge.directory().join("access.log.1"),
+    );
+    edge.get("/1");
+    assert_eq!(lines(&log, 1)[0]["path"], "/1");
+    fs::rename(&log, &rotated).unwrap();
+    edge.get("/2");
+    assert_eq!(lines(&rotated, 2)[1]["path"], "/2", "the open file goes on");
+    edge.signal("USR1");
+    wait::until("the log to be reopened", || log.exists());
+    edge.get("/3");
+    assert_eq!(lines(&log, 1)[0]["path"], "/3");
+    assert_eq!(lines(&rotated, 2).len(), 2);
+}
+
+#[test]
+fn the_log_goes_to_stdout_on_request() {
+    let origin = Origin::start();
+    let edge = Site::of([origin.label()])
+        .top("access_log", "{path: stdout}")
+        .start();
+    edge.get("/here");
+    wait::until("a line on stdout", || edge.stdout().contains("\"/here\""));
+    serde_json::from_str::<Value>(edge.stdout().lines().next().unwrap()).unwrap();
+}
+
+#[test]
+fn nothing_is_lost_when_an_instance_ends() {
+    let (mut edge, _origin) = logging();
+    let mut connection = edge.connect();
+    for _ in 0..500 {
+        connection.get("/").unwrap();
+    }
+    drop(connection);
+    edge.signal("TERM");
+    assert!(edge.wait().success());
+    assert_eq!(lines(&edge.directory().join("access.log"), 500).len(), 500);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_drops_lines_and_counts_them() {
+    let origin = Origin::start();
+    let edge = Site::of([origin.label()])
+        .top("access_log", "{path: /dev/full}")
+        .start();
+    let mut connection = edge.connect();
+    for _ in 0..100 {
+        assert_eq!(connection.get("/?k=a").unwrap().status, 200);
+    }
+    edge.admin
+        .wait_for_metric("clockwise_access_log_dropped_lines_total", &[], 100);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
+    let mut edge = Edge::launch(
+        &Site::of(["127.0.0.1:1"])
+            .top("access_log", "{path: /nowhere/access.log}")
+            .yaml(),
+    );
+    assert!(!edge.wait().success());
+    wait::until("the path on stderr", || {
+        edge.stderr().contains("/nowhere/access.log")
+    });
+}
+
+#[test]
+fn the_error_log_has_levels() {
+    let origin = Origin::start();
+    let site = Site::of([origin.label()]);
+    let quiet = site.clone().top("error_log", "{level: off}").start();
+    quiet.get("/?k=a");
+    assert_eq!(quiet.stderr(), "");
+    let talking = site.top("error_log", "{level: debug}").start();
+    talking.get("/?k=a");
+    wait::until("something on stderr", || !talking.stderr().is_empty());
+}

@@ -1,0 +1,35 @@
+//! The integration tests: the real binary between real sockets, through its public contract.
+//!
+//! Every test starts what it needs on free ports in a directory of its own, so all of them run at
+//! once. [`support`] is the harness; each other module is one promise of the program.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, says why on stderr, and measures real time"
+)]
+
+// what it stands on
+mod harness; // client against origin, origins that die and come back
+mod support;
+
+// the way of a request
+mod failover; // what happens when a peer fails
+mod forwarding; // what reaches the peer, and what comes back
+mod hashing; // the peer is the one that the ring predicts
+mod health; // which peers are in use
+mod limits; // what a client may not do, and how long it may take
+mod routing; // host, path, method
+mod timeouts; // what a peer may not take longer than
+
+// beside the way
+mod admin; // what an instance says about itself
+mod cli; // the commands, their output, their exit codes
+mod logs; // access log and error log
+mod stop; // no request is lost when an instance ends
+
+// of the source
+mod layers; // imports point one way

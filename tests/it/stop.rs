@@ -1,0 +1,220 @@
+//! How an instance starts and ends: no request is lost, and it does end.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::support::client::{Connection, Request};
+use crate::support::edge::{Edge, Site};
+use crate::support::load::{Load, keys};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::wait::{self, assert_about, timed};
+
+/// One origin behind an instance with a short idle time, so that a stop with idle clients ends soon.
+fn start(top: &[(&str, &str)]) -> (Edge, Origin) {
+    let origin = Origin::start();
+    let site = Site::of([origin.label()]).downstream("{keepalive: 2s}");
+    let site = top
+        .iter()
+        .fold(site, |site, (key, value)| site.top(key, value));
+    (site.start(), origin)
+}
+
+#[test]
+fn no_busy_client_loses_a_request() {
+    let (mut edge, _origin) = start(&[]);
+    let load = Load::start(&edge, 8, &keys(100));
+    load.wait_for_more(500);
+    edge.begin_stop();
+    // Clients that were told to leave come back and find nobody: that is no loss.
+    load.end_refused();
+    assert!(edge.wait().success());
+}
+
+#[test]
+fn no_idle_client_loses_the_request_it_was_about_to_send() {
+    let (mut edge, _origin) = start(&[]);
+    let mut idle: Vec<Connection> = (0..20).map(|_| edge.connect()).collect();
+    for connection in &mut idle {
+        assert!(!connection.get("/?k=a").unwrap().closes());
+    }
+    edge.begin_stop();
+    for connection in &mut idle {
+        let response = connection.get("/?k=a").expect("an answer after TERM");
+        assert!(response.status == 200 && response.closes(), "{response:?}");
+    }
+    assert!(edge.wait().success());
+}
+
+#[test]
+fn a_connection_that_was_just_opened_is_served() {
+    let (mut edge, _origin) = start(&[]);
+    let mut fresh: Vec<Connection> = (0..20).map(|_| edge.connect()).collect();
+    edge.begin_stop();
+    for connection in &mut fresh {
+        assert_eq!(
+            connection
+                .get("/?k=a")
+                .expect("an answer after TERM")
+                .status,
+            200
+        );
+    }
+    assert!(edge.wait().success());
+}
+
+#[test]
+fn an_idle_instance_ends_at_once() {
+    let (mut edge, _origin) = start(&[]);
+    edge.get("/?k=a");
+    edge.signal("TERM");
+    let (status, took) = timed(|| edge.wait());
+    assert!(
+        status.success() && took < Duration::from_secs(2),
+        "{status} after {took:?}"
+    );
+}
+
+#[test]
+fn an_idle_client_is_waited_for_no_longer_than_its_idle_time() {
+    let (mut edge, _origin) = start(&[]);
+    let mut idle = edge.connect();
+    idle.get("/?k=a").unwrap();
+    edge.begin_stop();
+    let (status, took) = timed(|| edge.wait());
+    assert!(
+        status.success() && took < Duration::from_secs(5),
+        "{status} after {took:?}"
+    );
+}
+
+#[test]
+fn int_drains_like_term() {
+    let (mut edge, origin) = start(&[]);
+    origin.behave(Behaviour::Hold);
+    let mut busy = ask(&edge);
+    origin.wait_for_requests(1);
+    edge.signal("INT");
+    wait_until_draining(&edge);
+    origin.behave(Behaviour::Echo);
+    assert_eq!(busy.response().unwrap().status, 200);
+    assert!(edge.wait().success());
+}
+
+#[test]
+fn a_slow_download_is_finished() {
+    let (mut edge, origin) = start(&[]);
+    origin.behave(Behaviour::Stall(1000, 1_000_000));
+    let mut download = ask(&edge);
+    download.head().unwrap();
+    download.exactly(1000).unwrap();
+    edge.begin_stop();
+    assert!(edge.exited().is_none());
+    origin.behave(Behaviour::Echo);
+    assert_eq!(download.exactly(999_000).unwrap().len(), 999_000);
+    assert!(edge.wait().success());
+}
+
+#[test]
+fn a_slow_upload_is_finished() {
+    let (mut edge, origin) = start(&[]);
+    let mut upload = edge.connect();
+    upload
+        .send("POST /?k=a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345")
+        .unwrap();
+    origin.wait_for_requests(1);
+    edge.begin_stop();
+    upload.send("67890").unwrap();
+    let response = upload.response().unwrap();
+    assert_eq!(
+        (response.status, response.json()["length"].as_u64()),
+        (200, Some(10))
+    );
+    assert!(edge.wait().success());
+}
+
+#[test]
+fn it_does_not_outlive_its_bound() {
+    let (mut edge, origin) = start(&[("drain_timeout", "1s")]);
+    origin.behave(Behaviour::Hold);
+    let mut stuck = ask(&edge);
+    origin.wait_for_requests(1);
+    edge.signal("TERM");
+    let (_, took) = timed(|| edge.wait());
+    assert_about(took, Duration::from_secs(1));
+    stuck.time_to_close();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (mut edge, origin) = start(&[]);
+    origin.behave(Behaviour::Hold);
+    let mut stuck = ask(&edge);
+    origin.wait_for_requests(1);
+    edge.begin_stop();
+    assert!(
+        stuck.idles_for(Duration::from_millis(300)),
+        "the first signal cuts nothing"
+    );
+    edge.signal("TERM");
+    let (_, took) = timed(|| edge.wait());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_draining_instance_says_that_it_is_not_ready() {
+    let (edge, origin) = start(&[]);
+    origin.behave(Behaviour::Hold);
+    let _busy = ask(&edge);
+    origin.wait_for_requests(1);
+    edge.signal("TERM");
+    wait_until_draining(&edge);
+    assert_eq!(edge.admin.get("/healthz").status, 200, "it lives");
+    assert_eq!(edge.admin.metric("clockwise_draining", &[]), 1);
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error_with_the_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for key in ["listeners", "admin"] {
+        let value = format!("{{address: \"{address}\"}}");
+        let value = if key == "listeners" {
+            format!("[{value}]")
+        } else {
+            value
+        };
+        let mut edge = Edge::launch(&Site::of(["127.0.0.1:1"]).top(key, &value).yaml());
+        let (status, took) = timed(|| edge.wait());
+        assert!(
+            !status.success() && took < Duration::from_secs(5),
+            "{status} after {took:?}"
+        );
+        wait::until("the address on stderr", || edge.stderr().contains(&address));
+    }
+}
+
+#[test]
+fn a_new_instance_takes_the_place_of_one_that_was_killed() {
+    let origin = Origin::start();
+    let yaml = Site::of([origin.label()]);
+    let first = yaml.start();
+    let listeners = format!("[{{address: \"{}\"}}]", first.address);
+    first.get("/?k=a");
+    drop(first); // by SIGKILL: no farewell
+    let second = yaml.top("listeners", &listeners).start();
+    assert_eq!(second.send(&Request::get("/?k=a")).status, 200);
+}
+
+fn ask(edge: &Edge) -> Connection {
+    let mut connection = edge.connect();
+    connection
+        .send("GET /?k=a HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    connection
+}
+
+fn wait_until_draining(edge: &Edge) {
+    wait::until("the instance to drain", || {
+        edge.admin.get("/readyz").status == 503
+    });
+}

@@ -1,0 +1,104 @@
+//! What the running instance says about itself, asked over its control socket.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::client::{Connection, Request, Response};
+use super::wait;
+
+/// The admin API of one instance.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    control: PathBuf,
+}
+
+impl Admin {
+    pub(crate) fn over(control: PathBuf) -> Self {
+        Self { control }
+    }
+
+    pub(crate) fn try_get(&self, path: &str) -> io::Result<Response> {
+        Connection::unix(&self.control)?.exchange(&Request::get(path).header("Connection", "close"))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.try_get(path)
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, path: &str) -> Response {
+        let request = Request::post(path, "").header("Connection", "close");
+        let mut connection = Connection::unix(&self.control).expect("the control socket");
+        connection
+            .exchange(&request)
+            .unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    /// The labels of the walk of `key`, owner first.
+    pub(crate) fn walk(&self, upstream: &str, key: &str) -> Vec<String> {
+        let answer = self
+            .get(&format!(
+                "/v1/upstreams/{upstream}/owner?key={}",
+                encode(key)
+            ))
+            .json();
+        let labels = answer["walk"].as_array().expect("a walk");
+        labels
+            .iter()
+            .map(|label| label.as_str().expect("a label").to_owned())
+            .collect()
+    }
+
+    /// `unknown`, `up`, `down` or `draining`.
+    pub(crate) fn state(&self, upstream: &str, label: &str) -> String {
+        let view = self.get(&format!("/v1/upstreams/{upstream}")).json();
+        let peers = view["peers"].as_array().expect("peers").iter();
+        let peer = peers.clone().find(|peer| peer["label"] == label);
+        let peer: &Value = peer.unwrap_or_else(|| panic!("no peer {label} in {view}"));
+        peer["state"].as_str().expect("a state").to_owned()
+    }
+
+    pub(crate) fn wait_for_state(&self, upstream: &str, label: &str, state: &str) {
+        wait::until(&format!("{label} to be {state}"), || {
+            self.state(upstream, label) == state
+        });
+    }
+
+    /// The sum of all samples of a counter or a gauge of whole numbers that carry at least these labels (`peer="a"`); 0 where
+    /// there is none.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let samples = self.get("/metrics").text();
+        let lines = samples
+            .lines()
+            .filter_map(|line| value_of(line, name, labels));
+        lines.sum()
+    }
+
+    /// Waits for a counter: it may be raised a moment after the client has its answer.
+    #[track_caller]
+    pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], at_least: u64) {
+        let what = format!("{name}{labels:?} to reach {at_least}");
+        wait::until(&what, || self.metric(name, labels) >= at_least);
+    }
+}
+
+/// The value of a sample line of the Prometheus text format, if it is one of `name` and `labels`.
+fn value_of(line: &str, name: &str, labels: &[&str]) -> Option<u64> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let (known, rest) = series.split_once('{').unwrap_or((series, ""));
+    let matches = known == name && labels.iter().all(|label| rest.contains(label));
+    matches.then(|| value.parse().expect("a whole number"))
+}
+
+/// Percent-encodes everything but letters and digits.
+pub(crate) fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}

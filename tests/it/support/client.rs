@@ -1,0 +1,309 @@
+//! An HTTP/1.1 client that hides nothing: it sends the bytes it is given and reads one response at
+//! a time, so that tests can speak HTTP well, badly or not at all.
+//!
+//! Every socket operation has a deadline of [`PATIENCE`].
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::wait::{self, PATIENCE};
+
+/// One request, written as it will be sent.
+#[derive(Clone)]
+pub(crate) struct Request {
+    method: String,
+    target: String,
+    headers: String,
+    body: Vec<u8>,
+}
+
+impl Request {
+    /// A request with `Host: test` unless another one is given.
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        let (method, target) = (method.to_owned(), target.to_owned());
+        Self {
+            method,
+            target,
+            headers: String::new(),
+            body: Vec::new(),
+        }
+    }
+
+    pub(crate) fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    pub(crate) fn post(target: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self::new("POST", target).body(body)
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.extend([name, ": ", value, "\r\n"]);
+        self
+    }
+
+    /// A body with its `Content-Length`.
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        let length = self.body.len().to_string();
+        self.header("Content-Length", &length)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let Self {
+            method,
+            target,
+            headers,
+            body,
+        } = self;
+        let host = if headers.to_lowercase().contains("host: ") {
+            ""
+        } else {
+            "Host: test\r\n"
+        };
+        let mut bytes = format!("{method} {target} HTTP/1.1\r\n{host}{headers}\r\n").into_bytes();
+        bytes.extend_from_slice(body);
+        bytes
+    }
+}
+
+/// One response, read to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of the first header of that name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Whether the server said that it closes the connection now.
+    pub(crate) fn closes(&self) -> bool {
+        self.header("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+    }
+}
+
+/// One request on a connection of its own.
+#[track_caller]
+pub(crate) fn send(address: SocketAddr, request: &Request) -> Response {
+    try_send(address, request).unwrap_or_else(|error| panic!("{error}, asking {address}"))
+}
+
+pub(crate) fn try_send(address: SocketAddr, request: &Request) -> io::Result<Response> {
+    Connection::try_open(address)?.exchange(request)
+}
+
+trait Socket: Read + Write + Send {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
+}
+
+/// A connection that stays open between requests.
+pub(crate) struct Connection {
+    socket: BufReader<Box<dyn Socket>>,
+}
+
+impl Connection {
+    #[track_caller]
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        Self::try_open(address).unwrap_or_else(|error| panic!("connect {address}: {error}"))
+    }
+
+    pub(crate) fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Self::over(Box::new(socket))
+    }
+
+    pub(crate) fn unix(path: &Path) -> io::Result<Self> {
+        Self::over(Box::new(UnixStream::connect(path)?))
+    }
+
+    fn over(socket: Box<dyn Socket>) -> io::Result<Self> {
+        socket.set_read_timeout(PATIENCE)?;
+        Ok(Self {
+            socket: BufReader::new(socket),
+        })
+    }
+
+    /// Sends a request and reads its response.
+    pub(crate) fn exchange(&mut self, request: &Request) -> io::Result<Response> {
+        let sent = self.send(request.bytes());
+        // A server may answer and close before it has read everything: the answer counts.
+        self.response_to(&request.method)
+            .map_err(|error| sent.err().unwrap_or(error))
+    }
+
+    pub(crate) fn get(&mut self, target: &str) -> io::Result<Response> {
+        self.exchange(&Request::get(target))
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        let socket = self.socket.get_mut();
+        socket.write_all(bytes.as_ref())?;
+        socket.flush()
+    }
+
+    /// Says that nothing more will be sent; the other direction stays open.
+    pub(crate) fn finish_sending(&self) {
+        let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// Reads the final response to a GET; interim ones are passed over.
+    pub(crate) fn response(&mut self) -> io::Result<Response> {
+        self.response_to("GET")
+    }
+
+    fn response_to(&mut self, method: &str) -> io::Result<Response> {
+        let mut response = self.head()?;
+        while matches!(response.status, 100 | 102..=199) {
+            response = self.head()?;
+        }
+        response.body = self.body(method, &response)?;
+        Ok(response)
+    }
+
+    /// Reads a response up to the end of its header, be it interim or final.
+    pub(crate) fn head(&mut self) -> io::Result<Response> {
+        let status_line = self.line()?;
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| malformed(&status_line))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                return Ok(Response {
+                    status,
+                    headers,
+                    body: Vec::new(),
+                });
+            }
+            let (name, value) = line.split_once(':').ok_or_else(|| malformed(&line))?;
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+    }
+
+    /// RFC 9112 §6.3: how long the body is.
+    fn body(&mut self, method: &str, head: &Response) -> io::Result<Vec<u8>> {
+        if method == "HEAD" || matches!(head.status, 101 | 204 | 304) {
+            return Ok(Vec::new());
+        }
+        if head.header("transfer-encoding").is_some() {
+            return self.chunks();
+        }
+        match head.header("content-length") {
+            Some(length) => self.exactly(length.parse().map_err(|_| malformed(length))?),
+            None => self.rest(),
+        }
+    }
+
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line()?;
+            let size = usize::from_str_radix(&line, 16).map_err(|_| malformed(&line))?;
+            body.extend(self.exactly(size)?);
+            self.line()?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    /// Reads that many bytes.
+    pub(crate) fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.socket.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads until the other side closes.
+    pub(crate) fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.socket.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// How long it takes until the other side closes or resets; panics where it does not.
+    #[track_caller]
+    pub(crate) fn time_to_close(&mut self) -> Duration {
+        let (end, took) = wait::timed(|| self.rest());
+        let open = end.is_err_and(|error| timed_out(&error));
+        assert!(!open, "the connection is still open after {took:?}");
+        took
+    }
+
+    /// Whether it stays open and silent for `time`.
+    pub(crate) fn idles_for(&mut self, time: Duration) -> bool {
+        let socket = self.socket.get_ref();
+        socket.set_read_timeout(time).expect("a socket option");
+        let idle = self.socket.fill_buf().is_err_and(|error| timed_out(&error));
+        self.socket
+            .get_ref()
+            .set_read_timeout(PATIENCE)
+            .expect("a socket option");
+        idle
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if self.socket.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+fn malformed(text: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("not HTTP: `{text}`"))
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+impl Socket for TcpStream {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        Self::shutdown(self, how)
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        Self::set_read_timeout(self, Some(timeout))
+    }
+}
+
+impl Socket for UnixStream {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        Self::shutdown(self, how)
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        Self::set_read_timeout(self, Some(timeout))
+    }
+}

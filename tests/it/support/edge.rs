@@ -1,0 +1,258 @@
+//! The program under test: the real binary with a configuration, between start and exit.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::admin::Admin;
+use super::client::{self, Connection, Request, Response};
+use super::process::Process;
+use super::wait;
+
+/// A configuration in the making: one upstream `app` behind one route, and what a test changes.
+///
+/// Probes, passive ejection and retries are off until a test turns them on, so that nothing but
+/// what it is about can move a request.
+#[derive(Clone)]
+pub(crate) struct Site {
+    peers: Vec<String>,
+    app: BTreeMap<String, String>,
+    top: BTreeMap<String, String>,
+}
+
+impl Site {
+    /// The peers as in the YAML: an address, or a flow mapping.
+    pub(crate) fn of<T: ToString>(peers: impl IntoIterator<Item = T>) -> Self {
+        let site = Self {
+            peers: Vec::new(),
+            app: BTreeMap::new(),
+            top: BTreeMap::new(),
+        };
+        let site = site.peers(peers);
+        let site = site
+            .app("key", "{query: k}")
+            .app("health", "off")
+            .app("passive", "off");
+        let site = site
+            .app("retry", "off")
+            .top("listeners", "[{address: \"127.0.0.1:0\"}]");
+        let site = site
+            .top("admin", "{address: \"127.0.0.1:0\"}")
+            .top("threads", "2");
+        site.top("routes", "[{upstream: app}]")
+    }
+
+    /// Other peers.
+    pub(crate) fn peers<T: ToString>(mut self, peers: impl IntoIterator<Item = T>) -> Self {
+        self.peers = peers.into_iter().map(|peer| peer.to_string()).collect();
+        self
+    }
+
+    /// Sets one key of the upstream `app`.
+    pub(crate) fn app(mut self, key: &str, value: &str) -> Self {
+        self.app.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets one key of the top level.
+    pub(crate) fn top(mut self, key: &str, value: &str) -> Self {
+        self.top.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(crate) fn downstream(self, value: &str) -> Self {
+        self.top("downstream", value)
+    }
+
+    pub(crate) fn start(&self) -> Edge {
+        Edge::start(&self.yaml())
+    }
+
+    pub(crate) fn yaml(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in &self.top {
+            let _ = writeln!(text, "{key}: {value}");
+        }
+        text += "upstreams:\n  app:\n";
+        for (key, value) in &self.app {
+            let _ = writeln!(text, "    {key}: {value}");
+        }
+        text += "    peers:\n";
+        for peer in &self.peers {
+            let _ = writeln!(text, "      - {peer}");
+        }
+        text
+    }
+}
+
+/// A running instance.
+pub(crate) struct Edge {
+    process: Process,
+    directory: TempDir,
+    /// Where the first listener was bound.
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: Admin,
+}
+
+impl Edge {
+    /// Starts the binary with this YAML and waits until it says that it is ready. The control
+    /// socket is added: it lies in the instance's own directory.
+    pub(crate) fn start(yaml: &str) -> Self {
+        let mut edge = Self::launch(yaml);
+        edge.wait_until_ready();
+        edge
+    }
+
+    /// Like [`Self::start`], without waiting: `address` is not known yet.
+    pub(crate) fn launch(yaml: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let control = directory.path().join("control.sock");
+        let yaml = format!("control: {}\n{yaml}", control.display());
+        fs::write(directory.path().join("clockwise.yaml"), yaml).expect("writable");
+        let process = Process::spawn(binary(directory.path()).arg("run").args(CONFIG));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            process,
+            directory,
+            address,
+            admin: Admin::over(control),
+        }
+    }
+
+    pub(crate) fn wait_until_ready(&mut self) {
+        wait::until("the instance to be ready", || {
+            let exited = self.process.exited();
+            assert!(exited.is_none(), "exited at start: {exited:?}");
+            self.admin
+                .try_get("/readyz")
+                .is_ok_and(|answer| answer.status == 200)
+        });
+        let status = self.admin.get("/v1/status").json();
+        let bound = status["listeners"][0]["bound"].as_str();
+        let bound = bound.unwrap_or_else(|| panic!("no bound address in {status}"));
+        self.address = bound.parse().expect("an address");
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub(crate) fn send(&self, request: &Request) -> Response {
+        client::send(self.address, request)
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Response {
+        self.send(&Request::get(target))
+    }
+
+    /// The JSON that the echoing origin made of a request.
+    #[track_caller]
+    pub(crate) fn echo(&self, request: &Request) -> serde_json::Value {
+        let response = self.send(request);
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()
+    }
+
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    /// The instance's own directory; relative paths of its configuration start here.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn control(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    /// A command of the same binary with the instance's own configuration file; what it printed.
+    #[track_caller]
+    pub(crate) fn cli(&self, arguments: &[&str], input: &str) -> String {
+        let arguments = [arguments, &CONFIG].concat();
+        let output = run(self.directory(), &arguments, input);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// What `ring owner --walk` says about each key of `app`: labels, owner first.
+    pub(crate) fn predict(&self, keys: &[String], walk: usize) -> Vec<Vec<String>> {
+        let walk = walk.to_string();
+        let text = self.cli(
+            &["ring", "owner", "-u", "app", "--walk", &walk, "-"],
+            &keys.join("\n"),
+        );
+        let labels = |line: &str| line.split('\t').skip(1).map(str::to_owned).collect();
+        let predicted: Vec<Vec<String>> = text.lines().map(labels).collect();
+        assert_eq!(predicted.len(), keys.len(), "one line per key");
+        predicted
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        self.process.stdout()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Sends TERM and waits until the instance says that it no longer is ready.
+    pub(crate) fn begin_stop(&self) {
+        self.signal("TERM");
+        wait::until("the instance to drain", || {
+            self.admin
+                .try_get("/readyz")
+                .map_or(true, |answer| answer.status == 503)
+        });
+    }
+
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+}
+
+const CONFIG: [&str; 2] = ["-c", "clockwise.yaml"];
+
+/// The binary, with `directory` as the place where its relative paths start.
+pub(crate) fn binary(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clockwise"));
+    // Where the default control socket would lie: never a real one of this machine.
+    command
+        .current_dir(directory)
+        .env("XDG_RUNTIME_DIR", directory)
+        .env_remove("RUST_LOG");
+    command
+}
+
+/// Runs the binary to its end with `input` on stdin.
+pub(crate) fn run(directory: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = binary(directory);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary");
+    let mut stdin = child.stdin.take().expect("piped");
+    // On its own thread: both pipes can be full at once.
+    let input = input.to_owned();
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("its output");
+    let _ = writer.join();
+    output
+}

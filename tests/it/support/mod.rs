@@ -1,0 +1,15 @@
+//! The harness: everything a test needs to put the real binary between real sockets.
+//!
+//! Nothing here knows the inside of Clockwise. It speaks to the program through what a user has:
+//! the command line, the YAML file, the listeners, the control socket, signals and log files.
+//! Every read has a deadline, so a hang is a failure with a message, not a stuck run.
+
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod edge;
+pub(crate) mod load;
+pub(crate) mod nginx;
+pub(crate) mod origin;
+pub(crate) mod port;
+pub(crate) mod process;
+pub(crate) mod wait;

@@ -1,0 +1,110 @@
+//! Real nginx origins: one process each, answering every request with its own name.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::port::{self, Closed};
+use super::process::Process;
+use super::wait;
+
+/// One nginx. While it is down its port stays reserved and refuses connects.
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
+    process: Option<Process>,
+    held: Option<Closed>,
+    directory: TempDir,
+}
+
+impl Nginx {
+    /// Starts one that answers with its own address, which is also its default label. Panics where
+    /// nginx is not installed: a test that needs it fails, it is never skipped (`tests/install.sh`
+    /// installs it).
+    pub(crate) fn start() -> Self {
+        let address = port::free();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let conf = configuration(address, directory.path());
+        fs::write(directory.path().join("nginx.conf"), conf).expect("writable");
+        let process = Some(launch(address, directory.path()));
+        Self {
+            address,
+            process,
+            held: None,
+            directory,
+        }
+    }
+
+    pub(crate) fn three() -> [Self; 3] {
+        [(); 3].map(|()| Self::start())
+    }
+
+    /// The label it has where the configuration gives none.
+    pub(crate) fn label(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// SIGKILL: open connections are reset, new ones are refused.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+        self.held = Some(Closed::hold(self.address));
+    }
+
+    /// Starts it again on the same port.
+    pub(crate) fn restart(&mut self) {
+        self.held = None;
+        self.process = Some(launch(self.address, self.directory.path()));
+    }
+}
+
+fn launch(address: SocketAddr, directory: &Path) -> Process {
+    let mut command = Command::new("nginx");
+    command
+        .arg("-p")
+        .arg(directory)
+        .args(["-c", "nginx.conf", "-e", "stderr"]);
+    // Debian puts it where an ordinary user's PATH does not look.
+    command.env(
+        "PATH",
+        "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin",
+    );
+    let mut process = Process::spawn(&mut command);
+    wait::until("nginx to listen", || {
+        assert!(
+            process.exited().is_none(),
+            "nginx stopped: {}",
+            process.stderr()
+        );
+        TcpStream::connect(address).is_ok()
+    });
+    process
+}
+
+/// One process, no master: SIGKILL then leaves nothing behind.
+fn configuration(address: SocketAddr, directory: &Path) -> String {
+    let temp = directory.display();
+    format!(
+        r#"
+daemon off;
+master_process off;
+pid {temp}/pid;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    keepalive_requests 10000000;
+    client_max_body_size 0;
+    client_body_temp_path {temp}/body;
+    proxy_temp_path {temp}/proxy;
+    fastcgi_temp_path {temp}/fastcgi;
+    uwsgi_temp_path {temp}/uwsgi;
+    scgi_temp_path {temp}/scgi;
+    server {{
+        listen {address};
+        location / {{ return 200 "{address}"; }}
+    }}
+}}
+"#
+    )
+}

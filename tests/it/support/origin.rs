@@ -1,0 +1,400 @@
+//! A scripted origin: says what it was asked, or misbehaves in exactly one way.
+//!
+//! It answers every request with JSON about that request ([`Behaviour::Echo`]) until it is told
+//! otherwise. What is held back ([`Behaviour::Hold`], [`Behaviour::Stall`]) is let go by the next
+//! [`Origin::behave`]: a barrier, where another test would sleep.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::json;
+use socket2::SockRef;
+
+use super::port::{self, Closed};
+use super::wait::{self, PATIENCE};
+
+/// What an origin does with a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Behaviour {
+    /// 200 and JSON: `origin`, `method`, `target`, `version`, `headers` ([name, value] pairs),
+    /// `length` of the body, `connection` and `request` (which one on that connection, from 1).
+    #[default]
+    Echo,
+    /// Exactly these bytes, whatever was asked.
+    Raw(Vec<u8>),
+    /// Exactly these bytes, before the request's body is read, and the end of the connection.
+    Last(Vec<u8>),
+    /// 200 with that many bytes of body.
+    Body(usize),
+    /// Reads the request and waits for another behaviour, which then answers.
+    Hold,
+    /// Announces the second number of bytes, sends the first, and waits for another behaviour
+    /// before it sends the rest.
+    Stall(usize, usize),
+    /// Resets the connection when it has read the request's header.
+    Reset,
+    /// Announces a body, sends that many bytes of it, and resets the connection.
+    ResetAfter(usize),
+    /// Echoes the first request on a connection and resets the connection on the second: what a
+    /// client sees that reuses a connection which the server has just given up.
+    ResetReused,
+    /// Sends `100 Continue` where it is asked for, then echoes.
+    Continue,
+    /// Switches protocols, then sends every byte back.
+    Upgrade,
+}
+
+/// A running origin; gone when dropped.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+    /// `None` while it is down.
+    listener: Option<(TcpListener, JoinHandle<()>)>,
+    held: Option<Closed>,
+}
+
+struct Shared {
+    name: String,
+    behaviour: Mutex<Behaviour>,
+    changed: Condvar,
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    open: Mutex<Vec<Weak<TcpStream>>>,
+}
+
+impl Origin {
+    /// One that echoes, named like its own address, which is also its default label.
+    pub(crate) fn start() -> Self {
+        Self::behaving(Behaviour::Echo)
+    }
+
+    pub(crate) fn behaving(behaviour: Behaviour) -> Self {
+        let address = port::free();
+        let mut origin = Self::stopped(address, behaviour);
+        origin.up();
+        origin
+    }
+
+    pub(crate) fn some(count: usize) -> Vec<Self> {
+        (0..count).map(|_| Self::start()).collect()
+    }
+
+    fn stopped(address: SocketAddr, behaviour: Behaviour) -> Self {
+        let shared = Shared {
+            name: address.to_string(),
+            behaviour: Mutex::new(behaviour),
+            changed: Condvar::new(),
+            connections: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            open: Mutex::new(Vec::new()),
+        };
+        Self {
+            address,
+            shared: Arc::new(shared),
+            listener: None,
+            held: None,
+        }
+    }
+
+    /// The label it has where the configuration gives none.
+    pub(crate) fn label(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// From now on; also lets go of whatever is held.
+    pub(crate) fn behave(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().expect("not poisoned") = behaviour;
+        self.shared.changed.notify_all();
+    }
+
+    /// Connections accepted so far, probes included.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Request headers read so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn wait_for_requests(&self, count: usize) {
+        wait::until("the origin to get its requests", || {
+            self.requests() >= count
+        });
+    }
+
+    /// Stops listening, refuses connects, resets what is open.
+    pub(crate) fn down(&mut self) {
+        self.close();
+        let address = self.address;
+        self.held = Some(Closed::hold(address));
+    }
+
+    /// Listens again on the same port.
+    pub(crate) fn up(&mut self) {
+        self.held = None;
+        let socket = port::reusable(self.address);
+        socket.listen(1024).expect("listen");
+        let listener = TcpListener::from(socket);
+        let accepting = listener.try_clone().expect("another handle");
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::spawn(move || shared.accept(&accepting));
+        self.listener = Some((listener, thread));
+    }
+
+    fn close(&mut self) {
+        if let Some((listener, thread)) = self.listener.take() {
+            // Wakes the thread in accept(), which ends on the error.
+            let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
+            let _ = thread.join();
+        }
+        let open = self.shared.open.lock().expect("not poisoned").split_off(0);
+        for socket in open.iter().filter_map(Weak::upgrade) {
+            reset_on_close(&socket);
+            // Wakes the thread that reads from it, which then closes it.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.behave(Behaviour::Reset);
+        self.close();
+    }
+}
+
+/// A request, read to the end of its header.
+struct Asked {
+    method: String,
+    target: String,
+    version: String,
+    headers: Vec<(String, String)>,
+}
+
+/// One accepted connection and its place in the counts.
+struct Served<'a> {
+    socket: BufReader<&'a TcpStream>,
+    connection: usize,
+    request: usize,
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        while let Ok((socket, _)) = listener.accept() {
+            let connection = self.connections.fetch_add(1, Ordering::SeqCst) + 1;
+            let (shared, socket) = (Arc::clone(self), Arc::new(socket));
+            self.open
+                .lock()
+                .expect("not poisoned")
+                .push(Arc::downgrade(&socket));
+            thread::spawn(move || shared.serve(&socket, connection));
+        }
+    }
+
+    fn serve(&self, socket: &TcpStream, connection: usize) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(10 * PATIENCE))?;
+        let mut served = Served {
+            socket: BufReader::new(socket),
+            connection,
+            request: 0,
+        };
+        while let Some(asked) = served.ask()? {
+            self.requests.fetch_add(1, Ordering::SeqCst);
+            served.request += 1;
+            if !self.answer(&mut served, &asked)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the connection is still good for another request.
+    fn answer(&self, served: &mut Served<'_>, asked: &Asked) -> io::Result<bool> {
+        let mut behaviour = self.behaviour.lock().expect("not poisoned").clone();
+        if matches!(behaviour, Behaviour::Hold) {
+            behaviour = self.next_behaviour();
+        }
+        match behaviour {
+            Behaviour::Echo | Behaviour::Hold => self.echo(served, asked)?,
+            Behaviour::Raw(bytes) => {
+                served.read_body(asked)?;
+                served.write(&bytes)?;
+            }
+            Behaviour::Body(length) => {
+                served.write(head(length))?;
+                served.write_zeros(length)?;
+            }
+            Behaviour::Stall(first, total) => {
+                served.write(head(total))?;
+                served.write_zeros(first)?;
+                self.next_behaviour();
+                served.write_zeros(total - first)?;
+            }
+            Behaviour::ResetReused if served.request == 1 => self.echo(served, asked)?,
+            Behaviour::Reset | Behaviour::ResetReused => return Ok(served.reset()),
+            Behaviour::ResetAfter(length) => {
+                served.write(head(length + 1))?;
+                served.write_zeros(length)?;
+                return Ok(served.reset());
+            }
+            Behaviour::Last(bytes) => {
+                served.write(&bytes)?;
+                return Ok(false);
+            }
+            Behaviour::Continue => {
+                if asked.header("expect").is_some() {
+                    served.write("HTTP/1.1 100 Continue\r\n\r\n")?;
+                }
+                self.echo(served, asked)?;
+            }
+            Behaviour::Upgrade => return served.upgrade(),
+        }
+        Ok(true)
+    }
+
+    /// Waits until [`Origin::behave`] is called.
+    fn next_behaviour(&self) -> Behaviour {
+        let behaviour = self.behaviour.lock().expect("not poisoned");
+        let held = |now: &mut Behaviour| matches!(now, Behaviour::Hold | Behaviour::Stall(..));
+        self.changed
+            .wait_while(behaviour, held)
+            .expect("not poisoned")
+            .clone()
+    }
+
+    fn echo(&self, served: &mut Served<'_>, asked: &Asked) -> io::Result<()> {
+        let length = served.read_body(asked)?;
+        let body = json!({
+            "origin": self.name,
+            "method": asked.method,
+            "target": asked.target,
+            "version": asked.version,
+            "headers": asked.headers,
+            "length": length,
+            "connection": served.connection,
+            "request": served.request,
+        })
+        .to_string();
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let body = if asked.method == "HEAD" { "" } else { &body };
+        served.write(head + body)
+    }
+}
+
+fn head(length: usize) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")
+}
+
+impl Asked {
+    fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Served<'_> {
+    /// The next request's header; `None` at the end of the connection.
+    fn ask(&mut self) -> io::Result<Option<Asked>> {
+        let line = self.line()?;
+        let mut words = line.split(' ').map(str::to_owned);
+        let (Some(method), Some(target), Some(version)) =
+            (words.next(), words.next(), words.next())
+        else {
+            return Ok(None);
+        };
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            match line.split_once(':') {
+                Some((name, value)) => headers.push((name.to_owned(), value.trim().to_owned())),
+                None => {
+                    return Ok(Some(Asked {
+                        method,
+                        target,
+                        version,
+                        headers,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Reads the body away; how many bytes it had.
+    fn read_body(&mut self, asked: &Asked) -> io::Result<u64> {
+        if asked.header("transfer-encoding").is_some() {
+            return self.read_chunks();
+        }
+        let length = asked
+            .header("content-length")
+            .and_then(|length| length.parse().ok());
+        self.skip(length.unwrap_or(0))
+    }
+
+    fn read_chunks(&mut self) -> io::Result<u64> {
+        let mut length = 0;
+        loop {
+            let size = u64::from_str_radix(&self.line()?, 16).map_err(io::Error::other)?;
+            length += self.skip(size)?;
+            self.line()?;
+            if size == 0 {
+                return Ok(length);
+            }
+        }
+    }
+
+    fn skip(&mut self, length: u64) -> io::Result<u64> {
+        let skipped = io::copy(&mut self.socket.by_ref().take(length), &mut io::sink())?;
+        if skipped == length {
+            Ok(length)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.get_mut().write_all(bytes.as_ref())
+    }
+
+    fn write_zeros(&mut self, length: usize) -> io::Result<()> {
+        let length = u64::try_from(length).expect("fits");
+        io::copy(&mut io::repeat(b'0').take(length), self.socket.get_mut()).map(drop)
+    }
+
+    /// Always `false`: this connection is over.
+    fn reset(&self) -> bool {
+        reset_on_close(self.socket.get_ref());
+        false
+    }
+
+    fn upgrade(&mut self) -> io::Result<bool> {
+        self.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )?;
+        let mut back = *self.socket.get_ref();
+        io::copy(&mut self.socket, &mut back)?;
+        Ok(false)
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.socket.read_line(&mut line)?;
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+/// Makes the close of this socket a RST, not a FIN.
+fn reset_on_close(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}

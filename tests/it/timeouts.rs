@@ -1,0 +1,161 @@
+//! What a peer may not take longer than: each step has its own bound and its own ending.
+
+use std::time::Duration;
+
+use crate::support::client::Connection;
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::port::Full;
+use crate::support::wait::{assert_about, timed};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An origin behind an instance with these limits.
+fn behind(timeouts: &str, downstream: &str) -> (Edge, Origin) {
+    let origin = Origin::start();
+    let site = Site::of([origin.label()])
+        .app("key", "client_ip")
+        .app("timeouts", timeouts);
+    (site.downstream(downstream).start(), origin)
+}
+
+fn ask(edge: &Edge) -> Connection {
+    let mut connection = edge.connect();
+    connection
+        .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    connection
+}
+
+fn assert_fault(edge: &Edge, fault: &str) {
+    edge.admin.wait_for_metric(
+        "clockwise_faults_total",
+        &[&format!("fault=\"{fault}\"")],
+        1,
+    );
+}
+
+#[test]
+fn a_connect_that_hangs_is_504_after_the_connect_time() {
+    let full = Full::new();
+    let edge = Site::of([full.address])
+        .app("timeouts", "{connect: 1s}")
+        .start();
+    let (response, took) = timed(|| edge.get("/?k=a"));
+    assert_eq!(response.status, 504);
+    assert_about(took, SECOND);
+    assert_fault(&edge, "connect_timeout");
+}
+
+#[test]
+fn a_connect_that_hangs_goes_to_the_next_peer() {
+    let (full, origin) = (Full::new(), Origin::start());
+    let site = Site::of([full.address.to_string(), origin.label()]);
+    let edge = site
+        .app("timeouts", "{connect: 500ms}")
+        .app("retry", "{attempts: 2}")
+        .start();
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
+    }
+    assert_eq!(origin.requests(), 6);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_504_after_the_first_byte_time() {
+    let (edge, origin) = behind("{first_byte: 1s}", "{}");
+    origin.behave(Behaviour::Hold);
+    let (response, took) = timed(|| ask(&edge).response());
+    assert_eq!(response.unwrap().status, 504);
+    assert_about(took, SECOND);
+    assert_fault(&edge, "first_byte_timeout");
+}
+
+#[test]
+fn a_slow_answer_is_never_asked_for_elsewhere() {
+    let origins = Origin::some(2);
+    let site = Site::of(origins.iter().map(Origin::label)).app("timeouts", "{first_byte: 500ms}");
+    let edge = site.app("retry", "{attempts: 2, timeout: 10s}").start();
+    for origin in &origins {
+        origin.behave(Behaviour::Hold);
+    }
+    assert_eq!(edge.get("/?k=a").status, 504);
+    assert_eq!(origins.iter().map(Origin::requests).sum::<usize>(), 1);
+}
+
+#[test]
+fn a_slow_upload_does_not_count_against_the_first_byte() {
+    let (edge, _origin) = behind("{first_byte: 1s}", "{}");
+    let mut connection = edge.connect();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n")
+        .unwrap();
+    for byte in ["1", "2", "3", "4", "5", "6"] {
+        assert!(connection.idles_for(Duration::from_millis(300)));
+        connection.send(byte).unwrap();
+    }
+    assert_eq!(connection.response().unwrap().json()["length"], 6);
+}
+
+#[test]
+fn a_body_that_stalls_is_cut_after_the_read_time() {
+    let (edge, origin) = behind("{read: 1s}", "{}");
+    origin.behave(Behaviour::Stall(1000, 2000));
+    let mut connection = ask(&edge);
+    assert_eq!(connection.head().unwrap().status, 200);
+    connection.exactly(1000).unwrap();
+    assert_about(connection.time_to_close(), SECOND);
+    assert_fault(&edge, "response_stalled");
+}
+
+#[test]
+fn a_request_has_a_bound_in_total() {
+    let (edge, origin) = behind("{first_byte: 30s, read: 30s}", "{request_timeout: 1s}");
+    origin.behave(Behaviour::Hold);
+    let (response, took) = timed(|| ask(&edge).response());
+    assert_eq!(response.unwrap().status, 504);
+    assert_about(took, SECOND);
+    origin.behave(Behaviour::Stall(10, 20));
+    let mut connection = ask(&edge);
+    connection.head().unwrap();
+    connection.exactly(10).unwrap();
+    assert_about(connection.time_to_close(), SECOND);
+    assert_fault(&edge, "request_timeout");
+}
+
+#[test]
+fn an_unused_connection_to_a_peer_is_given_up_after_the_idle_time() {
+    let (edge, origin) = behind("{idle: 500ms}", "{}");
+    assert_eq!(edge.get("/").json()["connection"], 1);
+    assert_eq!(
+        edge.get("/").json()["connection"],
+        1,
+        "reused while it is young"
+    );
+    std::thread::sleep(Duration::from_secs(1)); // idleness itself is what is tested
+    assert_eq!(edge.get("/").json()["connection"], 2);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn a_silent_tunnel_is_closed_after_the_tunnel_time() {
+    let (edge, origin) = behind(
+        "{tunnel: 1s, read: 300ms}",
+        "{read_timeout: 300ms, request_timeout: 300ms}",
+    );
+    origin.behave(Behaviour::Upgrade);
+    let mut connection = edge.connect();
+    connection
+        .send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.response().unwrap().status, 101);
+    for _ in 0..3 {
+        assert!(
+            connection.idles_for(Duration::from_millis(500)),
+            "no other limit holds in a tunnel"
+        );
+        connection.send("x").unwrap();
+        assert_eq!(connection.exactly(1).unwrap(), b"x");
+    }
+    assert_about(connection.time_to_close(), SECOND);
+}
