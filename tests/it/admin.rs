@@ -15,14 +15,14 @@ fn status(edge: &Edge) -> serde_json::Value {
     edge.admin.get("/v1/status").json()
 }
 
-/// The same path over TCP.
+/// The same request over TCP.
 fn over_tcp(edge: &Edge, request: &Request) -> Response {
     let address = status(edge)["admin"]
         .as_str()
         .expect("an admin address")
-        .parse()
-        .unwrap();
-    client::send(address, request)
+        .to_owned();
+    let request = request.clone().header("Host", &address);
+    client::send(address.parse().unwrap(), &request)
 }
 
 #[test]
@@ -146,6 +146,13 @@ fn a_page_on_another_site_cannot_drain_a_peer() {
         .header("Sec-Fetch-Site", "cross-site");
     let response = over_tcp(&edge, &request);
     assert_eq!(response.status, 403, "{response:?}");
+    let rebound = Request::get("/v1/status").header("Host", "evil.test");
+    let address = status(&edge)["admin"].as_str().unwrap().parse().unwrap();
+    assert_eq!(
+        client::send(address, &rebound).status,
+        403,
+        "a foreign name for this address"
+    );
     assert_ne!(edge.admin.state("app", &origins[0].label()), "draining");
 }
 
