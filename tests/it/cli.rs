@@ -190,6 +190,11 @@ fn ring_show_gives_points_and_shares() {
         .map(|peer| peer["share"].as_f64().unwrap())
         .sum();
     assert!((shares - 1.0).abs() < 1e-6, "{json}");
+}
+
+#[test]
+fn ring_show_draws_the_ring() {
+    let desk = Desk::new();
     desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
     assert!(
         fs::read_to_string(desk.directory.path().join("ring.svg"))
@@ -222,7 +227,10 @@ fn listings_come_as_json() {
 fn status_shows_the_running_instance() {
     let edge = Site::of(["{address: \"127.0.0.1:1\", label: alpha}"]).start();
     let text = edge.cli(&["status"], "");
-    assert!(text.contains("app") && text.contains("alpha"), "{text}");
+    assert!(
+        text.contains("serving") && text.contains("app: 1 of 1 peers"),
+        "{text}"
+    );
     let json: Value = serde_json::from_str(&edge.cli(&["status", "--json"], "")).unwrap();
     assert_eq!(json["listeners"][0]["bound"], edge.address.to_string());
 }
