@@ -1,0 +1,45 @@
+//! The one place that reads time.
+//!
+//! Everything else is given `now` as an argument, so that tests choose it. Intervals are measured
+//! on the monotonic clock ([`now`], [`since_start`]); the wall clock ([`wall`]) may jump and serves
+//! only to tell people when something happened.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// The monotonic time.
+#[expect(clippy::disallowed_methods, reason = "the place that reads time")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The monotonic time since the process first asked for it; for atomics that hold nanoseconds.
+pub fn since_start() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(now);
+    now().saturating_duration_since(*START)
+}
+
+/// The date and time of day, UTC. A system clock outside the years -9999 … 9999 reads as 1970.
+#[expect(clippy::disallowed_methods, reason = "the place that reads time")]
+pub fn wall() -> Timestamp {
+    Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monotonic_time_never_goes_back() {
+        let first = since_start();
+        let second = since_start();
+        assert!(first <= second);
+    }
+
+    #[test]
+    fn wall_clock_is_in_this_century() {
+        assert!(wall().as_second() > 1_600_000_000);
+    }
+}

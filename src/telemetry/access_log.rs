@@ -1,0 +1,431 @@
+//! One request as one line of JSON.
+//!
+//! The line is made by hand, because it is made for every request: no allocation once the buffer
+//! is warm, no reflection, the date rendered once a second. It is always valid JSON, whatever bytes
+//! the client sent: control characters are escaped, bytes that are not UTF-8 become U+FFFD.
+//!
+//! The query of the target is not logged: it carries tokens, session ids and search words more
+//! often than anything an operator needs, and logs travel further than requests.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::writer::LogWriter;
+
+/// What is logged of one request. `None` is shown as `null`, so that every line has every field.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When the request's header was complete. Shown in UTC with milliseconds (RFC 3339).
+    pub time: Timestamp,
+    /// Whose request it is, after the trusted proxies.
+    pub client: IpAddr,
+    /// The listener's address as configured.
+    pub listener: &'a str,
+    /// The protocol the client spoke, as in `HTTP/1.1`.
+    pub protocol: &'a str,
+    /// The request's method.
+    pub method: &'a str,
+    /// The `Host` as the client sent it.
+    pub host: Option<&'a [u8]>,
+    /// The path of the target, without its query.
+    pub path: &'a [u8],
+    /// The status that was sent; 0: none was.
+    pub status: u16,
+    /// Bytes of request body received.
+    pub received: u64,
+    /// Bytes of response body sent.
+    pub sent: u64,
+    /// From the end of the header to the end of the response. This and the other durations are
+    /// shown in seconds with microseconds.
+    pub duration: Duration,
+    /// Until the connection to the last peer stood; `None`: an open one was reused, or none stood.
+    pub connect: Option<Duration>,
+    /// From the start to the header of the peer's response.
+    pub first_byte: Option<Duration>,
+    /// The name of the route's upstream.
+    pub upstream: Option<&'a str>,
+    /// The label of the last peer that was tried.
+    pub peer: Option<&'a str>,
+    /// Where the key came from.
+    pub key_source: Option<&'a str>,
+    /// Attempts made on peers.
+    pub attempts: u32,
+    /// What the peers were told as the request's id.
+    pub request_id: Option<&'a [u8]>,
+    /// The client's `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+    /// What went wrong.
+    pub fault: Option<&'a str>,
+}
+
+/// A line longer than this leaves no larger buffer behind on its thread.
+const KEPT_CAPACITY: usize = 16 * 1024;
+
+impl Record<'_> {
+    /// Hands the line to a writer; never waits for it to be written.
+    pub fn log(&self, writer: &LogWriter) {
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        if writer.is_off() {
+            return;
+        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            self.render(line);
+            writer.append(line);
+            line.clear();
+            line.shrink_to(KEPT_CAPACITY);
+        });
+    }
+
+    /// Appends the line, with its line feed.
+    pub fn render(&self, line: &mut Vec<u8>) {
+        self.render_request(line);
+        self.render_outcome(line);
+        self.render_way(line);
+        line.extend_from_slice(b"}\n");
+    }
+
+    fn render_request(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(b"{\"time\":");
+        time(line, self.time);
+        line.extend_from_slice(b",\"client\":");
+        address(line, self.client);
+        line.extend_from_slice(b",\"listener\":");
+        string(line, self.listener.as_bytes());
+        line.extend_from_slice(b",\"protocol\":");
+        string(line, self.protocol.as_bytes());
+        line.extend_from_slice(b",\"method\":");
+        string(line, self.method.as_bytes());
+        line.extend_from_slice(b",\"host\":");
+        or_null(line, self.host, string);
+        line.extend_from_slice(b",\"path\":");
+        string(line, self.path);
+    }
+
+    fn render_outcome(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(b",\"status\":");
+        integer(line, self.status.into());
+        line.extend_from_slice(b",\"received\":");
+        integer(line, self.received);
+        line.extend_from_slice(b",\"sent\":");
+        integer(line, self.sent);
+        line.extend_from_slice(b",\"duration\":");
+        seconds(line, self.duration);
+        line.extend_from_slice(b",\"connect\":");
+        or_null(line, self.connect, seconds);
+        line.extend_from_slice(b",\"first_byte\":");
+        or_null(line, self.first_byte, seconds);
+    }
+
+    fn render_way(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(b",\"upstream\":");
+        or_null(line, self.upstream.map(str::as_bytes), string);
+        line.extend_from_slice(b",\"peer\":");
+        or_null(line, self.peer.map(str::as_bytes), string);
+        line.extend_from_slice(b",\"key_source\":");
+        or_null(line, self.key_source.map(str::as_bytes), string);
+        line.extend_from_slice(b",\"attempts\":");
+        integer(line, self.attempts.into());
+        line.extend_from_slice(b",\"request_id\":");
+        or_null(line, self.request_id, string);
+        line.extend_from_slice(b",\"user_agent\":");
+        or_null(line, self.user_agent, string);
+        line.extend_from_slice(b",\"fault\":");
+        or_null(line, self.fault.map(str::as_bytes), string);
+    }
+}
+
+fn or_null<T>(line: &mut Vec<u8>, value: Option<T>, render: impl Fn(&mut Vec<u8>, T)) {
+    match value {
+        Some(value) => render(line, value),
+        None => line.extend_from_slice(b"null"),
+    }
+}
+
+/// `"2026-01-02T03:04:05.678Z"`. All but the milliseconds comes from the last line of the thread,
+/// where that was in the same second.
+fn time(line: &mut Vec<u8>, time: Timestamp) {
+    thread_local! {
+        static LAST: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, [0; 19])) };
+    }
+    // Rounded down, also before 1970, where jiff's fraction is negative.
+    let milliseconds = time.as_millisecond();
+    let second = milliseconds.div_euclid(1_000);
+    let (cached, mut text) = LAST.get();
+    if cached != second {
+        text = date(second);
+        LAST.set((second, text));
+    }
+    line.push(b'"');
+    line.extend_from_slice(&text);
+    line.push(b'.');
+    digits::<3>(line, milliseconds.rem_euclid(1_000).unsigned_abs());
+    line.extend_from_slice(b"Z\"");
+}
+
+/// `2026-01-02T03:04:05`; a year that has not four digits is cut.
+fn date(second: i64) -> [u8; 19] {
+    let mut text = [b' '; 19];
+    let time = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+    // A slice refuses what exceeds it: here the `Z`, which the caller adds after the fraction.
+    let _ = write!(&mut text[..], "{time:.0}");
+    text
+}
+
+fn address(line: &mut Vec<u8>, address: IpAddr) {
+    line.push(b'"');
+    // A `Vec` takes everything. The text of an address needs no escape.
+    let _ = match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            for octet in [a, b, c] {
+                integer(line, octet.into());
+                line.push(b'.');
+            }
+            integer(line, d.into());
+            Ok(())
+        }
+        IpAddr::V6(v6) => write!(line, "{v6}"),
+    };
+    line.push(b'"');
+}
+
+fn seconds(line: &mut Vec<u8>, duration: Duration) {
+    integer(line, duration.as_secs());
+    line.push(b'.');
+    digits::<6>(line, duration.subsec_micros().into());
+}
+
+fn integer(line: &mut Vec<u8>, mut value: u64) {
+    let start = line.len();
+    loop {
+        line.push(digit(value));
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    if let Some(reversed) = line.get_mut(start..) {
+        reversed.reverse();
+    }
+}
+
+/// The last `N` decimal digits, with leading zeros.
+fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
+    let mut text = [b'0'; N];
+    for place in text.iter_mut().rev() {
+        *place = digit(value);
+        value /= 10;
+    }
+    line.extend_from_slice(&text);
+}
+
+fn digit(value: u64) -> u8 {
+    b'0' + (value % 10) as u8
+}
+
+/// A JSON string (RFC 8259 §7).
+fn string(line: &mut Vec<u8>, text: &[u8]) {
+    line.push(b'"');
+    // Without a branch per byte, so that the compiler checks many at once.
+    if text
+        .iter()
+        .fold(true, |plain, &byte| plain & is_plain(byte))
+    {
+        line.extend_from_slice(text);
+    } else {
+        escaped(line, text);
+    }
+    line.push(b'"');
+}
+
+/// ASCII that stands for itself in a JSON string and does nothing to a terminal.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')
+}
+
+#[cold]
+fn escaped(line: &mut Vec<u8>, text: &[u8]) {
+    for chunk in text.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            escaped_char(line, char);
+        }
+        if !chunk.invalid().is_empty() {
+            line.extend_from_slice("\u{FFFD}".as_bytes());
+        }
+    }
+}
+
+fn escaped_char(line: &mut Vec<u8>, char: char) {
+    match char {
+        '"' | '\\' => line.extend_from_slice(&[b'\\', char as u8]),
+        // Also U+007F … U+009F, which JSON allows: a terminal that shows the log obeys them.
+        _ if char.is_control() => {
+            let _ = write!(line, "\\u{:04x}", u32::from(char));
+        }
+        _ => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_line_reads_as_documented() {
+        let expected = concat!(
+            r#"{"time":"2026-01-02T03:04:05.678Z","client":"192.0.2.1","listener":"0.0.0.0:80","#,
+            r#""protocol":"HTTP/1.1","method":"GET","host":"example.com","path":"/a/b","#,
+            r#""status":200,"received":0,"sent":1234567,"duration":1.002003,"connect":null,"#,
+            r#""first_byte":0.000450,"upstream":"app","peer":"10.0.0.1:8080","#,
+            r#""key_source":"cookie","attempts":1,"request_id":"0af7","user_agent":"curl/8","#,
+            r#""fault":null}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(rendered(&sample())).unwrap(), expected);
+    }
+
+    #[test]
+    fn hostile_bytes_stay_inside_their_string() {
+        let path = b"/\"},{\"x\":\\\r\n\x1b[2J\x00\x7f\xc2\x9b\xff\xed\xa0\x80\xe2\x82";
+        let line = rendered(&Record { path, ..sample() });
+        assert_eq!(line.iter().position(|&b| b == b'\n'), Some(line.len() - 1));
+        assert!(!line[..line.len() - 1].iter().any(u8::is_ascii_control));
+        assert!(!line.windows(2).any(|pair| pair == [0xc2, 0x9b]));
+        assert_eq!(parsed(&line)["path"], *String::from_utf8_lossy(path));
+    }
+
+    #[test]
+    fn times_before_1970_round_down() {
+        let record = Record {
+            time: Timestamp::from_millisecond(-1).unwrap(),
+            ..sample()
+        };
+        assert_eq!(
+            parsed(&rendered(&record))["time"],
+            "1969-12-31T23:59:59.999Z"
+        );
+    }
+
+    #[test]
+    fn the_cached_second_is_not_stale() {
+        for second in [0, 1, 0, 59, 60, 86_399, 86_400] {
+            let time = Timestamp::from_second(second).unwrap();
+            let line = rendered(&Record { time, ..sample() });
+            assert_eq!(parsed(&line)["time"], format!("{time:.3}"));
+        }
+    }
+
+    #[test]
+    fn extremes_fit() {
+        let record = Record {
+            client: Ipv6Addr::from_bits(u128::MAX - 1).into(),
+            sent: u64::MAX,
+            duration: Duration::MAX,
+            status: u16::MAX,
+            attempts: u32::MAX,
+            ..sample()
+        };
+        let line = parsed(&rendered(&record));
+        assert_eq!(line["sent"], u64::MAX);
+        assert_eq!(line["client"], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe");
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_parses_and_says_what_the_record_said(
+            texts in proptest::collection::vec(any::<Vec<u8>>(), 4),
+            names in proptest::collection::vec(any::<String>(), 4),
+            present in any::<bool>(),
+            millisecond in 0_i64..253_402_207_200_000,
+            (status, attempts, received, sent) in any::<(u16, u32, u64, u64)>(),
+            micros in 0_u64..1 << 50,
+        ) {
+            let some = |text: &'static str| present.then_some(text);
+            let record = Record {
+                time: Timestamp::from_millisecond(millisecond).unwrap(),
+                listener: &names[0],
+                method: &names[1],
+                host: present.then_some(&texts[0]),
+                path: &texts[1],
+                request_id: present.then_some(&texts[2]),
+                user_agent: present.then_some(&texts[3]),
+                upstream: Some(&names[2]),
+                peer: present.then_some(&names[3]),
+                fault: some("timeout"),
+                duration: Duration::from_micros(micros),
+                connect: present.then_some(Duration::from_micros(micros)),
+                status, attempts, received, sent,
+                ..sample()
+            };
+            let line = parsed(&rendered(&record));
+            let text = |bytes: Option<&[u8]>| {
+                bytes.map_or(Value::Null, |b| String::from_utf8_lossy(b).into_owned().into())
+            };
+            prop_assert_eq!(&line["time"], &format!("{:.3}", record.time));
+            prop_assert_eq!(&line["listener"], record.listener);
+            prop_assert_eq!(&line["method"], record.method);
+            prop_assert_eq!(&line["host"], &text(record.host));
+            prop_assert_eq!(&line["path"], &text(Some(record.path)));
+            prop_assert_eq!(&line["request_id"], &text(record.request_id));
+            prop_assert_eq!(&line["user_agent"], &text(record.user_agent));
+            prop_assert_eq!(&line["upstream"], &text(record.upstream.map(str::as_bytes)));
+            prop_assert_eq!(&line["peer"], &text(record.peer.map(str::as_bytes)));
+            prop_assert_eq!(&line["fault"], &text(record.fault.map(str::as_bytes)));
+            prop_assert_eq!(&line["status"], status);
+            prop_assert_eq!(&line["attempts"], attempts);
+            prop_assert_eq!(&line["received"], received);
+            prop_assert_eq!(&line["sent"], sent);
+            let seconds = record.duration.as_secs_f64();
+            prop_assert!((line["duration"].as_f64().unwrap() - seconds).abs() < 1e-6);
+            prop_assert_eq!(line["connect"].is_null(), !present);
+            prop_assert_eq!(line.as_object().unwrap().len(), 20);
+        }
+    }
+
+    fn rendered(record: &Record) -> Vec<u8> {
+        let mut line = Vec::new();
+        record.render(&mut line);
+        line
+    }
+
+    fn parsed(line: &[u8]) -> Value {
+        serde_json::from_slice(line).unwrap()
+    }
+
+    fn sample() -> Record<'static> {
+        Record {
+            time: "2026-01-02T03:04:05.678999Z".parse().unwrap(),
+            client: Ipv4Addr::new(192, 0, 2, 1).into(),
+            listener: "0.0.0.0:80",
+            protocol: "HTTP/1.1",
+            method: "GET",
+            host: Some(b"example.com"),
+            path: b"/a/b",
+            status: 200,
+            received: 0,
+            sent: 1_234_567,
+            duration: Duration::from_micros(1_002_003),
+            connect: None,
+            first_byte: Some(Duration::from_micros(450)),
+            upstream: Some("app"),
+            peer: Some("10.0.0.1:8080"),
+            key_source: Some("cookie"),
+            attempts: 1,
+            request_id: Some(b"0af7"),
+            user_agent: Some(b"curl/8"),
+            fault: None,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Metrics that share their labels, declared as one table and resolved to handles once.
+//!
+//! [`metrics!`](self) makes two structs of a table: the handles that a request path holds (each an
+//! `Arc` of an atomic), and the families that make and remove them. A family is looked up by its
+//! labels under a lock; a handle is not looked up at all.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Names and values; the names are fixed, the values come from the configuration.
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+/// A metric, or a fixed set of them, that can be a field of a group.
+pub(super) trait Series: Sized {
+    /// All series of the field, by labels.
+    type Family: fmt::Debug;
+    /// The one series of a field without labels of its group.
+    fn single(registry: &mut Registry, name: &'static str, help: &str) -> Self;
+    fn register(registry: &mut Registry, name: &'static str, help: &str) -> Self::Family;
+    fn resolve(family: &Self::Family, labels: &Labels) -> Self;
+    fn remove(family: &Self::Family, labels: &Labels);
+}
+
+/// The values of one label, all known when the program is built.
+pub trait Bounded: Copy + fmt::Debug + 'static {
+    /// The name of the label.
+    const LABEL: &'static str;
+    /// Every value, in the order of [`Bounded::index`].
+    const ALL: &'static [Self];
+    /// The value as it is shown.
+    fn as_str(self) -> &'static str;
+    /// The value's place in [`Bounded::ALL`].
+    fn index(self) -> usize;
+}
+
+/// One metric for each value of a bounded label. All of them exist from the start, so that a rate
+/// over them never begins at a gap.
+#[derive(Debug)]
+pub struct Each<V, M = Counter> {
+    series: Box<[M]>,
+    values: PhantomData<V>,
+}
+
+impl<V: Bounded> Each<V, Counter> {
+    /// Counts one.
+    pub fn inc(&self, value: V) {
+        if let Some(counter) = self.get(value) {
+            counter.inc();
+        }
+    }
+}
+
+impl<V: Bounded> Each<V, Gauge> {
+    /// Sets the value's gauge to 1 and all others to 0.
+    pub fn set_only(&self, value: V) {
+        for &other in V::ALL {
+            if let Some(gauge) = self.get(other) {
+                gauge.set(i64::from(other.index() == value.index()));
+            }
+        }
+    }
+}
+
+impl<V: Bounded, M> Each<V, M> {
+    /// The metric of one value; there is one for every value of `V`.
+    pub fn get(&self, value: V) -> Option<&M> {
+        self.series.get(value.index())
+    }
+}
+
+impl<V, M: Clone> Clone for Each<V, M> {
+    fn clone(&self) -> Self {
+        Self {
+            series: self.series.clone(),
+            values: PhantomData,
+        }
+    }
+}
+
+impl<V: Bounded, M: Series> Series for Each<V, M> {
+    type Family = M::Family;
+
+    fn single(registry: &mut Registry, name: &'static str, help: &str) -> Self {
+        Self::resolve(&Self::register(registry, name, help), &Labels::new())
+    }
+
+    fn register(registry: &mut Registry, name: &'static str, help: &str) -> Self::Family {
+        M::register(registry, name, help)
+    }
+
+    fn resolve(family: &Self::Family, labels: &Labels) -> Self {
+        let each = V::ALL.iter();
+        Self {
+            series: each
+                .map(|&v| M::resolve(family, &with(labels, v)))
+                .collect(),
+            values: PhantomData,
+        }
+    }
+
+    fn remove(family: &Self::Family, labels: &Labels) {
+        for &value in V::ALL {
+            M::remove(family, &with(labels, value));
+        }
+    }
+}
+
+impl<M> Series for M
+where
+    M: EncodeMetric + TypedMetric + Clone + Default + Send + Sync + fmt::Debug + 'static,
+{
+    type Family = Family<Labels, M>;
+
+    fn single(registry: &mut Registry, name: &'static str, help: &str) -> Self {
+        let metric = M::default();
+        registry.register(name, help, metric.clone());
+        metric
+    }
+
+    fn register(registry: &mut Registry, name: &'static str, help: &str) -> Self::Family {
+        let family = Family::default();
+        registry.register(name, help, family.clone());
+        family
+    }
+
+    fn resolve(family: &Self::Family, labels: &Labels) -> Self {
+        family.get_or_create_owned(labels)
+    }
+
+    fn remove(family: &Self::Family, labels: &Labels) {
+        family.remove(labels);
+    }
+}
+
+fn with<V: Bounded>(labels: &Labels, value: V) -> Labels {
+    let own = (V::LABEL, value.as_str().to_owned());
+    labels.iter().cloned().chain([own]).collect()
+}
+
+/// Counts one in a gauge for as long as it lives, whichever way the holder ends.
+#[derive(Debug)]
+#[must_use = "the gauge falls when this is dropped"]
+pub struct Held(Gauge);
+
+impl Held {
+    /// Adds one until the value is dropped.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Declares a group: `pub struct HANDLES from FAMILIES { FIELD: TYPE = NAME, … }`. The text above a
+/// field is both its documentation and its `HELP`. A group without labels is `alone`: it has
+/// handles and no families.
+macro_rules! metrics {
+    (
+        $(#[$meta:meta])*
+        pub struct $Handles:ident alone {
+            $( $(#[doc = $help:literal])+ $field:ident: $Kind:ty = $name:literal, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $Handles {
+            $( $(#[doc = $help])+ pub $field: $Kind, )+
+        }
+
+        impl $Handles {
+            fn register(registry: &mut Registry) -> Self {
+                Self {
+                    $( $field: <$Kind as Series>::single(
+                        registry,
+                        $name,
+                        help(concat!($($help),+)),
+                    ), )+
+                }
+            }
+        }
+    };
+    (
+        $(#[$meta:meta])*
+        pub struct $Handles:ident from $Families:ident {
+            $( $(#[doc = $help:literal])+ $field:ident: $Kind:ty = $name:literal, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $Handles {
+            $( $(#[doc = $help])+ pub $field: $Kind, )+
+        }
+
+        /// The series of all label values of one group.
+        #[derive(Debug)]
+        struct $Families {
+            $( $field: <$Kind as Series>::Family, )+
+        }
+
+        impl $Families {
+            fn register(registry: &mut Registry) -> Self {
+                Self {
+                    $( $field: <$Kind as Series>::register(
+                        registry,
+                        $name,
+                        help(concat!($($help),+)),
+                    ), )+
+                }
+            }
+
+            fn resolve(&self, labels: &Labels) -> $Handles {
+                $Handles {
+                    $( $field: <$Kind as Series>::resolve(&self.$field, labels), )+
+                }
+            }
+
+            fn remove(&self, labels: &Labels) {
+                $( <$Kind as Series>::remove(&self.$field, labels); )+
+            }
+        }
+    };
+}
+
+/// Declares the values of a bounded label: `pub enum NAME as "label" { Variant = "value", … }`.
+macro_rules! bounded {
+    (
+        $(#[$meta:meta])*
+        pub enum $Name:ident as $label:literal {
+            $( $(#[$doc:meta])+ $Variant:ident = $value:literal, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $Name {
+            $( $(#[$doc])+ $Variant, )+
+        }
+
+        impl Bounded for $Name {
+            const LABEL: &'static str = $label;
+            const ALL: &'static [Self] = &[$( Self::$Variant, )+];
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $( Self::$Variant => $value, )+
+                }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+/// The text of a documentation comment as `HELP`, to which the encoder adds the full stop.
+pub(super) fn help(text: &str) -> &str {
+    text.trim().trim_end_matches('.')
+}
+
+pub(super) use {bounded, metrics};

@@ -1,0 +1,217 @@
+//! What the process says about itself, on stderr: one line per message.
+//!
+//! ```text
+//! 2026-01-02T03:04:05.678Z warn clockwise::probe app: 10.0.0.1:8080 is down
+//! ```
+//!
+//! Requests do not speak here: what a client does is in the access log and in the counters, where
+//! it is bounded. Pingora logs an error for most things a client can do wrong, so its request path
+//! is silent unless the level is `debug` or lower; else any client could fill the log. Control
+//! characters are escaped: a message may quote a peer or a file, and stays one line.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::panic;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use env_logger::fmt::Formatter;
+use env_logger::{Builder, Logger};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use prometheus_client::metrics::counter::Counter;
+
+use crate::clock;
+use crate::config::ErrorLog;
+
+/// Crates that log what clients do at levels meant for operators.
+const TALKATIVE: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"];
+
+/// Starts the error log of the process; fails where there is one already.
+pub fn start(settings: ErrorLog) -> Result<(), SetLoggerError> {
+    let logger = Builder::new()
+        .filter_level(LevelFilter::Trace)
+        .format(line)
+        .build();
+    log::set_boxed_logger(Box::new(Quieted(logger)))?;
+    set(settings);
+    Ok(())
+}
+
+/// Puts new settings in force, at any time.
+pub fn set(settings: ErrorLog) {
+    log::set_max_level(settings.level);
+}
+
+/// Logs and counts every panic from now on, in place of the message that Rust prints.
+pub fn count_panics(panics: Counter) {
+    panic::set_hook(Box::new(move |panic| {
+        panics.inc();
+        log::error!("{panic}");
+    }));
+}
+
+/// Lets a repeated message through once per interval and counts the others.
+#[derive(Debug)]
+pub struct Occasionally {
+    interval: u64,
+    /// Nanoseconds since the start of the process; before it, the message is held back.
+    next: AtomicU64,
+    held_back: AtomicU64,
+}
+
+impl Occasionally {
+    /// At most one message per interval.
+    pub fn every(interval: Duration) -> Self {
+        Self {
+            interval: nanoseconds(interval),
+            next: AtomicU64::new(0),
+            held_back: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the message may be written at this time since the process started, and how many
+    /// were held back since the last one.
+    pub fn now(&self, now: Duration) -> Option<u64> {
+        let now = nanoseconds(now);
+        let next = self.next.load(Ordering::Relaxed);
+        let after = now.saturating_add(self.interval);
+        let is_due = now >= next
+            && self
+                .next
+                .compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if is_due {
+            Some(self.held_back.swap(0, Ordering::Relaxed))
+        } else {
+            self.held_back.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A logger that does not repeat what clients make others say. The level is [`log::max_level`], so
+/// that a reload can change it.
+struct Quieted<L = Logger>(L);
+
+impl<L: Log> Log for Quieted<L> {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        is_wanted(metadata, log::max_level())
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn is_wanted(metadata: &Metadata, level: LevelFilter) -> bool {
+    let source = metadata.target().split("::").next().unwrap_or_default();
+    metadata.level() <= level && (level >= LevelFilter::Debug || !TALKATIVE.contains(&source))
+}
+
+fn line(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
+    let mut message = OneLine(String::new());
+    // A `String` takes everything; a value that fails to render is cut there.
+    let _ = write!(message, "{}", record.args());
+    let level = match record.level() {
+        log::Level::Error => "error",
+        log::Level::Warn => "warn",
+        log::Level::Info => "info",
+        log::Level::Debug => "debug",
+        log::Level::Trace => "trace",
+    };
+    writeln!(
+        out,
+        "{:.3} {level} {} {}",
+        clock::wall(),
+        record.target(),
+        message.0
+    )
+}
+
+/// Text without control characters: they are written as Rust would write them.
+struct OneLine(String);
+
+impl fmt::Write for OneLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            if char.is_control() {
+                self.0.extend(char.escape_default());
+            } else {
+                self.0.push(char);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+
+    use super::*;
+
+    #[test]
+    fn pingora_is_heard_only_when_debugging() {
+        let wanted = |target, level, limit| {
+            is_wanted(
+                &Metadata::builder().target(target).level(level).build(),
+                limit,
+            )
+        };
+        for (target, level, limit, expected) in [
+            ("clockwise::probe", Level::Info, LevelFilter::Info, true),
+            ("clockwise::probe", Level::Debug, LevelFilter::Info, false),
+            ("clockwise", Level::Error, LevelFilter::Off, false),
+            ("pingora_proxy", Level::Error, LevelFilter::Info, false),
+            (
+                "pingora_core::protocols::http::v1",
+                Level::Warn,
+                LevelFilter::Warn,
+                false,
+            ),
+            (
+                "pingora_proxy::proxy_h1",
+                Level::Error,
+                LevelFilter::Debug,
+                true,
+            ),
+            (
+                "pingora_load_balancing",
+                Level::Warn,
+                LevelFilter::Info,
+                true,
+            ),
+        ] {
+            assert_eq!(
+                wanted(target, level, limit),
+                expected,
+                "{target} {level} {limit}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_cannot_begin_a_line_of_its_own() {
+        let mut message = OneLine(String::new());
+        write!(message, "a\nb\x1b[2J\u{9b} é").unwrap();
+        assert_eq!(message.0, "a\\nb\\u{1b}[2J\\u{9b} é");
+    }
+
+    #[test]
+    fn a_repeated_message_passes_once_per_interval() {
+        let second = Duration::from_secs;
+        let warning = Occasionally::every(second(10));
+        let answers = [0, 1, 9, 10, 11, 30].map(|at| warning.now(second(at)));
+        assert_eq!(answers, [Some(0), None, None, Some(2), None, Some(1)]);
+    }
+}

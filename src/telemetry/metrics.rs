@@ -1,0 +1,463 @@
+//! The counters of the process, in the words of the Prometheus text format.
+//!
+//! Every name begins with `clockwise_`, units are seconds and bytes, and labels are bounded: they
+//! name things of the configuration (upstream, peer, route, listener) or values that this file
+//! lists; never a path, a key or a client. Every decision that is worse than the owner answering at
+//! once has a counter.
+//!
+//! [`Metrics`] is a value, not a global: whoever starts the process makes one. Handles are
+//! resolved when a snapshot is built; a request only adds to atomics. A handle whose series was
+//! removed still works, nobody sees what it counts.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::gauge::Gauge;
+
+pub use super::group::{Bounded, Each, Held};
+use super::group::{Labels, Series, bounded, help, metrics};
+pub use super::histogram::Histogram;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// What belongs to no listener, route or upstream.
+    pub process: ProcessMetrics,
+    faults: Family<Labels, Counter>,
+    listeners: ListenerFamilies,
+    routes: RouteFamilies,
+    upstreams: UpstreamFamilies,
+    peers: PeerFamilies,
+}
+
+impl Metrics {
+    /// The metrics of a process of this version that started at this time; all counts are zero.
+    pub fn new(version: &'static str, started: Timestamp) -> Self {
+        let mut registry = Registry::default();
+        registry.register(
+            "clockwise_build",
+            "The version that runs",
+            Info::new(vec![("version", version)]),
+        );
+        let process = ProcessMetrics::register(&mut registry);
+        process.start_time.set(started.as_duration().as_secs_f64());
+        Self {
+            process,
+            faults: Counter::register(
+                &mut registry,
+                "clockwise_faults",
+                "Requests and attempts that failed, by what went wrong",
+            ),
+            listeners: ListenerFamilies::register(&mut registry),
+            routes: RouteFamilies::register(&mut registry),
+            upstreams: UpstreamFamilies::register(&mut registry),
+            peers: PeerFamilies::register(&mut registry),
+            registry,
+        }
+    }
+
+    /// The handles of one listener, by its configured address.
+    pub fn listener(&self, address: &str) -> ListenerMetrics {
+        self.listeners.resolve(&listener_labels(address))
+    }
+
+    /// The handles of one route, by its name.
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        self.routes.resolve(&route_labels(name))
+    }
+
+    /// The handles of one upstream.
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        self.upstreams.resolve(&upstream_labels(name))
+    }
+
+    /// The handles of one peer of an upstream.
+    pub fn peer(&self, upstream: &str, label: &str) -> PeerMetrics {
+        self.peers.resolve(&peer_labels(upstream, label))
+    }
+
+    /// Counts one fault. It costs a lookup under a shared lock, so it is for failures only.
+    pub fn fault(&self, kind: &'static str) {
+        Counter::resolve(&self.faults, &vec![("fault", kind.to_owned())]).inc();
+    }
+
+    /// Takes a listener that is bound no more out of the listing.
+    pub fn remove_listener(&self, address: &str) {
+        self.listeners.remove(&listener_labels(address));
+    }
+
+    /// Takes a route that exists no more out of the listing.
+    pub fn remove_route(&self, name: &str) {
+        self.routes.remove(&route_labels(name));
+    }
+
+    /// Takes an upstream that exists no more out of the listing; its peers are removed one by one.
+    pub fn remove_upstream(&self, name: &str) {
+        self.upstreams.remove(&upstream_labels(name));
+    }
+
+    /// Takes a peer that exists no more out of the listing.
+    pub fn remove_peer(&self, upstream: &str, label: &str) {
+        self.peers.remove(&peer_labels(upstream, label));
+    }
+
+    /// All metrics as text, of type [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // The only error is one of the writer, and a `String` has none.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+fn listener_labels(address: &str) -> Labels {
+    vec![("listener", address.to_owned())]
+}
+
+fn route_labels(name: &str) -> Labels {
+    vec![("route", name.to_owned())]
+}
+
+fn upstream_labels(name: &str) -> Labels {
+    vec![("upstream", name.to_owned())]
+}
+
+fn peer_labels(upstream: &str, label: &str) -> Labels {
+    vec![
+        ("upstream", upstream.to_owned()),
+        ("peer", label.to_owned()),
+    ]
+}
+
+metrics! {
+    /// What belongs to no listener, route or upstream.
+    pub struct ProcessMetrics alone {
+        /// When the process started, in seconds since 1970.
+        start_time: Gauge<f64, AtomicU64> = "clockwise_start_time_seconds",
+        /// The number of the configuration in force.
+        generation: Gauge = "clockwise_generation",
+        /// Reloads of the configuration.
+        reloads: Each<Outcome> = "clockwise_reloads",
+        /// 1 from the moment the process stops taking connections.
+        draining: Gauge = "clockwise_draining",
+        /// Connections that were cut because a drain reached its time limit.
+        drain_cut: Counter = "clockwise_drain_cut_connections",
+        /// Requests that no route matched.
+        unrouted: Counter = "clockwise_unrouted_requests",
+        /// Requests whose client went away before the response was complete.
+        client_aborts: Counter = "clockwise_client_aborts",
+        /// Access-log lines that could not be written.
+        log_dropped: Counter = "clockwise_access_log_dropped_lines",
+        /// Panics caught; each is a defect of the program.
+        panics: Counter = "clockwise_panics",
+    }
+}
+
+metrics! {
+    /// Of one listener.
+    pub struct ListenerMetrics from ListenerFamilies {
+        /// Connections accepted.
+        accepted: Counter = "clockwise_listener_accepted_connections",
+        /// Connections open now.
+        active: Gauge = "clockwise_listener_active_connections",
+        /// Connections closed at once because there were too many.
+        refused: Counter = "clockwise_listener_refused_connections",
+        /// Times that accepting failed, as it does without free file descriptors.
+        accept_errors: Counter = "clockwise_listener_accept_errors",
+        /// Requests that were refused for how they are written.
+        bad_requests: Each<BadRequest> = "clockwise_listener_bad_requests",
+        /// Connections closed because a request header did not arrive in time.
+        header_timeouts: Counter = "clockwise_listener_header_timeouts",
+        /// Connections closed because no further request came.
+        idle_closed: Counter = "clockwise_listener_idle_closed_connections",
+    }
+}
+
+metrics! {
+    /// Of one route.
+    pub struct RouteMetrics from RouteFamilies {
+        /// Requests, by the class of the status that was sent.
+        requests: Each<Class> = "clockwise_route_requests",
+        /// From the end of the request header to the end of the response.
+        duration: Histogram = "clockwise_route_duration_seconds",
+        /// Request body received.
+        received: Counter = "clockwise_route_request_body_bytes",
+        /// Response body sent.
+        sent: Counter = "clockwise_route_response_body_bytes",
+    }
+}
+
+impl RouteMetrics {
+    /// Counts one finished request: its status (0: none was sent), its duration, and the bytes of
+    /// body received and sent.
+    pub fn finished(&self, status: u16, duration: Duration, received: u64, sent: u64) {
+        self.requests.inc(Class::of(status));
+        self.duration.observe(duration);
+        self.received.inc_by(received);
+        self.sent.inc_by(sent);
+    }
+}
+
+metrics! {
+    /// Of one upstream.
+    pub struct UpstreamMetrics from UpstreamFamilies {
+        /// Requests, by the class of the status that was sent.
+        requests: Each<Class> = "clockwise_upstream_requests",
+        /// Requests without any of the upstream's key sources.
+        missing_key: Counter = "clockwise_upstream_missing_key",
+        /// Requests that were answered by a peer other than the owner of their key.
+        displaced: Counter = "clockwise_upstream_displaced_requests",
+        /// Attempts after the first.
+        retries: Counter = "clockwise_upstream_retries",
+        /// Requests that failed although another attempt was possible, had the limits allowed it.
+        retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
+        /// Requests that found every peer down.
+        all_down: Counter = "clockwise_upstream_all_down",
+        /// Time until a new connection stood.
+        connect: Histogram = "clockwise_upstream_connect_seconds",
+        /// From the start of the attempt to the header of the response.
+        first_byte: Histogram = "clockwise_upstream_first_byte_seconds",
+    }
+}
+
+metrics! {
+    /// Of one peer.
+    pub struct PeerMetrics from PeerFamilies {
+        /// Attempts on the peer.
+        attempts: Counter = "clockwise_peer_attempts",
+        /// Connections to the peer that failed.
+        connect_failures: Counter = "clockwise_peer_connect_failures",
+        /// Failed attempts on the peer that were repeated on another.
+        retries: Counter = "clockwise_peer_retries",
+        /// Times that failures of traffic took the peer off the ring for a while.
+        ejections: Counter = "clockwise_peer_ejections",
+        /// Probes that failed.
+        probe_failures: Counter = "clockwise_peer_probe_failures",
+        /// Attempts in progress.
+        in_flight: Gauge = "clockwise_peer_in_flight",
+        /// 1 where the peer is given requests.
+        up: Gauge = "clockwise_peer_up",
+        /// 1 for the state that the peer is in, 0 for the others.
+        state: Each<PeerState, Gauge> = "clockwise_peer_state",
+    }
+}
+
+impl PeerMetrics {
+    /// Shows the peer's state, and whether it is given requests in it.
+    pub fn set_state(&self, state: PeerState, available: bool) {
+        self.state.set_only(state);
+        self.up.set(i64::from(available));
+    }
+}
+
+bounded! {
+    /// The class of a status.
+    pub enum Class as "class" {
+        /// No status was sent.
+        None = "none",
+        /// 100 … 199; as a final status only 101.
+        Informational = "1xx",
+        /// 200 … 299.
+        Success = "2xx",
+        /// 300 … 399.
+        Redirection = "3xx",
+        /// 400 … 499.
+        ClientError = "4xx",
+        /// 500 … 599.
+        ServerError = "5xx",
+    }
+}
+
+impl Class {
+    /// The class of a status; 0 and whatever HTTP does not know is [`Class::None`].
+    pub fn of(status: u16) -> Self {
+        match status {
+            100..=199 => Self::Informational,
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            500..=599 => Self::ServerError,
+            _ => Self::None,
+        }
+    }
+}
+
+bounded! {
+    /// Why a request was refused before any route was asked.
+    pub enum BadRequest as "reason" {
+        /// Not HTTP, or a header that cannot be read.
+        Malformed = "malformed",
+        /// A body whose length is ambiguous or whose chunks are broken.
+        Framing = "framing",
+        /// A missing, repeated or unreadable `Host`.
+        Host = "host",
+        /// A version of HTTP that is not spoken here.
+        Version = "version",
+        /// A request target over the limit.
+        UriTooLong = "uri_too_long",
+        /// A header over the limit.
+        HeaderTooLarge = "header_too_large",
+        /// A body over the limit.
+        BodyTooLarge = "body_too_large",
+    }
+}
+
+bounded! {
+    /// The state of a peer, as shown.
+    pub enum PeerState as "state" {
+        /// Not probed yet.
+        Unknown = "unknown",
+        /// It answers.
+        Up = "up",
+        /// Its probes fail.
+        Down = "down",
+        /// Failures of traffic took it off the ring for a while.
+        Ejected = "ejected",
+        /// The operator takes it out of service.
+        Draining = "draining",
+    }
+}
+
+bounded! {
+    /// How a reload ended.
+    pub enum Outcome as "result" {
+        /// The new configuration is in force.
+        Ok = "ok",
+        /// The old configuration stays.
+        Failed = "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_value_sits_at_its_index() {
+        fn check<V: Bounded>() {
+            let places: Vec<_> = V::ALL.iter().map(|v| v.index()).collect();
+            assert_eq!(places, (0..V::ALL.len()).collect::<Vec<_>>());
+        }
+        check::<Class>();
+        check::<BadRequest>();
+        check::<PeerState>();
+        check::<Outcome>();
+    }
+
+    #[test]
+    fn counts_appear_under_their_labels() {
+        let metrics = metrics();
+        metrics
+            .route("example.com/api")
+            .finished(204, Duration::from_millis(2), 5, 7);
+        metrics
+            .listener("0.0.0.0:80")
+            .bad_requests
+            .inc(BadRequest::Framing);
+        metrics.process.reloads.inc(Outcome::Failed);
+        metrics.fault("connect_refused");
+        let text = metrics.render();
+        for line in [
+            "clockwise_build_info{version=\"1.2.3\"} 1",
+            "clockwise_start_time_seconds 1700000000.25",
+            "clockwise_route_requests_total{route=\"example.com/api\",class=\"2xx\"} 1",
+            "clockwise_route_requests_total{route=\"example.com/api\",class=\"5xx\"} 0",
+            "clockwise_route_response_body_bytes_total{route=\"example.com/api\"} 7",
+            "clockwise_route_duration_seconds_count{route=\"example.com/api\"} 1",
+            "clockwise_listener_bad_requests_total{listener=\"0.0.0.0:80\",reason=\"framing\"} 1",
+            "clockwise_reloads_total{result=\"failed\"} 1",
+            "clockwise_faults_total{fault=\"connect_refused\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_handle_resolved_twice_counts_once() {
+        let metrics = metrics();
+        metrics.upstream("app").all_down.inc();
+        metrics.upstream("app").all_down.inc();
+        assert_eq!(metrics.upstream("app").all_down.get(), 2);
+    }
+
+    #[test]
+    fn a_peer_is_in_one_state() {
+        let metrics = metrics();
+        let peer = metrics.peer("app", "a:1");
+        peer.set_state(PeerState::Up, true);
+        peer.set_state(PeerState::Draining, false);
+        let one = |state| peer.state.get(state).unwrap().get();
+        assert_eq!(one(PeerState::Draining), 1);
+        assert_eq!(PeerState::ALL.iter().map(|&s| one(s)).sum::<i64>(), 1);
+        assert_eq!(peer.up.get(), 0);
+    }
+
+    #[test]
+    fn what_is_removed_is_not_shown_and_its_handle_still_works() {
+        let metrics = metrics();
+        let gone = metrics.peer("app", "a:1");
+        metrics.peer("app", "b:1");
+        metrics.route("r");
+        metrics.upstream("old");
+        metrics.listener("l:1");
+        metrics.remove_peer("app", "a:1");
+        metrics.remove_route("r");
+        metrics.remove_upstream("old");
+        metrics.remove_listener("l:1");
+        gone.attempts.inc();
+        let text = metrics.render();
+        assert!(text.contains("peer=\"b:1\""));
+        for label in ["\"a:1\"", "\"r\"", "\"old\"", "\"l:1\""] {
+            assert!(!text.contains(label), "{label} in {text}");
+        }
+    }
+
+    #[test]
+    fn held_falls_when_dropped() {
+        let gauge = metrics().peer("app", "a:1").in_flight;
+        let held = Held::new(&gauge);
+        assert_eq!(gauge.get(), 1);
+        drop(held);
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[test]
+    fn every_metric_has_the_prefix_a_help_and_a_name_of_its_own() {
+        let text = metrics().render();
+        let described: Vec<_> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("# HELP "))
+            .collect();
+        let names: BTreeSet<_> = described
+            .iter()
+            .filter_map(|d| d.split(' ').next())
+            .collect();
+        assert_eq!(names.len(), described.len());
+        for help in described {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(name.starts_with("clockwise_"), "{name}");
+            assert!(words.len() > 10 && !words.ends_with(".."), "{help}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    fn metrics() -> Metrics {
+        Metrics::new(
+            "1.2.3",
+            Timestamp::from_millisecond(1_700_000_000_250).unwrap(),
+        )
+    }
+}

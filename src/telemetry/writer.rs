@@ -1,0 +1,657 @@
+//! Lines from many threads into one file, without making any of them wait for the disk.
+//!
+//! ```text
+//!  request threads ──append──► pending (bounded, short lock) ──swap──► writer thread ──► sink
+//! ```
+//!
+//! A line is copied into `pending`; the writer thread swaps that buffer for an empty one and writes
+//! outside the lock. It is woken once per batch, not once per line: when it sleeps because nothing
+//! is pending, and when [`BATCH`] bytes are. Invariants:
+//!
+//! * A line is written whole and in order, or dropped and counted; `append` never waits for I/O.
+//! * What a sink refused is kept and tried again; while it refuses, `pending` fills and then drops.
+//! * A file that was renamed gets the lines appended before [`LogWriter::reopen`]; a line that it
+//!   got only half of is written again, whole, to the new file.
+//! * No sink, however stuck, keeps the process from exiting: waits have a deadline.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::mem;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use prometheus_client::metrics::counter::Counter;
+
+use super::log::Occasionally;
+use crate::clock;
+use crate::config::AccessLog;
+
+/// Bytes that may wait for the sink; what comes on top is dropped.
+const CAPACITY: usize = 4 << 20;
+/// Bytes that are written without waiting for more. Two such buffers stay in a core's L2 cache.
+const BATCH: usize = 256 << 10;
+/// How long the first line of a batch waits for more.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// From a failed write to the next try.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a writer that is dropped waits for its last lines to be written.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Where access-log lines go in.
+#[derive(Debug)]
+pub struct LogWriter(Option<Arc<Shared>>);
+
+impl LogWriter {
+    /// Opens the destination and starts its thread; lines that cannot be written are counted in
+    /// `dropped`. Fails where the file cannot be opened or the thread cannot be started.
+    pub fn open(destination: &AccessLog, dropped: Counter) -> io::Result<Self> {
+        let sink = match destination {
+            AccessLog::Off => return Ok(Self::off()),
+            AccessLog::Stdout => Sink::stdout()?,
+            AccessLog::File(path) => Sink::file(path.clone())?,
+        };
+        Self::start(sink, dropped)
+    }
+
+    /// A writer that writes nothing.
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Nothing is written, so nothing needs to be rendered.
+    pub const fn is_off(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Takes one line, with its line feed; drops and counts it where too much waits already.
+    pub fn append(&self, line: &[u8]) {
+        if let Some(shared) = &self.0 {
+            shared.append(line);
+        }
+    }
+
+    /// Asks for the file to be opened anew, once the lines taken so far are in the old one. Where
+    /// that fails, the old file stays in use and the error log says why. Does not wait.
+    pub fn reopen(&self) {
+        if let Some(shared) = &self.0 {
+            shared.state.lock().orders.reopen = true;
+            shared.wake.notify_one();
+        }
+    }
+
+    /// Waits until the lines taken so far are written and the file is reopened where that was
+    /// asked; `false`: not by the deadline. Blocks its thread.
+    pub fn flush(&self, patience: Duration) -> bool {
+        self.0.as_ref().is_none_or(|shared| shared.flush(patience))
+    }
+
+    fn start(sink: Sink, dropped: Counter) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(dropped));
+        let writer = Writer::new(sink, Arc::clone(&shared));
+        thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Self(Some(shared)))
+    }
+}
+
+/// Writes what is left, for up to two seconds.
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        let Some(shared) = &self.0 else { return };
+        if !shared.flush(LAST_WAIT) {
+            log::error!("access log: the last lines could not be written");
+        }
+        // A thread that is stuck in a write is left behind; the process ends without it.
+        shared.state.lock().orders.stop = true;
+        shared.wake.notify_one();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Tells the writer thread that there is something to do.
+    wake: Condvar,
+    /// Tells those who flush that a batch is done.
+    done: Condvar,
+    dropped: Counter,
+}
+
+#[derive(Debug)]
+struct State {
+    pending: Vec<u8>,
+    /// The writer thread sleeps until something is appended.
+    idle: bool,
+    /// Somebody waits for the batch.
+    hurry: bool,
+    orders: Orders,
+    /// Batches that the writer thread took, and that it finished.
+    taken: u64,
+    finished: u64,
+}
+
+impl Shared {
+    fn new(dropped: Counter) -> Self {
+        let state = State {
+            // Address space only: a page costs memory once a line reaches it. Never reallocated,
+            // so that no request copies what others wrote.
+            pending: Vec::with_capacity(CAPACITY),
+            idle: false,
+            hurry: false,
+            orders: Orders::default(),
+            taken: 0,
+            finished: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+            dropped,
+        }
+    }
+
+    fn append(&self, line: &[u8]) {
+        let mut state = self.state.lock();
+        let before = state.pending.len();
+        let after = before + line.len();
+        if after > CAPACITY {
+            drop(state);
+            self.dropped.inc();
+            return;
+        }
+        state.pending.extend_from_slice(line);
+        let wake = mem::take(&mut state.idle) || (before < BATCH && after >= BATCH);
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    fn flush(&self, patience: Duration) -> bool {
+        let deadline = clock::now() + patience;
+        let mut state = self.state.lock();
+        // The batch under way may have been taken before the last line.
+        let wanted = state.taken + 1;
+        state.hurry = true;
+        self.wake.notify_one();
+        while state.finished < wanted {
+            if self.done.wait_until(&mut state, deadline).timed_out() {
+                return state.finished >= wanted;
+            }
+        }
+        true
+    }
+}
+
+impl State {
+    fn is_due(&self) -> bool {
+        self.pending.len() >= BATCH || self.is_ordered()
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.hurry || self.orders.reopen || self.orders.stop
+    }
+
+    /// What is asked; a file is reopened once.
+    fn take_orders(&mut self) -> Orders {
+        let orders = self.orders;
+        self.orders.reopen = false;
+        orders
+    }
+}
+
+/// The thread behind a [`LogWriter`].
+struct Writer {
+    shared: Arc<Shared>,
+    sink: Sink,
+    /// The lines that are being written.
+    batch: Vec<u8>,
+    /// How much of `batch` the sink has.
+    written: usize,
+    complaints: Occasionally,
+}
+
+/// What is asked of the thread beside writing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    reopen: bool,
+    stop: bool,
+}
+
+impl Writer {
+    fn new(sink: Sink, shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            sink,
+            batch: Vec::with_capacity(CAPACITY),
+            written: 0,
+            complaints: Occasionally::every(Duration::from_secs(10)),
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            let orders = if self.is_written() {
+                self.take()
+            } else {
+                self.pause()
+            };
+            self.write();
+            if orders.reopen && self.reopen() {
+                self.write();
+            }
+            if self.is_written() {
+                self.finish();
+            }
+            if orders.stop {
+                return self.give_up();
+            }
+        }
+    }
+
+    /// Waits for work and swaps the buffers.
+    fn take(&mut self) -> Orders {
+        let mut state = self.shared.state.lock();
+        while state.pending.is_empty() && !state.is_ordered() {
+            state.idle = true;
+            self.shared.wake.wait(&mut state);
+        }
+        state.idle = false;
+        let deadline = clock::now() + PATIENCE;
+        while !state.is_due()
+            && !self
+                .shared
+                .wake
+                .wait_until(&mut state, deadline)
+                .timed_out()
+        {}
+        self.batch.clear();
+        self.written = 0;
+        mem::swap(&mut state.pending, &mut self.batch);
+        state.hurry = false;
+        state.taken += 1;
+        state.take_orders()
+    }
+
+    /// Waits until a refused batch may be tried again.
+    fn pause(&self) -> Orders {
+        let mut state = self.shared.state.lock();
+        let deadline = clock::now() + RETRY;
+        while !state.orders.reopen && !state.orders.stop {
+            if self
+                .shared
+                .wake
+                .wait_until(&mut state, deadline)
+                .timed_out()
+            {
+                break;
+            }
+        }
+        state.take_orders()
+    }
+
+    fn write(&mut self) {
+        if let Err(error) = self.write_rest() {
+            self.complain(&format_args!("access log: {error}"));
+        }
+    }
+
+    fn write_rest(&mut self) -> io::Result<()> {
+        while let Some(rest @ [_, ..]) = self.batch.get(self.written..) {
+            match self.sink.file.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_written(&self) -> bool {
+        self.written >= self.batch.len()
+    }
+
+    /// `true`: there is a new file.
+    fn reopen(&mut self) -> bool {
+        match self.sink.reopened() {
+            Ok(Some(sink)) => self.sink = sink,
+            Ok(None) => return false,
+            Err(error) => {
+                log::error!("access log: cannot reopen, the old file stays in use: {error}");
+                return false;
+            }
+        }
+        self.rewind();
+        true
+    }
+
+    /// Back to the start of a line that was written in part.
+    fn rewind(&mut self) {
+        let written = self.batch.get(..self.written).unwrap_or_default();
+        if !self.is_written() {
+            self.written = written
+                .iter()
+                .rposition(|&b| b == b'\n')
+                .map_or(0, |end| end + 1);
+        }
+    }
+
+    fn finish(&self) {
+        let mut state = self.shared.state.lock();
+        state.finished = state.taken;
+        self.shared.done.notify_all();
+    }
+
+    /// Counts what will not be written any more.
+    fn give_up(self) {
+        let rest = self.batch.get(self.written..).unwrap_or_default();
+        let state = self.shared.state.lock();
+        self.shared
+            .dropped
+            .inc_by(lines(rest) + lines(&state.pending));
+    }
+
+    fn complain(&self, what: &fmt::Arguments<'_>) {
+        if let Some(unsaid) = self.complaints.now(clock::since_start()) {
+            log::error!("{what} ({unsaid} like it were not logged)");
+        }
+    }
+}
+
+fn lines(text: &[u8]) -> u64 {
+    text.iter().map(|&byte| u64::from(byte == b'\n')).sum()
+}
+
+/// What lines are written to, and where it is opened anew; `None`: it is not a file by name.
+#[derive(Debug)]
+struct Sink {
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl Sink {
+    /// Not [`io::stdout`] itself, which looks for line ends and holds back what comes after.
+    fn stdout() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self { file, path: None })
+    }
+
+    fn file(path: PathBuf) -> io::Result<Self> {
+        let file = append_to(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
+        Ok(Self {
+            file,
+            path: Some(path),
+        })
+    }
+
+    fn reopened(&self) -> io::Result<Option<Self>> {
+        self.path.clone().map(Self::file).transpose()
+    }
+}
+
+/// The log names clients, so not everybody may read it.
+fn append_to(path: &Path) -> io::Result<File> {
+    // A pipe that nobody reads would block the open; opened for reading too, it does not.
+    let is_pipe = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .read(is_pipe)
+        .mode(0o640)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read};
+    use std::os::fd::OwnedFd;
+    use std::process::Command;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn no_line_is_lost_or_torn_between_threads() {
+        let (dir, path) = log_file();
+        let dropped = Counter::default();
+        let writer = open(&path, &dropped);
+        thread::scope(|scope| {
+            for t in 0..8 {
+                let writer = &writer;
+                scope.spawn(move || append_numbered(writer, t, 20_000));
+            }
+        });
+        drop(writer);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count() as u64 + dropped.get(), 160_000);
+        let mut last = [None; 8];
+        for line in text.lines() {
+            let (t, n) = numbered(line);
+            assert!(last[t] < Some(n), "out of order or twice: {line}");
+            last[t] = Some(n);
+        }
+        drop(dir);
+    }
+
+    #[test]
+    fn a_line_is_written_soon_without_a_flush() {
+        let (_dir, path) = log_file();
+        let writer = open(&path, &Counter::default());
+        for n in 1..4 {
+            writer.append(b"x\n");
+            eventually(|| fs::read(&path).unwrap().len() == 2 * n);
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_drops_and_counts_and_then_goes_on() {
+        let (mut reader, writer, dropped) = piped();
+        let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+        let total = 3 * CAPACITY / line.len();
+        for _ in 0..total {
+            writer.append(&line);
+        }
+        assert!(dropped.get() > 0);
+        assert!(!writer.flush(Duration::from_millis(50)));
+        let reading = thread::spawn(move || {
+            let mut text = Vec::new();
+            reader.read_to_end(&mut text).unwrap();
+            text
+        });
+        assert!(writer.flush(SOON));
+        writer.append(b"last\n");
+        drop(writer);
+        let text = reading.join().unwrap();
+        assert!(text.ends_with(b"x\nlast\n"));
+        assert_eq!(lines(&text) - 1 + dropped.get(), total as u64);
+    }
+
+    #[test]
+    fn a_stuck_pipe_does_not_keep_the_process() {
+        let (_reader, writer, _) = piped();
+        writer.append(&b"x\n".repeat(CAPACITY / 4));
+        let before = clock::now();
+        drop(writer);
+        assert!(before.elapsed() < LAST_WAIT + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_closed_pipe_counts_what_is_lost() {
+        let (reader, writer, dropped) = piped();
+        drop(reader);
+        writer.append(b"a\nb\n");
+        assert!(!writer.flush(Duration::from_millis(100)));
+        drop(writer);
+        eventually(|| dropped.get() == 2);
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_and_a_reopened_file_gets_the_lines() {
+        let (_dir, path) = log_file();
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let writer = open(&path, &Counter::default());
+        writer.append(b"a\n");
+        assert!(!writer.flush(Duration::from_millis(100)));
+        fs::remove_file(&path).unwrap();
+        writer.reopen();
+        assert!(writer.flush(SOON));
+        assert_eq!(fs::read(&path).unwrap(), b"a\n");
+    }
+
+    #[test]
+    fn rotation_splits_between_lines() {
+        let (dir, path) = log_file();
+        let old = dir.path().join("old");
+        let writer = open(&path, &Counter::default());
+        writer.append(b"before\n");
+        fs::rename(&path, &old).unwrap();
+        writer.reopen();
+        assert!(writer.flush(SOON));
+        writer.append(b"after\n");
+        drop(writer);
+        assert_eq!(fs::read(&old).unwrap(), b"before\n");
+        assert_eq!(fs::read(&path).unwrap(), b"after\n");
+    }
+
+    #[test]
+    fn rotation_under_load_loses_nothing() {
+        let (dir, path) = log_file();
+        let dropped = Counter::default();
+        let writer = open(&path, &dropped);
+        thread::scope(|scope| {
+            let writer = &writer;
+            scope.spawn(move || append_numbered(writer, 0, 200_000));
+            for turn in 0..10 {
+                fs::rename(&path, dir.path().join(turn.to_string())).unwrap();
+                writer.reopen();
+                assert!(writer.flush(SOON));
+            }
+        });
+        drop(writer);
+        let files = (0..10)
+            .map(|turn| dir.path().join(turn.to_string()))
+            .chain([path]);
+        let text: String = files
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        let numbers: Vec<_> = text.lines().map(|line| numbered(line).1).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b));
+        assert_eq!(numbers.len() as u64 + dropped.get(), 200_000);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_reopened_stays_in_use() {
+        let (dir, path) = log_file();
+        let old = dir.path().join("old");
+        let writer = open(&path, &Counter::default());
+        fs::rename(&path, &old).unwrap();
+        fs::create_dir(&path).unwrap();
+        writer.reopen();
+        writer.append(b"x\n");
+        assert!(writer.flush(SOON));
+        assert_eq!(fs::read(&old).unwrap(), b"x\n");
+    }
+
+    #[test]
+    fn half_a_line_is_written_again_whole() {
+        let (_reader, pipe) = io::pipe().unwrap();
+        let mut writer = Writer::new(sink(pipe), Arc::new(Shared::new(Counter::default())));
+        writer.batch.extend_from_slice(b"one\ntwo\n");
+        for (written, rewound) in [(0, 0), (2, 0), (4, 4), (5, 4), (8, 8)] {
+            writer.written = written;
+            writer.rewind();
+            assert_eq!(writer.written, rewound, "from {written}");
+        }
+    }
+
+    #[test]
+    fn a_named_pipe_without_a_reader_does_not_block_the_start() {
+        let (_dir, path) = log_file();
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let writer = open(&path, &Counter::default());
+        writer.append(b"x\n");
+        assert!(writer.flush(SOON));
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let destination = AccessLog::File("/nowhere/access.log".into());
+        let error = LogWriter::open(&destination, Counter::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().starts_with("/nowhere/access.log: "));
+    }
+
+    #[test]
+    fn off_takes_everything_and_does_nothing() {
+        let writer = LogWriter::open(&AccessLog::Off, Counter::default()).unwrap();
+        writer.append(b"x\n");
+        writer.reopen();
+        assert!(writer.is_off() && writer.flush(Duration::ZERO));
+    }
+
+    fn log_file() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        (dir, path)
+    }
+
+    fn open(path: &Path, dropped: &Counter) -> LogWriter {
+        LogWriter::open(&AccessLog::File(path.into()), dropped.clone()).unwrap()
+    }
+
+    fn piped() -> (PipeReader, LogWriter, Counter) {
+        let (reader, pipe) = io::pipe().unwrap();
+        let dropped = Counter::default();
+        let writer = LogWriter::start(sink(pipe), dropped.clone()).unwrap();
+        (reader, writer, dropped)
+    }
+
+    fn sink(pipe: impl Into<OwnedFd>) -> Sink {
+        Sink {
+            file: pipe.into().into(),
+            path: None,
+        }
+    }
+
+    fn append_numbered(writer: &LogWriter, thread: usize, count: usize) {
+        for n in 0..count {
+            writer.append(format!("{thread} {n} {}\n", "x".repeat(n % 50)).as_bytes());
+        }
+    }
+
+    /// Checks that a line of [`append_numbered`] is whole.
+    fn numbered(line: &str) -> (usize, usize) {
+        let mut words = line.split(' ');
+        let mut number = || words.next().unwrap().parse::<usize>().unwrap();
+        let (thread, n) = (number(), number());
+        assert_eq!(words.next().unwrap().len(), n % 50, "{line}");
+        (thread, n)
+    }
+
+    fn eventually(condition: impl Fn() -> bool) {
+        for _ in 0..1_000 {
+            if condition() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it did not happen");
+    }
+}
