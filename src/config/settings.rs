@@ -6,6 +6,7 @@
 //! name that does not resolve).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -237,13 +238,23 @@ pub struct Forwarding {
     pub request_id: Option<HeaderName>,
 }
 
-/// The admin HTTP server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The admin HTTP server. Its debug output keeps the token secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
     /// The address to bind.
     pub address: SocketAddr,
     /// Asked for as `Authorization: Bearer …`; must be set where the address is not loopback.
     pub token: Option<String>,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "…");
+        f.debug_struct("Admin")
+            .field("address", &self.address)
+            .field("token", &token)
+            .finish()
+    }
 }
 
 /// Where the access log goes.

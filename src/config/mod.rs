@@ -1,0 +1,68 @@
+//! The configuration: YAML text → [`raw`] tree with places → [`Config`], every problem at once.
+//!
+//! ```text
+//! file ──► raw (what was written, where) ──► fields (typed, by key) ──► resolve (what it means)
+//!                      └──────────────── problems ────────────────────────┘ ──► Report
+//! ```
+//!
+//! Whatever the text, the answer is a [`Config`] or a [`Report`], in bounded time and memory. A
+//! [`Config`] is whole: every default is filled in, every reference inside it leads somewhere.
+//! Nothing here looks at the world outside but [`load`] and [`check`], which read the one file.
+
+mod fields;
+mod file;
+mod raw;
+mod report;
+mod resolve;
+mod schema;
+mod settings;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use report::{Located, MAX_PROBLEMS, Report, Severity};
+pub use settings::{
+    AccessLog, Admin, Config, Downstream, ErrorLog, Forwarding, Health, HostHeader, Listener,
+    MissingKey, Passive, Peer, PeerAddress, Probe, Retry, Route, Timeouts, Upstream,
+};
+
+/// The configuration in the file at `path`.
+///
+/// # Errors
+///
+/// All problems, if one of them is an error. Warnings alone are dropped; [`check`] keeps them.
+pub fn load(path: &Path) -> Result<Config, Report> {
+    let (config, report) = check(path);
+    config.ok_or(report)
+}
+
+/// The configuration in `text`; `name` stands for the file in the report.
+///
+/// # Errors
+///
+/// All problems, if one of them is an error.
+pub fn parse(name: &str, text: &str) -> Result<Config, Report> {
+    let (config, report) = check_text(name, text);
+    config.ok_or(report)
+}
+
+/// The configuration in the file at `path` if it has no error, and all there is to tell about it.
+pub fn check(path: &Path) -> (Option<Config>, Report) {
+    match file::text(path) {
+        Ok(text) => check_text(&path.display().to_string(), &text),
+        Err(report) => (None, report),
+    }
+}
+
+/// The configuration in `text` if it has no error, and all there is to tell about it.
+pub fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
+    // Without its byte order mark, so that columns are what an editor shows.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let problems = report::Problems::default();
+    let config = raw::read(text, &problems).and_then(|root| resolve::config(&root, &problems));
+    let config = config.filter(|_| !problems.has_errors());
+    (config, Report::new(name, text, problems))
+}

@@ -1,0 +1,160 @@
+//! `downstream`, `forwarding` and `trusted_proxies`: what holds for the client's side.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::{BOUNDS, key, routes};
+use crate::config::fields::{Fields, accept, collect, items_or_one, text};
+use crate::config::raw::Node;
+use crate::config::report::{Problem, quote};
+use crate::config::schema;
+use crate::config::settings::{Downstream, Forwarding};
+use crate::config::values::{Fault, duration, number};
+
+const HEADER_SIZE: u64 = 32 * 1024;
+const URI_LENGTH: u64 = 8 * 1024;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request id in one of these would break the request.
+const RESERVED: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn downstream(root: &Fields<'_>) -> Downstream {
+    let fields = root.section("downstream", &schema::DOWNSTREAM);
+    fields.as_ref().map_or(DEFAULT, given_downstream)
+}
+
+const DEFAULT: Downstream = Downstream {
+    header_timeout: Duration::from_secs(10),
+    keepalive: Duration::from_secs(60),
+    keepalive_requests: None,
+    read_timeout: Duration::from_secs(60),
+    write_timeout: Duration::from_secs(60),
+    request_timeout: None,
+    max_connections: None,
+    max_header_size: 32 * 1024,
+    max_uri_length: 8 * 1024,
+    max_body_size: None,
+};
+
+fn given_downstream(fields: &Fields<'_>) -> Downstream {
+    let (max_header_size, max_uri_length) = header_limits(fields);
+    Downstream {
+        header_timeout: fields.duration("header_timeout", DEFAULT.header_timeout, BOUNDS),
+        keepalive: fields.duration("keepalive", DEFAULT.keepalive, BOUNDS),
+        keepalive_requests: count(fields, "keepalive_requests"),
+        read_timeout: fields.duration("read_timeout", DEFAULT.read_timeout, BOUNDS),
+        write_timeout: fields.duration("write_timeout", DEFAULT.write_timeout, BOUNDS),
+        request_timeout: fields.or_off("request_timeout", None, |node| duration(node, &BOUNDS)),
+        max_connections: count(fields, "max_connections"),
+        max_header_size,
+        max_uri_length,
+        max_body_size: routes::max_body_size(fields, None),
+    }
+}
+
+/// A limit that `off` lifts.
+fn count<T: TryFrom<u64>>(fields: &Fields<'_>, key: &'static str) -> Option<T> {
+    let count = fields.or_off(key, None, |node| number(key, node, &(1..=1_000_000_000)));
+    count.and_then(|count| T::try_from(count).ok())
+}
+
+fn header_limits(fields: &Fields<'_>) -> (usize, usize) {
+    let header = fields.size("max_header_size", HEADER_SIZE, 1024..=1024 * 1024);
+    // The default follows a smaller header: the request target is part of it.
+    let uri = fields.size("max_uri_length", URI_LENGTH.min(header), 64..=1024 * 1024);
+    if let Some(node) = fields.get("max_uri_length").filter(|_| uri > header) {
+        let help =
+            "the request target is part of the header; raise `max_header_size`, or lower this";
+        fields.error(node, "`max_uri_length` is above `max_header_size`", help);
+    }
+    (usize_of(header), usize_of(uri))
+}
+
+/// The bounds of sizes that come here fit.
+fn usize_of(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+pub(super) fn forwarding(root: &Fields<'_>) -> Forwarding {
+    let Some(fields) = root.section("forwarding", &schema::FORWARDING) else {
+        return Forwarding {
+            x_forwarded: true,
+            forwarded: false,
+            request_id: Some(REQUEST_ID),
+        };
+    };
+    Forwarding {
+        x_forwarded: fields.flag("x_forwarded", true),
+        forwarded: fields.flag("forwarded", false),
+        request_id: fields.or_off("request_id", Some(REQUEST_ID), request_id),
+    }
+}
+
+fn request_id(node: &Node) -> Result<HeaderName, Fault> {
+    let name = key::header_name(node)?;
+    if RESERVED.contains(&name.as_str()) {
+        let help = "use a header of its own, as in `x-request-id`".to_owned();
+        return Err((format!("`{name}` cannot carry the request id"), help));
+    }
+    Ok(name)
+}
+
+pub(super) fn trusted_proxies(root: &Fields<'_>) -> Vec<IpNet> {
+    let Some(node) = root.get("trusted_proxies") else {
+        return Vec::new();
+    };
+    if node.is_null() {
+        root.error(
+            node,
+            "`trusted_proxies` is empty",
+            "write `[]` to trust nobody, or remove the line",
+        );
+        return Vec::new();
+    }
+    collect(items_or_one(node), root.problems, |item| {
+        let net = accept(item, root.problems, network)?;
+        warn_everybody(item, net, root);
+        Some(net)
+    })
+}
+
+fn warn_everybody(node: &Node, net: IpNet, root: &Fields<'_>) {
+    if net.prefix_len() == 0 {
+        let message = format!("`{net}` lets every client choose its own address");
+        let help = "list only the networks of proxies in front of this one";
+        root.problems
+            .add(Problem::warning(message, node.place()).help(help));
+    }
+}
+
+/// A network, or an address for the network of only it.
+fn network(node: &Node) -> Result<IpNet, Fault> {
+    let text = text(node, "a network like `10.0.0.0/8`")?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let Ok(net) = text.parse::<IpNet>() else {
+        let help = "write an address or a network, as in `10.0.0.0/8` or `\"fd00::/8\"`".to_owned();
+        return Err((format!("{} is not a network", quote(text)), help));
+    };
+    if net.trunc() != net {
+        let help = format!(
+            "write `{}` for the network, `{}` for the one address",
+            net.trunc(),
+            net.addr()
+        );
+        return Err((format!("{} has bits behind its prefix", quote(text)), help));
+    }
+    Ok(net)
+}

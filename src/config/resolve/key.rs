@@ -1,0 +1,212 @@
+//! `key`: where the key of a request comes from.
+
+use http::HeaderName;
+
+use crate::config::fields::{Fields, accept, collect, items_or_one, text};
+use crate::config::raw::{Node, Value};
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema::{self, nearest};
+use crate::config::values::{Fault, shown};
+use crate::key::KeySource;
+
+const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `{header: NAME}`, `{cookie: NAME}`, \
+                    `{query: NAME}`, `{path_segment: N}` or `{all: [..]}`";
+
+/// Sources that are one word.
+const WORDS: &[(&str, KeySource)] = &[
+    ("client_ip", KeySource::CLIENT_IP),
+    ("path", KeySource::Path),
+    ("path_and_query", KeySource::PathAndQuery),
+    ("host", KeySource::Host),
+];
+
+/// The sources where none are given.
+pub(super) fn default() -> Vec<KeySource> {
+    vec![KeySource::CLIENT_IP]
+}
+
+/// A list of sources, or one.
+pub(super) fn read(node: &Node, problems: &Problems) -> Vec<KeySource> {
+    let list = items_or_one(node);
+    if list.is_empty() {
+        problems.add(Problem::error("the list is empty", node.place()).help(HELP));
+    }
+    let sources = collect(list, problems, |item| {
+        Some((source(item, problems, false)?, item))
+    });
+    warn_unreachable(&sources, problems);
+    sources.into_iter().map(|(source, _)| source).collect()
+}
+
+/// What stands behind a source that every request has is never used.
+fn warn_unreachable(sources: &[(KeySource, &Node)], problems: &Problems) {
+    let Some(always) = sources
+        .iter()
+        .position(|(source, _)| is_always_present(source))
+    else {
+        return;
+    };
+    if let Some((_, after)) = sources.get(always + 1) {
+        let first = sources.get(always).map_or("", |(source, _)| source.name());
+        let message = format!("this source is never used: every request has `{first}`");
+        let help = "put it before, or use `{all: [..]}` to combine them";
+        problems.add(Problem::warning(message, after.place()).help(help));
+    }
+}
+
+fn is_always_present(source: &KeySource) -> bool {
+    match source {
+        KeySource::ClientIp { .. } | KeySource::Path | KeySource::PathAndQuery => true,
+        KeySource::All(parts) => parts.iter().all(is_always_present),
+        _ => false,
+    }
+}
+
+fn source(node: &Node, problems: &Problems, inside_all: bool) -> Option<KeySource> {
+    match &node.value {
+        Value::Scalar(_) => accept(node, problems, word),
+        _ => compound(node, problems, inside_all),
+    }
+}
+
+fn word(node: &Node) -> Result<KeySource, Fault> {
+    let name = text(node, "a key source")?;
+    if let Some((_, source)) = WORDS.iter().find(|(word, _)| *word == name) {
+        return Ok(source.clone());
+    }
+    let help = match name {
+        "header" | "cookie" | "query" => format!("say which one: `{{{name}: NAME}}`"),
+        "path_segment" => "say which one, from 1: `{path_segment: 1}`".to_owned(),
+        "ip" | "source" | "source_ip" | "remote_addr" | "client" => {
+            "did you mean `client_ip`?".to_owned()
+        }
+        "uri" | "url" | "request_uri" => "did you mean `path_and_query`?".to_owned(),
+        _ => near_word(name),
+    };
+    Err((format!("there is no key source {}", quote(name)), help))
+}
+
+fn near_word(name: &str) -> String {
+    let words = WORDS.iter().map(|(word, _)| *word);
+    nearest(name, words).map_or_else(|| HELP.to_owned(), |near| format!("did you mean `{near}`?"))
+}
+
+fn compound(node: &Node, problems: &Problems, inside_all: bool) -> Option<KeySource> {
+    let fields = Fields::open(node, &schema::KEY_SOURCE, problems)?;
+    let given = schema::KEY_SOURCE
+        .keys
+        .iter()
+        .filter(|key| fields.get(key).is_some());
+    if given.count() > 1 {
+        fields.error(
+            node,
+            "one source has one key",
+            "write `[{..}, {..}]` to try one after the other, `{all: [..]}` to combine them",
+        );
+        return None;
+    }
+    if let Some(parts) = fields.get("all") {
+        return all(parts, &fields, inside_all);
+    }
+    if let Some(prefixes) = fields.get("client_ip") {
+        return client_ip(prefixes, problems);
+    }
+    named(&fields)
+}
+
+fn all(node: &Node, fields: &Fields<'_>, inside_all: bool) -> Option<KeySource> {
+    let list = items_or_one(node);
+    if inside_all || list.is_empty() {
+        let message = if inside_all {
+            "`all` inside `all`"
+        } else {
+            "the list is empty"
+        };
+        fields.error(
+            node,
+            message,
+            "list the sources to combine, as in `{all: [host, path]}`",
+        );
+        return None;
+    }
+    let parts = collect(list, fields.problems, |item| {
+        source(item, fields.problems, true)
+    });
+    (parts.len() == list.len()).then_some(KeySource::All(parts))
+}
+
+fn client_ip(node: &Node, problems: &Problems) -> Option<KeySource> {
+    let fields = Fields::open(node, &schema::CLIENT_IP, problems)?;
+    Some(KeySource::ClientIp {
+        v4: fields.number("v4", 32, 0..=32),
+        v6: fields.number("v6", 128, 0..=128),
+    })
+}
+
+fn named(fields: &Fields<'_>) -> Option<KeySource> {
+    let header = fields.read("header", header_name).map(KeySource::Header);
+    let cookie = || fields.read("cookie", cookie_name).map(KeySource::Cookie);
+    let query = || fields.read("query", query_name).map(KeySource::Query);
+    let segment = || {
+        fields.get("path_segment")?;
+        Some(KeySource::PathSegment(
+            fields.read("path_segment", segment)?,
+        ))
+    };
+    header.or_else(cookie).or_else(query).or_else(segment)
+}
+
+/// A header field's name (RFC 9110 §5.1).
+pub(super) fn header_name(node: &Node) -> Result<HeaderName, Fault> {
+    let name = text(node, "the name of a header")?;
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        let help = match name.split_once(':') {
+            Some((before, _)) => format!("give only the name: {}", quote(before)),
+            None => "use letters, digits and `-`, as in `x-user`".to_owned(),
+        };
+        (format!("{} is not the name of a header", quote(name)), help)
+    })
+}
+
+/// A token (RFC 6265 §4.1.1).
+fn cookie_name(node: &Node) -> Result<String, Fault> {
+    let name = text(node, "the name of a cookie")?;
+    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        let help = "give only the name, without `=` and the value, as in `{cookie: sid}`";
+        return Err((
+            format!("{} is not the name of a cookie", quote(name)),
+            help.to_owned(),
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+fn query_name(node: &Node) -> Result<String, Fault> {
+    let name = text(node, "the name of a query parameter")?;
+    if name.is_empty() || name.contains(['?', '&', '=', '#', ' ']) {
+        let help = "give only the name, as in `{query: user}` for `?user=42`";
+        return Err((
+            format!("{} is not the name of a query parameter", quote(name)),
+            help.to_owned(),
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+fn segment(node: &Node) -> Result<u16, Fault> {
+    const MOST: u64 = 1000;
+    if node.is_word("0") {
+        return Err((
+            "segments are counted from 1".to_owned(),
+            "`{path_segment: 1}` is `a` of `/a/b`".to_owned(),
+        ));
+    }
+    let segment = crate::config::values::number("segment", node, &(1..=MOST))?;
+    u16::try_from(segment).map_err(|_| {
+        (
+            format!("{} is out of range", shown(node)),
+            format!("use 1 to {MOST}"),
+        )
+    })
+}

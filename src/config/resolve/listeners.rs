@@ -1,0 +1,77 @@
+//! `listeners`: where clients connect.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::config::fields::{Fields, accept, collect, items, text};
+use crate::config::raw::{Node, Span};
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema;
+use crate::config::settings::Listener;
+use crate::config::values::Fault;
+
+const BACKLOG: u32 = 4096;
+const HELP: &str = "write `- address: 0.0.0.0:8080`";
+
+/// The listeners with the places of their addresses.
+pub(super) fn read(root: &Fields<'_>) -> Vec<(Listener, Span)> {
+    let Some(node) = root.require("listeners", HELP) else {
+        return Vec::new();
+    };
+    let problems = root.problems;
+    let listeners = collect(items(node, HELP, problems), problems, |item| {
+        listener(item, problems)
+    });
+    refuse_twins(&listeners, problems);
+    listeners
+}
+
+fn listener(node: &Node, problems: &Problems) -> Option<(Listener, Span)> {
+    let fields = Fields::open(node, &schema::LISTENER, problems)?;
+    let backlog = fields.number("backlog", BACKLOG, 1..=65_535);
+    let address = fields.require("address", HELP)?;
+    let span = address.place();
+    let address = accept(address, problems, bind_address)?;
+    Some((Listener { address, backlog }, span))
+}
+
+/// An address to bind: a literal IP and a port. Port 0 lets the system choose.
+pub(super) fn bind_address(node: &Node) -> Result<SocketAddr, Fault> {
+    let text = text(node, "an address like `0.0.0.0:8080`")?;
+    text.parse().map_err(|_| {
+        (
+            format!("{} is not an address to listen on", quote(text)),
+            advice(text),
+        )
+    })
+}
+
+fn advice(text: &str) -> String {
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    match (host, port.parse::<u16>()) {
+        _ if text.matches(':').count() > 1 => {
+            "an IPv6 address has brackets and a port, in quotes: `\"[::1]:8080\"`".to_owned()
+        }
+        ("" | "*", Ok(port)) => {
+            format!("write `0.0.0.0:{port}` for all IPv4 addresses, `\"[::]:{port}\"` for IPv6")
+        }
+        ("localhost", Ok(port)) => format!("write `127.0.0.1:{port}`"),
+        ("", Err(_)) => "add the port, as in `0.0.0.0:8080`".to_owned(),
+        (_, Err(_)) => "a port is a number from 0 to 65535, as in `0.0.0.0:8080`".to_owned(),
+        _ => "names are not looked up here; give an IP address and a port".to_owned(),
+    }
+}
+
+fn refuse_twins(listeners: &[(Listener, Span)], problems: &Problems) {
+    let mut seen = HashMap::new();
+    for (listener, span) in listeners
+        .iter()
+        .filter(|(listener, _)| listener.address.port() != 0)
+    {
+        if let Some(first) = seen.insert(listener.address, *span) {
+            let message = format!("two listeners on {}", quote(&listener.address.to_string()));
+            let problem = Problem::error(message, *span).also(first, "first here");
+            problems.add(problem.help("remove one, or give it another address or port"));
+        }
+    }
+}

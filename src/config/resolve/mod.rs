@@ -1,0 +1,126 @@
+//! From what was written to what it means: the raw tree becomes a [`Config`].
+//!
+//! One file per section. Each reads its keys through [`Fields`], which reports what is wrong and goes
+//! on with the default; this file reads the top level and looks at what two sections only show
+//! together. Nothing here touches the world outside.
+
+mod client;
+mod key;
+mod listeners;
+mod peers;
+mod policy;
+mod process;
+mod routes;
+mod upstreams;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::fields::Fields;
+use super::raw::{Node, Span};
+use super::report::{Problem, Problems, quote};
+use super::schema;
+use super::settings::{Admin, Config, Listener, Peer, PeerAddress, Route};
+use upstreams::Upstreams;
+
+/// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a
+/// year is for ever.
+const BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
+
+/// The configuration that `root` describes. If a problem that is an error was reported, the result
+/// may be anything: it only served to find further problems.
+pub(super) fn config(root: &Node, problems: &Problems) -> Option<Config> {
+    let fields = Fields::open(root, &schema::ROOT, problems)?;
+    let listeners = listeners::read(&fields);
+    let upstreams = upstreams::read(&fields);
+    let routes = routes::read(&fields, &upstreams);
+    let admin = process::admin(&fields);
+    look_across(&fields, &listeners, &routes, &upstreams, admin.as_ref());
+    Some(Config {
+        listeners: values(listeners),
+        routes: values(routes),
+        upstreams: upstreams.resolved,
+        downstream: client::downstream(&fields),
+        forwarding: client::forwarding(&fields),
+        trusted_proxies: client::trusted_proxies(&fields),
+        admin,
+        threads: process::threads(&fields),
+        access_log: process::access_log(&fields),
+        error_log: process::error_log(&fields),
+        control: process::control(&fields),
+        drain_timeout: process::drain_timeout(&fields),
+        pool_size: fields.number("pool_size", 512, 1..=65_536),
+    })
+}
+
+fn values<T>(with_places: Vec<(T, Span)>) -> Vec<T> {
+    with_places.into_iter().map(|(value, _)| value).collect()
+}
+
+/// What two sections only show together.
+fn look_across(
+    root: &Fields<'_>,
+    listeners: &[(Listener, Span)],
+    routes: &[(Route, Span)],
+    upstreams: &Upstreams<'_>,
+    admin: Option<&Admin>,
+) {
+    warn_unused(routes, upstreams, root.problems);
+    let bound = listeners
+        .iter()
+        .map(|(listener, span)| (listener.address, *span))
+        .collect();
+    warn_loops(&bound, &upstreams.peers, root.problems);
+    if let Some(admin) = admin.filter(|admin| admin.address.port() != 0) {
+        refuse_shared_address(root, &bound, admin.address);
+    }
+}
+
+fn warn_unused(routes: &[(Route, Span)], upstreams: &Upstreams<'_>, problems: &Problems) {
+    // With an error in a route, what it would have used is not known.
+    if problems.has_errors() {
+        return;
+    }
+    let used: HashSet<&str> = routes
+        .iter()
+        .map(|(route, _)| route.upstream.as_str())
+        .collect();
+    for (name, span) in upstreams
+        .names
+        .iter()
+        .filter(|(name, _)| !used.contains(name))
+    {
+        let message = format!("no route goes to upstream {}", quote(name));
+        problems.add(Problem::warning(message, *span).help("add a route, or remove the upstream"));
+    }
+}
+
+fn warn_loops(bound: &HashMap<SocketAddr, Span>, peers: &[(Peer, Span)], problems: &Problems) {
+    for (peer, span) in peers {
+        let PeerAddress::Ip(address) = peer.address else {
+            continue;
+        };
+        if let Some(listener) = bound.get(&address) {
+            let message = format!("peer `{address}` is this proxy itself");
+            let problem = Problem::warning(message, *span).also(*listener, "listens here");
+            problems
+                .add(problem.help("requests would go round in circles; give the server's address"));
+        }
+    }
+}
+
+fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, admin: SocketAddr) {
+    if let Some(listener) = bound.get(&admin) {
+        let message = format!("a listener is on the admin server's address `{admin}`");
+        let problem = Problem::error(message, *listener);
+        let problem = match root.get("admin") {
+            Some(node) => problem.also(node.head(), "admin server here"),
+            None => problem,
+        };
+        root.problems
+            .add(problem.help("use another port, or set `admin.address`"));
+    }
+}

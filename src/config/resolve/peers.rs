@@ -1,0 +1,205 @@
+//! `peers`: the servers of an upstream.
+
+use std::collections::HashMap;
+use std::net::{Ipv6Addr, SocketAddr};
+
+use crate::config::fields::{Fields, accept, collect, items, or, text};
+use crate::config::raw::{Node, Span};
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema;
+use crate::config::settings::{Peer, PeerAddress};
+use crate::config::values::{Fault, number};
+use crate::ring::Weight;
+
+const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
+const MAX_LABEL: usize = 255;
+
+/// The peers of an upstream, and where each says what its label is.
+pub(super) fn read(upstream: &Fields<'_>) -> (Vec<Peer>, Vec<Span>) {
+    let Some(node) = upstream.require("peers", HELP) else {
+        return Default::default();
+    };
+    let problems = upstream.problems;
+    let peers = collect(items(node, HELP, problems), problems, |item| {
+        peer(item, problems)
+    });
+    refuse_twins(&peers, problems);
+    peers.into_iter().unzip()
+}
+
+fn peer(node: &Node, problems: &Problems) -> Option<(Peer, Span)> {
+    if node.text().is_some() {
+        let (address, label) = accept(node, problems, address)?;
+        return Some((
+            Peer {
+                address,
+                label,
+                weight: Weight::ONE,
+            },
+            node.place(),
+        ));
+    }
+    let fields = Fields::open(node, &schema::PEER, problems)?;
+    let weight = fields.read("weight", weight).unwrap_or(Weight::ONE);
+    let given = fields.get("label").map(Node::place);
+    let label_given = fields.read("label", label);
+    let at = fields.require("address", "write `{address: 10.0.0.1:8080}`")?;
+    let (address, written) = accept(at, problems, address)?;
+    let peer = Peer {
+        address,
+        label: label_given.unwrap_or(written),
+        weight,
+    };
+    Some((peer, given.unwrap_or_else(|| at.place())))
+}
+
+fn weight(node: &Node) -> Result<Weight, Fault> {
+    let most = u64::from(Weight::MAX.get());
+    let weight = number("weight", node, &(1..=most)).map_err(|(message, help)| {
+        let help = if node.is_word("0") {
+            or(help, "remove the peer")
+        } else {
+            help
+        };
+        (message, help)
+    })?;
+    let weight = u16::try_from(weight).ok().and_then(Weight::new);
+    weight.ok_or_else(|| {
+        (
+            "the weight is out of range".to_owned(),
+            format!("use 1 to {most}"),
+        )
+    })
+}
+
+/// Labels are shown in tables, separated by tabs.
+fn label(node: &Node) -> Result<String, Fault> {
+    let label = text(node, "a label")?;
+    let bad = label.is_empty() || label.len() > MAX_LABEL;
+    if bad || label.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        let help = format!("use 1 to {MAX_LABEL} bytes without spaces");
+        return Err((format!("{} cannot be a label", quote(label)), help));
+    }
+    Ok(label.to_owned())
+}
+
+fn refuse_twins(peers: &[(Peer, Span)], problems: &Problems) {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    for (peer, span) in peers {
+        if let Some(first) = seen.get(peer.label.as_str()) {
+            let message = format!("two peers with the label {}", quote(&peer.label));
+            let problem = Problem::error(message, *span).also(*first, "first here");
+            problems.add(problem.help(
+                "the label places a peer on the ring: remove one peer, or give it a `label` of its own",
+            ));
+        } else {
+            seen.insert(&peer.label, *span);
+        }
+    }
+}
+
+/// The address, and its text, which is the label where none is given.
+fn address(node: &Node) -> Result<(PeerAddress, String), Fault> {
+    let text = text(node, "an address like `10.0.0.1:8080`")?;
+    let address = parse(text).map_err(|help| {
+        (
+            format!("{} is not the address of a peer", quote(text)),
+            help,
+        )
+    })?;
+    Ok((address, text.to_owned()))
+}
+
+/// `Err` is advice.
+fn parse(text: &str) -> Result<PeerAddress, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return if address.port() == 0 {
+            Err(port_advice())
+        } else {
+            Ok(PeerAddress::Ip(address))
+        };
+    }
+    refuse_url(text)?;
+    let (host, port) = split(text)?;
+    let port = port
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(port_advice)?;
+    check_name(host)?;
+    Ok(PeerAddress::Name(host.to_ascii_lowercase(), port))
+}
+
+fn port_advice() -> String {
+    "a port is a number from 1 to 65535".to_owned()
+}
+
+fn refuse_url(text: &str) -> Result<(), String> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        return Err(format!("give only the host and the port: {}", quote(host)));
+    }
+    match text.split_once('/') {
+        Some(("unix:" | "", _)) => {
+            Err("Unix sockets are not possible here; give `host:port`".to_owned())
+        }
+        Some((host, _)) => Err(format!("a peer has no path: {}", quote(host))),
+        None => Ok(()),
+    }
+}
+
+fn split(text: &str) -> Result<(&str, &str), String> {
+    let brackets = "an IPv6 address has brackets and a port, in quotes: `\"[2001:db8::1]:8080\"`";
+    if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
+        return Err(brackets.to_owned());
+    }
+    match text.rsplit_once(':') {
+        None if text.parse::<u16>().is_ok() => Err(format!("add the host: `127.0.0.1:{text}`")),
+        None => Err(format!(
+            "add the port, as in {}",
+            quote(&format!("{text}:80"))
+        )),
+        Some(("", port)) => Err(format!(
+            "add the host: {}",
+            quote(&format!("127.0.0.1:{port}"))
+        )),
+        Some((host, _)) if host.contains(':') && !host.starts_with('[') => Err(brackets.to_owned()),
+        Some(parts) => Ok(parts),
+    }
+}
+
+/// RFC 1123 §2.1, with `_`, which container names have.
+fn check_name(host: &str) -> Result<(), String> {
+    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    if labels
+        .clone()
+        .next_back()
+        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
+    {
+        return Err(format!(
+            "{} is not an IPv4 address: four numbers from 0 to 255",
+            quote(host)
+        ));
+    }
+    if host.starts_with('[') {
+        return Err(format!(
+            "{} is not an IPv6 address in brackets",
+            quote(host)
+        ));
+    }
+    let bad = labels.clone().find(|label| !is_host_label(label));
+    match bad {
+        _ if host.len() > 253 => Err("a host name has at most 253 characters".to_owned()),
+        Some(label) => Err(format!(
+            "{} cannot be part of a host name: use 1 to 63 letters, digits, or `-` between them",
+            quote(label)
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_host_label(label: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let hyphens = label.starts_with('-') || label.ends_with('-');
+    (1..=63).contains(&label.len()) && !hyphens && label.bytes().all(good)
+}

@@ -1,0 +1,145 @@
+//! `admin`, `threads`, the logs, `control` and the end: what holds for the whole process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::BOUNDS;
+use super::listeners::bind_address;
+use crate::config::fields::{Fields, Off, or, text};
+use crate::config::raw::Node;
+use crate::config::report::{Problem, quote};
+use crate::config::schema;
+use crate::config::settings::{AccessLog, Admin, ErrorLog};
+use crate::config::values::{Fault, number, shown};
+
+const ADMIN_PORT: u16 = 9900;
+const MAX_THREADS: u64 = 1024;
+/// `sun_path` of `unix(7)` has 108 bytes, the last of them zero.
+const MAX_SOCKET_PATH: usize = 107;
+
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+    ("off", LevelFilter::Off),
+];
+
+pub(super) fn admin(root: &Fields<'_>) -> Option<Admin> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT));
+    let fields = match root.section_or_off("admin", &schema::ADMIN) {
+        Err(Off) => return None,
+        Ok(None) => {
+            return Some(Admin {
+                address,
+                token: None,
+            });
+        }
+        Ok(Some(fields)) => fields,
+    };
+    let admin = Admin {
+        address: fields.read("address", bind_address).unwrap_or(address),
+        token: fields.read("token", token),
+    };
+    if !admin.address.ip().to_canonical().is_loopback() && fields.get("token").is_none() {
+        refuse_open(&fields, admin.address);
+    }
+    Some(admin)
+}
+
+fn refuse_open(fields: &Fields<'_>, address: SocketAddr) {
+    let at = fields
+        .get("address")
+        .map_or_else(|| fields.head(), Node::place);
+    let message = format!(
+        "anyone who reaches {} could drain peers and stop traffic",
+        quote(&address.to_string())
+    );
+    let help = format!("set `token`, or use `127.0.0.1:{}`", address.port());
+    fields.problems.add(Problem::error(message, at).help(help));
+}
+
+fn token(node: &Node) -> Result<String, Fault> {
+    // Never shown: the message may end up in a log.
+    let token = text(node, "a token")?;
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let help = "use printable ASCII without spaces, as `openssl rand -hex 32` gives";
+        return Err((
+            "the token cannot be sent in a header".to_owned(),
+            help.to_owned(),
+        ));
+    }
+    Ok(token.to_owned())
+}
+
+/// `None`: one per core.
+pub(super) fn threads(root: &Fields<'_>) -> Option<NonZeroUsize> {
+    let read = |node: &Node| {
+        if node.is_word("auto") {
+            return Ok(None);
+        }
+        let count = number("threads", node, &(1..=MAX_THREADS))
+            .map_err(|(message, help)| (message, or(help, "`auto` for one per core")))?;
+        Ok(usize::try_from(count).ok().and_then(NonZeroUsize::new))
+    };
+    root.read("threads", read).flatten()
+}
+
+pub(super) fn access_log(root: &Fields<'_>) -> AccessLog {
+    match root.section_or_off("access_log", &schema::ACCESS_LOG) {
+        Err(Off) | Ok(None) => AccessLog::Off,
+        Ok(Some(fields)) => fields.read("path", log_path).unwrap_or(AccessLog::Off),
+    }
+}
+
+fn log_path(node: &Node) -> Result<AccessLog, Fault> {
+    match text(node, "`off`, `stdout` or a file")? {
+        "off" => Ok(AccessLog::Off),
+        "stdout" | "-" => Ok(AccessLog::Stdout),
+        "" | "false" | "none" | "no" | "true" | "on" | "yes" | "stderr" => Err(no_file(node)),
+        path if path.ends_with('/') => Err(no_file(node)),
+        path => Ok(AccessLog::File(PathBuf::from(path))),
+    }
+}
+
+fn no_file(node: &Node) -> Fault {
+    let message = format!("expected `off`, `stdout` or a file, found {}", shown(node));
+    (
+        message,
+        "write `off`, `stdout` or the path of a file".to_owned(),
+    )
+}
+
+pub(super) fn error_log(root: &Fields<'_>) -> ErrorLog {
+    let fields = root.section("error_log", &schema::ERROR_LOG);
+    let default = LevelFilter::Info;
+    ErrorLog {
+        level: fields.map_or(default, |fields| fields.choice("level", default, LEVELS)),
+    }
+}
+
+pub(super) fn control(root: &Fields<'_>) -> Option<PathBuf> {
+    root.read("control", |node| {
+        let path = text(node, "the path of a socket")?;
+        if path.is_empty() || path.len() > MAX_SOCKET_PATH || path.ends_with('/') {
+            let help =
+                format!("give a file in a directory that exists; at most {MAX_SOCKET_PATH} bytes");
+            return Err((format!("{} cannot be a socket", quote(path)), help));
+        }
+        Ok(PathBuf::from(path))
+    })
+}
+
+/// Zero is meant here: to cut all connections at once.
+pub(super) fn drain_timeout(root: &Fields<'_>) -> Duration {
+    root.duration(
+        "drain_timeout",
+        Duration::from_secs(80),
+        Duration::ZERO..=*BOUNDS.end(),
+    )
+}

@@ -1,0 +1,205 @@
+//! `routes`: which request goes to which upstream.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use http::Method;
+
+use super::upstreams::Upstreams;
+use crate::config::fields::{Fields, accept, collect, items, items_or_one, text};
+use crate::config::raw::{Node, Span};
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema::{self, nearest};
+use crate::config::settings::Route;
+use crate::config::values::{Fault, size};
+use crate::route::{HostPattern, PathPrefix, RouteMatch};
+
+const HELP: &str =
+    "write `- upstream: NAME`, with `host`, `path` or `methods` if not all requests are meant";
+
+/// The routes, each with its place; every one names an upstream that exists.
+pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(Route, Span)> {
+    let Some(node) = root.require("routes", HELP) else {
+        return Vec::new();
+    };
+    let problems = root.problems;
+    let names = upstreams
+        .names
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<BTreeSet<_>>();
+    let each = |item| route(item, &names, problems);
+    let routes = collect(items(node, HELP, problems), problems, each);
+    refuse_conflicts(&routes, problems);
+    routes
+}
+
+fn route(node: &Node, upstreams: &BTreeSet<&str>, problems: &Problems) -> Option<(Route, Span)> {
+    let fields = Fields::open(node, &schema::ROUTE, problems)?;
+    let host = fields
+        .read("host", host)
+        .or_else(|| absent(&fields, "host", HostPattern::Any));
+    let path = fields
+        .read("path", path)
+        .or_else(|| absent(&fields, "path", PathPrefix::ROOT));
+    let methods = fields
+        .get("methods")
+        .map(|node| methods(node, problems))
+        .unwrap_or_default();
+    let max_body_size = fields
+        .get("max_body_size")
+        .map(|_| max_body_size(&fields, None));
+    let upstream = fields.require("upstream", "name one of `upstreams`, as in `upstream: app`")?;
+    let upstream = accept(upstream, problems, |node| known(node, upstreams))?;
+    let matches = RouteMatch {
+        host: host?,
+        path: path?,
+        methods,
+    };
+    Some((
+        Route {
+            matches,
+            upstream,
+            max_body_size,
+        },
+        node.place(),
+    ))
+}
+
+/// The default of a key, but only if it is not given: a route with a broken host does not match
+/// every host, and must not be said to conflict with one that does.
+fn absent<T>(fields: &Fields<'_>, key: &'static str, default: T) -> Option<T> {
+    fields.get(key).is_none().then_some(default)
+}
+
+/// `max_body_size` of a route or of `downstream`.
+pub(super) fn max_body_size(fields: &Fields<'_>, default: Option<u64>) -> Option<u64> {
+    fields.or_off("max_body_size", default, |node| size(node, &(0..=1 << 50)))
+}
+
+fn host(node: &Node) -> Result<HostPattern, Fault> {
+    let text = text(node, "a host")?;
+    HostPattern::parse(text).map_err(|why| {
+        let url = text.contains("://") || text.contains('/');
+        let help = if url {
+            "give only the host name, without scheme and path".to_owned()
+        } else {
+            why.to_string()
+        };
+        (format!("{} is not a host", quote(text)), help)
+    })
+}
+
+fn path(node: &Node) -> Result<PathPrefix, Fault> {
+    let text = text(node, "a path")?;
+    PathPrefix::parse(text).map_err(|why| {
+        let help = match text.chars().find(|c| ['?', '#'].contains(c)) {
+            Some('?') => {
+                "routes do not look at the query; remove the `?` and what follows it".to_owned()
+            }
+            Some(_) => "a fragment is never sent to a server; remove the `#` and what follows it"
+                .to_owned(),
+            None if !text.starts_with('/') => format!("{why}: {}", quote(&format!("/{text}"))),
+            None => why.to_string(),
+        };
+        (format!("{} is not a path", quote(text)), help)
+    })
+}
+
+fn methods(node: &Node, problems: &Problems) -> Vec<Method> {
+    let list = match node.text() {
+        Some(_) => items_or_one(node),
+        None => items(
+            node,
+            "write `[GET, POST]`, or remove `methods` to match any",
+            problems,
+        ),
+    };
+    let mut seen = HashSet::new();
+    collect(list, problems, |item| {
+        let method = accept(item, problems, method)?;
+        if seen.insert(method.clone()) {
+            return Some(method);
+        }
+        let message = format!("method `{method}` is given twice");
+        problems.add(Problem::error(message, item.place()).help("keep one of the two"));
+        None
+    })
+}
+
+fn method(node: &Node) -> Result<Method, Fault> {
+    let text = text(node, "a method")?;
+    let fault = |help: &str| (format!("{} is not a method", quote(text)), help.to_owned());
+    if text.contains([',', ' ', '|']) {
+        return Err(fault("write several as a list: `[GET, POST]`"));
+    }
+    if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        let help = format!(
+            "methods are upper case: {}",
+            quote(&text.to_ascii_uppercase())
+        );
+        return Err(fault(&help));
+    }
+    if ["ANY", "ALL", "*"].contains(&text) {
+        return Err(fault("remove `methods` to match any method"));
+    }
+    Method::from_bytes(text.as_bytes()).map_err(|_| fault("use a name like `GET`"))
+}
+
+fn known(node: &Node, upstreams: &BTreeSet<&str>) -> Result<String, Fault> {
+    let name = text(node, "the name of an upstream")?;
+    // Without any, there is a problem with `upstreams` already.
+    if upstreams.is_empty() || upstreams.contains(name) {
+        return Ok(name.to_owned());
+    }
+    let help = match nearest(name, upstreams.iter().copied()) {
+        Some(near) => format!("did you mean {}?", quote(near)),
+        None => format!(
+            "add it under `upstreams`, or use one that is there: {}",
+            listed(upstreams)
+        ),
+    };
+    Err((format!("there is no upstream {}", quote(name)), help))
+}
+
+fn listed(names: &BTreeSet<&str>) -> String {
+    const MAX: usize = 5;
+    let shown = names
+        .iter()
+        .take(MAX)
+        .map(|name| quote(name))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > MAX {
+        format!("{shown}, …")
+    } else {
+        shown
+    }
+}
+
+/// Only routes of one host and one path can conflict, so only these are compared.
+fn refuse_conflicts(routes: &[(Route, Span)], problems: &Problems) {
+    let mut alike: BTreeMap<_, Vec<&(Route, Span)>> = BTreeMap::new();
+    for route in routes {
+        let matches = &route.0.matches;
+        let group = alike.entry((&matches.host, &matches.path)).or_default();
+        let conflict = group
+            .iter()
+            .find(|first| first.0.matches.conflicts_with(matches));
+        match conflict {
+            Some((_, first)) => problems.add(conflict_problem(route, *first)),
+            None => group.push(route),
+        }
+        if problems.is_full() {
+            return;
+        }
+    }
+}
+
+fn conflict_problem((route, span): &(Route, Span), first: Span) -> Problem {
+    Problem::error(
+        format!("two routes match the same requests: {}", route.matches),
+        *span,
+    )
+    .also(first, "first here")
+    .help("order does not decide between routes; change `host`, `path` or `methods` of one")
+}

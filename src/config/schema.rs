@@ -1,0 +1,195 @@
+//! Every key there is, by the section it belongs to, and what to say about a key that is not there.
+
+use std::collections::BTreeSet;
+
+use super::report::quote;
+
+/// A kind of map in the configuration.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// For the reader of a message, as in "unknown key in {title}".
+    pub(super) title: &'static str,
+    /// Where it stands; `NAME` is any name, `[]` any item.
+    pub(super) path: &'static str,
+    /// A short one that is right, for a reader who wrote something else.
+    pub(super) example: &'static str,
+    pub(super) keys: &'static [&'static str],
+}
+
+macro_rules! sections {
+    ($($id:ident: $title:literal at $path:literal as $example:literal [$($key:literal)*];)*) => {
+        $(pub(super) static $id: Section =
+            Section { title: $title, path: $path, example: $example, keys: &[$($key),*] };)*
+        /// All sections, the outer ones first.
+        pub(super) static ALL: &[&Section] = &[$(&$id),*];
+    };
+}
+
+sections! {
+    ROOT: "the configuration" at "" as "drain_timeout: 80s" [
+        "listeners" "routes" "upstreams" "downstream" "forwarding" "trusted_proxies" "admin"
+        "threads" "access_log" "error_log" "control" "drain_timeout" "pool_size"
+    ];
+    LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" ["address" "backlog"];
+    ROUTE: "a route" at "routes[]" as "{path: /, upstream: app}" [
+        "host" "path" "methods" "upstream" "max_body_size"
+    ];
+    UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
+        "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
+    ];
+    PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
+        "address" "label" "weight"
+    ];
+    KEY_SOURCE: "a key source" at "upstreams.NAME.key[]" as "{cookie: sid}" [
+        "client_ip" "header" "cookie" "query" "path_segment" "all"
+    ];
+    CLIENT_IP: "`client_ip`" at "upstreams.NAME.key[].client_ip" as "{v4: 24, v6: 64}" ["v4" "v6"];
+    RING: "`ring`" at "upstreams.NAME.ring" as "{dialect: ketama, points: 160}" [
+        "dialect" "points" "replicas"
+    ];
+    HEALTH: "`health`" at "upstreams.NAME.health" as "{http: /healthz, interval: 2s}" [
+        "tcp" "http" "host" "expect" "interval" "timeout" "fall" "rise"
+    ];
+    PASSIVE: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
+        "failures" "eject" "max_eject"
+    ];
+    RETRY: "`retry`" at "upstreams.NAME.retry" as "{attempts: 3, timeout: 10s}" [
+        "attempts" "timeout"
+    ];
+    TIMEOUTS: "`timeouts`" at "upstreams.NAME.timeouts" as "{connect: 1s, read: 60s}" [
+        "connect" "first_byte" "read" "write" "idle" "tunnel"
+    ];
+    DOWNSTREAM: "`downstream`" at "downstream" as "{keepalive: 60s, max_body_size: 1MiB}" [
+        "header_timeout" "keepalive" "keepalive_requests" "read_timeout" "write_timeout"
+        "request_timeout" "max_connections" "max_header_size" "max_uri_length" "max_body_size"
+    ];
+    FORWARDING: "`forwarding`" at "forwarding" as "{x_forwarded: true}" [
+        "x_forwarded" "forwarded" "request_id"
+    ];
+    ADMIN: "`admin`" at "admin" as "{address: 127.0.0.1:9900}" ["address" "token"];
+    ACCESS_LOG: "`access_log`" at "access_log" as "{path: stdout}" ["path"];
+    ERROR_LOG: "`error_log`" at "error_log" as "{level: info}" ["level"];
+}
+
+/// What other proxies call it: their word, ours.
+const FOREIGN: &[(&str, &str)] = &[
+    ("backend", "upstream"),
+    ("backends", "upstreams"),
+    ("balance", "key"),
+    ("bind", "address"),
+    ("cluster", "upstream"),
+    ("clusters", "upstreams"),
+    ("domain", "host"),
+    ("endpoints", "peers"),
+    ("frontends", "listeners"),
+    ("hash", "key"),
+    ("hash_key", "key"),
+    ("health_check", "health"),
+    ("healthcheck", "health"),
+    ("listen", "listeners"),
+    ("locations", "routes"),
+    ("log", "access_log"),
+    ("log_level", "error_log"),
+    ("members", "peers"),
+    ("name", "label"),
+    ("nodes", "peers"),
+    ("outlier_detection", "passive"),
+    ("prefix", "path"),
+    ("proxy_pass", "upstream"),
+    ("retries", "retry"),
+    ("rules", "routes"),
+    ("server", "address"),
+    ("servers", "peers"),
+    ("shutdown_timeout", "drain_timeout"),
+    ("target", "upstream"),
+    ("targets", "peers"),
+    ("timeout", "timeouts"),
+    ("uri", "path"),
+    ("url", "address"),
+    ("workers", "threads"),
+];
+
+/// What to do about a key that `section` does not have, and the key of `section` that was meant, if
+/// that can be told.
+pub(super) fn advice(section: &Section, key: &str) -> (String, Option<&'static str>) {
+    if key == "<<" {
+        return (
+            "merge keys are not part of YAML 1.2; write the keys out".to_owned(),
+            None,
+        );
+    }
+    if let Some(near) = nearest(key, section.keys.iter().copied()) {
+        return (format!("did you mean `{near}`?"), Some(near));
+    }
+    let homes = homes(key);
+    if !homes.is_empty() {
+        return (format!("`{key}` belongs in {}", homes.join(" or ")), None);
+    }
+    match FOREIGN
+        .iter()
+        .find(|(theirs, _)| key.eq_ignore_ascii_case(theirs))
+    {
+        Some((_, ours)) => foreign(section, key, ours),
+        None => (known(section), None),
+    }
+}
+
+/// The candidate that a slip of the fingers turns into `word`.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // A long word is nobody's slip, and the distance costs the product of the lengths.
+    const MAX: usize = 64;
+    let word = Some(word)
+        .filter(|word| word.len() <= MAX)?
+        .to_lowercase()
+        .replace('-', "_");
+    let bound = (word.chars().count() / 3).clamp(1, 3);
+    let distance = |candidate: &str| {
+        strsim::damerau_levenshtein(&word, &candidate.to_lowercase().replace('-', "_"))
+    };
+    let near = candidates
+        .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(word.len()) <= bound)
+        .map(|candidate| (distance(candidate), candidate));
+    near.filter(|(distance, _)| *distance <= bound)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// The sections that have exactly this key, with their places.
+fn homes(key: &str) -> Vec<String> {
+    let with_key = ALL.iter().filter(|section| section.keys.contains(&key));
+    with_key
+        .map(|section| home(section))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+fn home(section: &Section) -> String {
+    match section.path {
+        "" => "the top level of the file".to_owned(),
+        path if section.title.starts_with('`') => format!("`{path}`"),
+        path => format!("{} (`{path}`)", section.title),
+    }
+}
+
+fn foreign(section: &Section, key: &str, ours: &'static str) -> (String, Option<&'static str>) {
+    let message = format!("{} is called `{ours}` here", quote(key));
+    if section.keys.contains(&ours) {
+        return (message, Some(ours));
+    }
+    (format!("{message}, in {}", homes(ours).join(" or ")), None)
+}
+
+fn known(section: &Section) -> String {
+    let keys = section
+        .keys
+        .iter()
+        .map(|key| format!("`{key}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!("the keys of {} are {keys}", section.title)
+}

@@ -1,0 +1,75 @@
+//! `tests/golden/*.txt`: YAML, a line of dashes, and what is said about it.
+//!
+//! `BLESS=1 cargo test golden` rewrites the answers; read the diff before you commit it. A case named
+//! `resolved-…` shows the whole configuration, any other `ok` and the warnings.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use crate::config::check_text;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+const LINE: &str = "\n----------------------------------------\n";
+
+#[test]
+fn golden() {
+    let bless = env::var_os("BLESS").is_some();
+    let (mut broken, mut failures) = (0, String::new());
+    for path in cases() {
+        let text = fs::read_to_string(&path).unwrap();
+        let (yaml, expected) = text.split_once(LINE).unwrap_or((text.trim_end(), ""));
+        let actual = answer(&path, yaml);
+        broken += usize::from(actual.contains("error: "));
+        if bless {
+            fs::write(&path, format!("{yaml}{LINE}{actual}")).unwrap();
+        } else if actual != expected {
+            let name = path.display();
+            write!(failures, "\n{name}\n{}", difference(expected, &actual)).unwrap();
+        }
+    }
+    assert!(failures.is_empty(), "golden cases differ:\n{failures}");
+    assert!(broken >= 70, "only {broken} broken cases");
+}
+
+fn cases() -> Vec<PathBuf> {
+    let entries = fs::read_dir(FOLDER)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut cases: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|ext| ext == "txt"))
+        .collect();
+    cases.sort();
+    cases
+}
+
+fn answer(path: &Path, yaml: &str) -> String {
+    let (config, report) = check_text("test.yaml", &format!("{yaml}\n"));
+    let name = path.file_name().unwrap().to_string_lossy();
+    let mut answer = match config {
+        Some(config) if name.starts_with("resolved-") => format!("{config:#?}\n"),
+        Some(_) => "ok\n".to_owned(),
+        None => String::new(),
+    };
+    if !report.is_empty() {
+        writeln!(answer, "{report}").unwrap();
+    }
+    answer
+}
+
+fn difference(expected: &str, actual: &str) -> String {
+    let mut shown = String::new();
+    for line in expected
+        .lines()
+        .filter(|line| !actual.lines().any(|other| other == *line))
+    {
+        writeln!(shown, "- {line}").unwrap();
+    }
+    for line in actual
+        .lines()
+        .filter(|line| !expected.lines().any(|other| other == *line))
+    {
+        writeln!(shown, "+ {line}").unwrap();
+    }
+    shown
+}

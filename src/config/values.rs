@@ -1,0 +1,173 @@
+//! Single values from their text: numbers, durations, sizes. Pure; the place is the caller's.
+//!
+//! Each gives the value, or what is wrong and what to do as `(message, help)`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::fmt::friendly::SpanParser;
+
+use super::raw::{Node, Value};
+use super::report::quote;
+
+/// What is wrong, and what to do.
+pub(super) type Fault = (String, String);
+
+const KIB: u64 = 1024;
+const UNITS: &[(&str, u64)] = &[("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
+
+/// What a reader sees at `node`, for "found …".
+pub(super) fn shown(node: &Node) -> String {
+    match &node.value {
+        _ if node.is_null() => "nothing".to_owned(),
+        Value::Scalar(scalar) if scalar.plain => quote(&scalar.text),
+        Value::Scalar(scalar) => format!("the text {}", quote(&scalar.text)),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a map".to_owned(),
+    }
+}
+
+/// A whole number written without quotes.
+pub(super) fn number(what: &str, node: &Node, bounds: &RangeInclusive<u64>) -> Result<u64, Fault> {
+    let range = format!("{} to {}", bounds.start(), bounds.end());
+    let not_a_number = || {
+        let quoted = node.scalar().is_some_and(|scalar| !scalar.plain);
+        let help = if quoted {
+            "remove the quotes".to_owned()
+        } else {
+            format!("use {range}")
+        };
+        (
+            format!("{what} must be a whole number, found {}", shown(node)),
+            help,
+        )
+    };
+    let text = node.plain().ok_or_else(not_a_number)?;
+    let too_long = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u64>() {
+        Ok(number) if bounds.contains(&number) => Ok(number),
+        Err(_) if !too_long && !is_negative(text) => Err(not_a_number()),
+        _ => Err((
+            format!("{what} {} is out of range", quote(text)),
+            format!("use {range}"),
+        )),
+    }
+}
+
+fn is_negative(text: &str) -> bool {
+    text.strip_prefix('-')
+        .is_some_and(|digits| digits.parse::<u64>().is_ok())
+}
+
+/// `true` or `false`, nothing else: YAML's other words for it are read differently by others.
+pub(super) fn flag(node: &Node) -> Result<bool, Fault> {
+    match node.plain() {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        _ => Err((
+            format!("expected `true` or `false`, found {}", shown(node)),
+            "write `true` or `false`, without quotes".to_owned(),
+        )),
+    }
+}
+
+/// A duration with its unit: `250ms`, `1m30s`.
+pub(super) fn duration(node: &Node, bounds: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
+    let example = || format!("write a number and a unit, as in {}", units());
+    let Some(text) = node.text() else {
+        return Err((
+            format!("expected a duration, found {}", shown(node)),
+            example(),
+        ));
+    };
+    if text.parse::<f64>().is_ok() {
+        let help = format!("write `{text}s` for seconds, `{text}ms` for milliseconds");
+        return Err((format!("duration {} has no unit", quote(text)), help));
+    }
+    let value = SpanParser::new().parse_unsigned_duration(text);
+    let value = value.map_err(|_| (format!("{} is not a duration", quote(text)), example()))?;
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    let help = format!("use {} to {}", short(*bounds.start()), short(*bounds.end()));
+    Err((format!("duration {} is out of range", quote(text)), help))
+}
+
+fn units() -> &'static str {
+    "`250ms`, `10s`, `1m30s` or `2h`"
+}
+
+/// A duration as it would be written in the configuration.
+pub(super) fn short(duration: Duration) -> String {
+    let printed = SignedDuration::try_from(duration).map(|duration| format!("{duration:#}"));
+    quote(
+        &printed
+            .unwrap_or_else(|_| format!("{}s", duration.as_secs()))
+            .replace(' ', ""),
+    )
+}
+
+/// Bytes: `64KiB`, `1MiB`, `2GiB`, or a plain number.
+pub(super) fn size(node: &Node, bounds: &RangeInclusive<u64>) -> Result<u64, Fault> {
+    let Some(text) = node.text() else {
+        let help = "write bytes as in `65536`, `64KiB` or `1MiB`".to_owned();
+        return Err((format!("expected a size, found {}", shown(node)), help));
+    };
+    let bytes = bytes(text).ok_or_else(|| not_a_size(text))?;
+    if bounds.contains(&bytes) {
+        return Ok(bytes);
+    }
+    let help = format!("use {} to {}", human(*bounds.start()), human(*bounds.end()));
+    Err((format!("size {} is out of range", quote(text)), help))
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let (digits, unit) = split(text);
+    let factor = match unit {
+        "" => 1,
+        unit => UNITS.iter().find(|(name, _)| *name == unit)?.1,
+    };
+    // More than can be counted is out of every range, and said so.
+    let number = digits
+        .parse::<u64>()
+        .or_else(|_| all_digits(digits).then_some(u64::MAX).ok_or(()));
+    number.ok().map(|number| number.saturating_mul(factor))
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    (digits, unit.trim_start())
+}
+
+fn all_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn not_a_size(text: &str) -> Fault {
+    let (digits, unit) = split(text);
+    let meant = unit.chars().next().and_then(|first| {
+        UNITS
+            .iter()
+            .find(|(name, _)| name.starts_with(first.to_ascii_uppercase()))
+    });
+    let help = match meant {
+        Some((name, _)) if all_digits(digits) => format!("did you mean `{digits}{name}`?"),
+        _ => "write bytes as in `65536`, `64KiB` or `1MiB`".to_owned(),
+    };
+    (format!("{} is not a size", quote(text)), help)
+}
+
+fn human(bytes: u64) -> String {
+    let unit = UNITS
+        .iter()
+        .rev()
+        .find(|(_, factor)| bytes >= *factor && bytes % factor == 0);
+    unit.map_or_else(
+        || format!("`{bytes}`"),
+        |(name, factor)| format!("`{}{name}`", bytes / factor),
+    )
+}
