@@ -27,6 +27,12 @@ pub fn wall() -> Timestamp {
     Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// The monotonic time as Tokio's timers want it.
+#[expect(clippy::disallowed_methods, reason = "the place that reads time")]
+pub fn tokio_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Logger};
-use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use log::{LevelFilter, Log, Metadata, Record};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::clock;
@@ -26,15 +26,16 @@ use crate::config::ErrorLog;
 /// Crates that log what clients do at levels meant for operators.
 const TALKATIVE: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"];
 
-/// Starts the error log of the process; fails where there is one already.
-pub fn start(settings: ErrorLog) -> Result<(), SetLoggerError> {
+/// Starts the error log of the process; where there is a logger already, it stays, and only the
+/// level is set.
+pub fn init(settings: ErrorLog) {
     let logger = Builder::new()
         .filter_level(LevelFilter::Trace)
         .format(line)
         .build();
-    log::set_boxed_logger(Box::new(Quieted(logger)))?;
+    // The only failure is the one above.
+    let _ = log::set_boxed_logger(Box::new(Quieted(logger)));
     set(settings);
-    Ok(())
 }
 
 /// Puts new settings in force, at any time.

@@ -171,8 +171,8 @@ metrics! {
         accepted: Counter = "clockwise_listener_accepted_connections",
         /// Connections open now.
         active: Gauge = "clockwise_listener_active_connections",
-        /// Connections closed at once because there were too many.
-        refused: Counter = "clockwise_listener_refused_connections",
+        /// Times that accepting waited because there were as many connections as allowed.
+        full: Counter = "clockwise_listener_full",
         /// Times that accepting failed, as it does without free file descriptors.
         accept_errors: Counter = "clockwise_listener_accept_errors",
         /// Requests that were refused for how they are written.
@@ -298,12 +298,12 @@ bounded! {
     pub enum BadRequest as "reason" {
         /// Not HTTP, or a header that cannot be read.
         Malformed = "malformed",
+        /// A header that broke off.
+        Truncated = "truncated",
         /// A body whose length is ambiguous or whose chunks are broken.
         Framing = "framing",
         /// A missing, repeated or unreadable `Host`.
         Host = "host",
-        /// A version of HTTP that is not spoken here.
-        Version = "version",
         /// A request target over the limit.
         UriTooLong = "uri_too_long",
         /// A header over the limit.

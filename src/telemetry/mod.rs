@@ -12,14 +12,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 pub use self::access_log::Record;
 pub use self::metrics::Metrics;
 pub use self::writer::LogWriter;
-use crate::config::AccessLog;
+use crate::clock;
+use crate::config::{AccessLog, Config};
 
 pub mod access_log;
 mod group;
@@ -37,12 +37,14 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Without an access log; [`Telemetry::log_to`] opens one.
-    pub fn new(metrics: Metrics) -> Self {
-        Self {
-            metrics,
+    /// Zero counts and an open access log; fails where that cannot be opened.
+    pub fn open(config: &Config) -> io::Result<Self> {
+        let telemetry = Self {
+            metrics: Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall()),
             access_log: ArcSwap::from_pointee(LogWriter::off()),
-        }
+        };
+        telemetry.log_to(&config.access_log)?;
+        Ok(telemetry)
     }
 
     /// Opens another access log and closes the one in use, which gets all lines up to now. Fails,
@@ -59,14 +61,15 @@ impl Telemetry {
         record.log(&self.access_log.load());
     }
 
-    /// See [`LogWriter::reopen`].
-    pub fn reopen_log(&self) {
+    /// Reopens the access log's file, see [`LogWriter::reopen`].
+    pub fn reopen(&self) {
         self.access_log.load().reopen();
     }
 
-    /// See [`LogWriter::flush`].
-    pub fn flush_log(&self, patience: Duration) -> bool {
-        self.access_log.load().flush(patience)
+    /// Writes the access log's last lines and closes it; what is logged later is lost. Blocks for up
+    /// to two seconds.
+    pub fn close(&self) {
+        self.access_log.store(Arc::new(LogWriter::off()));
     }
 }
 
@@ -79,7 +82,10 @@ mod tests {
     #[test]
     fn another_destination_gets_the_lines_from_then_on() {
         let dir = tempfile::tempdir().unwrap();
-        let telemetry = Telemetry::new(Metrics::new("1", jiff::Timestamp::UNIX_EPOCH));
+        let telemetry = Telemetry {
+            metrics: Metrics::new("1", jiff::Timestamp::UNIX_EPOCH),
+            access_log: ArcSwap::from_pointee(LogWriter::off()),
+        };
         let files = ["a", "b"].map(|name| dir.path().join(name));
         for file in &files {
             telemetry.log_to(&AccessLog::File(file.clone())).unwrap();
@@ -88,7 +94,8 @@ mod tests {
         telemetry
             .log_to(&AccessLog::File(dir.path().join("no/where")))
             .unwrap_err();
-        assert!(telemetry.flush_log(Duration::from_secs(10)));
+        telemetry.close();
+        assert!(telemetry.access_log.load().is_off());
         for file in &files {
             assert_eq!(fs::read(file).unwrap(), b"x\n");
         }
