@@ -106,12 +106,21 @@ pub struct Peer {
 }
 
 /// Where a peer listens: an address, or a name that is looked up when the configuration is loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerAddress {
     /// A literal IP address and port.
     Ip(SocketAddr),
     /// A host name and port.
     Name(String, u16),
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
 }
 
 /// What happens to a request that has none of the upstream's key sources.
@@ -225,6 +234,22 @@ pub struct Downstream {
     pub max_uri_length: usize,
     /// Bytes of a request body; above it 413; `None`: no limit.
     pub max_body_size: Option<u64>,
+}
+
+impl Downstream {
+    /// What holds where the operator wrote nothing.
+    pub const DEFAULT: Self = Self {
+        header_timeout: Duration::from_secs(10),
+        keepalive: Duration::from_secs(60),
+        keepalive_requests: None,
+        read_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(60),
+        request_timeout: None,
+        max_connections: None,
+        max_header_size: 32 * 1024,
+        max_uri_length: 8 * 1024,
+        max_body_size: None,
+    };
 }
 
 /// What is told to the peers about the client.

@@ -1,7 +1,6 @@
 //! `downstream`, `forwarding` and `trusted_proxies`: what holds for the client's side.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -31,23 +30,11 @@ const RESERVED: &[&str] = &[
 
 pub(super) fn downstream(root: &Fields<'_>) -> Downstream {
     let fields = root.section("downstream", &schema::DOWNSTREAM);
-    fields.as_ref().map_or(DEFAULT, given_downstream)
+    fields.as_ref().map_or(Downstream::DEFAULT, given_downstream)
 }
 
-const DEFAULT: Downstream = Downstream {
-    header_timeout: Duration::from_secs(10),
-    keepalive: Duration::from_secs(60),
-    keepalive_requests: None,
-    read_timeout: Duration::from_secs(60),
-    write_timeout: Duration::from_secs(60),
-    request_timeout: None,
-    max_connections: None,
-    max_header_size: 32 * 1024,
-    max_uri_length: 8 * 1024,
-    max_body_size: None,
-};
-
 fn given_downstream(fields: &Fields<'_>) -> Downstream {
+    const DEFAULT: Downstream = Downstream::DEFAULT;
     let (max_header_size, max_uri_length) = header_limits(fields);
     Downstream {
         header_timeout: fields.duration("header_timeout", DEFAULT.header_timeout, BOUNDS),

@@ -1,1 +1,187 @@
-//! x
+//! The files that users start from: each is right, and the reference is complete and tells the truth.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::raw::{self, Node, Value};
+use crate::config::report::Problems;
+use crate::config::schema::{self, Section};
+use crate::config::{check_text, parse};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
+
+#[test]
+fn every_shipped_file_is_right() {
+    let examples = yaml_files(&Path::new(FOLDER).join("examples"));
+    assert!(examples.len() >= 7);
+    for path in yaml_files(Path::new(FOLDER)).iter().chain(&examples) {
+        let name = path.display().to_string();
+        let (config, report) = check_text(&name, &fs::read_to_string(path).unwrap());
+        assert!(config.is_some() && report.is_empty(), "{report}");
+    }
+}
+
+#[test]
+fn the_minimal_file_has_ten_lines() {
+    let text = fs::read_to_string(Path::new(FOLDER).join("minimal.yaml")).unwrap();
+    assert_eq!(text.lines().count(), 10);
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let tree = tree(&uncommented(&reference()));
+    for section in schema::ALL {
+        let written = keys_at(&tree, section);
+        for key in section.keys {
+            assert!(
+                written.contains(key),
+                "`{key}` of {} is not shown",
+                section.title
+            );
+        }
+    }
+}
+
+#[test]
+fn the_defaults_in_the_reference_are_those_of_the_code() {
+    let required = "listeners: [{address: 0.0.0.0:8080}]\nroutes: [{upstream: app}]\n\
+                    upstreams: {app: {peers: [127.0.0.1:9001]}}\n";
+    let expected = parse("required.yaml", required).unwrap();
+    assert_eq!(parse("clockwise.yaml", &reference()).unwrap(), expected);
+}
+
+#[test]
+fn every_alternative_in_the_reference_is_right() {
+    let text = reference();
+    let lines: Vec<&str> = text.lines().collect();
+    let alternatives = (0..lines.len()).filter(|line| uncomment(lines[*line]).is_some());
+    for at in alternatives {
+        let (_, report) = check_text("clockwise.yaml", &with_alternative(&lines, at));
+        assert!(report.is_empty(), "{}\n{report}", lines[at]);
+    }
+}
+
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
+        .collect()
+}
+
+fn reference() -> String {
+    fs::read_to_string(Path::new(FOLDER).join("clockwise.yaml")).unwrap()
+}
+
+/// The line without its `#` if it shows a key: `#key: …`, where prose has a space.
+fn uncomment(line: &str) -> Option<String> {
+    let start = line.find(|c| c != ' ')?;
+    let key = line[start..]
+        .strip_prefix('#')
+        .filter(|rest| !rest.starts_with(' '))?;
+    let is_key = key
+        .split(':')
+        .next()?
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b == b'_');
+    (is_key && key.contains(": ")).then(|| format!("{}{key}", &line[..start]))
+}
+
+fn uncommented(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(|line| uncomment(line).unwrap_or_else(|| line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The file with line `at` in force, instead of the same key above it, if that is there.
+fn with_alternative(lines: &[&str], at: usize) -> String {
+    let alternative = uncomment(lines[at]).unwrap();
+    let key = &alternative[..=alternative.find(':').unwrap()];
+    let indent = alternative.find(|c| c != ' ').unwrap();
+    let above = (0..at)
+        .rev()
+        .take_while(|line| is_within(lines[*line], indent));
+    let replaced = above.filter(|line| lines[*line].starts_with(key)).last();
+    let end = replaced.map(|first| end_of_block(lines, first, indent));
+    let kept = (0..lines.len()).filter(|line| {
+        let inside = replaced
+            .zip(end)
+            .is_some_and(|(first, end)| (first..end).contains(line));
+        !inside || *line == at
+    });
+    let text = kept.map(|line| {
+        if line == at {
+            alternative.as_str()
+        } else {
+            lines[line]
+        }
+    });
+    text.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether the line is in the map whose keys begin in this column.
+fn is_within(line: &str, indent: usize) -> bool {
+    line.find(|c| c != ' ').is_some_and(|start| start >= indent)
+}
+
+fn end_of_block(lines: &[&str], first: usize, indent: usize) -> usize {
+    let inside = |line: &&str| is_within(line, indent + 1);
+    first
+        + 1
+        + lines[first + 1..]
+            .iter()
+            .take_while(|line| inside(line))
+            .count()
+}
+
+fn tree(text: &str) -> Node {
+    raw::read(text, &Problems::default()).unwrap()
+}
+
+/// All keys that are written in maps of this section.
+fn keys_at<'a>(root: &'a Node, section: &Section) -> BTreeSet<&'a str> {
+    let steps = section.path.split('.').filter(|step| !step.is_empty());
+    let maps = steps.fold(vec![root], |nodes, step| {
+        nodes
+            .into_iter()
+            .flat_map(|node| children(node, step))
+            .collect()
+    });
+    maps.into_iter()
+        .flat_map(entries)
+        .map(|(key, _)| key)
+        .collect()
+}
+
+fn children<'a>(node: &'a Node, step: &str) -> Vec<&'a Node> {
+    let name = step.trim_end_matches("[]");
+    let found = entries(node)
+        .into_iter()
+        .filter(|(key, _)| name == "NAME" || *key == name);
+    found
+        .flat_map(|(_, value)| {
+            if step.ends_with("[]") {
+                items(value)
+            } else {
+                vec![value]
+            }
+        })
+        .collect()
+}
+
+fn entries(node: &Node) -> Vec<(&str, &Node)> {
+    match &node.value {
+        Value::Map(entries) => entries.iter().map(|e| (e.key.as_str(), &e.value)).collect(),
+        Value::Scalar(_) | Value::List(_) => Vec::new(),
+    }
+}
+
+fn items(node: &Node) -> Vec<&Node> {
+    match &node.value {
+        Value::List(items) => items.iter().collect(),
+        Value::Scalar(_) | Value::Map(_) => vec![node],
+    }
+}

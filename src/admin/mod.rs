@@ -1,0 +1,300 @@
+//! The admin HTTP server: who may ask, and what there is to ask for.
+//!
+//! The same answers over the admin address and over the control socket. Who can open the control
+//! socket (mode 0600) is trusted; over TCP a token is needed where one is configured, and a browser
+//! that was lured here by another site is turned away: a request that changes something must not
+//! come from another origin, and `Host` must be an address, so that no foreign name is bound to
+//! this one (DNS rebinding).
+
+mod report;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, Method, Response, StatusCode};
+use pingora_core::apps::http_app::{HttpServer, ServeHttp};
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
+
+use crate::connection::{Downstream, Gate};
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::snapshot::Snapshot;
+use crate::telemetry::{Telemetry, metrics};
+use crate::upstream::Upstream;
+
+/// What the admin server reports on and acts on.
+#[derive(Debug)]
+pub struct Subject {
+    /// The configuration in force.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The counters.
+    pub telemetry: Arc<Telemetry>,
+    /// What the process is doing.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The clients' connections.
+    pub gate: Arc<Gate>,
+}
+
+/// Who is on the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever could open the control socket.
+    Control,
+    /// Whoever reaches the admin address; asked for the token, where there is one.
+    Network {
+        /// What `Authorization: Bearer …` must hold.
+        token: Option<String>,
+    },
+}
+
+/// The admin application; one per listener that serves it.
+#[derive(Debug)]
+pub struct Admin {
+    subject: Arc<Subject>,
+    access: Access,
+}
+
+impl Admin {
+    /// The application, ready for [`crate::listener::Listener::run`].
+    pub fn serve(subject: Arc<Subject>, access: Access) -> Arc<HttpServer<Self>> {
+        Arc::new(HttpServer::new_app(Self { subject, access }))
+    }
+
+    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+        let segments: Vec<String> = path.split('/').skip(1).map(decode).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let subject = &*self.subject;
+        match (method.as_str(), segments.as_slice()) {
+            ("GET" | "HEAD", ["healthz"]) => Answer::text(StatusCode::OK, "ok\n"),
+            ("GET" | "HEAD", ["readyz"]) => readiness(subject),
+            ("GET" | "HEAD", ["metrics"]) => metrics_text(subject),
+            ("GET" | "HEAD", ["v1", "status"]) => Answer::json(StatusCode::OK, &report::status(subject)),
+            ("GET" | "HEAD", ["v1", "upstreams", name]) => {
+                with_upstream(subject, name, |upstream| Answer::json(StatusCode::OK, &report::upstream(upstream)))
+            }
+            ("GET" | "HEAD", ["v1", "upstreams", name, "owner"]) => {
+                with_upstream(subject, name, |upstream| owner(upstream, query))
+            }
+            ("POST", ["v1", "upstreams", name, "peers", label, action @ ("drain" | "enable")]) => {
+                with_upstream(subject, name, |upstream| set_draining(upstream, label, *action == "drain"))
+            }
+            (_, ["v1", "upstreams", _, "peers", _, "drain" | "enable"]) => {
+                Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST")
+            }
+            (_, ["healthz" | "readyz" | "metrics"] | ["v1", "status"] | ["v1", "upstreams", ..]) => {
+                Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use GET")
+            }
+            _ => Answer::problem(StatusCode::NOT_FOUND, "there is nothing here; see the README for the paths"),
+        }
+    }
+
+    fn refusal(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Answer> {
+        let Access::Network { token } = &self.access else { return None };
+        if is_foreign(method, headers) {
+            return Some(Answer::problem(StatusCode::FORBIDDEN, "asked from another site, or under a name"));
+        }
+        // Load balancers and supervisors ask these two without secrets.
+        let open = matches!(path, "/healthz" | "/readyz");
+        match token {
+            Some(token) if !open && !presents(headers, token) => {
+                Some(Answer::problem(StatusCode::UNAUTHORIZED, "needs `Authorization: Bearer TOKEN`"))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let connection = session.digest().and_then(|digest| digest.proxy_digest.clone());
+        if let Some(connection) = connection.as_deref().and_then(Downstream::connection) {
+            connection.begin_request();
+        }
+        let request = session.req_header();
+        let path = request.uri.path();
+        let answer = match self.refusal(&request.method, path, &request.headers) {
+            Some(refusal) => refusal,
+            None => self.answer(&request.method, path, request.uri.query().unwrap_or("")),
+        };
+        answer.into_response()
+    }
+}
+
+/// A status, a media type, a body.
+struct Answer {
+    status: StatusCode,
+    kind: &'static str,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(status: StatusCode, body: &str) -> Self {
+        Self { status, kind: "text/plain; charset=utf-8", body: body.into() }
+    }
+
+    fn json(status: StatusCode, value: &Value) -> Self {
+        Self { status, kind: "application/json", body: format!("{value}\n").into() }
+    }
+
+    fn problem(status: StatusCode, message: &str) -> Self {
+        Self::json(status, &json!({ "error": message }))
+    }
+
+    fn into_response(self) -> Response<Vec<u8>> {
+        let length = self.body.len();
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(self.kind));
+        headers.insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+        headers.insert(http::header::CONTENT_LENGTH, length.into());
+        response
+    }
+}
+
+fn readiness(subject: &Subject) -> Answer {
+    let stage = subject.lifecycle.stage();
+    let status = match stage {
+        Stage::Serving => StatusCode::OK,
+        Stage::Starting | Stage::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Answer::text(status, &format!("{}\n", stage.name()))
+}
+
+fn metrics_text(subject: &Subject) -> Answer {
+    report::refresh_gauges(subject);
+    let body = subject.telemetry.metrics.render().into_bytes();
+    Answer { status: StatusCode::OK, kind: metrics::CONTENT_TYPE, body }
+}
+
+fn with_upstream(subject: &Subject, name: &str, then: impl FnOnce(&Upstream) -> Answer) -> Answer {
+    let snapshot = subject.snapshot.load();
+    match snapshot.upstreams.get(name) {
+        Some(upstream) => then(upstream),
+        None => {
+            let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
+            let message = format!("there is no upstream `{name}`; there are: {}", names.join(", "));
+            Answer::problem(StatusCode::NOT_FOUND, &message)
+        }
+    }
+}
+
+fn owner(upstream: &Upstream, query: &str) -> Answer {
+    let key = query.split('&').find_map(|pair| pair.strip_prefix("key="));
+    match key {
+        Some(key) => Answer::json(StatusCode::OK, &report::owner(upstream, &decode_form(key))),
+        None => Answer::problem(StatusCode::BAD_REQUEST, "needs `?key=KEY`"),
+    }
+}
+
+fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
+    let Some(peer) = upstream.peer_named(label) else {
+        let labels: Vec<_> = upstream.peers().iter().take(20).map(|peer| &*peer.label).collect();
+        let message =
+            format!("upstream `{}` has no peer `{label}`; it has: {}", upstream.name, labels.join(", "));
+        return Answer::problem(StatusCode::NOT_FOUND, &message);
+    };
+    if peer.state.set_draining(draining) {
+        let word = if draining { "draining" } else { "enabled" };
+        log::info!("upstream {}: peer {label} is {word} by the operator", upstream.name);
+    }
+    Answer::json(StatusCode::OK, &report::peer(upstream, peer, None))
+}
+
+fn is_foreign(method: &Method, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let changes = !matches!(*method, Method::GET | Method::HEAD);
+    let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+    let same = |origin: &str| origin.split_once("://").is_some_and(|(_, from)| from == host);
+    !is_address(host) || (changes && origin.is_some_and(|origin| !same(origin)))
+}
+
+/// Whether a `Host` is an IP address or `localhost`, with or without a port.
+fn is_address(host: &str) -> bool {
+    let name = crate::route::host_name(host);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// Compares in the same time wherever the two differ first.
+fn presents(headers: &HeaderMap, token: &str) -> bool {
+    let sent = headers.get(AUTHORIZATION).and_then(|sent| sent.to_str().ok()?.strip_prefix("Bearer "));
+    sent.is_some_and(|sent| {
+        sent.len() == token.len() && sent.bytes().zip(token.bytes()).fold(0, |odd, (a, b)| odd | (a ^ b)) == 0
+    })
+}
+
+/// `%41` is `A`; what is no such escape stays as it is.
+fn decode(text: &str) -> String {
+    String::from_utf8_lossy(&decode_bytes(text)).into_owned()
+}
+
+/// As [`decode_bytes`], and `+` is a space (HTML forms, URL standard).
+fn decode_form(text: &str) -> Vec<u8> {
+    decode_bytes(&text.replace('+', " "))
+}
+
+fn decode_bytes(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        match (first, escaped(after)) {
+            (b'%', Some((byte, after))) => {
+                decoded.push(byte);
+                rest = after;
+            }
+            _ => {
+                decoded.push(first);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
+fn escaped(after: &[u8]) -> Option<(u8, &[u8])> {
+    let (digits, rest) = after.split_at_checked(2)?;
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    Some((byte, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_and_stray_percents_kept() {
+        assert_eq!(decode("a%2Fb%3a1"), "a/b:1");
+        assert_eq!(decode("100%"), "100%");
+        assert_eq!(decode("%+1%zz"), "%+1%zz");
+        assert_eq!(decode_form("a+b%2B"), b"a b+");
+    }
+
+    #[test]
+    fn only_addresses_are_hosts() {
+        for host in ["127.0.0.1:9900", "localhost", "[::1]:9900", "10.0.0.1"] {
+            assert!(is_address(host), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:9900"] {
+            assert!(!is_address(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_compared_whole() {
+        let headers = |value: &'static str| {
+            HeaderMap::from_iter([(AUTHORIZATION, http::HeaderValue::from_static(value))])
+        };
+        assert!(presents(&headers("Bearer s3cret"), "s3cret"));
+        assert!(!presents(&headers("Bearer s3cre"), "s3cret"));
+        assert!(!presents(&headers("s3cret"), "s3cret"));
+        assert!(!presents(&HeaderMap::new(), "s3cret"));
+    }
+}

@@ -1,0 +1,144 @@
+//! The admin API's JSON: what the process, an upstream and a peer look like from outside.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Subject;
+use crate::clock;
+use crate::policy::health::State;
+use crate::ring::Dialect;
+use crate::telemetry::metrics::{Bounded, PeerState as Shown};
+use crate::upstream::{Peer, Upstream};
+
+/// `GET /v1/status`
+pub(super) fn status(subject: &Subject) -> Value {
+    let snapshot = subject.snapshot.load();
+    let addresses = subject.lifecycle.addresses();
+    let listeners: Vec<_> = addresses
+        .listeners
+        .iter()
+        .map(|listener| json!({ "address": listener.configured.to_string(), "bound": listener.bound.to_string() }))
+        .collect();
+    let upstreams: BTreeMap<&str, Value> =
+        snapshot.upstreams.iter().map(|(name, upstream)| (name.as_str(), summary(upstream))).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "stage": subject.lifecycle.stage().name(),
+        "started": subject.lifecycle.started.to_string(),
+        "uptime_seconds": clock::since_start().as_secs(),
+        "generation": snapshot.generation,
+        "connections": subject.gate.inside(),
+        "listeners": listeners,
+        "admin": addresses.admin.map(|address| address.to_string()),
+        "upstreams": upstreams,
+    })
+}
+
+/// `GET /v1/upstreams/{u}`
+pub(super) fn upstream(upstream: &Upstream) -> Value {
+    let shares = upstream.ring().shares();
+    let peers: Vec<_> = upstream
+        .peers()
+        .iter()
+        .zip(shares.iter().map(Some).chain(std::iter::repeat(None)))
+        .map(|(shown, share)| peer(upstream, shown, share.copied()))
+        .collect();
+    json!({
+        "name": &*upstream.name,
+        "ring": dialect(upstream.ring().dialect()),
+        "points": upstream.ring().len(),
+        "peers": peers,
+    })
+}
+
+/// One peer; `share` is how many of the 2^32 hashes it owns.
+pub(super) fn peer(upstream: &Upstream, peer: &Peer, share: Option<u64>) -> Value {
+    let now = clock::since_start();
+    let probe = peer.state.last_probe().map(|probe| {
+        json!({
+            "seconds_ago": seconds(now.saturating_sub(probe.at)),
+            "took_seconds": seconds(probe.took),
+            "failure": probe.failure,
+        })
+    });
+    json!({
+        "upstream": &*upstream.name,
+        "label": &*peer.label,
+        "address": peer.address.to_string(),
+        "weight": peer.weight.get(),
+        "share": share.map(fraction),
+        "state": shown(peer, now).as_str(),
+        "available": peer.state.is_available(now),
+        "draining": peer.state.is_draining(),
+        "ejected_for_seconds": peer.state.ejected(now).map(|until| seconds(until.saturating_sub(now))),
+        "in_flight": peer.state.in_flight(),
+        "probe": probe,
+    })
+}
+
+/// `GET /v1/upstreams/{u}/owner?key=`: the walk whatever the health, and who serves the key now.
+pub(super) fn owner(upstream: &Upstream, key: &[u8]) -> Value {
+    let hash = upstream.hash(key);
+    let walk: Vec<_> = upstream.walk(hash).map(|peer| &*peer.label).collect();
+    let target = crate::upstream::Target::Key(hash);
+    let serves = upstream.select(target, &crate::upstream::Tried::none(), clock::since_start());
+    json!({
+        "key": String::from_utf8_lossy(key),
+        "hash": hash.0,
+        "walk": walk,
+        "serves": serves.map(|choice| &*choice.peer.label),
+    })
+}
+
+/// Brings the gauges up to date that nobody keeps while requests run.
+pub(super) fn refresh_gauges(subject: &Subject) {
+    let snapshot = subject.snapshot.load();
+    let now = clock::since_start();
+    for peer in snapshot.upstreams.values().flat_map(|upstream| upstream.peers()) {
+        peer.metrics.in_flight.set(i64::from(peer.state.in_flight()));
+        peer.metrics.set_state(shown(peer, now), peer.state.is_available(now));
+    }
+    let process = &subject.telemetry.metrics.process;
+    process.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+    let draining = subject.lifecycle.stage() == crate::lifecycle::Stage::Draining;
+    process.draining.set(i64::from(draining));
+}
+
+fn summary(upstream: &Upstream) -> Value {
+    let now = clock::since_start();
+    let available = upstream.peers().iter().filter(|peer| peer.state.is_available(now)).count();
+    let in_flight: u64 = upstream.peers().iter().map(|peer| u64::from(peer.state.in_flight())).sum();
+    json!({ "peers": upstream.peers().len(), "available": available, "in_flight": in_flight })
+}
+
+fn dialect(dialect: Dialect) -> Value {
+    match dialect {
+        Dialect::Ketama { points } => json!({ "dialect": "ketama", "points": points }),
+        Dialect::Circle { replicas } => json!({ "dialect": "circle", "replicas": replicas }),
+    }
+}
+
+/// The one word for a peer's state: what the operator did goes before what the probes say, and that
+/// before what traffic found.
+fn shown(peer: &Peer, now: Duration) -> Shown {
+    match peer.state.health() {
+        _ if peer.state.is_draining() => Shown::Draining,
+        State::Unknown => Shown::Unknown,
+        State::Down => Shown::Down,
+        State::Up if peer.state.ejected(now).is_some() => Shown::Ejected,
+        State::Up => Shown::Up,
+    }
+}
+
+/// A share of the key space, 0 … 1.
+#[expect(clippy::cast_precision_loss, reason = "at most 2^32, which f64 holds exactly")]
+fn fraction(share: u64) -> f64 {
+    share as f64 / (1_u64 << 32) as f64
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}

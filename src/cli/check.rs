@@ -1,0 +1,28 @@
+//! `clockwise check`
+
+use std::path::Path;
+
+use super::output::{Output, is_terminal};
+use super::{Done, Failure};
+use crate::config;
+
+pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> Done {
+    let (_, report) = config::check(path);
+    if json {
+        for problem in report.problems() {
+            let problem = serde_json::to_string(&problem).map_err(|error| Failure::Input(error.to_string()))?;
+            output.line(&problem)?;
+        }
+    } else if !report.is_empty() && !report.has_errors() {
+        output.line(&report.render(false))?;
+    }
+    if !report.has_errors() {
+        if !json {
+            output.line(&format!("{}: ok", path.display()))?;
+        }
+        return output.flush();
+    }
+    output.flush()?;
+    // In JSON all is said on standard output already.
+    Err(Failure::Input(if json { String::new() } else { report.render(is_terminal()) }))
+}

@@ -1,0 +1,149 @@
+//! `clockwise status`, `drain`, `enable`: questions and orders to the running instance.
+//!
+//! The instance speaks HTTP on its control socket; one request per connection is all that is needed.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::output::Output;
+use super::{ConfigFile, Done, Failure};
+use crate::server;
+
+/// An instance that answers at all does so at once.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How to reach the running instance.
+#[derive(Args, Debug)]
+pub(super) struct Instance {
+    /// Its control socket
+    #[arg(long, value_name = "SOCK", conflicts_with = "config")]
+    control: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// A peer of the running instance.
+#[derive(Args, Debug)]
+pub(super) struct PeerName {
+    /// The upstream
+    upstream: String,
+    /// The peer's label
+    label: String,
+    #[command(flatten)]
+    instance: Instance,
+    /// The answer as the instance gave it
+    #[arg(long)]
+    json: bool,
+}
+
+impl Instance {
+    /// As told; else as the configuration says, where there is one; else the default.
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        if let Some(control) = &self.control {
+            return Ok(control.clone());
+        }
+        let told = self.config.config.is_some() || self.config.path().exists();
+        let configured = if told { self.config.load()?.control } else { None };
+        Ok(configured.unwrap_or_else(server::default_control_path))
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Result<Value, Failure> {
+        let socket = self.socket()?;
+        let unreachable = |error: io::Error| {
+            let socket = socket.display();
+            Failure::Instance(format!("no instance answers on `{socket}`: {error}; is it running, and is this its socket?"))
+        };
+        let answer = exchange(&socket, method, path).map_err(unreachable)?;
+        let (status, body) =
+            split(&answer).ok_or_else(|| unreachable(io::ErrorKind::InvalidData.into()))?;
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        let why = body.get("error").and_then(Value::as_str).unwrap_or("no reason given");
+        Err(Failure::Instance(format!("the instance refused ({status}): {why}")))
+    }
+}
+
+pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Done {
+    let status = instance.ask("GET", "/v1/status")?;
+    if json {
+        output.line(&status.to_string())?;
+        return output.flush();
+    }
+    for field in ["version", "pid", "stage", "started", "uptime_seconds", "generation", "connections"] {
+        output.line(&format!("{field:<16}{}", plain(status.get(field))))?;
+    }
+    let listeners = status.get("listeners").and_then(Value::as_array);
+    for listener in listeners.into_iter().flatten() {
+        output.line(&format!("{:<16}{}", "listener", plain(listener.get("bound"))))?;
+    }
+    output.line(&format!("{:<16}{}", "admin", plain(status.get("admin"))))?;
+    for (name, upstream) in status.get("upstreams").and_then(Value::as_object).into_iter().flatten() {
+        let part = |field: &str| plain(upstream.get(field));
+        output.line(&format!(
+            "{:<16}{name}: {} of {} peers available, {} requests in flight",
+            "upstream",
+            part("available"),
+            part("peers"),
+            part("in_flight"),
+        ))?;
+    }
+    output.flush()
+}
+
+pub(super) fn set(peer: &PeerName, action: &str, output: &mut Output) -> Done {
+    let path = format!("/v1/upstreams/{}/peers/{}/{action}", encode(&peer.upstream), encode(&peer.label));
+    let answer = peer.instance.ask("POST", &path)?;
+    if peer.json {
+        output.line(&answer.to_string())?;
+    } else {
+        let state = plain(answer.get("state"));
+        let in_flight = plain(answer.get("in_flight"));
+        output.line(&format!("{} {}: {state}, {in_flight} requests in flight", peer.upstream, peer.label))?;
+    }
+    output.flush()
+}
+
+fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// The status and the body; the instance always sends its answers whole.
+fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(header) = response.parse(answer).ok()? else { return None };
+    Some((response.code?, answer.get(header..)?))
+}
+
+fn plain(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// As one segment of a path (RFC 3986, 2.3).
+fn encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}

@@ -1,0 +1,47 @@
+//! As much of HTTP as the demo needs on the servers' side of the proxy, and no more.
+
+use std::io;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// The next request's target; `None` when the client has closed the connection. Bodies are not
+/// expected.
+pub(super) async fn read_target(stream: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    if stream.read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    let target = line.split(' ').nth(1).unwrap_or("/").to_owned();
+    while line.trim_end() != "" {
+        line.clear();
+        stream.read_line(&mut line).await?;
+    }
+    Ok(Some(target))
+}
+
+/// Answers 200 with a text.
+pub(super) async fn write_text(stream: &mut BufReader<TcpStream>, text: &str) -> io::Result<()> {
+    let header = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", text.len());
+    stream.write_all((header + text).as_bytes()).await?;
+    stream.flush().await
+}
+
+/// Asks for a target on an open connection, and reads the body of the answer.
+pub(super) async fn get(stream: &mut BufReader<TcpStream>, target: &str) -> io::Result<String> {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: demo\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut length = 0;
+    let mut line = String::new();
+    while stream.read_line(&mut line).await? > 2 {
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    String::from_utf8(body).map_err(|_| io::ErrorKind::InvalidData.into())
+}

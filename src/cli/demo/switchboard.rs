@@ -1,0 +1,112 @@
+//! The demo's switchboard: kills and starts origins, and shows which keys moved.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::http::{get, read_target, write_text};
+use super::origin::Origin;
+
+/// Keys that `/keys` sends through the proxy.
+const KEYS: usize = 1000;
+
+pub(super) struct Switchboard {
+    pub(super) origins: Vec<Arc<Origin>>,
+    pub(super) proxy: SocketAddr,
+    pub(super) address: SocketAddr,
+}
+
+/// Which origin answered each key.
+type Places = Vec<String>;
+
+impl Switchboard {
+    pub(super) async fn serve(self) {
+        for origin in &self.origins {
+            if let Err(error) = origin.start() {
+                log::error!("origin {} cannot start: {error}", origin.name);
+            }
+        }
+        match TcpListener::bind(self.address).await {
+            Ok(listener) => self.answer_all(listener).await,
+            Err(error) => log::error!("the switchboard cannot listen on {}: {error}", self.address),
+        }
+    }
+
+    /// One client at a time: it is one person's.
+    async fn answer_all(self, listener: TcpListener) {
+        let mut seen = Places::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            if let Ok(Some(target)) = read_target(&mut stream).await {
+                let text = self.answer(&target, &mut seen).await;
+                // A client that does not wait for its answer does not need it.
+                let _ = write_text(&mut stream, &text).await;
+            }
+        }
+    }
+
+    async fn answer(&self, target: &str, seen: &mut Places) -> String {
+        let origin = |name: &str| self.origins.iter().find(|origin| origin.name == name);
+        let words: Vec<&str> = target.split('/').skip(1).collect();
+        match words.as_slice() {
+            ["keys"] => self.keys(seen).await.unwrap_or_else(|error| format!("the proxy does not answer: {error}\n")),
+            ["kill", name] => match origin(name) {
+                Some(origin) => {
+                    origin.kill();
+                    format!("origin {name} is dead\n")
+                }
+                None => unknown(name),
+            },
+            ["start", name] => match origin(name).map(|origin| origin.start()) {
+                Some(Ok(())) => format!("origin {name} serves\n"),
+                Some(Err(error)) => format!("origin {name} cannot start: {error}\n"),
+                None => unknown(name),
+            },
+            _ => "try /keys, /kill/b, /start/b\n".to_owned(),
+        }
+    }
+
+    async fn keys(&self, seen: &mut Places) -> io::Result<String> {
+        let now = places(self.proxy).await?;
+        let mut text = String::new();
+        for (origin, keys) in counts(now.iter()) {
+            text.push_str(&format!("{keys:5} keys on origin {origin}\n"));
+        }
+        let moves = seen.iter().zip(&now).filter(|(from, to)| from != to);
+        let moves: Vec<String> = moves.map(|(from, to)| format!("{from} → {to}")).collect();
+        if !seen.is_empty() {
+            text.push_str(&format!("{:5} keys moved since the last look\n", moves.len()));
+        }
+        for (way, keys) in counts(moves.iter()) {
+            text.push_str(&format!("      {way}: {keys}\n"));
+        }
+        *seen = now;
+        Ok(text)
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no origin {name}; there are a, b and c\n")
+}
+
+/// Which origin answers each key now, by asking the proxy.
+async fn places(proxy: SocketAddr) -> io::Result<Places> {
+    let mut stream = BufReader::new(TcpStream::connect(proxy).await?);
+    let mut places = Places::new();
+    for key in 0..KEYS {
+        let body = get(&mut stream, &format!("/?user=user-{key}")).await?;
+        places.push(body.split(' ').nth(1).unwrap_or("?").to_owned());
+    }
+    Ok(places)
+}
+
+fn counts<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, usize> {
+    names.fold(BTreeMap::new(), |mut counts, name| {
+        *counts.entry(name.as_str()).or_default() += 1;
+        counts
+    })
+}

@@ -1,0 +1,114 @@
+//! The command line: what the user typed, and which exit code says how it went.
+
+mod check;
+mod control;
+mod demo;
+mod output;
+mod ring;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::output::Output;
+
+/// How a command ended; the numbers are part of the contract with scripts.
+#[derive(Debug)]
+enum Failure {
+    /// The input is wrong (1).
+    Input(String),
+    /// The running instance cannot be reached, or refused (4).
+    Instance(String),
+    /// Nobody reads our output any more: nothing is wrong (0).
+    OutputClosed,
+}
+
+type Done = Result<(), Failure>;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "clockwise",
+    version,
+    about = "An edge proxy that sends every request with the same key to the same server",
+    after_help = "Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 a limit you set was passed, 4 the running instance cannot be reached or refused."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the proxy in the foreground
+    Run(ConfigFile),
+    /// Checks a configuration: every problem, with its place
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// One JSON object per problem
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs the proxy before three built-in origins; needs no file
+    Demo(demo::Options),
+    /// Shows what the running instance is doing
+    Status {
+        #[command(flatten)]
+        instance: control::Instance,
+        /// The answer as the instance gave it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes a peer of the running instance off the ring; its keys, and only they, move on
+    Drain(control::PeerName),
+    /// Puts a drained peer back on the ring; its keys come home
+    Enable(control::PeerName),
+    /// Questions to the ring, answered from a configuration alone
+    #[command(subcommand)]
+    Ring(ring::Question),
+}
+
+/// The configuration file.
+#[derive(Args, Clone, Debug)]
+struct ConfigFile {
+    /// The configuration [default: conf/clockwise.yaml, then /etc/clockwise/clockwise.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(&self) -> PathBuf {
+        const PLACES: [&str; 2] = ["conf/clockwise.yaml", "/etc/clockwise/clockwise.yaml"];
+        let found = || PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+        self.config.clone().or_else(found).unwrap_or_else(|| PathBuf::from(PLACES[0]))
+    }
+
+    fn load(&self) -> Result<crate::config::Config, Failure> {
+        crate::config::load(&self.path()).map_err(|report| Failure::Input(report.render(output::is_terminal())))
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Input(message)) => output::fail(&message, 1),
+        Err(Failure::Instance(message)) => output::fail(&message, 4),
+    }
+}
+
+impl Command {
+    fn run(self) -> Done {
+        match self {
+            Self::Run(config) => run::run(&config),
+            Self::Check { config, json } => check::check(&config.path(), json, &mut Output::stdout()),
+            Self::Demo(options) => demo::run(&options),
+            Self::Status { instance, json } => control::status(&instance, json, &mut Output::stdout()),
+            Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
+            Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
+            Self::Ring(question) => question.answer(&mut Output::stdout()),
+        }
+    }
+}

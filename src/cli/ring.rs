@@ -1,0 +1,236 @@
+//! `clockwise ring …`: answers from a configuration alone, without a network.
+
+use std::io::{self, BufRead};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::Output;
+use super::{ConfigFile, Done, Failure};
+use crate::config;
+use crate::ring::{MemberId, Ring};
+
+/// A question to the ring.
+#[derive(Debug, Subcommand)]
+pub(super) enum Question {
+    /// Which peer each key goes to: one line per key, KEY<TAB>LABEL
+    Owner(Owner),
+    /// Points and exact share of the key space of each peer
+    Show(Show),
+}
+
+#[derive(Args, Debug)]
+struct Place {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The upstream whose ring is asked
+    #[arg(short, long, value_name = "NAME")]
+    upstream: String,
+    /// Answers as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Owner {
+    #[command(flatten)]
+    place: Place,
+    /// The first N peers of each key's walk, instead of the owner alone
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    walk: u32,
+    /// Peers taken as down
+    #[arg(long, value_name = "LABEL")]
+    down: Vec<String>,
+    /// The keys; `-` reads one per line from standard input
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Question {
+    pub(super) fn answer(self, output: &mut Output) -> Done {
+        match self {
+            Self::Owner(owner) => owner.answer(output),
+            Self::Show(show) => show.answer(output),
+        }?;
+        output.flush()
+    }
+}
+
+/// An upstream's ring, and its peers as written.
+struct Placed {
+    ring: Ring,
+    peers: Vec<config::Peer>,
+}
+
+impl Place {
+    fn ring(&self) -> Result<Placed, Failure> {
+        let mut config = self.config.load()?;
+        let Some(upstream) = config.upstreams.remove(&self.upstream) else {
+            let names: Vec<_> = config.upstreams.keys().map(String::as_str).collect();
+            let message = format!("there is no upstream `{}`; there are: {}", self.upstream, names.join(", "));
+            return Err(Failure::Input(message));
+        };
+        let members = upstream.peers.iter().map(|peer| (peer.label.as_str(), peer.weight));
+        let ring = Ring::new(upstream.dialect, members).map_err(|error| Failure::Input(error.to_string()))?;
+        Ok(Placed { ring, peers: upstream.peers })
+    }
+}
+
+impl Placed {
+    fn label(&self, member: MemberId) -> &str {
+        self.peers.get(member.index()).map_or("", |peer| &peer.label)
+    }
+
+    /// Which members are taken as down.
+    fn down(&self, labels: &[String]) -> Result<Vec<bool>, Failure> {
+        let known = |label: &String| self.peers.iter().any(|peer| peer.label == *label);
+        if let Some(unknown) = labels.iter().find(|label| !known(label)) {
+            return Err(Failure::Input(format!("there is no peer `{unknown}`")));
+        }
+        Ok(self.peers.iter().map(|peer| labels.contains(&peer.label)).collect())
+    }
+}
+
+impl Owner {
+    fn answer(&self, output: &mut Output) -> Done {
+        let placed = self.place.ring()?;
+        let down = placed.down(&self.down)?;
+        let asked = Asked { owner: self, placed: &placed, down: &down };
+        if self.keys != ["-"] {
+            return self.keys.iter().try_for_each(|key| asked.answer(key.as_bytes(), output));
+        }
+        let mut input = io::stdin().lock();
+        let mut line = Vec::new();
+        while read_line(&mut input, &mut line)? {
+            asked.answer(&line, output)?;
+        }
+        Ok(())
+    }
+}
+
+/// One line without its end; false at the end of the input.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Failure> {
+    line.clear();
+    let read = input
+        .read_until(b'\n', line)
+        .map_err(|error| Failure::Input(format!("cannot read standard input: {error}")))?;
+    if line.ends_with(b"\n") {
+        line.pop();
+        if line.ends_with(b"\r") {
+            line.pop();
+        }
+    }
+    Ok(read > 0)
+}
+
+struct Asked<'a> {
+    owner: &'a Owner,
+    placed: &'a Placed,
+    down: &'a [bool],
+}
+
+impl Asked<'_> {
+    fn answer(&self, key: &[u8], output: &mut Output) -> Done {
+        let hash = self.placed.ring.hash(key);
+        let is_up = |member: &MemberId| !self.down.get(member.index()).copied().unwrap_or(true);
+        if self.owner.walk == 1 && !self.owner.place.json {
+            let owner = self.placed.ring.find(hash, |member| is_up(&member));
+            output.bytes(key)?;
+            output.bytes(b"\t")?;
+            return output.line(owner.map_or("", |member| self.placed.label(member)));
+        }
+        let walk = self.placed.ring.walk(hash).filter(is_up).take(self.owner.walk as usize);
+        let labels: Vec<&str> = walk.map(|member| self.placed.label(member)).collect();
+        if self.owner.place.json {
+            let key = String::from_utf8_lossy(key);
+            return output.line(&json!({ "key": key, "hash": hash.0, "walk": labels }).to_string());
+        }
+        output.bytes(key)?;
+        output.bytes(b"\t")?;
+        output.line(&labels.join("\t"))
+    }
+}
+
+/// One peer's part of the ring.
+struct Part<'a> {
+    peer: &'a config::Peer,
+    points: usize,
+    /// Of the key space, 0 … 1.
+    share: f64,
+    /// What its weight alone would give it.
+    fair: f64,
+}
+
+impl Show {
+    fn answer(&self, output: &mut Output) -> Done {
+        let placed = self.place.ring()?;
+        let parts = parts(&placed);
+        let fullest = parts.iter().map(|part| part.share / part.fair).fold(0.0, f64::max);
+        if self.place.json {
+            let peers: Vec<_> = parts.iter().map(Part::json).collect();
+            let points = placed.ring.len();
+            let report = json!({ "points": points, "max_over_mean": fullest, "peers": peers });
+            return output.line(&report.to_string());
+        }
+        let width = parts.iter().map(|part| part.peer.label.len()).max().unwrap_or(0).max("peer".len());
+        output.line(&format!("{:width$}  weight  points    share     fair  share/fair", "peer"))?;
+        for part in &parts {
+            output.line(&part.row(width))?;
+        }
+        output.line(&format!("max/mean {fullest:.4}, {} points", placed.ring.len()))
+    }
+}
+
+impl Part<'_> {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "label": self.peer.label,
+            "weight": self.peer.weight.get(),
+            "points": self.points,
+            "share": self.share,
+            "fair": self.fair,
+        })
+    }
+
+    fn row(&self, width: usize) -> String {
+        format!(
+            "{:width$}  {:6}  {:6}  {:6.3}%  {:6.3}%  {:10.4}",
+            self.peer.label,
+            self.peer.weight.get(),
+            self.points,
+            self.share * 100.0,
+            self.fair * 100.0,
+            self.share / self.fair,
+        )
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "at most 2^32, which f64 holds exactly")]
+fn parts(placed: &Placed) -> Vec<Part<'_>> {
+    let mut points = vec![0; placed.peers.len()];
+    for (_, member) in placed.ring.points() {
+        if let Some(count) = points.get_mut(member.index()) {
+            *count += 1;
+        }
+    }
+    let weights: u32 = placed.peers.iter().map(|peer| u32::from(peer.weight.get())).sum();
+    let shares = placed.ring.shares();
+    placed
+        .peers
+        .iter()
+        .zip(points)
+        .zip(shares)
+        .map(|((peer, points), share)| Part {
+            peer,
+            points,
+            share: share as f64 / (1_u64 << 32) as f64,
+            fair: f64::from(peer.weight.get()) / f64::from(weights),
+        })
+        .collect()
+}

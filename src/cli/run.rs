@@ -1,0 +1,13 @@
+//! `clockwise run`
+
+use super::{ConfigFile, Done, Failure};
+use crate::{server, telemetry};
+
+pub(super) fn run(config: &ConfigFile) -> Done {
+    let config = config.load()?;
+    telemetry::log::init(config.error_log);
+    match server::run(config) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::Input(format!("error: {error}"))),
+    }
+}

@@ -1,0 +1,86 @@
+//! One lazy timer for a whole connection.
+//!
+//! A deadline moves with every phase, many times a request; a timer that followed it would cost a
+//! lock and a place in the timer wheel each time. This one is moved only when the deadline comes
+//! *nearer* than it is set; when it fires too early, it looks again and goes back to sleep. A busy
+//! keep-alive connection touches the wheel about once in its keep-alive time.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use super::{Connection, NEVER, Phase, now};
+
+/// The phase whose deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expired(pub(super) Phase);
+
+/// When excused, how long until the next look.
+const EXCUSE: Duration = Duration::from_millis(500);
+
+pub(super) struct Watch {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// What `sleep` is set to; [`NEVER`] while it is not.
+    set_to: u64,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { sleep: None, set_to: NEVER }
+    }
+
+    /// Runs `work` to its end, or until the connection's deadline has passed.
+    pub(super) async fn guard<F>(&mut self, connection: &Connection, work: &mut F) -> Result<F::Output, Expired>
+    where
+        F: Future + Unpin,
+    {
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            self.poll_expired(connection, cx).map(Err)
+        })
+        .await
+    }
+
+    fn poll_expired(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Expired> {
+        loop {
+            let deadline = connection.next_deadline();
+            if deadline == NEVER && self.sleep.is_none() {
+                return Poll::Pending;
+            }
+            if deadline < self.set_to {
+                self.set(deadline);
+            }
+            let Some(sleep) = &mut self.sleep else {
+                return Poll::Pending;
+            };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.set_to = NEVER;
+            self.sleep = None;
+            if connection.next_deadline() <= now() {
+                if !connection.excused() {
+                    return Poll::Ready(Expired(connection.phase()));
+                }
+                connection.enter(Phase::Response, Some(EXCUSE));
+            }
+        }
+    }
+
+    fn set(&mut self, deadline: u64) {
+        let wait = Duration::from_nanos(deadline.saturating_sub(now()));
+        // The wheel ticks in milliseconds and may fire at the tick's start.
+        let at = crate::clock::tokio_now() + wait + Duration::from_millis(1);
+        self.set_to = deadline;
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(at),
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+    }
+}
+

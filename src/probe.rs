@@ -1,0 +1,240 @@
+//! Do the peers answer? One task a peer asks, on its own clock; the answers go into the peer's state.
+//!
+//! Built on Pingora's [`HealthCheck`]: its TCP check as it is, an HTTP check of ours beside it (one
+//! connector for all peers, each peer asked under its own `Host`). The schedule, the timeout around
+//! the whole check, rise and fall are ours: Pingora's own loop waits for the slowest peer of a pass,
+//! and calls a peer healthy before it has asked it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::health_check::{HealthCheck, TcpHealthCheck};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::config::{Health, Probe};
+use crate::policy::health::{State, Thresholds};
+use crate::snapshot::Snapshot;
+use crate::upstream::{Peer, ProbeReport, Upstream};
+
+/// Probes under way at once; a start with ten thousand peers must not need as many descriptors.
+const AT_ONCE: usize = 512;
+
+/// An interval is moved by up to this share of itself either way, so that probes do not march in
+/// step.
+const JITTER: f64 = 0.1;
+
+type Check = Arc<dyn HealthCheck + Send + Sync>;
+
+/// The running probes of one snapshot; dropping them ends them.
+#[derive(Debug)]
+pub struct Probes {
+    tasks: Vec<JoinHandle<()>>,
+    /// Closed once every peer was asked once.
+    first_pass: mpsc::Receiver<()>,
+}
+
+impl Probes {
+    /// Starts to probe every peer whose upstream asks for it. Call within a Tokio runtime.
+    pub fn start(snapshot: &Snapshot, prober: &Prober) -> Self {
+        let (token, first_pass) = mpsc::channel(1);
+        let mut tasks = Vec::new();
+        for upstream in snapshot.upstreams.values() {
+            let Some(health) = &upstream.config.health else { continue };
+            for peer in 0..upstream.peers().len() {
+                let job = Job::new(upstream, peer, health, prober);
+                tasks.extend(job.map(|job| tokio::spawn(job.run(token.clone()))));
+            }
+        }
+        Self { tasks, first_pass }
+    }
+
+    /// Waits until every peer was asked once, and the longest time that may take has not passed;
+    /// whether it was.
+    pub async fn first_pass(&mut self, deadline: Duration) -> bool {
+        tokio::time::timeout(deadline, self.first_pass.recv()).await.is_ok()
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What all probes share: connectors are dear (each loads the system's certificates).
+pub struct Prober {
+    tcp: Check,
+    http: Arc<Connector>,
+    permits: Arc<Semaphore>,
+}
+
+impl Prober {
+    /// The connectors, without a connection.
+    pub fn new() -> Self {
+        Self {
+            tcp: Arc::new(TcpHealthCheck::default()),
+            http: Arc::new(Connector::new(None)),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    fn check(&self, peer: &Peer, health: &Health) -> Result<Check> {
+        match &health.probe {
+            Probe::Tcp => Ok(Arc::clone(&self.tcp)),
+            Probe::Http { path, host, expect } => {
+                let mut request = RequestHeader::build("GET", path.as_bytes(), Some(2))?;
+                match host {
+                    Some(host) => request.insert_header("Host", host.clone())?,
+                    None => request.insert_header("Host", &*peer.written)?,
+                }
+                request.insert_header("User-Agent", concat!("clockwise/", env!("CARGO_PKG_VERSION")))?;
+                Ok(Arc::new(HttpCheck {
+                    connector: Arc::clone(&self.http),
+                    request,
+                    expect: expect.clone(),
+                    timeout: health.timeout,
+                }))
+            }
+        }
+    }
+}
+
+impl Default for Prober {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Prober {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prober").finish_non_exhaustive()
+    }
+}
+
+/// One peer's probes.
+struct Job {
+    upstream: Arc<Upstream>,
+    peer: usize,
+    health: Health,
+    check: Check,
+    target: Backend,
+    permits: Arc<Semaphore>,
+}
+
+impl Job {
+    fn new(upstream: &Arc<Upstream>, peer: usize, health: &Health, prober: &Prober) -> Option<Self> {
+        let probed = upstream.peers().get(peer)?;
+        let check = match prober.check(probed, health) {
+            Ok(check) => check,
+            Err(error) => {
+                log::error!("upstream {}: no probe for {}: {error}", upstream.name, probed.label);
+                return None;
+            }
+        };
+        let addr = SocketAddr::Inet(probed.address);
+        let target = Backend { addr, weight: 1, ext: http::Extensions::new() };
+        let permits = Arc::clone(&prober.permits);
+        Some(Self { upstream: Arc::clone(upstream), peer, health: health.clone(), check, target, permits })
+    }
+
+    async fn run(self, token: mpsc::Sender<()>) {
+        let mut token = Some(token);
+        loop {
+            let began = clock::since_start();
+            if let Some(report) = self.probe().await {
+                self.report(report);
+            }
+            token.take();
+            let rest = jittered(self.health.interval).saturating_sub(clock::since_start().saturating_sub(began));
+            tokio::time::sleep(rest).await;
+        }
+    }
+
+    /// `None` only while the runtime shuts down.
+    async fn probe(&self) -> Option<ProbeReport> {
+        let _permit = self.permits.acquire().await.ok()?;
+        let began = clock::since_start();
+        let (check, target, limit) = (Arc::clone(&self.check), self.target.clone(), self.health.timeout);
+        // In a task of its own: a check that panics is a failed check, not the end of all checks.
+        let asked = tokio::spawn(async move { tokio::time::timeout(limit, check.check(&target)).await });
+        let failure = match asked.await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(brief(&error)),
+            Ok(Err(_)) => Some(format!("no answer within {limit:?}")),
+            Err(cut) if cut.is_cancelled() => return None,
+            Err(_) => Some("the probe panicked".to_owned()),
+        };
+        let at = clock::since_start();
+        Some(ProbeReport { at, took: at.saturating_sub(began), failure })
+    }
+
+    fn report(&self, report: ProbeReport) {
+        let Some(peer) = self.upstream.peers().get(self.peer) else { return };
+        if report.failure.is_some() {
+            peer.metrics.probe_failures.inc();
+        }
+        let why = report.failure.clone().unwrap_or_default();
+        let thresholds = Thresholds { rise: self.health.rise, fall: self.health.fall };
+        match peer.state.on_probe(report, thresholds) {
+            Some(State::Down) => log::warn!("upstream {}: peer {} is down: {why}", self.upstream.name, peer.label),
+            Some(State::Up) => log::info!("upstream {}: peer {} is up", self.upstream.name, peer.label),
+            Some(State::Unknown) | None => {}
+        }
+    }
+}
+
+/// A GET that passes when the status is an expected one. The body is not read: the connection is
+/// closed instead, so a peer that drips cannot hold a probe.
+struct HttpCheck {
+    connector: Arc<Connector>,
+    request: RequestHeader,
+    expect: Vec<(u16, u16)>,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl HealthCheck for HttpCheck {
+    async fn check(&self, target: &Backend) -> Result<()> {
+        let mut peer = HttpPeer::new("0.0.0.0:1", false, String::new());
+        peer._address = target.addr.clone();
+        peer.options.connection_timeout = Some(self.timeout);
+        peer.options.read_timeout = Some(self.timeout);
+        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        session.write_request_header(Box::new(self.request.clone())).await?;
+        session.finish_request_body().await?;
+        session.read_response_header().await?;
+        let status = session.response_header().map_or(0, |response| response.status.as_u16());
+        session.shutdown().await;
+        if self.expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
+            return Ok(());
+        }
+        Error::e_explain(ErrorType::HTTPStatus(status), format!("status {status}"))
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1 // rise and fall are counted in `policy::health`
+    }
+}
+
+/// The kind of an error and its own words, without the causes below it.
+fn brief(error: &Error) -> String {
+    match error.etype() {
+        ErrorType::HTTPStatus(status) => format!("status {status}"),
+        kind => kind.as_str().to_owned(),
+    }
+}
+
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 + JITTER * (2.0 * rand::random::<f64>() - 1.0))
+}

@@ -1,0 +1,150 @@
+//! Phase 2: joins request and connection, refuses what is too large, finds the route.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderValue, Version};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::context::{Ask, Context};
+use super::fault::Fault;
+use crate::client;
+use crate::connection::{Connection, Downstream};
+use crate::route::Miss;
+
+/// A request id from a client is passed on up to this length; bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The header is complete: starts the request's clock and remembers what was asked.
+pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
+    let connection = session
+        .digest()
+        .and_then(|digest| digest.proxy_digest.as_deref())
+        .and_then(Downstream::connection)
+        .map(Arc::clone);
+    if let Some(connection) = &connection {
+        connection.begin_request();
+        session.set_read_timeout(Some(connection.limits.read_timeout));
+        session.set_write_timeout(Some(connection.limits.write_timeout));
+        session.set_total_drain_timeout(Some(connection.limits.read_timeout));
+        if connection.is_crowded() {
+            session.set_keepalive(None);
+        }
+    }
+    ctx.ask = ask(session, ctx, connection.as_deref());
+    ctx.connection = connection;
+}
+
+/// Refuses what is over a limit or not well formed; finds the route of the rest.
+pub(super) fn admit(session: &mut Session, ctx: &mut Context) -> Result<(), Fault> {
+    check_size(session, ctx)?;
+    check_host(session)?;
+    find_route(ctx)?;
+    check_declared_body(session, ctx)
+}
+
+/// A piece of the request's body passed: its size is bounded, and the peer's time starts anew.
+pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
+    let Some(piece) = piece else { return Ok(()) };
+    ctx.body_in += piece.len() as u64;
+    let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
+    if !ctx.ask.upgrade && limit.is_some_and(|limit| ctx.body_in > limit) {
+        ctx.fault = Some(Fault::BodyTooLarge);
+        return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+    }
+    super::connect::progress(ctx);
+    Ok(())
+}
+
+fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask {
+    let request = session.req_header();
+    let remote = connection.and_then(|connection| connection.client).map(|client| client.ip());
+    let trusted = &ctx.snapshot.trusted_proxies;
+    let default = Ask::default();
+    Ask {
+        method: request.method.clone(),
+        uri: request.uri.clone(),
+        version: request.version,
+        host: request.headers.get(HOST).cloned(),
+        client: remote
+            .map_or(default.client, |remote| client::address(remote, &request.headers, trusted)),
+        from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
+        id: request_id(session, ctx),
+        upgrade: session.is_upgrade_req(),
+        bytes_out_before: connection.map_or(0, Connection::bytes_out),
+    }
+}
+
+/// The id the client sent, where it is one; else a new one.
+fn request_id(session: &Session, ctx: &Context) -> Option<HeaderValue> {
+    let name = ctx.snapshot.forwarding.request_id.as_ref()?;
+    let sent = session.req_header().headers.get(name).filter(|id| is_request_id(id));
+    sent.cloned().or_else(|| HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>())).ok())
+}
+
+fn is_request_id(id: &HeaderValue) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+fn check_size(session: &Session, ctx: &Context) -> Result<(), Fault> {
+    let limits = &ctx.snapshot.config.downstream;
+    if session.req_header().raw_path().len() > limits.max_uri_length {
+        return Err(Fault::UriTooLong);
+    }
+    let header = session.as_http1().map_or(0, |http1| http1.get_headers_raw_bytes().len());
+    if header > limits.max_header_size {
+        return Err(Fault::HeaderTooLarge);
+    }
+    Ok(())
+}
+
+/// RFC 9112, 3.2: exactly one `Host` in HTTP/1.1, at most one before.
+fn check_host(session: &Session) -> Result<(), Fault> {
+    let request = session.req_header();
+    let hosts = request.headers.get_all(HOST).iter().count();
+    let fits = hosts == 1 || (hosts == 0 && request.version < Version::HTTP_11);
+    if fits { Ok(()) } else { Err(Fault::BadHost) }
+}
+
+fn find_route(ctx: &mut Context) -> Result<(), Fault> {
+    let route = ctx.snapshot.routes.find(ctx.ask.host_text(), ctx.ask.path(), &ctx.ask.method);
+    ctx.route = Some(Arc::clone(route.map_err(|miss| match miss {
+        Miss::NoRoute => Fault::NoRoute,
+        Miss::MethodNotAllowed => Fault::MethodNotAllowed,
+    })?));
+    Ok(())
+}
+
+fn check_declared_body(session: &Session, ctx: &Context) -> Result<(), Fault> {
+    let declared = session.req_header().headers.get(CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
+    match (declared, limit) {
+        (Some(declared), Some(limit)) if declared > limit => Err(Fault::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
+impl Ask {
+    /// The host asked for: of the target where it has one (RFC 9112, 3.2.2), else `Host`.
+    pub(super) fn host_text(&self) -> &str {
+        let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
+        self.uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or("")
+    }
+
+    /// The path that is matched; `OPTIONS *` asks for the whole server.
+    pub(super) fn path(&self) -> &str {
+        match self.uri.path() {
+            "" | "*" => "/",
+            path => path,
+        }
+    }
+
+    /// The client as the key source `client_ip` sees it.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
+    }
+}

@@ -1,0 +1,152 @@
+//! What one request remembers from hook to hook.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Uri, Version};
+
+use super::fault::Fault;
+use super::record;
+use crate::clock;
+use crate::connection::Connection;
+use crate::ring::MemberId;
+use crate::snapshot::{self, Snapshot};
+use crate::telemetry::Telemetry;
+use crate::upstream::{InFlight, Peer, Target, Tried, Upstream};
+
+/// What one request remembers. One request takes one [`Snapshot`], here, and keeps it to its end.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration this request sees.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Where it is counted and logged.
+    pub(super) telemetry: Arc<Telemetry>,
+    /// When its header was complete, since the process started.
+    pub(super) started: Duration,
+    /// The connection it came on.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// What it asked for.
+    pub(super) ask: Ask,
+    /// Where its route leads.
+    pub(super) route: Option<Arc<snapshot::Target>>,
+    /// What kind of key it had; `None`: none.
+    pub(super) key_source: Option<&'static str>,
+    /// Its place on the ring, or its turn.
+    pub(super) target: Option<Target>,
+    /// The peers that failed it.
+    pub(super) tried: Tried,
+    /// The try under way, or the last one.
+    pub(super) attempt: Option<Attempt>,
+    /// Tries so far.
+    pub(super) attempts: u32,
+    /// Bytes of its body so far.
+    pub(super) body_in: u64,
+    /// When the response's header came, since the process started.
+    pub(super) first_byte: Option<Duration>,
+    /// The longest gap in the response's body, where Pingora's own read timeout is longer.
+    pub(super) gap: Option<Duration>,
+    /// The status of the response that is being relayed; 0: none yet.
+    pub(super) status: u16,
+    /// What went wrong with it.
+    pub(super) fault: Option<Fault>,
+    /// Its record is written.
+    pub(super) recorded: bool,
+}
+
+/// What a request asked for, kept beside Pingora's session: a request that is cut loses that.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) host: Option<HeaderValue>,
+    /// Whose request it is, after the trusted proxies.
+    pub(super) client: IpAddr,
+    /// The address on the other end of the connection is a trusted proxy's.
+    pub(super) from_trusted: bool,
+    pub(super) id: Option<HeaderValue>,
+    /// It asks for a protocol upgrade.
+    pub(super) upgrade: bool,
+    /// Bytes that the client had been sent when the request began.
+    pub(super) bytes_out_before: u64,
+}
+
+/// One try on one peer.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) member: MemberId,
+    /// Counts the request at the peer while it is there.
+    pub(super) in_flight: Option<InFlight>,
+    /// When it began, since the process started.
+    pub(super) began: Duration,
+    /// How long the connect took; `None`: not connected, zero: a pooled connection.
+    pub(super) connect: Option<Duration>,
+    /// Whether the connection must be a new one, not a pooled one.
+    pub(super) fresh: bool,
+}
+
+impl Attempt {
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.upstream.peer(self.member)
+    }
+}
+
+impl Context {
+    pub(super) fn new(snapshot: Arc<Snapshot>, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            snapshot,
+            telemetry,
+            started: clock::since_start(),
+            connection: None,
+            ask: Ask::default(),
+            route: None,
+            key_source: None,
+            target: None,
+            tried: Tried::none(),
+            attempt: None,
+            attempts: 0,
+            body_in: 0,
+            first_byte: None,
+            gap: None,
+            status: 0,
+            fault: None,
+            recorded: false,
+        }
+    }
+
+    pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.route.as_ref().map(|route| &route.upstream)
+    }
+
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.attempt.as_ref().and_then(Attempt::peer)
+    }
+}
+
+impl Drop for Context {
+    /// A request that was cut by a deadline, or whose task panicked, never reaches the `logging`
+    /// hook; it is still counted and logged.
+    fn drop(&mut self) {
+        if !self.recorded && self.connection.is_some() {
+            record::cut(self);
+        }
+    }
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            uri: Uri::default(),
+            version: Version::HTTP_11,
+            host: None,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            from_trusted: false,
+            id: None,
+            upgrade: false,
+            bytes_out_before: 0,
+        }
+    }
+}

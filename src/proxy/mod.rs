@@ -1,0 +1,185 @@
+//! One request through Pingora, in phase order. Each hook is one call into the file of its phase.
+//!
+//! | hook | file | what |
+//! |---|---|---|
+//! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
+//! | `request_filter` | [`admit`], [`pick`] | limits, route, key, the first choice of a peer |
+//! | `request_body_filter` | [`admit`] | the body's size, upload progress |
+//! | `upstream_peer` | [`pick`], [`connect`] | the next peer of the walk, and how to talk to it |
+//! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
+//! | `upstream_response_filter`, `response_body_filter` | [`forward`] | the response to the client |
+//! | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` | [`fault`] | blame, retry, status |
+//! | `logging` | [`record`] | counters and one access-log line |
+
+mod admit;
+mod connect;
+mod context;
+mod fault;
+mod forward;
+mod pick;
+mod record;
+mod respond;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+pub use self::context::Context;
+
+use crate::snapshot::Snapshot;
+use crate::telemetry::Telemetry;
+
+/// The proxy: Pingora's hooks over the configuration in force.
+#[derive(Debug)]
+pub struct Edge {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Edge {
+    /// A proxy that serves whatever configuration `snapshot` holds at a request's start.
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
+        Self { snapshot, telemetry }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.snapshot.load_full(), Arc::clone(&self.telemetry))
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // None: compression is the peers' business, and each module costs every request.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        admit::begin(session, ctx);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let refusal = match admit::admit(session, ctx) {
+            Ok(()) => pick::first(session, ctx),
+            Err(refusal) => Err(refusal),
+        };
+        match refusal {
+            Ok(()) => Ok(false),
+            Err(refusal) => respond::refuse(session, ctx, refusal).await.map(|()| true),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        admit::body(body.as_ref(), ctx)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        pick::next(ctx)?;
+        connect::peer(session, ctx)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::fd::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        connect::connected(ctx, reused);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        forward::request(session, request, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        forward::response(session, response, ctx);
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        forward::body(body.as_ref(), ctx);
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        fault::connect_failed(session, ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        fault::exchange_failed(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let fault = fault::judge(session, ctx, error);
+        respond::fail(session, ctx, fault).await
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
+        record::finish(session, ctx);
+    }
+
+    // A client must not be able to fill the error log: the access log and the counters have it all.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}

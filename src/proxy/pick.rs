@@ -1,0 +1,82 @@
+//! Phases 3 to 5: the route's key, its place on the ring, the peer.
+
+use std::sync::Arc;
+
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::context::{Attempt, Context};
+use super::fault::Fault;
+use crate::clock;
+use crate::config::MissingKey;
+use crate::key::{self, KeyBuffer};
+use crate::upstream::{InFlight, Target, Upstream};
+
+/// Finds the request's place on the ring and the peer that is asked first.
+pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
+    let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
+    ctx.target = Some(place(session, ctx, &upstream)?);
+    if choose(ctx) {
+        return Ok(());
+    }
+    upstream.metrics.all_down.inc();
+    Err(Fault::NoPeer)
+}
+
+/// The peer of this attempt is known; starts its clock.
+pub(super) fn next(ctx: &mut Context) -> Result<()> {
+    let attempt = ctx.attempt.as_mut().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+    attempt.began = clock::since_start();
+    // A fresh connection after a dead one is the same attempt.
+    if !attempt.fresh {
+        ctx.attempts += 1;
+    }
+    if let Some(peer) = ctx.peer() {
+        peer.metrics.attempts.inc();
+    }
+    Ok(())
+}
+
+/// Leaves the peer that failed and chooses the next one of the same walk; false: there is none.
+pub(super) fn move_on(ctx: &mut Context) -> bool {
+    let failed = ctx.attempt.as_ref().map(|attempt| attempt.member);
+    if let Some(member) = failed {
+        ctx.tried.insert(member);
+    }
+    let moved = choose(ctx);
+    let peer = ctx.upstream().zip(failed).and_then(|(upstream, member)| upstream.peer(member));
+    if let (true, Some(peer)) = (moved, peer) {
+        peer.metrics.retries.inc();
+    }
+    moved
+}
+
+fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {
+    let request = key::Request {
+        parts: session.req_header(),
+        host: ctx.ask.host_text(),
+        client: ctx.ask.client(),
+    };
+    let mut buffer = KeyBuffer::default();
+    if let Some((source, key)) = key::extract(&upstream.config.key, &request, &mut buffer) {
+        let target = Target::Key(upstream.hash(key));
+        ctx.key_source = upstream.config.key.get(source).map(key::KeySource::name);
+        return Ok(target);
+    }
+    upstream.metrics.missing_key.inc();
+    match upstream.config.missing_key {
+        MissingKey::RoundRobin => Ok(upstream.next_turn()),
+        MissingKey::Reject => Err(Fault::MissingKey),
+    }
+}
+
+fn choose(ctx: &mut Context) -> bool {
+    let Some(target) = ctx.target else { return false };
+    let Some(upstream) = ctx.upstream().map(Arc::clone) else { return false };
+    let now = clock::since_start();
+    let Some(choice) = upstream.select(target, &ctx.tried, now) else { return false };
+    let (member, in_flight) = (choice.member, InFlight::enter(&choice.peer.state));
+    ctx.attempt =
+        Some(Attempt { upstream, member, in_flight: Some(in_flight), began: now, connect: None, fresh: false });
+    true
+}

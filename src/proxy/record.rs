@@ -1,0 +1,158 @@
+//! Phase 7: the request is over. Counts it and writes its one line.
+
+use std::time::Duration;
+
+use http::Version;
+use jiff::SignedDuration;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::fault::Fault;
+use crate::clock;
+use crate::connection::Connection;
+use crate::telemetry::Record;
+use crate::telemetry::metrics::{BadRequest, Class};
+use crate::upstream::Target;
+
+/// What came of a request, seen from the client.
+struct Outcome {
+    status: u16,
+    sent: u64,
+    duration: Duration,
+}
+
+/// A request that came to its end in Pingora's hands.
+pub(super) fn finish(session: &Session, ctx: &mut Context) {
+    let written = session.response_written().map_or(0, |response| response.status.as_u16());
+    let status = match ctx.fault {
+        // What nginx and Caddy log for a client that left: it saw no status, or not all of it.
+        Some(fault @ (Fault::ClientGone | Fault::ClientStalled)) => fault.status(),
+        _ => written,
+    };
+    let sent = session.body_bytes_sent() as u64;
+    let user_agent = session.req_header().headers.get(http::header::USER_AGENT);
+    let duration = clock::since_start().saturating_sub(ctx.started);
+    record(ctx, &Outcome { status, sent, duration }, user_agent.map(http::HeaderValue::as_bytes));
+}
+
+/// A request that was cut: its deadline passed, its task panicked, or the process ended.
+pub(super) fn cut(ctx: &mut Context) {
+    let duration = clock::since_start().saturating_sub(ctx.started);
+    let fault = if std::thread::panicking() { Fault::Panic } else { expired(ctx) };
+    ctx.fault = Some(fault);
+    let sent = ctx.connection.as_deref().map_or(0, Connection::bytes_out);
+    let sent = sent.saturating_sub(ctx.ask.bytes_out_before);
+    let told = fault == Fault::FirstByteTimeout || fault == Fault::RequestTimeout;
+    let status = if ctx.status == 0 && told { fault.status() } else { ctx.status };
+    record(ctx, &Outcome { status, sent, duration }, None);
+}
+
+/// Which deadline has passed, if one has.
+fn expired(ctx: &Context) -> Fault {
+    use crate::connection::Phase;
+    let Some(connection) = ctx.connection.as_deref() else { return Fault::Cut };
+    if connection.time_left() == Some(Duration::ZERO) {
+        return Fault::RequestTimeout;
+    }
+    match connection.phase() {
+        _ if !connection.is_overdue() => Fault::Cut,
+        Phase::AwaitResponse => Fault::FirstByteTimeout,
+        Phase::Tunnel | Phase::Response => Fault::ResponseStalled,
+        Phase::Idle | Phase::Header | Phase::Request => Fault::Cut,
+    }
+}
+
+fn record(ctx: &mut Context, outcome: &Outcome, user_agent: Option<&[u8]>) {
+    ctx.recorded = true;
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.in_flight = None;
+    }
+    count(ctx, outcome);
+    ctx.telemetry.log(&line(ctx, outcome, user_agent));
+}
+
+fn count(ctx: &Context, outcome: &Outcome) {
+    let process = &ctx.telemetry.metrics.process;
+    if let Some(fault) = ctx.fault {
+        ctx.telemetry.metrics.fault(fault.name());
+        count_fault(ctx, fault);
+    }
+    let Some(route) = &ctx.route else {
+        process.unrouted.inc();
+        return;
+    };
+    route.metrics.finished(outcome.status, outcome.duration, ctx.body_in, outcome.sent);
+    let metrics = &route.upstream.metrics;
+    metrics.requests.inc(Class::of(outcome.status));
+    if let Some(attempt) = &ctx.attempt {
+        if let Some(connect) = attempt.connect.filter(|connect| !connect.is_zero()) {
+            metrics.connect.observe(connect);
+        }
+        if let Some(first_byte) = ctx.first_byte {
+            metrics.first_byte.observe(first_byte.saturating_sub(attempt.began));
+        }
+        let owner = match ctx.target {
+            Some(Target::Key(hash)) => route.upstream.ring().owner(hash),
+            _ => None,
+        };
+        if ctx.status != 0 && owner.is_some_and(|owner| owner != attempt.member) {
+            metrics.displaced.inc();
+        }
+    }
+}
+
+fn count_fault(ctx: &Context, fault: Fault) {
+    let refused = |reason| {
+        if let Some(connection) = &ctx.connection {
+            connection.metrics.bad_requests.inc(reason);
+        }
+    };
+    match fault {
+        Fault::ClientGone | Fault::ClientStalled => {
+            ctx.telemetry.metrics.process.client_aborts.inc();
+        }
+        Fault::BadRequest => refused(BadRequest::Framing),
+        Fault::BadHost => refused(BadRequest::Host),
+        Fault::BodyTooLarge => refused(BadRequest::BodyTooLarge),
+        Fault::HeaderTooLarge => refused(BadRequest::HeaderTooLarge),
+        Fault::UriTooLong => refused(BadRequest::UriTooLong),
+        _ => {}
+    }
+}
+
+fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -> Record<'a> {
+    let ask = &ctx.ask;
+    let since = SignedDuration::try_from(outcome.duration).unwrap_or_default();
+    Record {
+        time: clock::wall().checked_sub(since).unwrap_or_else(|_| clock::wall()),
+        client: ask.client,
+        listener: ctx.connection.as_deref().map_or("", |connection| &connection.listener),
+        protocol: protocol(ask.version),
+        method: ask.method.as_str(),
+        host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
+        path: ask.uri.path().as_bytes(),
+        status: outcome.status,
+        received: ctx.body_in,
+        sent: outcome.sent,
+        duration: outcome.duration,
+        connect: ctx.attempt.as_ref().and_then(|attempt| attempt.connect).filter(|connect| !connect.is_zero()),
+        first_byte: ctx.first_byte.map(|at| at.saturating_sub(ctx.started)),
+        upstream: ctx.upstream().map(|upstream| &*upstream.name),
+        peer: ctx.peer().map(|peer| &*peer.label),
+        key_source: ctx.key_source,
+        attempts: ctx.attempts,
+        request_id: ask.id.as_ref().map(http::HeaderValue::as_bytes),
+        user_agent,
+        fault: ctx.fault.map(Fault::name),
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}

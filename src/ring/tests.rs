@@ -1,0 +1,384 @@
+//! The laws of the ring, and vectors made by independent programs.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::btree_map;
+use proptest::prelude::*;
+use proptest::sample::{Index as Choice, select};
+
+use super::*;
+
+/// Labels and weights. A map: its order is that of the labels.
+type Members = BTreeMap<String, Weight>;
+
+fn ring(dialect: Dialect, members: &Members) -> Ring {
+    Ring::new(dialect, pairs(members)).unwrap()
+}
+
+fn pairs(members: &Members) -> impl DoubleEndedIterator<Item = (&str, Weight)> {
+    members
+        .iter()
+        .map(|(label, weight)| (label.as_str(), *weight))
+}
+
+/// A ring whose members own exactly these points.
+fn raw(dialect: Dialect, points: &[Vec<u32>]) -> Ring {
+    let labels: Vec<_> = (0..points.len())
+        .map(|number| format!("{number:04}"))
+        .collect();
+    let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+    let owned = points.iter().zip(0..);
+    let points = owned.flat_map(|(hashes, owner)| hashes.iter().map(move |hash| (*hash, owner)));
+    Ring::from_points(dialect, &labels, points.collect())
+}
+
+fn label(members: &Members, member: Option<MemberId>) -> Option<&str> {
+    members.keys().nth(member?.index()).map(String::as_str)
+}
+
+fn owner<'a>(ring: &Ring, members: &'a Members, hash: u32) -> Option<&'a str> {
+    label(members, ring.owner(Hash(hash)))
+}
+
+fn walk<'a>(ring: &Ring, members: &'a Members, hash: u32) -> Vec<Option<&'a str>> {
+    ring.walk(Hash(hash))
+        .map(|member| label(members, Some(member)))
+        .collect()
+}
+
+/// The definition of a lookup, without any index.
+fn naive(ring: &Ring, hash: u32) -> Option<MemberId> {
+    let strict = matches!(ring.dialect(), Dialect::Circle { .. });
+    let owns = |point: u32| if strict { point > hash } else { point >= hash };
+    let found = ring.points().find(|(point, _)| owns(*point));
+    found
+        .or_else(|| ring.points().next())
+        .map(|(_, owner)| owner)
+}
+
+/// Every point of the ring, its neighbours, and both ends.
+fn edges(ring: &Ring) -> Vec<u32> {
+    let near = |point: u32| [point.wrapping_sub(1), point, point.wrapping_add(1)];
+    let points = ring.points().flat_map(|(point, _)| near(point));
+    points.chain([0, 1, u32::MAX - 1, u32::MAX]).collect()
+}
+
+fn dialects() -> impl Strategy<Value = Dialect> {
+    prop_oneof![
+        Just(Dialect::default()),
+        (1..20_u32).prop_map(|digests| Dialect::ketama(4 * digests).unwrap()),
+        (1..20_u32).prop_map(|replicas| Dialect::circle(replicas).unwrap()),
+    ]
+}
+
+fn weights() -> impl Strategy<Value = Weight> {
+    prop_oneof![8 => 1..=4_u16, 1 => 1..=256_u16].prop_map(|weight| Weight::new(weight).unwrap())
+}
+
+fn members(count: std::ops::Range<usize>) -> impl Strategy<Value = Members> {
+    btree_map("[a-z0-9.:-]{1,12}", weights(), count)
+}
+
+/// Points of few members, on so few hashes that most are shared.
+fn tied() -> impl Strategy<Value = Vec<Vec<u32>>> {
+    let hash = || select(vec![0, 1, 2, 7, 1 << 16, 1 << 31, u32::MAX - 1, u32::MAX]);
+    prop::collection::vec(prop::collection::vec(hash(), 1..12), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Law (a).
+    #[test]
+    fn same_set_in_any_order_is_the_same_ring(
+        dialect in dialects(), members in members(0..12), hashes: [u32; 16],
+    ) {
+        let forward = ring(dialect, &members);
+        let backward = Ring::new(dialect, pairs(&members).rev()).unwrap();
+        let turned = |member: MemberId| {
+            let last = u32::try_from(members.len()).unwrap() - 1;
+            label(&members, Some(MemberId(last - member.0)))
+        };
+        for ((hash, one), (other_hash, other)) in forward.points().zip(backward.points()) {
+            prop_assert_eq!((hash, label(&members, Some(one))), (other_hash, turned(other)));
+        }
+        for hash in hashes {
+            let walked: Vec<_> = backward.walk(Hash(hash)).map(turned).collect();
+            prop_assert_eq!(walk(&forward, &members, hash), walked);
+        }
+    }
+
+    /// Law (b): a death and a removal both move only the keys of that member, each to the next of
+    /// its own walk; an addition is the reverse.
+    #[test]
+    fn removal_and_death_move_only_its_keys_each_to_the_next_of_its_walk(
+        dialect in dialects(), members in members(2..12), gone: Choice, hashes: [u32; 64],
+    ) {
+        let gone = gone.index(members.len());
+        let dead = members.keys().nth(gone).unwrap();
+        let mut fewer = members.clone();
+        fewer.remove(dead);
+        let (before, after) = (ring(dialect, &members), ring(dialect, &fewer));
+        for hash in hashes.into_iter().chain(edges(&before)) {
+            let walk: Vec<_> = before.walk(Hash(hash)).take(2).collect();
+            let heir = walk.iter().copied().find(|member| member.index() != gone);
+            let found = before.find(Hash(hash), |member| member.index() != gone);
+            prop_assert_eq!(found, heir);
+            prop_assert_eq!(owner(&after, &fewer, hash), label(&members, heir));
+        }
+    }
+
+    /// Law (b) where points share a hash, which random labels hardly ever do.
+    #[test]
+    fn removal_and_death_agree_on_tied_points(points in tied(), gone: Choice) {
+        for dialect in [Dialect::default(), Dialect::circle(1).unwrap()] {
+            let gone = gone.index(points.len());
+            let mut fewer = points.clone();
+            fewer[gone].clear();
+            let (before, after) = (raw(dialect, &points), raw(dialect, &fewer));
+            for hash in edges(&before) {
+                let found = before.find(Hash(hash), |member| member.index() != gone);
+                prop_assert_eq!(found, after.owner(Hash(hash)));
+            }
+        }
+    }
+
+    #[test]
+    fn smallest_label_owns_a_tied_hash(points in tied()) {
+        let ring = raw(Dialect::default(), &points);
+        for (hash, _) in ring.points() {
+            let smallest = points.iter().position(|hashes| hashes.contains(&hash)).unwrap();
+            prop_assert_eq!(ring.owner(Hash(hash)).unwrap().index(), smallest);
+        }
+    }
+
+    /// Law (c), and its reverse: what a lowered weight leaves was its own before.
+    #[test]
+    fn raising_a_weight_takes_no_key_from_that_member(
+        dialect in dialects(), members in members(1..8), raised: Choice, weight in weights(),
+        hashes: [u32; 64],
+    ) {
+        let raised = members.keys().nth(raised.index(members.len())).unwrap();
+        let mut heavier = members.clone();
+        heavier.insert(raised.clone(), weight.max(members[raised]));
+        let (before, after) = (ring(dialect, &members), ring(dialect, &heavier));
+        for hash in hashes {
+            let (old, new) = (owner(&before, &members, hash), owner(&after, &heavier, hash));
+            prop_assert!(old == new || new == Some(raised), "{old:?} -> {new:?}");
+        }
+    }
+
+    /// Law (d).
+    #[test]
+    fn walk_yields_every_member_once_owner_first(
+        dialect in dialects(), members in members(0..40), hashes: [u32; 8],
+    ) {
+        let ring = ring(dialect, &members);
+        for hash in hashes {
+            let walk: Vec<_> = ring.walk(Hash(hash)).collect();
+            prop_assert_eq!(walk.first().copied(), ring.owner(Hash(hash)));
+            let distinct: HashSet<_> = walk.iter().collect();
+            prop_assert_eq!((walk.len(), distinct.len()), (members.len(), members.len()));
+        }
+    }
+
+    /// Law (f). A member's share of random points has, relative to its mean, a standard deviation
+    /// of 1 / √(its points); 8 of them do not happen by chance.
+    #[test]
+    fn shares_are_within_the_spread_of_the_points(members in members(1..12)) {
+        let ring = ring(Dialect::default(), &members);
+        let total: f64 = members.values().map(|weight| f64::from(weight.get())).sum();
+        for (share, weight) in ring.shares().iter().zip(members.values()) {
+            let weight = f64::from(weight.get());
+            let mean = weight / total * 2_f64.powi(32);
+            let spread = 8.0 / (160.0 * weight).sqrt();
+            prop_assert!((*share as f64 / mean - 1.0).abs() < spread, "{share} of {mean}");
+        }
+    }
+
+    #[test]
+    fn find_is_the_first_of_the_walk_that_is_accepted(
+        dialect in dialects(), members in members(0..40), hashes: [u32; 8], up in any::<u64>(),
+    ) {
+        let ring = ring(dialect, &members);
+        let accept = |member: &MemberId| up >> member.0 & 1 == 1;
+        for hash in hashes.map(Hash) {
+            let found = ring.find(hash, |member| accept(&member));
+            prop_assert_eq!(found, ring.walk(hash).find(accept));
+        }
+    }
+
+    #[test]
+    fn lookup_is_the_naive_search(
+        dialect in dialects(), members in members(0..5), hashes: [u32; 64],
+    ) {
+        let ring = ring(dialect, &members);
+        let edges = edges(&ring);
+        for hash in hashes.into_iter().chain(edges.into_iter().take(300)) {
+            prop_assert_eq!(ring.owner(Hash(hash)), naive(&ring, hash));
+        }
+    }
+
+    /// Points as no digest places them: many in one bucket, equal tails, equal hashes.
+    #[test]
+    fn lookup_is_the_naive_search_on_chosen_points(
+        mut points in prop::collection::vec(
+            prop::collection::vec(prop_oneof![any::<u32>(), 0..64_u32, Just(u32::MAX)], 0..40), 0..6
+        ),
+        clones in 0..3_usize,
+    ) {
+        points.extend_from_within(..clones.min(points.len()));
+        for dialect in [Dialect::default(), Dialect::circle(1).unwrap()] {
+            let ring = raw(dialect, &points);
+            for hash in edges(&ring) {
+                prop_assert_eq!(ring.owner(Hash(hash)), naive(&ring, hash));
+            }
+        }
+    }
+
+    /// All hashes from one point to the next have one owner; so counting them is adding distances.
+    #[test]
+    fn shares_are_what_counting_gives(dialect in dialects(), points in tied()) {
+        let ring = raw(dialect, &points);
+        let mut ends: Vec<_> = edges(&ring).into_iter().map(u64::from).collect();
+        ends.extend([0, 1 << 32]);
+        ends.sort_unstable();
+        ends.dedup();
+        let mut counted = vec![0; points.len()];
+        for ends in ends.windows(2) {
+            let owner = naive(&ring, u32::try_from(ends[0]).unwrap()).unwrap();
+            counted[owner.index()] += ends[1] - ends[0];
+        }
+        prop_assert_eq!(ring.shares().iter().sum::<u64>(), 1 << 32);
+        prop_assert_eq!(ring.shares(), counted);
+    }
+}
+
+/// Law (e), nobody.
+#[test]
+fn empty_ring_has_no_owner() {
+    let ring = Ring::new(Dialect::default(), []).unwrap();
+    let hash = ring.hash(b"key");
+    assert!(ring.is_empty());
+    assert_eq!(ring.owner(hash), None);
+    assert_eq!(ring.find(hash, |_| true), None);
+    assert_eq!(ring.walk(hash).count(), 0);
+    assert_eq!(ring.shares(), []);
+    assert_eq!(ring.points().count(), 0);
+}
+
+/// Law (e), one, with the smallest number of points and with the largest.
+#[test]
+fn single_member_owns_everything() {
+    for (dialect, weight) in [
+        (Dialect::circle(1), Weight::ONE),
+        (Dialect::ketama(4096), Weight::MAX),
+    ] {
+        let ring = Ring::new(dialect.unwrap(), [("only", weight)]).unwrap();
+        assert_eq!(ring.shares(), [1 << 32]);
+        for hash in [0, 1 << 31, u32::MAX].map(Hash) {
+            assert_eq!(ring.owner(hash), Some(MemberId(0)));
+            assert_eq!(ring.find(hash, |_| false), None);
+        }
+    }
+}
+
+/// Law (e), 10^4.
+#[test]
+fn ten_thousand_members_are_all_walked() {
+    let labels: Vec<_> = (0..10_000)
+        .map(|number| format!("peer-{number}:80"))
+        .collect();
+    let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
+    let ring = Ring::new(Dialect::default(), members).unwrap();
+    assert_eq!((ring.len(), ring.members()), (1_600_000, 10_000));
+    assert_eq!(ring.shares().iter().sum::<u64>(), 1 << 32);
+    let walked: HashSet<_> = ring.walk(Hash(1)).collect();
+    assert_eq!(walked.len(), 10_000);
+    let only = MemberId(9_999);
+    assert_eq!(ring.find(Hash(1), |member| member == only), Some(only));
+}
+
+#[test]
+fn search_in_vain_asks_each_member_twice() {
+    let labels: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
+    let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
+    let ring = Ring::new(Dialect::default(), members).unwrap();
+    let mut asked = 0;
+    let refuse = |_| {
+        asked += 1;
+        false
+    };
+    assert_eq!(ring.find(Hash(0), refuse), None);
+    assert_eq!(asked, 1 + 100 + 100);
+}
+
+#[test]
+fn bad_members_are_refused() {
+    let build = |dialect, members: &[(&str, Weight)]| {
+        Ring::new(dialect, members.iter().copied()).unwrap_err()
+    };
+    let twice = [("a", Weight::ONE), ("a", Weight::MAX)];
+    assert_eq!(
+        build(Dialect::default(), &twice),
+        Error::DuplicateLabel("a".to_owned())
+    );
+    let labels: Vec<_> = (0..=1 << 16)
+        .map(|number: u32| number.to_string())
+        .collect();
+    let mut members: Vec<_> = labels
+        .iter()
+        .map(|label| (label.as_str(), Weight::MAX))
+        .collect();
+    assert_eq!(
+        build(Dialect::default(), &members),
+        Error::TooManyMembers((1 << 16) + 1)
+    );
+    members.truncate(65);
+    let most = Dialect::ketama(4096).unwrap();
+    assert_eq!(build(most, &members), Error::TooManyPoints(65 << 20));
+    let odd = Dialect::Ketama { points: 161 };
+    assert_eq!(build(odd, &[]), Error::Dialect(odd));
+}
+
+#[test]
+fn numbers_out_of_bounds_are_refused() {
+    assert_eq!([0, 257].map(Weight::new), [None, None]);
+    assert_eq!(Weight::new(256), Some(Weight::MAX));
+    assert_eq!([0, 2, 161, 4100].map(Dialect::ketama), [None; 4]);
+    assert_eq!([0, 4097].map(Dialect::circle), [None; 2]);
+}
+
+const CIRCLE: &str = include_str!("../../tests/vectors/circle.tsv");
+const KETAMA: &str = include_str!("../../tests/vectors/ketama.tsv");
+const KETAMA_WEIGHTED: &str = include_str!("../../tests/vectors/ketama-weighted.tsv");
+
+/// `server<TAB>weight`, an empty line, then `key<TAB>owner`; see `tests/vectors/README.md`.
+fn check_vectors(dialect: Dialect, text: &str) {
+    let (servers, owners) = text.split_once("\n\n").unwrap();
+    let weight = |text: &str| Weight::new(text.parse().unwrap()).unwrap();
+    let members = rows(servers)
+        .map(|(label, number)| (label.to_owned(), weight(number)))
+        .collect();
+    let ring = ring(dialect, &members);
+    assert_eq!(rows(owners).count(), 2_000);
+    for (key, expected) in rows(owners) {
+        let hash = ring.hash(key.as_bytes());
+        assert_eq!(owner(&ring, &members, hash.0), Some(expected), "{key}");
+    }
+}
+
+fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().map(|line| line.split_once('\t').unwrap())
+}
+
+#[test]
+fn circle_agrees_with_the_textbook() {
+    check_vectors(Dialect::circle(3).unwrap(), CIRCLE);
+}
+
+#[test]
+fn ketama_agrees_with_uhashring() {
+    check_vectors(Dialect::default(), KETAMA);
+    check_vectors(Dialect::default(), KETAMA_WEIGHTED);
+}

@@ -1,0 +1,145 @@
+//! One immutable configuration in force. A request takes one and sees it from start to end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::client::TrustedProxies;
+use crate::config::{Config, Forwarding, PeerAddress};
+use crate::ring;
+use crate::route::{Conflict, RouteTable};
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::upstream::Upstream;
+
+/// One configuration in force: routes, upstreams and what else a request needs.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the configurations of this process, from 1.
+    pub generation: u64,
+    /// Which request goes where.
+    pub routes: RouteTable<Arc<Target>>,
+    /// The upstreams by name.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// What the peers are told about the client.
+    pub forwarding: Forwarding,
+    /// Everything the operator wrote.
+    pub config: Config,
+}
+
+/// Where a route leads.
+#[derive(Debug)]
+pub struct Target {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Bytes of a request body; above it 413; `None`: no limit.
+    pub max_body_size: Option<u64>,
+    /// Where the route is counted.
+    pub metrics: RouteMetrics,
+}
+
+/// The peers' addresses, looked up.
+pub type Addresses = HashMap<PeerAddress, SocketAddr>;
+
+/// Why a configuration could not be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A ring could not be built.
+    #[error("upstream `{upstream}`: {source}")]
+    Ring {
+        /// The upstream's name.
+        upstream: String,
+        /// What is wrong with it.
+        source: ring::Error,
+    },
+    /// A peer's name has no address.
+    #[error("upstream `{upstream}`: peer `{address}` has no address")]
+    NoAddress {
+        /// The upstream's name.
+        upstream: String,
+        /// The peer's address as written.
+        address: PeerAddress,
+    },
+    /// Two routes match the same requests.
+    #[error("two routes match the same requests: {0}")]
+    Routes(Conflict),
+    /// A route names an upstream that does not exist.
+    #[error("a route names upstream `{0}`, which does not exist")]
+    NoUpstream(String),
+}
+
+impl Snapshot {
+    /// Builds the next configuration; peers that `previous` had keep their state.
+    ///
+    /// # Errors
+    /// [`Error`]; `config` went through [`crate::config::resolve`], so only a peer without an
+    /// address is to be expected.
+    pub fn new(
+        config: Config,
+        addresses: &Addresses,
+        previous: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
+        let upstreams = build_upstreams(&config, addresses, previous, metrics)?;
+        let routes = build_routes(&config, &upstreams, metrics)?;
+        Ok(Self {
+            generation: previous.map_or(0, |previous| previous.generation) + 1,
+            routes,
+            upstreams,
+            trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
+            forwarding: config.forwarding.clone(),
+            config,
+        })
+    }
+}
+
+fn build_upstreams(
+    config: &Config,
+    addresses: &Addresses,
+    previous: Option<&Snapshot>,
+    metrics: &Metrics,
+) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
+    let build = |(name, upstream): (&String, &crate::config::Upstream)| {
+        let resolved = resolve(name, upstream, addresses)?;
+        let previous = previous.and_then(|previous| previous.upstreams.get(name));
+        Upstream::new(name, upstream.clone(), &resolved, previous.map(Arc::as_ref), metrics)
+            .map(|built| (name.clone(), Arc::new(built)))
+            .map_err(|source| Error::Ring { upstream: name.clone(), source })
+    };
+    config.upstreams.iter().map(build).collect()
+}
+
+fn resolve(
+    name: &str,
+    upstream: &crate::config::Upstream,
+    addresses: &Addresses,
+) -> Result<Vec<SocketAddr>, Error> {
+    let address = |peer: &crate::config::Peer| match &peer.address {
+        PeerAddress::Ip(address) => Ok(*address),
+        named @ PeerAddress::Name(..) => addresses
+            .get(named)
+            .copied()
+            .ok_or_else(|| Error::NoAddress { upstream: name.to_owned(), address: named.clone() }),
+    };
+    upstream.peers.iter().map(address).collect()
+}
+
+fn build_routes(
+    config: &Config,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    metrics: &Metrics,
+) -> Result<RouteTable<Arc<Target>>, Error> {
+    let target = |route: &crate::config::Route| {
+        let upstream =
+            upstreams.get(&route.upstream).ok_or_else(|| Error::NoUpstream(route.upstream.clone()))?;
+        let target = Target {
+            upstream: Arc::clone(upstream),
+            max_body_size: route.max_body_size.unwrap_or(config.downstream.max_body_size),
+            metrics: metrics.route(&route.matches.to_string()),
+        };
+        Ok((route.matches.clone(), Arc::new(target)))
+    };
+    let routes: Vec<_> = config.routes.iter().map(target).collect::<Result<_, Error>>()?;
+    RouteTable::new(routes).map_err(Error::Routes)
+}

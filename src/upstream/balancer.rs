@@ -1,0 +1,185 @@
+//! The ring for Pingora's own [`LoadBalancer`], so that any Pingora program can select by it.
+//!
+//! A backend's label is the text of its address, its weight is clamped to 1 ..= 256, and one of
+//! weight 0 is left out. Clockwise itself does not go this way: it looks the ring up directly,
+//! with its own state of each peer.
+//!
+//! [`Turns`] gives every backend once, so `max_iterations` of [`LoadBalancer::select`] must be no
+//! smaller than the number of backends: then a healthy one is found however few there are. (Pingora's
+//! own ring repeats a backend at each of its points, and each repetition counts.)
+//!
+//! [`LoadBalancer`]: pingora_load_balancing::LoadBalancer
+//! [`LoadBalancer::select`]: pingora_load_balancing::LoadBalancer::select
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::selection::{BackendIter, BackendSelection};
+
+use crate::ring::{self, Cursor, Dialect, Weight};
+
+/// A ring of Pingora's backends: `LoadBalancer<balancer::Ring>`, configured by a [`Dialect`].
+pub struct Ring {
+    ring: ring::Ring,
+    /// By member.
+    backends: Vec<Backend>,
+}
+
+impl BackendSelection for Ring {
+    type Iter = Turns;
+    type Config = Dialect;
+
+    /// Cannot fail, as the trait has it: where there are more points or backends than a ring can
+    /// have, the ring is empty, which selects nothing, and an error is logged.
+    fn build_with_config(backends: &BTreeSet<Backend>, dialect: &Dialect) -> Self {
+        let members = members(backends);
+        let labels = members
+            .iter()
+            .map(|(label, (weight, _))| (label.as_str(), *weight));
+        let ring = ring::Ring::new(*dialect, labels).unwrap_or_else(|error| {
+            log::error!("no backend can be selected: {error}");
+            ring::Ring::empty()
+        });
+        Self {
+            ring,
+            backends: members.into_values().map(|(_, backend)| backend).collect(),
+        }
+    }
+
+    fn build(backends: &BTreeSet<Backend>) -> Self {
+        Self::build_with_config(backends, &Dialect::default())
+    }
+
+    fn iter(self: &Arc<Self>, key: &[u8]) -> Turns {
+        let cursor = Cursor::new(&self.ring, self.ring.hash(key));
+        Turns {
+            ring: Arc::clone(self),
+            cursor,
+        }
+    }
+}
+
+/// Every backend once, in clockwise order from a key, its owner first.
+pub struct Turns {
+    ring: Arc<Ring>,
+    cursor: Cursor,
+}
+
+impl BackendIter for Turns {
+    fn next(&mut self) -> Option<&Backend> {
+        let member = self.cursor.next(&self.ring.ring)?;
+        self.ring.backends.get(member.index())
+    }
+}
+
+/// The backends by label. One address may be given with several weights; the greatest counts,
+/// which is the last in the set.
+fn members(backends: &BTreeSet<Backend>) -> BTreeMap<String, (Weight, Backend)> {
+    let member = |backend: &Backend| {
+        Some((
+            backend.addr.to_string(),
+            (weight(backend.weight)?, backend.clone()),
+        ))
+    };
+    backends.iter().filter_map(member).collect()
+}
+
+/// `None` for 0.
+fn weight(weight: usize) -> Option<Weight> {
+    Weight::new(
+        u16::try_from(weight)
+            .unwrap_or(u16::MAX)
+            .min(Weight::MAX.get()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use pingora_load_balancing::discovery::Static;
+    use pingora_load_balancing::{Backends, LoadBalancer};
+
+    use super::*;
+
+    fn backend(number: usize, weight: usize) -> Backend {
+        Backend::new_with_weight(&format!("10.0.0.{number}:80"), weight).unwrap()
+    }
+
+    fn balancer(backends: BTreeSet<Backend>, dialect: Dialect) -> LoadBalancer<Ring> {
+        let backends = Backends::new(Static::new(backends));
+        let balancer = LoadBalancer::from_backends_with_config(backends, Some(dialect));
+        let mut update = Box::pin(balancer.update());
+        let done = update
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(done.is_ready(), "static backends are there at once");
+        drop(update);
+        balancer
+    }
+
+    fn keys() -> impl Iterator<Item = Vec<u8>> {
+        (0..1000).map(|number| format!("key {number}").into_bytes())
+    }
+
+    #[test]
+    fn selects_what_the_ring_says() {
+        let weights = [1, 2, 300, 0, 7];
+        let backends = weights
+            .iter()
+            .enumerate()
+            .map(|(number, weight)| backend(number, *weight));
+        for dialect in [Dialect::default(), Dialect::circle(3).unwrap()] {
+            let balancer = balancer(backends.clone().collect(), dialect);
+            let members = [(0, 1), (1, 2), (2, 256), (4, 7)];
+            let members = members.map(|(n, w)| (backend(n, 1).addr.to_string(), Weight::new(w)));
+            let pairs = members
+                .iter()
+                .map(|(label, weight)| (label.as_str(), weight.unwrap()));
+            let ring = ring::Ring::new(dialect, pairs).unwrap();
+            for key in keys() {
+                let owner = ring.owner(ring.hash(&key)).unwrap();
+                let selected = balancer.select(&key, 4).unwrap();
+                assert_eq!(selected.addr.to_string(), members[owner.index()].0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_healthy_one_of_100_gets_every_key() {
+        let healthy = backend(42, 1);
+        let balancer = balancer(
+            (0..100).map(|n| backend(n, 1)).collect(),
+            Dialect::default(),
+        );
+        for key in keys() {
+            let selected = balancer.select_with(&key, 100, |backend, _| *backend == healthy);
+            assert_eq!(selected.as_ref(), Some(&healthy));
+        }
+    }
+
+    #[test]
+    fn unix_sockets_are_kept_and_an_address_counts_once() {
+        let mut socket = backend(1, 1);
+        let path = std::os::unix::net::SocketAddr::from_pathname("/run/a.sock").unwrap();
+        socket.addr = pingora_core::protocols::l4::socket::SocketAddr::Unix(path);
+        let set = BTreeSet::from([socket, backend(2, 1), backend(2, 9)]);
+        let ring = Ring::build(&set);
+        let found: Vec<_> = ring
+            .backends
+            .iter()
+            .map(|b| (b.addr.to_string(), b.weight))
+            .collect();
+        assert_eq!(
+            found,
+            [("/run/a.sock".to_owned(), 1), ("10.0.0.2:80".to_owned(), 9)]
+        );
+    }
+
+    #[test]
+    fn nobody_is_selected_from_nobody() {
+        let ring = Arc::new(Ring::build(&BTreeSet::from([backend(1, 0)])));
+        assert!(ring.iter(b"key").next().is_none());
+    }
+}

@@ -1,0 +1,182 @@
+//! An upstream in force: its peers, the ring they are placed on, and who gets a request.
+//!
+//! ```text
+//!   Upstream ── ring        labels and weights only; never changes
+//!      │
+//!      └────── peers[member] ── Arc<PeerState>   health, drain, ejection, requests in flight
+//! ```
+//!
+//! A peer's state is a cell that the ring looks at while it walks: a flip is one atomic store and
+//! needs no rebuild. The state is keyed by the label and survives a new configuration; the ring and
+//! the peers it indexes are made and swapped together.
+
+pub mod balancer;
+mod peer;
+mod rotation;
+mod tried;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::ring::{self, Hash, MemberId, Ring};
+use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
+
+pub use self::peer::{InFlight, Peer, PeerState, ProbeReport};
+pub use self::tried::{MAX_ATTEMPTS, Tried};
+
+use self::rotation::Rotation;
+
+/// A named group of peers, ready to be selected from.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What the operator wrote of it.
+    pub config: config::Upstream,
+    /// Where it is counted.
+    pub metrics: UpstreamMetrics,
+    ring: Ring,
+    /// In the ring's member order.
+    peers: Box<[Peer]>,
+    rotation: Rotation,
+}
+
+/// What a request brings to the choice of its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The hash of its key.
+    Key(Hash),
+    /// It has no key; its turn among the peers is this one.
+    Turn(usize),
+}
+
+/// A peer and its place in the upstream, as [`Tried`] remembers it.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// The peer's place.
+    pub member: MemberId,
+    /// The peer.
+    pub peer: &'a Peer,
+}
+
+/// The peers in the order in which they may be asked; a lower tier serves only when no peer of the
+/// one above is left. Draining peers are in none.
+const TIERS: [fn(&PeerState, Duration) -> bool; 3] =
+    [PeerState::is_available, PeerState::is_up, PeerState::is_unknown];
+
+impl Upstream {
+    /// Places the peers on a ring. `addresses` are the peers' looked-up addresses, in order; a peer
+    /// that `previous` had with the same label and address keeps its state.
+    ///
+    /// # Errors
+    /// What [`Ring::new`] says: more points than a ring can hold.
+    pub fn new(
+        name: &str,
+        config: config::Upstream,
+        addresses: &[SocketAddr],
+        previous: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Result<Self, ring::Error> {
+        let ring =
+            Ring::new(config.dialect, config.peers.iter().map(|peer| (peer.label.as_str(), peer.weight)))?;
+        let born_up = config.health.is_none();
+        let peers: Box<[Peer]> = config
+            .peers
+            .iter()
+            .zip(addresses)
+            .map(|(peer, address)| {
+                let kept = previous.and_then(|previous| previous.state_of(&peer.label, *address));
+                let state = kept.unwrap_or_else(|| Arc::new(PeerState::new(born_up)));
+                Peer::new(peer, *address, state, metrics.peer(name, &peer.label))
+            })
+            .collect();
+        let rotation = Rotation::new(peers.iter().map(|peer| peer.weight.get()));
+        let metrics = metrics.upstream(name);
+        Ok(Self { name: name.into(), config, metrics, ring, peers, rotation })
+    }
+
+    /// The hash of a key, in this upstream's dialect.
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        self.ring.hash(key)
+    }
+
+    /// The target of a request that has no key: the next turn.
+    pub fn next_turn(&self) -> Target {
+        Target::Turn(self.rotation.next())
+    }
+
+    /// The peer that is to serve a request: the first of its walk that is available and untried.
+    ///
+    /// "No peer" is the answer only when every untried peer is down or draining: when none is
+    /// available, ejected ones serve (an ejection is a guess; a request in hand is not), and then
+    /// ones that no probe has answered for yet. `now` is [`crate::clock::since_start`].
+    pub fn select(&self, target: Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
+        if let Target::Key(hash) = target
+            && let Some(owner) = self.ring.owner(hash)
+            && let Some(peer) = self.peer(owner)
+            && peer.state.is_available(now)
+            && !tried.contains(owner)
+        {
+            return Some(Choice { member: owner, peer });
+        }
+        self.select_past_owner(target, tried, now)
+    }
+
+    fn select_past_owner(&self, target: Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
+        TIERS.iter().find_map(|serves| {
+            let may = |member: MemberId| {
+                !tried.contains(member) && self.peer(member).is_some_and(|peer| serves(&peer.state, now))
+            };
+            // Without this look, a ring of peers that are all down would be walked to its end.
+            if !self.members().any(may) {
+                return None;
+            }
+            let member = match target {
+                Target::Key(hash) => self.ring.find(hash, may),
+                Target::Turn(turn) => self.rotation.find(turn, may),
+            }?;
+            self.peer(member).map(|peer| Choice { member, peer })
+        })
+    }
+
+    /// Every peer, in the order of the configuration.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// The peer with this label.
+    pub fn peer_named(&self, label: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| &*peer.label == label)
+    }
+
+    /// The labels in clockwise order from a key, owner first, whatever their health.
+    pub fn walk(&self, hash: Hash) -> impl Iterator<Item = &Peer> {
+        self.ring.walk(hash).filter_map(|member| self.peer(member))
+    }
+
+    /// The ring, for reports.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The peer at a place in the ring's member order.
+    pub fn peer(&self, member: MemberId) -> Option<&Peer> {
+        self.peers.get(member.index())
+    }
+
+    fn members(&self) -> impl Iterator<Item = MemberId> + use<> {
+        member_ids(self.ring.members())
+    }
+
+    fn state_of(&self, label: &str, address: SocketAddr) -> Option<Arc<PeerState>> {
+        let peer = self.peer_named(label)?;
+        (peer.address == address).then(|| Arc::clone(&peer.state))
+    }
+}
+
+/// The places of the first `count` members.
+fn member_ids(count: usize) -> impl Iterator<Item = MemberId> {
+    (0..u32::try_from(count).unwrap_or(u32::MAX)).map(MemberId)
+}

@@ -1,0 +1,229 @@
+//! One peer: who it is, and the cell that says whether it serves.
+//!
+//! The cell has two halves. `flags` is what a select looks at: one relaxed load, no lock. The
+//! `ledger` is what probes, failures and operators write to; whoever changes it computes the flags
+//! anew under its lock, so that the two cannot drift apart.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config;
+use crate::policy::ejection::{Ejection, Rules};
+use crate::policy::health::{Health, Outcome, State, Thresholds};
+use crate::ring::Weight;
+use crate::telemetry::metrics::PeerMetrics;
+
+/// One server of an upstream, in one configuration.
+#[derive(Debug)]
+pub struct Peer {
+    /// What places it on the ring.
+    pub label: Arc<str>,
+    /// Where it is connected to.
+    pub address: SocketAddr,
+    /// The address as the operator wrote it; what `host_header: peer` sends.
+    pub written: Arc<str>,
+    /// Its share of the key space, relative to the others.
+    pub weight: Weight,
+    /// What is known of it; outlives this configuration.
+    pub state: Arc<PeerState>,
+    /// Where it is counted.
+    pub metrics: PeerMetrics,
+}
+
+impl Peer {
+    pub(super) fn new(
+        peer: &config::Peer,
+        address: SocketAddr,
+        state: Arc<PeerState>,
+        metrics: PeerMetrics,
+    ) -> Self {
+        let written = peer.address.to_string().into();
+        Self { label: peer.label.as_str().into(), address, written, weight: peer.weight, state, metrics }
+    }
+}
+
+const UP: u8 = 1;
+const UNKNOWN: u8 = 2;
+const DRAINING: u8 = 4;
+const EJECTED: u8 = 8;
+
+/// What is known of a peer: health, drain, ejection, requests in flight.
+#[derive(Debug)]
+pub struct PeerState {
+    flags: AtomicU8,
+    /// While [`EJECTED`]: until when; nanoseconds since the process started.
+    ejected_until: AtomicU64,
+    in_flight: AtomicU32,
+    /// Some connect failed since the last that did not: a success must look at the ledger.
+    suspect: AtomicBool,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Clone, Debug)]
+struct Ledger {
+    health: Health,
+    ejection: Ejection,
+    draining: bool,
+    last_probe: Option<ProbeReport>,
+}
+
+/// What the last probe of a peer found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// When it ended, since the process started.
+    pub at: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it failed; `None`: it passed.
+    pub failure: Option<String>,
+}
+
+/// Counts one request at a peer, from its making to its drop.
+#[derive(Debug)]
+pub struct InFlight(Arc<PeerState>);
+
+impl InFlight {
+    /// Counts a request in.
+    pub fn enter(state: &Arc<PeerState>) -> Self {
+        state.in_flight.fetch_add(1, Relaxed);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl PeerState {
+    /// A peer that nothing is known of; `up` where no probe will ever say.
+    pub fn new(up: bool) -> Self {
+        let health = if up { known_up() } else { Health::default() };
+        let ledger = Ledger { health, ejection: Ejection::default(), draining: false, last_probe: None };
+        Self {
+            flags: AtomicU8::new(ledger.flags()),
+            ejected_until: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            suspect: AtomicBool::new(false),
+            ledger: Mutex::new(ledger),
+        }
+    }
+
+    /// Whether it takes keys: up, not draining, not ejected.
+    #[inline]
+    pub fn is_available(&self, now: Duration) -> bool {
+        match self.flags.load(Relaxed) {
+            UP => true,
+            flags if flags == UP | EJECTED => now >= self.ejected_until(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is up and not draining, be it ejected or not.
+    pub fn is_up(&self, _now: Duration) -> bool {
+        self.flags.load(Relaxed) & (UP | DRAINING) == UP
+    }
+
+    /// Whether no probe has answered for it yet.
+    pub fn is_unknown(&self, _now: Duration) -> bool {
+        self.flags.load(Relaxed) & (UNKNOWN | DRAINING) == UNKNOWN
+    }
+
+    /// Whether an operator took it out.
+    pub fn is_draining(&self) -> bool {
+        self.flags.load(Relaxed) & DRAINING != 0
+    }
+
+    /// Until when real traffic's failures keep it off the ring; `None`: they do not.
+    pub fn ejected(&self, now: Duration) -> Option<Duration> {
+        let until = self.ejected_until();
+        (self.flags.load(Relaxed) & EJECTED != 0 && now < until).then_some(until)
+    }
+
+    /// What the probes say.
+    pub fn health(&self) -> State {
+        self.ledger.lock().health.state()
+    }
+
+    /// What the last probe found; `None` before the first.
+    pub fn last_probe(&self) -> Option<ProbeReport> {
+        self.ledger.lock().last_probe.clone()
+    }
+
+    /// Requests at this peer now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Takes a probe's word; the new health, where it flipped.
+    pub fn on_probe(&self, report: ProbeReport, thresholds: Thresholds) -> Option<State> {
+        let outcome = if report.failure.is_none() { Outcome::Passed } else { Outcome::Failed };
+        self.change(|ledger| {
+            let (health, flipped) = ledger.health.on(outcome, thresholds);
+            ledger.health = health;
+            ledger.last_probe = Some(report);
+            flipped.then(|| health.state())
+        })
+    }
+
+    /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
+    pub fn on_connect_failure(&self, rules: &Rules, now: Duration) -> Option<Duration> {
+        self.suspect.store(true, Relaxed);
+        self.change(|ledger| {
+            let (ejection, until) = ledger.ejection.on_failure(now, rules);
+            ledger.ejection = ejection;
+            let until = until?;
+            self.ejected_until.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+            Some(until.saturating_sub(now))
+        })
+    }
+
+    /// A connect on real traffic succeeded.
+    pub fn on_connect_success(&self, now: Duration) {
+        if self.suspect.load(Relaxed) {
+            self.suspect.store(false, Relaxed);
+            self.change(|ledger| ledger.ejection = ledger.ejection.on_success(now));
+            self.ejected_until.store(0, Relaxed);
+        }
+    }
+
+    /// Takes the peer out for an operator, or back in; whether that changed anything.
+    pub fn set_draining(&self, draining: bool) -> bool {
+        self.change(|ledger| std::mem::replace(&mut ledger.draining, draining) != draining)
+    }
+
+    fn change<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
+        let mut ledger = self.ledger.lock();
+        let result = write(&mut ledger);
+        self.flags.store(ledger.flags(), Relaxed);
+        result
+    }
+
+    fn ejected_until(&self) -> Duration {
+        Duration::from_nanos(self.ejected_until.load(Relaxed))
+    }
+}
+
+/// Where no probe will ever say, a peer is up until traffic says otherwise.
+fn known_up() -> Health {
+    Health::default().on(Outcome::Passed, Thresholds { rise: 1, fall: 1 }).0
+}
+
+impl Ledger {
+    /// [`EJECTED`] stays set once an ejection is over; `ejected_until` says that it is.
+    fn flags(&self) -> u8 {
+        let health = match self.health.state() {
+            State::Unknown => UNKNOWN,
+            State::Up => UP,
+            State::Down => 0,
+        };
+        let draining = if self.draining { DRAINING } else { 0 };
+        let ejected = if self.ejection.is_ejected(Duration::ZERO) { EJECTED } else { 0 };
+        health | draining | ejected
+    }
+}

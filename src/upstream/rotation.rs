@@ -1,0 +1,83 @@
+//! Turns for requests without a key: each peer as often as its weight says, evenly interleaved.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::member_ids;
+use crate::ring::MemberId;
+
+/// Above this many slots the weights are ignored: a table of ten thousand peers at weight 256 would
+/// take ten megabytes for a path that no keyed request takes.
+const MAX_SLOTS: usize = 1 << 16;
+
+#[derive(Debug)]
+pub(super) struct Rotation {
+    slots: Box<[MemberId]>,
+    next: AtomicUsize,
+}
+
+impl Rotation {
+    pub(super) fn new(weights: impl Iterator<Item = u16>) -> Self {
+        let weights: Vec<usize> = weights.map(usize::from).collect();
+        let unit = weights.iter().copied().fold(0, gcd).max(1);
+        let fits = weights.iter().sum::<usize>() / unit <= MAX_SLOTS;
+        let turns = |weight: usize| if fits { weight / unit } else { 1 };
+        // The j-th of a peer's n turns stands at (j + 1/2) / n of the round.
+        let mut slots: Vec<(u64, MemberId)> = member_ids(weights.len())
+            .zip(&weights)
+            .flat_map(|(member, &weight)| {
+                let turns = turns(weight) as u64;
+                (0..turns).map(move |j| ((2 * j + 1) * (1 << 32) / (2 * turns), member))
+            })
+            .collect();
+        slots.sort_unstable();
+        Self { slots: slots.into_iter().map(|(_, member)| member).collect(), next: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn next(&self) -> usize {
+        self.next.fetch_add(1, Relaxed)
+    }
+
+    /// The first peer from `turn` on that may serve.
+    pub(super) fn find(&self, turn: usize, may: impl Fn(MemberId) -> bool) -> Option<MemberId> {
+        let start = turn % self.slots.len().max(1);
+        let (before, from) = self.slots.split_at_checked(start)?;
+        from.iter().chain(before).copied().find(|&member| may(member))
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(weights: &[u16]) -> Vec<usize> {
+        let rotation = Rotation::new(weights.iter().copied());
+        let turns = rotation.slots.len();
+        (0..turns).filter_map(|_| rotation.find(rotation.next(), |_| true)).map(MemberId::index).collect()
+    }
+
+    #[test]
+    fn equal_weights_take_equal_turns() {
+        assert_eq!(round(&[256, 256, 256]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_heavy_peer_is_spread_over_the_round() {
+        assert_eq!(round(&[4, 1, 1]), [0, 0, 1, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_peer_that_may_not_serve_is_passed_over() {
+        let rotation = Rotation::new([1, 1, 1].into_iter());
+        assert_eq!(rotation.find(1, |member| member.index() != 1).map(MemberId::index), Some(2));
+        assert_eq!(rotation.find(1, |_| false), None);
+    }
+
+    #[test]
+    fn no_peers_is_no_turn() {
+        assert_eq!(Rotation::new(std::iter::empty()).find(7, |_| true), None);
+    }
+}
