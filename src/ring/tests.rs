@@ -1,5 +1,7 @@
 //! The laws of the ring, and vectors made by independent programs.
 
+#![expect(clippy::cast_precision_loss, reason = "shares are compared with a wide margin")]
+
 use std::collections::BTreeMap;
 
 use proptest::collection::btree_map;
