@@ -1,0 +1,40 @@
+//! Clockwise's ring in a Pingora program of one's own: `cargo run --example load_balancer`.
+//!
+//! Prints which backend some keys get, then takes one backend away: only its keys move.
+
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+
+use clockwise::ring::Dialect;
+use clockwise::upstream::balancer::Ring;
+use pingora_load_balancing::discovery::Static;
+use pingora_load_balancing::{Backend, Backends, LoadBalancer};
+
+const BACKENDS: [&str; 4] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"];
+const KEYS: [&str; 8] = [
+    "anna", "ben", "cleo", "dora", "emil", "finn", "gita", "hugo",
+];
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let backends = Backends::new(Static::try_from_iter(BACKENDS)?);
+    let balancer: LoadBalancer<Ring> =
+        LoadBalancer::from_backends_with_config(backends, Some(Dialect::default()));
+    balancer.update().await?;
+
+    let gone = Backend::new(BACKENDS[0])?;
+    println!("key   owner       without {}", gone.addr);
+    for key in KEYS {
+        // Each backend comes once, so their number is enough iterations.
+        let tries = BACKENDS.len();
+        let owner = balancer
+            .select(key.as_bytes(), tries)
+            .ok_or("no backend is healthy")?;
+        let other = balancer
+            .select_with(key.as_bytes(), tries, |backend, healthy| {
+                healthy && *backend != gone
+            })
+            .ok_or("no other backend is healthy")?;
+        println!("{key:<5} {} {}", owner.addr, other.addr);
+    }
+    Ok(())
+}
