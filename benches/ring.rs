@@ -1,0 +1,226 @@
+//! What one select costs: key hash, lookup and health check, against the bare MD5 of the same key
+//! and against Pingora's own ketama ring.
+//!
+//! Prints two Markdown tables. All contestants run in turn in every round, so that a slow moment
+//! of the machine hits all of them; each runs once before it is timed, so that none pays for the
+//! cache that the one before it has filled; the numbers are medians over the rounds. The keys are
+//! many and random, so that no branch can be learnt. `cargo bench --bench ring`.
+
+#![expect(clippy::print_stdout, reason = "the tables are what it is for")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a slip ends the benchmark"
+)]
+#![expect(clippy::cast_precision_loss, reason = "nobody reads that many digits")]
+
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use clockwise::ring::{Dialect, MemberId, Ring, Weight};
+use md5::{Digest, Md5};
+use pingora_load_balancing::discovery::Static;
+use pingora_load_balancing::selection::Consistent;
+use pingora_load_balancing::{Backend, Backends, LoadBalancer};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+const SIZES: [u32; 5] = [3, 10, 100, 1_000, 10_000];
+const KEYS: usize = 1 << 15;
+const ROUNDS: usize = 31;
+const BUILD_PEERS: u32 = 1_000;
+const BUILD_DIGESTS: u32 = 40_000;
+
+fn main() {
+    let keys = Keys::new();
+    println!(
+        "| peers | MD5 ns | select ns | / MD5 | to 2nd ns | allocations | Pingora ns | / MD5 |"
+    );
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
+    for peers in SIZES {
+        println!("{}", select_row(peers, &keys));
+    }
+    println!();
+    println!("| build | ms | / MD5s |\n|---|---:|---:|");
+    println!("{}", build_row());
+}
+
+/// One line of the first table.
+fn select_row(peers: u32, keys: &Keys) -> String {
+    let ours = Ours::new(peers);
+    let pingora = pingora(peers);
+    let [md5, select, second, theirs] = interleaved([
+        &|| keys.each(|key| Md5::digest(key)),
+        &|| keys.each(|key| ours.select(key)),
+        &|| keys.each(|key| ours.second(key)),
+        &|| keys.each(|key| pingora.select(key, 256)),
+    ])
+    .map(|time| time.as_secs_f64() * 1e9 / KEYS as f64);
+    let allocations = allocations(|| keys.each(|key| ours.select(key)));
+    format!(
+        "| {peers} | {md5:.1} | {select:.1} | {:.3} | {second:.1} | {allocations} | {theirs:.1} | {:.3} |",
+        select / md5,
+        theirs / md5,
+    )
+}
+
+/// The line of the second table.
+fn build_row() -> String {
+    let labels = labels(BUILD_PEERS);
+    let [digests, build] = interleaved([
+        &|| (0..BUILD_DIGESTS).for_each(|k| _ = black_box(Md5::digest(digest_text(k)))),
+        &|| drop(black_box(ring(&labels))),
+    ])
+    .map(|time| time.as_secs_f64() * 1e3);
+    format!(
+        "| {BUILD_DIGESTS} MD5 | {digests:.2} | 1 |\n| ring of {BUILD_PEERS} peers | {build:.2} | {:.2} |",
+        build / digests
+    )
+}
+
+/// A ring and the state that a proxy keeps for each peer.
+struct Ours {
+    ring: Ring,
+    peers: Vec<Arc<Peer>>,
+}
+
+/// About as large as a real one.
+struct Peer {
+    up: AtomicBool,
+    _rest: [u64; 12],
+}
+
+impl Ours {
+    fn new(peers: u32) -> Self {
+        let peer = || {
+            Arc::new(Peer {
+                up: AtomicBool::new(true),
+                _rest: [0; 12],
+            })
+        };
+        Self {
+            ring: ring(&labels(peers)),
+            peers: (0..peers).map(|_| peer()).collect(),
+        }
+    }
+
+    fn select(&self, key: &[u8]) -> Option<&Arc<Peer>> {
+        let is_up = |peer: &&Arc<Peer>| peer.up.load(Ordering::Relaxed);
+        let ask = |member: MemberId| self.peers.get(member.index()).filter(is_up);
+        let member = self
+            .ring
+            .find(self.ring.hash(key), |member| ask(member).is_some())?;
+        self.peers.get(member.index())
+    }
+
+    /// The peer that a failed attempt goes to.
+    fn second(&self, key: &[u8]) -> Option<MemberId> {
+        self.ring.walk(self.ring.hash(key)).nth(1)
+    }
+}
+
+fn ring(labels: &[String]) -> Ring {
+    let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
+    Ring::new(Dialect::default(), members).expect("the labels differ")
+}
+
+fn labels(peers: u32) -> Vec<String> {
+    (0..peers).map(address).collect()
+}
+
+fn address(peer: u32) -> String {
+    format!("10.{}.{}.{}:8080", peer >> 16, peer >> 8 & 255, peer & 255)
+}
+
+fn pingora(peers: u32) -> LoadBalancer<Consistent> {
+    let backend = |peer| Backend::new(&address(peer)).expect("an address");
+    let backends: BTreeSet<_> = (0..peers).map(backend).collect();
+    let balancer = LoadBalancer::from_backends(Backends::new(Static::new(backends)));
+    let mut update = Box::pin(balancer.update());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(
+        update.as_mut().poll(&mut context).is_ready(),
+        "static backends are there at once"
+    );
+    drop(update);
+    balancer
+}
+
+/// Random text of 16 to 36 bytes, the length of most ids, addresses and short paths; all in one
+/// piece, so that reading them costs little.
+struct Keys {
+    text: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut keys = Self {
+            text: Vec::new(),
+            ends: vec![0],
+        };
+        for _ in 0..KEYS {
+            let length = random.gen_range(16..=36);
+            keys.text
+                .extend((0..length).map(|_| random.gen_range(b'a'..=b'z')));
+            keys.ends
+                .push(u32::try_from(keys.text.len()).expect("a few bytes each"));
+        }
+        keys
+    }
+
+    fn each<T>(&self, mut run: impl FnMut(&[u8]) -> T) {
+        for ends in self.ends.windows(2) {
+            black_box(run(black_box(
+                &self.text[ends[0] as usize..ends[1] as usize],
+            )));
+        }
+    }
+}
+
+/// Text as long as that of a point.
+fn digest_text(k: u32) -> String {
+    format!("10.0.3.232:8080-{}", k % 40)
+}
+
+/// The median time of each contestant, all of them run in turn in every round.
+fn interleaved<const N: usize>(contestants: [&dyn Fn(); N]) -> [Duration; N] {
+    let mut times = [const { Vec::new() }; N];
+    for _ in 0..ROUNDS {
+        for (run, times) in contestants.iter().zip(&mut times) {
+            run();
+            times.push(timed(run));
+        }
+    }
+    times.map(median)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock is what this program is about"
+)]
+fn timed(run: impl Fn()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn allocations(run: impl Fn()) -> usize {
+    let region = Region::new(ALLOCATOR);
+    run();
+    region.change().allocations
+}
