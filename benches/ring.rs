@@ -34,7 +34,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 const SIZES: [u32; 5] = [3, 10, 100, 1_000, 10_000];
-const KEYS: usize = 1 << 15;
+const KEYS: usize = 1 << 16;
 const ROUNDS: usize = 31;
 const BUILD_PEERS: u32 = 1_000;
 const BUILD_DIGESTS: u32 = 40_000;
