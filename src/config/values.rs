@@ -165,7 +165,7 @@ fn human(bytes: u64) -> String {
     let unit = UNITS
         .iter()
         .rev()
-        .find(|(_, factor)| bytes >= *factor && bytes % factor == 0);
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
     unit.map_or_else(
         || format!("`{bytes}`"),
         |(name, factor)| format!("`{}{name}`", bytes / factor),

@@ -4,6 +4,7 @@
 //! [`super::fields`] layer reports them with both places); aliases are already replaced by what
 //! they stand for, within the budgets of [`yaml`].
 
+mod syntax;
 mod yaml;
 
 pub(super) use yaml::read;

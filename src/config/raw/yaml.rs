@@ -10,8 +10,8 @@ use serde_saphyr::granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span as Place, StrInput, options,
 };
 
-use super::{Entry, Node, Scalar, Span, Value};
-use crate::config::report::{Problem, Problems, quote};
+use super::{Entry, Node, Scalar, Span, Value, syntax};
+use crate::config::report::{Problem, Problems};
 
 /// Ten thousand peers in their long form are 70,000 nodes.
 const MAX_NODES: usize = 1_000_000;
@@ -67,7 +67,7 @@ impl Builder {
     fn run<'a>(&mut self, events: Parser<'a, StrInput<'a>>) -> Result<Node, Box<Problem>> {
         let mut documents = 0;
         for event in events {
-            let (event, place) = event.map_err(|error| Box::new(syntax_problem(&error)))?;
+            let (event, place) = event.map_err(|error| Box::new(scan_problem(&error)))?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
                 refuse_second(documents, place)?;
@@ -262,6 +262,14 @@ fn refuse_tag(place: &Place) -> Step {
     }
 }
 
+fn scan_problem(error: &ScanError) -> Problem {
+    if *error.kind() == ErrorKind::RecursionLimitExceeded {
+        let start = offset(*error.marker());
+        return too_deep(Span { start, end: start });
+    }
+    syntax::problem(error)
+}
+
 fn empty() -> Problem {
     Problem::whole("the configuration is empty")
         .help("at least `listeners`, `routes` and `upstreams` are needed")
@@ -283,91 +291,4 @@ fn too_many(at: Span) -> Problem {
         at,
     )
     .help("split the configuration, or use fewer aliases")
-}
-
-/// The parser's own words, where we have no better ones.
-fn syntax_problem(error: &ScanError) -> Problem {
-    let start = offset(*error.marker());
-    let at = Span { start, end: start };
-    if *error.kind() == ErrorKind::RecursionLimitExceeded {
-        return too_deep(at);
-    }
-    let (message, help) = explain(error.kind());
-    Problem::error(message, at).help(help)
-}
-
-fn explain(kind: &ErrorKind) -> (String, &'static str) {
-    let (message, help) = match kind {
-        ErrorKind::TabNotAllowed
-        | ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabInIndentation
-        | ErrorKind::TabInPlainScalar
-        | ErrorKind::TabAtBlockScalarStart => ("a tab cannot indent", "indent with spaces"),
-        ErrorKind::UnknownAnchor => (
-            "an alias without an anchor",
-            "write the value out; a text that begins with `*` needs quotes: `\"*.example.com\"`",
-        ),
-        ErrorKind::UnclosedQuotedScalar => ("a quote is not closed", "add the closing quote"),
-        ErrorKind::UnclosedFlowCollection { .. }
-        | ErrorKind::UnexpectedEofFlowSequence
-        | ErrorKind::UnexpectedEofFlowMapping => {
-            ("a bracket is not closed", "add the closing `]` or `}`")
-        }
-        ErrorKind::ExpectedFlowMappingSeparator => (
-            "`,` or `}` is missing here",
-            "separate entries by `, ` and close the map with `}`",
-        ),
-        ErrorKind::ExpectedFlowSequenceSeparator => (
-            "`,` or `]` is missing here",
-            "separate items by `, ` and close the list with `]`",
-        ),
-        ErrorKind::MisplacedFlowCollectionEnd => (
-            "this bracket closes nothing",
-            "remove it, or open it before",
-        ),
-        ErrorKind::MismatchedFlowCollectionEnd { .. } => (
-            "this bracket is closed by one of the other kind",
-            "`[` needs `]`, `{` needs `}`",
-        ),
-        ErrorKind::InvalidColonPlacement => (
-            "a new key inside brackets that are still open",
-            "close the `[` or `{` above",
-        ),
-        ErrorKind::MappingValueNotAllowed => (
-            "a key is not allowed here",
-            "if it belongs to the key before, put it on a line of its own and indent it; \
-             if the line above has `key:value`, put a space after its colon",
-        ),
-        ErrorKind::SimpleKeyExpected => (
-            "`:` is missing after a key",
-            "write `key: value`, with a space after the colon",
-        ),
-        ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => (
-            "the indentation fits nothing above",
-            "keys of one map begin in the same column, and list items in theirs",
-        ),
-        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed => (
-            "a list item is out of place",
-            "items of one list begin with `- ` in the same column",
-        ),
-        ErrorKind::UnexpectedCharacter { character } => return strange(*character),
-        other => {
-            return (
-                other.to_string(),
-                "see the YAML 1.2 syntax; quotes help with odd texts",
-            );
-        }
-    };
-    (message.to_owned(), help)
-}
-
-fn strange(character: char) -> (String, &'static str) {
-    let shown = quote(&character.to_string());
-    if character.is_control() {
-        return (format!("the character {shown} is not allowed"), "remove it");
-    }
-    (
-        format!("{shown} cannot begin a value"),
-        "put quotes around the text",
-    )
 }

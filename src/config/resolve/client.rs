@@ -13,8 +13,6 @@ use crate::config::schema;
 use crate::config::settings::{Downstream, Forwarding};
 use crate::config::values::{Fault, duration, number};
 
-const HEADER_SIZE: u64 = 32 * 1024;
-const URI_LENGTH: u64 = 8 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request id in one of these would break the request.
@@ -30,7 +28,9 @@ const RESERVED: &[&str] = &[
 
 pub(super) fn downstream(root: &Fields<'_>) -> Downstream {
     let fields = root.section("downstream", &schema::DOWNSTREAM);
-    fields.as_ref().map_or(Downstream::DEFAULT, given_downstream)
+    fields
+        .as_ref()
+        .map_or(Downstream::DEFAULT, given_downstream)
 }
 
 fn given_downstream(fields: &Fields<'_>) -> Downstream {
@@ -57,9 +57,12 @@ fn count<T: TryFrom<u64>>(fields: &Fields<'_>, key: &'static str) -> Option<T> {
 }
 
 fn header_limits(fields: &Fields<'_>) -> (usize, usize) {
-    let header = fields.size("max_header_size", HEADER_SIZE, 1024..=1024 * 1024);
+    const DEFAULT: Downstream = Downstream::DEFAULT;
+    let header = DEFAULT.max_header_size as u64;
+    let header = fields.size("max_header_size", header, 1024..=1024 * 1024);
     // The default follows a smaller header: the request target is part of it.
-    let uri = fields.size("max_uri_length", URI_LENGTH.min(header), 64..=1024 * 1024);
+    let uri = header.min(DEFAULT.max_uri_length as u64);
+    let uri = fields.size("max_uri_length", uri, 64..=1024 * 1024);
     if let Some(node) = fields.get("max_uri_length").filter(|_| uri > header) {
         let help =
             "the request target is part of the header; raise `max_header_size`, or lower this";

@@ -15,7 +15,8 @@ const HELP: &str = "write `- address: 0.0.0.0:8080`";
 
 /// The listeners with the places of their addresses.
 pub(super) fn read(root: &Fields<'_>) -> Vec<(Listener, Span)> {
-    let Some(node) = root.require("listeners", HELP) else {
+    let Some(node) = root.require("listeners", "write `listeners: [{address: 0.0.0.0:8080}]`")
+    else {
         return Vec::new();
     };
     let problems = root.problems;

@@ -14,7 +14,7 @@ mod routes;
 mod upstreams;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -103,13 +103,27 @@ fn warn_loops(bound: &HashMap<SocketAddr, Span>, peers: &[(Peer, Span)], problem
         let PeerAddress::Ip(address) = peer.address else {
             continue;
         };
-        if let Some(listener) = bound.get(&address) {
+        if let Some(listener) = ways_to(address).find_map(|way| bound.get(&way)) {
             let message = format!("peer `{address}` is this proxy itself");
             let problem = Problem::warning(message, *span).also(*listener, "listens here");
             problems
                 .add(problem.help("requests would go round in circles; give the server's address"));
         }
     }
+}
+
+/// What a listener may be bound to that answers at this address. Other addresses of this machine are
+/// not known here.
+fn ways_to(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let any = match address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let local = address
+        .ip()
+        .is_loopback()
+        .then(|| SocketAddr::new(any, address.port()));
+    [Some(address), local].into_iter().flatten()
 }
 
 fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, admin: SocketAddr) {

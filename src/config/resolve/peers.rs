@@ -135,9 +135,15 @@ fn port_advice() -> String {
 }
 
 fn refuse_url(text: &str) -> Result<(), String> {
-    if let Some((_, rest)) = text.split_once("://") {
+    if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or_default();
-        return Err(format!("give only the host and the port: {}", quote(host)));
+        let port = if scheme == "https" { ":443" } else { ":80" };
+        let port = if host.contains(':') { "" } else { port };
+        let help = format!(
+            "give only the host and the port: {}",
+            quote(&format!("{host}{port}"))
+        );
+        return Err(help);
     }
     match text.split_once('/') {
         Some(("unix:" | "", _)) => {

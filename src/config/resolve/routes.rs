@@ -18,7 +18,7 @@ const HELP: &str =
 
 /// The routes, each with its place; every one names an upstream that exists.
 pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(Route, Span)> {
-    let Some(node) = root.require("routes", HELP) else {
+    let Some(node) = root.require("routes", "write `routes: [{upstream: NAME}]`") else {
         return Vec::new();
     };
     let problems = root.problems;

@@ -1,14 +1,20 @@
 //! Typed access to the raw tree, by key. Whatever is not as it should be becomes a problem with its
 //! place, and the reading goes on with the default: one mistake must not hide the next.
 
+mod shape;
+mod words;
+
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::raw::{Entry, Node, Span, Value};
+use super::raw::{Entry, Node, Span};
 use super::report::{Problem, Problems, quote};
-use super::schema::{Section, advice, nearest};
+use super::schema::{Section, advice};
 use super::values::{self, Fault};
+pub(super) use shape::{collect, entries, items, items_or_one, text, written};
+pub(super) use words::or;
+use words::{choose, looks_off, mention_off};
 
 /// A map of which every key is known.
 pub(super) struct Fields<'a> {
@@ -34,7 +40,9 @@ impl<'a> Fields<'a> {
             node,
             entries,
         };
-        written(node).iter().for_each(|entry| fields.check(entry));
+        for entry in written(node) {
+            fields.check(entry);
+        }
         Some(fields)
     }
 
@@ -155,7 +163,7 @@ impl<'a> Fields<'a> {
         &self,
         key: &'static str,
         section: &'static Section,
-    ) -> Result<Option<Fields<'a>>, Off> {
+    ) -> Result<Option<Self>, Off> {
         let Some(node) = self.get(key) else {
             return Ok(None);
         };
@@ -175,11 +183,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A section that may be left out.
-    pub(super) fn section(
-        &self,
-        key: &'static str,
-        section: &'static Section,
-    ) -> Option<Fields<'a>> {
+    pub(super) fn section(&self, key: &'static str, section: &'static Section) -> Option<Self> {
         Fields::open(self.get(key)?, section, self.problems)
     }
 
@@ -220,118 +224,6 @@ pub(super) fn accept<'a, T>(
     }
 }
 
-/// The entries of a map by their key, the first where a key is given twice.
-pub(super) fn entries<'a>(
-    node: &'a Node,
-    title: &str,
-    help: impl FnOnce() -> String,
-    problems: &Problems,
-) -> Option<HashMap<&'a str, &'a Entry>> {
-    if !matches!(node.value, Value::Map(_)) {
-        let message = format!("expected a map for {title}, found {}", values::shown(node));
-        problems.add(Problem::error(message, node.place()).help(help()));
-        return None;
-    }
-    let mut entries = HashMap::new();
-    for entry in written(node) {
-        if let Some(first) = entries.get(entry.key.as_str()).copied() {
-            problems.add(duplicate(entry, first));
-        } else {
-            entries.insert(entry.key.as_str(), entry);
-        }
-    }
-    Some(entries)
-}
-
-/// The entries of a map in the order of the text, duplicates included.
-pub(super) fn written(node: &Node) -> &[Entry] {
-    match &node.value {
-        Value::Map(entries) => entries,
-        Value::Scalar(_) | Value::List(_) => &[],
-    }
-}
-
-fn duplicate(entry: &Entry, first: &Entry) -> Problem {
-    Problem::error(
-        format!("duplicate key {}", quote(&entry.key)),
-        entry.key_span,
-    )
-    .also(first.key_span, "first here")
-    .help("keep one of the two")
-}
-
-/// The items of a list; a problem if it is something else or empty.
-pub(super) fn items<'a>(node: &'a Node, help: &str, problems: &Problems) -> &'a [Node] {
-    let message = match &node.value {
-        Value::List(items) if !items.is_empty() => return items,
-        Value::List(_) => "the list is empty".to_owned(),
-        _ => format!("expected a list, found {}", values::shown(node)),
-    };
-    problems.add(Problem::error(message, node.place()).help(help));
-    &[]
-}
-
-/// The items of a list; anything else is a list of one.
-pub(super) fn items_or_one(node: &Node) -> &[Node] {
-    match &node.value {
-        Value::List(items) => items,
-        Value::Scalar(_) | Value::Map(_) => std::slice::from_ref(node),
-    }
-}
-
-/// `each` of `items`, stopping where nobody would read further problems.
-pub(super) fn collect<'a, T>(
-    items: &'a [Node],
-    problems: &Problems,
-    each: impl FnMut(&'a Node) -> Option<T>,
-) -> Vec<T> {
-    items
-        .iter()
-        .take_while(|_| !problems.is_full())
-        .filter_map(each)
-        .collect()
-}
-
-/// The text of a scalar.
-pub(super) fn text<'a>(node: &'a Node, what: &str) -> Result<&'a str, Fault> {
-    node.text().ok_or_else(|| {
-        let help = match &node.value {
-            Value::List(_) => "give exactly one; remove the brackets or the `-`".to_owned(),
-            Value::Map(_) => format!("write {what} directly, without keys below it"),
-            Value::Scalar(_) => format!("write {what}"),
-        };
-        (
-            format!("expected {what}, found {}", values::shown(node)),
-            help,
-        )
-    })
-}
-
-fn choose<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, Fault> {
-    let found = node
-        .text()
-        .and_then(|text| words.iter().find(|(word, _)| *word == text));
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names = words.iter().map(|(word, _)| *word);
-        let help = match nearest(node.text().unwrap_or_default(), names) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("use {}", alternatives(words)),
-        };
-        (format!("{} is not known here", values::shown(node)), help)
-    })
-}
-
-fn alternatives<T>(words: &[(&str, T)]) -> String {
-    let names = words
-        .iter()
-        .map(|(word, _)| format!("`{word}`"))
-        .collect::<Vec<_>>();
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => names.concat(),
-    }
-}
-
 fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Fault> {
     T::try_from(number).map_err(|_| {
         (
@@ -339,41 +231,4 @@ fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Fault> {
             "use a smaller number".to_owned(),
         )
     })
-}
-
-/// The words by which others turn things off.
-fn looks_off(node: &Node) -> bool {
-    let words = [
-        "false",
-        "no",
-        "none",
-        "never",
-        "disabled",
-        "unlimited",
-        "infinite",
-        "Off",
-        "OFF",
-    ];
-    node.is_null()
-        || node
-            .text()
-            .is_some_and(|text| words.contains(&text) || text == "off")
-}
-
-fn mention_off(node: &Node, (message, help): Fault) -> Fault {
-    let help = if looks_off(node) {
-        "write `off`, without quotes".to_owned()
-    } else {
-        or(help, "`off`")
-    };
-    (message, help)
-}
-
-/// Advice that lists what is possible, and one thing more; other advice stays as it is.
-pub(super) fn or(help: String, more: &str) -> String {
-    if help.starts_with("use ") || help.starts_with("write ") {
-        format!("{help}, or {more}")
-    } else {
-        help
-    }
 }

@@ -1,0 +1,152 @@
+//! Problems and how they are told: all at once, each with its place, a frame of code and advice.
+//!
+//! A message is lower case, without a full stop, the offending value in backticks; the help says
+//! what to do. The first [`MAX_PROBLEMS`] are kept: nobody reads more, and a hostile file must not
+//! cost more than a broken one.
+
+mod frame;
+mod problem;
+mod source;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use frame::Frames;
+pub(super) use problem::{Problem, Problems, quote};
+use source::Source;
+
+/// More than this many are cut off.
+pub const MAX_PROBLEMS: usize = 100;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can be used, and probably does not do what was meant.
+    Warning,
+}
+
+/// One problem with its place counted out, for programs to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Located {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The name of the file as it was given.
+    pub file: String,
+    /// From 1; `None` where the problem is the file itself.
+    pub line: Option<usize>,
+    /// In characters, from 1; `None` where the problem is the file itself.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// All problems of one file. [`fmt::Display`] shows them without colour.
+#[derive(Clone, Debug)]
+pub struct Report {
+    source: Source,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    pub(super) fn new(name: &str, text: &str, problems: Problems) -> Self {
+        let mut problems = problems.into_inner();
+        problems.sort_by_key(|problem| problem.span.map(|span| span.start));
+        // An alias repeats the problems of its anchor.
+        problems.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        let source = Source {
+            name: name.to_owned(),
+            text: text.to_owned(),
+        };
+        Self { source, problems }
+    }
+
+    /// Whether the configuration cannot be used.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// All problems in the order of the text.
+    pub fn problems(&self) -> Vec<Located> {
+        self.problems
+            .iter()
+            .map(|problem| self.locate(problem))
+            .collect()
+    }
+
+    /// All problems as frames of code, then a line that counts them; empty where there are none.
+    pub fn render(&self, color: bool) -> String {
+        if self.is_empty() {
+            return String::new();
+        }
+        let frames = Frames::new(&self.source, color);
+        let drawn = self.problems.iter().map(|problem| frames.draw(problem));
+        drawn
+            .chain([self.summary()])
+            .collect::<Vec<_>>()
+            .join("\n\n")
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
+    }
+
+    fn summary(&self) -> String {
+        let errors = plural(self.count(Severity::Error), "error");
+        let warnings = plural(self.count(Severity::Warning), "warning");
+        let cut = if self.problems.len() < MAX_PROBLEMS {
+            ""
+        } else {
+            "; the rest is not shown"
+        };
+        let counts = [errors, warnings]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ");
+        format!("{}: {counts}{cut}", self.source.name)
+    }
+
+    fn locate(&self, problem: &Problem) -> Located {
+        let place = problem
+            .span
+            .map(|span| self.source.line_and_column(span.start));
+        Located {
+            severity: problem.severity,
+            file: self.source.name.clone(),
+            line: place.map(|(line, _)| line),
+            column: place.map(|(_, column)| column),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Report {}
+
+fn plural(count: usize, word: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 {word}")),
+        _ => Some(format!("{count} {word}s")),
+    }
+}

@@ -1,0 +1,56 @@
+//! The text that problems are about: places as people count them, and lines to show.
+
+use crate::config::raw::Span;
+
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Source {
+    /// Both from 1, the column in characters.
+    pub(super) fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let column = before.get(line_start..).unwrap_or_default().chars().count();
+        (
+            before.bytes().filter(|byte| *byte == b'\n').count() + 1,
+            column + 1,
+        )
+    }
+
+    /// What stands at `span`.
+    pub(super) fn slice(&self, span: Span) -> &str {
+        self.text.get(span.range()).unwrap_or_default()
+    }
+
+    /// `span` up to the end of its first line: a frame with ten marked lines hides the point.
+    pub(super) fn first_line(&self, span: Span) -> Span {
+        let start = self.floor(span.start);
+        let end = self.floor(span.end).max(start);
+        let text = self.text.get(start..end).unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default().trim_end();
+        Span {
+            start,
+            end: start + line.len(),
+        }
+    }
+
+    /// The whole lines that `span` touches.
+    pub(super) fn lines(&self, span: Span) -> Span {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let after = self.text.get(span.end..).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let end = span.end + after.find('\n').unwrap_or(after.len());
+        Span { start, end }
+    }
+
+    fn floor(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        (0..=offset)
+            .rev()
+            .find(|at| self.text.is_char_boundary(*at))
+            .unwrap_or(0)
+    }
+}
