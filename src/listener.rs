@@ -31,7 +31,9 @@ pub struct BindError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another process has it (try `ss -ltnp`)",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         _ => "",
     }
@@ -61,17 +63,32 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`], with the address and what to do.
-    pub fn tcp(address: SocketAddr, backlog: u32, metrics: ListenerMetrics) -> Result<Self, BindError> {
+    pub fn tcp(
+        address: SocketAddr,
+        backlog: u32,
+        metrics: ListenerMetrics,
+    ) -> Result<Self, BindError> {
         let socket = bind(address, backlog)
             .and_then(|socket| TcpListener::from_std(socket.into()))
-            .map_err(|source| BindError { address: address.to_string(), source })?;
+            .map_err(|source| BindError {
+                address: address.to_string(),
+                source,
+            })?;
         let metrics = Arc::new(metrics);
-        Ok(Self { configured: address.to_string().into(), metrics, socket: Bound::Tcp(socket) })
+        Ok(Self {
+            configured: address.to_string().into(),
+            metrics,
+            socket: Bound::Tcp(socket),
+        })
     }
 
     /// Wraps a Unix socket that is already bound.
     pub fn unix(path: &str, socket: UnixListener, metrics: ListenerMetrics) -> Self {
-        Self { configured: path.into(), metrics: Arc::new(metrics), socket: Bound::Unix(socket) }
+        Self {
+            configured: path.into(),
+            metrics: Arc::new(metrics),
+            socket: Bound::Unix(socket),
+        }
     }
 
     /// The address it is bound to, with the port that the kernel chose; `None` for a Unix socket.
@@ -94,7 +111,11 @@ impl Listener {
         A: HttpServerApp + Send + Sync + 'static,
     {
         let listener = (Arc::clone(&self.configured), Arc::clone(&self.metrics));
-        let door = Door { app, listener, shutdown: shutdown.clone() };
+        let door = Door {
+            app,
+            listener,
+            shutdown: shutdown.clone(),
+        };
         while !*shutdown.borrow() {
             let entered = tokio::select! {
                 biased;
@@ -117,8 +138,14 @@ impl Listener {
             gate.room().await;
         }
         match &self.socket {
-            Bound::Tcp(socket) => socket.accept().await.map(|(tcp, client)| (Socket::Tcp(tcp), Some(client))),
-            Bound::Unix(socket) => socket.accept().await.map(|(unix, _)| (Socket::Unix(unix), None)),
+            Bound::Tcp(socket) => socket
+                .accept()
+                .await
+                .map(|(tcp, client)| (Socket::Tcp(tcp), Some(client))),
+            Bound::Unix(socket) => socket
+                .accept()
+                .await
+                .map(|(unix, _)| (Socket::Unix(unix), None)),
         }
     }
 
@@ -135,7 +162,9 @@ impl Listener {
     fn rest(self) -> Vec<(Socket, Option<SocketAddr>)> {
         match self.socket {
             Bound::Tcp(socket) => {
-                let Ok(socket) = socket.into_std() else { return Vec::new() };
+                let Ok(socket) = socket.into_std() else {
+                    return Vec::new();
+                };
                 let waiting = std::iter::from_fn(|| socket.accept().ok());
                 let adopt = |(tcp, client): (std::net::TcpStream, _)| {
                     tcp.set_nonblocking(true).ok()?;
@@ -144,7 +173,9 @@ impl Listener {
                 waiting.filter_map(adopt).collect()
             }
             Bound::Unix(socket) => {
-                let Ok(socket) = socket.into_std() else { return Vec::new() };
+                let Ok(socket) = socket.into_std() else {
+                    return Vec::new();
+                };
                 let waiting = std::iter::from_fn(|| socket.accept().ok());
                 let adopt = |(unix, _): (std::os::unix::net::UnixStream, _)| {
                     unix.set_nonblocking(true).ok()?;
@@ -157,7 +188,11 @@ impl Listener {
 }
 
 fn bind(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restarted server must not wait for its predecessor's connections to be forgotten.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -181,7 +216,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     fn admit(&self, socket: Socket, client: Option<SocketAddr>, guest: Guest, limits: Limits) {
         let (name, metrics) = self.listener.clone();
         metrics.accepted.inc();
-        let client = client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()));
+        let client =
+            client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()));
         let (app, shutdown) = (Arc::clone(&self.app), self.shutdown.clone());
         tokio::spawn(async move {
             let _open = Held::new(&metrics.active);
@@ -191,7 +227,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
                 let _ = tcp.set_nodelay(true);
             }
             if let Ok(stream) = Downstream::new(socket, Arc::clone(&connection)) {
-                count(&metrics, serve_http1(stream, &connection, &app, &shutdown).await);
+                count(
+                    &metrics,
+                    serve_http1(stream, &connection, &app, &shutdown).await,
+                );
             }
         });
     }

@@ -48,7 +48,9 @@ impl Probes {
         let (token, first_pass) = mpsc::channel(1);
         let mut tasks = Vec::new();
         for upstream in snapshot.upstreams.values() {
-            let Some(health) = &upstream.config.health else { continue };
+            let Some(health) = &upstream.config.health else {
+                continue;
+            };
             for peer in 0..upstream.peers().len() {
                 let job = Job::new(upstream, peer, health, prober);
                 tasks.extend(job.map(|job| tokio::spawn(job.run(token.clone()))));
@@ -60,7 +62,9 @@ impl Probes {
     /// Waits until every peer was asked once, and the longest time that may take has not passed;
     /// whether it was.
     pub async fn first_pass(&mut self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.first_pass.recv()).await.is_ok()
+        tokio::time::timeout(deadline, self.first_pass.recv())
+            .await
+            .is_ok()
     }
 }
 
@@ -98,7 +102,10 @@ impl Prober {
                     Some(host) => request.insert_header("Host", host.clone())?,
                     None => request.insert_header("Host", &*peer.written)?,
                 }
-                request.insert_header("User-Agent", concat!("clockwise/", env!("CARGO_PKG_VERSION")))?;
+                request.insert_header(
+                    "User-Agent",
+                    concat!("clockwise/", env!("CARGO_PKG_VERSION")),
+                )?;
                 Ok(Arc::new(HttpCheck {
                     connector: Arc::clone(&self.http),
                     request,
@@ -133,19 +140,39 @@ struct Job {
 }
 
 impl Job {
-    fn new(upstream: &Arc<Upstream>, peer: usize, health: &Health, prober: &Prober) -> Option<Self> {
-        let probed = upstream.peers().get(peer)?;
-        let check = match prober.check(probed, health) {
+    fn new(
+        upstream: &Arc<Upstream>,
+        peer: usize,
+        health: &Health,
+        prober: &Prober,
+    ) -> Option<Self> {
+        let target = upstream.peers().get(peer)?;
+        let check = match prober.check(target, health) {
             Ok(check) => check,
             Err(error) => {
-                log::error!("upstream {}: no probe for {}: {error}", upstream.name, probed.label);
+                log::error!(
+                    "upstream {}: no probe for {}: {error}",
+                    upstream.name,
+                    target.label
+                );
                 return None;
             }
         };
-        let addr = SocketAddr::Inet(probed.address);
-        let target = Backend { addr, weight: 1, ext: http::Extensions::new() };
+        let addr = SocketAddr::Inet(target.address);
+        let target = Backend {
+            addr,
+            weight: 1,
+            ext: http::Extensions::new(),
+        };
         let permits = Arc::clone(&prober.permits);
-        Some(Self { upstream: Arc::clone(upstream), peer, health: health.clone(), check, target, permits })
+        Some(Self {
+            upstream: Arc::clone(upstream),
+            peer,
+            health: health.clone(),
+            check,
+            target,
+            permits,
+        })
     }
 
     async fn run(self, token: mpsc::Sender<()>) {
@@ -156,7 +183,8 @@ impl Job {
                 self.report(report);
             }
             token.take();
-            let rest = jittered(self.health.interval).saturating_sub(clock::since_start().saturating_sub(began));
+            let rest = jittered(self.health.interval)
+                .saturating_sub(clock::since_start().saturating_sub(began));
             tokio::time::sleep(rest).await;
         }
     }
@@ -165,9 +193,14 @@ impl Job {
     async fn probe(&self) -> Option<ProbeReport> {
         let _permit = self.permits.acquire().await.ok()?;
         let began = clock::since_start();
-        let (check, target, limit) = (Arc::clone(&self.check), self.target.clone(), self.health.timeout);
+        let (check, target, limit) = (
+            Arc::clone(&self.check),
+            self.target.clone(),
+            self.health.timeout,
+        );
         // In a task of its own: a check that panics is a failed check, not the end of all checks.
-        let asked = tokio::spawn(async move { tokio::time::timeout(limit, check.check(&target)).await });
+        let asked =
+            tokio::spawn(async move { tokio::time::timeout(limit, check.check(&target)).await });
         let failure = match asked.await {
             Ok(Ok(Ok(()))) => None,
             Ok(Ok(Err(error))) => Some(brief(&error)),
@@ -176,19 +209,34 @@ impl Job {
             Err(_) => Some("the probe panicked".to_owned()),
         };
         let at = clock::since_start();
-        Some(ProbeReport { at, took: at.saturating_sub(began), failure })
+        Some(ProbeReport {
+            at,
+            took: at.saturating_sub(began),
+            failure,
+        })
     }
 
     fn report(&self, report: ProbeReport) {
-        let Some(peer) = self.upstream.peers().get(self.peer) else { return };
+        let Some(peer) = self.upstream.peers().get(self.peer) else {
+            return;
+        };
         if report.failure.is_some() {
             peer.metrics.probe_failures.inc();
         }
         let why = report.failure.clone().unwrap_or_default();
-        let thresholds = Thresholds { rise: self.health.rise, fall: self.health.fall };
+        let thresholds = Thresholds {
+            rise: self.health.rise,
+            fall: self.health.fall,
+        };
         match peer.state.on_probe(report, thresholds) {
-            Some(State::Down) => log::warn!("upstream {}: peer {} is down: {why}", self.upstream.name, peer.label),
-            Some(State::Up) => log::info!("upstream {}: peer {} is up", self.upstream.name, peer.label),
+            Some(State::Down) => log::warn!(
+                "upstream {}: peer {} is down: {why}",
+                self.upstream.name,
+                peer.label
+            ),
+            Some(State::Up) => {
+                log::info!("upstream {}: peer {} is up", self.upstream.name, peer.label);
+            }
             Some(State::Unknown) | None => {}
         }
     }
@@ -211,12 +259,20 @@ impl HealthCheck for HttpCheck {
         peer.options.connection_timeout = Some(self.timeout);
         peer.options.read_timeout = Some(self.timeout);
         let (mut session, _) = self.connector.get_http_session(&peer).await?;
-        session.write_request_header(Box::new(self.request.clone())).await?;
+        session
+            .write_request_header(Box::new(self.request.clone()))
+            .await?;
         session.finish_request_body().await?;
         session.read_response_header().await?;
-        let status = session.response_header().map_or(0, |response| response.status.as_u16());
+        let status = session
+            .response_header()
+            .map_or(0, |response| response.status.as_u16());
         session.shutdown().await;
-        if self.expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
+        if self
+            .expect
+            .iter()
+            .any(|&(from, to)| (from..=to).contains(&status))
+        {
             return Ok(());
         }
         Error::e_explain(ErrorType::HTTPStatus(status), format!("status {status}"))

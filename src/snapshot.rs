@@ -103,9 +103,18 @@ fn build_upstreams(
     let build = |(name, upstream): (&String, &crate::config::Upstream)| {
         let resolved = resolve(name, upstream, addresses)?;
         let previous = previous.and_then(|previous| previous.upstreams.get(name));
-        Upstream::new(name, upstream.clone(), &resolved, previous.map(Arc::as_ref), metrics)
-            .map(|built| (name.clone(), Arc::new(built)))
-            .map_err(|source| Error::Ring { upstream: name.clone(), source })
+        Upstream::new(
+            name,
+            upstream.clone(),
+            &resolved,
+            previous.map(Arc::as_ref),
+            metrics,
+        )
+        .map(|built| (name.clone(), Arc::new(built)))
+        .map_err(|source| Error::Ring {
+            upstream: name.clone(),
+            source,
+        })
     };
     config.upstreams.iter().map(build).collect()
 }
@@ -117,10 +126,15 @@ fn resolve(
 ) -> Result<Vec<SocketAddr>, Error> {
     let address = |peer: &crate::config::Peer| match &peer.address {
         PeerAddress::Ip(address) => Ok(*address),
-        named @ PeerAddress::Name(..) => addresses
-            .get(named)
-            .copied()
-            .ok_or_else(|| Error::NoAddress { upstream: name.to_owned(), address: named.clone() }),
+        named @ PeerAddress::Name(..) => {
+            addresses
+                .get(named)
+                .copied()
+                .ok_or_else(|| Error::NoAddress {
+                    upstream: name.to_owned(),
+                    address: named.clone(),
+                })
+        }
     };
     upstream.peers.iter().map(address).collect()
 }
@@ -131,15 +145,22 @@ fn build_routes(
     metrics: &Metrics,
 ) -> Result<RouteTable<Arc<Target>>, Error> {
     let target = |route: &crate::config::Route| {
-        let upstream =
-            upstreams.get(&route.upstream).ok_or_else(|| Error::NoUpstream(route.upstream.clone()))?;
+        let upstream = upstreams
+            .get(&route.upstream)
+            .ok_or_else(|| Error::NoUpstream(route.upstream.clone()))?;
         let target = Target {
             upstream: Arc::clone(upstream),
-            max_body_size: route.max_body_size.unwrap_or(config.downstream.max_body_size),
+            max_body_size: route
+                .max_body_size
+                .unwrap_or(config.downstream.max_body_size),
             metrics: metrics.route(&route.matches.to_string()),
         };
         Ok((route.matches.clone(), Arc::new(target)))
     };
-    let routes: Vec<_> = config.routes.iter().map(target).collect::<Result<_, Error>>()?;
+    let routes: Vec<_> = config
+        .routes
+        .iter()
+        .map(target)
+        .collect::<Result<_, Error>>()?;
     RouteTable::new(routes).map_err(Error::Routes)
 }

@@ -71,37 +71,61 @@ impl Admin {
             ("GET" | "HEAD", ["healthz"]) => Answer::text(StatusCode::OK, "ok\n"),
             ("GET" | "HEAD", ["readyz"]) => readiness(subject),
             ("GET" | "HEAD", ["metrics"]) => metrics_text(subject),
-            ("GET" | "HEAD", ["v1", "status"]) => Answer::json(StatusCode::OK, &report::status(subject)),
+            ("GET" | "HEAD", ["v1", "status"]) => {
+                Answer::json(StatusCode::OK, &report::status(subject))
+            }
             ("GET" | "HEAD", ["v1", "upstreams", name]) => {
-                with_upstream(subject, name, |upstream| Answer::json(StatusCode::OK, &report::upstream(upstream)))
+                with_upstream(subject, name, |upstream| {
+                    Answer::json(StatusCode::OK, &report::upstream(upstream))
+                })
             }
             ("GET" | "HEAD", ["v1", "upstreams", name, "owner"]) => {
                 with_upstream(subject, name, |upstream| owner(upstream, query))
             }
-            ("POST", ["v1", "upstreams", name, "peers", label, action @ ("drain" | "enable")]) => {
-                with_upstream(subject, name, |upstream| set_draining(upstream, label, *action == "drain"))
-            }
+            (
+                "POST",
+                [
+                    "v1",
+                    "upstreams",
+                    name,
+                    "peers",
+                    label,
+                    action @ ("drain" | "enable"),
+                ],
+            ) => with_upstream(subject, name, |upstream| {
+                set_draining(upstream, label, *action == "drain")
+            }),
             (_, ["v1", "upstreams", _, "peers", _, "drain" | "enable"]) => {
                 Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST")
             }
-            (_, ["healthz" | "readyz" | "metrics"] | ["v1", "status"] | ["v1", "upstreams", ..]) => {
-                Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use GET")
-            }
-            _ => Answer::problem(StatusCode::NOT_FOUND, "there is nothing here; see the README for the paths"),
+            (
+                _,
+                ["healthz" | "readyz" | "metrics"] | ["v1", "status"] | ["v1", "upstreams", ..],
+            ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use GET"),
+            _ => Answer::problem(
+                StatusCode::NOT_FOUND,
+                "there is nothing here; see the README for the paths",
+            ),
         }
     }
 
     fn refusal(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Answer> {
-        let Access::Network { token } = &self.access else { return None };
+        let Access::Network { token } = &self.access else {
+            return None;
+        };
         if is_foreign(method, headers) {
-            return Some(Answer::problem(StatusCode::FORBIDDEN, "asked from another site, or under a name"));
+            return Some(Answer::problem(
+                StatusCode::FORBIDDEN,
+                "asked from another site, or under a name",
+            ));
         }
         // Load balancers and supervisors ask these two without secrets.
         let open = matches!(path, "/healthz" | "/readyz");
         match token {
-            Some(token) if !open && !presents(headers, token) => {
-                Some(Answer::problem(StatusCode::UNAUTHORIZED, "needs `Authorization: Bearer TOKEN`"))
-            }
+            Some(token) if !open && !presents(headers, token) => Some(Answer::problem(
+                StatusCode::UNAUTHORIZED,
+                "needs `Authorization: Bearer TOKEN`",
+            )),
             _ => None,
         }
     }
@@ -110,7 +134,9 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let connection = session.digest().and_then(|digest| digest.proxy_digest.clone());
+        let connection = session
+            .digest()
+            .and_then(|digest| digest.proxy_digest.clone());
         if let Some(connection) = connection.as_deref().and_then(Downstream::connection) {
             connection.begin_request();
         }
@@ -133,11 +159,19 @@ struct Answer {
 
 impl Answer {
     fn text(status: StatusCode, body: &str) -> Self {
-        Self { status, kind: "text/plain; charset=utf-8", body: body.into() }
+        Self {
+            status,
+            kind: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
     }
 
     fn json(status: StatusCode, value: &Value) -> Self {
-        Self { status, kind: "application/json", body: format!("{value}\n").into() }
+        Self {
+            status,
+            kind: "application/json",
+            body: format!("{value}\n").into(),
+        }
     }
 
     fn problem(status: StatusCode, message: &str) -> Self {
@@ -168,19 +202,24 @@ fn readiness(subject: &Subject) -> Answer {
 fn metrics_text(subject: &Subject) -> Answer {
     report::refresh_gauges(subject);
     let body = subject.telemetry.metrics.render().into_bytes();
-    Answer { status: StatusCode::OK, kind: metrics::CONTENT_TYPE, body }
+    Answer {
+        status: StatusCode::OK,
+        kind: metrics::CONTENT_TYPE,
+        body,
+    }
 }
 
 fn with_upstream(subject: &Subject, name: &str, then: impl FnOnce(&Upstream) -> Answer) -> Answer {
     let snapshot = subject.snapshot.load();
-    match snapshot.upstreams.get(name) {
-        Some(upstream) => then(upstream),
-        None => {
-            let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
-            let message = format!("there is no upstream `{name}`; there are: {}", names.join(", "));
-            Answer::problem(StatusCode::NOT_FOUND, &message)
-        }
+    if let Some(upstream) = snapshot.upstreams.get(name) {
+        return then(upstream);
     }
+    let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
+    let message = format!(
+        "there is no upstream `{name}`; there are: {}",
+        names.join(", ")
+    );
+    Answer::problem(StatusCode::NOT_FOUND, &message)
 }
 
 fn owner(upstream: &Upstream, query: &str) -> Answer {
@@ -193,23 +232,41 @@ fn owner(upstream: &Upstream, query: &str) -> Answer {
 
 fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
     let Some(peer) = upstream.peer_named(label) else {
-        let labels: Vec<_> = upstream.peers().iter().take(20).map(|peer| &*peer.label).collect();
-        let message =
-            format!("upstream `{}` has no peer `{label}`; it has: {}", upstream.name, labels.join(", "));
+        let labels: Vec<_> = upstream
+            .peers()
+            .iter()
+            .take(20)
+            .map(|peer| &*peer.label)
+            .collect();
+        let message = format!(
+            "upstream `{}` has no peer `{label}`; it has: {}",
+            upstream.name,
+            labels.join(", ")
+        );
         return Answer::problem(StatusCode::NOT_FOUND, &message);
     };
     if peer.state.set_draining(draining) {
         let word = if draining { "draining" } else { "enabled" };
-        log::info!("upstream {}: peer {label} is {word} by the operator", upstream.name);
+        log::info!(
+            "upstream {}: peer {label} is {word} by the operator",
+            upstream.name
+        );
     }
     Answer::json(StatusCode::OK, &report::peer(upstream, peer, None))
 }
 
 fn is_foreign(method: &Method, headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let host = headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
     let changes = !matches!(*method, Method::GET | Method::HEAD);
     let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-    let same = |origin: &str| origin.split_once("://").is_some_and(|(_, from)| from == host);
+    let same = |origin: &str| {
+        origin
+            .split_once("://")
+            .is_some_and(|(_, from)| from == host)
+    };
     !is_address(host) || (changes && origin.is_some_and(|origin| !same(origin)))
 }
 
@@ -222,9 +279,16 @@ fn is_address(host: &str) -> bool {
 
 /// Compares in the same time wherever the two differ first.
 fn presents(headers: &HeaderMap, token: &str) -> bool {
-    let sent = headers.get(AUTHORIZATION).and_then(|sent| sent.to_str().ok()?.strip_prefix("Bearer "));
+    let sent = headers
+        .get(AUTHORIZATION)
+        .and_then(|sent| sent.to_str().ok()?.strip_prefix("Bearer "));
     sent.is_some_and(|sent| {
-        sent.len() == token.len() && sent.bytes().zip(token.bytes()).fold(0, |odd, (a, b)| odd | (a ^ b)) == 0
+        sent.len() == token.len()
+            && sent
+                .bytes()
+                .zip(token.bytes())
+                .fold(0, |odd, (a, b)| odd | (a ^ b))
+                == 0
     })
 }
 
@@ -242,16 +306,10 @@ fn decode_bytes(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        match (first, escaped(after)) {
-            (b'%', Some((byte, after))) => {
-                decoded.push(byte);
-                rest = after;
-            }
-            _ => {
-                decoded.push(first);
-                rest = after;
-            }
-        }
+        let escape = if first == b'%' { escaped(after) } else { None };
+        let (byte, after) = escape.unwrap_or((first, after));
+        decoded.push(byte);
+        rest = after;
     }
     decoded
 }

@@ -21,8 +21,11 @@ pub(super) fn status(subject: &Subject) -> Value {
         .iter()
         .map(|listener| json!({ "address": listener.configured.to_string(), "bound": listener.bound.to_string() }))
         .collect();
-    let upstreams: BTreeMap<&str, Value> =
-        snapshot.upstreams.iter().map(|(name, upstream)| (name.as_str(), summary(upstream))).collect();
+    let upstreams: BTreeMap<&str, Value> = snapshot
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name.as_str(), summary(upstream)))
+        .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -84,7 +87,11 @@ pub(super) fn owner(upstream: &Upstream, key: &[u8]) -> Value {
     let hash = upstream.hash(key);
     let walk: Vec<_> = upstream.walk(hash).map(|peer| &*peer.label).collect();
     let target = crate::upstream::Target::Key(hash);
-    let serves = upstream.select(target, &crate::upstream::Tried::none(), clock::since_start());
+    let serves = upstream.select(
+        target,
+        &crate::upstream::Tried::none(),
+        clock::since_start(),
+    );
     json!({
         "key": String::from_utf8_lossy(key),
         "hash": hash.0,
@@ -97,20 +104,37 @@ pub(super) fn owner(upstream: &Upstream, key: &[u8]) -> Value {
 pub(super) fn refresh_gauges(subject: &Subject) {
     let snapshot = subject.snapshot.load();
     let now = clock::since_start();
-    for peer in snapshot.upstreams.values().flat_map(|upstream| upstream.peers()) {
-        peer.metrics.in_flight.set(i64::from(peer.state.in_flight()));
-        peer.metrics.set_state(shown(peer, now), peer.state.is_available(now));
+    for peer in snapshot
+        .upstreams
+        .values()
+        .flat_map(|upstream| upstream.peers())
+    {
+        peer.metrics
+            .in_flight
+            .set(i64::from(peer.state.in_flight()));
+        peer.metrics
+            .set_state(shown(peer, now), peer.state.is_available(now));
     }
     let process = &subject.telemetry.metrics.process;
-    process.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+    process
+        .generation
+        .set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
     let draining = subject.lifecycle.stage() == crate::lifecycle::Stage::Draining;
     process.draining.set(i64::from(draining));
 }
 
 fn summary(upstream: &Upstream) -> Value {
     let now = clock::since_start();
-    let available = upstream.peers().iter().filter(|peer| peer.state.is_available(now)).count();
-    let in_flight: u64 = upstream.peers().iter().map(|peer| u64::from(peer.state.in_flight())).sum();
+    let available = upstream
+        .peers()
+        .iter()
+        .filter(|peer| peer.state.is_available(now))
+        .count();
+    let in_flight: u64 = upstream
+        .peers()
+        .iter()
+        .map(|peer| u64::from(peer.state.in_flight()))
+        .sum();
     json!({ "peers": upstream.peers().len(), "available": available, "in_flight": in_flight })
 }
 
@@ -134,7 +158,10 @@ fn shown(peer: &Peer, now: Duration) -> Shown {
 }
 
 /// A share of the key space, 0 … 1.
-#[expect(clippy::cast_precision_loss, reason = "at most 2^32, which f64 holds exactly")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "at most 2^32, which f64 holds exactly"
+)]
 fn fraction(share: u64) -> f64 {
     share as f64 / (1_u64 << 32) as f64
 }

@@ -10,7 +10,8 @@ pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> Done {
     let (_, report) = config::check(path);
     if json {
         for problem in report.problems() {
-            let problem = serde_json::to_string(&problem).map_err(|error| Failure::Input(error.to_string()))?;
+            let problem = serde_json::to_string(&problem)
+                .map_err(|error| Failure::Input(error.to_string()))?;
             output.line(&problem)?;
         }
     } else if !report.is_empty() && !report.has_errors() {
@@ -24,5 +25,9 @@ pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> Done {
     }
     output.flush()?;
     // In JSON all is said on standard output already.
-    Err(Failure::Input(if json { String::new() } else { report.render(is_terminal()) }))
+    Err(Failure::Input(if json {
+        String::new()
+    } else {
+        report.render(is_terminal())
+    }))
 }

@@ -48,7 +48,11 @@ impl Instance {
             return Ok(control.clone());
         }
         let told = self.config.config.is_some() || self.config.path().exists();
-        let configured = if told { self.config.load()?.control } else { None };
+        let configured = if told {
+            self.config.load()?.control
+        } else {
+            None
+        };
         Ok(configured.unwrap_or_else(server::default_control_path))
     }
 
@@ -56,7 +60,9 @@ impl Instance {
         let socket = self.socket()?;
         let unreachable = |error: io::Error| {
             let socket = socket.display();
-            Failure::Instance(format!("no instance answers on `{socket}`: {error}; is it running, and is this its socket?"))
+            Failure::Instance(format!(
+                "no instance answers on `{socket}`: {error}; is it running, and is this its socket?"
+            ))
         };
         let answer = exchange(&socket, method, path).map_err(unreachable)?;
         let (status, body) =
@@ -65,8 +71,13 @@ impl Instance {
         if (200..300).contains(&status) {
             return Ok(body);
         }
-        let why = body.get("error").and_then(Value::as_str).unwrap_or("no reason given");
-        Err(Failure::Instance(format!("the instance refused ({status}): {why}")))
+        let why = body
+            .get("error")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason given");
+        Err(Failure::Instance(format!(
+            "the instance refused ({status}): {why}"
+        )))
     }
 }
 
@@ -76,15 +87,32 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
         output.line(&status.to_string())?;
         return output.flush();
     }
-    for field in ["version", "pid", "stage", "started", "uptime_seconds", "generation", "connections"] {
+    for field in [
+        "version",
+        "pid",
+        "stage",
+        "started",
+        "uptime_seconds",
+        "generation",
+        "connections",
+    ] {
         output.line(&format!("{field:<16}{}", plain(status.get(field))))?;
     }
     let listeners = status.get("listeners").and_then(Value::as_array);
     for listener in listeners.into_iter().flatten() {
-        output.line(&format!("{:<16}{}", "listener", plain(listener.get("bound"))))?;
+        output.line(&format!(
+            "{:<16}{}",
+            "listener",
+            plain(listener.get("bound"))
+        ))?;
     }
     output.line(&format!("{:<16}{}", "admin", plain(status.get("admin"))))?;
-    for (name, upstream) in status.get("upstreams").and_then(Value::as_object).into_iter().flatten() {
+    for (name, upstream) in status
+        .get("upstreams")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         let part = |field: &str| plain(upstream.get(field));
         output.line(&format!(
             "{:<16}{name}: {} of {} peers available, {} requests in flight",
@@ -98,14 +126,21 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
 }
 
 pub(super) fn set(peer: &PeerName, action: &str, output: &mut Output) -> Done {
-    let path = format!("/v1/upstreams/{}/peers/{}/{action}", encode(&peer.upstream), encode(&peer.label));
+    let path = format!(
+        "/v1/upstreams/{}/peers/{}/{action}",
+        encode(&peer.upstream),
+        encode(&peer.label)
+    );
     let answer = peer.instance.ask("POST", &path)?;
     if peer.json {
         output.line(&answer.to_string())?;
     } else {
         let state = plain(answer.get("state"));
         let in_flight = plain(answer.get("in_flight"));
-        output.line(&format!("{} {}: {state}, {in_flight} requests in flight", peer.upstream, peer.label))?;
+        output.line(&format!(
+            "{} {}: {state}, {in_flight} requests in flight",
+            peer.upstream, peer.label
+        ))?;
     }
     output.flush()
 }
@@ -114,7 +149,9 @@ fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -125,7 +162,9 @@ fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
 fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(header) = response.parse(answer).ok()? else { return None };
+    let httparse::Status::Complete(header) = response.parse(answer).ok()? else {
+        return None;
+    };
     Some((response.code?, answer.get(header..)?))
 }
 
@@ -139,11 +178,13 @@ fn plain(value: Option<&Value>) -> String {
 
 /// As one segment of a path (RFC 3986, 2.3).
 fn encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte| {
+        if is_plain(byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
         }
-        encoded
-    })
+    };
+    text.bytes().map(encode).collect::<Vec<_>>().concat()
 }

@@ -82,11 +82,15 @@ impl ConfigFile {
     fn path(&self) -> PathBuf {
         const PLACES: [&str; 2] = ["conf/clockwise.yaml", "/etc/clockwise/clockwise.yaml"];
         let found = || PLACES.iter().map(PathBuf::from).find(|path| path.exists());
-        self.config.clone().or_else(found).unwrap_or_else(|| PathBuf::from(PLACES[0]))
+        self.config
+            .clone()
+            .or_else(found)
+            .unwrap_or_else(|| PathBuf::from(PLACES[0]))
     }
 
     fn load(&self) -> Result<crate::config::Config, Failure> {
-        crate::config::load(&self.path()).map_err(|report| Failure::Input(report.render(output::is_terminal())))
+        crate::config::load(&self.path())
+            .map_err(|report| Failure::Input(report.render(output::is_terminal())))
     }
 }
 
@@ -103,9 +107,13 @@ impl Command {
     fn run(self) -> Done {
         match self {
             Self::Run(config) => run::run(&config),
-            Self::Check { config, json } => check::check(&config.path(), json, &mut Output::stdout()),
+            Self::Check { config, json } => {
+                check::check(&config.path(), json, &mut Output::stdout())
+            }
             Self::Demo(options) => demo::run(&options),
-            Self::Status { instance, json } => control::status(&instance, json, &mut Output::stdout()),
+            Self::Status { instance, json } => {
+                control::status(&instance, json, &mut Output::stdout())
+            }
             Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
             Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
             Self::Ring(question) => question.answer(&mut Output::stdout()),

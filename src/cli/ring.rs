@@ -73,18 +73,31 @@ impl Place {
         let mut config = self.config.load()?;
         let Some(upstream) = config.upstreams.remove(&self.upstream) else {
             let names: Vec<_> = config.upstreams.keys().map(String::as_str).collect();
-            let message = format!("there is no upstream `{}`; there are: {}", self.upstream, names.join(", "));
+            let message = format!(
+                "there is no upstream `{}`; there are: {}",
+                self.upstream,
+                names.join(", ")
+            );
             return Err(Failure::Input(message));
         };
-        let members = upstream.peers.iter().map(|peer| (peer.label.as_str(), peer.weight));
-        let ring = Ring::new(upstream.dialect, members).map_err(|error| Failure::Input(error.to_string()))?;
-        Ok(Placed { ring, peers: upstream.peers })
+        let members = upstream
+            .peers
+            .iter()
+            .map(|peer| (peer.label.as_str(), peer.weight));
+        let ring = Ring::new(upstream.dialect, members)
+            .map_err(|error| Failure::Input(error.to_string()))?;
+        Ok(Placed {
+            ring,
+            peers: upstream.peers,
+        })
     }
 }
 
 impl Placed {
     fn label(&self, member: MemberId) -> &str {
-        self.peers.get(member.index()).map_or("", |peer| &peer.label)
+        self.peers
+            .get(member.index())
+            .map_or("", |peer| &peer.label)
     }
 
     /// Which members are taken as down.
@@ -93,7 +106,11 @@ impl Placed {
         if let Some(unknown) = labels.iter().find(|label| !known(label)) {
             return Err(Failure::Input(format!("there is no peer `{unknown}`")));
         }
-        Ok(self.peers.iter().map(|peer| labels.contains(&peer.label)).collect())
+        Ok(self
+            .peers
+            .iter()
+            .map(|peer| labels.contains(&peer.label))
+            .collect())
     }
 }
 
@@ -101,9 +118,16 @@ impl Owner {
     fn answer(&self, output: &mut Output) -> Done {
         let placed = self.place.ring()?;
         let down = placed.down(&self.down)?;
-        let asked = Asked { owner: self, placed: &placed, down: &down };
+        let asked = Asked {
+            owner: self,
+            placed: &placed,
+            down: &down,
+        };
         if self.keys != ["-"] {
-            return self.keys.iter().try_for_each(|key| asked.answer(key.as_bytes(), output));
+            return self
+                .keys
+                .iter()
+                .try_for_each(|key| asked.answer(key.as_bytes(), output));
         }
         let mut input = io::stdin().lock();
         let mut line = Vec::new();
@@ -145,7 +169,12 @@ impl Asked<'_> {
             output.bytes(b"\t")?;
             return output.line(owner.map_or("", |member| self.placed.label(member)));
         }
-        let walk = self.placed.ring.walk(hash).filter(is_up).take(self.owner.walk as usize);
+        let walk = self
+            .placed
+            .ring
+            .walk(hash)
+            .filter(is_up)
+            .take(self.owner.walk as usize);
         let labels: Vec<&str> = walk.map(|member| self.placed.label(member)).collect();
         if self.owner.place.json {
             let key = String::from_utf8_lossy(key);
@@ -171,19 +200,33 @@ impl Show {
     fn answer(&self, output: &mut Output) -> Done {
         let placed = self.place.ring()?;
         let parts = parts(&placed);
-        let fullest = parts.iter().map(|part| part.share / part.fair).fold(0.0, f64::max);
+        let fullest = parts
+            .iter()
+            .map(|part| part.share / part.fair)
+            .fold(0.0, f64::max);
         if self.place.json {
             let peers: Vec<_> = parts.iter().map(Part::json).collect();
             let points = placed.ring.len();
             let report = json!({ "points": points, "max_over_mean": fullest, "peers": peers });
             return output.line(&report.to_string());
         }
-        let width = parts.iter().map(|part| part.peer.label.len()).max().unwrap_or(0).max("peer".len());
-        output.line(&format!("{:width$}  weight  points    share     fair  share/fair", "peer"))?;
+        let width = parts
+            .iter()
+            .map(|part| part.peer.label.len())
+            .max()
+            .unwrap_or(0)
+            .max("peer".len());
+        output.line(&format!(
+            "{:width$}  weight  points    share     fair  share/fair",
+            "peer"
+        ))?;
         for part in &parts {
             output.line(&part.row(width))?;
         }
-        output.line(&format!("max/mean {fullest:.4}, {} points", placed.ring.len()))
+        output.line(&format!(
+            "max/mean {fullest:.4}, {} points",
+            placed.ring.len()
+        ))
     }
 }
 
@@ -211,7 +254,10 @@ impl Part<'_> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "at most 2^32, which f64 holds exactly")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "at most 2^32, which f64 holds exactly"
+)]
 fn parts(placed: &Placed) -> Vec<Part<'_>> {
     let mut points = vec![0; placed.peers.len()];
     for (_, member) in placed.ring.points() {
@@ -219,7 +265,11 @@ fn parts(placed: &Placed) -> Vec<Part<'_>> {
             *count += 1;
         }
     }
-    let weights: u32 = placed.peers.iter().map(|peer| u32::from(peer.weight.get())).sum();
+    let weights: u32 = placed
+        .peers
+        .iter()
+        .map(|peer| u32::from(peer.weight.get()))
+        .sum();
     let shares = placed.ring.shares();
     placed
         .peers

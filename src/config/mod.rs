@@ -1,4 +1,4 @@
-//! The configuration: YAML text → [`raw`] tree with places → [`Config`], every problem at once.
+//! The configuration: YAML text → `raw` tree with places → [`Config`], every problem at once.
 //!
 //! ```text
 //! file ──► raw (what was written, where) ──► fields (typed, by key) ──► resolve (what it means)

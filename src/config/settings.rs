@@ -1,7 +1,7 @@
 //! The resolved configuration: what the operator wrote, checked, with every default filled in.
 //!
 //! Everything here is a domain value (an address, a duration, a weight), never text that
-//! somebody has to parse later. [`super::resolve`] is the only place that makes these; after it,
+//! somebody has to parse later. `resolve` is the only place that makes these; after it,
 //! nothing about the configuration can be wrong but the world outside (a port that is taken, a
 //! name that does not resolve).
 

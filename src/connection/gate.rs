@@ -20,7 +20,11 @@ impl Gate {
     /// A gate that lets `limit` connections in at once; `None`: any number.
     pub fn new(limit: Option<usize>) -> Arc<Self> {
         let limit = AtomicUsize::new(limit.unwrap_or(usize::MAX));
-        Arc::new(Self { limit, inside: AtomicUsize::new(0), left: Notify::new() })
+        Arc::new(Self {
+            limit,
+            inside: AtomicUsize::new(0),
+            left: Notify::new(),
+        })
     }
 
     /// Open connections.

@@ -52,11 +52,20 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Idle, Self::Header, Self::Request, Self::AwaitResponse, Self::Response, Self::Tunnel];
+    const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Header,
+        Self::Request,
+        Self::AwaitResponse,
+        Self::Response,
+        Self::Tunnel,
+    ];
 
     fn from_u8(value: u8) -> Self {
-        Self::ALL.get(usize::from(value)).copied().unwrap_or(Self::Idle)
+        Self::ALL
+            .get(usize::from(value))
+            .copied()
+            .unwrap_or(Self::Idle)
     }
 }
 
@@ -133,7 +142,8 @@ impl Connection {
     pub fn begin_request(&self) {
         self.enter(Phase::Request, None);
         let limit = self.limits.request_timeout;
-        self.request_deadline.store(limit.map_or(NEVER, after), Relaxed);
+        self.request_deadline
+            .store(limit.map_or(NEVER, after), Relaxed);
     }
 
     /// There are as many connections as there may be: the next response should be this one's last.
@@ -183,7 +193,9 @@ impl Connection {
     }
 
     fn next_deadline(&self) -> u64 {
-        self.deadline.load(Relaxed).min(self.request_deadline.load(Relaxed))
+        self.deadline
+            .load(Relaxed)
+            .min(self.request_deadline.load(Relaxed))
     }
 
     /// A gap in the response is not the peer's fault while the client does not take what is there.

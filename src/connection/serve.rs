@@ -68,7 +68,12 @@ where
     end
 }
 
-async fn run<A>(stream: Stream, connection: &Connection, app: &Arc<A>, shutdown: &ShutdownWatch) -> End
+async fn run<A>(
+    stream: Stream,
+    connection: &Connection,
+    app: &Arc<A>,
+    shutdown: &ShutdownWatch,
+) -> End
 where
     A: HttpServerApp + Send + Sync + 'static,
 {

@@ -18,8 +18,8 @@ use std::task::{Context, Poll, ready};
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_http::ResponseHeader;
 use std::os::fd::AsRawFd;
@@ -78,11 +78,18 @@ impl Downstream {
 
     /// The connection whose session carries this digest.
     pub fn connection(digest: &ProxyDigest) -> Option<&Arc<Connection>> {
-        digest.user_data.as_ref()?.downcast_ref::<Ticket>().map(|ticket| &ticket.0)
+        digest
+            .user_data
+            .as_ref()?
+            .downcast_ref::<Ticket>()
+            .map(|ticket| &ticket.0)
     }
 
     fn socket(&mut self) -> io::Result<Pin<&mut Socket>> {
-        self.socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.socket
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Writes what waits, with `more` behind it; how many bytes of `more` were taken.
@@ -92,7 +99,9 @@ impl Downstream {
             let slices = [IoSlice::new(&waiting), IoSlice::new(more)];
             let result = self.socket()?.poll_write_vectored(cx, &slices);
             self.waiting = waiting;
-            self.connection.write_blocked.store(result.is_pending(), Relaxed);
+            self.connection
+                .write_blocked
+                .store(result.is_pending(), Relaxed);
             let written = ready!(result)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -108,7 +117,11 @@ impl Downstream {
 }
 
 impl AsyncRead for Downstream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(self.socket()?.poll_read(cx, buf))?;
         let count = buf.filled().len() - before;
@@ -120,7 +133,11 @@ impl AsyncRead for Downstream {
 }
 
 impl AsyncWrite for Downstream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -152,7 +169,9 @@ impl Drop for Downstream {
 
 impl fmt::Debug for Downstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Downstream").field("client", &self.connection.client).finish_non_exhaustive()
+        f.debug_struct("Downstream")
+            .field("client", &self.connection.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -201,7 +220,11 @@ impl AsRawFd for Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
@@ -210,7 +233,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),

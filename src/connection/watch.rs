@@ -29,11 +29,18 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new() -> Self {
-        Self { sleep: None, set_to: NEVER }
+        Self {
+            sleep: None,
+            set_to: NEVER,
+        }
     }
 
     /// Runs `work` to its end, or until the connection's deadline has passed.
-    pub(super) async fn guard<F>(&mut self, connection: &Connection, work: &mut F) -> Result<F::Output, Expired>
+    pub(super) async fn guard<F>(
+        &mut self,
+        connection: &Connection,
+        work: &mut F,
+    ) -> Result<F::Output, Expired>
     where
         F: Future + Unpin,
     {
@@ -83,4 +90,3 @@ impl Watch {
         }
     }
 }
-

@@ -61,7 +61,9 @@ pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
 
 fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask {
     let request = session.req_header();
-    let remote = connection.and_then(|connection| connection.client).map(|client| client.ip());
+    let remote = connection
+        .and_then(|connection| connection.client)
+        .map(|client| client.ip());
     let trusted = &ctx.snapshot.trusted_proxies;
     let default = Ask::default();
     Ask {
@@ -69,8 +71,9 @@ fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask
         uri: request.uri.clone(),
         version: request.version,
         host: request.headers.get(HOST).cloned(),
-        client: remote
-            .map_or(default.client, |remote| client::address(remote, &request.headers, trusted)),
+        client: remote.map_or(default.client, |remote| {
+            client::address(remote, &request.headers, trusted)
+        }),
         from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
         id: request_id(session, ctx),
         upgrade: session.is_upgrade_req(),
@@ -81,8 +84,13 @@ fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask
 /// The id the client sent, where it is one; else a new one.
 fn request_id(session: &Session, ctx: &Context) -> Option<HeaderValue> {
     let name = ctx.snapshot.forwarding.request_id.as_ref()?;
-    let sent = session.req_header().headers.get(name).filter(|id| is_request_id(id));
-    sent.cloned().or_else(|| HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>())).ok())
+    let sent = session
+        .req_header()
+        .headers
+        .get(name)
+        .filter(|id| is_request_id(id));
+    sent.cloned()
+        .or_else(|| HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>())).ok())
 }
 
 fn is_request_id(id: &HeaderValue) -> bool {
@@ -94,7 +102,9 @@ fn check_size(session: &Session, ctx: &Context) -> Result<(), Fault> {
     if session.req_header().raw_path().len() > limits.max_uri_length {
         return Err(Fault::UriTooLong);
     }
-    let header = session.as_http1().map_or(0, |http1| http1.get_headers_raw_bytes().len());
+    let header = session
+        .as_http1()
+        .map_or(0, |http1| http1.get_headers_raw_bytes().len());
     if header > limits.max_header_size {
         return Err(Fault::HeaderTooLarge);
     }
@@ -110,7 +120,10 @@ fn check_host(session: &Session) -> Result<(), Fault> {
 }
 
 fn find_route(ctx: &mut Context) -> Result<(), Fault> {
-    let route = ctx.snapshot.routes.find(ctx.ask.host_text(), ctx.ask.path(), &ctx.ask.method);
+    let route = ctx
+        .snapshot
+        .routes
+        .find(ctx.ask.host_text(), ctx.ask.path(), &ctx.ask.method);
     ctx.route = Some(Arc::clone(route.map_err(|miss| match miss {
         Miss::NoRoute => Fault::NoRoute,
         Miss::MethodNotAllowed => Fault::MethodNotAllowed,
@@ -132,7 +145,11 @@ impl Ask {
     /// The host asked for: of the target where it has one (RFC 9112, 3.2.2), else `Host`.
     pub(super) fn host_text(&self) -> &str {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
-        self.uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or("")
+        self.uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or_else(header)
+            .unwrap_or("")
     }
 
     /// The path that is matched; `OPTIONS *` asks for the whole server.

@@ -18,7 +18,10 @@ pub(super) fn peer(_session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer
         return Err(Error::new_in(ErrorType::InternalError));
     };
     let timeouts = &attempt.upstream.config.timeouts;
-    let left = ctx.connection.as_ref().and_then(|connection| connection.time_left());
+    let left = ctx
+        .connection
+        .as_ref()
+        .and_then(|connection| connection.time_left());
     let connect = left.map_or(timeouts.connect, |left| left.min(timeouts.connect));
     let mut http = HttpPeer::new(peer.address, false, String::new());
     let options = &mut http.options;
@@ -40,7 +43,11 @@ pub(super) fn peer(_session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer
 pub(super) fn connected(ctx: &mut Context, reused: bool) {
     let now = clock::since_start();
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.connect = Some(if reused { Duration::ZERO } else { now.saturating_sub(attempt.began) });
+        attempt.connect = Some(if reused {
+            Duration::ZERO
+        } else {
+            now.saturating_sub(attempt.began)
+        });
     }
     if !reused && let Some(peer) = ctx.peer() {
         peer.state.on_connect_success(now);
@@ -58,10 +65,15 @@ pub(super) fn progress(ctx: &Context) {
 }
 
 fn await_response(ctx: &Context) {
-    let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) else { return };
+    let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) else {
+        return;
+    };
     let timeouts = &attempt.upstream.config.timeouts;
     let pingora_watches = read_timeout(timeouts, ctx.ask.upgrade) == Some(timeouts.first_byte);
-    connection.enter(Phase::AwaitResponse, (!pingora_watches).then_some(timeouts.first_byte));
+    connection.enter(
+        Phase::AwaitResponse,
+        (!pingora_watches).then_some(timeouts.first_byte),
+    );
 }
 
 /// Pingora has one timeout for the response's header and for each gap in its body; it gets the

@@ -6,8 +6,8 @@
 
 use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora_error::ErrorType::{
-    BindError, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout,
-    TLSHandshakeTimedout, WriteError, WriteTimedout,
+    BindError, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
+    WriteError, WriteTimedout,
 };
 use pingora_error::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -127,25 +127,26 @@ impl Fault {
 }
 
 /// There was no connection to the peer: blames it, and moves on where that is allowed.
-pub(super) fn connect_failed(session: &mut Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
     if is_peers_fault(error.etype()) {
         blame(ctx);
     }
     let again = try_again(session, ctx, Failure::ConnectFailed);
     error.set_retry(again);
-    error
 }
 
 /// The exchange with the peer broke: moves on where that is allowed.
 pub(super) fn exchange_failed(
     session: &mut Session,
     ctx: &mut Context,
-    mut error: Box<Error>,
+    error: &mut Error,
     reused: bool,
-) -> Box<Error> {
+) {
     let failure = match error.esource() {
         Downstream | Internal | Unset => Failure::Downstream,
-        Upstream if ctx.status != 0 || session.response_written().is_some() => Failure::ResponseStarted,
+        Upstream if ctx.status != 0 || session.response_written().is_some() => {
+            Failure::ResponseStarted
+        }
         Upstream => match error.etype() {
             ReadTimedout | WriteTimedout => Failure::FirstByteTimeout,
             ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedDead,
@@ -155,15 +156,21 @@ pub(super) fn exchange_failed(
     };
     let again = try_again(session, ctx, failure);
     error.set_retry(again);
-    error
 }
 
 /// What the final error of a request amounts to.
 pub(super) fn judge(session: &Session, ctx: &Context, error: &Error) -> Fault {
-    let started = session.response_written().is_some_and(|response| !response.status.is_informational());
+    let started = session
+        .response_written()
+        .is_some_and(|response| !response.status.is_informational());
     ctx.fault.unwrap_or_else(|| match error.esource() {
         Downstream => downstream(error.etype()),
-        Upstream if ctx.attempt.as_ref().is_some_and(|attempt| attempt.connect.is_none()) => {
+        Upstream
+            if ctx
+                .attempt
+                .as_ref()
+                .is_some_and(|attempt| attempt.connect.is_none()) =>
+        {
             connecting(error.etype())
         }
         Upstream => upstream(error.etype(), started),
@@ -200,23 +207,40 @@ fn upstream(error: &ErrorType, started: bool) -> Fault {
 
 /// Running out of local ports or descriptors says nothing about the peer.
 fn is_peers_fault(error: &ErrorType) -> bool {
-    !matches!(error, BindError | ErrorType::SocketError | ErrorType::InternalError)
+    !matches!(
+        error,
+        BindError | ErrorType::SocketError | ErrorType::InternalError
+    )
 }
 
 fn blame(ctx: &Context) {
-    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else { return };
+    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
+        return;
+    };
     peer.metrics.connect_failures.inc();
-    let Some(passive) = &upstream.config.passive else { return };
-    let rules = Rules { failures: passive.failures, eject: passive.eject, max_eject: passive.max_eject };
+    let Some(passive) = &upstream.config.passive else {
+        return;
+    };
+    let rules = Rules {
+        failures: passive.failures,
+        eject: passive.eject,
+        max_eject: passive.max_eject,
+    };
     if let Some(length) = peer.state.on_connect_failure(&rules, clock::since_start()) {
         peer.metrics.ejections.inc();
-        log::warn!("upstream {}: peer {} is ejected for {length:?}: connects fail", upstream.name, peer.label);
+        log::warn!(
+            "upstream {}: peer {} is ejected for {length:?}: connects fail",
+            upstream.name,
+            peer.label
+        );
     }
 }
 
 /// Prepares the next attempt, where there may be one; false: this failure is final.
 fn try_again(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool {
-    let Some(retry) = ctx.upstream().map(|upstream| upstream.config.retry) else { return false };
+    let Some(retry) = ctx.upstream().map(|upstream| upstream.config.retry) else {
+        return false;
+    };
     let failed = FailedAttempt {
         failure,
         method: &ctx.ask.method,
@@ -226,7 +250,13 @@ fn try_again(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool
         attempts: ctx.attempts,
         elapsed: clock::since_start().saturating_sub(ctx.started),
     };
-    match retry::judge(&failed, Limits { attempts: retry.attempts, timeout: retry.timeout }) {
+    match retry::judge(
+        &failed,
+        Limits {
+            attempts: retry.attempts,
+            timeout: retry.timeout,
+        },
+    ) {
         Verdict::GiveUp(Reason::AttemptsUsed | Reason::TimeUp) => {
             count_retry(ctx, false);
             false
@@ -242,8 +272,14 @@ fn try_again(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool
 }
 
 fn count_retry(ctx: &Context, moved: bool) {
-    let Some(upstream) = ctx.upstream() else { return };
-    if moved { upstream.metrics.retries.inc() } else { upstream.metrics.retries_exhausted.inc() };
+    let Some(upstream) = ctx.upstream() else {
+        return;
+    };
+    if moved {
+        upstream.metrics.retries.inc()
+    } else {
+        upstream.metrics.retries_exhausted.inc()
+    };
 }
 
 fn refresh(ctx: &mut Context) -> bool {

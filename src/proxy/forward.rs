@@ -20,12 +20,20 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Nothing that an untrusted client says of its own way here is passed on.
-const CLAIMS: [HeaderName; 4] = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED];
+const CLAIMS: [HeaderName; 4] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    FORWARDED,
+];
 
 /// Writes the fields that a peer gets from us into the request for it.
 pub(super) fn request(session: &Session, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let forwarding = &ctx.snapshot.forwarding;
-    let remote = session.client_addr().and_then(|address| address.as_inet()).map(|inet| inet.ip().to_canonical());
+    let remote = session
+        .client_addr()
+        .and_then(|address| address.as_inet())
+        .map(|inet| inet.ip().to_canonical());
     if !ctx.ask.from_trusted {
         for claim in &CLAIMS {
             request.remove_header(claim);
@@ -47,7 +55,9 @@ pub(super) fn request(session: &Session, request: &mut RequestHeader, ctx: &Cont
 
 /// The response's header came.
 pub(super) fn response(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
-    let Some(connection) = &ctx.connection else { return };
+    let Some(connection) = &ctx.connection else {
+        return;
+    };
     let status = response.status.as_u16();
     if status == 101 {
         session.set_read_timeout(None);
@@ -67,7 +77,9 @@ pub(super) fn body(piece: Option<&Bytes>, ctx: &Context) {
     if piece.is_none() {
         return;
     }
-    let Some(connection) = &ctx.connection else { return };
+    let Some(connection) = &ctx.connection else {
+        return;
+    };
     match connection.phase() {
         Phase::Tunnel => tunnel_progress(ctx),
         Phase::Response if ctx.gap.is_some() => connection.enter(Phase::Response, ctx.gap),
@@ -85,7 +97,9 @@ pub(super) fn tunnel_progress(ctx: &Context) {
 }
 
 fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
-    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else { return Ok(()) };
+    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
+        return Ok(());
+    };
     match &upstream.config.host_header {
         HostHeader::Keep => Ok(()),
         HostHeader::Peer => request.insert_header(HOST, &*peer.written),

@@ -48,7 +48,10 @@ pub struct Edge {
 impl Edge {
     /// A proxy that serves whatever configuration `snapshot` holds at a request's start.
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
-        Self { snapshot, telemetry }
+        Self {
+            snapshot,
+            telemetry,
+        }
     }
 }
 
@@ -90,7 +93,11 @@ impl ProxyHttp for Edge {
         admit::body(body.as_ref(), ctx)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
         pick::next(ctx)?;
         connect::peer(session, ctx)
     }
@@ -143,23 +150,30 @@ impl ProxyHttp for Edge {
         session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut Context,
-        error: Box<Error>,
+        mut error: Box<Error>,
     ) -> Box<Error> {
-        fault::connect_failed(session, ctx, error)
+        fault::connect_failed(session, ctx, &mut error);
+        error
     }
 
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        error: Box<Error>,
+        mut error: Box<Error>,
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        fault::exchange_failed(session, ctx, error, reused)
+        fault::exchange_failed(session, ctx, &mut error, reused);
+        error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
         let fault = fault::judge(session, ctx, error);
         respond::fail(session, ctx, fault).await
     }

@@ -25,7 +25,10 @@ pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
 
 /// The peer of this attempt is known; starts its clock.
 pub(super) fn next(ctx: &mut Context) -> Result<()> {
-    let attempt = ctx.attempt.as_mut().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+    let attempt = ctx
+        .attempt
+        .as_mut()
+        .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
     attempt.began = clock::since_start();
     // A fresh connection after a dead one is the same attempt.
     if !attempt.fresh {
@@ -44,7 +47,10 @@ pub(super) fn move_on(ctx: &mut Context) -> bool {
         ctx.tried.insert(member);
     }
     let moved = choose(ctx);
-    let peer = ctx.upstream().zip(failed).and_then(|(upstream, member)| upstream.peer(member));
+    let peer = ctx
+        .upstream()
+        .zip(failed)
+        .and_then(|(upstream, member)| upstream.peer(member));
     if let (true, Some(peer)) = (moved, peer) {
         peer.metrics.retries.inc();
     }
@@ -71,12 +77,24 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ta
 }
 
 fn choose(ctx: &mut Context) -> bool {
-    let Some(target) = ctx.target else { return false };
-    let Some(upstream) = ctx.upstream().map(Arc::clone) else { return false };
+    let Some(target) = ctx.target else {
+        return false;
+    };
+    let Some(upstream) = ctx.upstream().map(Arc::clone) else {
+        return false;
+    };
     let now = clock::since_start();
-    let Some(choice) = upstream.select(target, &ctx.tried, now) else { return false };
+    let Some(choice) = upstream.select(target, &ctx.tried, now) else {
+        return false;
+    };
     let (member, in_flight) = (choice.member, InFlight::enter(&choice.peer.state));
-    ctx.attempt =
-        Some(Attempt { upstream, member, in_flight: Some(in_flight), began: now, connect: None, fresh: false });
+    ctx.attempt = Some(Attempt {
+        upstream,
+        member,
+        in_flight: Some(in_flight),
+        began: now,
+        connect: None,
+        fresh: false,
+    });
     true
 }

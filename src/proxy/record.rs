@@ -23,7 +23,9 @@ struct Outcome {
 
 /// A request that came to its end in Pingora's hands.
 pub(super) fn finish(session: &Session, ctx: &mut Context) {
-    let written = session.response_written().map_or(0, |response| response.status.as_u16());
+    let written = session
+        .response_written()
+        .map_or(0, |response| response.status.as_u16());
     let status = match ctx.fault {
         // What nginx and Caddy log for a client that left: it saw no status, or not all of it.
         Some(fault @ (Fault::ClientGone | Fault::ClientStalled)) => fault.status(),
@@ -32,25 +34,51 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
     let sent = session.body_bytes_sent() as u64;
     let user_agent = session.req_header().headers.get(http::header::USER_AGENT);
     let duration = clock::since_start().saturating_sub(ctx.started);
-    record(ctx, &Outcome { status, sent, duration }, user_agent.map(http::HeaderValue::as_bytes));
+    record(
+        ctx,
+        &Outcome {
+            status,
+            sent,
+            duration,
+        },
+        user_agent.map(http::HeaderValue::as_bytes),
+    );
 }
 
 /// A request that was cut: its deadline passed, its task panicked, or the process ended.
 pub(super) fn cut(ctx: &mut Context) {
     let duration = clock::since_start().saturating_sub(ctx.started);
-    let fault = if std::thread::panicking() { Fault::Panic } else { expired(ctx) };
+    let fault = if std::thread::panicking() {
+        Fault::Panic
+    } else {
+        expired(ctx)
+    };
     ctx.fault = Some(fault);
     let sent = ctx.connection.as_deref().map_or(0, Connection::bytes_out);
     let sent = sent.saturating_sub(ctx.ask.bytes_out_before);
     let told = fault == Fault::FirstByteTimeout || fault == Fault::RequestTimeout;
-    let status = if ctx.status == 0 && told { fault.status() } else { ctx.status };
-    record(ctx, &Outcome { status, sent, duration }, None);
+    let status = if ctx.status == 0 && told {
+        fault.status()
+    } else {
+        ctx.status
+    };
+    record(
+        ctx,
+        &Outcome {
+            status,
+            sent,
+            duration,
+        },
+        None,
+    );
 }
 
 /// Which deadline has passed, if one has.
 fn expired(ctx: &Context) -> Fault {
     use crate::connection::Phase;
-    let Some(connection) = ctx.connection.as_deref() else { return Fault::Cut };
+    let Some(connection) = ctx.connection.as_deref() else {
+        return Fault::Cut;
+    };
     if connection.time_left() == Some(Duration::ZERO) {
         return Fault::RequestTimeout;
     }
@@ -81,7 +109,9 @@ fn count(ctx: &Context, outcome: &Outcome) {
         process.unrouted.inc();
         return;
     };
-    route.metrics.finished(outcome.status, outcome.duration, ctx.body_in, outcome.sent);
+    route
+        .metrics
+        .finished(outcome.status, outcome.duration, ctx.body_in, outcome.sent);
     let metrics = &route.upstream.metrics;
     metrics.requests.inc(Class::of(outcome.status));
     if let Some(attempt) = &ctx.attempt {
@@ -89,7 +119,9 @@ fn count(ctx: &Context, outcome: &Outcome) {
             metrics.connect.observe(connect);
         }
         if let Some(first_byte) = ctx.first_byte {
-            metrics.first_byte.observe(first_byte.saturating_sub(attempt.began));
+            metrics
+                .first_byte
+                .observe(first_byte.saturating_sub(attempt.began));
         }
         let owner = match ctx.target {
             Some(Target::Key(hash)) => route.upstream.ring().owner(hash),
@@ -124,9 +156,14 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
     let ask = &ctx.ask;
     let since = SignedDuration::try_from(outcome.duration).unwrap_or_default();
     Record {
-        time: clock::wall().checked_sub(since).unwrap_or_else(|_| clock::wall()),
+        time: clock::wall()
+            .checked_sub(since)
+            .unwrap_or_else(|_| clock::wall()),
         client: ask.client,
-        listener: ctx.connection.as_deref().map_or("", |connection| &connection.listener),
+        listener: ctx
+            .connection
+            .as_deref()
+            .map_or("", |connection| &connection.listener),
         protocol: protocol(ask.version),
         method: ask.method.as_str(),
         host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
@@ -135,7 +172,11 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
         received: ctx.body_in,
         sent: outcome.sent,
         duration: outcome.duration,
-        connect: ctx.attempt.as_ref().and_then(|attempt| attempt.connect).filter(|connect| !connect.is_zero()),
+        connect: ctx
+            .attempt
+            .as_ref()
+            .and_then(|attempt| attempt.connect)
+            .filter(|connect| !connect.is_zero()),
         first_byte: ctx.first_byte.map(|at| at.saturating_sub(ctx.started)),
         upstream: ctx.upstream().map(|upstream| &*upstream.name),
         peer: ctx.peer().map(|peer| &*peer.label),

@@ -27,14 +27,22 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Faul
 pub(super) async fn fail(session: &mut Session, ctx: &mut Context, fault: Fault) -> FailToProxy {
     ctx.fault = Some(fault);
     session.set_keepalive(None);
-    let begun = session.response_written().is_some_and(|response| !response.status.is_informational());
+    let begun = session
+        .response_written()
+        .is_some_and(|response| !response.status.is_informational());
     let gone = matches!(fault, Fault::ClientGone | Fault::ClientStalled);
     if begun || gone {
-        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        return FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        };
     }
     // A client that cannot be told is gone; the access log has the fault.
     let _ = write(session, ctx, fault).await;
-    FailToProxy { error_code: fault.status(), can_reuse_downstream: false }
+    FailToProxy {
+        error_code: fault.status(),
+        can_reuse_downstream: false,
+    }
 }
 
 async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
@@ -44,7 +52,9 @@ async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()>
     {
         connection.linger();
     }
-    session.write_response_header(Box::new(header), false).await?;
+    session
+        .write_response_header(Box::new(header), false)
+        .await?;
     session.write_response_body(Some(body), true).await
 }
 
@@ -67,6 +77,13 @@ fn page(ctx: &Context, fault: Fault) -> Result<(ResponseHeader, Bytes)> {
 
 /// The methods that the routes for this host and path take (RFC 9110, 15.5.6).
 fn allowed(ctx: &Context) -> String {
-    let methods = ctx.snapshot.routes.allowed(ctx.ask.host_text(), ctx.ask.path());
-    methods.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ")
+    let methods = ctx
+        .snapshot
+        .routes
+        .allowed(ctx.ask.host_text(), ctx.ask.path());
+    methods
+        .iter()
+        .map(|method| method.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -1,6 +1,9 @@
 //! The laws of the ring, and vectors made by independent programs.
 
-#![expect(clippy::cast_precision_loss, reason = "shares are compared with a wide margin")]
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "shares are compared with a wide margin"
+)]
 
 use std::collections::BTreeMap;
 
@@ -265,7 +268,7 @@ fn empty_ring_has_no_owner() {
     assert_eq!(ring.owner(hash), None);
     assert_eq!(ring.find(hash, |_| true), None);
     assert_eq!(ring.walk(hash).count(), 0);
-    assert_eq!(ring.shares(), []);
+    assert!(ring.shares().is_empty());
     assert_eq!(ring.points().count(), 0);
 }
 

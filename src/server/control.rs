@@ -16,7 +16,9 @@ pub enum Error {
     )]
     InUse(PathBuf),
     /// The system says no.
-    #[error("cannot bind the control socket `{path}`: {source}; set `control:` to a path that can be written")]
+    #[error(
+        "cannot bind the control socket `{path}`: {source}; set `control:` to a path that can be written"
+    )]
     Bind {
         /// Where it should be.
         path: PathBuf,
@@ -28,10 +30,14 @@ pub enum Error {
 /// Where the control socket is when the configuration does not say: the runtime directory that the
 /// service manager or the login session made, else that of the system's services, else `/tmp`.
 pub fn default_path() -> PathBuf {
-    let made = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].iter().find_map(std::env::var_os);
+    let made = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
+        .iter()
+        .find_map(std::env::var_os);
     match made {
         Some(directory) => PathBuf::from(directory).join("clockwise.sock"),
-        None if Path::new("/run/clockwise").is_dir() => PathBuf::from("/run/clockwise/control.sock"),
+        None if Path::new("/run/clockwise").is_dir() => {
+            PathBuf::from("/run/clockwise/control.sock")
+        }
         None => std::env::temp_dir().join(format!("clockwise-{}.sock", user())),
     }
 }
@@ -39,8 +45,14 @@ pub fn default_path() -> PathBuf {
 /// Binds the control socket, mode 0600. A file that a dead process left is replaced; one that is
 /// answered on is not.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Bind { path: path.to_owned(), source };
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+    let failed = |source| Error::Bind {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
     if UnixStream::connect(path).is_ok() {
@@ -53,7 +65,8 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
 /// Removes a socket's file; anything else of that name is left alone.
 pub(super) fn remove(path: &Path) {
     use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_socket {
         // If it stays, the next start says so.
         let _ = std::fs::remove_file(path);

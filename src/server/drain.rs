@@ -4,7 +4,6 @@
 //! promised, so that a request already on its way finds it open. The process ends when the last
 //! connection has, or at the bound.
 
-
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -26,7 +25,10 @@ impl Drain<'_> {
         let bound = self.subject.snapshot.load().config.drain_timeout;
         self.subject.lifecycle.advance(Stage::Draining);
         self.stop.send_replace(true);
-        log::info!("draining {} connections, for up to {bound:?}", self.subject.gate.inside());
+        log::info!(
+            "draining {} connections, for up to {bound:?}",
+            self.subject.gate.inside()
+        );
         let accepting = std::mem::take(&mut self.accepting);
         let emptied = self.emptied(accepting);
         let again = signals.until_stop(&self.subject.telemetry);
@@ -52,10 +54,14 @@ impl Drain<'_> {
         match ending {
             Ending::Drained => log::info!("drained; good-bye"),
             Ending::Cut => {
-                self.subject.telemetry.metrics.process.drain_cut.inc_by(left as u64);
+                self.subject
+                    .telemetry
+                    .metrics
+                    .process
+                    .drain_cut
+                    .inc_by(left as u64);
                 log::warn!("cutting {left} connections");
             }
         }
     }
 }
-

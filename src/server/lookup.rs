@@ -21,8 +21,14 @@ pub struct Error {
 /// The addresses of all peers that are written as names.
 pub(super) async fn addresses(config: &Config) -> Result<Addresses, Error> {
     let mut lookups = JoinSet::new();
-    let peers = config.upstreams.values().flat_map(|upstream| &upstream.peers);
-    let mut names: Vec<_> = peers.map(|peer| &peer.address).filter(|address| is_name(address)).collect();
+    let peers = config
+        .upstreams
+        .values()
+        .flat_map(|upstream| &upstream.peers);
+    let mut names: Vec<_> = peers
+        .map(|peer| &peer.address)
+        .filter(|address| is_name(address))
+        .collect();
     names.sort();
     names.dedup();
     for name in names {
@@ -39,11 +45,19 @@ pub(super) async fn addresses(config: &Config) -> Result<Addresses, Error> {
 }
 
 async fn lookup(name: PeerAddress) -> Result<(PeerAddress, SocketAddr), Error> {
-    let found = tokio::net::lookup_host(name.to_string()).await.map(|mut addresses| addresses.next());
+    let found = tokio::net::lookup_host(name.to_string())
+        .await
+        .map(|mut addresses| addresses.next());
     match found {
         Ok(Some(address)) => Ok((name, address)),
-        Ok(None) => Err(Error { address: name, reason: "the name has no address".to_owned() }),
-        Err(error) => Err(Error { address: name, reason: error.to_string() }),
+        Ok(None) => Err(Error {
+            address: name,
+            reason: "the name has no address".to_owned(),
+        }),
+        Err(error) => Err(Error {
+            address: name,
+            reason: error.to_string(),
+        }),
     }
 }
 

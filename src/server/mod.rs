@@ -34,7 +34,7 @@ use crate::config::{self, Config};
 use crate::connection::Gate;
 use crate::lifecycle::{Addresses, BoundAddress, Lifecycle, Stage};
 use crate::listener::{BindError, Listener};
-use crate::probe::{Probes, Prober};
+use crate::probe::{Prober, Probes};
 use crate::proxy::Edge;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::{self, Telemetry};
@@ -130,8 +130,20 @@ impl Server {
         let probes = Probes::start(&snapshot, &Prober::new());
         let gate = Gate::new(config.downstream.max_connections);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let subject = Arc::new(Subject { snapshot, telemetry, lifecycle, gate });
-        Ok(Self { subject, signals, listeners, doors, control, probes })
+        let subject = Arc::new(Subject {
+            snapshot,
+            telemetry,
+            lifecycle,
+            gate,
+        });
+        Ok(Self {
+            subject,
+            signals,
+            listeners,
+            doors,
+            control,
+            probes,
+        })
     }
 
     /// Serves until a signal; then drains.
@@ -150,7 +162,11 @@ impl Server {
         subject.lifecycle.advance(Stage::Serving);
         announce(&subject);
         self.signals.until_stop(&subject.telemetry).await;
-        let drain = Drain { subject: &subject, stop, accepting };
+        let drain = Drain {
+            subject: &subject,
+            stop,
+            accepting,
+        };
         let ending = drain.run(&mut self.signals).await;
         drop(self.probes);
         control::remove(&self.control);
@@ -160,11 +176,20 @@ impl Server {
     /// No request may meet a peer that nobody has asked yet: the listeners wait for the answers.
     async fn first_pass(&mut self) {
         let snapshot = self.subject.snapshot.load_full();
-        let healths = snapshot.upstreams.values().filter_map(|upstream| upstream.config.health.as_ref());
-        let longest = healths.map(|health| health.timeout).max().unwrap_or_default();
+        let healths = snapshot
+            .upstreams
+            .values()
+            .filter_map(|upstream| upstream.config.health.as_ref());
+        let longest = healths
+            .map(|health| health.timeout)
+            .max()
+            .unwrap_or_default();
         // Twice: with very many peers, some wait for others before they are asked.
         if !self.probes.first_pass(longest * 2).await {
-            log::warn!("not every peer was asked within {:?}; those left stay unknown", longest * 2);
+            log::warn!(
+                "not every peer was asked within {:?}; those left stay unknown",
+                longest * 2
+            );
         }
     }
 
@@ -193,7 +218,13 @@ fn new_proxy(subject: &Subject) -> HttpProxy<Edge> {
         max_retries: 2 * crate::upstream::MAX_ATTEMPTS,
         ..ServerConf::default()
     };
-    http_proxy(&Arc::new(conf), Edge::new(Arc::clone(&subject.snapshot), Arc::clone(&subject.telemetry)))
+    http_proxy(
+        &Arc::new(conf),
+        Edge::new(
+            Arc::clone(&subject.snapshot),
+            Arc::clone(&subject.telemetry),
+        ),
+    )
 }
 
 fn bind_listeners(config: &Config, telemetry: &Telemetry) -> Result<Vec<Listener>, BindError> {
@@ -207,23 +238,49 @@ fn bind_listeners(config: &Config, telemetry: &Telemetry) -> Result<Vec<Listener
 /// Connections that may wait for an operator's answer.
 const DOOR_BACKLOG: u32 = 128;
 
-fn bind_doors(config: &Config, telemetry: &Telemetry) -> Result<(Vec<(Listener, Access)>, PathBuf), Error> {
+fn bind_doors(
+    config: &Config,
+    telemetry: &Telemetry,
+) -> Result<(Vec<(Listener, Access)>, PathBuf), Error> {
     let mut doors = Vec::new();
     if let Some(admin) = &config.admin {
-        let listener = Listener::tcp(admin.address, DOOR_BACKLOG, telemetry.metrics.listener("admin"))?;
-        doors.push((listener, Access::Network { token: admin.token.clone() }));
+        let listener = Listener::tcp(
+            admin.address,
+            DOOR_BACKLOG,
+            telemetry.metrics.listener("admin"),
+        )?;
+        doors.push((
+            listener,
+            Access::Network {
+                token: admin.token.clone(),
+            },
+        ));
     }
     let path = config.control.clone().unwrap_or_else(control::default_path);
     let socket = control::bind(&path)?;
     let name = path.display().to_string();
-    doors.push((Listener::unix(&name, socket, telemetry.metrics.listener("control")), Access::Control));
+    doors.push((
+        Listener::unix(&name, socket, telemetry.metrics.listener("control")),
+        Access::Control,
+    ));
     Ok((doors, path))
 }
 
-fn addresses_of(config: &Config, listeners: &[Listener], doors: &[(Listener, Access)]) -> Addresses {
-    let listeners = config.listeners.iter().zip(listeners).filter_map(|(written, listener)| {
-        Some(BoundAddress { configured: written.address, bound: listener.bound()? })
-    });
+fn addresses_of(
+    config: &Config,
+    listeners: &[Listener],
+    doors: &[(Listener, Access)],
+) -> Addresses {
+    let listeners = config
+        .listeners
+        .iter()
+        .zip(listeners)
+        .filter_map(|(written, listener)| {
+            Some(BoundAddress {
+                configured: written.address,
+                bound: listener.bound()?,
+            })
+        });
     Addresses {
         listeners: listeners.collect(),
         admin: doors.iter().find_map(|(listener, _)| listener.bound()),

@@ -63,8 +63,11 @@ pub struct Choice<'a> {
 
 /// The peers in the order in which they may be asked; a lower tier serves only when no peer of the
 /// one above is left. Draining peers are in none.
-const TIERS: [fn(&PeerState, Duration) -> bool; 3] =
-    [PeerState::is_available, PeerState::is_up, PeerState::is_unknown];
+const TIERS: [fn(&PeerState, Duration) -> bool; 3] = [
+    PeerState::is_available,
+    PeerState::is_up,
+    PeerState::is_unknown,
+];
 
 impl Upstream {
     /// Places the peers on a ring. `addresses` are the peers' looked-up addresses, in order; a peer
@@ -79,8 +82,13 @@ impl Upstream {
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, ring::Error> {
-        let ring =
-            Ring::new(config.dialect, config.peers.iter().map(|peer| (peer.label.as_str(), peer.weight)))?;
+        let ring = Ring::new(
+            config.dialect,
+            config
+                .peers
+                .iter()
+                .map(|peer| (peer.label.as_str(), peer.weight)),
+        )?;
         let born_up = config.health.is_none();
         let peers: Box<[Peer]> = config
             .peers
@@ -94,7 +102,14 @@ impl Upstream {
             .collect();
         let rotation = Rotation::new(peers.iter().map(|peer| peer.weight.get()));
         let metrics = metrics.upstream(name);
-        Ok(Self { name: name.into(), config, metrics, ring, peers, rotation })
+        Ok(Self {
+            name: name.into(),
+            config,
+            metrics,
+            ring,
+            peers,
+            rotation,
+        })
     }
 
     /// The hash of a key, in this upstream's dialect.
@@ -119,15 +134,26 @@ impl Upstream {
             && peer.state.is_available(now)
             && !tried.contains(owner)
         {
-            return Some(Choice { member: owner, peer });
+            return Some(Choice {
+                member: owner,
+                peer,
+            });
         }
         self.select_past_owner(target, tried, now)
     }
 
-    fn select_past_owner(&self, target: Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
+    fn select_past_owner(
+        &self,
+        target: Target,
+        tried: &Tried,
+        now: Duration,
+    ) -> Option<Choice<'_>> {
         TIERS.iter().find_map(|serves| {
             let may = |member: MemberId| {
-                !tried.contains(member) && self.peer(member).is_some_and(|peer| serves(&peer.state, now))
+                !tried.contains(member)
+                    && self
+                        .peer(member)
+                        .is_some_and(|peer| serves(&peer.state, now))
             };
             // Without this look, a ring of peers that are all down would be walked to its end.
             if !self.members().any(may) {

@@ -42,7 +42,14 @@ impl Peer {
         metrics: PeerMetrics,
     ) -> Self {
         let written = peer.address.to_string().into();
-        Self { label: peer.label.as_str().into(), address, written, weight: peer.weight, state, metrics }
+        Self {
+            label: peer.label.as_str().into(),
+            address,
+            written,
+            weight: peer.weight,
+            state,
+            metrics,
+        }
     }
 }
 
@@ -104,7 +111,12 @@ impl PeerState {
     /// A peer that nothing is known of; `up` where no probe will ever say.
     pub fn new(up: bool) -> Self {
         let health = if up { known_up() } else { Health::default() };
-        let ledger = Ledger { health, ejection: Ejection::default(), draining: false, last_probe: None };
+        let ledger = Ledger {
+            health,
+            ejection: Ejection::default(),
+            draining: false,
+            last_probe: None,
+        };
         Self {
             flags: AtomicU8::new(ledger.flags()),
             ejected_until: AtomicU64::new(0),
@@ -162,7 +174,11 @@ impl PeerState {
 
     /// Takes a probe's word; the new health, where it flipped.
     pub fn on_probe(&self, report: ProbeReport, thresholds: Thresholds) -> Option<State> {
-        let outcome = if report.failure.is_none() { Outcome::Passed } else { Outcome::Failed };
+        let outcome = if report.failure.is_none() {
+            Outcome::Passed
+        } else {
+            Outcome::Failed
+        };
         self.change(|ledger| {
             let (health, flipped) = ledger.health.on(outcome, thresholds);
             ledger.health = health;
@@ -178,7 +194,8 @@ impl PeerState {
             let (ejection, until) = ledger.ejection.on_failure(now, rules);
             ledger.ejection = ejection;
             let until = until?;
-            self.ejected_until.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+            self.ejected_until
+                .store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Relaxed);
             Some(until.saturating_sub(now))
         })
     }
@@ -211,7 +228,9 @@ impl PeerState {
 
 /// Where no probe will ever say, a peer is up until traffic says otherwise.
 fn known_up() -> Health {
-    Health::default().on(Outcome::Passed, Thresholds { rise: 1, fall: 1 }).0
+    Health::default()
+        .on(Outcome::Passed, Thresholds { rise: 1, fall: 1 })
+        .0
 }
 
 impl Ledger {
@@ -223,7 +242,11 @@ impl Ledger {
             State::Down => 0,
         };
         let draining = if self.draining { DRAINING } else { 0 };
-        let ejected = if self.ejection.is_ejected(Duration::ZERO) { EJECTED } else { 0 };
+        let ejected = if self.ejection.is_ejected(Duration::ZERO) {
+            EJECTED
+        } else {
+            0
+        };
         health | draining | ejected
     }
 }

@@ -30,7 +30,10 @@ impl Rotation {
             })
             .collect();
         slots.sort_unstable();
-        Self { slots: slots.into_iter().map(|(_, member)| member).collect(), next: AtomicUsize::new(0) }
+        Self {
+            slots: slots.into_iter().map(|(_, member)| member).collect(),
+            next: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn next(&self) -> usize {
@@ -41,7 +44,10 @@ impl Rotation {
     pub(super) fn find(&self, turn: usize, may: impl Fn(MemberId) -> bool) -> Option<MemberId> {
         let start = turn % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(start)?;
-        from.iter().chain(before).copied().find(|&member| may(member))
+        from.iter()
+            .chain(before)
+            .copied()
+            .find(|&member| may(member))
     }
 }
 
@@ -56,7 +62,10 @@ mod tests {
     fn round(weights: &[u16]) -> Vec<usize> {
         let rotation = Rotation::new(weights.iter().copied());
         let turns = rotation.slots.len();
-        (0..turns).filter_map(|_| rotation.find(rotation.next(), |_| true)).map(MemberId::index).collect()
+        (0..turns)
+            .filter_map(|_| rotation.find(rotation.next(), |_| true))
+            .map(MemberId::index)
+            .collect()
     }
 
     #[test]
@@ -72,7 +81,12 @@ mod tests {
     #[test]
     fn a_peer_that_may_not_serve_is_passed_over() {
         let rotation = Rotation::new([1, 1, 1].into_iter());
-        assert_eq!(rotation.find(1, |member| member.index() != 1).map(MemberId::index), Some(2));
+        assert_eq!(
+            rotation
+                .find(1, |member| member.index() != 1)
+                .map(MemberId::index),
+            Some(2)
+        );
         assert_eq!(rotation.find(1, |_| false), None);
     }
 

@@ -29,7 +29,10 @@ impl Tried {
 
     /// Whether the peer was tried.
     pub fn contains(&self, member: MemberId) -> bool {
-        self.members.iter().take(self.len).any(|tried| *tried == Some(member))
+        self.members
+            .iter()
+            .take(self.len)
+            .any(|tried| *tried == Some(member))
     }
 
     /// How many peers were tried.

@@ -20,12 +20,13 @@ const LAYERS: &[(&str, May)] = &[
     ("key", May::Name(&["route"])), // which part of a `Host` is the name
     ("clock", May::Name(&[])),
     ("config", May::Core(&[])),
-    ("telemetry", May::Name(&["config"])),
+    ("lifecycle", May::Name(&["clock"])),
+    ("telemetry", May::Name(&["config", "clock"])),
     ("upstream", May::Core(&["config", "telemetry", "clock"])),
-    ("snapshot", May::Core(&["config", "upstream"])),
+    ("snapshot", May::Core(&["config", "telemetry", "upstream"])),
     (
         "probe",
-        May::Core(&["config", "upstream", "telemetry", "clock"]),
+        May::Core(&["config", "snapshot", "upstream", "clock"]),
     ),
     ("connection", May::Name(&["config", "telemetry", "clock"])),
     (
@@ -41,11 +42,18 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "listener",
-        May::Name(&["config", "snapshot", "telemetry", "clock", "connection"]),
+        May::Name(&["config", "telemetry", "connection"]),
     ),
     (
         "admin",
-        May::Core(&["config", "snapshot", "upstream", "telemetry", "clock"]),
+        May::Core(&[
+            "snapshot",
+            "lifecycle",
+            "upstream",
+            "telemetry",
+            "clock",
+            "connection",
+        ]),
     ),
     ("server", May::AllBut(&["cli", "main"])),
     ("cli", May::AllBut(&["main"])),

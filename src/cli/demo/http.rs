@@ -22,7 +22,10 @@ pub(super) async fn read_target(stream: &mut BufReader<TcpStream>) -> io::Result
 
 /// Answers 200 with a text.
 pub(super) async fn write_text(stream: &mut BufReader<TcpStream>, text: &str) -> io::Result<()> {
-    let header = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", text.len());
+    let header = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+        text.len()
+    );
     stream.write_all((header + text).as_bytes()).await?;
     stream.flush().await
 }
@@ -37,7 +40,10 @@ pub(super) async fn get(stream: &mut BufReader<TcpStream>, target: &str) -> io::
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = value.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+            length = value
+                .trim()
+                .parse()
+                .map_err(|_| io::ErrorKind::InvalidData)?;
         }
         line.clear();
     }

@@ -47,7 +47,8 @@ pub(super) fn run(options: &Options) -> Done {
         switchboard: free(SWITCHBOARD_PORT)?,
     };
     let text = configuration(&ports, &origins);
-    let config = config::parse("demo", &text).map_err(|report| Failure::Input(report.to_string()))?;
+    let config =
+        config::parse("demo", &text).map_err(|report| Failure::Input(report.to_string()))?;
     telemetry::log::init(config.error_log);
     start_origins(origins.clone(), &ports)?;
     greet(&ports, &origins, &text)?;
@@ -59,26 +60,44 @@ pub(super) fn run(options: &Options) -> Done {
 
 /// The origins live on threads of their own: the proxy must not know them but over the network.
 fn start_origins(origins: Vec<Arc<Origin>>, ports: &Ports) -> Done {
-    let failed = |error: std::io::Error| Failure::Input(format!("cannot start the demo's origins: {error}"));
-    let board = Switchboard { origins, proxy: ports.proxy, address: ports.switchboard };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let failed =
+        |error: std::io::Error| Failure::Input(format!("cannot start the demo's origins: {error}"));
+    let board = Switchboard {
+        origins,
+        proxy: ports.proxy,
+        address: ports.switchboard,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     let serve = move || runtime.block_on(board.serve());
-    std::thread::Builder::new().name("origins".to_owned()).spawn(serve).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("origins".to_owned())
+        .spawn(serve)
+        .map_err(failed)?;
     Ok(())
 }
 
 /// The port asked for, or one that the kernel chooses where it is taken.
 fn free(port: u16) -> Result<SocketAddr, Failure> {
-    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
-    bind(port).or_else(|_| bind(0)).map_err(|error| Failure::Input(format!("no free port on 127.0.0.1: {error}")))
+    let bind = |port| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr())
+    };
+    bind(port)
+        .or_else(|_| bind(0))
+        .map_err(|error| Failure::Input(format!("no free port on 127.0.0.1: {error}")))
 }
 
 fn configuration(ports: &Ports, origins: &[Arc<Origin>]) -> String {
     let control = std::env::temp_dir().join(format!("clockwise-demo-{}.sock", std::process::id()));
-    let peers: String = origins
-        .iter()
-        .map(|origin| format!("      - {{address: \"{}\", label: {}}}\n", origin.address, origin.name))
-        .collect();
+    let peer = |origin: &Arc<Origin>| {
+        format!(
+            "      - {{address: \"{}\", label: {}}}\n",
+            origin.address, origin.name
+        )
+    };
+    let peers = origins.iter().map(peer).collect::<Vec<_>>().concat();
     format!(
         "listeners:
   - address: {proxy}
@@ -101,11 +120,17 @@ error_log: {{level: warn}}
 }
 
 fn greet(ports: &Ports, origins: &[Arc<Origin>], text: &str) -> Done {
-    let Ports { proxy, admin, switchboard } = ports;
+    let Ports {
+        proxy,
+        admin,
+        switchboard,
+    } = ports;
     let file = std::env::temp_dir().join("clockwise-demo.yaml");
     let saved = std::fs::write(&file, text).is_ok();
     let mut output = Output::stdout();
-    output.line(&format!("Clockwise serves on http://{proxy}/ before three origins:"))?;
+    output.line(&format!(
+        "Clockwise serves on http://{proxy}/ before three origins:"
+    ))?;
     for origin in origins {
         output.line(&format!("  {}  http://{}/", origin.name, origin.address))?;
     }
@@ -113,13 +138,21 @@ fn greet(ports: &Ports, origins: &[Arc<Origin>], text: &str) -> Done {
     output.line("Same user, same origin, every time:")?;
     output.line(&format!("  curl 'http://{proxy}/?user=alice'"))?;
     output.line("Where does a key go, and where would it go next? Ask before you act:")?;
-    output.line(&format!("  curl 'http://{admin}/v1/upstreams/origins/owner?key=alice'"))?;
+    output.line(&format!(
+        "  curl 'http://{admin}/v1/upstreams/origins/owner?key=alice'"
+    ))?;
     output.line("Kill an origin, and see its keys, and no others, move; then start it again:")?;
-    output.line(&format!("  curl http://{switchboard}/keys       # 1,000 keys through the proxy"))?;
+    output.line(&format!(
+        "  curl http://{switchboard}/keys       # 1,000 keys through the proxy"
+    ))?;
     output.line(&format!("  curl http://{switchboard}/kill/b"))?;
-    output.line(&format!("  curl http://{switchboard}/keys       # what moved since the last look"))?;
+    output.line(&format!(
+        "  curl http://{switchboard}/keys       # what moved since the last look"
+    ))?;
     output.line(&format!("  curl http://{switchboard}/start/b"))?;
-    output.line(&format!("Peers and counters: http://{admin}/v1/upstreams/origins and http://{admin}/metrics"))?;
+    output.line(&format!(
+        "Peers and counters: http://{admin}/v1/upstreams/origins and http://{admin}/metrics"
+    ))?;
     if saved {
         output.line(&format!("This demo's configuration: {}", file.display()))?;
     }

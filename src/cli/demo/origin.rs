@@ -19,7 +19,11 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn new(name: &'static str, address: SocketAddr) -> Self {
-        Self { name, address, task: Mutex::new(None) }
+        Self {
+            name,
+            address,
+            task: Mutex::new(None),
+        }
     }
 
     /// Starts to serve; does nothing where it does already. Call within a runtime.

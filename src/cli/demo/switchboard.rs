@@ -53,7 +53,10 @@ impl Switchboard {
         let origin = |name: &str| self.origins.iter().find(|origin| origin.name == name);
         let words: Vec<&str> = target.split('/').skip(1).collect();
         match words.as_slice() {
-            ["keys"] => self.keys(seen).await.unwrap_or_else(|error| format!("the proxy does not answer: {error}\n")),
+            ["keys"] => self
+                .keys(seen)
+                .await
+                .unwrap_or_else(|error| format!("the proxy does not answer: {error}\n")),
             ["kill", name] => match origin(name) {
                 Some(origin) => {
                     origin.kill();
@@ -72,20 +75,23 @@ impl Switchboard {
 
     async fn keys(&self, seen: &mut Places) -> io::Result<String> {
         let now = places(self.proxy).await?;
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for (origin, keys) in counts(now.iter()) {
-            text.push_str(&format!("{keys:5} keys on origin {origin}\n"));
+            lines.push(format!("{keys:5} keys on origin {origin}\n"));
         }
         let moves = seen.iter().zip(&now).filter(|(from, to)| from != to);
         let moves: Vec<String> = moves.map(|(from, to)| format!("{from} → {to}")).collect();
         if !seen.is_empty() {
-            text.push_str(&format!("{:5} keys moved since the last look\n", moves.len()));
+            lines.push(format!(
+                "{:5} keys moved since the last look\n",
+                moves.len()
+            ));
         }
         for (way, keys) in counts(moves.iter()) {
-            text.push_str(&format!("      {way}: {keys}\n"));
+            lines.push(format!("      {way}: {keys}\n"));
         }
         *seen = now;
-        Ok(text)
+        Ok(lines.concat())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -62,6 +63,15 @@ fn only_regular_files_are_read() {
     );
     assert_eq!(refused(Path::new("/")), "this is a directory");
     assert!(refused(Path::new("/no/such/file")).starts_with("the file cannot be read: No such"));
+}
+
+#[test]
+fn a_pipe_without_a_writer_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe.yaml");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    assert_eq!(refused(&path), "this is not a regular file");
 }
 
 #[test]
@@ -273,7 +283,7 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_has_an_answer(text in any::<String>()) {

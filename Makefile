@@ -1,0 +1,30 @@
+# The commands of this project. On a fresh Debian 12 with Rust, each installs what it misses.
+#
+#   make demo    builds and runs the proxy before three built-in origins
+#   make test    installs what the tests need, and passes them all
+#   make check   what CI runs: format, lints, docs, licences, tests, examples
+#   make bench   the ring against MD5 and Pingora's, and the proxy against bare Pingora and nginx
+
+.PHONY: demo test check bench build tools
+
+# Pingora builds zlib-ng, and ring some C: a C compiler and cmake are needed.
+tools:
+	@tests/install.sh build
+
+build: tools
+	cargo build --release --locked
+
+demo: build
+	target/release/clockwise demo
+
+test:
+	tests/install.sh
+	cargo test --locked
+
+check:
+	.ci/run
+
+bench:
+	tests/install.sh bench
+	cargo bench --locked --bench ring
+	benches/proxy/run
