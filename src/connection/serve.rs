@@ -32,7 +32,7 @@ pub enum End {
     Clean,
     /// It was idle for the whole keep-alive time.
     IdleTimeout,
-    /// The header was not complete in time; the client was sent 408.
+    /// The header was not complete in time; the client was sent 408, if it had sent anything.
     HeaderTimeout,
     /// What came was no HTTP request; the client was sent 400.
     Malformed,
@@ -95,7 +95,12 @@ where
 fn first_session(stream: Stream, connection: &Connection) -> ServerSession {
     let mut session = ServerSession::new_http1(stream);
     session.set_keepalive(Some(UNTIMED));
-    session.set_keepalive_reuses_remaining(connection.limits.keepalive_requests);
+    // Pingora counts the requests after the first.
+    let reuses = connection
+        .limits
+        .keepalive_requests
+        .map(|requests| requests.saturating_sub(1));
+    session.set_keepalive_reuses_remaining(reuses);
     session.set_pipelining_enabled(true);
     session
 }
@@ -124,6 +129,8 @@ fn end_of(connection: &Connection, sent_before: u64) -> End {
 async fn expire(connection: &Connection, phase: Phase, sent_before: u64) -> End {
     let silent = connection.bytes_out() == sent_before;
     match phase {
+        // A browser opens connections ahead of need; a 408 out of the blue would only confuse it.
+        Phase::Idle if connection.bytes_in() == 0 => End::HeaderTimeout,
         Phase::Idle => End::IdleTimeout,
         Phase::Header => {
             tell(connection, TIMEOUT_408).await;

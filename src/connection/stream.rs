@@ -2,7 +2,7 @@
 //! session.
 //!
 //! Pingora writes a response's header and body apart. Here they wait in one buffer until the flush,
-//! so a small response is one packet and one system call; a chunk that is larger than the buffer
+//! or until the session turns to read, so a small response is one packet and one system call; a chunk that is larger than the buffer
 //! goes out together with what waits (`writev`), not copied.
 //!
 //! When Pingora drops the stream, the socket goes back to its [`Connection`]: a client whose request
@@ -122,6 +122,13 @@ impl AsyncRead for Downstream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Whoever waits for the client has nothing more to send it for now: a response that comes in
+        // pieces must not sit here until the next one.
+        if !self.waiting.is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_drain(cx, &[])
+        {
+            return Poll::Ready(Err(error));
+        }
         let before = buf.filled().len();
         ready!(self.socket()?.poll_read(cx, buf))?;
         let count = buf.filled().len() - before;

@@ -1,10 +1,10 @@
 //! Phase 6, both ways: what the peer is told about the client, and what the response means for the
-//! connection's clock. Hop-by-hop fields are Pingora's work, before and after.
+//! connection's clock. A request's hop-by-hop fields are Pingora's work.
 
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{FORWARDED, HOST};
+use http::header::{CONNECTION, FORWARDED, HOST};
 use http::{HeaderName, HeaderValue};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -54,11 +54,14 @@ pub(super) fn request(session: &Session, request: &mut RequestHeader, ctx: &Cont
 }
 
 /// The response's header came.
-pub(super) fn response(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
+pub(super) fn response(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) {
     let Some(connection) = &ctx.connection else {
         return;
     };
     let status = response.status.as_u16();
+    if status != 101 {
+        remove_hop_by_hop(response);
+    }
     if status == 101 {
         session.set_read_timeout(None);
         connection.begin_tunnel();
@@ -70,6 +73,25 @@ pub(super) fn response(session: &mut Session, response: &ResponseHeader, ctx: &m
     ctx.status = status;
     ctx.first_byte = Some(clock::since_start());
     tunnel_progress(ctx);
+}
+
+/// Removes what a peer says to us alone (RFC 9110, 7.6.1): the fields that `Connection` names, and
+/// those that were always meant so. Pingora does this for requests only. `Transfer-Encoding` stays:
+/// it is Pingora's to translate.
+fn remove_hop_by_hop(response: &mut ResponseHeader) {
+    const ALWAYS: [&str; 4] = ["keep-alive", "proxy-connection", "te", "upgrade"];
+    const KEPT: [&str; 2] = ["close", "transfer-encoding"];
+    if let Some(named) = response.headers.get(CONNECTION).cloned() {
+        let named = named.to_str().unwrap_or("").split(',').map(str::trim);
+        for name in named.filter(|name| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept))) {
+            response.remove_header(name);
+        }
+    }
+    for name in ALWAYS {
+        if response.headers.contains_key(name) {
+            response.remove_header(name);
+        }
+    }
 }
 
 /// A piece of the response's body passed.

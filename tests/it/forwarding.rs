@@ -187,6 +187,28 @@ fn large_bodies_pass_both_ways() {
 }
 
 #[test]
+fn what_there_is_of_a_body_is_passed_on_while_the_rest_is_awaited() {
+    for head in [
+        "Content-Length: 100\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\n",
+    ] {
+        let pipe = Pipe::open();
+        pipe.origin.behave(Behaviour::Raw(
+            format!("HTTP/1.1 200 OK\r\n{head}first").into(),
+        ));
+        let mut connection = pipe.edge.connect();
+        connection
+            .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+        let chunk_size = if head.starts_with('T') { 3 } else { 0 };
+        let received = connection
+            .head()
+            .and_then(|_| connection.exactly(chunk_size + 5));
+        assert!(received.expect(head).ends_with(b"first"));
+    }
+}
+
+#[test]
 fn chunked_bodies_pass_both_ways() {
     let (pipe, mut connection) = Pipe::answering(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n",

@@ -48,7 +48,7 @@ fn every_dialect_and_weight_lands_as_predicted() {
     ] {
         let peers = origins.iter().zip(1..).map(|(origin, weight)| {
             format!(
-                "{{address: \"{}\", label: \"server {weight}\", weight: {weight}}}",
+                "{{address: \"{}\", label: server-{weight}, weight: {weight}}}",
                 origin.address
             )
         });
@@ -57,7 +57,7 @@ fn every_dialect_and_weight_lands_as_predicted() {
         let names: HashMap<String, String> = origins
             .iter()
             .zip(1..)
-            .map(|(origin, n)| (origin.label(), format!("server {n}")))
+            .map(|(origin, n)| (origin.label(), format!("server-{n}")))
             .collect();
         for (key, predicted) in keys.iter().zip(edge.predict(&keys, 1).concat()) {
             let echo = edge.echo(&Request::get(&format!("/?k={key}")));

@@ -131,12 +131,13 @@ fn nothing_is_lost_when_an_instance_ends() {
 #[test]
 fn a_log_that_cannot_be_written_drops_lines_and_counts_them() {
     let origin = Origin::start();
-    let edge = Site::of([origin.label()])
-        .top("access_log", "{path: /dev/full}")
-        .start();
+    let site = Site::of([origin.label()]).top("access_log", "{path: /dev/full}");
+    let edge = site.start();
     let mut connection = edge.connect();
-    for _ in 0..100 {
-        assert_eq!(connection.get("/?k=a").unwrap().status, 200);
+    // Lines of 8 kB: the few megabytes that may wait are full after some 1,100 of them.
+    let target = format!("/{}?k=a", "x".repeat(8000));
+    for _ in 0..1500 {
+        assert_eq!(connection.get(&target).unwrap().status, 200);
     }
     edge.admin
         .wait_for_metric("clockwise_access_log_dropped_lines_total", &[], 100);

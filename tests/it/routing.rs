@@ -57,11 +57,7 @@ fn an_exact_host_beats_a_wildcard_and_that_beats_any() {
 fn a_route_without_a_host_takes_what_no_other_takes() {
     let two = Two::behind("[{upstream: a}, {host: example.com, path: /b, upstream: b}]");
     assert_eq!(two.route("GET", "example.com", "/b"), "b");
-    assert_eq!(
-        two.route("GET", "example.com", "/c"),
-        "404",
-        "the host decides before the path"
-    );
+    assert_eq!(two.route("GET", "example.com", "/c"), "a");
     assert_eq!(two.route("GET", "other.net", "/b"), "a");
 }
 

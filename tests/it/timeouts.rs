@@ -100,10 +100,10 @@ fn a_slow_upload_does_not_count_against_the_first_byte() {
 #[test]
 fn a_body_that_stalls_is_cut_after_the_read_time() {
     let (edge, origin) = behind("{read: 1s}", "{}");
-    origin.behave(Behaviour::Stall(1000, 2000));
+    origin.behave(Behaviour::Stall(100_000, 200_000));
     let mut connection = ask(&edge);
     assert_eq!(connection.head().unwrap().status, 200);
-    connection.exactly(1000).unwrap();
+    connection.exactly(50_000).unwrap();
     assert_about(connection.time_to_close(), SECOND);
     assert_fault(&edge, "response_stalled");
 }
@@ -115,10 +115,10 @@ fn a_request_has_a_bound_in_total() {
     let (response, took) = timed(|| ask(&edge).response());
     assert_eq!(response.unwrap().status, 504);
     assert_about(took, SECOND);
-    origin.behave(Behaviour::Stall(10, 20));
+    origin.behave(Behaviour::Stall(100_000, 200_000));
     let mut connection = ask(&edge);
     connection.head().unwrap();
-    connection.exactly(10).unwrap();
+    connection.exactly(50_000).unwrap();
     assert_about(connection.time_to_close(), SECOND);
     assert_fault(&edge, "request_timeout");
 }

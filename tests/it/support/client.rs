@@ -59,7 +59,8 @@ impl Request {
             headers,
             body,
         } = self;
-        let host = if headers.to_lowercase().contains("host: ") {
+        let named = |line: &str| line.to_ascii_lowercase().starts_with("host:");
+        let host = if headers.lines().any(named) {
             ""
         } else {
             "Host: test\r\n"

@@ -1,6 +1,9 @@
 //! `clockwise ring …`: answers from a configuration alone, without a network.
 
+mod picture;
+
 use std::io::{self, BufRead};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -50,6 +53,9 @@ pub(super) struct Owner {
 pub(super) struct Show {
     #[command(flatten)]
     place: Place,
+    /// Draws the ring into a file as well
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 impl Question {
@@ -200,6 +206,12 @@ impl Show {
     fn answer(&self, output: &mut Output) -> Done {
         let placed = self.place.ring()?;
         let parts = parts(&placed);
+        if let Some(file) = &self.svg {
+            let drawing = picture::draw(&placed.ring, |member| placed.label(member));
+            let failed =
+                |error| Failure::Input(format!("cannot write `{}`: {error}", file.display()));
+            std::fs::write(file, drawing).map_err(failed)?;
+        }
         let fullest = parts
             .iter()
             .map(|part| part.share / part.fair)
