@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
+};
 use http::{HeaderMap, Method, Response, StatusCode};
 use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
@@ -24,6 +26,13 @@ use crate::lifecycle::{Lifecycle, Stage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
 use crate::upstream::Upstream;
+
+/// The page that people look at; it asks this API for all it shows.
+const DASHBOARD: &str = include_str!("dashboard.html");
+
+/// Nothing from elsewhere, nothing framed: the page can take peers off the ring.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the admin server reports on and acts on.
 #[derive(Debug)]
@@ -68,6 +77,7 @@ impl Admin {
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let subject = &*self.subject;
         match (method.as_str(), segments.as_slice()) {
+            ("GET" | "HEAD", [""]) => Answer::page(DASHBOARD),
             ("GET" | "HEAD", ["healthz"]) => Answer::text(StatusCode::OK, "ok\n"),
             ("GET" | "HEAD", ["readyz"]) => readiness(subject),
             ("GET" | "HEAD", ["metrics"]) => metrics_text(subject),
@@ -100,7 +110,9 @@ impl Admin {
             }
             (
                 _,
-                ["healthz" | "readyz" | "metrics"] | ["v1", "status"] | ["v1", "upstreams", ..],
+                ["" | "healthz" | "readyz" | "metrics"]
+                | ["v1", "status"]
+                | ["v1", "upstreams", ..],
             ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use GET"),
             _ => Answer::problem(
                 StatusCode::NOT_FOUND,
@@ -119,8 +131,8 @@ impl Admin {
                 "asked from another site, or under a name",
             ));
         }
-        // Load balancers and supervisors ask these two without secrets.
-        let open = matches!(path, "/healthz" | "/readyz");
+        // Load balancers and supervisors ask without secrets; the page holds none, its data does.
+        let open = matches!(path, "/" | "/healthz" | "/readyz");
         match token {
             Some(token) if !open && !presents(headers, token) => Some(Answer::problem(
                 StatusCode::UNAUTHORIZED,
@@ -166,6 +178,14 @@ impl Answer {
         }
     }
 
+    fn page(html: &str) -> Self {
+        Self {
+            status: StatusCode::OK,
+            kind: "text/html; charset=utf-8",
+            body: html.into(),
+        }
+    }
+
     fn json(status: StatusCode, value: &Value) -> Self {
         Self {
             status,
@@ -186,6 +206,10 @@ impl Answer {
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(self.kind));
         headers.insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
         headers.insert(http::header::CONTENT_LENGTH, length.into());
+        headers.insert(
+            CONTENT_SECURITY_POLICY,
+            http::HeaderValue::from_static(POLICY),
+        );
         response
     }
 }

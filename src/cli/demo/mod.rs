@@ -151,7 +151,7 @@ fn greet(ports: &Ports, origins: &[Arc<Origin>], text: &str) -> Done {
     ))?;
     output.line(&format!("  curl http://{switchboard}/start/b"))?;
     output.line(&format!(
-        "Peers and counters: http://{admin}/v1/upstreams/origins and http://{admin}/metrics"
+        "The page for operators: http://{admin}/ (counters: http://{admin}/metrics)"
     ))?;
     if saved {
         output.line(&format!("This demo's configuration: {}", file.display()))?;

@@ -88,7 +88,11 @@ fn place(share: f64) -> (f64, f64) {
 #[expect(clippy::cast_precision_loss, reason = "only a colour")]
 fn colour(member: MemberId, members: usize) -> String {
     let hue = 360.0 * member.index() as f64 / members.max(1) as f64;
-    let lightness = if member.index().is_multiple_of(2) { 45 } else { 62 };
+    let lightness = if member.index().is_multiple_of(2) {
+        45
+    } else {
+        62
+    };
     format!("hsl({hue:.0} 65% {lightness}%)")
 }
 
