@@ -254,7 +254,7 @@ fn connect_is_refused() {
 fn a_silent_connection_is_closed_after_the_header_time() {
     let limited = Limited::to("{header_timeout: 1s}");
     assert_about(limited.life_after(""), Duration::from_secs(1));
-    limited.assert_counted("clockwise_listener_idle_closed_connections_total", &[]);
+    limited.assert_counted("clockwise_listener_header_timeouts_total", &[]);
     limited.assert_serves();
 }
 

@@ -1,33 +1,33 @@
 //! TCP ports for servers that tests start.
 //!
-//! They come from below the kernel's ephemeral range, so no outgoing connection of another test can
-//! sit on one while its server is down; one counter per process keeps tests apart.
+//! Each process has a loopback address of its own, and counts its ports up: two servers of all the
+//! tests that run never meet. The ports lie below the kernel's ephemeral range, so no outgoing
+//! connection can sit on one while its server is down.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::{Domain, Socket, Type};
 
-const FIRST: u32 = 12_000;
-const COUNT: u32 = 20_000;
+static NEXT: AtomicU16 = AtomicU16::new(12_000);
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A loopback address that nobody listens on now and that no other caller is given.
+/// An address that nobody listens on, and that no other caller is given.
 pub(crate) fn free() -> SocketAddr {
-    (0..COUNT)
-        .map(|_| candidate())
-        .find(|address| TcpListener::bind(address).is_ok())
-        .expect("one of 20,000 ports is free")
+    let mut candidates = std::iter::repeat_with(candidate).take(1000);
+    let free = candidates.find(|address| TcpListener::bind(address).is_ok());
+    free.expect("one of 1,000 ports is free")
 }
 
 fn candidate() -> SocketAddr {
-    // Runs of several processes at once (nextest) start far apart.
-    let start = process::id().wrapping_mul(2_654_435_761) >> 8;
-    let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-    let port = u16::try_from(FIRST + offset).expect("below 65,536");
-    (Ipv4Addr::LOCALHOST, port).into()
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(port < 32_000, "out of ports below the ephemeral ones");
+    (own_host(), port).into()
+}
+
+/// An address in 127.64.0.0/10 made of the process id, which is below 2^22 on Linux.
+fn own_host() -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (process::id() & 0x3f_ffff))
 }
 
 /// A port that refuses every connect for as long as this value lives: bound, so that nobody else
