@@ -73,7 +73,7 @@ impl Snapshot {
     /// Builds the next configuration; peers that `previous` had keep their state.
     ///
     /// # Errors
-    /// [`Error`]; `config` went through [`crate::config::resolve`], so only a peer without an
+    /// [`Error`]; `config` was resolved by [`crate::config`], so only a peer without an
     /// address is to be expected.
     pub fn new(
         config: Config,

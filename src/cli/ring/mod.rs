@@ -16,7 +16,7 @@ use crate::ring::{MemberId, Ring};
 /// A question to the ring.
 #[derive(Debug, Subcommand)]
 pub(super) enum Question {
-    /// Which peer each key goes to: one line per key, KEY<TAB>LABEL
+    /// Which peer each key goes to: one line per key, key and label with a tab between
     Owner(Owner),
     /// Points and exact share of the key space of each peer
     Show(Show),
