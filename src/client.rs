@@ -19,11 +19,10 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// IPv6 come back as IPv4.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut client = peer.to_canonical();
-    for entry in from_the_right(headers) {
-        if !trusted.contains(client) {
-            break;
-        }
-        match parse(entry) {
+    let mut entries = None;
+    while trusted.contains(client) {
+        let entries = entries.get_or_insert_with(|| from_the_right(headers));
+        match entries.next().and_then(parse) {
             Some(address) => client = address,
             None => break,
         }

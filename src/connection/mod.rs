@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 pub use self::gate::{Gate, Guest};
@@ -80,6 +81,8 @@ const NEVER: u64 = u64::MAX;
 pub struct Connection {
     /// The client's address; `None` on a Unix socket.
     pub client: Option<SocketAddr>,
+    /// Its IP address as a field's value, made once: every request tells its peer.
+    pub client_text: Option<HeaderValue>,
     /// What the client may do, as it was when the connection was accepted.
     pub limits: Limits,
     /// The listener's address as configured.
@@ -112,6 +115,7 @@ impl Connection {
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
+            client_text: client.and_then(|client| client.ip().to_string().try_into().ok()),
             limits,
             listener,
             metrics,

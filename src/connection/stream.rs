@@ -96,8 +96,13 @@ impl Downstream {
     fn poll_drain(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let waiting = std::mem::take(&mut self.waiting);
-            let slices = [IoSlice::new(&waiting), IoSlice::new(more)];
-            let result = self.socket()?.poll_write_vectored(cx, &slices);
+            let socket = self.socket()?;
+            let result = if more.is_empty() {
+                // The common case, and to the kernel the cheaper call.
+                socket.poll_write(cx, &waiting)
+            } else {
+                socket.poll_write_vectored(cx, &[IoSlice::new(&waiting), IoSlice::new(more)])
+            };
             self.waiting = waiting;
             self.connection
                 .write_blocked

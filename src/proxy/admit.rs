@@ -90,7 +90,19 @@ fn request_id(session: &Session, ctx: &Context) -> Option<HeaderValue> {
         .get(name)
         .filter(|id| is_request_id(id));
     sent.cloned()
-        .or_else(|| HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>())).ok())
+        .or_else(|| HeaderValue::from_bytes(&hex(rand::random())).ok())
+}
+
+/// As `{:032x}` has it, at a tenth of the cost.
+fn hex(id: u128) -> [u8; 32] {
+    let mut rest = id;
+    let mut text = [0; 32];
+    for place in text.iter_mut().rev() {
+        let digit = (rest & 0xf) as u8;
+        *place = digit + if digit < 10 { b'0' } else { b'a' - 10 };
+        rest >>= 4;
+    }
+    text
 }
 
 fn is_request_id(id: &HeaderValue) -> bool {
@@ -150,6 +162,16 @@ impl Ask {
             .map(http::uri::Authority::as_str)
             .or_else(header)
             .unwrap_or("")
+    }
+
+    /// That host as a field's value; `None`: there is none, or none that is text.
+    pub(super) fn host_value(&self) -> Option<HeaderValue> {
+        if self.uri.authority().is_some() {
+            return HeaderValue::from_str(self.host_text()).ok();
+        }
+        let host = self.host.as_ref();
+        host.filter(|host| !host.is_empty() && host.to_str().is_ok())
+            .cloned()
     }
 
     /// The path that is matched; `OPTIONS *` asks for the whole server.

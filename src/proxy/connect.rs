@@ -41,15 +41,13 @@ pub(super) fn peer(_session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer
 
 /// The connection stands; from here the peer's answer is awaited.
 pub(super) fn connected(ctx: &mut Context, reused: bool) {
-    let now = clock::since_start();
+    // Of a pooled connection there is nothing to learn.
+    let now = (!reused).then(clock::since_start);
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.connect = Some(if reused {
-            Duration::ZERO
-        } else {
-            now.saturating_sub(attempt.began)
-        });
+        let took = now.map(|now| now.saturating_sub(attempt.began));
+        attempt.connect = Some(took.unwrap_or_default());
     }
-    if !reused && let Some(peer) = ctx.peer() {
+    if let (Some(now), Some(peer)) = (now, ctx.peer()) {
         peer.state.on_connect_success(now);
     }
     await_response(ctx);

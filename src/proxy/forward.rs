@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, FORWARDED, HOST};
+use http::header::{self, CONNECTION, HOST, TE, UPGRADE};
 use http::{HeaderName, HeaderValue};
-use pingora_error::Result;
+use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -15,36 +15,41 @@ use crate::clock;
 use crate::config::HostHeader;
 use crate::connection::Phase;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+// As text: Pingora's map takes a field's name apart anew, and copies all but static text.
+const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// Nothing that an untrusted client says of its own way here is passed on.
 const CLAIMS: [HeaderName; 4] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    FORWARDED,
+    HeaderName::from_static(X_FORWARDED_FOR),
+    HeaderName::from_static(X_FORWARDED_PROTO),
+    HeaderName::from_static(X_FORWARDED_HOST),
+    header::FORWARDED,
 ];
 
 /// Writes the fields that a peer gets from us into the request for it.
-pub(super) fn request(session: &Session, request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let forwarding = &ctx.snapshot.forwarding;
-    let remote = session
-        .client_addr()
-        .and_then(|address| address.as_inet())
-        .map(|inet| inet.ip().to_canonical());
     if !ctx.ask.from_trusted {
         for claim in &CLAIMS {
             request.remove_header(claim);
         }
     }
-    if let Some(remote) = remote {
+    if let Some(connection) = &ctx.connection
+        && let (Some(client), Some(text)) = (connection.client, &connection.client_text)
+    {
         if forwarding.x_forwarded {
-            x_forwarded(request, &ctx.ask, remote)?;
+            x_forwarded(request, &ctx.ask, text)?;
         }
         if forwarding.forwarded {
-            append(request, &FORWARDED, &forwarded_element(&ctx.ask, remote))?;
+            let element = forwarded_element(&ctx.ask, client.ip());
+            append(
+                request,
+                FORWARDED,
+                element.try_into().or_err(ErrorType::InternalError, "for")?,
+            )?;
         }
     }
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.ask.id) {
@@ -79,18 +84,22 @@ pub(super) fn response(session: &mut Session, response: &mut ResponseHeader, ctx
 /// those that were always meant so. Pingora does this for requests only. `Transfer-Encoding` stays:
 /// it is Pingora's to translate.
 fn remove_hop_by_hop(response: &mut ResponseHeader) {
-    const ALWAYS: [&str; 4] = ["keep-alive", "proxy-connection", "te", "upgrade"];
-    const KEPT: [&str; 2] = ["close", "transfer-encoding"];
+    const ALWAYS: [HeaderName; 4] = [
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        TE,
+        UPGRADE,
+    ];
+    /// Options that are no field's name, or one that is dealt with elsewhere.
+    const KEPT: [&str; 3] = ["close", "keep-alive", "transfer-encoding"];
     if let Some(named) = response.headers.get(CONNECTION).cloned() {
         let named = named.to_str().unwrap_or("").split(',').map(str::trim);
         for name in named.filter(|name| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept))) {
             response.remove_header(name);
         }
     }
-    for name in ALWAYS {
-        if response.headers.contains_key(name) {
-            response.remove_header(name);
-        }
+    for name in &ALWAYS {
+        response.remove_header(name);
     }
 }
 
@@ -129,18 +138,18 @@ fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     }
 }
 
-fn x_forwarded(request: &mut RequestHeader, ask: &Ask, remote: IpAddr) -> Result<()> {
-    append(request, &X_FORWARDED_FOR, &remote.to_string())?;
-    if !request.headers.contains_key(X_FORWARDED_PROTO) {
+fn x_forwarded(request: &mut RequestHeader, ask: &Ask, client: &HeaderValue) -> Result<()> {
+    append(request, X_FORWARDED_FOR, client.clone())?;
+    // What a trusted proxy says of these is nearer to the client than what we see.
+    let given = |name| ask.from_trusted && request.headers.contains_key(name);
+    let (proto_given, host_given) = (given(X_FORWARDED_PROTO), given(X_FORWARDED_HOST));
+    if !proto_given {
         request.insert_header(X_FORWARDED_PROTO, SCHEME)?;
     }
-    if !request.headers.contains_key(X_FORWARDED_HOST)
-        && let Ok(host) = HeaderValue::from_str(ask.host_text())
-        && !host.is_empty()
-    {
-        request.insert_header(X_FORWARDED_HOST, host)?;
+    match ask.host_value() {
+        Some(host) if !host_given => request.insert_header(X_FORWARDED_HOST, host),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// How the client spoke to us.
@@ -159,14 +168,15 @@ fn forwarded_element(ask: &Ask, remote: IpAddr) -> String {
 }
 
 /// Appends to a list field, on one line: some servers look at the first line only.
-fn append(request: &mut RequestHeader, name: &HeaderName, element: &str) -> Result<()> {
-    let mut list = String::new();
+fn append(request: &mut RequestHeader, name: &'static str, element: HeaderValue) -> Result<()> {
+    let mut list = Vec::new();
     for line in request.headers.get_all(name) {
-        if let Ok(line) = line.to_str() {
-            list.push_str(line);
-            list.push_str(", ");
-        }
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
     }
-    list.push_str(element);
-    request.insert_header(name.clone(), list)
+    if list.is_empty() {
+        return request.insert_header(name, element);
+    }
+    list.extend_from_slice(element.as_bytes());
+    request.insert_header(name, list)
 }

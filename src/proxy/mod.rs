@@ -117,11 +117,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        forward::request(session, request, ctx)
+        forward::request(request, ctx)
     }
 
     async fn upstream_response_filter(

@@ -29,9 +29,10 @@ pub(super) fn next(ctx: &mut Context) -> Result<()> {
         .attempt
         .as_mut()
         .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-    attempt.began = clock::since_start();
-    // A fresh connection after a dead one is the same attempt.
-    if !attempt.fresh {
+    // A fresh connection after a dead one is the same attempt, begun anew.
+    if attempt.fresh {
+        attempt.began = clock::since_start();
+    } else {
         ctx.attempts += 1;
     }
     if let Some(peer) = ctx.peer() {
