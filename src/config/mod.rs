@@ -26,7 +26,7 @@ use std::path::Path;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub use settings::{
     AccessLog, Admin, Config, Downstream, ErrorLog, Forwarding, Health, HostHeader, Listener,
-    MissingKey, Passive, Peer, PeerAddress, Probe, Retry, Route, Timeouts, Upstream,
+    MissingKey, Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Upstream,
 };
 
 /// The configuration in the file at `path`.

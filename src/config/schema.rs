@@ -28,7 +28,8 @@ macro_rules! sections {
 sections! {
     ROOT: "the configuration" at "" as "drain_timeout: 80s" [
         "listeners" "routes" "upstreams" "downstream" "forwarding" "trusted_proxies" "admin"
-        "threads" "access_log" "error_log" "control" "drain_timeout" "pool_size"
+        "threads" "access_log" "error_log" "control" "drain_timeout" "upgrade_timeout" "watch"
+        "state_file" "pool_size"
     ];
     LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" ["address" "backlog"];
     ROUTE: "a route" at "routes[]" as "{path: /, upstream: app}" [
@@ -36,6 +37,7 @@ sections! {
     ];
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
         "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
+        "max_moved"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
         "address" "label" "weight"
@@ -69,6 +71,9 @@ sections! {
     ADMIN: "`admin`" at "admin" as "{address: 127.0.0.1:9900}" ["address" "token"];
     ACCESS_LOG: "`access_log`" at "access_log" as "{path: stdout}" ["path"];
     ERROR_LOG: "`error_log`" at "error_log" as "{level: info}" ["level"];
+    STATE_FILE: "`state_file`" at "state_file" as "{path: /var/lib/clockwise/state.json}" [
+        "path" "max_age"
+    ];
 }
 
 /// What other proxies call it: their word, ours.
@@ -81,6 +86,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("clusters", "upstreams"),
     ("domain", "host"),
     ("endpoints", "peers"),
+    ("file", "path"),
     ("frontends", "listeners"),
     ("hash", "key"),
     ("hash_key", "key"),

@@ -46,6 +46,13 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// How long a stopping process waits for its connections before it cuts them.
     pub drain_timeout: Duration,
+    /// How long a new process may take to take over from this one; above zero.
+    pub upgrade_timeout: Duration,
+    /// How often the configuration's file is looked at for changes, which are then put in force;
+    /// `None`: never, only when asked to.
+    pub watch: Option<Duration>,
+    /// Where drains and health outlive the process; `None`: they end with it.
+    pub state_file: Option<StateFile>,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
 }
@@ -92,6 +99,9 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// The `Host` that a peer is sent.
     pub host_header: HostHeader,
+    /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; one that
+    /// would move more is refused. `None`: no limit.
+    pub max_moved: Option<f64>,
 }
 
 /// One server of an upstream.
@@ -298,4 +308,13 @@ pub enum AccessLog {
 pub struct ErrorLog {
     /// The least severe message that is written.
     pub level: log::LevelFilter,
+}
+
+/// The file by which a cold restart remembers drains and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// Replaced as a whole with every change, so its directory must be writable.
+    pub path: PathBuf,
+    /// How old the file may be at a start; an older one tells too little about now and is left alone.
+    pub max_age: Duration,
 }

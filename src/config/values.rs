@@ -14,6 +14,7 @@ use super::report::quote;
 /// What is wrong, and what to do.
 pub(super) type Fault = (String, String);
 
+const PERCENTAGES: &str = "write a number and `%`, as in `15%` or `2.5%`";
 const KIB: u64 = 1024;
 const UNITS: &[(&str, u64)] = &[("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
 
@@ -106,6 +107,45 @@ pub(super) fn short(duration: Duration) -> String {
             .unwrap_or_else(|_| format!("{}s", duration.as_secs()))
             .replace(' ', ""),
     )
+}
+
+/// A part of the whole, `15%` or `2.5%`, as 0.0 ..= 1.0.
+pub(super) fn percentage(node: &Node) -> Result<f64, Fault> {
+    let Some(text) = node.text() else {
+        return Err((
+            format!("expected a percentage, found {}", shown(node)),
+            PERCENTAGES.to_owned(),
+        ));
+    };
+    let percent = percent(text).ok_or_else(|| not_a_percentage(text))?;
+    if (0.0..=100.0).contains(&percent) {
+        return Ok(percent / 100.0);
+    }
+    Err((
+        format!("percentage {} is out of range", quote(text)),
+        "use `0%` to `100%`".to_owned(),
+    ))
+}
+
+/// The number before the sign, in or out of range; not what else Rust takes for a number, as `1e1`.
+fn percent(text: &str) -> Option<f64> {
+    let number = text.strip_suffix('%')?.trim_end();
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
+    let plain = all_digits(whole) && all_digits(decimals);
+    number.parse().ok().filter(|_| plain)
+}
+
+fn not_a_percentage(text: &str) -> Fault {
+    let message = format!("{} is not a percentage", quote(text));
+    // Up to one it may be meant as a share of one: then there is no telling.
+    let help = match text.parse::<f64>() {
+        Ok(number) if number > 1.0 && percent(&format!("{text}%")).is_some() => {
+            format!("write `{text}%`")
+        }
+        _ => PERCENTAGES.to_owned(),
+    };
+    (message, help)
 }
 
 /// Bytes: `64KiB`, `1MiB`, `2GiB`, or a plain number.

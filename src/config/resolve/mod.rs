@@ -29,6 +29,7 @@ use upstreams::Upstreams;
 /// year is for ever.
 const BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration that `root` describes. If a problem that is an error was reported, the result
 /// may be anything: it only served to find further problems.
@@ -52,6 +53,9 @@ pub(super) fn config(root: &Node, problems: &Problems) -> Option<Config> {
         error_log: process::error_log(&fields),
         control: process::control(&fields),
         drain_timeout: process::drain_timeout(&fields),
+        upgrade_timeout: fields.duration("upgrade_timeout", UPGRADE_TIMEOUT, BOUNDS),
+        watch: process::watch(&fields),
+        state_file: process::state_file(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
     })
 }

@@ -1,4 +1,5 @@
-//! `admin`, `threads`, the logs, `control` and the end: what holds for the whole process.
+//! `admin`, `threads`, the logs, `control`, the end and what outlives it: what holds for the whole
+//! process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -13,13 +14,17 @@ use crate::config::fields::{Fields, Off, or, text};
 use crate::config::raw::Node;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{AccessLog, Admin, ErrorLog};
-use crate::config::values::{Fault, number, shown};
+use crate::config::settings::{AccessLog, Admin, ErrorLog, StateFile};
+use crate::config::values::{Fault, duration, number, shown};
 
 const ADMIN_PORT: u16 = 9900;
 const MAX_THREADS: u64 = 1024;
 /// `sun_path` of `unix(7)` has 108 bytes, the last of them zero.
 const MAX_SOCKET_PATH: usize = 107;
+/// More often only costs; nobody saves a file that fast.
+const MIN_WATCH: Duration = Duration::from_millis(100);
+const STATE_FILE: &str = "/var/lib/clockwise/state.json";
+const MAX_AGE: Duration = Duration::from_secs(10 * 60);
 
 const LEVELS: &[(&str, LevelFilter)] = &[
     ("error", LevelFilter::Error),
@@ -142,4 +147,39 @@ pub(super) fn drain_timeout(root: &Fields<'_>) -> Duration {
         Duration::from_secs(80),
         Duration::ZERO..=*BOUNDS.end(),
     )
+}
+
+pub(super) fn watch(root: &Fields<'_>) -> Option<Duration> {
+    root.or_off("watch", None, |node| {
+        duration(node, &(MIN_WATCH..=*BOUNDS.end()))
+    })
+}
+
+/// Also in its short form, just the path.
+pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFile> {
+    if root.get("state_file")?.scalar().is_some() {
+        let path = root.or_off("state_file", None, state_path)?;
+        return Some(StateFile {
+            path,
+            max_age: MAX_AGE,
+        });
+    }
+    let fields = root.section("state_file", &schema::STATE_FILE)?;
+    let max_age = fields.duration("max_age", MAX_AGE, BOUNDS);
+    fields.require("path", &format!("write `path: {STATE_FILE}`"))?;
+    let path = fields.or_off("path", None, state_path)?;
+    Some(StateFile { path, max_age })
+}
+
+fn state_path(node: &Node) -> Result<PathBuf, Fault> {
+    match text(node, "the path of a file")? {
+        "" | "off" | "false" | "none" | "no" | "true" | "on" | "yes" => Err(no_state(node)),
+        path if path.ends_with('/') => Err(no_state(node)),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+fn no_state(node: &Node) -> Fault {
+    let message = format!("expected the path of a file, found {}", shown(node));
+    (message, format!("write a path, as in `{STATE_FILE}`"))
 }

@@ -11,7 +11,7 @@ use crate::config::raw::{Entry, Node, Span};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::settings::{HostHeader, MissingKey, Peer, Upstream};
-use crate::config::values::Fault;
+use crate::config::values::{Fault, percentage};
 use crate::ring::{Dialect, Ring};
 
 const HELP: &str = "write `upstreams:`, below it a name, and below that `peers:`";
@@ -92,6 +92,7 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
         host_header: fields
             .read("host_header", host_header)
             .unwrap_or(HostHeader::Keep),
+        max_moved: fields.or_off("max_moved", None, percentage),
     };
     Some((upstream, places))
 }
