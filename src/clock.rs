@@ -33,6 +33,12 @@ pub fn tokio_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
+/// The kernel's monotonic clock in microseconds since it booted, as systemd compares it.
+pub fn monotonic_micros() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

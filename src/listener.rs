@@ -5,12 +5,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::server::ShutdownWatch;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Downstream as Limits;
@@ -19,6 +21,19 @@ use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics};
 
 /// How long to wait when accepting fails, as it does without free descriptors.
 const BREATHER: Duration = Duration::from_millis(100);
+
+/// How long handshakes that have begun may take to complete when a listener closes: a round trip.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(200);
+
+/// A socket filter (classic BPF, `socket(7)`: `SO_ATTACH_FILTER`) that drops a connection's first
+/// segment, the one with SYN and without ACK (RFC 9293, 3.1: byte 13 of the header), and no other.
+const NO_SYN: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),       // load the flags
+    SockFilter::new(0x54, 0, 0, 0x12),     // of them only SYN and ACK
+    SockFilter::new(0x15, 0, 1, 0x02),     // SYN alone?
+    SockFilter::new(0x06, 0, 0, 0),        // then drop it
+    SockFilter::new(0x06, 0, 0, u32::MAX), // else take the whole segment
+];
 
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +71,7 @@ pub struct Listener {
     /// Where it is counted.
     pub metrics: Arc<ListenerMetrics>,
     socket: Bound,
+    handed_over: Arc<AtomicBool>,
 }
 
 impl Listener {
@@ -79,6 +95,7 @@ impl Listener {
             configured: address.to_string().into(),
             metrics,
             socket: Bound::Tcp(socket),
+            handed_over: Arc::default(),
         })
     }
 
@@ -88,7 +105,48 @@ impl Listener {
             configured: path.into(),
             metrics: Arc::new(metrics),
             socket: Bound::Unix(socket),
+            handed_over: Arc::default(),
         }
+    }
+
+    /// A second descriptor of its socket, to hand over; the socket lives while either does.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn duplicate(&self) -> Result<OwnedFd, BindError> {
+        let duplicate = match &self.socket {
+            Bound::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
+            Bound::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+        };
+        duplicate.map_err(|source| BindError {
+            address: self.configured.to_string(),
+            source,
+        })
+    }
+
+    /// Set it before `shutdown` where another process accepts from the same socket: what still waits
+    /// in the kernel is then its to take.
+    pub fn handed_over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.handed_over)
+    }
+
+    /// Takes over a listening TCP socket that another process bound to `address`.
+    ///
+    /// # Errors
+    /// The descriptor is not a listening socket.
+    pub fn adopt_tcp(
+        address: SocketAddr,
+        socket: OwnedFd,
+        metrics: ListenerMetrics,
+    ) -> io::Result<Self> {
+        let socket = std::net::TcpListener::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            configured: address.to_string().into(),
+            metrics: Arc::new(metrics),
+            socket: Bound::Tcp(TcpListener::from_std(socket)?),
+            handed_over: Arc::default(),
+        })
     }
 
     /// The address it is bound to, with the port that the kernel chose; `None` for a Unix socket.
@@ -127,8 +185,39 @@ impl Listener {
                 Err(error) => self.complain(&error).await,
             }
         }
+        if self.handed_over.load(Ordering::SeqCst) {
+            return;
+        }
+        self.refuse_new();
+        let over = tokio::time::sleep(LAST_HANDSHAKES);
+        tokio::pin!(over);
+        loop {
+            let entered = tokio::select! {
+                entered = self.accept_now() => entered,
+                () = &mut over => break,
+            };
+            match entered {
+                Ok((socket, client)) => door.admit(socket, client, gate.enter(), limits()),
+                Err(error) => self.complain(&error).await,
+            }
+        }
         for (socket, client) in self.rest() {
             door.admit(socket, client, gate.enter(), limits());
+        }
+    }
+
+    /// Lets no further handshake begin, without closing the socket: what the kernel has begun can be
+    /// finished and accepted. Closing at once would reset a connection that was established a moment
+    /// before, with a request on its way. Later clients are refused when the socket is closed.
+    fn refuse_new(&self) {
+        let Bound::Tcp(socket) = &self.socket else {
+            return;
+        };
+        if let Err(error) = SockRef::from(socket).attach_filter(&NO_SYN) {
+            log::debug!(
+                "cannot hold new connections off {}: {error}",
+                self.configured
+            );
         }
     }
 
@@ -137,6 +226,10 @@ impl Listener {
             self.metrics.full.inc();
             gate.room().await;
         }
+        self.accept_now().await
+    }
+
+    async fn accept_now(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.socket {
             Bound::Tcp(socket) => socket
                 .accept()

@@ -22,7 +22,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use crate::connection::{Downstream, Gate};
-use crate::lifecycle::{Lifecycle, Stage};
+use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
 use crate::upstream::Upstream;
@@ -72,7 +72,16 @@ impl Admin {
         Arc::new(HttpServer::new_app(Self { subject, access }))
     }
 
-    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+    async fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+        if *method == Method::POST
+            && let Some(order) = order(path, query)
+        {
+            return carried_out(self.subject.lifecycle.order(order).await);
+        }
+        self.look_up(method, path, query)
+    }
+
+    fn look_up(&self, method: &Method, path: &str, query: &str) -> Answer {
         let segments: Vec<String> = path.split('/').skip(1).map(decode).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let subject = &*self.subject;
@@ -106,6 +115,9 @@ impl Admin {
                 set_draining(upstream, label, *action == "drain")
             }),
             (_, ["v1", "upstreams", _, "peers", _, "drain" | "enable"]) => {
+                Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST")
+            }
+            (_, ["v1", "reload" | "upgrade"]) => {
                 Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST")
             }
             (
@@ -153,10 +165,11 @@ impl ServeHttp for Admin {
             connection.begin_request();
         }
         let request = session.req_header();
-        let path = request.uri.path();
-        let answer = match self.refusal(&request.method, path, &request.headers) {
+        let (method, uri) = (request.method.clone(), request.uri.clone());
+        let (path, query) = (uri.path(), uri.query().unwrap_or(""));
+        let answer = match self.refusal(&method, path, &request.headers) {
             Some(refusal) => refusal,
-            None => self.answer(&request.method, path, request.uri.query().unwrap_or("")),
+            None => self.answer(&method, path, query).await,
         };
         answer.into_response()
     }
@@ -212,6 +225,33 @@ impl Answer {
         );
         response
     }
+}
+
+/// `POST /v1/reload`, with `?dry_run` and `?force`, and `POST /v1/upgrade`.
+fn order(path: &str, query: &str) -> Option<Order> {
+    let asked = |word: &str| {
+        query
+            .split('&')
+            .any(|pair| pair == word || pair == format!("{word}=true"))
+    };
+    match path {
+        "/v1/reload" => Some(Order::Reload {
+            dry_run: asked("dry_run"),
+            force: asked("force"),
+        }),
+        "/v1/upgrade" => Some(Order::Upgrade),
+        _ => None,
+    }
+}
+
+fn carried_out(reply: Reply) -> Answer {
+    let (status, refusal) = match reply {
+        Ok(done) => return Answer::json(StatusCode::OK, &done),
+        Err(refusal @ Refusal::Failed(_)) => (StatusCode::UNPROCESSABLE_ENTITY, refusal),
+        Err(refusal @ Refusal::Limit(_)) => (StatusCode::PRECONDITION_FAILED, refusal),
+        Err(refusal @ Refusal::Busy(_)) => (StatusCode::CONFLICT, refusal),
+    };
+    Answer::problem(status, &refusal.to_string())
 }
 
 fn readiness(subject: &Subject) -> Answer {

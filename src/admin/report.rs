@@ -35,6 +35,9 @@ pub(super) fn status(subject: &Subject) -> Value {
         "generation": snapshot.generation,
         "connections": subject.gate.inside(),
         "listeners": listeners,
+        "predecessor": subject.lifecycle.predecessor().map(|predecessor| {
+            json!({ "pid": predecessor.pid, "connections": predecessor.connections })
+        }),
         "admin": addresses.admin.map(|address| address.to_string()),
         "upstreams": upstreams,
     })

@@ -14,8 +14,11 @@ use super::output::Output;
 use super::{ConfigFile, Done, Failure};
 use crate::server;
 
-/// An instance that answers at all does so at once.
+/// An instance that answers a question at all does so at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An upgrade takes as long as the new process does; the instance has the limit.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How to reach the running instance.
 #[derive(Args, Debug)]
@@ -34,6 +37,32 @@ pub(super) struct PeerName {
     upstream: String,
     /// The peer's label
     label: String,
+    #[command(flatten)]
+    instance: Instance,
+    /// The answer as the instance gave it
+    #[arg(long)]
+    json: bool,
+}
+
+/// A reload of the running instance.
+#[derive(Args, Debug)]
+pub(super) struct Reload {
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Even if more keys move than `max_moved` allows
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    instance: Instance,
+    /// The answer as the instance gave it
+    #[arg(long)]
+    json: bool,
+}
+
+/// An upgrade of the running instance.
+#[derive(Args, Debug)]
+pub(super) struct Upgrade {
     #[command(flatten)]
     instance: Instance,
     /// The answer as the instance gave it
@@ -75,9 +104,12 @@ impl Instance {
             .get("error")
             .and_then(Value::as_str)
             .unwrap_or("no reason given");
-        Err(Failure::Instance(format!(
-            "the instance refused ({status}): {why}"
-        )))
+        match status {
+            412 => Err(Failure::Limit(why.to_owned())),
+            _ => Err(Failure::Instance(format!(
+                "the instance refused ({status}): {why}"
+            ))),
+        }
     }
 }
 
@@ -145,9 +177,94 @@ pub(super) fn set(peer: &PeerName, action: &str, output: &mut Output) -> Done {
     output.flush()
 }
 
+pub(super) fn reload(reload: &Reload, output: &mut Output) -> Done {
+    let asked = [("dry_run", reload.dry_run), ("force", reload.force)];
+    let asked: Vec<_> = asked
+        .iter()
+        .filter(|(_, asked)| *asked)
+        .map(|(word, _)| *word)
+        .collect();
+    let answer = reload
+        .instance
+        .ask("POST", &format!("/v1/reload?{}", asked.join("&")))?;
+    if reload.json {
+        output.line(&answer.to_string())?;
+        return output.flush();
+    }
+    plan(answer.get("plan").unwrap_or(&Value::Null), output)?;
+    if reload.dry_run {
+        output.line("nothing was changed")?;
+    } else {
+        output.line(&format!(
+            "generation {} is in force",
+            plain(answer.get("generation"))
+        ))?;
+    }
+    output.flush()
+}
+
+pub(super) fn upgrade(upgrade: &Upgrade, output: &mut Output) -> Done {
+    let answer = upgrade.instance.ask("POST", "/v1/upgrade")?;
+    if upgrade.json {
+        output.line(&answer.to_string())?;
+    } else {
+        output.line(&format!(
+            "process {} serves; the old one drains",
+            plain(answer.get("pid"))
+        ))?;
+    }
+    output.flush()
+}
+
+/// What a reload changes, a line each.
+fn plan(plan: &Value, output: &mut Output) -> Done {
+    for what in ["listeners", "routes"] {
+        changes(what.trim_end_matches('s'), plan.get(what), output)?;
+    }
+    for (name, upstream) in plan
+        .get("upstreams")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let moved = upstream.get("moved").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+        output.line(&format!(
+            "upstream {name}: {}, {moved:.2} % of its keys move",
+            plain(upstream.get("change"))
+        ))?;
+        changes("  peer", upstream.get("peers"), output)?;
+    }
+    let later = plan
+        .get("needs_upgrade")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    for key in later {
+        output.line(&format!(
+            "{} takes effect with the next upgrade",
+            plain(Some(key))
+        ))?;
+    }
+    Ok(())
+}
+
+fn changes(what: &str, changes: Option<&Value>, output: &mut Output) -> Done {
+    for (kind, names) in changes.and_then(Value::as_object).into_iter().flatten() {
+        for name in names.as_array().into_iter().flatten() {
+            output.line(&format!("{what} {}: {kind}", plain(Some(name))))?;
+        }
+    }
+    Ok(())
+}
+
 fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    let limit = if method == "POST" {
+        ORDER_TIMEOUT
+    } else {
+        TIMEOUT
+    };
+    stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

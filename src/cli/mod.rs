@@ -19,6 +19,8 @@ use self::output::Output;
 enum Failure {
     /// The input is wrong (1).
     Input(String),
+    /// A limit that the user set was passed (3).
+    Limit(String),
     /// The running instance cannot be reached, or refused (4).
     Instance(String),
     /// Nobody reads our output any more: nothing is wrong (0).
@@ -61,6 +63,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Puts the configuration file in force in the running instance
+    Reload(control::Reload),
+    /// Replaces the running instance by a new process, without losing a connection
+    Upgrade(control::Upgrade),
     /// Takes a peer of the running instance off the ring; its keys, and only they, move on
     Drain(control::PeerName),
     /// Puts a drained peer back on the ring; its keys come home
@@ -99,6 +105,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(Failure::Input(message)) => output::fail(&message, 1),
+        Err(Failure::Limit(message)) => output::fail(&message, 3),
         Err(Failure::Instance(message)) => output::fail(&message, 4),
     }
 }
@@ -114,6 +121,8 @@ impl Command {
             Self::Status { instance, json } => {
                 control::status(&instance, json, &mut Output::stdout())
             }
+            Self::Reload(reload) => control::reload(&reload, &mut Output::stdout()),
+            Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
             Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
             Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
             Self::Ring(question) => question.answer(&mut Output::stdout()),

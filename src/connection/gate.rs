@@ -27,6 +27,13 @@ impl Gate {
         })
     }
 
+    /// Another limit, from now on; connections above it stay.
+    pub fn set_limit(&self, limit: Option<usize>) {
+        self.limit
+            .store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.left.notify_waiters();
+    }
+
     /// Open connections.
     pub fn inside(&self) -> usize {
         self.inside.load(Ordering::SeqCst)

@@ -27,6 +27,7 @@
 
 mod circle;
 mod dialect;
+mod diff;
 mod digest;
 mod index;
 mod ketama;
@@ -40,6 +41,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU16;
 
 pub use dialect::Dialect;
+pub use diff::{Move, overlay};
 use index::Index;
 pub use walk::{Cursor, Walk};
 

@@ -2,66 +2,95 @@
 //!
 //! Each response now carries `Connection: close`; an idle connection keeps the idle time it was
 //! promised, so that a request already on its way finds it open. The process ends when the last
-//! connection has, or at the bound.
+//! connection has, or at the bound. Where a successor serves, it is told how far the drain is.
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Ending;
-use super::signals::Signals;
+use super::handover::Successor;
+use super::instance::Instance;
+use super::signals::{Signal, Signals};
 use crate::admin::Subject;
-use crate::lifecycle::Stage;
+use crate::lifecycle::{Refusal, Stage};
+use crate::telemetry::Telemetry;
 
-pub(super) struct Drain<'a> {
-    pub(super) subject: &'a Subject,
-    /// Tells listeners and connections.
-    pub(super) stop: watch::Sender<bool>,
-    /// The accept loops.
-    pub(super) accepting: Vec<JoinHandle<()>>,
+/// How often a successor is told of the connections that are left.
+const TELL: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(
+    mut instance: Instance,
+    successor: Option<Successor>,
+) -> (Ending, Arc<Telemetry>) {
+    let subject = Arc::clone(&instance.subject);
+    let bound = subject.snapshot.load().config.drain_timeout;
+    subject.lifecycle.advance(Stage::Draining);
+    if successor.is_some() {
+        instance.listeners.hand_over();
+        instance.doors.leave().await;
+    }
+    instance.listeners.close(|_| false).await;
+    log::info!(
+        "draining {} connections, for up to {bound:?}",
+        subject.gate.inside()
+    );
+    let ending = tokio::select! {
+        () = subject.gate.empty() => Ending::Drained,
+        () = tokio::time::sleep(bound) => Ending::Cut,
+        () = until_stop(&mut instance.signals, &subject) => Ending::Cut,
+        () = refuse_orders(&mut instance.orders) => Ending::Cut,
+        () = tell(successor, &subject) => Ending::Cut,
+    };
+    report(&subject, ending);
+    instance.doors.settle().await;
+    instance.doors.remove_control();
+    (ending, Arc::clone(&subject.telemetry))
 }
 
-impl Drain<'_> {
-    pub(super) async fn run(mut self, signals: &mut Signals) -> Ending {
-        let bound = self.subject.snapshot.load().config.drain_timeout;
-        self.subject.lifecycle.advance(Stage::Draining);
-        self.stop.send_replace(true);
-        log::info!(
-            "draining {} connections, for up to {bound:?}",
-            self.subject.gate.inside()
-        );
-        let accepting = std::mem::take(&mut self.accepting);
-        let emptied = self.emptied(accepting);
-        let again = signals.until_stop(&self.subject.telemetry);
-        let ending = tokio::select! {
-            () = emptied => Ending::Drained,
-            () = tokio::time::sleep(bound) => Ending::Cut,
-            () = again => Ending::Cut,
-        };
-        self.report(ending);
-        ending
-    }
-
-    async fn emptied(&self, accepting: Vec<JoinHandle<()>>) {
-        for accept_loop in accepting {
-            // One that panicked accepts no more either.
-            let _ = accept_loop.await;
-        }
-        self.subject.gate.empty().await;
-    }
-
-    fn report(&self, ending: Ending) {
-        let left = self.subject.gate.inside();
-        match ending {
-            Ending::Drained => log::info!("drained; good-bye"),
-            Ending::Cut => {
-                self.subject
-                    .telemetry
-                    .metrics
-                    .process
-                    .drain_cut
-                    .inc_by(left as u64);
-                log::warn!("cutting {left} connections");
+/// A second signal to stop is meant.
+async fn until_stop(signals: &mut Signals, subject: &Subject) {
+    loop {
+        match signals.recv().await {
+            Signal::Stop => return,
+            Signal::ReopenLogs => subject.telemetry.reopen(),
+            Signal::Reload | Signal::Upgrade => {
+                log::warn!("too late for that: this process is draining");
             }
+        }
+    }
+}
+
+/// Never ends.
+async fn refuse_orders(orders: &mut crate::lifecycle::Orders) {
+    while let Some((_, reply)) = orders.recv().await {
+        // Who asked may have left meanwhile.
+        let _ = reply.send(Err(Refusal::Busy("the process is draining".to_owned())));
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Never ends.
+async fn tell(successor: Option<Successor>, subject: &Subject) {
+    if let Some(mut successor) = successor {
+        while successor.tell(subject.gate.inside() as u64).await {
+            tokio::time::sleep(TELL).await;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+fn report(subject: &Subject, ending: Ending) {
+    let left = subject.gate.inside();
+    match ending {
+        Ending::Drained => log::info!("drained; good-bye"),
+        Ending::Cut => {
+            subject
+                .telemetry
+                .metrics
+                .process
+                .drain_cut
+                .inc_by(left as u64);
+            log::warn!("cutting {left} connections");
         }
     }
 }

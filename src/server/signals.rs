@@ -2,18 +2,29 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
-use crate::telemetry::Telemetry;
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// TERM, INT: drain and exit.
+    Stop,
+    /// HUP: put the configuration file in force.
+    Reload,
+    /// USR1: open the log files anew.
+    ReopenLogs,
+    /// USR2: hand over to a new process.
+    Upgrade,
+}
 
 /// The signals that mean something here.
 #[derive(Debug)]
 pub(super) struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    usr1: Signal,
-    usr2: Signal,
+    term: Source,
+    int: Source,
+    hup: Source,
+    usr1: Source,
+    usr2: Source,
 }
 
 impl Signals {
@@ -28,16 +39,14 @@ impl Signals {
         })
     }
 
-    /// Handles what comes until the process is told to stop.
-    pub(super) async fn until_stop(&mut self, telemetry: &Telemetry) {
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                _ = self.usr1.recv() => telemetry.reopen(),
-                _ = self.hup.recv() => log::warn!("SIGHUP is ignored: this version cannot reload"),
-                _ = self.usr2.recv() => log::warn!("SIGUSR2 is ignored: this version cannot upgrade"),
-            }
+    /// The next signal. Can be dropped and called again without losing one.
+    pub(super) async fn recv(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.term.recv() => Signal::Stop,
+            _ = self.int.recv() => Signal::Stop,
+            _ = self.hup.recv() => Signal::Reload,
+            _ = self.usr1.recv() => Signal::ReopenLogs,
+            _ = self.usr2.recv() => Signal::Upgrade,
         }
     }
 }

@@ -11,10 +11,12 @@
 //! the peers it indexes are made and swapped together.
 
 pub mod balancer;
+pub mod memory;
 mod peer;
 mod rotation;
 mod tried;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::config;
 use crate::ring::{self, Hash, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 
+pub use self::memory::{Memory, PeerMemory};
 pub use self::peer::{InFlight, Peer, PeerState, ProbeReport};
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
@@ -95,6 +98,9 @@ impl Upstream {
             .iter()
             .zip(addresses)
             .map(|(peer, address)| {
+                // Whoever is no longer probed counts as up, whatever the last probe said.
+                let previous =
+                    previous.filter(|previous| !born_up || previous.config.health.is_none());
                 let kept = previous.and_then(|previous| previous.state_of(&peer.label, *address));
                 let state = kept.unwrap_or_else(|| Arc::new(PeerState::new(born_up)));
                 Peer::new(peer, *address, state, metrics.peer(name, &peer.label))
@@ -165,6 +171,24 @@ impl Upstream {
             }?;
             self.peer(member).map(|peer| Choice { member, peer })
         })
+    }
+
+    /// What another process should know of the peers, by label.
+    pub fn memory(&self, now: Duration) -> BTreeMap<String, PeerMemory> {
+        let memory = |peer: &Peer| (peer.label.to_string(), peer.state.memory(peer.address, now));
+        self.peers.iter().map(memory).collect()
+    }
+
+    /// Takes over what another process knew of the peers.
+    pub fn recall(&self, memory: &BTreeMap<String, PeerMemory>, now: Duration) {
+        for peer in &self.peers {
+            if let Some(known) = memory
+                .get(&*peer.label)
+                .filter(|known| known.address == peer.address)
+            {
+                peer.state.recall(known, self.config.health.is_some(), now);
+            }
+        }
     }
 
     /// Every peer, in the order of the configuration.

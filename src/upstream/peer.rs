@@ -17,6 +17,8 @@ use crate::policy::health::{Health, Outcome, State, Thresholds};
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
+use super::memory::PeerMemory;
+
 /// One server of an upstream, in one configuration.
 #[derive(Debug)]
 pub struct Peer {
@@ -110,7 +112,7 @@ impl Drop for InFlight {
 impl PeerState {
     /// A peer that nothing is known of; `up` where no probe will ever say.
     pub fn new(up: bool) -> Self {
-        let health = if up { known_up() } else { Health::default() };
+        let health = if up { known(true) } else { Health::default() };
         let ledger = Ledger {
             health,
             ejection: Ejection::default(),
@@ -214,6 +216,47 @@ impl PeerState {
         self.change(|ledger| std::mem::replace(&mut ledger.draining, draining) != draining)
     }
 
+    /// What another process should know of it.
+    pub(super) fn memory(&self, address: SocketAddr, now: Duration) -> PeerMemory {
+        let left = self
+            .ejected(now)
+            .map_or(Duration::ZERO, |until| until.saturating_sub(now));
+        PeerMemory {
+            address,
+            up: match self.health() {
+                State::Unknown => None,
+                State::Up => Some(true),
+                State::Down => Some(false),
+            },
+            draining: self.is_draining(),
+            ejected_for_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Takes over what another process knew of it. Where nobody probes, the health stays as it is.
+    pub(super) fn recall(&self, memory: &PeerMemory, probed: bool, now: Duration) {
+        let until = now.saturating_add(Duration::from_millis(memory.ejected_for_ms));
+        self.change(|ledger| {
+            ledger.draining = memory.draining;
+            if let (true, Some(up)) = (probed, memory.up) {
+                ledger.health = known(up);
+            }
+            if until > now {
+                let at_once = Rules {
+                    failures: 1,
+                    eject: until - now,
+                    max_eject: until - now,
+                };
+                ledger.ejection = ledger.ejection.on_failure(now, &at_once).0;
+            }
+        });
+        if until > now {
+            self.suspect.store(true, Relaxed);
+            self.ejected_until
+                .store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
     fn change<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
         let mut ledger = self.ledger.lock();
         let result = write(&mut ledger);
@@ -226,10 +269,11 @@ impl PeerState {
     }
 }
 
-/// Where no probe will ever say, a peer is up until traffic says otherwise.
-fn known_up() -> Health {
+/// A health that is known from elsewhere: from another process, or because no probe will ever say.
+fn known(up: bool) -> Health {
+    let outcome = if up { Outcome::Passed } else { Outcome::Failed };
     Health::default()
-        .on(Outcome::Passed, Thresholds { rise: 1, fall: 1 })
+        .on(outcome, Thresholds { rise: 1, fall: 1 })
         .0
 }
 

@@ -52,7 +52,10 @@ pub(super) fn run(options: &Options) -> Done {
     telemetry::log::init(config.error_log);
     start_origins(origins.clone(), &ports)?;
     greet(&ports, &origins, &text)?;
-    match server::run(config) {
+    match server::run(server::Launch {
+        config,
+        source: None,
+    }) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::Input(format!("error: {error}"))),
     }

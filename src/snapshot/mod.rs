@@ -1,15 +1,20 @@
 //! One immutable configuration in force. A request takes one and sees it from start to end.
 
+mod plan;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::client::TrustedProxies;
+use crate::clock;
 use crate::config::{Config, Forwarding, PeerAddress};
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
-use crate::upstream::Upstream;
+use crate::upstream::{Memory, Upstream};
+
+pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
 
 /// One configuration in force: routes, upstreams and what else a request needs.
 #[derive(Debug)]
@@ -91,6 +96,28 @@ impl Snapshot {
             forwarding: config.forwarding.clone(),
             config,
         })
+    }
+
+    /// What another process should know of the peers.
+    pub fn memory(&self) -> Memory {
+        let now = clock::since_start();
+        let upstreams = self
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| (name.clone(), upstream.memory(now)));
+        Memory {
+            upstreams: upstreams.collect(),
+        }
+    }
+
+    /// Takes over what another process knew of the peers.
+    pub fn recall(&self, memory: &Memory) {
+        let now = clock::since_start();
+        for (name, upstream) in &self.upstreams {
+            if let Some(known) = memory.upstreams.get(name) {
+                upstream.recall(known, now);
+            }
+        }
     }
 }
 

@@ -1,0 +1,133 @@
+//! What moves between two rings: exactly, for the whole space of 2^32 hashes.
+//!
+//! Both rings are cut at every point of either. Between two neighbouring cuts each ring has one
+//! owner, so the space is counted in as many steps as there are points, with no sampling.
+
+use super::{MemberId, Ring};
+
+/// Hashes that go to another member, with how many they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The owner in the first ring.
+    pub from: MemberId,
+    /// The owner in the second ring; its number counts there.
+    pub to: MemberId,
+    /// How many of the 2^32 hashes.
+    pub hashes: u64,
+}
+
+/// Calls `each` for every run of hashes with its owner in either ring; the runs make up the whole
+/// space, and several may have the same pair. Nothing is called where a ring is empty.
+///
+/// Only rings of one dialect can be compared like this: another one hashes the keys anew.
+pub fn overlay(first: &Ring, second: &Ring, mut each: impl FnMut(Move)) {
+    let (mut a, mut b) = (sweep(first), sweep(second));
+    let mut from = 0_u64;
+    while let (Some((end_a, owner_a)), Some((end_b, owner_b))) = (a.run(), b.run()) {
+        let end = end_a.min(end_b);
+        if end > from {
+            each(Move {
+                from: owner_a,
+                to: owner_b,
+                hashes: end - from,
+            });
+            from = end;
+        }
+        if from == SPACE {
+            return;
+        }
+        a.pass(end);
+        b.pass(end);
+    }
+}
+
+/// The number of hashes.
+const SPACE: u64 = 1 << 32;
+
+/// The runs of one ring, from hash 0 up.
+///
+/// The hashes up to a point are its owner's; which side of the point itself belongs to it differs
+/// between dialects, and is the same in both rings.
+struct Sweep<I: Iterator> {
+    points: std::iter::Peekable<I>,
+    /// The owner of the hashes after the last point: that of the first one.
+    around: Option<MemberId>,
+}
+
+fn sweep(ring: &Ring) -> Sweep<impl Iterator<Item = (u32, MemberId)>> {
+    let around = ring.points().next().map(|(_, owner)| owner);
+    Sweep {
+        points: ring.points().peekable(),
+        around,
+    }
+}
+
+impl<I: Iterator<Item = (u32, MemberId)>> Sweep<I> {
+    /// Where the present run ends, and whose it is.
+    fn run(&mut self) -> Option<(u64, MemberId)> {
+        match self.points.peek() {
+            Some(&(point, owner)) => Some((u64::from(point) + 1, owner)),
+            None => self.around.map(|owner| (SPACE, owner)),
+        }
+    }
+
+    /// Goes beyond the points before `end`: of several on one hash, the first one had the run.
+    fn pass(&mut self, end: u64) {
+        while self
+            .points
+            .next_if(|&(point, _)| u64::from(point) < end)
+            .is_some()
+        {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::super::{Dialect, Hash, Weight};
+    use super::*;
+
+    fn ring(dialect: Dialect, members: &[(String, u16)]) -> Ring {
+        let members = members
+            .iter()
+            .map(|(label, weight)| (label.as_str(), Weight::new(*weight).unwrap()));
+        Ring::new(dialect, members).unwrap()
+    }
+
+    fn members() -> impl Strategy<Value = Vec<(String, u16)>> {
+        let weights = prop::collection::btree_map("[a-f]{1,3}", 1_u16..4, 1..8);
+        weights.prop_map(|map| map.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn the_runs_make_up_the_space_and_agree_with_lookups(a in members(), b in members(), circle: bool) {
+            let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(16) }.unwrap();
+            let (first, second) = (ring(dialect, &a), ring(dialect, &b));
+            let mut counted: HashMap<(u32, u32), u64> = HashMap::new();
+            let mut at = 0_u64;
+            overlay(&first, &second, |run| {
+                // A circle's point does not own its own hash but the one before it.
+                let last = u32::try_from(at + run.hashes - 1).unwrap();
+                let probe = Hash(if circle { last.wrapping_sub(1) } else { last });
+                assert_eq!((first.owner(probe), second.owner(probe)), (Some(run.from), Some(run.to)));
+                at += run.hashes;
+                *counted.entry((run.from.0, run.to.0)).or_default() += run.hashes;
+            });
+            prop_assert_eq!(at, SPACE);
+            for (member, share) in (0_u32..).zip(first.shares()) {
+                let sum: u64 = counted.iter().filter(|((from, _), _)| *from == member).map(|(_, n)| n).sum();
+                prop_assert_eq!(sum, share);
+            }
+        }
+
+        #[test]
+        fn a_ring_and_itself_move_nothing(a in members()) {
+            let ring = ring(Dialect::ketama(16).unwrap(), &a);
+            overlay(&ring, &ring, |run| assert_eq!(run.from, run.to));
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! From a configuration to an instance that accepts: all that can fail comes before the first
+//! connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+
+use super::handover::Predecessor;
+use super::instance::Instance;
+use super::notify;
+use super::signals::Signals;
+use super::sockets::{self, Doors, Listeners};
+use super::{Error, Launch, lookup, threads};
+use crate::admin::Subject;
+use crate::config::{self, Config};
+use crate::connection::Gate;
+use crate::lifecycle::{Addresses, Lifecycle, Stage};
+use crate::probe::{Prober, Probes};
+use crate::proxy::Edge;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{self, Telemetry};
+
+/// Starts an instance: on its own, or in the place of the one that started this process for that.
+pub(super) async fn start(launch: Launch) -> Result<Instance, Error> {
+    let mut predecessor = Predecessor::meet()?;
+    match begin(launch, predecessor.as_mut()).await {
+        Ok(instance) => {
+            if let Some(predecessor) = predecessor {
+                instance.succeed(predecessor)?;
+            }
+            notify::ready();
+            Ok(instance)
+        }
+        Err(error) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.refuse(&error.to_string());
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<Instance, Error> {
+    let Launch { config, source } = launch;
+    // First: until its handler is installed, a signal ends the process.
+    let signals = Signals::install().map_err(Error::Signals)?;
+    let telemetry = open_telemetry(&config)?;
+    let addresses = lookup::addresses(&config).await?;
+    let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
+    let (mut inherited, memory) = predecessor.map(Predecessor::take).unwrap_or_default();
+    snapshot.recall(&memory);
+    let config = &snapshot.config;
+    let prepared = sockets::prepare(config, &telemetry, &Listeners::default(), &mut inherited)?;
+    let doors = Doors::bind(config, &telemetry, &mut inherited)?;
+    let connectors = Prober::new();
+    let mut probes = Probes::start(&snapshot, &connectors);
+    let gate = Gate::new(config.downstream.max_connections);
+    let (lifecycle, orders) = Lifecycle::new();
+    let admin = doors.admin_address();
+    let subject = Arc::new(Subject {
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        telemetry,
+        lifecycle: Arc::new(lifecycle),
+        gate,
+    });
+    let doors = doors.open(&subject)?;
+    first_pass(&subject.snapshot.load(), &mut probes).await;
+    let proxy = Arc::new(new_proxy(&subject));
+    let mut listeners = Listeners::default();
+    listeners.open(prepared, &subject, &proxy);
+    subject.lifecycle.set_addresses(Addresses {
+        listeners: listeners.addresses(),
+        admin,
+    });
+    subject.lifecycle.advance(Stage::Serving);
+    announce(&subject);
+    Ok(Instance {
+        subject,
+        source,
+        signals,
+        orders,
+        proxy,
+        prober: connectors,
+        probes,
+        listeners,
+        doors,
+    })
+}
+
+/// No request may meet a peer that nobody has asked yet: what is new waits for the answers.
+pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes) {
+    let healths = snapshot
+        .upstreams
+        .values()
+        .filter_map(|upstream| upstream.config.health.as_ref());
+    let longest = healths
+        .map(|health| health.timeout)
+        .max()
+        .unwrap_or(Duration::ZERO);
+    // Twice: with very many peers, some wait for others before they are asked.
+    if !probes.first_pass(longest * 2).await {
+        log::warn!(
+            "not every peer was asked within {:?}; those left stay unknown",
+            longest * 2
+        );
+    }
+}
+
+fn new_proxy(subject: &Subject) -> HttpProxy<Edge> {
+    let config = &subject.snapshot.load().config;
+    let conf = ServerConf {
+        threads: threads(config).get(),
+        upstream_keepalive_pool_size: config.pool_size,
+        // Our own rule decides (`policy::retry`); this one is only in its way. Zero would mean that
+        // nothing is proxied at all.
+        max_retries: 2 * crate::upstream::MAX_ATTEMPTS,
+        ..ServerConf::default()
+    };
+    let edge = Edge::new(
+        Arc::clone(&subject.snapshot),
+        Arc::clone(&subject.telemetry),
+    );
+    http_proxy(&Arc::new(conf), edge)
+}
+
+fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {
+    let path = match &config.access_log {
+        config::AccessLog::File(path) => path.display().to_string(),
+        config::AccessLog::Stdout | config::AccessLog::Off => "stdout".to_owned(),
+    };
+    let telemetry = Telemetry::open(config).map_err(|source| Error::AccessLog { path, source })?;
+    telemetry::log::count_panics(telemetry.metrics.process.panics.clone());
+    Ok(Arc::new(telemetry))
+}
+
+fn announce(subject: &Subject) {
+    let addresses = subject.lifecycle.addresses();
+    for listener in &addresses.listeners {
+        log::info!("listening on {}", listener.bound);
+    }
+    if let Some(admin) = addresses.admin {
+        log::info!("admin on http://{admin}/");
+    }
+}

@@ -1,0 +1,235 @@
+//! What putting another configuration in force would change: listeners, routes, peers, and which
+//! share of the keys moves.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use super::Snapshot;
+use crate::config::Config;
+use crate::ring::overlay;
+use crate::upstream::Upstream;
+
+/// The differences between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// Addresses.
+    pub listeners: Changes,
+    /// Routes, as host, path and methods.
+    pub routes: Changes,
+    /// Upstreams that come, go, or are no longer the same.
+    pub upstreams: BTreeMap<String, UpstreamPlan>,
+    /// Keys of the configuration whose change needs a new process (`clockwise upgrade`).
+    pub needs_upgrade: Vec<&'static str>,
+}
+
+/// What is there only after, only before, and in both but not the same.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Changes {
+    /// Only after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    /// Only before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// In both, with other settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+}
+
+/// What becomes of one upstream.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UpstreamPlan {
+    /// Whether it comes, goes, or stays with changes.
+    pub change: Change,
+    /// Its peers, by label.
+    pub peers: Changes,
+    /// The share of the key space that goes to another peer, 0 … 1.
+    pub moved: f64,
+}
+
+/// What becomes of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It goes.
+    Removed,
+    /// It stays, and something of it changes.
+    Changed,
+}
+
+/// An upstream that moves more keys than its `max_moved` allows.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "upstream `{upstream}` would move {:.2} % of its keys, and `max_moved` allows {:.2} %; use --force to do it all the same",
+    moved * 100.0,
+    allowed * 100.0
+)]
+pub struct TooMuch {
+    upstream: String,
+    moved: f64,
+    allowed: f64,
+}
+
+impl Plan {
+    /// What changes from one to the other.
+    pub fn between(before: &Snapshot, after: &Snapshot) -> Self {
+        let listeners = |config: &Config| {
+            config
+                .listeners
+                .iter()
+                .map(|listener| (listener.address.to_string(), listener.clone()))
+                .collect()
+        };
+        let routes = |config: &Config| {
+            config
+                .routes
+                .iter()
+                .map(|route| (route.matches.to_string(), route.clone()))
+                .collect()
+        };
+        Self {
+            listeners: Changes::between(&listeners(&before.config), &listeners(&after.config)),
+            routes: Changes::between(&routes(&before.config), &routes(&after.config)),
+            upstreams: upstreams(before, after),
+            needs_upgrade: needs_upgrade(&before.config, &after.config),
+        }
+    }
+
+    /// Whether some upstream moves more keys than it may.
+    ///
+    /// # Errors
+    /// The first that does.
+    pub fn check(&self, after: &Config) -> Result<(), TooMuch> {
+        let limited = self
+            .upstreams
+            .iter()
+            .filter(|(_, plan)| plan.change == Change::Changed);
+        for (name, plan) in limited {
+            let allowed = after
+                .upstreams
+                .get(name)
+                .and_then(|upstream| upstream.max_moved);
+            if let Some(allowed) = allowed.filter(|allowed| plan.moved > *allowed) {
+                return Err(TooMuch {
+                    upstream: name.clone(),
+                    moved: plan.moved,
+                    allowed,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Changes {
+    fn between<T: PartialEq>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Self {
+        let missing = |from: &BTreeMap<String, T>, of: &BTreeMap<String, T>| {
+            of.keys()
+                .filter(|name| !from.contains_key(*name))
+                .cloned()
+                .collect()
+        };
+        let changed = after
+            .iter()
+            .filter(|(name, now)| before.get(*name).is_some_and(|was| was != *now));
+        Self {
+            added: missing(before, after),
+            removed: missing(after, before),
+            changed: changed.map(|(name, _)| name.clone()).collect(),
+        }
+    }
+}
+
+fn upstreams(before: &Snapshot, after: &Snapshot) -> BTreeMap<String, UpstreamPlan> {
+    let names = before.upstreams.keys().chain(after.upstreams.keys());
+    let plan = |name: &String| {
+        let plan = upstream(
+            before.upstreams.get(name).map(|u| &**u),
+            after.upstreams.get(name).map(|u| &**u),
+        )?;
+        Some((name.clone(), plan))
+    };
+    names.filter_map(plan).collect()
+}
+
+/// `None`: nothing changes.
+fn upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<UpstreamPlan> {
+    let peers = |upstream: Option<&Upstream>| -> BTreeMap<String, (String, u16)> {
+        let peers = upstream.into_iter().flat_map(Upstream::peers);
+        peers
+            .map(|peer| {
+                (
+                    peer.label.to_string(),
+                    (peer.address.to_string(), peer.weight.get()),
+                )
+            })
+            .collect()
+    };
+    let (change, moved) = match (before, after) {
+        (Some(before), Some(after))
+            if before.config == after.config && peers(Some(before)) == peers(Some(after)) =>
+        {
+            return None;
+        }
+        (Some(before), Some(after)) => (Change::Changed, moved(before, after)),
+        (None, Some(_)) => (Change::Added, 0.0),
+        (Some(_), None) => (Change::Removed, 1.0),
+        (None, None) => return None,
+    };
+    Some(UpstreamPlan {
+        change,
+        peers: Changes::between(&peers(before), &peers(after)),
+        moved,
+    })
+}
+
+/// The share of the key space whose owner has another label afterwards. Another dialect, or another
+/// key, places every key anew: what stays then is what chance leaves.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "at most 2^32, which f64 holds exactly"
+)]
+fn moved(before: &Upstream, after: &Upstream) -> f64 {
+    const SPACE: f64 = (1_u64 << 32) as f64;
+    let hashed_alike = before.config.key == after.config.key
+        && std::mem::discriminant(&before.config.dialect)
+            == std::mem::discriminant(&after.config.dialect);
+    if !hashed_alike {
+        let (shares, shares_after) = (before.ring().shares(), after.ring().shares());
+        let labels = after.peers().iter().map(|peer| &peer.label);
+        let after: HashMap<_, _> = labels.zip(&shares_after).collect();
+        let stays = before.peers().iter().zip(&shares).map(|(peer, &share)| {
+            let there = after.get(&peer.label).map_or(0, |share| **share);
+            (share as f64 / SPACE) * (there as f64 / SPACE)
+        });
+        return 1.0 - stays.sum::<f64>();
+    }
+    let mut moved = 0_u64;
+    overlay(before.ring(), after.ring(), |run| {
+        let labels = (
+            before.peer(run.from).map(|peer| &peer.label),
+            after.peer(run.to).map(|peer| &peer.label),
+        );
+        if labels.0 != labels.1 {
+            moved += run.hashes;
+        }
+    });
+    moved as f64 / SPACE
+}
+
+fn needs_upgrade(before: &Config, after: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("threads", before.threads != after.threads),
+        ("pool_size", before.pool_size != after.pool_size),
+        ("control", before.control != after.control),
+        ("admin", before.admin != after.admin),
+    ];
+    changed
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(key, _)| key)
+        .collect()
+}
