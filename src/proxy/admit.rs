@@ -93,7 +93,7 @@ fn request_id(session: &Session, ctx: &Context) -> Option<HeaderValue> {
         .or_else(|| HeaderValue::from_bytes(&hex(rand::random())).ok())
 }
 
-/// As `{:032x}` has it, at a tenth of the cost.
+/// As `{:032x}` has it, without the cost of a formatter.
 fn hex(id: u128) -> [u8; 32] {
     let mut rest = id;
     let mut text = [0; 32];
