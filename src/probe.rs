@@ -59,6 +59,11 @@ impl Probes {
         Self { tasks, first_pass }
     }
 
+    /// How many times the longest timeout may pass until every peer was asked once.
+    pub fn rounds(&self) -> u32 {
+        u32::try_from(self.tasks.len().div_ceil(AT_ONCE)).unwrap_or(u32::MAX)
+    }
+
     /// Waits until every peer was asked once, and the longest time that may take has not passed;
     /// whether it was.
     pub async fn first_pass(&mut self, deadline: Duration) -> bool {

@@ -20,6 +20,7 @@ const TELL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
     mut instance: Instance,
+    mut signals: Signals,
     successor: Option<Successor>,
 ) -> (Ending, Arc<Telemetry>) {
     let subject = Arc::clone(&instance.subject);
@@ -37,11 +38,12 @@ pub(super) async fn run(
     let ending = tokio::select! {
         () = subject.gate.empty() => Ending::Drained,
         () = tokio::time::sleep(bound) => Ending::Cut,
-        () = until_stop(&mut instance.signals, &subject) => Ending::Cut,
+        () = until_stop(&mut signals, &subject) => Ending::Cut,
         () = refuse_orders(&mut instance.orders) => Ending::Cut,
         () = tell(successor, &subject) => Ending::Cut,
     };
     report(&subject, ending);
+    instance.chores.finish(&subject);
     instance.doors.settle().await;
     instance.doors.remove_control();
     (ending, Arc::clone(&subject.telemetry))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pingora_proxy::HttpProxy;
 use tokio::sync::oneshot;
 
+use super::chores::Chores;
 use super::drain;
 use super::handover::{self, Predecessor};
 use super::notify;
@@ -23,19 +24,21 @@ pub(super) struct Instance {
     pub(super) subject: Arc<Subject>,
     /// The configuration file.
     pub(super) source: Option<PathBuf>,
-    pub(super) signals: Signals,
     pub(super) orders: Orders,
     pub(super) proxy: Arc<HttpProxy<Edge>>,
     pub(super) prober: Prober,
     pub(super) probes: Probes,
     pub(super) listeners: Listeners,
     pub(super) doors: OpenDoors,
+    pub(super) chores: Chores,
 }
 
 /// What happens next.
 enum Next {
     Signal(Signal),
     Order(Order, oneshot::Sender<Reply>),
+    /// The configuration file is another one, and it is to be watched.
+    Changed,
     /// The upgrade under way has come to an end.
     Upgraded(Result<handover::Successor, Refusal>),
 }
@@ -48,13 +51,14 @@ type Upgrading = Option<(
 
 impl Instance {
     /// Serves until it is told to stop, or another process has taken over; then drains.
-    pub(super) async fn serve(mut self) -> (Ending, Arc<Telemetry>) {
+    pub(super) async fn serve(mut self, mut signals: Signals) -> (Ending, Arc<Telemetry>) {
         let mut upgrading: Upgrading = None;
         let successor = loop {
-            match self.next(&mut upgrading).await {
+            match self.next(&mut signals, &mut upgrading).await {
                 Next::Signal(Signal::Stop) => break None,
                 Next::Signal(Signal::ReopenLogs) => self.subject.telemetry.reopen(),
-                Next::Signal(Signal::Reload) => {
+                Next::Changed if upgrading.is_some() => {}
+                Next::Changed | Next::Signal(Signal::Reload) => {
                     log_refusal("reload", &self.reload(false, false).await)
                 }
                 Next::Signal(Signal::Upgrade) => self.begin_upgrade(&mut upgrading, None),
@@ -82,7 +86,7 @@ impl Instance {
             }
         };
         notify::stopping(successor.is_some());
-        drain::run(self, successor).await
+        drain::run(self, signals, successor).await
     }
 
     /// Takes over from the process that started this one.
@@ -90,7 +94,7 @@ impl Instance {
         predecessor.acknowledge(Arc::clone(&self.subject.lifecycle))
     }
 
-    async fn next(&mut self, upgrading: &mut Upgrading) -> Next {
+    async fn next(&mut self, signals: &mut Signals, upgrading: &mut Upgrading) -> Next {
         let upgraded = async {
             match upgrading {
                 Some((task, _)) => task
@@ -99,8 +103,10 @@ impl Instance {
                 None => std::future::pending().await,
             }
         };
+        let snapshot = self.subject.snapshot.load_full();
         tokio::select! {
-            signal = self.signals.recv() => Next::Signal(signal),
+            signal = signals.recv() => Next::Signal(signal),
+            () = self.chores.until_changed(&self.subject, &snapshot.config, self.source.as_deref()) => Next::Changed,
             Some((order, reply)) = self.orders.recv() => Next::Order(order, reply),
             outcome = upgraded => Next::Upgraded(outcome),
         }

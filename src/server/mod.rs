@@ -13,6 +13,7 @@
 //! hands sockets over without an acknowledgement, and each of its services has a runtime of its own.
 //! Here is one runtime, and one `HttpProxy` with one pool of upstream connections.
 
+mod chores;
 mod control;
 mod drain;
 mod handover;
@@ -23,6 +24,7 @@ mod reload;
 mod signals;
 mod sockets;
 mod start;
+mod state_file;
 mod upgrade;
 
 use std::num::NonZeroUsize;
@@ -70,6 +72,9 @@ pub enum Error {
         /// Why it cannot.
         source: std::io::Error,
     },
+    /// A signal to stop came before anything was served.
+    #[error("stopped before it served")]
+    Stopped,
     /// No signal can be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -99,8 +104,8 @@ pub fn run(launch: Launch) -> Result<Ending, Error> {
         .build()
         .map_err(Error::Runtime)?;
     let served = runtime.block_on(async {
-        let instance = start::start(launch).await?;
-        Ok::<_, Error>(instance.serve().await)
+        let (instance, signals) = start::start(launch).await?;
+        Ok::<_, Error>(instance.serve(signals).await)
     });
     // Tasks of connections that were cut are dropped here; each still writes its log line.
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -39,6 +39,11 @@ impl Signals {
         })
     }
 
+    /// Waits for a signal to stop; others that come before it are ignored.
+    pub(super) async fn stop(&mut self) {
+        while self.recv().await != Signal::Stop {}
+    }
+
     /// The next signal. Can be dropped and called again without losing one.
     pub(super) async fn recv(&mut self) -> Signal {
         tokio::select! {

@@ -190,6 +190,7 @@ pub(super) struct OpenDoors {
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
     accepting: Vec<JoinHandle<()>>,
+    handed_over: Vec<Arc<AtomicBool>>,
     /// The control socket's file; ours to remove unless the socket was handed over.
     path: PathBuf,
 }
@@ -231,6 +232,7 @@ impl Doors {
             gate: Gate::new(None),
             stop,
             accepting: Vec::new(),
+            handed_over: Vec::new(),
             path: self.path,
         };
         let admin = self
@@ -243,6 +245,7 @@ impl Doors {
         );
         for (name, listener, access) in admin.into_iter().chain([control]) {
             open.sockets.push((name, listener.duplicate()?));
+            open.handed_over.push(listener.handed_over());
             let app = Admin::serve(Arc::clone(subject), access);
             let limits = config::Downstream::DEFAULT;
             let accepting =
@@ -263,6 +266,9 @@ impl OpenDoors {
 
     /// Closes them: another process answers on the same sockets now.
     pub(super) async fn leave(&mut self) {
+        for handed_over in &self.handed_over {
+            handed_over.store(true, Ordering::SeqCst);
+        }
         self.sockets.clear();
         self.stop.send_replace(true);
         for accepting in self.accepting.drain(..) {

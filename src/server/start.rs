@@ -8,12 +8,13 @@ use arc_swap::ArcSwap;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 
+use super::chores::Chores;
 use super::handover::Predecessor;
 use super::instance::Instance;
-use super::notify;
 use super::signals::Signals;
-use super::sockets::{self, Doors, Listeners};
+use super::sockets::{self, Doors, Inherited, Listeners};
 use super::{Error, Launch, lookup, threads};
+use super::{notify, state_file};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::Gate;
@@ -24,15 +25,21 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
 
 /// Starts an instance: on its own, or in the place of the one that started this process for that.
-pub(super) async fn start(launch: Launch) -> Result<Instance, Error> {
+pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> {
+    // First: until its handler is installed, a signal ends the process.
+    let mut signals = Signals::install().map_err(Error::Signals)?;
     let mut predecessor = Predecessor::meet()?;
-    match begin(launch, predecessor.as_mut()).await {
+    let begun = tokio::select! {
+        begun = begin(launch, predecessor.as_mut()) => begun,
+        () = signals.stop() => Err(Error::Stopped),
+    };
+    match begun {
         Ok(instance) => {
             if let Some(predecessor) = predecessor {
                 instance.succeed(predecessor)?;
             }
             notify::ready();
-            Ok(instance)
+            Ok((instance, signals))
         }
         Err(error) => {
             if let Some(predecessor) = predecessor {
@@ -45,12 +52,21 @@ pub(super) async fn start(launch: Launch) -> Result<Instance, Error> {
 
 async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<Instance, Error> {
     let Launch { config, source } = launch;
-    // First: until its handler is installed, a signal ends the process.
-    let signals = Signals::install().map_err(Error::Signals)?;
     let telemetry = open_telemetry(&config)?;
     let addresses = lookup::addresses(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
-    let (mut inherited, memory) = predecessor.map(Predecessor::take).unwrap_or_default();
+    let (mut inherited, memory) = match predecessor {
+        Some(predecessor) => predecessor.take(),
+        None => (
+            Inherited::new(),
+            snapshot
+                .config
+                .state_file
+                .as_ref()
+                .map(state_file::recall)
+                .unwrap_or_default(),
+        ),
+    };
     snapshot.recall(&memory);
     let config = &snapshot.config;
     let prepared = sockets::prepare(config, &telemetry, &Listeners::default(), &mut inherited)?;
@@ -80,13 +96,13 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
     Ok(Instance {
         subject,
         source,
-        signals,
         orders,
         proxy,
         prober: connectors,
         probes,
         listeners,
         doors,
+        chores: Chores::new(),
     })
 }
 
@@ -100,12 +116,9 @@ pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes) {
         .map(|health| health.timeout)
         .max()
         .unwrap_or(Duration::ZERO);
-    // Twice: with very many peers, some wait for others before they are asked.
-    if !probes.first_pass(longest * 2).await {
-        log::warn!(
-            "not every peer was asked within {:?}; those left stay unknown",
-            longest * 2
-        );
+    let limit = longest.saturating_mul(probes.rounds()) + Duration::from_secs(1);
+    if !probes.first_pass(limit).await {
+        log::warn!("not every peer was asked within {limit:?}; those left stay unknown");
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,6 +59,7 @@ const UP: u8 = 1;
 const UNKNOWN: u8 = 2;
 const DRAINING: u8 = 4;
 const EJECTED: u8 = 8;
+const SUSPECT: u8 = 16;
 
 /// What is known of a peer: health, drain, ejection, requests in flight.
 #[derive(Debug)]
@@ -67,8 +68,6 @@ pub struct PeerState {
     /// While [`EJECTED`]: until when; nanoseconds since the process started.
     ejected_until: AtomicU64,
     in_flight: AtomicU32,
-    /// Some connect failed since the last that did not: a success must look at the ledger.
-    suspect: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -76,6 +75,10 @@ pub struct PeerState {
 struct Ledger {
     health: Health,
     ejection: Ejection,
+    /// Until when it is ejected; zero: it is not.
+    ejected_until: Duration,
+    /// Some connect failed since the last that did not: the next success must look here.
+    suspect: bool,
     draining: bool,
     last_probe: Option<ProbeReport>,
 }
@@ -116,6 +119,8 @@ impl PeerState {
         let ledger = Ledger {
             health,
             ejection: Ejection::default(),
+            ejected_until: Duration::ZERO,
+            suspect: false,
             draining: false,
             last_probe: None,
         };
@@ -123,7 +128,6 @@ impl PeerState {
             flags: AtomicU8::new(ledger.flags()),
             ejected_until: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
-            suspect: AtomicBool::new(false),
             ledger: Mutex::new(ledger),
         }
     }
@@ -131,7 +135,7 @@ impl PeerState {
     /// Whether it takes keys: up, not draining, not ejected.
     #[inline]
     pub fn is_available(&self, now: Duration) -> bool {
-        match self.flags.load(Relaxed) {
+        match self.flags.load(Relaxed) & !SUSPECT {
             UP => true,
             flags if flags == UP | EJECTED => now >= self.ejected_until(),
             _ => false,
@@ -191,23 +195,23 @@ impl PeerState {
 
     /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
     pub fn on_connect_failure(&self, rules: &Rules, now: Duration) -> Option<Duration> {
-        self.suspect.store(true, Relaxed);
         self.change(|ledger| {
             let (ejection, until) = ledger.ejection.on_failure(now, rules);
             ledger.ejection = ejection;
-            let until = until?;
-            self.ejected_until
-                .store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-            Some(until.saturating_sub(now))
+            ledger.suspect = true;
+            ledger.ejected_until = until.unwrap_or(ledger.ejected_until);
+            until.map(|until| until.saturating_sub(now))
         })
     }
 
     /// A connect on real traffic succeeded.
     pub fn on_connect_success(&self, now: Duration) {
-        if self.suspect.load(Relaxed) {
-            self.suspect.store(false, Relaxed);
-            self.change(|ledger| ledger.ejection = ledger.ejection.on_success(now));
-            self.ejected_until.store(0, Relaxed);
+        if self.flags.load(Relaxed) & SUSPECT != 0 {
+            self.change(|ledger| {
+                ledger.ejection = ledger.ejection.on_success(now);
+                ledger.suspect = false;
+                ledger.ejected_until = Duration::ZERO;
+            });
         }
     }
 
@@ -248,18 +252,17 @@ impl PeerState {
                     max_eject: until - now,
                 };
                 ledger.ejection = ledger.ejection.on_failure(now, &at_once).0;
+                ledger.ejected_until = until;
+                ledger.suspect = true;
             }
         });
-        if until > now {
-            self.suspect.store(true, Relaxed);
-            self.ejected_until
-                .store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        }
     }
 
     fn change<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
         let mut ledger = self.ledger.lock();
         let result = write(&mut ledger);
+        let until = u64::try_from(ledger.ejected_until.as_nanos()).unwrap_or(u64::MAX);
+        self.ejected_until.store(until, Relaxed);
         self.flags.store(ledger.flags(), Relaxed);
         result
     }
@@ -286,11 +289,12 @@ impl Ledger {
             State::Down => 0,
         };
         let draining = if self.draining { DRAINING } else { 0 };
-        let ejected = if self.ejection.is_ejected(Duration::ZERO) {
+        let ejected = if self.ejected_until > Duration::ZERO {
             EJECTED
         } else {
             0
         };
-        health | draining | ejected
+        let suspect = if self.suspect { SUSPECT } else { 0 };
+        health | draining | ejected | suspect
     }
 }
