@@ -46,7 +46,11 @@ fn main() {
     let listen = arguments.next().expect("usage: bare LISTEN PEER...");
     let ring = LoadBalancer::try_from_iter(arguments).expect("every PEER is an address");
 
-    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: POOL_SIZE, ..ServerConf::default() };
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: POOL_SIZE,
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut proxy = http_proxy_service(&server.configuration, Bare(ring));

@@ -22,8 +22,13 @@ pub(super) struct Chores {
 }
 
 impl Chores {
-    pub(super) fn new() -> Self {
-        Self::default()
+    /// For an instance that has just read `source`.
+    pub(super) fn new(source: Option<&Path>) -> Self {
+        let seen = source.and_then(|source| std::fs::read(source).ok());
+        Self {
+            seen,
+            ..Self::default()
+        }
     }
 
     /// Does the chores until the watched file has changed. Can be dropped and called again.

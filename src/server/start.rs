@@ -93,6 +93,7 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
     });
     subject.lifecycle.advance(Stage::Serving);
     announce(&subject);
+    let chores = Chores::new(source.as_deref());
     Ok(Instance {
         subject,
         source,
@@ -102,7 +103,7 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
         probes,
         listeners,
         doors,
-        chores: Chores::new(),
+        chores,
     })
 }
 
