@@ -137,14 +137,16 @@ impl Admin {
         let Access::Network { token } = &self.access else {
             return None;
         };
-        if is_foreign(method, headers) {
-            return Some(Answer::problem(
-                StatusCode::FORBIDDEN,
-                "asked from another site, or under a name",
-            ));
-        }
         // Load balancers and supervisors ask without secrets; the page holds none, its data does.
         let open = matches!(path, "/" | "/healthz" | "/readyz");
+        // What is asked for with a token cannot be asked for by a page that was lured here.
+        let lured = token.is_none() && !open && !asked_by_address(headers);
+        if lured || is_cross_site(method, headers) {
+            return Some(Answer::problem(
+                StatusCode::FORBIDDEN,
+                "asked from another site, or under a name: use the address, or configure a token",
+            ));
+        }
         match token {
             Some(token) if !open && !presents(headers, token) => Some(Answer::problem(
                 StatusCode::UNAUTHORIZED,
@@ -163,6 +165,7 @@ impl ServeHttp for Admin {
             .and_then(|digest| digest.proxy_digest.clone());
         if let Some(connection) = connection.as_deref().and_then(Downstream::connection) {
             connection.begin_request();
+            session.set_total_drain_timeout(Some(connection.limits.read_timeout));
         }
         let request = session.req_header();
         let (method, uri) = (request.method.clone(), request.uri.clone());
@@ -319,19 +322,19 @@ fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
     Answer::json(StatusCode::OK, &report::peer(upstream, peer, None))
 }
 
-fn is_foreign(method: &Method, headers: &HeaderMap) -> bool {
-    let host = headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("");
+/// Whether a page of another origin asks for a change.
+fn is_cross_site(method: &Method, headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let changes = !matches!(*method, Method::GET | Method::HEAD);
-    let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-    let same = |origin: &str| {
-        origin
-            .split_once("://")
-            .is_some_and(|(_, from)| from == host)
-    };
-    !is_address(host) || (changes && origin.is_some_and(|origin| !same(origin)))
+    let from = text(ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, from)| from));
+    changes && from.is_some_and(|from| Some(from) != text(HOST))
+}
+
+/// Whether no name was used to come here (DNS rebinding). A request without `Host` is not a
+/// browser's.
+fn asked_by_address(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or(""));
+    host.is_none_or(is_address)
 }
 
 /// Whether a `Host` is an IP address or `localhost`, with or without a port.

@@ -62,6 +62,14 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
     bind_private(path).map_err(failed)
 }
 
+/// Tells one file from another of the same name.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path)
+        .ok()
+        .map(|found| (found.dev(), found.ino()))
+}
+
 /// Removes a socket's file; anything else of that name is left alone.
 pub(super) fn remove(path: &Path) {
     use std::os::unix::fs::FileTypeExt;

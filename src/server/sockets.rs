@@ -191,8 +191,9 @@ pub(super) struct OpenDoors {
     stop: watch::Sender<bool>,
     accepting: Vec<JoinHandle<()>>,
     handed_over: Vec<Arc<AtomicBool>>,
-    /// The control socket's file; ours to remove unless the socket was handed over.
     path: PathBuf,
+    /// Of the control socket's file, which is ours to remove; `None`: the socket was handed over.
+    identity: Option<(u64, u64)>,
 }
 
 impl Doors {
@@ -233,6 +234,7 @@ impl Doors {
             stop,
             accepting: Vec::new(),
             handed_over: Vec::new(),
+            identity: control::identity(&self.path),
             path: self.path,
         };
         let admin = self
@@ -275,7 +277,7 @@ impl OpenDoors {
             // One that panicked accepts no more either.
             let _ = accepting.await;
         }
-        self.path = PathBuf::new();
+        self.identity = None;
     }
 
     /// Waits for the answers that are on their way to operators, for up to a second.
@@ -286,7 +288,8 @@ impl OpenDoors {
 
     /// Removes the control socket's file, where it is still ours.
     pub(super) fn remove_control(&self) {
-        if self.path != Path::new("") {
+        // Another instance may have put its own in the place of one that somebody removed.
+        if self.identity.is_some() && self.identity == control::identity(&self.path) {
             control::remove(&self.path);
         }
     }

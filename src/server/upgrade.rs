@@ -30,6 +30,12 @@ pub(super) struct Job {
 impl Job {
     /// Collects what is handed over.
     pub(super) fn new(instance: &Instance) -> Result<Self, Refusal> {
+        let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        if arguments.first().is_none_or(|command| command != "run") {
+            return Err(Refusal::Failed(
+                "only an instance that was started with `clockwise run` can be upgraded".to_owned(),
+            ));
+        }
         let Some(source) = instance.source.clone() else {
             return Err(Refusal::Failed(
                 "this instance has no configuration file to start a new one with".to_owned(),
@@ -42,7 +48,7 @@ impl Job {
             program: program().map_err(|error| {
                 Refusal::Failed(format!("cannot find the program to start: {error}"))
             })?,
-            arguments: std::env::args_os().skip(1).collect(),
+            arguments,
             source,
             estate,
             limit: snapshot.config.upgrade_timeout,

@@ -161,10 +161,6 @@ impl Upstream {
                         .peer(member)
                         .is_some_and(|peer| serves(&peer.state, now))
             };
-            // Without this look, a ring of peers that are all down would be walked to its end.
-            if !self.members().any(may) {
-                return None;
-            }
             let member = match target {
                 Target::Key(hash) => self.ring.find(hash, may),
                 Target::Turn(turn) => self.rotation.find(turn, may),
@@ -214,10 +210,6 @@ impl Upstream {
     /// The peer at a place in the ring's member order.
     pub fn peer(&self, member: MemberId) -> Option<&Peer> {
         self.peers.get(member.index())
-    }
-
-    fn members(&self) -> impl Iterator<Item = MemberId> + use<> {
-        member_ids(self.ring.members())
     }
 
     fn state_of(&self, label: &str, address: SocketAddr) -> Option<Arc<PeerState>> {

@@ -5,6 +5,8 @@ mod origin;
 mod switchboard;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -17,12 +19,12 @@ use crate::{config, server, telemetry};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// The proxy's port on 127.0.0.1
-    #[arg(long, default_value_t = 8080)]
-    port: u16,
-    /// The admin port
-    #[arg(long, default_value_t = 9900)]
-    admin_port: u16,
+    /// The proxy's port on 127.0.0.1 [default: 8080, or a free one]
+    #[arg(long)]
+    port: Option<u16>,
+    /// The admin port [default: 9900, or a free one]
+    #[arg(long)]
+    admin_port: Option<u16>,
 }
 
 /// The origins' names and first choice of port; a taken port is replaced by a free one.
@@ -42,23 +44,43 @@ pub(super) fn run(options: &Options) -> Done {
         .map(|&(name, port)| free(port).map(|address| Arc::new(Origin::new(name, address))))
         .collect::<Result<_, _>>()?;
     let ports = Ports {
-        proxy: free(options.port)?,
-        admin: free(options.admin_port)?,
+        proxy: asked_or_free(options.port, 8080)?,
+        admin: asked_or_free(options.admin_port, 9900)?,
         switchboard: free(SWITCHBOARD_PORT)?,
     };
-    let text = configuration(&ports, &origins);
+    let directory = directory()?;
+    let file = directory.join("demo.yaml");
+    let text = configuration(&ports, &origins, &directory.join("control.sock"));
+    std::fs::write(&file, &text)
+        .map_err(|error| Failure::Input(format!("cannot write `{}`: {error}", file.display())))?;
     let config =
         config::parse("demo", &text).map_err(|report| Failure::Input(report.to_string()))?;
     telemetry::log::init(config.error_log);
     start_origins(origins.clone(), &ports)?;
-    greet(&ports, &origins, &text)?;
-    match server::run(server::Launch {
+    greet(&ports, &origins, &file)?;
+    let ended = server::run(server::Launch {
         config,
-        source: None,
-    }) {
+        source: Some(file),
+    });
+    // What is left in the system's directory for such things is cleaned up by the system.
+    let _ = std::fs::remove_dir_all(&directory);
+    match ended {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::Input(format!("error: {error}"))),
     }
+}
+
+/// A directory of this demo's own, which nobody else can have prepared.
+fn directory() -> Result<PathBuf, Failure> {
+    let name = format!("clockwise-demo-{:08x}", rand::random::<u32>());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&directory)
+        .map_err(|error| {
+            Failure::Input(format!("cannot make `{}`: {error}", directory.display()))
+        })?;
+    Ok(directory)
 }
 
 /// The origins live on threads of their own: the proxy must not know them but over the network.
@@ -82,7 +104,15 @@ fn start_origins(origins: Vec<Arc<Origin>>, ports: &Ports) -> Done {
     Ok(())
 }
 
-/// The port asked for, or one that the kernel chooses where it is taken.
+/// The port the user asked for, which must be had; else the usual one, or a free one.
+fn asked_or_free(asked: Option<u16>, usual: u16) -> Result<SocketAddr, Failure> {
+    match asked {
+        Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        None => free(usual),
+    }
+}
+
+/// This port, or one that the kernel chooses where it is taken.
 fn free(port: u16) -> Result<SocketAddr, Failure> {
     let bind = |port| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr())
@@ -92,8 +122,7 @@ fn free(port: u16) -> Result<SocketAddr, Failure> {
         .map_err(|error| Failure::Input(format!("no free port on 127.0.0.1: {error}")))
 }
 
-fn configuration(ports: &Ports, origins: &[Arc<Origin>]) -> String {
-    let control = std::env::temp_dir().join(format!("clockwise-demo-{}.sock", std::process::id()));
+fn configuration(ports: &Ports, origins: &[Arc<Origin>], control: &Path) -> String {
     let peer = |origin: &Arc<Origin>| {
         format!(
             "      - {{address: \"{}\", label: {}}}\n",
@@ -122,14 +151,12 @@ error_log: {{level: warn}}
     )
 }
 
-fn greet(ports: &Ports, origins: &[Arc<Origin>], text: &str) -> Done {
+fn greet(ports: &Ports, origins: &[Arc<Origin>], file: &Path) -> Done {
     let Ports {
         proxy,
         admin,
         switchboard,
     } = ports;
-    let file = std::env::temp_dir().join("clockwise-demo.yaml");
-    let saved = std::fs::write(&file, text).is_ok();
     let mut output = Output::stdout();
     output.line(&format!(
         "Clockwise serves on http://{proxy}/ before three origins:"
@@ -156,9 +183,11 @@ fn greet(ports: &Ports, origins: &[Arc<Origin>], text: &str) -> Done {
     output.line(&format!(
         "The page for operators: http://{admin}/ (counters: http://{admin}/metrics)"
     ))?;
-    if saved {
-        output.line(&format!("This demo's configuration: {}", file.display()))?;
-    }
+    let file = file.display();
+    output.line(&format!(
+        "Change its configuration, and put it in force: {file}"
+    ))?;
+    output.line(&format!("  clockwise reload --dry-run -c {file}"))?;
     output.line("Ctrl-C ends it.")?;
     output.flush()
 }
