@@ -15,12 +15,21 @@ use pingora_core::server::ShutdownWatch;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::clock;
 use crate::config::Downstream as Limits;
-use crate::connection::{Connection, Downstream, End, Gate, Guest, Socket, serve_http1};
+use crate::connection::{ClientStream, Connection, End, Gate, Socket, serve_http1};
+use crate::telemetry::log::Occasionally;
 use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics};
 
-/// How long to wait when accepting fails, as it does without free descriptors.
+/// How long to wait when accepting fails, as it does without free descriptors; less where a
+/// connection ends meanwhile.
 const BREATHER: Duration = Duration::from_millis(100);
+
+/// How often a closing listener waits that long for a descriptor before it gives up what waits.
+const LAST_BREATHERS: usize = 50;
+
+/// How often one listener warns that accepting fails.
+const WARNINGS: Duration = Duration::from_secs(10);
 
 /// How long handshakes that have begun may take to complete when a listener closes: a round trip.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(200);
@@ -72,7 +81,11 @@ pub struct Listener {
     pub metrics: Arc<ListenerMetrics>,
     socket: Bound,
     handed_over: Arc<AtomicBool>,
+    warnings: Occasionally,
 }
+
+/// A client that has come: its connection, and its address where it has one.
+type Arrival = (Socket, Option<SocketAddr>);
 
 impl Listener {
     /// Binds a TCP address; `backlog` connections may wait in the kernel. Call within a runtime.
@@ -96,6 +109,7 @@ impl Listener {
             metrics,
             socket: Bound::Tcp(socket),
             handed_over: Arc::default(),
+            warnings: Occasionally::every(WARNINGS),
         })
     }
 
@@ -106,6 +120,7 @@ impl Listener {
             metrics: Arc::new(metrics),
             socket: Bound::Unix(socket),
             handed_over: Arc::default(),
+            warnings: Occasionally::every(WARNINGS),
         }
     }
 
@@ -146,6 +161,7 @@ impl Listener {
             metrics: Arc::new(metrics),
             socket: Bound::Tcp(TcpListener::from_std(socket)?),
             handed_over: Arc::default(),
+            warnings: Occasionally::every(WARNINGS),
         })
     }
 
@@ -163,7 +179,7 @@ impl Listener {
         self,
         app: Arc<A>,
         gate: Arc<Gate>,
-        limits: impl Fn() -> Limits + Send,
+        limits: impl Fn() -> Limits + Send + Sync,
         mut shutdown: ShutdownWatch,
     ) where
         A: HttpServerApp + Send + Sync + 'static,
@@ -171,38 +187,75 @@ impl Listener {
         let listener = (Arc::clone(&self.configured), Arc::clone(&self.metrics));
         let door = Door {
             app,
+            gate,
+            limits,
             listener,
             shutdown: shutdown.clone(),
         };
         while !*shutdown.borrow() {
-            let entered = tokio::select! {
+            let arrived = tokio::select! {
                 biased;
                 _ = shutdown.changed() => break,
-                entered = self.accept(&gate) => entered,
+                arrived = self.accept() => arrived,
             };
-            match entered {
-                Ok((socket, client)) => door.admit(socket, client, gate.enter(), limits()),
-                Err(error) => self.complain(&error).await,
+            match arrived {
+                Ok(arrival) => {
+                    self.wait_for_room(&door.gate, &mut shutdown).await;
+                    door.admit(arrival);
+                }
+                Err(error) => self.complain(&error, &door.gate).await,
             }
         }
-        if self.handed_over.load(Ordering::SeqCst) {
-            return;
+        if !self.handed_over.load(Ordering::SeqCst) {
+            self.finish(&door).await;
         }
+    }
+
+    /// A client that has come while all places are taken is held until one is free. Only then is it
+    /// known that somebody waits, and that idle connections are in somebody's way.
+    async fn wait_for_room(&self, gate: &Gate, shutdown: &mut ShutdownWatch) {
+        gate.set_exhausted(false);
+        if gate.is_full() {
+            self.metrics.full.inc();
+            tokio::select! {
+                () = gate.room() => {}
+                // The one at the door is inside already: closing shuts nobody out.
+                _ = shutdown.changed() => {}
+            }
+        }
+    }
+
+    /// Takes whoever is at the door, and nobody after.
+    async fn finish<A, L>(&self, door: &Door<A, L>)
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+        L: Fn() -> Limits + Send + Sync,
+    {
         self.refuse_new();
         let over = tokio::time::sleep(LAST_HANDSHAKES);
         tokio::pin!(over);
         loop {
-            let entered = tokio::select! {
-                entered = self.accept_now() => entered,
+            let arrived = tokio::select! {
+                arrived = self.accept() => arrived,
                 () = &mut over => break,
             };
-            match entered {
-                Ok((socket, client)) => door.admit(socket, client, gate.enter(), limits()),
-                Err(error) => self.complain(&error).await,
+            match arrived {
+                Ok(arrival) => door.admit(arrival),
+                Err(error) => self.complain(&error, &door.gate).await,
             }
         }
-        for (socket, client) in self.rest() {
-            door.admit(socket, client, gate.enter(), limits());
+        let mut breathers = LAST_BREATHERS;
+        loop {
+            match self.accept_waiting() {
+                Ok(arrival) => door.admit(arrival),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if concerns_one(&error) => {}
+                Err(_) if breathers == 0 => return,
+                Err(error) => {
+                    breathers -= 1;
+                    self.complain(&error, &door.gate).await;
+                }
+            }
         }
     }
 
@@ -221,15 +274,7 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, gate: &Gate) -> io::Result<(Socket, Option<SocketAddr>)> {
-        if gate.is_full() {
-            self.metrics.full.inc();
-            gate.room().await;
-        }
-        self.accept_now().await
-    }
-
-    async fn accept_now(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<Arrival> {
         match &self.socket {
             Bound::Tcp(socket) => socket
                 .accept()
@@ -242,42 +287,51 @@ impl Listener {
         }
     }
 
-    /// A client that is gone before it was accepted is no reason to pause.
-    async fn complain(&self, error: &io::Error) {
-        self.metrics.accept_errors.inc();
-        if error.kind() != io::ErrorKind::ConnectionAborted {
-            log::warn!("accepting on {} fails: {error}", self.configured);
-            tokio::time::sleep(BREATHER).await;
-        }
+    /// A connection that the kernel has accepted and nobody has taken yet; asks the kernel itself, as
+    /// the runtime may not know yet that there is one.
+    fn accept_waiting(&self) -> io::Result<Arrival> {
+        let (socket, client) = match &self.socket {
+            Bound::Tcp(listener) => SockRef::from(listener).accept()?,
+            Bound::Unix(listener) => SockRef::from(listener).accept()?,
+        };
+        socket.set_nonblocking(true)?;
+        let socket = match &self.socket {
+            Bound::Tcp(_) => Socket::Tcp(TcpStream::from_std(socket.into())?),
+            Bound::Unix(_) => Socket::Unix(UnixStream::from_std(socket.into())?),
+        };
+        Ok((socket, client.as_socket()))
     }
 
-    /// The connections that the kernel has accepted and nobody has taken yet.
-    fn rest(self) -> Vec<(Socket, Option<SocketAddr>)> {
-        match self.socket {
-            Bound::Tcp(socket) => {
-                let Ok(socket) = socket.into_std() else {
-                    return Vec::new();
-                };
-                let waiting = std::iter::from_fn(|| socket.accept().ok());
-                let adopt = |(tcp, client): (std::net::TcpStream, _)| {
-                    tcp.set_nonblocking(true).ok()?;
-                    Some((Socket::Tcp(TcpStream::from_std(tcp).ok()?), Some(client)))
-                };
-                waiting.filter_map(adopt).collect()
-            }
-            Bound::Unix(socket) => {
-                let Ok(socket) = socket.into_std() else {
-                    return Vec::new();
-                };
-                let waiting = std::iter::from_fn(|| socket.accept().ok());
-                let adopt = |(unix, _): (std::os::unix::net::UnixStream, _)| {
-                    unix.set_nonblocking(true).ok()?;
-                    Some((Socket::Unix(UnixStream::from_std(unix).ok()?), None))
-                };
-                waiting.filter_map(adopt).collect()
-            }
+    /// Accepting failed. Without a free descriptor it goes on failing until a connection ends, so the
+    /// others are asked to.
+    async fn complain(&self, error: &io::Error, gate: &Gate) {
+        self.metrics.accept_errors.inc();
+        if concerns_one(error) {
+            return;
         }
+        if let Some(held_back) = self.warnings.now(clock::since_start()) {
+            let name = &self.configured;
+            log::warn!("accepting on {name} fails: {error} ({held_back} more since the last time)");
+        }
+        gate.set_exhausted(is_exhaustion(error));
+        gate.one_left(BREATHER).await;
     }
+}
+
+/// A client that was gone before it was accepted, or a signal: the next accept may well succeed.
+fn concerns_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
+}
+
+/// Neither the process (EMFILE) nor the system (ENFILE) has a descriptor left.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
 }
 
 fn bind(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
@@ -299,31 +353,41 @@ fn bind(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
 }
 
 /// What every connection of a listener is handed.
-struct Door<A> {
+struct Door<A, L> {
     app: Arc<A>,
+    gate: Arc<Gate>,
+    limits: L,
     listener: (Arc<str>, Arc<ListenerMetrics>),
     shutdown: ShutdownWatch,
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
-    fn admit(&self, socket: Socket, client: Option<SocketAddr>, guest: Guest, limits: Limits) {
-        let (name, metrics) = self.listener.clone();
+impl<A, L> Door<A, L>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+    L: Fn() -> Limits,
+{
+    fn admit(&self, (socket, client): Arrival) {
+        let (_, metrics) = &self.listener;
         metrics.accepted.inc();
+        if let Socket::Tcp(tcp) = &socket {
+            // Responses are gathered into one write here; the kernel need not wait for more.
+            let _ = tcp.set_nodelay(true);
+        }
         let client =
             client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()));
-        let (app, shutdown) = (Arc::clone(&self.app), self.shutdown.clone());
+        let connection = Connection::new(
+            (socket, client),
+            self.listener.clone(),
+            self.gate.enter(),
+            (self.limits)(),
+            self.shutdown.clone(),
+        );
+        let app = Arc::clone(&self.app);
         tokio::spawn(async move {
+            let metrics = &connection.metrics;
             let _open = Held::new(&metrics.active);
-            let connection = Connection::new(client, (name, Arc::clone(&metrics)), guest, limits);
-            if let Socket::Tcp(tcp) = &socket {
-                // Responses are gathered into one write here; the kernel need not wait for more.
-                let _ = tcp.set_nodelay(true);
-            }
-            if let Ok(stream) = Downstream::new(socket, Arc::clone(&connection)) {
-                count(
-                    &metrics,
-                    serve_http1(stream, &connection, &app, &shutdown).await,
-                );
+            if let Ok(stream) = ClientStream::new(Arc::clone(&connection)) {
+                count(metrics, serve_http1(stream, &connection, &app).await);
             }
         });
     }
@@ -338,6 +402,7 @@ fn count(metrics: &ListenerMetrics, end: End) {
         End::HeaderTimeout => {
             metrics.header_timeouts.inc();
         }
+        End::HeaderTooLarge => metrics.bad_requests.inc(BadRequest::HeaderTooLarge),
         End::Malformed => metrics.bad_requests.inc(BadRequest::Malformed),
         End::HeaderCut => metrics.bad_requests.inc(BadRequest::Truncated),
     }

@@ -21,7 +21,7 @@ use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
-use crate::connection::{Downstream, Gate};
+use crate::connection::{ClientStream, Gate};
 use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
@@ -163,7 +163,8 @@ impl ServeHttp for Admin {
         let connection = session
             .digest()
             .and_then(|digest| digest.proxy_digest.clone());
-        if let Some(connection) = connection.as_deref().and_then(Downstream::connection) {
+        let connection = connection.as_deref().and_then(ClientStream::connection);
+        if let Some(connection) = connection {
             connection.begin_request();
             session.set_total_drain_timeout(Some(connection.limits.read_timeout));
         }
@@ -174,6 +175,9 @@ impl ServeHttp for Admin {
             Some(refusal) => refusal,
             None => self.answer(&method, path, query).await,
         };
+        if let Some(connection) = connection {
+            connection.begin_response();
+        }
         answer.into_response()
     }
 }

@@ -1,36 +1,51 @@
 //! How many connections there are, how many there may be, and when the last one has left.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// How long one who waits for a place lets the idle connection that was called take to leave.
+const CALL_AGAIN: Duration = Duration::from_secs(1);
+
+/// No limit.
+const ANY: usize = usize::MAX;
 
 /// Counts the open connections of a group of listeners.
 ///
-/// At the limit, accepting waits: new connections stay in the kernel's queue instead of being
-/// refused, and every response says `Connection: close`, so that places come free.
+/// At the limit, new connections wait instead of being refused, every response says
+/// `Connection: close`, and whoever waits calls on idle connections to leave, the one that has been
+/// idle for longest first: idle clients must not keep busy ones out for a whole keep-alive time.
 #[derive(Debug)]
 pub struct Gate {
     limit: AtomicUsize,
     inside: AtomicUsize,
+    /// The process has no descriptor left, whatever the limit is.
+    exhausted: AtomicBool,
     left: Notify,
+    called: Notify,
 }
 
 impl Gate {
     /// A gate that lets `limit` connections in at once; `None`: any number.
     pub fn new(limit: Option<usize>) -> Arc<Self> {
-        let limit = AtomicUsize::new(limit.unwrap_or(usize::MAX));
         Arc::new(Self {
-            limit,
+            limit: AtomicUsize::new(limit.unwrap_or(ANY)),
             inside: AtomicUsize::new(0),
+            exhausted: AtomicBool::new(false),
             left: Notify::new(),
+            called: Notify::new(),
         })
     }
 
     /// Another limit, from now on; connections above it stay.
     pub fn set_limit(&self, limit: Option<usize>) {
-        self.limit
-            .store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.limit.store(limit.unwrap_or(ANY), Ordering::Relaxed);
         self.left.notify_waiters();
     }
 
@@ -39,9 +54,18 @@ impl Gate {
         self.inside.load(Ordering::SeqCst)
     }
 
-    /// Whether there are as many as there may be.
+    /// Whether there are as many as there may be, or can be.
     pub fn is_full(&self) -> bool {
-        self.inside() >= self.limit.load(Ordering::Relaxed)
+        self.exhausted.load(Ordering::Relaxed)
+            || self.inside() >= self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether the process is out of descriptors: as good as full, until an accept succeeds.
+    pub fn set_exhausted(&self, exhausted: bool) {
+        // Read first: nearly always it is what it was, and a store would take the cache line.
+        if self.exhausted.load(Ordering::Relaxed) != exhausted {
+            self.exhausted.store(exhausted, Ordering::Relaxed);
+        }
     }
 
     /// Waits until no connection is open.
@@ -49,15 +73,37 @@ impl Gate {
         self.until(|gate| gate.inside() == 0).await;
     }
 
-    /// Waits until there is room for one more.
+    /// Waits until there is room for one more, and calls on idle connections to make it.
     pub async fn room(&self) {
-        self.until(|gate| !gate.is_full()).await;
+        while self.is_full() {
+            self.called.notify_one();
+            let room = self.until(|gate| !gate.is_full());
+            let _ = tokio::time::timeout(CALL_AGAIN, room).await;
+        }
+    }
+
+    /// Waits until a connection has left, or for `patience`, and calls on an idle one to do so.
+    pub async fn one_left(&self, patience: Duration) {
+        self.called.notify_one();
+        let _ = tokio::time::timeout(patience, self.left.notified()).await;
     }
 
     /// Takes a place, whether there is one or not.
     pub fn enter(self: &Arc<Self>) -> Guest {
         self.inside.fetch_add(1, Ordering::SeqCst);
         Guest(Arc::clone(self))
+    }
+
+    /// What an idle connection listens for.
+    pub(super) fn call(&self) -> Call<'_> {
+        Call {
+            gate: self,
+            listening: None,
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) != ANY || self.exhausted.load(Ordering::Relaxed)
     }
 
     async fn until(&self, reached: impl Fn(&Self) -> bool) {
@@ -71,6 +117,34 @@ impl Gate {
             }
             left.await;
         }
+    }
+}
+
+/// One connection's ear for the call to leave. Calls go to whoever has listened for longest.
+pub(super) struct Call<'a> {
+    gate: &'a Gate,
+    listening: Option<Pin<Box<Notified<'a>>>>,
+}
+
+impl Call<'_> {
+    /// Ready when this connection was called; poll again to listen for the next call. Where no gate
+    /// can be full, nothing is registered.
+    pub(super) fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.listening.is_none() && !self.gate.is_limited() {
+            return Poll::Pending;
+        }
+        let called = &self.gate.called;
+        let listening = self
+            .listening
+            .get_or_insert_with(|| Box::pin(called.notified()));
+        ready!(listening.as_mut().poll(cx));
+        self.listening = None;
+        Poll::Ready(())
+    }
+
+    /// Listens no more; a call that came meanwhile goes to the next.
+    pub(super) fn withdraw(&mut self) {
+        self.listening = None;
     }
 }
 

@@ -4,74 +4,56 @@
 //!  listener ──► Connection ◄── proxy hooks say which phase a request is in, and until when
 //!                   │
 //!               stream.rs    the bytes: Pingora reads and writes through it; it counts
-//!               watch.rs     one lazy timer: is the phase's deadline over?
+//!               phase.rs     the phases, their limits, and what each limit means
+//!               watch.rs     one lazy timer: is a limit passed?
 //!               serve.rs     the keep-alive loop of HTTP/1, and what a client is told at the end
 //! ```
 //!
-//! Pingora times single reads, and none at all between two requests; a client that drips bytes, or
-//! holds an idle connection, is never told off. So the deadlines stand here, around its session.
-//! What must hold: a request that is being answered is cut only by a deadline that the operator
-//! set, never by the end of an idle time.
+//! Pingora times single reads and writes, and nothing at all between two requests or in a flush; a
+//! client that drips bytes, takes none, or holds an idle connection, is never told off. So the
+//! deadlines stand here, around its session. What must hold: a request that is being answered is
+//! cut only by a deadline that the operator set, never by the end of an idle time.
 
 mod gate;
+mod phase;
 mod serve;
+mod socket;
 mod stream;
 mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::Context;
 use std::time::Duration;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use pingora_core::server::ShutdownWatch;
 
 pub use self::gate::{Gate, Guest};
+pub use self::phase::{Cause, Phase};
 pub use self::serve::{End, serve_http1};
-pub use self::stream::{Downstream, Socket};
+pub use self::socket::Socket;
+pub use self::stream::ClientStream;
 
+use self::stream::Wire;
 use crate::clock;
 use crate::config::Downstream as Limits;
 use crate::telemetry::metrics::ListenerMetrics;
 
-/// How far the request that a connection is busy with has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Waiting for a request's first byte.
-    Idle,
-    /// Some of a request's header is there.
-    Header,
-    /// The request is being handled; a peer may be at work on it.
-    Request,
-    /// The request is with a peer, whose response has not begun.
-    AwaitResponse,
-    /// The response's header is there; its body flows.
-    Response,
-    /// The protocol was upgraded (WebSocket); bytes pass both ways.
-    Tunnel,
-}
-
-impl Phase {
-    const ALL: [Self; 6] = [
-        Self::Idle,
-        Self::Header,
-        Self::Request,
-        Self::AwaitResponse,
-        Self::Response,
-        Self::Tunnel,
-    ];
-
-    fn from_u8(value: u8) -> Self {
-        Self::ALL
-            .get(usize::from(value))
-            .copied()
-            .unwrap_or(Self::Idle)
-    }
-}
-
 /// No deadline: later than any process lives.
 const NEVER: u64 = u64::MAX;
+
+/// A request's length that only its last chunk tells.
+const UNTOLD: u64 = u64::MAX;
+
+/// No cause: nothing has expired.
+const NONE: u8 = u8::MAX;
+
+/// How long a client that waits for a place lets a connection be idle: long enough for a request
+/// that is on its way.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The state of one client connection, shared by the accept task, the stream and the proxy's hooks.
 ///
@@ -91,27 +73,39 @@ pub struct Connection {
     pub metrics: Arc<ListenerMetrics>,
     /// Its place among the open connections.
     guest: Guest,
+    shutdown: ShutdownWatch,
     phase: AtomicU8,
-    /// When the phase must be over, and when the whole request; nanoseconds of [`clock::since_start`].
+    /// How long the phase may take, when it must be over, and when the whole request; the latter two
+    /// in nanoseconds of [`clock::since_start`].
+    limit: AtomicU64,
     deadline: AtomicU64,
     request_deadline: AtomicU64,
+    /// Since when a write waits for the client; [`NEVER`]: none does.
+    blocked_since: AtomicU64,
+    /// A [`Cause`], or [`NONE`].
+    expired: AtomicU8,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    /// The last write did not go through at once: the client is slow to read.
-    write_blocked: AtomicBool,
+    /// What [`Connection::bytes_in`] was where the request begins, and the request's whole length.
+    begins_at: AtomicU64,
+    length: AtomicU64,
+    /// The body of a request whose length is [`UNTOLD`] has been read to its end.
+    body_complete: AtomicBool,
+    response_begun: AtomicBool,
     /// The response went out before the request's body was read: see [`Connection::linger`].
     linger: AtomicBool,
-    /// The socket, given back when its stream is dropped.
-    returned: Mutex<Option<Socket>>,
+    cut_hard: AtomicBool,
+    wire: Mutex<Wire>,
 }
 
 impl Connection {
     /// A connection that was just accepted; its first request is due within the header time.
     pub fn new(
-        client: Option<SocketAddr>,
+        (socket, client): (Socket, Option<SocketAddr>),
         (listener, metrics): (Arc<str>, Arc<ListenerMetrics>),
         guest: Guest,
         limits: Limits,
+        shutdown: ShutdownWatch,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
@@ -120,14 +114,22 @@ impl Connection {
             listener,
             metrics,
             guest,
+            shutdown,
             phase: AtomicU8::new(Phase::Idle as u8),
+            limit: AtomicU64::new(nanos(limits.header_timeout)),
             deadline: AtomicU64::new(after(limits.header_timeout)),
             request_deadline: AtomicU64::new(NEVER),
+            blocked_since: AtomicU64::new(NEVER),
+            expired: AtomicU8::new(NONE),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            write_blocked: AtomicBool::new(false),
+            begins_at: AtomicU64::new(0),
+            length: AtomicU64::new(UNTOLD),
+            body_complete: AtomicBool::new(false),
+            response_begun: AtomicBool::new(false),
             linger: AtomicBool::new(false),
-            returned: Mutex::new(None),
+            cut_hard: AtomicBool::new(false),
+            wire: Mutex::new(Wire::new(socket)),
         })
     }
 
@@ -139,7 +141,20 @@ impl Connection {
     /// Enters a phase that must be over within `limit`; `None`: it may take any time.
     pub fn enter(&self, phase: Phase, limit: Option<Duration>) {
         self.phase.store(phase as u8, Relaxed);
-        self.deadline.store(limit.map_or(NEVER, after), Relaxed);
+        self.limit.store(limit.map_or(NEVER, nanos), Relaxed);
+        self.restart();
+        if matches!(phase, Phase::Response | Phase::Tunnel) {
+            self.begin_response();
+        }
+    }
+
+    /// The phase's limit begins anew: something passed.
+    pub fn restart(&self) {
+        let deadline = match self.limit.load(Relaxed) {
+            NEVER => NEVER,
+            limit => now().saturating_add(limit),
+        };
+        self.deadline.store(deadline, Relaxed);
     }
 
     /// The header of a request is complete: from here on the whole request is on the clock.
@@ -150,9 +165,35 @@ impl Connection {
             .store(limit.map_or(NEVER, after), Relaxed);
     }
 
+    /// How many bytes the request has in all, header and body; unknown until told, as it is with a
+    /// chunked body.
+    pub fn set_request_length(&self, bytes: u64) {
+        self.length.store(bytes, Relaxed);
+    }
+
+    /// The request's body was read to its end, or there is none.
+    pub fn complete_body(&self) {
+        self.body_complete.store(true, Relaxed);
+    }
+
+    /// Final head begun: from here on the client can be told no other status.
+    pub fn begin_response(&self) {
+        self.response_begun.store(true, Relaxed);
+    }
+
+    /// Whether a final response has begun; cleared between two requests.
+    pub fn response_begun(&self) -> bool {
+        self.response_begun.load(Relaxed)
+    }
+
     /// There are as many connections as there may be: the next response should be this one's last.
     pub fn is_crowded(&self) -> bool {
         self.guest.gate().is_full()
+    }
+
+    /// Its listener is closing: the next response should be this one's last.
+    pub fn is_draining(&self) -> bool {
+        *self.shutdown.borrow()
     }
 
     /// How much of the whole request's time is left; `None`: it has no limit.
@@ -169,9 +210,23 @@ impl Connection {
         self.request_deadline.store(NEVER, Relaxed);
     }
 
-    /// Whether the phase's time is over.
-    pub fn is_overdue(&self) -> bool {
-        self.next_deadline() <= now()
+    /// Which limit was passed, if one was. Known before the session is dropped, so that what is
+    /// recorded of a request that was cut is what happened.
+    pub fn expired(&self) -> Option<Cause> {
+        Cause::from_u8(self.expired.load(Relaxed))
+    }
+
+    /// The status that the client of an expired connection is sent; `None`: nothing is said, or
+    /// nothing more, as a response has begun.
+    pub fn last_word(&self) -> Option<u16> {
+        match self.expired()? {
+            _ if self.response_begun() => None,
+            Cause::Header => Some(408),
+            Cause::HeaderTooLarge => Some(431),
+            Cause::Request if self.body_is_due() => Some(408),
+            Cause::Request | Cause::FirstByte => Some(504),
+            Cause::Idle | Cause::Gap | Cause::Tunnel | Cause::ClientStalled => None,
+        }
     }
 
     /// Bytes that the client has sent so far.
@@ -190,23 +245,81 @@ impl Connection {
         self.linger.store(true, Relaxed);
     }
 
-    /// Back to waiting for a request, between two of them.
+    /// Makes the close a reset. A body that ends with the connection has no other way to say that it
+    /// is not whole, and a client that takes nothing would hold the kernel's memory for minutes.
+    pub fn cut_hard(&self) {
+        self.cut_hard.store(true, Relaxed);
+    }
+
+    fn gate(&self) -> &Gate {
+        self.guest.gate()
+    }
+
+    /// Back to waiting for a request, between two of them. What came after the last one's end is
+    /// the next one's header already.
     fn rest(&self) {
+        let received = self.bytes_in();
+        let end = match self.length.swap(UNTOLD, Relaxed) {
+            UNTOLD => received,
+            length => (self.begins_at.load(Relaxed).saturating_add(length)).min(received),
+        };
+        self.begins_at.store(end, Relaxed);
+        self.body_complete.store(false, Relaxed);
+        self.response_begun.store(false, Relaxed);
         self.request_deadline.store(NEVER, Relaxed);
-        self.enter(Phase::Idle, Some(self.limits.keepalive));
+        if end < received {
+            self.enter(Phase::Header, Some(self.limits.header_timeout));
+        } else {
+            self.enter(Phase::Idle, Some(self.limits.keepalive));
+        }
+        self.wire.lock().shrink();
     }
 
-    fn next_deadline(&self) -> u64 {
-        self.deadline
-            .load(Relaxed)
-            .min(self.request_deadline.load(Relaxed))
+    /// Others wait for a place: this connection, which is idle, is so no longer than [`GRACE`].
+    fn make_way(&self) {
+        if self.is_crowded() {
+            let deadline = self.deadline.load(Relaxed);
+            let since = deadline.saturating_sub(self.limit.load(Relaxed));
+            let soon = since.saturating_add(nanos(GRACE));
+            self.deadline.store(deadline.min(soon), Relaxed);
+        }
     }
 
-    /// A gap in the response is not the peer's fault while the client does not take what is there.
-    fn excused(&self) -> bool {
-        self.phase() == Phase::Response
-            && self.write_blocked.load(Relaxed)
-            && self.request_deadline.load(Relaxed) > now()
+    /// When the next limit is passed, and what that means.
+    fn next_deadline(&self) -> (u64, Cause) {
+        let phase = self.phase();
+        let blocked = self.blocked_since.load(Relaxed);
+        let stalled = blocked.saturating_add(nanos(self.limits.write_timeout));
+        // A gap in the response is not the peer's while the client does not take what is there.
+        let excused = phase == Phase::Response && blocked != NEVER;
+        let own = if excused {
+            NEVER
+        } else {
+            self.deadline.load(Relaxed)
+        };
+        let request = self.request_deadline.load(Relaxed);
+        let first = earlier((own, phase.cause()), (request, Cause::Request));
+        earlier(first, (stalled, Cause::ClientStalled))
+    }
+
+    fn expire(&self, cause: Cause) {
+        self.expired.store(cause as u8, Relaxed);
+    }
+
+    fn body_is_due(&self) -> bool {
+        match self.length.load(Relaxed) {
+            UNTOLD => self.phase() == Phase::Request && !self.body_complete.load(Relaxed),
+            length => self.received_of_request() < length,
+        }
+    }
+
+    fn header_is_too_large(&self) -> bool {
+        self.phase() == Phase::Header
+            && self.received_of_request() > self.limits.max_header_size as u64
+    }
+
+    fn received_of_request(&self) -> u64 {
+        self.bytes_in().saturating_sub(self.begins_at.load(Relaxed))
     }
 
     /// Bytes came in; the first ones of a request start its header's time.
@@ -223,9 +336,34 @@ impl Connection {
         }
     }
 
+    /// Bytes went out. Where that took the client a while, the phase's limit begins anew: what is
+    /// relayed could not flow meanwhile.
     fn sent(&self, count: usize) {
         self.bytes_out.fetch_add(count as u64, Relaxed);
+        if self.blocked_since.load(Relaxed) == NEVER {
+            return;
+        }
+        self.blocked_since.store(NEVER, Relaxed);
+        if matches!(self.phase(), Phase::Response | Phase::Tunnel) {
+            self.restart();
+        }
     }
+
+    /// The client does not take what it is sent; its time to do so starts with the first refusal.
+    fn write_blocked(&self) {
+        if self.blocked_since.load(Relaxed) == NEVER {
+            self.blocked_since.store(now(), Relaxed);
+        }
+    }
+
+    /// Sends what waits to be sent.
+    fn push(&self, cx: &mut Context<'_>) {
+        self.wire.lock().push(self, cx);
+    }
+}
+
+fn earlier(one: (u64, Cause), other: (u64, Cause)) -> (u64, Cause) {
+    if other.0 < one.0 { other } else { one }
 }
 
 fn now() -> u64 {

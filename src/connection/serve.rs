@@ -4,7 +4,7 @@
 //!      ┌────────────► idle ── first byte ──► header ── complete ──► request … response ──┐
 //!      │               │ keep-alive time       │ header time           │ its own limits  │
 //!      │               ▼                       ▼                       ▼                 │
-//!      │             close                 408, close            504 or cut, close       │
+//!      │             close             408 or 431, close       408, 504 or cut, close     │
 //!      └──────────────────────────── the response allows it ◄────────────────────────────┘
 //! ```
 //!
@@ -14,66 +14,53 @@
 //! client finds a connection closed that it was told it could use.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::watch::{Expired, Watch};
-use super::{Connection, Downstream, Phase, Socket};
+use super::watch::Watch;
+use super::{Cause, ClientStream, Connection, Phase, Socket};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// After a response that was the last one, or by the client between two requests.
     Clean,
-    /// It was idle for the whole keep-alive time.
+    /// It was idle for the whole keep-alive time, or for a moment while others waited for its place.
     IdleTimeout,
     /// The header was not complete in time; the client was sent 408, if it had sent anything.
     HeaderTimeout,
+    /// The header was too large; the client was sent 431.
+    HeaderTooLarge,
     /// What came was no HTTP request; the client was sent 400.
     Malformed,
     /// The client left in the middle of a header.
     HeaderCut,
-    /// A request or response took longer than its limit; 504 where nothing had been sent.
+    /// A request or response passed one of its limits; 408 or 504 where nothing had been sent.
     RequestTimeout,
 }
 
 /// How long, and for how many bytes, a closing connection still takes what the client is sending.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
 
-const TIMEOUT_408: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-const TIMEOUT_504: &[u8] =
-    b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// How long the last bytes may take to be written; a client that is slower has no claim to them.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// Serves the requests of one connection until it ends; `shutdown` makes each response the last.
-pub async fn serve_http1<A>(
-    stream: Downstream,
-    connection: &Arc<Connection>,
-    app: &Arc<A>,
-    shutdown: &ShutdownWatch,
-) -> End
+/// Serves the requests of one connection until it ends, and closes it.
+pub async fn serve_http1<A>(stream: ClientStream, connection: &Arc<Connection>, app: &Arc<A>) -> End
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let end = run(Box::new(stream), connection, app, shutdown).await;
-    let returned = connection.returned.lock().take();
-    if let Some(socket) = returned {
-        close(socket, connection).await;
-    }
+    let end = run(Box::new(stream), connection, app).await;
+    close(connection).await;
     end
 }
 
-async fn run<A>(
-    stream: Stream,
-    connection: &Connection,
-    app: &Arc<A>,
-    shutdown: &ShutdownWatch,
-) -> End
+async fn run<A>(stream: Stream, connection: &Connection, app: &Arc<A>) -> End
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -81,13 +68,13 @@ where
     let mut next = first_session(stream, connection);
     loop {
         let sent_before = connection.bytes_out();
-        let mut work = app.process_new_http(next, shutdown);
+        let mut work = app.process_new_http(next, &connection.shutdown);
         let served = watch.guard(connection, &mut work).await;
-        drop(work); // gives the socket back, if the request was cut
+        drop(work);
         match served {
             Ok(Some(reused)) => next = next_session(reused, connection),
             Ok(None) => return end_of(connection, sent_before),
-            Err(Expired(phase)) => return expire(connection, phase, sent_before).await,
+            Err(cause) => return end_by(connection, cause),
         }
     }
 }
@@ -118,48 +105,65 @@ fn next_session(reused: ReusedHttpStream, connection: &Connection) -> ServerSess
 /// Pingora's word for a keep-alive without a time limit: the [`Watch`] has the limits.
 const UNTIMED: u64 = 0;
 
+/// Pingora is done. Where it never found a whole header and yet said something, that was 400; what
+/// it had to judge may have come with the request before, without a further read.
 fn end_of(connection: &Connection, sent_before: u64) -> End {
     match connection.phase() {
-        Phase::Header if connection.bytes_out() > sent_before => End::Malformed,
+        Phase::Idle | Phase::Header if connection.bytes_out() > sent_before => End::Malformed,
         Phase::Header => End::HeaderCut,
         _ => End::Clean,
     }
 }
 
-async fn expire(connection: &Connection, phase: Phase, sent_before: u64) -> End {
-    let silent = connection.bytes_out() == sent_before;
-    match phase {
+fn end_by(connection: &Connection, cause: Cause) -> End {
+    match cause {
         // A browser opens connections ahead of need; a 408 out of the blue would only confuse it.
-        Phase::Idle if connection.bytes_in() == 0 => End::HeaderTimeout,
-        Phase::Idle => End::IdleTimeout,
-        Phase::Header => {
-            tell(connection, TIMEOUT_408).await;
-            End::HeaderTimeout
-        }
-        _ => {
-            if silent {
-                tell(connection, TIMEOUT_504).await;
-            }
+        Cause::Idle if connection.bytes_in() == 0 => End::HeaderTimeout,
+        Cause::Idle => End::IdleTimeout,
+        Cause::Header => End::HeaderTimeout,
+        Cause::HeaderTooLarge => End::HeaderTooLarge,
+        Cause::FirstByte | Cause::Gap | Cause::Tunnel | Cause::Request | Cause::ClientStalled => {
             End::RequestTimeout
         }
     }
 }
 
-/// Sends a last word; a client that does not take it at once has no claim to it.
-async fn tell(connection: &Connection, message: &[u8]) {
-    let socket = connection.returned.lock().take();
-    if let Some(mut socket) = socket {
-        let _ = tokio::time::timeout(Duration::from_secs(1), socket.write_all(message)).await;
-        connection.sent(message.len());
-        connection.linger();
-        *connection.returned.lock() = Some(socket);
+/// Closes the connection: sends what waits and the last word, and gives the client time to read
+/// them (RFC 9112, 9.6); or resets it, where what it was sent is not whole.
+async fn close(connection: &Connection) {
+    let taken = connection.wire.lock().take();
+    let Some((mut socket, mut last)) = taken else {
+        return;
+    };
+    if connection.cut_hard.load(Relaxed) || was_cut_short(connection) {
+        return socket.reset_on_close();
+    }
+    let told = connection.last_word().map_or("", answer);
+    last.extend_from_slice(told.as_bytes());
+    if !last.is_empty() {
+        let _ = tokio::time::timeout(LAST_WRITE, socket.write_all(&last)).await;
+    }
+    if connection.linger.load(Relaxed) || !told.is_empty() {
+        let _ = tokio::time::timeout(LINGER.0, discard(&mut socket)).await;
     }
 }
 
-/// Closes, after the client has had time to read the last response (RFC 9112, 9.6).
-async fn close(mut socket: Socket, connection: &Connection) {
-    if connection.linger.load(std::sync::atomic::Ordering::Relaxed) {
-        let _ = tokio::time::timeout(LINGER.0, discard(&mut socket)).await;
+/// A limit was passed in the middle of a response, or because the client takes nothing of it.
+fn was_cut_short(connection: &Connection) -> bool {
+    match connection.expired() {
+        Some(Cause::ClientStalled | Cause::Gap) => true,
+        Some(Cause::Request | Cause::FirstByte) => connection.response_begun(),
+        _ => false,
+    }
+}
+
+fn answer(status: u16) -> &'static str {
+    match status {
+        408 => "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        431 => {
+            "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        }
+        _ => "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     }
 }
 

@@ -1,18 +1,18 @@
-//! The byte stream under Pingora's HTTP session: counts, gathers small writes, and survives the
-//! session.
+//! The byte stream under Pingora's HTTP session: counts, and gathers small writes.
 //!
 //! Pingora writes a response's header and body apart. Here they wait in one buffer until the flush,
-//! or until the session turns to read, so a small response is one packet and one system call; a chunk that is larger than the buffer
-//! goes out together with what waits (`writev`), not copied.
+//! or until the session has nothing more to do for now (see `watch.rs`), so a small response is one
+//! packet and one system call; a chunk that is larger than the buffer goes out together with what
+//! waits (`writev`), not copied.
 //!
-//! When Pingora drops the stream, the socket goes back to its [`Connection`]: a client whose request
-//! was cut by a deadline can still be told so.
+//! The socket belongs to the [`Connection`], not to the session: a client whose request was cut by
+//! a deadline can still be told so, and nothing that was written is lost with the session.
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -22,57 +22,47 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_http::ResponseHeader;
-use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
-use super::Connection;
+use super::{Cause, Connection, Socket};
 
 /// Writes up to this much are gathered until the flush; bytes.
 const WRITE_BUFFER: usize = 16 * 1024;
 
-/// A connected socket of either family.
-#[derive(Debug)]
-pub enum Socket {
-    /// A client over TCP.
-    Tcp(TcpStream),
-    /// A client over a Unix socket (the control socket).
-    Unix(UnixStream),
-}
+/// What an idle connection keeps of its buffer; bytes.
+const KEPT_BUFFER: usize = 2 * 1024;
 
-/// The stream that Pingora's session reads and writes.
-pub struct Downstream {
-    /// `None` only in `drop`.
-    socket: Option<Socket>,
+/// The stream that Pingora's session reads and writes: a handle to its connection's [`Wire`].
+pub struct ClientStream {
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
     socket_digest: Arc<SocketDigest>,
-    waiting: Vec<u8>,
+    id: UniqueIDType,
 }
 
 /// What finds the [`Connection`] from within a hook: it rides in the downstream proxy digest, which
 /// Pingora carries untouched and does not use itself.
 struct Ticket(Arc<Connection>);
 
-impl Downstream {
-    /// Wraps a socket that was just accepted.
+impl ClientStream {
+    /// The stream of a connection that was just accepted.
     ///
     /// # Errors
     /// Only if Pingora refuses to build an empty response header.
-    pub fn new(socket: Socket, connection: Arc<Connection>) -> pingora_error::Result<Self> {
+    pub fn new(connection: Arc<Connection>) -> pingora_error::Result<Self> {
         let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = ProxyDigest::new(carrier, Some(Box::new(Ticket(Arc::clone(&connection)))));
-        let socket_digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        let id = connection.wire.lock().id();
+        let socket_digest = SocketDigest::from_raw_fd(id);
         if let Some(client) = connection.client {
             // Set first, so it is never asked of the kernel.
             let _ = socket_digest.peer_addr.set(Some(client.into()));
         }
         Ok(Self {
-            socket: Some(socket),
             connection,
             digest: Arc::new(digest),
             socket_digest: Arc::new(socket_digest),
-            waiting: Vec::new(),
+            id,
         })
     }
 
@@ -84,6 +74,47 @@ impl Downstream {
             .downcast_ref::<Ticket>()
             .map(|ticket| &ticket.0)
     }
+}
+
+/// The socket and what waits to be written to it.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// `None` once it is closed.
+    socket: Option<Socket>,
+    waiting: Vec<u8>,
+}
+
+impl Wire {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self {
+            socket: Some(socket),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes both away, for the close.
+    pub(super) fn take(&mut self) -> Option<(Socket, Vec<u8>)> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.socket.take().map(|socket| (socket, waiting))
+    }
+
+    /// Writes what waits, if anything does. An error is left for the session to find.
+    pub(super) fn push(&mut self, connection: &Connection, cx: &mut Context<'_>) {
+        if !self.waiting.is_empty() {
+            let _ = self.poll_drain(connection, cx, &[]);
+        }
+    }
+
+    /// An idle connection holds little memory.
+    pub(super) fn shrink(&mut self) {
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_BUFFER {
+            self.waiting = Vec::new();
+        }
+    }
+
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
 
     fn socket(&mut self) -> io::Result<Pin<&mut Socket>> {
         self.socket
@@ -92,26 +123,50 @@ impl Downstream {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    fn poll_write(
+        &mut self,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if self.waiting.len() + bytes.len() <= WRITE_BUFFER {
+            self.waiting.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.poll_drain(connection, cx, bytes)
+    }
+
+    fn poll_flush(
+        &mut self,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.waiting.is_empty() {
+            ready!(self.poll_drain(connection, cx, &[]))?;
+        }
+        self.socket()?.poll_flush(cx)
+    }
+
     /// Writes what waits, with `more` behind it; how many bytes of `more` were taken.
-    fn poll_drain(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_drain(
+        &mut self,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+        more: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
-            let waiting = std::mem::take(&mut self.waiting);
-            let socket = self.socket()?;
-            let result = if more.is_empty() {
-                // The common case, and to the kernel the cheaper call.
-                socket.poll_write(cx, &waiting)
-            } else {
-                socket.poll_write_vectored(cx, &[IoSlice::new(&waiting), IoSlice::new(more)])
+            let Poll::Ready(result) = self.poll_write_once(cx, more) else {
+                connection.write_blocked();
+                return Poll::Pending;
             };
-            self.waiting = waiting;
-            self.connection
-                .write_blocked
-                .store(result.is_pending(), Relaxed);
-            let written = ready!(result)?;
+            let written = result?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.connection.sent(written);
+            connection.sent(written);
             let of_waiting = written.min(self.waiting.len());
             self.waiting.drain(..of_waiting);
             if self.waiting.is_empty() && (written > of_waiting || more.is_empty()) {
@@ -119,169 +174,105 @@ impl Downstream {
             }
         }
     }
+
+    fn poll_write_once(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { socket, waiting } = self;
+        let Some(socket) = socket.as_mut().map(Pin::new) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        if more.is_empty() {
+            // The common case, and to the kernel the cheaper call.
+            socket.poll_write(cx, waiting)
+        } else {
+            socket.poll_write_vectored(cx, &[IoSlice::new(waiting), IoSlice::new(more)])
+        }
+    }
 }
 
-impl AsyncRead for Downstream {
+impl AsyncRead for ClientStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Whoever waits for the client has nothing more to send it for now: a response that comes in
-        // pieces must not sit here until the next one.
-        if !self.waiting.is_empty()
-            && let Poll::Ready(Err(error)) = self.poll_drain(cx, &[])
-        {
-            return Poll::Ready(Err(error));
+        let connection = &self.connection;
+        if connection.header_is_too_large() {
+            // The session asks for more, so the header has no end yet; the watch takes it from here.
+            connection.expire(Cause::HeaderTooLarge);
+            return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(self.socket()?.poll_read(cx, buf))?;
+        ready!(connection.wire.lock().socket()?.poll_read(cx, buf))?;
         let count = buf.filled().len() - before;
         if count > 0 {
-            self.connection.received(count);
+            connection.received(count);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Downstream {
+impl AsyncWrite for ClientStream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if self.waiting.len() + buf.len() <= WRITE_BUFFER {
-            self.waiting.extend_from_slice(buf);
-            return Poll::Ready(Ok(buf.len()));
-        }
-        self.poll_drain(cx, buf)
+        let connection = &self.connection;
+        connection.wire.lock().poll_write(connection, cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.waiting.is_empty() {
-            ready!(self.poll_drain(cx, &[]))?;
-        }
-        self.socket()?.poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = &self.connection;
+        connection.wire.lock().poll_flush(connection, cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.as_mut().poll_flush(cx))?;
-        self.socket()?.poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = &self.connection;
+        let mut wire = connection.wire.lock();
+        ready!(wire.poll_flush(connection, cx))?;
+        wire.socket()?.poll_shutdown(cx)
     }
 }
 
-impl Drop for Downstream {
-    fn drop(&mut self) {
-        *self.connection.returned.lock() = self.socket.take();
-    }
-}
-
-impl fmt::Debug for Downstream {
+impl fmt::Debug for ClientStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Downstream")
+        f.debug_struct("ClientStream")
             .field("client", &self.connection.client)
             .finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl Shutdown for Downstream {
+impl Shutdown for ClientStream {
     async fn shutdown(&mut self) {
         // The client may be gone already; there is nobody left to tell.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
-impl UniqueID for Downstream {
+impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {
-        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.id
     }
 }
 
-impl Ssl for Downstream {}
-impl Peek for Downstream {}
+impl Ssl for ClientStream {}
+impl Peek for ClientStream {}
 
-impl GetTimingDigest for Downstream {
+impl GetTimingDigest for ClientStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl GetProxyDigest for Downstream {
+impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(Arc::clone(&self.digest))
     }
 }
 
-impl GetSocketDigest for Downstream {
+impl GetSocketDigest for ClientStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         Some(Arc::clone(&self.socket_digest))
-    }
-}
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        match self {
-            Self::Tcp(socket) => socket.as_raw_fd(),
-            Self::Unix(socket) => socket.as_raw_fd(),
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
-        }
     }
 }

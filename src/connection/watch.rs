@@ -1,4 +1,4 @@
-//! One lazy timer for a whole connection.
+//! One lazy timer for a whole connection, and what else happens between two polls of its session.
 //!
 //! A deadline moves with every phase, many times a request; a timer that followed it would cost a
 //! lock and a place in the timer wheel each time. This one is moved only when the deadline comes
@@ -12,14 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::{Connection, NEVER, Phase, now};
-
-/// The phase whose deadline passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expired(pub(super) Phase);
-
-/// When excused, how long until the next look.
-const EXCUSE: Duration = Duration::from_millis(500);
+use super::gate::Call;
+use super::{Cause, Connection, NEVER, Phase, now};
 
 pub(super) struct Watch {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -35,27 +29,35 @@ impl Watch {
         }
     }
 
-    /// Runs `work` to its end, or until the connection's deadline has passed.
+    /// Runs `work` to its end, or until a limit of the connection is passed; the connection knows
+    /// the cause then, before `work` is dropped.
     pub(super) async fn guard<F>(
         &mut self,
         connection: &Connection,
         work: &mut F,
-    ) -> Result<F::Output, Expired>
+    ) -> Result<F::Output, Cause>
     where
         F: Future + Unpin,
     {
+        let mut call = connection.gate().call();
         poll_fn(|cx| {
             if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
                 return Poll::Ready(Ok(done));
             }
+            // The session has nothing to add for now; whether it turns to read cannot be relied on.
+            connection.push(cx);
+            heed(connection, &mut call, cx);
             self.poll_expired(connection, cx).map(Err)
         })
         .await
     }
 
-    fn poll_expired(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Expired> {
+    fn poll_expired(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Cause> {
+        if let Some(cause) = connection.expired() {
+            return Poll::Ready(cause);
+        }
         loop {
-            let deadline = connection.next_deadline();
+            let (deadline, _) = connection.next_deadline();
             if deadline == NEVER && self.sleep.is_none() {
                 return Poll::Pending;
             }
@@ -70,11 +72,10 @@ impl Watch {
             }
             self.set_to = NEVER;
             self.sleep = None;
-            if connection.next_deadline() <= now() {
-                if !connection.excused() {
-                    return Poll::Ready(Expired(connection.phase()));
-                }
-                connection.enter(Phase::Response, Some(EXCUSE));
+            let (deadline, cause) = connection.next_deadline();
+            if deadline <= now() {
+                connection.expire(cause);
+                return Poll::Ready(cause);
             }
         }
     }
@@ -88,5 +89,16 @@ impl Watch {
             Some(sleep) => sleep.as_mut().reset(at),
             None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
         }
+    }
+}
+
+/// Listens, while idle, for the call that others wait for a place.
+fn heed(connection: &Connection, call: &mut Call<'_>, cx: &mut Context<'_>) {
+    if connection.phase() != Phase::Idle {
+        call.withdraw();
+        return;
+    }
+    while call.poll_called(cx).is_ready() {
+        connection.make_way();
     }
 }

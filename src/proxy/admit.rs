@@ -4,15 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Version};
 use pingora_error::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
-use crate::connection::{Connection, Downstream};
+use crate::connection::{ClientStream, Connection};
 use crate::route::Miss;
 
 /// A request id from a client is passed on up to this length; bytes.
@@ -23,10 +24,13 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     let connection = session
         .digest()
         .and_then(|digest| digest.proxy_digest.as_deref())
-        .and_then(Downstream::connection)
+        .and_then(ClientStream::connection)
         .map(Arc::clone);
     if let Some(connection) = &connection {
         connection.begin_request();
+        if let Some(length) = length(session) {
+            connection.set_request_length(length);
+        }
         session.set_read_timeout(Some(connection.limits.read_timeout));
         session.set_write_timeout(Some(connection.limits.write_timeout));
         session.set_total_drain_timeout(Some(connection.limits.read_timeout));
@@ -36,6 +40,17 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     }
     ctx.ask = ask(session, ctx, connection.as_deref());
     ctx.connection = connection;
+}
+
+/// How long the request is in all, header and body; `None`: its last chunk will tell.
+fn length(session: &Session) -> Option<u64> {
+    let request = session.req_header();
+    if request.headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    let body = declared_body(request).unwrap_or(0);
+    let header = session.as_http1()?.get_headers_raw_bytes().len() as u64;
+    header.checked_add(body)
 }
 
 /// Refuses what is over a limit or not well formed; finds the route of the rest.
@@ -144,13 +159,17 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
 }
 
 fn check_declared_body(session: &Session, ctx: &Context) -> Result<(), Fault> {
-    let declared = session.req_header().headers.get(CONTENT_LENGTH);
-    let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let declared = declared_body(session.req_header());
     let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
     match (declared, limit) {
         (Some(declared), Some(limit)) if declared > limit => Err(Fault::BodyTooLarge),
         _ => Ok(()),
     }
+}
+
+fn declared_body(request: &RequestHeader) -> Option<u64> {
+    let declared = request.headers.get(CONTENT_LENGTH)?;
+    declared.to_str().ok()?.parse().ok()
 }
 
 impl Ask {

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::fault::Fault;
 use crate::clock;
-use crate::connection::Connection;
+use crate::connection::{Cause, Connection};
 use crate::telemetry::Record;
 use crate::telemetry::metrics::{BadRequest, Class};
 use crate::upstream::Target;
@@ -56,11 +56,11 @@ pub(super) fn cut(ctx: &mut Context) {
     ctx.fault = Some(fault);
     let sent = ctx.connection.as_deref().map_or(0, Connection::bytes_out);
     let sent = sent.saturating_sub(ctx.ask.bytes_out_before);
-    let told = fault == Fault::FirstByteTimeout || fault == Fault::RequestTimeout;
-    let status = if ctx.status == 0 && told {
-        fault.status()
-    } else {
-        ctx.status
+    let connection = ctx.connection.as_deref();
+    let told = connection.and_then(Connection::last_word);
+    let status = match fault {
+        Fault::ClientStalled => fault.status(),
+        _ => told.unwrap_or(ctx.status),
     };
     record(
         ctx,
@@ -73,20 +73,15 @@ pub(super) fn cut(ctx: &mut Context) {
     );
 }
 
-/// Which deadline has passed, if one has.
+/// Which limit was passed, if one was.
 fn expired(ctx: &Context) -> Fault {
-    use crate::connection::Phase;
-    let Some(connection) = ctx.connection.as_deref() else {
-        return Fault::Cut;
-    };
-    if connection.time_left() == Some(Duration::ZERO) {
-        return Fault::RequestTimeout;
-    }
-    match connection.phase() {
-        _ if !connection.is_overdue() => Fault::Cut,
-        Phase::AwaitResponse => Fault::FirstByteTimeout,
-        Phase::Tunnel | Phase::Response => Fault::ResponseStalled,
-        Phase::Idle | Phase::Header | Phase::Request => Fault::Cut,
+    match ctx.connection.as_deref().and_then(Connection::expired) {
+        Some(Cause::FirstByte) => Fault::FirstByteTimeout,
+        Some(Cause::Gap | Cause::Tunnel) => Fault::ResponseStalled,
+        Some(Cause::Request) => Fault::RequestTimeout,
+        Some(Cause::ClientStalled) => Fault::ClientStalled,
+        // Before a request's header is complete there is nothing to record.
+        Some(Cause::Idle | Cause::Header | Cause::HeaderTooLarge) | None => Fault::Cut,
     }
 }
 

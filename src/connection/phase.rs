@@ -1,0 +1,125 @@
+//! How far a request has come, and what it means when its time is over: one table.
+//!
+//! | phase | must be over within | cause | the client is told |
+//! |---|---|---|---|
+//! | [`Idle`](Phase::Idle) | `keepalive`; before the first request `header_timeout` | [`Idle`](Cause::Idle) | nothing |
+//! | [`Header`](Phase::Header) | `header_timeout` | [`Header`](Cause::Header) | 408 |
+//! | [`Request`](Phase::Request) | no limit of its own | [`Request`](Cause::Request) | |
+//! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByte`](Cause::FirstByte) | 504 |
+//! | [`Response`](Phase::Response) | `read`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
+//! | [`Tunnel`](Phase::Tunnel) | `tunnel`, anew with each piece | [`Tunnel`](Cause::Tunnel) | the end |
+//!
+//! Beside the phase's own limit:
+//!
+//! | from … to | within | cause | the client is told |
+//! |---|---|---|---|
+//! | a header's end … the response's end | `request_timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
+//! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
+//! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
+//!
+//! A status is sent only where no final response has begun. While a write blocks, the peer's gap is
+//! not counted: what is missing then is the client's to take.
+
+/// How far the request that a connection is busy with has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Waiting for a request's first byte.
+    Idle,
+    /// Some of a request's header is there.
+    Header,
+    /// The request is being handled; a peer may be at work on it.
+    Request,
+    /// The request is with a peer, whose response has not begun.
+    AwaitResponse,
+    /// The response's header is there; its body flows.
+    Response,
+    /// The protocol was upgraded (WebSocket); bytes pass both ways.
+    Tunnel,
+}
+
+/// Why a connection was cut: the row of the table above whose limit was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// No request came.
+    Idle,
+    /// A request's header was not complete in time.
+    Header,
+    /// A request's header had no end within the bytes it may have.
+    HeaderTooLarge,
+    /// The peer did not begin to answer in time.
+    FirstByte,
+    /// The peer paused for too long in its response.
+    Gap,
+    /// Nothing passed through the tunnel, either way.
+    Tunnel,
+    /// The whole request took longer than it may.
+    Request,
+    /// The client took nothing of what it was sent.
+    ClientStalled,
+}
+
+impl Phase {
+    const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Header,
+        Self::Request,
+        Self::AwaitResponse,
+        Self::Response,
+        Self::Tunnel,
+    ];
+
+    pub(super) fn from_u8(value: u8) -> Self {
+        Self::ALL
+            .get(usize::from(value))
+            .copied()
+            .unwrap_or(Self::Idle)
+    }
+
+    /// What it means when the phase's own limit is passed.
+    pub(super) fn cause(self) -> Cause {
+        match self {
+            Self::Idle => Cause::Idle,
+            Self::Header => Cause::Header,
+            Self::Request => Cause::Request,
+            Self::AwaitResponse => Cause::FirstByte,
+            Self::Response => Cause::Gap,
+            Self::Tunnel => Cause::Tunnel,
+        }
+    }
+}
+
+impl Cause {
+    const ALL: [Self; 8] = [
+        Self::Idle,
+        Self::Header,
+        Self::HeaderTooLarge,
+        Self::FirstByte,
+        Self::Gap,
+        Self::Tunnel,
+        Self::Request,
+        Self::ClientStalled,
+    ];
+
+    /// `None` for any number that is no cause's.
+    pub(super) fn from_u8(value: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(value)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_lead_back() {
+        for phase in Phase::ALL {
+            assert_eq!(Phase::from_u8(phase as u8), phase);
+        }
+        for cause in Cause::ALL {
+            assert_eq!(Cause::from_u8(cause as u8), Some(cause));
+        }
+        assert_eq!(Cause::from_u8(u8::MAX), None);
+    }
+}
