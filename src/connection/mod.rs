@@ -377,3 +377,172 @@ fn after(limit: Duration) -> u64 {
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A connection, and the client's end of it.
+    fn connection(limits: Limits, gate: &Arc<Gate>) -> (Arc<Connection>, UnixStream) {
+        let (ours, clients) = UnixStream::pair().unwrap();
+        let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH).listener("x");
+        let (_, shutdown) = tokio::sync::watch::channel(false);
+        let connection = Connection::new(
+            (Socket::Unix(ours), None),
+            ("x".into(), Arc::new(metrics)),
+            gate.enter(),
+            limits,
+            shutdown,
+        );
+        (connection, clients)
+    }
+
+    fn left(connection: &Connection) -> (Duration, Cause) {
+        let (deadline, cause) = connection.next_deadline();
+        (Duration::from_nanos(deadline.saturating_sub(now())), cause)
+    }
+
+    #[track_caller]
+    fn assert_due(connection: &Connection, limit: Duration, cause: Cause) {
+        let (left, found) = left(connection);
+        assert_eq!(found, cause);
+        assert!(left <= limit && limit < left + SECOND, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn each_phase_has_its_own_limit_and_cause() {
+        let limits = Limits {
+            request_timeout: Some(100 * SECOND),
+            ..Limits::DEFAULT
+        };
+        let (connection, _client) = connection(limits, &Gate::new(None));
+        assert_due(&connection, limits.header_timeout, Cause::Idle);
+        connection.received(1);
+        assert_due(&connection, limits.header_timeout, Cause::Header);
+        connection.begin_request();
+        assert_due(&connection, 100 * SECOND, Cause::Request);
+        connection.enter(Phase::AwaitResponse, Some(7 * SECOND));
+        assert_due(&connection, 7 * SECOND, Cause::FirstByte);
+        connection.enter(Phase::Response, Some(8 * SECOND));
+        assert_due(&connection, 8 * SECOND, Cause::Gap);
+        connection.rest();
+        assert_due(&connection, limits.keepalive, Cause::Idle);
+        connection.begin_tunnel();
+        assert_eq!(left(&connection).1, Cause::Tunnel);
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_the_peers_only_while_the_client_takes_what_is_there() {
+        let (connection, _client) = connection(Limits::DEFAULT, &Gate::new(None));
+        connection.enter(Phase::Response, Some(SECOND));
+        connection.deadline.store(0, Relaxed); // as if the gap were over
+        connection.write_blocked();
+        let stall = Limits::DEFAULT.write_timeout;
+        assert_due(&connection, stall, Cause::ClientStalled);
+        connection.sent(1);
+        assert_due(&connection, SECOND, Cause::Gap);
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_a_request_is_the_next_header() {
+        let (connection, _client) = connection(Limits::DEFAULT, &Gate::new(None));
+        connection.received(100);
+        connection.begin_request();
+        connection.set_request_length(70);
+        connection.rest();
+        assert_eq!(connection.phase(), Phase::Header);
+        assert_eq!(connection.received_of_request(), 30);
+        connection.received(20);
+        connection.begin_request();
+        connection.set_request_length(50);
+        connection.rest();
+        assert_eq!(connection.phase(), Phase::Idle);
+    }
+
+    #[tokio::test]
+    async fn a_status_is_sent_only_where_none_was() {
+        let (connection, _client) = connection(Limits::DEFAULT, &Gate::new(None));
+        connection.received(100);
+        connection.begin_request();
+        assert_eq!(connection.last_word(), None);
+        connection.expire(Cause::Request);
+        connection.set_request_length(101);
+        assert_eq!(connection.last_word(), Some(408), "the body is due");
+        connection.set_request_length(100);
+        assert_eq!(connection.last_word(), Some(504));
+        connection.begin_response();
+        assert_eq!(connection.last_word(), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_session_wrote_is_sent_though_it_is_gone() {
+        let (connection, mut client) = connection(Limits::DEFAULT, &Gate::new(None));
+        let mut stream = ClientStream::new(Arc::clone(&connection)).unwrap();
+        stream.write_all(b"head").await.unwrap();
+        drop(stream);
+        assert_eq!(connection.bytes_out(), 0, "gathered, not sent");
+        serve::close(&connection).await;
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"head");
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_when_the_session_pauses_without_reading() {
+        let (connection, mut client) = connection(Limits::DEFAULT, &Gate::new(None));
+        let mut stream = ClientStream::new(Arc::clone(&connection)).unwrap();
+        let mut work = Box::pin(async {
+            stream.write_all(b"head").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut watch = watch::Watch::new();
+        let mut guard = Box::pin(watch.guard(&connection, &mut work));
+        poll_fn(|cx| {
+            assert!(guard.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let mut read = [0; 4];
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"head");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_keeps_a_small_buffer() {
+        let (connection, _client) = connection(Limits::DEFAULT, &Gate::new(None));
+        let mut stream = ClientStream::new(Arc::clone(&connection)).unwrap();
+        stream.write_all(&[0; 10_000]).await.unwrap();
+        stream.flush().await.unwrap();
+        connection.rest();
+        assert_eq!(connection.wire.lock().capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_who_is_idle_longest_is_called() {
+        let gate = Gate::new(Some(2));
+        let _guests = [gate.enter(), gate.enter()];
+        let (mut first, mut second) = (gate.call(), gate.call());
+        poll_fn(|cx| {
+            assert!(first.poll_called(cx).is_pending());
+            assert!(second.poll_called(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        gate.one_left(Duration::ZERO).await;
+        poll_fn(|cx| {
+            assert!(first.poll_called(cx).is_ready());
+            assert!(second.poll_called(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+}

@@ -130,7 +130,7 @@ fn end_by(connection: &Connection, cause: Cause) -> End {
 
 /// Closes the connection: sends what waits and the last word, and gives the client time to read
 /// them (RFC 9112, 9.6); or resets it, where what it was sent is not whole.
-async fn close(connection: &Connection) {
+pub(super) async fn close(connection: &Connection) {
     let taken = connection.wire.lock().take();
     let Some((mut socket, mut last)) = taken else {
         return;

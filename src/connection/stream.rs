@@ -112,6 +112,11 @@ impl Wire {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.waiting.capacity()
+    }
+
     fn id(&self) -> UniqueIDType {
         self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }

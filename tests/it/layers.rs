@@ -42,7 +42,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "listener",
-        May::Name(&["config", "telemetry", "connection"]),
+        May::Name(&["config", "telemetry", "connection", "clock"]),
     ),
     (
         "admin",

@@ -23,6 +23,7 @@ mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
 mod limits; // what a client may not do, and how long it may take
 mod routing; // host, path, method
+mod stalls; // clients and peers that stop in the middle
 mod timeouts; // what a peer may not take longer than
 
 // beside the way

@@ -1,0 +1,213 @@
+//! Clients and peers that stop in the middle: whoever does not move is cut, in time and for what it
+//! did, and what is there for the other side is never held back.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::support::client::{Connection, Request};
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::wait::{PATIENCE, assert_about, timed};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// An instance in front of a peer that the test itself plays.
+struct Played {
+    edge: Edge,
+    peer: TcpListener,
+}
+
+impl Played {
+    fn with(timeouts: &str, downstream: &str) -> Self {
+        let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+        let site = Site::of([peer.local_addr().unwrap()]).app("timeouts", timeouts);
+        let edge = site.downstream(downstream).start();
+        Self { edge, peer }
+    }
+
+    /// A client that has sent a request, and the peer's end of it, its header read.
+    fn ask(&self, request: &str) -> (Connection, TcpStream) {
+        let mut client = self.edge.connect();
+        client.send(request).unwrap();
+        let (mut peer, _) = self.peer.accept().unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut header = Vec::new();
+        while !header.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            peer.read_exact(&mut byte).unwrap();
+            header.extend(byte);
+        }
+        (client, peer)
+    }
+}
+
+fn behind(origin: &Origin, downstream: &str) -> Edge {
+    let site = Site::of([origin.label()]).app("key", "client_ip");
+    site.downstream(downstream).start()
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+// ── clients that take nothing
+
+/// A client that sends requests and reads none of the answers, each of which is a large header.
+fn assert_stalled(request: &str, response: &str) {
+    let large = format!("X-Large: {}\r\n\r\n", "x".repeat(8000));
+    let response = response.replacen("\r\n\r\n", &format!("\r\n{large}"), 1);
+    let origin = Origin::behaving(Behaviour::Raw(response.into_bytes()));
+    let edge = behind(&origin, "{write_timeout: 1s}");
+    let mut client = edge.connect();
+    client.send(request.repeat(3000)).unwrap();
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"client_stalled\""], 1);
+    let end = client.rest().expect_err("a reset");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_client_that_reads_no_answer_to_its_heads_is_cut() {
+    assert_stalled(
+        "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+    );
+}
+
+#[test]
+fn a_client_that_reads_no_304_is_cut() {
+    assert_stalled(GET, "HTTP/1.1 304 Not Modified\r\n\r\n");
+}
+
+#[test]
+fn a_client_that_reads_no_chunks_is_cut() {
+    assert_stalled(
+        GET,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    );
+}
+
+// ── what is there is passed on, whatever the other direction does
+
+#[test]
+fn the_start_of_a_next_request_holds_nothing_of_this_response_back() {
+    let played = Played::with("{}", "{}");
+    let (mut client, mut peer) = played.ask(GET);
+    client.send(GET).unwrap();
+    assert!(client.idles_for(MOMENT));
+    peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789")
+        .unwrap();
+    assert_eq!(client.head().unwrap().status, 200);
+    assert_eq!(client.exactly(10).unwrap(), b"0123456789");
+    peer.write_all(b"0123456789").unwrap();
+    client.exactly(10).unwrap();
+}
+
+#[test]
+fn a_body_that_is_cut_does_not_look_whole() {
+    let played = Played::with("{read: 1s}", "{}");
+    let (mut client, mut peer) = played.ask(GET);
+    peer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n0123456789")
+        .unwrap();
+    client.head().unwrap();
+    let (end, took) = timed(|| client.rest());
+    assert_eq!(end.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    assert_about(took, SECOND);
+}
+
+// ── headers
+
+#[test]
+fn a_header_without_end_is_431_at_its_limit() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{max_header_size: 16KiB}");
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\nX: ").unwrap();
+    client.send("x".repeat(17 << 10)).unwrap();
+    let (response, took) = timed(|| client.response());
+    assert_eq!(response.unwrap().status, 431);
+    assert!(took < 3 * SECOND, "{took:?}");
+    let reason = ["reason=\"header_too_large\""];
+    edge.admin
+        .wait_for_metric("clockwise_listener_bad_requests_total", &reason, 1);
+}
+
+#[test]
+fn a_large_body_is_no_large_header() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{max_header_size: 1KiB}");
+    let mut client = edge.connect();
+    for _ in 0..3 {
+        let response = client.exchange(&Request::post("/", vec![b'x'; 100_000]));
+        assert_eq!(response.unwrap().json()["length"], 100_000);
+    }
+}
+
+#[test]
+fn nonsense_behind_a_request_is_counted() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{}");
+    let mut client = edge.connect();
+    client.send(format!("{GET}nonsense\r\n\r\n")).unwrap();
+    assert_eq!(client.response().unwrap().status, 200);
+    assert_eq!(client.response().unwrap().status, 400);
+    let reason = ["reason=\"malformed\""];
+    edge.admin
+        .wait_for_metric("clockwise_listener_bad_requests_total", &reason, 1);
+}
+
+#[test]
+fn half_a_header_behind_a_request_has_the_header_time() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{keepalive: 30s, header_timeout: 1s}");
+    for first in [
+        GET,
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
+        let mut client = edge.connect();
+        client.send(format!("{first}GET / HT")).unwrap();
+        assert_eq!(client.response().unwrap().status, 200);
+        let (response, took) = timed(|| client.response());
+        assert_eq!(response.unwrap().status, 408);
+        assert_about(took, SECOND);
+    }
+}
+
+#[test]
+fn an_upload_that_takes_too_long_is_408() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{request_timeout: 1s}");
+    let mut client = edge.connect();
+    client
+        .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123")
+        .unwrap();
+    let (response, took) = timed(|| client.response());
+    assert_eq!(response.unwrap().status, 408);
+    assert_about(took, SECOND);
+}
+
+// ── places
+
+#[test]
+fn idle_clients_make_way_for_one_that_waits() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{max_connections: 2, keepalive: 30s}");
+    let mut idle = edge.connect();
+    assert!(!idle.get("/").unwrap().closes(), "there is room yet");
+    let _silent = edge.connect();
+    let mut late = edge.connect();
+    let (response, took) = timed(|| late.get("/"));
+    assert_eq!(response.unwrap().status, 200);
+    assert!(took < 5 * SECOND, "{took:?}");
+    assert!(idle.time_to_close() < SECOND);
+}
+
+#[test]
+fn idle_clients_are_let_be_while_nobody_waits() {
+    let origin = Origin::start();
+    let edge = behind(&origin, "{max_connections: 2, keepalive: 30s}");
+    let mut first = edge.connect();
+    first.get("/").unwrap();
+    let _second = edge.connect();
+    assert!(first.idles_for(2 * SECOND));
+}
