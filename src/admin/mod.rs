@@ -348,11 +348,17 @@ fn is_address(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
+/// The token of `Bearer TOKEN`; the word is not case-sensitive (RFC 9110, 11.1).
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
 /// Compares in the same time wherever the two differ first.
 fn presents(headers: &HeaderMap, token: &str) -> bool {
     let sent = headers
         .get(AUTHORIZATION)
-        .and_then(|sent| sent.to_str().ok()?.strip_prefix("Bearer "));
+        .and_then(|sent| bearer(sent.to_str().ok()?));
     sent.is_some_and(|sent| {
         sent.len() == token.len()
             && sent

@@ -122,6 +122,13 @@ pub(super) fn refresh_gauges(subject: &Subject) {
     process
         .generation
         .set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+    let before = subject
+        .lifecycle
+        .predecessor()
+        .map_or(0, |predecessor| predecessor.connections);
+    process
+        .predecessor
+        .set(i64::try_from(before).unwrap_or(i64::MAX));
     let draining = subject.lifecycle.stage() == crate::lifecycle::Stage::Draining;
     process.draining.set(i64::from(draining));
 }

@@ -15,6 +15,9 @@ pub enum Error {
         "the control socket `{0}` is in use by a running instance; set `control:` to another path, or stop that one"
     )]
     InUse(PathBuf),
+    /// Something else has its name.
+    #[error("`{0}` exists and is not a socket; set `control:` to another path, or remove it")]
+    NotASocket(PathBuf),
     /// The system says no.
     #[error(
         "cannot bind the control socket `{path}`: {source}; set `control:` to a path that can be written"
@@ -59,6 +62,9 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
         return Err(Error::InUse(path.to_owned()));
     }
     remove(path);
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::NotASocket(path.to_owned()));
+    }
     bind_private(path).map_err(failed)
 }
 

@@ -21,7 +21,7 @@ const TELL: Duration = Duration::from_millis(500);
 pub(super) async fn run(
     mut instance: Instance,
     mut signals: Signals,
-    successor: Option<Successor>,
+    mut successor: Option<Successor>,
 ) -> (Ending, Arc<Telemetry>) {
     let subject = Arc::clone(&instance.subject);
     let bound = subject.snapshot.load().config.drain_timeout;
@@ -40,10 +40,16 @@ pub(super) async fn run(
         () = tokio::time::sleep(bound) => Ending::Cut,
         () = until_stop(&mut signals, &subject) => Ending::Cut,
         () = refuse_orders(&mut instance.orders) => Ending::Cut,
-        () = tell(successor, &subject) => Ending::Cut,
+        () = tell(successor.as_mut(), &subject) => Ending::Cut,
     };
     report(&subject, ending);
-    instance.chores.finish(&subject);
+    match &mut successor {
+        Some(successor) => {
+            let counters = subject.telemetry.metrics.counters();
+            successor.leave(subject.gate.inside() as u64, counters);
+        }
+        None => instance.chores.finish(&subject),
+    }
     instance.doors.settle().await;
     instance.doors.remove_control();
     (ending, Arc::clone(&subject.telemetry))
@@ -72,9 +78,9 @@ async fn refuse_orders(orders: &mut crate::lifecycle::Orders) {
 }
 
 /// Never ends.
-async fn tell(successor: Option<Successor>, subject: &Subject) {
-    if let Some(mut successor) = successor {
-        while successor.tell(subject.gate.inside() as u64).await {
+async fn tell(successor: Option<&mut Successor>, subject: &Subject) {
+    if let Some(successor) = successor {
+        while successor.tell(subject.gate.inside() as u64) {
             tokio::time::sleep(TELL).await;
         }
     }

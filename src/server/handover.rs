@@ -32,7 +32,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use super::sockets::Inherited;
-use crate::lifecycle::{self, Lifecycle, Refusal};
+use crate::admin::Subject;
+use crate::lifecycle::{self, Refusal};
 use crate::upstream::Memory;
 
 /// The format of the messages; another number means another format.
@@ -79,6 +80,8 @@ struct Hello {
     sockets: Vec<String>,
     #[serde(default)]
     memory: Memory,
+    #[serde(default)]
+    counters: String,
 }
 
 /// The successor's answer.
@@ -98,6 +101,9 @@ enum Answer {
 #[derive(Debug, Deserialize, Serialize)]
 struct Progress {
     connections: u64,
+    /// With the last message: what was counted while draining is not lost.
+    #[serde(default)]
+    counters: Option<String>,
 }
 
 /// Whether this process was started to take over from another.
@@ -112,6 +118,7 @@ pub(super) struct Predecessor {
     pid: u32,
     sockets: Inherited,
     memory: Memory,
+    counters: String,
 }
 
 impl Predecessor {
@@ -130,6 +137,7 @@ impl Predecessor {
             pid,
             sockets,
             memory,
+            counters,
         } = receive(&mut stream)?;
         if format != FORMAT {
             let error = Error::Format {
@@ -147,6 +155,7 @@ impl Predecessor {
             pid,
             sockets,
             memory,
+            counters,
         }))
     }
 
@@ -165,7 +174,9 @@ impl Predecessor {
     }
 
     /// Tells it that this process serves, and listens to how its drain goes until it has exited.
-    pub(super) fn acknowledge(mut self, lifecycle: Arc<Lifecycle>) -> Result<(), Error> {
+    pub(super) fn acknowledge(mut self, subject: Arc<Subject>) -> Result<(), Error> {
+        subject.telemetry.metrics.inherit(&self.counters);
+        let lifecycle = Arc::clone(&subject.lifecycle);
         send(
             &mut self.stream,
             &Answer::Serving {
@@ -179,7 +190,14 @@ impl Predecessor {
         }));
         self.stream.set_read_timeout(None)?;
         let listen = move || {
-            while let Ok(Progress { connections }) = receive(&mut self.stream) {
+            while let Ok(Progress {
+                connections,
+                counters,
+            }) = receive(&mut self.stream)
+            {
+                if let Some(counters) = counters {
+                    subject.telemetry.metrics.inherit(&counters);
+                }
                 lifecycle.set_predecessor(Some(lifecycle::Predecessor { pid, connections }));
             }
             lifecycle.set_predecessor(None);
@@ -201,9 +219,28 @@ pub(super) struct Successor {
 
 impl Successor {
     /// Tells it how many connections are left; false: it is gone.
-    pub(super) async fn tell(&mut self, connections: u64) -> bool {
+    pub(super) fn tell(&mut self, connections: u64) -> bool {
         // A few bytes, twice a second, to a thread that only reads: this does not block.
-        send(&mut self.stream, &Progress { connections }).is_ok()
+        send(
+            &mut self.stream,
+            &Progress {
+                connections,
+                counters: None,
+            },
+        )
+        .is_ok()
+    }
+
+    /// The last word: what this process has counted in all.
+    pub(super) fn leave(&mut self, connections: u64, counters: String) {
+        // If the successor is gone, nobody is left to count on.
+        let _ = send(
+            &mut self.stream,
+            &Progress {
+                connections,
+                counters: Some(counters),
+            },
+        );
     }
 }
 
@@ -211,6 +248,7 @@ impl Successor {
 pub(super) struct Estate {
     pub(super) sockets: Vec<(String, OwnedFd)>,
     pub(super) memory: Memory,
+    pub(super) counters: String,
 }
 
 /// Hands over, and waits until the successor serves. Blocks: call it where that is allowed.
@@ -232,6 +270,7 @@ pub(super) fn hand_over(
             .map(|(name, _)| name.clone())
             .collect(),
         memory: estate.memory.clone(),
+        counters: estate.counters.clone(),
     };
     send(&mut stream, &hello).map_err(failed)?;
     let sockets: Vec<BorrowedFd<'_>> = estate
@@ -340,6 +379,7 @@ mod tests {
         let estate = Estate {
             sockets: pipes(300),
             memory: Memory::default(),
+            counters: String::new(),
         };
         std::thread::scope(|scope| {
             let handed = scope.spawn(|| hand_over(ours, &estate, PATIENCE).unwrap().pid);
@@ -356,6 +396,7 @@ mod tests {
         let estate = Estate {
             sockets: Vec::new(),
             memory: Memory::default(),
+            counters: String::new(),
         };
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
@@ -378,6 +419,7 @@ mod tests {
         let estate = Estate {
             sockets: Vec::new(),
             memory: Memory::default(),
+            counters: String::new(),
         };
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let late = hand_over(ours, &estate, Duration::from_millis(50)).unwrap_err();

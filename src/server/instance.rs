@@ -91,7 +91,7 @@ impl Instance {
 
     /// Takes over from the process that started this one.
     pub(super) fn succeed(&self, predecessor: Predecessor) -> Result<(), handover::Error> {
-        predecessor.acknowledge(Arc::clone(&self.subject.lifecycle))
+        predecessor.acknowledge(Arc::clone(&self.subject))
     }
 
     async fn next(&mut self, signals: &mut Signals, upgrading: &mut Upgrading) -> Next {

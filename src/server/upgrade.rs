@@ -136,6 +136,7 @@ fn estate(instance: &Instance) -> io::Result<Estate> {
     Ok(Estate {
         sockets: sockets.collect::<io::Result<_>>()?,
         memory: instance.subject.snapshot.load().memory(),
+        counters: instance.subject.telemetry.metrics.counters(),
     })
 }
 

@@ -9,9 +9,11 @@
 //! resolved when a snapshot is built; a request only adds to atomics. A handle whose series was
 //! removed still works, nobody sees what it counts.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
@@ -24,6 +26,7 @@ pub use prometheus_client::metrics::gauge::Gauge;
 pub use super::group::{Bounded, Each, Held};
 use super::group::{Labels, Series, bounded, help, metrics};
 pub use super::histogram::Histogram;
+use super::inherited::{self, Inherited};
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,6 +42,7 @@ pub struct Metrics {
     routes: RouteFamilies,
     upstreams: UpstreamFamilies,
     peers: PeerFamilies,
+    inherited: ArcSwap<Inherited>,
 }
 
 impl Metrics {
@@ -64,6 +68,7 @@ impl Metrics {
             upstreams: UpstreamFamilies::register(&mut registry),
             peers: PeerFamilies::register(&mut registry),
             registry,
+            inherited: ArcSwap::default(),
         }
     }
 
@@ -117,7 +122,17 @@ impl Metrics {
         let mut text = String::new();
         // The only error is one of the writer, and a `String` has none.
         let _ = encode(&mut text, &self.registry);
-        text
+        self.inherited.load().add_to(text)
+    }
+
+    /// What another process needs to go on counting: for its [`Metrics::inherit`].
+    pub fn counters(&self) -> String {
+        inherited::counters(&self.render())
+    }
+
+    /// Goes on from the counters of the process before this one, in place of those told before.
+    pub fn inherit(&self, counters: &str) {
+        self.inherited.store(Arc::new(Inherited::read(counters)));
     }
 }
 
@@ -149,6 +164,8 @@ metrics! {
         generation: Gauge = "clockwise_generation",
         /// Reloads of the configuration.
         reloads: Each<Outcome> = "clockwise_reloads",
+        /// Connections that the process before this one still has, after an upgrade.
+        predecessor: Gauge = "clockwise_predecessor_connections",
         /// 1 from the moment the process stops taking connections.
         draining: Gauge = "clockwise_draining",
         /// Connections that were cut because a drain reached its time limit.

@@ -24,6 +24,7 @@ use crate::config::{AccessLog, Config};
 pub mod access_log;
 mod group;
 mod histogram;
+mod inherited;
 pub mod log;
 pub mod metrics;
 pub mod writer;

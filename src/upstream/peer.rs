@@ -77,6 +77,8 @@ struct Ledger {
     ejection: Ejection,
     /// Until when it is ejected; zero: it is not.
     ejected_until: Duration,
+    /// Probes passed in a row since the ejection.
+    passed: u32,
     /// Some connect failed since the last that did not: the next success must look here.
     suspect: bool,
     draining: bool,
@@ -120,6 +122,7 @@ impl PeerState {
             health,
             ejection: Ejection::default(),
             ejected_until: Duration::ZERO,
+            passed: 0,
             suspect: false,
             draining: false,
             last_probe: None,
@@ -188,6 +191,15 @@ impl PeerState {
         self.change(|ledger| {
             let (health, flipped) = ledger.health.on(outcome, thresholds);
             ledger.health = health;
+            let ejected = ledger.ejected_until > report.at;
+            ledger.passed = if ejected && outcome == Outcome::Passed {
+                ledger.passed + 1
+            } else {
+                0
+            };
+            if ejected && ledger.passed >= thresholds.rise {
+                ledger.pardon(report.at);
+            }
             ledger.last_probe = Some(report);
             flipped.then(|| health.state())
         })
@@ -199,7 +211,10 @@ impl PeerState {
             let (ejection, until) = ledger.ejection.on_failure(now, rules);
             ledger.ejection = ejection;
             ledger.suspect = true;
-            ledger.ejected_until = until.unwrap_or(ledger.ejected_until);
+            if let Some(until) = until {
+                ledger.ejected_until = until;
+                ledger.passed = 0;
+            }
             until.map(|until| until.saturating_sub(now))
         })
     }
@@ -207,11 +222,7 @@ impl PeerState {
     /// A connect on real traffic succeeded.
     pub fn on_connect_success(&self, now: Duration) {
         if self.flags.load(Relaxed) & SUSPECT != 0 {
-            self.change(|ledger| {
-                ledger.ejection = ledger.ejection.on_success(now);
-                ledger.suspect = false;
-                ledger.ejected_until = Duration::ZERO;
-            });
+            self.change(|ledger| ledger.pardon(now));
         }
     }
 
@@ -281,6 +292,13 @@ fn known(up: bool) -> Health {
 }
 
 impl Ledger {
+    /// Ends an ejection: the peer was connected to, or its probes have passed often enough since.
+    fn pardon(&mut self, now: Duration) {
+        self.ejection = self.ejection.on_success(now);
+        self.ejected_until = Duration::ZERO;
+        self.suspect = false;
+    }
+
     /// [`EJECTED`] stays set once an ejection is over; `ejected_until` says that it is.
     fn flags(&self) -> u8 {
         let health = match self.health.state() {
