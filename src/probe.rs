@@ -1,21 +1,23 @@
 //! Do the peers answer? One task a peer asks, on its own clock; the answers go into the peer's state.
 //!
-//! Built on Pingora's [`HealthCheck`]: its TCP check as it is, an HTTP check of ours beside it (one
-//! connector for all peers, each peer asked under its own `Host`). The schedule, the timeout around
-//! the whole check, rise and fall are ours: Pingora's own loop waits for the slowest peer of a pass,
-//! and calls a peer healthy before it has asked it.
+//! Built on Pingora's [`HealthCheck`], with checks of ours: Pingora's own have one connector each (and
+//! each loads the system's certificates), a connect time of one second, and one `Host` for all peers.
+//! The schedule, the timeout around the whole check, rise and fall are ours too: Pingora's loop waits
+//! for the slowest peer of a pass, and calls a peer healthy before it has asked it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora_core::connectors::TransportConnector;
 use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::{HealthCheck, TcpHealthCheck};
+use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -83,7 +85,7 @@ impl Drop for Probes {
 
 /// What all probes share: connectors are dear (each loads the system's certificates).
 pub struct Prober {
-    tcp: Check,
+    tcp: Arc<TransportConnector>,
     http: Arc<Connector>,
     permits: Arc<Semaphore>,
 }
@@ -92,7 +94,7 @@ impl Prober {
     /// The connectors, without a connection.
     pub fn new() -> Self {
         Self {
-            tcp: Arc::new(TcpHealthCheck::default()),
+            tcp: Arc::new(TransportConnector::new(None)),
             http: Arc::new(Connector::new(None)),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
         }
@@ -100,7 +102,10 @@ impl Prober {
 
     fn check(&self, peer: &Peer, health: &Health) -> Result<Check> {
         match &health.probe {
-            Probe::Tcp => Ok(Arc::clone(&self.tcp)),
+            Probe::Tcp => Ok(Arc::new(TcpCheck {
+                connector: Arc::clone(&self.tcp),
+                timeout: health.timeout,
+            })),
             Probe::Http { path, host, expect } => {
                 let mut request = RequestHeader::build("GET", path.as_bytes(), Some(2))?;
                 match host {
@@ -247,6 +252,29 @@ impl Job {
     }
 }
 
+/// A connect that passes when the connection stands; it is closed at once.
+struct TcpCheck {
+    connector: Arc<TransportConnector>,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl HealthCheck for TcpCheck {
+    async fn check(&self, target: &Backend) -> Result<()> {
+        let mut peer = BasicPeer::new(PLACEHOLDER);
+        peer._address = target.addr.clone();
+        peer.options.connection_timeout = Some(self.timeout);
+        self.connector.new_stream(&peer).await.map(drop)
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1 // rise and fall are counted in `policy::health`
+    }
+}
+
+/// Pingora's peers are made from text; the address is set after that.
+const PLACEHOLDER: &str = "0.0.0.0:1";
+
 /// A GET that passes when the status is an expected one. The body is not read: the connection is
 /// closed instead, so a peer that drips cannot hold a probe.
 struct HttpCheck {
@@ -259,7 +287,7 @@ struct HttpCheck {
 #[async_trait]
 impl HealthCheck for HttpCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
-        let mut peer = HttpPeer::new("0.0.0.0:1", false, String::new());
+        let mut peer = HttpPeer::new(PLACEHOLDER, false, String::new());
         peer._address = target.addr.clone();
         peer.options.connection_timeout = Some(self.timeout);
         peer.options.read_timeout = Some(self.timeout);
@@ -268,10 +296,7 @@ impl HealthCheck for HttpCheck {
             .write_request_header(Box::new(self.request.clone()))
             .await?;
         session.finish_request_body().await?;
-        session.read_response_header().await?;
-        let status = session
-            .response_header()
-            .map_or(0, |response| response.status.as_u16());
+        let status = final_status(&mut session).await?;
         session.shutdown().await;
         if self
             .expect
@@ -285,6 +310,17 @@ impl HealthCheck for HttpCheck {
 
     fn health_threshold(&self, _success: bool) -> usize {
         1 // rise and fall are counted in `policy::health`
+    }
+}
+
+/// The status of the response, after those that only announce it (RFC 9110, 15.2).
+async fn final_status(session: &mut HttpSession) -> Result<u16> {
+    loop {
+        session.read_response_header().await?;
+        match session.response_header() {
+            Some(response) if matches!(response.status.as_u16(), 100 | 102..=199) => {}
+            response => return Ok(response.map_or(0, |response| response.status.as_u16())),
+        }
     }
 }
 

@@ -198,7 +198,7 @@ pub struct Retry {
 pub struct Timeouts {
     /// Until the connection stands.
     pub connect: Duration,
-    /// From the request's last byte (or the last one written so far) to the response's header.
+    /// From the request's last byte to the response's header.
     pub first_byte: Duration,
     /// Between two reads of a response body.
     pub read: Duration,

@@ -196,14 +196,6 @@ impl Connection {
         *self.shutdown.borrow()
     }
 
-    /// How much of the whole request's time is left; `None`: it has no limit.
-    pub fn time_left(&self) -> Option<Duration> {
-        match self.request_deadline.load(Relaxed) {
-            NEVER => None,
-            at => Some(Duration::from_nanos(at.saturating_sub(now()))),
-        }
-    }
-
     /// The protocol was upgraded: the whole-request limit no longer holds, only the idle one.
     pub fn begin_tunnel(&self) {
         self.enter(Phase::Tunnel, None);
@@ -308,7 +300,7 @@ impl Connection {
 
     fn body_is_due(&self) -> bool {
         match self.length.load(Relaxed) {
-            UNTOLD => self.phase() == Phase::Request && !self.body_complete.load(Relaxed),
+            UNTOLD => !self.body_complete.load(Relaxed),
             length => self.received_of_request() < length,
         }
     }

@@ -1,6 +1,8 @@
 //! When failures of real traffic take a peer off the walk, and for how long.
 //!
-//! `failures` failed connects in a row eject a peer for `eject`. Each further ejection lasts twice as
+//! `failures` failed connects in a row eject a peer for `eject`. In a row means: no success between two
+//! of them, and no more than `eject`; requests on pooled connections say nothing here, so without that
+//! bound, one failure a day would eject a peer that is well in between. Each further ejection lasts twice as
 //! long, up to `max_eject`; after a peer has stayed without one for `max_eject`, counting starts anew.
 //! A connect that succeeds ends both the count and the ejection: the peer is there, and its keys come home.
 //!
@@ -16,7 +18,7 @@ use std::time::Duration;
 pub struct Rules {
     /// Failed connects in a row; 0 counts as 1.
     pub failures: u32,
-    /// The length of the first ejection.
+    /// The length of the first ejection, and how long a failed connect counts without another.
     pub eject: Duration,
     /// The longest ejection, and how long a peer must stay well until its past is forgotten.
     pub max_eject: Duration,
@@ -27,6 +29,8 @@ pub struct Rules {
 pub struct Ejection {
     /// Failed connects in a row since the last success or ejection.
     failures: u32,
+    /// When the last of them was.
+    failed_at: Duration,
     /// Ejections that are not forgotten yet.
     ejections: u32,
     /// When the latest ejection ends or ended; zero: there was none.
@@ -48,9 +52,14 @@ impl Ejection {
         if self.is_ejected(now) {
             return (self, None);
         }
-        let failures = self.failures.saturating_add(1);
+        let failures = self.recent(now, rules).saturating_add(1);
         if failures < rules.failures {
-            return (Self { failures, ..self }, None);
+            let counted = Self {
+                failures,
+                failed_at: now,
+                ..self
+            };
+            return (counted, None);
         }
         let before = self.remembered(now, rules);
         let until = now.saturating_add(length(before, rules));
@@ -58,6 +67,7 @@ impl Ejection {
         (
             Self {
                 failures: 0,
+                failed_at: now,
                 ejections,
                 until,
             },
@@ -72,6 +82,15 @@ impl Ejection {
             failures: 0,
             until: self.until.min(now),
             ..self
+        }
+    }
+
+    /// The failures that still count.
+    fn recent(self, now: Duration, rules: &Rules) -> u32 {
+        if now.saturating_sub(self.failed_at) > rules.eject {
+            0
+        } else {
+            self.failures
         }
     }
 
@@ -134,7 +153,17 @@ mod tests {
         let (one, _) = Ejection::default().on_failure(s(1), &RULES);
         let (two, _) = one.on_failure(s(2), &RULES);
         let (one_again, until) = two.on_success(s(3)).on_failure(s(4), &RULES);
-        assert_eq!((one_again, until), (one, None));
+        assert_eq!((one_again.failures, until), (one.failures, None));
+    }
+
+    #[test]
+    fn failures_far_apart_are_not_in_a_row() {
+        let mut ejection = Ejection::default();
+        for failure in 1..20 {
+            let (next, until) = ejection.on_failure(s(11 * failure), &RULES);
+            assert_eq!(until, None, "failure {failure}");
+            ejection = next;
+        }
     }
 
     #[test]

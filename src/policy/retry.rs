@@ -9,8 +9,7 @@
 //! | [`ResponseStarted`](Failure::ResponseStarted) | | | never |
 //! | [`Downstream`](Failure::Downstream) | | | never |
 //!
-//! ¹ The method is idempotent (RFC 9110 §9.2.2: a proxy must not repeat others by itself), or not a byte of
-//! the request was written to the peer. ² All that was read of the client's body is still there to be sent again.
+//! ¹ The method is idempotent (RFC 9110 §9.2.2: a proxy must not repeat others by itself). ² All that was read of the client's body is still there to be sent again.
 //!
 //! On top of that, the time since the first attempt must be below its limit, and the next peer needs an attempt that is left.
 //! The fresh connection needs none: that an idle connection has died says nothing about the peer, and a key
@@ -48,8 +47,6 @@ pub struct FailedAttempt<'a> {
     pub failure: Failure,
     /// The request's method.
     pub method: &'a Method,
-    /// Whether any byte of the request was written to the peer; unsure: `true`.
-    pub written: bool,
     /// Whether all that was read of the client's body can be sent again; `true` if nothing was read.
     pub body_replayable: bool,
     /// Whether this peer already got a fresh connection after a dead one.
@@ -99,21 +96,6 @@ pub enum Reason {
     AttemptsUsed,
 }
 
-impl Reason {
-    /// For logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Downstream => "downstream",
-            Self::ResponseStarted => "response_started",
-            Self::MayBeRunning => "may_be_running",
-            Self::NotIdempotent => "not_idempotent",
-            Self::BodyGone => "body_gone",
-            Self::TimeUp => "time_up",
-            Self::AttemptsUsed => "attempts_used",
-        }
-    }
-}
-
 /// The rule of the table above.
 pub fn judge(failed: &FailedAttempt<'_>, limits: Limits) -> Verdict {
     match forbidden(failed, limits) {
@@ -137,12 +119,11 @@ pub fn is_idempotent(method: &Method) -> bool {
 
 /// Why it may not be repeated anywhere.
 fn forbidden(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
-    let unsafe_to_repeat = failed.written && !is_idempotent(failed.method);
     match failed.failure {
         Failure::Downstream => Some(Reason::Downstream),
         Failure::ResponseStarted => Some(Reason::ResponseStarted),
         Failure::FirstByteTimeout => Some(Reason::MayBeRunning),
-        Failure::ReusedDead | Failure::ResetBeforeResponse if unsafe_to_repeat => {
+        Failure::ReusedDead | Failure::ResetBeforeResponse if !is_idempotent(failed.method) => {
             Some(Reason::NotIdempotent)
         }
         Failure::ConnectFailed | Failure::ReusedDead | Failure::ResetBeforeResponse => {
@@ -188,7 +169,6 @@ mod tests {
         FailedAttempt {
             failure,
             method,
-            written: failure != ConnectFailed,
             body_replayable: true,
             refreshed: false,
             attempts: 1,
@@ -226,16 +206,6 @@ mod tests {
                 GiveUp(Reason::Downstream),
             ]
         );
-    }
-
-    #[test]
-    fn a_post_of_which_nothing_was_written_can_be_repeated() {
-        let unsent = |failure| FailedAttempt {
-            written: false,
-            ..first(failure, &Method::POST)
-        };
-        assert_eq!(judge(&unsent(ReusedDead), LIMITS), SamePeerFresh);
-        assert_eq!(judge(&unsent(ResetBeforeResponse), LIMITS), NextPeer);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
-use crate::connection::{ClientStream, Connection};
+use crate::connection::{ClientStream, Connection, Phase};
 use crate::route::Miss;
 
 /// A request id from a client is passed on up to this length; bytes.
@@ -38,6 +38,9 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
             session.set_keepalive(None);
         }
     }
+    // A client of HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
+    let is_old = session.req_header().version < Version::HTTP_11;
+    session.set_ignore_info_resp(is_old);
     ctx.ask = ask(session, ctx, connection.as_deref());
     ctx.connection = connection;
 }
@@ -56,22 +59,30 @@ fn length(session: &Session) -> Option<u64> {
 /// Refuses what is over a limit or not well formed; finds the route of the rest.
 pub(super) fn admit(session: &mut Session, ctx: &mut Context) -> Result<(), Fault> {
     check_size(session, ctx)?;
-    check_host(session)?;
+    check_host(&ctx.ask)?;
     find_route(ctx)?;
     check_declared_body(session, ctx)
 }
 
 /// A piece of the request's body passed: its size is bounded, and the peer's time starts anew.
-pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
-    let Some(piece) = piece else { return Ok(()) };
-    ctx.body_in += piece.len() as u64;
-    let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
-    if !ctx.ask.upgrade && limit.is_some_and(|limit| ctx.body_in > limit) {
+pub(super) fn body(piece: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    ctx.body_in += piece.map_or(0, |piece| piece.len() as u64);
+    if end {
+        ctx.complete_body();
+    }
+    if is_too_large(ctx) {
         ctx.fault = Some(Fault::BodyTooLarge);
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }
     super::connect::progress(ctx);
     Ok(())
+}
+
+/// What passes through a tunnel is no body.
+fn is_too_large(ctx: &Context) -> bool {
+    let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
+    let tunnel = || ctx.connection.as_deref().map(Connection::phase) == Some(Phase::Tunnel);
+    limit.is_some_and(|limit| ctx.body_in > limit) && !tunnel()
 }
 
 fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask {
@@ -91,8 +102,6 @@ fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask
         }),
         from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
         id: request_id(session, ctx),
-        upgrade: session.is_upgrade_req(),
-        bytes_out_before: connection.map_or(0, Connection::bytes_out),
     }
 }
 
@@ -138,15 +147,31 @@ fn check_size(session: &Session, ctx: &Context) -> Result<(), Fault> {
     Ok(())
 }
 
-/// RFC 9112, 3.2: exactly one `Host` in HTTP/1.1, at most one before.
-fn check_host(session: &Session) -> Result<(), Fault> {
-    let request = session.req_header();
-    let hosts = request.headers.get_all(HOST).iter().count();
-    let fits = hosts == 1 || (hosts == 0 && request.version < Version::HTTP_11);
-    if fits { Ok(()) } else { Err(Fault::BadHost) }
+/// RFC 9112, 3.2: HTTP/1.1 has a `Host`. That there are not several, and that it is the target's where
+/// that has one, Pingora has seen to.
+fn check_host(ask: &Ask) -> Result<(), Fault> {
+    let host = match (&ask.host, ask.uri.authority()) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(authority)) => authority.as_str().as_bytes(),
+        (None, None) => b"",
+    };
+    let missing = ask.host.is_none() && ask.version >= Version::HTTP_11;
+    if missing || !host.iter().all(|&byte| is_of_host(byte)) {
+        return Err(Fault::BadHost);
+    }
+    Ok(())
+}
+
+/// Whether a byte may stand in `uri-host [":" port]` (RFC 9110, 7.2; RFC 3986, 3.2.2): peers are told the
+/// host within quotes and lists, which it must not be able to leave.
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
 fn find_route(ctx: &mut Context) -> Result<(), Fault> {
+    if ctx.ask.method == Method::CONNECT {
+        return Err(Fault::MethodNotAllowed);
+    }
     let route = ctx
         .snapshot
         .routes

@@ -1,46 +1,43 @@
 //! Phase 6, outward: how a peer is talked to, and how long it may take.
+//!
+//! Pingora times the connect and each write of the request. What the peer takes to answer is timed by
+//! the connection's phases: Pingora has one timeout for a response's header and for the gaps in its
+//! body, and none that could tell a peer that is slow from one that waits for the client.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::header::EXPECT;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
 use crate::clock;
-use crate::config::Timeouts;
 use crate::connection::{Connection, Phase};
 
 /// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
-pub(super) fn peer(_session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-    let attempt = ctx.attempt.as_ref();
-    let (Some(attempt), Some(peer)) = (attempt, ctx.peer()) else {
+pub(super) fn peer(ctx: &Context) -> Result<Box<HttpPeer>> {
+    let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
         return Err(Error::new_in(ErrorType::InternalError));
     };
     let timeouts = &attempt.upstream.config.timeouts;
-    let left = ctx
-        .connection
-        .as_ref()
-        .and_then(|connection| connection.time_left());
-    let connect = left.map_or(timeouts.connect, |left| left.min(timeouts.connect));
     let mut http = HttpPeer::new(peer.address, false, String::new());
     let options = &mut http.options;
-    options.connection_timeout = Some(connect);
-    options.total_connection_timeout = Some(connect);
-    options.read_timeout = read_timeout(timeouts, ctx.ask.upgrade);
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    options.read_timeout = None;
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
     if attempt.fresh {
-        // A pool of its own, which nothing is ever put into.
-        http.group_key = u64::MAX;
+        http.group_key = own_pool();
         http.options.idle_timeout = Some(Duration::ZERO);
     }
-    ctx.gap = gap(timeouts, ctx.ask.upgrade);
     Ok(Box::new(http))
 }
 
 /// The connection stands; from here the peer's answer is awaited.
-pub(super) fn connected(ctx: &mut Context, reused: bool) {
+pub(super) fn connected(session: &Session, ctx: &mut Context, reused: bool) {
     // Of a pooled connection there is nothing to learn.
     let now = (!reused).then(clock::since_start);
     if let Some(attempt) = &mut ctx.attempt {
@@ -50,37 +47,42 @@ pub(super) fn connected(ctx: &mut Context, reused: bool) {
     if let (Some(now), Some(peer)) = (now, ctx.peer()) {
         peer.state.on_connect_success(now);
     }
-    await_response(ctx);
-}
-
-/// A piece of the request went to the peer: its time to answer starts anew.
-pub(super) fn progress(ctx: &Context) {
-    match ctx.connection.as_deref().map(Connection::phase) {
-        Some(Phase::AwaitResponse) => await_response(ctx),
-        Some(Phase::Tunnel) => super::forward::tunnel_progress(ctx),
-        _ => {}
+    if let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) {
+        // Nothing was read of the body yet. Whoever asked for `100 Continue` waits for the peer; for
+        // the others, the client's own read timeout holds until the first piece or the end is there.
+        let waits = session.req_header().headers.contains_key(EXPECT);
+        let limit = waits.then_some(attempt.upstream.config.timeouts.first_byte);
+        connection.enter(Phase::AwaitResponse, limit);
     }
 }
 
-fn await_response(ctx: &Context) {
+/// Something passed on its way to the peer, or an interim response from it: its time starts anew.
+pub(super) fn progress(ctx: &Context) {
     let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) else {
         return;
     };
+    if connection.phase() != Phase::AwaitResponse {
+        return connection.restart();
+    }
     let timeouts = &attempt.upstream.config.timeouts;
-    let pingora_watches = read_timeout(timeouts, ctx.ask.upgrade) == Some(timeouts.first_byte);
-    connection.enter(
-        Phase::AwaitResponse,
-        (!pingora_watches).then_some(timeouts.first_byte),
-    );
+    let limit = if ctx.body_done {
+        timeouts.first_byte
+    } else {
+        upload(connection, timeouts.write) + timeouts.first_byte
+    };
+    connection.enter(Phase::AwaitResponse, Some(limit));
 }
 
-/// Pingora has one timeout for the response's header and for each gap in its body; it gets the
-/// longer of the two, and the connection's [`Phase`] deadline watches the other. A request that may
-/// become a tunnel has none: a tunnel's idle time counts both directions.
-fn read_timeout(timeouts: &Timeouts, upgrade: bool) -> Option<Duration> {
-    (!upgrade).then(|| timeouts.first_byte.max(timeouts.read))
+/// The longest time between two pieces of a request's body: Pingora ends it when the client pauses
+/// for longer, or the peer takes nothing for longer. But after a failed write it still waits for a
+/// response, without a limit, so this phase has one.
+fn upload(connection: &Connection, write: Duration) -> Duration {
+    connection.limits.read_timeout.max(write)
 }
 
-fn gap(timeouts: &Timeouts, upgrade: bool) -> Option<Duration> {
-    (upgrade || timeouts.read < timeouts.first_byte).then_some(timeouts.read)
+/// The key of a pool that nothing was ever put into, so that the connection is a new one.
+fn own_pool() -> u64 {
+    /// Pooled connections have group key 0.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
 }

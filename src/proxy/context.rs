@@ -40,12 +40,16 @@ pub struct Context {
     pub(super) attempt: Option<Attempt>,
     /// Tries so far.
     pub(super) attempts: u32,
-    /// Bytes of its body so far.
+    /// Bytes of its body that this attempt has passed on so far.
     pub(super) body_in: u64,
+    /// That was all of the body.
+    pub(super) body_done: bool,
+    /// Bytes of the response's body so far.
+    pub(super) body_out: u64,
+    /// The response's body ends with the connection; one that is cut must not look whole.
+    pub(super) until_close: bool,
     /// When the response's header came, since the process started.
     pub(super) first_byte: Option<Duration>,
-    /// The longest gap in the response's body, where Pingora's own read timeout is longer.
-    pub(super) gap: Option<Duration>,
     /// The status of the response that is being relayed; 0: none yet.
     pub(super) status: u16,
     /// What went wrong with it.
@@ -66,10 +70,6 @@ pub(super) struct Ask {
     /// The address on the other end of the connection is a trusted proxy's.
     pub(super) from_trusted: bool,
     pub(super) id: Option<HeaderValue>,
-    /// It asks for a protocol upgrade.
-    pub(super) upgrade: bool,
-    /// Bytes that the client had been sent when the request began.
-    pub(super) bytes_out_before: u64,
 }
 
 /// One try on one peer.
@@ -108,8 +108,10 @@ impl Context {
             attempt: None,
             attempts: 0,
             body_in: 0,
+            body_done: false,
+            body_out: 0,
+            until_close: false,
             first_byte: None,
-            gap: None,
             status: 0,
             fault: None,
             recorded: false,
@@ -122,6 +124,28 @@ impl Context {
 
     pub(super) fn peer(&self) -> Option<&Peer> {
         self.attempt.as_ref().and_then(Attempt::peer)
+    }
+
+    /// Whether the header of the final response has begun to pass.
+    pub(super) fn response_begun(&self) -> bool {
+        self.connection
+            .as_deref()
+            .is_some_and(Connection::response_begun)
+    }
+
+    /// The request's body is read to its end.
+    pub(super) fn complete_body(&mut self) {
+        self.body_done = true;
+        if let Some(connection) = &self.connection {
+            connection.complete_body();
+        }
+    }
+
+    /// The client gets no more of this response: it must not take what it has for all of it.
+    pub(super) fn break_off(&self) {
+        if let (true, Some(connection)) = (self.until_close, &self.connection) {
+            connection.cut_hard();
+        }
     }
 }
 
@@ -145,8 +169,6 @@ impl Default for Ask {
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             from_trusted: false,
             id: None,
-            upgrade: false,
-            bytes_out_before: 0,
         }
     }
 }

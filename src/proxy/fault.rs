@@ -1,27 +1,21 @@
-//! What went wrong with a request, judged once: whose blame, which status, may it be tried again.
+//! What went wrong with a request, judged once: whose blame, and which status.
 //!
-//! The only place that knows statuses for failures, and the only one that sets Pingora's retry
-//! flag. Overriding Pingora's hooks replaces its own safe default (never repeat a method that is
-//! not idempotent, or a body that is no longer whole); [`retry::judge`] states that rule anew.
+//! The only place that knows statuses for failures. What follows for the peer and for further attempts
+//! is [`retry`](super::retry)'s.
 
 use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora_error::ErrorType::{
-    BindError, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
-    WriteError, WriteTimedout,
+    ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout,
+    TLSHandshakeTimedout, WriteError, WriteTimedout,
 };
 use pingora_error::{Error, ErrorType};
-use pingora_proxy::Session;
 
-use super::context::Context;
-use super::pick;
-use crate::clock;
-use crate::policy::ejection::Rules;
-use crate::policy::retry::{self, FailedAttempt, Failure, Limits, Reason, Verdict};
+use crate::connection::Cause;
 
 /// What went wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// `Host` is missing, or there are several.
+    /// `Host` is missing, or is not the name of a host.
     BadHost,
     /// The request makes no sense.
     BadRequest,
@@ -67,6 +61,8 @@ pub(super) enum Fault {
     ResponseStalled,
     /// The peer did not take the request in time.
     SendTimeout,
+    /// Nothing passed through the tunnel for too long.
+    TunnelIdle,
     /// The request target is longer than allowed.
     UriTooLong,
 }
@@ -91,7 +87,8 @@ impl Fault {
             | Self::FirstByteTimeout
             | Self::RequestTimeout
             | Self::ResponseStalled
-            | Self::SendTimeout => 504,
+            | Self::SendTimeout
+            | Self::TunnelIdle => 504,
         }
     }
 
@@ -121,61 +118,47 @@ impl Fault {
             Self::ResponseCut => "response_cut",
             Self::ResponseStalled => "response_stalled",
             Self::SendTimeout => "send_timeout",
+            Self::TunnelIdle => "tunnel_idle",
             Self::UriTooLong => "uri_too_long",
         }
     }
 }
 
-/// There was no connection to the peer: blames it, and moves on where that is allowed.
-pub(super) fn connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
-    if is_peers_fault(error.etype()) {
-        blame(ctx);
-    }
-    let again = try_again(session, ctx, Failure::ConnectFailed);
-    error.set_retry(again);
-}
-
-/// The exchange with the peer broke: moves on where that is allowed.
-pub(super) fn exchange_failed(
-    session: &mut Session,
-    ctx: &mut Context,
-    error: &mut Error,
-    reused: bool,
-) {
-    let failure = match error.esource() {
-        Downstream | Internal | Unset => Failure::Downstream,
-        Upstream if ctx.status != 0 || session.response_written().is_some() => {
-            Failure::ResponseStarted
-        }
-        Upstream => match error.etype() {
-            ReadTimedout | WriteTimedout => Failure::FirstByteTimeout,
-            ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedDead,
-            ReadError | WriteError | ConnectionClosed => Failure::ResetBeforeResponse,
-            _ => Failure::ResponseStarted,
-        },
-    };
-    let again = try_again(session, ctx, failure);
-    error.set_retry(again);
+/// How far a request had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No connection to the peer stood.
+    Connecting,
+    /// It stood, but a request with this target cannot be written.
+    Unwritable,
+    /// No response had begun.
+    Waiting,
+    /// The response's header had passed.
+    Responding,
 }
 
 /// What the final error of a request amounts to.
-pub(super) fn judge(session: &Session, ctx: &Context, error: &Error) -> Fault {
-    let started = session
-        .response_written()
-        .is_some_and(|response| !response.status.is_informational());
-    ctx.fault.unwrap_or_else(|| match error.esource() {
+pub(super) fn judge(error: &Error, stage: Stage) -> Fault {
+    match error.esource() {
         Downstream => downstream(error.etype()),
-        Upstream
-            if ctx
-                .attempt
-                .as_ref()
-                .is_some_and(|attempt| attempt.connect.is_none()) =>
-        {
-            connecting(error.etype())
-        }
-        Upstream => upstream(error.etype(), started),
+        Upstream => upstream(error.etype(), stage),
         Internal | Unset => Fault::Internal,
-    })
+    }
+}
+
+/// What a deadline that passed amounts to; `sent`: the request's body was complete.
+pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
+    match cause {
+        Cause::FirstByte if sent => Fault::FirstByteTimeout,
+        Cause::FirstByte => Fault::SendTimeout,
+        Cause::Gap => Fault::ResponseStalled,
+        Cause::Tunnel => Fault::TunnelIdle,
+        Cause::Request => Fault::RequestTimeout,
+        Cause::ClientStalled => Fault::ClientStalled,
+        Cause::HeaderTooLarge => Fault::HeaderTooLarge,
+        // Between two requests; no request is cut by these.
+        Cause::Idle | Cause::Header => Fault::Cut,
+    }
 }
 
 fn downstream(error: &ErrorType) -> Fault {
@@ -187,105 +170,14 @@ fn downstream(error: &ErrorType) -> Fault {
     }
 }
 
-fn connecting(error: &ErrorType) -> Fault {
-    match error {
-        ConnectTimedout | TLSHandshakeTimedout => Fault::ConnectTimeout,
-        _ => Fault::ConnectFailed,
-    }
-}
-
-fn upstream(error: &ErrorType, started: bool) -> Fault {
-    match error {
-        ReadTimedout if started => Fault::ResponseStalled,
-        ReadTimedout => Fault::FirstByteTimeout,
-        WriteTimedout => Fault::SendTimeout,
-        _ if started => Fault::ResponseCut,
-        ReadError | WriteError | ConnectionClosed => Fault::Reset,
+fn upstream(error: &ErrorType, stage: Stage) -> Fault {
+    match (stage, error) {
+        (Stage::Connecting, ConnectTimedout | TLSHandshakeTimedout) => Fault::ConnectTimeout,
+        (Stage::Connecting, _) => Fault::ConnectFailed,
+        (Stage::Unwritable, InvalidHTTPHeader) => Fault::BadRequest,
+        (_, WriteTimedout) => Fault::SendTimeout,
+        (Stage::Responding, _) => Fault::ResponseCut,
+        (_, ReadError | WriteError | ConnectionClosed) => Fault::Reset,
         _ => Fault::BadResponse,
     }
-}
-
-/// Running out of local ports or descriptors says nothing about the peer.
-fn is_peers_fault(error: &ErrorType) -> bool {
-    !matches!(
-        error,
-        BindError | ErrorType::SocketError | ErrorType::InternalError
-    )
-}
-
-fn blame(ctx: &Context) {
-    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
-        return;
-    };
-    peer.metrics.connect_failures.inc();
-    let Some(passive) = &upstream.config.passive else {
-        return;
-    };
-    let rules = Rules {
-        failures: passive.failures,
-        eject: passive.eject,
-        max_eject: passive.max_eject,
-    };
-    if let Some(length) = peer.state.on_connect_failure(&rules, clock::since_start()) {
-        peer.metrics.ejections.inc();
-        log::warn!(
-            "upstream {}: peer {} is ejected for {length:?}: connects fail",
-            upstream.name,
-            peer.label
-        );
-    }
-}
-
-/// Prepares the next attempt, where there may be one; false: this failure is final.
-fn try_again(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool {
-    let Some(retry) = ctx.upstream().map(|upstream| upstream.config.retry) else {
-        return false;
-    };
-    let failed = FailedAttempt {
-        failure,
-        method: &ctx.ask.method,
-        written: failure != Failure::ConnectFailed,
-        body_replayable: !session.as_ref().retry_buffer_truncated(),
-        refreshed: ctx.attempt.as_ref().is_some_and(|attempt| attempt.fresh),
-        attempts: ctx.attempts,
-        elapsed: clock::since_start().saturating_sub(ctx.started),
-    };
-    match retry::judge(
-        &failed,
-        Limits {
-            attempts: retry.attempts,
-            timeout: retry.timeout,
-        },
-    ) {
-        Verdict::GiveUp(Reason::AttemptsUsed | Reason::TimeUp) => {
-            count_retry(ctx, false);
-            false
-        }
-        Verdict::GiveUp(_) => false,
-        Verdict::SamePeerFresh => refresh(ctx),
-        Verdict::NextPeer => {
-            let moved = pick::move_on(ctx);
-            count_retry(ctx, moved);
-            moved
-        }
-    }
-}
-
-fn count_retry(ctx: &Context, moved: bool) {
-    let Some(upstream) = ctx.upstream() else {
-        return;
-    };
-    if moved {
-        upstream.metrics.retries.inc()
-    } else {
-        upstream.metrics.retries_exhausted.inc()
-    };
-}
-
-fn refresh(ctx: &mut Context) -> bool {
-    if let Some(attempt) = &mut ctx.attempt {
-        attempt.fresh = true;
-        attempt.connect = None;
-    }
-    ctx.attempt.is_some()
 }

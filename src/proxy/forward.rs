@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{self, CONNECTION, HOST, TE, UPGRADE};
-use http::{HeaderName, HeaderValue};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, HeaderValue, Version};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -22,21 +22,20 @@ const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// Nothing that an untrusted client says of its own way here is passed on.
-const CLAIMS: [HeaderName; 4] = [
-    HeaderName::from_static(X_FORWARDED_FOR),
-    HeaderName::from_static(X_FORWARDED_PROTO),
-    HeaderName::from_static(X_FORWARDED_HOST),
-    header::FORWARDED,
+const CLAIMS: [&str; 7] = [
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-real-ip",
 ];
 
 /// Writes the fields that a peer gets from us into the request for it.
 pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let forwarding = &ctx.snapshot.forwarding;
-    if !ctx.ask.from_trusted {
-        for claim in &CLAIMS {
-            request.remove_header(claim);
-        }
-    }
+    remove_claims(request, ctx.ask.from_trusted);
     if let Some(connection) = &ctx.connection
         && let (Some(client), Some(text)) = (connection.client, &connection.client_text)
     {
@@ -58,26 +57,48 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
     host(request, ctx)
 }
 
-/// The response's header came.
+/// The response's header came, and Pingora has settled how its body is framed.
 pub(super) fn response(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) {
-    let Some(connection) = &ctx.connection else {
-        return;
-    };
     let status = response.status.as_u16();
     if status != 101 {
         remove_hop_by_hop(response);
+        if response.status.is_informational() {
+            response.remove_header(&CONNECTION);
+            return super::connect::progress(ctx);
+        }
+        unframe(session, response, ctx);
     }
+    begin(session, status, ctx);
+    ctx.status = status;
+    ctx.first_byte = Some(clock::since_start());
+}
+
+/// The final response passes; or the protocol changes, and there is none any more.
+fn begin(session: &mut Session, status: u16, ctx: &Context) {
+    let (Some(connection), Some(upstream)) = (&ctx.connection, ctx.upstream()) else {
+        return;
+    };
+    let timeouts = &upstream.config.timeouts;
+    connection.begin_response();
     if status == 101 {
         session.set_read_timeout(None);
         connection.begin_tunnel();
-    } else if response.status.is_informational() {
-        return super::connect::progress(ctx);
-    } else {
-        connection.enter(Phase::Response, ctx.gap);
+        return connection.enter(Phase::Tunnel, Some(timeouts.tunnel));
     }
-    ctx.status = status;
-    ctx.first_byte = Some(clock::since_start());
-    tunnel_progress(ctx);
+    connection.enter(Phase::Response, Some(timeouts.read));
+    // Pingora looks at that only when it reads a request.
+    if connection.is_draining() {
+        session.set_keepalive(None);
+    }
+}
+
+/// HTTP/1.0 knows no chunks (RFC 9112, 6.1): there, the end of the connection ends the body.
+fn unframe(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) {
+    if ctx.ask.version < Version::HTTP_11 && response.headers.contains_key(TRANSFER_ENCODING) {
+        response.remove_header(&TRANSFER_ENCODING);
+        session.set_keepalive(None);
+        ctx.until_close = true;
+    }
 }
 
 /// Removes what a peer says to us alone (RFC 9110, 7.6.1): the fields that `Connection` names, and
@@ -91,9 +112,15 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
         UPGRADE,
     ];
     /// Options that are no field's name, or one that is dealt with elsewhere.
-    const KEPT: [&str; 3] = ["close", "keep-alive", "transfer-encoding"];
-    if let Some(named) = response.headers.get(CONNECTION).cloned() {
-        let named = named.to_str().unwrap_or("").split(',').map(str::trim);
+    const KEPT: [&str; 4] = ["close", "content-length", "keep-alive", "transfer-encoding"];
+    let lines: Vec<_> = response
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .cloned()
+        .collect();
+    for line in &lines {
+        let named = line.to_str().unwrap_or("").split(',').map(str::trim);
         for name in named.filter(|name| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept))) {
             response.remove_header(name);
         }
@@ -104,27 +131,37 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
 }
 
 /// A piece of the response's body passed.
-pub(super) fn body(piece: Option<&Bytes>, ctx: &Context) {
-    if piece.is_none() {
-        return;
-    }
-    let Some(connection) = &ctx.connection else {
-        return;
-    };
-    match connection.phase() {
-        Phase::Tunnel => tunnel_progress(ctx),
-        Phase::Response if ctx.gap.is_some() => connection.enter(Phase::Response, ctx.gap),
-        _ => {}
+pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
+    let Some(piece) = piece else { return };
+    ctx.body_out += piece.len() as u64;
+    if let Some(connection) = &ctx.connection {
+        connection.restart();
     }
 }
 
-/// Bytes passed through a tunnel, whichever way: its idle time starts anew.
-pub(super) fn tunnel_progress(ctx: &Context) {
-    if let (Some(connection), Some(upstream)) = (&ctx.connection, ctx.upstream())
-        && connection.phase() == Phase::Tunnel
-    {
-        connection.enter(Phase::Tunnel, Some(upstream.config.timeouts.tunnel));
+/// Removes what a client says of its own way here. Many servers take `_` in a field's name for `-`, so
+/// what is spelled with it came past every proxy before us, and is removed whoever sent it.
+fn remove_claims(request: &mut RequestHeader, from_trusted: bool) {
+    let false_claim = |name: &&HeaderName| {
+        let name = name.as_str();
+        (!from_trusted || name.contains('_')) && CLAIMS.iter().any(|claim| folds(name, claim))
+    };
+    // Most requests have none, and then this allocates nothing.
+    let found: Vec<_> = request
+        .headers
+        .keys()
+        .filter(false_claim)
+        .cloned()
+        .collect();
+    for name in &found {
+        request.remove_header(name);
     }
+}
+
+/// Whether `name` is `claim`, with `_` for any `-`.
+fn folds(name: &str, claim: &str) -> bool {
+    let folded = |byte| if byte == b'_' { b'-' } else { byte };
+    name.len() == claim.len() && name.bytes().map(folded).eq(claim.bytes())
 }
 
 fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {

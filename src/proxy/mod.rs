@@ -7,8 +7,9 @@
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`connect`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
-//! | `upstream_response_filter`, `response_body_filter` | [`forward`] | the response to the client |
-//! | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` | [`fault`] | blame, retry, status |
+//! | `response_filter`, `response_body_filter` | [`forward`] | the response to the client |
+//! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
+//! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
 //! | `logging` | [`record`] | counters and one access-log line |
 
 mod admit;
@@ -19,6 +20,7 @@ mod forward;
 mod pick;
 mod record;
 mod respond;
+mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,31 +89,31 @@ impl ProxyHttp for Edge {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        admit::body(body.as_ref(), ctx)
+        admit::body(body.as_ref(), end_of_stream, ctx)
     }
 
     async fn upstream_peer(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         pick::next(ctx)?;
-        connect::peer(session, ctx)
+        connect::peer(ctx)
     }
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        connect::connected(ctx, reused);
+        connect::connected(session, ctx, reused);
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl ProxyHttp for Edge {
         forward::request(request, ctx)
     }
 
-    async fn upstream_response_filter(
+    async fn response_filter(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
@@ -152,7 +154,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        fault::connect_failed(session, ctx, &mut error);
+        retry::connect_failed(session, ctx, &mut error);
         error
     }
 
@@ -164,7 +166,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        fault::exchange_failed(session, ctx, &mut error, reused);
+        retry::exchange_failed(session, ctx, &mut error, reused);
         error
     }
 
@@ -174,8 +176,7 @@ impl ProxyHttp for Edge {
         error: &Error,
         ctx: &mut Context,
     ) -> FailToProxy {
-        let fault = fault::judge(session, ctx, error);
-        respond::fail(session, ctx, fault).await
+        respond::fail(session, ctx, error).await
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {

@@ -9,6 +9,7 @@ use super::context::{Attempt, Context};
 use super::fault::Fault;
 use crate::clock;
 use crate::config::MissingKey;
+use crate::connection::Phase;
 use crate::key::{self, KeyBuffer};
 use crate::upstream::{InFlight, Target, Upstream};
 
@@ -23,8 +24,13 @@ pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     Err(Fault::NoPeer)
 }
 
-/// The peer of this attempt is known; starts its clock.
+/// The peer of this attempt is known; starts its clock, and whatever else an attempt counts.
 pub(super) fn next(ctx: &mut Context) -> Result<()> {
+    // What was read of the body is sent again, from its start.
+    (ctx.body_in, ctx.body_done) = (0, false);
+    if let Some(connection) = &ctx.connection {
+        connection.enter(Phase::Request, None);
+    }
     let attempt = ctx
         .attempt
         .as_mut()
@@ -56,6 +62,19 @@ pub(super) fn move_on(ctx: &mut Context) -> bool {
         peer.metrics.retries.inc();
     }
     moved
+}
+
+/// Whether another peer could still be asked.
+pub(super) fn has_next(ctx: &Context) -> bool {
+    let (Some(target), Some(attempt)) = (ctx.target, &ctx.attempt) else {
+        return false;
+    };
+    let mut tried = ctx.tried;
+    tried.insert(attempt.member);
+    attempt
+        .upstream
+        .select(target, &tried, clock::since_start())
+        .is_some()
 }
 
 fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use crate::clock;
 use crate::connection::{Cause, Connection};
 use crate::telemetry::Record;
@@ -25,7 +25,9 @@ struct Outcome {
 pub(super) fn finish(session: &Session, ctx: &mut Context) {
     let written = session
         .response_written()
-        .map_or(0, |response| response.status.as_u16());
+        .map(|response| response.status.as_u16())
+        .filter(|status| !matches!(status, 100 | 102..=199))
+        .unwrap_or(0);
     let status = match ctx.fault {
         // What nginx and Caddy log for a client that left: it saw no status, or not all of it.
         Some(fault @ (Fault::ClientGone | Fault::ClientStalled)) => fault.status(),
@@ -48,40 +50,44 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
 /// A request that was cut: its deadline passed, its task panicked, or the process ended.
 pub(super) fn cut(ctx: &mut Context) {
     let duration = clock::since_start().saturating_sub(ctx.started);
-    let fault = if std::thread::panicking() {
-        Fault::Panic
-    } else {
-        expired(ctx)
-    };
+    let fault = cut_by(ctx);
+    let status = status_of_cut(ctx, fault);
     ctx.fault = Some(fault);
-    let sent = ctx.connection.as_deref().map_or(0, Connection::bytes_out);
-    let sent = sent.saturating_sub(ctx.ask.bytes_out_before);
-    let connection = ctx.connection.as_deref();
-    let told = connection.and_then(Connection::last_word);
-    let status = match fault {
-        Fault::ClientStalled => fault.status(),
-        _ => told.unwrap_or(ctx.status),
-    };
+    ctx.break_off();
     record(
         ctx,
         &Outcome {
             status,
-            sent,
+            sent: ctx.body_out,
             duration,
         },
         None,
     );
 }
 
-/// Which limit was passed, if one was.
-fn expired(ctx: &Context) -> Fault {
-    match ctx.connection.as_deref().and_then(Connection::expired) {
-        Some(Cause::FirstByte) => Fault::FirstByteTimeout,
-        Some(Cause::Gap | Cause::Tunnel) => Fault::ResponseStalled,
-        Some(Cause::Request) => Fault::RequestTimeout,
-        Some(Cause::ClientStalled) => Fault::ClientStalled,
-        // Before a request's header is complete there is nothing to record.
-        Some(Cause::Idle | Cause::Header | Cause::HeaderTooLarge) | None => Fault::Cut,
+fn cut_by(ctx: &Context) -> Fault {
+    let connection = ctx.connection.as_deref();
+    match connection.and_then(Connection::expired) {
+        _ if std::thread::panicking() => Fault::Panic,
+        Some(Cause::Request) if told(ctx) == Some(Fault::BodyTimeout.status()) => {
+            Fault::BodyTimeout
+        }
+        Some(cause) => fault::expired(cause, ctx.body_done),
+        None => Fault::Cut,
+    }
+}
+
+fn told(ctx: &Context) -> Option<u16> {
+    ctx.connection.as_deref().and_then(Connection::last_word)
+}
+
+/// What the client saw of a cut request: the header that was on its way; else what it is told now.
+fn status_of_cut(ctx: &Context, fault: Fault) -> u16 {
+    let page = ctx.fault.filter(|_| ctx.response_begun());
+    match (fault, ctx.status) {
+        (Fault::ClientStalled, _) => fault.status(),
+        (_, 0) => told(ctx).or(page.map(Fault::status)).unwrap_or(0),
+        (_, status) => status,
     }
 }
 
@@ -95,13 +101,11 @@ fn record(ctx: &mut Context, outcome: &Outcome, user_agent: Option<&[u8]>) {
 }
 
 fn count(ctx: &Context, outcome: &Outcome) {
-    let process = &ctx.telemetry.metrics.process;
     if let Some(fault) = ctx.fault {
         ctx.telemetry.metrics.fault(fault.name());
         count_fault(ctx, fault);
     }
     let Some(route) = &ctx.route else {
-        process.unrouted.inc();
         return;
     };
     route
@@ -134,9 +138,13 @@ fn count_fault(ctx: &Context, fault: Fault) {
             connection.metrics.bad_requests.inc(reason);
         }
     };
+    let process = &ctx.telemetry.metrics.process;
     match fault {
         Fault::ClientGone | Fault::ClientStalled => {
-            ctx.telemetry.metrics.process.client_aborts.inc();
+            process.client_aborts.inc();
+        }
+        Fault::NoRoute | Fault::MethodNotAllowed => {
+            process.unrouted.inc();
         }
         Fault::BadRequest => refused(BadRequest::Framing),
         Fault::BadHost => refused(BadRequest::Host),

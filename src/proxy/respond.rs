@@ -1,22 +1,21 @@
 //! What a client is told when no peer answers it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use pingora_error::Result;
+use http::{HeaderValue, Method};
+use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
-use super::context::Context;
-use super::fault::Fault;
-
-/// Seconds after which a client may ask again when no peer is up: about one probe's time.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
+use super::context::{Attempt, Context};
+use super::fault::{self, Fault, Stage};
 
 /// Answers a request that goes to no peer; the connection lives on, where its body allows that.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Fault) -> Result<()> {
     ctx.fault = Some(fault);
-    if matches!(fault, Fault::BadHost | Fault::BadRequest) {
+    if matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.ask.method == Method::CONNECT {
         // Where one request ends and the next begins can no longer be trusted.
         session.set_keepalive(None);
     }
@@ -24,14 +23,14 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Faul
 }
 
 /// Answers a request that failed on its way, where nothing was sent yet.
-pub(super) async fn fail(session: &mut Session, ctx: &mut Context, fault: Fault) -> FailToProxy {
+pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
+    let stage = stage(session, ctx);
+    let fault = ctx.fault.unwrap_or_else(|| fault::judge(error, stage));
     ctx.fault = Some(fault);
     session.set_keepalive(None);
-    let begun = session
-        .response_written()
-        .is_some_and(|response| !response.status.is_informational());
     let gone = matches!(fault, Fault::ClientGone | Fault::ClientStalled);
-    if begun || gone {
+    if stage == Stage::Responding || gone {
+        ctx.break_off();
         return FailToProxy {
             error_code: 0,
             can_reuse_downstream: false,
@@ -45,12 +44,36 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Context, fault: Fault)
     }
 }
 
+fn stage(session: &Session, ctx: &Context) -> Stage {
+    let connecting = |attempt: &Attempt| attempt.connect.is_none();
+    if ctx.response_begun() {
+        Stage::Responding
+    } else if ctx.attempt.as_ref().is_some_and(connecting) {
+        Stage::Connecting
+    } else if is_writable(session.req_header().raw_path()) {
+        Stage::Waiting
+    } else {
+        Stage::Unwritable
+    }
+}
+
+/// Whether Pingora writes a request with this target; not one that would break its request line.
+fn is_writable(target: &[u8]) -> bool {
+    !target
+        .iter()
+        .any(|byte| matches!(byte, b'\0' | b'\n' | b'\r' | b' '))
+}
+
 async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
     let (header, body) = page(ctx, fault)?;
-    if let Some(connection) = &ctx.connection
-        && !session.is_body_done()
-    {
-        connection.linger();
+    if let Some(connection) = &ctx.connection {
+        connection.begin_response();
+        if !session.is_body_done() {
+            connection.linger();
+        }
+        if connection.is_draining() {
+            session.set_keepalive(None);
+        }
     }
     session
         .write_response_header(Box::new(header), false)
@@ -68,12 +91,27 @@ fn page(ctx: &Context, fault: Fault) -> Result<(ResponseHeader, Bytes)> {
         header.insert_header(name.clone(), id.clone())?;
     }
     match fault {
-        Fault::NoPeer => header.insert_header(RETRY_AFTER, RETRY_AFTER_SECONDS)?,
+        Fault::NoPeer => header.insert_header(RETRY_AFTER, retry_after(ctx))?,
         Fault::MethodNotAllowed => header.insert_header(ALLOW, allowed(ctx))?,
         _ => {}
     }
     Ok((header, body.into()))
 }
+
+/// Seconds after which a peer that recovers now counts as up: the probes that takes, rounded up.
+fn retry_after(ctx: &Context) -> HeaderValue {
+    let health = ctx
+        .upstream()
+        .and_then(|upstream| upstream.config.health.as_ref());
+    let time = health.map_or(UNPROBED, |health| {
+        health.interval.saturating_mul(health.rise)
+    });
+    let seconds = time.as_millis().div_ceil(1000).max(1);
+    HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))
+}
+
+/// Where nobody probes, an operator has taken every peer out; who knows for how long.
+const UNPROBED: Duration = Duration::from_secs(2);
 
 /// The methods that the routes for this host and path take (RFC 9110, 15.5.6).
 fn allowed(ctx: &Context) -> String {

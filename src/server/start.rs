@@ -137,7 +137,11 @@ fn new_proxy(subject: &Subject) -> HttpProxy<Edge> {
         Arc::clone(&subject.snapshot),
         Arc::clone(&subject.telemetry),
     );
-    http_proxy(&Arc::new(conf), edge)
+    let mut proxy = http_proxy(&Arc::new(conf), edge);
+    // Refused all the same, but by us: counted, logged, and told what is allowed.
+    let options = proxy.server_options.get_or_insert_default();
+    options.allow_connect_method_proxying = true;
+    proxy
 }
 
 fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {

@@ -61,7 +61,7 @@ impl Metrics {
             faults: Counter::register(
                 &mut registry,
                 "clockwise_faults",
-                "Requests and attempts that failed, by what went wrong",
+                "Requests that failed, by what went wrong",
             ),
             listeners: ListenerFamilies::register(&mut registry),
             routes: RouteFamilies::register(&mut registry),

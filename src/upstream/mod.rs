@@ -68,8 +68,8 @@ pub struct Choice<'a> {
 /// one above is left. Draining peers are in none.
 const TIERS: [fn(&PeerState, Duration) -> bool; 3] = [
     PeerState::is_available,
-    PeerState::is_up,
-    PeerState::is_unknown,
+    |peer, _| peer.is_up(),
+    |peer, _| peer.may_be_up(),
 ];
 
 impl Upstream {

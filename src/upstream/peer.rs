@@ -146,13 +146,14 @@ impl PeerState {
     }
 
     /// Whether it is up and not draining, be it ejected or not.
-    pub fn is_up(&self, _now: Duration) -> bool {
+    pub fn is_up(&self) -> bool {
         self.flags.load(Relaxed) & (UP | DRAINING) == UP
     }
 
-    /// Whether no probe has answered for it yet.
-    pub fn is_unknown(&self, _now: Duration) -> bool {
-        self.flags.load(Relaxed) & (UNKNOWN | DRAINING) == UNKNOWN
+    /// Whether nothing says that it cannot serve: it is not draining, and no probe took it down.
+    pub fn may_be_up(&self) -> bool {
+        let flags = self.flags.load(Relaxed);
+        flags & (UP | UNKNOWN) != 0 && flags & DRAINING == 0
     }
 
     /// Whether an operator took it out.

@@ -34,14 +34,4 @@ impl Tried {
             .take(self.len)
             .any(|tried| *tried == Some(member))
     }
-
-    /// How many peers were tried.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether none was.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
 }

@@ -93,13 +93,13 @@ fn one_of_a_hundred_peers_serves_every_key() {
 fn with_all_peers_down_the_answer_is_503_and_when_to_retry() {
     let closed = Closed::new();
     let edge = Site::of([closed.address])
-        .app("health", "{tcp: true, interval: 1s, fall: 1}")
+        .app("health", "{tcp: true, interval: 1100ms, fall: 1, rise: 2}")
         .start();
     let mut connection = edge.connect();
     let response = connection.get("/?k=a").unwrap();
     assert_eq!(response.status, 503);
-    let seconds: u32 = response.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=60).contains(&seconds));
+    let two_probes = Some("3");
+    assert_eq!(response.header("retry-after"), two_probes);
     assert_eq!(
         connection.get("/?k=b").unwrap().status,
         503,
@@ -113,6 +113,8 @@ fn with_all_peers_down_the_answer_is_503_and_when_to_retry() {
 }
 
 // ── one request, one failure
+
+const EXHAUSTED: &str = "clockwise_upstream_retries_exhausted_total";
 
 /// Three origins and a key with its walk over them.
 struct Trio {
@@ -222,6 +224,18 @@ fn a_put_with_a_small_body_is_repeated_with_all_of_it() {
 }
 
 #[test]
+fn a_body_that_is_sent_again_counts_once() {
+    let trio = Trio::with(|site| {
+        site.app("retry", "{attempts: 3, timeout: 10s}")
+            .downstream("{max_body_size: 1000}")
+    });
+    trio.walk[0].behave(Behaviour::Reset);
+    let request = Request::new("PUT", Trio::TARGET).body(vec![b'x'; 600]);
+    let response = trio.edge.send(&request);
+    assert_eq!((response.status, trio.requests()), (200, vec![1, 1, 0]));
+}
+
+#[test]
 fn a_reused_connection_that_was_dead_is_replaced_on_the_same_peer() {
     let trio = Trio::start();
     trio.walk[0].behave(Behaviour::ResetReused);
@@ -251,6 +265,9 @@ fn attempts_are_capped() {
         (trio.get().status, trio.connections()),
         (502, vec![1, 1, 0])
     );
+    trio.edge
+        .admin
+        .wait_for_metric(EXHAUSTED, &["upstream=\"app\""], 1);
 }
 
 #[test]
@@ -260,6 +277,11 @@ fn a_tried_peer_is_not_tried_again() {
     assert_eq!(
         (trio.get().status, trio.connections()),
         (502, vec![1, 1, 1])
+    );
+    assert_eq!(
+        trio.edge.admin.metric(EXHAUSTED, &[]),
+        0,
+        "no limit but the peers' number"
     );
 }
 
@@ -271,6 +293,7 @@ fn retries_can_be_off() {
         (trio.get().status, trio.connections()),
         (502, vec![0, 0, 0])
     );
+    assert_eq!(trio.edge.admin.metric(EXHAUSTED, &[]), 0);
 }
 
 #[test]

@@ -79,6 +79,35 @@ fn hop_by_hop_headers_of_the_response_end_here() {
 }
 
 #[test]
+fn every_connection_line_of_the_response_counts() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\nok";
+    let (_pipe, mut connection) = Pipe::answering(answer);
+    assert_eq!(connection.get("/").unwrap().header("x-mine"), None);
+}
+
+#[test]
+fn an_interim_response_passes_without_what_is_said_to_us_alone() {
+    let answer = "HTTP/1.1 103 Early Hints\r\nConnection: X-Mine\r\nX-Mine: 1\r\nLink: </a>\r\n\r\n\
+                  HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (_pipe, mut connection) = Pipe::answering(answer);
+    connection
+        .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    let interim = connection.head().unwrap();
+    assert_eq!(
+        (interim.status, interim.header("link")),
+        (103, Some("</a>"))
+    );
+    assert_eq!(interim.header("x-mine"), None);
+    assert_eq!(interim.header("connection"), None);
+    assert_eq!(connection.response().unwrap().text(), "ok");
+    connection
+        .send("GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.head().unwrap().status, 200, "HTTP/1.0 has none");
+}
+
+#[test]
 fn a_peers_connection_close_does_not_close_the_clients() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     let (_pipe, mut connection) = Pipe::answering(answer);
@@ -172,6 +201,52 @@ fn the_target_is_sent_as_it_came() {
     for target in ["/a%2Fb/../c//d?x=%20&y", "/?", "/%00", "/ü?ü"] {
         assert_eq!(pipe.edge.echo(&Request::get(target))["target"], target);
     }
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let pipe = Pipe::with(|site| site.top("forwarding", "{forwarded: true}"));
+    for host in [
+        "x\";for=10.0.0.1;x=\"",
+        "a b",
+        "a/b",
+        "h\\",
+        "<h>",
+        "\u{fc}",
+    ] {
+        let answer = pipe.edge.send(&Request::get("/").header("Host", host));
+        assert_eq!(answer.status, 400, "{host}");
+    }
+    assert_eq!(pipe.origin.requests(), 0);
+    for host in ["", "h", "H.test:80", "[::1]:8080", "a_b.test", "%41;b"] {
+        let answer = pipe.edge.send(&Request::get("/").header("Host", host));
+        assert_eq!(answer.status, 200, "{host}");
+    }
+}
+
+#[test]
+fn other_claims_of_strangers_are_removed_however_they_are_spelled() {
+    let claims = [
+        "X-Real-IP",
+        "X-Forwarded-Port",
+        "X-Forwarded-Server",
+        "X_Forwarded_For",
+        "X_Real-IP",
+    ];
+    let request = claims.iter().fold(Request::get("/"), |request, claim| {
+        request.header(claim, "1.2.3.4")
+    });
+    let echo = Pipe::open()
+        .edge
+        .echo(&request.clone().header("X_Mine", "1"));
+    for claim in claims {
+        assert_eq!(values(&echo, claim), [""; 0], "{claim}");
+    }
+    assert_eq!(values(&echo, "x_mine"), ["1"]);
+    let pipe = Pipe::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
+    let echo = pipe.edge.echo(&request);
+    assert_eq!(values(&echo, "x-real-ip"), ["1.2.3.4"]);
+    assert_eq!(values(&echo, "x_forwarded_for"), [""; 0]);
 }
 
 // ── bodies
@@ -273,6 +348,29 @@ fn a_client_of_http_1_0_gets_its_answer_and_the_end() {
         text.contains(" 200 ") && text.contains("\"target\":\"/old\""),
         "{text}"
     );
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_no_chunks() {
+    for head in ["Transfer-Encoding: chunked\r\n", ""] {
+        let body = if head.is_empty() {
+            "abcde"
+        } else {
+            "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        };
+        let pipe = Pipe::open();
+        pipe.origin.behave(Behaviour::Last(
+            format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").into(),
+        ));
+        let mut connection = pipe.edge.connect();
+        connection
+            .send("GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n")
+            .unwrap();
+        let response = connection.head().unwrap();
+        assert_eq!(response.header("transfer-encoding"), None);
+        assert!(response.closes(), "{response:?}");
+        assert_eq!(connection.rest().unwrap(), b"abcde");
+    }
 }
 
 #[test]

@@ -95,6 +95,30 @@ fn an_http_probe_expects_what_it_is_told_to() {
 }
 
 #[test]
+fn an_http_probe_waits_for_the_final_response() {
+    let pair = Pair::probed(HTTP);
+    pair.ill.behave(Behaviour::Raw(
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".into(),
+    ));
+    pair.wait_for("down");
+    pair.ill.behave(Behaviour::Raw(
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
+    ));
+    pair.wait_for("up");
+}
+
+#[test]
+fn a_tcp_probe_takes_the_time_it_is_given() {
+    let (well, full) = (Origin::start(), Full::new());
+    let health = "{tcp: true, interval: 5s, timeout: 2s, fall: 1}";
+    let site = Site::of([well.label(), full.address.to_string()]).app("health", health);
+    let (edge, took) = wait::timed(|| site.start());
+    edge.admin
+        .wait_for_state("app", &full.address.to_string(), "down");
+    assert!(took.as_millis() > 1800, "given up after {took:?}");
+}
+
+#[test]
 fn a_probe_that_hangs_has_failed() {
     let pair = Pair::probed(HTTP);
     pair.ill.behave(Behaviour::Hold);

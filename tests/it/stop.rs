@@ -63,6 +63,19 @@ fn a_connection_that_was_just_opened_is_served() {
 }
 
 #[test]
+fn a_request_under_way_is_told_that_it_is_the_last() {
+    let (mut edge, origin) = start(&[]);
+    origin.behave(Behaviour::Hold);
+    let mut busy = ask(&edge);
+    origin.wait_for_requests(1);
+    edge.begin_stop();
+    origin.behave(Behaviour::Echo);
+    let response = busy.response().unwrap();
+    assert!(response.status == 200 && response.closes(), "{response:?}");
+    assert!(edge.wait().success());
+}
+
+#[test]
 fn an_idle_instance_ends_at_once() {
     let (mut edge, _origin) = start(&[]);
     edge.get("/?k=a");

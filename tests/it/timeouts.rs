@@ -98,6 +98,71 @@ fn a_slow_upload_does_not_count_against_the_first_byte() {
 }
 
 #[test]
+fn a_client_that_pauses_in_its_upload_is_not_the_peers_fault() {
+    let (edge, _origin) = behind("{first_byte: 500ms}", "{}");
+    let mut connection = edge.connect();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n1")
+        .unwrap();
+    assert!(connection.idles_for(Duration::from_millis(1500)));
+    connection.send("2").unwrap();
+    assert_eq!(connection.response().unwrap().json()["length"], 2);
+}
+
+#[test]
+fn a_retry_has_its_own_time() {
+    let (origin, full) = (Origin::start(), Full::new());
+    let site = Site::of([origin.label(), full.address.to_string()]);
+    let edge = site
+        .app("timeouts", "{connect: 1500ms, first_byte: 1s}")
+        .app("retry", "{attempts: 2}")
+        .start();
+    let mine = |key: &&&str| edge.admin.walk("app", key)[0] == origin.label();
+    let keys = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let key = keys.iter().find(mine).unwrap();
+    origin.behave(Behaviour::Hold);
+    let mut connection = edge.connect();
+    connection
+        .send(format!("GET /?k={key} HTTP/1.1\r\nHost: h\r\n\r\n"))
+        .unwrap();
+    origin.wait_for_requests(1);
+    assert!(connection.idles_for(Duration::from_millis(600)));
+    origin.behave(Behaviour::Reset);
+    let (response, took) = timed(|| connection.response());
+    assert_eq!(response.unwrap().status, 504);
+    assert_about(took, Duration::from_millis(1500));
+    assert_fault(&edge, "connect_timeout");
+}
+
+#[test]
+fn after_100_continue_a_client_is_still_told() {
+    let (edge, origin) = behind("{first_byte: 1s}", "{}");
+    origin.behave(Behaviour::Raw("HTTP/1.1 100 Continue\r\n\r\n".into()));
+    let mut connection = edge.connect();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx")
+        .unwrap();
+    assert_eq!(connection.head().unwrap().status, 100);
+    assert_eq!(connection.response().unwrap().status, 504);
+}
+
+#[test]
+fn a_body_without_a_length_that_is_cut_does_not_look_whole() {
+    let (edge, origin) = behind("{read: 1s}", "{}");
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    origin.behave(Behaviour::Raw(answer.into()));
+    let mut connection = edge.connect();
+    connection
+        .send("GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        .unwrap();
+    connection.head().unwrap();
+    assert_eq!(connection.exactly(3).unwrap(), b"abc");
+    let end = connection.rest();
+    end.expect_err("a reset: the end would be the body's");
+    assert_fault(&edge, "response_stalled");
+}
+
+#[test]
 fn a_body_that_stalls_is_cut_after_the_read_time() {
     let (edge, origin) = behind("{read: 1s}", "{}");
     origin.behave(Behaviour::Stall(100_000, 200_000));

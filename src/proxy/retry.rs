@@ -1,0 +1,140 @@
+//! What follows from a failed attempt: the peer is blamed, and the next attempt prepared.
+//!
+//! The only place that sets Pingora's retry flag. Overriding Pingora's hooks replaces its own safe
+//! default (never repeat a method that is not idempotent, or a body that is no longer whole);
+//! [`policy::retry`](crate::policy::retry) states that rule anew.
+
+use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
+use pingora_error::ErrorType::{
+    BindError, ConnectionClosed, InternalError, ReadError, SocketError, WriteError, WriteTimedout,
+};
+use pingora_error::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::pick;
+use crate::clock;
+use crate::policy::ejection::Rules;
+use crate::policy::retry::{self, FailedAttempt, Failure, Limits, Reason, Verdict};
+
+/// There was no connection to the peer: blames it, and moves on where that is allowed.
+pub(super) fn connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
+    if is_peers_fault(error.etype()) {
+        blame(ctx);
+    }
+    let again = try_again(session, ctx, Failure::ConnectFailed);
+    error.set_retry(again);
+}
+
+/// The exchange with the peer broke: moves on where that is allowed.
+pub(super) fn exchange_failed(
+    session: &mut Session,
+    ctx: &mut Context,
+    error: &mut Error,
+    reused: bool,
+) {
+    let failure = match error.esource() {
+        Downstream | Internal | Unset => Failure::Downstream,
+        Upstream if ctx.status != 0 || session.response_written().is_some() => {
+            Failure::ResponseStarted
+        }
+        Upstream => before_response(error.etype(), reused),
+    };
+    let again = try_again(session, ctx, failure);
+    error.set_retry(again);
+}
+
+fn before_response(error: &ErrorType, reused: bool) -> Failure {
+    match error {
+        WriteTimedout => Failure::FirstByteTimeout,
+        ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedDead,
+        ReadError | WriteError | ConnectionClosed => Failure::ResetBeforeResponse,
+        _ => Failure::ResponseStarted,
+    }
+}
+
+/// Running out of local ports or descriptors says nothing about the peer.
+fn is_peers_fault(error: &ErrorType) -> bool {
+    !matches!(error, BindError | SocketError | InternalError)
+}
+
+fn blame(ctx: &Context) {
+    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
+        return;
+    };
+    peer.metrics.connect_failures.inc();
+    let Some(passive) = &upstream.config.passive else {
+        return;
+    };
+    let rules = Rules {
+        failures: passive.failures,
+        eject: passive.eject,
+        max_eject: passive.max_eject,
+    };
+    if let Some(length) = peer.state.on_connect_failure(&rules, clock::since_start()) {
+        peer.metrics.ejections.inc();
+        log::warn!(
+            "upstream {}: peer {} is ejected for {length:?}: connects fail",
+            upstream.name,
+            peer.label
+        );
+    }
+}
+
+/// Prepares the next attempt, where there may be one; false: this failure is final.
+fn try_again(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool {
+    let Some(limits) = limits(ctx) else {
+        return false;
+    };
+    let failed = FailedAttempt {
+        failure,
+        method: &ctx.ask.method,
+        body_replayable: !session.as_ref().retry_buffer_truncated(),
+        refreshed: ctx.attempt.as_ref().is_some_and(|attempt| attempt.fresh),
+        attempts: ctx.attempts,
+        elapsed: clock::since_start().saturating_sub(ctx.started),
+    };
+    match retry::judge(&failed, limits) {
+        Verdict::GiveUp(reason) => {
+            give_up(ctx, reason, limits);
+            false
+        }
+        Verdict::SamePeerFresh => refresh(ctx),
+        Verdict::NextPeer => move_on(ctx),
+    }
+}
+
+fn limits(ctx: &Context) -> Option<Limits> {
+    let retry = ctx.upstream()?.config.retry;
+    Some(Limits {
+        attempts: retry.attempts,
+        timeout: retry.timeout,
+    })
+}
+
+/// Where retries are off, or no peer is left, no limit is to blame.
+fn give_up(ctx: &mut Context, reason: Reason, limits: Limits) {
+    let limited = matches!(reason, Reason::AttemptsUsed | Reason::TimeUp) && limits.attempts > 1;
+    if limited
+        && pick::has_next(ctx)
+        && let Some(upstream) = ctx.upstream()
+    {
+        upstream.metrics.retries_exhausted.inc();
+    }
+}
+
+fn move_on(ctx: &mut Context) -> bool {
+    let moved = pick::move_on(ctx);
+    if let (true, Some(upstream)) = (moved, ctx.upstream()) {
+        upstream.metrics.retries.inc();
+    }
+    moved
+}
+
+fn refresh(ctx: &mut Context) -> bool {
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.fresh = true;
+        attempt.connect = None;
+    }
+    ctx.attempt.is_some()
+}
