@@ -30,7 +30,9 @@ mod timeouts; // what a peer may not take longer than
 mod admin; // what an instance says about itself
 mod cli; // the commands, their output, their exit codes
 mod logs; // access log and error log
+mod reload; // another configuration, in the process that runs
 mod stop; // no request is lost when an instance ends
+mod upgrade; // another process, on the same sockets
 
 // of the source
 mod layers; // imports point one way

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::admin::Admin;
 use super::client::{self, Connection, Request, Response};
-use super::process::Process;
+use super::process::{self, Process};
 use super::wait;
 
 /// A configuration in the making: one upstream `app` behind one route, and what a test changes.
@@ -113,17 +113,80 @@ impl Edge {
     /// Like [`Self::start`], without waiting: `address` is not known yet.
     pub(crate) fn launch(yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let control = directory.path().join("control.sock");
-        let yaml = format!("control: {}\n{yaml}", control.display());
-        fs::write(directory.path().join("clockwise.yaml"), yaml).expect("writable");
-        let process = Process::spawn(binary(directory.path()).arg("run").args(CONFIG));
+        Self::launch_in(directory, Path::new(BINARY), yaml)
+    }
+
+    /// Like [`Self::start`], from a program of its own ([`Self::program`]) that can be replaced.
+    pub(crate) fn start_replaceable(yaml: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let program = directory.path().join(PROGRAM);
+        // A link, not a copy: a file that is still open for writing anywhere cannot be executed.
+        fs::hard_link(BINARY, &program)
+            .or_else(|_| fs::copy(BINARY, &program).map(drop))
+            .expect("a program of its own");
+        let mut edge = Self::launch_in(directory, &program, yaml);
+        edge.wait_until_ready();
+        edge
+    }
+
+    fn launch_in(directory: TempDir, program: &Path, yaml: &str) -> Self {
+        write_config(directory.path(), yaml);
+        let process = Process::spawn(&mut run_command(program, directory.path()));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let admin = Admin::over(directory.path().join(CONTROL));
         Self {
             process,
             directory,
             address,
-            admin: Admin::over(control),
+            admin,
         }
+    }
+
+    /// Starts the binary again, in the same directory, after it has ended.
+    pub(crate) fn restart(&mut self) {
+        self.process = Process::spawn(&mut run_command(Path::new(BINARY), self.directory.path()));
+        self.wait_until_ready();
+    }
+
+    /// Replaces the configuration file, at once; nobody is told.
+    pub(crate) fn rewrite(&self, yaml: &str) {
+        write_config(self.directory(), yaml);
+    }
+
+    /// A command to the running instance, over its control socket, whatever the configuration file
+    /// holds by now.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let arguments = [arguments, &["--control", CONTROL]].concat();
+        run(self.directory(), &arguments, "")
+    }
+
+    /// The process that serves; after an upgrade, another one than was started.
+    #[track_caller]
+    pub(crate) fn pid(&self) -> u32 {
+        let pid = self.admin.get("/v1/status").json()["pid"].as_u64();
+        pid.and_then(|pid| u32::try_from(pid).ok())
+            .expect("a process id")
+    }
+
+    /// The processes of this instance that live: the one that was started, and those that it and
+    /// its successors started.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        process::all_in(self.directory())
+    }
+
+    /// The program that [`Self::start_replaceable`] made.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.directory().join(PROGRAM)
+    }
+
+    /// The id of the process that was started, be it a predecessor by now.
+    pub(crate) fn started_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The process that was started, be it a predecessor by now.
+    pub(crate) fn started(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     pub(crate) fn wait_until_ready(&mut self) {
@@ -170,7 +233,7 @@ impl Edge {
     }
 
     pub(crate) fn control(&self) -> PathBuf {
-        self.directory.path().join("control.sock")
+        self.directory.path().join(CONTROL)
     }
 
     /// A command of the same binary with the instance's own configuration file; what it printed.
@@ -226,11 +289,41 @@ impl Edge {
     }
 }
 
+impl Drop for Edge {
+    /// A process that took over is nobody's child any more: it would outlive the test.
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            process::signal(pid, "KILL");
+        }
+    }
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_clockwise");
+const PROGRAM: &str = "clockwise";
+const CONTROL: &str = "control.sock";
 const CONFIG: [&str; 2] = ["-c", "clockwise.yaml"];
+
+/// Renamed into place: whoever reads it sees the old one or the new one, whole.
+fn write_config(directory: &Path, yaml: &str) {
+    let yaml = format!("control: {}\n{yaml}", directory.join(CONTROL).display());
+    let new = directory.join("clockwise.yaml.new");
+    fs::write(&new, yaml).expect("writable");
+    fs::rename(new, directory.join(CONFIG[1])).expect("renamed");
+}
+
+fn run_command(program: &Path, directory: &Path) -> Command {
+    let mut command = command(program, directory);
+    command.arg("run").args(CONFIG);
+    command
+}
 
 /// The binary, with `directory` as the place where its relative paths start.
 pub(crate) fn binary(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clockwise"));
+    command(Path::new(BINARY), directory)
+}
+
+fn command(program: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(program);
     // Where the default control socket would lie: never a real one of this machine.
     command
         .current_dir(directory)

@@ -83,6 +83,16 @@ impl Origin {
         (0..count).map(|_| Self::start()).collect()
     }
 
+    /// One that answers with its own name, which is also its default label.
+    pub(crate) fn named() -> Self {
+        let origin = Self::start();
+        let name = origin.label();
+        let length = name.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+        origin.behave(Behaviour::Raw(answer.into_bytes()));
+        origin
+    }
+
     fn stopped(address: SocketAddr, behaviour: Behaviour) -> Self {
         let shared = Shared {
             name: address.to_string(),

@@ -1,6 +1,9 @@
 //! A child process whose output is collected and which never outlives its owner.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -53,15 +56,13 @@ impl Process {
         wait::value("the process to exit", || self.exited())
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name: `TERM`, `USR1`.
     pub(crate) fn signal(&self, name: &str) {
-        // The shell's own `kill`: /bin/kill is not on every small image.
-        let command = format!("kill -{name} {}", self.child.id());
-        let status = Command::new("sh")
-            .args(["-c", &command])
-            .status()
-            .expect("sh");
-        assert!(status.success(), "{command}");
+        assert!(signal(self.child.id(), name), "no process to send {name}");
     }
 
     /// SIGKILL, and gone when this returns.
@@ -82,6 +83,50 @@ impl Drop for Process {
             );
         }
     }
+}
+
+/// Sends a signal by name; whether there was somebody to get it.
+pub(crate) fn signal(pid: u32, name: &str) -> bool {
+    // The shell's own `kill`: /bin/kill is not on every small image.
+    let command = format!("kill -{name} {pid}");
+    let output = Command::new("sh").args(["-c", &command]).output();
+    output.expect("sh").status.success()
+}
+
+/// The live processes that work in `directory`. Zombies have no directory any more.
+pub(crate) fn all_in(directory: &Path) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let works_here =
+        |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == directory);
+    processes
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(works_here)
+        .collect()
+}
+
+/// Memory of a process that is in use; KiB.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.expect("VmRSS in KiB")
+}
+
+/// The sockets that a process has open, as the kernel names them: two processes that share one have
+/// the same name for it.
+pub(crate) fn sockets(pid: u32) -> BTreeSet<String> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let targets = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let names = targets.filter_map(|target| target.into_os_string().into_string().ok());
+    names.filter(|name| name.starts_with("socket:")).collect()
+}
+
+/// Open descriptors of a process.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
+    open.count()
 }
 
 /// Reads to the end on a thread of its own, so that the child never blocks on a full pipe.

@@ -1,0 +1,423 @@
+//! Another configuration in the process that runs: what is asked for happens, nothing else does, and
+//! a configuration that is wrong does nothing at all.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::client::{self, Connection, Request};
+use crate::support::crowd::Crowd;
+use crate::support::edge::{Edge, Site};
+use crate::support::load::{Load, ask_all, keys};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::port::{self, Closed};
+use crate::support::{process, wait};
+
+/// Probes that are quick, and never come between two steps of a test.
+const PROBED: &str = "{tcp: true, interval: 200ms, timeout: 200ms, fall: 1, rise: 1}";
+
+#[test]
+fn a_listener_comes_and_another_goes_and_no_connection_is_cut() {
+    let (stays, goes, comes) = (port::free(), port::free(), port::free());
+    let origin = Origin::start();
+    let site = Site::of([origin.label()]).downstream("{keepalive: 3s}");
+    let edge = site
+        .clone()
+        .top("listeners", &listeners(&[stays, goes]))
+        .start();
+    let crowd = Crowd::before(&edge).busy(2).idle(10).fresh(1);
+    let mut kept: Vec<_> = (0..10).map(|_| Connection::open(goes)).collect();
+    for connection in kept.iter_mut().take(5) {
+        assert!(!connection.get("/?k=a").unwrap().closes());
+    }
+    reload(&edge, &site.top("listeners", &listeners(&[stays, comes])));
+    for connection in &mut kept {
+        let response = connection.get("/?k=a").expect("an answer after the reload");
+        assert!(response.status == 200 && response.closes(), "{response:?}");
+    }
+    assert_eq!(client::send(comes, &Request::get("/?k=a")).status, 200);
+    let refused = Connection::try_open(goes).err().map(|error| error.kind());
+    assert_eq!(refused, Some(ErrorKind::ConnectionRefused));
+    TcpListener::bind(goes).expect("the port to be free");
+    crowd.wait_for_more(2);
+    crowd.stop();
+    assert!(
+        !edge
+            .admin
+            .get("/metrics")
+            .text()
+            .contains(&goes.to_string())
+    );
+}
+
+#[test]
+fn a_request_under_way_on_a_listener_that_goes_is_answered() {
+    let (stays, goes) = (port::free(), port::free());
+    let origin = Origin::behaving(Behaviour::Hold);
+    let site = Site::of([origin.label()]);
+    let edge = site
+        .clone()
+        .top("listeners", &listeners(&[stays, goes]))
+        .start();
+    let mut busy = Connection::open(goes);
+    busy.send("GET /?k=a HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    origin.wait_for_requests(1);
+    reload(&edge, &site.top("listeners", &listeners(&[stays])));
+    origin.behave(Behaviour::Echo);
+    assert_eq!(busy.response().unwrap().status, 200);
+}
+
+#[test]
+fn only_keys_of_peers_that_come_or_go_move() {
+    let origins: Vec<Origin> = (0..5).map(|_| Origin::named()).collect();
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let (gone, new) = (&labels[0], &labels[4]);
+    let site = Site::of(&labels[..4]);
+    let (edge, keys) = (site.start(), keys(2_000));
+    let load = Load::start(&edge, 2, &keys);
+    let before = ask_all(&edge, &keys);
+    let plan = reload(&edge, &site.peers(&labels[1..]));
+    let after = ask_all(&edge, &keys);
+    load.stop();
+    let moved: Vec<_> = before
+        .iter()
+        .zip(&after)
+        .filter(|(was, is)| was != is)
+        .collect();
+    assert!(
+        moved.iter().all(|(was, is)| *was == gone || *is == new),
+        "{moved:?}"
+    );
+    let said = plan["plan"]["upstreams"]["app"]["moved"].as_f64().unwrap();
+    let count = |items: usize| f64::from(u32::try_from(items).unwrap());
+    let share = count(moved.len()) / count(keys.len());
+    assert!((said - share).abs() < 0.04, "said {said}, seen {share}");
+}
+
+#[test]
+fn what_is_known_of_a_peer_survives() {
+    let mut origins = Origin::some(4);
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let site =
+        Site::of(&labels[..3]).app("health", "{tcp: true, interval: 200ms, fall: 2, rise: 50}");
+    let edge = site.start();
+    edge.cli(&["drain", "app", &labels[0]], "");
+    origins[1].down();
+    edge.admin.wait_for_state("app", &labels[1], "down");
+    origins[1].up(); // and yet it stays down until 50 probes have passed
+    origins[2].behave(Behaviour::Hold);
+    let mut held = edge.connect();
+    held.send("GET /?k=a HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    origins[2].wait_for_requests(1);
+    for count in [4, 3, 4] {
+        reload(&edge, &site.clone().peers(&labels[..count]));
+        assert_eq!(edge.admin.state("app", &labels[0]), "draining");
+        assert_eq!(edge.admin.state("app", &labels[1]), "down");
+        assert_eq!(in_flight(&edge, &labels[2]), 1);
+    }
+    origins[2].behave(Behaviour::Echo);
+    assert_eq!(held.response().unwrap().status, 200);
+    wait::until("the request to be counted out", || {
+        in_flight(&edge, &labels[2]) == 0
+    });
+}
+
+#[test]
+fn a_peer_that_was_ejected_stays_ejected() {
+    let (origin, closed) = (Origin::start(), Closed::new());
+    let peers = [origin.label(), closed.address.to_string()];
+    let site = Site::of(&peers).app("passive", "{failures: 1, eject: 60s}");
+    let edge = site.start();
+    for key in keys(50) {
+        edge.get(&format!("/?k={key}"));
+    }
+    assert_eq!(edge.admin.state("app", &peers[1]), "ejected");
+    reload(&edge, &site.app("missing_key", "reject"));
+    assert_eq!(edge.admin.state("app", &peers[1]), "ejected");
+}
+
+#[test]
+fn a_new_peer_is_probed_before_it_takes_a_key() {
+    let (origins, closed) = (Origin::some(2), Closed::new());
+    let site = Site::of(origins.iter().map(Origin::label)).app("health", PROBED);
+    let edge = site.start();
+    let load = Load::start(&edge, 2, &keys(500));
+    let peers = [
+        origins[0].label(),
+        origins[1].label(),
+        closed.address.to_string(),
+    ];
+    reload(&edge, &site.peers(&peers));
+    assert_eq!(edge.admin.state("app", &peers[2]), "down");
+    load.wait_for_more(1_000);
+    load.stop();
+}
+
+#[test]
+fn a_configuration_that_is_wrong_changes_nothing_and_says_where_it_is_wrong() {
+    let origins = Origin::some(2);
+    let site = Site::of([origins[0].label()]);
+    let edge = site.start();
+    edge.rewrite(
+        &site
+            .peers([origins[1].label()])
+            .top("drain_timeout", "80")
+            .yaml(),
+    );
+    let crowd = Crowd::before(&edge).busy(1).fresh(1);
+    let output = edge.command(&["reload"]);
+    assert_refused(&output, 4, "clockwise.yaml:");
+    edge.signal("HUP");
+    edge.admin
+        .wait_for_metric("clockwise_reloads_total", &["result=\"failed\""], 2);
+    wait::until("the reason in the log", || {
+        edge.stderr().contains("drain_timeout")
+    });
+    crowd.wait_for_more(20);
+    crowd.stop();
+    assert_eq!((generation(&edge), origins[1].requests()), (1, 0));
+}
+
+#[test]
+fn a_port_that_is_taken_changes_nothing() {
+    let origins = Origin::some(2);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (ours, free, taken) = (port::free(), port::free(), taken.local_addr().unwrap());
+    let site = Site::of([origins[0].label()]).top("listeners", &listeners(&[ours]));
+    let edge = site.start();
+    let before = series(&edge);
+    let site = site.top("listeners", &listeners(&[free, taken]));
+    edge.rewrite(&site.peers([origins[1].label()]).yaml());
+    assert_refused(&edge.command(&["reload"]), 4, &taken.to_string());
+    assert_eq!(edge.get("/?k=a").status, 200);
+    assert_eq!((generation(&edge), origins[1].requests()), (1, 0));
+    TcpListener::bind(free).expect("the port that was to be had is given back");
+    let after: Vec<_> = series(&edge)
+        .into_iter()
+        .filter(|one| !before.contains(one))
+        .collect();
+    assert!(after.iter().all(|one| !one.contains("127.")), "{after:?}");
+}
+
+#[test]
+fn more_keys_than_max_moved_do_not_move_unless_forced() {
+    let origins = Origin::some(4);
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let site = Site::of(&labels).app("max_moved", "10%");
+    let edge = site.start();
+    edge.rewrite(&site.peers(&labels[1..]).yaml());
+    let share = edge.admin.get("/v1/upstreams/app").json()["peers"][0]["share"]
+        .as_f64()
+        .unwrap();
+    let refused = edge.command(&["reload"]);
+    assert_refused(&refused, 3, &format!("{:.2} %", share * 100.0));
+    assert_eq!(generation(&edge), 1);
+    let promised = json_of(&edge.command(&["reload", "--dry-run", "--force", "--json"]));
+    let done = json_of(&edge.command(&["reload", "--force", "--json"]));
+    assert_eq!(promised["plan"], done["plan"]);
+    assert_eq!(generation(&edge), 2);
+}
+
+#[test]
+fn a_dry_run_shows_the_changes_and_makes_none() {
+    let (stays, comes) = (port::free(), port::free());
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let (old, new) = (&labels[0], &labels[2]);
+    let site = Site::of(&labels[..2]).top("listeners", &listeners(&[stays]));
+    let edge = site.start();
+    let keys = keys(200);
+    let (owners, before) = (ask_all(&edge, &keys), series(&edge));
+    let site = site
+        .top("listeners", &listeners(&[stays, comes]))
+        .peers(&labels[1..]);
+    edge.rewrite(&site.yaml());
+    let output = edge.command(&["reload", "--dry-run"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        format!("listener {comes}: added"),
+        format!("peer {old}: removed"),
+        format!("peer {new}: added"),
+        "of its keys move".to_owned(),
+        "nothing was changed".to_owned(),
+    ] {
+        assert!(text.contains(&line), "no `{line}` in:\n{text}");
+    }
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!((series(&edge), generation(&edge)), (before, 1));
+    assert_eq!(ask_all(&edge, &keys), owners);
+    assert!(Connection::try_open(comes).is_err());
+}
+
+#[test]
+fn hup_and_a_watched_file_reload_too() {
+    let origins = Origin::some(2);
+    let site = Site::of([origins[0].label()]);
+    let edge = site.start();
+    edge.rewrite(&site.clone().top("watch", "100ms").yaml());
+    edge.signal("HUP");
+    wait::until("the new generation", || generation(&edge) == 2);
+    edge.rewrite(&site.peers([origins[1].label()]).yaml());
+    wait::until("the file to be looked at", || generation(&edge) == 3);
+    edge.get("/?k=a");
+    assert_eq!(origins[1].requests(), 1);
+}
+
+#[test]
+fn a_reload_by_hand_is_not_repeated_by_the_watch() {
+    let origin = Origin::start();
+    let site = Site::of([origin.label()]).top("watch", "100ms");
+    let edge = site.start();
+    reload(&edge, &site.top("drain_timeout", "7s"));
+    assert_eq!(generation(&edge), 2);
+    // What must not happen is given the time of five looks to happen.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(generation(&edge), 2);
+}
+
+#[test]
+fn ten_thousand_peers_are_reloaded_without_a_pause() {
+    let origins = Origin::some(2);
+    let peers = |range: std::ops::Range<usize>| {
+        let address = |number: usize| origins[number % 2].address;
+        range.map(move |number| format!("{{address: \"{}\", label: p{number}}}", address(number)))
+    };
+    let site = Site::of(peers(0..10_000));
+    let edge = site.start();
+    let crowd = Crowd::before(&edge).busy(3).idle(10).fresh(1);
+    crowd.wait_for_more(2);
+    reload(&edge, &site.peers(peers(100..10_100)));
+    crowd.wait_for_more(2);
+    let done = crowd.stop();
+    let longest = done["busy"].longest.max(done["fresh"].longest);
+    eprintln!("10,000 peers: longest response time {longest:?} in {done:?}");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+#[test]
+fn what_is_gone_is_gone_from_the_metrics() {
+    let origins = Origin::some(2);
+    let site = Site::of(origins.iter().map(Origin::label));
+    let more = format!(
+        "{}  other:\n    peers: [\"{}\"]\n",
+        site.yaml(),
+        port::free()
+    );
+    let more = more.replace(
+        "[{upstream: app}]",
+        "[{upstream: app}, {path: /other, upstream: other}]",
+    );
+    let edge = Edge::start(&more);
+    let named = [
+        "upstream=\"other\"".to_owned(),
+        "/other".to_owned(),
+        origins[0].label(),
+    ];
+    let shown = |edge: &Edge| {
+        let text = edge.admin.get("/metrics").text();
+        named.clone().map(|name| text.contains(&name))
+    };
+    edge.get("/?k=a");
+    assert_eq!(shown(&edge), [true; 3]);
+    reload(&edge, &site.peers([origins[1].label()]));
+    assert_eq!(shown(&edge), [false; 3]);
+}
+
+#[test]
+fn a_hundred_reloads_leave_nothing_behind() {
+    let origins = Origin::some(4);
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let port = port::free();
+    let site = Site::of(&labels[..3]).app("health", PROBED);
+    let edge = site.start();
+    let crowd = Crowd::before(&edge).busy(1).idle(5);
+    let turns = |count: usize| {
+        for turn in 0..count {
+            let site = site.clone().peers(&labels[turn % 2..3 + turn % 2]);
+            let more = format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{port}\"}}]");
+            edge.rewrite(
+                &if turn % 2 == 0 {
+                    site
+                } else {
+                    site.top("listeners", &more)
+                }
+                .yaml(),
+            );
+            let answer = edge.admin.post("/v1/reload");
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        (
+            process::resident(edge.pid()),
+            process::descriptors(edge.pid()),
+        )
+    };
+    let (memory, descriptors) = turns(30);
+    let (memory_after, descriptors_after) = turns(100);
+    crowd.stop();
+    eprintln!("{memory} -> {memory_after} KiB, {descriptors} -> {descriptors_after} descriptors");
+    assert!(
+        memory_after < memory + 4_096,
+        "{memory} -> {memory_after} KiB"
+    );
+    assert!(
+        descriptors_after <= descriptors + 8,
+        "{descriptors} -> {descriptors_after}"
+    );
+}
+
+/// Puts a configuration in force; what the instance said that it changes.
+#[track_caller]
+fn reload(edge: &Edge, site: &Site) -> Value {
+    edge.rewrite(&site.yaml());
+    json_of(&edge.command(&["reload", "--json"]))
+}
+
+#[track_caller]
+fn json_of(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, code: i32, why: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(why), "no `{why}` in: {said}");
+}
+
+fn listeners(addresses: &[SocketAddr]) -> String {
+    let written = addresses
+        .iter()
+        .map(|address| format!("{{address: \"{address}\"}}"));
+    format!("[{}]", written.collect::<Vec<_>>().join(", "))
+}
+
+fn generation(edge: &Edge) -> u64 {
+    edge.admin.get("/v1/status").json()["generation"]
+        .as_u64()
+        .expect("a number")
+}
+
+fn in_flight(edge: &Edge, label: &str) -> u64 {
+    let view = edge.admin.get("/v1/upstreams/app").json();
+    let peers = view["peers"].as_array().expect("peers");
+    let peer = peers.iter().find(|peer| peer["label"] == label);
+    peer.expect("the peer")["in_flight"]
+        .as_u64()
+        .expect("a number")
+}
+
+/// The names and labels of all samples.
+fn series(edge: &Edge) -> Vec<String> {
+    let text = edge.admin.get("/metrics").text();
+    let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+    let names = samples
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| !name.starts_with('#'));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}

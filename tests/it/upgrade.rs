@@ -1,0 +1,527 @@
+//! Another process on the same sockets: clients do not notice, what was known is not forgotten, and
+//! a new process that does not serve leaves everything as it was.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::client::{self, Request};
+use crate::support::crowd::{Crowd, DOWNLOAD, open_socket};
+use crate::support::edge::{self, Edge, Site};
+use crate::support::load::{ask_all, keys};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::port::{self, Closed, Full};
+use crate::support::{process, wait};
+
+#[test]
+fn five_upgrades_lose_nothing_of_anybody() {
+    let scene = Scene::new();
+    let edge = Edge::start(&scene.yaml(&scene.site()));
+    let crowd = everybody(&edge);
+    let mut pids = vec![edge.pid()];
+    for _ in 0..5 {
+        crowd.wait_for_more(1);
+        upgrade(&edge);
+        pids.push(edge.pid());
+    }
+    crowd.wait_for_more(2);
+    eprintln!("five upgrades: {:?}", crowd.stop());
+    pids.dedup();
+    assert_eq!(pids.len(), 6, "six processes have served");
+    let left = || edge.processes() == [edge.pid()];
+    wait::until("the old processes to end", left);
+}
+
+#[test]
+fn usr2_upgrades_too() {
+    let scene = Scene::new();
+    let edge = Edge::start(&scene.yaml(&scene.site()));
+    let before = edge.pid();
+    edge.signal("USR2");
+    wait::until("another process to serve", || {
+        edge.admin
+            .try_get("/v1/status")
+            .is_ok_and(|status| status.json()["pid"] != before)
+    });
+    assert_eq!(edge.get("/?k=a").status, 200);
+}
+
+#[test]
+fn a_listener_that_the_new_configuration_adds_is_served() {
+    let origin = Origin::start();
+    let (one, two) = (port::free(), port::free());
+    let site = Site::of([origin.label()]);
+    let edge = site
+        .clone()
+        .top("listeners", &format!("[{{address: \"{one}\"}}]"))
+        .start();
+    edge.rewrite(
+        &site
+            .top("listeners", &format!("[{{address: \"{two}\"}}]"))
+            .yaml(),
+    );
+    upgrade(&edge);
+    assert_eq!(client::send(two, &Request::get("/?k=a")).status, 200);
+    wait::until("the other one to be closed", || {
+        TcpListener::bind(one).is_ok()
+    });
+}
+
+#[test]
+fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
+    let mut origins: Vec<Origin> = (0..4).map(|_| Origin::named()).collect();
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let edge = Site::of(&labels)
+        .app("health", "{tcp: true, interval: 200ms, fall: 2, rise: 100}")
+        .start();
+    origins[0].down();
+    edge.admin.wait_for_state("app", &labels[0], "down");
+    origins[0].up(); // and yet it is down until 100 probes have passed
+    edge.cli(&["drain", "app", &labels[1]], "");
+    let asked = [origins[0].requests(), origins[1].requests()];
+    let keys = keys(10_000);
+    let before = ask_all(&edge, &keys);
+    upgrade(&edge);
+    let after = ask_all(&edge, &keys);
+    let moved = before
+        .iter()
+        .zip(&after)
+        .filter(|(was, is)| was != is)
+        .count();
+    assert_eq!(moved, 0, "of 10,000 keys");
+    assert_eq!([origins[0].requests(), origins[1].requests()], asked);
+    assert_eq!(edge.admin.state("app", &labels[1]), "draining");
+}
+
+#[test]
+fn a_peer_that_was_ejected_stays_ejected() {
+    let (origin, closed) = (Origin::start(), Closed::new());
+    let peers = [origin.label(), closed.address.to_string()];
+    let edge = Site::of(&peers)
+        .app("passive", "{failures: 1, eject: 60s}")
+        .start();
+    for key in keys(50) {
+        edge.get(&format!("/?k={key}"));
+    }
+    assert_eq!(edge.admin.state("app", &peers[1]), "ejected");
+    upgrade(&edge);
+    assert_eq!(edge.admin.state("app", &peers[1]), "ejected");
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_refused_with_its_place() {
+    refused(
+        |scene, edge| edge.rewrite(&scene.yaml(&scene.site().top("drain_timeout", "80"))),
+        "clockwise.yaml:",
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let listeners = format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{address}\"}}]");
+    refused(
+        |scene, edge| edge.rewrite(&scene.yaml(&scene.site().top("listeners", &listeners))),
+        &address,
+    );
+}
+
+#[test]
+fn a_program_that_is_missing_is_refused() {
+    refused(
+        |_, edge| fs::remove_file(edge.program()).unwrap(),
+        "cannot run",
+    );
+}
+
+#[test]
+fn a_program_that_is_not_executable_is_refused() {
+    let replace = |_: &Scene, edge: &Edge| {
+        fs::remove_file(edge.program()).unwrap();
+        fs::write(edge.program(), "not a program").unwrap();
+        fs::set_permissions(edge.program(), fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    refused(replace, "cannot run");
+}
+
+#[test]
+fn a_program_that_crashes_is_refused() {
+    refused(|_, edge| replace_by(edge, "crashes"), "exit status: 7");
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_and_refused() {
+    refused(
+        |_, edge| replace_by(edge, "hangs"),
+        "did not acknowledge within 1s",
+    );
+}
+
+#[test]
+fn a_program_that_refuses_is_quoted() {
+    refused(
+        |_, edge| replace_by(edge, "refuses"),
+        "it speaks hand-over format 1",
+    );
+}
+
+#[test]
+fn a_hand_over_of_another_format_is_refused_by_the_new_process() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::start();
+    fs::write(
+        directory.path().join("c.yaml"),
+        Site::of([origin.label()]).yaml(),
+    )
+    .unwrap();
+    let mut command = edge::binary(directory.path());
+    command
+        .args(["run", "-c", "c.yaml"])
+        .env("CLOCKWISE_SUCCESSOR", "1");
+    let mut child = command
+        .stdin(OwnedFd::from(theirs))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(command); // and with it our copy of their end
+    let hello = br#"{"format":99,"version":"9.9.9","pid":1}"#;
+    ours.write_all(&u32::try_from(hello.len()).unwrap().to_be_bytes())
+        .unwrap();
+    ours.write_all(hello).unwrap();
+    let mut answer = String::new();
+    ours.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.contains("format 99") && answer.contains("9.9.9"),
+        "{answer}"
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
+    let slow = Slow::start("60s");
+    slow.upgrade_refused(
+        |new| assert!(process::signal(new, "KILL")),
+        "ended before it acknowledged",
+    );
+}
+
+#[test]
+fn a_new_process_that_stops_in_the_hand_over_is_killed() {
+    let slow = Slow::start("2s");
+    slow.upgrade_refused(
+        |new| assert!(process::signal(new, "STOP")),
+        "did not acknowledge within 2s",
+    );
+}
+
+#[test]
+fn a_second_upgrade_is_refused_while_the_first_goes_on() {
+    let slow = Slow::start("60s");
+    thread::scope(|scope| {
+        let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
+        slow.successor();
+        let second = scope.spawn(|| slow.edge.command(&["upgrade"]));
+        let (first, second) = (first.join().unwrap(), second.join().unwrap());
+        assert_refused(&second, "under way");
+        assert!(first.status.success(), "{first:?}");
+    });
+    slow.crowd.stop();
+}
+
+#[test]
+fn operators_are_answered_by_the_process_that_serves() {
+    let slow = Slow::start("60s");
+    let old = slow.edge.pid();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
+        slow.successor();
+        let mut stages = BTreeMap::new();
+        while !first.is_finished() {
+            let status = slow.edge.admin.get("/v1/status").json();
+            let pid = status["pid"].as_u64() == Some(old.into());
+            *stages
+                .entry((pid, status["stage"].to_string()))
+                .or_insert(0) += 1;
+            thread::sleep(Duration::from_millis(20));
+        }
+        let starting = stages.keys().any(|(_, stage)| stage.contains("starting"));
+        assert!(!starting, "(by the old one, stage) -> answers: {stages:?}");
+    });
+    slow.crowd.stop();
+}
+
+#[test]
+fn a_peer_that_is_drained_in_the_hand_over_is_drained_after_it() {
+    let slow = Slow::start("60s");
+    let label = slow.scene.app[0].label();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
+        slow.successor();
+        let drained = slow.edge.command(&["drain", "app", &label]);
+        assert!(drained.status.success(), "{drained:?}");
+        assert!(first.join().unwrap().status.success());
+    });
+    assert_eq!(slow.edge.admin.state("app", &label), "draining");
+    slow.crowd.stop();
+}
+
+#[test]
+fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
+    let mut slow = Slow::start("60s");
+    let new = thread::scope(|scope| {
+        scope.spawn(|| slow.edge.command(&["upgrade"]));
+        let new = slow.successor();
+        assert!(process::signal(slow.edge.started_id(), "KILL"));
+        new
+    });
+    slow.edge.wait();
+    slow.crowd.abandon();
+    wait::until("the new process to serve", || {
+        slow.edge
+            .admin
+            .try_get("/readyz")
+            .is_ok_and(|answer| answer.status == 200)
+    });
+    assert_eq!(slow.edge.pid(), new);
+    Crowd::before(&slow.edge).busy(1).stop();
+}
+
+#[test]
+fn the_death_of_the_old_process_costs_only_its_own_connections() {
+    let scene = Scene::new();
+    let mut edge = Edge::start(&scene.yaml(&scene.site()));
+    let mut of_old = open_socket(edge.address).unwrap();
+    upgrade(&edge);
+    let mut of_new = open_socket(edge.address).unwrap();
+    let crowd = Crowd::before(&edge).busy(2).fresh(1);
+    edge.started().kill();
+    of_old.time_to_close();
+    crowd.wait_for_more(50);
+    of_new.send("still there").unwrap();
+    assert_eq!(of_new.exactly(11).unwrap(), b"still there");
+    crowd.stop();
+    wait::until("the predecessor to be gone", || {
+        predecessor(&edge).is_null()
+    });
+}
+
+#[test]
+fn the_old_process_is_shown_until_it_is_empty() {
+    let scene = Scene::new();
+    let mut edge = Edge::start(&scene.yaml(&scene.site()));
+    let old = edge.pid();
+    let socket = open_socket(edge.address).unwrap();
+    upgrade(&edge);
+    wait::until("its connection to be shown", || {
+        predecessor(&edge)["connections"] == 1
+    });
+    assert_eq!(predecessor(&edge)["pid"], old);
+    let text = edge.cli(&["status"], "");
+    assert!(
+        text.contains(&old.to_string()),
+        "no predecessor in:\n{text}"
+    );
+    assert!(edge.exited().is_none());
+    drop(socket);
+    assert!(edge.wait().success());
+    wait::until("the predecessor to be gone", || {
+        predecessor(&edge).is_null()
+    });
+    assert_eq!(edge.get("/?k=a").status, 200);
+}
+
+#[test]
+fn a_cold_start_remembers_what_the_state_file_holds_unless_it_is_too_old() {
+    let mut origins = Origin::some(3);
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let site = Site::of(&labels).app("health", "{tcp: true, interval: 200ms, fall: 1, rise: 100}");
+    let mut edge = site
+        .top("state_file", "{path: state.json, max_age: 10m}")
+        .start();
+    edge.cli(&["drain", "app", &labels[0]], "");
+    origins[1].down();
+    edge.admin.wait_for_state("app", &labels[1], "down");
+    origins[1].up();
+    stop(&mut edge);
+    edge.restart();
+    let states = |edge: &Edge| {
+        let states = labels.iter().map(|label| edge.admin.state("app", label));
+        states.collect::<Vec<_>>()
+    };
+    assert_eq!(states(&edge), ["draining", "down", "up"]);
+    stop(&mut edge);
+    let file = edge.directory().join("state.json");
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let mut old = state;
+    old["written"] = "2020-01-01T00:00:00Z".into();
+    fs::write(&file, old.to_string()).unwrap();
+    edge.restart();
+    assert_eq!(states(&edge), ["up", "up", "up"]);
+    wait::until("the log to say so", || edge.stderr().contains("is ignored"));
+}
+
+/// Peers of all kinds.
+struct Scene {
+    app: Vec<Origin>,
+    other: [(&'static str, Origin); 3],
+}
+
+impl Scene {
+    fn new() -> Self {
+        let other = [
+            ("upload", Origin::start()),
+            ("download", Origin::behaving(Behaviour::Body(DOWNLOAD))),
+            ("socket", Origin::behaving(Behaviour::Upgrade)),
+        ];
+        Self {
+            app: Origin::some(3),
+            other,
+        }
+    }
+
+    fn site(&self) -> Site {
+        Site::of(self.app.iter().map(Origin::label))
+            .downstream("{keepalive: 5s}")
+            .top("upgrade_timeout", "10s")
+    }
+
+    /// The site with a route and an upstream for each of the others.
+    fn yaml(&self, site: &Site) -> String {
+        let route = |name: &str| format!("{{path: /{name}, upstream: {name}}}, ");
+        let routes: String = self.other.iter().map(|(name, _)| route(name)).collect();
+        let site = site
+            .clone()
+            .top("routes", &format!("[{routes}{{upstream: app}}]"));
+        let upstream = |(name, origin): &(&str, Origin)| {
+            format!(
+                "  {name}: {{peers: [\"{}\"], health: off, retry: off}}\n",
+                origin.label()
+            )
+        };
+        site.yaml() + &self.other.iter().map(upstream).collect::<String>()
+    }
+}
+
+/// An instance whose new process takes three seconds to ask its peers: time in which things happen.
+struct Slow {
+    scene: Scene,
+    edge: Edge,
+    crowd: Crowd,
+    _full: Full,
+}
+
+impl Slow {
+    fn start(upgrade_timeout: &str) -> Self {
+        let (scene, full) = (Scene::new(), Full::new());
+        let site = scene.site().top("upgrade_timeout", upgrade_timeout);
+        let edge = Edge::start(&scene.yaml(&site));
+        let hangs = format!(
+            "  slow: {{peers: [\"{}\"], health: {{tcp: true, interval: 3s, timeout: 3s}}}}\n",
+            full.address
+        );
+        edge.rewrite(&(scene.yaml(&site) + &hangs));
+        let crowd = Crowd::before(&edge).busy(1).idle(5).fresh(1);
+        Self {
+            scene,
+            edge,
+            crowd,
+            _full: full,
+        }
+    }
+
+    /// The new process, once it has taken the sockets.
+    fn successor(&self) -> u32 {
+        let old = self.edge.started_id();
+        let shares = |pid: u32| {
+            process::sockets(pid)
+                .intersection(&process::sockets(old))
+                .count()
+                >= 3
+        };
+        wait::value("a process to take the sockets", || {
+            let others = self.edge.processes().into_iter().filter(|pid| *pid != old);
+            others.into_iter().find(|pid| shares(*pid))
+        })
+    }
+
+    /// An upgrade in whose hand-over something happens to the new process.
+    #[track_caller]
+    fn upgrade_refused(self, happens: impl FnOnce(u32), why: &str) {
+        let output = thread::scope(|scope| {
+            let upgrade = scope.spawn(|| self.edge.command(&["upgrade"]));
+            happens(self.successor());
+            upgrade.join().unwrap()
+        });
+        assert_refused(&output, why);
+        assert_unchanged(&self.edge, self.crowd);
+    }
+}
+
+/// An upgrade that fails because of what `spoil` does, and costs nobody anything.
+#[track_caller]
+fn refused(spoil: impl FnOnce(&Scene, &Edge), why: &str) {
+    let scene = Scene::new();
+    let edge = Edge::start_replaceable(&scene.yaml(&scene.site().top("upgrade_timeout", "1s")));
+    let crowd = Crowd::before(&edge).busy(1).idle(5).fresh(1).sockets(1);
+    spoil(&scene, &edge);
+    assert_refused(&edge.command(&["upgrade"]), why);
+    assert_unchanged(&edge, crowd);
+}
+
+/// The message on stderr, and the exit code of a running instance that does not do what it is told.
+#[track_caller]
+fn assert_refused(output: &Output, why: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(said.contains(why), "no `{why}` in: {said}");
+}
+
+/// The process that was started serves, alone, and nobody has missed anything.
+#[track_caller]
+fn assert_unchanged(edge: &Edge, crowd: Crowd) {
+    assert_eq!(edge.pid(), edge.started_id());
+    assert_eq!(edge.processes(), [edge.started_id()], "nobody else is left");
+    assert_eq!(edge.admin.get("/readyz").status, 200);
+    crowd.wait_for_more(2);
+    crowd.stop();
+}
+
+fn everybody(edge: &Edge) -> Crowd {
+    let crowd = Crowd::before(edge).busy(3).idle(20).fresh(1);
+    crowd.uploads(1).downloads(1).sockets(2)
+}
+
+#[track_caller]
+fn upgrade(edge: &Edge) {
+    let before = edge.pid();
+    let output = edge.command(&["upgrade"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_ne!(edge.pid(), before);
+}
+
+fn replace_by(edge: &Edge, impostor: &str) {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/impostors");
+    fs::remove_file(edge.program()).unwrap();
+    symlink(place.join(impostor), edge.program()).unwrap();
+}
+
+fn stop(edge: &mut Edge) {
+    edge.signal("TERM");
+    assert!(edge.wait().success());
+}
+
+fn predecessor(edge: &Edge) -> serde_json::Value {
+    edge.admin.get("/v1/status").json()["predecessor"].take()
+}
