@@ -5,8 +5,8 @@
 
 use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora_error::ErrorType::{
-    ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout,
-    TLSHandshakeTimedout, WriteError, WriteTimedout,
+    ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError,
+    WriteTimedout,
 };
 use pingora_error::{Error, ErrorType};
 
@@ -129,9 +129,7 @@ impl Fault {
 pub(super) enum Stage {
     /// No connection to the peer stood.
     Connecting,
-    /// It stood, but a request with this target cannot be written.
-    Unwritable,
-    /// No response had begun.
+    /// It stood, but no response had begun.
     Waiting,
     /// The response's header had passed.
     Responding,
@@ -174,7 +172,6 @@ fn upstream(error: &ErrorType, stage: Stage) -> Fault {
     match (stage, error) {
         (Stage::Connecting, ConnectTimedout | TLSHandshakeTimedout) => Fault::ConnectTimeout,
         (Stage::Connecting, _) => Fault::ConnectFailed,
-        (Stage::Unwritable, InvalidHTTPHeader) => Fault::BadRequest,
         (_, WriteTimedout) => Fault::SendTimeout,
         (Stage::Responding, _) => Fault::ResponseCut,
         (_, ReadError | WriteError | ConnectionClosed) => Fault::Reset,

@@ -24,7 +24,7 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Faul
 
 /// Answers a request that failed on its way, where nothing was sent yet.
 pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
-    let stage = stage(session, ctx);
+    let stage = stage(ctx);
     let fault = ctx.fault.unwrap_or_else(|| fault::judge(error, stage));
     ctx.fault = Some(fault);
     session.set_keepalive(None);
@@ -44,24 +44,15 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error
     }
 }
 
-fn stage(session: &Session, ctx: &Context) -> Stage {
+fn stage(ctx: &Context) -> Stage {
     let connecting = |attempt: &Attempt| attempt.connect.is_none();
     if ctx.response_begun() {
         Stage::Responding
     } else if ctx.attempt.as_ref().is_some_and(connecting) {
         Stage::Connecting
-    } else if is_writable(session.req_header().raw_path()) {
-        Stage::Waiting
     } else {
-        Stage::Unwritable
+        Stage::Waiting
     }
-}
-
-/// Whether Pingora writes a request with this target; not one that would break its request line.
-fn is_writable(target: &[u8]) -> bool {
-    !target
-        .iter()
-        .any(|byte| matches!(byte, b'\0' | b'\n' | b'\r' | b' '))
 }
 
 async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
