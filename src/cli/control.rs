@@ -138,6 +138,14 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
             plain(listener.get("bound"))
         ))?;
     }
+    if let Some(before) = status.get("predecessor").filter(|value| !value.is_null()) {
+        let part = |field: &str| plain(before.get(field));
+        let (pid, connections) = (part("pid"), part("connections"));
+        let label = "predecessor";
+        output.line(&format!(
+            "{label:<16}process {pid} drains {connections} connections"
+        ))?;
+    }
     output.line(&format!("{:<16}{}", "admin", plain(status.get("admin"))))?;
     for (name, upstream) in status
         .get("upstreams")

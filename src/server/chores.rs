@@ -24,11 +24,14 @@ pub(super) struct Chores {
 impl Chores {
     /// For an instance that has just read `source`.
     pub(super) fn new(source: Option<&Path>) -> Self {
-        let seen = source.and_then(|source| std::fs::read(source).ok());
-        Self {
-            seen,
-            ..Self::default()
-        }
+        let mut chores = Self::default();
+        chores.look(source);
+        chores
+    }
+
+    /// The file is being read for another reason: what it holds now is nothing new.
+    pub(super) fn look(&mut self, source: Option<&Path>) {
+        self.seen = source.and_then(|source| std::fs::read(source).ok());
     }
 
     /// Does the chores until the watched file has changed. Can be dropped and called again.

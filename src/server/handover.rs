@@ -93,6 +93,8 @@ enum Answer {
         /// Its process id.
         pid: u32,
     },
+    /// It has taken note of what changed since the hello.
+    Noted,
     /// It could not start, and is about to exit.
     Refused(String),
 }
@@ -101,6 +103,9 @@ enum Answer {
 #[derive(Debug, Deserialize, Serialize)]
 struct Progress {
     connections: u64,
+    /// With the first message: what has become of the peers since the hello.
+    #[serde(default)]
+    memory: Option<Memory>,
     /// With the last message: what was counted while draining is not lost.
     #[serde(default)]
     counters: Option<String>,
@@ -173,39 +178,45 @@ impl Predecessor {
         let _ = send(&mut self.stream, &Answer::Refused(why.to_owned()));
     }
 
-    /// Tells it that this process serves, and listens to how its drain goes until it has exited.
+    /// Tells it that this process serves, and listens to how its drain goes until it has exited. If
+    /// it is gone already, this process serves all the more.
     pub(super) fn acknowledge(mut self, subject: Arc<Subject>) -> Result<(), Error> {
         subject.telemetry.metrics.inherit(&self.counters);
-        let lifecycle = Arc::clone(&subject.lifecycle);
-        send(
-            &mut self.stream,
-            &Answer::Serving {
-                pid: std::process::id(),
-            },
-        )?;
-        let pid = self.pid;
-        lifecycle.set_predecessor(Some(lifecycle::Predecessor {
-            pid,
-            connections: 0,
-        }));
+        let pid = std::process::id();
+        if let Err(error) = send(&mut self.stream, &Answer::Serving { pid }) {
+            log::warn!("the process before this one is gone: {error}");
+            return Ok(());
+        }
         self.stream.set_read_timeout(None)?;
-        let listen = move || {
-            while let Ok(Progress {
-                connections,
-                counters,
-            }) = receive(&mut self.stream)
-            {
-                if let Some(counters) = counters {
-                    subject.telemetry.metrics.inherit(&counters);
-                }
-                lifecycle.set_predecessor(Some(lifecycle::Predecessor { pid, connections }));
-            }
-            lifecycle.set_predecessor(None);
-        };
+        let name = "predecessor".to_owned();
         std::thread::Builder::new()
-            .name("predecessor".to_owned())
-            .spawn(listen)?;
+            .name(name)
+            .spawn(move || self.listen(&subject))?;
         Ok(())
+    }
+
+    fn listen(mut self, subject: &Subject) {
+        let lifecycle = &subject.lifecycle;
+        while let Ok(progress) = receive::<Progress>(&mut self.stream) {
+            let Progress {
+                connections,
+                memory,
+                counters,
+            } = progress;
+            lifecycle.set_predecessor(Some(lifecycle::Predecessor {
+                pid: self.pid,
+                connections,
+            }));
+            if let Some(memory) = memory {
+                subject.snapshot.load().recall_drains(&memory);
+                // If it is gone, it does not wait for this either.
+                let _ = send(&mut self.stream, &Answer::Noted);
+            }
+            if let Some(counters) = counters {
+                subject.telemetry.metrics.inherit(&counters);
+            }
+        }
+        lifecycle.set_predecessor(None);
     }
 }
 
@@ -218,6 +229,19 @@ pub(super) struct Successor {
 }
 
 impl Successor {
+    /// Tells it what has changed since the hello, and waits until that is noted.
+    pub(super) fn update(&mut self, connections: u64, memory: Memory) {
+        let progress = Progress {
+            connections,
+            memory: Some(memory),
+            counters: None,
+        };
+        // If the successor is gone, nobody is left to know.
+        if send(&mut self.stream, &progress).is_ok() {
+            let _ = receive::<Answer>(&mut self.stream);
+        }
+    }
+
     /// Tells it how many connections are left; false: it is gone.
     pub(super) fn tell(&mut self, connections: u64) -> bool {
         // A few bytes, twice a second, to a thread that only reads: this does not block.
@@ -225,6 +249,7 @@ impl Successor {
             &mut self.stream,
             &Progress {
                 connections,
+                memory: None,
                 counters: None,
             },
         )
@@ -233,14 +258,13 @@ impl Successor {
 
     /// The last word: what this process has counted in all.
     pub(super) fn leave(&mut self, connections: u64, counters: String) {
+        let progress = Progress {
+            connections,
+            memory: None,
+            counters: Some(counters),
+        };
         // If the successor is gone, nobody is left to count on.
-        let _ = send(
-            &mut self.stream,
-            &Progress {
-                connections,
-                counters: Some(counters),
-            },
-        );
+        let _ = send(&mut self.stream, &progress);
     }
 }
 
@@ -251,51 +275,79 @@ pub(super) struct Estate {
     pub(super) counters: String,
 }
 
+/// Why a hand-over came to nothing.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) refusal: Refusal,
+    /// The new process has ended, or is about to; else it may still come to serve, and must not.
+    pub(super) ends: bool,
+}
+
 /// Hands over, and waits until the successor serves. Blocks: call it where that is allowed.
 pub(super) fn hand_over(
     mut stream: UnixStream,
     estate: &Estate,
     limit: Duration,
-) -> Result<Successor, Refusal> {
-    let failed = |error: io::Error| Refusal::Failed(describe(&error, limit));
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_read_timeout(Some(limit)).map_err(failed)?;
+) -> Result<Successor, Failed> {
+    let sent = tell_all(&mut stream, estate, limit);
+    // A process that does not want to hear it all may still have said why.
+    match receive(&mut stream) {
+        Ok(Answer::Serving { pid }) => {
+            // From now on it answers at once, or never.
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            Ok(Successor { pid, stream })
+        }
+        Ok(Answer::Refused(why)) => Err(Failed::because(format!("the new process refused: {why}"))),
+        Ok(Answer::Noted) => Err(Failed::because("the new process makes no sense".to_owned())),
+        Err(error) => Err(Failed::by(&sent.err().unwrap_or(error), limit)),
+    }
+}
+
+fn tell_all(stream: &mut UnixStream, estate: &Estate, limit: Duration) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(limit))?;
+    let (names, sockets): (Vec<_>, Vec<_>) = estate
+        .sockets
+        .iter()
+        .map(|(name, socket)| (name.clone(), socket.as_fd()))
+        .unzip();
     let hello = Hello {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        sockets: estate
-            .sockets
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect(),
+        sockets: names,
         memory: estate.memory.clone(),
         counters: estate.counters.clone(),
     };
-    send(&mut stream, &hello).map_err(failed)?;
-    let sockets: Vec<BorrowedFd<'_>> = estate
-        .sockets
-        .iter()
-        .map(|(_, socket)| socket.as_fd())
-        .collect();
-    send_sockets(&stream, &sockets).map_err(failed)?;
-    match receive(&mut stream).map_err(failed)? {
-        Answer::Serving { pid } => Ok(Successor { pid, stream }),
-        Answer::Refused(why) => Err(Refusal::Failed(format!("the new process refused: {why}"))),
-    }
+    send(stream, &hello)?;
+    send_sockets(stream, &sockets)
 }
 
-fn describe(error: &io::Error, limit: Duration) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("the new process did not acknowledge within {limit:?}")
+impl Failed {
+    fn because(why: String) -> Self {
+        Self {
+            refusal: Refusal::Failed(why),
+            ends: true,
         }
-        io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionReset => {
-            "the new process ended before it acknowledged".to_owned()
+    }
+
+    fn by(error: &io::Error, limit: Duration) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+        match error.kind() {
+            WouldBlock | TimedOut => Self {
+                refusal: Refusal::Failed(format!(
+                    "the new process did not acknowledge within {limit:?}"
+                )),
+                ends: false,
+            },
+            UnexpectedEof | BrokenPipe | ConnectionReset => {
+                Self::because("the new process ended before it acknowledged".to_owned())
+            }
+            _ => Self {
+                refusal: Refusal::Failed(format!("the new process cannot be talked to: {error}")),
+                ends: false,
+            },
         }
-        _ => format!("the new process cannot be talked to: {error}"),
     }
 }
 
@@ -400,14 +452,14 @@ mod tests {
         };
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        let gone = hand_over(ours, &estate, PATIENCE).unwrap_err();
+        let gone = hand_over(ours, &estate, PATIENCE).unwrap_err().refusal;
         assert!(
             gone.to_string().contains("ended before it acknowledged"),
             "{gone}"
         );
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         send(&mut theirs, &Answer::Refused("no room".to_owned())).unwrap();
-        let refused = hand_over(ours, &estate, PATIENCE).unwrap_err();
+        let refused = hand_over(ours, &estate, PATIENCE).unwrap_err().refusal;
         assert!(
             refused.to_string().contains("refused: no room"),
             "{refused}"
@@ -422,7 +474,9 @@ mod tests {
             counters: String::new(),
         };
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let late = hand_over(ours, &estate, Duration::from_millis(50)).unwrap_err();
+        let late = hand_over(ours, &estate, Duration::from_millis(50))
+            .unwrap_err()
+            .refusal;
         assert!(
             late.to_string().contains("did not acknowledge within 50ms"),
             "{late}"

@@ -114,6 +114,9 @@ impl Instance {
 
     async fn reload(&mut self, dry_run: bool, force: bool) -> Reply {
         notify::reloading();
+        if !dry_run {
+            self.chores.look(self.source.as_deref());
+        }
         let done = reload::reload(self, dry_run, force).await;
         notify::ready();
         done

@@ -52,6 +52,7 @@ pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> 
 
 async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<Instance, Error> {
     let Launch { config, source } = launch;
+    let succeeds = predecessor.is_some();
     let telemetry = open_telemetry(&config)?;
     let addresses = lookup::addresses(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
@@ -82,8 +83,15 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
         lifecycle: Arc::new(lifecycle),
         gate,
     });
-    let doors = doors.open(&subject)?;
-    first_pass(&subject.snapshot.load(), &mut probes).await;
+    // Operators may watch a start, but not one behind the back of the process that serves.
+    let doors = if succeeds {
+        first_pass(&subject.snapshot.load(), &mut probes).await;
+        doors.open(&subject)?
+    } else {
+        let doors = doors.open(&subject)?;
+        first_pass(&subject.snapshot.load(), &mut probes).await;
+        doors
+    };
     let proxy = Arc::new(new_proxy(&subject));
     let mut listeners = Listeners::default();
     listeners.open(prepared, &subject, &proxy);

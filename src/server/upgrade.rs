@@ -7,12 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use super::handover::{Estate, SUCCESSOR, Successor, hand_over};
+use super::handover::{Estate, Failed, SUCCESSOR, Successor, hand_over};
 use super::instance::Instance;
+use crate::admin::Subject;
 use crate::lifecycle::Refusal;
 
 /// How long the new program may take to check the configuration.
@@ -20,6 +22,7 @@ const CHECK: Duration = Duration::from_secs(30);
 
 /// One upgrade.
 pub(super) struct Job {
+    subject: Arc<Subject>,
     program: PathBuf,
     arguments: Vec<OsString>,
     source: PathBuf,
@@ -45,6 +48,7 @@ impl Job {
         let estate = estate(instance)
             .map_err(|error| Refusal::Failed(format!("cannot hand the sockets over: {error}")))?;
         Ok(Self {
+            subject: Arc::clone(&instance.subject),
             program: program().map_err(|error| {
                 Refusal::Failed(format!("cannot find the program to start: {error}"))
             })?,
@@ -63,17 +67,20 @@ impl Job {
         let (ours, theirs) =
             UnixStream::pair().map_err(|error| Refusal::Failed(error.to_string()))?;
         let mut child = self.spawn(theirs)?;
-        let (estate, limit) = (self.estate, self.limit);
-        let handed = tokio::task::spawn_blocking(move || hand_over(ours, &estate, limit));
-        let outcome = handed
-            .await
-            .unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())));
-        match outcome {
-            Ok(successor) => {
+        let (subject, estate, limit) = (self.subject, self.estate, self.limit);
+        let handed = tokio::task::spawn_blocking(move || {
+            let mut successor = hand_over(ours, &estate, limit)?;
+            let memory = subject.snapshot.load().memory();
+            successor.update(subject.gate.inside() as u64, memory);
+            Ok(successor)
+        });
+        match handed.await {
+            Ok(Ok(successor)) => {
                 log::info!("upgrade: process {} serves; this one drains", successor.pid);
                 Ok(successor)
             }
-            Err(refusal) => Err(bury(&mut child, refusal).await),
+            Ok(Err(Failed { refusal, ends })) => Err(bury(&mut child, &refusal, ends).await),
+            Err(error) => Err(bury(&mut child, &Refusal::Failed(error.to_string()), false).await),
         }
     }
 
@@ -114,9 +121,15 @@ impl Job {
     }
 }
 
-/// Makes sure that the new process is gone, and adds how it ended.
-async fn bury(child: &mut Child, refusal: Refusal) -> Refusal {
-    let ended = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+/// Makes sure that the new process is gone, and adds how it ended. One that may still come to serve
+/// is killed at once: connections that it took would be lost.
+async fn bury(child: &mut Child, refusal: &Refusal, ends: bool) -> Refusal {
+    let patience = if ends {
+        Duration::from_secs(1)
+    } else {
+        Duration::ZERO
+    };
+    let ended = tokio::time::timeout(patience, child.wait()).await;
     let end = match ended {
         Ok(Ok(status)) => format!("it ended with {status}"),
         _ => match child.kill().await {

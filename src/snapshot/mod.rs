@@ -110,6 +110,17 @@ impl Snapshot {
         }
     }
 
+    /// Takes over which peers operators have taken out, and nothing else.
+    pub fn recall_drains(&self, memory: &Memory) {
+        for (name, upstream) in &self.upstreams {
+            for (label, known) in memory.upstreams.get(name).into_iter().flatten() {
+                if let Some(peer) = upstream.peer_named(label) {
+                    peer.state.set_draining(known.draining);
+                }
+            }
+        }
+    }
+
     /// Takes over what another process knew of the peers.
     pub fn recall(&self, memory: &Memory) {
         let now = clock::since_start();

@@ -23,7 +23,10 @@ const LAYERS: &[(&str, May)] = &[
     ("lifecycle", May::Name(&["clock"])),
     ("telemetry", May::Name(&["config", "clock"])),
     ("upstream", May::Core(&["config", "telemetry", "clock"])),
-    ("snapshot", May::Core(&["config", "telemetry", "upstream"])),
+    (
+        "snapshot",
+        May::Core(&["config", "telemetry", "upstream", "clock"]),
+    ),
     (
         "probe",
         May::Core(&["config", "snapshot", "upstream", "clock"]),
