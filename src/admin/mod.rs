@@ -114,12 +114,11 @@ impl Admin {
             ) => with_upstream(subject, name, |upstream| {
                 set_draining(upstream, label, *action == "drain")
             }),
-            (_, ["v1", "upstreams", _, "peers", _, "drain" | "enable"]) => {
-                Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST")
-            }
-            (_, ["v1", "reload" | "upgrade"]) => {
-                Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST")
-            }
+            (
+                _,
+                ["v1", "upstreams", _, "peers", _, "drain" | "enable"]
+                | ["v1", "reload" | "upgrade"],
+            ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
             (
                 _,
                 ["" | "healthz" | "readyz" | "metrics"]

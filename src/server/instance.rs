@@ -59,11 +59,11 @@ impl Instance {
                 Next::Signal(Signal::ReopenLogs) => self.subject.telemetry.reopen(),
                 Next::Changed if upgrading.is_some() => {}
                 Next::Changed | Next::Signal(Signal::Reload) => {
-                    log_refusal("reload", &self.reload(false, false).await)
+                    log_refusal("reload", &self.reload(false, false).await);
                 }
                 Next::Signal(Signal::Upgrade) => self.begin_upgrade(&mut upgrading, None),
                 Next::Order(Order::Upgrade, reply) => {
-                    self.begin_upgrade(&mut upgrading, Some(reply))
+                    self.begin_upgrade(&mut upgrading, Some(reply));
                 }
                 Next::Order(Order::Reload { dry_run, force }, reply) => {
                     let done = if upgrading.is_some() {

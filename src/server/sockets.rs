@@ -182,7 +182,7 @@ pub(super) struct Doors {
     path: PathBuf,
 }
 
-/// The operators' sockets in use.
+/// The operators' sockets in use; none, before they are opened.
 #[derive(Debug)]
 pub(super) struct OpenDoors {
     sockets: Vec<(String, OwnedFd)>,
@@ -229,13 +229,10 @@ impl Doors {
     pub(super) fn open(self, subject: &Arc<Subject>) -> Result<OpenDoors, BindError> {
         let (stop, stopped) = watch::channel(false);
         let mut open = OpenDoors {
-            sockets: Vec::new(),
-            gate: Gate::new(None),
             stop,
-            accepting: Vec::new(),
-            handed_over: Vec::new(),
             identity: control::identity(&self.path),
             path: self.path,
+            ..OpenDoors::default()
         };
         let admin = self
             .admin
@@ -255,6 +252,20 @@ impl Doors {
             open.accepting.push(tokio::spawn(accepting));
         }
         Ok(open)
+    }
+}
+
+impl Default for OpenDoors {
+    fn default() -> Self {
+        Self {
+            sockets: Vec::new(),
+            gate: Gate::new(None),
+            stop: watch::channel(false).0,
+            accepting: Vec::new(),
+            handed_over: Vec::new(),
+            path: PathBuf::new(),
+            identity: None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a configuration to an instance that accepts: all that can fail comes before the first
 //! connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +13,18 @@ use super::chores::Chores;
 use super::handover::Predecessor;
 use super::instance::Instance;
 use super::signals::Signals;
-use super::sockets::{self, Doors, Inherited, Listeners};
+use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
 use super::{Error, Launch, lookup, threads};
 use super::{notify, state_file};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::Gate;
-use crate::lifecycle::{Addresses, Lifecycle, Stage};
+use crate::lifecycle::{Addresses, Lifecycle, Orders, Stage};
 use crate::probe::{Prober, Probes};
 use crate::proxy::Edge;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
+use crate::upstream::Memory;
 
 /// Starts an instance: on its own, or in the place of the one that started this process for that.
 pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> {
@@ -58,61 +60,64 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     let (mut inherited, memory) = match predecessor {
         Some(predecessor) => predecessor.take(),
-        None => (
-            Inherited::new(),
-            snapshot
-                .config
-                .state_file
-                .as_ref()
-                .map(state_file::recall)
-                .unwrap_or_default(),
-        ),
+        None => (Inherited::new(), remembered(&snapshot.config)),
     };
     snapshot.recall(&memory);
     let config = &snapshot.config;
     let prepared = sockets::prepare(config, &telemetry, &Listeners::default(), &mut inherited)?;
     let doors = Doors::bind(config, &telemetry, &mut inherited)?;
+    let (subject, orders) = subject(snapshot, telemetry);
     let connectors = Prober::new();
-    let mut probes = Probes::start(&snapshot, &connectors);
-    let gate = Gate::new(config.downstream.max_connections);
+    let probes = Probes::start(&subject.snapshot.load(), &connectors);
+    let mut instance = Instance {
+        proxy: Arc::new(new_proxy(&subject)),
+        chores: Chores::new(source.as_deref()),
+        listeners: Listeners::default(),
+        doors: OpenDoors::default(),
+        subject,
+        source,
+        orders,
+        prober: connectors,
+        probes,
+    };
+    // Operators may watch a start, but not one behind the back of the process that serves.
+    if succeeds {
+        accept(&mut instance, prepared, doors.admin_address()).await;
+        instance.doors = doors.open(&instance.subject)?;
+    } else {
+        let admin = doors.admin_address();
+        instance.doors = doors.open(&instance.subject)?;
+        accept(&mut instance, prepared, admin).await;
+    }
+    announce(&instance.subject);
+    Ok(instance)
+}
+
+/// Asks the peers, then lets the clients in.
+async fn accept(instance: &mut Instance, prepared: Vec<Prepared>, admin: Option<SocketAddr>) {
+    let subject = Arc::clone(&instance.subject);
+    first_pass(&subject.snapshot.load(), &mut instance.probes).await;
+    instance.listeners.open(prepared, &subject, &instance.proxy);
+    let listeners = instance.listeners.addresses();
+    subject.lifecycle.set_addresses(Addresses { listeners, admin });
+    subject.lifecycle.advance(Stage::Serving);
+}
+
+/// What a cold start knows of the peers.
+fn remembered(config: &Config) -> Memory {
+    config.state_file.as_ref().map(state_file::recall).unwrap_or_default()
+}
+
+fn subject(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, Orders) {
+    let gate = Gate::new(snapshot.config.downstream.max_connections);
     let (lifecycle, orders) = Lifecycle::new();
-    let admin = doors.admin_address();
-    let subject = Arc::new(Subject {
+    let subject = Subject {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         telemetry,
         lifecycle: Arc::new(lifecycle),
         gate,
-    });
-    // Operators may watch a start, but not one behind the back of the process that serves.
-    let doors = if succeeds {
-        first_pass(&subject.snapshot.load(), &mut probes).await;
-        doors.open(&subject)?
-    } else {
-        let doors = doors.open(&subject)?;
-        first_pass(&subject.snapshot.load(), &mut probes).await;
-        doors
     };
-    let proxy = Arc::new(new_proxy(&subject));
-    let mut listeners = Listeners::default();
-    listeners.open(prepared, &subject, &proxy);
-    subject.lifecycle.set_addresses(Addresses {
-        listeners: listeners.addresses(),
-        admin,
-    });
-    subject.lifecycle.advance(Stage::Serving);
-    announce(&subject);
-    let chores = Chores::new(source.as_deref());
-    Ok(Instance {
-        subject,
-        source,
-        orders,
-        proxy,
-        prober: connectors,
-        probes,
-        listeners,
-        doors,
-        chores,
-    })
+    (Arc::new(subject), orders)
 }
 
 /// No request may meet a peer that nobody has asked yet: what is new waits for the answers.

@@ -251,7 +251,8 @@ impl PeerState {
 
     /// Takes over what another process knew of it. Where nobody probes, the health stays as it is.
     pub(super) fn recall(&self, memory: &PeerMemory, probed: bool, now: Duration) {
-        let until = now.saturating_add(Duration::from_millis(memory.ejected_for_ms));
+        let length = Duration::from_millis(memory.ejected_for_ms);
+        let until = now.saturating_add(length);
         self.change(|ledger| {
             ledger.draining = memory.draining;
             if let (true, Some(up)) = (probed, memory.up) {
@@ -260,8 +261,8 @@ impl PeerState {
             if until > now {
                 let at_once = Rules {
                     failures: 1,
-                    eject: until - now,
-                    max_eject: until - now,
+                    eject: length,
+                    max_eject: length,
                 };
                 ledger.ejection = ledger.ejection.on_failure(now, &at_once).0;
                 ledger.ejected_until = until;
