@@ -1,9 +1,10 @@
 //! What an instance does beside its work, once in a while: looks whether its configuration file has
-//! changed, and writes its state file.
+//! changed, writes its state file, and shows the service manager that it lives.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::notify::Watchdog;
 use super::state_file::Keeper;
 use crate::admin::Subject;
 use crate::config::Config;
@@ -19,6 +20,7 @@ pub(super) struct Chores {
     seen: Option<Vec<u8>>,
     /// Time since the file was looked at.
     since_look: Duration,
+    watchdog: Option<Watchdog>,
 }
 
 impl Chores {
@@ -27,6 +29,7 @@ impl Chores {
         let seen = source.and_then(|source| std::fs::read(source).ok());
         Self {
             seen,
+            watchdog: Watchdog::start(),
             ..Self::default()
         }
     }
@@ -52,6 +55,11 @@ impl Chores {
                 }
             }
         }
+    }
+
+    /// From now on the signs of life must come from another process.
+    pub(super) fn leave(&mut self) {
+        self.watchdog = None;
     }
 
     /// The last time, at the process's end.

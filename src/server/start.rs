@@ -1,6 +1,7 @@
 //! From a configuration to an instance that accepts: all that can fail comes before the first
 //! connection.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use super::chores::Chores;
 use super::handover::Predecessor;
 use super::instance::Instance;
 use super::signals::Signals;
-use super::sockets::{self, Doors, Inherited, Listeners};
+use super::sockets::{self, Doors, Listeners};
 use super::{Error, Launch, lookup, threads};
-use super::{notify, state_file};
+use super::{activation, notify, state_file};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::Gate;
@@ -25,12 +26,15 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
 
 /// Starts an instance: on its own, or in the place of the one that started this process for that.
-pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> {
+pub(super) async fn start(
+    launch: Launch,
+    passed: Vec<TcpListener>,
+) -> Result<(Instance, Signals), Error> {
     // First: until its handler is installed, a signal ends the process.
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let mut predecessor = Predecessor::meet()?;
     let begun = tokio::select! {
-        begun = begin(launch, predecessor.as_mut()) => begun,
+        begun = begin(launch, passed, predecessor.as_mut()) => begun,
         () = signals.stop() => Err(Error::Stopped),
     };
     match begun {
@@ -50,7 +54,11 @@ pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> 
     }
 }
 
-async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<Instance, Error> {
+async fn begin(
+    launch: Launch,
+    passed: Vec<TcpListener>,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<Instance, Error> {
     let Launch { config, source } = launch;
     let telemetry = open_telemetry(&config)?;
     let addresses = lookup::addresses(&config).await?;
@@ -58,7 +66,7 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
     let (mut inherited, memory) = match predecessor {
         Some(predecessor) => predecessor.take(),
         None => (
-            Inherited::new(),
+            activation::claim(passed, &snapshot.config),
             snapshot
                 .config
                 .state_file
