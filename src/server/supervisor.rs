@@ -8,13 +8,16 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus};
+use rustix::process::{Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
 use super::signals::{Signal, Signals};
@@ -68,6 +71,11 @@ struct Supervisor {
     signals: Signals,
     ended: Source,
     leader: Pid,
+    /// Readable when the leader has ended, also where it is another process's child: the one that
+    /// started it may still drain.
+    leads: Option<AsyncFd<OwnedFd>>,
+    /// Whether the leader has said that it is coming to its end.
+    farewell: bool,
     /// The processes that have led and have not ended: the leader, and those that drain.
     workers: Vec<Pid>,
     /// The exit code of the last leader that has ended.
@@ -79,6 +87,7 @@ struct Supervisor {
 /// What happens next.
 enum Next {
     Message(String),
+    /// The leader, or a child.
     Ended,
     Signal(Signal),
     /// Nobody has led for so long that nobody will.
@@ -102,6 +111,8 @@ impl Supervisor {
             signals,
             ended,
             leader,
+            leads: watch(leader),
+            farewell: false,
             workers: vec![leader],
             code: None,
             stopping: false,
@@ -119,7 +130,9 @@ impl Supervisor {
                     }
                 }
                 Next::Ended => {
+                    // Children first: theirs are the exit codes that can be had.
                     let alone = self.reap();
+                    self.miss();
                     if let Some(code) = self.code.filter(|_| alone) {
                         return code;
                     }
@@ -139,6 +152,7 @@ impl Supervisor {
                 Next::Message(String::from_utf8_lossy(&message).into_owned())
             }
             _ = self.ended.recv() => Next::Ended,
+            () = gone(self.leads.as_ref()) => Next::Ended,
             signal = self.signals.recv() => Next::Signal(signal),
             () = tokio::time::sleep(INTERREGNUM), if interregnum => Next::Orphaned,
         }
@@ -153,9 +167,12 @@ impl Supervisor {
         if let Some(pid) = main.filter(|&pid| pid != self.leader && descends_from_us(pid)) {
             log::info!("process {pid} leads now; it was {}", self.leader);
             self.leader = pid;
+            self.leads = watch(pid);
             self.workers.push(pid);
+            self.farewell = false;
             self.code = None;
         }
+        self.farewell |= message.lines().any(|line| line == "STOPPING=1");
         let rest = message.lines().filter(|line| !line.starts_with("MAINPID="));
         let rest: Vec<_> = rest.collect();
         notify::tell(&rest.join("\n"));
@@ -194,13 +211,24 @@ impl Supervisor {
         self.workers.retain(|&worker| worker != pid);
         if pid == self.leader {
             self.code = Some(code(status));
+            self.leads = None;
+        }
+    }
+
+    /// A leader that ended as another process's child: its exit code is not for us to have.
+    fn miss(&mut self) {
+        if self.code.is_none() && !descends_from_us(self.leader) {
+            self.workers.retain(|&worker| worker != self.leader);
+            self.code = Some(u8::from(!self.farewell));
+            self.leads = None;
         }
     }
 
     /// Without a leader nobody accepts: those that drain are not waited for where it failed, so that
     /// whoever stands above us can start anew.
-    fn abdicate(&self) -> Option<u8> {
+    fn abdicate(&mut self) -> Option<u8> {
         let code = self.code?;
+        self.workers.retain(|&worker| descends_from_us(worker));
         if code != 0 {
             self.tell_all(Number::TERM);
         }
@@ -208,9 +236,8 @@ impl Supervisor {
     }
 
     fn tell_all(&self, number: Number) {
-        for &worker in &self.workers {
-            tell(worker, number);
-        }
+        let alive = self.workers.iter().filter(|&&worker| descends_from_us(worker));
+        alive.for_each(|&worker| tell(worker, number));
     }
 }
 
@@ -245,6 +272,20 @@ fn spawn(mailbox: &str) -> io::Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
+/// `None` where the system cannot: then only the end of a child is seen.
+fn watch(leader: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let process = rustix::process::pidfd_open(leader, PidfdFlags::empty()).ok()?;
+    AsyncFd::with_interest(process, Interest::READABLE).ok()
+}
+
+async fn gone(leads: Option<&AsyncFd<OwnedFd>>) {
+    match leads {
+        // An error would be an end that cannot be waited for any better.
+        Some(process) => drop(process.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// Anybody on the machine can write to the mailbox, but nobody else can be our descendant.
 fn descends_from_us(pid: Pid) -> bool {
     std::iter::successors(Some(pid), |&pid| parent(pid))
@@ -252,11 +293,15 @@ fn descends_from_us(pid: Pid) -> bool {
         .any(|ancestor| ancestor == rustix::process::getpid())
 }
 
-/// The fourth field of `proc_pid_stat(5)`; the second one, in brackets, may hold anything.
+/// The fourth field of `proc_pid_stat(5)`; the second one, in brackets, may hold anything. `None`
+/// for a process that has ended.
 fn parent(pid: Pid) -> Option<Pid> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
-    Pid::from_raw(fields.split_whitespace().nth(1)?.parse().ok()?)
+    let mut fields = fields.split_whitespace();
+    // Zombies have ended, whoever their parent is.
+    fields.next().filter(|&state| state != "Z")?;
+    Pid::from_raw(fields.next()?.parse().ok()?)
 }
 
 fn tell(worker: Pid, number: Number) {
