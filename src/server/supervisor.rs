@@ -8,16 +8,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus};
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
 use super::signals::{Signal, Signals};
@@ -29,6 +26,10 @@ const SUPERVISED: &str = "CLOCKWISE_SUPERVISED";
 /// How long a new process may take to say that it leads when the old one has ended: both happen at
 /// the end of an upgrade, in either order.
 const INTERREGNUM: Duration = Duration::from_secs(1);
+
+/// How often to look whether the leader lives. The system tells us of our children at once, but the
+/// leader is another process's child while the one that started it still drains.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The longest message that is read; systemd's own bound is the same.
 const MAX_MESSAGE: usize = 4096;
@@ -71,9 +72,6 @@ struct Supervisor {
     signals: Signals,
     ended: Source,
     leader: Pid,
-    /// Readable when the leader has ended, also where it is another process's child: the one that
-    /// started it may still drain.
-    leads: Option<AsyncFd<OwnedFd>>,
     /// Whether the leader has said that it is coming to its end.
     farewell: bool,
     /// The processes that have led and have not ended: the leader, and those that drain.
@@ -87,7 +85,7 @@ struct Supervisor {
 /// What happens next.
 enum Next {
     Message(String),
-    /// The leader, or a child.
+    /// A child, or maybe the leader.
     Ended,
     Signal(Signal),
     /// Nobody has led for so long that nobody will.
@@ -111,7 +109,6 @@ impl Supervisor {
             signals,
             ended,
             leader,
-            leads: watch(leader),
             farewell: false,
             workers: vec![leader],
             code: None,
@@ -152,9 +149,9 @@ impl Supervisor {
                 Next::Message(String::from_utf8_lossy(&message).into_owned())
             }
             _ = self.ended.recv() => Next::Ended,
-            () = gone(self.leads.as_ref()) => Next::Ended,
             signal = self.signals.recv() => Next::Signal(signal),
             () = tokio::time::sleep(INTERREGNUM), if interregnum => Next::Orphaned,
+            () = tokio::time::sleep(LOOK), if !interregnum => Next::Ended,
         }
     }
 
@@ -167,7 +164,6 @@ impl Supervisor {
         if let Some(pid) = main.filter(|&pid| pid != self.leader && descends_from_us(pid)) {
             log::info!("process {pid} leads now; it was {}", self.leader);
             self.leader = pid;
-            self.leads = watch(pid);
             self.workers.push(pid);
             self.farewell = false;
             self.code = None;
@@ -211,7 +207,6 @@ impl Supervisor {
         self.workers.retain(|&worker| worker != pid);
         if pid == self.leader {
             self.code = Some(code(status));
-            self.leads = None;
         }
     }
 
@@ -220,7 +215,6 @@ impl Supervisor {
         if self.code.is_none() && !descends_from_us(self.leader) {
             self.workers.retain(|&worker| worker != self.leader);
             self.code = Some(u8::from(!self.farewell));
-            self.leads = None;
         }
     }
 
@@ -272,20 +266,6 @@ fn spawn(mailbox: &str) -> io::Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
-/// `None` where the system cannot: then only the end of a child is seen.
-fn watch(leader: Pid) -> Option<AsyncFd<OwnedFd>> {
-    let process = rustix::process::pidfd_open(leader, PidfdFlags::empty()).ok()?;
-    AsyncFd::with_interest(process, Interest::READABLE).ok()
-}
-
-async fn gone(leads: Option<&AsyncFd<OwnedFd>>) {
-    match leads {
-        // An error would be an end that cannot be waited for any better.
-        Some(process) => drop(process.readable().await),
-        None => std::future::pending().await,
-    }
-}
-
 /// Anybody on the machine can write to the mailbox, but nobody else can be our descendant.
 fn descends_from_us(pid: Pid) -> bool {
     std::iter::successors(Some(pid), |&pid| parent(pid))
@@ -333,6 +313,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "waited for by its id")]
     fn an_exit_code_is_as_a_shell_has_it() {
         let code_of = |script: &str| {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();

@@ -163,6 +163,7 @@ fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
     let mut command = manager.command();
     command.env("WATCHDOG_USEC", "100000").arg("run");
     let service = manager.start(command.args(CONFIG));
+    manager.message("READY=1");
     manager.message("WATCHDOG=1");
     let old = service.pid();
     // A request that holds the old process while the new one leads.
