@@ -2,8 +2,8 @@
 //!
 //! Where there is no service manager, nothing is sent. `MAINPID` goes with every message of a
 //! process that serves: after an upgrade the main process is another one. The service manager must
-//! listen to every process of the service for that (`NotifyAccess=all`), and does not wait for a main process that is not its own child; under a
-//! supervisor it need not know (`supervisor`).
+//! listen to every process of the service for that (`NotifyAccess=all`), and systemd does not wait
+//! for the end of a main process that is not its own child. Under a supervisor neither matters.
 
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
