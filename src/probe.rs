@@ -199,7 +199,8 @@ impl Job {
         }
     }
 
-    /// `None` only while the runtime shuts down.
+    /// `None` where the peer could not be asked: without descriptors, or while the runtime shuts
+    /// down. What was known of it stands.
     async fn probe(&self) -> Option<ProbeReport> {
         let _permit = self.permits.acquire().await.ok()?;
         let began = clock::since_start();
@@ -213,6 +214,10 @@ impl Job {
             tokio::spawn(async move { tokio::time::timeout(limit, check.check(&target)).await });
         let failure = match asked.await {
             Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) if is_our_own(&error) => {
+                log::debug!("no probe: {error}");
+                return None;
+            }
             Ok(Ok(Err(error))) => Some(brief(&error)),
             Ok(Err(_)) => Some(format!("no answer within {limit:?}")),
             Err(cut) if cut.is_cancelled() => return None,
@@ -322,6 +327,14 @@ async fn final_status(session: &mut HttpSession) -> Result<u16> {
             response => return Ok(response.map_or(0, |response| response.status.as_u16())),
         }
     }
+}
+
+/// Running out of descriptors or local ports says nothing about the peer.
+fn is_our_own(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError
+    )
 }
 
 /// The kind of an error and its own words, without the causes below it.

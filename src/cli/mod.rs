@@ -23,6 +23,8 @@ enum Failure {
     Limit(String),
     /// The running instance cannot be reached, or refused (4).
     Instance(String),
+    /// The supervised process ended so, and has said why.
+    Worker(u8),
     /// Nobody reads our output any more: nothing is wrong (0).
     OutputClosed,
 }
@@ -44,7 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the proxy in the foreground
-    Run(ConfigFile),
+    Run(run::Options),
     /// Checks a configuration: every problem, with its place
     Check {
         #[command(flatten)]
@@ -104,6 +106,7 @@ impl ConfigFile {
 pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Worker(code)) => ExitCode::from(code),
         Err(Failure::Input(message)) => output::fail(&message, 1),
         Err(Failure::Limit(message)) => output::fail(&message, 3),
         Err(Failure::Instance(message)) => output::fail(&message, 4),
@@ -113,7 +116,7 @@ pub fn main() -> ExitCode {
 impl Command {
     fn run(self) -> Done {
         match self {
-            Self::Run(config) => run::run(&config),
+            Self::Run(options) => run::run(&options),
             Self::Check { config, json } => {
                 check::check(&config.path(), json, &mut Output::stdout())
             }

@@ -1,9 +1,40 @@
 //! `clockwise run`
 
+use clap::Args;
+
 use super::{ConfigFile, Done, Failure};
+use crate::config::ErrorLog;
 use crate::{server, telemetry};
 
-pub(super) fn run(config: &ConfigFile) -> Done {
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Under a process that stays while upgrades replace the proxy's; always so as process 1
+    #[arg(long)]
+    supervise: bool,
+}
+
+pub(super) fn run(options: &Options) -> Done {
+    if server::is_supervisor(options.supervise) {
+        supervise()
+    } else {
+        proxy(&options.config)
+    }
+}
+
+fn supervise() -> Done {
+    telemetry::log::init(ErrorLog {
+        level: log::LevelFilter::Info,
+    });
+    match server::supervise() {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(Failure::Worker(code)),
+        Err(error) => Err(Failure::Input(format!("error: {error}"))),
+    }
+}
+
+fn proxy(config: &ConfigFile) -> Done {
     let source = Some(config.path());
     let config = config.load()?;
     telemetry::log::init(config.error_log);

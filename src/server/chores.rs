@@ -1,9 +1,10 @@
 //! What an instance does beside its work, once in a while: looks whether its configuration file has
-//! changed, and writes its state file.
+//! changed, writes its state file, and shows the service manager that it lives.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::notify::Watchdog;
 use super::state_file::Keeper;
 use crate::admin::Subject;
 use crate::config::Config;
@@ -19,12 +20,16 @@ pub(super) struct Chores {
     seen: Option<Vec<u8>>,
     /// Time since the file was looked at.
     since_look: Duration,
+    watchdog: Option<Watchdog>,
 }
 
 impl Chores {
     /// For an instance that has just read `source`.
     pub(super) fn new(source: Option<&Path>) -> Self {
-        let mut chores = Self::default();
+        let mut chores = Self {
+            watchdog: Watchdog::start(),
+            ..Self::default()
+        };
         chores.look(source);
         chores
     }
@@ -55,6 +60,11 @@ impl Chores {
                 }
             }
         }
+    }
+
+    /// From now on the signs of life must come from another process.
+    pub(super) fn leave(&mut self) {
+        self.watchdog = None;
     }
 
     /// The last time, at the process's end.

@@ -37,7 +37,7 @@ pub fn default_path() -> PathBuf {
         .iter()
         .find_map(std::env::var_os);
     match made {
-        Some(directory) => PathBuf::from(directory).join("clockwise.sock"),
+        Some(directory) => PathBuf::from(directory).join("control.sock"),
         None if Path::new("/run/clockwise").is_dir() => {
             PathBuf::from("/run/clockwise/control.sock")
         }

@@ -29,6 +29,7 @@ pub(super) async fn run(
     if successor.is_some() {
         instance.listeners.hand_over();
         instance.doors.leave().await;
+        instance.chores.leave();
     }
     instance.listeners.close(|_| false).await;
     log::info!(

@@ -13,6 +13,7 @@
 //! hands sockets over without an acknowledgement, and each of its services has a runtime of its own.
 //! Here is one runtime, and one `HttpProxy` with one pool of upstream connections.
 
+mod activation;
 mod chores;
 mod control;
 mod drain;
@@ -25,6 +26,7 @@ mod signals;
 mod sockets;
 mod start;
 mod state_file;
+mod supervisor;
 mod upgrade;
 
 use std::num::NonZeroUsize;
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 pub use self::control::default_path as default_control_path;
 pub use self::handover::is_successor;
+pub use self::supervisor::{Error as SupervisorError, is_supervisor, supervise};
 use crate::config::Config;
 use crate::listener::BindError;
 use crate::snapshot;
@@ -92,11 +95,13 @@ pub enum Ending {
     Cut,
 }
 
-/// Runs the proxy until it is told to stop.
+/// Runs the proxy until it is told to stop. Call it while the process has one thread: it takes what
+/// the service manager passed out of the environment.
 ///
 /// # Errors
 /// [`Error`]: nothing was served.
 pub fn run(launch: Launch) -> Result<Ending, Error> {
+    let passed = activation::receive();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads(&launch.config).get())
         .thread_name("clockwise")
@@ -104,7 +109,7 @@ pub fn run(launch: Launch) -> Result<Ending, Error> {
         .build()
         .map_err(Error::Runtime)?;
     let served = runtime.block_on(async {
-        let (instance, signals) = start::start(launch).await?;
+        let (instance, signals) = start::start(launch, passed).await?;
         Ok::<_, Error>(instance.serve(signals).await)
     });
     // Tasks of connections that were cut are dropped here; each still writes its log line.

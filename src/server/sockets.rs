@@ -27,6 +27,8 @@ pub(super) type Inherited = BTreeMap<String, OwnedFd>;
 
 /// The name under which the control socket is handed over; other sockets have their address.
 pub(super) const CONTROL: &str = "control";
+/// What a listener's address is prefixed with where the service manager keeps the socket, too.
+pub(super) const SHARED: &str = "shared ";
 /// What the admin socket's address is prefixed with.
 pub(super) const ADMIN: &str = "admin ";
 
@@ -39,6 +41,7 @@ pub(super) struct Prepared {
     address: SocketAddr,
     listener: Listener,
     duplicate: OwnedFd,
+    shared: bool,
 }
 
 /// The listeners of `config` that `open` does not have: taken from `inherited`, else bound.
@@ -59,18 +62,23 @@ pub(super) fn prepare(
         .map(|written| {
             let address = written.address;
             let metrics = telemetry.metrics.listener(&address.to_string());
-            let adopted = inherited
-                .remove(&address.to_string())
+            let kept = inherited.remove(&format!("{SHARED}{address}"));
+            let shared = kept.is_some();
+            let adopted = kept
+                .or_else(|| inherited.remove(&address.to_string()))
                 .and_then(|socket| Listener::adopt_tcp(address, socket, metrics.clone()).ok());
             let listener = match adopted {
                 Some(listener) => listener,
                 None => Listener::tcp(address, written.backlog, metrics)?,
             };
+            // What waits when we close it is for whoever the service manager starts next.
+            listener.handed_over().store(shared, Ordering::SeqCst);
             let duplicate = listener.duplicate()?;
             Ok(Prepared {
                 address,
                 listener,
                 duplicate,
+                shared,
             })
         })
         .collect()
@@ -85,9 +93,18 @@ struct Open {
     bound: SocketAddr,
     /// Of the same socket; handed over in an upgrade.
     duplicate: OwnedFd,
+    shared: bool,
     handed_over: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+}
+
+impl Open {
+    /// Under which it is handed over.
+    fn name(&self, address: &SocketAddr) -> String {
+        let prefix = if self.shared { SHARED } else { "" };
+        format!("{prefix}{address}")
+    }
 }
 
 impl Listeners {
@@ -102,6 +119,7 @@ impl Listeners {
             address,
             listener,
             duplicate,
+            shared,
         } in prepared
         {
             let bound = listener.bound().unwrap_or(address);
@@ -116,6 +134,7 @@ impl Listeners {
                 Open {
                     bound,
                     duplicate,
+                    shared,
                     handed_over,
                     stop,
                     accepting,
@@ -170,7 +189,7 @@ impl Listeners {
     pub(super) fn duplicates(&self) -> impl Iterator<Item = (String, &OwnedFd)> {
         self.0
             .iter()
-            .map(|(address, open)| (address.to_string(), &open.duplicate))
+            .map(|(address, open)| (open.name(address), &open.duplicate))
     }
 }
 

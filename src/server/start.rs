@@ -1,7 +1,7 @@
 //! From a configuration to an instance that accepts: all that can fail comes before the first
 //! connection.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use super::chores::Chores;
 use super::handover::Predecessor;
 use super::instance::Instance;
 use super::signals::Signals;
-use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
+use super::sockets::{self, Doors, Listeners, OpenDoors, Prepared};
 use super::{Error, Launch, lookup, threads};
-use super::{notify, state_file};
+use super::{activation, notify, state_file};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::Gate;
@@ -27,12 +27,15 @@ use crate::telemetry::{self, Telemetry};
 use crate::upstream::Memory;
 
 /// Starts an instance: on its own, or in the place of the one that started this process for that.
-pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> {
+pub(super) async fn start(
+    launch: Launch,
+    passed: Vec<TcpListener>,
+) -> Result<(Instance, Signals), Error> {
     // First: until its handler is installed, a signal ends the process.
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let mut predecessor = Predecessor::meet()?;
     let begun = tokio::select! {
-        begun = begin(launch, predecessor.as_mut()) => begun,
+        begun = begin(launch, passed, predecessor.as_mut()) => begun,
         () = signals.stop() => Err(Error::Stopped),
     };
     match begun {
@@ -52,7 +55,11 @@ pub(super) async fn start(launch: Launch) -> Result<(Instance, Signals), Error> 
     }
 }
 
-async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<Instance, Error> {
+async fn begin(
+    launch: Launch,
+    passed: Vec<TcpListener>,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<Instance, Error> {
     let Launch { config, source } = launch;
     let succeeds = predecessor.is_some();
     let telemetry = open_telemetry(&config)?;
@@ -60,7 +67,10 @@ async fn begin(launch: Launch, predecessor: Option<&mut Predecessor>) -> Result<
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     let (mut inherited, memory) = match predecessor {
         Some(predecessor) => predecessor.take(),
-        None => (Inherited::new(), remembered(&snapshot.config)),
+        None => (
+            activation::claim(passed, &snapshot.config),
+            remembered(&snapshot.config),
+        ),
     };
     snapshot.recall(&memory);
     let config = &snapshot.config;
@@ -99,13 +109,19 @@ async fn accept(instance: &mut Instance, prepared: Vec<Prepared>, admin: Option<
     first_pass(&subject.snapshot.load(), &mut instance.probes).await;
     instance.listeners.open(prepared, &subject, &instance.proxy);
     let listeners = instance.listeners.addresses();
-    subject.lifecycle.set_addresses(Addresses { listeners, admin });
+    subject
+        .lifecycle
+        .set_addresses(Addresses { listeners, admin });
     subject.lifecycle.advance(Stage::Serving);
 }
 
 /// What a cold start knows of the peers.
 fn remembered(config: &Config) -> Memory {
-    config.state_file.as_ref().map(state_file::recall).unwrap_or_default()
+    config
+        .state_file
+        .as_ref()
+        .map(state_file::recall)
+        .unwrap_or_default()
 }
 
 fn subject(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, Orders) {

@@ -155,7 +155,7 @@ fn estate(instance: &Instance) -> io::Result<Estate> {
 
 /// The file this process was started from. Where it was replaced, as an update does, the kernel
 /// calls the old one deleted; the new one is what is wanted.
-fn program() -> io::Result<PathBuf> {
+pub(super) fn program() -> io::Result<PathBuf> {
     let running = std::env::current_exe()?;
     let name = running.to_string_lossy();
     Ok(name

@@ -22,8 +22,13 @@ type Output = Arc<Mutex<String>>;
 
 impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self::spawn_with(command, Stdio::null())
+    }
+
+    /// Like [`Self::spawn`], with `stdin` as the child's standard input.
+    pub(crate) fn spawn_with(command: &mut Command, stdin: Stdio) -> Self {
         command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command

@@ -1,0 +1,64 @@
+//! Sockets that the service manager has bound for us (`sd_listen_fds(3)`): `LISTEN_FDS`.
+//!
+//! A socket belongs to the listener whose address, as configured, is its own. The service manager
+//! keeps it while we come and go: clients that connect meanwhile wait in its queue, and ours is not
+//! to empty it. After an upgrade it is handed over like any other; `LISTEN_FDS` is for one process.
+
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+
+use super::sockets::{Inherited, SHARED};
+use crate::config::Config;
+
+/// Takes what the service manager passed to this process. What is no TCP listener is closed.
+///
+/// Changes the environment: call it while the process has one thread.
+pub(super) fn receive() -> Vec<TcpListener> {
+    let mut passed = ListenFd::from_env();
+    let sockets = (0..passed.len()).filter_map(|index| receive_one(&mut passed, index));
+    sockets.collect()
+}
+
+/// The sockets by the names under which listeners look for theirs. What no listener of `config`
+/// wants is closed.
+pub(super) fn claim(sockets: Vec<TcpListener>, config: &Config) -> Inherited {
+    let mut claimed = Inherited::new();
+    for socket in sockets {
+        match socket.local_addr() {
+            Ok(address) if wanted(config, address) => {
+                claimed.insert(format!("{SHARED}{address}"), socket.into());
+            }
+            Ok(address) => log::warn!(
+                "the service manager passed a socket bound to {address}, which no listener names; it is closed"
+            ),
+            Err(error) => {
+                log::warn!("the service manager passed a socket without address: {error}")
+            }
+        }
+    }
+    claimed
+}
+
+fn receive_one(passed: &mut ListenFd, index: usize) -> Option<TcpListener> {
+    let socket = passed.take_tcp_listener(index);
+    if let Err(error) = &socket {
+        log::warn!("the service manager passed what is no TCP listener: {error}");
+        close(passed, index);
+    }
+    socket.ok().flatten()
+}
+
+/// Only a socket of a known kind can be closed; others stay open, unused.
+fn close(passed: &mut ListenFd, index: usize) {
+    let _ = passed.take_unix_listener(index);
+    let _ = passed.take_udp_socket(index);
+    let _ = passed.take_unix_datagram(index);
+}
+
+fn wanted(config: &Config, address: SocketAddr) -> bool {
+    config
+        .listeners
+        .iter()
+        .any(|listener| listener.address == address)
+}

@@ -1,0 +1,327 @@
+//! Under a service manager and as the process above the proxy: what is told, taken and passed on.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::admin::Admin;
+use crate::support::client::{self, Connection, Request};
+use crate::support::edge::{Site, binary, run};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::process::Process;
+use crate::support::wait;
+
+/// What a service manager is to the process: a directory, a socket for messages, an environment.
+struct Manager {
+    directory: TempDir,
+    mailbox: UnixDatagram,
+}
+
+/// A process that a [`Manager`] has started.
+struct Service {
+    process: Process,
+    admin: Admin,
+}
+
+impl Manager {
+    fn new(site: &Site) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mailbox = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        mailbox.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+        let manager = Self { directory, mailbox };
+        let yaml = format!("control: {}\n{}", manager.control().display(), site.yaml());
+        fs::write(manager.path().join("clockwise.yaml"), yaml).unwrap();
+        manager
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn control(&self) -> std::path::PathBuf {
+        self.path().join("control.sock")
+    }
+
+    /// The program, with what a service manager sets.
+    fn command(&self) -> Command {
+        let mut command = binary(self.path());
+        command.env("NOTIFY_SOCKET", self.path().join("notify"));
+        command
+    }
+
+    fn start(&self, command: &mut Command) -> Service {
+        self.start_with(command, Stdio::null())
+    }
+
+    fn start_with(&self, command: &mut Command, stdin: Stdio) -> Service {
+        let process = Process::spawn_with(command, stdin);
+        let admin = Admin::over(self.control());
+        Service { process, admin }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Service {
+        self.start(self.command().arg("run").args(arguments).args(CONFIG))
+    }
+
+    /// The next message that has this line, or one that begins so; its whole text.
+    fn message(&self, line: &str) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.mailbox.recv(&mut buffer).expect(line);
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if message.lines().any(|told| told.starts_with(line)) {
+                return message;
+            }
+        }
+    }
+
+    /// Replaces the process that serves; the id of the new one.
+    fn upgrade(&self, service: &Service) -> u64 {
+        let output = run(self.path(), &[&["upgrade"], &CONFIG[..]].concat(), "");
+        assert!(
+            output.status.success(),
+            "{output:?}\n{}",
+            service.process.stderr()
+        );
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let pid = said.split(' ').nth(1).expect("process PID serves");
+        pid.parse().expect("a number")
+    }
+}
+
+impl Service {
+    fn wait_until_ready(&self) {
+        wait::until("the service to be ready", || {
+            self.admin
+                .try_get("/readyz")
+                .is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// The process that answers operators.
+    fn pid(&self) -> u64 {
+        self.admin.get("/v1/status").json()["pid"].as_u64().unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        let status = self.admin.get("/v1/status").json();
+        let bound = status["listeners"][0]["bound"].as_str().unwrap();
+        bound.parse().unwrap()
+    }
+
+    fn ask(&self) -> u16 {
+        client::send(self.address(), &Request::get("/?k=a")).status
+    }
+
+    fn stop(&mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait()
+    }
+}
+
+const CONFIG: [&str; 2] = ["-c", "clockwise.yaml"];
+
+fn site(origin: &Origin) -> Site {
+    Site::of([origin.label()]).downstream("{keepalive: 2s}")
+}
+
+fn is_alive(pid: u64) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn kill(pid: u64) {
+    let killed = Command::new("sh")
+        .args(["-c", &format!("kill -9 {pid}")])
+        .status();
+    assert!(killed.unwrap().success());
+}
+
+#[test]
+fn the_service_manager_is_told_who_is_ready_and_when_it_ends() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let mut service = manager.run(&[]);
+    let ready = manager.message("READY=1");
+    assert!(ready.contains(&format!("MAINPID={}", service.pid())));
+    service.process.signal("HUP");
+    manager.message("RELOADING=1");
+    manager.message("READY=1");
+    assert!(service.stop().success());
+    manager.message("STOPPING=1");
+}
+
+#[test]
+fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
+    let origin = Origin::behaving(Behaviour::Hold);
+    let manager = Manager::new(&site(&origin));
+    let mut command = manager.command();
+    command.env("WATCHDOG_USEC", "100000").arg("run");
+    let service = manager.start(command.args(CONFIG));
+    manager.message("READY=1");
+    manager.message("WATCHDOG=1");
+    let old = service.pid();
+    // A request that holds the old process while the new one leads.
+    let mut held = Connection::open(service.address());
+    held.send("GET /?k=a HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    origin.wait_for_requests(1);
+    let new = manager.upgrade(&service);
+    assert!(
+        manager
+            .message("READY=1")
+            .contains(&format!("MAINPID={new}"))
+    );
+    manager.message("WATCHDOG=1");
+    kill(new);
+    // What was on its way when it died is read away; then there is silence, though `old` lives.
+    std::thread::sleep(Duration::from_millis(200));
+    manager.mailbox.set_nonblocking(true).unwrap();
+    while manager.mailbox.recv(&mut [0; 4096]).is_ok() {}
+    std::thread::sleep(Duration::from_millis(300));
+    let silence = manager.mailbox.recv(&mut [0; 4096]).unwrap_err();
+    assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
+    assert!(is_alive(old));
+}
+
+#[test]
+fn signs_of_life_are_not_given_for_another_process() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let mut command = manager.command();
+    let limit = [("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")];
+    let service = manager.start(command.envs(limit).arg("run").args(CONFIG));
+    manager.message("READY=1");
+    service.wait_until_ready();
+    let mut messages = std::iter::from_fn(|| {
+        let timeout = Some(Duration::from_millis(300));
+        manager.mailbox.set_read_timeout(timeout).unwrap();
+        manager.mailbox.recv(&mut [0; 4096]).ok()
+    });
+    assert_eq!(messages.next(), None);
+}
+
+/// Starts with `socket` as the one passed descriptor, as `sd_listen_fds(3)` has it: number 3.
+fn activate(manager: &Manager, socket: &TcpListener) -> Service {
+    let binary = env!("CARGO_BIN_EXE_clockwise");
+    let script = format!(
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec {binary} run -c clockwise.yaml"
+    );
+    let socket = OwnedFd::from(socket.try_clone().unwrap());
+    let mut shell = Command::new("sh");
+    shell.current_dir(manager.path()).args(["-c", &script]);
+    let service = manager.start_with(&mut shell, Stdio::from(socket));
+    service.wait_until_ready();
+    service
+}
+
+#[test]
+fn a_socket_that_the_service_manager_bound_is_taken_upgraded_and_left_in_order() {
+    let origin = Origin::start();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let listeners = format!("[{{address: \"{address}\"}}]");
+    let manager = Manager::new(&site(&origin).top("listeners", &listeners));
+    for _ in 0..2 {
+        // Waits in the queue from before the start.
+        let mut early = Connection::open(address);
+        let mut service = activate(&manager, &socket);
+        assert_eq!(early.get("/?k=a").unwrap().status, 200);
+        drop(early);
+        let old = service.pid();
+        let new = manager.upgrade(&service);
+        assert_ne!(new, old);
+        assert_eq!(service.ask(), 200);
+        // The first process was ours to wait for; the one that leads is not.
+        assert!(service.process.wait().success());
+        let stopped = Command::new("sh")
+            .args(["-c", &format!("kill {new}")])
+            .status();
+        assert!(stopped.unwrap().success());
+        wait::until("the new process to end", || !is_alive(new));
+    }
+}
+
+#[test]
+fn a_socket_that_no_listener_names_is_closed() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let service = activate(&manager, &socket);
+    let warning = format!("bound to {address}, which no listener names");
+    assert!(service.process.stderr().contains(&warning));
+    drop(socket);
+    assert!(Connection::try_open(address).is_err());
+}
+
+#[test]
+fn a_supervisor_stays_while_the_processes_below_it_change() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let mut service = manager.run(&["--supervise"]);
+    let told = manager.message("READY=1");
+    assert!(
+        !told.contains("MAINPID"),
+        "the main process is the supervisor: {told}"
+    );
+    let first = service.pid();
+    let second = manager.upgrade(&service);
+    wait::until("the first process to be reaped", || {
+        !Path::new(&format!("/proc/{first}")).exists()
+    });
+    manager.message("READY=1");
+    // A signal to the supervisor reaches the process that leads now.
+    service.process.signal("USR2");
+    wait::until("a third process to lead", || {
+        let status = service.admin.try_get("/v1/status");
+        status.is_ok_and(|status| status.json()["pid"] != second)
+    });
+    manager.message("READY=1");
+    assert_eq!((service.ask(), service.process.exited()), (200, None));
+    let third = service.pid();
+    assert!(service.stop().success());
+    assert!(!is_alive(third));
+}
+
+#[test]
+fn a_supervisor_ends_as_the_process_that_leads_ends() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let mut service = manager.run(&["--supervise"]);
+    service.wait_until_ready();
+    let leader = manager.upgrade(&service);
+    manager.message("READY=1");
+    manager.message("READY=1");
+    kill(leader);
+    assert_eq!(service.process.wait().code(), Some(128 + 9));
+
+    fs::write(manager.path().join("clockwise.yaml"), "listeners: []").unwrap();
+    let mut service = manager.run(&["--supervise"]);
+    assert_eq!(service.process.wait().code(), Some(1));
+}
+
+#[test]
+fn a_supervisor_waits_for_what_drains_and_a_second_signal_cuts_it() {
+    let origin = Origin::behaving(Behaviour::Hold);
+    let manager = Manager::new(&site(&origin));
+    let mut service = manager.run(&["--supervise"]);
+    service.wait_until_ready();
+    let mut held = Connection::open(service.address());
+    held.send("GET /?k=a HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    origin.wait_for_requests(1);
+    let old = service.pid();
+    let new = manager.upgrade(&service);
+    manager.message("READY=1");
+    manager.message("READY=1");
+    service.process.signal("TERM");
+    wait::until("the leader to end", || !is_alive(new));
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(is_alive(old) && service.process.exited().is_none());
+    assert!(service.stop().success());
+    assert!(!is_alive(old));
+}
