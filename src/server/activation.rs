@@ -33,7 +33,7 @@ pub(super) fn claim(sockets: Vec<TcpListener>, config: &Config) -> Inherited {
                 "the service manager passed a socket bound to {address}, which no listener names; it is closed"
             ),
             Err(error) => {
-                log::warn!("the service manager passed a socket without address: {error}")
+                log::warn!("the service manager passed a socket without address: {error}");
             }
         }
     }
