@@ -466,23 +466,13 @@ impl Slow {
 
     /// The new process, once it has taken the sockets and asks its peers.
     fn successor(&self) -> u32 {
-        let old = self.edge.started_id();
-        let taken = |pid: u32| {
-            let (mine, its) = (process::sockets(old), process::sockets(pid));
-            mine.intersection(&its).count() >= 3
+        let asks = |pid: &u32| {
+            let its = process::sockets(*pid);
+            self.full.hanging().iter().any(|one| its.contains(one))
         };
-        let new = wait::value("a process to take the sockets", || {
-            let others = self.edge.processes().into_iter().filter(|pid| *pid != old);
-            others.into_iter().find(|pid| taken(*pid))
-        });
-        wait::until("it to ask its peers", || {
-            let its = process::sockets(new);
-            self.full
-                .hanging()
-                .iter()
-                .any(|socket| its.contains(socket))
-        });
-        new
+        wait::value("a process that asks the new peer", || {
+            self.edge.processes().into_iter().find(asks)
+        })
     }
 
     /// An upgrade in whose hand-over something happens to the new process.
