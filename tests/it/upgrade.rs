@@ -102,6 +102,20 @@ fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
 }
 
 #[test]
+fn counters_go_on() {
+    let scene = Scene::new();
+    let edge = Edge::start(&scene.yaml(&scene.site()));
+    for _ in 0..5 {
+        edge.get("/?k=a");
+    }
+    let name = "clockwise_upstream_requests_total";
+    edge.admin.wait_for_metric(name, &["upstream=\"app\""], 5);
+    upgrade(&edge);
+    edge.get("/?k=a");
+    edge.admin.wait_for_metric(name, &["upstream=\"app\""], 6);
+}
+
+#[test]
 fn a_peer_that_was_ejected_stays_ejected() {
     let (origin, closed) = (Origin::start(), Closed::new());
     let peers = [origin.label(), closed.address.to_string()];
@@ -232,9 +246,14 @@ fn a_second_upgrade_is_refused_while_the_first_goes_on() {
     thread::scope(|scope| {
         let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
         slow.successor();
-        let second = scope.spawn(|| slow.edge.command(&["upgrade"]));
-        let (first, second) = (first.join().unwrap(), second.join().unwrap());
-        assert_refused(&second, "under way");
+        // Several: whichever process they meet, none may be carried out.
+        let more: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| slow.edge.command(&["upgrade"])))
+            .collect();
+        for second in more {
+            assert_refused(&second.join().unwrap(), "under way");
+        }
+        let first = first.join().unwrap();
         assert!(first.status.success(), "{first:?}");
     });
     slow.crowd.stop();
@@ -263,18 +282,22 @@ fn operators_are_answered_by_the_process_that_serves() {
 }
 
 #[test]
-fn a_peer_that_is_drained_in_the_hand_over_is_drained_after_it() {
-    let slow = Slow::start("60s");
-    let label = slow.scene.app[0].label();
+fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
+    let mut slow = Slow::start("60s");
+    slow.crowd.abandon(); // nobody is left who could serve it
+    let labels: Vec<String> = slow.scene.app.iter().map(Origin::label).collect();
     thread::scope(|scope| {
         let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
         slow.successor();
-        let drained = slow.edge.command(&["drain", "app", &label]);
-        assert!(drained.status.success(), "{drained:?}");
+        for label in &labels {
+            let drained = slow.edge.command(&["drain", "app", label]);
+            assert!(drained.status.success(), "{drained:?}");
+        }
         assert!(first.join().unwrap().status.success());
     });
-    assert_eq!(slow.edge.admin.state("app", &label), "draining");
-    slow.crowd.stop();
+    for label in &labels {
+        assert_eq!(slow.edge.admin.state("app", label), "draining");
+    }
 }
 
 #[test]
@@ -419,7 +442,7 @@ struct Slow {
     scene: Scene,
     edge: Edge,
     crowd: Crowd,
-    _full: Full,
+    full: Full,
 }
 
 impl Slow {
@@ -437,22 +460,18 @@ impl Slow {
             scene,
             edge,
             crowd,
-            _full: full,
+            full,
         }
     }
 
-    /// The new process, once it has taken the sockets.
+    /// The new process, once it has taken the sockets and asks its peers.
     fn successor(&self) -> u32 {
-        let old = self.edge.started_id();
-        let shares = |pid: u32| {
-            process::sockets(pid)
-                .intersection(&process::sockets(old))
-                .count()
-                >= 3
+        let asks = |pid: &u32| {
+            let its = process::sockets(*pid);
+            self.full.hanging().iter().any(|one| its.contains(one))
         };
-        wait::value("a process to take the sockets", || {
-            let others = self.edge.processes().into_iter().filter(|pid| *pid != old);
-            others.into_iter().find(|pid| shares(*pid))
+        wait::value("a process that asks the new peer", || {
+            self.edge.processes().into_iter().find(asks)
         })
     }
 

@@ -133,9 +133,9 @@ impl Crowd {
     }
 
     /// Ends the clients, whatever they have missed.
-    pub(crate) fn abandon(self) {
+    pub(crate) fn abandon(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        for client in self.clients {
+        for client in self.clients.drain(..) {
             client.join().expect("a client");
         }
     }
