@@ -28,3 +28,4 @@ bench:
 	tests/install.sh bench
 	cargo bench --locked --bench ring
 	benches/proxy/run
+	benches/reload/run

@@ -1,16 +1,23 @@
 #!/bin/sh
-# Installs what the tests need beside Rust, on Debian 12: nginx as a real origin, cmake for a
-# dependency's build, Python for the vectors. Does nothing, and needs no network, where all is there.
+# Installs what is needed beside Rust, on Debian 12: `install.sh build` for the program (a dependency is
+# built with cmake), without an argument what the tests need too, `install.sh bench` the benchmarks' tools as
+# well. Does nothing, and needs no network, where all is there.
 set -eu
 
 # A command that proves it, and the package it comes from.
-wanted='
-cc:build-essential
-cmake:cmake
-curl:curl
-nginx:nginx-light
-python3:python3
-'
+build='cc:build-essential cmake:cmake'
+test='curl:curl nginx:nginx-light python3:python3'
+bench='wrk:wrk haproxy:haproxy taskset:util-linux'
+
+case "${1:-test}" in
+build) wanted="$build" ;;
+test) wanted="$build $test" ;;
+bench) wanted="$build $test $bench" ;;
+*)
+    echo "usage: $0 [build|test|bench]" >&2
+    exit 2
+    ;;
+esac
 
 PATH="$PATH:/usr/sbin:/sbin"
 missing=''

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::output::Output;
 use super::{ConfigFile, Done, Failure};
-use crate::server;
+use crate::{config, server};
 
 /// An instance that answers a question at all does so at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,12 +76,14 @@ impl Instance {
         if let Some(control) = &self.control {
             return Ok(control.clone());
         }
-        let told = self.config.config.is_some() || self.config.path().exists();
-        let configured = if told {
-            self.config.load()?.control
-        } else {
-            None
-        };
+        let file = self.config.path();
+        if self.config.config.is_some() && !file.exists() {
+            return Err(Failure::Input(format!(
+                "there is no file `{}`",
+                file.display()
+            )));
+        }
+        let configured = config::control(&file);
         Ok(configured.unwrap_or_else(server::default_control_path))
     }
 

@@ -21,7 +21,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub use settings::{
@@ -55,6 +55,19 @@ pub fn check(path: &Path) -> (Option<Config>, Report) {
         Ok(text) => check_text(&path.display().to_string(), &text),
         Err(report) => (None, report),
     }
+}
+
+/// The control socket that the file at `path` names, whatever else is wrong with it: an operator who
+/// has just broken the file must still reach the instance that runs. `None` where it names none, or
+/// cannot be read.
+pub fn control(path: &Path) -> Option<PathBuf> {
+    let text = file::text(path).ok()?;
+    let root = raw::read(&text, &report::Problems::default())?;
+    let raw::Value::Map(entries) = &root.value else {
+        return None;
+    };
+    let control = entries.iter().find(|entry| entry.key == "control")?;
+    control.value.scalar().map(|path| PathBuf::from(&path.text))
 }
 
 /// The configuration in `text` if it has no error, and all there is to tell about it.
