@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Version};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -35,6 +35,7 @@ const CLAIMS: [&str; 7] = [
 /// Writes the fields that a peer gets from us into the request for it.
 pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let forwarding = &ctx.snapshot.forwarding;
+    single_length(request)?;
     remove_claims(request, ctx.ask.from_trusted);
     if let Some(connection) = &ctx.connection
         && let (Some(client), Some(text)) = (connection.client, &connection.client_text)
@@ -55,6 +56,21 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
         request.insert_header(name.clone(), id.clone())?;
     }
     host(request, ctx)
+}
+
+/// A length that was said several times, which Pingora lets pass where all are equal, is passed on
+/// once (RFC 9112, 6.3): a peer may read several in its own way.
+fn single_length(request: &mut RequestHeader) -> Result<()> {
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(first), more) = (lengths.next(), lengths.next().is_some()) else {
+        return Ok(());
+    };
+    if !more && !first.as_bytes().contains(&b',') {
+        return Ok(());
+    }
+    let said = first.to_str().unwrap_or_default();
+    let once = said.split(',').next().unwrap_or_default().trim().to_owned();
+    request.insert_header(CONTENT_LENGTH, once)
 }
 
 /// The response's header came, and Pingora has settled how its body is framed.

@@ -361,7 +361,12 @@ impl Writer {
 
     fn complain(&self, what: &fmt::Arguments<'_>) {
         if let Some(unsaid) = self.complaints.now(clock::since_start()) {
-            log::error!("{what} ({unsaid} like it were not logged)");
+            let more = if unsaid == 0 {
+                String::new()
+            } else {
+                format!(" ({unsaid} more times)")
+            };
+            log::error!("{what}{more}");
         }
     }
 }

@@ -67,6 +67,21 @@ fn hop_by_hop_headers_end_here() {
 }
 
 #[test]
+fn a_length_that_is_said_twice_is_passed_on_once() {
+    for lengths in [
+        "Content-Length: 3, 3",
+        "Content-Length: 3\r\nContent-Length: 3",
+    ] {
+        let pipe = Pipe::open();
+        let mut connection = pipe.edge.connect();
+        let request = format!("POST / HTTP/1.1\r\nHost: h\r\n{lengths}\r\n\r\nabc");
+        connection.send(&request).unwrap();
+        let echo = connection.response().unwrap().json();
+        assert_eq!(values(&echo, "content-length"), ["3"], "{lengths}");
+    }
+}
+
+#[test]
 fn hop_by_hop_headers_of_the_response_end_here() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=1\r\nX-Other: 2\r\n\r\nok";
     let (_pipe, mut connection) = Pipe::answering(answer);
