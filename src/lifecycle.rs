@@ -72,7 +72,10 @@ pub enum Order {
         force: bool,
     },
     /// Hand the sockets over to a new process.
-    Upgrade,
+    Upgrade {
+        /// Even if more keys move than `max_moved` allows.
+        force: bool,
+    },
 }
 
 /// Why an order was not carried out. Whatever the reason: what was in force is in force.

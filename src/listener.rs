@@ -145,7 +145,8 @@ impl Listener {
         Arc::clone(&self.handed_over)
     }
 
-    /// Takes over a listening TCP socket that another process bound to `address`.
+    /// Takes over a listening TCP socket that another process bound to `address`. A process that was
+    /// about to close it may have shut new connections out ([`Self::refuse_new`]): they are let in.
     ///
     /// # Errors
     /// The descriptor is not a listening socket.
@@ -156,6 +157,11 @@ impl Listener {
     ) -> io::Result<Self> {
         let socket = std::net::TcpListener::from(socket);
         socket.set_nonblocking(true)?;
+        match SockRef::from(&socket).detach_filter() {
+            // There is none to detach, nearly always.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         Ok(Self {
             configured: address.to_string().into(),
             metrics: Arc::new(metrics),

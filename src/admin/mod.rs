@@ -111,9 +111,16 @@ impl Admin {
                     label,
                     action @ ("drain" | "enable"),
                 ],
-            ) => with_upstream(subject, name, |upstream| {
-                set_draining(upstream, label, *action == "drain")
-            }),
+            ) => match subject.lifecycle.stage() {
+                // Nobody would be the wiser: where another process serves, it is the one to ask.
+                Stage::Draining => Answer::problem(
+                    StatusCode::CONFLICT,
+                    "this process is draining; ask again, on a new connection",
+                ),
+                Stage::Starting | Stage::Serving => with_upstream(subject, name, |upstream| {
+                    set_draining(upstream, label, *action == "drain")
+                }),
+            },
             (
                 _,
                 ["v1", "upstreams", _, "peers", _, "drain" | "enable"]
@@ -233,7 +240,7 @@ impl Answer {
     }
 }
 
-/// `POST /v1/reload`, with `?dry_run` and `?force`, and `POST /v1/upgrade`.
+/// `POST /v1/reload`, with `?dry_run` and `?force`, and `POST /v1/upgrade`, with `?force`.
 fn order(path: &str, query: &str) -> Option<Order> {
     let asked = |word: &str| {
         query
@@ -245,7 +252,9 @@ fn order(path: &str, query: &str) -> Option<Order> {
             dry_run: asked("dry_run"),
             force: asked("force"),
         }),
-        "/v1/upgrade" => Some(Order::Upgrade),
+        "/v1/upgrade" => Some(Order::Upgrade {
+            force: asked("force"),
+        }),
         _ => None,
     }
 }

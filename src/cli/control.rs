@@ -63,6 +63,9 @@ pub(super) struct Reload {
 /// An upgrade of the running instance.
 #[derive(Args, Debug)]
 pub(super) struct Upgrade {
+    /// Even if more keys move than `max_moved` allows
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     instance: Instance,
     /// The answer as the instance gave it
@@ -214,7 +217,10 @@ pub(super) fn reload(reload: &Reload, output: &mut Output) -> Done {
 }
 
 pub(super) fn upgrade(upgrade: &Upgrade, output: &mut Output) -> Done {
-    let answer = upgrade.instance.ask("POST", "/v1/upgrade")?;
+    let force = if upgrade.force { "?force" } else { "" };
+    let answer = upgrade
+        .instance
+        .ask("POST", &format!("/v1/upgrade{force}"))?;
     if upgrade.json {
         output.line(&answer.to_string())?;
     } else {

@@ -7,12 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal as Number;
+
 use super::Ending;
 use super::handover::Successor;
-use super::instance::Instance;
+use super::instance::{Instance, pass_on};
 use super::signals::{Signal, Signals};
+use super::sockets::Listeners;
+use super::upgrade::Succession;
 use crate::admin::Subject;
-use crate::lifecycle::{Refusal, Stage};
+use crate::lifecycle::{Orders, Refusal, Stage};
 use crate::telemetry::Telemetry;
 
 /// How often a successor is told of the connections that are left.
@@ -21,25 +25,20 @@ const TELL: Duration = Duration::from_millis(500);
 pub(super) async fn run(
     mut instance: Instance,
     mut signals: Signals,
-    mut successor: Option<Successor>,
+    mut succession: Option<Succession>,
 ) -> (Ending, Arc<Telemetry>) {
     let subject = Arc::clone(&instance.subject);
     let bound = subject.snapshot.load().config.drain_timeout;
     subject.lifecycle.advance(Stage::Draining);
-    if successor.is_some() {
-        instance.listeners.hand_over();
-        instance.doors.leave().await;
-        instance.chores.leave();
+    if let Some(succession) = &mut succession {
+        leave(&mut instance, succession).await;
     }
-    instance.listeners.close(|_| false).await;
-    log::info!(
-        "draining {} connections, for up to {bound:?}",
-        subject.gate.inside()
-    );
+    let mut successor = succession.map(|succession| succession.successor);
+    let leader = successor.as_ref().map(|successor| successor.pid);
     let ending = tokio::select! {
-        () = subject.gate.empty() => Ending::Drained,
+        () = run_dry(&mut instance.listeners, &subject, bound) => Ending::Drained,
         () = tokio::time::sleep(bound) => Ending::Cut,
-        () = until_stop(&mut signals, &subject) => Ending::Cut,
+        () = until_stop(&mut signals, &subject, leader) => Ending::Cut,
         () = refuse_orders(&mut instance.orders) => Ending::Cut,
         () = tell(successor.as_mut(), &subject) => Ending::Cut,
     };
@@ -47,7 +46,8 @@ pub(super) async fn run(
     match &mut successor {
         Some(successor) => {
             let counters = subject.telemetry.metrics.counters();
-            successor.leave(subject.gate.inside() as u64, counters);
+            let left = subject.gate.inside() as u64;
+            successor.leave(left, counters).await;
         }
         None => instance.chores.finish(&subject),
     }
@@ -56,21 +56,49 @@ pub(super) async fn run(
     (ending, Arc::clone(&subject.telemetry))
 }
 
-/// A second signal to stop is meant.
-async fn until_stop(signals: &mut Signals, subject: &Subject) {
+/// Leaves the sockets to the successor. What operators did until the last moment is its to know, so
+/// their doors are closed first; who asked for the upgrade finds the successor behind them.
+async fn leave(instance: &mut Instance, succession: &mut Succession) {
+    let successor = &mut succession.successor;
+    instance.listeners.hand_over(&successor.kept);
+    instance.doors.leave(&successor.kept).await;
+    instance.chores.leave();
+    let subject = &instance.subject;
+    let memory = subject.snapshot.load().memory();
+    let connections = subject.gate.inside() as u64;
+    successor.update(connections, memory).await;
+    succession.announce();
+}
+
+/// Lets nobody in any more, and waits for the last to leave.
+async fn run_dry(listeners: &mut Listeners, subject: &Subject, bound: Duration) {
+    listeners.close(|_| false).await;
+    let inside = subject.gate.inside();
+    log::info!("draining {inside} connections, for up to {bound:?}");
+    subject.gate.empty().await;
+}
+
+/// A second signal to stop is meant. Others are for the process that leads, if one does.
+async fn until_stop(signals: &mut Signals, subject: &Subject, leader: Option<u32>) {
     loop {
-        match signals.recv().await {
+        let number = match signals.recv().await {
             Signal::Stop => return,
-            Signal::ReopenLogs => subject.telemetry.reopen(),
-            Signal::Reload | Signal::Upgrade => {
-                log::warn!("too late for that: this process is draining");
+            Signal::ReopenLogs => {
+                subject.telemetry.reopen();
+                continue;
             }
+            Signal::Reload => Number::HUP,
+            Signal::Upgrade => Number::USR2,
+        };
+        match leader {
+            Some(leader) => pass_on(leader, number),
+            None => log::warn!("too late for that: this process is draining"),
         }
     }
 }
 
 /// Never ends.
-async fn refuse_orders(orders: &mut crate::lifecycle::Orders) {
+async fn refuse_orders(orders: &mut Orders) {
     while let Some((_, reply)) = orders.recv().await {
         // Who asked may have left meanwhile.
         let _ = reply.send(Err(Refusal::Busy("the process is draining".to_owned())));
@@ -81,7 +109,7 @@ async fn refuse_orders(orders: &mut crate::lifecycle::Orders) {
 /// Never ends.
 async fn tell(successor: Option<&mut Successor>, subject: &Subject) {
     if let Some(successor) = successor {
-        while successor.tell(subject.gate.inside() as u64) {
+        while successor.tell(subject.gate.inside() as u64).await {
             tokio::time::sleep(TELL).await;
         }
     }

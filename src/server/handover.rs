@@ -4,9 +4,10 @@
 //! ```text
 //!   predecessor                                   successor (its end is its standard input)
 //!      │ ── hello: format, version, names, memory ──►  │
-//!      │ ── the sockets, in the order of the names ──► │  resolves, binds what is new, asks the peers,
-//!      │                                               │  accepts
-//!      │ ◄──────────── serving, or refused: why ────── │
+//!      │ ── the sockets, in the order of the names ──► │  resolves, binds what is new, asks the peers
+//!      │ ◄───────────── ready, or refused: why ─────── │  all that can fail is behind it
+//!      │ ── go: memory and counters of this moment ──► │  accepts
+//!      │ ◄──────────────────────────────── serving ─── │
 //!      │  stops accepting, drains                      │
 //!      │ ── connections left, twice a second ────────► │  shows it in `status`
 //!      │ ── end of file: it has exited ──────────────► │
@@ -14,22 +15,29 @@
 //!
 //! A message is its length (4 bytes, big endian) and that many bytes of JSON. The format has a
 //! number: a successor that does not know it refuses, and fields that it does not know are ignored.
-//! Until the successor has said that it serves, nothing has changed for the predecessor; both accept
-//! from the same queues after that, so no connection falls between them.
+//!
+//! No successor serves without the word: one that is late, or whose upgrade was called off, can be
+//! killed without a client having met it. Only where the predecessor has ended without a word, the
+//! successor serves all the same, as nobody else does. Both accept from the same queues from the word
+//! on, so no connection falls between them.
 
 use std::ffi::OsStr;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::sockets::Inherited;
 use crate::admin::Subject;
@@ -37,7 +45,7 @@ use crate::lifecycle::{self, Refusal};
 use crate::upstream::Memory;
 
 /// The format of the messages; another number means another format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Tells a process that its standard input is its predecessor.
 pub(super) const SUCCESSOR: &str = "CLOCKWISE_SUCCESSOR";
@@ -48,8 +56,14 @@ const MAX_MESSAGE: u32 = 256 << 20;
 /// The most descriptors in one kernel message (Linux: `SCM_MAX_FD`, 253).
 const BATCH: usize = 64;
 
-/// How long either side waits for the other within a message, or for what is sent without delay.
+/// How long either side waits for what the other sends without delay.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a process whose end of the pair is closed may take to end: a moment, where it was killed.
+const LAST_BREATH: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// Why a process could not take over.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +71,9 @@ pub enum Error {
     /// The predecessor is not on standard input, or hung up.
     #[error("it cannot be heard: {0}")]
     Io(#[from] io::Error),
+    /// The predecessor wants no successor any more, and lives.
+    #[error("it has called the upgrade off")]
+    CalledOff,
     /// What came is not what this version knows.
     #[error(
         "it speaks hand-over format {theirs} (version {version}), this version knows {FORMAT}; upgrade step by step, or restart"
@@ -80,20 +97,35 @@ struct Hello {
     sockets: Vec<String>,
     #[serde(default)]
     memory: Memory,
+    /// How long the predecessor waits for the successor to be ready, in milliseconds.
     #[serde(default)]
-    counters: String,
+    patience: Option<u64>,
+}
+
+/// The word to serve, with what has become of the peers since the hello.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct Go {
+    #[serde(default)]
+    pub(super) memory: Memory,
+    #[serde(default)]
+    pub(super) counters: String,
 }
 
 /// The successor's answer.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// It accepts connections.
-    Serving {
+    /// Nothing that can fail is left to be done.
+    Ready {
         /// Its process id.
         pid: u32,
+        /// The names of the sockets that it goes on with; others are the predecessor's to close.
+        #[serde(default)]
+        kept: Vec<String>,
     },
-    /// It has taken note of what changed since the hello.
+    /// It accepts connections.
+    Serving,
+    /// It has taken note of what changed since the word to serve.
     Noted,
     /// It could not start, and is about to exit.
     Refused(String),
@@ -103,7 +135,7 @@ enum Answer {
 #[derive(Debug, Deserialize, Serialize)]
 struct Progress {
     connections: u64,
-    /// With the first message: what has become of the peers since the hello.
+    /// With the first message: what operators did to the peers until their doors were closed.
     #[serde(default)]
     memory: Option<Memory>,
     /// With the last message: what was counted while draining is not lost.
@@ -119,48 +151,43 @@ pub fn is_successor() -> bool {
 /// Seen from the successor: the process whose place it takes.
 #[derive(Debug)]
 pub(super) struct Predecessor {
-    stream: UnixStream,
+    wire: Wire,
     pid: u32,
+    /// Readable when it has ended; `None`: it already has.
+    life: Option<OwnedFd>,
     sockets: Inherited,
     memory: Memory,
-    counters: String,
+    patience: Duration,
 }
 
 impl Predecessor {
     /// Hears what is handed over; `None` where this process was started on its own.
-    pub(super) fn meet() -> Result<Option<Self>, Error> {
+    pub(super) async fn meet() -> Result<Option<Self>, Error> {
         if !is_successor() {
             return Ok(None);
         }
-        let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let Hello {
-            format,
-            version,
-            pid,
-            sockets,
-            memory,
-            counters,
-        } = receive(&mut stream)?;
-        if format != FORMAT {
+        let life = parent_life()?;
+        let stream =
+            std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let mut wire = Wire::new(stream)?;
+        let hello: Hello = wire.hear().await?;
+        if hello.format != FORMAT {
             let error = Error::Format {
-                theirs: format,
-                version,
+                theirs: hello.format,
+                version: hello.version,
             };
             // It would learn as much from our exit.
-            let _ = send(&mut stream, &Answer::Refused(error.to_string()));
+            let _ = wire.send(&Answer::Refused(error.to_string())).await;
             return Err(error);
         }
-        let received = receive_sockets(&stream, sockets.len())?;
-        let sockets = sockets.into_iter().zip(received).collect();
+        let received = wire.receive_sockets(hello.sockets.len()).await?;
         Ok(Some(Self {
-            stream,
-            pid,
-            sockets,
-            memory,
-            counters,
+            wire,
+            pid: hello.pid,
+            life,
+            sockets: hello.sockets.into_iter().zip(received).collect(),
+            memory: hello.memory,
+            patience: hello.patience.map_or(Duration::MAX, Duration::from_millis),
         }))
     }
 
@@ -172,99 +199,89 @@ impl Predecessor {
         )
     }
 
+    /// How long it waits until this process must be ready.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Tells it to serve on, and why.
-    pub(super) fn refuse(mut self, why: &str) {
+    pub(super) async fn refuse(&mut self, why: &str) {
         // It would learn as much from our exit, but not why.
-        let _ = send(&mut self.stream, &Answer::Refused(why.to_owned()));
+        let _ = self.wire.send(&Answer::Refused(why.to_owned())).await;
     }
 
-    /// Tells it that this process serves, and listens to how its drain goes until it has exited. If
-    /// it is gone already, this process serves all the more.
-    pub(super) fn acknowledge(mut self, subject: Arc<Subject>) -> Result<(), Error> {
-        subject.telemetry.metrics.inherit(&self.counters);
+    /// Tells it that nothing can fail any more, and waits for the word to serve. A predecessor that
+    /// has ended cannot say it: then this process serves all the more.
+    ///
+    /// # Errors
+    /// It lives, and says no more: this process must not serve.
+    pub(super) async fn ready(&mut self, kept: Vec<String>) -> Result<Go, Error> {
         let pid = std::process::id();
-        if let Err(error) = send(&mut self.stream, &Answer::Serving { pid }) {
-            log::warn!("the process before this one is gone: {error}");
-            return Ok(());
+        let word = async {
+            self.wire.send(&Answer::Ready { pid, kept }).await?;
+            self.wire.receive().await
+        };
+        match word.await {
+            Ok(go) => Ok(go),
+            Err(error) if self.has_ended().await => {
+                log::warn!("the process before this one is gone ({error}); this one serves");
+                Ok(Go::default())
+            }
+            Err(_) => Err(Error::CalledOff),
         }
-        self.stream.set_read_timeout(None)?;
-        let name = "predecessor".to_owned();
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(move || self.listen(&subject))?;
-        Ok(())
     }
 
-    fn listen(mut self, subject: &Subject) {
-        let lifecycle = &subject.lifecycle;
-        while let Ok(progress) = receive::<Progress>(&mut self.stream) {
-            let Progress {
-                connections,
-                memory,
-                counters,
-            } = progress;
-            lifecycle.set_predecessor(Some(lifecycle::Predecessor {
-                pid: self.pid,
-                connections,
-            }));
-            if let Some(memory) = memory {
+    /// Tells it that this process serves, and listens to how its drain goes until it has exited.
+    pub(super) fn serving(mut self, subject: Arc<Subject>) {
+        tokio::spawn(async move {
+            if let Err(error) = self.wire.send(&Answer::Serving).await {
+                log::warn!("the process before this one is gone: {error}");
+                return;
+            }
+            self.listen(&subject).await;
+            subject.lifecycle.set_predecessor(None);
+        });
+    }
+
+    async fn listen(&mut self, subject: &Subject) {
+        while let Ok(progress) = self.wire.receive::<Progress>().await {
+            subject
+                .lifecycle
+                .set_predecessor(Some(lifecycle::Predecessor {
+                    pid: self.pid,
+                    connections: progress.connections,
+                }));
+            if let Some(memory) = progress.memory {
                 subject.snapshot.load().recall_drains(&memory);
                 // If it is gone, it does not wait for this either.
-                let _ = send(&mut self.stream, &Answer::Noted);
+                let _ = self.wire.send(&Answer::Noted).await;
             }
-            if let Some(counters) = counters {
+            if let Some(counters) = progress.counters {
                 subject.telemetry.metrics.inherit(&counters);
             }
         }
-        lifecycle.set_predecessor(None);
+    }
+
+    /// Its end of the pair is closed when it is killed, and when it gives this process up.
+    async fn has_ended(&mut self) -> bool {
+        let Some(life) = self.life.take() else {
+            return true;
+        };
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut end = [PollFd::new(&life, PollFlags::IN)];
+            rustix::event::poll(&mut end, Some(&LAST_BREATH))
+        });
+        matches!(ended.await, Ok(Ok(1)))
     }
 }
 
-/// Seen from the predecessor: the process that takes its place.
-#[derive(Debug)]
-pub(super) struct Successor {
-    /// Its process id.
-    pub(super) pid: u32,
-    stream: UnixStream,
-}
-
-impl Successor {
-    /// Tells it what has changed since the hello, and waits until that is noted.
-    pub(super) fn update(&mut self, connections: u64, memory: Memory) {
-        let progress = Progress {
-            connections,
-            memory: Some(memory),
-            counters: None,
-        };
-        // If the successor is gone, nobody is left to know.
-        if send(&mut self.stream, &progress).is_ok() {
-            let _ = receive::<Answer>(&mut self.stream);
-        }
-    }
-
-    /// Tells it how many connections are left; false: it is gone.
-    pub(super) fn tell(&mut self, connections: u64) -> bool {
-        // A few bytes, twice a second, to a thread that only reads: this does not block.
-        send(
-            &mut self.stream,
-            &Progress {
-                connections,
-                memory: None,
-                counters: None,
-            },
-        )
-        .is_ok()
-    }
-
-    /// The last word: what this process has counted in all.
-    pub(super) fn leave(&mut self, connections: u64, counters: String) {
-        let progress = Progress {
-            connections,
-            memory: None,
-            counters: Some(counters),
-        };
-        // If the successor is gone, nobody is left to count on.
-        let _ = send(&mut self.stream, &progress);
+/// A descriptor that is readable when the parent has ended; `None`: it already has.
+fn parent_life() -> io::Result<Option<OwnedFd>> {
+    let open = |parent: Pid| rustix::process::pidfd_open(parent, PidfdFlags::empty());
+    match rustix::process::getppid().map(open) {
+        Some(Ok(life)) => Ok(Some(life)),
+        Some(Err(rustix::io::Errno::SRCH)) | None => Ok(None),
+        Some(Err(error)) => Err(error.into()),
     }
 }
 
@@ -272,55 +289,104 @@ impl Successor {
 pub(super) struct Estate {
     pub(super) sockets: Vec<(String, OwnedFd)>,
     pub(super) memory: Memory,
-    pub(super) counters: String,
+    /// How long it waits for the successor to be ready.
+    pub(super) patience: Duration,
 }
 
 /// Why a hand-over came to nothing.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) refusal: Refusal,
-    /// The new process has ended, or is about to; else it may still come to serve, and must not.
+    /// The new process has ended, or is about to.
     pub(super) ends: bool,
 }
 
-/// Hands over, and waits until the successor serves. Blocks: call it where that is allowed.
-pub(super) fn hand_over(
-    mut stream: UnixStream,
-    estate: &Estate,
-    limit: Duration,
-) -> Result<Successor, Failed> {
-    let sent = tell_all(&mut stream, estate, limit);
-    // A process that does not want to hear it all may still have said why.
-    match receive(&mut stream) {
-        Ok(Answer::Serving { pid }) => {
-            // From now on it answers at once, or never.
-            let _ = stream.set_read_timeout(Some(PATIENCE));
-            Ok(Successor { pid, stream })
+/// Seen from the predecessor: the process that takes its place.
+#[derive(Debug)]
+pub(super) struct Successor {
+    /// Its process id.
+    pub(super) pid: u32,
+    /// The names of the sockets that it goes on with.
+    pub(super) kept: Vec<String>,
+    wire: Wire,
+}
+
+impl Successor {
+    /// Hands over, and waits until it is ready. The pair must outlive the process, or it would take
+    /// our patience for our end: so `wire` stays with the caller where this fails.
+    pub(super) async fn prepare(wire: &mut Wire, estate: &Estate) -> Result<Ready, Failed> {
+        let sent = async { timeout(PATIENCE, wire.introduce(estate)).await? }.await;
+        // A process that does not want to hear it all may still have said why.
+        match timeout(estate.patience, wire.receive()).await {
+            Ok(Ok(Answer::Ready { pid, kept })) => Ok(Ready { pid, kept }),
+            Ok(Ok(other)) => Err(Failed::answered(other)),
+            Ok(Err(error)) => Err(Failed::by(&sent.err().unwrap_or(error))),
+            Err(_) => Err(Failed::late(estate.patience)),
         }
-        Ok(Answer::Refused(why)) => Err(Failed::because(format!("the new process refused: {why}"))),
-        Ok(Answer::Noted) => Err(Failed::because("the new process makes no sense".to_owned())),
-        Err(error) => Err(Failed::by(&sent.err().unwrap_or(error), limit)),
+    }
+
+    /// Gives the word, and waits until it serves.
+    pub(super) async fn go(wire: &mut Wire, word: &Go) -> Result<(), Failed> {
+        let served = async {
+            wire.send(word).await?;
+            wire.receive().await
+        };
+        match timeout(PATIENCE, served).await {
+            Ok(Ok(Answer::Serving)) => Ok(()),
+            Ok(Ok(other)) => Err(Failed::answered(other)),
+            Ok(Err(error)) => Err(Failed::by(&error)),
+            Err(_) => Err(Failed::late(PATIENCE)),
+        }
+    }
+
+    /// It serves.
+    pub(super) fn new(ready: Ready, wire: Wire) -> Self {
+        let Ready { pid, kept } = ready;
+        Self { pid, kept, wire }
+    }
+
+    /// Tells it what operators have changed since the word, and waits until that is noted.
+    pub(super) async fn update(&mut self, connections: u64, memory: Memory) {
+        let progress = Progress {
+            connections,
+            memory: Some(memory),
+            counters: None,
+        };
+        let noted = async {
+            self.wire.send(&progress).await?;
+            self.wire.receive::<Answer>().await
+        };
+        // If the successor is gone, nobody is left to know.
+        let _ = timeout(PATIENCE, noted).await;
+    }
+
+    /// Tells it how many connections are left; false: it is gone.
+    pub(super) async fn tell(&mut self, connections: u64) -> bool {
+        let progress = Progress {
+            connections,
+            memory: None,
+            counters: None,
+        };
+        self.wire.send(&progress).await.is_ok()
+    }
+
+    /// The last word: what this process has counted in all.
+    pub(super) async fn leave(&mut self, connections: u64, counters: String) {
+        let progress = Progress {
+            connections,
+            memory: None,
+            counters: Some(counters),
+        };
+        // If the successor is gone, nobody is left to count on.
+        let _ = timeout(PATIENCE, self.wire.send(&progress)).await;
     }
 }
 
-fn tell_all(stream: &mut UnixStream, estate: &Estate, limit: Duration) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(limit))?;
-    let (names, sockets): (Vec<_>, Vec<_>) = estate
-        .sockets
-        .iter()
-        .map(|(name, socket)| (name.clone(), socket.as_fd()))
-        .unzip();
-    let hello = Hello {
-        format: FORMAT,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        sockets: names,
-        memory: estate.memory.clone(),
-        counters: estate.counters.clone(),
-    };
-    send(stream, &hello)?;
-    send_sockets(stream, &sockets)
+/// A successor's word that it could serve.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) pid: u32,
+    kept: Vec<String>,
 }
 
 impl Failed {
@@ -331,162 +397,223 @@ impl Failed {
         }
     }
 
-    fn by(error: &io::Error, limit: Duration) -> Self {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
-        match error.kind() {
-            WouldBlock | TimedOut => Self {
-                refusal: Refusal::Failed(format!(
-                    "the new process did not acknowledge within {limit:?}"
-                )),
+    fn answered(answer: Answer) -> Self {
+        match answer {
+            Answer::Refused(why) => Self::because(format!("the new process refused: {why}")),
+            _ => Self {
                 ends: false,
+                ..Self::because("the new process makes no sense".to_owned())
             },
+        }
+    }
+
+    fn late(patience: Duration) -> Self {
+        Self {
+            ends: false,
+            ..Self::because(format!(
+                "the new process did not acknowledge within {patience:?}"
+            ))
+        }
+    }
+
+    fn by(error: &io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match error.kind() {
             UnexpectedEof | BrokenPipe | ConnectionReset => {
                 Self::because("the new process ended before it acknowledged".to_owned())
             }
             _ => Self {
-                refusal: Refusal::Failed(format!("the new process cannot be talked to: {error}")),
                 ends: false,
+                ..Self::because(format!("the new process cannot be talked to: {error}"))
             },
         }
     }
 }
 
-fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    stream.write_all(&length.to_be_bytes())?;
-    stream.write_all(&body)
-}
+/// One end of the socket pair.
+#[derive(Debug)]
+pub(super) struct Wire(UnixStream);
 
-fn receive<T: for<'a> Deserialize<'a>>(stream: &mut UnixStream) -> io::Result<T> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = u32::from_be_bytes(length);
-    if length > MAX_MESSAGE {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a message without bounds",
-        ));
+impl Wire {
+    /// Two ends; the other one is for a process that does not know this runtime.
+    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        Ok((Self::new(ours)?, theirs.into()))
     }
-    let mut body = vec![0; length as usize];
-    stream.read_exact(&mut body)?;
-    Ok(serde_json::from_slice(&body)?)
-}
 
-/// One byte goes with each batch: descriptors do not travel alone.
-fn send_sockets(stream: &UnixStream, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-    for batch in sockets.chunks(BATCH) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(batch)) {
-            return Err(io::ErrorKind::InvalidInput.into());
+    fn new(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream).map(Self)
+    }
+
+    async fn introduce(&mut self, estate: &Estate) -> io::Result<()> {
+        let (names, sockets): (Vec<_>, Vec<_>) = estate
+            .sockets
+            .iter()
+            .map(|(name, socket)| (name.clone(), socket.as_fd()))
+            .unzip();
+        let patience = u64::try_from(estate.patience.as_millis()).ok();
+        let hello = Hello {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            sockets: names,
+            memory: estate.memory.clone(),
+            patience,
+        };
+        self.send(&hello).await?;
+        self.send_sockets(&sockets).await
+    }
+
+    async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        let mut bytes = vec![0; 4];
+        serde_json::to_writer(&mut bytes, message)?;
+        let length = u32::try_from(bytes.len() - 4).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (prefix, _) = bytes.split_at_mut(4);
+        prefix.copy_from_slice(&length.to_be_bytes());
+        self.0.write_all(&bytes).await
+    }
+
+    /// What the other side sends without delay.
+    async fn hear<T: for<'a> Deserialize<'a>>(&mut self) -> io::Result<T> {
+        timeout(PATIENCE, self.receive()).await?
+    }
+
+    async fn receive<T: for<'a> Deserialize<'a>>(&mut self) -> io::Result<T> {
+        let length = self.0.read_u32().await?;
+        if length > MAX_MESSAGE {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message without bounds",
+            ));
         }
-        rustix::net::sendmsg(
-            stream,
-            &[IoSlice::new(&[0])],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )?;
+        let mut body = vec![0; length as usize];
+        self.0.read_exact(&mut body).await?;
+        Ok(serde_json::from_slice(&body)?)
     }
+
+    /// One byte goes with each batch: descriptors do not travel alone.
+    async fn send_sockets(&self, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        for batch in sockets.chunks(BATCH) {
+            let send = || send_batch(&self.0, batch);
+            self.0.async_io(Interest::WRITABLE, send).await?;
+        }
+        Ok(())
+    }
+
+    async fn receive_sockets(&self, count: usize) -> io::Result<Vec<OwnedFd>> {
+        let mut sockets = Vec::with_capacity(count);
+        while sockets.len() < count {
+            let receive = || receive_batch(&self.0);
+            let batch = self.0.async_io(Interest::READABLE, receive);
+            sockets.extend(timeout(PATIENCE, batch).await??);
+        }
+        Ok(sockets)
+    }
+}
+
+fn send_batch(stream: &UnixStream, batch: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(batch)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let byte = [IoSlice::new(&[0])];
+    rustix::net::sendmsg(stream, &byte, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-fn receive_sockets(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
-    let mut sockets = Vec::with_capacity(count);
-    while sockets.len() < count {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        let mut bytes = [IoSliceMut::new(&mut byte)];
-        let read = rustix::net::recvmsg(stream, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-        if read.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(received) = message {
-                sockets.extend(received);
-            }
-        }
+fn receive_batch(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let read = rustix::net::recvmsg(stream, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if read.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(sockets)
+    let rights = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(received) => Some(received),
+        _ => None,
+    });
+    Ok(rights.flatten().collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pipes(count: usize) -> Vec<(String, OwnedFd)> {
+    fn estate(sockets: usize, patience: Duration) -> Estate {
         let open = |index| {
-            (
-                format!("socket {index}"),
-                OwnedFd::from(UnixStream::pair().unwrap().0),
-            )
+            let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+            (format!("socket {index}"), OwnedFd::from(socket))
         };
-        (0..count).map(open).collect()
+        Estate {
+            sockets: (0..sockets).map(open).collect(),
+            memory: Memory::default(),
+            patience,
+        }
     }
 
-    #[test]
-    fn many_sockets_of_long_names_arrive_in_order() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let estate = Estate {
-            sockets: pipes(300),
-            memory: Memory::default(),
-            counters: String::new(),
-        };
-        std::thread::scope(|scope| {
-            let handed = scope.spawn(|| hand_over(ours, &estate, PATIENCE).unwrap().pid);
-            let hello: Hello = receive(&mut theirs).unwrap();
-            let received = receive_sockets(&theirs, hello.sockets.len()).unwrap();
+    fn pair() -> (Wire, Wire) {
+        let (ours, theirs) = Wire::pair().unwrap();
+        (ours, Wire::new(theirs.into()).unwrap())
+    }
+
+    async fn failure(ours: &mut Wire, patience: Duration) -> String {
+        let failed = Successor::prepare(ours, &estate(0, patience)).await;
+        failed.unwrap_err().refusal.to_string()
+    }
+
+    #[tokio::test]
+    async fn many_sockets_of_long_names_arrive_in_order() {
+        let (mut ours, mut theirs) = pair();
+        let successor = async {
+            let hello: Hello = theirs.receive().await.unwrap();
+            let received = theirs.receive_sockets(hello.sockets.len()).await.unwrap();
             assert_eq!((hello.format, received.len()), (FORMAT, 300));
-            send(&mut theirs, &Answer::Serving { pid: 7 }).unwrap();
-            assert_eq!(handed.join().unwrap(), 7);
-        });
+            let (pid, kept) = (7, hello.sockets);
+            theirs.send(&Answer::Ready { pid, kept }).await.unwrap();
+        };
+        let estate = estate(300, PATIENCE);
+        let (ready, ()) = tokio::join!(Successor::prepare(&mut ours, &estate), successor);
+        let ready = ready.unwrap();
+        assert_eq!((ready.pid, ready.kept.len()), (7, 300));
+        assert_eq!(ready.kept[299], "socket 299");
     }
 
-    #[test]
-    fn a_successor_that_hangs_up_or_refuses_is_a_failure_with_its_reason() {
-        let estate = Estate {
-            sockets: Vec::new(),
-            memory: Memory::default(),
-            counters: String::new(),
-        };
-        let (ours, theirs) = UnixStream::pair().unwrap();
+    #[tokio::test]
+    async fn a_successor_that_hangs_up_or_refuses_is_a_failure_with_its_reason() {
+        let (mut ours, theirs) = pair();
         drop(theirs);
-        let gone = hand_over(ours, &estate, PATIENCE).unwrap_err().refusal;
-        assert!(
-            gone.to_string().contains("ended before it acknowledged"),
-            "{gone}"
-        );
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        send(&mut theirs, &Answer::Refused("no room".to_owned())).unwrap();
-        let refused = hand_over(ours, &estate, PATIENCE).unwrap_err().refusal;
-        assert!(
-            refused.to_string().contains("refused: no room"),
-            "{refused}"
-        );
+        let gone = failure(&mut ours, PATIENCE).await;
+        assert!(gone.contains("ended before it acknowledged"), "{gone}");
+        let (mut ours, mut theirs) = pair();
+        let no = Answer::Refused("no room".to_owned());
+        theirs.send(&no).await.unwrap();
+        let refused = failure(&mut ours, PATIENCE).await;
+        assert!(refused.contains("refused: no room"), "{refused}");
     }
 
-    #[test]
-    fn a_successor_that_hangs_is_waited_for_only_so_long() {
-        let estate = Estate {
-            sockets: Vec::new(),
-            memory: Memory::default(),
-            counters: String::new(),
-        };
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let late = hand_over(ours, &estate, Duration::from_millis(50))
-            .unwrap_err()
-            .refusal;
-        assert!(
-            late.to_string().contains("did not acknowledge within 50ms"),
-            "{late}"
-        );
+    #[tokio::test]
+    async fn a_successor_that_hangs_is_waited_for_only_so_long() {
+        let (mut ours, _theirs) = pair();
+        let late = failure(&mut ours, Duration::from_millis(50)).await;
+        assert!(late.contains("did not acknowledge within 50ms"), "{late}");
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_serves_before_the_word_makes_no_sense() {
+        let (mut ours, mut theirs) = pair();
+        theirs.send(&Answer::Serving).await.unwrap();
+        let early = failure(&mut ours, PATIENCE).await;
+        assert!(early.contains("makes no sense"), "{early}");
     }
 
     #[test]
     fn an_unknown_field_is_ignored_and_a_missing_one_has_its_default() {
         let hello: Hello =
-            serde_json::from_str(r#"{"format":1,"version":"9","pid":1,"colour":"blue"}"#).unwrap();
+            serde_json::from_str(r#"{"format":2,"version":"9","pid":1,"colour":"blue"}"#).unwrap();
         assert!(hello.sockets.is_empty() && hello.memory == Memory::default());
     }
 }

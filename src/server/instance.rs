@@ -1,18 +1,20 @@
 //! A running proxy: carries out what signals and operators ask, one thing at a time, until its end.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use pingora_proxy::HttpProxy;
+use rustix::process::{Pid, Signal as Number};
 use tokio::sync::oneshot;
 
 use super::chores::Chores;
 use super::drain;
-use super::handover::{self, Predecessor};
 use super::notify;
 use super::signals::{Signal, Signals};
 use super::sockets::{Listeners, OpenDoors};
-use super::{Ending, reload, upgrade};
+use super::upgrade::{self, Candidate, Succession, Underway, answer};
+use super::{Ending, reload};
 use crate::admin::Subject;
 use crate::lifecycle::{Order, Orders, Refusal, Reply};
 use crate::probe::{Prober, Probes};
@@ -31,6 +33,10 @@ pub(super) struct Instance {
     pub(super) listeners: Listeners,
     pub(super) doors: OpenDoors,
     pub(super) chores: Chores,
+    /// While it is under way nothing else changes, so that what was handed over stays true.
+    pub(super) upgrading: Option<Underway>,
+    /// A signal, or the watched file, asked for a reload while an upgrade was under way.
+    pub(super) reload_due: bool,
 }
 
 /// What happens next.
@@ -39,67 +45,30 @@ enum Next {
     Order(Order, oneshot::Sender<Reply>),
     /// The configuration file is another one, and it is to be watched.
     Changed,
-    /// The upgrade under way has come to an end.
-    Upgraded(Result<handover::Successor, Refusal>),
+    /// The new process of the upgrade under way is ready, or there is none.
+    Candidate(Box<Result<Candidate, Refusal>>),
 }
 
-/// An upgrade under way: the instance serves on meanwhile.
-type Upgrading = Option<(
-    tokio::task::JoinHandle<Result<handover::Successor, Refusal>>,
-    Vec<oneshot::Sender<Reply>>,
-)>;
+/// Goes on, or comes to its end: with a successor, or without.
+type Flow<T = ()> = ControlFlow<Option<Succession>, T>;
 
 impl Instance {
     /// Serves until it is told to stop, or another process has taken over; then drains.
     pub(super) async fn serve(mut self, mut signals: Signals) -> (Ending, Arc<Telemetry>) {
-        let mut upgrading: Upgrading = None;
-        let successor = loop {
-            match self.next(&mut signals, &mut upgrading).await {
-                Next::Signal(Signal::Stop) => break None,
-                Next::Signal(Signal::ReopenLogs) => self.subject.telemetry.reopen(),
-                Next::Changed if upgrading.is_some() => {}
-                Next::Changed | Next::Signal(Signal::Reload) => {
-                    log_refusal("reload", &self.reload(false, false).await);
-                }
-                Next::Signal(Signal::Upgrade) => self.begin_upgrade(&mut upgrading, None),
-                Next::Order(Order::Upgrade, reply) => {
-                    self.begin_upgrade(&mut upgrading, Some(reply));
-                }
-                Next::Order(Order::Reload { dry_run, force }, reply) => {
-                    let done = if upgrading.is_some() {
-                        Err(busy())
-                    } else {
-                        self.reload(dry_run, force).await
-                    };
-                    // Who asked may have left meanwhile.
-                    let _ = reply.send(done);
-                }
-                Next::Upgraded(outcome) => {
-                    let waiting = upgrading
-                        .take()
-                        .map(|(_, waiting)| waiting)
-                        .unwrap_or_default();
-                    if let Some(successor) = settle(outcome, waiting) {
-                        break Some(successor);
-                    }
-                }
+        let succession = loop {
+            let next = self.next(&mut signals).await;
+            if let ControlFlow::Break(succession) = self.heed(next, &mut signals).await {
+                break succession;
             }
         };
-        notify::stopping(successor.is_some());
-        drain::run(self, signals, successor).await
+        notify::stopping(succession.is_some());
+        drain::run(self, signals, succession).await
     }
 
-    /// Takes over from the process that started this one.
-    pub(super) fn succeed(&self, predecessor: Predecessor) -> Result<(), handover::Error> {
-        predecessor.acknowledge(Arc::clone(&self.subject))
-    }
-
-    async fn next(&mut self, signals: &mut Signals, upgrading: &mut Upgrading) -> Next {
-        let upgraded = async {
-            match upgrading {
-                Some((task, _)) => task
-                    .await
-                    .unwrap_or_else(|error| Err(Refusal::Failed(error.to_string()))),
+    async fn next(&mut self, signals: &mut Signals) -> Next {
+        let candidate = async {
+            match &mut self.upgrading {
+                Some(underway) => underway.candidate().await,
                 None => std::future::pending().await,
             }
         };
@@ -108,68 +77,151 @@ impl Instance {
             signal = signals.recv() => Next::Signal(signal),
             () = self.chores.until_changed(&self.subject, &snapshot.config, self.source.as_deref()) => Next::Changed,
             Some((order, reply)) = self.orders.recv() => Next::Order(order, reply),
-            outcome = upgraded => Next::Upgraded(outcome),
+            candidate = candidate => Next::Candidate(Box::new(candidate)),
         }
     }
 
-    async fn reload(&mut self, dry_run: bool, force: bool) -> Reply {
+    async fn heed(&mut self, next: Next, signals: &mut Signals) -> Flow {
+        match next {
+            Next::Signal(Signal::Stop) => self.stop().await,
+            Next::Signal(Signal::ReopenLogs) => {
+                self.subject.telemetry.reopen();
+                Flow::Continue(())
+            }
+            Next::Signal(Signal::Reload) | Next::Changed => self.reload_unasked(signals).await,
+            Next::Signal(Signal::Upgrade) => self.upgrade(signals, false, None).await,
+            Next::Order(Order::Upgrade { force }, reply) => {
+                self.upgrade(signals, force, Some(reply)).await
+            }
+            Next::Order(Order::Reload { dry_run, force }, reply) => {
+                let done = match self.upgrading {
+                    Some(_) => Err(busy()),
+                    None => self.reload(signals, dry_run, force).await?,
+                };
+                answer(Some(reply), done);
+                Flow::Continue(())
+            }
+            Next::Candidate(candidate) => self.succeed(*candidate, signals).await,
+        }
+    }
+
+    /// A new process that does not serve yet must not come to do so.
+    async fn stop(&mut self) -> Flow {
+        if let Some(underway) = self.upgrading.take() {
+            underway.call_off().await;
+        }
+        Flow::Break(None)
+    }
+
+    /// Where nobody waits for an answer, the log is told.
+    async fn reload_unasked(&mut self, signals: &mut Signals) -> Flow {
+        if self.upgrading.is_some() {
+            log::warn!("reload: put off, an upgrade is under way");
+            self.reload_due = true;
+            return Flow::Continue(());
+        }
+        self.reload_due = false;
+        if let Err(refusal) = self.reload(signals, false, false).await? {
+            log::error!("reload: {refusal}");
+        }
+        Flow::Continue(())
+    }
+
+    /// Names that are looked up and peers that are asked take their time; a signal to stop does not
+    /// wait for them. Until a reload's swap nothing has changed.
+    async fn reload(&mut self, signals: &mut Signals, dry_run: bool, force: bool) -> Flow<Reply> {
         notify::reloading();
         if !dry_run {
             self.chores.look(self.source.as_deref());
         }
-        let done = reload::reload(self, dry_run, force).await;
+        let done = tokio::select! {
+            biased;
+            () = signals.stop() => return Flow::Break(None),
+            done = reload::reload(self, dry_run, force) => done,
+        };
         notify::ready();
-        done
+        Flow::Continue(done)
     }
 
-    fn begin_upgrade(&self, upgrading: &mut Upgrading, reply: Option<oneshot::Sender<Reply>>) {
-        if upgrading.is_some() {
-            log::warn!("upgrade: refused, one is under way");
-            if let Some(reply) = reply {
-                let _ = reply.send(Err(busy()));
-            }
-            return;
-        }
-        match upgrade::Job::new(self) {
-            Ok(job) => *upgrading = Some((tokio::spawn(job.run()), reply.into_iter().collect())),
+    async fn upgrade(
+        &mut self,
+        signals: &mut Signals,
+        force: bool,
+        waiting: Option<oneshot::Sender<Reply>>,
+    ) -> Flow {
+        let job = match self.upgrading {
+            Some(_) => Err(busy()),
+            None => self.job(signals, force).await?,
+        };
+        match job {
+            Ok(job) => self.upgrading = Some(Underway::begin(job, waiting)),
             Err(refusal) => {
                 log::error!("upgrade: {refusal}");
-                if let Some(reply) = reply {
-                    let _ = reply.send(Err(refusal));
-                }
+                answer(waiting, Err(refusal));
             }
+        }
+        Flow::Continue(())
+    }
+
+    /// The new process moves as many keys as a reload would, and is held to the same limit. Whatever
+    /// else is wrong with the file is the new program's to say: it may know more than this one.
+    async fn job(
+        &mut self,
+        signals: &mut Signals,
+        force: bool,
+    ) -> Flow<Result<upgrade::Job, Refusal>> {
+        if !force && self.source.is_some() {
+            let plan = tokio::select! {
+                biased;
+                () = signals.stop() => return Flow::Break(None),
+                plan = reload::reload(self, true, false) => plan,
+            };
+            if let Err(limit @ Refusal::Limit(_)) = plan {
+                return Flow::Continue(Err(limit));
+            }
+        }
+        Flow::Continue(upgrade::Job::new(self))
+    }
+
+    /// Gives the word. What was asked of the service meanwhile is the next leader's to do.
+    async fn succeed(
+        &mut self,
+        candidate: Result<Candidate, Refusal>,
+        signals: &mut Signals,
+    ) -> Flow {
+        let Some(underway) = self.upgrading.take() else {
+            return Flow::Continue(());
+        };
+        let outcome = match candidate {
+            Ok(candidate) => candidate.go(&self.subject).await,
+            Err(refusal) => Err(refusal),
+        };
+        match underway.settle(outcome) {
+            Some(succession) => {
+                let leader = succession.successor.pid;
+                if std::mem::take(&mut self.reload_due) {
+                    pass_on(leader, Number::HUP);
+                }
+                if signals.stop_has_come().await {
+                    pass_on(leader, Number::TERM);
+                }
+                Flow::Break(Some(succession))
+            }
+            None if self.reload_due => self.reload_unasked(signals).await,
+            None => Flow::Continue(()),
         }
     }
 }
 
-/// Tells who waits how the upgrade went.
-fn settle(
-    outcome: Result<handover::Successor, Refusal>,
-    waiting: Vec<oneshot::Sender<Reply>>,
-) -> Option<handover::Successor> {
-    let (reply, successor) = match outcome {
-        Ok(successor) => (
-            Ok(serde_json::json!({ "pid": successor.pid })),
-            Some(successor),
-        ),
-        Err(refusal) => {
-            log::error!("upgrade: {refusal}; this process serves on");
-            (Err(refusal), None)
-        }
-    };
-    for asked in waiting {
-        // Who asked may have left meanwhile.
-        let _ = asked.send(reply.clone());
+/// Sends a signal that came for the service to the process that leads it now.
+pub(super) fn pass_on(leader: u32, number: Number) {
+    let pid = i32::try_from(leader).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may be gone; then there is nobody to tell.
+        let _ = rustix::process::kill_process(pid, number);
     }
-    successor
 }
 
 fn busy() -> Refusal {
     Refusal::Busy("an upgrade is under way".to_owned())
-}
-
-fn log_refusal(what: &str, reply: &Reply) {
-    if let Err(refusal) = reply {
-        log::error!("{what}: {refusal}");
-    }
 }

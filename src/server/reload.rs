@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -115,7 +116,7 @@ async fn prepare(
         .await?;
     }
     let mut probes = Probes::start(after, &instance.prober);
-    first_pass(after, &mut probes).await;
+    first_pass(after, &mut probes, Duration::MAX).await;
     Ok((prepared, probes))
 }
 

@@ -39,9 +39,22 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop; others that come before it are ignored.
+    /// Waits for a signal to stop; others that come before it are kept. Can be dropped and called
+    /// again without losing one.
     pub(super) async fn stop(&mut self) {
-        while self.recv().await != Signal::Stop {}
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+
+    /// Whether a signal to stop has come that nobody has heard yet.
+    pub(super) async fn stop_has_come(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop() => true,
+            () = std::future::ready(()) => false,
+        }
     }
 
     /// The next signal. Can be dropped and called again without losing one.

@@ -157,28 +157,28 @@ impl Listeners {
         self.0.iter().map(address).collect()
     }
 
-    /// Another process accepts from the same sockets from now on: closing them must not disturb it.
-    pub(super) fn hand_over(&self) {
-        for open in self.0.values() {
-            open.handed_over.store(true, Ordering::SeqCst);
+    /// Another process accepts from the sockets of these names from now on: closing them must not
+    /// disturb it. What waits at the others is ours to take.
+    pub(super) fn hand_over(&self, kept: &[String]) {
+        for (address, open) in &self.0 {
+            if kept.contains(&open.name(address)) {
+                open.handed_over.store(true, Ordering::SeqCst);
+            }
         }
     }
 
-    /// Stops accepting on every address that `keep` does not want; those connections drain. Ends
-    /// when their sockets are closed.
+    /// Stops accepting on every address that `keep` does not want, on all of them at once; those
+    /// connections drain. Ends when their sockets are closed.
     pub(super) async fn close(&mut self, keep: impl Fn(SocketAddr) -> bool) {
-        let gone: Vec<_> = self
-            .0
-            .keys()
-            .copied()
-            .filter(|&address| !keep(address))
-            .collect();
-        for address in gone {
-            let Some(open) = self.0.remove(&address) else {
-                continue;
-            };
-            drop(open.duplicate);
+        let all = std::mem::take(&mut self.0);
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.into_iter().partition(|&(address, _)| keep(address));
+        self.0 = kept;
+        for open in gone.values() {
             open.stop.send_replace(true);
+        }
+        for open in gone.into_values() {
+            drop(open.duplicate);
             // One that panicked accepts no more either.
             let _ = open.accepting.await;
             log::info!("no longer listening on {}", open.bound);
@@ -193,26 +193,42 @@ impl Listeners {
     }
 }
 
-/// The operators' sockets: the admin address and the control socket.
+/// The operators' sockets: the admin address and the control socket. Nobody is answered yet.
 #[derive(Debug)]
 pub(super) struct Doors {
-    admin: Option<(Listener, SocketAddr, Access)>,
-    control: Listener,
+    closed: Vec<Door>,
+    admin: Option<SocketAddr>,
     path: PathBuf,
+}
+
+#[derive(Debug)]
+struct Door {
+    /// Under which it is handed over.
+    name: String,
+    listener: Listener,
+    duplicate: OwnedFd,
+    access: Access,
 }
 
 /// The operators' sockets in use; none, before they are opened.
 #[derive(Debug)]
 pub(super) struct OpenDoors {
-    sockets: Vec<(String, OwnedFd)>,
+    open: Vec<OpenDoor>,
     /// The operators' connections.
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
-    accepting: Vec<JoinHandle<()>>,
-    handed_over: Vec<Arc<AtomicBool>>,
     path: PathBuf,
     /// Of the control socket's file, which is ours to remove; `None`: the socket was handed over.
     identity: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct OpenDoor {
+    name: String,
+    /// Of the same socket; handed over in an upgrade.
+    duplicate: OwnedFd,
+    handed_over: Arc<AtomicBool>,
+    accepting: JoinHandle<()>,
 }
 
 impl Doors {
@@ -222,17 +238,24 @@ impl Doors {
         telemetry: &Telemetry,
         inherited: &mut Inherited,
     ) -> Result<Self, super::Error> {
-        let admin = match &config.admin {
-            Some(admin) => Some(bind_admin(admin, telemetry, inherited)?),
-            None => None,
-        };
+        let mut doors = Vec::new();
+        if let Some(admin) = &config.admin {
+            doors.push(bind_admin(admin, telemetry, inherited)?);
+        }
+        let admin = doors.first().and_then(|door| door.listener.bound());
         let path = config.control.clone().unwrap_or_else(control::default_path);
-        let socket = bind_control(&path, inherited)?;
         let name = path.display().to_string();
-        let control = Listener::unix(&name, socket, telemetry.metrics.listener(CONTROL));
+        let socket = bind_control(&path, inherited)?;
+        let listener = Listener::unix(&name, socket, telemetry.metrics.listener(CONTROL));
+        doors.push(Door {
+            name: format!("{CONTROL} {name}"),
+            duplicate: listener.duplicate()?,
+            listener,
+            access: Access::Control,
+        });
         Ok(Self {
+            closed: doors,
             admin,
-            control,
             path,
         })
     }
@@ -240,48 +263,42 @@ impl Doors {
     /// Where the admin server is bound.
     pub(super) fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
-            .as_ref()
-            .and_then(|(listener, ..)| listener.bound())
     }
 
     /// Starts to answer operators.
-    pub(super) fn open(self, subject: &Arc<Subject>) -> Result<OpenDoors, BindError> {
+    pub(super) fn open(self, subject: &Arc<Subject>) -> OpenDoors {
         let (stop, stopped) = watch::channel(false);
-        let mut open = OpenDoors {
+        let gate = Gate::new(None);
+        let open = |door: Door| {
+            let app = Admin::serve(Arc::clone(subject), door.access);
+            let limits = config::Downstream::DEFAULT;
+            let handed_over = door.listener.handed_over();
+            let run = door
+                .listener
+                .run(app, Arc::clone(&gate), move || limits, stopped.clone());
+            OpenDoor {
+                name: door.name,
+                duplicate: door.duplicate,
+                handed_over,
+                accepting: tokio::spawn(run),
+            }
+        };
+        OpenDoors {
+            open: self.closed.into_iter().map(open).collect(),
+            gate,
             stop,
             identity: control::identity(&self.path),
             path: self.path,
-            ..OpenDoors::default()
-        };
-        let admin = self
-            .admin
-            .map(|(listener, address, access)| (format!("{ADMIN}{address}"), listener, access));
-        let control = (
-            format!("{CONTROL} {}", open.path.display()),
-            self.control,
-            Access::Control,
-        );
-        for (name, listener, access) in admin.into_iter().chain([control]) {
-            open.sockets.push((name, listener.duplicate()?));
-            open.handed_over.push(listener.handed_over());
-            let app = Admin::serve(Arc::clone(subject), access);
-            let limits = config::Downstream::DEFAULT;
-            let accepting =
-                listener.run(app, Arc::clone(&open.gate), move || limits, stopped.clone());
-            open.accepting.push(tokio::spawn(accepting));
         }
-        Ok(open)
     }
 }
 
 impl Default for OpenDoors {
     fn default() -> Self {
         Self {
-            sockets: Vec::new(),
+            open: Vec::new(),
             gate: Gate::new(None),
             stop: watch::channel(false).0,
-            accepting: Vec::new(),
-            handed_over: Vec::new(),
             path: PathBuf::new(),
             identity: None,
         }
@@ -291,23 +308,26 @@ impl Default for OpenDoors {
 impl OpenDoors {
     /// The sockets, to hand over.
     pub(super) fn duplicates(&self) -> impl Iterator<Item = (String, &OwnedFd)> {
-        self.sockets
+        self.open
             .iter()
-            .map(|(name, socket)| (name.clone(), socket))
+            .map(|door| (door.name.clone(), &door.duplicate))
     }
 
-    /// Closes them: another process answers on the same sockets now.
-    pub(super) async fn leave(&mut self) {
-        for handed_over in &self.handed_over {
-            handed_over.store(true, Ordering::SeqCst);
+    /// Closes them: another process answers, on those of these names and on others of its own.
+    pub(super) async fn leave(&mut self, kept: &[String]) {
+        for door in &self.open {
+            let handed_over = kept.contains(&door.name);
+            door.handed_over.store(handed_over, Ordering::SeqCst);
         }
-        self.sockets.clear();
+        if kept.contains(&format!("{CONTROL} {}", self.path.display())) {
+            self.identity = None;
+        }
         self.stop.send_replace(true);
-        for accepting in self.accepting.drain(..) {
+        for door in self.open.drain(..) {
+            drop(door.duplicate);
             // One that panicked accepts no more either.
-            let _ = accepting.await;
+            let _ = door.accepting.await;
         }
-        self.identity = None;
     }
 
     /// Waits for the answers that are on their way to operators, for up to a second.
@@ -329,22 +349,24 @@ fn bind_admin(
     admin: &config::Admin,
     telemetry: &Telemetry,
     inherited: &mut Inherited,
-) -> Result<(Listener, SocketAddr, Access), BindError> {
+) -> Result<Door, BindError> {
     let metrics = telemetry.metrics.listener("admin");
+    let name = format!("{ADMIN}{}", admin.address);
     let adopted = inherited
-        .remove(&format!("{ADMIN}{}", admin.address))
+        .remove(&name)
         .and_then(|socket| Listener::adopt_tcp(admin.address, socket, metrics.clone()).ok());
     let listener = match adopted {
         Some(listener) => listener,
         None => Listener::tcp(admin.address, DOOR_BACKLOG, metrics)?,
     };
-    Ok((
+    Ok(Door {
+        name,
+        duplicate: listener.duplicate()?,
         listener,
-        admin.address,
-        Access::Network {
+        access: Access::Network {
             token: admin.token.clone(),
         },
-    ))
+    })
 }
 
 fn bind_control(path: &Path, inherited: &mut Inherited) -> Result<UnixListener, control::Error> {

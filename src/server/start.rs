@@ -2,6 +2,7 @@
 //! connection.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::chores::Chores;
-use super::handover::Predecessor;
+use super::handover::{Go, Predecessor};
 use super::instance::Instance;
 use super::signals::Signals;
-use super::sockets::{self, Doors, Listeners, OpenDoors, Prepared};
+use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
 use super::{Error, Launch, lookup, threads};
 use super::{activation, notify, state_file};
 use crate::admin::Subject;
@@ -33,26 +34,19 @@ pub(super) async fn start(
 ) -> Result<(Instance, Signals), Error> {
     // First: until its handler is installed, a signal ends the process.
     let mut signals = Signals::install().map_err(Error::Signals)?;
-    let mut predecessor = Predecessor::meet()?;
+    let mut predecessor = Predecessor::meet().await?;
     let begun = tokio::select! {
         begun = begin(launch, passed, predecessor.as_mut()) => begun,
         () = signals.stop() => Err(Error::Stopped),
     };
-    match begun {
-        Ok(instance) => {
-            if let Some(predecessor) = predecessor {
-                instance.succeed(predecessor)?;
-            }
-            notify::ready();
-            Ok((instance, signals))
-        }
-        Err(error) => {
-            if let Some(predecessor) = predecessor {
-                predecessor.refuse(&error.to_string());
-            }
-            Err(error)
-        }
+    match (&begun, predecessor) {
+        (Ok(instance), Some(predecessor)) => predecessor.serving(Arc::clone(&instance.subject)),
+        (Err(error), Some(mut predecessor)) => predecessor.refuse(&error.to_string()).await,
+        (_, None) => {}
     }
+    let instance = begun?;
+    notify::ready();
+    Ok((instance, signals))
 }
 
 async fn begin(
@@ -61,58 +55,115 @@ async fn begin(
     predecessor: Option<&mut Predecessor>,
 ) -> Result<Instance, Error> {
     let Launch { config, source } = launch;
-    let succeeds = predecessor.is_some();
     let telemetry = open_telemetry(&config)?;
     let addresses = lookup::addresses(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
-    let (mut inherited, memory) = match predecessor {
-        Some(predecessor) => predecessor.take(),
-        None => (
-            activation::claim(passed, &snapshot.config),
-            remembered(&snapshot.config),
-        ),
-    };
-    snapshot.recall(&memory);
-    let config = &snapshot.config;
-    let prepared = sockets::prepare(config, &telemetry, &Listeners::default(), &mut inherited)?;
-    let doors = Doors::bind(config, &telemetry, &mut inherited)?;
-    let (subject, orders) = subject(snapshot, telemetry);
-    let connectors = Prober::new();
-    let probes = Probes::start(&subject.snapshot.load(), &connectors);
-    let mut instance = Instance {
-        proxy: Arc::new(new_proxy(&subject)),
-        chores: Chores::new(source.as_deref()),
-        listeners: Listeners::default(),
-        doors: OpenDoors::default(),
-        subject,
-        source,
-        orders,
-        prober: connectors,
-        probes,
-    };
-    // Operators may watch a start, but not one behind the back of the process that serves.
-    if succeeds {
-        accept(&mut instance, prepared, doors.admin_address()).await;
-        instance.doors = doors.open(&instance.subject)?;
-    } else {
-        let admin = doors.admin_address();
-        instance.doors = doors.open(&instance.subject)?;
-        accept(&mut instance, prepared, admin).await;
+    match predecessor {
+        None => {
+            let inherited = activation::claim(passed, &snapshot.config);
+            let memory = remembered(&snapshot.config);
+            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory)?;
+            // Operators may watch a start.
+            staged.open_doors();
+            staged.ask_peers(Duration::MAX).await;
+            Ok(staged.serve())
+        }
+        Some(predecessor) => {
+            let (inherited, memory) = predecessor.take();
+            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory)?;
+            staged.ask_peers(predecessor.patience() / 2).await;
+            let go = predecessor.ready(staged.kept.clone()).await?;
+            staged.take_note(&go);
+            // Operators were answered by the process that served until now.
+            staged.open_doors();
+            Ok(staged.serve())
+        }
     }
-    announce(&instance.subject);
-    Ok(instance)
 }
 
-/// Asks the peers, then lets the clients in.
-async fn accept(instance: &mut Instance, prepared: Vec<Prepared>, admin: Option<SocketAddr>) {
-    let subject = Arc::clone(&instance.subject);
-    first_pass(&subject.snapshot.load(), &mut instance.probes).await;
-    instance.listeners.open(prepared, &subject, &instance.proxy);
-    let listeners = instance.listeners.addresses();
-    subject
-        .lifecycle
-        .set_addresses(Addresses { listeners, admin });
-    subject.lifecycle.advance(Stage::Serving);
+/// An instance that has all it needs, and lets nobody in yet.
+struct Staged {
+    instance: Instance,
+    prepared: Vec<Prepared>,
+    doors: Option<Doors>,
+    admin: Option<SocketAddr>,
+    /// The names of the inherited sockets that it goes on with.
+    kept: Vec<String>,
+}
+
+impl Staged {
+    fn build(
+        snapshot: Snapshot,
+        telemetry: Arc<Telemetry>,
+        source: Option<PathBuf>,
+        mut inherited: Inherited,
+        memory: &Memory,
+    ) -> Result<Self, Error> {
+        snapshot.recall(memory);
+        let config = &snapshot.config;
+        let mut kept: Vec<String> = inherited.keys().cloned().collect();
+        let prepared = sockets::prepare(config, &telemetry, &Listeners::default(), &mut inherited)?;
+        let doors = Doors::bind(config, &telemetry, &mut inherited)?;
+        kept.retain(|name| !inherited.contains_key(name));
+        let (subject, orders) = subject(snapshot, telemetry);
+        let connectors = Prober::new();
+        let probes = Probes::start(&subject.snapshot.load(), &connectors);
+        let instance = Instance {
+            proxy: Arc::new(new_proxy(&subject)),
+            chores: Chores::new(source.as_deref()),
+            listeners: Listeners::default(),
+            doors: OpenDoors::default(),
+            subject,
+            source,
+            orders,
+            prober: connectors,
+            probes,
+            upgrading: None,
+            reload_due: false,
+        };
+        let admin = doors.admin_address();
+        Ok(Self {
+            instance,
+            prepared,
+            doors: Some(doors),
+            admin,
+            kept,
+        })
+    }
+
+    fn open_doors(&mut self) {
+        if let Some(doors) = self.doors.take() {
+            self.instance.doors = doors.open(&self.instance.subject);
+        }
+    }
+
+    async fn ask_peers(&mut self, at_most: Duration) {
+        let snapshot = self.instance.subject.snapshot.load_full();
+        first_pass(&snapshot, &mut self.instance.probes, at_most).await;
+    }
+
+    /// What has become of the peers, and was counted, while this process was made ready.
+    fn take_note(&self, go: &Go) {
+        let subject = &self.instance.subject;
+        subject.snapshot.load().recall_drains(&go.memory);
+        subject.telemetry.metrics.inherit(&go.counters);
+    }
+
+    /// Lets the clients in. Nothing here can fail: the process before this one already relies on it.
+    fn serve(self) -> Instance {
+        let mut instance = self.instance;
+        let subject = Arc::clone(&instance.subject);
+        instance
+            .listeners
+            .open(self.prepared, &subject, &instance.proxy);
+        subject.lifecycle.set_addresses(Addresses {
+            listeners: instance.listeners.addresses(),
+            admin: self.admin,
+        });
+        subject.lifecycle.advance(Stage::Serving);
+        announce(&subject);
+        instance
+    }
 }
 
 /// What a cold start knows of the peers.
@@ -136,8 +187,9 @@ fn subject(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, Orde
     (Arc::new(subject), orders)
 }
 
-/// No request may meet a peer that nobody has asked yet: what is new waits for the answers.
-pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes) {
+/// No request may meet a peer that nobody has asked yet: what is new waits for the answers, for as
+/// long as they may take, and `at_most`.
+pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes, at_most: Duration) {
     let healths = snapshot
         .upstreams
         .values()
@@ -146,7 +198,10 @@ pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes) {
         .map(|health| health.timeout)
         .max()
         .unwrap_or(Duration::ZERO);
-    let limit = longest.saturating_mul(probes.rounds()) + Duration::from_secs(1);
+    let limit = longest
+        .saturating_mul(probes.rounds())
+        .saturating_add(Duration::from_secs(1))
+        .min(at_most);
     if !probes.first_pass(limit).await {
         log::warn!("not every peer was asked within {limit:?}; those left stay unknown");
     }

@@ -1,24 +1,112 @@
 //! The hand-over, seen from the process that is replaced: it serves on until the new one has said
 //! that it serves, and goes on serving if the new one never does.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Access;
 use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use super::handover::{Estate, Failed, SUCCESSOR, Successor, hand_over};
+use super::handover::{Estate, Failed, Go, Ready, SUCCESSOR, Successor, Wire};
 use super::instance::Instance;
 use crate::admin::Subject;
-use crate::lifecycle::Refusal;
+use crate::lifecycle::{Refusal, Reply};
 
 /// How long the new program may take to check the configuration.
 const CHECK: Duration = Duration::from_secs(30);
+
+/// How long a new process that has failed may take to end by itself, so that its exit code is known.
+const END: Duration = Duration::from_secs(1);
+
+/// An upgrade under way: the instance serves on meanwhile.
+#[derive(Debug)]
+pub(super) struct Underway {
+    task: JoinHandle<Result<Candidate, Refusal>>,
+    call_off: oneshot::Sender<()>,
+    waiting: Option<oneshot::Sender<Reply>>,
+}
+
+impl Underway {
+    /// Begins; `waiting` is told how it ends.
+    pub(super) fn begin(job: Job, waiting: Option<oneshot::Sender<Reply>>) -> Self {
+        let (call_off, called_off) = oneshot::channel();
+        Self {
+            task: tokio::spawn(job.run(called_off)),
+            call_off,
+            waiting,
+        }
+    }
+
+    /// Waits for the new process to be ready. Can be dropped and called again.
+    pub(super) async fn candidate(&mut self) -> Result<Candidate, Refusal> {
+        let ended = (&mut self.task).await;
+        ended.unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())))
+    }
+
+    /// Ends it, whatever stage it is in: when this returns the new process is no more.
+    pub(super) async fn call_off(mut self) {
+        // It may just have come to its end.
+        drop(self.call_off);
+        let ended = (&mut self.task).await;
+        let refusal = match ended {
+            Ok(Ok(candidate)) => candidate.dismiss(called_off()).await,
+            Ok(Err(refusal)) => refusal,
+            Err(error) => Refusal::Failed(error.to_string()),
+        };
+        log::warn!("upgrade: {refusal}");
+        answer(self.waiting, Err(refusal));
+    }
+
+    /// The word was given: whether to leave, or to serve on.
+    pub(super) fn settle(self, outcome: Result<Successor, Refusal>) -> Option<Succession> {
+        match outcome {
+            Ok(successor) => {
+                let pid = successor.pid;
+                log::info!("upgrade: process {pid} serves; this one drains");
+                let waiting = self.waiting;
+                Some(Succession { successor, waiting })
+            }
+            Err(refusal) => {
+                log::error!("upgrade: {refusal}; this process serves on");
+                answer(self.waiting, Err(refusal));
+                None
+            }
+        }
+    }
+}
+
+/// Another process serves.
+#[derive(Debug)]
+pub(super) struct Succession {
+    pub(super) successor: Successor,
+    waiting: Option<oneshot::Sender<Reply>>,
+}
+
+impl Succession {
+    /// Tells who waits; from now on operators meet the successor.
+    pub(super) fn announce(&mut self) {
+        let pid = self.successor.pid;
+        answer(self.waiting.take(), Ok(serde_json::json!({ "pid": pid })));
+    }
+}
+
+/// Who asked may have left meanwhile.
+pub(super) fn answer(waiting: Option<oneshot::Sender<Reply>>, reply: Reply) {
+    if let Some(waiting) = waiting {
+        let _ = waiting.send(reply);
+    }
+}
+
+fn called_off() -> Refusal {
+    Refusal::Busy("this process is to end; the upgrade is called off".to_owned())
+}
 
 /// One upgrade.
 pub(super) struct Job {
@@ -26,12 +114,11 @@ pub(super) struct Job {
     program: PathBuf,
     arguments: Vec<OsString>,
     source: PathBuf,
-    estate: Estate,
-    limit: Duration,
+    sockets: Vec<(String, OwnedFd)>,
 }
 
 impl Job {
-    /// Collects what is handed over.
+    /// Collects what does not change until the end: no listener comes or goes meanwhile.
     pub(super) fn new(instance: &Instance) -> Result<Self, Refusal> {
         let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
         if arguments.first().is_none_or(|command| command != "run") {
@@ -44,43 +131,40 @@ impl Job {
                 "this instance has no configuration file to start a new one with".to_owned(),
             ));
         };
-        let snapshot = instance.subject.snapshot.load();
-        let estate = estate(instance)
-            .map_err(|error| Refusal::Failed(format!("cannot hand the sockets over: {error}")))?;
+        let failed = |what| move |error| Refusal::Failed(format!("cannot {what}: {error}"));
         Ok(Self {
             subject: Arc::clone(&instance.subject),
-            program: program().map_err(|error| {
-                Refusal::Failed(format!("cannot find the program to start: {error}"))
-            })?,
+            program: program().map_err(failed("find the program to start"))?,
             arguments,
             source,
-            estate,
-            limit: snapshot.config.upgrade_timeout,
+            sockets: sockets(instance).map_err(failed("hand the sockets over"))?,
         })
     }
 
-    /// Checks, starts, hands over, and waits for the acknowledgement; a new process that fails in
-    /// any of it is killed.
-    pub(super) async fn run(self) -> Result<Successor, Refusal> {
+    /// Checks, starts, hands over, and waits until the new process is ready; one that fails in any
+    /// of it is no more when this ends.
+    async fn run(self, mut off: oneshot::Receiver<()>) -> Result<Candidate, Refusal> {
         log::info!("upgrade: starting {}", self.program.display());
-        self.check().await?;
-        let (ours, theirs) =
-            UnixStream::pair().map_err(|error| Refusal::Failed(error.to_string()))?;
-        let mut child = self.spawn(theirs)?;
-        let (subject, estate, limit) = (self.subject, self.estate, self.limit);
-        let handed = tokio::task::spawn_blocking(move || {
-            let mut successor = hand_over(ours, &estate, limit)?;
-            let memory = subject.snapshot.load().memory();
-            successor.update(subject.gate.inside() as u64, memory);
-            Ok(successor)
-        });
-        match handed.await {
-            Ok(Ok(successor)) => {
-                log::info!("upgrade: process {} serves; this one drains", successor.pid);
-                Ok(successor)
-            }
-            Ok(Err(Failed { refusal, ends })) => Err(bury(&mut child, &refusal, ends).await),
-            Err(error) => Err(bury(&mut child, &Refusal::Failed(error.to_string()), false).await),
+        tokio::select! {
+            checked = self.check() => checked?,
+            _ = &mut off => return Err(called_off()),
+        }
+        let failed = |error: io::Error| Refusal::Failed(error.to_string());
+        let (mut wire, theirs) = Wire::pair().map_err(failed)?;
+        let child = self.spawn(theirs)?;
+        let snapshot = self.subject.snapshot.load_full();
+        let estate = Estate {
+            sockets: self.sockets,
+            memory: snapshot.memory(),
+            patience: snapshot.config.upgrade_timeout,
+        };
+        let prepared = tokio::select! {
+            prepared = Successor::prepare(&mut wire, &estate) => prepared,
+            _ = &mut off => Err(Failed { refusal: called_off(), ends: false }),
+        };
+        match prepared {
+            Ok(ready) => Ok(Candidate { child, wire, ready }),
+            Err(failed) => Err(bury(child, wire, failed).await),
         }
     }
 
@@ -111,24 +195,47 @@ impl Job {
         )))
     }
 
-    fn spawn(&self, theirs: UnixStream) -> Result<Child, Refusal> {
+    fn spawn(&self, theirs: OwnedFd) -> Result<Child, Refusal> {
         Command::new(&self.program)
             .args(&self.arguments)
             .env(SUCCESSOR, "1")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdin(Stdio::from(theirs))
             .spawn()
             .map_err(|error| cannot_run(&self.program, &error))
     }
 }
 
-/// Makes sure that the new process is gone, and adds how it ended. One that may still come to serve
-/// is killed at once: connections that it took would be lost.
-async fn bury(child: &mut Child, refusal: &Refusal, ends: bool) -> Refusal {
-    let patience = if ends {
-        Duration::from_secs(1)
-    } else {
-        Duration::ZERO
-    };
+/// A new process that could serve, and waits for the word.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    child: Child,
+    wire: Wire,
+    ready: Ready,
+}
+
+impl Candidate {
+    /// Gives it the word, and waits until it serves: a moment.
+    pub(super) async fn go(mut self, subject: &Subject) -> Result<Successor, Refusal> {
+        let word = Go {
+            memory: subject.snapshot.load().memory(),
+            counters: subject.telemetry.metrics.counters(),
+        };
+        match Successor::go(&mut self.wire, &word).await {
+            Ok(()) => Ok(Successor::new(self.ready, self.wire)),
+            Err(failed) => Err(bury(self.child, self.wire, failed).await),
+        }
+    }
+
+    async fn dismiss(self, refusal: Refusal) -> Refusal {
+        let ends = false;
+        bury(self.child, self.wire, Failed { refusal, ends }).await
+    }
+}
+
+/// Makes sure that the new process is gone, and adds how it ended. Only then is the pair closed: to a
+/// process that lives, our end of it closed means that we have ended, and that it must serve.
+async fn bury(mut child: Child, wire: Wire, failed: Failed) -> Refusal {
+    let patience = if failed.ends { END } else { Duration::ZERO };
     let ended = tokio::time::timeout(patience, child.wait()).await;
     let end = match ended {
         Ok(Ok(status)) => format!("it ended with {status}"),
@@ -137,25 +244,49 @@ async fn bury(child: &mut Child, refusal: &Refusal, ends: bool) -> Refusal {
             Err(error) => format!("it could not be killed: {error}"),
         },
     };
-    Refusal::Failed(format!("{refusal}; {end}"))
+    drop(wire);
+    match failed.refusal {
+        Refusal::Failed(why) => Refusal::Failed(format!("{why}; {end}")),
+        Refusal::Limit(why) => Refusal::Limit(format!("{why}; {end}")),
+        Refusal::Busy(why) => Refusal::Busy(format!("{why}; {end}")),
+    }
 }
 
-fn estate(instance: &Instance) -> io::Result<Estate> {
+fn sockets(instance: &Instance) -> io::Result<Vec<(String, OwnedFd)>> {
     let sockets = instance
         .listeners
         .duplicates()
         .chain(instance.doors.duplicates());
-    let sockets = sockets.map(|(name, socket)| Ok((name, socket.try_clone()?)));
-    Ok(Estate {
-        sockets: sockets.collect::<io::Result<_>>()?,
-        memory: instance.subject.snapshot.load().memory(),
-        counters: instance.subject.telemetry.metrics.counters(),
-    })
+    sockets
+        .map(|(name, socket)| Ok((name, socket.try_clone()?)))
+        .collect()
+}
+
+/// The program to start in the place of this one: what the name that this one was started by means
+/// now, so that a link that was turned to a new version is followed; else its file.
+pub(super) fn program() -> io::Result<PathBuf> {
+    let by_name = std::env::args_os().next().and_then(|name| find(&name));
+    by_name.map_or_else(running, Ok)
+}
+
+/// As a shell finds it. A path that cannot be run is an error of its own, not a reason to run another.
+fn find(name: &OsStr) -> Option<PathBuf> {
+    if name.as_encoded_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name)).filter(|program| program.exists());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| is_program(program))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
 /// The file this process was started from. Where it was replaced, as an update does, the kernel
 /// calls the old one deleted; the new one is what is wanted.
-pub(super) fn program() -> io::Result<PathBuf> {
+fn running() -> io::Result<PathBuf> {
     let running = std::env::current_exe()?;
     let name = running.to_string_lossy();
     Ok(name
