@@ -149,7 +149,7 @@ fn ring_owner_reads_a_million_keys() {
     let (text, took) = timed(|| desk.print("ring owner -c clockwise.yaml -u app -", &input));
     assert_eq!(text.lines().count(), 1_000_000);
     assert!(text.lines().last().unwrap().starts_with("key-999999\t"));
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_dead_peers_keys_move_clockwise_and_come_back_and_no_other_key_moves() {
 }
 
 fn probed(nginx: &[Nginx]) -> Edge {
-    let health = "{tcp: true, interval: 200ms, timeout: 200ms, fall: 2, rise: 2}";
+    let health = "{tcp: true, interval: 1s, timeout: 1s, fall: 2, rise: 2}";
     let site = Site::of(nginx.iter().map(Nginx::label)).app("health", health);
     site.app("retry", "{attempts: 3, timeout: 10s}").start()
 }
@@ -77,7 +77,10 @@ fn one_of_a_hundred_peers_serves_every_key() {
         .map(|closed| closed.address.to_string())
         .chain([up.label()]);
     let edge = Site::of(labels)
-        .app("health", "{tcp: true, interval: 1s, fall: 1, rise: 1}")
+        .app(
+            "health",
+            "{tcp: true, interval: 10s, timeout: 10s, fall: 1, rise: 1}",
+        )
         .start();
     for key in keys(500) {
         assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
@@ -300,7 +303,7 @@ fn retries_can_be_off() {
 fn no_attempt_begins_after_the_retry_time() {
     let trio = Trio::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 300ms}")
-            .app("timeouts", "{connect: 5s, first_byte: 5s}")
+            .app("timeouts", "{connect: 20s, first_byte: 20s}")
     });
     trio.walk[0].behave(Behaviour::Hold);
     let mut connection = trio.edge.connect();

@@ -1,11 +1,13 @@
 //! Under a service manager and as the process above the proxy: what is told, taken and passed on.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -21,6 +23,7 @@ use crate::support::wait;
 struct Manager {
     directory: TempDir,
     mailbox: UnixDatagram,
+    messages: Receiver<String>,
 }
 
 /// A process that a [`Manager`] has started.
@@ -33,8 +36,12 @@ impl Manager {
     fn new(site: &Site) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mailbox = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        mailbox.set_read_timeout(Some(wait::PATIENCE)).unwrap();
-        let manager = Self { directory, mailbox };
+        let messages = collect(mailbox.try_clone().unwrap());
+        let manager = Self {
+            directory,
+            mailbox,
+            messages,
+        };
         let yaml = format!("control: {}\n{}", manager.control().display(), site.yaml());
         fs::write(manager.path().join("clockwise.yaml"), yaml).unwrap();
         manager
@@ -71,14 +78,15 @@ impl Manager {
 
     /// The next message that has this line, or one that begins so; its whole text.
     fn message(&self, line: &str) -> String {
-        let mut buffer = [0; 4096];
-        loop {
-            let length = self.mailbox.recv(&mut buffer).expect(line);
-            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if message.lines().any(|told| told.starts_with(line)) {
-                return message;
-            }
-        }
+        wait::value(line, || {
+            let mut messages = self.messages.try_iter();
+            messages.find(|message| message.lines().any(|told| told.starts_with(line)))
+        })
+    }
+
+    /// Whether nothing is told for so long.
+    fn hears_nothing_for(&self, time: Duration) -> bool {
+        self.messages.recv_timeout(time).is_err()
     }
 
     /// Replaces the process that serves; the id of the new one.
@@ -93,6 +101,28 @@ impl Manager {
         let pid = said.split(' ').nth(1).expect("process PID serves");
         pid.parse().expect("a number")
     }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        // Wakes the thread that collects.
+        let _ = self.mailbox.shutdown(Shutdown::Both);
+    }
+}
+
+/// Takes the messages as they come, like a service manager: a queue that is full takes no more.
+fn collect(mailbox: UnixDatagram) -> Receiver<String> {
+    let (sender, messages) = mpsc::channel();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = mailbox.recv(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if sender.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    messages
 }
 
 impl Service {
@@ -156,6 +186,9 @@ fn the_service_manager_is_told_who_is_ready_and_when_it_ends() {
     manager.message("STOPPING=1");
 }
 
+/// A watchdog of 100 ms is told every 50 ms.
+const SIX_SIGNS: Duration = Duration::from_millis(300);
+
 #[test]
 fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
     let origin = Origin::behaving(Behaviour::Hold);
@@ -178,13 +211,8 @@ fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
     );
     manager.message("WATCHDOG=1");
     kill(new);
-    // What was on its way when it died is read away; then there is silence, though `old` lives.
-    std::thread::sleep(Duration::from_millis(200));
-    manager.mailbox.set_nonblocking(true).unwrap();
-    while manager.mailbox.recv(&mut [0; 4096]).is_ok() {}
-    std::thread::sleep(Duration::from_millis(300));
-    let silence = manager.mailbox.recv(&mut [0; 4096]).unwrap_err();
-    assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
+    // What was on its way when it died still comes; then there is silence, though `old` lives.
+    wait::until("silence", || manager.hears_nothing_for(SIX_SIGNS));
     assert!(is_alive(old));
 }
 
@@ -197,12 +225,7 @@ fn signs_of_life_are_not_given_for_another_process() {
     let service = manager.start(command.envs(limit).arg("run").args(CONFIG));
     manager.message("READY=1");
     service.wait_until_ready();
-    let mut messages = std::iter::from_fn(|| {
-        let timeout = Some(Duration::from_millis(300));
-        manager.mailbox.set_read_timeout(timeout).unwrap();
-        manager.mailbox.recv(&mut [0; 4096]).ok()
-    });
-    assert_eq!(messages.next(), None);
+    assert!(manager.hears_nothing_for(SIX_SIGNS));
 }
 
 /// Starts with `socket` as the one passed descriptor, as `sd_listen_fds(3)` has it: number 3.
@@ -254,7 +277,9 @@ fn a_socket_that_no_listener_names_is_closed() {
     let address = socket.local_addr().unwrap();
     let service = activate(&manager, &socket);
     let warning = format!("bound to {address}, which no listener names");
-    assert!(service.process.stderr().contains(&warning));
+    wait::until("the warning", || {
+        service.process.stderr().contains(&warning)
+    });
     drop(socket);
     assert!(Connection::try_open(address).is_err());
 }
@@ -320,7 +345,8 @@ fn a_supervisor_waits_for_what_drains_and_a_second_signal_cuts_it() {
     manager.message("READY=1");
     service.process.signal("TERM");
     wait::until("the leader to end", || !is_alive(new));
-    std::thread::sleep(Duration::from_millis(1500));
+    // What must not happen is given the time to happen.
+    thread::sleep(Duration::from_millis(1500));
     assert!(is_alive(old) && service.process.exited().is_none());
     assert!(service.stop().success());
     assert!(!is_alive(old));

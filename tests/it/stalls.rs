@@ -107,10 +107,12 @@ fn the_start_of_a_next_request_holds_nothing_of_this_response_back() {
 fn a_body_that_is_cut_does_not_look_whole() {
     let played = Played::with("{read: 1s}", "{}");
     let (mut client, mut peer) = played.ask(GET);
-    peer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n0123456789")
-        .unwrap();
-    client.head().unwrap();
-    let (end, took) = timed(|| client.rest());
+    let (end, took) = timed(|| {
+        peer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n0123456789")
+            .unwrap();
+        client.head().unwrap();
+        client.rest()
+    });
     assert_eq!(end.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
     assert_about(took, SECOND);
 }
@@ -120,13 +122,11 @@ fn a_body_that_is_cut_does_not_look_whole() {
 #[test]
 fn a_header_without_end_is_431_at_its_limit() {
     let origin = Origin::start();
-    let edge = behind(&origin, "{max_header_size: 16KiB}");
+    let edge = behind(&origin, "{max_header_size: 16KiB, header_timeout: 5m}");
     let mut client = edge.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\nX: ").unwrap();
     client.send("x".repeat(17 << 10)).unwrap();
-    let (response, took) = timed(|| client.response());
-    assert_eq!(response.unwrap().status, 431);
-    assert!(took < 3 * SECOND, "{took:?}");
+    assert_eq!(client.response().unwrap().status, 431);
     let reason = ["reason=\"header_too_large\""];
     edge.admin
         .wait_for_metric("clockwise_listener_bad_requests_total", &reason, 1);
@@ -165,9 +165,11 @@ fn half_a_header_behind_a_request_has_the_header_time() {
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
     ] {
         let mut client = edge.connect();
-        client.send(format!("{first}GET / HT")).unwrap();
-        assert_eq!(client.response().unwrap().status, 200);
-        let (response, took) = timed(|| client.response());
+        let (response, took) = timed(|| {
+            client.send(format!("{first}GET / HT")).unwrap();
+            assert_eq!(client.response().unwrap().status, 200);
+            client.response()
+        });
         assert_eq!(response.unwrap().status, 408);
         assert_about(took, SECOND);
     }
@@ -178,34 +180,37 @@ fn an_upload_that_takes_too_long_is_408() {
     let origin = Origin::start();
     let edge = behind(&origin, "{request_timeout: 1s}");
     let mut client = edge.connect();
-    client
-        .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123")
-        .unwrap();
-    let (response, took) = timed(|| client.response());
+    let (response, took) = timed(|| {
+        client
+            .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123")
+            .unwrap();
+        client.response()
+    });
     assert_eq!(response.unwrap().status, 408);
     assert_about(took, SECOND);
 }
 
 // ── places
 
+/// Bounds that no test waits for: whoever leaves before them was asked to.
+const TWO_PLACES: &str = "{max_connections: 2, keepalive: 5m, header_timeout: 5m}";
+
 #[test]
 fn idle_clients_make_way_for_one_that_waits() {
     let origin = Origin::start();
-    let edge = behind(&origin, "{max_connections: 2, keepalive: 30s}");
+    let edge = behind(&origin, TWO_PLACES);
     let mut idle = edge.connect();
     assert!(!idle.get("/").unwrap().closes(), "there is room yet");
     let _silent = edge.connect();
     let mut late = edge.connect();
-    let (response, took) = timed(|| late.get("/"));
-    assert_eq!(response.unwrap().status, 200);
-    assert!(took < 5 * SECOND, "{took:?}");
-    assert!(idle.time_to_close() < SECOND);
+    assert_eq!(late.get("/").unwrap().status, 200);
+    idle.time_to_close();
 }
 
 #[test]
 fn idle_clients_are_let_be_while_nobody_waits() {
     let origin = Origin::start();
-    let edge = behind(&origin, "{max_connections: 2, keepalive: 30s}");
+    let edge = behind(&origin, TWO_PLACES);
     let mut first = edge.connect();
     first.get("/").unwrap();
     let _second = edge.connect();

@@ -9,10 +9,15 @@ use crate::support::load::{Load, keys};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait::{self, assert_about, timed};
 
-/// One origin behind an instance with a short idle time, so that a stop with idle clients ends soon.
+/// One origin behind an instance with an idle time that ends before a test's patience does, but not
+/// between two steps of a test.
 fn start(top: &[(&str, &str)]) -> (Edge, Origin) {
+    start_idling("10s", top)
+}
+
+fn start_idling(keepalive: &str, top: &[(&str, &str)]) -> (Edge, Origin) {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]).downstream("{keepalive: 2s}");
+    let site = Site::of([origin.label()]).downstream(&format!("{{keepalive: {keepalive}}}"));
     let site = top
         .iter()
         .fold(site, |site, (key, value)| site.top(key, value));
@@ -77,27 +82,19 @@ fn a_request_under_way_is_told_that_it_is_the_last() {
 
 #[test]
 fn an_idle_instance_ends_at_once() {
-    let (mut edge, _origin) = start(&[]);
+    let (mut edge, _origin) = start_idling("5m", &[("drain_timeout", "5m")]);
     edge.get("/?k=a");
     edge.signal("TERM");
-    let (status, took) = timed(|| edge.wait());
-    assert!(
-        status.success() && took < Duration::from_secs(2),
-        "{status} after {took:?}"
-    );
+    assert!(edge.wait().success());
 }
 
 #[test]
 fn an_idle_client_is_waited_for_no_longer_than_its_idle_time() {
-    let (mut edge, _origin) = start(&[]);
+    let (mut edge, _origin) = start_idling("2s", &[("drain_timeout", "5m")]);
     let mut idle = edge.connect();
     idle.get("/?k=a").unwrap();
     edge.begin_stop();
-    let (status, took) = timed(|| edge.wait());
-    assert!(
-        status.success() && took < Duration::from_secs(5),
-        "{status} after {took:?}"
-    );
+    assert!(edge.wait().success());
 }
 
 #[test]
@@ -124,6 +121,7 @@ fn a_slow_download_is_finished() {
     assert!(edge.exited().is_none());
     origin.behave(Behaviour::Echo);
     assert_eq!(download.exactly(900_000).unwrap().len(), 900_000);
+    drop(download); // it would stay idle, and be waited for
     assert!(edge.wait().success());
 }
 
@@ -151,15 +149,17 @@ fn it_does_not_outlive_its_bound() {
     origin.behave(Behaviour::Hold);
     let mut stuck = ask(&edge);
     origin.wait_for_requests(1);
-    edge.signal("TERM");
-    let (_, took) = timed(|| edge.wait());
+    let (_, took) = timed(|| {
+        edge.signal("TERM");
+        edge.wait()
+    });
     assert_about(took, Duration::from_secs(1));
     stuck.time_to_close();
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let (mut edge, origin) = start(&[]);
+    let (mut edge, origin) = start(&[("drain_timeout", "5m")]);
     origin.behave(Behaviour::Hold);
     let mut stuck = ask(&edge);
     origin.wait_for_requests(1);
@@ -169,8 +169,7 @@ fn a_second_signal_ends_it_at_once() {
         "the first signal cuts nothing"
     );
     edge.signal("TERM");
-    let (_, took) = timed(|| edge.wait());
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    edge.wait();
 }
 
 #[test]
@@ -197,11 +196,7 @@ fn an_address_that_is_taken_is_an_error_with_the_address() {
             value
         };
         let mut edge = Edge::launch(&Site::of(["127.0.0.1:1"]).top(key, &value).yaml());
-        let (status, took) = timed(|| edge.wait());
-        assert!(
-            !status.success() && took < Duration::from_secs(5),
-            "{status} after {took:?}"
-        );
+        assert!(!edge.wait().success());
         wait::until("the address on stderr", || edge.stderr().contains(&address));
     }
 }

@@ -11,15 +11,18 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use crate::support::client::{self, Request};
 use crate::support::crowd::{Crowd, DOWNLOAD, open_socket};
 use crate::support::edge::{self, Edge, Site};
 use crate::support::load::{ask_all, keys};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::{self, Closed, Full};
+use crate::support::port::{self, Closed};
 use crate::support::{process, wait};
+
+/// Probes that see at once who refuses, take nobody for dead who is only slow, and bring nobody back
+/// while a test lasts.
+const PROBED: &str = "{tcp: true, interval: 2s, timeout: 2s, fall: 1, rise: 1000}";
 
 #[test]
 fn five_upgrades_lose_nothing_of_anybody() {
@@ -79,12 +82,10 @@ fn a_listener_that_the_new_configuration_adds_is_served() {
 fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
     let mut origins: Vec<Origin> = (0..4).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let edge = Site::of(&labels)
-        .app("health", "{tcp: true, interval: 200ms, fall: 2, rise: 100}")
-        .start();
+    let edge = Site::of(&labels).app("health", PROBED).start();
     origins[0].down();
     edge.admin.wait_for_state("app", &labels[0], "down");
-    origins[0].up(); // and yet it is down until 100 probes have passed
+    origins[0].up(); // and yet it is down until 1,000 probes have passed
     edge.cli(&["drain", "app", &labels[1]], "");
     let asked = [origins[0].requests(), origins[1].requests()];
     let keys = keys(10_000);
@@ -174,7 +175,8 @@ fn a_program_that_crashes_is_refused() {
 
 #[test]
 fn a_program_that_hangs_is_killed_and_refused() {
-    refused(
+    refused_within(
+        "1s",
         |_, edge| replace_by(edge, "hangs"),
         "did not acknowledge within 1s",
     );
@@ -223,108 +225,112 @@ fn a_hand_over_of_another_format_is_refused_by_the_new_process() {
 }
 
 #[test]
-#[ignore = "passes alone; beside others the stand-in for a slow peer is sometimes not seen in time"]
 fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
-    let slow = Slow::start("60s");
-    slow.upgrade_refused(
+    let held = Held::start("60s");
+    held.upgrade_refused(
         |new| assert!(process::signal(new, "KILL")),
         "ended before it acknowledged",
     );
 }
 
 #[test]
-#[ignore = "passes alone; beside others the stand-in for a slow peer is sometimes not seen in time"]
 fn a_new_process_that_stops_in_the_hand_over_is_killed() {
-    let slow = Slow::start("2s");
-    slow.upgrade_refused(
+    let held = Held::start("10s");
+    held.upgrade_refused(
         |new| assert!(process::signal(new, "STOP")),
-        "did not acknowledge within 2s",
+        "did not acknowledge within 10s",
     );
 }
 
 #[test]
-#[ignore = "passes alone; beside others the stand-in for a slow peer is sometimes not seen in time"]
 fn a_second_upgrade_is_refused_while_the_first_goes_on() {
-    let slow = Slow::start("60s");
+    let held = Held::start("60s");
     thread::scope(|scope| {
-        let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
-        slow.successor();
+        let first = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
         // Several: whichever process they meet, none may be carried out.
         let more: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| slow.edge.command(&["upgrade"])))
+            .map(|_| scope.spawn(|| held.edge.command(&["upgrade"])))
             .collect();
         for second in more {
             assert_refused(&second.join().unwrap(), "under way");
         }
+        held.let_go();
         let first = first.join().unwrap();
         assert!(first.status.success(), "{first:?}");
     });
-    slow.crowd.stop();
+    held.crowd.stop();
 }
 
 #[test]
-#[ignore = "passes alone; beside others the stand-in for a slow peer is sometimes not seen in time"]
 fn operators_are_answered_by_the_process_that_serves() {
-    let slow = Slow::start("60s");
-    let old = slow.edge.pid();
+    let held = Held::start("60s");
+    let old = held.edge.pid();
+    let mut stages = BTreeMap::new();
+    let mut ask = || {
+        let status = held.edge.admin.get("/v1/status").json();
+        let by_the_old_one = status["pid"].as_u64() == Some(old.into());
+        *stages
+            .entry((by_the_old_one, status["stage"].to_string()))
+            .or_insert(0) += 1;
+    };
     thread::scope(|scope| {
-        let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
-        slow.successor();
-        let mut stages = BTreeMap::new();
+        let first = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
+        (0..20).for_each(|_| ask());
+        held.let_go();
         while !first.is_finished() {
-            let status = slow.edge.admin.get("/v1/status").json();
-            let pid = status["pid"].as_u64() == Some(old.into());
-            *stages
-                .entry((pid, status["stage"].to_string()))
-                .or_insert(0) += 1;
-            thread::sleep(Duration::from_millis(20));
-        }
-        let starting = stages.keys().any(|(_, stage)| stage.contains("starting"));
-        assert!(!starting, "(by the old one, stage) -> answers: {stages:?}");
-    });
-    slow.crowd.stop();
-}
-
-#[test]
-#[ignore = "passes alone; beside others the stand-in for a slow peer is sometimes not seen in time"]
-fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
-    let mut slow = Slow::start("60s");
-    slow.crowd.abandon(); // nobody is left who could serve it
-    let labels: Vec<String> = slow.scene.app.iter().map(Origin::label).collect();
-    thread::scope(|scope| {
-        let first = scope.spawn(|| slow.edge.command(&["upgrade"]));
-        slow.successor();
-        for label in &labels {
-            let drained = slow.edge.command(&["drain", "app", label]);
-            assert!(drained.status.success(), "{drained:?}");
+            ask();
         }
         assert!(first.join().unwrap().status.success());
     });
+    let starting = stages.keys().any(|(_, stage)| stage.contains("starting"));
+    assert!(!starting, "(by the old one, stage) -> answers: {stages:?}");
+    held.crowd.stop();
+}
+
+#[test]
+fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
+    let mut held = Held::start("60s");
+    held.crowd.abandon(); // nobody is left who could serve it
+    let labels: Vec<String> = held.scene.app.iter().map(Origin::label).collect();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
+        for label in &labels {
+            let drained = held.edge.command(&["drain", "app", label]);
+            assert!(drained.status.success(), "{drained:?}");
+        }
+        held.let_go();
+        assert!(first.join().unwrap().status.success());
+    });
     for label in &labels {
-        assert_eq!(slow.edge.admin.state("app", label), "draining");
+        assert_eq!(held.edge.admin.state("app", label), "draining");
     }
 }
 
 #[test]
-#[ignore = "passes alone; beside others the stand-in for a slow peer is sometimes not seen in time"]
 fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
-    let mut slow = Slow::start("60s");
+    let mut held = Held::start("60s");
     let new = thread::scope(|scope| {
-        scope.spawn(|| slow.edge.command(&["upgrade"]));
-        let new = slow.successor();
-        assert!(process::signal(slow.edge.started_id(), "KILL"));
+        scope.spawn(|| held.edge.command(&["upgrade"]));
+        let new = held.successor();
+        assert!(process::signal(held.edge.started_id(), "KILL"));
         new
     });
-    slow.edge.wait();
-    slow.crowd.abandon();
+    held.edge.wait();
+    held.crowd.abandon();
+    held.let_go();
     wait::until("the new process to serve", || {
-        slow.edge
+        held.edge
             .admin
             .try_get("/readyz")
             .is_ok_and(|answer| answer.status == 200)
     });
-    assert_eq!(slow.edge.pid(), new);
-    Crowd::before(&slow.edge).busy(1).stop();
+    assert_eq!(held.edge.pid(), new);
+    let crowd = Crowd::before(&held.edge).busy(1);
+    crowd.wait_for_more(2);
+    crowd.stop();
 }
 
 #[test]
@@ -375,7 +381,7 @@ fn the_old_process_is_shown_until_it_is_empty() {
 fn a_cold_start_remembers_what_the_state_file_holds_unless_it_is_too_old() {
     let mut origins = Origin::some(3);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels).app("health", "{tcp: true, interval: 200ms, fall: 1, rise: 100}");
+    let site = Site::of(&labels).app("health", PROBED);
     let mut edge = site
         .top("state_file", "{path: state.json, max_age: 10m}")
         .start();
@@ -422,8 +428,8 @@ impl Scene {
 
     fn site(&self) -> Site {
         Site::of(self.app.iter().map(Origin::label))
-            .downstream("{keepalive: 5s}")
-            .top("upgrade_timeout", "10s")
+            .downstream("{keepalive: 15s}")
+            .top("upgrade_timeout", "60s")
     }
 
     /// The site with a route and an upstream for each of the others.
@@ -443,42 +449,45 @@ impl Scene {
     }
 }
 
-/// An instance whose new process takes three seconds to ask its peers: time in which things happen.
-struct Slow {
+/// An instance whose new process waits in the middle of the hand-over until the test lets it go: a
+/// peer that only the new configuration names holds its answer to the first probe.
+struct Held {
     scene: Scene,
     edge: Edge,
     crowd: Crowd,
-    full: Full,
+    peer: Origin,
 }
 
-impl Slow {
+impl Held {
     fn start(upgrade_timeout: &str) -> Self {
-        let (scene, full) = (Scene::new(), Full::new());
+        let (scene, peer) = (Scene::new(), Origin::behaving(Behaviour::Hold));
         let site = scene.site().top("upgrade_timeout", upgrade_timeout);
         let edge = Edge::start(&scene.yaml(&site));
-        let hangs = format!(
-            "  slow: {{peers: [\"{}\"], health: {{tcp: true, interval: 3s, timeout: 3s}}}}\n",
-            full.address
+        let holds = format!(
+            "  held: {{peers: [\"{}\"], health: {{http: /, interval: 60s, timeout: 60s}}}}\n",
+            peer.label()
         );
-        edge.rewrite(&(scene.yaml(&site) + &hangs));
+        edge.rewrite(&(scene.yaml(&site) + &holds));
         let crowd = Crowd::before(&edge).busy(1).idle(5).fresh(1);
         Self {
             scene,
             edge,
             crowd,
-            full,
+            peer,
         }
     }
 
     /// The new process, once it has taken the sockets and asks its peers.
     fn successor(&self) -> u32 {
-        let asks = |pid: &u32| {
-            let its = process::sockets(*pid);
-            self.full.hanging().iter().any(|one| its.contains(one))
-        };
-        wait::value("a process that asks the new peer", || {
-            self.edge.processes().into_iter().find(asks)
-        })
+        self.peer.wait_for_requests(1);
+        let new = process::children(self.edge.started_id());
+        assert_eq!(new.len(), 1, "one new process: {new:?}");
+        new[0]
+    }
+
+    /// The peer answers: nothing holds the new process any more.
+    fn let_go(&self) {
+        self.peer.behave(Behaviour::Echo);
     }
 
     /// An upgrade in whose hand-over something happens to the new process.
@@ -497,8 +506,14 @@ impl Slow {
 /// An upgrade that fails because of what `spoil` does, and costs nobody anything.
 #[track_caller]
 fn refused(spoil: impl FnOnce(&Scene, &Edge), why: &str) {
+    refused_within("60s", spoil, why);
+}
+
+/// Like [`refused`], with so much time for the new process.
+#[track_caller]
+fn refused_within(time: &str, spoil: impl FnOnce(&Scene, &Edge), why: &str) {
     let scene = Scene::new();
-    let edge = Edge::start_replaceable(&scene.yaml(&scene.site().top("upgrade_timeout", "1s")));
+    let edge = Edge::start_replaceable(&scene.yaml(&scene.site().top("upgrade_timeout", time)));
     let crowd = Crowd::before(&edge).busy(1).idle(5).fresh(1).sockets(1);
     spoil(&scene, &edge);
     assert_refused(&edge.command(&["upgrade"]), why);

@@ -126,6 +126,14 @@ impl Origin {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that neither side has closed.
+    pub(crate) fn open_connections(&self) -> usize {
+        let open = self.shared.open.lock().expect("not poisoned");
+        open.iter()
+            .filter(|socket| socket.strong_count() > 0)
+            .count()
+    }
+
     /// Request headers read so far.
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)

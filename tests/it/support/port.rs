@@ -77,22 +77,6 @@ impl Full {
     }
 }
 
-impl Full {
-    /// The sockets that hang on it now, named as in [`super::process::sockets`]
-    /// (`/proc/net/tcp`: `SYN_SENT` is 02, the tenth field is the inode).
-    pub(crate) fn hanging(&self) -> Vec<String> {
-        let SocketAddr::V4(address) = self.address else {
-            return Vec::new();
-        };
-        let host = u32::from_le_bytes(address.ip().octets());
-        let remote = format!(" {host:08X}:{:04X} 02 ", address.port());
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc");
-        let hanging = table.lines().filter(|line| line.contains(&remote));
-        let inodes = hanging.filter_map(|line| line.split_whitespace().nth(9));
-        inodes.map(|inode| format!("socket:[{inode}]")).collect()
-    }
-}
-
 fn half_open(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.set_nonblocking(true).expect("nonblocking");

@@ -1,6 +1,5 @@
 //! A child process whose output is collected and which never outlives its owner.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -100,13 +99,24 @@ pub(crate) fn signal(pid: u32, name: &str) -> bool {
 
 /// The live processes that work in `directory`. Zombies have no directory any more.
 pub(crate) fn all_in(directory: &Path) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let works_here =
         |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == directory);
-    processes
-        .filter_map(|process| process.file_name().to_str()?.parse().ok())
-        .filter(works_here)
-        .collect()
+    all().filter(works_here).collect()
+}
+
+/// The processes that `parent` has started and not yet waited for.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let line = format!("PPid:\t{parent}");
+    let is_child = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/status"))
+            .is_ok_and(|status| status.lines().any(|known| known == line))
+    };
+    all().filter(is_child).collect()
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes.filter_map(|process| process.file_name().to_str()?.parse().ok())
 }
 
 /// Memory of a process that is in use; KiB.
@@ -115,17 +125,6 @@ pub(crate) fn resident(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.expect("VmRSS in KiB")
-}
-
-/// The sockets that a process has open, as the kernel names them: two processes that share one have
-/// the same name for it.
-pub(crate) fn sockets(pid: u32) -> BTreeSet<String> {
-    let open = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten();
-    let targets = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    let names = targets.filter_map(|target| target.into_os_string().into_string().ok());
-    names.filter(|name| name.starts_with("socket:")).collect()
 }
 
 /// Open descriptors of a process.

@@ -35,10 +35,12 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 /// Asserts that something which is bounded to `bound` took about that long: not sooner (the bound
-/// was not reached at all), not much later (it was missed). Late is generous: the machine is shared.
+/// was not reached at all), not much later (it was missed, and another one of 10 s or more ended it).
+/// Late is generous: the machine is shared. So is early, if the watch is started before whatever the
+/// bound counts from: this process may be held up between the two.
 #[track_caller]
 pub(crate) fn assert_about(took: Duration, bound: Duration) {
-    let (early, late) = (bound.mul_f64(0.8), bound + Duration::from_secs(3));
+    let (early, late) = (bound.mul_f64(0.8), bound + Duration::from_secs(8));
     assert!(
         took >= early,
         "ended after {took:?}, before the bound of {bound:?}"
