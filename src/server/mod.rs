@@ -5,7 +5,7 @@
 //!                                     │ any failure until here: said, exit 1 (a predecessor serves on)
 //!  instance  serves, and carries out orders, one at a time:
 //!    reload      parse ─► resolve ─► bind ─► first probes ─► one swap       a failure changes nothing
-//!    upgrade     check ─► spawn ─► hand over ─► acknowledged ─► drain       a failure changes nothing
+//!    upgrade     check ─► spawn ─► hand over ─► ready ─► go ─► drain         a failure changes nothing
 //!    TERM, INT   drain ─► exit                                             a second one: exit at once
 //! ```
 //!

@@ -272,7 +272,7 @@ pub(super) fn program() -> io::Result<PathBuf> {
 /// As a shell finds it. A path that cannot be run is an error of its own, not a reason to run another.
 fn find(name: &OsStr) -> Option<PathBuf> {
     if name.as_encoded_bytes().contains(&b'/') {
-        return Some(PathBuf::from(name)).filter(|program| program.exists());
+        return Some(PathBuf::from(name));
     }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)

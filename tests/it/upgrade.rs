@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
@@ -334,6 +334,103 @@ fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
 }
 
 #[test]
+fn a_signal_to_stop_calls_the_upgrade_off() {
+    let mut held = Held::start("60s");
+    held.crowd.abandon();
+    let upgrade = thread::scope(|scope| {
+        let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
+        held.edge.signal("TERM");
+        upgrade.join().unwrap()
+    });
+    assert_refused(&upgrade, "called off");
+    assert!(held.edge.wait().success());
+    assert_eq!(held.edge.processes(), [0; 0], "nobody is left behind");
+    assert!(TcpListener::bind(held.edge.address).is_ok(), "nor a socket");
+}
+
+#[test]
+fn a_reload_that_comes_in_the_hand_over_is_made_when_it_has_failed() {
+    let held = Held::start("60s");
+    let edge = &held.edge;
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
+        let new = held.successor();
+        edge.signal("HUP");
+        wait::until("the reload to be put off", || {
+            edge.stderr().contains("reload: put off")
+        });
+        assert!(process::signal(new, "KILL"));
+        held.let_go();
+        assert_refused(&upgrade.join().unwrap(), "ended before it acknowledged");
+    });
+    wait::until("the reload", || generation(edge) == 2);
+    assert_unchanged(&held.edge, held.crowd);
+}
+
+#[test]
+fn a_reload_that_comes_in_the_hand_over_is_made_by_the_new_process() {
+    let held = Held::start("60s");
+    let edge = &held.edge;
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
+        held.successor();
+        edge.signal("HUP");
+        wait::until("the reload to be put off", || {
+            edge.stderr().contains("reload: put off")
+        });
+        held.let_go();
+        assert!(upgrade.join().unwrap().status.success());
+    });
+    assert_ne!(edge.pid(), edge.started_id());
+    wait::until("the reload", || generation(edge) == 2);
+    held.crowd.stop();
+}
+
+#[test]
+fn a_listener_that_the_new_configuration_drops_resets_nobody() {
+    let origin = Origin::start();
+    let (goes, stays) = (port::free(), port::free());
+    let site = Site::of([origin.label()]);
+    let listeners = |addresses: &[SocketAddr]| {
+        let listener = |address| format!("{{address: \"{address}\"}}, ");
+        let all: String = addresses.iter().map(listener).collect();
+        site.clone().top("listeners", &format!("[{all}]"))
+    };
+    let edge = listeners(&[goes, stays]).start();
+    edge.rewrite(&listeners(&[stays]).yaml());
+    let until_refused = || loop {
+        match client::try_send(goes, &Request::get("/?k=a")) {
+            Ok(response) => assert_eq!(response.status, 200),
+            Err(error) => return error.kind(),
+        }
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(until_refused)).collect();
+        upgrade(&edge);
+        for client in clients {
+            assert_eq!(client.join().unwrap(), ErrorKind::ConnectionRefused);
+        }
+    });
+    assert_eq!(client::send(stays, &Request::get("/?k=a")).status, 200);
+}
+
+#[test]
+fn more_keys_than_max_moved_are_not_moved_by_an_upgrade_unless_forced() {
+    let origins = Origin::some(4);
+    let labels: Vec<String> = origins.iter().map(Origin::label).collect();
+    let site = Site::of(&labels).app("max_moved", "10%");
+    let edge = site.start();
+    edge.rewrite(&site.peers(&labels[1..]).yaml());
+    let refused = edge.command(&["upgrade"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert_eq!(edge.pid(), edge.started_id());
+    let forced = edge.command(&["upgrade", "--force"]);
+    assert!(forced.status.success(), "{forced:?}");
+    assert_ne!(edge.pid(), edge.started_id());
+}
+
+#[test]
 fn the_death_of_the_old_process_costs_only_its_own_connections() {
     let scene = Scene::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
@@ -560,6 +657,11 @@ fn replace_by(edge: &Edge, impostor: &str) {
 fn stop(edge: &mut Edge) {
     edge.signal("TERM");
     assert!(edge.wait().success());
+}
+
+fn generation(edge: &Edge) -> u64 {
+    let status = edge.admin.get("/v1/status").json();
+    status["generation"].as_u64().unwrap()
 }
 
 fn predecessor(edge: &Edge) -> serde_json::Value {

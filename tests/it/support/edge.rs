@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -116,14 +117,12 @@ impl Edge {
         Self::launch_in(directory, Path::new(BINARY), yaml)
     }
 
-    /// Like [`Self::start`], from a program of its own ([`Self::program`]) that can be replaced.
+    /// Like [`Self::start`], from a link of its own ([`Self::program`]) that can be turned to another
+    /// program.
     pub(crate) fn start_replaceable(yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let program = directory.path().join(PROGRAM);
-        // A link, not a copy: a file that is still open for writing anywhere cannot be executed.
-        fs::hard_link(BINARY, &program)
-            .or_else(|_| fs::copy(BINARY, &program).map(drop))
-            .expect("a program of its own");
+        symlink(BINARY, &program).expect("a program of its own");
         let mut edge = Self::launch_in(directory, &program, yaml);
         edge.wait_until_ready();
         edge
