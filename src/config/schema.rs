@@ -37,7 +37,8 @@ sections! {
     ];
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
         "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
-        "max_moved"
+        "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
+        "close_moved_streams"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
         "address" "label" "weight"
@@ -55,6 +56,20 @@ sections! {
     PASSIVE: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
         "failures" "eject" "max_eject"
     ];
+    SLOW_START: "`slow_start`" at "upstreams.NAME.slow_start" as "{time: 60s}" [
+        "time" "at_start"
+    ];
+    DRAIN: "`drain`" at "upstreams.NAME.drain" as "{idle: 10m, deadline: 1h}" [
+        "idle" "deadline" "keys"
+    ];
+    HOT_KEYS: "`hot_keys`" at "upstreams.NAME.hot_keys" as "{share: 2%, spread: 3}" [
+        "share" "spread"
+    ];
+    FLAP_DAMPING: "`flap_damping`" at "upstreams.NAME.flap_damping" as "{flips: 3, half_life: 1m}" [
+        "flips" "half_life" "max"
+    ];
+    CLOSE_MOVED_STREAMS: "`close_moved_streams`" at "upstreams.NAME.close_moved_streams"
+        as "{after: 1m, per_second: 10}" ["after" "per_second"];
     RETRY: "`retry`" at "upstreams.NAME.retry" as "{attempts: 3, timeout: 10s}" [
         "attempts" "timeout"
     ];
@@ -82,6 +97,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("backends", "upstreams"),
     ("balance", "key"),
     ("bind", "address"),
+    ("hash-balance-factor", "bounded_load"),
+    ("hash_balance_factor", "bounded_load"),
+    ("slowstart", "slow_start"),
     ("cluster", "upstream"),
     ("clusters", "upstreams"),
     ("domain", "host"),

@@ -16,6 +16,10 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::key::KeySource;
+use crate::policy::bound::Bound;
+use crate::policy::flap;
+use crate::policy::hot::Threshold;
+use crate::policy::spread::Spread;
 use crate::ring::{Dialect, Weight};
 use crate::route::RouteMatch;
 
@@ -102,6 +106,57 @@ pub struct Upstream {
     /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; one that
     /// would move more is refused. `None`: no limit.
     pub max_moved: Option<f64>,
+    /// How far above its fair share of the requests in flight a peer may be; `None`: as far as its
+    /// keys take it.
+    pub bounded_load: Option<Bound>,
+    /// How a peer that comes back, or is new, gets its keys; `None`: all at once.
+    pub slow_start: Option<SlowStart>,
+    /// Which keys a draining peer keeps for a while; `None`: none.
+    pub drain: Option<SessionDrain>,
+    /// Which keys have too many requests for one peer, and go to several; `None`: none.
+    pub hot_keys: Option<HotKeys>,
+    /// How a peer that comes and goes is kept off the ring; `None`: it is not.
+    pub flap_damping: Option<flap::Rules>,
+    /// When long streams on a peer that no longer owns their key are closed; `None`: never.
+    pub close_moved_streams: Option<MovedStreams>,
+}
+
+/// How a peer that comes back, or is new, gets its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowStart {
+    /// From its first key to its last: 1 s to a day.
+    pub length: Duration,
+    /// Whether the peers that are there when the process starts begin slowly, too.
+    pub at_start: bool,
+}
+
+/// Which keys a draining peer keeps, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionDrain {
+    /// A key moves when it had no request for so long.
+    pub idle: Duration,
+    /// All keys have moved so long after the drain's begin.
+    pub deadline: Duration,
+    /// How many keys are remembered at most, for the whole upstream; 16 bytes each.
+    pub keys: u32,
+}
+
+/// Which keys are hot, and over how many peers they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotKeys {
+    /// The share of the upstream's requests from which on a key is hot.
+    pub threshold: Threshold,
+    /// The least number of peers that it goes to.
+    pub spread: Spread,
+}
+
+/// When long streams on a peer that no longer owns their key are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedStreams {
+    /// How long after their key has moved.
+    pub after: Duration,
+    /// How many in a second, at most.
+    pub per_second: u32,
 }
 
 /// One server of an upstream.

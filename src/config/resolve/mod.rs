@@ -4,6 +4,7 @@
 //! on with the default; this file reads the top level and looks at what two sections only show
 //! together. Nothing here touches the world outside.
 
+mod balance;
 mod client;
 mod key;
 mod listeners;

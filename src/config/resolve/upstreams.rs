@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use http::uri::Authority;
 
-use super::{key, peers, policy};
+use super::{balance, key, peers, policy};
 use crate::config::fields::{Fields, accept, entries, text, written};
 use crate::config::raw::{Entry, Node, Span};
 use crate::config::report::{Problem, Problems, quote};
@@ -93,6 +93,12 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
             .read("host_header", host_header)
             .unwrap_or(HostHeader::Keep),
         max_moved: fields.or_off("max_moved", None, percentage),
+        bounded_load: balance::bounded_load(&fields),
+        slow_start: balance::slow_start(&fields),
+        drain: balance::drain(&fields),
+        hot_keys: balance::hot_keys(&fields),
+        flap_damping: balance::flap_damping(&fields),
+        close_moved_streams: balance::close_moved_streams(&fields),
     };
     Some((upstream, places))
 }

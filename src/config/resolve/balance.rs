@@ -1,0 +1,125 @@
+//! `bounded_load`, `slow_start`, `drain`, `hot_keys` and `flap_damping`: how keys are kept even and in
+//! their place while peers come, go and fill up. All of them are off where they are not given.
+
+use std::time::Duration;
+
+use super::BOUNDS;
+use crate::config::fields::{Fields, Off, text};
+use crate::config::raw::Node;
+use crate::config::report::quote;
+use crate::config::schema;
+use crate::config::settings::{HotKeys, MovedStreams, SessionDrain, SlowStart};
+use crate::config::values::{self, Fault};
+use crate::policy::bound::Bound;
+use crate::policy::flap;
+use crate::policy::hot::{Threshold, WHOLE};
+use crate::policy::spread::Spread;
+
+const FACTOR: &str = "use 1.01 to 10, as in `1.25`: a quarter above the fair share";
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<Bound> {
+    upstream.or_off("bounded_load", None, factor)
+}
+
+/// A decimal number, in thousandths.
+fn factor(node: &Node) -> Result<Bound, Fault> {
+    let text = text(node, "a factor")?;
+    let thousandths = thousandths(text).and_then(|number| u16::try_from(number).ok());
+    thousandths.and_then(Bound::new).ok_or_else(|| {
+        let message = format!("{} is not a factor that bounds a load", quote(text));
+        (message, FACTOR.to_owned())
+    })
+}
+
+/// `2`, `1.25`: up to three decimals.
+fn thousandths(text: &str) -> Option<u32> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) || whole.len() > 4 || decimals.len() > 3 {
+        return None;
+    }
+    let decimals: u32 = format!("{decimals:0<3}").parse().ok()?;
+    Some(whole.parse::<u32>().ok()? * 1000 + decimals)
+}
+
+pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStart> {
+    let bounds = SECOND..=DAY;
+    let short = upstream.get("slow_start").is_some_and(|node| node.text().is_some());
+    if short {
+        let length = |node: &Node| values::duration(node, &bounds);
+        let length = upstream.or_off("slow_start", None, length)?;
+        return Some(SlowStart {
+            length,
+            at_start: false,
+        });
+    }
+    let fields = given(upstream.section_or_off("slow_start", &schema::SLOW_START))?;
+    fields.require("time", "say how long it takes: `slow_start: {time: 60s}`")?;
+    Some(SlowStart {
+        length: fields.duration("time", SECOND, bounds),
+        at_start: fields.flag("at_start", false),
+    })
+}
+
+pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrain> {
+    let fields = given(upstream.section_or_off("drain", &schema::DRAIN))?;
+    let idle = fields.duration("idle", Duration::from_secs(600), SECOND..=DAY);
+    Some(SessionDrain {
+        idle,
+        deadline: fields.duration("deadline", Duration::from_secs(3600).max(idle), SECOND..=7 * DAY),
+        keys: fields.number("keys", 65_536, 1024..=4_194_304),
+    })
+}
+
+pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeys> {
+    let fields = given(upstream.section_or_off("hot_keys", &schema::HOT_KEYS))?;
+    let threshold = fields.read("share", share);
+    Some(HotKeys {
+        threshold: threshold.unwrap_or(Threshold::DEFAULT),
+        spread: Spread {
+            least: fields.number("spread", 3, 1..=1000),
+        },
+    })
+}
+
+fn share(node: &Node) -> Result<Threshold, Fault> {
+    let share = values::percentage(node)? * f64::from(WHOLE);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a percentage is 0.0 ..= 1.0"
+    )]
+    let threshold = Threshold::new(share.round() as u32);
+    threshold.ok_or_else(|| {
+        (
+            "the share is out of range".to_owned(),
+            "use `0.5%` to `50%`".to_owned(),
+        )
+    })
+}
+
+pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap::Rules> {
+    let fields = given(upstream.section_or_off("flap_damping", &schema::FLAP_DAMPING))?;
+    let default = flap::Rules::DEFAULT;
+    Some(flap::Rules {
+        flips: fields.number("flips", default.flips, 2..=100),
+        half_life: fields.duration("half_life", default.half_life, SECOND..=DAY),
+        max: fields.duration("max", default.max, SECOND..=DAY),
+    })
+}
+
+pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreams> {
+    let section = upstream.section_or_off("close_moved_streams", &schema::CLOSE_MOVED_STREAMS);
+    let fields = given(section)?;
+    Some(MovedStreams {
+        after: fields.duration("after", Duration::from_secs(60), *BOUNDS.start()..=DAY),
+        per_second: fields.number("per_second", 10, 1..=100_000),
+    })
+}
+
+/// Not given is off, as is `off`.
+fn given(section: Result<Option<Fields<'_>>, Off>) -> Option<Fields<'_>> {
+    section.ok().flatten()
+}
