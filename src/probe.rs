@@ -18,7 +18,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock;
@@ -40,34 +40,71 @@ type Check = Arc<dyn HealthCheck + Send + Sync>;
 #[derive(Debug)]
 pub struct Probes {
     tasks: Vec<JoinHandle<()>>,
-    /// Closed once every peer was asked once.
+    /// Peers that are asked before [`Self::go_on`].
+    first: usize,
+    /// Closed once each of them was asked once.
     first_pass: mpsc::Receiver<()>,
+    all: watch::Sender<bool>,
 }
 
 impl Probes {
     /// Starts to probe every peer whose upstream asks for it. Call within a Tokio runtime.
     pub fn start(snapshot: &Snapshot, prober: &Prober) -> Self {
+        Self::begin(snapshot, prober, |_| true)
+    }
+
+    /// Like [`Self::start`], but peers of which something is known are left to other probes until
+    /// [`Self::go_on`].
+    pub fn start_with_unknown(snapshot: &Snapshot, prober: &Prober) -> Self {
+        Self::begin(snapshot, prober, |peer| {
+            peer.state.health() == State::Unknown
+        })
+    }
+
+    fn begin(snapshot: &Snapshot, prober: &Prober, at_once: impl Fn(&Peer) -> bool) -> Self {
         let (token, first_pass) = mpsc::channel(1);
-        let mut tasks = Vec::new();
+        let mut begun = Self {
+            tasks: Vec::new(),
+            first: 0,
+            first_pass,
+            all: watch::Sender::new(false),
+        };
         for upstream in snapshot.upstreams.values() {
             let Some(health) = &upstream.config.health else {
                 continue;
             };
-            for peer in 0..upstream.peers().len() {
-                let job = Job::new(upstream, peer, health, prober);
-                tasks.extend(job.map(|job| tokio::spawn(job.run(token.clone()))));
+            for (place, peer) in upstream.peers().iter().enumerate() {
+                if let Some(job) = Job::new(upstream, place, health, prober) {
+                    begun.spawn(job, at_once(peer).then(|| token.clone()));
+                }
             }
         }
-        Self { tasks, first_pass }
+        begun
+    }
+
+    fn spawn(&mut self, job: Job, token: Option<mpsc::Sender<()>>) {
+        self.first += usize::from(token.is_some());
+        let mut all = self.all.subscribe();
+        self.tasks.push(tokio::spawn(async move {
+            // The end of all probes is the end of this task, too.
+            if token.is_some() || all.wait_for(|&all| all).await.is_ok() {
+                job.run(token).await;
+            }
+        }));
+    }
+
+    /// Probes the peers that were left to others.
+    pub fn go_on(&self) {
+        self.all.send_replace(true);
     }
 
     /// How many times the longest timeout may pass until every peer was asked once.
     pub fn rounds(&self) -> u32 {
-        u32::try_from(self.tasks.len().div_ceil(AT_ONCE)).unwrap_or(u32::MAX)
+        u32::try_from(self.first.div_ceil(AT_ONCE)).unwrap_or(u32::MAX)
     }
 
-    /// Waits until every peer was asked once, and the longest time that may take has not passed;
-    /// whether it was.
+    /// Waits until each of the first peers was asked once, and the longest time that may take has not
+    /// passed; whether it was.
     pub async fn first_pass(&mut self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.first_pass.recv())
             .await
@@ -185,8 +222,7 @@ impl Job {
         })
     }
 
-    async fn run(self, token: mpsc::Sender<()>) {
-        let mut token = Some(token);
+    async fn run(self, mut token: Option<mpsc::Sender<()>>) {
         loop {
             let began = clock::since_start();
             if let Some(report) = self.probe().await {

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::notify::Watchdog;
 use super::state_file::Keeper;
 use crate::admin::Subject;
@@ -16,15 +18,14 @@ const KEEP: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Chores {
     keeper: Keeper,
-    /// The configuration file as it was last looked at.
-    seen: Option<Vec<u8>>,
+    watched: Watched,
     /// Time since the file was looked at.
     since_look: Duration,
     watchdog: Option<Watchdog>,
 }
 
 impl Chores {
-    /// For an instance that has just read `source`.
+    /// For an instance that has just read `source`. Call within the runtime.
     pub(super) fn new(source: Option<&Path>) -> Self {
         let mut chores = Self {
             watchdog: Watchdog::start(),
@@ -36,7 +37,15 @@ impl Chores {
 
     /// The file is being read for another reason: what it holds now is nothing new.
     pub(super) fn look(&mut self, source: Option<&Path>) {
-        self.seen = source.and_then(|source| std::fs::read(source).ok());
+        self.watched.forget();
+        if let Some(source) = source {
+            self.watched.look(source);
+        }
+    }
+
+    /// Waits for a look under way, so that what is written from now on is something new.
+    pub(super) async fn looked(&mut self) {
+        self.watched.differs().await;
     }
 
     /// Does the chores until the watched file has changed. Can be dropped and called again.
@@ -49,42 +58,105 @@ impl Chores {
         loop {
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
-            self.keep(subject, config);
+            if let Some(file) = &config.state_file {
+                self.keeper.keep(file, subject.snapshot.load_full());
+            }
             self.since_look += pause;
             if let (Some(watch), Some(source)) = (config.watch, source)
                 && self.since_look >= watch
             {
                 self.since_look = Duration::ZERO;
-                if self.has_changed(source) {
-                    return;
-                }
+                self.watched.look(source);
+            }
+            // A file system that hangs keeps nothing waiting but its own file.
+            let differs = tokio::time::timeout(pause, self.watched.differs()).await;
+            if config.watch.is_some() && differs == Ok(true) {
+                return;
             }
         }
     }
 
-    /// From now on the signs of life must come from another process.
+    /// From now on the signs of life, and the state file, must come from another process.
     pub(super) fn leave(&mut self) {
         self.watchdog = None;
+        self.keeper.leave();
     }
 
     /// The last time, at the process's end.
     pub(super) fn finish(&mut self, subject: &Subject) {
-        self.keep(subject, &subject.snapshot.load().config);
-    }
-
-    fn keep(&mut self, subject: &Subject, config: &Config) {
-        if let Some(file) = &config.state_file {
-            self.keeper.keep(file, subject.snapshot.load().memory());
+        let snapshot = subject.snapshot.load();
+        if let Some(file) = &snapshot.config.state_file {
+            self.keeper.finish(file, &snapshot);
         }
     }
+}
 
-    /// Contents, not times: links are swapped, and files written anew with what they held. A file
-    /// that is not there for a moment is being replaced.
-    fn has_changed(&mut self, source: &Path) -> bool {
-        let Ok(now) = std::fs::read(source) else {
+/// A file that is looked at, from beside the task that asks: a disk may take its time.
+///
+/// Contents, not times: links are swapped, and files written anew with what they held. A file that
+/// is not there for a moment is being replaced.
+#[derive(Debug, Default)]
+struct Watched {
+    /// What it held when it was last looked at; `None`: nothing to compare with.
+    seen: Option<Vec<u8>>,
+    looking: Option<JoinHandle<Option<Vec<u8>>>>,
+}
+
+impl Watched {
+    /// What is found next is nothing new.
+    fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Has it read, where that is not under way.
+    fn look(&mut self, source: &Path) {
+        let source = source.to_owned();
+        let read = move || std::fs::read(source).ok();
+        self.looking
+            .get_or_insert_with(|| tokio::task::spawn_blocking(read));
+    }
+
+    /// Ends the look under way; whether it found something else than the one before. Can be dropped
+    /// and called again.
+    async fn differs(&mut self) -> bool {
+        let Some(looking) = &mut self.looking else {
             return false;
         };
+        let found = looking.await;
+        self.looking = None;
+        let Ok(Some(now)) = found else { return false };
         let before = self.seen.replace(now);
         before.is_some() && before != self.seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_differs_where_its_contents_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let mut watched = Watched::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            let mut look = async |contents: Option<&str>| {
+                match contents {
+                    Some(contents) => std::fs::write(&file, contents).unwrap(),
+                    None => std::fs::remove_file(&file).unwrap(),
+                }
+                watched.look(&file);
+                watched.differs().await
+            };
+            assert!(!look(Some("a")).await, "the first look");
+            assert!(!look(Some("a")).await, "written anew");
+            assert!(look(Some("b")).await, "changed");
+            assert!(!look(None).await, "being replaced");
+            assert!(look(Some("a")).await, "replaced");
+            watched.forget();
+            watched.look(&file);
+            assert!(!watched.differs().await, "read for another reason");
+        });
     }
 }

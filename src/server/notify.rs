@@ -18,6 +18,9 @@ pub(super) const SOCKET: &str = "NOTIFY_SOCKET";
 /// Names the process that the watchdog's time is meant for.
 pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
+/// What only a supervisor is told; the prefix is what `sd_notify(3)` has for such words.
+pub(super) const DRAINING: &str = "X_CLOCKWISE_DRAINING=1";
+
 /// The process serves what its configuration says.
 pub(super) fn ready() {
     tell(&format!("READY=1\nMAINPID={}", std::process::id()));
@@ -29,15 +32,21 @@ pub(super) fn reloading() {
     tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
-/// The process is coming to its end. With a successor the service lives on.
+/// The process is coming to its end. With a successor the service lives on, and only a supervisor
+/// is told: this process is not to lead again.
 pub(super) fn stopping(succeeded: bool) {
     if !succeeded {
         tell("STOPPING=1");
+    } else if super::supervisor::is_above_us() {
+        tell(DRAINING);
     }
 }
 
 /// Tells the service manager what it should know, if there is one.
 pub(super) fn tell(state: &str) {
+    if state.is_empty() {
+        return;
+    }
     let Some(name) = std::env::var_os(SOCKET) else {
         return;
     };

@@ -1,26 +1,32 @@
 //! Puts the configuration file in force, in the process that runs.
 //!
 //! Everything that can fail comes first: read, resolve, look up, build, bind, ask the new peers.
-//! Then one swap. Until the swap nothing has changed, so a reload that fails needs no way back.
+//! Then one swap. Until the swap nothing has changed, so a reload that fails needs no way back, and
+//! one that is not wanted any more can be dropped at any time.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::instance::Instance;
 use super::lookup;
-use super::sockets::{self, Inherited, Prepared};
+use super::sockets::{self, Inherited, Listeners, Prepared, SHARED};
 use super::start::first_pass;
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::lifecycle::{Addresses, Refusal, Reply};
 use crate::probe::Probes;
-use crate::snapshot::{Plan, Snapshot};
-use crate::telemetry::{self, metrics::Outcome};
+use crate::snapshot::{Plan, Snapshot, series};
+use crate::telemetry::{self, LogWriter, metrics::Outcome};
 
 /// Reloads, or with `dry_run` says what a reload would change; `force` goes beyond `max_moved`.
+///
+/// Can be dropped: before the swap nothing has changed then, after it the new configuration is in
+/// force, and a listener that it does not have may not be closed yet.
 pub(super) async fn reload(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
     let done = attempt(instance, dry_run, force).await;
     let reloads = &instance.subject.telemetry.metrics.process.reloads;
@@ -35,35 +41,54 @@ pub(super) async fn reload(instance: &mut Instance, dry_run: bool, force: bool) 
 }
 
 async fn attempt(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
-    let subject = Arc::clone(&instance.subject);
+    // What is written after the watch has looked is for the watch to find.
+    instance.chores.looked().await;
     let Some(source) = instance.source.as_deref() else {
         return Err(Refusal::Failed(
             "this instance has no configuration file to read".to_owned(),
         ));
     };
-    let before = subject.snapshot.load_full();
-    let after = Arc::new(build(source, &subject, &before).await?);
-    let plan = Plan::between(&before, &after);
-    let allowed = plan
-        .check(&after.config)
-        .map_err(|much| Refusal::Limit(much.to_string()));
-    if dry_run || (allowed.is_err() && !force) {
-        forget(&subject, &after, &before);
-        if !force {
-            allowed?;
-        }
+    let before = instance.subject.snapshot.load_full();
+    let candidate = build(source, &instance.subject, &before).await?;
+    let plan = plan(&before, &candidate.snapshot).await?;
+    if !force {
+        plan.check(&candidate.snapshot.config)
+            .map_err(|much| Refusal::Limit(much.to_string()))?;
+    }
+    if dry_run {
         return Ok(json!({ "dry_run": true, "plan": plan }));
     }
-    match prepare(instance, &after).await {
-        Ok((prepared, probes)) => put_in_force(instance, &after, prepared, probes).await,
-        Err(refusal) => {
-            forget(&subject, &after, &before);
-            return Err(refusal);
-        }
-    }
-    forget(&subject, &before, &after);
+    let ready = prepare(instance, &before, &candidate.snapshot).await?;
+    let after = candidate.accept();
+    let old_log = put_in_force(instance, &before, &after, ready);
+    clear_away(instance, &before, &after, old_log).await;
     log::info!("generation {} is in force", after.generation);
     Ok(json!({ "generation": after.generation, "plan": plan }))
+}
+
+/// A configuration that is not in force. Its series are in the metrics already; where it never comes
+/// in force, they are taken out again.
+struct Candidate {
+    snapshot: Arc<Snapshot>,
+    subject: Arc<Subject>,
+    accepted: bool,
+}
+
+impl Candidate {
+    fn accept(mut self) -> Arc<Snapshot> {
+        self.accepted = true;
+        Arc::clone(&self.snapshot)
+    }
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        if !self.accepted {
+            let kept = self.subject.snapshot.load();
+            let metrics = &self.subject.telemetry.metrics;
+            series::forget(metrics, &self.snapshot.config, Some(&kept.config));
+        }
+    }
 }
 
 /// Reads the file and builds all that follows from it alone. The rings of many peers take a while:
@@ -72,113 +97,155 @@ async fn build(
     source: &Path,
     subject: &Arc<Subject>,
     before: &Arc<Snapshot>,
-) -> Result<Snapshot, Refusal> {
+) -> Result<Candidate, Refusal> {
     let path = source.to_owned();
     let read = move || config::load(&path).map_err(|report| report.render(false));
     let config = aside(read).await?;
-    let addresses = lookup::addresses(&config)
+    let addresses = lookup::addresses_near(&config, &before.addresses())
         .await
         .map_err(|error| Refusal::Failed(error.to_string()))?;
     let (subject, before) = (Arc::clone(subject), Arc::clone(before));
     let build = move || {
         let metrics = &subject.telemetry.metrics;
-        Snapshot::new(config, &addresses, Some(&before), metrics).map_err(|error| error.to_string())
+        let snapshot = Snapshot::new(config, &addresses, Some(&before), metrics)
+            .map_err(|error| error.to_string())?;
+        Ok(Candidate {
+            snapshot: Arc::new(snapshot),
+            subject,
+            accepted: false,
+        })
     };
     aside(build).await
+}
+
+async fn plan(before: &Arc<Snapshot>, after: &Arc<Snapshot>) -> Result<Plan, Refusal> {
+    let (before, after) = (Arc::clone(before), Arc::clone(after));
+    aside(move || Ok(Plan::between(&before, &after))).await
 }
 
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(error.to_string()))
         .map_err(Refusal::Failed)
 }
 
-/// What still can fail: the new sockets, the log's new file. Then the peers are asked.
+/// What the swap needs, and nobody uses yet.
+struct Ready {
+    listeners: Vec<Prepared>,
+    /// Where the access log goes somewhere else.
+    log: Option<LogWriter>,
+    probes: Probes,
+}
+
+/// What still can fail: the new sockets, the log's new file. Then the peers are asked of which
+/// nothing is known; what the others' probes say is for the configuration in force alone.
 async fn prepare(
     instance: &Instance,
+    before: &Snapshot,
     after: &Snapshot,
-) -> Result<(Vec<Prepared>, Probes), Refusal> {
+) -> Result<Ready, Refusal> {
     let telemetry = &instance.subject.telemetry;
-    let failed = |error: String| Refusal::Failed(error);
     let mut none = Inherited::new();
-    let prepared = sockets::prepare(&after.config, telemetry, &instance.listeners, &mut none)
-        .map_err(|error| failed(error.to_string()))?;
-    let before = instance.subject.snapshot.load_full();
-    if before.config.access_log != after.config.access_log {
-        let (telemetry, log) = (Arc::clone(telemetry), after.config.access_log.clone());
-        aside(move || {
-            telemetry
-                .log_to(&log)
-                .map_err(|error| format!("cannot open the access log: {error}"))
-        })
-        .await?;
-    }
-    let mut probes = Probes::start(after, &instance.prober);
+    let listeners = sockets::prepare(&after.config, telemetry, &instance.listeners, &mut none)
+        .map_err(|error| Refusal::Failed(error.to_string()))?;
+    let log = if before.config.access_log == after.config.access_log {
+        None
+    } else {
+        Some(open_log(&instance.subject, &after.config).await?)
+    };
+    let mut probes = Probes::start_with_unknown(after, &instance.prober);
     first_pass(after, &mut probes, Duration::MAX).await;
-    Ok((prepared, probes))
+    Ok(Ready {
+        listeners,
+        log,
+        probes,
+    })
 }
 
-async fn put_in_force(
+async fn open_log(subject: &Subject, config: &Config) -> Result<LogWriter, Refusal> {
+    let telemetry = Arc::clone(&subject.telemetry);
+    let destination = config.access_log.clone();
+    let open = move || {
+        telemetry
+            .open_log(&destination)
+            .map_err(|error| format!("cannot open the access log: {error}"))
+    };
+    aside(open).await
+}
+
+/// The swap: from one line to the next, without a pause in which it could be dropped. Returns the
+/// access log before, to be closed.
+fn put_in_force(
     instance: &mut Instance,
+    before: &Snapshot,
     after: &Arc<Snapshot>,
-    prepared: Vec<Prepared>,
-    probes: Probes,
-) {
+    ready: Ready,
+) -> Option<Arc<LogWriter>> {
     let subject = Arc::clone(&instance.subject);
     let config: &Config = &after.config;
+    let drains = after.take_drains(before);
     subject.snapshot.store(Arc::clone(after));
-    instance.probes = probes;
+    drains.settle();
+    ready.probes.go_on();
+    instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);
     telemetry::log::set(config.error_log);
-    instance.listeners.open(prepared, &subject, &instance.proxy);
-    let wanted = |address| {
-        config
-            .listeners
-            .iter()
-            .any(|listener| listener.address == address)
-    };
-    instance.listeners.close(wanted).await;
+    set_backlogs(&instance.listeners, &before.config, config);
+    instance
+        .listeners
+        .open(ready.listeners, &subject, &instance.proxy);
+    let mut listeners = instance.listeners.addresses();
+    listeners.retain(|open| is_wanted(config, open.configured));
     let admin = subject.lifecycle.addresses().admin;
-    subject.lifecycle.set_addresses(Addresses {
-        listeners: instance.listeners.addresses(),
-        admin,
-    });
+    subject
+        .lifecycle
+        .set_addresses(Addresses { listeners, admin });
+    ready.log.map(|log| subject.telemetry.log_to(log))
 }
 
-/// Takes what only `gone` has out of the metrics.
-fn forget(subject: &Subject, gone: &Snapshot, kept: &Snapshot) {
-    let metrics = &subject.telemetry.metrics;
-    for (name, upstream) in &gone.upstreams {
-        let keeps = kept.upstreams.get(name);
-        for peer in upstream.peers() {
-            if keeps.is_none_or(|kept| kept.peer_named(&peer.label).is_none()) {
-                metrics.remove_peer(name, &peer.label);
-            }
-        }
-        if keeps.is_none() {
-            metrics.remove_upstream(name);
-        }
-    }
-    for route in &gone.config.routes {
-        if !kept
-            .config
-            .routes
-            .iter()
-            .any(|kept| kept.matches == route.matches)
-        {
-            metrics.remove_route(&route.matches.to_string());
-        }
-    }
-    for listener in &gone.config.listeners {
-        if !kept
-            .config
-            .listeners
-            .iter()
-            .any(|kept| kept.address == listener.address)
-        {
-            metrics.remove_listener(&listener.address.to_string());
+fn is_wanted(config: &Config, address: SocketAddr) -> bool {
+    config
+        .listeners
+        .iter()
+        .any(|listener| listener.address == address)
+}
+
+/// Listeners that stay get their new backlog: `listen(2)` on a socket that listens sets just that.
+fn set_backlogs(open: &Listeners, before: &Config, after: &Config) {
+    let changed = after.listeners.iter().filter(|now| {
+        let mut before = before.listeners.iter();
+        before.any(|before| before.address == now.address && before.backlog != now.backlog)
+    });
+    for listener in changed {
+        let address = listener.address.to_string();
+        let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
+        let named = |name: &str| name.strip_prefix(SHARED).unwrap_or(name) == address;
+        let socket = open.duplicates().find(|(name, _)| named(name));
+        let set = socket.map(|(_, socket)| rustix::net::listen(socket, backlog));
+        if let Some(Err(error)) = set {
+            log::warn!("the backlog of {address} cannot be set: {error}");
         }
     }
+}
+
+/// What the configuration before had and this one has not.
+async fn clear_away(
+    instance: &mut Instance,
+    before: &Arc<Snapshot>,
+    after: &Arc<Snapshot>,
+    old_log: Option<Arc<LogWriter>>,
+) {
+    let subject = Arc::clone(&instance.subject);
+    let (before, kept) = (Arc::clone(before), Arc::clone(after));
+    let cleared: JoinHandle<()> = spawn_blocking(move || {
+        drop(old_log);
+        let metrics = &subject.telemetry.metrics;
+        series::forget(metrics, &before.config, Some(&kept.config));
+    });
+    let wanted = |address| is_wanted(&after.config, address);
+    instance.listeners.close(wanted).await;
+    // It goes on, whoever waits for it.
+    let _ = cleared.await;
 }

@@ -6,15 +6,25 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::StateFile;
+use crate::snapshot::Snapshot;
+use crate::telemetry::log::Occasionally;
 use crate::upstream::Memory;
 
 /// The format; another number means another format.
 const FORMAT: u32 = 1;
+
+/// How often it is said that the file cannot be written.
+const COMPLAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize, Serialize)]
 struct State {
@@ -39,26 +49,99 @@ pub(super) fn recall(file: &StateFile) -> Memory {
     }
 }
 
-/// Writes what is known now, where that differs from what was written last.
+/// Keeps the file up to date from beside the task that asks for it: a disk may take its time.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    last: Option<Memory>,
+    book: Arc<Book>,
+    writing: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Blocks for as long as the disk does.
-    pub(super) fn keep(&mut self, file: &StateFile, memory: Memory) {
-        if self.last.as_ref() == Some(&memory) && is_young(file) {
+    /// Has what is known now written, where that differs from what was written last; not while the
+    /// write before is still under way. Call within the runtime.
+    pub(super) fn keep(&mut self, file: &StateFile, snapshot: Arc<Snapshot>) {
+        if self
+            .writing
+            .as_ref()
+            .is_some_and(|writing| !writing.is_finished())
+        {
             return;
         }
-        if let Err(error) = write(&file.path, &memory) {
+        let (book, file) = (Arc::clone(&self.book), file.clone());
+        let write = move || book.write(&file, &snapshot);
+        self.writing = Some(tokio::task::spawn_blocking(write));
+    }
+
+    /// From now on the file is another process's to write.
+    pub(super) fn leave(&self) {
+        self.book.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Writes for the last time. Blocks for as long as the disk does.
+    pub(super) fn finish(&self, file: &StateFile, snapshot: &Snapshot) {
+        self.book.write(file, snapshot);
+        self.leave();
+    }
+}
+
+/// What is written, and by one at a time.
+#[derive(Debug)]
+struct Book {
+    /// What the file holds, where this process has written it.
+    last: Mutex<Option<Memory>>,
+    closed: AtomicBool,
+    complaints: Occasionally,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self {
+            last: Mutex::default(),
+            closed: AtomicBool::default(),
+            complaints: Occasionally::every(COMPLAIN),
+        }
+    }
+}
+
+impl Book {
+    /// A write that failed is tried again the next time.
+    fn write(&self, file: &StateFile, snapshot: &Snapshot) {
+        let mut last = self.last.lock();
+        // Only now: whoever was written before us knew less.
+        let memory = snapshot.memory();
+        if self.is_closed() || (last.as_ref() == Some(&memory) && is_young(file)) {
+            return;
+        }
+        *last = match self.replace(&file.path, &memory) {
+            Ok(()) => Some(memory),
+            Err(error) => {
+                self.complain(file, &error);
+                None
+            }
+        };
+    }
+
+    fn replace(&self, path: &Path, memory: &Memory) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        write(&beside, memory)?;
+        if self.is_closed() {
+            return Ok(());
+        }
+        std::fs::rename(&beside, path)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Not every time: a full disk would fill the log.
+    fn complain(&self, file: &StateFile, error: &io::Error) {
+        if self.complaints.now(clock::since_start()).is_some() {
             log::warn!(
-                "the state file `{}` cannot be written: {error}",
+                "the state file `{}` cannot be written: {error}; trying again",
                 file.path.display()
             );
         }
-        // Not tried again before something changes: a full disk would fill the log.
-        self.last = Some(memory);
     }
 }
 
@@ -103,44 +186,53 @@ fn write(path: &Path, memory: &Memory) -> io::Result<()> {
         written: clock::wall().to_string(),
         memory: memory.clone(),
     };
-    let beside = path.with_extension("new");
-    let mut file = std::fs::File::create(&beside)?;
+    let mut file = std::fs::File::create(path)?;
     file.write_all(&serde_json::to_vec(&state)?)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
+    file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
     use super::*;
-    use crate::upstream::PeerMemory;
+    use crate::config;
+    use crate::snapshot::Addresses;
+    use crate::telemetry::Metrics;
 
-    fn memory() -> Memory {
-        let peer = PeerMemory {
-            address: ([127, 0, 0, 1], 1).into(),
-            up: Some(false),
-            draining: true,
-            ejected_for_ms: 0,
-        };
-        let peers = BTreeMap::from([("a".to_owned(), peer)]);
-        Memory {
-            upstreams: BTreeMap::from([("app".to_owned(), peers)]),
+    const YAML: &str = "
+listeners: [{address: 127.0.0.1:1}]
+routes: [{upstream: app}]
+upstreams: {app: {peers: [127.0.0.1:2]}}
+";
+
+    /// A configuration in force whose one peer drains.
+    fn snapshot(directory: &Path) -> Snapshot {
+        let source = directory.join("clockwise.yaml");
+        std::fs::write(&source, YAML).unwrap();
+        let config = config::load(&source).unwrap();
+        let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
+        let snapshot = Snapshot::new(config, &Addresses::new(), None, &metrics).unwrap();
+        snapshot.upstreams["app"].peers()[0]
+            .state
+            .set_draining(true);
+        snapshot
+    }
+
+    fn state_file(path: &Path) -> StateFile {
+        StateFile {
+            path: path.to_owned(),
+            max_age: Duration::from_secs(60),
         }
     }
 
     #[test]
     fn what_was_kept_is_recalled_until_it_is_too_old() {
         let directory = tempfile::tempdir().unwrap();
-        let file = StateFile {
-            path: directory.path().join("state.json"),
-            max_age: Duration::from_secs(60),
-        };
+        let snapshot = snapshot(directory.path());
+        let file = state_file(&directory.path().join("state.json"));
         assert_eq!(recall(&file), Memory::default());
-        Keeper::default().keep(&file, memory());
-        assert_eq!(recall(&file), memory());
+        Keeper::default().finish(&file, &snapshot);
+        assert!(recall(&file).upstreams["app"]["127.0.0.1:2"].draining);
+        assert_eq!(recall(&file), snapshot.memory());
         let strict = StateFile {
             max_age: Duration::ZERO,
             ..file.clone()
@@ -148,5 +240,28 @@ mod tests {
         assert_eq!(recall(&strict), Memory::default());
         std::fs::write(&file.path, "{").unwrap();
         assert_eq!(recall(&file), Memory::default());
+    }
+
+    #[test]
+    fn a_write_that_failed_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(directory.path());
+        let file = state_file(&directory.path().join("later/state.json"));
+        let book = Book::default();
+        book.write(&file, &snapshot);
+        std::fs::create_dir(directory.path().join("later")).unwrap();
+        book.write(&file, &snapshot);
+        assert_eq!(recall(&file), snapshot.memory());
+    }
+
+    #[test]
+    fn a_file_that_is_left_to_another_process_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(directory.path());
+        let file = state_file(&directory.path().join("state.json"));
+        let keeper = Keeper::default();
+        keeper.leave();
+        keeper.book.write(&file, &snapshot);
+        assert!(!file.path.exists());
     }
 }

@@ -1,6 +1,7 @@
 //! One immutable configuration in force. A request takes one and sees it from start to end.
 
 mod plan;
+pub mod series;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use crate::config::{Config, Forwarding, PeerAddress};
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
-use crate::upstream::{Memory, Upstream};
+use crate::upstream::{Drain, Memory, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
 
@@ -75,7 +76,8 @@ pub enum Error {
 }
 
 impl Snapshot {
-    /// Builds the next configuration; peers that `previous` had keep their state.
+    /// Builds the next configuration; peers that `previous` had keep their state. Where that fails,
+    /// nothing more is counted than before.
     ///
     /// # Errors
     /// [`Error`]; `config` was resolved by [`crate::config`], so only a peer without an
@@ -86,8 +88,14 @@ impl Snapshot {
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
-        let upstreams = build_upstreams(&config, addresses, previous, metrics)?;
-        let routes = build_routes(&config, &upstreams, metrics)?;
+        let built = build_upstreams(&config, addresses, previous, metrics).and_then(|upstreams| {
+            let routes = build_routes(&config, &upstreams, metrics)?;
+            Ok((upstreams, routes))
+        });
+        // What was built before the failure is counted already.
+        let (upstreams, routes) = built.inspect_err(|_| {
+            series::forget(metrics, &config, previous.map(|previous| &previous.config));
+        })?;
         Ok(Self {
             generation: previous.map_or(0, |previous| previous.generation) + 1,
             routes,
@@ -110,15 +118,36 @@ impl Snapshot {
         }
     }
 
+    /// The looked-up addresses of the peers that are written as names.
+    pub fn addresses(&self) -> Addresses {
+        let upstreams = self.upstreams.values();
+        let peers =
+            upstreams.flat_map(|upstream| upstream.config.peers.iter().zip(upstream.peers()));
+        peers
+            .filter(|(written, _)| matches!(written.address, PeerAddress::Name(..)))
+            .map(|(written, peer)| (written.address.clone(), peer.address))
+            .collect()
+    }
+
     /// Takes over which peers operators have taken out, and nothing else.
     pub fn recall_drains(&self, memory: &Memory) {
         for (name, upstream) in &self.upstreams {
-            for (label, known) in memory.upstreams.get(name).into_iter().flatten() {
-                if let Some(peer) = upstream.peer_named(label) {
-                    peer.state.set_draining(known.draining);
-                }
-            }
+            let known = memory.upstreams.get(name).into_iter().flatten();
+            upstream.recall_drains(known.map(|(label, known)| (label.as_str(), known.draining)));
         }
+    }
+
+    /// Takes over which peers operators have taken out since this configuration was built from
+    /// `previous`; [`Drains::settle`] once it is in force.
+    pub fn take_drains(&self, previous: &Self) -> Drains {
+        let upstreams = self.upstreams.iter();
+        let upstreams =
+            upstreams.filter_map(|(name, now)| Some((previous.upstreams.get(name)?, now)));
+        Drains(
+            upstreams
+                .flat_map(|(before, now)| now.take_drains(before))
+                .collect(),
+        )
     }
 
     /// Takes over what another process knew of the peers.
@@ -129,6 +158,18 @@ impl Snapshot {
                 upstream.recall(known, now);
             }
         }
+    }
+}
+
+/// The drains of peers that are judged anew in another configuration: orders about one that is about
+/// to be replaced count for the one that replaces it.
+#[derive(Debug)]
+pub struct Drains(Vec<Drain>);
+
+impl Drains {
+    /// Takes over the orders that came while the one configuration replaced the other.
+    pub fn settle(self) {
+        self.0.into_iter().for_each(Drain::settle);
     }
 }
 
@@ -202,3 +243,6 @@ fn build_routes(
         .collect::<Result<_, Error>>()?;
     RouteTable::new(routes).map_err(Error::Routes)
 }
+
+#[cfg(test)]
+mod tests;

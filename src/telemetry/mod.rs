@@ -44,17 +44,19 @@ impl Telemetry {
             metrics: Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall()),
             access_log: ArcSwap::from_pointee(LogWriter::off()),
         };
-        telemetry.log_to(&config.access_log)?;
+        telemetry.log_to(telemetry.open_log(&config.access_log)?);
         Ok(telemetry)
     }
 
-    /// Opens another access log and closes the one in use, which gets all lines up to now. Fails,
-    /// and changes nothing, where it cannot be opened. Blocks for up to two seconds.
-    pub fn log_to(&self, destination: &AccessLog) -> io::Result<()> {
-        let dropped = self.metrics.process.log_dropped.clone();
-        let writer = LogWriter::open(destination, dropped)?;
-        self.access_log.store(Arc::new(writer));
-        Ok(())
+    /// Opens another access log, for [`Self::log_to`]. Blocks for as long as the disk does.
+    pub fn open_log(&self, destination: &AccessLog) -> io::Result<LogWriter> {
+        LogWriter::open(destination, self.metrics.process.log_dropped.clone())
+    }
+
+    /// Puts another access log in use and returns the one before, which gets all lines up to now:
+    /// to drop it blocks for up to two seconds.
+    pub fn log_to(&self, log: LogWriter) -> Arc<LogWriter> {
+        self.access_log.swap(Arc::new(log))
     }
 
     /// Logs one request; never waits.
@@ -89,11 +91,12 @@ mod tests {
         };
         let files = ["a", "b"].map(|name| dir.path().join(name));
         for file in &files {
-            telemetry.log_to(&AccessLog::File(file.clone())).unwrap();
+            let log = telemetry.open_log(&AccessLog::File(file.clone()));
+            drop(telemetry.log_to(log.unwrap()));
             telemetry.access_log.load().append(b"x\n");
         }
         telemetry
-            .log_to(&AccessLog::File(dir.path().join("no/where")))
+            .open_log(&AccessLog::File(dir.path().join("no/where")))
             .unwrap_err();
         telemetry.close();
         assert!(telemetry.access_log.load().is_off());

@@ -1,7 +1,8 @@
 //! What is worth remembering of the peers when another process takes over.
 //!
 //! Keyed by names that both processes know: upstream and label. A peer that is not in the new
-//! configuration, or has another address there, is forgotten. Times are relative (milliseconds from
+//! configuration is forgotten; of one that has another address there, only an operator's order is
+//! remembered. Times are relative (milliseconds from
 //! now): the two processes' clocks do not begin together.
 
 use std::collections::BTreeMap;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A peer's state is a cell that the ring looks at while it walks: a flip is one atomic store and
-//! needs no rebuild. The state is keyed by the label and survives a new configuration; the ring and
-//! the peers it indexes are made and swapped together.
+//! needs no rebuild. The state is keyed by the label and survives a new configuration, as far as it
+//! is about the same server; the ring and the peers it indexes are made and swapped together.
 
 pub mod balancer;
 pub mod load;
@@ -17,7 +17,7 @@ mod peer;
 mod rotation;
 mod tried;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub struct Upstream {
     ring: Ring,
     /// In the ring's member order.
     peers: Box<[Peer]>,
+    /// The places of the peers by label.
+    places: HashMap<Arc<str>, usize>,
     rotation: Rotation,
 }
 
@@ -73,9 +75,37 @@ const TIERS: [fn(&PeerState, Duration) -> bool; 3] = [
     |peer, _| peer.may_be_up(),
 ];
 
+/// An operator's order about a peer, on its way to the one that takes the peer's place.
+#[derive(Debug)]
+pub struct Drain {
+    from: Arc<PeerState>,
+    to: Arc<PeerState>,
+    taken: bool,
+}
+
+impl Drain {
+    fn take(from: &Arc<PeerState>, to: &Arc<PeerState>) -> Self {
+        let taken = from.is_draining();
+        to.set_draining(taken);
+        Self {
+            from: Arc::clone(from),
+            to: Arc::clone(to),
+            taken,
+        }
+    }
+
+    /// Takes over an order that came since; orders about the new peer itself stand.
+    pub fn settle(self) {
+        let draining = self.from.is_draining();
+        if draining != self.taken {
+            self.to.set_draining(draining);
+        }
+    }
+}
+
 impl Upstream {
-    /// Places the peers on a ring. `addresses` are the peers' looked-up addresses, in order; a peer
-    /// that `previous` had with the same label and address keeps its state.
+    /// Places the peers on a ring. `addresses` are the peers' looked-up addresses, in order; of a
+    /// peer that `previous` had with the same label, what is still true is kept.
     ///
     /// # Errors
     /// What [`Ring::new`] says: more points than a ring can hold.
@@ -86,36 +116,28 @@ impl Upstream {
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, ring::Error> {
-        let ring = Ring::new(
-            config.dialect,
-            config
-                .peers
-                .iter()
-                .map(|peer| (peer.label.as_str(), peer.weight)),
-        )?;
-        let born_up = config.health.is_none();
-        let peers: Box<[Peer]> = config
-            .peers
-            .iter()
-            .zip(addresses)
-            .map(|(peer, address)| {
-                // Whoever is no longer probed counts as up, whatever the last probe said.
-                let previous =
-                    previous.filter(|previous| !born_up || previous.config.health.is_none());
-                let kept = previous.and_then(|previous| previous.state_of(&peer.label, *address));
-                let state = kept.unwrap_or_else(|| Arc::new(PeerState::new(born_up)));
-                Peer::new(peer, *address, state, metrics.peer(name, &peer.label))
+        let labels = config.peers.iter();
+        let labels = labels.map(|peer| (peer.label.as_str(), peer.weight));
+        let ring = Ring::new(config.dialect, labels)?;
+        let probed = config.health.is_some();
+        let written = config.peers.iter().zip(addresses);
+        let peers: Box<[Peer]> = written
+            .map(|(peer, &address)| {
+                let state = state(&peer.label, address, probed, previous);
+                Peer::new(peer, address, state, metrics.peer(name, &peer.label))
             })
             .collect();
-        let rotation = Rotation::new(peers.iter().map(|peer| peer.weight.get()));
-        let metrics = metrics.upstream(name);
+        let places = peers.iter().enumerate();
         Ok(Self {
             name: name.into(),
-            config,
-            metrics,
+            metrics: metrics.upstream(name),
             ring,
+            places: places
+                .map(|(place, peer)| (Arc::clone(&peer.label), place))
+                .collect(),
+            rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
             peers,
-            rotation,
+            config,
         })
     }
 
@@ -172,20 +194,47 @@ impl Upstream {
 
     /// What another process should know of the peers, by label.
     pub fn memory(&self, now: Duration) -> BTreeMap<String, PeerMemory> {
-        let memory = |peer: &Peer| (peer.label.to_string(), peer.state.memory(peer.address, now));
+        let memory = |peer: &Peer| {
+            let memory = peer.state.memory(peer.address, self.is_probed(), now);
+            (peer.label.to_string(), memory)
+        };
         self.peers.iter().map(memory).collect()
     }
 
-    /// Takes over what another process knew of the peers.
+    /// Takes over what another process knew of the peers; of one that had another address, only
+    /// whether an operator took it out.
     pub fn recall(&self, memory: &BTreeMap<String, PeerMemory>, now: Duration) {
         for peer in &self.peers {
-            if let Some(known) = memory
-                .get(&*peer.label)
-                .filter(|known| known.address == peer.address)
-            {
-                peer.state.recall(known, self.config.health.is_some(), now);
+            match memory.get(&*peer.label) {
+                Some(known) if known.address == peer.address => {
+                    peer.state.recall(known, self.is_probed(), now);
+                }
+                Some(known) => {
+                    peer.state.set_draining(known.draining);
+                }
+                None => {}
             }
         }
+    }
+
+    /// Takes over which peers operators have taken out, by label, and nothing else.
+    pub fn recall_drains<'a>(&self, drains: impl IntoIterator<Item = (&'a str, bool)>) {
+        for (label, draining) in drains {
+            if let Some(peer) = self.peer_named(label) {
+                peer.state.set_draining(draining);
+            }
+        }
+    }
+
+    /// Takes over the orders about peers that are not the same in `previous`, by label.
+    pub fn take_drains(&self, previous: &Self) -> impl Iterator<Item = Drain> {
+        let pairs = self
+            .peers
+            .iter()
+            .filter_map(|now| Some((previous.peer_named(&now.label)?, now)));
+        pairs
+            .filter(|(before, now)| !Arc::ptr_eq(&before.state, &now.state))
+            .map(|(before, now)| Drain::take(&before.state, &now.state))
     }
 
     /// Every peer, in the order of the configuration.
@@ -195,7 +244,7 @@ impl Upstream {
 
     /// The peer with this label.
     pub fn peer_named(&self, label: &str) -> Option<&Peer> {
-        self.peers.iter().find(|peer| &*peer.label == label)
+        self.peers.get(*self.places.get(label)?)
     }
 
     /// The labels in clockwise order from a key, owner first, whatever their health.
@@ -213,9 +262,35 @@ impl Upstream {
         self.peers.get(member.index())
     }
 
-    fn state_of(&self, label: &str, address: SocketAddr) -> Option<Arc<PeerState>> {
-        let peer = self.peer_named(label)?;
-        (peer.address == address).then(|| Arc::clone(&peer.state))
+    fn is_probed(&self) -> bool {
+        self.config.health.is_some()
+    }
+}
+
+/// What is known of a peer at first: what its label had before, as far as that is still true. Another
+/// address is another server; what was known while nobody probed is not what probes say, nor the
+/// other way round. An operator's order is about the label.
+fn state(
+    label: &str,
+    address: SocketAddr,
+    probed: bool,
+    previous: Option<&Upstream>,
+) -> Arc<PeerState> {
+    let before = previous.and_then(|upstream| Some((upstream, upstream.peer_named(label)?)));
+    match before {
+        Some((upstream, peer)) if peer.address == address => {
+            if upstream.is_probed() == probed {
+                Arc::clone(&peer.state)
+            } else {
+                Arc::new(peer.state.judged_anew(!probed))
+            }
+        }
+        Some((_, peer)) => {
+            let state = PeerState::new(!probed);
+            state.set_draining(peer.state.is_draining());
+            Arc::new(state)
+        }
+        None => Arc::new(PeerState::new(!probed)),
     }
 }
 

@@ -67,7 +67,8 @@ pub struct PeerState {
     flags: AtomicU8,
     /// While [`EJECTED`]: until when; nanoseconds since the process started.
     ejected_until: AtomicU64,
-    in_flight: AtomicU32,
+    /// Shared with whoever judges the same server anew: its requests are still there.
+    in_flight: Arc<AtomicU32>,
     ledger: Mutex<Ledger>,
 }
 
@@ -98,28 +99,27 @@ pub struct ProbeReport {
 
 /// Counts one request at a peer, from its making to its drop.
 #[derive(Debug)]
-pub struct InFlight(Arc<PeerState>);
+pub struct InFlight(Arc<AtomicU32>);
 
 impl InFlight {
     /// Counts a request in.
-    pub fn enter(state: &Arc<PeerState>) -> Self {
+    pub fn enter(state: &PeerState) -> Self {
         state.in_flight.fetch_add(1, Relaxed);
-        Self(Arc::clone(state))
+        Self(Arc::clone(&state.in_flight))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
 impl PeerState {
     /// A peer that nothing is known of; `up` where no probe will ever say.
     pub fn new(up: bool) -> Self {
-        let health = if up { known(true) } else { Health::default() };
         let ledger = Ledger {
-            health,
+            health: at_first(up),
             ejection: Ejection::default(),
             ejected_until: Duration::ZERO,
             passed: 0,
@@ -127,10 +127,26 @@ impl PeerState {
             draining: false,
             last_probe: None,
         };
+        Self::with(ledger, Arc::default())
+    }
+
+    /// The same server, of which no probe has said anything yet; `up` where none ever will. What
+    /// operators and real traffic have said of it stands.
+    pub(super) fn judged_anew(&self, up: bool) -> Self {
+        let ledger = Ledger {
+            health: at_first(up),
+            passed: 0,
+            last_probe: None,
+            ..self.ledger.lock().clone()
+        };
+        Self::with(ledger, Arc::clone(&self.in_flight))
+    }
+
+    fn with(ledger: Ledger, in_flight: Arc<AtomicU32>) -> Self {
         Self {
             flags: AtomicU8::new(ledger.flags()),
-            ejected_until: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(nanoseconds(ledger.ejected_until)),
+            in_flight,
             ledger: Mutex::new(ledger),
         }
     }
@@ -232,17 +248,18 @@ impl PeerState {
         self.change(|ledger| std::mem::replace(&mut ledger.draining, draining) != draining)
     }
 
-    /// What another process should know of it.
-    pub(super) fn memory(&self, address: SocketAddr, now: Duration) -> PeerMemory {
+    /// What another process should know of it. Where nobody probes, that it counts as up is not
+    /// knowledge.
+    pub(super) fn memory(&self, address: SocketAddr, probed: bool, now: Duration) -> PeerMemory {
         let left = self
             .ejected(now)
             .map_or(Duration::ZERO, |until| until.saturating_sub(now));
         PeerMemory {
             address,
             up: match self.health() {
-                State::Unknown => None,
-                State::Up => Some(true),
-                State::Down => Some(false),
+                State::Up if probed => Some(true),
+                State::Down if probed => Some(false),
+                State::Unknown | State::Up | State::Down => None,
             },
             draining: self.is_draining(),
             ejected_for_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
@@ -274,7 +291,7 @@ impl PeerState {
     fn change<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
         let mut ledger = self.ledger.lock();
         let result = write(&mut ledger);
-        let until = u64::try_from(ledger.ejected_until.as_nanos()).unwrap_or(u64::MAX);
+        let until = nanoseconds(ledger.ejected_until);
         self.ejected_until.store(until, Relaxed);
         self.flags.store(ledger.flags(), Relaxed);
         result
@@ -283,6 +300,15 @@ impl PeerState {
     fn ejected_until(&self) -> Duration {
         Duration::from_nanos(self.ejected_until.load(Relaxed))
     }
+}
+
+/// Before the first probe, or where there is none.
+fn at_first(up: bool) -> Health {
+    if up { known(true) } else { Health::default() }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A health that is known from elsewhere: from another process, or because no probe will ever say.

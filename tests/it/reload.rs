@@ -2,7 +2,7 @@
 //! a configuration that is wrong does nothing at all.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::crowd::Crowd;
 use crate::support::edge::{Edge, Site};
 use crate::support::load::{Load, ask_all, keys};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::{self, Closed};
+use crate::support::port::{self, Closed, Full};
 use crate::support::{process, wait};
 
 /// Probes that see at once who refuses, and take nobody for dead who is only slow.
@@ -367,6 +367,99 @@ fn a_hundred_reloads_leave_nothing_behind() {
         descriptors_after <= descriptors + 8,
         "{descriptors} -> {descriptors_after}"
     );
+}
+
+#[test]
+fn a_drain_outlives_a_new_address_and_the_end_of_the_probes() {
+    let origins = Origin::some(3);
+    let peer = |index: usize| format!("{{address: \"{}\", label: a}}", origins[index].label());
+    let probed = Site::of([peer(0), origins[2].label()]).app("health", PROBED);
+    let edge = probed.start();
+    edge.cli(&["drain", "app", "a"], "");
+    let moved = probed.clone().peers([peer(1), origins[2].label()]);
+    for site in [&moved, &moved.clone().app("health", "off"), &moved] {
+        reload(&edge, site);
+        assert_eq!(edge.admin.state("app", "a"), "draining");
+    }
+    for key in keys(50) {
+        assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
+    }
+    assert_eq!(origins[0].requests() + origins[1].requests(), 0);
+}
+
+#[test]
+fn probes_that_are_added_ask_before_a_peer_takes_a_key() {
+    let (origin, closed) = (Origin::start(), Closed::new());
+    let peers = [origin.label(), closed.address.to_string()];
+    let site = Site::of(&peers);
+    let edge = site.start();
+    assert_eq!(edge.admin.state("app", &peers[1]), "up");
+    // One answer must do: what nobody has asked is not up.
+    let slow = "{tcp: true, interval: 10s, timeout: 10s, fall: 3, rise: 1}";
+    reload(&edge, &site.app("health", slow));
+    assert_eq!(edge.admin.state("app", &peers[1]), "down");
+    for key in keys(50) {
+        assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
+    }
+}
+
+#[test]
+fn new_probes_judge_nobody_before_the_configuration_is_in_force() {
+    let (origin, full) = (Origin::start(), Full::new());
+    let site = Site::of([origin.label()]).app("health", PROBED);
+    let edge = site.start();
+    let strict = "{http: /, expect: 599, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
+    let peers = [origin.label(), full.address.to_string()];
+    edge.rewrite(&site.app("health", strict).peers(peers).yaml());
+    edge.signal("HUP");
+    let mut looks = 0;
+    wait::until("the new configuration to be in force", || {
+        let state = edge.admin.state("app", &origin.label());
+        let is_in_force = generation(&edge) == 2;
+        assert!(is_in_force || state == "up", "{state} after {looks} looks");
+        looks += 1;
+        is_in_force
+    });
+    edge.admin.wait_for_state("app", &origin.label(), "down");
+    assert_eq!(edge.admin.state("app", &full.address.to_string()), "down");
+}
+
+#[test]
+fn a_reload_that_fails_leaves_no_series_and_no_log() {
+    let origin = Origin::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (ours, taken) = (port::free(), taken.local_addr().unwrap());
+    let site = Site::of([origin.label()]).top("listeners", &listeners(&[ours]));
+    let edge = site.start();
+    let before = series(&edge);
+    let site = site
+        .top("listeners", &listeners(&[ours, taken]))
+        .top("access_log", "{path: other.log}")
+        .peers([origin.label(), port::free().to_string()]);
+    edge.rewrite(&site.yaml());
+    assert_refused(&edge.command(&["reload"]), 4, &taken.to_string());
+    let after = series(&edge);
+    let new: Vec<_> = after.iter().filter(|one| !before.contains(one)).collect();
+    assert!(new.is_empty(), "{new:?}");
+    edge.get("/?k=a");
+    assert!(!edge.directory().join("other.log").exists());
+}
+
+#[test]
+fn a_backlog_that_is_raised_holds_more_connections() {
+    let (origin, address) = (Origin::start(), port::free());
+    let listener = |backlog: u32| format!("[{{address: \"{address}\", backlog: {backlog}}}]");
+    let site = Site::of([origin.label()]).top("listeners", &listener(1));
+    let edge = site.start();
+    let plan = reload(&edge, &site.top("listeners", &listener(100)));
+    assert_eq!(plan["plan"]["listeners"]["changed"][0], address.to_string());
+    // Nobody accepts: a connection stands only where the kernel has a place for it.
+    edge.signal("STOP");
+    let limit = Duration::from_millis(500);
+    let standing = (0..10).map(|_| TcpStream::connect_timeout(&address, limit));
+    let standing = standing.collect::<Result<Vec<_>, _>>();
+    edge.signal("CONT");
+    assert_eq!(standing.expect("ten places").len(), 10);
 }
 
 /// Puts a configuration in force; what the instance said that it changes.

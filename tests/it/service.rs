@@ -3,7 +3,8 @@
 use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as SocketAddress, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -328,6 +329,29 @@ fn a_supervisor_ends_as_the_process_that_leads_ends() {
     fs::write(manager.path().join("clockwise.yaml"), "listeners: []").unwrap();
     let mut service = manager.run(&["--supervise"]);
     assert_eq!(service.process.wait().code(), Some(1));
+}
+
+#[test]
+fn a_supervisor_does_not_hear_strangers() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let mut service = manager.run(&["--supervise"]);
+    manager.message("READY=1");
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let name = format!("@clockwise-{}-", service.process.id());
+    let name = sockets
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .find_map(|path| path.starts_with(&name).then(|| path[1..].to_owned()));
+    let mailbox = SocketAddress::from_abstract_name(name.expect("a mailbox")).unwrap();
+    let stranger = UnixDatagram::unbound().unwrap();
+    let lie = format!("STATUS=lie\nSTOPPING=1\nMAINPID={}", std::process::id());
+    stranger.send_to_addr(lie.as_bytes(), &mailbox).unwrap();
+    // A signal that is passed on after the lie reaches the process that leads, as before.
+    service.process.signal("HUP");
+    let told = manager.messages.recv_timeout(wait::PATIENCE).unwrap();
+    assert!(told.starts_with("RELOADING=1"), "{told}");
+    assert!(service.stop().success());
 }
 
 #[test]

@@ -3,20 +3,26 @@
 //!
 //! It starts the proxy, passes signals on to the process that leads, takes the place of parents that
 //! have left, and ends with the exit code of the last leader. It reads no configuration and has no
-//! connection. Who leads it learns as systemd does, from `MAINPID` on the socket `NOTIFY_SOCKET`;
-//! what else is said there it passes on to its own service manager, if it has one.
+//! connection. Who leads it learns as systemd does, from `MAINPID` on the socket `NOTIFY_SOCKET`, and
+//! believes only its own descendants; what else they say there it passes on to its own service
+//! manager, if it has one.
+
+mod kin;
+mod mailbox;
+mod succession;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus};
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
+use self::mailbox::{Mailbox, Message};
+use self::succession::Succession;
 use super::signals::{Signal, Signals};
 use super::{activation, notify, upgrade};
 
@@ -31,12 +37,6 @@ const INTERREGNUM: Duration = Duration::from_secs(1);
 /// leader is another process's child while the one that started it still drains.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The longest message that is read; systemd's own bound is the same.
-const MAX_MESSAGE: usize = 4096;
-
-/// The most generations between a process and us, its supervisor.
-const MAX_ANCESTORS: usize = 100;
-
 /// Why there can be no supervisor.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,8 +50,12 @@ pub enum Error {
 
 /// Whether this process is to be a supervisor: where it is asked to, and as process 1.
 pub fn is_supervisor(asked: bool) -> bool {
-    let supervised = std::env::var_os(SUPERVISED).as_deref() == Some(OsStr::new("1"));
-    (asked || std::process::id() == 1) && !supervised
+    (asked || std::process::id() == 1) && !is_above_us()
+}
+
+/// Whether this process was started by a supervisor, or by one that was.
+pub(super) fn is_above_us() -> bool {
+    std::env::var_os(SUPERVISED).as_deref() == Some(OsStr::new("1"))
 }
 
 /// Runs this program again, with the same arguments, as the proxy, and returns the exit code of the
@@ -68,23 +72,17 @@ pub fn supervise() -> Result<u8, Error> {
 
 #[derive(Debug)]
 struct Supervisor {
-    mailbox: tokio::net::UnixDatagram,
+    mailbox: Mailbox,
     signals: Signals,
     ended: Source,
-    leader: Pid,
-    /// Whether the leader has said that it is coming to its end.
-    farewell: bool,
-    /// The processes that have led and have not ended: the leader, and those that drain.
-    workers: Vec<Pid>,
-    /// The exit code of the last leader that has ended.
-    code: Option<u8>,
+    succession: Succession,
     /// Whether a signal to stop has come.
     stopping: bool,
 }
 
 /// What happens next.
 enum Next {
-    Message(String),
+    Message(Message),
     /// A child, or maybe the leader.
     Ended,
     Signal(Signal),
@@ -100,7 +98,7 @@ impl Supervisor {
         // Process 1 is everybody's next parent; others must ask for it.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(io::Error::from)?;
-        let (mailbox, name) = open_mailbox()?;
+        let (mailbox, name) = Mailbox::open()?;
         let leader = spawn(&name).map_err(Error::Spawn)?;
         // The proxy has them; a socket that we held too would outlive it.
         drop(activation::receive());
@@ -108,10 +106,7 @@ impl Supervisor {
             mailbox,
             signals,
             ended,
-            leader,
-            farewell: false,
-            workers: vec![leader],
-            code: None,
+            succession: Succession::new(leader),
             stopping: false,
         })
     }
@@ -122,15 +117,15 @@ impl Supervisor {
                 Next::Message(message) => self.hear(&message),
                 Next::Signal(signal) => self.pass_on(signal),
                 Next::Orphaned => {
-                    if let Some(code) = self.abdicate() {
+                    if let Some(code) = self.succession.abdicate(self.stopping) {
                         return code;
                     }
                 }
                 Next::Ended => {
                     // Children first: theirs are the exit codes that can be had.
                     let alone = self.reap();
-                    self.miss();
-                    if let Some(code) = self.code.filter(|_| alone) {
+                    self.succession.miss();
+                    if let Some(code) = self.succession.code().filter(|_| alone) {
                         return code;
                     }
                 }
@@ -139,15 +134,11 @@ impl Supervisor {
     }
 
     async fn next(&mut self) -> Next {
-        let mut message = vec![0; MAX_MESSAGE];
-        let interregnum = self.code.is_some();
+        let interregnum = self.succession.code().is_some();
         tokio::select! {
             // In this order: the new leader before the end of the old one.
             biased;
-            Ok(length) = self.mailbox.recv(&mut message) => {
-                message.truncate(length);
-                Next::Message(String::from_utf8_lossy(&message).into_owned())
-            }
+            Ok(message) = self.mailbox.receive() => Next::Message(message),
             _ = self.ended.recv() => Next::Ended,
             signal = self.signals.recv() => Next::Signal(signal),
             () = tokio::time::sleep(INTERREGNUM), if interregnum => Next::Orphaned,
@@ -155,23 +146,11 @@ impl Supervisor {
         }
     }
 
-    /// To whoever stands above us, we are the main process, whoever leads.
-    fn hear(&mut self, message: &str) {
-        let main = message
-            .lines()
-            .find_map(|line| line.strip_prefix("MAINPID="))
-            .and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-        if let Some(pid) = main.filter(|&pid| pid != self.leader && descends_from_us(pid)) {
-            log::info!("process {pid} leads now; it was {}", self.leader);
-            self.leader = pid;
-            self.workers.push(pid);
-            self.farewell = false;
-            self.code = None;
+    fn hear(&mut self, message: &Message) {
+        let Some(sender) = message.sender else { return };
+        if let Some(passed_on) = self.succession.hear(sender, &message.text) {
+            notify::tell(&passed_on);
         }
-        self.farewell |= message.lines().any(|line| line == "STOPPING=1");
-        let rest = message.lines().filter(|line| !line.starts_with("MAINPID="));
-        let rest: Vec<_> = rest.collect();
-        notify::tell(&rest.join("\n"));
     }
 
     /// A first signal to stop is the leader's, who drains beside those that drain already. A second
@@ -184,10 +163,10 @@ impl Supervisor {
             Signal::Upgrade => Number::USR2,
         };
         let again = signal == Signal::Stop && std::mem::replace(&mut self.stopping, true);
-        if again || signal == Signal::ReopenLogs || self.code.is_some() {
-            self.tell_all(number);
+        if again || signal == Signal::ReopenLogs || self.succession.code().is_some() {
+            self.succession.tell_all(number);
         } else {
-            tell(self.leader, number);
+            self.succession.tell_leader(number);
         }
     }
 
@@ -195,59 +174,18 @@ impl Supervisor {
     fn reap(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.bury(pid, status),
+                Ok(Some((pid, status))) => self.succession.bury(pid, code(status)),
                 Ok(None) => return false,
-                Err(error) if error == rustix::io::Errno::INTR => {}
-                Err(_) => return true,
+                Err(Errno::INTR) => {}
+                Err(Errno::CHILD) => return true,
+                Err(error) => {
+                    // Not that nobody is left: the next look may succeed.
+                    log::warn!("cannot ask which processes have ended: {error}");
+                    return false;
+                }
             }
         }
     }
-
-    fn bury(&mut self, pid: Pid, status: WaitStatus) {
-        self.workers.retain(|&worker| worker != pid);
-        if pid == self.leader {
-            self.code = Some(code(status));
-        }
-    }
-
-    /// A leader that ended as another process's child: its exit code is not for us to have.
-    fn miss(&mut self) {
-        if self.code.is_none() && !descends_from_us(self.leader) {
-            self.workers.retain(|&worker| worker != self.leader);
-            self.code = Some(u8::from(!self.farewell));
-        }
-    }
-
-    /// Without a leader nobody accepts: those that drain are not waited for where it failed, so that
-    /// whoever stands above us can start anew.
-    fn abdicate(&mut self) -> Option<u8> {
-        let code = self.code?;
-        self.workers.retain(|&worker| descends_from_us(worker));
-        if code != 0 {
-            self.tell_all(Number::TERM);
-        }
-        self.workers.is_empty().then_some(code)
-    }
-
-    fn tell_all(&self, number: Number) {
-        let alive = self
-            .workers
-            .iter()
-            .filter(|&&worker| descends_from_us(worker));
-        alive.for_each(|&worker| tell(worker, number));
-    }
-}
-
-/// It has no name in the file system, which a container may not let us write to.
-fn open_mailbox() -> io::Result<(tokio::net::UnixDatagram, String)> {
-    let name = format!(
-        "clockwise-{}-{:016x}",
-        std::process::id(),
-        rand::random::<u64>()
-    );
-    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-    socket.set_nonblocking(true)?;
-    Ok((tokio::net::UnixDatagram::from_std(socket)?, name))
 }
 
 /// In a process group of its own: what a terminal sends to all of ours would reach it twice.
@@ -269,29 +207,6 @@ fn spawn(mailbox: &str) -> io::Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
-/// Anybody on the machine can write to the mailbox, but nobody else can be our descendant.
-fn descends_from_us(pid: Pid) -> bool {
-    std::iter::successors(Some(pid), |&pid| parent(pid))
-        .take(MAX_ANCESTORS)
-        .any(|ancestor| ancestor == rustix::process::getpid())
-}
-
-/// The fourth field of `proc_pid_stat(5)`; the second one, in brackets, may hold anything. `None`
-/// for a process that has ended.
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    // Zombies have ended, whoever their parent is.
-    fields.next().filter(|&state| state != "Z")?;
-    Pid::from_raw(fields.next()?.parse().ok()?)
-}
-
-fn tell(worker: Pid, number: Number) {
-    // It may have ended a moment ago, which we hear of next.
-    let _ = rustix::process::kill_process(worker, number);
-}
-
 /// As a shell has it.
 fn code(status: WaitStatus) -> u8 {
     let code = match (status.exit_status(), status.terminating_signal()) {
@@ -305,15 +220,6 @@ fn code(status: WaitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_child_descends_from_us_and_our_parent_does_not() {
-        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
-        assert!(descends_from_us(Pid::from_child(&child)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!descends_from_us(rustix::process::getppid().unwrap()));
-    }
 
     #[test]
     #[expect(clippy::zombie_processes, reason = "waited for by its id")]

@@ -1,0 +1,286 @@
+//! Who leads, who drains, and who leads next: what the supervisor knows of its workers.
+//!
+//! A worker is a process that has led, or leads now. It is heard, not asked: one that has not said
+//! that it drains still serves, and leads again where the one that came after it has failed.
+
+use rustix::process::{Pid, Signal as Number};
+
+use super::kin;
+use crate::server::notify;
+
+/// The workers, and what has become of the leader.
+#[derive(Debug)]
+pub(super) struct Succession {
+    leader: Pid,
+    /// Whether the leader has said that it is coming to its end.
+    farewell: bool,
+    /// Those that have not ended, the one that led last at the end.
+    workers: Vec<Worker>,
+    /// The exit code of the last leader, where it has ended.
+    code: Option<u8>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    pid: Pid,
+    /// It accepts no more connections.
+    drains: bool,
+}
+
+impl Succession {
+    /// The first process leads.
+    pub(super) fn new(leader: Pid) -> Self {
+        Self {
+            leader,
+            farewell: false,
+            workers: vec![Worker {
+                pid: leader,
+                drains: false,
+            }],
+            code: None,
+        }
+    }
+
+    /// The exit code of the leader, where it has ended and nobody leads.
+    pub(super) fn code(&self) -> Option<u8> {
+        self.code
+    }
+
+    /// Takes note of what one of ours says of itself, and returns what is meant for whoever stands
+    /// above us; to them we are the main process, whoever leads. Others are not heard.
+    pub(super) fn hear(&mut self, sender: Pid, message: &str) -> Option<String> {
+        if !self.knows(sender) && !kin::descends_from_us(sender) {
+            log::debug!("process {sender} is none of ours: {message:?} is not heard");
+            return None;
+        }
+        let says = |what| message.lines().any(|line| line == what);
+        let main = message
+            .lines()
+            .find_map(|line| line.strip_prefix("MAINPID="))
+            .and_then(|pid| Pid::from_raw(pid.parse().ok().filter(|&pid| pid > 0)?));
+        if let Some(pid) = main.filter(|&pid| self.knows(pid) || kin::descends_from_us(pid)) {
+            self.lead(pid);
+        }
+        let ends = says("STOPPING=1");
+        self.farewell |= ends && sender == self.leader;
+        if ends || says(notify::DRAINING) {
+            self.drains(sender);
+        }
+        Some(self.passed_on(sender, message))
+    }
+
+    fn passed_on(&self, sender: Pid, message: &str) -> String {
+        let is_ours = |line: &str| {
+            line.starts_with("MAINPID=")
+                || line == notify::DRAINING
+                || (line == "STOPPING=1" && sender != self.leader)
+        };
+        let rest = message.lines().filter(|line| !is_ours(line));
+        rest.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Makes a process the leader; one that says that it leads does not drain.
+    fn lead(&mut self, pid: Pid) {
+        if pid != self.leader {
+            log::info!("process {pid} leads now; it was {}", self.leader);
+            self.leader = pid;
+            self.farewell = false;
+            self.code = None;
+        }
+        self.workers.retain(|worker| worker.pid != pid);
+        self.workers.push(Worker { pid, drains: false });
+    }
+
+    fn drains(&mut self, pid: Pid) {
+        for worker in &mut self.workers {
+            worker.drains |= worker.pid == pid;
+        }
+    }
+
+    /// A process of ours has ended with this exit code.
+    pub(super) fn bury(&mut self, pid: Pid, code: u8) {
+        self.workers.retain(|worker| worker.pid != pid);
+        if pid == self.leader {
+            self.code = Some(code);
+        }
+    }
+
+    /// Takes note of those that ended as another process's children: their exit codes are not for us
+    /// to have.
+    pub(super) fn miss(&mut self) {
+        self.workers
+            .retain(|worker| kin::descends_from_us(worker.pid));
+        if self.code.is_none() && !self.knows(self.leader) {
+            self.code = Some(u8::from(!self.farewell));
+        }
+    }
+
+    /// What is done where the leader has ended and nobody has said that it leads: where it failed,
+    /// another that serves leads, or may come to serve. The exit code, once nobody is left.
+    ///
+    /// Where nobody serves, those that drain are not waited for, so that whoever stands above us can
+    /// start anew; nor is anybody made leader once we are told to stop.
+    pub(super) fn abdicate(&mut self, stopping: bool) -> Option<u8> {
+        let code = self.code?;
+        self.miss();
+        if code != 0 {
+            match self.heir().filter(|_| !stopping) {
+                Some(heir) => {
+                    log::warn!("process {} failed (exit code {code})", self.leader);
+                    self.lead(heir);
+                    return None;
+                }
+                None => self.tell_all(Number::TERM),
+            }
+        }
+        self.workers.is_empty().then_some(code)
+    }
+
+    /// The worker that led last and does not drain, else a process that was about to take over.
+    fn heir(&self) -> Option<Pid> {
+        let mut serving = self.workers.iter().filter(|worker| !worker.drains);
+        let worker = serving.next_back().map(|worker| worker.pid);
+        worker.or_else(|| kin::youngest_successor(|pid| self.knows(pid)))
+    }
+
+    fn knows(&self, pid: Pid) -> bool {
+        self.workers.iter().any(|worker| worker.pid == pid)
+    }
+
+    /// Sends a signal to the leader.
+    pub(super) fn tell_leader(&self, number: Number) {
+        tell(self.leader, number);
+    }
+
+    /// Sends a signal to every worker.
+    pub(super) fn tell_all(&self, number: Number) {
+        let alive = self
+            .workers
+            .iter()
+            .filter(|worker| kin::descends_from_us(worker.pid));
+        alive.for_each(|worker| tell(worker.pid, number));
+    }
+}
+
+fn tell(worker: Pid, number: Number) {
+    // It may have ended a moment ago, which we hear of next.
+    let _ = rustix::process::kill_process(worker, number);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// Processes that do nothing, and are ours.
+    struct Children(Vec<Child>);
+
+    impl Children {
+        fn start(count: usize) -> (Self, Vec<Pid>) {
+            let start = |_| Command::new("sleep").arg("60").spawn().unwrap();
+            let children: Vec<_> = (0..count).map(start).collect();
+            let pids = children.iter().map(Pid::from_child).collect();
+            (Self(children), pids)
+        }
+
+        fn kill(&mut self, index: usize) {
+            self.0[index].kill().unwrap();
+            self.0[index].wait().unwrap();
+        }
+    }
+
+    impl Drop for Children {
+        fn drop(&mut self) {
+            for child in &mut self.0 {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    fn leads(pid: Pid) -> String {
+        format!("READY=1\nMAINPID={pid}")
+    }
+
+    #[test]
+    fn where_the_leader_fails_the_one_that_still_serves_leads_again() {
+        let (mut children, pids) = Children::start(2);
+        let mut succession = Succession::new(pids[0]);
+        succession.hear(pids[1], &leads(pids[1]));
+        assert_eq!(succession.leader, pids[1]);
+        children.kill(1);
+        succession.bury(pids[1], 137);
+        assert_eq!(succession.abdicate(false), None);
+        assert_eq!((succession.leader, succession.code()), (pids[0], None));
+        // It was not told to end.
+        assert!(kin::descends_from_us(pids[0]));
+    }
+
+    #[test]
+    fn where_all_others_drain_they_are_told_to_end() {
+        let (mut children, pids) = Children::start(2);
+        let mut succession = Succession::new(pids[0]);
+        succession.hear(pids[0], notify::DRAINING);
+        succession.hear(pids[1], &leads(pids[1]));
+        children.kill(1);
+        succession.bury(pids[1], 1);
+        assert_eq!(succession.abdicate(false), None);
+        let ended = children.0[0].wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&ended),
+            Some(15)
+        );
+        assert_eq!(succession.abdicate(false), Some(1));
+    }
+
+    #[test]
+    fn nobody_leads_again_once_all_is_to_stop() {
+        let (mut children, pids) = Children::start(2);
+        let mut succession = Succession::new(pids[0]);
+        succession.hear(pids[1], &leads(pids[1]));
+        children.kill(1);
+        succession.bury(pids[1], 1);
+        succession.abdicate(true);
+        assert!(!children.0[0].wait().unwrap().success());
+        assert_eq!(succession.abdicate(true), Some(1));
+    }
+
+    #[test]
+    fn one_that_takes_back_that_it_drains_leads() {
+        let (_children, pids) = Children::start(2);
+        let mut succession = Succession::new(pids[0]);
+        succession.hear(pids[1], &leads(pids[1]));
+        succession.hear(pids[0], notify::DRAINING);
+        succession.hear(pids[0], &leads(pids[0]));
+        assert_eq!(succession.heir(), Some(pids[0]));
+        assert_eq!(succession.workers.len(), 2);
+    }
+
+    #[test]
+    fn what_a_stranger_says_is_not_heard() {
+        let (_children, pids) = Children::start(1);
+        let mut succession = Succession::new(pids[0]);
+        let stranger = rustix::process::getppid().unwrap();
+        let lies = format!("STOPPING=1\n{}", leads(stranger));
+        assert_eq!(succession.hear(stranger, &lies), None);
+        // Nor may one of ours put a stranger in its place.
+        let passed_on = succession.hear(pids[0], &leads(stranger));
+        assert_eq!(passed_on.as_deref(), Some("READY=1"));
+        assert_eq!((succession.leader, succession.farewell), (pids[0], false));
+    }
+
+    #[test]
+    fn a_leader_that_ends_as_the_child_of_another_failed_unless_it_said_farewell() {
+        for (farewell, code) in [(true, 0), (false, 1)] {
+            let (mut children, pids) = Children::start(1);
+            let mut succession = Succession::new(pids[0]);
+            if farewell {
+                succession.hear(pids[0], "STOPPING=1");
+            }
+            children.kill(0);
+            succession.miss();
+            assert_eq!(succession.code(), Some(code));
+        }
+    }
+}

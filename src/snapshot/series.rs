@@ -1,0 +1,43 @@
+//! Which series of the metrics a configuration has: those of its listeners, routes, upstreams and
+//! peers, by the names that are written in it.
+
+use std::collections::HashSet;
+
+use crate::config::{Config, Upstream};
+use crate::telemetry::metrics::Metrics;
+
+/// Takes what only `gone` names out of the listing.
+pub fn forget(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
+    for (name, upstream) in &gone.upstreams {
+        let keeps = kept.and_then(|kept| kept.upstreams.get(name));
+        for label in labels(Some(upstream)).difference(&labels(keeps)) {
+            metrics.remove_peer(name, label);
+        }
+        if keeps.is_none() {
+            metrics.remove_upstream(name);
+        }
+    }
+    for route in routes(Some(gone)).difference(&routes(kept)) {
+        metrics.remove_route(route);
+    }
+    for listener in listeners(Some(gone)).difference(&listeners(kept)) {
+        metrics.remove_listener(listener);
+    }
+}
+
+fn labels(upstream: Option<&Upstream>) -> HashSet<&str> {
+    let peers = upstream.into_iter().flat_map(|upstream| &upstream.peers);
+    peers.map(|peer| peer.label.as_str()).collect()
+}
+
+fn routes(config: Option<&Config>) -> HashSet<String> {
+    let routes = config.into_iter().flat_map(|config| &config.routes);
+    routes.map(|route| route.matches.to_string()).collect()
+}
+
+fn listeners(config: Option<&Config>) -> HashSet<String> {
+    let listeners = config.into_iter().flat_map(|config| &config.listeners);
+    listeners
+        .map(|listener| listener.address.to_string())
+        .collect()
+}

@@ -1,0 +1,196 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::config;
+use crate::policy::health::{State, Thresholds};
+use crate::upstream::{InFlight, Peer, ProbeReport};
+
+const PROBED: &str = "health: {tcp: true}";
+const UNPROBED: &str = "health: off";
+
+/// One upstream `app`, with what is written of it, and its peers.
+fn config(app: &str, peers: &str) -> Config {
+    let text = format!(
+        "listeners: [{{address: 127.0.0.1:1}}]\nroutes: [{{upstream: app}}]\nupstreams:\n  app:\n    {app}\n    peers: {peers}\n"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("clockwise.yaml");
+    std::fs::write(&source, text).unwrap();
+    config::load(&source).unwrap()
+}
+
+fn metrics() -> Metrics {
+    Metrics::new("1", jiff::Timestamp::UNIX_EPOCH)
+}
+
+fn build(app: &str, peers: &str, previous: Option<&Snapshot>) -> Snapshot {
+    let config = config(app, peers);
+    Snapshot::new(config, &Addresses::new(), previous, &metrics()).unwrap()
+}
+
+fn peer(snapshot: &Snapshot) -> &Peer {
+    snapshot.upstreams["app"].peer_named("a").unwrap()
+}
+
+fn probe(snapshot: &Snapshot, failure: Option<&str>) {
+    let report = ProbeReport {
+        at: Duration::from_secs(1),
+        took: Duration::ZERO,
+        failure: failure.map(str::to_owned),
+    };
+    let once = Thresholds { rise: 1, fall: 1 };
+    peer(snapshot).state.on_probe(report, once);
+}
+
+const ONE: &str = "[{label: a, address: 127.0.0.1:2}]";
+const MOVED: &str = "[{label: a, address: 127.0.0.1:3}]";
+
+#[test]
+fn a_drain_stays_with_the_label_whatever_else_changes() {
+    for (before, after, peers) in [
+        (PROBED, PROBED, MOVED),
+        (UNPROBED, UNPROBED, MOVED),
+        (PROBED, UNPROBED, ONE),
+        (UNPROBED, PROBED, ONE),
+        (PROBED, UNPROBED, MOVED),
+        (PROBED, PROBED, ONE),
+    ] {
+        let before = build(before, ONE, None);
+        peer(&before).state.set_draining(true);
+        let after = build(after, peers, Some(&before));
+        assert!(peer(&after).state.is_draining(), "{peers} {after:?}");
+    }
+}
+
+#[test]
+fn an_order_that_comes_during_a_reload_is_carried_over() {
+    let before = build(PROBED, ONE, None);
+    let after = build(PROBED, MOVED, Some(&before));
+    peer(&before).state.set_draining(true);
+    let drains = after.take_drains(&before);
+    assert!(peer(&after).state.is_draining());
+    peer(&before).state.set_draining(false);
+    drains.settle();
+    assert!(!peer(&after).state.is_draining());
+    // One about the new peer stands.
+    let drains = after.take_drains(&before);
+    peer(&after).state.set_draining(true);
+    drains.settle();
+    assert!(peer(&after).state.is_draining());
+}
+
+#[test]
+fn health_is_that_of_the_address_and_starts_anew_with_another() {
+    let before = build(PROBED, ONE, None);
+    probe(&before, Some("refused"));
+    let same = build(PROBED, ONE, Some(&before));
+    assert_eq!(peer(&same).state.health(), State::Down);
+    let moved = build(PROBED, MOVED, Some(&before));
+    assert_eq!(peer(&moved).state.health(), State::Unknown);
+    assert_eq!(peer(&moved).state.last_probe(), None);
+}
+
+#[test]
+fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
+    let before = build(UNPROBED, ONE, None);
+    let in_flight = InFlight::enter(&peer(&before).state);
+    let probed = build(PROBED, ONE, Some(&before));
+    assert_eq!(peer(&probed).state.health(), State::Unknown);
+    assert_eq!(peer(&before).state.health(), State::Up);
+    probe(&probed, Some("refused"));
+    let unprobed = build(UNPROBED, ONE, Some(&probed));
+    assert!(peer(&unprobed).state.is_up());
+    // The server is the same: so are its requests.
+    assert_eq!(peer(&unprobed).state.in_flight(), 1);
+    drop(in_flight);
+    assert_eq!(peer(&unprobed).state.in_flight(), 0);
+}
+
+#[test]
+fn an_ejection_outlives_probes_that_come_or_go() {
+    let before = build(UNPROBED, ONE, None);
+    let rules = crate::policy::ejection::Rules {
+        failures: 1,
+        eject: Duration::from_secs(60),
+        max_eject: Duration::from_secs(60),
+    };
+    let now = clock::since_start();
+    peer(&before).state.on_connect_failure(&rules, now);
+    let after = build(PROBED, ONE, Some(&before));
+    assert!(peer(&after).state.ejected(now).is_some());
+}
+
+#[test]
+fn what_no_probe_has_said_is_not_remembered() {
+    let up = |snapshot: &Snapshot| snapshot.memory().upstreams["app"]["a"].up;
+    let (unprobed, probed) = (build(UNPROBED, ONE, None), build(PROBED, ONE, None));
+    assert_eq!((up(&unprobed), up(&probed)), (None, None));
+    probe(&probed, None);
+    assert_eq!(up(&probed), Some(true));
+}
+
+#[test]
+fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
+    let before = build(PROBED, ONE, None);
+    probe(&before, Some("refused"));
+    peer(&before).state.set_draining(true);
+    let after = build(PROBED, MOVED, None);
+    after.recall(&before.memory());
+    assert!(peer(&after).state.is_draining());
+    assert_eq!(peer(&after).state.health(), State::Unknown);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_built_leaves_no_series() {
+    let metrics = metrics();
+    let known = config(UNPROBED, ONE);
+    let before = Snapshot::new(known, &Addresses::new(), None, &metrics).unwrap();
+    let peers = "[{label: a, address: 127.0.0.1:2}, {label: new, address: 127.0.0.1:3}]";
+    let mut config = config(UNPROBED, peers);
+    let app = config.upstreams["app"].clone();
+    config.upstreams.insert("other".to_owned(), app);
+    config.routes[0].upstream = "nowhere".to_owned();
+    let text = metrics.render();
+    Snapshot::new(config, &Addresses::new(), Some(&before), &metrics).unwrap_err();
+    assert_eq!(sorted(&metrics.render()), sorted(&text));
+}
+
+/// A family lists its series in no order.
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn the_addresses_of_names_are_those_in_use() {
+    let config = config(
+        UNPROBED,
+        "[{label: a, address: \"a.test:80\"}, \"127.0.0.1:2\"]",
+    );
+    let name = PeerAddress::Name("a.test".to_owned(), 80);
+    let addresses = Addresses::from([(name, SocketAddr::from(([10, 0, 0, 1], 80)))]);
+    let snapshot = Snapshot::new(config, &addresses, None, &metrics()).unwrap();
+    assert_eq!(snapshot.addresses(), addresses);
+}
+
+#[test]
+fn ten_thousand_drains_are_recalled_at_once() {
+    let peers = |port: u16| {
+        let peer = |n| format!("{{label: p{n}, address: \"127.0.0.1:{port}\"}}");
+        let peers: Vec<_> = (0..10_000).map(peer).collect();
+        format!("[{}]", peers.join(", "))
+    };
+    let before = build(UNPROBED, &peers(2), None);
+    let after = build(UNPROBED, &peers(3), Some(&before));
+    let memory = before.memory();
+    let began = clock::now();
+    for _ in 0..10 {
+        after.recall_drains(&memory);
+        after.take_drains(&before).settle();
+    }
+    // A look through all peers for each would take minutes.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
