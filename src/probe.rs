@@ -279,7 +279,10 @@ impl Job {
             rise: self.health.rise,
             fall: self.health.fall,
         };
-        match peer.state.on_probe(report, thresholds) {
+        match peer
+            .state
+            .on_probe(report, thresholds, &self.upstream.manners())
+        {
             Some(State::Down) => log::warn!(
                 "upstream {}: peer {} is down: {why}",
                 self.upstream.name,

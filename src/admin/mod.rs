@@ -21,6 +21,7 @@ use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::connection::{ClientStream, Gate};
 use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
 use crate::snapshot::Snapshot;
@@ -324,7 +325,8 @@ fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
         );
         return Answer::problem(StatusCode::NOT_FOUND, &message);
     };
-    if peer.state.set_draining(draining) {
+    let (now, manners) = (clock::since_start(), upstream.manners());
+    if peer.state.set_draining(draining, now, &manners) {
         let word = if draining { "draining" } else { "enabled" };
         log::info!(
             "upstream {}: peer {label} is {word} by the operator",

@@ -80,9 +80,34 @@ pub(super) fn peer(upstream: &Upstream, peer: &Peer, share: Option<u64>) -> Valu
         "available": peer.state.is_available(now),
         "draining": peer.state.is_draining(),
         "ejected_for_seconds": peer.state.ejected(now).map(|until| seconds(until.saturating_sub(now))),
+        "suppressed_for_seconds": peer.state.suppressed(now).map(|until| seconds(until.saturating_sub(now))),
+        "slow_start": slow_start(peer, now),
+        "drain": drain(upstream, peer, now),
         "in_flight": peer.state.in_flight(),
         "probe": probe,
     })
+}
+
+/// How many of its keys have come home, 0 … 1; null: it is not in a slow start.
+fn slow_start(peer: &Peer, now: Duration) -> Value {
+    match peer.state.ramp(now) {
+        Some(ramp) => {
+            json!({ "share": ramp.share(now), "seconds_left": seconds((ramp.began + ramp.length).saturating_sub(now)) })
+        }
+        None => Value::Null,
+    }
+}
+
+/// What a draining peer still keeps; null: nothing, or it is not draining.
+fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
+    let drains_for = peer.state.drains_for(now);
+    match (&upstream.config.drain, &peer.active, drains_for) {
+        (Some(drain), Some(active), Some(drains_for)) if drains_for < drain.deadline => json!({
+            "keys": active.held(now, drain.idle),
+            "seconds_left": seconds(drain.deadline - drains_for),
+        }),
+        _ => Value::Null,
+    }
 }
 
 /// `GET /v1/upstreams/{u}/owner?key=`: the walk whatever the health, and who serves the key now.

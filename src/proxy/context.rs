@@ -13,7 +13,8 @@ use crate::connection::Connection;
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::upstream::{InFlight, Peer, Target, Tried, Upstream};
+use crate::upstream::load::Place;
+use crate::upstream::{Peer, Target, Tried, Upstream};
 
 /// What one request remembers. One request takes one [`Snapshot`], here, and keeps it to its end.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Context {
     pub(super) tried: Tried,
     /// The try under way, or the last one.
     pub(super) attempt: Option<Attempt>,
+    /// Some peer had no room for it.
+    pub(super) overflowed: bool,
     /// Tries so far.
     pub(super) attempts: u32,
     /// Bytes of its body that this attempt has passed on so far.
@@ -78,7 +81,7 @@ pub(super) struct Attempt {
     pub(super) upstream: Arc<Upstream>,
     pub(super) member: MemberId,
     /// Counts the request at the peer while it is there.
-    pub(super) in_flight: Option<InFlight>,
+    pub(super) place: Option<Place>,
     /// When it began, since the process started.
     pub(super) began: Duration,
     /// How long the connect took; `None`: not connected, zero: a pooled connection.
@@ -106,6 +109,7 @@ impl Context {
             target: None,
             tried: Tried::none(),
             attempt: None,
+            overflowed: false,
             attempts: 0,
             body_in: 0,
             body_done: false,

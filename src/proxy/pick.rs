@@ -11,7 +11,8 @@ use crate::clock;
 use crate::config::MissingKey;
 use crate::connection::Phase;
 use crate::key::{self, KeyBuffer};
-use crate::upstream::{InFlight, Target, Upstream};
+use crate::upstream::load::Place;
+use crate::upstream::{Target, Upstream};
 
 /// Finds the request's place on the ring and the peer that is asked first.
 pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
@@ -103,15 +104,21 @@ fn choose(ctx: &mut Context) -> bool {
     let Some(upstream) = ctx.upstream().map(Arc::clone) else {
         return false;
     };
+    // The try before, if there was one, is over: the request leaves that peer and stays in flight.
+    let ticket = ctx
+        .attempt
+        .as_mut()
+        .and_then(|attempt| attempt.place.take())
+        .map_or_else(|| upstream.enter(), Place::leave);
     let now = clock::since_start();
-    let Some(choice) = upstream.select(target, &ctx.tried, now) else {
+    let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
         return false;
     };
-    let (member, in_flight) = (choice.member, InFlight::enter(&choice.peer.state));
+    ctx.overflowed |= admitted.overflow.is_some();
     ctx.attempt = Some(Attempt {
         upstream,
-        member,
-        in_flight: Some(in_flight),
+        member: admitted.member,
+        place: Some(admitted.place),
         began: now,
         connect: None,
         fresh: false,

@@ -94,7 +94,7 @@ fn status_of_cut(ctx: &Context, fault: Fault) -> u16 {
 fn record(ctx: &mut Context, outcome: &Outcome, user_agent: Option<&[u8]>) {
     ctx.recorded = true;
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.in_flight = None;
+        attempt.place = None;
     }
     count(ctx, outcome);
     ctx.telemetry.log(&line(ctx, outcome, user_agent));

@@ -71,7 +71,8 @@ fn blame(ctx: &Context) {
         eject: passive.eject,
         max_eject: passive.max_eject,
     };
-    if let Some(length) = peer.state.on_connect_failure(&rules, clock::since_start()) {
+    let (now, manners) = (clock::since_start(), upstream.manners());
+    if let Some(length) = peer.state.on_connect_failure(&rules, now, &manners) {
         peer.metrics.ejections.inc();
         log::warn!(
             "upstream {}: peer {} is ejected for {length:?}: connects fail",

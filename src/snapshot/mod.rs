@@ -131,9 +131,11 @@ impl Snapshot {
 
     /// Takes over which peers operators have taken out, and nothing else.
     pub fn recall_drains(&self, memory: &Memory) {
+        let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             let known = memory.upstreams.get(name).into_iter().flatten();
-            upstream.recall_drains(known.map(|(label, known)| (label.as_str(), known.draining)));
+            let drains = known.map(|(label, known)| (label.as_str(), known.draining));
+            upstream.recall_drains(drains, now);
         }
     }
 
@@ -188,6 +190,7 @@ fn build_upstreams(
             &resolved,
             previous.map(Arc::as_ref),
             metrics,
+            clock::since_start(),
         )
         .map(|built| (name.clone(), Arc::new(built)))
         .map_err(|source| Error::Ring {

@@ -241,6 +241,8 @@ metrics! {
         retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
         /// Requests that found every peer down.
         all_down: Counter = "clockwise_upstream_all_down",
+        /// Requests that took a peer above its bound, as none with room was found.
+        over_bound: Counter = "clockwise_upstream_over_bound",
         /// Time until a new connection stood.
         connect: Histogram = "clockwise_upstream_connect_seconds",
         /// From the start of the attempt to the header of the response.
@@ -259,6 +261,8 @@ metrics! {
         retries: Counter = "clockwise_peer_retries",
         /// Times that failures of traffic took the peer off the ring for a while.
         ejections: Counter = "clockwise_peer_ejections",
+        /// Requests that were at home with the peer and went on, as it held as many as it may.
+        overflow: Counter = "clockwise_peer_overflow",
         /// Probes that failed.
         probe_failures: Counter = "clockwise_peer_probe_failures",
         /// Attempts in progress.

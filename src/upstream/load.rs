@@ -80,12 +80,8 @@ impl Ticket {
     /// A place at `peer`, if that leaves it within `capacity` of the total; else the ticket again.
     /// `capacity` must not fall when the total rises; it may be asked more than once.
     #[inline]
-    pub fn try_take<P: AsRef<Held>>(
-        self,
-        peer: &Arc<P>,
-        capacity: impl Fn(u32) -> u32,
-    ) -> Result<Place<P>, Self> {
-        if admit(&self.total, (**peer).as_ref(), capacity).is_some() {
+    pub fn try_take(self, peer: &Arc<Held>, capacity: impl Fn(u32) -> u32) -> Result<Place, Self> {
+        if admit(&self.total, peer, capacity).is_some() {
             Ok(self.place(peer))
         } else {
             Err(self)
@@ -93,12 +89,12 @@ impl Ticket {
     }
 
     /// A place at `peer`, however many it holds.
-    pub fn take<P: AsRef<Held>>(self, peer: &Arc<P>) -> Place<P> {
-        (**peer).as_ref().0.fetch_add(1, SeqCst);
+    pub fn take(self, peer: &Arc<Held>) -> Place {
+        peer.0.fetch_add(1, SeqCst);
         self.place(peer)
     }
 
-    fn place<P: AsRef<Held>>(self, peer: &Arc<P>) -> Place<P> {
+    fn place(self, peer: &Arc<Held>) -> Place {
         Place {
             seat: Seat(Arc::clone(peer)),
             ticket: self,
@@ -114,31 +110,31 @@ impl Drop for Ticket {
 
 /// A request that a peer holds, from its admission to its drop.
 #[derive(Debug)]
-pub struct Place<P: AsRef<Held>> {
+pub struct Place {
     // Dropped in this order: first the peer, then the total.
-    seat: Seat<P>,
+    seat: Seat,
     ticket: Ticket,
 }
 
-impl<P: AsRef<Held>> Place<P> {
+impl Place {
     /// Leaves the peer, to look for another one: the request stays in the total.
     pub fn leave(self) -> Ticket {
         self.ticket
     }
 
-    /// The peer.
-    pub fn peer(&self) -> &Arc<P> {
+    /// The peer's count.
+    pub fn held(&self) -> &Held {
         &self.seat.0
     }
 }
 
 /// One of the requests that a peer holds.
 #[derive(Debug)]
-struct Seat<P: AsRef<Held>>(Arc<P>);
+struct Seat(Arc<Held>);
 
-impl<P: AsRef<Held>> Drop for Seat<P> {
+impl Drop for Seat {
     fn drop(&mut self) {
-        (*self.0).as_ref().0.fetch_sub(1, SeqCst);
+        self.0.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -206,16 +202,7 @@ mod tests {
     use super::*;
     use crate::policy::bound::Bound;
 
-    #[derive(Debug, Default)]
-    struct Peer(Held);
-
-    impl AsRef<Held> for Peer {
-        fn as_ref(&self) -> &Held {
-            &self.0
-        }
-    }
-
-    fn upstream(peers: usize) -> (Arc<Total>, Vec<Arc<Peer>>) {
+    fn upstream(peers: usize) -> (Arc<Total>, Vec<Arc<Held>>) {
         let peers = (0..peers).map(|_| Arc::default()).collect();
         (Arc::default(), peers)
     }
@@ -233,13 +220,13 @@ mod tests {
     fn a_request_is_counted_from_its_way_in_to_its_way_out() {
         let (total, peers) = upstream(2);
         let ticket = Ticket::enter(&total);
-        assert_eq!((total.get(), peers[0].0.get()), (1, 0));
+        assert_eq!((total.get(), peers[0].get()), (1, 0));
         let place = ticket.take(&peers[0]);
-        assert_eq!((total.get(), peers[0].0.get()), (1, 1));
+        assert_eq!((total.get(), peers[0].get()), (1, 1));
         let ticket = place.leave();
-        assert_eq!((total.get(), peers[0].0.get()), (1, 0));
+        assert_eq!((total.get(), peers[0].get()), (1, 0));
         drop(ticket.try_take(&peers[1], |_| 1).unwrap());
-        assert_eq!((total.get(), peers[1].0.get()), (0, 0));
+        assert_eq!((total.get(), peers[1].get()), (0, 0));
     }
 
     #[test]
@@ -249,7 +236,7 @@ mod tests {
         let ticket = Ticket::enter(&total)
             .try_take(&peers[0], |_| 1)
             .unwrap_err();
-        assert_eq!((ticket.total(), peers[0].0.get()), (2, 1));
+        assert_eq!((ticket.total(), peers[0].get()), (2, 1));
     }
 
     #[test]
@@ -271,7 +258,7 @@ mod tests {
         });
         assert!(ticket.is_err(), "6 of 6 in flight, where 4 are the bound");
         assert_eq!(
-            (total.get(), peers[0].0.get()),
+            (total.get(), peers[0].get()),
             (6, here.len().try_into().unwrap())
         );
     }
@@ -285,7 +272,7 @@ mod tests {
         });
         assert!(ticket.is_ok());
         drop(ticket);
-        assert_eq!((total.get(), peers[0].0.get()), (0, 0));
+        assert_eq!((total.get(), peers[0].get()), (0, 0));
     }
 
     /// What happened to the total, and each admission.
@@ -304,7 +291,7 @@ mod tests {
     }
 
     /// One client: in, to the first peer with room, out, `rounds` times; what it saw.
-    fn client(total: &Total, peers: &[Arc<Peer>], first: usize, rounds: usize) -> Vec<Event> {
+    fn client(total: &Total, peers: &[Arc<Held>], first: usize, rounds: usize) -> Vec<Event> {
         let capacity = quarter_above(u32::try_from(peers.len()).unwrap());
         let mut log = Vec::new();
         for round in 0..rounds {
@@ -314,13 +301,13 @@ mod tests {
                 .cycle()
                 .skip((first + round / 64) % 2)
                 .take(peers.len());
-            let found = walk.find_map(|peer| Some((peer, admit(total, &peer.0, &capacity)?)));
+            let found = walk.find_map(|peer| Some((peer, admit(total, peer, &capacity)?)));
             if let Some((peer, moment)) = found {
                 log.push(Event::Admitted(moment));
                 if round % 7 == 0 {
                     thread::yield_now();
                 }
-                peer.0.0.fetch_sub(1, SeqCst);
+                peer.0.fetch_sub(1, SeqCst);
             }
             log.push(changed(total, LEAVE));
         }
@@ -360,7 +347,7 @@ mod tests {
         }
         assert!(admissions > CLIENTS * 4_000, "{admissions}");
         assert_eq!(total.get(), 0);
-        assert!(peers.iter().all(|peer| peer.0.get() == 0));
+        assert!(peers.iter().all(|peer| peer.get() == 0));
     }
 
     #[test]
@@ -373,7 +360,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(SeqCst) {
-                    assert!(peers.iter().all(|peer| peer.0.get() <= most));
+                    assert!(peers.iter().all(|peer| peer.get() <= most));
                 }
             });
             let clients: Vec<_> = (0..CLIENTS)
@@ -401,6 +388,6 @@ mod tests {
             done.store(true, SeqCst);
         });
         assert_eq!(total.get(), 0);
-        assert!(peers.iter().all(|peer| peer.0.get() == 0));
+        assert!(peers.iter().all(|peer| peer.get() == 0));
     }
 }

@@ -33,4 +33,52 @@ pub struct PeerMemory {
     /// How much longer failures of real traffic keep it off the ring; 0: they do not.
     #[serde(default)]
     pub ejected_for_ms: u64,
+    /// How long ago an operator took it out.
+    #[serde(default)]
+    pub draining_for_ms: u64,
+    /// How far its slow start is; `None`: it has all its keys.
+    #[serde(default)]
+    pub ramp: Option<RampMemory>,
+    /// How often it came and went.
+    #[serde(default)]
+    pub flap: FlapMemory,
+}
+
+impl PeerMemory {
+    /// A peer at this address, of which nothing is known.
+    pub(super) fn of(address: SocketAddr) -> Self {
+        Self {
+            address,
+            up: None,
+            draining: false,
+            ejected_for_ms: 0,
+            draining_for_ms: 0,
+            ramp: None,
+            flap: FlapMemory::default(),
+        }
+    }
+}
+
+/// How far a slow start is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct RampMemory {
+    /// So much of it has passed.
+    pub passed_ms: u64,
+    /// It begins after so long; 0: it has begun.
+    #[serde(default)]
+    pub begins_in_ms: u64,
+    /// So long it takes in all.
+    pub length_ms: u64,
+}
+
+/// What is known of a peer's coming and going.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct FlapMemory {
+    /// The penalty, in times down, when it went down last.
+    pub penalty: f64,
+    /// How long ago that was.
+    pub age_ms: u64,
+    /// How much longer it stays off the ring for it; 0: it does not.
+    pub suppressed_for_ms: u64,
 }

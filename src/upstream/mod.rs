@@ -10,27 +10,40 @@
 //! needs no rebuild. The state is keyed by the label and survives a new configuration, as far as it
 //! is about the same server; the ring and the peers it indexes are made and swapped together.
 
+pub mod active;
 pub mod balancer;
+pub mod hot;
+mod ledger;
 pub mod load;
 pub mod memory;
 mod peer;
 mod rotation;
+mod select;
+mod serving;
 mod tried;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crate::config;
 use crate::ring::{self, Hash, MemberId, Ring};
-use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
+use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 
+pub use self::ledger::Manners;
 pub use self::memory::{Memory, PeerMemory};
-pub use self::peer::{InFlight, Peer, PeerState, ProbeReport};
+pub use self::peer::{Peer, PeerState, ProbeReport};
+pub use self::select::Admitted;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
+use self::active::Active;
+use self::hot::HotKeys;
+use self::ledger::Ledger;
+use self::load::{Ticket, Total};
 use self::rotation::Rotation;
+use self::serving::Serving;
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -47,6 +60,19 @@ pub struct Upstream {
     /// The places of the peers by label.
     places: HashMap<Arc<str>, usize>,
     rotation: Rotation,
+    shared: Shared,
+    serving: Serving,
+    /// Where hot keys are to be found.
+    hot: Option<Arc<HotKeys>>,
+}
+
+/// What the peers of an upstream share, in one configuration after the other.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    /// Its requests in flight.
+    total: Arc<Total>,
+    /// How often one of its peers may have left the ring or come back.
+    changes: Arc<AtomicU32>,
 }
 
 /// What a request brings to the choice of its peer.
@@ -58,7 +84,7 @@ pub enum Target {
     Turn(usize),
 }
 
-/// A peer and its place in the upstream, as [`Tried`] remembers it.
+/// A peer and its place in the upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice<'a> {
     /// The peer's place.
@@ -67,26 +93,18 @@ pub struct Choice<'a> {
     pub peer: &'a Peer,
 }
 
-/// The peers in the order in which they may be asked; a lower tier serves only when no peer of the
-/// one above is left. Draining peers are in none.
-const TIERS: [fn(&PeerState, Duration) -> bool; 3] = [
-    PeerState::is_available,
-    |peer, _| peer.is_up(),
-    |peer, _| peer.may_be_up(),
-];
-
 /// An operator's order about a peer, on its way to the one that takes the peer's place.
 #[derive(Debug)]
 pub struct Drain {
     from: Arc<PeerState>,
     to: Arc<PeerState>,
-    taken: bool,
+    taken: Option<Duration>,
 }
 
 impl Drain {
     fn take(from: &Arc<PeerState>, to: &Arc<PeerState>) -> Self {
-        let taken = from.is_draining();
-        to.set_draining(taken);
+        let taken = from.drain();
+        to.take_drain(taken);
         Self {
             from: Arc::clone(from),
             to: Arc::clone(to),
@@ -96,9 +114,9 @@ impl Drain {
 
     /// Takes over an order that came since; orders about the new peer itself stand.
     pub fn settle(self) {
-        let draining = self.from.is_draining();
+        let draining = self.from.drain();
         if draining != self.taken {
-            self.to.set_draining(draining);
+            self.to.take_drain(draining);
         }
     }
 }
@@ -115,17 +133,22 @@ impl Upstream {
         addresses: &[SocketAddr],
         previous: Option<&Self>,
         metrics: &Metrics,
+        now: Duration,
     ) -> Result<Self, ring::Error> {
         let labels = config.peers.iter();
         let labels = labels.map(|peer| (peer.label.as_str(), peer.weight));
         let ring = Ring::new(config.dialect, labels)?;
-        let probed = config.health.is_some();
+        let shared = previous.map_or_else(Shared::default, |previous| previous.shared.clone());
+        let cradle = Cradle {
+            config: &config,
+            manners: manners(&config),
+            shared: &shared,
+            previous,
+            now,
+        };
         let written = config.peers.iter().zip(addresses);
         let peers: Box<[Peer]> = written
-            .map(|(peer, &address)| {
-                let state = state(&peer.label, address, probed, previous);
-                Peer::new(peer, address, state, metrics.peer(name, &peer.label))
-            })
+            .map(|(peer, &address)| cradle.peer(peer, address, metrics.peer(name, &peer.label)))
             .collect();
         let places = peers.iter().enumerate();
         Ok(Self {
@@ -137,8 +160,36 @@ impl Upstream {
                 .collect(),
             rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
             peers,
+            serving: Serving::new(),
+            hot: hot_keys(&config, previous),
+            shared,
             config,
         })
+    }
+
+    /// How its peers leave the ring and come back.
+    pub fn manners(&self) -> Manners {
+        manners(&self.config)
+    }
+
+    /// Counts a request in that has no peer yet.
+    pub fn enter(&self) -> Ticket {
+        Ticket::enter(&self.shared.total)
+    }
+
+    /// Its requests in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.shared.total.get()
+    }
+
+    /// Its hot keys, where they are to be found.
+    pub fn hot(&self) -> Option<&HotKeys> {
+        self.hot.as_deref()
+    }
+
+    /// The weight of the peers that can serve at `now`.
+    pub fn serving_weight(&self, now: Duration) -> u32 {
+        self.serving.weight(&self.peers, &self.shared.changes, now)
     }
 
     /// The hash of a key, in this upstream's dialect.
@@ -149,47 +200,6 @@ impl Upstream {
     /// The target of a request that has no key: the next turn.
     pub fn next_turn(&self) -> Target {
         Target::Turn(self.rotation.next())
-    }
-
-    /// The peer that is to serve a request: the first of its walk that is available and untried.
-    ///
-    /// "No peer" is the answer only when every untried peer is down or draining: when none is
-    /// available, ejected ones serve (an ejection is a guess; a request in hand is not), and then
-    /// ones that no probe has answered for yet. `now` is [`crate::clock::since_start`].
-    pub fn select(&self, target: Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
-        if let Target::Key(hash) = target
-            && let Some(owner) = self.ring.owner(hash)
-            && let Some(peer) = self.peer(owner)
-            && peer.state.is_available(now)
-            && !tried.contains(owner)
-        {
-            return Some(Choice {
-                member: owner,
-                peer,
-            });
-        }
-        self.select_past_owner(target, tried, now)
-    }
-
-    fn select_past_owner(
-        &self,
-        target: Target,
-        tried: &Tried,
-        now: Duration,
-    ) -> Option<Choice<'_>> {
-        TIERS.iter().find_map(|serves| {
-            let may = |member: MemberId| {
-                !tried.contains(member)
-                    && self
-                        .peer(member)
-                        .is_some_and(|peer| serves(&peer.state, now))
-            };
-            let member = match target {
-                Target::Key(hash) => self.ring.find(hash, may),
-                Target::Turn(turn) => self.rotation.find(turn, may),
-            }?;
-            self.peer(member).map(|peer| Choice { member, peer })
-        })
     }
 
     /// What another process should know of the peers, by label.
@@ -210,7 +220,9 @@ impl Upstream {
                     peer.state.recall(known, self.is_probed(), now);
                 }
                 Some(known) => {
-                    peer.state.set_draining(known.draining);
+                    let ago = Duration::from_millis(known.draining_for_ms);
+                    let since = known.draining.then(|| now.saturating_sub(ago));
+                    peer.state.take_drain(since);
                 }
                 None => {}
             }
@@ -218,10 +230,14 @@ impl Upstream {
     }
 
     /// Takes over which peers operators have taken out, by label, and nothing else.
-    pub fn recall_drains<'a>(&self, drains: impl IntoIterator<Item = (&'a str, bool)>) {
+    pub fn recall_drains<'a>(
+        &self,
+        drains: impl IntoIterator<Item = (&'a str, bool)>,
+        now: Duration,
+    ) {
         for (label, draining) in drains {
             if let Some(peer) = self.peer_named(label) {
-                peer.state.set_draining(draining);
+                peer.state.set_draining(draining, now, &self.manners());
             }
         }
     }
@@ -267,31 +283,85 @@ impl Upstream {
     }
 }
 
-/// What is known of a peer at first: what its label had before, as far as that is still true. Another
-/// address is another server; what was known while nobody probed is not what probes say, nor the
-/// other way round. An operator's order is about the label.
-fn state(
-    label: &str,
-    address: SocketAddr,
-    probed: bool,
-    previous: Option<&Upstream>,
-) -> Arc<PeerState> {
-    let before = previous.and_then(|upstream| Some((upstream, upstream.peer_named(label)?)));
-    match before {
-        Some((upstream, peer)) if peer.address == address => {
-            if upstream.is_probed() == probed {
-                Arc::clone(&peer.state)
-            } else {
-                Arc::new(peer.state.judged_anew(!probed))
-            }
-        }
-        Some((_, peer)) => {
-            let state = PeerState::new(!probed);
-            state.set_draining(peer.state.is_draining());
-            Arc::new(state)
-        }
-        None => Arc::new(PeerState::new(!probed)),
+/// What new peers are made of.
+struct Cradle<'a> {
+    config: &'a config::Upstream,
+    manners: Manners,
+    shared: &'a Shared,
+    previous: Option<&'a Upstream>,
+    now: Duration,
+}
+
+impl Cradle<'_> {
+    fn peer(&self, peer: &config::Peer, address: SocketAddr, metrics: PeerMetrics) -> Peer {
+        let before = self
+            .previous
+            .and_then(|upstream| upstream.peer_named(&peer.label));
+        let state = self.state(before, address);
+        let active = self.active(before.filter(|before| before.address == address));
+        Peer::new(peer, address, state, active, metrics)
     }
+
+    /// What is known of a peer at first: what its label had before, as far as that is still true.
+    /// Another address is another server; what was known while nobody probed is not what probes say,
+    /// nor the other way round. An operator's order is about the label.
+    fn state(&self, before: Option<&Peer>, address: SocketAddr) -> Arc<PeerState> {
+        let probed = self.config.health.is_some();
+        match before {
+            Some(peer) if peer.address == address => {
+                if self.previous.is_some_and(Upstream::is_probed) == probed {
+                    Arc::clone(&peer.state)
+                } else {
+                    Arc::new(peer.state.judged_anew(!probed))
+                }
+            }
+            Some(peer) => {
+                let state = self.unknown();
+                state.take_drain(peer.state.drain());
+                Arc::new(state)
+            }
+            None => Arc::new(self.unknown()),
+        }
+    }
+
+    /// A peer that comes to an upstream which serves already begins slowly, and else where that is asked
+    /// for.
+    fn unknown(&self) -> PeerState {
+        let at_start = self.config.slow_start.is_some_and(|slow| slow.at_start);
+        let slowly = at_start || self.previous.is_some();
+        let up = self.config.health.is_none();
+        let ledger = Ledger::new(up, slowly, self.now, &self.manners);
+        PeerState::new(ledger, &self.shared.changes)
+    }
+
+    /// The same as before, if it is of the right size.
+    fn active(&self, before: Option<&Peer>) -> Option<Arc<Active>> {
+        let keys = self.config.drain?.keys;
+        let same = self
+            .previous
+            .and_then(|previous| previous.config.drain)
+            .is_some_and(|drain| drain.keys == keys);
+        let kept = before.and_then(|before| before.active.clone());
+        kept.filter(|_| same)
+            .or_else(|| Some(Arc::new(Active::new(keys as usize))))
+    }
+}
+
+fn manners(config: &config::Upstream) -> Manners {
+    Manners {
+        slow_start: config.slow_start.map(|slow| slow.length),
+        flap: config.flap_damping,
+    }
+}
+
+/// The same as before, if the same keys are hot.
+fn hot_keys(config: &config::Upstream, previous: Option<&Upstream>) -> Option<Arc<HotKeys>> {
+    let threshold = config.hot_keys?.threshold;
+    let kept = previous.and_then(|previous| {
+        let before = previous.config.hot_keys?.threshold;
+        previous.hot.clone().filter(|_| before == threshold)
+    });
+    kept.or_else(|| Some(Arc::new(HotKeys::new(threshold, false))))
 }
 
 /// The places of the first `count` members.

@@ -12,11 +12,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config;
-use crate::policy::ejection::{Ejection, Rules};
-use crate::policy::health::{Health, Outcome, State, Thresholds};
+use crate::policy::ejection::Rules;
+use crate::policy::health::{State, Thresholds};
+use crate::policy::ramp::{Ramp, Salt};
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
+use super::active::Active;
+use super::ledger::{DRAINING, Ledger, Manners, OFF, RAMPING, SUSPECT, UNKNOWN, UP};
+use super::load::Held;
 use super::memory::PeerMemory;
 
 /// One server of an upstream, in one configuration.
@@ -34,6 +38,10 @@ pub struct Peer {
     pub state: Arc<PeerState>,
     /// Where it is counted.
     pub metrics: PeerMetrics,
+    /// What tells its order of keys from every other's.
+    pub salt: Salt,
+    /// The keys that it served lately, where a drain is to keep them.
+    pub active: Option<Arc<Active>>,
 }
 
 impl Peer {
@@ -41,6 +49,7 @@ impl Peer {
         peer: &config::Peer,
         address: SocketAddr,
         state: Arc<PeerState>,
+        active: Option<Arc<Active>>,
         metrics: PeerMetrics,
     ) -> Self {
         let written = peer.address.to_string().into();
@@ -51,39 +60,33 @@ impl Peer {
             weight: peer.weight,
             state,
             metrics,
+            salt: Salt::of(&peer.label),
+            active,
         }
+    }
+
+    /// Whether a key has come home, as far as a slow start goes.
+    pub(super) fn admits(&self, key: u64, now: Duration) -> bool {
+        let ramp = self.state.ramp(now);
+        ramp.is_none_or(|ramp| ramp.admits(key, self.salt, now))
     }
 }
 
-const UP: u8 = 1;
-const UNKNOWN: u8 = 2;
-const DRAINING: u8 = 4;
-const EJECTED: u8 = 8;
-const SUSPECT: u8 = 16;
-
-/// What is known of a peer: health, drain, ejection, requests in flight.
+/// What is known of a peer: health, drain, ejection, slow start, requests in flight.
 #[derive(Debug)]
 pub struct PeerState {
     flags: AtomicU8,
-    /// While [`EJECTED`]: until when; nanoseconds since the process started.
-    ejected_until: AtomicU64,
+    /// While [`OFF`]: until when. Times are nanoseconds since the process started.
+    off_until: AtomicU64,
+    /// While [`RAMPING`]: when that began, and how long it takes.
+    ramp: [AtomicU64; 2],
+    /// While [`DRAINING`]: since when.
+    draining_since: AtomicU64,
     /// Shared with whoever judges the same server anew: its requests are still there.
-    in_flight: Arc<AtomicU32>,
+    held: Arc<Held>,
+    /// Rises whenever it may have left the ring or come back; shared by all peers of the upstream.
+    changes: Arc<AtomicU32>,
     ledger: Mutex<Ledger>,
-}
-
-#[derive(Clone, Debug)]
-struct Ledger {
-    health: Health,
-    ejection: Ejection,
-    /// Until when it is ejected; zero: it is not.
-    ejected_until: Duration,
-    /// Probes passed in a row since the ejection.
-    passed: u32,
-    /// Some connect failed since the last that did not: the next success must look here.
-    suspect: bool,
-    draining: bool,
-    last_probe: Option<ProbeReport>,
 }
 
 /// What the last probe of a peer found.
@@ -97,68 +100,61 @@ pub struct ProbeReport {
     pub failure: Option<String>,
 }
 
-/// Counts one request at a peer, from its making to its drop.
-#[derive(Debug)]
-pub struct InFlight(Arc<AtomicU32>);
-
-impl InFlight {
-    /// Counts a request in.
-    pub fn enter(state: &PeerState) -> Self {
-        state.in_flight.fetch_add(1, Relaxed);
-        Self(Arc::clone(&state.in_flight))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 impl PeerState {
-    /// A peer that nothing is known of; `up` where no probe will ever say.
-    pub fn new(up: bool) -> Self {
-        let ledger = Ledger {
-            health: at_first(up),
-            ejection: Ejection::default(),
-            ejected_until: Duration::ZERO,
-            passed: 0,
-            suspect: false,
-            draining: false,
-            last_probe: None,
-        };
-        Self::with(ledger, Arc::default())
+    /// A peer that is described by `ledger`.
+    pub(super) fn new(ledger: Ledger, changes: &Arc<AtomicU32>) -> Self {
+        Self::with(ledger, Arc::default(), changes)
     }
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
     /// operators and real traffic have said of it stands.
     pub(super) fn judged_anew(&self, up: bool) -> Self {
-        let ledger = Ledger {
-            health: at_first(up),
-            passed: 0,
-            last_probe: None,
-            ..self.ledger.lock().clone()
-        };
-        Self::with(ledger, Arc::clone(&self.in_flight))
+        let ledger = self.ledger.lock().judged_anew(up);
+        Self::with(ledger, Arc::clone(&self.held), &self.changes)
     }
 
-    fn with(ledger: Ledger, in_flight: Arc<AtomicU32>) -> Self {
-        Self {
-            flags: AtomicU8::new(ledger.flags()),
-            ejected_until: AtomicU64::new(nanoseconds(ledger.ejected_until)),
-            in_flight,
+    fn with(ledger: Ledger, held: Arc<Held>, changes: &Arc<AtomicU32>) -> Self {
+        let state = Self {
+            flags: AtomicU8::default(),
+            off_until: AtomicU64::default(),
+            ramp: Default::default(),
+            draining_since: AtomicU64::default(),
+            held,
+            changes: Arc::clone(changes),
             ledger: Mutex::new(ledger),
-        }
+        };
+        state.write(|_| {});
+        state
     }
 
-    /// Whether it takes keys: up, not draining, not ejected.
+    /// Whether it takes keys: up, not draining, not ejected, not suppressed.
     #[inline]
     pub fn is_available(&self, now: Duration) -> bool {
-        match self.flags.load(Relaxed) & !SUSPECT {
+        match self.flags.load(Relaxed) & !(SUSPECT | RAMPING) {
             UP => true,
-            flags if flags == UP | EJECTED => now >= self.ejected_until(),
+            flags if flags == UP | OFF => now >= time(&self.off_until),
             _ => false,
         }
+    }
+
+    /// Whether it takes every key that it owns: available, and not in a slow start.
+    #[inline]
+    pub fn is_home(&self, now: Duration) -> bool {
+        let plain = self.flags.load(Relaxed) & !SUSPECT == UP;
+        plain || self.is_available(now) && self.ramp(now).is_none()
+    }
+
+    /// Its slow start, where that is not over.
+    pub fn ramp(&self, now: Duration) -> Option<Ramp> {
+        if self.flags.load(Relaxed) & RAMPING == 0 {
+            return None;
+        }
+        let [began, length] = &self.ramp;
+        let ramp = Ramp {
+            began: time(began),
+            length: time(length),
+        };
+        (!ramp.is_over(now)).then_some(ramp)
     }
 
     /// Whether it is up and not draining, be it ejected or not.
@@ -177,10 +173,32 @@ impl PeerState {
         self.flags.load(Relaxed) & DRAINING != 0
     }
 
+    /// For how long it has been draining, where it could still serve the keys that it keeps.
+    #[inline]
+    pub fn drains_for(&self, now: Duration) -> Option<Duration> {
+        let serves = match self.flags.load(Relaxed) & (UP | DRAINING | OFF) {
+            flags if flags == UP | DRAINING => true,
+            flags if flags == UP | DRAINING | OFF => now >= time(&self.off_until),
+            _ => false,
+        };
+        serves.then(|| now.saturating_sub(time(&self.draining_since)))
+    }
+
+    /// Until when it is off the ring, ejected or suppressed; `None`: it is not.
+    pub fn off(&self, now: Duration) -> Option<Duration> {
+        let until = time(&self.off_until);
+        (self.flags.load(Relaxed) & OFF != 0 && now < until).then_some(until)
+    }
+
     /// Until when real traffic's failures keep it off the ring; `None`: they do not.
     pub fn ejected(&self, now: Duration) -> Option<Duration> {
-        let until = self.ejected_until();
-        (self.flags.load(Relaxed) & EJECTED != 0 && now < until).then_some(until)
+        let until = self.ledger.lock().ejected_until;
+        (now < until).then_some(until)
+    }
+
+    /// Until when its coming and going keeps it off the ring; `None`: it does not.
+    pub fn suppressed(&self, now: Duration) -> Option<Duration> {
+        self.ledger.lock().flap.suppressed_until(now)
     }
 
     /// What the probes say.
@@ -193,154 +211,118 @@ impl PeerState {
         self.ledger.lock().last_probe.clone()
     }
 
+    /// The requests that it holds.
+    pub(super) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
     /// Requests at this peer now.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.held.get()
     }
 
     /// Takes a probe's word; the new health, where it flipped.
-    pub fn on_probe(&self, report: ProbeReport, thresholds: Thresholds) -> Option<State> {
-        let outcome = if report.failure.is_none() {
-            Outcome::Passed
-        } else {
-            Outcome::Failed
-        };
-        self.change(|ledger| {
-            let (health, flipped) = ledger.health.on(outcome, thresholds);
-            ledger.health = health;
-            let ejected = ledger.ejected_until > report.at;
-            ledger.passed = if ejected && outcome == Outcome::Passed {
-                ledger.passed + 1
-            } else {
-                0
-            };
-            if ejected && ledger.passed >= thresholds.rise {
-                ledger.pardon(report.at);
-            }
-            ledger.last_probe = Some(report);
-            flipped.then(|| health.state())
-        })
+    pub fn on_probe(
+        &self,
+        report: ProbeReport,
+        thresholds: Thresholds,
+        manners: &Manners,
+    ) -> Option<State> {
+        let now = report.at;
+        self.change(now, manners, |ledger| ledger.on_probe(report, thresholds))
     }
 
     /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
-    pub fn on_connect_failure(&self, rules: &Rules, now: Duration) -> Option<Duration> {
-        self.change(|ledger| {
-            let (ejection, until) = ledger.ejection.on_failure(now, rules);
-            ledger.ejection = ejection;
-            ledger.suspect = true;
-            if let Some(until) = until {
-                ledger.ejected_until = until;
-                ledger.passed = 0;
-            }
-            until.map(|until| until.saturating_sub(now))
-        })
+    pub fn on_connect_failure(
+        &self,
+        rules: &Rules,
+        now: Duration,
+        manners: &Manners,
+    ) -> Option<Duration> {
+        let failure = |ledger: &mut Ledger| ledger.on_connect_failure(rules, now);
+        let until = self.change(now, manners, failure)?;
+        Some(until.saturating_sub(now))
     }
 
     /// A connect on real traffic succeeded.
-    pub fn on_connect_success(&self, now: Duration) {
+    pub fn on_connect_success(&self, now: Duration, manners: &Manners) {
         if self.flags.load(Relaxed) & SUSPECT != 0 {
-            self.change(|ledger| ledger.pardon(now));
+            self.change(now, manners, |ledger| ledger.pardon(now));
         }
     }
 
     /// Takes the peer out for an operator, or back in; whether that changed anything.
-    pub fn set_draining(&self, draining: bool) -> bool {
-        self.change(|ledger| std::mem::replace(&mut ledger.draining, draining) != draining)
+    pub fn set_draining(&self, draining: bool, now: Duration, manners: &Manners) -> bool {
+        self.change(now, manners, |ledger| {
+            let changes = ledger.draining.is_some() != draining;
+            if changes {
+                ledger.draining = draining.then_some(now);
+            }
+            changes
+        })
+    }
+
+    /// An operator's order about the peer, on its way to the one that takes its place.
+    pub(super) fn drain(&self) -> Option<Duration> {
+        self.ledger.lock().draining
+    }
+
+    /// Takes over such an order; it is not a new one.
+    pub(super) fn take_drain(&self, draining: Option<Duration>) {
+        self.write(|ledger| ledger.draining = draining);
+    }
+
+    /// Ends its slow start: no other peer could spare it anything.
+    pub(super) fn end_ramp(&self) {
+        self.write(|ledger| ledger.ramp = None);
     }
 
     /// What another process should know of it. Where nobody probes, that it counts as up is not
     /// knowledge.
     pub(super) fn memory(&self, address: SocketAddr, probed: bool, now: Duration) -> PeerMemory {
-        let left = self
-            .ejected(now)
-            .map_or(Duration::ZERO, |until| until.saturating_sub(now));
-        PeerMemory {
-            address,
-            up: match self.health() {
-                State::Up if probed => Some(true),
-                State::Down if probed => Some(false),
-                State::Unknown | State::Up | State::Down => None,
-            },
-            draining: self.is_draining(),
-            ejected_for_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-        }
+        let mut memory = PeerMemory::of(address);
+        self.ledger.lock().remember(&mut memory, probed, now);
+        memory
     }
 
     /// Takes over what another process knew of it. Where nobody probes, the health stays as it is.
     pub(super) fn recall(&self, memory: &PeerMemory, probed: bool, now: Duration) {
-        let length = Duration::from_millis(memory.ejected_for_ms);
-        let until = now.saturating_add(length);
-        self.change(|ledger| {
-            ledger.draining = memory.draining;
-            if let (true, Some(up)) = (probed, memory.up) {
-                ledger.health = known(up);
-            }
-            if until > now {
-                let at_once = Rules {
-                    failures: 1,
-                    eject: length,
-                    max_eject: length,
-                };
-                ledger.ejection = ledger.ejection.on_failure(now, &at_once).0;
-                ledger.ejected_until = until;
-                ledger.suspect = true;
-            }
-        });
+        self.write(|ledger| ledger.recall(memory, probed, now));
     }
 
-    fn change<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
+    fn change<R>(
+        &self,
+        now: Duration,
+        manners: &Manners,
+        change: impl FnOnce(&mut Ledger) -> R,
+    ) -> R {
+        self.write(|ledger| ledger.change(now, manners, change))
+    }
+
+    fn write<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
         let mut ledger = self.ledger.lock();
         let result = write(&mut ledger);
-        let until = nanoseconds(ledger.ejected_until);
-        self.ejected_until.store(until, Relaxed);
+        let [began, length] = &self.ramp;
+        let ramp = ledger
+            .ramp
+            .map_or((Duration::ZERO, Duration::ZERO), |ramp| {
+                (ramp.began, ramp.length)
+            });
+        store(began, ramp.0);
+        store(length, ramp.1);
+        store(&self.off_until, ledger.off_until());
+        store(&self.draining_since, ledger.draining.unwrap_or_default());
         self.flags.store(ledger.flags(), Relaxed);
+        self.changes.fetch_add(1, Relaxed);
         result
     }
-
-    fn ejected_until(&self) -> Duration {
-        Duration::from_nanos(self.ejected_until.load(Relaxed))
-    }
 }
 
-/// Before the first probe, or where there is none.
-fn at_first(up: bool) -> Health {
-    if up { known(true) } else { Health::default() }
+fn time(nanoseconds: &AtomicU64) -> Duration {
+    Duration::from_nanos(nanoseconds.load(Relaxed))
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A health that is known from elsewhere: from another process, or because no probe will ever say.
-fn known(up: bool) -> Health {
-    let outcome = if up { Outcome::Passed } else { Outcome::Failed };
-    Health::default()
-        .on(outcome, Thresholds { rise: 1, fall: 1 })
-        .0
-}
-
-impl Ledger {
-    /// Ends an ejection: the peer was connected to, or its probes have passed often enough since.
-    fn pardon(&mut self, now: Duration) {
-        self.ejection = self.ejection.on_success(now);
-        self.ejected_until = Duration::ZERO;
-        self.suspect = false;
-    }
-
-    /// [`EJECTED`] stays set once an ejection is over; `ejected_until` says that it is.
-    fn flags(&self) -> u8 {
-        let health = match self.health.state() {
-            State::Unknown => UNKNOWN,
-            State::Up => UP,
-            State::Down => 0,
-        };
-        let draining = if self.draining { DRAINING } else { 0 };
-        let ejected = if self.ejected_until > Duration::ZERO {
-            EJECTED
-        } else {
-            0
-        };
-        let suspect = if self.suspect { SUSPECT } else { 0 };
-        health | draining | ejected | suspect
-    }
+fn store(nanoseconds: &AtomicU64, time: Duration) {
+    let value = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    nanoseconds.store(value, Relaxed);
 }

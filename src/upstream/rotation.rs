@@ -41,13 +41,19 @@ impl Rotation {
     }
 
     /// The first peer from `turn` on that may serve.
-    pub(super) fn find(&self, turn: usize, may: impl Fn(MemberId) -> bool) -> Option<MemberId> {
+    pub(super) fn find(
+        &self,
+        turn: usize,
+        mut may: impl FnMut(MemberId) -> bool,
+    ) -> Option<MemberId> {
+        self.round(turn).find(|&member| may(member))
+    }
+
+    /// All turns of one round, from `turn` on; a peer is there as often as it has turns.
+    pub(super) fn round(&self, turn: usize) -> impl Iterator<Item = MemberId> {
         let start = turn % self.slots.len().max(1);
-        let (before, from) = self.slots.split_at_checked(start)?;
-        from.iter()
-            .chain(before)
-            .copied()
-            .find(|&member| may(member))
+        let (before, from) = self.slots.split_at_checked(start).unwrap_or_default();
+        from.iter().chain(before).copied()
     }
 }
 

@@ -46,7 +46,9 @@ fn thousandths(text: &str) -> Option<u32> {
 
 pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStart> {
     let bounds = SECOND..=DAY;
-    let short = upstream.get("slow_start").is_some_and(|node| node.text().is_some());
+    let short = upstream
+        .get("slow_start")
+        .is_some_and(|node| node.text().is_some());
     if short {
         let length = |node: &Node| values::duration(node, &bounds);
         let length = upstream.or_off("slow_start", None, length)?;
@@ -68,8 +70,12 @@ pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrain> {
     let idle = fields.duration("idle", Duration::from_secs(600), SECOND..=DAY);
     Some(SessionDrain {
         idle,
-        deadline: fields.duration("deadline", Duration::from_secs(3600).max(idle), SECOND..=7 * DAY),
-        keys: fields.number("keys", 65_536, 1024..=4_194_304),
+        deadline: fields.duration(
+            "deadline",
+            Duration::from_secs(3600).max(idle),
+            SECOND..=7 * DAY,
+        ),
+        keys: fields.number("keys", 16_384, 1024..=4_194_304),
     })
 }
 

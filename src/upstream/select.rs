@@ -1,0 +1,287 @@
+//! Phase 5: which peer gets a request.
+//!
+//! ```text
+//!   the peer that the key is at home with
+//!     1  a draining one that served the key lately, and keeps it
+//!     2  of a hot key: the one whose turn it is, among the first of its walk
+//!     3  the first of the walk that is available; one in a slow start only for keys that have come home
+//!     4  nobody is available: the first that is ejected or suppressed, then that no probe has answered for
+//!   and if that one holds as many requests as `bounded_load` allows: the next clockwise with room
+//! ```
+//!
+//! Laws:
+//! * a request whose owner is available, is not in a slow start, and has room, never goes elsewhere,
+//!   but for a hot key;
+//! * the same key in the same state of the peers has the same home: no chance, no memory;
+//! * "no peer" is the answer only when every untried peer is down or draining.
+
+use std::time::Duration;
+
+use super::load::{Place, Ticket};
+use super::{Choice, Target, Tried, Upstream};
+use crate::policy::bound::Bound;
+use crate::policy::ramp::first_home;
+use crate::ring::{Hash, MemberId};
+
+/// A request at its peer.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The peer's place.
+    pub member: MemberId,
+    /// Counts the request there, until it is dropped.
+    pub place: Place,
+    /// It is not at home: the peer that had no room.
+    pub overflow: Option<MemberId>,
+}
+
+/// What a request brings to the choice of its peer, and when.
+#[derive(Clone, Copy, Debug)]
+struct Call<'a> {
+    target: Target,
+    tried: &'a Tried,
+    now: Duration,
+}
+
+impl Call<'_> {
+    /// What the second hash of slow starts and hot keys is made of. A request without a key has its
+    /// turn, so that of those, too, the right share comes home.
+    fn key(&self) -> u64 {
+        match self.target {
+            Target::Key(hash) => hash.into(),
+            Target::Turn(turn) => turn as u64,
+        }
+    }
+}
+
+impl Upstream {
+    /// The peer that a request is at home with, whatever it holds; counts nothing. `now` is
+    /// [`crate::clock::since_start`].
+    #[inline]
+    pub fn select(&self, target: Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
+        if let Target::Key(hash) = target
+            && let Some(owner) = self.ring.owner(hash)
+            && let Some(peer) = self.peer(owner)
+            && peer.state.is_home(now)
+            && !tried.contains(owner)
+        {
+            return Some(Choice {
+                member: owner,
+                peer,
+            });
+        }
+        let call = Call { target, tried, now };
+        self.choice(self.home(&call).or_else(|| self.last_resort(&call))?)
+    }
+
+    /// Counts a request in at the peer that is to serve it.
+    ///
+    /// # Errors
+    /// There is none; the request may look elsewhere.
+    pub fn admit(
+        &self,
+        target: Target,
+        tried: &Tried,
+        now: Duration,
+        ticket: Ticket,
+    ) -> Result<Admitted, Ticket> {
+        let call = Call { target, tried, now };
+        let spread = self.hot_turn(&call).and_then(|member| self.choice(member));
+        let Some(home) = spread.or_else(|| self.select(target, tried, now)) else {
+            return Err(ticket);
+        };
+        let admitted = match self.config.bounded_load {
+            None => Admitted {
+                member: home.member,
+                place: ticket.take(home.peer.state.held()),
+                overflow: None,
+            },
+            Some(bound) => self.admit_bounded(bound, &call, home, ticket),
+        };
+        self.note(&call, admitted.member);
+        Ok(admitted)
+    }
+
+    /// The places in the order in which a request without a home would ask them.
+    fn find(&self, target: Target, may: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+        match target {
+            Target::Key(hash) => self.ring.find(hash, may),
+            Target::Turn(turn) => self.rotation.find(turn, may),
+        }
+    }
+
+    fn choice(&self, member: MemberId) -> Option<Choice<'_>> {
+        self.peer(member).map(|peer| Choice { member, peer })
+    }
+
+    fn is_available(&self, call: &Call<'_>, member: MemberId) -> bool {
+        !call.tried.contains(member)
+            && self
+                .peer(member)
+                .is_some_and(|peer| peer.state.is_available(call.now))
+    }
+
+    fn home(&self, call: &Call<'_>) -> Option<MemberId> {
+        let first = self.find(call.target, |member| {
+            self.is_available(call, member) || self.keeps(call, member)
+        })?;
+        let ramps = self.peer(first)?.state.ramp(call.now).is_some();
+        if ramps && self.is_available(call, first) {
+            self.home_in_slow_start(call)
+        } else {
+            Some(first)
+        }
+    }
+
+    /// The first of the walk that the key has come home to. Where all of them start slowly, none can
+    /// spare another anything: then that is over, or keys would leave again when one is done.
+    fn home_in_slow_start(&self, call: &Call<'_>) -> Option<MemberId> {
+        let walk = self
+            .way(call.target)
+            .filter(|&member| self.is_available(call, member));
+        let walk = walk.filter_map(|member| {
+            let peer = self.peer(member)?;
+            let ramp = peer.state.ramp(call.now);
+            Some((member, ramp.map(|ramp| (ramp, peer.salt))))
+        });
+        let (home, is_cold) = first_home(call.key(), call.now, walk)?;
+        if is_cold {
+            self.peers.iter().for_each(|peer| peer.state.end_ramp());
+        }
+        Some(home)
+    }
+
+    /// The peers in the order in which they are asked; without a key, as often as they have turns.
+    fn way(&self, target: Target) -> impl Iterator<Item = MemberId> {
+        let (hash, turn) = match target {
+            Target::Key(hash) => (Some(hash), None),
+            Target::Turn(turn) => (None, Some(turn)),
+        };
+        let walk = hash.into_iter().flat_map(|hash| self.ring.walk(hash));
+        let round = turn.into_iter().flat_map(|turn| self.rotation.round(turn));
+        walk.chain(round)
+    }
+
+    /// Whether a draining peer still serves this key: it did so lately, and the drain has time left.
+    fn keeps(&self, call: &Call<'_>, member: MemberId) -> bool {
+        let (Some(drain), Some(peer)) = (&self.config.drain, self.peer(member)) else {
+            return false;
+        };
+        let has_time = |drains_for: Duration| drains_for < drain.deadline;
+        peer.state.drains_for(call.now).is_some_and(has_time)
+            && !call.tried.contains(member)
+            && matches!(call.target, Target::Key(_))
+            && peer
+                .active
+                .as_ref()
+                .is_some_and(|active| active.is_active(call.key(), call.now, drain.idle))
+    }
+
+    /// Nobody is available.
+    fn last_resort(&self, call: &Call<'_>) -> Option<MemberId> {
+        let untried = |member| self.peer(member).filter(|_| !call.tried.contains(member));
+        let up = |member| untried(member).is_some_and(|peer| peer.state.is_up());
+        let may = |member| untried(member).is_some_and(|peer| peer.state.may_be_up());
+        self.find(call.target, up)
+            .or_else(|| self.find(call.target, may))
+    }
+
+    /// Counts the request of a key; of a hot one, the peer whose turn it is.
+    fn hot_turn(&self, call: &Call<'_>) -> Option<MemberId> {
+        let (Some(hot), Some(config), Target::Key(hash)) =
+            (&self.hot, &self.config.hot_keys, call.target)
+        else {
+            return None;
+        };
+        let heat = hot.observe(call.key(), call.now)?;
+        let weight = self.serving_weight(call.now);
+        let can_serve = |member: MemberId| {
+            let peer = self.peer(member)?;
+            let serves = self.is_available(call, member) && peer.state.is_home(call.now);
+            serves.then_some((member, peer.weight.get()))
+        };
+        let walk = self.ring.walk(hash).filter_map(can_serve);
+        config.spread.choose(heat.share, weight, heat.turn, walk)
+    }
+
+    /// The home, if it has room; else the first clockwise that has: of those that the key has come home
+    /// to, and then of all that are available.
+    fn admit_bounded(
+        &self,
+        bound: Bound,
+        call: &Call<'_>,
+        home: Choice<'_>,
+        ticket: Ticket,
+    ) -> Admitted {
+        let weight = self.serving_weight(call.now);
+        let mut ticket = match self.try_take(bound, weight, home, ticket) {
+            Ok(place) => return at(home.member, place, None),
+            Err(ticket) => ticket,
+        };
+        home.peer.metrics.overflow.inc();
+        let overflow = Some(home.member);
+        let can_serve = |member: &MemberId| self.is_available(call, *member);
+        for only_home in [true, false] {
+            let walk = self.way(call.target).filter(can_serve);
+            for choice in walk.filter_map(|member| self.choice(member)) {
+                if only_home && !choice.peer.admits(call.key(), call.now) {
+                    continue;
+                }
+                ticket = match self.try_take(bound, weight, choice, ticket) {
+                    Ok(place) => return at(choice.member, place, overflow),
+                    Err(ticket) => ticket,
+                };
+            }
+        }
+        // Room was missed by looking at one peer after the other, or nobody is available at all.
+        self.metrics.over_bound.inc();
+        let least = self.least_loaded(call).unwrap_or(home);
+        at(least.member, ticket.take(least.peer.state.held()), overflow)
+    }
+
+    /// A draining peer is not among those that share the load, and still is held to its share of it.
+    fn try_take(
+        &self,
+        bound: Bound,
+        weight: u32,
+        choice: Choice<'_>,
+        ticket: Ticket,
+    ) -> Result<Place, Ticket> {
+        let (own, state) = (choice.peer.weight.get(), &choice.peer.state);
+        let weight = weight.max(own.into());
+        ticket.try_take(state.held(), |total| bound.capacity(total, own, weight))
+    }
+
+    fn least_loaded(&self, call: &Call<'_>) -> Option<Choice<'_>> {
+        let available = super::member_ids(self.peers.len())
+            .filter(|&member| self.is_available(call, member))
+            .filter_map(|member| self.choice(member));
+        let load = |choice: &Choice<'_>| {
+            let (held, weight) = (choice.peer.state.in_flight(), choice.peer.weight.get());
+            u64::from(held) * u64::from(u16::MAX) / u64::from(weight)
+        };
+        available.min_by_key(load)
+    }
+
+    /// What a later drain must know: who served the key.
+    fn note(&self, call: &Call<'_>, member: MemberId) {
+        if let (Some(drain), Target::Key(_)) = (&self.config.drain, call.target)
+            && let Some(active) = self.peer(member).and_then(|peer| peer.active.as_ref())
+        {
+            active.touch(call.key(), call.now, drain.idle);
+        }
+    }
+}
+
+fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
+    Admitted {
+        member,
+        place,
+        overflow,
+    }
+}
+
+impl From<Hash> for u64 {
+    fn from(hash: Hash) -> Self {
+        hash.0.into()
+    }
+}
