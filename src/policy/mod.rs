@@ -6,4 +6,6 @@
 pub mod bound;
 pub mod ejection;
 pub mod health;
+pub mod mix;
+pub mod ramp;
 pub mod retry;

@@ -1,0 +1,255 @@
+//! Slow start: a peer that comes back, or is new, gets its keys one after the other.
+//!
+//! Each key has a place in the order in which a peer's keys come home: a second hash of the key and the
+//! peer, as a fraction of 2^64. At `now` the ramp has come as far as `(now - began) / length`, and the
+//! keys before that point are home; the rest go on clockwise. So there is no state but the ramp's
+//! begin, and whoever asks, in whatever process, gets the same answer.
+//!
+//! Invariants:
+//! * a key that is home stays home: the ramp only rises;
+//! * the orders of two peers have nothing to do with each other, nor with places on the ring, so that
+//!   of every peer's keys the same share is home;
+//! * the comparison is exact: no rounding, no overflow.
+//!
+//! Where the next peer of the walk ramps as well, its own ramp is asked. With each key that comes home
+//! anywhere, the key's place on its walk gets smaller and never larger: with `n` ramping peers at the
+//! head of its walk a key moves at most `n` times, towards its owner, and once where only the owner ramps.
+//!
+//! Whose ramp counts when all of them ramp is decided in [`first_home`]: nobody's. A ramp that was passed
+//! over so should end there and then, or the keys would leave again when another peer is done.
+
+use std::time::Duration;
+
+use super::mix::mix;
+
+/// The way of one peer from no keys to all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ramp {
+    /// When the peer came back, since the process started.
+    pub began: Duration,
+    /// How long until it has all its keys; zero: at once.
+    pub length: Duration,
+}
+
+/// What tells a peer's order from every other's; made of its label, so it outlives the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Salt(u64);
+
+impl Salt {
+    /// The salt of a label: FNV-1a of its bytes, mixed.
+    pub fn of(label: &str) -> Self {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(mix(label.bytes().fold(0xcbf2_9ce4_8422_2325, step)))
+    }
+}
+
+impl Ramp {
+    /// Whether the ramp is over, so that nothing needs to be asked any more.
+    #[inline]
+    pub fn is_over(&self, now: Duration) -> bool {
+        self.passed(now) >= self.length
+    }
+
+    /// Whether a key is home at `now`. `key` is its hash, of whatever quality.
+    #[inline]
+    pub fn admits(&self, key: u64, salt: Salt, now: Duration) -> bool {
+        let place = u128::from(mix(key ^ salt.0));
+        let (passed, length) = (nanos(self.passed(now)), nanos(self.length));
+        // place / 2^64 < passed / length
+        passed >= length || place * u128::from(length) < u128::from(passed) << 64
+    }
+
+    /// How much of its keys the peer has, 0.0 ..= 1.0; for reports.
+    pub fn share(&self, now: Duration) -> f64 {
+        if self.is_over(now) {
+            1.0
+        } else {
+            self.passed(now).div_duration_f64(self.length)
+        }
+    }
+
+    fn passed(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.began)
+    }
+}
+
+/// The first of a walk at which a key is home; each peer comes with its ramp, `None` where it has none.
+///
+/// A peer without a ramp is home to every key. Where every peer ramps, all are equally cold, nobody is
+/// spared anything by another, and the owner serves: then the second value is true.
+pub fn first_home<T: Copy>(
+    key: u64,
+    now: Duration,
+    walk: impl IntoIterator<Item = (T, Option<(Ramp, Salt)>)>,
+) -> Option<(T, bool)> {
+    let mut owner = None;
+    let mut home = None;
+    for (peer, ramp) in walk {
+        owner = owner.or(Some(peer));
+        let Some((ramp, salt)) = ramp.filter(|(ramp, _)| !ramp.is_over(now)) else {
+            return Some((home.unwrap_or(peer), false));
+        };
+        if home.is_none() && ramp.admits(key, salt, now) {
+            home = Some(peer);
+        }
+    }
+    owner.map(|peer| (peer, true))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ring::{Dialect, MemberId, Ring, Weight};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn ramp(began: u64, length: u64) -> Ramp {
+        Ramp {
+            began: Duration::from_secs(began),
+            length: Duration::from_secs(length),
+        }
+    }
+
+    fn labels(peers: usize) -> Vec<String> {
+        (0..peers).map(|peer| format!("10.0.0.{peer}:80")).collect()
+    }
+
+    fn ring(labels: &[String]) -> Ring {
+        let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
+        Ring::new(Dialect::default(), members).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_home_before_and_everything_after() {
+        let (ramp, salt) = (ramp(100, 60), Salt::of("a:80"));
+        let at = |second| {
+            (0..1000)
+                .filter(|key| ramp.admits(*key, salt, Duration::from_secs(second)))
+                .count()
+        };
+        assert_eq!(
+            (at(0), at(100), at(160), at(u64::MAX / 2)),
+            (0, 0, 1000, 1000)
+        );
+        assert!(!ramp.is_over(Duration::from_secs(159)) && ramp.is_over(Duration::from_secs(160)));
+    }
+
+    #[test]
+    fn a_ramp_without_length_is_over_at_once() {
+        let ramp = ramp(5, 0);
+        assert!(ramp.is_over(Duration::ZERO) && ramp.admits(1, Salt::of("a"), Duration::ZERO));
+        assert!((ramp.share(Duration::ZERO) - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_share_at_home_follows_the_ramp_within_a_percent() {
+        const KEYS: u32 = 1_000_000;
+        let labels = labels(10);
+        let ring = ring(&labels);
+        let back = MemberId(3);
+        let (ramp, salt) = (ramp(1000, 60), Salt::of(&labels[3]));
+        let of_back: Vec<u64> = (0..KEYS)
+            .map(|key| ring.hash(&key.to_le_bytes()))
+            .filter(|hash| ring.owner(*hash) == Some(back))
+            .map(|hash| u64::from(hash.0))
+            .collect();
+        let all = of_back.len();
+        for percent in 0..=100_u8 {
+            let now = ramp.began + MINUTE * u32::from(percent) / 100;
+            let home = of_back
+                .iter()
+                .filter(|key| ramp.admits(**key, salt, now))
+                .count();
+            let expected = all * usize::from(percent);
+            assert!(
+                (home * 100).abs_diff(expected) < all,
+                "{percent} %: {home} of {all}"
+            );
+            assert!((ramp.share(now) - f64::from(percent) / 100.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn two_ramps_at_once_take_the_same_share_of_each_others_keys() {
+        let (a, b) = (Salt::of("a:80"), Salt::of("b:80"));
+        let ramp = ramp(0, 100);
+        let now = Duration::from_secs(30);
+        let both = (0..100_000_u64)
+            .filter(|key| ramp.admits(*key, a, now) && ramp.admits(*key, b, now))
+            .count();
+        assert!((8_600..9_400).contains(&both), "{both} of 9,000");
+    }
+
+    #[test]
+    fn where_everybody_ramps_the_owner_serves() {
+        let salt = Salt::of("a:80");
+        let cold = |peer| (peer, Some((ramp(0, 60), salt)));
+        for second in [0, 30, 59] {
+            let now = Duration::from_secs(second);
+            for key in 0..100 {
+                assert_eq!(first_home(key, now, [1, 2, 3].map(cold)), Some((1, true)));
+            }
+        }
+        assert_eq!(first_home(1, MINUTE, [1, 2, 3].map(cold)), Some((1, false)));
+        assert_eq!(first_home(1, MINUTE, std::iter::empty::<(u8, _)>()), None);
+    }
+
+    /// The places on their walks of some keys, at each step of a clock, while some peers ramp.
+    fn places(ramps: &[Option<Ramp>], keys: u64, steps: u32) -> Vec<Vec<usize>> {
+        let labels = labels(ramps.len());
+        let ring = ring(&labels);
+        let salts: Vec<Salt> = labels.iter().map(|label| Salt::of(label)).collect();
+        let place = |key: u64, now| {
+            let hash = ring.hash(&key.to_le_bytes());
+            let walk = ring.walk(hash).enumerate().map(|(place, member)| {
+                let ramp = ramps[member.index()];
+                (place, ramp.map(|ramp| (ramp, salts[member.index()])))
+            });
+            first_home(u64::from(hash.0), now, walk).unwrap().0
+        };
+        (0..keys)
+            .map(|key| {
+                (0..=steps)
+                    .map(|step| place(key, Duration::from_secs(step.into())))
+                    .collect()
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_key_only_ever_moves_towards_its_owner(
+            begins in prop::collection::vec(prop::option::of((0..40_u64, 1..60_u64)), 1..6),
+        ) {
+            let ramps: Vec<_> = begins
+                .iter()
+                .map(|begin| begin.map(|(began, length)| ramp(began, length)))
+                .chain([None])
+                .collect();
+            let ramping = ramps.iter().flatten().count();
+            for places in places(&ramps, 60, 100) {
+                prop_assert!(places.windows(2).all(|pair| pair[1] <= pair[0]), "{places:?}");
+                let moves = places.windows(2).filter(|pair| pair[1] != pair[0]).count();
+                prop_assert!(moves <= ramping, "{places:?}");
+                prop_assert_eq!(places.last(), Some(&0));
+            }
+        }
+
+        #[test]
+        fn once_home_always_home(key in any::<u64>(), length in 1..1_000_000_000_000_u64) {
+            let ramp = Ramp { began: MINUTE, length: Duration::from_nanos(length) };
+            let salt = Salt::of("a:80");
+            let steps = (0..=100).map(|step| ramp.began + ramp.length * step / 100);
+            let home: Vec<_> = steps.map(|now| ramp.admits(key, salt, now)).collect();
+            prop_assert!(home.windows(2).all(|pair| pair[0] <= pair[1]));
+            prop_assert!(!home[0] && home[100]);
+        }
+    }
+}
