@@ -5,6 +5,7 @@
 
 pub mod bound;
 pub mod ejection;
+pub mod flap;
 pub mod health;
 pub mod mix;
 pub mod ramp;

@@ -1,0 +1,242 @@
+//! Flap damping: a peer that leaves the ring often stays off it longer each time.
+//!
+//! As routers do with a route that flaps (RFC 2439): each time the peer goes down adds 1 to a penalty, which
+//! halves with every half-life. Above `flips - 1` the peer is suppressed, until the penalty is
+//! below 0.75: so `flips` times down within 1.4 half-lives (for 3) suppress it, one less never does, and a
+//! plain restart costs nothing. Going down while suppressed counts too: it shows that the peer is not well yet.
+//!
+//! ```text
+//!  penalty
+//!   3 ┤      ╷        flips = 3
+//!   2 ┤───╷──│╲──────────────────────── above: suppressed
+//!   1 ┤╷╲_│  │  ╲___
+//! .75 ┤│─────────────╲──────────────── below: back on the ring
+//!     └┴──────────────┴─────────► time
+//! ```
+//!
+//! [`ejection`](super::ejection) judges connects that fail, in seconds, and a probe or a connect that
+//! succeeds pardons the peer at once. That is right for a server that was restarted, and wrong for one that
+//! comes and goes: each pardon brings its keys home, each failure sends them away. This remembers what a
+//! pardon forgets. It is told of every way off the ring that was not an operator's, an ejection as well as a
+//! failed probe, and no success ends it early. Like an ejection it is a guess: where nothing else is
+//! left, suppressed peers serve.
+//!
+//! Invariants:
+//! * a suppression ends at most `max` after the last time that the peer went down, and each time down moves its
+//!   end later or leaves it;
+//! * the penalty is bounded, so that the past is forgotten in bounded time.
+//!
+//! Not for the path of a request: the end is computed when the peer goes down, and compared with `now` elsewhere.
+
+use std::time::Duration;
+
+/// The penalty below which a peer comes back; three quarters of one time down.
+const REUSE: f64 = 0.75;
+
+/// When a peer is suppressed, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Times down, in quick succession, that suppress a peer; below 2 counts as 2.
+    pub flips: u32,
+    /// After so long a time down counts half; zero: damping is off.
+    pub half_life: Duration,
+    /// The longest suppression after the last time down.
+    pub max: Duration,
+}
+
+impl Rules {
+    /// Three times down, 1 min, 10 min: a restart, or two, are not seen as flapping.
+    pub const DEFAULT: Self = Self {
+        flips: 3,
+        half_life: Duration::from_secs(60),
+        max: Duration::from_secs(600),
+    };
+
+    fn threshold(&self) -> f64 {
+        f64::from(self.flips.max(2) - 1)
+    }
+
+    /// The penalty that takes `max` to get below [`REUSE`]. Where `max` is so short that this would
+    /// keep a peer from ever being suppressed, the threshold.
+    fn ceiling(&self) -> f64 {
+        let longest = REUSE * self.max.div_duration_f64(self.half_life).exp2();
+        longest.max(self.threshold())
+    }
+}
+
+/// How often one peer went down lately; starts without a penalty.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flap {
+    /// As of `at`.
+    penalty: f64,
+    at: Duration,
+    /// When the latest suppression ends or ended; zero: there was none.
+    until: Duration,
+}
+
+impl Flap {
+    /// Until when the peer stays off the ring; `None`: it is not suppressed at `now`.
+    pub fn suppressed_until(self, now: Duration) -> Option<Duration> {
+        (now < self.until).then_some(self.until)
+    }
+
+    /// What is left of the penalty at `now`, in times down; for reports.
+    pub fn penalty(self, now: Duration, rules: &Rules) -> f64 {
+        if rules.half_life.is_zero() {
+            return 0.0;
+        }
+        let age = now.saturating_sub(self.at);
+        self.penalty * (-age.div_duration_f64(rules.half_life)).exp2()
+    }
+
+    /// After the peer went down, or was ejected, while it was on the ring or suppressed. No operator did it.
+    #[must_use]
+    pub fn on_down(self, now: Duration, rules: &Rules) -> Self {
+        if rules.half_life.is_zero() {
+            return Self::default();
+        }
+        let raised = self.penalty(now, rules) + 1.0;
+        let penalty = raised.min(rules.ceiling());
+        let suppresses = raised > rules.threshold() || self.suppressed_until(now).is_some();
+        let until = if suppresses {
+            self.until.max(now.saturating_add(length(penalty, rules)))
+        } else {
+            self.until
+        };
+        Self {
+            penalty,
+            at: now,
+            until,
+        }
+    }
+}
+
+/// How long a penalty takes to get below [`REUSE`]; at most `max`.
+fn length(penalty: f64, rules: &Rules) -> Duration {
+    let half_lives = (penalty / REUSE).log2().max(0.0);
+    let seconds = half_lives * rules.half_life.as_secs_f64();
+    Duration::try_from_secs_f64(seconds).map_or(rules.max, |length| length.min(rules.max))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules::DEFAULT;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// After going down at these seconds.
+    fn down(at: &[u64]) -> Flap {
+        at.iter()
+            .fold(Flap::default(), |flap, at| flap.on_down(s(*at), &RULES))
+    }
+
+    fn off_for(at: &[u64]) -> u64 {
+        let last = s(*at.last().unwrap());
+        let until = down(at).suppressed_until(last);
+        until.map_or(0, |until| until.saturating_sub(last).as_secs())
+    }
+
+    #[test]
+    fn one_restart_or_two_are_no_flapping() {
+        assert_eq!(off_for(&[1000]), 0);
+        assert_eq!(off_for(&[1000, 1001]), 0);
+        assert_eq!(off_for(&[1000, 1600, 2200, 2800, 3400]), 0);
+    }
+
+    #[test]
+    fn three_times_down_in_quick_succession_suppress() {
+        assert_eq!(off_for(&[1000, 1010, 1020]), 110);
+        assert_eq!(off_for(&[1000, 1040, 1080]), 86);
+        assert_eq!(off_for(&[1000, 1045, 1090]), 0);
+    }
+
+    #[test]
+    fn each_time_is_longer_up_to_the_longest() {
+        let lengths: Vec<_> = (3..40)
+            .map(|times| off_for(&(0..times).map(|time| 1000 + 10 * time).collect::<Vec<_>>()))
+            .collect();
+        assert!(
+            lengths.windows(2).all(|pair| pair[0] <= pair[1]),
+            "{lengths:?}"
+        );
+        assert_eq!(lengths[..4], [110, 130, 145, 156]);
+        // Every ten seconds for ever: 1 / (1 - 2^(-1/6)) times down, 9.2, are the limit: 216 s.
+        assert_eq!(lengths.last(), Some(&215));
+    }
+
+    #[test]
+    fn a_burst_is_bounded_by_the_longest() {
+        let at: Vec<_> = vec![1000; 5000];
+        assert_eq!(off_for(&at), 600);
+        let after = down(&at).penalty(s(1600), &RULES);
+        assert!((after - REUSE).abs() < 1e-9, "{after}");
+    }
+
+    #[test]
+    fn the_past_is_forgotten() {
+        let flap = down(&[1000, 1010, 1020]);
+        assert_eq!(flap.suppressed_until(s(1500)), None);
+        assert!(flap.penalty(s(1500), &RULES) < 0.02);
+        assert_eq!(
+            flap.on_down(s(1500), &RULES).suppressed_until(s(1500)),
+            None
+        );
+    }
+
+    #[test]
+    fn without_a_half_life_there_is_no_damping() {
+        let off = Rules {
+            half_life: Duration::ZERO,
+            ..RULES
+        };
+        let flap = (0..100).fold(Flap::default(), |flap, at| flap.on_down(s(at), &off));
+        assert_eq!(
+            (flap.suppressed_until(s(99)), flap.penalty(s(99), &off)),
+            (None, 0.0)
+        );
+    }
+
+    #[test]
+    fn a_flapping_peer_moves_its_keys_a_few_times_an_hour_not_180() {
+        let mut flap = Flap::default();
+        let mut on_ring = true;
+        let mut moves = 0;
+        for second in 0..3600 {
+            let up = second % 20 < 10; // down for 10 s in every 20 s
+            if second % 20 == 10 {
+                flap = flap.on_down(s(second), &RULES);
+            }
+            let now_on_ring = up && flap.suppressed_until(s(second)).is_none();
+            moves += u32::from(on_ring && !now_on_ring);
+            on_ring = now_on_ring;
+        }
+        assert_eq!(moves, 3);
+    }
+
+    proptest! {
+        #[test]
+        fn suppressions_are_bounded_and_only_extended(
+            flips in 0..6_u32,
+            (half_life, max) in (1..200_u64, 0..2000_u64),
+            pauses in prop::collection::vec(0..300_u64, 1..100),
+        ) {
+            let rules = Rules { flips, half_life: s(half_life), max: s(max) };
+            let (mut flap, mut now) = (Flap::default(), s(0));
+            for pause in pauses {
+                now += s(pause);
+                let before = flap.suppressed_until(now);
+                flap = flap.on_down(now, &rules);
+                let until = flap.suppressed_until(now);
+                prop_assert!(until.is_none_or(|until| until <= now + rules.max));
+                prop_assert!(before.is_none_or(|before| until >= Some(before)));
+                prop_assert!(flap.penalty(now, &rules).is_finite());
+            }
+        }
+    }
+}
