@@ -10,6 +10,7 @@
 //! needs no rebuild. The state is keyed by the label and survives a new configuration, as far as it
 //! is about the same server; the ring and the peers it indexes are made and swapped together.
 
+pub mod active;
 pub mod balancer;
 pub mod load;
 pub mod memory;
