@@ -7,6 +7,8 @@ pub mod bound;
 pub mod ejection;
 pub mod flap;
 pub mod health;
+pub mod hot;
 pub mod mix;
 pub mod ramp;
 pub mod retry;
+pub mod spread;

@@ -12,6 +12,7 @@
 
 pub mod active;
 pub mod balancer;
+pub mod hot;
 pub mod load;
 pub mod memory;
 mod peer;

@@ -1,0 +1,357 @@
+//! Which keys are hot: those with more than a share of an upstream's requests.
+//!
+//! Space-Saving (Metwally, Agrawal and El Abbadi, ICDT 2005): a fixed number of counters; a key without
+//! one takes over the smallest, and with it the count, remembered as that key's possible error. It was
+//! chosen above a count-min sketch because it holds the keys themselves, which are to be listed, and bounds a
+//! count from both sides: so no key is called hot that may not be. Old requests count less: every
+//! tick scales all counts, errors and the total alike, which leaves the bounds as they are.
+//!
+//! With `4 / share` counters of 24 bytes (200 for 2 %, 4.8 KiB) the error of a count is at most a quarter
+//! of the share, so by the lower bound
+//! * a key above 1.25 × the share becomes hot, and none below the share does;
+//! * a hot key stays so above 0.75 × the share, is cold below half of it, and has its counter all the while;
+//! * at most 64 keys are hot at once, the hottest first.
+//!
+//! The bounds speak of the requests that were counted. Who counts only a sample adds its own error to
+//! that; a key needs [`EVIDENCE`] requests to become hot, so that a few do not pass for many.
+//!
+//! Counting costs one scan of the counters for a key that has one, two for another. It is not for every
+//! request of a busy upstream: sharing and sampling are the caller's.
+
+use std::time::Duration;
+
+/// After so long a request counts half.
+pub const HALF_LIFE: Duration = Duration::from_secs(10);
+/// How often counts are scaled and keys judged.
+pub const TICK: Duration = Duration::from_secs(1);
+/// The most keys that are hot at once.
+pub const MAX_HOT: usize = 64;
+/// Requests, by their age, that a key must have to become hot.
+pub const EVIDENCE: u64 = 32;
+
+/// Shares of all requests are in millionths.
+pub const WHOLE: u32 = 1_000_000;
+
+const TICKS_PER_HALF_LIFE: u64 = HALF_LIFE.as_secs() / TICK.as_secs();
+/// 2^(-1/10), in 65,536ths.
+const KEPT_PER_TICK: u128 = 61_147;
+/// What one request adds to a count: enough that rounding does not show.
+const REQUEST: u64 = 1 << 16;
+/// Counters for each key that could have the share; the error is one in so many of the share.
+const PRECISION: u32 = 4;
+
+/// From which share on a key is hot, in millionths: 0.5 % ..= 50 %.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold(u32);
+
+impl Threshold {
+    /// A share in millionths; `None` outside 5,000 ..= 500,000.
+    pub fn new(millionths: u32) -> Option<Self> {
+        (5_000..=500_000)
+            .contains(&millionths)
+            .then_some(Self(millionths))
+    }
+
+    /// The share in millionths.
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// The counters that find it.
+    const fn counters(self) -> usize {
+        (PRECISION * WHOLE).div_ceil(self.0) as usize
+    }
+}
+
+/// A hot key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hot {
+    /// The key's hash.
+    pub key: u64,
+    /// Its share of the requests that counts for its spread, in millionths: rises at once, and falls only
+    /// when it is down by a quarter, so that the spread does not change with every tick.
+    pub share: u32,
+    /// Since when it has been hot.
+    pub since: Duration,
+}
+
+/// The counters of one upstream's keys.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    threshold: Threshold,
+    // Three rows of one length; apart, because a search looks at one of them only.
+    keys: Box<[u64]>,
+    counts: Box<[u64]>,
+    errors: Box<[u64]>,
+    total: u64,
+    /// Ticks that have passed since the process started.
+    ticks: u64,
+    hot: Vec<Hot>,
+}
+
+impl Sketch {
+    /// No requests yet.
+    pub fn new(threshold: Threshold) -> Self {
+        let row = || vec![0; threshold.counters()].into_boxed_slice();
+        Self {
+            threshold,
+            keys: row(),
+            counts: row(),
+            errors: row(),
+            total: 0,
+            ticks: 0,
+            hot: Vec::with_capacity(MAX_HOT),
+        }
+    }
+
+    /// Counts a request that stands for `requests` of them.
+    pub fn count(&mut self, key: u64, requests: u32) {
+        let add = REQUEST.saturating_mul(requests.into());
+        self.total = self.total.saturating_add(add);
+        let place = self.place(key).or_else(|| self.take_over(key));
+        if let Some(count) = place.and_then(|place| self.counts.get_mut(place)) {
+            *count = count.saturating_add(add);
+        }
+    }
+
+    /// Lets time pass up to `now`; where a tick has passed, judges all keys anew and says true.
+    pub fn tick(&mut self, now: Duration) -> bool {
+        let ticks = now.as_secs() / TICK.as_secs();
+        let passed = ticks.saturating_sub(self.ticks);
+        if passed == 0 {
+            return false;
+        }
+        self.ticks = ticks;
+        self.fade(passed);
+        self.judge(now);
+        true
+    }
+
+    /// The hot keys as of the last tick, in no order.
+    pub fn hot(&self) -> &[Hot] {
+        &self.hot
+    }
+
+    /// The least and the most that the key's share can be, in millionths.
+    pub fn share(&self, key: u64) -> (u32, u32) {
+        let place = self.place(key);
+        let count =
+            place.and_then(|place| Some((*self.counts.get(place)?, *self.errors.get(place)?)));
+        match count {
+            Some((count, error)) => (self.part(count.saturating_sub(error)), self.part(count)),
+            None => (0, self.part(self.counts.iter().copied().min().unwrap_or(0))),
+        }
+    }
+
+    fn place(&self, key: u64) -> Option<usize> {
+        // A counter that nobody has yet is that of key 0, with a count of 0: which is true.
+        self.keys.iter().position(|other| *other == key)
+    }
+
+    /// Gives the smallest counter to `key`.
+    fn take_over(&mut self, key: u64) -> Option<usize> {
+        let (place, count) = self
+            .counts
+            .iter()
+            .copied()
+            .enumerate()
+            .min_by_key(|(_, count)| *count)?;
+        *self.keys.get_mut(place)? = key;
+        *self.errors.get_mut(place)? = count;
+        Some(place)
+    }
+
+    fn fade(&mut self, ticks: u64) {
+        let faded = |count: &mut u64| *count = fade(*count, ticks);
+        self.counts.iter_mut().for_each(faded);
+        self.errors.iter_mut().for_each(faded);
+        self.total = fade(self.total, ticks);
+    }
+
+    fn judge(&mut self, now: Duration) {
+        let mut hot = std::mem::take(&mut self.hot);
+        hot.retain_mut(|hot| self.stays(hot));
+        let rows = self.keys.iter().zip(&self.counts).zip(&self.errors);
+        for ((&key, &count), &error) in rows {
+            let least = count.saturating_sub(error);
+            let share = self.part(least);
+            let is_hot = share >= self.threshold.0 && least >= EVIDENCE * REQUEST;
+            if is_hot && hot.iter().all(|other| other.key != key) {
+                hot.push(Hot {
+                    key,
+                    share,
+                    since: now,
+                });
+            }
+        }
+        hot.sort_unstable_by_key(|hot| std::cmp::Reverse(hot.share));
+        hot.truncate(MAX_HOT);
+        self.hot = hot;
+    }
+
+    /// Whether a hot key is still hot; brings its share up to date.
+    fn stays(&self, hot: &mut Hot) -> bool {
+        let (least, _) = self.share(hot.key);
+        if least > hot.share || least < hot.share / 4 * 3 {
+            hot.share = least;
+        }
+        least >= self.threshold.0 / 2
+    }
+
+    fn part(&self, count: u64) -> u32 {
+        let part = u128::from(count) * u128::from(WHOLE) / u128::from(self.total.max(1));
+        u32::try_from(part).unwrap_or(WHOLE).min(WHOLE)
+    }
+}
+
+/// What is left of a count after so many ticks.
+fn fade(count: u64, ticks: u64) -> u64 {
+    let halvings = u32::try_from(ticks / TICKS_PER_HALF_LIFE).unwrap_or(u32::MAX);
+    let halved = u128::from(count.checked_shr(halvings).unwrap_or(0));
+    let left =
+        (0..ticks % TICKS_PER_HALF_LIFE).fold(halved, |left, _| (left * KEPT_PER_TICK) >> 16);
+    u64::try_from(left).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::mix::mix;
+
+    const TWO_PERCENT: Threshold = Threshold(20_000);
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A second of traffic: `of_hot` in a thousand requests are of key 1, the rest of `others` keys.
+    fn second(sketch: &mut Sketch, at: u64, of_hot: u64, others: u64) -> bool {
+        for request in 0..1000 {
+            let draw = mix(at * 1000 + request);
+            let key = if draw % 1000 < of_hot {
+                1
+            } else {
+                2 + (draw >> 32) % others
+            };
+            sketch.count(key, 1);
+        }
+        sketch.tick(s(at + 1))
+    }
+
+    fn keys(sketch: &Sketch) -> Vec<u64> {
+        sketch.hot().iter().map(|hot| hot.key).collect()
+    }
+
+    #[test]
+    fn a_hot_key_is_found_among_many_and_no_other() {
+        let mut sketch = Sketch::new(TWO_PERCENT);
+        for at in 0..30 {
+            assert!(second(&mut sketch, at, 300, 100_000));
+            assert_eq!(keys(&sketch), [1], "second {at}");
+        }
+        let hot = sketch.hot()[0];
+        assert_eq!(hot.since, s(1));
+        assert!((290_000..=330_000).contains(&hot.share), "{}", hot.share);
+    }
+
+    #[test]
+    fn it_is_cold_again_below_half_of_the_share_and_not_before() {
+        let mut sketch = Sketch::new(TWO_PERCENT);
+        for at in 0..60 {
+            second(&mut sketch, at, 40, 50_000);
+        }
+        assert_eq!(keys(&sketch), [1]);
+        for at in 60..160 {
+            second(&mut sketch, at, 14, 50_000);
+            assert_eq!(keys(&sketch), [1], "second {at}");
+        }
+        for at in 160..220 {
+            second(&mut sketch, at, 4, 50_000);
+        }
+        assert_eq!(keys(&sketch), []);
+        for at in 220..320 {
+            second(&mut sketch, at, 14, 50_000);
+            assert_eq!(keys(&sketch), [], "second {at}");
+        }
+    }
+
+    #[test]
+    fn a_few_requests_make_nothing_hot() {
+        let mut sketch = Sketch::new(TWO_PERCENT);
+        (0..EVIDENCE).for_each(|_| sketch.count(7, 1));
+        assert!(sketch.tick(s(1)));
+        assert_eq!(keys(&sketch), []);
+        sketch.count(7, 10);
+        assert!(sketch.tick(s(2)));
+        assert_eq!(keys(&sketch), [7]);
+    }
+
+    #[test]
+    fn what_is_long_ago_is_forgotten() {
+        let mut sketch = Sketch::new(TWO_PERCENT);
+        sketch.count(7, 1_000_000);
+        sketch.tick(s(1));
+        sketch.tick(s(100_000));
+        assert_eq!((sketch.total, sketch.hot().len()), (0, 0));
+        assert!(!sketch.tick(s(99_999)), "time does not run backwards");
+    }
+
+    #[test]
+    fn a_share_that_wavers_keeps_its_spread() {
+        let mut sketch = Sketch::new(TWO_PERCENT);
+        let mut shares = Vec::new();
+        for at in 0..200 {
+            second(
+                &mut sketch,
+                at,
+                if at / 20 % 2 == 0 { 100 } else { 90 },
+                50_000,
+            );
+            shares.push(sketch.hot()[0].share);
+        }
+        shares.drain(..50);
+        shares.dedup();
+        assert!(shares.len() < 6, "{shares:?}");
+    }
+
+    #[test]
+    fn counts_fade_by_half_in_a_half_life() {
+        assert_eq!(fade(1 << 40, 10), 1 << 39);
+        let ten = (0..10).fold(1_u64 << 40, |count, _| fade(count, 1));
+        assert!(ten.abs_diff(1 << 39) < 1 << 26);
+        assert_eq!(fade(u64::MAX, u64::MAX), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_bounds_hold_and_are_a_quarter_of_the_share_apart(
+            seed: u64, keys in 1..3000_u64, skew in 0..6_u32, millionths in 5_000..=500_000_u32,
+        ) {
+            let mut sketch = Sketch::new(Threshold(millionths));
+            let mut exact: HashMap<u64, f64> = HashMap::new();
+            for request in 0..20_000_u64 {
+                let draw = mix(seed ^ request);
+                let key = draw % (keys >> (draw >> 60).min(skew.into())).max(1);
+                sketch.count(key, 1);
+                *exact.entry(key).or_default() += 1.0;
+                if request % 1000 == 999 && sketch.tick(s(request / 1000 + 1)) {
+                    for count in exact.values_mut() {
+                        *count *= 2_f64.powf(-0.1);
+                    }
+                }
+            }
+            let total: f64 = exact.values().sum();
+            for (key, count) in exact {
+                let (least, most) = sketch.share(key);
+                let share = count / total * f64::from(WHOLE);
+                prop_assert!(f64::from(least) <= share + 3.0 && share <= f64::from(most) + 3.0);
+                prop_assert!(most - least <= millionths / PRECISION + 3);
+            }
+        }
+    }
+}
