@@ -279,10 +279,7 @@ impl Job {
             rise: self.health.rise,
             fall: self.health.fall,
         };
-        match peer
-            .state
-            .on_probe(report, thresholds, &self.upstream.manners())
-        {
+        match peer.on_probe(report, thresholds) {
             Some(State::Down) => log::warn!(
                 "upstream {}: peer {} is down: {why}",
                 self.upstream.name,

@@ -325,8 +325,7 @@ fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
         );
         return Answer::problem(StatusCode::NOT_FOUND, &message);
     };
-    let (now, manners) = (clock::since_start(), upstream.manners());
-    if peer.state.set_draining(draining, now, &manners) {
+    if peer.set_draining(draining, clock::since_start()) {
         let word = if draining { "draining" } else { "enabled" };
         log::info!(
             "upstream {}: peer {label} is {word} by the operator",

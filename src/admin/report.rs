@@ -104,7 +104,7 @@ fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
     match (&upstream.config.drain, &peer.active, drains_for) {
         (Some(drain), Some(active), Some(drains_for)) if drains_for < drain.deadline => json!({
             "keys": active.held(now, drain.idle),
-            "seconds_left": seconds(drain.deadline - drains_for),
+            "seconds_left": seconds(drain.deadline.saturating_sub(drains_for)),
         }),
         _ => Value::Null,
     }

@@ -44,8 +44,8 @@ pub(super) fn connected(session: &Session, ctx: &mut Context, reused: bool) {
         let took = now.map(|now| now.saturating_sub(attempt.began));
         attempt.connect = Some(took.unwrap_or_default());
     }
-    if let (Some(now), Some(upstream), Some(peer)) = (now, ctx.upstream(), ctx.peer()) {
-        peer.state.on_connect_success(now, &upstream.manners());
+    if let (Some(now), Some(peer)) = (now, ctx.peer()) {
+        peer.on_connect_success(now);
     }
     if let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) {
         // Nothing was read of the body yet. Whoever asked for `100 Continue` waits for the peer; for

@@ -39,8 +39,6 @@ pub struct Context {
     pub(super) tried: Tried,
     /// The try under way, or the last one.
     pub(super) attempt: Option<Attempt>,
-    /// Some peer had no room for it.
-    pub(super) overflowed: bool,
     /// Tries so far.
     pub(super) attempts: u32,
     /// Bytes of its body that this attempt has passed on so far.
@@ -109,7 +107,6 @@ impl Context {
             target: None,
             tried: Tried::none(),
             attempt: None,
-            overflowed: false,
             attempts: 0,
             body_in: 0,
             body_done: false,

@@ -114,7 +114,6 @@ fn choose(ctx: &mut Context) -> bool {
     let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
         return false;
     };
-    ctx.overflowed |= admitted.overflow.is_some();
     ctx.attempt = Some(Attempt {
         upstream,
         member: admitted.member,

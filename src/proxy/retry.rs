@@ -71,8 +71,7 @@ fn blame(ctx: &Context) {
         eject: passive.eject,
         max_eject: passive.max_eject,
     };
-    let (now, manners) = (clock::since_start(), upstream.manners());
-    if let Some(length) = peer.state.on_connect_failure(&rules, now, &manners) {
+    if let Some(length) = peer.on_connect_failure(&rules, clock::since_start()) {
         peer.metrics.ejections.inc();
         log::warn!(
             "upstream {}: peer {} is ejected for {length:?}: connects fail",

@@ -211,9 +211,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let config = config::load(&source).unwrap();
         let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
         let snapshot = Snapshot::new(config, &Addresses::new(), None, &metrics).unwrap();
-        snapshot.upstreams["app"].peers()[0]
-            .state
-            .set_draining(true);
+        snapshot.upstreams["app"].peers()[0].set_draining(true, clock::since_start());
         snapshot
     }
 

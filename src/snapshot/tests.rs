@@ -4,7 +4,8 @@ use std::time::Duration;
 use super::*;
 use crate::config;
 use crate::policy::health::{State, Thresholds};
-use crate::upstream::{InFlight, Peer, ProbeReport};
+use crate::ring::Hash;
+use crate::upstream::{Peer, ProbeReport, Target, Tried};
 
 const PROBED: &str = "health: {tcp: true}";
 const UNPROBED: &str = "health: off";
@@ -40,7 +41,7 @@ fn probe(snapshot: &Snapshot, failure: Option<&str>) {
         failure: failure.map(str::to_owned),
     };
     let once = Thresholds { rise: 1, fall: 1 };
-    peer(snapshot).state.on_probe(report, once);
+    peer(snapshot).on_probe(report, once);
 }
 
 const ONE: &str = "[{label: a, address: 127.0.0.1:2}]";
@@ -57,7 +58,7 @@ fn a_drain_stays_with_the_label_whatever_else_changes() {
         (PROBED, PROBED, ONE),
     ] {
         let before = build(before, ONE, None);
-        peer(&before).state.set_draining(true);
+        peer(&before).set_draining(true, clock::since_start());
         let after = build(after, peers, Some(&before));
         assert!(peer(&after).state.is_draining(), "{peers} {after:?}");
     }
@@ -67,15 +68,15 @@ fn a_drain_stays_with_the_label_whatever_else_changes() {
 fn an_order_that_comes_during_a_reload_is_carried_over() {
     let before = build(PROBED, ONE, None);
     let after = build(PROBED, MOVED, Some(&before));
-    peer(&before).state.set_draining(true);
+    peer(&before).set_draining(true, clock::since_start());
     let drains = after.take_drains(&before);
     assert!(peer(&after).state.is_draining());
-    peer(&before).state.set_draining(false);
+    peer(&before).set_draining(false, clock::since_start());
     drains.settle();
     assert!(!peer(&after).state.is_draining());
     // One about the new peer stands.
     let drains = after.take_drains(&before);
-    peer(&after).state.set_draining(true);
+    peer(&after).set_draining(true, clock::since_start());
     drains.settle();
     assert!(peer(&after).state.is_draining());
 }
@@ -94,7 +95,9 @@ fn health_is_that_of_the_address_and_starts_anew_with_another() {
 #[test]
 fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
     let before = build(UNPROBED, ONE, None);
-    let in_flight = InFlight::enter(&peer(&before).state);
+    let app = &before.upstreams["app"];
+    let (target, now) = (Target::Key(Hash(0)), clock::since_start());
+    let in_flight = app.admit(target, &Tried::none(), now, app.enter()).unwrap();
     let probed = build(PROBED, ONE, Some(&before));
     assert_eq!(peer(&probed).state.health(), State::Unknown);
     assert_eq!(peer(&before).state.health(), State::Up);
@@ -116,7 +119,7 @@ fn an_ejection_outlives_probes_that_come_or_go() {
         max_eject: Duration::from_secs(60),
     };
     let now = clock::since_start();
-    peer(&before).state.on_connect_failure(&rules, now);
+    peer(&before).on_connect_failure(&rules, now);
     let after = build(PROBED, ONE, Some(&before));
     assert!(peer(&after).state.ejected(now).is_some());
 }
@@ -134,7 +137,7 @@ fn what_no_probe_has_said_is_not_remembered() {
 fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
     let before = build(PROBED, ONE, None);
     probe(&before, Some("refused"));
-    peer(&before).state.set_draining(true);
+    peer(&before).set_draining(true, clock::since_start());
     let after = build(PROBED, MOVED, None);
     after.recall(&before.memory());
     assert!(peer(&after).state.is_draining());

@@ -21,8 +21,9 @@
 //! * time: one cache line; a repeated key within 134 ms writes nothing. No lock, no loop without an end;
 //! * a key is taken for another that is active with a probability of 2^-29; both would stay, no harm.
 //!
-//! Two threads that record different keys in one set at the same time may overwrite one of them; its
-//! next request records it again.
+//! Of two threads that bring new keys to one set at the same time, one may find its place gone; the key's next
+//! request records it. If they bring the same key it may be there twice, and [`Active::held`] counts it
+//! twice until the older entry is idle.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

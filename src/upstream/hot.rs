@@ -309,6 +309,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_find_the_lock_taken_are_missed_evenly() {
+        let keys = two_percent(false);
+        for request in 0..20_000_u64 {
+            let draw = mix(request);
+            let busy = mix(draw).is_multiple_of(3).then(|| keys.ledger.lock());
+            let key = if draw % 1000 < 100 { HOT } else { draw };
+            keys.observe(key, Duration::from_millis(request));
+            drop(busy);
+        }
+        assert!((6_300..7_000).contains(&keys.missed()), "{}", keys.missed());
+        let share = keys.hot(Duration::from_secs(20))[0].hot.share;
+        assert!((90_000..112_000).contains(&share), "{share}");
+    }
+
+    #[test]
     fn bytes_are_remembered_only_of_hot_keys_and_only_if_asked_for() {
         for names in [false, true] {
             let keys = two_percent(names);

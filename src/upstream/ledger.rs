@@ -24,11 +24,11 @@ pub(super) const RAMPING: u8 = 32;
 
 /// How a peer leaves the ring and comes back to it, as configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Manners {
+pub(super) struct Manners {
     /// How long it takes until it has all its keys again; `None`: no time.
-    pub slow_start: Option<Duration>,
+    pub(super) slow_start: Option<Duration>,
     /// How coming and going is damped; `None`: it is not.
-    pub flap: Option<flap::Rules>,
+    pub(super) flap: Option<flap::Rules>,
 }
 
 #[derive(Clone, Debug)]

@@ -32,7 +32,6 @@ use crate::config;
 use crate::ring::{self, Hash, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 
-pub use self::ledger::Manners;
 pub use self::memory::{Memory, PeerMemory};
 pub use self::peer::{Peer, PeerState, ProbeReport};
 pub use self::select::Admitted;
@@ -40,7 +39,7 @@ pub use self::tried::{MAX_ATTEMPTS, Tried};
 
 use self::active::Active;
 use self::hot::HotKeys;
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Manners};
 use self::load::{Ticket, Total};
 use self::rotation::Rotation;
 use self::serving::Serving;
@@ -167,11 +166,6 @@ impl Upstream {
         })
     }
 
-    /// How its peers leave the ring and come back.
-    pub fn manners(&self) -> Manners {
-        manners(&self.config)
-    }
-
     /// Counts a request in that has no peer yet.
     pub fn enter(&self) -> Ticket {
         Ticket::enter(&self.shared.total)
@@ -237,7 +231,7 @@ impl Upstream {
     ) {
         for (label, draining) in drains {
             if let Some(peer) = self.peer_named(label) {
-                peer.state.set_draining(draining, now, &self.manners());
+                peer.set_draining(draining, now);
             }
         }
     }
@@ -299,7 +293,7 @@ impl Cradle<'_> {
             .and_then(|upstream| upstream.peer_named(&peer.label));
         let state = self.state(before, address);
         let active = self.active(before.filter(|before| before.address == address));
-        Peer::new(peer, address, state, active, metrics)
+        Peer::new(peer, address, state, active, self.manners, metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.

@@ -42,6 +42,8 @@ pub struct Peer {
     pub salt: Salt,
     /// The keys that it served lately, where a drain is to keep them.
     pub active: Option<Arc<Active>>,
+    /// How it leaves the ring and comes back.
+    manners: Manners,
 }
 
 impl Peer {
@@ -50,6 +52,7 @@ impl Peer {
         address: SocketAddr,
         state: Arc<PeerState>,
         active: Option<Arc<Active>>,
+        manners: Manners,
         metrics: PeerMetrics,
     ) -> Self {
         let written = peer.address.to_string().into();
@@ -62,7 +65,43 @@ impl Peer {
             metrics,
             salt: Salt::of(&peer.label),
             active,
+            manners,
         }
+    }
+
+    /// Takes a probe's word; the new health, where it flipped.
+    pub fn on_probe(&self, report: ProbeReport, thresholds: Thresholds) -> Option<State> {
+        let now = report.at;
+        self.change(now, |ledger| ledger.on_probe(report, thresholds))
+    }
+
+    /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
+    pub fn on_connect_failure(&self, rules: &Rules, now: Duration) -> Option<Duration> {
+        let until = self.change(now, |ledger| ledger.on_connect_failure(rules, now))?;
+        Some(until.saturating_sub(now))
+    }
+
+    /// A connect on real traffic succeeded.
+    pub fn on_connect_success(&self, now: Duration) {
+        if self.state.is_suspect() {
+            self.change(now, |ledger| ledger.pardon(now));
+        }
+    }
+
+    /// Takes the peer out for an operator, or back in; whether that changed anything.
+    pub fn set_draining(&self, draining: bool, now: Duration) -> bool {
+        self.change(now, |ledger| {
+            let changes = ledger.draining.is_some() != draining;
+            if changes {
+                ledger.draining = draining.then_some(now);
+            }
+            changes
+        })
+    }
+
+    fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
+        self.state
+            .write(|ledger| ledger.change(now, &self.manners, change))
     }
 
     /// Whether a key has come home, as far as a slow start goes.
@@ -221,45 +260,9 @@ impl PeerState {
         self.held.get()
     }
 
-    /// Takes a probe's word; the new health, where it flipped.
-    pub fn on_probe(
-        &self,
-        report: ProbeReport,
-        thresholds: Thresholds,
-        manners: &Manners,
-    ) -> Option<State> {
-        let now = report.at;
-        self.change(now, manners, |ledger| ledger.on_probe(report, thresholds))
-    }
-
-    /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
-    pub fn on_connect_failure(
-        &self,
-        rules: &Rules,
-        now: Duration,
-        manners: &Manners,
-    ) -> Option<Duration> {
-        let failure = |ledger: &mut Ledger| ledger.on_connect_failure(rules, now);
-        let until = self.change(now, manners, failure)?;
-        Some(until.saturating_sub(now))
-    }
-
-    /// A connect on real traffic succeeded.
-    pub fn on_connect_success(&self, now: Duration, manners: &Manners) {
-        if self.flags.load(Relaxed) & SUSPECT != 0 {
-            self.change(now, manners, |ledger| ledger.pardon(now));
-        }
-    }
-
-    /// Takes the peer out for an operator, or back in; whether that changed anything.
-    pub fn set_draining(&self, draining: bool, now: Duration, manners: &Manners) -> bool {
-        self.change(now, manners, |ledger| {
-            let changes = ledger.draining.is_some() != draining;
-            if changes {
-                ledger.draining = draining.then_some(now);
-            }
-            changes
-        })
+    /// Whether some connect failed since the last that did not.
+    fn is_suspect(&self) -> bool {
+        self.flags.load(Relaxed) & SUSPECT != 0
     }
 
     /// An operator's order about the peer, on its way to the one that takes its place.
@@ -288,15 +291,6 @@ impl PeerState {
     /// Takes over what another process knew of it. Where nobody probes, the health stays as it is.
     pub(super) fn recall(&self, memory: &PeerMemory, probed: bool, now: Duration) {
         self.write(|ledger| ledger.recall(memory, probed, now));
-    }
-
-    fn change<R>(
-        &self,
-        now: Duration,
-        manners: &Manners,
-        change: impl FnOnce(&mut Ledger) -> R,
-    ) -> R {
-        self.write(|ledger| ledger.change(now, manners, change))
     }
 
     fn write<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {

@@ -85,8 +85,8 @@ impl Upstream {
         ticket: Ticket,
     ) -> Result<Admitted, Ticket> {
         let call = Call { target, tried, now };
-        let spread = self.hot_turn(&call).and_then(|member| self.choice(member));
-        let Some(home) = spread.or_else(|| self.select(target, tried, now)) else {
+        let hot = self.hot_turn(&call).and_then(|member| self.choice(member));
+        let Some(home) = hot.or_else(|| self.select(target, tried, now)) else {
             return Err(ticket);
         };
         let admitted = match self.config.bounded_load {
@@ -203,8 +203,8 @@ impl Upstream {
         config.spread.choose(heat.share, weight, heat.turn, walk)
     }
 
-    /// The home, if it has room; else the first clockwise that has: of those that the key has come home
-    /// to, and then of all that are available.
+    /// The home, if it has room; else the first clockwise that has room for a guest: of those that the
+    /// key has come home to, and then of all that are available.
     fn admit_bounded(
         &self,
         bound: Bound,
@@ -212,8 +212,7 @@ impl Upstream {
         home: Choice<'_>,
         ticket: Ticket,
     ) -> Admitted {
-        let weight = self.serving_weight(call.now);
-        let mut ticket = match self.try_take(bound, weight, home, ticket) {
+        let mut ticket = match self.try_take(bound, call, home, ticket) {
             Ok(place) => return at(home.member, place, None),
             Err(ticket) => ticket,
         };
@@ -226,7 +225,7 @@ impl Upstream {
                 if only_home && !choice.peer.admits(call.key(), call.now) {
                     continue;
                 }
-                ticket = match self.try_take(bound, weight, choice, ticket) {
+                ticket = match self.try_take(Bound::FAIR, call, choice, ticket) {
                     Ok(place) => return at(choice.member, place, overflow),
                     Err(ticket) => ticket,
                 };
@@ -238,16 +237,21 @@ impl Upstream {
         at(least.member, ticket.take(least.peer.state.held()), overflow)
     }
 
-    /// A draining peer is not among those that share the load, and still is held to its share of it.
     fn try_take(
         &self,
         bound: Bound,
-        weight: u32,
+        call: &Call<'_>,
         choice: Choice<'_>,
         ticket: Ticket,
     ) -> Result<Place, Ticket> {
         let (own, state) = (choice.peer.weight.get(), &choice.peer.state);
-        let weight = weight.max(own.into());
+        // Of those that are not counted on, each is judged as if it alone were.
+        let extra = if state.is_home(call.now) {
+            0
+        } else {
+            own.into()
+        };
+        let weight = self.serving_weight(call.now) + extra;
         ticket.try_take(state.held(), |total| bound.capacity(total, own, weight))
     }
 

@@ -1,7 +1,10 @@
-//! The weight of the peers that can serve: what a bound is a share of.
+//! The weight of the peers that share an upstream's load: what a bound is a share of.
+//!
+//! One in a slow start, or that drains, takes some of the load off the others, but is not counted on:
+//! if it were, the bounds of the rest might not add up to all requests.
 //!
 //! Counted anew when a peer may have left the ring or come back, and when the time is over that kept
-//! one off it; between that it is two loads.
+//! one off it or was its slow start; between that it is two loads.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,7 +28,7 @@ impl Serving {
         }
     }
 
-    /// The sum of the weights of all peers that are available at `now`.
+    /// The sum of the weights of all peers that take all their keys at `now`.
     pub(super) fn weight(&self, peers: &[Peer], changes: &AtomicU32, now: Duration) -> u32 {
         let (counted, changes) = (self.counted.load(Relaxed), changes.load(Relaxed));
         let holds = now.as_nanos() < u128::from(self.until.load(Relaxed));
@@ -37,10 +40,12 @@ impl Serving {
 
     #[cold]
     fn count(&self, peers: &[Peer], changes: u32, now: Duration) -> u32 {
-        let available = peers.iter().filter(|peer| peer.state.is_available(now));
-        let weight = available.map(|peer| u32::from(peer.weight.get())).sum();
-        let ends = peers.iter().filter_map(|peer| peer.state.off(now)).min();
-        let until = ends.map_or(u64::MAX, |until| {
+        let home = peers.iter().filter(|peer| peer.state.is_home(now));
+        let weight = home.map(|peer| u32::from(peer.weight.get())).sum();
+        let off = peers.iter().filter_map(|peer| peer.state.off(now));
+        let ramps = peers.iter().filter_map(|peer| peer.state.ramp(now));
+        let ends = off.chain(ramps.map(|ramp| ramp.began.saturating_add(ramp.length)));
+        let until = ends.min().map_or(u64::MAX, |until| {
             u64::try_from(until.as_nanos()).unwrap_or(u64::MAX)
         });
         self.until.store(until, Relaxed);
