@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::key::KeySource;
-use crate::ring::{Dialect, Weight};
+use crate::ring::{Dialect, Member, Weight};
 use crate::route::RouteMatch;
 
 /// One whole configuration.
@@ -109,10 +109,30 @@ pub struct Upstream {
 pub struct Peer {
     /// Where it listens.
     pub address: PeerAddress,
-    /// What places it on the ring; unique in its upstream.
+    /// Its name, unique in its upstream; places it on the ring where there is no `id`.
     pub label: String,
     /// How much of the key space it gets, relative to the others.
     pub weight: Weight,
+    /// What the ring's dialect hashes for it, where that is not the label.
+    pub id: Option<String>,
+}
+
+impl Upstream {
+    /// The peers as the ring takes them.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        self.peers.iter().map(Peer::member)
+    }
+}
+
+impl Peer {
+    /// The peer as the ring takes it.
+    pub fn member(&self) -> Member<'_> {
+        Member {
+            label: &self.label,
+            id: self.id.as_deref(),
+            weight: self.weight,
+        }
+    }
 }
 
 /// Where a peer listens: an address, or a name that is looked up when the configuration is loaded.

@@ -115,9 +115,7 @@ impl Upstream {
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, ring::Error> {
-        let labels = config.peers.iter();
-        let labels = labels.map(|peer| (peer.label.as_str(), peer.weight));
-        let ring = Ring::new(config.dialect, labels)?;
+        let ring = Ring::new(config.dialect, config.members())?;
         let probed = config.health.is_some();
         let written = config.peers.iter().zip(addresses);
         let peers: Box<[Peer]> = written

@@ -10,6 +10,7 @@ mod listeners;
 mod peers;
 mod policy;
 mod process;
+mod ring;
 mod routes;
 mod upstreams;
 

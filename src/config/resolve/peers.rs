@@ -9,13 +9,13 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{Peer, PeerAddress};
 use crate::config::values::{Fault, number};
-use crate::ring::Weight;
+use crate::ring::{Dialect, Weight};
 
 const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
 const MAX_LABEL: usize = 255;
 
 /// The peers of an upstream, and where each says what its label is.
-pub(super) fn read(upstream: &Fields<'_>) -> (Vec<Peer>, Vec<Span>) {
+pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> (Vec<Peer>, Vec<Span>) {
     let Some(node) = upstream.require("peers", HELP) else {
         return Default::default();
     };
@@ -24,7 +24,9 @@ pub(super) fn read(upstream: &Fields<'_>) -> (Vec<Peer>, Vec<Span>) {
         peer(item, problems)
     });
     refuse_twins(&peers, problems);
-    peers.into_iter().unzip()
+    let (peers, places): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
+    check_names(dialect, &peers, &places, problems);
+    (peers, places)
 }
 
 fn peer(node: &Node, problems: &Problems) -> Option<(Peer, Span)> {
@@ -35,6 +37,7 @@ fn peer(node: &Node, problems: &Problems) -> Option<(Peer, Span)> {
                 address,
                 label,
                 weight: Weight::ONE,
+                id: None,
             },
             node.place(),
         ));
@@ -49,6 +52,7 @@ fn peer(node: &Node, problems: &Problems) -> Option<(Peer, Span)> {
         address,
         label: label_given.unwrap_or(written),
         weight,
+        id: fields.read("id", id),
     };
     Some((peer, given.unwrap_or_else(|| at.place())))
 }
@@ -81,6 +85,40 @@ fn label(node: &Node) -> Result<String, Fault> {
         return Err((format!("{} cannot be a label", quote(label)), help));
     }
     Ok(label.to_owned())
+}
+
+/// Any text: other systems have been told stranger things than a label can be.
+fn id(node: &Node) -> Result<String, Fault> {
+    let id = text(node, "an id")?;
+    if id.is_empty() || id.len() > MAX_LABEL {
+        let help = format!("use 1 to {MAX_LABEL} bytes");
+        return Err((format!("{} cannot be an id", quote(id)), help));
+    }
+    Ok(id.to_owned())
+}
+
+/// What the dialect hashes must be something that it can hash, and differ from peer to peer.
+fn check_names(dialect: Dialect, peers: &[Peer], places: &[Span], problems: &Problems) {
+    let members: Vec<_> = peers.iter().map(Peer::member).collect();
+    let pairs = || members.iter().zip(places);
+    for (member, place) in pairs() {
+        if let Err(error) = dialect.names(&[*member]) {
+            let help =
+                "the dialect hashes the server's number; leave the `id` out to have them counted";
+            problems.add(Problem::error(error.to_string(), *place).help(help));
+        }
+    }
+    let names = dialect.names(&members).unwrap_or_default();
+    let mut seen = HashMap::new();
+    for ((member, place), name) in pairs().zip(&names) {
+        let first = seen.insert(name, (member.label, place));
+        // Twins by label are reported as such.
+        if let Some((_, first)) = first.filter(|(label, _)| *label != member.label) {
+            let message = format!("two peers that the ring hashes as {}", quote(name));
+            let problem = Problem::error(message, *place).also(*first, "first here");
+            problems.add(problem.help("give each an `id` of its own"));
+        }
+    }
 }
 
 fn refuse_twins(peers: &[(Peer, Span)], problems: &Problems) {
