@@ -19,10 +19,6 @@ use ipnet::IpNet;
 
 use crate::route::host_name;
 
-/// Stands between the parts of [`KeySource::Any`], if nothing else is said: the unit separator of ASCII, which no header field can
-/// have (RFC 9110 §5.5), so that a dialect which hashes each part by itself can tell them apart.
-pub const PARTS: u8 = 0x1f;
-
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {

@@ -28,13 +28,13 @@ impl Arcs {
         if rules.wide {
             let mut points = Vec::with_capacity(total);
             place(dialect, names, &counts, |hash, member| {
-                points.push((hash, member))
+                points.push((hash, member));
             });
             return Ok(Self::wide(names, rules, points));
         }
         let mut points = Vec::with_capacity(total);
         place(dialect, names, &counts, |hash, member| {
-            points.push((lower(hash), member))
+            points.push((lower(hash), member));
         });
         Ok(Self::narrow(names, rules, points))
     }

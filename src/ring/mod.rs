@@ -111,6 +111,10 @@ impl<'a> From<(&'a str, Weight)> for Member<'a> {
     }
 }
 
+/// Stands between the parts of a key that some dialects hash one by one: the unit separator of ASCII,
+/// which no header field can have (RFC 9110 §5.5).
+pub const PARTS: u8 = 0x1f;
+
 /// A place on the circle: one of 2^32 hashes, or of 2^64 in the dialects that have so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub u64);

@@ -7,7 +7,8 @@ use crate::config::raw::{Node, Value};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::values::{Fault, shown};
-use crate::key::{AddressForm, KeySource, PARTS, Parts};
+use crate::key::{AddressForm, KeySource, Parts};
+use crate::ring::PARTS;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `{header: NAME}`, `{cookie: NAME}`, \
                     `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";

@@ -24,37 +24,48 @@ pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> (Vec<Peer>, Vec<S
         peer(item, problems)
     });
     refuse_twins(&peers, problems);
-    let (peers, places): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
-    check_names(dialect, &peers, &places, problems);
-    (peers, places)
+    check_names(dialect, &peers, problems);
+    let places = peers.iter().map(|peer| peer.label).collect();
+    (peers.into_iter().map(|peer| peer.peer).collect(), places)
 }
 
-fn peer(node: &Node, problems: &Problems) -> Option<(Peer, Span)> {
+/// A peer, and where it says what its label is, and what the ring hashes for it.
+struct Placed {
+    peer: Peer,
+    label: Span,
+    name: Span,
+}
+
+fn peer(node: &Node, problems: &Problems) -> Option<Placed> {
     if node.text().is_some() {
         let (address, label) = accept(node, problems, address)?;
-        return Some((
-            Peer {
-                address,
-                label,
-                weight: Weight::ONE,
-                id: None,
-            },
-            node.place(),
-        ));
+        let peer = Peer {
+            address,
+            label,
+            weight: Weight::ONE,
+            id: None,
+        };
+        return Some(Placed {
+            peer,
+            label: node.place(),
+            name: node.place(),
+        });
     }
     let fields = Fields::open(node, &schema::PEER, problems)?;
     let weight = fields.read("weight", weight).unwrap_or(Weight::ONE);
-    let given = fields.get("label").map(Node::place);
     let label_given = fields.read("label", label);
+    let id_given = fields.read("id", id);
     let at = fields.require("address", "write `{address: 10.0.0.1:8080}`")?;
     let (address, written) = accept(at, problems, address)?;
     let peer = Peer {
         address,
         label: label_given.unwrap_or(written),
         weight,
-        id: fields.read("id", id),
+        id: id_given,
     };
-    Some((peer, given.unwrap_or_else(|| at.place())))
+    let label = fields.get("label").unwrap_or(at).place();
+    let name = fields.get("id").map_or(label, Node::place);
+    Some(Placed { peer, label, name })
 }
 
 fn weight(node: &Node) -> Result<Weight, Fault> {
@@ -98,40 +109,39 @@ fn id(node: &Node) -> Result<String, Fault> {
 }
 
 /// What the dialect hashes must be something that it can hash, and differ from peer to peer.
-fn check_names(dialect: Dialect, peers: &[Peer], places: &[Span], problems: &Problems) {
-    let members: Vec<_> = peers.iter().map(Peer::member).collect();
-    let pairs = || members.iter().zip(places);
-    for (member, place) in pairs() {
-        if let Err(error) = dialect.names(&[*member]) {
+fn check_names(dialect: Dialect, peers: &[Placed], problems: &Problems) {
+    for Placed { peer, name, .. } in peers {
+        if let Err(error) = dialect.names(&[peer.member()]) {
             let help =
                 "the dialect hashes the server's number; leave the `id` out to have them counted";
-            problems.add(Problem::error(error.to_string(), *place).help(help));
+            problems.add(Problem::error(error.to_string(), *name).help(help));
         }
     }
+    let members: Vec<_> = peers.iter().map(|placed| placed.peer.member()).collect();
     let names = dialect.names(&members).unwrap_or_default();
     let mut seen = HashMap::new();
-    for ((member, place), name) in pairs().zip(&names) {
-        let first = seen.insert(name, (member.label, place));
+    for (placed, name) in peers.iter().zip(&names) {
+        let first = seen.insert(name, placed);
         // Twins by label are reported as such.
-        if let Some((_, first)) = first.filter(|(label, _)| *label != member.label) {
+        if let Some(first) = first.filter(|first| first.peer.label != placed.peer.label) {
             let message = format!("two peers that the ring hashes as {}", quote(name));
-            let problem = Problem::error(message, *place).also(*first, "first here");
+            let problem = Problem::error(message, placed.name).also(first.name, "first here");
             problems.add(problem.help("give each an `id` of its own"));
         }
     }
 }
 
-fn refuse_twins(peers: &[(Peer, Span)], problems: &Problems) {
+fn refuse_twins(peers: &[Placed], problems: &Problems) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
-    for (peer, span) in peers {
+    for Placed { peer, label, .. } in peers {
         if let Some(first) = seen.get(peer.label.as_str()) {
             let message = format!("two peers with the label {}", quote(&peer.label));
-            let problem = Problem::error(message, *span).also(*first, "first here");
+            let problem = Problem::error(message, *label).also(*first, "first here");
             problems.add(problem.help(
                 "the label places a peer on the ring: remove one peer, or give it a `label` of its own",
             ));
         } else {
-            seen.insert(&peer.label, *span);
+            seen.insert(&peer.label, *label);
         }
     }
 }

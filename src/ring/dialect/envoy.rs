@@ -15,8 +15,7 @@ use std::fmt::Write as _;
 use twox_hash::XxHash64;
 
 use super::{Owner, Placement, Rules, Setting, Ties, word};
-use crate::key::PARTS;
-use crate::ring::{Hash, Weight};
+use crate::ring::{Hash, PARTS, Weight};
 
 /// `RingHashLbConfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

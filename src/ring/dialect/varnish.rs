@@ -9,8 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::label::Numbered;
 use super::{Dialect, Owner, Placement, Rules, Setting, Ties, fixed, word};
-use crate::key::PARTS;
-use crate::ring::{Hash, Weight};
+use crate::ring::{Hash, PARTS, Weight};
 
 /// How the director was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
