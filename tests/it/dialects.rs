@@ -29,17 +29,17 @@ struct Draw {
     seed: u64,
     weights: Vec<u16>,
     addresses: Vec<SocketAddr>,
-    _origins: Vec<Origin>,
+    origins: Vec<Origin>,
 }
 
 impl Draw {
     /// 3 to 9 servers that answer with their addresses.
     fn new() -> Self {
         let mut draw = Self::of(Vec::new());
-        draw._origins = (0..draw.rng.gen_range(3..10))
+        draw.origins = (0..draw.rng.gen_range(3..10))
             .map(|_| Origin::named())
             .collect();
-        draw.addresses = draw._origins.iter().map(|origin| origin.address).collect();
+        draw.addresses = draw.origins.iter().map(|origin| origin.address).collect();
         draw.draw_weights()
     }
 
@@ -52,7 +52,7 @@ impl Draw {
             seed,
             weights: Vec::new(),
             addresses,
-            _origins: Vec::new(),
+            origins: Vec::new(),
         };
         draw.draw_weights()
     }
@@ -69,7 +69,7 @@ impl Draw {
     /// One server is down from now on; which.
     fn kill(&mut self) -> usize {
         let dead = self.rng.gen_range(0..self.addresses.len());
-        self._origins[dead].down();
+        self.origins[dead].down();
         dead
     }
 
@@ -178,7 +178,9 @@ fn by_query(keys: &[String]) -> Vec<Request> {
 
 /// `/KEY` for every key; the key is the whole path.
 fn by_path(keys: &mut [String]) -> Vec<Request> {
-    keys.iter_mut().for_each(|key| key.insert(0, '/'));
+    for key in keys.iter_mut() {
+        key.insert(0, '/');
+    }
     keys.iter().map(|key| Request::get(key)).collect()
 }
 
@@ -209,7 +211,7 @@ fn nginx(draw: &Draw, key: &str) -> Other {
         "nginx",
         &["-p", ".", "-c", "nginx.conf", "-e", "stderr"],
         address,
-        ("nginx.conf", &text),
+        &[("nginx.conf", &text)],
     )
 }
 
@@ -282,7 +284,7 @@ backend app\n    {}\n{servers}\n",
         "haproxy",
         &["-db", "-f", "haproxy.cfg"],
         address,
-        ("haproxy.cfg", &text),
+        &[("haproxy.cfg", &text)],
     )
 }
 
@@ -350,7 +352,8 @@ fn haproxy_by_source() {
     );
 }
 
-fn varnish(draw: &Draw, dead: Option<usize>) -> Other {
+/// Varnish by a shard director, with these subroutines beside.
+fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
     let address = port::free();
     let backends = draw.lines(|number, server, _| {
         let probe = if dead == Some(number) {
@@ -369,7 +372,7 @@ fn varnish(draw: &Draw, dead: Option<usize>) -> Other {
     let text = format!(
         "vcl 4.1; import directors; {backends}
         sub vcl_init {{ new app = directors.shard(); {added} app.reconfigure(); }}
-        sub vcl_recv {{ set req.backend_hint = app.backend(by=URL, warmup=0.0, rampup=0s); return (pass); }}"
+        {subroutines}"
     );
     let listen = address.to_string();
     let arguments = [
@@ -379,18 +382,50 @@ fn varnish(draw: &Draw, dead: Option<usize>) -> Other {
         "-a",
         &listen,
         "-f",
-        "v.vcl",
+        "@DIR@/v.vcl",
         "-s",
         "malloc,16m",
         "-j",
         "none",
     ];
-    let varnish = Other::start("varnishd", &arguments, address, ("v.vcl", &text));
+    let varnish = Other::start("varnishd", &arguments, address, &[("v.vcl", &text)]);
     wait::until("varnish to answer", || {
         let answer = crate::support::client::try_send(address, &Request::get("/"));
         answer.is_ok_and(|answer| answer.status == 200)
     });
     varnish
+}
+
+const BY_URL: &str = "sub vcl_recv {
+    set req.backend_hint = app.backend(by=URL, warmup=0.0, rampup=0s); return (pass);
+}";
+const BY_HASH: &str = "sub vcl_recv { return (pass); }
+    sub vcl_backend_fetch { set bereq.backend = app.backend(by=HASH, warmup=0.0, rampup=0s); }";
+
+#[test]
+fn varnish_by_the_hash_of_a_request() {
+    let mut draw = Draw::new();
+    let mut keys = draw.keys();
+    let requests: Vec<_> = keys
+        .iter_mut()
+        .map(|key| {
+            let host = format!("{}.example", key.to_lowercase());
+            let url = format!("/{key}?q");
+            *key = format!("{url}\u{1f}{host}");
+            Request::get(&url).header("Host", &host)
+        })
+        .collect();
+    let site = draw.site("{dialect: varnish, by: hash}", |number, _| {
+        format!(", id: b{number}")
+    });
+    let site = site.app("key", "{any: [path_and_query, {header: host}]}");
+    let theirs = varnish(&draw, BY_HASH, None).ask_all(&requests);
+    draw.compare(
+        "varnish, by=HASH",
+        &keys,
+        &theirs,
+        &draw.predict(&site, None, &keys),
+    );
 }
 
 #[test]
@@ -399,10 +434,10 @@ fn varnish_and_a_dead_server() {
     let mut keys = draw.keys();
     let requests = by_path(&mut keys);
     let site = draw.site("varnish", |number, _| format!(", id: b{number}"));
-    let theirs = varnish(&draw, None).ask_all(&requests);
+    let theirs = varnish(&draw, BY_URL, None).ask_all(&requests);
     draw.compare("varnish", &keys, &theirs, &draw.predict(&site, None, &keys));
     let dead = draw.kill();
-    let theirs = varnish(&draw, Some(dead)).ask_all(&requests);
+    let theirs = varnish(&draw, BY_URL, Some(dead)).ask_all(&requests);
     draw.compare(
         "varnish, one down",
         &keys,
@@ -456,7 +491,7 @@ fn envoy(draw: &Draw, function: &str, policies: &str) -> Other {
         "-l",
         "error",
     ];
-    Other::start("envoy", &arguments, address, ("envoy.yaml", &text))
+    Other::start("envoy", &arguments, address, &[("envoy.yaml", &text)])
 }
 
 #[test]
@@ -560,9 +595,9 @@ fn twemproxy_by_every_function() {
         let addresses = (0..StdRng::from_entropy().gen_range(3..30)).map(|_| memcached());
         let mut draw = Draw::of(addresses.collect());
         let mut keys = draw.keys();
-        keys.iter_mut()
-            .step_by(10)
-            .for_each(|key| key.push_str("{tag}x"));
+        for key in keys.iter_mut().step_by(10) {
+            key.push_str("{tag}x");
+        }
         let address = port::free();
         // Every other node has a name.
         let named = |number: usize| number % 2 == 1;
@@ -580,7 +615,7 @@ fn twemproxy_by_every_function() {
         let (stats, arguments) = (port::free(), ["-c", "n.yml", "-a"]);
         let (host, port) = (stats.ip().to_string(), stats.port().to_string());
         let arguments: Vec<_> = arguments.into_iter().chain([&*host, "-s", &port]).collect();
-        let nutcracker = Other::start("nutcracker", &arguments, address, ("n.yml", &text));
+        let nutcracker = Other::start("nutcracker", &arguments, address, &[("n.yml", &text)]);
         let id = |number, _| {
             if named(number) {
                 format!(", id: node{number}")
@@ -600,4 +635,52 @@ fn twemproxy_by_every_function() {
             &draw.predict(&site, None, &keys),
         );
     }
+}
+
+/// Traffic Server with a parent for each server, placed by its label.
+fn traffic_server(draw: &Draw) -> Other {
+    let address = port::free();
+    let parents = draw.lines(|_, server, weight| format!("{server}|{weight}&{server};"));
+    let parents = parents.replace('\n', "");
+    let parent =
+        format!("dest_domain=. parent=\"{parents}\" round_robin=consistent_hash go_direct=false\n");
+    // All servers are this machine, which is no reason to take them for Traffic Server itself.
+    let records = format!(
+        "CONFIG proxy.config.http.server_ports STRING {}:ip-in={}
+CONFIG proxy.config.admin.user_id STRING #-1
+CONFIG proxy.config.http.cache.http INT 0
+CONFIG proxy.config.log.logging_enabled INT 0
+CONFIG proxy.config.http.no_dns_just_forward_to_parent INT 1
+CONFIG proxy.config.http.parent_proxy.self_detect INT 0
+CONFIG proxy.config.http.parent_proxy.fail_threshold INT 1
+CONFIG proxy.config.http.parent_proxy.retry_time INT 3600
+",
+        address.port(),
+        address.ip()
+    );
+    let layout = "prefix: @DIR@\nexec_prefix: @DIR@\nbindir: /usr/bin\nsbindir: /usr/sbin
+sysconfdir: @DIR@\ndatadir: @DIR@\nincludedir: @DIR@\nlibdir: @DIR@\nlibexecdir: @DIR@
+localstatedir: @DIR@\nruntimedir: @DIR@\nlogdir: @DIR@\ncachedir: @DIR@\n";
+    let files = [
+        ("runroot.yaml", layout),
+        ("records.config", &records),
+        ("parent.config", &parent),
+        ("remap.config", "map / http://app.example/\n"),
+    ];
+    let arguments = ["--run-root=@DIR@/runroot.yaml"];
+    Other::start("traffic_server", &arguments, address, &files)
+}
+
+#[test]
+fn traffic_server_and_a_dead_server() {
+    let mut draw = Draw::new();
+    let mut keys = draw.keys();
+    let requests = by_path(&mut keys);
+    let (site, other) = (draw.site("ats", no_id), traffic_server(&draw));
+    let theirs = other.ask_all(&requests);
+    draw.compare("ats", &keys, &theirs, &draw.predict(&site, None, &keys));
+    let dead = draw.kill();
+    let theirs = other.ask_all(&requests);
+    let ours = draw.predict(&site, Some(dead), &keys);
+    draw.compare("ats, one down", &keys, &theirs, &ours);
 }

@@ -107,8 +107,7 @@ impl Placement for Ats {
 mod tests {
     use super::*;
 
-    /// The vectors of SipHash's authors have another key than zeros; this one was computed by
-    /// CPython, whose `hash()` of bytes has a key of zeros under `PYTHONHASHSEED=0`.
+    /// The vectors of SipHash's authors have another key; this one is the reference code's, with zeros.
     #[test]
     fn keys_are_hashed_with_a_key_of_zeros() {
         assert_eq!(Function::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);

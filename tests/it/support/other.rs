@@ -1,6 +1,5 @@
 //! Other load balancers, live: each starts with a configuration and is asked where it sends a key.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -25,25 +24,23 @@ pub(crate) struct Other {
 }
 
 impl Other {
-    /// Starts `program`, which is to listen on `address`, in a directory of its own with this file;
-    /// an argument that is the file's name becomes its path.
+    /// Starts `program`, which is to listen on `address`, in a directory of its own with these files;
+    /// `@DIR@` in files and arguments is that directory.
     pub(crate) fn start(
         program: &str,
         arguments: &[&str],
         address: SocketAddr,
-        (file, text): (&str, &str),
+        files: &[(&str, &str)],
     ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join(file);
-        fs::write(&path, text).expect("writable");
+        let place = directory.path().display().to_string();
+        for (name, text) in files {
+            let text = text.replace("@DIR@", &place);
+            fs::write(directory.path().join(name), text).expect("writable");
+        }
         let mut command = Command::new(program);
-        command.args(arguments.iter().map(|argument| {
-            if *argument == file {
-                path.as_os_str()
-            } else {
-                OsStr::new(argument)
-            }
-        }));
+        let arguments = arguments.iter();
+        command.args(arguments.map(|argument| argument.replace("@DIR@", &place)));
         command.current_dir(directory.path());
         command
             .env("PATH", search_path())
