@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::support::client::Request;
+use crate::support::client::{Request, try_send};
 use crate::support::edge::{Site, run};
 use crate::support::origin::Origin;
 use crate::support::other::{Other, ask_from, spread};
@@ -390,7 +390,7 @@ fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
     ];
     let varnish = Other::start("varnishd", &arguments, address, &[("v.vcl", &text)]);
     wait::until("varnish to answer", || {
-        let answer = crate::support::client::try_send(address, &Request::get("/"));
+        let answer = try_send(address, &Request::get("/"));
         answer.is_ok_and(|answer| answer.status == 200)
     });
     varnish
@@ -666,6 +666,11 @@ localstatedir: @DIR@\nruntimedir: @DIR@\nlogdir: @DIR@\ncachedir: @DIR@\n";
         ("records.config", &records),
         ("parent.config", &parent),
         ("remap.config", "map / http://app.example/\n"),
+        (
+            "ip_allow.yaml",
+            "ip_allow: [{apply: in, ip_addrs: 127.0.0.0/8, action: allow, methods: ALL}]\n",
+        ),
+        ("storage.config", ""),
     ];
     let arguments = ["--run-root=@DIR@/runroot.yaml"];
     Other::start("traffic_server", &arguments, address, &files)
@@ -680,6 +685,10 @@ fn traffic_server_and_a_dead_server() {
     let theirs = other.ask_all(&requests);
     draw.compare("ats", &keys, &theirs, &draw.predict(&site, None, &keys));
     let dead = draw.kill();
+    wait::until("the dead parent to be left alone", || {
+        let answers = |request| try_send(other.address, request).unwrap().status == 200;
+        requests.iter().take(100).all(answers)
+    });
     let theirs = other.ask_all(&requests);
     let ours = draw.predict(&site, Some(dead), &keys);
     draw.compare("ats, one down", &keys, &theirs, &ours);

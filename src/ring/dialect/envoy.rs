@@ -170,7 +170,7 @@ mod tests {
         for (port, count) in ports.zip(counts) {
             let count = u32::try_from(count).unwrap();
             envoy.place(&format!("127.0.0.1:{port}"), count, &mut |point| {
-                points.push((point, port))
+                points.push((point, port));
             });
         }
         points.sort_unstable();

@@ -102,13 +102,12 @@ fn last_word(text: &[u8]) -> u32 {
         .map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// The first four bytes of the request's digest, big-endian. Varnish puts a null pointer behind each
-/// text that it hashes.
+/// The first four bytes of the request's digest, big-endian; a zero stands behind each text.
 fn vcl_hash(key: &[u8]) -> u32 {
     let mut digest = Sha256::new();
     for part in key.split(|byte| *byte == PARTS) {
         digest.update(part);
-        digest.update([0; 8]);
+        digest.update([0]);
     }
     let digest: [u8; 32] = digest.finalize().into();
     digest
