@@ -19,10 +19,6 @@ use ipnet::IpNet;
 
 use crate::route::host_name;
 
-/// Stands between the parts of [`KeySource::All`]: can be typed, and seldom is in a value. Where it
-/// is, two lists of parts may give one key, which does no harm: both go to one peer.
-const SEPARATOR: &[u8] = b"|";
-
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
@@ -33,6 +29,8 @@ pub enum KeySource {
         v4: u8,
         /// Bits of an IPv6 address that count, 0 ..= 128; more counts as 128.
         v6: u8,
+        /// How it is written.
+        form: AddressForm,
     },
     /// The first value of a header field.
     Header(HeaderName),
@@ -49,13 +47,45 @@ pub enum KeySource {
     PathSegment(u16),
     /// The host in lower case, without port and without a dot at its end.
     Host,
-    /// All of these, joined with `|`; missing if one of them is.
-    All(Vec<Self>),
+    /// All of these; missing if one of them is.
+    All(Parts),
+    /// Those of these that are present; missing if none is.
+    Any(Parts),
+}
+
+/// How an address is written in a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressForm {
+    /// As text; a network with the length of its prefix.
+    Text,
+    /// Its 4 or 16 octets, those of a network without the length of its prefix; other systems have
+    /// such keys (`$binary_remote_addr` of nginx, `hash src` of HAProxy).
+    Binary,
+}
+
+/// Several sources whose values are one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// In this order.
+    pub sources: Vec<KeySource>,
+    /// What stands between two values.
+    pub separator: String,
+}
+
+impl Parts {
+    /// Between the parts of [`KeySource::All`], if nothing else is said: can be typed, and seldom is
+    /// in a value. Where it is, two lists of parts may give one key, which does no harm: both go to
+    /// one peer.
+    pub const SEPARATOR: &str = "|";
 }
 
 impl KeySource {
     /// The whole address of the client.
-    pub const CLIENT_IP: Self = Self::ClientIp { v4: 32, v6: 128 };
+    pub const CLIENT_IP: Self = Self::ClientIp {
+        v4: 32,
+        v6: 128,
+        form: AddressForm::Text,
+    };
 
     /// The kind of source, as in the configuration; one of a fixed set, so it can be a metric's label.
     pub const fn name(&self) -> &'static str {
@@ -69,6 +99,7 @@ impl KeySource {
             Self::PathSegment(_) => "path_segment",
             Self::Host => "host",
             Self::All(_) => "all",
+            Self::Any(_) => "any",
         }
     }
 }
@@ -117,7 +148,7 @@ fn value<'a>(
 ) -> Option<Value<'a>> {
     let parts = request.parts;
     match source {
-        KeySource::ClientIp { v4, v6 } => client_ip(request.client, *v4, *v6, buffer),
+        KeySource::ClientIp { v4, v6, form } => client_ip(request.client, *v4, *v6, *form, buffer),
         KeySource::Header(name) => sent(parts.headers.get(name)?.as_bytes()),
         KeySource::Cookie(name) => sent(cookie(&parts.headers, name)?),
         KeySource::Query(name) => sent(parameter(parts.uri.query()?, name)?.as_bytes()),
@@ -125,7 +156,8 @@ fn value<'a>(
         KeySource::PathAndQuery => sent(parts.uri.path_and_query()?.as_str().as_bytes()),
         KeySource::PathSegment(number) => sent(segment(parts.uri.path(), *number)?.as_bytes()),
         KeySource::Host => host(request.host, buffer),
-        KeySource::All(sources) => all(sources, request, buffer),
+        KeySource::All(parts) => all(parts, request, buffer),
+        KeySource::Any(parts) => present(parts, request, buffer),
     }
 }
 
@@ -133,14 +165,25 @@ fn sent(bytes: &[u8]) -> Option<Value<'_>> {
     (!bytes.is_empty()).then_some(Value::Sent(bytes))
 }
 
-fn client_ip<'a>(client: IpAddr, v4: u8, v6: u8, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+fn client_ip<'a>(
+    client: IpAddr,
+    v4: u8,
+    v6: u8,
+    form: AddressForm,
+    buffer: &mut KeyBuffer,
+) -> Option<Value<'a>> {
     let client = client.to_canonical();
     let bits = if client.is_ipv4() { v4 } else { v6 };
-    match IpNet::new(client, bits) {
-        Ok(network) if bits < network.max_prefix_len() => write!(buffer, "{}", network.trunc()),
-        _ => write!(buffer, "{client}"),
+    let network = IpNet::new(client, bits).map(|network| network.trunc());
+    match (form, network) {
+        (AddressForm::Binary, network) => {
+            buffer.push_octets(network.map_or(client, |network| network.addr()));
+        }
+        (AddressForm::Text, Ok(network)) if bits < network.max_prefix_len() => {
+            write!(buffer, "{network}").ok()?;
+        }
+        (AddressForm::Text, _) => write!(buffer, "{client}").ok()?,
     }
-    .ok()?;
     Some(Value::Rendered)
 }
 
@@ -178,20 +221,36 @@ fn host<'a>(host: &'a str, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
     Some(Value::Rendered)
 }
 
-fn all<'a>(
-    sources: &[KeySource],
-    request: &Request<'a>,
-    buffer: &mut KeyBuffer,
-) -> Option<Value<'a>> {
-    for (index, source) in sources.iter().enumerate() {
+fn all<'a>(parts: &Parts, request: &Request<'a>, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+    for (index, source) in parts.sources.iter().enumerate() {
         if index > 0 {
-            buffer.push(SEPARATOR);
+            buffer.push(parts.separator.as_bytes());
         }
-        if let Value::Sent(bytes) = value(source, request, buffer)? {
-            buffer.push(bytes);
+        push_value(source, request, buffer)?;
+    }
+    (!parts.sources.is_empty()).then_some(Value::Rendered)
+}
+
+fn present<'a>(parts: &Parts, request: &Request<'a>, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+    let mut found = false;
+    for source in &parts.sources {
+        let before = buffer.as_bytes().len();
+        if found {
+            buffer.push(parts.separator.as_bytes());
+        }
+        match push_value(source, request, buffer) {
+            Some(()) => found = true,
+            None => buffer.truncate(before),
         }
     }
-    (!sources.is_empty()).then_some(Value::Rendered)
+    found.then_some(Value::Rendered)
+}
+
+fn push_value(source: &KeySource, request: &Request<'_>, buffer: &mut KeyBuffer) -> Option<()> {
+    if let Value::Sent(bytes) = value(source, request, buffer)? {
+        buffer.push(bytes);
+    }
+    Some(())
 }
 
 /// Room for a key that does not stand in the request as it is; can be used again and again.
@@ -221,6 +280,18 @@ impl KeyBuffer {
             }
             _ => self.push_to_heap(bytes),
         }
+    }
+
+    fn push_octets(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.push(&address.octets()),
+            IpAddr::V6(address) => self.push(&address.octets()),
+        }
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+        self.heap.truncate(length);
     }
 
     fn push_to_heap(&mut self, bytes: &[u8]) {
@@ -412,7 +483,11 @@ mod tests {
 
     #[test]
     fn a_client_is_its_address_or_its_network() {
-        let net = |v4, v6| KeySource::ClientIp { v4, v6 };
+        let net = |v4, v6| KeySource::ClientIp {
+            v4,
+            v6,
+            form: AddressForm::Text,
+        };
         for (client, source, key) in [
             ("10.1.2.3", KeySource::CLIENT_IP, "10.1.2.3"),
             ("::ffff:10.1.2.3", KeySource::CLIENT_IP, "10.1.2.3"),
@@ -433,6 +508,61 @@ mod tests {
     }
 
     #[test]
+    fn an_address_may_be_its_octets() {
+        let octets = |v4, v6| KeySource::ClientIp {
+            v4,
+            v6,
+            form: AddressForm::Binary,
+        };
+        for (client, source, key) in [
+            ("::ffff:10.1.2.3", octets(32, 128), "\u{a}\u{1}\u{2}\u{3}"),
+            ("10.1.2.3", octets(24, 64), "\u{a}\u{1}\u{2}\0"),
+            (
+                "1::2",
+                octets(32, 128),
+                "\0\u{1}\0\0\0\0\0\0\0\0\0\0\0\0\0\u{2}",
+            ),
+        ] {
+            assert_eq!(
+                Sample::from(client).one(source).as_deref(),
+                Some(key),
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_is_made_of_the_parts_that_are_there() {
+        let sample = Sample::new("/a?u=1", &[("x-user", "bob")]);
+        let any = |sources, separator: &str| {
+            sample.one(KeySource::Any(Parts {
+                sources,
+                separator: separator.to_owned(),
+            }))
+        };
+        let sources = || {
+            vec![
+                query("v"),
+                header("x-user"),
+                query("w"),
+                query("u"),
+                query("x"),
+            ]
+        };
+        assert_eq!(any(sources(), "-").as_deref(), Some("bob-1"));
+        assert_eq!(any(sources(), "").as_deref(), Some("bob1"));
+        assert_eq!(any(vec![query("v")], "-"), None);
+        assert_eq!(any(vec![], "-"), None);
+    }
+
+    fn all_of(sources: Vec<KeySource>) -> KeySource {
+        KeySource::All(Parts {
+            sources,
+            separator: Parts::SEPARATOR.to_owned(),
+        })
+    }
+
+    #[test]
     fn a_composite_needs_all_its_parts() {
         let sample = Sample::new("/a?u=1", &[("x-user", "bob")]);
         let parts = vec![
@@ -442,15 +572,15 @@ mod tests {
             query("u"),
         ];
         assert_eq!(
-            sample.one(KeySource::All(parts)).as_deref(),
+            sample.one(all_of(parts)).as_deref(),
             Some("example.com|bob|192.0.2.1|1")
         );
-        let missing = KeySource::All(vec![KeySource::CLIENT_IP, query("v")]);
+        let missing = all_of(vec![KeySource::CLIENT_IP, query("v")]);
         assert_eq!(
             sample.key(&[missing, KeySource::Host]),
             Some((1, "example.com".to_owned()))
         );
-        assert_eq!(sample.one(KeySource::All(vec![])).as_deref(), None);
+        assert_eq!(sample.one(all_of(vec![])).as_deref(), None);
     }
 
     #[test]
@@ -459,7 +589,7 @@ mod tests {
         let sample = Sample::new("/", &[("x-long", &long), ("x-short", "s")]);
         let parts = vec![header("x-short"), header("x-long"), header("x-short")];
         assert_eq!(
-            sample.one(KeySource::All(parts)).as_deref(),
+            sample.one(all_of(parts)).as_deref(),
             Some(format!("s|{long}|s").as_str())
         );
     }
@@ -467,7 +597,7 @@ mod tests {
     #[test]
     fn every_source_has_its_own_name() {
         assert_eq!(KeySource::CLIENT_IP.name(), "client_ip");
-        assert_eq!(KeySource::All(vec![KeySource::Path]).name(), "all");
+        assert_eq!(all_of(vec![KeySource::Path]).name(), "all");
     }
 
     proptest! {

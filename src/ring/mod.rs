@@ -1,8 +1,10 @@
 //! The ring: labels and weights in, indices out.
 //!
 //! Every member puts points on the circle of 2^32 hashes; a key is hashed onto the same circle and
-//! belongs to the member of the next point clockwise. Which points a label gets and how a key is
-//! hashed is a [`Dialect`]; everything else here is the same for all of them.
+//! belongs to the member of the next point clockwise. Which points a member gets and how a key is
+//! hashed is a [`Dialect`]; everything else here is the same for all of them. Some dialects, which place
+//! keys as another system does, have hashes of 64 bits, or look for the *nearest* point, or have no
+//! points at all; then "clockwise" means the order in which that system goes on.
 //!
 //! ```
 //! use clockwise::ring::{Dialect, Ring, Weight};
@@ -21,28 +23,31 @@
 //!
 //! Invariants:
 //! * the ring is a function of the *set* of members: their order changes the [`MemberId`]s, never
-//!   the label that an answer stands for;
-//! * points on one hash are all kept, the smallest label first;
+//!   the label that an answer stands for; but for dialects of systems in which the order counts;
+//! * points on one hash are all kept, the smallest name first; but where another system does not;
 //! * a lookup allocates nothing and costs the same for any number of points.
 
-mod circle;
+mod build;
 mod dialect;
 mod diff;
 mod digest;
 mod index;
-mod ketama;
-mod label;
+mod nearest;
+mod scores;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::num::NonZeroU16;
 
-pub use dialect::Dialect;
+use build::Arcs;
+use dialect::Owner;
+pub use dialect::{Dialect, Setting, ats, envoy, haproxy, twemproxy, varnish};
 pub use diff::{Move, overlay};
 use index::Index;
+use nearest::Nearest;
+use scores::Scores;
 pub use walk::{Cursor, Walk};
 
 /// How much of the key space a member gets, relative to the others: 1 ..= 256.
@@ -85,16 +90,44 @@ impl MemberId {
     }
 }
 
-/// A place on the circle of 2^32 hashes.
+/// A member as it is given to the ring; a label and a weight are enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Its name among the members.
+    pub label: &'a str,
+    /// What the dialect hashes for it, where that is not the label.
+    pub id: Option<&'a str>,
+    /// How much of the key space it gets.
+    pub weight: Weight,
+}
+
+impl<'a> From<(&'a str, Weight)> for Member<'a> {
+    fn from((label, weight): (&'a str, Weight)) -> Self {
+        Self {
+            label,
+            id: None,
+            weight,
+        }
+    }
+}
+
+/// Stands between the parts of a key that some dialects hash one by one: the unit separator of ASCII,
+/// which no header field can have (RFC 9110 §5.5).
+pub const PARTS: u8 = 0x1f;
+
+/// A place on the circle: one of 2^32 hashes, or of 2^64 in the dialects that have so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hash(pub u32);
+pub struct Hash(pub u64);
 
 /// Why a ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Two members have the same label.
-    #[error("the label `{0}` is given to two members; give one of them a label of its own")]
-    DuplicateLabel(String),
+    /// Two members have the same label or id, so that they would have the same points.
+    #[error("`{0}` places two members; give one of them a label or an id of its own")]
+    Duplicate(String),
+    /// A member's id is none that its dialect can hash.
+    #[error("the id `{0}` is not a number from 1 to {max}", max = haproxy::Haproxy::MAX_ID)]
+    Id(String),
     /// There are more than [`Ring::MAX_MEMBERS`] members.
     #[error("the ring would have {0} members, at most {max} are possible", max = Ring::MAX_MEMBERS)]
     TooManyMembers(usize),
@@ -105,7 +138,7 @@ pub enum Error {
         max = Ring::MAX_POINTS
     )]
     TooManyPoints(u64),
-    /// The dialect's number is out of its bounds.
+    /// An option of the dialect is out of its bounds.
     #[error("`{0:?}` is out of bounds")]
     Dialect(Dialect),
 }
@@ -114,10 +147,24 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Ring {
     dialect: Dialect,
-    /// How far a hash is turned clockwise before the search for the first point at or after it.
+    /// How far a hash is turned clockwise before the search for the first arc that ends at or after
+    /// it.
     turn: u32,
     members: u32,
+    /// Where each member's arcs end: at its points, but for dialects in which a point owns hashes on
+    /// both sides.
     index: Index,
+    /// The lower halves of the ends, where hashes have 64 bits; the index has the upper halves.
+    low: Box<[u32]>,
+    order: Order,
+}
+
+/// In which order the members are asked once the owner was refused.
+#[derive(Clone, Debug)]
+enum Order {
+    Clockwise,
+    Nearest(Nearest),
+    Scores(Scores),
 }
 
 impl Ring {
@@ -128,34 +175,44 @@ impl Ring {
     /// The most members that a ring can have, 2^16.
     pub const MAX_MEMBERS: usize = Index::MAX_MEMBERS;
 
-    /// Builds the ring of the given labels and weights. No members make an empty ring.
-    pub fn new<'a>(
+    /// Builds the ring of the given members. No members make an empty ring.
+    pub fn new<'a, M: Into<Member<'a>>>(
         dialect: Dialect,
-        members: impl IntoIterator<Item = (&'a str, Weight)>,
+        members: impl IntoIterator<Item = M>,
     ) -> Result<Self, Error> {
-        let members: Vec<_> = members.into_iter().collect();
-        check_members(&members)?;
-        let total = check_total(dialect, &members)?;
-        let mut points = Vec::with_capacity(total as usize);
-        for (member, (label, weight)) in (0..=u16::MAX).zip(&members) {
-            dialect.place(label, *weight, &mut |hash| points.push((hash, member)));
-        }
-        let labels: Vec<_> = members.into_iter().map(|(label, _)| label).collect();
-        Ok(Self::from_points(dialect, &labels, points))
+        let members: Vec<_> = members.into_iter().map(Into::into).collect();
+        let names = build::names(dialect, &members)?;
+        let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
+        let arcs = Arcs::new(dialect, &names, &weights)?;
+        let rules = dialect.with(|placement| placement.rules());
+        let order = match rules.owner {
+            Owner::Nearest => Order::Nearest(Nearest::new(&arcs.ends)),
+            Owner::Score => Order::Scores(Scores::new(dialect, names, weights)),
+            _ => Order::Clockwise,
+        };
+        Ok(Self::from_arcs(dialect, members.len(), arcs, order))
     }
 
     /// The ring of no members.
     pub fn empty() -> Self {
-        Self::from_points(Dialect::default(), &[], Vec::new())
+        Self::from_arcs(Dialect::default(), 0, Arcs::default(), Order::Clockwise)
     }
 
-    /// The ring of these points, each a hash and its owner's place among the labels.
-    fn from_points(dialect: Dialect, labels: &[&str], points: Vec<(u32, u16)>) -> Self {
+    /// The ring of these points, sorted; they are where the arcs end, if `order` does not know better.
+    fn from_arcs(dialect: Dialect, members: usize, arcs: Arcs, order: Order) -> Self {
+        let owner = dialect.with(|placement| placement.rules()).owner;
+        let ends = match &order {
+            Order::Nearest(nearest) => nearest.ends(),
+            _ if owner == Owner::LastKeeps => build::last_keeps(arcs.ends),
+            _ => arcs.ends,
+        };
         Self {
             dialect,
-            turn: dialect.turn(),
-            members: u32::try_from(labels.len()).unwrap_or(u32::MAX),
-            index: Index::new(&sorted(labels, points)),
+            turn: u32::from(owner == Owner::After),
+            members: u32::try_from(members).unwrap_or(u32::MAX),
+            index: Index::new(&ends),
+            low: arcs.low,
+            order,
         }
     }
 
@@ -168,8 +225,10 @@ impl Ring {
     /// The member that a hash belongs to; `None` where the ring is empty.
     #[inline]
     pub fn owner(&self, hash: Hash) -> Option<MemberId> {
-        let (_, owner) = self.locate(hash)?;
-        Some(owner)
+        match self.locate(hash) {
+            Some((_, owner)) => Some(owner),
+            None => self.best(hash, |_| true),
+        }
     }
 
     /// The first member clockwise from a hash for which `accept` is true; `None` where it is true
@@ -179,11 +238,11 @@ impl Ring {
     /// round of the points ends the search.
     #[inline]
     pub fn find(&self, hash: Hash, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
-        let (at, owner) = self.locate(hash)?;
-        if accept(owner) {
-            return Some(owner);
+        match self.locate(hash) {
+            Some((_, owner)) if accept(owner) => Some(owner),
+            Some((at, _)) => self.find_after(hash, at, accept),
+            None => self.best(hash, accept),
         }
-        self.find_after(at, accept)
     }
 
     /// The distinct members in clockwise order from a hash: the owner first, every member once.
@@ -191,36 +250,57 @@ impl Ring {
         Walk::new(self, hash)
     }
 
-    /// How many of the 2^32 hashes belong to each member, by [`MemberId`]. They add up to 2^32,
-    /// but for an empty ring, which has no shares.
+    /// How much of the circle belongs to each member, by [`MemberId`], in 2^32nds. They add up to
+    /// 2^32, but for an empty ring, which has no shares.
+    ///
+    /// They are exact where hashes have 32 bits. Where they have 64, each arc is cut off to a multiple of
+    /// 2^-32. Where there are no points they are those of a sample: see [`Self::sample`].
     pub fn shares(&self) -> Vec<u64> {
         let mut shares = vec![0; self.members()];
-        let mut before = self
-            .index
-            .last()
-            .map_or(0, |last| i64::from(last) - (1 << 32));
-        for (hash, owner) in self.points() {
-            if let Some(share) = shares.get_mut(owner.index()) {
-                *share += i64::from(hash).abs_diff(before);
+        overlay(self, self, |run| {
+            if let Some(share) = shares.get_mut(run.from.index()) {
+                *share += run.hashes;
             }
-            before = i64::from(hash);
-        }
+        });
         shares
     }
 
-    /// All points in clockwise order from 0, each with its owner.
+    /// How many keys [`Self::shares`] and [`overlay`] try out, where the dialect has no points: the
+    /// numbers from 0 on, in decimal. `None`: there are points, and nothing has to be tried out.
+    pub const fn sample(&self) -> Option<u32> {
+        match self.order {
+            Order::Scores(_) => Some(Scores::SAMPLE),
+            _ => None,
+        }
+    }
+
+    /// Where each point's arc ends, clockwise from 0, in 2^32nds of the circle, with its owner. That is
+    /// the point itself, but in dialects `haproxy`, where it is half-way to the next one, and `varnish`,
+    /// where the last one's is the end of the circle.
     pub fn points(&self) -> impl ExactSizeIterator<Item = (u32, MemberId)> {
         self.index.points()
     }
 
-    /// The number of points.
+    /// The owner of the hash that lies so many 2^32nds of the circle from its start; `None` where
+    /// there is no circle.
+    pub fn owner_at(&self, place: u32) -> Option<MemberId> {
+        let place = u64::from(place);
+        let hash = if self.low.is_empty() {
+            place
+        } else {
+            place << 32
+        };
+        self.locate(Hash(hash)).map(|(_, owner)| owner)
+    }
+
+    /// The number of points; 0 in a dialect that has none.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// True where there is no point, so that no hash has an owner.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// True where nobody is on the ring, so that no hash has an owner.
+    pub const fn is_empty(&self) -> bool {
+        self.members == 0
     }
 
     /// The number of members.
@@ -233,10 +313,32 @@ impl Ring {
         self.dialect
     }
 
-    /// The place of the point that owns a hash, and its member.
+    /// The place of the arc that a hash lies in, and its owner; `None` where there are no arcs.
     #[inline]
     fn locate(&self, hash: Hash) -> Option<(usize, MemberId)> {
-        self.index.locate(hash.0.wrapping_add(self.turn))
+        if self.low.is_empty() {
+            return self.index.locate(lower(hash.0).wrapping_add(self.turn));
+        }
+        self.locate_wide(hash)
+    }
+
+    /// [`Self::locate`] where hashes have 64 bits: by the upper half, and among equal ones by the lower.
+    fn locate_wide(&self, hash: Hash) -> Option<(usize, MemberId)> {
+        let (high, low) = (upper(hash.0), lower(hash.0));
+        let (start, _) = self.index.locate(high)?;
+        let equal = self.index.run(start, high);
+        let lows = self.low.get(start..start + equal)?;
+        let place = start + lows.partition_point(|end| *end < low);
+        Some((place, self.index.owner(place)?))
+    }
+
+    /// The accepted member with the greatest score, where scores decide.
+    #[cold]
+    fn best(&self, hash: Hash, accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+        match &self.order {
+            Order::Scores(scores) => scores.best(hash, accept),
+            Order::Clockwise | Order::Nearest(_) => None,
+        }
     }
 
     /// A place one past the last point is the first point's.
@@ -250,90 +352,54 @@ impl Ring {
         places.filter_map(|place| self.index.owner(place))
     }
 
-    /// [`Self::find`] once the point at `at` was refused.
+    /// [`Self::find`] once the owner, whose arc is at `at`, was refused.
+    #[cold]
+    #[inline(never)]
+    fn find_after(
+        &self,
+        hash: Hash,
+        at: usize,
+        accept: impl FnMut(MemberId) -> bool,
+    ) -> Option<MemberId> {
+        match &self.order {
+            Order::Nearest(nearest) => self.find_among(nearest.outward(hash), accept),
+            _ => self.find_among(self.clockwise(self.wrap(at)), accept),
+        }
+    }
+
+    /// The first of the points' members that is accepted.
     ///
     /// Few refusals are settled within a few steps. After as many steps as there are members it is
     /// more likely that all refuse, which asking each of them once settles; so a search in which
     /// nobody accepts ends after 2 questions per member, not after a round of all points.
-    #[cold]
-    #[inline(never)]
-    fn find_after(&self, at: usize, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
-        let mut rest = self.clockwise(self.wrap(at));
-        let near = rest
+    fn find_among(
+        &self,
+        mut points: impl Iterator<Item = MemberId>,
+        mut accept: impl FnMut(MemberId) -> bool,
+    ) -> Option<MemberId> {
+        let near = points
             .by_ref()
             .take(self.members())
             .find(|member| accept(*member));
         if near.is_some() {
             return near;
         }
-        if !(0..self.members).map(MemberId).any(&mut accept) {
-            return None;
-        }
-        rest.find(|member| accept(*member))
+        let last = (0..self.members)
+            .map(MemberId)
+            .find(|member| accept(*member))?;
+        // Who is too light for a point comes after all who have one.
+        points.find(|member| accept(*member)).or(Some(last))
     }
 }
 
-/// Labels must differ: two members of one label would have the same points.
-fn check_members(members: &[(&str, Weight)]) -> Result<(), Error> {
-    if members.len() > Ring::MAX_MEMBERS {
-        return Err(Error::TooManyMembers(members.len()));
-    }
-    let mut seen = HashSet::with_capacity(members.len());
-    match members.iter().find(|(label, _)| !seen.insert(*label)) {
-        Some((label, _)) => Err(Error::DuplicateLabel((*label).to_owned())),
-        None => Ok(()),
-    }
-}
-
-/// The number of points of all members.
-fn check_total(dialect: Dialect, members: &[(&str, Weight)]) -> Result<u32, Error> {
-    if !dialect.is_valid() {
-        return Err(Error::Dialect(dialect));
-    }
-    let weight: u64 = members
-        .iter()
-        .map(|(_, weight)| u64::from(weight.get()))
-        .sum();
-    let total = weight * u64::from(dialect.points_per_weight());
-    let fits = u32::try_from(total)
-        .ok()
-        .filter(|total| *total <= Ring::MAX_POINTS);
-    fits.ok_or(Error::TooManyPoints(total))
-}
-
-/// The points by hash, those of one hash by label.
-///
-/// Each is packed into one word, hash above rank of the label, which sorts several times faster
-/// than pairs with a label to compare.
-fn sorted(labels: &[&str], points: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
-    let mut by_label: Vec<_> = (0..=u16::MAX).zip(labels).collect();
-    by_label.sort_unstable_by_key(|(_, label)| **label);
-    let mut ranks = vec![0; labels.len()];
-    for (rank, (member, _)) in (0_u64..).zip(&by_label) {
-        if let Some(place) = ranks.get_mut(usize::from(*member)) {
-            *place = rank;
-        }
-    }
-    let pack = |(hash, member): (u32, u16)| {
-        let rank = ranks.get(usize::from(member))?;
-        Some(u64::from(hash) << 32 | rank)
-    };
-    let mut packed: Vec<_> = points.into_iter().filter_map(pack).collect();
-    packed.sort_unstable();
-    let unpack = |word: u64| {
-        let (rank, hash) = split(word);
-        by_label
-            .get(rank as usize)
-            .map(|(member, _)| (hash, *member))
-    };
-    packed.into_iter().filter_map(unpack).collect()
-}
-
-/// A packed point's rank and hash.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "the word is these two halves"
+    reason = "the half that is asked for"
 )]
-const fn split(word: u64) -> (u32, u32) {
-    (word as u32, (word >> 32) as u32)
+const fn lower(word: u64) -> u32 {
+    word as u32
+}
+
+const fn upper(word: u64) -> u32 {
+    lower(word >> 32)
 }

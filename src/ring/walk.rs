@@ -1,6 +1,7 @@
-//! The distinct members in clockwise order.
+//! The distinct members in clockwise order, or in the order that a dialect has instead.
 
-use super::{Hash, MemberId, Ring};
+use super::nearest::Outward;
+use super::{Hash, MemberId, Order, Ring};
 
 /// Members that a walk remembers without an allocation.
 const INLINE: usize = 1024;
@@ -8,7 +9,7 @@ const WORD: usize = u64::BITS as usize;
 
 /// Every member of a ring once, in clockwise order from a hash; made by [`Ring::walk`].
 ///
-/// Allocates nothing on a ring of up to 1,024 members.
+/// Allocates nothing on a ring of up to 1,024 members that has points.
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
     ring: &'a Ring,
@@ -41,22 +42,31 @@ impl std::iter::FusedIterator for Walk<'_> {}
 /// A [`Walk`] that does not hold its ring, for those who own both.
 #[derive(Clone, Debug)]
 pub struct Cursor {
-    /// The place of the next point.
-    at: usize,
-    /// Points that were not looked at yet.
-    round: usize,
+    way: Way,
     /// Members that were not seen yet.
     left: usize,
     seen: Seen,
 }
 
+/// From point to point.
+#[derive(Clone, Debug)]
+enum Way {
+    Clockwise {
+        /// The place of the next point.
+        at: usize,
+        /// Points that were not looked at yet.
+        round: usize,
+    },
+    Outward(Outward),
+    /// There are no points: every member once.
+    Down(std::vec::IntoIter<MemberId>),
+}
+
 impl Cursor {
     /// A walk of `ring` from `hash`.
     pub fn new(ring: &Ring, hash: Hash) -> Self {
-        let at = ring.locate(hash).map_or(0, |(place, _)| ring.wrap(place));
         Self {
-            at,
-            round: ring.len(),
+            way: Way::new(ring, hash),
             left: ring.members(),
             seen: Seen::new(ring.members()),
         }
@@ -65,8 +75,9 @@ impl Cursor {
     /// The next member. `ring` must be the one that the cursor was made for; another gives its
     /// members in no useful order.
     pub fn next(&mut self, ring: &Ring) -> Option<MemberId> {
-        while self.left > 0 && self.round > 0 {
-            let member = self.step(ring)?;
+        while self.left > 0 {
+            // Who is too light for a point comes after all who have one.
+            let member = self.way.step(ring).or_else(|| self.seen.missing(ring))?;
             if self.seen.insert(member) {
                 self.left -= 1;
                 return Some(member);
@@ -74,13 +85,33 @@ impl Cursor {
         }
         None
     }
+}
+
+impl Way {
+    fn new(ring: &Ring, hash: Hash) -> Self {
+        match &ring.order {
+            Order::Clockwise => Self::Clockwise {
+                at: ring.locate(hash).map_or(0, |(place, _)| ring.wrap(place)),
+                round: ring.len(),
+            },
+            Order::Nearest(nearest) => Self::Outward(Outward::new(nearest, hash)),
+            Order::Scores(scores) => Self::Down(scores.walk(hash).into_iter()),
+        }
+    }
 
     /// The owner of the next point.
     fn step(&mut self, ring: &Ring) -> Option<MemberId> {
-        let member = ring.index.owner(self.at)?;
-        self.round -= 1;
-        self.at = ring.wrap(self.at + 1);
-        Some(member)
+        match (self, &ring.order) {
+            (Self::Clockwise { at, round }, _) => {
+                *round = round.checked_sub(1)?;
+                let member = ring.index.owner(*at)?;
+                *at = ring.wrap(*at + 1);
+                Some(member)
+            }
+            (Self::Outward(outward), Order::Nearest(nearest)) => outward.next(nearest),
+            (Self::Outward(_), _) => None,
+            (Self::Down(members), _) => members.next(),
+        }
     }
 }
 
@@ -98,6 +129,19 @@ impl Seen {
         } else {
             Self::Heap(vec![0; members.div_ceil(WORD)])
         }
+    }
+
+    /// The first member of the ring that is not in the set.
+    fn missing(&self, ring: &Ring) -> Option<MemberId> {
+        let words = match self {
+            Self::Inline(words) => words.as_slice(),
+            Self::Heap(words) => words,
+        };
+        let is_missing = |member: &MemberId| {
+            let word = words.get(member.index() / WORD);
+            word.is_some_and(|word| word >> (member.index() % WORD) & 1 == 0)
+        };
+        (0..ring.members).map(MemberId).find(is_missing)
     }
 
     /// True where the member is new to the set.

@@ -195,8 +195,7 @@ fn upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<Upstr
 fn moved(before: &Upstream, after: &Upstream) -> f64 {
     const SPACE: f64 = (1_u64 << 32) as f64;
     let hashed_alike = before.config.key == after.config.key
-        && std::mem::discriminant(&before.config.dialect)
-            == std::mem::discriminant(&after.config.dialect);
+        && before.config.dialect.hashes_like(after.config.dialect);
     if !hashed_alike {
         let (shares, shares_after) = (before.ring().shares(), after.ring().shares());
         let labels = after.peers().iter().map(|peer| &peer.label);

@@ -134,9 +134,7 @@ impl Upstream {
         metrics: &Metrics,
         now: Duration,
     ) -> Result<Self, ring::Error> {
-        let labels = config.peers.iter();
-        let labels = labels.map(|peer| (peer.label.as_str(), peer.weight));
-        let ring = Ring::new(config.dialect, labels)?;
+        let ring = Ring::new(config.dialect, config.members())?;
         let shared = previous.map_or_else(Shared::default, |previous| previous.shared.clone());
         let cradle = Cradle {
             config: &config,

@@ -21,7 +21,7 @@ use super::load::{Place, Ticket};
 use super::{Choice, Target, Tried, Upstream};
 use crate::policy::bound::Bound;
 use crate::policy::ramp::first_home;
-use crate::ring::{Hash, MemberId};
+use crate::ring::MemberId;
 
 /// A request at its peer.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Call<'_> {
     /// turn, so that of those, too, the right share comes home.
     fn key(&self) -> u64 {
         match self.target {
-            Target::Key(hash) => hash.into(),
+            Target::Key(hash) => hash.0,
             Target::Turn(turn) => turn as u64,
         }
     }
@@ -281,11 +281,5 @@ fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
         member,
         place,
         overflow,
-    }
-}
-
-impl From<Hash> for u64 {
-    fn from(hash: Hash) -> Self {
-        hash.0.into()
     }
 }

@@ -45,6 +45,14 @@ fn every_dialect_and_weight_lands_as_predicted() {
         "{dialect: circle, replicas: 50}",
         "ketama",
         "{dialect: ketama, points: 40}",
+        "nginx",
+        "haproxy",
+        "envoy",
+        "varnish",
+        "libketama",
+        "twemproxy",
+        "ats",
+        "traefik",
     ] {
         let peers = origins.iter().zip(1..).map(|(origin, weight)| {
             format!(

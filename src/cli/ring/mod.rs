@@ -18,7 +18,7 @@ use crate::ring::{MemberId, Ring};
 pub(super) enum Question {
     /// Which peer each key goes to: one line per key, key and label with a tab between
     Owner(Owner),
-    /// Points and exact share of the key space of each peer
+    /// Points and exact share of the key space of each peer (of a sample, where the dialect has no points)
     Show(Show),
 }
 
@@ -86,11 +86,7 @@ impl Place {
             );
             return Err(Failure::Input(message));
         };
-        let members = upstream
-            .peers
-            .iter()
-            .map(|peer| (peer.label.as_str(), peer.weight));
-        let ring = Ring::new(upstream.dialect, members)
+        let ring = Ring::new(upstream.dialect, upstream.members())
             .map_err(|error| Failure::Input(error.to_string()))?;
         Ok(Placed {
             ring,
@@ -219,7 +215,12 @@ impl Show {
         if self.place.json {
             let peers: Vec<_> = parts.iter().map(Part::json).collect();
             let points = placed.ring.len();
-            let report = json!({ "points": points, "max_over_mean": fullest, "peers": peers });
+            let report = json!({
+                "points": points,
+                "max_over_mean": fullest,
+                "sampled_keys": placed.ring.sample(),
+                "peers": peers,
+            });
             return output.line(&report.to_string());
         }
         let width = parts
@@ -235,10 +236,10 @@ impl Show {
         for part in &parts {
             output.line(&part.row(width))?;
         }
-        output.line(&format!(
-            "max/mean {fullest:.4}, {} points",
-            placed.ring.len()
-        ))
+        output.line(&match placed.ring.sample() {
+            None => format!("max/mean {fullest:.4}, {} points", placed.ring.len()),
+            Some(keys) => format!("max/mean {fullest:.4}, of a sample of {keys} keys; no points"),
+        })
     }
 }
 

@@ -21,9 +21,10 @@ pub(super) fn draw<'a>(ring: &Ring, label: impl Fn(MemberId) -> &'a str) -> Stri
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 440\" font-family=\"sans-serif\" font-size=\"13\">"
     )];
     lines.extend(arcs.iter().map(|arc| arc.path(ring.members())));
-    let names: BTreeMap<usize, MemberId> = ring
-        .points()
-        .map(|(_, member)| (member.index(), member))
+    let names: BTreeMap<usize, MemberId> = arcs
+        .iter()
+        .map(|arc| (arc.owner.index(), arc.owner))
+        .chain(ring.points().map(|(_, member)| (member.index(), member)))
         .collect();
     for (row, &member) in names.values().take(MAX_NAMES).enumerate() {
         lines.push(name(row, label(member), &colour(member, ring.members())));
@@ -44,11 +45,14 @@ struct Arc {
 }
 
 fn arcs(ring: &Ring) -> Vec<Arc> {
+    if ring.sample().is_some() {
+        return slices(ring);
+    }
     let mut arcs: Vec<Arc> = Vec::new();
     let step = (1_u64 << 32) / u64::from(MAX_ARCS);
     for index in 0..MAX_ARCS {
-        let hash = u32::try_from(u64::from(index) * step).unwrap_or(u32::MAX);
-        let Some(owner) = ring.owner(crate::ring::Hash(hash)) else {
+        let place = u32::try_from(u64::from(index) * step).unwrap_or(u32::MAX);
+        let Some(owner) = ring.owner_at(place) else {
             continue;
         };
         let (from, to) = (
@@ -61,6 +65,22 @@ fn arcs(ring: &Ring) -> Vec<Arc> {
         }
     }
     arcs
+}
+
+/// Of a ring without points: one arc for each peer, as long as its share.
+#[expect(clippy::cast_precision_loss, reason = "a picture is not that fine")]
+fn slices(ring: &Ring) -> Vec<Arc> {
+    let mut to = 0.0;
+    let slice = |(share, owner): (u64, u32)| {
+        let from = to;
+        to += share as f64 / (1_u64 << 32) as f64;
+        Arc {
+            from,
+            to,
+            owner: MemberId(owner),
+        }
+    };
+    ring.shares().into_iter().zip(0..).map(slice).collect()
 }
 
 impl Arc {

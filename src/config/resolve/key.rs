@@ -7,10 +7,11 @@ use crate::config::raw::{Node, Value};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::values::{Fault, shown};
-use crate::key::KeySource;
+use crate::key::{AddressForm, KeySource, Parts};
+use crate::ring::PARTS;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `{header: NAME}`, `{cookie: NAME}`, \
-                    `{query: NAME}`, `{path_segment: N}` or `{all: [..]}`";
+                    `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
 
 /// Sources that are one word.
 const WORDS: &[(&str, KeySource)] = &[
@@ -57,15 +58,16 @@ fn warn_unreachable(sources: &[(KeySource, &Node)], problems: &Problems) {
 fn is_always_present(source: &KeySource) -> bool {
     match source {
         KeySource::ClientIp { .. } | KeySource::Path | KeySource::PathAndQuery => true,
-        KeySource::All(parts) => parts.iter().all(is_always_present),
+        KeySource::All(parts) => parts.sources.iter().all(is_always_present),
+        KeySource::Any(parts) => parts.sources.iter().any(is_always_present),
         _ => false,
     }
 }
 
-fn source(node: &Node, problems: &Problems, inside_all: bool) -> Option<KeySource> {
+fn source(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource> {
     match &node.value {
         Value::Scalar(_) => accept(node, problems, word),
-        _ => compound(node, problems, inside_all),
+        _ => compound(node, problems, inside),
     }
 }
 
@@ -91,12 +93,12 @@ fn near_word(name: &str) -> String {
     nearest(name, words).map_or_else(|| HELP.to_owned(), |near| format!("did you mean `{near}`?"))
 }
 
-fn compound(node: &Node, problems: &Problems, inside_all: bool) -> Option<KeySource> {
+fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource> {
     let fields = Fields::open(node, &schema::KEY_SOURCE, problems)?;
     let given = schema::KEY_SOURCE
         .keys
         .iter()
-        .filter(|key| fields.get(key).is_some());
+        .filter(|key| **key != "separator" && fields.get(key).is_some());
     if given.count() > 1 {
         fields.error(
             node,
@@ -105,8 +107,24 @@ fn compound(node: &Node, problems: &Problems, inside_all: bool) -> Option<KeySou
         );
         return None;
     }
-    if let Some(parts) = fields.get("all") {
-        return all(parts, &fields, inside_all);
+    if let Some(list) = fields.get("all") {
+        return Some(KeySource::All(parts(
+            list,
+            &fields,
+            inside,
+            Parts::SEPARATOR,
+        )?));
+    }
+    if let Some(list) = fields.get("any") {
+        let separator = char::from(PARTS).to_string();
+        return Some(KeySource::Any(parts(list, &fields, inside, &separator)?));
+    }
+    if let Some(separator) = fields.get("separator") {
+        fields.error(
+            separator,
+            "`separator` does not fit the source",
+            "it stands between the parts of `all` or `any`, as in `{all: [host, path], separator: \"\"}`",
+        );
     }
     if let Some(prefixes) = fields.get("client_ip") {
         return client_ip(prefixes, problems);
@@ -114,11 +132,12 @@ fn compound(node: &Node, problems: &Problems, inside_all: bool) -> Option<KeySou
     named(&fields)
 }
 
-fn all(node: &Node, fields: &Fields<'_>, inside_all: bool) -> Option<KeySource> {
+/// The sources of `all` or `any`, and what stands between them.
+fn parts(node: &Node, fields: &Fields<'_>, inside: bool, separator: &str) -> Option<Parts> {
     let list = items_or_one(node);
-    if inside_all || list.is_empty() {
-        let message = if inside_all {
-            "`all` inside `all`"
+    if inside || list.is_empty() {
+        let message = if inside {
+            "a combination inside a combination"
         } else {
             "the list is empty"
         };
@@ -129,17 +148,24 @@ fn all(node: &Node, fields: &Fields<'_>, inside_all: bool) -> Option<KeySource> 
         );
         return None;
     }
-    let parts = collect(list, fields.problems, |item| {
+    let sources = collect(list, fields.problems, |item| {
         source(item, fields.problems, true)
     });
-    (parts.len() == list.len()).then_some(KeySource::All(parts))
+    let given = fields.read("separator", |node| text(node, "a text"));
+    (sources.len() == list.len()).then(|| Parts {
+        sources,
+        separator: given.unwrap_or(separator).to_owned(),
+    })
 }
 
 fn client_ip(node: &Node, problems: &Problems) -> Option<KeySource> {
+    const FORMS: &[(&str, AddressForm)] =
+        &[("text", AddressForm::Text), ("binary", AddressForm::Binary)];
     let fields = Fields::open(node, &schema::CLIENT_IP, problems)?;
     Some(KeySource::ClientIp {
         v4: fields.number("v4", 32, 0..=32),
         v6: fields.number("v6", 128, 0..=128),
+        form: fields.choice("form", AddressForm::Text, FORMS),
     })
 }
 

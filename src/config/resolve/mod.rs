@@ -11,6 +11,7 @@ mod listeners;
 mod peers;
 mod policy;
 mod process;
+mod ring;
 mod routes;
 mod upstreams;
 

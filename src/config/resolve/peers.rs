@@ -9,13 +9,13 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{Peer, PeerAddress};
 use crate::config::values::{Fault, number};
-use crate::ring::Weight;
+use crate::ring::{Dialect, Weight};
 
 const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
 const MAX_LABEL: usize = 255;
 
 /// The peers of an upstream, and where each says what its label is.
-pub(super) fn read(upstream: &Fields<'_>) -> (Vec<Peer>, Vec<Span>) {
+pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> (Vec<Peer>, Vec<Span>) {
     let Some(node) = upstream.require("peers", HELP) else {
         return Default::default();
     };
@@ -24,33 +24,48 @@ pub(super) fn read(upstream: &Fields<'_>) -> (Vec<Peer>, Vec<Span>) {
         peer(item, problems)
     });
     refuse_twins(&peers, problems);
-    peers.into_iter().unzip()
+    check_names(dialect, &peers, problems);
+    let places = peers.iter().map(|peer| peer.label).collect();
+    (peers.into_iter().map(|peer| peer.peer).collect(), places)
 }
 
-fn peer(node: &Node, problems: &Problems) -> Option<(Peer, Span)> {
+/// A peer, and where it says what its label is, and what the ring hashes for it.
+struct Placed {
+    peer: Peer,
+    label: Span,
+    name: Span,
+}
+
+fn peer(node: &Node, problems: &Problems) -> Option<Placed> {
     if node.text().is_some() {
         let (address, label) = accept(node, problems, address)?;
-        return Some((
-            Peer {
-                address,
-                label,
-                weight: Weight::ONE,
-            },
-            node.place(),
-        ));
+        let peer = Peer {
+            address,
+            label,
+            weight: Weight::ONE,
+            id: None,
+        };
+        return Some(Placed {
+            peer,
+            label: node.place(),
+            name: node.place(),
+        });
     }
     let fields = Fields::open(node, &schema::PEER, problems)?;
     let weight = fields.read("weight", weight).unwrap_or(Weight::ONE);
-    let given = fields.get("label").map(Node::place);
     let label_given = fields.read("label", label);
+    let id_given = fields.read("id", id);
     let at = fields.require("address", "write `{address: 10.0.0.1:8080}`")?;
     let (address, written) = accept(at, problems, address)?;
     let peer = Peer {
         address,
         label: label_given.unwrap_or(written),
         weight,
+        id: id_given,
     };
-    Some((peer, given.unwrap_or_else(|| at.place())))
+    let label = fields.get("label").unwrap_or(at).place();
+    let name = fields.get("id").map_or(label, Node::place);
+    Some(Placed { peer, label, name })
 }
 
 fn weight(node: &Node) -> Result<Weight, Fault> {
@@ -83,17 +98,50 @@ fn label(node: &Node) -> Result<String, Fault> {
     Ok(label.to_owned())
 }
 
-fn refuse_twins(peers: &[(Peer, Span)], problems: &Problems) {
+/// Any text: other systems have been told stranger things than a label can be.
+fn id(node: &Node) -> Result<String, Fault> {
+    let id = text(node, "an id")?;
+    if id.is_empty() || id.len() > MAX_LABEL {
+        let help = format!("use 1 to {MAX_LABEL} bytes");
+        return Err((format!("{} cannot be an id", quote(id)), help));
+    }
+    Ok(id.to_owned())
+}
+
+/// What the dialect hashes must be something that it can hash, and differ from peer to peer.
+fn check_names(dialect: Dialect, peers: &[Placed], problems: &Problems) {
+    for Placed { peer, name, .. } in peers {
+        if let Err(error) = dialect.names(&[peer.member()]) {
+            let help =
+                "the dialect hashes the server's number; leave the `id` out to have them counted";
+            problems.add(Problem::error(error.to_string(), *name).help(help));
+        }
+    }
+    let members: Vec<_> = peers.iter().map(|placed| placed.peer.member()).collect();
+    let names = dialect.names(&members).unwrap_or_default();
+    let mut seen = HashMap::new();
+    for (placed, name) in peers.iter().zip(&names) {
+        let first = seen.insert(name, placed);
+        // Twins by label are reported as such.
+        if let Some(first) = first.filter(|first| first.peer.label != placed.peer.label) {
+            let message = format!("two peers that the ring hashes as {}", quote(name));
+            let problem = Problem::error(message, placed.name).also(first.name, "first here");
+            problems.add(problem.help("give each an `id` of its own"));
+        }
+    }
+}
+
+fn refuse_twins(peers: &[Placed], problems: &Problems) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
-    for (peer, span) in peers {
+    for Placed { peer, label, .. } in peers {
         if let Some(first) = seen.get(peer.label.as_str()) {
             let message = format!("two peers with the label {}", quote(&peer.label));
-            let problem = Problem::error(message, *span).also(*first, "first here");
+            let problem = Problem::error(message, *label).also(*first, "first here");
             problems.add(problem.help(
                 "the label places a peer on the ring: remove one peer, or give it a `label` of its own",
             ));
         } else {
-            seen.insert(&peer.label, *span);
+            seen.insert(&peer.label, *label);
         }
     }
 }

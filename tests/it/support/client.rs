@@ -4,10 +4,12 @@
 //! Every socket operation has a deadline of [`PATIENCE`].
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+
+use socket2::{Domain, Socket as Socket2, Type};
 
 use super::wait::{self, PATIENCE};
 
@@ -136,6 +138,14 @@ impl Connection {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(PATIENCE))?;
         Self::over(Box::new(socket))
+    }
+
+    /// One whose own address is `source`.
+    pub(crate) fn from(source: IpAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect(&address.into())?;
+        Self::over(Box::new(TcpStream::from(socket)))
     }
 
     pub(crate) fn unix(path: &Path) -> io::Result<Self> {

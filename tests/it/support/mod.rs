@@ -11,6 +11,7 @@ pub(crate) mod edge;
 pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod origin;
+pub(crate) mod other;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod wait;

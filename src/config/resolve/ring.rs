@@ -1,0 +1,248 @@
+//! `ring`: the dialect and its options.
+
+use std::ops::RangeInclusive;
+
+use crate::config::fields::{Fields, accept, text};
+use crate::config::raw::Node;
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema::{self, nearest};
+use crate::config::settings::Peer;
+use crate::config::values::{Fault, number};
+use crate::ring::ats::{self, Ats};
+use crate::ring::envoy::{self, Envoy};
+use crate::ring::haproxy::{self, Haproxy};
+use crate::ring::twemproxy::{self, Twemproxy};
+use crate::ring::varnish::{self, Varnish};
+use crate::ring::{Dialect, Ring};
+
+/// A dialect, what it is without options, the options it has, and how they are read.
+struct Kind {
+    name: &'static str,
+    plain: fn() -> Dialect,
+    options: &'static [&'static str],
+    read: fn(&Fields<'_>) -> Option<Dialect>,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "ketama",
+        plain: Dialect::default,
+        options: &["points"],
+        read: |fields| accept(fields.get("points")?, fields.problems, points),
+    },
+    Kind {
+        name: "circle",
+        plain: || Dialect::Circle {
+            replicas: Dialect::DEFAULT_REPLICAS,
+        },
+        options: &["replicas"],
+        read: |fields| Dialect::circle(replicas(fields, Dialect::DEFAULT_REPLICAS)),
+    },
+    Kind {
+        name: "nginx",
+        plain: || Dialect::Nginx,
+        options: &[],
+        read: |_| None,
+    },
+    Kind {
+        name: "haproxy",
+        plain: || Dialect::Haproxy(Haproxy::default()),
+        options: &["hash", "avalanche"],
+        read: |fields| Some(Dialect::Haproxy(haproxy(fields))),
+    },
+    Kind {
+        name: "envoy",
+        plain: || Dialect::Envoy(Envoy::default()),
+        options: &["hash", "minimum_ring_size", "maximum_ring_size"],
+        read: |fields| Some(Dialect::Envoy(envoy(fields))),
+    },
+    Kind {
+        name: "varnish",
+        plain: || Dialect::Varnish(Varnish::default()),
+        options: &["by", "replicas"],
+        read: |fields| {
+            Some(Dialect::Varnish(Varnish {
+                by: fields.choice("by", varnish::By::Url, varnish::By::WORDS),
+                replicas: replicas(fields, Varnish::DEFAULT_REPLICAS),
+            }))
+        },
+    },
+    Kind {
+        name: "libketama",
+        plain: || Dialect::Libketama,
+        options: &[],
+        read: |_| None,
+    },
+    Kind {
+        name: "twemproxy",
+        plain: || Dialect::Twemproxy(Twemproxy::default()),
+        options: &["hash", "hash_tag"],
+        read: |fields| Some(Dialect::Twemproxy(twemproxy(fields))),
+    },
+    Kind {
+        name: "ats",
+        plain: || Dialect::Ats(Ats::default()),
+        options: &["hash", "replicas"],
+        read: |fields| {
+            let plain = Ats::default();
+            Some(Dialect::Ats(Ats {
+                function: fields.choice("hash", plain.function, ats::Function::WORDS),
+                replicas: replicas(fields, Ats::DEFAULT_REPLICAS),
+            }))
+        },
+    },
+    Kind {
+        name: "traefik",
+        plain: || Dialect::Traefik,
+        options: &[],
+        read: |_| None,
+    },
+];
+
+/// A name, or a name with options.
+pub(super) fn read(node: &Node, problems: &Problems) -> Option<Dialect> {
+    if node.text().is_some() {
+        return accept(node, problems, kind).map(|kind| (kind.plain)());
+    }
+    let fields = Fields::open(node, &schema::RING, problems)?;
+    let kind = match fields.get("dialect") {
+        Some(_) => fields.read("dialect", kind)?,
+        None => KINDS.first()?,
+    };
+    refuse_others(kind, &fields);
+    (kind.read)(&fields).or_else(|| Some((kind.plain)()))
+}
+
+/// A ring that cannot be built must not be found out at the start.
+pub(super) fn check(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
+    if peers.len() > Ring::MAX_MEMBERS {
+        let message = format!("{} peers are more than a ring can have", peers.len());
+        let help = format!(
+            "use at most {}, in several upstreams if need be",
+            Ring::MAX_MEMBERS
+        );
+        fields
+            .problems
+            .add(Problem::error(message, fields.head()).help(help));
+    }
+    let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
+    let points = dialect.total(&weights);
+    if points > u64::from(Ring::MAX_POINTS) {
+        let message = format!(
+            "the ring would have {points} points, more than {}",
+            Ring::MAX_POINTS
+        );
+        let help = "divide the weights by a common factor, or ask for fewer points";
+        fields
+            .problems
+            .add(Problem::error(message, fields.head()).help(help));
+    }
+}
+
+fn kind(node: &Node) -> Result<&'static Kind, Fault> {
+    let name = text(node, "a dialect")?;
+    let found = KINDS.iter().find(|kind| kind.name == name);
+    found.ok_or_else(|| {
+        let names = KINDS.iter().map(|kind| kind.name);
+        let help = match nearest(name, names.clone()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("use {}", listed(names)),
+        };
+        (format!("there is no ring dialect {}", quote(name)), help)
+    })
+}
+
+/// An option of another dialect does nothing here.
+fn refuse_others(kind: &Kind, fields: &Fields<'_>) {
+    let options = schema::RING.keys.iter().filter(|key| **key != "dialect");
+    for key in options.filter(|key| !kind.options.contains(key)) {
+        let Some(node) = fields.get(key) else {
+            continue;
+        };
+        let help = match kind.options {
+            [] => format!("dialect `{}` has no options", kind.name),
+            own => format!(
+                "dialect `{}` has {}",
+                kind.name,
+                listed(own.iter().copied())
+            ),
+        };
+        let problem = Problem::error(format!("`{key}` does not fit the dialect"), node.head());
+        fields.problems.add(problem.help(help));
+    }
+}
+
+fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+fn replicas(fields: &Fields<'_>, default: u32) -> u32 {
+    fields.number("replicas", default, 1..=u64::from(Dialect::MAX_POINTS))
+}
+
+fn points(node: &Node) -> Result<Dialect, Fault> {
+    let most = u64::from(Dialect::MAX_POINTS);
+    let points = number("points", node, &(4..=most))?;
+    let dialect = u32::try_from(points).ok().and_then(Dialect::ketama);
+    dialect.ok_or_else(|| {
+        let help = format!(
+            "one MD5 gives four points; use {} or {}",
+            points / 4 * 4,
+            points / 4 * 4 + 4
+        );
+        (format!("`{points}` is not a multiple of 4"), help)
+    })
+}
+
+/// As in HAProxy, a function that is named is not followed by the avalanche unless that is named too;
+/// `balance source` has no function to name.
+fn haproxy(fields: &Fields<'_>) -> Haproxy {
+    let plain = Haproxy::default();
+    let function = fields.choice("hash", plain.function, haproxy::Function::WORDS);
+    let named = fields.get("hash").is_some() && function != haproxy::Function::Source;
+    Haproxy {
+        function,
+        avalanche: fields.flag("avalanche", !named),
+    }
+}
+
+fn envoy(fields: &Fields<'_>) -> Envoy {
+    let plain = Envoy::default();
+    let size: RangeInclusive<u64> = 1..=u64::from(Envoy::MAX_RING);
+    let maximum = fields.number("maximum_ring_size", plain.maximum, size.clone());
+    let minimum = fields.number("minimum_ring_size", plain.minimum.min(maximum), size);
+    if let Some(node) = fields.get("minimum_ring_size")
+        && minimum > maximum
+    {
+        let message = format!("`minimum_ring_size` is above `maximum_ring_size`, {maximum}");
+        fields.error(node, message, "use a smaller one");
+    }
+    Envoy {
+        function: fields.choice("hash", plain.function, envoy::Function::WORDS),
+        minimum: minimum.min(maximum),
+        maximum,
+    }
+}
+
+fn twemproxy(fields: &Fields<'_>) -> Twemproxy {
+    let plain = Twemproxy::default();
+    Twemproxy {
+        function: fields.choice("hash", plain.function, twemproxy::Function::WORDS),
+        tag: fields.read("hash_tag", tag),
+    }
+}
+
+fn tag(node: &Node) -> Result<[u8; 2], Fault> {
+    let tag = text(node, "a text")?;
+    tag.as_bytes().try_into().map_err(|_| {
+        let help = "give the two characters around what is hashed, as in `hash_tag: \"{}\"`";
+        (
+            format!("{} are not two characters", quote(tag)),
+            help.to_owned(),
+        )
+    })
+}

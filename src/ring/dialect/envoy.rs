@@ -1,0 +1,203 @@
+//! `envoy`: `ring_hash` of Envoy.
+//!
+//! What is hashed for a member is its host key: `ip:port`, or the host name or `hash_key` where Envoy was told
+//! so. The ring has so many points that the lightest host gets a whole number of them and there are at
+//! least `minimum_ring_size`; how many each host gets is a running sum in floating point, so that a host
+//! that comes or goes, or changes its weight, changes the number of points of others (laws (b) and (c)),
+//! and the *order* of the hosts can decide about one point.
+//!
+//! A key of several parts, as `{any: […]}` makes it, is hashed as by as many hash policies. Where a host is
+//! down, Envoy builds the ring anew and moves keys of others; here the ring stays as it is, and only
+//! the keys of that host go on clockwise.
+
+use std::fmt::Write as _;
+
+use twox_hash::XxHash64;
+
+use super::{Owner, Placement, Rules, Setting, Ties, word};
+use crate::ring::{Hash, PARTS, Weight};
+
+/// `RingHashLbConfig`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envoy {
+    /// `hash_function`: how the points are hashed; a key always is by XXH64.
+    pub function: Function,
+    /// `minimum_ring_size`.
+    pub minimum: u32,
+    /// `maximum_ring_size`.
+    pub maximum: u32,
+}
+
+/// The function by which Envoy places hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `XX_HASH`, the default.
+    Xxhash,
+    /// `MURMUR_HASH_2`.
+    Murmur2,
+}
+
+impl Function {
+    /// Their names in the configuration.
+    pub const WORDS: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("murmur2", Self::Murmur2)];
+
+    fn hash(self, text: &[u8]) -> u64 {
+        match self {
+            Self::Xxhash => XxHash64::oneshot(0, text),
+            Self::Murmur2 => murmur2(text),
+        }
+    }
+}
+
+impl Envoy {
+    /// The most points of a ring: Envoy's own bound.
+    pub const MAX_RING: u32 = 8 << 20;
+    /// The points of a ring, at least, where nothing is said.
+    pub const DEFAULT_MINIMUM: u32 = 1024;
+}
+
+impl Default for Envoy {
+    fn default() -> Self {
+        Self {
+            function: Function::Xxhash,
+            minimum: Self::DEFAULT_MINIMUM,
+            maximum: Self::MAX_RING,
+        }
+    }
+}
+
+impl Placement for Envoy {
+    fn name(&self) -> &'static str {
+        "envoy"
+    }
+
+    fn options(&self) -> Vec<(&'static str, Setting)> {
+        vec![
+            ("hash", word(Function::WORDS, &self.function)),
+            ("minimum_ring_size", Setting::Number(self.minimum.into())),
+            ("maximum_ring_size", Setting::Number(self.maximum.into())),
+        ]
+    }
+
+    fn is_valid(&self) -> bool {
+        (1..=Self::MAX_RING).contains(&self.maximum) && (1..=self.maximum).contains(&self.minimum)
+    }
+
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        let sum: u32 = weights.iter().map(|weight| u32::from(weight.get())).sum();
+        let share = |weight: &Weight| f64::from(weight.get()) / f64::from(sum);
+        let Some(least) = weights.iter().min().map(share) else {
+            return Vec::new();
+        };
+        let scale = (least * f64::from(self.minimum)).ceil() / least;
+        let scale = scale.min(f64::from(self.maximum));
+        let (mut target, mut placed) = (0.0, 0.0);
+        let count = |weight| {
+            target += scale * share(weight);
+            let mut points = 0;
+            while placed < target {
+                points += 1;
+                placed += 1.0;
+            }
+            points
+        };
+        weights.iter().map(count).collect()
+    }
+
+    fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
+        let mut text = format!("{name}_");
+        let stem = text.len();
+        for point in 0..points {
+            text.truncate(stem);
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{point}");
+            put(self.function.hash(text.as_bytes()));
+        }
+    }
+
+    fn hash(&self, key: &[u8]) -> Hash {
+        let parts = key
+            .split(|byte| *byte == PARTS)
+            .map(|part| XxHash64::oneshot(0, part));
+        Hash(parts.fold(0, |hash: u64, part| hash.rotate_left(1) ^ part))
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            owner: Owner::AtOrAfter,
+            ties: Ties::InOrder,
+            wide: true,
+        }
+    }
+}
+
+/// `MurmurHash64A` (Austin Appleby) with the seed of the GNU C++ library.
+fn murmur2(text: &[u8]) -> u64 {
+    const SEED: u64 = 0xc70f_6907;
+    const MULTIPLIER: u64 = 0xc6a4_a793_5bd1_e995;
+    let (words, rest) = text.as_chunks();
+    let mut hash = SEED ^ (text.len() as u64).wrapping_mul(MULTIPLIER);
+    for word in words {
+        let word = mixed(u64::from_le_bytes(*word).wrapping_mul(MULTIPLIER), 47);
+        hash = (hash ^ word.wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+    }
+    if !rest.is_empty() {
+        let last = rest
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        hash = (hash ^ last).wrapping_mul(MULTIPLIER);
+    }
+    mixed(mixed(hash, 47).wrapping_mul(MULTIPLIER), 47)
+}
+
+const fn mixed(word: u64, shift: u32) -> u64 {
+    word ^ (word >> shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(function: Function, ports: std::ops::Range<u16>, minimum: u32) -> Vec<(u64, u16)> {
+        let envoy = Envoy {
+            function,
+            minimum,
+            ..Envoy::default()
+        };
+        let counts = envoy.counts(&vec![Weight::ONE; ports.len()]);
+        let mut points = Vec::new();
+        for (port, count) in ports.zip(counts) {
+            let count = u32::try_from(count).unwrap();
+            envoy.place(&format!("127.0.0.1:{port}"), count, &mut |point| {
+                points.push((point, port));
+            });
+        }
+        points.sort_unstable();
+        points
+    }
+
+    /// The rings of Envoy's own unit tests.
+    #[test]
+    fn points_are_those_of_envoy() {
+        let points = ring(Function::Xxhash, 90..96, 12);
+        let first = [
+            (833_437_586_790_550_860, 94),
+            (928_266_305_478_181_108, 92),
+            (1_033_482_794_131_418_490, 90),
+            (3_551_244_743_356_806_947, 95),
+        ];
+        assert_eq!(points[..4], first);
+        assert_eq!(points.last(), Some(&(16_117_243_373_044_804_889, 90)));
+        let points = ring(Function::Murmur2, 80..86, 12);
+        assert_eq!(points[0], (1_358_027_074_129_602_068, 85));
+        assert_eq!(points.last(), Some(&(17_613_279_263_364_193_813, 80)));
+    }
+
+    #[test]
+    fn parts_of_a_key_are_hashed_like_policies() {
+        let envoy = Envoy::default();
+        let of = |text: &str| envoy.hash(text.as_bytes()).0;
+        assert_eq!(of("a\u{1f}b"), of("a").rotate_left(1) ^ of("b"));
+    }
+}

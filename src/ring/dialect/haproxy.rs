@@ -1,0 +1,291 @@
+//! `haproxy`: `hash-type consistent` of HAProxy.
+//!
+//! What is hashed for a member is the server's number: the `id` of its `server` line, or else a counter
+//! that goes on with every server and skips the ids that are taken. So without ids the *order* of the
+//! servers places them. Point `j` is [`full_hash`]`(4096 × number + j)`, 16 for each unit of weight, and a
+//! hash belongs to the nearest point in *either* direction. A server that is down is taken off, so
+//! that the nearest of the others has its keys.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use super::{Owner, Placement, Rules, Setting, Ties, fixed, word};
+use crate::ring::{Error, Hash, Member, Weight};
+
+const POINTS: u32 = 16;
+/// Numbers that a server has for its points.
+const KEYS: u32 = 4096;
+
+/// How HAProxy was told to hash a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Haproxy {
+    /// The second word of `hash-type`.
+    pub function: Function,
+    /// The third word of `hash-type`, or none at all of the words: what the function gives is
+    /// mixed once more.
+    pub avalanche: bool,
+}
+
+/// The function by which HAProxy hashes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `sdbm`, the default.
+    Sdbm,
+    /// `djb2`.
+    Djb2,
+    /// `wt6`.
+    Wt6,
+    /// `crc32`.
+    Crc32,
+    /// `none`: the key is a decimal number.
+    None,
+    /// `balance source`: the key is an IP address, as text; another text is hashed with `sdbm`.
+    Source,
+}
+
+impl Function {
+    /// Their names in the configuration.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("sdbm", Self::Sdbm),
+        ("djb2", Self::Djb2),
+        ("wt6", Self::Wt6),
+        ("crc32", Self::Crc32),
+        ("none", Self::None),
+        ("source", Self::Source),
+    ];
+}
+
+impl Haproxy {
+    /// The greatest id of a server.
+    pub const MAX_ID: u32 = 0x7fff_ffff;
+}
+
+impl Default for Haproxy {
+    fn default() -> Self {
+        Self {
+            function: Function::Sdbm,
+            avalanche: true,
+        }
+    }
+}
+
+impl Placement for Haproxy {
+    fn name(&self) -> &'static str {
+        "haproxy"
+    }
+
+    fn options(&self) -> Vec<(&'static str, Setting)> {
+        vec![
+            ("hash", word(Function::WORDS, &self.function)),
+            ("avalanche", Setting::Flag(self.avalanche)),
+        ]
+    }
+
+    fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+        let given: Vec<_> = members.iter().map(id).collect::<Result<_, _>>()?;
+        let taken: HashSet<_> = given.iter().flatten().copied().collect();
+        // The counter goes on with servers that have an id as well.
+        let mut next = 0;
+        let number = |id: Option<u32>| {
+            next += 1;
+            id.unwrap_or_else(|| {
+                while taken.contains(&next) {
+                    next += 1;
+                }
+                next
+            })
+        };
+        Ok(given
+            .into_iter()
+            .map(number)
+            .map(|number| Cow::Owned(number.to_string()))
+            .collect())
+    }
+
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        fixed(POINTS, weights)
+    }
+
+    fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
+        // `names` has given a number.
+        let key = name.parse::<u32>().unwrap_or(0).wrapping_mul(KEYS);
+        (0..points).for_each(|point| put(full_hash(key.wrapping_add(point)).into()));
+    }
+
+    fn hash(&self, key: &[u8]) -> Hash {
+        let hash = match self.function {
+            Function::Sdbm => sdbm(key),
+            Function::Djb2 => djb2(key),
+            Function::Wt6 => wt6(key),
+            Function::Crc32 => crc32fast::hash(key),
+            Function::None => number(key),
+            Function::Source => address(key).unwrap_or_else(|| sdbm(key)),
+        };
+        Hash(
+            if self.avalanche {
+                full_hash(hash)
+            } else {
+                hash
+            }
+            .into(),
+        )
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            owner: Owner::Nearest,
+            ties: Ties::InOrder,
+            wide: false,
+        }
+    }
+}
+
+fn id(member: &Member<'_>) -> Result<Option<u32>, Error> {
+    let number = |id: &str| {
+        let number = id.parse().ok();
+        let number = number.filter(|number| (1..=Haproxy::MAX_ID).contains(number));
+        number.ok_or_else(|| Error::Id(id.to_owned()))
+    };
+    member.id.map(number).transpose()
+}
+
+/// An integer hash without a collision (Bob Jenkins).
+const fn full_hash(mut a: u32) -> u32 {
+    a = a.wrapping_add(0x7ed5_5d16).wrapping_add(a << 12);
+    a = (a ^ 0xc761_c23c) ^ (a >> 19);
+    a = a.wrapping_add(0x1656_67b1).wrapping_add(a << 5);
+    a = a.wrapping_add(0xd3a2_646c) ^ (a << 9);
+    a = a.wrapping_add(0xfd70_46c5).wrapping_add(a << 3);
+    a = (a ^ 0xb55a_4f09) ^ (a >> 16);
+    a.wrapping_mul(3_221_225_473)
+}
+
+fn sdbm(key: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| hash.wrapping_mul(65_599).wrapping_add((*byte).into());
+    key.iter().fold(0, step)
+}
+
+fn djb2(key: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| hash.wrapping_mul(33).wrapping_add((*byte).into());
+    key.iter().fold(5381, step)
+}
+
+fn wt6(key: &[u8]) -> u32 {
+    let (mut a, mut b) = (0xa53c_965a_u32, 0x5ca6_953a_u32);
+    let (mut left, mut right) = (6, 18);
+    for byte in key {
+        let byte = u32::from(*byte);
+        let (x, y) = (!(a ^ byte), !b.wrapping_add(byte));
+        (a, b) = (y.rotate_left(left), x.rotate_left(right));
+        let turns = ((a >> 16) ^ b) & 0xffff;
+        (left, right) = (turns & 31, turns >> 11);
+    }
+    a ^ b
+}
+
+/// A decimal number at the start of the text, mod 2^32; 0 where there is none.
+fn number(key: &[u8]) -> u32 {
+    let (negative, digits) = match key {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, key),
+    };
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    let value = digits.fold(0_u32, |value, digit| {
+        value.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))
+    });
+    if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    }
+}
+
+/// The 32-bit words of an address, one upon the other; `None` for another text.
+fn address(key: &[u8]) -> Option<u32> {
+    match std::str::from_utf8(key).ok()?.parse().ok()? {
+        IpAddr::V4(address) => Some(address.to_bits()),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            let (words, _) = octets.as_chunks();
+            Some(
+                words
+                    .iter()
+                    .fold(0, |sum, word| sum ^ u32::from_be_bytes(*word)),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{Dialect, Ring};
+
+    #[test]
+    fn integers_are_hashed_as_in_haproxy() {
+        assert_eq!(
+            [1, 4096, 4097].map(full_hash),
+            [881_230_262, 1_237_450_891, 2_761_370_759]
+        );
+    }
+
+    #[test]
+    fn keys_are_where_haproxy_has_them() {
+        let dialect = Dialect::Haproxy(Haproxy::default());
+        let names = ["a", "b", "c", "d"];
+        let ring = Ring::new(dialect, names.map(|name| (name, Weight::ONE))).unwrap();
+        let cases = [
+            ("/foo", 2_322_697_729, 3),
+            ("/bar", 3_820_059_158, 3),
+            ("user-1", 2_384_854_057, 2),
+            ("user-2", 746_140_066, 3),
+        ];
+        for (key, expected, server) in cases {
+            let hash = ring.hash(key.as_bytes());
+            assert_eq!(
+                (hash.0, ring.owner(hash).unwrap().0),
+                (expected, server),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_are_given_as_haproxy_gives_them() {
+        let member = |id| Member {
+            label: "x",
+            id,
+            weight: Weight::ONE,
+        };
+        let names = |ids: &[Option<&'static str>]| {
+            let members: Vec<_> = ids.iter().map(|id| member(*id)).collect();
+            Haproxy::default().names(&members)
+        };
+        let given = [Some("11"), Some("7"), None, None];
+        assert_eq!(names(&given).unwrap(), ["11", "7", "3", "4"]);
+        let given = [None, Some("1"), None, Some("3")];
+        assert_eq!(names(&given).unwrap(), ["2", "1", "4", "3"]);
+        for bad in ["x", "0", "-1", "2147483648", ""] {
+            assert_eq!(names(&[Some(bad)]), Err(Error::Id(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_read() {
+        let cases: [(&[u8], u32); 5] = [
+            (b"17", 17),
+            (b"-1", u32::MAX),
+            (b"+3x", 3),
+            (b"", 0),
+            (b"x", 0),
+        ];
+        for (key, value) in cases {
+            assert_eq!(number(key), value);
+        }
+        assert_eq!(address(b"10.1.2.3"), Some(0x0a01_0203));
+        assert_eq!(address(b"1::2:0:3"), Some(0x0001_0000 ^ 2 ^ 3));
+        assert_eq!(address(b"x"), None);
+    }
+}

@@ -1,0 +1,277 @@
+//! Which points a member gets, how a key is hashed, which point owns a hash.
+//!
+//! One dialect is one file with one implementation of [`Placement`]; it is entered here, in
+//! [`Dialect`] and in [`Dialect::with`], and nowhere else in the ring. `ketama` and `circle` are
+//! our own, and only they keep every law of the ring. The others place each key as another load
+//! balancer does, so that one can be replaced without a key that moves; each says in its file what
+//! it hashes for a member, and which of our laws that system itself breaks.
+
+pub mod ats;
+mod circle;
+pub mod envoy;
+pub mod haproxy;
+mod ketama;
+mod label;
+mod libketama;
+mod nginx;
+mod traefik;
+pub mod twemproxy;
+pub mod varnish;
+
+use std::borrow::Cow;
+
+use self::ats::Ats;
+use self::circle::Circle;
+use self::envoy::Envoy;
+use self::haproxy::Haproxy;
+use self::ketama::Ketama;
+use self::libketama::Libketama;
+use self::nginx::Nginx;
+use self::traefik::Traefik;
+use self::twemproxy::Twemproxy;
+use self::varnish::Varnish;
+use super::{Error, Hash, Member, Weight};
+
+/// How members and keys are placed on the ring.
+///
+/// Changing the dialect, or its options, moves most keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Four points per MD5, the layout of libketama, with a fixed number of points per unit of
+    /// weight, so that no member's weight changes another's points.
+    Ketama {
+        /// Points per unit of weight: a multiple of 4, 4 ..= 4096.
+        points: u32,
+    },
+    /// The textbook ring: one point per MD5.
+    Circle {
+        /// Points per unit of weight: 1 ..= 4096.
+        replicas: u32,
+    },
+    /// `hash … consistent` of nginx.
+    Nginx,
+    /// `hash-type consistent` of HAProxy.
+    Haproxy(Haproxy),
+    /// `ring_hash` of Envoy.
+    Envoy(Envoy),
+    /// The shard director of Varnish.
+    Varnish(Varnish),
+    /// libketama as it was published.
+    Libketama,
+    /// `distribution: ketama` of twemproxy.
+    Twemproxy(Twemproxy),
+    /// `consistent_hash` of Apache Traffic Server.
+    Ats(Ats),
+    /// `hrw` of Traefik.
+    Traefik,
+}
+
+impl Dialect {
+    /// [`Dialect::Ketama`]'s points per unit of weight where none are given.
+    pub const DEFAULT_POINTS: u32 = 160;
+    /// [`Dialect::Circle`]'s points per unit of weight where none are given.
+    pub const DEFAULT_REPLICAS: u32 = 3;
+    /// The most points per unit of weight in any dialect where they can be chosen.
+    pub const MAX_POINTS: u32 = 4096;
+
+    /// [`Dialect::Ketama`]; `None` where `points` is out of bounds.
+    pub fn ketama(points: u32) -> Option<Self> {
+        Some(Self::Ketama { points }).filter(|dialect| dialect.is_valid())
+    }
+
+    /// [`Dialect::Circle`]; `None` where `replicas` is out of bounds.
+    pub fn circle(replicas: u32) -> Option<Self> {
+        Some(Self::Circle { replicas }).filter(|dialect| dialect.is_valid())
+    }
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        self.with(|placement| placement.name())
+    }
+
+    /// Its options, as in the configuration: a name and a value each.
+    pub fn options(self) -> Vec<(&'static str, Setting)> {
+        self.with(|placement| placement.options())
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(self, key: &[u8]) -> Hash {
+        self.with(|placement| placement.hash(key))
+    }
+
+    /// What is hashed for each member, in order: the id, or the label, or what the dialect makes
+    /// of a member that has no id.
+    ///
+    /// # Errors
+    /// [`Error::Id`] where the dialect cannot use an id, [`Error::Duplicate`] where two members would
+    /// have the same points.
+    pub fn names<'a>(self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+        self.with(|placement| placement.names(members))
+    }
+
+    /// How many points members of these weights get in total.
+    pub fn total(self, weights: &[Weight]) -> u64 {
+        self.with(|placement| placement.counts(weights))
+            .iter()
+            .sum()
+    }
+
+    /// True where both put a key of one text at one place, so that their rings can be compared
+    /// place by place.
+    pub fn hashes_like(self, other: Self) -> bool {
+        let hashing = |dialect: Self| match dialect {
+            // Of these the options below place members, not keys.
+            Self::Ketama { .. } => Self::default(),
+            Self::Circle { .. } => Self::Circle { replicas: 1 },
+            Self::Envoy(_) => Self::Envoy(Envoy::default()),
+            Self::Varnish(Varnish { by, .. }) => Self::Varnish(Varnish {
+                by,
+                ..Varnish::default()
+            }),
+            Self::Ats(Ats { function, .. }) => Self::Ats(Ats {
+                function,
+                ..Ats::default()
+            }),
+            other => other,
+        };
+        hashing(self) == hashing(other)
+    }
+
+    /// True where the options are within their bounds.
+    pub(super) fn is_valid(self) -> bool {
+        self.with(|placement| placement.is_valid())
+    }
+
+    /// The one place where a dialect's name meets its algorithm.
+    #[inline]
+    pub(super) fn with<T>(self, run: impl FnOnce(&dyn Placement) -> T) -> T {
+        match self {
+            Self::Ketama { points } => run(&Ketama { points }),
+            Self::Circle { replicas } => run(&Circle { replicas }),
+            Self::Nginx => run(&Nginx),
+            Self::Haproxy(haproxy) => run(&haproxy),
+            Self::Envoy(envoy) => run(&envoy),
+            Self::Varnish(varnish) => run(&varnish),
+            Self::Libketama => run(&Libketama),
+            Self::Twemproxy(twemproxy) => run(&twemproxy),
+            Self::Ats(ats) => run(&ats),
+            Self::Traefik => run(&Traefik),
+        }
+    }
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self::Ketama {
+            points: Self::DEFAULT_POINTS,
+        }
+    }
+}
+
+/// The value of a dialect's option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// A number.
+    Number(u64),
+    /// One of some words, or a text.
+    Text(String),
+    /// Yes or no.
+    Flag(bool),
+}
+
+/// The algorithm of one dialect.
+pub(super) trait Placement {
+    /// Its name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// See [`Dialect::options`].
+    fn options(&self) -> Vec<(&'static str, Setting)> {
+        Vec::new()
+    }
+
+    /// True where the options are within their bounds.
+    fn is_valid(&self) -> bool {
+        true
+    }
+
+    /// See [`Dialect::names`].
+    fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+        Ok(members
+            .iter()
+            .map(|member| Cow::Borrowed(member.id.unwrap_or(member.label)))
+            .collect())
+    }
+
+    /// How many points each of all members gets.
+    fn counts(&self, weights: &[Weight]) -> Vec<u64>;
+
+    /// Puts the first `points` points of a member, in any order; none above 2^32 unless
+    /// [`Rules::wide`] is set. More points for the same name must only ever add to them: that is
+    /// why a raised weight takes no key from its member.
+    fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64));
+
+    /// The hash of a key; below 2^32 unless [`Rules::wide`] is set or [`Owner::Score`] decides.
+    fn hash(&self, key: &[u8]) -> Hash;
+
+    /// How points become owners.
+    fn rules(&self) -> Rules {
+        Rules::default()
+    }
+
+    /// How strongly a member asks for a hash, where [`Owner::Score`] decides.
+    fn score(&self, _name: &str, _weight: Weight, _hash: Hash) -> u64 {
+        0
+    }
+}
+
+/// How points become owners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) owner: Owner,
+    pub(super) ties: Ties,
+    /// Hashes have 64 bits, not 32.
+    pub(super) wide: bool,
+}
+
+/// Which point owns a hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The first at or after it, clockwise.
+    #[default]
+    AtOrAfter,
+    /// The first after it, clockwise.
+    After,
+    /// The first at or after it; above the last point, that one.
+    LastKeeps,
+    /// The nearest in either direction; of two, the one before it.
+    Nearest,
+    /// There are no points: the member with the greatest score.
+    Score,
+}
+
+/// What becomes of points that share a hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ties {
+    /// All are kept, the smallest name first: the order of the members does not matter.
+    #[default]
+    ByName,
+    /// All are kept, in the order of the members.
+    InOrder,
+    /// The first member's is kept.
+    First,
+}
+
+/// A fixed number of points for each unit of weight.
+fn fixed(points: u32, weights: &[Weight]) -> Vec<u64> {
+    weights
+        .iter()
+        .map(|weight| u64::from(points) * u64::from(weight.get()))
+        .collect()
+}
+
+/// The word that stands for a value.
+fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Setting {
+    let found = words.iter().find(|(_, known)| known == value);
+    Setting::Text(found.map_or("", |(word, _)| word).to_owned())
+}

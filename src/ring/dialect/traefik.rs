@@ -1,0 +1,75 @@
+//! `traefik`: `strategy: hrw` of Traefik, rendezvous hashing.
+//!
+//! There are no points. Every member's score for a key is made of the 64-bit FNV-1a hash of the key and
+//! the server's URL, and of its weight; the greatest has the key, and the walk goes down from there. What is
+//! hashed for a member is the URL as Traefik knows it, `http://10.0.0.1:8080`: give it as the id.
+//!
+//! FNV-1a hardly mixes the last bytes of a text, and that is where URLs differ: shares are far from
+//! even, here as there.
+
+use super::{Owner, Placement, Rules, Ties};
+use crate::ring::{Hash, Weight};
+
+/// See the module.
+pub(super) struct Traefik;
+
+impl Placement for Traefik {
+    fn name(&self) -> &'static str {
+        "traefik"
+    }
+
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        vec![0; weights.len()]
+    }
+
+    fn place(&self, _name: &str, _points: u32, _put: &mut dyn FnMut(u64)) {}
+
+    /// The state of the hash after the key, with which each member's goes on.
+    fn hash(&self, key: &[u8]) -> Hash {
+        Hash(fnv1a(0xcbf2_9ce4_8422_2325, key))
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            owner: Owner::Score,
+            ties: Ties::InOrder,
+            wide: true,
+        }
+    }
+
+    /// Scores are positive numbers, whose bits sort as they do; the one that is not is the least.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Traefik's own arithmetic, which decides about keys"
+    )]
+    fn score(&self, name: &str, weight: Weight, hash: Hash) -> u64 {
+        let sum = fnv1a(hash.0, name.as_bytes());
+        let share = sum as f64 / 2_f64.powi(64);
+        let score = 1.0 / -share.ln() * f64::from(weight.get());
+        if score > 0.0 { score.to_bits() } else { 0 }
+    }
+}
+
+fn fnv1a(state: u64, text: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    text.iter().fold(state, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_and_a_name_are_one_text() {
+        assert_eq!(fnv1a(Traefik.hash(b"foo").0, b"bar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn twice_the_weight_is_twice_the_score() {
+        let score = |weight| {
+            let weight = Weight::new(weight).unwrap();
+            f64::from_bits(Traefik.score("http://10.0.0.1", weight, Hash(7)))
+        };
+        assert!((score(2) / score(1) - 2.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,241 @@
+//! `twemproxy`: `distribution: ketama` of twemproxy (nutcracker), and of the libmemcached whose
+//! arithmetic it took over.
+//!
+//! What is hashed for a member is the name of its node; a node without one is `host:port`, or the host alone
+//! where the port is 11211. As in libketama each gets a share of the total in floating point, with other
+//! roundings, and breaks laws (b) and (c) with it.
+//!
+//! With `auto_eject_hosts` twemproxy builds the ring anew without a dead node, which moves keys of
+//! others too; here the ring stays as it is, and only the keys of that node go on clockwise.
+
+use std::borrow::Cow;
+
+use super::ketama::{self, PER_DIGEST};
+use super::{Owner, Placement, Rules, Setting, Ties, word};
+use crate::ring::{Error, Hash, Member, Weight, digest};
+
+/// How twemproxy was told to hash a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Twemproxy {
+    /// `hash`.
+    pub function: Function,
+    /// `hash_tag`: only what stands between these two bytes is hashed, where both are there.
+    pub tag: Option<[u8; 2]>,
+}
+
+/// The function by which twemproxy hashes a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Function {
+    /// `fnv1a_64`, the default; in truth 32 bits of it.
+    #[default]
+    Fnv1a64,
+    /// `fnv1_64`.
+    Fnv164,
+    /// `fnv1a_32`.
+    Fnv1a32,
+    /// `fnv1_32`.
+    Fnv132,
+    /// `crc32`: 15 bits of it, as in libmemcached.
+    Crc32,
+    /// `crc32a`: all of it.
+    Crc32a,
+    /// `md5`.
+    Md5,
+    /// `one_at_a_time`.
+    OneAtATime,
+}
+
+impl Function {
+    /// Their names in the configuration.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("fnv1a_64", Self::Fnv1a64),
+        ("fnv1_64", Self::Fnv164),
+        ("fnv1a_32", Self::Fnv1a32),
+        ("fnv1_32", Self::Fnv132),
+        ("crc32", Self::Crc32),
+        ("crc32a", Self::Crc32a),
+        ("md5", Self::Md5),
+        ("one_at_a_time", Self::OneAtATime),
+    ];
+}
+
+impl Placement for Twemproxy {
+    fn name(&self) -> &'static str {
+        "twemproxy"
+    }
+
+    fn options(&self) -> Vec<(&'static str, Setting)> {
+        let mut options = vec![("hash", word(Function::WORDS, &self.function))];
+        if let Some(tag) = self.tag {
+            let tag = String::from_utf8_lossy(&tag).into_owned();
+            options.push(("hash_tag", Setting::Text(tag)));
+        }
+        options
+    }
+
+    fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+        let own = |label: &'a str| label.strip_suffix(":11211").unwrap_or(label);
+        let name = |member: &Member<'a>| member.id.unwrap_or_else(|| own(member.label));
+        Ok(members
+            .iter()
+            .map(|member| Cow::Borrowed(name(member)))
+            .collect())
+    }
+
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        let total: u32 = weights.iter().map(|weight| u32::from(weight.get())).sum();
+        let servers = u16::try_from(weights.len()).unwrap_or(u16::MAX);
+        weights
+            .iter()
+            .map(|weight| digests(*weight, total, servers) * u64::from(PER_DIGEST))
+            .collect()
+    }
+
+    fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
+        ketama::place(name, points, put);
+    }
+
+    fn hash(&self, key: &[u8]) -> Hash {
+        let key = self.tag.and_then(|tag| tagged(key, tag)).unwrap_or(key);
+        let hash = match self.function {
+            Function::Fnv1a64 => fnv1a_64(key),
+            Function::Fnv164 => fnv1_64(key),
+            Function::Fnv1a32 => fnv1a_32(key),
+            Function::Fnv132 => fnv1_32(key),
+            Function::Crc32 => (crc32fast::hash(key) >> 16) & 0x7fff,
+            Function::Crc32a => crc32fast::hash(key),
+            Function::Md5 => {
+                let [first, ..] = digest::words(key);
+                first
+            }
+            Function::OneAtATime => one_at_a_time(key),
+        };
+        Hash(hash.into())
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            owner: Owner::AtOrAfter,
+            ties: Ties::InOrder,
+            wide: false,
+        }
+    }
+}
+
+/// Everything in single precision, but for the small number that is added in double.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "twemproxy's own arithmetic, which decides about points"
+)]
+fn digests(weight: Weight, total: u32, servers: u16) -> u64 {
+    let share = f32::from(weight.get()) / total as f32;
+    let digests = share * 160.0 / 4.0 * f32::from(servers);
+    ((f64::from(digests) + 1e-10) as f32).floor() as u64
+}
+
+/// What stands between the first opening byte and the first closing one after it, if anything does.
+fn tagged(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
+    let start = key.iter().position(|byte| *byte == open)? + 1;
+    let rest = key.get(start..)?;
+    let end = rest.iter().position(|byte| *byte == close)?;
+    rest.get(..end).filter(|tag| !tag.is_empty())
+}
+
+/// The bytes as C's `char`, which has a sign.
+fn signed(key: &[u8]) -> impl Iterator<Item = u32> {
+    key.iter()
+        .map(|byte| i32::from(byte.cast_signed()).cast_unsigned())
+}
+
+fn fnv1_64(key: &[u8]) -> u32 {
+    // The low half of 64-bit FNV-1: the offset and the prime, 2^40 + 0x1b3, lose their upper halves.
+    signed(key).fold(0x8422_2325, |hash: u32, byte| {
+        hash.wrapping_mul(0x1b3) ^ byte
+    })
+}
+
+fn fnv1a_64(key: &[u8]) -> u32 {
+    signed(key).fold(0x8422_2325, |hash, byte| (hash ^ byte).wrapping_mul(0x1b3))
+}
+
+fn fnv1_32(key: &[u8]) -> u32 {
+    signed(key).fold(0x811c_9dc5, |hash: u32, byte| {
+        hash.wrapping_mul(0x0100_0193) ^ byte
+    })
+}
+
+fn fnv1a_32(key: &[u8]) -> u32 {
+    signed(key).fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ byte).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// Bob Jenkins' hash of that name.
+fn one_at_a_time(key: &[u8]) -> u32 {
+    let mut hash = signed(key).fold(0_u32, |hash, byte| {
+        let hash = hash.wrapping_add(byte);
+        let hash = hash.wrapping_add(hash << 10);
+        hash ^ (hash >> 6)
+    });
+    hash = hash.wrapping_add(hash << 3);
+    hash ^= hash >> 11;
+    hash.wrapping_add(hash << 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_nodes_lose_a_digest_where_twemproxy_rounds_it_away() {
+        for (nodes, points) in [
+            (1, 160),
+            (24, 160),
+            (25, 156),
+            (47, 156),
+            (60, 160),
+            (61, 156),
+        ] {
+            let counts = Twemproxy::default().counts(&vec![Weight::ONE; nodes]);
+            assert!(
+                counts.iter().all(|count| *count == points),
+                "{nodes}: {counts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tag_is_what_is_hashed() {
+        let twemproxy = Twemproxy {
+            tag: Some(*b"{}"),
+            ..Twemproxy::default()
+        };
+        let plain = |key: &str| Twemproxy::default().hash(key.as_bytes());
+        for (key, part) in [
+            ("a{b}c", "b"),
+            ("{}x", "{}x"),
+            ("a{b", "a{b"),
+            ("}a{b}{c}", "b"),
+        ] {
+            assert_eq!(twemproxy.hash(key.as_bytes()), plain(part), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_usual_port_is_not_part_of_the_name() {
+        let member = |label, id| Member {
+            label,
+            id,
+            weight: Weight::ONE,
+        };
+        let members = [
+            member("a:11211", None),
+            member("b:11212", None),
+            member("c:1", Some("c:11211")),
+        ];
+        let names = Twemproxy::default().names(&members).unwrap();
+        assert_eq!(names, ["a", "b:11212", "c:11211"]);
+    }
+}

@@ -1,0 +1,147 @@
+//! `varnish`: the shard director of Varnish.
+//!
+//! What is hashed for a member is its ident, by default the name of its backend. Point `j` is made of the
+//! last four bytes of the SHA-256 of ident and `j`, `replicas` for each unit of weight, and there is no way round
+//! at the end: hashes above the last point belong to it. A member that is down is stepped over
+//! clockwise.
+
+use sha2::{Digest, Sha256};
+
+use super::label::Numbered;
+use super::{Dialect, Owner, Placement, Rules, Setting, Ties, fixed, word};
+use crate::ring::{Hash, PARTS, Weight};
+
+/// How the director was told to place and to hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Varnish {
+    /// How a key is hashed.
+    pub by: By,
+    /// Points per unit of weight.
+    pub replicas: u32,
+}
+
+/// How a key is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `by=URL`, and `by=HASH` in client context: the key is `req.url`.
+    Url,
+    /// `by=HASH` in backend context: the key's parts are what `vcl_hash` gives to `hash_data`, one each.
+    Hash,
+    /// `by=KEY`: the key is a decimal number, below 2^32.
+    Key,
+}
+
+impl By {
+    /// Their names in the configuration.
+    pub const WORDS: &[(&str, Self)] =
+        &[("url", Self::Url), ("hash", Self::Hash), ("key", Self::Key)];
+}
+
+impl Varnish {
+    /// The points per unit of weight where nothing is said.
+    pub const DEFAULT_REPLICAS: u32 = 67;
+}
+
+impl Default for Varnish {
+    fn default() -> Self {
+        Self {
+            by: By::Url,
+            replicas: Self::DEFAULT_REPLICAS,
+        }
+    }
+}
+
+impl Placement for Varnish {
+    fn name(&self) -> &'static str {
+        "varnish"
+    }
+
+    fn options(&self) -> Vec<(&'static str, Setting)> {
+        vec![
+            ("by", word(By::WORDS, &self.by)),
+            ("replicas", Setting::Number(self.replicas.into())),
+        ]
+    }
+
+    fn is_valid(&self) -> bool {
+        (1..=Dialect::MAX_POINTS).contains(&self.replicas)
+    }
+
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        fixed(self.replicas, weights)
+    }
+
+    fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
+        let mut name = Numbered::after(name.to_owned());
+        (0..points).for_each(|point| put(last_word(name.with(point)).into()));
+    }
+
+    fn hash(&self, key: &[u8]) -> Hash {
+        let hash = match self.by {
+            By::Url => last_word(key),
+            By::Hash => vcl_hash(key),
+            By::Key => number(key),
+        };
+        Hash(hash.into())
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            owner: Owner::LastKeeps,
+            ties: Ties::InOrder,
+            wide: false,
+        }
+    }
+}
+
+/// The last four bytes of the digest, little-endian.
+fn last_word(text: &[u8]) -> u32 {
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    digest
+        .last_chunk()
+        .map_or(0, |word| u32::from_le_bytes(*word))
+}
+
+/// The first four bytes of the request's digest, big-endian; a zero stands behind each text.
+fn vcl_hash(key: &[u8]) -> u32 {
+    let mut digest = Sha256::new();
+    for part in key.split(|byte| *byte == PARTS) {
+        digest.update(part);
+        digest.update([0]);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    digest
+        .first_chunk()
+        .map_or(0, |word| u32::from_be_bytes(*word))
+}
+
+/// A decimal number, mod 2^32; 0 for another text.
+fn number(key: &[u8]) -> u32 {
+    let digits = key.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |value: u32, digit| {
+        value.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_and_keys_are_those_of_varnish() {
+        let mut points = Vec::new();
+        Varnish::default().place("s1", 1, &mut |point| points.push(point));
+        assert_eq!(points, [4_035_629_861]);
+        assert_eq!(Varnish::default().hash(b"/foo"), Hash(2_499_551_155));
+    }
+
+    #[test]
+    fn a_number_is_itself() {
+        let by_key = Varnish {
+            by: By::Key,
+            ..Varnish::default()
+        };
+        assert_eq!(by_key.hash(b"4294967295"), Hash(u32::MAX.into()));
+        assert_eq!(by_key.hash(b"no"), Hash(0));
+    }
+}

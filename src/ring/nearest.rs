@@ -1,0 +1,90 @@
+//! Points that own the hashes on both sides of them (dialect `haproxy`).
+//!
+//! A hash belongs to the nearest point, of two at the same distance to the one before it. While all
+//! members are asked for, that is a ring of arcs that end half-way between two points, which the index
+//! searches as any other. Without some of the members the arcs are others, so once the owner was
+//! refused the points themselves are looked at, outward from the hash.
+
+use super::{Hash, MemberId, lower};
+
+/// The points themselves, ascending.
+#[derive(Clone, Debug)]
+pub(super) struct Nearest {
+    points: Box<[(u32, u16)]>,
+}
+
+impl Nearest {
+    pub(super) fn new(points: &[(u32, u16)]) -> Self {
+        Self {
+            points: points.into(),
+        }
+    }
+
+    /// Where the arcs end, ascending: half-way between a point and the next. The last point's may end
+    /// beyond hash 0, and then comes first.
+    pub(super) fn ends(&self) -> Vec<(u32, u16)> {
+        let following = self.points.iter().cycle().skip(1);
+        let end = |(point, next): (&(u32, u16), &(u32, u16))| {
+            let half = distance(point.0, next.0) / 2;
+            (point.0.wrapping_add(half), point.1)
+        };
+        let mut ends: Vec<_> = self.points.iter().zip(following).map(end).collect();
+        if let ([.., before, last], [_, _, ..]) = (&*ends, &*self.points)
+            && last.0 < before.0
+        {
+            ends.rotate_right(1);
+        }
+        ends
+    }
+
+    /// The owners of all points, the nearest to `hash` first.
+    pub(super) fn outward(&self, hash: Hash) -> impl Iterator<Item = MemberId> {
+        let mut outward = Outward::new(self, hash);
+        std::iter::from_fn(move || outward.next(self))
+    }
+}
+
+/// A way outward from a hash, point by point, that does not hold the points.
+#[derive(Clone, Debug)]
+pub(super) struct Outward {
+    hash: u32,
+    /// The next point at or after the hash that was not looked at.
+    after: usize,
+    /// The one before the hash.
+    before: usize,
+    /// Points that were not looked at.
+    left: usize,
+}
+
+impl Outward {
+    pub(super) fn new(nearest: &Nearest, hash: Hash) -> Self {
+        let (count, hash) = (nearest.points.len(), lower(hash.0));
+        let after = nearest.points.partition_point(|(point, _)| *point < hash);
+        Self {
+            hash,
+            after: if after == count { 0 } else { after },
+            before: after.checked_sub(1).unwrap_or(count.saturating_sub(1)),
+            left: count,
+        }
+    }
+
+    /// The owner of the next point; `nearest` must be the one that this was made for.
+    pub(super) fn next(&mut self, nearest: &Nearest) -> Option<MemberId> {
+        self.left = self.left.checked_sub(1)?;
+        let points = &nearest.points;
+        let (before, after) = (points.get(self.before)?, points.get(self.after)?);
+        let owner = if distance(before.0, self.hash) <= distance(self.hash, after.0) {
+            self.before = self.before.checked_sub(1).unwrap_or(points.len() - 1);
+            before.1
+        } else {
+            self.after = (self.after + 1) % points.len();
+            after.1
+        };
+        Some(MemberId(owner.into()))
+    }
+}
+
+/// Clockwise, mod 2^32.
+const fn distance(from: u32, to: u32) -> u32 {
+    to.wrapping_sub(from)
+}

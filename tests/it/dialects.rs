@@ -1,0 +1,695 @@
+//! Every key stays where another load balancer had it: the ring's dialects against the programs
+//! themselves, with random servers, weights and keys.
+//!
+//! `cargo test --test it dialects:: -- --nocapture` prints the table. The servers are drawn anew for
+//! every run; a failure names the seed, and `DIALECTS_SEED` repeats it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::support::client::{Request, try_send};
+use crate::support::edge::{Site, run};
+use crate::support::origin::Origin;
+use crate::support::other::{Other, ask_from, spread};
+use crate::support::{port, wait};
+
+const KEYS: usize = 10_000;
+
+/// What is drawn for one comparison.
+struct Draw {
+    rng: StdRng,
+    seed: u64,
+    weights: Vec<u16>,
+    addresses: Vec<SocketAddr>,
+    origins: Vec<Origin>,
+}
+
+impl Draw {
+    /// 3 to 9 servers that answer with their addresses.
+    fn new() -> Self {
+        let mut draw = Self::of(Vec::new());
+        draw.origins = (0..draw.rng.gen_range(3..10))
+            .map(|_| Origin::named())
+            .collect();
+        draw.addresses = draw.origins.iter().map(|origin| origin.address).collect();
+        draw.draw_weights()
+    }
+
+    fn of(addresses: Vec<SocketAddr>) -> Self {
+        let given = std::env::var("DIALECTS_SEED").ok();
+        let seed = given.map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+        let rng = StdRng::seed_from_u64(seed);
+        let draw = Self {
+            rng,
+            seed,
+            weights: Vec::new(),
+            addresses,
+            origins: Vec::new(),
+        };
+        draw.draw_weights()
+    }
+
+    fn draw_weights(mut self) -> Self {
+        self.weights = self
+            .addresses
+            .iter()
+            .map(|_| self.rng.gen_range(1..6))
+            .collect();
+        self
+    }
+
+    /// One server is down from now on; which.
+    fn kill(&mut self) -> usize {
+        let dead = self.rng.gen_range(0..self.addresses.len());
+        self.origins[dead].down();
+        dead
+    }
+
+    /// Keys that need no escape in a URL.
+    fn keys(&mut self) -> Vec<String> {
+        let letters: Vec<char> = ('a'..='z')
+            .chain('A'..='Z')
+            .chain('0'..='9')
+            .chain("-_.~".chars())
+            .collect();
+        let mut key = || {
+            let length = self.rng.gen_range(1..24);
+            (0..length)
+                .map(|_| *letters.choose(&mut self.rng).unwrap())
+                .collect()
+        };
+        (0..KEYS).map(|_| key()).collect()
+    }
+
+    /// Lines of another system's configuration, one for each server.
+    fn lines(&self, line: impl Fn(usize, SocketAddr, u16) -> String) -> String {
+        let servers = self.addresses.iter().zip(&self.weights).enumerate();
+        servers.fold(String::new(), |mut text, (number, (address, weight))| {
+            let _ = writeln!(text, "{}", line(number, *address, *weight));
+            text
+        })
+    }
+
+    /// A configuration of Clockwise with these servers; `id` gives further keys of a peer.
+    fn site(&self, ring: &str, id: impl Fn(usize, SocketAddr) -> String) -> Site {
+        let peers = self.addresses.iter().zip(&self.weights).enumerate().map(
+            |(number, (address, weight))| {
+                format!(
+                    "{{address: \"{address}\", weight: {weight}{}}}",
+                    id(number, *address)
+                )
+            },
+        );
+        Site::of(peers).app("ring", ring)
+    }
+
+    /// Where Clockwise says each key goes.
+    fn predict(&self, site: &Site, dead: Option<usize>, keys: &[String]) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("c.yaml"), site.yaml()).unwrap();
+        let mut arguments = vec!["ring", "owner", "-c", "c.yaml", "-u", "app"];
+        let dead = dead.map(|dead| self.addresses[dead].to_string());
+        arguments.extend(dead.iter().flat_map(|dead| ["--down", dead]));
+        arguments.push("-");
+        let output = run(directory.path(), &arguments, &keys.join("\n"));
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines
+            .lines()
+            .map(|line| line.split_once('\t').unwrap().1.to_owned())
+            .collect()
+    }
+
+    /// Prints a line of the table; panics where there is a disagreement.
+    #[track_caller]
+    fn compare(&self, dialect: &str, keys: &[String], theirs: &[String], ours: &[String]) {
+        assert_eq!((theirs.len(), ours.len()), (keys.len(), keys.len()));
+        let owners: HashMap<&String, usize> =
+            theirs.iter().fold(HashMap::new(), |mut owners, owner| {
+                *owners.entry(owner).or_default() += 1;
+                owners
+            });
+        let wrong: Vec<_> = (0..keys.len())
+            .filter(|&at| theirs[at] != ours[at])
+            .collect();
+        eprintln!(
+            "| {dialect} | {} | {} | {} |",
+            keys.len(),
+            owners.len(),
+            wrong.len()
+        );
+        // Of the 15 bits that twemproxy takes of a CRC-32 all lie before the first point of most rings.
+        assert!(
+            owners.len() > 1 || dialect == "twemproxy, crc32",
+            "all keys on one server"
+        );
+        if let Some(&at) = wrong.first() {
+            panic!(
+                "{dialect}, seed {}: {} of {} keys differ; `{}` is on {}, not {}",
+                self.seed,
+                wrong.len(),
+                keys.len(),
+                keys[at],
+                theirs[at],
+                ours[at]
+            );
+        }
+    }
+}
+
+fn no_id(_: usize, _: SocketAddr) -> String {
+    String::new()
+}
+
+/// `/?k=KEY` for every key.
+fn by_query(keys: &[String]) -> Vec<Request> {
+    keys.iter()
+        .map(|key| Request::get(&format!("/?k={key}")))
+        .collect()
+}
+
+/// `/KEY` for every key; the key is the whole path.
+fn by_path(keys: &mut [String]) -> Vec<Request> {
+    for key in keys.iter_mut() {
+        key.insert(0, '/');
+    }
+    keys.iter().map(|key| Request::get(key)).collect()
+}
+
+fn by_header(keys: &[String]) -> Vec<Request> {
+    keys.iter()
+        .map(|key| Request::get("/").header("x-key", key))
+        .collect()
+}
+
+fn nginx(draw: &Draw, key: &str) -> Other {
+    let address = port::free();
+    let servers = draw.lines(|_, server, weight| {
+        format!("server {server} weight={weight} max_fails=1 fail_timeout=1h;")
+    });
+    let text = format!(
+        "daemon off; master_process off; pid pid; error_log stderr crit;
+        events {{ worker_connections 1024; }}
+        http {{
+            access_log off; keepalive_requests 1000000;
+            client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+            upstream app {{ hash {key} consistent; keepalive 16; {servers} }}
+            server {{ listen {address}; location / {{
+                proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\";
+            }} }}
+        }}"
+    );
+    Other::start(
+        "nginx",
+        &["-p", ".", "-c", "nginx.conf", "-e", "stderr"],
+        address,
+        &[("nginx.conf", &text)],
+    )
+}
+
+#[test]
+fn nginx_and_a_dead_server() {
+    let mut draw = Draw::new();
+    let keys = draw.keys();
+    let nginx = nginx(&draw, "$arg_k");
+    let site = draw.site("nginx", no_id);
+    let theirs = nginx.ask_all(&by_query(&keys));
+    draw.compare("nginx", &keys, &theirs, &draw.predict(&site, None, &keys));
+    let dead = draw.kill();
+    let theirs = nginx.ask_all(&by_query(&keys));
+    draw.compare(
+        "nginx, one down",
+        &keys,
+        &theirs,
+        &draw.predict(&site, Some(dead), &keys),
+    );
+}
+
+/// Addresses of clients on the loopback network.
+fn sources(draw: &mut Draw) -> Vec<IpAddr> {
+    let mut source = || Ipv4Addr::from(0x7f00_0000 | draw.rng.gen_range(1..0xff_ffff)).into();
+    (0..KEYS / 10).map(|_| source()).collect()
+}
+
+#[test]
+fn nginx_by_the_octets_of_the_clients_address() {
+    let mut draw = Draw::new();
+    let sources = sources(&mut draw);
+    let nginx = nginx(&draw, "$binary_remote_addr");
+    let site = draw
+        .site("nginx", no_id)
+        .app("key", "{client_ip: {form: binary}}");
+    let edge = site.start();
+    let ours = spread(&sources, |part| {
+        part.iter()
+            .map(|source| ask_from(*source, edge.address).unwrap())
+            .collect()
+    });
+    let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    draw.compare(
+        "nginx, $binary_remote_addr",
+        &keys,
+        &nginx.ask_from(&sources),
+        &ours,
+    );
+}
+
+/// HAProxy by these directives of a backend.
+fn haproxy(draw: &Draw, directives: &str, ids: &[Option<u32>], dead: Option<usize>) -> Other {
+    let address = port::free();
+    let servers = draw.lines(|number, server, weight| {
+        let id = ids
+            .get(number)
+            .copied()
+            .flatten()
+            .map_or(String::new(), |id| format!("id {id}"));
+        let down = if dead == Some(number) { "disabled" } else { "" };
+        format!("    server s{number} {server} weight {weight} {id} {down}")
+    });
+    let text = format!(
+        "global\n    maxconn 1000\ndefaults\n    mode http\n    timeout client 30s\n    timeout server 30s\n    timeout connect 5s
+frontend f\n    bind {address}\n    default_backend app
+backend app\n    {}\n{servers}\n",
+        directives.replace(';', "\n   ")
+    );
+    Other::start(
+        "haproxy",
+        &["-db", "-f", "haproxy.cfg"],
+        address,
+        &[("haproxy.cfg", &text)],
+    )
+}
+
+fn haproxy_agrees(
+    directives: &str,
+    options: &str,
+    with_ids: bool,
+    requests: fn(&mut [String]) -> Vec<Request>,
+) {
+    let mut draw = Draw::new();
+    let mut keys = draw.keys();
+    let requests = requests(&mut keys);
+    let some = |number: usize| with_ids && number % 2 == 1;
+    let ids: Vec<_> = (0..draw.addresses.len())
+        .map(|number| some(number).then(|| 4 * u32::try_from(number).unwrap() - 2))
+        .collect();
+    let id = |number: usize, _| ids[number].map_or(String::new(), |id| format!(", id: {id}"));
+    let site = draw.site(&format!("{{dialect: haproxy{options}}}"), id);
+    for dead in [None, Some(draw.rng.gen_range(0..draw.addresses.len()))] {
+        let theirs = haproxy(&draw, directives, &ids, dead).ask_all(&requests);
+        let down = if dead.is_some() { ", one down" } else { "" };
+        let name = format!("haproxy, {}{down}", directives.replace(';', ","));
+        draw.compare(&name, &keys, &theirs, &draw.predict(&site, dead, &keys));
+    }
+}
+
+#[test]
+fn haproxy_by_uri() {
+    haproxy_agrees(
+        "balance uri whole; hash-type consistent",
+        "",
+        false,
+        by_path,
+    );
+}
+
+#[test]
+fn haproxy_by_other_functions_and_ids() {
+    let query = |keys: &mut [String]| by_query(keys);
+    let by = |hash_type: &str| format!("balance url_param k; hash-type consistent {hash_type}");
+    haproxy_agrees(&by("sdbm"), ", hash: sdbm", true, query);
+    haproxy_agrees(&by("djb2"), ", hash: djb2", true, query);
+    haproxy_agrees(
+        &by("wt6 avalanche"),
+        ", hash: wt6, avalanche: true",
+        true,
+        query,
+    );
+    haproxy_agrees(&by("crc32"), ", hash: crc32", true, query);
+}
+
+#[test]
+fn haproxy_by_source() {
+    let mut draw = Draw::new();
+    let sources = sources(&mut draw);
+    let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    let haproxy = haproxy(&draw, "balance source; hash-type consistent", &[], None);
+    let site = draw.site("{dialect: haproxy, hash: source}", no_id);
+    let ours = draw.predict(&site, None, &keys);
+    draw.compare(
+        "haproxy, balance source",
+        &keys,
+        &haproxy.ask_from(&sources),
+        &ours,
+    );
+}
+
+/// Varnish by a shard director, with these subroutines beside.
+fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
+    let address = port::free();
+    let backends = draw.lines(|number, server, _| {
+        let probe = if dead == Some(number) {
+            ".probe = { .url = \"/\"; .initial = 0; .interval = 1h; }"
+        } else {
+            ""
+        };
+        format!(
+            "backend b{number} {{ .host = \"{}\"; .port = \"{}\"; {probe} }}",
+            server.ip(),
+            server.port()
+        )
+    });
+    let added =
+        draw.lines(|number, _, weight| format!("app.add_backend(b{number}, weight={weight}.0);"));
+    let text = format!(
+        "vcl 4.1; import directors; {backends}
+        sub vcl_init {{ new app = directors.shard(); {added} app.reconfigure(); }}
+        {subroutines}"
+    );
+    let listen = address.to_string();
+    let arguments = [
+        "-F",
+        "-n",
+        ".",
+        "-a",
+        &listen,
+        "-f",
+        "@DIR@/v.vcl",
+        "-s",
+        "malloc,16m",
+        "-j",
+        "none",
+    ];
+    let varnish = Other::start("varnishd", &arguments, address, &[("v.vcl", &text)]);
+    wait::until("varnish to answer", || {
+        let answer = try_send(address, &Request::get("/"));
+        answer.is_ok_and(|answer| answer.status == 200)
+    });
+    varnish
+}
+
+const BY_URL: &str = "sub vcl_recv {
+    set req.backend_hint = app.backend(by=URL, warmup=0.0, rampup=0s); return (pass);
+}";
+const BY_HASH: &str = "sub vcl_recv { return (pass); }
+    sub vcl_backend_fetch { set bereq.backend = app.backend(by=HASH, warmup=0.0, rampup=0s); }";
+
+#[test]
+fn varnish_by_the_hash_of_a_request() {
+    let mut draw = Draw::new();
+    let mut keys = draw.keys();
+    let requests: Vec<_> = keys
+        .iter_mut()
+        .map(|key| {
+            let host = format!("{}.example", key.to_lowercase());
+            let url = format!("/{key}?q");
+            *key = format!("{url}\u{1f}{host}");
+            Request::get(&url).header("Host", &host)
+        })
+        .collect();
+    let site = draw.site("{dialect: varnish, by: hash}", |number, _| {
+        format!(", id: b{number}")
+    });
+    let site = site.app("key", "{any: [path_and_query, {header: host}]}");
+    let theirs = varnish(&draw, BY_HASH, None).ask_all(&requests);
+    draw.compare(
+        "varnish, by=HASH",
+        &keys,
+        &theirs,
+        &draw.predict(&site, None, &keys),
+    );
+}
+
+#[test]
+fn varnish_and_a_dead_server() {
+    let mut draw = Draw::new();
+    let mut keys = draw.keys();
+    let requests = by_path(&mut keys);
+    let site = draw.site("varnish", |number, _| format!(", id: b{number}"));
+    let theirs = varnish(&draw, BY_URL, None).ask_all(&requests);
+    draw.compare("varnish", &keys, &theirs, &draw.predict(&site, None, &keys));
+    let dead = draw.kill();
+    let theirs = varnish(&draw, BY_URL, Some(dead)).ask_all(&requests);
+    draw.compare(
+        "varnish, one down",
+        &keys,
+        &theirs,
+        &draw.predict(&site, Some(dead), &keys),
+    );
+}
+
+fn envoy(draw: &Draw, function: &str, policies: &str) -> Other {
+    let (address, id) = (port::free(), port::free().port());
+    let endpoints = draw.lines(|_, server, weight| {
+        let (ip, port) = (server.ip(), server.port());
+        let socket = format!("{{socket_address: {{address: {ip}, port_value: {port}}}}}");
+        format!("        - {{endpoint: {{address: {socket}}}, load_balancing_weight: {weight}}}")
+    });
+    let (ip, port) = (address.ip(), address.port());
+    let text = format!(
+        "static_resources:
+  listeners:
+  - address: {{socket_address: {{address: {ip}, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: app
+          route_config:
+            virtual_hosts:
+            - {{name: all, domains: [\"*\"], routes: [{{match: {{prefix: /}}, route: {{cluster: app, hash_policy: [{policies}]}}}}]}}
+          http_filters:
+          - {{name: router, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}
+  clusters:
+  - name: app
+    type: STATIC
+    lb_policy: RING_HASH
+    ring_hash_lb_config: {{hash_function: {function}}}
+    load_assignment:
+      cluster_name: app
+      endpoints:
+      - lb_endpoints:
+{endpoints}"
+    );
+    let id = id.to_string();
+    let arguments = [
+        "-c",
+        "envoy.yaml",
+        "--base-id",
+        &id,
+        "--concurrency",
+        "2",
+        "-l",
+        "error",
+    ];
+    Other::start("envoy", &arguments, address, &[("envoy.yaml", &text)])
+}
+
+#[test]
+fn envoy_by_a_header() {
+    for (theirs, ours) in [("XX_HASH", "xxhash"), ("MURMUR_HASH_2", "murmur2")] {
+        let mut draw = Draw::new();
+        let keys = draw.keys();
+        let site = draw.site(&format!("{{dialect: envoy, hash: {ours}}}"), no_id);
+        let envoy = envoy(&draw, theirs, "{header: {header_name: x-key}}");
+        let answers = envoy.ask_all(&by_header(&keys));
+        draw.compare(
+            &format!("envoy, {ours}"),
+            &keys,
+            &answers,
+            &draw.predict(&site, None, &keys),
+        );
+    }
+}
+
+#[test]
+fn envoy_by_several_policies() {
+    let mut draw = Draw::new();
+    let (keys, more) = (draw.keys(), draw.keys());
+    let policies = "{header: {header_name: x-key}}, {header: {header_name: x-none}}, {query_parameter: {name: k}}";
+    let requests: Vec<_> = keys
+        .iter()
+        .zip(&more)
+        .map(|(header, query)| Request::get(&format!("/?k={query}")).header("x-key", header))
+        .collect();
+    let site = draw.site("envoy", no_id).app(
+        "key",
+        "{any: [{header: x-key}, {header: x-none}, {query: k}]}",
+    );
+    let edge = site.start();
+    let ours = spread(&requests, |part| {
+        let mut connection = edge.connect();
+        part.iter()
+            .map(|request| connection.exchange(request).unwrap().text())
+            .collect()
+    });
+    let answers = envoy(&draw, "XX_HASH", policies).ask_all(&requests);
+    draw.compare("envoy, header and query", &keys, &answers, &ours);
+}
+
+/// A memcached that has every key: the value is its own address.
+fn memcached() -> SocketAddr {
+    let address = port::free();
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            thread::spawn(move || serve(&connection, &address.to_string()));
+        }
+    });
+    address
+}
+
+/// Answers `get KEY` until the connection ends.
+fn serve(mut connection: &TcpStream, name: &str) {
+    let requests = BufReader::new(connection.try_clone().unwrap()).lines();
+    for line in requests.map_while(Result::ok) {
+        let key = line.trim_end().trim_start_matches("get ");
+        let answer = format!("VALUE {key} 0 {}\r\n{name}\r\nEND\r\n", name.len());
+        if connection.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// What each key's server answers.
+fn get_all(address: SocketAddr, keys: &[String]) -> Vec<String> {
+    spread(keys, |part| {
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+        let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
+        let mut get = |key: &String| {
+            connection
+                .write_all(format!("get {key}\r\n").as_bytes())
+                .unwrap();
+            let mut answer = lines.by_ref().take(3).map(Result::unwrap);
+            let value = answer.nth(1).unwrap();
+            assert_eq!(answer.next().as_deref(), Some("END"));
+            value
+        };
+        part.iter().map(&mut get).collect()
+    })
+}
+
+#[test]
+fn twemproxy_by_every_function() {
+    let words = [
+        "fnv1a_64",
+        "fnv1_64",
+        "fnv1a_32",
+        "fnv1_32",
+        "crc32",
+        "crc32a",
+        "md5",
+        "one_at_a_time",
+    ];
+    for function in words {
+        let addresses = (0..StdRng::from_entropy().gen_range(3..30)).map(|_| memcached());
+        let mut draw = Draw::of(addresses.collect());
+        let mut keys = draw.keys();
+        for key in keys.iter_mut().step_by(10) {
+            key.push_str("{tag}x");
+        }
+        let address = port::free();
+        // Every other node has a name.
+        let named = |number: usize| number % 2 == 1;
+        let servers = draw.lines(|number, server, weight| {
+            let name = if named(number) {
+                format!(" node{number}")
+            } else {
+                String::new()
+            };
+            format!("   - {server}:{weight}{name}")
+        });
+        let text = format!(
+            "app:\n  listen: {address}\n  hash: {function}\n  hash_tag: \"{{}}\"\n  distribution: ketama\n  preconnect: true\n  servers:\n{servers}"
+        );
+        let (stats, arguments) = (port::free(), ["-c", "n.yml", "-a"]);
+        let (host, port) = (stats.ip().to_string(), stats.port().to_string());
+        let arguments: Vec<_> = arguments.into_iter().chain([&*host, "-s", &port]).collect();
+        let nutcracker = Other::start("nutcracker", &arguments, address, &[("n.yml", &text)]);
+        let id = |number, _| {
+            if named(number) {
+                format!(", id: node{number}")
+            } else {
+                String::new()
+            }
+        };
+        let site = draw.site(
+            &format!("{{dialect: twemproxy, hash: {function}, hash_tag: \"{{}}\"}}"),
+            id,
+        );
+        let theirs = get_all(nutcracker.address, &keys);
+        draw.compare(
+            &format!("twemproxy, {function}"),
+            &keys,
+            &theirs,
+            &draw.predict(&site, None, &keys),
+        );
+    }
+}
+
+/// Traffic Server with a parent for each server, placed by its label.
+fn traffic_server(draw: &Draw) -> Other {
+    let address = port::free();
+    let parents = draw.lines(|_, server, weight| format!("{server}|{weight}&{server};"));
+    let parents = parents.replace('\n', "");
+    let parent =
+        format!("dest_domain=. parent=\"{parents}\" round_robin=consistent_hash go_direct=false\n");
+    // All servers are this machine, which is no reason to take them for Traffic Server itself.
+    let records = format!(
+        "CONFIG proxy.config.http.server_ports STRING {}:ip-in={}
+CONFIG proxy.config.admin.user_id STRING #-1
+CONFIG proxy.config.http.cache.http INT 0
+CONFIG proxy.config.log.logging_enabled INT 0
+CONFIG proxy.config.http.no_dns_just_forward_to_parent INT 1
+CONFIG proxy.config.http.parent_proxy.self_detect INT 0
+CONFIG proxy.config.http.parent_proxy.fail_threshold INT 1
+CONFIG proxy.config.http.parent_proxy.retry_time INT 3600
+",
+        address.port(),
+        address.ip()
+    );
+    let layout = "prefix: @DIR@\nexec_prefix: @DIR@\nbindir: /usr/bin\nsbindir: /usr/sbin
+sysconfdir: @DIR@\ndatadir: @DIR@\nincludedir: @DIR@\nlibdir: @DIR@\nlibexecdir: @DIR@
+localstatedir: @DIR@\nruntimedir: @DIR@\nlogdir: @DIR@\ncachedir: @DIR@\n";
+    let files = [
+        ("runroot.yaml", layout),
+        ("records.config", &records),
+        ("parent.config", &parent),
+        ("remap.config", "map / http://app.example/\n"),
+        (
+            "ip_allow.yaml",
+            "ip_allow: [{apply: in, ip_addrs: 127.0.0.0/8, action: allow, methods: ALL}]\n",
+        ),
+        ("storage.config", ""),
+    ];
+    let arguments = ["--run-root=@DIR@/runroot.yaml"];
+    Other::start("traffic_server", &arguments, address, &files)
+}
+
+#[test]
+fn traffic_server_and_a_dead_server() {
+    let mut draw = Draw::new();
+    let mut keys = draw.keys();
+    let requests = by_path(&mut keys);
+    let (site, other) = (draw.site("ats", no_id), traffic_server(&draw));
+    let theirs = other.ask_all(&requests);
+    draw.compare("ats", &keys, &theirs, &draw.predict(&site, None, &keys));
+    let dead = draw.kill();
+    wait::until("the dead parent to be left alone", || {
+        let answers = |request| try_send(other.address, request).unwrap().status == 200;
+        requests.iter().take(100).all(answers)
+    });
+    let theirs = other.ask_all(&requests);
+    let ours = draw.predict(&site, Some(dead), &keys);
+    draw.compare("ats, one down", &keys, &theirs, &ours);
+}

@@ -1,0 +1,114 @@
+//! Other load balancers, live: each starts with a configuration and is asked where it sends a key.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::client::{Connection, Request};
+use super::process::Process;
+use super::wait;
+
+/// Connections that ask at once.
+const CLIENTS: usize = 8;
+
+/// A running load balancer. Panics where its program is not installed: `tests/install.sh` installs it.
+pub(crate) struct Other {
+    pub(crate) address: SocketAddr,
+    _process: Process,
+    _directory: TempDir,
+}
+
+impl Other {
+    /// Starts `program`, which is to listen on `address`, in a directory of its own with these files;
+    /// `@DIR@` in files and arguments is that directory.
+    pub(crate) fn start(
+        program: &str,
+        arguments: &[&str],
+        address: SocketAddr,
+        files: &[(&str, &str)],
+    ) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let place = directory.path().display().to_string();
+        for (name, text) in files {
+            let text = text.replace("@DIR@", &place);
+            fs::write(directory.path().join(name), text).expect("writable");
+        }
+        let mut command = Command::new(program);
+        let arguments = arguments.iter();
+        command.args(arguments.map(|argument| argument.replace("@DIR@", &place)));
+        command.current_dir(directory.path());
+        command
+            .env("PATH", search_path())
+            .env("HOME", directory.path());
+        let mut process = Process::spawn(&mut command);
+        wait::until(&format!("{program} to listen"), || {
+            assert!(
+                process.exited().is_none(),
+                "{program} stopped: {}{}",
+                process.stdout(),
+                process.stderr()
+            );
+            TcpStream::connect(address).is_ok()
+        });
+        Self {
+            address,
+            _process: process,
+            _directory: directory,
+        }
+    }
+
+    /// The answers to all requests, over a few keep-alive connections.
+    pub(crate) fn ask_all(&self, requests: &[Request]) -> Vec<String> {
+        let address = self.address;
+        spread(requests, |part| {
+            let mut connection = Connection::open(address);
+            let mut ask = |request| {
+                let response = connection.exchange(request).expect("an answer");
+                assert_eq!(response.status, 200, "{response:?}");
+                if response.closes() {
+                    connection = Connection::open(address);
+                }
+                response.text()
+            };
+            part.iter().map(&mut ask).collect()
+        })
+    }
+
+    /// The answers to one request from each of these addresses.
+    pub(crate) fn ask_from(&self, sources: &[IpAddr]) -> Vec<String> {
+        spread(sources, |part| {
+            let ask = |source: &IpAddr| ask_from(*source, self.address).expect("an answer");
+            part.iter().map(ask).collect()
+        })
+    }
+}
+
+/// What is asked from an address is answered to it.
+pub(crate) fn ask_from(source: IpAddr, address: SocketAddr) -> io::Result<String> {
+    Ok(Connection::from(source, address)?.get("/")?.text())
+}
+
+/// Runs `work` on as many parts of `all` as there are clients, and puts the results together.
+pub(crate) fn spread<T: Sync>(all: &[T], work: impl Fn(&[T]) -> Vec<String> + Sync) -> Vec<String> {
+    let work = &work;
+    thread::scope(|scope| {
+        let parts: Vec<_> = all
+            .chunks(all.len().div_ceil(CLIENTS))
+            .map(|part| scope.spawn(move || work(part)))
+            .collect();
+        let answers = parts.into_iter().map(|part| part.join().expect("a client"));
+        answers.flatten().collect()
+    })
+}
+
+/// Where Debian puts daemons, and before that what `tests/install.sh` has fetched from elsewhere.
+fn search_path() -> String {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.cache/venv/bin");
+    let system = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
+    format!("{}:{system}", fetched.display())
+}
