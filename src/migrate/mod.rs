@@ -121,7 +121,9 @@ pub fn translate(
             (envoy::translate(&root, &notes), notes)
         }
     };
-    let setup = setup.complete(&notes).ok_or_else(|| nothing(&sources, main, language))?;
+    let setup = setup
+        .complete(&notes)
+        .ok_or_else(|| nothing(&sources, main, language))?;
     let (notes, gaps) = notes.into_inner();
     Ok(Translation {
         yaml: write::yaml(&name, &setup),

@@ -79,7 +79,10 @@ pub(super) enum Source {
     ClientIp,
     /// The octets of the address instead of its text.
     ClientOctets,
-    ClientNetwork { v4: u8, v6: u8 },
+    ClientNetwork {
+        v4: u8,
+        v6: u8,
+    },
     Header(String),
     Cookie(String),
     Query(String),
@@ -134,7 +137,10 @@ pub(super) enum Passive {
     #[default]
     Unsaid,
     Off,
-    On { failures: u64, eject: Duration },
+    On {
+        failures: u64,
+        eject: Duration,
+    },
 }
 
 /// Attempts on other peers.
@@ -171,13 +177,23 @@ pub(super) struct Downstream {
 
 impl Peer {
     pub(super) fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), id: None, weight: 1, comments: Vec::new() }
+        Self {
+            address: address.into(),
+            id: None,
+            weight: 1,
+            comments: Vec::new(),
+        }
     }
 }
 
 impl Listener {
     pub(super) fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), backlog: None, tls: false, comments: Vec::new() }
+        Self {
+            address: address.into(),
+            backlog: None,
+            tls: false,
+            comments: Vec::new(),
+        }
     }
 }
 
@@ -205,7 +221,9 @@ impl Setup {
         let first = self.upstreams.first()?.name.clone();
         if self.routes.is_empty() {
             let mut route = Route::all(&first, Place::default());
-            route.comments.push("no route was found: say which requests go where".to_owned());
+            route
+                .comments
+                .push("no route was found: say which requests go where".to_owned());
             self.routes.push(route);
         }
         self.choose_listeners();
@@ -214,14 +232,19 @@ impl Setup {
 
     fn drop_empty_upstreams(&mut self, notes: &Notes<'_>) {
         self.upstreams.retain(|upstream| !upstream.peers.is_empty());
-        let names: BTreeSet<_> = self.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let names: BTreeSet<_> = self
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.name.clone())
+            .collect();
         let (kept, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.routes)
             .into_iter()
             .partition(|route| names.contains(&route.upstream));
         self.routes = kept;
         for route in lost {
             let why = "no server of it could be translated";
-            self.comments.push(notes.gap(route.place, &route.upstream, why));
+            self.comments
+                .push(notes.gap(route.place, &route.upstream, why));
         }
     }
 
@@ -231,7 +254,11 @@ impl Setup {
         let mut index = HashSet::new();
         for route in std::mem::take(&mut self.routes) {
             if index.insert((route.host.to_string(), route.path.to_string())) {
-                seen.push((route.host.clone(), route.path.clone(), route.upstream.clone()));
+                seen.push((
+                    route.host.clone(),
+                    route.path.clone(),
+                    route.upstream.clone(),
+                ));
                 self.routes.push(route);
                 continue;
             }
@@ -240,7 +267,10 @@ impl Setup {
             };
             if !seen.iter().any(same) {
                 let what = format!("host {}, path {}", route.host, route.path);
-                let why = format!("these requests already go elsewhere; here it was `{}`", route.upstream);
+                let why = format!(
+                    "these requests already go elsewhere; here it was `{}`",
+                    route.upstream
+                );
                 self.comments.push(notes.gap(route.place, &what, &why));
             }
         }
@@ -252,7 +282,11 @@ impl Setup {
         for upstream in &mut self.upstreams {
             let new = free_name(&allowed_name(&upstream.name), &taken);
             taken.insert(new.clone());
-            for route in self.routes.iter_mut().filter(|route| route.upstream == upstream.name) {
+            for route in self
+                .routes
+                .iter_mut()
+                .filter(|route| route.upstream == upstream.name)
+            {
                 route.upstream.clone_from(&new);
             }
             upstream.name = new;
@@ -263,15 +297,19 @@ impl Setup {
     /// loopback, for what ends TLS in front of us, if not.
     fn choose_listeners(&mut self) {
         let mut seen = HashSet::new();
-        self.listeners.retain(|listener| seen.insert(listener.address.clone()));
+        self.listeners
+            .retain(|listener| seen.insert(listener.address.clone()));
         let (tls, plain): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
             .into_iter()
             .partition(|listener| listener.tls);
-        self.comments.extend(tls.into_iter().flat_map(|listener| listener.comments));
+        self.comments
+            .extend(tls.into_iter().flat_map(|listener| listener.comments));
         self.listeners = plain;
         if self.listeners.is_empty() {
             let mut listener = Listener::new("127.0.0.1:8080");
-            listener.comments.push("no listener could be translated: say where clients connect".to_owned());
+            listener
+                .comments
+                .push("no listener could be translated: say where clients connect".to_owned());
             self.listeners.push(listener);
         }
     }
@@ -280,9 +318,17 @@ impl Setup {
 fn allowed_name(name: &str) -> String {
     const MAX: usize = 56;
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let shown: String = name.chars().take(MAX).map(|c| if good(c) { c } else { '-' }).collect();
+    let shown: String = name
+        .chars()
+        .take(MAX)
+        .map(|c| if good(c) { c } else { '-' })
+        .collect();
     let trimmed = shown.trim_matches('-');
-    if trimmed.is_empty() { "app".to_owned() } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        "app".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 fn free_name(name: &str, taken: &HashSet<String>) -> String {

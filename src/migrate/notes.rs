@@ -45,7 +45,13 @@ impl std::fmt::Display for Note {
             Kind::NotTranslated => "",
             Kind::Note => "note: ",
         };
-        let Self { file, line, column, message, .. } = self;
+        let Self {
+            file,
+            line,
+            column,
+            message,
+            ..
+        } = self;
         write!(f, "{file}:{line}:{column}: {kind}{message}")
     }
 }
@@ -63,7 +69,12 @@ pub(super) struct Notes<'a> {
 
 impl<'a> Notes<'a> {
     pub(super) fn new(sources: &'a Sources) -> Self {
-        Self { sources, kept: RefCell::default(), gaps: Cell::new(0), said: RefCell::default() }
+        Self {
+            sources,
+            kept: RefCell::default(),
+            gaps: Cell::new(0),
+            said: RefCell::default(),
+        }
     }
 
     /// `subject` is not translated, and why or what to do instead. Gives the comment for the YAML.
@@ -93,10 +104,18 @@ impl<'a> Notes<'a> {
         if !self.said.borrow_mut().insert(hash) {
             return comment;
         }
-        self.gaps.set(self.gaps.get() + usize::from(kind == Kind::NotTranslated));
+        self.gaps
+            .set(self.gaps.get() + usize::from(kind == Kind::NotTranslated));
         let mut kept = self.kept.borrow_mut();
         if kept.len() < MAX_NOTES {
-            kept.push(Note { kind, file, line, column, message, at });
+            kept.push(Note {
+                kind,
+                file,
+                line,
+                column,
+                message,
+                at,
+            });
         }
         comment
     }

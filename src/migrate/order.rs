@@ -10,9 +10,16 @@ use crate::route::{HostPattern, PathPrefix};
 /// More routes than this are not compared: each is with each before it.
 const MAX: usize = 1000;
 
+const ADDED: &str = "rules are tried in order there, here the most specific wins: routes were added for what an earlier rule takes";
+
 /// The same requests to the same upstreams, whatever the order.
-pub(super) fn by_specificity(routes: Vec<Route>, notes: &Notes<'_>, comments: &mut Vec<String>) -> Vec<Route> {
+pub(super) fn by_specificity(
+    routes: Vec<Route>,
+    notes: &Notes<'_>,
+    comments: &mut Vec<String>,
+) -> Vec<Route> {
     let mut kept: Vec<Route> = Vec::new();
+    let mut added = false;
     for route in routes {
         if kept.len() >= MAX {
             kept.push(route);
@@ -21,12 +28,19 @@ pub(super) fn by_specificity(routes: Vec<Route>, notes: &Notes<'_>, comments: &m
         let mut overlaps: Vec<Route> = Vec::new();
         let mut shadow = None;
         for earlier in &kept {
-            let Some((host, path)) = overlap(earlier, &route) else { continue };
+            let Some((host, path)) = overlap(earlier, &route) else {
+                continue;
+            };
             if (&host, &path) == (&route.host, &route.path) {
                 shadow.get_or_insert(earlier.place);
             } else if earlier.upstream != route.upstream {
                 let comments = Vec::new();
-                overlaps.push(Route { host, path, comments, ..earlier.clone() });
+                overlaps.push(Route {
+                    host,
+                    path,
+                    comments,
+                    ..earlier.clone()
+                });
             }
         }
         if shadow.is_some() {
@@ -36,8 +50,13 @@ pub(super) fn by_specificity(routes: Vec<Route>, notes: &Notes<'_>, comments: &m
             continue;
         }
         for overlap in overlaps {
-            let known = |other: &&Route| (&other.host, &other.path) == (&overlap.host, &overlap.path);
+            let known =
+                |other: &&Route| (&other.host, &other.path) == (&overlap.host, &overlap.path);
             if kept.iter().find(known).is_none() {
+                if !added {
+                    comments.push(notes.remark(route.place, &route.upstream, ADDED));
+                }
+                added = true;
                 kept.push(overlap);
             }
         }
@@ -55,7 +74,9 @@ fn hosts(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
     match (a, b) {
         (HostPattern::Any, other) | (other, HostPattern::Any) => Some(other.clone()),
         (HostPattern::Suffix(_), HostPattern::Exact(_)) => hosts(b, a),
-        (HostPattern::Exact(a), HostPattern::Exact(_)) => (a == exact(b)).then(|| HostPattern::Exact(a.clone())),
+        (HostPattern::Exact(a), HostPattern::Exact(_)) => {
+            (a == exact(b)).then(|| HostPattern::Exact(a.clone()))
+        }
         (HostPattern::Exact(name), HostPattern::Suffix(parent)) => {
             below(name, parent).then(|| HostPattern::Exact(name.clone()))
         }

@@ -60,8 +60,13 @@ impl Sources {
             return (1, 1);
         };
         let line = source.lines.partition_point(|start| *start <= place.start);
-        let start = line.checked_sub(1).and_then(|index| source.lines.get(index));
-        let before = source.file.text.get(start.copied().unwrap_or(0)..place.start);
+        let start = line
+            .checked_sub(1)
+            .and_then(|index| source.lines.get(index));
+        let before = source
+            .file
+            .text
+            .get(start.copied().unwrap_or(0)..place.start);
         (line.max(1), before.unwrap_or_default().chars().count() + 1)
     }
 
@@ -83,7 +88,11 @@ impl Sources {
         match self.text(file).char_indices().find(|(_, c)| binary(*c)) {
             None => Ok(()),
             Some((at, _)) => {
-                let (line, column) = self.line_and_column(Place { file, start: at, end: at });
+                let (line, column) = self.line_and_column(Place {
+                    file,
+                    start: at,
+                    end: at,
+                });
                 let message = format!("this is not text: a control character at {line}:{column}");
                 Err(self.whole(file, &message, "give the path of a configuration file"))
             }

@@ -43,7 +43,11 @@ fn what_is_written_is_a_configuration() {
         let (yaml, _) = answer(&path);
         if !yaml.is_empty() {
             let (_, report) = config::check_text("clockwise.yaml", &yaml);
-            assert!(!report.has_errors(), "{}:\n{report}\n{yaml}", path.display());
+            assert!(
+                !report.has_errors(),
+                "{}:\n{report}\n{yaml}",
+                path.display()
+            );
         }
     }
 }
@@ -51,7 +55,9 @@ fn what_is_written_is_a_configuration() {
 fn cases() -> Vec<PathBuf> {
     let entries = fs::read_dir(FOLDER).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
-    let mut cases: Vec<_> = paths.filter(|path| path.extension().is_some_and(|ext| ext == "in")).collect();
+    let mut cases: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|ext| ext == "in"))
+        .collect();
     cases.sort();
     assert!(cases.len() > 20);
     cases
@@ -79,21 +85,30 @@ fn answer(path: &Path) -> (String, String) {
 }
 
 fn read(language: Language, name: &str, text: String) -> Result<Translation, Box<Report>> {
-    let file = File { name: name.to_owned(), text };
+    let file = File {
+        name: name.to_owned(),
+        text,
+    };
     translate(language, file, &|pattern: &str| {
         if pattern.contains('*') {
             return Ok(Vec::new());
         }
         let path = Path::new(FOLDER).join("include").join(pattern);
         let text = fs::read_to_string(path).map_err(|_| "there is no such file".to_owned())?;
-        Ok(vec![File { name: pattern.to_owned(), text }])
+        Ok(vec![File {
+            name: pattern.to_owned(),
+            text,
+        }])
     })
 }
 
 #[test]
 fn a_file_that_includes_itself_ends() {
     let text = "include nginx.conf;";
-    let file = |name: &str| File { name: name.to_owned(), text: text.to_owned() };
+    let file = |name: &str| File {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    };
     let again = |pattern: &str| Ok(vec![file(pattern)]);
     let report = translate(Language::Nginx, file("nginx.conf"), &again).unwrap_err();
     assert!(report.to_string().contains("includes itself"), "{report}");
@@ -110,13 +125,21 @@ fn ten_megabytes_are_read_or_refused_in_bounded_time() {
         ("", "a;", ""),
         ("", "\"", ""),
         ("", "server a 10.0.0.1:80 weight 2 disabled\n", ""),
-        ("defaults\nmode http\nbackend a\n", "  server a 10.0.0.1:80\n", ""),
+        (
+            "defaults\nmode http\nbackend a\n",
+            "  server a 10.0.0.1:80\n",
+            "",
+        ),
         ("upstream a {", "server 10.0.0.1:80;\n", "}"),
         ("", "server { location /a { proxy_pass http://a; } }\n", ""),
         ("http { ", "gzip on;", "}"),
         ("static_resources: ", "[", ""),
         ("static_resources: {clusters: [", "{name: a}, ", "]}"),
-        ("defaults\nmode http\nfrontend a\n", "  use_backend b if { path_beg /a }\n", ""),
+        (
+            "defaults\nmode http\nfrontend a\n",
+            "  use_backend b if { path_beg /a }\n",
+            "",
+        ),
     ];
     for (head, part, tail) in parts {
         let text = format!("{head}{}{tail}", part.repeat((10 << 20) / part.len()));
@@ -124,7 +147,10 @@ fn ten_megabytes_are_read_or_refused_in_bounded_time() {
             let start = Instant::now();
             let _ = read(language, "big", text.clone());
             let took = start.elapsed();
-            assert!(took < Duration::from_secs(60), "{part:?} as {language:?}: {took:?}");
+            assert!(
+                took < Duration::from_secs(60),
+                "{part:?} as {language:?}: {took:?}"
+            );
         }
     }
 }
@@ -146,18 +172,88 @@ fn the_name_of_a_file_tells_its_language() {
 
 /// Words that mean something to one of the languages, so that random texts get beyond the parser.
 const WORDS: &[&str] = &[
-    "http", "server", "upstream", "location", "listen", "hash", "consistent", "proxy_pass", "include",
-    "http://a", "a", "/", "/x", "=", "~", "80", "10.0.0.1:80", "[::]:80", "weight=2", "down", "$uri", "$", "${",
-    "defaults", "frontend", "backend", "mode", "bind", "use_backend", "if", "or", "{", "}", ";", "\n", "\n  ",
-    "\"", "'", "\\", "#", "balance", "uri", "source", "hash-type", "id", "weight", "option", "httpchk",
-    "static_resources:", "clusters:", "- ", "name:", "[", "]", ": ", ", ", "&a", "*a", "0", "99999999999999999999",
-    "é", "\u{feff}", "timeout", "5s", "map", "server_name", "*.a", ".a", "acl", "hdr(host)", "path_beg",
+    "http",
+    "server",
+    "upstream",
+    "location",
+    "listen",
+    "hash",
+    "consistent",
+    "proxy_pass",
+    "include",
+    "http://a",
+    "a",
+    "/",
+    "/x",
+    "=",
+    "~",
+    "80",
+    "10.0.0.1:80",
+    "[::]:80",
+    "weight=2",
+    "down",
+    "$uri",
+    "$",
+    "${",
+    "defaults",
+    "frontend",
+    "backend",
+    "mode",
+    "bind",
+    "use_backend",
+    "if",
+    "or",
+    "{",
+    "}",
+    ";",
+    "\n",
+    "\n  ",
+    "\"",
+    "'",
+    "\\",
+    "#",
+    "balance",
+    "uri",
+    "source",
+    "hash-type",
+    "id",
+    "weight",
+    "option",
+    "httpchk",
+    "static_resources:",
+    "clusters:",
+    "- ",
+    "name:",
+    "[",
+    "]",
+    ": ",
+    ", ",
+    "&a",
+    "*a",
+    "0",
+    "99999999999999999999",
+    "é",
+    "\u{feff}",
+    "timeout",
+    "5s",
+    "map",
+    "server_name",
+    "*.a",
+    ".a",
+    "acl",
+    "hdr(host)",
+    "path_beg",
 ];
 
 fn words() -> impl Strategy<Value = String> {
-    let word = prop_oneof![prop::sample::select(WORDS).prop_map(str::to_owned), "\\PC{0,3}"];
+    let word = prop_oneof![
+        prop::sample::select(WORDS).prop_map(str::to_owned),
+        "\\PC{0,3}"
+    ];
     prop::collection::vec((word, prop::bool::ANY), 0..80).prop_map(|words| {
-        let each = words.into_iter().map(|(word, space)| if space { word + " " } else { word });
+        let each = words
+            .into_iter()
+            .map(|(word, space)| if space { word + " " } else { word });
         each.collect()
     })
 }
@@ -167,12 +263,21 @@ fn damaged() -> impl Strategy<Value = (usize, String)> {
     let cases: Vec<String> = ["nginx-shop.in", "haproxy-shop.in", "envoy-shop.in"]
         .map(|name| fs::read_to_string(Path::new(FOLDER).join(name)).unwrap())
         .to_vec();
-    (0..3_usize, prop::num::usize::ANY, 0..40_usize, words()).prop_map(move |(index, at, length, new)| {
-        let text: Vec<char> = cases[index].chars().collect();
-        let at = at % text.len();
-        let tail = text[(at + length).min(text.len())..].iter();
-        (index, text[..at].iter().chain(new.chars().collect::<Vec<_>>().iter()).chain(tail).collect())
-    })
+    (0..3_usize, prop::num::usize::ANY, 0..40_usize, words()).prop_map(
+        move |(index, at, length, new)| {
+            let text: Vec<char> = cases[index].chars().collect();
+            let at = at % text.len();
+            let tail = text[(at + length).min(text.len())..].iter();
+            (
+                index,
+                text[..at]
+                    .iter()
+                    .chain(new.chars().collect::<Vec<_>>().iter())
+                    .chain(tail)
+                    .collect(),
+            )
+        },
+    )
 }
 
 proptest! {

@@ -6,7 +6,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{Health, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source, Upstream};
+use super::model::{
+    Health, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source, Upstream,
+};
 use crate::route::{HostPattern, PathPrefix};
 
 /// Comments are broken into lines of at most this many characters, if they have spaces.
@@ -15,12 +17,17 @@ const WIDTH: usize = 100;
 /// The whole file; `name` is that of the old one.
 pub(super) fn yaml(name: &str, setup: &Setup) -> String {
     let mut page = Page::default();
-    let head = format!("From {name}, by `clockwise migrate`. Look at the comments, then ask `clockwise check`.");
+    let head = format!(
+        "From {name}, by `clockwise migrate`. Look at the comments, then ask `clockwise check`."
+    );
     page.comment(0, &head);
     page.comments(0, &setup.comments);
     page.line(0, "");
     page.line(0, "listeners:");
-    setup.listeners.iter().for_each(|listener| page.listener(listener));
+    setup
+        .listeners
+        .iter()
+        .for_each(|listener| page.listener(listener));
     page.line(0, "");
     page.line(0, "routes:");
     setup.routes.iter().for_each(|route| page.route(route));
@@ -87,7 +94,9 @@ impl Page {
             ("upstream", Some(scalar(&route.upstream))),
             ("max_body_size", route.max_body_size.map(size)),
         ];
-        let said = pairs.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let said = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
         for (index, (key, value)) in said.enumerate() {
             let mark = if index == 0 { "- " } else { "  " };
             self.line(2, &format!("{mark}{key}: {value}"));
@@ -106,7 +115,11 @@ impl Page {
         self.pair(4, "health", health(&upstream.health));
         self.pair(4, "passive", passive(upstream.passive));
         self.policy(upstream);
-        self.pair(4, "host_header", upstream.host_header.as_deref().map(scalar));
+        self.pair(
+            4,
+            "host_header",
+            upstream.host_header.as_deref().map(scalar),
+        );
     }
 
     fn peer(&mut self, peer: &Peer) {
@@ -150,13 +163,31 @@ impl Page {
         let start = self.0.len();
         self.downstream(setup);
         if !setup.trusted_proxies.is_empty() {
-            let networks: Vec<_> = setup.trusted_proxies.iter().map(|text| scalar(text)).collect();
-            self.pair(0, "trusted_proxies", Some(format!("[{}]", networks.join(", "))));
+            let networks: Vec<_> = setup
+                .trusted_proxies
+                .iter()
+                .map(|text| scalar(text))
+                .collect();
+            self.pair(
+                0,
+                "trusted_proxies",
+                Some(format!("[{}]", networks.join(", "))),
+            );
         }
         self.pair(0, "threads", setup.threads.as_deref());
         let log = setup.access_log.as_deref();
-        let path = log.map(|path| if path == "off" { path.to_owned() } else { scalar(path) });
-        self.pair(0, "access_log", path.map(|path| format!("{{path: {path}}}")));
+        let path = log.map(|path| {
+            if path == "off" {
+                path.to_owned()
+            } else {
+                scalar(path)
+            }
+        });
+        self.pair(
+            0,
+            "access_log",
+            path.map(|path| format!("{{path: {path}}}")),
+        );
         let level = setup.error_level.map(|level| format!("{{level: {level}}}"));
         self.pair(0, "error_log", level);
         self.pair(0, "drain_timeout", setup.drain_timeout.map(duration));
@@ -171,17 +202,31 @@ impl Page {
         let pairs: Pairs = vec![
             ("header_timeout", down.header_timeout.map(duration)),
             ("keepalive", down.keepalive.map(duration)),
-            ("keepalive_requests", down.keepalive_requests.map(|number| number.to_string())),
+            (
+                "keepalive_requests",
+                down.keepalive_requests.map(|number| number.to_string()),
+            ),
             ("read_timeout", down.read_timeout.map(duration)),
             ("write_timeout", down.write_timeout.map(duration)),
-            ("max_connections", down.max_connections.map(|number| number.to_string())),
-            ("max_header_size", down.max_header_size.map(|bytes| size(Size::Bytes(bytes)))),
-            ("max_uri_length", down.max_uri_length.map(|bytes| size(Size::Bytes(bytes)))),
+            (
+                "max_connections",
+                down.max_connections.map(|number| number.to_string()),
+            ),
+            (
+                "max_header_size",
+                down.max_header_size.map(|bytes| size(Size::Bytes(bytes))),
+            ),
+            (
+                "max_uri_length",
+                down.max_uri_length.map(|bytes| size(Size::Bytes(bytes))),
+            ),
             ("max_body_size", down.max_body_size.map(size)),
         ];
         if pairs.iter().any(|(_, value)| value.is_some()) {
             self.line(0, "downstream:");
-            pairs.into_iter().for_each(|(key, value)| self.pair(2, key, value));
+            pairs
+                .into_iter()
+                .for_each(|(key, value)| self.pair(2, key, value));
         }
     }
 
@@ -193,7 +238,9 @@ impl Page {
 }
 
 fn flow(pairs: Pairs) -> Option<String> {
-    let said = pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
+    let said = pairs
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
     let said: Vec<_> = said.collect();
     (!said.is_empty()).then(|| format!("{{{}}}", said.join(", ")))
 }
@@ -224,7 +271,11 @@ fn source(key: &Source) -> String {
         Source::Host => "host".to_owned(),
         Source::Any(sources, None) => format!("{{any: {}}}", list(sources)),
         Source::Any(sources, Some(separator)) => {
-            format!("{{any: {}, separator: {}}}", list(sources), scalar(separator))
+            format!(
+                "{{any: {}, separator: {}}}",
+                list(sources),
+                scalar(separator)
+            )
         }
     }
 }
@@ -269,9 +320,10 @@ fn passive(passive: Passive) -> Option<String> {
     match passive {
         Passive::Unsaid => None,
         Passive::Off => Some("off".to_owned()),
-        Passive::On { failures, eject } => {
-            Some(format!("{{failures: {failures}, eject: {}}}", duration(eject)))
-        }
+        Passive::On { failures, eject } => Some(format!(
+            "{{failures: {failures}, eject: {}}}",
+            duration(eject)
+        )),
     }
 }
 
@@ -280,8 +332,13 @@ fn duration(value: Duration) -> String {
     const UNITS: [(u128, &str); 3] = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     const YEAR: u128 = 365 * 24 * 3_600_000;
     let millis = value.as_millis().clamp(1, YEAR);
-    let unit = UNITS.iter().find(|(factor, _)| millis.is_multiple_of(*factor));
-    unit.map_or_else(|| format!("{millis}ms"), |(factor, unit)| format!("{}{unit}", millis / factor))
+    let unit = UNITS
+        .iter()
+        .find(|(factor, _)| millis.is_multiple_of(*factor));
+    unit.map_or_else(
+        || format!("{millis}ms"),
+        |(factor, unit)| format!("{}{unit}", millis / factor),
+    )
 }
 
 fn size(value: Size) -> String {
@@ -289,8 +346,13 @@ fn size(value: Size) -> String {
     let Size::Bytes(bytes) = value else {
         return "off".to_owned();
     };
-    let unit = UNITS.iter().find(|(factor, _)| bytes > 0 && bytes.is_multiple_of(*factor));
-    unit.map_or_else(|| bytes.to_string(), |(factor, unit)| format!("{}{unit}", bytes / factor))
+    let unit = UNITS
+        .iter()
+        .find(|(factor, _)| bytes > 0 && bytes.is_multiple_of(*factor));
+    unit.map_or_else(
+        || bytes.to_string(),
+        |(factor, unit)| format!("{}{unit}", bytes / factor),
+    )
 }
 
 /// A text as a YAML value, in quotes only where it needs them.
@@ -330,9 +392,15 @@ mod tests {
     #[test]
     fn durations_and_sizes_have_the_unit_that_fits() {
         let shown = |millis| duration(Duration::from_millis(millis));
-        assert_eq!([shown(0), shown(1500), shown(90_000)], ["1ms", "1500ms", "90s"]);
+        assert_eq!(
+            [shown(0), shown(1500), shown(90_000)],
+            ["1ms", "1500ms", "90s"]
+        );
         assert_eq!([shown(60_000), shown(7_200_000)], ["1m", "2h"]);
         let shown = |bytes| size(Size::Bytes(bytes));
-        assert_eq!([shown(0), shown(1000), shown(10 << 20)], ["0", "1000", "10MiB"]);
+        assert_eq!(
+            [shown(0), shown(1000), shown(10 << 20)],
+            ["0", "1000", "10MiB"]
+        );
     }
 }

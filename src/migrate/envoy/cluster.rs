@@ -5,7 +5,8 @@ use crate::migrate::model::{Health, Peer, Probe, Ring, Upstream};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 
-const NO_KEY: &str = "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
+const NO_KEY: &str =
+    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
 const TABLE: &str = "there is no such table here, and keys will move; the default ring is used";
 const RESOLVED: &str = "Envoy places a server by the address that its name resolves to: write it as `id: IP:PORT`, or keys will move";
 
@@ -13,9 +14,22 @@ const RESOLVED: &str = "Envoy places a server by the address that its name resol
 pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Option<Upstream> {
     let fields = Fields::of(element);
     let name = fields.text("name").unwrap_or_default().to_owned();
-    let mut upstream = Upstream { name, ..Upstream::default() };
-    fields.leave(&["dns_lookup_family", "dns_refresh_rate", "respect_dns_ttl", "per_connection_buffer_limit_bytes"]);
-    fields.leave(&["upstream_connection_options", "type", "connect_timeout", "common_http_protocol_options"]);
+    let mut upstream = Upstream {
+        name,
+        ..Upstream::default()
+    };
+    fields.leave(&[
+        "dns_lookup_family",
+        "dns_refresh_rate",
+        "respect_dns_ttl",
+        "per_connection_buffer_limit_bytes",
+    ]);
+    fields.leave(&[
+        "upstream_connection_options",
+        "type",
+        "connect_timeout",
+        "common_http_protocol_options",
+    ]);
     upstream.timeouts.connect = fields.get("connect_timeout").and_then(Element::duration);
     policy(&fields, &mut upstream, notes);
     let by_hostname = common(&fields, &mut upstream, notes);
@@ -36,19 +50,28 @@ fn policy(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {
     let options = fields.map("ring_hash_lb_config");
     fields.leave(&["maglev_lb_config"]);
     let Some(policy) = fields.get("lb_policy") else {
-        upstream.comments.push(notes.remark(fields.place(), &upstream.name.clone(), NO_KEY));
+        upstream
+            .comments
+            .push(notes.remark(fields.place(), &upstream.name.clone(), NO_KEY));
         return;
     };
     let shown = format!("lb_policy: {}", policy.text());
     match policy.text() {
         "RING_HASH" => upstream.ring = Some(ring(options, &mut upstream.comments, notes)),
-        "MAGLEV" => upstream.comments.push(notes.gap(policy.place(), &shown, TABLE)),
-        _ => upstream.comments.push(notes.gap(policy.place(), &shown, NO_KEY)),
+        "MAGLEV" => upstream
+            .comments
+            .push(notes.gap(policy.place(), &shown, TABLE)),
+        _ => upstream
+            .comments
+            .push(notes.gap(policy.place(), &shown, NO_KEY)),
     }
 }
 
 fn ring(options: Option<Fields<'_>>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Ring {
-    let mut ring = Ring { dialect: "envoy", options: Vec::new() };
+    let mut ring = Ring {
+        dialect: "envoy",
+        options: Vec::new(),
+    };
     let Some(options) = options else { return ring };
     if options.text("hash_function") == Some("MURMUR_HASH_2") {
         ring.options.push(("hash", "murmur2".to_owned()));
@@ -56,7 +79,8 @@ fn ring(options: Option<Fields<'_>>, comments: &mut Vec<String>, notes: &Notes<'
     for name in ["minimum_ring_size", "maximum_ring_size"] {
         // 64-bit numbers may be texts in JSON.
         let size = options.get(name).and_then(Element::number);
-        ring.options.extend(size.map(|size| (name, size.to_string())));
+        ring.options
+            .extend(size.map(|size| (name, size.to_string())));
     }
     options.tell_rest(comments, notes);
     ring
@@ -64,14 +88,21 @@ fn ring(options: Option<Fields<'_>>, comments: &mut Vec<String>, notes: &Notes<'
 
 /// `common_lb_config`; gives whether hosts are placed by their names.
 fn common(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) -> bool {
-    let Some(common) = fields.map("common_lb_config") else { return false };
-    common.leave(&["healthy_panic_threshold", "close_connections_on_host_set_change"]);
+    let Some(common) = fields.map("common_lb_config") else {
+        return false;
+    };
+    common.leave(&[
+        "healthy_panic_threshold",
+        "close_connections_on_host_set_change",
+    ]);
     let hashing = common.map("consistent_hashing_lb_config");
     let mut by_hostname = false;
     if let Some(hashing) = hashing {
         by_hostname = hashing.text("use_hostname_for_hashing") == Some("true");
         let factor = hashing.get("hash_balance_factor").and_then(Element::number);
-        upstream.bounded_load = factor.filter(|percent| (101..=100_000).contains(percent)).map(ratio);
+        upstream.bounded_load = factor
+            .filter(|percent| (101..=100_000).contains(percent))
+            .map(ratio);
         hashing.tell_rest(&mut upstream.comments, notes);
     }
     common.tell_rest(&mut upstream.comments, notes);
@@ -87,9 +118,14 @@ fn ratio(percent: u64) -> String {
 fn locality(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, notes: &Notes<'_>) {
     let fields = Fields::of(element);
     fields.leave(&["locality"]);
-    if let Some(priority) = fields.get("priority").filter(|priority| priority.text() != "0") {
+    if let Some(priority) = fields
+        .get("priority")
+        .filter(|priority| priority.text() != "0")
+    {
         let why = "there are no servers for bad times only; these are left out";
-        upstream.comments.push(notes.gap(priority.place(), "priority", why));
+        upstream
+            .comments
+            .push(notes.gap(priority.place(), "priority", why));
         return;
     }
     for item in fields.list("lb_endpoints") {
@@ -103,17 +139,31 @@ fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
     let endpoint = fields.map("endpoint");
     let Some((host, port)) = endpoint.as_ref().and_then(address) else {
         let why = "a peer is a host or an IP address with a port";
-        upstream.comments.push(notes.gap(element.place(), "endpoint", why));
+        upstream
+            .comments
+            .push(notes.gap(element.place(), "endpoint", why));
         return;
     };
     let is_v6 = host.contains(':');
-    let mut peer = Peer::new(if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") });
-    peer.weight = fields.get("load_balancing_weight").and_then(Element::number).unwrap_or(1);
-    let hostname = endpoint.as_ref().and_then(|endpoint| endpoint.text("hostname"));
+    let mut peer = Peer::new(if is_v6 {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    });
+    peer.weight = fields
+        .get("load_balancing_weight")
+        .and_then(Element::number)
+        .unwrap_or(1);
+    let hostname = endpoint
+        .as_ref()
+        .and_then(|endpoint| endpoint.text("hostname"));
     let hashed = hash_key(&fields).or(by_hostname.then(|| hostname.unwrap_or(host)));
-    peer.id = hashed.filter(|_| upstream.ring.is_some()).map(str::to_owned);
+    peer.id = hashed
+        .filter(|_| upstream.ring.is_some())
+        .map(str::to_owned);
     if peer.id.is_none() && upstream.ring.is_some() && host.parse::<std::net::IpAddr>().is_err() {
-        peer.comments.push(notes.gap(element.place(), &format!("address: {host}"), RESOLVED));
+        peer.comments
+            .push(notes.gap(element.place(), &format!("address: {host}"), RESOLVED));
     }
     if let Some(endpoint) = endpoint {
         endpoint.leave(&["health_check_config"]);
@@ -123,7 +173,11 @@ fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
     fields.tell_rest(&mut peer.comments, notes);
     if matches!(status, "UNHEALTHY" | "DRAINING") {
         let why = "a server that is not healthy by configuration is left out";
-        upstream.comments.push(notes.gap(element.place(), &format!("health_status: {status}"), why));
+        upstream.comments.push(notes.gap(
+            element.place(),
+            &format!("health_status: {status}"),
+            why,
+        ));
     } else {
         upstream.peers.push(peer);
     }
@@ -134,14 +188,22 @@ pub(super) fn address<'a>(fields: &Fields<'a>) -> Option<(&'a str, u16)> {
     let socket = fields.map("address")?.map("socket_address")?;
     let host = socket.text("address").filter(|host| !host.is_empty())?;
     let port = socket.get("port_value")?.number()?;
-    let tcp = socket.text("protocol").is_none_or(|protocol| protocol == "TCP");
-    u16::try_from(port).ok().filter(|port| tcp && *port != 0).map(|port| (host, port))
+    let tcp = socket
+        .text("protocol")
+        .is_none_or(|protocol| protocol == "TCP");
+    u16::try_from(port)
+        .ok()
+        .filter(|port| tcp && *port != 0)
+        .map(|port| (host, port))
 }
 
 /// `metadata.filter_metadata.envoy.lb.hash_key`.
 fn hash_key<'a>(fields: &Fields<'a>) -> Option<&'a str> {
     let metadata = fields.map("metadata")?.map("filter_metadata")?;
-    metadata.map("envoy.lb")?.text("hash_key").filter(|key| !key.is_empty())
+    metadata
+        .map("envoy.lb")?
+        .text("hash_key")
+        .filter(|key| !key.is_empty())
 }
 
 /// Only the weights' proportions count, so they can be divided by what they share.
@@ -151,13 +213,18 @@ fn bound_weights(upstream: &mut Upstream, element: Element<'_>, notes: &Notes<'_
     if upstream.peers.iter().all(|peer| peer.weight <= most) {
         return;
     }
-    let shared = upstream.peers.iter().fold(0, |shared, peer| divisor(shared, peer.weight)).max(1);
+    let shared = upstream
+        .peers
+        .iter()
+        .fold(0, |shared, peer| divisor(shared, peer.weight))
+        .max(1);
     for peer in &mut upstream.peers {
         peer.weight /= shared;
         if peer.weight > most {
             peer.weight = most;
             let why = format!("weights are at most {most}, and keys will move");
-            peer.comments.push(notes.gap(element.place(), "load_balancing_weight", &why));
+            peer.comments
+                .push(notes.gap(element.place(), "load_balancing_weight", &why));
         }
     }
 }
@@ -172,12 +239,24 @@ fn health(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {
     for (index, element) in fields.list("health_checks").into_iter().enumerate() {
         if index > 0 {
             let why = "an upstream has one kind of probe; the first is written";
-            upstream.comments.push(notes.gap(element.place(), "health_checks", why));
+            upstream
+                .comments
+                .push(notes.gap(element.place(), "health_checks", why));
             return;
         }
         let check = Fields::of(element);
-        check.leave(&["no_traffic_interval", "reuse_connection", "interval_jitter", "initial_jitter", "event_log_path"]);
-        check.leave(&["tcp_health_check", "always_log_health_check_failures", "interval_jitter_percent"]);
+        check.leave(&[
+            "no_traffic_interval",
+            "reuse_connection",
+            "interval_jitter",
+            "initial_jitter",
+            "event_log_path",
+        ]);
+        check.leave(&[
+            "tcp_health_check",
+            "always_log_health_check_failures",
+            "interval_jitter_percent",
+        ]);
         upstream.health = Health::On(probe(&check, &mut upstream.comments, notes));
         check.tell_rest(&mut upstream.comments, notes);
     }
@@ -200,8 +279,14 @@ fn probe(check: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> P
     };
     if let Some(http) = check.map("http_health_check") {
         probe.http = http.text("path").map(str::to_owned);
-        probe.host = http.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
-        let statuses = http.list("expected_statuses").into_iter().filter_map(statuses);
+        probe.host = http
+            .text("host")
+            .filter(|host| !host.is_empty())
+            .map(str::to_owned);
+        let statuses = http
+            .list("expected_statuses")
+            .into_iter()
+            .filter_map(statuses);
         probe.expect = statuses.collect();
         http.tell_rest(comments, notes);
         if probe.expect.is_empty() {
@@ -217,5 +302,11 @@ fn statuses(element: Element<'_>) -> Option<String> {
     let start = fields.get("start")?.number()?;
     let last = fields.get("end")?.number()?.checked_sub(1)?;
     let valid = 100 <= start && start <= last && last <= 599;
-    valid.then(|| if start == last { start.to_string() } else { format!("{start}-{last}") })
+    valid.then(|| {
+        if start == last {
+            start.to_string()
+        } else {
+            format!("{start}-{last}")
+        }
+    })
 }

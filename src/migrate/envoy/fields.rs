@@ -27,7 +27,11 @@ impl<'a> Element<'a> {
     }
 
     pub(super) fn place(self) -> Place {
-        Place { file: self.file, start: self.node.span.start, end: self.node.span.end }
+        Place {
+            file: self.file,
+            start: self.node.span.start,
+            end: self.node.span.end,
+        }
     }
 
     /// The text of a scalar; empty for all else.
@@ -56,7 +60,10 @@ impl<'a> Element<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn of(element: Element<'a>) -> Self {
-        Self { element, seen: RefCell::default() }
+        Self {
+            element,
+            seen: RefCell::default(),
+        }
     }
 
     pub(super) fn place(&self) -> Place {
@@ -65,7 +72,11 @@ impl<'a> Fields<'a> {
 
     pub(super) fn get(&self, name: &'static str) -> Option<Element<'a>> {
         self.seen.borrow_mut().push(name);
-        let found = self.element.entries().iter().find(|entry| entry.key == name);
+        let found = self
+            .element
+            .entries()
+            .iter()
+            .find(|entry| entry.key == name);
         found.map(|entry| Element::new(&entry.value, self.element.file))
     }
 
@@ -80,9 +91,14 @@ impl<'a> Fields<'a> {
 
     /// The items of a field; none where it is missing.
     pub(super) fn list(&self, name: &'static str) -> Vec<Element<'a>> {
-        let Some(element) = self.get(name) else { return Vec::new() };
+        let Some(element) = self.get(name) else {
+            return Vec::new();
+        };
         match &element.node.value {
-            Value::List(items) => items.iter().map(|item| Element::new(item, element.file)).collect(),
+            Value::List(items) => items
+                .iter()
+                .map(|item| Element::new(item, element.file))
+                .collect(),
             Value::Map(_) | Value::Scalar(_) => Vec::new(),
         }
     }
@@ -90,7 +106,9 @@ impl<'a> Fields<'a> {
     /// These only concern Envoy itself.
     pub(super) fn leave(&self, names: &[&'static str]) {
         self.seen.borrow_mut().extend(names);
-        self.seen.borrow_mut().extend(["name", "@type", "alt_stat_name"]);
+        self.seen
+            .borrow_mut()
+            .extend(["name", "@type", "alt_stat_name"]);
     }
 
     /// Tells of all fields that nobody read.
@@ -99,7 +117,11 @@ impl<'a> Fields<'a> {
         for entry in self.element.entries() {
             if !seen.contains(&entry.key.as_str()) {
                 let (start, end) = (entry.key_span.start, entry.key_span.end);
-                let place = Place { file: self.element.file, start, end };
+                let place = Place {
+                    file: self.element.file,
+                    start,
+                    end,
+                };
                 comments.push(notes.gap(place, &entry.key, reasons::envoy(&entry.key)));
             }
         }

@@ -9,7 +9,11 @@ use crate::migrate::model::Source;
 use crate::migrate::notes::Notes;
 
 /// The key of a route; empty where none is given or none can be said.
-pub(super) fn key(policies: &[Element<'_>], comments: &mut Vec<String>, notes: &Notes<'_>) -> Vec<Source> {
+pub(super) fn key(
+    policies: &[Element<'_>],
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Vec<Source> {
     let mut choices = Vec::new();
     let mut combined = Vec::new();
     for (index, element) in policies.iter().enumerate() {
@@ -64,7 +68,10 @@ fn source(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) ->
         return Some(Source::Cookie(name.to_owned()));
     }
     if let Some(query) = fields.map("query_parameter") {
-        return query.text("name").filter(|name| !name.is_empty()).map(|name| Source::Query(name.to_owned()));
+        return query
+            .text("name")
+            .filter(|name| !name.is_empty())
+            .map(|name| Source::Query(name.to_owned()));
     }
     let connection = fields.map("connection_properties")?;
     (connection.text("source_ip") == Some("true")).then_some(Source::ClientIp)

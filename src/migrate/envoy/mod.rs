@@ -23,7 +23,9 @@ pub(super) struct Root {
 /// Reads the file; it must have `static_resources`.
 pub(super) fn parse(sources: &Sources, file: usize) -> Result<Root, Box<Report>> {
     let text = sources.text(file);
-    let said = text.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    let said = text
+        .lines()
+        .any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
     let missing = || {
         let help = "give a bootstrap configuration; what comes by xDS is not in the file";
         sources.whole(file, "there is no `static_resources` here", help)
@@ -44,7 +46,14 @@ pub(super) fn parse(sources: &Sources, file: usize) -> Result<Root, Box<Report>>
 pub(super) fn translate(root: &Root, notes: &Notes<'_>) -> Setup {
     let mut setup = Setup::default();
     let fields = Fields::of(Element::new(&root.node, root.file));
-    fields.leave(&["node", "stats_config", "stats_sinks", "layered_runtime", "overload_manager", "flags_path"]);
+    fields.leave(&[
+        "node",
+        "stats_config",
+        "stats_sinks",
+        "layered_runtime",
+        "overload_manager",
+        "flags_path",
+    ]);
     if let Some(resources) = fields.map("static_resources") {
         for cluster in resources.list("clusters") {
             setup.upstreams.extend(cluster::upstream(cluster, notes));
@@ -53,6 +62,7 @@ pub(super) fn translate(root: &Root, notes: &Notes<'_>) -> Setup {
         for listener in resources.list("listeners") {
             routing.listener(listener, &mut setup, notes);
         }
+        listener::remark_keyless(&mut setup.upstreams, &resources, notes);
         resources.tell_rest(&mut setup.comments, notes);
     }
     fields.tell_rest(&mut setup.comments, notes);

@@ -26,7 +26,10 @@ pub(super) struct Region {
 
 /// `acl NAME CRITERION VALUES`.
 pub(super) fn acl(line: &Line) -> Acl {
-    Acl { name: line.word(1).to_owned(), test: test(line.tail(2)) }
+    Acl {
+        name: line.word(1).to_owned(),
+        test: test(line.tail(2)),
+    }
 }
 
 /// The alternatives of the words behind `if`; `Err` says why routes cannot say it.
@@ -39,7 +42,10 @@ pub(super) fn regions(condition: &[Word], acls: &[Acl]) -> Result<Vec<Region>, S
 }
 
 fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {
-    let mut region = Region { hosts: vec![HostPattern::Any], paths: vec![PathPrefix::ROOT] };
+    let mut region = Region {
+        hosts: vec![HostPattern::Any],
+        paths: vec![PathPrefix::ROOT],
+    };
     let mut rest = words;
     while let Some((word, after)) = rest.split_first() {
         rest = after;
@@ -50,7 +56,9 @@ fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {
                 rest = after.get(end + 1..).unwrap_or_default();
                 test(after.get(..end).unwrap_or_default())?
             }
-            name if name.starts_with('!') => return Err("routes cannot say what is not meant".to_owned()),
+            name if name.starts_with('!') => {
+                return Err("routes cannot say what is not meant".to_owned());
+            }
             name => named(name, acls)?,
         };
         region.narrow(test)?;
@@ -60,7 +68,8 @@ fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {
 
 impl Region {
     fn narrow(&mut self, test: Test) -> Result<(), String> {
-        let again = || "two conditions on one thing at once are more than a route can say".to_owned();
+        let again =
+            || "two conditions on one thing at once are more than a route can say".to_owned();
         match test {
             Test::Hosts(hosts) if self.hosts == [HostPattern::Any] => self.hosts = hosts,
             Test::Paths(paths) if self.paths == [PathPrefix::ROOT] => self.paths = paths,
@@ -73,7 +82,9 @@ impl Region {
 /// All conditions of one name together.
 fn named(name: &str, acls: &[Acl]) -> Result<Test, String> {
     let mut found = acls.iter().filter(|acl| acl.name == name);
-    let first = found.next().ok_or_else(|| format!("there is no acl `{name}`"))?;
+    let first = found
+        .next()
+        .ok_or_else(|| format!("there is no acl `{name}`"))?;
     let mut all = first.test.clone()?;
     for acl in found {
         match (&mut all, acl.test.clone()?) {
@@ -109,26 +120,46 @@ fn test(words: &[Word]) -> Result<Test, String> {
         ("hdr_end(host)", None) => ("host", "end"),
         ("path", how) => ("path", how.unwrap_or("str")),
         ("path_beg" | "url_beg" | "capture.req.uri,beg", None) => ("path", "beg"),
-        _ => return Err(format!("routes look at host and path only, not at `{}`", criterion.text)),
+        _ => {
+            return Err(format!(
+                "routes look at host and path only, not at `{}`",
+                criterion.text
+            ));
+        }
     };
     let each = values.iter().map(|word| word.text.as_str());
     match name {
-        "host" => Ok(Test::Hosts(each.map(|value| hosts(how, value)).collect::<Result<Vec<_>, _>>()?.concat())),
-        _ => Ok(Test::Paths(each.map(|value| path(how, value)).collect::<Result<_, _>>()?)),
+        "host" => Ok(Test::Hosts(
+            each.map(|value| hosts(how, value))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
+        )),
+        _ => Ok(Test::Paths(
+            each.map(|value| path(how, value))
+                .collect::<Result<_, _>>()?,
+        )),
     }
 }
 
 fn hosts(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
     let bare = value.strip_prefix('.').unwrap_or(value);
     // With a port it is the same host.
-    let bare = bare.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(bare, |(host, _)| host);
+    let bare = bare
+        .rsplit_once(':')
+        .filter(|(_, port)| port.parse::<u16>().is_ok())
+        .map_or(bare, |(host, _)| host);
     let texts = match how {
         "str" => vec![value.to_owned()],
         "dom" => vec![bare.to_owned(), format!("*.{bare}")],
         "end" if value.starts_with('.') => vec![format!("*.{bare}")],
-        _ => return Err(format!("hosts are names or `*.name`; list the names instead of `{value}`")),
+        _ => {
+            return Err(format!(
+                "hosts are names or `*.name`; list the names instead of `{value}`"
+            ));
+        }
     };
-    let parse = |text: &String| HostPattern::parse(text).map_err(|_| format!("`{text}` is no host name"));
+    let parse =
+        |text: &String| HostPattern::parse(text).map_err(|_| format!("`{text}` is no host name"));
     texts.iter().map(parse).collect()
 }
 

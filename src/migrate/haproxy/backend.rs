@@ -6,7 +6,8 @@ use super::units;
 use crate::migrate::model::{Health, Probe, Ring, Source};
 use crate::migrate::notes::Notes;
 
-const NO_KEY: &str = "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
+const NO_KEY: &str =
+    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
 const MODULO: &str = "without `hash-type consistent` it is a modulo, of which we have no like: most keys will move once";
 
 /// How a backend hashes.
@@ -22,7 +23,10 @@ pub(super) fn hash_type(line: &Line) -> HashType {
     let words = line.tail(2).iter().map(|word| word.text.as_str());
     HashType {
         consistent: line.word(1) == "consistent",
-        function: words.clone().find(|word| *word != "avalanche").map(str::to_owned),
+        function: words
+            .clone()
+            .find(|word| *word != "avalanche")
+            .map(str::to_owned),
         avalanche: words.clone().any(|word| word == "avalanche"),
     }
 }
@@ -33,7 +37,10 @@ pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     let key = match key(line) {
         Ok(key) => key,
         Err(why) => {
-            proxy.upstream.comments.push(notes.gap(line.place, &shown, &why));
+            proxy
+                .upstream
+                .comments
+                .push(notes.gap(line.place, &shown, &why));
             return;
         }
     };
@@ -42,7 +49,10 @@ pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     if proxy.hash_type.consistent {
         proxy.upstream.ring = Some(ring(&proxy.hash_type, source));
     } else {
-        proxy.upstream.comments.push(notes.gap(line.place, &shown, MODULO));
+        proxy
+            .upstream
+            .comments
+            .push(notes.gap(line.place, &shown, MODULO));
     }
 }
 
@@ -55,7 +65,9 @@ fn key(line: &Line) -> Result<Source, String> {
     match name {
         "source" => Ok(Source::ClientIp),
         "uri" => uri(line.tail(2)),
-        "hdr" if line.word(2) != "use_domain_only" => Ok(Source::Header(argument.to_ascii_lowercase())),
+        "hdr" if line.word(2) != "use_domain_only" => {
+            Ok(Source::Header(argument.to_ascii_lowercase()))
+        }
         "url_param" => Ok(Source::Query(argument.to_owned())),
         "hash" => expression(argument),
         "roundrobin" | "static-rr" | "leastconn" | "first" | "random" => Err(NO_KEY.to_owned()),
@@ -69,7 +81,12 @@ fn uri(options: &[Word]) -> Result<Source, String> {
         match word.text.as_str() {
             "whole" => source = Source::PathAndQuery,
             "path-only" => {}
-            _ => return Err("a key is the whole path; with a part of it keys will move: choose `key`".to_owned()),
+            _ => {
+                return Err(
+                    "a key is the whole path; with a part of it keys will move: choose `key`"
+                        .to_owned(),
+                );
+            }
         }
     }
     Ok(source)
@@ -80,17 +97,26 @@ fn expression(text: &str) -> Result<Source, String> {
     let bare = text.strip_prefix("req.").unwrap_or(text);
     let (name, argument) = bare.split_once('(').unwrap_or((bare, ""));
     let argument = argument.trim_end_matches(')');
-    let whole = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let whole = argument
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match name {
-        _ if !whole => Err("values are hashed as they were sent, without converters; choose `key`".to_owned()),
+        _ if !whole => {
+            Err("values are hashed as they were sent, without converters; choose `key`".to_owned())
+        }
         "src" => Ok(Source::ClientOctets),
         "path" => Ok(Source::Path),
         "pathq" | "url" => Ok(Source::PathAndQuery),
         "hdr" | "fhdr" if !argument.is_empty() => Ok(Source::Header(argument.to_ascii_lowercase())),
         "cook" | "cookie" if !argument.is_empty() => Ok(Source::Cookie(argument.to_owned())),
         "urlp" | "url_param" if !argument.is_empty() => Ok(Source::Query(argument.to_owned())),
-        "base" => Ok(Source::Any(vec![Source::Header("host".to_owned()), Source::Path], Some(""))),
-        _ => Err(format!("there is no key source like `{text}`; choose `key`")),
+        "base" => Ok(Source::Any(
+            vec![Source::Header("host".to_owned()), Source::Path],
+            Some(""),
+        )),
+        _ => Err(format!(
+            "there is no key source like `{text}`; choose `key`"
+        )),
     }
 }
 
@@ -108,7 +134,10 @@ fn ring(hash_type: &HashType, source: bool) -> Ring {
     if standard != wanted {
         options.push(("avalanche", wanted.to_string()));
     }
-    Ring { dialect: "haproxy", options }
+    Ring {
+        dialect: "haproxy",
+        options,
+    }
 }
 
 /// `hash-balance-factor 125` as `1.25`.
@@ -124,7 +153,12 @@ pub(super) fn httpchk(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     let path = words.iter().find(|word| word.text.starts_with('/'));
     proxy.probe.http = Some(path.map_or("/", |word| &word.text).to_owned());
     let method = words.first().filter(|word| !word.text.starts_with('/'));
-    refuse_method(method.map_or("OPTIONS", |word| &word.text), line, proxy, notes);
+    refuse_method(
+        method.map_or("OPTIONS", |word| &word.text),
+        line,
+        proxy,
+        notes,
+    );
     // Before `http-check send`, headers were smuggled in behind the version.
     let version = words.get(2).map_or("", |word| &word.text);
     let host = version.lines().find_map(|text| text.strip_prefix("Host:"));
@@ -138,7 +172,10 @@ pub(super) fn http_check(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         ("expect", "status") => {
             let good = |text: &&str| {
                 let (first, last) = text.split_once('-').unwrap_or((text, text));
-                let status = |text: &str| text.parse::<u16>().is_ok_and(|status| (100..600).contains(&status));
+                let status = |text: &str| {
+                    text.parse::<u16>()
+                        .is_ok_and(|status| (100..600).contains(&status))
+                };
                 status(first) && status(last)
             };
             let statuses = line.word(3).split(',').filter(good);
@@ -154,7 +191,11 @@ fn send(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         match word {
             "meth" => refuse_method(words.next().unwrap_or_default(), line, proxy, notes),
             "uri" => proxy.probe.http = words.next().map(str::to_owned),
-            "hdr" if words.next().is_some_and(|name| name.eq_ignore_ascii_case("host")) => {
+            "hdr"
+                if words
+                    .next()
+                    .is_some_and(|name| name.eq_ignore_ascii_case("host")) =>
+            {
                 proxy.probe.host = words.next().map(str::to_owned);
             }
             _ => {}
@@ -165,7 +206,10 @@ fn send(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
 fn refuse_method(method: &str, line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     if method != "GET" {
         let what = format!("probes are GET here, not {method}");
-        proxy.upstream.comments.push(notes.remark(line.place, &line.shown(), &what));
+        proxy
+            .upstream
+            .comments
+            .push(notes.remark(line.place, &line.shown(), &what));
     }
 }
 
@@ -180,7 +224,11 @@ pub(super) fn health(proxy: &Proxy) -> Health {
     let timeout = probe.timeout.map(|timeout| timeout.min(interval));
     let least = std::time::Duration::from_millis(10);
     let interval = probe.interval.map(|interval| interval.max(least));
-    Health::On(Probe { timeout, interval, ..probe })
+    Health::On(Probe {
+        timeout,
+        interval,
+        ..probe
+    })
 }
 
 /// `timeout NAME DURATION`; `false` if we have none of that name.

@@ -15,7 +15,9 @@ pub(super) fn bind(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     for text in line.word(1).split(',') {
         let Some(address) = address(text) else {
             let why = "listeners have an IP address and one port";
-            proxy.top.push(notes.gap(line.place, &format!("bind {text}"), why));
+            proxy
+                .top
+                .push(notes.gap(line.place, &format!("bind {text}"), why));
             continue;
         };
         let mut listener = Listener::new(address);
@@ -46,12 +48,19 @@ fn option(
         }
         _ => return,
     };
-    listener.comments.push(notes.gap(word.place, &format!("bind {} {}", listener.address, word.text), why));
+    listener.comments.push(notes.gap(
+        word.place,
+        &format!("bind {} {}", listener.address, word.text),
+        why,
+    ));
 }
 
 /// `:80`, `*:80`, `10.0.0.1:80`, `[::]:80`, `:::80` as an address to bind.
 pub(super) fn address(text: &str) -> Option<String> {
-    let text = text.strip_prefix("ipv4@").or(text.strip_prefix("ipv6@")).unwrap_or(text);
+    let text = text
+        .strip_prefix("ipv4@")
+        .or(text.strip_prefix("ipv6@"))
+        .unwrap_or(text);
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse::<u16>().ok()?;
     if matches!(host, "" | "*") {
@@ -82,11 +91,18 @@ pub(super) fn use_backend(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         }
     };
     let mut comments = Vec::new();
-    if regions.iter().any(|region| region.paths.iter().any(|path| path.to_string() != "/")) {
+    if regions
+        .iter()
+        .any(|region| region.paths.iter().any(|path| path.to_string() != "/"))
+    {
         comments.push(notes.remark(line.place, &shown, SEGMENTS));
     }
     for region in regions {
-        for (host, path) in region.hosts.iter().flat_map(|host| region.paths.iter().map(move |path| (host, path))) {
+        for (host, path) in region
+            .hosts
+            .iter()
+            .flat_map(|host| region.paths.iter().map(move |path| (host, path)))
+        {
             proxy.routes.push(Route {
                 host: host.clone(),
                 path: path.clone(),

@@ -27,7 +27,10 @@ pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
     let mut frontends = 0;
     for section in sections {
         match section.kind.as_str() {
-            "global" => section.lines.iter().for_each(|line| global(line, &mut setup, notes)),
+            "global" => section
+                .lines
+                .iter()
+                .for_each(|line| global(line, &mut setup, notes)),
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
                 let inherited = inherited(section, &defaults);
@@ -36,7 +39,9 @@ pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
             }
             kind => {
                 let why = section_advice(kind);
-                setup.comments.push(notes.gap(section.place, &section.shown(), why));
+                setup
+                    .comments
+                    .push(notes.gap(section.place, &section.shown(), why));
             }
         }
     }
@@ -45,8 +50,12 @@ pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
 
 /// The lines of the `defaults` that a section asks for, or of the last one before it.
 fn inherited<'a>(section: &Section, defaults: &[&'a Section]) -> &'a [Line] {
-    let named = defaults.iter().find(|found| section.from.is_some() && Some(&found.name) == section.from.as_ref());
-    named.or(defaults.last()).map_or(&[], |found| found.lines.as_slice())
+    let named = defaults
+        .iter()
+        .find(|found| section.from.is_some() && Some(&found.name) == section.from.as_ref());
+    named
+        .or(defaults.last())
+        .map_or(&[], |found| found.lines.as_slice())
 }
 
 fn section_advice(kind: &str) -> &'static str {
@@ -62,14 +71,19 @@ fn section_advice(kind: &str) -> &'static str {
 fn global(line: &Line, setup: &mut Setup, notes: &Notes<'_>) {
     match line.keyword() {
         "nbthread" => setup.threads = threads(line.word(1)),
-        "maxconn" => setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0),
+        "maxconn" => {
+            setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0)
+        }
         "hard-stop-after" => setup.drain_timeout = units::duration(line.word(1)),
         _ => unknown(line, &mut setup.comments, notes),
     }
 }
 
 fn threads(text: &str) -> Option<String> {
-    let number = text.parse::<u16>().ok().filter(|number| (1..=256).contains(number));
+    let number = text
+        .parse::<u16>()
+        .ok()
+        .filter(|number| (1..=256).contains(number));
     number.map(|number| number.to_string())
 }
 
@@ -77,7 +91,11 @@ fn threads(text: &str) -> Option<String> {
 fn unknown(line: &Line, comments: &mut Vec<String>, notes: &Notes<'_>) {
     let shown = line.shown();
     if reasons::HAPROXY_OWN.contains(&line.keyword()) {
-        notes.remark(line.place, &shown, "left out: it only concerns HAProxy itself");
+        notes.remark(
+            line.place,
+            &shown,
+            "left out: it only concerns HAProxy itself",
+        );
         return;
     }
     comments.push(notes.gap(line.place, &shown, reasons::haproxy(&shown)));

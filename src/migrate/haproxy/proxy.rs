@@ -10,8 +10,10 @@ use crate::migrate::notes::Notes;
 use crate::migrate::order;
 use crate::migrate::source::Place;
 
-const SHARED: &str = "routes hold for all listeners here: this front's and those of the others are one list";
-const MODE: &str = "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
+const SHARED: &str =
+    "routes hold for all listeners here: this front's and those of the others are one list";
+const MODE: &str =
+    "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
 
 /// What a section says so far.
 pub(super) struct Proxy {
@@ -51,7 +53,10 @@ impl Proxy {
             routes: Vec::new(),
             default_backend: None,
             downstream: setup.downstream.clone(),
-            upstream: Upstream { name: section.name.clone(), ..Upstream::default() },
+            upstream: Upstream {
+                name: section.name.clone(),
+                ..Upstream::default()
+            },
             servers: Vec::new(),
             default_server: Vec::new(),
             hash_type: HashType::default(),
@@ -64,9 +69,18 @@ impl Proxy {
         // A condition may be defined below its use by other sections' habits; and `mode` decides all.
         let named = lines().filter(|line| line.keyword() == "acl");
         proxy.acls = named.map(acl::acl).collect();
-        proxy.http = lines().filter(|line| line.keyword() == "mode").last().is_some_and(|line| line.word(1) == "http");
+        proxy.http = lines()
+            .filter(|line| line.keyword() == "mode")
+            .last()
+            .is_some_and(|line| line.word(1) == "http");
         if proxy.http {
-            lines().for_each(|line| proxy.line(line, notes));
+            inherited.iter().for_each(|line| proxy.line(line, notes));
+            // What was said for all is told once, and not in every upstream.
+            proxy.top.append(&mut proxy.upstream.comments);
+            section
+                .lines
+                .iter()
+                .for_each(|line| proxy.line(line, notes));
         }
         proxy
     }
@@ -100,7 +114,9 @@ impl Proxy {
             ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.place)),
             ("balance", _) => self.balance = Some(line.clone()),
             ("hash-type", _) => self.hash_type = backend::hash_type(line),
-            ("hash-balance-factor", text) => self.upstream.bounded_load = backend::bounded_load(text),
+            ("hash-balance-factor", text) => {
+                self.upstream.bounded_load = backend::bounded_load(text)
+            }
             ("server", _) => server::server(line, self, notes),
             ("default-server", _) => self.default_server.extend_from_slice(line.tail(1)),
             ("option", "httpchk") => backend::httpchk(line, self, notes),
@@ -108,7 +124,8 @@ impl Proxy {
             ("timeout", _) if backend::timeout(line, self) => {}
             ("retries", text) => {
                 let retries = text.parse::<u64>().ok();
-                self.upstream.retry.attempts = retries.map(|retries| retries.saturating_add(1).clamp(1, 16));
+                self.upstream.retry.attempts =
+                    retries.map(|retries| retries.saturating_add(1).clamp(1, 16));
             }
             ("cookie", name) => self.cookie(name, line, notes),
             ("maxconn", text) if self.kind == "listen" || self.kind == "frontend" => {
@@ -129,7 +146,9 @@ impl Proxy {
         let why = format!(
             "the cookie names no server here; `key: {{cookie: {{name: {name}, generate: true}}}}` gives clients a cookie that keeps them on theirs"
         );
-        self.upstream.comments.push(notes.gap(line.place, &line.shown(), &why));
+        self.upstream
+            .comments
+            .push(notes.gap(line.place, &line.shown(), &why));
     }
 
     fn back(&mut self, setup: &mut Setup, notes: &Notes<'_>) {
@@ -148,12 +167,17 @@ impl Proxy {
 
     fn front(self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
         let mut routes = self.routes;
-        routes.extend(self.default_backend.map(|(name, place)| Route::all(&name, place)));
+        routes.extend(
+            self.default_backend
+                .map(|(name, place)| Route::all(&name, place)),
+        );
         if routes.is_empty() {
             return false;
         }
         if before > 0 {
-            setup.comments.push(notes.remark(self.place, &self.kind, SHARED));
+            setup
+                .comments
+                .push(notes.remark(self.place, &self.kind, SHARED));
         }
         let mut routes = order::by_specificity(routes, notes, &mut setup.comments);
         // What was said in a front without servers of its own belongs to its first route.

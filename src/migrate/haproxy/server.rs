@@ -11,14 +11,63 @@ use crate::ring::Weight;
 
 /// Parameters that are followed by a value.
 const VALUED: &[&str] = &[
-    "addr", "agent-addr", "agent-inter", "agent-port", "agent-send", "alpn", "ca-file", "check-alpn",
-    "check-proto", "check-sni", "ciphers", "ciphersuites", "cookie", "crl-file", "crt", "downinter",
-    "error-limit", "fall", "fastinter", "guid", "hash-key", "id", "init-addr", "inter", "log-proto",
-    "max-reuse", "maxconn", "maxqueue", "minconn", "namespace", "observe", "on-error", "on-marked-down",
-    "on-marked-up", "pool-low-conn", "pool-max-conn", "pool-purge-delay", "port", "proto",
-    "proxy-v2-options", "redir", "resolve-net", "resolve-opts", "resolve-prefer", "resolvers", "rise",
-    "slowstart", "sni", "socks4", "source", "tcp-ut", "track", "usesrc", "verify", "verifyhost",
-    "weight", "ws",
+    "addr",
+    "agent-addr",
+    "agent-inter",
+    "agent-port",
+    "agent-send",
+    "alpn",
+    "ca-file",
+    "check-alpn",
+    "check-proto",
+    "check-sni",
+    "ciphers",
+    "ciphersuites",
+    "cookie",
+    "crl-file",
+    "crt",
+    "downinter",
+    "error-limit",
+    "fall",
+    "fastinter",
+    "guid",
+    "hash-key",
+    "id",
+    "init-addr",
+    "inter",
+    "log-proto",
+    "max-reuse",
+    "maxconn",
+    "maxqueue",
+    "minconn",
+    "namespace",
+    "observe",
+    "on-error",
+    "on-marked-down",
+    "on-marked-up",
+    "pool-low-conn",
+    "pool-max-conn",
+    "pool-purge-delay",
+    "port",
+    "proto",
+    "proxy-v2-options",
+    "redir",
+    "resolve-net",
+    "resolve-opts",
+    "resolve-prefer",
+    "resolvers",
+    "rise",
+    "slowstart",
+    "sni",
+    "socks4",
+    "source",
+    "tcp-ut",
+    "track",
+    "usesrc",
+    "verify",
+    "verifyhost",
+    "weight",
+    "ws",
 ];
 
 /// One server, whether it is used or not: unused ones take ids, too.
@@ -39,17 +88,27 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     };
     if !server.used {
         let why = "a peer is a host or an IP address with a port of its own";
-        proxy.upstream.comments.push(notes.gap(line.place, &line.shown(), why));
+        proxy
+            .upstream
+            .comments
+            .push(notes.gap(line.place, &line.shown(), why));
     }
     let parameters = [proxy.default_server.as_slice(), line.tail(3)].concat();
     let mut words = parameters.iter();
     while let Some(word) = words.next() {
         let valued = VALUED.contains(&word.text.as_str());
-        let value = if valued { words.next().map_or("", |word| &word.text) } else { "" };
+        let value = if valued {
+            words.next().map_or("", |word| &word.text)
+        } else {
+            ""
+        };
         parameter(word, value, &mut server, proxy);
         if let Some(why) = advice(&word.text, value) {
             let shown = format!("server {} {} {value}", line.word(1), word.text);
-            let comment = notes.gap(word.place, shown.trim_end(), why);
+            let comment = match word.text.as_str() {
+                "disabled" => notes.remark(word.place, shown.trim_end(), why),
+                _ => notes.gap(word.place, shown.trim_end(), why),
+            };
             server.peer.comments.push(comment);
         }
     }
@@ -73,7 +132,10 @@ pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Pee
         });
         next += 1;
         if server.used {
-            peers.push(Peer { id: Some(id.to_string()), ..server.peer });
+            peers.push(Peer {
+                id: Some(id.to_string()),
+                ..server.peer
+            });
         } else {
             comments.extend(server.peer.comments);
         }
@@ -82,11 +144,21 @@ pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Pee
 }
 
 fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
-    let number = || value.parse::<u64>().ok().filter(|number| (1..=1000).contains(number));
+    let number = || {
+        value
+            .parse::<u64>()
+            .ok()
+            .filter(|number| (1..=1000).contains(number))
+    };
     let probe = &mut proxy.probe;
     match word.text.as_str() {
         "weight" => server.peer.weight = value.parse().unwrap_or(1),
-        "id" => server.id = value.parse().ok().filter(|id| (1..=0x7fff_ffff).contains(id)),
+        "id" => {
+            server.id = value
+                .parse()
+                .ok()
+                .filter(|id| (1..=0x7fff_ffff).contains(id))
+        }
         "check" => proxy.checked = true,
         "no-check" => proxy.checked = false,
         "inter" => probe.interval = probe.interval.or_else(|| units::duration(value)),
@@ -100,10 +172,14 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
 
 fn advice(name: &str, value: &str) -> Option<&'static str> {
     Some(match name {
-        "disabled" => "a server that is disabled is left out; `clockwise drain` takes one off the ring",
+        "disabled" => {
+            "a server that is disabled is left out; `clockwise drain` takes one off the ring"
+        }
         "backup" => "there are no servers for bad times only; it is left out",
         "ssl" => "servers are spoken to without TLS",
-        "send-proxy" | "send-proxy-v2" => "the PROXY protocol is not written; servers find the client in `X-Forwarded-For`",
+        "send-proxy" | "send-proxy-v2" => {
+            "the PROXY protocol is not written; servers find the client in `X-Forwarded-For`"
+        }
         "maxconn" => "to bound the load of a server use `bounded_load` of the upstream",
         "port" | "addr" => "probes go where requests go",
         "agent-check" => "there are no agents; weights are in the configuration",
@@ -121,17 +197,26 @@ fn bound_weight(server: &mut Server, line: &Line, notes: &Notes<'_>) {
     if weight == 0 {
         server.used = false;
         let what = "a server of weight 0 has no keys; it is left out";
-        server.peer.comments.push(notes.remark(line.place, &line.shown(), what));
+        server
+            .peer
+            .comments
+            .push(notes.remark(line.place, &line.shown(), what));
     } else if weight > most {
         server.peer.weight = most;
         let why = format!("weights are at most {most}, which is written");
-        server.peer.comments.push(notes.gap(line.place, &line.shown(), &why));
+        server
+            .peer
+            .comments
+            .push(notes.gap(line.place, &line.shown(), &why));
     }
 }
 
 /// `10.0.0.1:80`, `name:80`, `::1:80`; not without a port, and not what is no address.
 fn address(text: &str) -> Option<String> {
-    let text = text.strip_prefix("ipv4@").or(text.strip_prefix("ipv6@")).unwrap_or(text);
+    let text = text
+        .strip_prefix("ipv4@")
+        .or(text.strip_prefix("ipv6@"))
+        .unwrap_or(text);
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
     if host.is_empty() || host == "*" || host.contains(['@', '/']) {

@@ -9,9 +9,25 @@ use crate::migrate::source::{Place, Sources};
 const MAX_WORDS: usize = 2_000_000;
 
 const SECTIONS: &[&str] = &[
-    "global", "defaults", "frontend", "backend", "listen", "peers", "resolvers", "userlist", "mailers",
-    "program", "http-errors", "ring", "log-forward", "log-profile", "cache", "fcgi-app", "crt-store",
-    "traces", "acme",
+    "global",
+    "defaults",
+    "frontend",
+    "backend",
+    "listen",
+    "peers",
+    "resolvers",
+    "userlist",
+    "mailers",
+    "program",
+    "http-errors",
+    "ring",
+    "log-forward",
+    "log-profile",
+    "cache",
+    "fcgi-app",
+    "crt-store",
+    "traces",
+    "acme",
 ];
 
 /// One word and where it stands.
@@ -67,12 +83,19 @@ impl Section {
 }
 
 /// Reads one file.
-pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Section>, Box<Report>> {
+pub(in crate::migrate) fn parse(
+    sources: &Sources,
+    file: usize,
+) -> Result<Vec<Section>, Box<Report>> {
     let mut sections: Vec<Section> = Vec::new();
     let (mut start, mut count) = (0, 0);
     for text in sources.text(file).split_inclusive('\n') {
         let words = words(text, file, start).map_err(|place| {
-            sources.error(place, "this quote is not closed", "add the closing quote on the same line")
+            sources.error(
+                place,
+                "this quote is not closed",
+                "add the closing quote on the same line",
+            )
         })?;
         start += text.len();
         count += words.len();
@@ -84,7 +107,10 @@ pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Se
         if SECTIONS.contains(&first.text.as_str()) && !is_inside(&sections, &words) {
             sections.push(section(words));
         } else if let Some(section) = sections.last_mut() {
-            section.lines.push(Line { place: first.place, words });
+            section.lines.push(Line {
+                place: first.place,
+                words,
+            });
         } else {
             return Err(stray(first, sources));
         }
@@ -94,8 +120,13 @@ pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Se
 
 /// `cache` and `ring` also begin lines, which are set in.
 fn is_inside(sections: &[Section], words: &[Word]) -> bool {
-    let Some(first) = words.first() else { return false };
-    let ambiguous = matches!(first.text.as_str(), "ring" | "cache" | "peers" | "resolvers" | "acme");
+    let Some(first) = words.first() else {
+        return false;
+    };
+    let ambiguous = matches!(
+        first.text.as_str(),
+        "ring" | "cache" | "peers" | "resolvers" | "acme"
+    );
     ambiguous && !sections.is_empty() && words.len() != 2
 }
 
@@ -104,13 +135,23 @@ fn section(words: Vec<Word>) -> Section {
     let mut texts = words.into_iter().map(|word| word.text);
     let kind = texts.next().unwrap_or_default();
     let rest: Vec<String> = texts.collect();
-    let name = rest.first().filter(|word| *word != "from").cloned().unwrap_or_default();
+    let name = rest
+        .first()
+        .filter(|word| *word != "from")
+        .cloned()
+        .unwrap_or_default();
     let mut pairs = rest.windows(2);
     let from = pairs.find_map(|pair| match pair {
         [word, name] if word == "from" => Some(name.clone()),
         _ => None,
     });
-    Section { kind, name, from, lines: Vec::new(), place }
+    Section {
+        kind,
+        name,
+        from,
+        lines: Vec::new(),
+        place,
+    }
 }
 
 fn stray(word: &Word, sources: &Sources) -> Box<Report> {
@@ -125,7 +166,11 @@ fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
     let mut text: Option<(usize, String)> = None;
     let mut quoted: Option<(char, usize)> = None;
     let mut characters = line.char_indices();
-    let at = |from: usize, to: usize| Place { file, start: start + from, end: start + to };
+    let at = |from: usize, to: usize| Place {
+        file,
+        start: start + from,
+        end: start + to,
+    };
     let mut end = line.len();
     while let Some((index, c)) = characters.next() {
         if quoted.is_none() && c == '#' {
@@ -133,21 +178,29 @@ fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
             break;
         }
         if quoted.is_none() && c.is_whitespace() {
-            words.extend(text.take().map(|(from, text)| Word { text, place: at(from, index) }));
+            words.extend(text.take().map(|(from, text)| Word {
+                text,
+                place: at(from, index),
+            }));
             continue;
         }
         let word = &mut text.get_or_insert((index, String::new())).1;
         match (quoted, c) {
             (Some((quote, _)), c) if c == quote => quoted = None,
             (None, '"' | '\'') => quoted = Some((c, index)),
-            (None | Some(('"', _)), '\\') => word.extend(escaped(characters.next().map(|(_, c)| c))),
+            (None | Some(('"', _)), '\\') => {
+                word.extend(escaped(characters.next().map(|(_, c)| c)))
+            }
             (_, c) => word.push(c),
         }
     }
     if let Some((_, index)) = quoted {
         return Err(at(index, index + 1));
     }
-    words.extend(text.map(|(from, text)| Word { text, place: at(from, end) }));
+    words.extend(text.map(|(from, text)| Word {
+        text,
+        place: at(from, end),
+    }));
     Ok(words)
 }
 

@@ -26,7 +26,19 @@ mod tests {
     #[test]
     fn a_bare_number_is_milliseconds() {
         let millis = |text| duration(text).map(|time| time.as_millis());
-        assert_eq!([millis("5000"), millis("5s"), millis("2m")], [Some(5000), Some(5000), Some(120_000)]);
-        assert_eq!([millis("0"), millis(""), millis("s"), millis("1x"), millis("99999999999999999999")], [None; 5]);
+        assert_eq!(
+            [millis("5000"), millis("5s"), millis("2m")],
+            [Some(5000), Some(5000), Some(120_000)]
+        );
+        assert_eq!(
+            [
+                millis("0"),
+                millis(""),
+                millis("s"),
+                millis("1x"),
+                millis("99999999999999999999")
+            ],
+            [None; 5]
+        );
     }
 }

@@ -18,10 +18,16 @@ const POOL: u64 = 512;
 
 /// Translates the directives of all `http` blocks together.
 pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
-    let named = |name: &'static str| all.iter().copied().filter(move |found| found.name.text == name);
+    let named = |name: &'static str| {
+        all.iter()
+            .copied()
+            .filter(move |found| found.name.text == name)
+    };
     let maps: Vec<_> = named("map").collect();
     for block in named("upstream") {
-        setup.upstreams.push(upstream::upstream(block, &maps, notes));
+        setup
+            .upstreams
+            .push(upstream::upstream(block, &maps, notes));
     }
     let owned: Vec<Directive> = named("proxy_set_header").cloned().collect();
     let mut settings = Inherited::default().enter(&owned);
@@ -34,7 +40,12 @@ pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>
         .collect();
     pool(all, setup);
     bodies(&settings, &servers, setup);
-    Join { setup, notes, users: HashMap::new() }.servers(servers);
+    Join {
+        setup,
+        notes,
+        users: HashMap::new(),
+    }
+    .servers(servers);
 }
 
 /// Limits of clients, which we have for all listeners together; `false` if it is none.
@@ -53,7 +64,8 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
             let size = units::bytes(directive.argument(1));
             let total = size.zip(argument.parse::<u64>().ok());
             down.max_uri_length = size.map(|size| size.clamp(256, 1 << 20));
-            down.max_header_size = total.map(|(size, count)| size.saturating_mul(count).clamp(1024, 1 << 20));
+            down.max_header_size =
+                total.map(|(size, count)| size.saturating_mul(count).clamp(1024, 1 << 20));
         }
         "access_log" => access_log(directive, setup, notes),
         "error_log" => error_log(directive, setup, notes),
@@ -64,7 +76,9 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
     let first = before == Default::default() || before == setup.downstream;
     if !first && directive.argument(0) != "" && changed(&before, &setup.downstream) {
         let what = "this holds for all listeners and servers; the last one is written";
-        setup.comments.push(notes.remark(directive.place(), &directive.shown(), what));
+        setup
+            .comments
+            .push(notes.remark(directive.place(), &directive.shown(), what));
     }
     true
 }
@@ -114,8 +128,13 @@ fn whole(
 /// Whether a `map` is translated with the `hash` that uses it, or only serves WebSocket.
 fn is_used(map: &Directive, all: &[&Directive]) -> bool {
     let name = map.argument(1);
-    let hashes = all.iter().filter(|found| found.name.text == "upstream").flat_map(|found| found.inside());
-    let mut keys = hashes.filter(|found| found.name.text == "hash").map(|found| found.argument(0));
+    let hashes = all
+        .iter()
+        .filter(|found| found.name.text == "upstream")
+        .flat_map(|found| found.inside());
+    let mut keys = hashes
+        .filter(|found| found.name.text == "hash")
+        .map(|found| found.argument(0));
     map.argument(0) == "$http_upgrade" || keys.any(|key| key == name)
 }
 
@@ -133,27 +152,43 @@ fn access_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
         Some(old) if old != path => "one access log is kept for all; the last one is written",
         _ => "its lines are JSON here, whatever the format was",
     };
-    setup.comments.push(notes.remark(directive.place(), &directive.shown(), what));
+    setup
+        .comments
+        .push(notes.remark(directive.place(), &directive.shown(), what));
 }
 
 fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
     let text = directive.argument(0);
-    let address = text.parse::<std::net::IpAddr>().map(|ip| ipnet::IpNet::from(ip).to_string());
-    match address.or_else(|_| text.parse::<ipnet::IpNet>().map(|net| net.trunc().to_string())) {
-        Ok(network) if !setup.trusted_proxies.contains(&network) => setup.trusted_proxies.push(network),
+    let address = text
+        .parse::<std::net::IpAddr>()
+        .map(|ip| ipnet::IpNet::from(ip).to_string());
+    match address.or_else(|_| {
+        text.parse::<ipnet::IpNet>()
+            .map(|net| net.trunc().to_string())
+    }) {
+        Ok(network) if !setup.trusted_proxies.contains(&network) => {
+            setup.trusted_proxies.push(network)
+        }
         Ok(_) => {}
         Err(_) => {
             let why = "trusted proxies are networks like `10.0.0.0/8`";
-            setup.comments.push(notes.gap(directive.place(), &directive.shown(), why));
+            setup
+                .comments
+                .push(notes.gap(directive.place(), &directive.shown(), why));
         }
     }
 }
 
 /// nginx keeps idle connections per upstream, we keep them all together.
 fn pool(all: &[&Directive], setup: &mut Setup) {
-    let upstreams = all.iter().filter(|found| found.name.text == "upstream").flat_map(|found| found.inside());
+    let upstreams = all
+        .iter()
+        .filter(|found| found.name.text == "upstream")
+        .flat_map(|found| found.inside());
     let kept = upstreams.filter(|found| found.name.text == "keepalive");
-    let sum = kept.filter_map(|found| found.argument(0).parse::<u64>().ok()).fold(0, u64::saturating_add);
+    let sum = kept
+        .filter_map(|found| found.argument(0).parse::<u64>().ok())
+        .fold(0, u64::saturating_add);
     setup.pool_size = (sum > POOL).then(|| sum.min(65_536));
 }
 
@@ -176,7 +211,10 @@ impl Join<'_, '_> {
     fn servers(mut self, servers: Vec<Server>) {
         let defaults = defaults(&servers);
         let wildcards = servers.iter().flat_map(|server| &server.names);
-        let wildcards = wildcards.filter(|name| matches!(name, HostPattern::Suffix(_))).count() > 0;
+        let wildcards = wildcards
+            .filter(|name| matches!(name, HostPattern::Suffix(_)))
+            .count()
+            > 0;
         let mut catch_all = defaults.iter().filter_map(|index| servers.get(*index));
         let catch_all = catch_all.any(|server| !server.locations.is_empty());
         for (index, mut server) in servers.into_iter().enumerate() {
@@ -201,10 +239,15 @@ impl Join<'_, '_> {
 
     /// Another server's route for any host takes what a server has no location for.
     fn remark_fall_through(&mut self, server: &Server) {
-        let root = server.locations.iter().any(|location| location.path == PathPrefix::ROOT);
+        let root = server
+            .locations
+            .iter()
+            .any(|location| location.path == PathPrefix::ROOT);
         if !root && !server.locations.is_empty() {
             let what = "paths that it has no location for take the routes of the default server";
-            self.setup.comments.push(self.notes.remark(server.place, "server", what));
+            self.setup
+                .comments
+                .push(self.notes.remark(server.place, "server", what));
         }
     }
 
@@ -236,15 +279,25 @@ impl Join<'_, '_> {
                 Some(("https", _)) => "servers are spoken to without TLS",
                 _ => "an upstream is a fixed name or address",
             };
-            let comment = self.notes.gap(location.pass.place, &format!("proxy_pass {text}"), why);
+            let comment = self
+                .notes
+                .gap(location.pass.place, &format!("proxy_pass {text}"), why);
             self.setup.comments.push(comment);
             return None;
         };
-        let known = self.setup.upstreams.iter().any(|upstream| upstream.name == authority);
+        let known = self
+            .setup
+            .upstreams
+            .iter()
+            .any(|upstream| upstream.name == authority);
         if !known {
             let address = upstream::address(authority)?;
             let peers = vec![Peer::new(address)];
-            let upstream = Upstream { name: authority.to_owned(), peers, ..Upstream::default() };
+            let upstream = Upstream {
+                name: authority.to_owned(),
+                peers,
+                ..Upstream::default()
+            };
             self.setup.upstreams.push(upstream);
         }
         self.settle(authority, location);
@@ -253,19 +306,26 @@ impl Join<'_, '_> {
 
     /// The first location decides what the upstream does, and others are told of.
     fn settle(&mut self, name: &str, location: &Location) {
-        let upstream = self.setup.upstreams.iter_mut().find(|upstream| upstream.name == name);
+        let upstream = self
+            .setup
+            .upstreams
+            .iter_mut()
+            .find(|upstream| upstream.name == name);
         let Some(upstream) = upstream else { return };
         match self.users.get(name) {
             None => {
                 location.settings.write(upstream, name);
-                self.users.insert(name.to_owned(), (location.settings.clone(), location.place));
+                self.users
+                    .insert(name.to_owned(), (location.settings.clone(), location.place));
             }
             Some((first, _)) if first.same(&location.settings) => {}
             Some(_) => {
                 let what = format!(
                     "time-outs, tries or `Host` are not those of the first location of `{name}`, which are written"
                 );
-                upstream.comments.push(self.notes.remark(location.place, "location", &what));
+                upstream
+                    .comments
+                    .push(self.notes.remark(location.place, "location", &what));
             }
         }
     }
@@ -277,7 +337,9 @@ fn defaults(servers: &[Server]) -> HashSet<usize> {
     let mut by_address: HashMap<&str, (usize, bool)> = HashMap::new();
     for (index, server) in servers.iter().enumerate() {
         for listen in &server.listens {
-            let entry = by_address.entry(&listen.listener.address).or_insert((index, listen.default));
+            let entry = by_address
+                .entry(&listen.listener.address)
+                .or_insert((index, listen.default));
             if listen.default && !entry.1 {
                 *entry = (index, true);
             }
@@ -290,5 +352,6 @@ fn defaults(servers: &[Server]) -> HashSet<usize> {
 fn authority(pass: &str) -> Option<&str> {
     let rest = pass.strip_prefix("http://")?;
     let end = rest.find('/').unwrap_or(rest.len());
-    rest.get(..end).filter(|name| !name.is_empty() && !name.contains('$') && !name.starts_with("unix:"))
+    rest.get(..end)
+        .filter(|name| !name.is_empty() && !name.contains('$') && !name.starts_with("unix:"))
 }

@@ -28,7 +28,12 @@ enum Host {
 impl Default for Inherited {
     fn default() -> Self {
         let (timeouts, retry) = Default::default();
-        Self { body: None, timeouts, retry, host: Host::Named }
+        Self {
+            body: None,
+            timeouts,
+            retry,
+            host: Host::Named,
+        }
     }
 }
 
@@ -36,7 +41,9 @@ impl Inherited {
     /// The settings inside a block with these directives, before they are applied: headers are only
     /// inherited where a block sets none.
     pub(super) fn enter(&self, directives: &[Directive]) -> Self {
-        let sets = directives.iter().any(|directive| directive.name.text == "proxy_set_header");
+        let sets = directives
+            .iter()
+            .any(|directive| directive.name.text == "proxy_set_header");
         let mut inner = self.clone();
         if sets {
             inner.host = Host::Named;
@@ -72,7 +79,10 @@ impl Inherited {
 
     /// Writes them into the upstream of a `proxy_pass`, whose authority is `named`.
     pub(super) fn write(&self, upstream: &mut Upstream, named: &str) {
-        upstream.timeouts = Timeouts { idle: upstream.timeouts.idle, ..self.timeouts };
+        upstream.timeouts = Timeouts {
+            idle: upstream.timeouts.idle,
+            ..self.timeouts
+        };
         upstream.retry = self.retry;
         upstream.host_header = match &self.host {
             Host::Keep => None,
@@ -83,10 +93,21 @@ impl Inherited {
 
     /// Whether an upstream would be written alike.
     pub(super) fn same(&self, other: &Self) -> bool {
-        Self { body: None, ..self.clone() } == Self { body: None, ..other.clone() }
+        Self {
+            body: None,
+            ..self.clone()
+        } == Self {
+            body: None,
+            ..other.clone()
+        }
     }
 
-    fn next_upstream(&mut self, directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
+    fn next_upstream(
+        &mut self,
+        directive: &Directive,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) {
         for word in &directive.arguments {
             match word.text.as_str() {
                 "off" => self.retry.attempts = Some(1),
@@ -113,7 +134,11 @@ impl Inherited {
             | ("x-forwarded-host", "$host" | "$http_host")
             | ("x-request-id", "$request_id")
             | ("upgrade" | "connection", _) => {}
-            _ => comments.push(notes.gap(directive.place(), &directive.shown(), header_advice(&name))),
+            _ => comments.push(notes.gap(
+                directive.place(),
+                &directive.shown(),
+                header_advice(&name),
+            )),
         }
     }
 }

@@ -24,7 +24,10 @@ pub(super) fn listen(
         comments.push(notes.gap(directive.place(), &directive.shown(), why));
         return None;
     };
-    let mut listen = Listen { listener: Listener::new(address), default: false };
+    let mut listen = Listen {
+        listener: Listener::new(address),
+        default: false,
+    };
     for word in directive.arguments.iter().skip(1) {
         option(&word.text, directive, &mut listen, notes);
     }
@@ -45,7 +48,9 @@ pub(super) fn address(text: &str) -> Option<String> {
         "localhost" => return Some(format!("127.0.0.1:{port}")),
         _ => {}
     }
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let valid = match bare {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
         None => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()),

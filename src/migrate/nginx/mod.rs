@@ -28,13 +28,25 @@ pub(super) fn translate(tree: &Tree, notes: &Notes<'_>) -> Setup {
         setup.comments.push(comment);
     }
     // A file of `conf.d` holds what stands in `http`.
-    let inner = tree.directives.iter().filter(|directive| is_http(directive));
+    let inner = tree
+        .directives
+        .iter()
+        .filter(|directive| is_http(directive));
     let inner: Vec<&Directive> = inner.collect();
-    for directive in tree.directives.iter().filter(|directive| !is_http(directive)) {
+    for directive in tree
+        .directives
+        .iter()
+        .filter(|directive| !is_http(directive))
+    {
         main(directive, &mut setup, notes);
     }
-    let sections = tree.directives.iter().filter(|directive| directive.name.text == "http");
-    let inside = sections.filter_map(|section| section.block.as_ref()).flatten();
+    let sections = tree
+        .directives
+        .iter()
+        .filter(|directive| directive.name.text == "http");
+    let inside = sections
+        .filter_map(|section| section.block.as_ref())
+        .flatten();
     let all: Vec<&Directive> = inside.chain(inner).collect();
     http::translate(&all, &mut setup, notes);
     setup
@@ -42,8 +54,10 @@ pub(super) fn translate(tree: &Tree, notes: &Notes<'_>) -> Setup {
 
 /// Whether a directive of the top level belongs into `http`.
 fn is_http(directive: &Directive) -> bool {
-    !matches!(directive.name.text.as_str(), "http" | "stream" | "mail" | "events" | "error_log")
-        && !reasons::NGINX_OWN.contains(&directive.name.text.as_str())
+    !matches!(
+        directive.name.text.as_str(),
+        "http" | "stream" | "mail" | "events" | "error_log"
+    ) && !reasons::NGINX_OWN.contains(&directive.name.text.as_str())
         && !directive.name.text.starts_with("worker_")
 }
 
@@ -59,7 +73,10 @@ fn main(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
 }
 
 fn threads(text: &str) -> Option<String> {
-    let number = text.parse::<u16>().ok().filter(|number| (1..=256).contains(number));
+    let number = text
+        .parse::<u16>()
+        .ok()
+        .filter(|number| (1..=256).contains(number));
     number.map(|number| number.to_string())
 }
 
@@ -67,7 +84,11 @@ fn threads(text: &str) -> Option<String> {
 fn unknown(directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
     let name = directive.name.text.as_str();
     if reasons::NGINX_OWN.contains(&name) {
-        notes.remark(directive.place(), name, "left out: it only concerns nginx itself");
+        notes.remark(
+            directive.place(),
+            name,
+            "left out: it only concerns nginx itself",
+        );
         return;
     }
     comments.push(notes.gap(directive.place(), name, reasons::nginx(name)));

@@ -42,7 +42,11 @@ pub(super) fn server(
     let mut settings = outer.enter(block.inside());
     for directive in block.inside() {
         match directive.name.text.as_str() {
-            "listen" => server.listens.extend(listen::listen(directive, &mut setup.comments, notes)),
+            "listen" => {
+                server
+                    .listens
+                    .extend(listen::listen(directive, &mut setup.comments, notes))
+            }
             "server_name" => names(directive, &mut server.names, &mut setup.comments, notes),
             "location" => {}
             _ if settings.apply(directive, &mut setup.comments, notes) => {}
@@ -50,11 +54,28 @@ pub(super) fn server(
             _ => unknown(directive, &mut setup.comments, notes),
         }
     }
-    if !block.inside().iter().any(|directive| directive.name.text == "listen") {
-        server.listens.push(Listen { listener: Listener::new("0.0.0.0:80"), default: false });
+    if !block
+        .inside()
+        .iter()
+        .any(|directive| directive.name.text == "listen")
+    {
+        server.listens.push(Listen {
+            listener: Listener::new("0.0.0.0:80"),
+            default: false,
+        });
     }
-    for directive in block.inside().iter().filter(|directive| directive.name.text == "location") {
-        location(directive, &settings, &mut server, &mut setup.comments, notes);
+    for directive in block
+        .inside()
+        .iter()
+        .filter(|directive| directive.name.text == "location")
+    {
+        location(
+            directive,
+            &settings,
+            &mut server,
+            &mut setup.comments,
+            notes,
+        );
     }
     server
 }
@@ -77,7 +98,11 @@ fn names(
         for pattern in patterns.into_iter().flatten() {
             match HostPattern::parse(pattern) {
                 Ok(host) => into.push(host),
-                Err(_) => comments.push(notes.gap(word.place, &format!("server_name {text}"), name_advice(text))),
+                Err(_) => comments.push(notes.gap(
+                    word.place,
+                    &format!("server_name {text}"),
+                    name_advice(text),
+                )),
             }
         }
     }
@@ -108,14 +133,35 @@ fn location(
             _ => unknown(directive, &mut inner, notes),
         }
     }
-    for nested in block.inside().iter().filter(|directive| directive.name.text == "location") {
+    for nested in block
+        .inside()
+        .iter()
+        .filter(|directive| directive.name.text == "location")
+    {
         location(nested, &settings, server, comments, notes);
     }
-    let path = path(block, server, &mut inner, notes);
+    let path = pass
+        .as_ref()
+        .and_then(|_| path(block, server, &mut inner, notes));
+    if pass.is_none()
+        && !block
+            .inside()
+            .iter()
+            .any(|directive| directive.name.text == "location")
+    {
+        let why = "it passes requests to no server, and nothing else is done here";
+        comments.push(notes.gap(block.place(), &block.shown(), why));
+    }
     if let (Some(path), Some(pass)) = (path, pass) {
         check_uri(&path, block, &pass, &mut inner, notes);
         let place = block.place();
-        server.locations.push(Location { path, pass, settings, comments: inner, place });
+        server.locations.push(Location {
+            path,
+            pass,
+            settings,
+            comments: inner,
+            place,
+        });
     } else {
         comments.append(&mut inner);
     }
@@ -138,7 +184,9 @@ fn path(
         None
     };
     if modifier.starts_with('~') || text.starts_with('~') {
-        return refuse("paths are prefixes, not regular expressions; add routes for those that are meant");
+        return refuse(
+            "paths are prefixes, not regular expressions; add routes for those that are meant",
+        );
     }
     if text.starts_with('@') {
         return refuse("nothing leads to a location with a name here");
@@ -150,7 +198,10 @@ fn path(
         if path == PathPrefix::ROOT {
             return refuse("`/` alone cannot be told from all paths");
         }
-        let known = server.locations.iter().any(|location| location.path == path);
+        let known = server
+            .locations
+            .iter()
+            .any(|location| location.path == path);
         let what = "paths are prefixes here: what is below it goes there too";
         (!known).then(|| comments.push(notes.remark(block.place(), &block.shown(), what)))?;
     } else if path != PathPrefix::ROOT && !text.ends_with('/') {
@@ -169,7 +220,10 @@ fn check_uri(
     notes: &Notes<'_>,
 ) {
     let rest = pass.text.split_once("://").map_or("", |(_, rest)| rest);
-    let uri = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+    let uri = rest
+        .find('/')
+        .and_then(|at| rest.get(at..))
+        .unwrap_or_default();
     let matched = block.arguments.last().map_or("", |word| &word.text);
     if !uri.is_empty() && uri != matched {
         let why = format!("the path is passed on as it is; let the servers answer `{path}`");

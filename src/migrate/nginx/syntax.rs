@@ -53,7 +53,10 @@ impl Directive {
     /// As it is written, without its block.
     pub(super) fn shown(&self) -> String {
         let words = std::iter::once(&self.name).chain(&self.arguments);
-        words.map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+        words
+            .map(|word| word.text.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 
@@ -63,9 +66,17 @@ pub(in crate::migrate) fn parse(
     file: usize,
     include: &Include<'_>,
 ) -> Result<Tree, Box<Report>> {
-    let mut reader = Reader { sources, include, words: 0, unread: Vec::new() };
+    let mut reader = Reader {
+        sources,
+        include,
+        words: 0,
+        unread: Vec::new(),
+    };
     let directives = reader.file(file, 0)?;
-    Ok(Tree { directives, unread: reader.unread })
+    Ok(Tree {
+        directives,
+        unread: reader.unread,
+    })
 }
 
 struct Reader<'a> {
@@ -79,7 +90,7 @@ type Parsed<T> = Result<T, Box<Report>>;
 
 enum Token {
     Word(Word),
-    End(Place),
+    End,
     Open(Place),
     Close(Place),
 }
@@ -88,7 +99,11 @@ impl Reader<'_> {
     fn file(&mut self, file: usize, depth: usize) -> Parsed<Vec<Directive>> {
         self.sources.refuse_binary(file)?;
         let text = self.sources.text(file).to_owned();
-        let mut tokens = Tokens { text: &text, at: 0, file };
+        let mut tokens = Tokens {
+            text: &text,
+            at: 0,
+            file,
+        };
         self.block(&mut tokens, None, depth)
     }
 
@@ -108,7 +123,7 @@ impl Reader<'_> {
                     let help = "remove it, or open a block before";
                     return Err(self.sources.error(place, "this `}` closes nothing", help));
                 }
-                (Some(Token::End(_)), _) => {}
+                (Some(Token::End), _) => {}
                 (Some(Token::Open(place)), _) => {
                     let help = "name the block, as in `server {`";
                     return Err(self.sources.error(place, "a block without a name", help));
@@ -121,13 +136,21 @@ impl Reader<'_> {
         }
     }
 
-    fn directive(&mut self, name: Word, tokens: &mut Tokens<'_>, depth: usize) -> Parsed<Directive> {
+    fn directive(
+        &mut self,
+        name: Word,
+        tokens: &mut Tokens<'_>,
+        depth: usize,
+    ) -> Parsed<Directive> {
         let raw = name.text.ends_with("_by_lua_block");
-        let mut directive = Directive { name, ..Directive::default() };
+        let mut directive = Directive {
+            name,
+            ..Directive::default()
+        };
         loop {
             match self.next(tokens)? {
                 Some(Token::Word(word)) => directive.arguments.push(word),
-                Some(Token::End(_)) => return Ok(directive),
+                Some(Token::End) => return Ok(directive),
                 Some(Token::Open(open)) if raw => {
                     tokens.skip_block().ok_or_else(|| self.unclosed(open))?;
                     return Ok(directive);
@@ -143,7 +166,12 @@ impl Reader<'_> {
     }
 
     /// Adds a directive, or what it includes.
-    fn take(&mut self, directive: Directive, into: &mut Vec<Directive>, depth: usize) -> Parsed<()> {
+    fn take(
+        &mut self,
+        directive: Directive,
+        into: &mut Vec<Directive>,
+        depth: usize,
+    ) -> Parsed<()> {
         if directive.name.text != "include" || directive.block.is_some() {
             into.push(directive);
             return Ok(());
@@ -191,16 +219,23 @@ impl Reader<'_> {
             return Ok(());
         }
         let message = format!("more than {MAX_FILES} files");
-        Err(self.sources.error(place, &message, "look for a file that includes itself"))
+        Err(self
+            .sources
+            .error(place, &message, "look for a file that includes itself"))
     }
 
     fn unclosed(&self, open: Place) -> Box<Report> {
-        self.sources.error(open, "this `{` is not closed", "add the closing `}`")
+        self.sources
+            .error(open, "this `{` is not closed", "add the closing `}`")
     }
 
     fn unended(&self, directive: &Directive) -> Box<Report> {
         let last = directive.arguments.last().unwrap_or(&directive.name);
-        self.sources.error(last.place, "`;` is missing behind this", "end the directive with `;`")
+        self.sources.error(
+            last.place,
+            "`;` is missing behind this",
+            "end the directive with `;`",
+        )
     }
 }
 
@@ -217,17 +252,20 @@ impl Tokens<'_> {
         let Some(first) = self.peek() else {
             return Ok(None);
         };
-        let mark = |token: fn(Place) -> Token, tokens: &mut Self| {
-            tokens.at += 1;
-            Ok(Some(token(tokens.place(start))))
+        let place = Place {
+            file: self.file,
+            start,
+            end: start + 1,
         };
-        match first {
-            ';' => mark(Token::End, self),
-            '{' => mark(Token::Open, self),
-            '}' => mark(Token::Close, self),
-            '"' | '\'' => self.quoted(first),
-            _ => Ok(Some(self.word())),
-        }
+        let token = match first {
+            ';' => Token::End,
+            '{' => Token::Open(place),
+            '}' => Token::Close(place),
+            '"' | '\'' => return self.quoted(first),
+            _ => return Ok(Some(self.word())),
+        };
+        self.at += 1;
+        Ok(Some(token))
     }
 
     fn skip_space(&mut self) {
@@ -254,7 +292,11 @@ impl Tokens<'_> {
             }
             self.push(c, &mut text);
         }
-        let place = Place { file: self.file, start, end: start + 1 };
+        let place = Place {
+            file: self.file,
+            start,
+            end: start + 1,
+        };
         Err((place, "this quote is not closed"))
     }
 
@@ -267,13 +309,20 @@ impl Tokens<'_> {
             if c.is_whitespace() || c == ';' || (c == '{' && !variable) {
                 break;
             }
-            if c == '}' && !text.rsplit_once("${").is_some_and(|(_, name)| !name.contains('}')) {
+            if c == '}'
+                && !text
+                    .rsplit_once("${")
+                    .is_some_and(|(_, name)| !name.contains('}'))
+            {
                 break;
             }
             self.bump();
             self.push(c, &mut text);
         }
-        Token::Word(Word { text, place: self.place(start) })
+        Token::Word(Word {
+            text,
+            place: self.place(start),
+        })
     }
 
     /// A backslash takes its meaning from a quote, a space, a brace or a semicolon; others keep it.
@@ -317,6 +366,10 @@ impl Tokens<'_> {
     }
 
     fn place(&self, start: usize) -> Place {
-        Place { file: self.file, start, end: self.at }
+        Place {
+            file: self.file,
+            start,
+            end: self.at,
+        }
     }
 }

@@ -9,11 +9,18 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at_checked(digits)?;
-        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at_checked(end)?;
-        let millis = number.parse::<u64>().ok()?.checked_mul(millis(unit.trim())?)?;
+        let millis = number
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(millis(unit.trim())?)?;
         total = total.checked_add(Duration::from_millis(millis))?;
         rest = tail;
     }
@@ -50,7 +57,13 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 
 /// The limit of a request body: 0 is none.
 pub(super) fn limit(text: &str) -> Option<Size> {
-    bytes(text).map(|bytes| if bytes == 0 { Size::Off } else { Size::Bytes(bytes) })
+    bytes(text).map(|bytes| {
+        if bytes == 0 {
+            Size::Off
+        } else {
+            Size::Bytes(bytes)
+        }
+    })
 }
 
 #[cfg(test)]
@@ -63,7 +76,15 @@ mod tests {
         assert_eq!(millis("60"), Some(60_000));
         assert_eq!(millis("1h30m"), Some(5_400_000));
         assert_eq!(millis("500ms"), Some(500));
-        assert_eq!([millis(""), millis("s"), millis("5x"), millis("99999999999999999999")], [None; 4]);
+        assert_eq!(
+            [
+                millis(""),
+                millis("s"),
+                millis("5x"),
+                millis("99999999999999999999")
+            ],
+            [None; 4]
+        );
     }
 
     #[test]

@@ -8,12 +8,17 @@ use crate::migrate::model::{Passive, Peer, Ring, Source, Upstream};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 
-const MODULO: &str = "without `consistent` it is a modulo, of which we have no like: most keys will move once";
-const NO_KEY: &str = "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
+const MODULO: &str =
+    "without `consistent` it is a modulo, of which we have no like: most keys will move once";
+const NO_KEY: &str =
+    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
 
 /// The upstream that a block describes, without what its locations add.
 pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>) -> Upstream {
-    let mut upstream = Upstream { name: block.argument(0).to_owned(), ..Upstream::default() };
+    let mut upstream = Upstream {
+        name: block.argument(0).to_owned(),
+        ..Upstream::default()
+    };
     let mut limits = Vec::new();
     let mut chosen = false;
     for directive in block.inside() {
@@ -22,7 +27,9 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
             "hash" => hash(directive, &mut upstream, maps, notes),
             "ip_hash" => ip_hash(directive, &mut upstream, notes),
             "least_conn" | "random" | "least_time" => {
-                upstream.comments.push(notes.gap(directive.place(), &directive.shown(), NO_KEY));
+                upstream
+                    .comments
+                    .push(notes.gap(directive.place(), &directive.shown(), NO_KEY));
             }
             "keepalive_timeout" => upstream.timeouts.idle = units::duration(directive.argument(0)),
             "keepalive" | "zone" | "keepalive_requests" | "keepalive_time" => {}
@@ -34,7 +41,9 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
         );
     }
     if !chosen && upstream.peers.len() > 1 {
-        upstream.comments.push(notes.remark(block.place(), &block.shown(), NO_KEY));
+        upstream
+            .comments
+            .push(notes.remark(block.place(), &block.shown(), NO_KEY));
     }
     upstream.passive = passive(&limits, block, &mut upstream.comments, notes);
     upstream
@@ -42,10 +51,15 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
 
 /// The address of a `server` or `proxy_pass`: with a port, which is 80 where none is said.
 pub(super) fn address(text: &str) -> Option<String> {
-    if text.is_empty() || text.to_ascii_lowercase().starts_with("unix:") || text.contains(['$', '/']) {
+    if text.is_empty()
+        || text.to_ascii_lowercase().starts_with("unix:")
+        || text.contains(['$', '/'])
+    {
         return None;
     }
-    let port = text.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    let port = text
+        .rsplit_once(':')
+        .filter(|(_, port)| !port.contains(']'));
     match port {
         None => Some(format!("{text}:80")),
         Some((host, port)) => {
@@ -66,12 +80,17 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
     let text = directive.argument(0);
     let Some(address) = address(text) else {
         let why = "a peer is a host or an IP address with a port";
-        upstream.comments.push(notes.gap(directive.place(), &directive.shown(), why));
+        upstream
+            .comments
+            .push(notes.gap(directive.place(), &directive.shown(), why));
         return None;
     };
     let mut peer = Peer::new(address);
     peer.id = (peer.address != text).then(|| text.to_owned());
-    let mut limits = Limits { fails: None, timeout: None };
+    let mut limits = Limits {
+        fails: None,
+        timeout: None,
+    };
     let mut present = true;
     for word in directive.arguments.iter().skip(1) {
         let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
@@ -85,8 +104,16 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
         }
         let shown = format!("server {text} {}", word.text);
         if let Some(why) = option_advice(name) {
-            let comment = notes.gap(word.place, &shown, why);
-            if present { &mut peer.comments } else { &mut upstream.comments }.push(comment);
+            let comment = match name {
+                "down" => notes.remark(word.place, &shown, why),
+                _ => notes.gap(word.place, &shown, why),
+            };
+            if present {
+                &mut peer.comments
+            } else {
+                &mut upstream.comments
+            }
+            .push(comment);
         }
     }
     bound_weight(&mut peer, directive, notes);
@@ -98,7 +125,9 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
 
 fn option_advice(name: &str) -> Option<&'static str> {
     Some(match name {
-        "down" => "a server that is down is left out; its keys go where nginx sent them: to the next on the ring",
+        "down" => {
+            "a server that is down is left out; its keys go where nginx sent them: to the next on the ring"
+        }
         "backup" => "there are no servers for bad times only; it is left out",
         "max_conns" => "to bound the load of a server use `bounded_load` of the upstream",
         "resolve" | "service" => "names are looked up when the configuration is loaded",
@@ -111,8 +140,12 @@ fn bound_weight(peer: &mut Peer, directive: &Directive, notes: &Notes<'_>) {
     let most = u64::from(Weight::MAX.get());
     if !(1..=most).contains(&peer.weight) {
         peer.weight = peer.weight.clamp(1, most);
-        let why = format!("weights are 1 to {most}; {} is written, and keys will move", peer.weight);
-        peer.comments.push(notes.gap(directive.place(), &directive.shown(), &why));
+        let why = format!(
+            "weights are 1 to {most}; {} is written, and keys will move",
+            peer.weight
+        );
+        peer.comments
+            .push(notes.gap(directive.place(), &directive.shown(), &why));
     }
 }
 
@@ -127,7 +160,10 @@ fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], not
         Err(why) => comments.push(notes.gap(place, &shown, &why)),
     }
     if directive.argument(1) == "consistent" {
-        upstream.ring = Some(Ring { dialect: "nginx", options: Vec::new() });
+        upstream.ring = Some(Ring {
+            dialect: "nginx",
+            options: Vec::new(),
+        });
     } else {
         comments.push(notes.gap(place, &shown, MODULO));
         upstream.peers.iter_mut().for_each(|peer| peer.id = None);
@@ -138,7 +174,9 @@ fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], not
 fn ip_hash(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) {
     upstream.key = vec![Source::ClientNetwork { v4: 24, v6: 128 }];
     let why = "it is a modulo, of which we have no like: the key is the same network, but most clients move once";
-    upstream.comments.push(notes.gap(directive.place(), "ip_hash", why));
+    upstream
+        .comments
+        .push(notes.gap(directive.place(), "ip_hash", why));
 }
 
 /// One setting for all servers; the first that says something decides.

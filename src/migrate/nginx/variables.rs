@@ -86,7 +86,11 @@ fn source(name: &str) -> Result<Source, String> {
             Some(("http", header)) if !header.is_empty() => Source::Header(dashed(header)),
             Some(("cookie", cookie)) if !cookie.is_empty() => Source::Cookie(cookie.to_owned()),
             Some(("arg", query)) if !query.is_empty() => Source::Query(query.to_owned()),
-            _ => return Err(format!("there is no key source like `${name}`; choose another `key`")),
+            _ => {
+                return Err(format!(
+                    "there is no key source like `${name}`; choose another `key`"
+                ));
+            }
         },
     })
 }
@@ -106,13 +110,19 @@ fn mapped(name: &str, maps: &[&Directive]) -> Option<Result<Hashed, String>> {
     let map = maps.iter().find(|map| map.argument(1) == wanted)?;
     let value = |key: &str| {
         let mut entries = map.inside().iter();
-        entries.find(|entry| entry.name.text == key).map(|entry| entry.argument(0))
+        entries
+            .find(|entry| entry.name.text == key)
+            .map(|entry| entry.argument(0))
     };
     let (Some(empty), Some(default), 2) = (value(""), value("default"), map.inside().len()) else {
-        return Some(Err(format!("`map` of `${name}` is more than a first and a second choice")));
+        return Some(Err(format!(
+            "`map` of `${name}` is more than a first and a second choice"
+        )));
     };
     if default != map.argument(0) {
-        return Some(Err(format!("`map` of `${name}` changes the value that it looks at")));
+        return Some(Err(format!(
+            "`map` of `${name}` changes the value that it looks at"
+        )));
     }
     let both = key(default, &[]).and_then(|first| Ok((first, key(empty, &[])?)));
     Some(both.map(|(first, second)| Hashed {
@@ -132,16 +142,27 @@ mod tests {
     #[test]
     fn variables_become_sources_and_stand_side_by_side() {
         assert_eq!(of("$remote_addr"), Some(vec![Source::ClientIp]));
-        assert_eq!(of("${cookie_sid}"), Some(vec![Source::Cookie("sid".to_owned())]));
-        assert_eq!(of("$http_x_user"), Some(vec![Source::Header("x-user".to_owned())]));
+        assert_eq!(
+            of("${cookie_sid}"),
+            Some(vec![Source::Cookie("sid".to_owned())])
+        );
+        assert_eq!(
+            of("$http_x_user"),
+            Some(vec![Source::Header("x-user".to_owned())])
+        );
         assert_eq!(of("$uri$is_args$args"), Some(vec![Source::PathAndQuery]));
         let both = vec![Source::Host, Source::PathAndQuery];
-        assert_eq!(of("$host$request_uri"), Some(vec![Source::Any(both, Some(""))]));
+        assert_eq!(
+            of("$host$request_uri"),
+            Some(vec![Source::Any(both, Some(""))])
+        );
     }
 
     #[test]
     fn what_we_cannot_hash_alike_is_refused() {
-        for text in ["", "$", "$scheme", "fixed", "$host/x", "$http_", "${", "$host$"] {
+        for text in [
+            "", "$", "$scheme", "fixed", "$host/x", "$http_", "${", "$host$",
+        ] {
             assert_eq!(of(text), None, "{text}");
         }
     }
