@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
+pub(crate) use resolve::is_address;
 pub use settings::{
     AccessLog, Admin, Config, Downstream, ErrorLog, Forwarding, Health, HostHeader, Listener,
     MissingKey, Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Upstream,

@@ -3,7 +3,7 @@
 //! A value that is `None` or empty was not said, and is left to our default. Comments stand above
 //! what they belong to.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::notes::Notes;
@@ -97,6 +97,7 @@ pub(super) enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ring {
     pub(super) dialect: &'static str,
+    /// Values are words and numbers of ours, which need no quotes.
     pub(super) options: Vec<(&'static str, String)>,
 }
 
@@ -104,6 +105,8 @@ pub(super) struct Ring {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) address: String,
+    /// Where another peer has the same address.
+    pub(super) label: Option<String>,
     /// What the old system places it by, where that is not the address.
     pub(super) id: Option<String>,
     pub(super) weight: u64,
@@ -175,10 +178,31 @@ pub(super) struct Downstream {
     pub(super) max_body_size: Option<Size>,
 }
 
+impl Upstream {
+    /// A server that is there twice gets a label of its own if the ring can tell the two apart; if
+    /// not, it is one server here, too.
+    fn tell_twins_apart(&mut self) {
+        let mut seen: HashSet<(String, Option<String>)> = HashSet::new();
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for mut peer in std::mem::take(&mut self.peers) {
+            if !seen.insert((peer.address.clone(), peer.id.clone())) {
+                let comment = format!("{} is there more than once; once is written", peer.address);
+                self.comments.push(comment);
+                continue;
+            }
+            let count = counts.entry(peer.address.clone()).or_default();
+            *count += 1;
+            peer.label = (*count > 1).then(|| format!("{}-{count}", peer.address));
+            self.peers.push(peer);
+        }
+    }
+}
+
 impl Peer {
     pub(super) fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            label: None,
             id: None,
             weight: 1,
             comments: Vec::new(),
@@ -215,6 +239,9 @@ impl Setup {
     /// A configuration that can be run: with at least one listener and route, with names that we
     /// allow, and nothing twice. `None` where no upstream has a peer.
     pub(super) fn complete(mut self, notes: &Notes<'_>) -> Option<Self> {
+        self.upstreams
+            .iter_mut()
+            .for_each(Upstream::tell_twins_apart);
         self.drop_empty_upstreams(notes);
         self.drop_twin_routes(notes);
         self.rename_upstreams();

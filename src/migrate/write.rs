@@ -125,12 +125,13 @@ impl Page {
     fn peer(&mut self, peer: &Peer) {
         self.comments(6, &peer.comments);
         let weight = Some(peer.weight).filter(|weight| *weight != 1);
-        if weight.is_none() && peer.id.is_none() {
+        if weight.is_none() && peer.id.is_none() && peer.label.is_none() {
             self.line(6, &format!("- {}", scalar(&peer.address)));
             return;
         }
         let pairs = vec![
             ("address", Some(scalar(&peer.address))),
+            ("label", peer.label.as_deref().map(scalar)),
             ("weight", weight.map(|weight| weight.to_string())),
             ("id", peer.id.as_deref().map(scalar)),
         ];
@@ -283,7 +284,7 @@ fn source(key: &Source) -> String {
 fn ring(ring: &Ring) -> String {
     let mut text = format!("{{dialect: {}", ring.dialect);
     for (key, value) in &ring.options {
-        let _ = write!(text, ", {key}: {}", scalar(value));
+        let _ = write!(text, ", {key}: {value}");
     }
     text + "}"
 }
@@ -298,7 +299,10 @@ fn health(health: &Health) -> Option<String> {
 
 fn probe_text(probe: &Probe) -> String {
     let tcp = probe.http.is_none().then(|| "true".to_owned());
+    // A TCP probe asks for nothing.
+    let host = probe.host.as_deref().filter(|_| probe.http.is_some());
     let expect = match probe.expect.as_slice() {
+        _ if probe.http.is_none() => None,
         [] => None,
         [one] => Some(one.clone()),
         several => Some(format!("[{}]", several.join(", "))),
@@ -306,7 +310,7 @@ fn probe_text(probe: &Probe) -> String {
     let pairs = vec![
         ("tcp", tcp),
         ("http", probe.http.as_deref().map(scalar)),
-        ("host", probe.host.as_deref().map(scalar)),
+        ("host", host.map(scalar)),
         ("expect", expect),
         ("interval", probe.interval.map(duration)),
         ("timeout", probe.timeout.map(duration)),

@@ -1,6 +1,7 @@
 //! A cluster: an upstream.
 
 use super::fields::{Element, Fields};
+use crate::config;
 use crate::migrate::model::{Health, Peer, Probe, Ring, Upstream};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
@@ -79,6 +80,7 @@ fn ring(options: Option<Fields<'_>>, comments: &mut Vec<String>, notes: &Notes<'
     for name in ["minimum_ring_size", "maximum_ring_size"] {
         // 64-bit numbers may be texts in JSON.
         let size = options.get(name).and_then(Element::number);
+        let size = size.map(|size| size.clamp(1, 8_388_608));
         ring.options
             .extend(size.map(|size| (name, size.to_string())));
     }
@@ -137,19 +139,16 @@ fn locality(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
 fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, notes: &Notes<'_>) {
     let fields = Fields::of(element);
     let endpoint = fields.map("endpoint");
-    let Some((host, port)) = endpoint.as_ref().and_then(address) else {
+    let found = endpoint.as_ref().and_then(address);
+    let found = found.filter(|(host, port)| config::is_address(&joined(host, *port)));
+    let Some((host, port)) = found else {
         let why = "a peer is a host or an IP address with a port";
         upstream
             .comments
             .push(notes.gap(element.place(), "endpoint", why));
         return;
     };
-    let is_v6 = host.contains(':');
-    let mut peer = Peer::new(if is_v6 {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    });
+    let mut peer = Peer::new(joined(host, port));
     peer.weight = fields
         .get("load_balancing_weight")
         .and_then(Element::number)
@@ -195,6 +194,15 @@ pub(super) fn address<'a>(fields: &Fields<'a>) -> Option<(&'a str, u16)> {
         .ok()
         .filter(|port| tcp && *port != 0)
         .map(|port| (host, port))
+}
+
+/// Host and port as one text.
+pub(super) fn joined(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// `metadata.filter_metadata.envoy.lb.hash_key`.

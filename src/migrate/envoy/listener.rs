@@ -53,12 +53,7 @@ impl Routing {
                 .push(notes.gap(element.place(), "listener", why));
             return;
         };
-        let bare = host.contains(':');
-        let mut listener = Listener::new(if bare {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        });
+        let mut listener = Listener::new(cluster::joined(host, port));
         if host.parse::<std::net::IpAddr>().is_err() {
             setup.comments.push(notes.gap(
                 element.place(),

@@ -14,7 +14,7 @@ const MODULO: &str = "without `hash-type consistent` it is a modulo, of which we
 #[derive(Default)]
 pub(super) struct HashType {
     consistent: bool,
-    function: Option<String>,
+    function: Option<&'static str>,
     avalanche: bool,
 }
 
@@ -23,12 +23,15 @@ pub(super) fn hash_type(line: &Line) -> HashType {
     let words = line.tail(2).iter().map(|word| word.text.as_str());
     HashType {
         consistent: line.word(1) == "consistent",
-        function: words
-            .clone()
-            .find(|word| *word != "avalanche")
-            .map(str::to_owned),
+        function: words.clone().find_map(function),
         avalanche: words.clone().any(|word| word == "avalanche"),
     }
+}
+
+/// One of the functions that HAProxy has.
+fn function(word: &str) -> Option<&'static str> {
+    let all = ["sdbm", "djb2", "wt6", "crc32", "none"];
+    all.into_iter().find(|function| *function == word)
 }
 
 /// Key and ring of a `balance` line.
@@ -122,11 +125,11 @@ fn expression(text: &str) -> Result<Source, String> {
 
 fn ring(hash_type: &HashType, source: bool) -> Ring {
     let mut options = Vec::new();
-    let function = hash_type.function.as_ref();
+    let function = hash_type.function;
     if source {
         options.push(("hash", "source".to_owned()));
     } else if let Some(function) = function {
-        options.push(("hash", function.clone()));
+        options.push(("hash", function.to_owned()));
     }
     // Without a function HAProxy has avalanche on, with one only where it is said.
     let standard = function.is_none() || source;

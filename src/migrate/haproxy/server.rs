@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
 use super::{frontend, units};
+use crate::config;
 use crate::migrate::model::Peer;
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
@@ -217,13 +218,9 @@ fn address(text: &str) -> Option<String> {
         .strip_prefix("ipv4@")
         .or(text.strip_prefix("ipv6@"))
         .unwrap_or(text);
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
-    if host.is_empty() || host == "*" || host.contains(['@', '/']) {
-        return None;
-    }
-    if host.contains(':') {
-        return frontend::address(text);
-    }
-    Some(format!("{host}:{port}"))
+    let address = match text.matches(':').count() {
+        0 | 1 => text.to_owned(),
+        _ => frontend::address(text)?,
+    };
+    Some(address).filter(|address| config::is_address(address))
 }

@@ -279,10 +279,7 @@ impl Join<'_, '_> {
                 Some(("https", _)) => "servers are spoken to without TLS",
                 _ => "an upstream is a fixed name or address",
             };
-            let comment = self
-                .notes
-                .gap(location.pass.place, &format!("proxy_pass {text}"), why);
-            self.setup.comments.push(comment);
+            self.refuse(location, why);
             return None;
         };
         let known = self
@@ -291,7 +288,10 @@ impl Join<'_, '_> {
             .iter()
             .any(|upstream| upstream.name == authority);
         if !known {
-            let address = upstream::address(authority)?;
+            let Some(address) = upstream::address(authority) else {
+                self.refuse(location, "a peer is a host or an IP address with a port");
+                return None;
+            };
             let peers = vec![Peer::new(address)];
             let upstream = Upstream {
                 name: authority.to_owned(),
@@ -302,6 +302,12 @@ impl Join<'_, '_> {
         }
         self.settle(authority, location);
         Some(authority.to_owned())
+    }
+
+    fn refuse(&mut self, location: &Location, why: &str) {
+        let subject = format!("proxy_pass {}", location.pass.text);
+        let comment = self.notes.gap(location.pass.place, &subject, why);
+        self.setup.comments.push(comment);
     }
 
     /// The first location decides what the upstream does, and others are told of.

@@ -338,17 +338,29 @@ impl Tokens<'_> {
         }
     }
 
-    /// Past the brace that closes a block of foreign code.
+    /// Past the brace that closes a block of Lua, in which texts and comments may have braces.
     fn skip_block(&mut self) -> Option<()> {
         let mut depth = 1;
         while depth > 0 {
             match self.bump()? {
                 '{' => depth += 1,
                 '}' => depth -= 1,
+                '-' if self.peek() == Some('-') => while self.bump()? != '\n' {},
+                quote @ ('"' | '\'') => self.skip_text(quote)?,
                 _ => {}
             }
         }
         Some(())
+    }
+
+    fn skip_text(&mut self, quote: char) -> Option<()> {
+        loop {
+            match self.bump()? {
+                '\\' => self.bump().map(|_| ())?,
+                c if c == quote => return Some(()),
+                _ => {}
+            }
+        }
     }
 
     fn rest(&self) -> &str {

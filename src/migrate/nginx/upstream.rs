@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::syntax::Directive;
 use super::{units, unknown, variables};
+use crate::config;
 use crate::migrate::model::{Passive, Peer, Ring, Source, Upstream};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
@@ -51,22 +52,14 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
 
 /// The address of a `server` or `proxy_pass`: with a port, which is 80 where none is said.
 pub(super) fn address(text: &str) -> Option<String> {
-    if text.is_empty()
-        || text.to_ascii_lowercase().starts_with("unix:")
-        || text.contains(['$', '/'])
-    {
-        return None;
-    }
     let port = text
         .rsplit_once(':')
         .filter(|(_, port)| !port.contains(']'));
-    match port {
-        None => Some(format!("{text}:80")),
-        Some((host, port)) => {
-            let good = port.parse::<u16>().is_ok_and(|port| port != 0) && !host.is_empty();
-            good.then(|| text.to_owned())
-        }
-    }
+    let address = match port {
+        Some(_) => text.to_owned(),
+        None => format!("{text}:80"),
+    };
+    Some(address).filter(|address| config::is_address(address))
 }
 
 /// `max_fails` and `fail_timeout`.
