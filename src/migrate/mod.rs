@@ -1,4 +1,4 @@
-//! Configurations of nginx, HAProxy and Envoy in our words: text in, YAML and notes out.
+//! Configurations of nginx, `HAProxy` and Envoy in our words: text in, YAML and notes out.
 //!
 //! ```text
 //! nginx.conf ──► nginx   ┐
@@ -99,7 +99,7 @@ pub fn translate(
     language: Language,
     file: File,
     include: &Include<'_>,
-) -> Result<Translation, Box<Report>> {
+) -> Result<Translation, Report> {
     let name = file.name.clone();
     let mut sources = Sources::default();
     let main = sources.add(file);
@@ -132,7 +132,7 @@ pub fn translate(
     })
 }
 
-fn nothing(sources: &Sources, file: usize, language: Language) -> Box<Report> {
+fn nothing(sources: &Sources, file: usize, language: Language) -> Report {
     let (what, help) = match language {
         Language::Nginx => (
             "there is no server here that requests are passed to",

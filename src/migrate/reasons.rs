@@ -74,7 +74,7 @@ pub(super) const NGINX_OWN: &[&str] = &[
     "chunked_transfer_encoding",
 ];
 
-/// What only tells HAProxy how to work.
+/// What only tells `HAProxy` how to work.
 pub(super) const HAPROXY_OWN: &[&str] = &[
     "daemon",
     "user",
@@ -336,7 +336,7 @@ pub(super) fn nginx(name: &str) -> &'static str {
     find(NGINX, name)
 }
 
-/// Why a line of HAProxy is not translated.
+/// Why a line of `HAProxy` is not translated.
 pub(super) fn haproxy(line: &str) -> &'static str {
     find(HAPROXY, line)
 }

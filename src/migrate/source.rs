@@ -33,8 +33,8 @@ struct Source {
 impl Sources {
     /// Takes a file in, without its byte order mark, and gives its number.
     pub(super) fn add(&mut self, mut file: File) -> usize {
-        if let Some(text) = file.text.strip_prefix('\u{feff}') {
-            file.text = text.to_owned();
+        if file.text.starts_with('\u{feff}') {
+            file.text.remove(0);
         }
         let ends = file.text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(ends).collect();
@@ -71,19 +71,19 @@ impl Sources {
     }
 
     /// An error at a place, which ends the translation.
-    pub(super) fn error(&self, place: Place, message: &str, help: &str) -> Box<Report> {
+    pub(super) fn error(&self, place: Place, message: &str, help: &str) -> Report {
         let span = place.start..place.end;
         let (name, text) = (self.name(place.file), self.text(place.file));
-        Box::new(Report::error(name, text, Some(span), message, help))
+        Report::error(name, text, Some(span), message, help)
     }
 
     /// An error of a file as a whole.
-    pub(super) fn whole(&self, file: usize, message: &str, help: &str) -> Box<Report> {
-        Box::new(Report::error(self.name(file), "", None, message, help))
+    pub(super) fn whole(&self, file: usize, message: &str, help: &str) -> Report {
+        Report::error(self.name(file), "", None, message, help)
     }
 
     /// Control characters are in no configuration, and are nothing for a terminal.
-    pub(super) fn refuse_binary(&self, file: usize) -> Result<(), Box<Report>> {
+    pub(super) fn refuse_binary(&self, file: usize) -> Result<(), Report> {
         let binary = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}');
         match self.text(file).char_indices().find(|(_, c)| binary(*c)) {
             None => Ok(()),

@@ -225,9 +225,9 @@ impl Page {
         ];
         if pairs.iter().any(|(_, value)| value.is_some()) {
             self.line(0, "downstream:");
-            pairs
-                .into_iter()
-                .for_each(|(key, value)| self.pair(2, key, value));
+            for (key, value) in pairs {
+                self.pair(2, key, value);
+            }
         }
     }
 

@@ -11,8 +11,8 @@ const NO_KEY: &str =
 const TABLE: &str = "there is no such table here, and keys will move; the default ring is used";
 const RESOLVED: &str = "Envoy places a server by the address that its name resolves to: write it as `id: IP:PORT`, or keys will move";
 
-/// What a cluster says; `None` where its endpoints are not in the file.
-pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Option<Upstream> {
+/// What a cluster says; without peers where its endpoints are not in the file.
+pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Upstream {
     let fields = Fields::of(element);
     let name = fields.text("name").unwrap_or_default().to_owned();
     let mut upstream = Upstream {
@@ -44,7 +44,7 @@ pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Option<Upstre
     }
     bound_weights(&mut upstream, element, notes);
     fields.tell_rest(&mut upstream.comments, notes);
-    Some(upstream)
+    upstream
 }
 
 fn policy(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {

@@ -265,13 +265,10 @@ impl Routing {
             _ => None,
         };
         fields.tell_rest(&mut comments, notes);
-        match route {
-            Some(route) => Some(Route { comments, ..route }),
-            None => {
-                setup.comments.append(&mut comments);
-                None
-            }
+        if route.is_none() {
+            setup.comments.append(&mut comments);
         }
+        route.map(|route| Route { comments, ..route })
     }
 
     /// The first route of a cluster decides on its key and its tries.

@@ -21,7 +21,7 @@ pub(super) struct Root {
 }
 
 /// Reads the file; it must have `static_resources`.
-pub(super) fn parse(sources: &Sources, file: usize) -> Result<Root, Box<Report>> {
+pub(super) fn parse(sources: &Sources, file: usize) -> Result<Root, Report> {
     let text = sources.text(file);
     let said = text
         .lines()
@@ -56,7 +56,7 @@ pub(super) fn translate(root: &Root, notes: &Notes<'_>) -> Setup {
     ]);
     if let Some(resources) = fields.map("static_resources") {
         for cluster in resources.list("clusters") {
-            setup.upstreams.extend(cluster::upstream(cluster, notes));
+            setup.upstreams.push(cluster::upstream(cluster, notes));
         }
         let mut routing = listener::Routing::default();
         for listener in resources.list("listeners") {

@@ -28,7 +28,7 @@ pub(super) fn hash_type(line: &Line) -> HashType {
     }
 }
 
-/// One of the functions that HAProxy has.
+/// One of the functions that `HAProxy` has.
 fn function(word: &str) -> Option<&'static str> {
     let all = ["sdbm", "djb2", "wt6", "crc32", "none"];
     all.into_iter().find(|function| *function == word)
@@ -228,8 +228,8 @@ pub(super) fn health(proxy: &Proxy) -> Health {
     let least = std::time::Duration::from_millis(10);
     let interval = probe.interval.map(|interval| interval.max(least));
     Health::On(Probe {
-        timeout,
         interval,
+        timeout,
         ..probe
     })
 }

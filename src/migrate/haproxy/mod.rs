@@ -1,4 +1,4 @@
-//! HAProxy: its syntax, and what its sections mean to us.
+//! `HAProxy`: its syntax, and what its sections mean to us.
 //!
 //! A proxy section is read with the lines of its `defaults` before its own. A `frontend` becomes
 //! listeners and routes, a `backend` an upstream, a `listen` both. `use_backend` rules are tried in
@@ -72,7 +72,7 @@ fn global(line: &Line, setup: &mut Setup, notes: &Notes<'_>) {
     match line.keyword() {
         "nbthread" => setup.threads = threads(line.word(1)),
         "maxconn" => {
-            setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0)
+            setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0);
         }
         "hard-stop-after" => setup.drain_timeout = units::duration(line.word(1)),
         _ => unknown(line, &mut setup.comments, notes),
@@ -87,7 +87,7 @@ fn threads(text: &str) -> Option<String> {
     number.map(|number| number.to_string())
 }
 
-/// A line that we have no counterpart of: in silence if it only concerns HAProxy itself.
+/// A line that we have no counterpart of: in silence if it only concerns `HAProxy` itself.
 fn unknown(line: &Line, comments: &mut Vec<String>, notes: &Notes<'_>) {
     let shown = line.shown();
     if reasons::HAPROXY_OWN.contains(&line.keyword()) {

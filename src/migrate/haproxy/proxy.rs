@@ -66,21 +66,21 @@ impl Proxy {
             top: Vec::new(),
         };
         let lines = || inherited.iter().chain(&section.lines);
-        // A condition may be defined below its use by other sections' habits; and `mode` decides all.
+        // First, since `mode` decides on all other lines.
         let named = lines().filter(|line| line.keyword() == "acl");
         proxy.acls = named.map(acl::acl).collect();
         proxy.http = lines()
-            .filter(|line| line.keyword() == "mode")
-            .last()
+            .rfind(|line| line.keyword() == "mode")
             .is_some_and(|line| line.word(1) == "http");
         if proxy.http {
-            inherited.iter().for_each(|line| proxy.line(line, notes));
+            for line in inherited {
+                proxy.line(line, notes);
+            }
             // What was said for all is told once, and not in every upstream.
             proxy.top.append(&mut proxy.upstream.comments);
-            section
-                .lines
-                .iter()
-                .for_each(|line| proxy.line(line, notes));
+            for line in &section.lines {
+                proxy.line(line, notes);
+            }
         }
         proxy
     }
@@ -108,14 +108,14 @@ impl Proxy {
 
     fn line(&mut self, line: &Line, notes: &Notes<'_>) {
         match (line.keyword(), line.word(1)) {
-            ("acl" | "mode", _) => {}
+            ("acl" | "mode", _) | ("option", "forwardfor") => {}
             ("bind", _) => frontend::bind(line, self, notes),
             ("use_backend", _) => frontend::use_backend(line, self, notes),
             ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.place)),
             ("balance", _) => self.balance = Some(line.clone()),
             ("hash-type", _) => self.hash_type = backend::hash_type(line),
             ("hash-balance-factor", text) => {
-                self.upstream.bounded_load = backend::bounded_load(text)
+                self.upstream.bounded_load = backend::bounded_load(text);
             }
             ("server", _) => server::server(line, self, notes),
             ("default-server", _) => self.default_server.extend_from_slice(line.tail(1)),
@@ -131,7 +131,6 @@ impl Proxy {
             ("maxconn", text) if self.kind == "listen" || self.kind == "frontend" => {
                 self.maxconn(text.parse().ok());
             }
-            ("option", "forwardfor") => {}
             _ => unknown(line, &mut self.upstream.comments, notes),
         }
     }

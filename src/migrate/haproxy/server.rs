@@ -120,28 +120,38 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
 /// The peers with their ids: the one written, or else a counter that rises with each server and
 /// passes over ids that are taken.
 pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Peer> {
-    let mut taken: HashSet<u32> = servers.iter().filter_map(|server| server.id).collect();
-    let mut next = 1;
+    let taken = servers.iter().filter_map(|server| server.id).collect();
+    let mut ids = Ids { taken, last: 0 };
     let mut peers = Vec::new();
     for server in servers {
-        let id = server.id.unwrap_or_else(|| {
-            while taken.contains(&next) {
-                next += 1;
-            }
-            taken.insert(next);
-            next
-        });
-        next += 1;
+        let id = ids.next(server.id);
         if server.used {
-            peers.push(Peer {
-                id: Some(id.to_string()),
-                ..server.peer
-            });
+            let id = Some(id.to_string());
+            peers.push(Peer { id, ..server.peer });
         } else {
             comments.extend(server.peer.comments);
         }
     }
     peers
+}
+
+struct Ids {
+    taken: HashSet<u32>,
+    last: u32,
+}
+
+impl Ids {
+    /// The counter also rises with a server that has an id of its own.
+    fn next(&mut self, given: Option<u32>) -> u32 {
+        self.last += 1;
+        if let Some(id) = given {
+            return id;
+        }
+        while self.taken.contains(&self.last) {
+            self.last += 1;
+        }
+        self.last
+    }
 }
 
 fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
@@ -158,7 +168,7 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
             server.id = value
                 .parse()
                 .ok()
-                .filter(|id| (1..=0x7fff_ffff).contains(id))
+                .filter(|id| (1..=0x7fff_ffff).contains(id));
         }
         "check" => proxy.checked = true,
         "no-check" => proxy.checked = false,

@@ -1,4 +1,4 @@
-//! HAProxy's syntax: lines of words, under the line that begins a section.
+//! `HAProxy`'s syntax: lines of words, under the line that begins a section.
 //!
 //! Bounded: at most [`MAX_WORDS`] words. Nothing nests.
 
@@ -83,10 +83,7 @@ impl Section {
 }
 
 /// Reads one file.
-pub(in crate::migrate) fn parse(
-    sources: &Sources,
-    file: usize,
-) -> Result<Vec<Section>, Box<Report>> {
+pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Section>, Report> {
     let mut sections: Vec<Section> = Vec::new();
     let (mut start, mut count) = (0, 0);
     for text in sources.text(file).split_inclusive('\n') {
@@ -154,7 +151,7 @@ fn section(words: Vec<Word>) -> Section {
     }
 }
 
-fn stray(word: &Word, sources: &Sources) -> Box<Report> {
+fn stray(word: &Word, sources: &Sources) -> Report {
     let message = format!("{} begins no section of HAProxy", quote(&word.text));
     let help = "a file begins with `global`, `defaults`, `frontend`, `backend` or `listen`";
     sources.error(word.place, &message, help)
@@ -189,7 +186,7 @@ fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
             (Some((quote, _)), c) if c == quote => quoted = None,
             (None, '"' | '\'') => quoted = Some((c, index)),
             (None | Some(('"', _)), '\\') => {
-                word.extend(escaped(characters.next().map(|(_, c)| c)))
+                word.extend(escaped(characters.next().map(|(_, c)| c)));
             }
             (_, c) => word.push(c),
         }

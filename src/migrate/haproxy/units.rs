@@ -1,4 +1,4 @@
-//! HAProxy's durations: `5000`, `5s`, `250us`; a bare number is milliseconds.
+//! `HAProxy`'s durations: `5000`, `5s`, `250us`; a bare number is milliseconds.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use super::inherit::Inherited;
 use super::server::{self, Location, Server};
 use super::syntax::Directive;
 use super::{units, unknown, upstream};
-use crate::migrate::model::{Peer, Route, Setup, Size, Upstream};
+use crate::migrate::model::{Downstream, Peer, Route, Setup, Size, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
@@ -73,8 +73,7 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
         "real_ip_header" if argument.eq_ignore_ascii_case("x-forwarded-for") => {}
         _ => return false,
     }
-    let first = before == Default::default() || before == setup.downstream;
-    if !first && directive.argument(0) != "" && changed(&before, &setup.downstream) {
+    if changed(&before, &setup.downstream) {
         let what = "this holds for all listeners and servers; the last one is written";
         setup
             .comments
@@ -84,10 +83,7 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
 }
 
 /// Whether a value that was said before is another one now.
-fn changed(
-    before: &crate::migrate::model::Downstream,
-    after: &crate::migrate::model::Downstream,
-) -> bool {
+fn changed(before: &Downstream, after: &Downstream) -> bool {
     let other = |before: Option<_>, after| before.is_some() && before != after;
     other(before.header_timeout, after.header_timeout)
         || other(before.read_timeout, after.read_timeout)
@@ -167,7 +163,7 @@ fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
             .map(|net| net.trunc().to_string())
     }) {
         Ok(network) if !setup.trusted_proxies.contains(&network) => {
-            setup.trusted_proxies.push(network)
+            setup.trusted_proxies.push(network);
         }
         Ok(_) => {}
         Err(_) => {

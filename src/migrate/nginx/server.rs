@@ -45,7 +45,7 @@ pub(super) fn server(
             "listen" => {
                 server
                     .listens
-                    .extend(listen::listen(directive, &mut setup.comments, notes))
+                    .extend(listen::listen(directive, &mut setup.comments, notes));
             }
             "server_name" => names(directive, &mut server.names, &mut setup.comments, notes),
             "location" => {}

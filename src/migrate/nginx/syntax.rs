@@ -25,7 +25,7 @@ pub(super) struct Word {
 pub(super) struct Directive {
     pub(super) name: Word,
     pub(super) arguments: Vec<Word>,
-    pub(super) block: Option<Vec<Directive>>,
+    pub(super) block: Option<Vec<Self>>,
 }
 
 /// A configuration with all its files.
@@ -65,7 +65,7 @@ pub(in crate::migrate) fn parse(
     sources: &mut Sources,
     file: usize,
     include: &Include<'_>,
-) -> Result<Tree, Box<Report>> {
+) -> Result<Tree, Report> {
     let mut reader = Reader {
         sources,
         include,
@@ -86,7 +86,7 @@ struct Reader<'a> {
     unread: Vec<(Place, String, String)>,
 }
 
-type Parsed<T> = Result<T, Box<Report>>;
+type Parsed<T> = Result<T, Report>;
 
 enum Token {
     Word(Word),
@@ -224,12 +224,12 @@ impl Reader<'_> {
             .error(place, &message, "look for a file that includes itself"))
     }
 
-    fn unclosed(&self, open: Place) -> Box<Report> {
+    fn unclosed(&self, open: Place) -> Report {
         self.sources
             .error(open, "this `{` is not closed", "add the closing `}`")
     }
 
-    fn unended(&self, directive: &Directive) -> Box<Report> {
+    fn unended(&self, directive: &Directive) -> Report {
         let last = directive.arguments.last().unwrap_or(&directive.name);
         self.sources.error(
             last.place,
@@ -309,11 +309,8 @@ impl Tokens<'_> {
             if c.is_whitespace() || c == ';' || (c == '{' && !variable) {
                 break;
             }
-            if c == '}'
-                && !text
-                    .rsplit_once("${")
-                    .is_some_and(|(_, name)| !name.contains('}'))
-            {
+            let open = text.rsplit_once("${");
+            if c == '}' && open.is_none_or(|(_, name)| name.contains('}')) {
                 break;
             }
             self.bump();

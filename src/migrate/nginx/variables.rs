@@ -40,12 +40,11 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     let mut rest = text;
     while let Some(tail) = rest.strip_prefix('$') {
-        let (name, after) = match tail.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
-            None => {
-                let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                tail.split_at(tail.find(|c| !word(c)).unwrap_or(tail.len()))
-            }
+        let (name, after) = if let Some(braced) = tail.strip_prefix('{') {
+            braced.split_once('}').unwrap_or((braced, ""))
+        } else {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            tail.split_at(tail.find(|c| !word(c)).unwrap_or(tail.len()))
         };
         names.push(name.to_owned());
         rest = after;
