@@ -277,28 +277,16 @@ impl Setup {
 
     /// The first of two routes for the same requests stays.
     fn drop_twin_routes(&mut self, notes: &Notes<'_>) {
-        let mut seen: Vec<(HostPattern, PathPrefix, String)> = Vec::new();
-        let mut index = HashSet::new();
+        let mut seen: HashMap<(String, String), String> = HashMap::new();
         for route in std::mem::take(&mut self.routes) {
-            if index.insert((route.host.to_string(), route.path.to_string())) {
-                seen.push((
-                    route.host.clone(),
-                    route.path.clone(),
-                    route.upstream.clone(),
-                ));
-                self.routes.push(route);
-                continue;
-            }
-            let same = |(host, path, upstream): &(HostPattern, PathPrefix, String)| {
-                (host, path, upstream) == (&route.host, &route.path, &route.upstream)
-            };
-            if !seen.iter().any(same) {
-                let what = format!("host {}, path {}", route.host, route.path);
-                let why = format!(
-                    "these requests already go elsewhere; here it was `{}`",
-                    route.upstream
-                );
-                self.comments.push(notes.gap(route.place, &what, &why));
+            let requests = (route.host.to_string(), route.path.to_string());
+            match seen.get(&requests) {
+                None => {
+                    seen.insert(requests, route.upstream.clone());
+                    self.routes.push(route);
+                }
+                Some(first) if *first == route.upstream => {}
+                Some(_) => self.comments.push(refuse_twin(&route, notes)),
             }
         }
     }
@@ -340,6 +328,15 @@ impl Setup {
             self.listeners.push(listener);
         }
     }
+}
+
+fn refuse_twin(route: &Route, notes: &Notes<'_>) -> String {
+    let what = format!("host {}, path {}", route.host, route.path);
+    let why = format!(
+        "these requests already go elsewhere; here it was `{}`",
+        route.upstream
+    );
+    notes.gap(route.place, &what, &why)
 }
 
 fn allowed_name(name: &str) -> String {

@@ -55,10 +55,8 @@ fn what_is_written_is_a_configuration() {
 fn without_pending(yaml: &str) -> String {
     const PENDING: [&str; 2] = ["    bounded_load: ", "    slow_start: "];
     let known = |line: &&str| !PENDING.iter().any(|key| line.starts_with(key));
-    yaml.lines()
-        .filter(known)
-        .map(|line| format!("{line}\n"))
-        .collect()
+    let kept: Vec<_> = yaml.lines().filter(known).collect();
+    kept.join("\n")
 }
 
 fn cases() -> Vec<PathBuf> {
@@ -152,9 +150,12 @@ fn ten_megabytes_are_read_or_refused() {
     ];
     for (head, part, tail) in parts {
         let text = format!("{head}{}{tail}", part.repeat((10 << 20) / part.len()));
-        for language in LANGUAGES {
-            let _ = read(language, "big", text.clone());
-        }
+        let language = match part {
+            _ if head.starts_with("static") => Language::Envoy,
+            _ if head.starts_with("defaults") || part.contains('\n') => Language::Haproxy,
+            _ => Language::Nginx,
+        };
+        let _ = read(language, "big", text);
     }
 }
 
