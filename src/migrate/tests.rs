@@ -152,7 +152,7 @@ fn ten_megabytes_are_read_or_refused() {
         let text = format!("{head}{}{tail}", part.repeat((10 << 20) / part.len()));
         let language = match part {
             _ if head.starts_with("static") => Language::Envoy,
-            _ if head.starts_with("defaults") || part.contains('\n') => Language::Haproxy,
+            _ if head.starts_with("defaults") || part.ends_with("disabled\n") => Language::Haproxy,
             _ => Language::Nginx,
         };
         let _ = read(language, "big", text);

@@ -3,6 +3,7 @@
 //! Invariant: every text that comes from the old configuration goes through [`scalar`] or is a comment
 //! without line breaks, so it can be nothing but a value.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -57,10 +58,9 @@ impl Page {
     }
 
     fn comments(&mut self, indent: usize, comments: &[String]) {
-        for (index, comment) in comments.iter().enumerate() {
-            if !comments.iter().take(index).any(|before| before == comment) {
-                self.comment(indent, comment);
-            }
+        let mut said = HashSet::new();
+        for comment in comments.iter().filter(|comment| said.insert(*comment)) {
+            self.comment(indent, comment);
         }
     }
 

@@ -309,8 +309,11 @@ impl Tokens<'_> {
             if c.is_whitespace() || c == ';' || (c == '{' && !variable) {
                 break;
             }
-            let open = text.rsplit_once("${");
-            if c == '}' && open.is_none_or(|(_, name)| name.contains('}')) {
+            let closes = |text: &str| {
+                let open = text.rsplit_once("${");
+                open.is_none_or(|(_, name)| name.contains('}'))
+            };
+            if c == '}' && closes(&text) {
                 break;
             }
             self.bump();
