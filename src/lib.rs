@@ -47,7 +47,7 @@
 //! | assembly | [`cli`], [`server`] |
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`lifecycle`], [`upstream`], [`telemetry`], [`clock`] |
-//! | data: what the operator wrote | [`config`] |
+//! | data: what the operator wrote, for us or for another proxy | [`config`], [`migrate`] |
 //! | core: values in, values out | [`policy`], [`ring`], [`key`], [`client`], [`route`] |
 
 // assembly
@@ -79,6 +79,8 @@ pub mod clock;
 
 // data
 pub mod config;
+
+pub mod migrate;
 
 // core, in the order a request meets it
 pub mod route;

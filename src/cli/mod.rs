@@ -3,6 +3,7 @@
 mod check;
 mod control;
 mod demo;
+mod migrate;
 mod output;
 mod ring;
 mod run;
@@ -73,6 +74,8 @@ enum Command {
     Drain(control::PeerName),
     /// Puts a drained peer back on the ring; its keys come home
     Enable(control::PeerName),
+    /// Writes the configuration of nginx, `HAProxy` or Envoy as ours, with no key moved
+    Migrate(migrate::Options),
     /// Questions to the ring, answered from a configuration alone
     #[command(subcommand)]
     Ring(ring::Question),
@@ -128,6 +131,7 @@ impl Command {
             Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
             Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
             Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
+            Self::Migrate(options) => migrate::migrate(&options, &mut Output::stdout()),
             Self::Ring(question) => question.answer(&mut Output::stdout()),
         }
     }

@@ -23,7 +23,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use raw::{Entry, Node, Value};
+pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
+pub(crate) use resolve::is_address;
 pub use settings::{
     AccessLog, Admin, Config, Downstream, ErrorLog, Forwarding, Health, HostHeader, Listener,
     MissingKey, Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Upstream,
@@ -57,13 +60,23 @@ pub fn check(path: &Path) -> (Option<Config>, Report) {
     }
 }
 
+/// The YAML of another program as a tree with places.
+///
+/// # Errors
+///
+/// What is wrong with it as YAML.
+pub(crate) fn tree(name: &str, text: &str) -> Result<Node, Report> {
+    let problems = report::Problems::default();
+    raw::read(text, &problems).ok_or_else(|| Report::new(name, text, problems))
+}
+
 /// The control socket that the file at `path` names, whatever else is wrong with it: an operator who
 /// has just broken the file must still reach the instance that runs. `None` where it names none, or
 /// cannot be read.
 pub fn control(path: &Path) -> Option<PathBuf> {
     let text = file::text(path).ok()?;
     let root = raw::read(&text, &report::Problems::default())?;
-    let raw::Value::Map(entries) = &root.value else {
+    let Value::Map(entries) = &root.value else {
         return None;
     };
     let control = entries.iter().find(|entry| entry.key == "control")?;

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, May)] = &[
     ("key", May::Name(&["route"])), // which part of a `Host` is the name
     ("clock", May::Name(&[])),
     ("config", May::Core(&[])),
+    ("migrate", May::Core(&["config"])),
     ("lifecycle", May::Name(&["clock"])),
     ("telemetry", May::Name(&["config", "clock"])),
     ("upstream", May::Core(&["config", "telemetry", "clock"])),

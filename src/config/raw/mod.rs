@@ -13,23 +13,23 @@ use std::ops::Range;
 
 /// A stretch of the text, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) value: Value,
-    pub(super) span: Span,
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) span: Span,
     /// The key whose value this is; `None` for an item of a list and for the whole file.
     pub(super) name: Option<Span>,
 }
 
 /// What YAML can say.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -37,18 +37,18 @@ pub(super) enum Value {
 
 /// One word, number or text; what it means is for the reader to say.
 #[derive(Clone, Debug)]
-pub(super) struct Scalar {
-    pub(super) text: String,
+pub(crate) struct Scalar {
+    pub(crate) text: String,
     /// Written without quotes, so that it may be a number, a flag or nothing.
     pub(super) plain: bool,
 }
 
 /// One `key: value` of a map.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_span: Span,
-    pub(super) value: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_span: Span,
+    pub(crate) value: Node,
 }
 
 impl Span {
@@ -79,7 +79,7 @@ impl Node {
     }
 
     /// The text of a scalar, quoted or not; `None` for nothing, lists and maps.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         self.scalar()
             .filter(|scalar| !scalar.is_null())
             .map(|scalar| scalar.text.as_str())

@@ -9,12 +9,16 @@ mod problem;
 mod source;
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::Serialize;
 
 use frame::Frames;
-pub(super) use problem::{Problem, Problems, quote};
+pub(crate) use problem::quote;
+pub(super) use problem::{Problem, Problems};
 use source::Source;
+
+use super::raw::Span;
 
 /// More than this many are cut off.
 pub const MAX_PROBLEMS: usize = 100;
@@ -64,6 +68,24 @@ impl Report {
             text: text.to_owned(),
         };
         Self { source, problems }
+    }
+
+    /// One error in a text that is not ours, told as those of ours are; without `span` it is about
+    /// the file as a whole.
+    pub(crate) fn error(
+        name: &str,
+        text: &str,
+        span: Option<Range<usize>>,
+        message: &str,
+        help: &str,
+    ) -> Self {
+        let problem = match span {
+            Some(Range { start, end }) => Problem::error(message, Span { start, end }),
+            None => Problem::whole(message),
+        };
+        let problems = Problems::default();
+        problems.add(problem.help(help));
+        Self::new(name, text, problems)
     }
 
     /// Whether the configuration cannot be used.

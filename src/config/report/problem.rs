@@ -93,7 +93,7 @@ impl Problems {
 }
 
 /// A value in backticks, cut short and without control characters: it goes to a terminal.
-pub(in crate::config) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const MAX: usize = 60;
     let shown = text
         .chars()

@@ -25,6 +25,7 @@ use super::raw::{Node, Span};
 use super::report::{Problem, Problems, quote};
 use super::schema;
 use super::settings::{Admin, Config, Listener, Peer, PeerAddress, Route};
+pub(crate) use peers::is_address;
 use upstreams::Upstreams;
 
 /// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a

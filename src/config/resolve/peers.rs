@@ -158,6 +158,11 @@ fn address(node: &Node) -> Result<(PeerAddress, String), Fault> {
     Ok((address, text.to_owned()))
 }
 
+/// Whether a peer can have this address.
+pub(crate) fn is_address(text: &str) -> bool {
+    parse(text).is_ok()
+}
+
 /// `Err` is advice.
 fn parse(text: &str) -> Result<PeerAddress, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {

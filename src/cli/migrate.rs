@@ -1,0 +1,269 @@
+//! `clockwise migrate`: another system's configuration as ours.
+//!
+//! The YAML goes to standard output or a file, what is not translated to standard error, a line each.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::output::{Output, is_terminal};
+use super::{Done, Failure};
+use crate::config;
+use crate::migrate::{self, Language, MAX_NOTES, Translation};
+
+/// As for our own configuration: ten thousand servers fit into one MiB.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// nginx.conf, haproxy.cfg or envoy.yaml
+    file: PathBuf,
+    /// Whose configuration it is [default: what the name of the file tells]
+    #[arg(long, value_enum, value_name = "SYSTEM")]
+    from: Option<From>,
+    /// Where the YAML goes, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Exit with 3 if something was not translated
+    #[arg(long)]
+    strict: bool,
+    /// One JSON object per note, on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum From {
+    Nginx,
+    Haproxy,
+    Envoy,
+}
+
+impl From {
+    fn language(self) -> Language {
+        match self {
+            Self::Nginx => Language::Nginx,
+            Self::Haproxy => Language::Haproxy,
+            Self::Envoy => Language::Envoy,
+        }
+    }
+}
+
+pub(super) fn migrate(options: &Options, output: &mut Output) -> Done {
+    let path = &options.file;
+    let given = options.from.map(From::language);
+    let language = given.or_else(|| Language::of(path)).ok_or_else(|| {
+        let message = "the name does not tell whose configuration this is; say `--from nginx`, `haproxy` or `envoy`";
+        Failure::Input(format!("{}: {message}", path.display()))
+    })?;
+    let main = read(path, &shown(path)).map_err(Failure::Input)?;
+    let home = path.parent().unwrap_or(Path::new(""));
+    let translation = migrate::translate(language, main, &|pattern| include(home, pattern))
+        .map_err(|report| Failure::Input(report.render(is_terminal())))?;
+    write(&translation, options, output)?;
+    tell(&translation, options);
+    refuse_broken(&translation)?;
+    if options.strict && translation.gaps > 0 {
+        return Err(Failure::Limit(format!(
+            "{}: {} not translated",
+            path.display(),
+            translation.gaps
+        )));
+    }
+    Ok(())
+}
+
+/// The name without its folders: it stands in every comment.
+fn shown(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn read(path: &Path, name: &str) -> Result<migrate::File, String> {
+    let at = path.display();
+    let unreadable = |error: std::io::Error| format!("{at}: the file cannot be read: {error}");
+    // Before the open: to open a FIFO waits for its writer.
+    let found = path.metadata().map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(format!("{at}: this is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!(
+            "{at}: the file is bigger than {} MiB; is it a configuration?",
+            MAX_BYTES >> 20
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let lines = error
+            .as_bytes()
+            .iter()
+            .take(valid)
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!(
+            "{at}:{}: a byte of this line is not UTF-8; save the file as UTF-8",
+            lines + 1
+        )
+    })?;
+    Ok(migrate::File {
+        name: name.to_owned(),
+        text,
+    })
+}
+
+/// The files that a pattern names, seen from the folder of the main file.
+fn include(home: &Path, pattern: &str) -> Result<Vec<migrate::File>, String> {
+    let full = home.join(pattern);
+    let wild = pattern.contains(['*', '?', '[']);
+    let paths = if wild { expand(&full) } else { vec![full] };
+    let files = paths.iter().map(|path| {
+        let name = path.strip_prefix(home).unwrap_or(path);
+        read(path, &name.to_string_lossy())
+    });
+    files.collect()
+}
+
+/// Paths that match a pattern with `*` and `?`, sorted, one folder after the other.
+fn expand(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let text = part.as_os_str().to_string_lossy();
+        if !text.contains(['*', '?']) {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        }
+        found = found
+            .iter()
+            .flat_map(|folder| matching(folder, &text))
+            .collect();
+    }
+    found.retain(|path| path.exists());
+    found
+}
+
+fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+    let place = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let Ok(entries) = fs::read_dir(place) else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pattern = pattern.as_bytes();
+    let fits = |name: &String| !name.starts_with('.') && fits(pattern, name.as_bytes());
+    let mut names: Vec<_> = names.filter(fits).collect();
+    names.sort();
+    names.into_iter().map(|name| folder.join(name)).collect()
+}
+
+/// Whether a name fits a pattern. The last `*` is where the search goes on when it fails.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut next) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = name.get(at) {
+        match (pattern.get(next), star) {
+            (Some(b'*'), _) => {
+                star = Some((next + 1, at));
+                next += 1;
+            }
+            (Some(wanted), _) if wanted == byte || *wanted == b'?' => {
+                (at, next) = (at + 1, next + 1)
+            }
+            (_, Some((after, from))) => {
+                star = Some((after, from + 1));
+                (at, next) = (from + 1, after);
+            }
+            _ => return false,
+        }
+    }
+    pattern.iter().skip(next).all(|byte| *byte == b'*')
+}
+
+fn write(translation: &Translation, options: &Options, output: &mut Output) -> Done {
+    let Some(path) = &options.output else {
+        output.bytes(translation.yaml.as_bytes())?;
+        return output.flush();
+    };
+    let same = path
+        .canonicalize()
+        .ok()
+        .is_some_and(|path| Some(path) == options.file.canonicalize().ok());
+    if same {
+        return Err(Failure::Input(format!(
+            "{}: this is the file that is read",
+            path.display()
+        )));
+    }
+    fs::write(path, &translation.yaml)
+        .map_err(|error| Failure::Input(format!("{}: cannot be written: {error}", path.display())))
+}
+
+/// If standard error is closed, the YAML's comments still say it.
+fn tell(translation: &Translation, options: &Options) {
+    let mut errors = std::io::stderr().lock();
+    for note in &translation.notes {
+        let line = match options.json {
+            true => serde_json::to_string(note).unwrap_or_default(),
+            false => note.to_string(),
+        };
+        let _ = writeln!(errors, "{line}");
+    }
+    if !options.json && translation.notes.len() == MAX_NOTES {
+        let _ = writeln!(
+            errors,
+            "the rest is not shown; {} were not translated",
+            translation.gaps
+        );
+    }
+}
+
+/// What the old system allows and we do not, such as a name that is no host name, shows here.
+fn refuse_broken(translation: &Translation) -> Done {
+    match config::parse("the YAML", &translation.yaml) {
+        Ok(_) => Ok(()),
+        Err(report) => {
+            let report = report.render(is_terminal());
+            Err(Failure::Input(format!(
+                "{report}\nput the YAML right by hand"
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_as_in_a_shell() {
+        for (pattern, name, is) in [
+            ("*.conf", "a.conf", true),
+            ("*.conf", "a.conf~", false),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("?.conf", "a.conf", true),
+            ("?", "", false),
+            ("**", "x", true),
+            ("*?", "", false),
+        ] {
+            assert_eq!(
+                fits(pattern.as_bytes(), name.as_bytes()),
+                is,
+                "{pattern} {name}"
+            );
+        }
+    }
+}

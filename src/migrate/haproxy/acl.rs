@@ -1,0 +1,171 @@
+//! Conditions on host and path, as far as routes can say them.
+
+use super::syntax::{Line, Word};
+use crate::route::{HostPattern, PathPrefix};
+
+/// A named condition; several of one name are alternatives.
+#[derive(Debug)]
+pub(super) struct Acl {
+    pub(super) name: String,
+    pub(super) test: Result<Test, String>,
+}
+
+/// What a request must have.
+#[derive(Clone, Debug)]
+pub(super) enum Test {
+    Hosts(Vec<HostPattern>),
+    Paths(Vec<PathPrefix>),
+}
+
+/// The requests of one alternative of a condition.
+#[derive(Clone, Debug)]
+pub(super) struct Region {
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) paths: Vec<PathPrefix>,
+}
+
+/// `acl NAME CRITERION VALUES`.
+pub(super) fn acl(line: &Line) -> Acl {
+    Acl {
+        name: line.word(1).to_owned(),
+        test: test(line.tail(2)),
+    }
+}
+
+/// The alternatives of the words behind `if`; `Err` says why routes cannot say it.
+pub(super) fn regions(condition: &[Word], acls: &[Acl]) -> Result<Vec<Region>, String> {
+    let mut regions = Vec::new();
+    for words in condition.split(|word| matches!(word.text.as_str(), "or" | "||")) {
+        regions.push(region(words, acls)?);
+    }
+    Ok(regions)
+}
+
+fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {
+    let mut region = Region {
+        hosts: vec![HostPattern::Any],
+        paths: vec![PathPrefix::ROOT],
+    };
+    let mut rest = words;
+    while let Some((word, after)) = rest.split_first() {
+        rest = after;
+        let test = match word.text.as_str() {
+            "{" => {
+                let end = after.iter().position(|word| word.text == "}");
+                let end = end.ok_or("a `}` is missing")?;
+                rest = after.get(end + 1..).unwrap_or_default();
+                test(after.get(..end).unwrap_or_default())?
+            }
+            name if name.starts_with('!') => {
+                return Err("routes cannot say what is not meant".to_owned());
+            }
+            name => named(name, acls)?,
+        };
+        region.narrow(test)?;
+    }
+    Ok(region)
+}
+
+impl Region {
+    fn narrow(&mut self, test: Test) -> Result<(), String> {
+        let again =
+            || "two conditions on one thing at once are more than a route can say".to_owned();
+        match test {
+            Test::Hosts(hosts) if self.hosts == [HostPattern::Any] => self.hosts = hosts,
+            Test::Paths(paths) if self.paths == [PathPrefix::ROOT] => self.paths = paths,
+            Test::Hosts(_) | Test::Paths(_) => return Err(again()),
+        }
+        Ok(())
+    }
+}
+
+/// All conditions of one name together.
+fn named(name: &str, acls: &[Acl]) -> Result<Test, String> {
+    let mut found = acls.iter().filter(|acl| acl.name == name);
+    let first = found
+        .next()
+        .ok_or_else(|| format!("there is no acl `{name}`"))?;
+    let mut all = first.test.clone()?;
+    for acl in found {
+        match (&mut all, acl.test.clone()?) {
+            (Test::Hosts(all), Test::Hosts(more)) => all.extend(more),
+            (Test::Paths(all), Test::Paths(more)) => all.extend(more),
+            _ => return Err("host or path at once is more than a route can say".to_owned()),
+        }
+    }
+    Ok(all)
+}
+
+fn test(words: &[Word]) -> Result<Test, String> {
+    let (criterion, rest) = words.split_first().ok_or("it is empty")?;
+    let mut how = None;
+    let mut values = rest;
+    while let Some((flag, after)) = values.split_first() {
+        match flag.text.as_str() {
+            "-i" | "--" => values = after,
+            "-m" => {
+                how = after.first().map(|word| word.text.as_str());
+                values = after.get(1..).unwrap_or_default();
+            }
+            flag if flag.starts_with('-') => return Err(format!("`{flag}` is not read")),
+            _ => break,
+        }
+    }
+    let name = criterion.text.to_ascii_lowercase();
+    let name = name.strip_prefix("req.").unwrap_or(&name);
+    let name = name.strip_suffix(",lower").unwrap_or(name);
+    let (name, how) = match (name, how) {
+        ("hdr(host)", how) => ("host", how.unwrap_or("str")),
+        ("hdr_dom(host)", None) => ("host", "dom"),
+        ("hdr_end(host)", None) => ("host", "end"),
+        ("path", how) => ("path", how.unwrap_or("str")),
+        ("path_beg" | "url_beg" | "capture.req.uri,beg", None) => ("path", "beg"),
+        _ => {
+            return Err(format!(
+                "routes look at host and path only, not at `{}`",
+                criterion.text
+            ));
+        }
+    };
+    let each = values.iter().map(|word| word.text.as_str());
+    match name {
+        "host" => Ok(Test::Hosts(
+            each.map(|value| hosts(how, value))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
+        )),
+        _ => Ok(Test::Paths(
+            each.map(|value| path(how, value))
+                .collect::<Result<_, _>>()?,
+        )),
+    }
+}
+
+fn hosts(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
+    let bare = value.strip_prefix('.').unwrap_or(value);
+    // With a port it is the same host.
+    let bare = bare
+        .rsplit_once(':')
+        .filter(|(_, port)| port.parse::<u16>().is_ok())
+        .map_or(bare, |(host, _)| host);
+    let texts = match how {
+        "str" => vec![value.to_owned()],
+        "dom" => vec![bare.to_owned(), format!("*.{bare}")],
+        "end" if value.starts_with('.') => vec![format!("*.{bare}")],
+        _ => {
+            return Err(format!(
+                "hosts are names or `*.name`; list the names instead of `{value}`"
+            ));
+        }
+    };
+    let parse =
+        |text: &String| HostPattern::parse(text).map_err(|_| format!("`{text}` is no host name"));
+    texts.iter().map(parse).collect()
+}
+
+fn path(how: &str, value: &str) -> Result<PathPrefix, String> {
+    if !matches!(how, "str" | "beg") || (how == "str" && value == "/") {
+        return Err(format!("paths are prefixes here; `{value}` is none"));
+    }
+    PathPrefix::parse(value).map_err(|why| format!("`{value}` is no path prefix: {why}"))
+}

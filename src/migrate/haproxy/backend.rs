@@ -1,0 +1,252 @@
+//! `balance`, `hash-type`, checks: an upstream.
+
+use super::proxy::Proxy;
+use super::syntax::{Line, Word};
+use super::units;
+use crate::migrate::model::{Health, Probe, Ring, Source};
+use crate::migrate::notes::Notes;
+
+const NO_KEY: &str =
+    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
+const MODULO: &str = "without `hash-type consistent` it is a modulo, of which we have no like: most keys will move once";
+
+/// How a backend hashes.
+#[derive(Default)]
+pub(super) struct HashType {
+    consistent: bool,
+    function: Option<&'static str>,
+    avalanche: bool,
+}
+
+/// `hash-type METHOD [FUNCTION [avalanche]]`.
+pub(super) fn hash_type(line: &Line) -> HashType {
+    let words = line.tail(2).iter().map(|word| word.text.as_str());
+    HashType {
+        consistent: line.word(1) == "consistent",
+        function: words.clone().find_map(function),
+        avalanche: words.clone().any(|word| word == "avalanche"),
+    }
+}
+
+/// One of the functions that `HAProxy` has.
+fn function(word: &str) -> Option<&'static str> {
+    let all = ["sdbm", "djb2", "wt6", "crc32", "none"];
+    all.into_iter().find(|function| *function == word)
+}
+
+/// Key and ring of a `balance` line.
+pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    let shown = line.shown();
+    let key = match key(line) {
+        Ok(key) => key,
+        Err(why) => {
+            proxy
+                .upstream
+                .comments
+                .push(notes.gap(line.place, &shown, &why));
+            return;
+        }
+    };
+    let source = line.word(1) == "source";
+    proxy.upstream.key = vec![key];
+    if proxy.hash_type.consistent {
+        proxy.upstream.ring = Some(ring(&proxy.hash_type, source));
+    } else {
+        proxy
+            .upstream
+            .comments
+            .push(notes.gap(line.place, &shown, MODULO));
+    }
+}
+
+fn key(line: &Line) -> Result<Source, String> {
+    let text = line.word(1);
+    let (name, argument) = match text.split_once('(') {
+        Some((name, rest)) => (name, rest.trim_end_matches(')')),
+        None => (text, line.word(2)),
+    };
+    match name {
+        "source" => Ok(Source::ClientIp),
+        "uri" => uri(line.tail(2)),
+        "hdr" if line.word(2) != "use_domain_only" => {
+            Ok(Source::Header(argument.to_ascii_lowercase()))
+        }
+        "url_param" => Ok(Source::Query(argument.to_owned())),
+        "hash" => expression(argument),
+        "roundrobin" | "static-rr" | "leastconn" | "first" | "random" => Err(NO_KEY.to_owned()),
+        _ => Err(format!("there is no key source like it; {NO_KEY}")),
+    }
+}
+
+fn uri(options: &[Word]) -> Result<Source, String> {
+    let mut source = Source::Path;
+    for word in options {
+        match word.text.as_str() {
+            "whole" => source = Source::PathAndQuery,
+            "path-only" => {}
+            _ => {
+                return Err(
+                    "a key is the whole path; with a part of it keys will move: choose `key`"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    Ok(source)
+}
+
+/// The expression of `balance hash`.
+fn expression(text: &str) -> Result<Source, String> {
+    let bare = text.strip_prefix("req.").unwrap_or(text);
+    let (name, argument) = bare.split_once('(').unwrap_or((bare, ""));
+    let argument = argument.trim_end_matches(')');
+    let whole = argument
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match name {
+        _ if !whole => {
+            Err("values are hashed as they were sent, without converters; choose `key`".to_owned())
+        }
+        "src" => Ok(Source::ClientOctets),
+        "path" => Ok(Source::Path),
+        "pathq" | "url" => Ok(Source::PathAndQuery),
+        "hdr" | "fhdr" if !argument.is_empty() => Ok(Source::Header(argument.to_ascii_lowercase())),
+        "cook" | "cookie" if !argument.is_empty() => Ok(Source::Cookie(argument.to_owned())),
+        "urlp" | "url_param" if !argument.is_empty() => Ok(Source::Query(argument.to_owned())),
+        "base" => Ok(Source::Any(
+            vec![Source::Header("host".to_owned()), Source::Path],
+            Some(""),
+        )),
+        _ => Err(format!(
+            "there is no key source like `{text}`; choose `key`"
+        )),
+    }
+}
+
+fn ring(hash_type: &HashType, source: bool) -> Ring {
+    let mut options = Vec::new();
+    let function = hash_type.function;
+    if source {
+        options.push(("hash", "source".to_owned()));
+    } else if let Some(function) = function {
+        options.push(("hash", function.to_owned()));
+    }
+    // Without a function HAProxy has avalanche on, with one only where it is said.
+    let standard = function.is_none() || source;
+    let wanted = function.is_none() || hash_type.avalanche;
+    if standard != wanted {
+        options.push(("avalanche", wanted.to_string()));
+    }
+    Ring {
+        dialect: "haproxy",
+        options,
+    }
+}
+
+/// `hash-balance-factor 125` as `1.25`.
+pub(super) fn bounded_load(text: &str) -> Option<String> {
+    let percent = text.parse::<u32>().ok().filter(|percent| *percent > 100)?;
+    let shown = format!("{}.{:02}", percent / 100, percent % 100);
+    Some(shown.trim_end_matches('0').trim_end_matches('.').to_owned())
+}
+
+/// `option httpchk [METHOD] [URI [VERSION]]`.
+pub(super) fn httpchk(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    let words = line.tail(2);
+    let path = words.iter().find(|word| word.text.starts_with('/'));
+    proxy.probe.http = Some(path.map_or("/", |word| &word.text).to_owned());
+    let method = words.first().filter(|word| !word.text.starts_with('/'));
+    refuse_method(
+        method.map_or("OPTIONS", |word| &word.text),
+        line,
+        proxy,
+        notes,
+    );
+    // Before `http-check send`, headers were smuggled in behind the version.
+    let version = words.get(2).map_or("", |word| &word.text);
+    let host = version.lines().find_map(|text| text.strip_prefix("Host:"));
+    proxy.probe.host = host.map(|text| text.trim().to_owned());
+}
+
+/// `http-check send …` and `http-check expect …`.
+pub(super) fn http_check(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    match (line.word(1), line.word(2)) {
+        ("send", _) => send(line, proxy, notes),
+        ("expect", "status") => {
+            let good = |text: &&str| {
+                let (first, last) = text.split_once('-').unwrap_or((text, text));
+                let status = |text: &str| {
+                    text.parse::<u16>()
+                        .is_ok_and(|status| (100..600).contains(&status))
+                };
+                status(first) && status(last)
+            };
+            let statuses = line.word(3).split(',').filter(good);
+            proxy.probe.expect = statuses.map(str::to_owned).collect();
+        }
+        _ => super::unknown(line, &mut proxy.upstream.comments, notes),
+    }
+}
+
+fn send(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    let mut words = line.tail(2).iter().map(|word| word.text.as_str());
+    while let Some(word) = words.next() {
+        match word {
+            "meth" => refuse_method(words.next().unwrap_or_default(), line, proxy, notes),
+            "uri" => proxy.probe.http = words.next().map(str::to_owned),
+            "hdr"
+                if words
+                    .next()
+                    .is_some_and(|name| name.eq_ignore_ascii_case("host")) =>
+            {
+                proxy.probe.host = words.next().map(str::to_owned);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn refuse_method(method: &str, line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    if method != "GET" {
+        let what = format!("probes are GET here, not {method}");
+        proxy
+            .upstream
+            .comments
+            .push(notes.remark(line.place, &line.shown(), &what));
+    }
+}
+
+/// What the probes of a backend become.
+pub(super) fn health(proxy: &Proxy) -> Health {
+    if !proxy.checked {
+        return Health::Off;
+    }
+    let probe = proxy.probe.clone();
+    // Ours may not be longer than the interval, which is 2 s where none is given.
+    let interval = probe.interval.unwrap_or(std::time::Duration::from_secs(2));
+    let timeout = probe.timeout.map(|timeout| timeout.min(interval));
+    let least = std::time::Duration::from_millis(10);
+    let interval = probe.interval.map(|interval| interval.max(least));
+    Health::On(Probe {
+        interval,
+        timeout,
+        ..probe
+    })
+}
+
+/// `timeout NAME DURATION`; `false` if we have none of that name.
+pub(super) fn timeout(line: &Line, proxy: &mut Proxy) -> bool {
+    let time = units::duration(line.word(2));
+    let (times, down) = (&mut proxy.upstream.timeouts, &mut proxy.downstream);
+    match line.word(1) {
+        "connect" => times.connect = time,
+        "server" => (times.first_byte, times.read, times.write) = (time, time, time),
+        "tunnel" => times.tunnel = time,
+        "check" => proxy.probe.timeout = time,
+        "client" => (down.read_timeout, down.write_timeout) = (time, time),
+        "http-request" => down.header_timeout = time,
+        "http-keep-alive" => down.keepalive = time,
+        _ => return false,
+    }
+    true
+}

@@ -1,0 +1,191 @@
+//! One `frontend`, `backend` or `listen`, line by line.
+
+use super::acl::{self, Acl};
+use super::backend::{self, HashType};
+use super::server::{self, Server};
+use super::syntax::{Line, Section, Word};
+use super::{frontend, unknown};
+use crate::migrate::model::{Downstream, Listener, Probe, Route, Setup, Upstream};
+use crate::migrate::notes::Notes;
+use crate::migrate::order;
+use crate::migrate::source::Place;
+
+const SHARED: &str =
+    "routes hold for all listeners here: this front's and those of the others are one list";
+const MODE: &str =
+    "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
+
+/// What a section says so far.
+pub(super) struct Proxy {
+    kind: String,
+    place: Place,
+    http: bool,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) acls: Vec<Acl>,
+    pub(super) routes: Vec<Route>,
+    default_backend: Option<(String, Place)>,
+    pub(super) downstream: Downstream,
+    pub(super) upstream: Upstream,
+    pub(super) servers: Vec<Server>,
+    pub(super) default_server: Vec<Word>,
+    pub(super) hash_type: HashType,
+    balance: Option<Line>,
+    pub(super) probe: Probe,
+    pub(super) checked: bool,
+    /// Comments for the top of the file.
+    pub(super) top: Vec<String>,
+}
+
+impl Proxy {
+    /// Reads a section, the lines of its `defaults` first.
+    pub(super) fn read(
+        section: &Section,
+        inherited: &[Line],
+        setup: &mut Setup,
+        notes: &Notes<'_>,
+    ) -> Self {
+        let mut proxy = Self {
+            kind: section.kind.clone(),
+            place: section.place,
+            http: false,
+            listeners: Vec::new(),
+            acls: Vec::new(),
+            routes: Vec::new(),
+            default_backend: None,
+            downstream: setup.downstream.clone(),
+            upstream: Upstream {
+                name: section.name.clone(),
+                ..Upstream::default()
+            },
+            servers: Vec::new(),
+            default_server: Vec::new(),
+            hash_type: HashType::default(),
+            balance: None,
+            probe: Probe::default(),
+            checked: false,
+            top: Vec::new(),
+        };
+        let lines = || inherited.iter().chain(&section.lines);
+        // First, since `mode` decides on all other lines.
+        let named = lines().filter(|line| line.keyword() == "acl");
+        proxy.acls = named.map(acl::acl).collect();
+        proxy.http = lines()
+            .rfind(|line| line.keyword() == "mode")
+            .is_some_and(|line| line.word(1) == "http");
+        if proxy.http {
+            for line in inherited {
+                proxy.line(line, notes);
+            }
+            // What was said for all is told once, and not in every upstream.
+            proxy.top.append(&mut proxy.upstream.comments);
+            for line in &section.lines {
+                proxy.line(line, notes);
+            }
+        }
+        proxy
+    }
+
+    /// Adds it to the rest; whether it had routes. `before` is how many fronts had.
+    pub(super) fn finish(mut self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
+        if !self.http {
+            let shown = format!("{} {}", self.kind, self.upstream.name);
+            setup.comments.push(notes.gap(self.place, &shown, MODE));
+            return false;
+        }
+        setup.comments.append(&mut self.top);
+        let name = self.upstream.name.clone();
+        if self.kind != "frontend" && !self.servers.is_empty() {
+            self.back(setup, notes);
+            if self.kind == "listen" && self.default_backend.is_none() {
+                self.default_backend = Some((name, self.place));
+            }
+        }
+        if self.kind == "backend" {
+            return false;
+        }
+        self.front(setup, notes, before)
+    }
+
+    fn line(&mut self, line: &Line, notes: &Notes<'_>) {
+        match (line.keyword(), line.word(1)) {
+            ("acl" | "mode", _) | ("option", "forwardfor") => {}
+            ("bind", _) => frontend::bind(line, self, notes),
+            ("use_backend", _) => frontend::use_backend(line, self, notes),
+            ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.place)),
+            ("balance", _) => self.balance = Some(line.clone()),
+            ("hash-type", _) => self.hash_type = backend::hash_type(line),
+            ("hash-balance-factor", text) => {
+                self.upstream.bounded_load = backend::bounded_load(text);
+            }
+            ("server", _) => server::server(line, self, notes),
+            ("default-server", _) => self.default_server.extend_from_slice(line.tail(1)),
+            ("option", "httpchk") => backend::httpchk(line, self, notes),
+            ("http-check", _) => backend::http_check(line, self, notes),
+            ("timeout", _) if backend::timeout(line, self) => {}
+            ("retries", text) => {
+                let retries = text.parse::<u64>().ok();
+                self.upstream.retry.attempts =
+                    retries.map(|retries| retries.saturating_add(1).clamp(1, 16));
+            }
+            ("cookie", name) => self.cookie(name, line, notes),
+            ("maxconn", text) if self.kind == "listen" || self.kind == "frontend" => {
+                self.maxconn(text.parse().ok());
+            }
+            _ => unknown(line, &mut self.upstream.comments, notes),
+        }
+    }
+
+    /// The limit is one for all listeners: the highest, so that no front gets less than it had.
+    fn maxconn(&mut self, limit: Option<u64>) {
+        let limit = limit.filter(|limit| *limit > 0);
+        self.downstream.max_connections = self.downstream.max_connections.max(limit);
+    }
+
+    fn cookie(&mut self, name: &str, line: &Line, notes: &Notes<'_>) {
+        let why = format!(
+            "the cookie names no server here; `key: {{cookie: {{name: {name}, generate: true}}}}` gives clients a cookie that keeps them on theirs"
+        );
+        self.upstream
+            .comments
+            .push(notes.gap(line.place, &line.shown(), &why));
+    }
+
+    fn back(&mut self, setup: &mut Setup, notes: &Notes<'_>) {
+        if let Some(line) = self.balance.take() {
+            backend::balance(&line, self, notes);
+        }
+        self.upstream.health = backend::health(self);
+        let servers = std::mem::take(&mut self.servers);
+        let mut upstream = std::mem::take(&mut self.upstream);
+        upstream.peers = server::peers(servers, &mut upstream.comments);
+        if upstream.ring.is_none() {
+            upstream.peers.iter_mut().for_each(|peer| peer.id = None);
+        }
+        setup.upstreams.push(upstream);
+    }
+
+    fn front(self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
+        let mut routes = self.routes;
+        routes.extend(
+            self.default_backend
+                .map(|(name, place)| Route::all(&name, place)),
+        );
+        if routes.is_empty() {
+            return false;
+        }
+        if before > 0 {
+            setup
+                .comments
+                .push(notes.remark(self.place, &self.kind, SHARED));
+        }
+        let mut routes = order::by_specificity(routes, notes, &mut setup.comments);
+        // What was said in a front without servers of its own belongs to its first route.
+        if let Some(first) = routes.first_mut() {
+            first.comments.splice(0..0, self.upstream.comments);
+        }
+        setup.routes.extend(routes);
+        setup.listeners.extend(self.listeners);
+        setup.downstream = self.downstream;
+        true
+    }
+}

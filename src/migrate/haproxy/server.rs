@@ -1,0 +1,236 @@
+//! `server`: address, id and parameters.
+
+use std::collections::HashSet;
+
+use super::proxy::Proxy;
+use super::syntax::{Line, Word};
+use super::{frontend, units};
+use crate::config;
+use crate::migrate::model::Peer;
+use crate::migrate::notes::Notes;
+use crate::ring::Weight;
+
+/// Parameters that are followed by a value.
+const VALUED: &[&str] = &[
+    "addr",
+    "agent-addr",
+    "agent-inter",
+    "agent-port",
+    "agent-send",
+    "alpn",
+    "ca-file",
+    "check-alpn",
+    "check-proto",
+    "check-sni",
+    "ciphers",
+    "ciphersuites",
+    "cookie",
+    "crl-file",
+    "crt",
+    "downinter",
+    "error-limit",
+    "fall",
+    "fastinter",
+    "guid",
+    "hash-key",
+    "id",
+    "init-addr",
+    "inter",
+    "log-proto",
+    "max-reuse",
+    "maxconn",
+    "maxqueue",
+    "minconn",
+    "namespace",
+    "observe",
+    "on-error",
+    "on-marked-down",
+    "on-marked-up",
+    "pool-low-conn",
+    "pool-max-conn",
+    "pool-purge-delay",
+    "port",
+    "proto",
+    "proxy-v2-options",
+    "redir",
+    "resolve-net",
+    "resolve-opts",
+    "resolve-prefer",
+    "resolvers",
+    "rise",
+    "slowstart",
+    "sni",
+    "socks4",
+    "source",
+    "tcp-ut",
+    "track",
+    "usesrc",
+    "verify",
+    "verifyhost",
+    "weight",
+    "ws",
+];
+
+/// One server, whether it is used or not: unused ones take ids, too.
+pub(super) struct Server {
+    pub(super) peer: Peer,
+    /// The `id` that is written.
+    pub(super) id: Option<u32>,
+    pub(super) used: bool,
+}
+
+/// Reads `server NAME ADDRESS PARAMETER…`.
+pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    let address = address(line.word(2));
+    let mut server = Server {
+        used: address.is_some(),
+        peer: Peer::new(address.unwrap_or_default()),
+        id: None,
+    };
+    if !server.used {
+        let why = "a peer is a host or an IP address with a port of its own";
+        proxy
+            .upstream
+            .comments
+            .push(notes.gap(line.place, &line.shown(), why));
+    }
+    let parameters = [proxy.default_server.as_slice(), line.tail(3)].concat();
+    let mut words = parameters.iter();
+    while let Some(word) = words.next() {
+        let valued = VALUED.contains(&word.text.as_str());
+        let value = if valued {
+            words.next().map_or("", |word| &word.text)
+        } else {
+            ""
+        };
+        parameter(word, value, &mut server, proxy);
+        if let Some(why) = advice(&word.text, value) {
+            let shown = format!("server {} {} {value}", line.word(1), word.text);
+            let comment = match word.text.as_str() {
+                "disabled" => notes.remark(word.place, shown.trim_end(), why),
+                _ => notes.gap(word.place, shown.trim_end(), why),
+            };
+            server.peer.comments.push(comment);
+        }
+    }
+    bound_weight(&mut server, line, notes);
+    proxy.servers.push(server);
+}
+
+/// The peers with their ids: the one written, or else a counter that rises with each server and
+/// passes over ids that are taken.
+pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Peer> {
+    let taken = servers.iter().filter_map(|server| server.id).collect();
+    let mut ids = Ids { taken, last: 0 };
+    let mut peers = Vec::new();
+    for server in servers {
+        let id = ids.next(server.id);
+        if server.used {
+            let id = Some(id.to_string());
+            peers.push(Peer { id, ..server.peer });
+        } else {
+            comments.extend(server.peer.comments);
+        }
+    }
+    peers
+}
+
+struct Ids {
+    taken: HashSet<u32>,
+    last: u32,
+}
+
+impl Ids {
+    /// The counter also rises with a server that has an id of its own.
+    fn next(&mut self, given: Option<u32>) -> u32 {
+        self.last += 1;
+        if let Some(id) = given {
+            return id;
+        }
+        while self.taken.contains(&self.last) {
+            self.last += 1;
+        }
+        self.last
+    }
+}
+
+fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
+    let number = || {
+        value
+            .parse::<u64>()
+            .ok()
+            .filter(|number| (1..=1000).contains(number))
+    };
+    let probe = &mut proxy.probe;
+    match word.text.as_str() {
+        "weight" => server.peer.weight = value.parse().unwrap_or(1),
+        "id" => {
+            server.id = value
+                .parse()
+                .ok()
+                .filter(|id| (1..=0x7fff_ffff).contains(id));
+        }
+        "check" => proxy.checked = true,
+        "no-check" => proxy.checked = false,
+        "inter" => probe.interval = probe.interval.or_else(|| units::duration(value)),
+        "fall" => probe.fall = probe.fall.or_else(number),
+        "rise" => probe.rise = probe.rise.or_else(number),
+        "slowstart" => proxy.upstream.slow_start = units::duration(value),
+        "disabled" | "backup" => server.used = false,
+        _ => {}
+    }
+}
+
+fn advice(name: &str, value: &str) -> Option<&'static str> {
+    Some(match name {
+        "disabled" => {
+            "a server that is disabled is left out; `clockwise drain` takes one off the ring"
+        }
+        "backup" => "there are no servers for bad times only; it is left out",
+        "ssl" => "servers are spoken to without TLS",
+        "send-proxy" | "send-proxy-v2" => {
+            "the PROXY protocol is not written; servers find the client in `X-Forwarded-For`"
+        }
+        "maxconn" => "to bound the load of a server use `bounded_load` of the upstream",
+        "port" | "addr" => "probes go where requests go",
+        "agent-check" => "there are no agents; weights are in the configuration",
+        "hash-key" if value != "id" => "the ring goes by the server's id: keys will move",
+        "track" => "every upstream probes its own peers",
+        "redir" => "every request is passed on",
+        _ => return None,
+    })
+}
+
+/// A weight of 0 takes no keys, as a server that is left out.
+fn bound_weight(server: &mut Server, line: &Line, notes: &Notes<'_>) {
+    let most = u64::from(Weight::MAX.get());
+    let weight = server.peer.weight;
+    if weight == 0 {
+        server.used = false;
+        let what = "a server of weight 0 has no keys; it is left out";
+        server
+            .peer
+            .comments
+            .push(notes.remark(line.place, &line.shown(), what));
+    } else if weight > most {
+        server.peer.weight = most;
+        let why = format!("weights are at most {most}, which is written");
+        server
+            .peer
+            .comments
+            .push(notes.gap(line.place, &line.shown(), &why));
+    }
+}
+
+/// `10.0.0.1:80`, `name:80`, `::1:80`; not without a port, and not what is no address.
+fn address(text: &str) -> Option<String> {
+    let text = text
+        .strip_prefix("ipv4@")
+        .or(text.strip_prefix("ipv6@"))
+        .unwrap_or(text);
+    let address = match text.matches(':').count() {
+        0 | 1 => text.to_owned(),
+        _ => frontend::address(text)?,
+    };
+    Some(address).filter(|address| config::is_address(address))
+}

@@ -1,0 +1,230 @@
+//! `HAProxy`'s syntax: lines of words, under the line that begins a section.
+//!
+//! Bounded: at most [`MAX_WORDS`] words. Nothing nests.
+
+use crate::config::{Report, quote};
+use crate::migrate::source::{Place, Sources};
+
+/// A hundred thousand servers are about a million words.
+const MAX_WORDS: usize = 2_000_000;
+
+const SECTIONS: &[&str] = &[
+    "global",
+    "defaults",
+    "frontend",
+    "backend",
+    "listen",
+    "peers",
+    "resolvers",
+    "userlist",
+    "mailers",
+    "program",
+    "http-errors",
+    "ring",
+    "log-forward",
+    "log-profile",
+    "cache",
+    "fcgi-app",
+    "crt-store",
+    "traces",
+    "acme",
+];
+
+/// One word and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    pub(super) text: String,
+    pub(super) place: Place,
+}
+
+/// One line with at least one word.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) words: Vec<Word>,
+    pub(super) place: Place,
+}
+
+/// A section with its lines.
+#[derive(Debug)]
+pub(in crate::migrate) struct Section {
+    pub(super) kind: String,
+    pub(super) name: String,
+    /// The `defaults` that it asks for.
+    pub(super) from: Option<String>,
+    pub(super) lines: Vec<Line>,
+    pub(super) place: Place,
+}
+
+impl Line {
+    pub(super) fn keyword(&self) -> &str {
+        self.word(0)
+    }
+
+    /// The text of a word; empty if there is none.
+    pub(super) fn word(&self, index: usize) -> &str {
+        self.words.get(index).map_or("", |word| &word.text)
+    }
+
+    /// The words from `index` on.
+    pub(super) fn tail(&self, index: usize) -> &[Word] {
+        self.words.get(index..).unwrap_or_default()
+    }
+
+    pub(super) fn shown(&self) -> String {
+        let words = self.words.iter().map(|word| word.text.as_str());
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Section {
+    pub(super) fn shown(&self) -> String {
+        format!("{} {}", self.kind, self.name).trim_end().to_owned()
+    }
+}
+
+/// Reads one file.
+pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Section>, Report> {
+    let mut sections: Vec<Section> = Vec::new();
+    let (mut start, mut count) = (0, 0);
+    for text in sources.text(file).split_inclusive('\n') {
+        let words = words(text, file, start).map_err(|place| {
+            sources.error(
+                place,
+                "this quote is not closed",
+                "add the closing quote on the same line",
+            )
+        })?;
+        start += text.len();
+        count += words.len();
+        if count > MAX_WORDS {
+            let message = format!("more than {MAX_WORDS} words");
+            return Err(sources.whole(file, &message, "split the configuration; is it one?"));
+        }
+        let Some(first) = words.first() else { continue };
+        if SECTIONS.contains(&first.text.as_str()) && !is_inside(&sections, &words) {
+            sections.push(section(words));
+        } else if let Some(section) = sections.last_mut() {
+            section.lines.push(Line {
+                place: first.place,
+                words,
+            });
+        } else {
+            return Err(stray(first, sources));
+        }
+    }
+    Ok(sections)
+}
+
+/// `cache` and `ring` also begin lines, which are set in.
+fn is_inside(sections: &[Section], words: &[Word]) -> bool {
+    let Some(first) = words.first() else {
+        return false;
+    };
+    let ambiguous = matches!(
+        first.text.as_str(),
+        "ring" | "cache" | "peers" | "resolvers" | "acme"
+    );
+    ambiguous && !sections.is_empty() && words.len() != 2
+}
+
+fn section(words: Vec<Word>) -> Section {
+    let place = words.first().map(|word| word.place).unwrap_or_default();
+    let mut texts = words.into_iter().map(|word| word.text);
+    let kind = texts.next().unwrap_or_default();
+    let rest: Vec<String> = texts.collect();
+    let name = rest
+        .first()
+        .filter(|word| *word != "from")
+        .cloned()
+        .unwrap_or_default();
+    let mut pairs = rest.windows(2);
+    let from = pairs.find_map(|pair| match pair {
+        [word, name] if word == "from" => Some(name.clone()),
+        _ => None,
+    });
+    Section {
+        kind,
+        name,
+        from,
+        lines: Vec::new(),
+        place,
+    }
+}
+
+fn stray(word: &Word, sources: &Sources) -> Report {
+    let message = format!("{} begins no section of HAProxy", quote(&word.text));
+    let help = "a file begins with `global`, `defaults`, `frontend`, `backend` or `listen`";
+    sources.error(word.place, &message, help)
+}
+
+/// The words of one line, which begins at `start`; `Err` is where a quote stands open.
+fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
+    let mut words = Vec::new();
+    let mut text: Option<(usize, String)> = None;
+    let mut quoted: Option<(char, usize)> = None;
+    let mut characters = line.char_indices();
+    let at = |from: usize, to: usize| Place {
+        file,
+        start: start + from,
+        end: start + to,
+    };
+    let mut end = line.len();
+    while let Some((index, c)) = characters.next() {
+        if quoted.is_none() && c == '#' {
+            end = index;
+            break;
+        }
+        if quoted.is_none() && c.is_whitespace() {
+            words.extend(text.take().map(|(from, text)| Word {
+                text,
+                place: at(from, index),
+            }));
+            continue;
+        }
+        let word = &mut text.get_or_insert((index, String::new())).1;
+        match (quoted, c) {
+            (Some((quote, _)), c) if c == quote => quoted = None,
+            (None, '"' | '\'') => quoted = Some((c, index)),
+            (None | Some(('"', _)), '\\') => {
+                word.extend(escaped(characters.next().map(|(_, c)| c)));
+            }
+            (_, c) => word.push(c),
+        }
+    }
+    if let Some((_, index)) = quoted {
+        return Err(at(index, index + 1));
+    }
+    words.extend(text.map(|(from, text)| Word {
+        text,
+        place: at(from, end),
+    }));
+    Ok(words)
+}
+
+fn escaped(c: Option<char>) -> Option<char> {
+    match c {
+        Some('n') => Some('\n'),
+        Some('r') => Some('\r'),
+        Some('t') => Some('\t'),
+        other => other.filter(|c| *c != '\n'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(line: &str) -> Option<Vec<String>> {
+        let words = words(line, 0, 0).ok()?;
+        Some(words.into_iter().map(|word| word.text).collect())
+    }
+
+    #[test]
+    fn words_have_quotes_escapes_and_comments() {
+        let of = |line| texts(line).unwrap_or_default().join("|");
+        assert_eq!(of("  server a 10.0.0.1:80 # x"), "server|a|10.0.0.1:80");
+        assert_eq!(of(r#"a "b c" 'd # e' f\ g"#), "a|b c|d # e|f g");
+        assert_eq!(of("\n"), "");
+        assert_eq!(texts("a \"b"), None);
+    }
+}

@@ -1,0 +1,44 @@
+//! `HAProxy`'s durations: `5000`, `5s`, `250us`; a bare number is milliseconds.
+
+use std::time::Duration;
+
+/// A duration; `None` where the text is none, or stands for "never".
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number = digits.parse::<u64>().ok()?;
+    let micros = match text.get(digits.len()..)? {
+        "us" => 1,
+        "" | "ms" => 1000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 24 * 3_600_000_000,
+        _ => return None,
+    };
+    let time = Duration::from_micros(number.checked_mul(micros)?);
+    Some(time).filter(|time| !time.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_number_is_milliseconds() {
+        let millis = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(
+            [millis("5000"), millis("5s"), millis("2m")],
+            [Some(5000), Some(5000), Some(120_000)]
+        );
+        assert_eq!(
+            [
+                millis("0"),
+                millis(""),
+                millis("s"),
+                millis("1x"),
+                millis("99999999999999999999")
+            ],
+            [None; 5]
+        );
+    }
+}

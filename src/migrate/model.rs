@@ -1,0 +1,362 @@
+//! What the old system does, in our words: the one shape that all three languages become.
+//!
+//! A value that is `None` or empty was not said, and is left to our default. Comments stand above
+//! what they belong to.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use super::notes::Notes;
+use super::source::Place;
+use crate::route::{HostPattern, PathPrefix};
+
+/// One whole configuration.
+#[derive(Debug, Default)]
+pub(super) struct Setup {
+    pub(super) comments: Vec<String>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) routes: Vec<Route>,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) downstream: Downstream,
+    pub(super) trusted_proxies: Vec<String>,
+    pub(super) threads: Option<String>,
+    pub(super) access_log: Option<String>,
+    pub(super) error_level: Option<&'static str>,
+    pub(super) drain_timeout: Option<Duration>,
+    pub(super) pool_size: Option<u64>,
+}
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) address: String,
+    pub(super) backlog: Option<u64>,
+    /// The old system spoke TLS here.
+    pub(super) tls: bool,
+    pub(super) comments: Vec<String>,
+}
+
+/// Which requests go to which upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) host: HostPattern,
+    pub(super) path: PathPrefix,
+    pub(super) upstream: String,
+    pub(super) max_body_size: Option<Size>,
+    pub(super) comments: Vec<String>,
+    pub(super) place: Place,
+}
+
+/// A number of bytes, or none that is too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    Bytes(u64),
+    Off,
+}
+
+/// A group of peers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Upstream {
+    /// As in the old configuration, until [`Setup::complete`] makes it one of ours.
+    pub(super) name: String,
+    pub(super) key: Vec<Source>,
+    pub(super) ring: Option<Ring>,
+    /// `1.25` for 125 %.
+    pub(super) bounded_load: Option<String>,
+    pub(super) slow_start: Option<Duration>,
+    pub(super) peers: Vec<Peer>,
+    pub(super) health: Health,
+    pub(super) passive: Passive,
+    pub(super) retry: Retry,
+    pub(super) timeouts: Timeouts,
+    pub(super) host_header: Option<String>,
+    pub(super) comments: Vec<String>,
+}
+
+/// Where a key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    ClientIp,
+    /// The octets of the address instead of its text.
+    ClientOctets,
+    ClientNetwork {
+        v4: u8,
+        v6: u8,
+    },
+    Header(String),
+    Cookie(String),
+    Query(String),
+    Path,
+    PathAndQuery,
+    Host,
+    /// Those that are present, one after the other; the separator if it is not ours.
+    Any(Vec<Self>, Option<&'static str>),
+}
+
+/// How the old system places servers and keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ring {
+    pub(super) dialect: &'static str,
+    /// Values are words and numbers of ours, which need no quotes.
+    pub(super) options: Vec<(&'static str, String)>,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) address: String,
+    /// Where another peer has the same address.
+    pub(super) label: Option<String>,
+    /// What the old system places it by, where that is not the address.
+    pub(super) id: Option<String>,
+    pub(super) weight: u64,
+    pub(super) comments: Vec<String>,
+}
+
+/// Probes of the peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Health {
+    #[default]
+    Unsaid,
+    Off,
+    On(Probe),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// The path of an HTTP probe.
+    pub(super) http: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) expect: Vec<String>,
+    pub(super) interval: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) fall: Option<u64>,
+    pub(super) rise: Option<u64>,
+}
+
+/// Ejection on failures of real requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Passive {
+    #[default]
+    Unsaid,
+    Off,
+    On {
+        failures: u64,
+        eject: Duration,
+    },
+}
+
+/// Attempts on other peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// In total; 1 is none.
+    pub(super) attempts: Option<u64>,
+    pub(super) timeout: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Timeouts {
+    pub(super) connect: Option<Duration>,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) read: Option<Duration>,
+    pub(super) write: Option<Duration>,
+    pub(super) idle: Option<Duration>,
+    pub(super) tunnel: Option<Duration>,
+}
+
+/// What a client may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Downstream {
+    pub(super) header_timeout: Option<Duration>,
+    pub(super) keepalive: Option<Duration>,
+    pub(super) keepalive_requests: Option<u64>,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) max_connections: Option<u64>,
+    pub(super) max_header_size: Option<u64>,
+    pub(super) max_uri_length: Option<u64>,
+    pub(super) max_body_size: Option<Size>,
+}
+
+impl Upstream {
+    /// A server that is there twice gets a label of its own if the ring can tell the two apart; if
+    /// not, it is one server here, too.
+    fn tell_twins_apart(&mut self) {
+        let mut seen: HashSet<(String, Option<String>)> = HashSet::new();
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for mut peer in std::mem::take(&mut self.peers) {
+            if !seen.insert((peer.address.clone(), peer.id.clone())) {
+                let comment = format!("{} is there more than once; once is written", peer.address);
+                self.comments.push(comment);
+                continue;
+            }
+            let count = counts.entry(peer.address.clone()).or_default();
+            *count += 1;
+            peer.label = (*count > 1).then(|| format!("{}-{count}", peer.address));
+            self.peers.push(peer);
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            label: None,
+            id: None,
+            weight: 1,
+            comments: Vec::new(),
+        }
+    }
+}
+
+impl Listener {
+    pub(super) fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            backlog: None,
+            tls: false,
+            comments: Vec::new(),
+        }
+    }
+}
+
+impl Route {
+    /// Every request to `upstream`.
+    pub(super) fn all(upstream: &str, place: Place) -> Self {
+        Self {
+            host: HostPattern::Any,
+            path: PathPrefix::ROOT,
+            upstream: upstream.to_owned(),
+            max_body_size: None,
+            comments: Vec::new(),
+            place,
+        }
+    }
+}
+
+impl Setup {
+    /// A configuration that can be run: with at least one listener and route, with names that we
+    /// allow, and nothing twice. `None` where no upstream has a peer.
+    pub(super) fn complete(mut self, notes: &Notes<'_>) -> Option<Self> {
+        self.upstreams
+            .iter_mut()
+            .for_each(Upstream::tell_twins_apart);
+        self.drop_empty_upstreams(notes);
+        self.drop_twin_routes(notes);
+        self.rename_upstreams();
+        let first = self.upstreams.first()?.name.clone();
+        if self.routes.is_empty() {
+            let mut route = Route::all(&first, Place::default());
+            route
+                .comments
+                .push("no route was found: say which requests go where".to_owned());
+            self.routes.push(route);
+        }
+        self.choose_listeners();
+        Some(self)
+    }
+
+    fn drop_empty_upstreams(&mut self, notes: &Notes<'_>) {
+        self.upstreams.retain(|upstream| !upstream.peers.is_empty());
+        let names: BTreeSet<_> = self
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.name.clone())
+            .collect();
+        let (kept, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.routes)
+            .into_iter()
+            .partition(|route| names.contains(&route.upstream));
+        self.routes = kept;
+        for route in lost {
+            let why = "no server of it could be translated";
+            self.comments
+                .push(notes.gap(route.place, &route.upstream, why));
+        }
+    }
+
+    /// The first of two routes for the same requests stays.
+    fn drop_twin_routes(&mut self, notes: &Notes<'_>) {
+        let mut seen: HashMap<(String, String), String> = HashMap::new();
+        for route in std::mem::take(&mut self.routes) {
+            let requests = (route.host.to_string(), route.path.to_string());
+            match seen.get(&requests) {
+                None => {
+                    seen.insert(requests, route.upstream.clone());
+                    self.routes.push(route);
+                }
+                Some(first) if *first == route.upstream => {}
+                Some(_) => self.comments.push(refuse_twin(&route, notes)),
+            }
+        }
+    }
+
+    /// Names stand in URLs and metrics, so not every character is allowed.
+    fn rename_upstreams(&mut self) {
+        let mut taken = HashSet::new();
+        for upstream in &mut self.upstreams {
+            let new = free_name(&allowed_name(&upstream.name), &taken);
+            taken.insert(new.clone());
+            for route in self
+                .routes
+                .iter_mut()
+                .filter(|route| route.upstream == upstream.name)
+            {
+                route.upstream.clone_from(&new);
+            }
+            upstream.name = new;
+        }
+    }
+
+    /// We speak no TLS here: a listener that did is left out if another one is there, and is on
+    /// loopback, for what ends TLS in front of us, if not.
+    fn choose_listeners(&mut self) {
+        let mut seen = HashSet::new();
+        self.listeners
+            .retain(|listener| seen.insert(listener.address.clone()));
+        let (tls, plain): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .partition(|listener| listener.tls);
+        self.comments
+            .extend(tls.into_iter().flat_map(|listener| listener.comments));
+        self.listeners = plain;
+        if self.listeners.is_empty() {
+            let mut listener = Listener::new("127.0.0.1:8080");
+            listener
+                .comments
+                .push("no listener could be translated: say where clients connect".to_owned());
+            self.listeners.push(listener);
+        }
+    }
+}
+
+fn refuse_twin(route: &Route, notes: &Notes<'_>) -> String {
+    let what = format!("host {}, path {}", route.host, route.path);
+    let why = format!(
+        "these requests already go elsewhere; here it was `{}`",
+        route.upstream
+    );
+    notes.gap(route.place, &what, &why)
+}
+
+fn allowed_name(name: &str) -> String {
+    const MAX: usize = 56;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let shown: String = name
+        .chars()
+        .take(MAX)
+        .map(|c| if good(c) { c } else { '-' })
+        .collect();
+    let trimmed = shown.trim_matches('-');
+    if trimmed.is_empty() {
+        "app".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
+}
+
+fn free_name(name: &str, taken: &HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !taken.contains(name)).unwrap_or_default()
+}

@@ -1,0 +1,359 @@
+//! `http`: what holds for all, and how its servers and upstreams come together.
+
+use std::collections::{HashMap, HashSet};
+
+use super::inherit::Inherited;
+use super::server::{self, Location, Server};
+use super::syntax::Directive;
+use super::{units, unknown, upstream};
+use crate::migrate::model::{Downstream, Peer, Route, Setup, Size, Upstream};
+use crate::migrate::notes::Notes;
+use crate::migrate::source::Place;
+use crate::route::{HostPattern, PathPrefix};
+
+/// nginx's `client_max_body_size` where none is given.
+const BODY: Size = Size::Bytes(1 << 20);
+/// Our `pool_size` where none is given.
+const POOL: u64 = 512;
+
+/// Translates the directives of all `http` blocks together.
+pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
+    let named = |name: &'static str| {
+        all.iter()
+            .copied()
+            .filter(move |found| found.name.text == name)
+    };
+    let maps: Vec<_> = named("map").collect();
+    for block in named("upstream") {
+        setup
+            .upstreams
+            .push(upstream::upstream(block, &maps, notes));
+    }
+    let owned: Vec<Directive> = named("proxy_set_header").cloned().collect();
+    let mut settings = Inherited::default().enter(&owned);
+    for directive in all {
+        whole(directive, &mut settings, all, setup, notes);
+    }
+    let blocks = named("server").filter(|found| found.block.is_some());
+    let servers: Vec<_> = blocks
+        .map(|block| server::server(block, &settings, setup, notes))
+        .collect();
+    pool(all, setup);
+    bodies(&settings, &servers, setup);
+    Join {
+        setup,
+        notes,
+        users: HashMap::new(),
+    }
+    .servers(servers);
+}
+
+/// Limits of clients, which we have for all listeners together; `false` if it is none.
+pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) -> bool {
+    let argument = directive.argument(0);
+    let time = units::duration(argument).filter(|time| !time.is_zero());
+    let before = setup.downstream.clone();
+    let down = &mut setup.downstream;
+    match directive.name.text.as_str() {
+        "client_header_timeout" => down.header_timeout = time,
+        "client_body_timeout" => down.read_timeout = time,
+        "send_timeout" => down.write_timeout = time,
+        "keepalive_timeout" => down.keepalive = time,
+        "keepalive_requests" => down.keepalive_requests = argument.parse().ok().filter(|n| *n > 0),
+        "large_client_header_buffers" => {
+            let size = units::bytes(directive.argument(1));
+            let total = size.zip(argument.parse::<u64>().ok());
+            down.max_uri_length = size.map(|size| size.clamp(256, 1 << 20));
+            down.max_header_size =
+                total.map(|(size, count)| size.saturating_mul(count).clamp(1024, 1 << 20));
+        }
+        "access_log" => access_log(directive, setup, notes),
+        "error_log" => error_log(directive, setup, notes),
+        "set_real_ip_from" => trusted(directive, setup, notes),
+        "real_ip_header" if argument.eq_ignore_ascii_case("x-forwarded-for") => {}
+        _ => return false,
+    }
+    if changed(&before, &setup.downstream) {
+        let what = "this holds for all listeners and servers; the last one is written";
+        setup
+            .comments
+            .push(notes.remark(directive.place(), &directive.shown(), what));
+    }
+    true
+}
+
+/// Whether a value that was said before is another one now.
+fn changed(before: &Downstream, after: &Downstream) -> bool {
+    let other = |before: Option<_>, after| before.is_some() && before != after;
+    other(before.header_timeout, after.header_timeout)
+        || other(before.read_timeout, after.read_timeout)
+        || other(before.write_timeout, after.write_timeout)
+        || other(before.keepalive, after.keepalive)
+}
+
+/// The level of the log; where it goes is standard error.
+pub(super) fn error_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+    setup.error_level = match directive.argument(1) {
+        "debug" => Some("debug"),
+        "info" | "notice" => Some("info"),
+        "warn" => Some("warn"),
+        "error" | "crit" | "alert" | "emerg" => Some("error"),
+        _ => setup.error_level,
+    };
+    let what = "messages go to standard error; let the service manager keep them";
+    notes.remark(directive.place(), &directive.shown(), what);
+}
+
+fn whole(
+    directive: &Directive,
+    settings: &mut Inherited,
+    all: &[&Directive],
+    setup: &mut Setup,
+    notes: &Notes<'_>,
+) {
+    match directive.name.text.as_str() {
+        "upstream" => {}
+        "server" if directive.block.is_some() => {}
+        "map" if is_used(directive, all) => {}
+        _ if settings.apply(directive, &mut setup.comments, notes) => {}
+        _ if downstream(directive, setup, notes) => {}
+        _ => unknown(directive, &mut setup.comments, notes),
+    }
+}
+
+/// Whether a `map` is translated with the `hash` that uses it, or only serves WebSocket.
+fn is_used(map: &Directive, all: &[&Directive]) -> bool {
+    let name = map.argument(1);
+    let hashes = all
+        .iter()
+        .filter(|found| found.name.text == "upstream")
+        .flat_map(|found| found.inside());
+    let mut keys = hashes
+        .filter(|found| found.name.text == "hash")
+        .map(|found| found.argument(0));
+    map.argument(0) == "$http_upgrade" || keys.any(|key| key == name)
+}
+
+fn access_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+    let path = directive.argument(0);
+    let old = setup.access_log.replace(match path {
+        "off" => "off".to_owned(),
+        "/dev/stdout" => "stdout".to_owned(),
+        path => path.to_owned(),
+    });
+    if path == "off" {
+        return;
+    }
+    let what = match old {
+        Some(old) if old != path => "one access log is kept for all; the last one is written",
+        _ => "its lines are JSON here, whatever the format was",
+    };
+    setup
+        .comments
+        .push(notes.remark(directive.place(), &directive.shown(), what));
+}
+
+fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+    let text = directive.argument(0);
+    let address = text
+        .parse::<std::net::IpAddr>()
+        .map(|ip| ipnet::IpNet::from(ip).to_string());
+    match address.or_else(|_| {
+        text.parse::<ipnet::IpNet>()
+            .map(|net| net.trunc().to_string())
+    }) {
+        Ok(network) if !setup.trusted_proxies.contains(&network) => {
+            setup.trusted_proxies.push(network);
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let why = "trusted proxies are networks like `10.0.0.0/8`";
+            setup
+                .comments
+                .push(notes.gap(directive.place(), &directive.shown(), why));
+        }
+    }
+}
+
+/// nginx keeps idle connections per upstream, we keep them all together.
+fn pool(all: &[&Directive], setup: &mut Setup) {
+    let upstreams = all
+        .iter()
+        .filter(|found| found.name.text == "upstream")
+        .flat_map(|found| found.inside());
+    let kept = upstreams.filter(|found| found.name.text == "keepalive");
+    let sum = kept
+        .filter_map(|found| found.argument(0).parse::<u64>().ok())
+        .fold(0, u64::saturating_add);
+    setup.pool_size = (sum > POOL).then(|| sum.min(65_536));
+}
+
+/// The limit of bodies for all; locations with another one say so in their routes.
+fn bodies(settings: &Inherited, servers: &[Server], setup: &mut Setup) {
+    if servers.iter().any(|server| !server.locations.is_empty()) {
+        setup.downstream.max_body_size = settings.body.or(Some(BODY));
+    }
+}
+
+/// Puts servers, locations and upstreams together.
+struct Join<'a, 'n> {
+    setup: &'a mut Setup,
+    notes: &'a Notes<'n>,
+    /// Which settings an upstream has by the first location that uses it.
+    users: HashMap<String, (Inherited, Place)>,
+}
+
+impl Join<'_, '_> {
+    fn servers(mut self, servers: Vec<Server>) {
+        let defaults = defaults(&servers);
+        let wildcards = servers.iter().flat_map(|server| &server.names);
+        let wildcards = wildcards
+            .filter(|name| matches!(name, HostPattern::Suffix(_)))
+            .count()
+            > 0;
+        let mut catch_all = defaults.iter().filter_map(|index| servers.get(*index));
+        let catch_all = catch_all.any(|server| !server.locations.is_empty());
+        for (index, mut server) in servers.into_iter().enumerate() {
+            let mut hosts = std::mem::take(&mut server.names);
+            if defaults.contains(&index) {
+                // Names are only needed where another server's wildcard would take them.
+                hosts.retain(|_| wildcards);
+                hosts.insert(0, HostPattern::Any);
+            } else if catch_all {
+                self.remark_fall_through(&server);
+            }
+            let routes = !server.locations.is_empty();
+            for location in server.locations {
+                self.location(&hosts, location);
+            }
+            let listeners = server.listens.into_iter().map(|listen| listen.listener);
+            if routes {
+                self.setup.listeners.extend(listeners);
+            }
+        }
+    }
+
+    /// Another server's route for any host takes what a server has no location for.
+    fn remark_fall_through(&mut self, server: &Server) {
+        let root = server
+            .locations
+            .iter()
+            .any(|location| location.path == PathPrefix::ROOT);
+        if !root && !server.locations.is_empty() {
+            let what = "paths that it has no location for take the routes of the default server";
+            self.setup
+                .comments
+                .push(self.notes.remark(server.place, "server", what));
+        }
+    }
+
+    fn location(&mut self, hosts: &[HostPattern], location: Location) {
+        let Some(name) = self.upstream(&location) else {
+            self.setup.comments.extend(location.comments);
+            return;
+        };
+        let limit = location.settings.body.or(Some(BODY));
+        let other = limit != self.setup.downstream.max_body_size;
+        let mut comments = location.comments;
+        for host in hosts {
+            self.setup.routes.push(Route {
+                host: host.clone(),
+                path: location.path.clone(),
+                upstream: name.clone(),
+                max_body_size: limit.filter(|_| other),
+                comments: std::mem::take(&mut comments),
+                place: location.place,
+            });
+        }
+    }
+
+    /// The name of the upstream that a location passes to, which is made where it has no block.
+    fn upstream(&mut self, location: &Location) -> Option<String> {
+        let text = location.pass.text.as_str();
+        let Some(authority) = authority(text) else {
+            let why = match text.split_once("://") {
+                Some(("https", _)) => "servers are spoken to without TLS",
+                _ => "an upstream is a fixed name or address",
+            };
+            self.refuse(location, why);
+            return None;
+        };
+        let known = self
+            .setup
+            .upstreams
+            .iter()
+            .any(|upstream| upstream.name == authority);
+        if !known {
+            let Some(address) = upstream::address(authority) else {
+                self.refuse(location, "a peer is a host or an IP address with a port");
+                return None;
+            };
+            let peers = vec![Peer::new(address)];
+            let upstream = Upstream {
+                name: authority.to_owned(),
+                peers,
+                ..Upstream::default()
+            };
+            self.setup.upstreams.push(upstream);
+        }
+        self.settle(authority, location);
+        Some(authority.to_owned())
+    }
+
+    fn refuse(&mut self, location: &Location, why: &str) {
+        let subject = format!("proxy_pass {}", location.pass.text);
+        let comment = self.notes.gap(location.pass.place, &subject, why);
+        self.setup.comments.push(comment);
+    }
+
+    /// The first location decides what the upstream does, and others are told of.
+    fn settle(&mut self, name: &str, location: &Location) {
+        let upstream = self
+            .setup
+            .upstreams
+            .iter_mut()
+            .find(|upstream| upstream.name == name);
+        let Some(upstream) = upstream else { return };
+        match self.users.get(name) {
+            None => {
+                location.settings.write(upstream, name);
+                self.users
+                    .insert(name.to_owned(), (location.settings.clone(), location.place));
+            }
+            Some((first, _)) if first.same(&location.settings) => {}
+            Some(_) => {
+                let what = format!(
+                    "time-outs, tries or `Host` are not those of the first location of `{name}`, which are written"
+                );
+                upstream
+                    .comments
+                    .push(self.notes.remark(location.place, "location", &what));
+            }
+        }
+    }
+}
+
+/// The servers that nginx takes for hosts that no server names: of each address the one that says
+/// so, or the first.
+fn defaults(servers: &[Server]) -> HashSet<usize> {
+    let mut by_address: HashMap<&str, (usize, bool)> = HashMap::new();
+    for (index, server) in servers.iter().enumerate() {
+        for listen in &server.listens {
+            let entry = by_address
+                .entry(&listen.listener.address)
+                .or_insert((index, listen.default));
+            if listen.default && !entry.1 {
+                *entry = (index, true);
+            }
+        }
+    }
+    by_address.into_values().map(|(index, _)| index).collect()
+}
+
+/// `app` of `http://app/path`, if it is fixed.
+fn authority(pass: &str) -> Option<&str> {
+    let rest = pass.strip_prefix("http://")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    rest.get(..end)
+        .filter(|name| !name.is_empty() && !name.contains('$') && !name.starts_with("unix:"))
+}

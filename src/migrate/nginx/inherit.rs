@@ -1,0 +1,152 @@
+//! What `location` inherits from `server`, and `server` from `http`.
+
+use std::time::Duration;
+
+use super::syntax::Directive;
+use super::units;
+use crate::migrate::model::{Retry, Size, Timeouts, Upstream};
+use crate::migrate::notes::Notes;
+
+/// The settings in force at one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inherited {
+    pub(super) body: Option<Size>,
+    timeouts: Timeouts,
+    retry: Retry,
+    host: Host,
+}
+
+/// The `Host` that servers are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    /// nginx's default: what stands in `proxy_pass`.
+    Named,
+    Keep,
+    Set(String),
+}
+
+impl Default for Inherited {
+    fn default() -> Self {
+        let (timeouts, retry) = Default::default();
+        Self {
+            body: None,
+            timeouts,
+            retry,
+            host: Host::Named,
+        }
+    }
+}
+
+impl Inherited {
+    /// The settings inside a block with these directives, before they are applied: headers are only
+    /// inherited where a block sets none.
+    pub(super) fn enter(&self, directives: &[Directive]) -> Self {
+        let sets = directives
+            .iter()
+            .any(|directive| directive.name.text == "proxy_set_header");
+        let mut inner = self.clone();
+        if sets {
+            inner.host = Host::Named;
+        }
+        inner
+    }
+
+    /// Takes a directive in if it is one of these; `false` if not.
+    pub(super) fn apply(
+        &mut self,
+        directive: &Directive,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) -> bool {
+        let argument = directive.argument(0);
+        let time = units::duration(argument).filter(|time| *time > Duration::ZERO);
+        match directive.name.text.as_str() {
+            "proxy_connect_timeout" => self.timeouts.connect = time,
+            "proxy_send_timeout" => self.timeouts.write = time,
+            "proxy_read_timeout" => (self.timeouts.first_byte, self.timeouts.read) = (time, time),
+            "client_max_body_size" => self.body = units::limit(argument),
+            "proxy_next_upstream" => self.next_upstream(directive, comments, notes),
+            "proxy_next_upstream_tries" => {
+                let tries = argument.parse::<u64>().ok().filter(|tries| *tries > 0);
+                self.retry.attempts = tries.map(|tries| tries.min(16));
+            }
+            "proxy_next_upstream_timeout" => self.retry.timeout = time,
+            "proxy_set_header" => self.header(directive, comments, notes),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Writes them into the upstream of a `proxy_pass`, whose authority is `named`.
+    pub(super) fn write(&self, upstream: &mut Upstream, named: &str) {
+        upstream.timeouts = Timeouts {
+            idle: upstream.timeouts.idle,
+            ..self.timeouts
+        };
+        upstream.retry = self.retry;
+        upstream.host_header = match &self.host {
+            Host::Keep => None,
+            Host::Named => Some(named.to_owned()),
+            Host::Set(text) => Some(text.clone()),
+        };
+    }
+
+    /// Whether an upstream would be written alike.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        Self {
+            body: None,
+            ..self.clone()
+        } == Self {
+            body: None,
+            ..other.clone()
+        }
+    }
+
+    fn next_upstream(
+        &mut self,
+        directive: &Directive,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) {
+        for word in &directive.arguments {
+            match word.text.as_str() {
+                "off" => self.retry.attempts = Some(1),
+                "error" | "timeout" => {}
+                other => {
+                    let subject = format!("proxy_next_upstream {other}");
+                    let why = "only a request that got no response is tried again";
+                    comments.push(notes.gap(word.place, &subject, why));
+                }
+            }
+        }
+    }
+
+    fn header(&mut self, directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
+        let value = directive.argument(1);
+        let name = directive.argument(0).to_ascii_lowercase();
+        let simple = !value.is_empty() && !value.contains('$');
+        match (name.as_str(), value) {
+            ("host", "$host" | "$http_host") => self.host = Host::Keep,
+            ("host", "$proxy_host") => self.host = Host::Named,
+            ("host", text) if simple => self.host = Host::Set(text.to_owned()),
+            ("x-forwarded-for", "$proxy_add_x_forwarded_for" | "$remote_addr")
+            | ("x-forwarded-proto", "$scheme")
+            | ("x-forwarded-host", "$host" | "$http_host")
+            | ("x-request-id", "$request_id")
+            | ("upgrade" | "connection", _) => {}
+            _ => comments.push(notes.gap(
+                directive.place(),
+                &directive.shown(),
+                header_advice(&name),
+            )),
+        }
+    }
+}
+
+fn header_advice(name: &str) -> &'static str {
+    match name {
+        "host" => "`host_header` is `keep`, `peer` or a fixed text",
+        "x-real-ip" => "let the servers read `X-Forwarded-For`, which is always sent",
+        _ => "no headers are set on the way; let the servers do without it",
+    }
+}

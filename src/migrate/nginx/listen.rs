@@ -1,0 +1,109 @@
+//! `listen`: addresses, ports and what stands behind them.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::syntax::Directive;
+use crate::migrate::model::Listener;
+use crate::migrate::notes::Notes;
+
+/// One `listen`.
+pub(super) struct Listen {
+    pub(super) listener: Listener,
+    pub(super) default: bool,
+}
+
+/// What a `listen` says; `None` with a note where we cannot listen like that.
+pub(super) fn listen(
+    directive: &Directive,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Option<Listen> {
+    let text = directive.argument(0);
+    let Some(address) = address(text) else {
+        let why = "listeners have an IP address and a port";
+        comments.push(notes.gap(directive.place(), &directive.shown(), why));
+        return None;
+    };
+    let mut listen = Listen {
+        listener: Listener::new(address),
+        default: false,
+    };
+    for word in directive.arguments.iter().skip(1) {
+        option(&word.text, directive, &mut listen, notes);
+    }
+    Some(listen)
+}
+
+/// `80`, `*:80`, `10.0.0.1`, `[::]:80`, `localhost:80` as an address to bind.
+pub(super) fn address(text: &str) -> Option<String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Some(format!("0.0.0.0:{port}"));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().ok()?),
+        _ => (text, 80),
+    };
+    match host {
+        "*" => return Some(format!("0.0.0.0:{port}")),
+        "localhost" => return Some(format!("127.0.0.1:{port}")),
+        _ => {}
+    }
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let valid = match bare {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()),
+    };
+    valid.then(|| format!("{host}:{port}"))
+}
+
+fn option(word: &str, directive: &Directive, listen: &mut Listen, notes: &Notes<'_>) {
+    let place = directive.place();
+    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+    let comments = &mut listen.listener.comments;
+    let shown = format!("listen {} {word}", directive.argument(0));
+    match name {
+        "default_server" | "default" => listen.default = true,
+        "backlog" => {
+            let number = value.parse::<u64>().ok();
+            listen.listener.backlog = number.filter(|number| (1..=65_535).contains(number));
+        }
+        "ssl" | "quic" => {
+            listen.listener.tls = true;
+            let why = "no TLS is spoken here; let something in front end it, and pass HTTP on";
+            comments.push(notes.gap(place, &shown, why));
+        }
+        "proxy_protocol" => {
+            comments.push(notes.gap(place, &shown, "the PROXY protocol is not read here"));
+        }
+        "ipv6only" if value == "off" => {
+            comments.push(notes.gap(place, &shown, "add a listener for IPv4"));
+        }
+        // How the socket works, not what it does.
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_address_is_read() {
+        for (text, read) in [
+            ("80", Some("0.0.0.0:80")),
+            ("*:8080", Some("0.0.0.0:8080")),
+            ("10.0.0.1", Some("10.0.0.1:80")),
+            ("localhost:81", Some("127.0.0.1:81")),
+            ("[::]:80", Some("[::]:80")),
+            ("[::1]", Some("[::1]:80")),
+            ("unix:/run/a", None),
+            ("example.com:80", None),
+            ("", None),
+            (":", None),
+        ] {
+            assert_eq!(address(text).as_deref(), read, "{text}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `server` and `location`: names and paths that become routes.
+
+use super::inherit::Inherited;
+use super::listen::{self, Listen};
+use super::syntax::{Directive, Word};
+use super::{http, unknown};
+use crate::migrate::model::{Listener, Setup};
+use crate::migrate::notes::Notes;
+use crate::migrate::source::Place;
+use crate::route::{HostPattern, PathPrefix};
+
+/// One `server` with the locations that pass requests on.
+pub(super) struct Server {
+    pub(super) place: Place,
+    pub(super) listens: Vec<Listen>,
+    pub(super) names: Vec<HostPattern>,
+    pub(super) locations: Vec<Location>,
+}
+
+/// One `location` with a `proxy_pass`.
+pub(super) struct Location {
+    pub(super) path: PathPrefix,
+    pub(super) pass: Word,
+    pub(super) settings: Inherited,
+    pub(super) comments: Vec<String>,
+    pub(super) place: Place,
+}
+
+/// What a block says. Comments about what is no route go to the top of the file.
+pub(super) fn server(
+    block: &Directive,
+    outer: &Inherited,
+    setup: &mut Setup,
+    notes: &Notes<'_>,
+) -> Server {
+    let mut server = Server {
+        place: block.place(),
+        listens: Vec::new(),
+        names: Vec::new(),
+        locations: Vec::new(),
+    };
+    let mut settings = outer.enter(block.inside());
+    for directive in block.inside() {
+        match directive.name.text.as_str() {
+            "listen" => {
+                server
+                    .listens
+                    .extend(listen::listen(directive, &mut setup.comments, notes));
+            }
+            "server_name" => names(directive, &mut server.names, &mut setup.comments, notes),
+            "location" => {}
+            _ if settings.apply(directive, &mut setup.comments, notes) => {}
+            _ if http::downstream(directive, setup, notes) => {}
+            _ => unknown(directive, &mut setup.comments, notes),
+        }
+    }
+    if !block
+        .inside()
+        .iter()
+        .any(|directive| directive.name.text == "listen")
+    {
+        server.listens.push(Listen {
+            listener: Listener::new("0.0.0.0:80"),
+            default: false,
+        });
+    }
+    for directive in block
+        .inside()
+        .iter()
+        .filter(|directive| directive.name.text == "location")
+    {
+        location(
+            directive,
+            &settings,
+            &mut server,
+            &mut setup.comments,
+            notes,
+        );
+    }
+    server
+}
+
+fn names(
+    directive: &Directive,
+    into: &mut Vec<HostPattern>,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) {
+    for word in &directive.arguments {
+        let text = word.text.as_str();
+        // These are nginx's ways to say "no name".
+        if matches!(text, "_" | "" | "*") {
+            continue;
+        }
+        let whole = text.strip_prefix('.');
+        let wildcard = whole.map(|name| format!("*.{name}"));
+        let patterns = [Some(whole.unwrap_or(text)), wildcard.as_deref()];
+        for pattern in patterns.into_iter().flatten() {
+            match HostPattern::parse(pattern) {
+                Ok(host) => into.push(host),
+                Err(_) => comments.push(notes.gap(
+                    word.place,
+                    &format!("server_name {text}"),
+                    name_advice(text),
+                )),
+            }
+        }
+    }
+}
+
+fn name_advice(text: &str) -> &'static str {
+    if text.starts_with('~') {
+        "hosts are names or `*.name`, not regular expressions; list the names"
+    } else {
+        "hosts are names or `*.name`; list the names"
+    }
+}
+
+fn location(
+    block: &Directive,
+    outer: &Inherited,
+    server: &mut Server,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) {
+    let mut settings = outer.enter(block.inside());
+    let (mut inner, mut pass) = (Vec::new(), None);
+    for directive in block.inside() {
+        match directive.name.text.as_str() {
+            "proxy_pass" => pass = directive.arguments.first().cloned(),
+            "location" => {}
+            _ if settings.apply(directive, &mut inner, notes) => {}
+            _ => unknown(directive, &mut inner, notes),
+        }
+    }
+    for nested in block
+        .inside()
+        .iter()
+        .filter(|directive| directive.name.text == "location")
+    {
+        location(nested, &settings, server, comments, notes);
+    }
+    let path = pass
+        .as_ref()
+        .and_then(|_| path(block, server, &mut inner, notes));
+    if pass.is_none()
+        && !block
+            .inside()
+            .iter()
+            .any(|directive| directive.name.text == "location")
+    {
+        let why = "it passes requests to no server, and nothing else is done here";
+        comments.push(notes.gap(block.place(), &block.shown(), why));
+    }
+    if let (Some(path), Some(pass)) = (path, pass) {
+        check_uri(&path, block, &pass, &mut inner, notes);
+        let place = block.place();
+        server.locations.push(Location {
+            path,
+            pass,
+            settings,
+            comments: inner,
+            place,
+        });
+    } else {
+        comments.append(&mut inner);
+    }
+}
+
+/// The prefix that is nearest to what a location matches.
+fn path(
+    block: &Directive,
+    server: &Server,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Option<PathPrefix> {
+    let (modifier, text) = match block.arguments.as_slice() {
+        [path] => ("", path.text.as_str()),
+        [modifier, path, ..] => (modifier.text.as_str(), path.text.as_str()),
+        [] => ("", ""),
+    };
+    let mut refuse = |why: &str| {
+        comments.push(notes.gap(block.place(), &block.shown(), why));
+        None
+    };
+    if modifier.starts_with('~') || text.starts_with('~') {
+        return refuse(
+            "paths are prefixes, not regular expressions; add routes for those that are meant",
+        );
+    }
+    if text.starts_with('@') {
+        return refuse("nothing leads to a location with a name here");
+    }
+    let Ok(path) = PathPrefix::parse(text) else {
+        return refuse("a path begins with `/` and has no space, `?` or `#`, and no empty part");
+    };
+    if modifier == "=" {
+        if path == PathPrefix::ROOT {
+            return refuse("`/` alone cannot be told from all paths");
+        }
+        let known = server
+            .locations
+            .iter()
+            .any(|location| location.path == path);
+        let what = "paths are prefixes here: what is below it goes there too";
+        (!known).then(|| comments.push(notes.remark(block.place(), &block.shown(), what)))?;
+    } else if path != PathPrefix::ROOT && !text.ends_with('/') {
+        let what = format!("paths end at a `/` here: `{text}x` is not matched by it");
+        comments.push(notes.remark(block.place(), &block.shown(), &what));
+    }
+    Some(path)
+}
+
+/// With a URI, nginx replaces what the location matched.
+fn check_uri(
+    path: &PathPrefix,
+    block: &Directive,
+    pass: &Word,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) {
+    let rest = pass.text.split_once("://").map_or("", |(_, rest)| rest);
+    let uri = rest
+        .find('/')
+        .and_then(|at| rest.get(at..))
+        .unwrap_or_default();
+    let matched = block.arguments.last().map_or("", |word| &word.text);
+    if !uri.is_empty() && uri != matched {
+        let why = format!("the path is passed on as it is; let the servers answer `{path}`");
+        comments.push(notes.gap(pass.place, &format!("proxy_pass {}", pass.text), &why));
+    }
+}

@@ -1,0 +1,197 @@
+//! `upstream`: servers, and how nginx chooses between them.
+
+use std::time::Duration;
+
+use super::syntax::Directive;
+use super::{units, unknown, variables};
+use crate::config;
+use crate::migrate::model::{Passive, Peer, Ring, Source, Upstream};
+use crate::migrate::notes::Notes;
+use crate::ring::Weight;
+
+const MODULO: &str =
+    "without `consistent` it is a modulo, of which we have no like: most keys will move once";
+const NO_KEY: &str =
+    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
+
+/// The upstream that a block describes, without what its locations add.
+pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>) -> Upstream {
+    let mut upstream = Upstream {
+        name: block.argument(0).to_owned(),
+        ..Upstream::default()
+    };
+    let mut limits = Vec::new();
+    let mut chosen = false;
+    for directive in block.inside() {
+        match directive.name.text.as_str() {
+            "server" => limits.extend(server(directive, &mut upstream, notes)),
+            "hash" => hash(directive, &mut upstream, maps, notes),
+            "ip_hash" => ip_hash(directive, &mut upstream, notes),
+            "least_conn" | "random" | "least_time" => {
+                upstream
+                    .comments
+                    .push(notes.gap(directive.place(), &directive.shown(), NO_KEY));
+            }
+            "keepalive_timeout" => upstream.timeouts.idle = units::duration(directive.argument(0)),
+            "keepalive" | "zone" | "keepalive_requests" | "keepalive_time" => {}
+            _ => unknown(directive, &mut upstream.comments, notes),
+        }
+        chosen |= matches!(
+            directive.name.text.as_str(),
+            "hash" | "ip_hash" | "least_conn" | "random" | "least_time"
+        );
+    }
+    if !chosen && upstream.peers.len() > 1 {
+        upstream
+            .comments
+            .push(notes.remark(block.place(), &block.shown(), NO_KEY));
+    }
+    upstream.passive = passive(&limits, block, &mut upstream.comments, notes);
+    upstream
+}
+
+/// The address of a `server` or `proxy_pass`: with a port, which is 80 where none is said.
+pub(super) fn address(text: &str) -> Option<String> {
+    let port = text
+        .rsplit_once(':')
+        .filter(|(_, port)| !port.contains(']'));
+    let address = match port {
+        Some(_) => text.to_owned(),
+        None => format!("{text}:80"),
+    };
+    Some(address).filter(|address| config::is_address(address))
+}
+
+/// `max_fails` and `fail_timeout`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    fails: Option<u64>,
+    timeout: Option<Duration>,
+}
+
+fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> Option<Limits> {
+    let text = directive.argument(0);
+    let Some(address) = address(text) else {
+        let why = "a peer is a host or an IP address with a port";
+        upstream
+            .comments
+            .push(notes.gap(directive.place(), &directive.shown(), why));
+        return None;
+    };
+    let mut peer = Peer::new(address);
+    peer.id = (peer.address != text).then(|| text.to_owned());
+    let mut limits = Limits {
+        fails: None,
+        timeout: None,
+    };
+    let mut present = true;
+    for word in directive.arguments.iter().skip(1) {
+        let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
+        match name {
+            "weight" => peer.weight = value.parse().unwrap_or(1),
+            "max_fails" => limits.fails = value.parse().ok(),
+            "fail_timeout" => limits.timeout = units::duration(value),
+            "slow_start" => upstream.slow_start = units::duration(value),
+            "down" | "backup" => present = false,
+            _ => {}
+        }
+        let shown = format!("server {text} {}", word.text);
+        if let Some(why) = option_advice(name) {
+            let comment = match name {
+                "down" => notes.remark(word.place, &shown, why),
+                _ => notes.gap(word.place, &shown, why),
+            };
+            if present {
+                &mut peer.comments
+            } else {
+                &mut upstream.comments
+            }
+            .push(comment);
+        }
+    }
+    bound_weight(&mut peer, directive, notes);
+    present.then(|| {
+        upstream.peers.push(peer);
+        limits
+    })
+}
+
+fn option_advice(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "down" => {
+            "a server that is down is left out; its keys go where nginx sent them: to the next on the ring"
+        }
+        "backup" => "there are no servers for bad times only; it is left out",
+        "max_conns" => "to bound the load of a server use `bounded_load` of the upstream",
+        "resolve" | "service" => "names are looked up when the configuration is loaded",
+        "route" | "drain" => "this belongs to nginx's own sticky sessions",
+        _ => return None,
+    })
+}
+
+fn bound_weight(peer: &mut Peer, directive: &Directive, notes: &Notes<'_>) {
+    let most = u64::from(Weight::MAX.get());
+    if !(1..=most).contains(&peer.weight) {
+        peer.weight = peer.weight.clamp(1, most);
+        let why = format!(
+            "weights are 1 to {most}; {} is written, and keys will move",
+            peer.weight
+        );
+        peer.comments
+            .push(notes.gap(directive.place(), &directive.shown(), &why));
+    }
+}
+
+fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], notes: &Notes<'_>) {
+    let (place, shown) = (directive.place(), directive.shown());
+    let comments = &mut upstream.comments;
+    match variables::key(directive.argument(0), maps) {
+        Ok(hashed) => {
+            upstream.key = hashed.key;
+            comments.extend(hashed.remark.map(|what| notes.remark(place, &shown, what)));
+        }
+        Err(why) => comments.push(notes.gap(place, &shown, &why)),
+    }
+    if directive.argument(1) == "consistent" {
+        upstream.ring = Some(Ring {
+            dialect: "nginx",
+            options: Vec::new(),
+        });
+    } else {
+        comments.push(notes.gap(place, &shown, MODULO));
+        upstream.peers.iter_mut().for_each(|peer| peer.id = None);
+    }
+}
+
+/// nginx takes the first three octets of an IPv4 address, and the whole of an IPv6 one.
+fn ip_hash(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) {
+    upstream.key = vec![Source::ClientNetwork { v4: 24, v6: 128 }];
+    let why = "it is a modulo, of which we have no like: the key is the same network, but most clients move once";
+    upstream
+        .comments
+        .push(notes.gap(directive.place(), "ip_hash", why));
+}
+
+/// One setting for all servers; the first that says something decides.
+fn passive(
+    limits: &[Limits],
+    block: &Directive,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Passive {
+    let said = |limits: &&Limits| limits.fails.is_some() || limits.timeout.is_some();
+    let Some(first) = limits.iter().find(said) else {
+        return Passive::Unsaid;
+    };
+    if limits.iter().any(|limits| limits != first) {
+        let what = "`max_fails` and `fail_timeout` differ between its servers; `passive` is the same for all";
+        comments.push(notes.remark(block.place(), &block.shown(), what));
+    }
+    match first.fails {
+        Some(0) => Passive::Off,
+        fails => Passive::On {
+            failures: fails.unwrap_or(1).min(1000),
+            eject: first.timeout.unwrap_or(Duration::from_secs(10)),
+        },
+    }
+}

@@ -1,0 +1,168 @@
+//! The argument of `hash` as our key sources.
+//!
+//! nginx hashes the text that the argument evaluates to, so the sources must give that very text:
+//! values stand side by side with nothing between them, and one that is empty adds nothing.
+
+use super::syntax::Directive;
+use crate::migrate::model::Source;
+
+/// What an argument of `hash` becomes: sources of which the first that is present is the key.
+pub(super) struct Hashed {
+    pub(super) key: Vec<Source>,
+    /// What is not quite the same, and why.
+    pub(super) remark: Option<&'static str>,
+}
+
+/// The sources of `text`; `Err` says why there are none. `maps` are the `map` blocks of `http`.
+pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<Hashed, String> {
+    let names = split(text)?;
+    if let [name] = names.as_slice()
+        && let Some(hashed) = mapped(name, maps)
+    {
+        return hashed;
+    }
+    let mut remark = None;
+    let sources = joined(&names).into_iter().map(|name| {
+        remark = remark.or_else(|| differs(&name));
+        source(&name)
+    });
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let key = match sources.as_slice() {
+        [] => return Err("the key is empty".to_owned()),
+        [_] => sources,
+        _ => vec![Source::Any(sources, Some(""))],
+    };
+    Ok(Hashed { key, remark })
+}
+
+/// `$a${b}` as `a`, `b`.
+fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(tail) = rest.strip_prefix('$') {
+        let (name, after) = if let Some(braced) = tail.strip_prefix('{') {
+            braced.split_once('}').unwrap_or((braced, ""))
+        } else {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            tail.split_at(tail.find(|c| !word(c)).unwrap_or(tail.len()))
+        };
+        names.push(name.to_owned());
+        rest = after;
+    }
+    if rest.is_empty() {
+        return Ok(names);
+    }
+    Err("its key has fixed text in it, and ours is made of values only: keys will move".to_owned())
+}
+
+/// Variables that are only together what we know: `$uri$is_args$args`.
+fn joined(names: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for name in names {
+        all.push(name.clone());
+        let tail = all.len().checked_sub(3).and_then(|start| all.get(start..));
+        if let Some([path, mark, query]) = tail
+            && path == "uri"
+            && mark == "is_args"
+            && matches!(query.as_str(), "args" | "query_string")
+        {
+            all.truncate(all.len() - 3);
+            all.push("uri_is_args_args".to_owned());
+        }
+    }
+    all
+}
+
+fn source(name: &str) -> Result<Source, String> {
+    let dashed = |name: &str| name.replace('_', "-").to_ascii_lowercase();
+    Ok(match name {
+        "remote_addr" | "realip_remote_addr" => Source::ClientIp,
+        "binary_remote_addr" => Source::ClientOctets,
+        "request_uri" | "uri_is_args_args" => Source::PathAndQuery,
+        "uri" | "document_uri" => Source::Path,
+        "host" => Source::Host,
+        _ => match name.split_once('_') {
+            Some(("http", header)) if !header.is_empty() => Source::Header(dashed(header)),
+            Some(("cookie", cookie)) if !cookie.is_empty() => Source::Cookie(cookie.to_owned()),
+            Some(("arg", query)) if !query.is_empty() => Source::Query(query.to_owned()),
+            _ => {
+                return Err(format!(
+                    "there is no key source like `${name}`; choose another `key`"
+                ));
+            }
+        },
+    })
+}
+
+fn differs(name: &str) -> Option<&'static str> {
+    match name {
+        "uri" | "document_uri" | "uri_is_args_args" => Some(
+            "the path is hashed as it was sent; where nginx decodes it (`%41`, `//`, `..`) the key differs",
+        ),
+        _ => None,
+    }
+}
+
+/// The common `map $cookie_x $key { "" $remote_addr; default $cookie_x; }`: the first that is present.
+fn mapped(name: &str, maps: &[&Directive]) -> Option<Result<Hashed, String>> {
+    let wanted = format!("${name}");
+    let map = maps.iter().find(|map| map.argument(1) == wanted)?;
+    let value = |key: &str| {
+        let mut entries = map.inside().iter();
+        entries
+            .find(|entry| entry.name.text == key)
+            .map(|entry| entry.argument(0))
+    };
+    let (Some(empty), Some(default), 2) = (value(""), value("default"), map.inside().len()) else {
+        return Some(Err(format!(
+            "`map` of `${name}` is more than a first and a second choice"
+        )));
+    };
+    if default != map.argument(0) {
+        return Some(Err(format!(
+            "`map` of `${name}` changes the value that it looks at"
+        )));
+    }
+    let both = key(default, &[]).and_then(|first| Ok((first, key(empty, &[])?)));
+    Some(both.map(|(first, second)| Hashed {
+        key: [first.key, second.key].concat(),
+        remark: first.remark.or(second.remark),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Option<Vec<Source>> {
+        key(text, &[]).ok().map(|hashed| hashed.key)
+    }
+
+    #[test]
+    fn variables_become_sources_and_stand_side_by_side() {
+        assert_eq!(of("$remote_addr"), Some(vec![Source::ClientIp]));
+        assert_eq!(
+            of("${cookie_sid}"),
+            Some(vec![Source::Cookie("sid".to_owned())])
+        );
+        assert_eq!(
+            of("$http_x_user"),
+            Some(vec![Source::Header("x-user".to_owned())])
+        );
+        assert_eq!(of("$uri$is_args$args"), Some(vec![Source::PathAndQuery]));
+        let both = vec![Source::Host, Source::PathAndQuery];
+        assert_eq!(
+            of("$host$request_uri"),
+            Some(vec![Source::Any(both, Some(""))])
+        );
+    }
+
+    #[test]
+    fn what_we_cannot_hash_alike_is_refused() {
+        for text in [
+            "", "$", "$scheme", "fixed", "$host/x", "$http_", "${", "$host$",
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+}

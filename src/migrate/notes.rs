@@ -1,0 +1,122 @@
+//! What the old system does and we do not, each with its place.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+use serde::Serialize;
+
+use super::source::{Place, Sources};
+use crate::config::quote;
+
+/// More notes than this are counted, and not kept.
+pub const MAX_NOTES: usize = 1000;
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Something that the old system does and the YAML does not.
+    NotTranslated,
+    /// It is translated, and something about it is worth knowing.
+    Note,
+}
+
+/// What somebody who moves over should know about one place of the old configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// Whether something is missing.
+    pub kind: Kind,
+    /// The name of the file.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What it is about and what to do.
+    pub message: String,
+    #[serde(skip)]
+    at: (usize, usize),
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            Kind::NotTranslated => "",
+            Kind::Note => "note: ",
+        };
+        let Self {
+            file,
+            line,
+            column,
+            message,
+            ..
+        } = self;
+        write!(f, "{file}:{line}:{column}: {kind}{message}")
+    }
+}
+
+/// Where notes are put while a configuration is translated.
+///
+/// Shared, since every part is translated on its own and all report here.
+pub(super) struct Notes<'a> {
+    sources: &'a Sources,
+    kept: RefCell<Vec<Note>>,
+    gaps: Cell<usize>,
+    /// Hashes of what was said: what is inherited is looked at more than once.
+    said: RefCell<HashSet<u64>>,
+}
+
+impl<'a> Notes<'a> {
+    pub(super) fn new(sources: &'a Sources) -> Self {
+        Self {
+            sources,
+            kept: RefCell::default(),
+            gaps: Cell::new(0),
+            said: RefCell::default(),
+        }
+    }
+
+    /// `subject` is not translated, and why or what to do instead. Gives the comment for the YAML.
+    pub(super) fn gap(&self, place: Place, subject: &str, why: &str) -> String {
+        let message = format!("{} is not translated: {why}", quote(subject));
+        self.add(Kind::NotTranslated, place, message)
+    }
+
+    /// `subject` is translated, but `what` is worth knowing. Gives the comment for the YAML.
+    pub(super) fn remark(&self, place: Place, subject: &str, what: &str) -> String {
+        self.add(Kind::Note, place, format!("{}: {what}", quote(subject)))
+    }
+
+    /// All that was said, by place, and the number of gaps.
+    pub(super) fn into_inner(self) -> (Vec<Note>, usize) {
+        let mut notes = self.kept.into_inner();
+        notes.sort_by_key(|note| note.at);
+        (notes, self.gaps.get())
+    }
+
+    fn add(&self, kind: Kind, place: Place, message: String) -> String {
+        let (line, column) = self.sources.line_and_column(place);
+        let file = self.sources.name(place.file).to_owned();
+        let comment = format!("{file}:{line}: {message}");
+        let at = (place.file, place.start);
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((at, &message));
+        if !self.said.borrow_mut().insert(hash) {
+            return comment;
+        }
+        self.gaps
+            .set(self.gaps.get() + usize::from(kind == Kind::NotTranslated));
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() < MAX_NOTES {
+            kept.push(Note {
+                kind,
+                file,
+                line,
+                column,
+                message,
+                at,
+            });
+        }
+        comment
+    }
+}

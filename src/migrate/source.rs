@@ -1,0 +1,101 @@
+//! The files that are translated, and places in them as people count them.
+
+use crate::config::Report;
+
+/// One file: its name as it is shown, and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// For messages, as in `nginx.conf:12:5`.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+/// A stretch of one of the files, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// All files of one configuration, the first the one that was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Vec<Source>);
+
+#[derive(Debug)]
+struct Source {
+    file: File,
+    /// Where each line begins.
+    lines: Vec<usize>,
+}
+
+impl Sources {
+    /// Takes a file in, without its byte order mark, and gives its number.
+    pub(super) fn add(&mut self, mut file: File) -> usize {
+        if file.text.starts_with('\u{feff}') {
+            file.text.remove(0);
+        }
+        let ends = file.text.match_indices('\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(ends).collect();
+        self.0.push(Source { file, lines });
+        self.0.len() - 1
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn text(&self, file: usize) -> &str {
+        self.0.get(file).map_or("", |source| &source.file.text)
+    }
+
+    pub(super) fn name(&self, file: usize) -> &str {
+        self.0.get(file).map_or("", |source| &source.file.name)
+    }
+
+    /// Line and column of a place's beginning; both from 1, the column in characters.
+    pub(super) fn line_and_column(&self, place: Place) -> (usize, usize) {
+        let Some(source) = self.0.get(place.file) else {
+            return (1, 1);
+        };
+        let line = source.lines.partition_point(|start| *start <= place.start);
+        let start = line
+            .checked_sub(1)
+            .and_then(|index| source.lines.get(index));
+        let before = source
+            .file
+            .text
+            .get(start.copied().unwrap_or(0)..place.start);
+        (line.max(1), before.unwrap_or_default().chars().count() + 1)
+    }
+
+    /// An error at a place, which ends the translation.
+    pub(super) fn error(&self, place: Place, message: &str, help: &str) -> Report {
+        let span = place.start..place.end;
+        let (name, text) = (self.name(place.file), self.text(place.file));
+        Report::error(name, text, Some(span), message, help)
+    }
+
+    /// An error of a file as a whole.
+    pub(super) fn whole(&self, file: usize, message: &str, help: &str) -> Report {
+        Report::error(self.name(file), "", None, message, help)
+    }
+
+    /// Control characters are in no configuration, and are nothing for a terminal.
+    pub(super) fn refuse_binary(&self, file: usize) -> Result<(), Report> {
+        let binary = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}');
+        match self.text(file).char_indices().find(|(_, c)| binary(*c)) {
+            None => Ok(()),
+            Some((at, _)) => {
+                let (line, column) = self.line_and_column(Place {
+                    file,
+                    start: at,
+                    end: at,
+                });
+                let message = format!("this is not text: a control character at {line}:{column}");
+                Err(self.whole(file, &message, "give the path of a configuration file"))
+            }
+        }
+    }
+}

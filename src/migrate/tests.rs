@@ -1,0 +1,302 @@
+//! `tests/golden/migrate/*.in`: a configuration of another system; beside it the YAML that it becomes
+//! (`.yaml`, missing where it is refused) and what is said about it (`.notes`).
+//!
+//! `BLESS=1 cargo test golden` rewrites the answers; read the diff before you commit it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use proptest::prelude::*;
+
+use super::{File, Language, Translation, translate};
+use crate::config::{self, Report};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/migrate");
+const LANGUAGES: [Language; 3] = [Language::Nginx, Language::Haproxy, Language::Envoy];
+
+#[test]
+fn golden() {
+    let bless = env::var_os("BLESS").is_some();
+    let mut failures = String::new();
+    for path in cases() {
+        let (yaml, notes) = answer(&path);
+        for (extension, actual) in [("yaml", yaml), ("notes", notes)] {
+            let beside = path.with_extension(extension);
+            let expected = fs::read_to_string(&beside).unwrap_or_default();
+            if bless && actual.is_empty() {
+                let _ = fs::remove_file(&beside);
+            } else if bless {
+                fs::write(&beside, &actual).unwrap();
+            } else if actual != expected {
+                writeln!(failures, "{}:\n{actual}", beside.display()).unwrap();
+            }
+        }
+    }
+    assert!(failures.is_empty(), "golden cases differ:\n{failures}");
+}
+
+#[test]
+fn what_is_written_is_a_configuration() {
+    for path in cases() {
+        let (yaml, _) = answer(&path);
+        if !yaml.is_empty() {
+            let (_, report) = config::check_text("clockwise.yaml", &without_pending(&yaml));
+            assert!(
+                !report.has_errors(),
+                "{}:\n{report}\n{yaml}",
+                path.display()
+            );
+        }
+    }
+}
+
+/// Without what the translation knows before the configuration does.
+fn without_pending(yaml: &str) -> String {
+    const PENDING: [&str; 2] = ["    bounded_load: ", "    slow_start: "];
+    let known = |line: &&str| !PENDING.iter().any(|key| line.starts_with(key));
+    let kept: Vec<_> = yaml.lines().filter(known).collect();
+    kept.join("\n")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let entries = fs::read_dir(FOLDER).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut cases: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|ext| ext == "in"))
+        .collect();
+    cases.sort();
+    assert!(cases.len() > 20);
+    cases
+}
+
+/// The YAML and what is said about it.
+fn answer(path: &Path) -> (String, String) {
+    let name = path.file_name().unwrap().to_string_lossy();
+    let (language, shown) = match name.split_once('-').unwrap().0 {
+        "nginx" => (Language::Nginx, "nginx.conf"),
+        "haproxy" => (Language::Haproxy, "haproxy.cfg"),
+        _ => (Language::Envoy, "envoy.yaml"),
+    };
+    match read(language, shown, fs::read_to_string(path).unwrap()) {
+        Ok(Translation { yaml, notes, gaps }) => {
+            let mut said = String::new();
+            for note in notes {
+                writeln!(said, "{note}").unwrap();
+            }
+            writeln!(said, "{gaps} not translated").unwrap();
+            (yaml, said)
+        }
+        Err(report) => (String::new(), format!("{report}\n")),
+    }
+}
+
+fn read(language: Language, name: &str, text: String) -> Result<Translation, Report> {
+    let file = File {
+        name: name.to_owned(),
+        text,
+    };
+    translate(language, file, &|pattern: &str| {
+        if pattern.contains('*') {
+            return Ok(Vec::new());
+        }
+        let path = Path::new(FOLDER).join("include").join(pattern);
+        let text = fs::read_to_string(path).map_err(|_| "there is no such file".to_owned())?;
+        Ok(vec![File {
+            name: pattern.to_owned(),
+            text,
+        }])
+    })
+}
+
+#[test]
+fn a_file_that_includes_itself_ends() {
+    let text = "include nginx.conf;";
+    let file = |name: &str| File {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    };
+    let again = |pattern: &str| Ok(vec![file(pattern)]);
+    let report = translate(Language::Nginx, file("nginx.conf"), &again).unwrap_err();
+    assert!(report.to_string().contains("includes itself"), "{report}");
+    let twice = |pattern: &str| Ok(vec![file(pattern), file(pattern)]);
+    let report = translate(Language::Nginx, file("nginx.conf"), &twice).unwrap_err();
+    assert!(report.to_string().contains("includes itself"), "{report}");
+}
+
+#[test]
+fn ten_megabytes_are_read_or_refused() {
+    let parts = [
+        ("", "x", ""),
+        ("", "a { ", ""),
+        ("", "a;", ""),
+        ("", "\"", ""),
+        ("", "server a 10.0.0.1:80 weight 2 disabled\n", ""),
+        (
+            "defaults\nmode http\nbackend a\n",
+            "  server a 10.0.0.1:80\n",
+            "",
+        ),
+        ("upstream a {", "server 10.0.0.1:80;\n", "}"),
+        ("", "server { location /a { proxy_pass http://a; } }\n", ""),
+        ("http { ", "gzip on;", "}"),
+        ("static_resources: ", "[", ""),
+        ("static_resources: {clusters: [", "{name: a}, ", "]}"),
+        (
+            "defaults\nmode http\nfrontend a\n",
+            "  use_backend b if { path_beg /a }\n",
+            "",
+        ),
+    ];
+    for (head, part, tail) in parts {
+        let text = format!("{head}{}{tail}", part.repeat((10 << 20) / part.len()));
+        let language = match part {
+            _ if head.starts_with("static") => Language::Envoy,
+            _ if head.starts_with("defaults") || part.ends_with("disabled\n") => Language::Haproxy,
+            _ => Language::Nginx,
+        };
+        let _ = read(language, "big", text);
+    }
+}
+
+#[test]
+fn the_name_of_a_file_tells_its_language() {
+    for (name, language) in [
+        ("/etc/nginx/nginx.conf", Some(Language::Nginx)),
+        ("sites/shop.conf", Some(Language::Nginx)),
+        ("haproxy.cfg", Some(Language::Haproxy)),
+        ("haproxy.conf", Some(Language::Haproxy)),
+        ("envoy.json", Some(Language::Envoy)),
+        ("edge.yml", Some(Language::Envoy)),
+        ("config", None),
+    ] {
+        assert_eq!(Language::of(Path::new(name)), language, "{name}");
+    }
+}
+
+/// Words that mean something to one of the languages, so that random texts get beyond the parser.
+const WORDS: &[&str] = &[
+    "http",
+    "server",
+    "upstream",
+    "location",
+    "listen",
+    "hash",
+    "consistent",
+    "proxy_pass",
+    "include",
+    "http://a",
+    "a",
+    "/",
+    "/x",
+    "=",
+    "~",
+    "80",
+    "10.0.0.1:80",
+    "[::]:80",
+    "weight=2",
+    "down",
+    "$uri",
+    "$",
+    "${",
+    "defaults",
+    "frontend",
+    "backend",
+    "mode",
+    "bind",
+    "use_backend",
+    "if",
+    "or",
+    "{",
+    "}",
+    ";",
+    "\n",
+    "\n  ",
+    "\"",
+    "'",
+    "\\",
+    "#",
+    "balance",
+    "uri",
+    "source",
+    "hash-type",
+    "id",
+    "weight",
+    "option",
+    "httpchk",
+    "static_resources:",
+    "clusters:",
+    "- ",
+    "name:",
+    "[",
+    "]",
+    ": ",
+    ", ",
+    "&a",
+    "*a",
+    "0",
+    "99999999999999999999",
+    "é",
+    "\u{feff}",
+    "timeout",
+    "5s",
+    "map",
+    "server_name",
+    "*.a",
+    ".a",
+    "acl",
+    "hdr(host)",
+    "path_beg",
+];
+
+fn words() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        prop::sample::select(WORDS).prop_map(str::to_owned),
+        "\\PC{0,3}"
+    ];
+    prop::collection::vec((word, prop::bool::ANY), 0..80).prop_map(|words| {
+        let each = words
+            .into_iter()
+            .map(|(word, space)| if space { word + " " } else { word });
+        each.collect()
+    })
+}
+
+/// A real configuration with a piece cut out and another put in.
+fn damaged() -> impl Strategy<Value = (usize, String)> {
+    let cases: Vec<String> = ["nginx-shop.in", "haproxy-shop.in", "envoy-shop.in"]
+        .map(|name| fs::read_to_string(Path::new(FOLDER).join(name)).unwrap())
+        .to_vec();
+    (0..3_usize, prop::num::usize::ANY, 0..40_usize, words()).prop_map(
+        move |(index, at, length, new)| {
+            let text: Vec<char> = cases[index].chars().collect();
+            let at = at % text.len();
+            let tail = text[(at + length).min(text.len())..].iter();
+            (
+                index,
+                text[..at]
+                    .iter()
+                    .chain(new.chars().collect::<Vec<_>>().iter())
+                    .chain(tail)
+                    .collect(),
+            )
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in prop_oneof![words(), "\\PC{0,200}", "(?s).{0,100}"]) {
+        for language in LANGUAGES {
+            let _ = read(language, "random", text.clone());
+        }
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_translated_or_refused((index, text) in damaged()) {
+        if let Ok(translation) = read(LANGUAGES[index], "damaged", text) {
+            let tree = config::tree("damaged.yaml", &translation.yaml);
+            prop_assert!(tree.is_ok(), "{}", translation.yaml);
+        }
+    }
+}

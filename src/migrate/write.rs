@@ -1,0 +1,410 @@
+//! The model as YAML that reads as if a person had written it.
+//!
+//! Invariant: every text that comes from the old configuration goes through [`scalar`] or is a comment
+//! without line breaks, so it can be nothing but a value.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::model::{
+    Health, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source, Upstream,
+};
+use crate::route::{HostPattern, PathPrefix};
+
+/// Comments are broken into lines of at most this many characters, if they have spaces.
+const WIDTH: usize = 100;
+
+/// The whole file; `name` is that of the old one.
+pub(super) fn yaml(name: &str, setup: &Setup) -> String {
+    let mut page = Page::default();
+    let head = format!(
+        "From {name}, by `clockwise migrate`. Look at the comments, then ask `clockwise check`."
+    );
+    page.comment(0, &head);
+    page.comments(0, &setup.comments);
+    page.line(0, "");
+    page.line(0, "listeners:");
+    setup
+        .listeners
+        .iter()
+        .for_each(|listener| page.listener(listener));
+    page.line(0, "");
+    page.line(0, "routes:");
+    setup.routes.iter().for_each(|route| page.route(route));
+    page.line(0, "");
+    page.line(0, "upstreams:");
+    for (index, upstream) in setup.upstreams.iter().enumerate() {
+        if index > 0 {
+            page.line(0, "");
+        }
+        page.upstream(upstream);
+    }
+    page.process(setup);
+    page.0
+}
+
+#[derive(Default)]
+struct Page(String);
+
+/// `key: value` pairs on one line, those that were said.
+type Pairs = Vec<(&'static str, Option<String>)>;
+
+impl Page {
+    fn line(&mut self, indent: usize, text: &str) {
+        let indent = if text.is_empty() { 0 } else { indent };
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(self.0, "{:indent$}{text}", "");
+    }
+
+    fn comments(&mut self, indent: usize, comments: &[String]) {
+        let mut said = HashSet::new();
+        for comment in comments.iter().filter(|comment| said.insert(*comment)) {
+            self.comment(indent, comment);
+        }
+    }
+
+    /// Follow-up lines are set in, so that it is seen where the next comment begins.
+    fn comment(&mut self, indent: usize, text: &str) {
+        let mut line = "#".to_owned();
+        for word in text.split_whitespace() {
+            if line.chars().count() + word.chars().count() >= WIDTH && line.len() > 4 {
+                self.line(indent, &line);
+                "#  ".clone_into(&mut line);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.line(indent, &line);
+    }
+
+    fn listener(&mut self, listener: &Listener) {
+        self.comments(2, &listener.comments);
+        self.line(2, &format!("- address: {}", scalar(&listener.address)));
+        self.pair(4, "backlog", listener.backlog);
+    }
+
+    fn route(&mut self, route: &Route) {
+        self.comments(2, &route.comments);
+        let host = Some(&route.host).filter(|host| **host != HostPattern::Any);
+        let path = Some(&route.path).filter(|path| **path != PathPrefix::ROOT);
+        let pairs: Pairs = vec![
+            ("host", host.map(|host| scalar(&host.to_string()))),
+            ("path", path.map(|path| scalar(&path.to_string()))),
+            ("upstream", Some(scalar(&route.upstream))),
+            ("max_body_size", route.max_body_size.map(size)),
+        ];
+        let said = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        for (index, (key, value)) in said.enumerate() {
+            let mark = if index == 0 { "- " } else { "  " };
+            self.line(2, &format!("{mark}{key}: {value}"));
+        }
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        self.line(2, &format!("{}:", scalar(&upstream.name)));
+        self.comments(4, &upstream.comments);
+        self.pair(4, "key", keys(&upstream.key));
+        self.pair(4, "ring", upstream.ring.as_ref().map(ring));
+        self.pair(4, "bounded_load", upstream.bounded_load.as_ref());
+        self.pair(4, "slow_start", upstream.slow_start.map(duration));
+        self.line(4, "peers:");
+        upstream.peers.iter().for_each(|peer| self.peer(peer));
+        self.pair(4, "health", health(&upstream.health));
+        self.pair(4, "passive", passive(upstream.passive));
+        self.policy(upstream);
+        self.pair(
+            4,
+            "host_header",
+            upstream.host_header.as_deref().map(scalar),
+        );
+    }
+
+    fn peer(&mut self, peer: &Peer) {
+        self.comments(6, &peer.comments);
+        let weight = Some(peer.weight).filter(|weight| *weight != 1);
+        if weight.is_none() && peer.id.is_none() && peer.label.is_none() {
+            self.line(6, &format!("- {}", scalar(&peer.address)));
+            return;
+        }
+        let pairs = vec![
+            ("address", Some(scalar(&peer.address))),
+            ("label", peer.label.as_deref().map(scalar)),
+            ("weight", weight.map(|weight| weight.to_string())),
+            ("id", peer.id.as_deref().map(scalar)),
+        ];
+        self.line(6, &format!("- {}", flow(pairs).unwrap_or_default()));
+    }
+
+    fn policy(&mut self, upstream: &Upstream) {
+        let retry = upstream.retry;
+        let retries = match retry.attempts {
+            Some(1) => Some("off".to_owned()),
+            attempts => flow(vec![
+                ("attempts", attempts.map(|number| number.to_string())),
+                ("timeout", retry.timeout.map(duration)),
+            ]),
+        };
+        self.pair(4, "retry", retries);
+        let times = upstream.timeouts;
+        let times = flow(vec![
+            ("connect", times.connect.map(duration)),
+            ("first_byte", times.first_byte.map(duration)),
+            ("read", times.read.map(duration)),
+            ("write", times.write.map(duration)),
+            ("idle", times.idle.map(duration)),
+            ("tunnel", times.tunnel.map(duration)),
+        ]);
+        self.pair(4, "timeouts", times);
+    }
+
+    fn process(&mut self, setup: &Setup) {
+        let start = self.0.len();
+        self.downstream(setup);
+        if !setup.trusted_proxies.is_empty() {
+            let networks: Vec<_> = setup
+                .trusted_proxies
+                .iter()
+                .map(|text| scalar(text))
+                .collect();
+            self.pair(
+                0,
+                "trusted_proxies",
+                Some(format!("[{}]", networks.join(", "))),
+            );
+        }
+        self.pair(0, "threads", setup.threads.as_deref());
+        let log = setup.access_log.as_deref();
+        let path = log.map(|path| {
+            if path == "off" {
+                path.to_owned()
+            } else {
+                scalar(path)
+            }
+        });
+        self.pair(
+            0,
+            "access_log",
+            path.map(|path| format!("{{path: {path}}}")),
+        );
+        let level = setup.error_level.map(|level| format!("{{level: {level}}}"));
+        self.pair(0, "error_log", level);
+        self.pair(0, "drain_timeout", setup.drain_timeout.map(duration));
+        self.pair(0, "pool_size", setup.pool_size);
+        if self.0.len() > start {
+            self.0.insert(start, '\n');
+        }
+    }
+
+    fn downstream(&mut self, setup: &Setup) {
+        let down = &setup.downstream;
+        let pairs: Pairs = vec![
+            ("header_timeout", down.header_timeout.map(duration)),
+            ("keepalive", down.keepalive.map(duration)),
+            (
+                "keepalive_requests",
+                down.keepalive_requests.map(|number| number.to_string()),
+            ),
+            ("read_timeout", down.read_timeout.map(duration)),
+            ("write_timeout", down.write_timeout.map(duration)),
+            (
+                "max_connections",
+                down.max_connections.map(|number| number.to_string()),
+            ),
+            (
+                "max_header_size",
+                down.max_header_size.map(|bytes| size(Size::Bytes(bytes))),
+            ),
+            (
+                "max_uri_length",
+                down.max_uri_length.map(|bytes| size(Size::Bytes(bytes))),
+            ),
+            ("max_body_size", down.max_body_size.map(size)),
+        ];
+        if pairs.iter().any(|(_, value)| value.is_some()) {
+            self.line(0, "downstream:");
+            for (key, value) in pairs {
+                self.pair(2, key, value);
+            }
+        }
+    }
+
+    fn pair(&mut self, indent: usize, key: &str, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
+            self.line(indent, &format!("{key}: {value}"));
+        }
+    }
+}
+
+fn flow(pairs: Pairs) -> Option<String> {
+    let said = pairs
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
+    let said: Vec<_> = said.collect();
+    (!said.is_empty()).then(|| format!("{{{}}}", said.join(", ")))
+}
+
+fn keys(sources: &[Source]) -> Option<String> {
+    match sources {
+        [] => None,
+        [one] => Some(source(one)),
+        several => Some(list(several)),
+    }
+}
+
+fn list(sources: &[Source]) -> String {
+    let each: Vec<_> = sources.iter().map(source).collect();
+    format!("[{}]", each.join(", "))
+}
+
+fn source(key: &Source) -> String {
+    match key {
+        Source::ClientIp => "client_ip".to_owned(),
+        Source::ClientOctets => "{client_ip: {form: binary}}".to_owned(),
+        Source::ClientNetwork { v4, v6 } => format!("{{client_ip: {{v4: {v4}, v6: {v6}}}}}"),
+        Source::Header(name) => format!("{{header: {}}}", scalar(name)),
+        Source::Cookie(name) => format!("{{cookie: {}}}", scalar(name)),
+        Source::Query(name) => format!("{{query: {}}}", scalar(name)),
+        Source::Path => "path".to_owned(),
+        Source::PathAndQuery => "path_and_query".to_owned(),
+        Source::Host => "host".to_owned(),
+        Source::Any(sources, None) => format!("{{any: {}}}", list(sources)),
+        Source::Any(sources, Some(separator)) => {
+            format!(
+                "{{any: {}, separator: {}}}",
+                list(sources),
+                scalar(separator)
+            )
+        }
+    }
+}
+
+fn ring(ring: &Ring) -> String {
+    let mut text = format!("{{dialect: {}", ring.dialect);
+    for (key, value) in &ring.options {
+        let _ = write!(text, ", {key}: {value}");
+    }
+    text + "}"
+}
+
+fn health(health: &Health) -> Option<String> {
+    match health {
+        Health::Unsaid => None,
+        Health::Off => Some("off".to_owned()),
+        Health::On(probe) => Some(probe_text(probe)),
+    }
+}
+
+fn probe_text(probe: &Probe) -> String {
+    let tcp = probe.http.is_none().then(|| "true".to_owned());
+    // A TCP probe asks for nothing.
+    let host = probe.host.as_deref().filter(|_| probe.http.is_some());
+    let expect = match probe.expect.as_slice() {
+        _ if probe.http.is_none() => None,
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    };
+    let pairs = vec![
+        ("tcp", tcp),
+        ("http", probe.http.as_deref().map(scalar)),
+        ("host", host.map(scalar)),
+        ("expect", expect),
+        ("interval", probe.interval.map(duration)),
+        ("timeout", probe.timeout.map(duration)),
+        ("fall", probe.fall.map(|number| number.to_string())),
+        ("rise", probe.rise.map(|number| number.to_string())),
+    ];
+    flow(pairs).unwrap_or_default()
+}
+
+fn passive(passive: Passive) -> Option<String> {
+    match passive {
+        Passive::Unsaid => None,
+        Passive::Off => Some("off".to_owned()),
+        Passive::On { failures, eject } => Some(format!(
+            "{{failures: {failures}, eject: {}}}",
+            duration(eject)
+        )),
+    }
+}
+
+/// With the largest unit that needs no fraction, within what we allow.
+fn duration(value: Duration) -> String {
+    const UNITS: [(u128, &str); 3] = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    const YEAR: u128 = 365 * 24 * 3_600_000;
+    let millis = value.as_millis().clamp(1, YEAR);
+    let unit = UNITS
+        .iter()
+        .find(|(factor, _)| millis.is_multiple_of(*factor));
+    unit.map_or_else(
+        || format!("{millis}ms"),
+        |(factor, unit)| format!("{}{unit}", millis / factor),
+    )
+}
+
+fn size(value: Size) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let Size::Bytes(bytes) = value else {
+        return "off".to_owned();
+    };
+    let unit = UNITS
+        .iter()
+        .find(|(factor, _)| bytes > 0 && bytes.is_multiple_of(*factor));
+    unit.map_or_else(
+        || bytes.to_string(),
+        |(factor, unit)| format!("{}{unit}", bytes / factor),
+    )
+}
+
+/// A text as a YAML value, in quotes only where it needs them.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:-".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_/".contains(c));
+    let word = matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "false" | "null" | "on" | "off" | "yes" | "no" | "y" | "n"
+    );
+    if begins && !word && !text.ends_with(':') && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    // A JSON string is a YAML one.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted_where_yaml_would_read_something_else() {
+        for (text, written) in [
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[::1]:80", "\"[::1]:80\""),
+            ("*.example.com", "\"*.example.com\""),
+            ("off", "\"off\""),
+            ("a: b", "\"a: b\""),
+            ("a\n- b", "\"a\\n- b\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(scalar(text), written);
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_have_the_unit_that_fits() {
+        let shown = |millis| duration(Duration::from_millis(millis));
+        assert_eq!(
+            [shown(0), shown(1500), shown(90_000)],
+            ["1ms", "1500ms", "90s"]
+        );
+        assert_eq!([shown(60_000), shown(7_200_000)], ["1m", "2h"]);
+        let shown = |bytes| size(Size::Bytes(bytes));
+        assert_eq!(
+            [shown(0), shown(1000), shown(10 << 20)],
+            ["0", "1000", "10MiB"]
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! `clockwise migrate`: the very file that the old system runs with, and every key on its server.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::client::Connection;
+use crate::support::edge::run;
+use crate::support::load::keys;
+use crate::support::origin::Origin;
+use crate::support::port;
+use crate::support::process::Process;
+use crate::support::wait;
+
+/// Debian puts servers where an ordinary user's PATH does not look.
+const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
+
+#[test]
+fn every_key_of_a_running_nginx_stays_on_its_server() {
+    let origins: Vec<_> = (0..5).map(|_| Origin::named()).collect();
+    let servers = origins
+        .iter()
+        .zip([1, 2, 1, 3, 1])
+        .map(|(origin, weight)| format!("        server {} weight={weight};\n", origin.label()));
+    let (directory, address) = (tempfile::tempdir().unwrap(), port::free());
+    let at = directory.path().display();
+    let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {at}/{name};\n"));
+    fs::write(
+        directory.path().join("servers.inc"),
+        servers.collect::<String>(),
+    )
+    .unwrap();
+    let conf = format!(
+        "daemon off;\nmaster_process off;\npid {at}/pid;\nevents {{}}\nhttp {{\n{}    access_log off;\n    \
+         upstream app {{\n        hash $request_uri consistent;\n        include servers.inc;\n    }}\n    \
+         server {{\n        listen {address};\n        location / {{ proxy_pass http://app; }}\n    }}\n}}\n",
+        temp.concat(),
+    );
+    fs::write(directory.path().join("nginx.conf"), conf).unwrap();
+    let arguments = ["-p", &at.to_string(), "-c", "nginx.conf", "-e", "stderr"].map(str::to_owned);
+    let _nginx = start("nginx", &arguments, directory.path(), address);
+    assert_same(&directory, "nginx.conf", address);
+}
+
+#[test]
+fn every_key_of_a_running_haproxy_stays_on_its_server() {
+    let origins: Vec<_> = (0..5).map(|_| Origin::named()).collect();
+    let settings = ["weight 2", "id 11", "", "id 2 weight 3", ""];
+    let servers = origins
+        .iter()
+        .zip(settings)
+        .zip('a'..)
+        .map(|((origin, setting), name)| {
+            format!("    server {name} {} {setting}\n", origin.label())
+        });
+    let (directory, address) = (tempfile::tempdir().unwrap(), port::free());
+    let cfg = format!(
+        "defaults\n    mode http\n    timeout connect 5s\n    timeout client 30s\n    timeout server 30s\n\
+         frontend web\n    bind {address}\n    default_backend app\n\
+         backend app\n    balance uri whole\n    hash-type consistent\n{}",
+        servers.collect::<String>(),
+    );
+    fs::write(directory.path().join("haproxy.cfg"), cfg).unwrap();
+    let arguments = ["-db", "-f", "haproxy.cfg"].map(str::to_owned);
+    let _haproxy = start("haproxy", &arguments, directory.path(), address);
+    assert_same(&directory, "haproxy.cfg", address);
+}
+
+/// Asks the old system for 1,000 keys, and our ring by the YAML that its file becomes.
+#[track_caller]
+fn assert_same(directory: &TempDir, file: &str, address: SocketAddr) {
+    let cli = |arguments: &[&str], input: &str| {
+        let output = run(directory.path(), arguments, input);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    cli(&["migrate", file, "-o", "clockwise.yaml", "--strict"], "");
+    cli(&["check", "-c", "clockwise.yaml"], "");
+    let targets: Vec<_> = keys(1000)
+        .into_iter()
+        .map(|key| format!("/page/{key}?from={key}"))
+        .collect();
+    let owners = cli(
+        &["ring", "owner", "-c", "clockwise.yaml", "-u", "app", "-"],
+        &targets.join("\n"),
+    );
+    let mut connection = Connection::open(address);
+    let mut moved = Vec::new();
+    for (target, line) in targets.iter().zip(owners.lines()) {
+        let answer = connection.get(target).expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let owner = line.split('\t').nth(1).expect("a label");
+        if answer.text() != owner {
+            moved.push(format!("{target}: from {} to {owner}", answer.text()));
+        }
+        if answer.closes() {
+            connection = Connection::open(address);
+        }
+    }
+    assert!(
+        moved.is_empty(),
+        "{} keys moved: {:#?}",
+        moved.len(),
+        moved.first()
+    );
+    assert_eq!(owners.lines().count(), targets.len());
+}
+
+/// Starts a program that listens on `address`. Panics where it is not installed: a test that needs it
+/// fails, it is never skipped.
+fn start(program: &str, arguments: &[String], directory: &Path, address: SocketAddr) -> Process {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .env("PATH", PATH);
+    let mut process = Process::spawn(&mut command);
+    wait::until("the old system to listen", || {
+        assert!(
+            process.exited().is_none(),
+            "{program} stopped: {}",
+            process.stderr()
+        );
+        TcpStream::connect(address).is_ok()
+    });
+    process
+}
+
+const OLD: &str = "http {\n    gzip on;\n    upstream app { hash $uri consistent; server 10.0.0.1:80; }\n    \
+                   server { location / { proxy_pass http://app; } }\n}\n";
+
+#[test]
+fn what_is_not_translated_is_told_by_line_and_strict_counts_it() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("old.txt"), OLD).unwrap();
+    let migrate = |arguments: &[&str]| {
+        let all = [&["migrate", "old.txt"], arguments].concat();
+        let output = run(directory.path(), &all, "");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            errors,
+        )
+    };
+    let (code, yaml, errors) = migrate(&["--from", "nginx"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(
+        errors.contains("old.txt:2:5: `gzip` is not translated"),
+        "{errors}"
+    );
+    assert!(
+        yaml.contains("# old.txt:2: `gzip` is not translated"),
+        "{yaml}"
+    );
+    let (code, strict, _) = migrate(&["--from", "nginx", "--strict"]);
+    assert_eq!((code, strict), (Some(3), yaml));
+    let (code, _, errors) = migrate(&["--from", "nginx", "--json"]);
+    let first: serde_json::Value = serde_json::from_str(errors.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (code, &first["kind"], &first["line"]),
+        (Some(0), &"not_translated".into(), &2.into())
+    );
+}
+
+#[test]
+fn wrong_input_is_refused_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
+    write("nginx.conf", b"http {\n");
+    write("haproxy.cfg", b"\x7fELF\xff\xfe");
+    write("config", OLD.as_bytes());
+    for (arguments, part) in [
+        (["migrate", "nginx.conf"], "nginx.conf:1:6"),
+        (["migrate", "haproxy.cfg"], "UTF-8"),
+        (["migrate", "config"], "--from"),
+        (["migrate", "missing.yaml"], "missing.yaml"),
+        (["migrate", "."], "--from"),
+    ] {
+        let output = run(directory.path(), &arguments, "");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.contains(part), "{part} in {errors}");
+        assert!(output.stdout.is_empty());
+    }
+    let onto = run(
+        directory.path(),
+        &["migrate", "config", "--from", "nginx", "-o", "config"],
+        "",
+    );
+    assert_eq!(onto.status.code(), Some(1));
+}
