@@ -139,7 +139,9 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
     for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
         if !text.contains(['*', '?']) {
-            found.iter_mut().for_each(|path| path.push(part));
+            for path in &mut found {
+                path.push(part);
+            }
             continue;
         }
         found = found
@@ -179,7 +181,7 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
                 next += 1;
             }
             (Some(wanted), _) if wanted == byte || *wanted == b'?' => {
-                (at, next) = (at + 1, next + 1)
+                (at, next) = (at + 1, next + 1);
             }
             (_, Some((after, from))) => {
                 star = Some((after, from + 1));
@@ -214,9 +216,10 @@ fn write(translation: &Translation, options: &Options, output: &mut Output) -> D
 fn tell(translation: &Translation, options: &Options) {
     let mut errors = std::io::stderr().lock();
     for note in &translation.notes {
-        let line = match options.json {
-            true => serde_json::to_string(note).unwrap_or_default(),
-            false => note.to_string(),
+        let line = if options.json {
+            serde_json::to_string(note).unwrap_or_default()
+        } else {
+            note.to_string()
         };
         let _ = writeln!(errors, "{line}");
     }

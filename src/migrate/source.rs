@@ -74,7 +74,7 @@ impl Sources {
     pub(super) fn error(&self, place: Place, message: &str, help: &str) -> Report {
         let span = place.start..place.end;
         let (name, text) = (self.name(place.file), self.text(place.file));
-        Report::error(name, text, Some(span), message, help)
+        Report::error(name, text, Some(&span), message, help)
     }
 
     /// An error of a file as a whole.

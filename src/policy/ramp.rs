@@ -157,7 +157,7 @@ mod tests {
         let of_back: Vec<u64> = (0..KEYS)
             .map(|key| ring.hash(&key.to_le_bytes()))
             .filter(|hash| ring.owner(*hash) == Some(back))
-            .map(|hash| u64::from(hash.0))
+            .map(|hash| hash.0)
             .collect();
         let all = of_back.len();
         for percent in 0..=100_u8 {
@@ -211,7 +211,7 @@ mod tests {
                 let ramp = ramps[member.index()];
                 (place, ramp.map(|ramp| (ramp, salts[member.index()])))
             });
-            first_home(u64::from(hash.0), now, walk).unwrap().0
+            first_home(hash.0, now, walk).unwrap().0
         };
         (0..keys)
             .map(|key| {

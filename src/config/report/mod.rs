@@ -75,12 +75,12 @@ impl Report {
     pub(crate) fn error(
         name: &str,
         text: &str,
-        span: Option<Range<usize>>,
+        span: Option<&Range<usize>>,
         message: &str,
         help: &str,
     ) -> Self {
         let problem = match span {
-            Some(Range { start, end }) => Problem::error(message, Span { start, end }),
+            Some(&Range { start, end }) => Problem::error(message, Span { start, end }),
             None => Problem::whole(message),
         };
         let problems = Problems::default();
