@@ -1,8 +1,9 @@
 //! Decisions about peers and attempts: values in, values out; `now` is an argument.
 //!
-//! Nothing here selects a peer, keeps a counter or reads a clock. The caller holds the state, and
+//! Nothing here selects a peer, shares a counter or reads a clock. The caller holds the state, and
 //! swaps the old value for the new one.
 
+pub mod bound;
 pub mod ejection;
 pub mod health;
 pub mod retry;

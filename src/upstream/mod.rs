@@ -11,6 +11,7 @@
 //! is about the same server; the ring and the peers it indexes are made and swapped together.
 
 pub mod balancer;
+pub mod load;
 pub mod memory;
 mod peer;
 mod rotation;
