@@ -31,6 +31,7 @@ mod timeouts; // what a peer may not take longer than
 mod admin; // what an instance says about itself
 mod cli; // the commands, their output, their exit codes
 mod logs; // access log and error log
+mod predict; // what a change would move, and where the load would go
 mod reload; // another configuration, in the process that runs
 mod service; // under a service manager, and as process 1
 mod stop; // no request is lost when an instance ends
