@@ -19,8 +19,9 @@ use crate::upstream::Upstream;
 /// Peers that one question may name.
 const MAX_CHANGES: usize = 256;
 
-/// Points of the ring before and of that after, together: a second of work, and 64 MiB.
-const MAX_POINTS: usize = 1 << 22;
+/// Points of the ring before and of that after, together: a second of work, and 64 MiB. Where there
+/// are none, each member's score for each key of the sample is as much work as one.
+const MAX_POINTS: u64 = 1 << 22;
 
 /// What the query asks.
 #[derive(Debug, Default)]
@@ -111,9 +112,8 @@ impl Question {
         let before = before.map_err(|unknown| unknown.to_string())?;
 
         let peers = self.peers(upstream)?;
-        let members = peers.iter().map(|peer| (peer.label.as_str(), peer.weight));
-        let ring =
-            Ring::new(upstream.config.dialect, members).map_err(|error| error.to_string())?;
+        let ring = Ring::new(upstream.config.dialect, peers.iter().map(Peer::member))
+            .map_err(|error| error.to_string())?;
         let labels = peers.iter().map(|peer| peer.label.as_str());
         let after = Placement::new(&ring, labels).with_down(self.down_after(&idle, &peers));
         let after = after.map_err(|unknown| unknown.to_string())?;
@@ -126,11 +126,7 @@ impl Question {
 
     /// The peers after the change, if they make no ring that is too large to be built here.
     fn peers(&self, upstream: &Upstream) -> Result<Vec<Peer>, String> {
-        let peers = upstream.config.peers.iter().map(|peer| Peer {
-            label: peer.label.clone(),
-            weight: peer.weight,
-        });
-        let before: Vec<_> = peers.collect();
+        let before: Vec<_> = upstream.config.members().map(Peer::from).collect();
         let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
         if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
             return Err(format!("there is no peer `{unknown}`"));
@@ -139,17 +135,10 @@ impl Question {
             .change
             .apply(&before)
             .map_err(|unknown| unknown.to_string())?;
-        let weight = |peers: &[Peer]| {
-            peers
-                .iter()
-                .map(|peer| usize::from(peer.weight.get()))
-                .sum::<usize>()
-        };
-        let points = upstream.ring().len();
-        let expected = points + points * weight(&after) / weight(&before).max(1);
-        if expected > MAX_POINTS {
+        let work = work(upstream, &before) + work(upstream, &after);
+        if work > MAX_POINTS {
             return Err(format!(
-                "the rings would have {expected} points, at most {MAX_POINTS} are possible here; use `clockwise ring diff`"
+                "{work} points would be looked at, at most {MAX_POINTS} are possible here; use `clockwise ring diff`"
             ));
         }
         Ok(after)
@@ -165,4 +154,13 @@ impl Question {
         let told = self.down.iter().map(String::as_str);
         told.chain(idle.iter().copied().filter(stays)).collect()
     }
+}
+
+/// What a ring of these peers costs, in points.
+fn work(upstream: &Upstream, peers: &[Peer]) -> u64 {
+    if let Some(keys) = upstream.ring().sample() {
+        return u64::from(keys) * peers.len() as u64;
+    }
+    let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
+    upstream.config.dialect.total(&weights)
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::ring::Weight;
+use crate::ring::{Member, Weight};
 
 /// A peer as the ring sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Peer {
     pub label: String,
     /// How much of the key space it gets, relative to the others.
     pub weight: Weight,
+    /// What the ring's dialect hashes for it, where that is not the label.
+    pub id: Option<String>,
 }
 
 /// What becomes of an upstream's peers. Removals come first, then additions, then weights; so a peer
@@ -51,7 +53,7 @@ impl Change {
             peers.remove(place);
         }
         peers.extend(self.add.iter().cloned());
-        for Peer { label, weight } in &self.weight {
+        for Peer { label, weight, .. } in &self.weight {
             let place = Unknown::unless_in(&peers, label)?;
             if let Some(peer) = peers.get_mut(place) {
                 peer.weight = *weight;
@@ -102,7 +104,27 @@ impl Peer {
         Ok(Self {
             label: label.to_owned(),
             weight,
+            id: None,
         })
+    }
+
+    /// The peer as the ring takes it.
+    pub fn member(&self) -> Member<'_> {
+        Member {
+            label: &self.label,
+            id: self.id.as_deref(),
+            weight: self.weight,
+        }
+    }
+}
+
+impl From<Member<'_>> for Peer {
+    fn from(member: Member<'_>) -> Self {
+        Self {
+            label: member.label.to_owned(),
+            weight: member.weight,
+            id: member.id.map(str::to_owned),
+        }
     }
 }
 

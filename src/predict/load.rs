@@ -158,6 +158,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn in_turn(&mut self) -> Option<MemberId> {
+        // Taken out, because the turns ask the rest of this who has room.
         let mut turns = std::mem::take(&mut self.turns);
         let next = turns.next(|member| self.has_room(member));
         self.turns = turns;

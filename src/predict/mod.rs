@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Nothing here acts, and nothing here guesses where it can count: a [`Comparison`] goes through
-//! every point of both rings. Shares are whole numbers of the 2^32 hashes.
+//! every point of both rings. Shares are whole numbers of the 2^32 hashes; where a dialect has 2^64 of
+//! them, of as many equal parts, and where it has no points, of a sample.
 
 mod change;
 mod load;
@@ -23,19 +24,12 @@ mod tests;
 
 pub use change::{Change, Peer, Unknown};
 pub use load::{Load, Request, Simulation};
-pub use movement::{Comparison, Ends, KeyMoves, Movement, Shift};
+pub use movement::{Basis, Comparison, Ends, KeyMoves, Movement, Shift};
 pub use placement::Placement;
 pub use window::Window;
 
-use crate::ring::Dialect;
-
 /// The number of hashes, of which shares are parts.
 pub const SPACE: u64 = 1 << 32;
-
-/// Whether a key has the same hash in both dialects, so that their rings can be laid over each other.
-pub fn hashed_alike(one: Dialect, other: Dialect) -> bool {
-    std::mem::discriminant(&one) == std::mem::discriminant(&other)
-}
 
 /// A number of hashes as a share of all of them, 0 … 1; exact.
 #[expect(

@@ -27,12 +27,22 @@ pub struct Ends {
     pub to: Option<usize>,
 }
 
+/// What the numbers of a [`Movement`] stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Every hash is counted.
+    Counted,
+    /// The dialect has no points: so many keys were tried out.
+    Sampled(u32),
+    /// The keys are hashed anew, and the numbers are what is to be expected: a key stays by chance only.
+    Expected,
+}
+
 /// What moves, in hashes of the 2^32 there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
-    /// Counted. Otherwise the keys are hashed anew, and the numbers are what is to be expected: a key
-    /// stays only by chance.
-    pub exact: bool,
+    /// What the numbers stand on.
+    pub basis: Basis,
     /// Everyone who is there before or after, those before first.
     pub peers: Vec<Shift>,
     /// Who gives how much to whom, the most first. Empty where the keys are hashed anew: then
@@ -69,8 +79,8 @@ pub struct KeyMoves {
 }
 
 impl<'a> Comparison<'a> {
-    /// Compares two placements by their labels. `hashed_alike`: a key has the same hash in both, as
-    /// it has in two rings of one dialect where its source is the same.
+    /// Compares two placements by their labels. `hashed_alike`: a key has the same hash in both, which
+    /// two rings of one dialect and keys of the same source have.
     pub fn new(before: Placement<'a>, after: Placement<'a>, hashed_alike: bool) -> Self {
         let mut labels = before.labels().to_vec();
         let mut known: HashMap<&str, usize> = labels.iter().copied().zip(0..).collect();
@@ -104,17 +114,24 @@ impl<'a> Comparison<'a> {
     /// What moves of the whole key space.
     pub fn movement(&self) -> Movement {
         let mut movement = Movement {
-            exact: self.hashed_alike,
+            basis: self.basis(),
             peers: self.peers(),
             pairs: Vec::new(),
             moved: 0,
         };
-        if self.hashed_alike {
-            movement.count(self.moves());
-        } else {
-            movement.expect();
+        match movement.basis {
+            Basis::Counted | Basis::Sampled(_) => movement.count(self.moves()),
+            Basis::Expected => movement.expect(),
         }
         movement
+    }
+
+    fn basis(&self) -> Basis {
+        match self.before.ring().sample() {
+            _ if !self.hashed_alike => Basis::Expected,
+            Some(keys) => Basis::Sampled(keys),
+            None => Basis::Counted,
+        }
     }
 
     /// Everyone's shares before and after.

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Movement, SPACE, Shift, share};
+use super::{Basis, Movement, SPACE, Shift, share};
 
 impl Movement {
     /// The whole movement.
@@ -18,8 +18,13 @@ impl Movement {
                 "share": share(*hashes),
             })
         };
+        let sampled = match self.basis {
+            Basis::Sampled(keys) => Some(keys),
+            Basis::Counted | Basis::Expected => None,
+        };
         json!({
-            "exact": self.exact,
+            "exact": self.basis == Basis::Counted,
+            "sampled_keys": sampled,
             "hashes": SPACE,
             "moved": part(self.moved),
             "pairs": self.pairs.iter().map(pair).collect::<Vec<_>>(),

@@ -25,7 +25,6 @@ pub struct Window<T> {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    start: u64,
     number: u64,
     request: Request,
     with: T,
@@ -53,7 +52,6 @@ impl<T> Window<T> {
         };
         self.came += 1;
         self.waiting.push(Reverse(Waiting {
-            start: request.start,
             number: self.came,
             request,
             with,
@@ -67,14 +65,14 @@ impl<T> Window<T> {
     /// Gives out the one that started first.
     pub fn pop(&mut self) -> Option<(Request, T)> {
         let Reverse(first) = self.waiting.pop()?;
-        self.left = first.start;
+        self.left = first.request.start;
         Some((first.request, first.with))
     }
 }
 
 impl<T> Waiting<T> {
     const fn order(&self) -> (u64, u64) {
-        (self.start, self.number)
+        (self.request.start, self.number)
     }
 }
 

@@ -36,7 +36,7 @@ pub fn overlay_up(
     mut each: impl FnMut(Move),
 ) {
     if let (Order::Scores(keys), Order::Scores(_)) = (&first.0.order, &second.0.order) {
-        return try_out(first, second, keys, each);
+        return try_out(&first, &second, keys, each);
     }
     let (mut a, mut b) = (sweep(first.0, first.1), sweep(second.0, second.1));
     let mut from = 0_u64;
@@ -64,13 +64,15 @@ const SPACE: u64 = 1 << 32;
 /// [`overlay`] without points: what becomes of a sample of keys, each of which stands for as many
 /// hashes.
 fn try_out(
-    first: (&Ring, impl Fn(MemberId) -> bool),
-    second: (&Ring, impl Fn(MemberId) -> bool),
+    first: &(&Ring, impl Fn(MemberId) -> bool),
+    second: &(&Ring, impl Fn(MemberId) -> bool),
     keys: &Scores,
     mut each: impl FnMut(Move),
 ) {
     for hash in keys.sample() {
-        if let (Some(from), Some(to)) = (first.0.find(hash, &first.1), second.0.find(hash, &second.1)) {
+        if let (Some(from), Some(to)) =
+            (first.0.find(hash, &first.1), second.0.find(hash, &second.1))
+        {
             let hashes = SPACE / u64::from(Scores::SAMPLE);
             each(Move { from, to, hashes });
         }
@@ -94,8 +96,8 @@ fn sweep(
     let ends = ends(ring, &is_up);
     let first = ends.first().map(|(_, owner)| *owner);
     // Who is too light for a point has the hashes of those who are down only when nobody else is up.
-    let members = (0..u32::try_from(ring.members()).unwrap_or(u32::MAX)).map(MemberId);
-    let around = first.or_else(|| members.into_iter().find(|member| is_up(*member)));
+    let members = ring.points().next().map_or(0, |_| ring.members);
+    let around = first.or_else(|| (0..members).map(MemberId).find(|member| is_up(*member)));
     Sweep {
         points: ends.into_iter().peekable(),
         around,

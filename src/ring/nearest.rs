@@ -24,7 +24,9 @@ impl Nearest {
     pub(super) fn among(&self, is_up: impl Fn(MemberId) -> bool) -> Self {
         let points = self.points.iter().copied();
         Self {
-            points: points.filter(|(_, owner)| is_up(MemberId((*owner).into()))).collect(),
+            points: points
+                .filter(|(_, owner)| is_up(MemberId((*owner).into())))
+                .collect(),
         }
     }
 

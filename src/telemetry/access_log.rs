@@ -52,9 +52,9 @@ pub struct Record<'a> {
     pub peer: Option<&'a str>,
     /// Where the key came from.
     pub key_source: Option<&'a str>,
-    /// The hash of the key in the upstream's dialect, shown as eight hexadecimal digits: enough to
-    /// replay the log through a ring, and the key itself cannot be told from it but by trying keys.
-    pub key_hash: Option<u32>,
+    /// The hash of the key in the upstream's dialect, shown as eight hexadecimal digits, or
+    /// sixteen where it is above 32 bits: enough to replay the log through a ring, and the key itself cannot be told from it but by trying keys.
+    pub key_hash: Option<u64>,
     /// Attempts made on peers.
     pub attempts: u32,
     /// What the peers were told as the request's id.
@@ -232,11 +232,12 @@ fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
 }
 
 /// `"00c0ffee"`
-fn hex(line: &mut Vec<u8>, value: u32) {
+fn hex(line: &mut Vec<u8>, value: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |place: u32| DIGITS.get((value >> (4 * place)) as usize & 15);
+    let digit = |place: u32| DIGITS.get(((value >> (4 * place)) & 15) as usize);
+    let places = if value >> 32 == 0 { 8 } else { 16 };
     line.push(b'"');
-    line.extend((0..8).rev().filter_map(digit));
+    line.extend((0..places).rev().filter_map(digit));
     line.push(b'"');
 }
 

@@ -22,7 +22,7 @@ pub struct Logged<'a> {
     /// The last peer that was tried.
     pub peer: Option<Cow<'a, str>>,
     /// The hash of its key; `None`: it had none.
-    pub key_hash: Option<u32>,
+    pub key_hash: Option<u64>,
 }
 
 /// Why a line cannot be read.
@@ -82,9 +82,9 @@ struct Line<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Line<'_> {
-    fn key_hash(&self) -> Result<Option<u32>, Unreadable> {
+    fn key_hash(&self) -> Result<Option<u64>, Unreadable> {
         match (&self.key_hash, &self.key_source) {
-            (Some(hash), _) => u32::from_str_radix(&hash.0, 16)
+            (Some(hash), _) => u64::from_str_radix(&hash.0, 16)
                 .map(Some)
                 .map_err(|_| Unreadable::KeyHash),
             (None, None) => Ok(None),
@@ -112,7 +112,7 @@ mod tests {
 
     const LINE: &str = r#"{"time":"2026-01-02T03:04:05.678Z","client":"192.0.2.1","path":"/\u0007","sent":7,"duration":1.002003,"upstream":"app","peer":"a\"b","key_source":"cookie","key_hash":"00c0ffee","later":[{}]}"#;
 
-    fn parse(from: &str, to: &str) -> Result<(u64, u64, Option<u32>), String> {
+    fn parse(from: &str, to: &str) -> Result<(u64, u64, Option<u64>), String> {
         let line = LINE.replace(from, to);
         let logged = Logged::parse(line.as_bytes()).map_err(|error| error.to_string())?;
         Ok((logged.start, logged.duration, logged.key_hash))

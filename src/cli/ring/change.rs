@@ -7,7 +7,7 @@ use clap::Args;
 use super::Place;
 use crate::cli::{ConfigFile, Failure};
 use crate::config;
-use crate::predict::{self, Change, Peer, Placement};
+use crate::predict::{Change, Peer, Placement};
 use crate::ring::Ring;
 
 /// What would be different.
@@ -74,15 +74,11 @@ impl Side {
     }
 
     fn new(upstream: config::Upstream, change: &Change) -> Result<Self, Failure> {
-        let peers = upstream.peers.iter().map(|peer| Peer {
-            label: peer.label.clone(),
-            weight: peer.weight,
-        });
+        let peers: Vec<_> = upstream.members().map(Peer::from).collect();
         let peers = change
-            .apply(&peers.collect::<Vec<_>>())
+            .apply(&peers)
             .map_err(|unknown| Failure::Input(unknown.to_string()))?;
-        let members = peers.iter().map(|peer| (peer.label.as_str(), peer.weight));
-        let ring = Ring::new(upstream.dialect, members)
+        let ring = Ring::new(upstream.dialect, peers.iter().map(Peer::member))
             .map_err(|error| Failure::Input(error.to_string()))?;
         Ok(Self {
             upstream,
@@ -102,6 +98,6 @@ impl Side {
     /// Whether a key has the same hash in both.
     pub(super) fn hashes_like(&self, other: &Self) -> bool {
         let (one, other) = (&self.upstream, &other.upstream);
-        one.key == other.key && predict::hashed_alike(one.dialect, other.dialect)
+        one.key == other.key && one.dialect.hashes_like(other.dialect)
     }
 }

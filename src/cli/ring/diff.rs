@@ -11,7 +11,7 @@ use super::lines::Lines;
 use super::{Place, table};
 use crate::cli::output::Output;
 use crate::cli::{Done, Failure};
-use crate::predict::{Comparison, Ends, KeyMoves, Movement, SPACE, percent};
+use crate::predict::{Basis, Comparison, Ends, KeyMoves, Movement, SPACE, percent};
 
 /// Who has a key where no peer is up.
 const NOBODY: &str = "(nobody)";
@@ -183,16 +183,12 @@ impl Answer {
     /// A row for each pair that gives hashes; where the keys are hashed anew, that gives keys.
     fn pair_lines(&self) -> Vec<String> {
         let mut head = vec!["from", "to"];
-        head.extend(
-            self.movement
-                .exact
-                .then_some(["hashes", "share"])
-                .into_iter()
-                .flatten(),
-        );
+        if self.has_pairs() {
+            head.extend(["hashes", "share"]);
+        }
         head.extend(self.keys.is_some().then_some("keys"));
         let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
-        if self.movement.exact {
+        if self.has_pairs() {
             let pairs = self.movement.pairs.iter();
             rows.extend(pairs.map(|(ends, hashes)| self.row(*ends, Some(*hashes))));
         } else {
@@ -205,6 +201,10 @@ impl Answer {
         let mut lines = table::lines(&rows, 2);
         lines.push(String::new());
         lines
+    }
+
+    fn has_pairs(&self) -> bool {
+        self.movement.basis != Basis::Expected
     }
 
     fn row(&self, ends: Ends, hashes: Option<u64>) -> Vec<String> {
@@ -235,12 +235,17 @@ impl Answer {
     fn summary(&self) -> String {
         let moved = self.movement.moved;
         let share = percent(moved);
-        if self.movement.exact {
-            return format!("moved {share} % of the key space: {moved} of {SPACE} hashes");
+        match self.movement.basis {
+            Basis::Counted => {
+                format!("moved {share} % of the key space: {moved} of {SPACE} hashes")
+            }
+            Basis::Sampled(keys) => format!(
+                "moved about {share} % of the key space: of a sample of {keys} keys; no points"
+            ),
+            Basis::Expected => format!(
+                "moved about {share} % of the key space: keys are hashed anew, and stay by chance only"
+            ),
         }
-        format!(
-            "moved about {share} % of the key space: keys are hashed anew, and stay by chance only"
-        )
     }
 }
 
