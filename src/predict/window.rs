@@ -31,11 +31,11 @@ struct Waiting<T> {
 }
 
 impl<T> Window<T> {
-    /// A window of so many requests.
-    pub const fn new(width: usize) -> Self {
+    /// A window of so many requests; it takes its memory at once, and no more later.
+    pub fn new(width: usize) -> Self {
         Self {
             width,
-            waiting: BinaryHeap::new(),
+            waiting: BinaryHeap::with_capacity(width + 1),
             came: 0,
             left: 0,
             late: 0,
