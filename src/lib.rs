@@ -35,6 +35,7 @@
 //!  upstream
 //!
 //!  beside the way, never on it:  probe (do the peers answer) ── feeds ──► upstream's peer states
+//!                                predict (what would a change move) ◄── asked by cli, admin, reload
 //! ```
 //!
 //! # Layers
@@ -48,7 +49,7 @@
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`lifecycle`], [`upstream`], [`telemetry`], [`clock`] |
 //! | data: what the operator wrote, for us or for another proxy | [`config`], [`migrate`] |
-//! | core: values in, values out | [`policy`], [`ring`], [`key`], [`client`], [`route`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`client`], [`route`] |
 
 // assembly
 pub mod cli;
@@ -92,3 +93,5 @@ pub mod key;
 pub mod ring;
 
 pub mod policy;
+
+pub mod predict;

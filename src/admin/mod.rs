@@ -6,6 +6,7 @@
 //! come from another origin, and `Host` must be an address, so that no foreign name is bound to
 //! this one (DNS rebinding).
 
+mod diff;
 mod report;
 
 use std::net::IpAddr;
@@ -79,6 +80,9 @@ impl Admin {
         {
             return carried_out(self.subject.lifecycle.order(order).await);
         }
+        if let ("GET" | "HEAD", Some(name)) = (method.as_str(), diff::upstream(path)) {
+            return diff::answer(&self.subject, name, query).await;
+        }
         self.look_up(method, path, query)
     }
 
@@ -95,12 +99,14 @@ impl Admin {
                 Answer::json(StatusCode::OK, &report::status(subject))
             }
             ("GET" | "HEAD", ["v1", "upstreams", name]) => {
-                with_upstream(subject, name, |upstream| {
+                with_upstream(&subject.snapshot.load(), name, |upstream| {
                     Answer::json(StatusCode::OK, &report::upstream(upstream))
                 })
             }
             ("GET" | "HEAD", ["v1", "upstreams", name, "owner"]) => {
-                with_upstream(subject, name, |upstream| owner(upstream, query))
+                with_upstream(&subject.snapshot.load(), name, |upstream| {
+                    owner(upstream, query)
+                })
             }
             (
                 "POST",
@@ -118,9 +124,11 @@ impl Admin {
                     StatusCode::CONFLICT,
                     "this process is draining; ask again, on a new connection",
                 ),
-                Stage::Starting | Stage::Serving => with_upstream(subject, name, |upstream| {
-                    set_draining(upstream, label, *action == "drain")
-                }),
+                Stage::Starting | Stage::Serving => {
+                    with_upstream(&subject.snapshot.load(), name, |upstream| {
+                        set_draining(upstream, label, *action == "drain")
+                    })
+                }
             },
             (
                 _,
@@ -289,8 +297,11 @@ fn metrics_text(subject: &Subject) -> Answer {
     }
 }
 
-fn with_upstream(subject: &Subject, name: &str, then: impl FnOnce(&Upstream) -> Answer) -> Answer {
-    let snapshot = subject.snapshot.load();
+fn with_upstream(
+    snapshot: &Snapshot,
+    name: &str,
+    then: impl FnOnce(&Upstream) -> Answer,
+) -> Answer {
     if let Some(upstream) = snapshot.upstreams.get(name) {
         return then(upstream);
     }

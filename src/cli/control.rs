@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::output::Output;
 use super::{ConfigFile, Done, Failure};
+use crate::predict::percent;
 use crate::{config, server};
 
 /// An instance that answers a question at all does so at once.
@@ -243,9 +244,10 @@ fn plan(plan: &Value, output: &mut Output) -> Done {
         .into_iter()
         .flatten()
     {
-        let moved = upstream.get("moved").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+        let moved = upstream.get("moved_hashes").and_then(Value::as_u64);
+        let moved = percent(moved.unwrap_or(0));
         output.line(&format!(
-            "upstream {name}: {}, {moved:.2} % of its keys move",
+            "upstream {name}: {}, {moved} % of its keys move",
             plain(upstream.get("change"))
         ))?;
         changes("  peer", upstream.get("peers"), output)?;

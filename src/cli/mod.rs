@@ -8,7 +8,7 @@ mod output;
 mod ring;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -90,6 +90,12 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
+    fn at(path: &Path) -> Self {
+        Self {
+            config: Some(path.to_owned()),
+        }
+    }
+
     fn path(&self) -> PathBuf {
         const PLACES: [&str; 2] = ["conf/clockwise.yaml", "/etc/clockwise/clockwise.yaml"];
         let found = || PLACES.iter().map(PathBuf::from).find(|path| path.exists());

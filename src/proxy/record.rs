@@ -184,6 +184,10 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
         upstream: ctx.upstream().map(|upstream| &*upstream.name),
         peer: ctx.peer().map(|peer| &*peer.label),
         key_source: ctx.key_source,
+        key_hash: match ctx.target {
+            Some(Target::Key(hash)) => Some(hash.0),
+            Some(Target::Turn(_)) | None => None,
+        },
         attempts: ctx.attempts,
         request_id: ask.id.as_ref().map(http::HeaderValue::as_bytes),
         user_agent,

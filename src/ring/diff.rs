@@ -24,11 +24,21 @@ pub struct Move {
 /// Only rings that hash the keys alike can be compared like this ([`Dialect::hashes_like`]).
 ///
 /// [`Dialect::hashes_like`]: super::Dialect::hashes_like
-pub fn overlay(first: &Ring, second: &Ring, mut each: impl FnMut(Move)) {
-    if let (Order::Scores(keys), Order::Scores(_)) = (&first.order, &second.order) {
-        return try_out(first, second, keys, each);
+pub fn overlay(first: &Ring, second: &Ring, each: impl FnMut(Move)) {
+    overlay_up((first, |_| true), (second, |_| true), each);
+}
+
+/// As [`overlay`], where only those members are up for which the ring's function is true: a hash
+/// belongs to the first of its walk that is. Nothing is called where a ring has none.
+pub fn overlay_up(
+    first: (&Ring, impl Fn(MemberId) -> bool),
+    second: (&Ring, impl Fn(MemberId) -> bool),
+    mut each: impl FnMut(Move),
+) {
+    if let (Order::Scores(keys), Order::Scores(_)) = (&first.0.order, &second.0.order) {
+        return try_out(&first, &second, keys, each);
     }
-    let (mut a, mut b) = (sweep(first), sweep(second));
+    let (mut a, mut b) = (sweep(first.0, first.1), sweep(second.0, second.1));
     let mut from = 0_u64;
     while let (Some((end_a, owner_a)), Some((end_b, owner_b))) = (a.run(), b.run()) {
         let end = end_a.min(end_b);
@@ -53,9 +63,16 @@ const SPACE: u64 = 1 << 32;
 
 /// [`overlay`] without points: what becomes of a sample of keys, each of which stands for as many
 /// hashes.
-fn try_out(first: &Ring, second: &Ring, keys: &Scores, mut each: impl FnMut(Move)) {
+fn try_out(
+    first: &(&Ring, impl Fn(MemberId) -> bool),
+    second: &(&Ring, impl Fn(MemberId) -> bool),
+    keys: &Scores,
+    mut each: impl FnMut(Move),
+) {
     for hash in keys.sample() {
-        if let (Some(from), Some(to)) = (first.owner(hash), second.owner(hash)) {
+        if let (Some(from), Some(to)) =
+            (first.0.find(hash, &first.1), second.0.find(hash, &second.1))
+        {
             let hashes = SPACE / u64::from(Scores::SAMPLE);
             each(Move { from, to, hashes });
         }
@@ -72,12 +89,30 @@ struct Sweep<I: Iterator> {
     around: Option<MemberId>,
 }
 
-fn sweep(ring: &Ring) -> Sweep<impl Iterator<Item = (u32, MemberId)>> {
-    let around = ring.points().next().map(|(_, owner)| owner);
+fn sweep(
+    ring: &Ring,
+    is_up: impl Fn(MemberId) -> bool,
+) -> Sweep<impl Iterator<Item = (u32, MemberId)>> {
+    let ends = ends(ring, &is_up);
+    let first = ends.first().map(|(_, owner)| *owner);
+    // Who is too light for a point has the hashes of those who are down only when nobody else is up.
+    let members = ring.points().next().map_or(0, |_| ring.members);
+    let around = first.or_else(|| (0..members).map(MemberId).find(|member| is_up(*member)));
     Sweep {
-        points: ring.points().peekable(),
+        points: ends.into_iter().peekable(),
         around,
     }
+}
+
+/// Where the arcs of the members that are up end.
+fn ends(ring: &Ring, is_up: impl Fn(MemberId) -> bool) -> Vec<(u32, MemberId)> {
+    match &ring.order {
+        Order::Nearest(nearest) => nearest.among(is_up).ends(),
+        _ => return ring.points().filter(|(_, owner)| is_up(*owner)).collect(),
+    }
+    .into_iter()
+    .map(|(end, owner)| (end, MemberId(owner.into())))
+    .collect()
 }
 
 impl<I: Iterator<Item = (u32, MemberId)>> Sweep<I> {

@@ -44,7 +44,7 @@ use std::num::NonZeroU16;
 use build::Arcs;
 use dialect::Owner;
 pub use dialect::{Dialect, Setting, ats, envoy, haproxy, twemproxy, varnish};
-pub use diff::{Move, overlay};
+pub use diff::{Move, overlay, overlay_up};
 use index::Index;
 use nearest::Nearest;
 use scores::Scores;

@@ -20,6 +20,16 @@ impl Nearest {
         }
     }
 
+    /// The points of those members only.
+    pub(super) fn among(&self, is_up: impl Fn(MemberId) -> bool) -> Self {
+        let points = self.points.iter().copied();
+        Self {
+            points: points
+                .filter(|(_, owner)| is_up(MemberId((*owner).into())))
+                .collect(),
+        }
+    }
+
     /// Where the arcs end, ascending: half-way between a point and the next. The last point's may end
     /// beyond hash 0, and then comes first.
     pub(super) fn ends(&self) -> Vec<(u32, u16)> {

@@ -441,6 +441,42 @@ fn the_lower_half_of_a_wide_hash_counts() {
     }
 }
 
+/// The same hash's owner, by a lookup: how far the runs of [`overlay_up`] are true.
+fn found(ring: &Ring, place: u32, up: impl Fn(MemberId) -> bool) -> Option<MemberId> {
+    let narrow = Hash(place.wrapping_sub(ring.turn).into());
+    let wide = Hash(u64::from(place) << 32);
+    ring.find(if ring.low.is_empty() { narrow } else { wide }, up)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Every run of hashes belongs, from its first to its last, to whom a lookup finds; also where
+    /// members are down.
+    #[test]
+    fn runs_agree_with_lookups_in_every_dialect(
+        dialect in prop_oneof![dialects(), foreign()], members in numbered(1..8), down: [u8; 2],
+    ) {
+        let ring = with_ids(dialect, &members);
+        let up = |bits: u8| move |member: MemberId| bits >> (member.0 % 8) & 1 == 0;
+        let (one, other) = (up(down[0]), up(down[1]));
+        let mut at = 0;
+        overlay_up((&ring, one), (&ring, other), |run| {
+            if ring.sample().is_none() {
+                let [first, last] = [at, at + run.hashes - 1].map(|at| u32::try_from(at).unwrap());
+                for place in [first, last] {
+                    let owners = (found(&ring, place, one), found(&ring, place, other));
+                    assert_eq!(owners, (Some(run.from), Some(run.to)), "{dialect:?} at {place}");
+                }
+            }
+            at += run.hashes;
+        });
+        let ids = || (0..ring.members).map(MemberId);
+        let serves = ids().any(one) && ids().any(other);
+        prop_assert_eq!(at, if serves { 1 << 32 } else { 0 });
+    }
+}
+
 /// Law (e), nobody.
 #[test]
 fn empty_ring_has_no_owner() {

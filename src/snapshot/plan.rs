@@ -1,13 +1,13 @@
 //! What putting another configuration in force would change: listeners, routes, peers, and which
 //! share of the keys moves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::Snapshot;
 use crate::config::Config;
-use crate::ring::overlay;
+use crate::predict::{Comparison, SPACE, percent, share};
 use crate::upstream::Upstream;
 
 /// The differences between two configurations.
@@ -46,6 +46,8 @@ pub struct UpstreamPlan {
     pub peers: Changes,
     /// The share of the key space that goes to another peer, 0 … 1.
     pub moved: f64,
+    /// The same as a number of the 2^32 hashes.
+    pub moved_hashes: u64,
 }
 
 /// What becomes of an upstream.
@@ -63,14 +65,20 @@ pub enum Change {
 /// An upstream that moves more keys than its `max_moved` allows.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "upstream `{upstream}` would move {:.2} % of its keys, and `max_moved` allows {:.2} %; use --force to do it all the same",
-    moved * 100.0,
-    allowed * 100.0
+    "upstream `{upstream}` would move {} % of its keys, and `max_moved` allows {} %; use --force to do it all the same",
+    percent(*moved),
+    rounded(allowed * 100.0)
 )]
 pub struct TooMuch {
     upstream: String,
-    moved: f64,
+    /// Of the 2^32 hashes.
+    moved: u64,
     allowed: f64,
+}
+
+/// A percentage as it was written: a share of one times 100, without what that multiplication adds.
+fn rounded(percentage: f64) -> f64 {
+    (percentage * 1e9).round() / 1e9
 }
 
 impl Plan {
@@ -115,7 +123,7 @@ impl Plan {
             if let Some(allowed) = allowed.filter(|allowed| plan.moved > *allowed) {
                 return Err(TooMuch {
                     upstream: name.clone(),
-                    moved: plan.moved,
+                    moved: plan.moved_hashes,
                     allowed,
                 });
             }
@@ -175,48 +183,26 @@ fn upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<Upstr
             return None;
         }
         (Some(before), Some(after)) => (Change::Changed, moved(before, after)),
-        (None, Some(_)) => (Change::Added, 0.0),
-        (Some(_), None) => (Change::Removed, 1.0),
+        (None, Some(_)) => (Change::Added, 0),
+        (Some(_), None) => (Change::Removed, SPACE),
         (None, None) => return None,
     };
     Some(UpstreamPlan {
         change,
         peers: Changes::between(&peers(before), &peers(after)),
-        moved,
+        moved: share(moved),
+        moved_hashes: moved,
     })
 }
 
-/// The share of the key space whose owner has another label afterwards. Another dialect, or another
-/// key, places every key anew: what stays then is what chance leaves.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "at most 2^32, which f64 holds exactly"
-)]
-fn moved(before: &Upstream, after: &Upstream) -> f64 {
-    const SPACE: f64 = (1_u64 << 32) as f64;
-    let hashed_alike = before.config.key == after.config.key
-        && before.config.dialect.hashes_like(after.config.dialect);
-    if !hashed_alike {
-        let (shares, shares_after) = (before.ring().shares(), after.ring().shares());
-        let labels = after.peers().iter().map(|peer| &peer.label);
-        let after: HashMap<_, _> = labels.zip(&shares_after).collect();
-        let stays = before.peers().iter().zip(&shares).map(|(peer, &share)| {
-            let there = after.get(&peer.label).map_or(0, |share| **share);
-            (share as f64 / SPACE) * (there as f64 / SPACE)
-        });
-        return 1.0 - stays.sum::<f64>();
-    }
-    let mut moved = 0_u64;
-    overlay(before.ring(), after.ring(), |run| {
-        let labels = (
-            before.peer(run.from).map(|peer| &peer.label),
-            after.peer(run.to).map(|peer| &peer.label),
-        );
-        if labels.0 != labels.1 {
-            moved += run.hashes;
-        }
-    });
-    moved as f64 / SPACE
+/// How many hashes have an owner of another label afterwards. Another dialect, or another key, places
+/// every key anew: what stays then is what chance leaves.
+fn moved(before: &Upstream, after: &Upstream) -> u64 {
+    let (was, is) = (&before.config, &after.config);
+    let alike = was.key == is.key && was.dialect.hashes_like(is.dialect);
+    Comparison::new(before.placement(), after.placement(), alike)
+        .movement()
+        .moved
 }
 
 fn needs_upgrade(before: &Config, after: &Config) -> Vec<&'static str> {

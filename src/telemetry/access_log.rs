@@ -52,6 +52,9 @@ pub struct Record<'a> {
     pub peer: Option<&'a str>,
     /// Where the key came from.
     pub key_source: Option<&'a str>,
+    /// The hash of the key in the upstream's dialect, shown as eight hexadecimal digits, or
+    /// sixteen where it is above 32 bits: enough to replay the log through a ring, and the key itself cannot be told from it but by trying keys.
+    pub key_hash: Option<u64>,
     /// Attempts made on peers.
     pub attempts: u32,
     /// What the peers were told as the request's id.
@@ -130,6 +133,8 @@ impl Record<'_> {
         or_null(line, self.peer.map(str::as_bytes), string);
         line.extend_from_slice(b",\"key_source\":");
         or_null(line, self.key_source.map(str::as_bytes), string);
+        line.extend_from_slice(b",\"key_hash\":");
+        or_null(line, self.key_hash, hex);
         line.extend_from_slice(b",\"attempts\":");
         integer(line, self.attempts.into());
         line.extend_from_slice(b",\"request_id\":");
@@ -226,6 +231,16 @@ fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
     line.extend_from_slice(&text);
 }
 
+/// `"00c0ffee"`
+fn hex(line: &mut Vec<u8>, value: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |place: u32| DIGITS.get(((value >> (4 * place)) & 15) as usize);
+    let places = if value >> 32 == 0 { 8 } else { 16 };
+    line.push(b'"');
+    line.extend((0..places).rev().filter_map(digit));
+    line.push(b'"');
+}
+
 fn digit(value: u64) -> u8 {
     b'0' + (value % 10) as u8
 }
@@ -289,7 +304,8 @@ mod tests {
             r#""protocol":"HTTP/1.1","method":"GET","host":"example.com","path":"/a/b","#,
             r#""status":200,"received":0,"sent":1234567,"duration":1.002003,"connect":null,"#,
             r#""first_byte":0.000450,"upstream":"app","peer":"10.0.0.1:8080","#,
-            r#""key_source":"cookie","attempts":1,"request_id":"0af7","user_agent":"curl/8","#,
+            r#""key_source":"cookie","key_hash":"00c0ffee","attempts":1,"request_id":"0af7","#,
+            r#""user_agent":"curl/8","#,
             r#""fault":null}"#,
             "\n"
         );
@@ -390,7 +406,7 @@ mod tests {
             let seconds = record.duration.as_secs_f64();
             prop_assert!((line["duration"].as_f64().unwrap() - seconds).abs() < 1e-6);
             prop_assert_eq!(line["connect"].is_null(), !present);
-            prop_assert_eq!(line.as_object().unwrap().len(), 20);
+            prop_assert_eq!(line.as_object().unwrap().len(), 21);
         }
     }
 
@@ -422,6 +438,7 @@ mod tests {
             upstream: Some("app"),
             peer: Some("10.0.0.1:8080"),
             key_source: Some("cookie"),
+            key_hash: Some(0x00c0_ffee),
             attempts: 1,
             request_id: Some(b"0af7"),
             user_agent: Some(b"curl/8"),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use self::access_log::Record;
+pub use self::logged::Logged;
 pub use self::metrics::Metrics;
 pub use self::writer::LogWriter;
 use crate::clock;
@@ -26,6 +27,7 @@ mod group;
 mod histogram;
 mod inherited;
 pub mod log;
+pub mod logged;
 pub mod metrics;
 pub mod writer;
 

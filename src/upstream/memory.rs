@@ -19,6 +19,21 @@ pub struct Memory {
     pub upstreams: BTreeMap<String, BTreeMap<String, PeerMemory>>,
 }
 
+impl Memory {
+    /// The same without the times that only pass: equal ones differ in nothing that has happened.
+    pub fn events(&self) -> Self {
+        let mut events = self.clone();
+        for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {
+            peer.draining_for_ms = 0;
+            peer.flap.age_ms = 0;
+            if let Some(ramp) = &mut peer.ramp {
+                (ramp.passed_ms, ramp.begins_in_ms) = (0, 0);
+            }
+        }
+        events
+    }
+}
+
 /// What is known of one peer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PeerMemory {

@@ -29,6 +29,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crate::config;
+use crate::predict::Placement;
 use crate::ring::{self, Hash, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 
@@ -263,6 +264,11 @@ impl Upstream {
     /// The ring, for reports.
     pub fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// Who has which keys when all peers are up.
+    pub fn placement(&self) -> Placement<'_> {
+        Placement::new(&self.ring, self.peers.iter().map(|peer| &*peer.label))
     }
 
     /// The peer at a place in the ring's member order.

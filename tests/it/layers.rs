@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The pure modules: values in, values out.
-const CORE: &[&str] = &["ring", "route", "key", "client", "policy"];
+const CORE: &[&str] = &["ring", "route", "key", "client", "policy", "predict"];
 
 /// What each module may name besides itself, from the core up.
 const LAYERS: &[(&str, May)] = &[
@@ -18,6 +18,7 @@ const LAYERS: &[(&str, May)] = &[
     ("policy", May::Name(&[])),
     ("client", May::Name(&[])),
     ("key", May::Name(&["route"])), // which part of a `Host` is the name
+    ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
     ("config", May::Core(&[])),
     ("migrate", May::Core(&["config"])),

@@ -60,6 +60,9 @@ fn a_line_says_what_was_asked_and_what_became_of_it() {
         "{line}"
     );
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
+    let owner = edge.admin.get("/v1/upstreams/app/owner?key=kim").json();
+    let hash = owner["hash"].as_u64().unwrap();
+    assert_eq!(line["key_hash"], format!("{hash:08x}"), "{line}");
 }
 
 #[test]

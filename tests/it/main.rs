@@ -32,6 +32,7 @@ mod admin; // what an instance says about itself
 mod cli; // the commands, their output, their exit codes
 mod logs; // access log and error log
 mod migrate; // the configuration of another system, with no key moved
+mod predict; // what a change would move, and where the load would go
 mod reload; // another configuration, in the process that runs
 mod service; // under a service manager, and as process 1
 mod stop; // no request is lost when an instance ends

@@ -212,7 +212,11 @@ fn more_keys_than_max_moved_do_not_move_unless_forced() {
         .as_f64()
         .unwrap();
     let refused = edge.command(&["reload"]);
-    assert_refused(&refused, 3, &format!("{:.2} %", share * 100.0));
+    let moves = format!(
+        "{:.8} % of its keys, and `max_moved` allows 10 %",
+        share * 100.0
+    );
+    assert_refused(&refused, 3, &moves);
     assert_eq!(generation(&edge), 1);
     let promised = json_of(&edge.command(&["reload", "--dry-run", "--force", "--json"]));
     let done = json_of(&edge.command(&["reload", "--force", "--json"]));

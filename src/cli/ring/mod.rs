@@ -1,16 +1,22 @@
 //! `clockwise ring …`: answers from a configuration alone, without a network.
 
+mod change;
+mod diff;
+mod lines;
 mod picture;
+mod replay;
+mod table;
 
-use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use self::lines::Lines;
 use super::output::Output;
 use super::{ConfigFile, Done, Failure};
 use crate::config;
+use crate::predict::{percent, share};
 use crate::ring::{MemberId, Ring};
 
 /// A question to the ring.
@@ -20,6 +26,10 @@ pub(super) enum Question {
     Owner(Owner),
     /// Points and exact share of the key space of each peer (of a sample, where the dialect has no points)
     Show(Show),
+    /// What a change moves: the exact share of the key space, and of given keys, from peer to peer
+    Diff(diff::Diff),
+    /// What the traffic of an access log does to each peer's load, now and after a change
+    Replay(replay::Replay),
 }
 
 #[derive(Args, Debug)]
@@ -63,6 +73,8 @@ impl Question {
         match self {
             Self::Owner(owner) => owner.answer(output),
             Self::Show(show) => show.answer(output),
+            Self::Diff(diff) => diff.answer(output),
+            Self::Replay(replay) => replay.answer(output),
         }?;
         output.flush()
     }
@@ -75,17 +87,22 @@ struct Placed {
 }
 
 impl Place {
-    fn ring(&self) -> Result<Placed, Failure> {
-        let mut config = self.config.load()?;
-        let Some(upstream) = config.upstreams.remove(&self.upstream) else {
+    /// The upstream, from this configuration.
+    fn upstream_in(&self, file: &ConfigFile) -> Result<config::Upstream, Failure> {
+        let mut config = file.load()?;
+        config.upstreams.remove(&self.upstream).ok_or_else(|| {
             let names: Vec<_> = config.upstreams.keys().map(String::as_str).collect();
-            let message = format!(
-                "there is no upstream `{}`; there are: {}",
+            Failure::Input(format!(
+                "there is no upstream `{}` in `{}`; there are: {}",
                 self.upstream,
+                file.path().display(),
                 names.join(", ")
-            );
-            return Err(Failure::Input(message));
-        };
+            ))
+        })
+    }
+
+    fn ring(&self) -> Result<Placed, Failure> {
+        let upstream = self.upstream_in(&self.config)?;
         let ring = Ring::new(upstream.dialect, upstream.members())
             .map_err(|error| Failure::Input(error.to_string()))?;
         Ok(Placed {
@@ -131,28 +148,12 @@ impl Owner {
                 .iter()
                 .try_for_each(|key| asked.answer(key.as_bytes(), output));
         }
-        let mut input = io::stdin().lock();
-        let mut line = Vec::new();
-        while read_line(&mut input, &mut line)? {
-            asked.answer(&line, output)?;
+        let mut keys = Lines::open(Path::new("-"))?;
+        while let Some(key) = keys.next_key()? {
+            asked.answer(key, output)?;
         }
         Ok(())
     }
-}
-
-/// One line without its end; false at the end of the input.
-fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Failure> {
-    line.clear();
-    let read = input
-        .read_until(b'\n', line)
-        .map_err(|error| Failure::Input(format!("cannot read standard input: {error}")))?;
-    if line.ends_with(b"\n") {
-        line.pop();
-        if line.ends_with(b"\r") {
-            line.pop();
-        }
-    }
-    Ok(read > 0)
 }
 
 struct Asked<'a> {
@@ -192,7 +193,9 @@ impl Asked<'_> {
 struct Part<'a> {
     peer: &'a config::Peer,
     points: usize,
-    /// Of the key space, 0 … 1.
+    /// Of the 2^32 hashes.
+    hashes: u64,
+    /// The same as a part of one; exact.
     share: f64,
     /// What its weight alone would give it.
     fair: f64,
@@ -230,7 +233,7 @@ impl Show {
             .unwrap_or(0)
             .max("peer".len());
         output.line(&format!(
-            "{:width$}  weight  points    share     fair  share/fair",
+            "{:width$}  weight  points           share     fair  share/fair",
             "peer"
         ))?;
         for part in &parts {
@@ -249,6 +252,7 @@ impl Part<'_> {
             "label": self.peer.label,
             "weight": self.peer.weight.get(),
             "points": self.points,
+            "hashes": self.hashes,
             "share": self.share,
             "fair": self.fair,
         })
@@ -256,21 +260,17 @@ impl Part<'_> {
 
     fn row(&self, width: usize) -> String {
         format!(
-            "{:width$}  {:6}  {:6}  {:6.3}%  {:6.3}%  {:10.4}",
+            "{:width$}  {:6}  {:6}  {:>12} %  {:6.3}%  {:10.4}",
             self.peer.label,
             self.peer.weight.get(),
             self.points,
-            self.share * 100.0,
+            percent(self.hashes),
             self.fair * 100.0,
             self.share / self.fair,
         )
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "at most 2^32, which f64 holds exactly"
-)]
 fn parts(placed: &Placed) -> Vec<Part<'_>> {
     let mut points = vec![0; placed.peers.len()];
     for (_, member) in placed.ring.points() {
@@ -289,10 +289,11 @@ fn parts(placed: &Placed) -> Vec<Part<'_>> {
         .iter()
         .zip(points)
         .zip(shares)
-        .map(|((peer, points), share)| Part {
+        .map(|((peer, points), hashes)| Part {
             peer,
             points,
-            share: share as f64 / (1_u64 << 32) as f64,
+            hashes,
+            share: share(hashes),
             fair: f64::from(peer.weight.get()) / f64::from(weights),
         })
         .collect()

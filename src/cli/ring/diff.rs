@@ -1,0 +1,257 @@
+//! `clockwise ring diff`: what a change moves, before it is made.
+
+use std::cmp::Reverse;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::change::{Changed, Side};
+use super::lines::Lines;
+use super::{Place, table};
+use crate::cli::output::Output;
+use crate::cli::{Done, Failure};
+use crate::predict::{Basis, Comparison, Ends, KeyMoves, Movement, SPACE, percent};
+
+/// Who has a key where no peer is up.
+const NOBODY: &str = "(nobody)";
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("any").required(true).multiple(true).args(
+    ["to", "without", "add", "weight", "down", "down_before"]
+))]
+pub(in crate::cli) struct Diff {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    changed: Changed,
+    /// A peer is down before, and back afterwards unless `--down` names it too
+    #[arg(long, value_name = "LABEL")]
+    down_before: Vec<String>,
+    /// Counts the moves of these keys as well, one per line; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Lists the keys that move, and nothing else: key, from and to with tabs between
+    #[arg(long, requires = "keys")]
+    moved: bool,
+    /// Exits with 3 where more of the key space moves, or more of the keys: `15`, `2.5%`
+    #[arg(long, value_name = "PERCENT", value_parser = limit)]
+    max_moved: Option<f64>,
+}
+
+/// What there is to tell.
+struct Answer {
+    movement: Movement,
+    keys: Option<KeyMoves>,
+}
+
+impl Diff {
+    pub(super) fn answer(&self, output: &mut Output) -> Done {
+        let (before, after) = (
+            Side::unchanged(&self.place)?,
+            self.changed.side(&self.place)?,
+        );
+        let comparison = Comparison::new(
+            before.placement(&self.down_before)?,
+            after.placement(self.changed.down())?,
+            before.hashes_like(&after),
+        );
+        let answer = Answer {
+            movement: comparison.movement(),
+            keys: self.count_keys(&comparison, output)?,
+        };
+        if !self.moved {
+            self.print(&answer, output)?;
+        }
+        output.flush()?;
+        self.check(&answer)
+    }
+
+    fn count_keys(
+        &self,
+        comparison: &Comparison<'_>,
+        output: &mut Output,
+    ) -> Result<Option<KeyMoves>, Failure> {
+        let Some(file) = &self.keys else {
+            return Ok(None);
+        };
+        let mut keys = Lines::open(file)?;
+        let mut moves = KeyMoves::default();
+        while let Some(key) = keys.next_key()? {
+            if let (Some(ends), true) = (moves.add(comparison, key), self.moved) {
+                self.print_key(key, ends, comparison, output)?;
+            }
+        }
+        Ok(Some(moves))
+    }
+
+    fn print_key(
+        &self,
+        key: &[u8],
+        ends: Ends,
+        comparison: &Comparison<'_>,
+        output: &mut Output,
+    ) -> Done {
+        let (from, to) = (comparison.label(ends.from), comparison.label(ends.to));
+        if self.place.json {
+            let key = String::from_utf8_lossy(key);
+            return output.line(&json!({ "key": key, "from": from, "to": to }).to_string());
+        }
+        output.bytes(key)?;
+        let (from, to) = (from.unwrap_or(NOBODY), to.unwrap_or(NOBODY));
+        output.line(&format!("\t{from}\t{to}"))
+    }
+
+    fn print(&self, answer: &Answer, output: &mut Output) -> Done {
+        if self.place.json {
+            return output.line(&answer.json().to_string());
+        }
+        for line in answer.lines() {
+            output.line(&line)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, answer: &Answer) -> Done {
+        let Some(allowed) = self.max_moved else {
+            return Ok(());
+        };
+        let moved = answer.movement.moved;
+        if per_cent(moved, SPACE) > allowed {
+            return Err(Failure::Limit(format!(
+                "{} % of the key space would move, and {allowed} % may",
+                percent(moved)
+            )));
+        }
+        match &answer.keys {
+            Some(keys) if per_cent(keys.moved, keys.keys) > allowed => {
+                Err(Failure::Limit(format!(
+                    "{} of {} keys would move, and {allowed} % may",
+                    keys.moved, keys.keys
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `15`, `15%` or `2.5%`.
+fn limit(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let percent = number.parse().ok().filter(|_| plain);
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "a percentage from 0 to 100, as in `15` or `2.5%`".to_owned())
+}
+
+/// `part` of `whole` in per cent; exact where `whole` is the key space.
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53 of either")]
+fn per_cent(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole.max(1) as f64
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        let mut report = self.movement.report();
+        if let (Some(keys), Some(report)) = (&self.keys, report.as_object_mut()) {
+            report.insert("counted".to_owned(), self.counted(keys));
+        }
+        report
+    }
+
+    fn counted(&self, keys: &KeyMoves) -> Value {
+        let pair = |(ends, keys): (Ends, u64)| {
+            let (from, to) = (self.movement.label(ends.from), self.movement.label(ends.to));
+            json!({ "from": from, "to": to, "keys": keys })
+        };
+        let pairs: Vec<_> = sorted(keys).into_iter().map(pair).collect();
+        json!({ "keys": keys.keys, "moved": keys.moved, "pairs": pairs })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = self.pair_lines();
+        lines.extend(self.peer_lines());
+        lines.push(self.summary());
+        if let Some(KeyMoves { keys, moved, .. }) = &self.keys {
+            let share = per_cent(*moved, *keys);
+            lines.push(format!("moved {moved} of {keys} keys, {share:.4} %"));
+        }
+        lines
+    }
+
+    /// A row for each pair that gives hashes; where the keys are hashed anew, that gives keys.
+    fn pair_lines(&self) -> Vec<String> {
+        let mut head = vec!["from", "to"];
+        if self.has_pairs() {
+            head.extend(["hashes", "share"]);
+        }
+        head.extend(self.keys.is_some().then_some("keys"));
+        let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
+        if self.has_pairs() {
+            let pairs = self.movement.pairs.iter();
+            rows.extend(pairs.map(|(ends, hashes)| self.row(*ends, Some(*hashes))));
+        } else {
+            let pairs = self.keys.iter().flat_map(sorted);
+            rows.extend(pairs.map(|(ends, _)| self.row(ends, None)));
+        }
+        if rows.len() == 1 {
+            return Vec::new();
+        }
+        let mut lines = table::lines(&rows, 2);
+        lines.push(String::new());
+        lines
+    }
+
+    fn has_pairs(&self) -> bool {
+        self.movement.basis != Basis::Expected
+    }
+
+    fn row(&self, ends: Ends, hashes: Option<u64>) -> Vec<String> {
+        let label = |end| self.movement.label(end).unwrap_or(NOBODY).to_owned();
+        let mut row = vec![label(ends.from), label(ends.to)];
+        if let Some(hashes) = hashes {
+            row.extend([hashes.to_string(), format!("{} %", percent(hashes))]);
+        }
+        if let Some(keys) = &self.keys {
+            row.push(keys.pairs.get(&ends).unwrap_or(&0).to_string());
+        }
+        row
+    }
+
+    fn peer_lines(&self) -> Vec<String> {
+        let head = ["peer", "before", "after", "gained", "lost"].map(str::to_owned);
+        let mut rows = vec![head.to_vec()];
+        rows.extend(self.movement.peers.iter().map(|peer| {
+            let parts = [peer.before, peer.after, peer.gained, peer.lost];
+            let parts = parts.map(|hashes| format!("{} %", percent(hashes)));
+            [peer.label.clone()].into_iter().chain(parts).collect()
+        }));
+        let mut lines = table::lines(&rows, 1);
+        lines.push(String::new());
+        lines
+    }
+
+    fn summary(&self) -> String {
+        let moved = self.movement.moved;
+        let share = percent(moved);
+        match self.movement.basis {
+            Basis::Counted => {
+                format!("moved {share} % of the key space: {moved} of {SPACE} hashes")
+            }
+            Basis::Sampled(keys) => format!(
+                "moved about {share} % of the key space: of a sample of {keys} keys; no points"
+            ),
+            Basis::Expected => format!(
+                "moved about {share} % of the key space: keys are hashed anew, and stay by chance only"
+            ),
+        }
+    }
+}
+
+/// The keys' moves, the most first.
+fn sorted(keys: &KeyMoves) -> Vec<(Ends, u64)> {
+    let mut pairs: Vec<_> = keys.pairs.iter().map(|(e, n)| (*e, *n)).collect();
+    pairs.sort_unstable_by_key(|(ends, keys)| (Reverse(*keys), *ends));
+    pairs
+}

@@ -1,0 +1,102 @@
+//! The lines of a file, or of standard input, in bounded memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use crate::cli::Failure;
+
+/// A longer line is cut off here.
+const MAX_LINE: u64 = 1 << 20;
+
+/// One line after the other.
+pub(super) struct Lines {
+    input: Box<dyn BufRead>,
+    name: String,
+    line: Vec<u8>,
+    /// The present line was longer.
+    cut: bool,
+    number: u64,
+}
+
+impl Lines {
+    /// Opens a file; `-` is standard input.
+    pub(super) fn open(file: &Path) -> Result<Self, Failure> {
+        if file == Path::new("-") {
+            return Ok(Self::new(Box::new(io::stdin().lock()), "standard input"));
+        }
+        let name = format!("`{}`", file.display());
+        let opened = File::open(file)
+            .map_err(|error| Failure::Input(format!("cannot open {name}: {error}")))?;
+        Ok(Self::new(
+            Box::new(BufReader::with_capacity(1 << 18, opened)),
+            &name,
+        ))
+    }
+
+    fn new(input: Box<dyn BufRead>, name: &str) -> Self {
+        Self {
+            input,
+            name: name.to_owned(),
+            line: Vec::new(),
+            cut: false,
+            number: 0,
+        }
+    }
+
+    /// The next line as a key, of which nothing may be missing; `None` at the end of the input.
+    pub(super) fn next_key(&mut self) -> Result<Option<&[u8]>, Failure> {
+        let some = self.next()?.is_some();
+        if self.cut {
+            let (name, number) = (&self.name, self.number);
+            let message = format!("{name}: line {number} is longer than {MAX_LINE} bytes");
+            return Err(Failure::Input(message));
+        }
+        Ok(some.then_some(&self.line))
+    }
+
+    /// The next line, without its end; `None` at the end of the input.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        let failed =
+            |error: io::Error| Failure::Input(format!("cannot read {}: {error}", self.name));
+        self.line.clear();
+        let mut limited = (&mut self.input).take(MAX_LINE);
+        let read = limited.read_until(b'\n', &mut self.line).map_err(failed)?;
+        self.number += 1;
+        self.cut = read as u64 == MAX_LINE && !self.line.ends_with(b"\n");
+        if self.cut {
+            self.input.skip_until(b'\n').map_err(failed)?;
+        }
+        if self.line.ends_with(b"\n") {
+            self.line.pop();
+            if self.line.ends_with(b"\r") {
+                self.line.pop();
+            }
+        }
+        Ok((read > 0).then_some(&self.line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_without_their_ends() {
+        let mut lines = Lines::new(Box::new(b"a\nb\r\n\nc".as_slice()), "a test");
+        for expected in [b"a".as_slice(), b"b", b"", b"c"] {
+            assert_eq!(lines.next().unwrap(), Some(expected));
+        }
+        assert_eq!(lines.next().unwrap(), None);
+        let mut text = vec![b'x'; 3 << 20];
+        text.extend(b"\nend\n");
+        let mut lines = Lines::new(Box::new(io::Cursor::new(text)), "a test");
+        assert_eq!(lines.next().unwrap().map(<[u8]>::len), Some(1 << 20));
+        assert_eq!(lines.next().unwrap(), Some(b"end".as_slice()));
+        let mut lines = Lines::new(
+            Box::new(BufReader::new(io::repeat(b'x').take(2 << 20))),
+            "a test",
+        );
+        assert!(lines.next_key().is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! Rows of text as a table: names to the left, numbers to the right.
+
+/// The lines of the rows, two spaces between the columns; the first `names` columns are names.
+pub(super) fn lines(rows: &[Vec<String>], names: usize) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell: &String| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    rows.iter().map(|row| line(row, &widths, names)).collect()
+}
+
+fn line(row: &[String], widths: &[usize], names: usize) -> String {
+    let cells = row.iter().zip(widths).enumerate();
+    let cells = cells.map(|(column, (cell, &width))| {
+        if column < names {
+            format!("{cell:width$}")
+        } else {
+            format!("{cell:>width$}")
+        }
+    });
+    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+}

@@ -1,0 +1,155 @@
+//! A change of an upstream's peers, as it is asked about: who goes, who comes, who weighs what.
+//!
+//! Labels only: an address is where a peer listens, and moves no key.
+
+use std::fmt;
+
+use crate::ring::{Member, Weight};
+
+/// A peer as the ring sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What places it.
+    pub label: String,
+    /// How much of the key space it gets, relative to the others.
+    pub weight: Weight,
+    /// What the ring's dialect hashes for it, where that is not the label.
+    pub id: Option<String>,
+}
+
+/// What becomes of an upstream's peers. Removals come first, then additions, then weights; so a peer
+/// can be replaced by one of the same label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The labels of those that are removed.
+    pub without: Vec<String>,
+    /// Those that are new.
+    pub add: Vec<Peer>,
+    /// Other weights for those that are there.
+    pub weight: Vec<Peer>,
+}
+
+/// A label that no peer has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Unknown {
+    /// The label.
+    pub label: String,
+    /// Some of those that there are.
+    pub known: Vec<String>,
+}
+
+/// Labels that an [`Unknown`] lists at most.
+const LISTED: usize = 20;
+
+impl Change {
+    /// The peers after the change. That no two have one label is for the ring to say.
+    ///
+    /// # Errors
+    /// A removal or a weight names a peer that is not there.
+    pub fn apply(&self, peers: &[Peer]) -> Result<Vec<Peer>, Unknown> {
+        let mut peers = peers.to_vec();
+        for label in &self.without {
+            let place = Unknown::unless_in(&peers, label)?;
+            peers.remove(place);
+        }
+        peers.extend(self.add.iter().cloned());
+        for Peer { label, weight, .. } in &self.weight {
+            let place = Unknown::unless_in(&peers, label)?;
+            if let Some(peer) = peers.get_mut(place) {
+                peer.weight = *weight;
+            }
+        }
+        Ok(peers)
+    }
+
+    /// How many peers it names.
+    pub fn len(&self) -> usize {
+        self.without.len() + self.add.len() + self.weight.len()
+    }
+
+    /// True where it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Peer {
+    /// `LABEL=WEIGHT`.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what to write.
+    pub fn weighed(text: &str) -> Result<Self, String> {
+        let (label, weight) = text.rsplit_once('=').ok_or("write LABEL=WEIGHT")?;
+        Self::checked(label, weight)
+    }
+
+    /// `LABEL` or `LABEL=WEIGHT`; a label that has a `=` itself must be given with its weight.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what to write.
+    pub fn new_one(text: &str) -> Result<Self, String> {
+        let (label, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
+        Self::checked(label, weight)
+    }
+
+    fn checked(label: &str, weight: &str) -> Result<Self, String> {
+        if label.is_empty() || label.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            return Err("a label is one or more characters without spaces".to_owned());
+        }
+        let number = weight.parse().ok().and_then(Weight::new);
+        let weight = number.ok_or_else(|| {
+            let most = Weight::MAX.get();
+            format!("`{weight}` is not a weight: use 1 to {most}")
+        })?;
+        Ok(Self {
+            label: label.to_owned(),
+            weight,
+            id: None,
+        })
+    }
+
+    /// The peer as the ring takes it.
+    pub fn member(&self) -> Member<'_> {
+        Member {
+            label: &self.label,
+            id: self.id.as_deref(),
+            weight: self.weight,
+        }
+    }
+}
+
+impl From<Member<'_>> for Peer {
+    fn from(member: Member<'_>) -> Self {
+        Self {
+            label: member.label.to_owned(),
+            weight: member.weight,
+            id: member.id.map(str::to_owned),
+        }
+    }
+}
+
+impl Unknown {
+    pub(super) fn new<'a>(label: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            label: label.to_owned(),
+            known: known.take(LISTED).map(str::to_owned).collect(),
+        }
+    }
+
+    /// The place of the peer with this label.
+    fn unless_in(peers: &[Peer], label: &str) -> Result<usize, Self> {
+        let place = peers.iter().position(|peer| peer.label == label);
+        place.ok_or_else(|| Self::new(label, peers.iter().map(|peer| peer.label.as_str())))
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { label, known } = self;
+        write!(
+            f,
+            "there is no peer `{label}`; there are: {}",
+            known.join(", ")
+        )
+    }
+}

@@ -1,0 +1,323 @@
+//! What is predicted is what happens: against a million keys, and against every boundary there is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::ring::{Dialect, Hash, Ring, Weight};
+
+const KEYS: u32 = 1_000_000;
+const CHANGES: usize = 200;
+
+/// Whom a number of hashes, or keys, goes from and to, by label.
+type Moves = HashMap<(Option<String>, Option<String>), u64>;
+
+fn peer(label: &str, weight: u16) -> Peer {
+    Peer {
+        label: label.to_owned(),
+        weight: Weight::new(weight).unwrap(),
+        id: None,
+    }
+}
+
+fn ring(dialect: Dialect, peers: &[Peer]) -> Ring {
+    Ring::new(dialect, peers.iter().map(Peer::member)).unwrap()
+}
+
+fn placement<'a>(ring: &'a Ring, peers: &'a [Peer]) -> Placement<'a> {
+    Placement::new(ring, peers.iter().map(|peer| peer.label.as_str()))
+}
+
+fn owner(placement: &Placement<'_>, hash: u32) -> Option<String> {
+    let owner = placement.owner(Hash(hash.into()))?;
+    Some(placement.label(owner).to_owned())
+}
+
+/// A history of changes: each adds a peer, removes one, gives one another weight, or another label.
+struct History {
+    random: StdRng,
+    peers: Vec<Peer>,
+    made: u32,
+}
+
+impl History {
+    fn new() -> Self {
+        let peers = (0..8).map(|number| peer(&format!("10.0.0.{number}:80"), 1));
+        Self {
+            random: StdRng::seed_from_u64(4),
+            peers: peers.collect(),
+            made: 0,
+        }
+    }
+
+    fn next(&mut self) -> Change {
+        let mut change = Change::default();
+        let weight = self.random.gen_range(1..=4);
+        let old = self.peers[self.random.gen_range(0..self.peers.len())]
+            .label
+            .clone();
+        self.made += 1;
+        let new = format!("10.1.{}.{}:80", self.made / 256, self.made % 256);
+        match (self.random.gen_range(0..4), self.peers.len()) {
+            (0, ..16) | (1, ..3) => change.add.push(peer(&new, weight)),
+            (0 | 1, _) => change.without.push(old),
+            (2, _) => change.weight.push(peer(&old, weight)),
+            _ => {
+                change.without.push(old);
+                change.add.push(peer(&new, weight));
+            }
+        }
+        self.peers = change.apply(&self.peers).unwrap();
+        change
+    }
+}
+
+/// The keys' hashes, ascending.
+fn hashes(ring: &Ring) -> Vec<u32> {
+    let hash = |number: u32| {
+        let hash = ring.hash(format!("key-{number}").as_bytes()).0;
+        u32::try_from(hash).unwrap()
+    };
+    let mut hashes: Vec<_> = (0..KEYS).map(hash).collect();
+    hashes.sort_unstable();
+    hashes
+}
+
+/// Every key's owner, asked one by one.
+fn owners(placement: &Placement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
+    let owner = |hash: &u32| placement.owner(Hash(u64::from(*hash))).map(|owner| owner.0);
+    hashes.iter().map(owner).collect()
+}
+
+/// The keys that a comparison's runs say will move, without a lookup. `places` are where the keys lie
+/// in the runs, ascending.
+fn counted_in_runs(comparison: &Comparison<'_>, places: &[u64]) -> KeyMoves {
+    let mut moves = KeyMoves::default();
+    let (mut at, mut first) = (0, 0);
+    comparison.runs(|ends, run| {
+        at += run;
+        let end = first + places[first..].partition_point(|place| *place < at);
+        (first..end).for_each(|_| {
+            moves.count(ends);
+        });
+        first = end;
+    });
+    assert_eq!(at, SPACE);
+    moves
+}
+
+/// Where keys of these hashes lie in the runs: `turn` is 1 where a key on a point is the next one's.
+fn places(hashes: &[u32], turn: u32) -> Vec<u64> {
+    let mut places: Vec<u64> = hashes
+        .iter()
+        .map(|hash| hash.wrapping_add(turn).into())
+        .collect();
+    places.sort_unstable();
+    places
+}
+
+/// The hashes that move, by a lookup on each side of every point of either ring.
+fn integrated(before: &Placement<'_>, after: &Placement<'_>) -> Moves {
+    let points = before.ring().points().chain(after.ring().points());
+    let near = |(point, _)| (u64::from(point).saturating_sub(1)..).take(3);
+    let mut ends: Vec<u64> = points.flat_map(near).chain([0, SPACE]).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let mut moves = Moves::new();
+    for ends in ends.windows(2).filter(|ends| ends[1] <= SPACE) {
+        let hash = u32::try_from(ends[0]).unwrap();
+        let pair = (owner(before, hash), owner(after, hash));
+        if pair.0 != pair.1 {
+            *moves.entry(pair).or_default() += ends[1] - ends[0];
+        }
+    }
+    moves
+}
+
+fn by_label(movement: &Movement) -> Moves {
+    let label = |end| movement.label(end).map(str::to_owned);
+    let pairs = movement.pairs.iter();
+    pairs
+        .map(|(ends, hashes)| ((label(ends.from), label(ends.to)), *hashes))
+        .collect()
+}
+
+fn assert_consistent(movement: &Movement) {
+    let sum = |of: fn(&Shift) -> u64| movement.peers.iter().map(of).sum::<u64>();
+    let pairs: u64 = movement.pairs.iter().map(|(_, hashes)| hashes).sum();
+    assert_eq!(movement.moved, pairs);
+    assert!(sum(|peer| peer.gained) <= pairs && sum(|peer| peer.lost) <= pairs);
+    for peer in &movement.peers {
+        assert_eq!(
+            peer.before + peer.gained,
+            peer.after + peer.lost,
+            "{peer:?}"
+        );
+    }
+}
+
+/// The share of random keys that move is within six standard deviations of the share of the hashes.
+fn assert_likely(movement: &Movement, keys: &KeyMoves) {
+    let (expected, count) = (share(movement.moved), f64::from(KEYS));
+    let measured = f64::from(u32::try_from(keys.moved).unwrap()) / count;
+    let spread = (expected * (1.0 - expected) / count).sqrt();
+    assert!(
+        (measured - expected).abs() <= 6.0 * spread,
+        "{measured} is not {expected}"
+    );
+}
+
+/// The law, for one dialect: for each of the changes, the prediction is what a million lookups before
+/// and after find, key by key, and what a lookup beside each point finds, hash by hash.
+fn predictions_are_what_happens(dialect: Dialect, turn: u32) {
+    let mut history = History::new();
+    let mut before = history.peers.clone();
+    let hashes = hashes(&ring(dialect, &before));
+    let places = places(&hashes, turn);
+    let mut owned = owners(&placement(&ring(dialect, &before), &before), &hashes);
+    for _ in 0..CHANGES {
+        let change = history.next();
+        let after = &history.peers;
+        let (one, other) = (ring(dialect, &before), ring(dialect, after));
+        let (was, is) = (placement(&one, &before), placement(&other, after));
+        let comparison = Comparison::new(was.clone(), is.clone(), true);
+        let movement = comparison.movement();
+
+        let owned_after = owners(&is, &hashes);
+        let mut measured: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for (from, to) in owned.iter().zip(&owned_after) {
+            let from = before[from.unwrap() as usize].label.as_str();
+            let to = after[to.unwrap() as usize].label.as_str();
+            if from != to {
+                *measured.entry((from, to)).or_default() += 1;
+            }
+        }
+        let keys = counted_in_runs(&comparison, &places);
+        let predicted = keys.pairs.iter().map(|(ends, keys)| {
+            let label = |end| comparison.label(end).unwrap();
+            ((label(ends.from), label(ends.to)), *keys)
+        });
+        assert_eq!(
+            predicted.collect::<BTreeMap<_, _>>(),
+            measured,
+            "{change:?}"
+        );
+        assert_eq!(keys.keys, u64::from(KEYS));
+        assert_eq!(by_label(&movement), integrated(&was, &is), "{change:?}");
+        assert_consistent(&movement);
+        assert_likely(&movement, &keys);
+        (before, owned) = (after.clone(), owned_after);
+    }
+}
+
+#[test]
+fn two_hundred_changes_move_what_is_predicted_in_ketama() {
+    predictions_are_what_happens(Dialect::default(), 0);
+}
+
+#[test]
+fn two_hundred_changes_move_what_is_predicted_in_circle() {
+    predictions_are_what_happens(Dialect::circle(3).unwrap(), 1);
+}
+
+fn peers() -> impl Strategy<Value = Vec<Peer>> {
+    let weights = prop::collection::btree_map("[a-f]{1,2}", 1_u16..4, 1..8);
+    weights.prop_map(|map| {
+        map.iter()
+            .map(|(label, weight)| peer(label, *weight))
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Also where peers are down, and where none is up.
+    #[test]
+    fn what_moves_is_what_a_lookup_beside_every_point_finds(
+        before in peers(), after in peers(), circle: bool, bits: [u8; 2],
+    ) {
+        let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(8) }.unwrap();
+        let (one, other) = (ring(dialect, &before), ring(dialect, &after));
+        let down_of = |peers: &[Peer], bits: u8| -> Vec<String> {
+            let labels = peers.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+            labels.map(|(_, peer)| peer.label.clone()).collect()
+        };
+        let [was_down, is_down] = [down_of(&before, bits[0]), down_of(&after, bits[1])];
+        let was = placement(&one, &before).with_down(was_down.iter().map(String::as_str)).unwrap();
+        let is = placement(&other, &after).with_down(is_down.iter().map(String::as_str)).unwrap();
+        let movement = Comparison::new(was.clone(), is.clone(), true).movement();
+        prop_assert_eq!(by_label(&movement), integrated(&was, &is));
+        assert_consistent(&movement);
+    }
+
+    /// Eight decimals of a percentage give back the number of hashes.
+    #[test]
+    fn no_two_numbers_of_hashes_print_alike(hashes in 0..=SPACE) {
+        let printed: f64 = percent(hashes).parse().unwrap();
+        let back = printed / 100.0 * 2_f64.powi(32);
+        prop_assert!((back - share(hashes) * 2_f64.powi(32)).abs() < 0.5);
+    }
+}
+
+#[test]
+fn percentages_have_eight_decimals() {
+    let printed = [0, 1, SPACE / 3, SPACE - 1, SPACE].map(percent);
+    assert_eq!(
+        printed,
+        [
+            "0.00000000",
+            "0.00000002",
+            "33.33333333",
+            "99.99999998",
+            "100.00000000"
+        ]
+    );
+}
+
+#[test]
+fn keys_that_are_hashed_anew_stay_by_chance() {
+    let peers = ["a", "b", "c", "d"].map(|label| peer(label, 1));
+    let one = ring(Dialect::default(), &peers);
+    let other = ring(Dialect::circle(160).unwrap(), &peers);
+    let comparison = Comparison::new(placement(&one, &peers), placement(&other, &peers), false);
+    let movement = comparison.movement();
+    assert!(movement.basis == Basis::Expected && movement.pairs.is_empty());
+    let mut keys = KeyMoves::default();
+    for number in 0..100_000 {
+        keys.add(&comparison, format!("key-{number}").as_bytes());
+    }
+    let measured = f64::from(u32::try_from(keys.moved).unwrap()) / 100_000.0;
+    assert!(
+        (share(movement.moved) - measured).abs() < 0.01,
+        "{movement:?}, {measured}"
+    );
+}
+
+#[test]
+fn a_change_names_peers_that_are_there() {
+    let peers = [peer("a", 1), peer("b", 2)];
+    let change = Change {
+        without: vec!["a".to_owned()],
+        add: vec![
+            Peer::new_one("c=3").unwrap(),
+            Peer::new_one("[::1]:80").unwrap(),
+        ],
+        weight: vec![Peer::weighed("c=4").unwrap()],
+    };
+    let expected = [peer("b", 2), peer("c", 4), peer("[::1]:80", 1)];
+    assert_eq!(change.apply(&peers).unwrap(), expected);
+    let twice = Change {
+        without: vec!["a".to_owned(), "a".to_owned()],
+        ..Change::default()
+    };
+    let error = twice.apply(&peers).unwrap_err().to_string();
+    assert_eq!(error, "there is no peer `a`; there are: b");
+    for text in ["", "=1", "a b", "a=0", "a=257", "a=x"] {
+        assert!(Peer::new_one(text).is_err(), "{text}");
+    }
+    assert!(Peer::weighed("a").is_err());
+}

@@ -1,0 +1,160 @@
+//! A line of the access log, read back: as much of it as tells what a request asked of its peer.
+//!
+//! The counterpart of [`super::access_log`]. Fields that are not needed are passed over, so that
+//! lines of later versions can be read.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// What a line says of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged<'a> {
+    /// When it started, in microseconds since 1970.
+    pub start: u64,
+    /// How long it took, in microseconds.
+    pub duration: u64,
+    /// Bytes of the response's body.
+    pub sent: u64,
+    /// Its route's upstream; `None`: it had no route.
+    pub upstream: Option<Cow<'a, str>>,
+    /// The last peer that was tried.
+    pub peer: Option<Cow<'a, str>>,
+    /// The hash of its key; `None`: it had none.
+    pub key_hash: Option<u64>,
+}
+
+/// Why a line cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is none of ours.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// Its time is none.
+    #[error("{0}")]
+    Time(#[from] jiff::Error),
+    /// Its time is before 1970, or its duration is no time.
+    #[error("its time or its duration is out of range")]
+    Range,
+    /// A request with a key, from a version that did not log the hash; or something else stands there.
+    #[error("it has no `key_hash` of hexadecimal digits")]
+    KeyHash,
+}
+
+impl<'a> Logged<'a> {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &'a [u8]) -> Result<Self, Unreadable> {
+        let line: Line<'a> = serde_json::from_slice(line)?;
+        let time: Timestamp = line.time.0.parse()?;
+        Ok(Self {
+            start: u64::try_from(time.as_microsecond()).map_err(|_| Unreadable::Range)?,
+            duration: microseconds(line.duration).ok_or(Unreadable::Range)?,
+            sent: line.sent,
+            key_hash: line.key_hash()?,
+            upstream: line.upstream.map(|text| text.0),
+            peer: line.peer.map(|text| text.0),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    time: Text<'a>,
+    duration: f64,
+    sent: u64,
+    #[serde(borrow)]
+    upstream: Option<Text<'a>>,
+    #[serde(borrow)]
+    peer: Option<Text<'a>>,
+    #[serde(borrow)]
+    key_source: Option<Text<'a>>,
+    #[serde(borrow)]
+    key_hash: Option<Text<'a>>,
+}
+
+/// A string that is borrowed from the line where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Line<'_> {
+    fn key_hash(&self) -> Result<Option<u64>, Unreadable> {
+        match (&self.key_hash, &self.key_source) {
+            (Some(hash), _) => u64::from_str_radix(&hash.0, 16)
+                .map(Some)
+                .map_err(|_| Unreadable::KeyHash),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(Unreadable::KeyHash),
+        }
+    }
+}
+
+/// Seconds as microseconds; `None` below 0 and above 100 years.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked"
+)]
+fn microseconds(seconds: f64) -> Option<u64> {
+    const MOST: f64 = 3.2e9;
+    (0.0..=MOST)
+        .contains(&seconds)
+        .then(|| (seconds * 1e6).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"time":"2026-01-02T03:04:05.678Z","client":"192.0.2.1","path":"/\u0007","sent":7,"duration":1.002003,"upstream":"app","peer":"a\"b","key_source":"cookie","key_hash":"00c0ffee","later":[{}]}"#;
+
+    fn parse(from: &str, to: &str) -> Result<(u64, u64, Option<u64>), String> {
+        let line = LINE.replace(from, to);
+        let logged = Logged::parse(line.as_bytes()).map_err(|error| error.to_string())?;
+        Ok((logged.start, logged.duration, logged.key_hash))
+    }
+
+    #[test]
+    fn a_line_is_read_back() {
+        let logged = Logged::parse(LINE.as_bytes()).unwrap();
+        let expected = Logged {
+            start: 1_767_323_045_678_000,
+            duration: 1_002_003,
+            sent: 7,
+            upstream: Some("app".into()),
+            peer: Some("a\"b".into()),
+            key_hash: Some(0x00c0_ffee),
+        };
+        assert_eq!(logged, expected);
+    }
+
+    #[test]
+    fn a_request_without_a_key_has_no_hash() {
+        let (from, to) = (
+            r#""key_source":"cookie","key_hash":"00c0ffee""#,
+            r#""key_source":null,"key_hash":null"#,
+        );
+        assert_eq!(parse(from, to).unwrap().2, None);
+        let (from, to) = (r#","key_hash":"00c0ffee""#, "");
+        assert!(parse(from, to).unwrap_err().contains("key_hash"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (from, to) in [
+            ("{\"time", "time"),
+            ("2026", "x"),
+            ("2026", "1926"),
+            ("1.002003", "-1.0"),
+            ("1.002003", "1e300"),
+            ("00c0ffee", "no"),
+            ("\"sent\":7,", ""),
+        ] {
+            parse(from, to).expect_err(to);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Questions about what has not happened yet: `ring diff`, `ring replay`, and the same over HTTP.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::client::Request;
+use crate::support::edge::{Site, run};
+use crate::support::load::keys;
+use crate::support::origin::Origin;
+use crate::support::wait::{self, timed};
+
+/// A directory with configurations whose peers have labels only.
+struct Desk(TempDir);
+
+impl Desk {
+    /// `now.yaml` with `a`, `b` and `c`.
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        desk.write("now.yaml", &site(["a", "b", "c"]).yaml());
+        desk
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn run(&self, arguments: &str, input: &str) -> Output {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        run(self.path(), &arguments, input)
+    }
+
+    #[track_caller]
+    fn diff(&self, arguments: &str, input: &str) -> String {
+        self.print(&format!("ring diff -c now.yaml -u app {arguments}"), input)
+    }
+
+    #[track_caller]
+    fn replay(&self, arguments: &str) -> String {
+        self.print(&format!("ring replay -c now.yaml -u app {arguments}"), "")
+    }
+
+    #[track_caller]
+    fn print(&self, arguments: &str, input: &str) -> String {
+        let output = self.run(arguments, input);
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn fail(&self, arguments: &str, code: i32) -> String {
+        let output = self.run(arguments, "");
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+fn site<const N: usize>(labels: [&str; N]) -> Site {
+    Site::of(labels.map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}")))
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// `key -> label` of lines with two columns.
+fn owners(text: &str) -> HashMap<&str, &str> {
+    text.lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .collect()
+}
+
+#[test]
+fn ring_diff_of_a_removal() {
+    let text = Desk::new().diff("--without b --keys -", &keys(1000).join("\n"));
+    assert_eq!(text, include_str!("golden/diff-without.txt"));
+}
+
+#[test]
+fn ring_diff_of_two_files_is_that_of_the_same_change_without_a_second_file() {
+    let desk = Desk::new();
+    desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
+    let text = desk.diff("--to then.yaml", "");
+    assert_eq!(text, desk.diff("--without b --add d", ""));
+    assert_eq!(
+        desk.diff("--to now.yaml", "").lines().last(),
+        Some("moved 0.00000000 % of the key space: 0 of 4294967296 hashes")
+    );
+}
+
+#[test]
+fn a_death_moves_what_a_removal_moves() {
+    let desk = Desk::new();
+    let moved = |arguments: &str| json(&desk.diff(&format!("{arguments} --json"), ""));
+    let (death, removal) = (moved("--down b"), moved("--without b"));
+    assert_eq!(death["moved"], removal["moved"]);
+    assert_eq!(death["pairs"], removal["pairs"]);
+    let back = moved("--down-before b");
+    assert_eq!(back["moved"], death["moved"]);
+    let all = moved("--down a --down b --down c");
+    assert_eq!(all["moved"]["share"], 1.0);
+    assert_eq!(all["pairs"][0]["to"], Value::Null);
+}
+
+#[test]
+fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
+    let desk = Desk::new();
+    let mut input = String::new();
+    for number in 0..1_000_000 {
+        let _ = writeln!(input, "user-{number}");
+    }
+    desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
+    let before = desk.print("ring owner -c now.yaml -u app -", &input);
+    let after = desk.print("ring owner -c then.yaml -u app -", &input);
+    let mut measured: HashMap<(&str, &str), u64> = HashMap::new();
+    let mut lines = String::new();
+    for (was, is) in before.lines().zip(after.lines()) {
+        let (key, from) = was.split_once('\t').unwrap();
+        let to = is.split_once('\t').unwrap().1;
+        if from != to {
+            *measured.entry((from, to)).or_default() += 1;
+            let _ = writeln!(lines, "{key}\t{from}\t{to}");
+        }
+    }
+    let report = json(&desk.diff("--to then.yaml --keys - --json", &input));
+    let counted: HashMap<_, _> = report["counted"]["pairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| {
+            let end = |name: &str| pair[name].as_str().unwrap();
+            ((end("from"), end("to")), pair["keys"].as_u64().unwrap())
+        })
+        .collect();
+    assert_eq!(counted, measured);
+    assert_eq!(report["counted"]["keys"], 1_000_000);
+    assert_eq!(report["counted"]["moved"], measured.values().sum::<u64>());
+    assert_eq!(desk.diff("--to then.yaml --keys - --moved", &input), lines);
+}
+
+#[test]
+fn too_much_movement_is_exit_3_with_the_numbers() {
+    let desk = Desk::new();
+    let ask = |limit: &str| format!("ring diff -c now.yaml -u app --down b --max-moved {limit}");
+    let errors = desk.fail(&ask("2.5%"), 3);
+    assert!(
+        errors.contains("of the key space would move, and 2.5 % may"),
+        "{errors}"
+    );
+    desk.print(&ask("60"), "");
+    desk.fail(&ask("-1"), 2);
+    desk.fail(&ask("101"), 2);
+    let exact = json(&desk.diff("--down b --json", ""))["moved"]["share"]
+        .as_f64()
+        .unwrap()
+        * 100.0;
+    desk.print(&ask(&format!("{exact:.30}")), "");
+    desk.fail(&ask(&format!("{:.30}", exact - 1e-9)), 3);
+    desk.write("keys", "one\n");
+    let owner = desk.print("ring owner -c now.yaml -u app one", "");
+    let label = owners(&owner)["one"];
+    let errors = desk.fail(
+        &format!("ring diff -c now.yaml -u app --down {label} --keys keys --max-moved 80"),
+        3,
+    );
+    assert_eq!(errors, "1 of 1 keys would move, and 80 % may\n");
+}
+
+#[test]
+fn what_cannot_be_asked_is_told() {
+    let desk = Desk::new();
+    for (arguments, code, part) in [
+        ("", 2, "required"),
+        ("--add x=300", 2, "not a weight"),
+        ("--without x", 1, "there is no peer `x`; there are: a, b, c"),
+        ("--weight x=2", 1, "`x`"),
+        ("--down x", 1, "`x`"),
+        ("--down-before x", 1, "`x`"),
+        ("--add a", 1, "`a`"),
+        ("--to nowhere.yaml", 1, "nowhere.yaml"),
+        ("--down a --keys nowhere", 1, "nowhere"),
+        ("--down a --moved", 2, "--keys"),
+    ] {
+        let all = format!("ring diff -c now.yaml -u app {arguments}");
+        let errors = desk.fail(all.trim_end(), code);
+        assert!(errors.contains(part), "{arguments}: {errors}");
+    }
+}
+
+#[test]
+fn another_dialect_places_every_key_anew() {
+    let desk = Desk::new();
+    let circle = site(["a", "b", "c"]).app("ring", "{dialect: circle}");
+    desk.write("then.yaml", &circle.yaml());
+    let report = json(&desk.diff("--to then.yaml --keys - --json", &keys(1000).join("\n")));
+    assert_eq!(report["exact"], false);
+    let (expected, counted) = (&report["moved"]["share"], &report["counted"]["moved"]);
+    let difference = expected.as_f64().unwrap() - counted.as_f64().unwrap() / 1000.0;
+    assert!(difference.abs() < 0.1, "{report}");
+}
+
+/// A log of a request each 10 ms, each of 25 ms, ten thousand in all.
+fn log(desk: &Desk) -> String {
+    let hash = |key: &str| {
+        let text = desk.print(&format!("ring owner -c now.yaml -u app --json {key}"), "");
+        format!("{:08x}", json(&text)["hash"].as_u64().unwrap())
+    };
+    let keys: Vec<_> = (0..50).map(|number| hash(&format!("k{number}"))).collect();
+    let mut log = String::new();
+    for number in 0..10_000_usize {
+        let (second, milli) = (number / 100, number % 100 * 10);
+        let (minute, second) = (second / 60, second % 60);
+        let key = &keys[number * number % 50];
+        let _ = writeln!(
+            log,
+            "{{\"time\":\"2026-01-02T03:{minute:02}:{second:02}.{milli:03}Z\",\"path\":\"/\",\"sent\":100,\"duration\":0.025,\"upstream\":\"app\",\"peer\":\"a\",\"key_source\":\"query\",\"key_hash\":\"{key}\"}}"
+        );
+    }
+    log
+}
+
+#[test]
+fn ring_replay_shows_the_load_now_and_after() {
+    let desk = Desk::new();
+    let mut text = log(&desk);
+    text.insert_str(text.find('\n').unwrap() + 1, "not a line\n");
+    text.push_str(
+        "{\"time\":\"2026-01-02T03:00:00Z\",\"sent\":1,\"duration\":1,\"upstream\":\"other\"}\n",
+    );
+    desk.write("access.log", &text);
+    let shown = desk.replay("--log access.log --down b --bounded-load 1.25");
+    assert_eq!(shown, include_str!("golden/replay.txt"));
+}
+
+#[test]
+fn ring_replay_adds_up() {
+    let desk = Desk::new();
+    desk.write("access.log", &log(&desk));
+    let report = json(&desk.replay("--log access.log --weight a=3 --json"));
+    let sum = |when: &str, of: &str| -> u64 {
+        let peers = report[when]["peers"].as_array().unwrap();
+        peers.iter().map(|peer| peer[of].as_u64().unwrap()).sum()
+    };
+    for when in ["now", "after"] {
+        assert_eq!(sum(when, "requests"), 10_000);
+        assert_eq!(sum(when, "bytes"), 1_000_000);
+        assert_eq!(sum(when, "overflow"), 0);
+        let peers = report[when]["peers"].as_array().unwrap();
+        let busy: f64 = peers
+            .iter()
+            .map(|peer| peer["mean_in_flight"].as_f64().unwrap())
+            .sum();
+        assert!((busy - 2.5).abs() < 0.01, "{report}");
+    }
+    assert_eq!(report["moved"].as_u64().unwrap(), {
+        let of = |when: &str| report[when]["peers"][0]["requests"].as_u64().unwrap();
+        of("after") - of("now")
+    });
+}
+
+#[test]
+fn ring_replay_reads_a_million_lines_in_seconds() {
+    let desk = Desk::new();
+    desk.write("access.log", &log(&desk).repeat(100));
+    let (report, took) = timed(|| json(&desk.replay("--log access.log --json")));
+    assert_eq!(report["requests"], 1_000_000);
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[test]
+fn a_log_that_says_nothing_is_wrong_input() {
+    let desk = Desk::new();
+    desk.write("empty.log", "");
+    desk.write("other.log", "no\n");
+    let ask = |rest: &str| format!("ring replay -c now.yaml -u app {rest}");
+    desk.fail(&ask("--log empty.log"), 1);
+    let errors = desk.fail(&ask("--log other.log"), 1);
+    assert!(errors.contains("line 1"), "{errors}");
+    desk.fail(&ask("--log nowhere.log"), 1);
+    desk.fail(&ask("--log empty.log --bounded-load 1"), 2);
+}
+
+/// What the proxy logs is what the replay reads.
+#[test]
+fn a_log_of_the_proxy_is_replayed_to_the_peers_it_names() {
+    let origins = Origin::some(3);
+    let edge = Site::of(origins.iter().map(Origin::label))
+        .top("access_log", "{path: access.log}")
+        .start();
+    for key in keys(50) {
+        edge.send(&Request::get(&format!("/?k={key}")));
+    }
+    let log = edge.directory().join("access.log");
+    wait::until("fifty lines", || {
+        fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 50)
+    });
+    let config = edge.directory().join("clockwise.yaml");
+    let asked = ["ring", "replay", "-u", "app", "--json", "-c"].map(str::to_owned);
+    let asked: Vec<String> = asked
+        .into_iter()
+        .chain([
+            config.display().to_string(),
+            "--log".to_owned(),
+            log.display().to_string(),
+        ])
+        .collect();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let output = run(edge.directory(), &asked, "");
+    let report = json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(
+        (&report["requests"], &report["as_logged"]),
+        (&50.into(), &50.into()),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_diff_over_http_is_that_of_the_command() {
+    let peers =
+        ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
+    let edge = Site::of(peers).start();
+    let desk = Desk::new();
+    let ask = |query: &str| edge.admin.get(&format!("/v1/upstreams/app/diff?{query}"));
+    for (query, arguments) in [
+        ("without=b", "--without b"),
+        ("down=b", "--down b"),
+        ("add=d=2&weight=a=3", "--add d=2 --weight a=3"),
+        ("add=%5B%3A%3A1%5D:80", "--add [::1]:80"),
+    ] {
+        let answer = ask(query);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let (answer, printed) = (
+            answer.json(),
+            json(&desk.diff(&format!("{arguments} --json"), "")),
+        );
+        assert_eq!(answer["moved"], printed["moved"], "{query}");
+        assert_eq!(answer["pairs"], printed["pairs"], "{query}");
+    }
+    for (query, status) in [
+        ("", 400),
+        ("what=1", 400),
+        ("add=d=x", 400),
+        ("down=x", 422),
+        ("up=x", 422),
+    ] {
+        assert_eq!(ask(query).status, status, "{query}");
+    }
+    assert_eq!(ask(&vec!["down=a"; 257].join("&")).status, 400);
+    let heavy: Vec<_> = (0..150)
+        .map(|number| format!("add=p{number}=256"))
+        .collect();
+    assert_eq!(ask(&heavy.join("&")).status, 422);
+    assert_eq!(edge.admin.get("/v1/upstreams/none/diff?down=a").status, 404);
+}
+
+#[test]
+fn the_diff_over_http_begins_with_what_is_down_now() {
+    let peers =
+        ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
+    let edge = Site::of(peers).start();
+    edge.admin.post("/v1/upstreams/app/peers/b/drain");
+    let ask = |query: &str| {
+        edge.admin
+            .get(&format!("/v1/upstreams/app/diff?{query}"))
+            .json()
+    };
+    let removal = ask("without=b");
+    assert_eq!(removal["moved"]["hashes"], 0, "{removal}");
+    assert_eq!(removal["down_now"], serde_json::json!(["b"]));
+    let back = ask("up=b");
+    assert!(back["moved"]["share"].as_f64().unwrap() > 0.1, "{back}");
+}
