@@ -50,6 +50,18 @@ impl Bound {
             .then_some(Self { thousandths })
     }
 
+    /// A factor as it is written: `2`, `1.25`, with up to three decimals; `None` outside 1.01 ..= 10.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(decimals) || decimals.len() > 3 {
+            return None;
+        }
+        let thousandths = format!("{whole}{decimals:0<3}").parse().ok()?;
+        Self::new(thousandths)
+    }
+
     /// The factor in thousandths.
     pub const fn thousandths(self) -> u16 {
         self.thousandths
@@ -114,6 +126,28 @@ mod tests {
         assert_eq!(Bound::new(1010), Some(Bound::MIN));
         assert_eq!(Bound::new(10_000), Some(Bound::MAX));
         assert_eq!(Bound::new(10_001), None);
+    }
+
+    #[test]
+    fn a_factor_is_read_as_it_is_written() {
+        let read = |text| Bound::parse(text).map(Bound::thousandths);
+        assert_eq!(read("1.25"), Some(1250));
+        assert_eq!(read("2"), Some(2000));
+        assert_eq!(read("1.010"), Some(1010));
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "1",
+            "11",
+            "1.2345",
+            "-2",
+            "1e1",
+            "99999999999",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Requests come in the order of their start and take as long as they took; a peer is as fast with
 //! more of them as it was with fewer. With a [`Bound`] a request whose owner is full goes to the next
-//! of its walk that has room, as in the proxy. A request without a key goes to the peers in turn.
+//! of its walk that has room for a guest, as in the proxy. A request without a key goes to the peers in turn.
 //!
 //! Memory: one entry per peer, and one per request in flight.
 
@@ -147,26 +147,27 @@ impl<'a> Simulation<'a> {
 
     fn by_key(&mut self, hash: Hash) -> Option<MemberId> {
         let owner = self.placement.owner(hash)?;
-        if self.has_room(owner) {
+        if self.has_room(owner, self.bound) {
             return Some(owner);
         }
         if let Some(full) = self.peers.get_mut(owner.index()) {
             full.load.overflow += 1;
         }
-        let may = |member| self.placement.is_up(member) && self.has_room(member);
+        let guest = self.bound.map(|_| Bound::FAIR);
+        let may = |member| self.placement.is_up(member) && self.has_room(member, guest);
         self.placement.ring().find(hash, may)
     }
 
     fn in_turn(&mut self) -> Option<MemberId> {
         // Taken out, because the turns ask the rest of this who has room.
         let mut turns = std::mem::take(&mut self.turns);
-        let next = turns.next(|member| self.has_room(member));
+        let next = turns.next(|member| self.has_room(member, self.bound));
         self.turns = turns;
         next
     }
 
-    fn has_room(&self, member: MemberId) -> bool {
-        let Some((bound, peer)) = self.bound.zip(self.peers.get(member.index())) else {
+    fn has_room(&self, member: MemberId, bound: Option<Bound>) -> bool {
+        let Some((bound, peer)) = bound.zip(self.peers.get(member.index())) else {
             return true;
         };
         let total = u32::try_from(self.in_flight.len() + 1).unwrap_or(u32::MAX);

@@ -21,6 +21,7 @@ pub struct Memory {
 
 impl Memory {
     /// The same without the times that only pass: equal ones differ in nothing that has happened.
+    #[must_use]
     pub fn events(&self) -> Self {
         let mut events = self.clone();
         for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {

@@ -7,6 +7,7 @@ use clap::Args;
 use super::Place;
 use crate::cli::{ConfigFile, Failure};
 use crate::config;
+use crate::policy::bound::Bound;
 use crate::predict::{Change, Peer, Placement};
 use crate::ring::Ring;
 
@@ -68,6 +69,11 @@ impl Changed {
 }
 
 impl Side {
+    /// As it is configured.
+    pub(super) fn bounded_load(&self) -> Option<Bound> {
+        self.upstream.bounded_load
+    }
+
     /// The upstream as it is configured.
     pub(super) fn unchanged(place: &Place) -> Result<Self, Failure> {
         Self::new(place.upstream_in(&place.config)?, &Change::default())

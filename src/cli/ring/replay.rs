@@ -32,7 +32,7 @@ pub(in crate::cli) struct Replay {
     /// The access log; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
-    /// No peer holds more than its fair share of the requests in flight, times this
+    /// No peer holds more than its fair share of the requests in flight, times this; else as configured
     #[arg(long, value_name = "FACTOR", value_parser = bound)]
     bounded_load: Option<Bound>,
 }
@@ -114,7 +114,11 @@ impl Replay {
 
     fn simulation<'a>(&self, placement: &'a Placement<'a>, side: &Side) -> Simulation<'a> {
         let weights = side.peers.iter().map(|peer| peer.weight);
-        Simulation::new(placement, weights, self.bounded_load)
+        Simulation::new(
+            placement,
+            weights,
+            self.bounded_load.or(side.bounded_load()),
+        )
     }
 
     fn print(&self, outcome: &Outcome<'_>, output: &mut Output) -> Done {
@@ -129,14 +133,8 @@ impl Replay {
     }
 }
 
-/// `1.25` as [`Bound`] takes it.
 fn bound(text: &str) -> Result<Bound, String> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-    let digits = format!("{whole}{decimals:0<3}");
-    let plain = decimals.len() <= 3 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let thousandths = digits.parse().ok().filter(|_| plain && !whole.is_empty());
-    thousandths
-        .and_then(Bound::new)
+    Bound::parse(text)
         .ok_or_else(|| "a factor from 1.01 to 10, with up to three decimals".to_owned())
 }
 

@@ -23,25 +23,12 @@ pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<Bound> {
     upstream.or_off("bounded_load", None, factor)
 }
 
-/// A decimal number, in thousandths.
 fn factor(node: &Node) -> Result<Bound, Fault> {
     let text = text(node, "a factor")?;
-    let thousandths = thousandths(text).and_then(|number| u16::try_from(number).ok());
-    thousandths.and_then(Bound::new).ok_or_else(|| {
+    Bound::parse(text).ok_or_else(|| {
         let message = format!("{} is not a factor that bounds a load", quote(text));
         (message, FACTOR.to_owned())
     })
-}
-
-/// `2`, `1.25`: up to three decimals.
-fn thousandths(text: &str) -> Option<u32> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(decimals) || whole.len() > 4 || decimals.len() > 3 {
-        return None;
-    }
-    let decimals: u32 = format!("{decimals:0<3}").parse().ok()?;
-    Some(whole.parse::<u32>().ok()? * 1000 + decimals)
 }
 
 pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStart> {
