@@ -31,10 +31,10 @@ if [ -n "$fetched" ]; then
     python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 fi
 
-# Word by word: both are lists.
+# RUNLEVEL=1: what is installed is not started; the tests start their own. Word by word: both are lists.
 # shellcheck disable=SC2086
 install() {
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing
+    $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install -y --no-install-recommends $missing
 }
 
 as_root=''
