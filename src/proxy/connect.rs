@@ -13,11 +13,12 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::tunnel;
 use crate::clock;
 use crate::connection::{Connection, Phase};
 
 /// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
-pub(super) fn peer(ctx: &Context) -> Result<Box<HttpPeer>> {
+pub(super) fn peer(session: &mut Session, ctx: &Context) -> Result<Box<HttpPeer>> {
     let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
         return Err(Error::new_in(ErrorType::InternalError));
     };
@@ -29,9 +30,11 @@ pub(super) fn peer(ctx: &Context) -> Result<Box<HttpPeer>> {
     options.read_timeout = None;
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
-    if attempt.fresh {
+    let tunnel = tunnel::is_asked_for(session);
+    options.custom_l4 = tunnel.then(tunnel::connector);
+    if attempt.fresh || tunnel {
+        options.idle_timeout = Some(Duration::ZERO);
         http.group_key = own_pool();
-        http.options.idle_timeout = Some(Duration::ZERO);
     }
     Ok(Box::new(http))
 }

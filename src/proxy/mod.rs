@@ -5,7 +5,7 @@
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
 //! | `request_filter` | [`admit`], [`pick`] | limits, route, key, the first choice of a peer |
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
-//! | `upstream_peer` | [`pick`], [`connect`] | the next peer of the walk, and how to talk to it |
+//! | `upstream_peer` | [`pick`], [`connect`], [`tunnel`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
 //! | `response_filter`, `response_body_filter` | [`forward`] | the response to the client |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
@@ -21,6 +21,7 @@ mod pick;
 mod record;
 mod respond;
 mod retry;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,11 +98,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         pick::next(ctx)?;
-        connect::peer(ctx)
+        connect::peer(session, ctx)
     }
 
     async fn connected_to_upstream(

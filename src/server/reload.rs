@@ -220,12 +220,10 @@ fn set_backlogs(open: &Listeners, before: &Config, after: &Config) {
     });
     for listener in changed {
         let address = listener.address.to_string();
-        let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
         let named = |name: &str| name.strip_prefix(SHARED).unwrap_or(name) == address;
         let socket = open.duplicates().find(|(name, _)| named(name));
-        let set = socket.map(|(_, socket)| rustix::net::listen(socket, backlog));
-        if let Some(Err(error)) = set {
-            log::warn!("the backlog of {address} cannot be set: {error}");
+        if let Some((_, socket)) = socket {
+            sockets::set_backlog(socket, listener.address, listener.backlog);
         }
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn prepare(
             // What waits when we close it is for whoever the service manager starts next.
             listener.handed_over().store(shared, Ordering::SeqCst);
             let duplicate = listener.duplicate()?;
+            set_backlog(&duplicate, address, written.backlog);
             Ok(Prepared {
                 address,
                 listener,
@@ -82,6 +83,14 @@ pub(super) fn prepare(
             })
         })
         .collect()
+}
+
+/// As configured, also for a socket that has been listening already (`listen(2)` may be called again).
+pub(super) fn set_backlog(socket: &OwnedFd, address: SocketAddr, backlog: u32) {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    if let Err(error) = rustix::net::listen(socket, backlog) {
+        log::warn!("the backlog of {address} cannot be set: {error}");
+    }
 }
 
 /// The clients' listeners that accept.

@@ -66,7 +66,8 @@ async fn begin(
             // Operators may watch a start.
             staged.open_doors();
             staged.ask_peers(Duration::MAX).await;
-            Ok(staged.serve())
+            staged.serve();
+            Ok(staged.instance)
         }
         Some(predecessor) => {
             let (inherited, memory) = predecessor.take();
@@ -74,9 +75,10 @@ async fn begin(
             staged.ask_peers(predecessor.patience() / 2).await;
             let go = predecessor.ready(staged.kept.clone()).await?;
             staged.take_note(&go);
-            // Operators were answered by the process that served until now.
+            staged.serve();
+            // Operators were answered by the process that served until now; none meets one that does not.
             staged.open_doors();
-            Ok(staged.serve())
+            Ok(staged.instance)
         }
     }
 }
@@ -150,19 +152,17 @@ impl Staged {
     }
 
     /// Lets the clients in. Nothing here can fail: the process before this one already relies on it.
-    fn serve(self) -> Instance {
-        let mut instance = self.instance;
+    fn serve(&mut self) {
+        let instance = &mut self.instance;
         let subject = Arc::clone(&instance.subject);
-        instance
-            .listeners
-            .open(self.prepared, &subject, &instance.proxy);
+        let prepared = std::mem::take(&mut self.prepared);
+        instance.listeners.open(prepared, &subject, &instance.proxy);
         subject.lifecycle.set_addresses(Addresses {
             listeners: instance.listeners.addresses(),
             admin: self.admin,
         });
         subject.lifecycle.advance(Stage::Serving);
         announce(&subject);
-        instance
     }
 }
 

@@ -184,6 +184,14 @@ fn a_refused_connect_goes_to_the_next_of_the_walk() {
 }
 
 #[test]
+fn a_refused_connect_for_a_websocket_goes_to_the_next_of_the_walk() {
+    let mut trio = Trio::start();
+    trio.walk[0].down();
+    let response = trio.edge.send(&Request::socket(Trio::TARGET));
+    assert_eq!((response.status, trio.requests()), (200, vec![0, 1, 0]));
+}
+
+#[test]
 fn a_post_goes_to_the_next_peer_when_the_connect_failed() {
     for length in [0, 10, 1 << 20] {
         let mut trio = Trio::start();

@@ -1,8 +1,11 @@
 //! What reaches the peer, and what comes back: headers, framing, bodies, upgrades.
 
+use std::{io, thread};
+
 use serde_json::Value;
 
 use crate::support::client::{Connection, Request};
+use crate::support::crowd::open_socket;
 use crate::support::edge::{Edge, Site};
 use crate::support::origin::{Behaviour, Origin};
 
@@ -457,6 +460,32 @@ fn a_websocket_passes() {
         connection.send(message).unwrap();
         assert_eq!(connection.exactly(message.len()).unwrap(), message);
     }
+}
+
+/// A peer that answers at once is read before its request is done with, unless that is prevented;
+/// with enough clients at a time, some are always met by it.
+#[test]
+fn a_websocket_stays_open_however_soon_its_peer_answers() {
+    fn converse(edge: &Edge) -> io::Result<()> {
+        for _ in 0..200 {
+            let mut socket = open_socket(edge.address)?;
+            for _ in 0..3 {
+                socket.send("are you there?")?;
+                socket.exactly(14)?;
+            }
+        }
+        Ok(())
+    }
+    let pipe = Pipe::open();
+    pipe.origin.behave(Behaviour::Upgrade);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| converse(&pipe.edge)))
+            .collect();
+        for client in clients {
+            client.join().unwrap().unwrap();
+        }
+    });
 }
 
 #[test]

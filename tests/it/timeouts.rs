@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::client::Connection;
+use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::Full;
@@ -28,10 +28,14 @@ fn ask(edge: &Edge) -> Connection {
 }
 
 fn assert_fault(edge: &Edge, fault: &str) {
+    assert_faults(edge, fault, 1);
+}
+
+fn assert_faults(edge: &Edge, fault: &str, count: u64) {
     edge.admin.wait_for_metric(
         "clockwise_faults_total",
         &[&format!("fault=\"{fault}\"")],
-        1,
+        count,
     );
 }
 
@@ -41,10 +45,12 @@ fn a_connect_that_hangs_is_504_after_the_connect_time() {
     let edge = Site::of([full.address])
         .app("timeouts", "{connect: 1s}")
         .start();
-    let (response, took) = timed(|| edge.get("/?k=a"));
-    assert_eq!(response.status, 504);
-    assert_about(took, SECOND);
-    assert_fault(&edge, "connect_timeout");
+    for (count, ask) in [(1, Request::get("/?k=a")), (2, Request::socket("/?k=a"))] {
+        let (response, took) = timed(|| edge.send(&ask));
+        assert_eq!(response.status, 504);
+        assert_about(took, SECOND);
+        assert_faults(&edge, "connect_timeout", count);
+    }
 }
 
 #[test]

@@ -42,6 +42,15 @@ impl Request {
         Self::new("POST", target).body(body)
     }
 
+    /// One that asks for a WebSocket.
+    pub(crate) fn socket(target: &str) -> Self {
+        Self::get(target)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.extend([name, ": ", value, "\r\n"]);
         self

@@ -251,12 +251,7 @@ fn echo(kept: &mut Option<Connection>, address: SocketAddr) -> io::Result<()> {
 /// A connection that has become a WebSocket.
 pub(crate) fn open_socket(address: SocketAddr) -> io::Result<Connection> {
     let mut connection = Connection::try_open(address)?;
-    let request = Request::get("/socket")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    match connection.exchange(&request)? {
+    match connection.exchange(&Request::socket("/socket"))? {
         Response { status: 101, .. } => Ok(connection),
         other => Err(Error::other(format!("{other:?}"))),
     }

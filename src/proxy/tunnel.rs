@@ -1,0 +1,174 @@
+//! Phase 6, outward: the connection to a peer that is asked for a tunnel (RFC 9110, 7.8).
+//!
+//! Pingora 0.9 sends the request and reads the response at the same time, and hands the end of the
+//! request's body from one to the other. Where a response of 101 is read before that end was taken, it
+//! takes it for the end of the tunnel, and closes both connections (its issue 946). So nothing is read
+//! from such a connection until the end was taken, which shows in its writes: Pingora flushes after the
+//! header, and again when it took the end.
+//!
+//! Not for a request that has a body: its peer must have the end of that before it answers 101.
+//!
+//! Invariant: a read before the second flush is pending, whatever has come from the peer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use async_trait::async_trait;
+use http::header::UPGRADE;
+use pingora_core::connectors::l4::Connect;
+use pingora_core::protocols::l4::ext;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Whether the request asks for a tunnel, in Pingora's view, and has no body.
+pub(super) fn is_asked_for(session: &mut Session) -> bool {
+    let upgrade = session.req_header().headers.get(UPGRADE);
+    upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && session.as_mut().is_body_empty()
+}
+
+/// What connects to the peer instead of Pingora, which times it and sets its options all the same.
+pub(super) fn connector() -> Arc<dyn Connect + Send + Sync> {
+    Arc::new(Connector)
+}
+
+#[derive(Debug)]
+struct Connector;
+
+#[async_trait]
+impl Connect for Connector {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let Some(address) = address.as_inet() else {
+            return Err(Error::new_in(ErrorType::InternalError));
+        };
+        let socket = Socket::new(ext::connect(address, None).await?);
+        Ok(VirtualSocketStream::new(Box::new(socket)).into())
+    }
+}
+
+/// A socket that is read only after the whole request was sent.
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
+    sent: Sent,
+    /// Waits for the request to be sent.
+    reader: Option<Waker>,
+}
+
+/// What of the request was sent, and flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    Header,
+    All,
+}
+
+impl Socket {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            sent: Sent::Nothing,
+            reader: None,
+        }
+    }
+
+    fn flushed(&mut self) {
+        self.sent = match self.sent {
+            Sent::Nothing => Sent::Header,
+            Sent::Header | Sent::All => Sent::All,
+        };
+        if self.sent == Sent::All
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.sent != Sent::All {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl VirtualSocket for Socket {
+    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
+        match option {
+            VirtualSockOpt::NoDelay => self.stream.set_nodelay(true),
+            VirtualSockOpt::KeepAlive(keepalive) => {
+                ext::set_tcp_keepalive(&self.stream, &keepalive).map_err(io::Error::other)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn read_now(socket: &mut Socket) -> Option<u8> {
+        tokio::select! {
+            biased;
+            byte = socket.read_u8() => Some(byte.unwrap()),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_peer_says_is_held_back_until_the_request_is_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut socket = Socket::new(TcpStream::connect(address).await.unwrap());
+        let (mut peer, _) = listener.accept().await.unwrap();
+        peer.write_all(b"ab").await.unwrap();
+        socket.stream.readable().await.unwrap();
+
+        assert_eq!(read_now(&mut socket).await, None);
+        socket.write_all(b"header").await.unwrap();
+        socket.flush().await.unwrap();
+        assert_eq!(read_now(&mut socket).await, None);
+        socket.flush().await.unwrap();
+        assert_eq!(read_now(&mut socket).await, Some(b'a'));
+        socket.flush().await.unwrap();
+        assert_eq!(read_now(&mut socket).await, Some(b'b'));
+    }
+}
