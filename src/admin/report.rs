@@ -112,11 +112,12 @@ fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
 
 /// `GET /v1/upstreams/{u}/owner?key=`: the walk whatever the health, and who serves the key now.
 pub(super) fn owner(upstream: &Upstream, key: &[u8]) -> Value {
-    let hash = upstream.hash(key);
-    let walk: Vec<_> = upstream.walk(hash).map(|peer| &*peer.label).collect();
-    let target = crate::upstream::Target::Key(hash);
+    let placed = upstream.key(key);
+    let walk: Vec<_> = upstream.walk(&placed).map(|peer| &*peer.label).collect();
+    let hash = placed.hash();
+    let target = crate::upstream::Target::Key(placed);
     let serves = upstream.select(
-        target,
+        &target,
         &crate::upstream::Tried::none(),
         clock::since_start(),
     );

@@ -175,7 +175,7 @@ mod tests {
                 .collect();
             let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
             let ring = Ring::new(Dialect::default(), members).unwrap();
-            let hash = |key: u64| Hash(mix(seed << 32 | key) >> 32);
+            let place = |key: u64| Hash(mix(seed << 32 | key) >> 32).into();
             let weights = (1..=2000).map(|rank| f64::from(rank).powf(-1.1));
             let total: f64 = weights.clone().sum();
             let sums = weights.scan(0.0, |sum, weight| {
@@ -184,7 +184,7 @@ mod tests {
             });
             Self {
                 walks: (0..2000)
-                    .map(|key| ring.walk(hash(key)).collect())
+                    .map(|key| ring.walk(&place(key)).collect())
                     .collect(),
                 popularity: sums.collect(),
                 in_flight: Vec::new(),

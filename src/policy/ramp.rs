@@ -155,9 +155,9 @@ mod tests {
         let back = MemberId(3);
         let (ramp, salt) = (ramp(1000, 60), Salt::of(&labels[3]));
         let of_back: Vec<u64> = (0..KEYS)
-            .map(|key| ring.hash(&key.to_le_bytes()))
-            .filter(|hash| ring.owner(*hash) == Some(back))
-            .map(|hash| hash.0)
+            .map(|key| ring.key(&key.to_le_bytes()))
+            .filter(|key| ring.owner(key) == Some(back))
+            .map(|key| key.hash().0)
             .collect();
         let all = of_back.len();
         for percent in 0..=100_u8 {
@@ -206,12 +206,12 @@ mod tests {
         let ring = ring(&labels);
         let salts: Vec<Salt> = labels.iter().map(|label| Salt::of(label)).collect();
         let place = |key: u64, now| {
-            let hash = ring.hash(&key.to_le_bytes());
-            let walk = ring.walk(hash).enumerate().map(|(place, member)| {
+            let key = ring.key(&key.to_le_bytes());
+            let walk = ring.walk(&key).enumerate().map(|(place, member)| {
                 let ramp = ramps[member.index()];
                 (place, ramp.map(|ramp| (ramp, salts[member.index()])))
             });
-            first_home(hash.0, now, walk).unwrap().0
+            first_home(key.hash().0, now, walk).unwrap().0
         };
         (0..keys)
             .map(|key| {

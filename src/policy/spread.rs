@@ -170,8 +170,10 @@ mod tests {
     fn fullest(ring: &Ring, key: u32, share: u32) -> u64 {
         const TURNS: u32 = 10_000;
         let mut hot = vec![0_u64; ring.members()];
-        let walk: Vec<(MemberId, u16)> =
-            ring.walk(Hash(key.into())).map(|peer| (peer, 1)).collect();
+        let walk: Vec<(MemberId, u16)> = ring
+            .walk(&Hash(key.into()).into())
+            .map(|peer| (peer, 1))
+            .collect();
         let total = u32::try_from(walk.len()).unwrap();
         for turn in 0..TURNS {
             hot[THREE

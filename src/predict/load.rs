@@ -146,7 +146,8 @@ impl<'a> Simulation<'a> {
     }
 
     fn by_key(&mut self, hash: Hash) -> Option<MemberId> {
-        let owner = self.placement.owner(hash)?;
+        let key = self.placement.ring().recall(hash);
+        let owner = self.placement.owner(&key)?;
         if self.has_room(owner, self.bound) {
             return Some(owner);
         }
@@ -155,7 +156,7 @@ impl<'a> Simulation<'a> {
         }
         let guest = self.bound.map(|_| Bound::FAIR);
         let may = |member| self.placement.is_up(member) && self.has_room(member, guest);
-        self.placement.ring().find(hash, may)
+        self.placement.ring().find(&key, may)
     }
 
     fn in_turn(&mut self) -> Option<MemberId> {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     fn request(start: u64, duration: u64, key: &str) -> Request {
-        let hash = (!key.is_empty()).then(|| ring().hash(key.as_bytes()));
+        let hash = (!key.is_empty()).then(|| ring().key(key.as_bytes()).hash());
         Request {
             start,
             duration,
@@ -304,7 +305,7 @@ mod tests {
         ];
         let (loads, takers) = simulate(bound, &all);
         let ring = ring();
-        let walk: Vec<_> = ring.walk(ring.hash(b"k")).map(|m| m.0).collect();
+        let walk: Vec<_> = ring.walk(&ring.key(b"k")).map(|m| m.0).collect();
         assert_eq!(takers, [walk[0], walk[1], walk[0]]);
         assert_eq!(loads[walk[0] as usize].overflow, 1);
         assert_eq!(loads[walk[1] as usize].overflow, 0);

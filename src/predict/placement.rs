@@ -1,7 +1,7 @@
 //! A ring, the names of its members, and who of them is down.
 
 use super::change::Unknown;
-use crate::ring::{Hash, MemberId, Move, Ring, overlay_up};
+use crate::ring::{Key, MemberId, Move, Ring, overlay_up};
 
 /// Where each key is, and on whom.
 #[derive(Clone, Debug)]
@@ -62,14 +62,14 @@ impl<'a> Placement<'a> {
         !self.ring.is_empty() && self.down.contains(&false)
     }
 
-    /// The first member of the hash's walk that is up.
-    pub fn owner(&self, hash: Hash) -> Option<MemberId> {
-        self.ring.find(hash, |member| self.is_up(member))
+    /// The first member of the key's walk that is up.
+    pub fn owner(&self, key: &Key) -> Option<MemberId> {
+        self.ring.find(key, |member| self.is_up(member))
     }
 
     /// The first member of the key's walk that is up.
     pub fn owner_of(&self, key: &[u8]) -> Option<MemberId> {
-        self.owner(self.ring.hash(key))
+        self.owner(&self.ring.key(key))
     }
 
     /// How many hashes each member has, by [`MemberId`].

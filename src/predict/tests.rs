@@ -32,7 +32,7 @@ fn placement<'a>(ring: &'a Ring, peers: &'a [Peer]) -> Placement<'a> {
 }
 
 fn owner(placement: &Placement<'_>, hash: u32) -> Option<String> {
-    let owner = placement.owner(Hash(hash.into()))?;
+    let owner = placement.owner(&Hash(hash.into()).into())?;
     Some(placement.label(owner).to_owned())
 }
 
@@ -78,7 +78,7 @@ impl History {
 /// The keys' hashes, ascending.
 fn hashes(ring: &Ring) -> Vec<u32> {
     let hash = |number: u32| {
-        let hash = ring.hash(format!("key-{number}").as_bytes()).0;
+        let hash = ring.key(format!("key-{number}").as_bytes()).hash().0;
         u32::try_from(hash).unwrap()
     };
     let mut hashes: Vec<_> = (0..KEYS).map(hash).collect();
@@ -88,7 +88,11 @@ fn hashes(ring: &Ring) -> Vec<u32> {
 
 /// Every key's owner, asked one by one.
 fn owners(placement: &Placement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
-    let owner = |hash: &u32| placement.owner(Hash(u64::from(*hash))).map(|owner| owner.0);
+    let owner = |hash: &u32| {
+        placement
+            .owner(&Hash(u64::from(*hash)).into())
+            .map(|owner| owner.0)
+    };
     hashes.iter().map(owner).collect()
 }
 

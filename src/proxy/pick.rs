@@ -67,7 +67,7 @@ pub(super) fn move_on(ctx: &mut Context) -> bool {
 
 /// Whether another peer could still be asked.
 pub(super) fn has_next(ctx: &Context) -> bool {
-    let (Some(target), Some(attempt)) = (ctx.target, &ctx.attempt) else {
+    let (Some(target), Some(attempt)) = (&ctx.target, &ctx.attempt) else {
         return false;
     };
     let mut tried = ctx.tried;
@@ -86,7 +86,7 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ta
     };
     let mut buffer = KeyBuffer::default();
     if let Some((source, key)) = key::extract(&upstream.config.key, &request, &mut buffer) {
-        let target = Target::Key(upstream.hash(key));
+        let target = Target::Key(upstream.key(key));
         ctx.key_source = upstream.config.key.get(source).map(key::KeySource::name);
         return Ok(target);
     }
@@ -98,10 +98,10 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ta
 }
 
 fn choose(ctx: &mut Context) -> bool {
-    let Some(target) = ctx.target else {
+    let Some(upstream) = ctx.upstream().map(Arc::clone) else {
         return false;
     };
-    let Some(upstream) = ctx.upstream().map(Arc::clone) else {
+    let Some(target) = &ctx.target else {
         return false;
     };
     // The try before, if there was one, is over: the request leaves that peer and stays in flight.

@@ -122,8 +122,8 @@ fn count(ctx: &Context, outcome: &Outcome) {
                 .first_byte
                 .observe(first_byte.saturating_sub(attempt.began));
         }
-        let owner = match ctx.target {
-            Some(Target::Key(hash)) => route.upstream.ring().owner(hash),
+        let owner = match &ctx.target {
+            Some(Target::Key(key)) => route.upstream.ring().owner(key),
             _ => None,
         };
         if ctx.status != 0 && owner.is_some_and(|owner| owner != attempt.member) {
@@ -184,8 +184,8 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
         upstream: ctx.upstream().map(|upstream| &*upstream.name),
         peer: ctx.peer().map(|peer| &*peer.label),
         key_source: ctx.key_source,
-        key_hash: match ctx.target {
-            Some(Target::Key(hash)) => Some(hash.0),
+        key_hash: match &ctx.target {
+            Some(Target::Key(key)) => Some(key.hash().0),
             Some(Target::Turn(_)) | None => None,
         },
         attempts: ctx.attempts,

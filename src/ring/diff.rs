@@ -35,8 +35,8 @@ pub fn overlay_up(
     second: (&Ring, impl Fn(MemberId) -> bool),
     mut each: impl FnMut(Move),
 ) {
-    if let (Order::Scores(keys), Order::Scores(_)) = (&first.0.order, &second.0.order) {
-        return try_out(&first, &second, keys, each);
+    if let (Order::Scores(_), Order::Scores(_)) = (&first.0.order, &second.0.order) {
+        return try_out(&first, &second, each);
     }
     let (mut a, mut b) = (sweep(first.0, first.1), sweep(second.0, second.1));
     let mut from = 0_u64;
@@ -66,13 +66,11 @@ const SPACE: u64 = 1 << 32;
 fn try_out(
     first: &(&Ring, impl Fn(MemberId) -> bool),
     second: &(&Ring, impl Fn(MemberId) -> bool),
-    keys: &Scores,
     mut each: impl FnMut(Move),
 ) {
-    for hash in keys.sample() {
-        if let (Some(from), Some(to)) =
-            (first.0.find(hash, &first.1), second.0.find(hash, &second.1))
-        {
+    for text in Scores::sample() {
+        let (a, b) = (first.0.key(text.as_bytes()), second.0.key(text.as_bytes()));
+        if let (Some(from), Some(to)) = (first.0.find(&a, &first.1), second.0.find(&b, &second.1)) {
             let hashes = SPACE / u64::from(Scores::SAMPLE);
             each(Move { from, to, hashes });
         }
@@ -165,8 +163,8 @@ mod tests {
             overlay(&first, &second, |run| {
                 // A circle's point does not own its own hash but the one before it.
                 let last = u32::try_from(at + run.hashes - 1).unwrap();
-                let probe = Hash(if circle { last.wrapping_sub(1) } else { last }.into());
-                assert_eq!((first.owner(probe), second.owner(probe)), (Some(run.from), Some(run.to)));
+                let probe = Hash(if circle { last.wrapping_sub(1) } else { last }.into()).into();
+                assert_eq!((first.owner(&probe), second.owner(&probe)), (Some(run.from), Some(run.to)));
                 at += run.hashes;
                 *counted.entry((run.from.0, run.to.0)).or_default() += run.hashes;
             });

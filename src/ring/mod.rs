@@ -10,9 +10,9 @@
 //! use clockwise::ring::{Dialect, Ring, Weight};
 //!
 //! let ring = Ring::new(Dialect::default(), [("a:80", Weight::ONE), ("b:80", Weight::ONE)])?;
-//! let hash = ring.hash(b"some key");
-//! let owner = ring.owner(hash);
-//! let next = ring.find(hash, |member| Some(member) != owner);
+//! let key = ring.key(b"some key");
+//! let owner = ring.owner(&key);
+//! let next = ring.find(&key, |member| Some(member) != owner);
 //! assert_ne!(owner, next);
 //! # Ok::<(), clockwise::ring::Error>(())
 //! ```
@@ -25,13 +25,15 @@
 //! * the ring is a function of the *set* of members: their order changes the [`MemberId`]s, never
 //!   the label that an answer stands for; but for dialects of systems in which the order counts;
 //! * points on one hash are all kept, the smallest name first; but where another system does not;
-//! * a lookup allocates nothing and costs the same for any number of points.
+//! * a lookup allocates nothing and costs the same for any number of points; where there are none, it is
+//!   the key that costs something for each member, once.
 
 mod build;
 mod dialect;
 mod diff;
 mod digest;
 mod index;
+mod key;
 mod nearest;
 mod scores;
 mod walk;
@@ -43,9 +45,11 @@ use std::num::NonZeroU16;
 
 use build::Arcs;
 use dialect::Owner;
-pub use dialect::{Dialect, Setting, ats, envoy, haproxy, twemproxy, varnish};
+pub use dialect::{Dialect, Setting, ats, caddy, envoy, haproxy, twemproxy, varnish};
 pub use diff::{Move, overlay, overlay_up};
 use index::Index;
+use key::Place;
+pub use key::{Hash, Key};
 use nearest::Nearest;
 use scores::Scores;
 pub use walk::{Cursor, Walk};
@@ -114,10 +118,6 @@ impl<'a> From<(&'a str, Weight)> for Member<'a> {
 /// Stands between the parts of a key that some dialects hash one by one: the unit separator of ASCII,
 /// which no header field can have (RFC 9110 §5.5).
 pub const PARTS: u8 = 0x1f;
-
-/// A place on the circle: one of 2^32 hashes, or of 2^64 in the dialects that have so many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hash(pub u64);
 
 /// Why a ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -216,38 +216,53 @@ impl Ring {
         }
     }
 
-    /// The hash of a key.
+    /// A key, ready to be looked up.
     #[inline]
-    pub fn hash(&self, key: &[u8]) -> Hash {
-        self.dialect.hash(key)
-    }
-
-    /// The member that a hash belongs to; `None` where the ring is empty.
-    #[inline]
-    pub fn owner(&self, hash: Hash) -> Option<MemberId> {
-        match self.locate(hash) {
-            Some((_, owner)) => Some(owner),
-            None => self.best(hash, |_| true),
+    pub fn key(&self, key: &[u8]) -> Key {
+        let hash = self.dialect.hash(key);
+        match &self.order {
+            Order::Scores(scores) => scores.rank(hash, key),
+            Order::Clockwise | Order::Nearest(_) => Key::from(hash),
         }
     }
 
-    /// The first member clockwise from a hash for which `accept` is true; `None` where it is true
+    /// The key of a hash that [`Key::hash`] gave, where only that is known. In a dialect that is none of
+    /// [`Dialect::tells_by_hash`] it is another key, for one hash always the same.
+    pub fn recall(&self, hash: Hash) -> Key {
+        match &self.order {
+            Order::Scores(scores) => scores.rank(hash, hash.0.to_string().as_bytes()),
+            Order::Clockwise | Order::Nearest(_) => Key::from(hash),
+        }
+    }
+
+    /// The member that a key belongs to; `None` where the ring is empty.
+    #[inline]
+    pub fn owner(&self, key: &Key) -> Option<MemberId> {
+        match &key.0 {
+            Place::Hash(hash) => self.locate(*hash).map(|(_, owner)| owner),
+            Place::Ranked(ranking) => ranking.get(0),
+        }
+    }
+
+    /// The first member clockwise from a key for which `accept` is true; `None` where it is true
     /// for none.
     ///
     /// `accept` is asked about the owner first, and may be asked about a member more than once. One
     /// round of the points ends the search.
     #[inline]
-    pub fn find(&self, hash: Hash, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
-        match self.locate(hash) {
-            Some((_, owner)) if accept(owner) => Some(owner),
-            Some((at, _)) => self.find_after(hash, at, accept),
-            None => self.best(hash, accept),
+    pub fn find(&self, key: &Key, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+        match &key.0 {
+            Place::Hash(hash) => match self.locate(*hash)? {
+                (_, owner) if accept(owner) => Some(owner),
+                (at, _) => self.find_after(*hash, at, accept),
+            },
+            Place::Ranked(ranking) => ranking.find(accept),
         }
     }
 
-    /// The distinct members in clockwise order from a hash: the owner first, every member once.
-    pub fn walk(&self, hash: Hash) -> Walk<'_> {
-        Walk::new(self, hash)
+    /// The distinct members in clockwise order from a key: the owner first, every member once.
+    pub fn walk(&self, key: &Key) -> Walk<'_> {
+        Walk::new(self, key)
     }
 
     /// How much of the circle belongs to each member, by [`MemberId`], in 2^32nds. They add up to
@@ -330,15 +345,6 @@ impl Ring {
         let lows = self.low.get(start..start + equal)?;
         let place = start + lows.partition_point(|end| *end < low);
         Some((place, self.index.owner(place)?))
-    }
-
-    /// The accepted member with the greatest score, where scores decide.
-    #[cold]
-    fn best(&self, hash: Hash, accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
-        match &self.order {
-            Order::Scores(scores) => scores.best(hash, accept),
-            Order::Clockwise | Order::Nearest(_) => None,
-        }
     }
 
     /// A place one past the last point is the first point's.

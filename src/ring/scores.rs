@@ -1,18 +1,29 @@
 //! Rendezvous hashing: no points, the member with the greatest score for a key owns it.
 //!
-//! Every lookup asks every member, so it costs as many hashes as there are members. The walk goes
-//! down from the greatest score, of equal ones in the order of the members.
+//! A score is made of the key itself and of the member, so no hash of the key alone tells who owns it.
+//! Every member is asked once, when the key becomes a [`Ranking`], which costs a hash for each and a
+//! sort; whatever is asked afterwards only reads the ranking. It goes down from the greatest score, of
+//! equal ones in the order of the members.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::sync::Arc;
 
-use super::{Dialect, Hash, MemberId, Weight};
+use super::key::{Hash, Key, Place};
+use super::{Dialect, MemberId, Weight};
 
 /// The members by name.
 #[derive(Clone, Debug)]
 pub(super) struct Scores {
     dialect: Dialect,
     members: Box<[(Box<str>, Weight)]>,
+}
+
+/// All members in the order in which one key asks them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ranking {
+    hash: Hash,
+    members: Box<[MemberId]>,
 }
 
 impl Scores {
@@ -29,38 +40,46 @@ impl Scores {
         }
     }
 
-    /// The accepted member with the greatest score.
-    pub(super) fn best(
-        &self,
-        hash: Hash,
-        mut accept: impl FnMut(MemberId) -> bool,
-    ) -> Option<MemberId> {
-        let accepted = self.scored(hash).filter(|(member, _)| accept(*member));
-        // `min` gives the first of equal ones, `max` the last.
-        accepted
-            .min_by_key(|(_, score)| Reverse(*score))
-            .map(|(member, _)| member)
+    /// The texts of the sample.
+    pub(super) fn sample() -> impl Iterator<Item = String> {
+        (0..Self::SAMPLE).map(|number| number.to_string())
     }
 
-    /// All members, the one with the greatest score first.
-    pub(super) fn walk(&self, hash: Hash) -> Vec<MemberId> {
-        let mut scored: Vec<_> = self.scored(hash).collect();
-        scored.sort_by_key(|(_, score)| Reverse(*score));
-        scored.into_iter().map(|(member, _)| member).collect()
+    /// Asks every member.
+    #[cold]
+    pub(super) fn rank(&self, hash: Hash, key: &[u8]) -> Key {
+        let mut scored: Vec<_> = self.scored(hash, key).collect();
+        scored.sort_unstable();
+        let members = scored.into_iter().map(|(_, member)| member).collect();
+        Key(Place::Ranked(Arc::new(Ranking { hash, members })))
     }
 
-    /// The hashes of the sample.
-    pub(super) fn sample(&self) -> impl Iterator<Item = Hash> {
-        (0..Self::SAMPLE).map(|number| self.dialect.hash(number.to_string().as_bytes()))
-    }
-
-    fn scored(&self, hash: Hash) -> impl Iterator<Item = (MemberId, u64)> {
+    /// Sorts as a ranking does.
+    fn scored(&self, hash: Hash, key: &[u8]) -> impl Iterator<Item = (Reverse<u64>, MemberId)> {
         let score = move |(member, (name, weight)): (u32, &(Box<str>, Weight))| {
             let score = self
                 .dialect
-                .with(|placement| placement.score(name, *weight, hash));
-            (MemberId(member), score)
+                .with(|placement| placement.score(name, *weight, hash, key));
+            (Reverse(score), MemberId(member))
         };
         (0..).zip(&self.members).map(score)
+    }
+}
+
+impl Ranking {
+    pub(super) fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// The member at a place from the top, 0 the owner.
+    pub(super) fn get(&self, place: usize) -> Option<MemberId> {
+        self.members.get(place).copied()
+    }
+
+    /// The first that is accepted.
+    #[cold]
+    pub(super) fn find(&self, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+        let mut members = self.members.iter().copied();
+        members.find(|member| accept(*member))
     }
 }

@@ -1,15 +1,19 @@
 //! The distinct members in clockwise order, or in the order that a dialect has instead.
 
+use std::sync::Arc;
+
+use super::key::{Hash, Key, Place};
 use super::nearest::Outward;
-use super::{Hash, MemberId, Order, Ring};
+use super::scores::Ranking;
+use super::{MemberId, Order, Ring};
 
 /// Members that a walk remembers without an allocation.
 const INLINE: usize = 1024;
 const WORD: usize = u64::BITS as usize;
 
-/// Every member of a ring once, in clockwise order from a hash; made by [`Ring::walk`].
+/// Every member of a ring once, in clockwise order from a key; made by [`Ring::walk`].
 ///
-/// Allocates nothing on a ring of up to 1,024 members that has points.
+/// Allocates nothing on a ring of up to 1,024 members.
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
     ring: &'a Ring,
@@ -17,10 +21,10 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(ring: &'a Ring, hash: Hash) -> Self {
+    pub(super) fn new(ring: &'a Ring, key: &Key) -> Self {
         Self {
             ring,
-            cursor: Cursor::new(ring, hash),
+            cursor: Cursor::new(ring, key),
         }
     }
 }
@@ -58,15 +62,19 @@ enum Way {
         round: usize,
     },
     Outward(Outward),
-    /// There are no points: every member once.
-    Down(std::vec::IntoIter<MemberId>),
+    /// There are no points.
+    Down {
+        ranking: Arc<Ranking>,
+        /// The place of the next member.
+        at: usize,
+    },
 }
 
 impl Cursor {
-    /// A walk of `ring` from `hash`.
-    pub fn new(ring: &Ring, hash: Hash) -> Self {
+    /// A walk of `ring` from `key`.
+    pub fn new(ring: &Ring, key: &Key) -> Self {
         Self {
-            way: Way::new(ring, hash),
+            way: Way::new(ring, key),
             left: ring.members(),
             seen: Seen::new(ring.members()),
         }
@@ -88,14 +96,23 @@ impl Cursor {
 }
 
 impl Way {
-    fn new(ring: &Ring, hash: Hash) -> Self {
+    fn new(ring: &Ring, key: &Key) -> Self {
+        match &key.0 {
+            Place::Hash(hash) => Self::along(ring, *hash),
+            Place::Ranked(ranking) => Self::Down {
+                ranking: Arc::clone(ranking),
+                at: 0,
+            },
+        }
+    }
+
+    fn along(ring: &Ring, hash: Hash) -> Self {
         match &ring.order {
-            Order::Clockwise => Self::Clockwise {
+            Order::Nearest(nearest) => Self::Outward(Outward::new(nearest, hash)),
+            Order::Clockwise | Order::Scores(_) => Self::Clockwise {
                 at: ring.locate(hash).map_or(0, |(place, _)| ring.wrap(place)),
                 round: ring.len(),
             },
-            Order::Nearest(nearest) => Self::Outward(Outward::new(nearest, hash)),
-            Order::Scores(scores) => Self::Down(scores.walk(hash).into_iter()),
         }
     }
 
@@ -110,7 +127,11 @@ impl Way {
             }
             (Self::Outward(outward), Order::Nearest(nearest)) => outward.next(nearest),
             (Self::Outward(_), _) => None,
-            (Self::Down(members), _) => members.next(),
+            (Self::Down { ranking, at }, _) => {
+                let member = ranking.get(*at)?;
+                *at += 1;
+                Some(member)
+            }
         }
     }
 }

@@ -96,8 +96,10 @@ fn health_is_that_of_the_address_and_starts_anew_with_another() {
 fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
     let before = build(UNPROBED, ONE, None);
     let app = &before.upstreams["app"];
-    let (target, now) = (Target::Key(Hash(0)), clock::since_start());
-    let in_flight = app.admit(target, &Tried::none(), now, app.enter()).unwrap();
+    let (target, now) = (Target::Key(Hash(0).into()), clock::since_start());
+    let in_flight = app
+        .admit(&target, &Tried::none(), now, app.enter())
+        .unwrap();
     let probed = build(PROBED, ONE, Some(&before));
     assert_eq!(peer(&probed).state.health(), State::Unknown);
     assert_eq!(peer(&before).state.health(), State::Up);
@@ -196,4 +198,46 @@ fn ten_thousand_drains_are_recalled_at_once() {
     // A look through all peers for each would take minutes.
     let took = began.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// Select keeps its laws where a key is the order of all peers and no place on a circle.
+#[test]
+fn a_dialect_without_points_is_balanced_like_the_others() {
+    let peers: Vec<_> = (2..8)
+        .map(|port| format!("{{label: p{port}, address: 127.0.0.1:{port}}}"))
+        .collect();
+    let peers = format!("[{}]", peers.join(", "));
+    let now = clock::since_start();
+    for ring in ["ketama", "caddy", "traefik"] {
+        let balance =
+            "bounded_load: 1.25\n    hot_keys: {share: 2%, spread: 3}\n    drain: {idle: 60s}";
+        let app = format!("health: off\n    ring: {ring}\n    {balance}");
+        let snapshot = build(&app, &peers, None);
+        let app = &snapshot.upstreams["app"];
+        for key in 0..20_u32 {
+            let key = app.key(&key.to_le_bytes());
+            let walk: Vec<_> = app.ring().walk(&key).collect();
+            let target = Target::Key(key);
+            assert_eq!(size_of_val(&target), 16);
+            let admit = || {
+                app.admit(&target, &Tried::none(), now, app.enter())
+                    .unwrap()
+            };
+            // Of two in flight nobody holds both.
+            let (first, second) = (admit(), admit());
+            assert_eq!((first.member, first.overflow), (walk[0], None), "{ring}");
+            assert_eq!((second.member, second.overflow), (walk[1], Some(walk[0])));
+            drop((first, second));
+            // Its owner drains and keeps it; any other key goes on.
+            let owner = app.peer(walk[0]).unwrap();
+            owner.set_draining(true, now);
+            assert_eq!(admit().member, walk[0], "{ring}");
+            let strange = app.ring().walk(&app.key(b"strange")).next().unwrap();
+            let target = Target::Key(app.key(b"strange"));
+            let home = app.select(&target, &Tried::none(), now).unwrap().member;
+            assert_ne!(home, walk[0], "{ring}");
+            assert_eq!(home == strange, strange != walk[0], "{ring}");
+            owner.set_draining(false, now);
+        }
+    }
 }

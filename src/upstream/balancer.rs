@@ -52,7 +52,7 @@ impl BackendSelection for Ring {
     }
 
     fn iter(self: &Arc<Self>, key: &[u8]) -> Turns {
-        let cursor = Cursor::new(&self.ring, self.ring.hash(key));
+        let cursor = Cursor::new(&self.ring, &self.ring.key(key));
         Turns {
             ring: Arc::clone(self),
             cursor,
@@ -139,7 +139,7 @@ mod tests {
                 .map(|(label, weight)| (label.as_str(), weight.unwrap()));
             let ring = ring::Ring::new(dialect, pairs).unwrap();
             for key in keys() {
-                let owner = ring.owner(ring.hash(&key)).unwrap();
+                let owner = ring.owner(&ring.key(&key)).unwrap();
                 let selected = balancer.select(&key, 4).unwrap();
                 assert_eq!(selected.addr.to_string(), members[owner.index()].0);
             }

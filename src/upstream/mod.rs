@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::predict::Placement;
-use crate::ring::{self, Hash, MemberId, Ring};
+use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 
 pub use self::memory::{Memory, PeerMemory};
@@ -76,10 +76,10 @@ struct Shared {
 }
 
 /// What a request brings to the choice of its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The hash of its key.
-    Key(Hash),
+    /// Its key, in the upstream's ring.
+    Key(Key),
     /// It has no key; its turn among the peers is this one.
     Turn(usize),
 }
@@ -185,9 +185,9 @@ impl Upstream {
         self.serving.weight(&self.peers, &self.shared.changes, now)
     }
 
-    /// The hash of a key, in this upstream's dialect.
-    pub fn hash(&self, key: &[u8]) -> Hash {
-        self.ring.hash(key)
+    /// A key, in this upstream's ring.
+    pub fn key(&self, key: &[u8]) -> Key {
+        self.ring.key(key)
     }
 
     /// The target of a request that has no key: the next turn.
@@ -257,8 +257,8 @@ impl Upstream {
     }
 
     /// The labels in clockwise order from a key, owner first, whatever their health.
-    pub fn walk(&self, hash: Hash) -> impl Iterator<Item = &Peer> {
-        self.ring.walk(hash).filter_map(|member| self.peer(member))
+    pub fn walk(&self, key: &Key) -> impl Iterator<Item = &Peer> {
+        self.ring.walk(key).filter_map(|member| self.peer(member))
     }
 
     /// The ring, for reports.

@@ -37,7 +37,7 @@ pub struct Admitted {
 /// What a request brings to the choice of its peer, and when.
 #[derive(Clone, Copy, Debug)]
 struct Call<'a> {
-    target: Target,
+    target: &'a Target,
     tried: &'a Tried,
     now: Duration,
 }
@@ -47,8 +47,8 @@ impl Call<'_> {
     /// turn, so that of those, too, the right share comes home.
     fn key(&self) -> u64 {
         match self.target {
-            Target::Key(hash) => hash.0,
-            Target::Turn(turn) => turn as u64,
+            Target::Key(key) => key.hash().0,
+            Target::Turn(turn) => *turn as u64,
         }
     }
 }
@@ -57,9 +57,9 @@ impl Upstream {
     /// The peer that a request is at home with, whatever it holds; counts nothing. `now` is
     /// [`crate::clock::since_start`].
     #[inline]
-    pub fn select(&self, target: Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
-        if let Target::Key(hash) = target
-            && let Some(owner) = self.ring.owner(hash)
+    pub fn select(&self, target: &Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
+        if let Target::Key(key) = target
+            && let Some(owner) = self.ring.owner(key)
             && let Some(peer) = self.peer(owner)
             && peer.state.is_home(now)
             && !tried.contains(owner)
@@ -79,7 +79,7 @@ impl Upstream {
     /// There is none; the request may look elsewhere.
     pub fn admit(
         &self,
-        target: Target,
+        target: &Target,
         tried: &Tried,
         now: Duration,
         ticket: Ticket,
@@ -102,10 +102,10 @@ impl Upstream {
     }
 
     /// The places in the order in which a request without a home would ask them.
-    fn find(&self, target: Target, may: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+    fn find(&self, target: &Target, may: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
         match target {
-            Target::Key(hash) => self.ring.find(hash, may),
-            Target::Turn(turn) => self.rotation.find(turn, may),
+            Target::Key(key) => self.ring.find(key, may),
+            Target::Turn(turn) => self.rotation.find(*turn, may),
         }
     }
 
@@ -151,12 +151,12 @@ impl Upstream {
     }
 
     /// The peers in the order in which they are asked; without a key, as often as they have turns.
-    fn way(&self, target: Target) -> impl Iterator<Item = MemberId> {
-        let (hash, turn) = match target {
-            Target::Key(hash) => (Some(hash), None),
-            Target::Turn(turn) => (None, Some(turn)),
+    fn way(&self, target: &Target) -> impl Iterator<Item = MemberId> {
+        let (key, turn) = match target {
+            Target::Key(key) => (Some(key), None),
+            Target::Turn(turn) => (None, Some(*turn)),
         };
-        let walk = hash.into_iter().flat_map(|hash| self.ring.walk(hash));
+        let walk = key.into_iter().flat_map(|key| self.ring.walk(key));
         let round = turn.into_iter().flat_map(|turn| self.rotation.round(turn));
         walk.chain(round)
     }
@@ -187,7 +187,7 @@ impl Upstream {
 
     /// Counts the request of a key; of a hot one, the peer whose turn it is.
     fn hot_turn(&self, call: &Call<'_>) -> Option<MemberId> {
-        let (Some(hot), Some(config), Target::Key(hash)) =
+        let (Some(hot), Some(config), Target::Key(key)) =
             (&self.hot, &self.config.hot_keys, call.target)
         else {
             return None;
@@ -199,7 +199,7 @@ impl Upstream {
             let serves = self.is_available(call, member) && peer.state.is_home(call.now);
             serves.then_some((member, peer.weight.get()))
         };
-        let walk = self.ring.walk(hash).filter_map(can_serve);
+        let walk = self.ring.walk(key).filter_map(can_serve);
         config.spread.choose(heat.share, weight, heat.turn, walk)
     }
 

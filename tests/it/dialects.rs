@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use crate::support::client::{Request, try_send};
 use crate::support::edge::{Site, run};
 use crate::support::origin::Origin;
-use crate::support::other::{Other, ask_from, spread};
+use crate::support::other::{Other, ask_from, output, spread};
 use crate::support::{port, wait};
 
 const KEYS: usize = 10_000;
@@ -692,4 +692,171 @@ fn traffic_server_and_a_dead_server() {
     let theirs = other.ask_all(&requests);
     let ours = draw.predict(&site, Some(dead), &keys);
     draw.compare("ats, one down", &keys, &theirs, &ours);
+}
+
+/// Caddy by this policy; a server that fails once is left alone.
+fn caddy(draw: &Draw, program: &str, policy: &str) -> Other {
+    let address = port::free();
+    let servers = draw.lines(|_, server, _| server.to_string());
+    let servers = servers.replace('\n', " ");
+    let text = format!(
+        "{{\n    admin off\n    auto_https off\n    log {{\n        level ERROR\n    }}\n}}
+http://{address} {{
+    reverse_proxy {servers} {{
+        lb_policy {policy}
+        lb_try_duration 20s
+        lb_try_interval 1ms
+        max_fails 1
+        fail_duration 1h
+    }}
+}}
+"
+    );
+    let arguments = ["run", "--config", "Caddyfile", "--adapter", "caddyfile"];
+    Other::start(program, &arguments, address, &[("Caddyfile", &text)])
+}
+
+/// The present one, and the last of the versions that hashed otherwise.
+const CADDYS: [(&str, &str, &str); 2] = [
+    ("caddy", "xxhash", ""),
+    ("/usr/bin/caddy", "fnv1a_32", " 2.6"),
+];
+
+#[test]
+fn caddy_by_a_header_and_a_dead_server() {
+    for (program, hash, version) in CADDYS {
+        let mut draw = Draw::new();
+        let keys = draw.keys();
+        let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
+        let caddy = caddy(&draw, program, "header X-Key");
+        let compare = |draw: &Draw, dead, name: &str| {
+            let theirs = caddy.ask_all(&by_header(&keys));
+            let ours = draw.predict(&site, dead, &keys);
+            draw.compare(&format!("caddy{version}, {name}"), &keys, &theirs, &ours);
+        };
+        compare(&draw, None, "header");
+        let dead = draw.kill();
+        compare(&draw, Some(dead), "header, one down");
+    }
+}
+
+#[test]
+fn caddy_by_the_uri_and_by_the_query() {
+    let uri: fn(&mut [String]) -> Vec<Request> = by_path;
+    let query: fn(&mut [String]) -> Vec<Request> = |keys| by_query(keys);
+    let [(present, xxhash, _), (past, fnv, version)] = CADDYS;
+    for (program, hash, name, policy, requests) in [
+        (present, xxhash, String::new(), "uri_hash", uri),
+        (present, xxhash, String::new(), "query k", query),
+        (past, fnv, version.to_owned(), "uri_hash", uri),
+    ] {
+        let mut draw = Draw::new();
+        let mut keys = draw.keys();
+        let requests = requests(&mut keys);
+        let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
+        let theirs = caddy(&draw, program, policy).ask_all(&requests);
+        let ours = draw.predict(&site, None, &keys);
+        draw.compare(&format!("caddy{name}, {policy}"), &keys, &theirs, &ours);
+    }
+}
+
+#[test]
+fn caddy_by_the_clients_address() {
+    for (program, hash, version) in CADDYS {
+        let mut draw = Draw::new();
+        let sources = sources(&mut draw);
+        let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
+        let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
+        let theirs = caddy(&draw, program, "ip_hash").ask_from(&sources);
+        let ours = draw.predict(&site, None, &keys);
+        draw.compare(&format!("caddy{version}, ip_hash"), &keys, &theirs, &ours);
+    }
+}
+
+/// Traefik, which asks its servers every 100 ms whether they are well.
+fn traefik(draw: &Draw) -> Other {
+    let address = port::free();
+    let servers = draw.lines(|_, server, weight| {
+        format!("        - {{url: \"http://{server}\", weight: {weight}}}")
+    });
+    let text = format!(
+        "http:
+  routers:
+    all: {{rule: \"PathPrefix(`/`)\", service: app}}
+  services:
+    app:
+      loadBalancer:
+        strategy: hrw
+        healthCheck: {{path: /, interval: 100ms, timeout: 5s}}
+        servers:
+{servers}"
+    );
+    let listen = format!("--entryPoints.web.address={address}");
+    let arguments = [
+        &listen,
+        "--providers.file.filename=@DIR@/app.yaml",
+        "--global.checkNewVersion=false",
+        "--log.level=ERROR",
+    ];
+    let traefik = Other::start("traefik", &arguments, address, &[("app.yaml", &text)]);
+    wait::until("traefik to read its servers", || {
+        let answer = try_send(address, &Request::get("/"));
+        answer.is_ok_and(|answer| answer.status == 200)
+    });
+    traefik
+}
+
+#[test]
+fn traefik_and_a_dead_server() {
+    let mut draw = Draw::new();
+    let sources = sources(&mut draw);
+    let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    let site = draw.site("traefik", |_, server| format!(", id: \"http://{server}\""));
+    let traefik = traefik(&draw);
+    let theirs = traefik.ask_from(&sources);
+    let ours = draw.predict(&site, None, &keys);
+    draw.compare("traefik", &keys, &theirs, &ours);
+    let dead = draw.kill();
+    let ours = draw.predict(&site, Some(dead), &keys);
+    // One of its keys is answered for by another once the dead server was found out.
+    let dead = draw.addresses[dead].to_string();
+    let at = theirs.iter().position(|owner| *owner == dead);
+    if let Some(source) = at.and_then(|at| sources.get(at)) {
+        wait::until("the dead server to be found out", || {
+            let answer = ask_from(*source, traefik.address);
+            answer.is_ok_and(|text| draw.addresses.iter().any(|a| a.to_string() == text))
+        });
+    }
+    draw.compare(
+        "traefik, one down",
+        &keys,
+        &traefik.ask_from(&sources),
+        &ours,
+    );
+}
+
+/// The library's own code, in a Python module: the owner of each line of `keys`.
+const LIBKETAMA: &str = "from ketama import Ketama
+ring = Ketama('servers')
+for line in open('keys'):
+    print(ring.get_server(line.rstrip())[1])
+";
+
+#[test]
+fn libketama_by_the_library() {
+    for _ in 0..5 {
+        let mut draw = Draw::new();
+        let keys = draw.keys();
+        let servers = draw.lines(|_, server, weight| format!("{server}\t{weight}"));
+        let files = [
+            ("servers", &*servers),
+            ("keys", &keys.join("\n")),
+            ("ask.py", LIBKETAMA),
+        ];
+        let theirs = output("python3", &["ask.py"], &files);
+        let theirs: Vec<_> = theirs.lines().map(str::to_owned).collect();
+        let site = draw.site("libketama", no_id);
+        let ours = draw.predict(&site, None, &keys);
+        draw.compare("libketama", &keys, &theirs, &ours);
+    }
 }

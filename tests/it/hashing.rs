@@ -52,6 +52,7 @@ fn every_dialect_and_weight_lands_as_predicted() {
         "libketama",
         "twemproxy",
         "ats",
+        "caddy",
         "traefik",
     ] {
         let peers = origins.iter().zip(1..).map(|(origin, weight)| {

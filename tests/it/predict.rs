@@ -380,3 +380,30 @@ fn the_diff_over_http_begins_with_what_is_down_now() {
     let back = ask("up=b");
     assert!(back["moved"]["share"].as_f64().unwrap() > 0.1, "{back}");
 }
+
+#[test]
+fn where_no_hash_tells_the_owner_a_replay_says_so_and_adds_up() {
+    let desk = Desk::new();
+    let caddy = site(["a", "b", "c"]).app("ring", "caddy");
+    desk.write("now.yaml", &caddy.yaml());
+    desk.write("access.log", &log(&desk));
+    let report = json(&desk.replay("--log access.log --down b --json"));
+    assert_eq!(
+        (&report["stand_ins"], &report["as_logged"]),
+        (&json("true"), &Value::Null)
+    );
+    for when in ["now", "after"] {
+        let peers = report[when]["peers"].as_array().unwrap();
+        let requests: u64 = peers
+            .iter()
+            .map(|peer| peer["requests"].as_u64().unwrap())
+            .sum();
+        assert_eq!(requests, 10_000, "{report}");
+    }
+    assert_eq!(report["moved"], report["now"]["peers"][1]["requests"]);
+    let shown = desk.replay("--log access.log");
+    assert!(shown.contains("hashes, not keys"), "{shown}");
+    // The keys themselves are told exactly.
+    let report = json(&desk.diff("--down b --keys - --json", "k1\nk2\nk3\n"));
+    assert_eq!(report["counted"]["keys"], 3, "{report}");
+}

@@ -164,10 +164,10 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn answer(&self, key: &[u8], output: &mut Output) -> Done {
-        let hash = self.placed.ring.hash(key);
+        let placed = self.placed.ring.key(key);
         let is_up = |member: &MemberId| !self.down.get(member.index()).copied().unwrap_or(true);
         if self.owner.walk == 1 && !self.owner.place.json {
-            let owner = self.placed.ring.find(hash, |member| is_up(&member));
+            let owner = self.placed.ring.find(&placed, |member| is_up(&member));
             output.bytes(key)?;
             output.bytes(b"\t")?;
             return output.line(owner.map_or("", |member| self.placed.label(member)));
@@ -175,13 +175,14 @@ impl Asked<'_> {
         let walk = self
             .placed
             .ring
-            .walk(hash)
+            .walk(&placed)
             .filter(is_up)
             .take(self.owner.walk as usize);
         let labels: Vec<&str> = walk.map(|member| self.placed.label(member)).collect();
         if self.owner.place.json {
             let key = String::from_utf8_lossy(key);
-            return output.line(&json!({ "key": key, "hash": hash.0, "walk": labels }).to_string());
+            return output
+                .line(&json!({ "key": key, "hash": placed.hash().0, "walk": labels }).to_string());
         }
         output.bytes(key)?;
         output.bytes(b"\t")?;

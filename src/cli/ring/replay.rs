@@ -207,6 +207,7 @@ impl<'a> Course<'a> {
                 .after
                 .zip(self.labels.1)
                 .map(|(simulation, placement)| outcome(simulation, placement)),
+            stand_ins: !self.labels.0.ring().dialect().tells_by_hash(),
             seen: self.seen,
         })
     }
@@ -238,6 +239,8 @@ impl Seen {
 struct Outcome<'a> {
     seen: Seen,
     late: u64,
+    /// The log does not tell the keys; others stood for them.
+    stand_ins: bool,
     now: Loads<'a>,
     after: Option<Loads<'a>>,
 }
@@ -262,7 +265,8 @@ impl Outcome<'_> {
             "malformed": seen.malformed,
             "first_malformed": malformed,
             "late": self.late,
-            "as_logged": seen.as_logged,
+            "as_logged": (!self.stand_ins).then_some(seen.as_logged),
+            "stand_ins": self.stand_ins,
             "start": seen.span.map(|(start, _)| shown(start)),
             "end": seen.span.map(|(_, end)| shown(end)),
             "now": self.now.json(span),
@@ -281,10 +285,13 @@ impl Outcome<'_> {
             shown(start),
             shown(end)
         )];
-        lines.push(format!(
-            "{:.2} % of them went where this ring sends them",
-            per_cent(seen.as_logged, seen.requests)
-        ));
+        lines.push(if self.stand_ins {
+            "the log has hashes, not keys: in this dialect each key has another, random one for it"
+                .to_owned()
+        } else {
+            let share = per_cent(seen.as_logged, seen.requests);
+            format!("{share:.2} % of them went where this ring sends them")
+        });
         lines.extend(seen.complaint());
         if self.late > 0 {
             let late = self.late;

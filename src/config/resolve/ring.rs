@@ -9,6 +9,7 @@ use crate::config::schema::{self, nearest};
 use crate::config::settings::Peer;
 use crate::config::values::{Fault, number};
 use crate::ring::ats::{self, Ats};
+use crate::ring::caddy::{self, Caddy};
 use crate::ring::envoy::{self, Envoy};
 use crate::ring::haproxy::{self, Haproxy};
 use crate::ring::twemproxy::{self, Twemproxy};
@@ -88,6 +89,17 @@ const KINDS: &[Kind] = &[
             Some(Dialect::Ats(Ats {
                 function: fields.choice("hash", plain.function, ats::Function::WORDS),
                 replicas: replicas(fields, Ats::DEFAULT_REPLICAS),
+            }))
+        },
+    },
+    Kind {
+        name: "caddy",
+        plain: || Dialect::Caddy(Caddy::default()),
+        options: &["hash"],
+        read: |fields| {
+            let plain = Caddy::default().function;
+            Some(Dialect::Caddy(Caddy {
+                function: fields.choice("hash", plain, caddy::Function::WORDS),
             }))
         },
     },

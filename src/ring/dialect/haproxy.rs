@@ -243,9 +243,9 @@ mod tests {
             ("user-2", 746_140_066, 3),
         ];
         for (key, expected, server) in cases {
-            let hash = ring.hash(key.as_bytes());
+            let placed = ring.key(key.as_bytes());
             assert_eq!(
-                (hash.0, ring.owner(hash).unwrap().0),
+                (placed.hash().0, ring.owner(&placed).unwrap().0),
                 (expected, server),
                 "{key}"
             );

@@ -7,6 +7,7 @@
 //! it hashes for a member, and which of our laws that system itself breaks.
 
 pub mod ats;
+pub mod caddy;
 mod circle;
 pub mod envoy;
 pub mod haproxy;
@@ -21,6 +22,7 @@ pub mod varnish;
 use std::borrow::Cow;
 
 use self::ats::Ats;
+use self::caddy::Caddy;
 use self::circle::Circle;
 use self::envoy::Envoy;
 use self::haproxy::Haproxy;
@@ -62,6 +64,8 @@ pub enum Dialect {
     Twemproxy(Twemproxy),
     /// `consistent_hash` of Apache Traffic Server.
     Ats(Ats),
+    /// The hashing policies of Caddy.
+    Caddy(Caddy),
     /// `hrw` of Traefik.
     Traefik,
 }
@@ -118,7 +122,7 @@ impl Dialect {
     }
 
     /// True where both put a key of one text at one place, so that their rings can be compared
-    /// place by place.
+    /// place by place; or where neither has places, and both are asked about the same texts.
     pub fn hashes_like(self, other: Self) -> bool {
         let hashing = |dialect: Self| match dialect {
             // Of these the options below place members, not keys.
@@ -133,9 +137,15 @@ impl Dialect {
                 function,
                 ..Ats::default()
             }),
+            Self::Caddy(_) => Self::Traefik,
             other => other,
         };
         hashing(self) == hashing(other)
+    }
+
+    /// True where the hash of a key is enough to know its owner.
+    pub const fn tells_by_hash(self) -> bool {
+        !matches!(self, Self::Caddy(_))
     }
 
     /// True where the options are within their bounds.
@@ -156,6 +166,7 @@ impl Dialect {
             Self::Libketama => run(&Libketama),
             Self::Twemproxy(twemproxy) => run(&twemproxy),
             Self::Ats(ats) => run(&ats),
+            Self::Caddy(caddy) => run(&caddy),
             Self::Traefik => run(&Traefik),
         }
     }
@@ -219,8 +230,8 @@ pub(super) trait Placement {
         Rules::default()
     }
 
-    /// How strongly a member asks for a hash, where [`Owner::Score`] decides.
-    fn score(&self, _name: &str, _weight: Weight, _hash: Hash) -> u64 {
+    /// How strongly a member asks for a key, whose hash is `hash`, where [`Owner::Score`] decides.
+    fn score(&self, _name: &str, _weight: Weight, _hash: Hash, _key: &[u8]) -> u64 {
         0
     }
 }

@@ -94,7 +94,7 @@ mod tests {
         ];
         for (key, server) in cases {
             assert_eq!(
-                ring.owner(ring.hash(key.as_bytes())).unwrap().0,
+                ring.owner(&ring.key(key.as_bytes())).unwrap().0,
                 server,
                 "{key}"
             );

@@ -42,7 +42,7 @@ impl Placement for Traefik {
         clippy::cast_precision_loss,
         reason = "Traefik's own arithmetic, which decides about keys"
     )]
-    fn score(&self, name: &str, weight: Weight, hash: Hash) -> u64 {
+    fn score(&self, name: &str, weight: Weight, hash: Hash, _key: &[u8]) -> u64 {
         let sum = fnv1a(hash.0, name.as_bytes());
         let share = sum as f64 / 2_f64.powi(64);
         let score = 1.0 / -share.ln() * f64::from(weight.get());
@@ -68,7 +68,7 @@ mod tests {
     fn twice_the_weight_is_twice_the_score() {
         let score = |weight| {
             let weight = Weight::new(weight).unwrap();
-            f64::from_bits(Traefik.score("http://10.0.0.1", weight, Hash(7)))
+            f64::from_bits(Traefik.score("http://10.0.0.1", weight, Hash(7), b""))
         };
         assert!((score(2) / score(1) - 2.0).abs() < 1e-12);
     }

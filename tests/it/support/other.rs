@@ -32,19 +32,7 @@ impl Other {
         address: SocketAddr,
         files: &[(&str, &str)],
     ) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let place = directory.path().display().to_string();
-        for (name, text) in files {
-            let text = text.replace("@DIR@", &place);
-            fs::write(directory.path().join(name), text).expect("writable");
-        }
-        let mut command = Command::new(program);
-        let arguments = arguments.iter();
-        command.args(arguments.map(|argument| argument.replace("@DIR@", &place)));
-        command.current_dir(directory.path());
-        command
-            .env("PATH", search_path())
-            .env("HOME", directory.path());
+        let (mut command, directory) = prepare(program, arguments, files);
         let mut process = Process::spawn(&mut command);
         wait::until(&format!("{program} to listen"), || {
             assert!(
@@ -86,6 +74,31 @@ impl Other {
             part.iter().map(ask).collect()
         })
     }
+}
+
+/// What `program` prints, run to its end like that.
+pub(crate) fn output(program: &str, arguments: &[&str], files: &[(&str, &str)]) -> String {
+    let (mut command, _directory) = prepare(program, arguments, files);
+    let output = command.output().expect(program);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn prepare(program: &str, arguments: &[&str], files: &[(&str, &str)]) -> (Command, TempDir) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let place = directory.path().display().to_string();
+    for (name, text) in files {
+        let text = text.replace("@DIR@", &place);
+        fs::write(directory.path().join(name), text).expect("writable");
+    }
+    let mut command = Command::new(program);
+    let arguments = arguments.iter();
+    command.args(arguments.map(|argument| argument.replace("@DIR@", &place)));
+    command.current_dir(directory.path());
+    command
+        .env("PATH", search_path())
+        .env("HOME", directory.path());
+    (command, directory)
 }
 
 /// What is asked from an address is answered to it.

@@ -1,0 +1,108 @@
+//! `caddy`: the hashing policies of Caddy (`ip_hash`, `client_ip_hash`, `uri_hash`, `header`, `query`),
+//! rendezvous hashing.
+//!
+//! There are no points. Every member's score for a key is the hash of one text, its name and then the key;
+//! the greatest has the key, and the walk goes down from there. What is hashed for a member is its address
+//! as Caddy was told it, with the port: `10.0.0.1:8080`, `app.example:80`, `unix//run/app.sock`. Weights do not
+//! count.
+//!
+//! A key is hashed as a text: `client_ip`, `path_and_query`, a header's value. Where a request has none, Caddy goes
+//! by its `fallback`, which is chance where nothing is said.
+
+use std::hash::Hasher as _;
+
+use twox_hash::XxHash64;
+
+use super::{Owner, Placement, Rules, Setting, Ties, word};
+use crate::ring::{Hash, Weight};
+
+/// The options of dialect `caddy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caddy {
+    /// How a score is hashed.
+    pub function: Function,
+}
+
+/// The function of a version of Caddy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Function {
+    /// XXH64, since 2.7.
+    #[default]
+    Xxhash,
+    /// The 32-bit FNV-1a, up to 2.6.
+    Fnv1a32,
+}
+
+impl Function {
+    /// Their names in the configuration.
+    pub const WORDS: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("fnv1a_32", Self::Fnv1a32)];
+
+    /// The hash of two texts as if they were one.
+    fn hash(self, name: &[u8], key: &[u8]) -> u64 {
+        match self {
+            Self::Xxhash => {
+                let mut hasher = XxHash64::with_seed(0);
+                hasher.write(name);
+                hasher.write(key);
+                hasher.finish()
+            }
+            Self::Fnv1a32 => fnv1a(name.iter().chain(key)).into(),
+        }
+    }
+}
+
+impl Placement for Caddy {
+    fn name(&self) -> &'static str {
+        "caddy"
+    }
+
+    fn options(&self) -> Vec<(&'static str, Setting)> {
+        vec![("hash", word(Function::WORDS, &self.function))]
+    }
+
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        vec![0; weights.len()]
+    }
+
+    fn place(&self, _name: &str, _points: u32, _put: &mut dyn FnMut(u64)) {}
+
+    /// Nothing of Caddy's: it decides about no owner.
+    fn hash(&self, key: &[u8]) -> Hash {
+        Hash(XxHash64::oneshot(0, key))
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            owner: Owner::Score,
+            ties: Ties::InOrder,
+            wide: true,
+        }
+    }
+
+    fn score(&self, name: &str, _weight: Weight, _hash: Hash, key: &[u8]) -> u64 {
+        self.function.hash(name.as_bytes(), key)
+    }
+}
+
+fn fnv1a<'a>(text: impl Iterator<Item = &'a u8>) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    text.fold(0x811c_9dc5, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_a_key_are_one_text() {
+        let score = |function, name, key: &str| {
+            let hash = Hash(0);
+            Caddy { function }.score(name, Weight::MAX, hash, key.as_bytes())
+        };
+        // The published vectors of XXH64 and FNV-1a.
+        assert_eq!(score(Function::Xxhash, "", ""), 0xef46_db37_51d8_e999);
+        assert_eq!(score(Function::Xxhash, "ab", "c"), 0x44bc_2cf5_ad77_0999);
+        assert_eq!(score(Function::Xxhash, "", "abc"), 0x44bc_2cf5_ad77_0999);
+        assert_eq!(score(Function::Fnv1a32, "foo", "bar"), 0xbf9c_f968);
+    }
+}
