@@ -31,7 +31,7 @@ pub(super) fn status(subject: &Subject) -> Value {
         "pid": std::process::id(),
         "stage": subject.lifecycle.stage().name(),
         "started": subject.lifecycle.started.to_string(),
-        "uptime_seconds": clock::since_start().as_secs(),
+        "uptime_seconds": clock::uptime().as_secs(),
         "generation": snapshot.generation,
         "connections": subject.gate.inside(),
         "listeners": listeners,
