@@ -102,6 +102,11 @@ impl Admin {
             ("GET" | "HEAD", ["v1", "upstreams", name, "owner"]) => {
                 with_upstream(subject, name, |upstream| owner(upstream, query))
             }
+            ("GET" | "HEAD", ["v1", "upstreams", name, "hot"]) => {
+                with_upstream(subject, name, |upstream| {
+                    Answer::json(StatusCode::OK, &report::hot(upstream))
+                })
+            }
             (
                 "POST",
                 [

@@ -79,7 +79,13 @@ impl Active {
     }
 
     /// Whether the key had a request within `idle`, and after `since`.
-    pub fn is_active_since(&self, key: u64, since: Duration, now: Duration, idle: Duration) -> bool {
+    pub fn is_active_since(
+        &self,
+        key: u64,
+        since: Duration,
+        now: Duration,
+        idle: Duration,
+    ) -> bool {
         let hash = mix(key);
         let found = self.set(hash).and_then(|set| set.find(hash));
         found.is_some_and(|(_, seen)| {

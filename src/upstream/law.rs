@@ -179,14 +179,21 @@ impl History {
         let tried = self.some_tried();
         let target = Target::Key(hash(key));
         let selected = self.selected(target, &tried);
-        assert_eq!(selected, self.selected(target, &tried), "to ask changes nothing");
+        assert_eq!(
+            selected,
+            self.selected(target, &tried),
+            "to ask changes nothing"
+        );
         let expected = self.at_owner_by_law(key, &tried);
         let was_kept = self.kept(key, &tried);
         let over_bound = self.app.metrics.over_bound.get();
         let Ok(admitted) = self.app.admit(target, &tried, self.now, self.app.enter()) else {
             assert_eq!(selected, None);
             let mut untried = self.untried(&tried);
-            assert!(untried.all(|peer| !peer.state.may_be_up()), "no peer, but one may serve");
+            assert!(
+                untried.all(|peer| !peer.state.may_be_up()),
+                "no peer, but one may serve"
+            );
             return;
         };
         self.requests += 1;
@@ -209,15 +216,21 @@ impl History {
         if peer.state.is_draining() {
             let last = self.at_home.get(&(member.index(), key));
             let pause = last.map(|last| self.now.saturating_sub(*last));
-            assert!(pause <= Some(s(11)) && pause.is_some(), "new at a draining peer: {pause:?}");
+            assert!(
+                pause <= Some(s(11)) && pause.is_some(),
+                "new at a draining peer: {pause:?}"
+            );
         }
         let goes_over = self.app.metrics.over_bound.get() > over_bound;
-        if tried.contains(MemberId(u32::MAX)) || self.untried(tried).count() == self.app.peers().len() {
-            assert!(!goes_over, "there was room somewhere");
-        }
+        let has_all = self.untried(tried).count() == self.app.peers().len();
+        assert!(!(has_all && goes_over), "there was room somewhere");
         if let (Some(bound), false) = (self.app.config.bounded_load, goes_over) {
             let most = self.capacity(bound, peer);
-            assert!(peer.state.in_flight() <= most, "{} of {most}", peer.state.in_flight());
+            assert!(
+                peer.state.in_flight() <= most,
+                "{} of {most}",
+                peer.state.in_flight()
+            );
         }
         if admitted.overflow.is_none() {
             self.at_home.insert((member.index(), key), self.now);
@@ -260,12 +273,18 @@ impl History {
     }
 
     fn home_weight(&self) -> u32 {
-        let home = self.app.peers().iter().filter(|peer| is_home(&peer.state, self.now));
+        let home = self
+            .app
+            .peers()
+            .iter()
+            .filter(|peer| is_home(&peer.state, self.now));
         home.map(|peer| u32::from(peer.weight.get())).sum()
     }
 
     fn selected(&self, target: Target, tried: &Tried) -> Option<MemberId> {
-        self.app.select(target, tried, self.now).map(|choice| choice.member)
+        self.app
+            .select(target, tried, self.now)
+            .map(|choice| choice.member)
     }
 
     fn some_tried(&mut self) -> Tried {
@@ -312,7 +331,10 @@ fn a_request_whose_owner_is_home_and_has_room_never_goes_elsewhere() {
     let templates: Vec<_> = (1..=6).map(|peers| written(peers, &settings)).collect();
     let runs = (0..10_000).map(|seed| History::new(seed, &templates).run());
     let (requests, at_owner) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
-    assert!(requests > 1_000_000 && at_owner > requests / 3, "{at_owner} of {requests}");
+    assert!(
+        requests > 1_000_000 && at_owner > requests / 3,
+        "{at_owner} of {requests}"
+    );
 }
 
 // ── slow start
@@ -346,7 +368,10 @@ fn every_key_of_a_peer_that_comes_back_moves_once_and_no_other_moves() {
     for (step, places) in course.iter().enumerate() {
         let home = places.iter().filter(|place| **place == 2).count();
         let off = (home * 240).abs_diff(of_back * step);
-        assert!(off <= of_back * 240 / 20, "step {step}: {home} of {of_back}");
+        assert!(
+            off <= of_back * 240 / 20,
+            "step {step}: {home} of {of_back}"
+        );
     }
 }
 
@@ -374,7 +399,11 @@ fn where_all_start_slowly_owners_serve_and_asking_changes_nothing() {
     for key in 0..100 {
         assert_eq!(place_of(&app, key, s(1002)), owner(&app, key));
     }
-    assert!(app.peers().iter().all(|peer| peer.state.ramp(s(1002)).is_some()));
+    assert!(
+        app.peers()
+            .iter()
+            .all(|peer| peer.state.ramp(s(1002)).is_some())
+    );
     drop(served(&app, 1, s(1002)));
     assert!(app.peers().iter().all(|peer| peer.state.is_home(s(1002))));
 }
@@ -435,7 +464,7 @@ fn a_draining_peer_keeps_its_keys_until_they_are_idle_or_its_time_is_over() {
 #[test]
 fn an_idle_key_moves_and_does_not_come_back() {
     let app = app(3, &[KEEPING]);
-    let key = (0..).find(|key| owner(&app, *key) == 0).unwrap();
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     drop(served(&app, key, s(1000)));
     app.peers()[0].set_draining(true, s(1001));
     assert_eq!(served(&app, key, s(1009)).member.index(), 0);
@@ -467,7 +496,7 @@ fn what_a_drain_kept_stays_when_it_is_called_off() {
 fn a_key_that_drains_elsewhere_comes_home_in_its_turn() {
     let app = app(3, &[KEEPING, SLOWLY, "health: {tcp: true}"]);
     probe_all(&app, s(1000));
-    let key = (0..).find(|key| owner(&app, *key) == 0).unwrap();
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     probe(&app.peers()[0], false, s(1001));
     let heir = served(&app, key, s(1002)).member.index();
     app.peers()[heir].set_draining(true, s(1003));
@@ -480,7 +509,7 @@ fn a_key_that_drains_elsewhere_comes_home_in_its_turn() {
 #[test]
 fn a_guest_is_nothing_that_a_drain_keeps() {
     let app = app(2, &[QUARTER, KEEPING]);
-    let key = (0..).find(|key| owner(&app, *key) == 0).unwrap();
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     let held: Vec<_> = (0..8).map(|_| served(&app, key, s(1000))).collect();
     assert!(held.iter().any(|admitted| admitted.member.index() == 1));
     let active = app.peers()[1].active.as_ref().unwrap();
@@ -514,7 +543,10 @@ fn requests_without_a_key_are_within_the_bound_too() {
     let mut held = Vec::new();
     for _ in 0..400 {
         let turn = app.next_turn();
-        held.push(app.admit(turn, &Tried::none(), s(1000), app.enter()).unwrap());
+        held.push(
+            app.admit(turn, &Tried::none(), s(1000), app.enter())
+                .unwrap(),
+        );
     }
     let most = app.peers().iter().map(|peer| peer.state.in_flight()).max();
     assert!(most <= Some(125), "{most:?}");
@@ -532,7 +564,11 @@ fn a_hot_key_spreads_and_no_other_key_moves() {
     for request in 0..60_000_u64 {
         let now = s(1000) + Duration::from_millis(request);
         let is_hot = random.gen_bool(0.3);
-        let key = if is_hot { 0 } else { random.gen_range(1..20_000) };
+        let key = if is_hot {
+            0
+        } else {
+            random.gen_range(1..20_000)
+        };
         let member = served(&app, key, now).member.index();
         moved += u32::from(!is_hot && member != owner(&app, key));
         if request >= 10_000 {
@@ -543,22 +579,34 @@ fn a_hot_key_spreads_and_no_other_key_moves() {
     let cold = app.ring().shares().into_iter().max().unwrap();
     let fullest = counts.iter().max().unwrap();
     // What the ring's own spread makes of the rest is no matter of the hot key.
-    let most = (35_000.0 * cold as f64 / 2_f64.powi(32) + 15_000.0 / 9.0) * 1.05;
+    let most = (35_000.0 * share_of(cold) + 15_000.0 / 9.0) * 1.05;
     assert!(f64::from(*fullest) < most, "{counts:?}, {most}");
+}
+
+/// Of the key space.
+#[expect(clippy::cast_precision_loss, reason = "2^32 fits")]
+fn share_of(hashes: u64) -> f64 {
+    hashes as f64 / 2_f64.powi(32)
 }
 
 // ── flapping
 
 #[test]
 fn one_that_flaps_stays_away_and_serves_where_nobody_else_does() {
-    let app = app(2, &["flap_damping: {flips: 3, half_life: 1m, max: 10m}", "health: {tcp: true}"]);
+    let app = app(
+        2,
+        &[
+            "flap_damping: {flips: 3, half_life: 1m, max: 10m}",
+            "health: {tcp: true}",
+        ],
+    );
     probe_all(&app, s(1000));
     for at in [1001, 1003, 1005] {
         probe(&app.peers()[0], false, s(at));
         probe(&app.peers()[0], true, s(at + 1));
     }
     assert!(app.peers()[0].state.suppressed(s(1006)).is_some());
-    let key = (0..).find(|key| owner(&app, *key) == 0).unwrap();
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     assert_eq!(place_of(&app, key, s(1006)), 1);
     probe(&app.peers()[1], false, s(1007));
     assert_eq!(place_of(&app, key, s(1007)), 0);
@@ -585,15 +633,21 @@ fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
     config.peers[2].weight = Weight::new(3).unwrap();
     let next = build(&config, None, s(1011));
     let stays = |key: &u64| owner(&app, *key) == 1 && owner(&next, *key) == 1;
-    let key = (0..).find(stays).unwrap();
+    let key = (0..1000).find(stays).unwrap();
     let held = served(&app, key, s(1011));
     drains.set_draining(true, s(1012));
     let after = build(&config, Some(&app), s(1015));
-    assert_eq!(after.peers()[0].state.ramp(s(1015)), ramps.state.ramp(s(1015)));
+    assert_eq!(
+        after.peers()[0].state.ramp(s(1015)),
+        ramps.state.ramp(s(1015))
+    );
     assert_eq!(after.peers()[1].state.drains_for(s(1015)), Some(s(3)));
     assert_eq!(served(&after, key, s(1016)).member.index(), 1);
     assert!(after.peers()[3].state.ramp(s(1015)).is_some(), "it is new");
-    assert_eq!((after.in_flight(), after.peers()[1].state.in_flight()), (1, 1));
+    assert_eq!(
+        (after.in_flight(), after.peers()[1].state.in_flight()),
+        (1, 1)
+    );
     drop(held);
     assert_eq!(after.in_flight(), 0);
 }
@@ -607,7 +661,11 @@ fn another_process_goes_on_with_slow_starts_and_drains() {
     before.peers()[0].set_draining(true, s(1000));
     before.peers()[0].set_draining(false, s(1010));
     before.peers()[1].set_draining(true, s(1012));
-    let places = |app: &Upstream, now| (0..500).map(|key| place_of(app, key, now)).collect::<Vec<_>>();
+    let places = |app: &Upstream, now| {
+        (0..500)
+            .map(|key| place_of(app, key, now))
+            .collect::<Vec<_>>()
+    };
     let memory = before.memory(s(1030));
     let after = build(&written(4, &settings), None, s(7000));
     after.recall(&memory, s(7000));
@@ -616,7 +674,10 @@ fn another_process_goes_on_with_slow_starts_and_drains() {
     let after = build(&written(3, &settings), None, s(7000));
     after.recall(&memory, s(7000));
     for later in [0, 10, 20, 29] {
-        assert_eq!(places(&after, s(7000 + later)), places(&before, s(1030 + later)));
+        assert_eq!(
+            places(&after, s(7000 + later)),
+            places(&before, s(1030 + later))
+        );
     }
 }
 
@@ -635,7 +696,14 @@ fn the_real_clock_has_room_for_what_another_process_knows() {
 
 #[test]
 fn the_serving_weight_is_what_a_count_of_all_gives() {
-    let app = app(8, &[SLOWLY, "health: {tcp: true}", "flap_damping: {flips: 2, half_life: 5s, max: 30s}"]);
+    let app = app(
+        8,
+        &[
+            SLOWLY,
+            "health: {tcp: true}",
+            "flap_damping: {flips: 2, half_life: 5s, max: 30s}",
+        ],
+    );
     probe_all(&app, s(1000));
     let mut random = StdRng::seed_from_u64(7);
     let mut now = s(1000);
@@ -659,19 +727,30 @@ fn the_serving_weight_is_what_a_count_of_all_gives() {
 fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
     let app = app(2, &[]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
-    let changes = app.shared.changes.load(std::sync::atomic::Ordering::Relaxed);
+    let changes = app
+        .shared
+        .changes
+        .load(std::sync::atomic::Ordering::Relaxed);
     // Two requests look at the clock, one before the ejection ends, and count in the other order.
     assert_eq!(app.serving.count(&app.peers, changes, s(1005)), 2);
     assert_eq!(app.serving.count(&app.peers, changes, s(1004)), 1);
     assert_eq!(app.serving_weight(s(1005)), 2);
-    assert_eq!(app.serving_weight(s(1004)), 2, "what was counted for later stands");
+    assert_eq!(
+        app.serving_weight(s(1004)),
+        2,
+        "what was counted for later stands"
+    );
 }
 
 #[test]
 fn a_probe_that_says_nothing_new_is_no_reason_to_count_anew() {
     let app = app(2, &["health: {tcp: true}"]);
     probe_all(&app, s(1000));
-    let changes = || app.shared.changes.load(std::sync::atomic::Ordering::Relaxed);
+    let changes = || {
+        app.shared
+            .changes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
     let before = changes();
     for at in 1001..1100 {
         probe(&app.peers()[0], true, s(at));

@@ -117,4 +117,26 @@ mod tests {
     fn what_was_kept_for_a_while_is_older_by_that() {
         let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
         (peer.draining, peer.draining_for_ms) = (true, 5_000);
-        peer.ejected_for_ms = 15_
+        peer.ejected_for_ms = 15_000;
+        peer.ramp = Some(RampMemory {
+            passed_ms: 0,
+            begins_in_ms: 4_000,
+            length_ms: 60_000,
+        });
+        peer.flap = FlapMemory {
+            penalty: 2.5,
+            age_ms: 1_000,
+            suppressed_for_ms: 3_000,
+        };
+        let app = BTreeMap::from([("a".to_owned(), peer)]);
+        let memory = Memory {
+            upstreams: BTreeMap::from([("app".to_owned(), app)]),
+        };
+        let aged = &memory.aged(Duration::from_secs(10)).upstreams["app"]["a"];
+        assert_eq!((aged.draining_for_ms, aged.ejected_for_ms), (15_000, 5_000));
+        let ramp = aged.ramp.unwrap();
+        assert_eq!((ramp.passed_ms, ramp.begins_in_ms), (6_000, 0));
+        let flap = aged.flap;
+        assert_eq!((flap.age_ms, flap.suppressed_for_ms), (11_000, 0));
+    }
+}

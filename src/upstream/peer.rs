@@ -109,8 +109,18 @@ impl Peer {
     }
 
     fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
-        self.state
-            .write(|ledger| ledger.change(now, &self.manners, change))
+        let (result, until) = self.state.write(|ledger| {
+            let before = ledger.flap.suppressed_until(now);
+            let result = ledger.change(now, &self.manners, change);
+            let until = ledger.flap.suppressed_until(now);
+            (result, until.filter(|_| before != until))
+        });
+        if let Some(until) = until {
+            self.metrics.suppressions.inc();
+            let (label, length) = (&self.label, until.saturating_sub(now));
+            log::warn!("peer {label} comes and goes: it stays off the ring for {length:.1?}");
+        }
+        result
     }
 }
 
