@@ -108,6 +108,11 @@ impl Admin {
                     owner(upstream, query)
                 })
             }
+            ("GET" | "HEAD", ["v1", "upstreams", name, "hot"]) => {
+                with_upstream(subject, name, |upstream| {
+                    Answer::json(StatusCode::OK, &report::hot(upstream))
+                })
+            }
             (
                 "POST",
                 [

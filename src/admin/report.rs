@@ -8,9 +8,14 @@ use serde_json::{Value, json};
 use super::Subject;
 use crate::clock;
 use crate::policy::health::State;
+use crate::policy::hot::WHOLE;
 use crate::ring::{Dialect, Setting};
 use crate::telemetry::metrics::{Bounded, PeerState as Shown};
+use crate::upstream::hot::HotKeys;
 use crate::upstream::{Peer, Upstream};
+
+/// So many peers of an upstream that do not have all their keys are shown in the status.
+const MAX_AWAY: usize = 100;
 
 /// `GET /v1/status`
 pub(super) fn status(subject: &Subject) -> Value {
@@ -31,7 +36,7 @@ pub(super) fn status(subject: &Subject) -> Value {
         "pid": std::process::id(),
         "stage": subject.lifecycle.stage().name(),
         "started": subject.lifecycle.started.to_string(),
-        "uptime_seconds": clock::since_start().as_secs(),
+        "uptime_seconds": clock::uptime().as_secs(),
         "generation": snapshot.generation,
         "connections": subject.gate.inside(),
         "listeners": listeners,
@@ -100,14 +105,53 @@ fn slow_start(peer: &Peer, now: Duration) -> Value {
 
 /// What a draining peer still keeps; null: nothing, or it is not draining.
 fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
-    let drains_for = peer.state.drains_for(now);
-    match (&upstream.config.drain, &peer.active, drains_for) {
-        (Some(drain), Some(active), Some(drains_for)) if drains_for < drain.deadline => json!({
-            "keys": active.held(now, drain.idle),
-            "seconds_left": seconds(drain.deadline.saturating_sub(drains_for)),
-        }),
-        _ => Value::Null,
+    match kept(upstream, peer, now) {
+        Some(kept) => json!({ "keys": kept.keys, "seconds_left": seconds(kept.left) }),
+        None => Value::Null,
     }
+}
+
+/// What a draining peer keeps.
+struct Kept {
+    keys: usize,
+    /// How much longer it may.
+    left: Duration,
+}
+
+fn kept(upstream: &Upstream, peer: &Peer, now: Duration) -> Option<Kept> {
+    let (drain, active) = (upstream.config.drain?, peer.active.as_ref()?);
+    let left = drain.deadline.checked_sub(peer.state.drains_for(now)?)?;
+    (!left.is_zero()).then(|| Kept {
+        keys: active.held(now, drain.idle),
+        left,
+    })
+}
+
+/// `GET /v1/upstreams/{u}/hot`: the hottest first; `threshold` is null where they are not looked for.
+pub(super) fn hot(upstream: &Upstream) -> Value {
+    let now = clock::since_start();
+    let keys = upstream.hot().map_or_else(Vec::new, |hot| hot.hot(now));
+    let keys: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            json!({
+                "hash": format!("{:#x}", key.hot.key),
+                "share": millionths(key.hot.share),
+                "hot_for_seconds": seconds(now.saturating_sub(key.hot.since)),
+            })
+        })
+        .collect();
+    let config = upstream.config.hot_keys;
+    json!({
+        "upstream": &*upstream.name,
+        "threshold": config.map(|hot| millionths(hot.threshold.millionths())),
+        "keys": keys,
+        "missed": upstream.hot().map_or(0, HotKeys::missed),
+    })
+}
+
+fn millionths(share: u32) -> f64 {
+    f64::from(share) / f64::from(WHOLE)
 }
 
 /// `GET /v1/upstreams/{u}/owner?key=`: the walk whatever the health, and who serves the key now.
@@ -143,6 +187,13 @@ pub(super) fn refresh_gauges(subject: &Subject) {
             .set(i64::from(peer.state.in_flight()));
         peer.metrics
             .set_state(shown(peer, now), peer.state.is_available(now));
+        let ramp = peer.state.ramp(now);
+        peer.metrics
+            .slow_start
+            .set(ramp.map_or(1.0, |ramp| ramp.share(now)));
+    }
+    for upstream in snapshot.upstreams.values() {
+        refresh_upstream(upstream, now);
     }
     let process = &subject.telemetry.metrics.process;
     process
@@ -159,6 +210,19 @@ pub(super) fn refresh_gauges(subject: &Subject) {
     process.draining.set(i64::from(draining));
 }
 
+fn refresh_upstream(upstream: &Upstream, now: Duration) {
+    let hot = upstream.hot().map_or(0, |hot| hot.hot(now).len());
+    upstream.metrics.hot_keys.set(gauge(hot));
+    for peer in upstream.peers() {
+        let kept = kept(upstream, peer, now).map_or(0, |kept| kept.keys);
+        peer.metrics.drain_keys.set(gauge(kept));
+    }
+}
+
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 fn summary(upstream: &Upstream) -> Value {
     let now = clock::since_start();
     let available = upstream
@@ -171,7 +235,32 @@ fn summary(upstream: &Upstream) -> Value {
         .iter()
         .map(|peer| u64::from(peer.state.in_flight()))
         .sum();
-    json!({ "peers": upstream.peers().len(), "available": available, "in_flight": in_flight })
+    let away = upstream
+        .peers()
+        .iter()
+        .filter(|peer| !peer.state.is_home(now));
+    let away: Vec<_> = away
+        .take(MAX_AWAY)
+        .map(|shown| condition(upstream, shown, now))
+        .collect();
+    json!({
+        "peers": upstream.peers().len(),
+        "available": available,
+        "in_flight": in_flight,
+        "not_home": away,
+    })
+}
+
+/// A peer that does not have all of its keys: why, and for how long.
+fn condition(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
+    let off = peer.state.off(now);
+    json!({
+        "label": &*peer.label,
+        "state": shown(peer, now).as_str(),
+        "off_for_seconds": off.map(|until| seconds(until.saturating_sub(now))),
+        "slow_start": slow_start(peer, now),
+        "drain": drain(upstream, peer, now),
+    })
 }
 
 fn dialect(dialect: Dialect) -> Value {
@@ -199,6 +288,8 @@ fn shown(peer: &Peer, now: Duration) -> Shown {
         State::Unknown => Shown::Unknown,
         State::Down => Shown::Down,
         State::Up if peer.state.ejected(now).is_some() => Shown::Ejected,
+        State::Up if peer.state.suppressed(now).is_some() => Shown::Suppressed,
+        State::Up if peer.state.ramp(now).is_some() => Shown::SlowStart,
         State::Up => Shown::Up,
     }
 }

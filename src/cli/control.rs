@@ -2,6 +2,7 @@
 //!
 //! The instance speaks HTTP on its control socket; one request per connection is all that is needed.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -167,8 +168,36 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
             part("peers"),
             part("in_flight"),
         ))?;
+        let away = upstream.get("not_home").and_then(Value::as_array);
+        for peer in away.into_iter().flatten() {
+            output.line(&format!("{:<16}{name} {}", "peer", condition(peer)))?;
+        }
     }
     output.flush()
+}
+
+/// Why a peer does not have all of its keys, and for how long.
+fn condition(peer: &Value) -> String {
+    let part = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
+    let number = |path: &str| part(path).and_then(Value::as_f64);
+    let mut line = format!("{}: {}", plain(part("/label")), plain(part("/state")));
+    if let Some(left) = number("/off_for_seconds") {
+        let _ = write!(line, " for {left:.0} s");
+    }
+    if let (Some(share), Some(left)) = (
+        number("/slow_start/share"),
+        number("/slow_start/seconds_left"),
+    ) {
+        let _ = write!(
+            line,
+            ", {:.0} % of its keys are home, {left:.0} s left",
+            share * 100.0
+        );
+    }
+    if let (Some(keys), Some(left)) = (number("/drain/keys"), number("/drain/seconds_left")) {
+        let _ = write!(line, ", keeps {keys:.0} keys, {left:.0} s left");
+    }
+    line
 }
 
 pub(super) fn set(peer: &PeerName, action: &str, output: &mut Output) -> Done {

@@ -6,12 +6,25 @@
 //! clockwise; it belongs to the owner again as soon as there is room.
 //!
 //! A request away from its owner is a guest, and gets a place only below the fair share itself
-//! ([`Bound::FAIR`]). What lies between that and the bound is for a peer's own keys: if guests took it,
-//! these would have to leave in turn, and so on around the ring. In a simulation (2,000 keys of Zipf 1.1,
-//! 100 requests in flight, 10 peers, factor 1.25) this takes the requests away from home from 26 to 31 % down to
-//! 21 to 26 %, where 15 to 22 % are more than their homes may hold at that moment. To look for the least loaded
-//! peer instead would keep home less than one request in a hundred more. Room is as certain as
-//! before: the fair shares add up to `total` too, of which one is not placed yet.
+//! ([`Bound::FAIR`]), and where there is one below four fifths of that ([`Bound::MODEST`]). What lies
+//! between that and the bound is for a peer's own keys: if guests took it, these would have to leave in turn,
+//! and so on around the ring. Room is as certain as before: the fair shares add up to `total` too, of which
+//! one is not placed yet.
+//!
+//! In a simulation (2,000 keys of Zipf 1.1, 100 requests in flight, 10 peers, factor 1.25; the mean of 12
+//! rings) so many of 100 requests are away from home:
+//!
+//! | guests | away |
+//! |---|---:|
+//! | up to the bound | 28.3 |
+//! | up to the fair share | 22.1 |
+//! | first to four fifths of it | 21.5 |
+//! | to the least loaded of all peers | 21.4 |
+//! | nowhere: each peer has its own keys only | 20.1 |
+//! | what is above the bounds at a moment, if requests could be moved while they are served | 16.6 |
+//!
+//! So no rule for guests can be better than the last but one, and the least loaded of all gains nothing
+//! above the first clockwise that is modest, which keeps a key's overflow together.
 //!
 //! `W` counts the peers that can serve: up, not draining, not ejected. One that cannot would take room
 //! with it that nobody can use, and then the bounds of the rest would not add up to `total`.
@@ -36,6 +49,8 @@ pub struct Bound {
 impl Bound {
     /// The fair share itself, for guests. Not to be configured: an owner's keys need some room to vary.
     pub const FAIR: Self = Self { thousandths: UNIT };
+    /// Four fifths of it, for guests as well, as long as there is room below that.
+    pub const MODEST: Self = Self { thousandths: 800 };
     /// The tightest bound, 1.01. Below it almost every request of a full peer walks far.
     pub const MIN: Self = Self { thousandths: 1010 };
     /// The loosest, 10.
@@ -105,6 +120,7 @@ mod tests {
         let configured = Bound::MIN.thousandths..=Bound::MAX.thousandths;
         prop_oneof![
             Just(Bound::FAIR),
+            Just(Bound::MODEST),
             configured.prop_map(|n| Bound::new(n).unwrap())
         ]
     }
@@ -194,7 +210,7 @@ mod tests {
         }
 
         /// One request comes; whether it is served away from home.
-        fn begin(&mut self, draw: u64, guests: Bound) -> bool {
+        fn begin(&mut self, draw: u64, guests: &[Bound]) -> bool {
             let point = f64::from((draw >> 32) as u32) / f64::from(u32::MAX);
             let key = self
                 .popularity
@@ -202,13 +218,15 @@ mod tests {
                 .min(1999);
             let walk = &self.walks[key];
             let total = u32::try_from(self.in_flight.len()).unwrap() + 1;
-            let peer = *walk
-                .iter()
-                .find(|peer| {
-                    let bound = if **peer == walk[0] { QUARTER } else { guests };
-                    bound.has_room(self.held[peer.index()], total, 1, 10)
-                })
-                .expect("there is room somewhere");
+            let room = |peer: MemberId, bound: Bound| {
+                let has_room = bound.has_room(self.held[peer.index()], total, 1, 10);
+                has_room.then_some(peer)
+            };
+            let at_home = room(walk[0], QUARTER);
+            let mut bounds = guests.iter();
+            let guest =
+                || bounds.find_map(|bound| walk.iter().find_map(|peer| room(*peer, *bound)));
+            let peer = at_home.or_else(guest).expect("there is room somewhere");
             self.held[peer.index()] += 1;
             self.asked[walk[0].index()] += 1;
             self.in_flight.push((peer, walk[0]));
@@ -223,7 +241,7 @@ mod tests {
         }
 
         /// Requests in a hundred that are away from home, and that must be.
-        fn run(mut self, seed: u64, guests: Bound) -> (u32, u32) {
+        fn run(mut self, seed: u64, guests: &[Bound]) -> (u32, u32) {
             const REQUESTS: u32 = 20_000;
             let (mut away, mut must) = (0, 0);
             for request in 0..REQUESTS {
@@ -246,10 +264,16 @@ mod tests {
     #[test]
     fn guests_that_leave_room_keep_more_requests_at_home() {
         for seed in 0..5 {
-            let (greedy, _) = Simulation::new(seed).run(seed, QUARTER);
-            let (modest, must) = Simulation::new(seed).run(seed, Bound::FAIR);
-            let numbers = format!("seed {seed}: {greedy} %, {modest} %, at least {must} %");
-            assert!(modest + 3 <= greedy && modest <= must * 3 / 2, "{numbers}");
+            let (greedy, _) = Simulation::new(seed).run(seed, &[QUARTER]);
+            let (fair, _) = Simulation::new(seed).run(seed, &[Bound::FAIR]);
+            let guests = [Bound::MODEST, Bound::FAIR];
+            let (modest, must) = Simulation::new(seed).run(seed, &guests);
+            let numbers =
+                format!("seed {seed}: {greedy} %, {fair} %, {modest} %, at least {must} %");
+            assert!(
+                modest <= fair && modest + 3 <= greedy && modest <= must * 3 / 2,
+                "{numbers}"
+            );
         }
     }
 
@@ -264,7 +288,7 @@ mod tests {
             let room: u64 = weights.iter().map(|w| u64::from(bound.capacity(total, *w, all))).sum();
             let asked = u64::from(bound.thousandths) * u64::from(total);
             prop_assert!(room * u64::from(UNIT) >= asked);
-            prop_assert!(room >= u64::from(total));
+            prop_assert!(bound == Bound::MODEST || room >= u64::from(total));
         }
 
         #[test]

@@ -243,6 +243,8 @@ metrics! {
         all_down: Counter = "clockwise_upstream_all_down",
         /// Requests that took a peer above its bound, as none with room was found.
         over_bound: Counter = "clockwise_upstream_over_bound",
+        /// Keys that have so many of the requests that they go to several peers.
+        hot_keys: Gauge = "clockwise_upstream_hot_keys",
         /// Time until a new connection stood.
         connect: Histogram = "clockwise_upstream_connect_seconds",
         /// From the start of the attempt to the header of the response.
@@ -261,6 +263,12 @@ metrics! {
         retries: Counter = "clockwise_peer_retries",
         /// Times that failures of traffic took the peer off the ring for a while.
         ejections: Counter = "clockwise_peer_ejections",
+        /// Times that coming and going took the peer off the ring, or kept it off for longer.
+        suppressions: Counter = "clockwise_peer_suppressions",
+        /// How many of its keys have come home in a slow start, 0 to 1; 1 where there is none.
+        slow_start: Gauge<f64, AtomicU64> = "clockwise_peer_slow_start_share",
+        /// Keys that the peer keeps while it drains; 0 where it does not.
+        drain_keys: Gauge = "clockwise_peer_drain_keys",
         /// Requests that were at home with the peer and went on, as it held as many as it may.
         overflow: Counter = "clockwise_peer_overflow",
         /// Probes that failed.
@@ -345,6 +353,10 @@ bounded! {
         Down = "down",
         /// Failures of traffic took it off the ring for a while.
         Ejected = "ejected",
+        /// It came and went too often: it stays off the ring for a while.
+        Suppressed = "suppressed",
+        /// It is back, and gets its keys one after the other.
+        SlowStart = "slow_start",
         /// The operator takes it out of service.
         Draining = "draining",
     }

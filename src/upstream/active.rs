@@ -75,9 +75,22 @@ impl Active {
     /// Whether the key had a request within `idle`.
     #[inline]
     pub fn is_active(&self, key: u64, now: Duration, idle: Duration) -> bool {
+        self.is_active_since(key, Duration::ZERO, now, idle)
+    }
+
+    /// Whether the key had a request within `idle`, and after `since`.
+    pub fn is_active_since(
+        &self,
+        key: u64,
+        since: Duration,
+        now: Duration,
+        idle: Duration,
+    ) -> bool {
         let hash = mix(key);
         let found = self.set(hash).and_then(|set| set.find(hash));
-        found.is_some_and(|(_, seen)| seen.is_active(units(now), idle))
+        found.is_some_and(|(_, seen)| {
+            seen.time() >= units(since) && seen.is_active(units(now), idle)
+        })
     }
 
     /// The keys that had a request within `idle`. Goes over the whole table: some 10 µs for 16,384 keys.

@@ -4,6 +4,9 @@
 //! A peer is *well* when its probes pass, real traffic reaches it and no operator took it out. Two
 //! things follow when that changes, and they are decided here and nowhere else: leaving raises
 //! the penalty for flapping, unless an operator did it, and coming back begins a slow start.
+//!
+//! Where nothing but time keeps a peer off the ring, nobody writes when that is over. So while it is off, its
+//! slow start is already set, and begins when the last of the times that keep it off does end.
 
 use std::time::Duration;
 
@@ -45,6 +48,8 @@ pub(super) struct Ledger {
     pub(super) draining: Option<Duration>,
     pub(super) flap: Flap,
     pub(super) ramp: Option<Ramp>,
+    /// Since when the drain lasted from which it came back last: what it served during that, it keeps.
+    pub(super) kept_since: Option<Duration>,
     /// Whether it begins slowly when it is well next.
     begins_slowly: bool,
     pub(super) last_probe: Option<ProbeReport>,
@@ -62,6 +67,7 @@ impl Ledger {
             draining: None,
             flap: Flap::default(),
             ramp: None,
+            kept_since: None,
             begins_slowly: slowly,
             last_probe: None,
         };
@@ -90,12 +96,13 @@ impl Ledger {
         manners: &Manners,
         write: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let before = self.is_well(now);
+        let (before, drain) = (self.is_well(now), self.draining);
         let result = write(self);
         match (before, self.is_well(now)) {
             (true, false) => self.leave(now, manners),
-            (false, true) => self.come_back(now, manners),
-            _ => {}
+            (false, true) => self.come_back(drain, now, manners),
+            (false, false) => self.stay_away(now, manners),
+            (true, true) => self.ramp = self.ramp.filter(|ramp| !ramp.is_over(now)),
         }
         result
     }
@@ -149,6 +156,20 @@ impl Ledger {
         self.suspect = false;
     }
 
+    /// Begins a slow start: now, or when it is well.
+    pub(super) fn begin_slowly(&mut self, now: Duration, manners: &Manners) {
+        if self.is_well(now) {
+            self.ramp = self.ramp_from(now, manners);
+        } else {
+            self.begins_slowly = true;
+        }
+    }
+
+    /// Ends its slow start, where that has begun.
+    pub(super) fn end_ramp(&mut self, now: Duration) {
+        self.ramp = self.ramp.filter(|ramp| now < ramp.began);
+    }
+
     /// What another process should know; of the health, where it is `probed`.
     pub(super) fn remember(&self, memory: &mut PeerMemory, probed: bool, now: Duration) {
         memory.up = match self.health.state() {
@@ -169,11 +190,19 @@ impl Ledger {
                 begins_in_ms: millis(ramp.began.saturating_sub(now)),
                 length_ms: millis(ramp.length),
             });
-        memory.flap = FlapMemory {
+        memory.flap = self.flaps(now);
+    }
+
+    /// Nothing where it never went down: its age would change all the time.
+    fn flaps(&self, now: Duration) -> FlapMemory {
+        if self.flap.penalty_at_once() <= 0.0 {
+            return FlapMemory::default();
+        }
+        FlapMemory {
             penalty: self.flap.penalty_at_once(),
             age_ms: millis(now.saturating_sub(self.flap.at())),
             suppressed_for_ms: millis(self.flap.until().saturating_sub(now)),
-        };
+        }
     }
 
     /// Takes over what another process knew; it does not begin anew by that.
@@ -185,6 +214,7 @@ impl Ledger {
             self.health = known(up);
             self.begins_slowly = !up;
         }
+        self.begins_slowly |= memory.draining;
         if memory.ejected_for_ms > 0 {
             let length = Duration::from_millis(memory.ejected_for_ms);
             let at_once = Rules {
@@ -225,18 +255,27 @@ impl Ledger {
         self.health.state() == State::Up && self.draining.is_none() && now >= self.ejected_until
     }
 
-    /// It begins slowly when it comes back; where only time brings it back, that is known already.
+    /// It begins slowly when it comes back.
     fn leave(&mut self, now: Duration, manners: &Manners) {
         if let (None, Some(rules)) = (self.draining, &manners.flap) {
             self.flap = self.flap.on_down(now, rules);
         }
         self.begins_slowly = true;
-        self.ramp = self.ramp_from(now, manners);
+        self.kept_since = None;
+        self.stay_away(now, manners);
     }
 
-    fn come_back(&mut self, now: Duration, manners: &Manners) {
+    fn stay_away(&mut self, now: Duration, manners: &Manners) {
+        if self.begins_slowly && self.off_until() > now {
+            self.ramp = self.ramp_from(now, manners);
+        }
+    }
+
+    /// From a `drain` as well: then what it kept stays with it.
+    fn come_back(&mut self, drain: Option<Duration>, now: Duration, manners: &Manners) {
         if std::mem::take(&mut self.begins_slowly) {
             self.ramp = self.ramp_from(now, manners);
+            self.kept_since = drain;
         }
     }
 
@@ -256,4 +295,270 @@ fn known(up: bool) -> Health {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
+    const EJECT: Rules = Rules {
+        failures: 1,
+        eject: s(30),
+        max_eject: s(300),
+    };
+    const MANNERS: Manners = Manners {
+        slow_start: Some(s(60)),
+        flap: Some(flap::Rules::DEFAULT),
+    };
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A ledger that is written to as peers write to theirs.
+    struct Book(Ledger);
+
+    impl Book {
+        fn new(up: bool, slowly: bool) -> Self {
+            Self(Ledger::new(up, slowly, s(1000), &MANNERS))
+        }
+
+        fn probe(&mut self, at: u64, passes: bool) {
+            let report = ProbeReport {
+                at: s(at),
+                took: Duration::ZERO,
+                failure: (!passes).then(|| "refused".to_owned()),
+            };
+            self.0.change(s(at), &MANNERS, |ledger| {
+                ledger.on_probe(report, THRESHOLDS)
+            });
+        }
+
+        fn fail(&mut self, at: u64) {
+            self.0.change(s(at), &MANNERS, |ledger| {
+                ledger.on_connect_failure(&EJECT, s(at))
+            });
+        }
+
+        fn reach(&mut self, at: u64) {
+            self.0
+                .change(s(at), &MANNERS, |ledger| ledger.pardon(s(at)));
+        }
+
+        fn drain(&mut self, at: u64, draining: bool) {
+            self.0.change(s(at), &MANNERS, |ledger| {
+                ledger.draining = draining.then_some(s(at));
+            });
+        }
+
+        /// When its slow start begins or began, where there is one.
+        fn ramps_from(&self) -> Option<Duration> {
+            self.0.ramp.map(|ramp| ramp.began)
+        }
+
+        fn memory(&self, at: u64) -> PeerMemory {
+            let mut memory = PeerMemory::of(([127, 0, 0, 1], 1).into());
+            self.0.remember(&mut memory, true, s(at));
+            memory
+        }
+    }
+
+    #[test]
+    fn what_was_there_from_the_start_does_not_begin_slowly() {
+        let mut book = Book::new(false, false);
+        book.probe(1001, true);
+        assert_eq!(book.ramps_from(), None);
+        assert_eq!(Book::new(true, false).ramps_from(), None);
+    }
+
+    #[test]
+    fn what_is_new_begins_slowly_when_it_is_up() {
+        assert_eq!(Book::new(true, true).ramps_from(), Some(s(1000)));
+        let mut book = Book::new(false, true);
+        assert_eq!(book.ramps_from(), None);
+        book.probe(1010, true);
+        assert_eq!(book.ramps_from(), Some(s(1010)));
+        book.probe(1015, true);
+        assert_eq!(book.ramps_from(), Some(s(1010)), "once");
+    }
+
+    #[test]
+    fn it_begins_slowly_when_it_comes_back() {
+        let mut book = Book::new(true, false);
+        book.probe(1001, false);
+        book.probe(1100, true);
+        assert_eq!(book.ramps_from(), Some(s(1100)));
+        book.probe(1200, true);
+        assert_eq!(book.ramps_from(), None, "it is over, and forgotten");
+    }
+
+    #[test]
+    fn it_begins_slowly_when_only_time_brings_it_back() {
+        let mut book = Book::new(true, false);
+        book.fail(1001);
+        assert_eq!(book.ramps_from(), Some(s(1031)));
+    }
+
+    #[test]
+    fn it_begins_slowly_after_the_last_of_what_keeps_it_off() {
+        let mut book = Book::new(true, false);
+        book.probe(1001, false);
+        book.fail(1002); // until 1032
+        let three = Thresholds { rise: 3, fall: 1 };
+        let passed = ProbeReport {
+            at: s(1010),
+            took: Duration::ZERO,
+            failure: None,
+        };
+        // Up by another's word than its own probes in a row: still ejected.
+        book.0.change(s(1010), &MANNERS, |ledger| {
+            ledger.health = known(true);
+            ledger.on_probe(passed, three);
+        });
+        assert_eq!(book.0.off_until(), s(1032));
+        assert_eq!(book.ramps_from(), Some(s(1032)));
+    }
+
+    #[test]
+    fn a_pardon_begins_the_slow_start_at_once() {
+        let mut book = Book::new(true, false);
+        book.fail(1001);
+        book.reach(1005);
+        assert_eq!(
+            (book.ramps_from(), book.0.off_until()),
+            (Some(s(1005)), s(0))
+        );
+    }
+
+    #[test]
+    fn flapping_keeps_it_off_and_an_operator_does_not_count() {
+        let mut book = Book::new(true, false);
+        for at in [1000, 1002, 1004, 1006] {
+            book.drain(at, true);
+            book.drain(at + 1, false);
+        }
+        assert_eq!(book.0.flap.until(), s(0));
+        for at in [1010, 1012, 1014] {
+            book.probe(at, false);
+            book.probe(at + 1, true);
+        }
+        let until = book.0.flap.until();
+        assert!(until > s(1060), "{until:?}");
+        assert_eq!(book.0.off_until(), until);
+        assert_eq!(book.ramps_from(), Some(until));
+        book.reach(1020);
+        assert_eq!(book.0.flap.until(), until, "no success ends it early");
+    }
+
+    #[test]
+    fn what_a_drain_kept_is_known_until_it_leaves_again() {
+        let mut book = Book::new(true, false);
+        book.drain(1010, true);
+        book.drain(1020, false);
+        assert_eq!(
+            (book.0.kept_since, book.ramps_from()),
+            (Some(s(1010)), Some(s(1020)))
+        );
+        book.probe(1030, false);
+        book.probe(1040, true);
+        assert_eq!(
+            (book.0.kept_since, book.ramps_from()),
+            (None, Some(s(1040)))
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_slow_start_is_not_that_of_one_to_come() {
+        let mut book = Book::new(true, false);
+        book.fail(1001);
+        book.0.end_ramp(s(1010));
+        assert_eq!(book.ramps_from(), Some(s(1031)));
+        book.0.end_ramp(s(1031));
+        assert_eq!(book.ramps_from(), None);
+    }
+
+    #[test]
+    fn another_process_knows_what_this_one_knew() {
+        let mut book = Book::new(true, false);
+        for at in [1000, 1002, 1004] {
+            book.fail(at);
+            book.reach(at + 1);
+        }
+        book.drain(1010, true);
+        let mut next = Ledger::new(false, false, s(5000), &MANNERS);
+        next.recall(&book.memory(1020), true, s(5000));
+        let later = |at: Duration| at + s(3980);
+        assert_eq!(next.draining, Some(later(s(1010))));
+        let off_by = next.flap.until().abs_diff(later(book.0.flap.until()));
+        assert!(off_by <= Duration::from_millis(1), "{off_by:?}");
+        assert_eq!(next.flap.at(), later(s(1004)));
+        // The end of the drain is the begin of a slow start there, too.
+        next.change(s(5010), &MANNERS, |ledger| ledger.draining = None);
+        assert!(next.ramp.is_some_and(|ramp| ramp.began >= s(5010)));
+    }
+
+    #[test]
+    fn a_slow_start_goes_on_in_another_process() {
+        let mut book = Book::new(true, false);
+        book.probe(1001, false);
+        book.probe(1010, true);
+        let mut next = Ledger::new(false, true, s(5000), &MANNERS);
+        next.recall(&book.memory(1040), true, s(5000));
+        let ramp = next.ramp.unwrap();
+        assert_eq!((ramp.began, ramp.length), (s(4970), s(60)));
+        next.change(s(5001), &MANNERS, |_| ());
+        assert_eq!(next.ramp, Some(ramp), "and does not begin anew");
+    }
+
+    #[test]
+    fn what_never_flapped_has_nothing_to_tell() {
+        let book = Book::new(true, false);
+        assert_eq!(book.memory(1000), book.memory(2000));
+    }
+
+    proptest! {
+        /// Whatever happens: it is never back with all its keys at once, and what is remembered is
+        /// what is recalled.
+        #[test]
+        fn no_way_back_leads_past_the_slow_start(
+            events in prop::collection::vec((0..6_u8, 1..40_u64), 1..60),
+        ) {
+            let mut book = Book::new(true, false);
+            let mut now = 1000;
+            let mut away: Option<u64> = None;
+            for (event, pause) in events {
+                let is_home = |book: &Book, at: u64| {
+                    book.0.is_well(s(at)) && book.0.off_until() <= s(at)
+                };
+                for second in now..now + pause {
+                    if !is_home(&book, second) {
+                        away = Some(second);
+                    } else if let Some(last) = away {
+                        let ramp = book.0.ramp.filter(|ramp| !ramp.is_over(s(second)));
+                        prop_assert!(
+                            second > last + 60 || ramp.is_some_and(|ramp| ramp.began > s(last)),
+                            "at {second}, away until {last}: {:?}", book.0
+                        );
+                    }
+                }
+                now += pause;
+                match event {
+                    0 => book.probe(now, false),
+                    1 => book.probe(now, true),
+                    2 => book.fail(now),
+                    3 => book.reach(now),
+                    4 => book.drain(now, true),
+                    _ => book.drain(now, false),
+                }
+            }
+            let mut next = Ledger::new(false, false, s(9000), &MANNERS);
+            next.recall(&book.memory(now), true, s(9000));
+            let mut again = PeerMemory::of(([127, 0, 0, 1], 1).into());
+            next.remember(&mut again, true, s(9000));
+            prop_assert_eq!(again, book.memory(now));
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,15 @@ impl Memory {
             }
         }
         events
+    }
+
+    /// What of it is still true when so much time has passed.
+    #[must_use]
+    pub fn aged(mut self, age: Duration) -> Self {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let peers = self.upstreams.values_mut().flat_map(BTreeMap::values_mut);
+        peers.for_each(|peer| peer.age(age));
+        self
     }
 }
 
@@ -73,6 +83,20 @@ impl PeerMemory {
             flap: FlapMemory::default(),
         }
     }
+
+    fn age(&mut self, ms: u64) {
+        if self.draining {
+            self.draining_for_ms = self.draining_for_ms.saturating_add(ms);
+        }
+        self.ejected_for_ms = self.ejected_for_ms.saturating_sub(ms);
+        if let Some(ramp) = &mut self.ramp {
+            let began_for = ms.saturating_sub(ramp.begins_in_ms);
+            ramp.begins_in_ms = ramp.begins_in_ms.saturating_sub(ms);
+            ramp.passed_ms = ramp.passed_ms.saturating_add(began_for);
+        }
+        self.flap.age_ms = self.flap.age_ms.saturating_add(ms);
+        self.flap.suppressed_for_ms = self.flap.suppressed_for_ms.saturating_sub(ms);
+    }
 }
 
 /// How far a slow start is.
@@ -97,4 +121,36 @@ pub struct FlapMemory {
     pub age_ms: u64,
     /// How much longer it stays off the ring for it; 0: it does not.
     pub suppressed_for_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_for_a_while_is_older_by_that() {
+        let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
+        (peer.draining, peer.draining_for_ms) = (true, 5_000);
+        peer.ejected_for_ms = 15_000;
+        peer.ramp = Some(RampMemory {
+            passed_ms: 0,
+            begins_in_ms: 4_000,
+            length_ms: 60_000,
+        });
+        peer.flap = FlapMemory {
+            penalty: 2.5,
+            age_ms: 1_000,
+            suppressed_for_ms: 3_000,
+        };
+        let app = BTreeMap::from([("a".to_owned(), peer)]);
+        let memory = Memory {
+            upstreams: BTreeMap::from([("app".to_owned(), app)]),
+        };
+        let aged = &memory.aged(Duration::from_secs(10)).upstreams["app"]["a"];
+        assert_eq!((aged.draining_for_ms, aged.ejected_for_ms), (15_000, 5_000));
+        let ramp = aged.ramp.unwrap();
+        assert_eq!((ramp.passed_ms, ramp.begins_in_ms), (6_000, 0));
+        let flap = aged.flap;
+        assert_eq!((flap.age_ms, flap.suppressed_for_ms), (11_000, 0));
+    }
 }

@@ -158,7 +158,7 @@ impl Upstream {
                 .collect(),
             rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
             peers,
-            serving: Serving::new(),
+            serving: Serving::default(),
             hot: hot_keys(&config, previous),
             shared,
             config,
@@ -205,7 +205,7 @@ impl Upstream {
     }
 
     /// Takes over what another process knew of the peers; of one that had another address, only
-    /// whether an operator took it out.
+    /// whether an operator took it out. One that it did not have is new, and begins slowly.
     pub fn recall(&self, memory: &BTreeMap<String, PeerMemory>, now: Duration) {
         for peer in &self.peers {
             match memory.get(&*peer.label) {
@@ -217,7 +217,7 @@ impl Upstream {
                     let since = known.draining.then(|| now.saturating_sub(ago));
                     peer.state.take_drain(since);
                 }
-                None => {}
+                None => peer.begin_slowly(now),
             }
         }
     }

@@ -1,12 +1,15 @@
 //! One peer: who it is, and the cell that says whether it serves.
 //!
-//! The cell has two halves. `flags` is what a select looks at: one relaxed load, no lock. The
-//! `ledger` is what probes, failures and operators write to; whoever changes it computes the flags
+//! The cell has two halves. `flags` is what a select looks at: one load, no lock. They are stored after
+//! the times that they speak of, so whoever sees them sees those, too. The `ledger` is what probes, failures and operators write to; whoever changes it computes the flags
 //! anew under its lock, so that the two cannot drift apart.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -88,6 +91,12 @@ impl Peer {
         }
     }
 
+    /// Begins a slow start: the peer is new, though the process that knew the others is not.
+    pub(super) fn begin_slowly(&self, now: Duration) {
+        let manners = &self.manners;
+        self.state.write(|ledger| ledger.begin_slowly(now, manners));
+    }
+
     /// Takes the peer out for an operator, or back in; whether that changed anything.
     pub fn set_draining(&self, draining: bool, now: Duration) -> bool {
         self.change(now, |ledger| {
@@ -100,16 +109,26 @@ impl Peer {
     }
 
     fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
-        self.state
-            .write(|ledger| ledger.change(now, &self.manners, change))
-    }
-
-    /// Whether a key has come home, as far as a slow start goes.
-    pub(super) fn admits(&self, key: u64, now: Duration) -> bool {
-        let ramp = self.state.ramp(now);
-        ramp.is_none_or(|ramp| ramp.admits(key, self.salt, now))
+        let (result, until) = self.state.write(|ledger| {
+            let before = ledger.flap.suppressed_until(now);
+            let result = ledger.change(now, &self.manners, change);
+            let until = ledger.flap.suppressed_until(now);
+            (result, until.filter(|_| before != until))
+        });
+        if let Some(until) = until {
+            self.metrics.suppressions.inc();
+            let (label, length) = (&self.label, until.saturating_sub(now));
+            log::warn!("peer {label} comes and goes: it stays off the ring for {length:.1?}");
+        }
+        result
     }
 }
+
+/// What stands in the cell while there is none.
+const NO_RAMP: Ramp = Ramp {
+    began: Duration::ZERO,
+    length: Duration::ZERO,
+};
 
 /// What is known of a peer: health, drain, ejection, slow start, requests in flight.
 #[derive(Debug)]
@@ -121,6 +140,8 @@ pub struct PeerState {
     ramp: [AtomicU64; 2],
     /// While [`DRAINING`]: since when.
     draining_since: AtomicU64,
+    /// While [`RAMPING`]: since when the drain lasted that was before it; 0: none was.
+    kept_since: AtomicU64,
     /// Shared with whoever judges the same server anew: its requests are still there.
     held: Arc<Held>,
     /// Rises whenever it may have left the ring or come back; shared by all peers of the upstream.
@@ -158,6 +179,7 @@ impl PeerState {
             off_until: AtomicU64::default(),
             ramp: Default::default(),
             draining_since: AtomicU64::default(),
+            kept_since: AtomicU64::default(),
             held,
             changes: Arc::clone(changes),
             ledger: Mutex::new(ledger),
@@ -169,7 +191,7 @@ impl PeerState {
     /// Whether it takes keys: up, not draining, not ejected, not suppressed.
     #[inline]
     pub fn is_available(&self, now: Duration) -> bool {
-        match self.flags.load(Relaxed) & !(SUSPECT | RAMPING) {
+        match self.flags.load(Acquire) & !(SUSPECT | RAMPING) {
             UP => true,
             flags if flags == UP | OFF => now >= time(&self.off_until),
             _ => false,
@@ -179,13 +201,13 @@ impl PeerState {
     /// Whether it takes every key that it owns: available, and not in a slow start.
     #[inline]
     pub fn is_home(&self, now: Duration) -> bool {
-        let plain = self.flags.load(Relaxed) & !SUSPECT == UP;
+        let plain = self.flags.load(Acquire) & !SUSPECT == UP;
         plain || self.is_available(now) && self.ramp(now).is_none()
     }
 
     /// Its slow start, where that is not over.
     pub fn ramp(&self, now: Duration) -> Option<Ramp> {
-        if self.flags.load(Relaxed) & RAMPING == 0 {
+        if self.flags.load(Acquire) & RAMPING == 0 {
             return None;
         }
         let [began, length] = &self.ramp;
@@ -215,7 +237,7 @@ impl PeerState {
     /// For how long it has been draining, where it could still serve the keys that it keeps.
     #[inline]
     pub fn drains_for(&self, now: Duration) -> Option<Duration> {
-        let serves = match self.flags.load(Relaxed) & (UP | DRAINING | OFF) {
+        let serves = match self.flags.load(Acquire) & (UP | DRAINING | OFF) {
             flags if flags == UP | DRAINING => true,
             flags if flags == UP | DRAINING | OFF => now >= time(&self.off_until),
             _ => false,
@@ -275,9 +297,17 @@ impl PeerState {
         self.write(|ledger| ledger.draining = draining);
     }
 
-    /// Ends its slow start: no other peer could spare it anything.
-    pub(super) fn end_ramp(&self) {
-        self.write(|ledger| ledger.ramp = None);
+    /// Since when the drain lasted from which it came back, while the slow start after that goes on.
+    pub(super) fn kept_since(&self, now: Duration) -> Option<Duration> {
+        self.ramp(now)?;
+        Some(time(&self.kept_since)).filter(|since| !since.is_zero())
+    }
+
+    /// Ends the slow start of a peer that is available: no other could spare it anything.
+    pub(super) fn end_ramp(&self, now: Duration) {
+        if self.is_available(now) && self.ramp(now).is_some() {
+            self.write(|ledger| ledger.end_ramp(now));
+        }
     }
 
     /// What another process should know of it. Where nobody probes, that it counts as up is not
@@ -296,19 +326,28 @@ impl PeerState {
     fn write<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
         let mut ledger = self.ledger.lock();
         let result = write(&mut ledger);
-        let [began, length] = &self.ramp;
-        let ramp = ledger
-            .ramp
-            .map_or((Duration::ZERO, Duration::ZERO), |ramp| {
-                (ramp.began, ramp.length)
-            });
-        store(began, ramp.0);
-        store(length, ramp.1);
-        store(&self.off_until, ledger.off_until());
-        store(&self.draining_since, ledger.draining.unwrap_or_default());
-        self.flags.store(ledger.flags(), Relaxed);
-        self.changes.fetch_add(1, Relaxed);
+        self.publish(&ledger);
         result
+    }
+
+    /// Brings what a select looks at up to date.
+    fn publish(&self, ledger: &Ledger) {
+        let [began, length] = &self.ramp;
+        let ramp = ledger.ramp.unwrap_or(NO_RAMP);
+        let flags = ledger.flags();
+        let moved = [
+            store(began, ramp.began),
+            store(length, ramp.length),
+            store(&self.off_until, ledger.off_until()),
+            store(&self.draining_since, ledger.draining.unwrap_or_default()),
+            store(&self.kept_since, ledger.kept_since.unwrap_or_default()),
+            self.flags.load(Relaxed) != flags,
+        ];
+        self.flags.store(flags, Release);
+        // Most writes are probes that say what was known; they are no reason to count all peers anew.
+        if moved.contains(&true) {
+            self.changes.fetch_add(1, Release);
+        }
     }
 }
 
@@ -316,7 +355,8 @@ fn time(nanoseconds: &AtomicU64) -> Duration {
     Duration::from_nanos(nanoseconds.load(Relaxed))
 }
 
-fn store(nanoseconds: &AtomicU64, time: Duration) {
+/// Whether that changed it. Under the ledger's lock.
+fn store(nanoseconds: &AtomicU64, time: Duration) -> bool {
     let value = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    nanoseconds.store(value, Relaxed);
+    nanoseconds.swap(value, Relaxed) != value
 }

@@ -2,25 +2,27 @@
 //!
 //! ```text
 //!   the peer that the key is at home with
-//!     1  a draining one that served the key lately, and keeps it
-//!     2  of a hot key: the one whose turn it is, among the first of its walk
-//!     3  the first of the walk that is available; one in a slow start only for keys that have come home
-//!     4  nobody is available: the first that is ejected or suppressed, then that no probe has answered for
-//!   and if that one holds as many requests as `bounded_load` allows: the next clockwise with room
+//!     1  of a hot key: the one whose turn it is, among the first of its walk
+//!     2  the first of the walk that is available, or that drains and served the key lately;
+//!        one in a slow start only for keys that have come home
+//!     3  nobody is available: the first that is ejected or suppressed, then that no probe has answered for
+//!   and if that one holds as many requests as `bounded_load` allows: the next clockwise with room for a guest
 //! ```
 //!
 //! Laws:
 //! * a request whose owner is available, is not in a slow start, and has room, never goes elsewhere,
 //!   but for a hot key;
-//! * the same key in the same state of the peers has the same home: no chance, no memory;
-//! * "no peer" is the answer only when every untried peer is down or draining.
+//! * the same key in the same state of the peers has the same home: no chance, no memory but of what a
+//!   drain keeps;
+//! * "no peer" is the answer only when every untried peer is down or draining;
+//! * to ask changes nothing ([`Upstream::select`]).
 
 use std::time::Duration;
 
 use super::load::{Place, Ticket};
-use super::{Choice, Target, Tried, Upstream};
+use super::{Choice, Peer, Target, Tried, Upstream};
 use crate::policy::bound::Bound;
-use crate::policy::ramp::first_home;
+use crate::policy::ramp::{Ramp, Salt, first_home};
 use crate::ring::MemberId;
 
 /// A request at its peer.
@@ -89,15 +91,16 @@ impl Upstream {
         let Some(home) = hot.or_else(|| self.select(target, tried, now)) else {
             return Err(ticket);
         };
+        if home.peer.state.ramp(now).is_some() {
+            self.end_ramps_that_spare_nobody(now);
+        }
         let admitted = match self.config.bounded_load {
-            None => Admitted {
-                member: home.member,
-                place: ticket.take(home.peer.state.held()),
-                overflow: None,
-            },
+            None => at(home.member, ticket.take(home.peer.state.held()), None),
             Some(bound) => self.admit_bounded(bound, &call, home, ticket),
         };
-        self.note(&call, admitted.member);
+        if hot.is_none() && admitted.overflow.is_none() {
+            self.note(&call, home.peer);
+        }
         Ok(admitted)
     }
 
@@ -121,33 +124,50 @@ impl Upstream {
     }
 
     fn home(&self, call: &Call<'_>) -> Option<MemberId> {
-        let first = self.find(call.target, |member| {
-            self.is_available(call, member) || self.keeps(call, member)
-        })?;
-        let ramps = self.peer(first)?.state.ramp(call.now).is_some();
-        if ramps && self.is_available(call, first) {
-            self.home_in_slow_start(call)
-        } else {
-            Some(first)
+        let first = self.find(call.target, |member| self.may_be_home(call, member))?;
+        match self.ramp(call, first) {
+            Some(_) => self.home_in_slow_start(call),
+            None => Some(first),
         }
     }
 
-    /// The first of the walk that the key has come home to. Where all of them start slowly, none can
-    /// spare another anything: then that is over, or keys would leave again when one is done.
+    fn may_be_home(&self, call: &Call<'_>, member: MemberId) -> bool {
+        self.is_available(call, member) || self.keeps(call, member)
+    }
+
+    /// The first of the walk that the key has come home to; the first of all where none can spare
+    /// another anything.
     fn home_in_slow_start(&self, call: &Call<'_>) -> Option<MemberId> {
-        let walk = self
-            .way(call.target)
-            .filter(|&member| self.is_available(call, member));
-        let walk = walk.filter_map(|member| {
-            let peer = self.peer(member)?;
-            let ramp = peer.state.ramp(call.now);
-            Some((member, ramp.map(|ramp| (ramp, peer.salt))))
-        });
-        let (home, is_cold) = first_home(call.key(), call.now, walk)?;
-        if is_cold {
-            self.peers.iter().for_each(|peer| peer.state.end_ramp());
+        let walk = self.way(call.target);
+        let walk = walk.filter(|&member| self.may_be_home(call, member));
+        let walk = walk.map(|member| (member, self.ramp(call, member)));
+        first_home(call.key(), call.now, walk).map(|(home, _)| home)
+    }
+
+    /// The slow start that the key must ask for; `None`: the peer takes it in any case.
+    fn ramp(&self, call: &Call<'_>, member: MemberId) -> Option<(Ramp, Salt)> {
+        let peer = self.peer(member)?;
+        let ramp = peer.state.ramp(call.now)?;
+        (!self.kept(call, peer)).then_some((ramp, peer.salt))
+    }
+
+    /// Whether the key is one that a drain left with the peer, be that over or not.
+    fn kept(&self, call: &Call<'_>, peer: &Peer) -> bool {
+        let (Some(drain), Some(active), Target::Key(_)) =
+            (&self.config.drain, &peer.active, call.target)
+        else {
+            return false;
+        };
+        let is_active = |since| active.is_active_since(call.key(), since, call.now, drain.idle);
+        peer.state.is_draining() || peer.state.kept_since(call.now).is_some_and(is_active)
+    }
+
+    /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
+    /// if the others' slow starts went on, their keys would leave again.
+    fn end_ramps_that_spare_nobody(&self, now: Duration) {
+        if self.serving_weight(now) == 0 {
+            self.peers.iter().for_each(|peer| peer.state.end_ramp(now));
         }
-        Some(home)
     }
 
     /// The peers in the order in which they are asked; without a key, as often as they have turns.
@@ -218,23 +238,48 @@ impl Upstream {
         };
         home.peer.metrics.overflow.inc();
         let overflow = Some(home.member);
-        let can_serve = |member: &MemberId| self.is_available(call, *member);
-        for only_home in [true, false] {
-            let walk = self.way(call.target).filter(can_serve);
-            for choice in walk.filter_map(|member| self.choice(member)) {
-                if only_home && !choice.peer.admits(call.key(), call.now) {
-                    continue;
-                }
-                ticket = match self.try_take(Bound::FAIR, call, choice, ticket) {
-                    Ok(place) => return at(choice.member, place, overflow),
-                    Err(ticket) => ticket,
-                };
-            }
+        for (bound, host) in [
+            (Bound::MODEST, Host::Home),
+            (Bound::FAIR, Host::Home),
+            // Where a peer was tried, or room was missed by looking at one after the other.
+            (bound, Host::Home),
+            (bound, Host::Any),
+        ] {
+            ticket = match self.take_clockwise(bound, host, call, ticket) {
+                Ok((member, place)) => return at(member, place, overflow),
+                Err(ticket) => ticket,
+            };
         }
-        // Room was missed by looking at one peer after the other, or nobody is available at all.
         self.metrics.over_bound.inc();
         let least = self.least_loaded(call).unwrap_or(home);
         at(least.member, ticket.take(least.peer.state.held()), overflow)
+    }
+
+    /// A place at the first clockwise with room below `bound`.
+    fn take_clockwise(
+        &self,
+        bound: Bound,
+        host: Host,
+        call: &Call<'_>,
+        mut ticket: Ticket,
+    ) -> Result<(MemberId, Place), Ticket> {
+        let available = |member: &MemberId| self.is_available(call, *member);
+        let walk = self.way(call.target).filter(available);
+        for choice in walk.filter_map(|member| self.choice(member)) {
+            if host == Host::Home && !self.is_home_to(call, choice.member) {
+                continue;
+            }
+            ticket = match self.try_take(bound, call, choice, ticket) {
+                Ok(place) => return Ok((choice.member, place)),
+                Err(ticket) => ticket,
+            };
+        }
+        Err(ticket)
+    }
+
+    fn is_home_to(&self, call: &Call<'_>, member: MemberId) -> bool {
+        let ramp = self.ramp(call, member);
+        ramp.is_none_or(|(ramp, salt)| ramp.admits(call.key(), salt, call.now))
     }
 
     fn try_take(
@@ -266,14 +311,23 @@ impl Upstream {
         available.min_by_key(load)
     }
 
-    /// What a later drain must know: who served the key.
-    fn note(&self, call: &Call<'_>, member: MemberId) {
-        if let (Some(drain), Target::Key(_)) = (&self.config.drain, call.target)
-            && let Some(active) = self.peer(member).and_then(|peer| peer.active.as_ref())
+    /// What a later drain must know: at home with whom the key was.
+    fn note(&self, call: &Call<'_>, home: &Peer) {
+        if let (Some(drain), Some(active), Target::Key(_)) =
+            (&self.config.drain, &home.active, call.target)
         {
             active.touch(call.key(), call.now, drain.idle);
         }
     }
+}
+
+/// Who may take a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// Only one in no slow start, or that the key would have come home to.
+    Home,
+    /// Any that is available.
+    Any,
 }
 
 fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
@@ -283,3 +337,7 @@ fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
         overflow,
     }
 }
+
+#[cfg(test)]
+#[path = "law.rs"]
+mod law;

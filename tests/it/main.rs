@@ -17,6 +17,7 @@ mod harness; // client against origin, origins that die and come back
 mod support;
 
 // the way of a request
+mod balance; // load that is even in spite of keys
 mod dialects; // every key stays where another load balancer had it
 mod failover; // what happens when a peer fails
 mod forwarding; // what reaches the peer, and what comes back

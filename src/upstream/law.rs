@@ -1,0 +1,761 @@
+//! The laws of the selection, on histories of everything that can happen to an upstream, by a virtual
+//! clock.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::super::{PeerState, ProbeReport};
+use super::*;
+use crate::config;
+use crate::policy::ejection::Rules;
+use crate::policy::health::Thresholds;
+use crate::ring::{Hash, Weight};
+use crate::telemetry::metrics::Metrics;
+
+const QUARTER: &str = "bounded_load: 1.25";
+const SLOWLY: &str = "slow_start: 60s";
+const KEEPING: &str = "drain: {idle: 10s, deadline: 40s, keys: 1024}";
+const ONCE: Thresholds = Thresholds { rise: 1, fall: 1 };
+const EJECT: Rules = Rules {
+    failures: 1,
+    eject: s(5),
+    max_eject: s(20),
+};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// An upstream `app` of so many peers, `a` and so on, with what is written of it besides.
+fn written(peers: usize, settings: &[&str]) -> config::Upstream {
+    let probes = settings.iter().any(|setting| setting.starts_with("health"));
+    let health = if probes { "" } else { "health: off" };
+    let peers: Vec<String> = (0..peers)
+        .map(|peer| format!("{{label: p{peer}, address: 127.0.0.1:{}}}", peer + 1))
+        .collect();
+    let text = format!(
+        "listeners: [{{address: 127.0.0.1:1}}]\nroutes: [{{upstream: app}}]\nupstreams:\n  app:\n    {health}\n    {}\n    peers: [{}]\n",
+        settings.join("\n    "),
+        peers.join(", "),
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("clockwise.yaml");
+    std::fs::write(&source, text).unwrap();
+    let config = config::load(&source).unwrap();
+    config.upstreams["app"].clone()
+}
+
+fn metrics() -> Metrics {
+    Metrics::new("1", Timestamp::UNIX_EPOCH)
+}
+
+fn build(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+    let address = |peer: usize| SocketAddr::from(([127, 0, 0, 1], u16::try_from(peer).unwrap()));
+    let addresses: Vec<_> = (1..=config.peers.len()).map(address).collect();
+    let metrics = metrics();
+    Upstream::new("app", config.clone(), &addresses, previous, &metrics, now).unwrap()
+}
+
+fn app(peers: usize, settings: &[&str]) -> Upstream {
+    build(&written(peers, settings), None, s(1000))
+}
+
+fn probe(peer: &Peer, passes: bool, now: Duration) {
+    let failure = (!passes).then(|| "refused".to_owned());
+    let report = ProbeReport {
+        at: now,
+        took: Duration::ZERO,
+        failure,
+    };
+    peer.on_probe(report, ONCE);
+}
+
+fn probe_all(app: &Upstream, now: Duration) {
+    app.peers().iter().for_each(|peer| probe(peer, true, now));
+}
+
+fn hash(key: u64) -> Hash {
+    Hash(crate::policy::mix::mix(key) >> 32)
+}
+
+fn place_of(app: &Upstream, key: u64, now: Duration) -> usize {
+    let choice = app.select(Target::Key(hash(key)), &Tried::none(), now);
+    choice.unwrap().member.index()
+}
+
+fn owner(app: &Upstream, key: u64) -> usize {
+    app.ring().owner(hash(key)).unwrap().index()
+}
+
+fn served(app: &Upstream, key: u64, now: Duration) -> Admitted {
+    let target = Target::Key(hash(key));
+    app.admit(target, &Tried::none(), now, app.enter()).unwrap()
+}
+
+// ── everything at once
+
+/// One random history, and what its requests must have found.
+struct History {
+    random: StdRng,
+    app: Upstream,
+    now: Duration,
+    held: Vec<Place>,
+    /// When a key was last at home with a peer: for what a drain keeps.
+    at_home: HashMap<(usize, u64), Duration>,
+    requests: u64,
+    at_owner: u64,
+}
+
+impl History {
+    const KEYS: u64 = 40;
+
+    fn new(seed: u64, templates: &[config::Upstream]) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut config = templates[random.gen_range(0..templates.len())].clone();
+        weigh(&mut config, &mut random);
+        if random.gen_bool(0.3) {
+            config.bounded_load = None;
+        }
+        if random.gen_bool(0.3) {
+            config.slow_start = None;
+        }
+        if random.gen_bool(0.5) {
+            config.drain = None;
+        }
+        let app = build(&config, None, s(1000));
+        probe_all(&app, s(1000));
+        Self {
+            random,
+            app,
+            now: s(1000),
+            held: Vec::new(),
+            at_home: HashMap::new(),
+            requests: 0,
+            at_owner: 0,
+        }
+    }
+
+    fn run(mut self) -> (u64, u64) {
+        for _ in 0..25 {
+            self.happen();
+            for _ in 0..self.random.gen_range(1..12) {
+                let pause = self.random.gen_range(0..700);
+                self.now += Duration::from_millis(pause);
+                self.request();
+            }
+            let leave = self.random.gen_range(0..=self.held.len());
+            for _ in 0..leave {
+                let place = self.random.gen_range(0..self.held.len());
+                self.held.swap_remove(place);
+            }
+        }
+        (self.requests, self.at_owner)
+    }
+
+    fn happen(&mut self) {
+        let number = self.random.gen_range(0..self.app.peers().len());
+        let peer = &self.app.peers()[number];
+        match self.random.gen_range(0..10) {
+            0 | 1 => probe(peer, false, self.now),
+            2..=4 => probe(peer, true, self.now),
+            5 => drop(peer.on_connect_failure(&EJECT, self.now)),
+            6 => peer.on_connect_success(self.now),
+            7 => drop(peer.set_draining(true, self.now)),
+            8 => drop(peer.set_draining(false, self.now)),
+            _ => {
+                let mut config = self.app.config.clone();
+                weigh(&mut config, &mut self.random);
+                self.app = build(&config, Some(&self.app), self.now);
+            }
+        }
+    }
+
+    fn request(&mut self) {
+        let key = self.random.gen_range(0..Self::KEYS);
+        let tried = self.some_tried();
+        let target = Target::Key(hash(key));
+        let selected = self.selected(target, &tried);
+        assert_eq!(
+            selected,
+            self.selected(target, &tried),
+            "to ask changes nothing"
+        );
+        let expected = self.at_owner_by_law(key, &tried);
+        let was_kept = self.kept(key, &tried);
+        let over_bound = self.app.metrics.over_bound.get();
+        let Ok(admitted) = self.app.admit(target, &tried, self.now, self.app.enter()) else {
+            assert_eq!(selected, None);
+            let mut untried = self.untried(&tried);
+            assert!(
+                untried.all(|peer| !peer.state.may_be_up()),
+                "no peer, but one may serve"
+            );
+            return;
+        };
+        self.requests += 1;
+        if let Some(owner) = expected {
+            assert_eq!((admitted.member.index(), admitted.overflow), (owner, None));
+            self.at_owner += 1;
+        }
+        if let Some(keeper) = was_kept {
+            let home = admitted.overflow.unwrap_or(admitted.member);
+            assert_eq!(home.index(), keeper, "a kept key stays");
+        }
+        self.judge(key, &admitted, &tried, over_bound);
+        self.held.push(admitted.place);
+    }
+
+    fn judge(&mut self, key: u64, admitted: &Admitted, tried: &Tried, over_bound: u64) {
+        let member = admitted.member;
+        assert!(!tried.contains(member));
+        let peer = self.app.peer(member).unwrap();
+        if peer.state.is_draining() {
+            let last = self.at_home.get(&(member.index(), key));
+            let pause = last.map(|last| self.now.saturating_sub(*last));
+            assert!(
+                pause <= Some(s(11)) && pause.is_some(),
+                "new at a draining peer: {pause:?}"
+            );
+        }
+        let goes_over = self.app.metrics.over_bound.get() > over_bound;
+        let has_all = self.untried(tried).count() == self.app.peers().len();
+        assert!(!(has_all && goes_over), "there was room somewhere");
+        if let (Some(bound), false) = (self.app.config.bounded_load, goes_over) {
+            let most = self.capacity(bound, peer);
+            assert!(
+                peer.state.in_flight() <= most,
+                "{} of {most}",
+                peer.state.in_flight()
+            );
+        }
+        if admitted.overflow.is_none() {
+            self.at_home.insert((member.index(), key), self.now);
+        }
+    }
+
+    /// The owner, where the law says that the request goes there.
+    fn at_owner_by_law(&self, key: u64, tried: &Tried) -> Option<usize> {
+        let owner = self.app.ring().owner(hash(key)).unwrap();
+        let peer = self.app.peer(owner).unwrap();
+        let has_room = self.app.config.bounded_load.is_none_or(|bound| {
+            let total = self.app.in_flight() + 1;
+            let most = bound.capacity(total, peer.weight.get(), self.home_weight());
+            peer.state.in_flight() < most
+        });
+        (is_home(&peer.state, self.now) && has_room && !tried.contains(owner))
+            .then_some(owner.index())
+    }
+
+    /// The owner, where it drains and must keep the key.
+    fn kept(&self, key: u64, tried: &Tried) -> Option<usize> {
+        let drain = self.app.config.drain?;
+        let owner = self.app.ring().owner(hash(key)).unwrap();
+        let peer = self.app.peer(owner).unwrap();
+        let last = self.at_home.get(&(owner.index(), key))?;
+        // The clock of the keys' table ticks every 134 ms.
+        let is_active = self.now.saturating_sub(*last) + Duration::from_millis(300) < drain.idle;
+        let drains = peer.state.drains_for(self.now)? < drain.deadline;
+        (is_active && drains && !tried.contains(owner)).then_some(owner.index())
+    }
+
+    fn capacity(&self, bound: Bound, peer: &Peer) -> u32 {
+        let extra = if is_home(&peer.state, self.now) {
+            0
+        } else {
+            u32::from(peer.weight.get())
+        };
+        let weight = self.home_weight() + extra;
+        bound.capacity(self.app.in_flight(), peer.weight.get(), weight)
+    }
+
+    fn home_weight(&self) -> u32 {
+        let home = self
+            .app
+            .peers()
+            .iter()
+            .filter(|peer| is_home(&peer.state, self.now));
+        home.map(|peer| u32::from(peer.weight.get())).sum()
+    }
+
+    fn selected(&self, target: Target, tried: &Tried) -> Option<MemberId> {
+        self.app
+            .select(target, tried, self.now)
+            .map(|choice| choice.member)
+    }
+
+    fn some_tried(&mut self) -> Tried {
+        let mut tried = Tried::none();
+        while self.random.gen_bool(0.1) {
+            let peers = u32::try_from(self.app.peers().len()).unwrap();
+            tried.insert(MemberId(self.random.gen_range(0..peers)));
+        }
+        tried
+    }
+
+    fn untried<'a>(&'a self, tried: &'a Tried) -> impl Iterator<Item = &'a Peer> {
+        let members = super::super::member_ids(self.app.peers().len());
+        members
+            .filter(|member| !tried.contains(*member))
+            .filter_map(|member| self.app.peer(member))
+    }
+}
+
+/// As the ledger has it, not as the selection sees it.
+fn is_home(state: &PeerState, now: Duration) -> bool {
+    let well = state.health() == crate::policy::health::State::Up && !state.is_draining();
+    well && state.ejected(now).is_none()
+        && state.suppressed(now).is_none()
+        && state.ramp(now).is_none()
+}
+
+fn weigh(config: &mut config::Upstream, random: &mut StdRng) {
+    for peer in &mut config.peers {
+        peer.weight = Weight::new(random.gen_range(1..=4)).unwrap();
+    }
+}
+
+#[test]
+fn a_request_whose_owner_is_home_and_has_room_never_goes_elsewhere() {
+    let settings = [
+        "ring: {dialect: ketama, points: 8}",
+        "health: {tcp: true}",
+        "flap_damping: {flips: 3, half_life: 10s, max: 30s}",
+        "slow_start: 5s",
+        QUARTER,
+        KEEPING,
+    ];
+    let templates: Vec<_> = (1..=6).map(|peers| written(peers, &settings)).collect();
+    let runs = (0..10_000).map(|seed| History::new(seed, &templates).run());
+    let (requests, at_owner) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+    assert!(
+        requests > 1_000_000 && at_owner > requests / 3,
+        "{at_owner} of {requests}"
+    );
+}
+
+// ── slow start
+
+/// Where each key is at each of some moments.
+fn course(app: &Upstream, keys: u64, moments: impl Iterator<Item = Duration>) -> Vec<Vec<usize>> {
+    moments
+        .map(|now| (0..keys).map(|key| place_of(app, key, now)).collect())
+        .collect()
+}
+
+#[test]
+fn every_key_of_a_peer_that_comes_back_moves_once_and_no_other_moves() {
+    const KEYS: u64 = 3000;
+    let app = app(5, &[SLOWLY, "health: {tcp: true}"]);
+    probe_all(&app, s(1000));
+    probe(&app.peers()[2], false, s(1010));
+    probe(&app.peers()[2], true, s(1020));
+    let moments = (0..=240).map(|step| s(1020) + Duration::from_millis(250) * step);
+    let course = course(&app, KEYS, moments);
+    let of_back = (0..KEYS).filter(|key| owner(&app, *key) == 2).count();
+    for key in 0..KEYS {
+        let places: Vec<usize> = course
+            .iter()
+            .map(|places| places[usize::try_from(key).unwrap()])
+            .collect();
+        let moves = places.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let moves_home = usize::from(owner(&app, key) == 2);
+        assert_eq!((moves, places[240]), (moves_home, owner(&app, key)));
+    }
+    for (step, places) in course.iter().enumerate() {
+        let home = places.iter().filter(|place| **place == 2).count();
+        let off = (home * 240).abs_diff(of_back * step);
+        assert!(
+            off <= of_back * 240 / 20,
+            "step {step}: {home} of {of_back}"
+        );
+    }
+}
+
+#[test]
+fn a_retry_ends_no_slow_start() {
+    let app = app(2, &[SLOWLY]);
+    let (back, other) = (&app.peers()[0], MemberId(1));
+    back.set_draining(true, s(1000));
+    back.set_draining(false, s(1001));
+    let mut tried = Tried::none();
+    tried.insert(other);
+    // Only the one that starts slowly is left, for this request.
+    let admitted = app.admit(Target::Key(hash(1)), &tried, s(1010), app.enter());
+    assert_eq!(admitted.unwrap().member, MemberId(0));
+    assert!(back.state.ramp(s(1010)).is_some());
+}
+
+#[test]
+fn where_all_start_slowly_owners_serve_and_asking_changes_nothing() {
+    let app = app(3, &[SLOWLY]);
+    for peer in app.peers() {
+        peer.set_draining(true, s(1000));
+        peer.set_draining(false, s(1001));
+    }
+    for key in 0..100 {
+        assert_eq!(place_of(&app, key, s(1002)), owner(&app, key));
+    }
+    assert!(
+        app.peers()
+            .iter()
+            .all(|peer| peer.state.ramp(s(1002)).is_some())
+    );
+    drop(served(&app, 1, s(1002)));
+    assert!(app.peers().iter().all(|peer| peer.state.is_home(s(1002))));
+}
+
+#[test]
+fn one_that_is_ejected_meanwhile_still_begins_slowly() {
+    let app = app(3, &[SLOWLY]);
+    let [one, two, ejected] = app.peers() else {
+        panic!("three")
+    };
+    ejected.on_connect_failure(&EJECT, s(1000));
+    for peer in [one, two] {
+        peer.set_draining(true, s(1000));
+        peer.set_draining(false, s(1001));
+    }
+    drop(served(&app, 1, s(1002)));
+    assert!(one.state.is_home(s(1002)) && two.state.is_home(s(1002)));
+    assert!(ejected.state.is_available(s(1006)) && !ejected.state.is_home(s(1006)));
+}
+
+#[test]
+fn turns_come_home_too() {
+    let app = app(4, &[SLOWLY]);
+    app.peers()[0].set_draining(true, s(1000));
+    app.peers()[0].set_draining(false, s(1001));
+    let share = |now| {
+        let turn = |turn| app.select(Target::Turn(turn), &Tried::none(), now).unwrap();
+        let home = (0..4000).filter(|n| turn(*n).member == MemberId(0)).count();
+        home * 100 / 4000
+    };
+    assert_eq!((share(s(1001)), share(s(1061))), (0, 25));
+    assert!((11..=14).contains(&share(s(1031))));
+}
+
+// ── drain
+
+#[test]
+fn a_draining_peer_keeps_its_keys_until_they_are_idle_or_its_time_is_over() {
+    let app = app(3, &[KEEPING]);
+    let (old, new): (Vec<u64>, Vec<u64>) = (0..400)
+        .filter(|key| owner(&app, *key) == 0)
+        .partition(|key| key % 2 == 0);
+    let ask = |keys: &[u64], now| {
+        let at = |key: &u64| served(&app, *key, now).member.index();
+        keys.iter().map(at).filter(|place| *place == 0).count()
+    };
+    ask(&old, s(1000));
+    app.peers()[0].set_draining(true, s(1002));
+    for at in (1003..1040).step_by(9) {
+        assert_eq!((ask(&old, s(at)), ask(&new, s(at))), (old.len(), 0));
+    }
+    let (idle, busy) = old.split_at(old.len() / 2);
+    assert_eq!(ask(busy, s(1041)), busy.len());
+    assert_eq!(ask(busy, s(1042)), 0, "the deadline");
+    assert_eq!(ask(idle, s(1042)), 0);
+}
+
+#[test]
+fn an_idle_key_moves_and_does_not_come_back() {
+    let app = app(3, &[KEEPING]);
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
+    drop(served(&app, key, s(1000)));
+    app.peers()[0].set_draining(true, s(1001));
+    assert_eq!(served(&app, key, s(1009)).member.index(), 0);
+    assert_ne!(served(&app, key, s(1020)).member.index(), 0);
+    assert_ne!(served(&app, key, s(1021)).member.index(), 0);
+}
+
+#[test]
+fn what_a_drain_kept_stays_when_it_is_called_off() {
+    let app = app(3, &[KEEPING, SLOWLY]);
+    let keys: Vec<u64> = (0..400).filter(|key| owner(&app, *key) == 0).collect();
+    let (kept, moved) = keys.split_at(keys.len() / 2);
+    for key in kept {
+        drop(served(&app, *key, s(1000)));
+    }
+    app.peers()[0].set_draining(true, s(1001));
+    for key in &keys {
+        drop(served(&app, *key, s(1005)));
+    }
+    app.peers()[0].set_draining(false, s(1006));
+    let at_once = |keys: &[u64]| {
+        let home = |key: &&u64| place_of(&app, **key, s(1006)) == 0;
+        keys.iter().filter(home).count()
+    };
+    assert_eq!((at_once(kept), at_once(moved)), (kept.len(), 0));
+}
+
+#[test]
+fn a_key_that_drains_elsewhere_comes_home_in_its_turn() {
+    let app = app(3, &[KEEPING, SLOWLY, "health: {tcp: true}"]);
+    probe_all(&app, s(1000));
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
+    probe(&app.peers()[0], false, s(1001));
+    let heir = served(&app, key, s(1002)).member.index();
+    app.peers()[heir].set_draining(true, s(1003));
+    probe(&app.peers()[0], true, s(1004));
+    // Not home yet: it stays where it is kept, and goes from there to its owner, not by way of the third.
+    let now = s(1004) + Duration::from_millis(1);
+    assert_eq!(served(&app, key, now).member.index(), heir);
+}
+
+#[test]
+fn a_guest_is_nothing_that_a_drain_keeps() {
+    let app = app(2, &[QUARTER, KEEPING]);
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
+    let held: Vec<_> = (0..8).map(|_| served(&app, key, s(1000))).collect();
+    assert!(held.iter().any(|admitted| admitted.member.index() == 1));
+    let active = app.peers()[1].active.as_ref().unwrap();
+    assert_eq!(active.held(s(1000), s(10)), 0);
+}
+
+// ── bounded load
+
+#[test]
+fn a_retry_takes_what_room_there_is_before_it_goes_above_the_bound() {
+    let app = app(2, &[QUARTER]);
+    let mut tried = Tried::none();
+    tried.insert(MemberId(0));
+    let at_first = || {
+        let held = app.peers()[0].state.held();
+        app.enter().take(held)
+    };
+    let _first: Vec<_> = (0..20).map(|_| at_first()).collect();
+    let on_second = |_| {
+        let admitted = app.admit(Target::Key(hash(7)), &tried, s(1000), app.enter());
+        admitted.unwrap()
+    };
+    let _second: Vec<_> = (0..30).map(on_second).collect();
+    // 30 of 50 in flight are above the fair share, and within the bound of 32.
+    assert_eq!(app.metrics.over_bound.get(), 0);
+}
+
+#[test]
+fn requests_without_a_key_are_within_the_bound_too() {
+    let app = app(4, &[QUARTER]);
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let turn = app.next_turn();
+        held.push(
+            app.admit(turn, &Tried::none(), s(1000), app.enter())
+                .unwrap(),
+        );
+    }
+    let most = app.peers().iter().map(|peer| peer.state.in_flight()).max();
+    assert!(most <= Some(125), "{most:?}");
+    assert_eq!(app.metrics.over_bound.get(), 0);
+}
+
+// ── hot keys
+
+#[test]
+fn a_hot_key_spreads_and_no_other_key_moves() {
+    let app = app(10, &["hot_keys: {share: 2%, spread: 3}"]);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut counts = [0_u32; 10];
+    let mut moved = 0;
+    for request in 0..60_000_u64 {
+        let now = s(1000) + Duration::from_millis(request);
+        let is_hot = random.gen_bool(0.3);
+        let key = if is_hot {
+            0
+        } else {
+            random.gen_range(1..20_000)
+        };
+        let member = served(&app, key, now).member.index();
+        moved += u32::from(!is_hot && member != owner(&app, key));
+        if request >= 10_000 {
+            counts[member] += 1;
+        }
+    }
+    assert_eq!(moved, 0, "keys beside the hot one");
+    let cold = app.ring().shares().into_iter().max().unwrap();
+    let fullest = counts.iter().max().unwrap();
+    // What the ring's own spread makes of the rest is no matter of the hot key.
+    let most = (35_000.0 * share_of(cold) + 15_000.0 / 9.0) * 1.05;
+    assert!(f64::from(*fullest) < most, "{counts:?}, {most}");
+}
+
+/// Of the key space.
+#[expect(clippy::cast_precision_loss, reason = "2^32 fits")]
+fn share_of(hashes: u64) -> f64 {
+    hashes as f64 / 2_f64.powi(32)
+}
+
+// ── flapping
+
+#[test]
+fn one_that_flaps_stays_away_and_serves_where_nobody_else_does() {
+    let app = app(
+        2,
+        &[
+            "flap_damping: {flips: 3, half_life: 1m, max: 10m}",
+            "health: {tcp: true}",
+        ],
+    );
+    probe_all(&app, s(1000));
+    for at in [1001, 1003, 1005] {
+        probe(&app.peers()[0], false, s(at));
+        probe(&app.peers()[0], true, s(at + 1));
+    }
+    assert!(app.peers()[0].state.suppressed(s(1006)).is_some());
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
+    assert_eq!(place_of(&app, key, s(1006)), 1);
+    probe(&app.peers()[1], false, s(1007));
+    assert_eq!(place_of(&app, key, s(1007)), 0);
+    probe(&app.peers()[1], true, s(1008));
+    assert_eq!(place_of(&app, key, s(1008)), 1);
+    let reloaded = build(&app.config, Some(&app), s(1009));
+    assert_eq!(place_of(&reloaded, key, s(1009)), 1);
+    let until = app.peers()[0].state.suppressed(s(1008)).unwrap();
+    assert_eq!(place_of(&reloaded, key, until), 0);
+}
+
+// ── reload
+
+#[test]
+fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
+    let settings = [QUARTER, SLOWLY, KEEPING];
+    let app = app(3, &settings);
+    let [ramps, drains, _] = app.peers() else {
+        panic!("three")
+    };
+    ramps.set_draining(true, s(1000));
+    ramps.set_draining(false, s(1010));
+    let mut config = written(4, &settings);
+    config.peers[2].weight = Weight::new(3).unwrap();
+    let next = build(&config, None, s(1011));
+    let stays = |key: &u64| owner(&app, *key) == 1 && owner(&next, *key) == 1;
+    let key = (0..1000).find(stays).unwrap();
+    let held = served(&app, key, s(1011));
+    drains.set_draining(true, s(1012));
+    let after = build(&config, Some(&app), s(1015));
+    assert_eq!(
+        after.peers()[0].state.ramp(s(1015)),
+        ramps.state.ramp(s(1015))
+    );
+    assert_eq!(after.peers()[1].state.drains_for(s(1015)), Some(s(3)));
+    assert_eq!(served(&after, key, s(1016)).member.index(), 1);
+    assert!(after.peers()[3].state.ramp(s(1015)).is_some(), "it is new");
+    assert_eq!(
+        (after.in_flight(), after.peers()[1].state.in_flight()),
+        (1, 1)
+    );
+    drop(held);
+    assert_eq!(after.in_flight(), 0);
+}
+
+// ── upgrade
+
+#[test]
+fn another_process_goes_on_with_slow_starts_and_drains() {
+    let settings = [SLOWLY, KEEPING];
+    let before = app(3, &settings);
+    before.peers()[0].set_draining(true, s(1000));
+    before.peers()[0].set_draining(false, s(1010));
+    before.peers()[1].set_draining(true, s(1012));
+    let places = |app: &Upstream, now| {
+        (0..500)
+            .map(|key| place_of(app, key, now))
+            .collect::<Vec<_>>()
+    };
+    let memory = before.memory(s(1030));
+    let after = build(&written(4, &settings), None, s(7000));
+    after.recall(&memory, s(7000));
+    assert_eq!(after.peers()[1].state.drains_for(s(7000)), Some(s(18)));
+    assert!(after.peers()[3].state.ramp(s(7000)).is_some(), "it is new");
+    let after = build(&written(3, &settings), None, s(7000));
+    after.recall(&memory, s(7000));
+    for later in [0, 10, 20, 29] {
+        assert_eq!(
+            places(&after, s(7000 + later)),
+            places(&before, s(1030 + later))
+        );
+    }
+}
+
+#[test]
+fn the_real_clock_has_room_for_what_another_process_knows() {
+    let now = crate::clock::since_start();
+    let app = build(&written(1, &[KEEPING]), None, now);
+    let mut memory = app.memory(now);
+    let known = memory.get_mut("p0").unwrap();
+    (known.draining, known.draining_for_ms) = (true, 3_600_000);
+    app.recall(&memory, now);
+    assert_eq!(app.peers()[0].state.drains_for(now), Some(s(3600)));
+}
+
+// ── what a bound is a share of
+
+#[test]
+fn the_serving_weight_is_what_a_count_of_all_gives() {
+    let app = app(
+        8,
+        &[
+            SLOWLY,
+            "health: {tcp: true}",
+            "flap_damping: {flips: 2, half_life: 5s, max: 30s}",
+        ],
+    );
+    probe_all(&app, s(1000));
+    let mut random = StdRng::seed_from_u64(7);
+    let mut now = s(1000);
+    for _ in 0..20_000 {
+        now += Duration::from_millis(random.gen_range(0..900));
+        let peer = &app.peers()[random.gen_range(0..8)];
+        match random.gen_range(0..12) {
+            0 => probe(peer, false, now),
+            1..=4 => probe(peer, true, now),
+            5 => drop(peer.on_connect_failure(&EJECT, now)),
+            6 => drop(peer.set_draining(random.gen_bool(0.3), now)),
+            _ => {}
+        }
+        let home = app.peers().iter().filter(|peer| is_home(&peer.state, now));
+        let weight: u32 = home.map(|peer| u32::from(peer.weight.get())).sum();
+        assert_eq!(app.serving_weight(now), weight);
+    }
+}
+
+#[test]
+fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
+    let app = app(2, &[]);
+    app.peers()[0].on_connect_failure(&EJECT, s(1000));
+    let changes = app
+        .shared
+        .changes
+        .load(std::sync::atomic::Ordering::Relaxed);
+    // Two requests look at the clock, one before the ejection ends, and count in the other order.
+    assert_eq!(app.serving.count(&app.peers, changes, s(1005)), 2);
+    assert_eq!(app.serving.count(&app.peers, changes, s(1004)), 1);
+    assert_eq!(app.serving_weight(s(1005)), 2);
+    assert_eq!(
+        app.serving_weight(s(1004)),
+        2,
+        "what was counted for later stands"
+    );
+}
+
+#[test]
+fn a_probe_that_says_nothing_new_is_no_reason_to_count_anew() {
+    let app = app(2, &["health: {tcp: true}"]);
+    probe_all(&app, s(1000));
+    let changes = || {
+        app.shared
+            .changes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let before = changes();
+    for at in 1001..1100 {
+        probe(&app.peers()[0], true, s(at));
+    }
+    assert_eq!(changes(), before);
+    probe(&app.peers()[0], false, s(1100));
+    assert_eq!(changes(), before + 1);
+}
