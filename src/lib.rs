@@ -48,7 +48,7 @@
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`lifecycle`], [`upstream`], [`telemetry`], [`clock`] |
 //! | data: what the operator wrote, for us or for another proxy | [`config`], [`migrate`] |
-//! | core: values in, values out | [`policy`], [`ring`], [`key`], [`client`], [`route`] |
+//! | core: values in, values out | [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`route`] |
 
 // assembly
 pub mod cli;
@@ -88,6 +88,8 @@ pub mod route;
 pub mod client;
 
 pub mod key;
+
+pub mod cookie;
 
 pub mod ring;
 
