@@ -29,6 +29,7 @@ mod timeouts; // what a peer may not take longer than
 // beside the way
 mod admin; // what an instance says about itself
 mod cli; // the commands, their output, their exit codes
+mod handover; // what a new process makes of what its predecessor says
 mod logs; // access log and error log
 mod reload; // another configuration, in the process that runs
 mod service; // under a service manager, and as process 1
