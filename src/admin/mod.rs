@@ -98,21 +98,10 @@ impl Admin {
             ("GET" | "HEAD", ["v1", "status"]) => {
                 Answer::json(StatusCode::OK, &report::status(subject))
             }
-            ("GET" | "HEAD", ["v1", "upstreams", name]) => {
-                with_upstream(&subject.snapshot.load(), name, |upstream| {
-                    Answer::json(StatusCode::OK, &report::upstream(upstream))
-                })
+            ("GET" | "HEAD", ["v1", "upstreams", name, what @ ("owner" | "hot")]) => {
+                look_at(subject, name, what, query)
             }
-            ("GET" | "HEAD", ["v1", "upstreams", name, "owner"]) => {
-                with_upstream(&subject.snapshot.load(), name, |upstream| {
-                    owner(upstream, query)
-                })
-            }
-            ("GET" | "HEAD", ["v1", "upstreams", name, "hot"]) => {
-                with_upstream(subject, name, |upstream| {
-                    Answer::json(StatusCode::OK, &report::hot(upstream))
-                })
-            }
+            ("GET" | "HEAD", ["v1", "upstreams", name]) => look_at(subject, name, "", query),
             (
                 "POST",
                 [
@@ -123,18 +112,7 @@ impl Admin {
                     label,
                     action @ ("drain" | "enable"),
                 ],
-            ) => match subject.lifecycle.stage() {
-                // Nobody would be the wiser: where another process serves, it is the one to ask.
-                Stage::Draining => Answer::problem(
-                    StatusCode::CONFLICT,
-                    "this process is draining; ask again, on a new connection",
-                ),
-                Stage::Starting | Stage::Serving => {
-                    with_upstream(&subject.snapshot.load(), name, |upstream| {
-                        set_draining(upstream, label, *action == "drain")
-                    })
-                }
-            },
+            ) => order_drain(subject, name, label, *action == "drain"),
             (
                 _,
                 ["v1", "upstreams", _, "peers", _, "drain" | "enable"]
@@ -323,6 +301,30 @@ fn owner(upstream: &Upstream, query: &str) -> Answer {
     match key {
         Some(key) => Answer::json(StatusCode::OK, &report::owner(upstream, &decode_form(key))),
         None => Answer::problem(StatusCode::BAD_REQUEST, "needs `?key=KEY`"),
+    }
+}
+
+/// What is asked of one upstream.
+fn look_at(subject: &Subject, name: &str, what: &str, query: &str) -> Answer {
+    with_upstream(&subject.snapshot.load(), name, |upstream| match what {
+        "owner" => owner(upstream, query),
+        "hot" => Answer::json(StatusCode::OK, &report::hot(upstream)),
+        _ => Answer::json(StatusCode::OK, &report::upstream(upstream)),
+    })
+}
+
+fn order_drain(subject: &Subject, name: &str, label: &str, draining: bool) -> Answer {
+    match subject.lifecycle.stage() {
+        // Nobody would be the wiser: where another process serves, it is the one to ask.
+        Stage::Draining => Answer::problem(
+            StatusCode::CONFLICT,
+            "this process is draining; ask again, on a new connection",
+        ),
+        Stage::Starting | Stage::Serving => {
+            with_upstream(&subject.snapshot.load(), name, |upstream| {
+                set_draining(upstream, label, draining)
+            })
+        }
     }
 }
 

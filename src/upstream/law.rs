@@ -13,7 +13,7 @@ use super::*;
 use crate::config;
 use crate::policy::ejection::Rules;
 use crate::policy::health::Thresholds;
-use crate::ring::{Hash, Weight};
+use crate::ring::{Hash, Key, Weight};
 use crate::telemetry::metrics::Metrics;
 
 const QUARTER: &str = "bounded_load: 1.25";
@@ -78,22 +78,23 @@ fn probe_all(app: &Upstream, now: Duration) {
     app.peers().iter().for_each(|peer| probe(peer, true, now));
 }
 
-fn hash(key: u64) -> Hash {
-    Hash(crate::policy::mix::mix(key) >> 32)
+fn hash(key: u64) -> Key {
+    Key::from(Hash(crate::policy::mix::mix(key) >> 32))
 }
 
 fn place_of(app: &Upstream, key: u64, now: Duration) -> usize {
-    let choice = app.select(Target::Key(hash(key)), &Tried::none(), now);
+    let choice = app.select(&Target::Key(hash(key)), &Tried::none(), now);
     choice.unwrap().member.index()
 }
 
 fn owner(app: &Upstream, key: u64) -> usize {
-    app.ring().owner(hash(key)).unwrap().index()
+    app.ring().owner(&hash(key)).unwrap().index()
 }
 
 fn served(app: &Upstream, key: u64, now: Duration) -> Admitted {
     let target = Target::Key(hash(key));
-    app.admit(target, &Tried::none(), now, app.enter()).unwrap()
+    app.admit(&target, &Tried::none(), now, app.enter())
+        .unwrap()
 }
 
 // ── everything at once
@@ -178,16 +179,16 @@ impl History {
         let key = self.random.gen_range(0..Self::KEYS);
         let tried = self.some_tried();
         let target = Target::Key(hash(key));
-        let selected = self.selected(target, &tried);
+        let selected = self.selected(&target, &tried);
         assert_eq!(
             selected,
-            self.selected(target, &tried),
+            self.selected(&target, &tried),
             "to ask changes nothing"
         );
         let expected = self.at_owner_by_law(key, &tried);
         let was_kept = self.kept(key, &tried);
         let over_bound = self.app.metrics.over_bound.get();
-        let Ok(admitted) = self.app.admit(target, &tried, self.now, self.app.enter()) else {
+        let Ok(admitted) = self.app.admit(&target, &tried, self.now, self.app.enter()) else {
             assert_eq!(selected, None);
             let mut untried = self.untried(&tried);
             assert!(
@@ -239,7 +240,7 @@ impl History {
 
     /// The owner, where the law says that the request goes there.
     fn at_owner_by_law(&self, key: u64, tried: &Tried) -> Option<usize> {
-        let owner = self.app.ring().owner(hash(key)).unwrap();
+        let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
         let has_room = self.app.config.bounded_load.is_none_or(|bound| {
             let total = self.app.in_flight() + 1;
@@ -253,7 +254,7 @@ impl History {
     /// The owner, where it drains and must keep the key.
     fn kept(&self, key: u64, tried: &Tried) -> Option<usize> {
         let drain = self.app.config.drain?;
-        let owner = self.app.ring().owner(hash(key)).unwrap();
+        let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
         let last = self.at_home.get(&(owner.index(), key))?;
         // The clock of the keys' table ticks every 134 ms.
@@ -281,7 +282,7 @@ impl History {
         home.map(|peer| u32::from(peer.weight.get())).sum()
     }
 
-    fn selected(&self, target: Target, tried: &Tried) -> Option<MemberId> {
+    fn selected(&self, target: &Target, tried: &Tried) -> Option<MemberId> {
         self.app
             .select(target, tried, self.now)
             .map(|choice| choice.member)
@@ -384,7 +385,7 @@ fn a_retry_ends_no_slow_start() {
     let mut tried = Tried::none();
     tried.insert(other);
     // Only the one that starts slowly is left, for this request.
-    let admitted = app.admit(Target::Key(hash(1)), &tried, s(1010), app.enter());
+    let admitted = app.admit(&Target::Key(hash(1)), &tried, s(1010), app.enter());
     assert_eq!(admitted.unwrap().member, MemberId(0));
     assert!(back.state.ramp(s(1010)).is_some());
 }
@@ -430,7 +431,10 @@ fn turns_come_home_too() {
     app.peers()[0].set_draining(true, s(1000));
     app.peers()[0].set_draining(false, s(1001));
     let share = |now| {
-        let turn = |turn| app.select(Target::Turn(turn), &Tried::none(), now).unwrap();
+        let turn = |turn| {
+            app.select(&Target::Turn(turn), &Tried::none(), now)
+                .unwrap()
+        };
         let home = (0..4000).filter(|n| turn(*n).member == MemberId(0)).count();
         home * 100 / 4000
     };
@@ -529,7 +533,7 @@ fn a_retry_takes_what_room_there_is_before_it_goes_above_the_bound() {
     };
     let _first: Vec<_> = (0..20).map(|_| at_first()).collect();
     let on_second = |_| {
-        let admitted = app.admit(Target::Key(hash(7)), &tried, s(1000), app.enter());
+        let admitted = app.admit(&Target::Key(hash(7)), &tried, s(1000), app.enter());
         admitted.unwrap()
     };
     let _second: Vec<_> = (0..30).map(on_second).collect();
@@ -544,7 +548,7 @@ fn requests_without_a_key_are_within_the_bound_too() {
     for _ in 0..400 {
         let turn = app.next_turn();
         held.push(
-            app.admit(turn, &Tried::none(), s(1000), app.enter())
+            app.admit(&turn, &Tried::none(), s(1000), app.enter())
                 .unwrap(),
         );
     }

@@ -43,6 +43,19 @@ impl Memory {
         peers.for_each(|peer| peer.age(age));
         self
     }
+
+    /// The peers that operators have drained or enabled since `before`.
+    #[must_use]
+    pub fn orders_since(mut self, before: &Self) -> Self {
+        for (upstream, peers) in &mut self.upstreams {
+            let before = before.upstreams.get(upstream);
+            peers.retain(|label, now| {
+                let was = before.and_then(|peers| peers.get(label));
+                was.is_none_or(|was| was.draining != now.draining)
+            });
+        }
+        self
+    }
 }
 
 /// What is known of one peer.

@@ -9,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The pure modules: values in, values out.
-const CORE: &[&str] = &["ring", "route", "key", "cookie", "client", "policy", "predict"];
+const CORE: &[&str] = &[
+    "ring", "route", "key", "cookie", "client", "policy", "predict",
+];
 
 /// What each module may name besides itself, from the core up.
 const LAYERS: &[(&str, May)] = &[
