@@ -37,6 +37,8 @@ const TICKS_PER_HALF_LIFE: u64 = HALF_LIFE.as_secs() / TICK.as_secs();
 const KEPT_PER_TICK: u128 = 61_147;
 /// What one request adds to a count: enough that rounding does not show.
 const REQUEST: u64 = 1 << 16;
+/// As many requests count the hot keys that another process knew.
+const KNOWN: u64 = 10_000;
 /// Counters for each key that could have the share; the error is one in so many of the share.
 const PRECISION: u32 = 4;
 
@@ -128,6 +130,20 @@ impl Sketch {
         self.fade(passed);
         self.judge(now);
         true
+    }
+
+    /// Takes over the keys that were hot in another process. They count like [`KNOWN`] requests, so that
+    /// this process's own soon count for more.
+    pub fn recall(&mut self, hot: &[Hot], now: Duration) {
+        self.ticks = now.as_secs() / TICK.as_secs();
+        self.total = KNOWN * REQUEST;
+        let rows = self.keys.iter_mut().zip(&mut self.counts);
+        for ((key, count), hot) in rows.zip(hot) {
+            *key = hot.key;
+            *count = self.total / u64::from(WHOLE) * u64::from(hot.share);
+        }
+        self.hot = hot.to_vec();
+        self.hot.truncate(MAX_HOT);
     }
 
     /// The hot keys as of the last tick, in no order.
@@ -280,6 +296,26 @@ mod tests {
             second(&mut sketch, at, 14, 50_000);
             assert_eq!(keys(&sketch), [0; 0], "second {at}");
         }
+    }
+
+    #[test]
+    fn what_was_hot_elsewhere_is_hot_here_until_its_requests_stay_away() {
+        let mut sketch = Sketch::new(TWO_PERCENT);
+        let known = Hot {
+            key: 1,
+            share: 300_000,
+            since: s(90),
+        };
+        sketch.recall(&[known], s(100));
+        assert_eq!(sketch.hot(), [known]);
+        for at in 100..110 {
+            second(&mut sketch, at, 300, 50_000);
+            assert_eq!(keys(&sketch), [1], "second {at}");
+        }
+        for at in 110..200 {
+            second(&mut sketch, at, 0, 50_000);
+        }
+        assert_eq!(keys(&sketch), [0; 0]);
     }
 
     #[test]

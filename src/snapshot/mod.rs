@@ -113,8 +113,13 @@ impl Snapshot {
             .upstreams
             .iter()
             .map(|(name, upstream)| (name.clone(), upstream.memory(now)));
+        let hot = self
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| (name.clone(), upstream.hot_memory(now)));
         Memory {
             upstreams: upstreams.collect(),
+            hot: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
         }
     }
 
@@ -158,6 +163,9 @@ impl Snapshot {
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
                 upstream.recall(known, now);
+            }
+            if let Some(hot) = memory.hot.get(name) {
+                upstream.recall_hot(hot, now);
             }
         }
     }

@@ -107,6 +107,34 @@ impl Active {
         self.lost.load(Relaxed)
     }
 
+    /// The keys that had a request within `idle`, at most `most` of them: for [`Self::recall`], each with
+    /// the milliseconds since its last request. What stands for a key is all that the table knows of it,
+    /// enough for a table of the same size.
+    pub fn remember(&self, now: Duration, idle: Duration, most: usize) -> Vec<(u64, u64)> {
+        let now = units(now);
+        let places = (0_u64..).zip(&self.sets);
+        let entries = places.flat_map(|(place, set)| {
+            let entries = set.0.iter().map(Entry::load);
+            entries.map(move |entry| (place, entry))
+        });
+        entries
+            .filter(|(_, entry)| entry.is_active(now, idle))
+            .map(|(place, entry)| (entry.tag() | place, millis(now - entry.time().min(now))))
+            .take(most)
+            .collect()
+    }
+
+    /// Takes over the keys of another table.
+    pub fn recall(&self, keys: &[(u64, u64)], now: Duration, idle: Duration) {
+        for &(hash, age) in keys {
+            let time = units(now.saturating_sub(Duration::from_millis(age)));
+            let entry = Entry::new(hash, time);
+            if let Some(set) = self.set(hash).filter(|set| set.find(hash).is_none()) {
+                self.insert(set, entry, units(now), idle);
+            }
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         for cell in self.sets.iter().flat_map(|set| &set.0) {
@@ -158,6 +186,10 @@ impl Entry {
         (self.0 ^ hash) >> 32 == 0 && self.time() != 0
     }
 
+    const fn tag(self) -> u64 {
+        self.0 & !0xffff_ffff
+    }
+
     const fn time(self) -> u32 {
         (self.0 & 0xffff_ffff) as u32
     }
@@ -171,6 +203,10 @@ impl Entry {
 /// Time in units, from 1.
 fn units(now: Duration) -> u32 {
     u32::try_from((now.as_nanos() >> UNIT) + 1).unwrap_or(u32::MAX)
+}
+
+fn millis(units: u32) -> u64 {
+    (u64::from(units) << UNIT) / 1_000_000
 }
 
 #[cfg(test)]
@@ -202,6 +238,25 @@ mod tests {
         );
         active.clear();
         assert_eq!(active.held(s(110), IDLE), 0);
+    }
+
+    #[test]
+    fn another_table_takes_over_what_is_active_and_how_long_ago() {
+        let (before, after) = (Active::new(1000), Active::new(1000));
+        (0..500).for_each(|key| before.touch(key, s(10 + key / 10), IDLE));
+        let keys = before.remember(s(80), IDLE, 10_000);
+        assert_eq!(keys.len(), before.held(s(80), IDLE));
+        after.recall(&keys, s(1080), IDLE);
+        for key in 0..500 {
+            for later in [80, 90, 100, 110] {
+                assert_eq!(
+                    before.is_active(key, s(later), IDLE),
+                    after.is_active(key, s(later + 1000), IDLE),
+                    "key {key} at {later}"
+                );
+            }
+        }
+        assert_eq!(before.remember(s(80), IDLE, 7).len(), 7);
     }
 
     #[test]

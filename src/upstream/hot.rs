@@ -160,6 +160,13 @@ impl HotKeys {
         hot.collect()
     }
 
+    /// Takes over the keys that were hot in another process.
+    pub fn recall(&self, hot: &[Hot], now: Duration) {
+        let mut ledger = self.ledger.lock();
+        ledger.sketch.recall(hot, now);
+        self.publish(&mut ledger);
+    }
+
     /// Requests that were to be counted and were not, since the process started.
     pub fn missed(&self) -> u64 {
         self.missed.load(Relaxed)

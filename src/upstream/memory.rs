@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Memory {
     /// By upstream, then by label.
     pub upstreams: BTreeMap<String, BTreeMap<String, PeerMemory>>,
+    /// The hot keys, by upstream.
+    pub hot: BTreeMap<String, Vec<HotMemory>>,
 }
 
 impl Memory {
@@ -27,11 +29,13 @@ impl Memory {
         let mut events = self.clone();
         for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {
             peer.draining_for_ms = 0;
+            peer.active.clear();
             peer.flap.age_ms = 0;
             if let Some(ramp) = &mut peer.ramp {
                 (ramp.passed_ms, ramp.begins_in_ms) = (0, 0);
             }
         }
+        events.hot.clear();
         events
     }
 
@@ -41,6 +45,8 @@ impl Memory {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let peers = self.upstreams.values_mut().flat_map(BTreeMap::values_mut);
         peers.for_each(|peer| peer.age(age));
+        // What was hot then says nothing about now.
+        self.hot.clear();
         self
     }
 
@@ -81,6 +87,20 @@ pub struct PeerMemory {
     /// How often it came and went.
     #[serde(default)]
     pub flap: FlapMemory,
+    /// The keys that it still serves while it drains ([`Active::remember`](super::active::Active::remember)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub active: Vec<(u64, u64)>,
+}
+
+/// What is known of a hot key.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct HotMemory {
+    /// The key's hash.
+    pub key: u64,
+    /// Its share of the requests, in millionths.
+    pub share: u32,
+    /// For how long it has been hot.
+    pub for_ms: u64,
 }
 
 impl PeerMemory {
@@ -94,12 +114,16 @@ impl PeerMemory {
             draining_for_ms: 0,
             ramp: None,
             flap: FlapMemory::default(),
+            active: Vec::new(),
         }
     }
 
     fn age(&mut self, ms: u64) {
         if self.draining {
             self.draining_for_ms = self.draining_for_ms.saturating_add(ms);
+        }
+        for (_, idle_for) in &mut self.active {
+            *idle_for = idle_for.saturating_add(ms);
         }
         self.ejected_for_ms = self.ejected_for_ms.saturating_sub(ms);
         if let Some(ramp) = &mut self.ramp {
@@ -158,6 +182,7 @@ mod tests {
         let app = BTreeMap::from([("a".to_owned(), peer)]);
         let memory = Memory {
             upstreams: BTreeMap::from([("app".to_owned(), app)]),
+            hot: BTreeMap::new(),
         };
         let aged = &memory.aged(Duration::from_secs(10)).upstreams["app"]["a"];
         assert_eq!((aged.draining_for_ms, aged.ejected_for_ms), (15_000, 5_000));

@@ -29,21 +29,25 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crate::config;
+use crate::policy::hot::Hot;
 use crate::predict::Placement;
 use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 
-pub use self::memory::{Memory, PeerMemory};
+pub use self::memory::{HotMemory, Memory, PeerMemory};
 pub use self::peer::{Peer, PeerState, ProbeReport};
 pub use self::select::Admitted;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
 use self::active::Active;
-use self::hot::HotKeys;
+use self::hot::{HotKey, HotKeys};
 use self::ledger::{Ledger, Manners};
 use self::load::{Ticket, Total};
 use self::rotation::Rotation;
 use self::serving::Serving;
+
+/// The most keys of draining peers that another process is told of, for one upstream: some 8 MB.
+const MAX_REMEMBERED: usize = 1 << 18;
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -197,11 +201,47 @@ impl Upstream {
 
     /// What another process should know of the peers, by label.
     pub fn memory(&self, now: Duration) -> BTreeMap<String, PeerMemory> {
+        let mut room = MAX_REMEMBERED;
         let memory = |peer: &Peer| {
-            let memory = peer.state.memory(peer.address, self.is_probed(), now);
+            let mut memory = peer.state.memory(peer.address, self.is_probed(), now);
+            memory.active = self.kept_keys(peer, now, room);
+            room -= memory.active.len();
             (peer.label.to_string(), memory)
         };
         self.peers.iter().map(memory).collect()
+    }
+
+    /// The keys that a draining peer keeps.
+    fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
+        match (&peer.active, &self.config.drain) {
+            (Some(active), Some(drain)) if peer.state.is_draining() => {
+                active.remember(now, drain.idle, most)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What another process should know of its hot keys.
+    pub fn hot_memory(&self, now: Duration) -> Vec<HotMemory> {
+        let hot = self.hot.iter().flat_map(|hot| hot.hot(now));
+        let memory = hot.map(|HotKey { hot, .. }| HotMemory {
+            key: hot.key,
+            share: hot.share,
+            for_ms: ledger::millis(now.saturating_sub(hot.since)),
+        });
+        memory.collect()
+    }
+
+    /// Takes over the keys that were hot in another process.
+    pub fn recall_hot(&self, memory: &[HotMemory], now: Duration) {
+        let known = memory.iter().map(|known| Hot {
+            key: known.key,
+            share: known.share,
+            since: now.saturating_sub(Duration::from_millis(known.for_ms)),
+        });
+        if let Some(hot) = &self.hot {
+            hot.recall(&known.collect::<Vec<_>>(), now);
+        }
     }
 
     /// Takes over what another process knew of the peers; of one that had another address, only
@@ -211,6 +251,9 @@ impl Upstream {
             match memory.get(&*peer.label) {
                 Some(known) if known.address == peer.address => {
                     peer.state.recall(known, self.is_probed(), now);
+                    if let (Some(active), Some(drain)) = (&peer.active, &self.config.drain) {
+                        active.recall(&known.active, now, drain.idle);
+                    }
                 }
                 Some(known) => {
                     let ago = Duration::from_millis(known.draining_for_ms);
