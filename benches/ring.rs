@@ -89,16 +89,16 @@ fn select_row(peers: u32, keys: &Keys) -> String {
 fn admit_row(peers: u32, keys: &Keys) -> String {
     let none = Whole::new(peers, &[]);
     let all = Whole::new(peers, &FEATURES);
-    let [a, b, c, d, e] = FEATURES.map(|feature| Whole::new(peers, &[feature]));
+    let [bounded, slow, drain, hot, flap] = FEATURES.map(|feature| Whole::new(peers, &[feature]));
     let [md5, off, on, rest @ ..] = interleaved([
         &|| keys.each(|key| Md5::digest(key)),
         &|| keys.each(|key| none.admit(key)),
         &|| keys.each(|key| all.admit(key)),
-        &|| keys.each(|key| a.admit(key)),
-        &|| keys.each(|key| b.admit(key)),
-        &|| keys.each(|key| c.admit(key)),
-        &|| keys.each(|key| d.admit(key)),
-        &|| keys.each(|key| e.admit(key)),
+        &|| keys.each(|key| bounded.admit(key)),
+        &|| keys.each(|key| slow.admit(key)),
+        &|| keys.each(|key| drain.admit(key)),
+        &|| keys.each(|key| hot.admit(key)),
+        &|| keys.each(|key| flap.admit(key)),
     ])
     .map(|time| time.as_secs_f64() * 1e9 / KEYS as f64);
     let rest = rest.map(|alone| format!("{:+.1}", alone - off)).join(" | ");
