@@ -1,13 +1,14 @@
 //! What one select costs: key hash, lookup and health check, against the bare MD5 of the same key
-//! and against Pingora's own ketama ring.
+//! and against Pingora's own ketama ring; then what bounds, slow starts, drains and hot keys add to it.
 //!
-//! Prints two Markdown tables. All contestants run in turn in every round, so that a slow moment
+//! Prints three Markdown tables. All contestants run in turn in every round, so that a slow moment
 //! of the machine hits all of them; each runs once before it is timed, so that none pays for the
 //! cache that the one before it has filled; the numbers are medians over the rounds. The keys are
 //! many and random, so that no branch can be learnt. `cargo bench --bench ring`.
 
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 #![expect(
+    clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a slip ends the benchmark"
@@ -22,6 +23,9 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use clockwise::ring::{Dialect, MemberId, Ring, Weight};
+use clockwise::telemetry::metrics::Metrics;
+use clockwise::upstream::{Target, Tried, Upstream};
+use clockwise::{clock, config};
 use md5::{Digest, Md5};
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::selection::Consistent;
@@ -49,6 +53,14 @@ fn main() {
         println!("{}", select_row(peers, &keys));
     }
     println!();
+    println!(
+        "| peers | MD5 ns | admit, all off ns | / MD5 | all on ns | / MD5 | bounded_load | slow_start | drain | hot_keys | flap_damping | allocations |"
+    );
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    for peers in [10, 1_000] {
+        println!("{}", admit_row(peers, &keys));
+    }
+    println!();
     println!("| build | ms | / MD5s |\n|---|---:|---:|");
     println!("{}", build_row());
 }
@@ -72,7 +84,82 @@ fn select_row(peers: u32, keys: &Keys) -> String {
     )
 }
 
-/// The line of the second table.
+/// One line of the second table: a request is counted in at its peer, and out again. Each feature is
+/// there alone, too: what it adds to none.
+fn admit_row(peers: u32, keys: &Keys) -> String {
+    let none = Whole::new(peers, &[]);
+    let all = Whole::new(peers, &FEATURES);
+    let [bounded, slow, drain, hot, flap] = FEATURES.map(|feature| Whole::new(peers, &[feature]));
+    let [md5, off, on, rest @ ..] = interleaved([
+        &|| keys.each(|key| Md5::digest(key)),
+        &|| keys.each(|key| none.admit(key)),
+        &|| keys.each(|key| all.admit(key)),
+        &|| keys.each(|key| bounded.admit(key)),
+        &|| keys.each(|key| slow.admit(key)),
+        &|| keys.each(|key| drain.admit(key)),
+        &|| keys.each(|key| hot.admit(key)),
+        &|| keys.each(|key| flap.admit(key)),
+    ])
+    .map(|time| time.as_secs_f64() * 1e9 / KEYS as f64);
+    let rest = rest.map(|alone| format!("{:+.1}", alone - off)).join(" | ");
+    let allocations = allocations(|| keys.each(|key| all.admit(key)));
+    format!(
+        "| {peers} | {md5:.1} | {off:.1} | {:.3} | {on:.1} | {:.3} | {rest} | {allocations} |",
+        off / md5,
+        on / md5,
+    )
+}
+
+const FEATURES: [&str; 5] = [
+    "bounded_load: 1.25",
+    "slow_start: 60s",
+    "drain: {idle: 10m, deadline: 1h}",
+    "hot_keys: {share: 2%, spread: 3}",
+    "flap_damping: {flips: 3}",
+];
+
+/// An upstream as it is in the proxy, all peers up.
+struct Whole(Upstream);
+
+impl Whole {
+    fn new(peers: u32, features: &[&str]) -> Self {
+        let labels = labels(peers).join(", ");
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\nroutes: [{{upstream: app}}]\nupstreams:\n  app:\n    health: off\n    {}\n    peers: [{labels}]\n",
+            features.join("\n    "),
+        );
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("clockwise.yaml");
+        std::fs::write(&file, text).expect("writable");
+        let Ok(mut config) = config::load(&file) else {
+            panic!("the configuration is wrong")
+        };
+        let app = config.upstreams.remove("app").expect("it is there");
+        let addresses: Vec<_> = app
+            .peers
+            .iter()
+            .map(|peer| peer.address.to_string())
+            .collect();
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect();
+        let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
+        let upstream = Upstream::new("app", app, &addresses, None, &metrics, clock::since_start());
+        Self(upstream.expect("a ring"))
+    }
+
+    /// What the proxy does for a request; it reads the clock anyway.
+    fn admit(&self, key: &[u8]) -> Option<MemberId> {
+        let Self(upstream) = self;
+        let target = Target::Key(upstream.hash(key));
+        let now = clock::since_start();
+        let admitted = upstream.admit(target, &Tried::none(), now, upstream.enter());
+        admitted.ok().map(|admitted| admitted.member)
+    }
+}
+
+/// The line of the last table.
 fn build_row() -> String {
     let labels = labels(BUILD_PEERS);
     let [digests, build] = interleaved([
