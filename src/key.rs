@@ -17,6 +17,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+use crate::cookie::{self, Sticky};
 use crate::route::host_name;
 
 /// Where a key comes from.
@@ -37,6 +38,9 @@ pub enum KeySource {
     /// The first cookie of this name (case counts), without the quotes around its value, in any
     /// `Cookie` field (HTTP/2 may send several, RFC 9113 §8.2.3).
     Cookie(String),
+    /// The first well-formed value of this cookie, likewise; never missing, as a client without it is
+    /// given one ([`to_make`]). Only as the last source of all.
+    Sticky(Sticky),
     /// The first query parameter of this name, both as sent: `%41` is not `A`.
     Query(String),
     /// The path, without the query.
@@ -92,7 +96,7 @@ impl KeySource {
         match self {
             Self::ClientIp { .. } => "client_ip",
             Self::Header(_) => "header",
-            Self::Cookie(_) => "cookie",
+            Self::Cookie(_) | Self::Sticky(_) => "cookie",
             Self::Query(_) => "query",
             Self::Path => "path",
             Self::PathAndQuery => "path_and_query",
@@ -133,6 +137,15 @@ pub fn extract<'a>(
     }
 }
 
+/// The cookie that a request is to get whose sources are all missing, and the place of its source.
+/// Its new value is then the key of this very request.
+pub fn to_make(sources: &[KeySource]) -> Option<(usize, &Sticky)> {
+    match sources.split_last()? {
+        (KeySource::Sticky(sticky), before) => Some((before.len(), sticky)),
+        _ => None,
+    }
+}
+
 /// The value of one source; never empty.
 enum Value<'a> {
     /// Part of the request.
@@ -150,7 +163,13 @@ fn value<'a>(
     match source {
         KeySource::ClientIp { v4, v6, form } => client_ip(request.client, *v4, *v6, *form, buffer),
         KeySource::Header(name) => sent(parts.headers.get(name)?.as_bytes()),
-        KeySource::Cookie(name) => sent(cookie(&parts.headers, name)?),
+        KeySource::Cookie(name) => sent(cookies(&parts.headers, name).next()?),
+        KeySource::Sticky(sticky) => {
+            // A client may have several, of several paths; a bad one must not hide a good one, or it
+            // is given a new one each time.
+            let mut values = cookies(&parts.headers, &sticky.name);
+            sent(values.find(|value| cookie::is_value(value))?)
+        }
         KeySource::Query(name) => sent(parameter(parts.uri.query()?, name)?.as_bytes()),
         KeySource::Path => sent(parts.uri.path().as_bytes()),
         KeySource::PathAndQuery => sent(parts.uri.path_and_query()?.as_str().as_bytes()),
@@ -187,17 +206,22 @@ fn client_ip<'a>(
     Some(Value::Rendered)
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+/// The values of every cookie of this name.
+fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(COOKIE).into_iter();
-    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let value = pairs.find_map(|pair| {
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let values = pairs.filter_map(move |pair| {
         let mut halves = pair.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
         (halves.next()? == name.as_bytes()).then_some(halves.next()?)
-    })?;
-    let unquoted = value
+    });
+    values.map(unquoted)
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inside = value
         .strip_prefix(b"\"")
         .and_then(|rest| rest.strip_suffix(b"\""));
-    Some(unquoted.unwrap_or(value))
+    inside.unwrap_or(value)
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
@@ -379,7 +403,7 @@ mod tests {
         KeySource::Header(HeaderName::from_static(name))
     }
 
-    fn cookie(name: &str) -> KeySource {
+    fn named_cookie(name: &str) -> KeySource {
         KeySource::Cookie(name.to_owned())
     }
 
@@ -393,12 +417,50 @@ mod tests {
         let chain = [
             header("x-none"),
             header("x-user"),
-            cookie("sid"),
+            named_cookie("sid"),
             KeySource::Path,
         ];
         assert_eq!(sample.key(&chain), Some((2, "abc".to_owned())));
         assert_eq!(sample.key(&chain[..2]), None);
         assert_eq!(sample.key(&[]), None);
+    }
+
+    #[test]
+    fn a_sticky_cookie_is_the_first_well_formed_one() {
+        let sticky = || KeySource::Sticky(sample_cookie());
+        let long = format!("cw={}; cw=good", "x".repeat(cookie::LONGEST + 1));
+        for (sent, key) in [
+            ("cw=one; cw=two", Some("one")),
+            ("cw=\"quoted\"", Some("quoted")),
+            ("cw=; cw=a b; cw=c,d; cw=good", Some("good")),
+            (&long, Some("good")),
+            ("CW=one; other=two", None),
+        ] {
+            let sample = Sample::new("/", &[("cookie", sent)]);
+            assert_eq!(sample.one(sticky()).as_deref(), key, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_made_for_the_last_source_only() {
+        let sticky = KeySource::Sticky(sample_cookie());
+        let sources = [KeySource::Path, sticky.clone()];
+        assert_eq!(to_make(&sources), Some((1, &sample_cookie())));
+        assert_eq!(to_make(&[sticky, KeySource::Path]), None);
+        assert_eq!(to_make(&[]), None);
+    }
+
+    fn sample_cookie() -> Sticky {
+        Sticky {
+            name: "cw".to_owned(),
+            ttl: None,
+            refresh: false,
+            same_site: cookie::SameSite::Lax,
+            secure: cookie::Secure::Auto,
+            http_only: true,
+            path: "/".to_owned(),
+            domain: None,
+        }
     }
 
     #[test]
@@ -428,7 +490,7 @@ mod tests {
             ("g", None),
             ("A", None),
         ] {
-            assert_eq!(sample.one(cookie(name)).as_deref(), value, "{name}");
+            assert_eq!(sample.one(named_cookie(name)).as_deref(), value, "{name}");
         }
     }
 
@@ -619,7 +681,7 @@ mod tests {
             fn no_field_is_too_strange(value in prop::collection::vec(32u8..=126, 0..60)) {
                 let value = String::from_utf8(value).unwrap();
                 let sample = Sample::new("/", &[("cookie", &value)]);
-                prop_assert!(sample.one(cookie("a")).is_none_or(|key| !key.is_empty()));
+                prop_assert!(sample.one(named_cookie("a")).is_none_or(|key| !key.is_empty()));
             }
         }
 }

@@ -49,7 +49,7 @@
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`lifecycle`], [`upstream`], [`telemetry`], [`clock`] |
 //! | data: what the operator wrote, for us or for another proxy | [`config`], [`migrate`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`client`], [`route`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`route`] |
 
 // assembly
 pub mod cli;
@@ -89,6 +89,8 @@ pub mod route;
 pub mod client;
 
 pub mod key;
+
+pub mod cookie;
 
 pub mod ring;
 

@@ -49,6 +49,9 @@ sections! {
     CLIENT_IP: "`client_ip`" at "upstreams.NAME.key[].client_ip" as "{v4: 24, v6: 64}" [
         "v4" "v6" "form"
     ];
+    COOKIE: "`cookie`" at "upstreams.NAME.key[].cookie" as "{name: cw, generate: true}" [
+        "name" "generate" "ttl" "refresh" "same_site" "secure" "http_only" "path" "domain"
+    ];
     RING: "`ring`" at "upstreams.NAME.ring" as "{dialect: ketama, points: 160}" [
         "dialect" "points" "replicas" "hash" "avalanche" "by" "hash_tag" "minimum_ring_size"
         "maximum_ring_size"

@@ -33,6 +33,8 @@ pub struct Context {
     pub(super) route: Option<Arc<snapshot::Target>>,
     /// What kind of key it had; `None`: none.
     pub(super) key_source: Option<&'static str>,
+    /// The value of the sticky cookie that its response is to set.
+    pub(super) cookie: Option<String>,
     /// Its place on the ring, or its turn.
     pub(super) target: Option<Target>,
     /// The peers that failed it.
@@ -104,6 +106,7 @@ impl Context {
             ask: Ask::default(),
             route: None,
             key_source: None,
+            cookie: None,
             target: None,
             tried: Tried::none(),
             attempt: None,

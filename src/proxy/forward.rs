@@ -18,7 +18,7 @@ use crate::connection::Phase;
 // As text: Pingora's map takes a field's name apart anew, and copies all but static text.
 const FORWARDED: &str = "forwarded";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
-const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(super) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// Nothing that an untrusted client says of its own way here is passed on.
@@ -74,19 +74,26 @@ fn single_length(request: &mut RequestHeader) -> Result<()> {
 }
 
 /// The response's header came, and Pingora has settled how its body is framed.
-pub(super) fn response(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) {
+pub(super) fn response(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+) -> Result<()> {
     let status = response.status.as_u16();
     if status != 101 {
         remove_hop_by_hop(response);
         if response.status.is_informational() {
             response.remove_header(&CONNECTION);
-            return super::connect::progress(ctx);
+            super::connect::progress(ctx);
+            return Ok(());
         }
         unframe(session, response, ctx);
     }
+    super::stick::give(session, response, ctx)?;
     begin(session, status, ctx);
     ctx.status = status;
     ctx.first_byte = Some(clock::since_start());
+    Ok(())
 }
 
 /// The final response passes; or the protocol changes, and there is none any more.

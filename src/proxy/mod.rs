@@ -7,7 +7,7 @@
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`connect`], [`tunnel`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
-//! | `response_filter`, `response_body_filter` | [`forward`] | the response to the client |
+//! | `response_filter`, `response_body_filter` | [`forward`], [`stick`] | the response to the client, its cookie |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
 //! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
 //! | `logging` | [`record`] | counters and one access-log line |
@@ -21,6 +21,7 @@ mod pick;
 mod record;
 mod respond;
 mod retry;
+mod stick;
 mod tunnel;
 
 use std::sync::Arc;
@@ -133,8 +134,7 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        forward::response(session, response, ctx);
-        Ok(())
+        forward::response(session, response, ctx)
     }
 
     fn response_body_filter(

@@ -10,7 +10,8 @@ use super::fault::Fault;
 use crate::clock;
 use crate::config::MissingKey;
 use crate::connection::Phase;
-use crate::key::{self, KeyBuffer};
+use crate::cookie;
+use crate::key::{self, KeyBuffer, KeySource};
 use crate::upstream::load::Place;
 use crate::upstream::{Target, Upstream};
 
@@ -85,15 +86,33 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ta
         client: ctx.ask.client(),
     };
     let mut buffer = KeyBuffer::default();
-    if let Some((source, key)) = key::extract(&upstream.config.key, &request, &mut buffer) {
-        let target = Target::Key(upstream.hash(key));
-        ctx.key_source = upstream.config.key.get(source).map(key::KeySource::name);
+    let sources = &upstream.config.key;
+    if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
+        let source = sources.get(source);
+        ctx.key_source = source.map(KeySource::name);
+        ctx.cookie = source.and_then(|source| to_refresh(source, key));
+        return Ok(Target::Key(upstream.hash(key)));
+    }
+    if let Some((source, _)) = key::to_make(sources) {
+        let value = cookie::value(rand::random());
+        let target = Target::Key(upstream.hash(value.as_bytes()));
+        ctx.key_source = sources.get(source).map(KeySource::name);
+        ctx.cookie = Some(value);
+        upstream.metrics.cookies_made.inc();
         return Ok(target);
     }
     upstream.metrics.missing_key.inc();
     match upstream.config.missing_key {
         MissingKey::RoundRobin => Ok(upstream.next_turn()),
         MissingKey::Reject => Err(Fault::MissingKey),
+    }
+}
+
+/// The value of a cookie that the client has, and is given again.
+fn to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
+    match source {
+        KeySource::Sticky(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
+        _ => None,
     }
 }
 

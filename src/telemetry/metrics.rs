@@ -233,6 +233,8 @@ metrics! {
         requests: Each<Class> = "clockwise_upstream_requests",
         /// Requests without any of the upstream's key sources.
         missing_key: Counter = "clockwise_upstream_missing_key",
+        /// Sticky cookies that were made for clients without one.
+        cookies_made: Counter = "clockwise_upstream_cookies_made",
         /// Requests that were answered by a peer other than the owner of their key.
         displaced: Counter = "clockwise_upstream_displaced_requests",
         /// Attempts after the first.

@@ -9,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The pure modules: values in, values out.
-const CORE: &[&str] = &["ring", "route", "key", "client", "policy", "predict"];
+const CORE: &[&str] = &[
+    "ring", "route", "key", "cookie", "client", "policy", "predict",
+];
 
 /// What each module may name besides itself, from the core up.
 const LAYERS: &[(&str, May)] = &[
@@ -17,7 +19,8 @@ const LAYERS: &[(&str, May)] = &[
     ("route", May::Name(&[])),
     ("policy", May::Name(&[])),
     ("client", May::Name(&[])),
-    ("key", May::Name(&["route"])), // which part of a `Host` is the name
+    ("cookie", May::Name(&[])),
+    ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
     ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
     ("config", May::Core(&[])),

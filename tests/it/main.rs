@@ -25,6 +25,7 @@ mod health; // which peers are in use
 mod limits; // what a client may not do, and how long it may take
 mod routing; // host, path, method
 mod stalls; // clients and peers that stop in the middle
+mod sticky; // a cookie keeps a client where it is
 mod timeouts; // what a peer may not take longer than
 
 // beside the way

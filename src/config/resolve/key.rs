@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use super::cookie;
 use crate::config::fields::{Fields, accept, collect, items_or_one, text};
 use crate::config::raw::{Node, Value};
 use crate::config::report::{Problem, Problems, quote};
@@ -35,6 +36,7 @@ pub(super) fn read(node: &Node, problems: &Problems) -> Vec<KeySource> {
     let sources = collect(list, problems, |item| {
         Some((source(item, problems, false)?, item))
     });
+    cookie::check_last(&sources, problems);
     warn_unreachable(&sources, problems);
     sources.into_iter().map(|(source, _)| source).collect()
 }
@@ -129,6 +131,12 @@ fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource>
     if let Some(prefixes) = fields.get("client_ip") {
         return client_ip(prefixes, problems);
     }
+    if let Some(node) = fields
+        .get("cookie")
+        .filter(|node| matches!(node.value, Value::Map(_)))
+    {
+        return cookie::read(node, problems, inside);
+    }
     named(&fields)
 }
 
@@ -171,7 +179,7 @@ fn client_ip(node: &Node, problems: &Problems) -> Option<KeySource> {
 
 fn named(fields: &Fields<'_>) -> Option<KeySource> {
     let header = fields.read("header", header_name).map(KeySource::Header);
-    let cookie = || fields.read("cookie", cookie_name).map(KeySource::Cookie);
+    let cookie = || fields.read("cookie", cookie::name).map(KeySource::Cookie);
     let query = || fields.read("query", query_name).map(KeySource::Query);
     let segment = || {
         fields.get("path_segment")?;
@@ -192,20 +200,6 @@ pub(super) fn header_name(node: &Node) -> Result<HeaderName, Fault> {
         };
         (format!("{} is not the name of a header", quote(name)), help)
     })
-}
-
-/// A token (RFC 6265 §4.1.1).
-fn cookie_name(node: &Node) -> Result<String, Fault> {
-    let name = text(node, "the name of a cookie")?;
-    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
-        let help = "give only the name, without `=` and the value, as in `{cookie: sid}`";
-        return Err((
-            format!("{} is not the name of a cookie", quote(name)),
-            help.to_owned(),
-        ));
-    }
-    Ok(name.to_owned())
 }
 
 fn query_name(node: &Node) -> Result<String, Fault> {

@@ -6,6 +6,7 @@
 
 mod balance;
 mod client;
+mod cookie;
 mod key;
 mod listeners;
 mod peers;

@@ -12,6 +12,7 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{HostHeader, MissingKey, Peer, Upstream};
 use crate::config::values::{Fault, percentage};
+use crate::key::{KeySource, to_make};
 
 const HELP: &str = "write `upstreams:`, below it a name, and below that `peers:`";
 const MAX_NAME: usize = 64;
@@ -73,6 +74,7 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
     let key = fields
         .get("key")
         .map_or_else(key::default, |node| key::read(node, problems));
+    let missing_key = missing_key(&fields, &key);
     let dialect = fields
         .get("ring")
         .and_then(|node| ring::read(node, problems))
@@ -81,7 +83,7 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
     ring::check(&fields, dialect, &peers);
     let upstream = Upstream {
         key,
-        missing_key: fields.choice("missing_key", MissingKey::RoundRobin, MISSING_KEY),
+        missing_key,
         dialect,
         peers,
         health: policy::health(&fields),
@@ -100,6 +102,19 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
         close_moved_streams: balance::close_moved_streams(&fields),
     };
     Some((upstream, places))
+}
+
+fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {
+    let missing_key = fields.choice("missing_key", MissingKey::RoundRobin, MISSING_KEY);
+    if let (MissingKey::Reject, Some((_, sticky)), Some(node)) =
+        (missing_key, to_make(key), fields.get("missing_key"))
+    {
+        let message = "no request is without a key";
+        let help = format!("one without the cookie {} is given it", quote(&sticky.name));
+        let problem = Problem::warning(message, node.place());
+        fields.problems.add(problem.help(help));
+    }
+    missing_key
 }
 
 fn host_header(node: &Node) -> Result<HostHeader, Fault> {

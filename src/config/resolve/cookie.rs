@@ -1,0 +1,171 @@
+//! `{cookie: …}`: a cookie by its name, or one that clients are given.
+
+use std::time::Duration;
+
+use crate::config::fields::{Fields, text};
+use crate::config::raw::Node;
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema;
+use crate::config::values::{self, Fault};
+use crate::cookie::{SameSite, Secure, Sticky};
+use crate::key::KeySource;
+
+/// The longest that browsers keep a cookie.
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
+
+const SAME_SITE: &[(&str, SameSite)] = &[
+    ("lax", SameSite::Lax),
+    ("strict", SameSite::Strict),
+    ("none", SameSite::None),
+];
+
+/// A cookie with more than a name. `inside`: within a combination.
+pub(super) fn read(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource> {
+    let fields = Fields::open(node, &schema::COOKIE, problems)?;
+    fields.require("name", "say which one: `{cookie: {name: sid}}`")?;
+    let name = fields.read("name", name);
+    if !fields.flag("generate", false) {
+        refuse_rest(&fields);
+        return name.map(KeySource::Cookie);
+    }
+    if inside {
+        let help = "make it a source of its own, the last of the list";
+        fields.error(
+            node,
+            "a combination cannot hold a cookie that is made",
+            help,
+        );
+        return None;
+    }
+    let sticky = sticky(&fields, name.unwrap_or_default());
+    check(&fields, &sticky);
+    (!sticky.name.is_empty()).then_some(KeySource::Sticky(sticky))
+}
+
+/// What stands behind a cookie that is made is never used.
+pub(super) fn check_last(sources: &[(KeySource, &Node)], problems: &Problems) {
+    let is_made = |(source, _): &(KeySource, _)| matches!(source, KeySource::Sticky(_));
+    let after = sources.iter().skip_while(|pair| !is_made(pair)).nth(1);
+    if let Some((_, node)) = after {
+        let message =
+            "this source is never used: clients without the cookie before it are given one";
+        let help = "put the cookie with `generate: true` last";
+        problems.add(Problem::error(message, node.place()).help(help));
+    }
+}
+
+/// A cookie's name: a token (RFC 6265 §4.1.1).
+pub(super) fn name(node: &Node) -> Result<String, Fault> {
+    let name = text(node, "the name of a cookie")?;
+    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        let help = "give only the name, without `=` and the value, as in `{cookie: sid}`";
+        return Err((
+            format!("{} is not the name of a cookie", quote(name)),
+            help.to_owned(),
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// How a cookie is set says nothing about one that is only read.
+fn refuse_rest(fields: &Fields<'_>) {
+    let keys = schema::COOKIE.keys.iter();
+    let mut of_made = keys.filter(|key| !matches!(**key, "name" | "generate"));
+    if let Some(node) = of_made.find_map(|key| fields.get(key)) {
+        let help = "add `generate: true`, or leave only the name: `{cookie: sid}`";
+        fields.error(node, "this is for a cookie that is made here", help);
+    }
+}
+
+fn sticky(fields: &Fields<'_>, name: String) -> Sticky {
+    let bounds = Duration::from_secs(1)..=LONGEST;
+    let ttl = |node: &Node| values::duration(node, &bounds);
+    Sticky {
+        name,
+        ttl: fields.or_off("ttl", None, ttl),
+        refresh: fields.flag("refresh", false),
+        same_site: fields.choice("same_site", SameSite::Lax, SAME_SITE),
+        secure: fields.read("secure", secure).unwrap_or(Secure::Auto),
+        http_only: fields.flag("http_only", true),
+        path: fields.read("path", path).unwrap_or_else(|| "/".to_owned()),
+        domain: fields.or_off("domain", None, domain),
+    }
+}
+
+fn secure(node: &Node) -> Result<Secure, Fault> {
+    if node.is_word("auto") {
+        return Ok(Secure::Auto);
+    }
+    let flag = values::flag(node).map_err(|(_, _)| {
+        let help = "use `true`, `false` or `auto`: where the client came over TLS";
+        (
+            format!("{} is not known here", values::shown(node)),
+            help.to_owned(),
+        )
+    })?;
+    Ok(if flag { Secure::Yes } else { Secure::No })
+}
+
+/// RFC 6265 §4.1.1: anything but control characters and `;`.
+fn path(node: &Node) -> Result<String, Fault> {
+    let path = text(node, "a path")?;
+    let good = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b';';
+    if !path.starts_with('/') || !path.bytes().all(good) {
+        let message = format!("{} is not the path of a cookie", quote(path));
+        return Err((message, "begin with `/`, as in `/app`".to_owned()));
+    }
+    Ok(path.to_owned())
+}
+
+fn domain(node: &Node) -> Result<String, Fault> {
+    let domain = text(node, "a domain")?;
+    // Browsers pass over a dot before it.
+    let labels = domain.strip_prefix('.').unwrap_or(domain).split('.');
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let mut labels = labels.map(|label| !label.is_empty() && label.bytes().all(good));
+    if labels.any(|good| !good) {
+        let message = format!("{} is not the domain of a cookie", quote(domain));
+        return Err((message, "give a host name, as in `example.com`".to_owned()));
+    }
+    Ok(domain.to_owned())
+}
+
+/// What browsers would not take, and what would have no effect.
+fn check(fields: &Fields<'_>, sticky: &Sticky) {
+    if let (true, None, Some(node)) = (sticky.refresh, sticky.ttl, fields.get("refresh")) {
+        let help = "say how long, as in `ttl: 1h`, or leave `refresh` out";
+        fields.error(node, "there is no `ttl` to begin anew", help);
+    }
+    if let (SameSite::None, Secure::No, Some(node)) =
+        (sticky.same_site, sticky.secure, fields.get("same_site"))
+    {
+        let help = "use `secure: true` or `auto`, or `same_site: lax`";
+        fields.error(
+            node,
+            "browsers refuse `same_site: none` that is not secure",
+            help,
+        );
+    }
+    check_prefix(fields, sticky);
+}
+
+/// Browsers take a name with one of these prefixes only with certain attributes.
+fn check_prefix(fields: &Fields<'_>, sticky: &Sticky) {
+    let begins = |prefix: &str| {
+        let start = sticky.name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let secure = sticky.secure == Secure::Yes;
+    let bare = secure && sticky.path == "/" && sticky.domain.is_none();
+    let help = if begins("__Host-") && !bare {
+        "a name that begins with `__Host-` needs `secure: true`, `path: /` and no `domain`"
+    } else if begins("__Secure-") && !secure {
+        "a name that begins with `__Secure-` needs `secure: true`"
+    } else {
+        return;
+    };
+    if let Some(node) = fields.get("name") {
+        fields.error(node, "browsers refuse this cookie", help);
+    }
+}
