@@ -12,8 +12,9 @@ use crate::config::MissingKey;
 use crate::connection::Phase;
 use crate::cookie;
 use crate::key::{self, KeyBuffer, KeySource};
+use crate::ring::MemberId;
 use crate::upstream::load::Place;
-use crate::upstream::{Target, Upstream};
+use crate::upstream::{Target, Tried, Upstream};
 
 /// Finds the request's place on the ring and the peer that is asked first.
 pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
@@ -116,6 +117,29 @@ fn to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
     }
 }
 
+/// Only streams want to know.
+fn is_guest(upstream: &Upstream, target: Target, tried: &Tried, member: MemberId) -> bool {
+    let home = || upstream.select(target, tried, clock::since_start());
+    upstream.config.close_moved_streams.is_some()
+        && home().is_some_and(|home| home.member != member)
+}
+
+/// The key of a request that has a place on the ring.
+pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
+    let Some(Target::Key(_)) = ctx.target else {
+        return None;
+    };
+    let request = key::Request {
+        parts: session.req_header(),
+        host: ctx.ask.host_text(),
+        client: ctx.ask.client(),
+    };
+    let mut buffer = KeyBuffer::default();
+    let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
+    let made = || ctx.cookie.as_deref().map(str::as_bytes);
+    found.map(|(_, key)| key).or_else(made).map(Box::from)
+}
+
 fn choose(ctx: &mut Context) -> bool {
     let Some(target) = ctx.target else {
         return false;
@@ -134,6 +158,7 @@ fn choose(ctx: &mut Context) -> bool {
         return false;
     };
     ctx.attempt = Some(Attempt {
+        guest: is_guest(&upstream, target, &ctx.tried, admitted.member),
         upstream,
         member: admitted.member,
         place: Some(admitted.place),

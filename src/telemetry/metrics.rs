@@ -245,6 +245,8 @@ metrics! {
         all_down: Counter = "clockwise_upstream_all_down",
         /// Requests that took a peer above its bound, as none with room was found.
         over_bound: Counter = "clockwise_upstream_over_bound",
+        /// Long streams that were ended because their key had moved to another peer.
+        moved_streams: Counter = "clockwise_upstream_moved_streams",
         /// Time until a new connection stood.
         connect: Histogram = "clockwise_upstream_connect_seconds",
         /// From the start of the attempt to the header of the response.
