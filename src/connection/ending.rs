@@ -293,7 +293,7 @@ enum Line {
 
 impl Events {
     /// A comment, as servers send to keep a connection, begins no event.
-    fn is_between(&self) -> bool {
+    fn is_between(self) -> bool {
         self.line == Line::Empty && !self.begun
     }
 
@@ -325,7 +325,9 @@ mod tests {
 
     fn behind(kind: Kind, pieces: &[&[u8]]) -> Ending {
         let mut ending = Ending::new(kind);
-        pieces.iter().for_each(|piece| ending.feed(piece));
+        for piece in pieces {
+            ending.feed(piece);
+        }
         ending
     }
 
@@ -400,11 +402,11 @@ mod tests {
         match (u8::try_from(length), u16::try_from(length)) {
             (Ok(short @ 0..126), _) => frame.push(mask | short),
             (_, Ok(long)) => {
-                frame.push(mask | 126);
+                frame.push(mask | 0x7e);
                 frame.extend(long.to_be_bytes());
             }
             _ => {
-                frame.push(mask | 127);
+                frame.push(mask | 0x7f);
                 frame.extend((length as u64).to_be_bytes());
             }
         }

@@ -1,6 +1,6 @@
 //! Beside a long stream: is its peer still the one that its key is at home with?
 //!
-//! Streams that can be ended politely (WebSockets, event streams) are looked at from time to time,
+//! Streams that can be ended politely (a WebSocket, an event stream) are looked at from time to time,
 //! against the configuration that is in force then. One whose key has been at home with another peer
 //! for the chosen time is ended, at the chosen rate; its client comes back, to the right peer. A key
 //! that a draining peer keeps is at home there, and a stream that was sent elsewhere by intention
