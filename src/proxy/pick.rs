@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::context::{Attempt, Context};
+use super::context::{Ask, Attempt, Context};
 use super::fault::Fault;
 use crate::clock;
 use crate::config::MissingKey;
@@ -81,11 +81,7 @@ pub(super) fn has_next(ctx: &Context) -> bool {
 }
 
 fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {
-    let request = key::Request {
-        parts: session.req_header(),
-        host: ctx.ask.host_text(),
-        client: ctx.ask.client(),
-    };
+    let request = request(session, &ctx.ask);
     let mut buffer = KeyBuffer::default();
     let sources = &upstream.config.key;
     if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
@@ -129,15 +125,19 @@ pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
     let Some(Target::Key(_)) = ctx.target else {
         return None;
     };
-    let request = key::Request {
-        parts: session.req_header(),
-        host: ctx.ask.host_text(),
-        client: ctx.ask.client(),
-    };
+    let request = request(session, &ctx.ask);
     let mut buffer = KeyBuffer::default();
     let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
     let made = || ctx.cookie.as_deref().map(str::as_bytes);
     found.map(|(_, key)| key).or_else(made).map(Box::from)
+}
+
+fn request<'a>(session: &'a Session, ask: &'a Ask) -> key::Request<'a> {
+    key::Request {
+        parts: session.req_header(),
+        host: ask.host_text(),
+        client: ask.client(),
+    }
 }
 
 fn choose(ctx: &mut Context) -> bool {
