@@ -152,9 +152,9 @@ impl Whole {
     /// What the proxy does for a request; it reads the clock anyway.
     fn admit(&self, key: &[u8]) -> Option<MemberId> {
         let Self(upstream) = self;
-        let target = Target::Key(upstream.hash(key));
+        let target = Target::Key(upstream.key(key));
         let now = clock::since_start();
-        let admitted = upstream.admit(target, &Tried::none(), now, upstream.enter());
+        let admitted = upstream.admit(&target, &Tried::none(), now, upstream.enter());
         admitted.ok().map(|admitted| admitted.member)
     }
 }

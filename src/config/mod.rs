@@ -29,7 +29,8 @@ pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::is_address;
 pub use settings::{
     AccessLog, Admin, Config, Downstream, ErrorLog, Forwarding, Health, HostHeader, Listener,
-    MissingKey, Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Upstream,
+    MissingKey, MovedStreams, Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts,
+    Upstream,
 };
 
 /// The configuration in the file at `path`.

@@ -6,6 +6,7 @@
 //!               stream.rs    the bytes: Pingora reads and writes through it; it counts
 //!               phase.rs     the phases, their limits, and what each limit means
 //!               watch.rs     one lazy timer: is a limit passed?
+//!               tenure.rs    may a long stream stay? ending.rs: where it can end
 //!               serve.rs     the keep-alive loop of HTTP/1, and what a client is told at the end
 //! ```
 //!
@@ -14,11 +15,13 @@
 //! deadlines stand here, around its session. What must hold: a request that is being answered is
 //! cut only by a deadline that the operator set, never by the end of an idle time.
 
+mod ending;
 mod gate;
 mod phase;
 mod serve;
 mod socket;
 mod stream;
+mod tenure;
 mod watch;
 
 use std::net::SocketAddr;
@@ -31,13 +34,16 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 
+pub use self::ending::Kind;
 pub use self::gate::{Gate, Guest};
 pub use self::phase::{Cause, Phase};
 pub use self::serve::{End, serve_http1};
 pub use self::socket::Socket;
 pub use self::stream::ClientStream;
+pub use self::tenure::{Look, Tenure};
 
 use self::stream::Wire;
+use self::tenure::Stay;
 use crate::clock;
 use crate::config::Downstream as Limits;
 use crate::telemetry::metrics::ListenerMetrics;
@@ -95,6 +101,8 @@ pub struct Connection {
     /// The response went out before the request's body was read: see [`Connection::linger`].
     linger: AtomicBool,
     cut_hard: AtomicBool,
+    /// Whether the stream that it carries may stay.
+    stay: Stay,
     wire: Mutex<Wire>,
 }
 
@@ -129,6 +137,7 @@ impl Connection {
             response_begun: AtomicBool::new(false),
             linger: AtomicBool::new(false),
             cut_hard: AtomicBool::new(false),
+            stay: Stay::default(),
             wire: Mutex::new(Wire::new(socket)),
         })
     }
@@ -217,7 +226,7 @@ impl Connection {
             Cause::HeaderTooLarge => Some(431),
             Cause::Request if self.body_is_due() => Some(408),
             Cause::Request | Cause::FirstByte => Some(504),
-            Cause::Idle | Cause::Gap | Cause::Tunnel | Cause::ClientStalled => None,
+            Cause::Idle | Cause::Gap | Cause::Tunnel | Cause::ClientStalled | Cause::Moved => None,
         }
     }
 
@@ -264,6 +273,7 @@ impl Connection {
         } else {
             self.enter(Phase::Idle, Some(self.limits.keepalive));
         }
+        self.end_stay();
         self.wire.lock().shrink();
     }
 

@@ -15,6 +15,7 @@
 //! |---|---|---|---|
 //! | a header's end … the response's end | `request_timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
 //! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
+//! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
 //!
 //! A status is sent only where no final response has begun. While a write blocks, the peer's gap is
@@ -58,6 +59,8 @@ pub enum Cause {
     Request,
     /// The client took nothing of what it was sent.
     ClientStalled,
+    /// The key of a long stream has moved to another peer; the stream could be ended politely.
+    Moved,
 }
 
 impl Phase {
@@ -91,7 +94,7 @@ impl Phase {
 }
 
 impl Cause {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Idle,
         Self::Header,
         Self::HeaderTooLarge,
@@ -100,6 +103,7 @@ impl Cause {
         Self::Tunnel,
         Self::Request,
         Self::ClientStalled,
+        Self::Moved,
     ];
 
     /// `None` for any number that is no cause's.

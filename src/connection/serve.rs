@@ -122,6 +122,7 @@ fn end_by(connection: &Connection, cause: Cause) -> End {
         Cause::Idle => End::IdleTimeout,
         Cause::Header => End::HeaderTimeout,
         Cause::HeaderTooLarge => End::HeaderTooLarge,
+        Cause::Moved => End::Clean,
         Cause::FirstByte | Cause::Gap | Cause::Tunnel | Cause::Request | Cause::ClientStalled => {
             End::RequestTimeout
         }
@@ -131,19 +132,26 @@ fn end_by(connection: &Connection, cause: Cause) -> End {
 /// Closes the connection: sends what waits and the last word, and gives the client time to read
 /// them (RFC 9112, 9.6); or resets it, where what it was sent is not whole.
 pub(super) async fn close(connection: &Connection) {
-    let taken = connection.wire.lock().take();
+    let (words, taken) = {
+        let mut wire = connection.wire.lock();
+        (wire.last_words(), wire.take())
+    };
     let Some((mut socket, mut last)) = taken else {
         return;
     };
     if connection.cut_hard.load(Relaxed) || was_cut_short(connection) {
         return socket.reset_on_close();
     }
-    let told = connection.last_word().map_or("", answer);
-    last.extend_from_slice(told.as_bytes());
+    let moved = connection.expired() == Some(Cause::Moved);
+    let told = match connection.last_word() {
+        _ if moved => words,
+        word => word.map_or("", answer).as_bytes(),
+    };
+    last.extend_from_slice(told);
     if !last.is_empty() {
         let _ = tokio::time::timeout(LAST_WRITE, socket.write_all(&last)).await;
     }
-    if connection.linger.load(Relaxed) || !told.is_empty() {
+    if connection.linger.load(Relaxed) || !told.is_empty() || moved {
         let _ = tokio::time::timeout(LINGER.0, discard(&mut socket)).await;
     }
 }

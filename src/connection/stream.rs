@@ -24,7 +24,8 @@ use pingora_core::protocols::{
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{Cause, Connection, Socket};
+use super::ending::Ending;
+use super::{Cause, Connection, Kind, Socket};
 
 /// Writes up to this much are gathered until the flush; bytes.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -82,6 +83,10 @@ pub(super) struct Wire {
     /// `None` once it is closed.
     socket: Option<Socket>,
     waiting: Vec<u8>,
+    /// Where the stream that passes can be ended; `None`: nobody wants to know.
+    ending: Option<Box<Ending>>,
+    /// The stream is to end at the next place where it can.
+    leaving: bool,
 }
 
 impl Wire {
@@ -89,6 +94,8 @@ impl Wire {
         Self {
             socket: Some(socket),
             waiting: Vec::new(),
+            ending: None,
+            leaving: false,
         }
     }
 
@@ -110,6 +117,39 @@ impl Wire {
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT_BUFFER {
             self.waiting = Vec::new();
         }
+    }
+
+    /// Reads along with the stream that begins, for the places where it can be ended.
+    pub(super) fn follow(&mut self, kind: Option<Kind>) {
+        self.ending = kind.map(|kind| Box::new(Ending::new(kind)));
+        self.leaving = false;
+    }
+
+    /// Whether the stream is to end. One that has come to a place where it can is not let go on:
+    /// nobody would wake the session.
+    pub(super) fn set_leaving(&mut self, leaving: bool) {
+        self.leaving = leaving || self.is_at_end();
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// The stream is where it is to end, and the client has all of it.
+    pub(super) fn has_left(&self) -> bool {
+        self.is_at_end() && self.waiting.is_empty()
+    }
+
+    /// What tells the client that its stream is over.
+    pub(super) fn last_words(&self) -> &'static [u8] {
+        self.ending
+            .as_ref()
+            .map_or(b"", |ending| ending.last_words())
+    }
+
+    fn is_at_end(&self) -> bool {
+        let can_end = |ending: &Ending| ending.can_end();
+        self.leaving && self.ending.as_deref().is_some_and(can_end)
     }
 
     #[cfg(test)]
@@ -137,6 +177,34 @@ impl Wire {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        if self.ending.is_none() {
+            return self.poll_take(connection, cx, bytes);
+        }
+        if self.is_at_end() {
+            // The watch takes it from here.
+            return Poll::Pending;
+        }
+        let bytes = self.up_to_end(bytes);
+        let taken = ready!(self.poll_take(connection, cx, bytes))?;
+        if let (Some(ending), Some(taken)) = (&mut self.ending, bytes.get(..taken)) {
+            ending.feed(taken);
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Those of the bytes that may still pass.
+    fn up_to_end<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let ending = self.ending.as_ref().filter(|_| self.leaving);
+        let room = ending.and_then(|ending| bytes.get(..ending.room(bytes)));
+        room.unwrap_or(bytes)
+    }
+
+    fn poll_take(
+        &mut self,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.waiting.len() + bytes.len() <= WRITE_BUFFER {
             self.waiting.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
@@ -181,7 +249,9 @@ impl Wire {
     }
 
     fn poll_write_once(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { socket, waiting } = self;
+        let Self {
+            socket, waiting, ..
+        } = self;
         let Some(socket) = socket.as_mut().map(Pin::new) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };

@@ -53,11 +53,12 @@ impl Watch {
     }
 
     fn poll_expired(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Cause> {
-        if let Some(cause) = connection.expired() {
-            return Poll::Ready(cause);
-        }
         loop {
-            let (deadline, _) = connection.next_deadline();
+            connection.leave_if_it_can();
+            if let Some(cause) = connection.expired() {
+                return Poll::Ready(cause);
+            }
+            let deadline = connection.next_deadline().0.min(connection.next_look());
             if deadline == NEVER && self.sleep.is_none() {
                 return Poll::Pending;
             }
@@ -77,6 +78,7 @@ impl Watch {
                 connection.expire(cause);
                 return Poll::Ready(cause);
             }
+            connection.look();
         }
     }
 

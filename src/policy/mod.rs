@@ -9,6 +9,7 @@ pub mod flap;
 pub mod health;
 pub mod hot;
 pub mod mix;
+pub mod pace;
 pub mod ramp;
 pub mod retry;
 pub mod spread;

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Uri, Version};
 use super::fault::Fault;
 use super::record;
 use crate::clock;
-use crate::connection::Connection;
+use crate::connection::{Cause, Connection};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
@@ -80,6 +80,8 @@ pub(super) struct Ask {
 pub(super) struct Attempt {
     pub(super) upstream: Arc<Upstream>,
     pub(super) member: MemberId,
+    /// Its key is at home elsewhere, by intention: that one is full, or the key is hot.
+    pub(super) guest: bool,
     /// Counts the request at the peer while it is there.
     pub(super) place: Option<Place>,
     /// When it began, since the process started.
@@ -147,7 +149,10 @@ impl Context {
 
     /// The client gets no more of this response: it must not take what it has for all of it.
     pub(super) fn break_off(&self) {
-        if let (true, Some(connection)) = (self.until_close, &self.connection) {
+        let whole = |connection: &Connection| connection.expired() == Some(Cause::Moved);
+        if let (true, Some(connection)) = (self.until_close, &self.connection)
+            && !whole(connection)
+        {
             connection.cut_hard();
         }
     }

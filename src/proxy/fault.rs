@@ -43,6 +43,8 @@ pub(super) enum Fault {
     BadResponse,
     /// The route is not for this method.
     MethodNotAllowed,
+    /// The stream's key has moved to another peer, and the stream was ended.
+    Moved,
     /// None of the key sources is present, and the upstream refuses that.
     MissingKey,
     /// No peer is up.
@@ -82,7 +84,7 @@ impl Fault {
             Self::ClientGone | Self::ClientStalled => 499,
             Self::Internal | Self::Panic => 500,
             Self::BadResponse | Self::ConnectFailed | Self::Reset | Self::ResponseCut => 502,
-            Self::Cut | Self::NoPeer => 503,
+            Self::Cut | Self::Moved | Self::NoPeer => 503,
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::RequestTimeout
@@ -110,6 +112,7 @@ impl Fault {
             Self::Internal => "internal",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::MissingKey => "missing_key",
+            Self::Moved => "moved",
             Self::NoPeer => "no_peer",
             Self::NoRoute => "no_route",
             Self::Panic => "panic",
@@ -153,6 +156,7 @@ pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
         Cause::Tunnel => Fault::TunnelIdle,
         Cause::Request => Fault::RequestTimeout,
         Cause::ClientStalled => Fault::ClientStalled,
+        Cause::Moved => Fault::Moved,
         Cause::HeaderTooLarge => Fault::HeaderTooLarge,
         // Between two requests; no request is cut by these.
         Cause::Idle | Cause::Header => Fault::Cut,

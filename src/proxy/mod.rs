@@ -7,7 +7,7 @@
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`connect`], [`tunnel`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
-//! | `response_filter`, `response_body_filter` | [`forward`], [`stick`] | the response to the client, its cookie |
+//! | `response_filter`, `response_body_filter` | [`forward`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
 //! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
 //! | `logging` | [`record`] | counters and one access-log line |
@@ -17,6 +17,7 @@ mod connect;
 mod context;
 mod fault;
 mod forward;
+mod moved;
 mod pick;
 mod record;
 mod respond;
@@ -134,7 +135,9 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        forward::response(session, response, ctx)
+        forward::response(session, response, ctx)?;
+        moved::follow(&self.snapshot, session, response, ctx);
+        Ok(())
     }
 
     fn response_body_filter(

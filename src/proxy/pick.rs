@@ -5,15 +5,16 @@ use std::sync::Arc;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::context::{Attempt, Context};
+use super::context::{Ask, Attempt, Context};
 use super::fault::Fault;
 use crate::clock;
 use crate::config::MissingKey;
 use crate::connection::Phase;
 use crate::cookie;
 use crate::key::{self, KeyBuffer, KeySource};
+use crate::ring::MemberId;
 use crate::upstream::load::Place;
-use crate::upstream::{Target, Upstream};
+use crate::upstream::{Target, Tried, Upstream};
 
 /// Finds the request's place on the ring and the peer that is asked first.
 pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
@@ -80,11 +81,7 @@ pub(super) fn has_next(ctx: &Context) -> bool {
 }
 
 fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {
-    let request = key::Request {
-        parts: session.req_header(),
-        host: ctx.ask.host_text(),
-        client: ctx.ask.client(),
-    };
+    let request = request(session, &ctx.ask);
     let mut buffer = KeyBuffer::default();
     let sources = &upstream.config.key;
     if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
@@ -116,6 +113,33 @@ fn to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
     }
 }
 
+/// Only streams want to know.
+fn is_guest(upstream: &Upstream, target: &Target, tried: &Tried, member: MemberId) -> bool {
+    let home = || upstream.select(target, tried, clock::since_start());
+    upstream.config.close_moved_streams.is_some()
+        && home().is_some_and(|home| home.member != member)
+}
+
+/// The key of a request that has a place on the ring.
+pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
+    let Some(Target::Key(_)) = ctx.target else {
+        return None;
+    };
+    let request = request(session, &ctx.ask);
+    let mut buffer = KeyBuffer::default();
+    let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
+    let made = || ctx.cookie.as_deref().map(str::as_bytes);
+    found.map(|(_, key)| key).or_else(made).map(Box::from)
+}
+
+fn request<'a>(session: &'a Session, ask: &'a Ask) -> key::Request<'a> {
+    key::Request {
+        parts: session.req_header(),
+        host: ask.host_text(),
+        client: ask.client(),
+    }
+}
+
 fn choose(ctx: &mut Context) -> bool {
     let Some(upstream) = ctx.upstream().map(Arc::clone) else {
         return false;
@@ -134,6 +158,7 @@ fn choose(ctx: &mut Context) -> bool {
         return false;
     };
     ctx.attempt = Some(Attempt {
+        guest: is_guest(&upstream, target, &ctx.tried, admitted.member),
         upstream,
         member: admitted.member,
         place: Some(admitted.place),

@@ -146,6 +146,11 @@ fn count_fault(ctx: &Context, fault: Fault) {
         Fault::NoRoute | Fault::MethodNotAllowed => {
             process.unrouted.inc();
         }
+        Fault::Moved => {
+            if let Some(upstream) = ctx.upstream() {
+                upstream.metrics.moved_streams.inc();
+            }
+        }
         Fault::BadRequest => refused(BadRequest::Framing),
         Fault::BadHost => refused(BadRequest::Host),
         Fault::BodyTooLarge => refused(BadRequest::BodyTooLarge),

@@ -320,6 +320,10 @@ proptest! {
     ) {
         // Its running sum gives the odd point to another host.
         prop_assume!(!matches!(dialect, Dialect::Envoy(_)));
+        // A Varnish backend `2` has its point 11 where `21` has its point 1, and the first one has it.
+        let mut lengths = members.keys().map(String::len);
+        let same = lengths.next().is_none_or(|first| lengths.all(|length| length == first));
+        prop_assume!(same || !matches!(dialect, Dialect::Varnish(_)));
         let (forward, last) = (with_ids(dialect, &members), members.len().wrapping_sub(1));
         let backward = pairs(&members).rev().map(|(label, weight)| Member {
             label,

@@ -247,6 +247,8 @@ metrics! {
         over_bound: Counter = "clockwise_upstream_over_bound",
         /// Keys that have so many of the requests that they go to several peers.
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
+        /// Long streams that were ended because their key had moved to another peer.
+        moved_streams: Counter = "clockwise_upstream_moved_streams",
         /// Time until a new connection stood.
         connect: Histogram = "clockwise_upstream_connect_seconds",
         /// From the start of the attempt to the header of the response.

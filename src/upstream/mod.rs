@@ -25,11 +25,12 @@ mod tried;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::config;
 use crate::policy::hot::Hot;
+use crate::policy::pace;
 use crate::predict::Placement;
 use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
@@ -77,6 +78,8 @@ struct Shared {
     total: Arc<Total>,
     /// How often one of its peers may have left the ring or come back.
     changes: Arc<AtomicU32>,
+    /// The [`Debt`](pace::Debt) of the streams that were ended, in nanoseconds.
+    ended: Arc<AtomicU64>,
 }
 
 /// What a request brings to the choice of its peer.
@@ -182,6 +185,22 @@ impl Upstream {
     /// Its hot keys, where they are to be found.
     pub fn hot(&self) -> Option<&HotKeys> {
         self.hot.as_deref()
+    }
+
+    /// Whether one more stream may be ended at `now` because its key has moved; counts it.
+    pub fn may_end_stream(&self, now: Duration) -> bool {
+        let rate = self
+            .config
+            .close_moved_streams
+            .map_or(0, |rules| rules.per_second);
+        let take = |debt| {
+            let debt = pace::take(Duration::from_nanos(debt), now, rate)?;
+            u64::try_from(debt.as_nanos()).ok()
+        };
+        self.shared
+            .ended
+            .fetch_update(Relaxed, Relaxed, take)
+            .is_ok()
     }
 
     /// The weight of the peers that can serve at `now`.

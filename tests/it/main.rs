@@ -24,6 +24,7 @@ mod forwarding; // what reaches the peer, and what comes back
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
 mod limits; // what a client may not do, and how long it may take
+mod moved; // long streams follow their keys
 mod routing; // host, path, method
 mod stalls; // clients and peers that stop in the middle
 mod sticky; // a cookie keeps a client where it is

@@ -1,0 +1,226 @@
+//! A long stream on a peer that no longer owns its key is ended politely, after a while, and not all
+//! at once.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::Connection;
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::wait;
+
+/// Going away (RFC 6455, 7.4.1).
+const CLOSE: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+const AFTER: Duration = Duration::from_millis(400);
+const MOVED: &str = "clockwise_upstream_moved_streams_total";
+
+#[test]
+fn a_websocket_is_told_to_go_after_its_key_has_moved() {
+    let pair = Pair::of(Behaviour::Upgrade);
+    let mut socket = pair.websocket();
+    assert_eq!(echo(&mut socket, b"\x81\x05hello"), b"\x81\x05hello");
+    assert!(socket.idles_for(2 * AFTER), "its key has not moved");
+    let start = Instant::now();
+    pair.drain();
+    assert_eq!(socket.rest().unwrap(), CLOSE);
+    wait::assert_about(start.elapsed(), AFTER);
+    pair.edge
+        .admin
+        .wait_for_metric(MOVED, &["upstream=\"app\""], 1);
+    let faults = ["fault=\"moved\""];
+    assert_eq!(pair.edge.admin.metric("clockwise_faults_total", &faults), 1);
+}
+
+#[test]
+fn a_websocket_is_closed_between_two_frames() {
+    let pair = Pair::of(Behaviour::Upgrade);
+    let mut socket = pair.websocket();
+    assert_eq!(echo(&mut socket, b"\x82\x0a12345"), b"\x82\x0a12345");
+    pair.drain();
+    assert!(socket.idles_for(4 * AFTER), "in the middle of a frame");
+    socket.send(b"67890\x82\x03abc").unwrap();
+    let rest = socket.rest().unwrap();
+    assert_eq!(rest, [b"67890", &CLOSE[..]].concat());
+}
+
+#[test]
+fn a_key_that_comes_home_keeps_its_stream() {
+    let pair = Pair::after("5s", 10, Behaviour::Upgrade);
+    let mut socket = pair.websocket();
+    pair.drain();
+    assert!(socket.idles_for(AFTER));
+    pair.order("enable");
+    assert!(socket.idles_for(Duration::from_secs(6)));
+    assert_eq!(echo(&mut socket, b"\x81\x02hi"), b"\x81\x02hi");
+}
+
+#[test]
+fn a_peer_that_a_reload_takes_away_gives_its_streams_up() {
+    let pair = Pair::of(Behaviour::Upgrade);
+    let mut socket = pair.websocket();
+    let mut events = Connection::open(pair.edge.address);
+    pair.origins[0].behave(chunked("9\r\ndata: 1\n\n\r\n"));
+    events.send(get("/?k=a", "1.1")).unwrap();
+    assert_eq!(events.head().unwrap().status, 200);
+    assert_eq!(events.exactly(14).unwrap(), b"9\r\ndata: 1\n\n\r\n");
+    pair.edge
+        .rewrite(&site(&pair.origins[1..], "400ms", 10).yaml());
+    assert!(pair.edge.command(&["reload"]).status.success());
+    assert_eq!(socket.rest().unwrap(), CLOSE);
+    assert_eq!(events.rest().unwrap(), b"0\r\n\r\n");
+}
+
+#[test]
+fn an_event_stream_ends_behind_an_event() {
+    let pair = Pair::of(chunked("9\r\ndata: 1\n\n\r\n"));
+    let mut whole = pair.open("1.1");
+    assert_eq!(whole.exactly(14).unwrap(), b"9\r\ndata: 1\n\n\r\n");
+    pair.owner().behave(chunked("8\r\ndata: 1\n\r\n"));
+    let mut within = pair.open("1.1");
+    assert_eq!(within.exactly(13).unwrap(), b"8\r\ndata: 1\n\r\n");
+    pair.drain();
+    assert_eq!(whole.rest().unwrap(), b"0\r\n\r\n");
+    assert!(within.idles_for(2 * AFTER), "in the middle of an event");
+}
+
+#[test]
+fn an_event_stream_of_http_1_0_ends_with_the_connection() {
+    let pair = Pair::of(chunked("9\r\ndata: 1\n\n\r\n"));
+    let mut stream = pair.open("1.0");
+    assert_eq!(stream.exactly(9).unwrap(), b"data: 1\n\n");
+    pair.drain();
+    assert_eq!(stream.rest().unwrap(), b"");
+}
+
+#[test]
+fn what_cannot_be_ended_politely_is_left_alone() {
+    let answers = [
+        ("text/plain", "Transfer-Encoding: chunked", "1\r\n1\r\n"),
+        ("text/event-stream", "Content-Length: 20", "data: 1\n\n"),
+        (
+            "text/event-stream",
+            "Transfer-Encoding: chunked\r\nContent-Encoding: gzip",
+            "2\r\n\n\n\r\n",
+        ),
+    ];
+    let pair = Pair::of(Behaviour::Upgrade);
+    let streams = answers.map(|(kind, framing, body)| {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n{body}");
+        pair.owner().behave(Behaviour::Raw(answer.into_bytes()));
+        let mut stream = pair.open("1.1");
+        assert_eq!(stream.exactly(body.len()).unwrap(), body.as_bytes());
+        stream
+    });
+    pair.drain();
+    for mut stream in streams {
+        assert!(stream.idles_for(2 * AFTER));
+    }
+    assert_eq!(pair.edge.admin.metric(MOVED, &[]), 0);
+}
+
+#[test]
+fn streams_go_at_a_bounded_rate() {
+    let pair = Pair::after("100ms", 10, Behaviour::Upgrade);
+    let mut sockets: Vec<_> = (0..20).map(|_| pair.websocket()).collect();
+    let start = Instant::now();
+    pair.drain();
+    for socket in &mut sockets {
+        assert_eq!(socket.rest().unwrap(), CLOSE);
+    }
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(1900),
+        "20 at 10 a second in {took:?}"
+    );
+    assert_eq!(pair.edge.admin.metric(MOVED, &[]), 20);
+}
+
+#[test]
+fn a_key_that_a_draining_peer_keeps_keeps_its_stream() {
+    let pair = Pair::start(
+        site(&[], "400ms", 10).app("drain", "{idle: 10m, deadline: 1h}"),
+        Behaviour::Upgrade,
+    );
+    let mut socket = pair.websocket();
+    pair.drain();
+    assert!(socket.idles_for(3 * AFTER));
+}
+
+/// Two origins, of which one owns the key `a`.
+struct Pair {
+    edge: Edge,
+    /// The owner first.
+    origins: Vec<Origin>,
+}
+
+impl Pair {
+    fn of(behaviour: Behaviour) -> Self {
+        Self::after("400ms", 10, behaviour)
+    }
+
+    fn after(after: &str, per_second: u32, behaviour: Behaviour) -> Self {
+        Self::start(site(&[], after, per_second), behaviour)
+    }
+
+    fn start(site: Site, behaviour: Behaviour) -> Self {
+        let mut origins = Origin::some(2);
+        let edge = site.peers(origins.iter().map(Origin::label)).start();
+        let owner = edge.admin.walk("app", "a").remove(0);
+        origins.sort_by_key(|origin| origin.label() != owner);
+        origins[0].behave(behaviour);
+        Self { edge, origins }
+    }
+
+    fn owner(&self) -> &Origin {
+        &self.origins[0]
+    }
+
+    fn drain(&self) {
+        self.order("drain");
+    }
+
+    /// An order about the owner.
+    fn order(&self, order: &str) {
+        let label = self.owner().label();
+        let path = format!("/v1/upstreams/app/peers/{label}/{order}");
+        assert_eq!(self.edge.admin.post(&path).status, 200);
+    }
+
+    /// A request for the key's stream, answered up to the end of the header.
+    fn open(&self, version: &str) -> Connection {
+        let mut connection = self.edge.connect();
+        connection.send(get("/?k=a", version)).unwrap();
+        assert_eq!(connection.head().unwrap().status, 200);
+        connection
+    }
+
+    fn websocket(&self) -> Connection {
+        let mut connection = self.edge.connect();
+        let upgrade =
+            "GET /?k=a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        connection.send(upgrade).unwrap();
+        assert_eq!(connection.head().unwrap().status, 101);
+        connection
+    }
+}
+
+fn site(origins: &[Origin], after: &str, per_second: u32) -> Site {
+    let rules = format!("{{after: {after}, per_second: {per_second}}}");
+    Site::of(origins.iter().map(Origin::label)).app("close_moved_streams", &rules)
+}
+
+fn get(target: &str, version: &str) -> String {
+    format!("GET {target} HTTP/{version}\r\nHost: h\r\n\r\n")
+}
+
+/// Begins an event stream and leaves it open.
+fn chunked(body: &str) -> Behaviour {
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    Behaviour::Raw(format!("{head}{body}").into_bytes())
+}
+
+/// Sends a frame as a server would, to an origin that sends it back.
+fn echo(socket: &mut Connection, frame: &[u8]) -> Vec<u8> {
+    socket.send(frame).unwrap();
+    socket.exactly(frame.len()).unwrap()
+}
