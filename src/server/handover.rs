@@ -59,6 +59,12 @@ const BATCH: usize = 64;
 /// How long either side waits for what the other sends without delay.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the last word to a process that was given up may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// In the place of the word to serve ([`Go`], which it is not): the upgrade was called off.
+const CALLED_OFF: &str = "called off";
+
 /// How long a process whose end of the pair is closed may take to end: a moment, where it was killed.
 const LAST_BREATH: Timespec = Timespec {
     tv_sec: 2,
@@ -157,6 +163,8 @@ pub(super) struct Predecessor {
     life: Option<OwnedFd>,
     sockets: Inherited,
     memory: Memory,
+    /// What it knew of the peers when it gave the word.
+    told: Memory,
     patience: Duration,
 }
 
@@ -166,7 +174,6 @@ impl Predecessor {
         if !is_successor() {
             return Ok(None);
         }
-        let life = parent_life()?;
         let stream =
             std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         let mut wire = Wire::new(stream)?;
@@ -184,7 +191,8 @@ impl Predecessor {
         Ok(Some(Self {
             wire,
             pid: hello.pid,
-            life,
+            life: life_of(hello.pid)?,
+            told: Memory::default(),
             sockets: hello.sockets.into_iter().zip(received).collect(),
             memory: hello.memory,
             patience: hello.patience.map_or(Duration::MAX, Duration::from_millis),
@@ -217,13 +225,14 @@ impl Predecessor {
     /// It lives, and says no more: this process must not serve.
     pub(super) async fn ready(&mut self, kept: Vec<String>) -> Result<Go, Error> {
         let pid = std::process::id();
-        let word = async {
-            self.wire.send(&Answer::Ready { pid, kept }).await?;
-            self.wire.receive().await
-        };
-        match word.await {
-            Ok(go) => Ok(go),
-            Err(error) if self.has_ended().await => {
+        // Where it no longer listens, it may have said why.
+        let _ = self.wire.send(&Answer::Ready { pid, kept }).await;
+        match self.wire.receive::<Go>().await {
+            Ok(go) => {
+                self.told = go.memory.clone();
+                Ok(go)
+            }
+            Err(error) if is_hang_up(&error) && self.has_ended().await => {
                 log::warn!("the process before this one is gone ({error}); this one serves");
                 Ok(Go::default())
             }
@@ -252,7 +261,9 @@ impl Predecessor {
                     connections: progress.connections,
                 }));
             if let Some(memory) = progress.memory {
-                subject.snapshot.load().recall_drains(&memory);
+                // Operators may have met this process already: their orders are not taken back.
+                let news = memory.orders_since(&self.told);
+                subject.snapshot.load().recall_drains(&news);
                 // If it is gone, it does not wait for this either.
                 let _ = self.wire.send(&Answer::Noted).await;
             }
@@ -275,10 +286,11 @@ impl Predecessor {
     }
 }
 
-/// A descriptor that is readable when the parent has ended; `None`: it already has.
-fn parent_life() -> io::Result<Option<OwnedFd>> {
-    let open = |parent: Pid| rustix::process::pidfd_open(parent, PidfdFlags::empty());
-    match rustix::process::getppid().map(open) {
+/// A descriptor that is readable when the process has ended; `None`: it already has. Our parent may
+/// be another: a script that the program is started by, or whoever takes orphans in.
+fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
         Some(Ok(life)) => Ok(Some(life)),
         Some(Err(rustix::io::Errno::SRCH)) | None => Ok(None),
         Some(Err(error)) => Err(error.into()),
@@ -337,6 +349,13 @@ impl Successor {
             Ok(Err(error)) => Err(Failed::by(&error)),
             Err(_) => Err(Failed::late(PATIENCE)),
         }
+    }
+
+    /// Tells it that it must not serve, whatever becomes of us: what we have started may be another
+    /// process's parent, and not that process itself.
+    pub(super) async fn call_off(wire: &mut Wire) {
+        // Nearly always it is gone.
+        let _ = timeout(FAREWELL, wire.send(&CALLED_OFF)).await;
     }
 
     /// It serves.
@@ -417,17 +436,20 @@ impl Failed {
     }
 
     fn by(error: &io::Error) -> Self {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        match error.kind() {
-            UnexpectedEof | BrokenPipe | ConnectionReset => {
-                Self::because("the new process ended before it acknowledged".to_owned())
-            }
-            _ => Self {
-                ends: false,
-                ..Self::because(format!("the new process cannot be talked to: {error}"))
-            },
+        if is_hang_up(error) {
+            return Self::because("the new process ended before it acknowledged".to_owned());
+        }
+        Self {
+            ends: false,
+            ..Self::because(format!("the new process cannot be talked to: {error}"))
         }
     }
+}
+
+/// The other end of the pair is closed.
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | BrokenPipe | ConnectionReset)
 }
 
 /// One end of the socket pair.

@@ -41,6 +41,7 @@ pub(super) struct Prepared {
     address: SocketAddr,
     listener: Listener,
     duplicate: OwnedFd,
+    backlog: u32,
     shared: bool,
 }
 
@@ -74,11 +75,11 @@ pub(super) fn prepare(
             // What waits when we close it is for whoever the service manager starts next.
             listener.handed_over().store(shared, Ordering::SeqCst);
             let duplicate = listener.duplicate()?;
-            set_backlog(&duplicate, address, written.backlog);
             Ok(Prepared {
                 address,
                 listener,
                 duplicate,
+                backlog: written.backlog,
                 shared,
             })
         })
@@ -128,9 +129,12 @@ impl Listeners {
             address,
             listener,
             duplicate,
+            backlog,
             shared,
         } in prepared
         {
+            // Not before: until now another process may have been the one to serve from it.
+            set_backlog(&duplicate, address, backlog);
             let bound = listener.bound().unwrap_or(address);
             let (stop, stopped) = watch::channel(false);
             let snapshot = Arc::clone(&subject.snapshot);
@@ -337,6 +341,8 @@ impl OpenDoors {
             // One that panicked accepts no more either.
             let _ = door.accepting.await;
         }
+        // Now, not when the drain is over: then the name may be another process's.
+        self.remove_control();
     }
 
     /// Waits for the answers that are on their way to operators, for up to a second.
@@ -346,9 +352,10 @@ impl OpenDoors {
     }
 
     /// Removes the control socket's file, where it is still ours.
-    pub(super) fn remove_control(&self) {
+    pub(super) fn remove_control(&mut self) {
+        let identity = self.identity.take();
         // Another instance may have put its own in the place of one that somebody removed.
-        if self.identity.is_some() && self.identity == control::identity(&self.path) {
+        if identity.is_some() && identity == control::identity(&self.path) {
             control::remove(&self.path);
         }
     }

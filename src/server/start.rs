@@ -39,14 +39,17 @@ pub(super) async fn start(
         begun = begin(launch, passed, predecessor.as_mut()) => begun,
         () = signals.stop() => Err(Error::Stopped),
     };
+    if begun.is_ok() {
+        // First: the process before this one may end as soon as it knows, and a service manager that
+        // has not heard of another main process then takes the service for ended.
+        notify::ready();
+    }
     match (&begun, predecessor) {
         (Ok(instance), Some(predecessor)) => predecessor.serving(Arc::clone(&instance.subject)),
         (Err(error), Some(mut predecessor)) => predecessor.refuse(&error.to_string()).await,
         (_, None) => {}
     }
-    let instance = begun?;
-    notify::ready();
-    Ok((instance, signals))
+    Ok((begun?, signals))
 }
 
 async fn begin(

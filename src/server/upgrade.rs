@@ -176,6 +176,7 @@ impl Job {
             .arg("check")
             .arg("-c")
             .arg(&self.source)
+            .env_remove(SUCCESSOR)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let Ok(checked) = tokio::time::timeout(CHECK, command.output()).await else {
@@ -234,7 +235,7 @@ impl Candidate {
 
 /// Makes sure that the new process is gone, and adds how it ended. Only then is the pair closed: to a
 /// process that lives, our end of it closed means that we have ended, and that it must serve.
-async fn bury(mut child: Child, wire: Wire, failed: Failed) -> Refusal {
+async fn bury(mut child: Child, mut wire: Wire, failed: Failed) -> Refusal {
     let patience = if failed.ends { END } else { Duration::ZERO };
     let ended = tokio::time::timeout(patience, child.wait()).await;
     let end = match ended {
@@ -244,6 +245,7 @@ async fn bury(mut child: Child, wire: Wire, failed: Failed) -> Refusal {
             Err(error) => format!("it could not be killed: {error}"),
         },
     };
+    Successor::call_off(&mut wire).await;
     drop(wire);
     match failed.refusal {
         Refusal::Failed(why) => Refusal::Failed(format!("{why}; {end}")),

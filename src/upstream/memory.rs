@@ -33,6 +33,19 @@ impl Memory {
         }
         events
     }
+
+    /// The peers that operators have drained or enabled since `before`.
+    #[must_use]
+    pub fn orders_since(mut self, before: &Self) -> Self {
+        for (upstream, peers) in &mut self.upstreams {
+            let before = before.upstreams.get(upstream);
+            peers.retain(|label, now| {
+                let was = before.and_then(|peers| peers.get(label));
+                was.is_none_or(|was| was.draining != now.draining)
+            });
+        }
+        self
+    }
 }
 
 /// What is known of one peer.

@@ -30,6 +30,7 @@ mod timeouts; // what a peer may not take longer than
 // beside the way
 mod admin; // what an instance says about itself
 mod cli; // the commands, their output, their exit codes
+mod handover; // what a new process makes of what its predecessor says
 mod logs; // access log and error log
 mod migrate; // the configuration of another system, with no key moved
 mod predict; // what a change would move, and where the load would go

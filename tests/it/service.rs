@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{SocketAddr as SocketAddress, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::admin::Admin;
 use crate::support::client::{self, Connection, Request};
-use crate::support::edge::{Site, binary, run};
+use crate::support::edge::{BINARY, Site, binary, run};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::process::Process;
 use crate::support::wait;
@@ -329,6 +330,30 @@ fn a_supervisor_ends_as_the_process_that_leads_ends() {
     fs::write(manager.path().join("clockwise.yaml"), "listeners: []").unwrap();
     let mut service = manager.run(&["--supervise"]);
     assert_eq!(service.process.wait().code(), Some(1));
+}
+
+#[test]
+fn a_program_that_only_checks_the_configuration_is_nobodys_heir() {
+    let origin = Origin::start();
+    let manager = Manager::new(&site(&origin));
+    let program = manager.path().join("program");
+    symlink(BINARY, &program).unwrap();
+    let mut command = Command::new(&program);
+    command.current_dir(manager.path());
+    command.args(["run", "--supervise"]).args(CONFIG);
+    let mut service = manager.start(&mut command);
+    service.wait_until_ready();
+    let leader = manager.upgrade(&service);
+    // Outlives the leader, for longer than the supervisor waits for another one to lead.
+    let script = "#!/bin/sh\n[ \"$1\" = check ] && : >checks && exec sleep 3\n";
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    service.process.signal("USR2");
+    let checks = manager.path().join("checks");
+    wait::until("the check", || checks.exists());
+    kill(leader);
+    assert_eq!(service.process.wait().code(), Some(128 + 9));
 }
 
 #[test]

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::thread;
+use std::time::Duration;
 
 use crate::support::client::{self, Request};
 use crate::support::crowd::{Crowd, DOWNLOAD, open_socket};
@@ -191,40 +190,6 @@ fn a_program_that_refuses_is_quoted() {
 }
 
 #[test]
-fn a_hand_over_of_another_format_is_refused_by_the_new_process() {
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(wait::PATIENCE)).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let origin = Origin::start();
-    fs::write(
-        directory.path().join("c.yaml"),
-        Site::of([origin.label()]).yaml(),
-    )
-    .unwrap();
-    let mut command = edge::binary(directory.path());
-    command
-        .args(["run", "-c", "c.yaml"])
-        .env("CLOCKWISE_SUCCESSOR", "1");
-    let mut child = command
-        .stdin(OwnedFd::from(theirs))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    drop(command); // and with it our copy of their end
-    let hello = br#"{"format":99,"version":"9.9.9","pid":1}"#;
-    ours.write_all(&u32::try_from(hello.len()).unwrap().to_be_bytes())
-        .unwrap();
-    ours.write_all(hello).unwrap();
-    let mut answer = String::new();
-    ours.read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.contains("format 99") && answer.contains("9.9.9"),
-        "{answer}"
-    );
-    assert_eq!(child.wait().unwrap().code(), Some(1));
-}
-
-#[test]
 fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
     let held = Held::start("60s");
     held.upgrade_refused(
@@ -347,6 +312,78 @@ fn a_signal_to_stop_calls_the_upgrade_off() {
     assert!(held.edge.wait().success());
     assert_eq!(held.edge.processes(), [0; 0], "nobody is left behind");
     assert!(TcpListener::bind(held.edge.address).is_ok(), "nor a socket");
+}
+
+#[test]
+fn what_a_script_has_started_does_not_serve_when_the_upgrade_is_called_off() {
+    let mut held = Held::start("60s");
+    held.crowd.abandon();
+    let script = format!("#!/bin/sh\n{} \"$@\"\nexit $?\n", edge::BINARY);
+    let new = held.edge.directory().join("script");
+    fs::write(&new, script).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, held.edge.program()).unwrap();
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
+        held.edge.signal("TERM");
+        assert_refused(&upgrade.join().unwrap(), "called off");
+    });
+    assert!(held.edge.wait().success());
+    held.let_go();
+    wait::until("all processes to end", || held.edge.processes().is_empty());
+}
+
+#[test]
+fn a_backlog_is_not_changed_by_an_upgrade_that_fails() {
+    let (origin, held, address) = (
+        Origin::start(),
+        Origin::behaving(Behaviour::Hold),
+        port::free(),
+    );
+    let listener = |backlog: u32| format!("[{{address: \"{address}\", backlog: {backlog}}}]");
+    let site = Site::of([origin.label()]);
+    let edge = site.clone().top("listeners", &listener(100)).start();
+    let holds = site
+        .peers([origin.label(), held.label()])
+        .app("health", "{http: /, interval: 60s, timeout: 60s}");
+    edge.rewrite(&holds.top("listeners", &listener(1)).yaml());
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
+        held.wait_for_requests(1);
+        for new in process::children(edge.started_id()) {
+            assert!(process::signal(new, "KILL"));
+        }
+        assert_refused(&upgrade.join().unwrap(), "ended before it acknowledged");
+    });
+    // Nobody accepts: a connection stands only where the kernel has a place for it.
+    edge.signal("STOP");
+    let limit = Duration::from_millis(500);
+    let standing = (0..10).map(|_| TcpStream::connect_timeout(&address, limit));
+    let standing = standing.collect::<Result<Vec<_>, _>>();
+    edge.signal("CONT");
+    assert_eq!(standing.expect("ten places").len(), 10);
+}
+
+#[test]
+fn a_control_socket_that_the_new_configuration_moves_is_removed_at_once() {
+    let scene = Scene::new();
+    let mut edge = Edge::start(&scene.yaml(&scene.site()));
+    let socket = open_socket(edge.address).unwrap();
+    let (file, other) = (
+        edge.directory().join("clockwise.yaml"),
+        edge.directory().join("other.sock"),
+    );
+    let yaml = fs::read_to_string(&file).unwrap();
+    let moved = yaml.replace(edge.control().to_str().unwrap(), other.to_str().unwrap());
+    fs::write(&file, moved).unwrap();
+    let output = edge.command(&["upgrade"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(other.exists() && !edge.control().exists());
+    assert!(edge.exited().is_none(), "it drains");
+    drop(socket);
+    assert!(edge.wait().success());
+    assert!(other.exists());
 }
 
 #[test]
@@ -559,7 +596,7 @@ impl Held {
     fn start(upgrade_timeout: &str) -> Self {
         let (scene, peer) = (Scene::new(), Origin::behaving(Behaviour::Hold));
         let site = scene.site().top("upgrade_timeout", upgrade_timeout);
-        let edge = Edge::start(&scene.yaml(&site));
+        let edge = Edge::start_replaceable(&scene.yaml(&site));
         let holds = format!(
             "  held: {{peers: [\"{}\"], health: {{http: /, interval: 60s, timeout: 60s}}}}\n",
             peer.label()

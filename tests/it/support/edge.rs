@@ -297,7 +297,8 @@ impl Drop for Edge {
     }
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_clockwise");
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_clockwise");
 const PROGRAM: &str = "clockwise";
 const CONTROL: &str = "control.sock";
 const CONFIG: [&str; 2] = ["-c", "clockwise.yaml"];
