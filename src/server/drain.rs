@@ -60,13 +60,14 @@ pub(super) async fn run(
 /// their doors are closed first; who asked for the upgrade finds the successor behind them.
 async fn leave(instance: &mut Instance, succession: &mut Succession) {
     let successor = &mut succession.successor;
-    instance.listeners.hand_over(&successor.kept);
     instance.doors.leave(&successor.kept).await;
     instance.chores.leave();
     let subject = &instance.subject;
     let memory = subject.snapshot.load().memory();
     let connections = subject.gate.inside() as u64;
     successor.update(connections, memory).await;
+    // Before it is announced: who connects then does not meet this process.
+    instance.listeners.hand_over(&successor.kept).await;
     succession.announce();
 }
 

@@ -37,6 +37,9 @@ pub(super) struct Instance {
     pub(super) upgrading: Option<Underway>,
     /// A signal, or the watched file, asked for a reload while an upgrade was under way.
     pub(super) reload_due: bool,
+    /// The log files were opened anew while an upgrade was under way: the new process may have the
+    /// ones before.
+    pub(super) reopen_due: bool,
 }
 
 /// What happens next.
@@ -86,6 +89,7 @@ impl Instance {
             Next::Signal(Signal::Stop) => self.stop().await,
             Next::Signal(Signal::ReopenLogs) => {
                 self.subject.telemetry.reopen();
+                self.reopen_due = self.upgrading.is_some();
                 Flow::Continue(())
             }
             Next::Signal(Signal::Reload) | Next::Changed => self.reload_unasked(signals).await,
@@ -192,6 +196,7 @@ impl Instance {
         let Some(underway) = self.upgrading.take() else {
             return Flow::Continue(());
         };
+        let reopen = std::mem::take(&mut self.reopen_due);
         let outcome = match candidate {
             Ok(candidate) => candidate.go(&self.subject).await,
             Err(refusal) => Err(refusal),
@@ -199,6 +204,9 @@ impl Instance {
         match underway.settle(outcome) {
             Some(succession) => {
                 let leader = succession.successor.pid;
+                if reopen {
+                    pass_on(leader, Number::USR1);
+                }
                 if std::mem::take(&mut self.reload_due) {
                     pass_on(leader, Number::HUP);
                 }

@@ -170,14 +170,18 @@ impl Listeners {
         self.0.iter().map(address).collect()
     }
 
-    /// Another process accepts from the sockets of these names from now on: closing them must not
-    /// disturb it. What waits at the others is ours to take.
-    pub(super) fn hand_over(&self, kept: &[String]) {
-        for (address, open) in &self.0 {
-            if kept.contains(&open.name(address)) {
+    /// Another process accepts from the sockets of these names: they are left to it, with what waits
+    /// there. What waits at the others is ours to take.
+    pub(super) async fn hand_over(&mut self, kept: &[String]) {
+        let mut ours = Vec::new();
+        for (&address, open) in &self.0 {
+            if kept.contains(&open.name(&address)) {
                 open.handed_over.store(true, Ordering::SeqCst);
+            } else {
+                ours.push(address);
             }
         }
+        self.close(|address| ours.contains(&address)).await;
     }
 
     /// Stops accepting on every address that `keep` does not want, on all of them at once; those

@@ -125,6 +125,7 @@ impl Staged {
             probes,
             upgrading: None,
             reload_due: false,
+            reopen_due: false,
         };
         let admin = doors.admin_address();
         Ok(Self {

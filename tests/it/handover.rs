@@ -33,8 +33,9 @@ fn a_predecessor_that_hangs_up_and_lives_is_not_replaced() {
     new.greet(std::process::id());
     new.hang_up();
     assert_eq!(new.process.wait().code(), Some(1));
-    let said = new.process.stderr();
-    assert!(said.contains("called the upgrade off"), "{said}");
+    wait::until("it to say why", || {
+        new.process.stderr().contains("called the upgrade off")
+    });
 }
 
 #[test]

@@ -425,6 +425,27 @@ fn a_reload_that_comes_in_the_hand_over_is_made_by_the_new_process() {
 }
 
 #[test]
+fn log_files_that_are_renamed_in_the_hand_over_are_opened_anew_by_both() {
+    let held = Held::start_with("60s", |site| site.top("access_log", "{path: access.log}"));
+    let log = held.edge.directory().join("access.log");
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
+        fs::rename(&log, held.edge.directory().join("access.log.1")).unwrap();
+        held.edge.signal("USR1");
+        wait::until("the old process's new file", || log.exists());
+        held.let_go();
+        assert!(upgrade.join().unwrap().status.success());
+    });
+    let path = "/of-the-new-process";
+    assert_eq!(held.edge.get(path).status, 200);
+    wait::until("its line", || {
+        fs::read_to_string(&log).is_ok_and(|lines| lines.contains(path))
+    });
+    held.crowd.stop();
+}
+
+#[test]
 fn a_listener_that_the_new_configuration_drops_resets_nobody() {
     let origin = Origin::start();
     let (goes, stays) = (port::free(), port::free());
@@ -594,8 +615,12 @@ struct Held {
 
 impl Held {
     fn start(upgrade_timeout: &str) -> Self {
+        Self::start_with(upgrade_timeout, |site| site)
+    }
+
+    fn start_with(upgrade_timeout: &str, change: impl FnOnce(Site) -> Site) -> Self {
         let (scene, peer) = (Scene::new(), Origin::behaving(Behaviour::Hold));
-        let site = scene.site().top("upgrade_timeout", upgrade_timeout);
+        let site = change(scene.site().top("upgrade_timeout", upgrade_timeout));
         let edge = Edge::start_replaceable(&scene.yaml(&site));
         let holds = format!(
             "  held: {{peers: [\"{}\"], health: {{http: /, interval: 60s, timeout: 60s}}}}\n",
