@@ -701,7 +701,8 @@ fn caddy(draw: &Draw, program: &str, policy: &str) -> Other {
     let servers = servers.replace('\n', " ");
     let text = format!(
         "{{\n    admin off\n    auto_https off\n    log {{\n        level ERROR\n    }}\n}}
-http://{address} {{
+http://:{} {{
+    bind {}
     reverse_proxy {servers} {{
         lb_policy {policy}
         lb_try_duration 20s
@@ -710,13 +711,15 @@ http://{address} {{
         fail_duration 1h
     }}
 }}
-"
+",
+        address.port(),
+        address.ip()
     );
     let arguments = ["run", "--config", "Caddyfile", "--adapter", "caddyfile"];
     Other::start(program, &arguments, address, &[("Caddyfile", &text)])
 }
 
-/// The present one, and the last of the versions that hashed otherwise.
+/// The present one, and Debian's, which hashes otherwise.
 const CADDYS: [(&str, &str, &str); 2] = [
     ("caddy", "xxhash", ""),
     ("/usr/bin/caddy", "fnv1a_32", " 2.6"),
