@@ -146,9 +146,10 @@ impl Draw {
             owners.len(),
             wrong.len()
         );
-        // Of the 15 bits that twemproxy takes of a CRC-32 all lie before the first point of most rings.
+        // Of the 15 bits that twemproxy takes of a CRC-32 all lie before the first point of most rings; of
+        // Traefik's hash the last bytes of a server's URL hardly change the upper ones.
         assert!(
-            owners.len() > 1 || dialect == "twemproxy, crc32",
+            owners.len() > 1 || dialect == "twemproxy, crc32" || dialect.starts_with("traefik"),
             "all keys on one server"
         );
         if let Some(&at) = wrong.first() {
@@ -811,31 +812,26 @@ fn traefik(draw: &Draw) -> Other {
 
 #[test]
 fn traefik_and_a_dead_server() {
-    let mut draw = Draw::new();
-    let sources = sources(&mut draw);
-    let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
-    let site = draw.site("traefik", |_, server| format!(", id: \"http://{server}\""));
-    let traefik = traefik(&draw);
-    let theirs = traefik.ask_from(&sources);
-    let ours = draw.predict(&site, None, &keys);
-    draw.compare("traefik", &keys, &theirs, &ours);
-    let dead = draw.kill();
-    let ours = draw.predict(&site, Some(dead), &keys);
-    // One of its keys is answered for by another once the dead server was found out.
-    let dead = draw.addresses[dead].to_string();
-    let at = theirs.iter().position(|owner| *owner == dead);
-    if let Some(source) = at.and_then(|at| sources.get(at)) {
+    for _ in 0..3 {
+        let mut draw = Draw::new();
+        let sources = sources(&mut draw);
+        let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
+        let site = draw.site("traefik", |_, server| format!(", id: \"http://{server}\""));
+        let traefik = traefik(&draw);
+        let theirs = traefik.ask_from(&sources);
+        let ours = draw.predict(&site, None, &keys);
+        draw.compare("traefik", &keys, &theirs, &ours);
+        let is_first = |address: &SocketAddr| address.to_string() == theirs[0];
+        let dead = draw.addresses.iter().position(is_first).unwrap();
+        draw.origins[dead].down();
         wait::until("the dead server to be found out", || {
-            let answer = ask_from(*source, traefik.address);
-            answer.is_ok_and(|text| draw.addresses.iter().any(|a| a.to_string() == text))
+            let answer = ask_from(sources[0], traefik.address);
+            answer.is_ok_and(|owner| owner.parse::<SocketAddr>().is_ok())
         });
+        let theirs = traefik.ask_from(&sources);
+        let ours = draw.predict(&site, Some(dead), &keys);
+        draw.compare("traefik, one down", &keys, &theirs, &ours);
     }
-    draw.compare(
-        "traefik, one down",
-        &keys,
-        &traefik.ask_from(&sources),
-        &ours,
-    );
 }
 
 /// The library's own code, in a Python module: the owner of each line of `keys`.
