@@ -10,7 +10,7 @@ pub struct Hash(pub u64);
 
 /// All that a ring has to know of a key; made by [`Ring::key`] and good for that ring alone.
 ///
-/// 16 bytes. Where there are no points it is the order of all members besides: 4 bytes for each, once
+/// 16 bytes. Where there are no points it has the scores of all members besides: 8 bytes for each, once
 /// for all its clones.
 ///
 /// [`Ring::key`]: super::Ring::key

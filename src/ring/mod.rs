@@ -240,7 +240,7 @@ impl Ring {
     pub fn owner(&self, key: &Key) -> Option<MemberId> {
         match &key.0 {
             Place::Hash(hash) => self.locate(*hash).map(|(_, owner)| owner),
-            Place::Ranked(ranking) => ranking.get(0),
+            Place::Ranked(ranking) => ranking.find(|_| true),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Rendezvous hashing: no points, the member with the greatest score for a key owns it.
 //!
 //! A score is made of the key itself and of the member, so no hash of the key alone tells who owns it.
-//! Every member is asked once, when the key becomes a [`Ranking`], which costs a hash for each and a
-//! sort; whatever is asked afterwards only reads the ranking. It goes down from the greatest score, of
-//! equal ones in the order of the members.
+//! Every member is asked once, when the key becomes a [`Ranking`], which costs a hash for each; whatever is
+//! asked afterwards only compares their scores. A ranking goes down from the greatest score, of equal
+//! ones in the order of the members. It is sorted only for a walk: most keys are asked for their owner alone.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -19,11 +19,11 @@ pub(super) struct Scores {
     members: Box<[(Box<str>, Weight)]>,
 }
 
-/// All members in the order in which one key asks them.
+/// The members' scores for one key, in the order of the members.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ranking {
     hash: Hash,
-    members: Box<[MemberId]>,
+    scores: Box<[u64]>,
 }
 
 impl Scores {
@@ -48,21 +48,13 @@ impl Scores {
     /// Asks every member.
     #[cold]
     pub(super) fn rank(&self, hash: Hash, key: &[u8]) -> Key {
-        let mut scored: Vec<_> = self.scored(hash, key).collect();
-        scored.sort_unstable();
-        let members = scored.into_iter().map(|(_, member)| member).collect();
-        Key(Place::Ranked(Arc::new(Ranking { hash, members })))
-    }
-
-    /// Sorts as a ranking does.
-    fn scored(&self, hash: Hash, key: &[u8]) -> impl Iterator<Item = (Reverse<u64>, MemberId)> {
-        let score = move |(member, (name, weight)): (u32, &(Box<str>, Weight))| {
-            let score = self
-                .dialect
-                .with(|placement| placement.score(name, *weight, hash, key));
-            (Reverse(score), MemberId(member))
-        };
-        (0..).zip(&self.members).map(score)
+        let members = self.members.iter();
+        let scores = self.dialect.with(|placement| {
+            members
+                .map(|(name, weight)| placement.score(name, *weight, hash, key))
+                .collect()
+        });
+        Key(Place::Ranked(Arc::new(Ranking { hash, scores })))
     }
 }
 
@@ -71,15 +63,26 @@ impl Ranking {
         self.hash
     }
 
-    /// The member at a place from the top, 0 the owner.
-    pub(super) fn get(&self, place: usize) -> Option<MemberId> {
-        self.members.get(place).copied()
-    }
-
     /// The first that is accepted.
     #[cold]
     pub(super) fn find(&self, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
-        let mut members = self.members.iter().copied();
-        members.find(|member| accept(*member))
+        let accepted = self.ranked().filter(|(_, member)| accept(*member));
+        accepted.min().map(|(_, member)| member)
+    }
+
+    /// All members, the owner first.
+    pub(super) fn walk(&self) -> Vec<MemberId> {
+        let mut ranked: Vec<_> = self.ranked().collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, member)| member).collect()
+    }
+
+    /// The members in their own order; the least is the first of the ranking.
+    fn ranked(&self) -> impl Iterator<Item = (Reverse<u64>, MemberId)> {
+        self.scores
+            .iter()
+            .copied()
+            .map(Reverse)
+            .zip((0..).map(MemberId))
     }
 }

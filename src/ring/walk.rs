@@ -1,10 +1,7 @@
 //! The distinct members in clockwise order, or in the order that a dialect has instead.
 
-use std::sync::Arc;
-
 use super::key::{Hash, Key, Place};
 use super::nearest::Outward;
-use super::scores::Ranking;
 use super::{MemberId, Order, Ring};
 
 /// Members that a walk remembers without an allocation.
@@ -13,7 +10,7 @@ const WORD: usize = u64::BITS as usize;
 
 /// Every member of a ring once, in clockwise order from a key; made by [`Ring::walk`].
 ///
-/// Allocates nothing on a ring of up to 1,024 members.
+/// Allocates nothing on a ring of up to 1,024 members that has points.
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
     ring: &'a Ring,
@@ -63,11 +60,7 @@ enum Way {
     },
     Outward(Outward),
     /// There are no points.
-    Down {
-        ranking: Arc<Ranking>,
-        /// The place of the next member.
-        at: usize,
-    },
+    Down(std::vec::IntoIter<MemberId>),
 }
 
 impl Cursor {
@@ -99,10 +92,7 @@ impl Way {
     fn new(ring: &Ring, key: &Key) -> Self {
         match &key.0 {
             Place::Hash(hash) => Self::along(ring, *hash),
-            Place::Ranked(ranking) => Self::Down {
-                ranking: Arc::clone(ranking),
-                at: 0,
-            },
+            Place::Ranked(ranking) => Self::Down(ranking.walk().into_iter()),
         }
     }
 
@@ -127,11 +117,7 @@ impl Way {
             }
             (Self::Outward(outward), Order::Nearest(nearest)) => outward.next(nearest),
             (Self::Outward(_), _) => None,
-            (Self::Down { ranking, at }, _) => {
-                let member = ranking.get(*at)?;
-                *at += 1;
-                Some(member)
-            }
+            (Self::Down(members), _) => members.next(),
         }
     }
 }

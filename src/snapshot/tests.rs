@@ -200,7 +200,7 @@ fn ten_thousand_drains_are_recalled_at_once() {
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
-/// Select keeps its laws where a key is the order of all peers and no place on a circle.
+/// Select keeps its laws where a key is a score for each peer and no place on a circle.
 #[test]
 fn a_dialect_without_points_is_balanced_like_the_others() {
     let peers: Vec<_> = (2..8)

@@ -146,9 +146,10 @@ impl Draw {
             owners.len(),
             wrong.len()
         );
-        // Of the 15 bits that twemproxy takes of a CRC-32 all lie before the first point of most rings.
+        // Of the 15 bits that twemproxy takes of a CRC-32 all lie before the first point of most rings; of
+        // Traefik's hash the last bytes of a server's URL hardly change the upper ones.
         assert!(
-            owners.len() > 1 || dialect == "twemproxy, crc32",
+            owners.len() > 1 || dialect == "twemproxy, crc32" || dialect.starts_with("traefik"),
             "all keys on one server"
         );
         if let Some(&at) = wrong.first() {
@@ -701,7 +702,8 @@ fn caddy(draw: &Draw, program: &str, policy: &str) -> Other {
     let servers = servers.replace('\n', " ");
     let text = format!(
         "{{\n    admin off\n    auto_https off\n    log {{\n        level ERROR\n    }}\n}}
-http://{address} {{
+http://:{} {{
+    bind {}
     reverse_proxy {servers} {{
         lb_policy {policy}
         lb_try_duration 20s
@@ -710,13 +712,15 @@ http://{address} {{
         fail_duration 1h
     }}
 }}
-"
+",
+        address.port(),
+        address.ip()
     );
     let arguments = ["run", "--config", "Caddyfile", "--adapter", "caddyfile"];
     Other::start(program, &arguments, address, &[("Caddyfile", &text)])
 }
 
-/// The present one, and the last of the versions that hashed otherwise.
+/// The present one, and Debian's, which hashes otherwise.
 const CADDYS: [(&str, &str, &str); 2] = [
     ("caddy", "xxhash", ""),
     ("/usr/bin/caddy", "fnv1a_32", " 2.6"),
@@ -808,31 +812,26 @@ fn traefik(draw: &Draw) -> Other {
 
 #[test]
 fn traefik_and_a_dead_server() {
-    let mut draw = Draw::new();
-    let sources = sources(&mut draw);
-    let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
-    let site = draw.site("traefik", |_, server| format!(", id: \"http://{server}\""));
-    let traefik = traefik(&draw);
-    let theirs = traefik.ask_from(&sources);
-    let ours = draw.predict(&site, None, &keys);
-    draw.compare("traefik", &keys, &theirs, &ours);
-    let dead = draw.kill();
-    let ours = draw.predict(&site, Some(dead), &keys);
-    // One of its keys is answered for by another once the dead server was found out.
-    let dead = draw.addresses[dead].to_string();
-    let at = theirs.iter().position(|owner| *owner == dead);
-    if let Some(source) = at.and_then(|at| sources.get(at)) {
+    for _ in 0..3 {
+        let mut draw = Draw::new();
+        let sources = sources(&mut draw);
+        let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
+        let site = draw.site("traefik", |_, server| format!(", id: \"http://{server}\""));
+        let traefik = traefik(&draw);
+        let theirs = traefik.ask_from(&sources);
+        let ours = draw.predict(&site, None, &keys);
+        draw.compare("traefik", &keys, &theirs, &ours);
+        let is_first = |address: &SocketAddr| address.to_string() == theirs[0];
+        let dead = draw.addresses.iter().position(is_first).unwrap();
+        draw.origins[dead].down();
         wait::until("the dead server to be found out", || {
-            let answer = ask_from(*source, traefik.address);
-            answer.is_ok_and(|text| draw.addresses.iter().any(|a| a.to_string() == text))
+            let answer = ask_from(sources[0], traefik.address);
+            answer.is_ok_and(|owner| owner.parse::<SocketAddr>().is_ok())
         });
+        let theirs = traefik.ask_from(&sources);
+        let ours = draw.predict(&site, Some(dead), &keys);
+        draw.compare("traefik, one down", &keys, &theirs, &ours);
     }
-    draw.compare(
-        "traefik, one down",
-        &keys,
-        &traefik.ask_from(&sources),
-        &ours,
-    );
 }
 
 /// The library's own code, in a Python module: the owner of each line of `keys`.

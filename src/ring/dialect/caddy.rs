@@ -1,8 +1,8 @@
 //! `caddy`: the hashing policies of Caddy (`ip_hash`, `client_ip_hash`, `uri_hash`, `header`, `query`),
 //! rendezvous hashing.
 //!
-//! There are no points. Every member's score for a key is the hash of one text, its name and then the key;
-//! the greatest has the key, and the walk goes down from there. What is hashed for a member is its address
+//! There are no points. Every member's score for a key is the hash of one text, its name and then the key
+//! (in 2.6 the key and then its name); the greatest has the key, and the walk goes down from there. What is hashed for a member is its address
 //! as Caddy was told it, with the port: `10.0.0.1:8080`, `app.example:80`, `unix//run/app.sock`. Weights do not
 //! count.
 //!
@@ -26,10 +26,10 @@ pub struct Caddy {
 /// The function of a version of Caddy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Function {
-    /// XXH64, since 2.7.
+    /// XXH64 of the name and the key: the present one.
     #[default]
     Xxhash,
-    /// The 32-bit FNV-1a, up to 2.6.
+    /// The 32-bit FNV-1a of the key and the name: 2.6.
     Fnv1a32,
 }
 
@@ -37,7 +37,7 @@ impl Function {
     /// Their names in the configuration.
     pub const WORDS: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("fnv1a_32", Self::Fnv1a32)];
 
-    /// The hash of two texts as if they were one.
+    /// The hash of both texts as one.
     fn hash(self, name: &[u8], key: &[u8]) -> u64 {
         match self {
             Self::Xxhash => {
@@ -46,7 +46,7 @@ impl Function {
                 hasher.write(key);
                 hasher.finish()
             }
-            Self::Fnv1a32 => fnv1a(name.iter().chain(key)).into(),
+            Self::Fnv1a32 => fnv1a(key.iter().chain(name)).into(),
         }
     }
 }
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(score(Function::Xxhash, "", ""), 0xef46_db37_51d8_e999);
         assert_eq!(score(Function::Xxhash, "ab", "c"), 0x44bc_2cf5_ad77_0999);
         assert_eq!(score(Function::Xxhash, "", "abc"), 0x44bc_2cf5_ad77_0999);
-        assert_eq!(score(Function::Fnv1a32, "foo", "bar"), 0xbf9c_f968);
+        assert_eq!(score(Function::Fnv1a32, "bar", "foo"), 0xbf9c_f968);
     }
 }
