@@ -51,6 +51,8 @@ impl Bound {
     pub const FAIR: Self = Self { thousandths: UNIT };
     /// Four fifths of it, for guests as well, as long as there is room below that.
     pub const MODEST: Self = Self { thousandths: 800 };
+    /// What guests may have, one after the other, before they may have what is a peer's own.
+    pub const GUESTS: [Self; 2] = [Self::MODEST, Self::FAIR];
     /// The tightest bound, 1.01. Below it almost every request of a full peer walks far.
     pub const MIN: Self = Self { thousandths: 1010 };
     /// The loosest, 10.
@@ -266,8 +268,7 @@ mod tests {
         for seed in 0..5 {
             let (greedy, _) = Simulation::new(seed).run(seed, &[QUARTER]);
             let (fair, _) = Simulation::new(seed).run(seed, &[Bound::FAIR]);
-            let guests = [Bound::MODEST, Bound::FAIR];
-            let (modest, must) = Simulation::new(seed).run(seed, &guests);
+            let (modest, must) = Simulation::new(seed).run(seed, &Bound::GUESTS);
             let numbers =
                 format!("seed {seed}: {greedy} %, {fair} %, {modest} %, at least {must} %");
             assert!(

@@ -154,9 +154,11 @@ impl<'a> Simulation<'a> {
         if let Some(full) = self.peers.get_mut(owner.index()) {
             full.load.overflow += 1;
         }
-        let guest = self.bound.map(|_| Bound::FAIR);
-        let may = |member| self.placement.is_up(member) && self.has_room(member, guest);
-        self.placement.ring().find(&key, may)
+        Bound::GUESTS.into_iter().find_map(|guest| {
+            let has_room = |member| self.has_room(member, Some(guest));
+            let may = |member| self.placement.is_up(member) && has_room(member);
+            self.placement.ring().find(&key, may)
+        })
     }
 
     fn in_turn(&mut self) -> Option<MemberId> {

@@ -238,13 +238,10 @@ impl Upstream {
         };
         home.peer.metrics.overflow.inc();
         let overflow = Some(home.member);
-        for (bound, host) in [
-            (Bound::MODEST, Host::Home),
-            (Bound::FAIR, Host::Home),
-            // Where a peer was tried, or room was missed by looking at one after the other.
-            (bound, Host::Home),
-            (bound, Host::Any),
-        ] {
+        // Beyond what guests have: a peer was tried, or room was missed by looking at one after the other.
+        let guests = Bound::GUESTS.map(|guest| (guest, Host::Home));
+        let beyond = [(bound, Host::Home), (bound, Host::Any)];
+        for (bound, host) in guests.into_iter().chain(beyond) {
             ticket = match self.take_clockwise(bound, host, call, ticket) {
                 Ok((member, place)) => return at(member, place, overflow),
                 Err(ticket) => ticket,
