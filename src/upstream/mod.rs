@@ -22,6 +22,9 @@ mod select;
 mod serving;
 mod tried;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -334,7 +334,3 @@ fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
         overflow,
     }
 }
-
-#[cfg(test)]
-#[path = "law.rs"]
-mod law;

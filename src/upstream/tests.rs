@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::{PeerState, ProbeReport};
+use super::load::Place;
 use super::*;
 use crate::config;
+use crate::policy::bound::Bound;
 use crate::policy::ejection::Rules;
 use crate::policy::health::Thresholds;
 use crate::ring::{Hash, Key, Weight};
@@ -298,7 +299,7 @@ impl History {
     }
 
     fn untried<'a>(&'a self, tried: &'a Tried) -> impl Iterator<Item = &'a Peer> {
-        let members = super::super::member_ids(self.app.peers().len());
+        let members = member_ids(self.app.peers().len());
         members
             .filter(|member| !tried.contains(*member))
             .filter_map(|member| self.app.peer(member))
@@ -731,10 +732,7 @@ fn the_serving_weight_is_what_a_count_of_all_gives() {
 fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
     let app = app(2, &[]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
-    let changes = app
-        .shared
-        .changes
-        .load(std::sync::atomic::Ordering::Relaxed);
+    let changes = app.shared.changes.load(Relaxed);
     // Two requests look at the clock, one before the ejection ends, and count in the other order.
     assert_eq!(app.serving.count(&app.peers, changes, s(1005)), 2);
     assert_eq!(app.serving.count(&app.peers, changes, s(1004)), 1);
@@ -750,11 +748,7 @@ fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
 fn a_probe_that_says_nothing_new_is_no_reason_to_count_anew() {
     let app = app(2, &["health: {tcp: true}"]);
     probe_all(&app, s(1000));
-    let changes = || {
-        app.shared
-            .changes
-            .load(std::sync::atomic::Ordering::Relaxed)
-    };
+    let changes = || app.shared.changes.load(Relaxed);
     let before = changes();
     for at in 1001..1100 {
         probe(&app.peers()[0], true, s(at));
