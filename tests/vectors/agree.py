@@ -43,7 +43,7 @@ class Circle:
 
 
 class Ketama:
-    """https://pypi.org/project/uhashring/, its ketama-compatible ring."""
+    """The Python package uhashring, its ketama-compatible ring."""
 
     def __init__(self, servers):
         from uhashring import HashRing
