@@ -51,6 +51,8 @@ pub enum KeySource {
     PathSegment(u16),
     /// The host in lower case, without port and without a dot at its end.
     Host,
+    /// Whom the client's certificate is for.
+    ClientCert,
     /// All of these; missing if one of them is.
     All(Parts),
     /// Those of these that are present; missing if none is.
@@ -102,6 +104,7 @@ impl KeySource {
             Self::PathAndQuery => "path_and_query",
             Self::PathSegment(_) => "path_segment",
             Self::Host => "host",
+            Self::ClientCert => "client_cert",
             Self::All(_) => "all",
             Self::Any(_) => "any",
         }
@@ -117,6 +120,8 @@ pub struct Request<'a> {
     pub host: &'a str,
     /// The client, as [`crate::client::address`] found it.
     pub client: IpAddr,
+    /// Whom the client's certificate is for; `None`: it showed none.
+    pub client_cert: Option<&'a str>,
 }
 
 /// The key of a request: the place of the first source that is present, and its bytes.
@@ -175,6 +180,7 @@ fn value<'a>(
         KeySource::PathAndQuery => sent(parts.uri.path_and_query()?.as_str().as_bytes()),
         KeySource::PathSegment(number) => sent(segment(parts.uri.path(), *number)?.as_bytes()),
         KeySource::Host => host(request.host, buffer),
+        KeySource::ClientCert => sent(request.client_cert?.as_bytes()),
         KeySource::All(parts) => all(parts, request, buffer),
         KeySource::Any(parts) => present(parts, request, buffer),
     }
@@ -388,6 +394,7 @@ mod tests {
                 parts: &self.parts,
                 host: "Example.COM.:80",
                 client: self.client,
+                client_cert: None,
             };
             let mut buffer = KeyBuffer::default();
             let (index, bytes) = extract(sources, &request, &mut buffer)?;

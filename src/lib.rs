@@ -23,7 +23,7 @@
 //! ```text
 //!  downstream
 //!      │
-//!   1 accept      listener, connection     socket, number of connections, deadlines, keep-alive
+//!   1 accept      listener, connection     socket, number of connections, TLS, deadlines, keep-alive
 //!   2 route       proxy/admit  ─► route    limits; host, path, method → route
 //!   3 key         proxy/pick   ─► key      the upstream's key sources → bytes
 //!   4 ring        proxy/pick   ─► ring     bytes → walk: the peers in clockwise order
@@ -47,9 +47,9 @@
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
-//! | state: shared, swapped, counted | [`snapshot`], [`lifecycle`], [`upstream`], [`telemetry`], [`clock`] |
-//! | data: what the operator wrote, for us or for another proxy | [`config`], [`migrate`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`route`] |
+//! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
+//! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`certificate`], [`route`] |
 
 // assembly
 pub mod cli;
@@ -70,23 +70,27 @@ pub mod admin;
 // state
 pub mod snapshot;
 
+pub mod tls;
+
 pub mod lifecycle;
 
 pub mod upstream;
 
 pub mod telemetry;
 
-pub mod clock;
-
 // data
 pub mod config;
 
 pub mod migrate;
 
+pub mod clock;
+
 // core, in the order a request meets it
 pub mod route;
 
 pub mod client;
+
+pub mod certificate;
 
 pub mod key;
 

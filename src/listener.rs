@@ -17,9 +17,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock;
 use crate::config::Downstream as Limits;
-use crate::connection::{ClientStream, Connection, End, Gate, Socket, serve_http1};
+use crate::connection::{
+    ClientStream, Connection, End, Gate, Guest, Secured, Socket, secure, serve_http1,
+};
 use crate::telemetry::log::Occasionally;
 use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics};
+use crate::tls;
 
 /// How long to wait when accepting fails, as it does without free descriptors; less where a
 /// connection ends meanwhile.
@@ -82,6 +85,15 @@ pub struct Listener {
     socket: Bound,
     handed_over: Arc<AtomicBool>,
     warnings: Occasionally,
+}
+
+/// What a listener's new connections are served by.
+#[derive(Debug)]
+pub struct Terms {
+    /// What a client may do.
+    pub limits: Limits,
+    /// How they are encrypted; `None`: they are not.
+    pub tls: Option<Arc<tls::Server>>,
 }
 
 /// A client that has come: its connection, and its address where it has one.
@@ -185,7 +197,7 @@ impl Listener {
         self,
         app: Arc<A>,
         gate: Arc<Gate>,
-        limits: impl Fn() -> Limits + Send + Sync,
+        terms: impl Fn() -> Terms + Send + Sync,
         mut shutdown: ShutdownWatch,
     ) where
         A: HttpServerApp + Send + Sync + 'static,
@@ -194,7 +206,7 @@ impl Listener {
         let door = Door {
             app,
             gate,
-            limits,
+            terms,
             listener,
             shutdown: shutdown.clone(),
         };
@@ -232,10 +244,10 @@ impl Listener {
     }
 
     /// Takes whoever is at the door, and nobody after.
-    async fn finish<A, L>(&self, door: &Door<A, L>)
+    async fn finish<A, T>(&self, door: &Door<A, T>)
     where
         A: HttpServerApp + Send + Sync + 'static,
-        L: Fn() -> Limits + Send + Sync,
+        T: Fn() -> Terms + Send + Sync,
     {
         self.refuse_new();
         let over = tokio::time::sleep(LAST_HANDSHAKES);
@@ -359,18 +371,18 @@ fn bind(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
 }
 
 /// What every connection of a listener is handed.
-struct Door<A, L> {
+struct Door<A, T> {
     app: Arc<A>,
     gate: Arc<Gate>,
-    limits: L,
+    terms: T,
     listener: (Arc<str>, Arc<ListenerMetrics>),
     shutdown: ShutdownWatch,
 }
 
-impl<A, L> Door<A, L>
+impl<A, T> Door<A, T>
 where
     A: HttpServerApp + Send + Sync + 'static,
-    L: Fn() -> Limits,
+    T: Fn() -> Terms,
 {
     fn admit(&self, (socket, client): Arrival) {
         let (_, metrics) = &self.listener;
@@ -381,21 +393,69 @@ where
         }
         let client =
             client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()));
+        let visit = Visit {
+            client,
+            listener: self.listener.clone(),
+            guest: self.gate.enter(),
+            terms: (self.terms)(),
+            shutdown: self.shutdown.clone(),
+        };
+        // In a task of its own from the first byte on: whoever is slow at it keeps nobody waiting.
+        tokio::spawn(visit.serve(socket, Arc::clone(&self.app)));
+    }
+}
+
+/// One client, from the door on.
+struct Visit {
+    client: Option<SocketAddr>,
+    listener: (Arc<str>, Arc<ListenerMetrics>),
+    guest: Guest,
+    terms: Terms,
+    shutdown: ShutdownWatch,
+}
+
+impl Visit {
+    async fn serve<A>(self, socket: Socket, app: Arc<A>)
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+    {
+        let metrics = Arc::clone(&self.listener.1);
+        let _open = Held::new(&metrics.active);
+        let Some(secured) = secure_if(self.terms.tls.as_deref(), socket, &metrics).await else {
+            return;
+        };
         let connection = Connection::new(
-            (socket, client),
-            self.listener.clone(),
-            self.gate.enter(),
-            (self.limits)(),
-            self.shutdown.clone(),
+            secured,
+            self.client,
+            self.listener,
+            self.guest,
+            self.terms.limits,
+            self.shutdown,
         );
-        let app = Arc::clone(&self.app);
-        tokio::spawn(async move {
-            let metrics = &connection.metrics;
-            let _open = Held::new(&metrics.active);
-            if let Ok(stream) = ClientStream::new(Arc::clone(&connection)) {
-                count(metrics, serve_http1(stream, &connection, &app).await);
-            }
-        });
+        if let Ok(stream) = ClientStream::new(Arc::clone(&connection)) {
+            count(&metrics, serve_http1(stream, &connection, &app).await);
+        }
+    }
+}
+
+/// Does the handshake, where there is one to do; `None`: it failed, and was counted.
+async fn secure_if(
+    tls: Option<&tls::Server>,
+    socket: Socket,
+    metrics: &ListenerMetrics,
+) -> Option<(Socket, Option<Secured>)> {
+    let Some(tls) = tls else {
+        return Some((socket, None));
+    };
+    match secure(socket, tls).await {
+        Ok((socket, secured)) => {
+            metrics.handshakes.inc(secured.kind());
+            Some((socket, Some(secured)))
+        }
+        Err(reason) => {
+            metrics.handshake_failures.inc(reason);
+            None
+        }
     }
 }
 

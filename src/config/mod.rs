@@ -7,10 +7,12 @@
 //!
 //! Whatever the text, the answer is a [`Config`] or a [`Report`], in bounded time and memory. A
 //! [`Config`] is whole: every default is filled in, every reference inside it leads somewhere.
-//! Nothing here looks at the world outside but [`load`] and [`check`], which read the one file.
+//! Nothing here looks at the world outside but [`load`] and [`check`], which read the file and those
+//! that it names for TLS.
 
 mod fields;
 mod file;
+mod files;
 mod raw;
 mod report;
 mod resolve;
@@ -23,14 +25,16 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use files::Files;
+
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::is_address;
 pub use settings::{
-    AccessLog, Admin, Config, Downstream, ErrorLog, Forwarding, Health, HostHeader, Listener,
-    MissingKey, MovedStreams, Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts,
-    Upstream,
+    AccessLog, Admin, CertificateFiles, ClientAuth, Config, Credentials, Downstream, ErrorLog,
+    Forwarding, Health, HostHeader, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress, Probe, Retry,
+    Route, StateFile, Timeouts, Tls, TlsVersion, Upstream,
 };
 
 /// The configuration in the file at `path`.
@@ -56,7 +60,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Report> {
 /// The configuration in the file at `path` if it has no error, and all there is to tell about it.
 pub fn check(path: &Path) -> (Option<Config>, Report) {
     match file::text(path) {
-        Ok(text) => check_text(&path.display().to_string(), &text),
+        Ok(text) => check_with(&path.display().to_string(), &text, Files::read_now()),
         Err(report) => (None, report),
     }
 }
@@ -85,11 +89,17 @@ pub fn control(path: &Path) -> Option<PathBuf> {
 }
 
 /// The configuration in `text` if it has no error, and all there is to tell about it.
+/// The files that it names are not looked at.
 pub fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
+    check_with(name, text, Files::unread())
+}
+
+fn check_with(name: &str, text: &str, files: Files) -> (Option<Config>, Report) {
     // Without its byte order mark, so that columns are what an editor shows.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let problems = report::Problems::default();
-    let config = raw::read(text, &problems).and_then(|root| resolve::config(&root, &problems));
+    let config =
+        raw::read(text, &problems).and_then(|root| resolve::config(&root, files, &problems));
     let config = config.filter(|_| !problems.has_errors());
     (config, Report::new(name, text, problems))
 }

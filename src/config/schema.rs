@@ -31,7 +31,16 @@ sections! {
         "threads" "access_log" "error_log" "control" "drain_timeout" "upgrade_timeout" "watch"
         "state_file" "pool_size"
     ];
-    LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" ["address" "backlog"];
+    LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" [
+        "address" "backlog" "tls"
+    ];
+    TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
+        "cert" "key" "ocsp" "certificates" "min_version" "handshake_timeout" "client_auth"
+    ];
+    CERTIFICATE: "a certificate" at "listeners[].tls.certificates[]"
+        as "{cert: server.crt, key: server.key}" ["cert" "key" "ocsp"];
+    CLIENT_AUTH: "`client_auth`" at "listeners[].tls.client_auth"
+        as "{mode: required, ca: clients.crt}" ["mode" "ca" "crl"];
     ROUTE: "a route" at "routes[]" as "{path: /, upstream: app}" [
         "host" "path" "methods" "upstream" "max_body_size"
     ];
@@ -87,7 +96,7 @@ sections! {
         "request_timeout" "max_connections" "max_header_size" "max_uri_length" "max_body_size"
     ];
     FORWARDING: "`forwarding`" at "forwarding" as "{x_forwarded: true}" [
-        "x_forwarded" "forwarded" "request_id"
+        "x_forwarded" "forwarded" "client_cert" "request_id"
     ];
     ADMIN: "`admin`" at "admin" as "{address: 127.0.0.1:9900}" ["address" "token"];
     ACCESS_LOG: "`access_log`" at "access_log" as "{path: stdout}" ["path"];
@@ -106,6 +115,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("hash-balance-factor", "bounded_load"),
     ("hash_balance_factor", "bounded_load"),
     ("slowstart", "slow_start"),
+    ("ssl", "tls"),
+    ("ssl_certificate", "cert"),
+    ("ssl_certificate_key", "key"),
     ("cluster", "upstream"),
     ("clusters", "upstreams"),
     ("domain", "host"),

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
+use crate::certificate::Certificate;
 use crate::key::KeySource;
 use crate::policy::bound::Bound;
 use crate::policy::flap;
@@ -59,6 +61,8 @@ pub struct Config {
     pub state_file: Option<StateFile>,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
+    /// What the files that the listeners name held when this was loaded.
+    pub credentials: Credentials,
 }
 
 /// A socket that clients connect to.
@@ -69,6 +73,83 @@ pub struct Listener {
     /// Connections that the kernel may queue before they are accepted (`listen(2)`); the system's
     /// `net.core.somaxconn` caps it.
     pub backlog: u32,
+    /// What its connections are encrypted with; `None`: they are not.
+    pub tls: Option<Tls>,
+}
+
+/// How a listener speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// What a client may be shown, by the name it asks for; at least one, the first for all others.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// How long a handshake may take in all; above zero.
+    pub handshake_timeout: Duration,
+    /// Clients are asked for a certificate; `None`: they are not.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2 (RFC 5246).
+    Tls12,
+    /// 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// Where a certificate lies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateFiles {
+    /// PEM: the server's certificate, then those of its issuers.
+    pub cert: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+    /// DER: an OCSP response that is sent along (RFC 6066, 8); `None`: none is.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// A client without a certificate is turned away.
+    pub required: bool,
+    /// PEM: the issuers whose certificates count.
+    pub ca: PathBuf,
+    /// PEM: what they have revoked; `None`: nothing is looked up.
+    pub crl: Option<PathBuf>,
+}
+
+/// What the files for TLS held when the configuration was loaded. Empty where only its text was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Credentials {
+    /// The servers' certificates.
+    pub certificates: BTreeMap<CertificateFiles, Certificate>,
+    /// The issuers of the clients' certificates.
+    pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
+    /// What they have revoked.
+    pub crls: BTreeMap<PathBuf, Vec<CertificateRevocationListDer<'static>>>,
+}
+
+impl Config {
+    /// The files that are read when the configuration is loaded, besides its own.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
+        tls.flat_map(Tls::files)
+    }
+}
+
+impl Tls {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let certificates = self.certificates.iter().flat_map(|files| {
+            let ocsp = files.ocsp.as_deref();
+            [files.cert.as_path(), &files.key].into_iter().chain(ocsp)
+        });
+        let clients = self.client_auth.iter();
+        let clients = clients.flat_map(|auth| [Some(auth.ca.as_path()), auth.crl.as_deref()]);
+        certificates.chain(clients.flatten())
+    }
 }
 
 /// What a request must look like, and what is then done with it.
@@ -344,6 +425,8 @@ pub struct Forwarding {
     pub x_forwarded: bool,
     /// `Forwarded` (RFC 7239).
     pub forwarded: bool,
+    /// `Client-Cert` (RFC 9440): the certificate that the client showed.
+    pub client_cert: bool,
     /// The header that carries the request id; `None`: none is sent.
     pub request_id: Option<HeaderName>,
 }

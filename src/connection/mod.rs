@@ -3,6 +3,7 @@
 //! ```text
 //!  listener ──► Connection ◄── proxy hooks say which phase a request is in, and until when
 //!                   │
+//!               handshake.rs TLS, before anything else
 //!               stream.rs    the bytes: Pingora reads and writes through it; it counts
 //!               phase.rs     the phases, their limits, and what each limit means
 //!               watch.rs     one lazy timer: is a limit passed?
@@ -17,6 +18,7 @@
 
 mod ending;
 mod gate;
+mod handshake;
 mod phase;
 mod serve;
 mod socket;
@@ -36,6 +38,7 @@ use pingora_core::server::ShutdownWatch;
 
 pub use self::ending::Kind;
 pub use self::gate::{Gate, Guest};
+pub use self::handshake::{ClientCertificate, Secured, secure};
 pub use self::phase::{Cause, Phase};
 pub use self::serve::{End, serve_http1};
 pub use self::socket::Socket;
@@ -73,6 +76,8 @@ pub struct Connection {
     pub client_text: Option<HeaderValue>,
     /// What the client may do, as it was when the connection was accepted.
     pub limits: Limits,
+    /// What its TLS handshake agreed on; `None`: it is not encrypted.
+    pub secured: Option<Secured>,
     /// The listener's address as configured.
     pub listener: Arc<str>,
     /// Where the listener is counted.
@@ -109,7 +114,8 @@ pub struct Connection {
 impl Connection {
     /// A connection that was just accepted; its first request is due within the header time.
     pub fn new(
-        (socket, client): (Socket, Option<SocketAddr>),
+        (socket, secured): (Socket, Option<Secured>),
+        client: Option<SocketAddr>,
         (listener, metrics): (Arc<str>, Arc<ListenerMetrics>),
         guest: Guest,
         limits: Limits,
@@ -119,6 +125,7 @@ impl Connection {
             client,
             client_text: client.and_then(|client| client.ip().to_string().try_into().ok()),
             limits,
+            secured,
             listener,
             metrics,
             guest,
@@ -140,6 +147,17 @@ impl Connection {
             stay: Stay::default(),
             wire: Mutex::new(Wire::new(socket)),
         })
+    }
+
+    /// Whether its client was asked for a certificate.
+    pub fn asks_client(&self) -> bool {
+        let secured = self.secured.as_ref();
+        secured.is_some_and(|secured| secured.asks_client)
+    }
+
+    /// The certificate that the client showed, where it was asked for one.
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.secured.as_ref()?.client.as_ref()
     }
 
     /// The phase that the request is in.
@@ -400,6 +418,7 @@ mod tests {
         let (_, shutdown) = tokio::sync::watch::channel(false);
         let connection = Connection::new(
             (Socket::Unix(ours), None),
+            None,
             ("x".into(), Arc::new(metrics)),
             gate.enter(),
             limits,

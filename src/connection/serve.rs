@@ -13,6 +13,7 @@
 //! `shutdown` is set carries `Connection: close`, and an idle connection keeps its idle time, so no
 //! client finds a connection closed that it was told it could use.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -148,12 +149,17 @@ pub(super) async fn close(connection: &Connection) {
         word => word.map_or("", answer).as_bytes(),
     };
     last.extend_from_slice(told);
-    if !last.is_empty() {
-        let _ = tokio::time::timeout(LAST_WRITE, socket.write_all(&last)).await;
-    }
+    let _ = tokio::time::timeout(LAST_WRITE, finish(&mut socket, &last)).await;
     if connection.linger.load(Relaxed) || !told.is_empty() || moved {
         let _ = tokio::time::timeout(LINGER.0, discard(&mut socket)).await;
     }
+}
+
+async fn finish(socket: &mut Socket, last: &[u8]) -> io::Result<()> {
+    if !last.is_empty() {
+        socket.write_all(last).await?;
+    }
+    socket.say_goodbye().await
 }
 
 /// A limit was passed in the middle of a response, or because the client takes nothing of it.

@@ -1,20 +1,23 @@
-//! A connected socket of either family, as one type.
+//! A connected socket of either family, encrypted or not, as one type.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
-/// A connected socket of either family.
+/// A connected socket of either family, encrypted or not.
 #[derive(Debug)]
 pub enum Socket {
     /// A client over TCP.
     Tcp(TcpStream),
+    /// A client over TLS over TCP.
+    Tls(Box<TlsStream<Metered>>),
     /// A client over a Unix socket (the control socket).
     Unix(UnixStream),
 }
@@ -23,9 +26,37 @@ impl Socket {
     /// Makes its close a reset: what the client was not sent yet is thrown away, and it learns that
     /// the response is not whole. A Unix socket knows no reset and is just closed.
     pub(super) fn reset_on_close(&self) {
-        if let Self::Tcp(socket) = self {
-            // Fails only on a socket that is none.
-            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        let socket = match self {
+            Self::Tcp(socket) => socket,
+            Self::Tls(stream) => &stream.get_ref().0.socket,
+            Self::Unix(_) => return,
+        };
+        // Fails only on a socket that is none.
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Sends the end of the session, where there is one: without it a client cannot tell the end
+    /// from a cut (RFC 8446, 6.1).
+    pub(super) async fn say_goodbye(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tls(stream) => stream.shutdown().await,
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Whether bytes that were written wait here, encrypted, for the kernel to take them.
+    pub(super) fn holds_back(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.wants_write(),
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
+    }
+
+    /// Bytes that the kernel has taken; not counted where nothing is held back.
+    pub(super) fn carried(&self) -> u64 {
+        match self {
+            Self::Tls(stream) => stream.get_ref().0.written,
+            Self::Tcp(_) | Self::Unix(_) => 0,
         }
     }
 }
@@ -34,6 +65,7 @@ impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.socket.as_raw_fd(),
             Self::Unix(socket) => socket.as_raw_fd(),
         }
     }
@@ -47,6 +79,11 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            // Many clients just leave; that a request is not whole, HTTP says itself (RFC 9112, 9.8).
+            Self::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                read => Poll::Ready(read),
+            },
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
         }
     }
@@ -60,6 +97,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
         }
     }
@@ -71,6 +109,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
         }
     }
@@ -82,6 +121,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
@@ -89,7 +129,71 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
         }
+    }
+}
+
+/// A TCP socket below TLS, which counts what the kernel takes of the encrypted bytes: TLS holds some
+/// back, and only here can be seen whether a client takes any.
+#[derive(Debug)]
+pub struct Metered {
+    socket: TcpStream,
+    written: u64,
+}
+
+impl Metered {
+    pub(super) fn new(socket: TcpStream) -> Self {
+        Self { socket, written: 0 }
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = written {
+            self.written += written as u64;
+        }
+        written
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
@@ -38,6 +39,7 @@ pub struct ClientStream {
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
     socket_digest: Arc<SocketDigest>,
+    tls_digest: Option<Arc<SslDigest>>,
     id: UniqueIDType,
 }
 
@@ -59,10 +61,16 @@ impl ClientStream {
             // Set first, so it is never asked of the kernel.
             let _ = socket_digest.peer_addr.set(Some(client.into()));
         }
+        // The session is asked whether its connection is encrypted, not how.
+        let tls_digest = connection.secured.as_ref().map(|secured| {
+            let (cipher, version) = (secured.cipher, secured.version);
+            Arc::new(SslDigest::new(cipher, version, None, None, Vec::new()))
+        });
         Ok(Self {
             connection,
             digest: Arc::new(digest),
             socket_digest: Arc::new(socket_digest),
+            tls_digest,
             id,
         })
     }
@@ -107,8 +115,9 @@ impl Wire {
 
     /// Writes what waits, if anything does. An error is left for the session to find.
     pub(super) fn push(&mut self, connection: &Connection, cx: &mut Context<'_>) {
-        if !self.waiting.is_empty() {
-            let _ = self.poll_drain(connection, cx, &[]);
+        let held_back = self.socket.as_ref().is_some_and(Socket::holds_back);
+        if held_back || !self.waiting.is_empty() {
+            let _ = self.poll_flush(connection, cx);
         }
     }
 
@@ -220,7 +229,24 @@ impl Wire {
         if !self.waiting.is_empty() {
             ready!(self.poll_drain(connection, cx, &[]))?;
         }
-        self.socket()?.poll_flush(cx)
+        let before = self.carried();
+        let flushed = self.socket()?.poll_flush(cx);
+        self.note(connection, before, flushed.is_pending());
+        flushed
+    }
+
+    /// Whether the client takes what is encrypted for it already.
+    fn note(&self, connection: &Connection, carried_before: u64, blocked: bool) {
+        if self.carried() != carried_before {
+            connection.sent(0);
+        }
+        if blocked {
+            connection.write_blocked();
+        }
+    }
+
+    fn carried(&self) -> u64 {
+        self.socket.as_ref().map_or(0, Socket::carried)
     }
 
     /// Writes what waits, with `more` behind it; how many bytes of `more` were taken.
@@ -231,8 +257,9 @@ impl Wire {
         more: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
+            let before = self.carried();
             let Poll::Ready(result) = self.poll_write_once(cx, more) else {
-                connection.write_blocked();
+                self.note(connection, before, true);
                 return Poll::Pending;
             };
             let written = result?;
@@ -331,7 +358,12 @@ impl UniqueID for ClientStream {
     }
 }
 
-impl Ssl for ClientStream {}
+impl Ssl for ClientStream {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.tls_digest.clone()
+    }
+}
+
 impl Peek for ClientStream {}
 
 impl GetTimingDigest for ClientStream {

@@ -14,7 +14,7 @@ use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
 use crate::connection::{ClientStream, Connection, Phase};
-use crate::route::Miss;
+use crate::route::{Miss, host_name};
 
 /// A request id from a client is passed on up to this length; bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -60,6 +60,7 @@ fn length(session: &Session) -> Option<u64> {
 pub(super) fn admit(session: &mut Session, ctx: &mut Context) -> Result<(), Fault> {
     check_size(session, ctx)?;
     check_host(&ctx.ask)?;
+    check_name(ctx)?;
     find_route(ctx)?;
     check_declared_body(session, ctx)
 }
@@ -160,6 +161,27 @@ fn check_host(ask: &Ask) -> Result<(), Fault> {
         return Err(Fault::BadHost);
     }
     Ok(())
+}
+
+/// Where clients show certificates, who came in under one name asks for that one only (RFC 6066, 11.1;
+/// RFC 9110, 7.4): what a proxy or a peer decides by the name in TLS must hold for the request.
+fn check_name(ctx: &Context) -> Result<(), Fault> {
+    let connection = ctx.connection.as_deref();
+    let secured = connection.and_then(|connection| connection.secured.as_ref());
+    let Some(secured) = secured.filter(|secured| secured.asks_client) else {
+        return Ok(());
+    };
+    let asked = host_name(ctx.ask.host_text());
+    let same = match &secured.sni {
+        Some(sni) => asked.eq_ignore_ascii_case(sni),
+        // An address is no name that TLS could carry.
+        None => asked.is_empty() || asked.starts_with('[') || asked.parse::<IpAddr>().is_ok(),
+    };
+    if same {
+        Ok(())
+    } else {
+        Err(Fault::Misdirected)
+    }
 }
 
 /// Whether a byte may stand in `uri-host [":" port]` (RFC 9110, 7.2; RFC 3986, 3.2.2): peers are told the

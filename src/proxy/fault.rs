@@ -43,6 +43,8 @@ pub(super) enum Fault {
     BadResponse,
     /// The route is not for this method.
     MethodNotAllowed,
+    /// The name in TLS and the one in the request differ, where clients show certificates.
+    Misdirected,
     /// The stream's key has moved to another peer, and the stream was ended.
     Moved,
     /// None of the key sources is present, and the upstream refuses that.
@@ -80,6 +82,7 @@ impl Fault {
             Self::BodyTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
+            Self::Misdirected => 421,
             Self::HeaderTooLarge => 431,
             Self::ClientGone | Self::ClientStalled => 499,
             Self::Internal | Self::Panic => 500,
@@ -111,6 +114,7 @@ impl Fault {
             Self::HeaderTooLarge => "header_too_large",
             Self::Internal => "internal",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Misdirected => "misdirected",
             Self::MissingKey => "missing_key",
             Self::Moved => "moved",
             Self::NoPeer => "no_peer",

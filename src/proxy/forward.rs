@@ -13,16 +13,17 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use crate::clock;
 use crate::config::HostHeader;
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 
 // As text: Pingora's map takes a field's name apart anew, and copies all but static text.
 const FORWARDED: &str = "forwarded";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub(super) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const CLIENT_CERT: &str = "client-cert";
 
 /// Nothing that an untrusted client says of its own way here is passed on.
-const CLAIMS: [&str; 7] = [
+const CLAIMS: [&str; 9] = [
     FORWARDED,
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
@@ -30,6 +31,8 @@ const CLAIMS: [&str; 7] = [
     "x-forwarded-port",
     "x-forwarded-server",
     "x-real-ip",
+    CLIENT_CERT,
+    "client-cert-chain",
 ];
 
 /// Writes the fields that a peer gets from us into the request for it.
@@ -41,10 +44,10 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
         && let (Some(client), Some(text)) = (connection.client, &connection.client_text)
     {
         if forwarding.x_forwarded {
-            x_forwarded(request, &ctx.ask, text)?;
+            x_forwarded(request, &ctx.ask, text, scheme(connection))?;
         }
         if forwarding.forwarded {
-            let element = forwarded_element(&ctx.ask, client.ip());
+            let element = forwarded_element(&ctx.ask, client.ip(), scheme(connection));
             append(
                 request,
                 FORWARDED,
@@ -52,10 +55,29 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
             )?;
         }
     }
+    if let Some(connection) = &ctx.connection {
+        client_certificate(request, connection, forwarding.client_cert)?;
+    }
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.ask.id) {
         request.insert_header(name.clone(), id.clone())?;
     }
     host(request, ctx)
+}
+
+/// Where we ask clients for certificates, what is said of them is ours alone.
+fn client_certificate(
+    request: &mut RequestHeader,
+    connection: &Connection,
+    told: bool,
+) -> Result<()> {
+    if connection.asks_client() {
+        request.remove_header(CLIENT_CERT);
+    }
+    let shown = connection.client_certificate().filter(|_| told);
+    match shown.and_then(|shown| shown.field.clone()) {
+        Some(field) => request.insert_header(CLIENT_CERT, field),
+        None => Ok(()),
+    }
 }
 
 /// A length that was said several times, which Pingora lets pass where all are equal, is passed on
@@ -198,13 +220,18 @@ fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     }
 }
 
-fn x_forwarded(request: &mut RequestHeader, ask: &Ask, client: &HeaderValue) -> Result<()> {
+fn x_forwarded(
+    request: &mut RequestHeader,
+    ask: &Ask,
+    client: &HeaderValue,
+    scheme: &'static str,
+) -> Result<()> {
     append(request, X_FORWARDED_FOR, client.clone())?;
     // What a trusted proxy says of these is nearer to the client than what we see.
     let given = |name| ask.from_trusted && request.headers.contains_key(name);
     let (proto_given, host_given) = (given(X_FORWARDED_PROTO), given(X_FORWARDED_HOST));
     if !proto_given {
-        request.insert_header(X_FORWARDED_PROTO, SCHEME)?;
+        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     }
     match ask.host_value() {
         Some(host) if !host_given => request.insert_header(X_FORWARDED_HOST, host),
@@ -213,17 +240,22 @@ fn x_forwarded(request: &mut RequestHeader, ask: &Ask, client: &HeaderValue) -> 
 }
 
 /// How the client spoke to us.
-const SCHEME: HeaderValue = HeaderValue::from_static("http");
+fn scheme(connection: &Connection) -> &'static str {
+    match connection.secured {
+        Some(_) => "https",
+        None => "http",
+    }
+}
 
 /// One element of `Forwarded` (RFC 7239, 4): an IPv6 address is bracketed, and so quoted.
-fn forwarded_element(ask: &Ask, remote: IpAddr) -> String {
+fn forwarded_element(ask: &Ask, remote: IpAddr, scheme: &str) -> String {
     let client = match remote {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("\"[{v6}]\""),
     };
     match ask.host_text() {
-        "" => format!("for={client};proto=http"),
-        host => format!("for={client};host=\"{host}\";proto=http"),
+        "" => format!("for={client};proto={scheme}"),
+        host => format!("for={client};host=\"{host}\";proto={scheme}"),
     }
 }
 

@@ -9,7 +9,7 @@ use super::context::{Ask, Attempt, Context};
 use super::fault::Fault;
 use crate::clock;
 use crate::config::MissingKey;
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::cookie;
 use crate::key::{self, KeyBuffer, KeySource};
 use crate::ring::MemberId;
@@ -81,7 +81,7 @@ pub(super) fn has_next(ctx: &Context) -> bool {
 }
 
 fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {
-    let request = request(session, &ctx.ask);
+    let request = request(session, &ctx.ask, ctx.connection.as_deref());
     let mut buffer = KeyBuffer::default();
     let sources = &upstream.config.key;
     if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
@@ -125,18 +125,24 @@ pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
     let Some(Target::Key(_)) = ctx.target else {
         return None;
     };
-    let request = request(session, &ctx.ask);
+    let request = request(session, &ctx.ask, ctx.connection.as_deref());
     let mut buffer = KeyBuffer::default();
     let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
     let made = || ctx.cookie.as_deref().map(str::as_bytes);
     found.map(|(_, key)| key).or_else(made).map(Box::from)
 }
 
-fn request<'a>(session: &'a Session, ask: &'a Ask) -> key::Request<'a> {
+fn request<'a>(
+    session: &'a Session,
+    ask: &'a Ask,
+    connection: Option<&'a Connection>,
+) -> key::Request<'a> {
+    let shown = connection.and_then(Connection::client_certificate);
     key::Request {
         parts: session.req_header(),
         host: ask.host_text(),
         client: ask.client(),
+        client_cert: shown.and_then(|shown| shown.holder.as_deref()),
     }
 }
 

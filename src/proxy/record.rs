@@ -10,8 +10,8 @@ use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
 use crate::connection::{Cause, Connection};
-use crate::telemetry::Record;
 use crate::telemetry::metrics::{BadRequest, Class};
+use crate::telemetry::{self, Record};
 use crate::upstream::Target;
 
 /// What came of a request, seen from the client.
@@ -173,6 +173,7 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
             .as_deref()
             .map_or("", |connection| &connection.listener),
         protocol: protocol(ask.version),
+        tls: ctx.connection.as_deref().and_then(tls),
         method: ask.method.as_str(),
         host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
         path: ask.uri.path().as_bytes(),
@@ -198,6 +199,19 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
         user_agent,
         fault: ctx.fault.map(Fault::name),
     }
+}
+
+fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
+    let secured = connection.secured.as_ref()?;
+    Some(telemetry::Tls {
+        version: secured.version,
+        cipher: secured.cipher,
+        sni: secured.sni.as_deref(),
+        resumed: secured.resumed,
+        client: connection
+            .client_certificate()
+            .and_then(|shown| shown.holder.as_deref()),
+    })
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -1,9 +1,11 @@
-//! What an instance does beside its work, once in a while: looks whether its configuration file has
-//! changed, writes its state file, and shows the service manager that it lives.
+//! What an instance does beside its work, once in a while: looks whether its configuration file, or
+//! one that it names, has changed, writes its state file, and shows the service manager that it lives.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
 use super::notify::Watchdog;
@@ -26,20 +28,20 @@ pub(super) struct Chores {
 
 impl Chores {
     /// For an instance that has just read `source`. Call within the runtime.
-    pub(super) fn new(source: Option<&Path>) -> Self {
+    pub(super) fn new(source: Option<&Path>, config: &Config) -> Self {
         let mut chores = Self {
             watchdog: Watchdog::start(),
             ..Self::default()
         };
-        chores.look(source);
+        chores.look(source, config);
         chores
     }
 
-    /// The file is being read for another reason: what it holds now is nothing new.
-    pub(super) fn look(&mut self, source: Option<&Path>) {
+    /// The files are being read for another reason: what they hold now is nothing new.
+    pub(super) fn look(&mut self, source: Option<&Path>, config: &Config) {
         self.watched.forget();
         if let Some(source) = source {
-            self.watched.look(source);
+            self.watched.look(watched(source, config));
         }
     }
 
@@ -48,7 +50,7 @@ impl Chores {
         self.watched.differs().await;
     }
 
-    /// Does the chores until the watched file has changed. Can be dropped and called again.
+    /// Does the chores until a watched file has changed. Can be dropped and called again.
     pub(super) async fn until_changed(
         &mut self,
         subject: &Subject,
@@ -66,7 +68,7 @@ impl Chores {
                 && self.since_look >= watch
             {
                 self.since_look = Duration::ZERO;
-                self.watched.look(source);
+                self.watched.look(watched(source, config));
             }
             // A file system that hangs keeps nothing waiting but its own file.
             let differs = tokio::time::timeout(pause, self.watched.differs()).await;
@@ -91,16 +93,25 @@ impl Chores {
     }
 }
 
-/// A file that is looked at, from beside the task that asks: a disk may take its time.
+/// The configuration's file and those that it names.
+fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
+    let all = [source].into_iter().chain(config.files());
+    all.map(Path::to_owned).collect()
+}
+
+/// Files that are looked at, from beside the task that asks: a disk may take its time.
 ///
 /// Contents, not times: links are swapped, and files written anew with what they held. A file that
 /// is not there for a moment is being replaced.
 #[derive(Debug, Default)]
 struct Watched {
-    /// What it held when it was last looked at; `None`: nothing to compare with.
-    seen: Option<Vec<u8>>,
-    looking: Option<JoinHandle<Option<Vec<u8>>>>,
+    /// What each held when it was last there.
+    seen: HashMap<PathBuf, Digest>,
+    looking: Option<JoinHandle<Vec<(PathBuf, Digest)>>>,
 }
+
+/// Of a file's contents: some of them are secret.
+type Digest = [u8; 32];
 
 impl Watched {
     /// What is found next is nothing new.
@@ -108,12 +119,13 @@ impl Watched {
         *self = Self::default();
     }
 
-    /// Has it read, where that is not under way.
-    fn look(&mut self, source: &Path) {
-        let source = source.to_owned();
-        let read = move || std::fs::read(source).ok();
-        self.looking
-            .get_or_insert_with(|| tokio::task::spawn_blocking(read));
+    /// Has them read, where that is not under way.
+    fn look(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        if self.looking.is_none() {
+            let files: Vec<PathBuf> = files.into_iter().collect();
+            let read = move || files.into_iter().filter_map(digest).collect();
+            self.looking = Some(tokio::task::spawn_blocking(read));
+        }
     }
 
     /// Ends the look under way; whether it found something else than the one before. Can be dropped
@@ -124,10 +136,19 @@ impl Watched {
         };
         let found = looking.await;
         self.looking = None;
-        let Ok(Some(now)) = found else { return false };
-        let before = self.seen.replace(now);
-        before.is_some() && before != self.seen
+        let mut differs = false;
+        for (file, now) in found.unwrap_or_default() {
+            let before = self.seen.insert(file, now);
+            differs |= before.is_some_and(|before| before != now);
+        }
+        differs
     }
+}
+
+/// `None` where the file cannot be read.
+fn digest(file: PathBuf) -> Option<(PathBuf, Digest)> {
+    let contents = std::fs::read(&file).ok()?;
+    Some((file, Sha256::digest(contents).into()))
 }
 
 #[cfg(test)]
@@ -146,7 +167,7 @@ mod tests {
                     Some(contents) => std::fs::write(&file, contents).unwrap(),
                     None => std::fs::remove_file(&file).unwrap(),
                 }
-                watched.look(&file);
+                watched.look([file.clone()]);
                 watched.differs().await
             };
             assert!(!look(Some("a")).await, "the first look");
@@ -155,7 +176,7 @@ mod tests {
             assert!(!look(None).await, "being replaced");
             assert!(look(Some("a")).await, "replaced");
             watched.forget();
-            watched.look(&file);
+            watched.look([file.clone()]);
             assert!(!watched.differs().await, "read for another reason");
         });
     }

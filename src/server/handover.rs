@@ -42,6 +42,7 @@ use tokio::time::timeout;
 use super::sockets::Inherited;
 use crate::admin::Subject;
 use crate::lifecycle::{self, Refusal};
+use crate::tls::Keys;
 use crate::upstream::Memory;
 
 /// The format of the messages; another number means another format.
@@ -103,6 +104,9 @@ struct Hello {
     sockets: Vec<String>,
     #[serde(default)]
     memory: Memory,
+    /// So that clients can resume their sessions.
+    #[serde(default)]
+    tickets: Keys,
     /// How long the predecessor waits for the successor to be ready, in milliseconds.
     #[serde(default)]
     patience: Option<u64>,
@@ -165,6 +169,7 @@ pub(super) struct Predecessor {
     memory: Memory,
     /// What it knew of the peers when it gave the word.
     told: Memory,
+    tickets: Keys,
     patience: Duration,
 }
 
@@ -195,6 +200,7 @@ impl Predecessor {
             told: Memory::default(),
             sockets: hello.sockets.into_iter().zip(received).collect(),
             memory: hello.memory,
+            tickets: hello.tickets,
             patience: hello.patience.map_or(Duration::MAX, Duration::from_millis),
         }))
     }
@@ -205,6 +211,11 @@ impl Predecessor {
             std::mem::take(&mut self.sockets),
             std::mem::take(&mut self.memory),
         )
+    }
+
+    /// The keys of its TLS sessions.
+    pub(super) fn take_tickets(&mut self) -> Keys {
+        std::mem::take(&mut self.tickets)
     }
 
     /// How long it waits until this process must be ready.
@@ -301,6 +312,7 @@ fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
 pub(super) struct Estate {
     pub(super) sockets: Vec<(String, OwnedFd)>,
     pub(super) memory: Memory,
+    pub(super) tickets: Keys,
     /// How long it waits for the successor to be ready.
     pub(super) patience: Duration,
 }
@@ -481,6 +493,7 @@ impl Wire {
             pid: std::process::id(),
             sockets: names,
             memory: estate.memory.clone(),
+            tickets: estate.tickets.clone(),
             patience,
         };
         self.send(&hello).await?;
@@ -573,6 +586,7 @@ mod tests {
         Estate {
             sockets: (0..sockets).map(open).collect(),
             memory: Memory::default(),
+            tickets: Keys::default(),
             patience,
         }
     }

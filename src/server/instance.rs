@@ -136,7 +136,8 @@ impl Instance {
     async fn reload(&mut self, signals: &mut Signals, dry_run: bool, force: bool) -> Flow<Reply> {
         notify::reloading();
         if !dry_run {
-            self.chores.look(self.source.as_deref());
+            let snapshot = self.subject.snapshot.load();
+            self.chores.look(self.source.as_deref(), &snapshot.config);
         }
         let done = tokio::select! {
             biased;

@@ -18,7 +18,7 @@ use crate::admin::{Access, Admin, Subject};
 use crate::config::{self, Config};
 use crate::connection::Gate;
 use crate::lifecycle::BoundAddress;
-use crate::listener::{BindError, Listener};
+use crate::listener::{BindError, Listener, Terms};
 use crate::proxy::Edge;
 use crate::telemetry::Telemetry;
 
@@ -138,10 +138,16 @@ impl Listeners {
             let bound = listener.bound().unwrap_or(address);
             let (stop, stopped) = watch::channel(false);
             let snapshot = Arc::clone(&subject.snapshot);
-            let limits = move || snapshot.load().config.downstream;
+            let terms = move || {
+                let snapshot = snapshot.load();
+                Terms {
+                    limits: snapshot.config.downstream,
+                    tls: snapshot.tls.get(&address).cloned(),
+                }
+            };
             let gate = Arc::clone(&subject.gate);
             let handed_over = listener.handed_over();
-            let accepting = tokio::spawn(listener.run(Arc::clone(proxy), gate, limits, stopped));
+            let accepting = tokio::spawn(listener.run(Arc::clone(proxy), gate, terms, stopped));
             self.0.insert(
                 address,
                 Open {
@@ -288,11 +294,14 @@ impl Doors {
         let gate = Gate::new(None);
         let open = |door: Door| {
             let app = Admin::serve(Arc::clone(subject), door.access);
-            let limits = config::Downstream::DEFAULT;
+            let terms = || Terms {
+                limits: config::Downstream::DEFAULT,
+                tls: None,
+            };
             let handed_over = door.listener.handed_over();
             let run = door
                 .listener
-                .run(app, Arc::clone(&gate), move || limits, stopped.clone());
+                .run(app, Arc::clone(&gate), terms, stopped.clone());
             OpenDoor {
                 name: door.name,
                 duplicate: door.duplicate,

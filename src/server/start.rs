@@ -74,6 +74,7 @@ async fn begin(
         }
         Some(predecessor) => {
             let (inherited, memory) = predecessor.take();
+            snapshot.tickets.take_over(predecessor.take_tickets());
             let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory)?;
             staged.ask_peers(predecessor.patience() / 2).await;
             let go = predecessor.ready(staged.kept.clone()).await?;
@@ -115,7 +116,7 @@ impl Staged {
         let probes = Probes::start(&subject.snapshot.load(), &connectors);
         let instance = Instance {
             proxy: Arc::new(new_proxy(&subject)),
-            chores: Chores::new(source.as_deref()),
+            chores: Chores::new(source.as_deref(), &subject.snapshot.load().config),
             listeners: Listeners::default(),
             doors: OpenDoors::default(),
             subject,

@@ -156,6 +156,7 @@ impl Job {
         let estate = Estate {
             sockets: self.sockets,
             memory: snapshot.memory(),
+            tickets: snapshot.tickets.keys(),
             patience: snapshot.config.upgrade_timeout,
         };
         let prepared = tokio::select! {

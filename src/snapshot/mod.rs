@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use crate::client::TrustedProxies;
 use crate::clock;
-use crate::config::{Config, Forwarding, PeerAddress};
+use crate::config::{self, Config, Forwarding, PeerAddress};
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::tls::{self, Tickets};
 use crate::upstream::{Drain, Memory, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
@@ -30,6 +31,10 @@ pub struct Snapshot {
     pub trusted_proxies: TrustedProxies,
     /// What the peers are told about the client.
     pub forwarding: Forwarding,
+    /// What the listeners' handshakes are made with, by the configured address.
+    pub tls: HashMap<SocketAddr, Arc<tls::Server>>,
+    /// The keys of the TLS sessions; the same in every configuration of the process.
+    pub tickets: Arc<Tickets>,
     /// Everything the operator wrote.
     pub config: Config,
 }
@@ -67,6 +72,14 @@ pub enum Error {
         /// The peer's address as written.
         address: PeerAddress,
     },
+    /// A listener's TLS could not be had.
+    #[error("listener `{listener}`: {source}")]
+    Tls {
+        /// The listener's address as configured.
+        listener: SocketAddr,
+        /// What is wrong.
+        source: tls::Error,
+    },
     /// Two routes match the same requests.
     #[error("two routes match the same requests: {0}")]
     Routes(Conflict),
@@ -80,14 +93,16 @@ impl Snapshot {
     /// nothing more is counted than before.
     ///
     /// # Errors
-    /// [`Error`]; `config` was resolved by [`crate::config`], so only a peer without an
-    /// address is to be expected.
+    /// [`Error`]; `config` was loaded by [`crate::config`], so only a peer without an address is
+    /// to be expected.
     pub fn new(
         config: Config,
         addresses: &Addresses,
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
+        let tickets = previous.map_or_else(Tickets::new, |previous| Arc::clone(&previous.tickets));
+        let tls = build_tls(&config, &tickets)?;
         let built = build_upstreams(&config, addresses, previous, metrics).and_then(|upstreams| {
             let routes = build_routes(&config, &upstreams, metrics)?;
             Ok((upstreams, routes))
@@ -102,6 +117,8 @@ impl Snapshot {
             upstreams,
             trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             forwarding: config.forwarding.clone(),
+            tls,
+            tickets,
             config,
         })
     }
@@ -183,13 +200,30 @@ impl Drains {
     }
 }
 
+fn build_tls(
+    config: &Config,
+    tickets: &Arc<Tickets>,
+) -> Result<HashMap<SocketAddr, Arc<tls::Server>>, Error> {
+    let build = |listener: &config::Listener| {
+        let server = tls::Server::new(listener.tls.as_ref()?, &config.credentials, tickets);
+        Some(match server {
+            Ok(server) => Ok((listener.address, Arc::new(server))),
+            Err(source) => Err(Error::Tls {
+                listener: listener.address,
+                source,
+            }),
+        })
+    };
+    config.listeners.iter().filter_map(build).collect()
+}
+
 fn build_upstreams(
     config: &Config,
     addresses: &Addresses,
     previous: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
-    let build = |(name, upstream): (&String, &crate::config::Upstream)| {
+    let build = |(name, upstream): (&String, &config::Upstream)| {
         let resolved = resolve(name, upstream, addresses)?;
         let previous = previous.and_then(|previous| previous.upstreams.get(name));
         Upstream::new(
@@ -211,10 +245,10 @@ fn build_upstreams(
 
 fn resolve(
     name: &str,
-    upstream: &crate::config::Upstream,
+    upstream: &config::Upstream,
     addresses: &Addresses,
 ) -> Result<Vec<SocketAddr>, Error> {
-    let address = |peer: &crate::config::Peer| match &peer.address {
+    let address = |peer: &config::Peer| match &peer.address {
         PeerAddress::Ip(address) => Ok(*address),
         named @ PeerAddress::Name(..) => {
             addresses
@@ -234,7 +268,7 @@ fn build_routes(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     metrics: &Metrics,
 ) -> Result<RouteTable<Arc<Target>>, Error> {
-    let target = |route: &crate::config::Route| {
+    let target = |route: &config::Route| {
         let upstream = upstreams
             .get(&route.upstream)
             .ok_or_else(|| Error::NoUpstream(route.upstream.clone()))?;

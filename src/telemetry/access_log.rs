@@ -27,6 +27,8 @@ pub struct Record<'a> {
     pub listener: &'a str,
     /// The protocol the client spoke, as in `HTTP/1.1`.
     pub protocol: &'a str,
+    /// How the connection was encrypted; `None`: it was not.
+    pub tls: Option<Tls<'a>>,
     /// The request's method.
     pub method: &'a str,
     /// The `Host` as the client sent it.
@@ -63,6 +65,21 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// What went wrong.
     pub fault: Option<&'a str>,
+}
+
+/// What is logged of an encrypted connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls<'a> {
+    /// The version, as in `1.3`.
+    pub version: &'a str,
+    /// The cipher suite.
+    pub cipher: &'a str,
+    /// The name that the client asked for.
+    pub sni: Option<&'a str>,
+    /// A session was taken up again.
+    pub resumed: bool,
+    /// Whom the client's certificate is for.
+    pub client: Option<&'a str>,
 }
 
 /// A line longer than this leaves no larger buffer behind on its thread.
@@ -103,6 +120,8 @@ impl Record<'_> {
         string(line, self.listener.as_bytes());
         line.extend_from_slice(b",\"protocol\":");
         string(line, self.protocol.as_bytes());
+        line.extend_from_slice(b",\"tls\":");
+        or_null(line, self.tls, tls);
         line.extend_from_slice(b",\"method\":");
         string(line, self.method.as_bytes());
         line.extend_from_slice(b",\"host\":");
@@ -144,6 +163,20 @@ impl Record<'_> {
         line.extend_from_slice(b",\"fault\":");
         or_null(line, self.fault.map(str::as_bytes), string);
     }
+}
+
+fn tls(line: &mut Vec<u8>, tls: Tls<'_>) {
+    line.extend_from_slice(b"{\"version\":");
+    string(line, tls.version.as_bytes());
+    line.extend_from_slice(b",\"cipher\":");
+    string(line, tls.cipher.as_bytes());
+    line.extend_from_slice(b",\"sni\":");
+    or_null(line, tls.sni.map(str::as_bytes), string);
+    line.extend_from_slice(b",\"resumed\":");
+    line.extend_from_slice(if tls.resumed { b"true" } else { b"false" });
+    line.extend_from_slice(b",\"client\":");
+    or_null(line, tls.client.map(str::as_bytes), string);
+    line.push(b'}');
 }
 
 fn or_null<T>(line: &mut Vec<u8>, value: Option<T>, render: impl Fn(&mut Vec<u8>, T)) {
@@ -301,7 +334,7 @@ mod tests {
     fn a_line_reads_as_documented() {
         let expected = concat!(
             r#"{"time":"2026-01-02T03:04:05.678Z","client":"192.0.2.1","listener":"0.0.0.0:80","#,
-            r#""protocol":"HTTP/1.1","method":"GET","host":"example.com","path":"/a/b","#,
+            r#""protocol":"HTTP/1.1","tls":null,"method":"GET","host":"example.com","path":"/a/b","#,
             r#""status":200,"received":0,"sent":1234567,"duration":1.002003,"connect":null,"#,
             r#""first_byte":0.000450,"upstream":"app","peer":"10.0.0.1:8080","#,
             r#""key_source":"cookie","key_hash":"00c0ffee","attempts":1,"request_id":"0af7","#,
@@ -426,6 +459,7 @@ mod tests {
             client: Ipv4Addr::new(192, 0, 2, 1).into(),
             listener: "0.0.0.0:80",
             protocol: "HTTP/1.1",
+            tls: None,
             method: "GET",
             host: Some(b"example.com"),
             path: b"/a/b",

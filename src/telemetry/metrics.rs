@@ -192,6 +192,10 @@ metrics! {
         full: Counter = "clockwise_listener_full",
         /// Times that accepting failed, as it does without free file descriptors.
         accept_errors: Counter = "clockwise_listener_accept_errors",
+        /// TLS handshakes that were completed.
+        handshakes: Each<Handshake> = "clockwise_listener_handshakes",
+        /// TLS handshakes that came to nothing.
+        handshake_failures: Each<HandshakeFailure> = "clockwise_listener_handshake_failures",
         /// Requests that were refused for how they are written.
         bad_requests: Each<BadRequest> = "clockwise_listener_bad_requests",
         /// Connections closed because a request header did not arrive in time.
@@ -327,6 +331,40 @@ impl Class {
 }
 
 bounded! {
+    /// How a TLS handshake went.
+    pub enum Handshake as "kind" {
+        /// The whole of it.
+        Full = "full",
+        /// A session was taken up again.
+        Resumed = "resumed",
+    }
+}
+
+bounded! {
+    /// Why a TLS handshake came to nothing.
+    pub enum HandshakeFailure as "reason" {
+        /// It was not complete in time.
+        Timeout = "timeout",
+        /// The client left in the middle.
+        Closed = "closed",
+        /// What came was not TLS.
+        NotTls = "not_tls",
+        /// No version, cipher, group or kind of key that both sides know.
+        Incompatible = "incompatible",
+        /// No protocol that both sides know (ALPN).
+        Protocol = "protocol",
+        /// The client did not like what it was shown, and said so.
+        Refused = "refused",
+        /// The client showed no certificate, or one that does not count.
+        ClientCertificate = "client_certificate",
+        /// What came was TLS, and against its rules.
+        Violation = "violation",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+bounded! {
     /// Why a request was refused before any route was asked.
     pub enum BadRequest as "reason" {
         /// Not HTTP, or a header that cannot be read.
@@ -390,6 +428,8 @@ mod tests {
         }
         check::<Class>();
         check::<BadRequest>();
+        check::<Handshake>();
+        check::<HandshakeFailure>();
         check::<PeerState>();
         check::<Outcome>();
     }

@@ -10,7 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// The pure modules: values in, values out.
 const CORE: &[&str] = &[
-    "ring", "route", "key", "cookie", "client", "policy", "predict",
+    "ring",
+    "route",
+    "key",
+    "cookie",
+    "client",
+    "certificate",
+    "policy",
+    "predict",
 ];
 
 /// What each module may name besides itself, from the core up.
@@ -21,22 +28,27 @@ const LAYERS: &[(&str, May)] = &[
     ("client", May::Name(&[])),
     ("cookie", May::Name(&[])),
     ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
+    ("certificate", May::Name(&[])),
     ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
-    ("config", May::Core(&[])),
+    ("config", May::Core(&["clock"])),
     ("migrate", May::Core(&["config"])),
     ("lifecycle", May::Name(&["clock"])),
     ("telemetry", May::Name(&["config", "clock"])),
     ("upstream", May::Core(&["config", "telemetry", "clock"])),
     (
         "snapshot",
-        May::Core(&["config", "telemetry", "upstream", "clock"]),
+        May::Core(&["config", "telemetry", "tls", "upstream", "clock"]),
     ),
+    ("tls", May::Name(&["config", "certificate", "clock"])),
     (
         "probe",
         May::Core(&["config", "snapshot", "upstream", "clock"]),
     ),
-    ("connection", May::Name(&["config", "telemetry", "clock"])),
+    (
+        "connection",
+        May::Name(&["certificate", "config", "telemetry", "tls", "clock"]),
+    ),
     (
         "proxy",
         May::Core(&[
@@ -50,7 +62,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "listener",
-        May::Name(&["config", "telemetry", "connection", "clock"]),
+        May::Name(&["config", "telemetry", "tls", "connection", "clock"]),
     ),
     (
         "admin",

@@ -81,12 +81,14 @@ pub(super) fn forwarding(root: &Fields<'_>) -> Forwarding {
         return Forwarding {
             x_forwarded: true,
             forwarded: false,
+            client_cert: false,
             request_id: Some(REQUEST_ID),
         };
     };
     Forwarding {
         x_forwarded: fields.flag("x_forwarded", true),
         forwarded: fields.flag("forwarded", false),
+        client_cert: fields.flag("client_cert", false),
         request_id: fields.or_off("request_id", Some(REQUEST_ID), request_id),
     }
 }

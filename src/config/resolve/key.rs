@@ -11,7 +11,7 @@ use crate::config::values::{Fault, shown};
 use crate::key::{AddressForm, KeySource, Parts};
 use crate::ring::PARTS;
 
-const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `{header: NAME}`, `{cookie: NAME}`, \
+const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
                     `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
 
 /// Sources that are one word.
@@ -20,6 +20,7 @@ const WORDS: &[(&str, KeySource)] = &[
     ("path", KeySource::Path),
     ("path_and_query", KeySource::PathAndQuery),
     ("host", KeySource::Host),
+    ("client_cert", KeySource::ClientCert),
 ];
 
 /// The sources where none are given.

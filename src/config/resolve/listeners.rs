@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use super::tls;
 use crate::config::fields::{Fields, accept, collect, items, text};
+use crate::config::files::Files;
 use crate::config::raw::{Node, Span};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
@@ -14,26 +16,32 @@ const BACKLOG: u32 = 4096;
 const HELP: &str = "write `- address: 0.0.0.0:8080`";
 
 /// The listeners with the places of their addresses.
-pub(super) fn read(root: &Fields<'_>) -> Vec<(Listener, Span)> {
+pub(super) fn read(root: &Fields<'_>, files: &mut Files) -> Vec<(Listener, Span)> {
     let Some(node) = root.require("listeners", "write `listeners: [{address: 0.0.0.0:8080}]`")
     else {
         return Vec::new();
     };
     let problems = root.problems;
     let listeners = collect(items(node, HELP, problems), problems, |item| {
-        listener(item, problems)
+        listener(item, files, problems)
     });
     refuse_twins(&listeners, problems);
     listeners
 }
 
-fn listener(node: &Node, problems: &Problems) -> Option<(Listener, Span)> {
+fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Listener, Span)> {
     let fields = Fields::open(node, &schema::LISTENER, problems)?;
     let backlog = fields.number("backlog", BACKLOG, 1..=65_535);
+    let tls = tls::read(&fields, files);
     let address = fields.require("address", HELP)?;
     let span = address.place();
     let address = accept(address, problems, bind_address)?;
-    Some((Listener { address, backlog }, span))
+    let listener = Listener {
+        address,
+        backlog,
+        tls,
+    };
+    Some((listener, span))
 }
 
 /// An address to bind: a literal IP and a port. Port 0 lets the system choose.

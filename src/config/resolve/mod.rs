@@ -2,7 +2,7 @@
 //!
 //! One file per section. Each reads its keys through [`Fields`], which reports what is wrong and goes
 //! on with the default; this file reads the top level and looks at what two sections only show
-//! together. Nothing here touches the world outside.
+//! together. Nothing here touches the world outside, but through [`Files`].
 
 mod balance;
 mod client;
@@ -14,6 +14,7 @@ mod policy;
 mod process;
 mod ring;
 mod routes;
+mod tls;
 mod upstreams;
 
 use std::collections::{HashMap, HashSet};
@@ -22,6 +23,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fields::Fields;
+use super::files::Files;
 use super::raw::{Node, Span};
 use super::report::{Problem, Problems, quote};
 use super::schema;
@@ -37,9 +39,9 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration that `root` describes. If a problem that is an error was reported, the result
 /// may be anything: it only served to find further problems.
-pub(super) fn config(root: &Node, problems: &Problems) -> Option<Config> {
+pub(super) fn config(root: &Node, mut files: Files, problems: &Problems) -> Option<Config> {
     let fields = Fields::open(root, &schema::ROOT, problems)?;
-    let listeners = listeners::read(&fields);
+    let listeners = listeners::read(&fields, &mut files);
     let upstreams = upstreams::read(&fields);
     let routes = routes::read(&fields, &upstreams);
     let admin = process::admin(&fields);
@@ -61,6 +63,7 @@ pub(super) fn config(root: &Node, problems: &Problems) -> Option<Config> {
         watch: process::watch(&fields),
         state_file: process::state_file(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
+        credentials: files.credentials,
     })
 }
 

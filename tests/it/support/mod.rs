@@ -14,4 +14,5 @@ pub(crate) mod origin;
 pub(crate) mod other;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod tls;
 pub(crate) mod wait;

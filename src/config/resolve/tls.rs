@@ -1,0 +1,96 @@
+//! `tls` of a listener: certificates, versions, and whom clients are known by.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::BOUNDS;
+use crate::config::fields::{Fields, collect, items, text};
+use crate::config::files::{Files, Placed};
+use crate::config::raw::Node;
+use crate::config::report::Problem;
+use crate::config::schema;
+use crate::config::settings::{CertificateFiles, ClientAuth, Tls, TlsVersion};
+use crate::config::values::{Fault, shown};
+
+const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
+const LIST: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const VERSIONS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+const MODES: &[(&str, bool)] = &[("required", true), ("optional", false)];
+
+/// `None`: the listener speaks no TLS.
+pub(super) fn read(listener: &Fields<'_>, files: &mut Files) -> Option<Tls> {
+    let fields = listener.section_or_off("tls", &schema::TLS).ok()??;
+    let tls = Tls {
+        certificates: certificates(&fields, files),
+        min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
+        handshake_timeout: fields.duration("handshake_timeout", HANDSHAKE_TIMEOUT, BOUNDS),
+        client_auth: client_auth(&fields, files),
+    };
+    Some(tls)
+}
+
+/// One, in its short form, or a list.
+fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateFiles> {
+    let Some(list) = fields.get("certificates") else {
+        return certificate(fields, files).into_iter().collect();
+    };
+    let short = ["cert", "key", "ocsp"];
+    if let Some(one) = short.iter().find_map(|key| fields.get(key)) {
+        let problem = Problem::error("one certificate beside a list of them", one.head());
+        let problem = problem.also(list.head(), "list here");
+        fields.problems.add(problem.help("move it into the list"));
+    }
+    let problems = fields.problems;
+    collect(items(list, LIST, problems), problems, |item| {
+        certificate(&Fields::open(item, &schema::CERTIFICATE, problems)?, files)
+    })
+}
+
+fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFiles> {
+    let cert = fields.require("cert", HELP);
+    let key = fields.require("key", HELP);
+    let ocsp = placed(fields, "ocsp");
+    let (_, _) = (cert?, key?);
+    let (cert, key) = (placed(fields, "cert")?, placed(fields, "key")?);
+    Some(files.certificate(cert, key, ocsp, fields.problems))
+}
+
+fn client_auth(fields: &Fields<'_>, files: &mut Files) -> Option<ClientAuth> {
+    let help = "write `client_auth: {mode: required, ca: FILE}`";
+    let problems = fields.problems;
+    let fields = fields
+        .section_or_off("client_auth", &schema::CLIENT_AUTH)
+        .ok()??;
+    fields.require("mode", help);
+    fields.require("ca", help)?;
+    let ca = placed(&fields, "ca")?;
+    let crl = placed(&fields, "crl");
+    let auth = ClientAuth {
+        required: fields.choice("mode", true, MODES),
+        ca: ca.path.clone(),
+        crl: crl.as_ref().map(|crl| crl.path.clone()),
+    };
+    files.client_auth(auth.required, &ca, crl.as_ref(), problems);
+    Some(auth)
+}
+
+fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {
+    let path = fields.read(key, path)?;
+    let span = fields.get(key)?.place();
+    Some(Placed { path, span })
+}
+
+fn path(node: &Node) -> Result<PathBuf, Fault> {
+    match text(node, "the path of a file")? {
+        path if path.is_empty() || path.ends_with('/') => {
+            let message = format!("expected the path of a file, found {}", shown(node));
+            Err((
+                message,
+                "write a path, as in `/etc/clockwise/tls/server.crt`".to_owned(),
+            ))
+        }
+        path => Ok(PathBuf::from(path)),
+    }
+}

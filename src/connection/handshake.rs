@@ -1,0 +1,154 @@
+//! The TLS handshake of one connection, and what is known of the session that it makes.
+//!
+//! It runs in the connection's own task, within one deadline for the whole: a client that is slow,
+//! or silent, keeps only its own place. A failure is counted by its reason and never logged: the
+//! clients of the whole world could fill any log.
+
+use std::io;
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::HeaderValue;
+use rustls::{AlertDescription, HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls_pki_types::CertificateDer;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Socket;
+use super::socket::Metered;
+use crate::certificate::holder;
+use crate::telemetry::metrics::{Handshake, HandshakeFailure};
+use crate::tls::Server;
+
+/// What was agreed on in a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// The version, as in `1.3`.
+    pub version: &'static str,
+    /// The cipher suite's name (RFC 8446, B.4; RFC 5289).
+    pub cipher: &'static str,
+    /// The name that the client asked for, in lower case.
+    pub sni: Option<Box<str>>,
+    /// A session was taken up again.
+    pub resumed: bool,
+    /// Clients are asked for a certificate here.
+    pub asks_client: bool,
+    /// The certificate that this one showed, and that counts.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Whom it is for, as [`holder`] has it.
+    pub holder: Option<Box<str>>,
+    /// The whole of it as a field's value (RFC 9440, 2.2).
+    pub field: Option<HeaderValue>,
+}
+
+impl ClientCertificate {
+    fn new(der: &CertificateDer<'_>) -> Self {
+        let text = format!(":{}:", BASE64_STANDARD.encode(der));
+        Self {
+            holder: holder(der).map(Into::into),
+            field: text.try_into().ok(),
+        }
+    }
+}
+
+impl Secured {
+    /// How it is counted.
+    pub fn kind(&self) -> Handshake {
+        if self.resumed {
+            Handshake::Resumed
+        } else {
+            Handshake::Full
+        }
+    }
+}
+
+/// Makes the socket an encrypted one.
+///
+/// # Errors
+/// Why not; the client was told as TLS has it, where it could be.
+pub async fn secure(
+    socket: Socket,
+    server: &Server,
+) -> Result<(Socket, Secured), HandshakeFailure> {
+    let Socket::Tcp(tcp) = socket else {
+        return Err(HandshakeFailure::Other);
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(&server.config));
+    let handshake = acceptor.accept(Metered::new(tcp));
+    match tokio::time::timeout(server.handshake_timeout, handshake).await {
+        Err(_) => Err(HandshakeFailure::Timeout),
+        Ok(Err(error)) => Err(reason(&error)),
+        Ok(Ok(stream)) => {
+            let secured = describe(&stream, server);
+            Ok((Socket::Tls(Box::new(stream)), secured))
+        }
+    }
+}
+
+fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
+    let (_, session) = stream.get_ref();
+    Secured {
+        version: version(session),
+        cipher: session
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .unwrap_or("unknown"),
+        sni: session
+            .server_name()
+            .map(|name| name.to_ascii_lowercase().into()),
+        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        asks_client: server.asks_client,
+        client: session
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(ClientCertificate::new),
+    }
+}
+
+fn version(session: &ServerConnection) -> &'static str {
+    match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "unknown",
+    }
+}
+
+fn reason(error: &io::Error) -> HandshakeFailure {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(error) => violated(error),
+        // tokio-rustls says so of an end in the middle; the kernel of the others.
+        None => HandshakeFailure::Closed,
+    }
+}
+
+fn violated(error: &rustls::Error) -> HandshakeFailure {
+    use rustls::Error::{
+        AlertReceived, InappropriateHandshakeMessage, InappropriateMessage,
+        InvalidCertRevocationList, InvalidCertificate, InvalidMessage, NoApplicationProtocol,
+        NoCertificatesPresented, PeerIncompatible, PeerMisbehaved,
+    };
+    match error {
+        // The first bytes are no record's header.
+        InvalidMessage(rustls::InvalidMessage::InvalidContentType) => HandshakeFailure::NotTls,
+        AlertReceived(AlertDescription::UserCanceled | AlertDescription::CloseNotify) => {
+            HandshakeFailure::Closed
+        }
+        AlertReceived(_) => HandshakeFailure::Refused,
+        PeerIncompatible(_) => HandshakeFailure::Incompatible,
+        NoApplicationProtocol => HandshakeFailure::Protocol,
+        NoCertificatesPresented | InvalidCertificate(_) | InvalidCertRevocationList(_) => {
+            HandshakeFailure::ClientCertificate
+        }
+        InvalidMessage(_)
+        | PeerMisbehaved(_)
+        | InappropriateMessage { .. }
+        | InappropriateHandshakeMessage { .. } => HandshakeFailure::Violation,
+        _ => HandshakeFailure::Other,
+    }
+}

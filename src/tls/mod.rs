@@ -1,0 +1,128 @@
+//! TLS towards clients: what a listener's handshakes are made with.
+//!
+//! A [`Server`] is one listener's terms, built anew with every configuration from what its files
+//! held then; connections keep the terms they were accepted with. The sockets are not here: the
+//! handshake itself is [`connection`](crate::connection)'s.
+
+mod resolver;
+mod tickets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring::default_provider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, NoServerSessionStorage};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
+
+pub use self::tickets::{Keys, Tickets};
+
+use self::resolver::Resolver;
+use crate::certificate::{self, Certificate};
+use crate::config::{ClientAuth, Credentials, Tls, TlsVersion};
+
+/// What a client may speak inside (RFC 7301).
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// One listener's TLS.
+#[derive(Debug)]
+pub struct Server {
+    /// For the handshakes.
+    pub config: Arc<ServerConfig>,
+    /// How long one may take in all.
+    pub handshake_timeout: Duration,
+    /// Clients are asked for a certificate.
+    pub asks_client: bool,
+}
+
+/// Why a listener's TLS cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file was not read with the configuration.
+    #[error("`{0}` was not read")]
+    NotRead(String),
+    /// The files are right one by one, but not together.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// The clients' certificates cannot be judged by these files.
+    #[error(transparent)]
+    Verifier(#[from] certificate::VerifierError),
+}
+
+impl Server {
+    /// A listener's TLS, with what its files held when the configuration was loaded.
+    ///
+    /// # Errors
+    /// [`Error`]; none is to be expected of a configuration that was loaded.
+    pub fn new(
+        tls: &Tls,
+        credentials: &Credentials,
+        tickets: &Arc<Tickets>,
+    ) -> Result<Self, Error> {
+        let certificates = tls
+            .certificates
+            .iter()
+            .map(|files| {
+                let read = credentials.certificates.get(files);
+                read.ok_or_else(|| Error::NotRead(files.cert.display().to_string()))
+            })
+            .collect::<Result<Vec<&Certificate>, _>>()?;
+        let auth = tls.client_auth.as_ref();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(versions(tls.min_version))?
+            .with_client_cert_verifier(verifier(auth, credentials)?)
+            .with_cert_resolver(Arc::new(Resolver::new(&certificates)));
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Tickets::within(tickets, &scope(auth, credentials));
+        Ok(Self {
+            config: Arc::new(config),
+            handshake_timeout: tls.handshake_timeout,
+            asks_client: auth.is_some(),
+        })
+    }
+}
+
+fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    static NEW: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    match least {
+        TlsVersion::Tls12 => &ALL,
+        TlsVersion::Tls13 => &NEW,
+    }
+}
+
+fn verifier(
+    auth: Option<&ClientAuth>,
+    credentials: &Credentials,
+) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let Some(auth) = auth else {
+        return Ok(Arc::new(NoClientAuth));
+    };
+    let unread = || Error::NotRead(auth.ca.display().to_string());
+    let issuers = credentials.issuers.get(&auth.ca).ok_or_else(unread)?;
+    let revoked = match &auth.crl {
+        Some(file) => credentials.crls.get(file).ok_or_else(unread)?.as_slice(),
+        None => &[],
+    };
+    Ok(certificate::verifier(issuers, revoked, auth.required)?)
+}
+
+/// A resumed session skips the judgement of the client's certificate: it counts only where, and as
+/// long as, the same judgement would be made.
+fn scope(auth: Option<&ClientAuth>, credentials: &Credentials) -> Vec<u8> {
+    let Some(auth) = auth else { return Vec::new() };
+    let mut scope = vec![1, u8::from(auth.required)];
+    for issuer in credentials.issuers.get(&auth.ca).into_iter().flatten() {
+        scope.extend_from_slice(issuer);
+    }
+    for crl in auth
+        .crl
+        .iter()
+        .filter_map(|file| credentials.crls.get(file))
+        .flatten()
+    {
+        scope.extend_from_slice(crl);
+    }
+    scope
+}

@@ -1,0 +1,113 @@
+//! Which certificate a client is shown: by the name it asks for (SNI, RFC 6066, 3).
+//!
+//! Exact names before wildcards, the first certificate for everybody else. A wildcard stands for
+//! exactly one label (RFC 9525, 6.3). Where several certificates have a name, the first whose key
+//! the client can verify is taken: so ECDSA and RSA may be served side by side.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::SignatureScheme;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::certificate::Certificate;
+
+#[derive(Debug)]
+pub(super) struct Resolver {
+    exact: HashMap<String, Keys>,
+    /// By what follows the `*.`
+    wildcard: HashMap<String, Keys>,
+    all: Keys,
+}
+
+type Keys = Vec<Arc<CertifiedKey>>;
+
+impl Resolver {
+    pub(super) fn new(certificates: &[&Certificate]) -> Self {
+        let (mut exact, mut wildcard) = (HashMap::<_, Keys>::new(), HashMap::<_, Keys>::new());
+        for certificate in certificates {
+            for name in &certificate.names {
+                let (names, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut wildcard, parent),
+                    None => (&mut exact, name.as_str()),
+                };
+                let keys = names.entry(name.to_owned()).or_default();
+                keys.push(Arc::clone(&certificate.key));
+            }
+        }
+        let all = certificates.iter().map(|one| Arc::clone(&one.key));
+        Self {
+            exact,
+            wildcard,
+            all: all.collect(),
+        }
+    }
+
+    /// The certificate for a name in lower case; `None`: the client told none.
+    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let named = name.and_then(|name| self.named(name));
+        let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        let of_name = named.and_then(|keys| keys.iter().find(usable));
+        // The wrong name is more use to a client than none: it can say what is wrong.
+        of_name.or_else(|| self.all.iter().find(usable)).cloned()
+    }
+
+    fn named(&self, name: &str) -> Option<&Keys> {
+        let parent = || name.split_once('.').map(|(_, parent)| parent);
+        self.exact
+            .get(name)
+            .or_else(|| self.wildcard.get(parent()?))
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        self.find(name.as_deref(), hello.signature_schemes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: [SignatureScheme; 1] = [SignatureScheme::ECDSA_NISTP256_SHA256];
+
+    fn certificate(names: &[&str]) -> Certificate {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let key = made.signing_key.serialize_pem();
+        Certificate::read(made.cert.pem().as_bytes(), key.as_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn exact_before_wildcard_before_the_first() {
+        let made = [
+            certificate(&["default.test"]),
+            certificate(&["*.example.com"]),
+            certificate(&["www.example.com", "Example.org"]),
+        ];
+        let resolver = Resolver::new(&made.iter().collect::<Vec<_>>());
+        for (name, expected) in [
+            (None, 0),
+            (Some("elsewhere.test"), 0),
+            (Some("a.example.com"), 1),
+            (Some("www.example.com"), 2),
+            (Some("a.b.example.com"), 0),
+            (Some("example.com"), 0),
+            (Some("example.org"), 2),
+        ] {
+            let found = resolver.find(name, &ANY).unwrap();
+            assert!(Arc::ptr_eq(&found, &made[expected].key), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown_that_the_client_cannot_verify() {
+        let made = certificate(&["a.test"]);
+        let resolver = Resolver::new(&[&made]);
+        let found = resolver.find(Some("a.test"), &[SignatureScheme::RSA_PKCS1_SHA256]);
+        assert!(found.is_none());
+    }
+}

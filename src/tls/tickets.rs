@@ -1,0 +1,281 @@
+//! Session tickets: what a client shows to resume a session without a full handshake.
+//!
+//! A ticket is `name of the key | nonce | ciphertext`, sealed with AES-256-GCM under a key that is
+//! replaced every [`PERIOD`]; tickets of the key before are still taken, so one lives for at most two
+//! periods (RFC 8446, 4.6.1 allows a week). The keys outlive configurations, and are handed to the
+//! process that takes over; they are never written to a disk.
+//!
+//! A ticket counts only within the scope it was made in (see [`Tickets::within`]): it is the
+//! additional data of the seal.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+
+/// How long a key makes tickets. Random nonces are safe for far more tickets (NIST SP 800-38D, 8.3:
+/// 2^32) than can be made in it.
+const PERIOD: Duration = Duration::from_secs(6 * 3600);
+
+/// The length of a key's name; bytes.
+const NAME: usize = 16;
+
+/// The keys of a process's tickets.
+pub struct Tickets {
+    ring: Mutex<KeyRing>,
+}
+
+/// The key in use and the one before.
+struct KeyRing {
+    current: Option<Key>,
+    previous: Option<Key>,
+    /// When `current` is replaced, by [`clock::since_start`].
+    until: Duration,
+}
+
+#[derive(Clone)]
+struct Key {
+    raw: RawKey,
+    seal: Arc<LessSafeKey>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+struct RawKey {
+    name: [u8; NAME],
+    secret: [u8; 32],
+}
+
+/// The keys on their way to the process that takes over.
+#[derive(Clone, Default, Deserialize, Serialize)]
+pub struct Keys {
+    current: Option<RawKey>,
+    previous: Option<RawKey>,
+    /// How long the current one still makes tickets.
+    left: Duration,
+}
+
+impl Tickets {
+    /// Fresh keys. Without randomness there are none, and every handshake is a full one.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            ring: Mutex::new(KeyRing {
+                current: Key::generate(),
+                previous: None,
+                until: clock::since_start() + PERIOD,
+            }),
+        })
+    }
+
+    /// The keys as they are now.
+    pub fn keys(&self) -> Keys {
+        let ring = self.ring.lock();
+        let raw = |key: &Option<Key>| key.as_ref().map(|key| key.raw.clone());
+        Keys {
+            current: raw(&ring.current),
+            previous: raw(&ring.previous),
+            left: ring.until.saturating_sub(clock::since_start()),
+        }
+    }
+
+    /// Goes on with the keys of the process before this one, if it had any.
+    pub fn take_over(&self, keys: Keys) {
+        let Some(current) = keys.current.and_then(Key::new) else {
+            return;
+        };
+        *self.ring.lock() = KeyRing {
+            current: Some(current),
+            previous: keys.previous.and_then(Key::new),
+            until: clock::since_start() + keys.left.min(PERIOD),
+        };
+    }
+
+    /// Tickets that count where the scope is the same, whichever listener or configuration it is.
+    pub fn within(tickets: &Arc<Self>, scope: &[u8]) -> Arc<dyn ProducesTickets> {
+        let mut bound = [0; 32];
+        bound.copy_from_slice(digest(&SHA256, scope).as_ref());
+        Arc::new(Scoped {
+            tickets: Arc::clone(tickets),
+            scope: bound,
+        })
+    }
+
+    /// The key that makes tickets at this time.
+    fn current(&self, now: Duration) -> Option<Key> {
+        let mut ring = self.ring.lock();
+        ring.turn(now);
+        ring.current.clone()
+    }
+
+    fn by_name(&self, name: &[u8], now: Duration) -> Option<Key> {
+        let mut ring = self.ring.lock();
+        ring.turn(now);
+        let keys = [&ring.current, &ring.previous];
+        let found = keys.into_iter().flatten().find(|key| key.raw.name == name);
+        found.cloned()
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets").finish_non_exhaustive()
+    }
+}
+
+impl KeyRing {
+    /// Replaces a key that has had its time; after two times of silence both.
+    fn turn(&mut self, now: Duration) {
+        let Some(overdue) = now.checked_sub(self.until) else {
+            return;
+        };
+        let last = self.current.take();
+        self.previous = last.filter(|_| overdue < PERIOD);
+        self.current = Key::generate();
+        self.until = now + PERIOD;
+    }
+}
+
+impl Key {
+    fn generate() -> Option<Self> {
+        let random = SystemRandom::new();
+        let (mut name, mut secret) = ([0; NAME], [0; 32]);
+        random.fill(&mut name).ok()?;
+        random.fill(&mut secret).ok()?;
+        Self::new(RawKey { name, secret })
+    }
+
+    fn new(raw: RawKey) -> Option<Self> {
+        let key = UnboundKey::new(&AES_256_GCM, &raw.secret).ok()?;
+        Some(Self {
+            raw,
+            seal: Arc::new(LessSafeKey::new(key)),
+        })
+    }
+
+    fn seal(&self, plain: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        let mut sealed = plain.to_vec();
+        let aad = Aad::from(scope);
+        self.seal
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
+            .ok()?;
+        Some([&self.raw.name[..], &nonce, &sealed].concat())
+    }
+
+    fn open(&self, nonce: &[u8], sealed: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let plain = self
+            .seal
+            .open_in_place(nonce, Aad::from(scope), &mut sealed);
+        plain.ok().map(|plain| plain.to_vec())
+    }
+}
+
+/// The process's tickets within one scope.
+#[derive(Debug)]
+struct Scoped {
+    tickets: Arc<Tickets>,
+    scope: [u8; 32],
+}
+
+impl ProducesTickets for Scoped {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    /// Seconds for which a ticket made now is taken for certain.
+    fn lifetime(&self) -> u32 {
+        u32::try_from(PERIOD.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let key = self.tickets.current(clock::since_start())?;
+        key.seal(plain, &self.scope)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_at_checked(NAME)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
+        let key = self.tickets.by_name(name, clock::since_start())?;
+        key.open(nonce, sealed, &self.scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_counts_in_its_scope_alone() {
+        let tickets = Tickets::new();
+        let (one, same) = (
+            Tickets::within(&tickets, b"a"),
+            Tickets::within(&tickets, b"a"),
+        );
+        let other = Tickets::within(&tickets, b"b");
+        let ticket = one.encrypt(b"session").unwrap();
+        assert_eq!(same.decrypt(&ticket).unwrap(), b"session");
+        assert_eq!(other.decrypt(&ticket), None);
+    }
+
+    #[test]
+    fn whatever_is_shown_is_a_ticket_or_nothing() {
+        let tickets = Tickets::within(&Tickets::new(), b"");
+        let ticket = tickets.encrypt(b"session").unwrap();
+        for length in 0..ticket.len() {
+            assert_eq!(tickets.decrypt(&ticket[..length]), None);
+            let mut bent = ticket.clone();
+            bent[length] ^= 1;
+            assert_eq!(tickets.decrypt(&bent), None);
+        }
+    }
+
+    #[test]
+    fn a_key_makes_tickets_for_one_period_and_takes_them_for_two() {
+        let tickets = Tickets::new();
+        let began = tickets.ring.lock().until.saturating_sub(PERIOD);
+        let name = |after| tickets.current(began + after).unwrap().raw.name;
+        let first = name(Duration::ZERO);
+        assert_eq!(name(PERIOD / 2), first);
+        let second = name(PERIOD);
+        assert_ne!(second, first);
+        assert!(tickets.by_name(&first, began + PERIOD * 3 / 2).is_some());
+        assert!(tickets.by_name(&first, began + PERIOD * 2).is_none());
+        assert!(tickets.by_name(&second, began + PERIOD * 2).is_some());
+    }
+
+    #[test]
+    fn no_key_outlives_a_long_silence() {
+        let tickets = Tickets::new();
+        let began = tickets.ring.lock().until.saturating_sub(PERIOD);
+        let first = tickets.current(began).unwrap().raw.name;
+        assert!(tickets.by_name(&first, began + PERIOD * 2).is_none());
+    }
+
+    #[test]
+    fn the_next_process_takes_what_this_one_made() {
+        let (ours, theirs) = (Tickets::new(), Tickets::new());
+        let ticket = Tickets::within(&ours, b"a").encrypt(b"session").unwrap();
+        let told = serde_json::to_string(&ours.keys()).unwrap();
+        theirs.take_over(serde_json::from_str(&told).unwrap());
+        let found = Tickets::within(&theirs, b"a").decrypt(&ticket);
+        assert_eq!(found.unwrap(), b"session");
+        theirs.take_over(Keys::default());
+        assert!(Tickets::within(&theirs, b"a").decrypt(&ticket).is_some());
+    }
+}

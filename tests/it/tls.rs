@@ -1,0 +1,528 @@
+//! Encrypted connections: real clients get what they ask for, others are turned away and counted,
+//! and certificates change while it runs.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::client::Connection;
+use crate::support::edge::{Edge, Site, run};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::tls::{Authority, Session, ask, connect, fed};
+use crate::support::{port, wait};
+
+const FAILURES: &str = "clockwise_listener_handshake_failures_total";
+const HANDSHAKES: &str = "clockwise_listener_handshakes_total";
+
+#[test]
+fn curl_gets_an_answer_and_everybody_is_told_of_https() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let site = site(&origin, &authority.issue("a", &["a.test"]));
+    let site = site.top("forwarding", "{forwarded: true}");
+    let edge = site.top("access_log", "{path: access.log}").start();
+    let answer: Value = serde_json::from_str(&authority.curl("a.test", edge.address, &[])).unwrap();
+    let headers = answer["headers"].to_string().to_ascii_lowercase();
+    assert!(
+        headers.contains(r#"["x-forwarded-proto","https"]"#),
+        "{headers}"
+    );
+    assert!(headers.contains("proto=https"), "{headers}");
+    let line = wait::value("the line of the log", || {
+        let log = fs::read_to_string(edge.directory().join("access.log")).ok()?;
+        serde_json::from_str::<Value>(log.lines().next()?).ok()
+    });
+    assert_eq!(line["tls"]["version"], "1.3", "{line}");
+    assert_eq!(line["tls"]["sni"], "a.test");
+    assert_eq!(line["tls"]["resumed"], false);
+    assert!(
+        line["tls"]["cipher"]
+            .as_str()
+            .unwrap()
+            .starts_with("TLS13_")
+    );
+    edge.admin
+        .wait_for_metric(HANDSHAKES, &["kind=\"full\""], 1);
+}
+
+#[test]
+fn the_certificate_is_that_of_the_name() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let list = [
+        authority.issue("default", &["default.test"]),
+        authority.issue("wild", &["*.example.test"]),
+        authority.issue("exact", &["www.example.test"]),
+    ];
+    let edge = site(&origin, &format!("{{certificates: [{}]}}", list.join(", "))).start();
+    for (name, shown) in [
+        ("default.test", "default"),
+        ("a.example.test", "wild"),
+        ("WWW.example.test", "exact"),
+    ] {
+        authority.curl(name, edge.address, &[]);
+        let said = authority.s_client(name, edge.address, &[]);
+        assert!(said.contains(&format!("subject=CN = {shown}\n")), "{said}");
+    }
+    let said = authority.s_client("other.test", edge.address, &[]);
+    assert!(said.contains("subject=CN = default\n"), "{said}");
+    let output = authority.try_curl("other.test", edge.address, &[]);
+    assert_eq!(
+        output.status.code(),
+        Some(60),
+        "curl must not trust it: {output:?}"
+    );
+}
+
+#[test]
+fn old_versions_are_spoken_only_where_they_are_wanted() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let old = site(&origin, &pair).start();
+    let said = authority.s_client("a.test", old.address, &["-tls1_2"]);
+    assert!(
+        said.contains("Protocol  : TLSv1.2") && said.contains("HTTP/1.1 200"),
+        "{said}"
+    );
+    let with = |more: &str| pair.replace('}', &format!(", {more}}}"));
+    let new = site(&origin, &with("min_version: 1.3")).start();
+    let said = authority.s_client("a.test", new.address, &["-tls1_2"]);
+    assert!(said.contains("alert protocol version"), "{said}");
+    new.admin
+        .wait_for_metric(FAILURES, &["reason=\"incompatible\""], 1);
+    assert!(
+        authority
+            .s_client("a.test", new.address, &[])
+            .contains("HTTP/1.1 200")
+    );
+}
+
+#[test]
+fn http_1_is_what_is_spoken_inside() {
+    let (_origin, authority, edge) = scene();
+    let said = authority.s_client("a.test", edge.address, &["-alpn", "h2,http/1.1"]);
+    assert!(said.contains("ALPN protocol: http/1.1"), "{said}");
+    let said = authority.s_client("a.test", edge.address, &["-alpn", "smtp"]);
+    assert!(said.contains("alert no application protocol"), "{said}");
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"protocol\""], 1);
+}
+
+#[test]
+fn whoever_is_slow_at_the_handshake_keeps_nobody_waiting() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let slow = pair.replace('}', ", handshake_timeout: 1s}");
+    let edge = site(&origin, &slow).start();
+    let mut silent = Connection::open(edge.address);
+    let mut half = Connection::open(edge.address);
+    half.send([22, 3, 1, 2, 0, 1]).unwrap();
+    authority.curl("a.test", edge.address, &[]);
+    wait::assert_about(silent.time_to_close(), Duration::from_secs(1));
+    half.time_to_close();
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"timeout\""], 2);
+    wait::until("nobody to be left", || {
+        edge.admin.get("/v1/status").json()["connections"] == 0
+    });
+}
+
+#[test]
+fn what_is_no_handshake_is_counted_and_not_logged() {
+    let (_origin, _authority, edge) = scene();
+    let mut plain = Connection::open(edge.address);
+    plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    plain.time_to_close();
+    drop(Connection::open(edge.address));
+    let stranger = Arc::new(Authority::new().client());
+    connect(&stranger, "a.test", edge.address).unwrap_err();
+    for reason in ["not_tls", "closed", "refused"] {
+        let label = format!("reason=\"{reason}\"");
+        edge.admin.wait_for_metric(FAILURES, &[&label], 1);
+    }
+    assert!(!edge.stderr().contains("WARN"), "{}", edge.stderr());
+}
+
+#[test]
+fn the_end_is_said_where_it_is_one() {
+    let (_origin, authority, edge) = scene();
+    // Python's `ssl` tells an end without `close_notify` from one with it.
+    let script = format!(
+        "import socket, ssl\n\
+         context = ssl.create_default_context(cafile='{}')\n\
+         raw = socket.create_connection(('127.0.0.1', {}), 20)\n\
+         tls = context.wrap_socket(raw, server_hostname='a.test', suppress_ragged_eofs=False)\n\
+         tls.sendall(b'GET /?k=a HTTP/1.1\\r\\nHost: a.test\\r\\nConnection: close\\r\\n\\r\\n')\n\
+         text = b''\n\
+         while piece := tls.recv(65536): text += piece\n\
+         print(text.split(b'\\r\\n')[0].decode(), tls.version())\n",
+        authority.path("ca.crt").display(),
+        edge.address.port(),
+    );
+    let said = fed(&mut Command::new("python3"), script.as_bytes());
+    assert_eq!(said, "HTTP/1.1 200 OK TLSv1.3\n");
+}
+
+#[test]
+fn a_large_body_arrives_whole_both_ways() {
+    let origin = Origin::behaving(Behaviour::Body(9_000_001));
+    let authority = Authority::new();
+    let edge = site(&origin, &authority.issue("a", &["a.test"])).start();
+    let body = authority.curl("a.test", edge.address, &[]);
+    assert_eq!(body.len(), 9_000_001);
+    origin.behave(Behaviour::Echo);
+    let upload = authority.path("upload");
+    fs::write(&upload, vec![b'x'; 3_000_001]).unwrap();
+    let data = format!("@{}", upload.display());
+    let echoed = authority.curl("a.test", edge.address, &["--data-binary", &data]);
+    let echoed: Value = serde_json::from_str(&echoed).unwrap();
+    assert_eq!(echoed["length"], 3_000_001);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not() {
+    let origin = Origin::behaving(Behaviour::Body(40 << 20));
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let edge = site(&origin, &pair)
+        .downstream("{write_timeout: 1s}")
+        .start();
+    let config = Arc::new(authority.client());
+    let mut stalls = open(&authority, &edge);
+    stalls
+        .write_all(b"GET /?k=a HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .unwrap();
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"client_stalled\""], 1);
+    let mut slow = connect(&config, "a.test", edge.address).unwrap();
+    slow.write_all(b"GET /?k=a HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .unwrap();
+    let mut piece = vec![0; 1 << 20];
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(150)); // each of them below the limit, all of them above
+        slow.read_exact(&mut piece).expect("more of the body");
+    }
+}
+
+#[test]
+fn idle_connections_end_with_a_word() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let edge = site(&origin, &pair)
+        .downstream("{keepalive: 500ms}")
+        .start();
+    let mut session = open(&authority, &edge);
+    ask(&mut session, "a.test").unwrap();
+    let end = session.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Ok(0), "`close_notify` before the end");
+}
+
+#[test]
+fn sessions_are_resumed_across_reloads() {
+    let (_origin, authority, edge) = scene();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let saved = authority.path("session");
+        let saved = saved.to_str().unwrap();
+        let first = authority.s_client("a.test", edge.address, &[version, "-sess_out", saved]);
+        assert!(first.contains("New, TLSv1."), "{first}");
+        assert!(edge.command(&["reload"]).status.success());
+        let again = authority.s_client("a.test", edge.address, &[version, "-sess_in", saved]);
+        assert!(again.contains("Reused, TLSv1."), "{again}");
+        assert!(again.contains("HTTP/1.1 200"), "{again}");
+    }
+    edge.admin
+        .wait_for_metric(HANDSHAKES, &["kind=\"resumed\""], 2);
+}
+
+#[test]
+fn a_reload_reads_the_files_anew_and_cuts_nobody() {
+    let (_origin, authority, edge) = scene();
+    let mut kept = open(&authority, &edge);
+    ask(&mut kept, "a.test").unwrap();
+    authority.issue("a", &["b.test"]);
+    assert!(edge.command(&["reload"]).status.success());
+    authority.curl("b.test", edge.address, &[]);
+    assert!(
+        !authority
+            .try_curl("a.test", edge.address, &[])
+            .status
+            .success()
+    );
+    assert!(
+        ask(&mut kept, "a.test")
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
+}
+
+#[test]
+fn a_bad_file_keeps_what_is_in_force() {
+    let (_origin, authority, edge) = scene();
+    let key = fs::read_to_string(authority.path("a.key")).unwrap();
+    authority.issue("other", &["other.test"]);
+    let other = fs::read_to_string(authority.path("other.key")).unwrap();
+    for (bad, said) in [
+        (other.as_str(), "the key does not belong to the certificate"),
+        ("", "the file holds no private key"),
+        (
+            "-----BEGIN PRIVATE KEY-----\n!",
+            "the file is not readable as PEM",
+        ),
+    ] {
+        authority.replace("a.key", bad);
+        let output = edge.command(&["reload"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{text}");
+        assert!(
+            text.contains(said) && text.contains("clockwise.yaml:"),
+            "{text}"
+        );
+        authority.curl("a.test", edge.address, &[]);
+    }
+    fs::remove_file(authority.path("a.key")).unwrap();
+    edge.signal("HUP");
+    wait::until("it to be said", || edge.stderr().contains("cannot be read"));
+    authority.curl("a.test", edge.address, &[]);
+    authority.replace("a.key", &key);
+    assert!(edge.command(&["reload"]).status.success());
+}
+
+#[test]
+fn the_watch_finds_a_new_certificate() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let edge = site(&origin, &pair).top("watch", "100ms").start();
+    authority.curl("a.test", edge.address, &[]);
+    // The key before its certificate: what lies there in between is no pair, and is not used.
+    authority.issue("a", &["b.test"]);
+    wait::until("the new certificate", || {
+        authority
+            .try_curl("b.test", edge.address, &[])
+            .status
+            .success()
+    });
+}
+
+#[test]
+fn a_listener_begins_and_ceases_to_be_encrypted_without_a_pause() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let address = port::free();
+    let plain = Site::of([origin.label()]);
+    let plain = plain.top("listeners", &format!("[{{address: \"{address}\"}}]"));
+    let encrypted = plain
+        .clone()
+        .top("listeners", &listener(&address.to_string(), &pair));
+    let edge = plain.start();
+    let mut before = edge.connect();
+    assert_eq!(before.get("/?k=a").unwrap().status, 200);
+    edge.rewrite(&encrypted.yaml());
+    assert!(edge.command(&["reload"]).status.success());
+    authority.curl("a.test", address, &[]);
+    assert_eq!(before.get("/?k=a").unwrap().status, 200);
+    edge.rewrite(&plain.yaml());
+    assert!(edge.command(&["reload"]).status.success());
+    assert_eq!(edge.get("/?k=a").status, 200);
+}
+
+#[test]
+fn an_upgrade_serves_on_and_a_missing_certificate_refuses_it() {
+    let (_origin, authority, edge) = scene();
+    let mut kept = open(&authority, &edge);
+    ask(&mut kept, "a.test").unwrap();
+    let before = edge.pid();
+    assert!(edge.command(&["upgrade"]).status.success());
+    assert_ne!(edge.pid(), before);
+    authority.curl("a.test", edge.address, &[]);
+    assert!(
+        ask(&mut kept, "a.test")
+            .unwrap()
+            .to_ascii_lowercase()
+            .contains("connection: close")
+    );
+    let serving = edge.pid();
+    fs::remove_file(authority.path("a.crt")).unwrap();
+    let output = edge.command(&["upgrade"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("a.crt"), "{text}");
+    assert_eq!(edge.pid(), serving);
+    authority.curl("a.test", edge.address, &[]);
+}
+
+#[test]
+fn check_reads_the_files() {
+    let authority = Authority::new();
+    let origin = Origin::start();
+    let pair = authority.issue("a", &["a.test"]);
+    let site = site(&origin, &pair);
+    fs::write(authority.path("c.yaml"), site.yaml()).unwrap();
+    assert!(check(&authority).status.success());
+    fs::remove_file(authority.path("a.key")).unwrap();
+    let output = check(&authority);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && text.contains("a.key"), "{text}");
+    let refused = run(authority.path("").as_path(), &["run", "-c", "c.yaml"], "");
+    assert!(!refused.status.success(), "{refused:?}");
+}
+
+#[test]
+fn a_client_that_just_leaves_is_no_error() {
+    let (_origin, authority, edge) = scene();
+    let mut session = open(&authority, &edge);
+    ask(&mut session, "a.test").unwrap();
+    drop(session); // without `close_notify`
+    let socket = TcpStream::connect(edge.address).unwrap();
+    drop(socket);
+    wait::until("both to be gone", || {
+        edge.admin.get("/v1/status").json()["connections"] == 0
+    });
+    assert!(!edge.stderr().contains("ERROR"), "{}", edge.stderr());
+    let refused = connect(&Arc::new(Authority::new().client()), "a.test", edge.address);
+    let error = refused.map(|_| ()).unwrap_err().kind();
+    assert_eq!(error, ErrorKind::InvalidData, "another authority's client");
+}
+
+#[test]
+fn who_shows_no_certificate_is_turned_away_where_one_is_required() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let tls = asking(&authority, &clients, "required", "");
+    let site = site(&origin, &tls).app("key", "client_cert");
+    let site = site
+        .app("missing_key", "reject")
+        .top("forwarding", "{client_cert: true}");
+    let edge = site.top("access_log", "{path: access.log}").start();
+    let output = authority.try_curl("a.test", edge.address, &[]);
+    assert!(!output.status.success(), "{output:?}");
+    let mut stranger = Arc::new(authority.client_with("a", &authority));
+    let refused = connect(&stranger, "a.test", edge.address);
+    // With TLS 1.3 a client learns of it with the first answer.
+    assert!(
+        refused
+            .and_then(|mut session| ask(&mut session, "a.test"))
+            .is_err()
+    );
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"client_certificate\""], 2);
+    clients.issue("device", &["device-7.test"]);
+    stranger = Arc::new(authority.client_with("device", &clients));
+    let mut session = connect(&stranger, "a.test", edge.address).unwrap();
+    let answer = ask(&mut session, "a.test").unwrap().to_ascii_lowercase();
+    assert!(answer.contains(r#"["client-cert",":mii"#), "{answer}");
+    let answer = ask(&mut session, "other.test").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+    wait::until("both lines of the log", || {
+        let log = fs::read_to_string(edge.directory().join("access.log")).unwrap_or_default();
+        log.contains(r#""client":"device-7.test""#) && log.contains(r#""fault":"misdirected""#)
+    });
+}
+
+#[test]
+fn a_certificate_may_be_optional_and_its_absence_is_told() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let site = site(&origin, &asking(&authority, &clients, "optional", ""));
+    let edge = site.top("forwarding", "{client_cert: true}").start();
+    let forged = ["-H", "Client-Cert: :AAAA:"];
+    let answer = authority
+        .curl("a.test", edge.address, &forged)
+        .to_ascii_lowercase();
+    assert!(!answer.contains("client-cert"), "{answer}");
+}
+
+#[test]
+fn a_revoked_certificate_counts_no_more_and_resumes_nothing() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    clients.revoke(&[]);
+    let crl = format!(", crl: {}", clients.path("clients.crl").display());
+    let edge = site(&origin, &asking(&authority, &clients, "required", &crl)).start();
+    let serial = clients.issue_numbered("device", 77);
+    let config = Arc::new(authority.client_with("device", &clients));
+    for _ in 0..2 {
+        let mut session = connect(&config, "a.test", edge.address).unwrap();
+        ask(&mut session, "a.test").unwrap();
+    }
+    edge.admin
+        .wait_for_metric(HANDSHAKES, &["kind=\"resumed\""], 1);
+    clients.revoke(&[serial]);
+    assert!(edge.command(&["reload"]).status.success());
+    let refused = connect(&config, "a.test", edge.address);
+    assert!(
+        refused
+            .and_then(|mut session| ask(&mut session, "a.test"))
+            .is_err()
+    );
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"client_certificate\""], 1);
+}
+
+#[test]
+fn sessions_are_resumed_across_an_upgrade() {
+    let (_origin, authority, edge) = scene();
+    let saved = authority.path("session");
+    let saved = saved.to_str().unwrap();
+    authority.s_client("a.test", edge.address, &["-sess_out", saved]);
+    assert!(edge.command(&["upgrade"]).status.success());
+    let again = authority.s_client("a.test", edge.address, &["-sess_in", saved]);
+    assert!(again.contains("Reused, TLSv1."), "{again}");
+}
+
+#[test]
+fn an_ocsp_response_is_sent_along() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    authority.replace("a.ocsp", "not looked into");
+    let ocsp = format!(", ocsp: {}}}", authority.path("a.ocsp").display());
+    let edge = site(&origin, &pair.replace('}', &ocsp)).start();
+    let said = authority.s_client("a.test", edge.address, &["-status"]);
+    assert!(!said.contains("OCSP response: no response sent"), "{said}");
+}
+
+/// TLS for `a.test` that asks clients for a certificate of `clients`.
+fn asking(authority: &Authority, clients: &Authority, mode: &str, crl: &str) -> String {
+    let ca = clients.path("ca.crt");
+    let auth = format!(
+        ", client_auth: {{mode: {mode}, ca: {}{crl}}}}}",
+        ca.display()
+    );
+    authority.issue("a", &["a.test"]).replace('}', &auth)
+}
+
+/// One origin behind one encrypted listener, for `a.test`.
+fn scene() -> (Origin, Authority, Edge) {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let edge = site(&origin, &authority.issue("a", &["a.test"])).start();
+    (origin, authority, edge)
+}
+
+fn site(origin: &Origin, tls: &str) -> Site {
+    Site::of([origin.label()]).top("listeners", &listener("127.0.0.1:0", tls))
+}
+
+fn listener(address: &str, tls: &str) -> String {
+    format!("[{{address: \"{address}\", tls: {tls}}}]")
+}
+
+fn open(authority: &Authority, edge: &Edge) -> Session {
+    let address: SocketAddr = edge.address;
+    connect(&Arc::new(authority.client()), "a.test", address).expect("a session")
+}
+
+fn check(authority: &Authority) -> Output {
+    run(authority.path("").as_path(), &["check", "-c", "c.yaml"], "")
+}
