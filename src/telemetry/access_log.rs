@@ -356,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_connection_is_described() {
+        let tls = Some(Tls {
+            version: "1.3",
+            cipher: "TLS13_AES_256_GCM_SHA384",
+            sni: Some("a.test"),
+            resumed: true,
+            client: None,
+        });
+        let expected = concat!(
+            r#""tls":{"version":"1.3","cipher":"TLS13_AES_256_GCM_SHA384","sni":"a.test","#,
+            r#""resumed":true,"client":null},"method""#
+        );
+        let line = String::from_utf8(rendered(&Record { tls, ..sample() })).unwrap();
+        assert!(line.contains(expected), "{line}");
+    }
+
+    #[test]
     fn times_before_1970_round_down() {
         let record = Record {
             time: Timestamp::from_millisecond(-1).unwrap(),
@@ -439,7 +456,7 @@ mod tests {
             let seconds = record.duration.as_secs_f64();
             prop_assert!((line["duration"].as_f64().unwrap() - seconds).abs() < 1e-6);
             prop_assert_eq!(line["connect"].is_null(), !present);
-            prop_assert_eq!(line.as_object().unwrap().len(), 21);
+            prop_assert_eq!(line.as_object().unwrap().len(), 22);
         }
     }
 
