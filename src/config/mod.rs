@@ -33,8 +33,8 @@ pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::is_address;
 pub use settings::{
     AccessLog, Admin, CertificateFiles, ClientAuth, Config, Credentials, Downstream, ErrorLog,
-    Forwarding, Health, HostHeader, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress, Probe, Retry,
-    Route, StateFile, Timeouts, Tls, TlsVersion, Upstream,
+    Forwarding, Health, HostHeader, Hsts, Listener, MissingKey, MovedStreams, Passive, Peer,
+    PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Tls, TlsVersion, Upstream,
 };
 
 /// The configuration in the file at `path`.

@@ -75,6 +75,8 @@ pub struct Listener {
     pub backlog: u32,
     /// What its connections are encrypted with; `None`: they are not.
     pub tls: Option<Tls>,
+    /// Every request is sent on to HTTPS on this port; `None`: it is served.
+    pub https_redirect: Option<u16>,
 }
 
 /// How a listener speaks TLS.
@@ -88,6 +90,19 @@ pub struct Tls {
     pub handshake_timeout: Duration,
     /// Clients are asked for a certificate; `None`: they are not.
     pub client_auth: Option<ClientAuth>,
+    /// `Strict-Transport-Security` (RFC 6797) in every response; `None`: what the peers send.
+    pub hsts: Option<Hsts>,
+}
+
+/// For how long browsers ask for nothing but HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hsts {
+    /// From each response on; zero ends it.
+    pub max_age: Duration,
+    /// Also for all names below.
+    pub subdomains: bool,
+    /// May be built into browsers.
+    pub preload: bool,
 }
 
 /// A version of TLS.

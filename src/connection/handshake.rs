@@ -35,6 +35,8 @@ pub struct Secured {
     pub asks_client: bool,
     /// The certificate that this one showed, and that counts.
     pub client: Option<ClientCertificate>,
+    /// `Strict-Transport-Security`, where responses have it from us.
+    pub hsts: Option<HeaderValue>,
 }
 
 /// A client's certificate.
@@ -103,6 +105,7 @@ fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
             .map(|name| name.to_ascii_lowercase().into()),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         asks_client: server.asks_client,
+        hsts: server.hsts.clone(),
         client: session
             .peer_certificates()
             .and_then(|chain| chain.first())

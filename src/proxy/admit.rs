@@ -56,11 +56,15 @@ fn length(session: &Session) -> Option<u64> {
     header.checked_add(body)
 }
 
-/// Refuses what is over a limit or not well formed; finds the route of the rest.
-pub(super) fn admit(session: &mut Session, ctx: &mut Context) -> Result<(), Fault> {
+/// Refuses what is over a limit or not well formed.
+pub(super) fn check(session: &Session, ctx: &Context) -> Result<(), Fault> {
     check_size(session, ctx)?;
     check_host(&ctx.ask)?;
-    check_name(ctx)?;
+    check_name(ctx)
+}
+
+/// Finds the route, and refuses what is over its limits.
+pub(super) fn admit(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
     check_declared_body(session, ctx)
 }

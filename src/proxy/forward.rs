@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderName, HeaderValue, Version};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -115,7 +117,17 @@ pub(super) fn response(
     begin(session, status, ctx);
     ctx.status = status;
     ctx.first_byte = Some(clock::since_start());
-    Ok(())
+    keep_secure(response, ctx)
+}
+
+/// Tells browsers to come back with HTTPS only, where the operator wants that (RFC 6797, 7.1).
+pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    let connection = ctx.connection.as_deref();
+    let secured = connection.and_then(|connection| connection.secured.as_ref());
+    match secured.and_then(|secured| secured.hsts.clone()) {
+        Some(hsts) => response.insert_header(STRICT_TRANSPORT_SECURITY, hsts),
+        None => Ok(()),
+    }
 }
 
 /// The final response passes; or the protocol changes, and there is none any more.

@@ -3,7 +3,7 @@
 //! | hook | file | what |
 //! |---|---|---|
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
-//! | `request_filter` | [`admit`], [`pick`] | limits, route, key, the first choice of a peer |
+//! | `request_filter` | [`admit`], [`redirect`], [`pick`] | limits, HTTPS, route, key, the first choice of a peer |
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`connect`], [`tunnel`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
@@ -20,6 +20,7 @@ mod forward;
 mod moved;
 mod pick;
 mod record;
+mod redirect;
 mod respond;
 mod retry;
 mod stick;
@@ -78,11 +79,17 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let refusal = match admit::admit(session, ctx) {
-            Ok(()) => pick::first(session, ctx),
+        let checked = admit::check(session, ctx).and_then(|()| redirect::location(ctx));
+        let admitted = match checked {
+            Ok(Some(location)) => {
+                return redirect::answer(session, ctx, location)
+                    .await
+                    .map(|()| true);
+            }
+            Ok(None) => admit::admit(session, ctx).and_then(|()| pick::first(session, ctx)),
             Err(refusal) => Err(refusal),
         };
-        match refusal {
+        match admitted {
             Ok(()) => Ok(false),
             Err(refusal) => respond::refuse(session, ctx, refusal).await.map(|()| true),
         }

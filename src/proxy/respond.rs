@@ -11,6 +11,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::context::{Attempt, Context};
 use super::fault::{self, Fault, Stage};
+use super::forward;
 
 /// Answers a request that goes to no peer; the connection lives on, where its body allows that.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Fault) -> Result<()> {
@@ -57,6 +58,17 @@ fn stage(ctx: &Context) -> Stage {
 
 async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
     let (header, body) = page(ctx, fault)?;
+    send(session, ctx, header, body).await
+}
+
+/// Sends an answer of our own.
+pub(super) async fn send(
+    session: &mut Session,
+    ctx: &Context,
+    mut header: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
+    forward::keep_secure(&mut header, ctx)?;
     if let Some(connection) = &ctx.connection {
         connection.begin_response();
         if !session.is_body_done() {

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub forwarding: Forwarding,
     /// What the listeners' handshakes are made with, by the configured address.
     pub tls: HashMap<SocketAddr, Arc<tls::Server>>,
+    /// To which port of HTTPS plain listeners send their clients on, by the configured address.
+    pub redirects: HashMap<String, u16>,
     /// The keys of the TLS sessions; the same in every configuration of the process.
     pub tickets: Arc<Tickets>,
     /// Everything the operator wrote.
@@ -119,6 +121,7 @@ impl Snapshot {
             forwarding: config.forwarding.clone(),
             tls,
             tickets,
+            redirects: redirects(&config),
             config,
         })
     }
@@ -198,6 +201,13 @@ impl Drains {
     pub fn settle(self) {
         self.0.into_iter().for_each(Drain::settle);
     }
+}
+
+fn redirects(config: &Config) -> HashMap<String, u16> {
+    let listeners = config.listeners.iter();
+    listeners
+        .filter_map(|listener| Some((listener.address.to_string(), listener.https_redirect?)))
+        .collect()
 }
 
 fn build_tls(

@@ -10,6 +10,7 @@ mod tickets;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use rustls::crypto::ring::default_provider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage};
@@ -19,7 +20,7 @@ pub use self::tickets::{Keys, Tickets};
 
 use self::resolver::Resolver;
 use crate::certificate::{self, Certificate};
-use crate::config::{ClientAuth, Credentials, Tls, TlsVersion};
+use crate::config::{ClientAuth, Credentials, Hsts, Tls, TlsVersion};
 
 /// What a client may speak inside (RFC 7301).
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
@@ -33,6 +34,8 @@ pub struct Server {
     pub handshake_timeout: Duration,
     /// Clients are asked for a certificate.
     pub asks_client: bool,
+    /// `Strict-Transport-Security`, where responses have it from us.
+    pub hsts: Option<HeaderValue>,
 }
 
 /// Why a listener's TLS cannot be had.
@@ -79,8 +82,23 @@ impl Server {
             config: Arc::new(config),
             handshake_timeout: tls.handshake_timeout,
             asks_client: auth.is_some(),
+            hsts: tls.hsts.and_then(field),
         })
     }
+}
+
+/// RFC 6797, 6.1.
+fn field(hsts: Hsts) -> Option<HeaderValue> {
+    let subdomains = if hsts.subdomains {
+        "; includeSubDomains"
+    } else {
+        ""
+    };
+    let preload = if hsts.preload { "; preload" } else { "" };
+    let seconds = hsts.max_age.as_secs();
+    format!("max-age={seconds}{subdomains}{preload}")
+        .try_into()
+        .ok()
 }
 
 fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

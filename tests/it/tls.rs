@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::client::Connection;
+use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site, run};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::tls::{Authority, Session, ask, connect, fed};
@@ -490,6 +490,51 @@ fn an_ocsp_response_is_sent_along() {
     let edge = site(&origin, &pair.replace('}', &ocsp)).start();
     let said = authority.s_client("a.test", edge.address, &["-status"]);
     assert!(!said.contains("OCSP response: no response sent"), "{said}");
+}
+
+#[test]
+fn plain_clients_are_sent_on_and_kept_there() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let (plain, encrypted) = (port::free(), port::free());
+    let pair = authority.issue("a", &["a.test"]);
+    let tls = pair.replace('}', ", hsts: {max_age: 8760h, subdomains: true}}");
+    let https = encrypted.port();
+    let listeners = format!(
+        "[{{address: \"{plain}\", https_redirect: {https}}}, {{address: \"{encrypted}\", tls: {tls}}}]"
+    );
+    let edge = Site::of([origin.label()])
+        .top("listeners", &listeners)
+        .start();
+    let mut connection = edge.connect();
+    let request = Request::post("/a/b?k=%41", "body").header("Host", "a.test:80");
+    for _ in 0..2 {
+        let answer = connection.exchange(&request).unwrap();
+        assert_eq!(answer.status, 308);
+        let location = format!("https://a.test:{https}/a/b?k=%41");
+        assert_eq!(answer.header("location"), Some(location.as_str()));
+        assert_eq!(
+            answer.header("strict-transport-security"),
+            None,
+            "said over plain HTTP"
+        );
+        connection = edge.connect();
+    }
+    assert_eq!(origin.requests(), 0);
+    let kept = "strict-transport-security: max-age=31536000; includesubdomains\r\n";
+    let config = Arc::new(authority.client());
+    let mut session = connect(&config, "a.test", encrypted).unwrap();
+    assert!(
+        ask(&mut session, "a.test")
+            .unwrap()
+            .to_ascii_lowercase()
+            .contains(kept)
+    );
+    let refused = ask(&mut session, "a/b").unwrap().to_ascii_lowercase();
+    assert!(
+        refused.starts_with("http/1.1 400") && refused.contains(kept),
+        "{refused}"
+    );
 }
 
 /// TLS for `a.test` that asks clients for a certificate of `clients`.

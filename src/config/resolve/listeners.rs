@@ -10,7 +10,7 @@ use crate::config::raw::{Node, Span};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::Listener;
-use crate::config::values::Fault;
+use crate::config::values::{Fault, number};
 
 const BACKLOG: u32 = 4096;
 const HELP: &str = "write `- address: 0.0.0.0:8080`";
@@ -33,6 +33,13 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
     let fields = Fields::open(node, &schema::LISTENER, problems)?;
     let backlog = fields.number("backlog", BACKLOG, 1..=65_535);
     let tls = tls::read(&fields, files);
+    let https_redirect = fields.or_off("https_redirect", None, port);
+    if let (Some(_), Some(redirect)) = (&tls, fields.get("https_redirect"))
+        && https_redirect.is_some()
+    {
+        let help = "put it on the listener that speaks plain HTTP";
+        fields.error(redirect, "this listener is HTTPS itself", help);
+    }
     let address = fields.require("address", HELP)?;
     let span = address.place();
     let address = accept(address, problems, bind_address)?;
@@ -40,8 +47,14 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
         address,
         backlog,
         tls,
+        https_redirect,
     };
     Some((listener, span))
+}
+
+fn port(node: &Node) -> Result<u16, Fault> {
+    let port = number("https_redirect", node, &(1..=65_535))?;
+    u16::try_from(port).map_err(|_| (format!("`{port}` is no port"), "use 443".to_owned()))
 }
 
 /// An address to bind: a literal IP and a port. Port 0 lets the system choose.

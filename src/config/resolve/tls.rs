@@ -9,7 +9,7 @@ use crate::config::files::{Files, Placed};
 use crate::config::raw::Node;
 use crate::config::report::Problem;
 use crate::config::schema;
-use crate::config::settings::{CertificateFiles, ClientAuth, Tls, TlsVersion};
+use crate::config::settings::{CertificateFiles, ClientAuth, Hsts, Tls, TlsVersion};
 use crate::config::values::{Fault, shown};
 
 const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
@@ -27,6 +27,7 @@ pub(super) fn read(listener: &Fields<'_>, files: &mut Files) -> Option<Tls> {
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
         handshake_timeout: fields.duration("handshake_timeout", HANDSHAKE_TIMEOUT, BOUNDS),
         client_auth: client_auth(&fields, files),
+        hsts: hsts(&fields),
     };
     Some(tls)
 }
@@ -74,6 +75,16 @@ fn client_auth(fields: &Fields<'_>, files: &mut Files) -> Option<ClientAuth> {
     };
     files.client_auth(auth.required, &ca, crl.as_ref(), problems);
     Some(auth)
+}
+
+fn hsts(fields: &Fields<'_>) -> Option<Hsts> {
+    let fields = fields.section_or_off("hsts", &schema::HSTS).ok()??;
+    fields.require("max_age", "write `hsts: {max_age: 8760h}`")?;
+    Some(Hsts {
+        max_age: fields.duration("max_age", Duration::ZERO, Duration::ZERO..=*BOUNDS.end()),
+        subdomains: fields.flag("subdomains", false),
+        preload: fields.flag("preload", false),
+    })
 }
 
 fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {

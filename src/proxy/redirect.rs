@@ -1,0 +1,47 @@
+//! Phase 2, on a listener that serves nothing itself: its clients are sent on to HTTPS.
+
+use bytes::Bytes;
+use http::Method;
+use http::header::LOCATION;
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::fault::Fault;
+use super::respond;
+use crate::route::host_name;
+
+/// Where `https` leads without saying so.
+const HTTPS: u16 = 443;
+
+/// Where the client is to ask instead; `None`: here.
+///
+/// # Errors
+/// It should ask elsewhere, and has not said which host it wants.
+pub(super) fn location(ctx: &Context) -> Result<Option<String>, Fault> {
+    let connection = ctx.connection.as_deref();
+    let plain = connection.filter(|connection| connection.secured.is_none());
+    let port = plain.and_then(|connection| ctx.snapshot.redirects.get(&*connection.listener));
+    let Some(port) = port.filter(|_| ctx.ask.method != Method::CONNECT) else {
+        return Ok(None);
+    };
+    let port = match *port {
+        HTTPS => String::new(),
+        other => format!(":{other}"),
+    };
+    let query = ctx.ask.uri.query().map(|query| format!("?{query}"));
+    let (path, query) = (ctx.ask.path(), query.unwrap_or_default());
+    match host_name(ctx.ask.host_text()) {
+        "" => Err(Fault::BadHost),
+        host => Ok(Some(format!("https://{host}{port}{path}{query}"))),
+    }
+}
+
+/// Tells the client so, for good, and that the method stays (RFC 9110, 15.4.9).
+pub(super) async fn answer(session: &mut Session, ctx: &Context, location: String) -> Result<()> {
+    let mut header = ResponseHeader::build(308, Some(4))?;
+    header.insert_header(LOCATION, location)?;
+    header.set_content_length(0)?;
+    respond::send(session, ctx, header, Bytes::new()).await
+}
