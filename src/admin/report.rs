@@ -135,9 +135,9 @@ pub(super) fn hot(upstream: &Upstream) -> Value {
         .iter()
         .map(|key| {
             json!({
-                "hash": format!("{:#x}", key.hot.key),
-                "share": millionths(key.hot.share),
-                "hot_for_seconds": seconds(now.saturating_sub(key.hot.since)),
+                "hash": format!("{:#x}", key.key),
+                "share": millionths(key.share),
+                "hot_for_seconds": seconds(now.saturating_sub(key.since)),
             })
         })
         .collect();

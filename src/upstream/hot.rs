@@ -14,7 +14,7 @@
 //! What is sampled depends on the time in nanoseconds and the key; a clock that stands still samples nothing or
 //! everything.
 //!
-//! Memory: 1 KiB, and the sketch's 4.8 KiB at 2 %; with names at most 64 × 64 bytes more. A fifth hot
+//! Memory: 1 KiB, and the sketch's 4.8 KiB at 2 %. A fifth hot
 //! key of one set is not published and stays whole on its owner: for ten hot keys the odds are 1 in 20,
 //! and the coldest of the five is left out.
 
@@ -30,10 +30,6 @@ const SETS: usize = 16;
 const WAYS: usize = 4;
 /// Requests that are counted in a tick, about.
 const SAMPLES: u64 = 4096;
-/// The most of a key's bytes that are remembered.
-pub const MAX_NAME: usize = 64;
-/// In [`Slot::state`]: the key's bytes are known, or are not to be.
-const NAMED: u32 = 1 << 31;
 
 /// What a request of a hot key is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +38,6 @@ pub struct Heat {
     pub share: u32,
     /// The number of this request among the key's, modulo 2^32, from anywhere.
     pub turn: u32,
-    /// Whether [`HotKeys::name`] should be called with the key's bytes.
-    pub nameless: bool,
-}
-
-/// A hot key, for the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HotKey {
-    /// What is known of it.
-    pub hot: Hot,
-    /// Its first bytes, at most [`MAX_NAME`], where they are to be remembered.
-    pub name: Option<Box<[u8]>>,
 }
 
 /// The hot keys of one upstream.
@@ -63,15 +48,12 @@ pub struct HotKeys {
     sampling: AtomicU32,
     /// Requests that were to be counted and were not.
     missed: AtomicU64,
-    /// Whether keys' bytes are remembered.
-    names: bool,
     ledger: Mutex<Ledger>,
 }
 
 #[derive(Debug)]
 struct Ledger {
     sketch: Sketch,
-    names: Vec<(u64, Box<[u8]>)>,
     /// Requests in this tick, as the samples have it.
     requests: u64,
     /// Samples in this tick since the sampling last changed.
@@ -88,22 +70,20 @@ struct Set([Slot; WAYS]);
 #[derive(Debug, Default)]
 struct Slot {
     key: AtomicU64,
-    /// The share in millionths, and [`NAMED`]; 0: nobody's.
-    state: AtomicU32,
+    /// In millionths; 0: nobody's.
+    share: AtomicU32,
     turns: AtomicU32,
 }
 
 impl HotKeys {
-    /// No key is hot yet. `names`: whether the bytes of hot keys are remembered for [`HotKeys::hot`].
-    pub fn new(threshold: Threshold, names: bool) -> Self {
+    /// No key is hot yet.
+    pub fn new(threshold: Threshold) -> Self {
         Self {
             published: std::array::from_fn(|_| Set::default()),
             sampling: AtomicU32::new(0),
             missed: AtomicU64::new(0),
-            names,
             ledger: Mutex::new(Ledger {
                 sketch: Sketch::new(threshold),
-                names: Vec::new(),
                 requests: 0,
                 samples: 0,
                 ticked: Duration::ZERO,
@@ -119,45 +99,17 @@ impl HotKeys {
             self.sample(key, now);
         }
         let slot = self.set(hash).find(key)?;
-        let state = slot.state.load(Relaxed);
         Some(Heat {
-            share: state & !NAMED,
+            share: slot.share.load(Relaxed),
             turn: slot.turns.fetch_add(1, Relaxed),
-            nameless: self.names && state & NAMED == 0,
         })
     }
 
-    /// Whether the key is hot; counts nothing.
-    #[inline]
-    pub fn is_hot(&self, key: u64) -> bool {
-        self.set(mix(key)).find(key).is_some()
-    }
-
-    /// Remembers a hot key's bytes, the first [`MAX_NAME`] of them.
-    #[cold]
-    pub fn name(&self, key: u64, bytes: &[u8]) {
-        let (Some(mut ledger), true) = (self.ledger.try_lock(), self.names) else {
-            return;
-        };
-        let Some(slot) = self.set(mix(key)).find(key) else {
-            return;
-        };
-        if slot.state.fetch_or(NAMED, Relaxed) & NAMED == 0 {
-            let name = bytes.get(..MAX_NAME).unwrap_or(bytes);
-            ledger.names.push((key, name.into()));
-        }
-    }
-
     /// The hot keys at `now`, the hottest first.
-    pub fn hot(&self, now: Duration) -> Vec<HotKey> {
+    pub fn hot(&self, now: Duration) -> Vec<Hot> {
         let mut ledger = self.ledger.lock();
         self.tick(&mut ledger, now);
-        let name = |key| ledger.names.iter().find(|(other, _)| *other == key);
-        let hot = ledger.sketch.hot().iter().map(|hot| HotKey {
-            hot: *hot,
-            name: name(hot.key).map(|(_, name)| name.clone()),
-        });
-        hot.collect()
+        ledger.sketch.hot().to_vec()
     }
 
     /// Takes over the keys that were hot in another process.
@@ -222,15 +174,12 @@ impl HotKeys {
         for slot in self.published.iter().flat_map(|set| &set.0) {
             let key = slot.key.load(Relaxed);
             if hot.iter().all(|hot| hot.key != key) {
-                slot.state.store(0, Relaxed);
+                slot.share.store(0, Relaxed);
             }
         }
         for hot in hot {
             self.set(mix(hot.key)).put(*hot);
         }
-        ledger
-            .names
-            .retain(|(key, _)| hot.iter().any(|hot| hot.key == *key));
     }
 }
 
@@ -248,18 +197,17 @@ impl Set {
     #[inline]
     fn find(&self, key: u64) -> Option<&Slot> {
         let mut slots = self.0.iter();
-        slots.find(|slot| slot.key.load(Relaxed) == key && slot.state.load(Relaxed) != 0)
+        slots.find(|slot| slot.key.load(Relaxed) == key && slot.share.load(Relaxed) != 0)
     }
 
     /// Keeps a hot key where it is, or gives it a free slot. Only one thread does, under the lock.
     fn put(&self, hot: Hot) {
-        let vacant = || self.0.iter().find(|slot| slot.state.load(Relaxed) == 0);
+        let vacant = || self.0.iter().find(|slot| slot.share.load(Relaxed) == 0);
         if let Some(slot) = self.find(hot.key) {
-            let named = slot.state.load(Relaxed) & NAMED;
-            slot.state.store(hot.share | named, Relaxed);
+            slot.share.store(hot.share, Relaxed);
         } else if let Some(slot) = vacant() {
             slot.key.store(hot.key, Relaxed);
-            slot.state.store(hot.share, Relaxed);
+            slot.share.store(hot.share, Relaxed);
         }
     }
 }
@@ -273,8 +221,8 @@ mod tests {
 
     const HOT: u64 = 77;
 
-    fn two_percent(names: bool) -> HotKeys {
-        HotKeys::new(Threshold::new(20_000).unwrap(), names)
+    fn two_percent() -> HotKeys {
+        HotKeys::new(Threshold::new(20_000).unwrap())
     }
 
     /// Requests at `rate` a second, `of_hot` in a thousand of them of key [`HOT`].
@@ -288,28 +236,30 @@ mod tests {
 
     #[test]
     fn a_hot_key_is_published_and_a_cold_one_is_not() {
-        let keys = two_percent(false);
+        let keys = two_percent();
         assert_eq!(keys.observe(HOT, Duration::ZERO), None);
         run(&keys, 0..5, 1000, 300);
         let now = Duration::from_secs(5);
         let heat = keys.observe(HOT, now).unwrap();
         assert!(
-            (270_000..330_000).contains(&heat.share) && !heat.nameless,
+            (270_000..330_000).contains(&heat.share),
             "{heat:?}"
         );
         assert_eq!(keys.observe(HOT, now).unwrap().turn, heat.turn + 1);
-        assert!(keys.is_hot(HOT) && !keys.is_hot(1));
+        assert_eq!(keys.observe(1, now), None);
         assert_eq!(keys.hot(now).len(), 1);
         run(&keys, 5..60, 1000, 0);
-        assert!(!keys.is_hot(HOT) && keys.hot(Duration::from_secs(60)).is_empty());
+        let later = Duration::from_secs(60);
+        assert_eq!(keys.observe(HOT, later), None);
+        assert!(keys.hot(later).is_empty());
     }
 
     #[test]
     fn a_busy_upstream_is_sampled_and_the_shares_stay_true() {
-        let keys = two_percent(false);
+        let keys = two_percent();
         run(&keys, 0..20, 50_000, 100);
         assert_eq!(keys.sampling.load(Relaxed), 4);
-        let share = keys.hot(Duration::from_secs(20))[0].hot.share;
+        let share = keys.hot(Duration::from_secs(20))[0].share;
         assert!((90_000..112_000).contains(&share), "{share}");
         run(&keys, 1000..1010, 100, 100);
         assert_eq!(keys.sampling.load(Relaxed), 0);
@@ -317,7 +267,7 @@ mod tests {
 
     #[test]
     fn requests_that_find_the_lock_taken_are_missed_evenly() {
-        let keys = two_percent(false);
+        let keys = two_percent();
         for request in 0..20_000_u64 {
             let draw = mix(request);
             let busy = mix(draw).is_multiple_of(3).then(|| keys.ledger.lock());
@@ -326,30 +276,13 @@ mod tests {
             drop(busy);
         }
         assert!((6_300..7_000).contains(&keys.missed()), "{}", keys.missed());
-        let share = keys.hot(Duration::from_secs(20))[0].hot.share;
+        let share = keys.hot(Duration::from_secs(20))[0].share;
         assert!((90_000..112_000).contains(&share), "{share}");
     }
 
     #[test]
-    fn bytes_are_remembered_only_of_hot_keys_and_only_if_asked_for() {
-        for names in [false, true] {
-            let keys = two_percent(names);
-            keys.name(HOT, b"too early");
-            run(&keys, 0..5, 1000, 300);
-            let now = Duration::from_secs(5);
-            assert_eq!(keys.observe(HOT, now).unwrap().nameless, names);
-            keys.name(HOT, &[b'x'; 100]);
-            let expected = names.then(|| vec![b'x'; MAX_NAME].into_boxed_slice());
-            assert_eq!(keys.hot(now)[0].name, expected);
-            assert!(!keys.observe(HOT, now).unwrap().nameless);
-            run(&keys, 5..60, 1000, 0);
-            assert!(keys.ledger.lock().names.is_empty());
-        }
-    }
-
-    #[test]
     fn many_threads_agree_on_the_share() {
-        let keys = two_percent(false);
+        let keys = two_percent();
         let clock = AtomicU64::new(0);
         let found = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -367,7 +300,7 @@ mod tests {
             }
         });
         assert!(found.load(Relaxed));
-        let share = keys.hot(Duration::from_secs(10))[0].hot.share;
+        let share = keys.hot(Duration::from_secs(10))[0].share;
         assert!(
             (85_000..115_000).contains(&share),
             "{share}, missed {}",

@@ -44,7 +44,7 @@ pub use self::select::Admitted;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
 use self::active::Active;
-use self::hot::{HotKey, HotKeys};
+use self::hot::HotKeys;
 use self::ledger::{Ledger, Manners};
 use self::load::{Ticket, Total};
 use self::rotation::Rotation;
@@ -246,7 +246,7 @@ impl Upstream {
     /// What another process should know of its hot keys.
     pub fn hot_memory(&self, now: Duration) -> Vec<HotMemory> {
         let hot = self.hot.iter().flat_map(|hot| hot.hot(now));
-        let memory = hot.map(|HotKey { hot, .. }| HotMemory {
+        let memory = hot.map(|hot| HotMemory {
             key: hot.key,
             share: hot.share,
             for_ms: ledger::millis(now.saturating_sub(hot.since)),
@@ -424,7 +424,7 @@ fn hot_keys(config: &config::Upstream, previous: Option<&Upstream>) -> Option<Ar
         let before = previous.config.hot_keys?.threshold;
         previous.hot.clone().filter(|_| before == threshold)
     });
-    kept.or_else(|| Some(Arc::new(HotKeys::new(threshold, false))))
+    kept.or_else(|| Some(Arc::new(HotKeys::new(threshold))))
 }
 
 /// The places of the first `count` members.
