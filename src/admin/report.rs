@@ -105,26 +105,10 @@ fn slow_start(peer: &Peer, now: Duration) -> Value {
 
 /// What a draining peer still keeps; null: nothing, or it is not draining.
 fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
-    match kept(upstream, peer, now) {
+    match upstream.remains(peer, now) {
         Some(kept) => json!({ "keys": kept.keys, "seconds_left": seconds(kept.left) }),
         None => Value::Null,
     }
-}
-
-/// What a draining peer keeps.
-struct Kept {
-    keys: usize,
-    /// How much longer it may.
-    left: Duration,
-}
-
-fn kept(upstream: &Upstream, peer: &Peer, now: Duration) -> Option<Kept> {
-    let (drain, active) = (upstream.config.drain?, peer.active.as_ref()?);
-    let left = drain.deadline.checked_sub(peer.state.drains_for(now)?)?;
-    (!left.is_zero()).then(|| Kept {
-        keys: active.held(now, drain.idle),
-        left,
-    })
 }
 
 /// `GET /v1/upstreams/{u}/hot`: the hottest first; `threshold` is null where they are not looked for.
@@ -214,7 +198,7 @@ fn refresh_upstream(upstream: &Upstream, now: Duration) {
     let hot = upstream.hot().map_or(0, |hot| hot.hot(now).len());
     upstream.metrics.hot_keys.set(gauge(hot));
     for peer in upstream.peers() {
-        let kept = kept(upstream, peer, now).map_or(0, |kept| kept.keys);
+        let kept = upstream.remains(peer, now).map_or(0, |kept| kept.keys);
         peer.metrics.drain_keys.set(gauge(kept));
     }
 }

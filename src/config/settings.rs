@@ -233,7 +233,7 @@ pub struct SessionDrain {
     pub idle: Duration,
     /// All keys have moved so long after the drain's begin.
     pub deadline: Duration,
-    /// How many active keys of one peer are remembered, about; 16 bytes each.
+    /// How many active keys of the upstream are remembered, about; 16 bytes each.
     pub keys: u32,
 }
 

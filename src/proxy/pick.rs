@@ -13,7 +13,6 @@ use crate::connection::{Connection, Phase};
 use crate::cookie;
 use crate::key::{self, KeyBuffer, KeySource};
 use crate::ring::MemberId;
-use crate::upstream::load::Place;
 use crate::upstream::{Target, Tried, Upstream};
 
 /// Finds the request's place on the ring and the peer that is asked first.
@@ -158,7 +157,7 @@ fn choose(ctx: &mut Context) -> bool {
         .attempt
         .as_mut()
         .and_then(|attempt| attempt.place.take())
-        .map_or_else(|| upstream.enter(), Place::leave);
+        .map_or_else(|| upstream.enter(), |place| upstream.reenter(place));
     let now = clock::since_start();
     let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
         return false;

@@ -249,6 +249,8 @@ metrics! {
         all_down: Counter = "clockwise_upstream_all_down",
         /// Requests that took a peer above its bound, as none with room was found.
         over_bound: Counter = "clockwise_upstream_over_bound",
+        /// Keys that a drain could not keep with their peer: `drain.keys` is too small.
+        active_forgotten: Counter = "clockwise_upstream_active_keys_forgotten",
         /// Keys that have so many of the requests that they go to several peers.
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
         /// Long streams that were ended because their key had moved to another peer.

@@ -241,10 +241,7 @@ mod tests {
         run(&keys, 0..5, 1000, 300);
         let now = Duration::from_secs(5);
         let heat = keys.observe(HOT, now).unwrap();
-        assert!(
-            (270_000..330_000).contains(&heat.share),
-            "{heat:?}"
-        );
+        assert!((270_000..330_000).contains(&heat.share), "{heat:?}");
         assert_eq!(keys.observe(HOT, now).unwrap().turn, heat.turn + 1);
         assert_eq!(keys.observe(1, now), None);
         assert_eq!(keys.hot(now).len(), 1);

@@ -21,7 +21,7 @@
 //!
 //! What the bound is, is decided in [`bound`](crate::policy::bound); where to go on when a peer is full, by
 //! the caller. There is room somewhere at any moment, but two requests that look at the peers one after
-//! the other can miss it. So after two rounds the caller takes the least loaded peer ([`Ticket::take`]), and
+//! the other can miss it. A caller that has looked at all takes the least loaded peer ([`Ticket::take`]), and
 //! counts that.
 
 use std::sync::Arc;
@@ -46,42 +46,46 @@ impl Total {
     }
 }
 
-/// Requests that one peer holds.
-#[derive(Debug, Default)]
-pub struct Held(AtomicU32);
+/// Requests that one peer of an upstream holds.
+#[derive(Debug)]
+pub struct Held {
+    number: AtomicU32,
+    total: Arc<Total>,
+}
 
 impl Held {
+    /// None yet, of those in `total`.
+    pub fn new(total: &Arc<Total>) -> Self {
+        Self {
+            number: AtomicU32::new(0),
+            total: Arc::clone(total),
+        }
+    }
+
     /// How many there are.
     pub fn get(&self) -> u32 {
-        self.0.load(SeqCst)
+        self.number.load(SeqCst)
     }
 }
 
 /// A request that is in the total and holds no place at a peer.
 #[derive(Debug)]
-pub struct Ticket {
-    total: Arc<Total>,
+pub struct Ticket<'a> {
+    total: &'a Total,
 }
 
-impl Ticket {
+impl<'a> Ticket<'a> {
     /// Counts a request in.
-    pub fn enter(total: &Arc<Total>) -> Self {
+    pub fn enter(total: &'a Total) -> Self {
         total.word.fetch_add(ENTER, SeqCst);
-        Self {
-            total: Arc::clone(total),
-        }
-    }
-
-    /// The requests in flight now, this one included.
-    pub fn total(&self) -> u32 {
-        self.total.get()
+        Self { total }
     }
 
     /// A place at `peer`, if that leaves it within `capacity` of the total; else the ticket again.
     /// `capacity` must not fall when the total rises; it may be asked more than once.
     #[inline]
     pub fn try_take(self, peer: &Arc<Held>, capacity: impl Fn(u32) -> u32) -> Result<Place, Self> {
-        if admit(&self.total, peer, capacity).is_some() {
+        if admit(self.total, peer, capacity).is_some() {
             Ok(self.place(peer))
         } else {
             Err(self)
@@ -90,19 +94,26 @@ impl Ticket {
 
     /// A place at `peer`, however many it holds.
     pub fn take(self, peer: &Arc<Held>) -> Place {
-        peer.0.fetch_add(1, SeqCst);
+        peer.number.fetch_add(1, SeqCst);
         self.place(peer)
     }
 
+    /// The peer has counted the request.
     fn place(self, peer: &Arc<Held>) -> Place {
+        debug_assert!(
+            std::ptr::eq(self.total, Arc::as_ptr(&peer.total)),
+            "another upstream"
+        );
+        // The place leaves the total, when it is dropped.
+        std::mem::forget(self);
         Place {
-            seat: Seat(Arc::clone(peer)),
-            ticket: self,
+            peer: Arc::clone(peer),
+            leaves_total: true,
         }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.total.word.fetch_add(LEAVE, SeqCst);
     }
@@ -111,30 +122,34 @@ impl Drop for Ticket {
 /// A request that a peer holds, from its admission to its drop.
 #[derive(Debug)]
 pub struct Place {
-    // Dropped in this order: first the peer, then the total.
-    seat: Seat,
-    ticket: Ticket,
+    peer: Arc<Held>,
+    /// False: a ticket does.
+    leaves_total: bool,
 }
 
 impl Place {
-    /// Leaves the peer, to look for another one: the request stays in the total.
-    pub fn leave(self) -> Ticket {
-        self.ticket
+    /// Leaves the peer, to look for another one among those of the same `total`: the request stays in it.
+    pub fn leave(mut self, total: &Total) -> Ticket<'_> {
+        debug_assert!(
+            std::ptr::eq(total, Arc::as_ptr(&self.peer.total)),
+            "another upstream"
+        );
+        self.leaves_total = false;
+        Ticket { total }
     }
 
     /// The peer's count.
     pub fn held(&self) -> &Held {
-        &self.seat.0
+        &self.peer
     }
 }
 
-/// One of the requests that a peer holds.
-#[derive(Debug)]
-struct Seat(Arc<Held>);
-
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, SeqCst);
+        self.peer.number.fetch_sub(1, SeqCst);
+        if self.leaves_total {
+            self.peer.total.word.fetch_add(LEAVE, SeqCst);
+        }
     }
 }
 
@@ -164,7 +179,7 @@ fn admit(total: &Total, peer: &Held, capacity: impl Fn(u32) -> u32) -> Option<Mo
 #[inline]
 fn reserve(peer: &Held, capacity: u32) -> Option<u32> {
     let more = |held: u32| (held < capacity).then(|| held + 1);
-    let before = peer.0.fetch_update(SeqCst, SeqCst, more).ok()?;
+    let before = peer.number.fetch_update(SeqCst, SeqCst, more).ok()?;
     Some(before + 1)
 }
 
@@ -175,7 +190,7 @@ fn keep(total: &Total, peer: &Held, capacity: impl Fn(u32) -> u32) -> Option<Mom
     if moment.held <= capacity(number(moment.word)) {
         return Some(moment);
     }
-    peer.0.fetch_sub(1, SeqCst);
+    peer.number.fetch_sub(1, SeqCst);
     None
 }
 
@@ -203,8 +218,9 @@ mod tests {
     use crate::policy::bound::Bound;
 
     fn upstream(peers: usize) -> (Arc<Total>, Vec<Arc<Held>>) {
-        let peers = (0..peers).map(|_| Arc::default()).collect();
-        (Arc::default(), peers)
+        let total = Arc::default();
+        let peers = (0..peers).map(|_| Arc::new(Held::new(&total))).collect();
+        (total, peers)
     }
 
     fn quarter_above(peers: u32) -> impl Fn(u32) -> u32 {
@@ -223,7 +239,7 @@ mod tests {
         assert_eq!((total.get(), peers[0].get()), (1, 0));
         let place = ticket.take(&peers[0]);
         assert_eq!((total.get(), peers[0].get()), (1, 1));
-        let ticket = place.leave();
+        let ticket = place.leave(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
         drop(ticket.try_take(&peers[1], |_| 1).unwrap());
         assert_eq!((total.get(), peers[1].get()), (0, 0));
@@ -236,7 +252,9 @@ mod tests {
         let ticket = Ticket::enter(&total)
             .try_take(&peers[0], |_| 1)
             .unwrap_err();
-        assert_eq!((ticket.total(), peers[0].get()), (2, 1));
+        assert_eq!((total.get(), peers[0].get()), (2, 1));
+        drop(ticket);
+        assert_eq!(total.get(), 1);
     }
 
     #[test]
@@ -307,7 +325,7 @@ mod tests {
                 if round % 7 == 0 {
                     thread::yield_now();
                 }
-                peer.0.fetch_sub(1, SeqCst);
+                peer.number.fetch_sub(1, SeqCst);
             }
             log.push(changed(total, LEAVE));
         }

@@ -43,10 +43,10 @@ pub use self::peer::{Peer, PeerState, ProbeReport};
 pub use self::select::Admitted;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
-use self::active::Active;
+use self::active::{Active, PeerNumber};
 use self::hot::HotKeys;
 use self::ledger::{Ledger, Manners};
-use self::load::{Ticket, Total};
+use self::load::{Held, Place, Ticket, Total};
 use self::rotation::Rotation;
 use self::serving::Serving;
 
@@ -72,6 +72,8 @@ pub struct Upstream {
     serving: Serving,
     /// Where hot keys are to be found.
     hot: Option<Arc<HotKeys>>,
+    /// With whom the keys are that were active lately, where drains keep them there.
+    active: Option<Arc<Active>>,
 }
 
 /// What the peers of an upstream share, in one configuration after the other.
@@ -81,6 +83,8 @@ struct Shared {
     total: Arc<Total>,
     /// How often one of its peers may have left the ring or come back.
     changes: Arc<AtomicU32>,
+    /// How many servers it has had.
+    servers: Arc<AtomicU32>,
     /// The [`Debt`](pace::Debt) of the streams that were ended, in nanoseconds.
     ended: Arc<AtomicU64>,
 }
@@ -101,6 +105,15 @@ pub struct Choice<'a> {
     pub member: MemberId,
     /// The peer.
     pub peer: &'a Peer,
+}
+
+/// What a draining peer keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// Its keys that are still active.
+    pub keys: usize,
+    /// How much longer it may keep them.
+    pub left: Duration,
 }
 
 /// An operator's order about a peer, on its way to the one that takes the peer's place.
@@ -170,14 +183,20 @@ impl Upstream {
             peers,
             serving: Serving::default(),
             hot: hot_keys(&config, previous),
+            active: active_keys(&config, previous),
             shared,
             config,
         })
     }
 
     /// Counts a request in that has no peer yet.
-    pub fn enter(&self) -> Ticket {
+    pub fn enter(&self) -> Ticket<'_> {
         Ticket::enter(&self.shared.total)
+    }
+
+    /// Takes a request from the peer that failed it, one of this upstream's: it has none again.
+    pub fn reenter(&self, place: Place) -> Ticket<'_> {
+        place.leave(&self.shared.total)
     }
 
     /// Its requests in flight.
@@ -235,9 +254,9 @@ impl Upstream {
 
     /// The keys that a draining peer keeps.
     fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
-        match (&peer.active, &self.config.drain) {
+        match (&self.active, &self.config.drain) {
             (Some(active), Some(drain)) if peer.state.is_draining() => {
-                active.remember(now, drain.idle, most)
+                active.remember(peer.number, now, drain.idle, most)
             }
             _ => Vec::new(),
         }
@@ -273,8 +292,8 @@ impl Upstream {
             match memory.get(&*peer.label) {
                 Some(known) if known.address == peer.address => {
                     peer.state.recall(known, self.is_probed(), now);
-                    if let (Some(active), Some(drain)) = (&peer.active, &self.config.drain) {
-                        active.recall(&known.active, now, drain.idle);
+                    if let (Some(active), Some(drain)) = (&self.active, &self.config.drain) {
+                        active.recall(&known.active, peer.number, now, drain.idle);
                     }
                 }
                 Some(known) => {
@@ -321,6 +340,16 @@ impl Upstream {
         self.peers.get(*self.places.get(label)?)
     }
 
+    /// What a draining peer keeps; `None`: nothing, or it is not draining.
+    pub fn remains(&self, peer: &Peer, now: Duration) -> Option<Remains> {
+        let (drain, active) = (self.config.drain?, self.active.as_ref()?);
+        let left = drain.deadline.checked_sub(peer.state.drains_for(now)?)?;
+        (!left.is_zero()).then(|| Remains {
+            keys: active.held(peer.number, now, drain.idle),
+            left,
+        })
+    }
+
     /// The labels in clockwise order from a key, owner first, whatever their health.
     pub fn walk(&self, key: &Key) -> impl Iterator<Item = &Peer> {
         self.ring.walk(key).filter_map(|member| self.peer(member))
@@ -361,8 +390,9 @@ impl Cradle<'_> {
             .previous
             .and_then(|upstream| upstream.peer_named(&peer.label));
         let state = self.state(before, address);
-        let active = self.active(before.filter(|before| before.address == address));
-        Peer::new(peer, address, state, active, self.manners, metrics)
+        let same = before.filter(|before| before.address == address);
+        let number = same.map_or_else(|| self.number(), |before| before.number);
+        Peer::new(peer, address, state, number, self.manners, metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.
@@ -394,19 +424,12 @@ impl Cradle<'_> {
         let slowly = at_start || self.previous.is_some();
         let up = self.config.health.is_none();
         let ledger = Ledger::new(up, slowly, self.now, &self.manners);
-        PeerState::new(ledger, &self.shared.changes)
+        PeerState::new(ledger, Held::new(&self.shared.total), &self.shared.changes)
     }
 
-    /// The same as before, if it is of the right size.
-    fn active(&self, before: Option<&Peer>) -> Option<Arc<Active>> {
-        let keys = self.config.drain?.keys;
-        let same = self
-            .previous
-            .and_then(|previous| previous.config.drain)
-            .is_some_and(|drain| drain.keys == keys);
-        let kept = before.and_then(|before| before.active.clone());
-        kept.filter(|_| same)
-            .or_else(|| Some(Arc::new(Active::new(keys as usize))))
+    fn number(&self) -> PeerNumber {
+        let servers = self.shared.servers.fetch_add(1, Relaxed);
+        PeerNumber((servers & 0xffff) as u16)
     }
 }
 
@@ -415,6 +438,16 @@ fn manners(config: &config::Upstream) -> Manners {
         slow_start: config.slow_start.map(|slow| slow.length),
         flap: config.flap_damping,
     }
+}
+
+/// The same as before, if it is of the right size.
+fn active_keys(config: &config::Upstream, previous: Option<&Upstream>) -> Option<Arc<Active>> {
+    let keys = config.drain?.keys;
+    let kept = previous.and_then(|previous| {
+        let before = previous.config.drain?.keys;
+        previous.active.clone().filter(|_| before == keys)
+    });
+    kept.or_else(|| Some(Arc::new(Active::new(keys as usize))))
 }
 
 /// The same as before, if the same keys are hot.

@@ -21,7 +21,7 @@ use crate::policy::ramp::{Ramp, Salt};
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
-use super::active::Active;
+use super::active::PeerNumber;
 use super::ledger::{DRAINING, Ledger, Manners, OFF, RAMPING, SUSPECT, UNKNOWN, UP};
 use super::load::Held;
 use super::memory::PeerMemory;
@@ -43,8 +43,8 @@ pub struct Peer {
     pub metrics: PeerMetrics,
     /// What tells its order of keys from every other's.
     pub salt: Salt,
-    /// The keys that it served lately, where a drain is to keep them.
-    pub active: Option<Arc<Active>>,
+    /// What tells it from every other server that the upstream had lately.
+    pub(super) number: PeerNumber,
     /// How it leaves the ring and comes back.
     manners: Manners,
 }
@@ -54,7 +54,7 @@ impl Peer {
         peer: &config::Peer,
         address: SocketAddr,
         state: Arc<PeerState>,
-        active: Option<Arc<Active>>,
+        number: PeerNumber,
         manners: Manners,
         metrics: PeerMetrics,
     ) -> Self {
@@ -67,7 +67,7 @@ impl Peer {
             state,
             metrics,
             salt: Salt::of(&peer.label),
-            active,
+            number,
             manners,
         }
     }
@@ -162,8 +162,8 @@ pub struct ProbeReport {
 
 impl PeerState {
     /// A peer that is described by `ledger`.
-    pub(super) fn new(ledger: Ledger, changes: &Arc<AtomicU32>) -> Self {
-        Self::with(ledger, Arc::default(), changes)
+    pub(super) fn new(ledger: Ledger, held: Held, changes: &Arc<AtomicU32>) -> Self {
+        Self::with(ledger, Arc::new(held), changes)
     }
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What

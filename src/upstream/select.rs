@@ -79,13 +79,13 @@ impl Upstream {
     ///
     /// # Errors
     /// There is none; the request may look elsewhere.
-    pub fn admit(
+    pub fn admit<'t>(
         &self,
         target: &Target,
         tried: &Tried,
         now: Duration,
-        ticket: Ticket,
-    ) -> Result<Admitted, Ticket> {
+        ticket: Ticket<'t>,
+    ) -> Result<Admitted, Ticket<'t>> {
         let call = Call { target, tried, now };
         let hot = self.hot_turn(&call).and_then(|member| self.choice(member));
         let Some(home) = hot.or_else(|| self.select(target, tried, now)) else {
@@ -98,7 +98,8 @@ impl Upstream {
             None => at(home.member, ticket.take(home.peer.state.held()), None),
             Some(bound) => self.admit_bounded(bound, &call, home, ticket),
         };
-        if hot.is_none() && admitted.overflow.is_none() {
+        // A failed attempt is no reason for a session to leave its peer for good.
+        if hot.is_none() && admitted.overflow.is_none() && tried.is_empty() {
             self.note(&call, home.peer);
         }
         Ok(admitted)
@@ -153,13 +154,18 @@ impl Upstream {
 
     /// Whether the key is one that a drain left with the peer, be that over or not.
     fn kept(&self, call: &Call<'_>, peer: &Peer) -> bool {
+        let drained = || peer.state.kept_since(call.now).is_some();
+        peer.state.is_draining() || drained() && self.was_last_with(call, peer)
+    }
+
+    /// Whether the key was active lately, and its last request went to that peer.
+    fn was_last_with(&self, call: &Call<'_>, peer: &Peer) -> bool {
         let (Some(drain), Some(active), Target::Key(_)) =
-            (&self.config.drain, &peer.active, call.target)
+            (&self.config.drain, &self.active, call.target)
         else {
             return false;
         };
-        let is_active = |since| active.is_active_since(call.key(), since, call.now, drain.idle);
-        peer.state.is_draining() || peer.state.kept_since(call.now).is_some_and(is_active)
+        active.is_with(call.key(), peer.number, call.now, drain.idle)
     }
 
     /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
@@ -189,11 +195,7 @@ impl Upstream {
         let has_time = |drains_for: Duration| drains_for < drain.deadline;
         peer.state.drains_for(call.now).is_some_and(has_time)
             && !call.tried.contains(member)
-            && matches!(call.target, Target::Key(_))
-            && peer
-                .active
-                .as_ref()
-                .is_some_and(|active| active.is_active(call.key(), call.now, drain.idle))
+            && self.was_last_with(call, peer)
     }
 
     /// Nobody is available.
@@ -230,7 +232,7 @@ impl Upstream {
         bound: Bound,
         call: &Call<'_>,
         home: Choice<'_>,
-        ticket: Ticket,
+        ticket: Ticket<'_>,
     ) -> Admitted {
         let mut ticket = match self.try_take(bound, call, home, ticket) {
             Ok(place) => return at(home.member, place, None),
@@ -253,13 +255,13 @@ impl Upstream {
     }
 
     /// A place at the first clockwise with room below `bound`.
-    fn take_clockwise(
+    fn take_clockwise<'t>(
         &self,
         bound: Bound,
         host: Host,
         call: &Call<'_>,
-        mut ticket: Ticket,
-    ) -> Result<(MemberId, Place), Ticket> {
+        mut ticket: Ticket<'t>,
+    ) -> Result<(MemberId, Place), Ticket<'t>> {
         let available = |member: &MemberId| self.is_available(call, *member);
         let walk = self.way(call.target).filter(available);
         for choice in walk.filter_map(|member| self.choice(member)) {
@@ -279,13 +281,13 @@ impl Upstream {
         ramp.is_none_or(|(ramp, salt)| ramp.admits(call.key(), salt, call.now))
     }
 
-    fn try_take(
+    fn try_take<'t>(
         &self,
         bound: Bound,
         call: &Call<'_>,
         choice: Choice<'_>,
-        ticket: Ticket,
-    ) -> Result<Place, Ticket> {
+        ticket: Ticket<'t>,
+    ) -> Result<Place, Ticket<'t>> {
         let (own, state) = (choice.peer.weight.get(), &choice.peer.state);
         // Of those that are not counted on, each is judged as if it alone were.
         let extra = if state.is_home(call.now) {
@@ -311,9 +313,10 @@ impl Upstream {
     /// What a later drain must know: at home with whom the key was.
     fn note(&self, call: &Call<'_>, home: &Peer) {
         if let (Some(drain), Some(active), Target::Key(_)) =
-            (&self.config.drain, &home.active, call.target)
+            (&self.config.drain, &self.active, call.target)
+            && active.touch(call.key(), home.number, call.now, drain.idle)
         {
-            active.touch(call.key(), call.now, drain.idle);
+            self.metrics.active_forgotten.inc();
         }
     }
 }

@@ -19,6 +19,11 @@ impl Tried {
         Self::default()
     }
 
+    /// Whether this is the first attempt.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Remembers a peer.
     pub fn insert(&mut self, member: MemberId) {
         if let Some(slot) = self.members.get_mut(self.len) {

@@ -62,7 +62,7 @@ pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrain> {
             Duration::from_secs(3600).max(idle),
             SECOND..=7 * DAY,
         ),
-        keys: fields.number("keys", 16_384, 1024..=4_194_304),
+        keys: fields.number("keys", 65_536, 1024..=16_777_216),
     })
 }
 
