@@ -167,12 +167,13 @@ impl Snapshot {
     /// Takes over which peers operators have taken out since this configuration was built from
     /// `previous`; [`Drains::settle`] once it is in force.
     pub fn take_drains(&self, previous: &Self) -> Drains {
+        let now = clock::since_start();
         let upstreams = self.upstreams.iter();
-        let upstreams =
-            upstreams.filter_map(|(name, now)| Some((previous.upstreams.get(name)?, now)));
+        let pairs =
+            upstreams.filter_map(|(name, after)| Some((previous.upstreams.get(name)?, after)));
         Drains(
-            upstreams
-                .flat_map(|(before, now)| now.take_drains(before))
+            pairs
+                .flat_map(|(before, after)| after.take_drains(before, now))
                 .collect(),
         )
     }
@@ -199,7 +200,8 @@ pub struct Drains(Vec<Drain>);
 impl Drains {
     /// Takes over the orders that came while the one configuration replaced the other.
     pub fn settle(self) {
-        self.0.into_iter().for_each(Drain::settle);
+        let now = clock::since_start();
+        self.0.into_iter().for_each(|drain| drain.settle(now));
     }
 }
 

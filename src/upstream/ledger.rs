@@ -1,9 +1,11 @@
 //! What is written down about one peer, and what follows from it: whether it is on the ring, and how
 //! it leaves it and comes back.
 //!
-//! A peer is *well* when its probes pass, real traffic reaches it and no operator took it out. Two
-//! things follow when that changes, and they are decided here and nowhere else: leaving raises
-//! the penalty for flapping, unless an operator did it, and coming back begins a slow start.
+//! A peer is *well* when its probes pass, real traffic reaches it and no operator took it out; it is
+//! *away* when one of them has said otherwise. Two things follow when that changes, and they are decided here
+//! and nowhere else: leaving raises the penalty for flapping, unless an operator did it, and coming back begins
+//! a slow start, also for one that was away from the start. Whoever writes does so through
+//! [`Ledger::change`], be it a probe, an operator or a reload, so that there is no way round.
 //!
 //! Where nothing but time keeps a peer off the ring, nobody writes when that is over. So while it is off, its
 //! slow start is already set, and begins when the last of the times that keep it off does end.
@@ -78,15 +80,15 @@ impl Ledger {
     }
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
-    /// operators and real traffic have said of it stands, and it does not begin anew.
-    pub(super) fn judged_anew(&self, up: bool) -> Self {
-        Self {
-            health: if up { known(true) } else { Health::default() },
-            passed: 0,
-            begins_slowly: self.health.state() == State::Down,
-            last_probe: None,
-            ..self.clone()
-        }
+    /// operators and real traffic have said of it stands, and if it is well it does not begin anew.
+    pub(super) fn judged_anew(&self, up: bool, now: Duration, manners: &Manners) -> Self {
+        let mut anew = self.clone();
+        anew.change(now, manners, |ledger| {
+            ledger.health = if up { known(true) } else { Health::default() };
+            ledger.passed = 0;
+            ledger.last_probe = None;
+        });
+        anew
     }
 
     /// Makes a change, and draws the conclusions.
@@ -96,13 +98,14 @@ impl Ledger {
         manners: &Manners,
         write: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let (before, drain) = (self.is_well(now), self.draining);
+        let (before, drain) = (self.standing(now), self.draining);
         let result = write(self);
-        match (before, self.is_well(now)) {
-            (true, false) => self.leave(now, manners),
-            (false, true) => self.come_back(drain, now, manners),
-            (false, false) => self.stay_away(now, manners),
-            (true, true) => self.ramp = self.ramp.filter(|ramp| !ramp.is_over(now)),
+        match (before, self.standing(now)) {
+            (Standing::Well, Standing::Well) => self.stay(now),
+            (_, Standing::Well) => self.come_back(drain, now, manners),
+            (Standing::Well, Standing::Away) => self.leave(now, manners),
+            (_, Standing::Away) => self.stay_away(now, manners),
+            (_, Standing::Unasked) => {}
         }
         result
     }
@@ -158,10 +161,9 @@ impl Ledger {
 
     /// Begins a slow start: now, or when it is well.
     pub(super) fn begin_slowly(&mut self, now: Duration, manners: &Manners) {
-        if self.is_well(now) {
-            self.ramp = self.ramp_from(now, manners);
-        } else {
-            self.begins_slowly = true;
+        match self.standing(now) {
+            Standing::Well => self.ramp = self.ramp_from(now, manners),
+            Standing::Away | Standing::Unasked => self.begins_slowly = true,
         }
     }
 
@@ -212,9 +214,8 @@ impl Ledger {
         self.draining = memory.draining.then(|| ago(memory.draining_for_ms));
         if let (true, Some(up)) = (probed, memory.up) {
             self.health = known(up);
-            self.begins_slowly = !up;
+            self.begins_slowly = false;
         }
-        self.begins_slowly |= memory.draining;
         if memory.ejected_for_ms > 0 {
             let length = Duration::from_millis(memory.ejected_for_ms);
             let at_once = Rules {
@@ -234,6 +235,7 @@ impl Ledger {
             left => ahead(left),
         };
         self.flap = Flap::known(flap.penalty, ago(flap.age_ms), until);
+        self.begins_slowly |= self.standing(now) == Standing::Away;
     }
 
     /// [`OFF`] and [`RAMPING`] stay set once they are over; the times say that they are.
@@ -251,22 +253,31 @@ impl Ledger {
             | flag(self.ramp.is_some(), RAMPING)
     }
 
-    fn is_well(&self, now: Duration) -> bool {
-        self.health.state() == State::Up && self.draining.is_none() && now >= self.ejected_until
+    fn standing(&self, now: Duration) -> Standing {
+        let is_out = self.draining.is_some() || now < self.ejected_until;
+        match self.health.state() {
+            State::Up if !is_out => Standing::Well,
+            State::Unknown if !is_out => Standing::Unasked,
+            State::Up | State::Unknown | State::Down => Standing::Away,
+        }
     }
 
-    /// It begins slowly when it comes back.
+    fn stay(&mut self, now: Duration) {
+        self.ramp = self.ramp.filter(|ramp| !ramp.is_over(now));
+    }
+
     fn leave(&mut self, now: Duration, manners: &Manners) {
         if let (None, Some(rules)) = (self.draining, &manners.flap) {
             self.flap = self.flap.on_down(now, rules);
         }
-        self.begins_slowly = true;
         self.kept_since = None;
         self.stay_away(now, manners);
     }
 
+    /// It begins slowly when it comes back.
     fn stay_away(&mut self, now: Duration, manners: &Manners) {
-        if self.begins_slowly && self.off_until() > now {
+        self.begins_slowly = true;
+        if self.off_until() > now {
             self.ramp = self.ramp_from(now, manners);
         }
     }
@@ -283,6 +294,17 @@ impl Ledger {
         let began = now.max(self.off_until());
         manners.slow_start.map(|length| Ramp { began, length })
     }
+}
+
+/// What was said of a peer last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It takes keys, unless its flapping keeps it off.
+    Well,
+    /// Probes, real traffic or an operator took it off the ring.
+    Away,
+    /// Nobody has said anything yet.
+    Unasked,
 }
 
 /// A health that is known from elsewhere: from another process, or because no probe will ever say.
@@ -524,19 +546,18 @@ mod tests {
         /// what is recalled.
         #[test]
         fn no_way_back_leads_past_the_slow_start(
-            events in prop::collection::vec((0..6_u8, 1..40_u64), 1..60),
+            up in any::<bool>(),
+            events in prop::collection::vec((0..8_u8, 1..40_u64), 1..60),
         ) {
-            let mut book = Book::new(true, false);
+            let mut book = Book::new(up, false);
             let mut now = 1000;
             let mut away: Option<u64> = None;
             for (event, pause) in events {
-                let is_home = |book: &Book, at: u64| {
-                    book.0.is_well(s(at)) && book.0.off_until() <= s(at)
-                };
                 for second in now..now + pause {
-                    if !is_home(&book, second) {
+                    let standing = book.0.standing(s(second));
+                    if standing == Standing::Away || book.0.off_until() > s(second) {
                         away = Some(second);
-                    } else if let Some(last) = away {
+                    } else if standing == Standing::Well && let Some(last) = away {
                         let ramp = book.0.ramp.filter(|ramp| !ramp.is_over(s(second)));
                         prop_assert!(
                             second > last + 60 || ramp.is_some_and(|ramp| ramp.began > s(last)),
@@ -551,7 +572,9 @@ mod tests {
                     2 => book.fail(now),
                     3 => book.reach(now),
                     4 => book.drain(now, true),
-                    _ => book.drain(now, false),
+                    5 => book.drain(now, false),
+                    6 => book.0 = book.0.judged_anew(true, s(now), &MANNERS),
+                    _ => book.0 = book.0.judged_anew(false, s(now), &MANNERS),
                 }
             }
             let mut next = Ledger::new(false, false, s(9000), &MANNERS);

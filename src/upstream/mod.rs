@@ -108,25 +108,27 @@ pub struct Choice<'a> {
 pub struct Drain {
     from: Arc<PeerState>,
     to: Arc<PeerState>,
+    manners: Manners,
     taken: Option<Duration>,
 }
 
 impl Drain {
-    fn take(from: &Arc<PeerState>, to: &Arc<PeerState>) -> Self {
-        let taken = from.drain();
-        to.take_drain(taken);
+    fn take(from: &Peer, to: &Peer, now: Duration) -> Self {
+        let taken = from.state.drain();
+        to.take_drain(taken, now);
         Self {
-            from: Arc::clone(from),
-            to: Arc::clone(to),
+            from: Arc::clone(&from.state),
+            to: Arc::clone(&to.state),
+            manners: to.manners,
             taken,
         }
     }
 
     /// Takes over an order that came since; orders about the new peer itself stand.
-    pub fn settle(self) {
+    pub fn settle(self, now: Duration) {
         let draining = self.from.drain();
         if draining != self.taken {
-            self.to.take_drain(draining);
+            self.to.take_drain(draining, now, &self.manners);
         }
     }
 }
@@ -267,7 +269,7 @@ impl Upstream {
     }
 
     /// Takes over what another process knew of the peers; of one that had another address, only
-    /// whether an operator took it out. One that it did not have is new, and begins slowly.
+    /// whether an operator took it out. That one, and one that it did not have, is new, and begins slowly.
     pub fn recall(&self, memory: &BTreeMap<String, PeerMemory>, now: Duration) {
         for peer in &self.peers {
             match memory.get(&*peer.label) {
@@ -280,7 +282,8 @@ impl Upstream {
                 Some(known) => {
                     let ago = Duration::from_millis(known.draining_for_ms);
                     let since = known.draining.then(|| now.saturating_sub(ago));
-                    peer.state.take_drain(since);
+                    peer.begin_slowly(now);
+                    peer.take_drain(since, now);
                 }
                 None => peer.begin_slowly(now),
             }
@@ -301,14 +304,14 @@ impl Upstream {
     }
 
     /// Takes over the orders about peers that are not the same in `previous`, by label.
-    pub fn take_drains(&self, previous: &Self) -> impl Iterator<Item = Drain> {
+    pub fn take_drains(&self, previous: &Self, now: Duration) -> impl Iterator<Item = Drain> {
         let pairs = self
             .peers
             .iter()
-            .filter_map(|now| Some((previous.peer_named(&now.label)?, now)));
+            .filter_map(|after| Some((previous.peer_named(&after.label)?, after)));
         pairs
-            .filter(|(before, now)| !Arc::ptr_eq(&before.state, &now.state))
-            .map(|(before, now)| Drain::take(&before.state, &now.state))
+            .filter(|(before, after)| !Arc::ptr_eq(&before.state, &after.state))
+            .map(move |(before, after)| Drain::take(before, after, now))
     }
 
     /// Every peer, in the order of the configuration.
@@ -375,12 +378,12 @@ impl Cradle<'_> {
                 if self.previous.is_some_and(Upstream::is_probed) == probed {
                     Arc::clone(&peer.state)
                 } else {
-                    Arc::new(peer.state.judged_anew(!probed))
+                    Arc::new(peer.state.judged_anew(!probed, self.now, &self.manners))
                 }
             }
             Some(peer) => {
                 let state = self.unknown();
-                state.take_drain(peer.state.drain());
+                state.take_drain(peer.state.drain(), self.now, &self.manners);
                 Arc::new(state)
             }
             None => Arc::new(self.unknown()),

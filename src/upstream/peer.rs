@@ -46,7 +46,7 @@ pub struct Peer {
     /// The keys that it served lately, where a drain is to keep them.
     pub active: Option<Arc<Active>>,
     /// How it leaves the ring and comes back.
-    manners: Manners,
+    pub(super) manners: Manners,
 }
 
 impl Peer {
@@ -95,6 +95,11 @@ impl Peer {
     pub(super) fn begin_slowly(&self, now: Duration) {
         let manners = &self.manners;
         self.state.write(|ledger| ledger.begin_slowly(now, manners));
+    }
+
+    /// Takes over an operator's order about the one before it.
+    pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration) {
+        self.state.take_drain(draining, now, &self.manners);
     }
 
     /// Takes the peer out for an operator, or back in; whether that changed anything.
@@ -168,8 +173,8 @@ impl PeerState {
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
     /// operators and real traffic have said of it stands.
-    pub(super) fn judged_anew(&self, up: bool) -> Self {
-        let ledger = self.ledger.lock().judged_anew(up);
+    pub(super) fn judged_anew(&self, up: bool, now: Duration, manners: &Manners) -> Self {
+        let ledger = self.ledger.lock().judged_anew(up, now, manners);
         Self::with(ledger, Arc::clone(&self.held), &self.changes)
     }
 
@@ -293,8 +298,8 @@ impl PeerState {
     }
 
     /// Takes over such an order; it is not a new one.
-    pub(super) fn take_drain(&self, draining: Option<Duration>) {
-        self.write(|ledger| ledger.draining = draining);
+    pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration, manners: &Manners) {
+        self.write(|ledger| ledger.change(now, manners, |ledger| ledger.draining = draining));
     }
 
     /// Since when the drain lasted from which it came back, while the slow start after that goes on.

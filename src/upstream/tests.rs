@@ -14,6 +14,7 @@ use crate::policy::health::Thresholds;
 use crate::ring::{Hash, Key, Weight};
 use crate::telemetry::metrics::Metrics;
 
+mod comeback;
 mod history;
 
 const QUARTER: &str = "bounded_load: 1.25";

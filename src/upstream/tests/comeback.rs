@@ -1,0 +1,156 @@
+//! How a peer comes back: after it was lost, after a drain, in another configuration or process.
+
+use super::*;
+
+const PROBED: &str = "health: {tcp: true}";
+const FROM_THE_START: &str = "slow_start: {time: 60s, at_start: true}";
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Three peers that are up, that drains leave sessions with, and that begin slowly.
+fn three(settings: &[&str]) -> Upstream {
+    let app = app(3, &[settings, &[KEEPING, SLOWLY, PROBED]].concat());
+    probe_all(&app, s(1000));
+    app
+}
+
+/// Some keys of the first peer, with a request each.
+fn sessions(app: &Upstream, now: Duration) -> Vec<u64> {
+    let keys: Vec<u64> = (0..400).filter(|key| owner(app, *key) == 0).collect();
+    ask(app, &keys, now);
+    keys
+}
+
+/// How many of these keys' requests the first peer serves.
+fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
+    let at = |key: &u64| served(app, *key, now).member.index();
+    keys.iter().map(at).filter(|place| *place == 0).count()
+}
+
+/// Another process, at another time of its own clock.
+fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
+    let after = build(&app.config, None, to);
+    after.recall(&app.memory(from), to);
+    after
+}
+
+fn elsewhere(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+    let address = |peer: usize| SocketAddr::from(([127, 0, 0, 9], u16::try_from(peer).unwrap()));
+    let addresses: Vec<_> = (1..=config.peers.len()).map(address).collect();
+    let metrics = metrics();
+    Upstream::new("app", config.clone(), &addresses, previous, &metrics, now).unwrap()
+}
+
+// ── all equally cold
+
+/// How much more than its own keys the fullest has.
+fn excess(app: &Upstream, now: Duration) -> f64 {
+    let mut counts = vec![(0_u32, 0_u32); app.peers().len()];
+    for key in 0..4000 {
+        counts[place_of(app, key, now)].0 += 1;
+        counts[owner(app, key)].1 += 1;
+    }
+    let excess = |(has, owns): (u32, u32)| f64::from(has) / f64::from(owns);
+    counts.into_iter().map(excess).fold(0.0, f64::max)
+}
+
+/// Ten that were down come up one after the other, with a request after each.
+fn ten_come_up(apart: Duration) -> Upstream {
+    let app = app(10, &[SLOWLY, PROBED]);
+    probe_all(&app, s(990));
+    for peer in app.peers() {
+        probe(peer, false, s(1000));
+    }
+    for (number, peer) in (0..).zip(app.peers()) {
+        let now = s(1010) + apart * number;
+        probe(peer, true, now);
+        drop(served(&app, u64::from(number), now));
+    }
+    app
+}
+
+#[test]
+fn one_that_is_down_at_the_start_begins_slowly() {
+    let app = app(3, &[SLOWLY, PROBED]);
+    let [one, two, late] = app.peers() else {
+        panic!("three")
+    };
+    for peer in [one, two] {
+        probe(peer, true, s(1000));
+    }
+    probe(late, false, s(1000));
+    probe(late, true, s(1030));
+    assert!(one.state.is_home(s(1030)) && late.state.ramp(s(1030)).is_some());
+}
+
+// ── what a drain keeps, and for how long
+
+// ── by whatever way
+
+#[test]
+fn a_reload_that_begins_or_ends_probes_is_no_way_round_the_slow_start() {
+    let (probed, unprobed) = (written(3, &[SLOWLY, PROBED]), written(3, &[SLOWLY]));
+    for (from, to) in [(&probed, &unprobed), (&unprobed, &probed)] {
+        let before = build(from, None, s(1000));
+        probe_all(&before, s(1000));
+        before.peers()[0].set_draining(true, s(1001));
+        let after = build(to, Some(&before), s(1002));
+        probe_all(&after, s(1003));
+        assert!(after.peers()[1].state.is_home(s(1004)), "nothing happened");
+        after.peers()[0].set_draining(false, s(1004));
+        assert!(after.peers()[0].state.ramp(s(1004)).is_some());
+    }
+    let before = build(&probed, None, s(1000));
+    probe(&before.peers()[0], false, s(1001));
+    let after = build(&unprobed, Some(&before), s(1002));
+    assert!(after.peers()[0].state.ramp(s(1002)).is_some());
+}
+
+#[test]
+fn another_server_by_the_same_name_begins_slowly() {
+    for settings in [&[SLOWLY, PROBED][..], &[SLOWLY]] {
+        let before = app(3, settings);
+        probe_all(&before, s(1000));
+        before.peers()[0].set_draining(true, s(1001));
+        let reloaded = elsewhere(&before.config, Some(&before), s(1002));
+        let upgraded = elsewhere(&before.config, None, s(1002));
+        upgraded.recall(&before.memory(s(1002)), s(1002));
+        for after in [reloaded, upgraded] {
+            probe_all(&after, s(1003));
+            let [drained, other, _] = after.peers() else {
+                panic!("three")
+            };
+            assert!(other.state.ramp(s(1003)).is_some());
+            drained.set_draining(false, s(1080));
+            assert!(drained.state.ramp(s(1080)).is_some());
+        }
+    }
+}
+
+#[test]
+fn an_order_that_comes_during_a_reload_is_no_way_round_either() {
+    let before = app(3, &[SLOWLY, PROBED]);
+    probe_all(&before, s(1000));
+    before.peers()[0].set_draining(true, s(1001));
+    let after = build(&written(3, &[SLOWLY]), Some(&before), s(1002));
+    let orders: Vec<_> = after.take_drains(&before, s(1003)).collect();
+    before.peers()[0].set_draining(false, s(1004));
+    for order in orders {
+        order.settle(s(1005));
+    }
+    assert!(after.peers()[0].state.ramp(s(1005)).is_some());
+}
+
+#[test]
+fn an_ejection_that_another_process_pardons_ends_there_and_then() {
+    let app = app(3, &[SLOWLY]);
+    app.peers()[0].on_connect_failure(&EJECT, s(1000));
+    let after = upgraded(&app, s(1001), s(7001));
+    after.peers()[0].on_connect_success(s(7002));
+    let ramp = after.peers()[0].state.ramp(s(7002));
+    assert_eq!(ramp.map(|ramp| ramp.began), Some(s(7002)));
+}
+
+// ── hot keys
