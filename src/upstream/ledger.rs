@@ -7,6 +7,10 @@
 //! a slow start, also for one that was away from the start. Whoever writes does so through
 //! [`Ledger::change`], be it a probe, an operator or a reload, so that there is no way round.
 //!
+//! A drain leaves the peer the keys that it serves, for a while; to be lost does not: then they are others',
+//! and so they are when the while is over. A new *tenure* begins with that, in which the peer has to be
+//! given each key anew.
+//!
 //! Where nothing but time keeps a peer off the ring, nobody writes when that is over. So while it is off, its
 //! slow start is already set, and begins when the last of the times that keep it off does end.
 
@@ -34,6 +38,8 @@ pub(super) struct Manners {
     pub(super) slow_start: Option<Duration>,
     /// How coming and going is damped; `None`: it is not.
     pub(super) flap: Option<flap::Rules>,
+    /// How long a drain leaves keys with it; `None`: it does not.
+    pub(super) deadline: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,8 +56,8 @@ pub(super) struct Ledger {
     pub(super) draining: Option<Duration>,
     pub(super) flap: Flap,
     pub(super) ramp: Option<Ramp>,
-    /// Since when the drain lasted from which it came back last: what it served during that, it keeps.
-    pub(super) kept_since: Option<Duration>,
+    /// Rises when others have its keys: what it served before that is not with it any more.
+    pub(super) tenure: u32,
     /// Whether it begins slowly when it is well next.
     begins_slowly: bool,
     pub(super) last_probe: Option<ProbeReport>,
@@ -69,7 +75,7 @@ impl Ledger {
             draining: None,
             flap: Flap::default(),
             ramp: None,
-            kept_since: None,
+            tenure: 0,
             begins_slowly: slowly,
             last_probe: None,
         };
@@ -98,11 +104,14 @@ impl Ledger {
         manners: &Manners,
         write: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let (before, drain) = (self.standing(now), self.draining);
+        let (before, kept) = (self.standing(now), self.keeps_keys(now, manners));
         let result = write(self);
+        if self.keeps_keys(now, manners) != kept {
+            self.tenure = self.tenure.wrapping_add(1);
+        }
         match (before, self.standing(now)) {
             (Standing::Well, Standing::Well) => self.stay(now),
-            (_, Standing::Well) => self.come_back(drain, now, manners),
+            (_, Standing::Well) => self.come_back(now, manners),
             (Standing::Well, Standing::Away) => self.leave(now, manners),
             (_, Standing::Away) => self.stay_away(now, manners),
             (_, Standing::Unasked) => {}
@@ -253,6 +262,14 @@ impl Ledger {
             | flag(self.ramp.is_some(), RAMPING)
     }
 
+    /// Whether the keys that it served lately are still with it: it was not lost, and if it drains, it
+    /// has time left.
+    fn keeps_keys(&self, now: Duration, manners: &Manners) -> bool {
+        let is_lost = self.health.state() == State::Down || now < self.ejected_until;
+        let is_late = |since| manners.deadline <= Some(now.saturating_sub(since));
+        !is_lost && !self.draining.is_some_and(is_late)
+    }
+
     fn standing(&self, now: Duration) -> Standing {
         let is_out = self.draining.is_some() || now < self.ejected_until;
         match self.health.state() {
@@ -270,7 +287,6 @@ impl Ledger {
         if let (None, Some(rules)) = (self.draining, &manners.flap) {
             self.flap = self.flap.on_down(now, rules);
         }
-        self.kept_since = None;
         self.stay_away(now, manners);
     }
 
@@ -282,11 +298,9 @@ impl Ledger {
         }
     }
 
-    /// From a `drain` as well: then what it kept stays with it.
-    fn come_back(&mut self, drain: Option<Duration>, now: Duration, manners: &Manners) {
+    fn come_back(&mut self, now: Duration, manners: &Manners) {
         if std::mem::take(&mut self.begins_slowly) {
             self.ramp = self.ramp_from(now, manners);
-            self.kept_since = drain;
         }
     }
 
@@ -334,6 +348,7 @@ mod tests {
     const MANNERS: Manners = Manners {
         slow_start: Some(s(60)),
         flap: Some(flap::Rules::DEFAULT),
+        deadline: Some(s(40)),
     };
 
     const fn s(seconds: u64) -> Duration {
@@ -476,20 +491,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_drain_kept_is_known_until_it_leaves_again() {
+    fn a_drain_takes_no_key_away_before_its_deadline_and_a_loss_does_at_once() {
         let mut book = Book::new(true, false);
         book.drain(1010, true);
-        book.drain(1020, false);
-        assert_eq!(
-            (book.0.kept_since, book.ramps_from()),
-            (Some(s(1010)), Some(s(1020)))
-        );
-        book.probe(1030, false);
-        book.probe(1040, true);
-        assert_eq!(
-            (book.0.kept_since, book.ramps_from()),
-            (None, Some(s(1040)))
-        );
+        book.drain(1049, false);
+        assert_eq!((book.0.tenure, book.ramps_from()), (0, Some(s(1049))));
+        book.drain(1060, true);
+        book.drain(1100, false);
+        let after_drain = book.0.tenure;
+        book.drain(1110, true);
+        book.fail(1111);
+        let after_ejection = book.0.tenure;
+        book.drain(1150, false);
+        book.probe(1160, false);
+        assert!(0 < after_drain && after_drain < after_ejection);
+        assert!(after_ejection < book.0.tenure);
     }
 
     #[test]

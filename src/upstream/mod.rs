@@ -417,6 +417,7 @@ fn manners(config: &config::Upstream) -> Manners {
     Manners {
         slow_start: config.slow_start.map(|slow| slow.length),
         flap: config.flap_damping,
+        deadline: config.drain.map(|drain| drain.deadline),
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Peer {
     pub metrics: PeerMetrics,
     /// What tells its order of keys from every other's.
     pub salt: Salt,
-    /// The keys that it served lately, where a drain is to keep them.
+    /// The keys that it served lately, in this tenure, where a drain is to keep them.
     pub active: Option<Arc<Active>>,
     /// How it leaves the ring and comes back.
     pub(super) manners: Manners,
@@ -99,7 +99,7 @@ impl Peer {
 
     /// Takes over an operator's order about the one before it.
     pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration) {
-        self.state.take_drain(draining, now, &self.manners);
+        self.change(now, |ledger| ledger.draining = draining);
     }
 
     /// Takes the peer out for an operator, or back in; whether that changed anything.
@@ -114,12 +114,19 @@ impl Peer {
     }
 
     fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
-        let (result, until) = self.state.write(|ledger| {
-            let before = ledger.flap.suppressed_until(now);
+        let (result, until, tenures) = self.state.write(|ledger| {
+            let (before, tenure) = (ledger.flap.suppressed_until(now), ledger.tenure);
             let result = ledger.change(now, &self.manners, change);
             let until = ledger.flap.suppressed_until(now);
-            (result, until.filter(|_| before != until))
+            (
+                result,
+                until.filter(|_| before != until),
+                (tenure, ledger.tenure),
+            )
         });
+        if let (true, Some(active)) = (tenures.0 != tenures.1, &self.active) {
+            active.clear();
+        }
         if let Some(until) = until {
             self.metrics.suppressions.inc();
             let (label, length) = (&self.label, until.saturating_sub(now));
@@ -145,8 +152,6 @@ pub struct PeerState {
     ramp: [AtomicU64; 2],
     /// While [`DRAINING`]: since when.
     draining_since: AtomicU64,
-    /// While [`RAMPING`]: since when the drain lasted that was before it; 0: none was.
-    kept_since: AtomicU64,
     /// Shared with whoever judges the same server anew: its requests are still there.
     held: Arc<Held>,
     /// Rises whenever it may have left the ring or come back; shared by all peers of the upstream.
@@ -184,7 +189,6 @@ impl PeerState {
             off_until: AtomicU64::default(),
             ramp: Default::default(),
             draining_since: AtomicU64::default(),
-            kept_since: AtomicU64::default(),
             held,
             changes: Arc::clone(changes),
             ledger: Mutex::new(ledger),
@@ -302,12 +306,6 @@ impl PeerState {
         self.write(|ledger| ledger.change(now, manners, |ledger| ledger.draining = draining));
     }
 
-    /// Since when the drain lasted from which it came back, while the slow start after that goes on.
-    pub(super) fn kept_since(&self, now: Duration) -> Option<Duration> {
-        self.ramp(now)?;
-        Some(time(&self.kept_since)).filter(|since| !since.is_zero())
-    }
-
     /// Ends the slow start of a peer that is available: no other could spare it anything.
     pub(super) fn end_ramp(&self, now: Duration) {
         if self.is_available(now) && self.ramp(now).is_some() {
@@ -345,7 +343,6 @@ impl PeerState {
             store(length, ramp.length),
             store(&self.off_until, ledger.off_until()),
             store(&self.draining_since, ledger.draining.unwrap_or_default()),
-            store(&self.kept_since, ledger.kept_since.unwrap_or_default()),
             self.flags.load(Relaxed) != flags,
         ];
         self.flags.store(flags, Release);

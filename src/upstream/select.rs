@@ -13,7 +13,7 @@
 //! * a request whose owner is available, is not in a slow start, and has room, never goes elsewhere,
 //!   but for a hot key;
 //! * the same key in the same state of the peers has the same home: no chance, no memory but of what a
-//!   drain keeps;
+//!   drain keeps, and of what it has left when it is called off;
 //! * "no peer" is the answer only when every untried peer is down or draining;
 //! * to ask changes nothing ([`Upstream::select`]).
 
@@ -99,7 +99,7 @@ impl Upstream {
             Some(bound) => self.admit_bounded(bound, &call, home, ticket),
         };
         if hot.is_none() && admitted.overflow.is_none() {
-            self.note(&call, home.peer);
+            self.note(&call, home);
         }
         Ok(admitted)
     }
@@ -148,18 +148,20 @@ impl Upstream {
     fn ramp(&self, call: &Call<'_>, member: MemberId) -> Option<(Ramp, Salt)> {
         let peer = self.peer(member)?;
         let ramp = peer.state.ramp(call.now)?;
-        (!self.kept(call, peer)).then_some((ramp, peer.salt))
+        // What a drain has left is not to leave before the key's turn comes, however quiet it is.
+        let passed = call.now.saturating_sub(ramp.began);
+        let stays = peer.state.is_draining() || self.is_with(call, peer, passed);
+        (!stays).then_some((ramp, peer.salt))
     }
 
-    /// Whether the key is one that a drain left with the peer, be that over or not.
-    fn kept(&self, call: &Call<'_>, peer: &Peer) -> bool {
+    /// Whether the key is one that the peer served lately, or so much longer ago.
+    fn is_with(&self, call: &Call<'_>, peer: &Peer, longer: Duration) -> bool {
         let (Some(drain), Some(active), Target::Key(_)) =
             (&self.config.drain, &peer.active, call.target)
         else {
             return false;
         };
-        let is_active = |since| active.is_active_since(call.key(), since, call.now, drain.idle);
-        peer.state.is_draining() || peer.state.kept_since(call.now).is_some_and(is_active)
+        active.is_active(call.key(), call.now, drain.idle.saturating_add(longer))
     }
 
     /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
@@ -189,11 +191,7 @@ impl Upstream {
         let has_time = |drains_for: Duration| drains_for < drain.deadline;
         peer.state.drains_for(call.now).is_some_and(has_time)
             && !call.tried.contains(member)
-            && matches!(call.target, Target::Key(_))
-            && peer
-                .active
-                .as_ref()
-                .is_some_and(|active| active.is_active(call.key(), call.now, drain.idle))
+            && self.is_with(call, peer, Duration::ZERO)
     }
 
     /// Nobody is available.
@@ -308,10 +306,13 @@ impl Upstream {
         available.min_by_key(load)
     }
 
-    /// What a later drain must know: at home with whom the key was.
-    fn note(&self, call: &Call<'_>, home: &Peer) {
+    /// What a later drain must know: at home with whom the key was. One that serves because another
+    /// has failed, or nobody is available, is not its home.
+    fn note(&self, call: &Call<'_>, home: Choice<'_>) {
         if let (Some(drain), Some(active), Target::Key(_)) =
-            (&self.config.drain, &home.active, call.target)
+            (&self.config.drain, &home.peer.active, call.target)
+            && call.tried.is_empty()
+            && self.may_be_home(call, home.member)
         {
             active.touch(call.key(), call.now, drain.idle);
         }

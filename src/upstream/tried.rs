@@ -27,6 +27,11 @@ impl Tried {
         }
     }
 
+    /// Whether this is the first attempt.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Whether the peer was tried.
     pub fn contains(&self, member: MemberId) -> bool {
         self.members

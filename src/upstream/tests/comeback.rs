@@ -72,6 +72,15 @@ fn ten_come_up(apart: Duration) -> Upstream {
 }
 
 #[test]
+fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
+    let app = ten_come_up(ms(5));
+    let lost = &app.peers()[3];
+    probe(lost, false, s(1090));
+    probe(lost, true, s(1100));
+    assert_eq!(lost.state.ramp(s(1100)).unwrap().length, s(60));
+}
+
+#[test]
 fn one_that_is_down_at_the_start_begins_slowly() {
     let app = app(3, &[SLOWLY, PROBED]);
     let [one, two, late] = app.peers() else {
@@ -86,6 +95,87 @@ fn one_that_is_down_at_the_start_begins_slowly() {
 }
 
 // ── what a drain keeps, and for how long
+
+#[test]
+fn one_that_is_lost_while_it_drains_keeps_nothing_any_more() {
+    for ejected in [false, true] {
+        let app = three(&[]);
+        let peer = &app.peers()[0];
+        let keys = sessions(&app, s(1000));
+        peer.set_draining(true, s(1001));
+        assert_eq!(ask(&app, &keys, s(1002)), keys.len());
+        if ejected {
+            peer.on_connect_failure(&EJECT, s(1003));
+            peer.on_connect_success(s(1004));
+        } else {
+            probe(peer, false, s(1003));
+            probe(peer, true, s(1004));
+        }
+        assert_eq!(ask(&app, &keys, s(1005)), 0, "it drains");
+        peer.set_draining(false, s(1006));
+        assert_eq!(ask(&app, &keys, s(1006)), 0, "and begins slowly");
+    }
+}
+
+#[test]
+fn one_that_was_lost_before_it_drains_keeps_only_what_it_has_served_since() {
+    let app = three(&[]);
+    let peer = &app.peers()[0];
+    let keys = sessions(&app, s(1000));
+    probe(peer, false, s(1001));
+    probe(peer, true, s(1002));
+    peer.set_draining(true, s(1003));
+    assert_eq!(ask(&app, &keys, s(1004)), 0);
+}
+
+#[test]
+fn what_one_serves_that_is_off_because_nobody_else_can_is_not_its_own() {
+    let app = three(&[]);
+    for peer in app.peers() {
+        peer.on_connect_failure(&EJECT, s(1000));
+    }
+    let keys = sessions(&app, s(1001));
+    app.peers()[1].on_connect_success(s(1002));
+    app.peers()[2].on_connect_success(s(1002));
+    assert_eq!(ask(&app, &keys, s(1004)), 0);
+    assert_eq!(ask(&app, &keys, s(1005)), 0, "they come home in their turn");
+}
+
+#[test]
+fn what_left_at_the_deadline_comes_home_in_its_turn() {
+    let app = three(&[]);
+    let peer = &app.peers()[0];
+    let keys = sessions(&app, s(1000));
+    peer.set_draining(true, s(1001));
+    for at in (1003..1041).step_by(9) {
+        assert_eq!(ask(&app, &keys, s(at)), keys.len());
+    }
+    assert_eq!(ask(&app, &keys, s(1041)), 0);
+    peer.set_draining(false, s(1042));
+    assert_eq!(ask(&app, &keys, s(1042)), 0);
+}
+
+#[test]
+fn a_session_that_was_quiet_during_a_short_drain_stays() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    app.peers()[0].set_draining(true, s(1002));
+    app.peers()[0].set_draining(false, s(1003));
+    assert_eq!(ask(&app, &keys, s(1005)), keys.len());
+}
+
+#[test]
+fn a_session_that_a_drain_left_goes_nowhere_before_the_slow_start_is_over() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    app.peers()[0].set_draining(true, s(1002));
+    app.peers()[0].set_draining(false, s(1003));
+    for at in [1008, 1014, 1050, 1064] {
+        let at_home = |key: &&u64| place_of(&app, **key, s(at)) == 0;
+        let home = keys.iter().filter(at_home).count();
+        assert_eq!(home, keys.len(), "at {at}");
+    }
+}
 
 // ── by whatever way
 

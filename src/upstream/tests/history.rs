@@ -4,7 +4,12 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::policy::bound::Bound;
+use crate::policy::health::State;
+use crate::policy::ramp::Ramp;
 use crate::upstream::load::Place;
+
+/// A key and a peer's label.
+type Session = (Arc<str>, u64);
 
 /// One random history, and what its requests must have found.
 struct History {
@@ -12,8 +17,12 @@ struct History {
     app: Upstream,
     now: Duration,
     held: Vec<Place>,
-    /// When a key was last at home with a peer: for what a drain keeps.
-    at_home: HashMap<(usize, u64), Duration>,
+    /// When a peer served a key last that may have been at home with it, and has not been lost since.
+    served: HashMap<Session, Duration>,
+    /// The same of a key that certainly was.
+    at_home: HashMap<Session, Duration>,
+    /// In which slow start of its owner a key has come home.
+    came_home: HashMap<Session, Ramp>,
     requests: u64,
     at_owner: u64,
 }
@@ -21,35 +30,42 @@ struct History {
 impl History {
     const KEYS: u64 = 40;
 
-    fn new(seed: u64, templates: &[config::Upstream]) -> Self {
+    fn new(seed: u64, template: &config::Upstream) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut config = templates[random.gen_range(0..templates.len())].clone();
-        weigh(&mut config, &mut random);
-        if random.gen_bool(0.3) {
-            config.bounded_load = None;
-        }
-        if random.gen_bool(0.3) {
-            config.slow_start = None;
-        }
-        if random.gen_bool(0.5) {
-            config.drain = None;
-        }
-        let app = build(&config, None, s(1000));
-        probe_all(&app, s(1000));
-        Self {
+        let config = some_of(template, &mut random);
+        let app = placed(&config, None, s(1000));
+        let mut history = Self {
             random,
             app,
             now: s(1000),
             held: Vec::new(),
+            served: HashMap::new(),
             at_home: HashMap::new(),
+            came_home: HashMap::new(),
             requests: 0,
             at_owner: 0,
+        };
+        history.ask_all();
+        history
+    }
+
+    /// The first probes. Some peers are down, and some do not answer yet.
+    fn ask_all(&mut self) {
+        for peer in self.app.peers() {
+            match self.random.gen_range(0..10) {
+                0 => {}
+                1 | 2 => probe(peer, false, self.now),
+                _ => probe(peer, true, self.now),
+            }
         }
     }
 
-    fn run(mut self) -> (u64, u64) {
+    fn run(mut self, template: &config::Upstream) -> (u64, u64) {
         for _ in 0..25 {
-            self.happen();
+            match self.random.gen_range(0..40) {
+                0..=3 => self.reload(template),
+                _ => self.happen(),
+            }
             for _ in 0..self.random.gen_range(1..12) {
                 let pause = self.random.gen_range(0..700);
                 self.now += Duration::from_millis(pause);
@@ -67,23 +83,63 @@ impl History {
     fn happen(&mut self) {
         let number = self.random.gen_range(0..self.app.peers().len());
         let peer = &self.app.peers()[number];
-        match self.random.gen_range(0..10) {
+        let kept = self.keeps_keys(peer);
+        match self.random.gen_range(0..9) {
             0 | 1 => probe(peer, false, self.now),
             2..=4 => probe(peer, true, self.now),
             5 => drop(peer.on_connect_failure(&EJECT, self.now)),
             6 => peer.on_connect_success(self.now),
             7 => drop(peer.set_draining(true, self.now)),
-            8 => drop(peer.set_draining(false, self.now)),
-            _ => {
-                let mut config = self.app.config.clone();
-                weigh(&mut config, &mut self.random);
-                self.app = build(&config, Some(&self.app), self.now);
-            }
+            _ => drop(peer.set_draining(false, self.now)),
+        }
+        if self.keeps_keys(peer) != kept {
+            let label = Arc::clone(&peer.label);
+            self.forget(|other| *other != label);
         }
     }
 
+    /// Other weights, and peers that come and go.
+    fn reload(&mut self, template: &config::Upstream) {
+        let mut config = self.app.config.clone();
+        if self.random.gen_bool(0.5) {
+            config.peers = some_of(template, &mut self.random).peers;
+        }
+        weigh(&mut config, &mut self.random);
+        self.app = placed(&config, Some(&self.app), self.now);
+        let labels: Vec<_> = self
+            .app
+            .peers()
+            .iter()
+            .map(|peer| Arc::clone(&peer.label))
+            .collect();
+        self.forget(|label| labels.contains(label));
+    }
+
+    fn forget(&mut self, stays: impl Fn(&Arc<str>) -> bool) {
+        self.served.retain(|(label, _), _| stays(label));
+        self.at_home.retain(|(label, _), _| stays(label));
+        self.came_home.retain(|(label, _), _| stays(label));
+    }
+
+    /// Whether the peer still has the keys that it served lately.
+    fn keeps_keys(&self, peer: &Peer) -> bool {
+        let is_lost = peer.state.health() == State::Down || peer.state.ejected(self.now).is_some();
+        let is_late = |since| {
+            let drains_for = self.now.saturating_sub(since);
+            self.app
+                .config
+                .drain
+                .is_none_or(|drain| drain.deadline <= drains_for)
+        };
+        !is_lost && !peer.state.drain().is_some_and(is_late)
+    }
+
     fn request(&mut self) {
-        let key = self.random.gen_range(0..Self::KEYS);
+        let key = if self.random.gen_bool(0.2) {
+            0
+        } else {
+            self.random.gen_range(0..Self::KEYS)
+        };
         let tried = self.some_tried();
         let target = Target::Key(hash(key));
         let selected = self.selected(&target, &tried);
@@ -92,8 +148,9 @@ impl History {
             self.selected(&target, &tried),
             "to ask changes nothing"
         );
-        let expected = self.at_owner_by_law(key, &tried);
-        let was_kept = self.kept(key, &tried);
+        let spreads = self.spreads(key, &tried);
+        let expected = self.at_owner_by_law(key, &tried).filter(|_| !spreads);
+        let was_kept = self.kept(key, &tried).filter(|_| !spreads);
         let over_bound = self.app.metrics.over_bound.get();
         let Ok(admitted) = self.app.admit(&target, &tried, self.now, self.app.enter()) else {
             assert_eq!(selected, None);
@@ -114,7 +171,17 @@ impl History {
             assert_eq!(home.index(), keeper, "a kept key stays");
         }
         self.judge(key, &admitted, &tried, over_bound);
+        if tried.is_empty() && admitted.overflow.is_none() {
+            self.judge_moves(key, admitted.member, spreads);
+            self.note(key, admitted.member, spreads);
+        }
         self.held.push(admitted.place);
+    }
+
+    /// Whether the request may go to another peer than the key is at home with, as the key is hot.
+    fn spreads(&self, key: u64, tried: &Tried) -> bool {
+        let is_hot = |hot: &HotKeys| hot.is_hot(hash(key).hash().0);
+        tried.is_empty() && self.app.hot().is_some_and(is_hot)
     }
 
     fn judge(&mut self, key: u64, admitted: &Admitted, tried: &Tried, over_bound: u64) {
@@ -122,7 +189,7 @@ impl History {
         assert!(!tried.contains(member));
         let peer = self.app.peer(member).unwrap();
         if peer.state.is_draining() {
-            let last = self.at_home.get(&(member.index(), key));
+            let last = self.served.get(&(Arc::clone(&peer.label), key));
             let pause = last.map(|last| self.now.saturating_sub(*last));
             assert!(
                 pause <= Some(s(11)) && pause.is_some(),
@@ -140,9 +207,32 @@ impl History {
                 peer.state.in_flight()
             );
         }
-        if admitted.overflow.is_none() {
-            self.at_home.insert((member.index(), key), self.now);
+    }
+
+    /// A key that has come home in a slow start of its owner stays there.
+    fn judge_moves(&mut self, key: u64, member: MemberId, spreads: bool) {
+        let owner = self.app.ring().owner(&hash(key)).unwrap();
+        let peer = self.app.peer(owner).unwrap();
+        let (true, Some(ramp)) = (peer.state.is_available(self.now), peer.state.ramp(self.now))
+        else {
+            return;
+        };
+        let session = (Arc::clone(&peer.label), key);
+        if member == owner {
+            self.came_home.insert(session, ramp);
+        } else if !spreads {
+            assert_ne!(self.came_home.get(&session), Some(&ramp), "it was home");
         }
+    }
+
+    fn note(&mut self, key: u64, member: MemberId, spreads: bool) {
+        let peer = self.app.peer(member).unwrap();
+        let session = (Arc::clone(&peer.label), key);
+        let may_be_home = peer.state.is_available(self.now) || peer.state.is_draining();
+        if may_be_home && !spreads {
+            self.at_home.insert(session.clone(), self.now);
+        }
+        self.served.insert(session, self.now);
     }
 
     /// The owner, where the law says that the request goes there.
@@ -163,8 +253,8 @@ impl History {
         let drain = self.app.config.drain?;
         let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
-        let last = self.at_home.get(&(owner.index(), key))?;
-        // The clock of the keys' table ticks every 134 ms.
+        let last = self.at_home.get(&(Arc::clone(&peer.label), key))?;
+        // The clock of the keys' table ticks a few times a second.
         let is_active = self.now.saturating_sub(*last) + Duration::from_millis(300) < drain.idle;
         let drains = peer.state.drains_for(self.now)? < drain.deadline;
         (is_active && drains && !tried.contains(owner)).then_some(owner.index())
@@ -212,6 +302,38 @@ impl History {
     }
 }
 
+/// Some of the peers, with some of the settings.
+fn some_of(template: &config::Upstream, random: &mut StdRng) -> config::Upstream {
+    let mut config = template.clone();
+    let stays: Vec<bool> = config.peers.iter().map(|_| random.gen_bool(0.6)).collect();
+    let mut stays = stays.into_iter();
+    config
+        .peers
+        .retain(|peer| stays.next() == Some(true) || peer.label == "p0");
+    weigh(&mut config, random);
+    if random.gen_bool(0.3) {
+        config.bounded_load = None;
+    }
+    if random.gen_bool(0.3) {
+        config.slow_start = None;
+    }
+    if random.gen_bool(0.5) {
+        config.drain = None;
+    }
+    if random.gen_bool(0.7) {
+        config.hot_keys = None;
+    }
+    config
+}
+
+/// The peers where they always are.
+fn placed(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+    let port = |peer: &config::Peer| peer.label[1..].parse::<u16>().unwrap() + 1;
+    let address = |peer| SocketAddr::from(([127, 0, 0, 1], port(peer)));
+    let addresses: Vec<_> = config.peers.iter().map(address).collect();
+    Upstream::new("app", config.clone(), &addresses, previous, &metrics(), now).unwrap()
+}
+
 fn weigh(config: &mut config::Upstream, random: &mut StdRng) {
     for peer in &mut config.peers {
         peer.weight = Weight::new(random.gen_range(1..=4)).unwrap();
@@ -224,12 +346,16 @@ fn a_request_whose_owner_is_home_and_has_room_never_goes_elsewhere() {
         "ring: {dialect: ketama, points: 8}",
         "health: {tcp: true}",
         "flap_damping: {flips: 3, half_life: 10s, max: 30s}",
-        "slow_start: 5s",
+        "hot_keys: {share: 15%, spread: 2}",
         QUARTER,
         KEEPING,
     ];
-    let templates: Vec<_> = (1..=6).map(|peers| written(peers, &settings)).collect();
-    let runs = (0..10_000).map(|seed| History::new(seed, &templates).run());
+    let slow_start = ["slow_start: 5s", "slow_start: {time: 5s, at_start: true}"];
+    let templates = slow_start.map(|slow| written(8, &[&settings[..], &[slow]].concat()));
+    let runs = (0..10_000).map(|seed| {
+        let template = &templates[usize::from(seed % 4 == 0)];
+        History::new(seed, template).run(template)
+    });
     let (requests, at_owner) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
     assert!(
         requests > 1_000_000 && at_owner > requests / 3,
