@@ -137,9 +137,14 @@ impl Snapshot {
             .upstreams
             .iter()
             .map(|(name, upstream)| (name.clone(), upstream.hot_memory(now)));
+        let cold = self
+            .upstreams
+            .iter()
+            .filter_map(|(name, upstream)| Some((name.clone(), upstream.cold_memory(now)?)));
         Memory {
             upstreams: upstreams.collect(),
             hot: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
+            cold: cold.collect(),
         }
     }
 
@@ -184,6 +189,7 @@ impl Snapshot {
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
                 upstream.recall(known, now);
+                upstream.recall_cold(memory.cold.get(name).copied(), now);
             }
             if let Some(hot) = memory.hot.get(name) {
                 upstream.recall_hot(hot, now);

@@ -11,9 +11,14 @@
 //! and so they are when the while is over. A new *tenure* begins with that, in which the peer has to be
 //! given each key anew.
 //!
+//! What is slow is measured by the others: where all are cold nobody can be spared. The ledger is told when
+//! that was last ([`Cold`]).
+//!
 //! Where nothing but time keeps a peer off the ring, nobody writes when that is over. So while it is off, its
 //! slow start is already set, and begins when the last of the times that keep it off does end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::memory::{FlapMemory, PeerMemory, RampMemory};
@@ -31,9 +36,27 @@ pub(super) const OFF: u8 = 8;
 pub(super) const SUSPECT: u8 = 16;
 pub(super) const RAMPING: u8 = 32;
 
+/// When all peers of an upstream were equally cold last; long ago, if they never were.
+#[derive(Debug, Default)]
+pub(super) struct Cold(AtomicU64);
+
+impl Cold {
+    /// When that was, since the process started; zero: long ago.
+    pub(super) fn since(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
+
+    pub(super) fn set(&self, now: Duration) {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(now, Relaxed);
+    }
+}
+
 /// How a peer leaves the ring and comes back to it, as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Manners {
+    /// When it had nothing on the others, nor they on it; shared by all of them.
+    pub(super) cold: Arc<Cold>,
     /// How long it takes until it has all its keys again; `None`: no time.
     pub(super) slow_start: Option<Duration>,
     /// How coming and going is damped; `None`: it is not.
@@ -176,9 +199,9 @@ impl Ledger {
         }
     }
 
-    /// Ends its slow start, where that has begun.
+    /// Ends its slow start, as it could not be spared: all are cold.
     pub(super) fn end_ramp(&mut self, now: Duration) {
-        self.ramp = self.ramp.filter(|ramp| now < ramp.began);
+        self.ramp = self.ramp.and_then(|ramp| ramp.among_cold(now));
     }
 
     /// What another process should know; of the health, where it is `probed`.
@@ -306,7 +329,8 @@ impl Ledger {
 
     fn ramp_from(&self, now: Duration, manners: &Manners) -> Option<Ramp> {
         let began = now.max(self.off_until());
-        manners.slow_start.map(|length| Ramp { began, length })
+        let ramp = |length| Ramp::new(began, length, manners.cold.since());
+        manners.slow_start.map(ramp)
     }
 }
 
@@ -335,6 +359,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -345,11 +371,12 @@ mod tests {
         eject: s(30),
         max_eject: s(300),
     };
-    const MANNERS: Manners = Manners {
+    static MANNERS: LazyLock<Manners> = LazyLock::new(|| Manners {
+        cold: Arc::default(),
         slow_start: Some(s(60)),
         flap: Some(flap::Rules::DEFAULT),
         deadline: Some(s(40)),
-    };
+    });
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -513,7 +540,8 @@ mod tests {
         let mut book = Book::new(true, false);
         book.fail(1001);
         book.0.end_ramp(s(1010));
-        assert_eq!(book.ramps_from(), Some(s(1031)));
+        let to_come = Ramp::new(s(1031), s(60), s(1010));
+        assert_eq!((book.0.ramp, to_come.length), (Some(to_come), s(21)));
         book.0.end_ramp(s(1031));
         assert_eq!(book.ramps_from(), None);
     }

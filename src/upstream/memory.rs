@@ -20,6 +20,8 @@ pub struct Memory {
     pub upstreams: BTreeMap<String, BTreeMap<String, PeerMemory>>,
     /// The hot keys, by upstream.
     pub hot: BTreeMap<String, Vec<HotMemory>>,
+    /// How many milliseconds ago all peers were equally cold, by upstream, where that still matters.
+    pub cold: BTreeMap<String, u64>,
 }
 
 impl Memory {
@@ -36,6 +38,7 @@ impl Memory {
             }
         }
         events.hot.clear();
+        events.cold.clear();
         events
     }
 
@@ -45,6 +48,8 @@ impl Memory {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let peers = self.upstreams.values_mut().flat_map(BTreeMap::values_mut);
         peers.for_each(|peer| peer.age(age));
+        let cold = self.cold.values_mut();
+        cold.for_each(|ago| *ago = ago.saturating_add(age));
         // What was hot then says nothing about now.
         self.hot.clear();
         self
@@ -182,9 +187,12 @@ mod tests {
         let app = BTreeMap::from([("a".to_owned(), peer)]);
         let memory = Memory {
             upstreams: BTreeMap::from([("app".to_owned(), app)]),
-            hot: BTreeMap::new(),
+            cold: BTreeMap::from([("app".to_owned(), 7_000)]),
+            ..Memory::default()
         };
-        let aged = &memory.aged(Duration::from_secs(10)).upstreams["app"]["a"];
+        let memory = memory.aged(Duration::from_secs(10));
+        assert_eq!(memory.cold["app"], 17_000);
+        let aged = &memory.upstreams["app"]["a"];
         assert_eq!((aged.draining_for_ms, aged.ejected_for_ms), (15_000, 5_000));
         let ramp = aged.ramp.unwrap();
         assert_eq!((ramp.passed_ms, ramp.begins_in_ms), (6_000, 0));

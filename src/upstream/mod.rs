@@ -45,7 +45,7 @@ pub use self::tried::{MAX_ATTEMPTS, Tried};
 
 use self::active::Active;
 use self::hot::{HotKey, HotKeys};
-use self::ledger::{Ledger, Manners};
+use self::ledger::{Cold, Ledger, Manners};
 use self::load::{Ticket, Total};
 use self::rotation::Rotation;
 use self::serving::Serving;
@@ -81,8 +81,20 @@ struct Shared {
     total: Arc<Total>,
     /// How often one of its peers may have left the ring or come back.
     changes: Arc<AtomicU32>,
+    /// When they were all equally cold.
+    cold: Arc<Cold>,
     /// The [`Debt`](pace::Debt) of the streams that were ended, in nanoseconds.
     ended: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn at_start(config: &config::Upstream, now: Duration) -> Self {
+        let shared = Self::default();
+        if config.slow_start.is_some_and(|slow| slow.at_start) {
+            shared.cold.set(now);
+        }
+        shared
+    }
 }
 
 /// What a request brings to the choice of its peer.
@@ -119,7 +131,7 @@ impl Drain {
         Self {
             from: Arc::clone(&from.state),
             to: Arc::clone(&to.state),
-            manners: to.manners,
+            manners: to.manners.clone(),
             taken,
         }
     }
@@ -148,10 +160,13 @@ impl Upstream {
         now: Duration,
     ) -> Result<Self, ring::Error> {
         let ring = Ring::new(config.dialect, config.members())?;
-        let shared = previous.map_or_else(Shared::default, |previous| previous.shared.clone());
+        let shared = previous.map_or_else(
+            || Shared::at_start(&config, now),
+            |previous| previous.shared.clone(),
+        );
         let cradle = Cradle {
             config: &config,
-            manners: manners(&config),
+            manners: manners(&config, &shared),
             shared: &shared,
             previous,
             now,
@@ -254,6 +269,19 @@ impl Upstream {
             for_ms: ledger::millis(now.saturating_sub(hot.since)),
         });
         memory.collect()
+    }
+
+    /// How long ago all peers were equally cold, in milliseconds, where that still matters.
+    pub fn cold_memory(&self, now: Duration) -> Option<u64> {
+        let length = self.config.slow_start?.length;
+        let ago = now.saturating_sub(self.shared.cold.since());
+        (ago < length).then(|| ledger::millis(ago))
+    }
+
+    /// Takes over when that was in another process; `None`: so long ago that it does not matter.
+    pub fn recall_cold(&self, ago: Option<u64>, now: Duration) {
+        let since = |ms| now.saturating_sub(Duration::from_millis(ms));
+        self.shared.cold.set(ago.map_or(Duration::ZERO, since));
     }
 
     /// Takes over the keys that were hot in another process.
@@ -365,7 +393,7 @@ impl Cradle<'_> {
             .and_then(|upstream| upstream.peer_named(&peer.label));
         let state = self.state(before, address);
         let active = self.active(before.filter(|before| before.address == address));
-        Peer::new(peer, address, state, active, self.manners, metrics)
+        Peer::new(peer, address, state, active, self.manners.clone(), metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.
@@ -390,8 +418,8 @@ impl Cradle<'_> {
         }
     }
 
-    /// A peer that comes to an upstream which serves already begins slowly, and else where that is asked
-    /// for.
+    /// A peer that comes to an upstream which serves already begins slowly. One that is there from the
+    /// start is warm, or as cold as all others, as it is asked for.
     fn unknown(&self) -> PeerState {
         let at_start = self.config.slow_start.is_some_and(|slow| slow.at_start);
         let slowly = at_start || self.previous.is_some();
@@ -413,8 +441,9 @@ impl Cradle<'_> {
     }
 }
 
-fn manners(config: &config::Upstream) -> Manners {
+fn manners(config: &config::Upstream, shared: &Shared) -> Manners {
     Manners {
+        cold: Arc::clone(&shared.cold),
         slow_start: config.slow_start.map(|slow| slow.length),
         flap: config.flap_damping,
         deadline: config.drain.map(|drain| drain.deadline),

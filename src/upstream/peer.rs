@@ -306,9 +306,10 @@ impl PeerState {
         self.write(|ledger| ledger.change(now, manners, |ledger| ledger.draining = draining));
     }
 
-    /// Ends the slow start of a peer that is available: no other could spare it anything.
+    /// Ends its slow start: no other could spare it anything. One to come takes no longer than the others
+    /// will have served by then.
     pub(super) fn end_ramp(&self, now: Duration) {
-        if self.is_available(now) && self.ramp(now).is_some() {
+        if self.ramp(now).is_some() {
             self.write(|ledger| ledger.end_ramp(now));
         }
     }

@@ -165,9 +165,11 @@ impl Upstream {
     }
 
     /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
-    /// if the others' slow starts went on, their keys would leave again.
+    /// if the others' slow starts went on, their keys would leave again. Who is late has them no further ahead
+    /// than it is late.
     fn end_ramps_that_spare_nobody(&self, now: Duration) {
         if self.serving_weight(now) == 0 {
+            self.shared.cold.set(now);
             self.peers.iter().for_each(|peer| peer.state.end_ramp(now));
         }
     }

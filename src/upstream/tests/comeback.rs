@@ -33,6 +33,7 @@ fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
 fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
     let after = build(&app.config, None, to);
     after.recall(&app.memory(from), to);
+    after.recall_cold(app.cold_memory(from), to);
     after
 }
 
@@ -72,6 +73,20 @@ fn ten_come_up(apart: Duration) -> Upstream {
 }
 
 #[test]
+fn where_all_were_down_the_first_that_is_up_does_not_keep_the_others_keys() {
+    let app = ten_come_up(ms(5));
+    for after in [100, 600, 6_000, 30_000] {
+        let excess = excess(&app, s(1010) + ms(after));
+        assert!(excess <= 1.25, "{excess} after {after} ms");
+    }
+    let app = ten_come_up(s(1));
+    let worst = excess(&app, s(1019));
+    assert!(worst <= 1.7, "{worst}, and the first had all of them");
+    let later = excess(&app, s(1029));
+    assert!(later <= 1.0, "{later}");
+}
+
+#[test]
 fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
     let app = ten_come_up(ms(5));
     let lost = &app.peers()[3];
@@ -92,6 +107,43 @@ fn one_that_is_down_at_the_start_begins_slowly() {
     probe(late, false, s(1000));
     probe(late, true, s(1030));
     assert!(one.state.is_home(s(1030)) && late.state.ramp(s(1030)).is_some());
+}
+
+#[test]
+fn what_is_there_at_the_start_is_warm_or_cold_as_the_operator_says() {
+    for (setting, length) in [(SLOWLY, None), (FROM_THE_START, Some(s(5)))] {
+        let app = app(3, &[setting, PROBED]);
+        let [one, two, late] = app.peers() else {
+            panic!("three")
+        };
+        for peer in [one, two] {
+            probe(peer, true, s(1000));
+        }
+        probe(late, true, s(1005));
+        let ramp = late.state.ramp(s(1005));
+        assert_eq!(ramp.map(|ramp| ramp.length), length);
+        assert!(one.state.is_home(s(1000)) && two.state.is_home(s(1000)));
+    }
+}
+
+#[test]
+fn another_process_knows_how_long_ago_all_were_cold() {
+    let app = ten_come_up(ms(5));
+    probe(&app.peers()[3], false, s(1020));
+    let after = upgraded(&app, s(1030), s(7000));
+    probe(&after.peers()[3], true, s(7010));
+    let length = after.peers()[3].state.ramp(s(7010)).unwrap().length;
+    assert!(length.abs_diff(s(30)) < ms(100), "{length:?}");
+    let warm = build(&written(3, &[FROM_THE_START, PROBED]), None, s(1000));
+    probe_all(&warm, s(1000));
+    let after = upgraded(&warm, s(2000), s(7000));
+    probe(&after.peers()[0], false, s(7001));
+    probe(&after.peers()[0], true, s(7002));
+    assert_eq!(
+        after.peers()[0].state.ramp(s(7002)).unwrap().length,
+        s(60),
+        "a new process makes nobody cold"
+    );
 }
 
 // ── what a drain keeps, and for how long
