@@ -205,8 +205,11 @@ impl Upstream {
             .or_else(|| self.find(call.target, may))
     }
 
-    /// Counts the request of a key; of a hot one, the peer whose turn it is.
+    /// Counts the request of a key, and not its retries; of a hot one, the peer whose turn it is.
     fn hot_turn(&self, call: &Call<'_>) -> Option<MemberId> {
+        if !call.tried.is_empty() {
+            return None;
+        }
         let (Some(hot), Some(config), Target::Key(key)) =
             (&self.hot, &self.config.hot_keys, call.target)
         else {

@@ -296,3 +296,21 @@ fn an_ejection_that_another_process_pardons_ends_there_and_then() {
 }
 
 // ── hot keys
+
+#[test]
+fn a_retry_is_no_request_more() {
+    let app = app(4, &["hot_keys: {share: 2%, spread: 3}"]);
+    let hot = |request| served(&app, 7, s(1000) + ms(request));
+    for request in 0..5_000 {
+        drop(hot(request));
+    }
+    let now = s(1005);
+    let key = hash(7).hash().0;
+    let turn = || app.hot().unwrap().observe(key, now).unwrap().turn;
+    let before = turn();
+    let mut tried = Tried::none();
+    tried.insert(MemberId(0));
+    let retried = app.admit(&Target::Key(hash(7)), &tried, now, app.enter());
+    assert_ne!(retried.unwrap().member, MemberId(0));
+    assert_eq!(turn(), before + 1);
+}
