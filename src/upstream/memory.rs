@@ -32,7 +32,9 @@ impl Memory {
         for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {
             peer.draining_for_ms = 0;
             peer.active.clear();
+            peer.ejected_for_ms = peer.ejected_for_ms.min(1);
             peer.flap.age_ms = 0;
+            peer.flap.suppressed_for_ms = peer.flap.suppressed_for_ms.min(1);
             if let Some(ramp) = &mut peer.ramp {
                 (ramp.passed_ms, ramp.begins_in_ms) = (0, 0);
             }
@@ -168,6 +170,24 @@ pub struct FlapMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_that_passes_is_no_event() {
+        let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
+        (peer.draining, peer.ejected_for_ms) = (true, 15_000);
+        peer.flap.suppressed_for_ms = 30_000;
+        peer.active = vec![(7, 1_000)];
+        let app = BTreeMap::from([("a".to_owned(), peer)]);
+        let memory = Memory {
+            upstreams: BTreeMap::from([("app".to_owned(), app)]),
+            cold: BTreeMap::from([("app".to_owned(), 7_000)]),
+            ..Memory::default()
+        };
+        let events = |seconds| memory.clone().aged(Duration::from_secs(seconds)).events();
+        assert_eq!(events(2), events(0));
+        assert_ne!(events(16), events(0), "the ejection is over");
+        assert_ne!(events(31), events(16), "and so is the other");
+    }
 
     #[test]
     fn what_was_kept_for_a_while_is_older_by_that() {
