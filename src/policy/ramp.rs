@@ -83,7 +83,8 @@ impl Ramp {
         }
     }
 
-    fn passed(&self, now: Duration) -> Duration {
+    /// How long ago it began; zero: it has yet to.
+    pub fn passed(&self, now: Duration) -> Duration {
         now.saturating_sub(self.began)
     }
 }

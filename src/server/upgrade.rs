@@ -155,7 +155,7 @@ impl Job {
         let snapshot = self.subject.snapshot.load_full();
         let estate = Estate {
             sockets: self.sockets,
-            memory: snapshot.memory(),
+            memory: snapshot.estate(),
             tickets: snapshot.tickets.keys(),
             patience: snapshot.config.upgrade_timeout,
         };

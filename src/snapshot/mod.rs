@@ -14,7 +14,7 @@ use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::tls::{self, Tickets};
-use crate::upstream::{Drain, Memory, Upstream};
+use crate::upstream::{Drain, MAX_REMEMBERED, Memory, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
 
@@ -126,6 +126,19 @@ impl Snapshot {
         })
     }
 
+    /// What a process that takes this one's place should know: the same as [`Self::memory`], and the keys
+    /// that all peers served lately, at most [`MAX_REMEMBERED`] more.
+    pub fn estate(&self) -> Memory {
+        let (mut memory, mut room) = (self.memory(), MAX_REMEMBERED);
+        let now = clock::since_start();
+        for (name, upstream) in &self.upstreams {
+            if let Some(peers) = memory.upstreams.get_mut(name) {
+                upstream.remember_keys(peers, &mut room, now);
+            }
+        }
+        memory
+    }
+
     /// What another process should know of the peers.
     pub fn memory(&self) -> Memory {
         let now = clock::since_start();
@@ -188,8 +201,9 @@ impl Snapshot {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
-                upstream.recall(known, now);
+                // First: what is new begins slowly by that.
                 upstream.recall_cold(memory.cold.get(name).copied(), now);
+                upstream.recall(known, now);
             }
             if let Some(hot) = memory.hot.get(name) {
                 upstream.recall_hot(hot, now);

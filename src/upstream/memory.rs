@@ -94,7 +94,8 @@ pub struct PeerMemory {
     /// How often it came and went.
     #[serde(default)]
     pub flap: FlapMemory,
-    /// The keys that it still serves while it drains ([`Active::remember`](super::active::Active::remember)).
+    /// The keys that it served lately ([`Active::remember`](super::active::Active::remember)): those that a
+    /// drain keeps or has left with it, and in a hand-over all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub active: Vec<(u64, u64)>,
 }

@@ -50,8 +50,9 @@ use self::load::{Ticket, Total};
 use self::rotation::Rotation;
 use self::serving::Serving;
 
-/// The most keys of draining peers that another process is told of, for one upstream: some 8 MB.
-const MAX_REMEMBERED: usize = 1 << 18;
+/// The most keys that another process is told of, of the draining peers of one upstream, and of all other
+/// peers together: some 8 MB.
+pub const MAX_REMEMBERED: usize = 1 << 18;
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -250,14 +251,38 @@ impl Upstream {
         self.peers.iter().map(memory).collect()
     }
 
-    /// The keys that a draining peer keeps.
-    fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
-        match (&peer.active, &self.config.drain) {
-            (Some(active), Some(drain)) if peer.state.is_draining() => {
-                active.remember(now, drain.idle, most)
+    /// Adds to a [`Self::memory`] what a drain to come would need: the keys of all other peers, at most as
+    /// many as there is `room` for, which gets less by that. Too much to be written down all the time.
+    pub fn remember_keys(
+        &self,
+        memory: &mut BTreeMap<String, PeerMemory>,
+        room: &mut usize,
+        now: Duration,
+    ) {
+        for peer in &self.peers {
+            let known = memory.get_mut(&*peer.label);
+            if let Some(known) = known.filter(|known| known.active.is_empty()) {
+                known.active = self.active_keys(peer, now, *room);
+                *room -= known.active.len();
             }
-            _ => Vec::new(),
         }
+    }
+
+    /// The keys that a peer keeps while it drains, or that it was left when that was called off.
+    fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
+        if peer.state.is_draining() || peer.state.ramp(now).is_some() {
+            self.active_keys(peer, now, most)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn active_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
+        let (Some(active), Some(drain)) = (&peer.active, &self.config.drain) else {
+            return Vec::new();
+        };
+        let idle = drain.idle.saturating_add(peer.state.ramps_for(now));
+        active.remember(now, idle, most)
     }
 
     /// What another process should know of its hot keys.
@@ -304,7 +329,8 @@ impl Upstream {
                 Some(known) if known.address == peer.address => {
                     peer.state.recall(known, self.is_probed(), now);
                     if let (Some(active), Some(drain)) = (&peer.active, &self.config.drain) {
-                        active.recall(&known.active, now, drain.idle);
+                        let idle = drain.idle.saturating_add(peer.state.ramps_for(now));
+                        active.recall(&known.active, now, idle);
                     }
                 }
                 Some(known) => {

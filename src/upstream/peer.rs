@@ -227,6 +227,12 @@ impl PeerState {
         (!ramp.is_over(now)).then_some(ramp)
     }
 
+    /// How much of its slow start has passed; zero without one.
+    pub(super) fn ramps_for(&self, now: Duration) -> Duration {
+        self.ramp(now)
+            .map_or(Duration::ZERO, |ramp| ramp.passed(now))
+    }
+
     /// Whether it is up and not draining, be it ejected or not.
     pub fn is_up(&self) -> bool {
         self.flags.load(Relaxed) & (UP | DRAINING) == UP

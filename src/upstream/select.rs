@@ -149,8 +149,7 @@ impl Upstream {
         let peer = self.peer(member)?;
         let ramp = peer.state.ramp(call.now)?;
         // What a drain has left is not to leave before the key's turn comes, however quiet it is.
-        let passed = call.now.saturating_sub(ramp.began);
-        let stays = peer.state.is_draining() || self.is_with(call, peer, passed);
+        let stays = peer.state.is_draining() || self.is_with(call, peer, ramp.passed(call.now));
         (!stays).then_some((ramp, peer.salt))
     }
 

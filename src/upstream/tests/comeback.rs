@@ -32,8 +32,10 @@ fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
 /// Another process, at another time of its own clock.
 fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
     let after = build(&app.config, None, to);
-    after.recall(&app.memory(from), to);
+    let (mut memory, mut room) = (app.memory(from), MAX_REMEMBERED);
+    app.remember_keys(&mut memory, &mut room, from);
     after.recall_cold(app.cold_memory(from), to);
+    after.recall(&memory, to);
     after
 }
 
@@ -227,6 +229,25 @@ fn a_session_that_a_drain_left_goes_nowhere_before_the_slow_start_is_over() {
         let home = keys.iter().filter(at_home).count();
         assert_eq!(home, keys.len(), "at {at}");
     }
+}
+
+#[test]
+fn another_process_knows_what_a_drain_has_left() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    app.peers()[0].set_draining(true, s(1001));
+    app.peers()[0].set_draining(false, s(1003));
+    let after = upgraded(&app, s(1004), s(7000));
+    assert_eq!(ask(&after, &keys, s(7001)), keys.len());
+}
+
+#[test]
+fn another_process_keeps_in_a_drain_what_this_one_has_served() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    let after = upgraded(&app, s(1002), s(7000));
+    after.peers()[0].set_draining(true, s(7001));
+    assert_eq!(ask(&after, &keys, s(7002)), keys.len());
 }
 
 // ── by whatever way

@@ -64,6 +64,7 @@ impl History {
         for _ in 0..25 {
             match self.random.gen_range(0..40) {
                 0..=3 => self.reload(template),
+                4 => self.upgrade(),
                 _ => self.happen(),
             }
             for _ in 0..self.random.gen_range(1..12) {
@@ -113,6 +114,17 @@ impl History {
             .map(|peer| Arc::clone(&peer.label))
             .collect();
         self.forget(|label| labels.contains(label));
+    }
+
+    /// Another process, which knows what this one knew.
+    fn upgrade(&mut self) {
+        let (mut memory, mut room) = (self.app.memory(self.now), MAX_REMEMBERED);
+        self.app.remember_keys(&mut memory, &mut room, self.now);
+        let cold = self.app.cold_memory(self.now);
+        self.app = placed(&self.app.config, None, self.now);
+        self.app.recall_cold(cold, self.now);
+        self.app.recall(&memory, self.now);
+        self.held.clear();
     }
 
     fn forget(&mut self, stays: impl Fn(&Arc<str>) -> bool) {
