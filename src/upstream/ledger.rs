@@ -220,7 +220,8 @@ impl Ledger {
             .ramp
             .filter(|ramp| !ramp.is_over(now))
             .map(|ramp| RampMemory {
-                passed_ms: millis(now.saturating_sub(ramp.began)),
+                // Rounded up: what is home with this process is so with the next.
+                passed_ms: millis(ramp.passed(now) + Duration::from_nanos(999_999)),
                 begins_in_ms: millis(ramp.began.saturating_sub(now)),
                 length_ms: millis(ramp.length),
             });

@@ -44,7 +44,7 @@ impl Memory {
         events
     }
 
-    /// What of it is still true when so much time has passed.
+    /// The same, so much later.
     #[must_use]
     pub fn aged(mut self, age: Duration) -> Self {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -52,8 +52,8 @@ impl Memory {
         peers.for_each(|peer| peer.age(age));
         let cold = self.cold.values_mut();
         cold.for_each(|ago| *ago = ago.saturating_add(age));
-        // What was hot then says nothing about now.
-        self.hot.clear();
+        let hot = self.hot.values_mut().flatten();
+        hot.for_each(|hot| hot.for_ms = hot.for_ms.saturating_add(age));
         self
     }
 
