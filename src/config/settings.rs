@@ -222,7 +222,8 @@ pub struct Upstream {
 pub struct SlowStart {
     /// From its first key to its last: 1 s to a day.
     pub length: Duration,
-    /// Whether the peers that are there when the process starts begin slowly, too.
+    /// Whether what is there when the process starts is as cold as what comes a moment later, so that a
+    /// peer that comes so much later takes only so long; else it is warm.
     pub at_start: bool,
 }
 

@@ -16,7 +16,9 @@
 //! head of its walk a key moves at most `n` times, towards its owner, and once where only the owner ramps.
 //!
 //! Whose ramp counts when all of them ramp is decided in [`first_home`]: nobody's. A ramp that was passed
-//! over so should end there and then, or the keys would leave again when another peer is done.
+//! over so should end there and then, or the keys would leave again when another peer is done. And
+//! who comes back a moment later must not be spared at the cost of peers that are as cold: a ramp takes no
+//! longer than the others have been serving since all were cold ([`Ramp::new`]).
 
 use std::time::Duration;
 
@@ -44,6 +46,19 @@ impl Salt {
 }
 
 impl Ramp {
+    /// The ramp of a peer that comes back at `began`, where that is to take `length`. All peers were
+    /// equally cold at `cold`: one that comes so much later has them ahead of it by no more than that.
+    pub fn new(began: Duration, length: Duration, cold: Duration) -> Self {
+        let length = length.min(began.saturating_sub(cold));
+        Self { began, length }
+    }
+
+    /// What is left of it when all are equally cold at `now`, this one too: nothing if it has begun.
+    #[must_use]
+    pub fn among_cold(self, now: Duration) -> Option<Self> {
+        (now < self.began).then(|| Self::new(self.began, self.length, now))
+    }
+
     /// Whether the ramp is over, so that nothing needs to be asked any more.
     #[inline]
     pub fn is_over(&self, now: Duration) -> bool {
@@ -68,7 +83,8 @@ impl Ramp {
         }
     }
 
-    fn passed(&self, now: Duration) -> Duration {
+    /// How long ago it began; zero: it has yet to.
+    pub fn passed(&self, now: Duration) -> Duration {
         now.saturating_sub(self.began)
     }
 }
@@ -173,6 +189,22 @@ mod tests {
             );
             assert!((ramp.share(now) - f64::from(percent) / 100.0).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn a_ramp_is_no_longer_than_the_others_have_been_serving() {
+        let after = |seconds: u64| {
+            let cold = Duration::from_secs(1000);
+            let began = Duration::from_secs(1000 + seconds);
+            Ramp::new(began, MINUTE, cold).length.as_secs()
+        };
+        assert_eq!([0, 5, 60, 600].map(after), [0, 5, 60, 60]);
+        let to_come = ramp(100, 60);
+        assert_eq!(
+            to_come.among_cold(Duration::from_secs(90)),
+            Some(ramp(100, 10))
+        );
+        assert_eq!(to_come.among_cold(Duration::from_secs(100)), None);
     }
 
     #[test]

@@ -41,12 +41,13 @@ use tokio::time::timeout;
 
 use super::sockets::Inherited;
 use crate::admin::Subject;
+use crate::clock;
 use crate::lifecycle::{self, Refusal};
 use crate::tls::Keys;
 use crate::upstream::Memory;
 
 /// The format of the messages; another number means another format.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Tells a process that its standard input is its predecessor.
 pub(super) const SUCCESSOR: &str = "CLOCKWISE_SUCCESSOR";
@@ -102,8 +103,12 @@ struct Hello {
     /// One name per socket that follows.
     #[serde(default)]
     sockets: Vec<String>,
+    /// As of `at`.
     #[serde(default)]
     memory: Memory,
+    /// By the kernel's monotonic clock, in microseconds: both processes have the same.
+    #[serde(default)]
+    at: Option<i64>,
     /// So that clients can resume their sessions.
     #[serde(default)]
     tickets: Keys,
@@ -167,6 +172,8 @@ pub(super) struct Predecessor {
     life: Option<OwnedFd>,
     sockets: Inherited,
     memory: Memory,
+    /// As of when, by the kernel's monotonic clock in microseconds.
+    at: Option<i64>,
     /// What it knew of the peers when it gave the word.
     told: Memory,
     tickets: Keys,
@@ -200,16 +207,19 @@ impl Predecessor {
             told: Memory::default(),
             sockets: hello.sockets.into_iter().zip(received).collect(),
             memory: hello.memory,
+            at: hello.at,
             tickets: hello.tickets,
             patience: hello.patience.map_or(Duration::MAX, Duration::from_millis),
         }))
     }
 
-    /// What it handed over.
+    /// What it handed over, with what it remembers of the peers as of now: a slow start has gone on since,
+    /// and keys that came home there must not leave again here.
     pub(super) fn take(&mut self) -> (Inherited, Memory) {
+        let age = age(self.at, clock::monotonic_micros());
         (
             std::mem::take(&mut self.sockets),
-            std::mem::take(&mut self.memory),
+            std::mem::take(&mut self.memory).aged(age),
         )
     }
 
@@ -297,6 +307,12 @@ impl Predecessor {
     }
 }
 
+/// The time between two readings of the kernel's monotonic clock, in microseconds.
+fn age(then: Option<i64>, now: i64) -> Duration {
+    let micros = then.map_or(0, |then| now.saturating_sub(then));
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
 /// A descriptor that is readable when the process has ended; `None`: it already has. Our parent may
 /// be another: a script that the program is started by, or whoever takes orphans in.
 fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
@@ -311,7 +327,10 @@ fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
 /// What a predecessor hands over.
 pub(super) struct Estate {
     pub(super) sockets: Vec<(String, OwnedFd)>,
+    /// As of `at`.
     pub(super) memory: Memory,
+    /// By the kernel's monotonic clock, in microseconds.
+    pub(super) at: i64,
     pub(super) tickets: Keys,
     /// How long it waits for the successor to be ready.
     pub(super) patience: Duration,
@@ -493,6 +512,7 @@ impl Wire {
             pid: std::process::id(),
             sockets: names,
             memory: estate.memory.clone(),
+            at: Some(estate.at),
             tickets: estate.tickets.clone(),
             patience,
         };
@@ -586,6 +606,7 @@ mod tests {
         Estate {
             sockets: (0..sockets).map(open).collect(),
             memory: Memory::default(),
+            at: 1_000_000,
             tickets: Keys::default(),
             patience,
         }
@@ -608,6 +629,7 @@ mod tests {
             let hello: Hello = theirs.receive().await.unwrap();
             let received = theirs.receive_sockets(hello.sockets.len()).await.unwrap();
             assert_eq!((hello.format, received.len()), (FORMAT, 300));
+            assert_eq!(age(hello.at, 2_500_000), Duration::from_millis(1500));
             let (pid, kept) = (7, hello.sockets);
             theirs.send(&Answer::Ready { pid, kept }).await.unwrap();
         };
@@ -651,5 +673,6 @@ mod tests {
         let hello: Hello =
             serde_json::from_str(r#"{"format":2,"version":"9","pid":1,"colour":"blue"}"#).unwrap();
         assert!(hello.sockets.is_empty() && hello.memory == Memory::default());
+        assert_eq!(age(hello.at, 2_500_000), Duration::ZERO);
     }
 }

@@ -4,6 +4,7 @@
 //! age counts, not its process: whatever ended that one, what was known a moment ago is better than
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -159,7 +160,11 @@ fn fresh(file: &StateFile, state: State) -> Memory {
     let written = state.written.parse::<jiff::Timestamp>();
     let age = written.map(|written| clock::wall().duration_since(written).unsigned_abs());
     match age {
-        Ok(age) if state.format == FORMAT && age <= file.max_age => state.memory.aged(age),
+        Ok(age) if state.format == FORMAT && age <= file.max_age => Memory {
+            // What was hot then says nothing about now.
+            hot: BTreeMap::new(),
+            ..state.memory.aged(age)
+        },
         Ok(age) => {
             log::info!(
                 "the state file `{}` is {age:?} old: it is ignored",

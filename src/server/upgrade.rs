@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::handover::{Estate, Failed, Go, Ready, SUCCESSOR, Successor, Wire};
 use super::instance::Instance;
 use crate::admin::Subject;
+use crate::clock;
 use crate::lifecycle::{Refusal, Reply};
 
 /// How long the new program may take to check the configuration.
@@ -155,7 +156,8 @@ impl Job {
         let snapshot = self.subject.snapshot.load_full();
         let estate = Estate {
             sockets: self.sockets,
-            memory: snapshot.memory(),
+            at: clock::monotonic_micros(),
+            memory: snapshot.estate(),
             tickets: snapshot.tickets.keys(),
             patience: snapshot.config.upgrade_timeout,
         };

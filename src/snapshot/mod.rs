@@ -14,7 +14,7 @@ use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::tls::{self, Tickets};
-use crate::upstream::{Drain, Memory, Upstream};
+use crate::upstream::{Drain, MAX_REMEMBERED, Memory, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
 
@@ -126,6 +126,19 @@ impl Snapshot {
         })
     }
 
+    /// What a process that takes this one's place should know: the same as [`Self::memory`], and the keys
+    /// that all peers served lately, at most [`MAX_REMEMBERED`] more.
+    pub fn estate(&self) -> Memory {
+        let (mut memory, mut room) = (self.memory(), MAX_REMEMBERED);
+        let now = clock::since_start();
+        for (name, upstream) in &self.upstreams {
+            if let Some(peers) = memory.upstreams.get_mut(name) {
+                upstream.remember_keys(peers, &mut room, now);
+            }
+        }
+        memory
+    }
+
     /// What another process should know of the peers.
     pub fn memory(&self) -> Memory {
         let now = clock::since_start();
@@ -137,9 +150,14 @@ impl Snapshot {
             .upstreams
             .iter()
             .map(|(name, upstream)| (name.clone(), upstream.hot_memory(now)));
+        let cold = self
+            .upstreams
+            .iter()
+            .filter_map(|(name, upstream)| Some((name.clone(), upstream.cold_memory(now)?)));
         Memory {
             upstreams: upstreams.collect(),
             hot: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
+            cold: cold.collect(),
         }
     }
 
@@ -167,12 +185,13 @@ impl Snapshot {
     /// Takes over which peers operators have taken out since this configuration was built from
     /// `previous`; [`Drains::settle`] once it is in force.
     pub fn take_drains(&self, previous: &Self) -> Drains {
+        let now = clock::since_start();
         let upstreams = self.upstreams.iter();
-        let upstreams =
-            upstreams.filter_map(|(name, now)| Some((previous.upstreams.get(name)?, now)));
+        let pairs =
+            upstreams.filter_map(|(name, after)| Some((previous.upstreams.get(name)?, after)));
         Drains(
-            upstreams
-                .flat_map(|(before, now)| now.take_drains(before))
+            pairs
+                .flat_map(|(before, after)| after.take_drains(before, now))
                 .collect(),
         )
     }
@@ -182,6 +201,8 @@ impl Snapshot {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
+                // First: what is new begins slowly by that.
+                upstream.recall_cold(memory.cold.get(name).copied(), now);
                 upstream.recall(known, now);
             }
             if let Some(hot) = memory.hot.get(name) {
@@ -199,7 +220,8 @@ pub struct Drains(Vec<Drain>);
 impl Drains {
     /// Takes over the orders that came while the one configuration replaced the other.
     pub fn settle(self) {
-        self.0.into_iter().for_each(Drain::settle);
+        let now = clock::since_start();
+        self.0.into_iter().for_each(|drain| drain.settle(now));
     }
 }
 

@@ -147,6 +147,20 @@ fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
 }
 
 #[test]
+fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
+    let slowly = "health: off\n    slow_start: {time: 60s, at_start: true}";
+    let before = build(slowly, "[{label: b, address: 127.0.0.1:3}]", None);
+    let mut memory = before.estate();
+    memory.cold.clear();
+    let both = "[{label: a, address: 127.0.0.1:2}, {label: b, address: 127.0.0.1:3}]";
+    let after = build(slowly, both, None);
+    after.recall(&memory);
+    let ramp = peer(&after).state.ramp(clock::since_start());
+    let length = ramp.map(|ramp| ramp.length);
+    assert_eq!(length, Some(Duration::from_secs(60)));
+}
+
+#[test]
 fn a_configuration_that_cannot_be_built_leaves_no_series() {
     let metrics = metrics();
     let known = config(UNPROBED, ONE);

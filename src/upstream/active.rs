@@ -28,7 +28,7 @@
 //! request records it. If they bring the same key it may be there twice, and [`Active::held`] counts it
 //! twice until the older entry is idle.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::policy::mix::mix;
@@ -40,9 +40,21 @@ const SPARE: usize = 2;
 /// A unit of time is 2^28 ns.
 const UNIT: u32 = 28;
 
-/// A peer, as the table knows it; unique among those that an upstream has had, or the 2^16 last of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerNumber(pub u16);
+/// A peer from when it is given its keys until it loses them to others; the number is its own among those that
+/// an upstream has had, or the last 2^16 of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tenure(pub u16);
+
+/// The tenures of an upstream's peers so far.
+#[derive(Debug, Default)]
+pub struct Tenures(AtomicU16);
+
+impl Tenures {
+    /// A new one.
+    pub fn next(&self) -> Tenure {
+        Tenure(self.0.fetch_add(1, Relaxed))
+    }
+}
 
 /// Keys with the peer and the time of their last request.
 #[derive(Debug)]
@@ -67,7 +79,7 @@ impl Active {
     /// Records that a peer serves a request of a key. Keys without one for `idle` make room first; true:
     /// one that is active had to, as the table is too small.
     #[inline]
-    pub fn touch(&self, key: u64, peer: PeerNumber, now: Duration, idle: Duration) -> bool {
+    pub fn touch(&self, key: u64, peer: Tenure, now: Duration, idle: Duration) -> bool {
         let (hash, now) = (mix(key), units(now));
         let entry = Entry::new(hash, peer, now);
         let set = self.set(hash);
@@ -81,7 +93,7 @@ impl Active {
 
     /// Whether the key had a request within `idle`, and that peer served the last.
     #[inline]
-    pub fn is_with(&self, key: u64, peer: PeerNumber, now: Duration, idle: Duration) -> bool {
+    pub fn is_with(&self, key: u64, peer: Tenure, now: Duration, idle: Duration) -> bool {
         let hash = mix(key);
         let found = self.set(hash).and_then(|set| set.find(hash));
         found.is_some_and(|(_, seen)| seen.peer() == peer && seen.is_active(units(now), idle))
@@ -89,29 +101,31 @@ impl Active {
 
     /// The keys that had a request within `idle`, and are with that peer. Goes over the whole table: some
     /// 50 µs for 65,536 keys.
-    pub fn held(&self, peer: PeerNumber, now: Duration, idle: Duration) -> usize {
-        self.entries(peer, now, idle).count()
+    pub fn held(&self, peer: Tenure, now: Duration, idle: Duration) -> usize {
+        let entries = self.entries(now, idle);
+        entries.filter(|(_, entry)| entry.peer() == peer).count()
     }
 
-    /// The keys that are with that peer, at most `most` of them: for [`Self::recall`], each with the
+    /// The keys that are with those peers, at most `most` of them: for [`Self::recall`], each with the
     /// milliseconds since its last request. What stands for a key is all that the table knows of it,
     /// enough for a table of the same size.
     pub fn remember(
         &self,
-        peer: PeerNumber,
+        of: impl Fn(Tenure) -> bool,
         now: Duration,
         idle: Duration,
         most: usize,
-    ) -> Vec<(u64, u64)> {
+    ) -> Vec<(Tenure, (u64, u64))> {
         let age = |entry: Entry| millis(entry.age(units(now)));
-        self.entries(peer, now, idle)
-            .map(|(place, entry)| (entry.tag() | place, age(entry)))
+        self.entries(now, idle)
+            .filter(|(_, entry)| of(entry.peer()))
+            .map(|(place, entry)| (entry.peer(), (entry.tag() | place, age(entry))))
             .take(most)
             .collect()
     }
 
     /// Takes over keys of another table, for a peer.
-    pub fn recall(&self, keys: &[(u64, u64)], peer: PeerNumber, now: Duration, idle: Duration) {
+    pub fn recall(&self, keys: &[(u64, u64)], peer: Tenure, now: Duration, idle: Duration) {
         for &(hash, age) in keys {
             let time = units(now.saturating_sub(Duration::from_millis(age)));
             let entry = Entry::new(hash, peer, time);
@@ -121,18 +135,13 @@ impl Active {
         }
     }
 
-    /// A peer's active entries, each with the place of its set.
-    fn entries(
-        &self,
-        peer: PeerNumber,
-        now: Duration,
-        idle: Duration,
-    ) -> impl Iterator<Item = (u64, Entry)> {
+    /// The active entries, each with the place of its set.
+    fn entries(&self, now: Duration, idle: Duration) -> impl Iterator<Item = (u64, Entry)> {
         let now = units(now);
         (0_u64..).zip(&self.sets).flat_map(move |(place, set)| {
             let entries = set.0.iter().map(Entry::load);
-            let own = move |entry: &Entry| entry.peer() == peer && entry.is_active(now, idle);
-            entries.filter(own).map(move |entry| (place, entry))
+            let active = move |entry: &Entry| entry.is_active(now, idle);
+            entries.filter(active).map(move |entry| (place, entry))
         })
     }
 
@@ -181,7 +190,7 @@ const AHEAD: u64 = 256;
 const TAG: u64 = !0 << (TIME_BITS + 16);
 
 impl Entry {
-    const fn new(hash: u64, peer: PeerNumber, now: u32) -> Self {
+    const fn new(hash: u64, peer: Tenure, now: u32) -> Self {
         Self(hash & TAG | (peer.0 as u64) << TIME_BITS | now as u64)
     }
 
@@ -201,8 +210,8 @@ impl Entry {
         self.0 & TAG
     }
 
-    const fn peer(self) -> PeerNumber {
-        PeerNumber((self.0 >> TIME_BITS & 0xffff) as u16)
+    const fn peer(self) -> Tenure {
+        Tenure((self.0 >> TIME_BITS & 0xffff) as u16)
     }
 
     /// In units, around the circle of times. Another thread may have read the clock a little later.
@@ -236,8 +245,8 @@ mod tests {
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(60);
-    const A: PeerNumber = PeerNumber(1);
-    const B: PeerNumber = PeerNumber(2);
+    const A: Tenure = Tenure(1);
+    const B: Tenure = Tenure(2);
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -279,7 +288,12 @@ mod tests {
     fn another_table_takes_over_what_is_active_and_how_long_ago() {
         let (before, after) = (Active::new(1000), Active::new(1000));
         (0..500).for_each(|key| _ = before.touch(key, A, s(10 + key / 10), IDLE));
-        let keys = before.remember(A, s(80), IDLE, 10_000);
+        let own = |most| {
+            let keys = before.remember(|peer| peer == A, s(80), IDLE, most);
+            keys.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
+        };
+        before.touch(1000, B, s(80), IDLE);
+        let keys = own(10_000);
         assert_eq!(keys.len(), before.held(A, s(80), IDLE));
         after.recall(&keys, A, s(1080), IDLE);
         for key in 0..500 {
@@ -292,7 +306,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(before.remember(A, s(80), IDLE, 7).len(), 7);
+        assert_eq!(own(7).len(), 7);
     }
 
     /// Touches each key; how many active ones had to make room.
@@ -387,10 +401,10 @@ mod tests {
             let mut now = began;
             for (key, peer, pause) in requests {
                 now += pause;
-                active.touch(key, PeerNumber(peer), s(now), s(idle));
-                last.insert(key, (PeerNumber(peer), now));
+                active.touch(key, Tenure(peer), s(now), s(idle));
+                last.insert(key, (Tenure(peer), now));
             }
-            for peer in (0..3).map(PeerNumber) {
+            for peer in (0..3).map(Tenure) {
                 // A second more or less is no matter of the unit, 0.27 s.
                 let within = |most| last.values().filter(move |(own, at)| *own == peer && now - at <= most);
                 let held = active.held(peer, s(now), s(idle));

@@ -1,15 +1,27 @@
 //! What is written down about one peer, and what follows from it: whether it is on the ring, and how
 //! it leaves it and comes back.
 //!
-//! A peer is *well* when its probes pass, real traffic reaches it and no operator took it out. Two
-//! things follow when that changes, and they are decided here and nowhere else: leaving raises
-//! the penalty for flapping, unless an operator did it, and coming back begins a slow start.
+//! A peer is *well* when its probes pass, real traffic reaches it and no operator took it out; it is
+//! *away* when one of them has said otherwise. Two things follow when that changes, and they are decided here
+//! and nowhere else: leaving raises the penalty for flapping, unless an operator did it, and coming back begins
+//! a slow start, also for one that was away from the start. Whoever writes does so through
+//! [`Ledger::change`], be it a probe, an operator or a reload, so that there is no way round.
+//!
+//! A drain leaves the peer the keys that it serves, for a while; to be lost does not: then they are others',
+//! and so they are when the while is over. A new *tenure* begins with that, in which the peer has to be
+//! given each key anew.
+//!
+//! What is slow is measured by the others: where all are cold nobody can be spared. The ledger is told when
+//! that was last ([`Cold`]).
 //!
 //! Where nothing but time keeps a peer off the ring, nobody writes when that is over. So while it is off, its
 //! slow start is already set, and begins when the last of the times that keep it off does end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::active::{Tenure, Tenures};
 use super::memory::{FlapMemory, PeerMemory, RampMemory};
 use super::peer::ProbeReport;
 use crate::policy::ejection::{Ejection, Rules};
@@ -25,13 +37,35 @@ pub(super) const OFF: u8 = 8;
 pub(super) const SUSPECT: u8 = 16;
 pub(super) const RAMPING: u8 = 32;
 
+/// When all peers of an upstream were equally cold last; long ago, if they never were.
+#[derive(Debug, Default)]
+pub(super) struct Cold(AtomicU64);
+
+impl Cold {
+    /// When that was, since the process started; zero: long ago.
+    pub(super) fn since(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
+
+    pub(super) fn set(&self, now: Duration) {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(now, Relaxed);
+    }
+}
+
 /// How a peer leaves the ring and comes back to it, as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Manners {
+    /// When it had nothing on the others, nor they on it; shared by all of them.
+    pub(super) cold: Arc<Cold>,
+    /// Shared by all of them, too.
+    pub(super) tenures: Arc<Tenures>,
     /// How long it takes until it has all its keys again; `None`: no time.
     pub(super) slow_start: Option<Duration>,
     /// How coming and going is damped; `None`: it is not.
     pub(super) flap: Option<flap::Rules>,
+    /// How long a drain leaves keys with it; `None`: it does not.
+    pub(super) deadline: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,8 +82,8 @@ pub(super) struct Ledger {
     pub(super) draining: Option<Duration>,
     pub(super) flap: Flap,
     pub(super) ramp: Option<Ramp>,
-    /// Since when the drain lasted from which it came back last: what it served during that, it keeps.
-    pub(super) kept_since: Option<Duration>,
+    /// Another one when others have its keys: what it served before that is not with it any more.
+    pub(super) tenure: Tenure,
     /// Whether it begins slowly when it is well next.
     begins_slowly: bool,
     pub(super) last_probe: Option<ProbeReport>,
@@ -67,7 +101,7 @@ impl Ledger {
             draining: None,
             flap: Flap::default(),
             ramp: None,
-            kept_since: None,
+            tenure: manners.tenures.next(),
             begins_slowly: slowly,
             last_probe: None,
         };
@@ -78,15 +112,15 @@ impl Ledger {
     }
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
-    /// operators and real traffic have said of it stands, and it does not begin anew.
-    pub(super) fn judged_anew(&self, up: bool) -> Self {
-        Self {
-            health: if up { known(true) } else { Health::default() },
-            passed: 0,
-            begins_slowly: self.health.state() == State::Down,
-            last_probe: None,
-            ..self.clone()
-        }
+    /// operators and real traffic have said of it stands, and if it is well it does not begin anew.
+    pub(super) fn judged_anew(&self, up: bool, now: Duration, manners: &Manners) -> Self {
+        let mut anew = self.clone();
+        anew.change(now, manners, |ledger| {
+            ledger.health = if up { known(true) } else { Health::default() };
+            ledger.passed = 0;
+            ledger.last_probe = None;
+        });
+        anew
     }
 
     /// Makes a change, and draws the conclusions.
@@ -96,13 +130,17 @@ impl Ledger {
         manners: &Manners,
         write: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let (before, drain) = (self.is_well(now), self.draining);
+        let (before, kept) = (self.standing(now), self.keeps_keys(now, manners));
         let result = write(self);
-        match (before, self.is_well(now)) {
-            (true, false) => self.leave(now, manners),
-            (false, true) => self.come_back(drain, now, manners),
-            (false, false) => self.stay_away(now, manners),
-            (true, true) => self.ramp = self.ramp.filter(|ramp| !ramp.is_over(now)),
+        if self.keeps_keys(now, manners) != kept {
+            self.tenure = manners.tenures.next();
+        }
+        match (before, self.standing(now)) {
+            (Standing::Well, Standing::Well) => self.stay(now),
+            (_, Standing::Well) => self.come_back(now, manners),
+            (Standing::Well, Standing::Away) => self.leave(now, manners),
+            (_, Standing::Away) => self.stay_away(now, manners),
+            (_, Standing::Unasked) => {}
         }
         result
     }
@@ -158,16 +196,15 @@ impl Ledger {
 
     /// Begins a slow start: now, or when it is well.
     pub(super) fn begin_slowly(&mut self, now: Duration, manners: &Manners) {
-        if self.is_well(now) {
-            self.ramp = self.ramp_from(now, manners);
-        } else {
-            self.begins_slowly = true;
+        match self.standing(now) {
+            Standing::Well => self.ramp = self.ramp_from(now, manners),
+            Standing::Away | Standing::Unasked => self.begins_slowly = true,
         }
     }
 
-    /// Ends its slow start, where that has begun.
+    /// Ends its slow start, as it could not be spared: all are cold.
     pub(super) fn end_ramp(&mut self, now: Duration) {
-        self.ramp = self.ramp.filter(|ramp| now < ramp.began);
+        self.ramp = self.ramp.and_then(|ramp| ramp.among_cold(now));
     }
 
     /// What another process should know; of the health, where it is `probed`.
@@ -186,7 +223,8 @@ impl Ledger {
             .ramp
             .filter(|ramp| !ramp.is_over(now))
             .map(|ramp| RampMemory {
-                passed_ms: millis(now.saturating_sub(ramp.began)),
+                // Rounded up: what is home with this process is so with the next.
+                passed_ms: millis(ramp.passed(now) + Duration::from_nanos(999_999)),
                 begins_in_ms: millis(ramp.began.saturating_sub(now)),
                 length_ms: millis(ramp.length),
             });
@@ -212,9 +250,8 @@ impl Ledger {
         self.draining = memory.draining.then(|| ago(memory.draining_for_ms));
         if let (true, Some(up)) = (probed, memory.up) {
             self.health = known(up);
-            self.begins_slowly = !up;
+            self.begins_slowly = false;
         }
-        self.begins_slowly |= memory.draining;
         if memory.ejected_for_ms > 0 {
             let length = Duration::from_millis(memory.ejected_for_ms);
             let at_once = Rules {
@@ -234,6 +271,7 @@ impl Ledger {
             left => ahead(left),
         };
         self.flap = Flap::known(flap.penalty, ago(flap.age_ms), until);
+        self.begins_slowly |= self.standing(now) == Standing::Away;
     }
 
     /// [`OFF`] and [`RAMPING`] stay set once they are over; the times say that they are.
@@ -251,38 +289,64 @@ impl Ledger {
             | flag(self.ramp.is_some(), RAMPING)
     }
 
-    fn is_well(&self, now: Duration) -> bool {
-        self.health.state() == State::Up && self.draining.is_none() && now >= self.ejected_until
+    /// Whether the keys that it served lately are still with it: it was not lost, and if it drains, it
+    /// has time left.
+    fn keeps_keys(&self, now: Duration, manners: &Manners) -> bool {
+        let is_lost = self.health.state() == State::Down || now < self.ejected_until;
+        let is_late = |since| manners.deadline <= Some(now.saturating_sub(since));
+        !is_lost && !self.draining.is_some_and(is_late)
     }
 
-    /// It begins slowly when it comes back.
+    fn standing(&self, now: Duration) -> Standing {
+        let is_out = self.draining.is_some() || now < self.ejected_until;
+        match self.health.state() {
+            State::Up if !is_out => Standing::Well,
+            State::Unknown if !is_out => Standing::Unasked,
+            State::Up | State::Unknown | State::Down => Standing::Away,
+        }
+    }
+
+    fn stay(&mut self, now: Duration) {
+        self.ramp = self.ramp.filter(|ramp| !ramp.is_over(now));
+    }
+
     fn leave(&mut self, now: Duration, manners: &Manners) {
         if let (None, Some(rules)) = (self.draining, &manners.flap) {
             self.flap = self.flap.on_down(now, rules);
         }
-        self.begins_slowly = true;
-        self.kept_since = None;
         self.stay_away(now, manners);
     }
 
+    /// It begins slowly when it comes back.
     fn stay_away(&mut self, now: Duration, manners: &Manners) {
-        if self.begins_slowly && self.off_until() > now {
+        self.begins_slowly = true;
+        if self.off_until() > now {
             self.ramp = self.ramp_from(now, manners);
         }
     }
 
-    /// From a `drain` as well: then what it kept stays with it.
-    fn come_back(&mut self, drain: Option<Duration>, now: Duration, manners: &Manners) {
+    fn come_back(&mut self, now: Duration, manners: &Manners) {
         if std::mem::take(&mut self.begins_slowly) {
             self.ramp = self.ramp_from(now, manners);
-            self.kept_since = drain;
         }
     }
 
     fn ramp_from(&self, now: Duration, manners: &Manners) -> Option<Ramp> {
         let began = now.max(self.off_until());
-        manners.slow_start.map(|length| Ramp { began, length })
+        let ramp = |length| Ramp::new(began, length, manners.cold.since());
+        manners.slow_start.map(ramp)
     }
+}
+
+/// What was said of a peer last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It takes keys, unless its flapping keeps it off.
+    Well,
+    /// Probes, real traffic or an operator took it off the ring.
+    Away,
+    /// Nobody has said anything yet.
+    Unasked,
 }
 
 /// A health that is known from elsewhere: from another process, or because no probe will ever say.
@@ -299,6 +363,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -309,10 +375,13 @@ mod tests {
         eject: s(30),
         max_eject: s(300),
     };
-    const MANNERS: Manners = Manners {
+    static MANNERS: LazyLock<Manners> = LazyLock::new(|| Manners {
+        cold: Arc::default(),
+        tenures: Arc::default(),
         slow_start: Some(s(60)),
         flap: Some(flap::Rules::DEFAULT),
-    };
+        deadline: Some(s(40)),
+    });
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -454,20 +523,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_drain_kept_is_known_until_it_leaves_again() {
+    fn a_drain_takes_no_key_away_before_its_deadline_and_a_loss_does_at_once() {
         let mut book = Book::new(true, false);
         book.drain(1010, true);
-        book.drain(1020, false);
-        assert_eq!(
-            (book.0.kept_since, book.ramps_from()),
-            (Some(s(1010)), Some(s(1020)))
-        );
-        book.probe(1030, false);
-        book.probe(1040, true);
-        assert_eq!(
-            (book.0.kept_since, book.ramps_from()),
-            (None, Some(s(1040)))
-        );
+        let first = book.0.tenure;
+        book.drain(1049, false);
+        assert_eq!((book.0.tenure, book.ramps_from()), (first, Some(s(1049))));
+        book.drain(1060, true);
+        book.drain(1100, false);
+        let after_drain = book.0.tenure;
+        book.drain(1110, true);
+        book.fail(1111);
+        let after_ejection = book.0.tenure;
+        book.drain(1150, false);
+        book.probe(1160, false);
+        assert!(first != after_drain && after_drain != after_ejection);
+        assert!(after_ejection != book.0.tenure);
     }
 
     #[test]
@@ -475,7 +546,8 @@ mod tests {
         let mut book = Book::new(true, false);
         book.fail(1001);
         book.0.end_ramp(s(1010));
-        assert_eq!(book.ramps_from(), Some(s(1031)));
+        let to_come = Ramp::new(s(1031), s(60), s(1010));
+        assert_eq!((book.0.ramp, to_come.length), (Some(to_come), s(21)));
         book.0.end_ramp(s(1031));
         assert_eq!(book.ramps_from(), None);
     }
@@ -524,19 +596,18 @@ mod tests {
         /// what is recalled.
         #[test]
         fn no_way_back_leads_past_the_slow_start(
-            events in prop::collection::vec((0..6_u8, 1..40_u64), 1..60),
+            up in any::<bool>(),
+            events in prop::collection::vec((0..8_u8, 1..40_u64), 1..60),
         ) {
-            let mut book = Book::new(true, false);
+            let mut book = Book::new(up, false);
             let mut now = 1000;
             let mut away: Option<u64> = None;
             for (event, pause) in events {
-                let is_home = |book: &Book, at: u64| {
-                    book.0.is_well(s(at)) && book.0.off_until() <= s(at)
-                };
                 for second in now..now + pause {
-                    if !is_home(&book, second) {
+                    let standing = book.0.standing(s(second));
+                    if standing == Standing::Away || book.0.off_until() > s(second) {
                         away = Some(second);
-                    } else if let Some(last) = away {
+                    } else if standing == Standing::Well && let Some(last) = away {
                         let ramp = book.0.ramp.filter(|ramp| !ramp.is_over(s(second)));
                         prop_assert!(
                             second > last + 60 || ramp.is_some_and(|ramp| ramp.began > s(last)),
@@ -551,7 +622,9 @@ mod tests {
                     2 => book.fail(now),
                     3 => book.reach(now),
                     4 => book.drain(now, true),
-                    _ => book.drain(now, false),
+                    5 => book.drain(now, false),
+                    6 => book.0 = book.0.judged_anew(true, s(now), &MANNERS),
+                    _ => book.0 = book.0.judged_anew(false, s(now), &MANNERS),
                 }
             }
             let mut next = Ledger::new(false, false, s(9000), &MANNERS);

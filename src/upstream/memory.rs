@@ -20,6 +20,8 @@ pub struct Memory {
     pub upstreams: BTreeMap<String, BTreeMap<String, PeerMemory>>,
     /// The hot keys, by upstream.
     pub hot: BTreeMap<String, Vec<HotMemory>>,
+    /// How many milliseconds ago all peers were equally cold, by upstream, where that still matters.
+    pub cold: BTreeMap<String, u64>,
 }
 
 impl Memory {
@@ -30,23 +32,28 @@ impl Memory {
         for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {
             peer.draining_for_ms = 0;
             peer.active.clear();
+            peer.ejected_for_ms = peer.ejected_for_ms.min(1);
             peer.flap.age_ms = 0;
+            peer.flap.suppressed_for_ms = peer.flap.suppressed_for_ms.min(1);
             if let Some(ramp) = &mut peer.ramp {
                 (ramp.passed_ms, ramp.begins_in_ms) = (0, 0);
             }
         }
         events.hot.clear();
+        events.cold.clear();
         events
     }
 
-    /// What of it is still true when so much time has passed.
+    /// The same, so much later.
     #[must_use]
     pub fn aged(mut self, age: Duration) -> Self {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let peers = self.upstreams.values_mut().flat_map(BTreeMap::values_mut);
         peers.for_each(|peer| peer.age(age));
-        // What was hot then says nothing about now.
-        self.hot.clear();
+        let cold = self.cold.values_mut();
+        cold.for_each(|ago| *ago = ago.saturating_add(age));
+        let hot = self.hot.values_mut().flatten();
+        hot.for_each(|hot| hot.for_ms = hot.for_ms.saturating_add(age));
         self
     }
 
@@ -87,7 +94,8 @@ pub struct PeerMemory {
     /// How often it came and went.
     #[serde(default)]
     pub flap: FlapMemory,
-    /// The keys that it still serves while it drains ([`Active::remember`](super::active::Active::remember)).
+    /// The keys that it served lately ([`Active::remember`](super::active::Active::remember)): those that a
+    /// drain keeps or has left with it, and in a hand-over all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub active: Vec<(u64, u64)>,
 }
@@ -165,6 +173,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn time_that_passes_is_no_event() {
+        let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
+        (peer.draining, peer.ejected_for_ms) = (true, 15_000);
+        peer.flap.suppressed_for_ms = 30_000;
+        peer.active = vec![(7, 1_000)];
+        let app = BTreeMap::from([("a".to_owned(), peer)]);
+        let memory = Memory {
+            upstreams: BTreeMap::from([("app".to_owned(), app)]),
+            cold: BTreeMap::from([("app".to_owned(), 7_000)]),
+            ..Memory::default()
+        };
+        let events = |seconds| memory.clone().aged(Duration::from_secs(seconds)).events();
+        assert_eq!(events(2), events(0));
+        assert_ne!(events(16), events(0), "the ejection is over");
+        assert_ne!(events(31), events(16), "and so is the other");
+    }
+
+    #[test]
     fn what_was_kept_for_a_while_is_older_by_that() {
         let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
         (peer.draining, peer.draining_for_ms) = (true, 5_000);
@@ -182,9 +208,12 @@ mod tests {
         let app = BTreeMap::from([("a".to_owned(), peer)]);
         let memory = Memory {
             upstreams: BTreeMap::from([("app".to_owned(), app)]),
-            hot: BTreeMap::new(),
+            cold: BTreeMap::from([("app".to_owned(), 7_000)]),
+            ..Memory::default()
         };
-        let aged = &memory.aged(Duration::from_secs(10)).upstreams["app"]["a"];
+        let memory = memory.aged(Duration::from_secs(10));
+        assert_eq!(memory.cold["app"], 17_000);
+        let aged = &memory.upstreams["app"]["a"];
         assert_eq!((aged.draining_for_ms, aged.ejected_for_ms), (15_000, 5_000));
         let ramp = aged.ramp.unwrap();
         assert_eq!((ramp.passed_ms, ramp.begins_in_ms), (6_000, 0));

@@ -43,15 +43,16 @@ pub use self::peer::{Peer, PeerState, ProbeReport};
 pub use self::select::Admitted;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
-use self::active::{Active, PeerNumber};
+use self::active::{Active, Tenures};
 use self::hot::HotKeys;
-use self::ledger::{Ledger, Manners};
+use self::ledger::{Cold, Ledger, Manners};
 use self::load::{Held, Place, Ticket, Total};
 use self::rotation::Rotation;
 use self::serving::Serving;
 
-/// The most keys of draining peers that another process is told of, for one upstream: some 8 MB.
-const MAX_REMEMBERED: usize = 1 << 18;
+/// The most keys that another process is told of, of the draining peers of one upstream, and of all other
+/// peers together: some 8 MB.
+pub const MAX_REMEMBERED: usize = 1 << 18;
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -83,10 +84,21 @@ struct Shared {
     total: Arc<Total>,
     /// How often one of its peers may have left the ring or come back.
     changes: Arc<AtomicU32>,
-    /// How many servers it has had.
-    servers: Arc<AtomicU32>,
+    tenures: Arc<Tenures>,
+    /// When they were all equally cold.
+    cold: Arc<Cold>,
     /// The [`Debt`](pace::Debt) of the streams that were ended, in nanoseconds.
     ended: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn at_start(config: &config::Upstream, now: Duration) -> Self {
+        let shared = Self::default();
+        if config.slow_start.is_some_and(|slow| slow.at_start) {
+            shared.cold.set(now);
+        }
+        shared
+    }
 }
 
 /// What a request brings to the choice of its peer.
@@ -121,25 +133,27 @@ pub struct Remains {
 pub struct Drain {
     from: Arc<PeerState>,
     to: Arc<PeerState>,
+    manners: Manners,
     taken: Option<Duration>,
 }
 
 impl Drain {
-    fn take(from: &Arc<PeerState>, to: &Arc<PeerState>) -> Self {
-        let taken = from.drain();
-        to.take_drain(taken);
+    fn take(from: &Peer, to: &Peer, now: Duration) -> Self {
+        let taken = from.state.drain();
+        to.take_drain(taken, now);
         Self {
-            from: Arc::clone(from),
-            to: Arc::clone(to),
+            from: Arc::clone(&from.state),
+            to: Arc::clone(&to.state),
+            manners: to.manners.clone(),
             taken,
         }
     }
 
     /// Takes over an order that came since; orders about the new peer itself stand.
-    pub fn settle(self) {
+    pub fn settle(self, now: Duration) {
         let draining = self.from.drain();
         if draining != self.taken {
-            self.to.take_drain(draining);
+            self.to.take_drain(draining, now, &self.manners);
         }
     }
 }
@@ -159,10 +173,13 @@ impl Upstream {
         now: Duration,
     ) -> Result<Self, ring::Error> {
         let ring = Ring::new(config.dialect, config.members())?;
-        let shared = previous.map_or_else(Shared::default, |previous| previous.shared.clone());
+        let shared = previous.map_or_else(
+            || Shared::at_start(&config, now),
+            |previous| previous.shared.clone(),
+        );
         let cradle = Cradle {
             config: &config,
-            manners: manners(&config),
+            manners: manners(&config, &shared),
             shared: &shared,
             previous,
             now,
@@ -252,14 +269,50 @@ impl Upstream {
         self.peers.iter().map(memory).collect()
     }
 
-    /// The keys that a draining peer keeps.
-    fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
-        match (&self.active, &self.config.drain) {
-            (Some(active), Some(drain)) if peer.state.is_draining() => {
-                active.remember(peer.number, now, drain.idle, most)
+    /// Adds to a [`Self::memory`] what a drain to come would need: the keys of all other peers, at most as
+    /// many as there is `room` for, which gets less by that. Too much to be written down all the time.
+    pub fn remember_keys(
+        &self,
+        memory: &mut BTreeMap<String, PeerMemory>,
+        room: &mut usize,
+        now: Duration,
+    ) {
+        let (Some(active), Some(drain)) = (&self.active, &self.config.drain) else {
+            return;
+        };
+        let is_open = |peer: &&Peer| {
+            let known = memory.get(&*peer.label);
+            known.is_some_and(|known| known.active.is_empty())
+        };
+        let open = self.peers.iter().filter(is_open);
+        let open: HashMap<_, _> = open.map(|peer| (peer.state.tenure(), peer)).collect();
+        let keys = active.remember(|tenure| open.contains_key(&tenure), now, drain.idle, *room);
+        *room -= keys.len();
+        for (tenure, key) in keys {
+            let label = open.get(&tenure).map(|peer| &*peer.label);
+            if let Some(known) = label.and_then(|label| memory.get_mut(label)) {
+                known.active.push(key);
             }
-            _ => Vec::new(),
         }
+    }
+
+    /// The keys that a peer keeps while it drains, or that it was left when that was called off.
+    fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
+        if peer.state.is_draining() || peer.state.ramp(now).is_some() {
+            self.active_keys(peer, now, most)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn active_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
+        let (Some(active), Some(drain)) = (&self.active, &self.config.drain) else {
+            return Vec::new();
+        };
+        let idle = drain.idle.saturating_add(peer.state.ramps_for(now));
+        let own = peer.state.tenure();
+        let keys = active.remember(|tenure| tenure == own, now, idle, most);
+        keys.into_iter().map(|(_, key)| key).collect()
     }
 
     /// What another process should know of its hot keys.
@@ -271,6 +324,19 @@ impl Upstream {
             for_ms: ledger::millis(now.saturating_sub(hot.since)),
         });
         memory.collect()
+    }
+
+    /// How long ago all peers were equally cold, in milliseconds, where that still matters.
+    pub fn cold_memory(&self, now: Duration) -> Option<u64> {
+        let length = self.config.slow_start?.length;
+        let ago = now.saturating_sub(self.shared.cold.since());
+        (ago < length).then(|| ledger::millis(ago))
+    }
+
+    /// Takes over when that was in another process; `None`: so long ago that it does not matter.
+    pub fn recall_cold(&self, ago: Option<u64>, now: Duration) {
+        let since = |ms| now.saturating_sub(Duration::from_millis(ms));
+        self.shared.cold.set(ago.map_or(Duration::ZERO, since));
     }
 
     /// Takes over the keys that were hot in another process.
@@ -286,20 +352,22 @@ impl Upstream {
     }
 
     /// Takes over what another process knew of the peers; of one that had another address, only
-    /// whether an operator took it out. One that it did not have is new, and begins slowly.
+    /// whether an operator took it out. That one, and one that it did not have, is new, and begins slowly.
     pub fn recall(&self, memory: &BTreeMap<String, PeerMemory>, now: Duration) {
         for peer in &self.peers {
             match memory.get(&*peer.label) {
                 Some(known) if known.address == peer.address => {
                     peer.state.recall(known, self.is_probed(), now);
                     if let (Some(active), Some(drain)) = (&self.active, &self.config.drain) {
-                        active.recall(&known.active, peer.number, now, drain.idle);
+                        let idle = drain.idle.saturating_add(peer.state.ramps_for(now));
+                        active.recall(&known.active, peer.state.tenure(), now, idle);
                     }
                 }
                 Some(known) => {
                     let ago = Duration::from_millis(known.draining_for_ms);
                     let since = known.draining.then(|| now.saturating_sub(ago));
-                    peer.state.take_drain(since);
+                    peer.begin_slowly(now);
+                    peer.take_drain(since, now);
                 }
                 None => peer.begin_slowly(now),
             }
@@ -320,14 +388,14 @@ impl Upstream {
     }
 
     /// Takes over the orders about peers that are not the same in `previous`, by label.
-    pub fn take_drains(&self, previous: &Self) -> impl Iterator<Item = Drain> {
+    pub fn take_drains(&self, previous: &Self, now: Duration) -> impl Iterator<Item = Drain> {
         let pairs = self
             .peers
             .iter()
-            .filter_map(|now| Some((previous.peer_named(&now.label)?, now)));
+            .filter_map(|after| Some((previous.peer_named(&after.label)?, after)));
         pairs
-            .filter(|(before, now)| !Arc::ptr_eq(&before.state, &now.state))
-            .map(|(before, now)| Drain::take(&before.state, &now.state))
+            .filter(|(before, after)| !Arc::ptr_eq(&before.state, &after.state))
+            .map(move |(before, after)| Drain::take(before, after, now))
     }
 
     /// Every peer, in the order of the configuration.
@@ -345,7 +413,7 @@ impl Upstream {
         let (drain, active) = (self.config.drain?, self.active.as_ref()?);
         let left = drain.deadline.checked_sub(peer.state.drains_for(now)?)?;
         (!left.is_zero()).then(|| Remains {
-            keys: active.held(peer.number, now, drain.idle),
+            keys: active.held(peer.state.tenure(), now, drain.idle),
             left,
         })
     }
@@ -390,9 +458,7 @@ impl Cradle<'_> {
             .previous
             .and_then(|upstream| upstream.peer_named(&peer.label));
         let state = self.state(before, address);
-        let same = before.filter(|before| before.address == address);
-        let number = same.map_or_else(|| self.number(), |before| before.number);
-        Peer::new(peer, address, state, number, self.manners, metrics)
+        Peer::new(peer, address, state, self.manners.clone(), metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.
@@ -405,20 +471,20 @@ impl Cradle<'_> {
                 if self.previous.is_some_and(Upstream::is_probed) == probed {
                     Arc::clone(&peer.state)
                 } else {
-                    Arc::new(peer.state.judged_anew(!probed))
+                    Arc::new(peer.state.judged_anew(!probed, self.now, &self.manners))
                 }
             }
             Some(peer) => {
                 let state = self.unknown();
-                state.take_drain(peer.state.drain());
+                state.take_drain(peer.state.drain(), self.now, &self.manners);
                 Arc::new(state)
             }
             None => Arc::new(self.unknown()),
         }
     }
 
-    /// A peer that comes to an upstream which serves already begins slowly, and else where that is asked
-    /// for.
+    /// A peer that comes to an upstream which serves already begins slowly. One that is there from the
+    /// start is warm, or as cold as all others, as it is asked for.
     fn unknown(&self) -> PeerState {
         let at_start = self.config.slow_start.is_some_and(|slow| slow.at_start);
         let slowly = at_start || self.previous.is_some();
@@ -426,17 +492,15 @@ impl Cradle<'_> {
         let ledger = Ledger::new(up, slowly, self.now, &self.manners);
         PeerState::new(ledger, Held::new(&self.shared.total), &self.shared.changes)
     }
-
-    fn number(&self) -> PeerNumber {
-        let servers = self.shared.servers.fetch_add(1, Relaxed);
-        PeerNumber((servers & 0xffff) as u16)
-    }
 }
 
-fn manners(config: &config::Upstream) -> Manners {
+fn manners(config: &config::Upstream, shared: &Shared) -> Manners {
     Manners {
+        cold: Arc::clone(&shared.cold),
+        tenures: Arc::clone(&shared.tenures),
         slow_start: config.slow_start.map(|slow| slow.length),
         flap: config.flap_damping,
+        deadline: config.drain.map(|drain| drain.deadline),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicU8, AtomicU32, AtomicU64,
+    AtomicU8, AtomicU16, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::policy::ramp::{Ramp, Salt};
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
-use super::active::PeerNumber;
+use super::active::Tenure;
 use super::ledger::{DRAINING, Ledger, Manners, OFF, RAMPING, SUSPECT, UNKNOWN, UP};
 use super::load::Held;
 use super::memory::PeerMemory;
@@ -43,10 +43,8 @@ pub struct Peer {
     pub metrics: PeerMetrics,
     /// What tells its order of keys from every other's.
     pub salt: Salt,
-    /// What tells it from every other server that the upstream had lately.
-    pub(super) number: PeerNumber,
     /// How it leaves the ring and comes back.
-    manners: Manners,
+    pub(super) manners: Manners,
 }
 
 impl Peer {
@@ -54,7 +52,6 @@ impl Peer {
         peer: &config::Peer,
         address: SocketAddr,
         state: Arc<PeerState>,
-        number: PeerNumber,
         manners: Manners,
         metrics: PeerMetrics,
     ) -> Self {
@@ -67,7 +64,6 @@ impl Peer {
             state,
             metrics,
             salt: Salt::of(&peer.label),
-            number,
             manners,
         }
     }
@@ -95,6 +91,11 @@ impl Peer {
     pub(super) fn begin_slowly(&self, now: Duration) {
         let manners = &self.manners;
         self.state.write(|ledger| ledger.begin_slowly(now, manners));
+    }
+
+    /// Takes over an operator's order about the one before it.
+    pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration) {
+        self.change(now, |ledger| ledger.draining = draining);
     }
 
     /// Takes the peer out for an operator, or back in; whether that changed anything.
@@ -140,8 +141,7 @@ pub struct PeerState {
     ramp: [AtomicU64; 2],
     /// While [`DRAINING`]: since when.
     draining_since: AtomicU64,
-    /// While [`RAMPING`]: since when the drain lasted that was before it; 0: none was.
-    kept_since: AtomicU64,
+    tenure: AtomicU16,
     /// Shared with whoever judges the same server anew: its requests are still there.
     held: Arc<Held>,
     /// Rises whenever it may have left the ring or come back; shared by all peers of the upstream.
@@ -168,8 +168,8 @@ impl PeerState {
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
     /// operators and real traffic have said of it stands.
-    pub(super) fn judged_anew(&self, up: bool) -> Self {
-        let ledger = self.ledger.lock().judged_anew(up);
+    pub(super) fn judged_anew(&self, up: bool, now: Duration, manners: &Manners) -> Self {
+        let ledger = self.ledger.lock().judged_anew(up, now, manners);
         Self::with(ledger, Arc::clone(&self.held), &self.changes)
     }
 
@@ -179,13 +179,19 @@ impl PeerState {
             off_until: AtomicU64::default(),
             ramp: Default::default(),
             draining_since: AtomicU64::default(),
-            kept_since: AtomicU64::default(),
+            tenure: AtomicU16::default(),
             held,
             changes: Arc::clone(changes),
             ledger: Mutex::new(ledger),
         };
         state.write(|_| {});
         state
+    }
+
+    /// As whom the table of active keys knows it.
+    #[inline]
+    pub(super) fn tenure(&self) -> Tenure {
+        Tenure(self.tenure.load(Relaxed))
     }
 
     /// Whether it takes keys: up, not draining, not ejected, not suppressed.
@@ -216,6 +222,12 @@ impl PeerState {
             length: time(length),
         };
         (!ramp.is_over(now)).then_some(ramp)
+    }
+
+    /// How much of its slow start has passed; zero without one.
+    pub(super) fn ramps_for(&self, now: Duration) -> Duration {
+        self.ramp(now)
+            .map_or(Duration::ZERO, |ramp| ramp.passed(now))
     }
 
     /// Whether it is up and not draining, be it ejected or not.
@@ -293,19 +305,14 @@ impl PeerState {
     }
 
     /// Takes over such an order; it is not a new one.
-    pub(super) fn take_drain(&self, draining: Option<Duration>) {
-        self.write(|ledger| ledger.draining = draining);
+    pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration, manners: &Manners) {
+        self.write(|ledger| ledger.change(now, manners, |ledger| ledger.draining = draining));
     }
 
-    /// Since when the drain lasted from which it came back, while the slow start after that goes on.
-    pub(super) fn kept_since(&self, now: Duration) -> Option<Duration> {
-        self.ramp(now)?;
-        Some(time(&self.kept_since)).filter(|since| !since.is_zero())
-    }
-
-    /// Ends the slow start of a peer that is available: no other could spare it anything.
+    /// Ends its slow start: no other could spare it anything. One to come takes no longer than the others
+    /// will have served by then.
     pub(super) fn end_ramp(&self, now: Duration) {
-        if self.is_available(now) && self.ramp(now).is_some() {
+        if self.ramp(now).is_some() {
             self.write(|ledger| ledger.end_ramp(now));
         }
     }
@@ -340,9 +347,9 @@ impl PeerState {
             store(length, ramp.length),
             store(&self.off_until, ledger.off_until()),
             store(&self.draining_since, ledger.draining.unwrap_or_default()),
-            store(&self.kept_since, ledger.kept_since.unwrap_or_default()),
             self.flags.load(Relaxed) != flags,
         ];
+        self.tenure.store(ledger.tenure.0, Relaxed);
         self.flags.store(flags, Release);
         // Most writes are probes that say what was known; they are no reason to count all peers anew.
         if moved.contains(&true) {

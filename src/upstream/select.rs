@@ -13,7 +13,7 @@
 //! * a request whose owner is available, is not in a slow start, and has room, never goes elsewhere,
 //!   but for a hot key;
 //! * the same key in the same state of the peers has the same home: no chance, no memory but of what a
-//!   drain keeps;
+//!   drain keeps, and of what it has left when it is called off;
 //! * "no peer" is the answer only when every untried peer is down or draining;
 //! * to ask changes nothing ([`Upstream::select`]).
 
@@ -98,9 +98,8 @@ impl Upstream {
             None => at(home.member, ticket.take(home.peer.state.held()), None),
             Some(bound) => self.admit_bounded(bound, &call, home, ticket),
         };
-        // A failed attempt is no reason for a session to leave its peer for good.
-        if hot.is_none() && admitted.overflow.is_none() && tried.is_empty() {
-            self.note(&call, home.peer);
+        if hot.is_none() && admitted.overflow.is_none() {
+            self.note(&call, home);
         }
         Ok(admitted)
     }
@@ -149,29 +148,28 @@ impl Upstream {
     fn ramp(&self, call: &Call<'_>, member: MemberId) -> Option<(Ramp, Salt)> {
         let peer = self.peer(member)?;
         let ramp = peer.state.ramp(call.now)?;
-        (!self.kept(call, peer)).then_some((ramp, peer.salt))
+        // What a drain has left is not to leave before the key's turn comes, however quiet it is.
+        let stays = peer.state.is_draining() || self.is_with(call, peer, ramp.passed(call.now));
+        (!stays).then_some((ramp, peer.salt))
     }
 
-    /// Whether the key is one that a drain left with the peer, be that over or not.
-    fn kept(&self, call: &Call<'_>, peer: &Peer) -> bool {
-        let drained = || peer.state.kept_since(call.now).is_some();
-        peer.state.is_draining() || drained() && self.was_last_with(call, peer)
-    }
-
-    /// Whether the key was active lately, and its last request went to that peer.
-    fn was_last_with(&self, call: &Call<'_>, peer: &Peer) -> bool {
+    /// Whether the key's last request was the peer's, and lately, or so much longer ago.
+    fn is_with(&self, call: &Call<'_>, peer: &Peer, longer: Duration) -> bool {
         let (Some(drain), Some(active), Target::Key(_)) =
             (&self.config.drain, &self.active, call.target)
         else {
             return false;
         };
-        active.is_with(call.key(), peer.number, call.now, drain.idle)
+        let idle = drain.idle.saturating_add(longer);
+        active.is_with(call.key(), peer.state.tenure(), call.now, idle)
     }
 
     /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
-    /// if the others' slow starts went on, their keys would leave again.
+    /// if the others' slow starts went on, their keys would leave again. Who is late has them no further ahead
+    /// than it is late.
     fn end_ramps_that_spare_nobody(&self, now: Duration) {
         if self.serving_weight(now) == 0 {
+            self.shared.cold.set(now);
             self.peers.iter().for_each(|peer| peer.state.end_ramp(now));
         }
     }
@@ -195,7 +193,7 @@ impl Upstream {
         let has_time = |drains_for: Duration| drains_for < drain.deadline;
         peer.state.drains_for(call.now).is_some_and(has_time)
             && !call.tried.contains(member)
-            && self.was_last_with(call, peer)
+            && self.is_with(call, peer, Duration::ZERO)
     }
 
     /// Nobody is available.
@@ -207,8 +205,11 @@ impl Upstream {
             .or_else(|| self.find(call.target, may))
     }
 
-    /// Counts the request of a key; of a hot one, the peer whose turn it is.
+    /// Counts the request of a key, and not its retries; of a hot one, the peer whose turn it is.
     fn hot_turn(&self, call: &Call<'_>) -> Option<MemberId> {
+        if !call.tried.is_empty() {
+            return None;
+        }
         let (Some(hot), Some(config), Target::Key(key)) =
             (&self.hot, &self.config.hot_keys, call.target)
         else {
@@ -310,11 +311,15 @@ impl Upstream {
         available.min_by_key(load)
     }
 
-    /// What a later drain must know: at home with whom the key was.
-    fn note(&self, call: &Call<'_>, home: &Peer) {
+    /// What a later drain must know: at home with whom the key was. One that serves because another
+    /// has failed, or nobody is available, is not its home.
+    fn note(&self, call: &Call<'_>, home: Choice<'_>) {
         if let (Some(drain), Some(active), Target::Key(_)) =
             (&self.config.drain, &self.active, call.target)
-            && active.touch(call.key(), home.number, call.now, drain.idle)
+            // A failed attempt is no reason for a session to leave its peer for good.
+            && call.tried.is_empty()
+            && self.may_be_home(call, home.member)
+            && active.touch(call.key(), home.peer.state.tenure(), call.now, drain.idle)
         {
             self.metrics.active_forgotten.inc();
         }

@@ -19,17 +19,17 @@ impl Tried {
         Self::default()
     }
 
-    /// Whether this is the first attempt.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Remembers a peer.
     pub fn insert(&mut self, member: MemberId) {
         if let Some(slot) = self.members.get_mut(self.len) {
             *slot = Some(member);
             self.len += 1;
         }
+    }
+
+    /// Whether this is the first attempt.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Whether the peer was tried.

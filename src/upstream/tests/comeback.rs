@@ -1,0 +1,337 @@
+//! How a peer comes back: after it was lost, after a drain, in another configuration or process.
+
+use super::*;
+
+const PROBED: &str = "health: {tcp: true}";
+const FROM_THE_START: &str = "slow_start: {time: 60s, at_start: true}";
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Three peers that are up, that drains leave sessions with, and that begin slowly.
+fn three(settings: &[&str]) -> Upstream {
+    let app = app(3, &[settings, &[KEEPING, SLOWLY, PROBED]].concat());
+    probe_all(&app, s(1000));
+    app
+}
+
+/// Some keys of the first peer, with a request each.
+fn sessions(app: &Upstream, now: Duration) -> Vec<u64> {
+    let keys: Vec<u64> = (0..400).filter(|key| owner(app, *key) == 0).collect();
+    ask(app, &keys, now);
+    keys
+}
+
+/// How many of these keys' requests the first peer serves.
+fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
+    let at = |key: &u64| served(app, *key, now).member.index();
+    keys.iter().map(at).filter(|place| *place == 0).count()
+}
+
+/// Another process, at another time of its own clock.
+fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
+    let after = build(&app.config, None, to);
+    let (mut memory, mut room) = (app.memory(from), MAX_REMEMBERED);
+    app.remember_keys(&mut memory, &mut room, from);
+    after.recall_cold(app.cold_memory(from), to);
+    after.recall(&memory, to);
+    after
+}
+
+fn elsewhere(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+    let address = |peer: usize| SocketAddr::from(([127, 0, 0, 9], u16::try_from(peer).unwrap()));
+    let addresses: Vec<_> = (1..=config.peers.len()).map(address).collect();
+    let metrics = metrics();
+    Upstream::new("app", config.clone(), &addresses, previous, &metrics, now).unwrap()
+}
+
+// ── all equally cold
+
+/// How much more than its own keys the fullest has.
+fn excess(app: &Upstream, now: Duration) -> f64 {
+    let mut counts = vec![(0_u32, 0_u32); app.peers().len()];
+    for key in 0..4000 {
+        counts[place_of(app, key, now)].0 += 1;
+        counts[owner(app, key)].1 += 1;
+    }
+    let excess = |(has, owns): (u32, u32)| f64::from(has) / f64::from(owns);
+    counts.into_iter().map(excess).fold(0.0, f64::max)
+}
+
+/// Ten that were down come up one after the other, with a request after each.
+fn ten_come_up(apart: Duration) -> Upstream {
+    let app = app(10, &[SLOWLY, PROBED]);
+    probe_all(&app, s(990));
+    for peer in app.peers() {
+        probe(peer, false, s(1000));
+    }
+    for (number, peer) in (0..).zip(app.peers()) {
+        let now = s(1010) + apart * number;
+        probe(peer, true, now);
+        drop(served(&app, u64::from(number), now));
+    }
+    app
+}
+
+#[test]
+fn where_all_were_down_the_first_that_is_up_does_not_keep_the_others_keys() {
+    let app = ten_come_up(ms(5));
+    for after in [100, 600, 6_000, 30_000] {
+        let excess = excess(&app, s(1010) + ms(after));
+        assert!(excess <= 1.25, "{excess} after {after} ms");
+    }
+    let app = ten_come_up(s(1));
+    let worst = excess(&app, s(1019));
+    assert!(worst <= 1.7, "{worst}, and the first had all of them");
+    let later = excess(&app, s(1029));
+    assert!(later <= 1.0, "{later}");
+}
+
+#[test]
+fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
+    let app = ten_come_up(ms(5));
+    let lost = &app.peers()[3];
+    probe(lost, false, s(1090));
+    probe(lost, true, s(1100));
+    assert_eq!(lost.state.ramp(s(1100)).unwrap().length, s(60));
+}
+
+#[test]
+fn one_that_is_down_at_the_start_begins_slowly() {
+    let app = app(3, &[SLOWLY, PROBED]);
+    let [one, two, late] = app.peers() else {
+        panic!("three")
+    };
+    for peer in [one, two] {
+        probe(peer, true, s(1000));
+    }
+    probe(late, false, s(1000));
+    probe(late, true, s(1030));
+    assert!(one.state.is_home(s(1030)) && late.state.ramp(s(1030)).is_some());
+}
+
+#[test]
+fn what_is_there_at_the_start_is_warm_or_cold_as_the_operator_says() {
+    for (setting, length) in [(SLOWLY, None), (FROM_THE_START, Some(s(5)))] {
+        let app = app(3, &[setting, PROBED]);
+        let [one, two, late] = app.peers() else {
+            panic!("three")
+        };
+        for peer in [one, two] {
+            probe(peer, true, s(1000));
+        }
+        probe(late, true, s(1005));
+        let ramp = late.state.ramp(s(1005));
+        assert_eq!(ramp.map(|ramp| ramp.length), length);
+        assert!(one.state.is_home(s(1000)) && two.state.is_home(s(1000)));
+    }
+}
+
+#[test]
+fn another_process_knows_how_long_ago_all_were_cold() {
+    let app = ten_come_up(ms(5));
+    probe(&app.peers()[3], false, s(1020));
+    let after = upgraded(&app, s(1030), s(7000));
+    probe(&after.peers()[3], true, s(7010));
+    let length = after.peers()[3].state.ramp(s(7010)).unwrap().length;
+    assert!(length.abs_diff(s(30)) < ms(100), "{length:?}");
+    let warm = build(&written(3, &[FROM_THE_START, PROBED]), None, s(1000));
+    probe_all(&warm, s(1000));
+    let after = upgraded(&warm, s(2000), s(7000));
+    probe(&after.peers()[0], false, s(7001));
+    probe(&after.peers()[0], true, s(7002));
+    assert_eq!(
+        after.peers()[0].state.ramp(s(7002)).unwrap().length,
+        s(60),
+        "a new process makes nobody cold"
+    );
+}
+
+// ── what a drain keeps, and for how long
+
+#[test]
+fn one_that_is_lost_while_it_drains_keeps_nothing_any_more() {
+    for ejected in [false, true] {
+        let app = three(&[]);
+        let peer = &app.peers()[0];
+        let keys = sessions(&app, s(1000));
+        peer.set_draining(true, s(1001));
+        assert_eq!(ask(&app, &keys, s(1002)), keys.len());
+        if ejected {
+            peer.on_connect_failure(&EJECT, s(1003));
+            peer.on_connect_success(s(1004));
+        } else {
+            probe(peer, false, s(1003));
+            probe(peer, true, s(1004));
+        }
+        assert_eq!(ask(&app, &keys, s(1005)), 0, "it drains");
+        peer.set_draining(false, s(1006));
+        assert_eq!(ask(&app, &keys, s(1006)), 0, "and begins slowly");
+    }
+}
+
+#[test]
+fn one_that_was_lost_before_it_drains_keeps_only_what_it_has_served_since() {
+    let app = three(&[]);
+    let peer = &app.peers()[0];
+    let keys = sessions(&app, s(1000));
+    probe(peer, false, s(1001));
+    probe(peer, true, s(1002));
+    peer.set_draining(true, s(1003));
+    assert_eq!(ask(&app, &keys, s(1004)), 0);
+}
+
+#[test]
+fn what_one_serves_that_is_off_because_nobody_else_can_is_not_its_own() {
+    let app = three(&[]);
+    for peer in app.peers() {
+        peer.on_connect_failure(&EJECT, s(1000));
+    }
+    let keys = sessions(&app, s(1001));
+    app.peers()[1].on_connect_success(s(1002));
+    app.peers()[2].on_connect_success(s(1002));
+    assert_eq!(ask(&app, &keys, s(1004)), 0);
+    assert_eq!(ask(&app, &keys, s(1005)), 0, "they come home in their turn");
+}
+
+#[test]
+fn what_left_at_the_deadline_comes_home_in_its_turn() {
+    let app = three(&[]);
+    let peer = &app.peers()[0];
+    let keys = sessions(&app, s(1000));
+    peer.set_draining(true, s(1001));
+    for at in (1003..1041).step_by(9) {
+        assert_eq!(ask(&app, &keys, s(at)), keys.len());
+    }
+    assert_eq!(ask(&app, &keys, s(1041)), 0);
+    peer.set_draining(false, s(1042));
+    assert_eq!(ask(&app, &keys, s(1042)), 0);
+}
+
+#[test]
+fn a_session_that_was_quiet_during_a_short_drain_stays() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    app.peers()[0].set_draining(true, s(1002));
+    app.peers()[0].set_draining(false, s(1003));
+    assert_eq!(ask(&app, &keys, s(1005)), keys.len());
+}
+
+#[test]
+fn a_session_that_a_drain_left_goes_nowhere_before_the_slow_start_is_over() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    app.peers()[0].set_draining(true, s(1002));
+    app.peers()[0].set_draining(false, s(1003));
+    for at in [1008, 1014, 1050, 1064] {
+        let at_home = |key: &&u64| place_of(&app, **key, s(at)) == 0;
+        let home = keys.iter().filter(at_home).count();
+        assert_eq!(home, keys.len(), "at {at}");
+    }
+}
+
+#[test]
+fn another_process_knows_what_a_drain_has_left() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    app.peers()[0].set_draining(true, s(1001));
+    app.peers()[0].set_draining(false, s(1003));
+    let after = upgraded(&app, s(1004), s(7000));
+    assert_eq!(ask(&after, &keys, s(7001)), keys.len());
+}
+
+#[test]
+fn another_process_keeps_in_a_drain_what_this_one_has_served() {
+    let app = three(&[]);
+    let keys = sessions(&app, s(1000));
+    let after = upgraded(&app, s(1002), s(7000));
+    after.peers()[0].set_draining(true, s(7001));
+    assert_eq!(ask(&after, &keys, s(7002)), keys.len());
+}
+
+// ── by whatever way
+
+#[test]
+fn a_reload_that_begins_or_ends_probes_is_no_way_round_the_slow_start() {
+    let (probed, unprobed) = (written(3, &[SLOWLY, PROBED]), written(3, &[SLOWLY]));
+    for (from, to) in [(&probed, &unprobed), (&unprobed, &probed)] {
+        let before = build(from, None, s(1000));
+        probe_all(&before, s(1000));
+        before.peers()[0].set_draining(true, s(1001));
+        let after = build(to, Some(&before), s(1002));
+        probe_all(&after, s(1003));
+        assert!(after.peers()[1].state.is_home(s(1004)), "nothing happened");
+        after.peers()[0].set_draining(false, s(1004));
+        assert!(after.peers()[0].state.ramp(s(1004)).is_some());
+    }
+    let before = build(&probed, None, s(1000));
+    probe(&before.peers()[0], false, s(1001));
+    let after = build(&unprobed, Some(&before), s(1002));
+    assert!(after.peers()[0].state.ramp(s(1002)).is_some());
+}
+
+#[test]
+fn another_server_by_the_same_name_begins_slowly() {
+    for settings in [&[SLOWLY, PROBED][..], &[SLOWLY]] {
+        let before = app(3, settings);
+        probe_all(&before, s(1000));
+        before.peers()[0].set_draining(true, s(1001));
+        let reloaded = elsewhere(&before.config, Some(&before), s(1002));
+        let upgraded = elsewhere(&before.config, None, s(1002));
+        upgraded.recall(&before.memory(s(1002)), s(1002));
+        for after in [reloaded, upgraded] {
+            probe_all(&after, s(1003));
+            let [drained, other, _] = after.peers() else {
+                panic!("three")
+            };
+            assert!(other.state.ramp(s(1003)).is_some());
+            drained.set_draining(false, s(1080));
+            assert!(drained.state.ramp(s(1080)).is_some());
+        }
+    }
+}
+
+#[test]
+fn an_order_that_comes_during_a_reload_is_no_way_round_either() {
+    let before = app(3, &[SLOWLY, PROBED]);
+    probe_all(&before, s(1000));
+    before.peers()[0].set_draining(true, s(1001));
+    let after = build(&written(3, &[SLOWLY]), Some(&before), s(1002));
+    let orders: Vec<_> = after.take_drains(&before, s(1003)).collect();
+    before.peers()[0].set_draining(false, s(1004));
+    for order in orders {
+        order.settle(s(1005));
+    }
+    assert!(after.peers()[0].state.ramp(s(1005)).is_some());
+}
+
+#[test]
+fn an_ejection_that_another_process_pardons_ends_there_and_then() {
+    let app = app(3, &[SLOWLY]);
+    app.peers()[0].on_connect_failure(&EJECT, s(1000));
+    let after = upgraded(&app, s(1001), s(7001));
+    after.peers()[0].on_connect_success(s(7002));
+    let ramp = after.peers()[0].state.ramp(s(7002));
+    assert_eq!(ramp.map(|ramp| ramp.began), Some(s(7002)));
+}
+
+// ── hot keys
+
+#[test]
+fn a_retry_is_no_request_more() {
+    let app = app(4, &["hot_keys: {share: 2%, spread: 3}"]);
+    let hot = |request| served(&app, 7, s(1000) + ms(request));
+    for request in 0..5_000 {
+        drop(hot(request));
+    }
+    let now = s(1005);
+    let key = hash(7).hash().0;
+    let turn = || app.hot().unwrap().observe(key, now).unwrap().turn;
+    let before = turn();
+    let mut tried = Tried::none();
+    tried.insert(MemberId(0));
+    let retried = app.admit(&Target::Key(hash(7)), &tried, now, app.enter());
+    assert_ne!(retried.unwrap().member, MemberId(0));
+    assert_eq!(turn(), before + 1);
+}

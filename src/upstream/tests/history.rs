@@ -1,0 +1,380 @@
+//! Everything at once: random histories, and what each of their requests must have found.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::policy::bound::Bound;
+use crate::policy::health::State;
+use crate::policy::hot::Hot;
+use crate::policy::ramp::Ramp;
+use crate::upstream::load::Place;
+
+/// A key and a peer's label.
+type Session = (Arc<str>, u64);
+
+/// One random history, and what its requests must have found.
+struct History {
+    random: StdRng,
+    app: Upstream,
+    now: Duration,
+    held: Vec<Place>,
+    /// When a peer served a key last that may have been at home with it, and has not been lost since.
+    served: HashMap<Session, Duration>,
+    /// The same of a key that certainly was.
+    at_home: HashMap<Session, Duration>,
+    /// In which slow start of its owner a key has come home.
+    came_home: HashMap<Session, Ramp>,
+    requests: u64,
+    at_owner: u64,
+}
+
+impl History {
+    const KEYS: u64 = 40;
+
+    fn new(seed: u64, template: &config::Upstream) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let config = some_of(template, &mut random);
+        let app = placed(&config, None, s(1000));
+        let mut history = Self {
+            random,
+            app,
+            now: s(1000),
+            held: Vec::new(),
+            served: HashMap::new(),
+            at_home: HashMap::new(),
+            came_home: HashMap::new(),
+            requests: 0,
+            at_owner: 0,
+        };
+        history.ask_all();
+        history
+    }
+
+    /// The first probes. Some peers are down, and some do not answer yet.
+    fn ask_all(&mut self) {
+        for peer in self.app.peers() {
+            match self.random.gen_range(0..10) {
+                0 => {}
+                1 | 2 => probe(peer, false, self.now),
+                _ => probe(peer, true, self.now),
+            }
+        }
+    }
+
+    fn run(mut self, template: &config::Upstream) -> (u64, u64) {
+        for _ in 0..25 {
+            match self.random.gen_range(0..40) {
+                0..=3 => self.reload(template),
+                4 => self.upgrade(),
+                _ => self.happen(),
+            }
+            for _ in 0..self.random.gen_range(1..12) {
+                let pause = self.random.gen_range(0..700);
+                self.now += Duration::from_millis(pause);
+                self.request();
+            }
+            let leave = self.random.gen_range(0..=self.held.len());
+            for _ in 0..leave {
+                let place = self.random.gen_range(0..self.held.len());
+                self.held.swap_remove(place);
+            }
+        }
+        (self.requests, self.at_owner)
+    }
+
+    fn happen(&mut self) {
+        let number = self.random.gen_range(0..self.app.peers().len());
+        let peer = &self.app.peers()[number];
+        let kept = self.keeps_keys(peer);
+        match self.random.gen_range(0..9) {
+            0 | 1 => probe(peer, false, self.now),
+            2..=4 => probe(peer, true, self.now),
+            5 => drop(peer.on_connect_failure(&EJECT, self.now)),
+            6 => peer.on_connect_success(self.now),
+            7 => drop(peer.set_draining(true, self.now)),
+            _ => drop(peer.set_draining(false, self.now)),
+        }
+        if self.keeps_keys(peer) != kept {
+            let label = Arc::clone(&peer.label);
+            self.forget(|other| *other != label);
+        }
+    }
+
+    /// Other weights, and peers that come and go.
+    fn reload(&mut self, template: &config::Upstream) {
+        let mut config = self.app.config.clone();
+        if self.random.gen_bool(0.5) {
+            config.peers = some_of(template, &mut self.random).peers;
+        }
+        weigh(&mut config, &mut self.random);
+        self.app = placed(&config, Some(&self.app), self.now);
+        let labels: Vec<_> = self
+            .app
+            .peers()
+            .iter()
+            .map(|peer| Arc::clone(&peer.label))
+            .collect();
+        self.forget(|label| labels.contains(label));
+    }
+
+    /// Another process, which knows what this one knew.
+    fn upgrade(&mut self) {
+        let (mut memory, mut room) = (self.app.memory(self.now), MAX_REMEMBERED);
+        self.app.remember_keys(&mut memory, &mut room, self.now);
+        let cold = self.app.cold_memory(self.now);
+        self.app = placed(&self.app.config, None, self.now);
+        self.app.recall_cold(cold, self.now);
+        self.app.recall(&memory, self.now);
+        self.held.clear();
+    }
+
+    fn forget(&mut self, stays: impl Fn(&Arc<str>) -> bool) {
+        self.served.retain(|(label, _), _| stays(label));
+        self.at_home.retain(|(label, _), _| stays(label));
+        self.came_home.retain(|(label, _), _| stays(label));
+    }
+
+    /// Whether the peer still has the keys that it served lately.
+    fn keeps_keys(&self, peer: &Peer) -> bool {
+        let is_lost = peer.state.health() == State::Down || peer.state.ejected(self.now).is_some();
+        let is_late = |since| {
+            let drains_for = self.now.saturating_sub(since);
+            self.app
+                .config
+                .drain
+                .is_none_or(|drain| drain.deadline <= drains_for)
+        };
+        !is_lost && !peer.state.drain().is_some_and(is_late)
+    }
+
+    fn request(&mut self) {
+        let key = if self.random.gen_bool(0.2) {
+            0
+        } else {
+            self.random.gen_range(0..Self::KEYS)
+        };
+        let tried = self.some_tried();
+        let target = Target::Key(hash(key));
+        let selected = self.selected(&target, &tried);
+        assert_eq!(
+            selected,
+            self.selected(&target, &tried),
+            "to ask changes nothing"
+        );
+        let spreads = self.spreads(key, &tried);
+        let expected = self.at_owner_by_law(key, &tried).filter(|_| !spreads);
+        let was_kept = self.kept(key, &tried).filter(|_| !spreads);
+        let over_bound = self.app.metrics.over_bound.get();
+        let Ok(admitted) = self.app.admit(&target, &tried, self.now, self.app.enter()) else {
+            assert_eq!(selected, None);
+            let mut untried = self.untried(&tried);
+            assert!(
+                untried.all(|peer| !peer.state.may_be_up()),
+                "no peer, but one may serve"
+            );
+            return;
+        };
+        self.requests += 1;
+        if let Some(owner) = expected {
+            assert_eq!((admitted.member.index(), admitted.overflow), (owner, None));
+            self.at_owner += 1;
+        }
+        if let Some(keeper) = was_kept {
+            let home = admitted.overflow.unwrap_or(admitted.member);
+            assert_eq!(home.index(), keeper, "a kept key stays");
+        }
+        self.judge(key, &admitted, &tried, over_bound);
+        if tried.is_empty() && admitted.overflow.is_none() {
+            self.judge_moves(key, admitted.member, spreads);
+            self.note(key, admitted.member, spreads);
+        }
+        self.held.push(admitted.place);
+    }
+
+    /// Whether the request may go to another peer than the key is at home with, as the key is hot.
+    fn spreads(&self, key: u64, tried: &Tried) -> bool {
+        let is_it = |hot: &Hot| hot.key == hash(key).hash().0;
+        let is_hot = |hot: &HotKeys| hot.hot(self.now).iter().any(is_it);
+        tried.is_empty() && self.app.hot().is_some_and(is_hot)
+    }
+
+    fn judge(&mut self, key: u64, admitted: &Admitted, tried: &Tried, over_bound: u64) {
+        let member = admitted.member;
+        assert!(!tried.contains(member));
+        let peer = self.app.peer(member).unwrap();
+        if peer.state.is_draining() {
+            let last = self.served.get(&(Arc::clone(&peer.label), key));
+            let pause = last.map(|last| self.now.saturating_sub(*last));
+            assert!(
+                pause <= Some(s(11)) && pause.is_some(),
+                "new at a draining peer: {pause:?}"
+            );
+        }
+        let goes_over = self.app.metrics.over_bound.get() > over_bound;
+        let has_all = self.untried(tried).count() == self.app.peers().len();
+        assert!(!(has_all && goes_over), "there was room somewhere");
+        if let (Some(bound), false) = (self.app.config.bounded_load, goes_over) {
+            let most = self.capacity(bound, peer);
+            assert!(
+                peer.state.in_flight() <= most,
+                "{} of {most}",
+                peer.state.in_flight()
+            );
+        }
+    }
+
+    /// A key that has come home in a slow start of its owner stays there.
+    fn judge_moves(&mut self, key: u64, member: MemberId, spreads: bool) {
+        let owner = self.app.ring().owner(&hash(key)).unwrap();
+        let peer = self.app.peer(owner).unwrap();
+        let (true, Some(ramp)) = (peer.state.is_available(self.now), peer.state.ramp(self.now))
+        else {
+            return;
+        };
+        let session = (Arc::clone(&peer.label), key);
+        if member == owner {
+            self.came_home.insert(session, ramp);
+        } else if !spreads {
+            assert_ne!(self.came_home.get(&session), Some(&ramp), "it was home");
+        }
+    }
+
+    fn note(&mut self, key: u64, member: MemberId, spreads: bool) {
+        let peer = self.app.peer(member).unwrap();
+        let session = (Arc::clone(&peer.label), key);
+        let may_be_home = peer.state.is_available(self.now) || peer.state.is_draining();
+        if may_be_home && !spreads {
+            // With one peer at a time.
+            self.at_home.retain(|(_, other), _| *other != key);
+            self.at_home.insert(session.clone(), self.now);
+        }
+        self.served.insert(session, self.now);
+    }
+
+    /// The owner, where the law says that the request goes there.
+    fn at_owner_by_law(&self, key: u64, tried: &Tried) -> Option<usize> {
+        let owner = self.app.ring().owner(&hash(key)).unwrap();
+        let peer = self.app.peer(owner).unwrap();
+        let has_room = self.app.config.bounded_load.is_none_or(|bound| {
+            let total = self.app.in_flight() + 1;
+            let most = bound.capacity(total, peer.weight.get(), self.home_weight());
+            peer.state.in_flight() < most
+        });
+        (is_home(&peer.state, self.now) && has_room && !tried.contains(owner))
+            .then_some(owner.index())
+    }
+
+    /// The owner, where it drains and must keep the key.
+    fn kept(&self, key: u64, tried: &Tried) -> Option<usize> {
+        let drain = self.app.config.drain?;
+        let owner = self.app.ring().owner(&hash(key)).unwrap();
+        let peer = self.app.peer(owner).unwrap();
+        let last = self.at_home.get(&(Arc::clone(&peer.label), key))?;
+        // The clock of the keys' table ticks a few times a second.
+        let is_active = self.now.saturating_sub(*last) + Duration::from_millis(300) < drain.idle;
+        let drains = peer.state.drains_for(self.now)? < drain.deadline;
+        (is_active && drains && !tried.contains(owner)).then_some(owner.index())
+    }
+
+    fn capacity(&self, bound: Bound, peer: &Peer) -> u32 {
+        let extra = if is_home(&peer.state, self.now) {
+            0
+        } else {
+            u32::from(peer.weight.get())
+        };
+        let weight = self.home_weight() + extra;
+        bound.capacity(self.app.in_flight(), peer.weight.get(), weight)
+    }
+
+    fn home_weight(&self) -> u32 {
+        let home = self
+            .app
+            .peers()
+            .iter()
+            .filter(|peer| is_home(&peer.state, self.now));
+        home.map(|peer| u32::from(peer.weight.get())).sum()
+    }
+
+    fn selected(&self, target: &Target, tried: &Tried) -> Option<MemberId> {
+        self.app
+            .select(target, tried, self.now)
+            .map(|choice| choice.member)
+    }
+
+    fn some_tried(&mut self) -> Tried {
+        let mut tried = Tried::none();
+        while self.random.gen_bool(0.1) {
+            let peers = u32::try_from(self.app.peers().len()).unwrap();
+            tried.insert(MemberId(self.random.gen_range(0..peers)));
+        }
+        tried
+    }
+
+    fn untried<'a>(&'a self, tried: &'a Tried) -> impl Iterator<Item = &'a Peer> {
+        let members = member_ids(self.app.peers().len());
+        members
+            .filter(|member| !tried.contains(*member))
+            .filter_map(|member| self.app.peer(member))
+    }
+}
+
+/// Some of the peers, with some of the settings.
+fn some_of(template: &config::Upstream, random: &mut StdRng) -> config::Upstream {
+    let mut config = template.clone();
+    let stays: Vec<bool> = config.peers.iter().map(|_| random.gen_bool(0.6)).collect();
+    let mut stays = stays.into_iter();
+    config
+        .peers
+        .retain(|peer| stays.next() == Some(true) || peer.label == "p0");
+    weigh(&mut config, random);
+    if random.gen_bool(0.3) {
+        config.bounded_load = None;
+    }
+    if random.gen_bool(0.3) {
+        config.slow_start = None;
+    }
+    if random.gen_bool(0.5) {
+        config.drain = None;
+    }
+    if random.gen_bool(0.7) {
+        config.hot_keys = None;
+    }
+    config
+}
+
+/// The peers where they always are.
+fn placed(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+    let port = |peer: &config::Peer| peer.label[1..].parse::<u16>().unwrap() + 1;
+    let address = |peer| SocketAddr::from(([127, 0, 0, 1], port(peer)));
+    let addresses: Vec<_> = config.peers.iter().map(address).collect();
+    Upstream::new("app", config.clone(), &addresses, previous, &metrics(), now).unwrap()
+}
+
+fn weigh(config: &mut config::Upstream, random: &mut StdRng) {
+    for peer in &mut config.peers {
+        peer.weight = Weight::new(random.gen_range(1..=4)).unwrap();
+    }
+}
+
+#[test]
+fn a_request_whose_owner_is_home_and_has_room_never_goes_elsewhere() {
+    let settings = [
+        "ring: {dialect: ketama, points: 8}",
+        "health: {tcp: true}",
+        "flap_damping: {flips: 3, half_life: 10s, max: 30s}",
+        "hot_keys: {share: 15%, spread: 2}",
+        QUARTER,
+        KEEPING,
+    ];
+    let slow_start = ["slow_start: 5s", "slow_start: {time: 5s, at_start: true}"];
+    let templates = slow_start.map(|slow| written(8, &[&settings[..], &[slow]].concat()));
+    let runs = (0..10_000).map(|seed| {
+        let template = &templates[usize::from(seed % 4 == 0)];
+        History::new(seed, template).run(template)
+    });
+    let (requests, at_owner) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+    assert!(
+        requests > 1_000_000 && at_owner > requests / 3,
+        "{at_owner} of {requests}"
+    );
+}
