@@ -3,7 +3,7 @@
 #   make demo    builds and runs the proxy before three built-in origins
 #   make test    installs what the tests need, and passes them all
 #   make check   what CI runs: format, lints, docs, licences, tests, examples
-#   make bench   the ring against MD5 and Pingora's, and the proxy against bare Pingora and nginx
+#   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and nginx, TLS too
 
 .PHONY: demo test check bench build tools
 
@@ -28,4 +28,5 @@ bench:
 	tests/install.sh bench
 	cargo bench --locked --bench ring
 	benches/proxy/run
+	benches/tls/run
 	benches/reload/run

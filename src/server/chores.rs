@@ -1,7 +1,10 @@
 //! What an instance does beside its work, once in a while: looks whether its configuration file, or
-//! one that it names, has changed, writes its state file, and shows the service manager that it lives.
+//! one that it names, has changed, tells which certificates need their operator, writes its state
+//! file, and shows the service manager that it lives.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,16 +14,22 @@ use tokio::task::JoinHandle;
 use super::notify::Watchdog;
 use super::state_file::Keeper;
 use crate::admin::Subject;
-use crate::config::Config;
+use crate::certificate::Concern;
+use crate::clock;
+use crate::config::{self, Config, Credentials};
 
 /// How often the state file is brought up to date.
 const KEEP: Duration = Duration::from_secs(2);
+
+/// What is looked at of a file: more than any that is read may have.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The chores, and what they remember from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Chores {
     keeper: Keeper,
     watched: Watched,
+    told: Told,
     /// Time since the file was looked at.
     since_look: Duration,
     watchdog: Option<Watchdog>,
@@ -33,13 +42,16 @@ impl Chores {
             watchdog: Watchdog::start(),
             ..Self::default()
         };
-        chores.look(source, config);
+        if let Some(source) = source {
+            chores.watched.look_first(source, config);
+        }
         chores
     }
 
     /// The files are being read for another reason: what they hold now is nothing new.
     pub(super) fn look(&mut self, source: Option<&Path>, config: &Config) {
         self.watched.forget();
+        self.told = Told::default();
         if let Some(source) = source {
             self.watched.look(watched(source, config));
         }
@@ -58,6 +70,7 @@ impl Chores {
         source: Option<&Path>,
     ) {
         loop {
+            self.told.tell(&config.credentials);
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
             if let Some(file) = &config.state_file {
@@ -93,6 +106,25 @@ impl Chores {
     }
 }
 
+/// What the log was told about the certificates in force: once, and anew after a reload.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<(PathBuf, Concern)>);
+
+impl Told {
+    fn tell(&mut self, credentials: &Credentials) {
+        for (file, concern) in credentials.concerns(clock::wall().as_second()) {
+            if self.0.insert((file.to_owned(), concern)) {
+                let level = match concern {
+                    Concern::Expired(_) => log::Level::Error,
+                    _ => log::Level::Warn,
+                };
+                let (file, help) = (file.display(), concern.help());
+                log::log!(level, "{file}: {concern}; {help}");
+            }
+        }
+    }
+}
+
 /// The configuration's file and those that it names.
 fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
     let all = [source].into_iter().chain(config.files());
@@ -102,12 +134,34 @@ fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
 /// Files that are looked at, from beside the task that asks: a disk may take its time.
 ///
 /// Contents, not times: links are swapped, and files written anew with what they held. A file that
-/// is not there for a moment is being replaced.
+/// is not there for a moment is being replaced; one that was not there from the beginning is awaited.
 #[derive(Debug, Default)]
 struct Watched {
-    /// What each held when it was last there.
-    seen: HashMap<PathBuf, Digest>,
-    looking: Option<JoinHandle<Vec<(PathBuf, Digest)>>>,
+    /// What each held when it was last there; `None`: it never was.
+    seen: HashMap<PathBuf, Option<Digest>>,
+    looking: Option<JoinHandle<Look>>,
+}
+
+/// What was found in a look.
+#[derive(Debug, Default)]
+struct Look {
+    /// What each file holds; `None`: it is not there.
+    files: Vec<(PathBuf, Option<Digest>)>,
+    /// They are not what is in force.
+    is_new: bool,
+}
+
+impl Look {
+    fn at(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let found = |file: PathBuf| {
+            let digest = digest(&file).ok();
+            (file, digest)
+        };
+        Self {
+            files: files.into_iter().map(found).collect(),
+            is_new: false,
+        }
+    }
 }
 
 /// Of a file's contents: some of them are secret.
@@ -119,12 +173,28 @@ impl Watched {
         *self = Self::default();
     }
 
+    /// The first look of an instance. What it has in force was read before that, and may have been
+    /// replaced meanwhile.
+    fn look_first(&mut self, source: &Path, config: &Config) {
+        let (source, in_force) = (source.to_owned(), config.clone());
+        let look = move || {
+            // In this order: what is replaced between the two is found now, and after them by the next look.
+            let found = Look::at(watched(&source, &in_force));
+            let is_same = || config::load(&source).is_ok_and(|now| now == in_force);
+            Look {
+                is_new: in_force.watch.is_some() && !is_same(),
+                ..found
+            }
+        };
+        self.looking = Some(tokio::task::spawn_blocking(look));
+    }
+
     /// Has them read, where that is not under way.
     fn look(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         if self.looking.is_none() {
             let files: Vec<PathBuf> = files.into_iter().collect();
-            let read = move || files.into_iter().filter_map(digest).collect();
-            self.looking = Some(tokio::task::spawn_blocking(read));
+            let look = move || Look::at(files);
+            self.looking = Some(tokio::task::spawn_blocking(look));
         }
     }
 
@@ -134,21 +204,28 @@ impl Watched {
         let Some(looking) = &mut self.looking else {
             return false;
         };
-        let found = looking.await;
+        let found = looking.await.unwrap_or_default();
         self.looking = None;
-        let mut differs = false;
-        for (file, now) in found.unwrap_or_default() {
-            let before = self.seen.insert(file, now);
-            differs |= before.is_some_and(|before| before != now);
+        let mut differs = found.is_new;
+        for (file, now) in found.files {
+            let before = self.seen.get(&file).copied();
+            differs |= now.is_some() && before.is_some_and(|before| before != now);
+            self.seen.insert(file, now.or(before.flatten()));
         }
         differs
     }
 }
 
-/// `None` where the file cannot be read.
-fn digest(file: PathBuf) -> Option<(PathBuf, Digest)> {
-    let contents = std::fs::read(&file).ok()?;
-    Some((file, Sha256::digest(contents).into()))
+/// A path may have come to lead to a pipe, whose end never comes, or to something as long.
+fn digest(file: &Path) -> io::Result<Digest> {
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut contents = Vec::new();
+    File::open(file)?
+        .take(MAX_BYTES)
+        .read_to_end(&mut contents)?;
+    Ok(Sha256::digest(contents).into())
 }
 
 #[cfg(test)]
@@ -178,6 +255,45 @@ mod tests {
             watched.forget();
             watched.look([file.clone()]);
             assert!(!watched.differs().await, "read for another reason");
+        });
+    }
+
+    #[test]
+    fn what_was_replaced_before_the_first_look_is_something_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("clockwise.yaml");
+        let write = |watch: &str| {
+            let rest = "routes: [{upstream: app}]\nupstreams: {app: {peers: [127.0.0.1:9001]}}\n";
+            let yaml = format!("watch: {watch}\nlisteners: [{{address: 127.0.0.1:80}}]\n{rest}");
+            std::fs::write(&file, yaml).unwrap();
+        };
+        write("1s");
+        let in_force = config::load(&file).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            let mut watched = Watched::default();
+            watched.look_first(&file, &in_force);
+            assert!(!watched.differs().await);
+            write("2s");
+            watched.look_first(&file, &in_force);
+            assert!(watched.differs().await);
+        });
+    }
+
+    #[test]
+    fn a_file_that_comes_late_is_something_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let mut watched = Watched::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            for _ in 0..2 {
+                watched.look([file.clone()]);
+                assert!(!watched.differs().await, "not there yet");
+            }
+            std::fs::write(&file, "a").unwrap();
+            watched.look([file.clone()]);
+            assert!(watched.differs().await);
         });
     }
 }
