@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Subject;
 use crate::clock;
+use crate::config::Credentials;
 use crate::policy::health::State;
 use crate::policy::hot::WHOLE;
 use crate::ring::{Dialect, Setting};
-use crate::telemetry::metrics::{Bounded, PeerState as Shown};
+use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
 use crate::upstream::hot::HotKeys;
 use crate::upstream::{Peer, Upstream};
 
 /// So many peers of an upstream that do not have all their keys are shown in the status.
 const MAX_AWAY: usize = 100;
+
+/// So many certificates that need their operator are shown in the status.
+const MAX_CONCERNS: usize = 100;
 
 /// `GET /v1/status`
 pub(super) fn status(subject: &Subject) -> Value {
@@ -40,11 +45,29 @@ pub(super) fn status(subject: &Subject) -> Value {
         "generation": snapshot.generation,
         "connections": subject.gate.inside(),
         "listeners": listeners,
+        "certificates": certificates(&snapshot.config.credentials),
         "predecessor": subject.lifecycle.predecessor().map(|predecessor| {
             json!({ "pid": predecessor.pid, "connections": predecessor.connections })
         }),
         "admin": addresses.admin.map(|address| address.to_string()),
         "upstreams": upstreams,
+    })
+}
+
+/// What the listeners show: when the first of them expires, and what its operator should know.
+fn certificates(credentials: &Credentials) -> Value {
+    let now = clock::wall().as_second();
+    let first = credentials.certificates.values().map(|one| one.valid.1);
+    let first = first.min().and_then(|end| Timestamp::from_second(end).ok());
+    let concerns: Vec<_> = credentials
+        .concerns(now)
+        .take(MAX_CONCERNS)
+        .map(|(file, concern)| json!({ "file": file, "concern": concern.to_string(), "help": concern.help() }))
+        .collect();
+    json!({
+        "count": credentials.certificates.len(),
+        "first_expiry": first.map(|first| first.to_string()),
+        "concerns": concerns,
     })
 }
 
@@ -195,6 +218,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
     for upstream in snapshot.upstreams.values() {
         refresh_upstream(upstream, now);
     }
+    refresh_certificates(&snapshot.config.credentials, &subject.telemetry.metrics);
     let process = &subject.telemetry.metrics.process;
     process
         .generation
@@ -208,6 +232,15 @@ pub(super) fn refresh_gauges(subject: &Subject) {
         .set(i64::try_from(before).unwrap_or(i64::MAX));
     let draining = subject.lifecycle.stage() == crate::lifecycle::Stage::Draining;
     process.draining.set(i64::from(draining));
+}
+
+fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
+    let now = clock::wall().as_second();
+    for (files, certificate) in &credentials.certificates {
+        let shown = metrics.certificate(&files.cert.display().to_string());
+        shown.expiry.set(certificate.valid.1);
+        shown.stapled.set(i64::from(certificate.is_stapled(now)));
+    }
 }
 
 fn refresh_upstream(upstream: &Upstream, now: Duration) {

@@ -145,6 +145,7 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
             plain(listener.get("bound"))
         ))?;
     }
+    certificates(status.get("certificates").unwrap_or(&Value::Null), output)?;
     if let Some(before) = status.get("predecessor").filter(|value| !value.is_null()) {
         let part = |field: &str| plain(before.get(field));
         let (pid, connections) = (part("pid"), part("connections"));
@@ -174,6 +175,24 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
         }
     }
     output.flush()
+}
+
+/// When the first one expires, and a line for each that needs its operator.
+fn certificates(certificates: &Value, output: &mut Output) -> Done {
+    let count = certificates.get("count").and_then(Value::as_u64);
+    let Some(count @ 1..) = count else {
+        return Ok(());
+    };
+    let label = "certificates";
+    let first = plain(certificates.get("first_expiry"));
+    output.line(&format!("{label:<16}{count}, valid until {first}"))?;
+    let concerns = certificates.get("concerns").and_then(Value::as_array);
+    for concern in concerns.into_iter().flatten() {
+        let part = |field: &str| plain(concern.get(field));
+        let (file, text, help) = (part("file"), part("concern"), part("help"));
+        output.line(&format!("{:<16}{file}: {text}; {help}", "warning"))?;
+    }
+    Ok(())
 }
 
 /// Why a peer does not have all of its keys, and for how long.

@@ -4,20 +4,19 @@
 //! Like the configuration itself they are regular files of bounded size. What they hold is never
 //! shown: one of them is a private key, and any of them may be the wrong file.
 
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls_pki_types::CertificateDer;
 
 use super::raw::Span;
 use super::report::{Problem, Problems, quote};
 use super::settings::{CertificateFiles, Credentials};
-use crate::certificate::{self, Certificate, Part, VerifierError};
+use crate::certificate::{self, Certificate, Concern, Part, Revoked, VerifierError};
 use crate::clock;
 
 /// The largest bundle of issuers that is in use has a quarter of a MiB.
@@ -25,6 +24,9 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// `st_mode`: whoever is neither the owner nor of the group may read.
 const READABLE_BY_ALL: u32 = 0o004;
+
+const ISSUERS: &str =
+    "give the certificates of those who issue the clients', `-----BEGIN CERTIFICATE-----`";
 
 /// A path, and where it is written.
 pub(super) struct Placed {
@@ -51,8 +53,13 @@ impl Files {
 
     /// They are read and judged.
     pub(super) fn read_now() -> Self {
+        Self::read_at(clock::wall())
+    }
+
+    /// They are read and judged as on that day.
+    pub(super) fn read_at(day: Timestamp) -> Self {
         Self {
-            now: Some(clock::wall()),
+            now: Some(day),
             ..Self::unread()
         }
     }
@@ -68,13 +75,33 @@ impl Files {
         if let Some(now) = self.now
             && let Some(read) = read_certificate(&cert, &key, ocsp.as_ref(), problems)
         {
-            warn_of_dates(&read, now, cert.span, problems);
             warn_of_no_name(&read, cert.span, problems);
+            for concern in read.concerns(now.as_second()) {
+                let file = place(concern.part(), &cert, &key, ocsp.as_ref());
+                warn(concern, file, problems);
+            }
             let files = names(cert, key, ocsp);
             self.credentials.certificates.insert(files.clone(), read);
             return files;
         }
         names(cert, key, ocsp)
+    }
+
+    /// Warns of names that no client is ever shown the certificate of, as one before it has them too.
+    pub(super) fn warn_of_twins(&self, list: &[(CertificateFiles, Span)], problems: &Problems) {
+        let mut first = HashMap::new();
+        for (files, at) in list {
+            let Some(read) = self.credentials.certificates.get(files) else {
+                continue;
+            };
+            let kind = read.kind();
+            let mut earlier = |name| *first.entry((name, kind)).or_insert(*at);
+            let names = read.names.iter().map(|name| (name, earlier(name)));
+            let twins: Vec<_> = names.filter(|(_, first)| first != at).collect();
+            if let Some((name, first)) = twins.first() {
+                problems.add(twin(name, twins.len(), *at, *first));
+            }
+        }
     }
 
     /// What the clients' certificates are judged by.
@@ -85,20 +112,20 @@ impl Files {
         crl: Option<&Placed>,
         problems: &Problems,
     ) {
-        if self.now.is_none() {
+        let Some(now) = self.now else {
             return;
-        }
-        let (issuers, revoked) = (read_issuers(ca, problems), read_crl(crl, problems));
+        };
+        let (issuers, revoked) = (read_issuers(ca, problems), read_crl(crl, now, problems));
         let (Some(issuers), Some(revoked)) = (issuers, revoked) else {
             return;
         };
-        if let Err(error) = certificate::verifier(&issuers, &revoked, required) {
+        if let Err(error) = certificate::verifier(&issuers, &revoked.lists, required) {
             let file = match (&error, crl) {
                 (VerifierError::Revoked(_), Some(crl)) => crl,
                 _ => ca,
             };
             let message = format!("{}: {error}", shown(&file.path));
-            problems.add(Problem::error(message, file.span));
+            problems.add(Problem::error(message, file.span).help(ISSUERS));
         }
         self.credentials.issuers.insert(ca.path.clone(), issuers);
         if let Some(crl) = crl {
@@ -107,32 +134,55 @@ impl Files {
     }
 }
 
+fn twin(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
+    let more = match names {
+        1 => String::new(),
+        _ => format!(" and {} more", names - 1),
+    };
+    let message = format!(
+        "{}{more} is in a certificate before this one already",
+        quote(name)
+    );
+    Problem::warning(message, at)
+        .also(earlier, "this one is shown")
+        .help("take one of them out; only with another kind of key both are of use")
+}
+
 fn read_issuers(file: &Placed, problems: &Problems) -> Option<Vec<CertificateDer<'static>>> {
     let (pem, _) = read(file, problems)?;
     let issuers = certificate::certificates(&pem);
-    issuers
-        .map_err(|error| problems.add(wrong(file, &error)))
-        .ok()
+    let wrong = |error| match error {
+        certificate::Error::NoCertificate => wrong(file, &error).help(ISSUERS),
+        _ => wrong(file, &error),
+    };
+    issuers.map_err(|error| problems.add(wrong(error))).ok()
 }
 
 /// Empty where there is no list to read.
-fn read_crl(
-    file: Option<&Placed>,
-    problems: &Problems,
-) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+fn read_crl(file: Option<&Placed>, now: Timestamp, problems: &Problems) -> Option<Revoked> {
     let Some(file) = file else {
-        return Some(Vec::new());
+        return Some(Revoked::default());
     };
     let (pem, _) = read(file, problems)?;
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-    let lists = lists.ok().filter(|lists| !lists.is_empty());
-    if lists.is_none() {
+    let revoked = Revoked::read(&pem);
+    if revoked.is_none() {
         let message = format!("{}: the file holds no revocation list", shown(&file.path));
         let help =
             "give PEM, `-----BEGIN X509 CRL-----`; convert DER with `openssl crl -inform der`";
         problems.add(Problem::error(message, file.span).help(help));
     }
-    lists
+    let concern = revoked
+        .as_ref()
+        .and_then(|read| read.concern(now.as_second()));
+    concern
+        .into_iter()
+        .for_each(|concern| warn(concern, file, problems));
+    revoked
+}
+
+fn warn(concern: Concern, file: &Placed, problems: &Problems) {
+    let warning = Problem::warning(concern.to_string(), file.span);
+    problems.add(warning.help(concern.help()));
 }
 
 fn names(cert: Placed, key: Placed, ocsp: Option<Placed>) -> CertificateFiles {
@@ -161,13 +211,23 @@ fn read_certificate(
     match Certificate::read(&chain, &secret, response) {
         Ok(certificate) => Some(certificate),
         Err(error) => {
-            let file = match error.part() {
-                Part::Chain => cert,
-                Part::Key => key,
-            };
+            let file = place(error.part(), cert, key, ocsp);
             problems.add(wrong(file, &error));
             None
         }
+    }
+}
+
+fn place<'a>(
+    part: Part,
+    cert: &'a Placed,
+    key: &'a Placed,
+    ocsp: Option<&'a Placed>,
+) -> &'a Placed {
+    match part {
+        Part::Chain => cert,
+        Part::Key => key,
+        Part::Ocsp => ocsp.unwrap_or(cert),
     }
 }
 
@@ -181,18 +241,6 @@ fn warn_of_readers(key: &Placed, metadata: &Metadata, problems: &Problems) {
         let help = format!("`chmod 600 {}`", key.path.display());
         problems.add(Problem::warning(message, key.span).help(help));
     }
-}
-
-fn warn_of_dates(certificate: &Certificate, now: Timestamp, at: Span, problems: &Problems) {
-    let (from, until) = certificate.valid;
-    let (said, date) = match now.as_second() {
-        now if now > until => ("expired on", until),
-        now if now < from => ("is not valid before", from),
-        _ => return,
-    };
-    let date = Timestamp::from_second(date).map_or_else(|_| date.to_string(), |at| at.to_string());
-    let message = format!("the certificate {said} {date}");
-    problems.add(Problem::warning(message, at).help("clients refuse it; give a valid one"));
 }
 
 fn warn_of_no_name(certificate: &Certificate, at: Span, problems: &Problems) {

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls_pki_types::CertificateDer;
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, Concern, Part, Revoked};
 use crate::key::KeySource;
 use crate::policy::bound::Bound;
 use crate::policy::flap;
@@ -144,7 +144,31 @@ pub struct Credentials {
     /// The issuers of the clients' certificates.
     pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     /// What they have revoked.
-    pub crls: BTreeMap<PathBuf, Vec<CertificateRevocationListDer<'static>>>,
+    pub crls: BTreeMap<PathBuf, Revoked>,
+}
+
+impl Credentials {
+    /// What there is to say of them at this time (seconds since 1970), each with its file.
+    pub fn concerns(&self, now: i64) -> impl Iterator<Item = (&Path, Concern)> {
+        let certificates = self.certificates.iter().flat_map(move |(files, read)| {
+            let concerns = read.concerns(now);
+            concerns.map(|concern| (files.of(concern.part()), concern))
+        });
+        let crls = self.crls.iter();
+        let crls = crls.filter_map(move |(file, read)| Some((file.as_path(), read.concern(now)?)));
+        certificates.chain(crls)
+    }
+}
+
+impl CertificateFiles {
+    /// The file of a part; of an OCSP response that there is none of, the certificate's.
+    fn of(&self, part: Part) -> &Path {
+        match part {
+            Part::Key => &self.key,
+            Part::Ocsp => self.ocsp.as_ref().unwrap_or(&self.cert),
+            Part::Chain => &self.cert,
+        }
+    }
 }
 
 impl Config {

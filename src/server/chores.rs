@@ -1,7 +1,10 @@
 //! What an instance does beside its work, once in a while: looks whether its configuration file, or
-//! one that it names, has changed, writes its state file, and shows the service manager that it lives.
+//! one that it names, has changed, tells which certificates need their operator, writes its state
+//! file, and shows the service manager that it lives.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,16 +14,22 @@ use tokio::task::JoinHandle;
 use super::notify::Watchdog;
 use super::state_file::Keeper;
 use crate::admin::Subject;
-use crate::config::Config;
+use crate::certificate::Concern;
+use crate::clock;
+use crate::config::{Config, Credentials};
 
 /// How often the state file is brought up to date.
 const KEEP: Duration = Duration::from_secs(2);
+
+/// What is looked at of a file: more than any that is read may have.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The chores, and what they remember from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Chores {
     keeper: Keeper,
     watched: Watched,
+    told: Told,
     /// Time since the file was looked at.
     since_look: Duration,
     watchdog: Option<Watchdog>,
@@ -40,6 +49,7 @@ impl Chores {
     /// The files are being read for another reason: what they hold now is nothing new.
     pub(super) fn look(&mut self, source: Option<&Path>, config: &Config) {
         self.watched.forget();
+        self.told = Told::default();
         if let Some(source) = source {
             self.watched.look(watched(source, config));
         }
@@ -58,6 +68,7 @@ impl Chores {
         source: Option<&Path>,
     ) {
         loop {
+            self.told.tell(&config.credentials);
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
             if let Some(file) = &config.state_file {
@@ -93,6 +104,25 @@ impl Chores {
     }
 }
 
+/// What the log was told about the certificates in force: once, and anew after a reload.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<(PathBuf, Concern)>);
+
+impl Told {
+    fn tell(&mut self, credentials: &Credentials) {
+        for (file, concern) in credentials.concerns(clock::wall().as_second()) {
+            if self.0.insert((file.to_owned(), concern)) {
+                let level = match concern {
+                    Concern::Expired(_) => log::Level::Error,
+                    _ => log::Level::Warn,
+                };
+                let (file, help) = (file.display(), concern.help());
+                log::log!(level, "{file}: {concern}; {help}");
+            }
+        }
+    }
+}
+
 /// The configuration's file and those that it names.
 fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
     let all = [source].into_iter().chain(config.files());
@@ -102,12 +132,12 @@ fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
 /// Files that are looked at, from beside the task that asks: a disk may take its time.
 ///
 /// Contents, not times: links are swapped, and files written anew with what they held. A file that
-/// is not there for a moment is being replaced.
+/// is not there for a moment is being replaced; one that was not there from the beginning is awaited.
 #[derive(Debug, Default)]
 struct Watched {
-    /// What each held when it was last there.
-    seen: HashMap<PathBuf, Digest>,
-    looking: Option<JoinHandle<Vec<(PathBuf, Digest)>>>,
+    /// What each held when it was last there; `None`: it never was.
+    seen: HashMap<PathBuf, Option<Digest>>,
+    looking: Option<JoinHandle<Vec<(PathBuf, Option<Digest>)>>>,
 }
 
 /// Of a file's contents: some of them are secret.
@@ -123,7 +153,11 @@ impl Watched {
     fn look(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         if self.looking.is_none() {
             let files: Vec<PathBuf> = files.into_iter().collect();
-            let read = move || files.into_iter().filter_map(digest).collect();
+            let found = |file: PathBuf| {
+                let digest = digest(&file).ok();
+                (file, digest)
+            };
+            let read = move || files.into_iter().map(found).collect();
             self.looking = Some(tokio::task::spawn_blocking(read));
         }
     }
@@ -138,17 +172,24 @@ impl Watched {
         self.looking = None;
         let mut differs = false;
         for (file, now) in found.unwrap_or_default() {
-            let before = self.seen.insert(file, now);
-            differs |= before.is_some_and(|before| before != now);
+            let before = self.seen.get(&file).copied();
+            differs |= now.is_some() && before.is_some_and(|before| before != now);
+            self.seen.insert(file, now.or(before.flatten()));
         }
         differs
     }
 }
 
-/// `None` where the file cannot be read.
-fn digest(file: PathBuf) -> Option<(PathBuf, Digest)> {
-    let contents = std::fs::read(&file).ok()?;
-    Some((file, Sha256::digest(contents).into()))
+/// A path may have come to lead to a pipe, whose end never comes, or to something as long.
+fn digest(file: &Path) -> io::Result<Digest> {
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut contents = Vec::new();
+    File::open(file)?
+        .take(MAX_BYTES)
+        .read_to_end(&mut contents)?;
+    Ok(Sha256::digest(contents).into())
 }
 
 #[cfg(test)]
@@ -178,6 +219,23 @@ mod tests {
             watched.forget();
             watched.look([file.clone()]);
             assert!(!watched.differs().await, "read for another reason");
+        });
+    }
+
+    #[test]
+    fn a_file_that_comes_late_is_something_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let mut watched = Watched::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            for _ in 0..2 {
+                watched.look([file.clone()]);
+                assert!(!watched.differs().await, "not there yet");
+            }
+            std::fs::write(&file, "a").unwrap();
+            watched.look([file.clone()]);
+            assert!(watched.differs().await);
         });
     }
 }

@@ -1,5 +1,5 @@
-//! Which series of the metrics a configuration has: those of its listeners, routes, upstreams and
-//! peers, by the names that are written in it.
+//! Which series of the metrics a configuration has: those of its listeners, certificates, routes,
+//! upstreams and peers, by the names that are written in it.
 
 use std::collections::HashSet;
 
@@ -23,6 +23,9 @@ pub fn forget(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
     for listener in listeners(Some(gone)).difference(&listeners(kept)) {
         metrics.remove_listener(listener);
     }
+    for certificate in certificates(Some(gone)).difference(&certificates(kept)) {
+        metrics.remove_certificate(certificate);
+    }
 }
 
 fn labels(upstream: Option<&Upstream>) -> HashSet<&str> {
@@ -39,5 +42,13 @@ fn listeners(config: Option<&Config>) -> HashSet<String> {
     let listeners = config.into_iter().flat_map(|config| &config.listeners);
     listeners
         .map(|listener| listener.address.to_string())
+        .collect()
+}
+
+fn certificates(config: Option<&Config>) -> HashSet<String> {
+    let read = config.into_iter().map(|config| &config.credentials);
+    let files = read.flat_map(|read| read.certificates.keys());
+    files
+        .map(|files| files.cert.display().to_string())
         .collect()
 }

@@ -1,7 +1,7 @@
 //! The counters of the process, in the words of the Prometheus text format.
 //!
 //! Every name begins with `clockwise_`, units are seconds and bytes, and labels are bounded: they
-//! name things of the configuration (upstream, peer, route, listener) or values that this file
+//! name things of the configuration (upstream, peer, route, listener, certificate) or values that this file
 //! lists; never a path, a key or a client. Every decision that is worse than the owner answering at
 //! once has a counter.
 //!
@@ -39,6 +39,7 @@ pub struct Metrics {
     pub process: ProcessMetrics,
     faults: Family<Labels, Counter>,
     listeners: ListenerFamilies,
+    certificates: CertificateFamilies,
     routes: RouteFamilies,
     upstreams: UpstreamFamilies,
     peers: PeerFamilies,
@@ -64,6 +65,7 @@ impl Metrics {
                 "Requests that failed, by what went wrong",
             ),
             listeners: ListenerFamilies::register(&mut registry),
+            certificates: CertificateFamilies::register(&mut registry),
             routes: RouteFamilies::register(&mut registry),
             upstreams: UpstreamFamilies::register(&mut registry),
             peers: PeerFamilies::register(&mut registry),
@@ -75,6 +77,11 @@ impl Metrics {
     /// The handles of one listener, by its configured address.
     pub fn listener(&self, address: &str) -> ListenerMetrics {
         self.listeners.resolve(&listener_labels(address))
+    }
+
+    /// The handles of one certificate, by its file.
+    pub fn certificate(&self, file: &str) -> CertificateMetrics {
+        self.certificates.resolve(&certificate_labels(file))
     }
 
     /// The handles of one route, by its name.
@@ -100,6 +107,11 @@ impl Metrics {
     /// Takes a listener that is bound no more out of the listing.
     pub fn remove_listener(&self, address: &str) {
         self.listeners.remove(&listener_labels(address));
+    }
+
+    /// Takes a certificate that is served no more out of the listing.
+    pub fn remove_certificate(&self, file: &str) {
+        self.certificates.remove(&certificate_labels(file));
     }
 
     /// Takes a route that exists no more out of the listing.
@@ -138,6 +150,10 @@ impl Metrics {
 
 fn listener_labels(address: &str) -> Labels {
     vec![("listener", address.to_owned())]
+}
+
+fn certificate_labels(file: &str) -> Labels {
+    vec![("certificate", file.to_owned())]
 }
 
 fn route_labels(name: &str) -> Labels {
@@ -202,6 +218,16 @@ metrics! {
         header_timeouts: Counter = "clockwise_listener_header_timeouts",
         /// Connections closed because no further request came.
         idle_closed: Counter = "clockwise_listener_idle_closed_connections",
+    }
+}
+
+metrics! {
+    /// Of one certificate that listeners show.
+    pub struct CertificateMetrics from CertificateFamilies {
+        /// Until when the certificate is valid, in seconds since 1970.
+        expiry: Gauge = "clockwise_certificate_expiry_time_seconds",
+        /// 1 where an OCSP response is sent along with the certificate.
+        stapled: Gauge = "clockwise_certificate_stapled",
     }
 }
 

@@ -120,7 +120,7 @@ fn verifier(
     let unread = || Error::NotRead(auth.ca.display().to_string());
     let issuers = credentials.issuers.get(&auth.ca).ok_or_else(unread)?;
     let revoked = match &auth.crl {
-        Some(file) => credentials.crls.get(file).ok_or_else(unread)?.as_slice(),
+        Some(file) => &credentials.crls.get(file).ok_or_else(unread)?.lists[..],
         None => &[],
     };
     Ok(certificate::verifier(issuers, revoked, auth.required)?)
@@ -138,7 +138,7 @@ fn scope(auth: Option<&ClientAuth>, credentials: &Credentials) -> Vec<u8> {
         .crl
         .iter()
         .filter_map(|file| credentials.crls.get(file))
-        .flatten()
+        .flat_map(|revoked| &revoked.lists)
     {
         scope.extend_from_slice(crl);
     }

@@ -2,7 +2,8 @@
 //!
 //! Exact names before wildcards, the first certificate for everybody else. A wildcard stands for
 //! exactly one label (RFC 9525, 6.3). Where several certificates have a name, the first whose key
-//! the client can verify is taken: so ECDSA and RSA may be served side by side.
+//! the client can verify is taken: so ECDSA and RSA may be served side by side. An OCSP response goes
+//! along for as long as it is fresh.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,48 +13,50 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::certificate::Certificate;
+use crate::clock;
 
 #[derive(Debug)]
 pub(super) struct Resolver {
-    exact: HashMap<String, Keys>,
+    exact: HashMap<String, Certificates>,
     /// By what follows the `*.`
-    wildcard: HashMap<String, Keys>,
-    all: Keys,
+    wildcard: HashMap<String, Certificates>,
+    all: Certificates,
 }
 
-type Keys = Vec<Arc<CertifiedKey>>;
+type Certificates = Vec<Arc<Certificate>>;
 
 impl Resolver {
     pub(super) fn new(certificates: &[&Certificate]) -> Self {
-        let (mut exact, mut wildcard) = (HashMap::<_, Keys>::new(), HashMap::<_, Keys>::new());
-        for certificate in certificates {
+        let all = certificates.iter().map(|&one| Arc::new(one.clone()));
+        let mut resolver = Self {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            all: all.collect(),
+        };
+        for certificate in &resolver.all {
             for name in &certificate.names {
                 let (names, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut wildcard, parent),
-                    None => (&mut exact, name.as_str()),
+                    Some(parent) => (&mut resolver.wildcard, parent),
+                    None => (&mut resolver.exact, name.as_str()),
                 };
-                let keys = names.entry(name.to_owned()).or_default();
-                keys.push(Arc::clone(&certificate.key));
+                let known = names.entry(name.to_owned()).or_default();
+                known.push(Arc::clone(certificate));
             }
         }
-        let all = certificates.iter().map(|one| Arc::clone(&one.key));
-        Self {
-            exact,
-            wildcard,
-            all: all.collect(),
-        }
+        resolver
     }
 
     /// The certificate for a name in lower case; `None`: the client told none.
-    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Certificate> {
         let named = name.and_then(|name| self.named(name));
-        let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        let of_name = named.and_then(|keys| keys.iter().find(usable));
+        let usable = |one: &&Arc<Certificate>| one.key.key.choose_scheme(schemes).is_some();
+        let of_name = named.and_then(|known| known.iter().find(usable));
         // The wrong name is more use to a client than none: it can say what is wrong.
-        of_name.or_else(|| self.all.iter().find(usable)).cloned()
+        let found = of_name.or_else(|| self.all.iter().find(usable));
+        found.map(Arc::as_ref)
     }
 
-    fn named(&self, name: &str) -> Option<&Keys> {
+    fn named(&self, name: &str) -> Option<&Certificates> {
         let parent = || name.split_once('.').map(|(_, parent)| parent);
         self.exact
             .get(name)
@@ -64,7 +67,8 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        self.find(name.as_deref(), hello.signature_schemes())
+        let found = self.find(name.as_deref(), hello.signature_schemes())?;
+        Some(Arc::clone(found.shown(clock::wall().as_second())))
     }
 }
 
@@ -99,7 +103,7 @@ mod tests {
             (Some("example.org"), 2),
         ] {
             let found = resolver.find(name, &ANY).unwrap();
-            assert!(Arc::ptr_eq(&found, &made[expected].key), "{name:?}");
+            assert!(Arc::ptr_eq(&found.key, &made[expected].key), "{name:?}");
         }
     }
 

@@ -67,6 +67,7 @@ const LAYERS: &[(&str, May)] = &[
     (
         "admin",
         May::Core(&[
+            "config",
             "snapshot",
             "lifecycle",
             "upstream",

@@ -44,9 +44,12 @@ fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateFiles>
         fields.problems.add(problem.help("move it into the list"));
     }
     let problems = fields.problems;
-    collect(items(list, LIST, problems), problems, |item| {
-        certificate(&Fields::open(item, &schema::CERTIFICATE, problems)?, files)
-    })
+    let listed = collect(items(list, LIST, problems), problems, |item| {
+        let fields = Fields::open(item, &schema::CERTIFICATE, problems)?;
+        Some((certificate(&fields, files)?, fields.get("cert")?.place()))
+    });
+    files.warn_of_twins(&listed, problems);
+    listed.into_iter().map(|(files, _)| files).collect()
 }
 
 fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFiles> {

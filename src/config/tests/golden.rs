@@ -2,7 +2,7 @@
 //!
 //! `BLESS=1 cargo test golden` rewrites the answers; read the diff before you commit it. A case named
 //! `resolved-…` shows the whole configuration, any other `ok` and the warnings. The
-//! files for TLS are looked at in the cases named `tls-file-…`.
+//! files for TLS are looked at in the cases named `tls-file-…`, as on the first day of 2027.
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -14,6 +14,7 @@ use crate::config::check_with;
 use crate::config::files::Files;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+const TODAY: &str = "2027-01-01T00:00:00Z";
 const LINE: &str = "\n----------------------------------------\n";
 
 #[test]
@@ -64,7 +65,7 @@ fn cases() -> Vec<PathBuf> {
 fn answer(path: &Path, yaml: &str) -> String {
     let name = path.file_name().unwrap().to_string_lossy();
     let files = if name.starts_with("tls-file-") {
-        Files::read_now()
+        Files::read_at(TODAY.parse().unwrap())
     } else {
         Files::unread()
     };

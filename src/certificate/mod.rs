@@ -2,36 +2,108 @@
 //!
 //! PEM text in, checked material out: a certificate that comes out of here has a chain, a key that
 //! belongs to it, and known names and dates. What is not looked at: whether any client would trust
-//! it. Reading the files, and knowing what day it is, is the caller's.
+//! it. Reading the files, and knowing what day it is, is the caller's: what there is to say of a
+//! certificate that is right but for its time is a [`Concern`].
+
+mod staple;
 
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::Error::InconsistentKeys;
 use rustls::InconsistentKeys::Unknown;
-use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+pub use self::staple::Unfit;
 
 /// Begins every file that holds one DER value (X.690, 8.1): a SEQUENCE.
 const DER: u8 = 0x30;
 
+const SECONDS_A_DAY: i64 = 86_400;
+
+/// A certificate that is valid for no longer than this soon expires; seconds. Of one that has a short
+/// life anyway, a quarter of that.
+const SOON: i64 = 14 * SECONDS_A_DAY;
+
+/// A scheme of each kind of key that TLS is served with here.
+const KINDS: [SignatureScheme; 4] = [
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ED25519,
+    SignatureScheme::RSA_PSS_SHA256,
+];
+
 /// A certificate with its key.
 #[derive(Clone)]
 pub struct Certificate {
-    /// The chain, the server's own first, with the key and, where there is one, the OCSP response.
+    /// The chain, the server's own first, with the key.
     pub key: Arc<CertifiedKey>,
+    /// The OCSP response that is sent along while it can be; `None`: there is none.
+    pub staple: Option<Staple>,
     /// What it is for: its DNS names, lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
     /// From when until when it is valid, in seconds since 1970.
     pub valid: (i64, i64),
+}
+
+/// An OCSP response that was found beside a certificate.
+#[derive(Clone)]
+pub struct Staple {
+    /// The certificate together with the response.
+    key: Arc<CertifiedKey>,
+    /// From when until when it counts, in seconds since 1970; or why it never does.
+    fresh: Result<(i64, i64), Unfit>,
+}
+
+/// What its operator should know of a certificate that is served all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Concern {
+    /// Its time has not come; in seconds since 1970, as in all of these.
+    #[error("the certificate is not valid before {}", Day(*.0))]
+    NotYet(i64),
+    /// It is time to renew it.
+    #[error("the certificate expires on {}", Day(*.0))]
+    ExpiresSoon(i64),
+    /// Its time is over.
+    #[error("the certificate expired on {}", Day(*.0))]
+    Expired(i64),
+    /// The OCSP response cannot be used.
+    #[error("the OCSP response is not sent along: {0}")]
+    Unstapled(Unfit),
+    /// There is a newer list of revoked certificates; this one still counts.
+    #[error("the revocation list was to be replaced by {}", Day(*.0))]
+    OldList(i64),
+}
+
+impl Concern {
+    /// The certificate's file to look at.
+    pub fn part(self) -> Part {
+        match self {
+            Self::Unstapled(_) => Part::Ocsp,
+            _ => Part::Chain,
+        }
+    }
+
+    /// What to do.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::NotYet(_) | Self::Expired(_) => "clients refuse it; give a valid one",
+            Self::ExpiresSoon(_) => "renew it; what is to renew it by itself has not done so",
+            Self::Unstapled(Unfit::Revoked) => "clients may refuse it; give another certificate",
+            Self::Unstapled(_) => "fetch it anew, as with `openssl ocsp -respout FILE`",
+            Self::OldList(_) => "fetch it anew: who was revoked since then is let in",
+        }
+    }
 }
 
 /// What is wrong with the files of a certificate.
@@ -64,6 +136,9 @@ pub enum Error {
     /// The key belongs to a later certificate of the chain.
     #[error("the chain does not begin with the certificate of the key")]
     Order,
+    /// The OCSP file holds something else.
+    #[error("the file holds no OCSP response")]
+    BadOcsp,
 }
 
 /// Which file of a certificate.
@@ -73,6 +148,8 @@ pub enum Part {
     Chain,
     /// The private key.
     Key,
+    /// The OCSP response.
+    Ocsp,
 }
 
 impl Error {
@@ -82,6 +159,7 @@ impl Error {
             Self::Der(part) | Self::NotPem(part) => part,
             Self::NoCertificate | Self::BadCertificate(_) | Self::Order => Part::Chain,
             Self::NoKey | Self::EncryptedKey | Self::UnsupportedKey | Self::Mismatch => Part::Key,
+            Self::BadOcsp => Part::Ocsp,
         }
     }
 
@@ -92,9 +170,9 @@ impl Error {
                 "give the server's certificate and those of its issuers, `-----BEGIN CERTIFICATE-----`"
             }
             Self::Der(Part::Chain) => "convert it with `openssl x509 -inform der`",
-            Self::Der(Part::Key) => "convert it with `openssl pkey -inform der`",
+            Self::Der(_) => "convert it with `openssl pkey -inform der`",
             Self::NotPem(Part::Chain) => "try `openssl x509 -noout -text -in FILE`",
-            Self::NotPem(Part::Key) => "try `openssl pkey -noout -text -in FILE`",
+            Self::NotPem(_) => "try `openssl pkey -noout -text -in FILE`",
             Self::BadCertificate(_) => "fetch it anew from its issuer",
             Self::NoKey => "give the private key, `-----BEGIN PRIVATE KEY-----`",
             Self::EncryptedKey => {
@@ -105,38 +183,102 @@ impl Error {
             }
             Self::Mismatch => "give the key that the certificate was requested with",
             Self::Order => "put the server's certificate first, then those of its issuers",
+            Self::BadOcsp => "give it as DER, as `openssl ocsp -respout FILE` writes it",
         }
     }
 }
 
 impl Certificate {
-    /// Reads the chain and the key, both PEM, and takes the OCSP response (RFC 6960, DER) as it is.
+    /// Reads the chain and the key, both PEM, and the OCSP response (RFC 6960), DER.
     ///
     /// # Errors
     /// [`Error`]: which file, what is wrong with it, and what to do.
     pub fn read(chain: &[u8], key: &[u8], ocsp: Option<Vec<u8>>) -> Result<Self, Error> {
         let chain = certificates(chain)?;
         let key = any_supported_type(&private_key(key)?).map_err(|_| Error::UnsupportedKey)?;
-        let certified = CertifiedKey {
-            cert: chain,
-            key,
-            ocsp,
-        };
+        let certified = CertifiedKey::new(chain, key);
         check_pair(&certified)?;
         let leaf = certified.cert.first().ok_or(Error::NoCertificate)?;
-        let (names, valid) = describe(leaf)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Error::BadCertificate(1))?;
+        let staple = ocsp.map(|ocsp| Staple::read(ocsp, &certified, &parsed));
         Ok(Self {
-            names,
-            valid,
+            staple: staple.transpose()?,
+            names: dns_names(&parsed)?,
+            valid: validity(&parsed),
             key: Arc::new(certified),
         })
+    }
+
+    /// The kind of its key, as the number of a scheme it signs by (RFC 8446, 4.2.3). Of two
+    /// certificates with one name and keys of one kind no client is ever shown the second.
+    pub fn kind(&self) -> u16 {
+        let signer = self.key.key.choose_scheme(&KINDS);
+        signer.map_or(0, |signer| signer.scheme().into())
+    }
+
+    /// What is shown at this time (seconds since 1970): the OCSP response only while it is fresh.
+    pub fn shown(&self, now: i64) -> &Arc<CertifiedKey> {
+        match &self.staple {
+            Some(staple) if staple.unfit(now).is_none() => &staple.key,
+            _ => &self.key,
+        }
+    }
+
+    /// Whether an OCSP response is sent along at this time.
+    pub fn is_stapled(&self, now: i64) -> bool {
+        self.shown(now).ocsp.is_some()
+    }
+
+    /// What there is to say of it at this time.
+    pub fn concerns(&self, now: i64) -> impl Iterator<Item = Concern> {
+        let unfit = self.staple.as_ref().and_then(|staple| staple.unfit(now));
+        let staple = unfit.map(Concern::Unstapled);
+        self.of_dates(now).into_iter().chain(staple)
+    }
+
+    fn of_dates(&self, now: i64) -> Option<Concern> {
+        let (from, until) = self.valid;
+        let soon = SOON.min(until.saturating_sub(from) / 4);
+        match now {
+            now if now > until => Some(Concern::Expired(until)),
+            now if now < from => Some(Concern::NotYet(from)),
+            now if now >= until.saturating_sub(soon) => Some(Concern::ExpiresSoon(until)),
+            _ => None,
+        }
+    }
+}
+
+impl Staple {
+    fn read(
+        response: Vec<u8>,
+        certified: &CertifiedKey,
+        leaf: &X509Certificate<'_>,
+    ) -> Result<Self, Error> {
+        let fresh = staple::read(&response, leaf).ok_or(Error::BadOcsp)?;
+        let mut key = certified.clone();
+        key.ocsp = Some(response);
+        Ok(Self {
+            key: Arc::new(key),
+            fresh,
+        })
+    }
+
+    /// Why it is not sent along at this time.
+    fn unfit(&self, now: i64) -> Option<Unfit> {
+        match self.fresh {
+            Err(unfit) => Some(unfit),
+            Ok((from, _)) if now < from => Some(Unfit::Early(from)),
+            Ok((_, until)) if now > until => Some(Unfit::Stale(until)),
+            Ok(_) => None,
+        }
     }
 }
 
 impl PartialEq for Certificate {
     /// The same certificate has the same key.
     fn eq(&self, other: &Self) -> bool {
-        self.key.cert == other.key.cert && self.key.ocsp == other.key.ocsp
+        let response = |one: &Self| Some(one.staple.as_ref()?.key.ocsp.clone());
+        self.key.cert == other.key.cert && response(self) == response(other)
     }
 }
 
@@ -167,11 +309,43 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 #[derive(Debug, thiserror::Error)]
 pub enum VerifierError {
     /// One of the issuers is none.
-    #[error("certificate {0} of the file cannot issue others: {1}")]
-    Issuer(usize, rustls::Error),
+    #[error("certificate {0} of the file is not that of an issuer")]
+    Issuer(usize, #[source] rustls::Error),
     /// What they have revoked cannot be read.
     #[error("the revocation list cannot be used: {0}")]
     Revoked(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// Certificates that their issuers have taken back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Revoked {
+    /// One list of each issuer, and of its issuers (RFC 5280, 5).
+    pub lists: Vec<CertificateRevocationListDer<'static>>,
+    /// When the first of them is to be replaced, in seconds since 1970; `None`: none says.
+    pub until: Option<i64>,
+}
+
+impl Revoked {
+    /// All lists of a PEM file; `None`: it holds none that can be read.
+    pub fn read(pem: &[u8]) -> Option<Self> {
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+        let lists = lists.ok().filter(|lists| !lists.is_empty())?;
+        let read = |list| Some(CertificateRevocationList::from_der(list).ok()?.1);
+        let read: Vec<_> = lists.iter().map(|list| read(list)).collect::<Option<_>>()?;
+        let ends = read
+            .iter()
+            .filter_map(CertificateRevocationList::next_update);
+        Some(Self {
+            until: ends.map(|end| end.timestamp()).min(),
+            lists,
+        })
+    }
+
+    /// What there is to say of them at this time (seconds since 1970).
+    pub fn concern(&self, now: i64) -> Option<Concern> {
+        let until = self.until.filter(|&until| now > until);
+        until.map(Concern::OldList)
+    }
 }
 
 /// What judges clients' certificates: they are issued by one of `issuers` and not revoked; `required`:
@@ -259,23 +433,17 @@ fn check_pair(certified: &CertifiedKey) -> Result<(), Error> {
     }
 }
 
-/// The DNS names of a certificate, and its validity.
-fn describe(der: &CertificateDer<'_>) -> Result<(Vec<String>, (i64, i64)), Error> {
-    let unreadable = |_| Error::BadCertificate(1);
-    let (_, parsed) = X509Certificate::from_der(der).map_err(unreadable)?;
-    let validity = parsed.validity();
-    let valid = (
-        validity.not_before.timestamp(),
-        validity.not_after.timestamp(),
-    );
-    let alternatives = parsed
-        .subject_alternative_name()
-        .map_err(|_| Error::BadCertificate(1))?;
-    let names = alternatives.map_or_else(Vec::new, |alternatives| {
-        let names = alternatives.value.general_names.iter();
-        names.filter_map(dns_name).collect()
-    });
-    Ok((names, valid))
+fn validity(certificate: &X509Certificate<'_>) -> (i64, i64) {
+    let validity = certificate.validity();
+    let [from, until] = [validity.not_before, validity.not_after].map(|time| time.timestamp());
+    (from, until)
+}
+
+fn dns_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, Error> {
+    let alternatives = certificate.subject_alternative_name();
+    let alternatives = alternatives.map_err(|_| Error::BadCertificate(1))?;
+    let names = alternatives.map_or(&[][..], |alternatives| &alternatives.value.general_names);
+    Ok(names.iter().filter_map(dns_name).collect())
 }
 
 fn dns_name(name: &GeneralName<'_>) -> Option<String> {
@@ -284,3 +452,18 @@ fn dns_name(name: &GeneralName<'_>) -> Option<String> {
         _ => None,
     }
 }
+
+/// Seconds since 1970, for people to read.
+struct Day(i64);
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Timestamp::from_second(self.0) {
+            Ok(time) => time.fmt(f),
+            Err(_) => self.0.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

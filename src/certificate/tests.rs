@@ -1,0 +1,111 @@
+//! The files are those of the golden cases, which say what is said of them.
+
+use std::path::Path;
+
+use super::*;
+
+/// 2027-01-01
+const TODAY: i64 = 1_798_761_600;
+
+#[test]
+fn a_response_is_shown_while_it_is_fresh() {
+    let certificate = good(Some("fresh.ocsp"));
+    let (from, until) = (TODAY - SECONDS_A_DAY, TODAY + 6 * SECONDS_A_DAY);
+    for (now, unfit) in [
+        (from - 1, Some(Unfit::Early(from))),
+        (from, None),
+        (until, None),
+        (until + 1, Some(Unfit::Stale(until))),
+    ] {
+        assert_eq!(certificate.is_stapled(now), unfit.is_none(), "{now}");
+        assert_eq!(certificate.shown(now).ocsp.is_some(), unfit.is_none());
+        let said: Vec<_> = certificate.concerns(now).collect();
+        let unfit = unfit.map(Concern::Unstapled);
+        assert!(unfit.is_none_or(|unfit| said.contains(&unfit)), "{said:?}");
+    }
+}
+
+#[test]
+fn a_response_without_an_end_counts_for_a_day() {
+    let certificate = good(Some("endless.ocsp"));
+    assert!(certificate.is_stapled(TODAY));
+    assert!(!certificate.is_stapled(TODAY + 1));
+}
+
+#[test]
+fn what_a_response_says_decides() {
+    for (file, unfit) in [
+        ("stale.ocsp", Unfit::Stale(TODAY - 24 * SECONDS_A_DAY)),
+        ("other.ocsp", Unfit::Foreign),
+        ("revoked.ocsp", Unfit::Revoked),
+        ("unknown.ocsp", Unfit::Unknown),
+        ("later.ocsp", Unfit::Unsuccessful("is to be asked later")),
+    ] {
+        let certificate = good(Some(file));
+        assert!(!certificate.is_stapled(TODAY), "{file}");
+        let said: Vec<_> = certificate.concerns(TODAY).collect();
+        assert_eq!(said, [Concern::Unstapled(unfit)], "{file}");
+    }
+}
+
+#[test]
+fn whatever_lies_there_is_a_response_or_none() {
+    let whole = file("fresh.ocsp");
+    for length in 0..whole.len() {
+        let cut = Certificate::read(
+            &file("good.crt"),
+            &file("good.key"),
+            Some(whole[..length].into()),
+        );
+        assert_eq!(cut.err(), Some(Error::BadOcsp), "{length} bytes");
+        for bit in 0..8 {
+            let mut bent = whole.clone();
+            bent[length] ^= 1 << bit;
+            // Wherever it is bent: an answer, and no panic.
+            let _ = Certificate::read(&file("good.crt"), &file("good.key"), Some(bent));
+        }
+    }
+    let nested = [0x30, 0x80].repeat(MANY);
+    let deep = Certificate::read(&file("good.crt"), &file("good.key"), Some(nested));
+    assert_eq!(deep.err(), Some(Error::BadOcsp));
+}
+
+#[test]
+fn what_lives_long_is_renewed_two_weeks_before_and_what_lives_short_in_its_last_quarter() {
+    let at = |days: i64| TODAY + days * SECONDS_A_DAY;
+    for (life, soon) in [(365, 14), (90, 14), (47, 11), (8, 2)] {
+        let certificate = Certificate {
+            valid: (TODAY, at(life)),
+            ..good(None)
+        };
+        let said = |now| certificate.concerns(now).next();
+        let end = at(life);
+        assert_eq!(said(TODAY - 1), Some(Concern::NotYet(TODAY)));
+        assert_eq!(said(TODAY), None);
+        assert_eq!(said(at(life - soon) - SECONDS_A_DAY), None, "{life} days");
+        assert_eq!(said(at(life - soon)), Some(Concern::ExpiresSoon(end)));
+        assert_eq!(said(end), Some(Concern::ExpiresSoon(end)));
+        assert_eq!(said(end + 1), Some(Concern::Expired(end)));
+    }
+}
+
+#[test]
+fn a_list_is_old_when_the_next_is_due() {
+    let revoked = Revoked::read(&file("stale.crl")).unwrap();
+    let until = TODAY - 24 * SECONDS_A_DAY;
+    assert_eq!(revoked.concern(until), None);
+    assert_eq!(revoked.concern(until + 1), Some(Concern::OldList(until)));
+    assert_eq!(Revoked::read(&file("good.crt")), None);
+}
+
+const MANY: usize = 10_000;
+
+fn good(ocsp: Option<&str>) -> Certificate {
+    let ocsp = ocsp.map(file);
+    Certificate::read(&file("good.crt"), &file("good.key"), ocsp).unwrap()
+}
+
+fn file(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tls");
+    std::fs::read(folder.join(name)).unwrap()
+}
