@@ -98,7 +98,7 @@ impl Concern {
     pub fn help(self) -> &'static str {
         match self {
             Self::NotYet(_) | Self::Expired(_) => "clients refuse it; give a valid one",
-            Self::ExpiresSoon(_) => "renew it; what is to renew it by itself has not done so",
+            Self::ExpiresSoon(_) => "renew it; where that is automatic, it is late",
             Self::Unstapled(Unfit::Revoked) => "clients may refuse it; give another certificate",
             Self::Unstapled(_) => "fetch it anew, as with `openssl ocsp -respout FILE`",
             Self::OldList(_) => "fetch it anew: who was revoked since then is let in",

@@ -171,12 +171,10 @@ fn read_crl(file: Option<&Placed>, now: Timestamp, problems: &Problems) -> Optio
             "give PEM, `-----BEGIN X509 CRL-----`; convert DER with `openssl crl -inform der`";
         problems.add(Problem::error(message, file.span).help(help));
     }
-    let concern = revoked
-        .as_ref()
-        .and_then(|read| read.concern(now.as_second()));
-    concern
-        .into_iter()
-        .for_each(|concern| warn(concern, file, problems));
+    let concern = |read: &Revoked| read.concern(now.as_second());
+    if let Some(concern) = revoked.as_ref().and_then(concern) {
+        warn(concern, file, problems);
+    }
     revoked
 }
 

@@ -137,8 +137,11 @@ fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
 struct Watched {
     /// What each held when it was last there; `None`: it never was.
     seen: HashMap<PathBuf, Option<Digest>>,
-    looking: Option<JoinHandle<Vec<(PathBuf, Option<Digest>)>>>,
+    looking: Option<JoinHandle<Found>>,
 }
+
+/// What each file holds; `None`: it is not there.
+type Found = Vec<(PathBuf, Option<Digest>)>;
 
 /// Of a file's contents: some of them are secret.
 type Digest = [u8; 32];

@@ -33,6 +33,7 @@ mod tls; // encrypted connections, and who is at their ends
 
 // beside the way
 mod admin; // what an instance says about itself
+mod certificates; // they expire, are renewed and revoked
 mod cli; // the commands, their output, their exit codes
 mod handover; // what a new process makes of what its predecessor says
 mod logs; // access log and error log

@@ -10,6 +10,7 @@ pub(crate) mod crowd;
 pub(crate) mod edge;
 pub(crate) mod load;
 pub(crate) mod nginx;
+pub(crate) mod ocsp;
 pub(crate) mod origin;
 pub(crate) mod other;
 pub(crate) mod port;

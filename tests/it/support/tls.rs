@@ -7,15 +7,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
+use ring::digest::{SHA256, digest};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::ocsp;
 use super::wait::PATIENCE;
 
 /// A certificate authority, and a directory for what it issues.
@@ -57,9 +64,44 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let issued = params.signed_by(&key, &self.issuer).unwrap();
         let (cert, secret) = (format!("{file}.crt"), format!("{file}.key"));
-        self.replace(&secret, &key.serialize_pem());
-        self.replace(&cert, &issued.pem());
+        self.replace(&secret, key.serialize_pem());
+        self.replace(&cert, issued.pem());
         self.yaml(file)
+    }
+
+    /// Issues one that is valid from then until then.
+    pub(crate) fn issue_for(
+        &self,
+        file: &str,
+        names: &[&str],
+        (from, until): (Timestamp, Timestamp),
+    ) -> String {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let time = |time: Timestamp| {
+            let since = Duration::try_from(time.as_duration()).expect("after 1970");
+            rcgen::date_time_ymd(1970, 1, 1) + since
+        };
+        (params.not_before, params.not_after) = (time(from), time(until));
+        let key = KeyPair::generate().unwrap();
+        let issued = params.signed_by(&key, &self.issuer).unwrap();
+        self.replace(&format!("{file}.key"), key.serialize_pem());
+        self.replace(&format!("{file}.crt"), issued.pem());
+        self.yaml(file)
+    }
+
+    /// SHA-256 of a certificate's public key, as browsers name it.
+    pub(crate) fn key_digest(&self, file: &str) -> String {
+        let leaf = CertificateDer::from_pem_file(self.path(&format!("{file}.crt"))).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+        BASE64_STANDARD.encode(digest(&SHA256, leaf.public_key().raw))
+    }
+
+    /// Writes `FILE.ocsp`: the certificate of this name is good from then until then.
+    pub(crate) fn vouch(&self, file: &str, times: (Timestamp, Timestamp)) {
+        let leaf = CertificateDer::from_pem_file(self.path(&format!("{file}.crt"))).unwrap();
+        let response = ocsp::good(&leaf, &self.certificate, self.issuer.key(), times);
+        self.replace(&format!("{file}.ocsp"), response);
     }
 
     /// Issues a certificate with this serial number; the number.
@@ -68,8 +110,8 @@ impl Authority {
         params.serial_number = Some(number.into());
         let key = KeyPair::generate().unwrap();
         let issued = params.signed_by(&key, &self.issuer).unwrap();
-        self.replace(&format!("{file}.key"), &key.serialize_pem());
-        self.replace(&format!("{file}.crt"), &issued.pem());
+        self.replace(&format!("{file}.key"), key.serialize_pem());
+        self.replace(&format!("{file}.crt"), issued.pem());
         SerialNumber::from(number)
     }
 
@@ -91,7 +133,7 @@ impl Authority {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         let list = params.signed_by(&self.issuer).unwrap();
-        self.replace("clients.crl", &list.pem().unwrap());
+        self.replace("clients.crl", list.pem().unwrap());
     }
 
     pub(crate) fn yaml(&self, file: &str) -> String {
@@ -100,9 +142,9 @@ impl Authority {
     }
 
     /// Replaces a file at once.
-    pub(crate) fn replace(&self, file: &str, text: &str) {
+    pub(crate) fn replace(&self, file: &str, contents: impl AsRef<[u8]>) {
         let new = self.path("new");
-        fs::write(&new, text).unwrap();
+        fs::write(&new, contents).unwrap();
         fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
         fs::rename(new, self.path(file)).unwrap();
     }
@@ -118,7 +160,6 @@ impl Authority {
 
     /// One that shows the certificate of this name that `issuer` has issued.
     pub(crate) fn client_with(&self, file: &str, issuer: &Self) -> ClientConfig {
-        use rustls::pki_types::pem::PemObject;
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let cert = CertificateDer::from_pem_file(issuer.path(&format!("{file}.crt"))).unwrap();

@@ -1,0 +1,242 @@
+//! The files of certificates in the course of time: they expire, are renewed and revoked, and what is
+//! wrong with them is told, while whoever is served is served on.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::support::edge::{Edge, Site};
+use crate::support::origin::Origin;
+use crate::support::tls::{Authority, ask, connect, fed};
+use crate::support::wait;
+
+const EXPIRY: &str = "clockwise_certificate_expiry_time_seconds";
+const STAPLED: &str = "clockwise_certificate_stapled";
+const SILENT: &str = "OCSP response: no response sent";
+
+#[test]
+fn an_ocsp_response_is_sent_along_while_it_counts() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let tls = stapled(&authority);
+    // Long enough for a machine with other things to do, and the rest of this test does not wait for it.
+    authority.vouch("a", (hours(-1), now() + SignedDuration::from_secs(12)));
+    let edge = site(&origin, &tls).start();
+    let said = authority.s_client("a.test", edge.address, &["-status"]);
+    assert!(said.contains("Cert Status: good"), "{said}");
+    assert_eq!(edge.admin.metric(STAPLED, &[]), 1);
+    assert!(!edge.stderr().contains("OCSP"), "{}", edge.stderr());
+    wait::until("its time to be over", || {
+        let said = authority.s_client("a.test", edge.address, &["-status"]);
+        said.contains(SILENT)
+    });
+    assert_eq!(edge.admin.metric(STAPLED, &[]), 0);
+    wait::until("it to be said", || {
+        edge.stderr()
+            .contains("the OCSP response is not sent along")
+    });
+    assert!(edge.cli(&["status"], "").contains("a.ocsp: the OCSP"));
+}
+
+#[test]
+fn openssl_believes_the_response_that_these_tests_make() {
+    let authority = Authority::new();
+    stapled(&authority);
+    authority.vouch("a", (hours(-1), hours(1)));
+    let file = |name: &str| authority.path(name).display().to_string();
+    let mut command = Command::new("openssl");
+    command.args(["ocsp", "-no_nonce", "-respin", &file("a.ocsp")]);
+    command.args(["-issuer", &file("ca.crt"), "-cert", &file("a.crt")]);
+    let said = fed(command.args(["-CAfile", &file("ca.crt")]), b"");
+    assert!(said.contains("Response verify OK"), "{said}");
+    assert!(said.contains("a.crt: good"), "{said}");
+}
+
+#[test]
+fn the_watch_brings_the_response_for_a_renewed_certificate() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let tls = stapled(&authority);
+    authority.vouch("a", (hours(-1), hours(1)));
+    let edge = watching(&origin, &tls);
+    authority.issue("a", &["a.test"]);
+    let status = || authority.s_client("a.test", edge.address, &["-status"]);
+    // It is about the one before.
+    wait::until("the new certificate", || status().contains(SILENT));
+    authority.vouch("a", (hours(-1), hours(1)));
+    wait::until("its response", || status().contains("Cert Status: good"));
+}
+
+#[test]
+fn who_operates_it_is_told_that_a_certificate_ends_and_clients_are_served() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let end = hours(24 * 3);
+    let tls = authority.issue_for("a", &["a.test"], (hours(-24 * 87), end));
+    let edge = site(&origin, &tls).start();
+    authority.curl("a.test", edge.address, &[]);
+    assert_told(&edge, "warn", "the certificate expires on");
+    let label = format!("certificate=\"{}\"", authority.path("a.crt").display());
+    let told = edge.admin.metric(EXPIRY, &[&label]);
+    assert_eq!(i64::try_from(told), Ok(end.as_second()));
+    authority.issue_for("a", &["a.test"], (hours(-48), hours(-24)));
+    assert!(edge.command(&["reload"]).status.success());
+    authority.curl("a.test", edge.address, &["--insecure"]);
+    assert_told(&edge, "error", "the certificate expired on");
+    authority.issue("a", &["a.test"]);
+    assert!(edge.command(&["reload"]).status.success());
+    let status = edge.admin.get("/v1/status").json();
+    assert_eq!(status["certificates"]["count"], 1);
+    assert_eq!(status["certificates"]["concerns"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_certificate_that_is_served_no_more_is_counted_no_more() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let edge = site(&origin, &authority.issue("a", &["a.test"])).start();
+    let shown = |file: &str| {
+        let metrics = edge.admin.get("/metrics").text();
+        metrics.contains(EXPIRY) && metrics.contains(&format!("/{file}.crt\""))
+    };
+    assert!(shown("a"));
+    edge.rewrite(&site(&origin, &authority.issue("b", &["b.test"])).yaml());
+    assert!(edge.command(&["reload"]).status.success());
+    assert!(shown("b") && !shown("a"));
+}
+
+#[test]
+fn the_watch_finds_a_new_certificate() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let edge = watching(&origin, &authority.issue("a", &["a.test"]));
+    authority.curl("a.test", edge.address, &[]);
+    // The key before its certificate: what lies there in between is no pair, and is not used.
+    authority.issue("a", &["b.test"]);
+    wait_for(&authority, &edge, "b.test");
+}
+
+#[test]
+fn the_watch_follows_links() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    authority.issue("one", &["a.test"]);
+    authority.issue("two", &["b.test"]);
+    let turn = |to: &str| {
+        for kind in ["key", "crt"] {
+            symlink(format!("{to}.{kind}"), authority.path("link")).unwrap();
+            fs::rename(authority.path("link"), authority.path(&format!("a.{kind}"))).unwrap();
+        }
+    };
+    turn("one");
+    let edge = watching(&origin, &authority.yaml("a"));
+    authority.curl("a.test", edge.address, &[]);
+    turn("two");
+    wait_for(&authority, &edge, "b.test");
+}
+
+#[test]
+fn a_bad_file_that_the_watch_finds_keeps_what_is_in_force_and_is_told() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let edge = watching(&origin, &authority.issue("a", &["a.test"]));
+    authority.replace("a.crt", "-----BEGIN CERTIFICATE-----\n!");
+    wait::until("it to be said", || {
+        edge.stderr()
+            .contains("a.crt`: the file is not readable as PEM")
+    });
+    authority.curl("a.test", edge.address, &[]);
+    authority.issue("a", &["b.test"]);
+    wait_for(&authority, &edge, "b.test");
+}
+
+#[test]
+fn a_file_that_was_missing_is_awaited() {
+    let origin = Origin::start();
+    let authority = Authority::new();
+    let edge = watching(&origin, &authority.issue("a", &["a.test"]));
+    fs::remove_file(authority.path("a.key")).unwrap();
+    assert!(!edge.command(&["reload"]).status.success());
+    authority.curl("a.test", edge.address, &[]);
+    authority.issue("a", &["b.test"]);
+    wait_for(&authority, &edge, "b.test");
+}
+
+#[test]
+fn the_watch_finds_who_is_revoked_and_who_issues() {
+    let origin = Origin::start();
+    let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
+    clients.revoke(&[]);
+    let serial = clients.issue_numbered("device", 77);
+    others.issue("other", &["other.test"]);
+    let files = ["ca.crt", "clients.crl"].map(|file| clients.path(file).display().to_string());
+    let [ca, crl] = files;
+    let auth = format!(", client_auth: {{mode: required, ca: {ca}, crl: {crl}}}}}");
+    let tls = authority.issue("a", &["a.test"]).replace('}', &auth);
+    let edge = watching(&origin, &tls);
+    let is_let_in = |file: &str, issuer: &Authority| {
+        let config = Arc::new(authority.client_with(file, issuer));
+        let asked = connect(&config, "a.test", edge.address);
+        asked
+            .and_then(|mut session| ask(&mut session, "a.test"))
+            .is_ok()
+    };
+    assert!(is_let_in("device", &clients));
+    assert!(!is_let_in("other", &others));
+    clients.revoke(&[serial]);
+    wait::until("it to be revoked", || !is_let_in("device", &clients));
+    others.revoke(&[]);
+    for file in ["clients.crl", "ca.crt"] {
+        clients.replace(file, fs::read(others.path(file)).unwrap());
+    }
+    wait::until("the other issuer", || is_let_in("other", &others));
+}
+
+/// The log, the status and the API's answer say so.
+fn assert_told(edge: &Edge, level: &str, concern: &str) {
+    let is_told = |line: &str| line.contains(level) && line.contains(concern);
+    wait::until("the log to say so", || edge.stderr().lines().any(is_told));
+    let status = edge.cli(&["status"], "");
+    assert!(status.contains(concern), "{status}");
+    let status = edge.admin.get("/v1/status").json();
+    let said = &status["certificates"]["concerns"][0];
+    assert!(
+        said["concern"].as_str().unwrap().starts_with(concern),
+        "{said}"
+    );
+    assert!(said["file"].as_str().unwrap().ends_with("/a.crt"), "{said}");
+}
+
+fn wait_for(authority: &Authority, edge: &Edge, name: &str) {
+    wait::until("the new certificate", || {
+        let answer = authority.try_curl(name, edge.address, &[]);
+        answer.status.success()
+    });
+}
+
+/// The YAML of a certificate for `a.test` with an OCSP response.
+fn stapled(authority: &Authority) -> String {
+    let ocsp = format!(", ocsp: {}}}", authority.path("a.ocsp").display());
+    authority.issue("a", &["a.test"]).replace('}', &ocsp)
+}
+
+fn watching(origin: &Origin, tls: &str) -> Edge {
+    site(origin, tls).top("watch", "100ms").start()
+}
+
+fn site(origin: &Origin, tls: &str) -> Site {
+    let listener = format!("[{{address: \"127.0.0.1:0\", tls: {tls}}}]");
+    Site::of([origin.label()]).top("listeners", &listener)
+}
+
+fn hours(hours: i64) -> Timestamp {
+    now() + SignedDuration::from_hours(hours)
+}
+
+fn now() -> Timestamp {
+    Timestamp::now()
+}
