@@ -16,7 +16,7 @@ use super::state_file::Keeper;
 use crate::admin::Subject;
 use crate::certificate::Concern;
 use crate::clock;
-use crate::config::{Config, Credentials};
+use crate::config::{self, Config, Credentials};
 
 /// How often the state file is brought up to date.
 const KEEP: Duration = Duration::from_secs(2);
@@ -42,7 +42,9 @@ impl Chores {
             watchdog: Watchdog::start(),
             ..Self::default()
         };
-        chores.look(source, config);
+        if let Some(source) = source {
+            chores.watched.look_first(source, config);
+        }
         chores
     }
 
@@ -137,11 +139,30 @@ fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
 struct Watched {
     /// What each held when it was last there; `None`: it never was.
     seen: HashMap<PathBuf, Option<Digest>>,
-    looking: Option<JoinHandle<Found>>,
+    looking: Option<JoinHandle<Look>>,
 }
 
-/// What each file holds; `None`: it is not there.
-type Found = Vec<(PathBuf, Option<Digest>)>;
+/// What was found in a look.
+#[derive(Debug, Default)]
+struct Look {
+    /// What each file holds; `None`: it is not there.
+    files: Vec<(PathBuf, Option<Digest>)>,
+    /// They are not what is in force.
+    is_new: bool,
+}
+
+impl Look {
+    fn at(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let found = |file: PathBuf| {
+            let digest = digest(&file).ok();
+            (file, digest)
+        };
+        Self {
+            files: files.into_iter().map(found).collect(),
+            is_new: false,
+        }
+    }
+}
 
 /// Of a file's contents: some of them are secret.
 type Digest = [u8; 32];
@@ -152,16 +173,28 @@ impl Watched {
         *self = Self::default();
     }
 
+    /// The first look of an instance. What it has in force was read before that, and may have been
+    /// replaced meanwhile.
+    fn look_first(&mut self, source: &Path, config: &Config) {
+        let (source, in_force) = (source.to_owned(), config.clone());
+        let look = move || {
+            // In this order: what is replaced between the two is found now, and after them by the next look.
+            let found = Look::at(watched(&source, &in_force));
+            let is_same = || config::load(&source).is_ok_and(|now| now == in_force);
+            Look {
+                is_new: in_force.watch.is_some() && !is_same(),
+                ..found
+            }
+        };
+        self.looking = Some(tokio::task::spawn_blocking(look));
+    }
+
     /// Has them read, where that is not under way.
     fn look(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         if self.looking.is_none() {
             let files: Vec<PathBuf> = files.into_iter().collect();
-            let found = |file: PathBuf| {
-                let digest = digest(&file).ok();
-                (file, digest)
-            };
-            let read = move || files.into_iter().map(found).collect();
-            self.looking = Some(tokio::task::spawn_blocking(read));
+            let look = move || Look::at(files);
+            self.looking = Some(tokio::task::spawn_blocking(look));
         }
     }
 
@@ -171,10 +204,10 @@ impl Watched {
         let Some(looking) = &mut self.looking else {
             return false;
         };
-        let found = looking.await;
+        let found = looking.await.unwrap_or_default();
         self.looking = None;
-        let mut differs = false;
-        for (file, now) in found.unwrap_or_default() {
+        let mut differs = found.is_new;
+        for (file, now) in found.files {
             let before = self.seen.get(&file).copied();
             differs |= now.is_some() && before.is_some_and(|before| before != now);
             self.seen.insert(file, now.or(before.flatten()));
@@ -222,6 +255,28 @@ mod tests {
             watched.forget();
             watched.look([file.clone()]);
             assert!(!watched.differs().await, "read for another reason");
+        });
+    }
+
+    #[test]
+    fn what_was_replaced_before_the_first_look_is_something_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("clockwise.yaml");
+        let write = |watch: &str| {
+            let rest = "routes: [{upstream: app}]\nupstreams: {app: {peers: [127.0.0.1:9001]}}\n";
+            let yaml = format!("watch: {watch}\nlisteners: [{{address: 127.0.0.1:80}}]\n{rest}");
+            std::fs::write(&file, yaml).unwrap();
+        };
+        write("1s");
+        let in_force = config::load(&file).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            let mut watched = Watched::default();
+            watched.look_first(&file, &in_force);
+            assert!(!watched.differs().await);
+            write("2s");
+            watched.look_first(&file, &in_force);
+            assert!(watched.differs().await);
         });
     }
 
