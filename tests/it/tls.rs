@@ -297,33 +297,40 @@ fn a_reload_reads_the_files_anew_and_cuts_nobody() {
 #[test]
 fn a_bad_file_keeps_what_is_in_force() {
     let (_origin, authority, edge) = scene();
-    let key = fs::read_to_string(authority.path("a.key")).unwrap();
-    authority.issue("other", &["other.test"]);
-    let other = fs::read_to_string(authority.path("other.key")).unwrap();
-    for (bad, said) in [
-        (other.as_str(), "the key does not belong to the certificate"),
-        ("", "the file holds no private key"),
+    for (file, bad, said) in [
+        ("key", "other.key", "the key does not belong"),
+        ("key", "empty.crt", "the file holds no private key"),
+        ("key", "encrypted.key", "the private key is encrypted"),
         (
-            "-----BEGIN PRIVATE KEY-----\n!",
-            "the file is not readable as PEM",
+            "key",
+            "ed448.key",
+            "this kind of private key is not supported",
         ),
+        ("crt", "broken.crt", "the file is not readable as PEM"),
+        ("crt", "der.crt", "it looks like DER"),
+        ("crt", "empty.crt", "the file holds no certificate"),
+        ("crt", "no-certificate.crt", "certificate 1 of the file"),
+        ("crt", "good.crt", "the key does not belong"),
     ] {
-        authority.replace("a.key", bad);
+        let file = format!("a.{file}");
+        let right = fs::read(authority.path(&file)).unwrap();
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tls");
+        authority.replace(&file, fs::read(format!("{golden}/{bad}")).unwrap());
         let output = edge.command(&["reload"]);
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{text}");
-        assert!(
-            text.contains(said) && text.contains("clockwise.yaml:"),
-            "{text}"
-        );
+        assert!(!output.status.success(), "{bad}: {text}");
+        let placed = text.contains("clockwise.yaml:");
+        assert!(text.contains(said) && placed, "{bad}: {text}");
         authority.curl("a.test", edge.address, &[]);
+        authority.replace(&file, right);
     }
     fs::remove_file(authority.path("a.key")).unwrap();
     edge.signal("HUP");
     wait::until("it to be said", || edge.stderr().contains("cannot be read"));
     authority.curl("a.test", edge.address, &[]);
-    authority.replace("a.key", key);
+    authority.issue("a", &["b.test"]);
     assert!(edge.command(&["reload"]).status.success());
+    authority.curl("b.test", edge.address, &[]);
 }
 
 #[test]
