@@ -141,7 +141,10 @@ impl Client {
             let request = format!("GET /{number} HTTP/1.1\r\nHost: {NAME}\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut length = 0;
-            while !answer.get(..length).is_some_and(|so_far| so_far.ends_with(BODY)) {
+            while !answer
+                .get(..length)
+                .is_some_and(|so_far| so_far.ends_with(BODY))
+            {
                 let room = answer.get_mut(length..).unwrap_or_default();
                 match stream.read(room).await? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -149,7 +152,11 @@ impl Client {
                 }
             }
             let served = answer.starts_with(b"HTTP/1.1 200");
-            let counted = if served { &self.count.done } else { &self.count.errors };
+            let counted = if served {
+                &self.count.done
+            } else {
+                &self.count.errors
+            };
             counted.fetch_add(1, Relaxed);
         }
         Ok(())
