@@ -49,7 +49,7 @@
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`certificate`], [`route`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`proxy_protocol`], [`certificate`], [`route`] |
 
 // assembly
 pub mod cli;
@@ -87,6 +87,8 @@ pub mod clock;
 
 // core, in the order a request meets it
 pub mod route;
+
+pub mod proxy_protocol;
 
 pub mod client;
 

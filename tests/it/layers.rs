@@ -16,6 +16,7 @@ const CORE: &[&str] = &[
     "cookie",
     "client",
     "certificate",
+    "proxy_protocol",
     "policy",
     "predict",
 ];
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, May)] = &[
     ("cookie", May::Name(&[])),
     ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
     ("certificate", May::Name(&[])),
+    ("proxy_protocol", May::Name(&[])),
     ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
     ("config", May::Core(&["clock"])),
@@ -47,7 +49,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "connection",
-        May::Name(&["certificate", "config", "telemetry", "tls", "clock"]),
+        May::Name(&["certificate", "proxy_protocol", "client", "config", "telemetry", "tls", "clock"]),
     ),
     (
         "proxy",
@@ -62,7 +64,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "listener",
-        May::Name(&["config", "telemetry", "tls", "connection", "clock"]),
+        May::Name(&["config", "proxy_protocol", "client", "telemetry", "tls", "connection", "clock"]),
     ),
     (
         "admin",
