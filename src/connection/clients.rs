@@ -54,7 +54,10 @@ impl Clients {
         }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "invariant: a remainder is below the divisor")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "invariant: a remainder is below the divisor"
+    )]
     fn shard(&self, network: &IpNet) -> &Mutex<HashMap<IpNet, u32>> {
         let hash = self.hasher.hash_one(network);
         &self.shards[(hash % SHARDS as u64) as usize]
@@ -130,7 +133,11 @@ mod tests {
         drop(seats);
         for shard in &clients.shards {
             let left = shard.lock();
-            assert!(left.is_empty() && left.capacity() < 16, "{}", left.capacity());
+            assert!(
+                left.is_empty() && left.capacity() < 16,
+                "{}",
+                left.capacity()
+            );
         }
     }
 

@@ -72,7 +72,10 @@ async fn read(socket: &mut Socket) -> Result<Header, Refused> {
     let mut reader = Reader::default();
     let mut glance = [0; GLANCE];
     loop {
-        let seen = socket.peek(&mut glance).await.map_err(|error| gone(&error))?;
+        let seen = socket
+            .peek(&mut glance)
+            .await
+            .map_err(|error| gone(&error))?;
         let seen = glance.get(..seen).unwrap_or_default();
         if seen.is_empty() {
             return Err(Refused::HeaderCut);
@@ -142,7 +145,10 @@ mod tests {
     async fn what_is_no_header_is_told_apart() {
         assert_eq!(read_from(&[]).await.0, Err(Refused::HeaderCut));
         assert_eq!(read_from(&[b"PROXY TC"]).await.0, Err(Refused::HeaderCut));
-        assert_eq!(read_from(&[b"GET / HTTP/1.1"]).await.0, Err(Refused::NoHeader));
+        assert_eq!(
+            read_from(&[b"GET / HTTP/1.1"]).await.0,
+            Err(Refused::NoHeader)
+        );
         let long = [&LINE[..10], &[b'x'; 100]].concat();
         assert_eq!(read_from(&[&long]).await.0, Err(Refused::HeaderTooLong));
         let bad = read_from(&[b"PROXY TCP9 1 2 3 4\r\n"]).await.0;

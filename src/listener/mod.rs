@@ -420,7 +420,9 @@ impl Visit {
         let Some(rule) = &self.terms.introductions else {
             return Ok(None);
         };
-        let believed = self.remote.is_none_or(|remote| rule.from.contains(remote.ip()));
+        let believed = self
+            .remote
+            .is_none_or(|remote| rule.from.contains(remote.ip()));
         match believed {
             true => introduction(socket, rule.timeout).await.map(Some),
             false if rule.serve_others => Ok(None),

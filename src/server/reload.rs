@@ -212,7 +212,8 @@ fn set_options(open: &Listeners, before: &Config, after: &Config) {
     for now in &after.listeners {
         let mut before = before.listeners.iter();
         let before = before.find(|before| before.address == now.address);
-        if before.is_some_and(|before| before.backlog != now.backlog || before.socket != now.socket) {
+        if before.is_some_and(|before| before.backlog != now.backlog || before.socket != now.socket)
+        {
             open.set_options(now);
         }
     }

@@ -165,7 +165,9 @@ impl Listeners {
             let gate = Arc::clone(&subject.gate);
             let open = Open {
                 bound: listener.name(),
-                identity: file(&written.address).filter(|_| !shared).and_then(unix::identity),
+                identity: file(&written.address)
+                    .filter(|_| !shared)
+                    .and_then(unix::identity),
                 duplicate,
                 shared,
                 handed_over: listener.handed_over(),

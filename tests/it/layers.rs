@@ -45,11 +45,19 @@ const LAYERS: &[(&str, May)] = &[
     ("tls", May::Name(&["config", "certificate", "clock"])),
     (
         "probe",
-        May::Core(&["config", "snapshot", "upstream", "clock"]),
+        May::Core(&["config", "snapshot", "upstream", "dial", "clock"]),
     ),
     (
         "connection",
-        May::Name(&["certificate", "proxy_protocol", "client", "config", "telemetry", "tls", "clock"]),
+        May::Name(&[
+            "certificate",
+            "proxy_protocol",
+            "client",
+            "config",
+            "telemetry",
+            "tls",
+            "clock",
+        ]),
     ),
     (
         "proxy",
@@ -60,11 +68,21 @@ const LAYERS: &[(&str, May)] = &[
             "telemetry",
             "clock",
             "connection",
+            "dial",
         ]),
     ),
+    ("dial", May::Name(&["proxy_protocol"])),
     (
         "listener",
-        May::Name(&["config", "proxy_protocol", "client", "telemetry", "tls", "connection", "clock"]),
+        May::Name(&[
+            "config",
+            "proxy_protocol",
+            "client",
+            "telemetry",
+            "tls",
+            "connection",
+            "clock",
+        ]),
     ),
     (
         "admin",

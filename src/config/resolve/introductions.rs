@@ -42,7 +42,9 @@ pub(super) fn awaited(
         }
         _ => {}
     }
-    let from = fields.get("from").map(|node| client::networks(node, fields.problems));
+    let from = fields
+        .get("from")
+        .map(|node| client::networks(node, fields.problems));
     Some(Introductions {
         from: TrustedProxies::new(from.unwrap_or_default()),
         timeout: fields.duration("timeout", TIMEOUT, BOUNDS),
@@ -79,7 +81,9 @@ pub(super) fn told(upstream: &Fields<'_>) -> Option<Introduction> {
     fields.require("version", "write `version: v2`")?;
     let introduction = Introduction {
         version: fields.choice("version", Version::Two, VERSIONS),
-        tells: fields.get("tlvs").map_or_else(Vec::new, |node| tells(&fields, node)),
+        tells: fields
+            .get("tlvs")
+            .map_or_else(Vec::new, |node| tells(&fields, node)),
     };
     if let (Version::One, Some(node)) = (introduction.version, fields.get("tlvs")) {
         let help = "write `version: v2`, or remove the line";

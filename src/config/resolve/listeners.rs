@@ -100,10 +100,9 @@ fn advice(text: &str) -> String {
 
 fn refuse_twins(listeners: &[(Listener, Span)], problems: &Problems) {
     let mut seen = HashMap::new();
-    for (listener, span) in listeners
-        .iter()
-        .filter(|(listener, _)| !matches!(listener.address, ListenAddress::Ip(ip) if ip.port() == 0))
-    {
+    for (listener, span) in listeners.iter().filter(
+        |(listener, _)| !matches!(listener.address, ListenAddress::Ip(ip) if ip.port() == 0),
+    ) {
         if let Some(first) = seen.insert(&listener.address, *span) {
             let message = format!("two listeners on {}", quote(&listener.address.to_string()));
             let problem = Problem::error(message, *span).also(first, "first here");

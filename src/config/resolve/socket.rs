@@ -26,7 +26,9 @@ pub(super) fn options(fields: &Fields<'_>, address: &ListenAddress) -> SocketOpt
         ListenAddress::Ip(SocketAddr::V6(_)) => refuse(fields, UNIX, "a TCP socket"),
     }
     SocketOptions {
-        ipv6_only: fields.get("ipv6_only").map(|_| fields.flag("ipv6_only", false)),
+        ipv6_only: fields
+            .get("ipv6_only")
+            .map(|_| fields.flag("ipv6_only", false)),
         reuse_port: fields.flag("reuse_port", false),
         freebind: fields.flag("freebind", false),
         access: SocketAccess {
@@ -73,7 +75,9 @@ fn refuse(fields: &Fields<'_>, keys: &[&'static str], what: &str) {
 fn mode(node: &Node) -> Result<u32, Fault> {
     let text = text(node, "a mode like `0660`")?;
     let digits = (3..=4).contains(&text.len());
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o777);
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| digits && *mode <= 0o777);
     mode.ok_or_else(|| {
         let help = "write three octal digits behind a zero, as in `0660`".to_owned();
         (format!("{} is not a mode", shown(node)), help)
