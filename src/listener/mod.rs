@@ -423,10 +423,12 @@ impl Visit {
         let believed = self
             .remote
             .is_none_or(|remote| rule.from.contains(remote.ip()));
-        match believed {
-            true => introduction(socket, rule.timeout).await.map(Some),
-            false if rule.serve_others => Ok(None),
-            false => Err(Refused::Stranger),
+        if believed {
+            introduction(socket, rule.timeout).await.map(Some)
+        } else if rule.serve_others {
+            Ok(None)
+        } else {
+            Err(Refused::Stranger)
         }
     }
 }

@@ -5,14 +5,40 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, User};
 
 use crate::config::{Account, SocketAccess};
 
-/// Tells one file from another of the same name: device and number.
-pub type Identity = (u64, u64);
+/// A socket's file that is ours: removed when this is dropped, where it still has its name.
+#[derive(Debug)]
+pub struct OwnFile {
+    path: PathBuf,
+    /// Device and number: somebody may have put another in its place.
+    identity: (u64, u64),
+}
+
+impl OwnFile {
+    /// The file that has this name now; `None`: there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let path = path.to_owned();
+        identity(&path).map(|identity| Self { path, identity })
+    }
+
+    /// It is another process's from here on, and stays.
+    pub fn leave(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        if identity(&self.path) == Some(self.identity) {
+            remove(&self.path);
+        }
+    }
+}
 
 /// Binds a socket. A file that a dead process left is replaced; one that is answered on is not.
 ///
@@ -44,25 +70,12 @@ pub fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(access.mode))
 }
 
-/// Which file has this name now.
-pub fn identity(path: &Path) -> Option<Identity> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
-}
-
 /// Removes a socket's file; anything else of that name is left alone.
-pub fn remove(path: &Path) {
+fn remove(path: &Path) {
     let found = fs::symlink_metadata(path);
     if found.is_ok_and(|found| found.file_type().is_socket()) {
         // If it stays, the next start says so.
         let _ = fs::remove_file(path);
-    }
-}
-
-/// Removes it only where it is still this one: somebody may have put another in its place.
-pub fn remove_own(path: &Path, own: Identity) {
-    if identity(path) == Some(own) {
-        remove(path);
     }
 }
 
@@ -80,6 +93,11 @@ fn bind_hidden(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 fn user(account: &Account) -> io::Result<u32> {

@@ -19,6 +19,8 @@ pub(super) struct Setup {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) downstream: Downstream,
     pub(super) trusted_proxies: Vec<String>,
+    /// These name the client in a header of the PROXY protocol, not in `X-Forwarded-For`.
+    pub(super) trusted_introduce: bool,
     pub(super) threads: Option<String>,
     pub(super) access_log: Option<String>,
     pub(super) error_level: Option<&'static str>,
@@ -33,6 +35,9 @@ pub(super) struct Listener {
     pub(super) backlog: Option<u64>,
     /// The old system spoke TLS here.
     pub(super) tls: bool,
+    pub(super) ipv6_only: bool,
+    /// Whose header of the PROXY protocol is believed.
+    pub(super) introduced_by: Option<Vec<String>>,
     pub(super) comments: Vec<String>,
 }
 
@@ -70,6 +75,8 @@ pub(super) struct Upstream {
     pub(super) retry: Retry,
     pub(super) timeouts: Timeouts,
     pub(super) host_header: Option<String>,
+    /// What the peers are told in a header of the PROXY protocol.
+    pub(super) introduction: Option<Introduction>,
     pub(super) comments: Vec<String>,
 }
 
@@ -91,6 +98,15 @@ pub(super) enum Source {
     Host,
     /// Those that are present, one after the other; the separator if it is not ours.
     Any(Vec<Self>, Option<&'static str>),
+}
+
+/// What the peers are told in a header of the PROXY protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Introduction {
+    /// `v1` or `v2`.
+    pub(super) version: &'static str,
+    /// Words of ours.
+    pub(super) tlvs: Vec<&'static str>,
 }
 
 /// How the old system places servers and keys.
@@ -216,6 +232,8 @@ impl Listener {
             address: address.into(),
             backlog: None,
             tls: false,
+            ipv6_only: false,
+            introduced_by: None,
             comments: Vec::new(),
         }
     }

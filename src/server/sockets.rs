@@ -43,6 +43,8 @@ pub(super) struct Prepared {
     written: config::Listener,
     listener: Listener,
     duplicate: OwnedFd,
+    /// That of a Unix socket which was just bound: where it does not come to be served, it goes.
+    file: Option<unix::OwnFile>,
     shared: bool,
 }
 
@@ -73,9 +75,12 @@ fn prepare_one(
     let metrics = telemetry.metrics.listener(&name);
     let kept = inherited.remove(&format!("{SHARED}{name}"));
     let shared = kept.is_some();
-    let listener = match kept.or_else(|| inherited.remove(&name)) {
-        Some(socket) => Listener::adopt(written, socket, shared, metrics)?,
-        None => Listener::bind(written, metrics)?,
+    let (listener, file) = match kept.or_else(|| inherited.remove(&name)) {
+        Some(socket) => (Listener::adopt(written, socket, shared, metrics)?, None),
+        None => (
+            Listener::bind(written, metrics)?,
+            own_file(&written.address),
+        ),
     };
     // What waits when we close it is for whoever the service manager starts next.
     listener.handed_over().store(shared, Ordering::SeqCst);
@@ -83,14 +88,14 @@ fn prepare_one(
         written: written.clone(),
         duplicate: listener.duplicate()?,
         listener,
+        file,
         shared,
     })
 }
 
-/// The file of a Unix socket.
-fn file(address: &ListenAddress) -> Option<&Path> {
+fn own_file(address: &ListenAddress) -> Option<unix::OwnFile> {
     match address {
-        ListenAddress::Unix(path) => Some(path),
+        ListenAddress::Unix(path) => unix::OwnFile::of(path),
         ListenAddress::Ip(_) => None,
     }
 }
@@ -118,8 +123,8 @@ pub(super) struct Listeners(BTreeMap<ListenAddress, Open>);
 #[derive(Debug)]
 struct Open {
     bound: String,
-    /// Of a Unix socket's file, which is ours to remove.
-    identity: Option<unix::Identity>,
+    /// Of a Unix socket, where it is ours to remove.
+    file: Option<unix::OwnFile>,
     /// Of the same socket; handed over in an upgrade.
     duplicate: OwnedFd,
     shared: bool,
@@ -133,13 +138,6 @@ impl Open {
     fn name(&self, address: &ListenAddress) -> String {
         let prefix = if self.shared { SHARED } else { "" };
         format!("{prefix}{address}")
-    }
-
-    /// Removes a Unix socket's file, where it is still ours.
-    fn remove_file(&self, address: &ListenAddress) {
-        if let (ListenAddress::Unix(path), Some(identity)) = (address, self.identity) {
-            unix::remove_own(path, identity);
-        }
     }
 }
 
@@ -155,6 +153,7 @@ impl Listeners {
             written,
             listener,
             duplicate,
+            file,
             shared,
         } in prepared
         {
@@ -165,9 +164,11 @@ impl Listeners {
             let gate = Arc::clone(&subject.gate);
             let open = Open {
                 bound: listener.name(),
-                identity: file(&written.address)
-                    .filter(|_| !shared)
-                    .and_then(unix::identity),
+                file: if shared {
+                    None
+                } else {
+                    file.or_else(|| own_file(&written.address))
+                },
                 duplicate,
                 shared,
                 handed_over: listener.handed_over(),
@@ -216,7 +217,9 @@ impl Listeners {
         for (address, open) in &mut self.0 {
             if kept.contains(&open.name(address)) {
                 open.handed_over.store(true, Ordering::SeqCst);
-                open.identity = None;
+                if let Some(file) = open.file.take() {
+                    file.leave();
+                }
             } else {
                 ours.push(address.clone());
             }
@@ -228,12 +231,12 @@ impl Listeners {
     /// connections drain. Ends when their sockets are closed.
     pub(super) async fn close(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
         let all = std::mem::take(&mut self.0);
-        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        let (kept, mut gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.into_iter().partition(|(address, _)| keep(address));
         self.0 = kept;
-        for (address, open) in &gone {
+        for open in gone.values_mut() {
             // Whoever comes from here on finds nobody, instead of waiting in vain.
-            open.remove_file(address);
+            open.file = None;
             open.stop.send_replace(true);
         }
         for open in gone.into_values() {
@@ -277,8 +280,8 @@ pub(super) struct OpenDoors {
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
     path: PathBuf,
-    /// Of the control socket's file, which is ours to remove; `None`: the socket was handed over.
-    identity: Option<unix::Identity>,
+    /// That of the control socket; `None`: it was handed over.
+    file: Option<unix::OwnFile>,
 }
 
 #[derive(Debug)]
@@ -350,7 +353,7 @@ impl Doors {
             open: self.closed.into_iter().map(open).collect(),
             gate,
             stop,
-            identity: unix::identity(&self.path),
+            file: unix::OwnFile::of(&self.path),
             path: self.path,
         }
     }
@@ -363,7 +366,7 @@ impl Default for OpenDoors {
             gate: Gate::new(None),
             stop: watch::channel(false).0,
             path: PathBuf::new(),
-            identity: None,
+            file: None,
         }
     }
 }
@@ -383,7 +386,9 @@ impl OpenDoors {
             door.handed_over.store(handed_over, Ordering::SeqCst);
         }
         if kept.contains(&format!("{CONTROL} {}", self.path.display())) {
-            self.identity = None;
+            if let Some(file) = self.file.take() {
+                file.leave();
+            }
         }
         self.stop.send_replace(true);
         for door in self.open.drain(..) {
@@ -403,10 +408,7 @@ impl OpenDoors {
 
     /// Removes the control socket's file, where it is still ours.
     pub(super) fn remove_control(&mut self) {
-        // Another instance may have put its own in the place of one that somebody removed.
-        if let Some(identity) = self.identity.take() {
-            unix::remove_own(&self.path, identity);
-        }
+        self.file = None;
     }
 }
 
