@@ -59,8 +59,8 @@ impl Clients {
         reason = "invariant: a remainder is below the divisor"
     )]
     fn shard(&self, network: &IpNet) -> &Mutex<HashMap<IpNet, u32>> {
-        let hash = self.hasher.hash_one(network);
-        &self.shards[(hash % SHARDS as u64) as usize]
+        let [place, ..] = self.hasher.hash_one(network).to_ne_bytes();
+        &self.shards[usize::from(place) % SHARDS]
     }
 }
 

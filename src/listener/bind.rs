@@ -22,7 +22,7 @@ pub struct BindError {
 }
 
 impl BindError {
-    pub(super) fn new(address: impl ToString, source: io::Error) -> Self {
+    pub(super) fn new(address: &impl ToString, source: io::Error) -> Self {
         Self {
             address: address.to_string(),
             source,

@@ -385,10 +385,9 @@ impl OpenDoors {
             let handed_over = kept.contains(&door.name);
             door.handed_over.store(handed_over, Ordering::SeqCst);
         }
-        if kept.contains(&format!("{CONTROL} {}", self.path.display())) {
-            if let Some(file) = self.file.take() {
-                file.leave();
-            }
+        let name = format!("{CONTROL} {}", self.path.display());
+        if let Some(file) = self.file.take_if(|_| kept.contains(&name)) {
+            file.leave();
         }
         self.stop.send_replace(true);
         for door in self.open.drain(..) {

@@ -197,14 +197,9 @@ fn the_whole_header_has_one_deadline() {
     let mut silent = edge.connect();
     wait::assert_about(silent.time_to_close(), Duration::from_secs(1));
     let mut socket = TcpStream::connect(edge.address).unwrap();
-    let (_, took) = wait::timed(|| {
-        let mut bytes = LINE
-            .bytes()
-            .cycle()
-            .take(1000)
-            .filter(|byte| *byte != b'\r');
-        while let Some(byte) = bytes.next() {
-            if byte == b'\n' || socket.write_all(&[byte]).is_err() {
+    let ((), took) = wait::timed(|| {
+        for byte in LINE.bytes() {
+            if socket.write_all(&[byte]).is_err() {
                 break;
             }
             thread::sleep(Duration::from_millis(100));
@@ -333,9 +328,9 @@ fn haproxy_behind_is_told_everything() {
         \"%ci:%cp %[dst]:%[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]\"",
     );
     let tls = authority.issue("a", &["a.test"]);
-    let tlvs = "{version: v2, tlvs: [authority, alpn, tls, unique_id, checksum]}";
+    let told = "{version: v2, tlvs: [authority, alpn, tls, unique_id, checksum]}";
     let edge = Site::of([haproxy.address])
-        .app("proxy_protocol", tlvs)
+        .app("proxy_protocol", told)
         .top(
             "listeners",
             &format!("[{{address: \"127.0.0.1:0\", tls: {tls}}}]"),
@@ -381,7 +376,7 @@ fn a_tunnel_begins_with_the_header_too() {
     let origin = Origin::behaving(Behaviour::Upgrade);
     let address = origin.address;
     let haproxy = haproxy_behind(&format!(
-        "default_backend b\nbackend b\n  server s {address}"
+        "mode tcp\n  default_backend b\nbackend b\n  mode tcp\n  server s {address}"
     ));
     let edge = Site::of([haproxy.address])
         .app("proxy_protocol", "v2")

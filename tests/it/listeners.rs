@@ -24,7 +24,7 @@ fn a_unix_socket_is_served_with_its_mode_and_its_end() {
     let found = fs::metadata(&file).unwrap();
     assert!(found.file_type().is_socket());
     assert_eq!(found.mode() & 0o777, 0o640);
-    let answer = curl(&file, &[]);
+    let answer = curl(&file);
     assert!(answer.contains("\"target\":\"/?k=a\""), "{answer}");
     let status = edge.admin.get("/v1/status").json();
     assert_eq!(status["listeners"][1]["bound"], "unix:http.sock");
@@ -78,7 +78,7 @@ fn a_file_that_a_dead_process_left_is_replaced_and_one_in_use_is_not() {
     wait::until("it to be gone", || edge.started().exited().is_some());
     assert!(file.exists());
     edge.restart();
-    assert!(curl(&file, &[]).contains("origin"));
+    assert!(curl(&file).contains("origin"));
 
     let taken = tempfile::tempdir().unwrap();
     let theirs = taken.path().join("s");
@@ -89,10 +89,7 @@ fn a_file_that_a_dead_process_left_is_replaced_and_one_in_use_is_not() {
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("another process answers on it"), "{said}");
-    assert!(
-        curl(&file, &[]).contains("origin"),
-        "the old one is in force"
-    );
+    assert!(curl(&file).contains("origin"), "the old one is in force");
 }
 
 #[test]
@@ -107,7 +104,7 @@ fn an_upgrade_hands_a_unix_socket_over_and_a_reload_changes_its_mode() {
         edge.processes() == [edge.pid()]
     });
     assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "the same socket");
-    assert!(curl(&file, &[]).contains("origin"));
+    assert!(curl(&file).contains("origin"));
     edge.rewrite(&with(&origin, "unix:http.sock", "mode: 0666").yaml());
     assert!(edge.command(&["reload"]).status.success());
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o666);
@@ -118,6 +115,25 @@ fn an_upgrade_hands_a_unix_socket_over_and_a_reload_changes_its_mode() {
     );
     assert!(edge.command(&["reload"]).status.success());
     assert!(!file.exists(), "nobody listens there any more");
+}
+
+#[test]
+fn a_reload_that_fails_leaves_no_file_behind() {
+    let origin = Origin::start();
+    let edge = with(&origin, "unix:one.sock", "mode: 0600").start();
+    let taken = port::Closed::new();
+    let listeners = format!(
+        "[{TCP}, {{address: \"unix:one.sock\", mode: 0600}}, {{address: \"unix:two.sock\"}}, {{address: \"{}\"}}]",
+        taken.address
+    );
+    edge.rewrite(
+        &Site::of([origin.label()])
+            .top("listeners", &listeners)
+            .yaml(),
+    );
+    assert!(!edge.command(&["reload"]).status.success());
+    assert!(!edge.directory().join("two.sock").exists());
+    assert!(curl(&edge.directory().join("one.sock")).contains("origin"));
 }
 
 #[test]
@@ -208,7 +224,7 @@ fn with(origin: &Origin, address: &str, more: &str) -> Site {
 }
 
 /// What `curl` gets over a Unix socket.
-fn curl(file: &Path, more: &[&str]) -> String {
+fn curl(file: &Path) -> String {
     let output = Command::new("curl")
         .args([
             "--silent",
@@ -218,7 +234,6 @@ fn curl(file: &Path, more: &[&str]) -> String {
             "--unix-socket",
         ])
         .arg(file)
-        .args(more)
         .arg("http://test/?k=a")
         .output()
         .expect("curl");
