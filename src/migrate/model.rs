@@ -38,6 +38,8 @@ pub(super) struct Listener {
     pub(super) ipv6_only: bool,
     /// Whose header of the PROXY protocol is believed.
     pub(super) introduced_by: Option<Vec<String>>,
+    /// Where it is said that somebody's is.
+    pub(super) introduced_at: Place,
     pub(super) comments: Vec<String>,
 }
 
@@ -234,6 +236,7 @@ impl Listener {
             tls: false,
             ipv6_only: false,
             introduced_by: None,
+            introduced_at: Place::default(),
             comments: Vec::new(),
         }
     }
@@ -338,12 +341,30 @@ impl Setup {
         self.comments
             .extend(tls.into_iter().flat_map(|listener| listener.comments));
         self.listeners = plain;
+        self.share_ports();
         if self.listeners.is_empty() {
             let mut listener = Listener::new("127.0.0.1:8080");
             listener
                 .comments
                 .push("no listener could be translated: say where clients connect".to_owned());
             self.listeners.push(listener);
+        }
+    }
+}
+
+impl Setup {
+    /// Where IPv4 has a listener of its own on a port, that of `[::]` is IPv6's.
+    fn share_ports(&mut self) {
+        let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let v4 = self
+            .listeners
+            .iter()
+            .filter(|one| !one.address.starts_with('['));
+        let ports: HashSet<_> = v4.filter_map(|one| port(&one.address)).collect();
+        for listener in &mut self.listeners {
+            let both = listener.address.starts_with("[::]:");
+            let shared = port(&listener.address).is_some_and(|port| ports.contains(&port));
+            listener.ipv6_only |= both && shared;
         }
     }
 }

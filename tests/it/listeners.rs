@@ -2,7 +2,7 @@
 //! or a reload they are what they were.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -121,10 +121,10 @@ fn an_upgrade_hands_a_unix_socket_over_and_a_reload_changes_its_mode() {
 fn a_reload_that_fails_leaves_no_file_behind() {
     let origin = Origin::start();
     let edge = with(&origin, "unix:one.sock", "mode: 0600").start();
-    let taken = port::Closed::new();
+    let taken = TcpListener::bind(port::free()).unwrap();
     let listeners = format!(
         "[{TCP}, {{address: \"unix:one.sock\", mode: 0600}}, {{address: \"unix:two.sock\"}}, {{address: \"{}\"}}]",
-        taken.address
+        taken.local_addr().unwrap()
     );
     edge.rewrite(
         &Site::of([origin.label()])

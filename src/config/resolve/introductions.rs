@@ -44,6 +44,7 @@ pub(super) fn awaited(
     }
     let from = fields
         .get("from")
+        .filter(|node| !node.is_null())
         .map(|node| client::networks(node, fields.problems));
     Some(Introductions {
         from: TrustedProxies::new(from.unwrap_or_default()),

@@ -46,11 +46,11 @@ pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>
         users: HashMap::new(),
     }
     .servers(servers);
-    introduce(setup);
+    introduce(setup, notes);
 }
 
 /// Whom nginx believes about the client's address: here that is said of each listener.
-fn introduce(setup: &mut Setup) {
+fn introduce(setup: &mut Setup, notes: &Notes<'_>) {
     let mut trusted = Vec::new();
     if setup.trusted_introduce {
         std::mem::swap(&mut trusted, &mut setup.trusted_proxies);
@@ -59,14 +59,17 @@ fn introduce(setup: &mut Setup) {
         let Some(from) = &mut listener.introduced_by else {
             continue;
         };
+        let shown = format!("listen {} proxy_protocol", listener.address);
         let comment = if trusted.is_empty() {
             listener.introduced_by = None;
-            "whose PROXY protocol is believed is not said (`set_real_ip_from`, `real_ip_header proxy_protocol`): write `proxy_protocol: {from: [...]}`"
+            let why = "whom to believe is not said (`set_real_ip_from` with `real_ip_header proxy_protocol`); write `proxy_protocol: {from: [...]}`";
+            notes.gap(listener.introduced_at, &shown, why)
         } else {
             from.clone_from(&trusted);
-            "who connects from elsewhere is refused; nginx wants a header of them, too, and does not believe it"
+            let what = "who connects from elsewhere is refused; nginx reads a header of them, too, and does not believe it";
+            notes.remark(listener.introduced_at, &shown, what)
         };
-        listener.comments.push(comment.to_owned());
+        listener.comments.push(comment);
     }
 }
 

@@ -77,7 +77,10 @@ fn option(word: &str, directive: &Directive, listen: &mut Listen, notes: &Notes<
             let why = "no TLS is spoken here; let something in front end it, and pass HTTP on";
             comments.push(notes.gap(place, &shown, why));
         }
-        "proxy_protocol" => listen.listener.introduced_by = Some(Vec::new()),
+        "proxy_protocol" => {
+            listen.listener.introduced_by = Some(Vec::new());
+            listen.listener.introduced_at = place;
+        }
         "ipv6only" => listen.listener.ipv6_only = value != "off",
         // How the socket works, not what it does.
         _ => {}
