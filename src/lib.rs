@@ -46,10 +46,10 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`listener`], [`connection`] |
+//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`dial`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`certificate`], [`route`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`proxy_protocol`], [`certificate`], [`route`] |
 
 // assembly
 pub mod cli;
@@ -62,6 +62,8 @@ pub mod listener;
 pub mod connection;
 
 pub mod proxy;
+
+pub mod dial;
 
 pub mod probe;
 
@@ -87,6 +89,8 @@ pub mod clock;
 
 // core, in the order a request meets it
 pub mod route;
+
+pub mod proxy_protocol;
 
 pub mod client;
 

@@ -35,12 +35,12 @@ impl Stage {
 }
 
 /// A listener's address as configured, and as bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundAddress {
     /// As configured; its port may be 0.
-    pub configured: SocketAddr,
+    pub configured: String,
     /// With the port that the kernel chose.
-    pub bound: SocketAddr,
+    pub bound: String,
 }
 
 /// Where the process listens.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::connectors::TransportConnector;
 use pingora_core::connectors::http::Connector;
+use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::{Health, Probe};
+use crate::dial;
 use crate::policy::health::{State, Thresholds};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Peer, ProbeReport, Upstream};
@@ -35,6 +37,9 @@ const AT_ONCE: usize = 512;
 const JITTER: f64 = 0.1;
 
 type Check = Arc<dyn HealthCheck + Send + Sync>;
+
+/// What connects instead of Pingora, where the peer is to be told whose connection it is: ours.
+type Dialer = Option<Arc<dyn Connect + Send + Sync>>;
 
 /// The running probes of one snapshot; dropping them ends them.
 #[derive(Debug)]
@@ -137,10 +142,13 @@ impl Prober {
         }
     }
 
-    fn check(&self, peer: &Peer, health: &Health) -> Result<Check> {
+    fn check(&self, peer: &Peer, upstream: &Upstream, health: &Health) -> Result<Check> {
+        let told = upstream.config.proxy_protocol.as_ref();
+        let dialer: Dialer = told.map(|told| dial::introducing(dial::own(told.version)));
         match &health.probe {
             Probe::Tcp => Ok(Arc::new(TcpCheck {
                 connector: Arc::clone(&self.tcp),
+                dialer,
                 timeout: health.timeout,
             })),
             Probe::Http { path, host, expect } => {
@@ -155,6 +163,7 @@ impl Prober {
                 )?;
                 Ok(Arc::new(HttpCheck {
                     connector: Arc::clone(&self.http),
+                    dialer,
                     request,
                     expect: expect.clone(),
                     timeout: health.timeout,
@@ -194,7 +203,7 @@ impl Job {
         prober: &Prober,
     ) -> Option<Self> {
         let target = upstream.peers().get(peer)?;
-        let check = match prober.check(target, health) {
+        let check = match prober.check(target, upstream, health) {
             Ok(check) => check,
             Err(error) => {
                 log::error!(
@@ -296,6 +305,7 @@ impl Job {
 /// A connect that passes when the connection stands; it is closed at once.
 struct TcpCheck {
     connector: Arc<TransportConnector>,
+    dialer: Dialer,
     timeout: Duration,
 }
 
@@ -305,6 +315,7 @@ impl HealthCheck for TcpCheck {
         let mut peer = BasicPeer::new(PLACEHOLDER);
         peer._address = target.addr.clone();
         peer.options.connection_timeout = Some(self.timeout);
+        peer.options.custom_l4.clone_from(&self.dialer);
         self.connector.new_stream(&peer).await.map(drop)
     }
 
@@ -320,6 +331,7 @@ const PLACEHOLDER: &str = "0.0.0.0:1";
 /// closed instead, so a peer that drips cannot hold a probe.
 struct HttpCheck {
     connector: Arc<Connector>,
+    dialer: Dialer,
     request: RequestHeader,
     expect: Vec<(u16, u16)>,
     timeout: Duration,
@@ -331,6 +343,7 @@ impl HealthCheck for HttpCheck {
         let mut peer = HttpPeer::new(PLACEHOLDER, false, String::new());
         peer._address = target.addr.clone();
         peer.options.connection_timeout = Some(self.timeout);
+        peer.options.custom_l4.clone_from(&self.dialer);
         peer.options.read_timeout = Some(self.timeout);
         let (mut session, _) = self.connector.get_http_session(&peer).await?;
         session

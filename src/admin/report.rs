@@ -29,7 +29,7 @@ pub(super) fn status(subject: &Subject) -> Value {
     let listeners: Vec<_> = addresses
         .listeners
         .iter()
-        .map(|listener| json!({ "address": listener.configured.to_string(), "bound": listener.bound.to_string() }))
+        .map(|listener| json!({ "address": listener.configured, "bound": listener.bound }))
         .collect();
     let upstreams: BTreeMap<&str, Value> = snapshot
         .upstreams

@@ -32,8 +32,11 @@ sections! {
         "state_file" "pool_size"
     ];
     LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" [
-        "address" "backlog" "tls" "https_redirect"
+        "address" "backlog" "ipv6_only" "reuse_port" "freebind" "mode" "owner" "group"
+        "proxy_protocol" "tls" "https_redirect"
     ];
+    INTRODUCTIONS: "`proxy_protocol`" at "listeners[].proxy_protocol"
+        as "{from: [10.0.0.0/8]}" ["from" "timeout" "others"];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
         "cert" "key" "ocsp" "certificates" "min_version" "handshake_timeout" "client_auth"
         "hsts"
@@ -50,7 +53,7 @@ sections! {
     ];
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
         "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
-        "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
+        "proxy_protocol" "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
         "close_moved_streams"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
@@ -95,10 +98,15 @@ sections! {
     TIMEOUTS: "`timeouts`" at "upstreams.NAME.timeouts" as "{connect: 1s, read: 60s}" [
         "connect" "first_byte" "read" "write" "idle" "tunnel"
     ];
+    INTRODUCTION: "`proxy_protocol`" at "upstreams.NAME.proxy_protocol"
+        as "{version: v2, tlvs: [authority, tls]}" ["version" "tlvs"];
     DOWNSTREAM: "`downstream`" at "downstream" as "{keepalive: 60s, max_body_size: 1MiB}" [
         "header_timeout" "keepalive" "keepalive_requests" "read_timeout" "write_timeout"
-        "request_timeout" "max_connections" "max_header_size" "max_uri_length" "max_body_size"
+        "request_timeout" "max_connections" "max_connections_per_client" "max_header_size"
+        "max_uri_length" "max_body_size"
     ];
+    PER_CLIENT: "`max_connections_per_client`" at "downstream.max_connections_per_client"
+        as "{limit: 100, v6: 64}" ["limit" "v4" "v6"];
     FORWARDING: "`forwarding`" at "forwarding" as "{x_forwarded: true}" [
         "x_forwarded" "forwarded" "client_cert" "request_id"
     ];
@@ -112,6 +120,8 @@ sections! {
 
 /// What other proxies call it: their word, ours.
 const FOREIGN: &[(&str, &str)] = &[
+    ("accept-proxy", "proxy_protocol"),
+    ("accept_proxy", "proxy_protocol"),
     ("backend", "upstream"),
     ("backends", "upstreams"),
     ("balance", "key"),
@@ -144,6 +154,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("proxy_pass", "upstream"),
     ("retries", "retry"),
     ("rules", "routes"),
+    ("send-proxy", "proxy_protocol"),
+    ("send_proxy", "proxy_protocol"),
     ("server", "address"),
     ("servers", "peers"),
     ("shutdown_timeout", "drain_timeout"),

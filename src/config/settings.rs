@@ -17,11 +17,13 @@ use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
 use crate::certificate::{Certificate, Concern, Part, Revoked};
+use crate::client::TrustedProxies;
 use crate::key::KeySource;
 use crate::policy::bound::Bound;
 use crate::policy::flap;
 use crate::policy::hot::Threshold;
 use crate::policy::spread::Spread;
+use crate::proxy_protocol::Version;
 use crate::ring::{Dialect, Member, Weight};
 use crate::route::RouteMatch;
 
@@ -68,8 +70,12 @@ pub struct Config {
 /// A socket that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The address to bind.
-    pub address: SocketAddr,
+    /// Where it is bound.
+    pub address: ListenAddress,
+    /// How its socket is made.
+    pub socket: SocketOptions,
+    /// Who says with a header of the PROXY protocol whose connections these are; `None`: nobody does.
+    pub proxy_protocol: Option<Introductions>,
     /// Connections that the kernel may queue before they are accepted (`listen(2)`); the system's
     /// `net.core.somaxconn` caps it.
     pub backlog: u32,
@@ -77,6 +83,121 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Every request is sent on to HTTPS on this port; `None`: it is served.
     pub https_redirect: Option<u16>,
+}
+
+impl Listener {
+    /// A plain one at this address, with every option as it is where nothing is written.
+    pub fn plain(address: SocketAddr, backlog: u32) -> Self {
+        Self {
+            address: ListenAddress::Ip(address),
+            socket: SocketOptions::default(),
+            proxy_protocol: None,
+            backlog,
+            tls: None,
+            https_redirect: None,
+        }
+    }
+}
+
+/// Where a listener is bound.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// An IP address and a TCP port; port 0 lets the system choose.
+    Ip(SocketAddr),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How a listener's socket is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// An IPv6 socket takes no IPv4; `None`: not written, as if `false`.
+    pub ipv6_only: Option<bool>,
+    /// Other processes of the same user may bind the same address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// The address need not be this machine's yet (`IP_FREEBIND`).
+    pub freebind: bool,
+    /// Who may connect to a Unix socket.
+    pub access: SocketAccess,
+}
+
+/// Who may connect to a Unix socket: the mode, owner and group of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Permission bits, at most 0o777.
+    pub mode: u32,
+    /// `None`: who runs the process.
+    pub owner: Option<Account>,
+    /// `None`: the group of who runs the process.
+    pub group: Option<Account>,
+}
+
+impl SocketAccess {
+    /// For the owner and the group, as it is between two programs that know of each other.
+    pub const MODE: u32 = 0o660;
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self {
+            mode: Self::MODE,
+            owner: None,
+            group: None,
+        }
+    }
+}
+
+/// A user or group of the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// By number.
+    Id(u32),
+    /// By name; looked up when the socket is made.
+    Name(String),
+}
+
+/// Who says whose connections these are (the PROXY protocol), and what becomes of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introductions {
+    /// Networks that are believed, and must say it. On a Unix socket everybody is.
+    pub from: TrustedProxies,
+    /// How long a whole header may take; above zero.
+    pub timeout: Duration,
+    /// Who connects from elsewhere is served without a header; else its connection is closed.
+    pub serve_others: bool,
+}
+
+/// What a peer is told of each connection, in a header of the PROXY protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// How it is written.
+    pub version: Version,
+    /// What is said besides the addresses; version 1 says nothing else.
+    pub tells: Vec<Tell>,
+}
+
+/// What a peer is told of a connection besides the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// The name that the client asked for in TLS.
+    Authority,
+    /// The protocol that was agreed on in TLS.
+    Alpn,
+    /// Version and cipher of TLS, and whom the client's certificate is for.
+    Tls,
+    /// What the connection is called: by who passed it on to us, else the id of the request.
+    UniqueId,
+    /// The header's checksum.
+    Checksum,
 }
 
 /// How a listener speaks TLS.
@@ -223,6 +344,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// The `Host` that a peer is sent.
     pub host_header: HostHeader,
+    /// What a peer is told of each connection before its first request; `None`: nothing.
+    pub proxy_protocol: Option<Introduction>,
     /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; one that
     /// would move more is refused. `None`: no limit.
     pub max_moved: Option<f64>,
@@ -434,6 +557,8 @@ pub struct Downstream {
     pub request_timeout: Option<Duration>,
     /// Connections at once, all listeners together; `None`: no limit.
     pub max_connections: Option<usize>,
+    /// Connections at once of one client, all listeners together; `None`: no limit.
+    pub per_client: Option<PerClient>,
     /// Bytes of request line and header fields; above it 431.
     pub max_header_size: usize,
     /// Bytes of the request target; above it 414.
@@ -452,9 +577,30 @@ impl Downstream {
         write_timeout: Duration::from_secs(60),
         request_timeout: None,
         max_connections: None,
+        per_client: None,
         max_header_size: 32 * 1024,
         max_uri_length: 8 * 1024,
         max_body_size: None,
+    };
+}
+
+/// How many connections one client may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerClient {
+    /// At once; at least 1.
+    pub limit: u32,
+    /// Bits of an IPv4 address that tell one client from another; at most 32.
+    pub v4: u8,
+    /// Bits of an IPv6 address that do; at most 128. Who has one such address has a network of 64 bits.
+    pub v6: u8,
+}
+
+impl PerClient {
+    /// What holds where only a limit is written.
+    pub const DEFAULT: Self = Self {
+        limit: u32::MAX,
+        v4: 32,
+        v6: 64,
     };
 }
 

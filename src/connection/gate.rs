@@ -1,6 +1,7 @@
 //! How many connections there are, how many there may be, and when the last one has left.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,6 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+
+use super::clients::{Clients, Seat};
+use crate::config::PerClient;
 
 /// How long one who waits for a place lets the idle connection that was called take to leave.
 const CALL_AGAIN: Duration = Duration::from_secs(1);
@@ -29,6 +33,7 @@ pub struct Gate {
     exhausted: AtomicBool,
     left: Notify,
     called: Notify,
+    clients: Arc<Clients>,
 }
 
 impl Gate {
@@ -40,6 +45,7 @@ impl Gate {
             exhausted: AtomicBool::new(false),
             left: Notify::new(),
             called: Notify::new(),
+            clients: Arc::default(),
         })
     }
 
@@ -91,7 +97,10 @@ impl Gate {
     /// Takes a place, whether there is one or not.
     pub fn enter(self: &Arc<Self>) -> Guest {
         self.inside.fetch_add(1, Ordering::SeqCst);
-        Guest(Arc::clone(self))
+        Guest {
+            gate: Arc::clone(self),
+            seat: None,
+        }
     }
 
     /// What an idle connection listens for.
@@ -150,18 +159,29 @@ impl Call<'_> {
 
 /// One connection's place; leaves when dropped, however the connection ended.
 #[derive(Debug)]
-pub struct Guest(Arc<Gate>);
+pub struct Guest {
+    gate: Arc<Gate>,
+    /// Its place among those of its client, where they are counted.
+    seat: Option<Seat>,
+}
 
 impl Guest {
     /// The gate it came through.
     pub fn gate(&self) -> &Gate {
-        &self.0
+        &self.gate
+    }
+
+    /// Counts the connection as this client's, where it may have one more. Those that came while
+    /// nobody counted are not.
+    pub fn seat(&mut self, client: IpAddr, rule: PerClient) -> bool {
+        self.seat = self.gate.clients.seat(client, rule);
+        self.seat.is_some()
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Ordering::SeqCst);
-        self.0.left.notify_waiters();
+        self.gate.inside.fetch_sub(1, Ordering::SeqCst);
+        self.gate.left.notify_waiters();
     }
 }

@@ -77,11 +77,8 @@ pub async fn secure(
     socket: Socket,
     server: &Server,
 ) -> Result<(Socket, Secured), HandshakeFailure> {
-    let Socket::Tcp(tcp) = socket else {
-        return Err(HandshakeFailure::Other);
-    };
     let acceptor = TlsAcceptor::from(Arc::clone(&server.config));
-    let handshake = acceptor.accept(Metered::new(tcp));
+    let handshake = acceptor.accept(Metered::new(socket));
     match tokio::time::timeout(server.handshake_timeout, handshake).await {
         Err(_) => Err(HandshakeFailure::Timeout),
         Ok(Err(error)) => Err(reason(&error)),

@@ -3,7 +3,8 @@
 //! ```text
 //!  listener ──► Connection ◄── proxy hooks say which phase a request is in, and until when
 //!                   │
-//!               handshake.rs TLS, before anything else
+//!               introduction.rs  whose it is, as whoever passes it on says; before anything else
+//!               handshake.rs TLS
 //!               stream.rs    the bytes: Pingora reads and writes through it; it counts
 //!               phase.rs     the phases, their limits, and what each limit means
 //!               watch.rs     one lazy timer: is a limit passed?
@@ -16,9 +17,11 @@
 //! deadlines stand here, around its session. What must hold: a request that is being answered is
 //! cut only by a deadline that the operator set, never by the end of an idle time.
 
+mod clients;
 mod ending;
 mod gate;
 mod handshake;
+mod introduction;
 mod phase;
 mod serve;
 mod socket;
@@ -39,6 +42,7 @@ use pingora_core::server::ShutdownWatch;
 pub use self::ending::Kind;
 pub use self::gate::{Gate, Guest};
 pub use self::handshake::{ClientCertificate, Secured, secure};
+pub use self::introduction::{Party, canonical, introduction};
 pub use self::phase::{Cause, Phase};
 pub use self::serve::{End, serve_http1};
 pub use self::socket::Socket;
@@ -70,10 +74,12 @@ const GRACE: Duration = Duration::from_secs(1);
 /// that task (through Pingora's `Send + Sync` bounds); `Relaxed` is enough for them.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client's address; `None` on a Unix socket.
+    /// The client's address, as known before any request; `None`: unknown, as on a Unix socket.
     pub client: Option<SocketAddr>,
     /// Its IP address as a field's value, made once: every request tells its peer.
     pub client_text: Option<HeaderValue>,
+    /// Who is at the other end of the socket.
+    pub party: Party,
     /// What the client may do, as it was when the connection was accepted.
     pub limits: Limits,
     /// What its TLS handshake agreed on; `None`: it is not encrypted.
@@ -115,15 +121,17 @@ impl Connection {
     /// A connection that was just accepted; its first request is due within the header time.
     pub fn new(
         (socket, secured): (Socket, Option<Secured>),
-        client: Option<SocketAddr>,
+        party: Party,
         (listener, metrics): (Arc<str>, Arc<ListenerMetrics>),
         guest: Guest,
         limits: Limits,
         shutdown: ShutdownWatch,
     ) -> Arc<Self> {
+        let client = party.client();
         Arc::new(Self {
             client,
             client_text: client.and_then(|client| client.ip().to_string().try_into().ok()),
+            party,
             limits,
             secured,
             listener,
@@ -147,6 +155,17 @@ impl Connection {
             stay: Stay::default(),
             wire: Mutex::new(Wire::new(socket)),
         })
+    }
+
+    /// Whether the client speaks TLS: to us, or to whom passes its connection on.
+    pub fn is_encrypted(&self) -> bool {
+        self.secured.is_some() || self.party.is_encrypted()
+    }
+
+    /// The address that the client connected to; `None`: unknown.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        let own = || self.wire.lock().local_address().map(canonical);
+        self.party.destination().or_else(own)
     }
 
     /// Whether its client was asked for a certificate.
@@ -418,7 +437,7 @@ mod tests {
         let (_, shutdown) = tokio::sync::watch::channel(false);
         let connection = Connection::new(
             (Socket::Unix(ours), None),
-            None,
+            Party::default(),
             ("x".into(), Arc::new(metrics)),
             gate.enter(),
             limits,

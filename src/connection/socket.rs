@@ -1,13 +1,15 @@
 //! A connected socket of either family, encrypted or not, as one type.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -16,9 +18,9 @@ use tokio_rustls::server::TlsStream;
 pub enum Socket {
     /// A client over TCP.
     Tcp(TcpStream),
-    /// A client over TLS over TCP.
+    /// A client over TLS.
     Tls(Box<TlsStream<Metered>>),
-    /// A client over a Unix socket (the control socket).
+    /// A client over a Unix socket.
     Unix(UnixStream),
 }
 
@@ -28,11 +30,39 @@ impl Socket {
     pub(super) fn reset_on_close(&self) {
         let socket = match self {
             Self::Tcp(socket) => socket,
-            Self::Tls(stream) => &stream.get_ref().0.socket,
+            Self::Tls(stream) => return stream.get_ref().0.socket.reset_on_close(),
             Self::Unix(_) => return,
         };
         // Fails only on a socket that is none.
         let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Looks at what has arrived, and leaves it there; 0: nothing comes any more. Not for TLS.
+    pub(super) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let look = |socket: BorrowedFd<'_>, buffer: &mut [u8]| {
+            let (_, seen) = recv(socket, buffer, RecvFlags::PEEK)?;
+            Ok(seen)
+        };
+        match self {
+            Self::Tcp(socket) => {
+                let look = || look(socket.as_fd(), buffer);
+                socket.async_io(Interest::READABLE, look).await
+            }
+            Self::Unix(socket) => {
+                let look = || look(socket.as_fd(), buffer);
+                socket.async_io(Interest::READABLE, look).await
+            }
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The address of our end; `None` on a Unix socket.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.socket.local_address(),
+            Self::Unix(_) => None,
+        }
     }
 
     /// Sends the end of the session, where there is one: without it a client cannot tell the end
@@ -135,16 +165,17 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A TCP socket below TLS, which counts what the kernel takes of the encrypted bytes: TLS holds some
+/// A socket below TLS, which counts what the kernel takes of the encrypted bytes: TLS holds some
 /// back, and only here can be seen whether a client takes any.
 #[derive(Debug)]
 pub struct Metered {
-    socket: TcpStream,
+    socket: Socket,
     written: u64,
 }
 
 impl Metered {
-    pub(super) fn new(socket: TcpStream) -> Self {
+    /// Of a socket that is not encrypted itself.
+    pub(super) fn new(socket: Socket) -> Self {
         Self { socket, written: 0 }
     }
 

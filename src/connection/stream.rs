@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -164,6 +165,11 @@ impl Wire {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.waiting.capacity()
+    }
+
+    /// The address of our end.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        self.socket.as_ref()?.local_address()
     }
 
     fn id(&self) -> UniqueIDType {

@@ -19,6 +19,8 @@ pub(super) struct Setup {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) downstream: Downstream,
     pub(super) trusted_proxies: Vec<String>,
+    /// These name the client in a header of the PROXY protocol, not in `X-Forwarded-For`.
+    pub(super) trusted_introduce: bool,
     pub(super) threads: Option<String>,
     pub(super) access_log: Option<String>,
     pub(super) error_level: Option<&'static str>,
@@ -33,6 +35,11 @@ pub(super) struct Listener {
     pub(super) backlog: Option<u64>,
     /// The old system spoke TLS here.
     pub(super) tls: bool,
+    pub(super) ipv6_only: bool,
+    /// Whose header of the PROXY protocol is believed.
+    pub(super) introduced_by: Option<Vec<String>>,
+    /// Where it is said that somebody's is.
+    pub(super) introduced_at: Place,
     pub(super) comments: Vec<String>,
 }
 
@@ -70,6 +77,8 @@ pub(super) struct Upstream {
     pub(super) retry: Retry,
     pub(super) timeouts: Timeouts,
     pub(super) host_header: Option<String>,
+    /// What the peers are told in a header of the PROXY protocol.
+    pub(super) introduction: Option<Introduction>,
     pub(super) comments: Vec<String>,
 }
 
@@ -91,6 +100,15 @@ pub(super) enum Source {
     Host,
     /// Those that are present, one after the other; the separator if it is not ours.
     Any(Vec<Self>, Option<&'static str>),
+}
+
+/// What the peers are told in a header of the PROXY protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Introduction {
+    /// `v1` or `v2`.
+    pub(super) version: &'static str,
+    /// Words of ours.
+    pub(super) tlvs: Vec<&'static str>,
 }
 
 /// How the old system places servers and keys.
@@ -216,6 +234,9 @@ impl Listener {
             address: address.into(),
             backlog: None,
             tls: false,
+            ipv6_only: false,
+            introduced_by: None,
+            introduced_at: Place::default(),
             comments: Vec::new(),
         }
     }
@@ -320,12 +341,30 @@ impl Setup {
         self.comments
             .extend(tls.into_iter().flat_map(|listener| listener.comments));
         self.listeners = plain;
+        self.share_ports();
         if self.listeners.is_empty() {
             let mut listener = Listener::new("127.0.0.1:8080");
             listener
                 .comments
                 .push("no listener could be translated: say where clients connect".to_owned());
             self.listeners.push(listener);
+        }
+    }
+}
+
+impl Setup {
+    /// Where IPv4 has a listener of its own on a port, that of `[::]` is IPv6's.
+    fn share_ports(&mut self) {
+        let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let v4 = self
+            .listeners
+            .iter()
+            .filter(|one| !one.address.starts_with('['));
+        let ports: HashSet<_> = v4.filter_map(|one| port(&one.address)).collect();
+        for listener in &mut self.listeners {
+            let both = listener.address.starts_with("[::]:");
+            let shared = port(&listener.address).is_some_and(|port| ports.contains(&port));
+            listener.ipv6_only |= both && shared;
         }
     }
 }

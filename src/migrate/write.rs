@@ -8,7 +8,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::model::{
-    Health, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source, Upstream,
+    Health, Introduction, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source,
+    Upstream,
 };
 use crate::route::{HostPattern, PathPrefix};
 
@@ -82,6 +83,13 @@ impl Page {
         self.comments(2, &listener.comments);
         self.line(2, &format!("- address: {}", scalar(&listener.address)));
         self.pair(4, "backlog", listener.backlog);
+        self.pair(4, "ipv6_only", Some("true").filter(|_| listener.ipv6_only));
+        let believed = listener.introduced_by.as_ref();
+        let introduced = believed.map(|from| {
+            let from: Vec<String> = from.iter().map(|network| scalar(network)).collect();
+            format!("{{from: [{}]}}", from.join(", "))
+        });
+        self.pair(4, "proxy_protocol", introduced);
     }
 
     fn route(&mut self, route: &Route) {
@@ -119,6 +127,11 @@ impl Page {
             4,
             "host_header",
             upstream.host_header.as_deref().map(scalar),
+        );
+        self.pair(
+            4,
+            "proxy_protocol",
+            upstream.introduction.as_ref().map(introduction),
         );
     }
 
@@ -279,6 +292,14 @@ fn source(key: &Source) -> String {
             )
         }
     }
+}
+
+fn introduction(introduction: &Introduction) -> String {
+    let Introduction { version, tlvs } = introduction;
+    if tlvs.is_empty() {
+        return (*version).to_owned();
+    }
+    format!("{{version: {version}, tlvs: [{}]}}", tlvs.join(", "))
 }
 
 fn ring(ring: &Ring) -> String {

@@ -13,9 +13,10 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::tunnel;
+use super::{introduction, tunnel};
 use crate::clock;
 use crate::connection::{Connection, Phase};
+use crate::dial;
 
 /// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
 pub(super) fn peer(session: &mut Session, ctx: &Context) -> Result<Box<HttpPeer>> {
@@ -31,7 +32,16 @@ pub(super) fn peer(session: &mut Session, ctx: &Context) -> Result<Box<HttpPeer>
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
     let tunnel = tunnel::is_asked_for(session);
-    options.custom_l4 = tunnel.then(tunnel::connector);
+    let header = introduction::header(ctx);
+    if let Some(header) = &header {
+        // With whatever else tells connections to this peer apart.
+        http.group_key ^= introduction::pool(header);
+    }
+    options.custom_l4 = if tunnel {
+        Some(tunnel::connector(header))
+    } else {
+        header.map(dial::introducing)
+    };
     if attempt.fresh || tunnel {
         options.idle_timeout = Some(Duration::ZERO);
         http.group_key = own_pool();

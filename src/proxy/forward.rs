@@ -253,9 +253,10 @@ fn x_forwarded(
 
 /// How the client spoke to us.
 fn scheme(connection: &Connection) -> &'static str {
-    match connection.secured {
-        Some(_) => "https",
-        None => "http",
+    if connection.is_encrypted() {
+        "https"
+    } else {
+        "http"
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
 //! | `request_filter` | [`admit`], [`redirect`], [`pick`] | limits, HTTPS, route, key, the first choice of a peer |
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
-//! | `upstream_peer` | [`pick`], [`connect`], [`tunnel`] | the next peer of the walk, and how to talk to it |
+//! | `upstream_peer` | [`pick`], [`connect`], [`introduction`], [`tunnel`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
 //! | `response_filter`, `response_body_filter` | [`forward`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
@@ -17,6 +17,7 @@ mod connect;
 mod context;
 mod fault;
 mod forward;
+mod introduction;
 mod moved;
 mod pick;
 mod record;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Version;
+use http::Version as HttpVersion;
 use jiff::SignedDuration;
 use pingora_proxy::Session;
 
@@ -10,6 +10,7 @@ use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
 use crate::connection::{Cause, Connection};
+use crate::proxy_protocol::{Origin, Tls, Version};
 use crate::telemetry::metrics::{BadRequest, Class};
 use crate::telemetry::{self, Record};
 use crate::upstream::Target;
@@ -173,6 +174,7 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
             .as_deref()
             .map_or("", |connection| &connection.listener),
         protocol: protocol(ask.version),
+        proxy_protocol: ctx.connection.as_deref().and_then(introduced),
         tls: ctx.connection.as_deref().and_then(tls),
         method: ask.method.as_str(),
         host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
@@ -201,6 +203,25 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
     }
 }
 
+fn introduced(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
+    let header = connection.party.header.as_ref()?;
+    Some(telemetry::Introduced {
+        from: connection.party.remote,
+        version: match header.version {
+            Version::One => 1,
+            Version::Two => 2,
+        },
+        origin: match header.origin {
+            Origin::Internet { .. } | Origin::Unix { .. } => "client",
+            Origin::Local => "local",
+            Origin::Unknown => "unknown",
+        },
+        authority: header.authority(),
+        unique_id: header.unique_id(),
+        tls: header.tls().and_then(|tls| tls.part(Tls::VERSION)),
+    })
+}
+
 fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
     let secured = connection.secured.as_ref()?;
     Some(telemetry::Tls {
@@ -214,12 +235,12 @@ fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
     })
 }
 
-fn protocol(version: Version) -> &'static str {
+fn protocol(version: HttpVersion) -> &'static str {
     match version {
-        Version::HTTP_09 => "HTTP/0.9",
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2.0",
-        Version::HTTP_3 => "HTTP/3.0",
+        HttpVersion::HTTP_09 => "HTTP/0.9",
+        HttpVersion::HTTP_10 => "HTTP/1.0",
+        HttpVersion::HTTP_2 => "HTTP/2.0",
+        HttpVersion::HTTP_3 => "HTTP/3.0",
         _ => "HTTP/1.1",
     }
 }

@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::forward::X_FORWARDED_PROTO;
+use crate::connection::Connection;
 use crate::key;
 
 /// Sets the cookie that the request's key came from, if the client needs it.
@@ -32,11 +33,10 @@ pub(super) fn give(session: &Session, response: &mut ResponseHeader, ctx: &Conte
     Ok(())
 }
 
-/// Whether the client came over TLS: to us, or to a trusted proxy.
+/// Whether the client came over TLS: to us, to whom passes its connection on, or to a trusted proxy.
 fn is_over_tls(session: &Session, ctx: &Context) -> bool {
-    let tls = session
-        .digest()
-        .is_some_and(|digest| digest.ssl_digest.is_some());
+    let connection = ctx.connection.as_deref();
+    let tls = connection.is_some_and(Connection::is_encrypted);
     let told = || {
         let proto = session.req_header().headers.get(X_FORWARDED_PROTO)?;
         let first = proto.as_bytes().split(|&byte| byte == b',').next()?;

@@ -22,10 +22,12 @@ use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::Result;
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::dial;
 
 /// Whether the request asks for a tunnel, in Pingora's view, and has no body.
 pub(super) fn is_asked_for(session: &mut Session) -> bool {
@@ -34,21 +36,21 @@ pub(super) fn is_asked_for(session: &mut Session) -> bool {
         && session.as_mut().is_body_empty()
 }
 
-/// What connects to the peer instead of Pingora, which times it and sets its options all the same.
-pub(super) fn connector() -> Arc<dyn Connect + Send + Sync> {
-    Arc::new(Connector)
+/// What connects to the peer instead of Pingora, which times it and sets its options all the same; it
+/// sends the header first, if there is one.
+pub(super) fn connector(header: Option<Arc<[u8]>>) -> Arc<dyn Connect + Send + Sync> {
+    Arc::new(Connector { header })
 }
 
 #[derive(Debug)]
-struct Connector;
+struct Connector {
+    header: Option<Arc<[u8]>>,
+}
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Err(Error::new_in(ErrorType::InternalError));
-        };
-        let socket = Socket::new(ext::connect(address, None).await?);
+        let socket = Socket::new(dial::connect(address, self.header.as_deref()).await?);
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }

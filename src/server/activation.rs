@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use listenfd::ListenFd;
 
 use super::sockets::{Inherited, SHARED};
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 
 /// Takes what the service manager passed to this process. What is no TCP listener is closed.
 ///
@@ -60,5 +60,5 @@ fn wanted(config: &Config, address: SocketAddr) -> bool {
     config
         .listeners
         .iter()
-        .any(|listener| listener.address == address)
+        .any(|listener| listener.address == ListenAddress::Ip(address))
 }

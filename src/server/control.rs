@@ -1,11 +1,12 @@
 //! The control socket: where it is, and how it is bound without taking one that is in use.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
+
+use crate::config::SocketAccess;
+use crate::listener::unix;
 
 /// Why the control socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,43 +59,18 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
     {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    if UnixStream::connect(path).is_ok() {
-        return Err(Error::InUse(path.to_owned()));
+    let private = SocketAccess {
+        mode: 0o600,
+        ..SocketAccess::default()
+    };
+    match unix::bind(path, &private) {
+        Ok(listener) => UnixListener::from_std(listener).map_err(failed),
+        Err(error) => Err(match error.kind() {
+            io::ErrorKind::AddrInUse => Error::InUse(path.to_owned()),
+            io::ErrorKind::AlreadyExists => Error::NotASocket(path.to_owned()),
+            _ => failed(error),
+        }),
     }
-    remove(path);
-    if path.symlink_metadata().is_ok() {
-        return Err(Error::NotASocket(path.to_owned()));
-    }
-    bind_private(path).map_err(failed)
-}
-
-/// Tells one file from another of the same name.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::symlink_metadata(path)
-        .ok()
-        .map(|found| (found.dev(), found.ino()))
-}
-
-/// Removes a socket's file; anything else of that name is left alone.
-pub(super) fn remove(path: &Path) {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket =
-        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if is_socket {
-        // If it stays, the next start says so.
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-/// Bound under a name that only we know, made private, then renamed: at no time can anybody else
-/// connect.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let hidden = path.with_extension(format!("{:08x}", rand::random::<u32>()));
-    let listener = UnixListener::bind(&hidden)?;
-    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&hidden, path)?;
-    Ok(listener)
 }
 
 /// The user's number, so that two users' sockets in one directory do not meet.

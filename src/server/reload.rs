@@ -4,7 +4,6 @@
 //! Then one swap. Until the swap nothing has changed, so a reload that fails needs no way back, and
 //! one that is not wanted any more can be dropped at any time.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::instance::Instance;
 use super::lookup;
-use super::sockets::{self, Inherited, Listeners, Prepared, SHARED};
+use super::sockets::{self, Inherited, Listeners, Prepared};
 use super::start::first_pass;
 use crate::admin::Subject;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ListenAddress};
 use crate::lifecycle::{Addresses, Refusal, Reply};
 use crate::probe::Probes;
 use crate::snapshot::{Plan, Snapshot, series};
@@ -192,12 +191,15 @@ fn put_in_force(
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);
     telemetry::log::set(config.error_log);
-    set_backlogs(&instance.listeners, &before.config, config);
+    set_options(&instance.listeners, &before.config, config);
     instance
         .listeners
         .open(ready.listeners, &subject, &instance.proxy);
     let mut listeners = instance.listeners.addresses();
-    listeners.retain(|open| is_wanted(config, open.configured));
+    listeners.retain(|open| {
+        let mut wanted = config.listeners.iter();
+        wanted.any(|listener| listener.address.to_string() == open.configured)
+    });
     let admin = subject.lifecycle.addresses().admin;
     subject
         .lifecycle
@@ -205,25 +207,14 @@ fn put_in_force(
     ready.log.map(|log| subject.telemetry.log_to(log))
 }
 
-fn is_wanted(config: &Config, address: SocketAddr) -> bool {
-    config
-        .listeners
-        .iter()
-        .any(|listener| listener.address == address)
-}
-
-/// Listeners that stay get their new backlog: `listen(2)` on a socket that listens sets just that.
-fn set_backlogs(open: &Listeners, before: &Config, after: &Config) {
-    let changed = after.listeners.iter().filter(|now| {
+/// Listeners that stay get the options that have changed.
+fn set_options(open: &Listeners, before: &Config, after: &Config) {
+    for now in &after.listeners {
         let mut before = before.listeners.iter();
-        before.any(|before| before.address == now.address && before.backlog != now.backlog)
-    });
-    for listener in changed {
-        let address = listener.address.to_string();
-        let named = |name: &str| name.strip_prefix(SHARED).unwrap_or(name) == address;
-        let socket = open.duplicates().find(|(name, _)| named(name));
-        if let Some((_, socket)) = socket {
-            sockets::set_backlog(socket, listener.address, listener.backlog);
+        let before = before.find(|before| before.address == now.address);
+        if before.is_some_and(|before| before.backlog != now.backlog || before.socket != now.socket)
+        {
+            open.set_options(now);
         }
     }
 }
@@ -242,7 +233,8 @@ async fn clear_away(
         let metrics = &subject.telemetry.metrics;
         series::forget(metrics, &before.config, Some(&kept.config));
     });
-    let wanted = |address| is_wanted(&after.config, address);
+    let listeners = &after.config.listeners;
+    let wanted = |address: &ListenAddress| listeners.iter().any(|one| one.address == *address);
     instance.listeners.close(wanted).await;
     // It goes on, whoever waits for it.
     let _ = cleared.await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -15,11 +16,12 @@ use tokio::task::JoinHandle;
 
 use super::control;
 use crate::admin::{Access, Admin, Subject};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ListenAddress};
 use crate::connection::Gate;
 use crate::lifecycle::BoundAddress;
-use crate::listener::{BindError, Listener, Terms};
+use crate::listener::{BindError, Listener, Terms, bind, unix};
 use crate::proxy::Edge;
+use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// Listening sockets that another process handed over, by name: what nobody takes is closed.
@@ -38,10 +40,11 @@ const DOOR_BACKLOG: u32 = 128;
 /// A listener that is bound and does not accept yet.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    address: SocketAddr,
+    written: config::Listener,
     listener: Listener,
     duplicate: OwnedFd,
-    backlog: u32,
+    /// That of a Unix socket which was just bound: where it does not come to be served, it goes.
+    file: Option<unix::OwnFile>,
     shared: bool,
 }
 
@@ -55,52 +58,73 @@ pub(super) fn prepare(
     open: &Listeners,
     inherited: &mut Inherited,
 ) -> Result<Vec<Prepared>, BindError> {
-    let missing = config
-        .listeners
-        .iter()
-        .filter(|written| !open.has(written.address));
+    open.check(config)?;
+    let missing = config.listeners.iter();
+    let missing = missing.filter(|written| !open.has(&written.address));
     missing
-        .map(|written| {
-            let address = written.address;
-            let metrics = telemetry.metrics.listener(&address.to_string());
-            let kept = inherited.remove(&format!("{SHARED}{address}"));
-            let shared = kept.is_some();
-            let adopted = kept
-                .or_else(|| inherited.remove(&address.to_string()))
-                .and_then(|socket| Listener::adopt_tcp(address, socket, metrics.clone()).ok());
-            let listener = match adopted {
-                Some(listener) => listener,
-                None => Listener::tcp(address, written.backlog, metrics)?,
-            };
-            // What waits when we close it is for whoever the service manager starts next.
-            listener.handed_over().store(shared, Ordering::SeqCst);
-            let duplicate = listener.duplicate()?;
-            Ok(Prepared {
-                address,
-                listener,
-                duplicate,
-                backlog: written.backlog,
-                shared,
-            })
-        })
+        .map(|written| prepare_one(written, telemetry, inherited))
         .collect()
 }
 
-/// As configured, also for a socket that has been listening already (`listen(2)` may be called again).
-pub(super) fn set_backlog(socket: &OwnedFd, address: SocketAddr, backlog: u32) {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    if let Err(error) = rustix::net::listen(socket, backlog) {
-        log::warn!("the backlog of {address} cannot be set: {error}");
+fn prepare_one(
+    written: &config::Listener,
+    telemetry: &Telemetry,
+    inherited: &mut Inherited,
+) -> Result<Prepared, BindError> {
+    let name = written.address.to_string();
+    let metrics = telemetry.metrics.listener(&name);
+    let kept = inherited.remove(&format!("{SHARED}{name}"));
+    let shared = kept.is_some();
+    let (listener, file) = match kept.or_else(|| inherited.remove(&name)) {
+        Some(socket) => (Listener::adopt(written, socket, shared, metrics)?, None),
+        None => (
+            Listener::bind(written, metrics)?,
+            own_file(&written.address),
+        ),
+    };
+    // What waits when we close it is for whoever the service manager starts next.
+    listener.handed_over().store(shared, Ordering::SeqCst);
+    Ok(Prepared {
+        written: written.clone(),
+        duplicate: listener.duplicate()?,
+        listener,
+        file,
+        shared,
+    })
+}
+
+fn own_file(address: &ListenAddress) -> Option<unix::OwnFile> {
+    match address {
+        ListenAddress::Unix(path) => unix::OwnFile::of(path),
+        ListenAddress::Ip(_) => None,
+    }
+}
+
+/// By which a listener's connections are served: those of the configuration in force.
+fn terms(
+    snapshot: &Arc<ArcSwap<Snapshot>>,
+    address: &ListenAddress,
+) -> impl Fn() -> Terms + Send + Sync + use<> {
+    let (snapshot, address) = (Arc::clone(snapshot), address.clone());
+    move || {
+        let snapshot = snapshot.load();
+        Terms {
+            limits: snapshot.config.downstream,
+            introductions: snapshot.introductions.get(&address).cloned(),
+            tls: snapshot.tls.get(&address).cloned(),
+        }
     }
 }
 
 /// The clients' listeners that accept.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(BTreeMap<SocketAddr, Open>);
+pub(super) struct Listeners(BTreeMap<ListenAddress, Open>);
 
 #[derive(Debug)]
 struct Open {
-    bound: SocketAddr,
+    bound: String,
+    /// Of a Unix socket, where it is ours to remove.
+    file: Option<unix::OwnFile>,
     /// Of the same socket; handed over in an upgrade.
     duplicate: OwnedFd,
     shared: bool,
@@ -111,7 +135,7 @@ struct Open {
 
 impl Open {
     /// Under which it is handed over.
-    fn name(&self, address: &SocketAddr) -> String {
+    fn name(&self, address: &ListenAddress) -> String {
         let prefix = if self.shared { SHARED } else { "" };
         format!("{prefix}{address}")
     }
@@ -126,52 +150,62 @@ impl Listeners {
         proxy: &Arc<HttpProxy<Edge>>,
     ) {
         for Prepared {
-            address,
+            written,
             listener,
             duplicate,
-            backlog,
+            file,
             shared,
         } in prepared
         {
             // Not before: until now another process may have been the one to serve from it.
-            set_backlog(&duplicate, address, backlog);
-            let bound = listener.bound().unwrap_or(address);
+            bind::set_options(&duplicate, &written);
             let (stop, stopped) = watch::channel(false);
-            let snapshot = Arc::clone(&subject.snapshot);
-            let terms = move || {
-                let snapshot = snapshot.load();
-                Terms {
-                    limits: snapshot.config.downstream,
-                    tls: snapshot.tls.get(&address).cloned(),
-                }
-            };
+            let terms = terms(&subject.snapshot, &written.address);
             let gate = Arc::clone(&subject.gate);
-            let handed_over = listener.handed_over();
-            let accepting = tokio::spawn(listener.run(Arc::clone(proxy), gate, terms, stopped));
-            self.0.insert(
-                address,
-                Open {
-                    bound,
-                    duplicate,
-                    shared,
-                    handed_over,
-                    stop,
-                    accepting,
+            let open = Open {
+                bound: listener.name(),
+                file: if shared {
+                    None
+                } else {
+                    file.or_else(|| own_file(&written.address))
                 },
-            );
+                duplicate,
+                shared,
+                handed_over: listener.handed_over(),
+                stop,
+                accepting: tokio::spawn(listener.run(Arc::clone(proxy), gate, terms, stopped)),
+            };
+            self.0.insert(written.address, open);
+        }
+    }
+
+    /// Whether those that stay can be as `config` has them.
+    fn check(&self, config: &Config) -> Result<(), BindError> {
+        for written in &config.listeners {
+            if let Some(open) = self.0.get(&written.address) {
+                bind::check(&open.duplicate, written, open.shared)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives one that stays the options that a socket takes while it listens.
+    pub(super) fn set_options(&self, written: &config::Listener) {
+        if let Some(open) = self.0.get(&written.address) {
+            bind::set_options(&open.duplicate, written);
         }
     }
 
     /// Whether this address, as configured, is listened on.
-    pub(super) fn has(&self, address: SocketAddr) -> bool {
-        self.0.contains_key(&address)
+    pub(super) fn has(&self, address: &ListenAddress) -> bool {
+        self.0.contains_key(address)
     }
 
     /// Where clients connect.
     pub(super) fn addresses(&self) -> Vec<BoundAddress> {
-        let address = |(&configured, open): (&SocketAddr, &Open)| BoundAddress {
-            configured,
-            bound: open.bound,
+        let address = |(configured, open): (&ListenAddress, &Open)| BoundAddress {
+            configured: configured.to_string(),
+            bound: open.bound.clone(),
         };
         self.0.iter().map(address).collect()
     }
@@ -180,24 +214,29 @@ impl Listeners {
     /// there. What waits at the others is ours to take.
     pub(super) async fn hand_over(&mut self, kept: &[String]) {
         let mut ours = Vec::new();
-        for (&address, open) in &self.0 {
-            if kept.contains(&open.name(&address)) {
+        for (address, open) in &mut self.0 {
+            if kept.contains(&open.name(address)) {
                 open.handed_over.store(true, Ordering::SeqCst);
+                if let Some(file) = open.file.take() {
+                    file.leave();
+                }
             } else {
-                ours.push(address);
+                ours.push(address.clone());
             }
         }
-        self.close(|address| ours.contains(&address)).await;
+        self.close(|address| ours.contains(address)).await;
     }
 
     /// Stops accepting on every address that `keep` does not want, on all of them at once; those
     /// connections drain. Ends when their sockets are closed.
-    pub(super) async fn close(&mut self, keep: impl Fn(SocketAddr) -> bool) {
+    pub(super) async fn close(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
         let all = std::mem::take(&mut self.0);
-        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.into_iter().partition(|&(address, _)| keep(address));
+        let (kept, mut gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.into_iter().partition(|(address, _)| keep(address));
         self.0 = kept;
-        for open in gone.values() {
+        for open in gone.values_mut() {
+            // Whoever comes from here on finds nobody, instead of waiting in vain.
+            open.file = None;
             open.stop.send_replace(true);
         }
         for open in gone.into_values() {
@@ -241,8 +280,8 @@ pub(super) struct OpenDoors {
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
     path: PathBuf,
-    /// Of the control socket's file, which is ours to remove; `None`: the socket was handed over.
-    identity: Option<(u64, u64)>,
+    /// That of the control socket; `None`: it was handed over.
+    file: Option<unix::OwnFile>,
 }
 
 #[derive(Debug)]
@@ -296,6 +335,7 @@ impl Doors {
             let app = Admin::serve(Arc::clone(subject), door.access);
             let terms = || Terms {
                 limits: config::Downstream::DEFAULT,
+                introductions: None,
                 tls: None,
             };
             let handed_over = door.listener.handed_over();
@@ -313,7 +353,7 @@ impl Doors {
             open: self.closed.into_iter().map(open).collect(),
             gate,
             stop,
-            identity: control::identity(&self.path),
+            file: unix::OwnFile::of(&self.path),
             path: self.path,
         }
     }
@@ -326,7 +366,7 @@ impl Default for OpenDoors {
             gate: Gate::new(None),
             stop: watch::channel(false).0,
             path: PathBuf::new(),
-            identity: None,
+            file: None,
         }
     }
 }
@@ -345,8 +385,9 @@ impl OpenDoors {
             let handed_over = kept.contains(&door.name);
             door.handed_over.store(handed_over, Ordering::SeqCst);
         }
-        if kept.contains(&format!("{CONTROL} {}", self.path.display())) {
-            self.identity = None;
+        let name = format!("{CONTROL} {}", self.path.display());
+        if let Some(file) = self.file.take_if(|_| kept.contains(&name)) {
+            file.leave();
         }
         self.stop.send_replace(true);
         for door in self.open.drain(..) {
@@ -366,11 +407,7 @@ impl OpenDoors {
 
     /// Removes the control socket's file, where it is still ours.
     pub(super) fn remove_control(&mut self) {
-        let identity = self.identity.take();
-        // Another instance may have put its own in the place of one that somebody removed.
-        if identity.is_some() && identity == control::identity(&self.path) {
-            control::remove(&self.path);
-        }
+        self.file = None;
     }
 }
 
@@ -381,12 +418,10 @@ fn bind_admin(
 ) -> Result<Door, BindError> {
     let metrics = telemetry.metrics.listener("admin");
     let name = format!("{ADMIN}{}", admin.address);
-    let adopted = inherited
-        .remove(&name)
-        .and_then(|socket| Listener::adopt_tcp(admin.address, socket, metrics.clone()).ok());
-    let listener = match adopted {
-        Some(listener) => listener,
-        None => Listener::tcp(admin.address, DOOR_BACKLOG, metrics)?,
+    let written = config::Listener::plain(admin.address, DOOR_BACKLOG);
+    let listener = match inherited.remove(&name) {
+        Some(socket) => Listener::adopt(&written, socket, false, metrics)?,
+        None => Listener::bind(&written, metrics)?,
     };
     Ok(Door {
         name,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::client::TrustedProxies;
 use crate::clock;
-use crate::config::{self, Config, Forwarding, PeerAddress};
+use crate::config::{self, Config, Forwarding, Introductions, ListenAddress, PeerAddress};
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
@@ -32,7 +32,9 @@ pub struct Snapshot {
     /// What the peers are told about the client.
     pub forwarding: Forwarding,
     /// What the listeners' handshakes are made with, by the configured address.
-    pub tls: HashMap<SocketAddr, Arc<tls::Server>>,
+    pub tls: HashMap<ListenAddress, Arc<tls::Server>>,
+    /// Who says to the listeners whose connections they are given, by the configured address.
+    pub introductions: HashMap<ListenAddress, Arc<Introductions>>,
     /// To which port of HTTPS plain listeners send their clients on, by the configured address.
     pub redirects: HashMap<String, u16>,
     /// The keys of the TLS sessions; the same in every configuration of the process.
@@ -78,7 +80,7 @@ pub enum Error {
     #[error("listener `{listener}`: {source}")]
     Tls {
         /// The listener's address as configured.
-        listener: SocketAddr,
+        listener: ListenAddress,
         /// What is wrong.
         source: tls::Error,
     },
@@ -121,6 +123,7 @@ impl Snapshot {
             forwarding: config.forwarding.clone(),
             tls,
             tickets,
+            introductions: introductions(&config),
             redirects: redirects(&config),
             config,
         })
@@ -225,6 +228,14 @@ impl Drains {
     }
 }
 
+fn introductions(config: &Config) -> HashMap<ListenAddress, Arc<Introductions>> {
+    let introduced = |listener: &config::Listener| {
+        let introductions = listener.proxy_protocol.clone()?;
+        Some((listener.address.clone(), Arc::new(introductions)))
+    };
+    config.listeners.iter().filter_map(introduced).collect()
+}
+
 fn redirects(config: &Config) -> HashMap<String, u16> {
     let listeners = config.listeners.iter();
     listeners
@@ -235,13 +246,13 @@ fn redirects(config: &Config) -> HashMap<String, u16> {
 fn build_tls(
     config: &Config,
     tickets: &Arc<Tickets>,
-) -> Result<HashMap<SocketAddr, Arc<tls::Server>>, Error> {
+) -> Result<HashMap<ListenAddress, Arc<tls::Server>>, Error> {
     let build = |listener: &config::Listener| {
         let server = tls::Server::new(listener.tls.as_ref()?, &config.credentials, tickets);
         Some(match server {
-            Ok(server) => Ok((listener.address, Arc::new(server))),
+            Ok(server) => Ok((listener.address.clone(), Arc::new(server))),
             Err(source) => Err(Error::Tls {
-                listener: listener.address,
+                listener: listener.address.clone(),
                 source,
             }),
         })

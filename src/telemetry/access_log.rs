@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,6 +27,8 @@ pub struct Record<'a> {
     pub listener: &'a str,
     /// The protocol the client spoke, as in `HTTP/1.1`.
     pub protocol: &'a str,
+    /// What the connection's header of the PROXY protocol says; `None`: it has none.
+    pub proxy_protocol: Option<Introduced<'a>>,
     /// How the connection was encrypted; `None`: it was not.
     pub tls: Option<Tls<'a>>,
     /// The request's method.
@@ -65,6 +67,23 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// What went wrong.
     pub fault: Option<&'a str>,
+}
+
+/// What is logged of a connection that was passed on with a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduced<'a> {
+    /// Who passed it on; `None`: on a Unix socket.
+    pub from: Option<SocketAddr>,
+    /// The version of the protocol.
+    pub version: u8,
+    /// Whose connection it is said to be: `client`, `local` (the sender's own), or `unknown`.
+    pub origin: &'a str,
+    /// The name that the client asked for.
+    pub authority: Option<&'a [u8]>,
+    /// What the sender calls the connection.
+    pub unique_id: Option<&'a [u8]>,
+    /// The version of TLS that the client spoke to the sender.
+    pub tls: Option<&'a [u8]>,
 }
 
 /// What is logged of an encrypted connection.
@@ -120,6 +139,8 @@ impl Record<'_> {
         string(line, self.listener.as_bytes());
         line.extend_from_slice(b",\"protocol\":");
         string(line, self.protocol.as_bytes());
+        line.extend_from_slice(b",\"proxy_protocol\":");
+        or_null(line, self.proxy_protocol, introduced);
         line.extend_from_slice(b",\"tls\":");
         or_null(line, self.tls, tls);
         line.extend_from_slice(b",\"method\":");
@@ -163,6 +184,25 @@ impl Record<'_> {
         line.extend_from_slice(b",\"fault\":");
         or_null(line, self.fault.map(str::as_bytes), string);
     }
+}
+
+fn introduced(line: &mut Vec<u8>, introduced: Introduced<'_>) {
+    line.extend_from_slice(b"{\"from\":");
+    or_null(line, introduced.from, |line, from| {
+        // A `Vec` takes everything. The text of an address needs no escape.
+        let _ = write!(line, "\"{from}\"");
+    });
+    line.extend_from_slice(b",\"version\":");
+    integer(line, introduced.version.into());
+    line.extend_from_slice(b",\"origin\":");
+    string(line, introduced.origin.as_bytes());
+    line.extend_from_slice(b",\"authority\":");
+    or_null(line, introduced.authority, string);
+    line.extend_from_slice(b",\"unique_id\":");
+    or_null(line, introduced.unique_id, string);
+    line.extend_from_slice(b",\"tls\":");
+    or_null(line, introduced.tls, string);
+    line.push(b'}');
 }
 
 fn tls(line: &mut Vec<u8>, tls: Tls<'_>) {
@@ -334,7 +374,7 @@ mod tests {
     fn a_line_reads_as_documented() {
         let expected = concat!(
             r#"{"time":"2026-01-02T03:04:05.678Z","client":"192.0.2.1","listener":"0.0.0.0:80","#,
-            r#""protocol":"HTTP/1.1","tls":null,"method":"GET","host":"example.com","path":"/a/b","#,
+            r#""protocol":"HTTP/1.1","proxy_protocol":null,"tls":null,"method":"GET","host":"example.com","path":"/a/b","#,
             r#""status":200,"received":0,"sent":1234567,"duration":1.002003,"connect":null,"#,
             r#""first_byte":0.000450,"upstream":"app","peer":"10.0.0.1:8080","#,
             r#""key_source":"cookie","key_hash":"00c0ffee","attempts":1,"request_id":"0af7","#,
@@ -353,6 +393,28 @@ mod tests {
         assert!(!line[..line.len() - 1].iter().any(u8::is_ascii_control));
         assert!(!line.windows(2).any(|pair| pair == [0xc2, 0x9b]));
         assert_eq!(parsed(&line)["path"], *String::from_utf8_lossy(path));
+    }
+
+    #[test]
+    fn a_connection_that_was_passed_on_is_described() {
+        let proxy_protocol = Some(Introduced {
+            from: Some("10.0.0.1:4711".parse().unwrap()),
+            version: 2,
+            origin: "client",
+            authority: Some(b"a.test"),
+            unique_id: None,
+            tls: Some(b"TLSv1.3"),
+        });
+        let expected = concat!(
+            r#""proxy_protocol":{"from":"10.0.0.1:4711","version":2,"origin":"client","#,
+            r#""authority":"a.test","unique_id":null,"tls":"TLSv1.3"},"tls":null"#
+        );
+        let record = Record {
+            proxy_protocol,
+            ..sample()
+        };
+        let line = String::from_utf8(rendered(&record)).unwrap();
+        assert!(line.contains(expected), "{line}");
     }
 
     #[test]
@@ -456,7 +518,7 @@ mod tests {
             let seconds = record.duration.as_secs_f64();
             prop_assert!((line["duration"].as_f64().unwrap() - seconds).abs() < 1e-6);
             prop_assert_eq!(line["connect"].is_null(), !present);
-            prop_assert_eq!(line.as_object().unwrap().len(), 22);
+            prop_assert_eq!(line.as_object().unwrap().len(), 23);
         }
     }
 
@@ -476,6 +538,7 @@ mod tests {
             client: Ipv4Addr::new(192, 0, 2, 1).into(),
             listener: "0.0.0.0:80",
             protocol: "HTTP/1.1",
+            proxy_protocol: None,
             tls: None,
             method: "GET",
             host: Some(b"example.com"),

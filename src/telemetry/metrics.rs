@@ -208,6 +208,8 @@ metrics! {
         full: Counter = "clockwise_listener_full",
         /// Times that accepting failed, as it does without free file descriptors.
         accept_errors: Counter = "clockwise_listener_accept_errors",
+        /// Connections that were closed before anything was served on them.
+        refused: Each<Refused> = "clockwise_listener_refused_connections",
         /// TLS handshakes that were completed.
         handshakes: Each<Handshake> = "clockwise_listener_handshakes",
         /// TLS handshakes that came to nothing.
@@ -355,6 +357,28 @@ impl Class {
             500..=599 => Self::ServerError,
             _ => Self::None,
         }
+    }
+}
+
+bounded! {
+    /// Why a connection was closed before anything was served on it.
+    pub enum Refused as "reason" {
+        /// Its client has as many as one may have.
+        ClientLimit = "client_limit",
+        /// It is from nobody whose header of the PROXY protocol is believed.
+        Stranger = "stranger",
+        /// It does not begin with a header.
+        NoHeader = "no_header",
+        /// Its header was not complete in time.
+        HeaderTimeout = "header_timeout",
+        /// It ended within its header.
+        HeaderCut = "header_cut",
+        /// Its header is longer than it may be.
+        HeaderTooLong = "header_too_long",
+        /// Its header is against the rules.
+        HeaderMalformed = "header_malformed",
+        /// Its header has a wrong checksum.
+        HeaderChecksum = "header_checksum",
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub use self::access_log::{Record, Tls};
+pub use self::access_log::{Introduced, Record, Tls};
 pub use self::logged::Logged;
 pub use self::metrics::Metrics;
 pub use self::writer::LogWriter;

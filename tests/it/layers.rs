@@ -16,6 +16,7 @@ const CORE: &[&str] = &[
     "cookie",
     "client",
     "certificate",
+    "proxy_protocol",
     "policy",
     "predict",
 ];
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, May)] = &[
     ("cookie", May::Name(&[])),
     ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
     ("certificate", May::Name(&[])),
+    ("proxy_protocol", May::Name(&[])),
     ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
     ("config", May::Core(&["clock"])),
@@ -43,11 +45,19 @@ const LAYERS: &[(&str, May)] = &[
     ("tls", May::Name(&["config", "certificate", "clock"])),
     (
         "probe",
-        May::Core(&["config", "snapshot", "upstream", "clock"]),
+        May::Core(&["config", "snapshot", "upstream", "dial", "clock"]),
     ),
     (
         "connection",
-        May::Name(&["certificate", "config", "telemetry", "tls", "clock"]),
+        May::Name(&[
+            "certificate",
+            "proxy_protocol",
+            "client",
+            "config",
+            "telemetry",
+            "tls",
+            "clock",
+        ]),
     ),
     (
         "proxy",
@@ -58,11 +68,21 @@ const LAYERS: &[(&str, May)] = &[
             "telemetry",
             "clock",
             "connection",
+            "dial",
         ]),
     ),
+    ("dial", May::Name(&["proxy_protocol"])),
     (
         "listener",
-        May::Name(&["config", "telemetry", "tls", "connection", "clock"]),
+        May::Name(&[
+            "config",
+            "proxy_protocol",
+            "client",
+            "telemetry",
+            "tls",
+            "connection",
+            "clock",
+        ]),
     ),
     (
         "admin",

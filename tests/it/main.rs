@@ -23,7 +23,9 @@ mod failover; // what happens when a peer fails
 mod forwarding; // what reaches the peer, and what comes back
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
+mod introductions; // the PROXY protocol, in and out
 mod limits; // what a client may not do, and how long it may take
+mod listeners; // sockets as they are asked for
 mod moved; // long streams follow their keys
 mod routing; // host, path, method
 mod stalls; // clients and peers that stop in the middle

@@ -13,8 +13,8 @@ use super::report::{Problem, Problems, quote};
 use super::schema::{Section, advice};
 use super::values::{self, Fault};
 pub(super) use shape::{collect, entries, items, items_or_one, text, written};
-pub(super) use words::or;
-use words::{choose, looks_off, mention_off};
+pub(super) use words::{choose, or};
+use words::{looks_off, mention_off};
 
 /// A map of which every key is known.
 pub(super) struct Fields<'a> {

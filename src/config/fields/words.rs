@@ -5,7 +5,7 @@ use crate::config::schema::nearest;
 use crate::config::values::{Fault, shown};
 
 /// What one of some words stands for.
-pub(super) fn choose<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, Fault> {
+pub(in crate::config) fn choose<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, Fault> {
     let found = node
         .text()
         .and_then(|text| words.iter().find(|(word, _)| *word == text));

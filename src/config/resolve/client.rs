@@ -1,6 +1,7 @@
 //! `downstream`, `forwarding` and `trusted_proxies`: what holds for the client's side.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -8,12 +9,14 @@ use ipnet::IpNet;
 use super::{BOUNDS, key, routes};
 use crate::config::fields::{Fields, accept, collect, items_or_one, text};
 use crate::config::raw::Node;
-use crate::config::report::{Problem, quote};
+use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{Downstream, Forwarding};
+use crate::config::settings::{Downstream, Forwarding, PerClient};
 use crate::config::values::{Fault, duration, number};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const LIMITS: RangeInclusive<u64> = 1..=1_000_000_000;
 
 /// A request id in one of these would break the request.
 const RESERVED: &[&str] = &[
@@ -44,15 +47,35 @@ fn given_downstream(fields: &Fields<'_>) -> Downstream {
         write_timeout: fields.duration("write_timeout", DEFAULT.write_timeout, BOUNDS),
         request_timeout: fields.or_off("request_timeout", None, |node| duration(node, &BOUNDS)),
         max_connections: count(fields, "max_connections"),
+        per_client: per_client(fields),
         max_header_size,
         max_uri_length,
         max_body_size: routes::max_body_size(fields, None),
     }
 }
 
+/// A number, or one with the networks that count as one client.
+fn per_client(fields: &Fields<'_>) -> Option<PerClient> {
+    const KEY: &str = "max_connections_per_client";
+    let limit = |limit| PerClient {
+        limit,
+        ..PerClient::DEFAULT
+    };
+    if fields.get(KEY).is_none_or(|node| node.scalar().is_some()) {
+        return count(fields, KEY).map(limit);
+    }
+    let fields = fields.section(KEY, &schema::PER_CLIENT)?;
+    fields.require("limit", "write `{limit: 100}`")?;
+    Some(PerClient {
+        limit: fields.number("limit", 1, LIMITS),
+        v4: fields.number("v4", PerClient::DEFAULT.v4, 0..=32),
+        v6: fields.number("v6", PerClient::DEFAULT.v6, 0..=128),
+    })
+}
+
 /// A limit that `off` lifts.
 fn count<T: TryFrom<u64>>(fields: &Fields<'_>, key: &'static str) -> Option<T> {
-    let count = fields.or_off(key, None, |node| number(key, node, &(1..=1_000_000_000)));
+    let count = fields.or_off(key, None, |node| number(key, node, &LIMITS));
     count.and_then(|count| T::try_from(count).ok())
 }
 
@@ -114,19 +137,23 @@ pub(super) fn trusted_proxies(root: &Fields<'_>) -> Vec<IpNet> {
         );
         return Vec::new();
     }
-    collect(items_or_one(node), root.problems, |item| {
-        let net = accept(item, root.problems, network)?;
-        warn_everybody(item, net, root);
+    networks(node, root.problems)
+}
+
+/// Networks whose word about a client is taken.
+pub(super) fn networks(node: &Node, problems: &Problems) -> Vec<IpNet> {
+    collect(items_or_one(node), problems, |item| {
+        let net = accept(item, problems, network)?;
+        warn_everybody(item, net, problems);
         Some(net)
     })
 }
 
-fn warn_everybody(node: &Node, net: IpNet, root: &Fields<'_>) {
+fn warn_everybody(node: &Node, net: IpNet, problems: &Problems) {
     if net.prefix_len() == 0 {
         let message = format!("`{net}` lets every client choose its own address");
         let help = "list only the networks of proxies in front of this one";
-        root.problems
-            .add(Problem::warning(message, node.place()).help(help));
+        problems.add(Problem::warning(message, node.place()).help(help));
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::tls;
+use super::{introductions, socket, tls};
 use crate::config::fields::{Fields, accept, collect, items, text};
 use crate::config::files::Files;
 use crate::config::raw::{Node, Span};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::Listener;
+use crate::config::settings::{ListenAddress, Listener};
 use crate::config::values::{Fault, number};
 
 const BACKLOG: u32 = 4096;
@@ -26,6 +26,7 @@ pub(super) fn read(root: &Fields<'_>, files: &mut Files) -> Vec<(Listener, Span)
         listener(item, files, problems)
     });
     refuse_twins(&listeners, problems);
+    refuse_overlap(&listeners, problems);
     listeners
 }
 
@@ -40,11 +41,14 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
         let help = "put it on the listener that speaks plain HTTP";
         fields.error(redirect, "this listener is HTTPS itself", help);
     }
-    let address = fields.require("address", HELP)?;
-    let span = address.place();
-    let address = accept(address, problems, bind_address)?;
+    let written = fields.require("address", HELP);
+    let address = written.and_then(|node| accept(node, problems, listen_address));
+    let proxy_protocol = introductions::awaited(&fields, address.as_ref());
+    let (address, span) = (address?, written?.place());
     let listener = Listener {
+        socket: socket::options(&fields, &address),
         address,
+        proxy_protocol,
         backlog,
         tls,
         https_redirect,
@@ -55,6 +59,16 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
 fn port(node: &Node) -> Result<u16, Fault> {
     let port = number("https_redirect", node, &(1..=65_535))?;
     u16::try_from(port).map_err(|_| (format!("`{port}` is no port"), "use 443".to_owned()))
+}
+
+/// An address to bind, or the file of a Unix socket.
+fn listen_address(node: &Node) -> Result<ListenAddress, Fault> {
+    let text = text(node, "an address like `0.0.0.0:8080`")?;
+    match text.strip_prefix("unix:") {
+        Some(path) => socket::path(path).map(ListenAddress::Unix),
+        None if text.starts_with('/') => socket::path(text).map(ListenAddress::Unix),
+        None => bind_address(node).map(ListenAddress::Ip),
+    }
 }
 
 /// An address to bind: a literal IP and a port. Port 0 lets the system choose.
@@ -86,14 +100,36 @@ fn advice(text: &str) -> String {
 
 fn refuse_twins(listeners: &[(Listener, Span)], problems: &Problems) {
     let mut seen = HashMap::new();
-    for (listener, span) in listeners
-        .iter()
-        .filter(|(listener, _)| listener.address.port() != 0)
-    {
-        if let Some(first) = seen.insert(listener.address, *span) {
+    for (listener, span) in listeners.iter().filter(
+        |(listener, _)| !matches!(listener.address, ListenAddress::Ip(ip) if ip.port() == 0),
+    ) {
+        if let Some(first) = seen.insert(&listener.address, *span) {
             let message = format!("two listeners on {}", quote(&listener.address.to_string()));
             let problem = Problem::error(message, *span).also(first, "first here");
             problems.add(problem.help("remove one, or give it another address or port"));
+        }
+    }
+}
+
+/// A socket of `[::]` that takes IPv4, too, has the port at all IPv4 addresses.
+fn refuse_overlap(listeners: &[(Listener, Span)], problems: &Problems) {
+    let dual = listeners.iter().filter_map(|(listener, span)| {
+        let both = listener.socket.ipv6_only != Some(true);
+        match listener.address {
+            ListenAddress::Ip(SocketAddr::V6(v6)) if both && v6.ip().is_unspecified() => {
+                Some((v6.port(), *span))
+            }
+            _ => None,
+        }
+    });
+    let dual: HashMap<u16, Span> = dual.filter(|(port, _)| *port != 0).collect();
+    for (listener, span) in listeners {
+        if let ListenAddress::Ip(SocketAddr::V4(v4)) = listener.address
+            && let Some(other) = dual.get(&v4.port())
+        {
+            let message = format!("two listeners on port {} of IPv4", v4.port());
+            let problem = Problem::error(message, *span).also(*other, "takes IPv4, too");
+            problems.add(problem.help("write `ipv6_only: true` there, or remove this one"));
         }
     }
 }

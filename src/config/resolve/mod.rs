@@ -7,6 +7,7 @@
 mod balance;
 mod client;
 mod cookie;
+mod introductions;
 mod key;
 mod listeners;
 mod peers;
@@ -14,6 +15,7 @@ mod policy;
 mod process;
 mod ring;
 mod routes;
+mod socket;
 mod tls;
 mod upstreams;
 
@@ -27,7 +29,7 @@ use super::files::Files;
 use super::raw::{Node, Span};
 use super::report::{Problem, Problems, quote};
 use super::schema;
-use super::settings::{Admin, Config, Listener, Peer, PeerAddress, Route};
+use super::settings::{Admin, Config, ListenAddress, Listener, Peer, PeerAddress, Route};
 pub(crate) use peers::is_address;
 use upstreams::Upstreams;
 
@@ -82,7 +84,10 @@ fn look_across(
     warn_unused(routes, upstreams, root.problems);
     let bound = listeners
         .iter()
-        .map(|(listener, span)| (listener.address, *span))
+        .filter_map(|(listener, span)| match listener.address {
+            ListenAddress::Ip(address) => Some((address, *span)),
+            ListenAddress::Unix(_) => None,
+        })
         .collect();
     warn_loops(&bound, &upstreams.peers, root.problems);
     if let Some(admin) = admin.filter(|admin| admin.address.port() != 0) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use http::uri::Authority;
 
-use super::{balance, key, peers, policy, ring};
+use super::{balance, introductions, key, peers, policy, ring};
 use crate::config::fields::{Fields, entries, text, written};
 use crate::config::raw::{Entry, Node, Span};
 use crate::config::report::{Problem, Problems, quote};
@@ -93,6 +93,7 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
         host_header: fields
             .read("host_header", host_header)
             .unwrap_or(HostHeader::Keep),
+        proxy_protocol: introductions::told(&fields),
         max_moved: fields.or_off("max_moved", None, percentage),
         bounded_load: balance::bounded_load(&fields),
         slow_start: balance::slow_start(&fields),

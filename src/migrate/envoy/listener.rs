@@ -37,7 +37,6 @@ impl Routing {
         fields.leave(&[
             "per_connection_buffer_limit_bytes",
             "traffic_direction",
-            "listener_filters",
             "access_log",
         ]);
         fields.leave(&[
@@ -63,6 +62,9 @@ impl Routing {
             return;
         }
         let before = setup.routes.len();
+        for filter in fields.list("listener_filters") {
+            introduced(filter, &mut listener, notes);
+        }
         for chain in fields.list("filter_chains") {
             self.chain(chain, &mut listener, setup, notes);
         }
@@ -304,6 +306,36 @@ impl Routing {
             }
         }
     }
+}
+
+/// Envoy's filter believes everybody; the others only look at what comes.
+fn introduced(filter: Element<'_>, listener: &mut Listener, notes: &Notes<'_>) {
+    let fields = Fields::of(filter);
+    let config = fields.map("typed_config");
+    let name = fields.text("name").unwrap_or_default();
+    let kind = config
+        .as_ref()
+        .and_then(|config| config.text("@type"))
+        .unwrap_or(name);
+    if !kind
+        .to_ascii_lowercase()
+        .replace('_', "")
+        .contains("proxyprotocol")
+    {
+        return;
+    }
+    let optional = config.and_then(|config| config.text("allow_requests_without_proxy_protocol"));
+    if optional == Some("true") {
+        let why = "whether a header is there is not guessed: with `proxy_protocol: {from: [...], others: serve}` it is told by the address";
+        listener.comments.push(notes.gap(filter.place(), name, why));
+        return;
+    }
+    let everybody = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+    listener.introduced_by = Some(everybody.to_vec());
+    let what = "everybody is believed, as there; name the networks of those in front";
+    listener
+        .comments
+        .push(notes.remark(filter.place(), name, what));
 }
 
 /// A ring without a key is one that Envoy enters at random.

@@ -40,7 +40,20 @@ fn option(
             listener.tls = true;
             "no TLS is spoken here; let something in front end it, and pass HTTP on"
         }
-        "accept-proxy" => "the PROXY protocol is not read here",
+        "accept-proxy" => {
+            let everybody = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+            listener.introduced_by = Some(everybody.to_vec());
+            let what = "everybody is believed, as there; name the networks of those in front";
+            let shown = format!("bind {} accept-proxy", listener.address);
+            listener
+                .comments
+                .push(notes.remark(word.place, &shown, what));
+            return;
+        }
+        "v6only" => {
+            listener.ipv6_only = listener.address.starts_with('[');
+            return;
+        }
         "backlog" => {
             let number = rest.next().and_then(|word| word.text.parse().ok());
             listener.backlog = number.filter(|number| (1..=65_535).contains(number));

@@ -6,7 +6,7 @@ use super::proxy::Proxy;
 use super::syntax::{Line, Word};
 use super::{frontend, units};
 use crate::config;
-use crate::migrate::model::Peer;
+use crate::migrate::model::{Introduction, Peer};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 
@@ -77,6 +77,8 @@ pub(super) struct Server {
     /// The `id` that is written.
     pub(super) id: Option<u32>,
     pub(super) used: bool,
+    /// What it is told of each connection.
+    introduction: Option<Introduction>,
 }
 
 /// Reads `server NAME ADDRESS PARAMETER…`.
@@ -86,6 +88,7 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         used: address.is_some(),
         peer: Peer::new(address.unwrap_or_default()),
         id: None,
+        introduction: None,
     };
     if !server.used {
         let why = "a peer is a host or an IP address with a port of its own";
@@ -114,7 +117,41 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         }
     }
     bound_weight(&mut server, line, notes);
+    introduce(&mut server, line, proxy, notes);
     proxy.servers.push(server);
+}
+
+/// All servers of an upstream are told the same: what the first one is.
+fn introduce(server: &mut Server, line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+    let mut used = proxy.servers.iter().filter(|server| server.used);
+    match used.next() {
+        _ if !server.used => {}
+        None => proxy.upstream.introduction = server.introduction.take(),
+        Some(_) if proxy.upstream.introduction == server.introduction => {}
+        Some(_) => {
+            let why = "all servers of an upstream are told the same (`proxy_protocol`); give this one an upstream of its own";
+            let comment = notes.gap(line.place, &line.shown(), why);
+            server.peer.comments.push(comment);
+        }
+    }
+}
+
+/// What the options of `proxy-v2-options` are called here; others have no counterpart.
+fn tlvs(options: &str) -> Vec<&'static str> {
+    let mut tlvs = Vec::new();
+    for option in options.split(',') {
+        let tlv = match option {
+            "ssl" | "cert-cn" | "ssl-cipher" => "tls",
+            "authority" => "authority",
+            "unique-id" => "unique_id",
+            "crc32c" => "checksum",
+            _ => continue,
+        };
+        if !tlvs.contains(&tlv) {
+            tlvs.push(tlv);
+        }
+    }
+    tlvs
 }
 
 /// The peers with their ids: the one written, or else a counter that rises with each server and
@@ -162,7 +199,22 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
             .filter(|number| (1..=1000).contains(number))
     };
     let probe = &mut proxy.probe;
+    let introduced = |version, tlvs: &[&'static str]| {
+        let tlvs = tlvs.to_vec();
+        Some(Introduction { version, tlvs })
+    };
     match word.text.as_str() {
+        "send-proxy" => server.introduction = introduced("v1", &[]),
+        "send-proxy-v2" => server.introduction = introduced("v2", &[]),
+        "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => {
+            server.introduction = introduced("v2", &["tls"]);
+        }
+        "proxy-v2-options" => {
+            let said = server.introduction.iter().flat_map(|one| one.tlvs.clone());
+            let mut all: Vec<_> = said.chain(tlvs(value)).collect();
+            all.dedup();
+            server.introduction = introduced("v2", &all);
+        }
         "weight" => server.peer.weight = value.parse().unwrap_or(1),
         "id" => {
             server.id = value
@@ -188,9 +240,6 @@ fn advice(name: &str, value: &str) -> Option<&'static str> {
         }
         "backup" => "there are no servers for bad times only; it is left out",
         "ssl" => "servers are spoken to without TLS",
-        "send-proxy" | "send-proxy-v2" => {
-            "the PROXY protocol is not written; servers find the client in `X-Forwarded-For`"
-        }
         "maxconn" => "to bound the load of a server use `bounded_load` of the upstream",
         "port" | "addr" => "probes go where requests go",
         "agent-check" => "there are no agents; weights are in the configuration",

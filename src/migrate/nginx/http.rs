@@ -46,6 +46,31 @@ pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>
         users: HashMap::new(),
     }
     .servers(servers);
+    introduce(setup, notes);
+}
+
+/// Whom nginx believes about the client's address: here that is said of each listener.
+fn introduce(setup: &mut Setup, notes: &Notes<'_>) {
+    let mut trusted = Vec::new();
+    if setup.trusted_introduce {
+        std::mem::swap(&mut trusted, &mut setup.trusted_proxies);
+    }
+    for listener in &mut setup.listeners {
+        let Some(from) = &mut listener.introduced_by else {
+            continue;
+        };
+        let shown = format!("listen {} proxy_protocol", listener.address);
+        let comment = if trusted.is_empty() {
+            listener.introduced_by = None;
+            let why = "whom to believe is not said (`set_real_ip_from` with `real_ip_header proxy_protocol`); write `proxy_protocol: {from: [...]}`";
+            notes.gap(listener.introduced_at, &shown, why)
+        } else {
+            from.clone_from(&trusted);
+            let what = "who connects from elsewhere is refused; nginx reads a header of them, too, and does not believe it";
+            notes.remark(listener.introduced_at, &shown, what)
+        };
+        listener.comments.push(comment);
+    }
 }
 
 /// Limits of clients, which we have for all listeners together; `false` if it is none.
@@ -71,6 +96,7 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
         "error_log" => error_log(directive, setup, notes),
         "set_real_ip_from" => trusted(directive, setup, notes),
         "real_ip_header" if argument.eq_ignore_ascii_case("x-forwarded-for") => {}
+        "real_ip_header" if argument == "proxy_protocol" => setup.trusted_introduce = true,
         _ => return false,
     }
     if changed(&before, &setup.downstream) {

@@ -24,8 +24,11 @@ pub(super) fn listen(
         comments.push(notes.gap(directive.place(), &directive.shown(), why));
         return None;
     };
+    let mut listener = Listener::new(address);
+    // Unless it says otherwise.
+    listener.ipv6_only = listener.address.starts_with('[');
     let mut listen = Listen {
-        listener: Listener::new(address),
+        listener,
         default: false,
     };
     for word in directive.arguments.iter().skip(1) {
@@ -75,11 +78,10 @@ fn option(word: &str, directive: &Directive, listen: &mut Listen, notes: &Notes<
             comments.push(notes.gap(place, &shown, why));
         }
         "proxy_protocol" => {
-            comments.push(notes.gap(place, &shown, "the PROXY protocol is not read here"));
+            listen.listener.introduced_by = Some(Vec::new());
+            listen.listener.introduced_at = place;
         }
-        "ipv6only" if value == "off" => {
-            comments.push(notes.gap(place, &shown, "add a listener for IPv4"));
-        }
+        "ipv6only" => listen.listener.ipv6_only = value != "off",
         // How the socket works, not what it does.
         _ => {}
     }

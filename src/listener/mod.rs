@@ -3,6 +3,9 @@
 //! Our own accept loop, not Pingora's: a port that cannot be had is an error before anything runs,
 //! the number of connections is bounded, and stopping takes what the kernel has already accepted.
 
+pub mod bind;
+pub mod unix;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,17 +15,21 @@ use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::server::ShutdownWatch;
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket as RawSocket, Type};
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock;
-use crate::config::Downstream as Limits;
+use crate::config::{Downstream as Limits, Introductions, Listener as Written};
 use crate::connection::{
-    ClientStream, Connection, End, Gate, Guest, Secured, Socket, secure, serve_http1,
+    ClientStream, Connection, End, Gate, Guest, Party, Secured, Socket, canonical, introduction,
+    secure, serve_http1,
 };
+use crate::proxy_protocol::Header;
 use crate::telemetry::log::Occasionally;
-use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics};
+use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics, Refused};
 use crate::tls;
+
+pub use self::bind::BindError;
 
 /// How long to wait when accepting fails, as it does without free descriptors; less where a
 /// connection ends meanwhile.
@@ -46,25 +53,6 @@ const NO_SYN: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, 0),        // then drop it
     SockFilter::new(0x06, 0, 0, u32::MAX), // else take the whole segment
 ];
-
-/// Why a listener cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", advice(source))]
-pub struct BindError {
-    address: String,
-    source: io::Error,
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process has it (try `ss -ltnp`)",
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-        _ => "",
-    }
-}
 
 /// A bound socket of either family.
 #[derive(Debug)]
@@ -92,6 +80,8 @@ pub struct Listener {
 pub struct Terms {
     /// What a client may do.
     pub limits: Limits,
+    /// Who says whose connections these are; `None`: they are of those who connect.
+    pub introductions: Option<Arc<Introductions>>,
     /// How they are encrypted; `None`: they are not.
     pub tls: Option<Arc<tls::Server>>,
 }
@@ -100,37 +90,45 @@ pub struct Terms {
 type Arrival = (Socket, Option<SocketAddr>);
 
 impl Listener {
-    /// Binds a TCP address; `backlog` connections may wait in the kernel. Call within a runtime.
+    /// Binds what is written. Call within a runtime.
     ///
     /// # Errors
     /// [`BindError`], with the address and what to do.
-    pub fn tcp(
-        address: SocketAddr,
-        backlog: u32,
+    pub fn bind(written: &Written, metrics: ListenerMetrics) -> Result<Self, BindError> {
+        let socket =
+            bind::bind(written).map_err(|source| BindError::new(&written.address, source))?;
+        Ok(Self::new(written.address.to_string(), socket, metrics))
+    }
+
+    /// Takes over a listening socket that another process bound for this listener; one that is none is
+    /// bound instead. A process that was about to close it may have shut new connections out
+    /// ([`Self::refuse_new`]): they are let in.
+    ///
+    /// # Errors
+    /// It was bound in another way than is written.
+    pub fn adopt(
+        written: &Written,
+        socket: OwnedFd,
+        shared: bool,
         metrics: ListenerMetrics,
     ) -> Result<Self, BindError> {
-        let socket = bind(address, backlog)
-            .and_then(|socket| TcpListener::from_std(socket.into()))
-            .map_err(|source| BindError {
-                address: address.to_string(),
-                source,
-            })?;
-        let metrics = Arc::new(metrics);
-        Ok(Self {
-            configured: address.to_string().into(),
-            metrics,
-            socket: Bound::Tcp(socket),
-            handed_over: Arc::default(),
-            warnings: Occasionally::every(WARNINGS),
-        })
+        bind::check(&socket, written, shared)?;
+        match bind::adopt(written, socket) {
+            Ok(socket) => Ok(Self::new(written.address.to_string(), socket, metrics)),
+            Err(_) => Self::bind(written, metrics),
+        }
     }
 
     /// Wraps a Unix socket that is already bound.
     pub fn unix(path: &str, socket: UnixListener, metrics: ListenerMetrics) -> Self {
+        Self::new(path.to_owned(), Bound::Unix(socket), metrics)
+    }
+
+    fn new(configured: String, socket: Bound, metrics: ListenerMetrics) -> Self {
         Self {
-            configured: path.into(),
+            configured: configured.into(),
             metrics: Arc::new(metrics),
-            socket: Bound::Unix(socket),
+            socket,
             handed_over: Arc::default(),
             warnings: Occasionally::every(WARNINGS),
         }
@@ -145,10 +143,7 @@ impl Listener {
             Bound::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
             Bound::Unix(socket) => socket.as_fd().try_clone_to_owned(),
         };
-        duplicate.map_err(|source| BindError {
-            address: self.configured.to_string(),
-            source,
-        })
+        duplicate.map_err(|source| BindError::new(&self.configured, source))
     }
 
     /// Set it before `shutdown` where another process accepts from the same socket: what still waits
@@ -157,38 +152,18 @@ impl Listener {
         Arc::clone(&self.handed_over)
     }
 
-    /// Takes over a listening TCP socket that another process bound to `address`. A process that was
-    /// about to close it may have shut new connections out ([`Self::refuse_new`]): they are let in.
-    ///
-    /// # Errors
-    /// The descriptor is not a listening socket.
-    pub fn adopt_tcp(
-        address: SocketAddr,
-        socket: OwnedFd,
-        metrics: ListenerMetrics,
-    ) -> io::Result<Self> {
-        let socket = std::net::TcpListener::from(socket);
-        socket.set_nonblocking(true)?;
-        match SockRef::from(&socket).detach_filter() {
-            // There is none to detach, nearly always.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        Ok(Self {
-            configured: address.to_string().into(),
-            metrics: Arc::new(metrics),
-            socket: Bound::Tcp(TcpListener::from_std(socket)?),
-            handed_over: Arc::default(),
-            warnings: Occasionally::every(WARNINGS),
-        })
-    }
-
     /// The address it is bound to, with the port that the kernel chose; `None` for a Unix socket.
     pub fn bound(&self) -> Option<SocketAddr> {
         match &self.socket {
             Bound::Tcp(socket) => socket.local_addr().ok(),
             Bound::Unix(_) => None,
         }
+    }
+
+    /// The address it is bound to, for people; that of a Unix socket is as configured.
+    pub fn name(&self) -> String {
+        let bound = self.bound().map(|address| address.to_string());
+        bound.unwrap_or_else(|| self.configured.to_string())
     }
 
     /// Accepts connections and serves them with `app`, until `shutdown`; then takes what still waits
@@ -352,24 +327,6 @@ fn is_exhaustion(error: &io::Error) -> bool {
         .any(|errno| code == Some(errno.raw_os_error()))
 }
 
-fn bind(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // A restarted server must not wait for its predecessor's connections to be forgotten.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // `[::]` takes IPv4 as well, whatever the system's default is.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket)
-}
-
 /// What every connection of a listener is handed.
 struct Door<A, T> {
     app: Arc<A>,
@@ -384,17 +341,15 @@ where
     A: HttpServerApp + Send + Sync + 'static,
     T: Fn() -> Terms,
 {
-    fn admit(&self, (socket, client): Arrival) {
+    fn admit(&self, (socket, remote): Arrival) {
         let (_, metrics) = &self.listener;
         metrics.accepted.inc();
         if let Socket::Tcp(tcp) = &socket {
             // Responses are gathered into one write here; the kernel need not wait for more.
             let _ = tcp.set_nodelay(true);
         }
-        let client =
-            client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()));
         let visit = Visit {
-            client,
+            remote: remote.map(canonical),
             listener: self.listener.clone(),
             guest: self.gate.enter(),
             terms: (self.terms)(),
@@ -407,7 +362,8 @@ where
 
 /// One client, from the door on.
 struct Visit {
-    client: Option<SocketAddr>,
+    /// The address on the other end of the socket.
+    remote: Option<SocketAddr>,
     listener: (Arc<str>, Arc<ListenerMetrics>),
     guest: Guest,
     terms: Terms,
@@ -415,18 +371,22 @@ struct Visit {
 }
 
 impl Visit {
-    async fn serve<A>(self, socket: Socket, app: Arc<A>)
+    async fn serve<A>(mut self, mut socket: Socket, app: Arc<A>)
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
         let metrics = Arc::clone(&self.listener.1);
         let _open = Held::new(&metrics.active);
+        let party = match self.meet(&mut socket).await {
+            Ok(party) => party,
+            Err(refused) => return metrics.refused.inc(refused),
+        };
         let Some(secured) = secure_if(self.terms.tls.as_deref(), socket, &metrics).await else {
             return;
         };
         let connection = Connection::new(
             secured,
-            self.client,
+            party,
             self.listener,
             self.guest,
             self.terms.limits,
@@ -434,6 +394,41 @@ impl Visit {
         );
         if let Ok(stream) = ClientStream::new(Arc::clone(&connection)) {
             count(&metrics, serve_http1(stream, &connection, &app).await);
+        }
+    }
+}
+
+impl Visit {
+    /// Learns whose connection it is, and whether that client may have one more.
+    async fn meet(&mut self, socket: &mut Socket) -> Result<Party, Refused> {
+        let header = self.introduction(socket).await?;
+        let party = Party {
+            remote: self.remote,
+            header: header.map(Box::new),
+        };
+        match (party.client(), self.terms.limits.per_client) {
+            (Some(client), Some(rule)) if !self.guest.seat(client.ip(), rule) => {
+                Err(Refused::ClientLimit)
+            }
+            _ => Ok(party),
+        }
+    }
+
+    /// Who is to say whose connection it is must: whether a header is there is never guessed, or
+    /// everybody could say it.
+    async fn introduction(&self, socket: &mut Socket) -> Result<Option<Header>, Refused> {
+        let Some(rule) = &self.terms.introductions else {
+            return Ok(None);
+        };
+        let believed = self
+            .remote
+            .is_none_or(|remote| rule.from.contains(remote.ip()));
+        if believed {
+            introduction(socket, rule.timeout).await.map(Some)
+        } else if rule.serve_others {
+            Ok(None)
+        } else {
+            Err(Refused::Stranger)
         }
     }
 }

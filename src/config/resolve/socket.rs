@@ -1,0 +1,97 @@
+//! How a listener's socket is made: what the kernel is told, and who may connect to a Unix socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::config::fields::{Fields, text};
+use crate::config::raw::Node;
+use crate::config::report::quote;
+use crate::config::settings::{Account, ListenAddress, SocketAccess, SocketOptions};
+use crate::config::values::{Fault, shown};
+
+/// `sun_path` of `unix(7)`, without the zero at its end.
+const MAX_PATH: usize = 107;
+
+const TCP: &[&str] = &["reuse_port", "freebind"];
+const UNIX: &[&str] = &["mode", "owner", "group"];
+
+/// What is written for a socket at this address.
+pub(super) fn options(fields: &Fields<'_>, address: &ListenAddress) -> SocketOptions {
+    match address {
+        ListenAddress::Unix(_) => refuse(fields, &[TCP, &["ipv6_only"]].concat(), "a Unix socket"),
+        ListenAddress::Ip(SocketAddr::V4(_)) => {
+            refuse(fields, UNIX, "a TCP socket");
+            refuse(fields, &["ipv6_only"], "an IPv4 address");
+        }
+        ListenAddress::Ip(SocketAddr::V6(_)) => refuse(fields, UNIX, "a TCP socket"),
+    }
+    SocketOptions {
+        ipv6_only: fields
+            .get("ipv6_only")
+            .map(|_| fields.flag("ipv6_only", false)),
+        reuse_port: fields.flag("reuse_port", false),
+        freebind: fields.flag("freebind", false),
+        access: SocketAccess {
+            mode: fields.read("mode", mode).unwrap_or(SocketAccess::MODE),
+            owner: fields.read("owner", account),
+            group: fields.read("group", account),
+        },
+    }
+}
+
+/// The file of a Unix socket.
+pub(super) fn path(path: &str) -> Result<PathBuf, Fault> {
+    let fault = |message: String, help: &str| Err((message, help.to_owned()));
+    match path {
+        "" => fault(
+            "a Unix socket needs a file".to_owned(),
+            "write `unix:/run/clockwise/http.sock`",
+        ),
+        _ if path.starts_with('@') => fault(
+            "abstract Unix sockets are not made".to_owned(),
+            "anybody on the machine could connect; give a file, as in `unix:/run/clockwise/http.sock`",
+        ),
+        _ if path.ends_with('/') => fault(
+            format!("{} is a directory", quote(path)),
+            "give a file in it, as in `unix:/run/clockwise/http.sock`",
+        ),
+        _ if path.len() > MAX_PATH => fault(
+            format!("the path of a Unix socket has {} bytes", path.len()),
+            "the system takes 107 at most; use a shorter one",
+        ),
+        _ => Ok(PathBuf::from(path)),
+    }
+}
+
+fn refuse(fields: &Fields<'_>, keys: &[&'static str], what: &str) {
+    for key in keys {
+        if let Some(node) = fields.get(key) {
+            let message = format!("{what} has no `{key}`");
+            fields.error(node, message, "remove the line");
+        }
+    }
+}
+
+fn mode(node: &Node) -> Result<u32, Fault> {
+    let text = text(node, "a mode like `0660`")?;
+    let digits = (3..=4).contains(&text.len());
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| digits && *mode <= 0o777);
+    mode.ok_or_else(|| {
+        let help = "write three octal digits behind a zero, as in `0660`".to_owned();
+        (format!("{} is not a mode", shown(node)), help)
+    })
+}
+
+fn account(node: &Node) -> Result<Account, Fault> {
+    match text(node, "a name or a number")? {
+        "" => Err((
+            "a name is missing".to_owned(),
+            "write a name of the system, as in `www-data`".to_owned(),
+        )),
+        text => Ok(text
+            .parse()
+            .map_or_else(|_| Account::Name(text.to_owned()), Account::Id)),
+    }
+}

@@ -1,0 +1,168 @@
+//! How many connections each client has.
+//!
+//! Memory is bounded by the connections themselves: who has none is not remembered. The keys are
+//! hashed with a secret, so nobody can choose addresses that meet in one place.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use crate::config::PerClient;
+
+/// Parts that are locked on their own.
+const SHARDS: usize = 16;
+
+/// How many connections each client has; a client is a network of addresses.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    shards: [Mutex<HashMap<IpNet, u32>>; SHARDS],
+    hasher: RandomState,
+}
+
+impl Clients {
+    /// A place for one more connection of this client; `None`: it has as many as it may.
+    pub(super) fn seat(self: &Arc<Self>, client: IpAddr, rule: PerClient) -> Option<Seat> {
+        let network = network(client, rule);
+        let mut taken = self.shard(&network).lock();
+        let count = taken.entry(network).or_insert(0);
+        if *count >= rule.limit {
+            return None;
+        }
+        *count += 1;
+        drop(taken);
+        Some(Seat {
+            clients: Arc::clone(self),
+            network,
+        })
+    }
+
+    fn leave(&self, network: IpNet) {
+        let mut taken = self.shard(&network).lock();
+        if let Some(count) = taken.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&network);
+            }
+        }
+        // A crowd that has left leaves no memory behind.
+        if taken.len() * 4 < taken.capacity() {
+            taken.shrink_to_fit();
+        }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "invariant: a remainder is below the divisor"
+    )]
+    fn shard(&self, network: &IpNet) -> &Mutex<HashMap<IpNet, u32>> {
+        let [place, ..] = self.hasher.hash_one(network).to_ne_bytes();
+        &self.shards[usize::from(place) % SHARDS]
+    }
+}
+
+/// One connection's place among its client's; left when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    clients: Arc<Clients>,
+    network: IpNet,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.clients.leave(self.network);
+    }
+}
+
+fn network(client: IpAddr, rule: PerClient) -> IpNet {
+    let client = client.to_canonical();
+    let bits = if client.is_ipv4() { rule.v4 } else { rule.v6 };
+    IpNet::new(client, bits).map_or(client.into(), |network| network.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn rule(limit: u32) -> PerClient {
+        PerClient {
+            limit,
+            ..PerClient::DEFAULT
+        }
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_client_has_so_many_and_no_more() {
+        let clients = Arc::new(Clients::default());
+        let seat = |client: &str| clients.seat(address(client), rule(2));
+        let held = [seat("192.0.2.1"), seat("::ffff:192.0.2.1")];
+        assert!(held.iter().all(Option::is_some));
+        assert!(seat("192.0.2.1").is_none());
+        assert!(seat("192.0.2.2").is_some());
+        drop(held);
+        assert!(seat("192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let clients = Arc::new(Clients::default());
+        let seat = |client: &str| clients.seat(address(client), rule(1));
+        let _held = seat("2001:db8::1").unwrap();
+        assert!(seat("2001:db8::ffff:1").is_none());
+        assert!(seat("2001:db8:0:1::1").is_some());
+        let exact = PerClient { v6: 128, ..rule(1) };
+        assert!(clients.seat(address("2001:db8::2"), exact).is_some());
+    }
+
+    #[test]
+    fn nobody_is_remembered_who_has_left() {
+        let clients = Arc::new(Clients::default());
+        let seats: Vec<_> = (0..10_000_u32)
+            .filter_map(|n| clients.seat(std::net::Ipv4Addr::from(n).into(), rule(1)))
+            .collect();
+        assert_eq!(seats.len(), 10_000);
+        drop(seats);
+        for shard in &clients.shards {
+            let left = shard.lock();
+            assert!(
+                left.is_empty() && left.capacity() < 16,
+                "{}",
+                left.capacity()
+            );
+        }
+    }
+
+    #[test]
+    fn at_no_time_are_there_more() {
+        let clients = Arc::new(Clients::default());
+        let most = Mutex::new((0_u32, 0_u32));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let Some(seat) = clients.seat(address("192.0.2.1"), rule(3)) else {
+                            continue;
+                        };
+                        let mut count = most.lock();
+                        count.0 += 1;
+                        count.1 = count.1.max(count.0);
+                        drop(count);
+                        most.lock().0 -= 1;
+                        drop(seat);
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.lock().1));
+        assert!(clients.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+}

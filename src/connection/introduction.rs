@@ -1,0 +1,197 @@
+//! A header of the PROXY protocol, before anything else on a connection: whose it is.
+//!
+//! Invariant: not a byte is taken from behind the header, so whatever comes next (a request, or a
+//! handshake of TLS) finds all of it. What has arrived is looked at first, and then taken as far as it
+//! belongs to the header: one that drips in costs one look per piece.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use super::Socket;
+use crate::proxy_protocol::{Header, Malformed, Origin, Reader, Tls};
+use crate::telemetry::metrics::Refused;
+
+/// How much is looked at at once; bytes.
+const GLANCE: usize = 512;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Default)]
+pub struct Party {
+    /// The address on the other end of the socket; `None` on a Unix socket.
+    pub remote: Option<SocketAddr>,
+    /// What that one says of the connection, where it may.
+    pub header: Option<Box<Header>>,
+}
+
+impl Party {
+    /// Whose connection it is: whom the header names, else the remote itself.
+    pub fn client(&self) -> Option<SocketAddr> {
+        match self.origin() {
+            Some(Origin::Internet { source, .. }) => Some(canonical(*source)),
+            _ => self.remote,
+        }
+    }
+
+    /// Where the client connected to, as the header has it.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        match self.origin() {
+            Some(Origin::Internet { destination, .. }) => Some(canonical(*destination)),
+            _ => None,
+        }
+    }
+
+    /// Whether the client spoke TLS to whom the header is from.
+    pub fn is_encrypted(&self) -> bool {
+        let header = self.header.as_deref();
+        header.and_then(Header::tls).is_some_and(Tls::is_encrypted)
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.header.as_ref().map(|header| &header.origin)
+    }
+}
+
+/// Reads the header that the connection begins with; it must be complete `within` that time.
+///
+/// # Errors
+/// Why there is none; the connection is of no use then.
+pub async fn introduction(socket: &mut Socket, within: Duration) -> Result<Header, Refused> {
+    let read = tokio::time::timeout(within, read(socket));
+    read.await.unwrap_or(Err(Refused::HeaderTimeout))
+}
+
+/// IPv4 addresses mapped into IPv6 are IPv4's.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+async fn read(socket: &mut Socket) -> Result<Header, Refused> {
+    let mut reader = Reader::default();
+    let mut glance = [0; GLANCE];
+    loop {
+        let seen = socket
+            .peek(&mut glance)
+            .await
+            .map_err(|error| gone(&error))?;
+        let seen = glance.get(..seen).unwrap_or_default();
+        if seen.is_empty() {
+            return Err(Refused::HeaderCut);
+        }
+        let taken = reader.take(seen).map_err(refused)?;
+        let taken = glance.get_mut(..taken).unwrap_or_default();
+        let read = socket.read_exact(taken).await;
+        read.map_err(|error| gone(&error))?;
+        if let Some(header) = reader.header().map_err(refused)? {
+            return Ok(header);
+        }
+    }
+}
+
+fn gone(_: &io::Error) -> Refused {
+    Refused::HeaderCut
+}
+
+fn refused(malformed: Malformed) -> Refused {
+    match malformed {
+        Malformed::Signature => Refused::NoHeader,
+        Malformed::TooLong => Refused::HeaderTooLong,
+        Malformed::Syntax => Refused::HeaderMalformed,
+        Malformed::Checksum => Refused::HeaderChecksum,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+
+    async fn read_from(pieces: &[&[u8]]) -> (Result<Header, Refused>, Vec<u8>) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut socket = Socket::Unix(ours);
+        let send = async {
+            for piece in pieces {
+                theirs.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(theirs);
+        };
+        let (header, ()) = tokio::join!(introduction(&mut socket, Duration::from_secs(10)), send);
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
+        (header, rest)
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_the_header_stays() {
+        let (header, rest) = read_from(&[LINE, b"GET / HTTP/1.1\r\n"]).await;
+        assert_eq!(rest, b"GET / HTTP/1.1\r\n");
+        let (at_once, rest) = read_from(&[&[LINE, b"PROXY UNKNOWN\r\n"].concat()]).await;
+        assert_eq!(at_once, header);
+        assert_eq!(rest, b"PROXY UNKNOWN\r\n", "only one is a header");
+        let pieces: Vec<&[u8]> = LINE.chunks(1).chain([&b"x"[..]]).collect();
+        let (dripped, rest) = read_from(&pieces).await;
+        assert_eq!(dripped, header);
+        assert_eq!(rest, b"x");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_header_is_told_apart() {
+        assert_eq!(read_from(&[]).await.0, Err(Refused::HeaderCut));
+        assert_eq!(read_from(&[b"PROXY TC"]).await.0, Err(Refused::HeaderCut));
+        assert_eq!(
+            read_from(&[b"GET / HTTP/1.1"]).await.0,
+            Err(Refused::NoHeader)
+        );
+        let long = [&LINE[..10], &[b'x'; 100]].concat();
+        assert_eq!(read_from(&[&long]).await.0, Err(Refused::HeaderTooLong));
+        let bad = read_from(&[b"PROXY TCP9 1 2 3 4\r\n"]).await.0;
+        assert_eq!(bad, Err(Refused::HeaderMalformed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_header_has_one_deadline() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut socket = Socket::Unix(ours);
+        let drip = async {
+            for piece in LINE.chunks(1) {
+                theirs.write_all(piece).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            header = introduction(&mut socket, Duration::from_secs(5)) => {
+                assert_eq!(header, Err(Refused::HeaderTimeout));
+            }
+            () = drip => panic!("nobody minded"),
+        }
+    }
+
+    #[test]
+    fn who_is_told_of_is_the_client() {
+        let remote = Some("10.0.0.1:1".parse().unwrap());
+        let party = |origin| Party {
+            remote,
+            header: Some(Box::new(Header {
+                version: crate::proxy_protocol::Version::Two,
+                origin,
+                extensions: Vec::new(),
+            })),
+        };
+        let internet = party(Origin::Internet {
+            transport: crate::proxy_protocol::Transport::Stream,
+            source: "[::ffff:192.0.2.1]:7".parse().unwrap(),
+            destination: "192.0.2.2:80".parse().unwrap(),
+        });
+        assert_eq!(internet.client(), Some("192.0.2.1:7".parse().unwrap()));
+        for origin in [Origin::Local, Origin::Unknown] {
+            assert_eq!(party(origin).client(), remote);
+        }
+    }
+}

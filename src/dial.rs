@@ -1,0 +1,74 @@
+//! Connects to a peer, and says with a header of the PROXY protocol whose connection it is, before
+//! anything else: also before TLS.
+//!
+//! Pingora connects through this ([`Connect`]), times it, and goes on with what it is given.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora_core::connectors::l4::Connect;
+use pingora_core::protocols::l4::ext;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_error::{Error, ErrorType, OkOrErr, OrErr, Result};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::proxy_protocol::{Header, Origin, Version};
+
+/// What connects to a peer instead of Pingora, and sends this first.
+pub fn introducing(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
+    Arc::new(Introducing(header))
+}
+
+/// The header of a connection that is our own: a probe's.
+pub fn own(version: Version) -> Arc<[u8]> {
+    let header = Header {
+        version,
+        origin: Origin::Local,
+        extensions: Vec::new(),
+    };
+    header.write(false).unwrap_or_default().into()
+}
+
+/// Connects to an Internet address, and sends the header, if there is one.
+///
+/// # Errors
+/// Of the connect; or the address is none of the Internet.
+pub async fn connect(address: &SocketAddr, header: Option<&[u8]>) -> Result<TcpStream> {
+    let Some(address) = address.as_inet() else {
+        return Error::e_explain(ErrorType::InternalError, "no address of the Internet");
+    };
+    let mut socket = ext::connect(address, None).await?;
+    send(&mut socket, header.unwrap_or_default()).await?;
+    Ok(socket)
+}
+
+#[derive(Debug)]
+struct Introducing(Arc<[u8]>);
+
+#[async_trait]
+impl Connect for Introducing {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        match address {
+            SocketAddr::Inet(_) => connect(address, Some(&self.0)).await.map(Stream::from),
+            SocketAddr::Unix(unix) => {
+                let path = unix
+                    .as_pathname()
+                    .or_err(ErrorType::InternalError, "no file")?;
+                let mut socket = ext::connect_uds(path).await?;
+                send(&mut socket, &self.0).await?;
+                Ok(socket.into())
+            }
+        }
+    }
+}
+
+/// A peer that takes no header is one that cannot be connected to: nothing of a request was sent.
+async fn send(socket: &mut (impl AsyncWrite + Unpin), header: &[u8]) -> Result<()> {
+    let sent = socket.write_all(header).await;
+    sent.or_err(
+        ErrorType::ConnectError,
+        "sending the header of the PROXY protocol",
+    )
+}

@@ -1,0 +1,152 @@
+//! Phase 6, outward: what a peer is told of a connection before its first request (the PROXY protocol).
+//!
+//! The header says whose the connection is, so it carries that client's requests and no other's: it is
+//! kept for reuse under a key made of the header.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use http::Version as HttpVersion;
+use std::net::{IpAddr, SocketAddr};
+
+use super::context::Context;
+use crate::config::{Introduction, Tell};
+use crate::connection::{Connection, Secured};
+use crate::proxy_protocol::{Extension, Header, Origin, Tls, Transport};
+
+/// What the peer of this attempt is told; `None`: nothing.
+pub(super) fn header(ctx: &Context) -> Option<Arc<[u8]>> {
+    let attempt = ctx.attempt.as_ref()?;
+    let introduction = attempt.upstream.config.proxy_protocol.as_ref()?;
+    let header = Header {
+        version: introduction.version,
+        origin: origin(ctx).unwrap_or(Origin::Unknown),
+        extensions: extensions(introduction, ctx),
+    };
+    let checksum = introduction.tells.contains(&Tell::Checksum);
+    let addresses_only = || Header {
+        extensions: Vec::new(),
+        ..header.clone()
+    };
+    // What clients and others have said may be long; the addresses are what counts.
+    let bytes = header
+        .write(checksum)
+        .or_else(|| addresses_only().write(checksum));
+    bytes.map(Into::into)
+}
+
+/// Tells the pooled connections of one header from all others; never 0, as those without a header are.
+pub(super) fn pool(header: &[u8]) -> u64 {
+    // With a secret, so that nobody can choose a header that meets another's.
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one(header) | 1 << 63
+}
+
+/// The client, as requests are counted and logged; of one that a trusted proxy names, no port is known.
+fn origin(ctx: &Context) -> Option<Origin> {
+    let connection = ctx.connection.as_deref()?;
+    let client = connection.client?;
+    let named = ctx.ask.client();
+    let port = if named == client.ip() {
+        client.port()
+    } else {
+        0
+    };
+    Some(Origin::Internet {
+        transport: Transport::Stream,
+        source: SocketAddr::new(named, port),
+        destination: connection.destination().unwrap_or_else(|| nowhere(named)),
+    })
+}
+
+fn nowhere(like: IpAddr) -> SocketAddr {
+    let any = match like {
+        IpAddr::V4(_) => IpAddr::from([0; 4]),
+        IpAddr::V6(_) => IpAddr::from([0; 16]),
+    };
+    SocketAddr::new(any, 0)
+}
+
+fn extensions(introduction: &Introduction, ctx: &Context) -> Vec<Extension> {
+    let Some(connection) = ctx.connection.as_deref() else {
+        return Vec::new();
+    };
+    let told = introduction.tells.iter().filter_map(|tell| match tell {
+        Tell::Authority => authority(connection),
+        Tell::Alpn => alpn(connection, ctx.ask.version),
+        Tell::Tls => tls(connection),
+        Tell::UniqueId => unique_id(connection, ctx),
+        Tell::Checksum => None,
+    });
+    told.collect()
+}
+
+fn authority(connection: &Connection) -> Option<Extension> {
+    let sni = connection
+        .secured
+        .as_ref()
+        .and_then(|secured| secured.sni.as_deref());
+    let said = || connection.party.header.as_ref()?.authority();
+    let name = sni.map(str::as_bytes).or_else(said)?;
+    Some(Extension::Authority(name.to_vec()))
+}
+
+fn alpn(connection: &Connection, version: HttpVersion) -> Option<Extension> {
+    if connection.secured.is_some() {
+        let spoken: &[u8] = match version {
+            HttpVersion::HTTP_2 => b"h2",
+            _ => b"http/1.1",
+        };
+        return Some(Extension::Alpn(spoken.to_vec()));
+    }
+    let said = connection
+        .party
+        .header
+        .iter()
+        .flat_map(|header| &header.extensions);
+    said.into_iter()
+        .find(|one| matches!(one, Extension::Alpn(_)))
+        .cloned()
+}
+
+fn tls(connection: &Connection) -> Option<Extension> {
+    let own = connection.secured.as_ref().map(own_tls);
+    let said = || connection.party.header.as_ref()?.tls().cloned();
+    own.or_else(said).map(Extension::Tls)
+}
+
+fn own_tls(secured: &Secured) -> Tls {
+    let shown = secured.client.as_ref();
+    let certificate = match (shown, secured.resumed) {
+        (None, _) => 0,
+        (Some(_), false) => Tls::CERTIFICATE | Tls::CERTIFICATE_OF_SESSION,
+        (Some(_), true) => Tls::CERTIFICATE_OF_SESSION,
+    };
+    let holder = shown.and_then(|shown| shown.holder.as_deref());
+    // As everybody but our TLS library writes it (RFC 8446, B.4).
+    let cipher = secured.cipher.replacen("TLS13_", "TLS_", 1);
+    let version = Some((Tls::VERSION, format!("TLSv{}", secured.version)));
+    let name = holder.map(|holder| (Tls::COMMON_NAME, holder.to_owned()));
+    let parts = [version, name, Some((Tls::CIPHER, cipher))];
+    Tls {
+        flags: Tls::ENCRYPTED | certificate,
+        verify: u32::from(shown.is_none()),
+        parts: parts
+            .into_iter()
+            .flatten()
+            .map(|(kind, text)| (kind, text.into_bytes()))
+            .collect(),
+    }
+}
+
+/// That of whom passed the connection on stays what it is; a request's id is another with each request,
+/// and so is then the connection.
+fn unique_id(connection: &Connection, ctx: &Context) -> Option<Extension> {
+    let said = connection
+        .party
+        .header
+        .as_ref()
+        .and_then(|header| header.unique_id());
+    let own = || ctx.ask.id.as_ref().map(http::HeaderValue::as_bytes);
+    said.or_else(own).map(|id| Extension::UniqueId(id.to_vec()))
+}

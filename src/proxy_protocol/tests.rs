@@ -1,0 +1,421 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Signature of version 2, written out as the specification has it.
+const SIGNATURE: [u8; 12] = [
+    0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A,
+];
+
+fn read(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
+    let mut reader = Reader::default();
+    reader.take(bytes)?;
+    reader.header()
+}
+
+fn whole(bytes: &[u8]) -> Header {
+    read(bytes).unwrap().unwrap()
+}
+
+fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+    [&SIGNATURE[..], &[command, family], &length, rest].concat()
+}
+
+fn internet(source: &str, destination: &str) -> Origin {
+    Origin::Internet {
+        transport: Transport::Stream,
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+    }
+}
+
+#[test]
+fn the_lines_of_the_specification() {
+    let origin = |line: &str| whole(format!("{line}\r\n").as_bytes()).origin;
+    assert_eq!(
+        origin("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535"),
+        internet("255.255.255.255:65535", "255.255.255.255:65535")
+    );
+    let all = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    assert_eq!(
+        origin(&format!("PROXY TCP6 {all} {all} 65535 65535")),
+        internet(&format!("[{all}]:65535"), &format!("[{all}]:65535"))
+    );
+    assert_eq!(origin("PROXY UNKNOWN"), Origin::Unknown);
+    let longest = format!("PROXY UNKNOWN {all} {all} 65535 65535");
+    assert_eq!(longest.len() + 2, 107, "the longest line there is");
+    assert_eq!(origin(&longest), Origin::Unknown);
+    assert_eq!(
+        origin("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443"),
+        internet("192.168.0.1:56324", "192.168.0.11:443")
+    );
+}
+
+#[test]
+fn lines_that_are_against_the_rules() {
+    for bad in [
+        "PROXY TCP4 192.168.0.1 192.168.0.11 56324",
+        "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443 ",
+        "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443 1",
+        "PROXY TCP4  192.168.0.1 192.168.0.11 56324 443",
+        "PROXY TCP4 192.168.0.1 192.168.0.11 056324 443",
+        "PROXY TCP4 192.168.0.1 192.168.0.11 +56324 443",
+        "PROXY TCP4 192.168.0.1 192.168.0.11 56324 65536",
+        "PROXY TCP4 192.168.0.01 192.168.0.11 56324 443",
+        "PROXY TCP4 192.168.1 192.168.0.11 56324 443",
+        "PROXY TCP4 ::1 ::1 56324 443",
+        "PROXY TCP6 192.168.0.1 192.168.0.11 56324 443",
+        "PROXY TCP6 fe80::1%eth0 ::1 56324 443",
+        "PROXY TCP5 192.168.0.1 192.168.0.11 56324 443",
+        "PROXY tcp4 192.168.0.1 192.168.0.11 56324 443",
+        "PROXY UNKNOWNS",
+        "PROXY ",
+        "PROXY TCP4 \u{e9} 192.168.0.11 56324 443",
+        "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\n",
+        "PROXY TCP4 192.168.0.1\r192.168.0.11 56324 443",
+    ] {
+        assert_eq!(
+            read(format!("{bad}\r\n").as_bytes()),
+            Err(Malformed::Syntax),
+            "{bad}"
+        );
+    }
+    assert_eq!(read(b"PROXY UNKNOWN\n"), Err(Malformed::Syntax));
+    assert_eq!(read(b"GET / HTTP/1.1\r\n"), Err(Malformed::Signature));
+    assert_eq!(read(b"PROXIES"), Err(Malformed::Signature));
+    let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(92));
+    assert_eq!(read(long.as_bytes()), Err(Malformed::TooLong));
+}
+
+#[test]
+fn a_header_of_version_2_by_hand() {
+    let rest = [192, 0, 2, 1, 198, 51, 100, 9, 0xdc, 0x04, 0x01, 0xbb];
+    let header = whole(&binary(0x21, 0x11, &rest));
+    assert_eq!(
+        header.origin,
+        internet("192.0.2.1:56324", "198.51.100.9:443")
+    );
+    assert_eq!(header.version, Version::Two);
+    let rest = [&[0; 15][..], &[1], &[0; 15], &[2], &[0, 80, 1, 0]].concat();
+    let header = whole(&binary(0x21, 0x22, &rest));
+    let expected = Origin::Internet {
+        transport: Transport::Datagram,
+        source: "[::1]:80".parse().unwrap(),
+        destination: "[::2]:256".parse().unwrap(),
+    };
+    assert_eq!(header.origin, expected);
+    let mut rest = [0; 216];
+    rest[..4].copy_from_slice(b"/a/b");
+    rest[108..111].copy_from_slice(b"\0xy");
+    let unix = Origin::Unix {
+        transport: Transport::Stream,
+        source: b"/a/b".to_vec(),
+        destination: b"\0xy".to_vec(),
+    };
+    assert_eq!(whole(&binary(0x21, 0x31, &rest)).origin, unix);
+}
+
+/// What HAProxy 2.6 sent (`send-proxy-v2-ssl-cn` with ALPN, authority, checksum and id).
+const OF_HAPROXY: &[u8] = b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x8d\
+    \x7f\x00\x00\x01\x7fc\x01\x01\xdf,H\x0b\
+    \x03\x00\x04\x27p\x0b\x02\
+    \x01\x00\x02h2\
+    \x02\x00\x0fapp.example.com\
+    \x05\x00\x0dcw-1795402771\
+    \x20\x00P\x07\x00\x00\x00\x00\
+    !\x00\x07TLSv1.3\
+    \"\x00\x09localhost\
+    %\x00\x05EC256\
+    $\x00\x11ecdsa-with-SHA256\
+    #\x00\x16TLS_AES_256_GCM_SHA384";
+
+#[test]
+fn a_header_with_everything_in_it() {
+    let header = whole(OF_HAPROXY);
+    assert_eq!(
+        header.origin,
+        internet("127.0.0.1:57132", "127.99.1.1:18443")
+    );
+    assert_eq!(header.extensions[0], Extension::Alpn(b"h2".to_vec()));
+    assert_eq!(header.authority(), Some(&b"app.example.com"[..]));
+    assert_eq!(header.unique_id(), Some(&b"cw-1795402771"[..]));
+    let tls = header.tls().unwrap();
+    assert!(tls.is_encrypted() && tls.verify == 0);
+    assert_eq!(tls.part(Tls::VERSION), Some(&b"TLSv1.3"[..]));
+    assert_eq!(tls.part(Tls::COMMON_NAME), Some(&b"localhost"[..]));
+    assert_eq!(tls.part(Tls::CIPHER), Some(&b"TLS_AES_256_GCM_SHA384"[..]));
+    for at in 16..OF_HAPROXY.len() {
+        let mut broken = OF_HAPROXY.to_vec();
+        broken[at] ^= 0x40;
+        // Where it makes another type of the checksum, there is none to verify.
+        assert!(
+            at == 28 || read(&broken).is_err(),
+            "byte {at} does not count"
+        );
+    }
+}
+
+#[test]
+fn what_is_local_or_unknown_says_nothing_of_a_client() {
+    let local = whole(&binary(0x20, 0x00, b""));
+    assert_eq!(local.origin, Origin::Local);
+    // A family and anything behind it are discarded.
+    assert_eq!(whole(&binary(0x20, 0x11, b"whatever")), local);
+    let unknown = whole(&binary(0x21, 0x00, &[2, 0, 1, b'a']));
+    assert_eq!(unknown.origin, Origin::Unknown);
+    assert_eq!(unknown.authority(), Some(&b"a"[..]));
+}
+
+#[test]
+fn what_version_2_does_not_know_is_refused() {
+    for (command, family) in [
+        (0x22, 0x11),
+        (0x11, 0x11),
+        (0x31, 0x11),
+        (0x21, 0x10),
+        (0x21, 0x01),
+        (0x21, 0x13),
+        (0x21, 0x41),
+    ] {
+        let bytes = binary(command, family, &[0; 216]);
+        assert_eq!(
+            read(&bytes),
+            Err(Malformed::Syntax),
+            "{command:x} {family:x}"
+        );
+    }
+    assert_eq!(read(&binary(0x21, 0x11, &[0; 11])), Err(Malformed::Syntax));
+    assert_eq!(read(&binary(0x21, 0x21, &[0; 35])), Err(Malformed::Syntax));
+    assert_eq!(read(&binary(0x21, 0x31, &[0; 215])), Err(Malformed::Syntax));
+}
+
+#[test]
+fn extensions_end_where_the_header_does() {
+    let with = |extensions: &[u8]| read(&binary(0x21, 0x11, &[&[0; 12], extensions].concat()));
+    let kept = |extensions: &[u8]| with(extensions).unwrap().unwrap().extensions;
+    assert_eq!(kept(&[4, 0, 3, 0, 0, 0]), []);
+    assert_eq!(kept(&[0xea, 0, 1, 7]), [Extension::Other(0xea, vec![7])]);
+    assert_eq!(
+        kept(&[1, 0, 2, b'h', b'2']),
+        [Extension::Alpn(b"h2".to_vec())]
+    );
+    assert_eq!(
+        kept(&[0x30, 0, 1, b'n']),
+        [Extension::Namespace(b"n".to_vec())]
+    );
+    for bad in [
+        &[1][..],
+        &[1, 0],
+        &[1, 0, 1],
+        &[1, 0xff, 0xff, 0],
+        &[3, 0, 3, 0, 0, 0],
+        &[0x20, 0, 4, 0, 0, 0, 0],
+        &[0x20, 0, 7, 0, 0, 0, 0, 0, 0x21, 0],
+    ] {
+        assert_eq!(with(bad), Err(Malformed::Syntax), "{bad:x?}");
+    }
+    let id = |length: u8| [&[5, 0, length][..], &vec![0; length.into()]].concat();
+    assert!(with(&id(128)).is_ok());
+    assert_eq!(with(&id(129)), Err(Malformed::Syntax));
+}
+
+#[test]
+fn length_has_a_limit() {
+    let mut bytes = binary(0x20, 0, &[0; MAX_LENGTH - 16]);
+    assert!(read(&bytes).unwrap().is_some());
+    bytes[15] += 1;
+    assert_eq!(read(&bytes[..16]), Err(Malformed::TooLong));
+}
+
+#[test]
+fn families_that_differ_are_written_as_ipv6() {
+    for version in [Version::One, Version::Two] {
+        let header = Header {
+            version,
+            origin: internet("192.0.2.1:1", "[::1]:2"),
+            extensions: Vec::new(),
+        };
+        let origin = whole(&header.write(false).unwrap()).origin;
+        assert_eq!(origin, internet("[::ffff:192.0.2.1]:1", "[::1]:2"));
+    }
+}
+
+#[test]
+fn what_version_1_cannot_say_is_unknown_in_it() {
+    for origin in [Origin::Local, Origin::Unknown] {
+        let header = Header {
+            version: Version::One,
+            origin,
+            extensions: Vec::new(),
+        };
+        assert_eq!(header.write(true).unwrap(), b"PROXY UNKNOWN\r\n");
+    }
+}
+
+/// Of IPv4, the low bits count.
+fn address(v6: bool, bits: u128, port: u16) -> SocketAddr {
+    let v4 = u32::try_from(bits & u128::from(u32::MAX)).unwrap();
+    if v6 {
+        (Ipv6Addr::from(bits), port).into()
+    } else {
+        (Ipv4Addr::from(v4), port).into()
+    }
+}
+
+fn some_address(v6: bool) -> impl Strategy<Value = SocketAddr> {
+    (any::<u128>(), any::<u16>()).prop_map(move |(bits, port)| address(v6, bits, port))
+}
+
+fn some_transport() -> impl Strategy<Value = Transport> {
+    prop_oneof![Just(Transport::Stream), Just(Transport::Datagram)]
+}
+
+/// A name that does not end with a zero.
+fn some_name() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..=108).prop_map(|mut name| {
+        let end = name
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |last| last + 1);
+        name.truncate(end);
+        name
+    })
+}
+
+fn some_origin() -> impl Strategy<Value = Origin> {
+    let internet = any::<bool>().prop_flat_map(|v6| {
+        (some_transport(), some_address(v6), some_address(v6)).prop_map(
+            |(transport, source, destination)| Origin::Internet {
+                transport,
+                source,
+                destination,
+            },
+        )
+    });
+    let unix = (some_transport(), some_name(), some_name()).prop_map(
+        |(transport, source, destination)| Origin::Unix {
+            transport,
+            source,
+            destination,
+        },
+    );
+    prop_oneof![Just(Origin::Unknown), internet, unix]
+}
+
+fn some_extension() -> impl Strategy<Value = Extension> {
+    let value = || prop::collection::vec(any::<u8>(), 0..60);
+    let tls = (
+        any::<u8>(),
+        any::<u32>(),
+        prop::collection::vec((any::<u8>(), value()), 0..4),
+    );
+    prop_oneof![
+        value().prop_map(Extension::Alpn),
+        value().prop_map(Extension::Authority),
+        value().prop_map(Extension::UniqueId),
+        value().prop_map(Extension::Namespace),
+        tls.prop_map(|(flags, verify, parts)| Extension::Tls(Tls {
+            flags,
+            verify,
+            parts
+        })),
+        (0xe0..=0xff_u8, value()).prop_map(|(kind, value)| Extension::Other(kind, value)),
+    ]
+}
+
+fn some_header() -> impl Strategy<Value = Header> {
+    let extensions = prop::collection::vec(some_extension(), 0..6);
+    (some_origin(), extensions).prop_map(|(origin, extensions)| Header {
+        version: Version::Two,
+        origin,
+        extensions,
+    })
+}
+
+/// Bytes that look like a header for a while.
+fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let noise = || prop::collection::vec(any::<u8>(), 0..300);
+    let text = "PROXY (TCP4|TCP6|UNKNOWN|TCP) [0-9a-f.: ]{0,100}\r\n";
+    prop_oneof![
+        noise(),
+        text.prop_map(String::into_bytes),
+        (0x20..=0x22_u8, any::<u8>(), noise())
+            .prop_map(|(command, family, rest)| binary(command, family, &rest)),
+        (some_header(), any::<prop::sample::Index>(), any::<u8>()).prop_map(
+            |(header, at, byte)| {
+                let mut bytes = header.write(false).unwrap();
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                bytes
+            }
+        ),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(header in some_header(), checksum: bool) {
+        prop_assert_eq!(whole(&header.write(checksum).unwrap()), header);
+    }
+
+    #[test]
+    fn a_line_that_is_written_is_read(v6: bool, ports: (u16, u16), bits: (u128, u128)) {
+        let header = Header {
+            version: Version::One,
+            origin: Origin::Internet {
+                transport: Transport::Stream,
+                source: address(v6, bits.0, ports.0),
+                destination: address(v6, bits.1, ports.1),
+            },
+            extensions: Vec::new(),
+        };
+        prop_assert_eq!(whole(&header.write(false).unwrap()), header);
+    }
+
+    #[test]
+    fn what_is_behind_the_header_is_left(header in some_header(), behind: Vec<u8>) {
+        let bytes = header.write(true).unwrap();
+        let mut reader = Reader::default();
+        let taken = reader.take(&[&bytes[..], &behind].concat()).unwrap();
+        prop_assert_eq!(taken, bytes.len());
+        prop_assert_eq!(reader.take(&behind).unwrap(), 0);
+    }
+
+    #[test]
+    fn pieces_make_no_difference(bytes in some_bytes(), size in 1..20_usize) {
+        let at_once = read(&bytes);
+        let mut reader = Reader::default();
+        let mut fault = None;
+        for piece in bytes.chunks(size) {
+            match reader.take(piece) {
+                Ok(taken) if taken < piece.len() => break,
+                Ok(_) => {}
+                Err(malformed) => {
+                    fault = Some(malformed);
+                    break;
+                }
+            }
+        }
+        prop_assert_eq!(fault.map_or_else(|| reader.header(), Err), at_once);
+    }
+
+    #[test]
+    fn nothing_is_too_strange(bytes in some_bytes()) {
+        let mut reader = Reader::default();
+        if let Ok(taken) = reader.take(&bytes) {
+            prop_assert!(taken <= bytes.len());
+            let _ = reader.header();
+        }
+        prop_assert!(reader.bytes.len() <= MAX_LENGTH);
+    }
+
+    #[test]
+    fn half_a_header_is_none(header in some_header(), at: prop::sample::Index) {
+        let bytes = header.write(true).unwrap();
+        let half = &bytes[..at.index(bytes.len())];
+        prop_assert_eq!(read(half), Ok(None));
+    }
+}
