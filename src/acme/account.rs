@@ -74,8 +74,13 @@ impl Authority {
     }
 
     async fn make(&self) -> Result<Account, Error> {
-        let external = self.acme.external_account.as_ref().zip(self.external.as_ref());
-        let external = external.map(|(account, key)| ExternalAccountKey::new(account.id.clone(), &key.0));
+        let external = self
+            .acme
+            .external_account
+            .as_ref()
+            .zip(self.external.as_ref());
+        let external =
+            external.map(|(account, key)| ExternalAccountKey::new(account.id.clone(), &key.0));
         let contact = self.contact();
         let new = NewAccount {
             contact: &contact,
@@ -83,7 +88,10 @@ impl Authority {
             only_return_existing: false,
         };
         let directory = self.acme.directory.clone();
-        let made = self.builder().create(&new, directory, external.as_ref()).await?;
+        let made = self
+            .builder()
+            .create(&new, directory, external.as_ref())
+            .await?;
         let (account, credentials) = made;
         let contact = self.acme.contact.clone();
         self.keep(Kept {

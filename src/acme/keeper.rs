@@ -18,11 +18,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::Error;
 use super::account::{Authority, blocking};
 use super::https::Https;
 use super::storage::{Lock, Storage};
 use super::work::{self, Done, Known, Work};
-use super::Error;
 use crate::clock;
 use crate::config::{Acme, Config, Names};
 use crate::issued::{Deed, Issued, Wish};
@@ -140,7 +140,12 @@ impl Task {
         let mut known = true;
         for names in config.ordered() {
             let slot = self.issued.slot(names);
-            known &= slot.status.load().error.as_ref().is_some_and(|(_, said)| *said == why);
+            known &= slot
+                .status
+                .load()
+                .error
+                .as_ref()
+                .is_some_and(|(_, said)| *said == why);
             slot.note(|status| status.error = Some((now, why.clone())));
         }
         if !known {
@@ -167,9 +172,14 @@ impl Task {
         }
         self.close_office();
         let ca = acme.ca.as_ref();
-        let authorities = ca.and_then(|ca| config.credentials.issuers.get(ca)).cloned();
+        let authorities = ca
+            .and_then(|ca| config.credentials.issuers.get(ca))
+            .cloned();
         let https = tokio::task::spawn_blocking(move || Https::new(authorities.as_deref()));
-        let https = https.await.map_err(std::io::Error::other).and_then(|made| made);
+        let https = https
+            .await
+            .map_err(std::io::Error::other)
+            .and_then(|made| made);
         let https = https.map_err(|error| Error::Useless(error.to_string()))?;
         let authority = Authority::new(acme.clone(), https, secret);
         self.office = Some(Office {
@@ -242,7 +252,10 @@ impl Task {
     /// The wishes that wait, the oldest first.
     fn heard(&mut self) -> Vec<Wish> {
         let new = std::iter::from_fn(|| self.issued.next_wish());
-        std::mem::take(&mut self.wishes).into_iter().chain(new).collect()
+        std::mem::take(&mut self.wishes)
+            .into_iter()
+            .chain(new)
+            .collect()
     }
 
     fn refuse(&mut self, why: &str) {
@@ -306,7 +319,9 @@ impl Task {
             return;
         };
         self.issued.slot(&names).note(|status| status.busy = false);
-        let Some(office) = &mut self.office else { return };
+        let Some(office) = &mut self.office else {
+            return;
+        };
         let done = done.unwrap_or_else(|| Done::panicked(office.known.get(&names)));
         if let Some(outcome) = done.ordered {
             let metrics = self.telemetry.metrics.orders(names.first());

@@ -85,7 +85,8 @@ pub fn recall(config: &Config, issued: &Arc<Issued>) {
     for names in config.ordered() {
         let slot = issued.slot(names);
         if slot.certificate.load().is_none() {
-            slot.certificate.store(storage.certificate(names).map(Arc::new));
+            slot.certificate
+                .store(storage.certificate(names).map(Arc::new));
         }
     }
 }

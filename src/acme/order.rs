@@ -83,7 +83,10 @@ async fn begin(
     if let Some(replaces) = replaces {
         // That it replaces another is good to know, and no reason to go without: an authority may have
         // forgotten the other, or heard of it already (409, `alreadyReplaced`).
-        match account.new_order(&NewOrder::new(&names).replaces(replaces)).await {
+        match account
+            .new_order(&NewOrder::new(&names).replaces(replaces))
+            .await
+        {
             Ok(order) => return Ok(order),
             Err(error) => log::debug!("acme: {error}; ordered as a new one"),
         }
@@ -106,7 +109,12 @@ async fn answer_all(
             AuthorizationStatus::Pending => {
                 answers.push(answer(authorization, challenge, issued).await?);
             }
-            status => return Err(Error::Unseen(format!("{}: {status:?}", name(&authorization)))),
+            status => {
+                return Err(Error::Unseen(format!(
+                    "{}: {status:?}",
+                    name(&authorization)
+                )));
+            }
         }
     }
     Ok(answers)
@@ -123,7 +131,9 @@ async fn answer(
         Challenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
     };
     let Some(mut handle) = authorization.challenge(kind) else {
-        return Err(Error::Unseen(format!("the authority does not offer {said} for {name}")));
+        return Err(Error::Unseen(format!(
+            "the authority does not offer {said} for {name}"
+        )));
     };
     let answer = match challenge {
         Challenge::Http01 => {
@@ -150,7 +160,10 @@ fn proof(name: String, challenge: &ChallengeHandle<'_>) -> Result<Arc<CertifiedK
     let useless = |error: rustls::Error| Error::Useless(error.to_string());
     let secret = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let key = any_supported_type(&secret).map_err(useless)?;
-    Ok(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key)))
+    Ok(Arc::new(CertifiedKey::new(
+        vec![certificate.der().clone()],
+        key,
+    )))
 }
 
 /// Waits until the authority has seen all names.
@@ -200,7 +213,11 @@ fn accept(names: &Names, key: KeyPair, chain: String) -> Result<Delivery, Error>
     let key = key.serialize_pem();
     let read = Certificate::read(chain.as_bytes(), key.as_bytes(), None);
     let certificate = read.map_err(|error| Error::Useless(error.to_string()))?;
-    match names.all().iter().find(|&name| !certificate.names.contains(name)) {
+    match names
+        .all()
+        .iter()
+        .find(|&name| !certificate.names.contains(name))
+    {
         Some(missing) => Err(Error::Useless(format!("it is not for {missing}"))),
         None => Ok(Delivery {
             certificate,

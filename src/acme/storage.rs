@@ -16,7 +16,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -46,7 +48,9 @@ pub(super) struct Error {
 
 /// The right to order; given back when dropped, or when the process ends.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held open: the lock is the descriptor's")] File);
+pub(super) struct Lock(
+    #[expect(dead_code, reason = "held open: the lock is the descriptor's")] File,
+);
 
 /// What outlives the process beside the certificate.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -106,7 +110,13 @@ pub(super) struct Storage {
 impl Storage {
     pub(super) fn of(acme: &Acme) -> Self {
         let authority = acme.directory.trim_start_matches("https://");
-        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        };
         let name: String = authority.chars().map(plain).collect();
         Self {
             root: acme.storage.join(name.trim_matches(['-', '.'])),
@@ -117,7 +127,10 @@ impl Storage {
     /// Makes the directories, and sees to it that nobody else reads them.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         for directory in [&self.top, &self.root] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            let made = DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory);
             made.map_err(told("cannot make", directory))?;
             guard(directory, 0o700)?;
         }
@@ -128,7 +141,12 @@ impl Storage {
     pub(super) fn lock(&self) -> Result<Option<Lock>, Error> {
         let path = self.root.join("lock");
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path);
         let file = file.map_err(told("cannot write", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
@@ -154,7 +172,12 @@ impl Storage {
     }
 
     /// Keeps the private key and the chain, both PEM.
-    pub(super) fn keep_certificate(&self, names: &Names, key: &str, chain: &str) -> Result<(), Error> {
+    pub(super) fn keep_certificate(
+        &self,
+        names: &Names,
+        key: &str,
+        chain: &str,
+    ) -> Result<(), Error> {
         replace(&self.path(names, "pem"), format!("{key}{chain}").as_bytes())
     }
 
@@ -179,13 +202,17 @@ impl Storage {
 
     /// The authority does not know it.
     pub(super) fn forget_account(&self) {
-        set_aside(&self.root.join("account.json"), "the authority does not know this account");
+        set_aside(
+            &self.root.join("account.json"),
+            "the authority does not know this account",
+        );
     }
 
     fn json<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
         let text = read(path)?;
         let read = serde_json::from_slice(&text);
-        read.inspect_err(|error| set_aside(path, &error.to_string())).ok()
+        read.inspect_err(|error| set_aside(path, &error.to_string()))
+            .ok()
     }
 
     /// The name is a host's: no part of it leads elsewhere.
@@ -205,7 +232,10 @@ fn guard(path: &Path, mode: u32) -> Result<(), Error> {
     if metadata.mode() & OTHERS != 0 {
         let mended = fs::set_permissions(path, Permissions::from_mode(mode));
         mended.map_err(told("others can read, and that cannot be changed:", path))?;
-        log::warn!("acme: others could read {}; its mode is now {mode:o}", path.display());
+        log::warn!(
+            "acme: others could read {}; its mode is now {mode:o}",
+            path.display()
+        );
     }
     Ok(())
 }
@@ -243,7 +273,9 @@ fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let written = write(&new, contents).and_then(|()| fs::rename(&new, path));
     written.map_err(told("cannot write", path))?;
     let directory = path.parent().map(File::open);
-    directory.map_or(Ok(()), |directory| directory?.sync_all()).map_err(told("cannot write", path))
+    directory
+        .map_or(Ok(()), |directory| directory?.sync_all())
+        .map_err(told("cannot write", path))
 }
 
 fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
@@ -253,7 +285,11 @@ fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(contents)?;
     file.sync_all()
 }

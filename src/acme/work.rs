@@ -6,16 +6,16 @@ use instant_acme::{Account, CertificateIdentifier, RevocationRequest};
 use rustls_pki_types::Der;
 use sha2::{Digest as _, Sha256};
 
+use super::Error;
 use super::account::{Authority, blocking};
 use super::order::{Delivery, order};
 use super::storage::{Record, Storage};
-use super::Error;
 use crate::certificate::{Certificate, renewal_id};
 use crate::clock;
 use crate::config::Names;
 use crate::issued::{Deed, Issued, Slot, Status};
-use crate::telemetry::metrics::Outcome;
 use crate::policy::renewal::{self, Before, Failure, Failures, Held};
+use crate::telemetry::metrics::Outcome;
 
 /// How often the authority is asked when to renew a certificate: as it says, within these seconds.
 const ASK: (i64, i64) = (60 * 60, 24 * 60 * 60);
@@ -58,7 +58,9 @@ impl Known {
         slot.note(|status| {
             *status = Status {
                 failures: failures.map_or(0, |failures| failures.count),
-                error: failures.map(|failures| failures.last).zip(self.record.error.clone()),
+                error: failures
+                    .map(|failures| failures.last)
+                    .zip(self.record.error.clone()),
                 ..status.clone()
             };
         });
@@ -169,7 +171,11 @@ impl Work {
             Ok(_) => known.record = Record::default(),
             Err(error) => {
                 log::error!("acme: certificate {}: {error}", self.slot.names.first());
-                known.fail(error.to_string(), error.failure(), clock::wall().as_second());
+                known.fail(
+                    error.to_string(),
+                    error.failure(),
+                    clock::wall().as_second(),
+                );
             }
         }
         self.keep_record(known).await;
@@ -196,9 +202,16 @@ impl Work {
         blocking(move || storage.keep_record(&names, &record)).await?;
         let replaces = known.held.and(before).and_then(identifier);
         let (account, delivery) = self.deliver(replaces).await?;
-        let Delivery { certificate, key, chain } = delivery;
+        let Delivery {
+            certificate,
+            key,
+            chain,
+        } = delivery;
         let until = jiff::Timestamp::from_second(certificate.valid.1).unwrap_or_default();
-        log::info!("acme: certificate {} until {until}", self.slot.names.first());
+        log::info!(
+            "acme: certificate {} until {until}",
+            self.slot.names.first()
+        );
         known.held = held(&certificate, &self.slot.names);
         known.unkept = Some(Arc::new((key, chain)));
         let kept = self.keep(known).await;
@@ -236,7 +249,10 @@ impl Work {
             reason: None,
         };
         account.revoke(&request).await?;
-        log::info!("acme: certificate {}: the one before is revoked", self.slot.names.first());
+        log::info!(
+            "acme: certificate {}: the one before is revoked",
+            self.slot.names.first()
+        );
         Ok(())
     }
 

@@ -64,9 +64,17 @@ fn certificates(snapshot: &Snapshot) -> Value {
     let now = clock::wall().as_second();
     let credentials = &snapshot.config.credentials;
     let slots = snapshot.issued.slots();
-    let issued: Vec<_> = slots.iter().filter_map(|slot| slot.certificate.load_full()).collect();
-    let all = credentials.certificates.values().chain(issued.iter().map(Arc::as_ref));
-    let of_files = credentials.concerns(now).map(|(file, concern)| (json!(file), concern));
+    let issued: Vec<_> = slots
+        .iter()
+        .filter_map(|slot| slot.certificate.load_full())
+        .collect();
+    let all = credentials
+        .certificates
+        .values()
+        .chain(issued.iter().map(Arc::as_ref));
+    let of_files = credentials
+        .concerns(now)
+        .map(|(file, concern)| (json!(file), concern));
     let of_orders = snapshot.issued.concerns(now).into_iter();
     let concerns: Vec<_> = of_files
         .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
@@ -85,7 +93,9 @@ fn certificates(snapshot: &Snapshot) -> Value {
 fn ordered(slot: &Slot) -> Value {
     let certificate = slot.certificate.load_full();
     let valid = certificate.as_ref().map(|certificate| certificate.valid);
-    let leaf = certificate.as_ref().and_then(|certificate| certificate.key.cert.first());
+    let leaf = certificate
+        .as_ref()
+        .and_then(|certificate| certificate.key.cert.first());
     let status = slot.status.load();
     json!({
         "name": slot.names.first(),

@@ -16,9 +16,13 @@ pub fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
 /// certificate's number.
 pub fn renewal_id(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let issuer = parsed.iter_extensions().find_map(|one| match one.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0.to_vec()),
-        _ => None,
-    });
+    let issuer = parsed
+        .iter_extensions()
+        .find_map(|one| match one.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                Some(id.key_identifier.as_ref()?.0.to_vec())
+            }
+            _ => None,
+        });
     Some((issuer?, parsed.raw_serial().to_vec()))
 }

@@ -237,7 +237,10 @@ fn ordered(certificate: &Value) -> String {
     if is("ordered_elsewhere") {
         line += ", by another process";
     }
-    if certificate.get("error").is_some_and(|error| !error.is_null()) {
+    if certificate
+        .get("error")
+        .is_some_and(|error| !error.is_null())
+    {
         let (at, text) = (part("/error/at"), part("/error/text"));
         let _ = write!(line, "; failed on {at}: {text}");
     }

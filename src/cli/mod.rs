@@ -140,7 +140,9 @@ impl Command {
             Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
             Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
             Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
-            Self::Certificate(certificate) => control::certificate(&certificate, &mut Output::stdout()),
+            Self::Certificate(certificate) => {
+                control::certificate(&certificate, &mut Output::stdout())
+            }
             Self::Migrate(options) => migrate::migrate(&options, &mut Output::stdout()),
             Self::Ring(question) => question.answer(&mut Output::stdout()),
         }

@@ -153,7 +153,10 @@ impl Files {
             return;
         };
         warn_of_readers(file, &metadata, problems);
-        let text = text.trim_ascii().strip_suffix(b"=").unwrap_or(text.trim_ascii());
+        let text = text
+            .trim_ascii()
+            .strip_suffix(b"=")
+            .unwrap_or(text.trim_ascii());
         let key = BASE64_URL_SAFE_NO_PAD.decode(text);
         match key.ok().filter(|key| !key.is_empty()) {
             Some(key) => self.credentials.external_account = Some(Secret(key)),

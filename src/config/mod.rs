@@ -34,9 +34,10 @@ pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::is_address;
 pub use settings::{
-    AccessLog, Admin, CertificateFiles, CertificateSource, ClientAuth, Config, Credentials, Downstream, ErrorLog,
-    Forwarding, Health, HostHeader, Hsts, Listener, MissingKey, MovedStreams, Passive, Peer,
-    PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Tls, TlsVersion, Upstream,
+    AccessLog, Admin, CertificateFiles, CertificateSource, ClientAuth, Config, Credentials,
+    Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Listener, MissingKey, MovedStreams,
+    Passive, Peer, PeerAddress, Probe, Retry, Route, StateFile, Timeouts, Tls, TlsVersion,
+    Upstream,
 };
 
 /// The configuration in the file at `path`.

@@ -137,7 +137,10 @@ fn within((start, end): (i64, i64), seed: u64) -> i64 {
 }
 
 /// 0.0 .. 1.0, the same for the same seed.
-#[expect(clippy::cast_precision_loss, reason = "53 bits, which f64 holds exactly")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "53 bits, which f64 holds exactly"
+)]
 fn chance(seed: u64) -> f64 {
     (mix(seed) >> 11) as f64 / (1_u64 << 53) as f64
 }

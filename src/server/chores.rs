@@ -71,7 +71,8 @@ impl Chores {
         source: Option<&Path>,
     ) {
         loop {
-            self.told.tell(&config.credentials, &subject.snapshot.load().issued);
+            self.told
+                .tell(&config.credentials, &subject.snapshot.load().issued);
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
             if let Some(file) = &config.state_file {

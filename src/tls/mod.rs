@@ -96,7 +96,11 @@ impl Server {
 fn protocols(tls: &Tls) -> Vec<Vec<u8>> {
     let ordered = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
     let acme = tls.certificates.iter().any(ordered).then_some(ACME);
-    PROTOCOLS.into_iter().chain(acme).map(<[u8]>::to_vec).collect()
+    PROTOCOLS
+        .into_iter()
+        .chain(acme)
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// RFC 6797, 6.1.

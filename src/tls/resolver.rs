@@ -67,7 +67,10 @@ impl Resolver {
                     Some(parent) => (&mut resolver.wildcard, parent),
                     None => (&mut resolver.exact, name.as_str()),
                 };
-                names.entry(name.to_owned()).or_default().push(source.clone());
+                names
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(source.clone());
             }
         }
         resolver
@@ -77,7 +80,12 @@ impl Resolver {
     fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Certificate>> {
         let usable = |source: &Source| {
             let found = source.certificate()?;
-            found.key.key.choose_scheme(schemes).is_some().then_some(found)
+            found
+                .key
+                .key
+                .choose_scheme(schemes)
+                .is_some()
+                .then_some(found)
         };
         let named = name.and_then(|name| self.named(name));
         let of_name = named.and_then(|known| known.iter().find_map(usable));
@@ -101,7 +109,10 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        if hello.alpn().is_some_and(|mut all| all.any(|one| one == ACME)) {
+        if hello
+            .alpn()
+            .is_some_and(|mut all| all.any(|one| one == ACME))
+        {
             // An authority looks who is here (RFC 8737, 3).
             return self.issued.proof(name.as_deref()?);
         }

@@ -77,6 +77,7 @@ const LAYERS: &[(&str, May)] = &[
         May::Core(&[
             "config",
             "snapshot",
+            "issued",
             "lifecycle",
             "upstream",
             "telemetry",

@@ -24,7 +24,8 @@ use crate::policy::renewal::Before;
 const STORAGE: &str = "/var/lib/clockwise/acme";
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
-const SECTION: &str = "write `acme: {directory: letsencrypt, contact: [mailto:ops@example.org]}` at the top level";
+const SECTION: &str =
+    "write `acme: {directory: letsencrypt, contact: [mailto:ops@example.org]}` at the top level";
 const NAMES: &str = "list names, as in `acme: [example.org, www.example.org]`";
 const DIRECTORY: &str = "write `letsencrypt`, `letsencrypt-staging` or a URL with `https`";
 
@@ -33,7 +34,10 @@ const LABEL: usize = 63;
 const NAME: usize = 253;
 
 /// An hour is for tests; nobody issues for longer than two years.
-const RENEW_BEFORE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2 * 365 * 86_400));
+const RENEW_BEFORE: (Duration, Duration) = (
+    Duration::from_secs(1),
+    Duration::from_secs(2 * 365 * 86_400),
+);
 
 const KEYS: &[(&str, KeyType)] = &[("p256", KeyType::P256), ("p384", KeyType::P384)];
 const CHALLENGES: &[(&str, Challenge)] = &[
@@ -91,7 +95,10 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<Option<Names>> {
     }
     if nodes.len() > Names::MAX {
         let message = format!("{} names in one certificate", nodes.len());
-        let help = format!("at most {} are issued; order several certificates", Names::MAX);
+        let help = format!(
+            "at most {} are issued; order several certificates",
+            Names::MAX
+        );
         certificate.error(node, message, help);
     }
     let mut seen = HashMap::new();
@@ -109,7 +116,8 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<Option<Names>> {
 /// A name that can be asked for, in lower case.
 fn name(node: &Node) -> Result<String, Fault> {
     let name = text(node, "a name like `example.org`")?.to_ascii_lowercase();
-    let fault = |message: &str, help: &str| Err((format!("{} {message}", quote(&name)), help.to_owned()));
+    let fault =
+        |message: &str, help: &str| Err((format!("{} {message}", quote(&name)), help.to_owned()));
     let address = name.trim_start_matches('[').trim_end_matches(']');
     if name.starts_with("*.") {
         return fault(
@@ -118,7 +126,10 @@ fn name(node: &Node) -> Result<String, Fault> {
         );
     }
     if address.parse::<IpAddr>().is_ok() {
-        return fault("is an address, not a name", "give the name that clients ask for");
+        return fault(
+            "is an address, not a name",
+            "give the name that clients ask for",
+        );
     }
     if !name.is_ascii() {
         return fault(
@@ -127,7 +138,10 @@ fn name(node: &Node) -> Result<String, Fault> {
         );
     }
     if name.len() > NAME || !name.split('.').all(is_label) {
-        return fault("is no host name", "give a name like `example.org`, without a port");
+        return fault(
+            "is no host name",
+            "give a name like `example.org`, without a port",
+        );
     }
     Ok(name)
 }
@@ -149,11 +163,20 @@ fn directory(node: &Node) -> Result<String, Fault> {
         other => other,
     };
     let parsed: Option<Uri> = url.parse().ok();
-    match parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?))) {
+    match parsed
+        .as_ref()
+        .and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)))
+    {
         Some(("https", authority)) if !authority.as_str().contains('@') => Ok(url.to_owned()),
         Some(("http", _)) => {
-            let message = format!("{} is not encrypted: anybody on the way could answer", quote(url));
-            Err((message, "use `https`; RFC 8555, 6.1 knows nothing else".to_owned()))
+            let message = format!(
+                "{} is not encrypted: anybody on the way could answer",
+                quote(url)
+            );
+            Err((
+                message,
+                "use `https`; RFC 8555, 6.1 knows nothing else".to_owned(),
+            ))
         }
         _ => Err((
             format!("{} is not an authority's directory", quote(url)),
@@ -177,7 +200,9 @@ fn mail(node: &Node) -> Result<String, Fault> {
             if scheme == "mailto"
                 && !user.is_empty()
                 && host.split('.').all(is_label)
-                && written.bytes().all(|byte| byte.is_ascii_graphic() && !b",?".contains(&byte)) =>
+                && written
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b",?".contains(&byte)) =>
         {
             Ok(format!("mailto:{address}"))
         }
@@ -192,7 +217,9 @@ fn storage(node: &Node) -> Result<PathBuf, Fault> {
     match text(node, "a directory")? {
         "" | "/" | "off" | "none" | "false" => Err((
             format!("expected a directory, found {}", shown(node)),
-            format!("write one of its own, as in `{STORAGE}`: without it each start would order anew"),
+            format!(
+                "write one of its own, as in `{STORAGE}`: without it each start would order anew"
+            ),
         )),
         path => Ok(PathBuf::from(path)),
     }
@@ -202,9 +229,14 @@ fn external_account(fields: &Fields<'_>, files: &mut Files) -> Option<ExternalAc
     let help = "write `external_account: {id: ID, hmac_key_file: FILE}`";
     let problems = fields.problems;
     let fields = fields.section("external_account", &schema::EXTERNAL_ACCOUNT)?;
-    let (id, file) = (fields.require("id", help), fields.require("hmac_key_file", help));
+    let (id, file) = (
+        fields.require("id", help),
+        fields.require("hmac_key_file", help),
+    );
     let (_, _) = (id?, file?);
-    let id = fields.read("id", |node| text(node, "the account's id").map(str::to_owned))?;
+    let id = fields.read("id", |node| {
+        text(node, "the account's id").map(str::to_owned)
+    })?;
     let file = placed(&fields, "hmac_key_file")?;
     files.account_key(&file, problems);
     Some(ExternalAccount {
@@ -252,7 +284,9 @@ fn look_across(acme: &Acme, fields: &Fields<'_>, listeners: &[(Listener, Span)])
 }
 
 /// The certificates to be ordered, with the listeners' places.
-fn orders<'a>(listeners: &'a [(Listener, Span)]) -> impl Iterator<Item = (&'a Tls, &'a Names, Span)> {
+fn orders<'a>(
+    listeners: &'a [(Listener, Span)],
+) -> impl Iterator<Item = (&'a Tls, &'a Names, Span)> {
     listeners.iter().flat_map(|(listener, span)| {
         let tls = listener.tls.iter();
         tls.flat_map(move |tls| {
@@ -267,7 +301,10 @@ fn orders<'a>(listeners: &'a [(Listener, Span)]) -> impl Iterator<Item = (&'a Tl
 
 fn refuse_orders(listeners: &[(Listener, Span)], problems: &Problems) {
     for (_, names, span) in orders(listeners) {
-        let message = format!("who issues the certificate for {} is not said", quote(names.first()));
+        let message = format!(
+            "who issues the certificate for {} is not said",
+            quote(names.first())
+        );
         problems.add(Problem::error(message, span).help(SECTION));
     }
 }
@@ -280,7 +317,8 @@ fn refuse_namesakes(listeners: &[(Listener, Span)], problems: &Problems) {
         if first != names {
             let message = format!("two certificates are called {}", quote(names.first()));
             let problem = Problem::error(message, span).also(place, "first here");
-            problems.add(problem.help("list the same names in both, or begin one with another name"));
+            problems
+                .add(problem.help("list the same names in both, or begin one with another name"));
         }
     }
 }
@@ -289,8 +327,13 @@ fn need_plain(fields: &Fields<'_>, listeners: &[(Listener, Span)]) {
     if listeners.is_empty() || listeners.iter().any(|(listener, _)| listener.tls.is_none()) {
         return;
     }
-    let at = fields.get("challenge").map_or_else(|| fields.head(), Node::place);
-    let problem = Problem::error("http-01 is asked for in plain HTTP, and no listener speaks it", at);
+    let at = fields
+        .get("challenge")
+        .map_or_else(|| fields.head(), Node::place);
+    let problem = Problem::error(
+        "http-01 is asked for in plain HTTP, and no listener speaks it",
+        at,
+    );
     fields.problems.add(problem.help(
         "add `{address: 0.0.0.0:80, https_redirect: 443}` to the listeners, or set `challenge: tls-alpn-01`",
     ));

@@ -46,7 +46,9 @@ fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateSource
     let problems = fields.problems;
     let listed = collect(items(list, LIST, problems), problems, |item| {
         let fields = Fields::open(item, &schema::CERTIFICATE, problems)?;
-        let at = fields.get("cert").map_or_else(|| fields.head(), Node::place);
+        let at = fields
+            .get("cert")
+            .map_or_else(|| fields.head(), Node::place);
         Some((certificate(&fields, files)?, at))
     });
     files.warn_of_twins(&listed, problems);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -217,7 +218,7 @@ impl Pebble {
         status["Status"] == "Revoked"
     }
 
-    /// A client that trusts what it issues.
+    /// A client that trusts what it issues, and wants to see it each time: it takes no session up again.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         let root = self.ask("/roots/0").expect("a root");
         let mut roots = RootCertStore::empty();
@@ -225,7 +226,9 @@ impl Pebble {
             .add(CertificateDer::from_pem_slice(&root).unwrap())
             .unwrap();
         let builder = tls::builder().with_root_certificates(roots);
-        Arc::new(builder.with_no_client_auth())
+        let mut client = builder.with_no_client_auth();
+        client.resumption = Resumption::disabled();
+        Arc::new(client)
     }
 
     /// Waits until a certificate that it issued is shown for `name`.
