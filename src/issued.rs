@@ -28,7 +28,8 @@ pub struct Issued {
     tokens: RwLock<HashMap<String, String>>,
     /// What is shown in a handshake for `acme-tls/1` (RFC 8737, 3), by name.
     proofs: RwLock<HashMap<String, Arc<CertifiedKey>>>,
-    wishes: Mutex<VecDeque<Wish>>,
+    /// `None`: nobody hears them.
+    wishes: Mutex<Option<VecDeque<Wish>>>,
     news: Notify,
 }
 
@@ -48,7 +49,7 @@ pub struct Slot {
 pub struct Status {
     /// When it is ordered next, in seconds since 1970; `None`: that is not known yet.
     pub next: Option<i64>,
-    /// An order is under way, or its authority is asked about it.
+    /// An order is under way.
     pub busy: bool,
     /// Another process orders it.
     pub elsewhere: bool,
@@ -142,15 +143,24 @@ impl Issued {
     pub async fn wish(&self, name: &str, what: Deed) -> Result<(), String> {
         let (reply, done) = oneshot::channel();
         let name = name.to_owned();
-        self.wishes.lock().push_back(Wish { name, what, reply });
+        if let Some(wishes) = &mut *self.wishes.lock() {
+            wishes.push_back(Wish { name, what, reply });
+        } else {
+            drop(reply);
+        }
         self.tell();
-        let gone = |_| "this process does not order certificates any more".to_owned();
+        let gone = |_| "this process orders no certificates now; ask again".to_owned();
         done.await.unwrap_or_else(|error| Err(gone(error)))
+    }
+
+    /// From now on wishes are heard, or not; those that wait are told so.
+    pub fn hear_wishes(&self, heard: bool) {
+        *self.wishes.lock() = heard.then(VecDeque::new);
     }
 
     /// What was asked for first and not taken yet.
     pub fn next_wish(&self) -> Option<Wish> {
-        self.wishes.lock().pop_front()
+        self.wishes.lock().as_mut()?.pop_front()
     }
 
     /// There is something new: a wish, or another configuration.
@@ -223,10 +233,13 @@ mod tests {
     #[tokio::test]
     async fn a_wish_that_nobody_hears_is_told_so() {
         let issued = Arc::new(Issued::default());
+        assert!(issued.wish("a.test", Deed::Renew).await.is_err());
+        issued.news().await;
+        issued.hear_wishes(true);
         let asked = Arc::clone(&issued);
         let asking = tokio::spawn(async move { asked.wish("a.test", Deed::Renew).await });
         issued.news().await;
-        drop(issued.next_wish().unwrap());
+        issued.hear_wishes(false);
         assert!(asking.await.unwrap().is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! The account with the authority: made once, and used from then on.
 
+use std::io;
+
 use instant_acme::{Account, AccountBuilder, AccountCredentials, ExternalAccountKey, NewAccount};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -12,13 +15,21 @@ use crate::config::{Acme, Secret};
 
 /// Who orders, and from whom.
 pub(super) struct Authority {
-    pub(super) acme: Acme,
+    pub(super) terms: Terms,
     pub(super) storage: Storage,
     https: Https,
-    /// The key of the operator's account with the authority.
-    external: Option<Secret>,
     /// Orders that begin at once must not make an account each.
     making: Mutex<()>,
+}
+
+/// What was configured of it.
+#[derive(Clone, PartialEq)]
+pub(super) struct Terms {
+    pub(super) acme: Acme,
+    /// Who vouches for its directory; `None`: the system's authorities.
+    pub(super) authorities: Option<Vec<CertificateDer<'static>>>,
+    /// The key of the operator's account with it.
+    pub(super) external: Option<Secret>,
 }
 
 /// What is kept of the account.
@@ -29,19 +40,16 @@ struct Kept {
 }
 
 impl Authority {
-    pub(super) fn new(acme: Acme, https: Https, external: Option<Secret>) -> Self {
-        Self {
-            storage: Storage::of(&acme),
-            acme,
-            https,
-            external,
+    pub(super) async fn new(terms: Terms) -> Result<Self, Error> {
+        let authorities = terms.authorities.clone();
+        let https = spawn_blocking(move || Https::new(authorities.as_deref())).await;
+        let https = https.map_err(io::Error::other).and_then(|made| made);
+        Ok(Self {
+            storage: Storage::of(&terms.acme),
+            terms,
+            https: https.map_err(Error::Trust)?,
             making: Mutex::new(()),
-        }
-    }
-
-    /// Whether it is the one that is configured.
-    pub(super) fn is(&self, acme: &Acme, external: Option<&Secret>) -> bool {
-        self.acme == *acme && self.external.as_ref() == external
+        })
     }
 
     /// The account; made where there is none. The authority is asked what it offers each time: over
@@ -54,7 +62,7 @@ impl Authority {
             return self.make().await;
         };
         let account = self.builder().from_credentials(kept.credentials).await?;
-        if kept.contact != self.acme.contact {
+        if kept.contact != self.terms.acme.contact {
             account.update_contacts(&self.contact()).await?;
             // `from_credentials` has taken them; they are read anew, with the contact of now.
             self.renote().await?;
@@ -75,10 +83,11 @@ impl Authority {
 
     async fn make(&self) -> Result<Account, Error> {
         let external = self
+            .terms
             .acme
             .external_account
             .as_ref()
-            .zip(self.external.as_ref());
+            .zip(self.terms.external.as_ref());
         let external =
             external.map(|(account, key)| ExternalAccountKey::new(account.id.clone(), &key.0));
         let contact = self.contact();
@@ -87,13 +96,13 @@ impl Authority {
             terms_of_service_agreed: true,
             only_return_existing: false,
         };
-        let directory = self.acme.directory.clone();
+        let directory = self.terms.acme.directory.clone();
         let made = self
             .builder()
             .create(&new, directory, external.as_ref())
             .await?;
         let (account, credentials) = made;
-        let contact = self.acme.contact.clone();
+        let contact = self.terms.acme.contact.clone();
         self.keep(Kept {
             credentials,
             contact,
@@ -104,7 +113,7 @@ impl Authority {
     }
 
     async fn renote(&self) -> Result<(), Error> {
-        let (storage, contact) = (self.storage.clone(), self.acme.contact.clone());
+        let (storage, contact) = (self.storage.clone(), self.terms.acme.contact.clone());
         blocking(move || match storage.account::<Kept>() {
             Some(kept) => storage.keep_account(&Kept { contact, ..kept }),
             None => Ok(()),
@@ -118,7 +127,7 @@ impl Authority {
     }
 
     fn contact(&self) -> Vec<&str> {
-        self.acme.contact.iter().map(String::as_str).collect()
+        self.terms.acme.contact.iter().map(String::as_str).collect()
     }
 
     fn builder(&self) -> AccountBuilder {
@@ -132,6 +141,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     match spawn_blocking(work).await {
         Ok(done) => Ok(done?),
-        Err(error) => Err(Error::Useless(error.to_string())),
+        Err(error) => Err(Error::Broken(error)),
     }
 }

@@ -29,6 +29,9 @@ const AGENT: &str = concat!("clockwise/", env!("CARGO_PKG_VERSION"), " instant-a
 /// For a whole request, from the look-up of the name to the response's end.
 const TIME: Duration = Duration::from_secs(30);
 
+/// For one address to answer.
+const CONNECT: Duration = Duration::from_secs(5);
+
 /// Bytes of a response; a chain has a few thousand.
 const SIZE: usize = 1 << 20;
 
@@ -108,9 +111,22 @@ async fn connect(
     }
     let host = uri.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let socket = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
     let name = ServerName::try_from(host.to_owned())?;
+    let socket = reach(host, uri.port_u16().unwrap_or(443)).await?;
     Ok(tls.connect(name, socket).await?)
+}
+
+/// The first address that answers: where IPv6 leads nowhere, IPv4 may lead there.
+async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }
 
 /// As HTTP/1.1 has it: the path in the request line, the host in a field.

@@ -19,13 +19,12 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::Error;
-use super::account::{Authority, blocking};
-use super::https::Https;
-use super::storage::{Lock, Storage};
+use super::account::{Authority, Terms, blocking};
+use super::storage::{Lock, Stamp, Storage};
 use super::work::{self, Done, Known, Work};
 use crate::clock;
 use crate::config::{Acme, Config, Names};
-use crate::issued::{Deed, Issued, Wish};
+use crate::issued::{Deed, Issued, Slot, Wish};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
@@ -43,28 +42,34 @@ const MEND: Duration = Duration::from_secs(10);
 
 /// The task that keeps the certificates; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Keeper(AbortHandle);
+pub struct Keeper {
+    task: AbortHandle,
+    issued: Arc<Issued>,
+}
 
 impl Keeper {
     /// Begins to keep the certificates of whatever configuration is in force. Call within a runtime.
     pub fn start(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         let issued = Arc::clone(&snapshot.load().issued);
+        issued.hear_wishes(true);
         let task = Task {
             snapshot,
             telemetry,
-            issued,
+            issued: Arc::clone(&issued),
             office: None,
             orders: JoinSet::new(),
             under_way: HashMap::new(),
             wishes: Vec::new(),
         };
-        Self(tokio::spawn(task.run()).abort_handle())
+        let task = tokio::spawn(task.run()).abort_handle();
+        Self { task, issued }
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.0.abort();
+        self.issued.hear_wishes(false);
+        self.task.abort();
     }
 }
 
@@ -89,6 +94,19 @@ struct Office {
     /// `None`: another process leads.
     lock: Option<Lock>,
     known: BTreeMap<Names, Known>,
+    /// What was on the disk when another process led.
+    seen: BTreeMap<Names, Option<Stamp>>,
+}
+
+impl Office {
+    async fn look(&self, slot: Arc<Slot>) {
+        let known = work::look(self.storage.clone(), Arc::clone(&slot)).await;
+        let before = self.authority.terms.acme.renew_before;
+        slot.note(|status| {
+            status.elsewhere = true;
+            status.next = known.as_ref().ok().map(|known| known.due(before));
+        });
+    }
 }
 
 impl Task {
@@ -164,29 +182,27 @@ impl Task {
     }
 
     async fn open_office(&mut self, acme: &Acme, config: &Config) -> Result<(), Error> {
-        let secret = config.credentials.external_account.clone();
+        let ca = acme.ca.as_ref();
+        let terms = Terms {
+            acme: acme.clone(),
+            authorities: ca
+                .and_then(|ca| config.credentials.issuers.get(ca))
+                .cloned(),
+            external: config.credentials.external_account.clone(),
+        };
         if let Some(office) = &self.office
-            && office.authority.is(acme, secret.as_ref())
+            && office.authority.terms == terms
         {
             return Ok(());
         }
         self.close_office();
-        let ca = acme.ca.as_ref();
-        let authorities = ca
-            .and_then(|ca| config.credentials.issuers.get(ca))
-            .cloned();
-        let https = tokio::task::spawn_blocking(move || Https::new(authorities.as_deref()));
-        let https = https
-            .await
-            .map_err(std::io::Error::other)
-            .and_then(|made| made);
-        let https = https.map_err(|error| Error::Useless(error.to_string()))?;
-        let authority = Authority::new(acme.clone(), https, secret);
+        let authority = Authority::new(terms).await?;
         self.office = Some(Office {
             storage: authority.storage.clone(),
             authority: Arc::new(authority),
             lock: None,
             known: BTreeMap::new(),
+            seen: BTreeMap::new(),
         });
         Ok(())
     }
@@ -222,15 +238,17 @@ impl Task {
     /// Shows what another process has put on the disk.
     async fn follow(&mut self, config: &Config) {
         self.refuse("another process orders the certificates; ask that one");
-        let Some(office) = &self.office else { return };
-        let before = office.authority.acme.renew_before;
+        let Some(office) = &mut self.office else {
+            return;
+        };
         for names in config.ordered() {
-            let slot = self.issued.slot(names);
-            let looked = work::look(office.storage.clone(), Arc::clone(&slot)).await;
-            slot.note(|status| {
-                status.elsewhere = true;
-                status.next = looked.as_ref().ok().map(|known| known.due(before));
-            });
+            let (storage, wanted) = (office.storage.clone(), names.clone());
+            let stamp = blocking(move || Ok(storage.stamp(&wanted))).await;
+            let stamp = stamp.unwrap_or_default();
+            if office.seen.get(names) != Some(&stamp) {
+                office.seen.insert(names.clone(), stamp);
+                office.look(self.issued.slot(names)).await;
+            }
         }
     }
 
@@ -269,8 +287,11 @@ impl Task {
         known.find(|names| names.first() == name).cloned()
     }
 
+    /// Whether an order is under way for one of these names. Two for one name would be in each other's way:
+    /// there is one place for an answer, and authorities ask the same of both.
     fn is_busy(&self, names: &Names) -> bool {
-        self.under_way.values().any(|(busy, _)| busy == names)
+        let shares = |busy: &Names| busy.all().iter().any(|name| names.all().contains(name));
+        self.under_way.values().any(|(busy, _)| shares(busy))
     }
 
     fn begin_due(&mut self, config: &Config) {
@@ -286,7 +307,7 @@ impl Task {
     fn next(&self, names: &Names) -> Option<i64> {
         let office = self.office.as_ref().filter(|_| !self.is_busy(names))?;
         let known = office.known.get(names)?;
-        let due = known.due(office.authority.acme.renew_before);
+        let due = known.due(office.authority.terms.acme.renew_before);
         let slot = self.issued.slot(names);
         slot.note(|status| status.next = Some(due));
         Some(due.min(known.look_at))
@@ -298,7 +319,6 @@ impl Task {
             return;
         };
         let slot = self.issued.slot(names);
-        slot.note(|status| status.busy = true);
         let work = Work {
             authority: Arc::clone(&office.authority),
             issued: Arc::clone(&self.issued),

@@ -46,6 +46,12 @@ enum Error {
     /// What was to be kept could not be.
     #[error("{0}")]
     Storage(#[from] storage::Error),
+    /// Nobody is known to vouch for the authority's own certificate.
+    #[error("cannot tell whom to trust: {0}")]
+    Trust(std::io::Error),
+    /// A defect of the program.
+    #[error("broke off: {0}")]
+    Broken(tokio::task::JoinError),
     /// It took longer than anything should.
     #[error("the authority did not come to an end within {0:?}")]
     Late(std::time::Duration),

@@ -70,7 +70,7 @@ async fn run(
     let (key, request) = request(names, acme.key_type)?;
     order.finalize_csr(&request).await?;
     let chain = order.poll_certificate(&PATIENCE).await?;
-    accept(names, key, chain)
+    accept(names, &key, chain)
 }
 
 async fn begin(
@@ -209,7 +209,7 @@ fn request(names: &Names, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
 }
 
 /// What is not what was ordered is not put in the place of what is there.
-fn accept(names: &Names, key: KeyPair, chain: String) -> Result<Delivery, Error> {
+fn accept(names: &Names, key: &KeyPair, chain: String) -> Result<Delivery, Error> {
     let key = key.serialize_pem();
     let read = Certificate::read(chain.as_bytes(), key.as_bytes(), None);
     let certificate = read.map_err(|error| Error::Useless(error.to_string()))?;

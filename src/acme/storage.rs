@@ -46,6 +46,9 @@ pub(super) struct Error {
     source: io::Error,
 }
 
+/// Of a file: it is replaced as a whole, so that another one has another number, or another time.
+pub(super) type Stamp = (u64, i64, i64);
+
 /// The right to order; given back when dropped, or when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(
@@ -155,6 +158,12 @@ impl Storage {
         }
     }
 
+    /// Tells whether the certificate's file is still the one it was; `None`: there is none.
+    pub(super) fn stamp(&self, names: &Names) -> Option<Stamp> {
+        let metadata = fs::metadata(self.path(names, "pem")).ok()?;
+        Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+    }
+
     /// The certificate for `names`, whatever names it has by now; one that cannot be read is moved aside.
     pub(super) fn certificate(&self, names: &Names) -> Option<Certificate> {
         let path = self.path(names, "pem");
@@ -182,7 +191,7 @@ impl Storage {
     }
 
     pub(super) fn record(&self, names: &Names) -> Record {
-        self.json(&self.path(names, "json")).unwrap_or_default()
+        Self::json(&self.path(names, "json")).unwrap_or_default()
     }
 
     pub(super) fn keep_record(&self, names: &Names, record: &Record) -> Result<(), Error> {
@@ -191,7 +200,7 @@ impl Storage {
     }
 
     pub(super) fn account<T: DeserializeOwned>(&self) -> Option<T> {
-        self.json(&self.root.join("account.json"))
+        Self::json(&self.root.join("account.json"))
     }
 
     pub(super) fn keep_account(&self, account: &impl Serialize) -> Result<(), Error> {
@@ -208,7 +217,7 @@ impl Storage {
         );
     }
 
-    fn json<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
+    fn json<T: DeserializeOwned>(path: &Path) -> Option<T> {
         let text = read(path)?;
         let read = serde_json::from_slice(&text);
         read.inspect_err(|error| set_aside(path, &error.to_string()))

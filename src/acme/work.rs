@@ -148,7 +148,7 @@ impl Done {
 impl Work {
     pub(super) async fn run(self, mut known: Known) -> Done {
         let now = clock::wall().as_second();
-        let due = known.due(self.authority.acme.renew_before) <= now;
+        let due = known.due(self.authority.terms.acme.renew_before) <= now;
         let (ordered, result) = if self.wish.is_some() || due {
             let (outcome, result) = self.order(&mut known).await;
             (Some(outcome), result)
@@ -165,6 +165,7 @@ impl Work {
     }
 
     async fn order(&self, known: &mut Known) -> (Outcome, Result<(), Error>) {
+        self.slot.note(|status| status.busy = true);
         let before = self.slot.certificate.load_full();
         let ordered = self.attempt(known, before.as_deref()).await;
         match &ordered {
@@ -228,7 +229,7 @@ impl Work {
             Err(error) if is_unknown_account(&error) => self.authority.renew_account().await?,
             account => account?,
         };
-        let (acme, names) = (&self.authority.acme, &self.slot.names);
+        let (acme, names) = (&self.authority.terms.acme, &self.slot.names);
         match order(&account, acme, names, replaces, &self.issued).await {
             Err(error) if is_unknown_account(&error) => {
                 let account = self.authority.renew_account().await?;

@@ -63,7 +63,7 @@ pub(super) fn status(subject: &Subject) -> Value {
 fn certificates(snapshot: &Snapshot) -> Value {
     let now = clock::wall().as_second();
     let credentials = &snapshot.config.credentials;
-    let slots = snapshot.issued.slots();
+    let slots = slots(snapshot);
     let issued: Vec<_> = slots
         .iter()
         .filter_map(|slot| slot.certificate.load_full())
@@ -87,6 +87,12 @@ fn certificates(snapshot: &Snapshot) -> Value {
         "concerns": concerns,
         "ordered": slots.iter().map(|slot| ordered(slot)).collect::<Vec<_>>(),
     })
+}
+
+/// The certificates that are ordered in this configuration.
+fn slots(snapshot: &Snapshot) -> Vec<Arc<Slot>> {
+    let names = snapshot.config.ordered().into_iter();
+    names.map(|names| snapshot.issued.slot(names)).collect()
 }
 
 /// A certificate that is ordered.
@@ -282,7 +288,7 @@ fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
 }
 
 fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
-    for slot in snapshot.issued.slots() {
+    for slot in slots(snapshot) {
         let (name, status) = (slot.names.first(), slot.status.load());
         if let Some(certificate) = slot.certificate.load_full() {
             metrics.certificate(name).expiry.set(certificate.valid.1);

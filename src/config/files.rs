@@ -30,6 +30,9 @@ const READABLE_BY_ALL: u32 = 0o004;
 const ISSUERS: &str =
     "give the certificates of those who issue the clients', `-----BEGIN CERTIFICATE-----`";
 
+const VOUCHERS: &str =
+    "give the certificates of those who issued the server's, `-----BEGIN CERTIFICATE-----`";
+
 /// A path, and where it is written.
 pub(super) struct Placed {
     pub(super) path: PathBuf,
@@ -120,7 +123,10 @@ impl Files {
         let Some(now) = self.now else {
             return;
         };
-        let (issuers, revoked) = (read_issuers(ca, problems), read_crl(crl, now, problems));
+        let (issuers, revoked) = (
+            read_issuers(ca, ISSUERS, problems),
+            read_crl(crl, now, problems),
+        );
         let (Some(issuers), Some(revoked)) = (issuers, revoked) else {
             return;
         };
@@ -141,7 +147,7 @@ impl Files {
     /// Who vouches for a server that this program asks.
     pub(super) fn authorities(&mut self, ca: &Placed, problems: &Problems) {
         if self.now.is_some()
-            && let Some(issuers) = read_issuers(ca, problems)
+            && let Some(issuers) = read_issuers(ca, VOUCHERS, problems)
         {
             self.credentials.issuers.insert(ca.path.clone(), issuers);
         }
@@ -157,15 +163,13 @@ impl Files {
             .trim_ascii()
             .strip_suffix(b"=")
             .unwrap_or(text.trim_ascii());
-        let key = BASE64_URL_SAFE_NO_PAD.decode(text);
-        match key.ok().filter(|key| !key.is_empty()) {
-            Some(key) => self.credentials.external_account = Some(Secret(key)),
-            None => {
-                let message = format!("{}: the file holds no key", shown(&file.path));
-                let help = "write what the authority gave as the HMAC key, base64url on one line";
-                problems.add(Problem::error(message, file.span).help(help));
-            }
+        let key = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        if key.is_empty() {
+            let message = format!("{}: the file holds no key", shown(&file.path));
+            let help = "write what the authority gave as the HMAC key, base64url on one line";
+            problems.add(Problem::error(message, file.span).help(help));
         }
+        self.credentials.external_account = Some(Secret(key));
     }
 }
 
@@ -183,11 +187,15 @@ fn twin(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
         .help("take one of them out; only with another kind of key both are of use")
 }
 
-fn read_issuers(file: &Placed, problems: &Problems) -> Option<Vec<CertificateDer<'static>>> {
+fn read_issuers(
+    file: &Placed,
+    help: &str,
+    problems: &Problems,
+) -> Option<Vec<CertificateDer<'static>>> {
     let (pem, _) = read(file, problems)?;
     let issuers = certificate::certificates(&pem);
     let wrong = |error| match error {
-        certificate::Error::NoCertificate => wrong(file, &error).help(ISSUERS),
+        certificate::Error::NoCertificate => wrong(file, &error).help(help),
         _ => wrong(file, &error),
     };
     issuers.map_err(|error| problems.add(wrong(error))).ok()

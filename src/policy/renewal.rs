@@ -11,8 +11,8 @@
 //! certificate is renewed at the same time whoever asks, and two certificates are not renewed at once.
 //!
 //! Invariants:
-//! * a certificate that is held is not ordered before half of its life is over, whatever is wished, unless
-//!   the authority itself suggests so: a wish longer than its life would order it without end;
+//! * a certificate that is held is not ordered before half of its life is over, whatever is wished: a wish longer
+//!   than its life would order it without end. The authority may suggest so, but not at once, for the same reason;
 //! * it is ordered before it ends;
 //! * after a failure nothing is ordered before its pause is over, and no pause is longer than [`LONGEST`].
 
@@ -26,6 +26,10 @@ const UNREACHABLE: (u64, u64) = (5, 10 * 60);
 /// Let's Encrypt bears five failed validations of a name in an hour: these are at 0, 5, 15 and 35 minutes.
 const REFUSED: (u64, u64) = (5 * 60, LONGEST.as_secs());
 const LIMITED: (u64, u64) = (3600, LONGEST.as_secs());
+
+/// How much of its life a certificate is left alone, and for how long at most; seconds. An authority whose
+/// suggestion is in the past for every certificate would be asked for one after the other.
+const NEW: (f64, u64) = (0.05, 24 * 3600);
 
 /// How much of a certificate's life the jitter may take.
 const JITTER: f64 = 0.05;
@@ -124,8 +128,10 @@ pub fn renewal(held: Held, before: Before, seed: u64) -> i64 {
     let jitter = part(life, JITTER * chance(seed));
     let before = before.saturating_add(jitter).min(life / 2);
     let own = held.until.saturating_sub_unsigned(before);
+    let new = part(life, NEW.0).min(NEW.1);
+    let earliest = held.from.saturating_add_unsigned(new);
     match held.suggested {
-        Some(window) => own.min(within(window, seed)),
+        Some(window) => own.min(within(window, seed).max(earliest)),
         None => own,
     }
 }
@@ -221,7 +227,7 @@ mod tests {
             due(Some(held), Before::DEFAULT, None, 3)
         };
         assert!((10 * DAY..=12 * DAY).contains(&wants(10, 12)));
-        assert!(wants(-2, -1) < 0, "revoked: at once");
+        assert_eq!(wants(-2, -1), DAY, "not before it has had a day");
         assert!(wants(88, 89) <= 60 * DAY);
     }
 
@@ -309,7 +315,7 @@ mod tests {
         ) {
             let failure = [Failure::Unreachable, Failure::Refused, Failure::Limited][kind];
             let pause = Failures { count, last, failure }.pause_ends(seed) - last;
-            prop_assert!((5..=LONGEST.as_secs() as i64).contains(&pause));
+            prop_assert!((5..=LONGEST.as_secs().cast_signed()).contains(&pause));
         }
 
         #[test]

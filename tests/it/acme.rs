@@ -193,6 +193,24 @@ fn what_lives_short_is_renewed_in_time_by_itself() {
 }
 
 #[test]
+fn what_the_authority_wants_renewed_is() {
+    let origin = Origin::start();
+    let pebble = Pebble::with(Options {
+        life: Some(60),
+        ..Options::default()
+    });
+    let directory = pebble.suggest("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z");
+    let acme = pebble.acme("");
+    let own = acme.split('"').nth(1).unwrap();
+    let acme = acme.replace(own, &format!("https://{directory}/dir"));
+    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let edge = site.top("acme", &acme).start();
+    // By itself it would be renewed after more than half a minute.
+    edge.admin.wait_for_metric(ORDERS, &["result=\"ok\""], 2);
+    assert_eq!(edge.admin.metric(ORDERS, &["result=\"failed\""]), 0);
+}
+
+#[test]
 fn who_revokes_has_another_first() {
     let origin = Origin::start();
     let pebble = Pebble::start();

@@ -79,8 +79,8 @@ pub(super) fn read(
     Some(acme)
 }
 
-/// The names of a certificate that is to be ordered; outer `None`: it is not.
-pub(super) fn names(certificate: &Fields<'_>) -> Option<Option<Names>> {
+/// The names of a certificate that is to be ordered.
+pub(super) fn names(certificate: &Fields<'_>) -> Option<Names> {
     let node = certificate.get("acme")?;
     let problems = certificate.problems;
     let files = ["cert", "key", "ocsp"];
@@ -92,6 +92,7 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<Option<Names>> {
     let nodes = items_or_one(node);
     if nodes.is_empty() || node.is_null() {
         certificate.error(node, "a certificate needs a name", NAMES);
+        return None;
     }
     if nodes.len() > Names::MAX {
         let message = format!("{} names in one certificate", nodes.len());
@@ -110,7 +111,7 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<Option<Names>> {
         }
         Some(name)
     });
-    Some(Names::new(names))
+    Names::new(names)
 }
 
 /// A name that can be asked for, in lower case.
@@ -284,9 +285,7 @@ fn look_across(acme: &Acme, fields: &Fields<'_>, listeners: &[(Listener, Span)])
 }
 
 /// The certificates to be ordered, with the listeners' places.
-fn orders<'a>(
-    listeners: &'a [(Listener, Span)],
-) -> impl Iterator<Item = (&'a Tls, &'a Names, Span)> {
+fn orders(listeners: &[(Listener, Span)]) -> impl Iterator<Item = (&Tls, &Names, Span)> {
     listeners.iter().flat_map(|(listener, span)| {
         let tls = listener.tls.iter();
         tls.flat_map(move |tls| {

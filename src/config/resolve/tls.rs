@@ -56,8 +56,8 @@ fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateSource
 }
 
 fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateSource> {
-    if let Some(names) = acme::names(fields) {
-        return names.map(CertificateSource::Acme);
+    if fields.get("acme").is_some() {
+        return acme::names(fields).map(CertificateSource::Acme);
     }
     let cert = fields.require("cert", HELP);
     let key = fields.require("key", HELP);

@@ -4,20 +4,23 @@
 //! listen, unless a test points a name elsewhere.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use serde_json::{Value, json};
 
 use super::edge::Site;
 use super::process::Process;
 use super::tls::{self, Authority, Session};
+use super::wait::PATIENCE;
 use super::{port, wait};
 
 /// The key of the account `kid-1`, base64url.
@@ -162,6 +165,27 @@ impl Pebble {
         )
     }
 
+    /// A second directory, which knows of renewal information (RFC 9773) and suggests this window for every
+    /// certificate: this version of pebble does not. Returns its address.
+    pub(crate) fn suggest(&self, start: &str, end: &str) -> SocketAddr {
+        let address = port::free();
+        self.authority.issue("front", &[&address.ip().to_string()]);
+        let terms = self.authority.server("front");
+        let url = format!("https://{}/dir", self.address);
+        let directory = self.get(&url).expect("a directory");
+        let mut directory: Value = serde_json::from_slice(&directory).unwrap();
+        directory["renewalInfo"] = format!("https://{address}/renewal").into();
+        let window = json!({"suggestedWindow": {"start": start, "end": end}});
+        let listener = TcpListener::bind(address).expect("a free port");
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                // Whoever leaves in the middle is nobody's loss.
+                let _ = answer(socket, &terms, &directory, &window);
+            }
+        });
+        address
+    }
+
     /// The directory's name in the storage.
     pub(crate) fn folder(&self) -> String {
         format!("{}-dir", self.address).replace(':', "-")
@@ -191,6 +215,10 @@ impl Pebble {
 
     /// What the authority says of itself; `None`: nothing.
     fn ask(&self, path: &str) -> Option<Vec<u8>> {
+        self.get(&format!("https://{}{path}", self.management))
+    }
+
+    fn get(&self, url: &str) -> Option<Vec<u8>> {
         let mut command = Command::new("curl");
         command
             .args([
@@ -203,7 +231,7 @@ impl Pebble {
                 "--cacert",
             ])
             .arg(self.authority.path("ca.crt"))
-            .arg(format!("https://{}{path}", self.management));
+            .arg(url);
         let output = command.output().expect("curl");
         output.status.success().then_some(output.stdout)
     }
@@ -237,6 +265,36 @@ impl Pebble {
             tls::connect(client, name, self.tls).ok()
         })
     }
+}
+
+/// One request of a directory, and its answer.
+fn answer(
+    mut socket: TcpStream,
+    terms: &Arc<ServerConfig>,
+    directory: &Value,
+    window: &Value,
+) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut session = ServerConnection::new(Arc::clone(terms)).expect("a server");
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let body = if head.starts_with(b"GET /dir ") {
+        directory
+    } else {
+        window
+    };
+    let body = body.to_string();
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nRetry-After: 3600\r\n\r\n{body}"
+    )?;
+    session.send_close_notify();
+    session.complete_io(&mut socket).map(drop)
 }
 
 /// The certificate that a session was begun with.
