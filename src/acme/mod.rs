@@ -40,6 +40,9 @@ enum Error {
     /// What it gave is not what was ordered.
     #[error("the certificate cannot be used: {0}")]
     Useless(String),
+    /// There is a new one, and the one before still counts.
+    #[error("a new certificate is in place, but the one before is not revoked: {0}")]
+    Unrevoked(String),
     /// A key or a request could not be made.
     #[error("cannot make a key: {0}")]
     Key(#[from] rcgen::Error),

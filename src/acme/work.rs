@@ -188,6 +188,7 @@ impl Work {
             Some(before) => self.revoke(&account, &before).await,
             None => Ok(()),
         };
+        let result = result.map_err(|error| Error::Unrevoked(error.to_string()));
         (Outcome::Ok, result)
     }
 
@@ -200,7 +201,11 @@ impl Work {
         // What cannot be kept would be ordered again with each start.
         let (storage, names) = (self.authority.storage.clone(), self.slot.names.clone());
         let record = known.record.clone();
-        blocking(move || storage.keep_record(&names, &record)).await?;
+        blocking(move || {
+            storage.prepare()?;
+            storage.keep_record(&names, &record)
+        })
+        .await?;
         let replaces = known.held.and(before).and_then(identifier);
         let (account, delivery) = self.deliver(replaces).await?;
         let Delivery {
