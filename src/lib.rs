@@ -46,8 +46,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`dial`], [`listener`], [`connection`] |
-//! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
+//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`acme`], [`dial`], [`listener`], [`connection`] |
+//! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`issued`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
 //! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`proxy_protocol`], [`certificate`], [`route`] |
 
@@ -67,12 +67,16 @@ pub mod dial;
 
 pub mod probe;
 
+pub mod acme;
+
 pub mod admin;
 
 // state
 pub mod snapshot;
 
 pub mod tls;
+
+pub mod issued;
 
 pub mod lifecycle;
 

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::connection::{ClientStream, Gate};
+use crate::issued::Deed;
 use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
@@ -80,10 +81,24 @@ impl Admin {
         {
             return carried_out(self.subject.lifecycle.order(order).await);
         }
+        if *method == Method::POST
+            && let Some((name, what)) = wish(path)
+        {
+            return self.fulfil(&name, what).await;
+        }
         if let ("GET" | "HEAD", Some(name)) = (method.as_str(), diff::upstream(path)) {
             return diff::answer(&self.subject, name, query).await;
         }
         self.look_up(method, path, query)
+    }
+
+    /// Has a certificate ordered, and waits for it.
+    async fn fulfil(&self, name: &str, what: Deed) -> Answer {
+        let issued = Arc::clone(&self.subject.snapshot.load().issued);
+        match issued.wish(name, what).await {
+            Ok(()) => Answer::json(StatusCode::OK, &report::ordered_as(&issued, name)),
+            Err(why) => Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        }
     }
 
     fn look_up(&self, method: &Method, path: &str, query: &str) -> Answer {
@@ -116,6 +131,7 @@ impl Admin {
             (
                 _,
                 ["v1", "upstreams", _, "peers", _, "drain" | "enable"]
+                | ["v1", "certificates", _, "renew" | "revoke"]
                 | ["v1", "reload" | "upgrade"],
             ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
             (
@@ -249,6 +265,17 @@ fn order(path: &str, query: &str) -> Option<Order> {
         }),
         _ => None,
     }
+}
+
+/// `POST /v1/certificates/{name}/renew` and `…/revoke`.
+fn wish(path: &str) -> Option<(String, Deed)> {
+    let (name, what) = path.strip_prefix("/v1/certificates/")?.split_once('/')?;
+    let deed = match what {
+        "renew" => Deed::Renew,
+        "revoke" => Deed::Revoke,
+        _ => return None,
+    };
+    Some((decode(name), deed))
 }
 
 fn carried_out(reply: Reply) -> Answer {

@@ -1,17 +1,21 @@
 //! The admin API's JSON: what the process, an upstream and a peer look like from outside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Subject;
+use crate::certificate::issuer;
 use crate::clock;
 use crate::config::Credentials;
+use crate::issued::{Issued, Slot};
 use crate::policy::health::State;
 use crate::policy::hot::WHOLE;
 use crate::ring::{Dialect, Setting};
+use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
 use crate::upstream::hot::HotKeys;
 use crate::upstream::{Peer, Upstream};
@@ -45,7 +49,7 @@ pub(super) fn status(subject: &Subject) -> Value {
         "generation": snapshot.generation,
         "connections": subject.gate.inside(),
         "listeners": listeners,
-        "certificates": certificates(&snapshot.config.credentials),
+        "certificates": certificates(&snapshot),
         "predecessor": subject.lifecycle.predecessor().map(|predecessor| {
             json!({ "pid": predecessor.pid, "connections": predecessor.connections })
         }),
@@ -54,21 +58,76 @@ pub(super) fn status(subject: &Subject) -> Value {
     })
 }
 
-/// What the listeners show: when the first of them expires, and what its operator should know.
-fn certificates(credentials: &Credentials) -> Value {
+/// What the listeners show: when the first of them expires, what its operator should know, and how
+/// those are that are ordered.
+fn certificates(snapshot: &Snapshot) -> Value {
     let now = clock::wall().as_second();
-    let first = credentials.certificates.values().map(|one| one.valid.1);
-    let first = first.min().and_then(|end| Timestamp::from_second(end).ok());
-    let concerns: Vec<_> = credentials
+    let credentials = &snapshot.config.credentials;
+    let slots = slots(snapshot);
+    let issued: Vec<_> = slots
+        .iter()
+        .filter_map(|slot| slot.certificate.load_full())
+        .collect();
+    let all = credentials
+        .certificates
+        .values()
+        .chain(issued.iter().map(Arc::as_ref));
+    let of_files = credentials
         .concerns(now)
+        .map(|(file, concern)| (json!(file), concern));
+    let of_orders = snapshot.issued.concerns(now).into_iter();
+    let concerns: Vec<_> = of_files
+        .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
         .take(MAX_CONCERNS)
         .map(|(file, concern)| json!({ "file": file, "concern": concern.to_string(), "help": concern.help() }))
         .collect();
     json!({
-        "count": credentials.certificates.len(),
-        "first_expiry": first.map(|first| first.to_string()),
+        "count": all.clone().count(),
+        "first_expiry": time(all.map(|one| one.valid.1).min()),
         "concerns": concerns,
+        "ordered": slots.iter().map(|slot| ordered(slot)).collect::<Vec<_>>(),
     })
+}
+
+/// The certificates that are ordered in this configuration.
+fn slots(snapshot: &Snapshot) -> Vec<Arc<Slot>> {
+    let names = snapshot.config.ordered().into_iter();
+    names.map(|names| snapshot.issued.slot(names)).collect()
+}
+
+/// A certificate that is ordered.
+fn ordered(slot: &Slot) -> Value {
+    let certificate = slot.certificate.load_full();
+    let valid = certificate.as_ref().map(|certificate| certificate.valid);
+    let leaf = certificate
+        .as_ref()
+        .and_then(|certificate| certificate.key.cert.first());
+    let status = slot.status.load();
+    json!({
+        "name": slot.names.first(),
+        "names": slot.names.all(),
+        "issuer": leaf.and_then(issuer),
+        "valid_from": time(valid.map(|valid| valid.0)),
+        "valid_until": time(valid.map(|valid| valid.1)),
+        "next_order": time(status.next),
+        "busy": status.busy,
+        "ordered_elsewhere": status.elsewhere,
+        "failures": status.failures,
+        "error": status.error.as_ref().map(|(at, text)| json!({ "at": time(Some(*at)), "text": text })),
+    })
+}
+
+/// The certificate of this name; null: nobody wants it any more.
+pub(super) fn ordered_as(issued: &Issued, name: &str) -> Value {
+    let slots = issued.slots();
+    let slot = slots.iter().find(|slot| slot.names.first() == name);
+    slot.map_or(Value::Null, |slot| ordered(slot))
+}
+
+/// As text; null where there is none, or it was always so.
+fn time(seconds: Option<i64>) -> Option<String> {
+    let time = Timestamp::from_second(seconds?).ok()?;
+    Some(time.to_string())
 }
 
 /// `GET /v1/upstreams/{u}`
@@ -203,6 +262,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
         refresh_upstream(upstream, now);
     }
     refresh_certificates(&snapshot.config.credentials, &subject.telemetry.metrics);
+    refresh_orders(&snapshot, &subject.telemetry.metrics);
     let process = &subject.telemetry.metrics.process;
     process
         .generation
@@ -224,6 +284,18 @@ fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
         let shown = metrics.certificate(&files.cert.display().to_string());
         shown.expiry.set(certificate.valid.1);
         shown.stapled.set(i64::from(certificate.is_stapled(now)));
+    }
+}
+
+fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
+    for slot in slots(snapshot) {
+        let (name, status) = (slot.names.first(), slot.status.load());
+        if let Some(certificate) = slot.certificate.load_full() {
+            metrics.certificate(name).expiry.set(certificate.valid.1);
+        }
+        let shown = metrics.orders(name);
+        shown.failures.set(i64::from(status.failures));
+        shown.next.set(status.next.unwrap_or(0).max(0));
     }
 }
 

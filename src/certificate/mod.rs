@@ -5,6 +5,7 @@
 //! it. Reading the files, and knowing what day it is, is the caller's: what there is to say of a
 //! certificate that is right but for its time is a [`Concern`].
 
+mod issuer;
 mod staple;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+pub use self::issuer::{issuer, renewal_id};
 pub use self::staple::Unfit;
 
 /// Begins every file that holds one DER value (X.690, 8.1): a SEQUENCE.

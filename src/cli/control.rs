@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::output::Output;
@@ -68,6 +68,27 @@ pub(super) struct Upgrade {
     /// Even if more keys move than `max_moved` allows
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    instance: Instance,
+    /// The answer as the instance gave it
+    #[arg(long)]
+    json: bool,
+}
+
+/// What can be done with a certificate of the running instance.
+#[derive(Debug, Subcommand)]
+pub(super) enum Certificate {
+    /// Orders it anew, now; the one before is shown until the new one is there
+    Renew(CertificateName),
+    /// Orders it anew, and has the one before revoked
+    Revoke(CertificateName),
+}
+
+/// A certificate that the running instance orders.
+#[derive(Args, Debug)]
+pub(super) struct CertificateName {
+    /// Its first name
+    name: String,
     #[command(flatten)]
     instance: Instance,
     /// The answer as the instance gave it
@@ -177,8 +198,12 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
     output.flush()
 }
 
-/// When the first one expires, and a line for each that needs its operator.
+/// When the first one expires, and a line for each that is ordered, or needs its operator.
 fn certificates(certificates: &Value, output: &mut Output) -> Done {
+    let ordered_ones = certificates.get("ordered").and_then(Value::as_array);
+    for one in ordered_ones.into_iter().flatten() {
+        output.line(&format!("{:<16}{}", "ordered", ordered(one)))?;
+    }
     let count = certificates.get("count").and_then(Value::as_u64);
     let Some(count @ 1..) = count else {
         return Ok(());
@@ -193,6 +218,33 @@ fn certificates(certificates: &Value, output: &mut Output) -> Done {
         output.line(&format!("{:<16}{file}: {text}; {help}", "warning"))?;
     }
     Ok(())
+}
+
+/// How a certificate is that is ordered.
+fn ordered(certificate: &Value) -> String {
+    let part = |path: &str| plain(certificate.pointer(path));
+    let is = |field: &str| certificate.get(field) == Some(&Value::Bool(true));
+    let mut line = match certificate.get("valid_until") {
+        None | Some(Value::Null) => format!("{}: none yet", part("/name")),
+        Some(until) => format!(
+            "{}: by {}, valid until {}, renewed on {}",
+            part("/name"),
+            part("/issuer"),
+            plain(Some(until)),
+            part("/next_order")
+        ),
+    };
+    if is("ordered_elsewhere") {
+        line += ", by another process";
+    }
+    if certificate
+        .get("error")
+        .is_some_and(|error| !error.is_null())
+    {
+        let (at, text) = (part("/error/at"), part("/error/text"));
+        let _ = write!(line, "; failed on {at}: {text}");
+    }
+    line
 }
 
 /// Why a peer does not have all of its keys, and for how long.
@@ -277,6 +329,21 @@ pub(super) fn upgrade(upgrade: &Upgrade, output: &mut Output) -> Done {
             "process {} serves; the old one drains",
             plain(answer.get("pid"))
         ))?;
+    }
+    output.flush()
+}
+
+pub(super) fn certificate(wish: &Certificate, output: &mut Output) -> Done {
+    let (wanted, action) = match wish {
+        Certificate::Renew(wanted) => (wanted, "renew"),
+        Certificate::Revoke(wanted) => (wanted, "revoke"),
+    };
+    let path = format!("/v1/certificates/{}/{action}", encode(&wanted.name));
+    let answer = wanted.instance.ask("POST", &path)?;
+    if wanted.json {
+        output.line(&answer.to_string())?;
+    } else {
+        output.line(&ordered(&answer))?;
     }
     output.flush()
 }

@@ -74,6 +74,9 @@ enum Command {
     Drain(control::PeerName),
     /// Puts a drained peer back on the ring; its keys come home
     Enable(control::PeerName),
+    /// Certificates that the running instance orders
+    #[command(subcommand)]
+    Certificate(control::Certificate),
     /// Writes the configuration of nginx, `HAProxy` or Envoy as ours, with no key moved
     Migrate(migrate::Options),
     /// Questions to the ring, answered from a configuration alone
@@ -137,6 +140,9 @@ impl Command {
             Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
             Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
             Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
+            Self::Certificate(certificate) => {
+                control::certificate(&certificate, &mut Output::stdout())
+            }
             Self::Migrate(options) => migrate::migrate(&options, &mut Output::stdout()),
             Self::Ring(question) => question.answer(&mut Output::stdout()),
         }

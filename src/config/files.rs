@@ -10,12 +10,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
+use super::acme::Secret;
 use super::raw::Span;
 use super::report::{Problem, Problems, quote};
-use super::settings::{CertificateFiles, Credentials};
+use super::settings::{CertificateFiles, CertificateSource, Credentials};
 use crate::certificate::{self, Certificate, Concern, Part, Revoked, VerifierError};
 use crate::clock;
 
@@ -27,6 +29,9 @@ const READABLE_BY_ALL: u32 = 0o004;
 
 const ISSUERS: &str =
     "give the certificates of those who issue the clients', `-----BEGIN CERTIFICATE-----`";
+
+const VOUCHERS: &str =
+    "give the certificates of those who issued the server's, `-----BEGIN CERTIFICATE-----`";
 
 /// A path, and where it is written.
 pub(super) struct Placed {
@@ -88,9 +93,12 @@ impl Files {
     }
 
     /// Warns of names that no client is ever shown the certificate of, as one before it has them too.
-    pub(super) fn warn_of_twins(&self, list: &[(CertificateFiles, Span)], problems: &Problems) {
+    pub(super) fn warn_of_twins(&self, list: &[(CertificateSource, Span)], problems: &Problems) {
         let mut first = HashMap::new();
-        for (files, at) in list {
+        for (source, at) in list {
+            let CertificateSource::Files(files) = source else {
+                continue;
+            };
             let Some(read) = self.credentials.certificates.get(files) else {
                 continue;
             };
@@ -115,7 +123,10 @@ impl Files {
         let Some(now) = self.now else {
             return;
         };
-        let (issuers, revoked) = (read_issuers(ca, problems), read_crl(crl, now, problems));
+        let (issuers, revoked) = (
+            read_issuers(ca, ISSUERS, problems),
+            read_crl(crl, now, problems),
+        );
         let (Some(issuers), Some(revoked)) = (issuers, revoked) else {
             return;
         };
@@ -131,6 +142,34 @@ impl Files {
         if let Some(crl) = crl {
             self.credentials.crls.insert(crl.path.clone(), revoked);
         }
+    }
+
+    /// Who vouches for a server that this program asks.
+    pub(super) fn authorities(&mut self, ca: &Placed, problems: &Problems) {
+        if self.now.is_some()
+            && let Some(issuers) = read_issuers(ca, VOUCHERS, problems)
+        {
+            self.credentials.issuers.insert(ca.path.clone(), issuers);
+        }
+    }
+
+    /// The key of an account with a certificate authority, base64url (RFC 8555, 7.3.4).
+    pub(super) fn account_key(&mut self, file: &Placed, problems: &Problems) {
+        let Some((text, metadata)) = self.now.and_then(|_| read(file, problems)) else {
+            return;
+        };
+        warn_of_readers(file, &metadata, problems);
+        let text = text
+            .trim_ascii()
+            .strip_suffix(b"=")
+            .unwrap_or(text.trim_ascii());
+        let key = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        if key.is_empty() {
+            let message = format!("{}: the file holds no key", shown(&file.path));
+            let help = "write what the authority gave as the HMAC key, base64url on one line";
+            problems.add(Problem::error(message, file.span).help(help));
+        }
+        self.credentials.external_account = Some(Secret(key));
     }
 }
 
@@ -148,11 +187,15 @@ fn twin(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
         .help("take one of them out; only with another kind of key both are of use")
 }
 
-fn read_issuers(file: &Placed, problems: &Problems) -> Option<Vec<CertificateDer<'static>>> {
+fn read_issuers(
+    file: &Placed,
+    help: &str,
+    problems: &Problems,
+) -> Option<Vec<CertificateDer<'static>>> {
     let (pem, _) = read(file, problems)?;
     let issuers = certificate::certificates(&pem);
     let wrong = |error| match error {
-        certificate::Error::NoCertificate => wrong(file, &error).help(ISSUERS),
+        certificate::Error::NoCertificate => wrong(file, &error).help(help),
         _ => wrong(file, &error),
     };
     issuers.map_err(|error| problems.add(wrong(error))).ok()

@@ -10,6 +10,7 @@
 //! Nothing here looks at the world outside but [`load`] and [`check`], which read the file and those
 //! that it names for TLS.
 
+mod acme;
 mod fields;
 mod file;
 mod files;
@@ -27,15 +28,17 @@ use std::path::{Path, PathBuf};
 
 use files::Files;
 
+pub use acme::{Acme, Challenge, ExternalAccount, KeyType, Names, Secret};
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::is_address;
 pub use settings::{
-    AccessLog, Account, Admin, CertificateFiles, ClientAuth, Config, Credentials, Downstream,
-    ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction, Introductions, ListenAddress,
-    Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress, PerClient, Probe, Retry, Route,
-    SocketAccess, SocketOptions, StateFile, Tell, Timeouts, Tls, TlsVersion, Upstream,
+    AccessLog, Account, Admin, CertificateFiles, CertificateSource, ClientAuth, Config,
+    Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,
+    Introductions, ListenAddress, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress,
+    PerClient, Probe, Retry, Route, SocketAccess, SocketOptions, StateFile, Tell, Timeouts, Tls,
+    TlsVersion, Upstream,
 };
 
 /// The configuration in the file at `path`.

@@ -29,8 +29,14 @@ sections! {
     ROOT: "the configuration" at "" as "drain_timeout: 80s" [
         "listeners" "routes" "upstreams" "downstream" "forwarding" "trusted_proxies" "admin"
         "threads" "access_log" "error_log" "control" "drain_timeout" "upgrade_timeout" "watch"
-        "state_file" "pool_size"
+        "state_file" "pool_size" "acme"
     ];
+    ACME: "`acme`" at "acme" as "{directory: letsencrypt, contact: [mailto:ops@example.org]}" [
+        "directory" "contact" "storage" "key_type" "external_account" "ca" "renew_before"
+        "challenge"
+    ];
+    EXTERNAL_ACCOUNT: "`external_account`" at "acme.external_account"
+        as "{id: my-account, hmac_key_file: /etc/clockwise/eab.key}" ["id" "hmac_key_file"];
     LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" [
         "address" "backlog" "ipv6_only" "reuse_port" "freebind" "mode" "owner" "group"
         "proxy_protocol" "tls" "https_redirect"
@@ -38,14 +44,14 @@ sections! {
     INTRODUCTIONS: "`proxy_protocol`" at "listeners[].proxy_protocol"
         as "{from: [10.0.0.0/8]}" ["from" "timeout" "others"];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
-        "cert" "key" "ocsp" "certificates" "min_version" "handshake_timeout" "client_auth"
+        "cert" "key" "ocsp" "acme" "certificates" "min_version" "handshake_timeout" "client_auth"
         "hsts"
     ];
     HSTS: "`hsts`" at "listeners[].tls.hsts" as "{max_age: 8760h}" [
         "max_age" "subdomains" "preload"
     ];
     CERTIFICATE: "a certificate" at "listeners[].tls.certificates[]"
-        as "{cert: server.crt, key: server.key}" ["cert" "key" "ocsp"];
+        as "{cert: server.crt, key: server.key}" ["cert" "key" "ocsp" "acme"];
     CLIENT_AUTH: "`client_auth`" at "listeners[].tls.client_auth"
         as "{mode: required, ca: clients.crt}" ["mode" "ca" "crl"];
     ROUTE: "a route" at "routes[]" as "{path: /, upstream: app}" [
@@ -122,6 +128,7 @@ sections! {
 const FOREIGN: &[(&str, &str)] = &[
     ("accept-proxy", "proxy_protocol"),
     ("accept_proxy", "proxy_protocol"),
+    ("acme_ca", "directory"),
     ("backend", "upstream"),
     ("backends", "upstreams"),
     ("balance", "key"),
@@ -132,9 +139,12 @@ const FOREIGN: &[(&str, &str)] = &[
     ("ssl", "tls"),
     ("ssl_certificate", "cert"),
     ("ssl_certificate_key", "key"),
+    ("caserver", "directory"),
     ("cluster", "upstream"),
     ("clusters", "upstreams"),
     ("domain", "host"),
+    ("eab", "external_account"),
+    ("email", "contact"),
     ("endpoints", "peers"),
     ("file", "path"),
     ("frontends", "listeners"),
@@ -142,6 +152,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("hash_key", "key"),
     ("health_check", "health"),
     ("healthcheck", "health"),
+    ("keytype", "key_type"),
     ("listen", "listeners"),
     ("locations", "routes"),
     ("log", "access_log"),

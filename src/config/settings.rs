@@ -5,7 +5,7 @@
 //! nothing about the configuration can be wrong but the world outside (a port that is taken, a
 //! name that does not resolve).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
+use super::acme::{Acme, Names, Secret};
 use crate::certificate::{Certificate, Concern, Part, Revoked};
 use crate::client::TrustedProxies;
 use crate::key::KeySource;
@@ -63,6 +64,8 @@ pub struct Config {
     pub state_file: Option<StateFile>,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
+    /// How certificates are ordered; `None`: none are.
+    pub acme: Option<Acme>,
     /// What the files that the listeners name held when this was loaded.
     pub credentials: Credentials,
 }
@@ -204,7 +207,7 @@ pub enum Tell {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// What a client may be shown, by the name it asks for; at least one, the first for all others.
-    pub certificates: Vec<CertificateFiles>,
+    pub certificates: Vec<CertificateSource>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// How long a handshake may take in all; above zero.
@@ -233,6 +236,15 @@ pub enum TlsVersion {
     Tls12,
     /// 1.3 (RFC 8446).
     Tls13,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// The operator has put it there.
+    Files(CertificateFiles),
+    /// It is ordered for these names ([`Config::acme`]).
+    Acme(Names),
 }
 
 /// Where a certificate lies.
@@ -266,6 +278,8 @@ pub struct Credentials {
     pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     /// What they have revoked.
     pub crls: BTreeMap<PathBuf, Revoked>,
+    /// The key of [`ExternalAccount`](super::ExternalAccount).
+    pub external_account: Option<Secret>,
 }
 
 impl Credentials {
@@ -296,13 +310,29 @@ impl Config {
     /// The files that are read when the configuration is loaded, besides its own.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
-        tls.flat_map(Tls::files)
+        let acme = self.acme.iter().flat_map(Acme::files);
+        tls.flat_map(Tls::files).chain(acme)
+    }
+
+    /// The certificates that are to be ordered, each once.
+    pub fn ordered(&self) -> BTreeSet<&Names> {
+        let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
+        let sources = tls.flat_map(|tls| &tls.certificates);
+        let names = sources.filter_map(|source| match source {
+            CertificateSource::Files(_) => None,
+            CertificateSource::Acme(names) => Some(names),
+        });
+        names.collect()
     }
 }
 
 impl Tls {
     fn files(&self) -> impl Iterator<Item = &Path> {
-        let certificates = self.certificates.iter().flat_map(|files| {
+        let files = self.certificates.iter().filter_map(|source| match source {
+            CertificateSource::Files(files) => Some(files),
+            CertificateSource::Acme(_) => None,
+        });
+        let certificates = files.flat_map(|files| {
             let ocsp = files.ocsp.as_deref();
             [files.cert.as_path(), &files.key].into_iter().chain(ocsp)
         });

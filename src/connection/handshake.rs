@@ -6,11 +6,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::HeaderValue;
 use rustls::{AlertDescription, HandshakeKind, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -18,7 +20,10 @@ use super::Socket;
 use super::socket::Metered;
 use crate::certificate::holder;
 use crate::telemetry::metrics::{Handshake, HandshakeFailure};
-use crate::tls::Server;
+use crate::tls::{ACME, Server};
+
+/// How long the end may take to be said to whom nothing else is said.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What was agreed on in a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +87,20 @@ pub async fn secure(
     match tokio::time::timeout(server.handshake_timeout, handshake).await {
         Err(_) => Err(HandshakeFailure::Timeout),
         Ok(Err(error)) => Err(reason(&error)),
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => {
+            farewell(stream).await;
+            Err(HandshakeFailure::Challenge)
+        }
         Ok(Ok(stream)) => {
             let secured = describe(&stream, server);
             Ok((Socket::Tls(Box::new(stream)), secured))
         }
     }
+}
+
+/// Whoever asked has seen what it wanted (RFC 8737, 3).
+async fn farewell(mut stream: TlsStream<Metered>) {
+    let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
 }
 
 fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
@@ -129,7 +143,7 @@ fn reason(error: &io::Error) -> HandshakeFailure {
 
 fn violated(error: &rustls::Error) -> HandshakeFailure {
     use rustls::Error::{
-        AlertReceived, InappropriateHandshakeMessage, InappropriateMessage,
+        AlertReceived, General, InappropriateHandshakeMessage, InappropriateMessage,
         InvalidCertRevocationList, InvalidCertificate, InvalidMessage, NoApplicationProtocol,
         NoCertificatesPresented, PeerIncompatible, PeerMisbehaved,
     };
@@ -141,6 +155,8 @@ fn violated(error: &rustls::Error) -> HandshakeFailure {
         }
         AlertReceived(_) => HandshakeFailure::Refused,
         PeerIncompatible(_) => HandshakeFailure::Incompatible,
+        // Of a server it says nothing else: the resolver had none.
+        General(_) => HandshakeFailure::NoCertificate,
         NoApplicationProtocol => HandshakeFailure::Protocol,
         NoCertificatesPresented | InvalidCertificate(_) | InvalidCertRevocationList(_) => {
             HandshakeFailure::ClientCertificate

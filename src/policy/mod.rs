@@ -11,5 +11,6 @@ pub mod hot;
 pub mod mix;
 pub mod pace;
 pub mod ramp;
+pub mod renewal;
 pub mod retry;
 pub mod spread;

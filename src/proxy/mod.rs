@@ -3,7 +3,7 @@
 //! | hook | file | what |
 //! |---|---|---|
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
-//! | `request_filter` | [`admit`], [`redirect`], [`pick`] | limits, HTTPS, route, key, the first choice of a peer |
+//! | `request_filter` | [`challenge`], [`admit`], [`redirect`], [`pick`] | ACME, limits, HTTPS, route, key, the first choice of a peer |
 //! | `request_body_filter` | [`admit`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`connect`], [`introduction`], [`tunnel`] | the next peer of the walk, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
@@ -13,6 +13,7 @@
 //! | `logging` | [`record`] | counters and one access-log line |
 
 mod admit;
+mod challenge;
 mod connect;
 mod context;
 mod fault;
@@ -80,6 +81,9 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if let Some(answer) = challenge::answer(ctx) {
+            return challenge::give(session, ctx, answer).await.map(|()| true);
+        }
         let checked = admit::check(session, ctx).and_then(|()| redirect::location(ctx));
         let admitted = match checked {
             Ok(Some(location)) => {

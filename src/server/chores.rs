@@ -17,6 +17,7 @@ use crate::admin::Subject;
 use crate::certificate::Concern;
 use crate::clock;
 use crate::config::{self, Config, Credentials};
+use crate::issued::Issued;
 
 /// How often the state file is brought up to date.
 const KEEP: Duration = Duration::from_secs(2);
@@ -70,7 +71,8 @@ impl Chores {
         source: Option<&Path>,
     ) {
         loop {
-            self.told.tell(&config.credentials);
+            self.told
+                .tell(&config.credentials, &subject.snapshot.load().issued);
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
             if let Some(file) = &config.state_file {
@@ -111,9 +113,14 @@ impl Chores {
 struct Told(BTreeSet<(PathBuf, Concern)>);
 
 impl Told {
-    fn tell(&mut self, credentials: &Credentials) {
-        for (file, concern) in credentials.concerns(clock::wall().as_second()) {
-            if self.0.insert((file.to_owned(), concern)) {
+    fn tell(&mut self, credentials: &Credentials, issued: &Issued) {
+        let now = clock::wall().as_second();
+        let of_files = credentials.concerns(now);
+        let of_files = of_files.map(|(file, concern)| (file.to_owned(), concern));
+        let of_orders = issued.concerns(now).into_iter();
+        let of_orders = of_orders.map(|(name, concern)| (PathBuf::from(name), concern));
+        for (file, concern) in of_files.chain(of_orders) {
+            if self.0.insert((file.clone(), concern)) {
                 let level = match concern {
                     Concern::Expired(_) => log::Level::Error,
                     _ => log::Level::Warn,

@@ -33,6 +33,8 @@ pub(super) async fn run(
     if let Some(succession) = &mut succession {
         leave(&mut instance, succession).await;
     }
+    // What is ordered from now on is the successor's, or the next start's.
+    instance.keeper = None;
     let mut successor = succession.map(|succession| succession.successor);
     let leader = successor.as_ref().map(|successor| successor.pid);
     let ending = tokio::select! {
@@ -62,6 +64,8 @@ async fn leave(instance: &mut Instance, succession: &mut Succession) {
     let successor = &mut succession.successor;
     instance.doors.leave(&successor.kept).await;
     instance.chores.leave();
+    // Who serves orders: the lock is free before the successor is told that it leads.
+    instance.keeper = None;
     let subject = &instance.subject;
     let memory = subject.snapshot.load().memory();
     let connections = subject.gate.inside() as u64;

@@ -15,6 +15,7 @@ use super::signals::{Signal, Signals};
 use super::sockets::{Listeners, OpenDoors};
 use super::upgrade::{self, Candidate, Succession, Underway, answer};
 use super::{Ending, reload};
+use crate::acme::Keeper;
 use crate::admin::Subject;
 use crate::lifecycle::{Order, Orders, Refusal, Reply};
 use crate::probe::{Prober, Probes};
@@ -33,6 +34,8 @@ pub(super) struct Instance {
     pub(super) listeners: Listeners,
     pub(super) doors: OpenDoors,
     pub(super) chores: Chores,
+    /// Orders certificates, while this process leads.
+    pub(super) keeper: Option<Keeper>,
     /// While it is under way nothing else changes, so that what was handed over stays true.
     pub(super) upgrading: Option<Underway>,
     /// A signal, or the watched file, asked for a reload while an upgrade was under way.

@@ -15,6 +15,7 @@ use super::instance::Instance;
 use super::lookup;
 use super::sockets::{self, Inherited, Listeners, Prepared};
 use super::start::first_pass;
+use crate::acme;
 use crate::admin::Subject;
 use crate::config::{self, Config, ListenAddress};
 use crate::lifecycle::{Addresses, Refusal, Reply};
@@ -108,6 +109,7 @@ async fn build(
         let metrics = &subject.telemetry.metrics;
         let snapshot = Snapshot::new(config, &addresses, Some(&before), metrics)
             .map_err(|error| error.to_string())?;
+        acme::recall(&snapshot.config, &snapshot.issued);
         Ok(Candidate {
             snapshot: Arc::new(snapshot),
             subject,
@@ -187,6 +189,7 @@ fn put_in_force(
     let drains = after.take_drains(before);
     subject.snapshot.store(Arc::clone(after));
     drains.settle();
+    after.issued.tell();
     ready.probes.go_on();
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);

@@ -17,6 +17,7 @@ use super::signals::Signals;
 use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
 use super::{Error, Launch, lookup, threads};
 use super::{activation, notify, state_file};
+use crate::acme::{self, Keeper};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::Gate;
@@ -61,6 +62,8 @@ async fn begin(
     let telemetry = open_telemetry(&config)?;
     let addresses = lookup::addresses(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
+    // Before anybody is let in: a certificate that is there is shown from the first handshake on.
+    acme::recall(&snapshot.config, &snapshot.issued);
     match predecessor {
         None => {
             let inherited = activation::claim(passed, &snapshot.config);
@@ -124,6 +127,7 @@ impl Staged {
             orders,
             prober: connectors,
             probes,
+            keeper: None,
             upgrading: None,
             reload_due: false,
             reopen_due: false,
@@ -167,6 +171,11 @@ impl Staged {
             admin: self.admin,
         });
         subject.lifecycle.advance(Stage::Serving);
+        // It may begin now: the challenges' answers are given by the listeners.
+        instance.keeper = Some(Keeper::start(
+            Arc::clone(&subject.snapshot),
+            Arc::clone(&subject.telemetry),
+        ));
         announce(&subject);
     }
 }

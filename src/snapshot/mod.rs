@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::client::TrustedProxies;
 use crate::clock;
 use crate::config::{self, Config, Forwarding, Introductions, ListenAddress, PeerAddress};
+use crate::issued::Issued;
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub redirects: HashMap<String, u16>,
     /// The keys of the TLS sessions; the same in every configuration of the process.
     pub tickets: Arc<Tickets>,
+    /// The certificates that were ordered; the same in every configuration of the process.
+    pub issued: Arc<Issued>,
     /// Everything the operator wrote.
     pub config: Config,
 }
@@ -106,7 +109,8 @@ impl Snapshot {
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let tickets = previous.map_or_else(Tickets::new, |previous| Arc::clone(&previous.tickets));
-        let tls = build_tls(&config, &tickets)?;
+        let issued = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.issued));
+        let tls = build_tls(&config, &tickets, &issued)?;
         let built = build_upstreams(&config, addresses, previous, metrics).and_then(|upstreams| {
             let routes = build_routes(&config, &upstreams, metrics)?;
             Ok((upstreams, routes))
@@ -124,6 +128,7 @@ impl Snapshot {
             tls,
             tickets,
             introductions: introductions(&config),
+            issued,
             redirects: redirects(&config),
             config,
         })
@@ -246,9 +251,11 @@ fn redirects(config: &Config) -> HashMap<String, u16> {
 fn build_tls(
     config: &Config,
     tickets: &Arc<Tickets>,
+    issued: &Arc<Issued>,
 ) -> Result<HashMap<ListenAddress, Arc<tls::Server>>, Error> {
     let build = |listener: &config::Listener| {
-        let server = tls::Server::new(listener.tls.as_ref()?, &config.credentials, tickets);
+        let tls = listener.tls.as_ref()?;
+        let server = tls::Server::new(tls, &config.credentials, tickets, issued);
         Some(match server {
             Ok(server) => Ok((listener.address.clone(), Arc::new(server))),
             Err(source) => Err(Error::Tls {

@@ -48,7 +48,8 @@ fn listeners(config: Option<&Config>) -> HashSet<String> {
 fn certificates(config: Option<&Config>) -> HashSet<String> {
     let read = config.into_iter().map(|config| &config.credentials);
     let files = read.flat_map(|read| read.certificates.keys());
-    files
-        .map(|files| files.cert.display().to_string())
-        .collect()
+    let files = files.map(|files| files.cert.display().to_string());
+    let ordered = config.into_iter().flat_map(Config::ordered);
+    let ordered = ordered.map(|names| names.first().to_owned());
+    files.chain(ordered).collect()
 }

@@ -40,6 +40,7 @@ pub struct Metrics {
     faults: Family<Labels, Counter>,
     listeners: ListenerFamilies,
     certificates: CertificateFamilies,
+    orders: OrderFamilies,
     routes: RouteFamilies,
     upstreams: UpstreamFamilies,
     peers: PeerFamilies,
@@ -66,6 +67,7 @@ impl Metrics {
             ),
             listeners: ListenerFamilies::register(&mut registry),
             certificates: CertificateFamilies::register(&mut registry),
+            orders: OrderFamilies::register(&mut registry),
             routes: RouteFamilies::register(&mut registry),
             upstreams: UpstreamFamilies::register(&mut registry),
             peers: PeerFamilies::register(&mut registry),
@@ -79,9 +81,14 @@ impl Metrics {
         self.listeners.resolve(&listener_labels(address))
     }
 
-    /// The handles of one certificate, by its file.
+    /// The handles of one certificate, by its file, or by its first name where it is ordered.
     pub fn certificate(&self, file: &str) -> CertificateMetrics {
         self.certificates.resolve(&certificate_labels(file))
+    }
+
+    /// The handles of the orders of one certificate, by its first name.
+    pub fn orders(&self, name: &str) -> OrderMetrics {
+        self.orders.resolve(&certificate_labels(name))
     }
 
     /// The handles of one route, by its name.
@@ -112,6 +119,7 @@ impl Metrics {
     /// Takes a certificate that is served no more out of the listing.
     pub fn remove_certificate(&self, file: &str) {
         self.certificates.remove(&certificate_labels(file));
+        self.orders.remove(&certificate_labels(file));
     }
 
     /// Takes a route that exists no more out of the listing.
@@ -230,6 +238,18 @@ metrics! {
         expiry: Gauge = "clockwise_certificate_expiry_time_seconds",
         /// 1 where an OCSP response is sent along with the certificate.
         stapled: Gauge = "clockwise_certificate_stapled",
+    }
+}
+
+metrics! {
+    /// Of the orders of one certificate (ACME).
+    pub struct OrderMetrics from OrderFamilies {
+        /// Orders that came to an end, by how.
+        orders: Each<Outcome> = "clockwise_acme_orders",
+        /// Orders that failed since the last one that did not.
+        failures: Gauge = "clockwise_acme_failures",
+        /// When the certificate is ordered next, in seconds since 1970.
+        next: Gauge = "clockwise_acme_next_order_time_seconds",
     }
 }
 
@@ -411,6 +431,10 @@ bounded! {
         ClientCertificate = "client_certificate",
         /// What came was TLS, and against its rules.
         Violation = "violation",
+        /// There is no certificate yet for the name that the client asked for, or none that it can verify.
+        NoCertificate = "no_certificate",
+        /// An authority looked who is here before it issues a certificate: there is nothing more to it.
+        Challenge = "acme_challenge",
         /// Anything else.
         Other = "other",
     }
@@ -457,11 +481,11 @@ bounded! {
 }
 
 bounded! {
-    /// How a reload ended.
+    /// How a reload, or an order of a certificate, ended.
     pub enum Outcome as "result" {
-        /// The new configuration is in force.
+        /// What is new is in force.
         Ok = "ok",
-        /// The old configuration stays.
+        /// What was before stays.
         Failed = "failed",
     }
 }

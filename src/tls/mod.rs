@@ -18,12 +18,16 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 pub use self::tickets::{Keys, Tickets};
 
-use self::resolver::Resolver;
-use crate::certificate::{self, Certificate};
-use crate::config::{ClientAuth, Credentials, Hsts, Tls, TlsVersion};
+use self::resolver::{Resolver, Source};
+use crate::certificate;
+use crate::config::{CertificateSource, ClientAuth, Credentials, Hsts, Tls, TlsVersion};
+use crate::issued::Issued;
 
 /// What a client may speak inside (RFC 7301).
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// What a certificate authority speaks to see who is here (RFC 8737, 6.2): nothing, once it has seen.
+pub const ACME: &[u8] = b"acme-tls/1";
 
 /// One listener's TLS.
 #[derive(Debug)]
@@ -61,21 +65,23 @@ impl Server {
         tls: &Tls,
         credentials: &Credentials,
         tickets: &Arc<Tickets>,
+        issued: &Arc<Issued>,
     ) -> Result<Self, Error> {
-        let certificates = tls
-            .certificates
-            .iter()
-            .map(|files| {
-                let read = credentials.certificates.get(files);
+        let open = |source: &CertificateSource| match source {
+            CertificateSource::Files(files) => {
+                let read = credentials.certificates.get(files).cloned();
+                let read = read.map(|read| Source::Files(Arc::new(read)));
                 read.ok_or_else(|| Error::NotRead(files.cert.display().to_string()))
-            })
-            .collect::<Result<Vec<&Certificate>, _>>()?;
+            }
+            CertificateSource::Acme(names) => Ok(Source::Ordered(issued.slot(names))),
+        };
+        let certificates: Result<Vec<_>, _> = tls.certificates.iter().map(open).collect();
         let auth = tls.client_auth.as_ref();
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(versions(tls.min_version))?
             .with_client_cert_verifier(verifier(auth, credentials)?)
-            .with_cert_resolver(Arc::new(Resolver::new(&certificates)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+            .with_cert_resolver(Arc::new(Resolver::new(certificates?, Arc::clone(issued))));
+        config.alpn_protocols = protocols(tls);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Tickets::within(tickets, &scope(auth, credentials));
         Ok(Self {
@@ -85,6 +91,16 @@ impl Server {
             hsts: tls.hsts.and_then(field),
         })
     }
+}
+
+fn protocols(tls: &Tls) -> Vec<Vec<u8>> {
+    let ordered = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
+    let acme = tls.certificates.iter().any(ordered).then_some(ACME);
+    PROTOCOLS
+        .into_iter()
+        .chain(acme)
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// RFC 6797, 6.1.

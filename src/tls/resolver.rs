@@ -12,51 +12,93 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::ACME;
 use crate::certificate::Certificate;
 use crate::clock;
+use crate::issued::{Issued, Slot};
 
 #[derive(Debug)]
 pub(super) struct Resolver {
-    exact: HashMap<String, Certificates>,
+    exact: HashMap<String, Sources>,
     /// By what follows the `*.`
-    wildcard: HashMap<String, Certificates>,
-    all: Certificates,
+    wildcard: HashMap<String, Sources>,
+    all: Sources,
+    issued: Arc<Issued>,
 }
 
-type Certificates = Vec<Arc<Certificate>>;
+/// Where a certificate is taken from when a client comes.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// What the operator's files held.
+    Files(Arc<Certificate>),
+    /// What was ordered, once it is there.
+    Ordered(Arc<Slot>),
+}
+
+type Sources = Vec<Source>;
+
+impl Source {
+    fn names(&self) -> &[String] {
+        match self {
+            Self::Files(certificate) => &certificate.names,
+            Self::Ordered(slot) => slot.names.all(),
+        }
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        match self {
+            Self::Files(certificate) => Some(Arc::clone(certificate)),
+            Self::Ordered(slot) => slot.certificate.load_full(),
+        }
+    }
+}
 
 impl Resolver {
-    pub(super) fn new(certificates: &[&Certificate]) -> Self {
-        let all = certificates.iter().map(|&one| Arc::new(one.clone()));
+    pub(super) fn new(all: Vec<Source>, issued: Arc<Issued>) -> Self {
         let mut resolver = Self {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
-            all: all.collect(),
+            all,
+            issued,
         };
-        for certificate in &resolver.all {
-            for name in &certificate.names {
+        for source in &resolver.all {
+            for name in source.names() {
                 let (names, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut resolver.wildcard, parent),
                     None => (&mut resolver.exact, name.as_str()),
                 };
-                let known = names.entry(name.to_owned()).or_default();
-                known.push(Arc::clone(certificate));
+                names
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(source.clone());
             }
         }
         resolver
     }
 
     /// The certificate for a name in lower case; `None`: the client told none.
-    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Certificate> {
+    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Certificate>> {
+        let usable = |source: &Source| {
+            let found = source.certificate()?;
+            found
+                .key
+                .key
+                .choose_scheme(schemes)
+                .is_some()
+                .then_some(found)
+        };
         let named = name.and_then(|name| self.named(name));
-        let usable = |one: &&Arc<Certificate>| one.key.key.choose_scheme(schemes).is_some();
-        let of_name = named.and_then(|known| known.iter().find(usable));
+        let of_name = named.and_then(|known| known.iter().find_map(usable));
+        let awaited = |known: &Sources| known.iter().all(|source| source.certificate().is_none());
+        if named.is_some_and(awaited) {
+            // It is on its way. What a client is shown instead, it may remember for longer than that.
+            return None;
+        }
         // The wrong name is more use to a client than none: it can say what is wrong.
-        let found = of_name.or_else(|| self.all.iter().find(usable));
-        found.map(Arc::as_ref)
+        of_name.or_else(|| self.all.iter().find_map(usable))
     }
 
-    fn named(&self, name: &str) -> Option<&Certificates> {
+    fn named(&self, name: &str) -> Option<&Sources> {
         let parent = || name.split_once('.').map(|(_, parent)| parent);
         self.exact
             .get(name)
@@ -67,6 +109,13 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
+        if hello
+            .alpn()
+            .is_some_and(|mut all| all.any(|one| one == ACME))
+        {
+            // An authority looks who is here (RFC 8737, 3).
+            return self.issued.proof(name.as_deref()?);
+        }
         let found = self.find(name.as_deref(), hello.signature_schemes())?;
         Some(Arc::clone(found.shown(clock::wall().as_second())))
     }
@@ -92,7 +141,8 @@ mod tests {
             certificate(&["*.example.com"]),
             certificate(&["www.example.com", "Example.org"]),
         ];
-        let resolver = Resolver::new(&made.iter().collect::<Vec<_>>());
+        let files = made.iter().map(|one| Source::Files(Arc::new(one.clone())));
+        let resolver = Resolver::new(files.collect(), Arc::default());
         for (name, expected) in [
             (None, 0),
             (Some("elsewhere.test"), 0),
@@ -110,7 +160,7 @@ mod tests {
     #[test]
     fn nothing_is_shown_that_the_client_cannot_verify() {
         let made = certificate(&["a.test"]);
-        let resolver = Resolver::new(&[&made]);
+        let resolver = Resolver::new(vec![Source::Files(Arc::new(made))], Arc::default());
         let found = resolver.find(Some("a.test"), &[SignatureScheme::RSA_PKCS1_SHA256]);
         assert!(found.is_none());
     }

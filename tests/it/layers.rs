@@ -40,9 +40,17 @@ const LAYERS: &[(&str, May)] = &[
     ("upstream", May::Core(&["config", "telemetry", "clock"])),
     (
         "snapshot",
-        May::Core(&["config", "telemetry", "tls", "upstream", "clock"]),
+        May::Core(&["config", "telemetry", "tls", "issued", "upstream", "clock"]),
     ),
-    ("tls", May::Name(&["config", "certificate", "clock"])),
+    (
+        "tls",
+        May::Name(&["config", "certificate", "issued", "clock"]),
+    ),
+    ("issued", May::Name(&["config", "certificate"])),
+    (
+        "acme",
+        May::Core(&["config", "snapshot", "issued", "telemetry", "clock"]),
+    ),
     (
         "probe",
         May::Core(&["config", "snapshot", "upstream", "dial", "clock"]),
@@ -89,6 +97,7 @@ const LAYERS: &[(&str, May)] = &[
         May::Core(&[
             "config",
             "snapshot",
+            "issued",
             "lifecycle",
             "upstream",
             "telemetry",

@@ -17,6 +17,7 @@ mod harness; // client against origin, origins that die and come back
 mod support;
 
 // the way of a request
+mod acme; // certificates that are ordered
 mod balance; // load that is even in spite of keys
 mod dialects; // every key stays where another load balancer had it
 mod failover; // what happens when a peer fails

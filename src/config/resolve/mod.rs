@@ -4,6 +4,7 @@
 //! on with the default; this file reads the top level and looks at what two sections only show
 //! together. Nothing here touches the world outside, but through [`Files`].
 
+mod acme;
 mod balance;
 mod client;
 mod cookie;
@@ -48,6 +49,7 @@ pub(super) fn config(root: &Node, mut files: Files, problems: &Problems) -> Opti
     let routes = routes::read(&fields, &upstreams);
     let admin = process::admin(&fields);
     look_across(&fields, &listeners, &routes, &upstreams, admin.as_ref());
+    let acme = acme::read(&fields, &listeners, &mut files);
     Some(Config {
         listeners: values(listeners),
         routes: values(routes),
@@ -65,6 +67,7 @@ pub(super) fn config(root: &Node, mut files: Files, problems: &Problems) -> Opti
         watch: process::watch(&fields),
         state_file: process::state_file(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
+        acme,
         credentials: files.credentials,
     })
 }

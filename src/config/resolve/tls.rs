@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::BOUNDS;
+use super::{BOUNDS, acme};
 use crate::config::fields::{Fields, collect, items, text};
 use crate::config::files::{Files, Placed};
 use crate::config::raw::Node;
 use crate::config::report::Problem;
 use crate::config::schema;
-use crate::config::settings::{CertificateFiles, ClientAuth, Hsts, Tls, TlsVersion};
+use crate::config::settings::{CertificateSource, ClientAuth, Hsts, Tls, TlsVersion};
 use crate::config::values::{Fault, shown};
 
 const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
@@ -33,11 +33,11 @@ pub(super) fn read(listener: &Fields<'_>, files: &mut Files) -> Option<Tls> {
 }
 
 /// One, in its short form, or a list.
-fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateFiles> {
+fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateSource> {
     let Some(list) = fields.get("certificates") else {
         return certificate(fields, files).into_iter().collect();
     };
-    let short = ["cert", "key", "ocsp"];
+    let short = ["cert", "key", "ocsp", "acme"];
     if let Some(one) = short.iter().find_map(|key| fields.get(key)) {
         let problem = Problem::error("one certificate beside a list of them", one.head());
         let problem = problem.also(list.head(), "list here");
@@ -46,19 +46,26 @@ fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateFiles>
     let problems = fields.problems;
     let listed = collect(items(list, LIST, problems), problems, |item| {
         let fields = Fields::open(item, &schema::CERTIFICATE, problems)?;
-        Some((certificate(&fields, files)?, fields.get("cert")?.place()))
+        let at = fields
+            .get("cert")
+            .map_or_else(|| fields.head(), Node::place);
+        Some((certificate(&fields, files)?, at))
     });
     files.warn_of_twins(&listed, problems);
     listed.into_iter().map(|(files, _)| files).collect()
 }
 
-fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFiles> {
+fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateSource> {
+    if fields.get("acme").is_some() {
+        return acme::names(fields).map(CertificateSource::Acme);
+    }
     let cert = fields.require("cert", HELP);
     let key = fields.require("key", HELP);
     let ocsp = placed(fields, "ocsp");
     let (_, _) = (cert?, key?);
     let (cert, key) = (placed(fields, "cert")?, placed(fields, "key")?);
-    Some(files.certificate(cert, key, ocsp, fields.problems))
+    let files = files.certificate(cert, key, ocsp, fields.problems);
+    Some(CertificateSource::Files(files))
 }
 
 fn client_auth(fields: &Fields<'_>, files: &mut Files) -> Option<ClientAuth> {
@@ -90,7 +97,7 @@ fn hsts(fields: &Fields<'_>) -> Option<Hsts> {
     })
 }
 
-fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {
+pub(super) fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {
     let path = fields.read(key, path)?;
     let span = fields.get(key)?.place();
     Some(Placed { path, span })

@@ -13,6 +13,7 @@ pub(crate) mod nginx;
 pub(crate) mod ocsp;
 pub(crate) mod origin;
 pub(crate) mod other;
+pub(crate) mod pebble;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod tls;

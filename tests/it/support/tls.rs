@@ -18,7 +18,7 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -149,6 +149,18 @@ impl Authority {
         fs::rename(new, self.path(file)).unwrap();
     }
 
+    /// A server that shows the certificate of this name.
+    pub(crate) fn server(&self, file: &str) -> Arc<ServerConfig> {
+        use rustls::pki_types::pem::PemObject;
+        let cert = CertificateDer::from_pem_file(self.path(&format!("{file}.crt"))).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{file}.key"))).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let server = builder.with_no_client_auth();
+        Arc::new(server.with_single_cert(vec![cert], key).unwrap())
+    }
+
     /// A client that trusts this authority alone.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
@@ -209,7 +221,7 @@ impl Authority {
     }
 }
 
-fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+pub(crate) fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     builder.with_safe_default_protocol_versions().unwrap()

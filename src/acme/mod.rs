@@ -1,0 +1,101 @@
+//! Certificates from an authority, by ACME (RFC 8555): ordered, renewed and kept without an operator.
+//!
+//! ```text
+//!  policy::renewal  when? ──► keeper  one task beside the way of requests
+//!                               │
+//!                 account, order ──► https ──► the authority ── looks who is here ──► port 80 or 443
+//!                               │                                                          │
+//!                            storage  the disk, and who may order                       issued
+//!                               └───────────── the certificate ────────────────────────────┘
+//! ```
+//!
+//! What must hold: nothing is ordered that could not be kept; nothing is ordered by two processes at
+//! once; a certificate that is there is shown until a better one is.
+
+mod account;
+mod https;
+mod keeper;
+mod order;
+mod storage;
+mod work;
+
+use std::sync::Arc;
+
+pub use self::keeper::Keeper;
+use self::storage::Storage;
+
+use crate::config::Config;
+use crate::issued::Issued;
+use crate::policy::renewal::Failure;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The authority, or the way to it.
+    #[error("{}", plainly(.0))]
+    Authority(#[from] instant_acme::Error),
+    /// It looked, and did not see what it was to see.
+    #[error("{0}")]
+    Unseen(String),
+    /// What it gave is not what was ordered.
+    #[error("the certificate cannot be used: {0}")]
+    Useless(String),
+    /// There is a new one, and the one before still counts.
+    #[error("a new certificate is in place, but the one before is not revoked: {0}")]
+    Unrevoked(String),
+    /// A key or a request could not be made.
+    #[error("cannot make a key: {0}")]
+    Key(#[from] rcgen::Error),
+    /// What was to be kept could not be.
+    #[error("{0}")]
+    Storage(#[from] storage::Error),
+    /// Nobody is known to vouch for the authority's own certificate.
+    #[error("cannot tell whom to trust: {0}")]
+    Trust(std::io::Error),
+    /// A defect of the program.
+    #[error("broke off: {0}")]
+    Broken(tokio::task::JoinError),
+    /// It took longer than anything should.
+    #[error("the authority did not come to an end within {0:?}")]
+    Late(std::time::Duration),
+}
+
+impl Error {
+    /// What it means for the next time.
+    fn failure(&self) -> Failure {
+        use instant_acme::Error::{Api, Json, Other};
+        match self {
+            Self::Authority(Api(problem)) => match (problem.r#type.as_deref(), problem.status) {
+                (Some("urn:ietf:params:acme:error:rateLimited"), _) | (_, Some(429)) => {
+                    Failure::Limited
+                }
+                (Some("urn:ietf:params:acme:error:serverInternal"), _) | (_, Some(500..)) => {
+                    Failure::Unreachable
+                }
+                _ => Failure::Refused,
+            },
+            Self::Authority(Other(_) | Json(_)) | Self::Storage(_) => Failure::Unreachable,
+            _ => Failure::Refused,
+        }
+    }
+}
+
+fn plainly(error: &instant_acme::Error) -> String {
+    match error {
+        instant_acme::Error::Json(_) => "the authority answers, but not as ACME has it".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Shows the certificates that lie on the disk already; those that are shown stay. It reads files.
+pub fn recall(config: &Config, issued: &Arc<Issued>) {
+    let Some(acme) = &config.acme else { return };
+    let storage = Storage::of(acme);
+    for names in config.ordered() {
+        let slot = issued.slot(names);
+        if slot.certificate.load().is_none() {
+            slot.certificate
+                .store(storage.certificate(names).map(Arc::new));
+        }
+    }
+}

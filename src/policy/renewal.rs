@@ -1,0 +1,328 @@
+//! When a certificate is ordered: for the first time, anew before it ends, and again after a failure.
+//!
+//! ```text
+//!  from                    half of its life        wished               until
+//!   ├────────────────────────────┼──────────[ jitter ]┼────────────────────┤
+//!                                 never earlier       never later than it ends
+//! ```
+//!
+//! All times are seconds since 1970 on the wall clock, as certificates have them; a clock that is set is
+//! judged anew with the next question. What looks random is taken from a seed, so that the same
+//! certificate is renewed at the same time whoever asks, and two certificates are not renewed at once.
+//!
+//! Invariants:
+//! * a certificate that is held is not ordered before half of its life is over, whatever is wished: a wish longer
+//!   than its life would order it without end. The authority may suggest so, but not at once, for the same reason;
+//! * it is ordered before it ends;
+//! * after a failure nothing is ordered before its pause is over, and no pause is longer than [`LONGEST`].
+
+use std::time::Duration;
+
+/// The longest pause after a failure.
+pub const LONGEST: Duration = Duration::from_secs(12 * 3600);
+
+/// The first pause after a failure of each kind, and the longest; each failure doubles it.
+const UNREACHABLE: (u64, u64) = (5, 10 * 60);
+/// Let's Encrypt bears five failed validations of a name in an hour: these are at 0, 5, 15 and 35 minutes.
+const REFUSED: (u64, u64) = (5 * 60, LONGEST.as_secs());
+const LIMITED: (u64, u64) = (3600, LONGEST.as_secs());
+
+/// How much of its life a certificate is left alone, and for how long at most; seconds. An authority whose
+/// suggestion is in the past for every certificate would be asked for one after the other.
+const NEW: (f64, u64) = (0.05, 24 * 3600);
+
+/// How much of a certificate's life the jitter may take.
+const JITTER: f64 = 0.05;
+
+/// How much of a pause its jitter may take.
+const PAUSE_JITTER: f64 = 0.2;
+
+/// How long before its end a certificate is renewed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Before {
+    /// A share of its whole life, 0.0 ..= 1.0.
+    Share(f64),
+    /// This long.
+    Time(Duration),
+}
+
+impl Before {
+    /// When two thirds of its life are over.
+    pub const DEFAULT: Self = Self::Share(1.0 / 3.0);
+}
+
+/// A certificate that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// From when it is valid.
+    pub from: i64,
+    /// Until when.
+    pub until: i64,
+    /// Between which times the authority suggests to renew it (RFC 9773, 4.2).
+    pub suggested: Option<(i64, i64)>,
+}
+
+/// Why the last order came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The authority was not reached, or not able to: it costs nothing to try again soon.
+    Unreachable,
+    /// It refused, or did not see what it was to see.
+    Refused,
+    /// It was asked too much already.
+    Limited,
+}
+
+/// The failures since the last success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// How many; at least 1.
+    pub count: u32,
+    /// When the last one was.
+    pub last: i64,
+    /// What it was.
+    pub failure: Failure,
+}
+
+impl Failures {
+    /// One more.
+    pub fn after(before: Option<Self>, failure: Failure, now: i64) -> Self {
+        // Another kind begins anew: its pauses are others.
+        let same = before.filter(|before| before.failure == failure);
+        Self {
+            count: same.map_or(0, |before| before.count).saturating_add(1),
+            last: now,
+            failure,
+        }
+    }
+
+    /// When the pause after the last one is over.
+    pub fn pause_ends(&self, seed: u64) -> i64 {
+        let (first, longest) = match self.failure {
+            Failure::Unreachable => UNREACHABLE,
+            Failure::Refused => REFUSED,
+            Failure::Limited => LIMITED,
+        };
+        let doubled = first.saturating_mul(1_u64 << self.count.saturating_sub(1).min(16));
+        let pause = doubled.min(longest);
+        let jitter = part(pause, PAUSE_JITTER * chance(seed ^ u64::from(self.count)));
+        let pause = (pause + jitter).min(LONGEST.as_secs());
+        self.last.saturating_add_unsigned(pause)
+    }
+}
+
+/// When to order: now, where it is not later than that.
+pub fn due(held: Option<Held>, before: Before, failures: Option<Failures>, seed: u64) -> i64 {
+    let wanted = held.map_or(i64::MIN, |held| renewal(held, before, seed));
+    let allowed = failures.map_or(i64::MIN, |failures| failures.pause_ends(seed));
+    wanted.max(allowed)
+}
+
+/// When a certificate is renewed, if nothing fails.
+pub fn renewal(held: Held, before: Before, seed: u64) -> i64 {
+    let life = held.until.saturating_sub(held.from).max(0).unsigned_abs();
+    let before = match before {
+        Before::Share(share) => part(life, share),
+        Before::Time(time) => time.as_secs(),
+    };
+    let jitter = part(life, JITTER * chance(seed));
+    let before = before.saturating_add(jitter).min(life / 2);
+    let own = held.until.saturating_sub_unsigned(before);
+    let new = part(life, NEW.0).min(NEW.1);
+    let earliest = held.from.saturating_add_unsigned(new);
+    match held.suggested {
+        Some(window) => own.min(within(window, seed).max(earliest)),
+        None => own,
+    }
+}
+
+/// A time of the window, the same for the same seed (RFC 9773, 4.2).
+fn within((start, end): (i64, i64), seed: u64) -> i64 {
+    let length = end.saturating_sub(start).max(0).unsigned_abs();
+    start.saturating_add_unsigned(part(length, chance(seed)))
+}
+
+/// 0.0 .. 1.0, the same for the same seed.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "53 bits, which f64 holds exactly"
+)]
+fn chance(seed: u64) -> f64 {
+    (mix(seed) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// The finalizer of `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+fn mix(seed: u64) -> u64 {
+    let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds, to the second as long as they are fewer than 2^53; a float beyond u64 becomes its bound"
+)]
+fn part(whole: u64, share: f64) -> u64 {
+    (whole as f64 * share) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: i64 = 86_400;
+    const MINUTE: i64 = 60;
+
+    fn held(days: i64) -> Held {
+        Held {
+            from: 0,
+            until: days * DAY,
+            suggested: None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_ordered_at_once() {
+        assert!(due(None, Before::DEFAULT, None, 7) <= 0);
+    }
+
+    #[test]
+    fn renewed_when_two_thirds_of_its_life_are_over() {
+        for seed in 0..100 {
+            let at = due(Some(held(90)), Before::DEFAULT, None, seed);
+            assert!((55 * DAY..=60 * DAY).contains(&at), "{}", at / DAY);
+        }
+    }
+
+    #[test]
+    fn two_certificates_are_not_renewed_at_once() {
+        let mut all: Vec<i64> = (0..1000)
+            .map(|seed| due(Some(held(90)), Before::DEFAULT, None, seed))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.len() > 990);
+    }
+
+    #[test]
+    fn a_wish_longer_than_its_life_does_not_order_without_end() {
+        let month = Before::Time(Duration::from_secs(30 * 86_400));
+        assert_eq!(due(Some(held(6)), month, None, 1), 3 * DAY);
+        assert_eq!(due(Some(held(6)), Before::Share(1.0), None, 1), 3 * DAY);
+    }
+
+    #[test]
+    fn the_authority_may_want_it_sooner_and_never_later() {
+        let wants = |start, end| {
+            let suggested = Some((start * DAY, end * DAY));
+            let held = Held {
+                suggested,
+                ..held(90)
+            };
+            due(Some(held), Before::DEFAULT, None, 3)
+        };
+        assert!((10 * DAY..=12 * DAY).contains(&wants(10, 12)));
+        assert_eq!(wants(-2, -1), DAY, "not before it has had a day");
+        assert!(wants(88, 89) <= 60 * DAY);
+    }
+
+    #[test]
+    fn four_refusals_in_the_first_hour() {
+        let (mut now, mut failures, mut orders) = (0, None, 0);
+        while now < 60 * MINUTE {
+            orders += 1;
+            failures = Some(Failures::after(failures, Failure::Refused, now));
+            now = due(None, Before::DEFAULT, failures, 9);
+        }
+        assert_eq!(orders, 4);
+    }
+
+    #[test]
+    fn whoever_cannot_be_reached_is_asked_again_soon() {
+        let once = Failures::after(None, Failure::Unreachable, 0);
+        assert!((5..=6).contains(&once.pause_ends(0)));
+        let often = Failures { count: 40, ..once };
+        assert!((600..=720).contains(&often.pause_ends(0)));
+    }
+
+    #[test]
+    fn a_failure_of_another_kind_begins_anew() {
+        let thrice = Failures {
+            count: 3,
+            last: 0,
+            failure: Failure::Refused,
+        };
+        let next = Failures::after(Some(thrice), Failure::Unreachable, 1);
+        assert_eq!((next.count, next.last), (1, 1));
+        assert_eq!(Failures::after(Some(thrice), Failure::Refused, 1).count, 4);
+    }
+
+    /// A year of one certificate: how often it was ordered, and how long none was valid.
+    fn year(life: i64, before: Before, seed: u64, fails: impl Fn(i64) -> bool) -> (u32, i64) {
+        let (mut now, mut orders, mut without) = (0, 0, 0);
+        let (mut held, mut failures) = (None::<Held>, None);
+        while now < 365 * DAY {
+            let next = due(held, before, failures, seed).max(now);
+            let gap_from = held.map_or(now, |held| held.until.max(now));
+            without += (next - gap_from).max(0);
+            now = next;
+            orders += 1;
+            if fails(now) {
+                failures = Some(Failures::after(failures, Failure::Refused, now));
+            } else {
+                failures = None;
+                held = Some(Held {
+                    from: now,
+                    until: now + life,
+                    suggested: None,
+                });
+            }
+        }
+        (orders, without)
+    }
+
+    proptest! {
+        #[test]
+        fn a_certificate_that_can_be_renewed_never_ends(
+            days in 1_i64..400, share in 0.0..1.0_f64, seed: u64,
+        ) {
+            let (orders, without) = year(days * DAY, Before::Share(share), seed, |_| false);
+            prop_assert_eq!(without, 0);
+            prop_assert!(i64::from(orders) <= 2 * 365 / days + 2, "{} orders", orders);
+        }
+
+        #[test]
+        fn an_authority_that_is_away_for_a_week_is_not_noticed(begin in 1_i64..300, seed: u64) {
+            let away = begin * DAY..(begin + 7) * DAY;
+            let (_, without) = year(90 * DAY, Before::DEFAULT, seed, |now| away.contains(&now));
+            prop_assert_eq!(without, 0);
+        }
+
+        #[test]
+        fn failures_for_ever_are_few(seed: u64) {
+            let (orders, _) = year(90 * DAY, Before::DEFAULT, seed, |_| true);
+            prop_assert!(orders < 2 * 365 + 20, "{} orders", orders);
+        }
+
+        #[test]
+        fn a_pause_is_never_over_before_its_time_nor_later_than_the_longest(
+            count in 1_u32.., last in 0..4_000_000_000_i64, seed: u64, kind in 0..3_usize,
+        ) {
+            let failure = [Failure::Unreachable, Failure::Refused, Failure::Limited][kind];
+            let pause = Failures { count, last, failure }.pause_ends(seed) - last;
+            prop_assert!((5..=LONGEST.as_secs().cast_signed()).contains(&pause));
+        }
+
+        #[test]
+        fn nothing_overflows(from: i64, until: i64, start: i64, end: i64, seed: u64, time: u64) {
+            let held = Held { from, until, suggested: Some((start, end)) };
+            due(Some(held), Before::Time(Duration::from_secs(time)), None, seed);
+            due(Some(held), Before::Share(1.0), None, seed);
+        }
+    }
+}

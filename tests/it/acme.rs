@@ -1,0 +1,546 @@
+//! Certificates that nobody has to think of: ordered from a real authority, renewed, kept, revoked.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use rustls::ClientConfig;
+use serde_json::Value;
+
+use crate::support::client::Request;
+use crate::support::edge::{Edge, Site, run};
+use crate::support::origin::Origin;
+use crate::support::pebble::{ACCOUNT_KEY, Options, Pebble, shown};
+use crate::support::tls::{ask, connect};
+use crate::support::{client, wait};
+
+const FAILURES: &str = "clockwise_listener_handshake_failures_total";
+const ORDERS: &str = "clockwise_acme_orders_total";
+const TLS_ALPN: &str = ", challenge: tls-alpn-01";
+
+#[test]
+fn the_first_certificate_comes_by_http_without_a_restart() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    // Nowhere to look: the first order cannot have come to its end yet when the handshake is refused.
+    pebble.point("a.test", "127.0.0.9");
+    let edge = pebble
+        .site(
+            Site::of([origin.address]),
+            "{acme: [a.test, www.a.test]}",
+            "",
+        )
+        .start();
+    let client = pebble.client();
+    connect(&client, "a.test", pebble.tls).unwrap_err();
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"no_certificate\""], 1);
+    edge.admin
+        .wait_for_metric(ORDERS, &["result=\"failed\""], 1);
+    pebble.point_home("a.test");
+    order(&edge, "renew", "a.test");
+    let mut session = connect(&client, "a.test", pebble.tls).unwrap();
+    assert!(
+        ask(&mut session, "a.test")
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
+    connect(&client, "www.a.test", pebble.tls).unwrap();
+    let status = edge.admin.get("/v1/status").json()["certificates"].clone();
+    assert_eq!(status["count"], 1);
+    let one = &status["ordered"][0];
+    assert_eq!(one["names"], serde_json::json!(["a.test", "www.a.test"]));
+    assert!(
+        one["issuer"].as_str().unwrap().starts_with("Pebble"),
+        "{one}"
+    );
+    assert_eq!((&one["error"], &one["failures"]), (&Value::Null, &0.into()));
+    assert!(
+        one["next_order"].as_str() < one["valid_until"].as_str(),
+        "{one}"
+    );
+    let said = String::from_utf8(edge.command(&["status"]).stdout).unwrap();
+    assert!(said.contains("ordered         a.test: by Pebble"), "{said}");
+    edge.admin
+        .wait_for_metric(ORDERS, &["certificate=\"a.test\"", "result=\"ok\""], 1);
+}
+
+#[test]
+fn by_a_handshake_where_nothing_else_is_open() {
+    let origin = Origin::start();
+    let pebble = Pebble::with(Options {
+        bad_nonces: 30,
+        ..Options::default()
+    });
+    let listeners = format!(
+        "[{{address: \"{}\", tls: {{acme: [b.test, c.test]}}}}]",
+        pebble.tls
+    );
+    let site = Site::of([origin.address]).top("listeners", &listeners);
+    let edge = site
+        .top("acme", &pebble.acme(&format!("{TLS_ALPN}, key_type: p384")))
+        .start();
+    let client = pebble.client();
+    let mut session = pebble.wait_for(&client, "c.test");
+    assert!(
+        ask(&mut session, "c.test")
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"acme_challenge\""], 2);
+    // Who asks for that out of turn is told nothing.
+    let said = Command::new("openssl")
+        .args(["s_client", "-connect", &pebble.tls.to_string()])
+        .args(["-servername", "b.test", "-alpn", "acme-tls/1"])
+        .output();
+    let said = said.unwrap();
+    assert!(!said.status.success(), "{said:?}");
+}
+
+#[test]
+fn only_the_tokens_that_were_ordered_are_answered() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let listeners = format!("[{{address: \"{}\"}}]", pebble.http);
+    let edge = Site::of([origin.address])
+        .top("listeners", &listeners)
+        .start();
+    let request = Request::get("/.well-known/acme-challenge/of-the-peer?k=a");
+    let answer = client::send(edge.address, &request);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(
+        answer.json()["target"],
+        "/.well-known/acme-challenge/of-the-peer?k=a"
+    );
+}
+
+#[test]
+fn a_renewal_is_shown_and_no_connection_is_dropped() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    let client = pebble.client();
+    let mut before = pebble.wait_for(&client, "a.test");
+    let (asking, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+    let visitors = [(); 2].map(|()| visit(&pebble, &client, &asking, &asked));
+    for _ in 0..3 {
+        let had = asked.load(Ordering::SeqCst);
+        order(&edge, "renew", "a.test");
+        wait::until("visitors to come", || {
+            asked.load(Ordering::SeqCst) > had + 4
+        });
+    }
+    asking.store(false, Ordering::SeqCst);
+    for visitor in visitors {
+        visitor.join().unwrap();
+    }
+    let after = connect(&client, "a.test", pebble.tls).unwrap();
+    assert_ne!(shown(&before), shown(&after));
+    assert!(
+        ask(&mut before, "a.test")
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
+    assert!(!pebble.has_revoked(&shown(&before)));
+}
+
+/// Comes again and again, and wants an answer each time.
+fn visit(
+    pebble: &Pebble,
+    client: &Arc<ClientConfig>,
+    asking: &Arc<AtomicBool>,
+    asked: &Arc<AtomicU32>,
+) -> thread::JoinHandle<()> {
+    let (tls, client) = (pebble.tls, Arc::clone(client));
+    let (asking, asked) = (Arc::clone(asking), Arc::clone(asked));
+    thread::spawn(move || {
+        while asking.load(Ordering::SeqCst) {
+            let mut session = connect(&client, "a.test", tls).unwrap();
+            assert!(
+                ask(&mut session, "a.test")
+                    .unwrap()
+                    .starts_with("HTTP/1.1 200")
+            );
+            asked.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+}
+
+#[test]
+fn what_lives_short_is_renewed_in_time_by_itself() {
+    let origin = Origin::start();
+    let pebble = Pebble::with(Options {
+        life: Some(20),
+        ..Options::default()
+    });
+    let edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    let client = pebble.client();
+    let first = shown(&pebble.wait_for(&client, "a.test"));
+    wait::until("another certificate", || {
+        // Whoever comes meanwhile finds one that counts.
+        shown(&connect(&client, "a.test", pebble.tls).unwrap()) != first
+    });
+    edge.admin.wait_for_metric(ORDERS, &["result=\"ok\""], 2);
+}
+
+#[test]
+fn what_the_authority_wants_renewed_is() {
+    let origin = Origin::start();
+    let pebble = Pebble::with(Options {
+        life: Some(60),
+        ..Options::default()
+    });
+    let directory = pebble.suggest("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z");
+    let acme = pebble.acme("");
+    let own = acme.split('"').nth(1).unwrap();
+    let acme = acme.replace(own, &format!("https://{directory}/dir"));
+    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let edge = site.top("acme", &acme).start();
+    // By itself it would be renewed after more than half a minute.
+    edge.admin.wait_for_metric(ORDERS, &["result=\"ok\""], 2);
+    assert_eq!(edge.admin.metric(ORDERS, &["result=\"failed\""]), 0);
+}
+
+#[test]
+fn who_revokes_has_another_first() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    let client = pebble.client();
+    let before = shown(&pebble.wait_for(&client, "a.test"));
+    order(&edge, "revoke", "a.test");
+    let after = shown(&connect(&client, "a.test", pebble.tls).unwrap());
+    assert_ne!(before, after);
+    assert!(pebble.has_revoked(&before) && !pebble.has_revoked(&after));
+    let output = edge.command(&["certificate", "renew", "nobody.test"]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
+
+#[test]
+fn an_order_that_fails_is_told_and_tried_again_later() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    pebble.point("b.test", "127.0.0.9");
+    let list = "{certificates: [{acme: a.test}, {acme: b.test}]}";
+    let edge = pebble.site(Site::of([origin.address]), list, "").start();
+    let client = pebble.client();
+    // One name that leads elsewhere is in nobody's way.
+    pebble.wait_for(&client, "a.test");
+    let status = wait::value("the failure to be told", || {
+        let status = certificate(&edge, "b.test");
+        (status["failures"] == 1).then_some(status)
+    });
+    let told = status["error"]["text"].as_str().unwrap();
+    assert!(
+        told.contains("b.test") && told.contains("127.0.0.9"),
+        "{told}"
+    );
+    assert!(edge.stderr().contains(told), "{}", edge.stderr());
+    assert!(status["next_order"].as_str() > status["error"]["at"].as_str());
+    connect(&client, "b.test", pebble.tls).unwrap_err();
+    pebble.point_home("b.test");
+    order(&edge, "renew", "b.test");
+    connect(&client, "b.test", pebble.tls).unwrap();
+    assert_eq!(certificate(&edge, "b.test")["error"], Value::Null);
+}
+
+#[test]
+fn an_authority_that_is_away_is_asked_again_soon() {
+    let origin = Origin::start();
+    let mut pebble = Pebble::start();
+    pebble.stop();
+    let edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    wait::until("the failure to be told", || {
+        certificate(&edge, "a.test")["failures"] != 0
+    });
+    pebble.resume();
+    pebble.wait_for(&pebble.client(), "a.test");
+}
+
+#[test]
+fn who_starts_again_has_the_certificate_and_the_account() {
+    let origin = Origin::start();
+    let mut pebble = Pebble::start();
+    let mut edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    let client = pebble.client();
+    let before = shown(&pebble.wait_for(&client, "a.test"));
+    let account = fs::read(stored(&edge, &pebble, "account.json")).unwrap();
+    edge.signal("TERM");
+    edge.wait();
+    edge.restart();
+    // From the first handshake on.
+    assert_eq!(
+        shown(&connect(&client, "a.test", pebble.tls).unwrap()),
+        before
+    );
+    order(&edge, "renew", "a.test");
+    assert_eq!(
+        fs::read(stored(&edge, &pebble, "account.json")).unwrap(),
+        account
+    );
+    // An authority that has lost the account is given another.
+    pebble.stop();
+    pebble.resume();
+    order(&edge, "renew", "a.test");
+    assert_ne!(
+        fs::read(stored(&edge, &pebble, "account.json")).unwrap(),
+        account
+    );
+    connect(&pebble.client(), "a.test", pebble.tls).unwrap();
+}
+
+#[test]
+fn an_upgrade_goes_on_with_what_is_there() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let edge = Edge::start_replaceable(&site.yaml());
+    let client = pebble.client();
+    let before = pebble.wait_for(&client, "a.test");
+    let output = edge.command(&["upgrade"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        shown(&connect(&client, "a.test", pebble.tls).unwrap()),
+        shown(&before)
+    );
+    // The old process still has a connection, and orders nothing any more.
+    wait::until("the new process to lead", || {
+        let output = edge.command(&["certificate", "renew", "a.test"]);
+        output.status.success()
+    });
+    assert_ne!(
+        shown(&connect(&client, "a.test", pebble.tls).unwrap()),
+        shown(&before)
+    );
+}
+
+#[test]
+fn of_two_processes_one_orders_and_both_show() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let first = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    let client = pebble.client();
+    let before = shown(&pebble.wait_for(&client, "a.test"));
+    let storage = format!("storage: {}", first.directory().join("acme").display());
+    let second = Site::of([origin.address])
+        .top(
+            "listeners",
+            "[{address: \"127.0.0.1:0\", tls: {acme: a.test}}]",
+        )
+        .top(
+            "acme",
+            &pebble.acme(TLS_ALPN).replace("storage: acme", &storage),
+        )
+        .start();
+    assert_eq!(
+        shown(&connect(&client, "a.test", second.address).unwrap()),
+        before
+    );
+    wait::until("it to know that the other orders", || {
+        certificate(&second, "a.test")["ordered_elsewhere"] == true
+    });
+    assert!(
+        !second
+            .command(&["certificate", "renew", "a.test"])
+            .status
+            .success()
+    );
+    order(&first, "renew", "a.test");
+    wait::until("the new one to be shown by both", || {
+        shown(&connect(&client, "a.test", second.address).unwrap()) != before
+    });
+}
+
+#[test]
+fn a_reload_orders_what_is_new() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let site = |names: &str| pebble.site(Site::of([origin.address]), names, "");
+    let edge = site("{acme: a.test}").start();
+    let client = pebble.client();
+    pebble.wait_for(&client, "a.test");
+    edge.rewrite(&site("{certificates: [{acme: [a.test, b.test]}, {acme: c.test}]}").yaml());
+    assert!(edge.command(&["reload"]).status.success());
+    // Until the new one is there, the one before is shown.
+    connect(&client, "a.test", pebble.tls).unwrap();
+    pebble.wait_for(&client, "b.test");
+    pebble.wait_for(&client, "c.test");
+    edge.rewrite(&site("{acme: c.test}").yaml());
+    assert!(edge.command(&["reload"]).status.success());
+    wait::until("the others to be forgotten", || {
+        let status = edge.admin.get("/v1/status").json();
+        status["certificates"]["ordered"].as_array().unwrap().len() == 1
+    });
+}
+
+#[test]
+fn who_has_no_account_elsewhere_gets_none() {
+    let origin = Origin::start();
+    let pebble = Pebble::with(Options {
+        closed: true,
+        ..Options::default()
+    });
+    let site = |more: &str| pebble.site(Site::of([origin.address]), "{acme: a.test}", more);
+    let edge = site("").start();
+    let told = wait::value("the failure to be told", || {
+        let status = certificate(&edge, "a.test");
+        status["error"]["text"].as_str().map(str::to_owned)
+    });
+    assert!(told.contains("externalAccountRequired"), "{told}");
+    let key = pebble.path("eab.key");
+    fs::write(&key, format!("{ACCOUNT_KEY}\n")).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let account = format!(
+        ", external_account: {{id: kid-1, hmac_key_file: {}}}",
+        key.display()
+    );
+    edge.rewrite(&site(&account).yaml());
+    assert!(edge.command(&["reload"]).status.success());
+    order(&edge, "renew", "a.test");
+    connect(&pebble.client(), "a.test", pebble.tls).unwrap();
+}
+
+#[test]
+fn what_is_kept_is_for_nobody_else() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let mut edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    pebble.wait_for(&pebble.client(), "a.test");
+    edge.signal("TERM");
+    edge.wait();
+    let folder = edge.directory().join("acme");
+    for path in all_below(&folder) {
+        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        let expected = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, expected, "{}", path.display());
+    }
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let pem = stored(&edge, &pebble, "a.test.pem");
+    fs::set_permissions(&pem, Permissions::from_mode(0o644)).unwrap();
+    edge.restart();
+    wait::until("it to be put right, and said", || {
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        let said = edge.stderr();
+        mode(&folder) == 0o700
+            && mode(&pem) == 0o600
+            && said.matches("others could read").count() == 2
+    });
+}
+
+#[test]
+fn a_file_that_is_broken_is_moved_aside_and_ordered_anew() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let mut edge = pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start();
+    let client = pebble.client();
+    let before = shown(&pebble.wait_for(&client, "a.test"));
+    edge.signal("TERM");
+    edge.wait();
+    for file in ["a.test.pem", "a.test.json", "account.json"] {
+        let path = stored(&edge, &pebble, file);
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+    }
+    edge.restart();
+    assert_ne!(shown(&pebble.wait_for(&client, "a.test")), before);
+    let kept = all_below(&edge.directory().join("acme"));
+    let aside = kept
+        .iter()
+        .filter(|path| path.extension().is_some_and(|ext| ext == "bad"));
+    assert_eq!(aside.count(), 3, "{kept:?}");
+    assert_eq!(
+        edge.stderr().matches("cannot be used").count(),
+        3,
+        "{}",
+        edge.stderr()
+    );
+}
+
+#[test]
+fn what_could_not_be_kept_is_not_ordered() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "no directory").unwrap();
+    let storage = format!("storage: {}/acme", file.display());
+    let acme = pebble.acme("").replace("storage: acme", &storage);
+    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let edge = site.top("acme", &acme).start();
+    let told = wait::value("the failure to be told", || {
+        let status = certificate(&edge, "a.test");
+        status["error"]["text"].as_str().map(str::to_owned)
+    });
+    assert!(told.contains(&file.display().to_string()), "{told}");
+    let output = edge.command(&["certificate", "renew", "a.test"]);
+    assert!(!output.status.success(), "{output:?}");
+    // It serves all the same.
+    let answer = client::send(pebble.http, &Request::get("/?k=a"));
+    assert_eq!(answer.status, 308);
+    assert_eq!(edge.admin.metric(ORDERS, &[]), 0);
+}
+
+#[test]
+fn a_check_asks_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let yaml = "acme: {directory: \"https://127.0.0.1:1/dir\", storage: nowhere}\n\
+                listeners: [{address: 0.0.0.0:80}, {address: 0.0.0.0:443, tls: {acme: a.test}}]\n\
+                routes: [{upstream: app}]\nupstreams: {app: {peers: [127.0.0.1:9001]}}\n";
+    fs::write(directory.path().join("c.yaml"), yaml).unwrap();
+    let output = run(directory.path(), &["check", "-c", "c.yaml"], "");
+    assert!(output.status.success(), "{output:?}");
+    assert!(!directory.path().join("nowhere").exists());
+}
+
+/// Has a certificate ordered, and sees that it is.
+#[track_caller]
+fn order(edge: &Edge, what: &str, name: &str) {
+    let output = edge.command(&["certificate", what, name]);
+    assert!(output.status.success(), "{output:?}\n{}", edge.stderr());
+}
+
+/// What the status says of a certificate.
+fn certificate(edge: &Edge, name: &str) -> Value {
+    let status = edge.admin.get("/v1/status").json();
+    let ordered = status["certificates"]["ordered"].as_array().unwrap();
+    let one = ordered.iter().find(|one| one["name"] == name);
+    one.cloned().unwrap_or_default()
+}
+
+fn stored(edge: &Edge, pebble: &Pebble, file: &str) -> PathBuf {
+    edge.directory()
+        .join("acme")
+        .join(pebble.folder())
+        .join(file)
+}
+
+/// A directory, and all that is in it.
+fn all_below(path: &Path) -> Vec<PathBuf> {
+    let mut all = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = fs::read_dir(path).unwrap();
+        all.extend(entries.flat_map(|entry| all_below(&entry.unwrap().path())));
+    }
+    all
+}

@@ -1,0 +1,304 @@
+//! A certificate authority that speaks ACME: Debian's `pebble`, with a DNS of its own.
+//!
+//! It looks at every name at [`Pebble::http`] and [`Pebble::tls`], where the instance under test is to
+//! listen, unless a test points a name elsewhere.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
+use serde_json::{Value, json};
+
+use super::edge::Site;
+use super::process::Process;
+use super::tls::{self, Authority, Session};
+use super::wait::PATIENCE;
+use super::{port, wait};
+
+/// The key of the account `kid-1`, base64url.
+pub(crate) const ACCOUNT_KEY: &str =
+    "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+
+/// An authority, and the DNS that it asks.
+pub(crate) struct Pebble {
+    /// Where it looks by http-01.
+    pub(crate) http: SocketAddr,
+    /// Where it looks by tls-alpn-01.
+    pub(crate) tls: SocketAddr,
+    address: SocketAddr,
+    management: SocketAddr,
+    dns: SocketAddr,
+    options: Options,
+    /// Vouches for the authority's own addresses.
+    authority: Authority,
+    running: Option<Process>,
+    _names: Process,
+}
+
+/// What is not as usual.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// How long its certificates are valid; seconds.
+    pub(crate) life: Option<u32>,
+    /// Only who has an account elsewhere gets one.
+    pub(crate) closed: bool,
+    /// How many of a hundred good nonces it says are bad.
+    pub(crate) bad_nonces: u32,
+}
+
+impl Pebble {
+    pub(crate) fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub(crate) fn with(options: Options) -> Self {
+        let authority = Authority::new();
+        let [http, tls, address, management, dns, names] = [(); 6].map(|()| port::free());
+        authority.issue("pebble", &[&address.ip().to_string()]);
+        let home = http.ip().to_string();
+        let mut command = Command::new("pebble-challtestsrv");
+        command
+            .args([
+                "-management",
+                &dns.to_string(),
+                "-dns01",
+                &names.to_string(),
+            ])
+            .args(["-defaultIPv4", &home, "-defaultIPv6", ""])
+            .args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
+        let dns_server = Process::spawn(&mut command);
+        let mut pebble = Self {
+            http,
+            tls,
+            address,
+            management,
+            dns,
+            options,
+            authority,
+            running: None,
+            _names: dns_server,
+        };
+        pebble.write_config(names);
+        pebble.resume();
+        pebble
+    }
+
+    /// Starts it again. It has forgotten everything, its own keys included.
+    pub(crate) fn resume(&mut self) {
+        let mut command = Command::new("pebble");
+        command
+            .arg("-config")
+            .arg(self.authority.path("pebble.json"))
+            .args(["-strict", "-dnsserver"])
+            .arg(fs::read_to_string(self.authority.path("dns")).expect("written"))
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_AUTHZREUSE", "0")
+            .env(
+                "PEBBLE_WFE_NONCEREJECT",
+                self.options.bad_nonces.to_string(),
+            );
+        self.running = Some(Process::spawn(&mut command));
+        wait::until("pebble to answer", || self.ask("/roots/0").is_some());
+        wait::until("its DNS to answer", || {
+            self.try_tell("clear-a", &json!({"host": "nobody.test"}))
+        });
+    }
+
+    /// Ends it.
+    pub(crate) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn write_config(&self, names: SocketAddr) {
+        let file = |name: &str| self.authority.path(name).display().to_string();
+        let mut config = json!({
+            "listenAddress": self.address.to_string(),
+            "managementListenAddress": self.management.to_string(),
+            "certificate": file("pebble.crt"),
+            "privateKey": file("pebble.key"),
+            "httpPort": self.http.port(),
+            "tlsPort": self.tls.port(),
+            "externalAccountBindingRequired": self.options.closed,
+        });
+        if let Some(life) = self.options.life {
+            config["certificateValidityPeriod"] = life.into();
+        }
+        if self.options.closed {
+            config["externalAccountMACKeys"] = json!({"kid-1": ACCOUNT_KEY});
+        }
+        fs::write(file("pebble.json"), json!({"pebble": config}).to_string()).unwrap();
+        fs::write(file("dns"), names.to_string()).unwrap();
+    }
+
+    /// A file beside the authority's own.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.authority.path(file)
+    }
+
+    /// `site` with a plain listener, and one that has these certificates, where the authority looks; and
+    /// `acme` with more keys.
+    pub(crate) fn site(&self, site: Site, certificates: &str, more: &str) -> Site {
+        let (http, tls) = (self.http, self.tls);
+        let listeners = format!(
+            "[{{address: \"{tls}\", tls: {certificates}}}, {{address: \"{http}\", https_redirect: {}}}]",
+            tls.port()
+        );
+        site.top("listeners", &listeners)
+            .top("acme", &self.acme(more))
+    }
+
+    /// The section `acme`.
+    pub(crate) fn acme(&self, more: &str) -> String {
+        let ca = self.authority.path("ca.crt");
+        format!(
+            "{{directory: \"https://{}/dir\", contact: [mailto:ops@example.test], storage: acme, ca: {}{more}}}",
+            self.address,
+            ca.display()
+        )
+    }
+
+    /// A second directory, which knows of renewal information (RFC 9773) and suggests this window for every
+    /// certificate: this version of pebble does not. Returns its address.
+    pub(crate) fn suggest(&self, start: &str, end: &str) -> SocketAddr {
+        let address = port::free();
+        self.authority.issue("front", &[&address.ip().to_string()]);
+        let terms = self.authority.server("front");
+        let url = format!("https://{}/dir", self.address);
+        let directory = self.get(&url).expect("a directory");
+        let mut directory: Value = serde_json::from_slice(&directory).unwrap();
+        directory["renewalInfo"] = format!("https://{address}/renewal").into();
+        let window = json!({"suggestedWindow": {"start": start, "end": end}});
+        let listener = TcpListener::bind(address).expect("a free port");
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                // Whoever leaves in the middle is nobody's loss.
+                let _ = answer(socket, &terms, &directory, &window);
+            }
+        });
+        address
+    }
+
+    /// The directory's name in the storage.
+    pub(crate) fn folder(&self) -> String {
+        format!("{}-dir", self.address).replace(':', "-")
+    }
+
+    /// Names that it asks for are found at this address from now on.
+    pub(crate) fn point(&self, name: &str, address: &str) {
+        let told = self.try_tell("add-a", &json!({"host": name, "addresses": [address]}));
+        assert!(told, "the DNS takes it");
+    }
+
+    /// The name is the instance's again.
+    pub(crate) fn point_home(&self, name: &str) {
+        assert!(
+            self.try_tell("clear-a", &json!({"host": name})),
+            "the DNS takes it"
+        );
+    }
+
+    fn try_tell(&self, what: &str, of: &Value) -> bool {
+        let mut command = Command::new("curl");
+        let url = format!("http://{}/{what}", self.dns);
+        let command = command.args(["--silent", "--fail", "--noproxy", "*", "--max-time", "20"]);
+        let output = command.args(["--data", &of.to_string(), &url]).output();
+        output.expect("curl").status.success()
+    }
+
+    /// What the authority says of itself; `None`: nothing.
+    fn ask(&self, path: &str) -> Option<Vec<u8>> {
+        self.get(&format!("https://{}{path}", self.management))
+    }
+
+    fn get(&self, url: &str) -> Option<Vec<u8>> {
+        let mut command = Command::new("curl");
+        command
+            .args([
+                "--silent",
+                "--fail",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "20",
+                "--cacert",
+            ])
+            .arg(self.authority.path("ca.crt"))
+            .arg(url);
+        let output = command.output().expect("curl");
+        output.status.success().then_some(output.stdout)
+    }
+
+    /// Whether it has revoked a certificate.
+    pub(crate) fn has_revoked(&self, certificate: &CertificateDer<'_>) -> bool {
+        use x509_parser::prelude::{FromDer as _, X509Certificate};
+        let (_, parsed) = X509Certificate::from_der(certificate).unwrap();
+        let serial = parsed.raw_serial_as_string().replace(':', "");
+        let status = self.ask(&format!("/cert-status-by-serial/{serial}"));
+        let status: Value = serde_json::from_slice(&status.expect("it knows it")).unwrap();
+        status["Status"] == "Revoked"
+    }
+
+    /// A client that trusts what it issues, and wants to see it each time: it takes no session up again.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        let root = self.ask("/roots/0").expect("a root");
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&root).unwrap())
+            .unwrap();
+        let builder = tls::builder().with_root_certificates(roots);
+        let mut client = builder.with_no_client_auth();
+        client.resumption = Resumption::disabled();
+        Arc::new(client)
+    }
+
+    /// Waits until a certificate that it issued is shown for `name`.
+    pub(crate) fn wait_for(&self, client: &Arc<ClientConfig>, name: &str) -> Session {
+        wait::value(&format!("a certificate for {name}"), || {
+            tls::connect(client, name, self.tls).ok()
+        })
+    }
+}
+
+/// One request of a directory, and its answer.
+fn answer(
+    mut socket: TcpStream,
+    terms: &Arc<ServerConfig>,
+    directory: &Value,
+    window: &Value,
+) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut session = ServerConnection::new(Arc::clone(terms)).expect("a server");
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let body = if head.starts_with(b"GET /dir ") {
+        directory
+    } else {
+        window
+    };
+    let body = body.to_string();
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nRetry-After: 3600\r\n\r\n{body}"
+    )?;
+    session.send_close_notify();
+    session.complete_io(&mut socket).map(drop)
+}
+
+/// The certificate that a session was begun with.
+pub(crate) fn shown(session: &Session) -> CertificateDer<'static> {
+    let chain = session.conn.peer_certificates().expect("a certificate");
+    chain[0].clone().into_owned()
+}
