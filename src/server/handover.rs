@@ -47,7 +47,7 @@ use crate::tls::Keys;
 use crate::upstream::Memory;
 
 /// The format of the messages; another number means another format.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 2;
 
 /// Tells a process that its standard input is its predecessor.
 pub(super) const SUCCESSOR: &str = "CLOCKWISE_SUCCESSOR";
