@@ -17,9 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock;
 use crate::config::Downstream as Limits;
-use crate::connection::{
-    ClientStream, Connection, End, Gate, Guest, Secured, Socket, secure, serve_http1,
-};
+use crate::connection::{Connection, End, Gate, Guest, Secured, Socket, secure, serve};
 use crate::telemetry::log::Occasionally;
 use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics};
 use crate::tls;
@@ -94,6 +92,8 @@ pub struct Terms {
     pub limits: Limits,
     /// How they are encrypted; `None`: they are not.
     pub tls: Option<Arc<tls::Server>>,
+    /// Where they are not, clients may begin with HTTP/2.
+    pub h2c: bool,
 }
 
 /// A client that has come: its connection, and its address where it has one.
@@ -432,9 +432,7 @@ impl Visit {
             self.terms.limits,
             self.shutdown,
         );
-        if let Ok(stream) = ClientStream::new(Arc::clone(&connection)) {
-            count(&metrics, serve_http1(stream, &connection, &app).await);
-        }
+        count(&metrics, serve(connection, self.terms.h2c, &app).await);
     }
 }
 
@@ -471,5 +469,6 @@ fn count(metrics: &ListenerMetrics, end: End) {
         End::HeaderTooLarge => metrics.bad_requests.inc(BadRequest::HeaderTooLarge),
         End::Malformed => metrics.bad_requests.inc(BadRequest::Malformed),
         End::HeaderCut => metrics.bad_requests.inc(BadRequest::Truncated),
+        End::Violation(violation) => metrics.http2_violations.inc(violation),
     }
 }

@@ -32,7 +32,7 @@ sections! {
         "state_file" "pool_size"
     ];
     LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" [
-        "address" "backlog" "tls" "https_redirect"
+        "address" "backlog" "tls" "http2" "h2c" "https_redirect"
     ];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
         "cert" "key" "ocsp" "certificates" "min_version" "handshake_timeout" "client_auth"
@@ -97,7 +97,7 @@ sections! {
     ];
     DOWNSTREAM: "`downstream`" at "downstream" as "{keepalive: 60s, max_body_size: 1MiB}" [
         "header_timeout" "keepalive" "keepalive_requests" "read_timeout" "write_timeout"
-        "request_timeout" "max_connections" "max_header_size" "max_uri_length" "max_body_size"
+        "request_timeout" "max_streams" "max_connections" "max_header_size" "max_uri_length" "max_body_size"
     ];
     FORWARDING: "`forwarding`" at "forwarding" as "{x_forwarded: true}" [
         "x_forwarded" "forwarded" "client_cert" "request_id"

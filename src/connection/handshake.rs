@@ -18,7 +18,7 @@ use super::Socket;
 use super::socket::Metered;
 use crate::certificate::holder;
 use crate::telemetry::metrics::{Handshake, HandshakeFailure};
-use crate::tls::Server;
+use crate::tls::{self, Server};
 
 /// What was agreed on in a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Secured {
     pub asks_client: bool,
     /// The certificate that this one showed, and that counts.
     pub client: Option<ClientCertificate>,
+    /// HTTP/2 is spoken inside, not HTTP/1 (RFC 9113, 3.2).
+    pub http2: bool,
     /// `Strict-Transport-Security`, where responses have it from us.
     pub hsts: Option<HeaderValue>,
 }
@@ -105,6 +107,7 @@ fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
             .map(|name| name.to_ascii_lowercase().into()),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         asks_client: server.asks_client,
+        http2: session.alpn_protocol() == Some(tls::HTTP2),
         hsts: server.hsts.clone(),
         client: session
             .peer_certificates()

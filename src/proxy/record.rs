@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
-use crate::connection::{Cause, Connection};
+use crate::connection::{Cause, Connection, Exchange};
 use crate::telemetry::metrics::{BadRequest, Class};
 use crate::telemetry::{self, Record};
 use crate::upstream::Target;
@@ -66,8 +66,8 @@ pub(super) fn cut(ctx: &mut Context) {
 }
 
 fn cut_by(ctx: &Context) -> Fault {
-    let connection = ctx.connection.as_deref();
-    match connection.and_then(Connection::expired) {
+    let exchange = ctx.exchange.as_deref();
+    match exchange.and_then(Exchange::expired) {
         _ if std::thread::panicking() => Fault::Panic,
         Some(Cause::Request) if told(ctx) == Some(Fault::BodyTimeout.status()) => {
             Fault::BodyTimeout
@@ -78,7 +78,7 @@ fn cut_by(ctx: &Context) -> Fault {
 }
 
 fn told(ctx: &Context) -> Option<u16> {
-    ctx.connection.as_deref().and_then(Connection::last_word)
+    ctx.exchange.as_deref().and_then(Exchange::last_word)
 }
 
 /// What the client saw of a cut request: the header that was on its way; else what it is told now.
@@ -134,7 +134,7 @@ fn count(ctx: &Context, outcome: &Outcome) {
 
 fn count_fault(ctx: &Context, fault: Fault) {
     let refused = |reason| {
-        if let Some(connection) = &ctx.connection {
+        if let Some(connection) = ctx.connection() {
             connection.metrics.bad_requests.inc(reason);
         }
     };
@@ -169,11 +169,10 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
             .unwrap_or_else(|_| clock::wall()),
         client: ask.client,
         listener: ctx
-            .connection
-            .as_deref()
+            .connection()
             .map_or("", |connection| &connection.listener),
         protocol: protocol(ask.version),
-        tls: ctx.connection.as_deref().and_then(tls),
+        tls: ctx.connection().and_then(tls),
         method: ask.method.as_str(),
         host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
         path: ask.uri.path().as_bytes(),
@@ -218,7 +217,7 @@ fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "HTTP/0.9",
         Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_2 => "HTTP/2",
         Version::HTTP_3 => "HTTP/3.0",
         _ => "HTTP/1.1",
     }

@@ -143,6 +143,7 @@ impl Listeners {
                 Terms {
                     limits: snapshot.config.downstream,
                     tls: snapshot.tls.get(&address).cloned(),
+                    h2c: snapshot.config.takes_h2c(address),
                 }
             };
             let gate = Arc::clone(&subject.gate);
@@ -297,6 +298,7 @@ impl Doors {
             let terms = || Terms {
                 limits: config::Downstream::DEFAULT,
                 tls: None,
+                h2c: false,
             };
             let handed_over = door.listener.handed_over();
             let run = door

@@ -22,8 +22,11 @@ use self::resolver::Resolver;
 use crate::certificate::{self, Certificate};
 use crate::config::{ClientAuth, Credentials, Hsts, Tls, TlsVersion};
 
-/// What a client may speak inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// The name of HTTP/2 inside (RFC 9113, 3.1).
+pub const HTTP2: &[u8] = b"h2";
+
+/// What a client may speak inside, dearest first (RFC 7301).
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
 /// One listener's TLS.
 #[derive(Debug)]
@@ -75,7 +78,10 @@ impl Server {
             .with_protocol_versions(versions(tls.min_version))?
             .with_client_cert_verifier(verifier(auth, credentials)?)
             .with_cert_resolver(Arc::new(Resolver::new(&certificates)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        let spoken = PROTOCOLS
+            .into_iter()
+            .filter(|&one| tls.http2 || one != HTTP2);
+        config.alpn_protocols = spoken.map(<[u8]>::to_vec).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Tickets::within(tickets, &scope(auth, credentials));
         Ok(Self {

@@ -16,6 +16,7 @@ const CORE: &[&str] = &[
     "cookie",
     "client",
     "certificate",
+    "grpc",
     "policy",
     "predict",
 ];
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, May)] = &[
     ("cookie", May::Name(&[])),
     ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
     ("certificate", May::Name(&[])),
+    ("grpc", May::Name(&[])),
     ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
     ("config", May::Core(&["clock"])),
@@ -47,7 +49,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "connection",
-        May::Name(&["certificate", "config", "telemetry", "tls", "clock"]),
+        May::Name(&["certificate", "grpc", "config", "telemetry", "tls", "clock"]),
     ),
     (
         "proxy",

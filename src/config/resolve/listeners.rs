@@ -40,6 +40,7 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
         let help = "put it on the listener that speaks plain HTTP";
         fields.error(redirect, "this listener is HTTPS itself", help);
     }
+    let h2c = h2c(&fields, tls.is_some());
     let address = fields.require("address", HELP)?;
     let span = address.place();
     let address = accept(address, problems, bind_address)?;
@@ -47,9 +48,30 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
         address,
         backlog,
         tls,
+        h2c,
         https_redirect,
     };
     Some((listener, span))
+}
+
+/// One key for each way to begin with HTTP/2; each makes sense on one kind of listener only.
+fn h2c(fields: &Fields<'_>, is_tls: bool) -> bool {
+    let h2c = fields.flag("h2c", false);
+    if is_tls {
+        if let Some(node) = fields.get("h2c").filter(|_| h2c) {
+            let help = "remove it: with TLS, clients are offered HTTP/2 by default";
+            fields.error(
+                node,
+                "`h2c` is HTTP/2 without TLS, and this listener has TLS",
+                help,
+            );
+        }
+    } else if let Some(node) = fields.get("http2") {
+        let message = "`http2` is what TLS offers its clients, and this listener has no TLS";
+        let help = "write `h2c: true` for clients that begin with HTTP/2 unasked";
+        fields.error(node, message, help);
+    }
+    h2c
 }
 
 fn port(node: &Node) -> Result<u16, Fault> {
