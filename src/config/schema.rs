@@ -32,11 +32,11 @@ sections! {
         "state_file" "pool_size"
     ];
     LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" [
-        "address" "backlog" "tls" "http2" "h2c" "https_redirect"
+        "address" "backlog" "tls" "h2c" "https_redirect"
     ];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
         "cert" "key" "ocsp" "certificates" "min_version" "handshake_timeout" "client_auth"
-        "hsts"
+        "http2" "hsts"
     ];
     HSTS: "`hsts`" at "listeners[].tls.hsts" as "{max_age: 8760h}" [
         "max_age" "subdomains" "preload"

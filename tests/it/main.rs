@@ -23,6 +23,7 @@ mod failover; // what happens when a peer fails
 mod forwarding; // what reaches the peer, and what comes back
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
+mod http2; // the same over HTTP/2, and what only that has
 mod limits; // what a client may not do, and how long it may take
 mod moved; // long streams follow their keys
 mod routing; // host, path, method

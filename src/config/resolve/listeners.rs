@@ -54,22 +54,16 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
     Some((listener, span))
 }
 
-/// One key for each way to begin with HTTP/2; each makes sense on one kind of listener only.
+/// HTTP/2 without TLS. With TLS it has its key there.
 fn h2c(fields: &Fields<'_>, is_tls: bool) -> bool {
     let h2c = fields.flag("h2c", false);
-    if is_tls {
-        if let Some(node) = fields.get("h2c").filter(|_| h2c) {
-            let help = "remove it: with TLS, clients are offered HTTP/2 by default";
-            fields.error(
-                node,
-                "`h2c` is HTTP/2 without TLS, and this listener has TLS",
-                help,
-            );
-        }
-    } else if let Some(node) = fields.get("http2") {
-        let message = "`http2` is what TLS offers its clients, and this listener has no TLS";
-        let help = "write `h2c: true` for clients that begin with HTTP/2 unasked";
-        fields.error(node, message, help);
+    if let Some(node) = fields.get("h2c").filter(|_| h2c && is_tls) {
+        let help = "remove it: with TLS, clients are offered HTTP/2 by default";
+        fields.error(
+            node,
+            "`h2c` is HTTP/2 without TLS, and this listener has TLS",
+            help,
+        );
     }
     h2c
 }
