@@ -37,7 +37,7 @@ pub enum End {
 }
 
 /// How long, and for how many bytes, a closing connection still takes what the client is sending.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
+pub(super) const LINGER: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
 
 /// How long the last bytes may take to be written; a client that is slower has no claim to them.
 pub(super) const LAST_WRITE: Duration = Duration::from_secs(1);

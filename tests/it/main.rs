@@ -18,8 +18,10 @@ mod support;
 
 // the way of a request
 mod balance; // load that is even in spite of keys
+mod conformance; // HTTP/2 to the letter
 mod dialects; // every key stays where another load balancer had it
 mod failover; // what happens when a peer fails
+mod floods; // clients of HTTP/2 that make work and no requests
 mod forwarding; // what reaches the peer, and what comes back
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use

@@ -32,6 +32,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::super::exchange::Exchange;
 use super::super::phase::Cause;
+use super::super::serve::LINGER;
 use super::request;
 use crate::grpc;
 
@@ -215,6 +216,14 @@ impl Stream {
         Err(Error::new_down(ConnectionClosed))
     }
 
+    /// Takes what the client still sends of a request that was answered early: some clients take the
+    /// end of their stream for a failure while they are at it.
+    async fn see_out(&mut self) {
+        if self.ended && !self.body.complete {
+            let _ = tokio::time::timeout(LINGER.0, self.body.discard(LINGER.1)).await;
+        }
+    }
+
     fn give_up(&mut self, reason: Reason) {
         if !self.ended {
             self.respond.send_reset(reason);
@@ -322,6 +331,11 @@ impl Body {
         while self.next(limit).await?.is_some() {}
         Ok(())
     }
+
+    async fn discard(&mut self, most: usize) {
+        let most = self.read.saturating_add(most);
+        while self.read < most && matches!(self.next(None).await, Ok(Some(_))) {}
+    }
 }
 
 impl Kept {
@@ -416,6 +430,7 @@ impl Session for Stream {
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {
         self.give_up(Reason::INTERNAL_ERROR);
+        self.see_out().await;
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -423,7 +438,9 @@ impl Session for Stream {
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.end()
+        self.end()?;
+        self.see_out().await;
+        Ok(())
     }
 
     fn is_body_empty(&mut self) -> bool {

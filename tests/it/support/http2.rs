@@ -191,10 +191,10 @@ pub(crate) enum Outcome {
     Goaway(u32),
     /// The end, without a word.
     Closed,
-    /// A reset of this stream with this code.
-    Reset(u32, u32),
-    /// A response with this status on this stream.
-    Status(u32, u16),
+    /// A reset with this code.
+    Reset(u32),
+    /// A response with this status.
+    Status(u16),
     /// It answers a PING.
     Alive,
 }
@@ -227,7 +227,9 @@ impl Client {
     pub(crate) fn with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut client = Self::connect(address);
         client.raw(PREFACE).unwrap();
-        client.send(&Frame::settings(settings)).unwrap();
+        // No table: each status then stands for itself.
+        let settings = [&[(1, 0)], settings].concat();
+        client.send(&Frame::settings(&settings)).unwrap();
         client.wait_for("SETTINGS", |frame| frame.is(kind::SETTINGS, 0));
         client
             .send(&Frame::new(kind::SETTINGS, flag::ACK, 0, []))
@@ -374,22 +376,28 @@ impl Client {
         }
     }
 
-    /// What the server makes of what it was sent: the first thing that it says about it, or that it
-    /// answers a PING behind it.
+    /// What the server makes of what it was sent: the gravest that it says before it has answered two
+    /// PINGs behind it. The second is sent behind the first one's answer, when all else is written.
     pub(crate) fn outcome(&mut self) -> Outcome {
-        let _ = self.send(&Frame::ping(0));
-        loop {
-            match self.next() {
-                Ok(Some(frame)) => match frame.kind {
+        let mut outcome = Outcome::Alive;
+        for _ in 0..2 {
+            let _ = self.send(&Frame::ping(0));
+            loop {
+                let Ok(Some(frame)) = self.next() else {
+                    return Outcome::Closed;
+                };
+                match frame.kind {
                     kind::GOAWAY => return Outcome::Goaway(frame.code()),
-                    kind::RST_STREAM => return Outcome::Reset(frame.stream, frame.code()),
-                    kind::HEADERS => return Outcome::Status(frame.stream, status(&frame)),
-                    kind::PING if frame.flags & flag::ACK != 0 => return Outcome::Alive,
+                    kind::RST_STREAM => outcome = Outcome::Reset(frame.code()),
+                    kind::HEADERS if outcome == Outcome::Alive => {
+                        outcome = Outcome::Status(status(&frame));
+                    }
+                    kind::PING if frame.flags & flag::ACK != 0 => break,
                     _ => {}
-                },
-                _ => return Outcome::Closed,
+                }
             }
         }
+        outcome
     }
 
     /// The code of the GOAWAY that comes, and how long it takes to the end behind it.
@@ -411,7 +419,11 @@ impl Client {
 /// digits alone (RFC 7541, appendices A and B). 0: there is none.
 pub(crate) fn status(frame: &Frame) -> u16 {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    match frame.payload[..] {
+    let block = match frame.payload[..] {
+        [0x20..=0x3f, ref rest @ ..] => rest,
+        ref all => all,
+    };
+    match *block {
         [first @ 0x88..=0x8e, ..] => INDEXED[usize::from(first - 0x88)],
         [0x08 | 0x18 | 0x48, 0x03, ref digits @ ..] => digits[..3]
             .iter()
