@@ -86,9 +86,9 @@ fn requests_that_are_taken_back_when_they_are_at_work() {
         let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
         at_work += 1;
         // Seen by the proxy, not only by the library.
-        while origin.requests() < at_work && client.send(&Frame::ping(0)).is_ok() {
-            let _ = client.next();
-        }
+        wait::until("the request to be at work, or the end", || {
+            origin.requests() >= at_work || !client.idles_for(Duration::from_millis(1))
+        });
         vec![Frame::reset(stream, code::CANCEL)]
     });
     origin.behave(Behaviour::Echo);
@@ -102,7 +102,8 @@ fn requests_that_we_are_made_to_reset() {
     let told = flood(&mut client, 2000, |client, _| {
         let stream = client.stream();
         let header = Frame::headers(stream, 0, &request("POST", "/?k=a"));
-        vec![header, Frame::window(stream, 0)]
+        let more = Frame::window(stream, i32::MAX.unsigned_abs());
+        vec![header, more]
     });
     assert_stopped(&edge, told, "excess");
 }

@@ -508,10 +508,9 @@ fn a_response_that_breaks_off_is_reset() {
     origin.behave(Behaviour::ResetAfter(10));
     let mut client = Client::open(edge.address);
     let answer = client.get("/?k=a");
-    assert_eq!(
-        (answer.statuses, answer.reset),
-        (vec![200], Some(code::INTERNAL_ERROR))
-    );
+    // A reset overtakes what has not been sent yet, the header included.
+    assert!(answer.statuses.len() <= 1, "{answer:?}");
+    assert_eq!(answer.reset, Some(code::INTERNAL_ERROR));
     origin.behave(Behaviour::Echo);
     assert_eq!(client.get("/?k=a").statuses, [200]);
 }

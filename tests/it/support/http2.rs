@@ -402,7 +402,9 @@ impl Client {
 
     /// The code of the GOAWAY that comes, and how long it takes to the end behind it.
     pub(crate) fn end(&mut self) -> (Option<u32>, Duration) {
-        let (start, mut code) = (Instant::now(), None);
+        let start = Instant::now();
+        let said = self.aside.iter().rfind(|frame| frame.kind == kind::GOAWAY);
+        let mut code = said.map(Frame::code);
         loop {
             match self.next() {
                 Ok(Some(frame)) if frame.kind == kind::GOAWAY => code = Some(frame.code()),
