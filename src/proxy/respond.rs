@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use pingora_core::protocols::http::HttpTask;
 use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
@@ -76,6 +76,9 @@ fn grpc(session: &Session, fault: Fault) -> Result<Option<ResponseHeader>> {
     header.set_status(200)?;
     for (name, value) in fields {
         header.insert_header(name, value)?;
+    }
+    if session.req_header().version < Version::HTTP_2 {
+        header.set_content_length(0)?;
     }
     Ok(Some(header))
 }
