@@ -13,13 +13,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::edge::{Edge, Site};
-use crate::support::http2::{Client, Frame, block, code, flag, get, kind, request, status};
+use crate::support::http2::{Client, Frame, code, flag, get, kind, request, status};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::Closed;
 use crate::support::tls::Authority;
 use crate::support::wait::{self, assert_about, timed};
 
 pub(crate) const H2C: &str = "[{address: \"127.0.0.1:0\", h2c: true}]";
+/// A setting (RFC 9113, 6.5.2).
+const INITIAL_WINDOW_SIZE: u16 = 4;
 const SECOND: Duration = Duration::from_secs(1);
 const EVENT: &[u8] = b"9\r\ndata: 1\n\n\r\n";
 
@@ -628,7 +630,7 @@ fn a_header_must_come_in_time() {
     let stream = client.stream();
     let header = Frame::headers(stream, flag::END_STREAM, &get("/")).bytes();
     client.raw(&header[..12]).unwrap();
-    let (_, took) = timed(|| {
+    let ((), took) = timed(|| {
         let mut rest = header[12..].iter();
         while client.idles_for(Duration::from_millis(100)) {
             let _ = client.raw(&[*rest.next().expect("an end before that of the header")]);
@@ -645,7 +647,6 @@ fn a_header_must_come_in_time() {
 fn a_client_that_never_opens_its_window_loses_the_stream() {
     let (edge, origin) = start("{write_timeout: 1s}");
     origin.behave(Behaviour::Body(100_000));
-    const INITIAL_WINDOW_SIZE: u16 = 4;
     let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0)]);
     let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
     assert_eq!(status(&client.next_of(stream)), 200);
@@ -662,7 +663,6 @@ fn a_client_that_never_opens_its_window_loses_the_stream() {
 fn a_client_that_reads_nothing_loses_the_connection() {
     let (edge, origin) = start("{write_timeout: 1s}");
     origin.behave(Behaviour::Body(50_000_000));
-    const INITIAL_WINDOW_SIZE: u16 = 4;
     let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0x7fff_ffff)]);
     client.send(&Frame::window(0, 0x7fff_0000)).unwrap();
     client.begin(flag::END_STREAM, &get("/?k=a"));

@@ -116,7 +116,7 @@ impl Frame {
         [&start[..], &self.stream.to_be_bytes(), &self.payload].concat()
     }
 
-    /// The error code of a RST_STREAM or GOAWAY.
+    /// The error code of a reset, or of GOAWAY.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == kind::GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
@@ -409,9 +409,8 @@ impl Client {
             match self.next() {
                 Ok(Some(frame)) if frame.kind == kind::GOAWAY => code = Some(frame.code()),
                 Ok(Some(_)) => {}
-                Ok(None) => return (code, start.elapsed()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no end in sight"),
-                Err(_) => return (code, start.elapsed()),
+                Ok(None) | Err(_) => return (code, start.elapsed()),
             }
         }
     }
