@@ -241,14 +241,14 @@ fn states_5_1() {
         ),
         (
             "5 half closed: DATA",
-            Want::Undecodable(&[STREAM_CLOSED]),
+            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| {
                 send(c, &[whole(1), Frame::data(1, END_STREAM, *b"x")]);
             },
         ),
         (
             "6 half closed: HEADERS",
-            Want::Undecodable(&[STREAM_CLOSED]),
+            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| send(c, &[whole(1), whole(1)]),
         ),
         (
@@ -385,7 +385,7 @@ fn data_headers_priority_and_resets_6_1_to_6_4() {
         ),
         (
             "6.1/2 DATA on a stream that is over",
-            Want::Undecodable(&[STREAM_CLOSED]),
+            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| {
                 send(c, &[whole(1), Frame::data(1, END_STREAM, *b"x")]);
             },
