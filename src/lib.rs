@@ -49,7 +49,7 @@
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`acme`], [`dial`], [`listener`], [`connection`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`issued`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`proxy_protocol`], [`certificate`], [`route`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`proxy_protocol`], [`certificate`], [`route`], [`grpc`] |
 
 // assembly
 pub mod cli;
@@ -99,6 +99,8 @@ pub mod proxy_protocol;
 pub mod client;
 
 pub mod certificate;
+
+pub mod grpc;
 
 pub mod key;
 

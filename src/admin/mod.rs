@@ -23,7 +23,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::connection::{ClientStream, Gate};
+use crate::connection::{Exchange, Gate};
 use crate::issued::Deed;
 use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
 use crate::snapshot::Snapshot;
@@ -174,13 +174,13 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let connection = session
+        let exchange = session
             .digest()
             .and_then(|digest| digest.proxy_digest.clone());
-        let connection = connection.as_deref().and_then(ClientStream::connection);
-        if let Some(connection) = connection {
-            connection.begin_request();
-            session.set_total_drain_timeout(Some(connection.limits.read_timeout));
+        let exchange = exchange.as_deref().and_then(Exchange::of);
+        if let Some(exchange) = exchange {
+            exchange.begin_request();
+            session.set_total_drain_timeout(Some(exchange.connection.limits.read_timeout));
         }
         let request = session.req_header();
         let (method, uri) = (request.method.clone(), request.uri.clone());
@@ -189,8 +189,8 @@ impl ServeHttp for Admin {
             Some(refusal) => refusal,
             None => self.answer(&method, path, query).await,
         };
-        if let Some(connection) = connection {
-            connection.begin_response();
+        if let Some(exchange) = exchange {
+            exchange.begin_response();
         }
         answer.into_response()
     }

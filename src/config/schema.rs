@@ -39,13 +39,13 @@ sections! {
         as "{id: my-account, hmac_key_file: /etc/clockwise/eab.key}" ["id" "hmac_key_file"];
     LISTENER: "a listener" at "listeners[]" as "{address: 0.0.0.0:8080}" [
         "address" "backlog" "ipv6_only" "reuse_port" "freebind" "mode" "owner" "group"
-        "proxy_protocol" "tls" "https_redirect"
+        "proxy_protocol" "tls" "h2c" "https_redirect"
     ];
     INTRODUCTIONS: "`proxy_protocol`" at "listeners[].proxy_protocol"
         as "{from: [10.0.0.0/8]}" ["from" "timeout" "others"];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
         "cert" "key" "ocsp" "acme" "certificates" "min_version" "handshake_timeout" "client_auth"
-        "hsts"
+        "http2" "hsts"
     ];
     HSTS: "`hsts`" at "listeners[].tls.hsts" as "{max_age: 8760h}" [
         "max_age" "subdomains" "preload"
@@ -108,8 +108,8 @@ sections! {
         as "{version: v2, tlvs: [authority, tls]}" ["version" "tlvs"];
     DOWNSTREAM: "`downstream`" at "downstream" as "{keepalive: 60s, max_body_size: 1MiB}" [
         "header_timeout" "keepalive" "keepalive_requests" "read_timeout" "write_timeout"
-        "request_timeout" "max_connections" "max_connections_per_client" "max_header_size"
-        "max_uri_length" "max_body_size"
+        "request_timeout" "max_streams" "max_connections" "max_connections_per_client"
+        "max_header_size" "max_uri_length" "max_body_size"
     ];
     PER_CLIENT: "`max_connections_per_client`" at "downstream.max_connections_per_client"
         as "{limit: 100, v6: 64}" ["limit" "v4" "v6"];

@@ -84,6 +84,8 @@ pub struct Listener {
     pub backlog: u32,
     /// What its connections are encrypted with; `None`: they are not.
     pub tls: Option<Tls>,
+    /// Where they are not, clients may begin with HTTP/2.
+    pub h2c: bool,
     /// Every request is sent on to HTTPS on this port; `None`: it is served.
     pub https_redirect: Option<u16>,
 }
@@ -97,6 +99,7 @@ impl Listener {
             proxy_protocol: None,
             backlog,
             tls: None,
+            h2c: false,
             https_redirect: None,
         }
     }
@@ -212,6 +215,8 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// How long a handshake may take in all; above zero.
     pub handshake_timeout: Duration,
+    /// Clients may speak HTTP/2 inside.
+    pub http2: bool,
     /// Clients are asked for a certificate; `None`: they are not.
     pub client_auth: Option<ClientAuth>,
     /// `Strict-Transport-Security` (RFC 6797) in every response; `None`: what the peers send.
@@ -307,6 +312,12 @@ impl CertificateFiles {
 }
 
 impl Config {
+    /// Whether clients of the listener with this address may begin with HTTP/2.
+    pub fn takes_h2c(&self, address: &ListenAddress) -> bool {
+        let listener = self.listeners.iter().find(|one| one.address == *address);
+        listener.is_some_and(|listener| listener.h2c)
+    }
+
     /// The files that are read when the configuration is loaded, besides its own.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
@@ -579,6 +590,8 @@ pub struct Downstream {
     pub keepalive: Duration,
     /// Requests on one connection; `None`: no limit.
     pub keepalive_requests: Option<u32>,
+    /// Requests at once on one connection of HTTP/2.
+    pub max_streams: u32,
     /// Between two reads of a request body.
     pub read_timeout: Duration,
     /// For one write of the response.
@@ -603,6 +616,7 @@ impl Downstream {
         header_timeout: Duration::from_secs(10),
         keepalive: Duration::from_secs(60),
         keepalive_requests: None,
+        max_streams: 100,
         read_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(60),
         request_timeout: None,

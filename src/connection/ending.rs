@@ -51,6 +51,18 @@ impl Ending {
         }
     }
 
+    /// A stream that HTTP/2 frames: neither header nor chunks are among its bytes.
+    pub(super) fn of_body(kind: Kind) -> Self {
+        let kind = match kind {
+            Kind::Events { .. } => Kind::Events { chunked: false },
+            Kind::WebSocket => kind,
+        };
+        Self {
+            head: None,
+            ..Self::new(kind)
+        }
+    }
+
     /// The client is sent these bytes.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(rest) = bytes.get(self.step(bytes)..).filter(|_| !bytes.is_empty()) {

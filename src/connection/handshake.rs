@@ -20,7 +20,7 @@ use super::Socket;
 use super::socket::Metered;
 use crate::certificate::holder;
 use crate::telemetry::metrics::{Handshake, HandshakeFailure};
-use crate::tls::{ACME, Server};
+use crate::tls::{self, ACME, Server};
 
 /// How long the end may take to be said to whom nothing else is said.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub struct Secured {
     pub asks_client: bool,
     /// The certificate that this one showed, and that counts.
     pub client: Option<ClientCertificate>,
+    /// HTTP/2 is spoken inside, not HTTP/1 (RFC 9113, 3.2).
+    pub http2: bool,
     /// `Strict-Transport-Security`, where responses have it from us.
     pub hsts: Option<HeaderValue>,
 }
@@ -116,6 +118,7 @@ fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
             .map(|name| name.to_ascii_lowercase().into()),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         asks_client: server.asks_client,
+        http2: session.alpn_protocol() == Some(tls::HTTP2),
         hsts: server.hsts.clone(),
         client: session
             .peer_certificates()

@@ -17,11 +17,16 @@
 //! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
+//! | HTTP/2: the accept … now | what [`Frames`](super::http2) allow | [`Abuse`](Cause::Abuse) | GOAWAY |
+//!
+//! On HTTP/2 these are the phases of each stream, from its header's end on, and a reset is one of the
+//! stream. The first two are those of the connection, as is a write that blocks: there, what the client is
+//! told is GOAWAY, and a header that is late, or too large by far, ends them all.
 //!
 //! A status is sent only where no final response has begun. While a write blocks, the peer's gap is
 //! not counted: what is missing then is the client's to take.
 
-/// How far the request that a connection is busy with has come.
+/// How far the request of an exchange has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -39,7 +44,7 @@ pub enum Phase {
     Tunnel,
 }
 
-/// Why a connection was cut: the row of the table above whose limit was passed.
+/// Why an exchange was cut: the row of the table above whose limit was passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cause {
@@ -61,6 +66,8 @@ pub enum Cause {
     ClientStalled,
     /// The key of a long stream has moved to another peer; the stream could be ended politely.
     Moved,
+    /// The client makes work, and no requests.
+    Abuse,
 }
 
 impl Phase {
@@ -94,7 +101,7 @@ impl Phase {
 }
 
 impl Cause {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Idle,
         Self::Header,
         Self::HeaderTooLarge,
@@ -104,6 +111,7 @@ impl Cause {
         Self::Request,
         Self::ClientStalled,
         Self::Moved,
+        Self::Abuse,
     ];
 
     /// `None` for any number that is no cause's.

@@ -1,4 +1,4 @@
-//! The byte stream under Pingora's HTTP session: counts, and gathers small writes.
+//! The byte stream under an HTTP session: counts, and gathers small writes.
 //!
 //! Pingora writes a response's header and body apart. Here they wait in one buffer until the flush,
 //! or until the session has nothing more to do for now (see `watch.rs`), so a small response is one
@@ -14,20 +14,22 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::ending::Ending;
-use super::{Cause, Connection, Kind, Socket};
+use super::exchange::Exchange;
+use super::phase::Cause;
+use super::{Connection, Socket};
 
 /// Writes up to this much are gathered until the flush; bytes.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -35,54 +37,120 @@ const WRITE_BUFFER: usize = 16 * 1024;
 /// What an idle connection keeps of its buffer; bytes.
 const KEPT_BUFFER: usize = 2 * 1024;
 
-/// The stream that Pingora's session reads and writes: a handle to its connection's [`Wire`].
-pub struct ClientStream {
-    connection: Arc<Connection>,
+/// The stream that a session reads and writes: a handle to its connection's [`Wire`].
+pub(super) struct ClientStream {
+    exchange: Arc<Exchange>,
+    /// What was read ahead, and is to be read again.
+    ahead: Vec<u8>,
+    papers: Papers,
     digest: Arc<ProxyDigest>,
-    socket_digest: Arc<SocketDigest>,
-    tls_digest: Option<Arc<SslDigest>>,
     id: UniqueIDType,
 }
 
-/// What finds the [`Connection`] from within a hook: it rides in the downstream proxy digest, which
+/// What Pingora wants to know of a connection.
+#[derive(Clone)]
+pub(super) struct Papers {
+    socket: Arc<SocketDigest>,
+    tls: Option<Arc<SslDigest>>,
+}
+
+/// What finds the [`Exchange`] from within a hook: it rides in the downstream proxy digest, which
 /// Pingora carries untouched and does not use itself.
-struct Ticket(Arc<Connection>);
+struct Ticket(Arc<Exchange>);
+
+impl Exchange {
+    /// The exchange whose session carries this digest.
+    pub fn of(digest: &ProxyDigest) -> Option<&Arc<Self>> {
+        let ticket = digest.user_data.as_ref()?.downcast_ref::<Ticket>();
+        ticket.map(|ticket| &ticket.0)
+    }
+}
+
+fn ticket(exchange: &Arc<Exchange>) -> pingora_error::Result<Arc<ProxyDigest>> {
+    let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
+    let ticket = Box::new(Ticket(Arc::clone(exchange)));
+    Ok(Arc::new(ProxyDigest::new(carrier, Some(ticket))))
+}
 
 impl ClientStream {
     /// The stream of a connection that was just accepted.
     ///
     /// # Errors
     /// Only if Pingora refuses to build an empty response header.
-    pub fn new(connection: Arc<Connection>) -> pingora_error::Result<Self> {
-        let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
-        let digest = ProxyDigest::new(carrier, Some(Box::new(Ticket(Arc::clone(&connection)))));
+    pub(super) fn new(exchange: Arc<Exchange>) -> pingora_error::Result<Self> {
+        let connection = &exchange.connection;
         let id = connection.wire.lock().id();
-        let socket_digest = SocketDigest::from_raw_fd(id);
-        if let Some(client) = connection.client {
-            // Set first, so it is never asked of the kernel.
-            let _ = socket_digest.peer_addr.set(Some(client.into()));
-        }
-        // The session is asked whether its connection is encrypted, not how.
-        let tls_digest = connection.secured.as_ref().map(|secured| {
-            let (cipher, version) = (secured.cipher, secured.version);
-            Arc::new(SslDigest::new(cipher, version, None, None, Vec::new()))
-        });
         Ok(Self {
-            connection,
-            digest: Arc::new(digest),
-            socket_digest: Arc::new(socket_digest),
-            tls_digest,
+            papers: Papers::of(connection, id),
+            digest: ticket(&exchange)?,
+            exchange,
+            ahead: Vec::new(),
             id,
         })
     }
 
-    /// The connection whose session carries this digest.
-    pub fn connection(digest: &ProxyDigest) -> Option<&Arc<Connection>> {
-        digest
-            .user_data
-            .as_ref()?
-            .downcast_ref::<Ticket>()
-            .map(|ticket| &ticket.0)
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(super) fn papers(&self) -> Papers {
+        self.papers.clone()
+    }
+
+    /// The next reads yield these bytes again.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.ahead.splice(..0, bytes.iter().copied());
+    }
+
+    /// Reads without a thought for what the bytes mean; true: they came just now.
+    pub(super) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(buf.remaining());
+            buf.put_slice(self.ahead.drain(..count).as_slice());
+            return Poll::Ready(Ok(false));
+        }
+        let connection = &self.exchange.connection;
+        let before = buf.filled().len();
+        ready!(connection.wire.lock().socket()?.poll_read(cx, buf))?;
+        let count = buf.filled().len() - before;
+        connection.bytes_in.fetch_add(count as u64, Relaxed);
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl Papers {
+    fn of(connection: &Connection, id: UniqueIDType) -> Self {
+        let socket = SocketDigest::from_raw_fd(id);
+        if let Some(client) = connection.client {
+            // Set first, so it is never asked of the kernel.
+            let _ = socket.peer_addr.set(Some(client.into()));
+        }
+        // The session is asked whether its connection is encrypted, not how.
+        let tls = connection.secured.as_ref().map(|secured| {
+            let (cipher, version) = (secured.cipher, secured.version);
+            Arc::new(SslDigest::new(cipher, version, None, None, Vec::new()))
+        });
+        Self {
+            socket: Arc::new(socket),
+            tls,
+        }
+    }
+
+    /// The same for one of the connection's exchanges.
+    ///
+    /// # Errors
+    /// As for [`ClientStream::new`].
+    pub(super) fn digest(&self, exchange: &Arc<Exchange>) -> pingora_error::Result<Digest> {
+        Ok(Digest {
+            ssl_digest: self.tls.clone(),
+            timing_digest: Vec::new(),
+            proxy_digest: Some(ticket(exchange)?),
+            socket_digest: Some(Arc::clone(&self.socket)),
+        })
     }
 }
 
@@ -92,10 +160,6 @@ pub(super) struct Wire {
     /// `None` once it is closed.
     socket: Option<Socket>,
     waiting: Vec<u8>,
-    /// Where the stream that passes can be ended; `None`: nobody wants to know.
-    ending: Option<Box<Ending>>,
-    /// The stream is to end at the next place where it can.
-    leaving: bool,
 }
 
 impl Wire {
@@ -103,8 +167,6 @@ impl Wire {
         Self {
             socket: Some(socket),
             waiting: Vec::new(),
-            ending: None,
-            leaving: false,
         }
     }
 
@@ -115,10 +177,10 @@ impl Wire {
     }
 
     /// Writes what waits, if anything does. An error is left for the session to find.
-    pub(super) fn push(&mut self, connection: &Connection, cx: &mut Context<'_>) {
+    pub(super) fn push(&mut self, exchange: &Exchange, cx: &mut Context<'_>) {
         let held_back = self.socket.as_ref().is_some_and(Socket::holds_back);
         if held_back || !self.waiting.is_empty() {
-            let _ = self.poll_flush(connection, cx);
+            let _ = self.poll_flush(exchange, cx);
         }
     }
 
@@ -129,37 +191,9 @@ impl Wire {
         }
     }
 
-    /// Reads along with the stream that begins, for the places where it can be ended.
-    pub(super) fn follow(&mut self, kind: Option<Kind>) {
-        self.ending = kind.map(|kind| Box::new(Ending::new(kind)));
-        self.leaving = false;
-    }
-
-    /// Whether the stream is to end. One that has come to a place where it can is not let go on:
-    /// nobody would wake the session.
-    pub(super) fn set_leaving(&mut self, leaving: bool) {
-        self.leaving = leaving || self.is_at_end();
-    }
-
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving
-    }
-
-    /// The stream is where it is to end, and the client has all of it.
-    pub(super) fn has_left(&self) -> bool {
-        self.is_at_end() && self.waiting.is_empty()
-    }
-
-    /// What tells the client that its stream is over.
-    pub(super) fn last_words(&self) -> &'static [u8] {
-        self.ending
-            .as_ref()
-            .map_or(b"", |ending| ending.last_words())
-    }
-
-    fn is_at_end(&self) -> bool {
-        let can_end = |ending: &Ending| ending.can_end();
-        self.leaving && self.ending.as_deref().is_some_and(can_end)
+    /// Nothing waits to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     #[cfg(test)]
@@ -185,38 +219,26 @@ impl Wire {
 
     fn poll_write(
         &mut self,
-        connection: &Connection,
+        exchange: &Exchange,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if self.ending.is_none() {
-            return self.poll_take(connection, cx, bytes);
-        }
-        if self.is_at_end() {
+        let Some(room) = exchange.room(bytes) else {
             // The watch takes it from here.
             return Poll::Pending;
-        }
-        let bytes = self.up_to_end(bytes);
-        let taken = ready!(self.poll_take(connection, cx, bytes))?;
-        if let (Some(ending), Some(taken)) = (&mut self.ending, bytes.get(..taken)) {
-            ending.feed(taken);
-        }
+        };
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        let taken = ready!(self.poll_take(exchange, cx, bytes))?;
+        exchange.passed(bytes.get(..taken).unwrap_or_default());
         Poll::Ready(Ok(taken))
-    }
-
-    /// Those of the bytes that may still pass.
-    fn up_to_end<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        let ending = self.ending.as_ref().filter(|_| self.leaving);
-        let room = ending.and_then(|ending| bytes.get(..ending.room(bytes)));
-        room.unwrap_or(bytes)
     }
 
     fn poll_take(
         &mut self,
-        connection: &Connection,
+        exchange: &Exchange,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -224,30 +246,26 @@ impl Wire {
             self.waiting.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.poll_drain(connection, cx, bytes)
+        self.poll_drain(exchange, cx, bytes)
     }
 
-    fn poll_flush(
-        &mut self,
-        connection: &Connection,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, exchange: &Exchange, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.waiting.is_empty() {
-            ready!(self.poll_drain(connection, cx, &[]))?;
+            ready!(self.poll_drain(exchange, cx, &[]))?;
         }
         let before = self.carried();
         let flushed = self.socket()?.poll_flush(cx);
-        self.note(connection, before, flushed.is_pending());
+        self.note(exchange, before, flushed.is_pending());
         flushed
     }
 
     /// Whether the client takes what is encrypted for it already.
-    fn note(&self, connection: &Connection, carried_before: u64, blocked: bool) {
+    fn note(&self, exchange: &Exchange, carried_before: u64, blocked: bool) {
         if self.carried() != carried_before {
-            connection.sent(0);
+            exchange.write_went_on();
         }
         if blocked {
-            connection.write_blocked();
+            exchange.write_blocked();
         }
     }
 
@@ -258,21 +276,23 @@ impl Wire {
     /// Writes what waits, with `more` behind it; how many bytes of `more` were taken.
     fn poll_drain(
         &mut self,
-        connection: &Connection,
+        exchange: &Exchange,
         cx: &mut Context<'_>,
         more: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
             let before = self.carried();
             let Poll::Ready(result) = self.poll_write_once(cx, more) else {
-                self.note(connection, before, true);
+                self.note(exchange, before, true);
                 return Poll::Pending;
             };
             let written = result?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            connection.sent(written);
+            let connection = &exchange.connection;
+            connection.bytes_out.fetch_add(written as u64, Relaxed);
+            exchange.write_went_on();
             let of_waiting = written.min(self.waiting.len());
             self.waiting.drain(..of_waiting);
             if self.waiting.is_empty() && (written > of_waiting || more.is_empty()) {
@@ -297,23 +317,23 @@ impl Wire {
     }
 }
 
+/// As HTTP/1 wants it: bytes are of a request's header, while none is complete.
 impl AsyncRead for ClientStream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let connection = &self.connection;
-        if connection.header_is_too_large() {
+        if self.exchange.header_is_too_large() {
             // The session asks for more, so the header has no end yet; the watch takes it from here.
-            connection.expire(Cause::HeaderTooLarge);
+            self.exchange.expire(Cause::HeaderTooLarge);
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(connection.wire.lock().socket()?.poll_read(cx, buf))?;
+        let fresh = ready!(self.poll_receive(cx, buf))?;
         let count = buf.filled().len() - before;
-        if count > 0 {
-            connection.received(count);
+        if fresh && count > 0 {
+            self.exchange.received(count);
         }
         Poll::Ready(Ok(()))
     }
@@ -325,19 +345,23 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let connection = &self.connection;
-        connection.wire.lock().poll_write(connection, cx, buf)
+        let exchange = &self.exchange;
+        exchange
+            .connection
+            .wire
+            .lock()
+            .poll_write(exchange, cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let connection = &self.connection;
-        connection.wire.lock().poll_flush(connection, cx)
+        let exchange = &self.exchange;
+        exchange.connection.wire.lock().poll_flush(exchange, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let connection = &self.connection;
-        let mut wire = connection.wire.lock();
-        ready!(wire.poll_flush(connection, cx))?;
+        let exchange = &self.exchange;
+        let mut wire = exchange.connection.wire.lock();
+        ready!(wire.poll_flush(exchange, cx))?;
         wire.socket()?.poll_shutdown(cx)
     }
 }
@@ -345,7 +369,7 @@ impl AsyncWrite for ClientStream {
 impl fmt::Debug for ClientStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientStream")
-            .field("client", &self.connection.client)
+            .field("client", &self.exchange.connection.client)
             .finish_non_exhaustive()
     }
 }
@@ -366,7 +390,7 @@ impl UniqueID for ClientStream {
 
 impl Ssl for ClientStream {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.tls_digest.clone()
+        self.papers.tls.clone()
     }
 }
 
@@ -386,6 +410,6 @@ impl GetProxyDigest for ClientStream {
 
 impl GetSocketDigest for ClientStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.socket_digest))
+        Some(Arc::clone(&self.papers.socket))
     }
 }

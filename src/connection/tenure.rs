@@ -1,5 +1,5 @@
-//! Whether a long stream may stay: asked from time to time by the connection's own timer, so nobody
-//! else has to know of the stream. Connections that carry none pay nothing.
+//! Whether a long stream may stay: asked from time to time by the exchange's own timer, so nobody
+//! else has to know of the stream. Exchanges that are none pay nothing.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::ending::Kind;
-use super::{Cause, Connection, NEVER, after, now};
+use super::ending::{Ending, Kind};
+use super::exchange::{Exchange, NEVER, after, now};
+use super::phase::Cause;
 
 /// How long a stream that is to end has for coming to a place where it can, until it is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,13 +29,23 @@ pub enum Look {
     End,
 }
 
-/// What a connection knows of its stream's stay.
+/// What an exchange knows of its stream's stay.
 #[derive(Debug)]
 pub(super) struct Stay {
     tenure: Mutex<Option<Box<dyn Tenure>>>,
     /// When to look, in nanoseconds of [`crate::clock::since_start`].
     next_look: AtomicU64,
     leaving: AtomicBool,
+    course: Mutex<Course>,
+}
+
+/// How far the stream has come, for the places where it can be ended.
+#[derive(Debug, Default)]
+struct Course {
+    /// `None`: nobody wants to know.
+    ending: Option<Box<Ending>>,
+    /// The stream is to end at the next place where it can.
+    leaving: bool,
 }
 
 impl Default for Stay {
@@ -43,14 +54,23 @@ impl Default for Stay {
             tenure: Mutex::new(None),
             next_look: AtomicU64::new(NEVER),
             leaving: AtomicBool::new(false),
+            course: Mutex::default(),
         }
     }
 }
 
-impl Connection {
+impl Exchange {
     /// A stream begins with the header that is about to be written; `tenure` is asked after `first`.
     pub fn begin_stay(&self, kind: Kind, tenure: Box<dyn Tenure>, first: Duration) {
-        self.wire.lock().follow(Some(kind));
+        let ending = if self.is_stream() {
+            Ending::of_body(kind)
+        } else {
+            Ending::new(kind)
+        };
+        *self.stay.course.lock() = Course {
+            ending: Some(Box::new(ending)),
+            leaving: false,
+        };
         *self.stay.tenure.lock() = Some(tenure);
         self.stay.next_look.store(after(first), Relaxed);
     }
@@ -60,7 +80,7 @@ impl Connection {
         if self.stay.next_look.swap(NEVER, Relaxed) != NEVER {
             *self.stay.tenure.lock() = None;
             self.stay.leaving.store(false, Relaxed);
-            self.wire.lock().follow(None);
+            *self.stay.course.lock() = Course::default();
         }
     }
 
@@ -80,15 +100,62 @@ impl Connection {
             Some(Look::End) => (true, after(PATIENCE)),
         };
         self.stay.next_look.store(next, Relaxed);
-        let mut wire = self.wire.lock();
-        wire.set_leaving(leaving);
-        self.stay.leaving.store(wire.is_leaving(), Relaxed);
+        let mut course = self.stay.course.lock();
+        course.set_leaving(leaving);
+        self.stay.leaving.store(course.leaving, Relaxed);
     }
 
-    /// Ends the stream that is to end, once it is where it can.
+    /// Ends the stream that is to end, once it is where it can, and the client has all of it.
     pub(super) fn leave_if_it_can(&self) {
-        if self.stay.leaving.load(Relaxed) && self.wire.lock().has_left() {
+        if !self.stay.leaving.load(Relaxed) || !self.stay.course.lock().is_at_end() {
+            return;
+        }
+        // What a stream among others has written is on its way, whoever else waits there.
+        if self.is_stream() || self.connection.wire.lock().is_empty() {
             self.expire(Cause::Moved);
         }
+    }
+
+    /// How many of these bytes may pass; `None`: none, the stream ends here.
+    pub(super) fn room(&self, bytes: &[u8]) -> Option<usize> {
+        if self.next_look() == NEVER {
+            return Some(bytes.len());
+        }
+        let course = self.stay.course.lock();
+        match &course.ending {
+            Some(_) if course.is_at_end() => None,
+            Some(ending) if course.leaving => Some(ending.room(bytes)),
+            _ => Some(bytes.len()),
+        }
+    }
+
+    /// These bytes passed.
+    pub(super) fn passed(&self, bytes: &[u8]) {
+        if self.next_look() == NEVER {
+            return;
+        }
+        if let Some(ending) = &mut self.stay.course.lock().ending {
+            ending.feed(bytes);
+        }
+    }
+
+    /// What tells the client that its stream is over.
+    pub(super) fn last_words(&self) -> &'static [u8] {
+        let course = self.stay.course.lock();
+        let ending = course.ending.as_ref();
+        ending.map_or(b"", |ending| ending.last_words())
+    }
+}
+
+impl Course {
+    /// Whether the stream is to end. One that has come to a place where it can is not let go on:
+    /// nobody would wake the session.
+    fn set_leaving(&mut self, leaving: bool) {
+        self.leaving = leaving || self.is_at_end();
+    }
+
+    fn is_at_end(&self) -> bool {
+        let can_end = |ending: &Ending| ending.can_end();
+        self.leaving && self.ending.as_deref().is_some_and(can_end)
     }
 }

@@ -1,4 +1,4 @@
-//! One lazy timer for a whole connection, and what else happens between two polls of its session.
+//! One lazy timer for a whole exchange, and what else a connection does between two polls of its work.
 //!
 //! A deadline moves with every phase, many times a request; a timer that followed it would cost a
 //! lock and a place in the timer wheel each time. This one is moved only when the deadline comes
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
+use super::exchange::{Exchange, NEVER, now};
 use super::gate::Call;
-use super::{Cause, Connection, NEVER, Phase, now};
+use super::phase::{Cause, Phase};
 
 pub(super) struct Watch {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -29,36 +30,32 @@ impl Watch {
         }
     }
 
-    /// Runs `work` to its end, or until a limit of the connection is passed; the connection knows
-    /// the cause then, before `work` is dropped.
+    /// Runs `work` to its end, or until a limit of the exchange is passed; the exchange knows the
+    /// cause then, before `work` is dropped.
     pub(super) async fn guard<F>(
         &mut self,
-        connection: &Connection,
+        exchange: &Exchange,
         work: &mut F,
     ) -> Result<F::Output, Cause>
     where
         F: Future + Unpin,
     {
-        let mut call = connection.gate().call();
         poll_fn(|cx| {
             if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            // The session has nothing to add for now; whether it turns to read cannot be relied on.
-            connection.push(cx);
-            heed(connection, &mut call, cx);
-            self.poll_expired(connection, cx).map(Err)
+            self.poll_expired(exchange, cx).map(Err)
         })
         .await
     }
 
-    fn poll_expired(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Cause> {
+    fn poll_expired(&mut self, exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
-            connection.leave_if_it_can();
-            if let Some(cause) = connection.expired() {
+            exchange.leave_if_it_can();
+            if let Some(cause) = exchange.expired() {
                 return Poll::Ready(cause);
             }
-            let deadline = connection.next_deadline().0.min(connection.next_look());
+            let deadline = exchange.next_deadline().0.min(exchange.next_look());
             if deadline == NEVER && self.sleep.is_none() {
                 return Poll::Pending;
             }
@@ -73,12 +70,12 @@ impl Watch {
             }
             self.set_to = NEVER;
             self.sleep = None;
-            let (deadline, cause) = connection.next_deadline();
+            let (deadline, cause) = exchange.next_deadline();
             if deadline <= now() {
-                connection.expire(cause);
+                exchange.expire(cause);
                 return Poll::Ready(cause);
             }
-            connection.look();
+            exchange.look();
         }
     }
 
@@ -94,13 +91,29 @@ impl Watch {
     }
 }
 
+/// The work of the one task that has a connection's socket to itself: what `work` has written is sent
+/// when it pauses, and while it is idle it hears the call that others wait for a place.
+pub(super) async fn tend<F: Future + Unpin>(exchange: &Exchange, work: &mut F) -> F::Output {
+    let mut call = exchange.connection.gate().call();
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
+            return Poll::Ready(done);
+        }
+        // The session has nothing to add for now; whether it turns to read cannot be relied on.
+        exchange.push(cx);
+        heed(exchange, &mut call, cx);
+        Poll::Pending
+    })
+    .await
+}
+
 /// Listens, while idle, for the call that others wait for a place.
-fn heed(connection: &Connection, call: &mut Call<'_>, cx: &mut Context<'_>) {
-    if connection.phase() != Phase::Idle {
+fn heed(exchange: &Exchange, call: &mut Call<'_>, cx: &mut Context<'_>) {
+    if exchange.phase() != Phase::Idle {
         call.withdraw();
         return;
     }
     while call.poll_called(cx).is_ready() {
-        connection.make_way();
+        exchange.make_way();
     }
 }

@@ -21,8 +21,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::clock;
 use crate::config::{Downstream as Limits, Introductions, Listener as Written};
 use crate::connection::{
-    ClientStream, Connection, End, Gate, Guest, Party, Secured, Socket, canonical, introduction,
-    secure, serve_http1,
+    Connection, End, Gate, Guest, Party, Secured, Socket, canonical, introduction, secure, serve,
 };
 use crate::proxy_protocol::Header;
 use crate::telemetry::log::Occasionally;
@@ -84,6 +83,8 @@ pub struct Terms {
     pub introductions: Option<Arc<Introductions>>,
     /// How they are encrypted; `None`: they are not.
     pub tls: Option<Arc<tls::Server>>,
+    /// Where they are not, clients may begin with HTTP/2.
+    pub h2c: bool,
 }
 
 /// A client that has come: its connection, and its address where it has one.
@@ -392,9 +393,7 @@ impl Visit {
             self.terms.limits,
             self.shutdown,
         );
-        if let Ok(stream) = ClientStream::new(Arc::clone(&connection)) {
-            count(&metrics, serve_http1(stream, &connection, &app).await);
-        }
+        count(&metrics, serve(connection, self.terms.h2c, &app).await);
     }
 }
 
@@ -466,5 +465,6 @@ fn count(metrics: &ListenerMetrics, end: End) {
         End::HeaderTooLarge => metrics.bad_requests.inc(BadRequest::HeaderTooLarge),
         End::Malformed => metrics.bad_requests.inc(BadRequest::Malformed),
         End::HeaderCut => metrics.bad_requests.inc(BadRequest::Truncated),
+        End::Violation(violation) => metrics.http2_violations.inc(violation),
     }
 }

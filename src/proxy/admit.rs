@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
-use crate::connection::{ClientStream, Connection, Phase};
+use crate::connection::{Exchange, Phase};
 use crate::route::{Miss, host_name};
 
 /// A request id from a client is passed on up to this length; bytes.
@@ -21,15 +21,18 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// The header is complete: starts the request's clock and remembers what was asked.
 pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
-    let connection = session
+    let exchange = session
         .digest()
         .and_then(|digest| digest.proxy_digest.as_deref())
-        .and_then(ClientStream::connection)
+        .and_then(Exchange::of)
         .map(Arc::clone);
-    if let Some(connection) = &connection {
-        connection.begin_request();
+    if let Some(exchange) = &exchange {
+        let connection = &exchange.connection;
+        exchange.begin_request();
         if let Some(length) = length(session) {
-            connection.set_request_length(length);
+            exchange.set_request_length(length);
+        } else if session.is_body_empty() {
+            exchange.complete_body();
         }
         session.set_read_timeout(Some(connection.limits.read_timeout));
         session.set_write_timeout(Some(connection.limits.write_timeout));
@@ -41,8 +44,8 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     // A client of HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
     let is_old = session.req_header().version < Version::HTTP_11;
     session.set_ignore_info_resp(is_old);
-    ctx.ask = ask(session, ctx, connection.as_deref());
-    ctx.connection = connection;
+    ctx.exchange = exchange;
+    ctx.ask = ask(session, ctx);
 }
 
 /// How long the request is in all, header and body; `None`: its last chunk will tell.
@@ -59,6 +62,8 @@ fn length(session: &Session) -> Option<u64> {
 /// Refuses what is over a limit or not well formed.
 pub(super) fn check(session: &Session, ctx: &Context) -> Result<(), Fault> {
     check_size(session, ctx)?;
+    check_target(session)?;
+    check_one_host(session)?;
     check_host(&ctx.ask)?;
     check_name(ctx)
 }
@@ -86,13 +91,14 @@ pub(super) fn body(piece: Option<&Bytes>, end: bool, ctx: &mut Context) -> Resul
 /// What passes through a tunnel is no body.
 fn is_too_large(ctx: &Context) -> bool {
     let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
-    let tunnel = || ctx.connection.as_deref().map(Connection::phase) == Some(Phase::Tunnel);
+    let tunnel = || ctx.exchange.as_deref().map(Exchange::phase) == Some(Phase::Tunnel);
     limit.is_some_and(|limit| ctx.body_in > limit) && !tunnel()
 }
 
-fn ask(session: &Session, ctx: &Context, connection: Option<&Connection>) -> Ask {
+fn ask(session: &Session, ctx: &Context) -> Ask {
     let request = session.req_header();
-    let remote = connection
+    let remote = ctx
+        .connection()
         .and_then(|connection| connection.client)
         .map(|client| client.ip());
     let trusted = &ctx.snapshot.trusted_proxies;
@@ -143,17 +149,49 @@ fn check_size(session: &Session, ctx: &Context) -> Result<(), Fault> {
     if session.req_header().raw_path().len() > limits.max_uri_length {
         return Err(Fault::UriTooLong);
     }
-    let header = session
-        .as_http1()
-        .map_or(0, |http1| http1.get_headers_raw_bytes().len());
+    let header = session.as_http1().map_or_else(
+        || size(session.req_header()),
+        |http1| http1.get_headers_raw_bytes().len(),
+    );
     if header > limits.max_header_size {
         return Err(Fault::HeaderTooLarge);
     }
     Ok(())
 }
 
-/// RFC 9112, 3.2: HTTP/1.1 has a `Host`. That there are not several, and that it is the target's where
-/// that has one, Pingora has seen to.
+/// What a header that was compressed would take as text.
+fn size(request: &RequestHeader) -> usize {
+    const LINE: usize = "GET  HTTP/1.1\r\n\r\n".len();
+    const FIELD: usize = ": \r\n".len();
+    let fields = request.headers.iter();
+    fields
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD)
+        .fold(LINE + request.raw_path().len(), usize::saturating_add)
+}
+
+/// What only HTTP/2 can carry that a target of HTTP/1 could not be.
+fn check_target(session: &Session) -> Result<(), Fault> {
+    let request = session.req_header();
+    let is_asterisk = request.raw_path() == b"*" && request.method == Method::OPTIONS;
+    let is_path = request.raw_path().starts_with(b"/") || is_asterisk;
+    if request.version == Version::HTTP_2 && !is_path && request.method != Method::CONNECT {
+        return Err(Fault::BadRequest);
+    }
+    Ok(())
+}
+
+/// There is one `Host`. On HTTP/1 Pingora has seen to it that there are not several, and that it is the
+/// target's where that has one.
+fn check_one_host(session: &Session) -> Result<(), Fault> {
+    let request = session.req_header();
+    let several = || request.headers.get_all(HOST).iter().nth(1).is_some();
+    if request.version == Version::HTTP_2 && several() {
+        return Err(Fault::BadHost);
+    }
+    Ok(())
+}
+
+/// RFC 9112, 3.2: HTTP/1.1 has a `Host`; RFC 9113, 8.3.1: so has HTTP/2, as a field or in its place.
 fn check_host(ask: &Ask) -> Result<(), Fault> {
     let host = match (&ask.host, ask.uri.authority()) {
         (Some(host), _) => host.as_bytes(),
@@ -170,7 +208,7 @@ fn check_host(ask: &Ask) -> Result<(), Fault> {
 /// Where clients show certificates, who came in under one name asks for that one only (RFC 6066, 11.1;
 /// RFC 9110, 7.4): what a proxy or a peer decides by the name in TLS must hold for the request.
 fn check_name(ctx: &Context) -> Result<(), Fault> {
-    let connection = ctx.connection.as_deref();
+    let connection = ctx.connection();
     let secured = connection.and_then(|connection| connection.secured.as_ref());
     let Some(secured) = secured.filter(|secured| secured.asks_client) else {
         return Ok(());

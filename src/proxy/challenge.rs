@@ -19,7 +19,7 @@ const PATH: &str = "/.well-known/acme-challenge/";
 /// What the authority wants to see; `None`: it was not the authority that asked, or not us.
 pub(super) fn answer(ctx: &Context) -> Option<String> {
     let token = ctx.ask.uri.path().strip_prefix(PATH)?;
-    let connection = ctx.connection.as_deref()?;
+    let connection = ctx.connection()?;
     if connection.secured.is_some() || ctx.ask.method != Method::GET {
         return None;
     }

@@ -60,30 +60,30 @@ pub(super) fn connected(session: &Session, ctx: &mut Context, reused: bool) {
     if let (Some(now), Some(peer)) = (now, ctx.peer()) {
         peer.on_connect_success(now);
     }
-    if let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) {
+    if let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) {
         // Nothing was read of the body yet. Whoever asked for `100 Continue` waits for the peer; for
         // the others, the client's own read timeout holds until the first piece or the end is there.
         let waits = session.req_header().headers.contains_key(EXPECT);
         let limit = waits.then_some(attempt.upstream.config.timeouts.first_byte);
-        connection.enter(Phase::AwaitResponse, limit);
+        exchange.enter(Phase::AwaitResponse, limit);
     }
 }
 
 /// Something passed on its way to the peer, or an interim response from it: its time starts anew.
 pub(super) fn progress(ctx: &Context) {
-    let (Some(connection), Some(attempt)) = (&ctx.connection, &ctx.attempt) else {
+    let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) else {
         return;
     };
-    if connection.phase() != Phase::AwaitResponse {
-        return connection.restart();
+    if exchange.phase() != Phase::AwaitResponse {
+        return exchange.restart();
     }
     let timeouts = &attempt.upstream.config.timeouts;
     let limit = if ctx.body_done {
         timeouts.first_byte
     } else {
-        upload(connection, timeouts.write) + timeouts.first_byte
+        upload(&exchange.connection, timeouts.write) + timeouts.first_byte
     };
-    connection.enter(Phase::AwaitResponse, Some(limit));
+    exchange.enter(Phase::AwaitResponse, Some(limit));
 }
 
 /// The longest time between two pieces of a request's body: Pingora ends it when the client pauses

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Uri, Version};
 use super::fault::Fault;
 use super::record;
 use crate::clock;
-use crate::connection::{Cause, Connection};
+use crate::connection::{Cause, Connection, Exchange};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
@@ -25,8 +25,8 @@ pub struct Context {
     pub(super) telemetry: Arc<Telemetry>,
     /// When its header was complete, since the process started.
     pub(super) started: Duration,
-    /// The connection it came on.
-    pub(super) connection: Option<Arc<Connection>>,
+    /// How far it has come, and the connection it came on.
+    pub(super) exchange: Option<Arc<Exchange>>,
     /// What it asked for.
     pub(super) ask: Ask,
     /// Where its route leads.
@@ -104,7 +104,7 @@ impl Context {
             snapshot,
             telemetry,
             started: clock::since_start(),
-            connection: None,
+            exchange: None,
             ask: Ask::default(),
             route: None,
             key_source: None,
@@ -132,28 +132,33 @@ impl Context {
         self.attempt.as_ref().and_then(Attempt::peer)
     }
 
+    /// The connection it came on.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.exchange.as_ref().map(|exchange| &*exchange.connection)
+    }
+
     /// Whether the header of the final response has begun to pass.
     pub(super) fn response_begun(&self) -> bool {
-        self.connection
+        self.exchange
             .as_deref()
-            .is_some_and(Connection::response_begun)
+            .is_some_and(Exchange::response_begun)
     }
 
     /// The request's body is read to its end.
     pub(super) fn complete_body(&mut self) {
         self.body_done = true;
-        if let Some(connection) = &self.connection {
-            connection.complete_body();
+        if let Some(exchange) = &self.exchange {
+            exchange.complete_body();
         }
     }
 
     /// The client gets no more of this response: it must not take what it has for all of it.
     pub(super) fn break_off(&self) {
-        let whole = |connection: &Connection| connection.expired() == Some(Cause::Moved);
-        if let (true, Some(connection)) = (self.until_close, &self.connection)
-            && !whole(connection)
+        let whole = |exchange: &Exchange| exchange.expired() == Some(Cause::Moved);
+        if let (true, Some(exchange)) = (self.until_close, &self.exchange)
+            && !whole(exchange)
         {
-            connection.cut_hard();
+            exchange.cut_hard();
         }
     }
 }
@@ -162,7 +167,7 @@ impl Drop for Context {
     /// A request that was cut by a deadline, or whose task panicked, never reaches the `logging`
     /// hook; it is still counted and logged.
     fn drop(&mut self) {
-        if !self.recorded && self.connection.is_some() {
+        if !self.recorded && self.exchange.is_some() {
             record::cut(self);
         }
     }

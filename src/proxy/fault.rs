@@ -162,8 +162,8 @@ pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
         Cause::ClientStalled => Fault::ClientStalled,
         Cause::Moved => Fault::Moved,
         Cause::HeaderTooLarge => Fault::HeaderTooLarge,
-        // Between two requests; no request is cut by these.
-        Cause::Idle | Cause::Header => Fault::Cut,
+        // Of the connection; no request is cut by these.
+        Cause::Idle | Cause::Header | Cause::Abuse => Fault::Cut,
     }
 }
 

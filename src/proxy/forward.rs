@@ -42,7 +42,7 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
     let forwarding = &ctx.snapshot.forwarding;
     single_length(request)?;
     remove_claims(request, ctx.ask.from_trusted);
-    if let Some(connection) = &ctx.connection
+    if let Some(connection) = ctx.connection()
         && let (Some(client), Some(text)) = (connection.client, &connection.client_text)
     {
         if forwarding.x_forwarded {
@@ -57,7 +57,7 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
             )?;
         }
     }
-    if let Some(connection) = &ctx.connection {
+    if let Some(connection) = ctx.connection() {
         client_certificate(request, connection, forwarding.client_cert)?;
     }
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.ask.id) {
@@ -122,7 +122,7 @@ pub(super) fn response(
 
 /// Tells browsers to come back with HTTPS only, where the operator wants that (RFC 6797, 7.1).
 pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    let connection = ctx.connection.as_deref();
+    let connection = ctx.connection();
     let secured = connection.and_then(|connection| connection.secured.as_ref());
     match secured.and_then(|secured| secured.hsts.clone()) {
         Some(hsts) => response.insert_header(STRICT_TRANSPORT_SECURITY, hsts),
@@ -132,19 +132,19 @@ pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Resul
 
 /// The final response passes; or the protocol changes, and there is none any more.
 fn begin(session: &mut Session, status: u16, ctx: &Context) {
-    let (Some(connection), Some(upstream)) = (&ctx.connection, ctx.upstream()) else {
+    let (Some(exchange), Some(upstream)) = (&ctx.exchange, ctx.upstream()) else {
         return;
     };
     let timeouts = &upstream.config.timeouts;
-    connection.begin_response();
+    exchange.begin_response();
     if status == 101 {
         session.set_read_timeout(None);
-        connection.begin_tunnel();
-        return connection.enter(Phase::Tunnel, Some(timeouts.tunnel));
+        exchange.begin_tunnel();
+        return exchange.enter(Phase::Tunnel, Some(timeouts.tunnel));
     }
-    connection.enter(Phase::Response, Some(timeouts.read));
+    exchange.enter(Phase::Response, Some(timeouts.read));
     // Pingora looks at that only when it reads a request.
-    if connection.is_draining() {
+    if exchange.connection.is_draining() {
         session.set_keepalive(None);
     }
 }
@@ -191,8 +191,8 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
 pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
     let Some(piece) = piece else { return };
     ctx.body_out += piece.len() as u64;
-    if let Some(connection) = &ctx.connection {
-        connection.restart();
+    if let Some(exchange) = &ctx.exchange {
+        exchange.restart();
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn pool(header: &[u8]) -> u64 {
 
 /// The client, as requests are counted and logged; of one that a trusted proxy names, no port is known.
 fn origin(ctx: &Context) -> Option<Origin> {
-    let connection = ctx.connection.as_deref()?;
+    let connection = ctx.connection()?;
     let client = connection.client?;
     let named = ctx.ask.client();
     let port = if named == client.ip() {
@@ -68,7 +68,7 @@ fn nowhere(like: IpAddr) -> SocketAddr {
 }
 
 fn extensions(introduction: &Introduction, ctx: &Context) -> Vec<Extension> {
-    let Some(connection) = ctx.connection.as_deref() else {
+    let Some(connection) = ctx.connection() else {
         return Vec::new();
     };
     let told = introduction.tells.iter().filter_map(|tell| match tell {

@@ -38,13 +38,13 @@ pub(super) fn follow(
     let rules = ctx
         .upstream()
         .and_then(|upstream| upstream.config.close_moved_streams);
-    let (Some(rules), Some(connection)) = (rules, &ctx.connection) else {
+    let (Some(rules), Some(exchange)) = (rules, &ctx.exchange) else {
         return;
     };
     if let Some(kind) = kind(response, ctx)
         && let Some(tenant) = Tenant::of(current, session, ctx)
     {
-        connection.begin_stay(kind, Box::new(tenant), between(rules));
+        exchange.begin_stay(kind, Box::new(tenant), between(rules));
     }
 }
 

@@ -30,8 +30,8 @@ pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
 pub(super) fn next(ctx: &mut Context) -> Result<()> {
     // What was read of the body is sent again, from its start.
     (ctx.body_in, ctx.body_done) = (0, false);
-    if let Some(connection) = &ctx.connection {
-        connection.enter(Phase::Request, None);
+    if let Some(exchange) = &ctx.exchange {
+        exchange.enter(Phase::Request, None);
     }
     let attempt = ctx
         .attempt
@@ -80,7 +80,11 @@ pub(super) fn has_next(ctx: &Context) -> bool {
 }
 
 fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {
-    let request = request(session, &ctx.ask, ctx.connection.as_deref());
+    let connection = ctx
+        .exchange
+        .as_deref()
+        .map(|exchange| &*exchange.connection);
+    let request = request(session, &ctx.ask, connection);
     let mut buffer = KeyBuffer::default();
     let sources = &upstream.config.key;
     if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
@@ -124,7 +128,7 @@ pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
     let Some(Target::Key(_)) = ctx.target else {
         return None;
     };
-    let request = request(session, &ctx.ask, ctx.connection.as_deref());
+    let request = request(session, &ctx.ask, ctx.connection());
     let mut buffer = KeyBuffer::default();
     let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
     let made = || ctx.cookie.as_deref().map(str::as_bytes);

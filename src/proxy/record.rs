@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
-use crate::connection::{Cause, Connection};
+use crate::connection::{Cause, Connection, Exchange};
 use crate::proxy_protocol::{Origin, Tls, Version};
 use crate::telemetry::metrics::{BadRequest, Class};
 use crate::telemetry::{self, Record};
@@ -67,8 +67,8 @@ pub(super) fn cut(ctx: &mut Context) {
 }
 
 fn cut_by(ctx: &Context) -> Fault {
-    let connection = ctx.connection.as_deref();
-    match connection.and_then(Connection::expired) {
+    let exchange = ctx.exchange.as_deref();
+    match exchange.and_then(Exchange::expired) {
         _ if std::thread::panicking() => Fault::Panic,
         Some(Cause::Request) if told(ctx) == Some(Fault::BodyTimeout.status()) => {
             Fault::BodyTimeout
@@ -79,7 +79,7 @@ fn cut_by(ctx: &Context) -> Fault {
 }
 
 fn told(ctx: &Context) -> Option<u16> {
-    ctx.connection.as_deref().and_then(Connection::last_word)
+    ctx.exchange.as_deref().and_then(Exchange::last_word)
 }
 
 /// What the client saw of a cut request: the header that was on its way; else what it is told now.
@@ -135,7 +135,7 @@ fn count(ctx: &Context, outcome: &Outcome) {
 
 fn count_fault(ctx: &Context, fault: Fault) {
     let refused = |reason| {
-        if let Some(connection) = &ctx.connection {
+        if let Some(connection) = ctx.connection() {
             connection.metrics.bad_requests.inc(reason);
         }
     };
@@ -170,12 +170,11 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
             .unwrap_or_else(|_| clock::wall()),
         client: ask.client,
         listener: ctx
-            .connection
-            .as_deref()
+            .connection()
             .map_or("", |connection| &connection.listener),
         protocol: protocol(ask.version),
-        proxy_protocol: ctx.connection.as_deref().and_then(introduced),
-        tls: ctx.connection.as_deref().and_then(tls),
+        proxy_protocol: ctx.connection().and_then(introduced),
+        tls: ctx.connection().and_then(tls),
         method: ask.method.as_str(),
         host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
         path: ask.uri.path().as_bytes(),
@@ -239,7 +238,7 @@ fn protocol(version: HttpVersion) -> &'static str {
     match version {
         HttpVersion::HTTP_09 => "HTTP/0.9",
         HttpVersion::HTTP_10 => "HTTP/1.0",
-        HttpVersion::HTTP_2 => "HTTP/2.0",
+        HttpVersion::HTTP_2 => "HTTP/2",
         HttpVersion::HTTP_3 => "HTTP/3.0",
         _ => "HTTP/1.1",
     }

@@ -20,7 +20,7 @@ const HTTPS: u16 = 443;
 /// # Errors
 /// It should ask elsewhere, and has not said which host it wants.
 pub(super) fn location(ctx: &Context) -> Result<Option<String>, Fault> {
-    let connection = ctx.connection.as_deref();
+    let connection = ctx.connection();
     let plain = connection.filter(|connection| !connection.is_encrypted());
     let port = plain.and_then(|connection| ctx.snapshot.redirects.get(&*connection.listener));
     let Some(port) = port.filter(|_| ctx.ask.method != Method::CONNECT) else {

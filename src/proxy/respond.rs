@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
+use pingora_core::protocols::http::HttpTask;
 use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
@@ -12,6 +13,7 @@ use pingora_proxy::{FailToProxy, Session};
 use super::context::{Attempt, Context};
 use super::fault::{self, Fault, Stage};
 use super::forward;
+use crate::grpc;
 
 /// Answers a request that goes to no peer; the connection lives on, where its body allows that.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Fault) -> Result<()> {
@@ -57,8 +59,28 @@ fn stage(ctx: &Context) -> Stage {
 }
 
 async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
+    if let Some(header) = grpc(session, fault)? {
+        return send(session, ctx, header, Bytes::new()).await;
+    }
     let (header, body) = page(ctx, fault)?;
     send(session, ctx, header, body).await
+}
+
+/// For a client of gRPC: its own kind of page.
+fn grpc(session: &Session, fault: Fault) -> Result<Option<ResponseHeader>> {
+    let mut header = ResponseHeader::build(fault.status(), Some(8))?;
+    let request = &session.req_header().headers;
+    let Some(fields) = grpc::refusal(request, header.status, fault.name()) else {
+        return Ok(None);
+    };
+    header.set_status(200)?;
+    for (name, value) in fields {
+        header.insert_header(name, value)?;
+    }
+    if session.req_header().version < Version::HTTP_2 {
+        header.set_content_length(0)?;
+    }
+    Ok(Some(header))
 }
 
 /// Sends an answer of our own.
@@ -69,19 +91,20 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<()> {
     forward::keep_secure(&mut header, ctx)?;
-    if let Some(connection) = &ctx.connection {
-        connection.begin_response();
+    if let Some(exchange) = &ctx.exchange {
+        exchange.begin_response();
         if !session.is_body_done() {
-            connection.linger();
+            exchange.linger();
         }
-        if connection.is_draining() {
+        if exchange.connection.is_draining() {
             session.set_keepalive(None);
         }
     }
-    session
-        .write_response_header(Box::new(header), false)
-        .await?;
-    session.write_response_body(Some(body), true).await
+    let mut tasks = vec![HttpTask::Header(Box::new(header), body.is_empty())];
+    if !body.is_empty() {
+        tasks.push(HttpTask::Body(Some(body), true));
+    }
+    session.write_response_tasks(tasks).await.map(drop)
 }
 
 fn page(ctx: &Context, fault: Fault) -> Result<(ResponseHeader, Bytes)> {

@@ -35,7 +35,7 @@ pub(super) fn give(session: &Session, response: &mut ResponseHeader, ctx: &Conte
 
 /// Whether the client came over TLS: to us, to whom passes its connection on, or to a trusted proxy.
 fn is_over_tls(session: &Session, ctx: &Context) -> bool {
-    let connection = ctx.connection.as_deref();
+    let connection = ctx.connection();
     let tls = connection.is_some_and(Connection::is_encrypted);
     let told = || {
         let proto = session.req_header().headers.get(X_FORWARDED_PROTO)?;

@@ -1,7 +1,8 @@
 //! The end: no new connection, and every open one to its own end.
 //!
 //! Each response now carries `Connection: close`; an idle connection keeps the idle time it was
-//! promised, so that a request already on its way finds it open. The process ends when the last
+//! promised, so that a request already on its way finds it open. A client of HTTP/2 is sent GOAWAY, and
+//! what was on its way is served. The process ends when the last
 //! connection has, or at the bound. Where a successor serves, it is told how far the drain is.
 
 use std::sync::Arc;

@@ -112,6 +112,7 @@ fn terms(
             limits: snapshot.config.downstream,
             introductions: snapshot.introductions.get(&address).cloned(),
             tls: snapshot.tls.get(&address).cloned(),
+            h2c: snapshot.config.takes_h2c(&address),
         }
     }
 }
@@ -337,6 +338,7 @@ impl Doors {
                 limits: config::Downstream::DEFAULT,
                 introductions: None,
                 tls: None,
+                h2c: false,
             };
             let handed_over = door.listener.handed_over();
             let run = door

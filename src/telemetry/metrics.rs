@@ -228,6 +228,16 @@ metrics! {
         header_timeouts: Counter = "clockwise_listener_header_timeouts",
         /// Connections closed because no further request came.
         idle_closed: Counter = "clockwise_listener_idle_closed_connections",
+        /// Connections on which HTTP/2 was spoken.
+        http2_connections: Counter = "clockwise_listener_http2_connections",
+        /// Requests on such connections; each is a stream.
+        http2_streams: Counter = "clockwise_listener_http2_streams",
+        /// Such streams that their clients took back.
+        http2_resets: Counter = "clockwise_listener_http2_resets",
+        /// Such streams that never were requests: malformed, over a limit, or too many at once.
+        http2_refused: Counter = "clockwise_listener_http2_refused_streams",
+        /// Such connections that were ended for what their clients did.
+        http2_violations: Each<Violation> = "clockwise_listener_http2_violations",
     }
 }
 
@@ -461,6 +471,20 @@ bounded! {
 }
 
 bounded! {
+    /// Why a connection with HTTP/2 was ended.
+    pub enum Violation as "reason" {
+        /// What came was against the protocol.
+        Protocol = "protocol",
+        /// More than half of the streams were taken back.
+        RapidReset = "rapid_reset",
+        /// Too many frames that did nothing for any request.
+        IdleFrames = "idle_frames",
+        /// Too much of something else: endless headers, tiny pieces, resets.
+        Excess = "excess",
+    }
+}
+
+bounded! {
     /// The state of a peer, as shown.
     pub enum PeerState as "state" {
         /// Not probed yet.
@@ -506,6 +530,7 @@ mod tests {
         check::<BadRequest>();
         check::<Handshake>();
         check::<HandshakeFailure>();
+        check::<Violation>();
         check::<PeerState>();
         check::<Outcome>();
     }

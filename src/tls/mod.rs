@@ -23,8 +23,11 @@ use crate::certificate;
 use crate::config::{CertificateSource, ClientAuth, Credentials, Hsts, Tls, TlsVersion};
 use crate::issued::Issued;
 
-/// What a client may speak inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// The name of HTTP/2 inside (RFC 9113, 3.1).
+pub const HTTP2: &[u8] = b"h2";
+
+/// What a client may speak inside, dearest first (RFC 7301).
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
 /// What a certificate authority speaks to see who is here (RFC 8737, 6.2): nothing, once it has seen.
 pub const ACME: &[u8] = b"acme-tls/1";
@@ -96,11 +99,10 @@ impl Server {
 fn protocols(tls: &Tls) -> Vec<Vec<u8>> {
     let ordered = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
     let acme = tls.certificates.iter().any(ordered).then_some(ACME);
-    PROTOCOLS
+    let spoken = PROTOCOLS
         .into_iter()
-        .chain(acme)
-        .map(<[u8]>::to_vec)
-        .collect()
+        .filter(|&one| tls.http2 || one != HTTP2);
+    spoken.chain(acme).map(<[u8]>::to_vec).collect()
 }
 
 /// RFC 6797, 6.1.

@@ -17,6 +17,7 @@ const CORE: &[&str] = &[
     "client",
     "certificate",
     "proxy_protocol",
+    "grpc",
     "policy",
     "predict",
 ];
@@ -31,6 +32,7 @@ const LAYERS: &[(&str, May)] = &[
     ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
     ("certificate", May::Name(&[])),
     ("proxy_protocol", May::Name(&[])),
+    ("grpc", May::Name(&[])),
     ("predict", May::Name(&["ring", "policy"])),
     ("clock", May::Name(&[])),
     ("config", May::Core(&["clock"])),
@@ -59,6 +61,7 @@ const LAYERS: &[(&str, May)] = &[
         "connection",
         May::Name(&[
             "certificate",
+            "grpc",
             "proxy_protocol",
             "client",
             "config",

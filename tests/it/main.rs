@@ -19,11 +19,14 @@ mod support;
 // the way of a request
 mod acme; // certificates that are ordered
 mod balance; // load that is even in spite of keys
+mod conformance; // HTTP/2 to the letter
 mod dialects; // every key stays where another load balancer had it
 mod failover; // what happens when a peer fails
+mod floods; // clients of HTTP/2 that make work and no requests
 mod forwarding; // what reaches the peer, and what comes back
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
+mod http2; // the same over HTTP/2, and what only that has
 mod introductions; // the PROXY protocol, in and out
 mod limits; // what a client may not do, and how long it may take
 mod listeners; // sockets as they are asked for

@@ -135,10 +135,13 @@ fn old_versions_are_spoken_only_where_they_are_wanted() {
 }
 
 #[test]
-fn http_1_is_what_is_spoken_inside() {
+fn what_is_spoken_inside_is_agreed_on() {
     let (_origin, authority, edge) = scene();
-    let said = authority.s_client("a.test", edge.address, &["-alpn", "h2,http/1.1"]);
-    assert!(said.contains("ALPN protocol: http/1.1"), "{said}");
+    for (offered, spoken) in [("http/1.1,h2", "h2"), ("http/1.1", "http/1.1")] {
+        let said = authority.s_client("a.test", edge.address, &["-alpn", offered]);
+        let agreed = format!("ALPN protocol: {spoken}\n");
+        assert!(said.contains(&agreed), "{said}");
+    }
     let said = authority.s_client("a.test", edge.address, &["-alpn", "smtp"]);
     assert!(said.contains("alert no application protocol"), "{said}");
     edge.admin

@@ -43,6 +43,7 @@ fn given_downstream(fields: &Fields<'_>) -> Downstream {
         header_timeout: fields.duration("header_timeout", DEFAULT.header_timeout, BOUNDS),
         keepalive: fields.duration("keepalive", DEFAULT.keepalive, BOUNDS),
         keepalive_requests: count(fields, "keepalive_requests"),
+        max_streams: fields.number("max_streams", DEFAULT.max_streams, 1..=10_000),
         read_timeout: fields.duration("read_timeout", DEFAULT.read_timeout, BOUNDS),
         write_timeout: fields.duration("write_timeout", DEFAULT.write_timeout, BOUNDS),
         request_timeout: fields.or_off("request_timeout", None, |node| duration(node, &BOUNDS)),

@@ -41,6 +41,7 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
         let help = "put it on the listener that speaks plain HTTP";
         fields.error(redirect, "this listener is HTTPS itself", help);
     }
+    let h2c = h2c(&fields, tls.is_some());
     let written = fields.require("address", HELP);
     let address = written.and_then(|node| accept(node, problems, listen_address));
     let proxy_protocol = introductions::awaited(&fields, address.as_ref());
@@ -51,9 +52,24 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
         proxy_protocol,
         backlog,
         tls,
+        h2c,
         https_redirect,
     };
     Some((listener, span))
+}
+
+/// HTTP/2 without TLS. With TLS it has its key there.
+fn h2c(fields: &Fields<'_>, is_tls: bool) -> bool {
+    let h2c = fields.flag("h2c", false);
+    if let Some(node) = fields.get("h2c").filter(|_| h2c && is_tls) {
+        let help = "remove it: with TLS, clients are offered HTTP/2 by default";
+        fields.error(
+            node,
+            "`h2c` is HTTP/2 without TLS, and this listener has TLS",
+            help,
+        );
+    }
+    h2c
 }
 
 fn port(node: &Node) -> Result<u16, Fault> {

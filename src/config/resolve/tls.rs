@@ -26,6 +26,7 @@ pub(super) fn read(listener: &Fields<'_>, files: &mut Files) -> Option<Tls> {
         certificates: certificates(&fields, files),
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
         handshake_timeout: fields.duration("handshake_timeout", HANDSHAKE_TIMEOUT, BOUNDS),
+        http2: fields.flag("http2", true),
         client_auth: client_auth(&fields, files),
         hsts: hsts(&fields),
     };

@@ -8,6 +8,7 @@ pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod edge;
+pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod ocsp;

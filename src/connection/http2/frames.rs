@@ -1,0 +1,305 @@
+//! What a client does on an HTTP/2 connection, as the headers of its frames tell (RFC 9113, 4.1).
+//!
+//! Reads along, and keeps nothing of what the frames carry. A client is judged by what it makes us do
+//! for nothing: frames that move no request on, and requests that it takes back (CVE-2019-9511 to 9518,
+//! CVE-2023-44487). Both are measured against what it gets done, as busy clients send more of either.
+//! Pure; time is an argument.
+
+use std::time::Duration;
+
+use super::super::preface::PREFACE;
+use crate::telemetry::metrics::Violation;
+
+/// Frames that a client may send for nothing: at first; then for each stream, each KiB that it is
+/// sent, each second.
+const IDLE: Allowance = Allowance {
+    first: 1000,
+    per_stream: 10,
+    per_kib: 1,
+    per_second: 10,
+};
+
+/// How many streams a client may take back before it matters that it is more than half of all.
+const RESETS: u64 = 200;
+
+/// The length of a frame's header; bytes.
+const HEADER: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+struct Allowance {
+    first: u64,
+    per_stream: u64,
+    per_kib: u64,
+    per_second: u64,
+}
+
+/// How far the client has come in its frames, and what it has sent.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Of the preface; bytes.
+    preface_left: usize,
+    header: [u8; HEADER],
+    length: usize,
+    /// Of the frame's payload; bytes.
+    payload_left: usize,
+    /// A header block has begun.
+    in_block: bool,
+    /// The frame is the last of its header block.
+    ends_block: bool,
+    last_stream: u32,
+    complete: u64,
+    streams: u64,
+    resets: u64,
+    idle: u64,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            preface_left: PREFACE.len(),
+            header: [0; HEADER],
+            length: 0,
+            payload_left: 0,
+            in_block: false,
+            ends_block: false,
+            last_stream: 0,
+            complete: 0,
+            streams: 0,
+            resets: 0,
+            idle: 0,
+        }
+    }
+}
+
+impl Frames {
+    /// The client has sent these bytes.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = self.step(bytes);
+            bytes = bytes.get(taken..).unwrap_or_default();
+        }
+    }
+
+    /// The preface and the first frame are there.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.complete > 0
+    }
+
+    /// Some of a header block is there, and not all.
+    pub(super) fn is_in_header(&self) -> bool {
+        self.in_block
+    }
+
+    /// Streams opened.
+    pub(super) fn streams(&self) -> u64 {
+        self.streams
+    }
+
+    /// Streams taken back.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    /// What is wrong with a client that was sent so many bytes, in that time.
+    pub(super) fn abuse(&self, sent: u64, age: Duration) -> Option<Violation> {
+        if self.resets > RESETS && self.resets > self.streams / 2 {
+            return Some(Violation::RapidReset);
+        }
+        if self.idle <= IDLE.first {
+            return None;
+        }
+        let earned = [
+            self.streams.saturating_mul(IDLE.per_stream),
+            (sent / 1024).saturating_mul(IDLE.per_kib),
+            age.as_secs().saturating_mul(IDLE.per_second),
+        ];
+        let allowed = earned.into_iter().fold(IDLE.first, u64::saturating_add);
+        (self.idle > allowed).then_some(Violation::IdleFrames)
+    }
+
+    /// Takes as many of the bytes as have one meaning, at least one; how many.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        if self.preface_left > 0 {
+            return take(&mut self.preface_left, bytes.len());
+        }
+        if self.payload_left > 0 {
+            let taken = take(&mut self.payload_left, bytes.len());
+            self.end_if_complete();
+            return taken;
+        }
+        if let (Some(place), Some(&byte)) = (self.header.get_mut(self.length), bytes.first()) {
+            *place = byte;
+        }
+        self.length += 1;
+        if self.length == HEADER {
+            self.length = 0;
+            self.begin();
+            self.end_if_complete();
+        }
+        1
+    }
+
+    /// A frame's header is there.
+    fn begin(&mut self) {
+        let [l1, l2, l3, kind, flags, stream @ ..] = self.header;
+        let length = u32::from_be_bytes([0, l1, l2, l3]) as usize;
+        self.payload_left = length;
+        match kind {
+            HEADERS => {
+                self.open(u32::from_be_bytes(stream) & (u32::MAX >> 1));
+                self.in_block = true;
+            }
+            RST_STREAM => self.resets += 1,
+            DATA if length > 0 || flags & END_STREAM != 0 => {}
+            _ => self.idle += 1,
+        }
+        self.ends_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
+    }
+
+    /// What comes on an older stream is a trailer.
+    fn open(&mut self, stream: u32) {
+        if stream > self.last_stream {
+            self.last_stream = stream;
+            self.streams += 1;
+        }
+    }
+
+    fn end_if_complete(&mut self) {
+        if self.payload_left == 0 {
+            self.complete += 1;
+            self.in_block &= !self.ends_block;
+        }
+    }
+}
+
+/// Takes from what is left; how many.
+fn take(left: &mut usize, available: usize) -> usize {
+    let taken = available.min(*left);
+    *left -= taken;
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn frame(kind: u8, flags: u8, stream: u32, length: usize) -> Vec<u8> {
+        let mut frame = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.resize(HEADER + length, 0);
+        frame
+    }
+
+    fn after(frames: &[Vec<u8>]) -> Frames {
+        let mut read = Frames::default();
+        read.feed(PREFACE);
+        read.feed(&frames.concat());
+        read
+    }
+
+    #[test]
+    fn the_first_frame_is_the_greeting() {
+        assert!(!after(&[]).is_greeted());
+        assert!(!after(&[frame(4, 0, 0, 6)[..14].to_vec()]).is_greeted());
+        assert!(after(&[frame(4, 0, 0, 6)]).is_greeted());
+        assert!(after(&[frame(4, 0, 0, 0)]).is_greeted());
+    }
+
+    #[test]
+    fn a_header_is_open_until_its_last_byte() {
+        let begun = frame(HEADERS, 0, 1, 5);
+        let more = frame(CONTINUATION, 0, 1, 5);
+        let last = frame(CONTINUATION, END_HEADERS, 1, 5);
+        for (frames, open) in [
+            (vec![frame(HEADERS, END_HEADERS, 1, 5)], false),
+            (vec![frame(HEADERS, END_HEADERS, 1, 5)[..13].to_vec()], true),
+            (vec![begun.clone()], true),
+            (vec![begun.clone(), more.clone()], true),
+            (vec![begun.clone(), more.clone(), last.clone()], false),
+            (vec![begun, more, last[..13].to_vec()], true),
+        ] {
+            assert_eq!(after(&frames).is_in_header(), open, "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_open_no_stream() {
+        let headers = |stream| frame(HEADERS, END_HEADERS, stream, 1);
+        let read = after(&[headers(1), headers(3), headers(1), headers(3), headers(5)]);
+        assert_eq!(read.streams(), 3);
+    }
+
+    #[test]
+    fn what_does_nothing_is_counted_and_bounded() {
+        let first = usize::try_from(IDLE.first).unwrap();
+        for nothing in [
+            frame(DATA, 0, 1, 0),
+            frame(2, 0, 1, 5),
+            frame(4, 0, 0, 0),
+            frame(6, 0, 0, 8),
+            frame(8, 0, 0, 4),
+            frame(CONTINUATION, 0, 1, 0),
+            frame(99, 0, 0, 3),
+        ] {
+            let mut read = after(&vec![nothing.clone(); first]);
+            assert_eq!(read.abuse(0, Duration::ZERO), None);
+            read.feed(&nothing);
+            assert_eq!(read.abuse(0, Duration::ZERO), Some(Violation::IdleFrames));
+            assert_eq!(read.abuse(1024, Duration::ZERO), None, "it took a KiB");
+            assert_eq!(read.abuse(0, MINUTE), None, "it took its time");
+        }
+    }
+
+    #[test]
+    fn data_and_the_end_of_it_do_something() {
+        let some = [frame(DATA, 0, 1, 1), frame(DATA, END_STREAM, 1, 0)];
+        let read = after(&vec![some.concat(); 10_000]);
+        assert_eq!(read.abuse(0, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn who_takes_back_more_than_half_is_stopped() {
+        let requests = |count: u32| (0..count).map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, 1));
+        let resets = |count: u32| (0..count).map(|n| frame(RST_STREAM, 0, 2 * n + 1, 4));
+        let read =
+            |opened, reset| after(&requests(opened).chain(resets(reset)).collect::<Vec<_>>());
+        assert_eq!(read(200, 200).abuse(0, MINUTE), None);
+        assert_eq!(read(201, 201).abuse(0, MINUTE), Some(Violation::RapidReset));
+        assert_eq!(read(1000, 500).abuse(0, MINUTE), None);
+        assert_eq!(
+            read(1000, 501).abuse(0, MINUTE),
+            Some(Violation::RapidReset)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn how_bytes_are_cut_does_not_matter(
+            bytes in prop::collection::vec(0..12_u8, 0..300),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+        ) {
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let whole = after(std::slice::from_ref(&bytes));
+            let mut pieces = after(&[]);
+            let mut at = 0;
+            for cut in cuts.into_iter().chain([bytes.len()]) {
+                pieces.feed(&bytes[at..cut]);
+                at = cut;
+            }
+            prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
+        }
+    }
+}

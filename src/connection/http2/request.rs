@@ -1,0 +1,115 @@
+//! A request of HTTP/2 in the form that the rest of the program knows: that of HTTP/1, with a target
+//! that begins with `/`, a `Host`, and one `Cookie`.
+//!
+//! What has no such form is left in one that is refused later, like its counterpart of HTTP/1: only
+//! then is it counted and logged.
+
+use http::header::{COOKIE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Uri};
+use pingora_http::RequestHeader;
+
+/// What RFC 9113, 6.5.2 counts for a field besides its name and value; bytes.
+const PER_FIELD: u32 = 32;
+
+/// The size of a header in which `h2` stops to read on, and that clients are told, in the measure of
+/// RFC 9113, 6.5.2. Well above ours, so that what is only a little too large is counted and logged.
+pub(super) fn list_size(limit: usize) -> u32 {
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    limit.saturating_mul(2).saturating_add(64 * PER_FIELD)
+}
+
+pub(super) fn header(mut parts: Parts) -> RequestHeader {
+    if let Some(authority) = parts.uri.authority() {
+        take_authority(&mut parts.headers, authority.as_str());
+    }
+    join_crumbs(&mut parts.headers);
+    let path = parts.uri.into_parts().path_and_query;
+    parts.uri = path.map_or_else(Uri::default, Uri::from);
+    parts.into()
+}
+
+/// `:authority` is what HTTP/1 has in `Host` (RFC 9113, 8.3.1). Where a client sends both and they
+/// differ, both stay: a request with two hosts is refused.
+fn take_authority(headers: &mut HeaderMap, authority: &str) {
+    let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+    if headers.get_all(HOST).iter().all(same)
+        && let Ok(host) = HeaderValue::from_str(authority)
+    {
+        headers.insert(HOST, host);
+    } else if let Ok(host) = HeaderValue::from_str(authority) {
+        headers.append(HOST, host);
+    }
+}
+
+/// The crumbs of a cookie are one field outside HTTP/2 (RFC 9113, 8.2.3).
+fn join_crumbs(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let crumbs: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, cookie);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn header_of(uri: &str, fields: &[(&str, &str)]) -> RequestHeader {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        header(request.body(()).unwrap().into_parts().0)
+    }
+
+    fn all<'a>(request: &'a RequestHeader, name: &str) -> Vec<&'a str> {
+        let values = request.headers.get_all(name).iter();
+        values.map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_authority_is_the_host() {
+        let request = header_of("https://a.test:8443/x?y", &[]);
+        assert_eq!(all(&request, "host"), ["a.test:8443"]);
+        assert_eq!(request.uri, "/x?y");
+        assert_eq!(request.raw_path(), b"/x?y");
+    }
+
+    #[test]
+    fn a_host_beside_it_must_be_the_same() {
+        let same = header_of("https://a.test/", &[("host", "A.test")]);
+        assert_eq!(all(&same, "host"), ["a.test"]);
+        let other = header_of("https://a.test/", &[("host", "b.test")]);
+        assert_eq!(all(&other, "host"), ["b.test", "a.test"]);
+    }
+
+    #[test]
+    fn crumbs_are_one_cookie() {
+        let crumbs = [
+            ("cookie", "a=1"),
+            ("x", "y"),
+            ("cookie", "b=2; c=3"),
+            ("cookie", "d=4"),
+        ];
+        let request = header_of("https://a.test/", &crumbs);
+        assert_eq!(all(&request, "cookie"), ["a=1; b=2; c=3; d=4"]);
+        let whole = header_of("https://a.test/", &[("cookie", "a=1; b=2")]);
+        assert_eq!(all(&whole, "cookie"), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn what_clients_are_told_is_above_the_limit() {
+        assert!(list_size(32 << 10) > 64 << 10);
+        assert_eq!(list_size(usize::MAX), u32::MAX);
+    }
+}

@@ -1,0 +1,223 @@
+//! HTTP/2 clients that make work and no requests are stopped, and counted; nobody else notices.
+
+use std::time::Duration;
+
+use crate::http2::H2C;
+use crate::support::edge::{Edge, Site};
+use crate::support::http2::{Client, Frame, block, code, flag, get, kind, request};
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::wait;
+
+const VIOLATIONS: &str = "clockwise_listener_http2_violations_total";
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// Sends until the server has had enough; how it says so. `most` frames should be plenty.
+fn flood(
+    client: &mut Client,
+    most: usize,
+    mut frames: impl FnMut(&mut Client, usize) -> Vec<Frame>,
+) -> Option<u32> {
+    for round in 0..most {
+        let bytes: Vec<u8> = frames(client, round)
+            .iter()
+            .flat_map(Frame::bytes)
+            .collect();
+        if client.raw(&bytes).is_err() {
+            return client.end().0;
+        }
+    }
+    client.end().0
+}
+
+fn start() -> (Edge, Origin) {
+    let origin = Origin::start();
+    let site = Site::of([origin.label()]).top("listeners", H2C);
+    (site.start(), origin)
+}
+
+/// The client was told, it was counted, and others are served.
+#[track_caller]
+fn assert_stopped(edge: &Edge, told: Option<u32>, reason: &str) {
+    // Who sends on without reading may lose what it was told.
+    let calm = told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM);
+    assert!(calm, "{told:?}");
+    let label = format!("reason=\"{reason}\"");
+    edge.admin.wait_for_metric(VIOLATIONS, &[&label], 1);
+    assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
+    wait::until("the connections to end", || {
+        edge.admin
+            .metric("clockwise_listener_active_connections", &["listener=\"127"])
+            == 0
+    });
+}
+
+#[test]
+fn requests_that_are_taken_back_at_once() {
+    let (edge, origin) = start();
+    let mut client = Client::open(edge.address);
+    let told = flood(&mut client, 5000, |client, _| {
+        let stream = client.stream();
+        let header = Frame::headers(stream, flag::END_STREAM, &get("/?k=a"));
+        vec![header, Frame::reset(stream, code::CANCEL)]
+    });
+    assert!(origin.requests() < 1000, "{}", origin.requests());
+    let reasons = ["rapid_reset", "excess"];
+    wait::until("it to be counted", || {
+        let count = |reason: &str| {
+            edge.admin
+                .metric(VIOLATIONS, &[&format!("reason=\"{reason}\"")])
+        };
+        reasons.iter().map(|reason| count(reason)).sum::<u64>() == 1
+    });
+    assert!(
+        told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM),
+        "{told:?}"
+    );
+    assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
+}
+
+#[test]
+fn requests_that_are_taken_back_when_they_are_at_work() {
+    let (edge, origin) = start();
+    origin.behave(Behaviour::Hold);
+    let mut client = Client::open(edge.address);
+    let mut at_work = 0;
+    let told = flood(&mut client, 1000, |client, _| {
+        let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
+        at_work += 1;
+        // Seen by the proxy, not only by the library.
+        wait::until("the request to be at work, or the end", || {
+            origin.requests() >= at_work || !client.idles_for(Duration::from_millis(1))
+        });
+        vec![Frame::reset(stream, code::CANCEL)]
+    });
+    origin.behave(Behaviour::Echo);
+    assert_stopped(&edge, told, "rapid_reset");
+}
+
+#[test]
+fn requests_that_we_are_made_to_reset() {
+    let (edge, _origin) = start();
+    let mut client = Client::open(edge.address);
+    let told = flood(&mut client, 2000, |client, _| {
+        let stream = client.stream();
+        let header = Frame::headers(stream, 0, &request("POST", "/?k=a"));
+        let more = Frame::window(stream, i32::MAX.unsigned_abs());
+        vec![header, more]
+    });
+    assert_stopped(&edge, told, "excess");
+}
+
+#[test]
+fn frames_that_do_nothing() {
+    for (name, frame) in [
+        ("PING", Frame::ping(0)),
+        ("SETTINGS", Frame::settings(&[])),
+        (
+            "PRIORITY",
+            Frame::new(kind::PRIORITY, 0, 1, [0, 0, 0, 3, 1]),
+        ),
+        ("WINDOW_UPDATE", Frame::window(0, 1)),
+        ("unknown", Frame::new(99, 0, 0, [])),
+    ] {
+        let (edge, _origin) = start();
+        let mut client = Client::open(edge.address);
+        let told = flood(&mut client, 50, |_, _| vec![frame.clone(); 200]);
+        eprintln!("{name}: {told:?}");
+        assert_stopped(&edge, told, "idle_frames");
+    }
+}
+
+#[test]
+fn data_without_any() {
+    for (name, length, reason) in [("empty", 0, "excess"), ("tiny", 1, "excess")] {
+        let (edge, _origin) = start();
+        let mut client = Client::open(edge.address);
+        let stream = client.begin(0, &request("POST", "/?k=a"));
+        let told = flood(&mut client, 2000, |_, _| {
+            vec![Frame::data(stream, 0, vec![0; length]); 100]
+        });
+        eprintln!("{name}: {told:?}");
+        let label = |reason: &str| {
+            edge.admin
+                .metric(VIOLATIONS, &[&format!("reason=\"{reason}\"")])
+        };
+        wait::until("it to be counted", || {
+            label(reason) + label("idle_frames") == 1
+        });
+        assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
+    }
+}
+
+#[test]
+fn headers_without_an_end() {
+    let (edge, origin) = start();
+    for filler in [vec![], block(&[("x", &"y".repeat(1000))])] {
+        let mut client = Client::open(edge.address);
+        let stream = client.stream();
+        let begun = Frame::new(kind::HEADERS, flag::END_STREAM, stream, block(&get("/")));
+        client.send(&begun).unwrap();
+        let more = Frame::new(kind::CONTINUATION, 0, stream, filler);
+        let told = flood(&mut client, 5000, |_, _| vec![more.clone()]);
+        assert!(
+            told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM),
+            "{told:?}"
+        );
+    }
+    edge.admin
+        .wait_for_metric(VIOLATIONS, &["reason=\"excess\""], 1);
+    assert_eq!(origin.requests(), 0);
+}
+
+#[test]
+fn a_header_that_unpacks_to_much() {
+    let (edge, _origin) = start();
+    let mut client = Client::open(edge.address);
+    let stream = client.stream();
+    // One large field in the table, and then only its index, again and again (62, RFC 7541, 6.1).
+    let large = [&[0x40][..], &block(&[("x", &"y".repeat(3000))])[1..]].concat();
+    let bomb = [block(&get("/?k=a")), large, vec![0xbe; 10_000]].concat();
+    let frame = Frame::new(
+        kind::HEADERS,
+        flag::END_HEADERS | flag::END_STREAM,
+        stream,
+        bomb,
+    );
+    let _ = client.send(&frame);
+    let refused = client.end().0;
+    assert!(
+        refused.is_none_or(|code| code == code::ENHANCE_YOUR_CALM),
+        "{refused:?}"
+    );
+    assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
+}
+
+#[test]
+fn windows_of_one_byte() {
+    let (edge, origin) = start();
+    origin.behave(Behaviour::Body(100_000));
+    let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0)]);
+    let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
+    let told = flood(&mut client, 50_000, |_, _| vec![Frame::window(stream, 1)]);
+    origin.behave(Behaviour::Echo);
+    assert_stopped(&edge, told, "idle_frames");
+}
+
+#[test]
+fn a_lively_client_is_no_flood() {
+    let (edge, origin) = start();
+    let mut client = Client::open(edge.address);
+    for _ in 0..300 {
+        for _ in 0..5 {
+            client.send(&Frame::ping(0)).unwrap();
+        }
+        assert_eq!(client.get("/?k=a").statuses, [200]);
+        let back = client.begin(flag::END_STREAM, &get("/?k=a"));
+        client.send(&Frame::reset(back, code::CANCEL)).unwrap();
+        assert_eq!(client.get("/?k=a").statuses, [200]);
+    }
+    origin.behave(Behaviour::Body(10_000_000));
+    assert_eq!(client.get("/?k=a").body.len(), 10_000_000);
+    assert!(!client.aside.iter().any(|frame| frame.kind == kind::GOAWAY));
+    assert!(!client.idles_for(Duration::from_millis(1)) || edge.admin.metric(VIOLATIONS, &[]) == 0);
+}
