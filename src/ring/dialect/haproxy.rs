@@ -84,21 +84,8 @@ impl Placement for Haproxy {
 
     fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
         let given: Vec<_> = members.iter().map(id).collect::<Result<_, _>>()?;
-        let taken: HashSet<_> = given.iter().flatten().copied().collect();
-        // The counter goes on with servers that have an id as well.
-        let mut next = 0;
-        let number = |id: Option<u32>| {
-            next += 1;
-            id.unwrap_or_else(|| {
-                while taken.contains(&next) {
-                    next += 1;
-                }
-                next
-            })
-        };
-        Ok(given
-            .into_iter()
-            .map(number)
+        let numbers = numbers(&given).into_iter();
+        Ok(numbers
             .map(|number| Cow::Owned(number.to_string()))
             .collect())
     }
@@ -139,6 +126,23 @@ impl Placement for Haproxy {
             wide: false,
         }
     }
+}
+
+/// The number of each server, by the `id`s that are written: those, and for the others a counter that
+/// passes over them. It goes on with servers that have an `id` as well.
+pub fn numbers(given: &[Option<u32>]) -> Vec<u32> {
+    let taken: HashSet<_> = given.iter().flatten().copied().collect();
+    let mut next = 0;
+    let number = |id: &Option<u32>| {
+        next += 1;
+        id.unwrap_or_else(|| {
+            while taken.contains(&next) {
+                next += 1;
+            }
+            next
+        })
+    };
+    given.iter().map(number).collect()
 }
 
 fn id(member: &Member<'_>) -> Result<Option<u32>, Error> {
