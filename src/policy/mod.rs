@@ -12,4 +12,5 @@ pub mod mix;
 pub mod pace;
 pub mod ramp;
 pub mod retry;
+pub mod rotation;
 pub mod spread;
