@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::{Owner, Placement, Rules, Setting, Ties, fixed, word};
-use crate::ring::{Error, Hash, Member, Weight};
+use super::{Owner, Placement, Rules, Setting, Ties, word};
+use crate::ring::{Error, Hash, Member};
 
 const POINTS: u32 = 16;
 /// Numbers that a server has for its points.
@@ -90,8 +90,8 @@ impl Placement for Haproxy {
             .collect())
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(POINTS, weights)
+    fn per_weight(&self) -> u32 {
+        POINTS
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -225,7 +225,7 @@ fn address(key: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Dialect, Ring};
+    use crate::ring::{Dialect, Ring, Weight};
 
     #[test]
     fn integers_are_hashed_as_in_haproxy() {
