@@ -143,6 +143,11 @@ impl Dialect {
         hashing(self) == hashing(other)
     }
 
+    /// True where a member's weight says how many keys it owns.
+    pub const fn weighs(self) -> bool {
+        !matches!(self, Self::Caddy(_))
+    }
+
     /// True where the hash of a key is enough to know its owner.
     pub const fn tells_by_hash(self) -> bool {
         !matches!(self, Self::Caddy(_))
