@@ -506,7 +506,7 @@ fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
     let arguments = [
         "-F",
         "-n",
-        ".",
+        "@DIR@",
         "-a",
         &listen,
         "-f",
@@ -1004,11 +1004,14 @@ fn traefik_and_a_dead_server() {
     }
 }
 
-/// The library's own code, in a Python module: the owner of each line of `keys`.
+/// The library's own code, in a Python module: the owner of each line of `keys`. The module gives the library
+/// as many bytes of a key as it has characters, so each key gets more of these.
 const LIBKETAMA: &str = "from ketama import Ketama
 ring = Ketama('servers')
-for line in open('keys'):
-    print(ring.get_server(line.rstrip())[1])
+for line in open('keys', encoding='utf-8'):
+    key = line.rstrip('\\n')
+    key += 'x' * (len(key.encode()) - len(key))
+    print(ring.get_server(key)[1])
 ";
 
 #[test]
