@@ -33,8 +33,15 @@ pub enum KeySource {
         /// How it is written.
         form: AddressForm,
     },
-    /// The first value of a header field.
+    /// The first line of a header field.
     Header(HeaderName),
+    /// One element of a header field that is a list (RFC 9110 §5.6.1), as `X-Forwarded-For`.
+    Element {
+        /// The field.
+        name: HeaderName,
+        /// Which one.
+        end: End,
+    },
     /// The first cookie of this name (case counts), without the quotes around its value, in any
     /// `Cookie` field (HTTP/2 may send several, RFC 9113 §8.2.3).
     Cookie(String),
@@ -57,6 +64,15 @@ pub enum KeySource {
     All(Parts),
     /// Those of these that are present; missing if none is.
     Any(Parts),
+}
+
+/// Which element of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The first of the field's first line.
+    First,
+    /// The last of its last line.
+    Last,
 }
 
 /// How an address is written in a key.
@@ -97,7 +113,7 @@ impl KeySource {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::ClientIp { .. } => "client_ip",
-            Self::Header(_) => "header",
+            Self::Header(_) | Self::Element { .. } => "header",
             Self::Cookie(_) | Self::Sticky(_) => "cookie",
             Self::Query(_) => "query",
             Self::Path => "path",
@@ -168,6 +184,7 @@ fn value<'a>(
     match source {
         KeySource::ClientIp { v4, v6, form } => client_ip(request.client, *v4, *v6, *form, buffer),
         KeySource::Header(name) => sent(parts.headers.get(name)?.as_bytes()),
+        KeySource::Element { name, end } => sent(element(&parts.headers, name, *end)?),
         KeySource::Cookie(name) => sent(cookies(&parts.headers, name).next()?),
         KeySource::Sticky(sticky) => {
             // A client may have several, of several paths; a bad one must not hide a good one, or it
@@ -210,6 +227,26 @@ fn client_ip<'a>(
         (AddressForm::Text, _) => write!(buffer, "{client}").ok()?,
     }
     Some(Value::Rendered)
+}
+
+fn element<'a>(headers: &'a HeaderMap, name: &HeaderName, end: End) -> Option<&'a [u8]> {
+    let mut lines = headers.get_all(name).into_iter();
+    match end {
+        End::First => elements(lines.next()?.as_bytes()).next(),
+        End::Last => elements(lines.next_back()?.as_bytes()).last(),
+    }
+}
+
+/// What stands between the commas; one in quotes separates nothing.
+fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    let separates = move |byte: &u8| {
+        let separates = *byte == b',' && !quoted;
+        quoted ^= *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && quoted && !escaped;
+        separates
+    };
+    line.split(separates).map(<[u8]>::trim_ascii)
 }
 
 /// The values of every cookie of this name.
@@ -410,6 +447,11 @@ mod tests {
         KeySource::Header(HeaderName::from_static(name))
     }
 
+    fn element(end: End) -> KeySource {
+        let name = HeaderName::from_static("x-k");
+        KeySource::Element { name, end }
+    }
+
     fn named_cookie(name: &str) -> KeySource {
         KeySource::Cookie(name.to_owned())
     }
@@ -515,6 +557,26 @@ mod tests {
             assert_eq!(sample.one(query(name)).as_deref(), value, "{name}");
         }
         assert_eq!(Sample::new("/", &[]).one(query("a")).as_deref(), None);
+    }
+
+    #[test]
+    fn a_list_has_a_first_and_a_last_element() {
+        for (lines, first, last) in [
+            (&["a"][..], Some("a"), Some("a")),
+            (&[" a ,\tb"], Some("a"), Some("b")),
+            (&["a, b", "c , d "], Some("a"), Some("d")),
+            (&["a; b"], Some("a; b"), Some("a; b")),
+            (&[r#""a, \", b", c"#], Some(r#""a, \", b""#), Some("c")),
+            (&[r#"\"a, b", c"#], Some(r#"\"a, b""#), Some("c")),
+            (&[", a,"], None, None),
+            (&[], None, None),
+        ] {
+            let headers: Vec<_> = lines.iter().map(|line| ("x-k", *line)).collect();
+            let sample = Sample::new("/", &headers);
+            let found = [End::First, End::Last].map(|end| sample.one(element(end)));
+            let found = found.each_ref().map(Option::as_deref);
+            assert_eq!(found, [first, last], "{lines:?}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use acme::{Acme, Challenge, ExternalAccount, KeyType, Names, Secret};
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
-pub(crate) use resolve::is_address;
+pub(crate) use resolve::{is_address, is_cookie_name, is_host, is_probe_path, is_query_name};
 pub use settings::{
     AccessLog, Account, Admin, CertificateFiles, CertificateSource, ClientAuth, Config,
     Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,

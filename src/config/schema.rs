@@ -71,6 +71,9 @@ sections! {
     CLIENT_IP: "`client_ip`" at "upstreams.NAME.key[].client_ip" as "{v4: 24, v6: 64}" [
         "v4" "v6" "form"
     ];
+    HEADER: "`header`" at "upstreams.NAME.key[].header" as "{name: x-forwarded-for, element: last}" [
+        "name" "element"
+    ];
     COOKIE: "`cookie`" at "upstreams.NAME.key[].cookie" as "{name: cw, generate: true}" [
         "name" "generate" "ttl" "refresh" "same_site" "secure" "http_only" "path" "domain"
     ];

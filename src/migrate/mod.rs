@@ -16,6 +16,7 @@
 //! here looks at the world outside; included files come through a function of the caller's. Whatever
 //! the text, the work is bounded.
 
+mod bounds;
 mod envoy;
 mod haproxy;
 mod model;

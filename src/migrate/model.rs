@@ -3,11 +3,16 @@
 //! A value that is `None` or empty was not said, and is left to our default. Comments stand above
 //! what they belong to.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::notes::Notes;
 use super::source::Place;
+use crate::config;
+use crate::ring::Weight;
 use crate::route::{HostPattern, PathPrefix};
 
 /// One whole configuration.
@@ -93,6 +98,8 @@ pub(super) enum Source {
         v6: u8,
     },
     Header(String),
+    /// The first or the last element of a header field.
+    Element(String, &'static str),
     Cookie(String),
     Query(String),
     Path,
@@ -129,6 +136,7 @@ pub(super) struct Peer {
     pub(super) id: Option<String>,
     pub(super) weight: u64,
     pub(super) comments: Vec<String>,
+    pub(super) place: Place,
 }
 
 /// Probes of the peers.
@@ -196,23 +204,66 @@ pub(super) struct Downstream {
     pub(super) max_body_size: Option<Size>,
 }
 
+impl Source {
+    /// Whether a key can come from there.
+    pub(super) fn is_valid(&self) -> bool {
+        match self {
+            Self::Header(name) | Self::Element(name, _) => {
+                HeaderName::from_bytes(name.as_bytes()).is_ok()
+            }
+            Self::Cookie(name) => config::is_cookie_name(name),
+            Self::Query(name) => config::is_query_name(name),
+            Self::Any(sources, _) => sources.iter().all(Self::is_valid),
+            _ => true,
+        }
+    }
+}
+
 impl Upstream {
     /// A server that is there twice gets a label of its own if the ring can tell the two apart; if
     /// not, it is one server here, too.
-    fn tell_twins_apart(&mut self) {
-        let mut seen: HashSet<(String, Option<String>)> = HashSet::new();
+    fn tell_twins_apart(&mut self, notes: &Notes<'_>) {
+        let mut seen: HashMap<(String, Option<String>), usize> = HashMap::new();
         let mut counts: HashMap<String, usize> = HashMap::new();
         for mut peer in std::mem::take(&mut self.peers) {
-            if !seen.insert((peer.address.clone(), peer.id.clone())) {
-                let comment = format!("{} is there more than once; once is written", peer.address);
-                self.comments.push(comment);
-                continue;
-            }
+            match seen.entry((peer.address.clone(), peer.id.clone())) {
+                Entry::Occupied(first) => {
+                    self.join_twin(*first.get(), &peer, notes);
+                    continue;
+                }
+                Entry::Vacant(place) => place.insert(self.peers.len()),
+            };
             let count = counts.entry(peer.address.clone()).or_default();
             *count += 1;
-            peer.label = (*count > 1).then(|| format!("{}-{count}", peer.address));
+            if *count > 1 {
+                peer.label = Some(format!("{}-{count}", peer.address));
+                // What it is placed by is still the address.
+                let own = self.ring.as_ref().map(|_| peer.address.clone());
+                peer.id = peer.id.or(own);
+            }
             self.peers.push(peer);
         }
+    }
+
+    /// The points of nginx's twins are the same, as far as they go: together they have those of the
+    /// heavier one. Where all keys move once, they have what both had.
+    fn join_twin(&mut self, first: usize, twin: &Peer, notes: &Notes<'_>) {
+        const ONCE: &str = "it is there more than once; once is written";
+        let Some(first) = self.peers.get_mut(first) else {
+            return;
+        };
+        let place = twin.place;
+        let dialect = self.ring.as_ref().map(|ring| ring.dialect);
+        let comment = if matches!(dialect, None | Some("nginx")) {
+            let (one, other) = (first.weight, twin.weight);
+            let both = one.saturating_add(other).min(Weight::MAX.get().into());
+            first.weight = dialect.map_or(both, |_| one.max(other));
+            notes.remark(place, &twin.address, ONCE)
+        } else {
+            let why = format!("{ONCE}, and keys will move");
+            notes.gap(place, &twin.address, &why)
+        };
+        self.comments.push(comment);
     }
 }
 
@@ -224,6 +275,7 @@ impl Peer {
             id: None,
             weight: 1,
             comments: Vec::new(),
+            place: Place::default(),
         }
     }
 }
@@ -262,7 +314,7 @@ impl Setup {
     pub(super) fn complete(mut self, notes: &Notes<'_>) -> Option<Self> {
         self.upstreams
             .iter_mut()
-            .for_each(Upstream::tell_twins_apart);
+            .for_each(|upstream| upstream.tell_twins_apart(notes));
         self.drop_empty_upstreams(notes);
         self.drop_twin_routes(notes);
         self.rename_upstreams();

@@ -64,12 +64,7 @@ fn cases() -> Vec<PathBuf> {
 
 /// The YAML and what is said about it.
 fn answer(path: &Path) -> (String, String) {
-    let name = path.file_name().unwrap().to_string_lossy();
-    let (language, shown) = match name.split_once('-').unwrap().0 {
-        "nginx" => (Language::Nginx, "nginx.conf"),
-        "haproxy" => (Language::Haproxy, "haproxy.cfg"),
-        _ => (Language::Envoy, "envoy.yaml"),
-    };
+    let (language, shown) = language(path);
     match read(language, shown, fs::read_to_string(path).unwrap()) {
         Ok(Translation { yaml, notes, gaps }) => {
             let mut said = String::new();
@@ -80,6 +75,15 @@ fn answer(path: &Path) -> (String, String) {
             (yaml, said)
         }
         Err(report) => (String::new(), format!("{report}\n")),
+    }
+}
+
+fn language(path: &Path) -> (Language, &'static str) {
+    let name = path.file_name().unwrap().to_string_lossy();
+    match name.split_once('-').unwrap().0 {
+        "nginx" => (Language::Nginx, "nginx.conf"),
+        "haproxy" => (Language::Haproxy, "haproxy.cfg"),
+        _ => (Language::Envoy, "envoy.yaml"),
     }
 }
 
@@ -254,6 +258,65 @@ fn words() -> impl Strategy<Value = String> {
     })
 }
 
+/// What nobody expects in the place of a number, a duration, a name or an address.
+const EDGES: &[&str] = &[
+    "0",
+    "1",
+    "7",
+    "100",
+    "5000",
+    "100000",
+    "18446744073709551615",
+    "1us",
+    "1ms",
+    "0.001s",
+    "30s",
+    "400d",
+    "-1",
+    "off",
+    "auto",
+    "x",
+    "a.example",
+    "a..b",
+    "/a",
+    "//",
+    "/a?b#c",
+    "$",
+    "$cookie_a",
+    "é",
+    "a\\ b",
+    "10.0.0.1:80",
+    "[::1]:65536",
+    "::",
+];
+
+/// A real configuration with one word changed.
+fn edged() -> impl Strategy<Value = (usize, String)> {
+    let cases: Vec<_> = cases()
+        .into_iter()
+        .map(|path| (language(&path).0, fs::read_to_string(path).unwrap()))
+        .filter(|(language, text)| read(*language, "whole", text.clone()).is_ok())
+        .collect();
+    let edge = prop::sample::select(EDGES);
+    (0..cases.len(), prop::num::usize::ANY, edge).prop_map(move |(case, word, edge)| {
+        let (language, text) = &cases[case];
+        let inside = |c: char| !c.is_whitespace() && !"{}[]();,=\"'".contains(c);
+        let mut words: Vec<(usize, usize)> = Vec::new();
+        for (at, c) in text.char_indices().filter(|(_, c)| inside(*c)) {
+            match words.last_mut() {
+                Some((_, end)) if *end == at => *end = at + c.len_utf8(),
+                _ => words.push((at, at + c.len_utf8())),
+            }
+        }
+        let (start, end) = words[word % words.len()];
+        let index = LANGUAGES.iter().position(|known| known == language);
+        (
+            index.unwrap(),
+            [&text[..start], edge, &text[end..]].concat(),
+        )
+    })
+}
+
 /// A real configuration with a piece cut out and another put in.
 fn damaged() -> impl Strategy<Value = (usize, String)> {
     let cases: Vec<String> = ["nginx-shop.in", "haproxy-shop.in", "envoy-shop.in"]
@@ -287,8 +350,16 @@ proptest! {
     #[test]
     fn a_damaged_configuration_is_translated_or_refused((index, text) in damaged()) {
         if let Ok(translation) = read(LANGUAGES[index], "damaged", text) {
-            let tree = config::tree("damaged.yaml", &translation.yaml);
-            prop_assert!(tree.is_ok(), "{}", translation.yaml);
+            let (_, report) = config::check_text("damaged.yaml", &translation.yaml);
+            prop_assert!(!report.has_errors(), "{report}\n{}", translation.yaml);
+        }
+    }
+
+    #[test]
+    fn whatever_a_word_is_what_is_written_is_a_configuration((index, text) in edged()) {
+        if let Ok(translation) = read(LANGUAGES[index], "edged", text) {
+            let (_, report) = config::check_text("edged.yaml", &translation.yaml);
+            prop_assert!(!report.has_errors(), "{report}\n{}", translation.yaml);
         }
     }
 }

@@ -216,16 +216,10 @@ impl Page {
         let pairs: Pairs = vec![
             ("header_timeout", down.header_timeout.map(duration)),
             ("keepalive", down.keepalive.map(duration)),
-            (
-                "keepalive_requests",
-                down.keepalive_requests.map(|number| number.to_string()),
-            ),
+            ("keepalive_requests", down.keepalive_requests.map(count)),
             ("read_timeout", down.read_timeout.map(duration)),
             ("write_timeout", down.write_timeout.map(duration)),
-            (
-                "max_connections",
-                down.max_connections.map(|number| number.to_string()),
-            ),
+            ("max_connections", down.max_connections.map(count)),
             (
                 "max_header_size",
                 down.max_header_size.map(|bytes| size(Size::Bytes(bytes))),
@@ -278,6 +272,9 @@ fn source(key: &Source) -> String {
         Source::ClientOctets => "{client_ip: {form: binary}}".to_owned(),
         Source::ClientNetwork { v4, v6 } => format!("{{client_ip: {{v4: {v4}, v6: {v6}}}}}"),
         Source::Header(name) => format!("{{header: {}}}", scalar(name)),
+        Source::Element(name, end) => {
+            format!("{{header: {{name: {}, element: {end}}}}}", scalar(name))
+        }
         Source::Cookie(name) => format!("{{cookie: {}}}", scalar(name)),
         Source::Query(name) => format!("{{query: {}}}", scalar(name)),
         Source::Path => "path".to_owned(),
@@ -366,11 +363,20 @@ fn duration(value: Duration) -> String {
     )
 }
 
+/// Within what we allow.
+fn count(number: u64) -> String {
+    const MOST: u64 = 1_000_000_000;
+    number.min(MOST).to_string()
+}
+
+/// Within what we allow.
 fn size(value: Size) -> String {
+    const MOST: u64 = 1 << 50;
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let Size::Bytes(bytes) = value else {
         return "off".to_owned();
     };
+    let bytes = bytes.min(MOST);
     let unit = UNITS
         .iter()
         .find(|(factor, _)| bytes > 0 && bytes.is_multiple_of(*factor));

@@ -13,4 +13,5 @@ pub mod pace;
 pub mod ramp;
 pub mod renewal;
 pub mod retry;
+pub mod rotation;
 pub mod spread;

@@ -19,6 +19,10 @@ pub struct Peer {
 
 /// What becomes of an upstream's peers. Removals come first, then additions, then weights; so a peer
 /// can be replaced by one of the same label.
+///
+/// In some dialects the order of the peers places them. Who is new takes the place of who is removed, as
+/// when a line of the configuration is edited: the first of the one that of the first of the other. Those
+/// that are left over come last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// The labels of those that are removed.
@@ -47,12 +51,7 @@ impl Change {
     /// # Errors
     /// A removal or a weight names a peer that is not there.
     pub fn apply(&self, peers: &[Peer]) -> Result<Vec<Peer>, Unknown> {
-        let mut peers = peers.to_vec();
-        for label in &self.without {
-            let place = Unknown::unless_in(&peers, label)?;
-            peers.remove(place);
-        }
-        peers.extend(self.add.iter().cloned());
+        let mut peers = self.replace(peers)?;
         for Peer { label, weight, .. } in &self.weight {
             let place = Unknown::unless_in(&peers, label)?;
             if let Some(peer) = peers.get_mut(place) {
@@ -60,6 +59,23 @@ impl Change {
             }
         }
         Ok(peers)
+    }
+
+    fn replace(&self, peers: &[Peer]) -> Result<Vec<Peer>, Unknown> {
+        // Who stays at each place, or who comes there.
+        let mut places: Vec<(Option<&Peer>, Option<&Peer>)> =
+            peers.iter().map(|peer| (Some(peer), None)).collect();
+        let mut new = self.add.iter();
+        for label in &self.without {
+            let is_it = |stays: Option<&Peer>| stays.is_some_and(|peer| peer.label == *label);
+            let Some(place) = places.iter_mut().find(|(stays, _)| is_it(*stays)) else {
+                let known = places.iter().filter_map(|(stays, _)| *stays);
+                return Err(Unknown::new(label, known.map(|peer| peer.label.as_str())));
+            };
+            *place = (None, new.next());
+        }
+        let kept = places.into_iter().filter_map(|(stays, new)| stays.or(new));
+        Ok(kept.chain(new).cloned().collect())
     }
 
     /// How many peers it names.

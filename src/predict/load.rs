@@ -1,17 +1,25 @@
 //! What traffic does to each peer: requests, their rate, how many are in flight, and the overflow.
 //!
 //! Requests come in the order of their start and take as long as they took; a peer is as fast with
-//! more of them as it was with fewer. With a [`Bound`] a request whose owner is full goes to the next
-//! of its walk that has room for a guest, as in the proxy. A request without a key goes to the peers in turn.
+//! more of them as it was with fewer. As in the proxy, a request without a key goes to the peers in turn, one
+//! of a hot key to the peers that it is spread over, and with a [`Bound`] a request whose home is full to the
+//! next of its walk, or of the turns, that has room for a guest.
 //!
-//! Memory: one entry per peer, and one per request in flight.
+//! Nobody comes back or starts slowly here: who is up is up all the while. All requests are counted for hot
+//! keys, where a busy proxy counts a sample.
+//!
+//! Memory: one entry per peer, one per request in flight, and the counters of the hot keys.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
 
 use super::Placement;
 use crate::policy::bound::Bound;
-use crate::ring::{Hash, MemberId, Weight};
+use crate::policy::hot::{Sketch, Threshold};
+use crate::policy::rotation::Rotation;
+use crate::policy::spread::Spread;
+use crate::ring::{Hash, Key, MemberId, Weight};
 
 const SECOND: u64 = 1_000_000;
 
@@ -45,6 +53,15 @@ pub struct Load {
     pub overflow: u64,
 }
 
+/// What keeps requests from their home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// How much a peer may hold; `None`: as much as comes.
+    pub bound: Option<Bound>,
+    /// From which share on a key is hot, and over how many peers it is spread at least; `None`: none is.
+    pub hot_keys: Option<(Threshold, Spread)>,
+}
+
 /// Traffic on its way through a placement.
 #[derive(Debug)]
 pub struct Simulation<'a> {
@@ -55,9 +72,28 @@ pub struct Simulation<'a> {
     total_weight: u32,
     /// The ends of the requests in flight, and on whom they are.
     in_flight: BinaryHeap<Reverse<(u64, u32)>>,
-    turns: Turns,
+    rotation: Rotation,
+    /// Requests without a key so far.
+    turns: usize,
+    hot_keys: Option<HotKeys>,
     /// Requests that nobody could take.
     pub unserved: u64,
+    /// Requests of hot keys.
+    pub spread: u64,
+}
+
+/// Where a request asks for a place.
+enum Way {
+    Key(Key),
+    Turn(usize),
+}
+
+#[derive(Debug)]
+struct HotKeys {
+    sketch: Sketch,
+    spread: Spread,
+    /// How many requests each of them had while it was hot.
+    turns: HashMap<u64, u32>,
 }
 
 #[derive(Debug)]
@@ -92,32 +128,33 @@ impl<'a> Simulation<'a> {
     pub fn new(
         placement: &'a Placement<'a>,
         weights: impl IntoIterator<Item = Weight>,
-        bound: Option<Bound>,
+        rules: Rules,
     ) -> Self {
         let peers: Vec<_> = weights.into_iter().map(Peer::new).collect();
         let up = (0..).map(MemberId).zip(&peers);
-        let up: Vec<_> = up
-            .filter(|(member, _)| placement.is_up(*member))
-            .map(|(member, peer)| (member, peer.weight))
-            .collect();
+        let up = up.filter(|(member, _)| placement.is_up(*member));
         Self {
             placement,
-            bound,
-            total_weight: up.iter().map(|(_, w)| u32::from(w.get())).sum(),
-            turns: Turns::new(up),
+            bound: rules.bound,
+            total_weight: up.map(|(_, peer)| u32::from(peer.weight.get())).sum(),
+            rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
+            turns: 0,
+            hot_keys: rules.hot_keys.map(HotKeys::new),
             peers,
             in_flight: BinaryHeap::new(),
             unserved: 0,
+            spread: 0,
         }
     }
 
     /// One more request, which must not start before the one before it; who gets it.
     pub fn add(&mut self, request: Request) -> Option<MemberId> {
         self.finish_until(request.start);
-        let taker = match request.hash {
-            Some(hash) => self.by_key(hash),
-            None => self.in_turn(),
-        };
+        let way = self.way(request.hash);
+        let hot = self.hot_turn(&way, request.start);
+        self.spread += u64::from(hot.is_some());
+        let home = hot.or_else(|| self.find(&way, None));
+        let taker = home.and_then(|home| self.seat(home, &way));
         let peer = taker.and_then(|member| self.peers.get_mut(member.index()));
         let (Some(member), Some(peer)) = (taker, peer) else {
             self.unserved += 1;
@@ -145,28 +182,52 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn by_key(&mut self, hash: Hash) -> Option<MemberId> {
-        let key = self.placement.ring().recall(hash);
-        let owner = self.placement.owner(&key)?;
-        if self.has_room(owner, self.bound) {
-            return Some(owner);
+    fn way(&mut self, hash: Option<Hash>) -> Way {
+        if let Some(hash) = hash {
+            return Way::Key(self.placement.ring().recall(hash));
         }
-        if let Some(full) = self.peers.get_mut(owner.index()) {
-            full.load.overflow += 1;
-        }
-        Bound::GUESTS.into_iter().find_map(|guest| {
-            let has_room = |member| self.has_room(member, Some(guest));
-            let may = |member| self.placement.is_up(member) && has_room(member);
-            self.placement.ring().find(&key, may)
-        })
+        self.turns = self.turns.wrapping_add(1);
+        Way::Turn(self.turns.wrapping_sub(1))
     }
 
-    fn in_turn(&mut self) -> Option<MemberId> {
-        // Taken out, because the turns ask the rest of this who has room.
-        let mut turns = std::mem::take(&mut self.turns);
-        let next = turns.next(|member| self.has_room(member, self.bound));
-        self.turns = turns;
-        next
+    /// The first that is up and has room.
+    fn find(&self, way: &Way, bound: Option<Bound>) -> Option<MemberId> {
+        let may = |member| self.placement.is_up(member) && self.has_room(member, bound);
+        match way {
+            Way::Key(key) => self.placement.ring().find(key, may),
+            Way::Turn(turn) => {
+                let may = |place| may(MemberId(place));
+                self.rotation.find(*turn, may).map(MemberId)
+            }
+        }
+    }
+
+    /// Of a hot key, the peer whose turn it is.
+    fn hot_turn(&mut self, way: &Way, now: u64) -> Option<MemberId> {
+        let (Some(hot_keys), Way::Key(key)) = (&mut self.hot_keys, way) else {
+            return None;
+        };
+        let (share, turn) = hot_keys.observe(key.hash().0, Duration::from_micros(now))?;
+        let serves = |member: MemberId| {
+            let peer = self.peers.get(member.index())?;
+            let is_up = self.placement.is_up(member);
+            is_up.then_some((member, peer.weight.get()))
+        };
+        let walk = self.placement.ring().walk(key).filter_map(serves);
+        let spread = hot_keys.spread;
+        spread.choose(share, self.total_weight, turn, walk)
+    }
+
+    /// The home, if it has room; else who has room for a guest.
+    fn seat(&mut self, home: MemberId, way: &Way) -> Option<MemberId> {
+        if self.has_room(home, self.bound) {
+            return Some(home);
+        }
+        if let Some(full) = self.peers.get_mut(home.index()) {
+            full.load.overflow += 1;
+        }
+        let mut guests = Bound::GUESTS.into_iter();
+        guests.find_map(|guest| self.find(way, Some(guest)))
     }
 
     fn has_room(&self, member: MemberId, bound: Option<Bound>) -> bool {
@@ -204,38 +265,24 @@ impl Peer {
     }
 }
 
-/// Turns by weight: whoever is the furthest behind its share is next.
-#[derive(Debug, Default)]
-struct Turns(BinaryHeap<Reverse<(u64, MemberId, Weight)>>);
-
-impl Turns {
-    /// A unit of weight's step; every weight up to 256 divides it closely enough.
-    const STEP: u64 = 1 << 24;
-
-    fn new(up: Vec<(MemberId, Weight)>) -> Self {
-        let first = |(member, weight)| Reverse((Self::step(weight) / 2, member, weight));
-        Self(up.into_iter().map(first).collect())
-    }
-
-    fn step(weight: Weight) -> u64 {
-        Self::STEP / u64::from(weight.get())
-    }
-
-    /// The next one that is accepted; those that are refused keep their turn.
-    fn next(&mut self, accept: impl Fn(MemberId) -> bool) -> Option<MemberId> {
-        let mut refused = Vec::new();
-        let mut next = None;
-        while let Some(Reverse((due, member, weight))) = self.0.pop() {
-            if accept(member) {
-                self.0
-                    .push(Reverse((due + Self::step(weight), member, weight)));
-                next = Some(member);
-                break;
-            }
-            refused.push(Reverse((due, member, weight)));
+impl HotKeys {
+    fn new((threshold, spread): (Threshold, Spread)) -> Self {
+        Self {
+            sketch: Sketch::new(threshold),
+            spread,
+            turns: HashMap::new(),
         }
-        self.0.extend(refused);
-        next
+    }
+
+    /// Counts a request; if its key is hot, the key's share and the request's number.
+    fn observe(&mut self, key: u64, now: Duration) -> Option<(u32, u32)> {
+        self.sketch.tick(now);
+        self.sketch.count(key, 1);
+        let mut hot = self.sketch.hot().iter();
+        let share = hot.find(|hot| hot.key == key)?.share;
+        let turn = self.turns.entry(key).or_default();
+        *turn = turn.wrapping_add(1);
+        Some((share, *turn))
     }
 }
 
@@ -256,7 +303,11 @@ mod tests {
     fn simulate(bound: Option<Bound>, requests: &[Request]) -> (Vec<Load>, Vec<u32>) {
         let ring = ring();
         let placement = Placement::new(&ring, LABELS);
-        let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], bound);
+        let rules = Rules {
+            bound,
+            ..Rules::default()
+        };
+        let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], rules);
         let takers = requests
             .iter()
             .map(|request| simulation.add(*request).unwrap().0)
@@ -324,14 +375,39 @@ mod tests {
     }
 
     #[test]
-    fn turns_follow_the_weights() {
-        let members = [
-            (MemberId(0), Weight::ONE),
-            (MemberId(1), Weight::new(3).unwrap()),
-        ];
-        let mut turns = Turns::new(members.to_vec());
-        let taken: Vec<_> = (0..8).map(|_| turns.next(|_| true).unwrap().0).collect();
-        assert_eq!(taken.iter().filter(|member| **member == 1).count(), 6);
+    fn a_request_without_a_key_overflows_too() {
+        let turns = (1..4).map(|start| request(start, 0, ""));
+        let all: Vec<_> = [request(0, 1000, "k")].into_iter().chain(turns).collect();
+        let (loads, takers) = simulate(Bound::new(1250), &all);
+        let full = takers[0];
+        let expected = [0, 1, 2].map(|turn| if turn == full { (turn + 1) % 3 } else { turn });
+        assert_eq!(takers[1..], expected);
+        assert_eq!(loads[full as usize].overflow, 1);
+    }
+
+    #[test]
+    fn a_hot_key_is_spread() {
+        let key = |number: u64| match number % 2 {
+            0 => "hot".to_owned(),
+            _ => format!("key-{number}"),
+        };
+        let all = (0..4000).map(|number| request(number * 1000, 1, &key(number)));
+        let ring = ring();
+        let placement = Placement::new(&ring, LABELS);
+        let hot_keys = Some((Threshold::DEFAULT, Spread { least: 3 }));
+        let rules = Rules {
+            bound: None,
+            hot_keys,
+        };
+        let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], rules);
+        let mut takers = [0; 3];
+        for request in all {
+            let taker = simulation.add(request).unwrap();
+            let is_hot = request.hash == Some(ring.key(b"hot").hash());
+            takers[taker.index()] += u32::from(is_hot && request.start >= 1_000_000);
+        }
+        assert_eq!(simulation.spread, 1500);
+        assert!(takers.iter().all(|n| n.abs_diff(500) < 5), "{takers:?}");
     }
 
     proptest! {

@@ -23,7 +23,7 @@ mod window;
 mod tests;
 
 pub use change::{Change, Peer, Unknown};
-pub use load::{Load, Request, Simulation};
+pub use load::{Load, Request, Rules, Simulation};
 pub use movement::{Basis, Comparison, Ends, KeyMoves, Movement, Shift};
 pub use placement::Placement;
 pub use window::Window;

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::ring::haproxy::Haproxy;
 use crate::ring::{Dialect, Hash, Ring, Weight};
 
 const KEYS: u32 = 1_000_000;
@@ -301,6 +302,33 @@ fn keys_that_are_hashed_anew_stay_by_chance() {
     );
 }
 
+/// Where servers are numbered in their order, who is replaced in its place moves nobody else's keys.
+#[test]
+fn a_replacement_moves_what_an_edit_in_place_moves() {
+    let peers = ["a", "b", "c"].map(|label| peer(label, 1));
+    let change = Change {
+        without: vec!["b".to_owned()],
+        add: vec![peer("b2", 1)],
+        ..Change::default()
+    };
+    let after = change.apply(&peers).unwrap();
+    assert_eq!(after, ["a", "b2", "c"].map(|label| peer(label, 1)));
+    let dialect = Dialect::Haproxy(Haproxy::default());
+    let rings = [ring(dialect, &peers), ring(dialect, &after)];
+    let [one, other] = &rings;
+    let comparison = Comparison::new(placement(one, &peers), placement(other, &after), true);
+    let movement = comparison.movement();
+    let third = peers.len() as u64;
+    assert!(movement.moved < SPACE / third * 2, "{}", movement.moved);
+    let stay = |label: &str| {
+        movement
+            .pairs
+            .iter()
+            .all(|(ends, _)| movement.label(ends.from) != Some(label))
+    };
+    assert!(stay("a") && stay("c"));
+}
+
 #[test]
 fn a_change_names_peers_that_are_there() {
     let peers = [peer("a", 1), peer("b", 2)];
@@ -312,8 +340,14 @@ fn a_change_names_peers_that_are_there() {
         ],
         weight: vec![Peer::weighed("c=4").unwrap()],
     };
-    let expected = [peer("b", 2), peer("c", 4), peer("[::1]:80", 1)];
+    let expected = [peer("c", 4), peer("b", 2), peer("[::1]:80", 1)];
     assert_eq!(change.apply(&peers).unwrap(), expected);
+    let crossed = Change {
+        without: vec!["b".to_owned(), "a".to_owned()],
+        add: vec![peer("a", 5), peer("d", 6)],
+        ..Change::default()
+    };
+    assert_eq!(crossed.apply(&peers).unwrap(), [peer("d", 6), peer("a", 5)]);
     let twice = Change {
         without: vec!["a".to_owned(), "a".to_owned()],
         ..Change::default()

@@ -17,7 +17,6 @@ mod ledger;
 pub mod load;
 pub mod memory;
 mod peer;
-mod rotation;
 mod select;
 mod serving;
 mod tried;
@@ -28,12 +27,13 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::config;
 use crate::policy::hot::Hot;
 use crate::policy::pace;
+use crate::policy::rotation::Rotation;
 use crate::predict::Placement;
 use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
@@ -47,7 +47,6 @@ use self::active::{Active, Tenures};
 use self::hot::HotKeys;
 use self::ledger::{Cold, Ledger, Manners};
 use self::load::{Held, Place, Ticket, Total};
-use self::rotation::Rotation;
 use self::serving::Serving;
 
 /// The most keys that another process is told of, of the draining peers of one upstream, and of all other
@@ -69,6 +68,8 @@ pub struct Upstream {
     /// The places of the peers by label.
     places: HashMap<Arc<str>, usize>,
     rotation: Rotation,
+    /// How many requests without a key there were.
+    turns: AtomicUsize,
     shared: Shared,
     serving: Serving,
     /// Where hot keys are to be found.
@@ -197,6 +198,7 @@ impl Upstream {
                 .map(|(place, peer)| (Arc::clone(&peer.label), place))
                 .collect(),
             rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
+            turns: AtomicUsize::new(0),
             peers,
             serving: Serving::default(),
             hot: hot_keys(&config, previous),
@@ -254,7 +256,7 @@ impl Upstream {
 
     /// The target of a request that has no key: the next turn.
     pub fn next_turn(&self) -> Target {
-        Target::Turn(self.rotation.next())
+        Target::Turn(self.turns.fetch_add(1, Relaxed))
     }
 
     /// What another process should know of the peers, by label.

@@ -105,10 +105,13 @@ impl Upstream {
     }
 
     /// The places in the order in which a request without a home would ask them.
-    fn find(&self, target: &Target, may: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+    fn find(&self, target: &Target, mut may: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
         match target {
             Target::Key(key) => self.ring.find(key, may),
-            Target::Turn(turn) => self.rotation.find(*turn, may),
+            Target::Turn(turn) => {
+                let may = |place| may(MemberId(place));
+                self.rotation.find(*turn, may).map(MemberId)
+            }
         }
     }
 
@@ -182,6 +185,7 @@ impl Upstream {
         };
         let walk = key.into_iter().flat_map(|key| self.ring.walk(key));
         let round = turn.into_iter().flat_map(|turn| self.rotation.round(turn));
+        let round = round.map(MemberId);
         walk.chain(round)
     }
 

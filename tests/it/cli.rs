@@ -2,55 +2,16 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::client::{self, Request};
-use crate::support::edge::{Site, binary, run};
+use crate::support::desk::Desk;
+use crate::support::edge::{Site, binary};
 use crate::support::load::keys;
 use crate::support::process::Process;
 use crate::support::wait::{self, timed};
-
-/// A directory with a configuration of three peers, `a`, `b` and `c`.
-struct Desk {
-    directory: TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let peers =
-            ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
-        Self::with(&Site::of(peers).yaml())
-    }
-
-    fn with(yaml: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("clockwise.yaml"), yaml).unwrap();
-        Self { directory }
-    }
-
-    fn run(&self, arguments: &str, input: &str) -> Output {
-        let arguments: Vec<&str> = arguments.split(' ').collect();
-        run(self.directory.path(), &arguments, input)
-    }
-
-    #[track_caller]
-    fn print(&self, arguments: &str, input: &str) -> String {
-        let output = self.run(arguments, input);
-        assert!(output.status.success(), "{arguments}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn assert_exit(&self, arguments: &str, code: i32) -> String {
-        let output = self.run(arguments, "");
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-}
 
 #[test]
 fn check_passes_what_is_right() {
@@ -60,7 +21,7 @@ fn check_passes_what_is_right() {
 #[test]
 fn check_shows_every_problem_with_its_place() {
     let yaml = "listeners: [{address: \"127.0.0.1:0\"}]\nroutes: [{upstream: nowhere}]\nupstreams:\n  app: {peers: [x], wieght: 1}\n";
-    let errors = Desk::with(yaml).assert_exit("check -c clockwise.yaml", 1);
+    let errors = Desk::with(yaml).fail("check -c clockwise.yaml", 1);
     for part in [
         "clockwise.yaml:2:",
         "clockwise.yaml:4:",
@@ -73,10 +34,10 @@ fn check_shows_every_problem_with_its_place() {
 
 #[test]
 fn run_refuses_what_check_refuses() {
-    let errors = Desk::with("listeners: []\n").assert_exit("run -c clockwise.yaml", 1);
+    let errors = Desk::with("listeners: []\n").fail("run -c clockwise.yaml", 1);
     assert!(errors.contains("clockwise.yaml"), "{errors}");
-    Desk::new().assert_exit("run -c missing.yaml", 1);
-    Desk::new().assert_exit("check -c missing.yaml", 1);
+    Desk::new().fail("run -c missing.yaml", 1);
+    Desk::new().fail("check -c missing.yaml", 1);
 }
 
 #[test]
@@ -89,7 +50,7 @@ fn a_wrong_command_line_is_a_usage_error() {
         "run --nonsense",
         "drain app",
     ] {
-        desk.assert_exit(arguments, 2);
+        desk.fail(arguments, 2);
     }
 }
 
@@ -97,7 +58,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 fn an_instance_that_is_not_there_cannot_be_reached() {
     let desk = Desk::new();
     for command in ["status", "drain app a", "enable app a"] {
-        let errors = desk.assert_exit(&format!("{command} --control nobody.sock"), 4);
+        let errors = desk.fail(&format!("{command} --control nobody.sock"), 4);
         assert!(errors.contains("nobody.sock"), "{errors}");
     }
 }
@@ -162,13 +123,10 @@ fn ring_owner_ends_quietly_when_nobody_reads_on() {
     let status = std::process::Command::new("sh")
         .arg("-c")
         .arg(script)
-        .current_dir(desk.directory.path())
+        .current_dir(desk.path())
         .status();
     assert!(status.unwrap().success());
-    assert_eq!(
-        fs::read_to_string(desk.directory.path().join("errors")).unwrap(),
-        ""
-    );
+    assert_eq!(fs::read_to_string(desk.path().join("errors")).unwrap(), "");
 }
 
 #[test]
@@ -197,7 +155,7 @@ fn ring_show_draws_the_ring() {
     let desk = Desk::new();
     desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
     assert!(
-        fs::read_to_string(desk.directory.path().join("ring.svg"))
+        fs::read_to_string(desk.path().join("ring.svg"))
             .unwrap()
             .contains("<svg")
     );
@@ -206,9 +164,9 @@ fn ring_show_draws_the_ring() {
 #[test]
 fn an_upstream_that_is_not_there_is_wrong_input() {
     let desk = Desk::new();
-    let errors = desk.assert_exit("ring owner -c clockwise.yaml -u ap kim", 1);
+    let errors = desk.fail("ring owner -c clockwise.yaml -u ap kim", 1);
     assert!(errors.contains("`ap`"), "{errors}");
-    desk.assert_exit("ring owner -c clockwise.yaml -u app --down nobody kim", 1);
+    desk.fail("ring owner -c clockwise.yaml -u app --down nobody kim", 1);
 }
 
 #[test]

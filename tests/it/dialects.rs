@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use rand::rngs::StdRng;
@@ -57,6 +57,22 @@ impl Draw {
         draw.draw_weights()
     }
 
+    /// So many servers at this address.
+    fn at(host: IpAddr, count: usize) -> Self {
+        let origins = (0..count).map(|_| Origin::named_at(port::free_at(host)));
+        let origins: Vec<_> = origins.collect();
+        let mut draw = Self::of(origins.iter().map(|origin| origin.address).collect());
+        draw.origins = origins;
+        draw
+    }
+
+    /// With all weights that there are.
+    fn heavy(mut self) -> Self {
+        let rng = &mut self.rng;
+        self.weights.fill_with(|| rng.gen_range(1..=256));
+        self
+    }
+
     fn draw_weights(mut self) -> Self {
         self.weights = self
             .addresses
@@ -87,6 +103,21 @@ impl Draw {
                 .collect()
         };
         (0..KEYS).map(|_| key()).collect()
+    }
+
+    /// Keys of which every third has bytes above those of ASCII.
+    fn wild_keys(&mut self) -> Vec<String> {
+        let mut keys = self.keys();
+        for key in keys.iter_mut().step_by(3) {
+            let at = self.rng.gen_range(0..=key.len());
+            key.insert_str(
+                at,
+                ["é", "\u{80}", "ÿ", "日本", "🦀"]
+                    .choose(&mut self.rng)
+                    .unwrap(),
+            );
+        }
+        keys
     }
 
     /// Lines of another system's configuration, one for each server.
@@ -192,8 +223,14 @@ fn by_header(keys: &[String]) -> Vec<Request> {
 }
 
 fn nginx(draw: &Draw, key: &str) -> Other {
+    nginx_as(draw, key, |server| server.to_string())
+}
+
+/// nginx whose servers are written like that.
+fn nginx_as(draw: &Draw, key: &str, written: impl Fn(SocketAddr) -> String) -> Other {
     let address = port::free();
     let servers = draw.lines(|_, server, weight| {
+        let server = written(server);
         format!("server {server} weight={weight} max_fails=1 fail_timeout=1h;")
     });
     let text = format!(
@@ -234,10 +271,59 @@ fn nginx_and_a_dead_server() {
     );
 }
 
+#[test]
+fn nginx_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
+    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
+    let keys = draw.wild_keys();
+    let nginx = nginx(&draw, "$http_x_key");
+    let theirs = nginx.ask_all(&by_header(&keys));
+    let ours = draw.predict(&draw.site("nginx", no_id), None, &keys);
+    draw.compare("nginx, IPv6 and heavy", &keys, &theirs, &ours);
+}
+
+#[test]
+fn nginx_with_many_servers_that_have_names() {
+    let mut draw = Draw::at(Ipv4Addr::LOCALHOST.into(), 60);
+    let keys = draw.keys();
+    let name = |server: SocketAddr| format!("localhost:{}", server.port());
+    let nginx = nginx_as(&draw, "$arg_k", name);
+    let site = draw.site("nginx", |_, server| format!(", id: \"{}\"", name(server)));
+    let theirs = nginx.ask_all(&by_query(&keys));
+    let ours = draw.predict(&site, None, &keys);
+    draw.compare("nginx, 60 names", &keys, &theirs, &ours);
+}
+
+/// A server that is there twice has the points of the heavier one.
+#[test]
+fn nginx_with_a_server_that_is_there_twice() {
+    let mut draw = Draw::new();
+    let keys = draw.keys();
+    let (weights, address) = (draw.weights.clone(), draw.addresses[0]);
+    draw.addresses.push(address);
+    draw.weights.push(7);
+    let theirs = nginx(&draw, "$arg_k").ask_all(&by_query(&keys));
+    draw.addresses.pop();
+    draw.weights = weights;
+    draw.weights[0] = 7;
+    let ours = draw.predict(&draw.site("nginx", no_id), None, &keys);
+    draw.compare("nginx, one twice", &keys, &theirs, &ours);
+}
+
 /// Addresses of clients on the loopback network.
 fn sources(draw: &mut Draw) -> Vec<IpAddr> {
     let mut source = || Ipv4Addr::from(0x7f00_0000 | draw.rng.gen_range(1..0xff_ffff)).into();
-    (0..KEYS / 10).map(|_| source()).collect()
+    (0..KEYS).map(|_| source()).collect()
+}
+
+/// The answers of Clockwise itself, whose key comes from the request.
+fn ask_ours(site: &Site, requests: &[Request]) -> Vec<String> {
+    let edge = site.start();
+    spread(requests, |part| {
+        let mut connection = edge.connect();
+        part.iter()
+            .map(|request| connection.exchange(request).unwrap().text())
+            .collect()
+    })
 }
 
 #[test]
@@ -353,6 +439,47 @@ fn haproxy_by_source() {
     );
 }
 
+#[test]
+fn haproxy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
+    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 40).heavy();
+    let keys = draw.wild_keys();
+    let directives = "balance hash req.fhdr(x-key); hash-type consistent";
+    let theirs = haproxy(&draw, directives, &[], None).ask_all(&by_header(&keys));
+    let ours = draw.predict(&draw.site("haproxy", no_id), None, &keys);
+    draw.compare("haproxy, 40 IPv6 and heavy", &keys, &theirs, &ours);
+}
+
+/// HAProxy takes header fields for lists.
+#[test]
+fn haproxy_by_an_element_of_a_header() {
+    for (balance, end) in [("hdr(x-key)", "first"), ("hash req.hdr(x-key)", "last")] {
+        let mut draw = Draw::new();
+        let (keys, more, others) = (draw.keys(), draw.wild_keys(), draw.wild_keys());
+        let all = keys.iter().zip(&more).zip(&others);
+        let requests: Vec<_> = all
+            .enumerate()
+            .map(|(number, ((key, more), other))| {
+                let request = Request::get("/");
+                match number % 3 {
+                    0 => request.header("x-key", key),
+                    1 => request.header("x-key", &format!("{key} ,\t{more}")),
+                    _ => {
+                        let line = format!("{key},\"{more}, {other}\"");
+                        let request = request.header("x-key", &line);
+                        request.header("x-key", &format!("{other} , {more}"))
+                    }
+                }
+            })
+            .collect();
+        let site = draw.site("haproxy", no_id);
+        let key = format!("{{header: {{name: x-key, element: {end}}}}}");
+        let ours = ask_ours(&site.app("key", &key), &requests);
+        let directives = format!("balance {balance}; hash-type consistent");
+        let theirs = haproxy(&draw, &directives, &[], None).ask_all(&requests);
+        draw.compare(&format!("haproxy, {balance}"), &keys, &theirs, &ours);
+    }
+}
+
 /// Varnish by a shard director, with these subroutines beside.
 fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
     let address = port::free();
@@ -379,7 +506,7 @@ fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
     let arguments = [
         "-F",
         "-n",
-        ".",
+        "@DIR@",
         "-a",
         &listen,
         "-f",
@@ -429,6 +556,24 @@ fn varnish_by_the_hash_of_a_request() {
     );
 }
 
+const BY_KEY: &str = "import std; sub vcl_recv {
+    set req.backend_hint = app.backend(by=KEY, key=std.integer(req.http.x-key, 0), warmup=0.0, rampup=0s);
+    return (pass);
+}";
+
+#[test]
+fn varnish_by_a_number_with_heavy_ipv6_servers() {
+    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
+    let mut number = || draw.rng.r#gen::<u32>().to_string();
+    let keys: Vec<_> = (0..KEYS).map(|_| number()).collect();
+    let site = draw.site("{dialect: varnish, by: key}", |number, _| {
+        format!(", id: b{number}")
+    });
+    let theirs = varnish(&draw, BY_KEY, None).ask_all(&by_header(&keys));
+    let ours = draw.predict(&site, None, &keys);
+    draw.compare("varnish, by=KEY, IPv6 and heavy", &keys, &theirs, &ours);
+}
+
 #[test]
 fn varnish_and_a_dead_server() {
     let mut draw = Draw::new();
@@ -451,7 +596,7 @@ fn envoy(draw: &Draw, function: &str, policies: &str) -> Other {
     let (address, id) = (port::free(), port::free().port());
     let endpoints = draw.lines(|_, server, weight| {
         let (ip, port) = (server.ip(), server.port());
-        let socket = format!("{{socket_address: {{address: {ip}, port_value: {port}}}}}");
+        let socket = format!("{{socket_address: {{address: \"{ip}\", port_value: {port}}}}}");
         format!("        - {{endpoint: {{address: {socket}}}, load_balancing_weight: {weight}}}")
     });
     let (ip, port) = (address.ip(), address.port());
@@ -513,6 +658,23 @@ fn envoy_by_a_header() {
 }
 
 #[test]
+fn envoy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
+    for count in [5, 40] {
+        let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), count).heavy();
+        let keys = draw.wild_keys();
+        let envoy = envoy(&draw, "XX_HASH", "{header: {header_name: x-key}}");
+        let theirs = envoy.ask_all(&by_header(&keys));
+        let ours = draw.predict(&draw.site("envoy", no_id), None, &keys);
+        draw.compare(
+            &format!("envoy, {count} IPv6 and heavy"),
+            &keys,
+            &theirs,
+            &ours,
+        );
+    }
+}
+
+#[test]
 fn envoy_by_several_policies() {
     let mut draw = Draw::new();
     let (keys, more) = (draw.keys(), draw.keys());
@@ -526,13 +688,7 @@ fn envoy_by_several_policies() {
         "key",
         "{any: [{header: x-key}, {header: x-none}, {query: k}]}",
     );
-    let edge = site.start();
-    let ours = spread(&requests, |part| {
-        let mut connection = edge.connect();
-        part.iter()
-            .map(|request| connection.exchange(request).unwrap().text())
-            .collect()
-    });
+    let ours = ask_ours(&site, &requests);
     let answers = envoy(&draw, "XX_HASH", policies).ask_all(&requests);
     draw.compare("envoy, header and query", &keys, &answers, &ours);
 }
@@ -594,8 +750,8 @@ fn twemproxy_by_every_function() {
     ];
     for function in words {
         let addresses = (0..StdRng::from_entropy().gen_range(3..30)).map(|_| memcached());
-        let mut draw = Draw::of(addresses.collect());
-        let mut keys = draw.keys();
+        let mut draw = Draw::of(addresses.collect()).heavy();
+        let mut keys = draw.wild_keys();
         for key in keys.iter_mut().step_by(10) {
             key.push_str("{tag}x");
         }
@@ -765,15 +921,29 @@ fn caddy_by_the_uri_and_by_the_query() {
 }
 
 #[test]
+fn caddy_with_many_ipv6_servers_and_keys_of_any_bytes() {
+    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 40);
+    let keys = draw.wild_keys();
+    let theirs = caddy(&draw, "caddy", "header X-Key").ask_all(&by_header(&keys));
+    let ours = draw.predict(&draw.site("caddy", no_id), None, &keys);
+    draw.compare("caddy, 40 IPv6", &keys, &theirs, &ours);
+}
+
+#[test]
 fn caddy_by_the_clients_address() {
-    for (program, hash, version) in CADDYS {
+    let [present, past] = CADDYS;
+    for ((program, hash, version), policy) in [
+        (present, "ip_hash"),
+        (present, "client_ip_hash"),
+        (past, "ip_hash"),
+    ] {
         let mut draw = Draw::new();
         let sources = sources(&mut draw);
         let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
         let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
-        let theirs = caddy(&draw, program, "ip_hash").ask_from(&sources);
+        let theirs = caddy(&draw, program, policy).ask_from(&sources);
         let ours = draw.predict(&site, None, &keys);
-        draw.compare(&format!("caddy{version}, ip_hash"), &keys, &theirs, &ours);
+        draw.compare(&format!("caddy{version}, {policy}"), &keys, &theirs, &ours);
     }
 }
 
@@ -834,18 +1004,21 @@ fn traefik_and_a_dead_server() {
     }
 }
 
-/// The library's own code, in a Python module: the owner of each line of `keys`.
+/// The library's own code, in a Python module: the owner of each line of `keys`. The module gives the library
+/// as many bytes of a key as it has characters, so each key gets more of these.
 const LIBKETAMA: &str = "from ketama import Ketama
 ring = Ketama('servers')
-for line in open('keys'):
-    print(ring.get_server(line.rstrip())[1])
+for line in open('keys', encoding='utf-8'):
+    key = line.rstrip('\\n')
+    key += 'x' * (len(key.encode()) - len(key))
+    print(ring.get_server(key)[1])
 ";
 
 #[test]
 fn libketama_by_the_library() {
     for _ in 0..5 {
-        let mut draw = Draw::new();
-        let keys = draw.keys();
+        let mut draw = Draw::new().heavy();
+        let keys = draw.wild_keys();
         let servers = draw.lines(|_, server, weight| format!("{server}\t{weight}"));
         let files = [
             ("servers", &*servers),

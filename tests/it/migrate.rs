@@ -1,7 +1,7 @@
 //! `clockwise migrate`: the very file that the old system runs with, and every key on its server.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,7 +13,6 @@ use crate::support::load::keys;
 use crate::support::origin::Origin;
 use crate::support::port;
 use crate::support::process::Process;
-use crate::support::wait;
 
 /// Debian puts servers where an ordinary user's PATH does not look.
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
@@ -110,24 +109,14 @@ fn assert_same(directory: &TempDir, file: &str, address: SocketAddr) {
     assert_eq!(owners.lines().count(), targets.len());
 }
 
-/// Starts a program that listens on `address`. Panics where it is not installed: a test that needs it
-/// fails, it is never skipped.
+/// Starts a program that listens on `address`.
 fn start(program: &str, arguments: &[String], directory: &Path, address: SocketAddr) -> Process {
     let mut command = Command::new(program);
     command
         .args(arguments)
         .current_dir(directory)
         .env("PATH", PATH);
-    let mut process = Process::spawn(&mut command);
-    wait::until("the old system to listen", || {
-        assert!(
-            process.exited().is_none(),
-            "{program} stopped: {}",
-            process.stderr()
-        );
-        TcpStream::connect(address).is_ok()
-    });
-    process
+    Process::listening(program, &mut command, address)
 }
 
 const OLD: &str = "http {\n    gzip on;\n    upstream app { hash $uri consistent; server 10.0.0.1:80; }\n    \

@@ -3,71 +3,16 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
-use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::client::Request;
+use crate::support::desk::{Desk, site};
 use crate::support::edge::{Site, run};
 use crate::support::load::keys;
 use crate::support::origin::Origin;
 use crate::support::wait::{self, timed};
-
-/// A directory with configurations whose peers have labels only.
-struct Desk(TempDir);
-
-impl Desk {
-    /// `now.yaml` with `a`, `b` and `c`.
-    fn new() -> Self {
-        let desk = Self(tempfile::tempdir().unwrap());
-        desk.write("now.yaml", &site(["a", "b", "c"]).yaml());
-        desk
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path().join(name), text).unwrap();
-    }
-
-    fn run(&self, arguments: &str, input: &str) -> Output {
-        let arguments: Vec<&str> = arguments.split(' ').collect();
-        run(self.path(), &arguments, input)
-    }
-
-    #[track_caller]
-    fn diff(&self, arguments: &str, input: &str) -> String {
-        self.print(&format!("ring diff -c now.yaml -u app {arguments}"), input)
-    }
-
-    #[track_caller]
-    fn replay(&self, arguments: &str) -> String {
-        self.print(&format!("ring replay -c now.yaml -u app {arguments}"), "")
-    }
-
-    #[track_caller]
-    fn print(&self, arguments: &str, input: &str) -> String {
-        let output = self.run(arguments, input);
-        assert!(output.status.success(), "{arguments}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn fail(&self, arguments: &str, code: i32) -> String {
-        let output = self.run(arguments, "");
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-}
-
-fn site<const N: usize>(labels: [&str; N]) -> Site {
-    Site::of(labels.map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}")))
-}
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -93,7 +38,7 @@ fn ring_diff_of_two_files_is_that_of_the_same_change_without_a_second_file() {
     let text = desk.diff("--to then.yaml", "");
     assert_eq!(text, desk.diff("--without b --add d", ""));
     assert_eq!(
-        desk.diff("--to now.yaml", "").lines().last(),
+        desk.diff("--to clockwise.yaml", "").lines().last(),
         Some("moved 0.00000000 % of the key space: 0 of 4294967296 hashes")
     );
 }
@@ -120,7 +65,7 @@ fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
         let _ = writeln!(input, "user-{number}");
     }
     desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
-    let before = desk.print("ring owner -c now.yaml -u app -", &input);
+    let before = desk.print("ring owner -c clockwise.yaml -u app -", &input);
     let after = desk.print("ring owner -c then.yaml -u app -", &input);
     let mut measured: HashMap<(&str, &str), u64> = HashMap::new();
     let mut lines = String::new();
@@ -151,7 +96,8 @@ fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
 #[test]
 fn too_much_movement_is_exit_3_with_the_numbers() {
     let desk = Desk::new();
-    let ask = |limit: &str| format!("ring diff -c now.yaml -u app --down b --max-moved {limit}");
+    let ask =
+        |limit: &str| format!("ring diff -c clockwise.yaml -u app --down b --max-moved {limit}");
     let errors = desk.fail(&ask("2.5%"), 3);
     assert!(
         errors.contains("of the key space would move, and 2.5 % may"),
@@ -167,10 +113,10 @@ fn too_much_movement_is_exit_3_with_the_numbers() {
     desk.print(&ask(&format!("{exact:.30}")), "");
     desk.fail(&ask(&format!("{:.30}", exact - 1e-9)), 3);
     desk.write("keys", "one\n");
-    let owner = desk.print("ring owner -c now.yaml -u app one", "");
+    let owner = desk.print("ring owner -c clockwise.yaml -u app one", "");
     let label = owners(&owner)["one"];
     let errors = desk.fail(
-        &format!("ring diff -c now.yaml -u app --down {label} --keys keys --max-moved 80"),
+        &format!("ring diff -c clockwise.yaml -u app --down {label} --keys keys --max-moved 80"),
         3,
     );
     assert_eq!(errors, "1 of 1 keys would move, and 80 % may\n");
@@ -191,7 +137,7 @@ fn what_cannot_be_asked_is_told() {
         ("--down a --keys nowhere", 1, "nowhere"),
         ("--down a --moved", 2, "--keys"),
     ] {
-        let all = format!("ring diff -c now.yaml -u app {arguments}");
+        let all = format!("ring diff -c clockwise.yaml -u app {arguments}");
         let errors = desk.fail(all.trim_end(), code);
         assert!(errors.contains(part), "{arguments}: {errors}");
     }
@@ -212,7 +158,10 @@ fn another_dialect_places_every_key_anew() {
 /// A log of a request each 10 ms, each of 25 ms, ten thousand in all.
 fn log(desk: &Desk) -> String {
     let hash = |key: &str| {
-        let text = desk.print(&format!("ring owner -c now.yaml -u app --json {key}"), "");
+        let text = desk.print(
+            &format!("ring owner -c clockwise.yaml -u app --json {key}"),
+            "",
+        );
         format!("{:08x}", json(&text)["hash"].as_u64().unwrap())
     };
     let keys: Vec<_> = (0..50).map(|number| hash(&format!("k{number}"))).collect();
@@ -282,7 +231,7 @@ fn a_log_that_says_nothing_is_wrong_input() {
     let desk = Desk::new();
     desk.write("empty.log", "");
     desk.write("other.log", "no\n");
-    let ask = |rest: &str| format!("ring replay -c now.yaml -u app {rest}");
+    let ask = |rest: &str| format!("ring replay -c clockwise.yaml -u app {rest}");
     desk.fail(&ask("--log empty.log"), 1);
     let errors = desk.fail(&ask("--log other.log"), 1);
     assert!(errors.contains("line 1"), "{errors}");
@@ -381,11 +330,59 @@ fn the_diff_over_http_begins_with_what_is_down_now() {
     assert!(back["moved"]["share"].as_f64().unwrap() > 0.1, "{back}");
 }
 
+/// The log of another proxy, as far as it has the keys.
+#[test]
+fn keys_with_their_times_are_replayed() {
+    let desk = Desk::new();
+    let (keys, mut text) = (keys(1000), String::new());
+    for (number, key) in keys.iter().enumerate() {
+        writeln!(text, "{}.5\t{key}\t0.25\t10", 1_700_000_000 + number).unwrap();
+    }
+    desk.write("keys.log", &(text + "1700000999.5\t\t0.25\nno\n"));
+    let report = json(&desk.replay("--format keys --log keys.log --without b --json"));
+    assert_eq!(
+        (
+            &report["requests"],
+            &report["malformed"],
+            &report["as_logged"]
+        ),
+        (&1001.into(), &1.into(), &Value::Null)
+    );
+    let counted = json(&desk.diff("--without b --keys - --json", &keys.join("\n")));
+    let moved = counted["counted"]["moved"].as_u64().unwrap();
+    // The one without a key may have another turn.
+    let replayed = report["moved"].as_u64().unwrap();
+    assert!(replayed == moved || replayed == moved + 1, "{report}");
+    let shown = desk.replay("--format keys --log keys.log");
+    assert!(!shown.contains("went where"), "{shown}");
+}
+
+#[test]
+fn hot_keys_are_spread_and_slow_starts_are_over_in_a_replay() {
+    let desk = Desk::new();
+    let site = site(["a", "b", "c"]).app("hot_keys", "{share: 10%}");
+    desk.write("clockwise.yaml", &site.app("slow_start", "30s").yaml());
+    let lines = (0..4000).map(|number| format!("{}.{:03}\tk\n", number / 1000, number % 1000));
+    desk.write("keys.log", &lines.collect::<String>());
+    let report = json(&desk.replay("--format keys --log keys.log --add d --json"));
+    assert_eq!(report["slow_starts_over"], true);
+    for when in ["now", "after"] {
+        assert_eq!(report[when]["spread"], 3000, "{report}");
+    }
+    let shown = desk.replay("--format keys --log keys.log --add d");
+    for part in [
+        "slow starts are taken as over",
+        "3000 requests were of hot keys",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
 #[test]
 fn where_no_hash_tells_the_owner_a_replay_says_so_and_adds_up() {
     let desk = Desk::new();
     let caddy = site(["a", "b", "c"]).app("ring", "caddy");
-    desk.write("now.yaml", &caddy.yaml());
+    desk.write("clockwise.yaml", &caddy.yaml());
     desk.write("access.log", &log(&desk));
     let report = json(&desk.replay("--log access.log --down b --json"));
     assert_eq!(

@@ -2,7 +2,7 @@
 //! a configuration that is wrong does nothing at all.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 use std::time::Duration;
 
@@ -457,13 +457,7 @@ fn a_backlog_that_is_raised_holds_more_connections() {
     let edge = site.start();
     let plan = reload(&edge, &site.top("listeners", &listener(100)));
     assert_eq!(plan["plan"]["listeners"]["changed"][0], address.to_string());
-    // Nobody accepts: a connection stands only where the kernel has a place for it.
-    edge.signal("STOP");
-    let limit = Duration::from_millis(500);
-    let standing = (0..10).map(|_| TcpStream::connect_timeout(&address, limit));
-    let standing = standing.collect::<Result<Vec<_>, _>>();
-    edge.signal("CONT");
-    assert_eq!(standing.expect("ten places").len(), 10);
+    edge.assert_places(address, 10);
 }
 
 /// Puts a configuration in force; what the instance said that it changes.

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Output;
 use std::thread;
-use std::time::Duration;
 
 use crate::support::client::{self, Request};
 use crate::support::crowd::{Crowd, DOWNLOAD, open_socket};
@@ -356,13 +355,7 @@ fn a_backlog_is_not_changed_by_an_upgrade_that_fails() {
         }
         assert_refused(&upgrade.join().unwrap(), "ended before it acknowledged");
     });
-    // Nobody accepts: a connection stands only where the kernel has a place for it.
-    edge.signal("STOP");
-    let limit = Duration::from_millis(500);
-    let standing = (0..10).map(|_| TcpStream::connect_timeout(&address, limit));
-    let standing = standing.collect::<Result<Vec<_>, _>>();
-    edge.signal("CONT");
-    assert_eq!(standing.expect("ten places").len(), 10);
+    edge.assert_places(address, 10);
 }
 
 #[test]

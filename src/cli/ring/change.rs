@@ -7,8 +7,7 @@ use clap::Args;
 use super::Place;
 use crate::cli::{ConfigFile, Failure};
 use crate::config;
-use crate::policy::bound::Bound;
-use crate::predict::{Change, Peer, Placement};
+use crate::predict::{Change, Peer, Placement, Rules};
 use crate::ring::Ring;
 
 /// What would be different.
@@ -69,9 +68,18 @@ impl Changed {
 }
 
 impl Side {
-    /// As it is configured.
-    pub(super) fn bounded_load(&self) -> Option<Bound> {
-        self.upstream.bounded_load
+    /// What keeps requests from their home, as it is configured. A slow start does not: it is over.
+    pub(super) fn rules(&self) -> Rules {
+        let hot_keys = self.upstream.hot_keys;
+        Rules {
+            bound: self.upstream.bounded_load,
+            hot_keys: hot_keys.map(|hot| (hot.threshold, hot.spread)),
+        }
+    }
+
+    /// Whether peers that come back or are new start slowly.
+    pub(super) fn starts_slowly(&self) -> bool {
+        self.upstream.slow_start.is_some()
     }
 
     /// The upstream as it is configured.

@@ -6,6 +6,7 @@ mod lines;
 mod picture;
 mod replay;
 mod table;
+mod timed;
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `clockwise ring replay`: the traffic of an access log, sent through the ring once more.
+//! `clockwise ring replay`: the traffic of a log, sent through the ring once more.
 //!
 //! The log is streamed. What is held in memory is one entry per request in flight, and
 //! [`WINDOW`] requests that wait for those which started before them and ended later.
@@ -6,17 +6,18 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::change::{Changed, Side};
 use super::lines::Lines;
+use super::timed::Timed;
 use super::{Place, table};
 use crate::cli::output::Output;
 use crate::cli::{Done, Failure};
 use crate::policy::bound::Bound;
-use crate::predict::{Load, Placement, Request, Simulation, Window};
+use crate::predict::{Load, Placement, Request, Rules, Simulation, Window};
 use crate::ring::{Hash, MemberId};
 use crate::telemetry::Logged;
 
@@ -29,12 +30,23 @@ pub(in crate::cli) struct Replay {
     place: Place,
     #[command(flatten)]
     changed: Changed,
-    /// The access log; `-` reads standard input
+    /// The log; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
+    /// How its lines are written
+    #[arg(long, value_enum, default_value_t = Format::Clockwise)]
+    format: Format,
     /// No peer holds more than its fair share of the requests in flight, times this; else as configured
     #[arg(long, value_name = "FACTOR", value_parser = bound)]
     bounded_load: Option<Bound>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The access log of `clockwise run`: JSON
+    Clockwise,
+    /// Of any proxy: start, key, and if known seconds and bytes, with tabs between
+    Keys,
 }
 
 /// What the log was, apart from the requests in it.
@@ -64,6 +76,9 @@ struct Course<'a> {
     now: Simulation<'a>,
     after: Option<Simulation<'a>>,
     window: Window<Option<MemberId>>,
+    format: Format,
+    /// Peers that are new start slowly, which is not simulated.
+    starts_slowly: bool,
     seen: Seen,
 }
 
@@ -91,6 +106,8 @@ impl Replay {
                 .zip(after.as_ref())
                 .map(|(placement, side)| self.simulation(placement, side)),
             window: Window::new(WINDOW),
+            format: self.format,
+            starts_slowly: after.as_ref().is_some_and(Side::starts_slowly),
             seen: Seen::default(),
         };
         course.read(&mut Lines::open(&self.log)?)?;
@@ -114,11 +131,13 @@ impl Replay {
 
     fn simulation<'a>(&self, placement: &'a Placement<'a>, side: &Side) -> Simulation<'a> {
         let weights = side.peers.iter().map(|peer| peer.weight);
-        Simulation::new(
-            placement,
-            weights,
-            self.bounded_load.or(side.bounded_load()),
-        )
+        let configured = side.rules();
+        let bound = self.bounded_load.or(configured.bound);
+        let rules = Rules {
+            bound,
+            ..configured
+        };
+        Simulation::new(placement, weights, rules)
     }
 
     fn print(&self, outcome: &Outcome<'_>, output: &mut Output) -> Done {
@@ -142,9 +161,15 @@ impl<'a> Course<'a> {
     fn read(&mut self, lines: &mut Lines) -> Done {
         while let Some(line) = lines.next()? {
             self.seen.lines += 1;
-            match Logged::parse(line) {
-                Ok(logged) => self.add(&logged),
-                Err(error) => self.seen.malformed(error.to_string()),
+            match self.format {
+                Format::Clockwise => match Logged::parse(line) {
+                    Ok(logged) => self.add(&logged),
+                    Err(error) => self.seen.malformed(error.to_string()),
+                },
+                Format::Keys => match Timed::parse(line) {
+                    Ok(timed) => self.add_timed(&timed),
+                    Err(why) => self.seen.malformed(why.to_owned()),
+                },
             }
         }
         while let Some((request, logged_on)) = self.window.pop() {
@@ -168,6 +193,22 @@ impl<'a> Course<'a> {
         };
         let peer = logged.peer.as_deref();
         let logged_on = peer.and_then(|label| self.members.get(label).copied());
+        self.push(request, logged_on);
+    }
+
+    fn add_timed(&mut self, timed: &Timed<'_>) {
+        let ring = self.labels.0.ring();
+        let hash = (!timed.key.is_empty()).then(|| ring.key(timed.key).hash());
+        let request = Request {
+            start: timed.start,
+            duration: timed.duration,
+            bytes: timed.bytes,
+            hash,
+        };
+        self.push(request, None);
+    }
+
+    fn push(&mut self, request: Request, logged_on: Option<MemberId>) {
         if let Some((request, logged_on)) = self.window.push(request, logged_on) {
             self.send(request, logged_on);
         }
@@ -198,6 +239,7 @@ impl<'a> Course<'a> {
         let outcome = |simulation: Simulation<'a>, placement: &'a Placement<'a>| Loads {
             labels: placement.labels(),
             unserved: simulation.unserved,
+            spread: simulation.spread,
             peers: simulation.loads(),
         };
         Ok(Outcome {
@@ -208,6 +250,8 @@ impl<'a> Course<'a> {
                 .zip(self.labels.1)
                 .map(|(simulation, placement)| outcome(simulation, placement)),
             stand_ins: !self.labels.0.ring().dialect().tells_by_hash(),
+            has_peers: self.format == Format::Clockwise,
+            starts_slowly: self.starts_slowly,
             seen: self.seen,
         })
     }
@@ -241,6 +285,10 @@ struct Outcome<'a> {
     late: u64,
     /// The log does not tell the keys; others stood for them.
     stand_ins: bool,
+    /// The log says where each request went.
+    has_peers: bool,
+    /// Slow starts are configured, and taken as over.
+    starts_slowly: bool,
     now: Loads<'a>,
     after: Option<Loads<'a>>,
 }
@@ -249,6 +297,8 @@ struct Loads<'a> {
     labels: &'a [&'a str],
     peers: Vec<Load>,
     unserved: u64,
+    /// Requests of hot keys.
+    spread: u64,
 }
 
 impl Outcome<'_> {
@@ -265,8 +315,9 @@ impl Outcome<'_> {
             "malformed": seen.malformed,
             "first_malformed": malformed,
             "late": self.late,
-            "as_logged": (!self.stand_ins).then_some(seen.as_logged),
+            "as_logged": (self.has_peers && !self.stand_ins).then_some(seen.as_logged),
             "stand_ins": self.stand_ins,
+            "slow_starts_over": self.starts_slowly,
             "start": seen.span.map(|(start, _)| shown(start)),
             "end": seen.span.map(|(_, end)| shown(end)),
             "now": self.now.json(span),
@@ -285,13 +336,18 @@ impl Outcome<'_> {
             shown(start),
             shown(end)
         )];
-        lines.push(if self.stand_ins {
-            "the log has hashes, not keys: in this dialect each key has another, random one for it"
-                .to_owned()
-        } else {
+        if self.stand_ins {
+            let said = "requests have hashes, not keys: in this dialect each key has another, random one for it";
+            lines.push(said.to_owned());
+        } else if self.has_peers {
             let share = per_cent(seen.as_logged, seen.requests);
-            format!("{share:.2} % of them went where this ring sends them")
-        });
+            lines.push(format!(
+                "{share:.2} % of them went where this ring sends them"
+            ));
+        }
+        if self.starts_slowly {
+            lines.push("slow starts are taken as over".to_owned());
+        }
         lines.extend(seen.complaint());
         if self.late > 0 {
             let late = self.late;
@@ -334,7 +390,7 @@ impl Loads<'_> {
             })
         };
         let peers: Vec<_> = self.labels.iter().zip(&self.peers).map(peer).collect();
-        json!({ "peers": peers, "unserved": self.unserved })
+        json!({ "peers": peers, "unserved": self.unserved, "spread": self.spread })
     }
 
     fn lines(&self, when: &str, span: u64, all: u64) -> Vec<String> {
@@ -365,6 +421,12 @@ impl Loads<'_> {
         lines.extend(table::lines(&rows, 1));
         if self.unserved > 0 {
             lines.push(format!("{} requests found no peer", self.unserved));
+        }
+        if self.spread > 0 {
+            lines.push(format!(
+                "{} requests were of hot keys, and spread",
+                self.spread
+            ));
         }
         lines
     }

@@ -54,11 +54,15 @@ pub(super) fn check_last(sources: &[(KeySource, &Node)], problems: &Problems) {
     }
 }
 
-/// A cookie's name: a token (RFC 6265 §4.1.1).
+/// Whether a cookie can have this name: a token (RFC 6265 §4.1.1).
+pub(crate) fn is_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+    !name.is_empty() && name.bytes().all(token)
+}
+
 pub(super) fn name(node: &Node) -> Result<String, Fault> {
     let name = text(node, "the name of a cookie")?;
-    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
+    if !is_name(name) {
         let help = "give only the name, without `=` and the value, as in `{cookie: sid}`";
         return Err((
             format!("{} is not the name of a cookie", quote(name)),

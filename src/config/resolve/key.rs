@@ -8,7 +8,7 @@ use crate::config::raw::{Node, Value};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::values::{Fault, shown};
-use crate::key::{AddressForm, KeySource, Parts};
+use crate::key::{AddressForm, End, KeySource, Parts};
 use crate::ring::PARTS;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
@@ -138,6 +138,12 @@ fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource>
     {
         return cookie::read(node, problems, inside);
     }
+    if let Some(node) = fields
+        .get("header")
+        .filter(|node| matches!(node.value, Value::Map(_)))
+    {
+        return header(node, problems);
+    }
     named(&fields)
 }
 
@@ -178,6 +184,19 @@ fn client_ip(node: &Node, problems: &Problems) -> Option<KeySource> {
     })
 }
 
+/// A header field with more than a name.
+fn header(node: &Node, problems: &Problems) -> Option<KeySource> {
+    const ENDS: &[(&str, End)] = &[("first", End::First), ("last", End::Last)];
+    let fields = Fields::open(node, &schema::HEADER, problems)?;
+    fields.require("name", "say which one: `{header: {name: x-user}}`")?;
+    let name = fields.read("name", header_name)?;
+    if fields.get("element").is_none() {
+        return Some(KeySource::Header(name));
+    }
+    let end = fields.choice("element", End::First, ENDS);
+    Some(KeySource::Element { name, end })
+}
+
 fn named(fields: &Fields<'_>) -> Option<KeySource> {
     let header = fields.read("header", header_name).map(KeySource::Header);
     let cookie = || fields.read("cookie", cookie::name).map(KeySource::Cookie);
@@ -203,9 +222,14 @@ pub(super) fn header_name(node: &Node) -> Result<HeaderName, Fault> {
     })
 }
 
+/// Whether a query parameter can have this name.
+pub(crate) fn is_query_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['?', '&', '=', '#', ' '])
+}
+
 fn query_name(node: &Node) -> Result<String, Fault> {
     let name = text(node, "the name of a query parameter")?;
-    if name.is_empty() || name.contains(['?', '&', '=', '#', ' ']) {
+    if !is_query_name(name) {
         let help = "give only the name, as in `{query: user}` for `?user=42`";
         return Err((
             format!("{} is not the name of a query parameter", quote(name)),

@@ -31,8 +31,12 @@ use super::raw::{Node, Span};
 use super::report::{Problem, Problems, quote};
 use super::schema;
 use super::settings::{Admin, Config, ListenAddress, Listener, Peer, PeerAddress, Route};
+pub(crate) use cookie::is_name as is_cookie_name;
+pub(crate) use key::is_query_name;
 pub(crate) use peers::is_address;
+pub(crate) use policy::is_probe_path;
 use upstreams::Upstreams;
+pub(crate) use upstreams::is_host;
 
 /// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a
 /// year is for ever.

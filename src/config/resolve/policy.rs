@@ -128,13 +128,18 @@ fn refuse(fields: &Fields<'_>, key: &'static str, why: &str, help: &str) {
     }
 }
 
-fn probe_path(node: &Node) -> Result<String, Fault> {
-    let path = text(node, "a path")?;
-    let valid = path.starts_with('/')
+/// Whether a probe can ask for this path.
+pub(crate) fn is_probe_path(path: &str) -> bool {
+    path.starts_with('/')
         && path
             .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    if valid && path.parse::<http::uri::PathAndQuery>().is_ok() {
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && path.parse::<http::uri::PathAndQuery>().is_ok()
+}
+
+fn probe_path(node: &Node) -> Result<String, Fault> {
+    let path = text(node, "a path")?;
+    if is_probe_path(path) {
         return Ok(path.to_owned());
     }
     let help = if path.contains("://") {

@@ -137,6 +137,7 @@ pub(super) fn check(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
             .problems
             .add(Problem::error(message, fields.head()).help(help));
     }
+    warn_of_weights(fields, dialect, peers);
     let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
     let points = dialect.total(&weights);
     if points > u64::from(Ring::MAX_POINTS) {
@@ -149,6 +150,24 @@ pub(super) fn check(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
             .problems
             .add(Problem::error(message, fields.head()).help(help));
     }
+}
+
+/// What is written and counts for nothing on the ring.
+fn warn_of_weights(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
+    let differ = peers.windows(2).any(|pair| match pair {
+        [one, other] => one.weight != other.weight,
+        _ => false,
+    });
+    let Some(node) = fields.get("ring").filter(|_| differ && !dialect.weighs()) else {
+        return;
+    };
+    let message = format!(
+        "dialect `{}` has no weights: each peer owns as many keys as any other",
+        dialect.name()
+    );
+    let help = "the weights only count for requests without a key and for `bounded_load`";
+    let problem = Problem::warning(message, node.place());
+    fields.problems.add(problem.help(help));
 }
 
 fn kind(node: &Node) -> Result<&'static Kind, Fault> {

@@ -126,6 +126,11 @@ fn host_header(node: &Node) -> Result<HostHeader, Fault> {
     }
 }
 
+/// Whether this can be sent as `Host`, and is none of the words that stand for another.
+pub(crate) fn is_host(text: &str) -> bool {
+    !matches!(text, "keep" | "peer") && host_value(text).is_ok()
+}
+
 /// A literal `Host`, with or without a port.
 pub(super) fn host_value(host: &str) -> Result<HeaderValue, Fault> {
     let valid = host

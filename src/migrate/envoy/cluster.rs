@@ -1,7 +1,10 @@
 //! A cluster: an upstream.
 
+use std::net::IpAddr;
+
 use super::fields::{Element, Fields};
 use crate::config;
+use crate::migrate::bounds::Said;
 use crate::migrate::model::{Health, Peer, Probe, Ring, Upstream};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
@@ -101,20 +104,15 @@ fn common(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) -> bo
     let mut by_hostname = false;
     if let Some(hashing) = hashing {
         by_hostname = hashing.text("use_hostname_for_hashing") == Some("true");
-        let factor = hashing.get("hash_balance_factor").and_then(Element::number);
-        upstream.bounded_load = factor
-            .filter(|percent| (101..=100_000).contains(percent))
-            .map(ratio);
+        if let Some(factor) = hashing.get("hash_balance_factor") {
+            let (place, shown) = (factor.place(), "hash_balance_factor");
+            let percent = factor.number().unwrap_or(0);
+            upstream.bound_load(percent, Said { place, shown }, notes);
+        }
         hashing.tell_rest(&mut upstream.comments, notes);
     }
     common.tell_rest(&mut upstream.comments, notes);
     by_hostname
-}
-
-/// 125 as `1.25`.
-fn ratio(percent: u64) -> String {
-    let shown = format!("{}.{:02}", percent / 100, percent % 100);
-    shown.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn locality(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, notes: &Notes<'_>) {
@@ -148,7 +146,8 @@ fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
             .push(notes.gap(element.place(), "endpoint", why));
         return;
     };
-    let mut peer = Peer::new(joined(host, port));
+    let mut peer = Peer::new(joined(&canonical(host), port));
+    peer.place = element.place();
     peer.weight = fields
         .get("load_balancing_weight")
         .and_then(Element::number)
@@ -160,7 +159,7 @@ fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
     peer.id = hashed
         .filter(|_| upstream.ring.is_some())
         .map(str::to_owned);
-    if peer.id.is_none() && upstream.ring.is_some() && host.parse::<std::net::IpAddr>().is_err() {
+    if peer.id.is_none() && upstream.ring.is_some() && host.parse::<IpAddr>().is_err() {
         peer.comments
             .push(notes.gap(element.place(), &format!("address: {host}"), RESOLVED));
     }
@@ -203,6 +202,12 @@ pub(super) fn joined(host: &str, port: u16) -> String {
     } else {
         format!("{host}:{port}")
     }
+}
+
+/// Envoy places a server by the text that its address is written as, not by what the file has.
+fn canonical(host: &str) -> String {
+    let address = host.parse::<IpAddr>();
+    address.map_or_else(|_| host.to_owned(), |address| address.to_string())
 }
 
 /// `metadata.filter_metadata.envoy.lb.hash_key`.
@@ -265,7 +270,10 @@ fn health(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {
             "always_log_health_check_failures",
             "interval_jitter_percent",
         ]);
-        upstream.health = Health::On(probe(&check, &mut upstream.comments, notes));
+        let (place, shown) = (element.place(), "health_checks");
+        let comments = &mut upstream.comments;
+        let probe = probe(&check, comments, notes);
+        upstream.health = Health::On(probe.within(Said { place, shown }, comments, notes));
         check.tell_rest(&mut upstream.comments, notes);
     }
 }
@@ -275,12 +283,9 @@ fn probe(check: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> P
         let number = check.get(name).and_then(Element::number);
         number.map(|number| number.clamp(1, 1000))
     };
-    let interval = check.get("interval").and_then(Element::duration);
-    let timeout = check.get("timeout").and_then(Element::duration);
     let mut probe = Probe {
-        interval,
-        // Ours may not be longer than the interval.
-        timeout: timeout.map(|timeout| interval.map_or(timeout, |interval| timeout.min(interval))),
+        interval: check.get("interval").and_then(Element::duration),
+        timeout: check.get("timeout").and_then(Element::duration),
         fall: number("unhealthy_threshold"),
         rise: number("healthy_threshold"),
         ..Probe::default()

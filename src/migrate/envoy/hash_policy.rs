@@ -19,7 +19,7 @@ pub(super) fn key(
     for (index, element) in policies.iter().enumerate() {
         let fields = Fields::of(*element);
         let terminal = fields.text("terminal") == Some("true");
-        let source = source(&fields, comments, notes);
+        let source = source(&fields, comments, notes).filter(Source::is_valid);
         fields.tell_rest(comments, notes);
         let Some(source) = source else {
             let why = "keys come from a header, a cookie, a query parameter or the client's address: keys will move";

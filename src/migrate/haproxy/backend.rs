@@ -3,12 +3,15 @@
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
 use super::units;
-use crate::migrate::model::{Health, Probe, Ring, Source};
+use crate::migrate::bounds::Said;
+use crate::migrate::model::{Health, Ring, Source};
 use crate::migrate::notes::Notes;
 
 const NO_KEY: &str =
     "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
 const MODULO: &str = "without `hash-type consistent` it is a modulo, of which we have no like: most keys will move once";
+const COOKIES: &str = "HAProxy takes the last cookie of that name and hashes the quotes around its value, here it is the first and quotes do not count: keys of such clients will move";
+const LINES: &str = "where a client sends the field twice, HAProxy hashes the last line, here it is the first: keys of such clients will move";
 
 /// How a backend hashes.
 #[derive(Default)]
@@ -38,7 +41,15 @@ fn function(word: &str) -> Option<&'static str> {
 pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     let shown = line.shown();
     let key = match key(line) {
-        Ok(key) => key,
+        Ok(key) if key.is_valid() => key,
+        Ok(_) => {
+            let why = "there can be no such header, cookie or parameter";
+            proxy
+                .upstream
+                .comments
+                .push(notes.gap(line.place, &shown, why));
+            return;
+        }
         Err(why) => {
             proxy
                 .upstream
@@ -48,6 +59,8 @@ pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         }
     };
     let source = line.word(1) == "source";
+    let comments = &mut proxy.upstream.comments;
+    comments.extend(differs(&key).map(|what| notes.remark(line.place, &shown, what)));
     proxy.upstream.key = vec![key];
     if proxy.hash_type.consistent {
         proxy.upstream.ring = Some(ring(&proxy.hash_type, source));
@@ -68,9 +81,7 @@ fn key(line: &Line) -> Result<Source, String> {
     match name {
         "source" => Ok(Source::ClientIp),
         "uri" => uri(line.tail(2)),
-        "hdr" if line.word(2) != "use_domain_only" => {
-            Ok(Source::Header(argument.to_ascii_lowercase()))
-        }
+        "hdr" if line.word(2) != "use_domain_only" => Ok(element(argument, "first")),
         "url_param" => Ok(Source::Query(argument.to_owned())),
         "hash" => expression(argument),
         "roundrobin" | "static-rr" | "leastconn" | "first" | "random" => Err(NO_KEY.to_owned()),
@@ -110,7 +121,8 @@ fn expression(text: &str) -> Result<Source, String> {
         "src" => Ok(Source::ClientOctets),
         "path" => Ok(Source::Path),
         "pathq" | "url" => Ok(Source::PathAndQuery),
-        "hdr" | "fhdr" if !argument.is_empty() => Ok(Source::Header(argument.to_ascii_lowercase())),
+        "hdr" if !argument.is_empty() => Ok(element(argument, "last")),
+        "fhdr" if !argument.is_empty() => Ok(Source::Header(argument.to_ascii_lowercase())),
         "cook" | "cookie" if !argument.is_empty() => Ok(Source::Cookie(argument.to_owned())),
         "urlp" | "url_param" if !argument.is_empty() => Ok(Source::Query(argument.to_owned())),
         "base" => Ok(Source::Any(
@@ -120,6 +132,23 @@ fn expression(text: &str) -> Result<Source, String> {
         _ => Err(format!(
             "there is no key source like `{text}`; choose `key`"
         )),
+    }
+}
+
+/// `HAProxy` takes every header field for a list; `Host` is none.
+fn element(name: &str, end: &'static str) -> Source {
+    let name = name.to_ascii_lowercase();
+    if name == "host" {
+        return Source::Header(name);
+    }
+    Source::Element(name, end)
+}
+
+fn differs(key: &Source) -> Option<&'static str> {
+    match key {
+        Source::Cookie(_) => Some(COOKIES),
+        Source::Header(name) if name != "host" => Some(LINES),
+        _ => None,
     }
 }
 
@@ -141,13 +170,6 @@ fn ring(hash_type: &HashType, source: bool) -> Ring {
         dialect: "haproxy",
         options,
     }
-}
-
-/// `hash-balance-factor 125` as `1.25`.
-pub(super) fn bounded_load(text: &str) -> Option<String> {
-    let percent = text.parse::<u32>().ok().filter(|percent| *percent > 100)?;
-    let shown = format!("{}.{:02}", percent / 100, percent % 100);
-    Some(shown.trim_end_matches('0').trim_end_matches('.').to_owned())
 }
 
 /// `option httpchk [METHOD] [URI [VERSION]]`.
@@ -179,7 +201,7 @@ pub(super) fn http_check(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
                     text.parse::<u16>()
                         .is_ok_and(|status| (100..600).contains(&status))
                 };
-                status(first) && status(last)
+                status(first) && status(last) && first <= last
             };
             let statuses = line.word(3).split(',').filter(good);
             proxy.probe.expect = statuses.map(str::to_owned).collect();
@@ -217,21 +239,14 @@ fn refuse_method(method: &str, line: &Line, proxy: &mut Proxy, notes: &Notes<'_>
 }
 
 /// What the probes of a backend become.
-pub(super) fn health(proxy: &Proxy) -> Health {
+pub(super) fn health(proxy: &mut Proxy, notes: &Notes<'_>) -> Health {
     if !proxy.checked {
         return Health::Off;
     }
+    let (place, shown) = (proxy.place, "option httpchk");
     let probe = proxy.probe.clone();
-    // Ours may not be longer than the interval, which is 2 s where none is given.
-    let interval = probe.interval.unwrap_or(std::time::Duration::from_secs(2));
-    let timeout = probe.timeout.map(|timeout| timeout.min(interval));
-    let least = std::time::Duration::from_millis(10);
-    let interval = probe.interval.map(|interval| interval.max(least));
-    Health::On(Probe {
-        interval,
-        timeout,
-        ..probe
-    })
+    let comments = &mut proxy.upstream.comments;
+    Health::On(probe.within(Said { place, shown }, comments, notes))
 }
 
 /// `timeout NAME DURATION`; `false` if we have none of that name.

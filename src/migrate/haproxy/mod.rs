@@ -18,7 +18,7 @@ use self::proxy::Proxy;
 use self::syntax::{Line, Section};
 use super::model::Setup;
 use super::notes::Notes;
-use super::reasons;
+use super::{bounds, reasons};
 
 /// What all sections say.
 pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
@@ -70,21 +70,13 @@ fn section_advice(kind: &str) -> &'static str {
 
 fn global(line: &Line, setup: &mut Setup, notes: &Notes<'_>) {
     match line.keyword() {
-        "nbthread" => setup.threads = threads(line.word(1)),
+        "nbthread" => setup.threads = bounds::threads(line.word(1)),
         "maxconn" => {
             setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0);
         }
         "hard-stop-after" => setup.drain_timeout = units::duration(line.word(1)),
         _ => unknown(line, &mut setup.comments, notes),
     }
-}
-
-fn threads(text: &str) -> Option<String> {
-    let number = text
-        .parse::<u16>()
-        .ok()
-        .filter(|number| (1..=256).contains(number));
-    number.map(|number| number.to_string())
 }
 
 /// A line that we have no counterpart of: in silence if it only concerns `HAProxy` itself.

@@ -5,6 +5,7 @@ use super::backend::{self, HashType};
 use super::server::{self, Server};
 use super::syntax::{Line, Section, Word};
 use super::{frontend, unknown};
+use crate::migrate::bounds::Said;
 use crate::migrate::model::{Downstream, Listener, Probe, Route, Setup, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::order;
@@ -18,7 +19,7 @@ const MODE: &str =
 /// What a section says so far.
 pub(super) struct Proxy {
     kind: String,
-    place: Place,
+    pub(super) place: Place,
     http: bool,
     pub(super) listeners: Vec<Listener>,
     pub(super) acls: Vec<Acl>,
@@ -115,7 +116,11 @@ impl Proxy {
             ("balance", _) => self.balance = Some(line.clone()),
             ("hash-type", _) => self.hash_type = backend::hash_type(line),
             ("hash-balance-factor", text) => {
-                self.upstream.bounded_load = backend::bounded_load(text);
+                let shown = &line.shown();
+                let place = line.place;
+                let percent = text.parse().unwrap_or(0);
+                self.upstream
+                    .bound_load(percent, Said { place, shown }, notes);
             }
             ("server", _) => server::server(line, self, notes),
             ("default-server", _) => self.default_server.extend_from_slice(line.tail(1)),
@@ -154,7 +159,7 @@ impl Proxy {
         if let Some(line) = self.balance.take() {
             backend::balance(&line, self, notes);
         }
-        self.upstream.health = backend::health(self);
+        self.upstream.health = backend::health(self, notes);
         let servers = std::mem::take(&mut self.servers);
         let mut upstream = std::mem::take(&mut self.upstream);
         upstream.peers = server::peers(servers, &mut upstream.comments);

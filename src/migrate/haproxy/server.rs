@@ -1,14 +1,14 @@
 //! `server`: address, id and parameters.
 
-use std::collections::HashSet;
-
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
 use super::{frontend, units};
 use crate::config;
+use crate::migrate::bounds::Said;
 use crate::migrate::model::{Introduction, Peer};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
+use crate::ring::haproxy::{self, Haproxy};
 
 /// Parameters that are followed by a value.
 const VALUED: &[&str] = &[
@@ -90,6 +90,7 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         id: None,
         introduction: None,
     };
+    server.peer.place = line.place;
     if !server.used {
         let why = "a peer is a host or an IP address with a port of its own";
         proxy
@@ -107,11 +108,18 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
             ""
         };
         parameter(word, value, &mut server, proxy);
+        let shown = format!("server {} {} {value}", line.word(1), word.text);
+        let (place, shown) = (word.place, shown.trim_end());
+        if word.text == "slowstart" {
+            let time = units::duration(value);
+            proxy
+                .upstream
+                .start_slowly(time, Said { place, shown }, notes);
+        }
         if let Some(why) = advice(&word.text, value) {
-            let shown = format!("server {} {} {value}", line.word(1), word.text);
             let comment = match word.text.as_str() {
-                "disabled" => notes.remark(word.place, shown.trim_end(), why),
-                _ => notes.gap(word.place, shown.trim_end(), why),
+                "disabled" => notes.remark(place, shown, why),
+                _ => notes.gap(place, shown, why),
             };
             server.peer.comments.push(comment);
         }
@@ -157,11 +165,9 @@ fn tlvs(options: &str) -> Vec<&'static str> {
 /// The peers with their ids: the one written, or else a counter that rises with each server and
 /// passes over ids that are taken.
 pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Peer> {
-    let taken = servers.iter().filter_map(|server| server.id).collect();
-    let mut ids = Ids { taken, last: 0 };
+    let given: Vec<_> = servers.iter().map(|server| server.id).collect();
     let mut peers = Vec::new();
-    for server in servers {
-        let id = ids.next(server.id);
+    for (id, server) in haproxy::numbers(&given).into_iter().zip(servers) {
         if server.used {
             let id = Some(id.to_string());
             peers.push(Peer { id, ..server.peer });
@@ -170,25 +176,6 @@ pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Pee
         }
     }
     peers
-}
-
-struct Ids {
-    taken: HashSet<u32>,
-    last: u32,
-}
-
-impl Ids {
-    /// The counter also rises with a server that has an id of its own.
-    fn next(&mut self, given: Option<u32>) -> u32 {
-        self.last += 1;
-        if let Some(id) = given {
-            return id;
-        }
-        while self.taken.contains(&self.last) {
-            self.last += 1;
-        }
-        self.last
-    }
 }
 
 fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
@@ -220,14 +207,13 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
             server.id = value
                 .parse()
                 .ok()
-                .filter(|id| (1..=0x7fff_ffff).contains(id));
+                .filter(|id| (1..=Haproxy::MAX_ID).contains(id));
         }
         "check" => proxy.checked = true,
         "no-check" => proxy.checked = false,
         "inter" => probe.interval = probe.interval.or_else(|| units::duration(value)),
         "fall" => probe.fall = probe.fall.or_else(number),
         "rise" => probe.rise = probe.rise.or_else(number),
-        "slowstart" => proxy.upstream.slow_start = units::duration(value),
         "disabled" | "backup" => server.used = false,
         _ => {}
     }

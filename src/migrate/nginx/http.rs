@@ -6,6 +6,7 @@ use super::inherit::Inherited;
 use super::server::{self, Location, Server};
 use super::syntax::Directive;
 use super::{units, unknown, upstream};
+use crate::config;
 use crate::migrate::model::{Downstream, Peer, Route, Setup, Size, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
@@ -38,6 +39,7 @@ pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>
     let servers: Vec<_> = blocks
         .map(|block| server::server(block, &settings, setup, notes))
         .collect();
+    real_ip(all, setup, notes);
     pool(all, setup);
     bodies(&settings, &servers, setup);
     Join {
@@ -90,7 +92,7 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
             let total = size.zip(argument.parse::<u64>().ok());
             down.max_uri_length = size.map(|size| size.clamp(256, 1 << 20));
             down.max_header_size =
-                total.map(|(size, count)| size.saturating_mul(count).clamp(1024, 1 << 20));
+                total.map(|(size, count)| size.saturating_mul(count.max(1)).clamp(1024, 1 << 20));
         }
         "access_log" => access_log(directive, setup, notes),
         "error_log" => error_log(directive, setup, notes),
@@ -162,6 +164,12 @@ fn is_used(map: &Directive, all: &[&Directive]) -> bool {
 
 fn access_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
     let path = directive.argument(0);
+    if path.is_empty() || path.ends_with('/') {
+        let why = "this is no file";
+        let comment = notes.gap(directive.place(), &directive.shown(), why);
+        setup.comments.push(comment);
+        return;
+    }
     let old = setup.access_log.replace(match path {
         "off" => "off".to_owned(),
         "/dev/stdout" => "stdout".to_owned(),
@@ -198,6 +206,28 @@ fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
                 .comments
                 .push(notes.gap(directive.place(), &directive.shown(), why));
         }
+    }
+}
+
+/// Where nginx finds another client behind a trusted proxy than we do.
+fn real_ip(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
+    let find = |name: &str| all.iter().find(|found| found.name.text == name);
+    let Some(trusted) = find("set_real_ip_from") else {
+        return;
+    };
+    let mut tell = |what| {
+        let comment = notes.remark(trusted.place(), &trusted.shown(), what);
+        setup.comments.push(comment);
+    };
+    if find("real_ip_header").is_none() {
+        tell(
+            "without `real_ip_header` nginx reads `X-Real-IP`, here `X-Forwarded-For` tells the client",
+        );
+    }
+    if find("real_ip_recursive").is_none_or(|found| found.argument(0) != "on") {
+        tell(
+            "where several trusted proxies stand one behind the other, nginx takes the last for the client, here it is who is in front of them, as with `real_ip_recursive on`",
+        );
     }
 }
 
@@ -343,6 +373,12 @@ impl Join<'_, '_> {
         match self.users.get(name) {
             None => {
                 location.settings.write(upstream, name);
+                if let Some(host) = upstream.host_header.take_if(|host| !config::is_host(host)) {
+                    let why = "this host cannot be sent; servers get the client's";
+                    let subject = format!("Host {host}");
+                    let comment = self.notes.gap(location.place, &subject, why);
+                    upstream.comments.push(comment);
+                }
                 self.users
                     .insert(name.to_owned(), (location.settings.clone(), location.place));
             }

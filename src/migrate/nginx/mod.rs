@@ -18,7 +18,7 @@ pub(super) use syntax::parse;
 use self::syntax::{Directive, Tree};
 use super::model::Setup;
 use super::notes::Notes;
-use super::reasons;
+use super::{bounds, reasons};
 
 /// What the whole tree says.
 pub(super) fn translate(tree: &Tree, notes: &Notes<'_>) -> Setup {
@@ -65,19 +65,11 @@ fn main(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
     let argument = directive.argument(0);
     match directive.name.text.as_str() {
         "http" | "events" => {}
-        "worker_processes" => setup.threads = threads(argument),
+        "worker_processes" => setup.threads = bounds::threads(argument),
         "worker_shutdown_timeout" => setup.drain_timeout = units::duration(argument),
         "error_log" => http::error_log(directive, setup, notes),
         _ => unknown(directive, &mut setup.comments, notes),
     }
-}
-
-fn threads(text: &str) -> Option<String> {
-    let number = text
-        .parse::<u16>()
-        .ok()
-        .filter(|number| (1..=256).contains(number));
-    number.map(|number| number.to_string())
 }
 
 /// A directive that we have no counterpart of: in silence if it only concerns nginx itself.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::syntax::Directive;
 use super::{units, unknown, variables};
 use crate::config;
+use crate::migrate::bounds::Said;
 use crate::migrate::model::{Passive, Peer, Ring, Source, Upstream};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
@@ -79,6 +80,7 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
         return None;
     };
     let mut peer = Peer::new(address);
+    peer.place = directive.place();
     peer.id = (peer.address != text).then(|| text.to_owned());
     let mut limits = Limits {
         fails: None,
@@ -91,7 +93,11 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
             "weight" => peer.weight = value.parse().unwrap_or(1),
             "max_fails" => limits.fails = value.parse().ok(),
             "fail_timeout" => limits.timeout = units::duration(value),
-            "slow_start" => upstream.slow_start = units::duration(value),
+            "slow_start" => {
+                let shown = &format!("server {text} {}", word.text);
+                let place = word.place;
+                upstream.start_slowly(units::duration(value), Said { place, shown }, notes);
+            }
             "down" | "backup" => present = false,
             _ => {}
         }
@@ -148,7 +154,8 @@ fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], not
     match variables::key(directive.argument(0), maps) {
         Ok(hashed) => {
             upstream.key = hashed.key;
-            comments.extend(hashed.remark.map(|what| notes.remark(place, &shown, what)));
+            let remarks = hashed.remarks.into_iter();
+            comments.extend(remarks.map(|what| notes.remark(place, &shown, what)));
         }
         Err(why) => comments.push(notes.gap(place, &shown, &why)),
     }

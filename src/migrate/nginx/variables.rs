@@ -10,8 +10,14 @@ use crate::migrate::model::Source;
 pub(super) struct Hashed {
     pub(super) key: Vec<Source>,
     /// What is not quite the same, and why.
-    pub(super) remark: Option<&'static str>,
+    pub(super) remarks: Vec<&'static str>,
 }
+
+const PATHS: &str =
+    "the path is hashed as it was sent; where nginx decodes it (`%41`, `//`, `..`) the key differs";
+const COOKIES: &str = "nginx looks for the cookie's name in any case and hashes the quotes around its value, here the case counts and quotes do not: keys of such clients will move";
+const QUERIES: &str = "nginx looks for the parameter's name in any case, here the case counts: keys of `?ID=` for `?id=` will move";
+const SOCKET: &str = "the address of the connection is that of a proxy where `trusted_proxies` name one, and `client_ip` the client's: keys will move";
 
 /// The sources of `text`; `Err` says why there are none. `maps` are the `map` blocks of `http`.
 pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<Hashed, String> {
@@ -21,18 +27,18 @@ pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<Hashed, String> {
     {
         return hashed;
     }
-    let mut remark = None;
-    let sources = joined(&names).into_iter().map(|name| {
-        remark = remark.or_else(|| differs(&name));
-        source(&name)
-    });
-    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let names = joined(&names);
+    let sources: Vec<_> = names
+        .iter()
+        .map(|name| source(name))
+        .collect::<Result<_, _>>()?;
+    let remarks = names.iter().filter_map(|name| differs(name)).collect();
     let key = match sources.as_slice() {
         [] => return Err("the key is empty".to_owned()),
         [_] => sources,
         _ => vec![Source::Any(sources, Some(""))],
     };
-    Ok(Hashed { key, remark })
+    Ok(Hashed { key, remarks })
 }
 
 /// `$a${b}` as `a`, `b`.
@@ -76,7 +82,8 @@ fn joined(names: &[String]) -> Vec<String> {
 fn source(name: &str) -> Result<Source, String> {
     let dashed = |name: &str| name.replace('_', "-").to_ascii_lowercase();
     Ok(match name {
-        "remote_addr" | "realip_remote_addr" => Source::ClientIp,
+        "remote_addr" => Source::ClientIp,
+        "realip_remote_addr" => return Err(SOCKET.to_owned()),
         "binary_remote_addr" => Source::ClientOctets,
         "request_uri" | "uri_is_args_args" => Source::PathAndQuery,
         "uri" | "document_uri" => Source::Path,
@@ -96,9 +103,9 @@ fn source(name: &str) -> Result<Source, String> {
 
 fn differs(name: &str) -> Option<&'static str> {
     match name {
-        "uri" | "document_uri" | "uri_is_args_args" => Some(
-            "the path is hashed as it was sent; where nginx decodes it (`%41`, `//`, `..`) the key differs",
-        ),
+        "uri" | "document_uri" | "uri_is_args_args" => Some(PATHS),
+        _ if name.starts_with("cookie_") => Some(COOKIES),
+        _ if name.starts_with("arg_") => Some(QUERIES),
         _ => None,
     }
 }
@@ -126,7 +133,7 @@ fn mapped(name: &str, maps: &[&Directive]) -> Option<Result<Hashed, String>> {
     let both = key(default, &[]).and_then(|first| Ok((first, key(empty, &[])?)));
     Some(both.map(|(first, second)| Hashed {
         key: [first.key, second.key].concat(),
-        remark: first.remark.or(second.remark),
+        remarks: [first.remarks, second.remarks].concat(),
     }))
 }
 
@@ -158,9 +165,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_quite_alike_is_told() {
+        let remarks = |text| key(text, &[]).map(|hashed| hashed.remarks).unwrap();
+        assert_eq!(remarks("$cookie_a$arg_b$uri"), [COOKIES, QUERIES, PATHS]);
+        assert!(remarks("$request_uri$http_cookie$remote_addr").is_empty());
+    }
+
+    #[test]
     fn what_we_cannot_hash_alike_is_refused() {
         for text in [
-            "", "$", "$scheme", "fixed", "$host/x", "$http_", "${", "$host$",
+            "",
+            "$",
+            "$scheme",
+            "fixed",
+            "$host/x",
+            "$http_",
+            "${",
+            "$host$",
+            "$realip_remote_addr",
         ] {
             assert_eq!(of(text), None, "{text}");
         }

@@ -8,8 +8,8 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
-use super::{Dialect, Owner, Placement, Rules, Setting, Ties, fixed, word};
-use crate::ring::{Hash, Weight};
+use super::{Owner, Placement, Rules, Setting, Ties, is_choice, word};
+use crate::ring::Hash;
 
 /// How Traffic Server was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +79,11 @@ impl Placement for Ats {
     }
 
     fn is_valid(&self) -> bool {
-        (1..=Dialect::MAX_POINTS).contains(&self.replicas)
+        is_choice(self.replicas)
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(self.replicas, weights)
+    fn per_weight(&self) -> u32 {
+        self.replicas
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {

@@ -60,12 +60,6 @@ impl Placement for Caddy {
         vec![("hash", word(Function::WORDS, &self.function))]
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        vec![0; weights.len()]
-    }
-
-    fn place(&self, _name: &str, _points: u32, _put: &mut dyn FnMut(u64)) {}
-
     /// Nothing of Caddy's: it decides about no owner.
     fn hash(&self, key: &[u8]) -> Hash {
         Hash(XxHash64::oneshot(0, key))

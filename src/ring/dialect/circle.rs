@@ -5,8 +5,8 @@
 //! first point strictly after it, as in every textbook that searches with `bisect_right`.
 
 use super::label::Numbered;
-use super::{Dialect, Owner, Placement, Rules, Setting, fixed};
-use crate::ring::{Hash, Weight, digest};
+use super::{Owner, Placement, Rules, Setting, is_choice};
+use crate::ring::{Hash, digest};
 
 /// See the module.
 pub(super) struct Circle {
@@ -24,11 +24,11 @@ impl Placement for Circle {
     }
 
     fn is_valid(&self) -> bool {
-        (1..=Dialect::MAX_POINTS).contains(&self.replicas)
+        is_choice(self.replicas)
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(self.replicas, weights)
+    fn per_weight(&self) -> u32 {
+        self.replicas
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {

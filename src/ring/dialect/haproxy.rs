@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::{Owner, Placement, Rules, Setting, Ties, fixed, word};
-use crate::ring::{Error, Hash, Member, Weight};
+use super::{Owner, Placement, Rules, Setting, Ties, word};
+use crate::ring::{Error, Hash, Member};
 
 const POINTS: u32 = 16;
 /// Numbers that a server has for its points.
@@ -84,27 +84,14 @@ impl Placement for Haproxy {
 
     fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
         let given: Vec<_> = members.iter().map(id).collect::<Result<_, _>>()?;
-        let taken: HashSet<_> = given.iter().flatten().copied().collect();
-        // The counter goes on with servers that have an id as well.
-        let mut next = 0;
-        let number = |id: Option<u32>| {
-            next += 1;
-            id.unwrap_or_else(|| {
-                while taken.contains(&next) {
-                    next += 1;
-                }
-                next
-            })
-        };
-        Ok(given
-            .into_iter()
-            .map(number)
+        let numbers = numbers(&given).into_iter();
+        Ok(numbers
             .map(|number| Cow::Owned(number.to_string()))
             .collect())
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(POINTS, weights)
+    fn per_weight(&self) -> u32 {
+        POINTS
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -139,6 +126,23 @@ impl Placement for Haproxy {
             wide: false,
         }
     }
+}
+
+/// The number of each server, by the `id`s that are written: those, and for the others a counter that
+/// passes over them. It goes on with servers that have an `id` as well.
+pub fn numbers(given: &[Option<u32>]) -> Vec<u32> {
+    let taken: HashSet<_> = given.iter().flatten().copied().collect();
+    let mut next = 0;
+    let number = |id: &Option<u32>| {
+        next += 1;
+        id.unwrap_or_else(|| {
+            while taken.contains(&next) {
+                next += 1;
+            }
+            next
+        })
+    };
+    given.iter().map(number).collect()
 }
 
 fn id(member: &Member<'_>) -> Result<Option<u32>, Error> {
@@ -221,7 +225,7 @@ fn address(key: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Dialect, Ring};
+    use crate::ring::{Dialect, Ring, Weight};
 
     #[test]
     fn integers_are_hashed_as_in_haproxy() {

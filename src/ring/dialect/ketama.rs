@@ -7,7 +7,7 @@
 //! each than 60. Equal weights agree with it wherever its rounding gives all 40 digests.
 
 use super::label::Numbered;
-use super::{Dialect, Placement, Setting, fixed};
+use super::{Placement, Setting, is_choice};
 use crate::ring::{Hash, Weight, digest};
 
 /// How many points come out of one digest.
@@ -29,11 +29,11 @@ impl Placement for Ketama {
     }
 
     fn is_valid(&self) -> bool {
-        (1..=Dialect::MAX_POINTS).contains(&self.points) && self.points.is_multiple_of(PER_DIGEST)
+        is_choice(self.points) && self.points.is_multiple_of(PER_DIGEST)
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(self.points, weights)
+    fn per_weight(&self) -> u32 {
+        self.points
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -45,6 +45,15 @@ impl Placement for Ketama {
         let [first, ..] = digest::words(key);
         Hash(first.into())
     }
+}
+
+/// The points of servers that have four for each digest of their share. `digests` says how many those are,
+/// of a weight, the sum of all weights and the number of servers.
+pub(super) fn by_share(weights: &[Weight], digests: fn(Weight, u32, u16) -> u64) -> Vec<u64> {
+    let total = weights.iter().map(|weight| u32::from(weight.get())).sum();
+    let servers = u16::try_from(weights.len()).unwrap_or(u16::MAX);
+    let points = |weight: &Weight| digests(*weight, total, servers) * u64::from(PER_DIGEST);
+    weights.iter().map(points).collect()
 }
 
 /// Puts the points of the first `points / 4` digests.

@@ -9,7 +9,7 @@
 //! ring stays as it is, and only the keys of that server go on clockwise.
 
 use super::ketama::{self, Ketama, PER_DIGEST};
-use super::{Owner, Placement, Rules, Ties};
+use super::{Placement, Rules};
 use crate::ring::{Hash, Weight};
 
 /// See the module.
@@ -21,12 +21,7 @@ impl Placement for Libketama {
     }
 
     fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        let total: u32 = weights.iter().map(|weight| u32::from(weight.get())).sum();
-        let servers = u16::try_from(weights.len()).unwrap_or(u16::MAX);
-        weights
-            .iter()
-            .map(|weight| digests(*weight, total, servers) * u64::from(PER_DIGEST))
-            .collect()
+        ketama::by_share(weights, digests)
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -38,11 +33,7 @@ impl Placement for Libketama {
     }
 
     fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::AtOrAfter,
-            ties: Ties::InOrder,
-            wide: false,
-        }
+        Rules::IN_ORDER
     }
 }
 

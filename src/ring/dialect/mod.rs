@@ -143,6 +143,11 @@ impl Dialect {
         hashing(self) == hashing(other)
     }
 
+    /// True where a member's weight says how many keys it owns.
+    pub const fn weighs(self) -> bool {
+        !matches!(self, Self::Caddy(_))
+    }
+
     /// True where the hash of a key is enough to know its owner.
     pub const fn tells_by_hash(self) -> bool {
         !matches!(self, Self::Caddy(_))
@@ -214,13 +219,23 @@ pub(super) trait Placement {
             .collect())
     }
 
+    /// How many points each unit of weight gets, where that is a fixed number; none, where no other is
+    /// given.
+    fn per_weight(&self) -> u32 {
+        0
+    }
+
     /// How many points each of all members gets.
-    fn counts(&self, weights: &[Weight]) -> Vec<u64>;
+    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+        let points = u64::from(self.per_weight());
+        let weights = weights.iter().map(|weight| u64::from(weight.get()));
+        weights.map(|weight| points * weight).collect()
+    }
 
     /// Puts the first `points` points of a member, in any order; none above 2^32 unless
     /// [`Rules::wide`] is set. More points for the same name must only ever add to them: that is
     /// why a raised weight takes no key from its member.
-    fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64));
+    fn place(&self, _name: &str, _points: u32, _put: &mut dyn FnMut(u64)) {}
 
     /// The hash of a key; below 2^32 unless [`Rules::wide`] is set or [`Owner::Score`] decides.
     fn hash(&self, key: &[u8]) -> Hash;
@@ -243,6 +258,15 @@ pub(super) struct Rules {
     pub(super) ties: Ties,
     /// Hashes have 64 bits, not 32.
     pub(super) wide: bool,
+}
+
+impl Rules {
+    /// Those of most other systems.
+    const IN_ORDER: Self = Self {
+        owner: Owner::AtOrAfter,
+        ties: Ties::InOrder,
+        wide: false,
+    };
 }
 
 /// Which point owns a hash.
@@ -273,12 +297,9 @@ pub(super) enum Ties {
     First,
 }
 
-/// A fixed number of points for each unit of weight.
-fn fixed(points: u32, weights: &[Weight]) -> Vec<u64> {
-    weights
-        .iter()
-        .map(|weight| u64::from(points) * u64::from(weight.get()))
-        .collect()
+/// True where so many points for each unit of weight can be chosen.
+fn is_choice(points: u32) -> bool {
+    (1..=Dialect::MAX_POINTS).contains(&points)
 }
 
 /// The word that stands for a value.

@@ -8,8 +8,8 @@
 //!
 //! nginx gives up after 20 dead *points* and goes round robin; here the walk goes on.
 
-use super::{Owner, Placement, Rules, Ties, fixed};
-use crate::ring::{Hash, Weight};
+use super::{Owner, Placement, Rules, Ties};
+use crate::ring::Hash;
 
 const POINTS: u32 = 160;
 
@@ -21,8 +21,8 @@ impl Placement for Nginx {
         "nginx"
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(POINTS, weights)
+    fn per_weight(&self) -> u32 {
+        POINTS
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -69,7 +69,7 @@ fn split(server: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Dialect, Ring};
+    use crate::ring::{Dialect, Ring, Weight};
 
     #[test]
     fn points_are_those_of_nginx() {

@@ -18,12 +18,6 @@ impl Placement for Traefik {
         "traefik"
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        vec![0; weights.len()]
-    }
-
-    fn place(&self, _name: &str, _points: u32, _put: &mut dyn FnMut(u64)) {}
-
     /// The state of the hash after the key, with which each member's goes on.
     fn hash(&self, key: &[u8]) -> Hash {
         Hash(fnv1a(0xcbf2_9ce4_8422_2325, key))

@@ -10,8 +10,8 @@
 
 use std::borrow::Cow;
 
-use super::ketama::{self, PER_DIGEST};
-use super::{Owner, Placement, Rules, Setting, Ties, word};
+use super::ketama;
+use super::{Placement, Rules, Setting, word};
 use crate::ring::{Error, Hash, Member, Weight, digest};
 
 /// How twemproxy was told to hash a key.
@@ -83,12 +83,7 @@ impl Placement for Twemproxy {
     }
 
     fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        let total: u32 = weights.iter().map(|weight| u32::from(weight.get())).sum();
-        let servers = u16::try_from(weights.len()).unwrap_or(u16::MAX);
-        weights
-            .iter()
-            .map(|weight| digests(*weight, total, servers) * u64::from(PER_DIGEST))
-            .collect()
+        ketama::by_share(weights, digests)
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -114,11 +109,7 @@ impl Placement for Twemproxy {
     }
 
     fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::AtOrAfter,
-            ties: Ties::InOrder,
-            wide: false,
-        }
+        Rules::IN_ORDER
     }
 }
 

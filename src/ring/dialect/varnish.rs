@@ -8,8 +8,8 @@
 use sha2::{Digest, Sha256};
 
 use super::label::Numbered;
-use super::{Dialect, Owner, Placement, Rules, Setting, Ties, fixed, word};
-use crate::ring::{Hash, PARTS, Weight};
+use super::{Owner, Placement, Rules, Setting, Ties, is_choice, word};
+use crate::ring::{Hash, PARTS};
 
 /// How the director was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +64,11 @@ impl Placement for Varnish {
     }
 
     fn is_valid(&self) -> bool {
-        (1..=Dialect::MAX_POINTS).contains(&self.replicas)
+        is_choice(self.replicas)
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        fixed(self.replicas, weights)
+    fn per_weight(&self) -> u32 {
+        self.replicas
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -263,6 +264,17 @@ impl Edge {
 
     pub(crate) fn stderr(&self) -> String {
         self.process.stderr()
+    }
+
+    /// Panics unless so many connections stand while nobody accepts: those that the kernel has places for.
+    #[track_caller]
+    pub(crate) fn assert_places(&self, address: SocketAddr, count: usize) {
+        self.signal("STOP");
+        let limit = Duration::from_millis(500);
+        let standing = (0..count).map(|_| TcpStream::connect_timeout(&address, limit));
+        let standing = standing.collect::<Result<Vec<_>, _>>();
+        self.signal("CONT");
+        assert_eq!(standing.expect("a place for each").len(), count);
     }
 
     pub(crate) fn signal(&self, name: &str) {

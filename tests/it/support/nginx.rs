@@ -1,7 +1,7 @@
 //! Real nginx origins: one process each, answering every request with its own name.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +9,6 @@ use tempfile::TempDir;
 
 use super::port::{self, Closed};
 use super::process::Process;
-use super::wait;
 
 /// One nginx. While it is down its port stays reserved and refuses connects.
 pub(crate) struct Nginx {
@@ -70,16 +69,7 @@ fn launch(address: SocketAddr, directory: &Path) -> Process {
         "PATH",
         "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin",
     );
-    let mut process = Process::spawn(&mut command);
-    wait::until("nginx to listen", || {
-        assert!(
-            process.exited().is_none(),
-            "nginx stopped: {}",
-            process.stderr()
-        );
-        TcpStream::connect(address).is_ok()
-    });
-    process
+    Process::listening("nginx", &mut command, address)
 }
 
 /// One process, no master: SIGKILL then leaves nothing behind.

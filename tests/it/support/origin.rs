@@ -85,7 +85,13 @@ impl Origin {
 
     /// One that answers with its own name, which is also its default label.
     pub(crate) fn named() -> Self {
-        let origin = Self::start();
+        Self::named_at(port::free())
+    }
+
+    /// Likewise, at this address.
+    pub(crate) fn named_at(address: SocketAddr) -> Self {
+        let mut origin = Self::stopped(address, Behaviour::Echo);
+        origin.up();
         let name = origin.label();
         let length = name.len();
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");

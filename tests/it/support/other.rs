@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -11,7 +11,6 @@ use tempfile::TempDir;
 
 use super::client::{Connection, Request};
 use super::process::Process;
-use super::wait;
 
 /// Connections that ask at once.
 const CLIENTS: usize = 8;
@@ -33,19 +32,9 @@ impl Other {
         files: &[(&str, &str)],
     ) -> Self {
         let (mut command, directory) = prepare(program, arguments, files);
-        let mut process = Process::spawn(&mut command);
-        wait::until(&format!("{program} to listen"), || {
-            assert!(
-                process.exited().is_none(),
-                "{program} stopped: {}{}",
-                process.stdout(),
-                process.stderr()
-            );
-            TcpStream::connect(address).is_ok()
-        });
         Self {
             address,
-            _process: process,
+            _process: Process::listening(program, &mut command, address),
             _directory: directory,
         }
     }

@@ -4,7 +4,7 @@
 //! tests that run never meet. The ports lie below the kernel's ephemeral range, so no outgoing
 //! connection can sit on one while its server is down.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -19,6 +19,12 @@ pub(crate) fn free() -> SocketAddr {
     let mut candidates = std::iter::repeat_with(candidate).take(1000);
     let free = candidates.find(|address| TcpListener::bind(address).is_ok());
     free.expect("one of 1,000 ports is free")
+}
+
+/// A port of this address that the kernel has just had free; somebody else may be given it, too.
+pub(crate) fn free_at(host: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((host, 0)).expect("a free port");
+    listener.local_addr().expect("an address")
 }
 
 fn candidate() -> SocketAddr {
@@ -87,7 +93,8 @@ fn half_open(address: SocketAddr) -> Socket {
 
 /// A TCP socket bound to `address`, also while old connections of that port linger.
 pub(crate) fn reusable(address: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
     // A child that another test is just starting may hold what `free` has closed, until it executes.
     wait::value(&format!("{address} to be free"), || {

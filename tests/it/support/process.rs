@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,22 @@ type Output = Arc<Mutex<String>>;
 impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         Self::spawn_with(command, Stdio::null())
+    }
+
+    /// Spawns `program`, and waits until it listens on `address`. Panics where it is not installed: a test
+    /// that needs it fails, it is never skipped.
+    pub(crate) fn listening(program: &str, command: &mut Command, address: SocketAddr) -> Self {
+        let mut process = Self::spawn(command);
+        wait::until(&format!("{program} to listen"), || {
+            assert!(
+                process.exited().is_none(),
+                "{program} stopped: {}{}",
+                process.stdout(),
+                process.stderr()
+            );
+            TcpStream::connect(address).is_ok()
+        });
+        process
     }
 
     /// Like [`Self::spawn`], with `stdin` as the child's standard input.

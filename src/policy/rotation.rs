@@ -1,56 +1,43 @@
 //! Turns for requests without a key: each peer as often as its weight says, evenly interleaved.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use super::member_ids;
-use crate::ring::MemberId;
-
 /// Above this many slots the weights are ignored: a table of ten thousand peers at weight 256 would
 /// take ten megabytes for a path that no keyed request takes.
 const MAX_SLOTS: usize = 1 << 16;
 
-#[derive(Debug)]
-pub(super) struct Rotation {
-    slots: Box<[MemberId]>,
-    next: AtomicUsize,
+/// One round of turns. Peers are places in a list.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    slots: Box<[u32]>,
 }
 
 impl Rotation {
-    pub(super) fn new(weights: impl Iterator<Item = u16>) -> Self {
+    /// The turns of peers of these weights.
+    pub fn new(weights: impl Iterator<Item = u16>) -> Self {
         let weights: Vec<usize> = weights.map(usize::from).collect();
         let unit = weights.iter().copied().fold(0, gcd).max(1);
         let fits = weights.iter().sum::<usize>() / unit <= MAX_SLOTS;
         let turns = |weight: usize| if fits { weight / unit } else { 1 };
         // The j-th of a peer's n turns stands at (j + 1/2) / n of the round.
-        let mut slots: Vec<(u64, MemberId)> = member_ids(weights.len())
+        let mut slots: Vec<(u64, u32)> = (0..)
             .zip(&weights)
-            .flat_map(|(member, &weight)| {
+            .flat_map(|(peer, &weight)| {
                 let turns = turns(weight) as u64;
-                (0..turns).map(move |j| ((2 * j + 1) * (1 << 32) / (2 * turns), member))
+                (0..turns).map(move |j| ((2 * j + 1) * (1 << 32) / (2 * turns), peer))
             })
             .collect();
         slots.sort_unstable();
         Self {
-            slots: slots.into_iter().map(|(_, member)| member).collect(),
-            next: AtomicUsize::new(0),
+            slots: slots.into_iter().map(|(_, peer)| peer).collect(),
         }
     }
 
-    pub(super) fn next(&self) -> usize {
-        self.next.fetch_add(1, Relaxed)
-    }
-
     /// The first peer from `turn` on that may serve.
-    pub(super) fn find(
-        &self,
-        turn: usize,
-        mut may: impl FnMut(MemberId) -> bool,
-    ) -> Option<MemberId> {
-        self.round(turn).find(|&member| may(member))
+    pub fn find(&self, turn: usize, mut may: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.round(turn).find(|&peer| may(peer))
     }
 
     /// All turns of one round, from `turn` on; a peer is there as often as it has turns.
-    pub(super) fn round(&self, turn: usize) -> impl Iterator<Item = MemberId> {
+    pub fn round(&self, turn: usize) -> impl Iterator<Item = u32> {
         let start = turn % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(start).unwrap_or_default();
         from.iter().chain(before).copied()
@@ -65,12 +52,11 @@ fn gcd(a: usize, b: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn round(weights: &[u16]) -> Vec<usize> {
+    fn round(weights: &[u16]) -> Vec<u32> {
         let rotation = Rotation::new(weights.iter().copied());
         let turns = rotation.slots.len();
         (0..turns)
-            .filter_map(|_| rotation.find(rotation.next(), |_| true))
-            .map(MemberId::index)
+            .filter_map(|turn| rotation.find(turn, |_| true))
             .collect()
     }
 
@@ -87,12 +73,7 @@ mod tests {
     #[test]
     fn a_peer_that_may_not_serve_is_passed_over() {
         let rotation = Rotation::new([1, 1, 1].into_iter());
-        assert_eq!(
-            rotation
-                .find(1, |member| member.index() != 1)
-                .map(MemberId::index),
-            Some(2)
-        );
+        assert_eq!(rotation.find(1, |peer| peer != 1), Some(2));
         assert_eq!(rotation.find(1, |_| false), None);
     }
 

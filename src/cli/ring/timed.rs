@@ -1,0 +1,97 @@
+//! A line of `--format keys`, which any proxy can log: a time and a key, and what is known besides.
+//!
+//! ```text
+//! START <tab> KEY [<tab> SECONDS [<tab> BYTES]]
+//! ```
+//!
+//! `START` is when the request came: seconds since 1970 with decimals, or a date as in RFC 3339. A `KEY`
+//! that is empty is none. `SECONDS` is how long it took, `BYTES` how long the response's body was; 0 where
+//! they are not given.
+
+use std::str;
+
+use jiff::Timestamp;
+
+/// One request, and its key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Timed<'a> {
+    /// In microseconds since 1970.
+    pub(super) start: u64,
+    pub(super) key: &'a [u8],
+    /// In microseconds.
+    pub(super) duration: u64,
+    pub(super) bytes: u64,
+}
+
+impl<'a> Timed<'a> {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, &'static str> {
+        let mut columns = line.split(|byte| *byte == b'\t');
+        let start = columns.next().and_then(|text| str::from_utf8(text).ok());
+        let key = columns.next().ok_or("it has no tab with a key behind it")?;
+        let mut rest = columns.map(|text| str::from_utf8(text).unwrap_or("?"));
+        let duration = rest.next().map_or(Some(0), micros);
+        let bytes = rest.next().map_or(Some(0), |text| text.parse().ok());
+        Ok(Self {
+            start: start.and_then(time).ok_or("its time is none")?,
+            key,
+            duration: duration.ok_or("its duration is no number of seconds")?,
+            bytes: bytes.ok_or("its bytes are no number")?,
+        })
+    }
+}
+
+fn time(text: &str) -> Option<u64> {
+    micros(text).or_else(|| {
+        let time: Timestamp = text.parse().ok()?;
+        u64::try_from(time.as_microsecond()).ok()
+    })
+}
+
+/// Seconds, with or without decimals, as microseconds.
+fn micros(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) {
+        return None;
+    }
+    let part = format!("{decimals:0<6}");
+    let whole: u64 = whole.parse().ok()?;
+    whole
+        .checked_mul(1_000_000)?
+        .checked_add(part.get(..6)?.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_a_time_and_a_key() {
+        let timed = |start, key: &'static str, duration, bytes| {
+            Ok(Timed {
+                start,
+                key: key.as_bytes(),
+                duration,
+                bytes,
+            })
+        };
+        for (line, expected) in [
+            ("1700000000.25\tk", timed(1_700_000_000_250_000, "k", 0, 0)),
+            ("1.1234567\t\t0.5", timed(1_123_456, "", 500_000, 0)),
+            (
+                "1970-01-01T00:00:02Z\ta b\t3\t17",
+                timed(2_000_000, "a b", 3_000_000, 17),
+            ),
+            ("1 k", Err("it has no tab with a key behind it")),
+            ("-\tk", Err("its time is none")),
+            ("1\tk\t-", Err("its duration is no number of seconds")),
+            ("1\tk\t1\t-1", Err("its bytes are no number")),
+        ] {
+            assert_eq!(Timed::parse(line.as_bytes()), expected, "{line}");
+        }
+    }
+}
