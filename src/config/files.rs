@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use super::raw::Span;
 use super::report::{Problem, Problems, quote};
 use super::settings::{CertificateFiles, Credentials};
-use crate::certificate::{self, Certificate, Concern, Part, Revoked, VerifierError};
+use crate::certificate::{self, Certificate, Concern, Identity, Part, Revoked, VerifierError};
 use crate::clock;
 
 /// The largest bundle of issuers that is in use has a quarter of a MiB.
@@ -104,6 +104,42 @@ impl Files {
         }
     }
 
+    /// What peers are shown that ask who we are.
+    pub(super) fn identity(
+        &mut self,
+        cert: Placed,
+        key: Placed,
+        problems: &Problems,
+    ) -> CertificateFiles {
+        let read = self.now.and_then(|now| {
+            let identity = read_identity(&cert, &key, problems)?;
+            for concern in identity.certificate.concerns(now.as_second()) {
+                warn(concern, place(concern.part(), &cert, &key, None), problems);
+            }
+            Some(identity)
+        });
+        let files = names(cert, key, None);
+        if let Some(identity) = read {
+            self.credentials.identities.insert(files.clone(), identity);
+        }
+        files
+    }
+
+    /// What the peers' certificates are judged by.
+    pub(super) fn anchors(&mut self, ca: &Placed, problems: &Problems) {
+        if self.now.is_none() {
+            return;
+        }
+        let Some(issuers) = read_issuers(ca, problems) else {
+            return;
+        };
+        if let Err(error) = certificate::anchors(&issuers) {
+            let message = format!("{}: {error}", shown(&ca.path));
+            problems.add(Problem::error(message, ca.span));
+        }
+        self.credentials.issuers.insert(ca.path.clone(), issuers);
+    }
+
     /// What the clients' certificates are judged by.
     pub(super) fn client_auth(
         &mut self,
@@ -189,6 +225,15 @@ fn names(cert: Placed, key: Placed, ocsp: Option<Placed>) -> CertificateFiles {
         key: key.path,
         ocsp: ocsp.map(|ocsp| ocsp.path),
     }
+}
+
+fn read_identity(cert: &Placed, key: &Placed, problems: &Problems) -> Option<Identity> {
+    let (chain, secret) = (read(cert, problems), read(key, problems));
+    let ((chain, _), (secret, metadata)) = (chain?, secret?);
+    warn_of_readers(key, &metadata, problems);
+    let read = Identity::read(&chain, &secret);
+    let wrong = |error: &certificate::Error| wrong(place(error.part(), cert, key, None), error);
+    read.map_err(|error| problems.add(wrong(&error))).ok()
 }
 
 fn read_certificate(

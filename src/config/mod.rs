@@ -13,6 +13,7 @@
 mod fields;
 mod file;
 mod files;
+mod link;
 mod raw;
 mod report;
 mod resolve;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use files::Files;
 
+pub use link::{H2, Link, PeerTls, Protocol};
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};

@@ -227,7 +227,7 @@ fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     };
     match &upstream.config.host_header {
         HostHeader::Keep => Ok(()),
-        HostHeader::Peer => request.insert_header(HOST, &*peer.written),
+        HostHeader::Peer => request.insert_header(HOST, &*peer.host),
         HostHeader::Set(host) => request.insert_header(HOST, host.clone()),
     }
 }

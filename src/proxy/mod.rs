@@ -32,6 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora_core::connectors::TransportConnector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -45,10 +46,11 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// The proxy: Pingora's hooks over the configuration in force.
-#[derive(Debug)]
 pub struct Edge {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
+    /// Makes the connections that are tunnels.
+    tunnels: Arc<TransportConnector>,
 }
 
 impl Edge {
@@ -57,6 +59,7 @@ impl Edge {
         Self {
             snapshot,
             telemetry,
+            tunnels: Arc::new(TransportConnector::new(None)),
         }
     }
 }
@@ -111,7 +114,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         pick::next(ctx)?;
-        connect::peer(session, ctx)
+        connect::peer(session, ctx, &self.tunnels)
     }
 
     async fn connected_to_upstream(
@@ -120,9 +123,10 @@ impl ProxyHttp for Edge {
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
+        connect::check_version(digest, ctx)?;
         connect::connected(session, ctx, reused);
         Ok(())
     }
@@ -133,6 +137,7 @@ impl ProxyHttp for Edge {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        connect::check_protocol(request, ctx)?;
         forward::request(request, ctx)
     }
 

@@ -301,6 +301,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::address::Address;
     use super::*;
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
@@ -360,7 +361,7 @@ mod tests {
         }
 
         fn memory(&self, at: u64) -> PeerMemory {
-            let mut memory = PeerMemory::of(([127, 0, 0, 1], 1).into());
+            let mut memory = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
             self.0.remember(&mut memory, true, s(at));
             memory
         }
@@ -556,7 +557,7 @@ mod tests {
             }
             let mut next = Ledger::new(false, false, s(9000), &MANNERS);
             next.recall(&book.memory(now), true, s(9000));
-            let mut again = PeerMemory::of(([127, 0, 0, 1], 1).into());
+            let mut again = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
             next.remember(&mut again, true, s(9000));
             prop_assert_eq!(again, book.memory(now));
         }

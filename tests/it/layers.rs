@@ -37,15 +37,21 @@ const LAYERS: &[(&str, May)] = &[
     ("migrate", May::Core(&["config"])),
     ("lifecycle", May::Name(&["clock"])),
     ("telemetry", May::Name(&["config", "clock"])),
-    ("upstream", May::Core(&["config", "telemetry", "clock"])),
+    (
+        "upstream",
+        May::Core(&["config", "telemetry", "tls", "clock"]),
+    ),
     (
         "snapshot",
         May::Core(&["config", "telemetry", "tls", "upstream", "clock"]),
     ),
-    ("tls", May::Name(&["config", "certificate", "clock"])),
+    (
+        "tls",
+        May::Name(&["config", "certificate", "telemetry", "clock"]),
+    ),
     (
         "probe",
-        May::Core(&["config", "snapshot", "upstream", "clock"]),
+        May::Core(&["config", "snapshot", "tls", "upstream", "clock"]),
     ),
     (
         "connection",
@@ -56,6 +62,7 @@ const LAYERS: &[(&str, May)] = &[
         May::Core(&[
             "config",
             "snapshot",
+            "tls",
             "upstream",
             "telemetry",
             "clock",
