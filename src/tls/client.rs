@@ -81,7 +81,7 @@ impl std::fmt::Debug for Client {
 /// Why a peer could not be spoken to by TLS, from the words that rustls and Pingora have for it: the
 /// error itself does not come through.
 pub fn why(error: &str) -> Failure {
-    const WORDS: [(&str, Failure); 10] = [
+    const WORDS: [(&str, Failure); 11] = [
         ("certificate not valid for name", Failure::Name),
         ("NotValidForName", Failure::Name),
         ("certificate expired", Failure::Date),
@@ -89,6 +89,8 @@ pub fn why(error: &str) -> Failure {
         ("NotValidYet", Failure::Date),
         ("not valid yet", Failure::Date),
         ("UnknownIssuer", Failure::Issuer),
+        // An issuer of the right name, with another key.
+        ("BadSignature", Failure::Issuer),
         ("CaUsedAsEndEntity", Failure::Issuer),
         ("invalid peer certificate", Failure::Certificate),
         ("received fatal alert", Failure::Refused),
@@ -211,6 +213,7 @@ mod tests {
                 Failure::Date,
             ),
             (CertificateError::UnknownIssuer, Failure::Issuer),
+            (CertificateError::BadSignature, Failure::Issuer),
             (CertificateError::BadEncoding, Failure::Certificate),
         ];
         for (error, expected) in cases {

@@ -28,6 +28,7 @@ mod health; // which peers are in use
 mod http2; // the same over HTTP/2, and what only that has
 mod limits; // what a client may not do, and how long it may take
 mod moved; // long streams follow their keys
+mod peers_tls; // encrypted connections to peers
 mod routing; // host, path, method
 mod stalls; // clients and peers that stop in the middle
 mod sticky; // a cookie keeps a client where it is
@@ -45,6 +46,7 @@ mod predict; // what a change would move, and where the load would go
 mod reload; // another configuration, in the process that runs
 mod service; // under a service manager, and as process 1
 mod stop; // no request is lost when an instance ends
+mod unix_peers; // peers on Unix sockets
 mod upgrade; // another process, on the same sockets
 
 // of the source
