@@ -88,12 +88,18 @@ pub(super) fn check_version(digest: Option<&Digest>, ctx: &Context) -> Result<()
 }
 
 /// Where nothing but HTTP/2 will do, Pingora goes on in HTTP/1.1 with a peer that does not speak it.
+/// Tunnels begin as that.
 ///
 /// # Errors
 /// It is that peer.
-pub(super) fn check_protocol(request: &RequestHeader, ctx: &Context) -> Result<()> {
+pub(super) fn check_protocol(
+    session: &mut Session,
+    request: &RequestHeader,
+    ctx: &Context,
+) -> Result<()> {
     let protocol = ctx.upstream().map(|upstream| upstream.config.link.protocol);
-    if protocol.is_some_and(Protocol::is_h2) && request.version != Version::HTTP_2 {
+    let only_h2 = protocol.is_some_and(Protocol::is_h2);
+    if only_h2 && request.version != Version::HTTP_2 && !tunnel::is_asked_for(session) {
         return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
             .map_err(|error: Box<Error>| error.into_up());
     }

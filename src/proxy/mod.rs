@@ -133,11 +133,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        connect::check_protocol(request, ctx)?;
+        connect::check_protocol(session, request, ctx)?;
         forward::request(request, ctx)
     }
 

@@ -28,6 +28,7 @@ mod health; // which peers are in use
 mod http2; // the same over HTTP/2, and what only that has
 mod limits; // what a client may not do, and how long it may take
 mod moved; // long streams follow their keys
+mod peers_h2; // HTTP/2 to peers
 mod peers_tls; // encrypted connections to peers
 mod routing; // host, path, method
 mod stalls; // clients and peers that stop in the middle

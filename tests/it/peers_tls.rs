@@ -165,7 +165,7 @@ fn what_is_not_verified_is_said_wherever_it_matters() {
     let site = site(&[&peer], "{verify: false}");
     let edge = site.start();
     assert_eq!(said(&edge), " TLSv1.3 HTTP/1.1 1 ");
-    let warning = "WARN upstream app: the certificates of its peers are not verified";
+    let warning = "upstream app: the certificates of its peers are not verified";
     let warnings = |edge: &Edge| edge.stderr().matches(warning).count();
     assert_eq!(warnings(&edge), 1, "{}", edge.stderr());
     assert!(edge.command(&["reload"]).status.success());
