@@ -226,6 +226,12 @@ fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
         return Ok(());
     };
     match &upstream.config.host_header {
+        // HTTP/1.0 has none, and HTTP/2 cannot be without (RFC 9113, 8.3.1).
+        HostHeader::Keep
+            if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) =>
+        {
+            request.insert_header(HOST, &*peer.host)
+        }
         HostHeader::Keep => Ok(()),
         HostHeader::Peer => request.insert_header(HOST, &*peer.host),
         HostHeader::Set(host) => request.insert_header(HOST, host.clone()),
