@@ -138,6 +138,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         connect::check_protocol(session, request, ctx)?;
+        forward::trailers(session.req_header(), request)?;
         forward::request(request, ctx)
     }
 
