@@ -50,7 +50,7 @@ pub(super) fn through(
     let mut around = peer.clone();
     around.scheme = Scheme::HTTP;
     around.options.custom_l4 = Some(Arc::new(Connector {
-        connector: Arc::clone(connector),
+        within: Arc::clone(connector),
         peer,
         tls: tls.cloned(),
     }));
@@ -58,7 +58,7 @@ pub(super) fn through(
 }
 
 struct Connector {
-    connector: Arc<TransportConnector>,
+    within: Arc<TransportConnector>,
     peer: HttpPeer,
     tls: Option<Arc<tls::Client>>,
 }
@@ -66,7 +66,7 @@ struct Connector {
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, _address: &SocketAddr) -> Result<Stream> {
-        let stream = self.connector.new_stream(&self.peer).await?;
+        let stream = self.within.new_stream(&self.peer).await?;
         if let (Some(tls), Some(secured)) = (&self.tls, stream.get_ssl_digest())
             && !tls.takes(&secured.version)
         {

@@ -1,6 +1,8 @@
 //! Encrypted connections to peers: who cannot prove its name gets no request, and what counts as a
 //! proof changes while it runs.
 
+use jiff::Timestamp;
+
 use crate::support::client::{Connection, Request, Response};
 use crate::support::edge::{Edge, Site, run};
 use crate::support::nginx::Nginx;
@@ -28,11 +30,11 @@ fn who_cannot_prove_its_name_gets_nothing() {
     let cases = [
         (authority.issue("other", &["other.test"]), "name"),
         (
-            authority.issue_for("old", &["app.test"], 2019, 2020),
+            authority.issue_for("old", &["app.test"], (year(2019), year(2020))),
             "date",
         ),
         (
-            authority.issue_for("new", &["app.test"], 2090, 2095),
+            authority.issue_for("new", &["app.test"], (year(2090), year(2095))),
             "date",
         ),
         (stranger.issue("app", &["app.test"]), "issuer"),
@@ -159,7 +161,7 @@ fn the_clients_host_can_be_the_name_and_nobody_is_ejected_for_it() {
 fn what_is_not_verified_is_said_wherever_it_matters() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let peer = secure(
-        &stranger.issue_for("old", &["other.test"], 2019, 2020),
+        &stranger.issue_for("old", &["other.test"], (year(2019), year(2020))),
         SAYS,
     );
     let site = site(&[&peer], "{verify: false}");
@@ -320,6 +322,10 @@ fn http_2_is_spoken_where_the_peer_chooses_it() {
         ["502 tls_failed\n"; 2],
         "nothing less will do"
     );
+}
+
+fn year(number: i16) -> Timestamp {
+    format!("{number}-01-01T00:00:00Z").parse().unwrap()
 }
 
 /// A certificate that is its own issuer.

@@ -148,13 +148,11 @@ fn tls(upstream: &Fields<'_>, files: &mut Files) -> Option<(PeerTls, Name)> {
         );
         return None;
     }
-    given(
-        &Fields::open(node, &schema::PEER_TLS, upstream.problems)?,
-        files,
-    )
+    let fields = Fields::open(node, &schema::PEER_TLS, upstream.problems)?;
+    Some(given(&fields, files))
 }
 
-fn given(fields: &Fields<'_>, files: &mut Files) -> Option<(PeerTls, Name)> {
+fn given(fields: &Fields<'_>, files: &mut Files) -> (PeerTls, Name) {
     let ca = placed(fields, "ca");
     let tls = PeerTls {
         ca: ca.as_ref().map(|ca| ca.path.clone()),
@@ -171,7 +169,7 @@ fn given(fields: &Fields<'_>, files: &mut Files) -> Option<(PeerTls, Name)> {
         let read = fields.read("server_name", server_name_or_host);
         read.unwrap_or(Name::Host)
     });
-    Some((tls, name.unwrap_or(Name::Own)))
+    (tls, name.unwrap_or(Name::Own))
 }
 
 fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFiles> {

@@ -19,7 +19,7 @@ const MAX_LABEL: usize = 255;
 /// The peers of an upstream, and where each says what its label is.
 pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(Peer, Span)> {
     let Some(node) = upstream.require("peers", HELP) else {
-        return Default::default();
+        return Vec::new();
     };
     let problems = upstream.problems;
     let peers = collect(items(node, HELP, problems), problems, |item| {

@@ -158,9 +158,10 @@ fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> Probe {
 fn grpc_probe(fields: &Fields<'_>, service: &Node) -> Probe {
     let help = "gRPC has statuses of its own; `SERVING` passes";
     refuse(fields, "expect", "needs `http`", help);
-    let service = match service.is_word("true") {
-        true => Some(String::new()),
-        false => accept(service, fields.problems, grpc_service),
+    let service = if service.is_word("true") {
+        Some(String::new())
+    } else {
+        accept(service, fields.problems, grpc_service)
     };
     Probe::Grpc {
         service: service.unwrap_or_default(),

@@ -81,9 +81,9 @@ fn upstream(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Upst
         .and_then(|node| ring::read(node, problems))
         .unwrap_or_default();
     let (link, name) = link::read(&fields, files);
-    let mut placed = peers::read(&fields, dialect);
-    link::name_peers(&mut placed, &link, name.as_ref(), problems);
-    let (peers, places): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
+    let mut written = peers::read(&fields, dialect);
+    link::name_peers(&mut written, &link, name.as_ref(), problems);
+    let (peers, spans): (Vec<_>, Vec<_>) = written.into_iter().unzip();
     ring::check(&fields, dialect, &peers);
     let upstream = Upstream {
         key,
@@ -106,7 +106,7 @@ fn upstream(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Upst
         link,
         peers,
     };
-    Some((upstream, places))
+    Some((upstream, spans))
 }
 
 fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {

@@ -58,27 +58,9 @@ impl Authority {
 
     /// Issues `NAME.crt` and `NAME.key`, in place of those that were there; the YAML that names them.
     pub(crate) fn issue(&self, file: &str, names: &[&str]) -> String {
-        self.issue_changed(file, names, |_| {})
-    }
-
-    /// Like [`Self::issue`], for these years.
-    pub(crate) fn issue_for(&self, file: &str, names: &[&str], from: i32, until: i32) -> String {
-        self.issue_changed(file, names, |params| {
-            params.not_before = rcgen::date_time_ymd(from, 1, 1);
-            params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        })
-    }
-
-    fn issue_changed(
-        &self,
-        file: &str,
-        names: &[&str],
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> String {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, file);
-        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let issued = params.signed_by(&key, &self.issuer).unwrap();
         let (cert, secret) = (format!("{file}.crt"), format!("{file}.key"));
