@@ -152,7 +152,7 @@ impl Whole {
             .collect();
         let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
         let now = clock::since_start();
-        let upstream = Upstream::new("app", app, &addresses, None, &metrics, now);
+        let upstream = Upstream::new("app", app, (&addresses, None), None, &metrics, now);
         Self {
             upstream: upstream.expect("a ring"),
             now: Cell::new(now),

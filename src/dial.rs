@@ -10,9 +10,8 @@ use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
-use pingora_error::{Error, ErrorType, OkOrErr, OrErr, Result};
+use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::proxy_protocol::{Header, Origin, Version};
 
@@ -31,19 +30,6 @@ pub fn own(version: Version) -> Arc<[u8]> {
     header.write(false).unwrap_or_default().into()
 }
 
-/// Connects to an Internet address, and sends the header, if there is one.
-///
-/// # Errors
-/// Of the connect; or the address is none of the Internet.
-pub async fn connect(address: &SocketAddr, header: Option<&[u8]>) -> Result<TcpStream> {
-    let Some(address) = address.as_inet() else {
-        return Error::e_explain(ErrorType::InternalError, "no address of the Internet");
-    };
-    let mut socket = ext::connect(address, None).await?;
-    send(&mut socket, header.unwrap_or_default()).await?;
-    Ok(socket)
-}
-
 #[derive(Debug)]
 struct Introducing(Arc<[u8]>);
 
@@ -51,7 +37,11 @@ struct Introducing(Arc<[u8]>);
 impl Connect for Introducing {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         match address {
-            SocketAddr::Inet(_) => connect(address, Some(&self.0)).await.map(Stream::from),
+            SocketAddr::Inet(address) => {
+                let mut socket = ext::connect(address, None).await?;
+                send(&mut socket, &self.0).await?;
+                Ok(socket.into())
+            }
             SocketAddr::Unix(unix) => {
                 let path = unix
                     .as_pathname()

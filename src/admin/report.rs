@@ -333,6 +333,8 @@ fn summary(upstream: &Upstream) -> Value {
         .map(|shown| condition(upstream, shown, now))
         .collect();
     json!({
+        "protocol": upstream.config.link.protocol.name(),
+        "tls": upstream.tls.as_ref().map(|tls| json!({ "verify": tls.verify })),
         "peers": upstream.peers().len(),
         "available": available,
         "in_flight": in_flight,

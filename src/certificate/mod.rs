@@ -293,6 +293,34 @@ impl fmt::Debug for Certificate {
     }
 }
 
+/// A certificate whose key goes into handshakes that are made elsewhere. Its debug output keeps the key
+/// secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// Its key.
+    pub key: Arc<PrivateKeyDer<'static>>,
+}
+
+impl Identity {
+    /// Reads the chain and the key, both PEM.
+    ///
+    /// # Errors
+    /// [`Error`], as for any [`Certificate`].
+    pub fn read(chain: &[u8], key: &[u8]) -> Result<Self, Error> {
+        Ok(Self {
+            certificate: Certificate::read(chain, key, None)?,
+            key: Arc::new(private_key(key)?),
+        })
+    }
+
+    /// The chain, its holder's own first; at least one.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certificate.key.cert
+    }
+}
+
 /// All certificates of a PEM file; at least one.
 ///
 /// # Errors
@@ -307,7 +335,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-/// Why clients' certificates cannot be judged.
+/// Why others' certificates cannot be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifierError {
     /// One of the issuers is none.
@@ -360,12 +388,7 @@ pub fn verifier(
     revoked: &[CertificateRevocationListDer<'static>],
     required: bool,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
-    let mut roots = RootCertStore::empty();
-    for (place, issuer) in issuers.iter().enumerate() {
-        let added = roots.add(issuer.clone());
-        added.map_err(|error| VerifierError::Issuer(place + 1, error))?;
-    }
-    let (roots, provider) = (Arc::new(roots), Arc::new(default_provider()));
+    let (roots, provider) = (Arc::new(anchors(issuers)?), Arc::new(default_provider()));
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider)
         .with_crls(revoked.iter().cloned());
     let builder = if required {
@@ -374,6 +397,19 @@ pub fn verifier(
         builder.allow_unauthenticated()
     };
     Ok(builder.build()?)
+}
+
+/// What certificates are issued by, from the issuers' own certificates.
+///
+/// # Errors
+/// [`VerifierError::Issuer`].
+pub fn anchors(issuers: &[CertificateDer<'static>]) -> Result<RootCertStore, VerifierError> {
+    let mut anchors = RootCertStore::empty();
+    for (place, issuer) in issuers.iter().enumerate() {
+        let added = anchors.add(issuer.clone());
+        added.map_err(|error| VerifierError::Issuer(place + 1, error))?;
+    }
+    Ok(anchors)
 }
 
 /// Whom a certificate is for, as text that stays when it is renewed: its first name that is a URI, a

@@ -190,6 +190,12 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
             part("peers"),
             part("in_flight"),
         ))?;
+        if upstream.pointer("/tls/verify") == Some(&Value::Bool(false)) {
+            let label = "warning";
+            output.line(&format!(
+                "{label:<16}{name}: the certificates of its peers are not verified"
+            ))?;
+        }
         let away = upstream.get("not_home").and_then(Value::as_array);
         for peer in away.into_iter().flatten() {
             output.line(&format!("{:<16}{name} {}", "peer", condition(peer)))?;

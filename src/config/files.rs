@@ -18,7 +18,7 @@ use super::acme::Secret;
 use super::raw::Span;
 use super::report::{Problem, Problems, quote};
 use super::settings::{CertificateFiles, CertificateSource, Credentials};
-use crate::certificate::{self, Certificate, Concern, Part, Revoked, VerifierError};
+use crate::certificate::{self, Certificate, Concern, Identity, Part, Revoked, VerifierError};
 use crate::clock;
 
 /// The largest bundle of issuers that is in use has a quarter of a MiB.
@@ -112,6 +112,42 @@ impl Files {
         }
     }
 
+    /// What peers are shown that ask who we are.
+    pub(super) fn identity(
+        &mut self,
+        cert: Placed,
+        key: Placed,
+        problems: &Problems,
+    ) -> CertificateFiles {
+        let read = self.now.and_then(|now| {
+            let identity = read_identity(&cert, &key, problems)?;
+            for concern in identity.certificate.concerns(now.as_second()) {
+                warn(concern, place(concern.part(), &cert, &key, None), problems);
+            }
+            Some(identity)
+        });
+        let files = names(cert, key, None);
+        if let Some(identity) = read {
+            self.credentials.identities.insert(files.clone(), identity);
+        }
+        files
+    }
+
+    /// Who vouches for the servers that this program asks: peers, or an authority.
+    pub(super) fn anchors(&mut self, ca: &Placed, problems: &Problems) {
+        if self.now.is_none() {
+            return;
+        }
+        let Some(issuers) = read_issuers(ca, VOUCHERS, problems) else {
+            return;
+        };
+        if let Err(error) = certificate::anchors(&issuers) {
+            let message = format!("{}: {error}", shown(&ca.path));
+            problems.add(Problem::error(message, ca.span).help(VOUCHERS));
+        }
+        self.credentials.issuers.insert(ca.path.clone(), issuers);
+    }
+
     /// What the clients' certificates are judged by.
     pub(super) fn client_auth(
         &mut self,
@@ -141,15 +177,6 @@ impl Files {
         self.credentials.issuers.insert(ca.path.clone(), issuers);
         if let Some(crl) = crl {
             self.credentials.crls.insert(crl.path.clone(), revoked);
-        }
-    }
-
-    /// Who vouches for a server that this program asks.
-    pub(super) fn authorities(&mut self, ca: &Placed, problems: &Problems) {
-        if self.now.is_some()
-            && let Some(issuers) = read_issuers(ca, VOUCHERS, problems)
-        {
-            self.credentials.issuers.insert(ca.path.clone(), issuers);
         }
     }
 
@@ -232,6 +259,15 @@ fn names(cert: Placed, key: Placed, ocsp: Option<Placed>) -> CertificateFiles {
         key: key.path,
         ocsp: ocsp.map(|ocsp| ocsp.path),
     }
+}
+
+fn read_identity(cert: &Placed, key: &Placed, problems: &Problems) -> Option<Identity> {
+    let (chain, secret) = (read(cert, problems), read(key, problems));
+    let ((chain, _), (secret, metadata)) = (chain?, secret?);
+    warn_of_readers(key, &metadata, problems);
+    let read = Identity::read(&chain, &secret);
+    let wrong = |error: &certificate::Error| wrong(place(error.part(), cert, key, None), error);
+    read.map_err(|error| problems.add(wrong(&error))).ok()
 }
 
 fn read_certificate(

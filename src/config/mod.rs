@@ -14,6 +14,7 @@ mod acme;
 mod fields;
 mod file;
 mod files;
+mod link;
 mod raw;
 mod report;
 mod resolve;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use files::Files;
 
 pub use acme::{Acme, Challenge, ExternalAccount, KeyType, Names, Secret};
+pub use link::{H2, Link, PeerTls, Protocol};
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};

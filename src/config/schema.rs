@@ -60,10 +60,14 @@ sections! {
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
         "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
         "proxy_protocol" "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
-        "close_moved_streams"
+        "close_moved_streams" "protocol" "h2" "tls"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
-        "address" "label" "weight" "id"
+        "address" "label" "weight" "id" "server_name"
+    ];
+    H2: "`h2`" at "upstreams.NAME.h2" as "{max_streams: 100}" ["max_streams" "ping"];
+    PEER_TLS: "`tls`" at "upstreams.NAME.tls" as "{ca: FILE, server_name: app.example.com}" [
+        "ca" "server_name" "cert" "key" "min_version" "verify"
     ];
     KEY_SOURCE: "a key source" at "upstreams.NAME.key[]" as "{cookie: sid}" [
         "client_ip" "header" "cookie" "query" "path_segment" "all" "any" "separator"
@@ -82,7 +86,7 @@ sections! {
         "maximum_ring_size"
     ];
     HEALTH: "`health`" at "upstreams.NAME.health" as "{http: /healthz, interval: 2s}" [
-        "tcp" "http" "host" "expect" "interval" "timeout" "fall" "rise"
+        "tcp" "http" "grpc" "host" "expect" "interval" "timeout" "fall" "rise"
     ];
     PASSIVE: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
         "failures" "eject" "max_eject"
@@ -143,6 +147,11 @@ const FOREIGN: &[(&str, &str)] = &[
     ("ssl_certificate", "cert"),
     ("ssl_certificate_key", "key"),
     ("caserver", "directory"),
+    ("ca-file", "ca"),
+    ("cacert", "ca"),
+    ("certificate", "cert"),
+    ("proxy_ssl_name", "server_name"),
+    ("sni", "server_name"),
     ("cluster", "upstream"),
     ("clusters", "upstreams"),
     ("domain", "host"),

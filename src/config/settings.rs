@@ -17,7 +17,8 @@ use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
 use super::acme::{Acme, Names, Secret};
-use crate::certificate::{Certificate, Concern, Part, Revoked};
+use super::link::{Link, PeerTls};
+use crate::certificate::{Certificate, Concern, Identity, Part, Revoked};
 use crate::client::TrustedProxies;
 use crate::key::KeySource;
 use crate::policy::bound::Bound;
@@ -279,7 +280,9 @@ pub struct ClientAuth {
 pub struct Credentials {
     /// The servers' certificates.
     pub certificates: BTreeMap<CertificateFiles, Certificate>,
-    /// The issuers of the clients' certificates.
+    /// What peers are shown.
+    pub identities: BTreeMap<CertificateFiles, Identity>,
+    /// The issuers of the clients' certificates, and of the peers'.
     pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     /// What they have revoked.
     pub crls: BTreeMap<PathBuf, Revoked>,
@@ -290,7 +293,10 @@ pub struct Credentials {
 impl Credentials {
     /// What there is to say of them at this time (seconds since 1970), each with its file.
     pub fn concerns(&self, now: i64) -> impl Iterator<Item = (&Path, Concern)> {
-        let certificates = self.certificates.iter().flat_map(move |(files, read)| {
+        let shown = self.identities.iter();
+        let shown = shown.map(|(files, identity)| (files, &identity.certificate));
+        let certificates = self.certificates.iter().chain(shown);
+        let certificates = certificates.flat_map(move |(files, read)| {
             let concerns = read.concerns(now);
             concerns.map(|concern| (files.of(concern.part()), concern))
         });
@@ -321,8 +327,12 @@ impl Config {
     /// The files that are read when the configuration is loaded, besides its own.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
+        let links = self.upstreams.values().map(|upstream| &upstream.link);
+        let peers = links.filter_map(|link| link.tls.as_ref());
         let acme = self.acme.iter().flat_map(Acme::files);
-        tls.flat_map(Tls::files).chain(acme)
+        tls.flat_map(Tls::files)
+            .chain(peers.flat_map(PeerTls::files))
+            .chain(acme)
     }
 
     /// The certificates that are to be ordered, each once.
@@ -403,6 +413,8 @@ pub struct Upstream {
     pub flap_damping: Option<flap::Rules>,
     /// When long streams on a peer that no longer owns their key are closed; `None`: never.
     pub close_moved_streams: Option<MovedStreams>,
+    /// How its peers are spoken to.
+    pub link: Link,
 }
 
 /// How a peer that comes back, or is new, gets its keys.
@@ -455,6 +467,9 @@ pub struct Peer {
     pub weight: Weight,
     /// What the ring's dialect hashes for it, where that is not the label.
     pub id: Option<String>,
+    /// The name that it is asked for in TLS and must prove, or its IP address; `None`: the one that
+    /// the client asked for, or no TLS.
+    pub server_name: Option<String>,
 }
 
 impl Upstream {
@@ -476,12 +491,15 @@ impl Peer {
 }
 
 /// Where a peer listens: an address, or a name that is looked up when the configuration is loaded.
+/// As text it is what an operator writes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerAddress {
     /// A literal IP address and port.
     Ip(SocketAddr),
     /// A host name and port.
     Name(String, u16),
+    /// The absolute path of a Unix socket.
+    Unix(PathBuf),
 }
 
 impl fmt::Display for PeerAddress {
@@ -489,6 +507,7 @@ impl fmt::Display for PeerAddress {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Name(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -520,7 +539,7 @@ pub struct Health {
 /// What a probe asks of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// That it accepts a TCP connection.
+    /// That it accepts a connection, and proves who it is where it has to.
     Tcp,
     /// That it answers a GET.
     Http {
@@ -530,6 +549,13 @@ pub enum Probe {
         host: Option<HeaderValue>,
         /// The statuses that pass, both ends included.
         expect: Vec<(u16, u16)>,
+    },
+    /// That it says `SERVING` when asked by gRPC's own protocol for that (`grpc.health.v1`).
+    Grpc {
+        /// The service that is asked for; empty: the server as a whole.
+        service: String,
+        /// The `:authority` sent; `None`: the peer's address as written.
+        host: Option<HeaderValue>,
     },
 }
 

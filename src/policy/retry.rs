@@ -3,6 +3,7 @@
 //! | failure | must be safe to repeat ¹ | body must be whole ² | then |
 //! |---|---|---|---|
 //! | [`ConnectFailed`](Failure::ConnectFailed) | – (nothing was sent) | yes | next peer |
+//! | [`Unprocessed`](Failure::Unprocessed) | – (nothing was done) | yes | the same peer on a fresh connection, once; then next peer |
 //! | [`ReusedDead`](Failure::ReusedDead) | yes | yes | the same peer on a fresh connection, once; then next peer |
 //! | [`ResetBeforeResponse`](Failure::ResetBeforeResponse) | yes | yes | next peer |
 //! | [`FirstByteTimeout`](Failure::FirstByteTimeout) | | | never |
@@ -28,6 +29,9 @@ use http::Method;
 pub enum Failure {
     /// There was no connection: refused, unreachable, not in time, no handshake.
     ConnectFailed,
+    /// The peer said that it did nothing with the request (HTTP/2, RFC 9113, 8.7), or a connection that
+    /// others use too was closed before it was sent.
+    Unprocessed,
     /// A connection from the pool turned out to be closed before a byte of the response came.
     ReusedDead,
     /// A fresh connection was closed or reset, or a write failed, before a byte of the response came.
@@ -100,12 +104,15 @@ pub enum Reason {
 pub fn judge(failed: &FailedAttempt<'_>, limits: Limits) -> Verdict {
     match forbidden(failed, limits) {
         Some(reason) => Verdict::GiveUp(reason),
-        None if failed.failure == Failure::ReusedDead && !failed.refreshed => {
-            Verdict::SamePeerFresh
-        }
+        None if is_of_connection(failed.failure) && !failed.refreshed => Verdict::SamePeerFresh,
         None if failed.attempts >= limits.attempts => Verdict::GiveUp(Reason::AttemptsUsed),
         None => Verdict::NextPeer,
     }
+}
+
+/// Whether it says something about a connection, and nothing about the peer.
+fn is_of_connection(failure: Failure) -> bool {
+    matches!(failure, Failure::Unprocessed | Failure::ReusedDead)
 }
 
 /// Whether a request that was sent twice has the effect of one sent once (RFC 9110 §9.2.2). Unknown
@@ -126,9 +133,10 @@ fn forbidden(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
         Failure::ReusedDead | Failure::ResetBeforeResponse if !is_idempotent(failed.method) => {
             Some(Reason::NotIdempotent)
         }
-        Failure::ConnectFailed | Failure::ReusedDead | Failure::ResetBeforeResponse => {
-            exhausted(failed, limits)
-        }
+        Failure::ConnectFailed
+        | Failure::Unprocessed
+        | Failure::ReusedDead
+        | Failure::ResetBeforeResponse => exhausted(failed, limits),
     }
 }
 
@@ -146,7 +154,7 @@ fn exhausted(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
 mod tests {
     use super::Failure::{
         ConnectFailed, Downstream, FirstByteTimeout, ResetBeforeResponse, ResponseStarted,
-        ReusedDead,
+        ReusedDead, Unprocessed,
     };
     use super::Verdict::{GiveUp, NextPeer, SamePeerFresh};
     use super::*;
@@ -155,8 +163,9 @@ mod tests {
         attempts: 3,
         timeout: Duration::from_secs(10),
     };
-    const FAILURES: [Failure; 6] = [
+    const FAILURES: [Failure; 7] = [
         ConnectFailed,
+        Unprocessed,
         ReusedDead,
         ResetBeforeResponse,
         FirstByteTimeout,
@@ -184,6 +193,7 @@ mod tests {
             [
                 NextPeer,
                 SamePeerFresh,
+                SamePeerFresh,
                 NextPeer,
                 GiveUp(Reason::MayBeRunning),
                 GiveUp(Reason::ResponseStarted),
@@ -199,6 +209,7 @@ mod tests {
             verdicts,
             [
                 NextPeer,
+                SamePeerFresh,
                 GiveUp(Reason::NotIdempotent),
                 GiveUp(Reason::NotIdempotent),
                 GiveUp(Reason::MayBeRunning),
@@ -210,16 +221,18 @@ mod tests {
 
     #[test]
     fn after_the_fresh_connection_comes_the_next_peer() {
-        let again = FailedAttempt {
-            refreshed: true,
-            ..first(ReusedDead, &Method::GET)
-        };
-        assert_eq!(judge(&again, LIMITS), NextPeer);
+        for failure in [ReusedDead, Unprocessed] {
+            let again = FailedAttempt {
+                refreshed: true,
+                ..first(failure, &Method::GET)
+            };
+            assert_eq!(judge(&again, LIMITS), NextPeer);
+        }
     }
 
     #[test]
     fn a_body_that_cannot_be_sent_again_ends_it() {
-        for failure in [ConnectFailed, ReusedDead, ResetBeforeResponse] {
+        for failure in [ConnectFailed, Unprocessed, ReusedDead, ResetBeforeResponse] {
             let gone = FailedAttempt {
                 body_replayable: false,
                 ..first(failure, &Method::PUT)

@@ -4,49 +4,112 @@
 //! the connection's phases: Pingora has one timeout for a response's header and for the gaps in its
 //! body, and none that could tell a peer that is slow from one that waits for the client.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::Version;
 use http::header::EXPECT;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_error::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::fault::Fault;
 use super::{introduction, tunnel};
 use crate::clock;
+use crate::config::{Protocol, Timeouts};
 use crate::connection::{Connection, Phase};
 use crate::dial;
+use crate::route::host_name;
 
 /// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
-pub(super) fn peer(session: &mut Session, ctx: &Context) -> Result<Box<HttpPeer>> {
+pub(super) fn peer(
+    session: &mut Session,
+    ctx: &mut Context,
+    tunnels: &Arc<TransportConnector>,
+) -> Result<Box<HttpPeer>> {
     let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
         return Err(Error::new_in(ErrorType::InternalError));
     };
-    let timeouts = &attempt.upstream.config.timeouts;
-    let mut http = HttpPeer::new(peer.address, false, String::new());
-    let options = &mut http.options;
+    let upstream = &attempt.upstream;
+    let Some(mut http) = upstream.dial(peer, asked_name(ctx)) else {
+        // Only a name that the client chose can be none.
+        ctx.fault = Some(Fault::BadHost);
+        return Err(Error::new_down(ErrorType::HTTPStatus(400)));
+    };
+    set_times(&mut http.options, &upstream.config.timeouts);
+    if attempt.http1 {
+        http.options.set_http_version(1, 1);
+    }
+    if let Some(header) = introduction::header(ctx) {
+        // With whatever else tells connections to this peer apart.
+        http.group_key ^= introduction::pool(&header);
+        http.options.custom_l4 = Some(dial::introducing(header));
+    }
+    let tunnel = tunnel::is_asked_for(session);
+    if attempt.fresh || tunnel {
+        http.options.idle_timeout = Some(Duration::ZERO);
+        http.group_key = own_pool();
+    }
+    if tunnel {
+        http = tunnel::through(http, upstream.tls.as_ref(), tunnels);
+    }
+    Ok(Box::new(http))
+}
+
+/// The name that the client asked for, as certificates have it.
+fn asked_name(ctx: &Context) -> &str {
+    host_name(ctx.ask.host_text()).trim_matches(['[', ']'])
+}
+
+fn set_times(options: &mut PeerOptions, timeouts: &Timeouts) {
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
     options.read_timeout = None;
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
-    let tunnel = tunnel::is_asked_for(session);
-    let header = introduction::header(ctx);
-    if let Some(header) = &header {
-        // With whatever else tells connections to this peer apart.
-        http.group_key ^= introduction::pool(header);
+}
+
+/// The connection stands: what Pingora could not be told to demand of it is demanded now, before
+/// anything is said.
+///
+/// # Errors
+/// The peer speaks an older version of TLS than it may.
+pub(super) fn check_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
+    let tls = ctx
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.upstream.tls.as_ref());
+    let secured = digest.and_then(|digest| digest.ssl_digest.as_ref());
+    match (tls, secured) {
+        (Some(tls), Some(secured)) if !tls.takes(&secured.version) => {
+            Err(Error::new_up(ErrorType::TLSHandshakeFailure))
+        }
+        _ => Ok(()),
     }
-    options.custom_l4 = if tunnel {
-        Some(tunnel::connector(header))
-    } else {
-        header.map(dial::introducing)
-    };
-    if attempt.fresh || tunnel {
-        options.idle_timeout = Some(Duration::ZERO);
-        http.group_key = own_pool();
+}
+
+/// Where nothing but HTTP/2 will do, Pingora goes on in HTTP/1.1 with a peer that does not speak it.
+/// Tunnels begin as that.
+///
+/// # Errors
+/// It is that peer.
+pub(super) fn check_protocol(
+    session: &mut Session,
+    request: &RequestHeader,
+    ctx: &Context,
+) -> Result<()> {
+    let protocol = ctx.upstream().map(|upstream| upstream.config.link.protocol);
+    let only_h2 = protocol.is_some_and(Protocol::is_h2);
+    if only_h2 && request.version != Version::HTTP_2 && !tunnel::is_asked_for(session) {
+        return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
+            .map_err(|error: Box<Error>| error.into_up());
     }
-    Ok(Box::new(http))
+    Ok(())
 }
 
 /// The connection stands; from here the peer's answer is awaited.
@@ -95,7 +158,7 @@ fn upload(connection: &Connection, write: Duration) -> Duration {
 
 /// The key of a pool that nothing was ever put into, so that the connection is a new one.
 fn own_pool() -> u64 {
-    /// Pooled connections have group key 0.
+    /// Pooled connections have group key 0, or a large one.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed)
 }

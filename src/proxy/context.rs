@@ -90,6 +90,8 @@ pub(super) struct Attempt {
     pub(super) connect: Option<Duration>,
     /// Whether the connection must be a new one, not a pooled one.
     pub(super) fresh: bool,
+    /// The peer wants this request by HTTP/1.1 (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
+    pub(super) http1: bool,
 }
 
 impl Attempt {

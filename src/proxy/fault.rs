@@ -5,8 +5,8 @@
 
 use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora_error::ErrorType::{
-    ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError,
-    WriteTimedout,
+    ConnectTimedout, ConnectionClosed, InvalidCert, ReadError, ReadTimedout, TLSHandshakeFailure,
+    TLSHandshakeTimedout, WriteError, WriteTimedout,
 };
 use pingora_error::{Error, ErrorType};
 
@@ -65,6 +65,8 @@ pub(super) enum Fault {
     ResponseStalled,
     /// The peer did not take the request in time.
     SendTimeout,
+    /// The peer could not prove who it is, or does not speak what it has to.
+    TlsFailed,
     /// Nothing passed through the tunnel for too long.
     TunnelIdle,
     /// The request target is longer than allowed.
@@ -86,7 +88,11 @@ impl Fault {
             Self::HeaderTooLarge => 431,
             Self::ClientGone | Self::ClientStalled => 499,
             Self::Internal | Self::Panic => 500,
-            Self::BadResponse | Self::ConnectFailed | Self::Reset | Self::ResponseCut => 502,
+            Self::BadResponse
+            | Self::ConnectFailed
+            | Self::Reset
+            | Self::ResponseCut
+            | Self::TlsFailed => 502,
             Self::Cut | Self::Moved | Self::NoPeer => 503,
             Self::ConnectTimeout
             | Self::FirstByteTimeout
@@ -125,6 +131,7 @@ impl Fault {
             Self::ResponseCut => "response_cut",
             Self::ResponseStalled => "response_stalled",
             Self::SendTimeout => "send_timeout",
+            Self::TlsFailed => "tls_failed",
             Self::TunnelIdle => "tunnel_idle",
             Self::UriTooLong => "uri_too_long",
         }
@@ -179,6 +186,7 @@ fn downstream(error: &ErrorType) -> Fault {
 fn upstream(error: &ErrorType, stage: Stage) -> Fault {
     match (stage, error) {
         (Stage::Connecting, ConnectTimedout | TLSHandshakeTimedout) => Fault::ConnectTimeout,
+        (Stage::Connecting | Stage::Waiting, TLSHandshakeFailure | InvalidCert) => Fault::TlsFailed,
         (Stage::Connecting, _) => Fault::ConnectFailed,
         (_, WriteTimedout) => Fault::SendTimeout,
         (Stage::Responding, _) => Fault::ResponseCut,

@@ -66,6 +66,17 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
     host(request, ctx)
 }
 
+/// Of HTTP/2 from end to end, where trailers pass, a peer is told who waits for them (RFC 9113, 8.2.2):
+/// servers of gRPC answer nobody else. Pingora takes the field out.
+pub(super) fn trailers(asked: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
+    let h2 = asked.version == Version::HTTP_2 && request.version == Version::HTTP_2;
+    let waits = asked.headers.get(TE).is_some_and(|te| te == "trailers");
+    if h2 && waits {
+        return request.insert_header(TE, "trailers");
+    }
+    Ok(())
+}
+
 /// Where we ask clients for certificates, what is said of them is ours alone.
 fn client_certificate(
     request: &mut RequestHeader,
@@ -226,8 +237,14 @@ fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
         return Ok(());
     };
     match &upstream.config.host_header {
+        // HTTP/1.0 has none, and HTTP/2 cannot be without (RFC 9113, 8.3.1).
+        HostHeader::Keep
+            if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) =>
+        {
+            request.insert_header(HOST, &*peer.host)
+        }
         HostHeader::Keep => Ok(()),
-        HostHeader::Peer => request.insert_header(HOST, &*peer.written),
+        HostHeader::Peer => request.insert_header(HOST, &*peer.host),
         HostHeader::Set(host) => request.insert_header(HOST, host.clone()),
     }
 }

@@ -34,6 +34,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora_core::connectors::TransportConnector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -47,10 +48,11 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// The proxy: Pingora's hooks over the configuration in force.
-#[derive(Debug)]
 pub struct Edge {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
+    /// Makes the connections that are tunnels.
+    tunnels: Arc<TransportConnector>,
 }
 
 impl Edge {
@@ -59,6 +61,7 @@ impl Edge {
         Self {
             snapshot,
             telemetry,
+            tunnels: Arc::new(TransportConnector::new(None)),
         }
     }
 }
@@ -116,7 +119,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         pick::next(ctx)?;
-        connect::peer(session, ctx)
+        connect::peer(session, ctx, &self.tunnels)
     }
 
     async fn connected_to_upstream(
@@ -125,19 +128,22 @@ impl ProxyHttp for Edge {
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
+        connect::check_version(digest, ctx)?;
         connect::connected(session, ctx, reused);
         Ok(())
     }
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        connect::check_protocol(session, request, ctx)?;
+        forward::trailers(session.req_header(), request)?;
         forward::request(request, ctx)
     }
 

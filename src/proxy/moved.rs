@@ -6,7 +6,6 @@
 //! that a draining peer keeps is at home there, and a stream that was sent elsewhere by intention
 //! (its home was full, its key hot) is left alone.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::clock;
 use crate::config::MovedStreams;
 use crate::connection::{Kind, Look, Tenure};
 use crate::snapshot::Snapshot;
-use crate::upstream::{Target, Tried, Upstream};
+use crate::upstream::{Address, Target, Tried, Upstream};
 
 /// The longest time between two looks.
 const SELDOM: Duration = Duration::from_secs(5);
@@ -76,7 +75,7 @@ struct Tenant {
     upstream: Arc<str>,
     key: Box<[u8]>,
     label: Arc<str>,
-    address: SocketAddr,
+    address: Address,
     /// Since when its key is at home with another.
     moved: Option<Duration>,
 }
@@ -90,7 +89,7 @@ impl Tenant {
             upstream: Arc::clone(&attempt.upstream.name),
             key: super::pick::key_of(session, ctx)?,
             label: Arc::clone(&peer.label),
-            address: peer.address,
+            address: peer.address.clone(),
             moved: None,
         })
     }

@@ -174,6 +174,7 @@ fn choose(ctx: &mut Context) -> bool {
         began: now,
         connect: None,
         fresh: false,
+        http1: false,
     });
     true
 }

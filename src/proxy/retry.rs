@@ -6,7 +6,8 @@
 
 use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora_error::ErrorType::{
-    BindError, ConnectionClosed, InternalError, ReadError, SocketError, WriteError, WriteTimedout,
+    BindError, ConnectionClosed, H2Downgrade, H2Error, InternalError, ReadError, SocketError,
+    TLSHandshakeFailure, WriteError, WriteTimedout,
 };
 use pingora_error::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -16,14 +17,24 @@ use super::pick;
 use crate::clock;
 use crate::policy::ejection::Rules;
 use crate::policy::retry::{self, FailedAttempt, Failure, Limits, Reason, Verdict};
+use crate::tls::{in_words, why};
 
 /// There was no connection to the peer: blames it, and moves on where that is allowed.
 pub(super) fn connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
-    if is_peers_fault(error.etype()) {
-        blame(ctx);
-    }
-    let again = try_again(session, ctx, Failure::ConnectFailed);
+    let failure = if is_stale(ctx, error) {
+        Failure::Unprocessed
+    } else {
+        blame(ctx, error);
+        Failure::ConnectFailed
+    };
+    let again = try_again(session, ctx, failure);
     error.set_retry(again);
+}
+
+/// A connection with other requests on it had come to its end; a new one was not even tried.
+fn is_stale(ctx: &Context, error: &Error) -> bool {
+    let fresh = ctx.attempt.as_ref().is_some_and(|attempt| attempt.fresh);
+    !fresh && *error.etype() == H2Error && cause(error).is_some()
 }
 
 /// The exchange with the peer broke: moves on where that is allowed.
@@ -33,19 +44,30 @@ pub(super) fn exchange_failed(
     error: &mut Error,
     reused: bool,
 ) {
+    if *error.etype() == TLSHandshakeFailure {
+        // The connection stood, and was found wanting before anything was sent.
+        return connect_failed(session, ctx, error);
+    }
+    if let (H2Downgrade, Some(attempt)) = (error.etype(), &mut ctx.attempt) {
+        attempt.http1 = !attempt.upstream.config.link.protocol.is_h2();
+    }
     let failure = match error.esource() {
         Downstream | Internal | Unset => Failure::Downstream,
         Upstream if ctx.status != 0 || session.response_written().is_some() => {
             Failure::ResponseStarted
         }
-        Upstream => before_response(error.etype(), reused),
+        Upstream => before_response(ctx, error, reused),
     };
     let again = try_again(session, ctx, failure);
     error.set_retry(again);
 }
 
-fn before_response(error: &ErrorType, reused: bool) -> Failure {
-    match error {
+fn before_response(ctx: &Context, error: &Error, reused: bool) -> Failure {
+    let http1 = ctx.attempt.as_ref().is_some_and(|attempt| attempt.http1);
+    match error.etype() {
+        _ if cause(error).is_some_and(is_unprocessed) => Failure::Unprocessed,
+        H2Downgrade if http1 => Failure::Unprocessed,
+        _ if cause(error).is_some_and(is_reset) => Failure::ResetBeforeResponse,
         WriteTimedout => Failure::FirstByteTimeout,
         ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedDead,
         ReadError | WriteError | ConnectionClosed => Failure::ResetBeforeResponse,
@@ -53,16 +75,42 @@ fn before_response(error: &ErrorType, reused: bool) -> Failure {
     }
 }
 
+fn cause(error: &Error) -> Option<&h2::Error> {
+    error.root_cause().downcast_ref()
+}
+
+/// The stream was refused, or is above the last one that the peer has looked at when it said good-bye
+/// (RFC 9113, 8.7); `h2` tells no others of that.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (refused || error.is_go_away())
+}
+
+fn is_reset(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset()
+}
+
 /// Running out of local ports or descriptors says nothing about the peer.
 fn is_peers_fault(error: &ErrorType) -> bool {
     !matches!(error, BindError | SocketError | InternalError)
 }
 
-fn blame(ctx: &Context) {
+fn blame(ctx: &Context, error: &Error) {
     let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
         return;
     };
+    if !is_peers_fault(error.etype()) {
+        return;
+    }
+    let tls = (*error.etype() == TLSHandshakeFailure).then(|| why(&error.to_string()));
+    if let Some(failure) = tls {
+        upstream.metrics.tls_failures.inc(failure);
+    }
     peer.metrics.connect_failures.inc();
+    // Whoever may choose the name that a peer must prove must not choose who is ejected.
+    if tls.is_some() && peer.server_name.is_none() {
+        return;
+    }
     let Some(passive) = &upstream.config.passive else {
         return;
     };
@@ -73,8 +121,9 @@ fn blame(ctx: &Context) {
     };
     if let Some(length) = peer.on_connect_failure(&rules, clock::since_start()) {
         peer.metrics.ejections.inc();
+        let why = tls.map_or("connects fail", in_words);
         log::warn!(
-            "upstream {}: peer {} is ejected for {length:?}: connects fail",
+            "upstream {}: peer {} is ejected for {length:?}: {why}",
             upstream.name,
             peer.label
         );

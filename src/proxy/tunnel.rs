@@ -8,8 +8,12 @@
 //!
 //! Not for a request that has a body: its peer must have the end of that before it answers 101.
 //!
+//! Under all this is a connection as any other, made by a connector of Pingora's; what is above takes it
+//! for a socket. A tunnel begins as HTTP/1.1 always.
+//!
 //! Invariant: a read before the second flush is pending, whatever has come from the peer.
 
+use std::fmt::{self, Debug};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,17 +21,17 @@ use std::task::{Context, Poll, Waker, ready};
 
 use async_trait::async_trait;
 use http::header::UPGRADE;
+use pingora_core::connectors::TransportConnector;
 use pingora_core::connectors::l4::Connect;
-use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use pingora_error::Result;
+use pingora_core::upstreams::peer::{HttpPeer, Scheme};
+use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::dial;
+use crate::tls;
 
 /// Whether the request asks for a tunnel, in Pingora's view, and has no body.
 pub(super) fn is_asked_for(session: &mut Session) -> bool {
@@ -36,29 +40,52 @@ pub(super) fn is_asked_for(session: &mut Session) -> bool {
         && session.as_mut().is_body_empty()
 }
 
-/// What connects to the peer instead of Pingora, which times it and sets its options all the same; it
-/// sends the header first, if there is one.
-pub(super) fn connector(header: Option<Arc<[u8]>>) -> Arc<dyn Connect + Send + Sync> {
-    Arc::new(Connector { header })
+/// The peer, with a connection of its own kind around one that is made as this one would be.
+pub(super) fn through(
+    mut peer: HttpPeer,
+    tls: Option<&Arc<tls::Client>>,
+    connector: &Arc<TransportConnector>,
+) -> HttpPeer {
+    peer.options.set_http_version(1, 1);
+    let mut around = peer.clone();
+    around.scheme = Scheme::HTTP;
+    around.options.custom_l4 = Some(Arc::new(Connector {
+        within: Arc::clone(connector),
+        peer,
+        tls: tls.cloned(),
+    }));
+    around
 }
 
-#[derive(Debug)]
 struct Connector {
-    header: Option<Arc<[u8]>>,
+    within: Arc<TransportConnector>,
+    peer: HttpPeer,
+    tls: Option<Arc<tls::Client>>,
 }
 
 #[async_trait]
 impl Connect for Connector {
-    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let socket = Socket::new(dial::connect(address, self.header.as_deref()).await?);
-        Ok(VirtualSocketStream::new(Box::new(socket)).into())
+    async fn connect(&self, _address: &SocketAddr) -> Result<Stream> {
+        let stream = self.within.new_stream(&self.peer).await?;
+        if let (Some(tls), Some(secured)) = (&self.tls, stream.get_ssl_digest())
+            && !tls.takes(&secured.version)
+        {
+            return Err(Error::new_up(ErrorType::TLSHandshakeFailure));
+        }
+        Ok(VirtualSocketStream::new(Box::new(Socket::new(stream))).into())
+    }
+}
+
+impl Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
     }
 }
 
 /// A socket that is read only after the whole request was sent.
 #[derive(Debug)]
-struct Socket {
-    stream: TcpStream,
+struct Socket<S> {
+    stream: S,
     sent: Sent,
     /// Waits for the request to be sent.
     reader: Option<Waker>,
@@ -72,8 +99,8 @@ enum Sent {
     All,
 }
 
-impl Socket {
-    fn new(stream: TcpStream) -> Self {
+impl<S> Socket<S> {
+    fn new(stream: S) -> Self {
         Self {
             stream,
             sent: Sent::Nothing,
@@ -94,7 +121,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,7 +135,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,26 +155,23 @@ impl AsyncWrite for Socket {
     }
 }
 
-impl VirtualSocket for Socket {
-    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
-        match option {
-            VirtualSockOpt::NoDelay => self.stream.set_nodelay(true),
-            VirtualSockOpt::KeepAlive(keepalive) => {
-                ext::set_tcp_keepalive(&self.stream, &keepalive).map_err(io::Error::other)
-            }
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        }
+impl<S> VirtualSocket for Socket<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug,
+{
+    fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
+        Ok(()) // set when the socket was connected
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    async fn read_now(socket: &mut Socket) -> Option<u8> {
+    async fn read_now(socket: &mut Socket<TcpStream>) -> Option<u8> {
         tokio::select! {
             biased;
             byte = socket.read_u8() => Some(byte.unwrap()),

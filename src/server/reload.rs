@@ -63,7 +63,17 @@ async fn attempt(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
     let old_log = put_in_force(instance, &before, &after, ready);
     clear_away(instance, &before, &after, old_log).await;
     log::info!("generation {} is in force", after.generation);
+    warn_unverified(&after);
     Ok(json!({ "generation": after.generation, "plan": plan }))
+}
+
+/// Says at every start and every reload where TLS protects nothing.
+pub(super) fn warn_unverified(snapshot: &Snapshot) {
+    for upstream in snapshot.unverified() {
+        log::warn!(
+            "upstream {upstream}: the certificates of its peers are not verified (`verify: false`)"
+        );
+    }
 }
 
 /// A configuration that is not in force. Its series are in the metrics already; where it never comes

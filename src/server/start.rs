@@ -16,7 +16,7 @@ use super::instance::Instance;
 use super::signals::Signals;
 use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
 use super::{Error, Launch, lookup, threads};
-use super::{activation, notify, state_file};
+use super::{activation, notify, reload, state_file};
 use crate::acme::{self, Keeper};
 use crate::admin::Subject;
 use crate::config::{self, Config};
@@ -164,6 +164,7 @@ impl Staged {
     fn serve(&mut self) {
         let instance = &mut self.instance;
         let subject = Arc::clone(&instance.subject);
+        reload::warn_unverified(&subject.snapshot.load());
         let prepared = std::mem::take(&mut self.prepared);
         instance.listeners.open(prepared, &subject, &instance.proxy);
         subject.lifecycle.set_addresses(Addresses {

@@ -15,7 +15,7 @@ use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::tls::{self, Tickets};
-use crate::upstream::{Drain, MAX_REMEMBERED, Memory, Upstream};
+use crate::upstream::{Address, Drain, MAX_REMEMBERED, Memory, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
 
@@ -84,6 +84,14 @@ pub enum Error {
     Tls {
         /// The listener's address as configured.
         listener: ListenAddress,
+        /// What is wrong.
+        source: tls::Error,
+    },
+    /// An upstream's TLS could not be had.
+    #[error("upstream `{upstream}`: {source}")]
+    PeerTls {
+        /// The upstream's name.
+        upstream: String,
         /// What is wrong.
         source: tls::Error,
     },
@@ -175,9 +183,23 @@ impl Snapshot {
         let peers =
             upstreams.flat_map(|upstream| upstream.config.peers.iter().zip(upstream.peers()));
         peers
-            .filter(|(written, _)| matches!(written.address, PeerAddress::Name(..)))
-            .map(|(written, peer)| (written.address.clone(), peer.address))
+            .filter_map(|(written, peer)| match (&written.address, &peer.address) {
+                (PeerAddress::Name(..), Address::Ip(address)) => {
+                    Some((written.address.clone(), *address))
+                }
+                _ => None,
+            })
             .collect()
+    }
+
+    /// The upstreams whose peers do not have to prove who they are, though TLS is spoken.
+    pub fn unverified(&self) -> impl Iterator<Item = &str> {
+        let trusting =
+            |upstream: &&Arc<Upstream>| upstream.tls.as_ref().is_some_and(|tls| !tls.verify);
+        self.upstreams
+            .values()
+            .filter(trusting)
+            .map(|upstream| &*upstream.name)
     }
 
     /// Takes over which peers operators have taken out, and nothing else.
@@ -275,11 +297,16 @@ fn build_upstreams(
 ) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
     let build = |(name, upstream): (&String, &config::Upstream)| {
         let resolved = resolve(name, upstream, addresses)?;
+        let tls = tls::Client::new(&upstream.link, &config.credentials);
+        let tls = tls.map_err(|source| Error::PeerTls {
+            upstream: name.clone(),
+            source,
+        })?;
         let previous = previous.and_then(|previous| previous.upstreams.get(name));
         Upstream::new(
             name,
             upstream.clone(),
-            &resolved,
+            (&resolved, tls),
             previous.map(Arc::as_ref),
             metrics,
             clock::since_start(),
@@ -297,18 +324,17 @@ fn resolve(
     name: &str,
     upstream: &config::Upstream,
     addresses: &Addresses,
-) -> Result<Vec<SocketAddr>, Error> {
+) -> Result<Vec<Address>, Error> {
     let address = |peer: &config::Peer| match &peer.address {
-        PeerAddress::Ip(address) => Ok(*address),
-        named @ PeerAddress::Name(..) => {
-            addresses
-                .get(named)
-                .copied()
-                .ok_or_else(|| Error::NoAddress {
-                    upstream: name.to_owned(),
-                    address: named.clone(),
-                })
-        }
+        PeerAddress::Ip(address) => Ok(Address::Ip(*address)),
+        PeerAddress::Unix(path) => Ok(Address::Unix(path.as_path().into())),
+        named @ PeerAddress::Name(..) => addresses
+            .get(named)
+            .map(|address| Address::Ip(*address))
+            .ok_or_else(|| Error::NoAddress {
+                upstream: name.to_owned(),
+                address: named.clone(),
+            }),
     };
     upstream.peers.iter().map(address).collect()
 }

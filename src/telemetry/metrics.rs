@@ -313,6 +313,8 @@ metrics! {
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
         /// Long streams that were ended because their key had moved to another peer.
         moved_streams: Counter = "clockwise_upstream_moved_streams",
+        /// Connections that failed within TLS, by the reason.
+        tls_failures: Each<PeerTlsFailure> = "clockwise_upstream_tls_failures",
         /// Time until a new connection stood.
         connect: Histogram = "clockwise_upstream_connect_seconds",
         /// From the start of the attempt to the header of the response.
@@ -451,6 +453,24 @@ bounded! {
 }
 
 bounded! {
+    /// Why a peer could not be spoken to within TLS.
+    pub enum PeerTlsFailure as "reason" {
+        /// Its certificate is for other names.
+        Name = "name",
+        /// Its certificate is not valid yet, or no more.
+        Date = "date",
+        /// Its certificate is of an issuer that does not count, or of itself.
+        Issuer = "issuer",
+        /// Its certificate is wrong otherwise.
+        Certificate = "certificate",
+        /// It did not like what it was told or shown.
+        Refused = "refused",
+        /// Anything else: no TLS, an old version, no HTTP/2, a connection that broke.
+        Other = "other",
+    }
+}
+
+bounded! {
     /// Why a request was refused before any route was asked.
     pub enum BadRequest as "reason" {
         /// Not HTTP, or a header that cannot be read.
@@ -532,6 +552,7 @@ mod tests {
         check::<HandshakeFailure>();
         check::<Violation>();
         check::<PeerState>();
+        check::<PeerTlsFailure>();
         check::<Outcome>();
     }
 

@@ -1,9 +1,10 @@
-//! TLS towards clients: what a listener's handshakes are made with.
+//! TLS towards clients: what a listener's handshakes are made with. Towards peers: [`Client`].
 //!
 //! A [`Server`] is one listener's terms, built anew with every configuration from what its files
 //! held then; connections keep the terms they were accepted with. The sockets are not here: the
 //! handshake itself is [`connection`](crate::connection)'s.
 
+mod client;
 mod resolver;
 mod tickets;
 
@@ -16,6 +17,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
+pub use self::client::{Client, in_words, why};
 pub use self::tickets::{Keys, Tickets};
 
 use self::resolver::{Resolver, Source};
@@ -45,7 +47,7 @@ pub struct Server {
     pub hsts: Option<HeaderValue>,
 }
 
-/// Why a listener's TLS cannot be had.
+/// Why a listener's TLS, or an upstream's, cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file was not read with the configuration.
@@ -54,6 +56,12 @@ pub enum Error {
     /// The files are right one by one, but not together.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
+    /// A certificate of a file cannot be read.
+    #[error("certificate {0} of a file is not readable")]
+    Unreadable(usize),
+    /// A kind of private key that was unknown when this was built.
+    #[error("this kind of private key is not supported")]
+    UnknownKey,
     /// The clients' certificates cannot be judged by these files.
     #[error(transparent)]
     Verifier(#[from] certificate::VerifierError),

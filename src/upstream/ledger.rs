@@ -367,6 +367,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::address::Address;
     use super::*;
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
@@ -429,7 +430,7 @@ mod tests {
         }
 
         fn memory(&self, at: u64) -> PeerMemory {
-            let mut memory = PeerMemory::of(([127, 0, 0, 1], 1).into());
+            let mut memory = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
             self.0.remember(&mut memory, true, s(at));
             memory
         }
@@ -629,7 +630,7 @@ mod tests {
             }
             let mut next = Ledger::new(false, false, s(9000), &MANNERS);
             next.recall(&book.memory(now), true, s(9000));
-            let mut again = PeerMemory::of(([127, 0, 0, 1], 1).into());
+            let mut again = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
             next.remember(&mut again, true, s(9000));
             prop_assert_eq!(again, book.memory(now));
         }

@@ -6,10 +6,11 @@
 //! now): the two processes' clocks do not begin together.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::address::Address;
 
 /// What is known of all peers, by upstream and label. Fields that a version does not know are
 /// ignored; fields that it misses have their default.
@@ -75,7 +76,7 @@ impl Memory {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PeerMemory {
     /// Where it is connected to; another address is another server.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What the probes said; `None`: they have not said anything.
     #[serde(default)]
     pub up: Option<bool>,
@@ -113,7 +114,7 @@ pub struct HotMemory {
 
 impl PeerMemory {
     /// A peer at this address, of which nothing is known.
-    pub(super) fn of(address: SocketAddr) -> Self {
+    pub(super) fn of(address: Address) -> Self {
         Self {
             address,
             up: None,
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn time_that_passes_is_no_event() {
-        let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
+        let mut peer = PeerMemory::of(std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into());
         (peer.draining, peer.ejected_for_ms) = (true, 15_000);
         peer.flap.suppressed_for_ms = 30_000;
         peer.active = vec![(7, 1_000)];
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_was_kept_for_a_while_is_older_by_that() {
-        let mut peer = PeerMemory::of(([127, 0, 0, 1], 1).into());
+        let mut peer = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
         (peer.draining, peer.draining_for_ms) = (true, 5_000);
         peer.ejected_for_ms = 15_000;
         peer.ramp = Some(RampMemory {

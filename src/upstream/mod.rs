@@ -11,7 +11,9 @@
 //! is about the same server; the ring and the peers it indexes are made and swapped together.
 
 pub mod active;
+mod address;
 pub mod balancer;
+mod dial;
 pub mod hot;
 mod ledger;
 pub mod load;
@@ -25,7 +27,6 @@ mod tried;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -37,7 +38,9 @@ use crate::policy::rotation::Rotation;
 use crate::predict::Placement;
 use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
+use crate::tls;
 
+pub use self::address::Address;
 pub use self::memory::{HotMemory, Memory, PeerMemory};
 pub use self::peer::{Peer, PeerState, ProbeReport};
 pub use self::select::Admitted;
@@ -62,6 +65,8 @@ pub struct Upstream {
     pub config: config::Upstream,
     /// Where it is counted.
     pub metrics: UpstreamMetrics,
+    /// What its connections are encrypted with; `None`: they are not.
+    pub tls: Option<Arc<tls::Client>>,
     ring: Ring,
     /// In the ring's member order.
     peers: Box<[Peer]>,
@@ -160,15 +165,15 @@ impl Drain {
 }
 
 impl Upstream {
-    /// Places the peers on a ring. `addresses` are the peers' looked-up addresses, in order; of a
-    /// peer that `previous` had with the same label, what is still true is kept.
+    /// Places the peers on a ring. `addresses` are the peers' looked-up addresses, in order, `tls` what
+    /// their connections are encrypted with; of a peer that `previous` had with the same label, what is still true is kept.
     ///
     /// # Errors
     /// What [`Ring::new`] says: more points than a ring can hold.
     pub fn new(
         name: &str,
         config: config::Upstream,
-        addresses: &[SocketAddr],
+        (addresses, tls): (&[Address], Option<Arc<tls::Client>>),
         previous: Option<&Self>,
         metrics: &Metrics,
         now: Duration,
@@ -187,12 +192,13 @@ impl Upstream {
         };
         let written = config.peers.iter().zip(addresses);
         let peers: Box<[Peer]> = written
-            .map(|(peer, &address)| cradle.peer(peer, address, metrics.peer(name, &peer.label)))
+            .map(|(peer, address)| cradle.peer(peer, address, metrics.peer(name, &peer.label)))
             .collect();
         let places = peers.iter().enumerate();
         Ok(Self {
             name: name.into(),
             metrics: metrics.upstream(name),
+            tls,
             ring,
             places: places
                 .map(|(place, peer)| (Arc::clone(&peer.label), place))
@@ -263,7 +269,9 @@ impl Upstream {
     pub fn memory(&self, now: Duration) -> BTreeMap<String, PeerMemory> {
         let mut room = MAX_REMEMBERED;
         let memory = |peer: &Peer| {
-            let mut memory = peer.state.memory(peer.address, self.is_probed(), now);
+            let mut memory = peer
+                .state
+                .memory(peer.address.clone(), self.is_probed(), now);
             memory.active = self.kept_keys(peer, now, room);
             room -= memory.active.len();
             (peer.label.to_string(), memory)
@@ -455,21 +463,21 @@ struct Cradle<'a> {
 }
 
 impl Cradle<'_> {
-    fn peer(&self, peer: &config::Peer, address: SocketAddr, metrics: PeerMetrics) -> Peer {
+    fn peer(&self, peer: &config::Peer, address: &Address, metrics: PeerMetrics) -> Peer {
         let before = self
             .previous
             .and_then(|upstream| upstream.peer_named(&peer.label));
         let state = self.state(before, address);
-        Peer::new(peer, address, state, self.manners.clone(), metrics)
+        Peer::new(peer, address.clone(), state, self.manners.clone(), metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.
     /// Another address is another server; what was known while nobody probed is not what probes say,
     /// nor the other way round. An operator's order is about the label.
-    fn state(&self, before: Option<&Peer>, address: SocketAddr) -> Arc<PeerState> {
+    fn state(&self, before: Option<&Peer>, address: &Address) -> Arc<PeerState> {
         let probed = self.config.health.is_some();
         match before {
-            Some(peer) if peer.address == address => {
+            Some(peer) if peer.address == *address => {
                 if self.previous.is_some_and(Upstream::is_probed) == probed {
                     Arc::clone(&peer.state)
                 } else {

@@ -4,7 +4,6 @@
 //! the times that they speak of, so whoever sees them sees those, too. The `ledger` is what probes, failures and operators write to; whoever changes it computes the flags
 //! anew under its lock, so that the two cannot drift apart.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU8, AtomicU16, AtomicU32, AtomicU64,
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::config;
+use crate::config::{self, PeerAddress};
 use crate::policy::ejection::Rules;
 use crate::policy::health::{State, Thresholds};
 use crate::policy::ramp::{Ramp, Salt};
@@ -22,6 +21,7 @@ use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
 use super::active::Tenure;
+use super::address::Address;
 use super::ledger::{DRAINING, Ledger, Manners, OFF, RAMPING, SUSPECT, UNKNOWN, UP};
 use super::load::Held;
 use super::memory::PeerMemory;
@@ -32,9 +32,12 @@ pub struct Peer {
     /// What places it on the ring.
     pub label: Arc<str>,
     /// Where it is connected to.
-    pub address: SocketAddr,
-    /// The address as the operator wrote it; what `host_header: peer` sends.
-    pub written: Arc<str>,
+    pub address: Address,
+    /// What `host_header: peer` sends: the address as the operator wrote it; of a Unix socket, what
+    /// nginx makes of it.
+    pub host: Arc<str>,
+    /// The name that it is asked for in TLS, and must prove; `None`: the client's, or no TLS.
+    pub server_name: Option<Arc<str>>,
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
     /// What is known of it; outlives this configuration.
@@ -50,16 +53,16 @@ pub struct Peer {
 impl Peer {
     pub(super) fn new(
         peer: &config::Peer,
-        address: SocketAddr,
+        address: Address,
         state: Arc<PeerState>,
         manners: Manners,
         metrics: PeerMetrics,
     ) -> Self {
-        let written = peer.address.to_string().into();
         Self {
+            host: host(&peer.address),
+            server_name: peer.server_name.as_deref().map(Arc::from),
             label: peer.label.as_str().into(),
             address,
-            written,
             weight: peer.weight,
             state,
             metrics,
@@ -319,7 +322,7 @@ impl PeerState {
 
     /// What another process should know of it. Where nobody probes, that it counts as up is not
     /// knowledge.
-    pub(super) fn memory(&self, address: SocketAddr, probed: bool, now: Duration) -> PeerMemory {
+    pub(super) fn memory(&self, address: Address, probed: bool, now: Duration) -> PeerMemory {
         let mut memory = PeerMemory::of(address);
         self.ledger.lock().remember(&mut memory, probed, now);
         memory
@@ -355,6 +358,13 @@ impl PeerState {
         if moved.contains(&true) {
             self.changes.fetch_add(1, Release);
         }
+    }
+}
+
+fn host(address: &PeerAddress) -> Arc<str> {
+    match address {
+        PeerAddress::Unix(_) => "localhost".into(),
+        PeerAddress::Ip(_) | PeerAddress::Name(..) => address.to_string().into(),
     }
 }
 

@@ -55,10 +55,21 @@ fn metrics() -> Metrics {
 }
 
 fn build(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
-    let address = |peer: usize| SocketAddr::from(([127, 0, 0, 1], u16::try_from(peer).unwrap()));
+    let address = |peer: usize| {
+        let port = u16::try_from(peer).unwrap();
+        Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)))
+    };
     let addresses: Vec<_> = (1..=config.peers.len()).map(address).collect();
     let metrics = metrics();
-    Upstream::new("app", config.clone(), &addresses, previous, &metrics, now).unwrap()
+    Upstream::new(
+        "app",
+        config.clone(),
+        (&addresses, None),
+        previous,
+        &metrics,
+        now,
+    )
+    .unwrap()
 }
 
 fn app(peers: usize, settings: &[&str]) -> Upstream {

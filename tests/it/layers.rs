@@ -39,7 +39,10 @@ const LAYERS: &[(&str, May)] = &[
     ("migrate", May::Core(&["config"])),
     ("lifecycle", May::Name(&["clock"])),
     ("telemetry", May::Name(&["config", "clock"])),
-    ("upstream", May::Core(&["config", "telemetry", "clock"])),
+    (
+        "upstream",
+        May::Core(&["config", "telemetry", "tls", "clock"]),
+    ),
     (
         "snapshot",
         May::Core(&["config", "telemetry", "tls", "issued", "upstream", "clock"]),
@@ -55,7 +58,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "probe",
-        May::Core(&["config", "snapshot", "upstream", "dial", "clock"]),
+        May::Core(&["config", "snapshot", "tls", "upstream", "dial", "clock"]),
     ),
     (
         "connection",
@@ -75,6 +78,7 @@ const LAYERS: &[(&str, May)] = &[
         May::Core(&[
             "config",
             "snapshot",
+            "tls",
             "upstream",
             "telemetry",
             "clock",

@@ -24,6 +24,7 @@ mod dialects; // every key stays where another load balancer had it
 mod failover; // what happens when a peer fails
 mod floods; // clients of HTTP/2 that make work and no requests
 mod forwarding; // what reaches the peer, and what comes back
+mod grpc; // a client and a server of gRPC
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
 mod http2; // the same over HTTP/2, and what only that has
@@ -31,6 +32,8 @@ mod introductions; // the PROXY protocol, in and out
 mod limits; // what a client may not do, and how long it may take
 mod listeners; // sockets as they are asked for
 mod moved; // long streams follow their keys
+mod peers_h2; // HTTP/2 to peers
+mod peers_tls; // encrypted connections to peers
 mod routing; // host, path, method
 mod stalls; // clients and peers that stop in the middle
 mod sticky; // a cookie keeps a client where it is
@@ -48,6 +51,7 @@ mod predict; // what a change would move, and where the load would go
 mod reload; // another configuration, in the process that runs
 mod service; // under a service manager, and as process 1
 mod stop; // no request is lost when an instance ends
+mod unix_peers; // peers on Unix sockets
 mod upgrade; // another process, on the same sockets
 
 // of the source

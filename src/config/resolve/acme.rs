@@ -248,7 +248,7 @@ fn external_account(fields: &Fields<'_>, files: &mut Files) -> Option<ExternalAc
 
 fn ca(fields: &Fields<'_>, files: &mut Files) -> Option<PathBuf> {
     let file = placed(fields, "ca")?;
-    files.authorities(&file, fields.problems);
+    files.anchors(&file, fields.problems);
     Some(file.path)
 }
 

@@ -10,6 +10,7 @@ mod client;
 mod cookie;
 mod introductions;
 mod key;
+mod link;
 mod listeners;
 mod peers;
 mod policy;
@@ -49,7 +50,7 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) fn config(root: &Node, mut files: Files, problems: &Problems) -> Option<Config> {
     let fields = Fields::open(root, &schema::ROOT, problems)?;
     let listeners = listeners::read(&fields, &mut files);
-    let upstreams = upstreams::read(&fields);
+    let upstreams = upstreams::read(&fields, &mut files);
     let routes = routes::read(&fields, &upstreams);
     let admin = process::admin(&fields);
     look_across(&fields, &listeners, &routes, &upstreams, admin.as_ref());

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
+use super::link;
 use crate::config::fields::{Fields, accept, collect, items, or, text};
 use crate::config::raw::{Node, Span};
 use crate::config::report::{Problem, Problems, quote};
@@ -15,9 +17,9 @@ const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:808
 const MAX_LABEL: usize = 255;
 
 /// The peers of an upstream, and where each says what its label is.
-pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> (Vec<Peer>, Vec<Span>) {
+pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(Peer, Span)> {
     let Some(node) = upstream.require("peers", HELP) else {
-        return Default::default();
+        return Vec::new();
     };
     let problems = upstream.problems;
     let peers = collect(items(node, HELP, problems), problems, |item| {
@@ -25,8 +27,8 @@ pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> (Vec<Peer>, Vec<S
     });
     refuse_twins(&peers, problems);
     check_names(dialect, &peers, problems);
-    let places = peers.iter().map(|peer| peer.label).collect();
-    (peers.into_iter().map(|peer| peer.peer).collect(), places)
+    let with_place = |placed: Placed| (placed.peer, placed.label);
+    peers.into_iter().map(with_place).collect()
 }
 
 /// A peer, and where it says what its label is, and what the ring hashes for it.
@@ -44,6 +46,7 @@ fn peer(node: &Node, problems: &Problems) -> Option<Placed> {
             label,
             weight: Weight::ONE,
             id: None,
+            server_name: None,
         };
         return Some(Placed {
             peer,
@@ -62,10 +65,21 @@ fn peer(node: &Node, problems: &Problems) -> Option<Placed> {
         label: label_given.unwrap_or(written),
         weight,
         id: id_given,
+        server_name: server_name(&fields),
     };
     let label = fields.get("label").unwrap_or(at).place();
     let name = fields.get("id").map_or(label, Node::place);
     Some(Placed { peer, label, name })
+}
+
+/// One that is wrong is reported as that, and must not be missed, too.
+fn server_name(fields: &Fields<'_>) -> Option<String> {
+    fields.get("server_name")?;
+    Some(
+        fields
+            .read("server_name", link::server_name)
+            .unwrap_or_default(),
+    )
 }
 
 fn weight(node: &Node) -> Result<Weight, Fault> {
@@ -172,6 +186,9 @@ fn parse(text: &str) -> Result<PeerAddress, String> {
             Ok(PeerAddress::Ip(address))
         };
     }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket(path).map(PeerAddress::Unix);
+    }
     refuse_url(text)?;
     let (host, port) = split(text)?;
     let port = port
@@ -181,6 +198,27 @@ fn parse(text: &str) -> Result<PeerAddress, String> {
         .ok_or_else(port_advice)?;
     check_name(host)?;
     Ok(PeerAddress::Name(host.to_ascii_lowercase(), port))
+}
+
+/// The kernel's limit (`unix(7)`), less the NUL that some systems want at the end.
+const MAX_PATH: usize = 107;
+
+fn socket(path: &str) -> Result<PathBuf, String> {
+    let example = "as in `unix:/run/app.sock`";
+    let odd = |c: char| c.is_control() || c.is_whitespace();
+    if !path.starts_with('/') || path.ends_with('/') || path.starts_with("//") {
+        Err(format!(
+            "give the absolute path of a Unix socket, {example}"
+        ))
+    } else if path.len() > MAX_PATH {
+        Err(format!(
+            "the path of a Unix socket has at most {MAX_PATH} bytes"
+        ))
+    } else if path.contains(odd) {
+        Err(format!("use a path without spaces, {example}"))
+    } else {
+        Ok(PathBuf::from(path))
+    }
 }
 
 fn port_advice() -> String {
@@ -199,9 +237,10 @@ fn refuse_url(text: &str) -> Result<(), String> {
         return Err(help);
     }
     match text.split_once('/') {
-        Some(("unix:" | "", _)) => {
-            Err("Unix sockets are not possible here; give `host:port`".to_owned())
-        }
+        Some(("", _)) => Err(format!(
+            "for a Unix socket write {}",
+            quote(&format!("unix:{text}"))
+        )),
         Some((host, _)) => Err(format!("a peer has no path: {}", quote(host))),
         None => Ok(()),
     }

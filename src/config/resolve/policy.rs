@@ -7,20 +7,52 @@ use http::HeaderValue;
 use super::BOUNDS;
 use super::upstreams::host_value;
 use crate::config::fields::{Fields, Off, accept, collect, items_or_one, text};
+use crate::config::link::Link;
 use crate::config::raw::Node;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{Health, Passive, Probe, Retry, Timeouts};
+use crate::config::settings::{Health, Passive, Peer, Probe, Retry, Timeouts};
 use crate::config::values::{Fault, short};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const EJECT: Duration = Duration::from_secs(10);
 const MAX_EJECT: Duration = Duration::from_secs(5 * 60);
+/// Short enough for a message of one byte of length each.
+const MAX_SERVICE: usize = 120;
 const STATUSES: (u16, u16) = (100, 599);
 const PASSING: (u16, u16) = (200, 399);
 
-pub(super) fn health(upstream: &Fields<'_>) -> Option<Health> {
+pub(super) fn health(upstream: &Fields<'_>, link: &Link, peers: &[Peer]) -> Option<Health> {
+    let health = given_or_default(upstream)?;
+    check_protocol(upstream, &health.probe, link);
+    check_host(upstream, &health.probe, link, peers);
+    Some(health)
+}
+
+/// gRPC is spoken over HTTP/2 only.
+fn check_protocol(upstream: &Fields<'_>, probe: &Probe, link: &Link) {
+    if let (Probe::Grpc { .. }, false, Some(node)) =
+        (probe, link.protocol.may_be_h2(), upstream.get("health"))
+    {
+        let help = "add `protocol: h2c`, or `tls` and `protocol: h2`";
+        upstream.error(node, "a gRPC probe needs HTTP/2", help);
+    }
+}
+
+/// A probe has no client whose `Host` could say which name the peer must prove.
+fn check_host(upstream: &Fields<'_>, probe: &Probe, link: &Link, peers: &[Peer]) {
+    let (Probe::Http { host: None, .. } | Probe::Grpc { host: None, .. }) = probe else {
+        return;
+    };
+    let unnamed = link.tls.is_some() && peers.iter().any(|peer| peer.server_name.is_none());
+    if let Some(node) = upstream.get("health").filter(|_| unnamed) {
+        let help = "add `host: app.example.com` to `health`: with `server_name: host` it is the name that the probe verifies";
+        upstream.error(node, "the probe has no name that a peer could prove", help);
+    }
+}
+
+fn given_or_default(upstream: &Fields<'_>) -> Option<Health> {
     let node = upstream.get("health");
     if let Some(help) = node.and_then(Node::text).and_then(short_probe) {
         let node = node?;
@@ -83,34 +115,74 @@ fn given_health(fields: &Fields<'_>) -> Health {
 }
 
 fn probe(fields: &Fields<'_>) -> Probe {
-    let tcp = fields.flag("tcp", fields.get("http").is_none());
-    let Some(path) = fields.get("http") else {
-        for key in ["host", "expect"] {
-            refuse(
-                fields,
-                key,
-                "needs `http`",
-                "a TCP probe asks for nothing; add `http: /healthz`",
-            );
-        }
-        if !tcp {
-            refuse(
-                fields,
-                "tcp",
-                "cannot be `false` alone",
-                "write `health: off`, or add `http: /healthz`",
-            );
-        }
-        return Probe::Tcp;
-    };
-    if tcp {
-        refuse(
-            fields,
-            "tcp",
-            "and `http` exclude each other",
-            "keep one of the two",
-        );
+    let asks = fields.get("http").is_some() || fields.get("grpc").is_some();
+    let tcp = fields.flag("tcp", !asks);
+    if tcp && asks {
+        let other = if fields.get("http").is_some() {
+            "http"
+        } else {
+            "grpc"
+        };
+        let why = format!("and `{other}` exclude each other");
+        refuse(fields, "tcp", &why, "keep one of the two");
     }
+    match (fields.get("http"), fields.get("grpc")) {
+        (Some(path), None) => http_probe(fields, path),
+        (None, Some(service)) => grpc_probe(fields, service),
+        (Some(_), Some(_)) => {
+            refuse(
+                fields,
+                "grpc",
+                "and `http` exclude each other",
+                "keep one of the two",
+            );
+            Probe::Tcp
+        }
+        (None, None) => tcp_probe(fields, tcp),
+    }
+}
+
+fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> Probe {
+    let help = "a TCP probe asks for nothing; add `http: /healthz`";
+    for key in ["host", "expect"] {
+        refuse(fields, key, "needs `http`", help);
+    }
+    if !tcp {
+        let help = "write `health: off`, or add `http: /healthz`";
+        refuse(fields, "tcp", "cannot be `false` alone", help);
+    }
+    Probe::Tcp
+}
+
+/// `grpc: SERVICE`, or `grpc: true` for the server as a whole.
+fn grpc_probe(fields: &Fields<'_>, service: &Node) -> Probe {
+    let help = "gRPC has statuses of its own; `SERVING` passes";
+    refuse(fields, "expect", "needs `http`", help);
+    let service = if service.is_word("true") {
+        Some(String::new())
+    } else {
+        accept(service, fields.problems, grpc_service)
+    };
+    Probe::Grpc {
+        service: service.unwrap_or_default(),
+        host: fields.read("host", probe_host),
+    }
+}
+
+fn grpc_service(node: &Node) -> Result<String, Fault> {
+    let name = text(node, "the name of a service")?;
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    if (1..=MAX_SERVICE).contains(&name.len()) && name.bytes().all(good) {
+        return Ok(name.to_owned());
+    }
+    let help = "write `grpc: package.Service`, or `grpc: true` for the server as a whole";
+    Err((
+        format!("{} is not the name of a service", quote(name)),
+        help.to_owned(),
+    ))
+}
+
+fn http_probe(fields: &Fields<'_>, path: &Node) -> Probe {
     Probe::Http {
         path: accept(path, fields.problems, probe_path).unwrap_or_default(),
         host: fields.read("host", probe_host),

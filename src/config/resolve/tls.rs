@@ -16,7 +16,8 @@ const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
 const LIST: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const VERSIONS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+pub(super) const VERSIONS: &[(&str, TlsVersion)] =
+    &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 const MODES: &[(&str, bool)] = &[("required", true), ("optional", false)];
 
 /// `None`: the listener speaks no TLS.
@@ -98,6 +99,7 @@ fn hsts(fields: &Fields<'_>) -> Option<Hsts> {
     })
 }
 
+/// The path of a file, and where it is written.
 pub(super) fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {
     let path = fields.read(key, path)?;
     let span = fields.get(key)?.place();

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use http::uri::Authority;
 
-use super::{balance, introductions, key, peers, policy, ring};
+use super::{balance, introductions, key, link, peers, policy, ring};
 use crate::config::fields::{Fields, entries, text, written};
+use crate::config::files::Files;
 use crate::config::raw::{Entry, Node, Span};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
@@ -29,7 +30,7 @@ pub(super) struct Upstreams<'a> {
     pub(super) peers: Vec<(Peer, Span)>,
 }
 
-pub(super) fn read<'a>(root: &Fields<'a>) -> Upstreams<'a> {
+pub(super) fn read<'a>(root: &Fields<'a>, files: &mut Files) -> Upstreams<'a> {
     let mut all = Upstreams {
         resolved: BTreeMap::new(),
         names: Vec::new(),
@@ -50,7 +51,7 @@ pub(super) fn read<'a>(root: &Fields<'a>) -> Upstreams<'a> {
     {
         all.names.push((&entry.key, entry.key_span));
         check_name(entry, root.problems);
-        if let Some((upstream, places)) = upstream(&entry.value, root.problems) {
+        if let Some((upstream, places)) = upstream(&entry.value, files, root.problems) {
             all.peers.extend(upstream.peers.iter().cloned().zip(places));
             all.resolved.insert(entry.key.clone(), upstream);
         }
@@ -69,7 +70,7 @@ fn check_name(entry: &Entry, problems: &Problems) {
     }
 }
 
-fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
+fn upstream(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
     let fields = Fields::open(node, &schema::UPSTREAM, problems)?;
     let key = fields
         .get("key")
@@ -79,14 +80,16 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
         .get("ring")
         .and_then(|node| ring::read(node, problems))
         .unwrap_or_default();
-    let (peers, places) = peers::read(&fields, dialect);
+    let (link, name) = link::read(&fields, files);
+    let mut written = peers::read(&fields, dialect);
+    link::name_peers(&mut written, &link, name.as_ref(), problems);
+    let (peers, spans): (Vec<_>, Vec<_>) = written.into_iter().unzip();
     ring::check(&fields, dialect, &peers);
     let upstream = Upstream {
         key,
         missing_key,
         dialect,
-        peers,
-        health: policy::health(&fields),
+        health: policy::health(&fields, &link, &peers),
         passive: policy::passive(&fields),
         retry: policy::retry(&fields),
         timeouts: policy::timeouts(&fields),
@@ -101,8 +104,10 @@ fn upstream(node: &Node, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
         hot_keys: balance::hot_keys(&fields),
         flap_damping: balance::flap_damping(&fields),
         close_moved_streams: balance::close_moved_streams(&fields),
+        link,
+        peers,
     };
-    Some((upstream, places))
+    Some((upstream, spans))
 }
 
 fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {

@@ -120,7 +120,26 @@ fn with_alternative(lines: &[&str], at: usize) -> String {
             lines[line]
         }
     });
-    text.collect::<Vec<_>>().join("\n")
+    let text = text.collect::<Vec<_>>().join("\n");
+    match needed(lines[at]) {
+        Some((key, needed)) => replace_line(&text, &format!("    {key}: "), needed),
+        None => text,
+    }
+}
+
+/// What an alternative says that it goes with: `KEY: VALUE` of the same upstream.
+fn needed(line: &str) -> Option<(&str, &str)> {
+    let (_, after) = line.split_once("ith `")?;
+    let (needed, _) = after.split_once('`')?;
+    Some((needed.split_once(": ")?.0, needed))
+}
+
+/// The upstreams come last of all that have such keys.
+fn replace_line(text: &str, begins: &str, with: &str) -> String {
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let last = lines.iter().rposition(|line| line.starts_with(begins));
+    lines[last.unwrap()] = format!("    {with}");
+    lines.join("\n")
 }
 
 /// The text with what the alternative in this line only makes sense with.

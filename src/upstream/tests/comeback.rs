@@ -41,9 +41,20 @@ fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
 
 fn elsewhere(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
     let address = |peer: usize| SocketAddr::from(([127, 0, 0, 9], u16::try_from(peer).unwrap()));
-    let addresses: Vec<_> = (1..=config.peers.len()).map(address).collect();
+    let addresses: Vec<_> = (1..=config.peers.len())
+        .map(address)
+        .map(Address::from)
+        .collect();
     let metrics = metrics();
-    Upstream::new("app", config.clone(), &addresses, previous, &metrics, now).unwrap()
+    Upstream::new(
+        "app",
+        config.clone(),
+        (&addresses, None),
+        previous,
+        &metrics,
+        now,
+    )
+    .unwrap()
 }
 
 // ── all equally cold

@@ -346,8 +346,21 @@ fn some_of(template: &config::Upstream, random: &mut StdRng) -> config::Upstream
 fn placed(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
     let port = |peer: &config::Peer| peer.label[1..].parse::<u16>().unwrap() + 1;
     let address = |peer| SocketAddr::from(([127, 0, 0, 1], port(peer)));
-    let addresses: Vec<_> = config.peers.iter().map(address).collect();
-    Upstream::new("app", config.clone(), &addresses, previous, &metrics(), now).unwrap()
+    let addresses: Vec<_> = config
+        .peers
+        .iter()
+        .map(address)
+        .map(Address::from)
+        .collect();
+    Upstream::new(
+        "app",
+        config.clone(),
+        (&addresses, None),
+        previous,
+        &metrics(),
+        now,
+    )
+    .unwrap()
 }
 
 fn weigh(config: &mut config::Upstream, random: &mut StdRng) {

@@ -10,6 +10,7 @@ pub(crate) mod crowd;
 pub(crate) mod desk;
 pub(crate) mod edge;
 pub(crate) mod http2;
+pub(crate) mod http2_origin;
 pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod ocsp;

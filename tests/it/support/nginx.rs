@@ -24,8 +24,22 @@ impl Nginx {
     /// installs it).
     pub(crate) fn start() -> Self {
         let address = port::free();
+        Self::on(
+            address,
+            "",
+            &format!("location / {{ return 200 \"{address}\"; }}"),
+        )
+    }
+
+    /// One with these words behind the address that it listens on, and these directives of its server.
+    pub(crate) fn serving(listen: &str, server: &str) -> Self {
+        Self::on(port::free(), listen, server)
+    }
+
+    fn on(address: SocketAddr, listen: &str, server: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let conf = configuration(address, directory.path());
+        let server = format!("listen {address} {listen}; {server}");
+        let conf = configuration(&server, directory.path());
         fs::write(directory.path().join("nginx.conf"), conf).expect("writable");
         let process = Some(launch(address, directory.path()));
         Self {
@@ -73,7 +87,7 @@ fn launch(address: SocketAddr, directory: &Path) -> Process {
 }
 
 /// One process, no master: SIGKILL then leaves nothing behind.
-fn configuration(address: SocketAddr, directory: &Path) -> String {
+fn configuration(server: &str, directory: &Path) -> String {
     let temp = directory.display();
     format!(
         r#"
@@ -90,10 +104,7 @@ http {{
     fastcgi_temp_path {temp}/fastcgi;
     uwsgi_temp_path {temp}/uwsgi;
     scgi_temp_path {temp}/scgi;
-    server {{
-        listen {address};
-        location / {{ return 200 "{address}"; }}
-    }}
+    server {{ {server} }}
 }}
 "#
     )

@@ -1,32 +1,29 @@
 //! Do the peers answer? One task a peer asks, on its own clock; the answers go into the peer's state.
 //!
-//! Built on Pingora's [`HealthCheck`], with checks of ours: Pingora's own have one connector each (and
-//! each loads the system's certificates), a connect time of one second, and one `Host` for all peers.
-//! The schedule, the timeout around the whole check, rise and fall are ours too: Pingora's loop waits
+//! Built on Pingora's [`HealthCheck`], with checks of ours ([`check`]): Pingora's own have one connector
+//! each (and each loads the system's certificates), a connect time of one second, and one `Host` for all
+//! peers. The schedule, the timeout around the whole check, rise and fall are ours too: Pingora's loop waits
 //! for the slowest peer of a pass, and calls a peer healthy before it has asked it.
+
+mod check;
+mod grpc;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pingora_core::connectors::TransportConnector;
 use pingora_core::connectors::http::Connector;
-use pingora_core::connectors::l4::Connect;
-use pingora_core::protocols::http::client::HttpSession;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
-use pingora_error::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
+use pingora_error::{Error, ErrorType};
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock;
-use crate::config::{Health, Probe};
-use crate::dial;
+use crate::config::Health;
 use crate::policy::health::{State, Thresholds};
 use crate::snapshot::Snapshot;
+use crate::tls::{in_words, why};
 use crate::upstream::{Peer, ProbeReport, Upstream};
 
 /// Probes under way at once; a start with ten thousand peers must not need as many descriptors.
@@ -37,9 +34,6 @@ const AT_ONCE: usize = 512;
 const JITTER: f64 = 0.1;
 
 type Check = Arc<dyn HealthCheck + Send + Sync>;
-
-/// What connects instead of Pingora, where the peer is to be told whose connection it is: ours.
-type Dialer = Option<Arc<dyn Connect + Send + Sync>>;
 
 /// The running probes of one snapshot; dropping them ends them.
 #[derive(Debug)]
@@ -141,36 +135,6 @@ impl Prober {
             permits: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
-
-    fn check(&self, peer: &Peer, upstream: &Upstream, health: &Health) -> Result<Check> {
-        let told = upstream.config.proxy_protocol.as_ref();
-        let dialer: Dialer = told.map(|told| dial::introducing(dial::own(told.version)));
-        match &health.probe {
-            Probe::Tcp => Ok(Arc::new(TcpCheck {
-                connector: Arc::clone(&self.tcp),
-                dialer,
-                timeout: health.timeout,
-            })),
-            Probe::Http { path, host, expect } => {
-                let mut request = RequestHeader::build("GET", path.as_bytes(), Some(2))?;
-                match host {
-                    Some(host) => request.insert_header("Host", host.clone())?,
-                    None => request.insert_header("Host", &*peer.written)?,
-                }
-                request.insert_header(
-                    "User-Agent",
-                    concat!("clockwise/", env!("CARGO_PKG_VERSION")),
-                )?;
-                Ok(Arc::new(HttpCheck {
-                    connector: Arc::clone(&self.http),
-                    dialer,
-                    request,
-                    expect: expect.clone(),
-                    timeout: health.timeout,
-                }))
-            }
-        }
-    }
 }
 
 impl Default for Prober {
@@ -203,18 +167,11 @@ impl Job {
         prober: &Prober,
     ) -> Option<Self> {
         let target = upstream.peers().get(peer)?;
-        let check = match prober.check(target, upstream, health) {
-            Ok(check) => check,
-            Err(error) => {
-                log::error!(
-                    "upstream {}: no probe for {}: {error}",
-                    upstream.name,
-                    target.label
-                );
-                return None;
-            }
+        let Some((check, addr)) = check::of(upstream, target, health, prober) else {
+            let (name, label) = (&upstream.name, &target.label);
+            log::error!("upstream {name}: there is no probe for {label}");
+            return None;
         };
-        let addr = SocketAddr::Inet(target.address);
         let target = Backend {
             addr,
             weight: 1,
@@ -302,82 +259,6 @@ impl Job {
     }
 }
 
-/// A connect that passes when the connection stands; it is closed at once.
-struct TcpCheck {
-    connector: Arc<TransportConnector>,
-    dialer: Dialer,
-    timeout: Duration,
-}
-
-#[async_trait]
-impl HealthCheck for TcpCheck {
-    async fn check(&self, target: &Backend) -> Result<()> {
-        let mut peer = BasicPeer::new(PLACEHOLDER);
-        peer._address = target.addr.clone();
-        peer.options.connection_timeout = Some(self.timeout);
-        peer.options.custom_l4.clone_from(&self.dialer);
-        self.connector.new_stream(&peer).await.map(drop)
-    }
-
-    fn health_threshold(&self, _success: bool) -> usize {
-        1 // rise and fall are counted in `policy::health`
-    }
-}
-
-/// Pingora's peers are made from text; the address is set after that.
-const PLACEHOLDER: &str = "0.0.0.0:1";
-
-/// A GET that passes when the status is an expected one. The body is not read: the connection is
-/// closed instead, so a peer that drips cannot hold a probe.
-struct HttpCheck {
-    connector: Arc<Connector>,
-    dialer: Dialer,
-    request: RequestHeader,
-    expect: Vec<(u16, u16)>,
-    timeout: Duration,
-}
-
-#[async_trait]
-impl HealthCheck for HttpCheck {
-    async fn check(&self, target: &Backend) -> Result<()> {
-        let mut peer = HttpPeer::new(PLACEHOLDER, false, String::new());
-        peer._address = target.addr.clone();
-        peer.options.connection_timeout = Some(self.timeout);
-        peer.options.custom_l4.clone_from(&self.dialer);
-        peer.options.read_timeout = Some(self.timeout);
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
-        session
-            .write_request_header(Box::new(self.request.clone()))
-            .await?;
-        session.finish_request_body().await?;
-        let status = final_status(&mut session).await?;
-        session.shutdown().await;
-        if self
-            .expect
-            .iter()
-            .any(|&(from, to)| (from..=to).contains(&status))
-        {
-            return Ok(());
-        }
-        Error::e_explain(ErrorType::HTTPStatus(status), format!("status {status}"))
-    }
-
-    fn health_threshold(&self, _success: bool) -> usize {
-        1 // rise and fall are counted in `policy::health`
-    }
-}
-
-/// The status of the response, after those that only announce it (RFC 9110, 15.2).
-async fn final_status(session: &mut HttpSession) -> Result<u16> {
-    loop {
-        session.read_response_header().await?;
-        match session.response_header() {
-            Some(response) if matches!(response.status.as_u16(), 100 | 102..=199) => {}
-            response => return Ok(response.map_or(0, |response| response.status.as_u16())),
-        }
-    }
-}
-
 /// Running out of descriptors or local ports says nothing about the peer.
 fn is_our_own(error: &Error) -> bool {
     matches!(
@@ -390,6 +271,8 @@ fn is_our_own(error: &Error) -> bool {
 fn brief(error: &Error) -> String {
     match error.etype() {
         ErrorType::HTTPStatus(status) => format!("status {status}"),
+        ErrorType::CustomCode(name, code) => format!("{name} {code}"),
+        ErrorType::TLSHandshakeFailure => in_words(why(&error.to_string())).to_owned(),
         kind => kind.as_str().to_owned(),
     }
 }

@@ -1,0 +1,223 @@
+//! `protocol`, `h2` and `tls` of an upstream: how its peers are spoken to, and the name that each
+//! must prove.
+//!
+//! What would skip the verification without saying so is refused: a peer without a name to verify has
+//! none that its certificate could be for.
+
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+
+use super::tls::{VERSIONS, placed};
+use crate::config::fields::{Fields, text};
+use crate::config::files::Files;
+use crate::config::link::{H2, Link, PeerTls, Protocol};
+use crate::config::raw::{Node, Span};
+use crate::config::report::{Problem, Problems, quote};
+use crate::config::schema;
+use crate::config::settings::{CertificateFiles, Peer, PeerAddress, TlsVersion};
+use crate::config::values::{Fault, duration};
+
+const PROTOCOLS: &[(&str, Protocol)] = &[
+    ("http1", Protocol::Http1),
+    ("h2", Protocol::H2),
+    ("h2c", Protocol::H2c),
+    ("auto", Protocol::Auto),
+];
+
+/// A server of gRPC takes more than two pings in five minutes for abuse, where nothing else happens.
+const PING: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// Which name the peers of an upstream must prove.
+pub(super) enum Name {
+    /// Each its own.
+    Own,
+    /// All this one.
+    Given(String),
+    /// The one that the client asked for.
+    Host,
+}
+
+/// How the peers are spoken to, and which name they must prove; `None` without TLS.
+pub(super) fn read(upstream: &Fields<'_>, files: &mut Files) -> (Link, Option<Name>) {
+    let (tls, name) = tls(upstream, files).unzip();
+    let link = Link {
+        protocol: protocol(upstream, tls.is_some()),
+        h2: h2(upstream),
+        tls,
+    };
+    (link, name)
+}
+
+/// Gives every peer its name; what cannot be verified is refused.
+pub(super) fn name_peers(
+    peers: &mut [(Peer, Span)],
+    link: &Link,
+    name: Option<&Name>,
+    problems: &Problems,
+) {
+    for (peer, span) in peers {
+        match (&link.tls, name) {
+            (Some(tls), Some(name)) => name_peer(peer, *span, tls, name, problems),
+            _ if peer.server_name.is_some() => {
+                let problem = Problem::error("`server_name` without `tls`", *span);
+                problems.add(problem.help("add `tls: true` to the upstream, or remove it"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn name_peer(peer: &mut Peer, span: Span, tls: &PeerTls, name: &Name, problems: &Problems) {
+    if peer.server_name.is_some() || matches!(name, Name::Host) {
+        return;
+    }
+    peer.server_name = match (name, &peer.address) {
+        (Name::Given(name), _) => Some(name.clone()),
+        (_, PeerAddress::Name(host, _)) => Some(host.trim_end_matches('.').to_owned()),
+        (_, PeerAddress::Ip(address)) if !tls.verify => Some(address.ip().to_string()),
+        (_, PeerAddress::Unix(_)) if !tls.verify => Some("localhost".to_owned()),
+        (_, PeerAddress::Ip(_) | PeerAddress::Unix(_)) => {
+            let message = format!("there is no name that {} could prove", quote(&peer.label));
+            let problem = Problem::error(message, span);
+            let help = "add `server_name: app.example.com`, a name (or address) that its certificate is for";
+            problems.add(problem.help(help));
+            None
+        }
+    };
+}
+
+fn protocol(upstream: &Fields<'_>, tls: bool) -> Protocol {
+    let protocol = upstream.choice("protocol", Protocol::Http1, PROTOCOLS);
+    let (message, help) = match protocol {
+        Protocol::H2 if !tls => ("`h2` needs `tls`", "add `tls: true`, or write `h2c`"),
+        Protocol::Auto if !tls => (
+            "`auto` needs `tls`, within which the peer chooses",
+            "add `tls: true`, or write `http1` or `h2c`",
+        ),
+        Protocol::H2c if tls => ("`h2c` is HTTP/2 without TLS", "write `h2`, or remove `tls`"),
+        _ => return protocol,
+    };
+    // Where `tls` is there and wrong, what would have been is not known.
+    if let Some(node) = upstream.get("protocol")
+        && (tls || upstream.get("tls").is_none_or(is_off))
+    {
+        upstream.error(node, message, help);
+    }
+    protocol
+}
+
+fn h2(upstream: &Fields<'_>) -> H2 {
+    let default = H2 {
+        max_streams: 100,
+        ping: None,
+    };
+    let Some(fields) = upstream.section("h2", &schema::H2) else {
+        return default;
+    };
+    H2 {
+        max_streams: fields.number("max_streams", default.max_streams, 1..=1000),
+        ping: fields.or_off("ping", None, |node| duration(node, &PING)),
+    }
+}
+
+fn is_off(node: &Node) -> bool {
+    node.is_word("off") || node.is_word("false")
+}
+
+fn tls(upstream: &Fields<'_>, files: &mut Files) -> Option<(PeerTls, Name)> {
+    let node = upstream.get("tls").filter(|node| !is_off(node))?;
+    if node.is_word("true") {
+        return Some((
+            PeerTls {
+                ca: None,
+                certificate: None,
+                min_version: TlsVersion::Tls12,
+                verify: true,
+            },
+            Name::Own,
+        ));
+    }
+    if node.text().is_some() {
+        let help = "write `tls: true`, or a map as in `tls: {ca: FILE}`";
+        upstream.error(
+            node,
+            "`tls` of an upstream is `true`, `off` or a map".to_owned(),
+            help,
+        );
+        return None;
+    }
+    let fields = Fields::open(node, &schema::PEER_TLS, upstream.problems)?;
+    Some(given(&fields, files))
+}
+
+fn given(fields: &Fields<'_>, files: &mut Files) -> (PeerTls, Name) {
+    let ca = placed(fields, "ca");
+    let tls = PeerTls {
+        ca: ca.as_ref().map(|ca| ca.path.clone()),
+        certificate: certificate(fields, files),
+        min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
+        verify: fields.flag("verify", true),
+    };
+    if let Some(ca) = &ca {
+        files.anchors(ca, fields.problems);
+    }
+    warn_unverified(fields, &tls);
+    let name = fields.get("server_name").map(|_| {
+        // One that is wrong is reported as that; no peer's own is missed for it.
+        let read = fields.read("server_name", server_name_or_host);
+        read.unwrap_or(Name::Host)
+    });
+    (tls, name.unwrap_or(Name::Own))
+}
+
+fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFiles> {
+    let help = "a certificate and its key belong together: `{cert: FILE, key: FILE}`";
+    match (fields.get("cert"), fields.get("key")) {
+        (None, None) => return None,
+        (None, Some(node)) => fields.error(node, "`key` without `cert`", help),
+        (Some(node), None) => fields.error(node, "`cert` without `key`", help),
+        (Some(_), Some(_)) => {}
+    }
+    let (cert, key) = (placed(fields, "cert")?, placed(fields, "key")?);
+    Some(files.identity(cert, key, fields.problems))
+}
+
+/// Said each time that it is looked at: it is the one thing that makes TLS worth nothing.
+fn warn_unverified(fields: &Fields<'_>, tls: &PeerTls) {
+    let Some(node) = fields.get("verify").filter(|_| !tls.verify) else {
+        return;
+    };
+    if let Some(ca) = fields.get("ca") {
+        let problem = Problem::error("`ca` has no use where nothing is verified", ca.place());
+        let problem = problem.also(node.place(), "turned off here");
+        fields.problems.add(problem.help("remove one of the two"));
+        return;
+    }
+    let message = "the peers' certificates are not verified: whoever is on the way can read and change everything";
+    let help = "give the issuer of their certificates, `ca: FILE`, and remove `verify: false`";
+    fields
+        .problems
+        .add(Problem::warning(message, node.place()).help(help));
+}
+
+fn server_name_or_host(node: &Node) -> Result<Name, Fault> {
+    if node.is_word("host") {
+        return Ok(Name::Host);
+    }
+    server_name(node).map(Name::Given)
+}
+
+/// What a certificate can be for: a DNS name, or an IP address.
+pub(super) fn server_name(node: &Node) -> Result<String, Fault> {
+    let name = text(node, "a host name")?;
+    if ServerName::try_from(name).is_ok() {
+        return Ok(name.to_ascii_lowercase());
+    }
+    let help = "give a host name or an IP address, without a port, as in `app.example.com`";
+    Err((
+        format!("{} is no name that a certificate can be for", quote(name)),
+        help.to_owned(),
+    ))
+}

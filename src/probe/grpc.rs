@@ -1,0 +1,145 @@
+//! The two messages of gRPC's health checking (`grpc.health.v1.Health/Check`): a text and a number.
+//!
+//! A message is a byte of flags, its length as four bytes, and then fields: each a key (its number and
+//! its kind) and a value (Protocol Buffers, "Encoding").
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+
+pub(super) const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
+
+/// More than any answer to the question has.
+pub(super) const MAX_ANSWER: usize = 4096;
+
+/// `HealthCheckResponse.ServingStatus.SERVING`.
+const SERVING: u64 = 1;
+/// Flags and length.
+const PREFIX: usize = 5;
+
+/// `HealthCheckRequest { service }`, in its frame; at most 127 bytes of name.
+pub(super) fn question(service: &str) -> Bytes {
+    const SERVICE: u8 = 1 << 3 | 2;
+    let mut message = BytesMut::new();
+    if let (1.., Ok(length @ ..=127)) = (service.len(), u8::try_from(service.len())) {
+        message.put_slice(&[SERVICE, length]);
+        message.put_slice(service.as_bytes());
+    }
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or_default());
+    frame.put(message);
+    frame.freeze()
+}
+
+/// Whether the frame holds a `HealthCheckResponse` of which the status is `SERVING`.
+pub(super) fn is_serving(frame: &[u8]) -> bool {
+    let Some((&[flags, a, b, c, d], message)) = frame.split_first_chunk::<PREFIX>() else {
+        return false;
+    };
+    let whole = u32::from_be_bytes([a, b, c, d]) as usize == message.len();
+    flags == 0 && whole && number(message) == Some(SERVING)
+}
+
+/// `grpc-status`, where it is there; one that is none is `UNKNOWN`.
+pub(super) fn status(headers: &HeaderMap) -> Option<u16> {
+    const UNKNOWN: u16 = 2;
+    let status = headers.get("grpc-status")?.to_str().ok();
+    Some(
+        status
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(UNKNOWN),
+    )
+}
+
+/// The last value of field 1, a number; fields that are not known are skipped. `None`: it is missing,
+/// or the message is broken.
+fn number(mut message: &[u8]) -> Option<u64> {
+    let mut found = None;
+    while !message.is_empty() {
+        let key = varint(&mut message)?;
+        match (key >> 3, key & 7) {
+            (1, 0) => found = Some(varint(&mut message)?),
+            (_, 0) => drop(varint(&mut message)?),
+            (_, 1) => skip(&mut message, 8)?,
+            (_, 2) => {
+                let length = usize::try_from(varint(&mut message)?).ok()?;
+                skip(&mut message, length)?;
+            }
+            (_, 5) => skip(&mut message, 4)?,
+            _ => return None,
+        }
+    }
+    found
+}
+
+/// Seven bits a byte, the lowest first; all bytes but the last have the eighth set.
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for place in 0..10 {
+        let (&byte, rest) = message.split_first()?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f).checked_shl(7 * place)?;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn skip(message: &mut &[u8], length: usize) -> Option<()> {
+    *message = message.get(length..)?;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        [&[0][..], &length, message].concat()
+    }
+
+    #[test]
+    fn the_question_is_what_a_grpc_library_sends() {
+        assert_eq!(&question("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(
+            &question("a.B")[..],
+            [0, 0, 0, 0, 5, 10, 3, b'a', b'.', b'B']
+        );
+    }
+
+    #[test]
+    fn only_serving_is_serving() {
+        assert!(is_serving(&framed(&[8, 1])));
+        assert!(is_serving(&framed(&[8, 2, 8, 1])), "the last one counts");
+        assert!(is_serving(&framed(&[
+            18, 2, 7, 7, 25, 0, 0, 0, 0, 0, 0, 0, 0, 8, 1, 45, 0, 0, 0, 0
+        ])));
+        for not in [
+            &[][..],
+            &[8, 2],
+            &[8, 0],
+            &[8],
+            &[10, 1, 1],
+            &[8, 0x81],
+            &[16, 1],
+            &[11],
+        ] {
+            assert!(!is_serving(&framed(not)), "{not:?}");
+        }
+        assert!(!is_serving(&[1, 0, 0, 0, 2, 8, 1]), "compressed");
+        assert!(!is_serving(&[0, 0, 0, 0, 3, 8, 1]), "cut");
+        assert!(!is_serving(&[0, 0, 0]));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_judged(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = is_serving(&bytes);
+            let _ = is_serving(&framed(&bytes));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! gRPC from end to end: a client and a server of its own library, with Clockwise between them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::http2::H2C;
+use crate::support::edge::{Edge, Site};
+use crate::support::http2_origin::{Act, Origin, REFUSED_STREAM};
+use crate::support::load::keys;
+use crate::support::{port, process, wait};
+
+/// Debian's, which has the library (`python3-grpcio`).
+const PYTHON: &str = "/usr/bin/python3";
+
+struct Server {
+    address: SocketAddr,
+    _process: process::Process,
+}
+
+impl Server {
+    fn start() -> Self {
+        let address = port::free();
+        let mut command = Command::new(PYTHON);
+        command.arg(script("server.py")).arg(address.to_string());
+        let mut process = process::Process::spawn_with(&mut command, Stdio::piped());
+        wait::until("the server to listen", || {
+            assert!(process.exited().is_none(), "{}", process.stderr());
+            std::net::TcpStream::connect(address).is_ok()
+        });
+        Self {
+            address,
+            _process: process,
+        }
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/grpc")
+        .join(name)
+}
+
+fn site(servers: &[&Server]) -> Site {
+    let site = Site::of(servers.iter().map(|server| server.address));
+    let site = site.app("protocol", "h2c").app("key", "{header: x-user}");
+    site.top("listeners", H2C)
+}
+
+/// What came of a call, through Clockwise.
+#[track_caller]
+fn call(edge: &Edge, name: &str, argument: &str) -> Value {
+    let mut command = Command::new(PYTHON);
+    command.arg(script("client.py"));
+    command.args([&edge.address.to_string(), name, argument]);
+    command.env_remove("http_proxy").env_remove("https_proxy");
+    let output = command.output().expect("the client");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{output:?} {}", edge.stderr()))
+}
+
+#[test]
+fn calls_of_all_four_kinds_pass() {
+    let server = Server::start();
+    let edge = site(&[&server]).start();
+    let unary = call(&edge, "unary", "word");
+    assert_eq!(unary["answer"], "word");
+    assert_eq!(unary["initial"]["x-server"], server.address.to_string());
+    assert_eq!(unary["trailing"]["x-end"], "well");
+    assert_eq!(unary["trailing"]["x-bytes-bin"], "00ff");
+    assert_eq!(call(&edge, "large", "3000000")["same"], true);
+    let pieces = call(&edge, "pieces", "100");
+    assert_eq!(pieces["pieces"].as_array().unwrap().len(), 100);
+    assert_eq!(call(&edge, "total", "200")["total"], "19900");
+    let echo = call(&edge, "echo", "50");
+    assert_eq!(echo["said"].as_array().unwrap().len(), 50, "{echo}");
+    assert_eq!(echo["rest"], 0);
+}
+
+#[test]
+fn a_failure_arrives_as_the_server_meant_it() {
+    let server = Server::start();
+    let edge = site(&[&server]).start();
+    let failed = call(&edge, "fails", "");
+    assert_eq!(failed["status"], "NOT_FOUND");
+    assert_eq!(failed["details"], "there is no such thing");
+    assert_eq!(failed["trailing"]["x-why"], "because");
+}
+
+#[test]
+fn metadata_is_a_key() {
+    let (one, two) = (Server::start(), Server::start());
+    let edge = site(&[&one, &two]).start();
+    let users = keys(40);
+    let served = call(&edge, "keys", &users.join(","));
+    for (user, walk) in users.iter().zip(edge.predict(&users, 1)) {
+        assert_eq!(served[user], *walk[0]);
+    }
+}
+
+#[test]
+fn the_clients_deadline_is_the_servers_too() {
+    let server = Server::start();
+    let edge = site(&[&server]).start();
+    let left = call(&edge, "remaining", "7")["answer"].clone();
+    let left: f64 = left.as_str().unwrap().parse().unwrap();
+    assert!((1.0..=7.0).contains(&left), "{left}");
+    assert_eq!(call(&edge, "without_deadline", "")["answer"], "none");
+    let late = call(&edge, "slow", "0.5");
+    assert_eq!(late["status"], "DEADLINE_EXCEEDED");
+    wait::until("the server to be told", || {
+        edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
+    });
+}
+
+#[test]
+fn our_own_limits_are_told_in_grpcs_words() {
+    let server = Server::start();
+    let edge = site(&[&server])
+        .app("timeouts", "{first_byte: 500ms, read: 500ms}")
+        .start();
+    let slow = call(&edge, "slow", "15");
+    assert_eq!(slow["status"], "DEADLINE_EXCEEDED", "{slow}");
+    assert!(slow["seconds"].as_f64().unwrap() < 10.0, "{slow}");
+    let stalled = call(&edge, "stalls", "");
+    assert!(stalled["status"].is_string(), "{stalled}");
+    let gone = site(&[]).peers([port::Closed::new().address]).start();
+    let refused = call(&gone, "unary", "word");
+    assert_eq!(refused["status"], "UNAVAILABLE", "{refused}");
+    assert_eq!(refused["details"], "connect_failed");
+}
+
+#[test]
+fn a_call_that_was_refused_is_made_again() {
+    // Not a server of gRPC: what comes of it is that it was asked twice.
+    let origin = Origin::start(&[Act::ResetEarly(REFUSED_STREAM), Act::Trailers]);
+    let edge = site(&[]).peers([origin.label()]).start();
+    call(&edge, "large", "10");
+    assert_eq!(origin.requests(), 2);
+}
+
+#[test]
+fn its_own_health_checks_are_probes() {
+    let server = Server::start();
+    let label = server.address.to_string();
+    let health =
+        |service: &str| format!("{{grpc: {service}, interval: 1s, timeout: 1s, fall: 1, rise: 1}}");
+    for (service, state) in [("true", "up"), ("test.Echo", "up"), ("test.Other", "down")] {
+        let edge = site(&[&server]).app("health", &health(service)).start();
+        edge.admin.wait_for_state("app", &label, state);
+        let view = edge.admin.get("/v1/upstreams/app").json();
+        let why = &view["peers"][0]["probe"]["failure"];
+        assert_eq!(*why == "grpc-status 5", state == "down", "{why}");
+    }
+    let probed = site(&[&server]).app("health", &health("true")).start();
+    let plain = site(&[&server]).start();
+    probed.admin.wait_for_state("app", &label, "up");
+    call(&plain, "set_health", "2");
+    probed.admin.wait_for_state("app", &label, "down");
+    call(&plain, "set_health", "1");
+    probed.admin.wait_for_state("app", &label, "up");
+}

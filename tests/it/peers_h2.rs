@@ -1,0 +1,198 @@
+//! HTTP/2 to peers: many requests on one connection, and none lost when that ends.
+
+use std::thread;
+
+use crate::support::client::Request;
+use crate::support::edge::{Edge, Site};
+use crate::support::http2_origin::{
+    Act, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
+};
+use crate::support::origin::{self, Behaviour};
+use crate::support::{port, process, wait};
+
+const CONNECT_FAILURES: &str = "clockwise_peer_connect_failures_total";
+
+fn site(origins: &[&Origin]) -> Site {
+    let labels = origins.iter().map(|origin| origin.label());
+    Site::of(labels).app("protocol", "h2c")
+}
+
+/// With failures noticed at once, where there are any.
+fn strict(origins: &[&Origin]) -> Edge {
+    let site = site(origins).app("passive", "{failures: 1, eject: 60s}");
+    site.start()
+}
+
+#[track_caller]
+fn answered(edge: &Edge, request: &Request) -> String {
+    let response = edge.send(request);
+    assert_eq!(response.status, 200, "{response:?}");
+    response.text()
+}
+
+fn post() -> Request {
+    Request::post("/?k=a", vec![b'x'; 10_000])
+}
+
+#[test]
+fn requests_share_a_connection() {
+    let origin = Origin::start(&[]);
+    let edge = site(&[&origin]).start();
+    for number in 0..4 {
+        let said = answered(&edge, &Request::get("/?k=a"));
+        assert_eq!(said, format!("connection 1 stream {}", 2 * number + 1));
+    }
+    assert_eq!(answered(&edge, &post()), "connection 1 stream 9");
+}
+
+#[test]
+fn no_more_at_once_than_a_connection_may_have() {
+    let origin = Origin::start(&[Act::Hold; 6]);
+    let edge = site(&[&origin]).app("h2", "{max_streams: 3}").start();
+    thread::scope(|scope| {
+        let ask = |number| {
+            let asked = scope.spawn(|| answered(&edge, &Request::get("/?k=a")));
+            wait::until("it to be asked", || origin.requests() == number);
+            asked
+        };
+        let asking: Vec<_> = (1..=6).map(ask).collect();
+        origin.release();
+        for asked in asking {
+            asked.join().unwrap();
+        }
+    });
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn what_was_not_looked_at_is_asked_again_be_it_a_post() {
+    for act in [
+        Act::Reset(REFUSED_STREAM),
+        Act::ResetEarly(REFUSED_STREAM),
+        Act::GoAway(NO_ERROR),
+        Act::GoAway(ENHANCE_YOUR_CALM),
+    ] {
+        for request in [post(), Request::get("/?k=a")] {
+            let origin = Origin::start(&[Act::Answer, act]);
+            let edge = strict(&[&origin]);
+            answered(&edge, &request);
+            assert_eq!(
+                answered(&edge, &request),
+                "connection 2 stream 1",
+                "{act:?}"
+            );
+            assert_eq!(edge.admin.metric(CONNECT_FAILURES, &[]), 0);
+        }
+    }
+}
+
+#[test]
+fn who_keeps_refusing_is_left_for_the_next_of_the_walk() {
+    let refusals = [Act::Reset(REFUSED_STREAM); 2];
+    let origins = [Origin::start(&refusals), Origin::start(&refusals)];
+    let edge = site(&[&origins[0], &origins[1]])
+        .app("retry", "{attempts: 2}")
+        .start();
+    // Both refuse twice: the first attempt and the fresh one of each.
+    let refused = edge.send(&post());
+    assert_eq!(refused.status, 502, "{refused:?}");
+    assert_eq!([origins[0].requests(), origins[1].requests()], [2, 2]);
+    answered(&edge, &post());
+}
+
+#[test]
+fn what_may_have_been_done_is_not_done_again() {
+    let origins = [
+        Origin::start(&[Act::Reset(INTERNAL_ERROR)]),
+        Origin::start(&[Act::Reset(INTERNAL_ERROR)]),
+    ];
+    let edge = site(&[&origins[0], &origins[1]])
+        .app("retry", "{attempts: 3}")
+        .start();
+    assert_eq!(edge.send(&post()).status, 502);
+    assert_eq!(origins[0].requests() + origins[1].requests(), 1);
+    let got = edge.get("/?k=a");
+    assert_eq!(got.status, 200, "a GET may be repeated: {got:?}");
+}
+
+#[test]
+fn a_connection_that_has_ended_says_nothing_about_its_peer() {
+    for act in [Act::LastAnswer, Act::Vanish] {
+        let origin = Origin::start(&[act; 3]);
+        let edge = strict(&[&origin]);
+        for number in 1..=4 {
+            let said = answered(&edge, &post());
+            assert_eq!(said, format!("connection {number} stream 1"), "{act:?}");
+            if number < 4 {
+                wait::until("the end", || origin.closed() == number);
+            }
+        }
+        assert_eq!(edge.admin.metric(CONNECT_FAILURES, &[]), 0, "{act:?}");
+    }
+}
+
+#[test]
+fn a_client_of_http_1_gets_the_body_whole() {
+    let origin = Origin::start(&[Act::Trailers, Act::Trailers]);
+    let edge = site(&[&origin]).start();
+    assert_eq!(
+        answered(&edge, &Request::get("/?k=a")),
+        "connection 1 stream 1"
+    );
+    let mut old = edge.connect();
+    old.send("GET /?k=a HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(old.response().unwrap().text(), "connection 1 stream 3");
+}
+
+#[test]
+fn a_tunnel_begins_as_http_1_whatever_is_spoken_else() {
+    let origin = origin::Origin::behaving(Behaviour::Upgrade);
+    let edge = Site::of([origin.label()]).app("protocol", "h2c").start();
+    let mut socket = edge.connect();
+    let request = "GET /?k=a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.send(request).unwrap();
+    assert_eq!(socket.head().unwrap().status, 101);
+    socket.send("word").unwrap();
+    assert_eq!(socket.exactly(4).unwrap(), b"word");
+}
+
+#[test]
+fn probes_speak_it_too() {
+    let origin = Origin::start(&[]);
+    let health = "{http: /, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
+    let edge = site(&[&origin]).app("health", health).start();
+    edge.admin.wait_for_state("app", &origin.label(), "up");
+    wait::until("several probes", || origin.requests() >= 3);
+    assert!(
+        origin.closed() >= 2,
+        "each on a connection of its own, which ends"
+    );
+    let old = origin::Origin::start();
+    let edge = Site::of([old.label()]).app("protocol", "h2c");
+    let edge = edge.app("health", health).start();
+    edge.admin.wait_for_state("app", &old.label(), "down");
+}
+
+#[test]
+fn nghttpd_is_served_from() {
+    let address = port::free();
+    let directory = tempfile::tempdir().unwrap();
+    let page = "x".repeat(300_000);
+    std::fs::write(directory.path().join("page"), &page).unwrap();
+    let mut command = std::process::Command::new("nghttpd");
+    let ip = address.ip().to_string();
+    command
+        .args(["--no-tls", "--address", &ip, "--htdocs"])
+        .arg(directory.path())
+        .arg(address.port().to_string());
+    let _server = process::Process::spawn(&mut command);
+    wait::until("nghttpd to listen", || {
+        std::net::TcpStream::connect(address).is_ok()
+    });
+    let edge = Site::of([address]).app("protocol", "h2c").start();
+    for _ in 0..3 {
+        assert_eq!(edge.get("/page?k=a").text(), page);
+    }
+    assert_eq!(edge.get("/other?k=a").status, 404);
+}

@@ -1,0 +1,386 @@
+//! Encrypted connections to peers: who cannot prove its name gets no request, and what counts as a
+//! proof changes while it runs.
+
+use jiff::Timestamp;
+
+use crate::support::client::{Connection, Request, Response};
+use crate::support::edge::{Edge, Site, run};
+use crate::support::nginx::Nginx;
+use crate::support::origin::{Behaviour, Origin};
+use crate::support::tls::Authority;
+
+const FAILURES: &str = "clockwise_upstream_tls_failures_total";
+
+/// What the peer saw: the name it was asked for, and so on.
+const SAYS: &str = "location / { return 200 \
+    \"$ssl_server_name $ssl_protocol $server_protocol $connection_requests $ssl_client_s_dn\"; }";
+
+#[test]
+fn a_peer_that_proves_its_name_is_spoken_to() {
+    let authority = Authority::new();
+    let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
+    let edge = named(&peer, &authority, "").start();
+    assert_eq!(said(&edge), "app.test TLSv1.3 HTTP/1.1 1 ");
+    assert_eq!(said(&edge), "app.test TLSv1.3 HTTP/1.1 2 ", "reused");
+}
+
+#[test]
+fn who_cannot_prove_its_name_gets_nothing() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let cases = [
+        (authority.issue("other", &["other.test"]), "name"),
+        (
+            authority.issue_for("old", &["app.test"], (year(2019), year(2020))),
+            "date",
+        ),
+        (
+            authority.issue_for("new", &["app.test"], (year(2090), year(2095))),
+            "date",
+        ),
+        (stranger.issue("app", &["app.test"]), "issuer"),
+        (own("self", &authority), "issuer"),
+    ];
+    for (pair, reason) in cases {
+        let peer = secure(&pair, SAYS);
+        let edge = named(&peer, &authority, "").start();
+        let refused = edge.get("/?k=a");
+        assert_eq!(
+            (refused.status, &*refused.text()),
+            (502, "502 tls_failed\n")
+        );
+        let label = format!("reason=\"{reason}\"");
+        edge.admin.wait_for_metric(FAILURES, &[&label], 1);
+        assert_eq!(edge.admin.metric(FAILURES, &[]), 1);
+    }
+}
+
+#[test]
+fn the_next_peer_is_asked_and_the_false_one_ejected() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let good = secure(&authority.issue("app", &["app.test"]), SAYS);
+    let bad = secure(&stranger.issue("app", &["app.test"]), SAYS);
+    let site = site(&[&good, &bad], &tls(&authority, "server_name: app.test"));
+    let site = site.app("retry", "{attempts: 2}");
+    let edge = site.app("passive", "{failures: 1, eject: 60s}").start();
+    for key in 0..20 {
+        assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
+    }
+    assert_eq!(edge.admin.metric(FAILURES, &["reason=\"issuer\""]), 1);
+    assert_eq!(edge.admin.state("app", &bad.label()), "ejected");
+    let why = "is ejected for 60s: TLS: its certificate is of an unknown issuer";
+    assert!(edge.stderr().contains(why), "{}", edge.stderr());
+}
+
+#[test]
+fn the_system_does_not_vouch_for_a_private_authority() {
+    let authority = Authority::new();
+    let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
+    let edge = site(&[&peer], "{server_name: app.test}").start();
+    assert_eq!(edge.get("/?k=a").text(), "502 tls_failed\n");
+}
+
+#[test]
+fn an_address_can_be_proved_too() {
+    let authority = Authority::new();
+    let peer = secure(&authority.issue("app", &["127.0.0.1"]), SAYS);
+    let edge = site(&[&peer], &tls(&authority, "server_name: 127.0.0.1")).start();
+    assert_eq!(said(&edge), " TLSv1.3 HTTP/1.1 1 ", "no name is asked for");
+}
+
+#[test]
+fn each_peer_proves_its_own_name() {
+    let authority = Authority::new();
+    let [a, b] = ["a.test", "b.test"].map(|name| secure(&authority.issue(name, &[name]), SAYS));
+    let peer =
+        |peer: &Nginx, name| format!("{{address: \"{}\", server_name: {name}}}", peer.address);
+    let site = Site::of([peer(&a, "a.test"), peer(&b, "b.test")]);
+    let edge = site
+        .app("tls", &tls(&authority, "server_name: other.test"))
+        .start();
+    for key in 0..10 {
+        let response = edge.get(&format!("/?k={key}"));
+        assert!(response.text().contains(".test TLSv1.3"), "{response:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_asks_is_shown_our_certificate() {
+    let authority = Authority::new();
+    let asks = format!(
+        "ssl_verify_client on; ssl_client_certificate {}; {SAYS}",
+        authority.path("ca.crt").display()
+    );
+    let peer = secure(&authority.issue("app", &["app.test"]), &asks);
+    let shown = authority.issue("edge", &["edge.test"]);
+    let edge = named(&peer, &authority, shown.trim_matches(['{', '}'])).start();
+    assert_eq!(said(&edge), "app.test TLSv1.3 HTTP/1.1 1 CN=edge");
+    let edge = named(&peer, &authority, "").start();
+    assert_eq!(edge.get("/?k=a").status, 400, "nginx says so within TLS");
+}
+
+#[test]
+fn old_versions_are_spoken_only_where_they_may_be() {
+    let authority = Authority::new();
+    let old = format!("ssl_protocols TLSv1.2; {SAYS}");
+    let peer = secure(&authority.issue("app", &["app.test"]), &old);
+    let edge = named(&peer, &authority, "").start();
+    assert_eq!(said(&edge), "app.test TLSv1.2 HTTP/1.1 1 ");
+    let edge = named(&peer, &authority, "min_version: 1.3").start();
+    let refused = edge.get("/?k=a");
+    assert_eq!(refused.text(), "502 tls_failed\n");
+    edge.admin
+        .wait_for_metric(FAILURES, &["reason=\"other\""], 1);
+    edge.admin
+        .wait_for_metric("clockwise_peer_connect_failures_total", &[], 1);
+}
+
+#[test]
+fn the_clients_host_can_be_the_name_and_nobody_is_ejected_for_it() {
+    let authority = Authority::new();
+    let peer = secure(&authority.issue("ab", &["a.test", "b.test"]), SAYS);
+    let site = site(&[&peer], &tls(&authority, "server_name: host"));
+    let edge = site.app("passive", "{failures: 1, eject: 60s}").start();
+    let ask = |host: &str| edge.send(&Request::get("/?k=a").header("Host", host));
+    assert_eq!(ask("a.test").text(), "a.test TLSv1.3 HTTP/1.1 1 ");
+    assert_eq!(
+        ask("B.test:8080").text(),
+        "B.test TLSv1.3 HTTP/1.1 1 ",
+        "another pool"
+    );
+    assert_eq!(ask("c.test").text(), "502 tls_failed\n");
+    assert_eq!(ask("127.0.0.1").text(), "502 tls_failed\n");
+    assert_eq!(ask("a..b").text(), "400 bad_host\n");
+    assert_eq!(ask("").status, 400);
+    assert_eq!(ask("a.test").text(), "a.test TLSv1.3 HTTP/1.1 2 ");
+    let mut old = edge.connect();
+    old.send("GET /?k=a HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(old.response().unwrap().status, 400, "nobody could be meant");
+}
+
+#[test]
+fn what_is_not_verified_is_said_wherever_it_matters() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let peer = secure(
+        &stranger.issue_for("old", &["other.test"], (year(2019), year(2020))),
+        SAYS,
+    );
+    let site = site(&[&peer], "{verify: false}");
+    let edge = site.start();
+    assert_eq!(said(&edge), " TLSv1.3 HTTP/1.1 1 ");
+    let warning = "upstream app: the certificates of its peers are not verified";
+    let warnings = |edge: &Edge| edge.stderr().matches(warning).count();
+    assert_eq!(warnings(&edge), 1, "{}", edge.stderr());
+    assert!(edge.command(&["reload"]).status.success());
+    assert_eq!(warnings(&edge), 2, "{}", edge.stderr());
+    let status = edge.command(&["status"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.contains("app: the certificates of its peers are not verified"),
+        "{status}"
+    );
+    let json = edge.admin.get("/v1/status").json();
+    assert_eq!(json["upstreams"]["app"]["tls"]["verify"], false);
+    let checked = run(edge.directory(), &["check", "-c", "clockwise.yaml"], "");
+    let said = format!("{checked:?}");
+    assert!(
+        checked.status.success() && said.contains("not verified"),
+        "{said}"
+    );
+    drop(authority);
+}
+
+#[test]
+fn another_authority_counts_from_the_next_request_on() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let peer = secure(&first.issue("app", &["app.test"]), SAYS);
+    let edge = named(&peer, &first, "").start();
+    assert_eq!(said(&edge), "app.test TLSv1.3 HTTP/1.1 1 ");
+    let ours = std::fs::read_to_string(first.path("ca.crt")).unwrap();
+    let theirs = std::fs::read_to_string(second.path("ca.crt")).unwrap();
+    first.replace("ca.crt", &theirs);
+    assert!(edge.command(&["reload"]).status.success());
+    let refused = edge.get("/?k=a").text();
+    assert_eq!(refused, "502 tls_failed\n", "not over the old connection");
+    first.replace("ca.crt", "nonsense");
+    let reload = edge.command(&["reload"]);
+    let why = String::from_utf8_lossy(&reload.stderr).into_owned();
+    assert!(
+        !reload.status.success() && why.contains("the file holds no certificate"),
+        "{why}"
+    );
+    first.replace("ca.crt", &ours);
+    assert!(edge.command(&["reload"]).status.success());
+    assert!(said(&edge).starts_with("app.test TLSv1.3 HTTP/1.1 "));
+}
+
+#[test]
+fn a_new_certificate_of_ours_is_shown_from_the_next_request_on() {
+    let authority = Authority::new();
+    let asks = format!(
+        "ssl_verify_client optional_no_ca; ssl_client_certificate {}; {SAYS}",
+        authority.path("ca.crt").display()
+    );
+    let peer = secure(&authority.issue("app", &["app.test"]), &asks);
+    let shown = authority.issue("edge", &["edge.test"]);
+    let edge = named(&peer, &authority, shown.trim_matches(['{', '}'])).start();
+    assert_eq!(said(&edge), "app.test TLSv1.3 HTTP/1.1 1 CN=edge");
+    authority.issue("next", &["edge.test"]);
+    for kind in ["crt", "key"] {
+        let new = std::fs::read_to_string(authority.path(&format!("next.{kind}"))).unwrap();
+        authority.replace(&format!("edge.{kind}"), &new);
+    }
+    assert!(edge.command(&["reload"]).status.success());
+    assert_eq!(said(&edge), "app.test TLSv1.3 HTTP/1.1 1 CN=next");
+}
+
+#[test]
+fn a_tunnel_is_encrypted_and_verified_like_the_rest() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let origin = Origin::behaving(Behaviour::Upgrade);
+    let relay = format!(
+        "location / {{ proxy_pass http://{}; proxy_http_version 1.1; \
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}",
+        origin.address
+    );
+    let peer = secure(&authority.issue("app", &["app.test"]), &relay);
+    for protocol in ["http1", "auto"] {
+        let edge = named(&peer, &authority, "")
+            .app("protocol", protocol)
+            .start();
+        let mut socket = upgraded(&edge);
+        for word in ["one", "two"] {
+            socket.send(word).unwrap();
+            assert_eq!(socket.exactly(3).unwrap(), word.as_bytes());
+        }
+    }
+    let edge = named(&peer, &stranger, "").start();
+    assert_eq!(
+        edge.send(&Request::socket("/?k=a")).text(),
+        "502 tls_failed\n"
+    );
+    let edge = named(&peer, &authority, "min_version: 1.3").start();
+    upgraded(&edge);
+    let old = format!("ssl_protocols TLSv1.2; {relay}");
+    let peer = secure(&authority.yaml("app"), &old);
+    let edge = named(&peer, &authority, "min_version: 1.3").start();
+    assert_eq!(
+        edge.send(&Request::socket("/?k=a")).text(),
+        "502 tls_failed\n"
+    );
+}
+
+#[test]
+fn probes_demand_what_requests_do() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for probe in ["tcp: true", "http: /healthz"] {
+        let health = format!("{{{probe}, interval: 1s, timeout: 1s, fall: 1, rise: 1}}");
+        let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
+        let edge = named(&peer, &authority, "").app("health", &health).start();
+        edge.admin.wait_for_state("app", &peer.label(), "up");
+        let edge = named(&peer, &stranger, "").app("health", &health).start();
+        edge.admin.wait_for_state("app", &peer.label(), "down");
+        let view = edge.admin.get("/v1/upstreams/app").json();
+        let why = &view["peers"][0]["probe"]["failure"];
+        assert_eq!(why, "TLS: its certificate is of an unknown issuer");
+    }
+}
+
+#[test]
+fn a_probe_is_told_the_name_that_clients_would_bring() {
+    let authority = Authority::new();
+    let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
+    let with = |host: &str| {
+        let health =
+            format!("{{http: /, host: {host}, interval: 1s, timeout: 1s, fall: 1, rise: 1}}");
+        site(&[&peer], &tls(&authority, "server_name: host")).app("health", &health)
+    };
+    let edge = with("app.test:80").start();
+    edge.admin.wait_for_state("app", &peer.label(), "up");
+    let edge = with("other.test").start();
+    edge.admin.wait_for_state("app", &peer.label(), "down");
+}
+
+#[test]
+fn http_2_is_spoken_where_the_peer_chooses_it() {
+    let authority = Authority::new();
+    let pair = authority.issue("app", &["app.test"]);
+    let says = "location / { return 200 \"$server_protocol $connection_requests\"; }";
+    let (new, old) = (secure_with("ssl http2", &pair, says), secure(&pair, says));
+    let spoken = |peer: &Nginx, protocol: &str| {
+        let edge = named(peer, &authority, "")
+            .app("protocol", protocol)
+            .start();
+        [edge.get("/?k=a").text(), edge.get("/?k=a").text()]
+    };
+    let two = ["HTTP/2.0 1", "HTTP/2.0 2"];
+    assert_eq!(spoken(&new, "auto"), two);
+    assert_eq!(spoken(&new, "h2"), two);
+    assert_eq!(spoken(&new, "http1"), ["HTTP/1.1 1", "HTTP/1.1 2"]);
+    assert_eq!(spoken(&old, "auto"), ["HTTP/1.1 1", "HTTP/1.1 2"]);
+    assert_eq!(
+        spoken(&old, "h2"),
+        ["502 tls_failed\n"; 2],
+        "nothing less will do"
+    );
+}
+
+fn year(number: i16) -> Timestamp {
+    format!("{number}-01-01T00:00:00Z").parse().unwrap()
+}
+
+/// A certificate that is its own issuer.
+fn own(file: &str, directory: &Authority) -> String {
+    let own = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+    directory.replace(&format!("{file}.crt"), &own.cert.pem());
+    directory.replace(&format!("{file}.key"), &own.signing_key.serialize_pem());
+    directory.yaml(file)
+}
+
+/// An nginx with this certificate, and these directives.
+fn secure(pair: &str, server: &str) -> Nginx {
+    secure_with("ssl", pair, server)
+}
+
+fn secure_with(listen: &str, pair: &str, server: &str) -> Nginx {
+    let files = pair.trim_matches(['{', '}']);
+    let files = files.replace("cert: ", "ssl_certificate ");
+    let files = files.replace(", key: ", "; ssl_certificate_key ");
+    let protocols = if server.contains("ssl_protocols") {
+        ""
+    } else {
+        "ssl_protocols TLSv1.2 TLSv1.3;"
+    };
+    Nginx::serving(listen, &format!("{files}; {protocols} {server}"))
+}
+
+fn tls(authority: &Authority, more: &str) -> String {
+    format!("{{ca: {}, {more}}}", authority.path("ca.crt").display())
+}
+
+fn site(peers: &[&Nginx], tls: &str) -> Site {
+    Site::of(peers.iter().map(|peer| peer.label())).app("tls", tls)
+}
+
+/// The peer has to prove that it is `app.test`, to this authority.
+fn named(peer: &Nginx, authority: &Authority, more: &str) -> Site {
+    let more = format!("server_name: app.test, {more}");
+    site(&[peer], &tls(authority, more.trim_end_matches([',', ' '])))
+}
+
+#[track_caller]
+fn said(edge: &Edge) -> String {
+    let response: Response = edge.get("/?k=a");
+    assert_eq!(response.status, 200, "{response:?} {}", edge.stderr());
+    response.text()
+}
+
+#[track_caller]
+fn upgraded(edge: &Edge) -> Connection {
+    let mut connection = edge.connect();
+    let request = "GET /?k=a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    connection.send(request).unwrap();
+    let head = connection.head().unwrap();
+    assert_eq!(head.status, 101, "{head:?}");
+    connection
+}

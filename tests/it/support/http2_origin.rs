@@ -1,0 +1,233 @@
+//! An origin that speaks HTTP/2 without TLS, frame by frame, so that it can misbehave as no library
+//! would.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use super::port;
+
+/// What is done with a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Act {
+    /// 200, and which connection and which stream it was.
+    Answer,
+    /// 200, a body, and trailers.
+    Trailers,
+    /// An answer, once [`Origin::release`] is called.
+    Hold,
+    /// `RST_STREAM` with this code, when the whole request was read.
+    Reset(u32),
+    /// The same, when its header was read.
+    ResetEarly(u32),
+    /// `GOAWAY` that says that nothing of this stream was looked at, with this code, and the end.
+    GoAway(u32),
+    /// An answer, `GOAWAY`, and the end.
+    LastAnswer,
+    /// An answer, and the end, without a word.
+    Vanish,
+}
+
+pub(crate) const NO_ERROR: u32 = 0;
+pub(crate) const INTERNAL_ERROR: u32 = 2;
+pub(crate) const REFUSED_STREAM: u32 = 7;
+pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A running origin; its threads end with the test.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    acts: Mutex<VecDeque<Act>>,
+    connections: AtomicUsize,
+    closed: AtomicUsize,
+    requests: AtomicUsize,
+    released: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Origin {
+    /// One that does these things with the first requests, and answers all others.
+    pub(crate) fn start(acts: &[Act]) -> Self {
+        let address = port::free();
+        let listener = TcpListener::bind(address).expect("a free port");
+        let shared = Arc::new(Shared::default());
+        shared.acts.lock().unwrap().extend(acts);
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let shared = Arc::clone(&accepting);
+                thread::spawn(move || {
+                    let _ = serve(&socket, &shared);
+                    let _ = socket.shutdown(Shutdown::Both);
+                    shared.closed.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub(crate) fn label(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Connections with a preface so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that have ended.
+    pub(crate) fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
+    }
+
+    /// Request headers read so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Answers what is held, and holds nothing any more.
+    pub(crate) fn release(&self) {
+        *self.shared.released.lock().unwrap() = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// `:status: 200` (RFC 7541, A).
+const OK: &[u8] = &[0x88];
+/// `grpc-status: 0`, as it is.
+const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
+
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut preface = [0; 24];
+    socket.read_exact(&mut preface)?;
+    assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+    send(socket, SETTINGS, 0, 0, &[])?;
+    let mut acts: Vec<(u32, Act)> = Vec::new();
+    loop {
+        let frame = read(socket)?;
+        match frame.kind {
+            SETTINGS if frame.flags & ACK == 0 => send(socket, SETTINGS, ACK, 0, &[])?,
+            PING if frame.flags & ACK == 0 => send(socket, PING, ACK, 0, &frame.payload)?,
+            HEADERS => {
+                shared.requests.fetch_add(1, Ordering::SeqCst);
+                let act = shared.acts.lock().unwrap().pop_front();
+                let act = act.unwrap_or(Act::Answer);
+                if let Act::ResetEarly(code) = act {
+                    send(socket, RST_STREAM, 0, frame.stream, &code.to_be_bytes())?;
+                    continue;
+                }
+                acts.push((frame.stream, act));
+            }
+            _ => {}
+        }
+        let ends = matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
+        let asked = acts.iter().position(|(stream, _)| *stream == frame.stream);
+        if let (true, Some(place)) = (ends, asked) {
+            let (stream, act) = acts.remove(place);
+            if !perform(socket, shared, number, stream, act)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether the connection goes on.
+fn perform(
+    socket: &TcpStream,
+    shared: &Arc<Shared>,
+    number: usize,
+    stream: u32,
+    act: Act,
+) -> io::Result<bool> {
+    let body = format!("connection {number} stream {stream}");
+    match act {
+        Act::Answer => answer(socket, stream, &body).map(|()| true),
+        Act::Trailers => {
+            send(socket, HEADERS, END_HEADERS, stream, OK)?;
+            send(socket, DATA, 0, stream, body.as_bytes())?;
+            send(socket, HEADERS, END_HEADERS | END_STREAM, stream, TRAILERS).map(|()| true)
+        }
+        Act::Hold => {
+            let (socket, shared) = (socket.try_clone()?, Arc::clone(shared));
+            thread::spawn(move || {
+                let released = shared.released.lock().unwrap();
+                let wait = shared.changed.wait_while(released, |released| !*released);
+                drop(wait);
+                answer(&socket, stream, &body)
+            });
+            Ok(true)
+        }
+        Act::Reset(code) | Act::ResetEarly(code) => {
+            send(socket, RST_STREAM, 0, stream, &code.to_be_bytes()).map(|()| true)
+        }
+        Act::GoAway(code) => go_away(socket, 0, code).map(|()| false),
+        Act::LastAnswer => {
+            answer(socket, stream, &body)?;
+            go_away(socket, stream, NO_ERROR).map(|()| false)
+        }
+        Act::Vanish => answer(socket, stream, &body).map(|()| false),
+    }
+}
+
+fn answer(socket: &TcpStream, stream: u32, body: &str) -> io::Result<()> {
+    send(socket, HEADERS, END_HEADERS, stream, OK)?;
+    send(socket, DATA, END_STREAM, stream, body.as_bytes())
+}
+
+fn go_away(socket: &TcpStream, last: u32, code: u32) -> io::Result<()> {
+    let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
+    send(socket, GOAWAY, 0, 0, &payload)
+}
+
+/// At once, so that several threads can write.
+fn send(
+    mut socket: &TcpStream,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: &[u8],
+) -> io::Result<()> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    socket.write_all(&[&head, payload].concat())
+}
+
+fn read(mut socket: &TcpStream) -> io::Result<Frame> {
+    let mut head = [0; 9];
+    socket.read_exact(&mut head)?;
+    let [a, b, c, kind, flags, s, t, u, v] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    socket.read_exact(&mut payload)?;
+    Ok(Frame {
+        kind,
+        flags,
+        stream: u32::from_be_bytes([s & 0x7f, t, u, v]),
+        payload,
+    })
+}
