@@ -29,7 +29,7 @@ pub(in crate::cli) struct Replay {
     place: Place,
     #[command(flatten)]
     changed: Changed,
-    /// The access log; `-` reads standard input
+    /// The access log; - reads standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
     /// No peer holds more than its fair share of the requests in flight, times this; else as configured
@@ -160,11 +160,17 @@ impl<'a> Course<'a> {
             self.seen.others += 1;
             return;
         }
+        let hash = logged.key_hash.map(Hash);
+        if hash.is_some_and(|hash| !self.labels.0.ring().can_give(hash)) {
+            let why = "its `key_hash` is longer than the hashes of this ring's dialect";
+            self.seen.malformed(why.to_owned());
+            return;
+        }
         let request = Request {
             start: logged.start,
             duration: logged.duration,
             bytes: logged.sent,
-            hash: logged.key_hash.map(Hash),
+            hash,
         };
         let peer = logged.peer.as_deref();
         let logged_on = peer.and_then(|label| self.members.get(label).copied());
