@@ -9,6 +9,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -18,6 +19,9 @@ use super::{ConfigFile, Done, Failure};
 use crate::config;
 use crate::predict::{percent, share};
 use crate::ring::{MemberId, Ring};
+
+/// Who has a key where no peer is up.
+const NOBODY: &str = "(nobody)";
 
 /// A question to the ring.
 #[derive(Debug, Subcommand)]
@@ -54,8 +58,8 @@ pub(super) struct Owner {
     /// Peers taken as down
     #[arg(long, value_name = "LABEL")]
     down: Vec<String>,
-    /// The keys; `-` reads one per line from standard input
-    #[arg(required = true, value_name = "KEY")]
+    /// The keys; a single - reads one per line from standard input
+    #[arg(required = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
 }
 
@@ -170,7 +174,7 @@ impl Asked<'_> {
             let owner = self.placed.ring.find(&placed, |member| is_up(&member));
             output.bytes(key)?;
             output.bytes(b"\t")?;
-            return output.line(owner.map_or("", |member| self.placed.label(member)));
+            return output.line(owner.map_or(NOBODY, |member| self.placed.label(member)));
         }
         let walk = self
             .placed
@@ -186,7 +190,10 @@ impl Asked<'_> {
         }
         output.bytes(key)?;
         output.bytes(b"\t")?;
-        output.line(&labels.join("\t"))
+        match labels.as_slice() {
+            [] => output.line(NOBODY),
+            labels => output.line(&labels.join("\t")),
+        }
     }
 }
 
