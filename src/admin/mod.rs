@@ -326,6 +326,7 @@ fn with_upstream(
 fn owner(upstream: &Upstream, query: &str) -> Answer {
     let key = query.split('&').find_map(|pair| pair.strip_prefix("key="));
     match key {
+        Some("") => Answer::problem(StatusCode::BAD_REQUEST, "an empty key is none"),
         Some(key) => Answer::json(StatusCode::OK, &report::owner(upstream, &decode_form(key))),
         None => Answer::problem(StatusCode::BAD_REQUEST, "needs `?key=KEY`"),
     }
@@ -377,7 +378,11 @@ fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
             upstream.name
         );
     }
-    Answer::json(StatusCode::OK, &report::peer(upstream, peer, None))
+    // Whoever enables it wants it back, whatever keeps it away but its own failures.
+    if !draining {
+        peer.lift_suppression(clock::since_start());
+    }
+    Answer::json(StatusCode::OK, &report::one_peer(upstream, peer))
 }
 
 /// Whether a page of another origin asks for a change.

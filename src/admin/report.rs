@@ -132,12 +132,12 @@ fn time(seconds: Option<i64>) -> Option<String> {
 
 /// `GET /v1/upstreams/{u}`
 pub(super) fn upstream(upstream: &Upstream) -> Value {
-    let shares = upstream.ring().shares();
+    let shares = Shares::of(upstream);
     let peers: Vec<_> = upstream
         .peers()
         .iter()
-        .zip(shares.iter().map(Some).chain(std::iter::repeat(None)))
-        .map(|(shown, share)| peer(upstream, shown, share.copied()))
+        .enumerate()
+        .map(|(place, shown)| peer(upstream, shown, &shares, place))
         .collect();
     json!({
         "name": &*upstream.name,
@@ -147,8 +147,37 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
     })
 }
 
-/// One peer; `share` is how many of the 2^32 hashes it owns.
-pub(super) fn peer(upstream: &Upstream, peer: &Peer, share: Option<u64>) -> Value {
+/// The answer to an order about one peer, the same as among the others.
+pub(super) fn one_peer(upstream: &Upstream, shown: &Peer) -> Value {
+    let place = upstream
+        .peers()
+        .iter()
+        .position(|peer| peer.label == shown.label);
+    peer(
+        upstream,
+        shown,
+        &Shares::of(upstream),
+        place.unwrap_or_default(),
+    )
+}
+
+/// How many of the 2^32 hashes each peer owns, and how many come to it now.
+struct Shares {
+    owned: Vec<u64>,
+    now: Vec<u64>,
+}
+
+impl Shares {
+    fn of(upstream: &Upstream) -> Self {
+        Self {
+            owned: upstream.ring().shares(),
+            now: upstream.shares_now(clock::since_start()),
+        }
+    }
+}
+
+/// The peer at a place: its `share` is what it has when all are up.
+fn peer(upstream: &Upstream, peer: &Peer, shares: &Shares, place: usize) -> Value {
     let now = clock::since_start();
     let probe = peer.state.last_probe().map(|probe| {
         json!({
@@ -162,12 +191,14 @@ pub(super) fn peer(upstream: &Upstream, peer: &Peer, share: Option<u64>) -> Valu
         "label": &*peer.label,
         "address": peer.address.to_string(),
         "weight": peer.weight.get(),
-        "share": share.map(fraction),
+        "share": shares.owned.get(place).copied().map(fraction),
+        "share_now": shares.now.get(place).copied().map(fraction),
         "state": shown(peer, now).as_str(),
         "available": peer.state.is_available(now),
         "draining": peer.state.is_draining(),
-        "ejected_for_seconds": peer.state.ejected(now).map(|until| seconds(until.saturating_sub(now))),
-        "suppressed_for_seconds": peer.state.suppressed(now).map(|until| seconds(until.saturating_sub(now))),
+        "drained": upstream.is_drained(peer, now),
+        "ejected_for_seconds": left(peer.state.ejected(now), now),
+        "suppressed_for_seconds": left(peer.state.suppressed(now), now),
         "slow_start": slow_start(peer, now),
         "drain": drain(upstream, peer, now),
         "in_flight": peer.state.in_flight(),
@@ -193,7 +224,8 @@ fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
     }
 }
 
-/// `GET /v1/upstreams/{u}/hot`: the hottest first; `threshold` is null where they are not looked for.
+/// `GET /v1/upstreams/{u}/hot`: the hottest first; `threshold` is null where they are not looked for. `missed`
+/// counts requests that were not looked at, since another was just then.
 pub(super) fn hot(upstream: &Upstream) -> Value {
     let now = clock::since_start();
     let keys = upstream.hot().map_or_else(Vec::new, |hot| hot.hot(now));
@@ -344,11 +376,13 @@ fn summary(upstream: &Upstream) -> Value {
 
 /// A peer that does not have all of its keys: why, and for how long.
 fn condition(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
-    let off = peer.state.off(now);
     json!({
         "label": &*peer.label,
         "state": shown(peer, now).as_str(),
-        "off_for_seconds": off.map(|until| seconds(until.saturating_sub(now))),
+        "drained": upstream.is_drained(peer, now),
+        "off_for_seconds": left(peer.state.off(now), now),
+        "ejected_for_seconds": left(peer.state.ejected(now), now),
+        "suppressed_for_seconds": left(peer.state.suppressed(now), now),
         "slow_start": slow_start(peer, now),
         "drain": drain(upstream, peer, now),
     })
@@ -392,6 +426,11 @@ fn shown(peer: &Peer, now: Duration) -> Shown {
 )]
 fn fraction(share: u64) -> f64 {
     share as f64 / (1_u64 << 32) as f64
+}
+
+/// How long until then, in seconds.
+fn left(until: Option<Duration>, now: Duration) -> Option<f64> {
+    until.map(|until| seconds(until.saturating_sub(now)))
 }
 
 fn seconds(time: Duration) -> f64 {

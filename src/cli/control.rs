@@ -52,8 +52,7 @@ pub(super) struct Reload {
     /// Only show what would change
     #[arg(long)]
     dry_run: bool,
-    /// Even if more keys move than `max_moved` allows
-    #[arg(long)]
+    #[arg(long, help = "Even if more keys move than max_moved allows")]
     force: bool,
     #[command(flatten)]
     instance: Instance,
@@ -65,8 +64,7 @@ pub(super) struct Reload {
 /// An upgrade of the running instance.
 #[derive(Args, Debug)]
 pub(super) struct Upgrade {
-    /// Even if more keys move than `max_moved` allows
-    #[arg(long)]
+    #[arg(long, help = "Even if more keys move than max_moved allows")]
     force: bool,
     #[command(flatten)]
     instance: Instance,
@@ -257,9 +255,20 @@ fn ordered(certificate: &Value) -> String {
 fn condition(peer: &Value) -> String {
     let part = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
     let number = |path: &str| part(path).and_then(Value::as_f64);
-    let mut line = format!("{}: {}", plain(part("/label")), plain(part("/state")));
-    if let Some(left) = number("/off_for_seconds") {
-        let _ = write!(line, " for {left:.0} s");
+    let is_drained = part("/drained") == Some(&Value::Bool(true));
+    let state = if is_drained {
+        "drained".to_owned()
+    } else {
+        plain(part("/state"))
+    };
+    let mut line = format!("{}: {state}", plain(part("/label")));
+    for cause in ["ejected", "suppressed"] {
+        let Some(left) = number(&format!("/{cause}_for_seconds")) else {
+            continue;
+        };
+        let cause = if state == cause { "" } else { cause };
+        let comma = if cause.is_empty() { "" } else { ", " };
+        let _ = write!(line, "{comma}{cause} for {left:.0} s");
     }
     if let (Some(share), Some(left)) = (
         number("/slow_start/share"),
@@ -271,8 +280,11 @@ fn condition(peer: &Value) -> String {
             share * 100.0
         );
     }
-    if let (Some(keys), Some(left)) = (number("/drain/keys"), number("/drain/seconds_left")) {
-        let _ = write!(line, ", keeps {keys:.0} keys, {left:.0} s left");
+    let keys = part("/drain/keys").filter(|_| !is_drained);
+    let keys = keys.and_then(Value::as_u64);
+    if let (Some(keys), Some(left)) = (keys, number("/drain/seconds_left")) {
+        let noun = if keys == 1 { "key" } else { "keys" };
+        let _ = write!(line, ", keeps {keys} {noun}, {left:.0} s left");
     }
     line
 }
@@ -443,4 +455,31 @@ fn encode(text: &str) -> String {
         }
     };
     text.bytes().map(encode).collect::<Vec<_>>().concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_own_time() {
+        for (peer, expected) in [
+            (
+                json!({"label": "a", "state": "ejected", "ejected_for_seconds": 8.2, "suppressed_for_seconds": 792}),
+                "a: ejected for 8 s, suppressed for 792 s",
+            ),
+            (
+                json!({"label": "a", "state": "draining", "drain": {"keys": 1, "seconds_left": 60}}),
+                "a: draining, keeps 1 key, 60 s left",
+            ),
+            (
+                json!({"label": "a", "state": "draining", "drained": true, "drain": {"keys": 0, "seconds_left": 60}}),
+                "a: drained",
+            ),
+        ] {
+            assert_eq!(condition(&peer), expected);
+        }
+    }
 }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::output::Output;
+use crate::config::{self, Config, Report};
 
 /// How a command ended; the numbers are part of the contract with scripts.
 #[derive(Debug)]
@@ -72,12 +73,14 @@ enum Command {
     Upgrade(control::Upgrade),
     /// Takes a peer of the running instance off the ring; its keys, and only they, move on
     Drain(control::PeerName),
-    /// Puts a drained peer back on the ring; its keys come home
+    /// Puts a drained peer back on the ring, or one that is off it for coming and going; its keys come home
     Enable(control::PeerName),
     /// Certificates that the running instance orders
     #[command(subcommand)]
     Certificate(control::Certificate),
-    /// Writes the configuration of nginx, `HAProxy` or Envoy as ours, with no key moved
+    #[command(
+        about = "Writes the configuration of nginx, HAProxy or Envoy as ours, with no key moved"
+    )]
     Migrate(migrate::Options),
     /// Questions to the ring, answered from a configuration alone
     #[command(subcommand)]
@@ -108,10 +111,18 @@ impl ConfigFile {
             .unwrap_or_else(|| PathBuf::from(PLACES[0]))
     }
 
-    fn load(&self) -> Result<crate::config::Config, Failure> {
-        crate::config::load(&self.path())
-            .map_err(|report| Failure::Input(report.render(output::is_terminal())))
+    fn load(&self) -> Result<Config, Failure> {
+        config::load(&self.path()).map_err(|report| refused(&report))
     }
+
+    /// With what it is warned of, a line each.
+    fn load_warned(&self) -> Result<(Config, Vec<String>), Failure> {
+        config::load_warned(&self.path()).map_err(|report| refused(&report))
+    }
+}
+
+fn refused(report: &Report) -> Failure {
+    Failure::Input(report.render(output::is_terminal()))
 }
 
 /// Runs the command that the process was started with.
@@ -146,5 +157,23 @@ impl Command {
             Self::Migrate(options) => migrate::migrate(&options, &mut Output::stdout()),
             Self::Ring(question) => question.answer(&mut Output::stdout()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// What is shown is no Markdown.
+    #[test]
+    fn no_help_has_backticks() {
+        fn look(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            assert!(!help.contains('`'), "{help}");
+            command.get_subcommands_mut().for_each(look);
+        }
+        look(&mut Cli::command());
     }
 }

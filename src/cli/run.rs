@@ -36,8 +36,11 @@ fn supervise() -> Done {
 
 fn proxy(config: &ConfigFile) -> Done {
     let source = Some(config.path());
-    let config = config.load()?;
+    let (config, warnings) = config.load_warned()?;
     telemetry::log::init(config.error_log);
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
     match server::run(server::Launch { config, source }) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::Input(format!("error: {error}"))),

@@ -27,6 +27,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use crate::clock;
 use files::Files;
 
 pub use acme::{Acme, Challenge, ExternalAccount, KeyType, Names, Secret};
@@ -51,6 +52,26 @@ pub use settings::{
 pub fn load(path: &Path) -> Result<Config, Report> {
     let (config, report) = check(path);
     config.ok_or(report)
+}
+
+/// The same, and its warnings, a line each; without those that time brings ([`Credentials::concerns`]).
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_warned(path: &Path) -> Result<(Config, Vec<String>), Report> {
+    let (config, report) = check(path);
+    let config = config.ok_or_else(|| report.clone())?;
+    let now = clock::wall().as_second();
+    let concerns: Vec<_> = config.credentials.concerns(now).collect();
+    let concerns: Vec<_> = concerns
+        .iter()
+        .map(|(_, concern)| concern.to_string())
+        .collect();
+    let mut warnings = report.problems();
+    warnings.retain(|warning| !concerns.contains(&warning.message));
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    Ok((config, warnings))
 }
 
 /// The configuration in `text`; `name` stands for the file in the report.

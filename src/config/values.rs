@@ -111,6 +111,11 @@ pub(super) fn short(duration: Duration) -> String {
 
 /// A part of the whole, `15%` or `2.5%`, as 0.0 ..= 1.0.
 pub(super) fn percentage(node: &Node) -> Result<f64, Fault> {
+    percentage_within(node, (0.0, 100.0))
+}
+
+/// A [`percentage`] between two others, which are given in per cent.
+pub(super) fn percentage_within(node: &Node, (least, most): (f64, f64)) -> Result<f64, Fault> {
     let Some(text) = node.text() else {
         return Err((
             format!("expected a percentage, found {}", shown(node)),
@@ -118,12 +123,12 @@ pub(super) fn percentage(node: &Node) -> Result<f64, Fault> {
         ));
     };
     let percent = percent(text).ok_or_else(|| not_a_percentage(text))?;
-    if (0.0..=100.0).contains(&percent) {
+    if (least..=most).contains(&percent) {
         return Ok(percent / 100.0);
     }
     Err((
         format!("percentage {} is out of range", quote(text)),
-        "use `0%` to `100%`".to_owned(),
+        format!("use `{least}%` to `{most}%`"),
     ))
 }
 

@@ -18,7 +18,7 @@
 //! succeeds pardons the peer at once. That is right for a server that was restarted, and wrong for one that
 //! comes and goes: each pardon brings its keys home, each failure sends them away. This remembers what a
 //! pardon forgets. It is told of every way off the ring that was not an operator's, an ejection as well as a
-//! failed probe, and no success ends it early. Like an ejection it is a guess: where nothing else is
+//! failed probe, and no success ends it early, only an operator. Like an ejection it is a guess: where nothing else is
 //! left, suppressed peers serve.
 //!
 //! Invariants:

@@ -2,10 +2,11 @@
 //!
 //! Only with a peer's response: a page of our own says nothing about who would have served. A peer
 //! that sets a cookie of the same name means it, and wins. A response that carries the cookie is one
-//! client's, so it is marked `private`: a shared cache would hand one client's key to all.
+//! client's, so it is marked `private`, and not what contradicts that: a shared cache would hand one client's
+//! key to all.
 
-use http::HeaderMap;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -28,7 +29,7 @@ pub(super) fn give(session: &Session, response: &mut ResponseHeader, ctx: &Conte
     }
     response.append_header(SET_COOKIE, sticky.set(value, is_over_tls(session, ctx)))?;
     if !is_private(&response.headers) {
-        response.append_header(CACHE_CONTROL, "private")?;
+        response.insert_header(CACHE_CONTROL, made_private(&response.headers))?;
     }
     Ok(())
 }
@@ -45,6 +46,22 @@ fn is_over_tls(session: &Session, ctx: &Context) -> bool {
     tls || ctx.ask.from_trusted && told().unwrap_or(false)
 }
 
+/// What a peer says of caches, without what it says to shared ones: `public` and `s-maxage` (RFC 9111, 5.2.2).
+fn made_private(headers: &HeaderMap) -> HeaderValue {
+    let lines = headers.get_all(CACHE_CONTROL).into_iter();
+    let directives = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let kept = directives.map(<[u8]>::trim_ascii).filter(|directive| {
+        let name = directive.split(|&byte| byte == b'=').next();
+        let name = name.unwrap_or_default().trim_ascii();
+        !["", "public", "s-maxage"]
+            .iter()
+            .any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+    });
+    let all: Vec<_> = kept.chain([&b"private"[..]]).collect();
+    let value = HeaderValue::from_bytes(&all.join(&b", "[..]));
+    value.unwrap_or(HeaderValue::from_static("private"))
+}
+
 /// Whether no shared cache may store it (RFC 9111, 5.2.2); `private` of single fields does not say so.
 fn is_private(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CACHE_CONTROL).into_iter();
@@ -54,4 +71,27 @@ fn is_private(headers: &HeaderMap) -> bool {
         let bars = [&b"private"[..], b"no-store"];
         bars.iter().any(|bar| directive.eq_ignore_ascii_case(bar))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_contradicts_private_goes() {
+        for (lines, expected) in [
+            (&[][..], "private"),
+            (&["public, max-age=3600"], "max-age=3600, private"),
+            (
+                &["Public", "S-MaxAge = 60,no-transform"],
+                "no-transform, private",
+            ),
+            (&["no-cache=\"a, b\""], "no-cache=\"a, b\", private"),
+        ] {
+            let lines = lines
+                .iter()
+                .map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
+            assert_eq!(made_private(&lines.collect()), expected);
+        }
+    }
 }

@@ -235,6 +235,12 @@ impl Ring {
         }
     }
 
+    /// Whether a key can have this hash here: most dialects hash to 32 bits.
+    pub fn can_give(&self, hash: Hash) -> bool {
+        let is_wide = !self.low.is_empty() || matches!(self.order, Order::Scores(_));
+        is_wide || upper(hash.0) == 0
+    }
+
     /// The member that a key belongs to; `None` where the ring is empty.
     #[inline]
     pub fn owner(&self, key: &Key) -> Option<MemberId> {

@@ -428,6 +428,16 @@ fn nearest(points: &[Vec<u32>], hash: u32) -> Option<MemberId> {
 
 /// Hashes of 64 bits that differ in the lower half alone.
 #[test]
+fn a_hash_of_64_bits_is_none_where_they_have_32() {
+    let ring = |dialect| Ring::new(dialect, [("a", Weight::ONE)]).unwrap();
+    let wide = Hash(1 << 32);
+    assert!(!ring(Dialect::default()).can_give(wide));
+    assert!(ring(Dialect::default()).can_give(Hash(u32::MAX.into())));
+    assert!(ring(Dialect::Envoy(envoy::Envoy::default())).can_give(wide));
+    assert!(ring(Dialect::Caddy(caddy::Caddy::default())).can_give(wide));
+}
+
+#[test]
 fn the_lower_half_of_a_wide_hash_counts() {
     let dialect = Dialect::Ats(ats::Ats::default());
     let ends = vec![(7, 0), (7, 1), (7, 2), (9, 3)];

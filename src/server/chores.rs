@@ -1,11 +1,12 @@
 //! What an instance does beside its work, once in a while: looks whether its configuration file, or
-//! one that it names, has changed, tells which certificates need their operator, writes its state
-//! file, and shows the service manager that it lives.
+//! one that it names, has changed, tells which certificates need their operator and which drains are over, writes
+//! its state file, and shows the service manager that it lives.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -18,6 +19,7 @@ use crate::certificate::Concern;
 use crate::clock;
 use crate::config::{self, Config, Credentials};
 use crate::issued::Issued;
+use crate::snapshot::Snapshot;
 
 /// How often the state file is brought up to date.
 const KEEP: Duration = Duration::from_secs(2);
@@ -31,6 +33,7 @@ pub(super) struct Chores {
     keeper: Keeper,
     watched: Watched,
     told: Told,
+    drained: Drained,
     /// Time since the file was looked at.
     since_look: Duration,
     watchdog: Option<Watchdog>,
@@ -71,8 +74,9 @@ impl Chores {
         source: Option<&Path>,
     ) {
         loop {
-            self.told
-                .tell(&config.credentials, &subject.snapshot.load().issued);
+            let snapshot = subject.snapshot.load();
+            self.told.tell(&config.credentials, &snapshot.issued);
+            self.drained.tell(&snapshot);
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
             if let Some(file) = &config.state_file {
@@ -129,6 +133,28 @@ impl Told {
                 log::log!(level, "{file}: {concern}; {help}");
             }
         }
+    }
+}
+
+/// The peers, by upstream and label, whose drain is over, as the log was told.
+#[derive(Debug, Default)]
+struct Drained(BTreeSet<(Arc<str>, Arc<str>)>);
+
+impl Drained {
+    fn tell(&mut self, snapshot: &Snapshot) {
+        let now = clock::since_start();
+        let mut over = BTreeSet::new();
+        for upstream in snapshot.upstreams.values() {
+            let drained = upstream.peers().iter();
+            let drained = drained.filter(|peer| upstream.is_drained(peer, now));
+            over.extend(drained.map(|peer| (Arc::clone(&upstream.name), Arc::clone(&peer.label))));
+        }
+        for (name, label) in over.difference(&self.0) {
+            log::info!(
+                "upstream {name}: peer {label} is drained: it has no request and keeps no key"
+            );
+        }
+        self.0 = over;
     }
 }
 

@@ -17,6 +17,7 @@ use super::sockets::{self, Inherited, Listeners, Prepared};
 use super::start::first_pass;
 use crate::acme;
 use crate::admin::Subject;
+use crate::clock;
 use crate::config::{self, Config, ListenAddress};
 use crate::lifecycle::{Addresses, Refusal, Reply};
 use crate::probe::Probes;
@@ -49,7 +50,7 @@ async fn attempt(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
         ));
     };
     let before = instance.subject.snapshot.load_full();
-    let candidate = build(source, &instance.subject, &before).await?;
+    let (candidate, warnings) = build(source, &instance.subject, &before).await?;
     let plan = plan(&before, &candidate.snapshot).await?;
     if !force {
         plan.check(&candidate.snapshot.config)
@@ -62,6 +63,9 @@ async fn attempt(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
     let after = candidate.accept();
     let old_log = put_in_force(instance, &before, &after, ready);
     clear_away(instance, &before, &after, old_log).await;
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
     log::info!("generation {} is in force", after.generation);
     warn_unverified(&after);
     Ok(json!({ "generation": after.generation, "plan": plan }))
@@ -101,16 +105,16 @@ impl Drop for Candidate {
     }
 }
 
-/// Reads the file and builds all that follows from it alone. The rings of many peers take a while:
+/// Reads the file and builds all that follows from it alone; and what it is warned of. The rings of many peers take a while:
 /// that is done beside the workers.
 async fn build(
     source: &Path,
     subject: &Arc<Subject>,
     before: &Arc<Snapshot>,
-) -> Result<Candidate, Refusal> {
+) -> Result<(Candidate, Vec<String>), Refusal> {
     let path = source.to_owned();
-    let read = move || config::load(&path).map_err(|report| report.render(false));
-    let config = aside(read).await?;
+    let read = move || config::load_warned(&path).map_err(|report| report.render(false));
+    let (config, warnings) = aside(read).await?;
     let addresses = lookup::addresses_near(&config, &before.addresses())
         .await
         .map_err(|error| Refusal::Failed(error.to_string()))?;
@@ -126,7 +130,7 @@ async fn build(
             accepted: false,
         })
     };
-    aside(build).await
+    Ok((aside(build).await?, warnings))
 }
 
 async fn plan(before: &Arc<Snapshot>, after: &Arc<Snapshot>) -> Result<Plan, Refusal> {
@@ -200,6 +204,9 @@ fn put_in_force(
     subject.snapshot.store(Arc::clone(after));
     drains.settle();
     after.issued.tell();
+    let now = clock::since_start();
+    let upstreams = after.upstreams.values();
+    upstreams.for_each(|upstream| upstream.settle_flaps(now));
     ready.probes.go_on();
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);

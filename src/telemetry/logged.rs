@@ -28,7 +28,10 @@ pub struct Logged<'a> {
 /// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It is none of ours.
+    /// It is none of ours at all.
+    #[error("this is no line of Clockwise's access log, which is JSON")]
+    Stranger,
+    /// It is not as ours are.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// Its time is none.
@@ -48,6 +51,9 @@ impl<'a> Logged<'a> {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &'a [u8]) -> Result<Self, Unreadable> {
+        if !line.starts_with(b"{") {
+            return Err(Unreadable::Stranger);
+        }
         let line: Line<'a> = serde_json::from_slice(line)?;
         let time: Timestamp = line.time.0.parse()?;
         Ok(Self {
@@ -155,6 +161,19 @@ mod tests {
             ("\"sent\":7,", ""),
         ] {
             parse(from, to).expect_err(to);
+        }
+    }
+
+    #[test]
+    fn another_log_is_told_apart() {
+        for line in [
+            "2026-11-22 20:36:01 status installed",
+            "\u{1f}\u{8b}",
+            "",
+            "7",
+        ] {
+            let error = Logged::parse(line.as_bytes()).unwrap_err();
+            assert!(matches!(error, Unreadable::Stranger), "{error}");
         }
     }
 }

@@ -194,6 +194,17 @@ impl Ledger {
         self.suspect = false;
     }
 
+    /// Ends its suppression, and forgets what led to it, since an operator knows better; whether there
+    /// was one. A slow start that waited for its end begins.
+    pub(super) fn lift_suppression(&mut self, now: Duration, manners: &Manners) -> bool {
+        let was_suppressed = self.flap.suppressed_until(now).is_some();
+        self.flap = Flap::default();
+        if was_suppressed {
+            self.ramp = self.ramp.and_then(|_| self.ramp_from(now, manners));
+        }
+        was_suppressed
+    }
+
     /// Begins a slow start: now, or when it is well.
     pub(super) fn begin_slowly(&mut self, now: Duration, manners: &Manners) {
         match self.standing(now) {
@@ -424,6 +435,12 @@ mod tests {
             });
         }
 
+        fn lift(&mut self, at: u64) -> bool {
+            self.0.change(s(at), &MANNERS, |ledger| {
+                ledger.lift_suppression(s(at), &MANNERS)
+            })
+        }
+
         /// When its slow start begins or began, where there is one.
         fn ramps_from(&self) -> Option<Duration> {
             self.0.ramp.map(|ramp| ramp.began)
@@ -524,6 +541,38 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_ends_a_suppression_and_the_slow_start_begins() {
+        let mut book = Book::new(true, false);
+        for at in [1010, 1012, 1014] {
+            book.probe(at, false);
+            book.probe(at + 1, true);
+        }
+        assert!(book.lift(1020));
+        assert_eq!(
+            (book.0.off_until(), book.ramps_from()),
+            (s(0), Some(s(1020)))
+        );
+        assert!(!book.lift(1021), "once");
+        book.probe(1022, false);
+        assert_eq!(book.0.flap.until(), s(0), "the past is forgotten");
+    }
+
+    #[test]
+    fn an_operator_ends_no_ejection() {
+        let mut book = Book::new(true, false);
+        for at in [1010, 1012, 1014] {
+            book.reach(at - 1);
+            book.fail(at);
+        }
+        let until = book.0.ejected_until;
+        assert!(book.lift(1020));
+        assert_eq!(
+            (book.0.off_until(), book.ramps_from()),
+            (until, Some(until))
+        );
+    }
+
+    #[test]
     fn a_drain_takes_no_key_away_before_its_deadline_and_a_loss_does_at_once() {
         let mut book = Book::new(true, false);
         book.drain(1010, true);
@@ -598,7 +647,7 @@ mod tests {
         #[test]
         fn no_way_back_leads_past_the_slow_start(
             up in any::<bool>(),
-            events in prop::collection::vec((0..8_u8, 1..40_u64), 1..60),
+            events in prop::collection::vec((0..9_u8, 1..40_u64), 1..60),
         ) {
             let mut book = Book::new(up, false);
             let mut now = 1000;
@@ -624,6 +673,7 @@ mod tests {
                     3 => book.reach(now),
                     4 => book.drain(now, true),
                     5 => book.drain(now, false),
+                    8 => _ = book.lift(now),
                     6 => book.0 = book.0.judged_anew(true, s(now), &MANNERS),
                     _ => book.0 = book.0.judged_anew(false, s(now), &MANNERS),
                 }

@@ -21,6 +21,7 @@ pub mod memory;
 mod peer;
 mod select;
 mod serving;
+mod shares;
 mod tried;
 
 #[cfg(test)]
@@ -184,6 +185,7 @@ impl Upstream {
             |previous| previous.shared.clone(),
         );
         let cradle = Cradle {
+            name,
             config: &config,
             manners: manners(&config, &shared),
             shared: &shared,
@@ -382,6 +384,17 @@ impl Upstream {
                 None => peer.begin_slowly(now),
             }
         }
+        self.settle_flaps(now);
+    }
+
+    /// Ends what suppresses peers where flapping is not damped: another configuration, or process, did. Once
+    /// this one is in force, since the peers are those of the one before.
+    pub fn settle_flaps(&self, now: Duration) {
+        if self.config.flap_damping.is_none() {
+            self.peers
+                .iter()
+                .for_each(|peer| peer.lift_suppression(now));
+        }
     }
 
     /// Takes over which peers operators have taken out, by label, and nothing else.
@@ -428,6 +441,14 @@ impl Upstream {
         })
     }
 
+    /// Whether a draining peer has nothing left: no request, and no key that it keeps.
+    pub fn is_drained(&self, peer: &Peer, now: Duration) -> bool {
+        let state = &peer.state;
+        state.is_draining()
+            && state.in_flight() == 0
+            && self.remains(peer, now).is_none_or(|kept| kept.keys == 0)
+    }
+
     /// The labels in clockwise order from a key, owner first, whatever their health.
     pub fn walk(&self, key: &Key) -> impl Iterator<Item = &Peer> {
         self.ring.walk(key).filter_map(|member| self.peer(member))
@@ -455,6 +476,7 @@ impl Upstream {
 
 /// What new peers are made of.
 struct Cradle<'a> {
+    name: &'a str,
     config: &'a config::Upstream,
     manners: Manners,
     shared: &'a Shared,
@@ -468,7 +490,8 @@ impl Cradle<'_> {
             .previous
             .and_then(|upstream| upstream.peer_named(&peer.label));
         let state = self.state(before, address);
-        Peer::new(peer, address.clone(), state, self.manners.clone(), metrics)
+        let manners = self.manners.clone();
+        Peer::new(self.name, peer, address.clone(), state, manners, metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.

@@ -29,6 +29,8 @@ use super::memory::PeerMemory;
 /// One server of an upstream, in one configuration.
 #[derive(Debug)]
 pub struct Peer {
+    /// The name of its upstream.
+    pub(super) upstream: Arc<str>,
     /// What places it on the ring.
     pub label: Arc<str>,
     /// Where it is connected to.
@@ -52,6 +54,7 @@ pub struct Peer {
 
 impl Peer {
     pub(super) fn new(
+        upstream: &str,
         peer: &config::Peer,
         address: Address,
         state: Arc<PeerState>,
@@ -61,6 +64,7 @@ impl Peer {
         Self {
             host: host(&peer.address),
             server_name: peer.server_name.as_deref().map(Arc::from),
+            upstream: upstream.into(),
             label: peer.label.as_str().into(),
             address,
             weight: peer.weight,
@@ -112,6 +116,15 @@ impl Peer {
         })
     }
 
+    /// Ends its suppression, where it comes and goes and is off the ring for that; its slow start begins.
+    pub fn lift_suppression(&self, now: Duration) {
+        let manners = &self.manners;
+        if self.change(now, |ledger| ledger.lift_suppression(now, manners)) {
+            let (upstream, label) = (&self.upstream, &self.label);
+            log::info!("upstream {upstream}: peer {label} is not suppressed any more");
+        }
+    }
+
     fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
         let (result, until) = self.state.write(|ledger| {
             let before = ledger.flap.suppressed_until(now);
@@ -121,8 +134,11 @@ impl Peer {
         });
         if let Some(until) = until {
             self.metrics.suppressions.inc();
-            let (label, length) = (&self.label, until.saturating_sub(now));
-            log::warn!("peer {label} comes and goes: it stays off the ring for {length:.1?}");
+            let (upstream, label) = (&self.upstream, &self.label);
+            let length = until.saturating_sub(now);
+            log::warn!(
+                "upstream {upstream}: peer {label} comes and goes: it stays off the ring for {length:.1?}"
+            );
         }
         result
     }

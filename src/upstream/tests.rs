@@ -90,6 +90,71 @@ fn probe_all(app: &Upstream, now: Duration) {
     app.peers().iter().for_each(|peer| probe(peer, true, now));
 }
 
+#[test]
+fn shares_follow_who_is_there() {
+    let app = app(3, &[SLOWLY, "health: {tcp: true}"]);
+    let now = s(2000);
+    assert_eq!(
+        app.shares_now(now).iter().sum::<u64>(),
+        1 << 32,
+        "a last resort"
+    );
+    probe_all(&app, now);
+    let all = app.ring().shares();
+    assert_eq!(app.shares_now(now), all);
+    probe(&app.peers()[0], false, now);
+    let without = app.shares_now(now);
+    assert_eq!((without[0], without.iter().sum::<u64>()), (0, 1 << 32));
+    probe(&app.peers()[0], true, now);
+    let half = app.shares_now(now + s(30));
+    assert!(
+        half[0].abs_diff(all[0] / 2) <= 1
+            && half[1].abs_diff(u64::midpoint(all[1], without[1])) <= 1
+    );
+}
+
+#[test]
+fn what_is_not_damped_any_more_is_not_suppressed() {
+    let damped = written(
+        2,
+        &[
+            "health: {tcp: true}",
+            "flap_damping: {flips: 2, half_life: 10m}",
+        ],
+    );
+    let before = build(&damped, None, s(1000));
+    probe_all(&before, s(1000));
+    for second in [1010, 1020] {
+        probe(&before.peers()[0], false, s(second));
+        probe(&before.peers()[0], true, s(second + 1));
+    }
+    let undamped = written(2, &["health: {tcp: true}"]);
+    let after = build(&undamped, Some(&before), s(1030));
+    assert!(
+        !before.peers()[0].state.is_available(s(1030)),
+        "not in force"
+    );
+    after.settle_flaps(s(1030));
+    assert!(after.peers()[0].state.is_available(s(1030)));
+}
+
+#[test]
+fn a_drain_comes_to_its_end() {
+    let app = app(2, &[KEEPING]);
+    let now = s(2000);
+    let held = served(
+        &app,
+        (0..1000).find(|key| owner(&app, *key) == 0).unwrap(),
+        now,
+    );
+    let peer = &app.peers()[0];
+    peer.set_draining(true, now);
+    assert!(!app.is_drained(peer, now), "a request and a key");
+    drop(held);
+    assert!(!app.is_drained(peer, now), "a key");
+    assert!(app.is_drained(peer, now + s(40)));
+}
+
 fn hash(key: u64) -> Key {
     Key::from(Hash(crate::policy::mix::mix(key) >> 32))
 }

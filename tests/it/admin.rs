@@ -83,6 +83,27 @@ fn an_upstream_shows_its_peers() {
 }
 
 #[test]
+fn an_order_is_answered_with_the_peer() {
+    let (edge, origins) = start();
+    let label = origins[0].label();
+    let post = |order: &str| {
+        let path = format!("/v1/upstreams/app/peers/{label}/{order}");
+        edge.admin.post(&path).json()
+    };
+    let (drained, enabled) = (post("drain"), post("enable"));
+    assert_eq!(
+        (&drained["drained"], &enabled["drained"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(drained["share_now"], 0.0);
+    assert!(
+        enabled["share"].as_f64().is_some_and(|share| share > 0.0),
+        "{enabled}"
+    );
+    assert_eq!(enabled["share_now"], enabled["share"]);
+}
+
+#[test]
 fn the_owner_of_a_key_is_told_with_its_walk() {
     let (edge, origins) = start();
     let answer = edge
@@ -92,7 +113,10 @@ fn the_owner_of_a_key_is_told_with_its_walk() {
     assert_eq!(answer["key"], "a b&c");
     assert!(answer["hash"].is_u64(), "{answer}");
     assert_eq!(answer["walk"].as_array().unwrap().len(), origins.len());
-    assert_eq!(edge.admin.get("/v1/upstreams/app/owner").status, 400);
+    for query in ["", "?key="] {
+        let path = format!("/v1/upstreams/app/owner{query}");
+        assert_eq!(edge.admin.get(&path).status, 400, "{query}");
+    }
 }
 
 #[test]

@@ -398,4 +398,6 @@ fn what_flaps_is_held_back_through_a_reload_and_an_upgrade_and_drains_go_on() {
         );
     }
     assert_eq!(suppressions(), 1);
+    edge.cli(&["enable", "app", &labels[0]], "");
+    edge.admin.wait_for_state("app", &labels[0], "slow_start");
 }

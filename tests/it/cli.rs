@@ -98,6 +98,8 @@ fn ring_owner_passes_over_what_is_down() {
             .unwrap();
         assert_eq!(line.split('\t').nth(1), Some(heir));
     }
+    let all = "ring owner -c clockwise.yaml -u app --down a --down b --down c kim";
+    assert_eq!(desk.print(all, ""), "kim\t(nobody)\n");
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn no_shared_cache_may_keep_it() {
     let origin = Origin::start();
     let edge = site([&origin], "").start();
     for (sent, kept) in [
-        ("public, max-age=60", "public, max-age=60, private"),
+        ("public, max-age=60", "max-age=60, private"),
         (
             "private=\"x-a\", max-age=60",
             "private=\"x-a\", max-age=60, private",

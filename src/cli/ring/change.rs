@@ -47,6 +47,10 @@ impl Changed {
     /// The upstream as it would be. A configuration of its own must have it too.
     pub(super) fn side(&self, place: &Place) -> Result<Side, Failure> {
         let config = match &self.to {
+            Some(to) if !to.is_file() => {
+                let message = format!("`--to {}`: there is no such file", to.display());
+                return Err(Failure::Input(message));
+            }
             Some(to) => ConfigFile::at(to),
             None => place.config.clone(),
         };

@@ -8,13 +8,10 @@ use serde_json::{Value, json};
 
 use super::change::{Changed, Side};
 use super::lines::Lines;
-use super::{Place, table};
+use super::{NOBODY, Place, table};
 use crate::cli::output::Output;
 use crate::cli::{Done, Failure};
 use crate::predict::{Basis, Comparison, Ends, KeyMoves, Movement, SPACE, percent};
-
-/// Who has a key where no peer is up.
-const NOBODY: &str = "(nobody)";
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("any").required(true).multiple(true).args(
@@ -25,16 +22,16 @@ pub(in crate::cli) struct Diff {
     place: Place,
     #[command(flatten)]
     changed: Changed,
-    /// A peer is down before, and back afterwards unless `--down` names it too
+    /// A peer is down before, and back afterwards unless --down names it too
     #[arg(long, value_name = "LABEL")]
     down_before: Vec<String>,
-    /// Counts the moves of these keys as well, one per line; `-` reads standard input
+    /// Counts the moves of these keys as well, one per line; - reads standard input
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
     /// Lists the keys that move, and nothing else: key, from and to with tabs between
     #[arg(long, requires = "keys")]
     moved: bool,
-    /// Exits with 3 where more of the key space moves, or more of the keys: `15`, `2.5%`
+    /// Exits with 3 where more of the key space moves, or more of the keys: 15, 2.5%
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
     max_moved: Option<f64>,
 }

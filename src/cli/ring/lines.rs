@@ -45,8 +45,16 @@ impl Lines {
     }
 
     /// The next line as a key, of which nothing may be missing; `None` at the end of the input.
+    ///
+    /// # Errors
+    /// The input cannot be read, or a line is too long, or empty: to the proxy, an empty key is none.
     pub(super) fn next_key(&mut self) -> Result<Option<&[u8]>, Failure> {
         let some = self.next()?.is_some();
+        if some && self.line.is_empty() {
+            let (name, number) = (&self.name, self.number);
+            let message = format!("{name}: line {number} is empty, and an empty key is none");
+            return Err(Failure::Input(message));
+        }
         if self.cut {
             let (name, number) = (&self.name, self.number);
             let message = format!("{name}: line {number} is longer than {MAX_LINE} bytes");
@@ -98,5 +106,8 @@ mod tests {
             "a test",
         );
         assert!(lines.next_key().is_err());
+        let mut lines = Lines::new(Box::new(b"a\n\nc".as_slice()), "a test");
+        assert_eq!(lines.next_key().unwrap(), Some(b"a".as_slice()));
+        assert!(lines.next_key().is_err(), "an empty key");
     }
 }

@@ -10,6 +10,7 @@ mod timed;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -19,6 +20,9 @@ use super::{ConfigFile, Done, Failure};
 use crate::config;
 use crate::predict::{percent, share};
 use crate::ring::{MemberId, Ring};
+
+/// Who has a key where no peer is up.
+const NOBODY: &str = "(nobody)";
 
 /// A question to the ring.
 #[derive(Debug, Subcommand)]
@@ -55,8 +59,8 @@ pub(super) struct Owner {
     /// Peers taken as down
     #[arg(long, value_name = "LABEL")]
     down: Vec<String>,
-    /// The keys; `-` reads one per line from standard input
-    #[arg(required = true, value_name = "KEY")]
+    /// The keys; a single - reads one per line from standard input
+    #[arg(required = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
 }
 
@@ -171,7 +175,7 @@ impl Asked<'_> {
             let owner = self.placed.ring.find(&placed, |member| is_up(&member));
             output.bytes(key)?;
             output.bytes(b"\t")?;
-            return output.line(owner.map_or("", |member| self.placed.label(member)));
+            return output.line(owner.map_or(NOBODY, |member| self.placed.label(member)));
         }
         let walk = self
             .placed
@@ -187,7 +191,10 @@ impl Asked<'_> {
         }
         output.bytes(key)?;
         output.bytes(b"\t")?;
-        output.line(&labels.join("\t"))
+        match labels.as_slice() {
+            [] => output.line(NOBODY),
+            labels => output.line(&labels.join("\t")),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(in crate::cli) struct Replay {
     place: Place,
     #[command(flatten)]
     changed: Changed,
-    /// The log; `-` reads standard input
+    /// The log; - reads standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
     /// How its lines are written
@@ -185,11 +185,17 @@ impl<'a> Course<'a> {
             self.seen.others += 1;
             return;
         }
+        let hash = logged.key_hash.map(Hash);
+        if hash.is_some_and(|hash| !self.labels.0.ring().can_give(hash)) {
+            let why = "its `key_hash` is longer than the hashes of this ring's dialect";
+            self.seen.malformed(why.to_owned());
+            return;
+        }
         let request = Request {
             start: logged.start,
             duration: logged.duration,
             bytes: logged.sent,
-            hash: logged.key_hash.map(Hash),
+            hash,
         };
         let peer = logged.peer.as_deref();
         let logged_on = peer.and_then(|label| self.members.get(label).copied());

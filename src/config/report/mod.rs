@@ -50,6 +50,19 @@ pub struct Located {
     pub help: Option<String>,
 }
 
+/// In one line, for a log.
+impl fmt::Display for Located {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, message, .. } = self;
+        write!(f, "{file}")?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {message}")?;
+        self.help.iter().try_for_each(|help| write!(f, "; {help}"))
+    }
+}
+
 /// All problems of one file. [`fmt::Display`] shows them without colour.
 #[derive(Clone, Debug)]
 pub struct Report {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::BOUNDS;
 use crate::config::fields::{Fields, Off, text};
 use crate::config::raw::Node;
-use crate::config::report::quote;
+use crate::config::report::{Problem, quote};
 use crate::config::schema;
 use crate::config::settings::{HotKeys, MovedStreams, SessionDrain, SlowStart};
 use crate::config::values::{self, Fault};
@@ -55,13 +55,15 @@ pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStart> {
 pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrain> {
     let fields = given(upstream.section_or_off("drain", &schema::DRAIN))?;
     let idle = fields.duration("idle", Duration::from_secs(600), SECOND..=DAY);
+    let default = Duration::from_secs(3600).max(idle);
+    let deadline = fields.duration("deadline", default, SECOND..=7 * DAY);
+    if deadline < idle {
+        let why = "is shorter than `idle`: keys leave before they can have been idle for so long";
+        warn_of_short(&fields, "deadline", why, idle);
+    }
     Some(SessionDrain {
         idle,
-        deadline: fields.duration(
-            "deadline",
-            Duration::from_secs(3600).max(idle),
-            SECOND..=7 * DAY,
-        ),
+        deadline,
         keys: fields.number("keys", 65_536, 1024..=16_777_216),
     })
 }
@@ -78,7 +80,7 @@ pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeys> {
 }
 
 fn share(node: &Node) -> Result<Threshold, Fault> {
-    let share = values::percentage(node)? * f64::from(WHOLE);
+    let share = values::percentage_within(node, (0.5, 50.0))? * f64::from(WHOLE);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -96,11 +98,26 @@ fn share(node: &Node) -> Result<Threshold, Fault> {
 pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap::Rules> {
     let fields = given(upstream.section_or_off("flap_damping", &schema::FLAP_DAMPING))?;
     let default = flap::Rules::DEFAULT;
+    let half_life = fields.duration("half_life", default.half_life, SECOND..=DAY);
+    let max = fields.duration("max", default.max.max(half_life), SECOND..=DAY);
+    if max < half_life {
+        let why = "is shorter than `half_life`: it ends nearly every suppression early";
+        warn_of_short(&fields, "max", why, half_life);
+    }
     Some(flap::Rules {
         flips: fields.number("flips", default.flips, 2..=100),
-        half_life: fields.duration("half_life", default.half_life, SECOND..=DAY),
-        max: fields.duration("max", default.max, SECOND..=DAY),
+        half_life,
+        max,
     })
+}
+
+/// What can be meant, and hardly is.
+fn warn_of_short(fields: &Fields<'_>, key: &'static str, why: &str, least: Duration) {
+    if let Some(node) = fields.get(key) {
+        let problem = Problem::warning(format!("`{key}` {why}"), node.place());
+        let help = format!("use at least {}", values::short(least));
+        fields.problems.add(problem.help(help));
+    }
 }
 
 pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreams> {

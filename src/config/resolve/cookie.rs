@@ -137,7 +137,9 @@ fn domain(node: &Node) -> Result<String, Fault> {
 
 /// What browsers would not take, and what would have no effect.
 fn check(fields: &Fields<'_>, sticky: &Sticky) {
-    if let (true, None, Some(node)) = (sticky.refresh, sticky.ttl, fields.get("refresh")) {
+    // One that is wrong has been reported, and is not missing.
+    let has_ttl = fields.get("ttl").is_some_and(|ttl| !ttl.is_word("off"));
+    if let (true, false, Some(node)) = (sticky.refresh, has_ttl, fields.get("refresh")) {
         let help = "say how long, as in `ttl: 1h`, or leave `refresh` out";
         fields.error(node, "there is no `ttl` to begin anew", help);
     }

@@ -27,6 +27,7 @@ pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(Peer, Span)>
     });
     refuse_twins(&peers, problems);
     check_names(dialect, &peers, problems);
+    warn_of_counting(dialect, &peers, problems);
     let with_place = |placed: Placed| (placed.peer, placed.label);
     peers.into_iter().map(with_place).collect()
 }
@@ -142,6 +143,19 @@ fn check_names(dialect: Dialect, peers: &[Placed], problems: &Problems) {
             let problem = Problem::error(message, placed.name).also(first.name, "first here");
             problems.add(problem.help("give each an `id` of its own"));
         }
+    }
+}
+
+/// The order of the list is no name that lasts.
+fn warn_of_counting(dialect: Dialect, peers: &[Placed], problems: &Problems) {
+    let nameless = peers.iter().find(|placed| placed.peer.id.is_none());
+    if let (true, true, Some(first)) = (dialect.counts_members(), peers.len() > 1, nameless) {
+        let message = format!(
+            "dialect `{}` counts the peers that have no `id`: without this one, others get another number, and their keys move",
+            dialect.name()
+        );
+        let help = "give every peer an `id`: at first, its number in the list";
+        problems.add(Problem::warning(message, first.name).help(help));
     }
 }
 

@@ -104,6 +104,12 @@ impl Dialect {
         self.with(|placement| placement.hash(key))
     }
 
+    /// True where a member without an id is known by its place in the list: who is taken out of it
+    /// renames those behind.
+    pub const fn counts_members(self) -> bool {
+        matches!(self, Self::Haproxy(_))
+    }
+
     /// What is hashed for each member, in order: the id, or the label, or what the dialect makes
     /// of a member that has no id.
     ///
