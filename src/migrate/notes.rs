@@ -88,6 +88,13 @@ impl<'a> Notes<'a> {
         self.add(Kind::Note, place, format!("{}: {what}", quote(subject)))
     }
 
+    /// `subject` is translated, but more gets through than before: as bad as a gap. Gives the comment for
+    /// the YAML.
+    pub(super) fn widened(&self, place: Place, subject: &str, what: &str) -> String {
+        let message = format!("{}: {what}", quote(subject));
+        self.add(Kind::NotTranslated, place, message)
+    }
+
     /// All that was said, by place, and the number of gaps.
     pub(super) fn into_inner(self) -> (Vec<Note>, usize) {
         let mut notes = self.kept.into_inner();

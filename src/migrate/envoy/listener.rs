@@ -11,8 +11,7 @@ use crate::migrate::order;
 use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
 
-const SHARED: &str =
-    "routes hold for all listeners here: this one's and those of the others are one list";
+const SHARED: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
 const SEGMENTS: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
 const EXACT: &str = "paths are prefixes here: what is below it goes there too";
 
@@ -142,7 +141,7 @@ impl Routing {
         if self.managers > 1 {
             setup
                 .comments
-                .push(notes.remark(fields.place(), "http_connection_manager", SHARED));
+                .push(notes.widened(fields.place(), "http_connection_manager", SHARED));
         }
         let down = &mut setup.downstream;
         if let Some(common) = fields.map("common_http_protocol_options") {

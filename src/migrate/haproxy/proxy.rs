@@ -11,8 +11,7 @@ use crate::migrate::notes::Notes;
 use crate::migrate::order;
 use crate::migrate::source::Place;
 
-const SHARED: &str =
-    "routes hold for all listeners here: this front's and those of the others are one list";
+const SHARED: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
 const MODE: &str =
     "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
 
@@ -181,7 +180,7 @@ impl Proxy {
         if before > 0 {
             setup
                 .comments
-                .push(notes.remark(self.place, &self.kind, SHARED));
+                .push(notes.widened(self.place, &self.kind, SHARED));
         }
         let mut routes = order::by_specificity(routes, notes, &mut setup.comments);
         // What was said in a front without servers of its own belongs to its first route.

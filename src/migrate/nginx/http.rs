@@ -1,6 +1,6 @@
 //! `http`: what holds for all, and how its servers and upstreams come together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::inherit::Inherited;
 use super::server::{self, Location, Server};
@@ -262,6 +262,7 @@ struct Join<'a, 'n> {
 impl Join<'_, '_> {
     fn servers(mut self, servers: Vec<Server>) {
         let defaults = defaults(&servers);
+        self.warn_of_strangers(&servers);
         let wildcards = servers.iter().flat_map(|server| &server.names);
         let wildcards = wildcards
             .filter(|name| matches!(name, HostPattern::Suffix(_)))
@@ -285,6 +286,30 @@ impl Join<'_, '_> {
             let listeners = server.listens.into_iter().map(|listen| listen.listener);
             if routes {
                 self.setup.listeners.extend(listeners);
+            }
+        }
+    }
+
+    /// What was served at some addresses only, for the machine itself perhaps, has no wall around it here.
+    fn warn_of_strangers(&mut self, servers: &[Server]) {
+        let addresses = |server: &Server| -> BTreeSet<String> {
+            let listeners = server.listens.iter().map(|listen| &listen.listener);
+            listeners.map(|listener| listener.address.clone()).collect()
+        };
+        let serving = servers.iter().filter(|server| !server.locations.is_empty());
+        let serving: Vec<_> = serving.map(|server| (server, addresses(server))).collect();
+        let all: BTreeSet<_> = serving.iter().flat_map(|(_, own)| own).collect();
+        for (server, own) in &serving {
+            let others: Vec<_> = all
+                .iter()
+                .filter(|address| !own.contains(**address))
+                .collect();
+            if let Some(first) = others.first() {
+                let what = format!(
+                    "what it serves can be reached at `{first}` too, as routes hold for all listeners here"
+                );
+                let comment = self.notes.widened(server.place, "server", &what);
+                self.setup.comments.push(comment);
             }
         }
     }

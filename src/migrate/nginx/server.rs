@@ -140,8 +140,14 @@ fn location(
     {
         location(nested, &settings, server, comments, notes);
     }
+    let guarded = pass.is_some() && block.inside().iter().any(guards);
+    if guarded {
+        let why = "it lets only some in, and nothing here does; it gets no route, and what it stood for goes where the others lead";
+        comments.push(notes.gap(block.place(), &block.shown(), why));
+    }
     let path = pass
         .as_ref()
+        .filter(|_| !guarded)
         .and_then(|_| path(block, server, &mut inner, notes));
     if pass.is_none()
         && !block
@@ -149,7 +155,11 @@ fn location(
             .iter()
             .any(|directive| directive.name.text == "location")
     {
-        let why = "it passes requests to no server, and nothing else is done here";
+        let why = if block.inside().iter().any(refuses) {
+            "what it refused passes now, to where the other routes lead"
+        } else {
+            "it passes requests to no server, and nothing else is done here"
+        };
         comments.push(notes.gap(block.place(), &block.shown(), why));
     }
     if let (Some(path), Some(pass)) = (path, pass) {
@@ -165,6 +175,21 @@ fn location(
     } else {
         comments.append(&mut inner);
     }
+}
+
+/// Whether a directive keeps some requests out of a location that serves the others.
+fn guards(directive: &Directive) -> bool {
+    match directive.name.text.as_str() {
+        "deny" | "internal" | "auth_request" => true,
+        "auth_basic" => directive.argument(0) != "off",
+        _ => false,
+    }
+}
+
+/// Whether a directive answers with a refusal.
+fn refuses(directive: &Directive) -> bool {
+    let refusal = || directive.argument(0).starts_with('4');
+    directive.name.text == "deny" || directive.name.text == "return" && refusal()
 }
 
 /// The prefix that is nearest to what a location matches.
