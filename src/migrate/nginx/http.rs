@@ -211,7 +211,7 @@ fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
 
 /// Where nginx finds another client behind a trusted proxy than we do.
 fn real_ip(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
-    let find = |name: &str| all.iter().find(|found| found.name.text == name);
+    let find = |name: &str| all.iter().copied().find(|found| found.name.text == name);
     let Some(trusted) = find("set_real_ip_from") else {
         return;
     };
@@ -219,12 +219,15 @@ fn real_ip(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
         let comment = notes.remark(trusted.place(), &trusted.shown(), what);
         setup.comments.push(comment);
     };
-    if find("real_ip_header").is_none() {
+    let forwarded = |header: &Directive| header.argument(0).eq_ignore_ascii_case("x-forwarded-for");
+    let is_on = |recursive: &Directive| recursive.argument(0) == "on";
+    let header = find("real_ip_header");
+    if header.is_none() {
         tell(
             "without `real_ip_header` nginx reads `X-Real-IP`, here `X-Forwarded-For` tells the client",
         );
     }
-    if find("real_ip_recursive").is_none_or(|found| found.argument(0) != "on") {
+    if header.is_some_and(forwarded) && !find("real_ip_recursive").is_some_and(is_on) {
         tell(
             "where several trusted proxies stand one behind the other, nginx takes the last for the client, here it is who is in front of them, as with `real_ip_recursive on`",
         );

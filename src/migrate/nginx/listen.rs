@@ -81,7 +81,7 @@ fn option(word: &str, directive: &Directive, listen: &mut Listen, notes: &Notes<
             listen.listener.introduced_by = Some(Vec::new());
             listen.listener.introduced_at = place;
         }
-        "ipv6only" => listen.listener.ipv6_only = value != "off",
+        "ipv6only" => listen.listener.ipv6_only &= value != "off",
         // How the socket works, not what it does.
         _ => {}
     }
