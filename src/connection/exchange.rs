@@ -356,7 +356,7 @@ mod tests {
     use super::super::serve;
     use super::super::socket::Socket;
     use super::super::stream::ClientStream;
-    use super::super::watch::Watch;
+    use super::super::watch::{Watch, tend};
     use super::*;
     use crate::telemetry::metrics::Metrics;
 
@@ -483,7 +483,8 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let mut watch = Watch::new();
-        let mut guard = Box::pin(watch.guard(&exchange, &mut work));
+        let mut tended = Box::pin(tend(&exchange, &mut work));
+        let mut guard = Box::pin(watch.guard(&exchange, &mut tended));
         poll_fn(|cx| {
             assert!(guard.as_mut().poll(cx).is_pending());
             Poll::Ready(())
