@@ -331,8 +331,8 @@ fn year(number: i16) -> Timestamp {
 /// A certificate that is its own issuer.
 fn own(file: &str, directory: &Authority) -> String {
     let own = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
-    directory.replace(&format!("{file}.crt"), &own.cert.pem());
-    directory.replace(&format!("{file}.key"), &own.signing_key.serialize_pem());
+    directory.replace(&format!("{file}.crt"), own.cert.pem());
+    directory.replace(&format!("{file}.key"), own.signing_key.serialize_pem());
     directory.yaml(file)
 }
 

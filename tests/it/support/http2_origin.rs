@@ -221,13 +221,15 @@ fn send(
 fn read(mut socket: &TcpStream) -> io::Result<Frame> {
     let mut head = [0; 9];
     socket.read_exact(&mut head)?;
-    let [a, b, c, kind, flags, s, t, u, v] = head;
-    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    let [kind, flags] = [head[3], head[4]];
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+    let mut payload = vec![0; length as usize];
     socket.read_exact(&mut payload)?;
     Ok(Frame {
         kind,
         flags,
-        stream: u32::from_be_bytes([s & 0x7f, t, u, v]),
+        stream,
         payload,
     })
 }

@@ -90,7 +90,7 @@ fn launch(address: SocketAddr, directory: &Path) -> Process {
 fn configuration(server: &str, directory: &Path) -> String {
     let temp = directory.display();
     format!(
-        r#"
+        r"
 daemon off;
 master_process off;
 pid {temp}/pid;
@@ -106,6 +106,6 @@ http {{
     scgi_temp_path {temp}/scgi;
     server {{ {server} }}
 }}
-"#
+"
     )
 }
