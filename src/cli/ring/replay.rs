@@ -43,7 +43,7 @@ pub(in crate::cli) struct Replay {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// The access log of `clockwise run`: JSON
+    /// The access log of clockwise run: JSON
     Clockwise,
     /// Of any proxy: start, key, and if known seconds and bytes, with tabs between
     Keys,
