@@ -67,7 +67,7 @@ pub(super) struct Record {
     pub(super) suggested: Option<(i64, i64)>,
 }
 
-/// [`Failure`](crate::policy::renewal::Failure), as it is written.
+/// [`Failure`], as it is written.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
