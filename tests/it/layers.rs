@@ -49,7 +49,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "tls",
-        May::Name(&["config", "certificate", "issued", "clock"]),
+        May::Name(&["config", "certificate", "issued", "telemetry", "clock"]),
     ),
     ("issued", May::Name(&["config", "certificate"])),
     (
