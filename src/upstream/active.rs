@@ -153,10 +153,16 @@ impl Active {
 }
 
 impl Set {
+    /// All entries are looked at, and then it is decided: where among them a key is cannot be foretold, so a
+    /// loop that ends there costs more than the looks that it saves.
     #[inline]
     fn find(&self, hash: u64) -> Option<(&AtomicU64, Entry)> {
-        let entries = self.0.iter().map(|cell| (cell, Entry::load(cell)));
-        entries.into_iter().find(|(_, entry)| entry.has(hash))
+        let look =
+            |found: u32, (place, cell)| found | u32::from(Entry::load(cell).has(hash)) << place;
+        let found = (0..).zip(&self.0).fold(0, look);
+        let cell = self.0.get(found.trailing_zeros() as usize)?;
+        // Another thread may have taken its place since.
+        Some((cell, Entry::load(cell))).filter(|(_, entry)| entry.has(hash))
     }
 
     /// Puts a new key in the place of the oldest, if nobody else does; true: that was active.
@@ -203,7 +209,7 @@ impl Entry {
     }
 
     const fn has(self, hash: u64) -> bool {
-        (self.0 ^ hash) & TAG == 0 && !self.is_vacant()
+        ((self.0 ^ hash) & TAG == 0) & !self.is_vacant()
     }
 
     const fn tag(self) -> u64 {
