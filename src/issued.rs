@@ -1,7 +1,9 @@
 //! The certificates that were ordered, as the listeners show them; and what the authority is answered.
 //!
 //! One [`Issued`] lives as long as the process: configurations come and go, and a certificate that was
-//! renewed is shown from the next handshake on. Nothing here orders anything.
+//! renewed is shown from the next handshake on. A [`Slot`] lives as long as a configuration that shows it,
+//! one that is still being built included: while it does, the same names have the same slot. Nothing here
+//! orders anything.
 //!
 //! ```text
 //!  acme ── a certificate, answers to challenges ──► Issued ◄── handshakes, requests on port 80
@@ -10,7 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
@@ -23,7 +25,7 @@ use crate::config::Names;
 /// Everything that was ordered.
 #[derive(Debug, Default)]
 pub struct Issued {
-    slots: Mutex<BTreeMap<Names, Arc<Slot>>>,
+    slots: Mutex<BTreeMap<Names, Weak<Slot>>>,
     /// What is answered to whoever asks for a token on port 80 (RFC 8555, 8.3).
     tokens: RwLock<HashMap<String, String>>,
     /// What is shown in a handshake for `acme-tls/1` (RFC 8737, 3), by name.
@@ -83,35 +85,31 @@ impl Issued {
     /// The place of the certificate for these names; made where there is none.
     pub fn slot(&self, names: &Names) -> Arc<Slot> {
         let mut slots = self.slots.lock();
-        let new = || {
-            Arc::new(Slot {
-                names: names.clone(),
-                certificate: ArcSwapOption::empty(),
-                status: ArcSwap::default(),
-            })
-        };
-        Arc::clone(slots.entry(names.clone()).or_insert_with(new))
+        if let Some(slot) = slots.get(names).and_then(Weak::upgrade) {
+            return slot;
+        }
+        slots.retain(|_, slot| slot.strong_count() > 0);
+        let slot = Arc::new(Slot {
+            names: names.clone(),
+            certificate: ArcSwapOption::empty(),
+            status: ArcSwap::default(),
+        });
+        slots.insert(names.clone(), Arc::downgrade(&slot));
+        slot
     }
 
-    /// All places, by name.
-    pub fn slots(&self) -> Vec<Arc<Slot>> {
-        self.slots.lock().values().cloned().collect()
-    }
-
-    /// What there is to say of the certificates at this time (seconds since 1970), each with its name.
-    pub fn concerns(&self, now: i64) -> Vec<(String, Concern)> {
-        let slots = self.slots();
-        let concerns = slots.iter().filter_map(|slot| {
-            let certificate = slot.certificate.load_full()?;
+    /// What there is to say of these certificates at this time (seconds since 1970), each with its name.
+    pub fn concerns<'a>(
+        &self,
+        ordered: impl IntoIterator<Item = &'a Names>,
+        now: i64,
+    ) -> Vec<(String, Concern)> {
+        let concerns = ordered.into_iter().filter_map(|names| {
+            let certificate = self.slot(names).certificate.load_full()?;
             let concern = certificate.concerns(now).next()?;
-            Some((slot.names.first().to_owned(), concern))
+            Some((names.first().to_owned(), concern))
         });
         concerns.collect()
-    }
-
-    /// Forgets the certificates that nobody wants any more.
-    pub fn retain(&self, wanted: impl Fn(&Names) -> bool) {
-        self.slots.lock().retain(|names, _| wanted(names));
     }
 
     /// What to answer to whoever asks for `token`; `None`: it is not ours.
@@ -217,8 +215,14 @@ mod tests {
         let issued = Issued::default();
         let slot = issued.slot(&names("a.test"));
         assert!(Arc::ptr_eq(&slot, &issued.slot(&names("a.test"))));
-        issued.retain(|_| false);
-        assert!(issued.slots().is_empty());
+        issued.slot(&names("b.test"));
+        issued.slot(&names("c.test"));
+        let kept: Vec<_> = issued.slots.lock().keys().cloned().collect();
+        assert_eq!(
+            kept,
+            [names("a.test"), names("c.test")],
+            "nobody shows b.test"
+        );
     }
 
     #[test]

@@ -125,8 +125,6 @@ impl Task {
 
     /// Does what there is to do; how long there will be nothing, as far as is known.
     async fn attend(&mut self, config: &Config) -> Duration {
-        let wanted = config.ordered();
-        self.issued.retain(|names| wanted.contains(names));
         let Some(acme) = &config.acme else {
             self.close_office();
             self.refuse("nothing is ordered here: the configuration has no `acme`");

@@ -96,7 +96,10 @@ impl Admin {
     async fn fulfil(&self, name: &str, what: Deed) -> Answer {
         let issued = Arc::clone(&self.subject.snapshot.load().issued);
         match issued.wish(name, what).await {
-            Ok(()) => Answer::json(StatusCode::OK, &report::ordered_as(&issued, name)),
+            Ok(()) => {
+                let snapshot = self.subject.snapshot.load();
+                Answer::json(StatusCode::OK, &report::ordered_as(&snapshot, name))
+            }
             Err(why) => Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
         }
     }

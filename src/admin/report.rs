@@ -11,7 +11,7 @@ use super::Subject;
 use crate::certificate::issuer;
 use crate::clock;
 use crate::config::Credentials;
-use crate::issued::{Issued, Slot};
+use crate::issued::Slot;
 use crate::policy::health::State;
 use crate::policy::hot::WHOLE;
 use crate::ring::{Dialect, Setting};
@@ -75,7 +75,8 @@ fn certificates(snapshot: &Snapshot) -> Value {
     let of_files = credentials
         .concerns(now)
         .map(|(file, concern)| (json!(file), concern));
-    let of_orders = snapshot.issued.concerns(now).into_iter();
+    let of_orders = snapshot.issued.concerns(snapshot.config.ordered(), now);
+    let of_orders = of_orders.into_iter();
     let concerns: Vec<_> = of_files
         .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
         .take(MAX_CONCERNS)
@@ -118,8 +119,8 @@ fn ordered(slot: &Slot) -> Value {
 }
 
 /// The certificate of this name; null: nobody wants it any more.
-pub(super) fn ordered_as(issued: &Issued, name: &str) -> Value {
-    let slots = issued.slots();
+pub(super) fn ordered_as(snapshot: &Snapshot, name: &str) -> Value {
+    let slots = slots(snapshot);
     let slot = slots.iter().find(|slot| slot.names.first() == name);
     slot.map_or(Value::Null, |slot| ordered(slot))
 }

@@ -17,7 +17,7 @@ use super::state_file::Keeper;
 use crate::admin::Subject;
 use crate::certificate::Concern;
 use crate::clock;
-use crate::config::{self, Config, Credentials};
+use crate::config::{self, Config};
 use crate::issued::Issued;
 use crate::snapshot::Snapshot;
 
@@ -75,7 +75,7 @@ impl Chores {
     ) {
         loop {
             let snapshot = subject.snapshot.load();
-            self.told.tell(&config.credentials, &snapshot.issued);
+            self.told.tell(config, &snapshot.issued);
             self.drained.tell(&snapshot);
             let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
             tokio::time::sleep(pause).await;
@@ -117,11 +117,11 @@ impl Chores {
 struct Told(BTreeSet<(PathBuf, Concern)>);
 
 impl Told {
-    fn tell(&mut self, credentials: &Credentials, issued: &Issued) {
+    fn tell(&mut self, config: &Config, issued: &Issued) {
         let now = clock::wall().as_second();
-        let of_files = credentials.concerns(now);
+        let of_files = config.credentials.concerns(now);
         let of_files = of_files.map(|(file, concern)| (file.to_owned(), concern));
-        let of_orders = issued.concerns(now).into_iter();
+        let of_orders = issued.concerns(config.ordered(), now).into_iter();
         let of_orders = of_orders.map(|(name, concern)| (PathBuf::from(name), concern));
         for (file, concern) in of_files.chain(of_orders) {
             if self.0.insert((file.clone(), concern)) {
