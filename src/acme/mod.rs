@@ -69,9 +69,16 @@ impl Error {
                 (Some("urn:ietf:params:acme:error:rateLimited"), _) | (_, Some(429)) => {
                     Failure::Limited
                 }
-                (Some("urn:ietf:params:acme:error:serverInternal"), _) | (_, Some(500..)) => {
-                    Failure::Unreachable
-                }
+                // A nonce may be refused at any time, however often (RFC 8555, 6.5): `instant-acme` takes
+                // three in a row, after which it is still no refusal of the order.
+                (
+                    Some(
+                        "urn:ietf:params:acme:error:badNonce"
+                        | "urn:ietf:params:acme:error:serverInternal",
+                    ),
+                    _,
+                )
+                | (_, Some(500..)) => Failure::Unreachable,
                 _ => Failure::Refused,
             },
             Self::Authority(Other(_) | Json(_)) | Self::Storage(_) => Failure::Unreachable,
@@ -97,5 +104,28 @@ pub fn recall(config: &Config, issued: &Arc<Issued>) {
             slot.certificate
                 .store(storage.certificate(names).map(Arc::new));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_authority_says_decides_how_soon_it_is_asked_again() {
+        let failure = |kind: &str, status: u16| {
+            let kind = format!("urn:ietf:params:acme:error:{kind}");
+            let problem = serde_json::json!({"type": kind, "status": status});
+            Error::Authority(instant_acme::Error::Api(
+                serde_json::from_value(problem).unwrap(),
+            ))
+            .failure()
+        };
+        assert_eq!(failure("badNonce", 400), Failure::Unreachable);
+        assert_eq!(failure("serverInternal", 500), Failure::Unreachable);
+        assert_eq!(failure("malformed", 503), Failure::Unreachable);
+        assert_eq!(failure("rateLimited", 403), Failure::Limited);
+        assert_eq!(failure("malformed", 429), Failure::Limited);
+        assert_eq!(failure("unauthorized", 403), Failure::Refused);
     }
 }
