@@ -56,6 +56,8 @@ impl std::fmt::Display for Note {
     }
 }
 
+const SHARED: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
+
 /// Where notes are put while a configuration is translated.
 ///
 /// Shared, since every part is translated on its own and all report here.
@@ -93,6 +95,11 @@ impl<'a> Notes<'a> {
     pub(super) fn widened(&self, place: Place, subject: &str, what: &str) -> String {
         let message = format!("{}: {what}", quote(subject));
         self.add(Kind::NotTranslated, place, message)
+    }
+
+    /// What `subject` leads to had listeners of its own, and is not the only one here.
+    pub(super) fn shared(&self, place: Place, subject: &str) -> String {
+        self.widened(place, subject, SHARED)
     }
 
     /// All that was said, by place, and the number of gaps.

@@ -54,22 +54,24 @@ fn metrics() -> Metrics {
     Metrics::new("1", Timestamp::UNIX_EPOCH)
 }
 
+/// The peers at the ports of their numbers in the list, from 1.
 fn build(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
-    let address = |peer: usize| {
-        let port = u16::try_from(peer).unwrap();
-        Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)))
-    };
-    let addresses: Vec<_> = (1..=config.peers.len()).map(address).collect();
-    let metrics = metrics();
-    Upstream::new(
-        "app",
-        config.clone(),
-        (&addresses, None),
-        previous,
-        &metrics,
-        now,
-    )
-    .unwrap()
+    let address = |number, _: &_| SocketAddr::from(([127, 0, 0, 1], number));
+    placed(config, address, previous, now)
+}
+
+fn placed(
+    config: &config::Upstream,
+    address: impl Fn(u16, &config::Peer) -> SocketAddr,
+    previous: Option<&Upstream>,
+    now: Duration,
+) -> Upstream {
+    let peers = (1..).zip(&config.peers);
+    let addresses: Vec<_> = peers
+        .map(|(number, peer)| Address::Ip(address(number, peer)))
+        .collect();
+    let (places, metrics) = ((&*addresses, None), metrics());
+    Upstream::new("app", config.clone(), places, previous, &metrics, now).unwrap()
 }
 
 fn app(peers: usize, settings: &[&str]) -> Upstream {

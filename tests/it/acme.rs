@@ -73,7 +73,9 @@ fn the_first_certificate_comes_by_http_without_a_restart() {
 fn by_a_handshake_where_nothing_else_is_open() {
     let origin = Origin::start();
     let pebble = Pebble::with(Options {
-        bad_nonces: 30,
+        // Three in a row end an order, of which there are about fifteen requests: one order in twenty
+        // is tried again, after 5 s.
+        bad_nonces: 15,
         ..Options::default()
     });
     let listeners = format!(
@@ -123,9 +125,7 @@ fn only_the_tokens_that_were_ordered_are_answered() {
 fn a_renewal_is_shown_and_no_connection_is_dropped() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let edge = serving_a(&pebble, &origin);
     let client = pebble.client();
     let mut before = pebble.wait_for(&client, "a.test");
     let (asking, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
@@ -180,9 +180,7 @@ fn what_lives_short_is_renewed_in_time_by_itself() {
         life: Some(20),
         ..Options::default()
     });
-    let edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let edge = serving_a(&pebble, &origin);
     let client = pebble.client();
     let first = shown(&pebble.wait_for(&client, "a.test"));
     wait::until("another certificate", || {
@@ -214,9 +212,7 @@ fn what_the_authority_wants_renewed_is() {
 fn who_revokes_has_another_first() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let edge = serving_a(&pebble, &origin);
     let client = pebble.client();
     let before = shown(&pebble.wait_for(&client, "a.test"));
     order(&edge, "revoke", "a.test");
@@ -260,9 +256,7 @@ fn an_authority_that_is_away_is_asked_again_soon() {
     let origin = Origin::start();
     let mut pebble = Pebble::start();
     pebble.stop();
-    let edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let edge = serving_a(&pebble, &origin);
     wait::until("the failure to be told", || {
         certificate(&edge, "a.test")["failures"] != 0
     });
@@ -274,9 +268,7 @@ fn an_authority_that_is_away_is_asked_again_soon() {
 fn who_starts_again_has_the_certificate_and_the_account() {
     let origin = Origin::start();
     let mut pebble = Pebble::start();
-    let mut edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let mut edge = serving_a(&pebble, &origin);
     let client = pebble.client();
     let before = shown(&pebble.wait_for(&client, "a.test"));
     let account = fs::read(stored(&edge, &pebble, "account.json")).unwrap();
@@ -333,9 +325,7 @@ fn an_upgrade_goes_on_with_what_is_there() {
 fn of_two_processes_one_orders_and_both_show() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let first = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let first = serving_a(&pebble, &origin);
     let client = pebble.client();
     let before = shown(&pebble.wait_for(&client, "a.test"));
     let storage = format!("storage: {}", first.directory().join("acme").display());
@@ -421,9 +411,7 @@ fn who_has_no_account_elsewhere_gets_none() {
 fn what_is_kept_is_for_nobody_else() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let mut edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let mut edge = serving_a(&pebble, &origin);
     pebble.wait_for(&pebble.client(), "a.test");
     edge.signal("TERM");
     edge.wait();
@@ -450,9 +438,7 @@ fn what_is_kept_is_for_nobody_else() {
 fn a_file_that_is_broken_is_moved_aside_and_ordered_anew() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let mut edge = pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
-        .start();
+    let mut edge = serving_a(&pebble, &origin);
     let client = pebble.client();
     let before = shown(&pebble.wait_for(&client, "a.test"));
     edge.signal("TERM");
@@ -511,6 +497,13 @@ fn a_check_asks_nobody() {
     let output = run(directory.path(), &["check", "-c", "c.yaml"], "");
     assert!(output.status.success(), "{output:?}");
     assert!(!directory.path().join("nowhere").exists());
+}
+
+/// An instance that orders a certificate for `a.test`.
+fn serving_a(pebble: &Pebble, origin: &Origin) -> Edge {
+    pebble
+        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .start()
 }
 
 /// Has a certificate ordered, and sees that it is.

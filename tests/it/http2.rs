@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::curl::curl as curl_command;
 use crate::support::edge::{Edge, Site};
 use crate::support::http2::{Client, Frame, code, flag, get, kind, request, status};
 use crate::support::origin::{Behaviour, Origin};
@@ -53,16 +54,13 @@ fn said(program: &str, arguments: &[&str]) -> String {
 
 fn curl(edge: &Edge, path: &str, more: &[&str]) -> String {
     let url = format!("http://{}{path}", edge.address);
-    let always = [
-        "--silent",
-        "--show-error",
-        "--max-time",
-        "20",
-        "--noproxy",
-        "*",
-    ];
-    let knowing = ["--http2-prior-knowledge", &url];
-    said("curl", &[&always, more, &knowing[..]].concat())
+    let output = curl_command()
+        .args(more)
+        .args(["--http2-prior-knowledge", &url])
+        .output()
+        .expect("curl");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn chunked(first: &[u8]) -> Behaviour {
@@ -333,6 +331,16 @@ fn a_header_too_large_by_far_is_431_all_the_same() {
         .wait_for_metric("clockwise_listener_http2_refused_streams_total", &[], 1);
 }
 
+/// The peer has answered, and had the four bytes of the body.
+#[track_caller]
+fn assert_body_came(client: &mut Client, stream: u32) {
+    let answer = client.answer(stream);
+    assert_eq!(
+        (&answer.statuses[..], &answer.json()["length"]),
+        (&[200][..], &4.into())
+    );
+}
+
 #[test]
 fn interim_responses_pass() {
     let (edge, origin) = start("{}");
@@ -346,11 +354,7 @@ fn interim_responses_pass() {
     client
         .send(&Frame::data(stream, flag::END_STREAM, *b"body"))
         .unwrap();
-    let answer = client.answer(stream);
-    assert_eq!(
-        (&answer.statuses[..], &answer.json()["length"]),
-        (&[200][..], &4.into())
-    );
+    assert_body_came(&mut client, stream);
 }
 
 #[test]
@@ -362,11 +366,7 @@ fn trailers_of_a_request_are_taken_and_not_passed_on() {
     client
         .send(&Frame::headers(stream, flag::END_STREAM, &[("x-sum", "1")]))
         .unwrap();
-    let answer = client.answer(stream);
-    assert_eq!(
-        (&answer.statuses[..], &answer.json()["length"]),
-        (&[200][..], &4.into())
-    );
+    assert_body_came(&mut client, stream);
 }
 
 #[test]
@@ -384,11 +384,7 @@ fn a_body_is_sent_again_to_the_next_peer() {
         client
             .send(&Frame::data(stream, flag::END_STREAM, *b"body"))
             .unwrap();
-        let answer = client.answer(stream);
-        assert_eq!(
-            (&answer.statuses[..], &answer.json()["length"]),
-            (&[200][..], &4.into())
-        );
+        assert_body_came(&mut client, stream);
     }
 }
 

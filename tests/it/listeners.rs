@@ -6,13 +6,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
 
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site};
 use crate::support::origin::Origin;
 use crate::support::tls::Authority;
-use crate::support::{client, port, wait};
+use crate::support::{client, curl, port, wait};
 
 /// Another listener, for whoever asks where the first one is.
 const TCP: &str = "{address: \"127.0.0.1:0\"}";
@@ -50,16 +49,8 @@ fn tls_is_spoken_on_a_unix_socket_too() {
     let (_origin, edge) = beside("unix:http.sock", &format!("tls: {tls}"));
     let file = edge.directory().join("http.sock");
     let ca = authority.path("ca.crt").display().to_string();
-    let output = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--max-time",
-            "20",
-            "--cacert",
-            &ca,
-        ])
-        .arg("--unix-socket")
+    let output = curl::curl()
+        .args(["--cacert", &ca, "--unix-socket"])
         .args([file.as_os_str(), "https://a.test/?k=a".as_ref()])
         .output()
         .unwrap();
@@ -225,14 +216,8 @@ fn with(origin: &Origin, address: &str, more: &str) -> Site {
 
 /// What `curl` gets over a Unix socket.
 fn curl(file: &Path) -> String {
-    let output = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--max-time",
-            "20",
-            "--unix-socket",
-        ])
+    let output = curl::curl()
+        .arg("--unix-socket")
         .arg(file)
         .arg("http://test/?k=a")
         .output()

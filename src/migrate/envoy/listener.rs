@@ -11,7 +11,6 @@ use crate::migrate::order;
 use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
 
-const SHARED: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
 const SEGMENTS: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
 const EXACT: &str = "paths are prefixes here: what is below it goes there too";
 
@@ -141,7 +140,7 @@ impl Routing {
         if self.managers > 1 {
             setup
                 .comments
-                .push(notes.widened(fields.place(), "http_connection_manager", SHARED));
+                .push(notes.shared(fields.place(), "http_connection_manager"));
         }
         let down = &mut setup.downstream;
         if let Some(common) = fields.map("common_http_protocol_options") {

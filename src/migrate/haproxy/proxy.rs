@@ -11,7 +11,6 @@ use crate::migrate::notes::Notes;
 use crate::migrate::order;
 use crate::migrate::source::Place;
 
-const SHARED: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
 const MODE: &str =
     "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
 
@@ -178,9 +177,7 @@ impl Proxy {
             return false;
         }
         if before > 0 {
-            setup
-                .comments
-                .push(notes.widened(self.place, &self.kind, SHARED));
+            setup.comments.push(notes.shared(self.place, &self.kind));
         }
         let mut routes = order::by_specificity(routes, notes, &mut setup.comments);
         // What was said in a front without servers of its own belongs to its first route.

@@ -40,21 +40,8 @@ fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
 }
 
 fn elsewhere(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
-    let address = |peer: usize| SocketAddr::from(([127, 0, 0, 9], u16::try_from(peer).unwrap()));
-    let addresses: Vec<_> = (1..=config.peers.len())
-        .map(address)
-        .map(Address::from)
-        .collect();
-    let metrics = metrics();
-    Upstream::new(
-        "app",
-        config.clone(),
-        (&addresses, None),
-        previous,
-        &metrics,
-        now,
-    )
-    .unwrap()
+    let address = |number, _: &_| SocketAddr::from(([127, 0, 0, 9], number));
+    placed(config, address, previous, now)
 }
 
 // ── all equally cold

@@ -34,7 +34,7 @@ impl History {
     fn new(seed: u64, template: &config::Upstream) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let config = some_of(template, &mut random);
-        let app = placed(&config, None, s(1000));
+        let app = at_home(&config, None, s(1000));
         let mut history = Self {
             random,
             app,
@@ -107,7 +107,7 @@ impl History {
             config.peers = some_of(template, &mut self.random).peers;
         }
         weigh(&mut config, &mut self.random);
-        self.app = placed(&config, Some(&self.app), self.now);
+        self.app = at_home(&config, Some(&self.app), self.now);
         let labels: Vec<_> = self
             .app
             .peers()
@@ -122,7 +122,7 @@ impl History {
         let (mut memory, mut room) = (self.app.memory(self.now), MAX_REMEMBERED);
         self.app.remember_keys(&mut memory, &mut room, self.now);
         let cold = self.app.cold_memory(self.now);
-        self.app = placed(&self.app.config, None, self.now);
+        self.app = at_home(&self.app.config, None, self.now);
         self.app.recall_cold(cold, self.now);
         self.app.recall(&memory, self.now);
         self.held.clear();
@@ -343,24 +343,10 @@ fn some_of(template: &config::Upstream, random: &mut StdRng) -> config::Upstream
 }
 
 /// The peers where they always are.
-fn placed(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+fn at_home(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
     let port = |peer: &config::Peer| peer.label[1..].parse::<u16>().unwrap() + 1;
-    let address = |peer| SocketAddr::from(([127, 0, 0, 1], port(peer)));
-    let addresses: Vec<_> = config
-        .peers
-        .iter()
-        .map(address)
-        .map(Address::from)
-        .collect();
-    Upstream::new(
-        "app",
-        config.clone(),
-        (&addresses, None),
-        previous,
-        &metrics(),
-        now,
-    )
-    .unwrap()
+    let address = |_, peer: &_| SocketAddr::from(([127, 0, 0, 1], port(peer)));
+    placed(config, address, previous, now)
 }
 
 fn weigh(config: &mut config::Upstream, random: &mut StdRng) {

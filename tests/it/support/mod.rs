@@ -7,6 +7,7 @@
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod crowd;
+pub(crate) mod curl;
 pub(crate) mod desk;
 pub(crate) mod edge;
 pub(crate) mod http2;

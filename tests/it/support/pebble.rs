@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use serde_json::{Value, json};
 
+use super::curl::curl;
 use super::edge::Site;
 use super::process::Process;
 use super::tls::{self, Authority, Session};
@@ -206,10 +207,11 @@ impl Pebble {
     }
 
     fn try_tell(&self, what: &str, of: &Value) -> bool {
-        let mut command = Command::new("curl");
         let url = format!("http://{}/{what}", self.dns);
-        let command = command.args(["--silent", "--fail", "--noproxy", "*", "--max-time", "20"]);
-        let output = command.args(["--data", &of.to_string(), &url]).output();
+        let mut command = curl();
+        let output = command
+            .args(["--fail", "--data", &of.to_string(), &url])
+            .output();
         output.expect("curl").status.success()
     }
 
@@ -219,17 +221,9 @@ impl Pebble {
     }
 
     fn get(&self, url: &str) -> Option<Vec<u8>> {
-        let mut command = Command::new("curl");
+        let mut command = curl();
         command
-            .args([
-                "--silent",
-                "--fail",
-                "--noproxy",
-                "*",
-                "--max-time",
-                "20",
-                "--cacert",
-            ])
+            .args(["--fail", "--cacert"])
             .arg(self.authority.path("ca.crt"))
             .arg(url);
         let output = command.output().expect("curl");

@@ -22,6 +22,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::curl::curl;
 use super::ocsp;
 use super::wait::PATIENCE;
 
@@ -189,16 +190,8 @@ impl Authority {
 
     pub(crate) fn try_curl(&self, name: &str, address: SocketAddr, more: &[&str]) -> Output {
         let port = address.port();
-        let mut command = Command::new("curl");
+        let mut command = curl();
         command
-            .args([
-                "--silent",
-                "--show-error",
-                "--max-time",
-                "20",
-                "--noproxy",
-                "*",
-            ])
             .arg("--cacert")
             .arg(self.path("ca.crt"))
             .args(["--resolve", &format!("{name}:{port}:{}", address.ip())])
