@@ -339,7 +339,9 @@ fn a_hundred_reloads_leave_nothing_behind() {
     let site = Site::of(&labels[..3]).app("health", PROBED);
     let edge = site.start();
     let crowd = Crowd::before(&edge).busy(1).idle(5);
+    // The least of what it has in some turns: what is there for a moment comes on top of that, a leak stays.
     let turns = |count: usize| {
+        let (mut memory, mut descriptors) = (u64::MAX, usize::MAX);
         for turn in 0..count {
             let site = site.clone().peers(&labels[turn % 2..3 + turn % 2]);
             let more = format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{port}\"}}]");
@@ -353,18 +355,21 @@ fn a_hundred_reloads_leave_nothing_behind() {
             );
             let answer = edge.admin.post("/v1/reload");
             assert_eq!(answer.status, 200, "{answer:?}");
+            memory = memory.min(process::resident(edge.pid()));
+            descriptors = descriptors.min(process::descriptors(edge.pid()));
         }
-        (
-            process::resident(edge.pid()),
-            process::descriptors(edge.pid()),
-        )
+        (memory, descriptors)
     };
-    let (memory, descriptors) = turns(30);
-    let (memory_after, descriptors_after) = turns(100);
+    turns(30); // threads and their heaps are made, which stay
+    let (memory, descriptors) = turns(20);
+    turns(100);
+    let (memory_after, descriptors_after) = turns(20);
     crowd.stop();
     eprintln!("{memory} -> {memory_after} KiB, {descriptors} -> {descriptors_after} descriptors");
+    // What the allocator keeps for later goes up and down by some MiB; a snapshot that stays with each reload
+    // would be 10 MiB and more.
     assert!(
-        memory_after < memory + 4_096,
+        memory_after < memory + 8_192,
         "{memory} -> {memory_after} KiB"
     );
     assert!(
