@@ -339,20 +339,27 @@ fn a_hundred_reloads_leave_nothing_behind() {
     let site = Site::of(&labels[..3]).app("health", PROBED);
     let edge = site.start();
     let crowd = Crowd::before(&edge).busy(1).idle(5);
+    // Beside the peers that are asked, many that are not, so that a ring that stays is seen.
+    let many = |turn: usize| {
+        let weight = 1 + turn % 2;
+        let others = (1..300).map(|peer| format!("127.0.0.9:{peer}"));
+        let others = others.collect::<Vec<_>>().join(", ");
+        format!(
+            "  many: {{health: off, peers: [{{address: 127.0.0.9:300, weight: {weight}}}, {others}]}}\n"
+        )
+    };
     // The least of what it has in some turns: what is there for a moment comes on top of that, a leak stays.
     let turns = |count: usize| {
         let (mut memory, mut descriptors) = (u64::MAX, usize::MAX);
         for turn in 0..count {
             let site = site.clone().peers(&labels[turn % 2..3 + turn % 2]);
             let more = format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{port}\"}}]");
-            edge.rewrite(
-                &if turn % 2 == 0 {
-                    site
-                } else {
-                    site.top("listeners", &more)
-                }
-                .yaml(),
-            );
+            let site = if turn % 2 == 0 {
+                site
+            } else {
+                site.top("listeners", &more)
+            };
+            edge.rewrite(&(site.yaml() + &many(turn)));
             let answer = edge.admin.post("/v1/reload");
             assert_eq!(answer.status, 200, "{answer:?}");
             memory = memory.min(process::resident(edge.pid()));
@@ -366,10 +373,10 @@ fn a_hundred_reloads_leave_nothing_behind() {
     let (memory_after, descriptors_after) = turns(20);
     crowd.stop();
     eprintln!("{memory} -> {memory_after} KiB, {descriptors} -> {descriptors_after} descriptors");
-    // What the allocator keeps for later goes up and down by some MiB; a snapshot that stays with each reload
-    // would be 10 MiB and more.
+    // What the allocator keeps for later goes up and down by as much as 16 MiB; rings of 48,000 points that
+    // stayed would be twice that.
     assert!(
-        memory_after < memory + 8_192,
+        memory_after < memory + 24_576,
         "{memory} -> {memory_after} KiB"
     );
     assert!(
