@@ -1,7 +1,9 @@
 //! How a client of gRPC is told what other clients are told by a status of HTTP.
 //!
 //! Its own status travels in the trailers; a response without a body has them in its header
-//! (`Trailers-Only`, in the protocol's description). Pure.
+//! (`Trailers-Only`, in the protocol's description). Pure. What gRPC-Web does with them is [`web`]'s.
+
+pub mod web;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
