@@ -60,7 +60,7 @@ sections! {
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
         "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
         "proxy_protocol" "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
-        "close_moved_streams" "protocol" "h2" "tls"
+        "close_moved_streams" "protocol" "h2" "tls" "grpc_web"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
         "address" "label" "weight" "id" "server_name"

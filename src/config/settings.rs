@@ -415,6 +415,8 @@ pub struct Upstream {
     pub close_moved_streams: Option<MovedStreams>,
     /// How its peers are spoken to.
     pub link: Link,
+    /// Whether calls by gRPC-Web reach them as gRPC.
+    pub grpc_web: bool,
 }
 
 /// How a peer that comes back, or is new, gets its keys.

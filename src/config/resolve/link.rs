@@ -1,5 +1,5 @@
-//! `protocol`, `h2` and `tls` of an upstream: how its peers are spoken to, and the name that each
-//! must prove.
+//! `protocol`, `h2`, `grpc_web` and `tls` of an upstream: how its peers are spoken to, and the name
+//! that each must prove.
 //!
 //! What would skip the verification without saying so is refused: a peer without a name to verify has
 //! none that its certificate could be for.
@@ -120,6 +120,19 @@ fn h2(upstream: &Fields<'_>) -> H2 {
         max_streams: fields.number("max_streams", default.max_streams, 1..=1000),
         ping: fields.or_off("ping", None, |node| duration(node, &PING)),
     }
+}
+
+/// Calls end with trailers, which come over HTTP/2 only.
+pub(super) fn grpc_web(upstream: &Fields<'_>) -> bool {
+    let wanted = upstream.flag("grpc_web", false);
+    // One that is not known is reported as that.
+    let protocol = upstream.get("protocol");
+    let http1 = protocol.is_none_or(|node| node.is_word(Protocol::Http1.name()));
+    if let (true, Some(node)) = (wanted && http1, upstream.get("grpc_web")) {
+        let help = "add `protocol: h2c`, or `tls` and `protocol: h2`, or remove `grpc_web`";
+        upstream.error(node, "`grpc_web` needs peers that speak HTTP/2", help);
+    }
+    wanted
 }
 
 fn is_off(node: &Node) -> bool {

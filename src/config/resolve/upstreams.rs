@@ -104,6 +104,7 @@ fn upstream(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Upst
         hot_keys: balance::hot_keys(&fields),
         flap_damping: balance::flap_damping(&fields),
         close_moved_streams: balance::close_moved_streams(&fields),
+        grpc_web: link::grpc_web(&fields),
         link,
         peers,
     };
