@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use super::fault::Fault;
 use super::record;
+use super::web::Translation;
 use crate::clock;
 use crate::connection::{Cause, Connection, Exchange};
 use crate::ring::MemberId;
@@ -43,6 +44,8 @@ pub struct Context {
     pub(super) attempt: Option<Attempt>,
     /// Tries so far.
     pub(super) attempts: u32,
+    /// What becomes of both bodies on this attempt, where it is a call by gRPC-Web; `None`: nothing.
+    pub(super) web: Option<Box<Translation>>,
     /// Bytes of its body that this attempt has passed on so far.
     pub(super) body_in: u64,
     /// That was all of the body.
@@ -115,6 +118,7 @@ impl Context {
             tried: Tried::none(),
             attempt: None,
             attempts: 0,
+            web: None,
             body_in: 0,
             body_done: false,
             body_out: 0,

@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
 //! | `request_filter` | [`challenge`], [`admit`], [`redirect`], [`pick`] | ACME, limits, HTTPS, route, key, the first choice of a peer |
-//! | `request_body_filter` | [`admit`] | the body's size, upload progress |
+//! | `request_body_filter` | [`admit`], [`web`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`connect`], [`introduction`], [`tunnel`] | the next peer of the walk, and how to talk to it |
-//! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`] | the request to the peer |
-//! | `response_filter`, `response_body_filter` | [`forward`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
+//! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`], [`web`] | the request to the peer |
+//! | `response_filter`, `response_body_filter` | [`forward`], [`web`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
+//! | `response_trailer_filter` | [`web`] | trailers as the end of a body |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
 //! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
 //! | `logging` | [`record`] | counters and one access-log line |
@@ -27,6 +28,7 @@ mod respond;
 mod retry;
 mod stick;
 mod tunnel;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::connectors::TransportConnector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -110,7 +113,8 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        admit::body(body.as_ref(), end_of_stream, ctx)
+        admit::body(body.as_ref(), end_of_stream, ctx)?;
+        web::request_body(body, end_of_stream, ctx)
     }
 
     async fn upstream_peer(
@@ -144,6 +148,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         connect::check_protocol(session, request, ctx)?;
         forward::trailers(session.req_header(), request)?;
+        web::request(request, ctx)?;
         forward::request(request, ctx)
     }
 
@@ -153,6 +158,7 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        web::response(response, ctx)?;
         forward::response(session, response, ctx)?;
         moved::follow(&self.snapshot, session, response, ctx);
         Ok(())
@@ -162,11 +168,23 @@ impl ProxyHttp for Edge {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
+        web::response_body(body, end_of_stream, ctx)?;
         forward::body(body.as_ref(), ctx);
         Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        let end = web::trailers(trailers, ctx);
+        forward::body(end.as_ref(), ctx);
+        Ok(end)
     }
 
     fn fail_to_connect(

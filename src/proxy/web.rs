@@ -1,0 +1,144 @@
+//! Phase 6, both ways: a call by gRPC-Web reaches its peer as gRPC, and the response comes back as
+//! what was asked for ([`grpc::web`]).
+//!
+//! Only where the upstream is told to, and only over HTTP/2: a peer that has chosen HTTP/1.1 could send
+//! no trailers, and gets the call as it is. Pingora writes the frame that the trailers become as the end of
+//! the body.
+
+use bytes::Bytes;
+use http::Version;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::context::Context;
+use super::fault::Fault;
+use crate::grpc;
+use crate::grpc::web::{self, Call, Decoder, Form};
+
+/// What becomes of the bodies of one attempt.
+#[derive(Debug)]
+pub(super) struct Translation {
+    call: Call,
+    /// Of a request in text.
+    decoder: Option<Decoder>,
+    /// What the response is known to be.
+    response: Response,
+}
+
+/// What a response needs at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Response {
+    /// None of gRPC, or none yet: it passes as it is.
+    Other,
+    /// Its trailers are to come.
+    Open,
+    /// Its header has the status: no trailers need to come.
+    Told,
+}
+
+impl Translation {
+    fn of(call: Call) -> Self {
+        let decoder = (call.request == Form::Text).then(Decoder::default);
+        Self {
+            call,
+            decoder,
+            response: Response::Other,
+        }
+    }
+
+    fn decode(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), web::Malformed> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(());
+        };
+        if let Some(piece) = body {
+            *piece = decoder.decode(piece)?;
+        }
+        if end { decoder.finish() } else { Ok(()) }
+    }
+}
+
+/// The header of an attempt: what is known of the attempt before is forgotten, as the body is sent anew.
+pub(super) fn request(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    ctx.web = None;
+    let wanted = ctx
+        .upstream()
+        .is_some_and(|upstream| upstream.config.grpc_web);
+    if !wanted || request.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let Some(call) = Call::of(&request.headers) else {
+        return Ok(());
+    };
+    let Some(kind) = call.grpc_type() else {
+        return Ok(());
+    };
+    request.insert_header(CONTENT_TYPE, kind)?;
+    // Servers answer nobody else.
+    request.insert_header(TE, "trailers")?;
+    if call.request == Form::Text {
+        request.remove_header(&CONTENT_LENGTH);
+    }
+    ctx.web = Some(Box::new(Translation::of(call)));
+    Ok(())
+}
+
+/// A piece of the request's body.
+///
+/// # Errors
+/// It is not what it should be; the client is to blame.
+pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    let Some(translation) = &mut ctx.web else {
+        return Ok(());
+    };
+    translation.decode(body, end).map_err(|_| {
+        ctx.fault = Some(Fault::BadRequest);
+        Error::new_down(ErrorType::HTTPStatus(400))
+    })
+}
+
+/// The response's header.
+pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    let Some(translation) = &mut ctx.web else {
+        return Ok(());
+    };
+    let peers = response.headers.get(CONTENT_TYPE);
+    let Some(kind) = peers.and_then(|peers| translation.call.response_type(peers)) else {
+        return Ok(());
+    };
+    translation.response = if response.headers.contains_key(grpc::STATUS) {
+        Response::Told
+    } else {
+        Response::Open
+    };
+    response.remove_header(&CONTENT_LENGTH);
+    response.insert_header(CONTENT_TYPE, kind)
+}
+
+/// A piece of the response's body.
+///
+/// # Errors
+/// It ends without trailers: it is not whole, and must not look so.
+pub(super) fn response_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    let Some(translation) = &ctx.web else {
+        return Ok(());
+    };
+    match translation.response {
+        Response::Other => return Ok(()),
+        Response::Open if end => return Err(Error::new_up(ErrorType::ConnectionClosed)),
+        Response::Open | Response::Told => {}
+    }
+    let form = translation.call.response;
+    *body = body.take().map(|piece| web::piece(piece, form));
+    Ok(())
+}
+
+/// The end of the response's body that its trailers become; `None`: they pass as they are.
+pub(super) fn trailers(trailers: &http::HeaderMap, ctx: &Context) -> Option<Bytes> {
+    let translation = ctx.web.as_ref()?;
+    if translation.response == Response::Other {
+        return None;
+    }
+    let frame = web::trailers(trailers);
+    Some(web::piece(frame, translation.call.response))
+}
