@@ -12,6 +12,8 @@ use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
 
 const SEGMENTS: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
+const PASSED: &str = "requests and responses are passed on as they are; let the servers do it";
+const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, below the upstreams that speak gRPC";
 const EXACT: &str = "paths are prefixes here: what is below it goes there too";
 
 /// Listeners and routes so far.
@@ -156,10 +158,12 @@ impl Routing {
         for filter in fields.list("http_filters") {
             let filter_fields = Fields::of(filter);
             let name = filter_fields.text("name").unwrap_or_default();
-            if !name.contains("router") {
-                let why = "requests and responses are passed on as they are; let the servers do it";
-                setup.comments.push(notes.gap(filter.place(), name, why));
-            }
+            let why = match name {
+                name if name.contains("router") => continue,
+                name if name.contains("grpc_web") => GRPC_WEB,
+                _ => PASSED,
+            };
+            setup.comments.push(notes.gap(filter.place(), name, why));
         }
         match fields.map("route_config") {
             Some(config) => self.routes(&config, setup, notes),
