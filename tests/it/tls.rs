@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::browser;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site, run};
 use crate::support::origin::{Behaviour, Origin};
@@ -54,25 +55,8 @@ fn curl_gets_an_answer_and_everybody_is_told_of_https() {
 #[test]
 fn a_browser_shows_the_page() {
     let (_origin, authority, edge) = scene();
-    let profile = tempfile::tempdir().unwrap();
-    let mut command = Command::new("chromium");
-    command.args([
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-    ]);
-    command.args([
-        "--disable-background-networking",
-        "--disable-component-update",
-    ]);
-    command.arg(format!("--user-data-dir={}", profile.path().display()));
-    // It is to find this name here and no other anywhere, and to trust this key alone.
-    command.arg("--host-resolver-rules=MAP a.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
-    let key = authority.key_digest("a");
-    command.arg(format!("--ignore-certificate-errors-spki-list={key}"));
     let page = format!("https://a.test:{}/?k=a", edge.address.port());
-    let shown = fed(command.args(["--dump-dom", &page]), b"");
+    let shown = browser::show(&page, &authority.key_digest("a"));
     let echoed = shown.to_ascii_lowercase();
     assert!(echoed.contains("sec-ch-ua"), "{shown}");
     assert!(

@@ -5,6 +5,7 @@
 //! Every read has a deadline, so a hang is a failure with a message, not a stuck run.
 
 pub(crate) mod admin;
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod curl;
