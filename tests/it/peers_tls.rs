@@ -337,7 +337,7 @@ fn own(file: &str, directory: &Authority) -> String {
 }
 
 /// An nginx with this certificate, and these directives.
-fn secure(pair: &str, server: &str) -> Nginx {
+pub(crate) fn secure(pair: &str, server: &str) -> Nginx {
     secure_with("ssl", pair, server)
 }
 

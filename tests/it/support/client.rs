@@ -170,10 +170,15 @@ impl Connection {
 
     /// Sends a request and reads its response.
     pub(crate) fn exchange(&mut self, request: &Request) -> io::Result<Response> {
-        let sent = self.send(request.bytes());
+        let sent = self.begin(request);
         // A server may answer and close before it has read everything: the answer counts.
         self.response_to(&request.method)
             .map_err(|error| sent.err().unwrap_or(error))
+    }
+
+    /// Sends a request, and reads nothing.
+    pub(crate) fn begin(&mut self, request: &Request) -> io::Result<()> {
+        self.send(request.bytes())
     }
 
     pub(crate) fn get(&mut self, target: &str) -> io::Result<Response> {
@@ -246,14 +251,20 @@ impl Connection {
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line()?;
-            let size = usize::from_str_radix(&line, 16).map_err(|_| malformed(&line))?;
-            body.extend(self.exactly(size)?);
-            self.line()?;
-            if size == 0 {
-                return Ok(body);
+            match self.chunk()? {
+                last if last.is_empty() => return Ok(body),
+                chunk => body.extend(chunk),
             }
         }
+    }
+
+    /// Reads one chunk of a body; empty: it was the last.
+    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.line()?;
+        let size = usize::from_str_radix(&line, 16).map_err(|_| malformed(&line))?;
+        let chunk = self.exactly(size)?;
+        self.line()?;
+        Ok(chunk)
     }
 
     /// Reads that many bytes.

@@ -17,6 +17,8 @@ pub(crate) enum Act {
     Answer,
     /// 200, a body, and trailers.
     Trailers,
+    /// These frames: kind, flags, payload.
+    Frames(&'static [(u8, u8, &'static [u8])]),
     /// An answer, once [`Origin::release`] is called.
     Hold,
     /// `RST_STREAM` with this code, when the whole request was read.
@@ -99,15 +101,15 @@ impl Origin {
     }
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// `:status: 200` (RFC 7541, A).
 const OK: &[u8] = &[0x88];
@@ -172,6 +174,12 @@ fn perform(
             send(socket, HEADERS, END_HEADERS, stream, OK)?;
             send(socket, DATA, 0, stream, body.as_bytes())?;
             send(socket, HEADERS, END_HEADERS | END_STREAM, stream, TRAILERS).map(|()| true)
+        }
+        Act::Frames(frames) => {
+            for (kind, flags, payload) in frames {
+                send(socket, *kind, *flags, stream, payload)?;
+            }
+            Ok(true)
         }
         Act::Hold => {
             let (socket, shared) = (socket.try_clone()?, Arc::clone(shared));
