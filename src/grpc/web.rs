@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(*trailers(&map), frame);
         let long = HeaderValue::from_str(&"x".repeat(70_000)).unwrap();
         map.insert(HeaderName::from_static("grpc-message"), long);
-        assert_eq!(trailers(&map)[..5], [0x80, 0, 1, 0x11, 0xaa]);
+        assert_eq!(trailers(&map)[..5], [0x80, 0, 1, 0x11, 0xa8]);
     }
 
     /// The text, cut at these places.
