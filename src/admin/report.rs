@@ -18,7 +18,7 @@ use crate::ring::{Dialect, Setting};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
 use crate::upstream::hot::HotKeys;
-use crate::upstream::{Peer, Upstream};
+use crate::upstream::{Kept, Peer, Upstream};
 
 /// So many peers of an upstream that do not have all their keys are shown in the status.
 const MAX_AWAY: usize = 100;
@@ -133,12 +133,12 @@ fn time(seconds: Option<i64>) -> Option<String> {
 
 /// `GET /v1/upstreams/{u}`
 pub(super) fn upstream(upstream: &Upstream) -> Value {
-    let shares = Shares::of(upstream);
+    let counted = Counted::of(upstream);
     let peers: Vec<_> = upstream
         .peers()
         .iter()
         .enumerate()
-        .map(|(place, shown)| peer(upstream, shown, &shares, place))
+        .map(|(place, shown)| peer(upstream, shown, &counted, place))
         .collect();
     json!({
         "name": &*upstream.name,
@@ -157,28 +157,34 @@ pub(super) fn one_peer(upstream: &Upstream, shown: &Peer) -> Value {
     peer(
         upstream,
         shown,
-        &Shares::of(upstream),
+        &Counted::of(upstream),
         place.unwrap_or_default(),
     )
 }
 
-/// How many of the 2^32 hashes each peer owns, and how many come to it now.
-struct Shares {
+/// What is counted for all peers at once.
+struct Counted<'a> {
+    /// How many of the 2^32 hashes each owns.
     owned: Vec<u64>,
+    /// How many come to it now.
     now: Vec<u64>,
+    /// What the draining ones keep.
+    kept: Kept<'a>,
 }
 
-impl Shares {
-    fn of(upstream: &Upstream) -> Self {
+impl<'a> Counted<'a> {
+    fn of(upstream: &'a Upstream) -> Self {
+        let now = clock::since_start();
         Self {
             owned: upstream.ring().shares(),
-            now: upstream.shares_now(clock::since_start()),
+            now: upstream.shares_now(now),
+            kept: upstream.kept(now),
         }
     }
 }
 
 /// The peer at a place: its `share` is what it has when all are up.
-fn peer(upstream: &Upstream, peer: &Peer, shares: &Shares, place: usize) -> Value {
+fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -> Value {
     let now = clock::since_start();
     let probe = peer.state.last_probe().map(|probe| {
         json!({
@@ -192,16 +198,16 @@ fn peer(upstream: &Upstream, peer: &Peer, shares: &Shares, place: usize) -> Valu
         "label": &*peer.label,
         "address": peer.address.to_string(),
         "weight": peer.weight.get(),
-        "share": shares.owned.get(place).copied().map(fraction),
-        "share_now": shares.now.get(place).copied().map(fraction),
+        "share": counted.owned.get(place).copied().map(fraction),
+        "share_now": counted.now.get(place).copied().map(fraction),
         "state": shown(peer, now).as_str(),
         "available": peer.state.is_available(now),
         "draining": peer.state.is_draining(),
-        "drained": upstream.is_drained(peer, now),
+        "drained": counted.kept.is_drained(peer),
         "ejected_for_seconds": left(peer.state.ejected(now), now),
         "suppressed_for_seconds": left(peer.state.suppressed(now), now),
         "slow_start": slow_start(peer, now),
-        "drain": drain(upstream, peer, now),
+        "drain": drain(&counted.kept, peer),
         "in_flight": peer.state.in_flight(),
         "probe": probe,
     })
@@ -218,8 +224,8 @@ fn slow_start(peer: &Peer, now: Duration) -> Value {
 }
 
 /// What a draining peer still keeps; null: nothing, or it is not draining.
-fn drain(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
-    match upstream.remains(peer, now) {
+fn drain(kept: &Kept<'_>, peer: &Peer) -> Value {
+    match kept.remains(peer) {
         Some(kept) => json!({ "keys": kept.keys, "seconds_left": seconds(kept.left) }),
         None => Value::Null,
     }
@@ -335,9 +341,10 @@ fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
 fn refresh_upstream(upstream: &Upstream, now: Duration) {
     let hot = upstream.hot().map_or(0, |hot| hot.hot(now).len());
     upstream.metrics.hot_keys.set(gauge(hot));
+    let kept = upstream.kept(now);
     for peer in upstream.peers() {
-        let kept = upstream.remains(peer, now).map_or(0, |kept| kept.keys);
-        peer.metrics.drain_keys.set(gauge(kept));
+        let keys = kept.remains(peer).map_or(0, |kept| kept.keys);
+        peer.metrics.drain_keys.set(gauge(keys));
     }
 }
 
@@ -361,9 +368,10 @@ fn summary(upstream: &Upstream) -> Value {
         .peers()
         .iter()
         .filter(|peer| !peer.state.is_home(now));
+    let kept = upstream.kept(now);
     let away: Vec<_> = away
         .take(MAX_AWAY)
-        .map(|shown| condition(upstream, shown, now))
+        .map(|shown| condition(&kept, shown, now))
         .collect();
     json!({
         "protocol": upstream.config.link.protocol.name(),
@@ -376,16 +384,16 @@ fn summary(upstream: &Upstream) -> Value {
 }
 
 /// A peer that does not have all of its keys: why, and for how long.
-fn condition(upstream: &Upstream, peer: &Peer, now: Duration) -> Value {
+fn condition(kept: &Kept<'_>, peer: &Peer, now: Duration) -> Value {
     json!({
         "label": &*peer.label,
         "state": shown(peer, now).as_str(),
-        "drained": upstream.is_drained(peer, now),
+        "drained": kept.is_drained(peer),
         "off_for_seconds": left(peer.state.off(now), now),
         "ejected_for_seconds": left(peer.state.ejected(now), now),
         "suppressed_for_seconds": left(peer.state.suppressed(now), now),
         "slow_start": slow_start(peer, now),
-        "drain": drain(upstream, peer, now),
+        "drain": drain(kept, peer),
     })
 }
 

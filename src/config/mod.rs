@@ -40,8 +40,8 @@ pub use settings::{
     AccessLog, Account, Admin, CertificateFiles, CertificateSource, ClientAuth, Config,
     Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,
     Introductions, ListenAddress, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress,
-    PerClient, Probe, Retry, Route, SocketAccess, SocketOptions, StateFile, Tell, Timeouts, Tls,
-    TlsVersion, Upstream,
+    PerClient, Probe, Retry, Route, SessionDrain, SocketAccess, SocketOptions, StateFile, Tell,
+    Timeouts, Tls, TlsVersion, Upstream,
 };
 
 /// The configuration in the file at `path`.

@@ -10,6 +10,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use super::phase::{Cause, Phase};
+use super::pulse::Heart;
 use super::tenure::Stay;
 use super::{Connection, Limits};
 use crate::clock;
@@ -59,6 +60,8 @@ pub struct Exchange {
     cut_hard: AtomicBool,
     /// Whether the stream that it carries may stay.
     pub(super) stay: Stay,
+    /// What is done from time to time while a request goes on.
+    pub(super) heart: Heart,
 }
 
 impl Exchange {
@@ -94,6 +97,7 @@ impl Exchange {
             linger: AtomicBool::new(false),
             cut_hard: AtomicBool::new(false),
             stay: Stay::default(),
+            heart: Heart::default(),
         }
     }
 

@@ -13,6 +13,7 @@
 //!                             phase.rs   the phases, their limits, and what each limit means
 //!                             watch.rs   one lazy timer: is a limit passed?
 //!                             tenure.rs  may a long stream stay? ending.rs: where it can end
+//!                             pulse.rs   what is done from time to time while a request goes on
 //! ```
 //!
 //! Pingora times single reads and writes, and nothing at all between two requests or in a flush; a
@@ -30,6 +31,7 @@ mod http2;
 mod introduction;
 mod phase;
 mod preface;
+mod pulse;
 mod serve;
 mod socket;
 mod stream;
@@ -50,6 +52,7 @@ pub use self::gate::{Gate, Guest};
 pub use self::handshake::{ClientCertificate, Secured, secure};
 pub use self::introduction::{Party, canonical, introduction};
 pub use self::phase::{Cause, Phase};
+pub use self::pulse::Pulse;
 pub use self::serve::{End, serve};
 pub use self::socket::Socket;
 pub use self::tenure::{Look, Tenure};

@@ -55,7 +55,8 @@ impl Watch {
             if let Some(cause) = exchange.expired() {
                 return Poll::Ready(cause);
             }
-            let deadline = exchange.next_deadline().0.min(exchange.next_look());
+            let beside = exchange.next_look().min(exchange.next_beat());
+            let deadline = exchange.next_deadline().0.min(beside);
             if deadline == NEVER && self.sleep.is_none() {
                 return Poll::Pending;
             }
@@ -76,6 +77,7 @@ impl Watch {
                 return Poll::Ready(cause);
             }
             exchange.look();
+            exchange.beat();
         }
     }
 

@@ -62,6 +62,11 @@ impl Threshold {
         self.0
     }
 
+    /// Whether a key that is hot stays so with this share.
+    const fn keeps(self, share: u32) -> bool {
+        share >= self.0 / 2
+    }
+
     /// The counters that find it.
     const fn counters(self) -> usize {
         (PRECISION * WHOLE).div_ceil(self.0) as usize
@@ -132,18 +137,28 @@ impl Sketch {
         true
     }
 
-    /// Takes over the keys that were hot in another process. They count like [`KNOWN`] requests, so that
-    /// this process's own soon count for more.
+    /// From which share on a key is hot.
+    pub const fn threshold(&self) -> Threshold {
+        self.threshold
+    }
+
+    /// Takes over the keys that were hot elsewhere, in the place of all that was counted. They count like
+    /// [`KNOWN`] requests, so that those that come soon count for more.
     pub fn recall(&mut self, hot: &[Hot], now: Duration) {
+        *self = Self::new(self.threshold);
         self.ticks = now.as_secs() / TICK.as_secs();
+        let stay = |hot: &&Hot| self.threshold.keeps(hot.share);
+        let hot: Vec<Hot> = hot.iter().filter(stay).take(MAX_HOT).copied().collect();
+        if hot.is_empty() {
+            return;
+        }
         self.total = KNOWN * REQUEST;
         let rows = self.keys.iter_mut().zip(&mut self.counts);
-        for ((key, count), hot) in rows.zip(hot) {
+        for ((key, count), hot) in rows.zip(&hot) {
             *key = hot.key;
             *count = self.total / u64::from(WHOLE) * u64::from(hot.share);
         }
-        self.hot = hot.to_vec();
-        self.hot.truncate(MAX_HOT);
+        self.hot = hot;
     }
 
     /// The hot keys as of the last tick, in no order.
@@ -214,7 +229,7 @@ impl Sketch {
         if least > hot.share || least < hot.share / 4 * 3 {
             hot.share = least;
         }
-        least >= self.threshold.0 / 2
+        self.threshold.keeps(least)
     }
 
     fn part(&self, count: u64) -> u32 {
@@ -316,6 +331,25 @@ mod tests {
             second(&mut sketch, at, 0, 50_000);
         }
         assert_eq!(keys(&sketch), [0; 0]);
+    }
+
+    #[test]
+    fn what_was_hot_elsewhere_takes_the_place_of_what_is_hot_here() {
+        let hot = |key, share| Hot {
+            key,
+            share,
+            since: s(90),
+        };
+        let mut sketch = Sketch::new(Threshold(100_000));
+        sketch.recall(&[hot(1, 300_000), hot(2, 200_000)], s(100));
+        sketch.recall(&[hot(2, 250_000), hot(3, 40_000)], s(100));
+        assert_eq!(keys(&sketch), [2], "the third is below half of the share");
+        sketch.tick(s(101));
+        assert_eq!(keys(&sketch), [2]);
+        sketch.recall(&[], s(101));
+        (0..100).for_each(|_| sketch.count(7, 1));
+        sketch.tick(s(102));
+        assert_eq!(keys(&sketch), [7], "nothing else counts");
     }
 
     #[test]

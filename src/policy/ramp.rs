@@ -59,6 +59,19 @@ impl Ramp {
         (now < self.began).then(|| Self::new(self.began, self.length, now))
     }
 
+    /// The ramp that has come as far at `now`, and takes another length in all: what is home stays home.
+    #[must_use]
+    pub fn stretched(self, length: Duration, now: Duration) -> Self {
+        let (whole, other) = (u128::from(nanos(self.length)), u128::from(nanos(length)));
+        let passed = u128::from(nanos(self.passed(now))).min(whole) * other;
+        // Rounded up: a key may only come home.
+        let passed = u64::try_from(passed.div_ceil(whole.max(1))).unwrap_or(u64::MAX);
+        let began = now
+            .max(self.began)
+            .saturating_sub(Duration::from_nanos(passed));
+        Self { began, length }
+    }
+
     /// Whether the ramp is over, so that nothing needs to be asked any more.
     #[inline]
     pub fn is_over(&self, now: Duration) -> bool {
@@ -254,6 +267,16 @@ mod tests {
             .collect()
     }
 
+    #[test]
+    fn a_ramp_that_is_stretched_is_as_far_as_it_was() {
+        let at = Duration::from_secs;
+        let stretched = |length, now| ramp(100, 60).stretched(at(length), at(now));
+        assert_eq!(stretched(20, 130), ramp(120, 20));
+        assert_eq!(stretched(90, 140), ramp(80, 90));
+        assert_eq!(stretched(20, 90), ramp(100, 20), "it has yet to begin");
+        assert!(stretched(600, 1000).is_over(at(1000)), "it was over");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -282,6 +305,23 @@ mod tests {
             let home: Vec<_> = steps.map(|now| ramp.admits(key, salt, now)).collect();
             prop_assert!(home.windows(2).all(|pair| pair[0] <= pair[1]));
             prop_assert!(!home[0] && home[100]);
+        }
+
+        #[test]
+        fn once_home_always_home_however_long_the_rest_takes(
+            key in any::<u64>(),
+            lengths in prop::collection::vec((1..1_000_000_000_000_u64, 0..40_u32), 2..8),
+        ) {
+            let salt = Salt::of("a:80");
+            let mut now = MINUTE * 100;
+            let mut ramp = Ramp { began: now, length: MINUTE };
+            for (length, percent) in lengths {
+                now += ramp.length * percent / 100;
+                let other = ramp.stretched(Duration::from_nanos(length), now);
+                prop_assert!(other.share(now) >= ramp.share(now) - 1e-9);
+                prop_assert!(other.admits(key, salt, now) >= ramp.admits(key, salt, now));
+                ramp = other;
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::connection::{Cause, Connection, Exchange};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
+use crate::upstream::active::Tenure;
 use crate::upstream::load::Place;
 use crate::upstream::{Peer, Target, Tried, Upstream};
 
@@ -85,6 +86,8 @@ pub(super) struct Attempt {
     pub(super) member: MemberId,
     /// Its key is at home elsewhere, by intention: that one is full, or the key is hot.
     pub(super) guest: bool,
+    /// Its key is at home with the peer, in this tenure; `None`: a drain of it would not keep the key.
+    pub(super) tenure: Option<Tenure>,
     /// Counts the request at the peer while it is there.
     pub(super) place: Option<Place>,
     /// When it began, since the process started.

@@ -5,7 +5,7 @@
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
 //! | `request_filter` | [`challenge`], [`admit`], [`redirect`], [`pick`] | ACME, limits, HTTPS, route, key, the first choice of a peer |
 //! | `request_body_filter` | [`admit`], [`web`] | the body's size, upload progress |
-//! | `upstream_peer` | [`pick`], [`connect`], [`introduction`], [`tunnel`] | the next peer of the walk, and how to talk to it |
+//! | `upstream_peer` | [`pick`], [`kept`], [`connect`], [`introduction`], [`tunnel`] | the next peer of the walk, its drain, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`], [`web`] | the request to the peer |
 //! | `response_filter`, `response_body_filter` | [`forward`], [`web`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
 //! | `response_trailer_filter` | [`web`] | trailers as the end of a body |
@@ -20,6 +20,7 @@ mod context;
 mod fault;
 mod forward;
 mod introduction;
+mod kept;
 mod moved;
 mod pick;
 mod record;
@@ -123,6 +124,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         pick::next(ctx)?;
+        kept::begin(&self.snapshot, ctx);
         connect::peer(session, ctx, &self.tunnels)
     }
 

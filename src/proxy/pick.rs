@@ -170,6 +170,7 @@ fn choose(ctx: &mut Context) -> bool {
         guest: is_guest(&upstream, target, &ctx.tried, admitted.member),
         upstream,
         member: admitted.member,
+        tenure: admitted.tenure,
         place: Some(admitted.place),
         began: now,
         connect: None,

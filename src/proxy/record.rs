@@ -97,6 +97,9 @@ fn record(ctx: &mut Context, outcome: &Outcome, user_agent: Option<&[u8]>) {
     if let Some(attempt) = &mut ctx.attempt {
         attempt.place = None;
     }
+    if let Some(exchange) = &ctx.exchange {
+        exchange.last_beat();
+    }
     count(ctx, outcome);
     ctx.telemetry.log(&line(ctx, outcome, user_agent));
 }

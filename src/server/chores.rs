@@ -145,8 +145,9 @@ impl Drained {
         let now = clock::since_start();
         let mut over = BTreeSet::new();
         for upstream in snapshot.upstreams.values() {
+            let kept = upstream.kept(now);
             let drained = upstream.peers().iter();
-            let drained = drained.filter(|peer| upstream.is_drained(peer, now));
+            let drained = drained.filter(|peer| kept.is_drained(peer));
             over.extend(drained.map(|peer| (Arc::clone(&upstream.name), Arc::clone(&peer.label))));
         }
         for (name, label) in over.difference(&self.0) {

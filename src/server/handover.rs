@@ -120,9 +120,23 @@ struct Hello {
 /// The word to serve, with what has become of the peers since the hello.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Go {
+    /// As of `at`.
     #[serde(default)]
     pub(super) memory: Memory,
+    /// By the kernel's monotonic clock, in microseconds.
     #[serde(default)]
+    pub(super) at: Option<i64>,
+    #[serde(default)]
+    pub(super) counters: String,
+}
+
+/// What has happened at the predecessor between the hello and the word to serve.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// What it knew of the peers at first, without the times.
+    pub(super) before: Memory,
+    /// What it knows now.
+    pub(super) memory: Memory,
     pub(super) counters: String,
 }
 
@@ -174,7 +188,7 @@ pub(super) struct Predecessor {
     memory: Memory,
     /// As of when, by the kernel's monotonic clock in microseconds.
     at: Option<i64>,
-    /// What it knew of the peers when it gave the word.
+    /// What it has told of the peers last, without the times.
     told: Memory,
     tickets: Keys,
     patience: Duration,
@@ -204,7 +218,7 @@ impl Predecessor {
             wire,
             pid: hello.pid,
             life: life_of(hello.pid)?,
-            told: Memory::default(),
+            told: hello.memory.events(),
             sockets: hello.sockets.into_iter().zip(received).collect(),
             memory: hello.memory,
             at: hello.at,
@@ -244,18 +258,23 @@ impl Predecessor {
     ///
     /// # Errors
     /// It lives, and says no more: this process must not serve.
-    pub(super) async fn ready(&mut self, kept: Vec<String>) -> Result<Go, Error> {
+    pub(super) async fn ready(&mut self, kept: Vec<String>) -> Result<News, Error> {
         let pid = std::process::id();
         // Where it no longer listens, it may have said why.
         let _ = self.wire.send(&Answer::Ready { pid, kept }).await;
         match self.wire.receive::<Go>().await {
             Ok(go) => {
-                self.told = go.memory.clone();
-                Ok(go)
+                let told = go.memory.events();
+                let age = age(go.at, clock::monotonic_micros());
+                Ok(News {
+                    before: std::mem::replace(&mut self.told, told),
+                    memory: go.memory.aged(age),
+                    counters: go.counters,
+                })
             }
             Err(error) if is_hang_up(&error) && self.has_ended().await => {
                 log::warn!("the process before this one is gone ({error}); this one serves");
-                Ok(Go::default())
+                Ok(News::default())
             }
             Err(_) => Err(Error::CalledOff),
         }

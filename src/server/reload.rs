@@ -17,7 +17,6 @@ use super::sockets::{self, Inherited, Listeners, Prepared};
 use super::start::first_pass;
 use crate::acme;
 use crate::admin::Subject;
-use crate::clock;
 use crate::config::{self, Config, ListenAddress};
 use crate::lifecycle::{Addresses, Refusal, Reply};
 use crate::probe::Probes;
@@ -204,9 +203,7 @@ fn put_in_force(
     subject.snapshot.store(Arc::clone(after));
     drains.settle();
     after.issued.tell();
-    let now = clock::since_start();
-    let upstreams = after.upstreams.values();
-    upstreams.for_each(|upstream| upstream.settle_flaps(now));
+    after.settle();
     ready.probes.go_on();
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);

@@ -11,7 +11,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::chores::Chores;
-use super::handover::{Go, Predecessor};
+use super::handover::{News, Predecessor};
 use super::instance::Instance;
 use super::signals::Signals;
 use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
@@ -80,8 +80,8 @@ async fn begin(
             snapshot.tickets.take_over(predecessor.take_tickets());
             let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory)?;
             staged.ask_peers(predecessor.patience() / 2).await;
-            let go = predecessor.ready(staged.kept.clone()).await?;
-            staged.take_note(&go);
+            let news = predecessor.ready(staged.kept.clone()).await?;
+            staged.take_note(&news);
             staged.serve();
             // Operators were answered by the process that served until now; none meets one that does not.
             staged.open_doors();
@@ -154,10 +154,11 @@ impl Staged {
     }
 
     /// What has become of the peers, and was counted, while this process was made ready.
-    fn take_note(&self, go: &Go) {
+    fn take_note(&self, news: &News) {
         let subject = &self.instance.subject;
-        subject.snapshot.load().recall_drains(&go.memory);
-        subject.telemetry.metrics.inherit(&go.counters);
+        let snapshot = subject.snapshot.load();
+        snapshot.catch_up(&news.before, &news.memory);
+        subject.telemetry.metrics.inherit(&news.counters);
     }
 
     /// Lets the clients in. Nothing here can fail: the process before this one already relies on it.

@@ -154,6 +154,7 @@ impl Job {
         let (mut wire, theirs) = Wire::pair().map_err(failed)?;
         let child = self.spawn(theirs)?;
         let snapshot = self.subject.snapshot.load_full();
+        let told = clock::since_start();
         let estate = Estate {
             sockets: self.sockets,
             at: clock::monotonic_micros(),
@@ -166,7 +167,12 @@ impl Job {
             _ = &mut off => Err(Failed { refusal: called_off(), ends: false }),
         };
         match prepared {
-            Ok(ready) => Ok(Candidate { child, wire, ready }),
+            Ok(ready) => Ok(Candidate {
+                child,
+                wire,
+                ready,
+                told,
+            }),
             Err(failed) => Err(bury(child, wire, failed).await),
         }
     }
@@ -215,13 +221,16 @@ pub(super) struct Candidate {
     child: Child,
     wire: Wire,
     ready: Ready,
+    /// Since when what has become of the peers is news to it.
+    told: Duration,
 }
 
 impl Candidate {
     /// Gives it the word, and waits until it serves: a moment.
     pub(super) async fn go(mut self, subject: &Subject) -> Result<Successor, Refusal> {
         let word = Go {
-            memory: subject.snapshot.load().memory(),
+            memory: subject.snapshot.load().news(self.told),
+            at: Some(clock::monotonic_micros()),
             counters: subject.telemetry.metrics.counters(),
         };
         match Successor::go(&mut self.wire, &word).await {

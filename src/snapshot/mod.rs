@@ -6,6 +6,7 @@ pub mod series;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::client::TrustedProxies;
 use crate::clock;
@@ -56,6 +57,9 @@ pub struct Target {
     /// Where the route is counted.
     pub metrics: RouteMetrics,
 }
+
+/// What is added to a time in which keys were active: their clock ticks a few times a second.
+const CLOCK_TICK: Duration = Duration::from_secs(1);
 
 /// The peers' addresses, looked up.
 pub type Addresses = HashMap<PeerAddress, SocketAddr>;
@@ -145,11 +149,21 @@ impl Snapshot {
     /// What a process that takes this one's place should know: the same as [`Self::memory`], and the keys
     /// that all peers served lately, at most [`MAX_REMEMBERED`] more.
     pub fn estate(&self) -> Memory {
+        self.memory_and_keys(Duration::MAX)
+    }
+
+    /// What that process should know when it is to serve, of which it knows what was so at `then`.
+    pub fn news(&self, then: Duration) -> Memory {
+        let since = clock::since_start().saturating_sub(then);
+        self.memory_and_keys(since.saturating_add(CLOCK_TICK))
+    }
+
+    fn memory_and_keys(&self, within: Duration) -> Memory {
         let (mut memory, mut room) = (self.memory(), MAX_REMEMBERED);
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(peers) = memory.upstreams.get_mut(name) {
-                upstream.remember_keys(peers, &mut room, now);
+                upstream.remember_keys(peers, &mut room, within, now);
             }
         }
         memory
@@ -224,6 +238,27 @@ impl Snapshot {
                 .flat_map(|(before, after)| after.take_drains(before, now))
                 .collect(),
         )
+    }
+
+    /// Takes over what another process has learned since it told of `before`.
+    pub fn catch_up(&self, before: &Memory, memory: &Memory) {
+        let (now, none) = (clock::since_start(), BTreeMap::new());
+        for (name, upstream) in &self.upstreams {
+            if let Some(known) = memory.upstreams.get(name) {
+                upstream.recall_cold(memory.cold.get(name).copied(), now);
+                let before = before.upstreams.get(name).unwrap_or(&none);
+                upstream.catch_up(before, known, now);
+                let hot = memory.hot.get(name).map_or(&[][..], Vec::as_slice);
+                upstream.recall_hot(hot, now);
+            }
+        }
+    }
+
+    /// Brings to an end what the configuration before had begun and this one does not have.
+    pub fn settle(&self) {
+        let now = clock::since_start();
+        let upstreams = self.upstreams.values();
+        upstreams.for_each(|upstream| upstream.settle(now));
     }
 
     /// Takes over what another process knew of the peers.

@@ -18,6 +18,7 @@
 //! key of one set is not published and stays whole on its owner: for ten hot keys the odds are 1 in 20,
 //! and the coldest of the five is left out.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -91,6 +92,16 @@ impl HotKeys {
         }
     }
 
+    /// Those of this share that go on with what is hot in `before`: the same, if it is the same share.
+    pub fn after(before: &Arc<Self>, threshold: Threshold, now: Duration) -> Arc<Self> {
+        if before.ledger.lock().sketch.threshold() == threshold {
+            return Arc::clone(before);
+        }
+        let after = Self::new(threshold);
+        after.recall(&before.hot(now), now);
+        Arc::new(after)
+    }
+
     /// Counts a request; with what it must know if its key is hot.
     #[inline]
     pub fn observe(&self, key: u64, now: Duration) -> Option<Heat> {
@@ -112,7 +123,7 @@ impl HotKeys {
         ledger.sketch.hot().to_vec()
     }
 
-    /// Takes over the keys that were hot in another process.
+    /// Takes over the keys that were hot elsewhere, in the place of its own.
     pub fn recall(&self, hot: &[Hot], now: Duration) {
         let mut ledger = self.ledger.lock();
         ledger.sketch.recall(hot, now);

@@ -82,6 +82,10 @@ pub(super) struct Ledger {
     pub(super) draining: Option<Duration>,
     pub(super) flap: Flap,
     pub(super) ramp: Option<Ramp>,
+    /// How long that would take if the others had been serving for long.
+    whole: Duration,
+    /// When it began in truth: one that is stretched tells only how far it is.
+    pub(super) ramps_since: Duration,
     /// Another one when others have its keys: what it served before that is not with it any more.
     pub(super) tenure: Tenure,
     /// Whether it begins slowly when it is well next.
@@ -101,6 +105,8 @@ impl Ledger {
             draining: None,
             flap: Flap::default(),
             ramp: None,
+            whole: Duration::ZERO,
+            ramps_since: Duration::ZERO,
             tenure: manners.tenures.next(),
             begins_slowly: slowly,
             last_probe: None,
@@ -199,8 +205,8 @@ impl Ledger {
     pub(super) fn lift_suppression(&mut self, now: Duration, manners: &Manners) -> bool {
         let was_suppressed = self.flap.suppressed_until(now).is_some();
         self.flap = Flap::default();
-        if was_suppressed {
-            self.ramp = self.ramp.and_then(|_| self.ramp_from(now, manners));
+        if was_suppressed && self.ramp.is_some() {
+            self.ramp = self.ramp_from(now, manners);
         }
         was_suppressed
     }
@@ -216,6 +222,18 @@ impl Ledger {
     /// Ends its slow start, as it could not be spared: all are cold.
     pub(super) fn end_ramp(&mut self, now: Duration) {
         self.ramp = self.ramp.and_then(|ramp| ramp.among_cold(now));
+    }
+
+    /// Another configuration may want none, or one of another length; then as much of it has passed.
+    pub(super) fn settle_ramp(&mut self, now: Duration, manners: &Manners) {
+        let wanted = self.ramp.zip(manners.slow_start);
+        self.ramp = wanted.map(|(ramp, length)| {
+            if std::mem::replace(&mut self.whole, length) == length {
+                return ramp;
+            }
+            let other = Ramp::new(ramp.began, length, manners.cold.since());
+            ramp.stretched(other.length, now)
+        });
     }
 
     /// What another process should know; of the health, where it is `probed`.
@@ -238,7 +256,10 @@ impl Ledger {
                 passed_ms: millis(ramp.passed(now) + Duration::from_nanos(999_999)),
                 begins_in_ms: millis(ramp.began.saturating_sub(now)),
                 length_ms: millis(ramp.length),
+                whole_ms: millis(self.whole),
+                began_ms: millis(now.saturating_sub(self.ramps_since)),
             });
+        memory.tenure = self.tenure.0;
         memory.flap = self.flaps(now);
     }
 
@@ -256,26 +277,47 @@ impl Ledger {
 
     /// Takes over what another process knew; it does not begin anew by that.
     pub(super) fn recall(&mut self, memory: &PeerMemory, probed: bool, now: Duration) {
-        let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
-        let ahead = |ms| now.saturating_add(Duration::from_millis(ms));
-        self.draining = memory.draining.then(|| ago(memory.draining_for_ms));
-        if let (true, Some(up)) = (probed, memory.up) {
+        self.recall_health(memory.up.filter(|_| probed));
+        self.recall_events(memory, now);
+    }
+
+    /// Takes over what another process has learned since it told of `before`. What probes say it knows no better
+    /// than this one, which has asked as well: there only what is new counts.
+    pub(super) fn catch_up(
+        &mut self,
+        (before, memory): (Option<&PeerMemory>, &PeerMemory),
+        probed: bool,
+        now: Duration,
+        manners: &Manners,
+    ) {
+        let is_new = before.is_none_or(|before| before.up != memory.up);
+        self.recall_health(memory.up.filter(|_| probed && is_new));
+        // That it is back, and begins slowly, only this one knows.
+        let is_back = memory.up == Some(false) && self.health.state() == State::Up;
+        let own = (self.ramp, self.whole, self.ramps_since);
+        self.recall_events(memory, now);
+        if is_back {
+            (self.ramp, self.whole, self.ramps_since) = own;
+        }
+        if before.is_none_or(|before| before.tenure != memory.tenure) {
+            self.tenure = manners.tenures.next();
+        }
+    }
+
+    fn recall_health(&mut self, up: Option<bool>) {
+        if let Some(up) = up {
             self.health = known(up);
             self.begins_slowly = false;
         }
-        if memory.ejected_for_ms > 0 {
-            let length = Duration::from_millis(memory.ejected_for_ms);
-            let at_once = Rules {
-                failures: 1,
-                eject: length,
-                max_eject: length,
-            };
-            self.on_connect_failure(&at_once, now);
-        }
-        self.ramp = memory.ramp.map(|ramp| Ramp {
-            began: ahead(ramp.begins_in_ms).saturating_sub(Duration::from_millis(ramp.passed_ms)),
-            length: Duration::from_millis(ramp.length_ms),
-        });
+    }
+
+    /// What operators and real traffic have said, and what followed from it.
+    fn recall_events(&mut self, memory: &PeerMemory, now: Duration) {
+        let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
+        let ahead = |ms| now.saturating_add(Duration::from_millis(ms));
+        self.draining = memory.draining.then(|| ago(memory.draining_for_ms));
+        self.recall_ejection(Duration::from_millis(memory.ejected_for_ms), now);
+        self.recall_ramp(memory.ramp, now);
         let flap = memory.flap;
         let until = match flap.suppressed_for_ms {
             0 => Duration::ZERO,
@@ -283,6 +325,35 @@ impl Ledger {
         };
         self.flap = Flap::known(flap.penalty, ago(flap.age_ms), until);
         self.begins_slowly |= self.standing(now) == Standing::Away;
+    }
+
+    fn recall_ramp(&mut self, memory: Option<RampMemory>, now: Duration) {
+        let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
+        self.ramp = memory.map(|ramp| {
+            let begins_in = Duration::from_millis(ramp.begins_in_ms);
+            Ramp {
+                began: ago(ramp.passed_ms).saturating_add(begins_in),
+                length: Duration::from_millis(ramp.length_ms),
+            }
+        });
+        let whole = memory.map(|ramp| Duration::from_millis(ramp.whole_ms.max(ramp.length_ms)));
+        self.whole = whole.unwrap_or_default();
+        self.ramps_since = memory.map_or(now, |ramp| {
+            let began = ago(ramp.began_ms.max(ramp.passed_ms));
+            began.saturating_add(Duration::from_millis(ramp.begins_in_ms))
+        });
+    }
+
+    fn recall_ejection(&mut self, length: Duration, now: Duration) {
+        (self.ejection, self.ejected_until) = (Ejection::default(), Duration::ZERO);
+        if !length.is_zero() {
+            let at_once = Rules {
+                failures: 1,
+                eject: length,
+                max_eject: length,
+            };
+            self.on_connect_failure(&at_once, now);
+        }
     }
 
     /// [`OFF`] and [`RAMPING`] stay set once they are over; the times say that they are.
@@ -342,8 +413,10 @@ impl Ledger {
         }
     }
 
-    fn ramp_from(&self, now: Duration, manners: &Manners) -> Option<Ramp> {
+    fn ramp_from(&mut self, now: Duration, manners: &Manners) -> Option<Ramp> {
         let began = now.max(self.off_until());
+        self.whole = manners.slow_start.unwrap_or_default();
+        self.ramps_since = began;
         let ramp = |length| Ramp::new(began, length, manners.cold.since());
         manners.slow_start.map(ramp)
     }
@@ -682,6 +755,7 @@ mod tests {
             next.recall(&book.memory(now), true, s(9000));
             let mut again = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
             next.remember(&mut again, true, s(9000));
+            again.tenure = book.0.tenure.0;
             prop_assert_eq!(again, book.memory(now));
         }
     }

@@ -37,7 +37,7 @@ impl Memory {
             peer.flap.age_ms = 0;
             peer.flap.suppressed_for_ms = peer.flap.suppressed_for_ms.min(1);
             if let Some(ramp) = &mut peer.ramp {
-                (ramp.passed_ms, ramp.begins_in_ms) = (0, 0);
+                (ramp.passed_ms, ramp.begins_in_ms, ramp.began_ms) = (0, 0, 0);
             }
         }
         events.hot.clear();
@@ -95,6 +95,9 @@ pub struct PeerMemory {
     /// How often it came and went.
     #[serde(default)]
     pub flap: FlapMemory,
+    /// Another number than before: the keys that it had then are others' now.
+    #[serde(default)]
+    pub tenure: u16,
     /// The keys that it served lately ([`Active::remember`](super::active::Active::remember)): those that a
     /// drain keeps or has left with it, and in a hand-over all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -123,6 +126,7 @@ impl PeerMemory {
             draining_for_ms: 0,
             ramp: None,
             flap: FlapMemory::default(),
+            tenure: 0,
             active: Vec::new(),
         }
     }
@@ -139,6 +143,7 @@ impl PeerMemory {
             let began_for = ms.saturating_sub(ramp.begins_in_ms);
             ramp.begins_in_ms = ramp.begins_in_ms.saturating_sub(ms);
             ramp.passed_ms = ramp.passed_ms.saturating_add(began_for);
+            ramp.began_ms = ramp.began_ms.saturating_add(began_for);
         }
         self.flap.age_ms = self.flap.age_ms.saturating_add(ms);
         self.flap.suppressed_for_ms = self.flap.suppressed_for_ms.saturating_sub(ms);
@@ -155,6 +160,12 @@ pub struct RampMemory {
     pub begins_in_ms: u64,
     /// So long it takes in all.
     pub length_ms: u64,
+    /// So long it would take if the others had been serving for long; below `length_ms`: as long.
+    #[serde(default)]
+    pub whole_ms: u64,
+    /// So long ago it began, whatever its length was then.
+    #[serde(default)]
+    pub began_ms: u64,
 }
 
 /// What is known of a peer's coming and going.
@@ -200,6 +211,8 @@ mod tests {
             passed_ms: 0,
             begins_in_ms: 4_000,
             length_ms: 60_000,
+            whole_ms: 60_000,
+            began_ms: 0,
         });
         peer.flap = FlapMemory {
             penalty: 2.5,

@@ -15,10 +15,12 @@ mod address;
 pub mod balancer;
 mod dial;
 pub mod hot;
+mod kept;
 mod ledger;
 pub mod load;
 pub mod memory;
 mod peer;
+mod recall;
 mod select;
 mod serving;
 mod shares;
@@ -27,13 +29,12 @@ mod tried;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::config;
-use crate::policy::hot::Hot;
 use crate::policy::pace;
 use crate::policy::rotation::Rotation;
 use crate::predict::Placement;
@@ -42,8 +43,10 @@ use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 use crate::tls;
 
 pub use self::address::Address;
+pub use self::kept::{Kept, Remains};
 pub use self::memory::{HotMemory, Memory, PeerMemory};
 pub use self::peer::{Peer, PeerState, ProbeReport};
+pub use self::recall::MAX_REMEMBERED;
 pub use self::select::Admitted;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
@@ -52,10 +55,6 @@ use self::hot::HotKeys;
 use self::ledger::{Cold, Ledger, Manners};
 use self::load::{Held, Place, Ticket, Total};
 use self::serving::Serving;
-
-/// The most keys that another process is told of, of the draining peers of one upstream, and of all other
-/// peers together: some 8 MB.
-pub const MAX_REMEMBERED: usize = 1 << 18;
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -74,8 +73,6 @@ pub struct Upstream {
     /// The places of the peers by label.
     places: HashMap<Arc<str>, usize>,
     rotation: Rotation,
-    /// How many requests without a key there were.
-    turns: AtomicUsize,
     shared: Shared,
     serving: Serving,
     /// Where hot keys are to be found.
@@ -91,6 +88,8 @@ struct Shared {
     total: Arc<Total>,
     /// How often one of its peers may have left the ring or come back.
     changes: Arc<AtomicU32>,
+    /// How many requests without a key there were.
+    turns: Arc<AtomicUsize>,
     tenures: Arc<Tenures>,
     /// When they were all equally cold.
     cold: Arc<Cold>,
@@ -124,15 +123,6 @@ pub struct Choice<'a> {
     pub member: MemberId,
     /// The peer.
     pub peer: &'a Peer,
-}
-
-/// What a draining peer keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remains {
-    /// Its keys that are still active.
-    pub keys: usize,
-    /// How much longer it may keep them.
-    pub left: Duration,
 }
 
 /// An operator's order about a peer, on its way to the one that takes the peer's place.
@@ -206,11 +196,10 @@ impl Upstream {
                 .map(|(place, peer)| (Arc::clone(&peer.label), place))
                 .collect(),
             rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
-            turns: AtomicUsize::new(0),
-            peers,
             serving: Serving::default(),
-            hot: hot_keys(&config, previous),
-            active: active_keys(&config, previous),
+            hot: hot_keys(&config, previous, now),
+            active: active_keys((&config, &peers), previous, now),
+            peers,
             shared,
             config,
         })
@@ -264,150 +253,7 @@ impl Upstream {
 
     /// The target of a request that has no key: the next turn.
     pub fn next_turn(&self) -> Target {
-        Target::Turn(self.turns.fetch_add(1, Relaxed))
-    }
-
-    /// What another process should know of the peers, by label.
-    pub fn memory(&self, now: Duration) -> BTreeMap<String, PeerMemory> {
-        let mut room = MAX_REMEMBERED;
-        let memory = |peer: &Peer| {
-            let mut memory = peer
-                .state
-                .memory(peer.address.clone(), self.is_probed(), now);
-            memory.active = self.kept_keys(peer, now, room);
-            room -= memory.active.len();
-            (peer.label.to_string(), memory)
-        };
-        self.peers.iter().map(memory).collect()
-    }
-
-    /// Adds to a [`Self::memory`] what a drain to come would need: the keys of all other peers, at most as
-    /// many as there is `room` for, which gets less by that. Too much to be written down all the time.
-    pub fn remember_keys(
-        &self,
-        memory: &mut BTreeMap<String, PeerMemory>,
-        room: &mut usize,
-        now: Duration,
-    ) {
-        let (Some(active), Some(drain)) = (&self.active, &self.config.drain) else {
-            return;
-        };
-        let is_open = |peer: &&Peer| {
-            let known = memory.get(&*peer.label);
-            known.is_some_and(|known| known.active.is_empty())
-        };
-        let open = self.peers.iter().filter(is_open);
-        let open: HashMap<_, _> = open.map(|peer| (peer.state.tenure(), peer)).collect();
-        let keys = active.remember(|tenure| open.contains_key(&tenure), now, drain.idle, *room);
-        *room -= keys.len();
-        for (tenure, key) in keys {
-            let label = open.get(&tenure).map(|peer| &*peer.label);
-            if let Some(known) = label.and_then(|label| memory.get_mut(label)) {
-                known.active.push(key);
-            }
-        }
-    }
-
-    /// The keys that a peer keeps while it drains, or that it was left when that was called off.
-    fn kept_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
-        if peer.state.is_draining() || peer.state.ramp(now).is_some() {
-            self.active_keys(peer, now, most)
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn active_keys(&self, peer: &Peer, now: Duration, most: usize) -> Vec<(u64, u64)> {
-        let (Some(active), Some(drain)) = (&self.active, &self.config.drain) else {
-            return Vec::new();
-        };
-        let idle = drain.idle.saturating_add(peer.state.ramps_for(now));
-        let own = peer.state.tenure();
-        let keys = active.remember(|tenure| tenure == own, now, idle, most);
-        keys.into_iter().map(|(_, key)| key).collect()
-    }
-
-    /// What another process should know of its hot keys.
-    pub fn hot_memory(&self, now: Duration) -> Vec<HotMemory> {
-        let hot = self.hot.iter().flat_map(|hot| hot.hot(now));
-        let memory = hot.map(|hot| HotMemory {
-            key: hot.key,
-            share: hot.share,
-            for_ms: ledger::millis(now.saturating_sub(hot.since)),
-        });
-        memory.collect()
-    }
-
-    /// How long ago all peers were equally cold, in milliseconds, where that still matters.
-    pub fn cold_memory(&self, now: Duration) -> Option<u64> {
-        let length = self.config.slow_start?.length;
-        let ago = now.saturating_sub(self.shared.cold.since());
-        (ago < length).then(|| ledger::millis(ago))
-    }
-
-    /// Takes over when that was in another process; `None`: so long ago that it does not matter.
-    pub fn recall_cold(&self, ago: Option<u64>, now: Duration) {
-        let since = |ms| now.saturating_sub(Duration::from_millis(ms));
-        self.shared.cold.set(ago.map_or(Duration::ZERO, since));
-    }
-
-    /// Takes over the keys that were hot in another process.
-    pub fn recall_hot(&self, memory: &[HotMemory], now: Duration) {
-        let known = memory.iter().map(|known| Hot {
-            key: known.key,
-            share: known.share,
-            since: now.saturating_sub(Duration::from_millis(known.for_ms)),
-        });
-        if let Some(hot) = &self.hot {
-            hot.recall(&known.collect::<Vec<_>>(), now);
-        }
-    }
-
-    /// Takes over what another process knew of the peers; of one that had another address, only
-    /// whether an operator took it out. That one, and one that it did not have, is new, and begins slowly.
-    pub fn recall(&self, memory: &BTreeMap<String, PeerMemory>, now: Duration) {
-        for peer in &self.peers {
-            match memory.get(&*peer.label) {
-                Some(known) if known.address == peer.address => {
-                    peer.state.recall(known, self.is_probed(), now);
-                    if let (Some(active), Some(drain)) = (&self.active, &self.config.drain) {
-                        let idle = drain.idle.saturating_add(peer.state.ramps_for(now));
-                        active.recall(&known.active, peer.state.tenure(), now, idle);
-                    }
-                }
-                Some(known) => {
-                    let ago = Duration::from_millis(known.draining_for_ms);
-                    let since = known.draining.then(|| now.saturating_sub(ago));
-                    peer.begin_slowly(now);
-                    peer.take_drain(since, now);
-                }
-                None => peer.begin_slowly(now),
-            }
-        }
-        self.settle_flaps(now);
-    }
-
-    /// Ends what suppresses peers where flapping is not damped: another configuration, or process, did. Once
-    /// this one is in force, since the peers are those of the one before.
-    pub fn settle_flaps(&self, now: Duration) {
-        if self.config.flap_damping.is_none() {
-            self.peers
-                .iter()
-                .for_each(|peer| peer.lift_suppression(now));
-        }
-    }
-
-    /// Takes over which peers operators have taken out, by label, and nothing else.
-    pub fn recall_drains<'a>(
-        &self,
-        drains: impl IntoIterator<Item = (&'a str, bool)>,
-        now: Duration,
-    ) {
-        for (label, draining) in drains {
-            if let Some(peer) = self.peer_named(label) {
-                peer.set_draining(draining, now);
-            }
-        }
+        Target::Turn(self.shared.turns.fetch_add(1, Relaxed))
     }
 
     /// Takes over the orders about peers that are not the same in `previous`, by label.
@@ -429,24 +275,6 @@ impl Upstream {
     /// The peer with this label.
     pub fn peer_named(&self, label: &str) -> Option<&Peer> {
         self.peers.get(*self.places.get(label)?)
-    }
-
-    /// What a draining peer keeps; `None`: nothing, or it is not draining.
-    pub fn remains(&self, peer: &Peer, now: Duration) -> Option<Remains> {
-        let (drain, active) = (self.config.drain?, self.active.as_ref()?);
-        let left = drain.deadline.checked_sub(peer.state.drains_for(now)?)?;
-        (!left.is_zero()).then(|| Remains {
-            keys: active.held(peer.state.tenure(), now, drain.idle),
-            left,
-        })
-    }
-
-    /// Whether a draining peer has nothing left: no request, and no key that it keeps.
-    pub fn is_drained(&self, peer: &Peer, now: Duration) -> bool {
-        let state = &peer.state;
-        state.is_draining()
-            && state.in_flight() == 0
-            && self.remains(peer, now).is_none_or(|kept| kept.keys == 0)
     }
 
     /// The labels in clockwise order from a key, owner first, whatever their health.
@@ -537,24 +365,33 @@ fn manners(config: &config::Upstream, shared: &Shared) -> Manners {
     }
 }
 
-/// The same as before, if it is of the right size.
-fn active_keys(config: &config::Upstream, previous: Option<&Upstream>) -> Option<Arc<Active>> {
-    let keys = config.drain?.keys;
-    let kept = previous.and_then(|previous| {
-        let before = previous.config.drain?.keys;
-        previous.active.clone().filter(|_| before == keys)
-    });
-    kept.or_else(|| Some(Arc::new(Active::new(keys as usize))))
+/// The same as before, or one of another size that goes on with what that has.
+fn active_keys(
+    (config, peers): (&config::Upstream, &[Peer]),
+    previous: Option<&Upstream>,
+    now: Duration,
+) -> Option<Arc<Active>> {
+    let keys = config.drain?.keys as usize;
+    let until = recall::active_until(config, peers, now);
+    let before = previous.and_then(|previous| previous.active.as_ref());
+    Some(before.map_or_else(
+        || Arc::new(Active::new(keys)),
+        |before| Active::after(before, keys, until),
+    ))
 }
 
-/// The same as before, if the same keys are hot.
-fn hot_keys(config: &config::Upstream, previous: Option<&Upstream>) -> Option<Arc<HotKeys>> {
+/// The same as before, or with another share ones that go on with those.
+fn hot_keys(
+    config: &config::Upstream,
+    previous: Option<&Upstream>,
+    now: Duration,
+) -> Option<Arc<HotKeys>> {
     let threshold = config.hot_keys?.threshold;
-    let kept = previous.and_then(|previous| {
-        let before = previous.config.hot_keys?.threshold;
-        previous.hot.clone().filter(|_| before == threshold)
-    });
-    kept.or_else(|| Some(Arc::new(HotKeys::new(threshold))))
+    let before = previous.and_then(|previous| previous.hot.as_ref());
+    Some(before.map_or_else(
+        || Arc::new(HotKeys::new(threshold)),
+        |before| HotKeys::after(before, threshold, now),
+    ))
 }
 
 /// The places of the first `count` members.

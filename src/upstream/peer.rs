@@ -125,6 +125,25 @@ impl Peer {
         }
     }
 
+    /// Takes over what another process has learned of it since it told of it first.
+    pub(super) fn catch_up(
+        &self,
+        (before, memory): (Option<&PeerMemory>, &PeerMemory),
+        probed: bool,
+        now: Duration,
+    ) {
+        let manners = &self.manners;
+        let news = (before, memory);
+        self.state
+            .write(|ledger| ledger.catch_up(news, probed, now, manners));
+    }
+
+    /// Makes its slow start what this configuration wants of it.
+    pub(super) fn settle_ramp(&self, now: Duration) {
+        let manners = &self.manners;
+        self.state.write(|ledger| ledger.settle_ramp(now, manners));
+    }
+
     fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
         let (result, until) = self.state.write(|ledger| {
             let before = ledger.flap.suppressed_until(now);
@@ -158,6 +177,8 @@ pub struct PeerState {
     off_until: AtomicU64,
     /// While [`RAMPING`]: when that began, and how long it takes.
     ramp: [AtomicU64; 2],
+    /// When it began in truth.
+    ramps_since: AtomicU64,
     /// While [`DRAINING`]: since when.
     draining_since: AtomicU64,
     tenure: AtomicU16,
@@ -197,6 +218,7 @@ impl PeerState {
             flags: AtomicU8::default(),
             off_until: AtomicU64::default(),
             ramp: Default::default(),
+            ramps_since: AtomicU64::default(),
             draining_since: AtomicU64::default(),
             tenure: AtomicU16::default(),
             held,
@@ -243,10 +265,11 @@ impl PeerState {
         (!ramp.is_over(now)).then_some(ramp)
     }
 
-    /// How much of its slow start has passed; zero without one.
+    /// For how long it has been in a slow start; zero without one.
     pub(super) fn ramps_for(&self, now: Duration) -> Duration {
-        self.ramp(now)
-            .map_or(Duration::ZERO, |ramp| ramp.passed(now))
+        self.ramp(now).map_or(Duration::ZERO, |_| {
+            now.saturating_sub(time(&self.ramps_since))
+        })
     }
 
     /// Whether it is up and not draining, be it ejected or not.
@@ -368,6 +391,7 @@ impl PeerState {
             store(&self.draining_since, ledger.draining.unwrap_or_default()),
             self.flags.load(Relaxed) != flags,
         ];
+        store(&self.ramps_since, ledger.ramps_since);
         self.tenure.store(ledger.tenure.0, Relaxed);
         self.flags.store(flags, Release);
         // Most writes are probes that say what was known; they are no reason to count all peers anew.

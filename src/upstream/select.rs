@@ -19,6 +19,7 @@
 
 use std::time::Duration;
 
+use super::active::Tenure;
 use super::load::{Place, Ticket};
 use super::{Choice, Peer, Target, Tried, Upstream};
 use crate::policy::bound::Bound;
@@ -34,6 +35,8 @@ pub struct Admitted {
     pub place: Place,
     /// It is not at home: the peer that had no room.
     pub overflow: Option<MemberId>,
+    /// Its key is at home there, as was recorded: since when the peer has its keys.
+    pub tenure: Option<Tenure>,
 }
 
 /// What a request brings to the choice of its peer, and when.
@@ -94,12 +97,12 @@ impl Upstream {
         if home.peer.state.ramp(now).is_some() {
             self.end_ramps_that_spare_nobody(now);
         }
-        let admitted = match self.config.bounded_load {
+        let mut admitted = match self.config.bounded_load {
             None => at(home.member, ticket.take(home.peer.state.held()), None),
             Some(bound) => self.admit_bounded(bound, &call, home, ticket),
         };
         if hot.is_none() && admitted.overflow.is_none() {
-            self.note(&call, home);
+            admitted.tenure = self.note(&call, home);
         }
         Ok(admitted)
     }
@@ -152,7 +155,8 @@ impl Upstream {
         let peer = self.peer(member)?;
         let ramp = peer.state.ramp(call.now)?;
         // What a drain has left is not to leave before the key's turn comes, however quiet it is.
-        let stays = peer.state.is_draining() || self.is_with(call, peer, ramp.passed(call.now));
+        let stays =
+            peer.state.is_draining() || self.is_with(call, peer, peer.state.ramps_for(call.now));
         (!stays).then_some((ramp, peer.salt))
     }
 
@@ -317,16 +321,21 @@ impl Upstream {
 
     /// What a later drain must know: at home with whom the key was. One that serves because another
     /// has failed, or nobody is available, is not its home.
-    fn note(&self, call: &Call<'_>, home: Choice<'_>) {
-        if let (Some(drain), Some(active), Target::Key(_)) =
+    fn note(&self, call: &Call<'_>, home: Choice<'_>) -> Option<Tenure> {
+        let (Some(drain), Some(active), Target::Key(_)) =
             (&self.config.drain, &self.active, call.target)
-            // A failed attempt is no reason for a session to leave its peer for good.
-            && call.tried.is_empty()
-            && self.may_be_home(call, home.member)
-            && active.touch(call.key(), home.peer.state.tenure(), call.now, drain.idle)
-        {
+        else {
+            return None;
+        };
+        // A failed attempt is no reason for a session to leave its peer for good.
+        if !call.tried.is_empty() || !self.may_be_home(call, home.member) {
+            return None;
+        }
+        let tenure = home.peer.state.tenure();
+        if active.touch(call.key(), tenure, call.now, drain.idle) {
             self.metrics.active_forgotten.inc();
         }
+        Some(tenure)
     }
 }
 
@@ -344,5 +353,6 @@ fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
         member,
         place,
         overflow,
+        tenure: None,
     }
 }

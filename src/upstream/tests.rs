@@ -1,6 +1,7 @@
 //! The laws of the selection, on histories of everything that can happen to an upstream, by a virtual
 //! clock.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use super::*;
 use crate::config;
 use crate::policy::ejection::Rules;
 use crate::policy::health::Thresholds;
+use crate::policy::hot::Threshold;
 use crate::ring::{Hash, Key, Weight};
 use crate::telemetry::metrics::Metrics;
 
@@ -136,7 +138,7 @@ fn what_is_not_damped_any_more_is_not_suppressed() {
         !before.peers()[0].state.is_available(s(1030)),
         "not in force"
     );
-    after.settle_flaps(s(1030));
+    after.settle(s(1030));
     assert!(after.peers()[0].state.is_available(s(1030)));
 }
 
@@ -151,10 +153,10 @@ fn a_drain_comes_to_its_end() {
     );
     let peer = &app.peers()[0];
     peer.set_draining(true, now);
-    assert!(!app.is_drained(peer, now), "a request and a key");
+    assert!(!app.kept(now).is_drained(peer), "a request and a key");
     drop(held);
-    assert!(!app.is_drained(peer, now), "a key");
-    assert!(app.is_drained(peer, now + s(40)));
+    assert!(!app.kept(now).is_drained(peer), "a key");
+    assert!(app.kept(now + s(40)).is_drained(peer));
 }
 
 fn hash(key: u64) -> Key {
@@ -312,6 +314,25 @@ fn a_draining_peer_keeps_its_keys_until_they_are_idle_or_its_time_is_over() {
 }
 
 #[test]
+fn what_goes_on_keeps_its_key_until_the_peer_is_lost() {
+    let mut app = app(3, &[KEEPING]);
+    let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
+    let admitted = served(&app, key, s(1000));
+    let session = ("p0", admitted.tenure.unwrap());
+    let renew = |app: &Upstream, now| app.renew(session, hash(key).hash(), now);
+    for at in (1009..1100).step_by(9) {
+        if at == 1045 {
+            app = build(&with_keys(&app, 4096), Some(&app), s(at));
+        }
+        assert_eq!(renew(&app, s(at)), Some(s(10) / 3));
+    }
+    app.peers()[0].set_draining(true, s(1100));
+    assert_eq!(place_of(&app, key, s(1105)), 0);
+    app.peers()[0].on_connect_failure(&EJECT, s(1105));
+    assert_eq!(renew(&app, s(1106)), None, "it is another's");
+}
+
+#[test]
 fn an_idle_key_moves_and_does_not_come_back() {
     let app = app(3, &[KEEPING]);
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
@@ -363,8 +384,8 @@ fn a_guest_is_nothing_that_a_drain_keeps() {
     let held: Vec<_> = (0..8).map(|_| served(&app, key, s(1000))).collect();
     assert!(held.iter().any(|admitted| admitted.member.index() == 1));
     let active = app.active.as_ref().unwrap();
-    let guests = active.held(app.peers()[1].state.tenure(), s(1000), s(10));
-    assert_eq!(guests, 0);
+    let held = active.held(s(1000), s(10));
+    assert_eq!(held.get(&app.peers()[1].state.tenure()), None);
 }
 
 // ── bounded load
@@ -503,7 +524,118 @@ fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
     assert_eq!(served(&after, key, s(1016)).member.index(), 1);
 }
 
+#[test]
+fn turns_go_on_where_they_were() {
+    let app = app(3, &[]);
+    assert_eq!([app.next_turn(), app.next_turn()], [0, 1].map(Target::Turn));
+    let after = build(&app.config, Some(&app), s(1001));
+    assert_eq!(after.next_turn(), Target::Turn(2));
+}
+
+/// Keys that the first peer owns, and served at `now`.
+fn served_by_first(app: &Upstream, keys: u64, now: Duration) -> Vec<u64> {
+    let owned: Vec<u64> = (0..keys).filter(|key| owner(app, *key) == 0).collect();
+    owned.iter().for_each(|key| drop(served(app, *key, now)));
+    owned
+}
+
+fn with_keys(app: &Upstream, keys: u32) -> config::Upstream {
+    let mut config = app.config.clone();
+    config.drain.as_mut().unwrap().keys = keys;
+    config
+}
+
+#[test]
+fn a_table_for_more_keys_or_less_keeps_what_a_drain_keeps() {
+    for sizes in [[64, 4096], [16_384, 1024], [16_384, 65_536]] {
+        let mut app = app(3, &[KEEPING]);
+        let keys = served_by_first(&app, 600, s(1000));
+        app.peers()[0].set_draining(true, s(1001));
+        for keys in sizes {
+            app = build(&with_keys(&app, keys), Some(&app), s(1002));
+        }
+        let remains = app.kept(s(1003)).remains(&app.peers()[0]).unwrap();
+        assert_eq!(remains.keys, keys.len(), "{sizes:?}");
+        let at_home = |key: &&u64| served(&app, **key, s(1003)).member.index() == 0;
+        assert_eq!(keys.iter().filter(at_home).count(), keys.len(), "{sizes:?}");
+        let remains = app.kept(s(1003)).remains(&app.peers()[0]).unwrap();
+        assert_eq!(remains.keys, keys.len(), "{sizes:?}");
+    }
+}
+
+#[test]
+fn hot_keys_stay_hot_where_another_share_makes_them_so() {
+    let app = app(10, &["hot_keys: {share: 2%, spread: 3}"]);
+    for request in 0..5_000_u64 {
+        let key = if request % 2 == 0 { 0 } else { request };
+        drop(served(&app, key, s(1000) + Duration::from_millis(request)));
+    }
+    let hot = |app: &Upstream, now| app.hot().unwrap().hot(now).len();
+    assert_eq!(hot(&app, s(1005)), 1);
+    for (share, hot_ones) in [(30_000, 1), (400_000, 1)] {
+        let mut config = app.config.clone();
+        config.hot_keys.as_mut().unwrap().threshold = Threshold::new(share).unwrap();
+        let after = build(&config, Some(&app), s(1005));
+        assert_eq!(hot(&after, s(1005)), hot_ones, "{share}");
+    }
+}
+
+#[test]
+fn a_slow_start_that_is_configured_away_is_over() {
+    let app = app(3, &[SLOWLY]);
+    app.peers()[0].set_draining(true, s(1000));
+    app.peers()[0].set_draining(false, s(1001));
+    app.peers()[1].on_connect_failure(&EJECT, s(1001));
+    let after = build(&written(3, &[]), Some(&app), s(1003));
+    after.settle(s(1003));
+    assert!(after.peers()[0].state.is_home(s(1003)));
+    assert!(
+        after.peers()[1].state.is_home(s(1007)),
+        "nor does one to come"
+    );
+}
+
+#[test]
+fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
+    for length in ["20s", "10m"] {
+        let app = app(3, &[SLOWLY]);
+        app.peers()[0].set_draining(true, s(1000));
+        app.peers()[0].set_draining(false, s(1010));
+        let ramp = |app: &Upstream, now| app.peers()[0].state.ramp(now);
+        let home = |app: &Upstream, now| {
+            let keys = (0..2000).filter(|key| place_of(app, *key, now) == 0);
+            keys.collect::<Vec<_>>()
+        };
+        let (now, before) = (s(1040), home(&app, s(1040)));
+        let other = written(3, &[&format!("slow_start: {length}")]);
+        let after = build(&other, Some(&app), now);
+        after.settle(now);
+        assert_eq!(home(&after, now), before, "{length}");
+        let (ramp, whole) = (ramp(&after, now).unwrap(), other.slow_start.unwrap());
+        assert_eq!(ramp.length, whole.length);
+        assert_eq!((ramp.began + ramp.length) - now, whole.length / 2);
+        // The next reload finds it as it should be.
+        build(&other, Some(&after), s(1041)).settle(s(1041));
+        assert_eq!(after.peers()[0].state.ramp(s(1041)), Some(ramp));
+    }
+}
+
 // ── upgrade
+
+#[test]
+fn a_process_whose_table_has_another_size_keeps_what_a_drain_keeps() {
+    for keys in [256, 4096, 65_536] {
+        let before = app(3, &[KEEPING]);
+        let owned = served_by_first(&before, 300, s(1000));
+        before.peers()[0].set_draining(true, s(1001));
+        let after = build(&with_keys(&before, keys), None, s(7000));
+        after.recall(&before.memory(s(1002)), s(7000));
+        let remains = after.kept(s(7001)).remains(&after.peers()[0]).unwrap();
+        assert_eq!(remains.keys, owned.len(), "{keys}");
+        let at_home = |key: &&u64| served(&after, **key, s(7001)).member.index() == 0;
+        assert_eq!(owned.iter().filter(at_home).count(), owned.len(), "{keys}");
+    }
+}
 
 #[test]
 fn another_process_goes_on_with_slow_starts_and_drains() {
@@ -530,6 +662,91 @@ fn another_process_goes_on_with_slow_starts_and_drains() {
             places(&before, s(1030 + later))
         );
     }
+}
+
+/// What a process tells at `now` that has told at `told` before.
+fn news(app: &Upstream, told: Duration, now: Duration) -> BTreeMap<String, PeerMemory> {
+    let (mut news, mut room) = (app.memory(now), MAX_REMEMBERED);
+    app.remember_keys(&mut news, &mut room, now - told, now);
+    news
+}
+
+#[test]
+fn what_happens_between_the_two_words_of_another_process_is_known() {
+    let settings = [
+        SLOWLY,
+        KEEPING,
+        "health: {tcp: true}",
+        "flap_damping: {flips: 2, half_life: 10m}",
+    ];
+    let before = app(5, &settings);
+    probe_all(&before, s(1000));
+    let told = news(&before, Duration::ZERO, s(1000));
+    let after = build(&written(5, &settings), None, s(7000));
+    after.recall(&told, s(7000));
+    probe_all(&after, s(7001));
+    for key in 0..500 {
+        drop(served(&before, key, s(1001)));
+    }
+    let [ejected, ramps, drains, flaps, _] = before.peers() else {
+        panic!("five")
+    };
+    ejected.on_connect_failure(&EJECT, s(1002));
+    for (peer, at) in [(ramps, 1002), (flaps, 1002), (flaps, 1004)] {
+        probe(peer, false, s(at));
+        probe(peer, true, s(at + 1));
+    }
+    drains.set_draining(true, s(1003));
+    after.catch_up(&told, &news(&before, s(1000), s(1005)), s(7005));
+    let places = |app: &Upstream, now| {
+        let place = |key| place_of(app, key, now);
+        (0..1000).map(place).collect::<Vec<_>>()
+    };
+    for later in [0, 3, 20, 50] {
+        let (then, now) = (s(1005 + later), s(7005 + later));
+        assert_eq!(places(&after, now), places(&before, then), "{later}");
+    }
+    assert!(after.peers()[3].state.suppressed(s(7005)).is_some());
+    // What a later drain keeps.
+    for (app, now) in [(&before, s(1007)), (&after, s(7007))] {
+        app.peers()[4].set_draining(true, now);
+    }
+    assert_eq!(places(&after, s(7008)), places(&before, s(1008)));
+}
+
+#[test]
+fn what_probes_say_another_process_knows_no_better_unless_it_is_new() {
+    let settings = [SLOWLY, "health: {tcp: true}"];
+    let before = app(3, &settings);
+    probe_all(&before, s(1000));
+    probe(&before.peers()[0], false, s(1000));
+    let told = before.memory(s(1000));
+    let after = build(&written(3, &settings), None, s(7000));
+    after.recall(&told, s(7000));
+    probe(&after.peers()[0], true, s(7001));
+    probe(&after.peers()[1], true, s(7001));
+    probe(&after.peers()[2], false, s(7001));
+    probe(&before.peers()[1], false, s(1002));
+    after.catch_up(&told, &before.memory(s(1003)), s(7003));
+    let up = after.peers().iter().map(|peer| peer.state.is_up());
+    assert_eq!(up.collect::<Vec<_>>(), [true, false, false]);
+    let ramp = after.peers()[0].state.ramp(s(7003)).unwrap();
+    assert_eq!(ramp.began, s(7001));
+}
+
+#[test]
+fn keys_of_a_peer_that_was_lost_between_the_two_words_are_not_with_it() {
+    let before = app(3, &[KEEPING]);
+    served_by_first(&before, 100, s(1000));
+    let told = news(&before, Duration::ZERO, s(1000));
+    let after = build(&before.config, None, s(7000));
+    after.recall(&told, s(7000));
+    before.peers()[0].on_connect_failure(&EJECT, s(1001));
+    before.peers()[0].on_connect_success(s(1002));
+    after.catch_up(&told, &news(&before, s(1000), s(1003)), s(7003));
+    after.peers()[0].set_draining(true, s(7003));
+    let remains = after.kept(s(7003)).remains(&after.peers()[0]).unwrap();
+    assert_eq!(remains.keys, 0);
 }
 
 #[test]

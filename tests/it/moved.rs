@@ -11,6 +11,9 @@ use crate::support::wait;
 /// Going away (RFC 6455, 7.4.1).
 const CLOSE: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 const AFTER: Duration = Duration::from_millis(400);
+/// A drain that keeps what was active within [`IDLE`].
+const KEEPING: &str = "{idle: 1s, deadline: 1h}";
+const IDLE: Duration = Duration::from_secs(1);
 const MOVED: &str = "clockwise_upstream_moved_streams_total";
 
 #[test]
@@ -145,6 +148,38 @@ fn a_key_that_a_draining_peer_keeps_keeps_its_stream() {
     assert!(socket.idles_for(3 * AFTER));
 }
 
+#[test]
+fn a_key_with_an_open_stream_is_kept_however_old_that_is() {
+    let pair = Pair::start(
+        site(&[], "400ms", 10).app("drain", KEEPING),
+        Behaviour::Upgrade,
+    );
+    let mut socket = pair.websocket();
+    assert!(socket.idles_for(2 * IDLE));
+    pair.drain();
+    pair.assert_kept();
+    assert!(socket.idles_for(2 * IDLE));
+    pair.assert_kept();
+    assert_eq!(echo(&mut socket, b"\x81\x02hi"), b"\x81\x02hi");
+}
+
+#[test]
+fn a_key_with_a_long_request_is_kept_while_that_goes_on_and_after_it() {
+    let pair = Pair::start(
+        site(&[], "400ms", 10).app("drain", KEEPING),
+        Behaviour::Hold,
+    );
+    let mut long = pair.edge.connect();
+    long.send(get("/?k=a", "1.1")).unwrap();
+    pair.owner().wait_for_requests(1);
+    assert!(long.idles_for(2 * IDLE));
+    pair.drain();
+    assert_eq!(pair.kept(), 1);
+    pair.owner().behave(Behaviour::Echo);
+    assert_eq!(long.head().unwrap().status, 200);
+    pair.assert_kept();
+}
+
 /// Two origins, of which one owns the key `a`.
 struct Pair {
     edge: Edge,
@@ -176,6 +211,23 @@ impl Pair {
 
     fn drain(&self) {
         self.order("drain");
+    }
+
+    /// How many keys the owner keeps while it drains.
+    fn kept(&self) -> u64 {
+        let upstream = self.edge.admin.get("/v1/upstreams/app").json();
+        let mut peers = upstream["peers"].as_array().unwrap().iter();
+        let owner = peers.find(|peer| peer["label"] == self.owner().label());
+        owner.unwrap()["drain"]["keys"].as_u64().unwrap()
+    }
+
+    /// The owner drains, and a request of the key goes to it all the same.
+    #[track_caller]
+    fn assert_kept(&self) {
+        assert_eq!(self.kept(), 1);
+        self.owner().behave(Behaviour::Echo);
+        let answer = self.edge.get("/?k=a").json();
+        assert_eq!(answer["origin"], self.owner().label());
     }
 
     /// An order about the owner.

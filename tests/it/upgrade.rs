@@ -274,6 +274,26 @@ fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
 }
 
 #[test]
+fn a_peer_that_is_ejected_in_the_hand_over_is_ejected_after_it() {
+    let rules = "{failures: 1, eject: 60s}";
+    let mut held = Held::start_with("60s", |site| site.app("passive", rules));
+    held.crowd.abandon(); // some of it would be failed
+    let label = held.scene.app[0].label();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| held.edge.command(&["upgrade"]));
+        held.successor();
+        held.scene.app[0].down();
+        for key in keys(50) {
+            held.edge.get(&format!("/?k={key}"));
+        }
+        assert_eq!(held.edge.admin.state("app", &label), "ejected");
+        held.let_go();
+        assert!(first.join().unwrap().status.success());
+    });
+    assert_eq!(held.edge.admin.state("app", &label), "ejected");
+}
+
+#[test]
 fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
     let mut held = Held::start("60s");
     let new = thread::scope(|scope| {

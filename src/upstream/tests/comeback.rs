@@ -33,7 +33,7 @@ fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
 fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
     let after = build(&app.config, None, to);
     let (mut memory, mut room) = (app.memory(from), MAX_REMEMBERED);
-    app.remember_keys(&mut memory, &mut room, from);
+    app.remember_keys(&mut memory, &mut room, Duration::MAX, from);
     after.recall_cold(app.cold_memory(from), to);
     after.recall(&memory, to);
     after

@@ -100,14 +100,18 @@ impl History {
         }
     }
 
-    /// Other weights, and peers that come and go.
+    /// Other weights and settings, and peers that come and go.
     fn reload(&mut self, template: &config::Upstream) {
         let mut config = self.app.config.clone();
         if self.random.gen_bool(0.5) {
             config.peers = some_of(template, &mut self.random).peers;
         }
         weigh(&mut config, &mut self.random);
+        set_anew(&mut config, template, &mut self.random);
+        let ramps = self.ramps();
         self.app = at_home(&config, Some(&self.app), self.now);
+        self.app.settle(self.now);
+        self.follow(&ramps);
         let labels: Vec<_> = self
             .app
             .peers()
@@ -117,10 +121,29 @@ impl History {
         self.forget(|label| labels.contains(label));
     }
 
+    fn ramps(&self) -> HashMap<Arc<str>, Ramp> {
+        let peers = self.app.peers().iter();
+        let ramp = |peer: &Peer| Some((Arc::clone(&peer.label), peer.state.ramp(self.now)?));
+        peers.filter_map(ramp).collect()
+    }
+
+    /// One of another length is still the slow start in which a key has come home.
+    fn follow(&mut self, before: &HashMap<Arc<str>, Ramp>) {
+        let after = self.ramps();
+        for ((label, _), ramp) in &mut self.came_home {
+            if before.get(label) == Some(ramp)
+                && let Some(after) = after.get(label)
+            {
+                *ramp = *after;
+            }
+        }
+    }
+
     /// Another process, which knows what this one knew.
     fn upgrade(&mut self) {
         let (mut memory, mut room) = (self.app.memory(self.now), MAX_REMEMBERED);
-        self.app.remember_keys(&mut memory, &mut room, self.now);
+        self.app
+            .remember_keys(&mut memory, &mut room, Duration::MAX, self.now);
         let cold = self.app.cold_memory(self.now);
         self.app = at_home(&self.app.config, None, self.now);
         self.app.recall_cold(cold, self.now);
@@ -347,6 +370,20 @@ fn at_home(config: &config::Upstream, previous: Option<&Upstream>, now: Duration
     let port = |peer: &config::Peer| peer.label[1..].parse::<u16>().unwrap() + 1;
     let address = |_, peer: &_| SocketAddr::from(([127, 0, 0, 1], port(peer)));
     placed(config, address, previous, now)
+}
+
+/// Slow starts of other lengths or none, and another table of active keys.
+fn set_anew(config: &mut config::Upstream, template: &config::Upstream, random: &mut StdRng) {
+    if random.gen_bool(0.5) {
+        let length = [0, 2, 5, 11][random.gen_range(0..4)];
+        config.slow_start = template.slow_start.filter(|_| length > 0);
+        if let Some(slow_start) = &mut config.slow_start {
+            slow_start.length = s(length);
+        }
+    }
+    if let (Some(drain), true) = (&mut config.drain, random.gen_bool(0.5)) {
+        drain.keys = [256, 1024, 4096][random.gen_range(0..3)];
+    }
 }
 
 fn weigh(config: &mut config::Upstream, random: &mut StdRng) {

@@ -1,0 +1,87 @@
+//! Beside a request that takes long: its key is active as long as it goes on.
+//!
+//! A drain that keeps sessions goes by when a key had its last request. A stream, or a request, that is older
+//! than that is still one: so it is recorded from time to time, and when it ends, in the configuration that is in
+//! force then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::context::Context;
+use crate::clock;
+use crate::connection::Pulse;
+use crate::ring::Hash;
+use crate::snapshot::Snapshot;
+use crate::upstream::Target;
+use crate::upstream::active::Tenure;
+
+/// The shortest time between two records.
+const OFTEN: Duration = Duration::from_millis(250);
+
+/// The peer of this attempt is known: if the key is at home with it, it stays so.
+pub(super) fn begin(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
+    let Some(exchange) = &ctx.exchange else {
+        return;
+    };
+    match Session::of(current, ctx) {
+        Some((session, first)) => exchange.begin_pulse(Box::new(session), first),
+        None => exchange.end_pulse(),
+    }
+}
+
+/// A request of a key at its peer.
+struct Session {
+    current: Arc<ArcSwap<Snapshot>>,
+    upstream: Arc<str>,
+    label: Arc<str>,
+    tenure: Tenure,
+    key: Hash,
+    recorded: Duration,
+}
+
+impl Session {
+    /// With the time until it is due to be recorded again.
+    fn of(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) -> Option<(Self, Duration)> {
+        let attempt = ctx.attempt.as_ref()?;
+        let (tenure, first) = (attempt.tenure?, attempt.upstream.renewal()?);
+        let Some(Target::Key(key)) = &ctx.target else {
+            return None;
+        };
+        let session = Self {
+            current: Arc::clone(current),
+            upstream: Arc::clone(&attempt.upstream.name),
+            label: Arc::clone(&attempt.peer()?.label),
+            tenure,
+            key: key.hash(),
+            recorded: attempt.began,
+        };
+        Some((session, first.max(OFTEN)))
+    }
+}
+
+impl Pulse for Session {
+    fn beat(&mut self) -> Option<Duration> {
+        let now = clock::since_start();
+        // Most requests are over before that would make a difference.
+        if now.saturating_sub(self.recorded) < OFTEN {
+            return Some(OFTEN);
+        }
+        self.recorded = now;
+        let snapshot = self.current.load();
+        let upstream = snapshot.upstreams.get(&*self.upstream)?;
+        let next = upstream.renew((&self.label, self.tenure), self.key, now)?;
+        Some(next.max(OFTEN))
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("upstream", &self.upstream)
+            .field("label", &self.label)
+            .field("tenure", &self.tenure)
+            .finish_non_exhaustive()
+    }
+}
