@@ -372,6 +372,8 @@ pub struct Route {
     pub upstream: String,
     /// Overrides [`Downstream::max_body_size`]; outer `None`: not set, inner `None`: no limit.
     pub max_body_size: Option<Option<u64>>,
+    /// Only clients that have shown a certificate may take it, on whichever listener they come.
+    pub client_cert: bool,
 }
 
 /// A named group of peers that share policy.

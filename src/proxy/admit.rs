@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
-use crate::connection::{Exchange, Phase};
+use crate::connection::{Connection, Exchange, Phase};
 use crate::route::{Miss, host_name};
 
 /// A request id from a client is passed on up to this length; bytes.
@@ -71,6 +71,7 @@ pub(super) fn check(session: &Session, ctx: &Context) -> Result<(), Fault> {
 /// Finds the route, and refuses what is over its limits.
 pub(super) fn admit(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
+    check_client(ctx)?;
     check_declared_body(session, ctx)
 }
 
@@ -244,6 +245,17 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
         Miss::NoRoute => Fault::NoRoute,
         Miss::MethodNotAllowed => Fault::MethodNotAllowed,
     })?));
+    Ok(())
+}
+
+/// A route is reached by every listener: where it demands a certificate, it must have been shown on
+/// this connection, and have counted.
+fn check_client(ctx: &Context) -> Result<(), Fault> {
+    let demanded = ctx.route.as_ref().is_some_and(|route| route.client_cert);
+    let shown = ctx.connection().and_then(Connection::client_certificate);
+    if demanded && shown.is_none() {
+        return Err(Fault::ClientCertificateRequired);
+    }
     Ok(())
 }
 

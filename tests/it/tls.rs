@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::support::browser;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site, run};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::tls::{Authority, Session, ask, connect, fed};
+use crate::support::tls::{Authority, Session, ask, ask_for, connect, fed};
 use crate::support::{port, wait};
 
 const FAILURES: &str = "clockwise_listener_handshake_failures_total";
@@ -434,6 +435,40 @@ fn who_shows_no_certificate_is_turned_away_where_one_is_required() {
         let log = fs::read_to_string(edge.directory().join("access.log")).unwrap_or_default();
         log.contains(r#""client":"device-7.test""#) && log.contains(r#""fault":"misdirected""#)
     });
+}
+
+#[test]
+fn a_route_may_demand_a_certificate_whichever_way_a_request_comes() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let tls = asking(&authority, &clients, "optional", "");
+    let (plain, encrypted) = (port::free(), port::free());
+    let listeners = format!("[{{address: \"{plain}\"}}, {{address: \"{encrypted}\", tls: {tls}}}]");
+    let routes = "[{upstream: app}, {path: /inside, upstream: app, client_cert: required}]";
+    let site = Site::of([origin.label()]).top("listeners", &listeners);
+    let edge = site.top("routes", routes).start();
+    let answer = edge.get("/inside?k=a");
+    assert_eq!(answer.status, 403);
+    assert_eq!(answer.text(), "403 client_certificate_required\n");
+    assert_eq!(edge.get("/?k=a").status, 200);
+    let call = Request::post("/inside", "").header("Content-Type", "application/grpc");
+    assert_eq!(edge.send(&call).header("grpc-status"), Some("7"));
+    clients.issue("device", &["device.test"]);
+    let known = Arc::new(authority.client_with("device", &clients));
+    let inside = |client: &Arc<ClientConfig>| {
+        let mut session = connect(client, "a.test", encrypted).unwrap();
+        ask_for(&mut session, "a.test", "/inside?k=a").unwrap()
+    };
+    let refused = inside(&Arc::new(authority.client()));
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    let answer = inside(&known);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    edge.admin.wait_for_metric(
+        "clockwise_faults_total",
+        &["fault=\"client_certificate_required\""],
+        3,
+    );
+    assert_eq!(origin.requests(), 2);
 }
 
 #[test]

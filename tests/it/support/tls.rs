@@ -256,7 +256,12 @@ pub(crate) fn connect(
 
 /// Sends a request on a session that stays open, and reads a short response with a length.
 pub(crate) fn ask(session: &mut Session, host: &str) -> std::io::Result<String> {
-    write!(session, "GET /?k=a HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+    ask_for(session, host, "/?k=a")
+}
+
+/// The same, for this target.
+pub(crate) fn ask_for(session: &mut Session, host: &str, target: &str) -> std::io::Result<String> {
+    write!(session, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     session.flush()?;
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(b"\r\n\r\n") {
