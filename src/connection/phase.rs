@@ -13,7 +13,7 @@
 //!
 //! | from … to | within | cause | the client is told |
 //! |---|---|---|---|
-//! | a header's end … the response's end | `request_timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
+//! | a header's end … the response's end | `request_timeout`, or gRPC's `grpc-timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
 //! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |

@@ -14,6 +14,7 @@ use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
 use crate::connection::{Connection, Exchange, Phase};
+use crate::grpc;
 use crate::route::{Miss, host_name};
 
 /// A request id from a client is passed on up to this length; bytes.
@@ -29,6 +30,9 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     if let Some(exchange) = &exchange {
         let connection = &exchange.connection;
         exchange.begin_request();
+        if let Some(limit) = grpc::timeout(&session.req_header().headers) {
+            exchange.bound_request(limit);
+        }
         if let Some(length) = length(session) {
             exchange.set_request_length(length);
         } else if session.is_body_empty() {

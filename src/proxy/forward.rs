@@ -15,7 +15,8 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use crate::clock;
 use crate::config::HostHeader;
-use crate::connection::{Connection, Phase};
+use crate::connection::{Connection, Exchange, Phase};
+use crate::grpc;
 
 // As text: Pingora's map takes a field's name apart anew, and copies all but static text.
 const FORWARDED: &str = "forwarded";
@@ -63,7 +64,17 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.ask.id) {
         request.insert_header(name.clone(), id.clone())?;
     }
+    deadline(request, ctx)?;
     host(request, ctx)
+}
+
+/// A peer of gRPC is told how long its client still waits: some of the time may be gone.
+fn deadline(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let left = ctx.exchange.as_deref().and_then(Exchange::time_left);
+    match left.filter(|_| grpc::timeout(&request.headers).is_some()) {
+        Some(left) => request.insert_header(grpc::TIMEOUT, grpc::timeout_value(left)),
+        None => Ok(()),
+    }
 }
 
 /// Of HTTP/2 from end to end, where trailers pass, a peer is told who waits for them (RFC 9113, 8.2.2):

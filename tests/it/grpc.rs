@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::http2::H2C;
+use crate::support::curl::curl;
 use crate::support::edge::{Edge, Site};
 use crate::support::http2_origin::{Act, Origin, REFUSED_STREAM};
 use crate::support::load::keys;
+use crate::support::wait::{assert_about, timed};
 use crate::support::{port, process, wait};
 
 /// Debian's, which has the library (`python3-grpcio`).
@@ -113,6 +116,33 @@ fn the_clients_deadline_is_the_servers_too() {
     wait::until("the server to be told", || {
         edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
     });
+}
+
+#[test]
+fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
+    // The first attempt is refused: the second one has only what is left.
+    let origin = Origin::start(&[Act::ResetEarly(REFUSED_STREAM), Act::Hold]);
+    let edge = site(&[]).peers([origin.label()]).start();
+    let mut client = curl();
+    client.args(["--http2-prior-knowledge", "--include", "--data-binary", "x"]);
+    for field in [
+        "content-type: application/grpc",
+        "te: trailers",
+        "grpc-timeout: 1500m",
+    ] {
+        client.args(["--header", field]);
+    }
+    client.arg(format!("http://{}/test.Echo/unary", edge.address));
+    let (output, took) = timed(|| client.output().expect("curl"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("grpc-status: 4\r\n"), "{output:?}");
+    assert_about(took, Duration::from_millis(1500));
+    assert_eq!(origin.requests(), 2);
+    wait::until("nobody to be at work on it", || {
+        edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
+    });
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"request_timeout\""], 1);
 }
 
 #[test]
