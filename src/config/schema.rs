@@ -109,7 +109,7 @@ sections! {
         "attempts" "timeout"
     ];
     TIMEOUTS: "`timeouts`" at "upstreams.NAME.timeouts" as "{connect: 1s, read: 60s}" [
-        "connect" "first_byte" "read" "write" "idle" "tunnel"
+        "connect" "first_byte" "read" "stream" "write" "idle" "tunnel"
     ];
     INTRODUCTION: "`proxy_protocol`" at "upstreams.NAME.proxy_protocol"
         as "{version: v2, tlvs: [authority, tls]}" ["version" "tlvs"];

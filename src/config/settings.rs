@@ -592,6 +592,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two reads of a response body.
     pub read: Duration,
+    /// The same, where a body is silent by nature: of gRPC in either direction, and of event streams.
+    pub stream: Duration,
     /// For one write of the request.
     pub write: Duration,
     /// How long an unused connection is kept; keep it below the peer's own keep-alive timeout.

@@ -6,7 +6,7 @@
 //! | [`Header`](Phase::Header) | `header_timeout` | [`Header`](Cause::Header) | 408 |
 //! | [`Request`](Phase::Request) | no limit of its own | [`Request`](Cause::Request) | |
 //! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByte`](Cause::FirstByte) | 504 |
-//! | [`Response`](Phase::Response) | `read`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
+//! | [`Response`](Phase::Response) | `read`, or of a stream `stream`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
 //! | [`Tunnel`](Phase::Tunnel) | `tunnel`, anew with each piece | [`Tunnel`](Cause::Tunnel) | the end |
 //!
 //! Beside the phase's own limit:

@@ -36,7 +36,7 @@ const DIGITS: usize = 8;
 const TYPE: &str = "application/grpc";
 
 /// Whether the request with this header is one of gRPC, or gRPC-Web.
-fn is_spoken(headers: &HeaderMap) -> bool {
+pub fn is_spoken(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return false;
     };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::http2::H2C;
 use crate::support::curl::curl;
 use crate::support::edge::{Edge, Site};
+use crate::support::http2::{self, Client};
 use crate::support::http2_origin::{Act, Origin, REFUSED_STREAM};
 use crate::support::load::keys;
 use crate::support::wait::{assert_about, timed};
@@ -146,10 +147,30 @@ fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
 }
 
 #[test]
+fn a_call_may_be_silent_for_longer_than_a_body() {
+    let origin = Origin::start(&[Act::Begin]);
+    let edge = site(&[])
+        .peers([origin.label()])
+        .app("timeouts", "{read: 500ms, stream: 3s}")
+        .downstream("{read_timeout: 500ms}")
+        .start();
+    let mut client = Client::open(edge.address);
+    let mut fields = http2::request("POST", "/test.Echo/watch");
+    fields.push(("content-type", "application/grpc"));
+    // It says no more either, and has not come to its end.
+    let stream = client.begin(0, &fields);
+    let (answer, took) = timed(|| client.answer(stream));
+    assert_eq!(answer.statuses[0], 200);
+    assert_about(took, Duration::from_secs(3));
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"response_stalled\""], 1);
+}
+
+#[test]
 fn our_own_limits_are_told_in_grpcs_words() {
     let server = Server::start();
     let edge = site(&[&server])
-        .app("timeouts", "{first_byte: 500ms, read: 500ms}")
+        .app("timeouts", "{first_byte: 500ms, stream: 500ms}")
         .start();
     let slow = call(&edge, "slow", "15");
     assert_eq!(slow["status"], "DEADLINE_EXCEEDED", "{slow}");
