@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use jiff::{Timestamp, ToSpan as _};
 use rustls::ClientConfig;
+use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 
 use crate::support::browser;
@@ -509,6 +511,33 @@ fn a_revoked_certificate_counts_no_more_and_resumes_nothing() {
     );
     edge.admin
         .wait_for_metric(FAILURES, &["reason=\"client_certificate\""], 1);
+}
+
+#[test]
+fn a_session_is_resumed_no_longer_than_its_clients_certificate_is_valid() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let edge = site(&origin, &asking(&authority, &clients, "required", "")).start();
+    for (count, version) in (1..).zip([&TLS12, &TLS13]) {
+        let now = Timestamp::now();
+        let life = (now - 60.seconds(), now + 6.seconds());
+        clients.issue_for("device", &["device.test"], life);
+        let config = Arc::new(authority.client_of(version, "device", &clients));
+        for _ in 0..3 {
+            let mut session = connect(&config, "a.test", edge.address).unwrap();
+            ask(&mut session, "a.test").unwrap();
+        }
+        edge.admin
+            .wait_for_metric(HANDSHAKES, &["kind=\"resumed\""], 2 * count);
+        wait::until("the certificate to count no more", || {
+            let session = connect(&config, "a.test", edge.address);
+            session
+                .and_then(|mut session| ask(&mut session, "a.test"))
+                .is_err()
+        });
+        edge.admin
+            .wait_for_metric(FAILURES, &["reason=\"client_certificate\""], count);
+    }
 }
 
 #[test]
