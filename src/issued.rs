@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -30,9 +31,18 @@ pub struct Issued {
     tokens: RwLock<HashMap<String, String>>,
     /// What is shown in a handshake for `acme-tls/1` (RFC 8737, 3), by name.
     proofs: RwLock<HashMap<String, Arc<CertifiedKey>>>,
+    others: RwLock<Option<Arc<dyn Others>>>,
     /// `None`: nobody hears them.
     wishes: Mutex<Option<VecDeque<Wish>>>,
     news: Notify,
+}
+
+/// What other processes answer that order certificates for the same names. To ask them blocks.
+pub trait Others: fmt::Debug + Send + Sync {
+    /// As [`Issued::token`].
+    fn token(&self, token: &str) -> Option<String>;
+    /// As [`Issued::proof`].
+    fn proof(&self, name: &str) -> Option<Arc<CertifiedKey>>;
 }
 
 /// One certificate, and what is known of it.
@@ -120,6 +130,16 @@ impl Issued {
     /// What to show in a handshake for `acme-tls/1`; `None`: nobody should ask.
     pub fn proof(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.proofs.read().get(name).cloned()
+    }
+
+    /// Whom to ask for what is not ours; `None`: nobody else orders.
+    pub fn others(&self) -> Option<Arc<dyn Others>> {
+        self.others.read().clone()
+    }
+
+    /// From now on these are asked.
+    pub fn ask_others(&self, others: Option<Arc<dyn Others>>) {
+        *self.others.write() = others;
     }
 
     /// Answers to `token` until the value is dropped.

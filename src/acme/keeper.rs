@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::Error;
 use super::account::{Authority, Terms, blocking};
-use super::storage::{Lock, Stamp, Storage};
+use super::storage::{self, Lock, Stamp, Storage};
 use super::work::{self, Done, Known, Work};
 use crate::clock;
 use crate::config::{Acme, Config, Names};
@@ -178,6 +178,7 @@ impl Task {
             self.issued.slot(&names).note(|status| status.busy = false);
         }
         self.office = None;
+        self.issued.ask_others(None);
     }
 
     async fn open_office(&mut self, acme: &Acme, config: &Config) -> Result<(), Error> {
@@ -196,6 +197,8 @@ impl Task {
         }
         self.close_office();
         let authority = Authority::new(terms).await?;
+        let answers = authority.storage.answers();
+        self.issued.ask_others(Some(Arc::new(answers)));
         self.office = Some(Office {
             storage: authority.storage.clone(),
             authority: Arc::new(authority),
@@ -213,8 +216,7 @@ impl Task {
         };
         if office.lock.is_none() {
             let storage = office.storage.clone();
-            let lock = blocking(move || storage.prepare().and_then(|()| storage.lock()));
-            office.lock = lock.await?;
+            office.lock = blocking(move || take_over(&storage)).await?;
             // Whoever led before may have ordered since.
             office.known.clear();
         }
@@ -364,6 +366,16 @@ impl Task {
             LONGEST
         }
     }
+}
+
+/// Begins to lead, if nobody else does. `None`: another process does.
+fn take_over(storage: &Storage) -> Result<Option<Lock>, storage::Error> {
+    storage.prepare()?;
+    let lock = storage.lock()?;
+    if lock.is_some() {
+        storage.answers().clear()?;
+    }
+    Ok(lock)
 }
 
 /// Who asked may have left meanwhile.

@@ -5,7 +5,7 @@
 //!                               │
 //!                 account, order ──► https ──► the authority ── looks who is here ──► port 80 or 443
 //!                               │                                                          │
-//!                            storage  the disk, and who may order                       issued
+//!                            storage  the disk, and who may order ── answers ──►        issued
 //!                               └───────────── the certificate ────────────────────────────┘
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! once; a certificate that is there is shown until a better one is.
 
 mod account;
+mod answers;
 mod https;
 mod keeper;
 mod order;

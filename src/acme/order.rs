@@ -12,11 +12,11 @@ use instant_acme::{
     ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, SignatureAlgorithm};
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::PrivateKeyDer;
 
 use super::Error;
+use super::account::blocking;
+use super::answers::{Answers, Shared, certified};
+use super::storage::Storage;
 use crate::certificate::Certificate;
 use crate::config::{Acme, Challenge, KeyType, Names};
 use crate::issued::{Answer, Issued};
@@ -62,7 +62,7 @@ async fn run(
 ) -> Result<Delivery, Error> {
     let mut order = begin(account, names, replaces).await?;
     // Held until the authority has looked.
-    let answers = answer_all(&mut order, acme.challenge, issued).await?;
+    let answers = answer_all(&mut order, acme, issued).await?;
     if order.state().status == OrderStatus::Pending {
         ready(&mut order).await?;
     }
@@ -97,9 +97,9 @@ async fn begin(
 /// Answers the challenges of all names that the authority has not seen here lately.
 async fn answer_all(
     order: &mut Order,
-    challenge: Challenge,
+    acme: &Acme,
     issued: &Arc<Issued>,
-) -> Result<Vec<Answer>, Error> {
+) -> Result<Vec<Given>, Error> {
     let mut answers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -107,7 +107,7 @@ async fn answer_all(
         match authorization.status {
             AuthorizationStatus::Valid => {}
             AuthorizationStatus::Pending => {
-                answers.push(answer(authorization, challenge, issued).await?);
+                answers.push(answer(authorization, acme, issued).await?);
             }
             status => {
                 return Err(Error::Unseen(format!(
@@ -120,13 +120,16 @@ async fn answer_all(
     Ok(answers)
 }
 
+/// An answer, here and where the processes find it that share the storage.
+type Given = (Answer, Option<Shared>);
+
 async fn answer(
     mut authorization: AuthorizationHandle<'_>,
-    challenge: Challenge,
+    acme: &Acme,
     issued: &Arc<Issued>,
-) -> Result<Answer, Error> {
+) -> Result<Given, Error> {
     let name = name(&authorization);
-    let (kind, said) = match challenge {
+    let (kind, said) = match acme.challenge {
         Challenge::Http01 => (ChallengeType::Http01, "http-01"),
         Challenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
     };
@@ -135,35 +138,53 @@ async fn answer(
             "the authority does not offer {said} for {name}"
         )));
     };
-    let answer = match challenge {
-        Challenge::Http01 => {
-            let answer = handle.key_authorization().as_str().to_owned();
-            issued.answer(handle.token.clone(), answer)
-        }
-        Challenge::TlsAlpn01 => issued.prove(name.clone(), proof(name, &handle)?),
+    let answers = Storage::of(acme).answers();
+    let given = match acme.challenge {
+        Challenge::Http01 => by_token(&handle, answers, issued).await?,
+        Challenge::TlsAlpn01 => by_proof(name, &handle, answers, issued).await?,
     };
     handle.set_ready().await?;
-    Ok(answer)
+    Ok(given)
+}
+
+async fn by_token(
+    challenge: &ChallengeHandle<'_>,
+    answers: Answers,
+    issued: &Arc<Issued>,
+) -> Result<Given, Error> {
+    let token = challenge.token.clone();
+    let answer = challenge.key_authorization().as_str().to_owned();
+    let given = issued.answer(token.clone(), answer.clone());
+    let shared = blocking(move || answers.share_token(&token, &answer));
+    Ok((given, shared.await?))
+}
+
+async fn by_proof(
+    name: String,
+    challenge: &ChallengeHandle<'_>,
+    answers: Answers,
+    issued: &Arc<Issued>,
+) -> Result<Given, Error> {
+    let pem = proof(&name, challenge)?;
+    let useless = |error: rustls::Error| Error::Useless(error.to_string());
+    let shown = certified(pem.as_bytes()).map_err(useless)?;
+    let given = issued.prove(name.clone(), Arc::new(shown));
+    let shared = blocking(move || answers.share_proof(&name, &pem));
+    Ok((given, shared.await?))
 }
 
 fn name(authorization: &AuthorizationHandle<'_>) -> String {
     authorization.identifier().to_string().to_ascii_lowercase()
 }
 
-/// What is shown to the authority (RFC 8737, 3).
-fn proof(name: String, challenge: &ChallengeHandle<'_>) -> Result<Arc<CertifiedKey>, Error> {
+/// What is shown to the authority (RFC 8737, 3): a key and its certificate, PEM.
+fn proof(name: &str, challenge: &ChallengeHandle<'_>) -> Result<String, Error> {
     let digest = challenge.key_authorization().digest();
-    let mut params = CertificateParams::new([name])?;
+    let mut params = CertificateParams::new([name.to_owned()])?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest.as_ref())];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    let useless = |error: rustls::Error| Error::Useless(error.to_string());
-    let secret = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let key = any_supported_type(&secret).map_err(useless)?;
-    Ok(Arc::new(CertifiedKey::new(
-        vec![certificate.der().clone()],
-        key,
-    )))
+    Ok(key.serialize_pem() + &certificate.pem())
 }
 
 /// Waits until the authority has seen all names.

@@ -7,6 +7,7 @@
 //!      account.json                0600
 //!      example.org.pem             0600, the private key, then the chain: one file, so that they fit together
 //!      example.org.json            0600, failures and the authority's suggestion: they outlive the process
+//!      answers/                    what the authority is to see, while it looks: `answers.rs`
 //! ```
 //!
 //! A file is written beside its place, synced and renamed: whoever reads sees the old one or the new one,
@@ -26,6 +27,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::answers::Answers;
 use crate::certificate::Certificate;
 use crate::clock;
 use crate::config::{Acme, Names};
@@ -125,6 +127,11 @@ impl Storage {
             root: acme.storage.join(name.trim_matches(['-', '.'])),
             top: acme.storage.clone(),
         }
+    }
+
+    /// What the authority is to see.
+    pub(super) fn answers(&self) -> Answers {
+        Answers::in_directory(&self.root)
     }
 
     /// Makes the directories, and sees to it that nobody else reads them.
@@ -230,7 +237,7 @@ impl Storage {
     }
 }
 
-fn told(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn told(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error { what, path, source }
 }
@@ -275,7 +282,7 @@ fn set_aside(path: &Path, why: &str) {
 }
 
 /// Replaces the file as a whole; what is there after a crash is the old one or the new one.
-fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
+pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let mut new = path.to_owned().into_os_string();
     new.push(".new");
     let new = PathBuf::from(new);

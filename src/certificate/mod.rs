@@ -431,6 +431,12 @@ pub fn holder(certificate: &CertificateDer<'_>) -> Option<String> {
     first.or_else(common).filter(|name| !name.is_empty())
 }
 
+/// Until when a certificate is valid, in seconds since 1970; `None`: it is none.
+pub fn valid_until(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(validity(&parsed).1)
+}
+
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     // Of PKCS #8 (RFC 5958), and as OpenSSL had it before (RFC 1421, 4.6.1.1).
     let marks: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
@@ -180,17 +180,14 @@ impl Files {
         }
     }
 
-    /// The key of an account with a certificate authority, base64url (RFC 8555, 7.3.4).
+    /// The key of an account with a certificate authority, base64url (RFC 8555, 7.3.4) or base64, which
+    /// some authorities give.
     pub(super) fn account_key(&mut self, file: &Placed, problems: &Problems) {
         let Some((text, metadata)) = self.now.and_then(|_| read(file, problems)) else {
             return;
         };
         warn_of_readers(file, &metadata, problems);
-        let text = text
-            .trim_ascii()
-            .strip_suffix(b"=")
-            .unwrap_or(text.trim_ascii());
-        let key = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        let key = secret(&text);
         if key.is_empty() {
             let message = format!("{}: the file holds no key", shown(&file.path));
             let help = "write what the authority gave as the HMAC key, base64url on one line";
@@ -198,6 +195,16 @@ impl Files {
         }
         self.credentials.external_account = Some(Secret(key));
     }
+}
+
+/// What was written in base64 of either alphabet (RFC 4648, 4 and 5), padded or not; empty: nothing.
+fn secret(text: &[u8]) -> Vec<u8> {
+    let text = text.trim_ascii();
+    let end = text.iter().rposition(|&byte| byte != b'=');
+    let text = text.get(..end.map_or(0, |end| end + 1)).unwrap_or_default();
+    let key = BASE64_URL_SAFE_NO_PAD.decode(text);
+    key.or_else(|_| BASE64_STANDARD_NO_PAD.decode(text))
+        .unwrap_or_default()
 }
 
 fn twin(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
@@ -368,4 +375,20 @@ fn bytes(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
 
 fn shown(path: &Path) -> String {
     quote(&path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_be_written_in_either_alphabet_with_or_without_padding() {
+        let key = [0xfb, 0xff, 0xfe, 0x01];
+        for written in ["-__-AQ", "-__-AQ==", "+//+AQ", "+//+AQ==\n", " -__-AQ= "] {
+            assert_eq!(secret(written.as_bytes()), key, "{written}");
+        }
+        for written in ["", "=", "==", "no key", "-/", "a"] {
+            assert!(secret(written.as_bytes()).is_empty(), "{written}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ sections! {
     CLIENT_AUTH: "`client_auth`" at "listeners[].tls.client_auth"
         as "{mode: required, ca: clients.crt}" ["mode" "ca" "crl"];
     ROUTE: "a route" at "routes[]" as "{path: /, upstream: app}" [
-        "host" "path" "methods" "upstream" "max_body_size"
+        "host" "path" "methods" "upstream" "max_body_size" "client_cert"
     ];
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
         "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
@@ -109,7 +109,7 @@ sections! {
         "attempts" "timeout"
     ];
     TIMEOUTS: "`timeouts`" at "upstreams.NAME.timeouts" as "{connect: 1s, read: 60s}" [
-        "connect" "first_byte" "read" "write" "idle" "tunnel"
+        "connect" "first_byte" "read" "stream" "write" "idle" "tunnel"
     ];
     INTRODUCTION: "`proxy_protocol`" at "upstreams.NAME.proxy_protocol"
         as "{version: v2, tlvs: [authority, tls]}" ["version" "tlvs"];

@@ -372,6 +372,8 @@ pub struct Route {
     pub upstream: String,
     /// Overrides [`Downstream::max_body_size`]; outer `None`: not set, inner `None`: no limit.
     pub max_body_size: Option<Option<u64>>,
+    /// Only clients that have shown a certificate may take it, on whichever listener they come.
+    pub client_cert: bool,
 }
 
 /// A named group of peers that share policy.
@@ -590,6 +592,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two reads of a response body.
     pub read: Duration,
+    /// The same, where a body is silent by nature: of gRPC in either direction, and of event streams.
+    pub stream: Duration,
     /// For one write of the request.
     pub write: Duration,
     /// How long an unused connection is kept; keep it below the peer's own keep-alive timeout.

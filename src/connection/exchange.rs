@@ -133,6 +133,19 @@ impl Exchange {
             .store(limit.map_or(NEVER, after), Relaxed);
     }
 
+    /// The client waits for no longer than that; the whole request may take less already.
+    pub fn bound_request(&self, limit: Duration) {
+        self.request_deadline.fetch_min(after(limit), Relaxed);
+    }
+
+    /// How long the whole request may still take; `None`: as long as it likes.
+    pub fn time_left(&self) -> Option<Duration> {
+        match self.request_deadline.load(Relaxed) {
+            NEVER => None,
+            deadline => Some(Duration::from_nanos(deadline.saturating_sub(now()))),
+        }
+    }
+
     /// How many bytes the request has in all, header and body; unknown until told, as it is with a
     /// chunked body.
     pub fn set_request_length(&self, bytes: u64) {
@@ -420,6 +433,24 @@ mod tests {
         assert_due(&exchange, limits.keepalive, Cause::Idle);
         exchange.begin_tunnel();
         assert_eq!(left(&exchange).1, Cause::Tunnel);
+    }
+
+    #[tokio::test]
+    async fn a_client_may_wait_for_less_than_it_may_take() {
+        let limits = Limits {
+            request_timeout: Some(100 * SECOND),
+            ..Limits::DEFAULT
+        };
+        let (exchange, _client) = first(limits, &Gate::new(None));
+        assert_eq!(exchange.time_left(), None);
+        exchange.begin_request();
+        exchange.bound_request(200 * SECOND);
+        assert_due(&exchange, 100 * SECOND, Cause::Request);
+        exchange.bound_request(10 * SECOND);
+        assert_due(&exchange, 10 * SECOND, Cause::Request);
+        assert!(exchange.time_left().unwrap() <= 10 * SECOND);
+        exchange.rest();
+        assert_eq!(exchange.time_left(), None);
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@
 //! clients of the whole world could fill any log.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -84,7 +83,7 @@ pub async fn secure(
     socket: Socket,
     server: &Server,
 ) -> Result<(Socket, Secured), HandshakeFailure> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&server.config));
+    let acceptor = TlsAcceptor::from(server.config());
     let handshake = acceptor.accept(Metered::new(socket));
     match tokio::time::timeout(server.handshake_timeout, handshake).await {
         Err(_) => Err(HandshakeFailure::Timeout),

@@ -6,14 +6,14 @@
 //! | [`Header`](Phase::Header) | `header_timeout` | [`Header`](Cause::Header) | 408 |
 //! | [`Request`](Phase::Request) | no limit of its own | [`Request`](Cause::Request) | |
 //! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByte`](Cause::FirstByte) | 504 |
-//! | [`Response`](Phase::Response) | `read`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
+//! | [`Response`](Phase::Response) | `read`, or of a stream `stream`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
 //! | [`Tunnel`](Phase::Tunnel) | `tunnel`, anew with each piece | [`Tunnel`](Cause::Tunnel) | the end |
 //!
 //! Beside the phase's own limit:
 //!
 //! | from … to | within | cause | the client is told |
 //! |---|---|---|---|
-//! | a header's end … the response's end | `request_timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
+//! | a header's end … the response's end | `request_timeout`, or gRPC's `grpc-timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
 //! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |

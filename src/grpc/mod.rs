@@ -1,9 +1,12 @@
-//! How a client of gRPC is told what other clients are told by a status of HTTP.
+//! How a client of gRPC is told what other clients are told by a status of HTTP, and how long it waits.
 //!
 //! Its own status travels in the trailers; a response without a body has them in its header
-//! (`Trailers-Only`, in the protocol's description). Pure. What gRPC-Web does with them is [`web`]'s.
+//! (`Trailers-Only`, in the protocol's description, `PROTOCOL-HTTP2`). Pure. What gRPC-Web does with them
+//! is [`web`]'s.
 
 pub mod web;
+
+use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -13,11 +16,27 @@ pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Says in words what went wrong.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// Says for how long the client waits.
+pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// The units of [`TIMEOUT`], the finest first, in nanoseconds.
+const UNITS: [(u8, u64); 6] = [
+    (b'n', 1),
+    (b'u', 1_000),
+    (b'm', 1_000_000),
+    (b'S', 1_000_000_000),
+    (b'M', 60 * 1_000_000_000),
+    (b'H', 3600 * 1_000_000_000),
+];
+
+/// How many digits stand before the unit, at most.
+const DIGITS: usize = 8;
+
 /// What such a client's requests have as their type, and the responses, too; gRPC-Web goes on behind it.
 const TYPE: &str = "application/grpc";
 
 /// Whether the request with this header is one of gRPC, or gRPC-Web.
-fn is_spoken(headers: &HeaderMap) -> bool {
+pub fn is_spoken(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return false;
     };
@@ -25,6 +44,31 @@ fn is_spoken(headers: &HeaderMap) -> bool {
         return false;
     };
     start.eq_ignore_ascii_case(TYPE.as_bytes()) && more.is_none_or(|more| b"+-; ".contains(more))
+}
+
+/// How long the client of gRPC with this header waits; `None`: for ever, or it is for the peer to say
+/// that this is no time.
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let written = headers.get(TIMEOUT).filter(|_| is_spoken(headers))?;
+    let (unit, digits) = written.as_bytes().split_last()?;
+    let (_, length) = UNITS.iter().find(|(known, _)| known == unit)?;
+    let bounded = (1..=DIGITS).contains(&digits.len());
+    let number = std::str::from_utf8(digits).ok().filter(|_| bounded)?;
+    let all_digits = digits.iter().all(u8::is_ascii_digit);
+    let number: u32 = number.parse().ok().filter(|_| all_digits)?;
+    Some(Duration::from_nanos(*length).saturating_mul(number))
+}
+
+/// The value of [`TIMEOUT`] for this time, in the finest unit that has room for it, rounded down: no
+/// peer is to work for longer than its client waits.
+pub fn timeout_value(time: Duration) -> HeaderValue {
+    const MAX: u128 = 99_999_999;
+    let nanos = time.as_nanos();
+    let numbers = UNITS.map(|(unit, length)| (nanos / u128::from(length), unit));
+    let found = numbers.into_iter().find(|(number, _)| *number <= MAX);
+    let (number, unit) = found.unwrap_or((MAX, b'H'));
+    let text = format!("{number}{}", char::from(unit));
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0n"))
 }
 
 /// The header of a response that ends with it, which tells of this status; `None`: the request with
@@ -85,6 +129,62 @@ mod tests {
             assert!(!is_spoken(&asked_with(kind)), "{kind}");
         }
         assert!(!is_spoken(&HeaderMap::new()));
+    }
+
+    fn waiting(time: &'static str) -> HeaderMap {
+        let mut asked = asked_with("application/grpc");
+        asked.insert(TIMEOUT, HeaderValue::from_static(time));
+        asked
+    }
+
+    #[test]
+    fn a_time_has_up_to_eight_digits_and_a_unit() {
+        for (written, nanos) in [
+            ("1n", 1),
+            ("20u", 20_000),
+            ("500m", 500_000_000),
+            ("00000007S", 7_000_000_000),
+            ("2M", 120_000_000_000),
+            ("1H", 3_600_000_000_000),
+            ("0S", 0),
+        ] {
+            let time = Duration::from_nanos(nanos);
+            assert_eq!(timeout(&waiting(written)), Some(time), "{written}");
+        }
+        let longest = Duration::from_secs(99_999_999 * 3600);
+        assert_eq!(timeout(&waiting("99999999H")), Some(longest));
+        for written in [
+            "",
+            "S",
+            "5",
+            "5s",
+            "123456789S",
+            "-1S",
+            "+1S",
+            "1.5S",
+            "1 S",
+        ] {
+            assert_eq!(timeout(&waiting(written)), None, "{written}");
+        }
+        let mut other = waiting("1S");
+        other.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert_eq!(timeout(&other), None);
+    }
+
+    #[test]
+    fn what_is_left_is_written_as_finely_as_it_can_be() {
+        for (nanos, written) in [
+            (0, "0n"),
+            (99_999_999, "99999999n"),
+            (100_000_000, "100000u"),
+            (1_500_000_999, "1500000u"),
+            (100_000_000_000, "100000m"),
+            (100_000_000_000_000, "100000S"),
+        ] {
+            let value = timeout_value(Duration::from_nanos(nanos));
+            assert_eq!(value, written);
+        }
+        assert_eq!(timeout_value(Duration::MAX), "99999999H");
     }
 
     #[test]

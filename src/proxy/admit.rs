@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
@@ -13,7 +14,8 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use super::fault::Fault;
 use crate::client;
-use crate::connection::{Exchange, Phase};
+use crate::connection::{Connection, Exchange, Phase};
+use crate::grpc;
 use crate::route::{Miss, host_name};
 
 /// A request id from a client is passed on up to this length; bytes.
@@ -29,6 +31,9 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     if let Some(exchange) = &exchange {
         let connection = &exchange.connection;
         exchange.begin_request();
+        if let Some(limit) = grpc::timeout(&session.req_header().headers) {
+            exchange.bound_request(limit);
+        }
         if let Some(length) = length(session) {
             exchange.set_request_length(length);
         } else if session.is_body_empty() {
@@ -71,6 +76,7 @@ pub(super) fn check(session: &Session, ctx: &Context) -> Result<(), Fault> {
 /// Finds the route, and refuses what is over its limits.
 pub(super) fn admit(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
+    check_client(ctx)?;
     check_declared_body(session, ctx)
 }
 
@@ -199,10 +205,34 @@ fn check_host(ask: &Ask) -> Result<(), Fault> {
         (None, None) => b"",
     };
     let missing = ask.host.is_none() && ask.version >= Version::HTTP_11;
-    if missing || !host.iter().all(|&byte| is_of_host(byte)) {
+    if missing || !is_host(host) {
         return Err(Fault::BadHost);
     }
     Ok(())
+}
+
+/// Whether that is `uri-host [":" port]` (RFC 9110, 7.2), or empty: to a peer that speaks HTTP/2 it can
+/// be told as nothing else (RFC 9113, 8.3.1).
+fn is_host(host: &[u8]) -> bool {
+    if host.is_empty() {
+        return true;
+    }
+    let Ok(authority) = Authority::try_from(host) else {
+        return false;
+    };
+    let name = authority.host();
+    let port = authority.as_str().strip_prefix(name);
+    let of_host = host.iter().all(|&byte| is_of_host(byte));
+    of_host && !name.is_empty() && port.is_some_and(is_port)
+}
+
+/// Nothing, or a colon and a number of 16 bits, which may be left out (RFC 3986, 3.2.3).
+fn is_port(port: &str) -> bool {
+    let Some(number) = port.strip_prefix(':') else {
+        return port.is_empty();
+    };
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.is_empty() || digits && number.parse::<u16>().is_ok()
 }
 
 /// Where clients show certificates, who came in under one name asks for that one only (RFC 6066, 11.1;
@@ -247,6 +277,17 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
     Ok(())
 }
 
+/// A route is reached by every listener: where it demands a certificate, it must have been shown on
+/// this connection, and have counted.
+fn check_client(ctx: &Context) -> Result<(), Fault> {
+    let demanded = ctx.route.as_ref().is_some_and(|route| route.client_cert);
+    let shown = ctx.connection().and_then(Connection::client_certificate);
+    if demanded && shown.is_none() {
+        return Err(Fault::ClientCertificateRequired);
+    }
+    Ok(())
+}
+
 fn check_declared_body(session: &Session, ctx: &Context) -> Result<(), Fault> {
     let declared = declared_body(session.req_header());
     let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
@@ -267,7 +308,7 @@ impl Ask {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
         self.uri
             .authority()
-            .map(http::uri::Authority::as_str)
+            .map(Authority::as_str)
             .or_else(header)
             .unwrap_or("")
     }
@@ -293,5 +334,33 @@ impl Ask {
     /// The client as the key source `client_ip` sees it.
     pub(super) fn client(&self) -> IpAddr {
         self.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in [
+            "",
+            "a",
+            "a.test:",
+            "a.test:0",
+            "a:65535",
+            "a_b",
+            "[::1]",
+            "[::1]:80",
+            "127.0.0.1:80",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            ":", ":80", "a:b", "a:b:c", "a:65536", "a:+80", "[::1", "::1]", "[::1]80", "a%zz",
+            "a%20b", "u@a", "a/b", "a b", "a\"b", "a\u{e9}",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
     }
 }

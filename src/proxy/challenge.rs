@@ -1,8 +1,8 @@
 //! Before everything else, in plain HTTP: a certificate authority looks whether a name is served here
 //! (ACME's http-01: RFC 8555, 8.3).
 //!
-//! Only what was ordered here is answered. Any other token goes its way as every request does: the peers
-//! may have certificates of their own to order.
+//! Only what was ordered is answered, here or by another process that shares the storage. Any other token
+//! goes its way as every request does: the peers may have certificates of their own to order.
 
 use bytes::Bytes;
 use http::Method;
@@ -10,20 +10,37 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::sync::Semaphore;
 
 use super::context::Context;
 use super::respond;
 
 const PATH: &str = "/.well-known/acme-challenge/";
 
+/// Looks at what other processes answer that may go on at once: anybody can ask for them.
+static LOOKS: Semaphore = Semaphore::const_new(16);
+
 /// What the authority wants to see; `None`: it was not the authority that asked, or not us.
-pub(super) fn answer(ctx: &Context) -> Option<String> {
+pub(super) async fn answer(ctx: &Context) -> Option<String> {
     let token = ctx.ask.uri.path().strip_prefix(PATH)?;
     let connection = ctx.connection()?;
     if connection.secured.is_some() || ctx.ask.method != Method::GET {
         return None;
     }
-    ctx.snapshot.issued.token(token)
+    let issued = &ctx.snapshot.issued;
+    let ours = issued.token(token);
+    if ours.is_some() {
+        return ours;
+    }
+    let (others, token) = (issued.others()?, token.to_owned());
+    let turn = LOOKS.acquire().await.ok()?;
+    // Beside the workers: it may be a disk that is far away.
+    let asked = tokio::task::spawn_blocking(move || {
+        let found = others.token(&token);
+        drop(turn);
+        found
+    });
+    asked.await.ok().flatten()
 }
 
 /// Shows it.

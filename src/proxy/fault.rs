@@ -23,6 +23,8 @@ pub(super) enum Fault {
     BodyTimeout,
     /// The body is larger than allowed.
     BodyTooLarge,
+    /// The route is for clients with a certificate, and this one has shown none.
+    ClientCertificateRequired,
     /// The client left before its response was complete.
     ClientGone,
     /// The client did not take the response in time.
@@ -79,6 +81,7 @@ impl Fault {
     pub(super) fn status(self) -> u16 {
         match self {
             Self::BadHost | Self::BadRequest | Self::MissingKey => 400,
+            Self::ClientCertificateRequired => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
@@ -111,6 +114,7 @@ impl Fault {
             Self::BadResponse => "bad_response",
             Self::BodyTimeout => "body_timeout",
             Self::BodyTooLarge => "body_too_large",
+            Self::ClientCertificateRequired => "client_certificate_required",
             Self::ClientGone => "client_gone",
             Self::ClientStalled => "client_stalled",
             Self::ConnectFailed => "connect_failed",

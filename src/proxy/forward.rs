@@ -15,7 +15,8 @@ use pingora_proxy::Session;
 use super::context::{Ask, Context};
 use crate::clock;
 use crate::config::HostHeader;
-use crate::connection::{Connection, Phase};
+use crate::connection::{Connection, Exchange, Phase};
+use crate::grpc;
 
 // As text: Pingora's map takes a field's name apart anew, and copies all but static text.
 const FORWARDED: &str = "forwarded";
@@ -63,7 +64,17 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.ask.id) {
         request.insert_header(name.clone(), id.clone())?;
     }
+    deadline(request, ctx)?;
     host(request, ctx)
+}
+
+/// A peer of gRPC is told how long its client still waits: some of the time may be gone.
+fn deadline(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let left = ctx.exchange.as_deref().and_then(Exchange::time_left);
+    match left.filter(|_| grpc::timeout(&request.headers).is_some()) {
+        Some(left) => request.insert_header(grpc::TIMEOUT, grpc::timeout_value(left)),
+        None => Ok(()),
+    }
 }
 
 /// Of HTTP/2 from end to end, where trailers pass, a peer is told who waits for them (RFC 9113, 8.2.2):
@@ -125,7 +136,7 @@ pub(super) fn response(
         unframe(session, response, ctx);
     }
     super::stick::give(session, response, ctx)?;
-    begin(session, status, ctx);
+    begin(session, response, ctx);
     ctx.status = status;
     ctx.first_byte = Some(clock::since_start());
     keep_secure(response, ctx)
@@ -142,18 +153,29 @@ pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Resul
 }
 
 /// The final response passes; or the protocol changes, and there is none any more.
-fn begin(session: &mut Session, status: u16, ctx: &Context) {
+fn begin(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
     let (Some(exchange), Some(upstream)) = (&ctx.exchange, ctx.upstream()) else {
         return;
     };
     let timeouts = &upstream.config.timeouts;
     exchange.begin_response();
-    if status == 101 {
+    if response.status == 101 {
         session.set_read_timeout(None);
         exchange.begin_tunnel();
         return exchange.enter(Phase::Tunnel, Some(timeouts.tunnel));
     }
-    exchange.enter(Phase::Response, Some(timeouts.read));
+    let is_call = grpc::is_spoken(&session.req_header().headers);
+    if is_call {
+        // Of a call both directions may be silent; the phase's limit holds for the two together.
+        session.set_read_timeout(None);
+    }
+    let is_stream = is_call || super::moved::is_event_stream(&response.headers);
+    let limit = if is_stream {
+        timeouts.stream
+    } else {
+        timeouts.read
+    };
+    exchange.enter(Phase::Response, Some(limit));
     // Pingora looks at that only when it reads a request.
     if exchange.connection.is_draining() {
         session.set_keepalive(None);

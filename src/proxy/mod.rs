@@ -88,7 +88,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if let Some(answer) = challenge::answer(ctx) {
+        if let Some(answer) = challenge::answer(ctx).await {
             return challenge::give(session, ctx, answer).await.map(|()| true);
         }
         let checked = admit::check(session, ctx).and_then(|()| redirect::location(ctx));

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -50,15 +50,9 @@ pub(super) fn follow(
 /// The kind of stream that begins, if it is one that can be ended.
 fn kind(response: &ResponseHeader, ctx: &Context) -> Option<Kind> {
     let headers = &response.headers;
-    let begins = |name, prefix: &[u8]| {
-        let value = headers.get(name).map(http::HeaderValue::as_bytes);
-        value
-            .and_then(|value| value.get(..prefix.len()))
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
     match response.status.as_u16() {
-        101 if begins(UPGRADE, b"websocket") => Some(Kind::WebSocket),
-        200 if begins(CONTENT_TYPE, b"text/event-stream") => {
+        101 if begins(headers, &UPGRADE, b"websocket") => Some(Kind::WebSocket),
+        200 if is_event_stream(headers) => {
             // Of a compressed one the events cannot be seen, and a length cannot be taken back.
             let plain =
                 !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
@@ -67,6 +61,17 @@ fn kind(response: &ResponseHeader, ctx: &Context) -> Option<Kind> {
         }
         _ => None,
     }
+}
+
+/// Whether a response with this header is silent by nature, and may be so for long.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    begins(headers, &CONTENT_TYPE, b"text/event-stream")
+}
+
+fn begins(headers: &HeaderMap, name: &HeaderName, prefix: &[u8]) -> bool {
+    let value = headers.get(name).map(HeaderValue::as_bytes);
+    let start = value.and_then(|value| value.get(..prefix.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// A stream at its peer.

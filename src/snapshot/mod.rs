@@ -54,6 +54,8 @@ pub struct Target {
     pub upstream: Arc<Upstream>,
     /// Bytes of a request body; above it 413; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Only clients that have shown a certificate may come here.
+    pub client_cert: bool,
     /// Where the route is counted.
     pub metrics: RouteMetrics,
 }
@@ -388,6 +390,7 @@ fn build_routes(
             max_body_size: route
                 .max_body_size
                 .unwrap_or(config.downstream.max_body_size),
+            client_cert: route.client_cert,
             metrics: metrics.route(&route.matches.to_string()),
         };
         Ok((route.matches.clone(), Arc::new(target)))

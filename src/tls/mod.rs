@@ -7,6 +7,7 @@
 mod client;
 mod resolver;
 mod tickets;
+mod validity;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use rustls::crypto::ring::default_provider;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, NoServerSessionStorage};
-use rustls::{ServerConfig, SupportedProtocolVersion, version};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
+use rustls::{ConfigBuilder, ServerConfig, SupportedProtocolVersion, WantsVerifier, version};
 
 pub use self::client::{Client, in_words, why};
 pub use self::tickets::{Keys, Tickets};
@@ -37,14 +38,47 @@ pub const ACME: &[u8] = b"acme-tls/1";
 /// One listener's TLS.
 #[derive(Debug)]
 pub struct Server {
-    /// For the handshakes.
-    pub config: Arc<ServerConfig>,
+    handshakes: Handshakes,
     /// How long one may take in all.
     pub handshake_timeout: Duration,
     /// Clients are asked for a certificate.
     pub asks_client: bool,
     /// `Strict-Transport-Security`, where responses have it from us.
     pub hsts: Option<HeaderValue>,
+}
+
+/// What handshakes are made with.
+#[derive(Debug)]
+enum Handshakes {
+    /// All with the same.
+    Alike(Arc<ServerConfig>),
+    /// Each with its own, by which its client's certificate is judged: see [`validity`].
+    Judged(Box<Terms>, Arc<dyn ClientCertVerifier>),
+}
+
+/// What all handshakes have in common.
+#[derive(Debug)]
+struct Terms {
+    begun: ConfigBuilder<ServerConfig, WantsVerifier>,
+    resolver: Arc<Resolver>,
+    protocols: Vec<Vec<u8>>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+impl Terms {
+    fn config(
+        &self,
+        judge: Arc<dyn ClientCertVerifier>,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Arc<ServerConfig> {
+        let begun = self.begun.clone().with_client_cert_verifier(judge);
+        let resolver = Arc::clone(&self.resolver);
+        let mut config = begun.with_cert_resolver(resolver);
+        config.alpn_protocols.clone_from(&self.protocols);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = tickets;
+        Arc::new(config)
+    }
 }
 
 /// Why a listener's TLS, or an upstream's, cannot be had.
@@ -88,19 +122,36 @@ impl Server {
         };
         let certificates: Result<Vec<_>, _> = tls.certificates.iter().map(open).collect();
         let auth = tls.client_auth.as_ref();
-        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_protocol_versions(versions(tls.min_version))?
-            .with_client_cert_verifier(verifier(auth, credentials)?)
-            .with_cert_resolver(Arc::new(Resolver::new(certificates?, Arc::clone(issued))));
-        config.alpn_protocols = protocols(tls);
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Tickets::within(tickets, &scope(auth, credentials));
+        let terms = Terms {
+            begun: ServerConfig::builder_with_provider(Arc::new(default_provider()))
+                .with_protocol_versions(versions(tls.min_version))?,
+            resolver: Arc::new(Resolver::new(certificates?, Arc::clone(issued))),
+            protocols: protocols(tls),
+            tickets: Tickets::within(tickets, &scope(auth, credentials)),
+        };
+        let handshakes = if let Some(auth) = auth {
+            Handshakes::Judged(Box::new(terms), verifier(auth, credentials)?)
+        } else {
+            let tickets = Arc::clone(&terms.tickets);
+            Handshakes::Alike(terms.config(Arc::new(NoClientAuth), tickets))
+        };
         Ok(Self {
-            config: Arc::new(config),
+            handshakes,
             handshake_timeout: tls.handshake_timeout,
             asks_client: auth.is_some(),
             hsts: tls.hsts.and_then(field),
         })
+    }
+
+    /// For the handshake of one connection.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        match &self.handshakes {
+            Handshakes::Alike(config) => Arc::clone(config),
+            Handshakes::Judged(terms, judge) => {
+                let (judge, tickets) = validity::bind(judge, &terms.tickets);
+                terms.config(judge, tickets)
+            }
+        }
     }
 }
 
@@ -137,12 +188,9 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
 }
 
 fn verifier(
-    auth: Option<&ClientAuth>,
+    auth: &ClientAuth,
     credentials: &Credentials,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let Some(auth) = auth else {
-        return Ok(Arc::new(NoClientAuth));
-    };
     let unread = || Error::NotRead(auth.ca.display().to_string());
     let issuers = credentials.issuers.get(&auth.ca).ok_or_else(unread)?;
     let revoked = match &auth.crl {
@@ -153,10 +201,11 @@ fn verifier(
 }
 
 /// A resumed session skips the judgement of the client's certificate: it counts only where, and as
-/// long as, the same judgement would be made.
+/// long as, the same judgement would be made; as to its end, see [`validity`].
 fn scope(auth: Option<&ClientAuth>, credentials: &Credentials) -> Vec<u8> {
     let Some(auth) = auth else { return Vec::new() };
-    let mut scope = vec![1, u8::from(auth.required)];
+    // 1 were the scopes of tickets that had no date.
+    let mut scope = vec![2, u8::from(auth.required)];
     for issuer in credentials.issuers.get(&auth.ca).into_iter().flatten() {
         scope.extend_from_slice(issuer);
     }

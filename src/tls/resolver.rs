@@ -98,6 +98,16 @@ impl Resolver {
         of_name.or_else(|| self.all.iter().find_map(usable))
     }
 
+    /// What proves that `name` is served here. Others are asked for names that are ordered only: a
+    /// handshake cannot wait, and what they have is a small file.
+    fn proof(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let ordered = |source: &Source| matches!(source, Source::Ordered(_));
+        let known = || self.exact.get(name)?.iter().find(|one| ordered(one));
+        let others = || known().and_then(|_| self.issued.others());
+        let ours = self.issued.proof(name);
+        ours.or_else(|| others()?.proof(name))
+    }
+
     fn named(&self, name: &str) -> Option<&Sources> {
         let parent = || name.split_once('.').map(|(_, parent)| parent);
         self.exact
@@ -114,7 +124,7 @@ impl ResolvesServerCert for Resolver {
             .is_some_and(|mut all| all.any(|one| one == ACME))
         {
             // An authority looks who is here (RFC 8737, 3).
-            return self.issued.proof(name.as_deref()?);
+            return self.proof(name.as_deref()?);
         }
         let found = self.find(name.as_deref(), hello.signature_schemes())?;
         Some(Arc::clone(found.shown(clock::wall().as_second())))

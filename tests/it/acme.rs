@@ -359,6 +359,47 @@ fn of_two_processes_one_orders_and_both_show() {
 }
 
 #[test]
+fn the_authority_may_look_at_a_process_that_orders_nothing() {
+    let origin = Origin::start();
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let pebble = Pebble::start();
+        let storage = tempfile::tempdir().unwrap();
+        let acme = pebble.acme(&format!(", challenge: {challenge}"));
+        let place = format!("storage: {}", storage.path().join("acme").display());
+        let acme = acme.replace("storage: acme", &place);
+        let site = |plain: &str, encrypted: &str| {
+            let listeners = format!(
+                "[{{address: \"{encrypted}\", tls: {{acme: a.test}}}}, {{address: \"{plain}\"}}]"
+            );
+            let site = Site::of([origin.address]).top("listeners", &listeners);
+            site.top("acme", &acme)
+        };
+        let leader = site("127.0.0.1:0", "127.0.0.1:0").start();
+        leader
+            .admin
+            .wait_for_metric(ORDERS, &["result=\"failed\""], 1);
+        let follower = site(&pebble.http.to_string(), &pebble.tls.to_string()).start();
+        wait::until("it to know that the other orders", || {
+            certificate(&follower, "a.test")["ordered_elsewhere"] == true
+        });
+        order(&leader, "renew", "a.test");
+        pebble.wait_for(&pebble.client(), "a.test");
+        let kept = all_below(storage.path());
+        let answers = kept
+            .iter()
+            .filter(|path| path.parent().unwrap().ends_with("answers"));
+        assert_eq!(answers.count(), 0, "{challenge}: {kept:?}");
+        // Nobody is led out of the place where answers are.
+        let request = Request::get("/.well-known/acme-challenge/../account.json?k=a");
+        let asked = client::send(pebble.http, &request).json();
+        assert_eq!(
+            asked["target"],
+            "/.well-known/acme-challenge/../account.json?k=a"
+        );
+    }
+}
+
+#[test]
 fn a_reload_orders_what_is_new() {
     let origin = Origin::start();
     let pebble = Pebble::start();

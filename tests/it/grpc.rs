@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::http2::H2C;
+use crate::support::curl::curl;
 use crate::support::edge::{Edge, Site};
+use crate::support::http2::{self, Client};
 use crate::support::http2_origin::{Act, Origin, REFUSED_STREAM};
 use crate::support::load::keys;
+use crate::support::wait::{assert_about, timed};
 use crate::support::{port, process, wait};
 
 /// Debian's, which has the library (`python3-grpcio`).
@@ -116,10 +120,57 @@ fn the_clients_deadline_is_the_servers_too() {
 }
 
 #[test]
+fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
+    // The first attempt is refused: the second one has only what is left.
+    let origin = Origin::start(&[Act::ResetEarly(REFUSED_STREAM), Act::Hold]);
+    let edge = site(&[]).peers([origin.label()]).start();
+    let mut client = curl();
+    client.args(["--http2-prior-knowledge", "--include", "--data-binary", "x"]);
+    for field in [
+        "content-type: application/grpc",
+        "te: trailers",
+        "grpc-timeout: 1500m",
+    ] {
+        client.args(["--header", field]);
+    }
+    client.arg(format!("http://{}/test.Echo/unary", edge.address));
+    let (output, took) = timed(|| client.output().expect("curl"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("grpc-status: 4\r\n"), "{output:?}");
+    assert_about(took, Duration::from_millis(1500));
+    assert_eq!(origin.requests(), 2);
+    wait::until("nobody to be at work on it", || {
+        edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
+    });
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"request_timeout\""], 1);
+}
+
+#[test]
+fn a_call_may_be_silent_for_longer_than_a_body() {
+    let origin = Origin::start(&[Act::Begin]);
+    let edge = site(&[])
+        .peers([origin.label()])
+        .app("timeouts", "{read: 500ms, stream: 3s}")
+        .downstream("{read_timeout: 500ms}")
+        .start();
+    let mut client = Client::open(edge.address);
+    let mut fields = http2::request("POST", "/test.Echo/watch");
+    fields.push(("content-type", "application/grpc"));
+    // It says no more either, and has not come to its end.
+    let stream = client.begin(0, &fields);
+    let (answer, took) = timed(|| client.answer(stream));
+    assert_eq!(answer.statuses[0], 200);
+    assert_about(took, Duration::from_secs(3));
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"response_stalled\""], 1);
+}
+
+#[test]
 fn our_own_limits_are_told_in_grpcs_words() {
     let server = Server::start();
     let edge = site(&[&server])
-        .app("timeouts", "{first_byte: 500ms, read: 500ms}")
+        .app("timeouts", "{first_byte: 500ms, stream: 500ms}")
         .start();
     let slow = call(&edge, "slow", "15");
     assert_eq!(slow["status"], "DEADLINE_EXCEEDED", "{slow}");

@@ -2,8 +2,10 @@
 
 use std::thread;
 
+use crate::http2::H2C;
 use crate::support::client::Request;
 use crate::support::edge::{Edge, Site};
+use crate::support::http2::Client;
 use crate::support::http2_origin::{
     Act, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
 };
@@ -195,4 +197,43 @@ fn nghttpd_is_served_from() {
         assert_eq!(edge.get("/page?k=a").text(), page);
     }
     assert_eq!(edge.get("/other?k=a").status, 404);
+}
+
+#[test]
+fn a_host_that_no_peer_could_be_told_is_the_clients_fault() {
+    let origin = Origin::start(&[]);
+    let edge = site(&[&origin]).top("listeners", H2C).start();
+    let mut client = Client::open(edge.address);
+    let mut ask = |host: &str| {
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/?k=a"),
+            // As `:authority`, most of these are malformed on HTTP/2 itself.
+            ("host", host),
+        ];
+        let old = edge.send(&Request::get("/?k=a").header("Host", host));
+        (old.status, client.ask(&fields).statuses)
+    };
+    let good = [
+        "a.test",
+        "a.test:",
+        "a.test:8080",
+        "a_b",
+        "[::1]",
+        "[::1]:80",
+    ];
+    for host in good {
+        assert_eq!(ask(host), (200, vec![200]), "{host}");
+    }
+    let bad = [
+        "a:b:c", "[::1", "::1]", "a%zz", "a:b", "a:+80", "a:65536", "[::1]80",
+    ];
+    for host in bad {
+        assert_eq!(ask(host), (400, vec![400]), "{host}");
+    }
+    assert_eq!(origin.requests(), 2 * good.len());
+    let refused = u64::try_from(2 * bad.len()).unwrap();
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &["fault=\"bad_host\""], refused);
 }

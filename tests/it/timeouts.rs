@@ -200,6 +200,21 @@ fn read_half(mut connection: Connection) -> Connection {
 }
 
 #[test]
+fn a_silent_event_stream_is_closed_after_the_stream_time() {
+    let (edge, origin) = behind("{read: 500ms, stream: 3s}", "{}");
+    let begun = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    origin.behave(Behaviour::Raw(begun.into()));
+    let (_, took) = timed(|| {
+        let mut connection = ask(&edge);
+        assert_eq!(connection.head().unwrap().status, 200);
+        connection.time_to_close()
+    });
+    assert_about(took, 3 * SECOND);
+    assert_fault(&edge, "response_stalled");
+}
+
+#[test]
 fn an_unused_connection_to_a_peer_is_given_up_after_the_idle_time() {
     let (edge, origin) = behind("{idle: 3s}", "{}");
     assert_eq!(edge.get("/").json()["connection"], 1);

@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use jiff::{Timestamp, ToSpan as _};
+use rustls::ClientConfig;
+use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 
 use crate::support::browser;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site, run};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::tls::{Authority, Session, ask, connect, fed};
+use crate::support::tls::{Authority, Session, ask, ask_for, connect, fed};
 use crate::support::{port, wait};
 
 const FAILURES: &str = "clockwise_listener_handshake_failures_total";
@@ -437,6 +440,40 @@ fn who_shows_no_certificate_is_turned_away_where_one_is_required() {
 }
 
 #[test]
+fn a_route_may_demand_a_certificate_whichever_way_a_request_comes() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let tls = asking(&authority, &clients, "optional", "");
+    let (plain, encrypted) = (port::free(), port::free());
+    let listeners = format!("[{{address: \"{plain}\"}}, {{address: \"{encrypted}\", tls: {tls}}}]");
+    let routes = "[{upstream: app}, {path: /inside, upstream: app, client_cert: required}]";
+    let site = Site::of([origin.label()]).top("listeners", &listeners);
+    let edge = site.top("routes", routes).start();
+    let answer = edge.get("/inside?k=a");
+    assert_eq!(answer.status, 403);
+    assert_eq!(answer.text(), "403 client_certificate_required\n");
+    assert_eq!(edge.get("/?k=a").status, 200);
+    let call = Request::post("/inside", "").header("Content-Type", "application/grpc");
+    assert_eq!(edge.send(&call).header("grpc-status"), Some("7"));
+    clients.issue("device", &["device.test"]);
+    let known = Arc::new(authority.client_with("device", &clients));
+    let inside = |client: &Arc<ClientConfig>| {
+        let mut session = connect(client, "a.test", encrypted).unwrap();
+        ask_for(&mut session, "a.test", "/inside?k=a").unwrap()
+    };
+    let refused = inside(&Arc::new(authority.client()));
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    let answer = inside(&known);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    edge.admin.wait_for_metric(
+        "clockwise_faults_total",
+        &["fault=\"client_certificate_required\""],
+        3,
+    );
+    assert_eq!(origin.requests(), 2);
+}
+
+#[test]
 fn a_certificate_may_be_optional_and_its_absence_is_told() {
     let origin = Origin::start();
     let (authority, clients) = (Authority::new(), Authority::new());
@@ -474,6 +511,33 @@ fn a_revoked_certificate_counts_no_more_and_resumes_nothing() {
     );
     edge.admin
         .wait_for_metric(FAILURES, &["reason=\"client_certificate\""], 1);
+}
+
+#[test]
+fn a_session_is_resumed_no_longer_than_its_clients_certificate_is_valid() {
+    let origin = Origin::start();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let edge = site(&origin, &asking(&authority, &clients, "required", "")).start();
+    for (count, version) in (1..).zip([&TLS12, &TLS13]) {
+        let now = Timestamp::now();
+        let life = (now - 60.seconds(), now + 6.seconds());
+        clients.issue_for("device", &["device.test"], life);
+        let config = Arc::new(authority.client_of(version, "device", &clients));
+        for _ in 0..3 {
+            let mut session = connect(&config, "a.test", edge.address).unwrap();
+            ask(&mut session, "a.test").unwrap();
+        }
+        edge.admin
+            .wait_for_metric(HANDSHAKES, &["kind=\"resumed\""], 2 * count);
+        wait::until("the certificate to count no more", || {
+            let session = connect(&config, "a.test", edge.address);
+            session
+                .and_then(|mut session| ask(&mut session, "a.test"))
+                .is_err()
+        });
+        edge.admin
+            .wait_for_metric(FAILURES, &["reason=\"client_certificate\""], count);
+    }
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn look_across(
     admin: Option<&Admin>,
 ) {
     warn_unused(routes, upstreams, root.problems);
+    tls::warn_of_client_auth(listeners, routes, root.problems);
     let bound = listeners
         .iter()
         .filter_map(|(listener, span)| match listener.address {

@@ -318,6 +318,7 @@ pub(super) fn timeouts(upstream: &Fields<'_>) -> Timeouts {
         connect: of("connect", 1),
         first_byte: of("first_byte", 60),
         read: of("read", 60),
+        stream: of("stream", 3600),
         write: of("write", 60),
         idle: of("idle", 50),
         tunnel: of("tunnel", 3600),

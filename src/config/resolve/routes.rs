@@ -13,6 +13,7 @@ use crate::config::settings::Route;
 use crate::config::values::{Fault, size};
 use crate::route::{HostPattern, PathPrefix, RouteMatch};
 
+const CLIENT_CERT: &[(&str, bool)] = &[("required", true), ("off", false)];
 const HELP: &str =
     "write `- upstream: NAME`, with `host`, `path` or `methods` if not all requests are meant";
 
@@ -48,6 +49,7 @@ fn route(node: &Node, upstreams: &BTreeSet<&str>, problems: &Problems) -> Option
     let max_body_size = fields
         .get("max_body_size")
         .map(|_| max_body_size(&fields, None));
+    let client_cert = fields.choice("client_cert", false, CLIENT_CERT);
     let upstream = fields.require("upstream", "name one of `upstreams`, as in `upstream: app`")?;
     let upstream = accept(upstream, problems, |node| known(node, upstreams))?;
     let matches = RouteMatch {
@@ -60,6 +62,7 @@ fn route(node: &Node, upstreams: &BTreeSet<&str>, problems: &Problems) -> Option
             matches,
             upstream,
             max_body_size,
+            client_cert,
         },
         node.place(),
     ))

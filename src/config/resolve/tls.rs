@@ -6,14 +6,18 @@ use std::time::Duration;
 use super::{BOUNDS, acme};
 use crate::config::fields::{Fields, collect, items, text};
 use crate::config::files::{Files, Placed};
-use crate::config::raw::Node;
-use crate::config::report::Problem;
+use crate::config::raw::{Node, Span};
+use crate::config::report::{Problem, Problems};
 use crate::config::schema;
-use crate::config::settings::{CertificateSource, ClientAuth, Hsts, Tls, TlsVersion};
+use crate::config::settings::{
+    CertificateSource, ClientAuth, Hsts, Listener, Route, Tls, TlsVersion,
+};
 use crate::config::values::{Fault, shown};
 
 const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
 const LIST: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
+const WAYS: &str =
+    "require one here too, or set `client_cert: required` for the routes that need one";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) const VERSIONS: &[(&str, TlsVersion)] =
@@ -87,6 +91,42 @@ fn client_auth(fields: &Fields<'_>, files: &mut Files) -> Option<ClientAuth> {
     };
     files.client_auth(auth.required, &ca, crl.as_ref(), problems);
     Some(auth)
+}
+
+/// Routes are those of all listeners: warns of listeners by which clients reach them without the
+/// certificate that another listener demands, where no route demands one itself; and of routes that demand
+/// what nobody is asked for.
+pub(super) fn warn_of_client_auth(
+    listeners: &[(Listener, Span)],
+    routes: &[(Route, Span)],
+    problems: &Problems,
+) {
+    // With an error in one of them, what it would have demanded is not known.
+    if problems.has_errors() {
+        return;
+    }
+    let auth = |listener: &Listener| Some(listener.tls.as_ref()?.client_auth.as_ref()?.required);
+    let demands = |listener: &Listener| auth(listener) == Some(true);
+    let demanding = listeners.iter().find(|(listener, _)| demands(listener));
+    let by_route = routes.iter().find(|(route, _)| route.client_cert);
+    if let Some((_, demanded)) = demanding.filter(|_| by_route.is_none()) {
+        let ways = listeners
+            .iter()
+            .filter(|(listener, _)| !demands(listener) && listener.https_redirect.is_none());
+        for (_, way) in ways {
+            let message = "clients reach the routes here without a certificate";
+            let problem = Problem::warning(message, *way).also(*demanded, "required here");
+            problems.add(problem.help(WAYS));
+        }
+    }
+    let asks = listeners
+        .iter()
+        .any(|(listener, _)| auth(listener).is_some());
+    if let Some((_, at)) = by_route.filter(|_| !asks) {
+        let message = "a certificate is required, and no listener asks clients for one";
+        let help = "add `client_auth: {mode: optional, ca: FILE}` to the `tls` of a listener";
+        problems.add(Problem::warning(message, *at).help(help));
+    }
 }
 
 fn hsts(fields: &Fields<'_>) -> Option<Hsts> {

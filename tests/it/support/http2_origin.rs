@@ -21,6 +21,8 @@ pub(crate) enum Act {
     Frames(&'static [(u8, u8, &'static [u8])]),
     /// An answer, once [`Origin::release`] is called.
     Hold,
+    /// 200, when the request's header was read, and nothing more.
+    Begin,
     /// `RST_STREAM` with this code, when the whole request was read.
     Reset(u32),
     /// The same, when its header was read.
@@ -140,8 +142,8 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
                 shared.requests.fetch_add(1, Ordering::SeqCst);
                 let act = shared.acts.lock().unwrap().pop_front();
                 let act = act.unwrap_or(Act::Answer);
-                if let Act::ResetEarly(code) = act {
-                    send(socket, RST_STREAM, 0, frame.stream, &code.to_be_bytes())?;
+                if let Act::ResetEarly(_) | Act::Begin = act {
+                    perform(socket, shared, number, frame.stream, act)?;
                     continue;
                 }
                 acts.push((frame.stream, act));
@@ -191,6 +193,7 @@ fn perform(
             });
             Ok(true)
         }
+        Act::Begin => send(socket, HEADERS, END_HEADERS, stream, OK).map(|()| true),
         Act::Reset(code) | Act::ResetEarly(code) => {
             send(socket, RST_STREAM, 0, stream, &code.to_be_bytes()).map(|()| true)
         }

@@ -18,7 +18,10 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
+    SupportedProtocolVersion,
+};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -173,11 +176,33 @@ impl Authority {
 
     /// One that shows the certificate of this name that `issuer` has issued.
     pub(crate) fn client_with(&self, file: &str, issuer: &Self) -> ClientConfig {
+        self.client_showing(builder(), file, issuer)
+    }
+
+    /// The same, and it speaks this version alone.
+    pub(crate) fn client_of(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        file: &str,
+        issuer: &Self,
+    ) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
+        self.client_showing(builder, file, issuer)
+    }
+
+    fn client_showing(
+        &self,
+        builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
+        file: &str,
+        issuer: &Self,
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let cert = CertificateDer::from_pem_file(issuer.path(&format!("{file}.crt"))).unwrap();
         let key = PrivateKeyDer::from_pem_file(issuer.path(&format!("{file}.key"))).unwrap();
-        let builder = builder().with_root_certificates(roots);
+        let builder = builder.with_root_certificates(roots);
         builder.with_client_auth_cert(vec![cert], key).unwrap()
     }
 
@@ -256,7 +281,12 @@ pub(crate) fn connect(
 
 /// Sends a request on a session that stays open, and reads a short response with a length.
 pub(crate) fn ask(session: &mut Session, host: &str) -> std::io::Result<String> {
-    write!(session, "GET /?k=a HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+    ask_for(session, host, "/?k=a")
+}
+
+/// The same, for this target.
+pub(crate) fn ask_for(session: &mut Session, host: &str, target: &str) -> std::io::Result<String> {
+    write!(session, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     session.flush()?;
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(b"\r\n\r\n") {
