@@ -18,6 +18,7 @@
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
 //! | HTTP/2: the accept … now | what [`Frames`](super::http2) allow | [`Abuse`](Cause::Abuse) | GOAWAY |
+//! | HTTP/2: a reset by the client, or its connection's end | at once | [`ClientGone`](Cause::ClientGone) | nothing |
 //!
 //! On HTTP/2 these are the phases of each stream, from its header's end on, and a reset is one of the
 //! stream. The first two are those of the connection, as is a write that blocks: there, what the client is
@@ -68,6 +69,8 @@ pub enum Cause {
     Moved,
     /// The client makes work, and no requests.
     Abuse,
+    /// The client has taken its request back, or left.
+    ClientGone,
 }
 
 impl Phase {
@@ -101,7 +104,7 @@ impl Phase {
 }
 
 impl Cause {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Idle,
         Self::Header,
         Self::HeaderTooLarge,
@@ -112,6 +115,7 @@ impl Cause {
         Self::ClientStalled,
         Self::Moved,
         Self::Abuse,
+        Self::ClientGone,
     ];
 
     /// `None` for any number that is no cause's.

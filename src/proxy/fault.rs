@@ -166,6 +166,7 @@ pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
         Cause::Gap => Fault::ResponseStalled,
         Cause::Tunnel => Fault::TunnelIdle,
         Cause::Request => Fault::RequestTimeout,
+        Cause::ClientGone => Fault::ClientGone,
         Cause::ClientStalled => Fault::ClientStalled,
         Cause::Moved => Fault::Moved,
         Cause::HeaderTooLarge => Fault::HeaderTooLarge,

@@ -34,6 +34,7 @@ use super::super::exchange::Exchange;
 use super::super::phase::Cause;
 use super::super::serve::LINGER;
 use super::request;
+use super::traffic::Place;
 use crate::grpc;
 
 /// What is kept of a request's body for another attempt, as Pingora does for HTTP/1; bytes.
@@ -51,6 +52,7 @@ const OF_CONNECTION: [HeaderName; 5] = [
 /// One stream: a request, and the way back.
 pub(super) struct Stream {
     exchange: Arc<Exchange>,
+    place: Arc<Place>,
     digest: Digest,
     request: RequestHeader,
     body: Body,
@@ -87,11 +89,13 @@ impl Stream {
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
         exchange: Arc<Exchange>,
+        place: Arc<Place>,
         digest: Digest,
     ) -> Self {
         let (parts, body) = request.into_parts();
         Self {
             exchange,
+            place,
             digest,
             request: request::header(parts),
             body: Body::new(body),
@@ -120,7 +124,10 @@ impl Stream {
         let body = self.respond.send_response(response, end);
         let body = on_stream(WriteError, body)?;
         self.response = Some((header, body));
-        self.ended = end;
+        self.place.answer();
+        if end {
+            self.is_over();
+        }
         Ok(())
     }
 
@@ -140,9 +147,12 @@ impl Stream {
         }
         while !data.is_empty() {
             let piece = self.next_piece(&mut data).await?;
-            let last = end && data.is_empty();
+            let whole = data.is_empty();
             self.exchange.passed(&piece);
-            self.send(piece, last)?;
+            self.send(piece, end && whole)?;
+            if whole {
+                self.place.passed();
+            }
         }
         if end { self.end() } else { Ok(()) }
     }
@@ -168,7 +178,9 @@ impl Stream {
         let sent = body.send_data(data, end);
         on_stream(WriteError, sent)?;
         self.sent += length;
-        self.ended |= end;
+        if end {
+            self.is_over();
+        }
         Ok(())
     }
 
@@ -187,7 +199,7 @@ impl Stream {
             return Error::e_explain(InternalError, "trailers without a header");
         };
         let sent = body.send_trailers(trailers);
-        self.ended = true;
+        self.is_over();
         on_stream(WriteError, sent)
     }
 
@@ -227,8 +239,13 @@ impl Stream {
     fn give_up(&mut self, reason: Reason) {
         if !self.ended {
             self.respond.send_reset(reason);
-            self.ended = true;
+            self.is_over();
         }
+    }
+
+    fn is_over(&mut self) {
+        self.ended = true;
+        self.place.end();
     }
 
     /// The status of a request that a deadline has cut, which nobody else can tell the client any more.
