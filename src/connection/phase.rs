@@ -24,7 +24,8 @@
 //! stream. The first two are those of the connection, as is a write that blocks: there, what the client is
 //! told is GOAWAY, and a header that is late, or too large by far, ends them all.
 //!
-//! A status is sent only where no final response has begun. While a write blocks, the peer's gap is
+//! A status is sent only where no final response has begun; but for gRPC, whose trailers tell of it then,
+//! in place of the reset. While a write blocks, the peer's gap is
 //! not counted: what is missing then is the client's to take.
 
 /// How far the request of an exchange has come.
@@ -117,6 +118,17 @@ impl Cause {
         Self::Abuse,
         Self::ClientGone,
     ];
+
+    /// What a client of gRPC is told of a response that was cut: the status of HTTP for it, and the name
+    /// that the fault has in the access log.
+    pub fn of_a_cut(self) -> (u16, &'static str) {
+        match self {
+            Self::Gap => (504, "response_stalled"),
+            Self::Request => (504, "request_timeout"),
+            Self::Moved => (503, "moved"),
+            _ => (503, "cut"),
+        }
+    }
 
     /// `None` for any number that is no cause's.
     pub(super) fn from_u8(value: u8) -> Option<Self> {

@@ -195,3 +195,16 @@ fn upstream(error: &ErrorType, stage: Stage) -> Fault {
         _ => Fault::BadResponse,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_has_one_name() {
+        for cause in [Cause::Gap, Cause::Request, Cause::Moved, Cause::Abuse] {
+            let fault = expired(cause, true);
+            assert_eq!(cause.of_a_cut(), (fault.status(), fault.name()));
+        }
+    }
+}

@@ -125,11 +125,24 @@ fn our_own_limits_are_told_in_grpcs_words() {
     assert_eq!(slow["status"], "DEADLINE_EXCEEDED", "{slow}");
     assert!(slow["seconds"].as_f64().unwrap() < 10.0, "{slow}");
     let stalled = call(&edge, "stalls", "");
-    assert!(stalled["status"].is_string(), "{stalled}");
+    assert_eq!(stalled["status"], "DEADLINE_EXCEEDED", "{stalled}");
+    assert_eq!(stalled["details"], "response_stalled");
     let gone = site(&[]).peers([port::Closed::new().address]).start();
     let refused = call(&gone, "unary", "word");
     assert_eq!(refused["status"], "UNAVAILABLE", "{refused}");
     assert_eq!(refused["details"], "connect_failed");
+}
+
+#[test]
+fn a_response_that_breaks_off_has_a_status() {
+    let server = Server::start();
+    let edge = site(&[&server]).start();
+    let died = call(&edge, "dies", "");
+    assert_eq!(died["status"], "UNAVAILABLE", "{died}");
+    assert_eq!(died["details"], "response_cut");
+    let fault = ["fault=\"response_cut\""];
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &fault, 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! no word to a client whose request was cut, and nobody can see whether it waits for the client.
 //!
 //! Invariant: a stream that is dropped has told its client how it ended: by the end of the response, by a
-//! status where none was sent, or by a reset.
+//! status where none was sent or where gRPC has it behind the body, or by a reset.
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use futures_core::Stream as Messages;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::CustomMessageWrite;
 use pingora_core::protocols::http::custom::server::Session;
@@ -243,6 +243,22 @@ impl Stream {
         }
     }
 
+    /// Ends a response of which some was sent, and the rest will not be.
+    fn break_off(&mut self) {
+        let cause = self.exchange.expired();
+        let (status, fault) = cause.map_or((503, "cut"), Cause::of_a_cut);
+        let sent = self.response.as_ref().map(|(header, _)| &header.headers);
+        let trailers = StatusCode::from_u16(status)
+            .ok()
+            .zip(sent)
+            .and_then(|(status, sent)| grpc::ending(sent, status, fault));
+        match trailers.filter(|_| !std::thread::panicking()) {
+            Some(trailers) => drop(self.end_with(trailers)),
+            None if cause == Some(Cause::Moved) => drop(self.end()),
+            None => self.give_up(Reason::INTERNAL_ERROR),
+        }
+    }
+
     fn is_over(&mut self) {
         self.ended = true;
         self.place.end();
@@ -274,10 +290,9 @@ impl Drop for Stream {
             .filter(|_| self.response.is_none());
         match (self.exchange.expired(), last_word) {
             _ if self.ended => {}
-            (Some(Cause::Moved), _) => drop(self.end()),
             (_, Some(status)) => drop(self.answer(status)),
             (Some(Cause::ClientStalled), _) => self.give_up(Reason::CANCEL),
-            _ => self.give_up(Reason::INTERNAL_ERROR),
+            _ => self.break_off(),
         }
     }
 }
@@ -446,7 +461,7 @@ impl Session for Stream {
     }
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {
-        self.give_up(Reason::INTERNAL_ERROR);
+        self.break_off();
         self.see_out().await;
     }
 
