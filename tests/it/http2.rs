@@ -615,6 +615,39 @@ fn a_stream_whose_key_has_moved_ends_and_its_connection_lives() {
         .wait_for_metric("clockwise_upstream_moved_streams_total", &[], 1);
 }
 
+#[test]
+fn a_stream_of_grpc_whose_key_has_moved_ends_behind_a_message() {
+    let origins = Origin::some(2);
+    let site = Site::of(origins.iter().map(Origin::label)).top("listeners", H2C);
+    let rules = "{after: 400ms, per_second: 10}";
+    let edge = site.app("close_moved_streams", rules).start();
+    let home = edge.admin.walk("app", "a")[0].clone();
+    let mut client = Client::open(edge.address);
+    let messages = [&b"\0\0\0\0\x01a"[..], b"\0\0\0\0\x02b"];
+    let [whole, within] = messages.map(|message| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n";
+        let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", message.len());
+        let answer = [head.as_bytes(), chunk.as_bytes(), message, b"\r\n"].concat();
+        for origin in &origins {
+            origin.behave(Behaviour::Raw(answer.clone()));
+        }
+        let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
+        assert_eq!(client.next_of(stream).kind, kind::HEADERS);
+        assert_eq!(client.next_of(stream).payload, message);
+        stream
+    });
+    assert!(edge.command(&["drain", "app", &home]).status.success());
+    let end = client.next_of(whole);
+    assert_eq!(
+        (end.kind, end.flags & flag::END_STREAM),
+        (kind::HEADERS, flag::END_STREAM)
+    );
+    assert!(client.idles_for(SECOND), "in the middle of a message");
+    assert!(!client.aside.iter().any(|frame| frame.stream == within));
+    edge.admin
+        .wait_for_metric("clockwise_upstream_moved_streams_total", &[], 1);
+}
+
 // ── time
 
 #[test]
