@@ -3,7 +3,7 @@
 //! Reads along with what the client is sent, header included. A WebSocket can be ended between two
 //! frames, by a close frame (RFC 6455 §5.4: control frames may stand between the fragments of a
 //! message); an event stream behind a whole event, by the last chunk or, where there are none, by the
-//! end of the connection. What does not parse has no such place. Pure; holds no bytes of the stream.
+//! end of the connection; a stream of gRPC behind a whole message, by its trailers. What does not parse has no such place. Pure; holds no bytes of the stream.
 
 /// A kind of stream that can be ended politely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Kind {
         /// In chunks.
         chunked: bool,
     },
+    /// Messages of gRPC, on HTTP/2.
+    Messages,
 }
 
 /// How far a stream has come.
@@ -33,6 +35,7 @@ enum Body {
         chunks: Option<Chunks>,
         events: Events,
     },
+    Messages(Messages),
 }
 
 impl Ending {
@@ -44,6 +47,7 @@ impl Ending {
                 chunks: chunked.then_some(Chunks::Size(None)),
                 events: Events::default(),
             },
+            Kind::Messages => Body::Messages(Messages::default()),
         };
         Self {
             head: Some(Head::default()),
@@ -55,7 +59,7 @@ impl Ending {
     pub(super) fn of_body(kind: Kind) -> Self {
         let kind = match kind {
             Kind::Events { .. } => Kind::Events { chunked: false },
-            Kind::WebSocket => kind,
+            Kind::WebSocket | Kind::Messages => kind,
         };
         Self {
             head: None,
@@ -88,6 +92,7 @@ impl Ending {
             Body::Events { chunks, events } => {
                 chunks.as_ref().is_none_or(Chunks::is_between) && events.is_between()
             }
+            Body::Messages(messages) => messages.is_between(),
         };
         self.head.is_none() && whole
     }
@@ -100,7 +105,8 @@ impl Ending {
             Body::Events {
                 chunks: Some(_), ..
             } => b"0\r\n\r\n",
-            Body::Events { chunks: None, .. } => b"",
+            // Of messages, the stream itself tells the end.
+            Body::Events { chunks: None, .. } | Body::Messages(_) => b"",
         }
     }
 
@@ -121,6 +127,7 @@ impl Ending {
                 }
                 1
             }
+            Body::Messages(messages) => messages.step(byte, bytes.len()),
         }
     }
 }
@@ -324,6 +331,41 @@ impl Events {
     }
 }
 
+/// Messages of gRPC: each behind a byte of flags and its length in four (`Length-Prefixed-Message`, in
+/// the protocol's description).
+#[derive(Clone, Copy, Debug, Default)]
+struct Messages {
+    prefix: [u8; 5],
+    /// How much of the prefix is there.
+    length: usize,
+    /// Of the message behind it; bytes.
+    left: u32,
+}
+
+impl Messages {
+    fn is_between(self) -> bool {
+        self.length == 0 && self.left == 0
+    }
+
+    fn step(&mut self, byte: u8, available: usize) -> usize {
+        if self.left > 0 {
+            let available = u32::try_from(available).unwrap_or(u32::MAX);
+            let taken = self.left.min(available);
+            self.left -= taken;
+            return taken as usize;
+        }
+        if let Some(place) = self.prefix.get_mut(self.length) {
+            *place = byte;
+        }
+        self.length += 1;
+        if self.length == self.prefix.len() {
+            let [_, length @ ..] = self.prefix;
+            (self.length, self.left) = (0, u32::from_be_bytes(length));
+        }
+        1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -407,6 +449,32 @@ mod tests {
         assert!(!behind(Kind::WebSocket, &[SWITCH, &absurd]).can_end());
     }
 
+    #[test]
+    fn messages_end_behind_their_last_byte() {
+        for (bytes, can_end) in [
+            (&b""[..], true),
+            (b"\0", false),
+            (b"\0\0\0\0\0", true),
+            (b"\x01\0\0\0\x03", false),
+            (b"\0\0\0\0\x03ab", false),
+            (b"\0\0\0\0\x03abc", true),
+            (b"\0\0\0\0\x03abc\0", false),
+            (b"\0\0\0\0\x03abc\0\0\0\0\x01d", true),
+        ] {
+            let mut whole = Ending::of_body(Kind::Messages);
+            whole.feed(bytes);
+            assert_eq!(whole.can_end(), can_end, "{bytes:?}");
+            let mut pieces = Ending::of_body(Kind::Messages);
+            for byte in bytes {
+                pieces.feed(&[*byte]);
+            }
+            assert_eq!(pieces.can_end(), can_end, "{bytes:?}");
+        }
+        let mut begun = Ending::of_body(Kind::Messages);
+        begun.feed(b"\0\0\0\0\x03a");
+        assert_eq!(begun.room(b"bc\0\0"), 2);
+    }
+
     /// A frame with its length in the shortest form, masked or not.
     fn frame((length, masked): (usize, bool)) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };
@@ -451,7 +519,7 @@ mod tests {
 
         #[test]
         fn nothing_is_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize) {
-            for kind in [Kind::WebSocket, EVENTS, CHUNKS] {
+            for kind in [Kind::WebSocket, EVENTS, CHUNKS, Kind::Messages] {
                 let cut = cut.min(bytes.len());
                 let whole = behind(kind, &[OK, &bytes]);
                 let parts = behind(kind, &[OK, &bytes[..cut], &bytes[cut..]]);

@@ -32,7 +32,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// hooks.
 ///
 /// One task works on an exchange at a time, so the atomics only carry values between the layers of
-/// that task (through Pingora's `Send + Sync` bounds); `Relaxed` is enough for them.
+/// that task (through Pingora's `Send + Sync` bounds), or from one that wakes it; `Relaxed` is enough
+/// for them.
 #[derive(Debug)]
 pub struct Exchange {
     /// The connection that it is on.
@@ -193,7 +194,8 @@ impl Exchange {
             | Cause::Tunnel
             | Cause::ClientStalled
             | Cause::Moved
-            | Cause::Abuse => None,
+            | Cause::Abuse
+            | Cause::ClientGone => None,
         }
     }
 
@@ -282,6 +284,13 @@ impl Exchange {
 
     pub(super) fn expire(&self, cause: Cause) {
         self.expired.store(cause as u8, Relaxed);
+    }
+
+    /// Nobody waits for the response; unless a limit was passed before. May be called by any task, which
+    /// is to wake the one that works on the exchange.
+    pub(super) fn client_left(&self) {
+        let gone = Cause::ClientGone as u8;
+        let _ = self.expired.compare_exchange(NONE, gone, Relaxed, Relaxed);
     }
 
     /// The limit that was passed had a consequence other than the end.

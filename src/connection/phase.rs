@@ -18,12 +18,14 @@
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
 //! | HTTP/2: the accept … now | what [`Frames`](super::http2) allow | [`Abuse`](Cause::Abuse) | GOAWAY |
+//! | HTTP/2: a reset by the client, or its connection's end | at once | [`ClientGone`](Cause::ClientGone) | nothing |
 //!
 //! On HTTP/2 these are the phases of each stream, from its header's end on, and a reset is one of the
 //! stream. The first two are those of the connection, as is a write that blocks: there, what the client is
 //! told is GOAWAY, and a header that is late, or too large by far, ends them all.
 //!
-//! A status is sent only where no final response has begun. While a write blocks, the peer's gap is
+//! A status is sent only where no final response has begun; but for gRPC, whose trailers tell of it then,
+//! in place of the reset. While a write blocks, the peer's gap is
 //! not counted: what is missing then is the client's to take.
 
 /// How far the request of an exchange has come.
@@ -68,6 +70,8 @@ pub enum Cause {
     Moved,
     /// The client makes work, and no requests.
     Abuse,
+    /// The client has taken its request back, or left.
+    ClientGone,
 }
 
 impl Phase {
@@ -101,7 +105,7 @@ impl Phase {
 }
 
 impl Cause {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Idle,
         Self::Header,
         Self::HeaderTooLarge,
@@ -112,7 +116,19 @@ impl Cause {
         Self::ClientStalled,
         Self::Moved,
         Self::Abuse,
+        Self::ClientGone,
     ];
+
+    /// What a client of gRPC is told of a response that was cut: the status of HTTP for it, and the name
+    /// that the fault has in the access log.
+    pub fn of_a_cut(self) -> (u16, &'static str) {
+        match self {
+            Self::Gap => (504, "response_stalled"),
+            Self::Request => (504, "request_timeout"),
+            Self::Moved => (503, "moved"),
+            _ => (503, "cut"),
+        }
+    }
 
     /// `None` for any number that is no cause's.
     pub(super) fn from_u8(value: u8) -> Option<Self> {

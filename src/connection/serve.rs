@@ -110,7 +110,7 @@ pub(super) fn end_by(exchange: &Exchange, cause: Cause) -> End {
         Cause::Idle => End::IdleTimeout,
         Cause::Header => End::HeaderTimeout,
         Cause::HeaderTooLarge => End::HeaderTooLarge,
-        Cause::Moved => End::Clean,
+        Cause::Moved | Cause::ClientGone => End::Clean,
         Cause::Abuse => End::Malformed,
         Cause::FirstByte | Cause::Gap | Cause::Tunnel | Cause::Request | Cause::ClientStalled => {
             End::RequestTimeout

@@ -37,13 +37,23 @@ const TYPE: &str = "application/grpc";
 
 /// Whether the request with this header is one of gRPC, or gRPC-Web.
 pub fn is_spoken(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else {
+    has_type(headers, b"+-; ")
+}
+
+/// Whether the response with this header is one of gRPC: messages that say how long they are, and the
+/// status in the trailers. gRPC-Web has that in the body.
+pub fn has_trailers(headers: &HeaderMap) -> bool {
+    has_type(headers, b"+; ")
+}
+
+/// Whether the header has [`TYPE`], alone or with one of these behind it.
+fn has_type(headers: &HeaderMap, behind: &[u8]) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let Some((start, more)) = kind.and_then(|kind| kind.split_at_checked(TYPE.len())) else {
         return false;
     };
-    let (Some(start), more) = (kind.get(..TYPE.len()), kind.get(TYPE.len())) else {
-        return false;
-    };
-    start.eq_ignore_ascii_case(TYPE.as_bytes()) && more.is_none_or(|more| b"+-; ".contains(more))
+    let ends = more.first().is_none_or(|next| behind.contains(next));
+    ends && start.eq_ignore_ascii_case(TYPE.as_bytes())
 }
 
 /// How long the client of gRPC with this header waits; `None`: for ever, or it is for the peer to say
@@ -84,6 +94,17 @@ pub fn refusal(
         (STATUS, HeaderValue::from(status(http))),
         (MESSAGE, HeaderValue::from_static(message)),
     ])
+}
+
+/// The trailers of a response that has begun and cannot be completed, which tell of this status;
+/// `None`: a client would not look for them.
+pub fn ending(response: &HeaderMap, http: StatusCode, message: &'static str) -> Option<HeaderMap> {
+    has_trailers(response).then(|| {
+        HeaderMap::from_iter([
+            (STATUS, HeaderValue::from(status(http))),
+            (MESSAGE, HeaderValue::from_static(message)),
+        ])
+    })
 }
 
 /// The status of gRPC for one of HTTP. As its own table has it for clients
@@ -200,6 +221,17 @@ mod tests {
         assert_eq!(message, (MESSAGE, "no_peer".parse().unwrap()));
         let other = asked_with("text/plain");
         assert_eq!(refusal(&other, StatusCode::NOT_FOUND, "no_route"), None);
+    }
+
+    #[test]
+    fn a_response_that_has_begun_ends_with_it() {
+        let ending = |kind| ending(&asked_with(kind), StatusCode::BAD_GATEWAY, "response_cut");
+        let trailers = ending("application/grpc+proto").unwrap();
+        assert_eq!(trailers[STATUS], "14");
+        assert_eq!(trailers[MESSAGE], "response_cut");
+        assert!(ending("application/grpc").is_some());
+        assert_eq!(ending("application/grpc-web+proto"), None);
+        assert_eq!(ending("text/html"), None);
     }
 
     #[test]

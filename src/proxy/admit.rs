@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
 use pingora_error::{Error, ErrorType, Result};
@@ -119,6 +119,7 @@ fn ask(session: &Session, ctx: &Context) -> Ask {
         }),
         from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
         id: request_id(session, ctx),
+        user_agent: request.headers.get(USER_AGENT).cloned(),
     }
 }
 

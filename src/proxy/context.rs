@@ -77,6 +77,7 @@ pub(super) struct Ask {
     /// The address on the other end of the connection is a trusted proxy's.
     pub(super) from_trusted: bool,
     pub(super) id: Option<HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
 }
 
 /// One try on one peer.
@@ -192,6 +193,7 @@ impl Default for Ask {
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             from_trusted: false,
             id: None,
+            user_agent: None,
         }
     }
 }

@@ -170,6 +170,7 @@ pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
         Cause::Gap => Fault::ResponseStalled,
         Cause::Tunnel => Fault::TunnelIdle,
         Cause::Request => Fault::RequestTimeout,
+        Cause::ClientGone => Fault::ClientGone,
         Cause::ClientStalled => Fault::ClientStalled,
         Cause::Moved => Fault::Moved,
         Cause::HeaderTooLarge => Fault::HeaderTooLarge,
@@ -196,5 +197,18 @@ fn upstream(error: &ErrorType, stage: Stage) -> Fault {
         (Stage::Responding, _) => Fault::ResponseCut,
         (_, ReadError | WriteError | ConnectionClosed) => Fault::Reset,
         _ => Fault::BadResponse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_has_one_name() {
+        for cause in [Cause::Gap, Cause::Request, Cause::Moved, Cause::Abuse] {
+            let fault = expired(cause, true);
+            assert_eq!(cause.of_a_cut(), (fault.status(), fault.name()));
+        }
     }
 }

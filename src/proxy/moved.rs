@@ -1,6 +1,6 @@
 //! Beside a long stream: is its peer still the one that its key is at home with?
 //!
-//! Streams that can be ended politely (a WebSocket, an event stream) are looked at from time to time,
+//! Streams that can be ended politely (a WebSocket, an event stream, one of gRPC) are looked at from time to time,
 //! against the configuration that is in force then. One whose key has been at home with another peer
 //! for the chosen time is ended, at the chosen rate; its client comes back, to the right peer. A key
 //! that a draining peer keeps is at home there, and a stream that was sent elsewhere by intention
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -19,6 +19,7 @@ use super::context::Context;
 use crate::clock;
 use crate::config::MovedStreams;
 use crate::connection::{Kind, Look, Tenure};
+use crate::grpc;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Address, Target, Tried, Upstream};
 
@@ -58,6 +59,10 @@ fn kind(response: &ResponseHeader, ctx: &Context) -> Option<Kind> {
                 !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
             let chunked = headers.contains_key(TRANSFER_ENCODING);
             (plain && ctx.ask.method != Method::HEAD).then_some(Kind::Events { chunked })
+        }
+        // Without HTTP/2 there are no trailers, and no gRPC but by mistake.
+        200 if grpc::has_trailers(headers) && ctx.ask.version == Version::HTTP_2 => {
+            Some(Kind::Messages)
         }
         _ => None,
     }

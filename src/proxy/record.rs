@@ -35,7 +35,6 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
         _ => written,
     };
     let sent = session.body_bytes_sent() as u64;
-    let user_agent = session.req_header().headers.get(http::header::USER_AGENT);
     let duration = clock::since_start().saturating_sub(ctx.started);
     record(
         ctx,
@@ -44,7 +43,6 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
             sent,
             duration,
         },
-        user_agent.map(http::HeaderValue::as_bytes),
     );
 }
 
@@ -62,7 +60,6 @@ pub(super) fn cut(ctx: &mut Context) {
             sent: ctx.body_out,
             duration,
         },
-        None,
     );
 }
 
@@ -86,13 +83,13 @@ fn told(ctx: &Context) -> Option<u16> {
 fn status_of_cut(ctx: &Context, fault: Fault) -> u16 {
     let page = ctx.fault.filter(|_| ctx.response_begun());
     match (fault, ctx.status) {
-        (Fault::ClientStalled, _) => fault.status(),
+        (Fault::ClientGone | Fault::ClientStalled, _) => fault.status(),
         (_, 0) => told(ctx).or(page.map(Fault::status)).unwrap_or(0),
         (_, status) => status,
     }
 }
 
-fn record(ctx: &mut Context, outcome: &Outcome, user_agent: Option<&[u8]>) {
+fn record(ctx: &mut Context, outcome: &Outcome) {
     ctx.recorded = true;
     if let Some(attempt) = &mut ctx.attempt {
         attempt.place = None;
@@ -101,7 +98,7 @@ fn record(ctx: &mut Context, outcome: &Outcome, user_agent: Option<&[u8]>) {
         exchange.last_beat();
     }
     count(ctx, outcome);
-    ctx.telemetry.log(&line(ctx, outcome, user_agent));
+    ctx.telemetry.log(&line(ctx, outcome));
 }
 
 fn count(ctx: &Context, outcome: &Outcome) {
@@ -164,7 +161,7 @@ fn count_fault(ctx: &Context, fault: Fault) {
     }
 }
 
-fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -> Record<'a> {
+fn line<'a>(ctx: &'a Context, outcome: &Outcome) -> Record<'a> {
     let ask = &ctx.ask;
     let since = SignedDuration::try_from(outcome.duration).unwrap_or_default();
     Record {
@@ -200,7 +197,7 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome, user_agent: Option<&'a [u8]>) -
         },
         attempts: ctx.attempts,
         request_id: ask.id.as_ref().map(http::HeaderValue::as_bytes),
-        user_agent,
+        user_agent: ask.user_agent.as_ref().map(http::HeaderValue::as_bytes),
         fault: ctx.fault.map(Fault::name),
     }
 }

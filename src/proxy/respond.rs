@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::HttpTask;
 use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
@@ -33,6 +33,9 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error
     session.set_keepalive(None);
     let gone = matches!(fault, Fault::ClientGone | Fault::ClientStalled);
     if stage == Stage::Responding || gone {
+        if !gone {
+            break_off(session, fault).await;
+        }
         ctx.break_off();
         return FailToProxy {
             error_code: 0,
@@ -44,6 +47,21 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error
     FailToProxy {
         error_code: fault.status(),
         can_reuse_downstream: false,
+    }
+}
+
+/// For a client of gRPC: says what went wrong behind what it was sent. Over HTTP/1 there are no trailers.
+async fn break_off(session: &mut Session, fault: Fault) {
+    if session.req_header().version < Version::HTTP_2 {
+        return;
+    }
+    let status = StatusCode::from_u16(fault.status()).unwrap_or_default();
+    let sent = session.response_written();
+    let trailers = sent.and_then(|sent| grpc::ending(&sent.headers, status, fault.name()));
+    if let Some(trailers) = trailers {
+        let end = HttpTask::Trailer(Some(Box::new(trailers)));
+        // A client that cannot be told is gone; the access log has the fault.
+        let _ = session.write_response_tasks(vec![end]).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::http2::H2C;
 use crate::support::edge::{Edge, Site};
-use crate::support::http2::{Client, Frame, block, code, flag, get, kind, request};
+use crate::support::http2::{Client, Frame, Outcome, block, code, flag, get, kind, request};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait;
 
@@ -35,12 +35,17 @@ fn start() -> (Edge, Origin) {
     (site.start(), origin)
 }
 
+/// The client was told to be calm. Who sends on without reading may lose what it was told.
+#[track_caller]
+fn assert_calm(told: Option<u32>, what: &str) {
+    let calm = told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM);
+    assert!(calm, "{what}: {told:?}");
+}
+
 /// The client was told, it was counted, and others are served.
 #[track_caller]
 fn assert_stopped(edge: &Edge, told: Option<u32>, reason: &str) {
-    // Who sends on without reading may lose what it was told.
-    let calm = told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM);
-    assert!(calm, "{told:?}");
+    assert_calm(told, reason);
     let label = format!("reason=\"{reason}\"");
     edge.admin.wait_for_metric(VIOLATIONS, &[&label], 1);
     assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
@@ -69,10 +74,7 @@ fn requests_that_are_taken_back_at_once() {
         };
         reasons.iter().map(|reason| count(reason)).sum::<u64>() == 1
     });
-    assert!(
-        told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM),
-        "{told:?}"
-    );
+    assert_calm(told, "rapid reset");
     assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
 }
 
@@ -123,7 +125,7 @@ fn frames_that_do_nothing() {
         let (edge, _origin) = start();
         let mut client = Client::open(edge.address);
         let told = flood(&mut client, 50, |_, _| vec![frame.clone(); 200]);
-        eprintln!("{name}: {told:?}");
+        assert_calm(told, name);
         assert_stopped(&edge, told, "idle_frames");
     }
 }
@@ -137,7 +139,7 @@ fn data_without_any() {
         let told = flood(&mut client, 2000, |_, _| {
             vec![Frame::data(stream, 0, vec![0; length]); 100]
         });
-        eprintln!("{name}: {told:?}");
+        assert_calm(told, name);
         let label = |reason: &str| {
             edge.admin
                 .metric(VIOLATIONS, &[&format!("reason=\"{reason}\"")])
@@ -159,10 +161,7 @@ fn headers_without_an_end() {
         client.send(&begun).unwrap();
         let more = Frame::new(kind::CONTINUATION, 0, stream, filler);
         let told = flood(&mut client, 5000, |_, _| vec![more.clone()]);
-        assert!(
-            told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM),
-            "{told:?}"
-        );
+        assert_calm(told, "CONTINUATION");
     }
     edge.admin
         .wait_for_metric(VIOLATIONS, &["reason=\"excess\""], 1);
@@ -171,7 +170,7 @@ fn headers_without_an_end() {
 
 #[test]
 fn a_header_that_unpacks_to_much() {
-    let (edge, _origin) = start();
+    let (edge, origin) = start();
     let mut client = Client::open(edge.address);
     let stream = client.stream();
     // One large field in the table, and then only its index, again and again (62, RFC 7541, 6.1).
@@ -184,11 +183,10 @@ fn a_header_that_unpacks_to_much() {
         bomb,
     );
     let _ = client.send(&frame);
-    let refused = client.end().0;
-    assert!(
-        refused.is_none_or(|code| code == code::ENHANCE_YOUR_CALM),
-        "{refused:?}"
-    );
+    assert_calm(client.end().0, "a bomb");
+    edge.admin
+        .wait_for_metric(VIOLATIONS, &["reason=\"excess\""], 1);
+    assert_eq!(origin.requests(), 0);
     assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
 }
 
@@ -218,6 +216,67 @@ fn a_lively_client_is_no_flood() {
     }
     origin.behave(Behaviour::Body(10_000_000));
     assert_eq!(client.get("/?k=a").body.len(), 10_000_000);
-    assert!(!client.aside.iter().any(|frame| frame.kind == kind::GOAWAY));
-    assert!(!client.idles_for(Duration::from_millis(1)) || edge.admin.metric(VIOLATIONS, &[]) == 0);
+    assert_welcome(&edge, &mut client);
+}
+
+#[test]
+fn a_client_that_measures_its_path_is_no_flood() {
+    const PIECES: usize = 3000;
+    let (edge, origin) = start();
+    let piece = [b"32\r\n", &[b'x'; 50][..], b"\r\n"].concat();
+    origin.behave(stream_of(
+        &[&piece.repeat(PIECES)[..], b"0\r\n\r\n"].concat(),
+    ));
+    let mut client = Client::open(edge.address);
+    let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
+    let mut came = 0;
+    while came < 50 * PIECES {
+        let data = client.wait_for("DATA", |frame| {
+            assert_ne!(frame.kind, kind::GOAWAY, "after {came} bytes");
+            frame.kind == kind::DATA && !frame.payload.is_empty()
+        });
+        came += data.payload.len();
+        let length = u32::try_from(data.payload.len()).unwrap();
+        for frame in [
+            Frame::window(0, length),
+            Frame::window(stream, length),
+            Frame::ping(0),
+        ] {
+            client.send(&frame).unwrap();
+        }
+    }
+    assert_welcome(&edge, &mut client);
+}
+
+#[test]
+fn calls_that_are_cancelled_at_work_are_no_flood() {
+    let (edge, origin) = start();
+    origin.behave(stream_of(b"1\r\nx\r\n"));
+    let mut client = Client::open(edge.address);
+    let lasting = client.begin(flag::END_STREAM, &get("/?k=a"));
+    for round in 0..500 {
+        let call = client.begin(flag::END_STREAM, &get("/?k=a"));
+        client.wait_for("DATA", |frame| {
+            assert_ne!(frame.kind, kind::GOAWAY, "after {round} calls");
+            frame.kind == kind::DATA && frame.stream == call
+        });
+        client.send(&Frame::reset(call, code::CANCEL)).unwrap();
+    }
+    assert_eq!(client.next_of(lasting).kind, kind::HEADERS);
+    assert_welcome(&edge, &mut client);
+}
+
+/// A response that begins with these chunks.
+fn stream_of(chunks: &[u8]) -> Behaviour {
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    Behaviour::Raw([&head[..], chunks].concat())
+}
+
+/// The client was not asked to leave, and nothing was held against it.
+#[track_caller]
+fn assert_welcome(edge: &Edge, client: &mut Client) {
+    let farewell = client.aside.iter().find(|frame| frame.kind == kind::GOAWAY);
+    assert_eq!(farewell, None);
+    assert_eq!(client.outcome(), Outcome::Alive);
+    assert_eq!(edge.admin.metric(VIOLATIONS, &[]), 0);
 }

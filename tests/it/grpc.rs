@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -176,11 +177,49 @@ fn our_own_limits_are_told_in_grpcs_words() {
     assert_eq!(slow["status"], "DEADLINE_EXCEEDED", "{slow}");
     assert!(slow["seconds"].as_f64().unwrap() < 10.0, "{slow}");
     let stalled = call(&edge, "stalls", "");
-    assert!(stalled["status"].is_string(), "{stalled}");
+    assert_eq!(stalled["status"], "DEADLINE_EXCEEDED", "{stalled}");
+    assert_eq!(stalled["details"], "response_stalled");
     let gone = site(&[]).peers([port::Closed::new().address]).start();
     let refused = call(&gone, "unary", "word");
     assert_eq!(refused["status"], "UNAVAILABLE", "{refused}");
     assert_eq!(refused["details"], "connect_failed");
+}
+
+#[test]
+fn a_response_that_breaks_off_has_a_status() {
+    let server = Server::start();
+    let edge = site(&[&server]).start();
+    let died = call(&edge, "dies", "");
+    assert_eq!(died["status"], "UNAVAILABLE", "{died}");
+    assert_eq!(died["details"], "response_cut");
+    let fault = ["fault=\"response_cut\""];
+    edge.admin
+        .wait_for_metric("clockwise_faults_total", &fault, 1);
+}
+
+#[test]
+fn a_stream_whose_key_has_moved_has_a_status() {
+    let servers = [Server::start(), Server::start()];
+    let rules = "{after: 400ms, per_second: 10}";
+    let site = site(&servers.each_ref()).app("key", "path");
+    let edge = site.app("close_moved_streams", rules).start();
+    let home = edge.admin.walk("app", "/test.Echo/stalls")[0].clone();
+    let moved = thread::scope(|scope| {
+        let stalling = scope.spawn(|| call(&edge, "stalls", ""));
+        edge.admin
+            .wait_for_metric("clockwise_peer_in_flight", &[], 1);
+        assert!(edge.command(&["drain", "app", &home]).status.success());
+        stalling.join().unwrap()
+    });
+    assert_eq!(moved["status"], "UNAVAILABLE", "{moved}");
+    assert_eq!(moved["details"], "moved");
+    edge.admin
+        .wait_for_metric("clockwise_upstream_moved_streams_total", &[], 1);
+    let left = Site::of([&home]).app("protocol", "h2c");
+    let left = left.top("listeners", H2C).start();
+    wait::until("the server to be told", || {
+        call(&left, "stalling", "")["answer"] == "0"
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::support::curl::curl as curl_command;
 use crate::support::edge::{Edge, Site};
-use crate::support::http2::{Client, Frame, code, flag, get, kind, request, status};
+use crate::support::http2::{Client, Frame, Outcome, code, flag, get, kind, request, status};
+use crate::support::http2_origin::{self, Act};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::Closed;
 use crate::support::tls::Authority;
@@ -501,6 +502,78 @@ fn a_client_that_takes_a_stream_back_frees_its_peer() {
 }
 
 #[test]
+fn a_client_that_takes_an_upload_back_frees_a_peer_that_does_not_take_it() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let holding = http2_origin::Origin::start(&[Act::Hold, Act::Hold]);
+    for (peer, protocol) in [
+        (silent.local_addr().unwrap(), "http1"),
+        (holding.address, "h2c"),
+    ] {
+        let site = Site::of([peer]).top("listeners", H2C);
+        let site = site.top("access_log", "{path: stdout}");
+        let edge = site.app("protocol", protocol).start();
+        let fields = [&request("POST", "/?k=a")[..], &[("user-agent", "test")]].concat();
+        let count = |name: &str| edge.admin.metric(name, &[]);
+        for aborts in [1, 2] {
+            let mut client = Client::open(edge.address);
+            let upload = client.begin(0, &fields);
+            let sent = client.fill(&[upload], SECOND / 2);
+            assert!(sent > 1 << 16, "{sent}");
+            assert_eq!(count("clockwise_peer_in_flight"), 1, "{protocol}");
+            if aborts == 1 {
+                client.send(&Frame::reset(upload, code::CANCEL)).unwrap();
+                assert_eq!(client.outcome(), Outcome::Alive, "{protocol}");
+            } else {
+                drop(client);
+            }
+            wait::until("the peer to be free", || {
+                count("clockwise_peer_in_flight") == 0
+            });
+            assert_eq!(count("clockwise_client_aborts_total"), aborts);
+            let fault = ["fault=\"client_gone\""];
+            let faults = edge.admin.metric("clockwise_faults_total", &fault);
+            assert_eq!(faults, aborts, "{protocol}");
+        }
+        wait::until("two lines", || edge.stdout().lines().count() == 2);
+        for line in edge.stdout().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["status"], 499, "{line}");
+            assert_eq!(line["user_agent"], "test", "{line}");
+        }
+    }
+}
+
+#[test]
+fn uploads_that_stand_still_hold_up_no_other() {
+    let slow = http2_origin::Origin::start(&[Act::Hold; 99]);
+    let fast = Origin::start();
+    let site = Site::of([fast.label()]).top("listeners", H2C);
+    let slow = format!(
+        "  slow: {{protocol: h2c, health: off, peers: [\"{}\"]}}\n",
+        slow.label()
+    );
+    let site = site.top("routes", "[{upstream: app}, {path: /slow, upstream: slow}]");
+    let edge = Edge::start(
+        &site
+            .yaml()
+            .replace("upstreams:\n", &format!("upstreams:\n{slow}")),
+    );
+    let mut client = Client::open(edge.address);
+    let uploads: Vec<_> = (0..99)
+        .map(|_| client.begin(0, &request("POST", "/slow")))
+        .collect();
+    client.fill(&uploads, SECOND);
+    let upload = client.begin(0, &request("POST", "/?k=a"));
+    for flags in [0, flag::END_STREAM] {
+        let piece = Frame::data(upload, flags, vec![b'x'; 1 << 14]);
+        client.send(&piece).unwrap();
+    }
+    let answer = client.answer(upload);
+    assert_eq!(answer.statuses, [200]);
+    assert_eq!(answer.json()["length"], 2 << 14);
+}
+
+#[test]
 fn a_response_that_breaks_off_is_reset() {
     let (edge, origin) = start("{}");
     origin.behave(Behaviour::ResetAfter(10));
@@ -538,6 +611,39 @@ fn a_stream_whose_key_has_moved_ends_and_its_connection_lives() {
         origin.behave(Behaviour::Echo);
     }
     assert_eq!(client.get("/?k=a").statuses, [200]);
+    edge.admin
+        .wait_for_metric("clockwise_upstream_moved_streams_total", &[], 1);
+}
+
+#[test]
+fn a_stream_of_grpc_whose_key_has_moved_ends_behind_a_message() {
+    let origins = Origin::some(2);
+    let site = Site::of(origins.iter().map(Origin::label)).top("listeners", H2C);
+    let rules = "{after: 400ms, per_second: 10}";
+    let edge = site.app("close_moved_streams", rules).start();
+    let home = edge.admin.walk("app", "a")[0].clone();
+    let mut client = Client::open(edge.address);
+    let messages = [&b"\0\0\0\0\x01a"[..], b"\0\0\0\0\x02b"];
+    let [whole, within] = messages.map(|message| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n";
+        let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", message.len());
+        let answer = [head.as_bytes(), chunk.as_bytes(), message, b"\r\n"].concat();
+        for origin in &origins {
+            origin.behave(Behaviour::Raw(answer.clone()));
+        }
+        let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
+        assert_eq!(client.next_of(stream).kind, kind::HEADERS);
+        assert_eq!(client.next_of(stream).payload, message);
+        stream
+    });
+    assert!(edge.command(&["drain", "app", &home]).status.success());
+    let end = client.next_of(whole);
+    assert_eq!(
+        (end.kind, end.flags & flag::END_STREAM),
+        (kind::HEADERS, flag::END_STREAM)
+    );
+    assert!(client.idles_for(SECOND), "in the middle of a message");
+    assert!(!client.aside.iter().any(|frame| frame.stream == within));
     edge.admin
         .wait_for_metric("clockwise_upstream_moved_streams_total", &[], 1);
 }

@@ -4,134 +4,27 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 
-use super::super::exchange::Exchange;
-use super::super::phase::{Cause, Phase};
 use super::super::stream::ClientStream;
-use super::FAREWELL;
 use super::frames::Frames;
+use super::haste::Haste;
+use super::traffic::Traffic;
 use crate::clock;
-use crate::telemetry::metrics::{Bounded, Violation};
-
-/// No violation.
-const NONE: u8 = u8::MAX;
+use crate::telemetry::metrics::Violation;
 
 /// The client's bytes, on their way to `h2` and back.
 pub(super) struct Carrier {
     stream: ClientStream,
     frames: Frames,
+    haste: Haste,
+    /// What [`Traffic::answered`] was when `haste` was told.
+    answered: u64,
     traffic: Arc<Traffic>,
     began: Duration,
-}
-
-/// What is under way on a connection: known to its task and to those of its streams.
-#[derive(Debug)]
-pub(super) struct Traffic {
-    /// Streams that are being served.
-    active: AtomicUsize,
-    all_ended: Notify,
-    /// The client's first frame is there.
-    greeted: AtomicBool,
-    /// Some of a header is there, and not all.
-    in_header: AtomicBool,
-    /// The client was asked to open no more streams.
-    leaving: AtomicBool,
-    /// Streams that the client has opened.
-    opened: AtomicU64,
-    /// Which [`Violation`] the frames are, or [`NONE`].
-    abuse: AtomicU8,
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        Self {
-            active: AtomicUsize::new(0),
-            all_ended: Notify::new(),
-            greeted: AtomicBool::new(false),
-            in_header: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-            opened: AtomicU64::new(0),
-            abuse: AtomicU8::new(NONE),
-        }
-    }
-}
-
-/// A stream's place in the [`Traffic`]; leaves when dropped, however the stream ended.
-#[derive(Debug)]
-pub(super) struct Guard(Arc<Traffic>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if self.0.active.fetch_sub(1, Relaxed) == 1 {
-            self.0.all_ended.notify_one();
-        }
-    }
-}
-
-impl Traffic {
-    pub(super) fn enter(traffic: &Arc<Self>) -> Guard {
-        traffic.active.fetch_add(1, Relaxed);
-        Guard(Arc::clone(traffic))
-    }
-
-    /// Waits until the last of the streams has ended.
-    pub(super) async fn all_ended(&self) {
-        self.all_ended.notified().await;
-    }
-
-    pub(super) fn opened(&self) -> u64 {
-        self.opened.load(Relaxed)
-    }
-
-    pub(super) fn is_in_header(&self) -> bool {
-        self.in_header.load(Relaxed)
-    }
-
-    pub(super) fn abuse(&self) -> Option<Violation> {
-        let abuse = usize::from(self.abuse.load(Relaxed));
-        Violation::ALL.get(abuse).copied()
-    }
-
-    fn note(&self, frames: &Frames, exchange: &Exchange) {
-        self.opened.store(frames.streams(), Relaxed);
-        self.greeted.store(frames.is_greeted(), Relaxed);
-        self.in_header.store(frames.is_in_header(), Relaxed);
-        self.settle(exchange);
-    }
-
-    /// Puts the connection's exchange into the phase that it is in. To be called by its own task.
-    pub(super) fn settle(&self, exchange: &Exchange) {
-        let phase = match () {
-            // The time of the first header runs since the accept.
-            () if !self.greeted.load(Relaxed) => return,
-            () if self.is_in_header() => Phase::Header,
-            () if self.active.load(Relaxed) > 0 => Phase::Request,
-            () => Phase::Idle,
-        };
-        if exchange.phase() == phase {
-            return;
-        }
-        match phase {
-            Phase::Idle if self.leaving.load(Relaxed) => exchange.enter(phase, Some(FAREWELL)),
-            Phase::Idle => exchange.rest(),
-            Phase::Header => exchange.enter(phase, Some(exchange.limits().header_timeout)),
-            _ => exchange.enter(phase, None),
-        }
-    }
-
-    /// The client was asked to leave: it is to be idle no longer than that takes.
-    pub(super) fn leave(&self, exchange: &Exchange) {
-        self.leaving.store(true, Relaxed);
-        if exchange.phase() == Phase::Idle {
-            exchange.enter(Phase::Idle, Some(FAREWELL));
-        }
-    }
 }
 
 impl Carrier {
@@ -139,6 +32,8 @@ impl Carrier {
         Self {
             stream,
             frames: Frames::default(),
+            haste: Haste::default(),
+            answered: 0,
             traffic,
             began: clock::since_start(),
         }
@@ -150,26 +45,45 @@ impl Carrier {
         if !self.frames.is_greeted() {
             exchange.received(bytes.len());
         }
-        let resets = self.frames.resets();
-        self.frames.feed(bytes);
-        let connection = &exchange.connection;
-        let resets = self.frames.resets() - resets;
-        if resets > 0 {
-            connection.metrics.http2_resets.inc_by(resets);
+        let resets = self.frames.feed(bytes);
+        if !resets.is_empty() {
+            self.take_back(&resets);
         }
-        let age = clock::since_start().saturating_sub(self.began);
-        if let Some(abuse) = self.frames.abuse(connection.bytes_out(), age) {
-            self.traffic.abuse.store(index(abuse), Relaxed);
-            exchange.expire(Cause::Abuse);
+        let exchange = self.stream.exchange();
+        if let Some(abuse) = self.abuse() {
+            self.traffic.stop(abuse, exchange);
             return false;
         }
         self.traffic.note(&self.frames, exchange);
         true
     }
-}
 
-fn index(violation: Violation) -> u8 {
-    u8::try_from(violation.index()).unwrap_or(NONE)
+    fn take_back(&mut self, streams: &[u32]) {
+        let metrics = &self.stream.exchange().connection.metrics;
+        metrics.http2_resets.inc_by(streams.len() as u64);
+        let answered = self.traffic.answered();
+        self.haste.answered(answered - self.answered);
+        self.answered = answered;
+        for &stream in streams {
+            if self.traffic.take_back(stream) {
+                self.haste.taken_back(clock::since_start());
+            }
+        }
+    }
+
+    /// What is wrong with what the client does.
+    fn abuse(&self) -> Option<Violation> {
+        let now = clock::since_start();
+        let given = self
+            .traffic
+            .given(self.stream.exchange().connection.bytes_out());
+        if self.haste.is_too_great(now) {
+            return Some(Violation::RapidReset);
+        }
+        let age = now.saturating_sub(self.began);
+        let idle = self.frames.are_too_idle(given, age);
+        idle.then_some(Violation::IdleFrames)
+    }
 }
 
 impl AsyncRead for Carrier {

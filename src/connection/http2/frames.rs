@@ -1,26 +1,24 @@
 //! What a client does on an HTTP/2 connection, as the headers of its frames tell (RFC 9113, 4.1).
 //!
 //! Reads along, and keeps nothing of what the frames carry. A client is judged by what it makes us do
-//! for nothing: frames that move no request on, and requests that it takes back (CVE-2019-9511 to 9518,
-//! CVE-2023-44487). Both are measured against what it gets done, as busy clients send more of either.
-//! Pure; time is an argument.
+//! for nothing: frames that move no request on (CVE-2019-9511 to 9518), measured against what it gets
+//! done, as busy clients send more of them. Of the requests that it takes back (CVE-2023-44487) only the
+//! streams are told here; [`haste`](super::haste) judges them. Pure; time is an argument.
 
 use std::time::Duration;
 
 use super::super::preface::PREFACE;
-use crate::telemetry::metrics::Violation;
 
-/// Frames that a client may send for nothing: at first; then for each stream, each KiB that it is
-/// sent, each second.
+/// Frames that a client may send for nothing: at first; then for each stream, each piece of a
+/// response, each KiB that it is sent, each second. A client that measures its path, as those of gRPC
+/// do, sends PING and `WINDOW_UPDATE` with every round trip in which something came, however little.
 const IDLE: Allowance = Allowance {
     first: 1000,
     per_stream: 10,
+    per_piece: 10,
     per_kib: 1,
     per_second: 10,
 };
-
-/// How many streams a client may take back before it matters that it is more than half of all.
-const RESETS: u64 = 200;
 
 /// The length of a frame's header; bytes.
 const HEADER: usize = 9;
@@ -36,8 +34,18 @@ const END_HEADERS: u8 = 4;
 struct Allowance {
     first: u64,
     per_stream: u64,
+    per_piece: u64,
     per_kib: u64,
     per_second: u64,
+}
+
+/// What a client was sent so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given {
+    pub(super) bytes: u64,
+    /// Pieces of responses, as the peers sent them. What a small window cuts them into counts as one:
+    /// else a client could earn a frame with each byte that it lets us send.
+    pub(super) pieces: u64,
 }
 
 /// How far the client has come in its frames, and what it has sent.
@@ -56,7 +64,6 @@ pub(super) struct Frames {
     last_stream: u32,
     complete: u64,
     streams: u64,
-    resets: u64,
     idle: u64,
 }
 
@@ -72,19 +79,20 @@ impl Default for Frames {
             last_stream: 0,
             complete: 0,
             streams: 0,
-            resets: 0,
             idle: 0,
         }
     }
 }
 
 impl Frames {
-    /// The client has sent these bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+    /// The client has sent these bytes; the streams that it takes back with them.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Vec<u32> {
+        let mut resets = Vec::new();
         while !bytes.is_empty() {
-            let taken = self.step(bytes);
+            let taken = self.step(bytes, &mut resets);
             bytes = bytes.get(taken..).unwrap_or_default();
         }
+        resets
     }
 
     /// The preface and the first frame are there.
@@ -102,30 +110,22 @@ impl Frames {
         self.streams
     }
 
-    /// Streams taken back.
-    pub(super) fn resets(&self) -> u64 {
-        self.resets
-    }
-
-    /// What is wrong with a client that was sent so many bytes, in that time.
-    pub(super) fn abuse(&self, sent: u64, age: Duration) -> Option<Violation> {
-        if self.resets > RESETS && self.resets > self.streams / 2 {
-            return Some(Violation::RapidReset);
-        }
+    /// Whether a client that was given this, in that time, has sent too many frames for nothing.
+    pub(super) fn are_too_idle(&self, given: Given, age: Duration) -> bool {
         if self.idle <= IDLE.first {
-            return None;
+            return false;
         }
         let earned = [
             self.streams.saturating_mul(IDLE.per_stream),
-            (sent / 1024).saturating_mul(IDLE.per_kib),
+            given.pieces.saturating_mul(IDLE.per_piece),
+            (given.bytes / 1024).saturating_mul(IDLE.per_kib),
             age.as_secs().saturating_mul(IDLE.per_second),
         ];
-        let allowed = earned.into_iter().fold(IDLE.first, u64::saturating_add);
-        (self.idle > allowed).then_some(Violation::IdleFrames)
+        self.idle > earned.into_iter().fold(IDLE.first, u64::saturating_add)
     }
 
     /// Takes as many of the bytes as have one meaning, at least one; how many.
-    fn step(&mut self, bytes: &[u8]) -> usize {
+    fn step(&mut self, bytes: &[u8], resets: &mut Vec<u32>) -> usize {
         if self.preface_left > 0 {
             return take(&mut self.preface_left, bytes.len());
         }
@@ -140,23 +140,24 @@ impl Frames {
         self.length += 1;
         if self.length == HEADER {
             self.length = 0;
-            self.begin();
+            self.begin(resets);
             self.end_if_complete();
         }
         1
     }
 
     /// A frame's header is there.
-    fn begin(&mut self) {
+    fn begin(&mut self, resets: &mut Vec<u32>) {
         let [l1, l2, l3, kind, flags, stream @ ..] = self.header;
         let length = u32::from_be_bytes([0, l1, l2, l3]) as usize;
+        let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
         self.payload_left = length;
         match kind {
             HEADERS => {
-                self.open(u32::from_be_bytes(stream) & (u32::MAX >> 1));
+                self.open(stream);
                 self.in_block = true;
             }
-            RST_STREAM => self.resets += 1,
+            RST_STREAM => resets.push(stream),
             DATA if length > 0 || flags & END_STREAM != 0 => {}
             _ => self.idle += 1,
         }
@@ -254,11 +255,23 @@ mod tests {
             frame(99, 0, 0, 3),
         ] {
             let mut read = after(&vec![nothing.clone(); first]);
-            assert_eq!(read.abuse(0, Duration::ZERO), None);
+            let kib = Given {
+                bytes: 1024,
+                pieces: 0,
+            };
+            let piece = Given {
+                bytes: 1,
+                pieces: 1,
+            };
+            assert!(!read.are_too_idle(Given::default(), Duration::ZERO));
             read.feed(&nothing);
-            assert_eq!(read.abuse(0, Duration::ZERO), Some(Violation::IdleFrames));
-            assert_eq!(read.abuse(1024, Duration::ZERO), None, "it took a KiB");
-            assert_eq!(read.abuse(0, MINUTE), None, "it took its time");
+            assert!(read.are_too_idle(Given::default(), Duration::ZERO));
+            assert!(!read.are_too_idle(kib, Duration::ZERO), "it took a KiB");
+            assert!(!read.are_too_idle(piece, Duration::ZERO), "it took a piece");
+            assert!(
+                !read.are_too_idle(Given::default(), MINUTE),
+                "it took its time"
+            );
         }
     }
 
@@ -266,22 +279,19 @@ mod tests {
     fn data_and_the_end_of_it_do_something() {
         let some = [frame(DATA, 0, 1, 1), frame(DATA, END_STREAM, 1, 0)];
         let read = after(&vec![some.concat(); 10_000]);
-        assert_eq!(read.abuse(0, Duration::ZERO), None);
+        assert!(!read.are_too_idle(Given::default(), Duration::ZERO));
     }
 
     #[test]
-    fn who_takes_back_more_than_half_is_stopped() {
-        let requests = |count: u32| (0..count).map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, 1));
-        let resets = |count: u32| (0..count).map(|n| frame(RST_STREAM, 0, 2 * n + 1, 4));
-        let read =
-            |opened, reset| after(&requests(opened).chain(resets(reset)).collect::<Vec<_>>());
-        assert_eq!(read(200, 200).abuse(0, MINUTE), None);
-        assert_eq!(read(201, 201).abuse(0, MINUTE), Some(Violation::RapidReset));
-        assert_eq!(read(1000, 500).abuse(0, MINUTE), None);
-        assert_eq!(
-            read(1000, 501).abuse(0, MINUTE),
-            Some(Violation::RapidReset)
-        );
+    fn the_streams_that_are_taken_back_are_told() {
+        let mut read = after(&[]);
+        let resets = [
+            frame(RST_STREAM, 0, 1, 4),
+            frame(RST_STREAM, 0, 3 | 1 << 31, 4),
+        ]
+        .concat();
+        assert_eq!(read.feed(&resets[..HEADER - 1]), [0; 0]);
+        assert_eq!(read.feed(&resets[HEADER - 1..]), [1, 3]);
     }
 
     proptest! {
@@ -294,11 +304,13 @@ mod tests {
             cuts.sort_unstable();
             let whole = after(std::slice::from_ref(&bytes));
             let mut pieces = after(&[]);
+            let mut resets = Vec::new();
             let mut at = 0;
             for cut in cuts.into_iter().chain([bytes.len()]) {
-                pieces.feed(&bytes[at..cut]);
+                resets.extend(pieces.feed(&bytes[at..cut]));
                 at = cut;
             }
+            prop_assert_eq!(resets, after(&[]).feed(&bytes));
             prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
         }
     }

@@ -12,19 +12,22 @@
 //! The connection's own exchange never carries a request: its phases are *idle*, *header* and
 //! *request*, which here means that streams are open. What a client may cost is bounded in two
 //! places: `h2` bounds what it must remember (streams, header blocks, resets that were not seen yet,
-//! small DATA), and [`frames`] what it must do.
+//! small DATA), [`frames`] and [`haste`] what it must do.
 //!
 //! What must hold: a client that may be sending a request learns by GOAWAY that it is not answered
 //! before the connection is closed, so it can send it again elsewhere (RFC 9113, 6.8).
 
 mod carrier;
 mod frames;
+mod haste;
 mod request;
 mod stream;
+mod traffic;
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,8 +38,9 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 
-use self::carrier::{Carrier, Guard, Traffic};
+use self::carrier::Carrier;
 use self::stream::Stream;
+use self::traffic::{Guard, Traffic};
 use super::exchange::Exchange;
 use super::phase::Cause;
 use super::serve::{End, LAST_WRITE, end_by};
@@ -44,8 +48,13 @@ use super::stream::{ClientStream, Papers};
 use super::watch::{Watch, tend};
 use crate::telemetry::metrics::{ListenerMetrics, Violation};
 
-/// What a client may send ahead of being read, on one stream and on the connection; bytes.
-const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// What a client may send ahead of being read on one stream; bytes. The connection's window is that of
+/// all streams that there may be, so that uploads whose peers do not take them hold up no other. It
+/// bounds what is held for one client: 25 MiB with the default `max_streams`, of bytes that it has sent.
+const WINDOW: u32 = 256 << 10;
+
+/// The largest window that there is (RFC 9113, 6.9.1); bytes.
+const LARGEST_WINDOW: u32 = u32::MAX >> 1;
 
 /// What waits for the client on one stream; bytes. Above it the peer waits, too.
 const SEND_BUFFER: usize = 64 << 10;
@@ -100,11 +109,16 @@ fn terms(exchange: &Exchange) -> Builder {
     terms
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(request::list_size(limits.max_header_size))
-        .initial_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(connection_window(limits.max_streams))
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(PROVOKED_RESETS));
     terms
+}
+
+/// What may be on its way in all streams together; bytes.
+fn connection_window(streams: u32) -> u32 {
+    WINDOW.saturating_mul(streams).min(LARGEST_WINDOW)
 }
 
 fn metrics(exchange: &Exchange) -> &ListenerMetrics {
@@ -132,6 +146,7 @@ where
 {
     async fn run(mut self, watch: &mut Watch) -> End {
         let end = self.serve(watch).await;
+        self.traffic.abandon();
         let refused = self.traffic.opened().saturating_sub(self.requests);
         metrics(self.exchange).http2_refused.inc_by(refused);
         end
@@ -182,21 +197,20 @@ where
         }
     }
 
-    /// Serves a stream, in a task of its own.
-    fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Serves a stream, in a task of its own; unless the client has taken it back already.
+    fn open(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         self.requests += 1;
         metrics(self.exchange).http2_streams.inc();
         let connection = &self.exchange.connection;
         let exchange = Exchange::of_stream(Arc::clone(connection));
-        if let Ok(digest) = self.papers.digest(&exchange) {
+        if let (false, Ok(digest)) = (is_taken_back(&mut respond), self.papers.digest(&exchange)) {
+            let stream = respond.stream_id().as_u32();
+            let guard = Traffic::enter(&self.traffic, stream, &exchange);
+            let place = Arc::clone(guard.place());
+            let stream = Stream::new(request, respond, Arc::clone(&exchange), place, digest);
             let visit = Visit {
-                guard: Traffic::enter(&self.traffic),
-                session: ServerSession::new_custom(Box::new(Stream::new(
-                    request,
-                    respond,
-                    Arc::clone(&exchange),
-                    digest,
-                ))),
+                guard,
+                session: ServerSession::new_custom(Box::new(stream)),
                 exchange,
                 shutdown: self.shutdown.clone(),
             };
@@ -279,10 +293,21 @@ impl Visit {
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
-        let _guard = self.guard;
+        let guard = self.guard;
+        let mut watch = Watch::new();
         let mut work = app.process_new_http(self.session, &self.shutdown);
-        let _ = Watch::new().guard(&self.exchange, &mut work).await;
+        tokio::select! {
+            biased;
+            () = guard.client_left() => {}
+            _ = watch.guard(&self.exchange, &mut work) => {}
+        }
     }
+}
+
+/// A stream may be reset before it is accepted.
+fn is_taken_back(respond: &mut SendResponse<Bytes>) -> bool {
+    let mut nobody = Context::from_waker(Waker::noop());
+    respond.poll_reset(&mut nobody).is_ready()
 }
 
 /// Its listener closes. Never, where nobody is left who could say so.

@@ -4,7 +4,7 @@
 //! no word to a client whose request was cut, and nobody can see whether it waits for the client.
 //!
 //! Invariant: a stream that is dropped has told its client how it ended: by the end of the response, by a
-//! status where none was sent, or by a reset.
+//! status where none was sent or where gRPC has it behind the body, or by a reset.
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use futures_core::Stream as Messages;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::CustomMessageWrite;
 use pingora_core::protocols::http::custom::server::Session;
@@ -34,6 +34,7 @@ use super::super::exchange::Exchange;
 use super::super::phase::Cause;
 use super::super::serve::LINGER;
 use super::request;
+use super::traffic::Place;
 use crate::grpc;
 
 /// What is kept of a request's body for another attempt, as Pingora does for HTTP/1; bytes.
@@ -51,6 +52,7 @@ const OF_CONNECTION: [HeaderName; 5] = [
 /// One stream: a request, and the way back.
 pub(super) struct Stream {
     exchange: Arc<Exchange>,
+    place: Arc<Place>,
     digest: Digest,
     request: RequestHeader,
     body: Body,
@@ -87,11 +89,13 @@ impl Stream {
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
         exchange: Arc<Exchange>,
+        place: Arc<Place>,
         digest: Digest,
     ) -> Self {
         let (parts, body) = request.into_parts();
         Self {
             exchange,
+            place,
             digest,
             request: request::header(parts),
             body: Body::new(body),
@@ -120,7 +124,10 @@ impl Stream {
         let body = self.respond.send_response(response, end);
         let body = on_stream(WriteError, body)?;
         self.response = Some((header, body));
-        self.ended = end;
+        self.place.answer();
+        if end {
+            self.is_over();
+        }
         Ok(())
     }
 
@@ -140,9 +147,12 @@ impl Stream {
         }
         while !data.is_empty() {
             let piece = self.next_piece(&mut data).await?;
-            let last = end && data.is_empty();
+            let whole = data.is_empty();
             self.exchange.passed(&piece);
-            self.send(piece, last)?;
+            self.send(piece, end && whole)?;
+            if whole {
+                self.place.passed();
+            }
         }
         if end { self.end() } else { Ok(()) }
     }
@@ -168,7 +178,9 @@ impl Stream {
         let sent = body.send_data(data, end);
         on_stream(WriteError, sent)?;
         self.sent += length;
-        self.ended |= end;
+        if end {
+            self.is_over();
+        }
         Ok(())
     }
 
@@ -187,7 +199,7 @@ impl Stream {
             return Error::e_explain(InternalError, "trailers without a header");
         };
         let sent = body.send_trailers(trailers);
-        self.ended = true;
+        self.is_over();
         on_stream(WriteError, sent)
     }
 
@@ -227,8 +239,29 @@ impl Stream {
     fn give_up(&mut self, reason: Reason) {
         if !self.ended {
             self.respond.send_reset(reason);
-            self.ended = true;
+            self.is_over();
         }
+    }
+
+    /// Ends a response of which some was sent, and the rest will not be.
+    fn break_off(&mut self) {
+        let cause = self.exchange.expired();
+        let (status, fault) = cause.map_or((503, "cut"), Cause::of_a_cut);
+        let sent = self.response.as_ref().map(|(header, _)| &header.headers);
+        let trailers = StatusCode::from_u16(status)
+            .ok()
+            .zip(sent)
+            .and_then(|(status, sent)| grpc::ending(sent, status, fault));
+        match trailers.filter(|_| !std::thread::panicking()) {
+            Some(trailers) => drop(self.end_with(trailers)),
+            None if cause == Some(Cause::Moved) => drop(self.end()),
+            None => self.give_up(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    fn is_over(&mut self) {
+        self.ended = true;
+        self.place.end();
     }
 
     /// The status of a request that a deadline has cut, which nobody else can tell the client any more.
@@ -257,10 +290,9 @@ impl Drop for Stream {
             .filter(|_| self.response.is_none());
         match (self.exchange.expired(), last_word) {
             _ if self.ended => {}
-            (Some(Cause::Moved), _) => drop(self.end()),
             (_, Some(status)) => drop(self.answer(status)),
             (Some(Cause::ClientStalled), _) => self.give_up(Reason::CANCEL),
-            _ => self.give_up(Reason::INTERNAL_ERROR),
+            _ => self.break_off(),
         }
     }
 }
@@ -429,7 +461,7 @@ impl Session for Stream {
     }
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {
-        self.give_up(Reason::INTERNAL_ERROR);
+        self.break_off();
         self.see_out().await;
     }
 

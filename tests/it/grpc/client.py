@@ -64,12 +64,23 @@ def stalls():
     return {"pieces": [piece.decode() for piece in stream]}
 
 
+def dies():
+    """The second message is sent when the answer to the first is there."""
+    asked = queue.Queue()
+    asked.put(b"first")
+    stream = channel.stream_stream("/test.Echo/dies")(iter(asked.get, None), timeout=LIMIT)
+    for piece in stream:
+        asked.put(b"second")
+    return {}
+
+
 CALLS = {
     "unary": lambda: unary("unary", argument.encode()),
     "remaining": lambda: unary("remaining", b"", timeout=float(argument)),
     "without_deadline": lambda: unary("remaining", b"", timeout=None),
     "slow": lambda: unary("slow", b"", timeout=float(argument)),
     "fails": lambda: unary("fails", b""),
+    "stalling": lambda: unary("stalling", b""),
     "set_health": lambda: unary("set_health", bytes([int(argument)])),
 }
 began = time.monotonic()

@@ -1,4 +1,5 @@
 """A server of gRPC: `server.py HOST:PORT` answers until its input ends. What it is sent comes back."""
+import os
 import sys
 import time
 from concurrent import futures
@@ -7,6 +8,7 @@ import grpc
 
 NAME = sys.argv[1]
 serving = [b"\x08\x01"]
+at_work = [0]
 
 
 def unary(request, context):
@@ -40,9 +42,22 @@ def slow(request, context):
 
 
 def stalls(request, context):
+    at_work[0] += 1
     yield b"first"
     while context.is_active():
         time.sleep(0.01)
+    at_work[0] -= 1
+
+
+def stalling(request, context):
+    return b"%d" % at_work[0]
+
+
+def dies(requests, context):
+    """Of the second message."""
+    yield next(requests)
+    next(requests)
+    os._exit(1)
 
 
 def fails(request, context):
@@ -71,11 +86,12 @@ server = grpc.server(futures.ThreadPoolExecutor(max_workers=32))
 server.add_generic_rpc_handlers((
     handlers(
         "test.Echo",
-        (unary, remaining, slow, fails, set_health),
+        (unary, remaining, slow, fails, set_health, stalling),
         pieces=grpc.unary_stream_rpc_method_handler(pieces),
         stalls=grpc.unary_stream_rpc_method_handler(stalls),
         total=grpc.stream_unary_rpc_method_handler(total),
         echo=grpc.stream_stream_rpc_method_handler(echo),
+        dies=grpc.stream_stream_rpc_method_handler(dies),
     ),
     handlers("grpc.health.v1.Health", Check=grpc.unary_unary_rpc_method_handler(check)),
 ))

@@ -3,6 +3,7 @@
 //! Header blocks are written as literals without an index, so any of them can be made, the malformed
 //! ones, too. Of those that come, only the status is read: what else they say, curl tells.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -206,6 +207,52 @@ pub(crate) struct Client {
     /// Came while something else was waited for.
     pub(crate) aside: Vec<Frame>,
     next_stream: u32,
+    windows: Windows,
+}
+
+/// What the server lets its client send (RFC 9113, 5.2).
+struct Windows {
+    /// Of a stream that begins.
+    initial: i64,
+    /// Of the connection (0) and each stream; bytes.
+    left: HashMap<u32, i64>,
+}
+
+impl Windows {
+    const FIRST: i64 = 65_535;
+
+    fn new() -> Self {
+        Self {
+            initial: Self::FIRST,
+            left: HashMap::from([(0, Self::FIRST)]),
+        }
+    }
+
+    fn of(&mut self, stream: u32) -> &mut i64 {
+        self.left.entry(stream).or_insert(self.initial)
+    }
+
+    /// Takes as much as may be sent on a stream, in one frame.
+    fn take(&mut self, stream: u32) -> usize {
+        let room = (*self.of(0)).min(*self.of(stream)).clamp(0, 1 << 14);
+        *self.of(0) -= room;
+        *self.of(stream) -= room;
+        usize::try_from(room).unwrap()
+    }
+
+    fn note(&mut self, frame: &Frame) {
+        let number = |bytes: &[u8]| i64::from(u32::from_be_bytes(bytes.try_into().unwrap()));
+        match frame.kind {
+            kind::WINDOW_UPDATE => *self.of(frame.stream) += number(&frame.payload),
+            kind::SETTINGS => {
+                let mut pairs = frame.payload.chunks(6);
+                if let Some(size) = pairs.rfind(|pair| pair[..2] == [0, 4]) {
+                    self.initial = number(&size[2..]);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Client {
@@ -220,6 +267,7 @@ impl Client {
             read: Vec::new(),
             aside: Vec::new(),
             next_stream: 1,
+            windows: Windows::new(),
         }
     }
 
@@ -262,6 +310,30 @@ impl Client {
         let stream = self.stream();
         self.send(&Frame::headers(stream, flags, fields)).unwrap();
         stream
+    }
+
+    /// Sends data on these streams until the server has let it send no more for `time`; how much.
+    pub(crate) fn fill(&mut self, streams: &[u32], time: Duration) -> usize {
+        let mut sent = 0;
+        loop {
+            let before = sent;
+            for &stream in streams {
+                let room = self.windows.take(stream);
+                if room > 0 {
+                    self.send(&Frame::data(stream, 0, vec![b'x'; room]))
+                        .unwrap();
+                    sent += room;
+                }
+            }
+            if sent > before {
+                continue;
+            }
+            if self.read.is_empty() && self.idles_for(time) {
+                return sent;
+            }
+            let frame = self.next().unwrap().expect("the connection lives");
+            self.aside.push(frame);
+        }
     }
 
     /// Sends a request without a body, and reads what comes back.
@@ -343,6 +415,7 @@ impl Client {
             return Err(ErrorKind::UnexpectedEof.into());
         };
         let frame = Frame::new(header[3], header[4], stream, payload);
+        self.windows.note(&frame);
         if frame.kind == kind::PING && frame.flags & flag::ACK == 0 {
             let _ = self.send(&Frame::new(kind::PING, flag::ACK, 0, frame.payload.clone()));
         }
