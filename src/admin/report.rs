@@ -165,7 +165,7 @@ pub(super) fn one_peer(upstream: &Upstream, shown: &Peer) -> Value {
 /// What is counted for all peers at once.
 struct Counted<'a> {
     /// How many of the 2^32 hashes each owns.
-    owned: Vec<u64>,
+    owned: &'a [u64],
     /// How many come to it now.
     now: Vec<u64>,
     /// What the draining ones keep.
@@ -176,7 +176,7 @@ impl<'a> Counted<'a> {
     fn of(upstream: &'a Upstream) -> Self {
         let now = clock::since_start();
         Self {
-            owned: upstream.ring().shares(),
+            owned: upstream.shares(),
             now: upstream.shares_now(now),
             kept: upstream.kept(now),
         }

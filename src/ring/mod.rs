@@ -36,6 +36,7 @@ mod index;
 mod key;
 mod nearest;
 mod scores;
+mod shares;
 mod walk;
 
 #[cfg(test)]

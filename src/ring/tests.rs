@@ -499,6 +499,45 @@ proptest! {
     }
 }
 
+/// What [`Ring::shares_of`] gives, one part after the other: who has come as far shares it alone.
+fn shares_by_parts(ring: &Ring, homes: &[f64]) -> Vec<f64> {
+    let mut parts: Vec<f64> = homes.to_vec();
+    parts.sort_by(f64::total_cmp);
+    let mut shares = vec![0.0; homes.len()];
+    let mut before = 0.0;
+    for part in parts {
+        let up = |member: MemberId| homes[member.index()] >= part;
+        overlay_up((ring, up), (ring, up), |run| {
+            let hashes = u32::try_from(run.hashes - 1).unwrap();
+            shares[run.from.index()] += (f64::from(hashes) + 1.0) * (part - before);
+        });
+        before = part;
+    }
+    shares
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// One round of the points finds what a round for each part finds.
+    #[test]
+    fn shares_of_those_who_come_back_are_those_of_each_part(
+        dialect in prop_oneof![dialects(), foreign()], members in numbered(1..8), steps: [u8; 8],
+    ) {
+        let ring = with_ids(dialect, &members);
+        let mut homes: Vec<f64> = steps.iter().map(|step| f64::from(step % 5) / 4.0).collect();
+        homes.truncate(ring.members());
+        homes[0] = 1.0;
+        let (expected, shares) = (shares_by_parts(&ring, &homes), ring.shares_of(&homes));
+        for (expected, share) in expected.iter().zip(&shares) {
+            prop_assert!((expected - share).abs() < 1e-3, "{dialect:?}: {expected} is not {share}");
+        }
+        homes.fill(1.0);
+        let whole: Vec<u64> = ring.shares_of(&homes).iter().map(|share| *share as u64).collect();
+        prop_assert_eq!(whole, ring.shares());
+    }
+}
+
 /// Law (e), nobody.
 #[test]
 fn empty_ring_has_no_owner() {

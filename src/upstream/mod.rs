@@ -55,6 +55,7 @@ use self::hot::HotKeys;
 use self::ledger::{Cold, Ledger, Manners};
 use self::load::{Held, Place, Ticket, Total};
 use self::serving::Serving;
+use self::shares::Shares;
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -75,6 +76,7 @@ pub struct Upstream {
     rotation: Rotation,
     shared: Shared,
     serving: Serving,
+    shares: Shares,
     /// Where hot keys are to be found.
     hot: Option<Arc<HotKeys>>,
     /// With whom the keys are that were active lately, where drains keep them there.
@@ -200,6 +202,7 @@ impl Upstream {
             hot: hot_keys(&config, previous, now),
             active: active_keys((&config, &peers), previous, now),
             peers,
+            shares: Shares::default(),
             shared,
             config,
         })

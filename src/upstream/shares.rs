@@ -1,39 +1,59 @@
-//! How much of the key space each peer has now: exact shares of the ring, of the peers that are available.
+//! How much of the key space each peer has: exact shares of the ring, of all peers and of those available.
 //!
 //! What single keys are treated to is not in it: hot keys, those that a drain leaves, the overflow of a bounded
 //! load. Where several peers ramp, their orders of keys are taken as one: what one of them leaves goes to
 //! those that have come further.
+//!
+//! A round of a large ring takes a while, so what it gives is kept: the shares of all peers for good, those
+//! of the available ones until others are. Whoever asks first waits for it, and so must not be a thread that
+//! serves.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::Upstream;
-use crate::ring::{MemberId, overlay_up};
+use parking_lot::Mutex;
+
+use super::{Peer, Upstream};
+
+/// What was counted of one ring.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    all: OnceLock<Box<[u64]>>,
+    now: Mutex<Now>,
+}
+
+/// The last shares, and of which peers they are.
+#[derive(Debug, Default)]
+struct Now {
+    homes: Vec<f64>,
+    shares: Vec<u64>,
+}
 
 impl Upstream {
+    /// How many of the 2^32 hashes go to each peer when all are up, in the order of [`Self::peers`].
+    pub fn shares(&self) -> &[u64] {
+        self.shares.all.get_or_init(|| self.ring.shares().into())
+    }
+
     /// How many of the 2^32 hashes go to each peer at `now`, in the order of [`Self::peers`]. Where nobody is
     /// available, those have them who serve as a last resort; nothing, where there are none.
     pub fn shares_now(&self, now: Duration) -> Vec<u64> {
         let homes = self.homes(now);
-        let mut steps: Vec<f64> = homes.iter().copied().filter(|home| *home > 0.0).collect();
-        steps.sort_by(f64::total_cmp);
-        steps.dedup();
-        let mut shares = vec![0.0; homes.len()];
-        let mut from = 0.0;
-        for step in steps {
-            let up = |member: MemberId| homes.get(member.index()).is_some_and(|home| *home >= step);
-            overlay_up((&self.ring, up), (&self.ring, up), |run| {
-                if let Some(share) = shares.get_mut(run.from.index()) {
-                    *share += hashes(run.hashes) * (step - from);
-                }
-            });
-            from = step;
+        if homes.iter().all(|home| *home >= 1.0) {
+            return self.shares().to_vec();
         }
-        shares.into_iter().map(whole).collect()
+        let mut known = self.shares.now.lock();
+        if known.homes != homes {
+            let shares = self.ring.shares_of(&homes);
+            known.shares = shares.into_iter().map(whole).collect();
+            known.homes = homes;
+        }
+        known.shares.clone()
     }
 
     /// Of the keys that come to each peer, the part that is home there, 0.0 ..= 1.0.
     fn homes(&self, now: Duration) -> Vec<f64> {
-        let home = |of: &dyn Fn(&super::Peer) -> f64| self.peers.iter().map(of).collect::<Vec<_>>();
+        let home = |of: &dyn Fn(&Peer) -> f64| self.peers.iter().map(of).collect::<Vec<_>>();
         let flag = |is_up: bool| if is_up { 1.0 } else { 0.0 };
         let ramped = home(&|peer| match peer.state.ramp(now) {
             _ if !peer.state.is_available(now) => 0.0,
@@ -54,14 +74,6 @@ impl Upstream {
         }
         home(&|peer| flag(peer.state.may_be_up()))
     }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "at most 2^32, which f64 holds exactly"
-)]
-fn hashes(run: u64) -> f64 {
-    run as f64
 }
 
 #[expect(

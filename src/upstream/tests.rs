@@ -117,6 +117,24 @@ fn shares_follow_who_is_there() {
     );
 }
 
+/// A round of the ring is for those who ask first.
+#[test]
+fn shares_are_counted_once_until_others_are_available() {
+    let app = app(3, &["health: {tcp: true}"]);
+    probe_all(&app, s(1000));
+    assert!(std::ptr::eq(app.shares(), app.shares()));
+    assert_eq!(app.shares(), app.ring().shares());
+    let of = |now| app.shares_now(now);
+    assert_eq!(of(s(1000)), app.shares());
+    for at in [1001, 1003] {
+        probe(&app.peers()[0], false, s(at));
+        let without = of(s(at));
+        assert_eq!((without[0], without.iter().sum::<u64>()), (0, 1 << 32));
+        probe(&app.peers()[0], true, s(at + 1));
+        assert_eq!(of(s(at + 1)), app.shares());
+    }
+}
+
 #[test]
 fn what_is_not_damped_any_more_is_not_suppressed() {
     let damped = written(
