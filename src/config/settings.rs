@@ -25,6 +25,7 @@ use crate::policy::bound::Bound;
 use crate::policy::flap;
 use crate::policy::hot::Threshold;
 use crate::policy::spread::Spread;
+use crate::predict::Rules;
 use crate::proxy_protocol::Version;
 use crate::ring::{Dialect, Member, Weight};
 use crate::route::RouteMatch;
@@ -480,6 +481,19 @@ impl Upstream {
     /// The peers as the ring takes them.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         self.peers.iter().map(Peer::member)
+    }
+
+    /// What keeps requests from their home. A slow start is not in it: to a prediction it is over.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            bound: self.bounded_load,
+            hot_keys: self.hot_keys.map(|hot| (hot.threshold, hot.spread)),
+        }
+    }
+
+    /// Whether a key has the same hash in both.
+    pub fn hashes_like(&self, other: &Self) -> bool {
+        self.key == other.key && self.dialect.hashes_like(other.dialect)
     }
 }
 

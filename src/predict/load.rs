@@ -147,6 +147,11 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// Who has which keys in it.
+    pub(super) const fn placement(&self) -> &'a Placement<'a> {
+        self.placement
+    }
+
     /// One more request, which must not start before the one before it; who gets it.
     pub fn add(&mut self, request: Request) -> Option<MemberId> {
         self.finish_until(request.start);

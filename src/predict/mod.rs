@@ -3,9 +3,13 @@
 //! ```text
 //!  peers ── Change ──► peers          without, add, weight: questions that need no second file
 //!    │                   │
+//!   Side              Side            peers on their ring; Parts: who has how much of it
+//!    │                   │
 //!  Placement         Placement        a ring, the names of its members, and who is down
 //!    └──── Comparison ───┘            the share of the key space that moves, from whom to whom
 //!    └──── Simulation ───┘            a day of traffic: requests, requests in flight, overflow
+//!               ▲
+//!            Replay                   the lines of a log, in the order in which requests came
 //! ```
 //!
 //! Nothing here acts, and nothing here guesses where it can count: a [`Comparison`] goes through
@@ -15,8 +19,12 @@
 mod change;
 mod load;
 mod movement;
+mod parts;
+mod picture;
 mod placement;
+mod replay;
 mod report;
+mod side;
 mod window;
 
 #[cfg(test)]
@@ -25,7 +33,11 @@ mod tests;
 pub use change::{Change, Peer, Unknown};
 pub use load::{Load, Request, Rules, Simulation};
 pub use movement::{Basis, Comparison, Ends, KeyMoves, Movement, Shift};
+pub use parts::{Part, Parts};
+pub use picture::picture;
 pub use placement::Placement;
+pub use replay::{Format, Loads, Manner, Outcome, Replay, Seen, Silent, ratio};
+pub use side::{Refused, Side};
 pub use window::Window;
 
 /// The number of hashes, of which shares are parts.

@@ -72,6 +72,12 @@ impl<'a> Placement<'a> {
         self.owner(&self.ring.key(key))
     }
 
+    /// The labels of the members that are up, in the order of the key's walk.
+    pub fn walk(&self, key: &Key) -> impl Iterator<Item = &'a str> {
+        let walk = self.ring.walk(key).filter(|member| self.is_up(*member));
+        walk.map(|member| self.label(member))
+    }
+
     /// How many hashes each member has, by [`MemberId`].
     pub fn shares(&self) -> Vec<u64> {
         let mut shares = vec![0; self.labels.len()];

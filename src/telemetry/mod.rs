@@ -16,7 +16,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use self::access_log::{Introduced, Record, Tls};
-pub use self::logged::Logged;
 pub use self::metrics::Metrics;
 pub use self::writer::LogWriter;
 use crate::clock;
@@ -27,7 +26,6 @@ mod group;
 mod histogram;
 mod inherited;
 pub mod log;
-pub mod logged;
 pub mod metrics;
 pub mod writer;
 

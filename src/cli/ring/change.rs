@@ -7,7 +7,7 @@ use clap::Args;
 use super::Place;
 use crate::cli::{ConfigFile, Failure};
 use crate::config;
-use crate::predict::{Change, Peer, Placement, Rules};
+use crate::predict::{self, Change, Peer, Placement, Rules};
 use crate::ring::Ring;
 
 /// What would be different.
@@ -31,11 +31,10 @@ pub(super) struct Changed {
     down: Vec<String>,
 }
 
-/// An upstream's peers on their ring.
+/// An upstream, and its peers on their ring.
 pub(super) struct Side {
     upstream: config::Upstream,
-    pub(super) peers: Vec<Peer>,
-    ring: Ring,
+    side: predict::Side,
 }
 
 impl Changed {
@@ -72,20 +71,6 @@ impl Changed {
 }
 
 impl Side {
-    /// What keeps requests from their home, as it is configured. A slow start does not: it is over.
-    pub(super) fn rules(&self) -> Rules {
-        let hot_keys = self.upstream.hot_keys;
-        Rules {
-            bound: self.upstream.bounded_load,
-            hot_keys: hot_keys.map(|hot| (hot.threshold, hot.spread)),
-        }
-    }
-
-    /// Whether peers that come back or are new start slowly.
-    pub(super) fn starts_slowly(&self) -> bool {
-        self.upstream.slow_start.is_some()
-    }
-
     /// The upstream as it is configured.
     pub(super) fn unchanged(place: &Place) -> Result<Self, Failure> {
         Self::new(place.upstream_in(&place.config)?, &Change::default())
@@ -93,29 +78,40 @@ impl Side {
 
     fn new(upstream: config::Upstream, change: &Change) -> Result<Self, Failure> {
         let peers: Vec<_> = upstream.members().map(Peer::from).collect();
-        let peers = change
-            .apply(&peers)
-            .map_err(|unknown| Failure::Input(unknown.to_string()))?;
-        let ring = Ring::new(upstream.dialect, peers.iter().map(Peer::member))
-            .map_err(|error| Failure::Input(error.to_string()))?;
-        Ok(Self {
-            upstream,
-            peers,
-            ring,
-        })
+        let side = predict::Side::changed(upstream.dialect, &peers, change)
+            .map_err(|refused| Failure::Input(refused.to_string()))?;
+        Ok(Self { upstream, side })
+    }
+
+    /// Its peers, in the ring's order.
+    pub(super) fn peers(&self) -> &[Peer] {
+        self.side.peers()
+    }
+
+    /// The ring.
+    pub(super) fn ring(&self) -> &Ring {
+        self.side.ring()
+    }
+
+    /// What keeps requests from their home, as it is configured.
+    pub(super) fn rules(&self) -> Rules {
+        self.upstream.rules()
+    }
+
+    /// Whether peers that come back or are new start slowly.
+    pub(super) fn starts_slowly(&self) -> bool {
+        self.upstream.slow_start.is_some()
     }
 
     /// Who has which keys while these peers are down.
     pub(super) fn placement(&self, down: &[String]) -> Result<Placement<'_>, Failure> {
-        let labels = self.peers.iter().map(|peer| peer.label.as_str());
-        Placement::new(&self.ring, labels)
-            .with_down(down.iter().map(String::as_str))
-            .map_err(|unknown| Failure::Input(unknown.to_string()))
+        let down = down.iter().map(String::as_str);
+        let placement = self.side.placement(down);
+        placement.map_err(|unknown| Failure::Input(unknown.to_string()))
     }
 
     /// Whether a key has the same hash in both.
     pub(super) fn hashes_like(&self, other: &Self) -> bool {
-        let (one, other) = (&self.upstream, &other.upstream);
-        one.key == other.key && one.dialect.hashes_like(other.dialect)
+        self.upstream.hashes_like(&other.upstream)
     }
 }

@@ -1,10 +1,9 @@
 //! `clockwise ring diff`: what a change moves, before it is made.
 
-use std::cmp::Reverse;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::change::{Changed, Side};
 use super::lines::Lines;
@@ -89,11 +88,10 @@ impl Diff {
         comparison: &Comparison<'_>,
         output: &mut Output,
     ) -> Done {
-        let (from, to) = (comparison.label(ends.from), comparison.label(ends.to));
         if self.place.json {
-            let key = String::from_utf8_lossy(key);
-            return output.line(&json!({ "key": key, "from": from, "to": to }).to_string());
+            return output.line(&comparison.report_key(key, ends).to_string());
         }
+        let (from, to) = (comparison.label(ends.from), comparison.label(ends.to));
         output.bytes(key)?;
         let (from, to) = (from.unwrap_or(NOBODY), to.unwrap_or(NOBODY));
         output.line(&format!("\t{from}\t{to}"))
@@ -150,20 +148,10 @@ fn per_cent(part: u64, whole: u64) -> f64 {
 
 impl Answer {
     fn json(&self) -> Value {
-        let mut report = self.movement.report();
-        if let (Some(keys), Some(report)) = (&self.keys, report.as_object_mut()) {
-            report.insert("counted".to_owned(), self.counted(keys));
+        match &self.keys {
+            Some(keys) => self.movement.report_counted(keys),
+            None => self.movement.report(),
         }
-        report
-    }
-
-    fn counted(&self, keys: &KeyMoves) -> Value {
-        let pair = |(ends, keys): (Ends, u64)| {
-            let (from, to) = (self.movement.label(ends.from), self.movement.label(ends.to));
-            json!({ "from": from, "to": to, "keys": keys })
-        };
-        let pairs: Vec<_> = sorted(keys).into_iter().map(pair).collect();
-        json!({ "keys": keys.keys, "moved": keys.moved, "pairs": pairs })
     }
 
     fn lines(&self) -> Vec<String> {
@@ -189,7 +177,7 @@ impl Answer {
             let pairs = self.movement.pairs.iter();
             rows.extend(pairs.map(|(ends, hashes)| self.row(*ends, Some(*hashes))));
         } else {
-            let pairs = self.keys.iter().flat_map(sorted);
+            let pairs = self.keys.iter().flat_map(KeyMoves::sorted);
             rows.extend(pairs.map(|(ends, _)| self.row(ends, None)));
         }
         if rows.len() == 1 {
@@ -244,11 +232,4 @@ impl Answer {
             ),
         }
     }
-}
-
-/// The keys' moves, the most first.
-fn sorted(keys: &KeyMoves) -> Vec<(Ends, u64)> {
-    let mut pairs: Vec<_> = keys.pairs.iter().map(|(e, n)| (*e, *n)).collect();
-    pairs.sort_unstable_by_key(|(ends, keys)| (Reverse(*keys), *ends));
-    pairs
 }

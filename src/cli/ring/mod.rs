@@ -3,23 +3,20 @@
 mod change;
 mod diff;
 mod lines;
-mod picture;
 mod replay;
 mod table;
-mod timed;
 
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
-use serde_json::json;
 
+use self::change::Side;
 use self::lines::Lines;
 use super::output::Output;
 use super::{ConfigFile, Done, Failure};
 use crate::config;
-use crate::predict::{percent, share};
-use crate::ring::{MemberId, Ring};
+use crate::predict::{Part, Parts, Peer, Placement, percent, picture};
 
 /// Who has a key where no peer is up.
 const NOBODY: &str = "(nobody)";
@@ -85,12 +82,6 @@ impl Question {
     }
 }
 
-/// An upstream's ring, and its peers as written.
-struct Placed {
-    ring: Ring,
-    peers: Vec<config::Peer>,
-}
-
 impl Place {
     /// The upstream, from this configuration.
     fn upstream_in(&self, file: &ConfigFile) -> Result<config::Upstream, Failure> {
@@ -105,92 +96,36 @@ impl Place {
             ))
         })
     }
-
-    fn ring(&self) -> Result<Placed, Failure> {
-        let upstream = self.upstream_in(&self.config)?;
-        let ring = Ring::new(upstream.dialect, upstream.members())
-            .map_err(|error| Failure::Input(error.to_string()))?;
-        Ok(Placed {
-            ring,
-            peers: upstream.peers,
-        })
-    }
-}
-
-impl Placed {
-    fn label(&self, member: MemberId) -> &str {
-        self.peers
-            .get(member.index())
-            .map_or("", |peer| &peer.label)
-    }
-
-    /// Which members are taken as down.
-    fn down(&self, labels: &[String]) -> Result<Vec<bool>, Failure> {
-        let known = |label: &String| self.peers.iter().any(|peer| peer.label == *label);
-        if let Some(unknown) = labels.iter().find(|label| !known(label)) {
-            return Err(Failure::Input(format!("there is no peer `{unknown}`")));
-        }
-        Ok(self
-            .peers
-            .iter()
-            .map(|peer| labels.contains(&peer.label))
-            .collect())
-    }
 }
 
 impl Owner {
     fn answer(&self, output: &mut Output) -> Done {
-        let placed = self.place.ring()?;
-        let down = placed.down(&self.down)?;
-        let asked = Asked {
-            owner: self,
-            placed: &placed,
-            down: &down,
-        };
+        let side = Side::unchanged(&self.place)?;
+        let placement = side.placement(&self.down)?;
         if self.keys != ["-"] {
-            return self
-                .keys
-                .iter()
-                .try_for_each(|key| asked.answer(key.as_bytes(), output));
+            let mut keys = self.keys.iter();
+            return keys.try_for_each(|key| self.look_up(key.as_bytes(), &placement, output));
         }
         let mut keys = Lines::open(Path::new("-"))?;
         while let Some(key) = keys.next_key()? {
-            asked.answer(key, output)?;
+            self.look_up(key, &placement, output)?;
         }
         Ok(())
     }
-}
 
-struct Asked<'a> {
-    owner: &'a Owner,
-    placed: &'a Placed,
-    down: &'a [bool],
-}
-
-impl Asked<'_> {
-    fn answer(&self, key: &[u8], output: &mut Output) -> Done {
-        let placed = self.placed.ring.key(key);
-        let is_up = |member: &MemberId| !self.down.get(member.index()).copied().unwrap_or(true);
-        if self.owner.walk == 1 && !self.owner.place.json {
-            let owner = self.placed.ring.find(&placed, |member| is_up(&member));
-            output.bytes(key)?;
-            output.bytes(b"\t")?;
-            return output.line(owner.map_or(NOBODY, |member| self.placed.label(member)));
-        }
-        let walk = self
-            .placed
-            .ring
-            .walk(&placed)
-            .filter(is_up)
-            .take(self.owner.walk as usize);
-        let labels: Vec<&str> = walk.map(|member| self.placed.label(member)).collect();
-        if self.owner.place.json {
-            let key = String::from_utf8_lossy(key);
-            return output
-                .line(&json!({ "key": key, "hash": placed.hash().0, "walk": labels }).to_string());
+    fn look_up(&self, key: &[u8], placement: &Placement<'_>, output: &mut Output) -> Done {
+        let most = self.walk as usize;
+        if self.place.json {
+            return output.line(&placement.report(key, most).to_string());
         }
         output.bytes(key)?;
         output.bytes(b"\t")?;
+        if most == 1 {
+            let owner = placement.owner_of(key);
+            return output.line(owner.map_or(NOBODY, |member| placement.label(member)));
+        }
+        let placed = placement.ring().key(key);
+        let labels: Vec<&str> = placement.walk(&placed).take(most).collect();
         match labels.as_slice() {
             [] => output.line(NOBODY),
             labels => output.line(&labels.join("\t")),
@@ -198,112 +133,50 @@ impl Asked<'_> {
     }
 }
 
-/// One peer's part of the ring.
-struct Part<'a> {
-    peer: &'a config::Peer,
-    points: usize,
-    /// Of the 2^32 hashes.
-    hashes: u64,
-    /// The same as a part of one; exact.
-    share: f64,
-    /// What its weight alone would give it.
-    fair: f64,
-}
-
 impl Show {
     fn answer(&self, output: &mut Output) -> Done {
-        let placed = self.place.ring()?;
-        let parts = parts(&placed);
+        let side = Side::unchanged(&self.place)?;
+        let (ring, shares) = (side.ring(), side.ring().shares());
+        let parts = Parts::new(ring, &shares, side.peers().iter().map(Peer::member));
         if let Some(file) = &self.svg {
-            let drawing = picture::draw(&placed.ring, |member| placed.label(member));
+            let placement = side.placement(&[])?;
+            let drawing = picture(ring, &shares, |member| placement.label(member));
             let failed =
                 |error| Failure::Input(format!("cannot write `{}`: {error}", file.display()));
             std::fs::write(file, drawing).map_err(failed)?;
         }
-        let fullest = parts
-            .iter()
-            .map(|part| part.share / part.fair)
-            .fold(0.0, f64::max);
         if self.place.json {
-            let peers: Vec<_> = parts.iter().map(Part::json).collect();
-            let points = placed.ring.len();
-            let report = json!({
-                "points": points,
-                "max_over_mean": fullest,
-                "sampled_keys": placed.ring.sample(),
-                "peers": peers,
-            });
-            return output.line(&report.to_string());
+            return output.line(&parts.report().to_string());
         }
-        let width = parts
-            .iter()
-            .map(|part| part.peer.label.len())
-            .max()
-            .unwrap_or(0)
-            .max("peer".len());
-        output.line(&format!(
-            "{:width$}  weight  points           share     fair  share/fair",
-            "peer"
-        ))?;
-        for part in &parts {
-            output.line(&part.row(width))?;
-        }
-        output.line(&match placed.ring.sample() {
-            None => format!("max/mean {fullest:.4}, {} points", placed.ring.len()),
-            Some(keys) => format!("max/mean {fullest:.4}, of a sample of {keys} keys; no points"),
-        })
+        print(&parts, output)
     }
 }
 
-impl Part<'_> {
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "label": self.peer.label,
-            "weight": self.peer.weight.get(),
-            "points": self.points,
-            "hashes": self.hashes,
-            "share": self.share,
-            "fair": self.fair,
-        })
+fn print(parts: &Parts, output: &mut Output) -> Done {
+    let lengths = parts.peers.iter().map(|part| part.label.len());
+    let width = lengths.max().unwrap_or(0).max("peer".len());
+    output.line(&format!(
+        "{:width$}  weight  points           share     fair  share/fair",
+        "peer"
+    ))?;
+    for part in &parts.peers {
+        output.line(&row(part, width))?;
     }
-
-    fn row(&self, width: usize) -> String {
-        format!(
-            "{:width$}  {:6}  {:6}  {:>12} %  {:6.3}%  {:10.4}",
-            self.peer.label,
-            self.peer.weight.get(),
-            self.points,
-            percent(self.hashes),
-            self.fair * 100.0,
-            self.share / self.fair,
-        )
-    }
+    let fullest = parts.max_over_mean();
+    output.line(&match parts.sampled_keys {
+        None => format!("max/mean {fullest:.4}, {} points", parts.points),
+        Some(keys) => format!("max/mean {fullest:.4}, of a sample of {keys} keys; no points"),
+    })
 }
 
-fn parts(placed: &Placed) -> Vec<Part<'_>> {
-    let mut points = vec![0; placed.peers.len()];
-    for (_, member) in placed.ring.points() {
-        if let Some(count) = points.get_mut(member.index()) {
-            *count += 1;
-        }
-    }
-    let weights: u32 = placed
-        .peers
-        .iter()
-        .map(|peer| u32::from(peer.weight.get()))
-        .sum();
-    let shares = placed.ring.shares();
-    placed
-        .peers
-        .iter()
-        .zip(points)
-        .zip(shares)
-        .map(|((peer, points), hashes)| Part {
-            peer,
-            points,
-            hashes,
-            share: share(hashes),
-            fair: f64::from(peer.weight.get()) / f64::from(weights),
-        })
-        .collect()
+fn row(part: &Part, width: usize) -> String {
+    format!(
+        "{:width$}  {:6}  {:6}  {:>12} %  {:6.3}%  {:10.4}",
+        part.label,
+        part.weight,
+        part.points,
+        percent(part.hashes),
+        part.fair * 100.0,
+        part.over_fair(),
+    )
 }

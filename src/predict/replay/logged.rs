@@ -1,6 +1,6 @@
 //! A line of the access log, read back: as much of it as tells what a request asked of its peer.
 //!
-//! The counterpart of [`super::access_log`]. Fields that are not needed are passed over, so that
+//! The counterpart of what the telemetry writes. Fields that are not needed are passed over, so that
 //! lines of later versions can be read.
 
 use std::borrow::Cow;
@@ -10,24 +10,24 @@ use serde::Deserialize;
 
 /// What a line says of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged<'a> {
+pub(super) struct Logged<'a> {
     /// When it started, in microseconds since 1970.
-    pub start: u64,
+    pub(super) start: u64,
     /// How long it took, in microseconds.
-    pub duration: u64,
+    pub(super) duration: u64,
     /// Bytes of the response's body.
-    pub sent: u64,
+    pub(super) sent: u64,
     /// Its route's upstream; `None`: it had no route.
-    pub upstream: Option<Cow<'a, str>>,
+    pub(super) upstream: Option<Cow<'a, str>>,
     /// The last peer that was tried.
-    pub peer: Option<Cow<'a, str>>,
+    pub(super) peer: Option<Cow<'a, str>>,
     /// The hash of its key; `None`: it had none.
-    pub key_hash: Option<u64>,
+    pub(super) key_hash: Option<u64>,
 }
 
 /// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub(super) enum Unreadable {
     /// It is none of ours at all.
     #[error("this is no line of Clockwise's access log, which is JSON")]
     Stranger,
@@ -50,7 +50,7 @@ impl<'a> Logged<'a> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(line: &'a [u8]) -> Result<Self, Unreadable> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, Unreadable> {
         if !line.starts_with(b"{") {
             return Err(Unreadable::Stranger);
         }

@@ -14,9 +14,10 @@ const MAX_NAMES: usize = 24;
 const RADIUS: f64 = 180.0;
 const CENTRE: f64 = 220.0;
 
-/// An SVG of the ring, clockwise from the top, with the names of its peers.
-pub(super) fn draw<'a>(ring: &Ring, label: impl Fn(MemberId) -> &'a str) -> String {
-    let arcs = arcs(ring);
+/// An SVG of the ring, clockwise from the top, with the names of its peers. `shares` are
+/// [`Ring::shares`].
+pub fn picture<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &'a str) -> String {
+    let arcs = arcs(ring, shares);
     let mut lines = vec![format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 440\" font-family=\"sans-serif\" font-size=\"13\">"
     )];
@@ -44,9 +45,9 @@ struct Arc {
     owner: MemberId,
 }
 
-fn arcs(ring: &Ring) -> Vec<Arc> {
+fn arcs(ring: &Ring, shares: &[u64]) -> Vec<Arc> {
     if ring.sample().is_some() {
-        return slices(ring);
+        return slices(shares);
     }
     let mut arcs: Vec<Arc> = Vec::new();
     let step = (1_u64 << 32) / u64::from(MAX_ARCS);
@@ -69,18 +70,18 @@ fn arcs(ring: &Ring) -> Vec<Arc> {
 
 /// Of a ring without points: one arc for each peer, as long as its share.
 #[expect(clippy::cast_precision_loss, reason = "a picture is not that fine")]
-fn slices(ring: &Ring) -> Vec<Arc> {
+fn slices(shares: &[u64]) -> Vec<Arc> {
     let mut to = 0.0;
-    let slice = |(share, owner): (u64, u32)| {
+    let slice = |(share, owner): (&u64, u32)| {
         let from = to;
-        to += share as f64 / (1_u64 << 32) as f64;
+        to += *share as f64 / (1_u64 << 32) as f64;
         Arc {
             from,
             to,
             owner: MemberId(owner),
         }
     };
-    ring.shares().into_iter().zip(0..).map(slice).collect()
+    shares.iter().zip(0..).map(slice).collect()
 }
 
 impl Arc {
