@@ -1,166 +1,212 @@
-//! `GET /v1/upstreams/{u}/diff`: what a change of an upstream would move, from what is in force now.
+//! `GET` and `POST /v1/upstreams/{u}/diff`: what a change of an upstream would move, from what is in force now.
 //!
-//! The change is in the query: `without=LABEL`, `add=ADDRESS[=WEIGHT]`, `weight=LABEL=WEIGHT`,
-//! `down=LABEL`, `up=LABEL`, each as often as needed. Peers that do not serve now are down before
-//! and after, unless one of these says otherwise.
+//! The change is in the query: see [`change`](super::change). The body is a list of keys, one per line, that are
+//! counted besides; with `?moved` those that move are listed, and nothing else. With `?to` it is a whole
+//! configuration instead, whose upstream of the same name is what is compared.
 //!
-//! A ring is built for each question, away from the threads that serve; how large it may be, and how
-//! much one question may change, is bounded. Larger ones are for `clockwise ring diff`.
+//! A ring is built for each question, away from the threads that serve; how large it may be, how
+//! much one question may change, and how many keys it may bring, is bounded. Larger ones are for `clockwise
+//! ring diff`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::json;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
 
-use super::{Answer, Subject, decode_form, with_upstream};
-use crate::clock;
-use crate::predict::{Change, Comparison, Peer, Placement};
-use crate::ring::Ring;
+use super::body::Body;
+use super::change::{Asked, idle, refused};
+use super::desk::Desk;
+use super::{Answer, query};
+use crate::config;
+use crate::predict::{Comparison, KeyMoves};
 use crate::upstream::Upstream;
 
-/// Peers that one question may name.
-const MAX_CHANGES: usize = 256;
+/// The longest body.
+const MAX_BODY: usize = 16 << 20;
 
-/// Points of the ring before and of that after, together: a second of work, and 64 MiB. Where there
-/// are none, each member's score for each key of the sample is as much work as one.
-const MAX_POINTS: u64 = 1 << 22;
+/// Until when it must be there.
+const MAX_TIME: Duration = Duration::from_secs(30);
+
+/// Keys that one question may bring; where each peer has a score for each key, scores.
+const MAX_KEYS: u64 = 1 << 20;
+const MAX_SCORES: u64 = 1 << 26;
+
+/// Keys that are listed at most.
+const MAX_LISTED: u64 = 1 << 16;
 
 /// What the query asks.
 #[derive(Debug, Default)]
 struct Question {
-    change: Change,
-    down: Vec<String>,
-    up: Vec<String>,
+    change: Asked,
+    /// The body is a configuration.
+    to: bool,
+    /// The keys that move are to be listed.
+    moved: bool,
 }
 
-/// The upstream whose diff a path names, as it stands there.
-pub(super) fn upstream(path: &str) -> Option<&str> {
-    let name = path.strip_prefix("/v1/upstreams/")?.strip_suffix("/diff")?;
-    (!name.contains('/')).then_some(name)
-}
-
-/// What the change would move.
-pub(super) async fn answer(subject: &Subject, name: &str, query: &str) -> Answer {
-    let question = match Question::read(query) {
-        Ok(question) => question,
-        Err(why) => return Answer::problem(StatusCode::BAD_REQUEST, &why),
+/// What would move, if nothing but the query says so.
+pub(super) fn answer(upstream: &Upstream, query: &str) -> Answer {
+    let answer = || {
+        let question = Question::read(query)?;
+        if question.to || question.moved {
+            let why = "`to` and `moved` need a body: use POST";
+            return Err(Answer::problem(StatusCode::BAD_REQUEST, why));
+        }
+        question.answer(upstream, None)
     };
-    let snapshot = subject.snapshot.load_full();
-    let name = super::decode(name);
+    answer().unwrap_or_else(|problem| problem)
+}
+
+/// What would move, with a body that says more.
+pub(super) async fn answer_with_body(
+    upstream: Arc<Upstream>,
+    query: &str,
+    session: &mut ServerSession,
+    desk: &Desk,
+) -> Result<Answer, Answer> {
+    let question = Question::read(query)?;
+    let place = desk.reader()?;
+    let body = Body::begin(session, MAX_BODY)
+        .await?
+        .whole(MAX_TIME)
+        .await?;
     let work = move || {
-        with_upstream(&snapshot, &name, |upstream| {
-            question
-                .answer(upstream)
-                .unwrap_or_else(|why| Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why))
-        })
+        let answer = question.answer(&upstream, Some(&body));
+        drop(place);
+        answer.unwrap_or_else(|problem| problem)
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| {
-        Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
-    })
+    Ok(desk.work(work).await)
 }
 
 impl Question {
-    fn read(query: &str) -> Result<Self, String> {
+    fn read(query: &str) -> Result<Self, Answer> {
         let mut question = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (word, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = String::from_utf8_lossy(&decode_form(value)).into_owned();
-            question.add(word, value)?;
-        }
-        match question.len() {
-            0 => {
-                Err("say what changes: `?without=`, `add=`, `weight=`, `down=` or `up=`".to_owned())
-            }
-            1..=MAX_CHANGES => Ok(question),
-            more => Err(format!(
-                "{more} changes at once, at most {MAX_CHANGES} are possible"
-            )),
-        }
-    }
-
-    fn add(&mut self, word: &str, value: String) -> Result<(), String> {
-        let told = |why| format!("`{word}={value}`: {why}");
-        match word {
-            "add" => self.change.add.push(Peer::new_one(&value).map_err(told)?),
-            "weight" => self
-                .change
-                .weight
-                .push(Peer::weighed(&value).map_err(told)?),
-            "without" => self.change.without.push(value),
-            "down" => self.down.push(value),
-            "up" => self.up.push(value),
-            _ => {
-                return Err(format!(
-                    "`{word}` is no change; there are `without`, `add`, `weight`, `down` and `up`"
-                ));
+        let wrong = |why: String| Answer::problem(StatusCode::BAD_REQUEST, &why);
+        for (word, value) in query::words(query) {
+            match word {
+                "to" => question.to = true,
+                "moved" => question.moved = true,
+                _ if question.change.add(word, &value).map_err(wrong)? => {}
+                _ => {
+                    return Err(wrong(format!(
+                        "`{word}` is no part of this question; there are `without`, `add`, `weight`, `down`, `up`, `to` and `moved`"
+                    )));
+                }
             }
         }
-        Ok(())
+        if question.change.is_nothing() && !question.to {
+            let why = "say what changes: `?without=`, `add=`, `weight=`, `down=`, `up=` or `to`";
+            return Err(wrong(why.to_owned()));
+        }
+        Ok(question)
     }
 
-    fn len(&self) -> usize {
-        self.change.len() + self.down.len() + self.up.len()
-    }
-
-    fn answer(&self, upstream: &Upstream) -> Result<Answer, String> {
-        let now = clock::since_start();
-        let idle = upstream
-            .peers()
-            .iter()
-            .filter(|peer| !peer.state.is_available(now));
-        let idle: Vec<&str> = idle.map(|peer| &*peer.label).collect();
+    fn answer(&self, upstream: &Upstream, body: Option<&[u8]>) -> Result<Answer, Answer> {
+        let candidate = body.filter(|_| self.to);
+        let candidate = candidate
+            .map(|body| candidate_of(upstream, body))
+            .transpose()?;
+        let to = candidate.as_ref().unwrap_or(&upstream.config);
+        let idle = idle(upstream);
         let before = upstream.placement().with_down(idle.iter().copied());
-        let before = before.map_err(|unknown| unknown.to_string())?;
-
-        let peers = self.peers(upstream)?;
-        let ring = Ring::new(upstream.config.dialect, peers.iter().map(Peer::member))
-            .map_err(|error| error.to_string())?;
-        let labels = peers.iter().map(|peer| peer.label.as_str());
-        let after = Placement::new(&ring, labels).with_down(self.down_after(&idle, &peers));
-        let after = after.map_err(|unknown| unknown.to_string())?;
-        let mut report = Comparison::new(before, after, true).movement().report();
-        if let Some(report) = report.as_object_mut() {
-            report.insert("down_now".to_owned(), json!(idle));
+        let side = self.change.side(upstream, to)?;
+        let after = side.placement(self.change.down_after(&idle, &side));
+        let comparison = Comparison::new(
+            before.map_err(refused)?,
+            after.map_err(refused)?,
+            upstream.config.hashes_like(to),
+        );
+        let keys = body.filter(|_| !self.to);
+        let keys = keys.map(|body| Keys::read(body, upstream)).transpose()?;
+        match keys {
+            Some(keys) if self.moved => keys.list(&comparison),
+            keys => Ok(told(&comparison, keys.as_ref(), &idle)),
         }
-        Ok(Answer::json(StatusCode::OK, &report))
-    }
-
-    /// The peers after the change, if they make no ring that is too large to be built here.
-    fn peers(&self, upstream: &Upstream) -> Result<Vec<Peer>, String> {
-        let before: Vec<_> = upstream.config.members().map(Peer::from).collect();
-        let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
-        if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
-            return Err(format!("there is no peer `{unknown}`"));
-        }
-        let after = self
-            .change
-            .apply(&before)
-            .map_err(|unknown| unknown.to_string())?;
-        let work = work(upstream, &before) + work(upstream, &after);
-        if work > MAX_POINTS {
-            return Err(format!(
-                "{work} points would be looked at, at most {MAX_POINTS} are possible here; use `clockwise ring diff`"
-            ));
-        }
-        Ok(after)
-    }
-
-    /// Who is down afterwards: who is told to be, and who does not serve now and stays.
-    fn down_after<'a>(&'a self, idle: &[&'a str], peers: &[Peer]) -> Vec<&'a str> {
-        let stays = |label: &&str| {
-            let is_up = self.up.iter().any(|up| up == label);
-            let is_new = self.change.add.iter().any(|peer| peer.label == **label);
-            !is_up && !is_new && peers.iter().any(|peer| peer.label == **label)
-        };
-        let told = self.down.iter().map(String::as_str);
-        told.chain(idle.iter().copied().filter(stays)).collect()
     }
 }
 
-/// What a ring of these peers costs, in points.
-fn work(upstream: &Upstream, peers: &[Peer]) -> u64 {
-    if let Some(keys) = upstream.ring().sample() {
-        return u64::from(keys) * peers.len() as u64;
+/// The upstream of the same name in a configuration. Files that it names are not looked at.
+fn candidate_of(upstream: &Upstream, body: &[u8]) -> Result<config::Upstream, Answer> {
+    let text = std::str::from_utf8(body).map_err(refused)?;
+    let config = config::parse("the body", text);
+    let mut config = config.map_err(|report| refused(report.render(false)))?;
+    let name = &*upstream.name;
+    let candidate = config.upstreams.remove(name);
+    candidate.ok_or_else(|| refused(format!("the body has no upstream `{name}`")))
+}
+
+fn told(comparison: &Comparison<'_>, keys: Option<&Keys<'_>>, idle: &[&str]) -> Answer {
+    let movement = comparison.movement();
+    let mut report = match keys {
+        Some(keys) => movement.report_counted(&keys.count(comparison)),
+        None => movement.report(),
+    };
+    down_now(&mut report, idle);
+    Answer::json(StatusCode::OK, &report)
+}
+
+/// Says in a report who does not serve now.
+pub(super) fn down_now(report: &mut Value, idle: &[&str]) {
+    if let Some(report) = report.as_object_mut() {
+        report.insert("down_now".to_owned(), json!(idle));
     }
-    let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
-    upstream.config.dialect.total(&weights)
+}
+
+/// Keys, none of them empty.
+struct Keys<'a>(Vec<&'a [u8]>);
+
+impl<'a> Keys<'a> {
+    fn read(body: &'a [u8], upstream: &Upstream) -> Result<Self, Answer> {
+        let keys: Vec<_> = lines(body).collect();
+        if let Some(line) = keys.iter().position(|key| key.is_empty()) {
+            let why = format!("line {} is empty, and an empty key is none", line + 1);
+            return Err(refused(why));
+        }
+        let scores = upstream
+            .config
+            .dialect
+            .sample()
+            .map_or(0, |_| upstream.peers().len());
+        let count = keys.len() as u64;
+        if count > MAX_KEYS || count * scores as u64 > MAX_SCORES {
+            let why = format!("{count} keys are too many here; use `clockwise ring diff`");
+            return Err(Answer::problem(StatusCode::PAYLOAD_TOO_LARGE, &why));
+        }
+        Ok(Self(keys))
+    }
+
+    fn count(&self, comparison: &Comparison<'_>) -> KeyMoves {
+        let mut moves = KeyMoves::default();
+        for key in &self.0 {
+            moves.add(comparison, key);
+        }
+        moves
+    }
+
+    /// A line for each key that moves.
+    fn list(&self, comparison: &Comparison<'_>) -> Result<Answer, Answer> {
+        let (mut moves, mut list) = (KeyMoves::default(), String::new());
+        for key in &self.0 {
+            if let Some(ends) = moves.add(comparison, key) {
+                let _ = writeln!(list, "{}", comparison.report_key(key, ends));
+            }
+            if moves.moved > MAX_LISTED {
+                let why = format!("more than {MAX_LISTED} keys move; use `clockwise ring diff`");
+                return Err(refused(why));
+            }
+        }
+        Ok(Answer::lines(list))
+    }
+}
+
+/// The lines of a text, without their ends.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    lines.map(|line| {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line)
+    })
 }

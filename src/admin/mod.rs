@@ -6,8 +6,14 @@
 //! come from another origin, and `Host` must be an address, so that no foreign name is bound to
 //! this one (DNS rebinding).
 
+mod body;
+mod change;
+mod desk;
 mod diff;
+mod query;
+mod replay;
 mod report;
+mod ring;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,13 +21,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
 use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
+use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
+use self::desk::Desk;
+use self::query::{decode, segments};
 use crate::clock;
 use crate::connection::{Exchange, Gate};
 use crate::issued::Deed;
@@ -36,6 +45,9 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 /// Nothing from elsewhere, nothing framed: the page can take peers off the ring.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the picture of a ring is.
+const PICTURE: &str = "image/svg+xml";
 
 /// What the admin server reports on and acts on.
 #[derive(Debug)]
@@ -67,29 +79,117 @@ pub enum Access {
 pub struct Admin {
     subject: Arc<Subject>,
     access: Access,
+    desk: Desk,
+}
+
+/// What is asked for, apart from a body.
+struct Asked {
+    method: Method,
+    path: String,
+    query: String,
+    /// A picture, where there is one.
+    drawn: bool,
+}
+
+/// A question about one upstream. What goes over its ring is answered away from the threads that serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Peers,
+    Ring,
+    Owner,
+    Hot,
+    Diff,
+    /// The body is part of it.
+    DiffOf,
+    /// Of the log in the body.
+    Replay,
+}
+
+/// An operator's order about one peer.
+struct PeerOrder {
+    upstream: String,
+    label: String,
+    draining: bool,
 }
 
 impl Admin {
     /// The application, ready for [`crate::listener::Listener::run`].
     pub fn serve(subject: Arc<Subject>, access: Access) -> Arc<HttpServer<Self>> {
-        Arc::new(HttpServer::new_app(Self { subject, access }))
+        let desk = Desk::default();
+        Arc::new(HttpServer::new_app(Self {
+            subject,
+            access,
+            desk,
+        }))
     }
 
-    async fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
-        if *method == Method::POST
-            && let Some(order) = order(path, query)
+    async fn answer(&self, asked: &Asked, session: &mut ServerSession) -> Answer {
+        let path = &*asked.path;
+        if let Some((name, question)) = asked.question() {
+            return self.look_into(&name, question, asked, session).await;
+        }
+        if asked.method == Method::POST
+            && let Some(order) = order(path, &asked.query)
         {
             return carried_out(self.subject.lifecycle.order(order).await);
         }
-        if *method == Method::POST
+        if asked.method == Method::POST
             && let Some((name, what)) = wish(path)
         {
             return self.fulfil(&name, what).await;
         }
-        if let ("GET" | "HEAD", Some(name)) = (method.as_str(), diff::upstream(path)) {
-            return diff::answer(&self.subject, name, query).await;
+        if asked.method == Method::POST
+            && let Some(order) = peer_order(path)
+        {
+            return self.order_drain(order).await;
         }
-        self.look_up(method, path, query)
+        self.look_up(&asked.method, path)
+    }
+
+    /// Answers a question about an upstream.
+    async fn look_into(
+        &self,
+        name: &str,
+        question: Question,
+        asked: &Asked,
+        session: &mut ServerSession,
+    ) -> Answer {
+        let upstream = match upstream(&self.subject.snapshot.load(), name) {
+            Ok(upstream) => upstream,
+            Err(problem) => return problem,
+        };
+        let (query, drawn) = (asked.query.clone(), asked.drawn);
+        let answer = match question {
+            Question::DiffOf => diff::answer_with_body(upstream, &query, session, &self.desk).await,
+            Question::Replay => replay::answer(upstream, &query, session, &self.desk).await,
+            _ => {
+                let work = move || look_at(&upstream, question, &query, drawn);
+                Ok(self.desk.work(work).await)
+            }
+        };
+        answer.unwrap_or_else(|problem| problem)
+    }
+
+    async fn order_drain(&self, order: PeerOrder) -> Answer {
+        // Nobody would be the wiser: where another process serves, it is the one to ask.
+        if self.subject.lifecycle.stage() == Stage::Draining {
+            return Answer::problem(
+                StatusCode::CONFLICT,
+                "this process is draining; ask again, on a new connection",
+            );
+        }
+        let done = upstream(&self.subject.snapshot.load(), &order.upstream)
+            .and_then(|upstream| order.carry_out(&upstream).map(|()| upstream));
+        match done {
+            Ok(upstream) => {
+                let told = move || match upstream.peer_named(&order.label) {
+                    Some(peer) => Answer::json(StatusCode::OK, &report::one_peer(&upstream, peer)),
+                    None => order.unknown(&upstream),
+                };
+                self.desk.work(told).await
+            }
+            Err(problem) => problem,
+        }
     }
 
     /// Has a certificate ordered, and waits for it.
@@ -104,8 +204,8 @@ impl Admin {
         }
     }
 
-    fn look_up(&self, method: &Method, path: &str, query: &str) -> Answer {
-        let segments: Vec<String> = path.split('/').skip(1).map(decode).collect();
+    fn look_up(&self, method: &Method, path: &str) -> Answer {
+        let segments = segments(path);
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let subject = &*self.subject;
         match (method.as_str(), segments.as_slice()) {
@@ -116,24 +216,10 @@ impl Admin {
             ("GET" | "HEAD", ["v1", "status"]) => {
                 Answer::json(StatusCode::OK, &report::status(subject))
             }
-            ("GET" | "HEAD", ["v1", "upstreams", name, what @ ("owner" | "hot")]) => {
-                look_at(subject, name, what, query)
-            }
-            ("GET" | "HEAD", ["v1", "upstreams", name]) => look_at(subject, name, "", query),
-            (
-                "POST",
-                [
-                    "v1",
-                    "upstreams",
-                    name,
-                    "peers",
-                    label,
-                    action @ ("drain" | "enable"),
-                ],
-            ) => order_drain(subject, name, label, *action == "drain"),
             (
                 _,
                 ["v1", "upstreams", _, "peers", _, "drain" | "enable"]
+                | ["v1", "upstreams", _, "replay"]
                 | ["v1", "certificates", _, "renew" | "revoke"]
                 | ["v1", "reload" | "upgrade"],
             ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
@@ -186,16 +272,78 @@ impl ServeHttp for Admin {
             session.set_total_drain_timeout(Some(exchange.connection.limits.read_timeout));
         }
         let request = session.req_header();
-        let (method, uri) = (request.method.clone(), request.uri.clone());
-        let (path, query) = (uri.path(), uri.query().unwrap_or(""));
-        let answer = match self.refusal(&method, path, &request.headers) {
+        let asked = Asked::of(request);
+        let answer = match self.refusal(&asked.method, &asked.path, &request.headers) {
             Some(refusal) => refusal,
-            None => self.answer(&method, path, query).await,
+            None => self.answer(&asked, session).await,
         };
         if let Some(exchange) = exchange {
             exchange.begin_response();
         }
         answer.into_response()
+    }
+}
+
+impl Asked {
+    fn of(request: &RequestHeader) -> Self {
+        let query = request.uri.query().unwrap_or("");
+        let accepted = request.headers.get(ACCEPT);
+        let accepted = accepted.and_then(|accepted| accepted.to_str().ok());
+        let kinds = accepted.unwrap_or("").split([',', ';']).map(str::trim);
+        Self {
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            query: query.to_owned(),
+            drawn: query::has(query, "svg") || kinds.clone().any(|kind| kind == PICTURE),
+        }
+    }
+
+    /// The question about an upstream, and its name.
+    fn question(&self) -> Option<(String, Question)> {
+        let segments = segments(&self.path);
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let ["v1", "upstreams", name, what @ ..] = segments.as_slice() else {
+            return None;
+        };
+        let question = match (self.method.as_str(), what) {
+            ("GET" | "HEAD", []) => Question::Peers,
+            ("GET" | "HEAD", ["ring"]) => Question::Ring,
+            ("GET" | "HEAD", ["owner"]) => Question::Owner,
+            ("GET" | "HEAD", ["hot"]) => Question::Hot,
+            ("GET" | "HEAD", ["diff"]) => Question::Diff,
+            ("POST", ["diff"]) => Question::DiffOf,
+            ("POST", ["replay"]) => Question::Replay,
+            _ => return None,
+        };
+        Some(((*name).to_owned(), question))
+    }
+}
+
+impl PeerOrder {
+    /// # Errors
+    /// There is no such peer.
+    fn carry_out(&self, upstream: &Upstream) -> Result<(), Answer> {
+        let (label, now) = (&self.label, clock::since_start());
+        let peer = upstream.peer_named(label);
+        let peer = peer.ok_or_else(|| self.unknown(upstream))?;
+        if peer.set_draining(self.draining, now) {
+            let word = if self.draining { "draining" } else { "enabled" };
+            let name = &upstream.name;
+            log::info!("upstream {name}: peer {label} is {word} by the operator");
+        }
+        // Whoever enables it wants it back, whatever keeps it away but its own failures.
+        if !self.draining {
+            peer.lift_suppression(now);
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, upstream: &Upstream) -> Answer {
+        let labels = upstream.peers().iter().take(20).map(|peer| &*peer.label);
+        let (name, label) = (&upstream.name, &self.label);
+        let labels = labels.collect::<Vec<_>>().join(", ");
+        let message = format!("upstream `{name}` has no peer `{label}`; it has: {labels}");
+        Answer::problem(StatusCode::NOT_FOUND, &message)
     }
 }
 
@@ -231,6 +379,23 @@ impl Answer {
         }
     }
 
+    fn picture(svg: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            kind: PICTURE,
+            body: svg.into(),
+        }
+    }
+
+    /// JSON, a value on each line.
+    fn lines(values: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            kind: "application/x-ndjson",
+            body: values.into(),
+        }
+    }
+
     fn problem(status: StatusCode, message: &str) -> Self {
         Self::json(status, &json!({ "error": message }))
     }
@@ -253,11 +418,7 @@ impl Answer {
 
 /// `POST /v1/reload`, with `?dry_run` and `?force`, and `POST /v1/upgrade`, with `?force`.
 fn order(path: &str, query: &str) -> Option<Order> {
-    let asked = |word: &str| {
-        query
-            .split('&')
-            .any(|pair| pair == word || pair == format!("{word}=true"))
-    };
+    let asked = |word: &str| query::has(query, word);
     match path {
         "/v1/reload" => Some(Order::Reload {
             dry_run: asked("dry_run"),
@@ -310,82 +471,45 @@ fn metrics_text(subject: &Subject) -> Answer {
     }
 }
 
-fn with_upstream(
-    snapshot: &Snapshot,
-    name: &str,
-    then: impl FnOnce(&Upstream) -> Answer,
-) -> Answer {
-    if let Some(upstream) = snapshot.upstreams.get(name) {
-        return then(upstream);
-    }
-    let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
-    let message = format!(
-        "there is no upstream `{name}`; there are: {}",
-        names.join(", ")
-    );
-    Answer::problem(StatusCode::NOT_FOUND, &message)
-}
-
-fn owner(upstream: &Upstream, query: &str) -> Answer {
-    let key = query.split('&').find_map(|pair| pair.strip_prefix("key="));
-    match key {
-        Some("") => Answer::problem(StatusCode::BAD_REQUEST, "an empty key is none"),
-        Some(key) => Answer::json(StatusCode::OK, &report::owner(upstream, &decode_form(key))),
-        None => Answer::problem(StatusCode::BAD_REQUEST, "needs `?key=KEY`"),
-    }
-}
-
-/// What is asked of one upstream.
-fn look_at(subject: &Subject, name: &str, what: &str, query: &str) -> Answer {
-    with_upstream(&subject.snapshot.load(), name, |upstream| match what {
-        "owner" => owner(upstream, query),
-        "hot" => Answer::json(StatusCode::OK, &report::hot(upstream)),
-        _ => Answer::json(StatusCode::OK, &report::upstream(upstream)),
+fn upstream(snapshot: &Snapshot, name: &str) -> Result<Arc<Upstream>, Answer> {
+    let upstream = snapshot.upstreams.get(name).map(Arc::clone);
+    upstream.ok_or_else(|| {
+        let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
+        let names = names.join(", ");
+        let message = format!("there is no upstream `{name}`; there are: {names}");
+        Answer::problem(StatusCode::NOT_FOUND, &message)
     })
 }
 
-fn order_drain(subject: &Subject, name: &str, label: &str, draining: bool) -> Answer {
-    match subject.lifecycle.stage() {
-        // Nobody would be the wiser: where another process serves, it is the one to ask.
-        Stage::Draining => Answer::problem(
-            StatusCode::CONFLICT,
-            "this process is draining; ask again, on a new connection",
-        ),
-        Stage::Starting | Stage::Serving => {
-            with_upstream(&subject.snapshot.load(), name, |upstream| {
-                set_draining(upstream, label, draining)
-            })
+fn look_at(upstream: &Upstream, question: Question, query: &str, drawn: bool) -> Answer {
+    match question {
+        Question::Ring => ring::ring(upstream, drawn),
+        Question::Owner => ring::owner(upstream, query),
+        Question::Hot => Answer::json(StatusCode::OK, &report::hot(upstream)),
+        Question::Diff => diff::answer(upstream, query),
+        Question::Peers | Question::DiffOf | Question::Replay => {
+            Answer::json(StatusCode::OK, &report::upstream(upstream))
         }
     }
 }
 
-fn set_draining(upstream: &Upstream, label: &str, draining: bool) -> Answer {
-    let Some(peer) = upstream.peer_named(label) else {
-        let labels: Vec<_> = upstream
-            .peers()
-            .iter()
-            .take(20)
-            .map(|peer| &*peer.label)
-            .collect();
-        let message = format!(
-            "upstream `{}` has no peer `{label}`; it has: {}",
-            upstream.name,
-            labels.join(", ")
-        );
-        return Answer::problem(StatusCode::NOT_FOUND, &message);
+/// `POST /v1/upstreams/{u}/peers/{label}/drain` and `…/enable`.
+fn peer_order(path: &str) -> Option<PeerOrder> {
+    let segments = segments(path);
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let ["v1", "upstreams", upstream, "peers", label, what] = segments.as_slice() else {
+        return None;
     };
-    if peer.set_draining(draining, clock::since_start()) {
-        let word = if draining { "draining" } else { "enabled" };
-        log::info!(
-            "upstream {}: peer {label} is {word} by the operator",
-            upstream.name
-        );
-    }
-    // Whoever enables it wants it back, whatever keeps it away but its own failures.
-    if !draining {
-        peer.lift_suppression(clock::since_start());
-    }
-    Answer::json(StatusCode::OK, &report::one_peer(upstream, peer))
+    let draining = match *what {
+        "drain" => true,
+        "enable" => false,
+        _ => return None,
+    };
+    Some(PeerOrder {
+        upstream: (*upstream).to_owned(),
+        label: (*label).to_owned(),
+        draining,
+    })
 }
 
 /// Whether a page of another origin asks for a change.
@@ -431,48 +555,9 @@ fn presents(headers: &HeaderMap, token: &str) -> bool {
     })
 }
 
-/// `%41` is `A`; what is no such escape stays as it is.
-fn decode(text: &str) -> String {
-    String::from_utf8_lossy(&decode_bytes(text)).into_owned()
-}
-
-/// As [`decode_bytes`], and `+` is a space (HTML forms, URL standard).
-fn decode_form(text: &str) -> Vec<u8> {
-    decode_bytes(&text.replace('+', " "))
-}
-
-fn decode_bytes(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let escape = if first == b'%' { escaped(after) } else { None };
-        let (byte, after) = escape.unwrap_or((first, after));
-        decoded.push(byte);
-        rest = after;
-    }
-    decoded
-}
-
-fn escaped(after: &[u8]) -> Option<(u8, &[u8])> {
-    let (digits, rest) = after.split_at_checked(2)?;
-    if !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    Some((byte, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_are_decoded_and_stray_percents_kept() {
-        assert_eq!(decode("a%2Fb%3a1"), "a/b:1");
-        assert_eq!(decode("100%"), "100%");
-        assert_eq!(decode("%+1%zz"), "%+1%zz");
-        assert_eq!(decode_form("a+b%2B"), b"a b+");
-    }
 
     #[test]
     fn only_addresses_are_hosts() {

@@ -18,7 +18,7 @@ use crate::ring::{Dialect, Setting};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
 use crate::upstream::hot::HotKeys;
-use crate::upstream::{Kept, Peer, Upstream};
+use crate::upstream::{Kept, Peer, Target, Tried, Upstream};
 
 /// So many peers of an upstream that do not have all their keys are shown in the status.
 const MAX_AWAY: usize = 100;
@@ -259,23 +259,14 @@ fn millionths(share: u32) -> f64 {
     f64::from(share) / f64::from(WHOLE)
 }
 
-/// `GET /v1/upstreams/{u}/owner?key=`: the walk whatever the health, and who serves the key now.
-pub(super) fn owner(upstream: &Upstream, key: &[u8]) -> Value {
-    let placed = upstream.key(key);
-    let walk: Vec<_> = upstream.walk(&placed).map(|peer| &*peer.label).collect();
-    let hash = placed.hash();
-    let target = crate::upstream::Target::Key(placed);
-    let serves = upstream.select(
-        &target,
-        &crate::upstream::Tried::none(),
-        clock::since_start(),
-    );
-    json!({
-        "key": String::from_utf8_lossy(key),
-        "hash": hash.0,
-        "walk": walk,
-        "serves": serves.map(|choice| &*choice.peer.label),
-    })
+/// Adds to what is told of a key who serves it now.
+pub(super) fn serves(told: &mut Value, upstream: &Upstream, key: &[u8]) {
+    let target = Target::Key(upstream.key(key));
+    let serves = upstream.select(&target, &Tried::none(), clock::since_start());
+    let serves = serves.map(|choice| &*choice.peer.label);
+    if let Some(told) = told.as_object_mut() {
+        told.insert("serves".to_owned(), json!(serves));
+    }
 }
 
 /// Brings the gauges up to date that nobody keeps while requests run.

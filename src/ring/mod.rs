@@ -287,13 +287,9 @@ impl Ring {
         shares
     }
 
-    /// How many keys [`Self::shares`] and [`overlay`] try out, where the dialect has no points: the
-    /// numbers from 0 on, in decimal. `None`: there are points, and nothing has to be tried out.
-    pub const fn sample(&self) -> Option<u32> {
-        match self.order {
-            Order::Scores(_) => Some(Scores::SAMPLE),
-            _ => None,
-        }
+    /// How many keys [`Self::shares`] and [`overlay`] try out: see [`Dialect::sample`].
+    pub fn sample(&self) -> Option<u32> {
+        self.dialect.sample()
     }
 
     /// Where each point's arc ends, clockwise from 0, in 2^32nds of the circle, with its owner. That is

@@ -49,6 +49,7 @@ mod handover; // what a new process makes of what its predecessor says
 mod logs; // access log and error log
 mod migrate; // the configuration of another system, with no key moved
 mod predict; // what a change would move, and where the load would go
+mod questions; // the same over HTTP, and what may be asked there
 mod reload; // another configuration, in the process that runs
 mod service; // under a service manager, and as process 1
 mod stop; // no request is lost when an instance ends

@@ -32,6 +32,7 @@ use self::nginx::Nginx;
 use self::traefik::Traefik;
 use self::twemproxy::Twemproxy;
 use self::varnish::Varnish;
+use super::scores::Scores;
 use super::{Error, Hash, Member, Weight};
 
 /// How members and keys are placed on the ring.
@@ -125,6 +126,13 @@ impl Dialect {
         self.with(|placement| placement.counts(weights))
             .iter()
             .sum()
+    }
+
+    /// How many keys are tried out to learn who has how much, where there are no points: the numbers from 0
+    /// on, in decimal. `None`: there are points, and nothing has to be tried out.
+    pub fn sample(self) -> Option<u32> {
+        let owner = self.with(|placement| placement.rules()).owner;
+        (owner == Owner::Score).then_some(Scores::SAMPLE)
     }
 
     /// True where both put a key of one text at one place, so that their rings can be compared

@@ -31,11 +31,20 @@ impl Admin {
 
     #[track_caller]
     pub(crate) fn post(&self, path: &str) -> Response {
-        let request = Request::post(path, "").header("Connection", "close");
-        let mut connection = Connection::unix(&self.control).expect("the control socket");
-        connection
+        self.post_body(path, "")
+    }
+
+    #[track_caller]
+    pub(crate) fn post_body(&self, path: &str, body: impl Into<Vec<u8>>) -> Response {
+        let request = Request::post(path, body).header("Connection", "close");
+        self.connect()
             .exchange(&request)
             .unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::unix(&self.control).expect("the control socket")
     }
 
     /// The labels of the walk of `key`, owner first.

@@ -1,0 +1,120 @@
+//! A change that is asked about, in the words of a query: `without=LABEL`, `add=ADDRESS[=WEIGHT]`,
+//! `weight=LABEL=WEIGHT`, `down=LABEL`, `up=LABEL`, each as often as needed.
+//!
+//! Peers that do not serve now are down before and after, unless one of these says otherwise.
+
+use std::fmt::Display;
+
+use http::StatusCode;
+
+use super::Answer;
+use crate::clock;
+use crate::config;
+use crate::predict::{Change, Peer, Side};
+use crate::upstream::Upstream;
+
+/// Peers that one question may name.
+const MAX_CHANGES: usize = 256;
+
+/// Points of the ring before and of that after, together: a second of work, and 64 MiB. Where there
+/// are none, each member's score for each key of the sample is as much work as one.
+pub(super) const MAX_POINTS: u64 = 1 << 22;
+
+/// What would be different.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    change: Change,
+    down: Vec<String>,
+    up: Vec<String>,
+}
+
+impl Asked {
+    /// Takes a word of the query in; false: it is none of a change.
+    ///
+    /// # Errors
+    /// What is wrong with its value.
+    pub(super) fn add(&mut self, word: &str, value: &[u8]) -> Result<bool, String> {
+        let value = String::from_utf8_lossy(value).into_owned();
+        let told = |why| format!("`{word}={value}`: {why}");
+        match word {
+            "add" => self.change.add.push(Peer::new_one(&value).map_err(told)?),
+            "weight" => {
+                let peer = Peer::weighed(&value).map_err(told)?;
+                self.change.weight.push(peer);
+            }
+            "without" => self.change.without.push(value),
+            "down" => self.down.push(value),
+            "up" => self.up.push(value),
+            _ => return Ok(false),
+        }
+        match self.change.len() + self.down.len() + self.up.len() {
+            0..=MAX_CHANGES => Ok(true),
+            _ => Err(format!(
+                "at most {MAX_CHANGES} changes at once are possible"
+            )),
+        }
+    }
+
+    /// Whether nothing is.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.change.is_empty() && self.down.is_empty() && self.up.is_empty()
+    }
+
+    /// The peers of `to` after the change, if they make no ring that is too large to be built here.
+    ///
+    /// # Errors
+    /// There are no such peers, or they make no ring, or one that is too large.
+    pub(super) fn side(&self, now: &Upstream, to: &config::Upstream) -> Result<Side, Answer> {
+        let before: Vec<_> = to.members().map(Peer::from).collect();
+        let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
+        if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
+            return Err(refused(format!("there is no peer `{unknown}`")));
+        }
+        let after = self.change.apply(&before).map_err(refused)?;
+        let work = now_work(now) + work(to, &after);
+        if work > MAX_POINTS {
+            return Err(refused(format!(
+                "{work} points would be looked at, at most {MAX_POINTS} are possible here; use `clockwise ring`"
+            )));
+        }
+        Side::new(to.dialect, after).map_err(refused)
+    }
+
+    /// Who is down afterwards: who is told to be, and who does not serve now and stays.
+    pub(super) fn down_after<'a>(&'a self, idle: &[&'a str], side: &Side) -> Vec<&'a str> {
+        let stays = |label: &&str| {
+            let is_up = self.up.iter().any(|up| up == label);
+            let is_new = self.change.add.iter().any(|peer| peer.label == **label);
+            !is_up && !is_new && side.peers().iter().any(|peer| peer.label == **label)
+        };
+        let told = self.down.iter().map(String::as_str);
+        told.chain(idle.iter().copied().filter(stays)).collect()
+    }
+}
+
+/// The labels of those that do not serve now.
+pub(super) fn idle(upstream: &Upstream) -> Vec<&str> {
+    let now = clock::since_start();
+    let peers = upstream.peers().iter();
+    let idle = peers.filter(|peer| !peer.state.is_available(now));
+    idle.map(|peer| &*peer.label).collect()
+}
+
+/// The answer to a question about what is not there.
+pub(super) fn refused(why: impl Display) -> Answer {
+    Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string())
+}
+
+fn now_work(upstream: &Upstream) -> u64 {
+    let members: Vec<_> = upstream.config.members().map(Peer::from).collect();
+    work(&upstream.config, &members)
+}
+
+/// What a ring of these peers costs, in points.
+fn work(upstream: &config::Upstream, peers: &[Peer]) -> u64 {
+    if let Some(keys) = upstream.dialect.sample() {
+        return u64::from(keys) * peers.len() as u64;
+    }
+    let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
+    upstream.dialect.total(&weights)
+}
