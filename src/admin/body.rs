@@ -144,7 +144,7 @@ mod tests {
         (0..3).for_each(|_| lines.add(&vec![b'x'; MAX_LINE], |_| panic!("no end")));
         assert_eq!(lines.rest.len(), MAX_LINE);
         lines.add(b"y\nz\n", |line| {
-            assert!(line.len() == MAX_LINE || line == b"z")
+            assert!(line.len() == MAX_LINE || line == b"z");
         });
     }
 }

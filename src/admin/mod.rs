@@ -5,6 +5,9 @@
 //! that was lured here by another site is turned away: a request that changes something must not
 //! come from another origin, and `Host` must be an address, so that no foreign name is bound to
 //! this one (DNS rebinding).
+//!
+//! What is asked of the ring is what the `ring` commands answer, in the same JSON. All that may go over the
+//! points of a ring is done away from the threads that serve: see [`desk`].
 
 mod body;
 mod change;
@@ -91,18 +94,25 @@ struct Asked {
     drawn: bool,
 }
 
-/// A question about one upstream. What goes over its ring is answered away from the threads that serve.
+/// A question about one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
+    /// Without a body.
+    Look(Look),
+    /// What would move, with a body that says more.
+    Diff,
+    /// What the log in the body would do.
+    Replay,
+}
+
+/// What is looked at of one upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
     Peers,
     Ring,
     Owner,
     Hot,
     Diff,
-    /// The body is part of it.
-    DiffOf,
-    /// Of the log in the body.
-    Replay,
 }
 
 /// An operator's order about one peer.
@@ -160,10 +170,10 @@ impl Admin {
         };
         let (query, drawn) = (asked.query.clone(), asked.drawn);
         let answer = match question {
-            Question::DiffOf => diff::answer_with_body(upstream, &query, session, &self.desk).await,
+            Question::Diff => diff::answer_with_body(upstream, &query, session, &self.desk).await,
             Question::Replay => replay::answer(upstream, &query, session, &self.desk).await,
-            _ => {
-                let work = move || look_at(&upstream, question, &query, drawn);
+            Question::Look(look) => {
+                let work = move || look_at(&upstream, look, &query, drawn);
                 Ok(self.desk.work(work).await)
             }
         };
@@ -306,12 +316,12 @@ impl Asked {
             return None;
         };
         let question = match (self.method.as_str(), what) {
-            ("GET" | "HEAD", []) => Question::Peers,
-            ("GET" | "HEAD", ["ring"]) => Question::Ring,
-            ("GET" | "HEAD", ["owner"]) => Question::Owner,
-            ("GET" | "HEAD", ["hot"]) => Question::Hot,
-            ("GET" | "HEAD", ["diff"]) => Question::Diff,
-            ("POST", ["diff"]) => Question::DiffOf,
+            ("GET" | "HEAD", []) => Question::Look(Look::Peers),
+            ("GET" | "HEAD", ["ring"]) => Question::Look(Look::Ring),
+            ("GET" | "HEAD", ["owner"]) => Question::Look(Look::Owner),
+            ("GET" | "HEAD", ["hot"]) => Question::Look(Look::Hot),
+            ("GET" | "HEAD", ["diff"]) => Question::Look(Look::Diff),
+            ("POST", ["diff"]) => Question::Diff,
             ("POST", ["replay"]) => Question::Replay,
             _ => return None,
         };
@@ -481,15 +491,13 @@ fn upstream(snapshot: &Snapshot, name: &str) -> Result<Arc<Upstream>, Answer> {
     })
 }
 
-fn look_at(upstream: &Upstream, question: Question, query: &str, drawn: bool) -> Answer {
-    match question {
-        Question::Ring => ring::ring(upstream, drawn),
-        Question::Owner => ring::owner(upstream, query),
-        Question::Hot => Answer::json(StatusCode::OK, &report::hot(upstream)),
-        Question::Diff => diff::answer(upstream, query),
-        Question::Peers | Question::DiffOf | Question::Replay => {
-            Answer::json(StatusCode::OK, &report::upstream(upstream))
-        }
+fn look_at(upstream: &Upstream, look: Look, query: &str, drawn: bool) -> Answer {
+    match look {
+        Look::Peers => Answer::json(StatusCode::OK, &report::upstream(upstream)),
+        Look::Ring => ring::ring(upstream, drawn),
+        Look::Owner => ring::owner(upstream, query),
+        Look::Hot => Answer::json(StatusCode::OK, &report::hot(upstream)),
+        Look::Diff => diff::answer(upstream, query),
     }
 }
 

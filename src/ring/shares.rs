@@ -60,7 +60,7 @@ impl Shares<'_> {
         for member in ring.without_points().chain(round) {
             self.put(member, &mut ahead);
         }
-        let ends = points.iter().map(|(end, _)| f64::from(*end) + 1.0);
+        let mut ends = points.iter().map(|(end, _)| f64::from(*end) + 1.0);
         let begins = std::iter::once(0.0).chain(ends.clone());
         let begins: Vec<_> = begins.take(points.len()).collect();
         let arcs = points.iter().zip(ends.clone()).zip(begins);
@@ -69,7 +69,7 @@ impl Shares<'_> {
             self.give(end - begin, ahead.iter().rev().copied());
         }
         // What lies behind the last point is the first one's.
-        let around = ends.last().map_or(0.0, |last| SPACE - last);
+        let around = ends.next_back().map_or(0.0, |last| SPACE - last);
         self.give(around, ahead.iter().rev().copied());
     }
 
@@ -134,6 +134,6 @@ impl Shares<'_> {
     clippy::cast_precision_loss,
     reason = "at most 2^32, which f64 holds exactly"
 )]
-fn hashes(run: u64) -> f64 {
+pub(super) fn hashes(run: u64) -> f64 {
     run as f64
 }

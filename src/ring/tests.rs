@@ -508,8 +508,7 @@ fn shares_by_parts(ring: &Ring, homes: &[f64]) -> Vec<f64> {
     for part in parts {
         let up = |member: MemberId| homes[member.index()] >= part;
         overlay_up((ring, up), (ring, up), |run| {
-            let hashes = u32::try_from(run.hashes - 1).unwrap();
-            shares[run.from.index()] += (f64::from(hashes) + 1.0) * (part - before);
+            shares[run.from.index()] += shares::hashes(run.hashes) * (part - before);
         });
         before = part;
     }
@@ -533,8 +532,9 @@ proptest! {
             prop_assert!((expected - share).abs() < 1e-3, "{dialect:?}: {expected} is not {share}");
         }
         homes.fill(1.0);
-        let whole: Vec<u64> = ring.shares_of(&homes).iter().map(|share| *share as u64).collect();
-        prop_assert_eq!(whole, ring.shares());
+        for (whole, share) in ring.shares_of(&homes).iter().zip(ring.shares()) {
+            prop_assert!((whole - shares::hashes(share)).abs() < 0.5);
+        }
     }
 }
 
