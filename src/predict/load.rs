@@ -18,7 +18,7 @@ use super::Placement;
 use crate::policy::bound::Bound;
 use crate::policy::hot::{Sketch, Threshold};
 use crate::policy::rotation::Rotation;
-use crate::policy::spread::Spread;
+use crate::policy::spread::{Part, Spread};
 use crate::ring::{Hash, Key, MemberId, Weight};
 
 const SECOND: u64 = 1_000_000;
@@ -68,8 +68,8 @@ pub struct Simulation<'a> {
     placement: &'a Placement<'a>,
     bound: Option<Bound>,
     peers: Vec<Peer>,
-    /// The weight of all peers that are up.
-    total_weight: u32,
+    /// What all peers that are up have together.
+    all: Part,
     /// The ends of the requests in flight, and on whom they are.
     in_flight: BinaryHeap<Reverse<(u64, u32)>>,
     rotation: Rotation,
@@ -99,6 +99,8 @@ struct HotKeys {
 #[derive(Debug)]
 struct Peer {
     weight: Weight,
+    /// What it has, when all are up.
+    part: Part,
     held: u32,
     /// The second that is counted, and its requests so far.
     second: (u64, u64),
@@ -130,13 +132,22 @@ impl<'a> Simulation<'a> {
         weights: impl IntoIterator<Item = Weight>,
         rules: Rules,
     ) -> Self {
-        let peers: Vec<_> = weights.into_iter().map(Peer::new).collect();
+        let mut peers: Vec<_> = weights.into_iter().map(Peer::new).collect();
+        if rules.hot_keys.is_some() && placement.ring().sample().is_none() {
+            let shares = placement.ring().shares();
+            let keys = peers.iter_mut().zip(shares);
+            keys.for_each(|(peer, share)| peer.part.keys = share);
+        }
         let up = (0..).map(MemberId).zip(&peers);
         let up = up.filter(|(member, _)| placement.is_up(*member));
+        let up: Vec<_> = up.map(|(_, peer)| peer.part).collect();
         Self {
             placement,
             bound: rules.bound,
-            total_weight: up.map(|(_, peer)| u32::from(peer.weight.get())).sum(),
+            all: Part {
+                weight: up.iter().map(|part| part.weight).sum(),
+                keys: up.iter().map(|part| part.keys).sum(),
+            },
             rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
             turns: 0,
             hot_keys: rules.hot_keys.map(HotKeys::new),
@@ -216,11 +227,11 @@ impl<'a> Simulation<'a> {
         let serves = |member: MemberId| {
             let peer = self.peers.get(member.index())?;
             let is_up = self.placement.is_up(member);
-            is_up.then_some((member, peer.weight.get()))
+            is_up.then_some((member, peer.part))
         };
         let walk = self.placement.ring().walk(key).filter_map(serves);
         let spread = hot_keys.spread;
-        spread.choose(share, self.total_weight, turn, walk)
+        spread.choose(share, self.all, turn, walk)
     }
 
     /// The home, if it has room; else who has room for a guest.
@@ -240,14 +251,19 @@ impl<'a> Simulation<'a> {
             return true;
         };
         let total = u32::try_from(self.in_flight.len() + 1).unwrap_or(u32::MAX);
-        bound.has_room(peer.held, total, peer.weight.get(), self.total_weight)
+        bound.has_room(peer.held, total, peer.weight.get(), self.all.weight)
     }
 }
 
 impl Peer {
     fn new(weight: Weight) -> Self {
+        let weight_alone = weight.get().into();
         Self {
             weight,
+            part: Part {
+                weight: weight_alone,
+                keys: weight_alone.into(),
+            },
             held: 0,
             second: (0, 0),
             load: Load::default(),
@@ -412,7 +428,15 @@ mod tests {
             takers[taker.index()] += u32::from(is_hot && request.start >= 1_000_000);
         }
         assert_eq!(simulation.spread, 1500);
-        assert!(takers.iter().all(|n| n.abs_diff(500) < 5), "{takers:?}");
+        // Half of the requests are of it. Each peer takes as many as its other keys leave room for.
+        let room = |hashes: u64| 1.1 / 3.0 - 0.5 * crate::predict::share(hashes);
+        for (taken, hashes) in takers.iter().zip(ring.shares()) {
+            let expected = 1500.0 * room(hashes) / 0.6;
+            assert!(
+                (f64::from(*taken) - expected).abs() < 8.0,
+                "{takers:?}, {expected}"
+            );
+        }
     }
 
     proptest! {

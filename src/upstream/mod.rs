@@ -37,6 +37,7 @@ use std::time::Duration;
 use crate::config;
 use crate::policy::pace;
 use crate::policy::rotation::Rotation;
+use crate::policy::spread::Part;
 use crate::predict::Placement;
 use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
@@ -184,9 +185,12 @@ impl Upstream {
             previous,
             now,
         };
-        let written = config.peers.iter().zip(addresses);
+        let counted = Shares::needed(&config, &ring);
+        let written = config.peers.iter().enumerate();
+        let written = written.map(|(place, peer)| (peer, counted.part(place, peer.weight)));
         let peers: Box<[Peer]> = written
-            .map(|(peer, address)| cradle.peer(peer, address, metrics.peer(name, &peer.label)))
+            .zip(addresses)
+            .map(|(peer, address)| cradle.peer(peer, address, metrics.peer(name, &peer.0.label)))
             .collect();
         let places = peers.iter().enumerate();
         Ok(Self {
@@ -202,7 +206,7 @@ impl Upstream {
             hot: hot_keys(&config, previous, now),
             active: active_keys((&config, &peers), previous, now),
             peers,
-            shares: Shares::default(),
+            shares: counted,
             shared,
             config,
         })
@@ -316,13 +320,18 @@ struct Cradle<'a> {
 }
 
 impl Cradle<'_> {
-    fn peer(&self, peer: &config::Peer, address: &Address, metrics: PeerMetrics) -> Peer {
+    fn peer(
+        &self,
+        written: (&config::Peer, Part),
+        address: &Address,
+        metrics: PeerMetrics,
+    ) -> Peer {
         let before = self
             .previous
-            .and_then(|upstream| upstream.peer_named(&peer.label));
+            .and_then(|upstream| upstream.peer_named(&written.0.label));
         let state = self.state(before, address);
         let manners = self.manners.clone();
-        Peer::new(self.name, peer, address.clone(), state, manners, metrics)
+        Peer::new(self.name, written, address.clone(), state, manners, metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.

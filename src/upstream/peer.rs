@@ -17,6 +17,7 @@ use crate::config::{self, PeerAddress};
 use crate::policy::ejection::Rules;
 use crate::policy::health::{State, Thresholds};
 use crate::policy::ramp::{Ramp, Salt};
+use crate::policy::spread::Part;
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
@@ -42,6 +43,8 @@ pub struct Peer {
     pub server_name: Option<Arc<str>>,
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
+    /// What the ring gives it of that, for the spread of hot keys; as much as its weight where that is not known.
+    pub part: Part,
     /// What is known of it; outlives this configuration.
     pub state: Arc<PeerState>,
     /// Where it is counted.
@@ -55,7 +58,7 @@ pub struct Peer {
 impl Peer {
     pub(super) fn new(
         upstream: &str,
-        peer: &config::Peer,
+        (peer, part): (&config::Peer, Part),
         address: Address,
         state: Arc<PeerState>,
         manners: Manners,
@@ -68,6 +71,7 @@ impl Peer {
             label: peer.label.as_str().into(),
             address,
             weight: peer.weight,
+            part,
             state,
             metrics,
             salt: Salt::of(&peer.label),

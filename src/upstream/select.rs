@@ -224,14 +224,14 @@ impl Upstream {
             return None;
         };
         let heat = hot.observe(call.key(), call.now)?;
-        let weight = self.serving_weight(call.now);
+        let all = self.serving_part(call.now);
         let can_serve = |member: MemberId| {
             let peer = self.peer(member)?;
             let serves = self.is_available(call, member) && peer.state.is_home(call.now);
-            serves.then_some((member, peer.weight.get()))
+            serves.then_some((member, peer.part))
         };
         let walk = self.ring.walk(key).filter_map(can_serve);
-        config.spread.choose(heat.share, weight, heat.turn, walk)
+        config.spread.choose(heat.share, all, heat.turn, walk)
     }
 
     /// The home, if it has room; else the first clockwise that has room for a guest: of those that the

@@ -1,4 +1,5 @@
-//! The weight of the peers that share an upstream's load: what a bound is a share of.
+//! The weight of the peers that share an upstream's load: what a bound is a share of. And what they have of the
+//! key space, which is what the room for a hot key depends on.
 //!
 //! One in a slow start, or that drains, takes some of the load off the others, but is not counted on:
 //! if it were, the bounds of the rest might not add up to all requests.
@@ -12,13 +13,14 @@
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
-    Ordering::{Acquire, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Peer;
+use crate::policy::spread::Part;
 
 /// The sum as it was counted last.
 #[derive(Debug, Default)]
@@ -28,6 +30,9 @@ pub(super) struct Serving {
     /// Until when it holds, if nothing changes; nanoseconds since the process started. 0: it is about to
     /// be replaced.
     until: AtomicU64,
+    /// What they have of the key space. Stored before `until`; may be of another count than the weight, which
+    /// only moves a hot key's turns among those that serve.
+    keys: AtomicU64,
     /// The moment that it was counted for.
     of: Mutex<Duration>,
 }
@@ -46,16 +51,26 @@ impl Serving {
         self.count(peers, changes, now)
     }
 
+    /// What they have together at `now`.
+    pub(super) fn part(&self, peers: &[Peer], changes: &AtomicU32, now: Duration) -> Part {
+        Part {
+            weight: self.weight(peers, changes, now),
+            keys: self.keys.load(Relaxed),
+        }
+    }
+
     #[cold]
     pub(super) fn count(&self, peers: &[Peer], changes: u32, now: Duration) -> u32 {
         let mut of = self.of.lock();
-        let home = peers.iter().filter(|peer| peer.state.is_home(now));
-        let weight = home.map(|peer| u32::from(peer.weight.get())).sum();
+        let home = || peers.iter().filter(|peer| peer.state.is_home(now));
+        let weight = home().map(|peer| u32::from(peer.weight.get())).sum();
         if *of <= now {
             *of = now;
             self.until.store(0, Release);
             let counted = u64::from(changes) << 32 | u64::from(weight);
             self.counted.store(counted, Release);
+            let keys = home().map(|peer| peer.part.keys).sum();
+            self.keys.store(keys, Relaxed);
             self.until.store(nanos(next_end(peers, now)), Release);
         }
         weight

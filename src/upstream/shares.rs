@@ -14,6 +14,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Peer, Upstream};
+use crate::config;
+use crate::policy::spread::Part;
+use crate::ring::{Ring, Weight};
 
 /// What was counted of one ring.
 #[derive(Debug, Default)]
@@ -27,6 +30,27 @@ pub(super) struct Shares {
 struct Now {
     homes: Vec<f64>,
     shares: Vec<u64>,
+}
+
+impl Shares {
+    /// Those of all peers, if the spread of hot keys needs them. Where there are no points all have what their
+    /// weights say, so nearly that a sample would be no better.
+    pub(super) fn needed(config: &config::Upstream, ring: &Ring) -> Self {
+        let shares = Self::default();
+        if config.hot_keys.is_some() && ring.sample().is_none() {
+            shares.all.get_or_init(|| ring.shares().into());
+        }
+        shares
+    }
+
+    /// What a peer has at a place in the ring's member order.
+    pub(super) fn part(&self, place: usize, weight: Weight) -> Part {
+        let known = self.all.get().and_then(|all| all.get(place).copied());
+        Part {
+            weight: weight.get().into(),
+            keys: known.unwrap_or(weight.get().into()),
+        }
+    }
 }
 
 impl Upstream {
@@ -49,6 +73,12 @@ impl Upstream {
             known.homes = homes;
         }
         known.shares.clone()
+    }
+
+    /// What the peers that can serve at `now` have together, of what they have when all are up: what comes to them from
+    /// the others is taken as spread as they are, which a round of the ring at each change would tell exactly.
+    pub(super) fn serving_part(&self, now: Duration) -> Part {
+        self.serving.part(&self.peers, &self.shared.changes, now)
     }
 
     /// Of the keys that come to each peer, the part that is home there, 0.0 ..= 1.0.

@@ -277,26 +277,38 @@ fn a_drain_keeps_what_is_active_shows_it_and_ends_by_itself() {
 
 #[test]
 fn a_hot_key_is_spread_and_no_other_key_moves() {
+    spread("p", 0.3, 125);
+}
+
+/// A ring that gives one of the key's nearest peers 15 % more than its fair share: with an even part of the hot key
+/// it would have 1.28 × of that.
+#[test]
+fn a_hot_key_goes_where_the_ring_has_left_room() {
+    spread("an", 0.2, 120);
+}
+
+/// A part of all requests is of one key, and no peer has more of them than so many per cent of its fair share. The
+/// peers have names that do not change, and so a ring that does not.
+#[track_caller]
+fn spread(names: &str, part: f64, most: usize) {
     const REQUESTS: usize = 12_000;
     let origins: Vec<Origin> = (0..PEERS).map(|_| Origin::named()).collect();
-    // Names that do not change, and so a ring that does not.
     let peers = origins.iter().enumerate();
     let site = Site::of(
-        peers.map(|(n, origin)| format!("{{label: p{n}, address: \"{}\"}}", origin.label())),
+        peers.map(|(n, origin)| format!("{{label: {names}{n}, address: \"{}\"}}", origin.label())),
     );
     let edge = site.app("hot_keys", "{share: 2%, spread: 3}").start();
     let keys = keys(4_000);
     let owner: HashMap<&str, usize> = keys
         .iter()
         .zip(edge.predict(&keys, 1))
-        .map(|(key, walk)| (key.as_str(), walk[0][1..].parse().unwrap()))
+        .map(|(key, walk)| (key.as_str(), walk[0][names.len()..].parse().unwrap()))
         .collect();
-    let names: HashMap<String, usize> = origins.iter().map(Origin::label).zip(0..).collect();
-    // A third of the requests but a bit are of the first key.
+    let places: HashMap<String, usize> = origins.iter().map(Origin::label).zip(0..).collect();
     let round = |seed: u64, requests: usize| {
         let mut random = StdRng::seed_from_u64(seed);
         let ask = |_| {
-            if random.gen_bool(0.3) {
+            if random.gen_bool(part) {
                 0
             } else {
                 random.gen_range(1..keys.len())
@@ -319,13 +331,13 @@ fn a_hot_key_is_spread_and_no_other_key_moves() {
     });
     let share = hot["keys"][0]["share"].as_f64().unwrap();
     assert!(
-        share > 0.2 && hot["keys"][0]["hash"].as_str().unwrap().starts_with("0x"),
+        share > part * 0.6 && hot["keys"][0]["hash"].as_str().unwrap().starts_with("0x"),
         "{hot}"
     );
     let mut served = [0; PEERS];
     let mut moved = 0;
     for (key, peer) in round(2, REQUESTS) {
-        let place = names[&peer];
+        let place = places[&peer];
         served[place] += 1;
         moved += usize::from(key != keys[0] && place != owner[key.as_str()]);
     }
@@ -333,7 +345,7 @@ fn a_hot_key_is_spread_and_no_other_key_moves() {
     assert_eq!(moved, 0, "keys beside the hot one");
     let fair = REQUESTS / PEERS;
     assert!(
-        served.iter().all(|served| served * 100 <= fair * 125),
+        served.iter().all(|served| served * 100 <= fair * most),
         "{served:?}"
     );
     assert_eq!(edge.admin.metric("clockwise_upstream_hot_keys", &[]), 1);
