@@ -76,7 +76,7 @@ impl Side {
     pub(super) fn rules(&self) -> Rules {
         let hot_keys = self.upstream.hot_keys;
         Rules {
-            bound: self.upstream.bounded_load,
+            bound: self.upstream.bounded_load.map(|load| load.factor),
             hot_keys: hot_keys.map(|hot| (hot.threshold, hot.spread)),
         }
     }
