@@ -37,8 +37,8 @@ pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::{is_address, is_cookie_name, is_host, is_probe_path, is_query_name};
 pub use settings::{
-    AccessLog, Account, Admin, CertificateFiles, CertificateSource, ClientAuth, Config,
-    Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,
+    AccessLog, Account, Admin, BoundedLoad, CertificateFiles, CertificateSource, ClientAuth,
+    Config, Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,
     Introductions, ListenAddress, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress,
     PerClient, Probe, Retry, Route, SessionDrain, SocketAccess, SocketOptions, StateFile, Tell,
     Timeouts, Tls, TlsVersion, Upstream,

@@ -91,6 +91,9 @@ sections! {
     PASSIVE: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
         "failures" "eject" "max_eject"
     ];
+    BOUNDED_LOAD: "`bounded_load`" at "upstreams.NAME.bounded_load" as "{factor: 1.25, wait: 5ms}" [
+        "factor" "wait"
+    ];
     SLOW_START: "`slow_start`" at "upstreams.NAME.slow_start" as "{time: 60s}" [
         "time" "at_start"
     ];

@@ -405,7 +405,7 @@ pub struct Upstream {
     pub max_moved: Option<f64>,
     /// How far above its fair share of the requests in flight a peer may be; `None`: as far as its
     /// keys take it.
-    pub bounded_load: Option<Bound>,
+    pub bounded_load: Option<BoundedLoad>,
     /// How a peer that comes back, or is new, gets its keys; `None`: all at once.
     pub slow_start: Option<SlowStart>,
     /// Which keys a draining peer keeps for a while; `None`: none.
@@ -420,6 +420,15 @@ pub struct Upstream {
     pub link: Link,
     /// Whether calls by gRPC-Web reach them as gRPC.
     pub grpc_web: bool,
+}
+
+/// How far above its fair share of the requests in flight a peer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundedLoad {
+    /// So many times the fair share.
+    pub factor: Bound,
+    /// How long a request may wait for a place at its home; `None`: it goes on at once.
+    pub wait: Option<Duration>,
 }
 
 /// How a peer that comes back, or is new, gets its keys.
@@ -486,7 +495,7 @@ impl Upstream {
     /// What keeps requests from their home. A slow start is not in it: to a prediction it is over.
     pub fn rules(&self) -> Rules {
         Rules {
-            bound: self.bounded_load,
+            bound: self.bounded_load.map(|load| load.factor),
             hot_keys: self.hot_keys.map(|hot| (hot.threshold, hot.spread)),
         }
     }

@@ -96,6 +96,13 @@ impl Ramp {
         }
     }
 
+    /// The same of a whole number, rounded down.
+    pub fn part(&self, whole: u32, now: Duration) -> u32 {
+        let (passed, length) = (nanos(self.passed(now)), nanos(self.length));
+        let part = u128::from(whole) * u128::from(passed) / u128::from(length.max(1));
+        u32::try_from(part).map_or(whole, |part| part.min(whole))
+    }
+
     /// How long ago it began; zero: it has yet to.
     pub fn passed(&self, now: Duration) -> Duration {
         now.saturating_sub(self.began)
@@ -174,6 +181,7 @@ mod tests {
         let ramp = ramp(5, 0);
         assert!(ramp.is_over(Duration::ZERO) && ramp.admits(1, Salt::of("a"), Duration::ZERO));
         assert!((ramp.share(Duration::ZERO) - 1.0).abs() < f64::EPSILON);
+        assert_eq!(ramp.part(64, Duration::from_secs(6)), 64);
     }
 
     #[test]
@@ -201,6 +209,7 @@ mod tests {
                 "{percent} %: {home} of {all}"
             );
             assert!((ramp.share(now) - f64::from(percent) / 100.0).abs() < 1e-9);
+            assert_eq!(ramp.part(100, now), u32::from(percent));
         }
     }
 

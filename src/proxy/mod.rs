@@ -98,10 +98,14 @@ impl ProxyHttp for Edge {
                     .await
                     .map(|()| true);
             }
-            Ok(None) => admit::admit(session, ctx).and_then(|()| pick::first(session, ctx)),
+            Ok(None) => admit::admit(session, ctx).and_then(|()| pick::target(session, ctx)),
             Err(refusal) => Err(refusal),
         };
-        match admitted {
+        let chosen = match admitted {
+            Ok(()) => pick::first(ctx).await,
+            Err(refusal) => Err(refusal),
+        };
+        match chosen {
             Ok(()) => Ok(false),
             Err(refusal) => respond::refuse(session, ctx, refusal).await.map(|()| true),
         }

@@ -1,9 +1,12 @@
 //! Phases 3 to 5: the route's key, its place on the ring, the peer.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
+use tokio::time::timeout;
 
 use super::context::{Ask, Attempt, Context};
 use super::fault::Fault;
@@ -13,17 +16,46 @@ use crate::connection::{Connection, Phase};
 use crate::cookie;
 use crate::key::{self, KeyBuffer, KeySource};
 use crate::ring::MemberId;
-use crate::upstream::{Target, Tried, Upstream};
+use crate::upstream::load::Ticket;
+use crate::upstream::{Admitted, Arrival, Target, Tried, Upstream, Wait};
 
-/// Finds the request's place on the ring and the peer that is asked first.
-pub(super) fn first(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
+/// Finds the request's place on the ring.
+pub(super) fn target(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
     ctx.target = Some(place(session, ctx, &upstream)?);
-    if choose(ctx) {
+    Ok(())
+}
+
+/// Chooses the peer that is asked first. Where that is full, it may take a little while.
+pub(super) async fn first(ctx: &mut Context) -> Result<(), Fault> {
+    let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.target.clone())
+    else {
+        return Err(Fault::NoRoute);
+    };
+    let mut now = clock::since_start();
+    let admitted = match upstream.arrive(&target, &ctx.tried, now, upstream.enter()) {
+        Ok(Arrival::Admitted(admitted)) => Ok(admitted),
+        Ok(Arrival::Waits(wait)) => {
+            let admitted = in_line(wait).await;
+            now = clock::since_start();
+            admitted
+        }
+        Err(ticket) => Err(ticket),
+    };
+    if let Ok(admitted) = admitted {
+        ctx.attempt = Some(attempt(&upstream, &target, &ctx.tried, admitted, now));
         return Ok(());
     }
     upstream.metrics.all_down.inc();
     Err(Fault::NoPeer)
+}
+
+/// Waits for a place, as long as that may last; the request goes on without one then.
+async fn in_line(mut wait: Wait<'_>) -> Result<Admitted, Ticket<'_>> {
+    let limit = wait.limit();
+    let place = poll_fn(|context| wait.poll(context.waker(), clock::since_start()));
+    let _ = timeout(limit, place).await;
+    wait.end(clock::since_start())
 }
 
 /// The peer of this attempt is known; starts its clock, and whatever else an attempt counts.
@@ -166,16 +198,26 @@ fn choose(ctx: &mut Context) -> bool {
     let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
         return false;
     };
-    ctx.attempt = Some(Attempt {
-        guest: is_guest(&upstream, target, &ctx.tried, admitted.member),
-        upstream,
+    ctx.attempt = Some(attempt(&upstream, target, &ctx.tried, admitted, now));
+    true
+}
+
+fn attempt(
+    upstream: &Arc<Upstream>,
+    target: &Target,
+    tried: &Tried,
+    admitted: Admitted,
+    began: Duration,
+) -> Attempt {
+    Attempt {
+        guest: is_guest(upstream, target, tried, admitted.member),
+        upstream: Arc::clone(upstream),
         member: admitted.member,
         tenure: admitted.tenure,
         place: Some(admitted.place),
-        began: now,
+        began,
         connect: None,
         fresh: false,
         http1: false,
-    });
-    true
+    }
 }

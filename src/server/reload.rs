@@ -203,7 +203,7 @@ fn put_in_force(
     subject.snapshot.store(Arc::clone(after));
     drains.settle();
     after.issued.tell();
-    after.settle();
+    after.settle(before);
     ready.probes.go_on();
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);

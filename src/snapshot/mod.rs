@@ -256,11 +256,15 @@ impl Snapshot {
         }
     }
 
-    /// Brings to an end what the configuration before had begun and this one does not have.
-    pub fn settle(&self) {
+    /// It is in force, in the place of `previous`: brings to an end what that had begun and this one does not have.
+    pub fn settle(&self, previous: &Self) {
         let now = clock::since_start();
-        let upstreams = self.upstreams.values();
-        upstreams.for_each(|upstream| upstream.settle(now));
+        for (name, upstream) in &self.upstreams {
+            upstream.settle(now);
+            if let Some(before) = previous.upstreams.get(name) {
+                upstream.replace(before);
+            }
+        }
     }
 
     /// Takes over what another process knew of the peers.

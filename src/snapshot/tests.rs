@@ -195,6 +195,22 @@ fn the_addresses_of_names_are_those_in_use() {
 }
 
 #[test]
+fn what_a_server_holds_that_is_gone_is_shared_by_nobody() {
+    let before = build(UNPROBED, ONE, None);
+    let app = &before.upstreams["app"];
+    let (target, now) = (Target::Key(Hash(0).into()), clock::since_start());
+    let tried = Tried::none();
+    let in_flight = app.admit(&target, &tried, now, app.enter()).unwrap();
+    let after = build(UNPROBED, MOVED, Some(&before));
+    let shared = || after.upstreams["app"].in_flight();
+    assert_eq!(shared(), 1, "not in force");
+    after.settle(&before);
+    assert_eq!(shared(), 0);
+    drop(in_flight);
+    assert_eq!(shared(), 0);
+}
+
+#[test]
 fn ten_thousand_drains_are_recalled_at_once() {
     let peers = |port: u16| {
         let peer = |n| format!("{{label: p{n}, address: \"127.0.0.1:{port}\"}}");

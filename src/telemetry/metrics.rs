@@ -305,6 +305,8 @@ metrics! {
         retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
         /// Requests that found every peer down.
         all_down: Counter = "clockwise_upstream_all_down",
+        /// How long requests waited at their home for a place there, with and without success.
+        waits: Histogram = "clockwise_upstream_wait_seconds",
         /// Requests that took a peer above its bound, as none with room was found.
         over_bound: Counter = "clockwise_upstream_over_bound",
         /// Keys that a drain could not keep with their peer: `drain.keys` is too small.
@@ -341,6 +343,8 @@ metrics! {
         drain_keys: Gauge = "clockwise_peer_drain_keys",
         /// Requests that were at home with the peer and went on, as it held as many as it may.
         overflow: Counter = "clockwise_peer_overflow",
+        /// Requests that waited for a place at the peer, which was full, by what came of it.
+        waits: Each<Waited> = "clockwise_peer_waits",
         /// Probes that failed.
         probe_failures: Counter = "clockwise_peer_probe_failures",
         /// Attempts in progress.
@@ -389,6 +393,18 @@ impl Class {
             500..=599 => Self::ServerError,
             _ => Self::None,
         }
+    }
+}
+
+bounded! {
+    /// What came of a wait for a place at a full peer.
+    pub enum Waited as "outcome" {
+        /// It was given one.
+        Placed = "placed",
+        /// There was none in time: it went on.
+        InVain = "in_vain",
+        /// It went, or was cut, while it waited.
+        Left = "left",
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Ticket::enter ── total + 1 ──┬─ try_take(peer): held + 1 where that is within the bound ─┬─► Place
+//!                                ├─ line_up(peer):  the same, when another leaves           ─┤     │
 //!                                └─ take(peer):     held + 1 in any case                    ─┘     │
 //!                                                                                                  │ drop
 //!                                                  total - 1  ◄──  held - 1  ◄─────────────────────┘
@@ -19,20 +20,31 @@
 //! A peer may be above its bound later, when others have finished and the total has fallen: no
 //! request is taken from a peer that works on it.
 //!
+//! A peer that does not share the load, as it drains, is down or was removed, is set aside: what it holds is
+//! not in the total, or it would give room to peers that have nothing of it. One bit beside its number says so;
+//! whoever comes and goes learns it from the step that counts him there, so all its requests leave the total in
+//! one moment, and come back in one. Such a peer's own bound is of the total and what it holds itself.
+//!
 //! What the bound is, is decided in [`bound`](crate::policy::bound); where to go on when a peer is full, by
 //! the caller. There is room somewhere at any moment, but two requests that look at the peers one after
 //! the other can miss it. A caller that has looked at all takes the least loaded peer ([`Ticket::take`]), and
 //! counts that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use self::line::Line;
+
+mod line;
+
+pub use self::line::Turn;
 
 /// One request more, in the word of [`Total`]: version + 1, number + 1.
 const ENTER: u64 = (1 << 32) + 1;
 /// One less: number - 1, which carries into the version.
 const LEAVE: u64 = (1 << 32) - 1;
 
-/// Requests of an upstream in flight, those that look for a peer included; below 2^32.
+/// Requests of an upstream in flight that its peers share, those that look for a peer included; below 2^32.
 #[derive(Debug, Default)]
 pub struct Total {
     /// The number in the lower half; in the upper the version, that every change raises.
@@ -44,27 +56,125 @@ impl Total {
     pub fn get(&self) -> u32 {
         number(self.word.load(SeqCst))
     }
+
+    fn enter(&self, requests: u32) {
+        self.word
+            .fetch_add(ENTER.wrapping_mul(requests.into()), SeqCst);
+    }
+
+    fn leave(&self, requests: u32) {
+        self.word
+            .fetch_add(LEAVE.wrapping_mul(requests.into()), SeqCst);
+    }
 }
 
 /// Requests that one peer of an upstream holds.
 #[derive(Debug)]
 pub struct Held {
-    number: AtomicU32,
+    /// A [`Load`].
+    word: AtomicU64,
     total: Arc<Total>,
+    line: Line,
+}
+
+/// What is known of a peer's requests at one moment: their number, below 2^32; above it how many wait for a
+/// place; and on top [`Load::ASIDE`].
+#[derive(Clone, Copy, Debug)]
+struct Load(u64);
+
+impl Load {
+    /// One request more that waits.
+    const WAITS: u64 = 1 << 32;
+    /// The peer's requests are not in the total.
+    const ASIDE: u64 = 1 << 63;
+
+    const fn number(self) -> u32 {
+        number(self.0)
+    }
+
+    const fn is_aside(self) -> bool {
+        self.0 & Self::ASIDE != 0
+    }
+
+    const fn is_waited_for(self) -> bool {
+        self.0 & !Self::ASIDE >= Self::WAITS
+    }
+
+    /// What its own bound is of.
+    const fn base(self, total: u32) -> u32 {
+        if self.is_aside() {
+            total.saturating_add(self.number())
+        } else {
+            total
+        }
+    }
 }
 
 impl Held {
     /// None yet, of those in `total`.
     pub fn new(total: &Arc<Total>) -> Self {
         Self {
-            number: AtomicU32::new(0),
+            word: AtomicU64::new(0),
             total: Arc::clone(total),
+            line: Line::default(),
         }
     }
 
     /// How many there are.
     pub fn get(&self) -> u32 {
-        self.number.load(SeqCst)
+        self.load().number()
+    }
+
+    /// Whether the peer can hold one more by `room`, as things are; none where others wait for that.
+    pub fn has_room(&self, room: impl Fn(u32, u32) -> bool) -> bool {
+        let load = self.load();
+        !load.is_waited_for() && room(load.number(), load.base(self.total.get()))
+    }
+
+    /// Takes what the peer holds out of the total, now and from now on.
+    pub fn set_aside(&self) {
+        if self.load().is_aside() {
+            return;
+        }
+        let before = Load(self.word.fetch_or(Load::ASIDE, SeqCst));
+        if !before.is_aside() {
+            self.total.leave(before.number());
+        }
+    }
+
+    /// Takes it back into the total. It counts there before it does not count aside any more.
+    pub fn take_back(&self) {
+        let mut load = self.load();
+        while load.is_aside() {
+            self.total.enter(load.number());
+            let shared = load.0 & !Load::ASIDE;
+            let swapped = self.word.compare_exchange(load.0, shared, SeqCst, SeqCst);
+            let Err(now) = swapped else { return };
+            self.total.leave(load.number());
+            load = Load(now);
+        }
+    }
+
+    fn load(&self) -> Load {
+        Load(self.word.load(SeqCst))
+    }
+
+    fn uncount(&self, stays: bool) -> Load {
+        let before = Load(self.word.fetch_sub(1, SeqCst));
+        match (stays, before.is_aside()) {
+            (true, true) => self.total.enter(1),
+            (false, false) => self.total.leave(1),
+            (true, false) | (false, true) => {}
+        }
+        before
+    }
+
+    /// One request goes; it is in the total still, or is so again, where it `stays` there. Its place is handed over.
+    fn release(&self, stays: bool) {
+        let before = self.uncount(stays);
+        if before.is_waited_for() {
+            self.hand_over();
+        }
     }
 }
 
@@ -81,20 +191,41 @@ impl<'a> Ticket<'a> {
         Self { total }
     }
 
-    /// A place at `peer`, if that leaves it within `capacity` of the total; else the ticket again.
-    /// `capacity` must not fall when the total rises; it may be asked more than once.
+    /// A place at `peer`, if there is `room` and nobody waits for it; else the ticket again. `room` is told what
+    /// the peer holds without this request and the total with it. Where it has room it must have it for any greater
+    /// total; it may be asked more than once.
     #[inline]
-    pub fn try_take(self, peer: &Arc<Held>, capacity: impl Fn(u32) -> u32) -> Result<Place, Self> {
-        if admit(self.total, peer, capacity).is_some() {
+    pub fn try_take(
+        self,
+        peer: &Arc<Held>,
+        room: impl Fn(u32, u32) -> bool,
+    ) -> Result<Place, Self> {
+        if admit(self.total, peer, false, room).is_some() {
             Ok(self.place(peer))
         } else {
             Err(self)
         }
     }
 
+    /// The same, before those that wait for it: for who finds no place anywhere else.
+    pub fn try_take_first(
+        self,
+        peer: &Arc<Held>,
+        room: impl Fn(u32, u32) -> bool,
+    ) -> Result<Place, Self> {
+        if admit(self.total, peer, true, room).is_some() {
+            return Ok(self.place(peer));
+        }
+        // It may have held a place for a moment that is theirs.
+        peer.hand_over();
+        Err(self)
+    }
+
     /// A place at `peer`, however many it holds.
     pub fn take(self, peer: &Arc<Held>) -> Place {
-        peer.number.fetch_add(1, SeqCst);
+        if Load(peer.word.fetch_add(1, SeqCst)).is_aside() {
+            self.total.leave(1);
+        }
         self.place(peer)
     }
 
@@ -108,14 +239,14 @@ impl<'a> Ticket<'a> {
         std::mem::forget(self);
         Place {
             peer: Arc::clone(peer),
-            leaves_total: true,
+            stays: false,
         }
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.total.word.fetch_add(LEAVE, SeqCst);
+        self.total.leave(1);
     }
 }
 
@@ -123,8 +254,8 @@ impl Drop for Ticket<'_> {
 #[derive(Debug)]
 pub struct Place {
     peer: Arc<Held>,
-    /// False: a ticket does.
-    leaves_total: bool,
+    /// The request stays in flight: a ticket takes it out of the total.
+    stays: bool,
 }
 
 impl Place {
@@ -134,7 +265,7 @@ impl Place {
             std::ptr::eq(total, Arc::as_ptr(&self.peer.total)),
             "another upstream"
         );
-        self.leaves_total = false;
+        self.stays = true;
         Ticket { total }
     }
 
@@ -146,51 +277,70 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.peer.number.fetch_sub(1, SeqCst);
-        if self.leaves_total {
-            self.peer.total.word.fetch_add(LEAVE, SeqCst);
-        }
+        self.peer.release(self.stays);
     }
 }
 
 /// A moment at which a peer was within its bound, the request that it was judged for included.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
+    /// Of the total.
     word: u64,
-    held: u32,
+    load: Load,
 }
 
 const fn number(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }
 
-/// Takes a place where that keeps the peer within its bound; the moment at which it did.
+/// Takes a place where that keeps the peer within its bound; the moment at which it did. Who does not come
+/// `in_turn` gets none where others wait.
 #[inline]
-fn admit(total: &Total, peer: &Held, capacity: impl Fn(u32) -> u32) -> Option<Moment> {
+fn admit(
+    total: &Total,
+    peer: &Held,
+    in_turn: bool,
+    room: impl Fn(u32, u32) -> bool,
+) -> Option<Moment> {
     let word = total.word.load(SeqCst);
-    let held = reserve(peer, capacity(number(word)))?;
-    if total.word.load(SeqCst) == word {
-        return Some(Moment { word, held });
+    let before = reserve(peer, |load| {
+        (in_turn || !load.is_waited_for()) && room(load.number(), load.base(number(word)))
+    })?;
+    if before.is_aside() {
+        total.leave(1);
+    } else if total.word.load(SeqCst) == word {
+        let load = Load(before.0 + 1);
+        return Some(Moment { word, load });
     }
-    keep(total, peer, capacity)
+    keep(total, peer, in_turn, room)
 }
 
-/// One more at a peer that holds less than `capacity`; the number it holds then.
+/// One more at a peer that may take it; what was there before.
 #[inline]
-fn reserve(peer: &Held, capacity: u32) -> Option<u32> {
-    let more = |held: u32| (held < capacity).then(|| held + 1);
-    let before = peer.number.fetch_update(SeqCst, SeqCst, more).ok()?;
-    Some(before + 1)
+fn reserve(peer: &Held, may: impl Fn(Load) -> bool) -> Option<Load> {
+    let more = |word: u64| may(Load(word)).then(|| word + 1);
+    peer.word.fetch_update(SeqCst, SeqCst, more).ok().map(Load)
 }
 
 /// Judges a place that was taken while the total moved; gives it back where it is above the bound.
 #[cold]
-fn keep(total: &Total, peer: &Held, capacity: impl Fn(u32) -> u32) -> Option<Moment> {
+fn keep(
+    total: &Total,
+    peer: &Held,
+    in_turn: bool,
+    room: impl Fn(u32, u32) -> bool,
+) -> Option<Moment> {
     let moment = together(total, peer);
-    if moment.held <= capacity(number(moment.word)) {
+    let Moment { word, load } = moment;
+    if room(load.number().saturating_sub(1), load.base(number(word))) {
         return Some(moment);
     }
-    peer.number.fetch_sub(1, SeqCst);
+    if in_turn {
+        // Whoever admits the first in line is about to look no further.
+        peer.uncount(true);
+    } else {
+        peer.release(true);
+    }
     None
 }
 
@@ -199,10 +349,10 @@ fn keep(total: &Total, peer: &Held, capacity: impl Fn(u32) -> u32) -> Option<Mom
 fn together(total: &Total, peer: &Held) -> Moment {
     let mut word = total.word.load(SeqCst);
     loop {
-        let held = peer.get();
+        let load = peer.load();
         let again = total.word.load(SeqCst);
         if again == word {
-            return Moment { word, held };
+            return Moment { word, load };
         }
         word = again;
     }
@@ -223,9 +373,13 @@ mod tests {
         (total, peers)
     }
 
-    fn quarter_above(peers: u32) -> impl Fn(u32) -> u32 {
+    fn quarter_above(peers: u32) -> impl Fn(u32, u32) -> bool {
         let bound = Bound::new(1250).unwrap();
-        move |total| bound.capacity(total, 1, peers)
+        move |held, total| bound.has_room(held, total, 1, peers)
+    }
+
+    fn alone(held: u32, _: u32) -> bool {
+        held == 0
     }
 
     fn version(word: u64) -> u64 {
@@ -241,7 +395,7 @@ mod tests {
         assert_eq!((total.get(), peers[0].get()), (1, 1));
         let ticket = place.leave(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
-        drop(ticket.try_take(&peers[1], |_| 1).unwrap());
+        drop(ticket.try_take(&peers[1], alone).unwrap());
         assert_eq!((total.get(), peers[1].get()), (0, 0));
     }
 
@@ -250,7 +404,7 @@ mod tests {
         let (total, peers) = upstream(2);
         let _held = Ticket::enter(&total).take(&peers[0]);
         let ticket = Ticket::enter(&total)
-            .try_take(&peers[0], |_| 1)
+            .try_take(&peers[0], alone)
             .unwrap_err();
         assert_eq!((total.get(), peers[0].get()), (2, 1));
         drop(ticket);
@@ -266,11 +420,11 @@ mod tests {
         let here: Vec<_> = (0..5)
             .map(|_| Ticket::enter(&total).take(&peers[0]))
             .collect();
-        let capacity = quarter_above(2);
+        let room = quarter_above(2);
         let elsewhere = RefCell::new(elsewhere);
         // Between the first look and the exchange, everybody else leaves.
-        let ticket = Ticket::enter(&total).try_take(&peers[0], |total| {
-            let now = capacity(total);
+        let ticket = Ticket::enter(&total).try_take(&peers[0], |held, total| {
+            let now = room(held, total);
             elsewhere.borrow_mut().clear();
             now
         });
@@ -284,9 +438,9 @@ mod tests {
     #[test]
     fn a_total_that_moved_and_came_back_is_no_reason_to_refuse() {
         let (total, peers) = upstream(1);
-        let ticket = Ticket::enter(&total).try_take(&peers[0], |total_then| {
+        let ticket = Ticket::enter(&total).try_take(&peers[0], |held, total_then| {
             drop(Ticket::enter(&total));
-            total_then
+            held < total_then
         });
         assert!(ticket.is_ok());
         drop(ticket);
@@ -310,7 +464,7 @@ mod tests {
 
     /// One client: in, to the first peer with room, out, `rounds` times; what it saw.
     fn client(total: &Total, peers: &[Arc<Held>], first: usize, rounds: usize) -> Vec<Event> {
-        let capacity = quarter_above(u32::try_from(peers.len()).unwrap());
+        let room = quarter_above(u32::try_from(peers.len()).unwrap());
         let mut log = Vec::new();
         for round in 0..rounds {
             log.push(changed(total, ENTER));
@@ -319,13 +473,13 @@ mod tests {
                 .cycle()
                 .skip((first + round / 64) % 2)
                 .take(peers.len());
-            let found = walk.find_map(|peer| Some((peer, admit(total, peer, &capacity)?)));
+            let found = walk.find_map(|peer| Some((peer, admit(total, peer, false, &room)?)));
             if let Some((peer, moment)) = found {
                 log.push(Event::Admitted(moment));
                 if round % 7 == 0 {
                     thread::yield_now();
                 }
-                peer.number.fetch_sub(1, SeqCst);
+                peer.word.fetch_sub(1, SeqCst);
             }
             log.push(changed(total, LEAVE));
         }
@@ -354,12 +508,13 @@ mod tests {
                 totals[usize::try_from(version).unwrap()] = number;
             }
         }
-        let capacity = quarter_above(4);
+        let room = quarter_above(4);
         let mut admissions = 0;
         for event in &logs {
-            if let Event::Admitted(Moment { word, held }) = *event {
+            if let Event::Admitted(Moment { word, load }) = *event {
+                let held = load.number();
                 let number = totals[usize::try_from(version(word)).unwrap()];
-                assert!(held <= capacity(number), "{held} held, {number} in flight");
+                assert!(room(held - 1, number), "{held} held, {number} in flight");
                 admissions += 1;
             }
         }
@@ -368,44 +523,123 @@ mod tests {
         assert!(peers.iter().all(|peer| peer.get() == 0));
     }
 
+    /// Asks the peers in turn, so many times, for a place that it leaves at once.
+    fn visit(total: &Total, peers: &[Arc<Held>], rounds: usize) {
+        let room = quarter_above(u32::try_from(peers.len()).unwrap());
+        for _ in 0..rounds {
+            let mut ticket = Some(Ticket::enter(total));
+            let place = peers
+                .iter()
+                .find_map(|peer| match ticket.take()?.try_take(peer, &room) {
+                    Ok(place) => Some(place),
+                    Err(back) => {
+                        ticket = Some(back);
+                        None
+                    }
+                });
+            drop(place);
+        }
+    }
+
     #[test]
     fn with_so_many_clients_no_peer_is_ever_seen_above_their_bound() {
         const CLIENTS: u32 = 8;
-        let (total, peers) = upstream(3);
-        let capacity = quarter_above(3);
-        let most = capacity(CLIENTS);
+        let (total, peers) = upstream(4);
+        let (aside, peers) = peers.split_last().unwrap();
+        // What this one holds is a multiple of what all others do, and is none of theirs.
+        let _streams: Vec<_> = (0..50).map(|_| Ticket::enter(&total).take(aside)).collect();
+        aside.set_aside();
+        let bound = Bound::new(1250).unwrap();
+        let most = bound.capacity(CLIENTS + 1, 1, 3);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(SeqCst) {
                     assert!(peers.iter().all(|peer| peer.get() <= most));
+                    drop(Ticket::enter(&total).take(aside));
                 }
             });
             let clients: Vec<_> = (0..CLIENTS)
-                .map(|_| {
-                    scope.spawn(|| {
-                        for _ in 0..20_000 {
-                            let mut ticket = Some(Ticket::enter(&total));
-                            let place = peers.iter().find_map(|peer| {
-                                match ticket.take()?.try_take(peer, &capacity) {
-                                    Ok(place) => Some(place),
-                                    Err(back) => {
-                                        ticket = Some(back);
-                                        None
-                                    }
-                                }
-                            });
-                            drop(place);
-                        }
-                    })
-                })
+                .map(|_| scope.spawn(|| visit(&total, peers, 20_000)))
                 .collect();
             for client in clients {
                 client.join().unwrap();
             }
             done.store(true, SeqCst);
         });
-        assert_eq!(total.get(), 0);
+        assert_eq!((total.get(), aside.get()), (0, 50));
         assert!(peers.iter().all(|peer| peer.get() == 0));
+    }
+
+    // ── set aside
+
+    #[test]
+    fn what_a_peer_holds_that_is_set_aside_is_in_no_total() {
+        let (total, peers) = upstream(2);
+        let mut held: Vec<_> = (0..30)
+            .map(|_| Ticket::enter(&total).take(&peers[0]))
+            .collect();
+        peers[0].set_aside();
+        peers[0].set_aside();
+        assert_eq!((total.get(), peers[0].get()), (0, 30));
+        held.pop();
+        held.push(Ticket::enter(&total).take(&peers[0]));
+        let room = quarter_above(2);
+        for _ in 0..2 {
+            held.push(Ticket::enter(&total).try_take(&peers[1], &room).unwrap());
+        }
+        let full = Ticket::enter(&total).try_take(&peers[1], &room);
+        assert!(full.is_err(), "2 of 3, where the rest is set aside");
+        let ticket = full.unwrap_err();
+        let failed = held.remove(0).leave(&total);
+        assert_eq!((total.get(), peers[0].get()), (4, 29));
+        drop((ticket, failed));
+        peers[0].take_back();
+        peers[0].take_back();
+        assert_eq!(total.get(), 31);
+        drop(held);
+        assert_eq!((total.get(), peers[0].load().0), (0, 0));
+    }
+
+    #[test]
+    fn one_that_is_set_aside_is_judged_as_if_it_alone_were_not() {
+        let (total, peers) = upstream(2);
+        peers[0].set_aside();
+        let room = quarter_above(2);
+        let take = || Ticket::enter(&total).try_take(&peers[0], &room);
+        let _elsewhere: Vec<_> = (0..10)
+            .map(|_| Ticket::enter(&total).take(&peers[1]))
+            .collect();
+        let held: Vec<_> = std::iter::from_fn(|| take().ok()).collect();
+        // 18 are less than a quarter above half of 29, and 19 are not less than that of 30.
+        assert_eq!((held.len(), total.get()), (19, 10));
+        drop(held);
+        assert_eq!((total.get(), peers[0].get()), (10, 0));
+    }
+
+    #[test]
+    fn requests_that_come_and_go_meanwhile_count_once() {
+        let (total, peers) = upstream(3);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    peers[0].set_aside();
+                    peers[1].set_aside();
+                    peers[0].take_back();
+                    peers[1].take_back();
+                }
+            });
+            let clients: Vec<_> = (0..6)
+                .map(|_| scope.spawn(|| visit(&total, &peers, 20_000)))
+                .collect();
+            for client in clients {
+                client.join().unwrap();
+            }
+            done.store(true, SeqCst);
+        });
+        peers.iter().for_each(|peer| peer.take_back());
+        assert_eq!(total.get(), 0);
+        assert!(peers.iter().all(|peer| peer.load().0 == 0));
     }
 }

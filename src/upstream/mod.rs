@@ -13,6 +13,7 @@
 pub mod active;
 mod address;
 pub mod balancer;
+mod bounded;
 mod dial;
 pub mod hot;
 mod kept;
@@ -29,7 +30,7 @@ mod tried;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -44,6 +45,7 @@ use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 use crate::tls;
 
 pub use self::address::Address;
+pub use self::bounded::{Arrival, Wait};
 pub use self::kept::{Kept, Remains};
 pub use self::memory::{HotMemory, Memory, PeerMemory};
 pub use self::peer::{Peer, PeerState, ProbeReport};
@@ -55,7 +57,7 @@ use self::active::{Active, Tenures};
 use self::hot::HotKeys;
 use self::ledger::{Cold, Ledger, Manners};
 use self::load::{Held, Place, Ticket, Total};
-use self::serving::Serving;
+use self::serving::{Serving, Weights};
 use self::shares::Shares;
 
 /// A named group of peers, ready to be selected from.
@@ -222,7 +224,7 @@ impl Upstream {
         place.leave(&self.shared.total)
     }
 
-    /// Its requests in flight.
+    /// Its requests in flight, but for those that peers hold which do not share its load.
     pub fn in_flight(&self) -> u32 {
         self.shared.total.get()
     }
@@ -248,9 +250,13 @@ impl Upstream {
             .is_ok()
     }
 
-    /// The weight of the peers that can serve at `now`.
+    /// The weight of the peers that take all their keys at `now`.
     pub fn serving_weight(&self, now: Duration) -> u32 {
-        self.serving.weight(&self.peers, &self.shared.changes, now)
+        self.weights(now).home
+    }
+
+    fn weights(&self, now: Duration) -> Weights {
+        self.serving.weights(&self.peers, &self.shared.changes, now)
     }
 
     /// A key, in this upstream's ring.
@@ -261,6 +267,17 @@ impl Upstream {
     /// The target of a request that has no key: the next turn.
     pub fn next_turn(&self) -> Target {
         Target::Turn(self.shared.turns.fetch_add(1, Relaxed))
+    }
+
+    /// It is in force in the place of `previous`: who shares the load is now said here, and those that are gone
+    /// do not, whatever they still hold.
+    pub fn replace(&self, previous: &Self) {
+        previous.serving.replace();
+        let held = self.peers.iter().map(|peer| Arc::as_ptr(peer.state.held()));
+        let held: HashSet<_> = held.collect();
+        let before = previous.peers.iter().map(|peer| peer.state.held());
+        let gone = before.filter(|before| !held.contains(&Arc::as_ptr(before)));
+        gone.for_each(|gone| gone.set_aside());
     }
 
     /// Takes over the orders about peers that are not the same in `previous`, by label.

@@ -47,6 +47,8 @@ pub struct Peer {
     pub part: Part,
     /// What is known of it; outlives this configuration.
     pub state: Arc<PeerState>,
+    /// The requests that it holds, which the state has, too: here both can be on their way from memory at once.
+    pub(super) held: Arc<Held>,
     /// Where it is counted.
     pub metrics: PeerMetrics,
     /// What tells its order of keys from every other's.
@@ -72,6 +74,7 @@ impl Peer {
             address,
             weight: peer.weight,
             part,
+            held: Arc::clone(state.held()),
             state,
             metrics,
             salt: Salt::of(&peer.label),
@@ -328,6 +331,15 @@ impl PeerState {
     /// What the last probe found; `None` before the first.
     pub fn last_probe(&self) -> Option<ProbeReport> {
         self.ledger.lock().last_probe.clone()
+    }
+
+    /// What it holds is in the upstream's total where it is available, and set aside where it is not.
+    pub(super) fn share_load(&self, now: Duration) {
+        if self.is_available(now) {
+            self.held.take_back();
+        } else {
+            self.held.set_aside();
+        }
     }
 
     /// The requests that it holds.

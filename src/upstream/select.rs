@@ -6,7 +6,7 @@
 //!     2  the first of the walk that is available, or that drains and served the key lately;
 //!        one in a slow start only for keys that have come home
 //!     3  nobody is available: the first that is ejected or suppressed, then that no probe has answered for
-//!   and if that one holds as many requests as `bounded_load` allows: the next clockwise with room for a guest
+//!   and if that one holds as many requests as `bounded_load` allows: see [`bounded`](super::bounded)
 //! ```
 //!
 //! Laws:
@@ -20,9 +20,9 @@
 use std::time::Duration;
 
 use super::active::Tenure;
+use super::bounded::{Arrival, Full};
 use super::load::{Place, Ticket};
 use super::{Choice, Peer, Target, Tried, Upstream};
-use crate::policy::bound::Bound;
 use crate::policy::ramp::{Ramp, Salt, first_home};
 use crate::ring::MemberId;
 
@@ -41,16 +41,33 @@ pub struct Admitted {
 
 /// What a request brings to the choice of its peer, and when.
 #[derive(Clone, Copy, Debug)]
-struct Call<'a> {
-    target: &'a Target,
-    tried: &'a Tried,
-    now: Duration,
+pub(super) struct Call<'a> {
+    pub(super) target: &'a Target,
+    pub(super) tried: &'a Tried,
+    pub(super) now: Duration,
+    /// It has waited at its home: it is not counted anew.
+    pub(super) has_waited: bool,
 }
 
-impl Call<'_> {
+/// What came of a request at its home.
+pub(super) enum Trial<'a, 't> {
+    Admitted(Admitted),
+    Full(Full<'a, 't>),
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(target: &'a Target, tried: &'a Tried, now: Duration) -> Self {
+        Self {
+            target,
+            tried,
+            now,
+            has_waited: false,
+        }
+    }
+
     /// What the second hash of slow starts and hot keys is made of. A request without a key has its
     /// turn, so that of those, too, the right share comes home.
-    fn key(&self) -> u64 {
+    pub(super) fn key(&self) -> u64 {
         match self.target {
             Target::Key(key) => key.hash().0,
             Target::Turn(turn) => *turn as u64,
@@ -74,11 +91,11 @@ impl Upstream {
                 peer,
             });
         }
-        let call = Call { target, tried, now };
+        let call = Call::new(target, tried, now);
         self.choice(self.home(&call).or_else(|| self.last_resort(&call))?)
     }
 
-    /// Counts a request in at the peer that is to serve it.
+    /// Counts a request in at the peer that is to serve it, at once.
     ///
     /// # Errors
     /// There is none; the request may look elsewhere.
@@ -89,22 +106,75 @@ impl Upstream {
         now: Duration,
         ticket: Ticket<'t>,
     ) -> Result<Admitted, Ticket<'t>> {
-        let call = Call { target, tried, now };
-        let hot = self.hot_turn(&call).and_then(|member| self.choice(member));
-        let Some(home) = hot.or_else(|| self.select(target, tried, now)) else {
+        self.admit_at_once(&Call::new(target, tried, now), ticket)
+    }
+
+    /// The same, but a request with a key may have to wait at its home, where that is full and
+    /// [`bounded_load`](crate::config::Upstream::bounded_load) has time for that.
+    ///
+    /// # Errors
+    /// There is no peer for it.
+    pub fn arrive<'a>(
+        &'a self,
+        target: &'a Target,
+        tried: &'a Tried,
+        now: Duration,
+        ticket: Ticket<'a>,
+    ) -> Result<Arrival<'a>, Ticket<'a>> {
+        let call = Call::new(target, tried, now);
+        Ok(match self.try_home(&call, ticket)? {
+            Trial::Admitted(admitted) => Arrival::Admitted(admitted),
+            Trial::Full(full) => match self.line_up(call, full) {
+                Ok(wait) => Arrival::Waits(wait),
+                Err(full) => Arrival::Admitted(self.overflow(&call, full)),
+            },
+        })
+    }
+
+    pub(super) fn admit_at_once<'t>(
+        &self,
+        call: &Call<'_>,
+        ticket: Ticket<'t>,
+    ) -> Result<Admitted, Ticket<'t>> {
+        Ok(match self.try_home(call, ticket)? {
+            Trial::Admitted(admitted) => admitted,
+            Trial::Full(full) => self.overflow(call, full),
+        })
+    }
+
+    #[inline]
+    fn try_home<'t>(
+        &self,
+        call: &Call<'_>,
+        ticket: Ticket<'t>,
+    ) -> Result<Trial<'_, 't>, Ticket<'t>> {
+        let turn = self.hot_turn(call).and_then(|member| self.choice(member));
+        let is_hot = turn.is_some();
+        let Some(home) = turn.or_else(|| self.select(call.target, call.tried, call.now)) else {
             return Err(ticket);
         };
-        if home.peer.state.ramp(now).is_some() {
-            self.end_ramps_that_spare_nobody(now);
+        if home.peer.state.ramp(call.now).is_some() {
+            self.end_ramps_that_spare_nobody(call.now);
         }
-        let mut admitted = match self.config.bounded_load {
-            None => at(home.member, ticket.take(home.peer.state.held()), None),
-            Some(bound) => self.admit_bounded(bound, &call, home, ticket),
+        let place = match self.config.bounded_load {
+            None => ticket.take(&home.peer.held),
+            Some(load) => match self.try_take(load.factor, call, home, ticket) {
+                Ok(place) => place,
+                Err(ticket) => {
+                    return Ok(Trial::Full(Full {
+                        load,
+                        home,
+                        is_hot,
+                        ticket,
+                    }));
+                }
+            },
         };
-        if hot.is_none() && admitted.overflow.is_none() {
-            admitted.tenure = self.note(&call, home);
+        let mut admitted = at(home.member, place, None);
+        if !is_hot {
+            admitted.tenure = self.note(call, home);
         }
-        Ok(admitted)
+        Ok(Trial::Admitted(admitted))
     }
 
     /// The places in the order in which a request without a home would ask them.
@@ -118,11 +188,11 @@ impl Upstream {
         }
     }
 
-    fn choice(&self, member: MemberId) -> Option<Choice<'_>> {
+    pub(super) fn choice(&self, member: MemberId) -> Option<Choice<'_>> {
         self.peer(member).map(|peer| Choice { member, peer })
     }
 
-    fn is_available(&self, call: &Call<'_>, member: MemberId) -> bool {
+    pub(super) fn is_available(&self, call: &Call<'_>, member: MemberId) -> bool {
         !call.tried.contains(member)
             && self
                 .peer(member)
@@ -137,7 +207,7 @@ impl Upstream {
         }
     }
 
-    fn may_be_home(&self, call: &Call<'_>, member: MemberId) -> bool {
+    pub(super) fn may_be_home(&self, call: &Call<'_>, member: MemberId) -> bool {
         self.is_available(call, member) || self.keeps(call, member)
     }
 
@@ -151,7 +221,7 @@ impl Upstream {
     }
 
     /// The slow start that the key must ask for; `None`: the peer takes it in any case.
-    fn ramp(&self, call: &Call<'_>, member: MemberId) -> Option<(Ramp, Salt)> {
+    pub(super) fn ramp(&self, call: &Call<'_>, member: MemberId) -> Option<(Ramp, Salt)> {
         let peer = self.peer(member)?;
         let ramp = peer.state.ramp(call.now)?;
         // What a drain has left is not to leave before the key's turn comes, however quiet it is.
@@ -182,7 +252,7 @@ impl Upstream {
     }
 
     /// The peers in the order in which they are asked; without a key, as often as they have turns.
-    fn way(&self, target: &Target) -> impl Iterator<Item = MemberId> {
+    pub(super) fn way(&self, target: &Target) -> impl Iterator<Item = MemberId> {
         let (key, turn) = match target {
             Target::Key(key) => (Some(key), None),
             Target::Turn(turn) => (None, Some(*turn)),
@@ -215,7 +285,7 @@ impl Upstream {
 
     /// Counts the request of a key, and not its retries; of a hot one, the peer whose turn it is.
     fn hot_turn(&self, call: &Call<'_>) -> Option<MemberId> {
-        if !call.tried.is_empty() {
+        if !call.tried.is_empty() || call.has_waited {
             return None;
         }
         let (Some(hot), Some(config), Target::Key(key)) =
@@ -234,94 +304,9 @@ impl Upstream {
         config.spread.choose(heat.share, all, heat.turn, walk)
     }
 
-    /// The home, if it has room; else the first clockwise that has room for a guest: of those that the
-    /// key has come home to, and then of all that are available.
-    fn admit_bounded(
-        &self,
-        bound: Bound,
-        call: &Call<'_>,
-        home: Choice<'_>,
-        ticket: Ticket<'_>,
-    ) -> Admitted {
-        let mut ticket = match self.try_take(bound, call, home, ticket) {
-            Ok(place) => return at(home.member, place, None),
-            Err(ticket) => ticket,
-        };
-        home.peer.metrics.overflow.inc();
-        let overflow = Some(home.member);
-        // Beyond what guests have: a peer was tried, or room was missed by looking at one after the other.
-        let guests = Bound::GUESTS.map(|guest| (guest, Host::Home));
-        let beyond = [(bound, Host::Home), (bound, Host::Any)];
-        for (bound, host) in guests.into_iter().chain(beyond) {
-            ticket = match self.take_clockwise(bound, host, call, ticket) {
-                Ok((member, place)) => return at(member, place, overflow),
-                Err(ticket) => ticket,
-            };
-        }
-        self.metrics.over_bound.inc();
-        let least = self.least_loaded(call).unwrap_or(home);
-        at(least.member, ticket.take(least.peer.state.held()), overflow)
-    }
-
-    /// A place at the first clockwise with room below `bound`.
-    fn take_clockwise<'t>(
-        &self,
-        bound: Bound,
-        host: Host,
-        call: &Call<'_>,
-        mut ticket: Ticket<'t>,
-    ) -> Result<(MemberId, Place), Ticket<'t>> {
-        let available = |member: &MemberId| self.is_available(call, *member);
-        let walk = self.way(call.target).filter(available);
-        for choice in walk.filter_map(|member| self.choice(member)) {
-            if host == Host::Home && !self.is_home_to(call, choice.member) {
-                continue;
-            }
-            ticket = match self.try_take(bound, call, choice, ticket) {
-                Ok(place) => return Ok((choice.member, place)),
-                Err(ticket) => ticket,
-            };
-        }
-        Err(ticket)
-    }
-
-    fn is_home_to(&self, call: &Call<'_>, member: MemberId) -> bool {
-        let ramp = self.ramp(call, member);
-        ramp.is_none_or(|(ramp, salt)| ramp.admits(call.key(), salt, call.now))
-    }
-
-    fn try_take<'t>(
-        &self,
-        bound: Bound,
-        call: &Call<'_>,
-        choice: Choice<'_>,
-        ticket: Ticket<'t>,
-    ) -> Result<Place, Ticket<'t>> {
-        let (own, state) = (choice.peer.weight.get(), &choice.peer.state);
-        // Of those that are not counted on, each is judged as if it alone were.
-        let extra = if state.is_home(call.now) {
-            0
-        } else {
-            own.into()
-        };
-        let weight = self.serving_weight(call.now) + extra;
-        ticket.try_take(state.held(), |total| bound.capacity(total, own, weight))
-    }
-
-    fn least_loaded(&self, call: &Call<'_>) -> Option<Choice<'_>> {
-        let available = super::member_ids(self.peers.len())
-            .filter(|&member| self.is_available(call, member))
-            .filter_map(|member| self.choice(member));
-        let load = |choice: &Choice<'_>| {
-            let (held, weight) = (choice.peer.state.in_flight(), choice.peer.weight.get());
-            u64::from(held) * u64::from(u16::MAX) / u64::from(weight)
-        };
-        available.min_by_key(load)
-    }
-
     /// What a later drain must know: at home with whom the key was. One that serves because another
     /// has failed, or nobody is available, is not its home.
-    fn note(&self, call: &Call<'_>, home: Choice<'_>) -> Option<Tenure> {
+    pub(super) fn note(&self, call: &Call<'_>, home: Choice<'_>) -> Option<Tenure> {
         let (Some(drain), Some(active), Target::Key(_)) =
             (&self.config.drain, &self.active, call.target)
         else {
@@ -339,16 +324,7 @@ impl Upstream {
     }
 }
 
-/// Who may take a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Host {
-    /// Only one in no slow start, or that the key would have come home to.
-    Home,
-    /// Any that is available.
-    Any,
-}
-
-fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
+pub(super) fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
     Admitted {
         member,
         place,

@@ -16,6 +16,7 @@ use crate::policy::hot::Threshold;
 use crate::ring::{Hash, Key, Weight};
 use crate::telemetry::metrics::Metrics;
 
+mod bound;
 mod comeback;
 mod history;
 
@@ -197,11 +198,13 @@ fn served(app: &Upstream, key: u64, now: Duration) -> Admitted {
 }
 
 /// As the ledger has it, not as the selection sees it.
-fn is_home(state: &PeerState, now: Duration) -> bool {
+fn is_available(state: &PeerState, now: Duration) -> bool {
     let well = state.health() == crate::policy::health::State::Up && !state.is_draining();
-    well && state.ejected(now).is_none()
-        && state.suppressed(now).is_none()
-        && state.ramp(now).is_none()
+    well && state.ejected(now).is_none() && state.suppressed(now).is_none()
+}
+
+fn is_home(state: &PeerState, now: Duration) -> bool {
+    is_available(state, now) && state.ramp(now).is_none()
 }
 
 // ── slow start
@@ -814,9 +817,10 @@ fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
     let app = app(2, &[]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
     let changes = app.shared.changes.load(Relaxed);
+    let counted = |now| app.serving.count(&app.peers, changes, now).home;
     // Two requests look at the clock, one before the ejection ends, and count in the other order.
-    assert_eq!(app.serving.count(&app.peers, changes, s(1005)), 2);
-    assert_eq!(app.serving.count(&app.peers, changes, s(1004)), 1);
+    assert_eq!(counted(s(1005)), 2);
+    assert_eq!(counted(s(1004)), 1);
     assert_eq!(app.serving_weight(s(1005)), 2);
     assert_eq!(
         app.serving_weight(s(1004)),

@@ -85,6 +85,10 @@ impl Node {
             .map(|scalar| scalar.text.as_str())
     }
 
+    pub(super) fn is_mapping(&self) -> bool {
+        matches!(self.value, Value::Map(_))
+    }
+
     pub(super) fn is_null(&self) -> bool {
         self.scalar().is_some_and(Scalar::is_null)
     }

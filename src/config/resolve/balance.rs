@@ -1,6 +1,7 @@
 //! `bounded_load`, `slow_start`, `drain`, `hot_keys` and `flap_damping`: how keys are kept even and in
 //! their place while peers come, go and fill up. All of them are off where they are not given.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::BOUNDS;
@@ -8,7 +9,7 @@ use crate::config::fields::{Fields, Off, text};
 use crate::config::raw::Node;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{HotKeys, MovedStreams, SessionDrain, SlowStart};
+use crate::config::settings::{BoundedLoad, HotKeys, MovedStreams, SessionDrain, SlowStart};
 use crate::config::values::{self, Fault};
 use crate::policy::bound::Bound;
 use crate::policy::flap;
@@ -16,11 +17,26 @@ use crate::policy::hot::{Threshold, WHOLE};
 use crate::policy::spread::Spread;
 
 const FACTOR: &str = "use 1.01 to 10, as in `1.25`: a quarter above the fair share";
+/// More is not a short wait, but a queue.
+const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=SECOND;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<Bound> {
-    upstream.or_off("bounded_load", None, factor)
+pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoad> {
+    let is_section = upstream.get("bounded_load").is_some_and(Node::is_mapping);
+    if !is_section {
+        let factor = upstream.or_off("bounded_load", None, factor)?;
+        return Some(BoundedLoad { factor, wait: None });
+    }
+    let fields = given(upstream.section_or_off("bounded_load", &schema::BOUNDED_LOAD))?;
+    fields.require(
+        "factor",
+        "say how far above its fair share a peer may be: `bounded_load: {factor: 1.25}`",
+    )?;
+    Some(BoundedLoad {
+        factor: fields.read("factor", factor)?,
+        wait: fields.or_off("wait", None, |node| values::duration(node, &WAITS)),
+    })
 }
 
 fn factor(node: &Node) -> Result<Bound, Fault> {

@@ -109,7 +109,9 @@ impl History {
         weigh(&mut config, &mut self.random);
         set_anew(&mut config, template, &mut self.random);
         let ramps = self.ramps();
-        self.app = at_home(&config, Some(&self.app), self.now);
+        let after = at_home(&config, Some(&self.app), self.now);
+        after.replace(&self.app);
+        self.app = after;
         self.app.settle(self.now);
         self.follow(&ramps);
         let labels: Vec<_> = self
@@ -188,6 +190,7 @@ impl History {
         let expected = self.at_owner_by_law(key, &tried).filter(|_| !spreads);
         let was_kept = self.kept(key, &tried).filter(|_| !spreads);
         let over_bound = self.app.metrics.over_bound.get();
+        let shared = self.shared() + 1;
         let Ok(admitted) = self.app.admit(&target, &tried, self.now, self.app.enter()) else {
             assert_eq!(selected, None);
             let mut untried = self.untried(&tried);
@@ -206,7 +209,7 @@ impl History {
             let home = admitted.overflow.unwrap_or(admitted.member);
             assert_eq!(home.index(), keeper, "a kept key stays");
         }
-        self.judge(key, &admitted, &tried, over_bound);
+        self.judge(key, &admitted, &tried, (shared, over_bound));
         if tried.is_empty() && admitted.overflow.is_none() {
             self.judge_moves(key, admitted.member, spreads);
             self.note(key, admitted.member, spreads);
@@ -221,7 +224,13 @@ impl History {
         tried.is_empty() && self.app.hot().is_some_and(is_hot)
     }
 
-    fn judge(&mut self, key: u64, admitted: &Admitted, tried: &Tried, over_bound: u64) {
+    fn judge(
+        &mut self,
+        key: u64,
+        admitted: &Admitted,
+        tried: &Tried,
+        (shared, over_bound): (u32, u64),
+    ) {
         let member = admitted.member;
         assert!(!tried.contains(member));
         let peer = self.app.peer(member).unwrap();
@@ -236,8 +245,10 @@ impl History {
         let goes_over = self.app.metrics.over_bound.get() > over_bound;
         let has_all = self.untried(tried).count() == self.app.peers().len();
         assert!(!(has_all && goes_over), "there was room somewhere");
-        if let (Some(bound), false) = (self.app.config.bounded_load, goes_over) {
-            let most = self.capacity(bound, peer);
+        if let (Some(load), false) = (self.app.config.bounded_load, goes_over) {
+            // How far slow starts have come is looked at 64 times in their course.
+            let looked = self.now.saturating_sub(s(11) / 64);
+            let most = self.capacity(load.factor, peer, shared, looked);
             assert!(
                 peer.state.in_flight() <= most,
                 "{} of {most}",
@@ -278,9 +289,8 @@ impl History {
     fn at_owner_by_law(&self, key: u64, tried: &Tried) -> Option<usize> {
         let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
-        let has_room = self.app.config.bounded_load.is_none_or(|bound| {
-            let total = self.app.in_flight() + 1;
-            let most = bound.capacity(total, peer.weight.get(), self.home_weight());
+        let has_room = self.app.config.bounded_load.is_none_or(|load| {
+            let most = self.capacity(load.factor, peer, self.shared() + 1, self.now);
             peer.state.in_flight() < most
         });
         (is_home(&peer.state, self.now) && has_room && !tried.contains(owner))
@@ -299,23 +309,30 @@ impl History {
         (is_active && drains && !tried.contains(owner)).then_some(owner.index())
     }
 
-    fn capacity(&self, bound: Bound, peer: &Peer) -> u32 {
-        let extra = if is_home(&peer.state, self.now) {
-            0
-        } else {
-            u32::from(peer.weight.get())
+    /// The most that the peer may hold of those that are shared; slow starts as they were at `looked`.
+    fn capacity(&self, bound: Bound, peer: &Peer, shared: u32, looked: Duration) -> u32 {
+        let part = |peer: &Peer, at| match peer.state.ramp(self.now) {
+            _ if !is_available(&peer.state, self.now) => 0,
+            Some(ramp) => ramp.part(u32::from(peer.weight.get()) * 64, at),
+            None => u32::from(peer.weight.get()) * 64,
         };
-        let weight = self.home_weight() + extra;
-        bound.capacity(self.app.in_flight(), peer.weight.get(), weight)
+        let whole = peer.weight.get() * 64;
+        let peers = self.app.peers().iter();
+        let weight: u32 = peers.map(|peer| part(peer, looked)).sum();
+        let missing = u32::from(whole) - part(peer, self.now);
+        let total = if is_available(&peer.state, self.now) {
+            shared
+        } else {
+            shared + peer.state.in_flight().saturating_sub(1)
+        };
+        bound.capacity(total, whole, weight + missing)
     }
 
-    fn home_weight(&self) -> u32 {
-        let home = self
-            .app
-            .peers()
-            .iter()
-            .filter(|peer| is_home(&peer.state, self.now));
-        home.map(|peer| u32::from(peer.weight.get())).sum()
+    /// The requests that peers hold which share the load.
+    fn shared(&self) -> u32 {
+        let peers = self.app.peers().iter();
+        let available = peers.filter(|peer| is_available(&peer.state, self.now));
+        available.map(|peer| peer.state.in_flight()).sum()
     }
 
     fn selected(&self, target: &Target, tried: &Tried) -> Option<MemberId> {
