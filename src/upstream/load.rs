@@ -638,7 +638,9 @@ mod tests {
             }
             done.store(true, SeqCst);
         });
-        peers.iter().for_each(|peer| peer.take_back());
+        for peer in &peers {
+            peer.take_back();
+        }
         assert_eq!(total.get(), 0);
         assert!(peers.iter().all(|peer| peer.load().0 == 0));
     }

@@ -94,7 +94,9 @@ impl Serving {
             of.at = now;
             self.until.store(0, Release);
             if !of.is_replaced {
-                peers.iter().for_each(|peer| peer.state.share_load(now));
+                for peer in peers {
+                    peer.state.share_load(now);
+                }
             }
             self.parts.store(weights.parts, Release);
             let counted = u64::from(changes) << 32 | u64::from(weights.home);
