@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::phase::{Cause, Phase};
 use super::tenure::Stay;
+use super::upload::Upload;
 use super::{Connection, Limits};
 use crate::clock;
 
@@ -59,6 +60,8 @@ pub struct Exchange {
     cut_hard: AtomicBool,
     /// Whether the stream that it carries may stay.
     pub(super) stay: Stay,
+    /// What waits of the request's body for a peer, on a stream.
+    pub upload: Upload,
 }
 
 impl Exchange {
@@ -94,6 +97,7 @@ impl Exchange {
             linger: AtomicBool::new(false),
             cut_hard: AtomicBool::new(false),
             stay: Stay::default(),
+            upload: Upload::default(),
         }
     }
 
@@ -196,7 +200,8 @@ impl Exchange {
         &self.connection.limits
     }
 
-    pub(super) fn is_stream(&self) -> bool {
+    /// Whether it is a stream of HTTP/2.
+    pub fn is_stream(&self) -> bool {
         self.is_stream
     }
 

@@ -12,6 +12,7 @@
 //!                                 │
 //!                             phase.rs   the phases, their limits, and what each limit means
 //!                             watch.rs   one lazy timer: is a limit passed?
+//!                             upload.rs  what waits of a body for its peer
 //!                             tenure.rs  may a long stream stay? ending.rs: where it can end
 //! ```
 //!
@@ -34,6 +35,7 @@ mod serve;
 mod socket;
 mod stream;
 mod tenure;
+mod upload;
 mod watch;
 
 use std::net::SocketAddr;
@@ -53,6 +55,7 @@ pub use self::phase::{Cause, Phase};
 pub use self::serve::{End, serve};
 pub use self::socket::Socket;
 pub use self::tenure::{Look, Tenure};
+pub use self::upload::Upload;
 
 use self::stream::Wire;
 use crate::config::Downstream as Limits;
