@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::phase::{Cause, Phase};
 use super::pulse::Heart;
 use super::tenure::Stay;
+use super::upload::Upload;
 use super::{Connection, Limits};
 use crate::clock;
 
@@ -63,6 +64,8 @@ pub struct Exchange {
     pub(super) stay: Stay,
     /// What is done from time to time while a request goes on.
     pub(super) heart: Heart,
+    /// What waits of the request's body for a peer, on a stream.
+    pub upload: Upload,
 }
 
 impl Exchange {
@@ -99,6 +102,7 @@ impl Exchange {
             cut_hard: AtomicBool::new(false),
             stay: Stay::default(),
             heart: Heart::default(),
+            upload: Upload::default(),
         }
     }
 
@@ -215,7 +219,8 @@ impl Exchange {
         &self.connection.limits
     }
 
-    pub(super) fn is_stream(&self) -> bool {
+    /// Whether it is a stream of HTTP/2.
+    pub fn is_stream(&self) -> bool {
         self.is_stream
     }
 

@@ -12,6 +12,7 @@
 //!                                 │
 //!                             phase.rs   the phases, their limits, and what each limit means
 //!                             watch.rs   one lazy timer: is a limit passed?
+//!                             upload.rs  what waits of a body for its peer
 //!                             tenure.rs  may a long stream stay? ending.rs: where it can end
 //!                             pulse.rs   what is done from time to time while a request goes on
 //! ```
@@ -36,6 +37,7 @@ mod serve;
 mod socket;
 mod stream;
 mod tenure;
+mod upload;
 mod watch;
 
 use std::net::SocketAddr;
@@ -56,6 +58,7 @@ pub use self::pulse::Pulse;
 pub use self::serve::{End, serve};
 pub use self::socket::Socket;
 pub use self::tenure::{Look, Tenure};
+pub use self::upload::Upload;
 
 use self::stream::Wire;
 use crate::config::Downstream as Limits;

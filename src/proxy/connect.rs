@@ -19,7 +19,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::fault::Fault;
-use super::{introduction, tunnel};
+use super::{duplex, introduction, tunnel};
 use crate::clock;
 use crate::config::{Protocol, Timeouts};
 use crate::connection::{Connection, Phase};
@@ -44,6 +44,17 @@ pub(super) fn peer(
     set_times(&mut http.options, &upstream.config.timeouts);
     if attempt.http1 {
         http.options.set_http_version(1, 1);
+    }
+    let http2 = http.options.alpn.get_max_http_version() == 2;
+    if let Some(exchange) = ctx
+        .exchange
+        .as_deref()
+        .filter(|exchange| exchange.is_stream())
+    {
+        exchange.upload.reset();
+        if http2 {
+            duplex::over(&mut http);
+        }
     }
     if let Some(header) = introduction::header(ctx) {
         // With whatever else tells connections to this peer apart.

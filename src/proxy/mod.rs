@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
 //! | `request_filter` | [`challenge`], [`admit`], [`redirect`], [`pick`] | ACME, limits, HTTPS, route, key, the first choice of a peer |
-//! | `request_body_filter` | [`admit`], [`web`] | the body's size, upload progress |
-//! | `upstream_peer` | [`pick`], [`kept`], [`connect`], [`introduction`], [`tunnel`] | the next peer of the walk, its drain, and how to talk to it |
+//! | `request_body_filter` | [`admit`], [`web`], [`duplex`] | the body's size, upload progress |
+//! | `upstream_peer` | [`pick`], [`kept`], [`connect`], [`introduction`], [`tunnel`], [`duplex`] | the next peer of the walk, its drain, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`], [`web`] | the request to the peer |
 //! | `response_filter`, `response_body_filter` | [`forward`], [`web`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
 //! | `response_trailer_filter` | [`web`] | trailers as the end of a body |
@@ -17,6 +17,7 @@ mod admit;
 mod challenge;
 mod connect;
 mod context;
+mod duplex;
 mod fault;
 mod forward;
 mod introduction;
@@ -47,6 +48,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use self::context::Context;
+pub use self::duplex::Duplex;
 
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
@@ -118,8 +120,12 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        admit::body(body.as_ref(), end_of_stream, ctx)?;
-        web::request_body(body, end_of_stream, ctx)
+        let passed = admit::body(body.as_ref(), end_of_stream, ctx)
+            .and_then(|()| web::request_body(body, end_of_stream, ctx));
+        if passed.is_err() {
+            duplex::abandon(ctx);
+        }
+        passed
     }
 
     async fn upstream_peer(
@@ -155,6 +161,7 @@ impl ProxyHttp for Edge {
         connect::check_protocol(session, request, ctx)?;
         forward::trailers(session.req_header(), request)?;
         web::request(request, ctx)?;
+        duplex::attach(session.req_header(), request, ctx);
         forward::request(request, ctx)
     }
 

@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pingora_proxy::HttpProxy;
 use rustix::process::{Pid, Signal as Number};
 use tokio::sync::oneshot;
 
 use super::chores::Chores;
 use super::drain;
 use super::notify;
+use super::proxy::Proxy;
 use super::signals::{Signal, Signals};
 use super::sockets::{Listeners, OpenDoors};
 use super::upgrade::{self, Candidate, Succession, Underway, answer};
@@ -19,7 +19,6 @@ use crate::acme::Keeper;
 use crate::admin::Subject;
 use crate::lifecycle::{Order, Orders, Refusal, Reply};
 use crate::probe::{Prober, Probes};
-use crate::proxy::Edge;
 use crate::telemetry::Telemetry;
 
 /// A running proxy.
@@ -28,7 +27,7 @@ pub(super) struct Instance {
     /// The configuration file.
     pub(super) source: Option<PathBuf>,
     pub(super) orders: Orders,
-    pub(super) proxy: Arc<HttpProxy<Edge>>,
+    pub(super) proxy: Arc<Proxy>,
     pub(super) prober: Prober,
     pub(super) probes: Probes,
     pub(super) listeners: Listeners,

@@ -11,7 +11,7 @@
 //!
 //! No Pingora `Server`: its shutdown sleeps a fixed time, its listeners fail inside their tasks, it
 //! hands sockets over without an acknowledgement, and each of its services has a runtime of its own.
-//! Here is one runtime, and one `HttpProxy` with one pool of upstream connections.
+//! Here is one runtime, and one `HttpProxy` with its pools of connections to peers.
 
 mod activation;
 mod chores;
@@ -21,6 +21,7 @@ mod handover;
 mod instance;
 mod lookup;
 mod notify;
+mod proxy;
 mod reload;
 mod signals;
 mod sockets;
@@ -78,6 +79,9 @@ pub enum Error {
     /// A signal to stop came before anything was served.
     #[error("stopped before it served")]
     Stopped,
+    /// The proxy could not be made.
+    #[error("cannot make the proxy: {0}")]
+    Proxy(std::io::Error),
     /// No signal can be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),

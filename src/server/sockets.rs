@@ -9,18 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_proxy::HttpProxy;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::control;
+use super::proxy::Proxy;
 use crate::admin::{Access, Admin, Subject};
 use crate::config::{self, Config, ListenAddress};
 use crate::connection::Gate;
 use crate::lifecycle::BoundAddress;
 use crate::listener::{BindError, Listener, Terms, bind, unix};
-use crate::proxy::Edge;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
@@ -148,7 +147,7 @@ impl Listeners {
         &mut self,
         prepared: Vec<Prepared>,
         subject: &Arc<Subject>,
-        proxy: &Arc<HttpProxy<Edge>>,
+        proxy: &Arc<Proxy>,
     ) {
         for Prepared {
             written,

@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::chores::Chores;
 use super::handover::{News, Predecessor};
 use super::instance::Instance;
 use super::signals::Signals;
 use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
-use super::{Error, Launch, lookup, threads};
+use super::{Error, Launch, lookup, proxy};
 use super::{activation, notify, reload, state_file};
 use crate::acme::{self, Keeper};
 use crate::admin::Subject;
@@ -23,7 +21,6 @@ use crate::config::{self, Config};
 use crate::connection::Gate;
 use crate::lifecycle::{Addresses, Lifecycle, Orders, Stage};
 use crate::probe::{Prober, Probes};
-use crate::proxy::Edge;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::Memory;
@@ -68,7 +65,7 @@ async fn begin(
         None => {
             let inherited = activation::claim(passed, &snapshot.config);
             let memory = remembered(&snapshot.config);
-            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory)?;
+            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory).await?;
             // Operators may watch a start.
             staged.open_doors();
             staged.ask_peers(Duration::MAX).await;
@@ -78,7 +75,7 @@ async fn begin(
         Some(predecessor) => {
             let (inherited, memory) = predecessor.take();
             snapshot.tickets.take_over(predecessor.take_tickets());
-            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory)?;
+            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory).await?;
             staged.ask_peers(predecessor.patience() / 2).await;
             let news = predecessor.ready(staged.kept.clone()).await?;
             staged.take_note(&news);
@@ -101,7 +98,7 @@ struct Staged {
 }
 
 impl Staged {
-    fn build(
+    async fn build(
         snapshot: Snapshot,
         telemetry: Arc<Telemetry>,
         source: Option<PathBuf>,
@@ -118,7 +115,7 @@ impl Staged {
         let connectors = Prober::new();
         let probes = Probes::start(&subject.snapshot.load(), &connectors);
         let instance = Instance {
-            proxy: Arc::new(new_proxy(&subject)),
+            proxy: proxy::new(&subject).await.map_err(Error::Proxy)?,
             chores: Chores::new(source.as_deref(), &subject.snapshot.load().config),
             listeners: Listeners::default(),
             doors: OpenDoors::default(),
@@ -221,27 +218,6 @@ pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes, at_most
     if !probes.first_pass(limit).await {
         log::warn!("not every peer was asked within {limit:?}; those left stay unknown");
     }
-}
-
-fn new_proxy(subject: &Subject) -> HttpProxy<Edge> {
-    let config = &subject.snapshot.load().config;
-    let conf = ServerConf {
-        threads: threads(config).get(),
-        upstream_keepalive_pool_size: config.pool_size,
-        // Our own rule decides (`policy::retry`); this one is only in its way. Zero would mean that
-        // nothing is proxied at all.
-        max_retries: 2 * crate::upstream::MAX_ATTEMPTS,
-        ..ServerConf::default()
-    };
-    let edge = Edge::new(
-        Arc::clone(&subject.snapshot),
-        Arc::clone(&subject.telemetry),
-    );
-    let mut proxy = http_proxy(&Arc::new(conf), edge);
-    // Refused all the same, but by us: counted, logged, and told what is allowed.
-    let options = proxy.server_options.get_or_insert_default();
-    options.allow_connect_method_proxying = true;
-    proxy
 }
 
 fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {

@@ -85,6 +85,14 @@ fn calls_of_all_four_kinds_pass() {
 }
 
 #[test]
+fn a_call_that_is_full_both_ways_does_not_wait_for_itself() {
+    let server = Server::start();
+    let edge = site(&[&server]).start();
+    let flood = call(&edge, "flood", "6");
+    assert_eq!(flood["answers"], 120, "{flood}");
+}
+
+#[test]
 fn a_failure_arrives_as_the_server_meant_it() {
     let server = Server::start();
     let edge = site(&[&server]).start();

@@ -5,7 +5,7 @@ use std::thread;
 use crate::http2::H2C;
 use crate::support::client::Request;
 use crate::support::edge::{Edge, Site};
-use crate::support::http2::Client;
+use crate::support::http2::{Answer, Client, Frame, code, flag, request};
 use crate::support::http2_origin::{
     Act, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
 };
@@ -236,4 +236,109 @@ fn a_host_that_no_peer_could_be_told_is_the_clients_fault() {
     let refused = u64::try_from(2 * bad.len()).unwrap();
     edge.admin
         .wait_for_metric("clockwise_faults_total", &["fault=\"bad_host\""], refused);
+}
+
+// ── asked by clients of HTTP/2
+
+/// Larger than the window that the origin gives.
+const LARGE: usize = 200_000;
+
+fn both(origin: &Origin) -> Site {
+    let site = site(&[origin]).top("listeners", H2C);
+    site.app("passive", "{failures: 1, eject: 60s}")
+}
+
+fn begin_post(client: &mut Client, length: usize) -> u32 {
+    let stream = client.begin(0, &request("POST", "/?k=a"));
+    let body = vec![b'x'; length];
+    let last = length.saturating_sub(1) / 16_384;
+    for (number, piece) in body.chunks(16_384).enumerate() {
+        let end = if number == last { flag::END_STREAM } else { 0 };
+        client.send(&Frame::data(stream, end, piece)).unwrap();
+    }
+    stream
+}
+
+fn post_by_http_2(edge: &Edge, length: usize) -> Answer {
+    let mut client = Client::open(edge.address);
+    let stream = begin_post(&mut client, length);
+    client.answer(stream)
+}
+
+#[track_caller]
+fn assert_said(answer: &Answer, status: u16, said: &str) {
+    assert_eq!(answer.statuses.first(), Some(&status), "{answer:?}");
+    assert_eq!(String::from_utf8_lossy(&answer.body), said);
+}
+
+#[test]
+fn requests_of_http_2_share_a_connection() {
+    let origin = Origin::start(&[]);
+    let edge = both(&origin).start();
+    let mut client = Client::open(edge.address);
+    assert_said(&client.get("/?k=a"), 200, "connection 1 stream 1");
+    let stream = begin_post(&mut client, 10_000);
+    assert_said(&client.answer(stream), 200, "connection 1 stream 3");
+    assert_said(&client.get("/?k=a"), 200, "connection 1 stream 5");
+}
+
+#[test]
+fn what_was_not_looked_at_of_http_2_is_asked_again() {
+    for act in [
+        Act::Reset(REFUSED_STREAM),
+        Act::ResetEarly(REFUSED_STREAM),
+        Act::GoAway(NO_ERROR),
+        Act::GoAway(ENHANCE_YOUR_CALM),
+    ] {
+        let origin = Origin::start(&[Act::Answer, act]);
+        let edge = both(&origin).start();
+        assert_said(&post_by_http_2(&edge, 10_000), 200, "connection 1 stream 1");
+        assert_said(&post_by_http_2(&edge, 10_000), 200, "connection 2 stream 1");
+        assert_eq!(edge.admin.metric(CONNECT_FAILURES, &[]), 0, "{act:?}");
+    }
+}
+
+#[test]
+fn what_may_have_been_done_for_http_2_is_not_done_again() {
+    let origin = Origin::start(&[Act::Reset(INTERNAL_ERROR)]);
+    let edge = both(&origin).app("retry", "{attempts: 3}").start();
+    assert_eq!(post_by_http_2(&edge, 10_000).statuses, [502]);
+    assert_eq!(origin.requests(), 1);
+}
+
+#[test]
+fn who_is_answered_early_gets_it_though_the_peer_takes_no_more() {
+    let origin = Origin::start(&[Act::AnswerEarly]);
+    let edge = both(&origin).start();
+    let early = post_by_http_2(&edge, LARGE);
+    assert_said(&early, 200, "early");
+    assert_eq!(early.reset, None);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_of_a_body_is_late() {
+    let origin = Origin::start(&[]);
+    let edge = both(&origin).app("timeouts", "{write: 500ms}").start();
+    assert_said(&post_by_http_2(&edge, LARGE), 504, "504 send_timeout\n");
+}
+
+#[test]
+fn a_body_that_turns_out_too_large_is_refused_at_once() {
+    let origin = Origin::start(&[]);
+    let edge = both(&origin).downstream("{max_body_size: 1000}").start();
+    let refused = post_by_http_2(&edge, 10_000);
+    assert_said(&refused, 413, "413 body_too_large\n");
+}
+
+#[test]
+fn a_client_can_take_back_what_its_peer_does_not_take() {
+    let origin = Origin::start(&[]);
+    let edge = both(&origin).start();
+    let mut client = Client::open(edge.address);
+    let stream = begin_post(&mut client, LARGE);
+    edge.admin
+        .wait_for_metric("clockwise_peer_in_flight", &[], 1);
+    client.send(&Frame::reset(stream, code::CANCEL)).unwrap();
+    edge.admin
+        .wait_for_metric("clockwise_peer_in_flight", &[], 0);
 }

@@ -3,8 +3,10 @@
 
 use jiff::Timestamp;
 
+use crate::http2::H2C;
 use crate::support::client::{Connection, Request, Response};
 use crate::support::edge::{Edge, Site, run};
+use crate::support::http2::Client;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::tls::Authority;
@@ -322,6 +324,27 @@ fn http_2_is_spoken_where_the_peer_chooses_it() {
         ["502 tls_failed\n"; 2],
         "nothing less will do"
     );
+}
+
+#[test]
+fn http_2_is_spoken_for_its_clients_where_the_peer_chooses_it() {
+    let authority = Authority::new();
+    let pair = authority.issue("app", &["app.test"]);
+    let says = "location / { return 200 \"$server_protocol $connection_requests\"; }";
+    let (new, old) = (secure_with("ssl http2", &pair, says), secure(&pair, says));
+    let spoken = |peer: &Nginx, protocol: &str| {
+        let edge = named(peer, &authority, "")
+            .app("protocol", protocol)
+            .top("listeners", H2C)
+            .start();
+        let mut client = Client::open(edge.address);
+        [(); 2].map(|()| String::from_utf8(client.get("/?k=a").body).unwrap())
+    };
+    let two = ["HTTP/2.0 1", "HTTP/2.0 2"];
+    assert_eq!(spoken(&new, "auto"), two);
+    assert_eq!(spoken(&new, "h2"), two);
+    assert_eq!(spoken(&old, "auto"), ["HTTP/1.1 1", "HTTP/1.1 2"]);
+    assert_eq!(spoken(&old, "h2"), ["502 tls_failed\n"; 2]);
 }
 
 fn year(number: i16) -> Timestamp {

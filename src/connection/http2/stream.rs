@@ -7,6 +7,7 @@
 //! status where none was sent or where gRPC has it behind the body, or by a reset.
 
 use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -228,6 +229,21 @@ impl Stream {
         Err(Error::new_down(ConnectionClosed))
     }
 
+    /// The next piece of the request's body, as soon as its peer has room for it.
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        let exchange = Arc::clone(&self.exchange);
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| exchange.upload.poll_room(cx)) => {}
+            back = self.taken_back() => return back,
+        }
+        if exchange.upload.is_refused() {
+            // As far as Pingora is concerned, that was all.
+            return Ok(None);
+        }
+        self.body.next(self.read_timeout).await
+    }
+
     /// Takes what the client still sends of a request that was answered early: some clients take the
     /// end of their stream for a failure while they are at it.
     async fn see_out(&mut self) {
@@ -393,7 +409,7 @@ impl Session for Stream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        self.body.next(self.read_timeout).await
+        self.read().await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -466,7 +482,7 @@ impl Session for Stream {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.is_body_empty() || self.body.complete
+        self.is_body_empty() || self.body.complete || self.exchange.upload.is_refused()
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -482,10 +498,10 @@ impl Session for Stream {
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.is_body_done() {
+        if no_body_expected || self.is_body_empty() || self.body.complete {
             return self.taken_back().await;
         }
-        self.body.next(self.read_timeout).await
+        self.read().await
     }
 
     fn body_bytes_sent(&self) -> usize {
@@ -535,7 +551,8 @@ impl Session for Stream {
         }
     }
 
-    // Beside request and response, HTTP has no messages.
+    // Beside request and response, HTTP has no messages. Where Pingora takes both ends for those of a
+    // protocol that has, it wants a reader and a writer of them.
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
@@ -544,7 +561,8 @@ impl Session for Stream {
     fn take_custom_message_reader(
         &mut self,
     ) -> Option<Box<dyn Messages<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        None
+        let none = || Box::new(NoMessages) as Box<_>;
+        self.exchange.upload.is_used().then(none)
     }
 
     fn restore_custom_message_reader(
@@ -555,10 +573,22 @@ impl Session for Stream {
     }
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
+        let none = || Box::new(()) as Box<_>;
+        self.exchange.upload.is_used().then(none)
     }
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
         Ok(())
+    }
+}
+
+/// The messages that there are.
+struct NoMessages;
+
+impl Messages for NoMessages {
+    type Item = Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(None)
     }
 }

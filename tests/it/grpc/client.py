@@ -59,6 +59,13 @@ def echo():
     return {"said": said, "rest": len(list(stream)), "trailing": metadata(stream.trailing_metadata())}
 
 
+def flood():
+    """Asks on while it is answered: both ways are full at once."""
+    requests = (b"x" * 1_000_000 for _ in range(int(argument)))
+    stream = channel.stream_stream("/test.Echo/flood")(requests, timeout=LIMIT)
+    return {"answers": sum(1 for _ in stream)}
+
+
 def stalls():
     stream = channel.unary_stream("/test.Echo/stalls")(b"", timeout=LIMIT)
     return {"pieces": [piece.decode() for piece in stream]}

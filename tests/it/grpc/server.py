@@ -35,6 +35,13 @@ def echo(requests, context):
     yield from requests
 
 
+def flood(requests, context):
+    """Takes no request while an answer waits to be taken."""
+    for request in requests:
+        for _ in range(20):
+            yield request
+
+
 def slow(request, context):
     while context.is_active():
         time.sleep(0.01)
@@ -82,7 +89,9 @@ def handlers(service, unary_unary=(), **streams):
     return grpc.method_handlers_generic_handler(service, made)
 
 
-server = grpc.server(futures.ThreadPoolExecutor(max_workers=32))
+# A window that stays small: what the server does not take is soon felt by whoever sends it.
+options = (("grpc.http2.bdp_probe", 0),)
+server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=options)
 server.add_generic_rpc_handlers((
     handlers(
         "test.Echo",
@@ -92,6 +101,7 @@ server.add_generic_rpc_handlers((
         total=grpc.stream_unary_rpc_method_handler(total),
         echo=grpc.stream_stream_rpc_method_handler(echo),
         dies=grpc.stream_stream_rpc_method_handler(dies),
+        flood=grpc.stream_stream_rpc_method_handler(flood),
     ),
     handlers("grpc.health.v1.Health", Check=grpc.unary_unary_rpc_method_handler(check)),
 ))

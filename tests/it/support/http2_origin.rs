@@ -19,6 +19,8 @@ pub(crate) enum Act {
     Trailers,
     /// These frames: kind, flags, payload.
     Frames(&'static [(u8, u8, &'static [u8])]),
+    /// 200 when its header was read, and that no more of it is wanted (RFC 9113, 8.1).
+    AnswerEarly,
     /// An answer, once [`Origin::release`] is called.
     Hold,
     /// 200, when the request's header was read, and nothing more.
@@ -40,7 +42,7 @@ pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A running origin; its threads end with the test.
+/// A running origin, which takes no more of a body than the first window; its threads end with the test.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -146,6 +148,12 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
                     perform(socket, shared, number, frame.stream, act)?;
                     continue;
                 }
+                if matches!(act, Act::AnswerEarly) {
+                    answer(socket, frame.stream, "early")?;
+                    let code = NO_ERROR.to_be_bytes();
+                    send(socket, RST_STREAM, 0, frame.stream, &code)?;
+                    continue;
+                }
                 acts.push((frame.stream, act));
             }
             _ => {}
@@ -171,7 +179,7 @@ fn perform(
 ) -> io::Result<bool> {
     let body = format!("connection {number} stream {stream}");
     match act {
-        Act::Answer => answer(socket, stream, &body).map(|()| true),
+        Act::Answer | Act::AnswerEarly => answer(socket, stream, &body).map(|()| true),
         Act::Trailers => {
             send(socket, HEADERS, END_HEADERS, stream, OK)?;
             send(socket, DATA, 0, stream, body.as_bytes())?;

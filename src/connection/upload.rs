@@ -1,0 +1,210 @@
+//! What was read of a stream's request body and waits for its peer.
+//!
+//! Pingora has one loop for both ways of a request: while a piece of the body waits for a peer to take it,
+//! nothing of the response is taken from that peer. One that takes nothing before its response is taken
+//! (gRPC answers while it is asked) would wait for ever. So the loop never waits for the peer: it puts
+//! the piece here, and what sends it on is polled beside the loop. Who waits is the reader of the
+//! body, and there the loop goes on with the response.
+//!
+//! Invariant: no piece is read while [`ROOM`] bytes wait.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// What waits at most before the client must; bytes.
+const ROOM: usize = 64 << 10;
+
+/// The pieces of one request's body, on their way from its reader to its sender.
+#[derive(Debug, Default)]
+pub struct Upload(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: State,
+    pieces: VecDeque<Bytes>,
+    /// Bytes in them.
+    waiting: usize,
+    reader: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// This attempt does without.
+    #[default]
+    Unused,
+    Open,
+    /// No piece follows those that are here.
+    Ended,
+    /// The peer takes no more.
+    Refused,
+    /// The request itself is refused.
+    Abandoned,
+}
+
+impl Upload {
+    /// Another attempt: what waited for the last one is void.
+    pub fn reset(&self) {
+        *self.0.lock() = Queue::default();
+    }
+
+    /// From here on pieces go this way.
+    pub fn open(&self) {
+        self.0.lock().state = State::Open;
+    }
+
+    /// Puts a piece in, at once. What a peer refuses is dropped.
+    pub fn push(&self, piece: Bytes) {
+        let mut queue = self.0.lock();
+        if queue.state == State::Open {
+            queue.waiting += piece.len();
+            queue.pieces.push_back(piece);
+            wake(&mut queue.sender);
+        }
+    }
+
+    /// That was all.
+    pub fn end(&self) {
+        let mut queue = self.0.lock();
+        if queue.state == State::Open {
+            queue.state = State::Ended;
+            wake(&mut queue.sender);
+        }
+    }
+
+    /// The peer takes no more, be it that it needs no more (RFC 9113, 8.1) or that it is gone.
+    pub fn refuse(&self) {
+        let mut queue = self.0.lock();
+        queue.pieces.clear();
+        queue.waiting = 0;
+        queue.state = State::Refused;
+        wake(&mut queue.reader);
+    }
+
+    /// The request is refused by what its body turned out to be: who sends it on must end the exchange.
+    pub fn abandon(&self) {
+        let mut queue = self.0.lock();
+        if queue.state != State::Unused {
+            queue.state = State::Abandoned;
+            wake(&mut queue.sender);
+        }
+    }
+
+    /// The next piece for the peer, and whether it is the last; after that none is to be asked for.
+    /// `None`: the request is abandoned.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
+        let mut queue = self.0.lock();
+        if queue.state == State::Abandoned {
+            return Poll::Ready(None);
+        }
+        let piece = queue.pieces.pop_front();
+        let ended = queue.state != State::Open && queue.pieces.is_empty();
+        match piece {
+            Some(piece) => {
+                queue.waiting -= piece.len();
+                wake(&mut queue.reader);
+                Poll::Ready(Some((piece, ended)))
+            }
+            None if ended => Poll::Ready(Some((Bytes::new(), true))),
+            None => {
+                queue.sender = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Ready while there is room for another piece, or none is needed.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.0.lock();
+        if queue.state != State::Open || queue.waiting < ROOM {
+            return Poll::Ready(());
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether the pieces of this attempt go this way.
+    pub(super) fn is_used(&self) -> bool {
+        self.0.lock().state != State::Unused
+    }
+
+    /// Whether the peer takes no more.
+    pub(super) fn is_refused(&self) -> bool {
+        self.0.lock().state == State::Refused
+    }
+}
+
+fn wake(waiting: &mut Option<Waker>) {
+    if let Some(waker) = waiting.take() {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        match poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    fn next(upload: &Upload) -> Option<(Bytes, bool)> {
+        now(|cx| upload.poll_next(cx)).flatten()
+    }
+
+    fn has_room(upload: &Upload) -> bool {
+        now(|cx| upload.poll_room(cx)).is_some()
+    }
+
+    fn open() -> Upload {
+        let upload = Upload::default();
+        upload.open();
+        upload
+    }
+
+    #[test]
+    fn pieces_come_out_in_order_and_the_last_one_is_known() {
+        let upload = open();
+        assert_eq!(next(&upload), None);
+        upload.push(Bytes::from_static(b"a"));
+        upload.push(Bytes::from_static(b"b"));
+        assert_eq!(next(&upload), Some((Bytes::from_static(b"a"), false)));
+        upload.end();
+        assert_eq!(next(&upload), Some((Bytes::from_static(b"b"), true)));
+        let late = open();
+        late.push(Bytes::from_static(b"a"));
+        assert_eq!(next(&late), Some((Bytes::from_static(b"a"), false)));
+        late.end();
+        assert_eq!(next(&late), Some((Bytes::new(), true)));
+    }
+
+    #[test]
+    fn the_reader_waits_while_much_waits() {
+        let upload = open();
+        assert!(has_room(&upload));
+        upload.push(Bytes::from(vec![0; ROOM]));
+        assert!(!has_room(&upload));
+        assert!(next(&upload).is_some());
+        assert!(has_room(&upload));
+    }
+
+    #[test]
+    fn what_is_refused_makes_nobody_wait() {
+        let upload = open();
+        upload.push(Bytes::from(vec![0; ROOM]));
+        upload.refuse();
+        assert!(has_room(&upload) && upload.is_refused());
+        upload.push(Bytes::from(vec![0; ROOM]));
+        assert!(has_room(&upload));
+        upload.abandon();
+        assert!(now(|cx| upload.poll_next(cx)).is_some_and(|next| next.is_none()));
+        upload.reset();
+        assert!(!upload.is_used() && !upload.is_refused());
+    }
+}
