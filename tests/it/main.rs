@@ -40,6 +40,7 @@ mod stalls; // clients and peers that stop in the middle
 mod sticky; // a cookie keeps a client where it is
 mod timeouts; // what a peer may not take longer than
 mod tls; // encrypted connections, and who is at their ends
+mod websocket; // a WebSocket passes untouched
 
 // beside the way
 mod admin; // what an instance says about itself
