@@ -33,6 +33,7 @@ done
 if [ "${1:-test}" != build ]; then
     # The interpreter that Debian's modules are for, whichever comes first in the path.
     /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing="$missing python3-grpcio"
+    /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing="$missing python3-websockets"
 fi
 if [ -n "$fetched" ]; then
     python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"

@@ -568,7 +568,7 @@ fn a_browser_makes_calls_from_its_page() {
     let pages = format!("  pages:\n    peers: [\"{}\"]\n", pages.label());
     let edge = Edge::start(&(site.yaml() + &pages));
     let url = format!("https://a.test:{}/", edge.address.port());
-    let shown = browser::show(&url, &authority.key_digest("a"));
+    let shown = browser::show_at_last(&url, &authority.key_digest("a"));
     let said = shown.split_once("<pre id=\"said\">").map(|(_, said)| said);
     let said = said.and_then(|said| said.split_once("</pre>"));
     let said = said.and_then(|(said, _)| serde_json::from_str::<Value>(said).ok());

@@ -1,15 +1,93 @@
 //! A WebSocket passes untouched, whatever is in it.
 
+mod cases;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 use std::{io, thread};
 
+use serde_json::{Value, json};
+
 use crate::forwarding::Pipe;
-use crate::support::client::Request;
+use crate::support::client::{Connection, Request};
 use crate::support::crowd::open_socket;
-use crate::support::edge::Edge;
+use crate::support::edge::{Edge, Site};
 use crate::support::origin::Behaviour;
+use crate::support::peer::Peer;
+use crate::support::process::Process;
+use crate::support::tls::{self, Authority};
+use crate::support::websocket::{Script, TEXT, Transcript, bare, frame};
+use crate::support::{browser, port, wait};
+
+/// Debian's, which has the library (`python3-websockets`).
+const PYTHON: &str = "/usr/bin/python3";
+
+const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+// ── what is said
+
+#[test]
+fn framing_1() {
+    Scene::start().pass(cases::framing_1());
+}
+
+#[test]
+fn pings_2() {
+    Scene::start().pass(cases::pings_2());
+}
+
+#[test]
+fn reserved_bits_3() {
+    Scene::start().pass(cases::reserved_bits_3());
+}
+
+#[test]
+fn reserved_opcodes_4() {
+    Scene::start().pass(cases::reserved_opcodes_4());
+}
+
+#[test]
+fn fragmentation_5() {
+    Scene::start().pass(cases::fragmentation_5());
+}
+
+#[test]
+fn utf8_6() {
+    Scene::start().pass(cases::utf8_6());
+}
+
+#[test]
+fn closing_7() {
+    Scene::start().pass(cases::closing_7());
+}
+
+#[test]
+fn large_9() {
+    Scene::start().pass(cases::large_9());
+}
+
+#[test]
+fn fragments_10() {
+    Scene::start().pass(cases::fragments_10());
+}
+
+#[test]
+fn compressed_12() {
+    Scene::start().pass(cases::compressed_12());
+}
+
+#[test]
+fn offers_13() {
+    Scene::start().pass(cases::offers_13());
+}
+
+// ── how it begins and ends
 
 #[test]
 fn a_websocket_passes() {
@@ -84,4 +162,334 @@ fn only_websocket_upgrades_pass() {
         pipe.received(&request.header("HTTP2-Settings", "AA"), "upgrade"),
         [""; 0]
     );
+}
+
+#[test]
+fn what_comes_with_the_handshake_passes_behind_it() {
+    for early in [true, false] {
+        let scene = Hands::start();
+        let hello = frame(TEXT, b"hello");
+        let mut client = scene.edge.connect();
+        if early {
+            client.send([UPGRADE.as_bytes(), &hello].concat()).unwrap();
+        } else {
+            client.send(UPGRADE).unwrap();
+        }
+        let mut peer = scene.peer.accept();
+        peer.asked().unwrap();
+        if !early {
+            client.send(&hello).unwrap(); // before the answer
+        }
+        let answer = bare(TEXT, b"welcome");
+        peer.send([SWITCH.as_bytes(), &answer].concat()).unwrap();
+        assert_eq!(client.head().unwrap().status, 101);
+        assert_eq!(client.exactly(answer.len()).unwrap(), answer);
+        assert_eq!(peer.exactly(hello.len()).unwrap(), hello);
+    }
+}
+
+#[test]
+fn a_refusal_passes_with_its_body() {
+    let scene = Hands::start();
+    for (status, field, value) in [
+        ("401 Unauthorized", "WWW-Authenticate", "Basic realm=\"x\""),
+        ("426 Upgrade Required", "Sec-WebSocket-Version", "13, 8"),
+        ("302 Found", "Location", "wss://b.test/chat"),
+        ("200 OK", "Content-Type", "text/html"),
+        ("503 Service Unavailable", "Retry-After", "7"),
+    ] {
+        let mut client = scene.edge.connect();
+        client.send(UPGRADE).unwrap();
+        let mut peer = scene.peer.accept();
+        peer.asked().unwrap();
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{field}: {value}\r\nContent-Length: 4\r\n\r\nbody");
+        peer.send(answer).unwrap();
+        let refusal = client.response().unwrap();
+        assert!(
+            status.starts_with(&refusal.status.to_string()),
+            "{refusal:?}"
+        );
+        assert_eq!(refusal.header(field), Some(value));
+        assert_eq!(refusal.text(), "body");
+        // It is a connection of HTTP still.
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let mut peer = scene.peer.accept();
+        peer.asked().unwrap();
+        peer.send("HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        assert_eq!(client.response().unwrap().status, 204);
+    }
+}
+
+#[test]
+fn the_end_of_one_side_is_the_end_of_the_other() {
+    let scene = Hands::start();
+    for abrupt in [false, true] {
+        let end = |side: &mut Connection| drop(side.rest());
+        let (client, mut peer) = scene.open();
+        scene.wait_for_in_flight(1);
+        finish(client, abrupt);
+        end(&mut peer);
+        scene.wait_for_in_flight(0);
+        let (mut client, peer) = scene.open();
+        scene.wait_for_in_flight(1);
+        finish(peer, abrupt);
+        end(&mut client);
+        scene.wait_for_in_flight(0);
+    }
+}
+
+#[test]
+fn what_was_said_before_the_end_arrives() {
+    let scene = Hands::start();
+    let said = vec![7; 1 << 20];
+    let (mut client, mut peer) = scene.open();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            client.send(&said).unwrap();
+            client.finish_sending();
+        });
+        assert!(peer.rest().unwrap() == said);
+    });
+    assert_eq!(client.rest().unwrap(), b"");
+}
+
+#[test]
+fn a_real_client_converses() {
+    let scene = Scene::start();
+    let [plain, secure] = &scene.ways;
+    let port = secure.edge.address.port().to_string();
+    let ca = scene.authority.path("ca.crt").display().to_string();
+    let url = format!("ws://{}/chat?k=a", plain.edge.address);
+    for arguments in [
+        vec![&*url],
+        vec!["wss://a.test/chat?k=a", &ca, "127.0.0.1", &port],
+    ] {
+        let mut command = Command::new(PYTHON);
+        command.arg(script("client.py")).args(arguments);
+        command.env_remove("http_proxy").env_remove("https_proxy");
+        let output = command.output().expect("the client");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{output:?}"));
+        let expected = json!({
+            "same": [true, true, true, true, true],
+            "fragments": "abcd",
+            "many": true,
+            "protocol": "chat",
+            "extensions": ["permessage-deflate"],
+            "closed": [4000, "done"],
+        });
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn a_browser_converses() {
+    let scene = Scene::start();
+    let edge = &scene.ways[1].edge;
+    let page = format!("https://a.test:{}/page?k=a", edge.address.port());
+    let shown = browser::show(&page, &scene.authority.key_digest("a"));
+    let begun = shown.contains("\"said\">open chat permessage-deflate;");
+    assert!(
+        begun && shown.contains("|h\u{e9}llo|bytes 300000</p>"),
+        "{shown}"
+    );
+    wait::until("the server to be left", || {
+        edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
+    });
+}
+
+/// Both ends are in the test's own hands.
+struct Hands {
+    edge: Edge,
+    peer: Peer,
+}
+
+impl Hands {
+    fn start() -> Self {
+        Self::with(|site| site)
+    }
+
+    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+        let peer = Peer::start();
+        let site = Site::of([peer.address]).app("key", "client_ip");
+        Self {
+            edge: change(site).start(),
+            peer,
+        }
+    }
+
+    /// A tunnel: the client's end, and the peer's.
+    fn open(&self) -> (Connection, Connection) {
+        let mut client = self.edge.connect();
+        client.send(UPGRADE).unwrap();
+        let mut peer = self.peer.accept();
+        peer.asked().unwrap();
+        peer.send(SWITCH).unwrap();
+        assert_eq!(client.head().unwrap().status, 101);
+        (client, peer)
+    }
+
+    fn wait_for_in_flight(&self, count: u64) {
+        wait::until("the peer's requests to be counted", || {
+            self.edge.admin.metric("clockwise_peer_in_flight", &[]) == count
+        });
+    }
+}
+
+fn finish(connection: Connection, abrupt: bool) {
+    if abrupt {
+        connection.reset();
+    }
+}
+
+/// A real server, and a peer that only sends back what it gets.
+struct Scene {
+    authority: Authority,
+    server: Server,
+    /// An instance without TLS, and one with TLS to both sides; behind `/record` is the peer.
+    ways: [Way; 2],
+}
+
+struct Way {
+    name: &'static str,
+    edge: Edge,
+    peer: Peer,
+    secure: bool,
+}
+
+struct Server {
+    plain: SocketAddr,
+    secure: SocketAddr,
+    _process: Process,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let authority = Authority::new();
+        let listener = authority.issue("a", &["a.test"]);
+        authority.issue("app", &["app.test"]);
+        let server = Server::start(&authority);
+        let plain = Way::through("plain", server.plain, Peer::start(), None);
+        let tls = Some((&*listener, authority.path("ca.crt")));
+        let peer = Peer::secure(authority.server("app"));
+        let secure = Way::through("TLS", server.secure, peer, tls);
+        Self {
+            authority,
+            server,
+            ways: [plain, secure],
+        }
+    }
+
+    /// What the server says is what it says without anybody between; what a peer gets is what was sent,
+    /// and so is what comes back from it.
+    fn pass(&self, scripts: Vec<Script>) {
+        for script in scripts {
+            let direct = play(&script, Connection::open(self.server.plain));
+            for way in &self.ways {
+                let passed = play(&script, self.connect(way));
+                let same = passed.bytes == direct.bytes;
+                assert!(same, "{}, {}: other bytes", script.name, way.name);
+                assert_eq!(passed.answer, direct.answer, "{}", script.name);
+                way.assert_untouched(&script, self.connect(way));
+            }
+        }
+    }
+
+    fn connect(&self, way: &Way) -> Connection {
+        if !way.secure {
+            return way.edge.connect();
+        }
+        let client = Arc::new(self.authority.client());
+        let session = tls::connect(&client, "a.test", way.edge.address).expect("a session");
+        Connection::over(Box::new(session)).expect("a connection")
+    }
+}
+
+#[track_caller]
+fn play(script: &Script, mut connection: Connection) -> Transcript {
+    let played = script.play(&mut connection, "/chat?k=a");
+    played.unwrap_or_else(|error| panic!("{}: {error}", script.name))
+}
+
+impl Way {
+    /// With this listener and these issuers of the servers' certificates, or without TLS.
+    fn through(
+        name: &'static str,
+        server: SocketAddr,
+        peer: Peer,
+        tls: Option<(&str, PathBuf)>,
+    ) -> Self {
+        let mut site = Site::of([server]).top(
+            "routes",
+            "[{upstream: app}, {path: /record, upstream: record}]",
+        );
+        let mut record = format!(
+            "  record:\n    health: off\n    peers: [\"{}\"]\n",
+            peer.address
+        );
+        if let Some((listener, issuers)) = &tls {
+            let issuers = format!("{{ca: {}, server_name: app.test}}", issuers.display());
+            let listeners = format!("[{{address: \"127.0.0.1:0\", tls: {listener}}}]");
+            site = site.top("listeners", &listeners).app("tls", &issuers);
+            record += &format!("    tls: {issuers}\n");
+        }
+        Self {
+            name,
+            edge: Edge::start(&(site.yaml() + &record)),
+            peer,
+            secure: tls.is_some(),
+        }
+    }
+
+    /// The peer records what a client sends, then sends it back.
+    #[track_caller]
+    fn assert_untouched(&self, script: &Script, mut client: Connection) {
+        let sent = script.writes().collect::<Vec<_>>().concat();
+        let (recorded, returned) = thread::scope(|scope| {
+            let recorded = scope.spawn(|| self.record(sent.len()));
+            let answer = client.exchange(&script.request("/record")).unwrap();
+            assert_eq!(answer.status, 101, "{}", script.name);
+            script
+                .writes()
+                .try_for_each(|piece| client.send(piece))
+                .unwrap();
+            let returned = client.exactly(sent.len()).unwrap();
+            (recorded.join().unwrap(), returned)
+        });
+        assert!(recorded == sent, "{}, {}: inward", script.name, self.name);
+        assert!(returned == sent, "{}, {}: outward", script.name, self.name);
+    }
+
+    fn record(&self, length: usize) -> Vec<u8> {
+        let mut connection = self.peer.accept();
+        connection.asked().unwrap();
+        connection.send(SWITCH).unwrap();
+        let recorded = connection.exactly(length).unwrap();
+        connection.send(&recorded).unwrap();
+        recorded
+    }
+}
+
+impl Server {
+    fn start(authority: &Authority) -> Self {
+        let (plain, secure) = (port::free(), port::free());
+        let mut command = Command::new(PYTHON);
+        command.arg(script("server.py"));
+        command.args([plain.ip().to_string(), plain.port().to_string()]);
+        command.arg(secure.port().to_string());
+        command.args([authority.path("app.crt"), authority.path("app.key")]);
+        let process = Process::listening("the server", &mut command, secure);
+        Self {
+            plain,
+            secure,
+            _process: process,
+        }
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/websocket")
+        .join(name)
 }

@@ -5,11 +5,13 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Socket as Socket2, Type};
+use rustls::{ConnectionCommon, SideData, StreamOwned};
+use socket2::{Domain, SockRef, Socket as Socket2, Type};
 
 use super::wait::{self, PATIENCE};
 
@@ -126,9 +128,12 @@ pub(crate) fn try_send(address: SocketAddr, request: &Request) -> io::Result<Res
     Connection::try_open(address)?.exchange(request)
 }
 
-trait Socket: Read + Write + Send {
-    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+pub(crate) trait Socket: Read + Write + Send {
+    /// Says that nothing more will be sent.
+    fn finish(&mut self) -> io::Result<()>;
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
+    /// Makes the close a RST, not a FIN.
+    fn reset_on_close(&self) -> io::Result<()>;
 }
 
 /// A connection that stays open between requests.
@@ -161,7 +166,8 @@ impl Connection {
         Self::over(Box::new(UnixStream::connect(path)?))
     }
 
-    fn over(socket: Box<dyn Socket>) -> io::Result<Self> {
+    /// One that stands already, of either side.
+    pub(crate) fn over(socket: Box<dyn Socket>) -> io::Result<Self> {
         socket.set_read_timeout(PATIENCE)?;
         Ok(Self {
             socket: BufReader::new(socket),
@@ -193,8 +199,13 @@ impl Connection {
     }
 
     /// Says that nothing more will be sent; the other direction stays open.
-    pub(crate) fn finish_sending(&self) {
-        let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+    pub(crate) fn finish_sending(&mut self) {
+        let _ = self.socket.get_mut().finish();
+    }
+
+    /// Ends both directions at once, with a reset.
+    pub(crate) fn reset(self) {
+        let _ = self.socket.get_ref().reset_on_close();
     }
 
     /// Reads the final response to a GET; interim ones are passed over.
@@ -218,16 +229,24 @@ impl Connection {
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
-        let status = status.ok_or_else(|| malformed(&status_line))?;
+        Ok(Response {
+            status: status.ok_or_else(|| malformed(&status_line))?,
+            headers: self.fields()?,
+            body: Vec::new(),
+        })
+    }
+
+    /// Reads a request's header, on the server's side.
+    pub(crate) fn asked(&mut self) -> io::Result<(String, Vec<(String, String)>)> {
+        Ok((self.line()?, self.fields()?))
+    }
+
+    fn fields(&mut self) -> io::Result<Vec<(String, String)>> {
         let mut headers = Vec::new();
         loop {
             let line = self.line()?;
             if line.is_empty() {
-                return Ok(Response {
-                    status,
-                    headers,
-                    body: Vec::new(),
-                });
+                return Ok(headers);
             }
             let (name, value) = line.split_once(':').ok_or_else(|| malformed(&line))?;
             headers.push((name.to_owned(), value.trim().to_owned()));
@@ -320,21 +339,50 @@ fn timed_out(error: &io::Error) -> bool {
 }
 
 impl Socket for TcpStream {
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        Self::shutdown(self, how)
+    fn finish(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
     }
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         Self::set_read_timeout(self, Some(timeout))
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(self).set_linger(Some(Duration::ZERO))
     }
 }
 
 impl Socket for UnixStream {
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        Self::shutdown(self, how)
+    fn finish(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
     }
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         Self::set_read_timeout(self, Some(timeout))
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+/// TLS, of either side.
+impl<C, S> Socket for StreamOwned<C, TcpStream>
+where
+    C: DerefMut + Deref<Target = ConnectionCommon<S>> + Send,
+    S: SideData,
+{
+    fn finish(&mut self) -> io::Result<()> {
+        self.conn.send_close_notify();
+        self.flush()?;
+        self.sock.shutdown(Shutdown::Write)
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.sock.set_read_timeout(Some(timeout))
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        self.sock.reset_on_close()
     }
 }

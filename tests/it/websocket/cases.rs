@@ -1,0 +1,489 @@
+//! What is said on a WebSocket: the groups of cases that the Autobahn test suite is known for, by its numbers.
+
+use crate::support::websocket::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, RSV2, RSV3, Script, TEXT, bare, fragments,
+    frame,
+};
+
+const GREETING: &str = "Hello-µ@ßöäüàá-UTF-8!!";
+
+/// Lengths where the header of a frame changes.
+const LENGTHS: [usize; 7] = [0, 125, 126, 127, 128, 65_535, 65_536];
+
+fn script(name: impl Into<String>) -> Script {
+    Script::new(name)
+}
+
+/// A message that came through before what the script is about.
+fn after_a_message(name: impl Into<String>) -> Script {
+    script(name).send(frame(TEXT, b"before")).answered(1)
+}
+
+fn filled(length: usize) -> Vec<u8> {
+    (0..length).map(|at| b'a' + (at % 23) as u8).collect()
+}
+
+pub(crate) fn framing_1() -> Vec<Script> {
+    let mut scripts = Vec::new();
+    for (kind, first) in [("text", TEXT), ("binary", BINARY)] {
+        for length in LENGTHS {
+            let message = frame(first, &filled(length));
+            let name = format!("1: {kind} of {length}");
+            scripts.push(script(&name).send(&message[..]).answered(1).close());
+            let size = if length > 128 { 997 } else { 1 };
+            let name = format!("{name} in writes of {size}");
+            scripts.push(script(name).chop(&message, size).answered(1).close());
+        }
+    }
+    scripts
+}
+
+pub(crate) fn pings_2() -> Vec<Script> {
+    let full = [0xfe; 125];
+    let ten = || (0..10_u8).flat_map(|number| frame(PING, &[b'p', number]));
+    vec![
+        script("2: a ping of nothing")
+            .send(frame(PING, b""))
+            .answered(1)
+            .close(),
+        script("2: a ping of text")
+            .send(frame(PING, b"Hello, world!"))
+            .answered(1)
+            .close(),
+        script("2: a ping of bytes")
+            .send(frame(PING, &[0, 0xff, 0xfe, 0xfd]))
+            .answered(1)
+            .close(),
+        script("2: a ping of 125")
+            .send(frame(PING, &full))
+            .answered(1)
+            .close(),
+        script("2: a ping of 126")
+            .send(frame(PING, &[0xfe; 126]))
+            .fails(1002),
+        script("2: a ping in bytes")
+            .chop(frame(PING, &full), 1)
+            .answered(1)
+            .close(),
+        script("2: a pong of nothing")
+            .send(frame(PONG, b""))
+            .close(),
+        script("2: a pong of text")
+            .send(frame(PONG, b"unsolicited"))
+            .close(),
+        script("2: a pong and a ping")
+            .send(frame(PONG, b"unsolicited"))
+            .send(frame(PING, b"asked"))
+            .answered(1)
+            .close(),
+        script("2: ten pings")
+            .send(ten().collect::<Vec<_>>())
+            .answered(10)
+            .close(),
+        script("2: ten pings in bytes")
+            .chop(ten().collect::<Vec<_>>(), 1)
+            .answered(10)
+            .close(),
+    ]
+}
+
+pub(crate) fn reserved_bits_3() -> Vec<Script> {
+    let cases = [
+        (TEXT | RSV3, 5),
+        (TEXT | RSV2, 5),
+        (TEXT | RSV2 | RSV3, 5),
+        (TEXT | RSV1, 5),
+        (BINARY | RSV1 | RSV3, 5),
+        (PING | RSV1 | RSV2, 5),
+        (CLOSE | RSV1 | RSV2 | RSV3, 2),
+    ];
+    let bad = cases.map(|(first, length)| (first, frame(first, &filled(length))));
+    let whole = bad.iter().map(|(first, bad)| {
+        after_a_message(format!("3: {first:#x}"))
+            .send(&bad[..])
+            .fails(1002)
+    });
+    let bytes = bad.iter().map(|(first, bad)| {
+        let (start, rest) = bad.split_at(2);
+        // The server has seen enough when it has the header.
+        let script = after_a_message(format!("3: {first:#x} in pieces"));
+        script
+            .send([start, &rest[..4]].concat())
+            .chop(&rest[4..], 100)
+            .fails(1002)
+    });
+    whole.chain(bytes).collect()
+}
+
+pub(crate) fn reserved_opcodes_4() -> Vec<Script> {
+    let opcodes = (3..8).chain(11..16_u8);
+    let scripts = opcodes.flat_map(|opcode| {
+        let [empty, full] = [&b""[..], b"payload"].map(|payload| frame(FIN | opcode, payload));
+        [
+            script(format!("4: {opcode} of nothing"))
+                .send(empty)
+                .fails(1002),
+            after_a_message(format!("4: {opcode}"))
+                .send(full)
+                .fails(1002),
+        ]
+    });
+    scripts.collect()
+}
+
+pub(crate) fn fragmentation_5() -> Vec<Script> {
+    let two = [
+        frame(TEXT & !FIN, b"fragment1"),
+        frame(CONTINUATION, b"fragment2"),
+    ];
+    let between = [&two[0][..], &frame(PING, b"between"), &two[1]].concat();
+    let next = |last: bool| frame(if last { FIN } else { 0 }, b"fragment");
+    let mut scripts = vec![
+        script("5: a ping in fragments")
+            .send(frame(PING & !FIN, b"one"))
+            .fails(1002),
+        script("5: a pong in fragments")
+            .send(frame(PONG & !FIN, b"one"))
+            .fails(1002),
+        script("5: two").send(two.concat()).answered(1).close(),
+        script("5: two, apart")
+            .send(&two[0][..])
+            .send(&two[1][..])
+            .answered(1)
+            .close(),
+        script("5: two, in bytes")
+            .chop(two.concat(), 1)
+            .answered(1)
+            .close(),
+        script("5: a ping between")
+            .send(&between[..])
+            .answered(2)
+            .close(),
+        script("5: a ping between, in bytes")
+            .chop(&between, 1)
+            .answered(2)
+            .close(),
+        script("5: a message within")
+            .send(&two[0][..])
+            .send(frame(TEXT, b"other"))
+            .fails(1002),
+        after_a_message("5: nothing in the last")
+            .send(frame(TEXT & !FIN, b""))
+            .send(next(true))
+            .answered(1)
+            .close(),
+        script("5: empty ones")
+            .send([frame(TEXT & !FIN, b""), frame(0, b""), frame(FIN, b"")].concat())
+            .answered(1)
+            .close(),
+    ];
+    for last in [true, false] {
+        scripts.push(
+            script(format!("5: of nothing, {last}"))
+                .send(next(last))
+                .fails(1002),
+        );
+        let name = format!("5: behind the last, {last}");
+        scripts.push(
+            script(name)
+                .send(two.concat())
+                .answered(1)
+                .send(next(last))
+                .fails(1002),
+        );
+    }
+    let answered = script("5: five, and two pings")
+        .send([frame(TEXT & !FIN, b"1"), frame(0, b"2"), frame(PING, b"a")].concat())
+        .answered(1);
+    let answered = answered.send([frame(0, b"3"), frame(0, b"4"), frame(PING, b"b")].concat());
+    scripts.push(
+        answered
+            .answered(1)
+            .send(frame(FIN, b"5"))
+            .answered(1)
+            .close(),
+    );
+    scripts
+}
+
+pub(crate) fn utf8_6() -> Vec<Script> {
+    let good = [
+        GREETING.as_bytes(),
+        "κόσμε".as_bytes(),
+        b"\xef\xbf\xbf",
+        b"\xf4\x8f\xbf\xbf",
+        b"\xed\x9f\xbf",
+        b"\x00",
+        b"\xf0\x90\x80\x80",
+        b"\xef\xbf\xbd",
+    ];
+    let bad: [&[u8]; 11] = [
+        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+        b"\xf4\x90\x80\x80",
+        b"\xc0\x80",
+        b"\xe0\x80\x80",
+        b"\x80",
+        b"\xce",
+        b"\xed\xa0\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xfe",
+        b"\xff",
+        b"a\xc3(b",
+    ];
+    let mut scripts = Vec::new();
+    for text in good {
+        let (name, whole) = (format!("6: {text:x?}"), frame(TEXT, text));
+        scripts.push(script(&name).send(&whole[..]).answered(1).close());
+        scripts.push(
+            script(format!("{name} in bytes"))
+                .chop(&whole, 1)
+                .answered(1)
+                .close(),
+        );
+        // Each code point is cut.
+        let script = script(format!("{name} in frames of a byte"));
+        scripts.push(script.send(fragments(TEXT, text, 1)).answered(1).close());
+    }
+    for text in bad {
+        let (name, whole) = (format!("6: not {text:x?}"), frame(TEXT, text));
+        scripts.push(after_a_message(&name).send(&whole[..]).fails(1007));
+        scripts.push(
+            script(format!("{name} in bytes"))
+                .chop(&whole, 1)
+                .fails(1007),
+        );
+        scripts.push(
+            script(format!("{name} as bytes"))
+                .send(frame(BINARY, text))
+                .answered(1)
+                .close(),
+        );
+    }
+    // The message is not over: who waits for its end would wait for long.
+    let early = script("6: no more is needed").send(frame(TEXT & !FIN, "κόσμε".as_bytes()));
+    scripts.push(early.send(frame(0, b"\xf4\x90\x80\x80")).fails(1007));
+    scripts
+}
+
+pub(crate) fn closing_7() -> Vec<Script> {
+    let with = |code: u16, reason: &[u8]| [&code.to_be_bytes()[..], reason].concat();
+    let mut scripts = vec![
+        after_a_message("7: at once").close(),
+        script("7: of nothing").close_with(b""),
+        script("7: of a byte").send(frame(CLOSE, b"x")).fails(1002),
+        script("7: with a reason").close_with(&with(1000, "bye für now".as_bytes())),
+        script("7: with 123 of a reason").close_with(&with(1000, &[b'*'; 123])),
+        script("7: with 124 of a reason")
+            .send(frame(CLOSE, &with(1000, &[b'*'; 124])))
+            .fails(1002),
+        script("7: no UTF-8")
+            .send(frame(CLOSE, &with(1000, b"\xce\xba\xed\xa0\x80")))
+            .fails(1007),
+        script("7: in bytes")
+            .chop(frame(CLOSE, &with(1000, b"bye")), 1)
+            .ends(bare(CLOSE, &with(1000, b"bye"))),
+        script("7: within a message")
+            .send(frame(TEXT & !FIN, b"half"))
+            .close(),
+    ];
+    let behind = [
+        ("a close", frame(CLOSE, &with(1000, b""))),
+        ("a ping", frame(PING, b"late")),
+        ("a message", frame(TEXT, b"late")),
+        ("a long message", frame(BINARY, &filled(262_144))),
+        ("the rest", frame(FIN, b"of the message")),
+    ];
+    for (name, late) in behind {
+        let close = frame(CLOSE, &with(1000, b""));
+        let script = script(format!("7: and then {name}")).send([close, late].concat());
+        scripts.push(script.ends(bare(CLOSE, &with(1000, b""))));
+    }
+    for code in [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999,
+    ] {
+        scripts.push(script(format!("7: code {code}")).close_with(&with(code, b"")));
+    }
+    for code in [
+        0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65_535,
+    ] {
+        let script = script(format!("7: no code {code}"));
+        scripts.push(script.send(frame(CLOSE, &with(code, b"why"))).fails(1002));
+    }
+    scripts
+}
+
+pub(crate) fn large_9() -> Vec<Script> {
+    const MIB: usize = 1 << 20;
+    let mut scripts = Vec::new();
+    for (kind, first) in [("text", TEXT), ("binary", BINARY)] {
+        for length in [MIB / 16, MIB / 4, MIB, 4 * MIB] {
+            let script = script(format!("9: {kind} of {length}"));
+            scripts.push(
+                script
+                    .send(frame(first, &filled(length)))
+                    .answered(1)
+                    .close(),
+            );
+        }
+        for size in [64, 256, 4096, 65_536] {
+            let script = script(format!("9: {kind} in frames of {size}"));
+            scripts.push(
+                script
+                    .send(fragments(first, &filled(MIB), size))
+                    .answered(1)
+                    .close(),
+            );
+        }
+        for size in [64, 1024] {
+            let script = script(format!("9: {kind} in writes of {size}"));
+            scripts.push(
+                script
+                    .chop(frame(first, &filled(MIB / 8)), size)
+                    .answered(1)
+                    .close(),
+            );
+        }
+    }
+    scripts
+}
+
+pub(crate) fn fragments_10() -> Vec<Script> {
+    let message = fragments(TEXT, &filled(65_536), 1300);
+    vec![
+        script("10: frames of 1300")
+            .send(&message[..])
+            .answered(1)
+            .close(),
+        script("10: frames of 1300 in writes of 1300")
+            .chop(message, 1300)
+            .answered(1)
+            .close(),
+    ]
+}
+
+/// "Hello", compressed (RFC 7692, 7.2.3.1).
+const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+/// The same once more, as what went before (RFC 7692, 7.2.3.2).
+const AGAIN: [u8; 5] = [0xf2, 0x00, 0x11, 0x00, 0x00];
+/// The same, stored (RFC 7692, 7.2.3.3).
+const STORED: [u8; 11] = *b"\x00\x05\x00\xfa\xffHello\x00";
+
+/// In blocks that are stored (RFC 1951, 3.2.4), without the end that is left out (RFC 7692, 7.2.1).
+fn stored(message: &[u8]) -> Vec<u8> {
+    let block = |piece: &[u8]| {
+        let length = u16::try_from(piece.len()).expect("a block's length");
+        let header = [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes()].concat();
+        [&header, piece].concat()
+    };
+    let blocks = message.chunks(65_535).flat_map(block);
+    blocks.chain([0]).collect()
+}
+
+pub(crate) fn compressed_12() -> Vec<Script> {
+    let deflate = |name: &str| script(format!("12: {name}")).offering("permessage-deflate");
+    let hello = frame(TEXT | RSV1, &HELLO);
+    let mut scripts = vec![
+        deflate("nothing compressed")
+            .send(frame(TEXT, b"Hello"))
+            .answered(1)
+            .close(),
+        deflate("once").send(&hello[..]).answered(1).close(),
+        deflate("twice")
+            .send(&hello[..])
+            .answered(1)
+            .send(frame(TEXT | RSV1, &AGAIN))
+            .answered(1)
+            .close(),
+        deflate("stored")
+            .send(frame(TEXT | RSV1, &STORED))
+            .answered(1)
+            .close(),
+        deflate("in fragments")
+            .send(fragments(TEXT | RSV1, &HELLO, 3))
+            .answered(1)
+            .close(),
+        deflate("in fragments of a byte, chopped")
+            .chop(fragments(TEXT | RSV1, &HELLO, 1), 1)
+            .answered(1)
+            .close(),
+        deflate("a ping between")
+            .send(
+                [
+                    frame((TEXT | RSV1) & !FIN, &HELLO[..3]),
+                    frame(PING, b"x"),
+                    frame(FIN, &HELLO[3..]),
+                ]
+                .concat(),
+            )
+            .answered(2)
+            .close(),
+        deflate("no UTF-8")
+            .send(frame(TEXT | RSV1, &stored(b"a\xc3(b")))
+            .fails(1007),
+        deflate("nonsense")
+            .send(frame(BINARY | RSV1, &[0xff; 20]))
+            .fails(1002),
+        deflate("a ping compressed")
+            .send(frame(PING | RSV1, &HELLO))
+            .fails(1002),
+        deflate("a continuation compressed")
+            .send(
+                [
+                    frame((TEXT | RSV1) & !FIN, &HELLO[..3]),
+                    frame(FIN | RSV1, &HELLO[3..]),
+                ]
+                .concat(),
+            )
+            .fails(1002),
+        deflate("another bit")
+            .send(frame(TEXT | RSV2, &HELLO))
+            .fails(1002),
+    ];
+    for (first, length) in [
+        (TEXT, 0),
+        (TEXT, 128),
+        (BINARY, 65_536),
+        (TEXT, 1 << 20),
+        (BINARY, 3 << 20),
+    ] {
+        let message = stored(&filled(length));
+        let whole = frame(first | RSV1, &message);
+        scripts.push(
+            deflate(&format!("{length}"))
+                .send(whole)
+                .answered(1)
+                .close(),
+        );
+        let parts = fragments(first | RSV1, &message, 4096);
+        scripts.push(
+            deflate(&format!("{length} in fragments"))
+                .send(parts)
+                .answered(1)
+                .close(),
+        );
+    }
+    scripts
+}
+
+pub(crate) fn offers_13() -> Vec<Script> {
+    let offers = [
+        "permessage-deflate",
+        "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; client_max_window_bits=9; server_max_window_bits=9",
+        "permessage-deflate; client_max_window_bits; server_max_window_bits=\"15\"",
+        "permessage-deflate; server_max_window_bits=99, permessage-deflate",
+        "x-unknown; a=b, permessage-deflate; client_no_context_takeover",
+        "x-unknown; value=\"ab\"",
+    ];
+    let scripts = offers.map(|offer| {
+        let script = script(format!("13: {offer}")).offering(offer);
+        let script = script.send(frame(TEXT, GREETING.as_bytes())).answered(1);
+        script
+            .send(frame(BINARY, &filled(70_000)))
+            .answered(1)
+            .close()
+    });
+    scripts.into()
+}
