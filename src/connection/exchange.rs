@@ -57,7 +57,7 @@ pub struct Exchange {
     /// The body of a request whose length is [`UNTOLD`] has been read to its end.
     body_complete: AtomicBool,
     response_begun: AtomicBool,
-    /// The response went out before the request's body was read: see [`Exchange::linger`].
+    /// The client may still be sending when the connection is closed: see [`Exchange::linger`].
     linger: AtomicBool,
     cut_hard: AtomicBool,
     /// Whether the stream that it carries may stay.
@@ -172,10 +172,12 @@ impl Exchange {
         self.response_begun.load(Relaxed)
     }
 
-    /// The protocol was upgraded: the whole-request limit no longer holds, only the idle one.
+    /// The protocol was upgraded: the whole-request limit no longer holds, only the idle one. The client
+    /// may be sending whenever the peer ends it.
     pub fn begin_tunnel(&self) {
         self.enter(Phase::Tunnel, None);
         self.request_deadline.store(NEVER, Relaxed);
+        self.linger();
     }
 
     /// Which limit was passed, if one was. Known before the session is dropped, so that what is
@@ -203,8 +205,8 @@ impl Exchange {
         }
     }
 
-    /// Asks for a lingering close: a client that is still sending a body must not get a reset before
-    /// it has read the response (RFC 9112, 9.6).
+    /// Asks for a lingering close: a client that is still sending must not get a reset before it has
+    /// read what it was sent (RFC 9112, 9.6).
     pub fn linger(&self) {
         self.linger.store(true, Relaxed);
     }

@@ -252,6 +252,21 @@ fn what_was_said_before_the_end_arrives() {
         assert!(peer.rest().unwrap() == said);
     });
     assert_eq!(client.rest().unwrap(), b"");
+    // A client that is still talking must not be reset before it has read everything (RFC 9112, 9.6).
+    let (mut client, mut peer) = scene.open();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            peer.send(&said).unwrap();
+            peer.finish_sending();
+            let _ = peer.rest();
+        });
+        let mut heard = Vec::new();
+        while heard.len() < said.len() {
+            heard.extend(client.exactly(16 << 10).unwrap());
+            let _ = client.send("late");
+        }
+        assert!(heard == said);
+    });
 }
 
 #[test]
