@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -193,16 +193,21 @@ fn unframe(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Conte
 
 /// Removes what a peer says to us alone (RFC 9110, 7.6.1): the fields that `Connection` names, and
 /// those that were always meant so. Pingora does this for requests only. `Transfer-Encoding` stays:
-/// it is Pingora's to translate.
+/// it is Pingora's to translate; and so does the `Upgrade` that a 426 cannot be without (RFC 9110, 15.5.22).
 fn remove_hop_by_hop(response: &mut ResponseHeader) {
-    const ALWAYS: [HeaderName; 4] = [
+    const ALWAYS: [HeaderName; 3] = [
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
         TE,
-        UPGRADE,
     ];
     /// Options that are no field's name, or one that is dealt with elsewhere.
-    const KEPT: [&str; 4] = ["close", "content-length", "keep-alive", "transfer-encoding"];
+    const KEPT: [&str; 5] = [
+        "close",
+        "content-length",
+        "keep-alive",
+        "transfer-encoding",
+        "upgrade",
+    ];
     let lines: Vec<_> = response
         .headers
         .get_all(CONNECTION)
@@ -217,6 +222,9 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
     }
     for name in &ALWAYS {
         response.remove_header(name);
+    }
+    if response.status != StatusCode::UPGRADE_REQUIRED {
+        response.remove_header(&UPGRADE);
     }
 }
 

@@ -193,6 +193,11 @@ fn a_refusal_passes_with_its_body() {
     let scene = Hands::start();
     for (status, field, value) in [
         ("401 Unauthorized", "WWW-Authenticate", "Basic realm=\"x\""),
+        (
+            "426 Upgrade Required\r\nConnection: upgrade",
+            "Upgrade",
+            "websocket",
+        ),
         ("426 Upgrade Required", "Sec-WebSocket-Version", "13, 8"),
         ("302 Found", "Location", "wss://b.test/chat"),
         ("200 OK", "Content-Type", "text/html"),
