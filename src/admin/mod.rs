@@ -241,7 +241,7 @@ impl Admin {
             ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use GET"),
             _ => Answer::problem(
                 StatusCode::NOT_FOUND,
-                "there is nothing here; see the README for the paths",
+                "there is nothing here; the operator's guide (conf/README.md) has the paths",
             ),
         }
     }
