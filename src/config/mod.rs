@@ -41,7 +41,7 @@ pub use settings::{
     Config, Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,
     Introductions, ListenAddress, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress,
     PerClient, Probe, Retry, Route, SessionDrain, SocketAccess, SocketOptions, StateFile, Tell,
-    Timeouts, Tls, TlsVersion, Upstream,
+    Timeouts, Tls, TlsVersion, TunnelTimes, Upstream,
 };
 
 /// The configuration in the file at `path`.

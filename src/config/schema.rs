@@ -114,6 +114,9 @@ sections! {
     TIMEOUTS: "`timeouts`" at "upstreams.NAME.timeouts" as "{connect: 1s, read: 60s}" [
         "connect" "first_byte" "read" "stream" "write" "idle" "tunnel"
     ];
+    TUNNEL: "`tunnel`" at "upstreams.NAME.timeouts.tunnel" as "{idle: 1h, total: 8h}" [
+        "idle" "total"
+    ];
     INTRODUCTION: "`proxy_protocol`" at "upstreams.NAME.proxy_protocol"
         as "{version: v2, tlvs: [authority, tls]}" ["version" "tlvs"];
     DOWNSTREAM: "`downstream`" at "downstream" as "{keepalive: 60s, max_body_size: 1MiB}" [

@@ -621,8 +621,17 @@ pub struct Timeouts {
     pub write: Duration,
     /// How long an unused connection is kept; keep it below the peer's own keep-alive timeout.
     pub idle: Duration,
-    /// Without a byte in either direction, after a protocol upgrade (WebSocket).
-    pub tunnel: Duration,
+    /// After a protocol upgrade (WebSocket).
+    pub tunnel: TunnelTimes,
+}
+
+/// How long a tunnel may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelTimes {
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// From its beginning to its end; `None`: no limit.
+    pub total: Option<Duration>,
 }
 
 /// The `Host` that a peer is sent.

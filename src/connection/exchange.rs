@@ -172,12 +172,22 @@ impl Exchange {
         self.response_begun.load(Relaxed)
     }
 
-    /// The protocol was upgraded: the whole-request limit no longer holds, only the idle one. The client
-    /// may be sending whenever the peer ends it.
-    pub fn begin_tunnel(&self) {
-        self.enter(Phase::Tunnel, None);
-        self.request_deadline.store(NEVER, Relaxed);
+    /// The protocol was upgraded: the whole-request limit no longer holds, but the tunnel's own. The
+    /// client may be sending whenever the peer ends it.
+    pub fn begin_tunnel(&self, idle: Duration, total: Option<Duration>) {
+        self.enter(Phase::Tunnel, Some(idle));
+        self.request_deadline
+            .store(total.map_or(NEVER, after), Relaxed);
         self.linger();
+    }
+
+    /// A tunnel that can be ended politely has so long beyond its time for coming to a place where it can.
+    pub(super) fn grant(&self, grace: Duration) {
+        if self.phase() == Phase::Tunnel {
+            let deadline = self.request_deadline.load(Relaxed);
+            let later = deadline.saturating_add(nanos(grace));
+            self.request_deadline.store(later, Relaxed);
+        }
     }
 
     /// Which limit was passed, if one was. Known before the session is dropped, so that what is
@@ -198,6 +208,7 @@ impl Exchange {
             Cause::Idle
             | Cause::Gap
             | Cause::Tunnel
+            | Cause::TunnelTotal
             | Cause::ClientStalled
             | Cause::Moved
             | Cause::Abuse
@@ -285,7 +296,7 @@ impl Exchange {
             self.deadline.load(Relaxed)
         };
         let request = self.request_deadline.load(Relaxed);
-        let first = earlier((own, phase.cause()), (request, Cause::Request));
+        let first = earlier((own, phase.cause()), (request, phase.cause_in_total()));
         earlier(first, (stalled, Cause::ClientStalled))
     }
 
@@ -447,8 +458,10 @@ mod tests {
         assert_due(&exchange, 8 * SECOND, Cause::Gap);
         exchange.rest();
         assert_due(&exchange, limits.keepalive, Cause::Idle);
-        exchange.begin_tunnel();
-        assert_eq!(left(&exchange).1, Cause::Tunnel);
+        exchange.begin_tunnel(7 * SECOND, None);
+        assert_due(&exchange, 7 * SECOND, Cause::Tunnel);
+        exchange.begin_tunnel(7 * SECOND, Some(5 * SECOND));
+        assert_due(&exchange, 5 * SECOND, Cause::TunnelTotal);
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ where
 /// What the client of an exchange that was cut is told.
 pub(super) fn last_words(exchange: &Exchange) -> &'static [u8] {
     match exchange.expired() {
-        Some(Cause::Moved) => exchange.last_words(),
+        Some(Cause::Moved | Cause::TunnelTotal) => exchange.last_words(),
         _ => exchange.last_word().map_or("", answer).as_bytes(),
     }
 }

@@ -7,13 +7,14 @@
 //! | [`Request`](Phase::Request) | no limit of its own | [`Request`](Cause::Request) | |
 //! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByte`](Cause::FirstByte) | 504 |
 //! | [`Response`](Phase::Response) | `read`, or of a stream `stream`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
-//! | [`Tunnel`](Phase::Tunnel) | `tunnel`, anew with each piece | [`Tunnel`](Cause::Tunnel) | the end |
+//! | [`Tunnel`](Phase::Tunnel) | `tunnel.idle`, anew with each piece | [`Tunnel`](Cause::Tunnel) | the end |
 //!
 //! Beside the phase's own limit:
 //!
 //! | from … to | within | cause | the client is told |
 //! |---|---|---|---|
 //! | a header's end … the response's end | `request_timeout`, or gRPC's `grpc-timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
+//! | an upgrade … | `tunnel.total` | [`TunnelTotal`](Cause::TunnelTotal) | the stream's end, in its own words; the end, 10 s later |
 //! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
@@ -62,6 +63,8 @@ pub enum Cause {
     Gap,
     /// Nothing passed through the tunnel, either way.
     Tunnel,
+    /// The tunnel has been open for as long as it may.
+    TunnelTotal,
     /// The whole request took longer than it may.
     Request,
     /// The client took nothing of what it was sent.
@@ -102,6 +105,14 @@ impl Phase {
             Self::Tunnel => Cause::Tunnel,
         }
     }
+
+    /// What it means when the limit of the whole is passed.
+    pub(super) fn cause_in_total(self) -> Cause {
+        match self {
+            Self::Tunnel => Cause::TunnelTotal,
+            _ => Cause::Request,
+        }
+    }
 }
 
 impl Cause {
@@ -112,6 +123,7 @@ impl Cause {
         Self::FirstByte,
         Self::Gap,
         Self::Tunnel,
+        Self::TunnelTotal,
         Self::Request,
         Self::ClientStalled,
         Self::Moved,

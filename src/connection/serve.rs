@@ -112,9 +112,12 @@ pub(super) fn end_by(exchange: &Exchange, cause: Cause) -> End {
         Cause::HeaderTooLarge => End::HeaderTooLarge,
         Cause::Moved | Cause::ClientGone => End::Clean,
         Cause::Abuse => End::Malformed,
-        Cause::FirstByte | Cause::Gap | Cause::Tunnel | Cause::Request | Cause::ClientStalled => {
-            End::RequestTimeout
-        }
+        Cause::FirstByte
+        | Cause::Gap
+        | Cause::Tunnel
+        | Cause::TunnelTotal
+        | Cause::Request
+        | Cause::ClientStalled => End::RequestTimeout,
     }
 }
 

@@ -25,8 +25,8 @@ pub trait Tenure: Debug + Send {
 pub enum Look {
     /// The stream may stay at least until the next look, so long from now.
     Again(Duration),
-    /// The stream is to end where it can.
-    End,
+    /// The stream is to end where it can, for this reason.
+    End(Cause),
 }
 
 /// What an exchange knows of its stream's stay.
@@ -44,8 +44,8 @@ pub(super) struct Stay {
 struct Course {
     /// `None`: nobody wants to know.
     ending: Option<Box<Ending>>,
-    /// The stream is to end at the next place where it can.
-    leaving: bool,
+    /// Why the stream is to end at the next place where it can; `None`: it is not.
+    leaving: Option<Cause>,
 }
 
 impl Default for Stay {
@@ -69,8 +69,9 @@ impl Exchange {
         };
         *self.stay.course.lock() = Course {
             ending: Some(Box::new(ending)),
-            leaving: false,
+            leaving: None,
         };
+        self.grant(PATIENCE);
         *self.stay.tenure.lock() = Some(tenure);
         self.stay.next_look.store(after(first), Relaxed);
     }
@@ -95,24 +96,27 @@ impl Exchange {
         }
         let look = self.stay.tenure.lock().as_mut().map(|tenure| tenure.look());
         let (leaving, next) = match look {
-            None => (false, NEVER),
-            Some(Look::Again(wait)) => (false, after(wait)),
-            Some(Look::End) => (true, after(PATIENCE)),
+            None => (None, NEVER),
+            Some(Look::Again(wait)) => (None, after(wait)),
+            Some(Look::End(cause)) => (Some(cause), after(PATIENCE)),
         };
         self.stay.next_look.store(next, Relaxed);
         let mut course = self.stay.course.lock();
         course.set_leaving(leaving);
-        self.stay.leaving.store(course.leaving, Relaxed);
+        self.stay.leaving.store(course.leaving.is_some(), Relaxed);
     }
 
     /// Ends the stream that is to end, once it is where it can, and the client has all of it.
     pub(super) fn leave_if_it_can(&self) {
-        if !self.stay.leaving.load(Relaxed) || !self.stay.course.lock().is_at_end() {
+        if !self.stay.leaving.load(Relaxed) {
             return;
         }
+        let end = self.stay.course.lock().end();
         // What a stream among others has written is on its way, whoever else waits there.
-        if self.is_stream() || self.connection.wire.lock().is_empty() {
-            self.expire(Cause::Moved);
+        if let Some(cause) = end
+            && (self.is_stream() || self.connection.wire.lock().is_empty())
+        {
+            self.expire(cause);
         }
     }
 
@@ -123,8 +127,8 @@ impl Exchange {
         }
         let course = self.stay.course.lock();
         match &course.ending {
-            Some(_) if course.is_at_end() => None,
-            Some(ending) if course.leaving => Some(ending.room(bytes)),
+            Some(_) if course.end().is_some() => None,
+            Some(ending) if course.leaving.is_some() => Some(ending.room(bytes)),
             _ => Some(bytes.len()),
         }
     }
@@ -139,23 +143,24 @@ impl Exchange {
         }
     }
 
-    /// What tells the client that its stream is over.
+    /// What tells the client that its stream is over; nothing, where it has to end in the middle.
     pub(super) fn last_words(&self) -> &'static [u8] {
         let course = self.stay.course.lock();
-        let ending = course.ending.as_ref();
+        let ending = course.ending.as_ref().filter(|_| course.end().is_some());
         ending.map_or(b"", |ending| ending.last_words())
     }
 }
 
 impl Course {
-    /// Whether the stream is to end. One that has come to a place where it can is not let go on:
+    /// Whether the stream is to end, and why. One that has come to a place where it can is not let go on:
     /// nobody would wake the session.
-    fn set_leaving(&mut self, leaving: bool) {
-        self.leaving = leaving || self.is_at_end();
+    fn set_leaving(&mut self, leaving: Option<Cause>) {
+        self.leaving = leaving.or(self.end());
     }
 
-    fn is_at_end(&self) -> bool {
-        let can_end = |ending: &Ending| ending.can_end();
-        self.leaving && self.ending.as_deref().is_some_and(can_end)
+    /// Why the stream ends here, if it does.
+    fn end(&self) -> Option<Cause> {
+        let can_end = self.ending.as_deref().is_some_and(Ending::can_end);
+        self.leaving.filter(|_| can_end)
     }
 }

@@ -71,6 +71,8 @@ pub(super) enum Fault {
     TlsFailed,
     /// Nothing passed through the tunnel for too long.
     TunnelIdle,
+    /// The tunnel was open for as long as it may be.
+    TunnelTotal,
     /// The request target is longer than allowed.
     UriTooLong,
 }
@@ -102,7 +104,8 @@ impl Fault {
             | Self::RequestTimeout
             | Self::ResponseStalled
             | Self::SendTimeout
-            | Self::TunnelIdle => 504,
+            | Self::TunnelIdle
+            | Self::TunnelTotal => 504,
         }
     }
 
@@ -137,6 +140,7 @@ impl Fault {
             Self::SendTimeout => "send_timeout",
             Self::TlsFailed => "tls_failed",
             Self::TunnelIdle => "tunnel_idle",
+            Self::TunnelTotal => "tunnel_total",
             Self::UriTooLong => "uri_too_long",
         }
     }
@@ -169,6 +173,7 @@ pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
         Cause::FirstByte => Fault::SendTimeout,
         Cause::Gap => Fault::ResponseStalled,
         Cause::Tunnel => Fault::TunnelIdle,
+        Cause::TunnelTotal => Fault::TunnelTotal,
         Cause::Request => Fault::RequestTimeout,
         Cause::ClientGone => Fault::ClientGone,
         Cause::ClientStalled => Fault::ClientStalled,

@@ -161,15 +161,14 @@ fn begin(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
     exchange.begin_response();
     if response.status == 101 {
         session.set_read_timeout(None);
-        exchange.begin_tunnel();
-        return exchange.enter(Phase::Tunnel, Some(timeouts.tunnel));
+        return exchange.begin_tunnel(timeouts.tunnel.idle, timeouts.tunnel.total);
     }
     let is_call = grpc::is_spoken(&session.req_header().headers);
     if is_call {
         // Of a call both directions may be silent; the phase's limit holds for the two together.
         session.set_read_timeout(None);
     }
-    let is_stream = is_call || super::moved::is_event_stream(&response.headers);
+    let is_stream = is_call || super::stay::is_event_stream(&response.headers);
     let limit = if is_stream {
         timeouts.stream
     } else {

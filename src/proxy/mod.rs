@@ -7,7 +7,7 @@
 //! | `request_body_filter` | [`admit`], [`web`], [`duplex`] | the body's size, upload progress |
 //! | `upstream_peer` | [`pick`], [`kept`], [`connect`], [`introduction`], [`tunnel`], [`duplex`] | the next peer of the walk, its drain, and how to talk to it |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`], [`web`] | the request to the peer |
-//! | `response_filter`, `response_body_filter` | [`forward`], [`web`], [`stick`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
+//! | `response_filter`, `response_body_filter` | [`forward`], [`web`], [`stick`], [`stay`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
 //! | `response_trailer_filter` | [`web`] | trailers as the end of a body |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
 //! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
@@ -28,6 +28,7 @@ mod record;
 mod redirect;
 mod respond;
 mod retry;
+mod stay;
 mod stick;
 mod tunnel;
 mod web;
@@ -173,7 +174,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         web::response(response, ctx)?;
         forward::response(session, response, ctx)?;
-        moved::follow(&self.snapshot, session, response, ctx);
+        stay::follow(&self.snapshot, session, response, ctx);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site};
 use crate::support::origin::{Behaviour, Origin};
+use crate::support::peer::Hands;
 use crate::support::port::Full;
 use crate::support::wait::{self, assert_about, timed};
 
@@ -233,8 +234,9 @@ fn an_unused_connection_to_a_peer_is_given_up_after_the_idle_time() {
 #[test]
 fn a_silent_tunnel_is_closed_after_the_tunnel_time() {
     let (edge, origin) = behind(
-        "{tunnel: 4s, read: 1s}",
-        "{read_timeout: 1s, request_timeout: 1s}",
+        "{tunnel: 4s, connect: 1s, first_byte: 1s, read: 1s, write: 1s, idle: 1s}",
+        "{header_timeout: 1s, keepalive: 1s, read_timeout: 1s, write_timeout: 1s, \
+          request_timeout: 1s, max_body_size: 1}",
     );
     origin.behave(Behaviour::Upgrade);
     let mut connection = edge.connect();
@@ -245,7 +247,7 @@ fn a_silent_tunnel_is_closed_after_the_tunnel_time() {
     for _ in 0..3 {
         assert!(
             connection.idles_for(Duration::from_millis(1500)),
-            "no other limit holds in a tunnel"
+            "no other limit holds in a tunnel that is taken"
         );
         connection.send("x").unwrap();
         assert_eq!(connection.exactly(1).unwrap(), b"x");
@@ -255,4 +257,51 @@ fn a_silent_tunnel_is_closed_after_the_tunnel_time() {
         connection.time_to_close()
     });
     assert_about(took, 4 * SECOND);
+    assert_fault(&edge, "tunnel_idle");
+}
+
+#[test]
+fn a_tunnel_has_a_bound_in_total() {
+    let scene = tunnels("{idle: 1s, total: 3s}");
+    let (mut client, mut peer) = scene.open();
+    let (said, took) = timed(|| {
+        let mut said = Vec::new();
+        while said.is_empty() {
+            peer.send(b"\x81\x02hi").unwrap();
+            assert_eq!(client.exactly(4).unwrap(), b"\x81\x02hi");
+            // It is never idle for as long as it may be.
+            if !client.idles_for(SECOND / 5) {
+                said = client.rest().unwrap();
+            }
+        }
+        said
+    });
+    assert_eq!(said, GOING_AWAY);
+    assert_about(took, 3 * SECOND);
+    let _ = peer.rest();
+    scene.wait_for_in_flight(0);
+    assert_fault(&scene.edge, "tunnel_total");
+    assert_eq!(client.rest().unwrap(), b"");
+}
+
+#[test]
+fn a_tunnel_is_ended_between_two_frames_or_a_while_later() {
+    let scene = tunnels("{total: 1s}");
+    let (mut patient, mut peer) = scene.open();
+    peer.send(b"\x82\x0412").unwrap();
+    let (mut stuck, mut other) = scene.open();
+    other.send(b"\x82\x0412").unwrap();
+    assert_eq!(patient.exactly(4).unwrap(), b"\x82\x0412");
+    assert!(patient.idles_for(2 * SECOND), "in the middle of a frame");
+    peer.send(b"34\x81\x01x").unwrap();
+    assert_eq!(patient.rest().unwrap(), [b"34", &GOING_AWAY[..]].concat());
+    assert_eq!(stuck.rest().unwrap(), b"\x82\x0412");
+    assert_faults(&scene.edge, "tunnel_total", 2);
+}
+
+/// Going away (RFC 6455, 7.4.1).
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+fn tunnels(limits: &str) -> Hands {
+    Hands::with(|site| site.app("timeouts", &format!("{{tunnel: {limits}}}")))
 }

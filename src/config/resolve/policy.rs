@@ -11,8 +11,8 @@ use crate::config::link::Link;
 use crate::config::raw::Node;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{Health, Passive, Peer, Probe, Retry, Timeouts};
-use crate::config::values::{Fault, short};
+use crate::config::settings::{Health, Passive, Peer, Probe, Retry, Timeouts, TunnelTimes};
+use crate::config::values::{self, Fault, short};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -321,6 +321,27 @@ pub(super) fn timeouts(upstream: &Fields<'_>) -> Timeouts {
         stream: of("stream", 3600),
         write: of("write", 60),
         idle: of("idle", 50),
-        tunnel: of("tunnel", 3600),
+        tunnel: tunnel(fields.as_ref()),
     }
+}
+
+/// `tunnel: 1h` says how long it may be idle.
+fn tunnel(timeouts: Option<&Fields<'_>>) -> TunnelTimes {
+    let default = TunnelTimes {
+        idle: Duration::from_secs(3600),
+        total: None,
+    };
+    let Some(timeouts) = timeouts else {
+        return default;
+    };
+    let node = timeouts.get("tunnel");
+    if node.is_some_and(|node| node.text().is_some()) {
+        let idle = timeouts.duration("tunnel", default.idle, BOUNDS);
+        return TunnelTimes { idle, ..default };
+    }
+    let given = timeouts.section("tunnel", &schema::TUNNEL);
+    given.map_or(default, |fields| TunnelTimes {
+        idle: fields.duration("idle", default.idle, BOUNDS),
+        total: fields.or_off("total", None, |node| values::duration(node, &BOUNDS)),
+    })
 }

@@ -1,0 +1,108 @@
+//! Beside a long stream: may it stay? Those that can be ended politely (a WebSocket, an event stream, one of gRPC) are:
+//! when their key has moved ([`moved`](super::moved)), and when a tunnel was open for as long as it may be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::moved::Tenant;
+use crate::clock;
+use crate::connection::{Cause, Kind, Look, Tenure};
+use crate::grpc;
+use crate::snapshot::Snapshot;
+
+/// The response's header is complete: a stream that may have to end is looked at from here on.
+pub(super) fn follow(
+    current: &Arc<ArcSwap<Snapshot>>,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &Context,
+) {
+    let (true, Some(exchange)) = (has_bounds(ctx), &ctx.exchange) else {
+        return;
+    };
+    let Some(kind) = kind(response, ctx) else {
+        return;
+    };
+    let (tenant, look) = Tenant::of(current, session, ctx).unzip();
+    let total = total(kind, ctx);
+    if let Some(first) = look.into_iter().chain(total).min() {
+        let until = clock::since_start().saturating_add(total.unwrap_or(Duration::MAX));
+        exchange.begin_stay(kind, Box::new(Term { tenant, until }), first);
+    }
+}
+
+/// Whether there is any stream of this upstream that may not stay: most requests are done with here.
+fn has_bounds(ctx: &Context) -> bool {
+    ctx.upstream().is_some_and(|upstream| {
+        let config = &upstream.config;
+        config.close_moved_streams.is_some() || config.timeouts.tunnel.total.is_some()
+    })
+}
+
+/// How long a stream of this kind may take.
+fn total(kind: Kind, ctx: &Context) -> Option<Duration> {
+    match kind {
+        Kind::WebSocket => ctx.upstream()?.config.timeouts.tunnel.total,
+        Kind::Events { .. } | Kind::Messages => None,
+    }
+}
+
+/// The kind of stream that begins, if it is one that can be ended.
+fn kind(response: &ResponseHeader, ctx: &Context) -> Option<Kind> {
+    let headers = &response.headers;
+    match response.status.as_u16() {
+        101 if begins(headers, &UPGRADE, b"websocket") => Some(Kind::WebSocket),
+        200 if is_event_stream(headers) => {
+            // Of a compressed one the events cannot be seen, and a length cannot be taken back.
+            let plain =
+                !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
+            let chunked = headers.contains_key(TRANSFER_ENCODING);
+            (plain && ctx.ask.method != Method::HEAD).then_some(Kind::Events { chunked })
+        }
+        // Without HTTP/2 there are no trailers, and no gRPC but by mistake.
+        200 if grpc::has_trailers(headers) && ctx.ask.version == Version::HTTP_2 => {
+            Some(Kind::Messages)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a response with this header is silent by nature, and may be so for long.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    begins(headers, &CONTENT_TYPE, b"text/event-stream")
+}
+
+fn begins(headers: &HeaderMap, name: &HeaderName, prefix: &[u8]) -> bool {
+    let value = headers.get(name).map(HeaderValue::as_bytes);
+    let start = value.and_then(|value| value.get(..prefix.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// What a stream may not outlast.
+#[derive(Debug)]
+struct Term {
+    /// That its key is at home with its peer, where that counts.
+    tenant: Option<Tenant>,
+    /// Its time, since the process started.
+    until: Duration,
+}
+
+impl Tenure for Term {
+    fn look(&mut self) -> Look {
+        let left = self.until.saturating_sub(clock::since_start());
+        if left.is_zero() {
+            return Look::End(Cause::TunnelTotal);
+        }
+        match self.tenant.as_mut().map_or(Look::Again(left), Tenant::look) {
+            Look::Again(wait) => Look::Again(wait.min(left)),
+            end @ Look::End(_) => end,
+        }
+    }
+}
