@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::flow::Flow;
 use super::phase::{Cause, Phase};
 use super::pulse::Heart;
 use super::tenure::Stay;
@@ -66,6 +67,12 @@ pub struct Exchange {
     pub(super) heart: Heart,
     /// What waits of the request's body for a peer, on a stream.
     pub upload: Upload,
+    /// In a tunnel: what waits for the peer, and what for the client.
+    pub(super) inward: Flow,
+    pub(super) outward: Flow,
+    /// Since when the peer takes nothing of what it is sent there, and how long it may be so.
+    peer_blocked_since: AtomicU64,
+    peer_limit: AtomicU64,
 }
 
 impl Exchange {
@@ -103,6 +110,10 @@ impl Exchange {
             stay: Stay::default(),
             heart: Heart::default(),
             upload: Upload::default(),
+            inward: Flow::default(),
+            outward: Flow::default(),
+            peer_blocked_since: AtomicU64::new(NEVER),
+            peer_limit: AtomicU64::new(NEVER),
         }
     }
 
@@ -174,8 +185,9 @@ impl Exchange {
 
     /// The protocol was upgraded: the whole-request limit no longer holds, but the tunnel's own. The
     /// client may be sending whenever the peer ends it.
-    pub fn begin_tunnel(&self, idle: Duration, total: Option<Duration>) {
+    pub fn begin_tunnel(&self, idle: Duration, total: Option<Duration>, write: Duration) {
         self.enter(Phase::Tunnel, Some(idle));
+        self.peer_limit.store(nanos(write), Relaxed);
         self.request_deadline
             .store(total.map_or(NEVER, after), Relaxed);
         self.linger();
@@ -209,6 +221,7 @@ impl Exchange {
             | Cause::Gap
             | Cause::Tunnel
             | Cause::TunnelTotal
+            | Cause::PeerStalled
             | Cause::ClientStalled
             | Cause::Moved
             | Cause::Abuse
@@ -297,7 +310,10 @@ impl Exchange {
         };
         let request = self.request_deadline.load(Relaxed);
         let first = earlier((own, phase.cause()), (request, phase.cause_in_total()));
-        earlier(first, (stalled, Cause::ClientStalled))
+        let first = earlier(first, (stalled, Cause::ClientStalled));
+        let blocked = self.peer_blocked_since.load(Relaxed);
+        let stalled = blocked.saturating_add(self.peer_limit.load(Relaxed));
+        earlier(first, (stalled, Cause::PeerStalled))
     }
 
     pub(super) fn expire(&self, cause: Cause) {
@@ -365,6 +381,28 @@ impl Exchange {
         }
     }
 
+    /// In a tunnel: whether something waits for the peer, and whether it has just taken something.
+    pub fn peer_takes(&self, waiting: usize, progress: bool) {
+        self.inward.waits(waiting);
+        if progress {
+            self.restart();
+        }
+        if waiting == 0 {
+            self.peer_blocked_since.store(NEVER, Relaxed);
+        } else if progress || self.peer_blocked_since.load(Relaxed) == NEVER {
+            self.peer_blocked_since.store(now(), Relaxed);
+        }
+    }
+
+    /// In a tunnel: whether the client takes what the peer sends, so that more of it may be read.
+    pub fn poll_client_takes(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outward.poll_room(cx)
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.phase() == Phase::Tunnel
+    }
+
     /// Sends what waits to be sent.
     pub(super) fn push(&self, cx: &mut Context<'_>) {
         self.connection.wire.lock().push(self, cx);
@@ -388,9 +426,8 @@ fn nanos(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::poll_fn;
-    use std::task::Poll;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
@@ -407,7 +444,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A connection, and the client's end of it.
-    fn first(limits: Limits, gate: &Arc<Gate>) -> (Arc<Exchange>, UnixStream) {
+    pub(crate) fn first(limits: Limits, gate: &Arc<Gate>) -> (Arc<Exchange>, UnixStream) {
         let (ours, clients) = UnixStream::pair().unwrap();
         let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH).listener("x");
         let (_, shutdown) = tokio::sync::watch::channel(false);
@@ -458,9 +495,13 @@ mod tests {
         assert_due(&exchange, 8 * SECOND, Cause::Gap);
         exchange.rest();
         assert_due(&exchange, limits.keepalive, Cause::Idle);
-        exchange.begin_tunnel(7 * SECOND, None);
+        exchange.begin_tunnel(7 * SECOND, None, 3 * SECOND);
         assert_due(&exchange, 7 * SECOND, Cause::Tunnel);
-        exchange.begin_tunnel(7 * SECOND, Some(5 * SECOND));
+        exchange.begin_tunnel(7 * SECOND, Some(5 * SECOND), 3 * SECOND);
+        assert_due(&exchange, 5 * SECOND, Cause::TunnelTotal);
+        exchange.peer_takes(1, false);
+        assert_due(&exchange, 3 * SECOND, Cause::PeerStalled);
+        exchange.peer_takes(0, true);
         assert_due(&exchange, 5 * SECOND, Cause::TunnelTotal);
     }
 

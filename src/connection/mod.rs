@@ -8,6 +8,7 @@
 //!               serve.rs      which HTTP is spoken (preface.rs), and how the connection is closed
 //!               stream.rs     the bytes: they are read and written through it; it counts
 //!               http1.rs      HTTP/1: one exchange after the other
+//!               flow.rs       what it may become: a tunnel, of which neither direction waits for the other
 //!               http2/        HTTP/2: many at once
 //!                                 │
 //!                             phase.rs   the phases, their limits, and what each limit means
@@ -25,6 +26,7 @@
 mod clients;
 mod ending;
 mod exchange;
+mod flow;
 mod gate;
 mod handshake;
 mod http1;
@@ -59,6 +61,9 @@ pub use self::serve::{End, serve};
 pub use self::socket::Socket;
 pub use self::tenure::{Look, Tenure};
 pub use self::upload::Upload;
+
+#[cfg(test)]
+pub(crate) use self::exchange::tests::first as exchange_for_test;
 
 use self::stream::Wire;
 use crate::config::Downstream as Limits;

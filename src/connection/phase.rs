@@ -16,6 +16,7 @@
 //! | a header's end … the response's end | `request_timeout`, or gRPC's `grpc-timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
 //! | an upgrade … | `tunnel.total` | [`TunnelTotal`](Cause::TunnelTotal) | the stream's end, in its own words; the end, 10 s later |
 //! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
+//! | in a tunnel, a write that the peer does not take … its next byte | `write` | [`PeerStalled`](Cause::PeerStalled) | the end |
 //! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
 //! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
 //! | HTTP/2: the accept … now | what [`Frames`](super::http2) allow | [`Abuse`](Cause::Abuse) | GOAWAY |
@@ -69,6 +70,8 @@ pub enum Cause {
     Request,
     /// The client took nothing of what it was sent.
     ClientStalled,
+    /// The peer took nothing of what came through the tunnel.
+    PeerStalled,
     /// The key of a long stream has moved to another peer; the stream could be ended politely.
     Moved,
     /// The client makes work, and no requests.
@@ -116,7 +119,7 @@ impl Phase {
 }
 
 impl Cause {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Idle,
         Self::Header,
         Self::HeaderTooLarge,
@@ -126,6 +129,7 @@ impl Cause {
         Self::TunnelTotal,
         Self::Request,
         Self::ClientStalled,
+        Self::PeerStalled,
         Self::Moved,
         Self::Abuse,
         Self::ClientGone,

@@ -117,6 +117,7 @@ pub(super) fn end_by(exchange: &Exchange, cause: Cause) -> End {
         | Cause::Tunnel
         | Cause::TunnelTotal
         | Cause::Request
+        | Cause::PeerStalled
         | Cause::ClientStalled => End::RequestTimeout,
     }
 }

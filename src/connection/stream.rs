@@ -108,6 +108,9 @@ impl ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
+        if self.exchange.is_tunnel() {
+            ready!(self.exchange.inward.poll_room(cx));
+        }
         if !self.ahead.is_empty() {
             let count = self.ahead.len().min(buf.remaining());
             buf.put_slice(self.ahead.drain(..count).as_slice());
@@ -231,7 +234,14 @@ impl Wire {
             return Poll::Pending;
         };
         let bytes = bytes.get(..room).unwrap_or(bytes);
-        let taken = ready!(self.poll_take(exchange, cx, bytes))?;
+        let taken = match self.poll_take(exchange, cx, bytes) {
+            Poll::Pending if exchange.is_tunnel() => {
+                self.waiting.extend_from_slice(bytes);
+                exchange.outward.waits(self.waiting.len());
+                bytes.len()
+            }
+            taken => ready!(taken)?,
+        };
         exchange.passed(bytes.get(..taken).unwrap_or_default());
         Poll::Ready(Ok(taken))
     }
@@ -295,6 +305,7 @@ impl Wire {
             exchange.write_went_on();
             let of_waiting = written.min(self.waiting.len());
             self.waiting.drain(..of_waiting);
+            exchange.outward.waits(self.waiting.len());
             if self.waiting.is_empty() && (written > of_waiting || more.is_empty()) {
                 return Poll::Ready(Ok(written - of_waiting));
             }
@@ -353,9 +364,13 @@ impl AsyncWrite for ClientStream {
             .poll_write(exchange, cx, buf)
     }
 
+    /// In a tunnel nobody waits for that: [`tend`](super::watch::tend) goes on with it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let exchange = &self.exchange;
-        exchange.connection.wire.lock().poll_flush(exchange, cx)
+        match exchange.connection.wire.lock().poll_flush(exchange, cx) {
+            Poll::Pending if exchange.is_tunnel() => Poll::Ready(Ok(())),
+            flushed => flushed,
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -66,8 +66,8 @@ pub(super) fn peer(
         http.options.idle_timeout = Some(Duration::ZERO);
         http.group_key = own_pool();
     }
-    if tunnel {
-        http = tunnel::through(http, upstream.tls.as_ref(), tunnels);
+    if let (true, Some(exchange)) = (tunnel, &ctx.exchange) {
+        http = tunnel::through(http, upstream.tls.as_ref(), tunnels, exchange);
     }
     Ok(Box::new(http))
 }

@@ -170,7 +170,7 @@ pub(super) fn judge(error: &Error, stage: Stage) -> Fault {
 pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
     match cause {
         Cause::FirstByte if sent => Fault::FirstByteTimeout,
-        Cause::FirstByte => Fault::SendTimeout,
+        Cause::FirstByte | Cause::PeerStalled => Fault::SendTimeout,
         Cause::Gap => Fault::ResponseStalled,
         Cause::Tunnel => Fault::TunnelIdle,
         Cause::TunnelTotal => Fault::TunnelTotal,

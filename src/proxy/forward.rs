@@ -161,7 +161,8 @@ fn begin(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
     exchange.begin_response();
     if response.status == 101 {
         session.set_read_timeout(None);
-        return exchange.begin_tunnel(timeouts.tunnel.idle, timeouts.tunnel.total);
+        let tunnel = timeouts.tunnel;
+        return exchange.begin_tunnel(tunnel.idle, tunnel.total, timeouts.write);
     }
     let is_call = grpc::is_spoken(&session.req_header().headers);
     if is_call {

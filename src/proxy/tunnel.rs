@@ -11,6 +11,9 @@
 //! Under all this is a connection as any other, made by a connector of Pingora's; what is above takes it
 //! for a socket. A tunnel begins as HTTP/1.1 always.
 //!
+//! Behind that the bytes are the tunnel's, and a write is always taken, so that neither direction waits for
+//! the other: what the peer does not take yet waits here, and meanwhile its client is not read from.
+//!
 //! Invariant: a read before the second flush is pending, whatever has come from the peer.
 
 use std::fmt::{self, Debug};
@@ -31,6 +34,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::connection::Exchange;
 use crate::tls;
 
 /// Whether the request asks for a tunnel, in Pingora's view, and has no body.
@@ -45,6 +49,7 @@ pub(super) fn through(
     mut peer: HttpPeer,
     tls: Option<&Arc<tls::Client>>,
     connector: &Arc<TransportConnector>,
+    exchange: &Arc<Exchange>,
 ) -> HttpPeer {
     peer.options.set_http_version(1, 1);
     let mut around = peer.clone();
@@ -53,6 +58,7 @@ pub(super) fn through(
         within: Arc::clone(connector),
         peer,
         tls: tls.cloned(),
+        exchange: Arc::clone(exchange),
     }));
     around
 }
@@ -61,6 +67,7 @@ struct Connector {
     within: Arc<TransportConnector>,
     peer: HttpPeer,
     tls: Option<Arc<tls::Client>>,
+    exchange: Arc<Exchange>,
 }
 
 #[async_trait]
@@ -72,7 +79,8 @@ impl Connect for Connector {
         {
             return Err(Error::new_up(ErrorType::TLSHandshakeFailure));
         }
-        Ok(VirtualSocketStream::new(Box::new(Socket::new(stream))).into())
+        let socket = Socket::new(stream, Arc::clone(&self.exchange));
+        Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
 
@@ -82,13 +90,16 @@ impl Debug for Connector {
     }
 }
 
-/// A socket that is read only after the whole request was sent.
+/// A socket that is read only after the whole request was sent, and that takes every write from then on.
 #[derive(Debug)]
 struct Socket<S> {
     stream: S,
+    exchange: Arc<Exchange>,
     sent: Sent,
     /// Waits for the request to be sent.
     reader: Option<Waker>,
+    /// What the peer has not taken yet.
+    waiting: Vec<u8>,
 }
 
 /// What of the request was sent, and flushed.
@@ -100,11 +111,13 @@ enum Sent {
 }
 
 impl<S> Socket<S> {
-    fn new(stream: S) -> Self {
+    fn new(stream: S, exchange: Arc<Exchange>) -> Self {
         Self {
             stream,
+            exchange,
             sent: Sent::Nothing,
             reader: None,
+            waiting: Vec::new(),
         }
     }
 
@@ -121,7 +134,50 @@ impl<S> Socket<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+impl<S: AsyncWrite + Unpin> Socket<S> {
+    /// Sends what waits.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.waiting.len();
+        let drained = self.poll_write_all(cx);
+        let waiting = if let Poll::Ready(Err(_)) = drained {
+            // The peer is gone; what it said last can still be read.
+            self.waiting.clear();
+            0
+        } else {
+            self.waiting.len()
+        };
+        self.exchange.peer_takes(waiting, waiting < before);
+        ready!(drained)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes all of it, whether the peer does or not.
+    fn accept(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        if self.waiting.is_empty()
+            && let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes)
+        {
+            return written;
+        }
+        self.waiting.extend_from_slice(bytes);
+        match self.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(bytes.len()),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -131,6 +187,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        // Whatever became of that, the peer may have more to say.
+        let _ = self.poll_drain(cx);
+        ready!(self.exchange.poll_client_takes(cx));
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -141,16 +200,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.sent == Sent::All {
+            return Poll::Ready(self.accept(cx, bytes));
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
+    /// In the tunnel nobody waits for that: each read goes on with it.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sent == Sent::All {
+            return match self.poll_drain(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Ready(Ok(())),
+            };
+        }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -167,11 +237,20 @@ where
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::UnixStream;
 
     use super::*;
+    use crate::config::Downstream;
+    use crate::connection::{Gate, exchange_for_test};
 
-    async fn read_now(socket: &mut Socket<TcpStream>) -> Option<u8> {
+    /// A socket, and its peer's end.
+    fn pair() -> (Socket<UnixStream>, UnixStream) {
+        let (exchange, _client) = exchange_for_test(Downstream::DEFAULT, &Gate::new(None));
+        let (ours, peers) = UnixStream::pair().unwrap();
+        (Socket::new(ours, exchange), peers)
+    }
+
+    async fn read_now(socket: &mut Socket<UnixStream>) -> Option<u8> {
         tokio::select! {
             biased;
             byte = socket.read_u8() => Some(byte.unwrap()),
@@ -181,10 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_peer_says_is_held_back_until_the_request_is_sent() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut socket = Socket::new(TcpStream::connect(address).await.unwrap());
-        let (mut peer, _) = listener.accept().await.unwrap();
+        let (mut socket, mut peer) = pair();
         peer.write_all(b"ab").await.unwrap();
         socket.stream.readable().await.unwrap();
 
@@ -196,5 +272,38 @@ mod tests {
         assert_eq!(read_now(&mut socket).await, Some(b'a'));
         socket.flush().await.unwrap();
         assert_eq!(read_now(&mut socket).await, Some(b'b'));
+    }
+
+    #[tokio::test]
+    async fn what_the_peer_does_not_take_waits_and_goes_out_with_the_reads() {
+        let (mut socket, mut peer) = pair();
+        socket.flush().await.unwrap();
+        socket.flush().await.unwrap();
+        let said = vec![7; 8 << 20];
+        socket.write_all(&said).await.unwrap();
+        socket.flush().await.unwrap();
+        assert!(!socket.waiting.is_empty());
+        let mut heard = vec![0; said.len()];
+        let listen = async {
+            peer.read_exact(&mut heard).await.unwrap();
+            peer.write_all(b"x").await.unwrap();
+        };
+        let (read, ()) = tokio::join!(socket.read_u8(), listen);
+        assert_eq!(read.unwrap(), b'x');
+        assert!(heard == said && socket.waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_before_the_end() {
+        let (mut socket, mut peer) = pair();
+        socket.flush().await.unwrap();
+        socket.flush().await.unwrap();
+        let said = vec![7; 8 << 20];
+        socket.write_all(&said).await.unwrap();
+        let mut heard = Vec::new();
+        let listen = peer.read_to_end(&mut heard);
+        let (end, _) = tokio::join!(socket.shutdown(), listen);
+        end.unwrap();
+        assert!(heard == said);
     }
 }

@@ -1,5 +1,6 @@
 //! What a peer may not take longer than: each step has its own bound and its own ending.
 
+use std::thread;
 use std::time::Duration;
 
 use crate::support::client::{Connection, Request};
@@ -297,6 +298,23 @@ fn a_tunnel_is_ended_between_two_frames_or_a_while_later() {
     assert_eq!(patient.rest().unwrap(), [b"34", &GOING_AWAY[..]].concat());
     assert_eq!(stuck.rest().unwrap(), b"\x82\x0412");
     assert_faults(&scene.edge, "tunnel_total", 2);
+}
+
+#[test]
+fn a_tunnel_ends_where_the_peer_takes_nothing() {
+    let scene = Hands::with(|site| site.app("timeouts", "{write: 1s}"));
+    let (client, mut peer) = scene.open();
+    let (mut ears, mut mouth) = client.halves();
+    let ((), took) = timed(|| {
+        thread::scope(|scope| {
+            // More than fits into the buffers on its way.
+            scope.spawn(|| mouth.send(vec![7; 64 << 20]));
+            let _ = ears.rest();
+        });
+    });
+    assert_about(took, SECOND);
+    let _ = peer.rest();
+    assert_fault(&scene.edge, "send_timeout");
 }
 
 /// Going away (RFC 6455, 7.4.1).

@@ -274,6 +274,31 @@ fn what_was_said_before_the_end_arrives() {
     });
 }
 
+/// Neither side waits for the other to read: what is held up one way does not hold up the other.
+#[test]
+fn both_directions_flow_though_one_is_not_taken() {
+    let scene = Hands::start();
+    let said = vec![7; 32 << 20];
+    for client_first in [false, true] {
+        let (client, peer) = scene.open();
+        let (mut hasty, other) = if client_first {
+            (client, peer)
+        } else {
+            (peer, client)
+        };
+        // One side says all before it listens; the other does both at once.
+        let (mut ears, mut mouth) = other.halves();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                hasty.send(&said).unwrap();
+                assert!(hasty.exactly(said.len()).unwrap() == said);
+            });
+            scope.spawn(|| mouth.send(&said).unwrap());
+            assert!(ears.exactly(said.len()).unwrap() == said);
+        });
+    }
+}
+
 #[test]
 fn a_real_client_converses() {
     let scene = Scene::start();

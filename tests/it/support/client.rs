@@ -134,6 +134,10 @@ pub(crate) trait Socket: Read + Write + Send {
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
     /// Makes the close a RST, not a FIN.
     fn reset_on_close(&self) -> io::Result<()>;
+    /// Another handle of the same socket.
+    fn again(&self) -> io::Result<Box<dyn Socket>> {
+        Err(ErrorKind::Unsupported.into())
+    }
 }
 
 /// A connection that stays open between requests.
@@ -196,6 +200,12 @@ impl Connection {
         let socket = self.socket.get_mut();
         socket.write_all(bytes.as_ref())?;
         socket.flush()
+    }
+
+    /// The same connection twice, to be read and written at once. Not over TLS.
+    pub(crate) fn halves(self) -> (Self, Self) {
+        let other = self.socket.get_ref().again().expect("another handle");
+        (self, Self::over(other).expect("a connection"))
     }
 
     /// Says that nothing more will be sent; the other direction stays open.
@@ -349,6 +359,10 @@ impl Socket for TcpStream {
 
     fn reset_on_close(&self) -> io::Result<()> {
         SockRef::from(self).set_linger(Some(Duration::ZERO))
+    }
+
+    fn again(&self) -> io::Result<Box<dyn Socket>> {
+        Ok(Box::new(self.try_clone()?))
     }
 }
 

@@ -1,0 +1,65 @@
+//! The two directions of a tunnel: neither waits for the other.
+//!
+//! Pingora hands what it has read to the other side before it reads on, and one task does that both ways: a
+//! client that takes nothing would keep its own bytes from the peer, and two sides that both say much
+//! before they listen would wait for each other. So in a tunnel a write is always taken; what the other
+//! side does not take yet waits here, and who sent it is not read from until that is little again.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+/// So much may wait before its sender is held back; bytes. Some more is on its way by then.
+const ROOM: usize = 64 * 1024;
+
+/// One direction. Both its ends are in one task, so the flag only carries a value between them.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    held: AtomicBool,
+    /// The reader that is held back.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Flow {
+    /// So much waits for whom it is meant for.
+    pub(super) fn waits(&self, bytes: usize) {
+        let held = bytes > ROOM;
+        if self.held.swap(held, Relaxed)
+            && !held
+            && let Some(reader) = self.reader.lock().take()
+        {
+            reader.wake();
+        }
+    }
+
+    /// Whether more may be read from whom it comes from.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.held.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        *self.reader.lock() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_is_held_back_until_little_waits() {
+        let flow = Flow::default();
+        poll_fn(|cx| {
+            flow.waits(ROOM);
+            assert!(flow.poll_room(cx).is_ready());
+            flow.waits(ROOM + 1);
+            assert!(flow.poll_room(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        tokio::join!(poll_fn(|cx| flow.poll_room(cx)), async { flow.waits(0) });
+    }
+}
