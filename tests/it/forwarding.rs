@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{Edge, Site};
 use crate::support::origin::{Behaviour, Origin};
+use crate::support::peer::Hands;
 
 /// One origin behind one instance.
 pub(crate) struct Pipe {
@@ -295,6 +296,41 @@ fn what_there_is_of_a_body_is_passed_on_while_the_rest_is_awaited() {
             .head()
             .and_then(|_| connection.exactly(chunk_size + 5));
         assert!(received.expect(head).ends_with(b"first"));
+    }
+}
+
+/// Each waits for the one before to have arrived: nothing may be held back.
+#[test]
+fn each_piece_of_a_stream_arrives_while_the_rest_is_awaited() {
+    let scene = Hands::start();
+    for (version, framing) in [
+        ("1.1", "Transfer-Encoding: chunked\r\n"),
+        ("1.1", ""),
+        ("1.0", ""),
+    ] {
+        let request = format!("GET / HTTP/{version}\r\nHost: h\r\n\r\n");
+        let (mut client, mut peer) = scene.ask(&request);
+        let kind = "Content-Type: text/event-stream\r\n";
+        peer.send(format!("HTTP/1.1 200 OK\r\n{kind}{framing}\r\n"))
+            .unwrap();
+        let head = client.head().unwrap();
+        let chunked = head.header("transfer-encoding").is_some();
+        for number in 0..20 {
+            let event = format!("data: {number}\n\n");
+            let chunk = format!("{:X}\r\n{event}\r\n", event.len());
+            peer.send(if framing.is_empty() { &event } else { &chunk })
+                .unwrap();
+            let expected = if chunked { chunk } else { event };
+            let arrived = client.exactly(expected.len()).unwrap();
+            assert_eq!(arrived, expected.as_bytes());
+        }
+    }
+    let begin = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (mut client, mut peer) = scene.ask(begin);
+    for number in 10..30 {
+        let chunk = format!("2\r\n{number}\r\n");
+        client.send(&chunk).unwrap();
+        assert_eq!(peer.exactly(chunk.len()).unwrap(), chunk.as_bytes());
     }
 }
 

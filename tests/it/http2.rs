@@ -17,6 +17,7 @@ use crate::support::edge::{Edge, Site};
 use crate::support::http2::{Client, Frame, Outcome, code, flag, get, kind, request, status};
 use crate::support::http2_origin::{self, Act};
 use crate::support::origin::{Behaviour, Origin};
+use crate::support::peer::Hands;
 use crate::support::port::Closed;
 use crate::support::tls::Authority;
 use crate::support::wait::{self, assert_about, timed};
@@ -68,6 +69,24 @@ fn chunked(first: &[u8]) -> Behaviour {
     let head =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     Behaviour::Raw([head, first].concat())
+}
+
+/// Each waits for the one before to have arrived: nothing may be held back.
+#[test]
+fn each_event_arrives_while_the_rest_is_awaited() {
+    let scene = Hands::with(|site| site.top("listeners", H2C));
+    let mut client = Client::open(scene.edge.address);
+    let stream = client.begin(flag::END_STREAM, &get("/"));
+    let mut peer = scene.peer.accept();
+    peer.asked().unwrap();
+    let head = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n";
+    peer.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n")).unwrap();
+    assert_eq!(client.next_of(stream).kind, kind::HEADERS);
+    for _ in 0..20 {
+        peer.send(EVENT).unwrap();
+        let frame = client.next_of(stream);
+        assert_eq!((frame.kind, &*frame.payload), (kind::DATA, &EVENT[3..12]));
+    }
 }
 
 // ── real clients
