@@ -229,12 +229,13 @@ fn a_host_that_is_none_is_refused() {
         "h\\",
         "<h>",
         "\u{fc}",
+        "%41",
     ] {
         let answer = pipe.edge.send(&Request::get("/").header("Host", host));
         assert_eq!(answer.status, 400, "{host}");
     }
     assert_eq!(pipe.origin.requests(), 0);
-    for host in ["", "h", "H.test:80", "[::1]:8080", "a_b.test", "%41;b"] {
+    for host in ["", "h", "H.test:80", "[::1]:8080", "a_b.test", "a;b"] {
         let answer = pipe.edge.send(&Request::get("/").header("Host", host));
         assert_eq!(answer.status, 200, "{host}");
     }

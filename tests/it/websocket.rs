@@ -3,7 +3,7 @@
 mod cases;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::{io, thread};
@@ -15,7 +15,7 @@ use crate::support::client::{Connection, Request};
 use crate::support::crowd::open_socket;
 use crate::support::edge::{Edge, Site};
 use crate::support::origin::Behaviour;
-use crate::support::peer::Peer;
+use crate::support::peer::{Hands, Peer, SWITCH, UPGRADE};
 use crate::support::process::Process;
 use crate::support::tls::{self, Authority};
 use crate::support::websocket::{Script, TEXT, Transcript, bare, frame};
@@ -23,12 +23,6 @@ use crate::support::{browser, port, wait};
 
 /// Debian's, which has the library (`python3-websockets`).
 const PYTHON: &str = "/usr/bin/python3";
-
-const SWITCH: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-
-const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 // ── what is said
 
@@ -344,44 +338,6 @@ fn a_browser_converses() {
     });
 }
 
-/// Both ends are in the test's own hands.
-struct Hands {
-    edge: Edge,
-    peer: Peer,
-}
-
-impl Hands {
-    fn start() -> Self {
-        Self::with(|site| site)
-    }
-
-    fn with(change: impl FnOnce(Site) -> Site) -> Self {
-        let peer = Peer::start();
-        let site = Site::of([peer.address]).app("key", "client_ip");
-        Self {
-            edge: change(site).start(),
-            peer,
-        }
-    }
-
-    /// A tunnel: the client's end, and the peer's.
-    fn open(&self) -> (Connection, Connection) {
-        let mut client = self.edge.connect();
-        client.send(UPGRADE).unwrap();
-        let mut peer = self.peer.accept();
-        peer.asked().unwrap();
-        peer.send(SWITCH).unwrap();
-        assert_eq!(client.head().unwrap().status, 101);
-        (client, peer)
-    }
-
-    fn wait_for_in_flight(&self, count: u64) {
-        wait::until("the peer's requests to be counted", || {
-            self.edge.admin.metric("clockwise_peer_in_flight", &[]) == count
-        });
-    }
-}
-
 fn finish(connection: Connection, abrupt: bool) {
     if abrupt {
         connection.reset();
@@ -416,7 +372,8 @@ impl Scene {
         authority.issue("app", &["app.test"]);
         let server = Server::start(&authority);
         let plain = Way::through("plain", server.plain, Peer::start(), None);
-        let tls = Some((&*listener, authority.path("ca.crt")));
+        let issuers = authority.path("ca.crt");
+        let tls = Some((&*listener, issuers.as_path()));
         let peer = Peer::secure(authority.server("app"));
         let secure = Way::through("TLS", server.secure, peer, tls);
         Self {
@@ -463,25 +420,27 @@ impl Way {
         name: &'static str,
         server: SocketAddr,
         peer: Peer,
-        tls: Option<(&str, PathBuf)>,
+        tls: Option<(&str, &Path)>,
     ) -> Self {
         let mut site = Site::of([server]).top(
             "routes",
             "[{upstream: app}, {path: /record, upstream: record}]",
         );
-        let mut record = format!(
-            "  record:\n    health: off\n    peers: [\"{}\"]\n",
-            peer.address
-        );
-        if let Some((listener, issuers)) = &tls {
+        // Of whom shakes hands slowly nothing is to be learnt here.
+        let patient = "{connect: 20s}";
+        site = site.app("timeouts", patient);
+        let address = peer.address;
+        let mut record = format!("health: off, timeouts: {patient}, peers: [\"{address}\"]");
+        if let Some((listener, issuers)) = tls {
             let issuers = format!("{{ca: {}, server_name: app.test}}", issuers.display());
             let listeners = format!("[{{address: \"127.0.0.1:0\", tls: {listener}}}]");
             site = site.top("listeners", &listeners).app("tls", &issuers);
-            record += &format!("    tls: {issuers}\n");
+            record = format!("{record}, tls: {issuers}");
         }
+        let yaml = format!("{}  record: {{{record}}}\n", site.yaml());
         Self {
             name,
-            edge: Edge::start(&(site.yaml() + &record)),
+            edge: Edge::start(&yaml),
             peer,
             secure: tls.is_some(),
         }

@@ -7,8 +7,15 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::client::Connection;
+use super::edge::{Edge, Site};
 use super::port;
 use super::wait::{self, PATIENCE};
+
+/// A request for a WebSocket, and the answer.
+pub(crate) const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+pub(crate) const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// It listens; the test accepts.
 pub(crate) struct Peer {
@@ -53,5 +60,51 @@ impl Peer {
                 .and_then(|tls| Connection::over(Box::new(StreamOwned::new(tls, socket)))),
         };
         connection.expect("a connection")
+    }
+}
+
+/// An instance of which both ends are in the test's own hands.
+pub(crate) struct Hands {
+    pub(crate) edge: Edge,
+    pub(crate) peer: Peer,
+}
+
+impl Hands {
+    pub(crate) fn start() -> Self {
+        Self::with(|site| site)
+    }
+
+    pub(crate) fn with(change: impl FnOnce(Site) -> Site) -> Self {
+        let peer = Peer::start();
+        let site = Site::of([peer.address]).app("key", "client_ip");
+        Self {
+            edge: change(site).start(),
+            peer,
+        }
+    }
+
+    /// A tunnel: the client's end, and the peer's.
+    #[track_caller]
+    pub(crate) fn open(&self) -> (Connection, Connection) {
+        let (mut client, mut peer) = self.ask(UPGRADE);
+        peer.send(SWITCH).unwrap();
+        assert_eq!(client.head().unwrap().status, 101);
+        (client, peer)
+    }
+
+    pub(crate) fn wait_for_in_flight(&self, count: u64) {
+        wait::until("the peer's requests to be counted", || {
+            self.edge.admin.metric("clockwise_peer_in_flight", &[]) == count
+        });
+    }
+
+    /// A request with this header, read by the peer: the client's end, and the peer's.
+    #[track_caller]
+    pub(crate) fn ask(&self, request: &str) -> (Connection, Connection) {
+        let mut client = self.edge.connect();
+        client.send(request).unwrap();
+        let mut peer = self.peer.accept();
+        peer.asked().unwrap();
+        (client, peer)
     }
 }

@@ -6,11 +6,11 @@ use super::client::{Connection, Request, Response};
 
 /// The first byte of a frame that is whole: the final one of its kind (RFC 6455, 5.2).
 pub(crate) const CONTINUATION: u8 = FIN;
-pub(crate) const TEXT: u8 = FIN | 1;
-pub(crate) const BINARY: u8 = FIN | 2;
-pub(crate) const CLOSE: u8 = FIN | 8;
-pub(crate) const PING: u8 = FIN | 9;
-pub(crate) const PONG: u8 = FIN | 10;
+pub(crate) const TEXT: u8 = FIN | 0x1;
+pub(crate) const BINARY: u8 = FIN | 0x2;
+pub(crate) const CLOSE: u8 = FIN | 0x8;
+pub(crate) const PING: u8 = FIN | 0x9;
+pub(crate) const PONG: u8 = FIN | 0xa;
 /// Taken from it: more frames of the message follow.
 pub(crate) const FIN: u8 = 0x80;
 /// Added to it: reserved bits; the first says that the message is compressed (RFC 7692, 6).

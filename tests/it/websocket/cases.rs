@@ -19,8 +19,19 @@ fn after_a_message(name: impl Into<String>) -> Script {
     script(name).send(frame(TEXT, b"before")).answered(1)
 }
 
+/// This message too comes back, and that is all.
+fn echoed(script: Script, message: Vec<u8>) -> Script {
+    script.send(message).answered(1).close()
+}
+
+/// This is one too many.
+fn refused(script: Script, frame: Vec<u8>, code: u16) -> Script {
+    script.send(frame).fails(code)
+}
+
 fn filled(length: usize) -> Vec<u8> {
-    (0..length).map(|at| b'a' + (at % 23) as u8).collect()
+    let letters = b"abcdefghijklmnopqrstuvw".iter().cycle();
+    letters.take(length).copied().collect()
 }
 
 pub(crate) fn framing_1() -> Vec<Script> {
@@ -132,78 +143,75 @@ pub(crate) fn reserved_opcodes_4() -> Vec<Script> {
 }
 
 pub(crate) fn fragmentation_5() -> Vec<Script> {
-    let two = [
+    [fragments_that_make_a_message(), fragments_that_do_not()].concat()
+}
+
+/// A message in two.
+fn two_fragments() -> [Vec<u8>; 2] {
+    [
         frame(TEXT & !FIN, b"fragment1"),
         frame(CONTINUATION, b"fragment2"),
+    ]
+}
+
+fn fragments_that_make_a_message() -> Vec<Script> {
+    let [first, last] = two_fragments();
+    let both = [&first[..], &last].concat();
+    let between = [&first[..], &frame(PING, b"between"), &last].concat();
+    let empty = [frame(TEXT & !FIN, b""), frame(0, b""), frame(FIN, b"")].concat();
+    let nothing = [frame(TEXT & !FIN, b""), last.clone()].concat();
+    let five = [
+        [frame(TEXT & !FIN, b"1"), frame(0, b"2"), frame(PING, b"a")].concat(),
+        [frame(0, b"3"), frame(0, b"4"), frame(PING, b"b")].concat(),
+        frame(FIN, b"5"),
     ];
-    let between = [&two[0][..], &frame(PING, b"between"), &two[1]].concat();
-    let next = |last: bool| frame(if last { FIN } else { 0 }, b"fragment");
-    let mut scripts = vec![
-        script("5: a ping in fragments")
-            .send(frame(PING & !FIN, b"one"))
-            .fails(1002),
-        script("5: a pong in fragments")
-            .send(frame(PONG & !FIN, b"one"))
-            .fails(1002),
-        script("5: two").send(two.concat()).answered(1).close(),
-        script("5: two, apart")
-            .send(&two[0][..])
-            .send(&two[1][..])
-            .answered(1)
-            .close(),
-        script("5: two, in bytes")
-            .chop(two.concat(), 1)
-            .answered(1)
-            .close(),
+    let five = five
+        .into_iter()
+        .fold(script("5: five, and two pings"), |script, part| {
+            script.send(part).answered(1)
+        });
+    let apart = script("5: two, apart").send(first);
+    vec![
+        echoed(script("5: two"), both.clone()),
+        echoed(apart, last),
+        script("5: two, in bytes").chop(both, 1).answered(1).close(),
         script("5: a ping between")
-            .send(&between[..])
+            .send(between.clone())
             .answered(2)
             .close(),
         script("5: a ping between, in bytes")
-            .chop(&between, 1)
+            .chop(between, 1)
             .answered(2)
             .close(),
-        script("5: a message within")
-            .send(&two[0][..])
-            .send(frame(TEXT, b"other"))
-            .fails(1002),
-        after_a_message("5: nothing in the last")
-            .send(frame(TEXT & !FIN, b""))
-            .send(next(true))
-            .answered(1)
-            .close(),
-        script("5: empty ones")
-            .send([frame(TEXT & !FIN, b""), frame(0, b""), frame(FIN, b"")].concat())
-            .answered(1)
-            .close(),
-    ];
-    for last in [true, false] {
-        scripts.push(
-            script(format!("5: of nothing, {last}"))
-                .send(next(last))
-                .fails(1002),
-        );
-        let name = format!("5: behind the last, {last}");
-        scripts.push(
-            script(name)
-                .send(two.concat())
-                .answered(1)
-                .send(next(last))
-                .fails(1002),
-        );
-    }
-    let answered = script("5: five, and two pings")
-        .send([frame(TEXT & !FIN, b"1"), frame(0, b"2"), frame(PING, b"a")].concat())
-        .answered(1);
-    let answered = answered.send([frame(0, b"3"), frame(0, b"4"), frame(PING, b"b")].concat());
-    scripts.push(
-        answered
-            .answered(1)
-            .send(frame(FIN, b"5"))
-            .answered(1)
-            .close(),
-    );
-    scripts
+        echoed(script("5: empty ones"), empty),
+        echoed(after_a_message("5: an empty first"), nothing),
+        five.close(),
+    ]
+}
+
+fn fragments_that_do_not() -> Vec<Script> {
+    let [first, last] = two_fragments();
+    let both = [&first[..], &last].concat();
+    let behind = |name| script(name).send(both.clone()).answered(1);
+    let open = frame(0, b"fragment");
+    let within = script("5: a message within").send(first);
+    vec![
+        refused(
+            script("5: a ping in fragments"),
+            frame(PING & !FIN, b"one"),
+            1002,
+        ),
+        refused(
+            script("5: a pong in fragments"),
+            frame(PONG & !FIN, b"one"),
+            1002,
+        ),
+        refused(within, frame(TEXT, b"other"), 1002),
+        refused(script("5: the last, of nothing"), last.clone(), 1002),
+        refused(script("5: another, of nothing"), open.clone(), 1002),
+        refused(behind("5: the last, once more"), last, 1002),
+        refused(behind("5: another, behind the last"), open, 1002),
+    ]
 }
 
 pub(crate) fn utf8_6() -> Vec<Script> {
@@ -380,89 +388,72 @@ fn stored(message: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn compressed_12() -> Vec<Script> {
-    let deflate = |name: &str| script(format!("12: {name}")).offering("permessage-deflate");
-    let hello = frame(TEXT | RSV1, &HELLO);
-    let mut scripts = vec![
-        deflate("nothing compressed")
-            .send(frame(TEXT, b"Hello"))
-            .answered(1)
-            .close(),
-        deflate("once").send(&hello[..]).answered(1).close(),
-        deflate("twice")
-            .send(&hello[..])
-            .answered(1)
-            .send(frame(TEXT | RSV1, &AGAIN))
-            .answered(1)
-            .close(),
-        deflate("stored")
-            .send(frame(TEXT | RSV1, &STORED))
-            .answered(1)
-            .close(),
-        deflate("in fragments")
-            .send(fragments(TEXT | RSV1, &HELLO, 3))
-            .answered(1)
-            .close(),
-        deflate("in fragments of a byte, chopped")
-            .chop(fragments(TEXT | RSV1, &HELLO, 1), 1)
+    [compressed(), wrongly_compressed(), stored_12()].concat()
+}
+
+fn deflate(name: &str) -> Script {
+    script(format!("12: {name}")).offering("permessage-deflate")
+}
+
+fn compressed() -> Vec<Script> {
+    let hello = || frame(TEXT | RSV1, &HELLO);
+    let between = [
+        frame((TEXT | RSV1) & !FIN, &HELLO[..3]),
+        frame(PING, b"x"),
+        frame(FIN, &HELLO[3..]),
+    ];
+    let bytes = fragments(TEXT | RSV1, &HELLO, 1);
+    let once = deflate("twice").send(hello()).answered(1);
+    vec![
+        echoed(deflate("not at all"), frame(TEXT, b"Hello")),
+        echoed(deflate("once"), hello()),
+        echoed(once, frame(TEXT | RSV1, &AGAIN)),
+        echoed(deflate("stored"), frame(TEXT | RSV1, &STORED)),
+        echoed(deflate("in fragments"), fragments(TEXT | RSV1, &HELLO, 3)),
+        deflate("in fragments of a byte")
+            .chop(bytes, 1)
             .answered(1)
             .close(),
         deflate("a ping between")
-            .send(
-                [
-                    frame((TEXT | RSV1) & !FIN, &HELLO[..3]),
-                    frame(PING, b"x"),
-                    frame(FIN, &HELLO[3..]),
-                ]
-                .concat(),
-            )
+            .send(between.concat())
             .answered(2)
             .close(),
-        deflate("no UTF-8")
-            .send(frame(TEXT | RSV1, &stored(b"a\xc3(b")))
-            .fails(1007),
-        deflate("nonsense")
-            .send(frame(BINARY | RSV1, &[0xff; 20]))
-            .fails(1002),
-        deflate("a ping compressed")
-            .send(frame(PING | RSV1, &HELLO))
-            .fails(1002),
-        deflate("a continuation compressed")
-            .send(
-                [
-                    frame((TEXT | RSV1) & !FIN, &HELLO[..3]),
-                    frame(FIN | RSV1, &HELLO[3..]),
-                ]
-                .concat(),
-            )
-            .fails(1002),
-        deflate("another bit")
-            .send(frame(TEXT | RSV2, &HELLO))
-            .fails(1002),
+    ]
+}
+
+fn wrongly_compressed() -> Vec<Script> {
+    let again = [
+        frame((TEXT | RSV1) & !FIN, &HELLO[..3]),
+        frame(FIN | RSV1, &HELLO[3..]),
     ];
-    for (first, length) in [
+    let no_text = frame(TEXT | RSV1, &stored(b"a\xc3(b"));
+    let nonsense = frame(BINARY | RSV1, &[0xff; 20]);
+    vec![
+        refused(deflate("no UTF-8"), no_text, 1007),
+        refused(deflate("nonsense"), nonsense, 1002),
+        refused(deflate("a ping"), frame(PING | RSV1, &HELLO), 1002),
+        refused(deflate("a continuation"), again.concat(), 1002),
+        refused(deflate("another bit"), frame(TEXT | RSV2, &HELLO), 1002),
+    ]
+}
+
+fn stored_12() -> Vec<Script> {
+    let sizes = [
         (TEXT, 0),
         (TEXT, 128),
         (BINARY, 65_536),
         (TEXT, 1 << 20),
         (BINARY, 3 << 20),
-    ] {
-        let message = stored(&filled(length));
-        let whole = frame(first | RSV1, &message);
-        scripts.push(
-            deflate(&format!("{length}"))
-                .send(whole)
-                .answered(1)
-                .close(),
-        );
+    ];
+    let scripts = sizes.iter().flat_map(|(first, length)| {
+        let message = stored(&filled(*length));
         let parts = fragments(first | RSV1, &message, 4096);
-        scripts.push(
-            deflate(&format!("{length} in fragments"))
-                .send(parts)
-                .answered(1)
-                .close(),
-        );
-    }
-    scripts
+        [
+            echoed(deflate(&format!("{length}")), frame(first | RSV1, &message)),
+            echoed(deflate(&format!("{length} in fragments")), parts),
+        ]
+    });
+    scripts.collect()
 }
 
 pub(crate) fn offers_13() -> Vec<Script> {
