@@ -39,6 +39,12 @@ impl Nearest {
             (point.0.wrapping_add(half), point.1)
         };
         let mut ends: Vec<_> = self.points.iter().zip(following).map(end).collect();
+        if let ([first, ..], [.., last], [.., end]) = (&*self.points, &*self.points, &mut *ends)
+            && first.0 == last.0
+        {
+            // All points are one: from the last to the first it is the whole way round.
+            end.0 = last.0.wrapping_add(1 << 31);
+        }
         if let ([.., before, last], [_, _, ..]) = (&*ends, &*self.points)
             && last.0 < before.0
         {
@@ -83,7 +89,9 @@ impl Outward {
         self.left = self.left.checked_sub(1)?;
         let points = &nearest.points;
         let (before, after) = (points.get(self.before)?, points.get(self.after)?);
-        let owner = if distance(before.0, self.hash) <= distance(self.hash, after.0) {
+        // One at the hash itself is not before it, but the whole way round.
+        let back = distance(before.0, self.hash).wrapping_sub(1);
+        let owner = if back < distance(self.hash, after.0) {
             self.before = self.before.checked_sub(1).unwrap_or(points.len() - 1);
             before.1
         } else {

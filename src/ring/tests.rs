@@ -426,6 +426,27 @@ fn nearest(points: &[Vec<u32>], hash: u32) -> Option<MemberId> {
     Some(MemberId(if back <= ahead { member } else { after.1 }))
 }
 
+/// Where all points are one, each of the two outermost has half of the circle.
+#[test]
+fn two_members_may_have_one_point() {
+    let points = vec![vec![1 << 16], vec![1 << 16]];
+    let ring = raw(Dialect::Haproxy(haproxy::Haproxy::default()), &points);
+    for hash in [
+        0,
+        1 << 16,
+        (1 << 16) + 1,
+        (1 << 31) + (1 << 16),
+        (1 << 31) + (1 << 16) + 1,
+    ] {
+        assert_eq!(ring.owner(&at(hash)), nearest(&points, hash), "{hash}");
+        assert_eq!(
+            ring.walk(&at(hash)).next(),
+            nearest(&points, hash),
+            "{hash}"
+        );
+    }
+}
+
 /// Hashes of 64 bits that differ in the lower half alone.
 #[test]
 fn a_hash_of_64_bits_is_none_where_they_have_32() {
