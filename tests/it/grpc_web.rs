@@ -493,7 +493,10 @@ fn the_clients_deadline_is_the_servers_too() {
     assert!((1.0..=7.0).contains(&left.parse().unwrap()), "{left}");
     let limit = ["-H", "grpc-timeout: 500m"];
     let late = curl(&url, &limit, "slow", BINARY, &message(b""));
-    late.ended_with("grpc-status: 4");
+    // The server's word, or ours, whichever is first: over HTTP/1 a status that clients take for the same.
+    if !late.header.starts_with("http/1.1 504 ") {
+        late.ended_with("grpc-status: 4");
+    }
 }
 
 #[test]

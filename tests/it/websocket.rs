@@ -19,7 +19,7 @@ use crate::support::peer::{Hands, Peer, SWITCH, UPGRADE};
 use crate::support::process::Process;
 use crate::support::tls::{self, Authority};
 use crate::support::websocket::{Script, TEXT, Transcript, bare, frame};
-use crate::support::{port, wait};
+use crate::support::{browser, port, wait};
 
 /// Debian's, which has the library (`python3-websockets`).
 const PYTHON: &str = "/usr/bin/python3";
@@ -327,7 +327,7 @@ fn a_browser_converses() {
     let scene = Scene::start();
     let edge = &scene.ways[1].edge;
     let page = format!("https://a.test:{}/page?k=a", edge.address.port());
-    let shown = scene.authority.browse("a", &page);
+    let shown = browser::show(&page, &scene.authority.key_digest("a"));
     let begun = shown.contains("\"said\">open chat permessage-deflate;");
     assert!(
         begun && shown.contains("|h\u{e9}llo|bytes 300000</p>"),
