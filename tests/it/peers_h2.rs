@@ -29,6 +29,7 @@ fn strict(origins: &[&Origin]) -> Edge {
 fn answered(edge: &Edge, request: &Request) -> String {
     let response = edge.send(request);
     assert_eq!(response.status, 200, "{response:?}");
+    edge.settle();
     response.text()
 }
 

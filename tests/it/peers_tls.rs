@@ -10,6 +10,7 @@ use crate::support::http2::Client;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::tls::Authority;
+use crate::support::wait;
 
 const FAILURES: &str = "clockwise_upstream_tls_failures_total";
 
@@ -170,10 +171,14 @@ fn what_is_not_verified_is_said_wherever_it_matters() {
     let edge = site.start();
     assert_eq!(said(&edge), " TLSv1.3 HTTP/1.1 1 ");
     let warning = "upstream app: the certificates of its peers are not verified";
-    let warnings = |edge: &Edge| edge.stderr().matches(warning).count();
-    assert_eq!(warnings(&edge), 1, "{}", edge.stderr());
+    let warned = |times| {
+        wait::until("the warning", || {
+            edge.stderr().matches(warning).count() == times
+        });
+    };
+    warned(1);
     assert!(edge.command(&["reload"]).status.success());
-    assert_eq!(warnings(&edge), 2, "{}", edge.stderr());
+    warned(2);
     let status = edge.command(&["status"]);
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(
@@ -312,7 +317,9 @@ fn http_2_is_spoken_where_the_peer_chooses_it() {
         let edge = named(peer, &authority, "")
             .app("protocol", protocol)
             .start();
-        [edge.get("/?k=a").text(), edge.get("/?k=a").text()]
+        let first = edge.get("/?k=a").text();
+        edge.settle();
+        [first, edge.get("/?k=a").text()]
     };
     let two = ["HTTP/2.0 1", "HTTP/2.0 2"];
     assert_eq!(spoken(&new, "auto"), two);
@@ -338,7 +345,11 @@ fn http_2_is_spoken_for_its_clients_where_the_peer_chooses_it() {
             .top("listeners", H2C)
             .start();
         let mut client = Client::open(edge.address);
-        [(); 2].map(|()| String::from_utf8(client.get("/?k=a").body).unwrap())
+        [(); 2].map(|()| {
+            let said = client.get("/?k=a").body;
+            edge.settle();
+            String::from_utf8(said).unwrap()
+        })
     };
     let two = ["HTTP/2.0 1", "HTTP/2.0 2"];
     assert_eq!(spoken(&new, "auto"), two);
@@ -394,6 +405,7 @@ fn named(peer: &Nginx, authority: &Authority, more: &str) -> Site {
 fn said(edge: &Edge) -> String {
     let response: Response = edge.get("/?k=a");
     assert_eq!(response.status, 200, "{response:?} {}", edge.stderr());
+    edge.settle();
     response.text()
 }
 

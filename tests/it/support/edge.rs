@@ -214,6 +214,15 @@ impl Edge {
         self.send(&Request::get(target))
     }
 
+    /// Waits until no request is with a peer any more: what connections can be used again are in the pool then,
+    /// which is after the client has its response.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        wait::until("the requests to be over", || {
+            self.admin.metric("clockwise_peer_in_flight", &[]) == 0
+        });
+    }
+
     /// The JSON that the echoing origin made of a request.
     #[track_caller]
     pub(crate) fn echo(&self, request: &Request) -> serde_json::Value {
