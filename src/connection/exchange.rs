@@ -426,38 +426,40 @@ fn nanos(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixStream;
-
-    use super::super::gate::Gate;
-    use super::super::introduction::Party;
-    use super::super::serve;
-    use super::super::socket::Socket;
-    use super::super::stream::ClientStream;
-    use super::super::watch::{Watch, tend};
-    use super::*;
-    use crate::telemetry::metrics::Metrics;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// A connection, and the client's end of it.
-    pub(crate) fn first(limits: Limits, gate: &Arc<Gate>) -> (Arc<Exchange>, UnixStream) {
-        let (ours, clients) = UnixStream::pair().unwrap();
-        let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH).listener("x");
+impl Exchange {
+    /// That of a connection, and the client's end of it.
+    pub(crate) fn for_test(
+        limits: Limits,
+        gate: &Arc<super::Gate>,
+    ) -> (Arc<Self>, tokio::net::UnixStream) {
+        let (ours, clients) = tokio::net::UnixStream::pair().unwrap();
+        let metrics = crate::telemetry::metrics::Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
         let (_, shutdown) = tokio::sync::watch::channel(false);
         let connection = Connection::new(
-            (Socket::Unix(ours), None),
-            Party::default(),
-            ("x".into(), Arc::new(metrics)),
+            (super::Socket::Unix(ours), None),
+            super::Party::default(),
+            ("x".into(), Arc::new(metrics.listener("x"))),
             gate.enter(),
             limits,
             shutdown,
         );
-        (Exchange::first(connection), clients)
+        (Self::first(connection), clients)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::gate::Gate;
+    use super::super::serve;
+    use super::super::stream::ClientStream;
+    use super::super::watch::{Watch, tend};
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn received(exchange: &Exchange, count: usize) {
         let connection = &exchange.connection;
@@ -483,7 +485,7 @@ pub(crate) mod tests {
             request_timeout: Some(100 * SECOND),
             ..Limits::DEFAULT
         };
-        let (exchange, _client) = first(limits, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(limits, &Gate::new(None));
         assert_due(&exchange, limits.header_timeout, Cause::Idle);
         received(&exchange, 1);
         assert_due(&exchange, limits.header_timeout, Cause::Header);
@@ -511,7 +513,7 @@ pub(crate) mod tests {
             request_timeout: Some(100 * SECOND),
             ..Limits::DEFAULT
         };
-        let (exchange, _client) = first(limits, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(limits, &Gate::new(None));
         assert_eq!(exchange.time_left(), None);
         exchange.begin_request();
         exchange.bound_request(200 * SECOND);
@@ -525,7 +527,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_gap_is_the_peers_only_while_the_client_takes_what_is_there() {
-        let (exchange, _client) = first(Limits::DEFAULT, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &Gate::new(None));
         exchange.enter(Phase::Response, Some(SECOND));
         exchange.deadline.store(0, Relaxed); // as if the gap were over
         exchange.write_blocked();
@@ -537,7 +539,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_comes_behind_a_request_is_the_next_header() {
-        let (exchange, _client) = first(Limits::DEFAULT, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &Gate::new(None));
         received(&exchange, 100);
         exchange.begin_request();
         exchange.set_request_length(70);
@@ -553,7 +555,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_status_is_sent_only_where_none_was() {
-        let (exchange, _client) = first(Limits::DEFAULT, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &Gate::new(None));
         received(&exchange, 100);
         exchange.begin_request();
         assert_eq!(exchange.last_word(), None);
@@ -568,7 +570,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_a_session_wrote_is_sent_though_it_is_gone() {
-        let (exchange, mut client) = first(Limits::DEFAULT, &Gate::new(None));
+        let (exchange, mut client) = Exchange::for_test(Limits::DEFAULT, &Gate::new(None));
         let mut stream = ClientStream::new(Arc::clone(&exchange)).unwrap();
         stream.write_all(b"head").await.unwrap();
         drop(stream);
@@ -581,7 +583,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_waits_is_sent_when_the_session_pauses_without_reading() {
-        let (exchange, mut client) = first(Limits::DEFAULT, &Gate::new(None));
+        let (exchange, mut client) = Exchange::for_test(Limits::DEFAULT, &Gate::new(None));
         let mut stream = ClientStream::new(Arc::clone(&exchange)).unwrap();
         let mut work = Box::pin(async {
             stream.write_all(b"head").await.unwrap();
@@ -602,7 +604,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn an_idle_connection_keeps_a_small_buffer() {
-        let (exchange, _client) = first(Limits::DEFAULT, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &Gate::new(None));
         let mut stream = ClientStream::new(Arc::clone(&exchange)).unwrap();
         stream.write_all(&[0; 10_000]).await.unwrap();
         stream.flush().await.unwrap();

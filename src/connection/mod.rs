@@ -62,9 +62,6 @@ pub use self::socket::Socket;
 pub use self::tenure::{Look, Tenure};
 pub use self::upload::Upload;
 
-#[cfg(test)]
-pub(crate) use self::exchange::tests::first as exchange_for_test;
-
 use self::stream::Wire;
 use crate::config::Downstream as Limits;
 use crate::telemetry::metrics::ListenerMetrics;

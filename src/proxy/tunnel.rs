@@ -241,11 +241,11 @@ mod tests {
 
     use super::*;
     use crate::config::Downstream;
-    use crate::connection::{Gate, exchange_for_test};
+    use crate::connection::Gate;
 
     /// A socket, and its peer's end.
     fn pair() -> (Socket<UnixStream>, UnixStream) {
-        let (exchange, _client) = exchange_for_test(Downstream::DEFAULT, &Gate::new(None));
+        let (exchange, _client) = Exchange::for_test(Downstream::DEFAULT, &Gate::new(None));
         let (ours, peers) = UnixStream::pair().unwrap();
         (Socket::new(ours, exchange), peers)
     }
