@@ -43,11 +43,26 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error
         };
     }
     // A client that cannot be told is gone; the access log has the fault.
-    let _ = write(session, ctx, fault).await;
+    if write(session, ctx, fault).await.is_ok() {
+        see_out(session, ctx).await;
+    }
     FailToProxy {
         error_code: fault.status(),
         can_reuse_downstream: false,
     }
+}
+
+/// Takes what a client of HTTP/2 still sends of its request, for a while: some take the end of their stream
+/// for a failure while they are at it. Pingora sees out only what did not fail.
+async fn see_out(session: &mut Session, ctx: &mut Context) {
+    if session.req_header().version < Version::HTTP_2 {
+        return;
+    }
+    // The peer has no part in it any more.
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.place = None;
+    }
+    session.as_downstream_mut().shutdown().await;
 }
 
 /// For a client of gRPC: says what went wrong behind what it was sent. Over HTTP/1 there are no trailers.

@@ -472,7 +472,8 @@ fn one_without_trailers_is_broken_too() {
 
 #[test]
 fn our_own_failures_are_told_in_its_words() {
-    let edge = web(&[]).peers([port::Closed::new().address]).start();
+    let closed = port::Closed::new();
+    let edge = web(&[]).peers([closed.address]).start();
     for (protocol, kind) in [(HTTP1, TEXT), (HTTP2, BINARY)] {
         let answer = ask(&edge, protocol, "unary", kind, b"word");
         answer
