@@ -253,11 +253,11 @@ impl Ledger {
             .filter(|ramp| !ramp.is_over(now))
             .map(|ramp| RampMemory {
                 // Rounded up: what is home with this process is so with the next.
-                passed_ms: millis(ramp.passed(now) + Duration::from_nanos(999_999)),
+                passed_ms: millis_up(ramp.passed(now)),
                 begins_in_ms: millis(ramp.began.saturating_sub(now)),
                 length_ms: millis(ramp.length),
                 whole_ms: millis(self.whole),
-                began_ms: millis(now.saturating_sub(self.ramps_since)),
+                began_ms: millis_up(now.saturating_sub(self.ramps_since)),
             });
         memory.tenure = self.tenure.0;
         memory.flap = self.flaps(now);
@@ -443,6 +443,10 @@ fn known(up: bool) -> Health {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis_up(duration: Duration) -> u64 {
+    millis(duration.saturating_add(Duration::from_nanos(999_999)))
 }
 
 #[cfg(test)]
@@ -706,6 +710,21 @@ mod tests {
         assert_eq!((ramp.began, ramp.length), (s(4970), s(60)));
         next.change(s(5001), &MANNERS, |_| ());
         assert_eq!(next.ramp, Some(ramp), "and does not begin anew");
+    }
+
+    #[test]
+    fn a_part_of_a_millisecond_makes_no_slow_start_older_in_another_process() {
+        let mut book = Book::new(false, true);
+        let began = s(1000) - Duration::from_micros(59_400);
+        book.0
+            .change(began, &MANNERS, |ledger| ledger.health = known(true));
+        let memory = book.memory(1000);
+        let mut next = Ledger::new(false, false, s(5000), &MANNERS);
+        next.recall(&memory, true, s(5000));
+        let mut again = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
+        next.remember(&mut again, true, s(5000));
+        assert_eq!(memory.ramp.unwrap().passed_ms, 60);
+        assert_eq!(again.ramp, memory.ramp);
     }
 
     #[test]
