@@ -25,6 +25,7 @@ mod notes;
 mod order;
 mod reasons;
 mod source;
+mod tls;
 mod write;
 
 #[cfg(test)]

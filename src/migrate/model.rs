@@ -11,6 +11,7 @@ use http::HeaderName;
 
 use super::notes::Notes;
 use super::source::Place;
+use super::tls::{Beginning, Ending};
 use crate::config;
 use crate::ring::Weight;
 use crate::route::{HostPattern, PathPrefix};
@@ -38,8 +39,12 @@ pub(super) struct Setup {
 pub(super) struct Listener {
     pub(super) address: String,
     pub(super) backlog: Option<u64>,
-    /// The old system spoke TLS here.
-    pub(super) tls: bool,
+    /// `None`: plain HTTP. Without a certificate it is one that could not be translated.
+    pub(super) tls: Option<Ending>,
+    /// The port of HTTPS that all requests are sent to, and where that is said.
+    pub(super) redirect: Option<(u16, Place)>,
+    /// What it says comes before what others say of the same address.
+    pub(super) default: bool,
     pub(super) ipv6_only: bool,
     /// Whose header of the PROXY protocol is believed.
     pub(super) introduced_by: Option<Vec<String>>,
@@ -55,6 +60,8 @@ pub(super) struct Route {
     pub(super) path: PathPrefix,
     pub(super) upstream: String,
     pub(super) max_body_size: Option<Size>,
+    /// Only clients get through that have shown a certificate.
+    pub(super) client_cert: bool,
     pub(super) comments: Vec<String>,
     pub(super) place: Place,
 }
@@ -82,6 +89,10 @@ pub(super) struct Upstream {
     pub(super) retry: Retry,
     pub(super) timeouts: Timeouts,
     pub(super) host_header: Option<String>,
+    /// `None`: plain.
+    pub(super) tls: Option<Beginning>,
+    /// `h2` or `h2c`.
+    pub(super) protocol: Option<&'static str>,
     /// What the peers are told in a header of the PROXY protocol.
     pub(super) introduction: Option<Introduction>,
     pub(super) comments: Vec<String>,
@@ -134,6 +145,8 @@ pub(super) struct Peer {
     pub(super) label: Option<String>,
     /// What the old system places it by, where that is not the address.
     pub(super) id: Option<String>,
+    /// What it is asked for and must prove in TLS, where that is not what the upstream says.
+    pub(super) server_name: Option<String>,
     pub(super) weight: u64,
     pub(super) comments: Vec<String>,
     pub(super) place: Place,
@@ -273,6 +286,7 @@ impl Peer {
             address: address.into(),
             label: None,
             id: None,
+            server_name: None,
             weight: 1,
             comments: Vec::new(),
             place: Place::default(),
@@ -285,11 +299,37 @@ impl Listener {
         Self {
             address: address.into(),
             backlog: None,
-            tls: false,
+            tls: None,
+            redirect: None,
+            default: false,
             ipv6_only: false,
             introduced_by: None,
             introduced_at: Place::default(),
             comments: Vec::new(),
+        }
+    }
+}
+
+impl Listener {
+    /// Takes in what is said of the same address elsewhere.
+    fn join(&mut self, other: Self, notes: &Notes<'_>) {
+        const MIXED: &str = "a listener sends all its requests to HTTPS or none, and others are served here; let their servers send them there";
+        match (&mut self.tls, other.tls) {
+            (Some(tls), Some(others)) => tls.join(others, other.default && !self.default),
+            (tls @ None, others @ Some(_)) => *tls = others,
+            (_, None) => {}
+        }
+        if self.redirect.map(|(port, _)| port) != other.redirect.map(|(port, _)| port) {
+            for (port, place) in self.redirect.take().into_iter().chain(other.redirect) {
+                let what = format!("{} to HTTPS, port {port}", self.address);
+                self.comments.push(notes.gap(place, &what, MIXED));
+            }
+        }
+        self.default |= other.default;
+        for comment in other.comments {
+            if !self.comments.contains(&comment) {
+                self.comments.push(comment);
+            }
         }
     }
 }
@@ -302,6 +342,7 @@ impl Route {
             path: PathPrefix::ROOT,
             upstream: upstream.to_owned(),
             max_body_size: None,
+            client_cert: false,
             comments: Vec::new(),
             place,
         }
@@ -326,7 +367,7 @@ impl Setup {
                 .push("no route was found: say which requests go where".to_owned());
             self.routes.push(route);
         }
-        self.choose_listeners();
+        self.choose_listeners(notes);
         Some(self)
     }
 
@@ -381,18 +422,33 @@ impl Setup {
         }
     }
 
-    /// We speak no TLS here: a listener that did is left out if another one is there, and is on
-    /// loopback, for what ends TLS in front of us, if not.
-    fn choose_listeners(&mut self) {
-        let mut seen = HashSet::new();
-        self.listeners
-            .retain(|listener| seen.insert(listener.address.clone()));
-        let (tls, plain): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
+    /// One listener of each address. One whose certificates could not be translated is left out, and if
+    /// no other is there, one on loopback stands in for it.
+    fn choose_listeners(&mut self, notes: &Notes<'_>) {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for listener in std::mem::take(&mut self.listeners) {
+            match places.entry(listener.address.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(self.listeners.len());
+                    self.listeners.push(listener);
+                }
+                Entry::Occupied(place) => {
+                    if let Some(first) = self.listeners.get_mut(*place.get()) {
+                        first.join(listener, notes);
+                    }
+                }
+            }
+        }
+        let bare = |listener: &Listener| {
+            let tls = listener.tls.as_ref();
+            tls.is_some_and(|tls| tls.certificates.is_empty())
+        };
+        let (bare, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
             .into_iter()
-            .partition(|listener| listener.tls);
+            .partition(bare);
         self.comments
-            .extend(tls.into_iter().flat_map(|listener| listener.comments));
-        self.listeners = plain;
+            .extend(bare.into_iter().flat_map(|listener| listener.comments));
+        self.listeners = kept;
         self.share_ports();
         if self.listeners.is_empty() {
             let mut listener = Listener::new("127.0.0.1:8080");

@@ -11,6 +11,7 @@ use super::model::{
     Health, Introduction, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source,
     Upstream,
 };
+use super::tls::{Beginning, Certificate, Ending};
 use crate::route::{HostPattern, PathPrefix};
 
 /// Comments are broken into lines of at most this many characters, if they have spaces.
@@ -90,6 +91,9 @@ impl Page {
             format!("{{from: [{}]}}", from.join(", "))
         });
         self.pair(4, "proxy_protocol", introduced);
+        self.pair(4, "tls", listener.tls.as_ref().and_then(ending));
+        let redirect = listener.redirect.map(|(port, _)| port);
+        self.pair(4, "https_redirect", redirect);
     }
 
     fn route(&mut self, route: &Route) {
@@ -101,6 +105,10 @@ impl Page {
             ("path", path.map(|path| scalar(&path.to_string()))),
             ("upstream", Some(scalar(&route.upstream))),
             ("max_body_size", route.max_body_size.map(size)),
+            (
+                "client_cert",
+                route.client_cert.then(|| "required".to_owned()),
+            ),
         ];
         let said = pairs
             .into_iter()
@@ -133,12 +141,15 @@ impl Page {
             "proxy_protocol",
             upstream.introduction.as_ref().map(introduction),
         );
+        self.pair(4, "tls", upstream.tls.as_ref().map(beginning));
+        self.pair(4, "protocol", upstream.protocol);
     }
 
     fn peer(&mut self, peer: &Peer) {
         self.comments(6, &peer.comments);
         let weight = Some(peer.weight).filter(|weight| *weight != 1);
-        if weight.is_none() && peer.id.is_none() && peer.label.is_none() {
+        let names = [&peer.label, &peer.id, &peer.server_name];
+        if weight.is_none() && names.into_iter().all(Option::is_none) {
             self.line(6, &format!("- {}", scalar(&peer.address)));
             return;
         }
@@ -147,6 +158,7 @@ impl Page {
             ("label", peer.label.as_deref().map(scalar)),
             ("weight", weight.map(|weight| weight.to_string())),
             ("id", peer.id.as_deref().map(scalar)),
+            ("server_name", peer.server_name.as_deref().map(scalar)),
         ];
         self.line(6, &format!("- {}", flow(pairs).unwrap_or_default()));
     }
@@ -289,6 +301,64 @@ fn source(key: &Source) -> String {
             )
         }
     }
+}
+
+/// `None`: there is no certificate, and so no TLS.
+fn ending(tls: &Ending) -> Option<String> {
+    let files = |one: &Certificate| -> Pairs {
+        vec![
+            ("cert", Some(scalar(&one.cert))),
+            ("key", Some(scalar(&one.key))),
+            ("ocsp", one.ocsp.as_deref().map(scalar)),
+        ]
+    };
+    let mut pairs = match tls.certificates.as_slice() {
+        [] => return None,
+        [one] => files(one),
+        several => {
+            let each: Vec<_> = several.iter().filter_map(|one| flow(files(one))).collect();
+            vec![("certificates", Some(format!("[{}]", each.join(", "))))]
+        }
+    };
+    let hsts = tls.hsts.and_then(|hsts| {
+        flow(vec![
+            ("max_age", Some(duration(hsts.max_age))),
+            ("subdomains", hsts.subdomains.then(|| "true".to_owned())),
+            ("preload", hsts.preload.then(|| "true".to_owned())),
+        ])
+    });
+    let clients = tls.clients.as_ref().and_then(|clients| {
+        let mode = if clients.required {
+            "required"
+        } else {
+            "optional"
+        };
+        flow(vec![
+            ("mode", Some(mode.to_owned())),
+            ("ca", Some(scalar(&clients.ca))),
+            ("crl", clients.crl.as_deref().map(scalar)),
+        ])
+    });
+    pairs.extend([
+        ("min_version", tls.min_version.map(str::to_owned)),
+        ("http2", tls.http2.map(|http2| http2.to_string())),
+        ("hsts", hsts),
+        ("client_auth", clients),
+    ]);
+    flow(pairs)
+}
+
+fn beginning(tls: &Beginning) -> String {
+    let shown = tls.shown.as_ref();
+    let pairs = vec![
+        ("server_name", tls.server_name.as_deref().map(scalar)),
+        ("ca", tls.ca.as_deref().map(scalar)),
+        ("cert", shown.map(|(cert, _)| scalar(cert))),
+        ("key", shown.map(|(_, key)| scalar(key))),
+        ("min_version", tls.min_version.map(str::to_owned)),
+        ("verify", (!tls.verify).then(|| "false".to_owned())),
+    ];
+    flow(pairs).unwrap_or_else(|| "true".to_owned())
 }
 
 fn introduction(introduction: &Introduction) -> String {

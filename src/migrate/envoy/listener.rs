@@ -107,7 +107,9 @@ impl Routing {
                 }
             }
         }
-        listener.tls |= fields.get("transport_socket").is_some();
+        if fields.get("transport_socket").is_some() {
+            listener.tls.get_or_insert_default();
+        }
         if let Some(socket) = fields.get("transport_socket") {
             let why = "no TLS is spoken here; let something in front end it, and pass HTTP on";
             listener

@@ -7,6 +7,7 @@ use super::proxy::Proxy;
 use super::syntax::{Line, Word};
 use crate::migrate::model::{Listener, Route};
 use crate::migrate::notes::Notes;
+use crate::migrate::tls::Ending;
 
 const SEGMENTS: &str = "paths are matched up to a `/` here: with `/a` also `/a/b`, but not `/ab`";
 
@@ -37,7 +38,7 @@ fn option(
 ) {
     let why = match word.text.as_str() {
         "ssl" => {
-            listener.tls = true;
+            listener.tls = Some(Ending::default());
             "no TLS is spoken here; let something in front end it, and pass HTTP on"
         }
         "accept-proxy" => {

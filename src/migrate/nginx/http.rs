@@ -345,6 +345,7 @@ impl Join<'_, '_> {
                 path: location.path.clone(),
                 upstream: name.clone(),
                 max_body_size: limit.filter(|_| other),
+                client_cert: false,
                 comments: std::mem::take(&mut comments),
                 place: location.place,
             });

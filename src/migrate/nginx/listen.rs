@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::syntax::Directive;
 use crate::migrate::model::Listener;
 use crate::migrate::notes::Notes;
+use crate::migrate::tls::Ending;
 
 /// One `listen`.
 pub(super) struct Listen {
@@ -73,7 +74,7 @@ fn option(word: &str, directive: &Directive, listen: &mut Listen, notes: &Notes<
             listen.listener.backlog = number.filter(|number| (1..=65_535).contains(number));
         }
         "ssl" | "quic" => {
-            listen.listener.tls = true;
+            listen.listener.tls = Some(Ending::default());
             let why = "no TLS is spoken here; let something in front end it, and pass HTTP on";
             comments.push(notes.gap(place, &shown, why));
         }
