@@ -45,6 +45,8 @@ pub(super) struct Listener {
     pub(super) redirect: Option<(u16, Place)>,
     /// What it says comes before what others say of the same address.
     pub(super) default: bool,
+    /// Where it is said.
+    pub(super) place: Place,
     pub(super) ipv6_only: bool,
     /// Whose header of the PROXY protocol is believed.
     pub(super) introduced_by: Option<Vec<String>>,
@@ -302,6 +304,7 @@ impl Listener {
             tls: None,
             redirect: None,
             default: false,
+            place: Place::default(),
             ipv6_only: false,
             introduced_by: None,
             introduced_at: Place::default(),
@@ -315,7 +318,12 @@ impl Listener {
     fn join(&mut self, other: Self, notes: &Notes<'_>) {
         const MIXED: &str = "a listener sends all its requests to HTTPS or none, and others are served here; let their servers send them there";
         match (&mut self.tls, other.tls) {
-            (Some(tls), Some(others)) => tls.join(others, other.default && !self.default),
+            (Some(tls), Some(others)) => {
+                for (what, why) in tls.join(others, other.default && !self.default) {
+                    let what = format!("{} at {}", what, self.address);
+                    self.comments.push(notes.gap(other.place, &what, why));
+                }
+            }
             (tls @ None, others @ Some(_)) => *tls = others,
             (_, None) => {}
         }
@@ -389,18 +397,27 @@ impl Setup {
         }
     }
 
-    /// The first of two routes for the same requests stays.
+    /// The first of two routes for the same requests stays. Where one of them only lets clients with a
+    /// certificate through, it does, too.
     fn drop_twin_routes(&mut self, notes: &Notes<'_>) {
-        let mut seen: HashMap<(String, String), String> = HashMap::new();
+        const STRICT: &str =
+            "some of these requests needed a client's certificate, and so all do here";
+        let mut seen: HashMap<(String, String), usize> = HashMap::new();
         for route in std::mem::take(&mut self.routes) {
             let requests = (route.host.to_string(), route.path.to_string());
-            match seen.get(&requests) {
-                None => {
-                    seen.insert(requests, route.upstream.clone());
-                    self.routes.push(route);
-                }
-                Some(first) if *first == route.upstream => {}
-                Some(_) => self.comments.push(refuse_twin(&route, notes)),
+            let place = *seen.entry(requests).or_insert(self.routes.len());
+            let Some(first) = self.routes.get_mut(place) else {
+                self.routes.push(route);
+                continue;
+            };
+            if first.upstream != route.upstream {
+                self.comments.push(refuse_twin(&route, notes));
+            }
+            if first.client_cert != route.client_cert {
+                let what = format!("host {}, path {}", route.host, route.path);
+                let comment = notes.gap(route.place, &what, STRICT);
+                first.comments.push(comment);
+                first.client_cert = true;
             }
         }
     }

@@ -65,7 +65,31 @@ pub(super) const NGINX_OWN: &[&str] = &[
     "absolute_redirect",
     "access_log_flush",
     "keepalive_disable",
-    "http2",
+    "http2_max_concurrent_streams",
+    "ssl_ciphers",
+    "ssl_prefer_server_ciphers",
+    "ssl_session_cache",
+    "ssl_session_tickets",
+    "ssl_session_ticket_key",
+    "ssl_session_timeout",
+    "ssl_dhparam",
+    "ssl_ecdh_curve",
+    "ssl_buffer_size",
+    "ssl_conf_command",
+    "ssl_verify_depth",
+    "ssl_stapling",
+    "ssl_stapling_verify",
+    "ssl_stapling_responder",
+    "proxy_ssl_ciphers",
+    "proxy_ssl_session_reuse",
+    "proxy_ssl_verify_depth",
+    "proxy_ssl_conf_command",
+    "grpc_ssl_ciphers",
+    "grpc_ssl_session_reuse",
+    "grpc_ssl_verify_depth",
+    "grpc_ssl_conf_command",
+    "grpc_buffer_size",
+    "grpc_socket_keepalive",
     "accept_mutex",
     "multi_accept",
     "use",
@@ -132,6 +156,8 @@ type Table = &'static [(&'static str, &'static str)];
 const ELSE: &str = "there is nothing like it here";
 const CACHE: &str = "nothing is cached here";
 const TLS: &str = "no TLS is spoken here; let something in front end it, and pass HTTP on";
+const REVOKED: &str = "servers' certificates are not looked up in lists of revoked ones";
+const TLS_PEERS: &str = "see `tls` of an upstream";
 const ANSWER: &str = "every request is passed to an upstream; let a server behind it answer";
 const ACCESS: &str = "nobody is refused here; let a firewall or the servers decide";
 const RATE: &str = "rates are not limited here; let the servers do it";
@@ -140,12 +166,28 @@ const CHANGE: &str = "requests and responses are passed on as they are; let the 
 const NGINX: Table = &[
     ("proxy_cache", CACHE),
     ("proxy_no_cache", CACHE),
-    ("proxy_ssl", "servers are spoken to without TLS"),
+    ("proxy_ssl_crl", REVOKED),
+    ("grpc_ssl_crl", REVOKED),
+    ("proxy_ssl", TLS_PEERS),
     (
         "proxy_",
         "exchanges with servers have only `timeouts`, `retry` and `host_header`",
     ),
-    ("ssl_", TLS),
+    (
+        "ssl_password_file",
+        "keys are read as they are; write this one without a password",
+    ),
+    (
+        "ssl_early_data",
+        "nothing is taken before a handshake's end",
+    ),
+    (
+        "ssl_reject_handshake",
+        "who asks for no name that is known gets the listener's first certificate",
+    ),
+    ("ssl", "see `tls` of a listener"),
+    ("http3", "HTTP/3 is not spoken here; clients use HTTP/2"),
+    ("quic", "HTTP/3 is not spoken here; clients use HTTP/2"),
     ("rewrite", CHANGE),
     ("sub_filter", CHANGE),
     ("add_header", CHANGE),
@@ -170,7 +212,11 @@ const NGINX: Table = &[
     ("fastcgi_", "servers are spoken to in HTTP"),
     ("uwsgi_", "servers are spoken to in HTTP"),
     ("scgi_", "servers are spoken to in HTTP"),
-    ("grpc_", "servers are spoken to in HTTP/1.1"),
+    ("grpc_ssl", TLS_PEERS),
+    (
+        "grpc_",
+        "exchanges with servers have only `timeouts`, `retry` and `host_header`",
+    ),
     ("memcached_", "servers are spoken to in HTTP"),
     ("auth_", ACCESS),
     ("access_log", "one access log is kept for all"),

@@ -87,15 +87,15 @@ impl Hsts {
 }
 
 impl Ending {
-    /// Takes in another server's of the same address, the default one's before this one. What
-    /// holds for the whole listener here is that of the first; clients are asked by the one, and must only
-    /// answer where both want that.
-    pub(super) fn join(&mut self, other: Self, before: bool) {
+    /// Takes in another server's of the same address, the default one's before this one; what of the second is
+    /// lost, and why. Clients must show a certificate where both want that; else their routes say so.
+    pub(super) fn join(&mut self, other: Self, before: bool) -> Vec<(&'static str, &'static str)> {
         let (mut first, second) = if before {
             (other, std::mem::take(self))
         } else {
             (std::mem::take(self), other)
         };
+        let mut lost = Vec::new();
         for certificate in second.certificates {
             if !first.certificates.contains(&certificate) {
                 first.certificates.push(certificate);
@@ -106,17 +106,29 @@ impl Ending {
             (one, other) => one.or(other),
         };
         first.min_version = first.min_version.or(second.min_version);
-        first.hsts = first.hsts.or(second.hsts);
-        let both = first.clients.is_some() && second.clients.is_some();
+        if first.hsts != second.hsts {
+            first.hsts = None;
+            lost.push(("Strict-Transport-Security", SAME_HSTS));
+        }
+        let (one, other) = (first.clients.take(), second.clients);
         let required = |clients: &Option<Clients>| clients.as_ref().is_some_and(|one| one.required);
-        let all = both && required(&first.clients) && required(&second.clients);
-        first.clients = first.clients.or(second.clients).map(|clients| Clients {
+        let all = required(&one) && required(&other);
+        if let (Some(one), Some(other)) = (&one, &other)
+            && (&one.ca, &one.crl) != (&other.ca, &other.crl)
+        {
+            lost.push(("client certificates", SAME_ISSUERS));
+        }
+        first.clients = one.or(other).map(|clients| Clients {
             required: all,
             ..clients
         });
         *self = first;
+        lost
     }
 }
+
+const SAME_HSTS: &str = "a listener sends it to all its hosts or to none, and here they differ; let the servers send it";
+const SAME_ISSUERS: &str = "a listener believes one list of issuers, here the default server's: whom these vouch for gets through to the other servers as well";
 
 #[cfg(test)]
 mod tests {
@@ -152,7 +164,7 @@ mod tests {
             ..Ending::default()
         };
         let mut both = ending("a", true);
-        both.join(ending("b", false), true);
+        assert_eq!(both.join(ending("b", false), true), []);
         let names: Vec<_> = both
             .certificates
             .iter()
@@ -161,9 +173,9 @@ mod tests {
         assert_eq!(names, ["b.crt", "a.crt"]);
         assert!(!both.clients.as_ref().unwrap().required);
         let mut same = ending("a", true);
-        same.join(ending("a", true), false);
+        assert_eq!(same.join(ending("a", true), false), []);
         assert_eq!(same, ending("a", true));
-        same.join(Ending::default(), false);
+        assert_eq!(same.join(Ending::default(), false), []);
         assert!(!same.clients.unwrap().required);
     }
 }

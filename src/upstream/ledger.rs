@@ -715,7 +715,7 @@ mod tests {
     #[test]
     fn a_part_of_a_millisecond_makes_no_slow_start_older_in_another_process() {
         let mut book = Book::new(false, true);
-        let began = s(1000) - Duration::from_micros(59_400);
+        let began = Duration::from_micros(999_940_600);
         book.0
             .change(began, &MANNERS, |ledger| ledger.health = known(true));
         let memory = book.memory(1000);

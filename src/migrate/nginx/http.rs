@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::inherit::Inherited;
 use super::server::{self, Location, Server};
 use super::syntax::Directive;
+use super::tls::Ssl;
 use super::{units, unknown, upstream};
 use crate::config;
 use crate::migrate::model::{Downstream, Peer, Route, Setup, Size, Upstream};
 use crate::migrate::notes::Notes;
-use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
 
 /// nginx's `client_max_body_size` where none is given.
@@ -31,18 +31,21 @@ pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>
             .push(upstream::upstream(block, &maps, notes));
     }
     let owned: Vec<Directive> = named("proxy_set_header").cloned().collect();
-    let mut settings = Inherited::default().enter(&owned);
+    let mut settings = (Inherited::default().enter(&owned), Ssl::default());
     for directive in all {
         whole(directive, &mut settings, all, setup, notes);
     }
+    let (settings, ssl) = settings;
     let blocks = named("server").filter(|found| found.block.is_some());
     let servers: Vec<_> = blocks
-        .map(|block| server::server(block, &settings, setup, notes))
+        .map(|block| server::server(block, (&settings, &ssl), setup, notes))
         .collect();
     real_ip(all, setup, notes);
     pool(all, setup);
     bodies(&settings, &servers, setup);
+    let blocks = setup.upstreams.iter().map(|block| block.name.clone());
     Join {
+        blocks: blocks.collect(),
         setup,
         notes,
         users: HashMap::new(),
@@ -134,7 +137,7 @@ pub(super) fn error_log(directive: &Directive, setup: &mut Setup, notes: &Notes<
 
 fn whole(
     directive: &Directive,
-    settings: &mut Inherited,
+    (settings, ssl): &mut (Inherited, Ssl),
     all: &[&Directive],
     setup: &mut Setup,
     notes: &Notes<'_>,
@@ -143,6 +146,7 @@ fn whole(
         "upstream" => {}
         "server" if directive.block.is_some() => {}
         "map" if is_used(directive, all) => {}
+        _ if ssl.apply(directive, &mut setup.comments, notes) => {}
         _ if settings.apply(directive, &mut setup.comments, notes) => {}
         _ if downstream(directive, setup, notes) => {}
         _ => unknown(directive, &mut setup.comments, notes),
@@ -258,8 +262,10 @@ fn bodies(settings: &Inherited, servers: &[Server], setup: &mut Setup) {
 struct Join<'a, 'n> {
     setup: &'a mut Setup,
     notes: &'a Notes<'n>,
-    /// Which settings an upstream has by the first location that uses it.
-    users: HashMap<String, (Inherited, Place)>,
+    /// The names of the `upstream` blocks.
+    blocks: HashSet<String>,
+    /// Which settings an upstream has by the first location that uses it, and how it is spoken to.
+    users: HashMap<String, (Inherited, Scheme)>,
 }
 
 impl Join<'_, '_> {
@@ -284,10 +290,10 @@ impl Join<'_, '_> {
             }
             let routes = !server.locations.is_empty();
             for location in server.locations {
-                self.location(&hosts, location);
+                self.location(&hosts, location, server.client_cert);
             }
             let listeners = server.listens.into_iter().map(|listen| listen.listener);
-            if routes {
+            if routes || server.redirect.is_some() {
                 self.setup.listeners.extend(listeners);
             }
         }
@@ -331,7 +337,7 @@ impl Join<'_, '_> {
         }
     }
 
-    fn location(&mut self, hosts: &[HostPattern], location: Location) {
+    fn location(&mut self, hosts: &[HostPattern], location: Location, client_cert: bool) {
         let Some(name) = self.upstream(&location) else {
             self.setup.comments.extend(location.comments);
             return;
@@ -345,7 +351,7 @@ impl Join<'_, '_> {
                 path: location.path.clone(),
                 upstream: name.clone(),
                 max_body_size: limit.filter(|_| other),
-                client_cert: false,
+                client_cert,
                 comments: std::mem::take(&mut comments),
                 place: location.place,
             });
@@ -354,45 +360,57 @@ impl Join<'_, '_> {
 
     /// The name of the upstream that a location passes to, which is made where it has no block.
     fn upstream(&mut self, location: &Location) -> Option<String> {
-        let text = location.pass.text.as_str();
-        let Some(authority) = authority(text) else {
-            let why = match text.split_once("://") {
-                Some(("https", _)) => "servers are spoken to without TLS",
-                _ => "an upstream is a fixed name or address",
-            };
-            self.refuse(location, why);
+        let Some((scheme, authority)) = target(&location.pass.text) else {
+            self.refuse(location, "an upstream is a fixed name or address");
             return None;
         };
-        let known = self
-            .setup
-            .upstreams
-            .iter()
-            .any(|upstream| upstream.name == authority);
-        if !known {
-            let Some(address) = upstream::address(authority) else {
+        let name = self.name_for(authority, scheme);
+        if !self.setup.upstreams.iter().any(|one| one.name == name) {
+            let Some(upstream) = self.new_upstream(&name, authority, scheme) else {
                 self.refuse(location, "a peer is a host or an IP address with a port");
                 return None;
             };
-            let peers = vec![Peer::new(address)];
-            let upstream = Upstream {
-                name: authority.to_owned(),
-                peers,
-                ..Upstream::default()
-            };
             self.setup.upstreams.push(upstream);
         }
-        self.settle(authority, location);
-        Some(authority.to_owned())
+        self.settle(&name, (scheme, authority), location);
+        Some(name)
+    }
+
+    /// An upstream is spoken to in one way: servers that are passed to in two have two.
+    fn name_for(&self, authority: &str, scheme: Scheme) -> String {
+        match self.users.get(authority) {
+            Some((_, first)) if *first != scheme => format!("{authority}-{}", scheme.name()),
+            _ => authority.to_owned(),
+        }
+    }
+
+    /// The servers of the block with that name, or else the one that is called so.
+    fn new_upstream(&self, name: &str, authority: &str, scheme: Scheme) -> Option<Upstream> {
+        let mut written = self.setup.upstreams.iter();
+        let block = written.find(|one| one.name == authority && self.blocks.contains(authority));
+        if let Some(block) = block {
+            return Some(Upstream {
+                name: name.to_owned(),
+                comments: Vec::new(),
+                tls: None,
+                protocol: None,
+                ..block.clone()
+            });
+        }
+        Some(Upstream {
+            name: name.to_owned(),
+            peers: vec![Peer::new(upstream::address(authority, scheme.port())?)],
+            ..Upstream::default()
+        })
     }
 
     fn refuse(&mut self, location: &Location, why: &str) {
-        let subject = format!("proxy_pass {}", location.pass.text);
-        let comment = self.notes.gap(location.pass.place, &subject, why);
+        let comment = self.notes.gap(location.pass.place, &location.passes(), why);
         self.setup.comments.push(comment);
     }
 
     /// The first location decides what the upstream does, and others are told of.
-    fn settle(&mut self, name: &str, location: &Location) {
+    fn settle(&mut self, name: &str, (scheme, named): (Scheme, &str), location: &Location) {
         let upstream = self
             .setup
             .upstreams
@@ -401,7 +419,8 @@ impl Join<'_, '_> {
         let Some(upstream) = upstream else { return };
         match self.users.get(name) {
             None => {
-                location.settings.write(upstream, name);
+                location.settings.write(upstream, named);
+                scheme.write(upstream, location, self.notes);
                 if let Some(host) = upstream.host_header.take_if(|host| !config::is_host(host)) {
                     let why = "this host cannot be sent; servers get the client's";
                     let subject = format!("Host {host}");
@@ -409,9 +428,16 @@ impl Join<'_, '_> {
                     upstream.comments.push(comment);
                 }
                 self.users
-                    .insert(name.to_owned(), (location.settings.clone(), location.place));
+                    .insert(name.to_owned(), (location.settings.clone(), scheme));
             }
             Some((first, _)) if first.same(&location.settings) => {}
+            Some((first, _)) if first.ssl != location.settings.ssl => {
+                let what = format!(
+                    "its TLS is not that of the first location of `{name}`, which is written"
+                );
+                let comment = self.notes.widened(location.place, "location", &what);
+                upstream.comments.push(comment);
+            }
             Some(_) => {
                 let what = format!(
                     "time-outs, tries or `Host` are not those of the first location of `{name}`, which are written"
@@ -441,10 +467,63 @@ fn defaults(servers: &[Server]) -> HashSet<usize> {
     by_address.into_values().map(|(index, _)| index).collect()
 }
 
+/// How servers are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+}
+
+impl Scheme {
+    const ALL: [(&'static str, Self); 4] = [
+        ("http://", Self::Http),
+        ("https://", Self::Https),
+        ("grpc://", Self::Grpc),
+        ("grpcs://", Self::Grpcs),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Grpc => "grpc",
+            Self::Grpcs => "grpcs",
+        }
+    }
+
+    /// Where none is said.
+    const fn port(self) -> u16 {
+        match self {
+            Self::Http | Self::Grpc => 80,
+            Self::Https | Self::Grpcs => 443,
+        }
+    }
+
+    fn write(self, upstream: &mut Upstream, location: &Location, notes: &Notes<'_>) {
+        upstream.protocol = match self {
+            Self::Http | Self::Https => None,
+            Self::Grpc => Some("h2c"),
+            Self::Grpcs => Some("h2"),
+        };
+        if matches!(self, Self::Https | Self::Grpcs) {
+            let place = location.pass.place;
+            let named = target(&location.pass.text).map_or("", |(_, named)| named);
+            let ssl = &location.settings.ssl;
+            let tls = ssl.beginning(named, place, &mut upstream.comments, notes);
+            upstream.tls = Some(tls);
+        }
+    }
+}
+
 /// `app` of `http://app/path`, if it is fixed.
-fn authority(pass: &str) -> Option<&str> {
-    let rest = pass.strip_prefix("http://")?;
+fn target(pass: &str) -> Option<(Scheme, &str)> {
+    let mut known = Scheme::ALL.iter();
+    let (scheme, rest) =
+        known.find_map(|(begins, scheme)| Some((*scheme, pass.strip_prefix(begins)?)))?;
     let end = rest.find('/').unwrap_or(rest.len());
-    rest.get(..end)
-        .filter(|name| !name.is_empty() && !name.contains('$') && !name.starts_with("unix:"))
+    let name = rest.get(..end)?;
+    let fixed = !name.is_empty() && !name.contains('$') && !name.starts_with("unix:");
+    fixed.then_some((scheme, name))
 }

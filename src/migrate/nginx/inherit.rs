@@ -1,8 +1,10 @@
 //! What `location` inherits from `server`, and `server` from `http`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::syntax::Directive;
+use super::tls::PeerSsl;
 use super::units;
 use crate::migrate::model::{Retry, Size, Timeouts, Upstream};
 use crate::migrate::notes::Notes;
@@ -14,6 +16,7 @@ pub(super) struct Inherited {
     timeouts: Timeouts,
     retry: Retry,
     host: Host,
+    pub(super) ssl: PeerSsl,
 }
 
 /// The `Host` that servers are sent.
@@ -33,6 +36,7 @@ impl Default for Inherited {
             timeouts,
             retry,
             host: Host::Named,
+            ssl: PeerSsl::default(),
         }
     }
 }
@@ -43,7 +47,7 @@ impl Inherited {
     pub(super) fn enter(&self, directives: &[Directive]) -> Self {
         let sets = directives
             .iter()
-            .any(|directive| directive.name.text == "proxy_set_header");
+            .any(|directive| of_proxy(&directive.name.text) == "proxy_set_header");
         let mut inner = self.clone();
         if sets {
             inner.host = Host::Named;
@@ -60,7 +64,12 @@ impl Inherited {
     ) -> bool {
         let argument = directive.argument(0);
         let time = units::duration(argument).filter(|time| *time > Duration::ZERO);
-        match directive.name.text.as_str() {
+
+        let name = of_proxy(&directive.name.text);
+        if let Some(rest) = name.strip_prefix("proxy_ssl_") {
+            return self.ssl.apply(rest, directive, notes);
+        }
+        match &*name {
             "proxy_connect_timeout" => self.timeouts.connect = time,
             "proxy_send_timeout" => self.timeouts.write = time,
             "proxy_read_timeout" => (self.timeouts.first_byte, self.timeouts.read) = (time, time),
@@ -140,6 +149,14 @@ impl Inherited {
                 header_advice(&name),
             )),
         }
+    }
+}
+
+/// What gRPC's directives are called for HTTP: they say the same.
+fn of_proxy(name: &str) -> Cow<'_, str> {
+    match name.strip_prefix("grpc_") {
+        Some(rest) => format!("proxy_{rest}").into(),
+        None => name.into(),
     }
 }
 

@@ -5,12 +5,28 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::syntax::Directive;
 use crate::migrate::model::Listener;
 use crate::migrate::notes::Notes;
+use crate::migrate::source::Place;
 use crate::migrate::tls::Ending;
 
 /// One `listen`.
 pub(super) struct Listen {
     pub(super) listener: Listener,
     pub(super) default: bool,
+    /// `http2` stands in it.
+    pub(super) http2: bool,
+    pub(super) place: Place,
+}
+
+impl Listen {
+    /// What a server without a `listen` has.
+    pub(super) fn plain(place: Place) -> Self {
+        Self {
+            listener: Listener::new("0.0.0.0:80"),
+            default: false,
+            http2: false,
+            place,
+        }
+    }
 }
 
 /// What a `listen` says; `None` with a note where we cannot listen like that.
@@ -31,10 +47,19 @@ pub(super) fn listen(
     let mut listen = Listen {
         listener,
         default: false,
+        http2: false,
+        place: directive.place(),
     };
-    for word in directive.arguments.iter().skip(1) {
-        option(&word.text, directive, &mut listen, notes);
+    if directive.arguments.iter().any(|word| word.text == "quic") {
+        let why = "HTTP/3 is not spoken here; clients use HTTP/2";
+        comments.push(notes.gap(directive.place(), &directive.shown(), why));
+        return None;
     }
+    for word in directive.arguments.iter().skip(1) {
+        option(&word.text, &mut listen);
+    }
+    listen.listener.default = listen.default;
+    listen.listener.place = listen.place;
     Some(listen)
 }
 
@@ -62,25 +87,19 @@ pub(super) fn address(text: &str) -> Option<String> {
     valid.then(|| format!("{host}:{port}"))
 }
 
-fn option(word: &str, directive: &Directive, listen: &mut Listen, notes: &Notes<'_>) {
-    let place = directive.place();
+fn option(word: &str, listen: &mut Listen) {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
-    let comments = &mut listen.listener.comments;
-    let shown = format!("listen {} {word}", directive.argument(0));
     match name {
         "default_server" | "default" => listen.default = true,
         "backlog" => {
             let number = value.parse::<u64>().ok();
             listen.listener.backlog = number.filter(|number| (1..=65_535).contains(number));
         }
-        "ssl" | "quic" => {
-            listen.listener.tls = Some(Ending::default());
-            let why = "no TLS is spoken here; let something in front end it, and pass HTTP on";
-            comments.push(notes.gap(place, &shown, why));
-        }
+        "ssl" => listen.listener.tls = Some(Ending::default()),
+        "http2" => listen.http2 = true,
         "proxy_protocol" => {
             listen.listener.introduced_by = Some(Vec::new());
-            listen.listener.introduced_at = place;
+            listen.listener.introduced_at = listen.place;
         }
         "ipv6only" => listen.listener.ipv6_only &= value != "off",
         // How the socket works, not what it does.

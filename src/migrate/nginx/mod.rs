@@ -9,6 +9,7 @@ mod inherit;
 mod listen;
 mod server;
 mod syntax;
+mod tls;
 mod units;
 mod upstream;
 mod variables;

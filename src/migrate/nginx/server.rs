@@ -3,8 +3,9 @@
 use super::inherit::Inherited;
 use super::listen::{self, Listen};
 use super::syntax::{Directive, Word};
+use super::tls::Ssl;
 use super::{http, unknown};
-use crate::migrate::model::{Listener, Setup};
+use crate::migrate::model::Setup;
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
@@ -15,9 +16,13 @@ pub(super) struct Server {
     pub(super) listens: Vec<Listen>,
     pub(super) names: Vec<HostPattern>,
     pub(super) locations: Vec<Location>,
+    /// The port of HTTPS that all its requests are sent to, and where that is said.
+    pub(super) redirect: Option<(u16, Place)>,
+    /// Every client must show a certificate.
+    pub(super) client_cert: bool,
 }
 
-/// One `location` with a `proxy_pass`.
+/// One `location` with a `proxy_pass` or `grpc_pass`.
 pub(super) struct Location {
     pub(super) path: PathPrefix,
     pub(super) pass: Word,
@@ -26,10 +31,23 @@ pub(super) struct Location {
     pub(super) place: Place,
 }
 
+impl Location {
+    /// The directive that passes its requests on.
+    pub(super) fn passes(&self) -> String {
+        let text = &self.pass.text;
+        let family = if text.starts_with("grpc") {
+            "grpc"
+        } else {
+            "proxy"
+        };
+        format!("{family}_pass {text}")
+    }
+}
+
 /// What a block says. Comments about what is no route go to the top of the file.
 pub(super) fn server(
     block: &Directive,
-    outer: &Inherited,
+    outer: (&Inherited, &Ssl),
     setup: &mut Setup,
     notes: &Notes<'_>,
 ) -> Server {
@@ -38,37 +56,34 @@ pub(super) fn server(
         listens: Vec::new(),
         names: Vec::new(),
         locations: Vec::new(),
+        redirect: None,
+        client_cert: false,
     };
-    let mut settings = outer.enter(block.inside());
+    let mut settings = outer.0.enter(block.inside());
+    let mut ssl = outer.1.enter(block.inside());
     for directive in block.inside() {
+        let comments = &mut setup.comments;
         match directive.name.text.as_str() {
             "listen" => {
-                server
-                    .listens
-                    .extend(listen::listen(directive, &mut setup.comments, notes));
+                let listen = listen::listen(directive, comments, notes);
+                server.listens.extend(listen);
             }
-            "server_name" => names(directive, &mut server.names, &mut setup.comments, notes),
-            "location" => {}
-            _ if settings.apply(directive, &mut setup.comments, notes) => {}
+            "server_name" => names(directive, &mut server.names, comments, notes),
+            "location" | "return" => {}
+            _ if ssl.apply(directive, comments, notes) => {}
+            _ if settings.apply(directive, comments, notes) => {}
             _ if http::downstream(directive, setup, notes) => {}
             _ => unknown(directive, &mut setup.comments, notes),
         }
     }
-    if !block
-        .inside()
-        .iter()
-        .any(|directive| directive.name.text == "listen")
-    {
-        server.listens.push(Listen {
-            listener: Listener::new("0.0.0.0:80"),
-            default: false,
-        });
+    let named = |name: &'static str| {
+        let inside = block.inside().iter();
+        inside.filter(move |directive| directive.name.text == name)
+    };
+    if named("listen").next().is_none() {
+        server.listens.push(Listen::plain(block.place()));
     }
-    for directive in block
-        .inside()
-        .iter()
-        .filter(|directive| directive.name.text == "location")
-    {
+    for directive in named("location") {
         location(
             directive,
             &settings,
@@ -77,7 +92,69 @@ pub(super) fn server(
             notes,
         );
     }
+    server.secure(&ssl, notes);
+    server.send_on(block, &mut setup.comments, notes);
     server
+}
+
+impl Server {
+    fn secure(&mut self, ssl: &Ssl, notes: &Notes<'_>) {
+        let listens = self.listens.iter_mut();
+        for listen in listens.filter(|listen| listen.listener.tls.is_some()) {
+            self.client_cert |= ssl.wants_certificates();
+            ssl.write(&mut listen.listener, listen.http2, listen.place, notes);
+        }
+    }
+
+    /// Where a server without TLS only sends its clients to HTTPS, its listeners do.
+    fn send_on(&mut self, block: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
+        const CODE: &str = "answered 308, which keeps method and body";
+        let plain = self
+            .listens
+            .iter()
+            .all(|listen| listen.listener.tls.is_none());
+        let only = plain && self.locations.is_empty();
+        for said in block.inside().iter().flat_map(returns) {
+            match redirect(said, &self.names).filter(|_| only) {
+                Some(port) => {
+                    notes.remark(said.place(), &said.shown(), CODE);
+                    self.redirect = Some((port, said.place()));
+                }
+                None => unknown(said, comments, notes),
+            }
+        }
+        for listen in &mut self.listens {
+            listen.listener.redirect = self.redirect;
+        }
+    }
+}
+
+/// The `return` of a server, or of its `location /`.
+fn returns(directive: &Directive) -> Option<&Directive> {
+    match directive.name.text.as_str() {
+        "return" => Some(directive),
+        "location" if directive.argument(0) == "/" => {
+            let mut inside = directive.inside().iter();
+            inside.find(|inner| inner.name.text == "return")
+        }
+        _ => None,
+    }
+}
+
+/// The port of `return 301 https://$host$request_uri`: the same host and path by HTTPS.
+fn redirect(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
+    let url = match (directive.argument(0), directive.argument(1)) {
+        (url, "") => url,
+        ("301" | "302" | "303" | "307" | "308", url) => url,
+        _ => return None,
+    };
+    let rest = url.strip_prefix("https://")?;
+    let paths = ["$request_uri", "$uri$is_args$args"];
+    let authority = paths.iter().find_map(|path| rest.strip_suffix(path))?;
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
+    let own = || matches!(names, [name] if name.to_string() == host);
+    let same = matches!(host, "$host" | "$http_host" | "$server_name") || own();
+    port.parse().ok().filter(|_| same)
 }
 
 fn names(
@@ -128,7 +205,9 @@ fn location(
     for directive in block.inside() {
         match directive.name.text.as_str() {
             "proxy_pass" => pass = directive.arguments.first().cloned(),
+            "grpc_pass" => pass = directive.arguments.first().map(of_grpc),
             "location" => {}
+            "return" if block.argument(0) == "/" => {}
             _ if settings.apply(directive, &mut inner, notes) => {}
             _ => unknown(directive, &mut inner, notes),
         }
@@ -149,7 +228,10 @@ fn location(
         .as_ref()
         .filter(|_| !guarded)
         .and_then(|_| path(block, server, &mut inner, notes));
+    let sends_on =
+        block.argument(0) == "/" && block.inside().iter().any(|one| one.name.text == "return");
     if pass.is_none()
+        && !sends_on
         && !block
             .inside()
             .iter()
@@ -175,6 +257,15 @@ fn location(
     } else {
         comments.append(&mut inner);
     }
+}
+
+/// `grpc_pass` without a scheme is without TLS.
+fn of_grpc(word: &Word) -> Word {
+    let mut word = word.clone();
+    if !word.text.contains("://") {
+        word.text.insert_str(0, "grpc://");
+    }
+    word
 }
 
 /// Whether a directive keeps some requests out of a location that serves the others.

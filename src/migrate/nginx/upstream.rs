@@ -51,14 +51,14 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
     upstream
 }
 
-/// The address of a `server` or `proxy_pass`: with a port, which is 80 where none is said.
-pub(super) fn address(text: &str) -> Option<String> {
+/// The address of a `server` or `proxy_pass`: with a port, which is `usual` where none is said.
+pub(super) fn address(text: &str, usual: u16) -> Option<String> {
     let port = text
         .rsplit_once(':')
         .filter(|(_, port)| !port.contains(']'));
     let address = match port {
         Some(_) => text.to_owned(),
-        None => format!("{text}:80"),
+        None => format!("{text}:{usual}"),
     };
     Some(address).filter(|address| config::is_address(address))
 }
@@ -72,7 +72,7 @@ struct Limits {
 
 fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> Option<Limits> {
     let text = directive.argument(0);
-    let Some(address) = address(text) else {
+    let Some(address) = address(text, 80) else {
         let why = "a peer is a host or an IP address with a port";
         upstream
             .comments
