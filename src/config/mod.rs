@@ -35,7 +35,9 @@ pub use link::{H2, Link, PeerTls, Protocol};
 pub(crate) use raw::{Entry, Node, Value};
 pub(crate) use report::quote;
 pub use report::{Located, MAX_PROBLEMS, Report, Severity};
-pub(crate) use resolve::{is_address, is_cookie_name, is_host, is_probe_path, is_query_name};
+pub(crate) use resolve::{
+    MAX_HSTS, is_address, is_cookie_name, is_file, is_host, is_probe_path, is_query_name,
+};
 pub use settings::{
     AccessLog, Account, Admin, BoundedLoad, CertificateFiles, CertificateSource, ClientAuth,
     Config, Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,

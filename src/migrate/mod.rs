@@ -23,6 +23,7 @@ mod model;
 mod nginx;
 mod notes;
 mod order;
+mod provable;
 mod reasons;
 mod source;
 mod tls;

@@ -375,6 +375,7 @@ impl Setup {
                 .push("no route was found: say which requests go where".to_owned());
             self.routes.push(route);
         }
+        self.check_tls(notes);
         self.choose_listeners(notes);
         Some(self)
     }

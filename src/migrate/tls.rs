@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config;
+
 /// The end of TLS at a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ending {
@@ -79,7 +81,7 @@ impl Hsts {
         }
         let max_age = found.filter(|seconds| *seconds > 0)?;
         Some(Self {
-            max_age: Duration::from_secs(max_age),
+            max_age: Duration::from_secs(max_age).min(config::MAX_HSTS),
             subdomains,
             preload,
         })

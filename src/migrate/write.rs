@@ -322,7 +322,7 @@ fn ending(tls: &Ending) -> Option<String> {
     };
     let hsts = tls.hsts.and_then(|hsts| {
         flow(vec![
-            ("max_age", Some(duration(hsts.max_age))),
+            ("max_age", Some(long(hsts.max_age))),
             ("subdomains", hsts.subdomains.then(|| "true".to_owned())),
             ("preload", hsts.preload.then(|| "true".to_owned())),
         ])
@@ -421,9 +421,14 @@ fn passive(passive: Passive) -> Option<String> {
 
 /// With the largest unit that needs no fraction, within what we allow.
 fn duration(value: Duration) -> String {
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    long(value.min(YEAR))
+}
+
+/// The same, without that bound.
+fn long(value: Duration) -> String {
     const UNITS: [(u128, &str); 3] = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    const YEAR: u128 = 365 * 24 * 3_600_000;
-    let millis = value.as_millis().clamp(1, YEAR);
+    let millis = value.as_millis().max(1);
     let unit = UNITS
         .iter()
         .find(|(factor, _)| millis.is_multiple_of(*factor));

@@ -36,6 +36,7 @@ pub(crate) use cookie::is_name as is_cookie_name;
 pub(crate) use key::is_query_name;
 pub(crate) use peers::is_address;
 pub(crate) use policy::is_probe_path;
+pub(crate) use tls::{MAX_HSTS, is_file};
 use upstreams::Upstreams;
 pub(crate) use upstreams::is_host;
 

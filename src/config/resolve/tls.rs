@@ -129,11 +129,14 @@ pub(super) fn warn_of_client_auth(
     }
 }
 
+/// Lists of hosts that browsers bring along ask for a year or two; ten years are for ever.
+pub(crate) const MAX_HSTS: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 fn hsts(fields: &Fields<'_>) -> Option<Hsts> {
     let fields = fields.section_or_off("hsts", &schema::HSTS).ok()??;
     fields.require("max_age", "write `hsts: {max_age: 8760h}`")?;
     Some(Hsts {
-        max_age: fields.duration("max_age", Duration::ZERO, Duration::ZERO..=*BOUNDS.end()),
+        max_age: fields.duration("max_age", Duration::ZERO, Duration::ZERO..=MAX_HSTS),
         subdomains: fields.flag("subdomains", false),
         preload: fields.flag("preload", false),
     })
@@ -146,9 +149,14 @@ pub(super) fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {
     Some(Placed { path, span })
 }
 
+/// Whether this can be the path of a file.
+pub(crate) fn is_file(path: &str) -> bool {
+    !path.is_empty() && !path.ends_with('/')
+}
+
 fn path(node: &Node) -> Result<PathBuf, Fault> {
     match text(node, "the path of a file")? {
-        path if path.is_empty() || path.ends_with('/') => {
+        path if !is_file(path) => {
             let message = format!("expected the path of a file, found {}", shown(node));
             Err((
                 message,

@@ -114,7 +114,7 @@ impl Server {
             .iter()
             .all(|listen| listen.listener.tls.is_none());
         let only = plain && self.locations.is_empty();
-        for said in block.inside().iter().flat_map(returns) {
+        for said in block.inside().iter().filter_map(returns) {
             match redirect(said, &self.names).filter(|_| only) {
                 Some(port) => {
                     notes.remark(said.place(), &said.shown(), CODE);
@@ -143,10 +143,9 @@ fn returns(directive: &Directive) -> Option<&Directive> {
 
 /// The port of `return 301 https://$host$request_uri`: the same host and path by HTTPS.
 fn redirect(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
-    let url = match (directive.argument(0), directive.argument(1)) {
-        (url, "") => url,
-        ("301" | "302" | "303" | "307" | "308", url) => url,
-        _ => return None,
+    let said = (directive.argument(0), directive.argument(1));
+    let ((url, "") | ("301" | "302" | "303" | "307" | "308", url)) = said else {
+        return None;
     };
     let rest = url.strip_prefix("https://")?;
     let paths = ["$request_uri", "$uri$is_args$args"];
@@ -154,7 +153,7 @@ fn redirect(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
     let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
     let own = || matches!(names, [name] if name.to_string() == host);
     let same = matches!(host, "$host" | "$http_host" | "$server_name") || own();
-    port.parse().ok().filter(|_| same)
+    port.parse().ok().filter(|port| same && *port > 0)
 }
 
 fn names(
@@ -228,8 +227,7 @@ fn location(
         .as_ref()
         .filter(|_| !guarded)
         .and_then(|_| path(block, server, &mut inner, notes));
-    let sends_on =
-        block.argument(0) == "/" && block.inside().iter().any(|one| one.name.text == "return");
+    let sends_on = returns(block).is_some() && !block.inside().iter().any(refuses);
     if pass.is_none()
         && !sends_on
         && !block
