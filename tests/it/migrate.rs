@@ -8,11 +8,13 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::client::Connection;
-use crate::support::edge::run;
+use crate::support::edge::{Edge, run};
 use crate::support::load::keys;
+use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
 use crate::support::port;
 use crate::support::process::Process;
+use crate::support::tls::Authority;
 
 /// Debian puts servers where an ordinary user's PATH does not look.
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
@@ -67,6 +69,96 @@ fn every_key_of_a_running_haproxy_stays_on_its_server() {
     let arguments = ["-db", "-f", "haproxy.cfg"].map(str::to_owned);
     let _haproxy = start("haproxy", &arguments, directory.path(), address);
     assert_same(&directory, "haproxy.cfg", address);
+}
+
+/// An edge of nginx: a redirect, TLS for two names, one of which is for clients with a certificate only, and servers
+/// that prove who they are. What its file becomes, but for the ports, answers alike.
+#[test]
+fn what_an_nginx_with_tls_becomes_answers_as_it_does() {
+    let (sites, staff) = (Authority::new(), Authority::new());
+    for name in ["open.test", "closed.test", "peer.test"] {
+        sites.issue(name, &[name]);
+    }
+    staff.issue("clerk", &["clerk"]);
+    let path = |authority: &Authority, file: &str| authority.path(file).display().to_string();
+    let files = |name: &str| {
+        let (cert, key) = (format!("{name}.crt"), format!("{name}.key"));
+        let (cert, key) = (path(&sites, &cert), path(&sites, &key));
+        format!("ssl_certificate {cert}; ssl_certificate_key {key};")
+    };
+    let server = format!(
+        "{} location / {{ return 200 $http_host; }}",
+        files("peer.test")
+    );
+    let server = Nginx::serving("ssl", &server);
+    let servers = format!(
+        "http {{\n    access_log off;\n    upstream app {{ hash $request_uri consistent; server {}; }}\n    \
+         proxy_ssl_verify on; proxy_ssl_name peer.test; proxy_ssl_trusted_certificate {};\n    \
+         proxy_set_header Host $http_host;\n    \
+         server {{ listen PLAIN; server_name open.test; return 301 https://$host:SECURE$request_uri; }}\n    \
+         server {{ listen TLS ssl http2 default_server; server_name open.test; {}\n        \
+         location / {{ proxy_pass https://app; }} }}\n    \
+         server {{ listen TLS ssl http2; server_name closed.test; {} ssl_client_certificate {}; ssl_verify_client on;\n        \
+         location / {{ proxy_pass https://app; }} }}\n}}\n",
+        server.label(),
+        path(&sites, "ca.crt"),
+        files("open.test"),
+        files("closed.test"),
+        path(&staff, "ca.crt"),
+    );
+    let at = |plain: SocketAddr, tls: SocketAddr| {
+        let text = servers.replace("PLAIN", &plain.to_string());
+        let text = text.replace("SECURE", &tls.port().to_string());
+        text.replace("TLS", &tls.to_string())
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let old = (port::free(), port::free());
+    let conf = format!(
+        "daemon off;\nmaster_process off;\npid {}/pid;\nevents {{}}\n{}",
+        directory.path().display(),
+        at(old.0, old.1),
+    );
+    fs::write(directory.path().join("nginx.conf"), conf).unwrap();
+    let arguments = ["-p", ".", "-c", "nginx.conf", "-e", "stderr"].map(str::to_owned);
+    let _nginx = start("nginx", &arguments, directory.path(), old.1);
+    let new = (port::free(), port::free());
+    fs::write(directory.path().join("new.conf"), at(new.0, new.1)).unwrap();
+    let output = run(directory.path(), &["migrate", "new.conf", "--strict"], "");
+    assert!(output.status.success(), "{output:?}");
+    let yaml = String::from_utf8(output.stdout).unwrap();
+    let _edge = Edge::start(&format!("{yaml}\nadmin: {{address: 127.0.0.1:0}}\n"));
+
+    let (cert, key) = (path(&staff, "clerk.crt"), path(&staff, "clerk.key"));
+    let shown = ["--cert", &cert, "--key", &key];
+    let told = ["-s", "-w", " %{http_code} HTTP/%{http_version}"];
+    let asked = |address, name: &str, more: &[&str]| {
+        let output = sites.try_curl(name, address, &[&told, more].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (name, more, answer) in [
+        ("open.test", &[][..], "200 HTTP/2"),
+        ("open.test", &["--http1.1"], "200 HTTP/1.1"),
+        ("closed.test", &shown, "200 HTTP/2"),
+    ] {
+        for address in [old.1, new.1] {
+            let answer = format!("{name}:{} {answer}", address.port());
+            assert_eq!(asked(address, name, more), answer);
+        }
+    }
+    // nginx says 400, we say 403.
+    for address in [old.1, new.1] {
+        let refused = asked(address, "closed.test", &["-o", "/dev/null"]);
+        assert!(refused.starts_with(" 40"), "{refused}");
+    }
+    for (plain, tls) in [old, new] {
+        let answer = Connection::open(plain).get("/a?b=c").expect("an answer");
+        assert!(matches!(answer.status, 301 | 308), "{answer:?}");
+        let location = answer.header("location").unwrap_or_default();
+        assert!(
+            location.ends_with(&format!(":{}/a?b=c", tls.port())),
+            "{location}"
+        );
+    }
 }
 
 /// Asks the old system for 1,000 keys, and our ring by the YAML that its file becomes.
