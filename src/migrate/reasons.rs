@@ -245,7 +245,10 @@ const NGINX: Table = &[
 const HAPROXY: Table = &[
     ("http-request redirect", ANSWER),
     ("http-request return", ANSWER),
-    ("http-request deny", ACCESS),
+    (
+        "http-request deny",
+        "nobody is refused here but who shows no certificate, by `client_cert` of a route; let a firewall or the servers decide",
+    ),
     ("http-request tarpit", ACCESS),
     ("http-request auth", ACCESS),
     ("http-request", CHANGE),

@@ -11,9 +11,11 @@ use crate::migrate::source::Place;
 use crate::migrate::tls::{Certificate, Clients, Ending};
 
 const FILES: &str = "a certificate is one file with its key here; name each in `certificates` of the listener's `tls`";
+const NOBODY: &str = "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`; until then the listener is left out";
 const NO_CA: &str =
     "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`";
 const HTTP1: &str = "HTTP/1.1 is spoken beside HTTP/2 here";
+const H2C: &str = "add `h2c: true` to the listener; it speaks HTTP/1.1, too";
 const PLAIN: &str = "nothing of TLS is read where no `ssl` is said";
 
 /// Parameters that are followed by a value.
@@ -211,8 +213,8 @@ impl<'a> Reader<'a> {
             "alpn" => said.protocols = Some(value),
             "no-alpn" => said.protocols = Some(None),
             "verify" => said.verify = (text != "none").then_some((text == "required", word)),
-            "ca-file" => said.ca = self.authority(word, text),
-            "crl-file" => said.crl = self.authority(word, text),
+            "ca-file" => self.said.ca = self.authority(word, text),
+            "crl-file" => self.said.crl = self.authority(word, text),
             name => return said.versions.read(name, text),
         }
         true
@@ -256,8 +258,9 @@ impl<'a> Reader<'a> {
                 self.notes.remark(place, &shown, PLAIN);
             }
             if let Some(word) = protocol {
-                let why = "add `h2c: true` to the listener; it speaks HTTP/1.1, too";
-                self.gap(word, "", why);
+                let shown = format!("bind {} proto h2", self.bind.listener.address);
+                let comment = self.notes.gap(word.place, &shown, H2C);
+                self.bind.listener.comments.push(comment);
             }
         }
         self.bind
@@ -290,8 +293,15 @@ impl<'a> Reader<'a> {
         let (required, word) = self.said.verify?;
         self.bind.demands = required;
         let Some(ca) = self.said.ca.take() else {
-            let mode = if required { "required" } else { "optional" };
-            self.gap(word, mode, NO_CA);
+            let (mode, why) = if required {
+                // Nobody gets in who did not before.
+                self.said.certificates.clear();
+                self.said.untold = true;
+                ("required", NOBODY)
+            } else {
+                ("optional", NO_CA)
+            };
+            self.gap(word, mode, why);
             return None;
         };
         let crl = self.said.crl.take();
@@ -300,7 +310,7 @@ impl<'a> Reader<'a> {
 
     fn http2(&mut self, protocol: Option<&Word>) -> Option<bool> {
         if let Some(word) = protocol {
-            self.remark(word, "h2", HTTP1);
+            self.say(word.place, " proto h2", HTTP1);
             return Some(true);
         }
         let value = self.said.protocols?;

@@ -28,9 +28,10 @@ const SNI: &str =
     "the name that is asked for is a fixed one or the client's `Host`; give it as `server_name`";
 const BOTH: &str =
     "the name that is asked for is the one that must be proven; that of `verifyhost` is written";
-const HOST: &str = "it is the client's `Host` that is asked for and must be proven";
+const HOST: &str = "it is the client's `Host` that is asked for";
 const NO_NAME: &str = "a certificate cannot be for it; give the name as `server_name`";
 const FILE: &str = "give the path of one file";
+const CA: &str = "give the path of one file; until then the system's authorities count";
 const CRL: &str = "whether a server's certificate was revoked is not looked at";
 const HTTP1: &str = "where a server does not choose it, HTTP/1.1 is spoken";
 const PROBE: &str = "probes are made like requests";
@@ -123,7 +124,10 @@ impl Said {
             "ca-file" if value == "@system-ca" => self.ca = Some(Authority::System),
             "ca-file" => match global.ca(value) {
                 Some(file) => self.ca = Some(Authority::File(file)),
-                None => self.gap(word, shown, FILE),
+                None => {
+                    self.ca = Some(Authority::System);
+                    self.gap(word, shown, CA);
+                }
             },
             "crt" => match global.crt(value) {
                 Some(file) => self.shown = Some(file),
@@ -308,14 +312,24 @@ pub(super) fn settle(
         let comment = notes.gap(line.place, &line.shown(), BOTH);
         server.peer.comments.push(comment);
     }
-    for told in said.told {
+    tell(said.told, &mut server.peer.comments, proxy, notes);
+}
+
+/// What a server's parameters lead to is told beside it, what all have in common above them.
+fn tell(all: Vec<Told>, beside: &mut Vec<String>, proxy: &mut Proxy, notes: &Notes<'_>) {
+    for told in all {
         let comment = if told.gap {
             notes.gap(told.place, &told.shown, told.why)
         } else {
             notes.remark(told.place, &told.shown, told.why)
         };
-        if told.why != OWN {
-            server.peer.comments.push(comment);
+        if told.why == OWN {
+            continue;
+        }
+        if told.shown.starts_with("default-server ") {
+            proxy.upstream.comments.push(comment);
+        } else {
+            beside.push(comment);
         }
     }
 }

@@ -137,6 +137,7 @@ impl Proxy {
             port.parse::<u16>().ok().filter(|port| *port > 0)
         };
         let mut ports: Vec<_> = secure.filter_map(port).collect();
+        ports.sort_unstable();
         ports.dedup();
         match ports.as_slice() {
             [port] => Some(*port),

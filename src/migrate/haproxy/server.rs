@@ -121,7 +121,10 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         parameter(word, value, &mut server, proxy);
         let shown = format!("server {} {} {value}", line.word(1), word.text);
         let (place, shown) = (word.place, shown.trim_end());
-        said.read(word, value, shown, &proxy.global);
+        let general = parameters.len() - words.len() <= proxy.default_server.len();
+        let whole = format!("default-server {} {value}", word.text);
+        let whole = if general { whole.trim_end() } else { shown };
+        said.read(word, value, whole, &proxy.global);
         if word.text == "slowstart" {
             let time = units::duration(value);
             proxy
