@@ -128,7 +128,8 @@ struct Said<'a> {
     /// Where one is that could not be translated.
     untold: bool,
     certificates: Vec<Certificate>,
-    protocols: Option<Option<&'a Word>>,
+    /// What `alpn` names, or `no-alpn`, which names nothing.
+    offered: Option<&'a Word>,
     /// `proto`.
     protocol: Option<&'a Word>,
     versions: Versions,
@@ -210,8 +211,8 @@ impl<'a> Reader<'a> {
                 said.untold = true;
                 self.gap(word, text, FILES);
             }
-            "alpn" => said.protocols = Some(value),
-            "no-alpn" => said.protocols = Some(None),
+            "alpn" => said.offered = value,
+            "no-alpn" => said.offered = Some(word),
             "verify" => said.verify = (text != "none").then_some((text == "required", word)),
             "ca-file" => self.said.ca = self.authority(word, text),
             "crl-file" => self.said.crl = self.authority(word, text),
@@ -313,12 +314,11 @@ impl<'a> Reader<'a> {
             self.say(word.place, " proto h2", HTTP1);
             return Some(true);
         }
-        let value = self.said.protocols?;
-        let names = value.map_or("", |value| value.text.as_str());
-        let mut names = names.split(',');
+        let offered = self.said.offered?;
+        let mut names = offered.text.split(',');
         let http2 = names.clone().any(|name| name == "h2");
-        if let Some(value) = value.filter(|_| http2 && !names.any(|name| name == "http/1.1")) {
-            self.say(value.place, &format!(" alpn {}", value.text), HTTP1);
+        if http2 && !names.any(|name| name == "http/1.1") {
+            self.say(offered.place, &format!(" alpn {}", offered.text), HTTP1);
         }
         Some(http2)
     }

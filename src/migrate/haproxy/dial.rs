@@ -122,13 +122,13 @@ impl Said {
             "no-ssl" => self.ssl = false,
             "verify" => self.verify = Some((value != "none", word.place)),
             "ca-file" if value == "@system-ca" => self.ca = Some(Authority::System),
-            "ca-file" => match global.ca(value) {
-                Some(file) => self.ca = Some(Authority::File(file)),
-                None => {
-                    self.ca = Some(Authority::System);
+            "ca-file" => {
+                let file = global.ca(value).map(Authority::File);
+                if file.is_none() {
                     self.gap(word, shown, CA);
                 }
-            },
+                self.ca = file.or(Some(Authority::System));
+            }
             "crt" => match global.crt(value) {
                 Some(file) => self.shown = Some(file),
                 None => self.gap(word, shown, FILE),
@@ -279,18 +279,18 @@ pub(super) fn settle(
     if !server.used {
         return;
     }
-    let link = said.link(&proxy.global);
+    let asked = said.link(&proxy.global);
     let verifies = said.verifies(&proxy.global);
     server.name = said.name(verifies);
     match &proxy.link {
         None => {
             let comments = peculiar(&said, line, proxy, notes);
             proxy.upstream.comments.extend(comments);
-            proxy.upstream.tls.clone_from(&link.tls);
-            proxy.upstream.protocol = link.protocol;
-            proxy.link = Some(link);
+            proxy.upstream.tls.clone_from(&asked.tls);
+            proxy.upstream.protocol = asked.protocol;
+            proxy.link = Some(asked);
         }
-        Some(first) if *first == link => {}
+        Some(first) if *first == asked => {}
         Some(_) => {
             let comment = notes.gap(line.place, &line.shown(), ALIKE);
             server.peer.comments.push(comment);

@@ -235,8 +235,8 @@ impl Proxy {
         if let Some(first) = routes.first_mut() {
             first.comments.splice(0..0, self.upstream.comments);
         }
-        if self.client_cert {
-            rules::demand(&mut routes);
+        for route in &mut routes {
+            route.client_cert = self.client_cert;
         }
         setup.routes.extend(routes);
         setup.listeners.extend(listeners);

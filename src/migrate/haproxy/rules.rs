@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::acl;
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
-use crate::migrate::model::Route;
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
 use crate::migrate::tls::Hsts;
@@ -216,9 +215,4 @@ fn tell(said: &Said<Hsts>, proxy: &mut Proxy, notes: &Notes<'_>) {
         let comment = notes.gap(said.place, &said.shown, UNTOLD);
         proxy.upstream.comments.push(comment);
     }
-}
-
-/// Lets nobody through to these without a certificate.
-pub(super) fn demand(routes: &mut [Route]) {
-    routes.iter_mut().for_each(|route| route.client_cert = true);
 }
