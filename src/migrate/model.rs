@@ -93,7 +93,7 @@ pub(super) struct Upstream {
     pub(super) host_header: Option<String>,
     /// `None`: plain.
     pub(super) tls: Option<Beginning>,
-    /// `h2` or `h2c`.
+    /// `h2`, or `auto` where the peer chooses, within TLS; `h2c` without.
     pub(super) protocol: Option<&'static str>,
     /// What the peers are told in a header of the PROXY protocol.
     pub(super) introduction: Option<Introduction>,

@@ -8,6 +8,8 @@ use crate::route::{HostPattern, PathPrefix};
 pub(super) struct Acl {
     pub(super) name: String,
     pub(super) test: Result<Test, String>,
+    /// It is true where this is.
+    flag: Option<String>,
 }
 
 /// What a request must have.
@@ -26,9 +28,11 @@ pub(super) struct Region {
 
 /// `acl NAME CRITERION VALUES`.
 pub(super) fn acl(line: &Line) -> Acl {
+    let alone = line.tail(2).first().filter(|_| line.words.len() == 3);
     Acl {
         name: line.word(1).to_owned(),
         test: test(line.tail(2)),
+        flag: alone.map(|word| word.text.clone()),
     }
 }
 
@@ -39,6 +43,30 @@ pub(super) fn regions(condition: &[Word], acls: &[Acl]) -> Result<Vec<Region>, S
         regions.push(region(words, acls)?);
     }
     Ok(regions)
+}
+
+/// What a condition asks, `if` or `unless` included, if that is one thing without values, and whether
+/// it must be so.
+pub(super) fn flag(condition: &[Word], acls: &[Acl]) -> Option<(String, bool)> {
+    let words: Vec<_> = condition.iter().map(|word| word.text.as_str()).collect();
+    let (first, rest) = words.split_first()?;
+    let text = rest.join(" ");
+    let bare = text.strip_prefix('!').map(str::trim_start);
+    let wanted = (*first == "if") == bare.is_none();
+    let bare = bare.unwrap_or(&text);
+    let inside = bare
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
+        .map(str::trim);
+    let single = |name: &&str| !name.is_empty() && !name.contains([' ', '{', '}', '!']);
+    if let Some(name) = inside {
+        return Some(name)
+            .filter(single)
+            .map(|name| (name.to_owned(), wanted));
+    }
+    let mut named = acls.iter().filter(|acl| acl.name == bare);
+    let flag = named.next()?.flag.clone()?;
+    named.next().is_none().then_some((flag, wanted))
 }
 
 fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {

@@ -2,7 +2,7 @@
 
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
-use super::units;
+use super::{dial, units};
 use crate::migrate::bounds::Said;
 use crate::migrate::model::{Health, Ring, Source};
 use crate::migrate::notes::Notes;
@@ -246,7 +246,9 @@ pub(super) fn health(proxy: &mut Proxy, notes: &Notes<'_>) -> Health {
     let (place, shown) = (proxy.place, "option httpchk");
     let probe = proxy.probe.clone();
     let comments = &mut proxy.upstream.comments;
-    Health::On(probe.within(Said { place, shown }, comments, notes))
+    let mut health = Health::On(probe.within(Said { place, shown }, comments, notes));
+    dial::probe(&mut health, proxy, notes);
+    health
 }
 
 /// `timeout NAME DURATION`; `false` if we have none of that name.

@@ -6,16 +6,21 @@
 
 mod acl;
 mod backend;
+mod bind;
+mod dial;
 mod frontend;
 mod proxy;
+mod rules;
 mod server;
 mod syntax;
+mod tls;
 mod units;
 
 pub(super) use syntax::parse;
 
 use self::proxy::Proxy;
 use self::syntax::{Line, Section};
+use self::tls::Global;
 use super::model::Setup;
 use super::notes::Notes;
 use super::{bounds, reasons};
@@ -25,16 +30,17 @@ pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
     let mut setup = Setup::default();
     let mut defaults: Vec<&Section> = Vec::new();
     let mut frontends = 0;
+    let mut general = Global::default();
     for section in sections {
         match section.kind.as_str() {
             "global" => section
                 .lines
                 .iter()
-                .for_each(|line| global(line, &mut setup, notes)),
+                .for_each(|line| global(line, &mut general, &mut setup, notes)),
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
                 let inherited = inherited(section, &defaults);
-                let proxy = Proxy::read(section, inherited, &mut setup, notes);
+                let proxy = Proxy::read(section, inherited, &general, &mut setup, notes);
                 frontends += usize::from(proxy.finish(&mut setup, notes, frontends));
             }
             kind => {
@@ -64,17 +70,20 @@ fn section_advice(kind: &str) -> &'static str {
         "resolvers" => "names are looked up by the system, when the configuration is loaded",
         "userlist" => "nobody is asked for a password here",
         "cache" => "nothing is cached here",
+        "crt-store" => "name each file in `certificates` of the listener's `tls`",
+        "acme" => "see `acme`, and `{acme: [NAME]}` among the certificates of a listener",
         _ => "there is nothing like it here",
     }
 }
 
-fn global(line: &Line, setup: &mut Setup, notes: &Notes<'_>) {
+fn global(line: &Line, general: &mut Global, setup: &mut Setup, notes: &Notes<'_>) {
     match line.keyword() {
         "nbthread" => setup.threads = bounds::threads(line.word(1)),
         "maxconn" => {
             setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0);
         }
         "hard-stop-after" => setup.drain_timeout = units::duration(line.word(1)),
+        _ if general.line(line, notes) => {}
         _ => unknown(line, &mut setup.comments, notes),
     }
 }
@@ -83,11 +92,7 @@ fn global(line: &Line, setup: &mut Setup, notes: &Notes<'_>) {
 fn unknown(line: &Line, comments: &mut Vec<String>, notes: &Notes<'_>) {
     let shown = line.shown();
     if reasons::HAPROXY_OWN.contains(&line.keyword()) {
-        notes.remark(
-            line.place,
-            &shown,
-            "left out: it only concerns HAProxy itself",
-        );
+        notes.remark(line.place, &shown, tls::OWN);
         return;
     }
     comments.push(notes.gap(line.place, &shown, reasons::haproxy(&shown)));

@@ -2,11 +2,15 @@
 
 use super::acl::{self, Acl};
 use super::backend::{self, HashType};
+use super::bind::{self, Bind};
+use super::dial::{self, Link};
+use super::rules::{self, Rules};
 use super::server::{self, Server};
 use super::syntax::{Line, Section, Word};
+use super::tls::Global;
 use super::{frontend, unknown};
 use crate::migrate::bounds::Said;
-use crate::migrate::model::{Downstream, Listener, Probe, Route, Setup, Upstream};
+use crate::migrate::model::{Downstream, Probe, Route, Setup, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::order;
 use crate::migrate::source::Place;
@@ -19,13 +23,22 @@ pub(super) struct Proxy {
     kind: String,
     pub(super) place: Place,
     http: bool,
-    pub(super) listeners: Vec<Listener>,
+    /// What `global` says of TLS.
+    pub(super) global: Global,
+    pub(super) binds: Vec<Bind>,
+    pub(super) rules: Rules,
+    /// Nobody gets through who shows no certificate.
+    pub(super) client_cert: bool,
     pub(super) acls: Vec<Acl>,
     pub(super) routes: Vec<Route>,
     default_backend: Option<(String, Place)>,
     pub(super) downstream: Downstream,
     pub(super) upstream: Upstream,
     pub(super) servers: Vec<Server>,
+    /// How the first of them is spoken to.
+    pub(super) link: Option<Link>,
+    /// What probes ask for where only clients know the name.
+    pub(super) probe_name: Option<String>,
     pub(super) default_server: Vec<Word>,
     pub(super) hash_type: HashType,
     balance: Option<Line>,
@@ -40,6 +53,7 @@ impl Proxy {
     pub(super) fn read(
         section: &Section,
         inherited: &[Line],
+        global: &Global,
         setup: &mut Setup,
         notes: &Notes<'_>,
     ) -> Self {
@@ -47,7 +61,10 @@ impl Proxy {
             kind: section.kind.clone(),
             place: section.place,
             http: false,
-            listeners: Vec::new(),
+            global: global.clone(),
+            binds: Vec::new(),
+            rules: Rules::default(),
+            client_cert: false,
             acls: Vec::new(),
             routes: Vec::new(),
             default_backend: None,
@@ -57,6 +74,8 @@ impl Proxy {
                 ..Upstream::default()
             },
             servers: Vec::new(),
+            link: None,
+            probe_name: None,
             default_server: Vec::new(),
             hash_type: HashType::default(),
             balance: None,
@@ -105,10 +124,31 @@ impl Proxy {
         self.front(setup, notes, before)
     }
 
+    /// Clients connect to it.
+    pub(super) fn has_listeners(&self) -> bool {
+        self.kind != "backend"
+    }
+
+    /// The port of HTTPS, if there is one.
+    pub(super) fn https(&self) -> Option<u16> {
+        let secure = self.binds.iter().filter(|bind| bind.listener.tls.is_some());
+        let port = |bind: &Bind| {
+            let (_, port) = bind.listener.address.rsplit_once(':')?;
+            port.parse::<u16>().ok().filter(|port| *port > 0)
+        };
+        let mut ports: Vec<_> = secure.filter_map(port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        match ports.as_slice() {
+            [port] => Some(*port),
+            _ => None,
+        }
+    }
+
     fn line(&mut self, line: &Line, notes: &Notes<'_>) {
         match (line.keyword(), line.word(1)) {
             ("acl" | "mode", _) | ("option", "forwardfor") => {}
-            ("bind", _) => frontend::bind(line, self, notes),
+            ("bind", _) => bind::bind(line, self, notes),
             ("use_backend", _) => frontend::use_backend(line, self, notes),
             ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.place)),
             ("balance", _) => self.balance = Some(line.clone()),
@@ -134,6 +174,7 @@ impl Proxy {
             ("maxconn", text) if self.kind == "listen" || self.kind == "frontend" => {
                 self.maxconn(text.parse().ok());
             }
+            _ if rules::rule(line, self, notes) => {}
             _ => unknown(line, &mut self.upstream.comments, notes),
         }
     }
@@ -157,8 +198,9 @@ impl Proxy {
         if let Some(line) = self.balance.take() {
             backend::balance(&line, self, notes);
         }
+        let mut servers = std::mem::take(&mut self.servers);
+        dial::name(&mut self.upstream, &mut servers, notes);
         self.upstream.health = backend::health(self, notes);
-        let servers = std::mem::take(&mut self.servers);
         let mut upstream = std::mem::take(&mut self.upstream);
         upstream.peers = server::peers(servers, &mut upstream.comments);
         if upstream.ring.is_none() {
@@ -167,13 +209,22 @@ impl Proxy {
         setup.upstreams.push(upstream);
     }
 
-    fn front(self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
+    fn front(mut self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
+        rules::apply(&mut self, notes);
         let mut routes = self.routes;
         routes.extend(
             self.default_backend
                 .map(|(name, place)| Route::all(&name, place)),
         );
+        let listeners = self.binds.into_iter().map(|bind| bind.listener);
         if routes.is_empty() {
+            // One that sends all away needs no routes.
+            let before = setup.listeners.len();
+            let sent = listeners.filter(|listener| listener.redirect.is_some());
+            setup.listeners.extend(sent);
+            if setup.listeners.len() > before {
+                setup.comments.extend(self.upstream.comments);
+            }
             return false;
         }
         if before > 0 {
@@ -184,8 +235,11 @@ impl Proxy {
         if let Some(first) = routes.first_mut() {
             first.comments.splice(0..0, self.upstream.comments);
         }
+        for route in &mut routes {
+            route.client_cert = self.client_cert;
+        }
         setup.routes.extend(routes);
-        setup.listeners.extend(self.listeners);
+        setup.listeners.extend(listeners);
         setup.downstream = self.downstream;
         true
     }

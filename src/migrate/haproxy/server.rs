@@ -1,8 +1,9 @@
 //! `server`: address, id and parameters.
 
+use super::dial::{self, Name};
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
-use super::{frontend, units};
+use super::{bind, units};
 use crate::config;
 use crate::migrate::bounds::Said;
 use crate::migrate::model::{Introduction, Peer};
@@ -24,9 +25,11 @@ const VALUED: &[&str] = &[
     "check-sni",
     "ciphers",
     "ciphersuites",
+    "client-sigalgs",
     "cookie",
     "crl-file",
     "crt",
+    "curves",
     "downinter",
     "error-limit",
     "fall",
@@ -42,6 +45,7 @@ const VALUED: &[&str] = &[
     "maxqueue",
     "minconn",
     "namespace",
+    "npn",
     "observe",
     "on-error",
     "on-marked-down",
@@ -58,10 +62,13 @@ const VALUED: &[&str] = &[
     "resolve-prefer",
     "resolvers",
     "rise",
+    "sigalgs",
     "slowstart",
     "sni",
     "socks4",
     "source",
+    "ssl-max-ver",
+    "ssl-min-ver",
     "tcp-ut",
     "track",
     "usesrc",
@@ -77,6 +84,8 @@ pub(super) struct Server {
     /// The `id` that is written.
     pub(super) id: Option<u32>,
     pub(super) used: bool,
+    /// What it must prove in TLS.
+    pub(super) name: Name,
     /// What it is told of each connection.
     introduction: Option<Introduction>,
 }
@@ -88,8 +97,10 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         used: address.is_some(),
         peer: Peer::new(address.unwrap_or_default()),
         id: None,
+        name: Name::default(),
         introduction: None,
     };
+    let mut said = dial::Said::new(&proxy.global);
     server.peer.place = line.place;
     if !server.used {
         let why = "a peer is a host or an IP address with a port of its own";
@@ -110,6 +121,10 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         parameter(word, value, &mut server, proxy);
         let shown = format!("server {} {} {value}", line.word(1), word.text);
         let (place, shown) = (word.place, shown.trim_end());
+        let general = parameters.len() - words.len() <= proxy.default_server.len();
+        let whole = format!("default-server {} {value}", word.text);
+        let whole = if general { whole.trim_end() } else { shown };
+        said.read(word, value, whole, &proxy.global);
         if word.text == "slowstart" {
             let time = units::duration(value);
             proxy
@@ -126,6 +141,7 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     }
     bound_weight(&mut server, line, notes);
     introduce(&mut server, line, proxy, notes);
+    dial::settle(said, &mut server, line, proxy, notes);
     proxy.servers.push(server);
 }
 
@@ -225,7 +241,6 @@ fn advice(name: &str, value: &str) -> Option<&'static str> {
             "a server that is disabled is left out; `clockwise drain` takes one off the ring"
         }
         "backup" => "there are no servers for bad times only; it is left out",
-        "ssl" => "servers are spoken to without TLS",
         "maxconn" => "to bound the load of a server use `bounded_load` of the upstream",
         "port" | "addr" => "probes go where requests go",
         "agent-check" => "there are no agents; weights are in the configuration",
@@ -265,7 +280,7 @@ fn address(text: &str) -> Option<String> {
         .unwrap_or(text);
     let address = match text.matches(':').count() {
         0 | 1 => text.to_owned(),
-        _ => frontend::address(text)?,
+        _ => bind::address(text)?,
     };
     Some(address).filter(|address| config::is_address(address))
 }
