@@ -1,7 +1,5 @@
 //! `http-request`, `redirect`, `http-response`: the rules that listeners have a word for.
 
-use std::time::Duration;
-
 use super::acl;
 use super::proxy::Proxy;
 use super::syntax::{Line, Word};
@@ -18,8 +16,6 @@ const ENDLESS: &str = "HTTPS is sent to HTTPS";
 const TOLD: &str = "peers are told by `X-Forwarded-Proto` anyway";
 const NOT_ALL: &str = "it is told with every response or none; see `hsts` of the listener's `tls`";
 const UNTOLD: &str = "it is told where clients connect with TLS, for at least a second: see `hsts` of the listener's `tls`";
-const YEAR: &str = "a year is the longest here, and is written";
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A rule for all requests, and where it is said.
 #[derive(Clone)]
@@ -205,10 +201,6 @@ fn tell(said: &Said<Hsts>, proxy: &mut Proxy, notes: &Notes<'_>) {
             continue;
         };
         tls.hsts = Some(said.what);
-        if said.what.max_age > LONGEST {
-            let comment = notes.remark(said.place, &said.shown, YEAR);
-            bind.listener.comments.push(comment);
-        }
         found = true;
     }
     if !found {
