@@ -91,8 +91,10 @@ pub(super) struct Upstream {
     pub(super) host_header: Option<String>,
     /// `None`: plain.
     pub(super) tls: Option<Beginning>,
-    /// `h2` or `h2c`.
+    /// `h2`, or `auto` (whichever the peer chooses), both over TLS; or `h2c`, without.
     pub(super) protocol: Option<&'static str>,
+    /// Calls by gRPC-Web reach the peers as gRPC; only with a protocol.
+    pub(super) grpc_web: bool,
     /// What the peers are told in a header of the PROXY protocol.
     pub(super) introduction: Option<Introduction>,
     pub(super) comments: Vec<String>,
