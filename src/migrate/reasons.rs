@@ -305,7 +305,10 @@ const ENVOY: Table = &[
     ("pkcs12", "certificates and keys are PEM here"),
     ("password", "keys are read without a password here"),
     ("private_key_provider", "keys are in files here"),
-    ("tls_context", "see `client_cert: required` of the route"),
+    (
+        "tls_context",
+        "of a route see `client_cert: required`; of a filter chain or a cluster write it as `transport_socket`",
+    ),
     (
         "forward_client_cert_details",
         "see `forwarding.client_cert`: servers are told of it in `Client-Cert`",

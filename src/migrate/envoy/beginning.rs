@@ -8,6 +8,7 @@ use super::fields::{Element, Fields};
 use super::tls::{self, JUDGING_OWN, Judging, NAMES, PINS, Socket};
 use crate::migrate::model::Upstream;
 use crate::migrate::notes::Notes;
+use crate::migrate::reasons;
 use crate::migrate::source::Place;
 use crate::migrate::tls::Beginning;
 
@@ -75,7 +76,7 @@ impl Options {
         cluster.leave(&["http_protocol_options"]);
         if cluster.text("protocol_selection") == Some("USE_DOWNSTREAM_PROTOCOL") {
             let place = cluster.place_of("protocol_selection");
-            let why = crate::migrate::reasons::envoy("protocol_selection");
+            let why = reasons::envoy("protocol_selection");
             comments.push(notes.gap(place, "protocol_selection", why));
         }
         self.names(cluster, comments, notes);

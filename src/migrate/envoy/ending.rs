@@ -1,20 +1,26 @@
 //! `DownstreamTlsContext`: the end of TLS at a listener.
 
+use std::time::Duration;
+
 use super::fields::{Element, Fields};
+use super::listener::PASSED;
 use super::tls::{self, JUDGING_OWN, Judging, NAMES, PINS, Socket};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
 use crate::migrate::tls::{Clients, Ending, Hsts};
-use std::time::Duration;
 
 const NO_CERTIFICATE: &str =
     "there is no certificate in a file: name one, as in `tls: {cert: FILE, key: FILE}`";
 const OTHER: &str = "listeners are plain or speak TLS over TCP";
 const ANY_NAME: &str = "every certificate of `ca` is taken, whatever name it is for";
-const NO_ISSUER: &str = "clients are known by issuers in a file: write `client_auth: {mode: required, ca: FILE}`; where a certificate was required, routes require one until then, and nobody gets through";
+const NO_ISSUER: &str =
+    "clients are known by issuers in a file: write `client_auth: {mode: required, ca: FILE}`";
+const REFUSED: &str = "it is not known whose certificates are taken: until `client_auth` says it, these routes refuse all clients but those that show one which another filter chain or listener takes";
 const UNTRUSTED: &str = "certificates whose issuer is not in `ca` are not taken";
 const STAPLING: &str = "a response is sent along where there is one, and nothing depends on it";
 const WHOLE: &str = "it is sent with all responses of the listener";
+const OVER_TLS: &str = "browsers look at it over TLS only, and it is sent over TLS only here";
+const NO_AGE: &str = "`hsts` of a listener has a `max_age` above 0";
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a filter chain says of TLS.
@@ -85,14 +91,14 @@ fn given(
             clients: None,
         };
     }
-    let judging = common.as_ref().map_or(
-        Judging {
-            given: None,
-            elsewhere: false,
-        },
-        |common| Judging::of(common, comments, notes),
-    );
-    tls.clients = clients(place, judging, required, comments, notes);
+    let judging = common
+        .as_ref()
+        .map(|common| Judging::of(common, comments, notes));
+    let judging = judging.unwrap_or_default();
+    tls.clients = clients(judging, required, comments, notes);
+    if required && tls.clients.is_none() {
+        comments.push(notes.gap(place, "require_client_certificate", REFUSED));
+    }
     if let Some(common) = common {
         common.tell_rest(comments, notes);
     }
@@ -108,18 +114,12 @@ fn given(
 
 /// Whom a client's certificate must be from.
 fn clients(
-    place: Place,
     judging: Judging<'_>,
     required: bool,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> Option<Clients> {
-    let Some(fields) = judging.given else {
-        if required && !judging.elsewhere {
-            comments.push(notes.gap(place, "require_client_certificate", NO_ISSUER));
-        }
-        return None;
-    };
+    let fields = judging.given?;
     fields.leave(JUDGING_OWN);
     let ca = tls::file(&fields, "trusted_ca");
     let crl = tls::file(&fields, "crl");
@@ -181,6 +181,11 @@ pub(super) fn join(
         "validation_context",
         "all clients of the listener are asked for a certificate, and may show none; routes require one",
     );
+    tell(
+        first.hsts != further.hsts,
+        "Strict-Transport-Security",
+        WHOLE,
+    );
     let asked = first.clients.as_ref().zip(further.clients.as_ref());
     if let Some((one, other)) = asked {
         if (&one.ca, &one.crl) != (&other.ca, &other.crl) {
@@ -198,12 +203,10 @@ pub(super) fn join(
 pub(super) fn response_headers(
     fields: &Fields<'_>,
     whole: bool,
-    tls: Option<&mut Ending>,
+    mut tls: Option<&mut Ending>,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
-    const PASSED: &str = super::listener::PASSED;
-    let mut tls = tls;
     for element in fields.list("response_headers_to_add") {
         let option = Fields::of(element);
         let header = option.map("header");
@@ -216,27 +219,27 @@ pub(super) fn response_headers(
             comments.push(notes.gap(element.place(), &shown, PASSED));
             continue;
         }
-        let parsed = Hsts::parse(value);
-        let said = match (&mut tls, parsed) {
-            (None, _) => {
-                let why = "browsers look at it over TLS only, and it is sent over TLS only here";
-                Some(notes.remark(element.place(), &shown, why))
-            }
-            (Some(_), None) => {
-                let why = "`hsts` of a listener has a `max_age` above 0";
-                Some(notes.gap(element.place(), &shown, why))
-            }
-            (Some(tls), Some(hsts)) => {
-                let other = tls.hsts.is_some_and(|first| first != hsts);
-                tls.hsts = tls.hsts.or(Some(hsts));
-                let long = hsts.max_age > YEAR;
-                let differs = "a listener has one `hsts`, the first";
-                let year = "`max_age` is at most a year here";
-                let what = [(other, differs), (long, year), (!whole, WHOLE)];
-                let what = what.into_iter().find(|(holds, _)| *holds);
-                what.map(|(_, what)| notes.remark(element.place(), &shown, what))
-            }
+        let said = match &mut tls {
+            None => Some(notes.remark(element.place(), &shown, OVER_TLS)),
+            Some(tls) => match Hsts::parse(value) {
+                None => Some(notes.gap(element.place(), &shown, NO_AGE)),
+                Some(hsts) => {
+                    strict(tls, hsts, whole).map(|what| notes.remark(element.place(), &shown, what))
+                }
+            },
         };
         comments.extend(said);
     }
+}
+
+/// Says it of the listener; gives what is different from there.
+fn strict(tls: &mut Ending, hsts: Hsts, whole: bool) -> Option<&'static str> {
+    let first = *tls.hsts.get_or_insert(hsts);
+    if first != hsts {
+        return Some("a listener has one `hsts`, the first");
+    }
+    if hsts.max_age > YEAR {
+        return Some("`max_age` is at most a year here");
+    }
+    (!whole).then_some(WHOLE)
 }

@@ -8,9 +8,10 @@ use super::fields::{Element, Fields};
 use super::hash_policy;
 use super::redirect;
 use super::tls::Socket;
-use crate::migrate::model::{Listener, Retry, Route, Setup, Source, Upstream};
+use crate::migrate::model::{Downstream, Listener, Retry, Route, Setup, Source, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::order;
+use crate::migrate::reasons;
 use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
 
@@ -31,7 +32,8 @@ const EXACT: &str = "paths are prefixes here: what is below it goes there too";
 /// Listeners and routes so far.
 #[derive(Default)]
 pub(super) struct Routing {
-    managers: usize,
+    /// Another listener has routes.
+    shared: bool,
     /// The key and tries of a cluster, as its first route says.
     users: HashMap<String, (Vec<Source>, Retry)>,
 }
@@ -99,6 +101,7 @@ impl Routing {
             let shown = format!("HTTPS, port {port}");
             listener.comments.push(notes.remark(place, &shown, MOVED));
         }
+        self.shared |= setup.routes.len() > before;
         if setup.routes.len() > before || listener.redirect.is_some() {
             setup.listeners.push(listener);
         } else {
@@ -175,23 +178,12 @@ impl Routing {
             fields.tell_rest(&mut setup.comments, notes);
             return;
         }
-        self.managers += 1;
-        if self.managers > 1 {
+        if self.shared {
             setup
                 .comments
                 .push(notes.shared(fields.place(), "http_connection_manager"));
         }
-        let down = &mut setup.downstream;
-        if let Some(common) = fields.map("common_http_protocol_options") {
-            down.keepalive = common
-                .get("idle_timeout")
-                .and_then(Element::duration)
-                .or(down.keepalive);
-        }
-        let header = fields
-            .get("request_headers_timeout")
-            .and_then(Element::duration);
-        down.header_timeout = header.or(down.header_timeout);
+        downstream(fields, &mut setup.downstream);
         let web = filters(fields, &mut setup.comments, notes);
         let before = setup.routes.len();
         if let Some(config) = fields.map("route_config") {
@@ -256,14 +248,11 @@ impl Routing {
         let fields = Fields::of(element);
         fields.leave(&["include_request_attempt_count"]);
         let tls = chain.terms.tls.as_mut();
-        let required = fields.text("require_tls").unwrap_or("NONE");
         ending::response_headers(&fields, false, tls, &mut setup.comments, notes);
-        if required != "NONE" && chain.terms.tls.is_none() {
-            let why = crate::migrate::reasons::envoy("require_tls");
-            let shown = format!("require_tls: {required}");
-            setup
-                .comments
-                .push(notes.gap(fields.place_of("require_tls"), &shown, why));
+        if chain.terms.tls.is_none() {
+            tell_required(&fields, &mut setup.comments, notes);
+        } else {
+            fields.leave(&["require_tls"]);
         }
         let mut hosts = Vec::new();
         for domain in fields.list("domains") {
@@ -370,6 +359,16 @@ impl Routing {
     }
 }
 
+/// What clients may do.
+fn downstream(manager: &Fields<'_>, down: &mut Downstream) {
+    let common = manager.map("common_http_protocol_options");
+    let idle = common.and_then(|common| common.get("idle_timeout"));
+    down.keepalive = idle.and_then(Element::duration).or(down.keepalive);
+    let header = manager.get("request_headers_timeout");
+    let header = header.and_then(Element::duration);
+    down.header_timeout = header.or(down.header_timeout);
+}
+
 /// The names that clients of a filter chain ask for.
 fn names(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Vec<HostPattern> {
     let Some(matched) = fields.map("filter_chain_match") else {
@@ -406,6 +405,15 @@ fn narrow(hosts: &[Element<'_>], names: &[HostPattern]) -> Vec<HostPattern> {
         vec![HostPattern::Any]
     } else {
         left
+    }
+}
+
+/// Tells of requests without TLS that are sent to HTTPS, where others of the listener are not.
+fn tell_required(host: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) {
+    if let Some(required) = host.get("require_tls").filter(|one| one.text() != "NONE") {
+        let shown = format!("require_tls: {}", required.text());
+        let why = reasons::envoy("require_tls");
+        comments.push(notes.widened(required.place(), &shown, why));
     }
 }
 

@@ -95,6 +95,7 @@ pub(super) fn min_version(
 }
 
 /// By what the other side's certificate is judged.
+#[derive(Default)]
 pub(super) struct Judging<'a> {
     pub(super) given: Option<Fields<'a>>,
     /// Some of it is not in the file.
