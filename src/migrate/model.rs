@@ -95,6 +95,8 @@ pub(super) struct Upstream {
     pub(super) tls: Option<Beginning>,
     /// `h2`, or `auto` where the peer chooses, within TLS; `h2c` without.
     pub(super) protocol: Option<&'static str>,
+    /// Calls by gRPC-Web reach the peers as gRPC; only with a protocol.
+    pub(super) grpc_web: bool,
     /// What the peers are told in a header of the PROXY protocol.
     pub(super) introduction: Option<Introduction>,
     pub(super) comments: Vec<String>,

@@ -180,6 +180,8 @@ const ACCESS: &str = "nobody is refused here; let a firewall or the servers deci
 const RATE: &str = "rates are not limited here; let the servers do it";
 const CHANGE: &str = "requests and responses are passed on as they are; let the servers do it";
 
+const XDS: &str = "what comes by xDS is not in the file";
+
 const NGINX: Table = &[
     ("proxy_cache", CACHE),
     ("proxy_no_cache", CACHE),
@@ -363,7 +365,44 @@ const HAPROXY: Table = &[
 ];
 
 const ENVOY: Table = &[
-    ("transport_socket", TLS),
+    (
+        "transport_socket_matches",
+        "all peers of an upstream are spoken to alike, as its `transport_socket` says; give the others an upstream of their own",
+    ),
+    (
+        "transport_socket_connect_timeout",
+        "see `tls.handshake_timeout` of the listener",
+    ),
+    ("transport_socket", "connections are plain or TLS here"),
+    (
+        "tls_certificate_",
+        "certificates and keys are in files here: name them, as in `tls: {cert: FILE, key: FILE}`",
+    ),
+    ("secrets", "name the files where they are used"),
+    ("pkcs12", "certificates and keys are PEM here"),
+    ("password", "keys are read without a password here"),
+    ("private_key_provider", "keys are in files here"),
+    (
+        "tls_context",
+        "of a route see `client_cert: required`; of a filter chain or a cluster write it as `transport_socket`",
+    ),
+    (
+        "forward_client_cert_details",
+        "see `forwarding.client_cert`: servers are told of it in `Client-Cert`",
+    ),
+    (
+        "set_current_client_cert_details",
+        "see `forwarding.client_cert`: servers are told of it in `Client-Cert`",
+    ),
+    (
+        "require_tls",
+        "a listener sends all its requests to HTTPS or none; give these a listener of their own, with `https_redirect`",
+    ),
+    (
+        "grpc_health_check",
+        "see `health: {grpc: SERVICE}`; a connect is written",
+    ),
+    ("rds", XDS),
     (
         "outlier_detection",
         "see `passive`: failed connects eject a peer",
@@ -387,7 +426,7 @@ const ENVOY: Table = &[
     ("rate_limits", RATE),
     ("request_mirror_policies", "a request goes to one server"),
     ("admin", "see `admin`; it has an address of its own"),
-    ("dynamic_resources", "what comes by xDS is not in the file"),
+    ("dynamic_resources", XDS),
     (
         "http_filters",
         "requests and responses are passed on as they are; let the servers do it",
@@ -398,13 +437,26 @@ const ENVOY: Table = &[
         "see `downstream.request_timeout`, for all routes together",
     ),
     (
-        "typed_extension_protocol_options",
-        "servers are spoken to in HTTP/1.1",
+        "http3_protocol_options",
+        "servers are spoken to in HTTP/1.1 or HTTP/2",
     ),
     (
-        "http2_protocol_options",
-        "servers are spoken to in HTTP/1.1",
+        "use_downstream_protocol_config",
+        "what servers are spoken to in does not depend on the client; choose `protocol: h2`, `auto` or `h2c`",
     ),
+    (
+        "protocol_selection",
+        "what servers are spoken to in does not depend on the client; choose `protocol: h2`, `auto` or `h2c`",
+    ),
+    (
+        "override_auto_sni_header",
+        "the name asked for is that of the client's `Host`",
+    ),
+    (
+        "max_concurrent_streams",
+        "see `h2.max_streams` of the upstream",
+    ),
+    ("connection_keepalive", "see `h2.ping` of the upstream"),
     ("lb_subset_config", "the key alone decides on the server"),
 ];
 

@@ -143,6 +143,7 @@ impl Page {
         );
         self.pair(4, "tls", upstream.tls.as_ref().map(beginning));
         self.pair(4, "protocol", upstream.protocol);
+        self.pair(4, "grpc_web", Some("true").filter(|_| upstream.grpc_web));
     }
 
     fn peer(&mut self, peer: &Peer) {

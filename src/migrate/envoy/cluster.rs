@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::beginning::{self, Options};
 use super::fields::{Element, Fields};
 use crate::config;
 use crate::migrate::bounds::Said;
@@ -37,14 +38,19 @@ pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Upstream {
     upstream.timeouts.connect = fields.get("connect_timeout").and_then(Element::duration);
     policy(&fields, &mut upstream, notes);
     let by_hostname = common(&fields, &mut upstream, notes);
+    let options = Options::of(&fields, &mut upstream.comments, notes);
+    let asked = beginning::tls(&fields, &options, &mut upstream, notes);
+    options.settle(&mut upstream, notes);
+    let hostnames = Hostnames { by_hostname, asked };
     health(&fields, &mut upstream, notes);
     if let Some(assignment) = fields.map("load_assignment") {
         assignment.leave(&["cluster_name"]);
         for locality in assignment.list("endpoints") {
-            self::locality(locality, by_hostname, &mut upstream, notes);
+            self::locality(locality, hostnames, &mut upstream, notes);
         }
         assignment.tell_rest(&mut upstream.comments, notes);
     }
+    beginning::name_peers(fields.place_of("transport_socket"), &mut upstream, notes);
     bound_weights(&mut upstream, element, notes);
     fields.tell_rest(&mut upstream.comments, notes);
     upstream
@@ -115,7 +121,21 @@ fn common(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) -> bo
     by_hostname
 }
 
-fn locality(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, notes: &Notes<'_>) {
+/// What the host names of endpoints are for.
+#[derive(Clone, Copy)]
+struct Hostnames {
+    /// They place them.
+    by_hostname: bool,
+    /// They are what is asked for in TLS.
+    asked: bool,
+}
+
+fn locality(
+    element: Element<'_>,
+    hostnames: Hostnames,
+    upstream: &mut Upstream,
+    notes: &Notes<'_>,
+) {
     let fields = Fields::of(element);
     fields.leave(&["locality"]);
     if let Some(priority) = fields
@@ -129,12 +149,17 @@ fn locality(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
         return;
     }
     for item in fields.list("lb_endpoints") {
-        endpoint(item, by_hostname, upstream, notes);
+        endpoint(item, hostnames, upstream, notes);
     }
     fields.tell_rest(&mut upstream.comments, notes);
 }
 
-fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, notes: &Notes<'_>) {
+fn endpoint(
+    element: Element<'_>,
+    hostnames: Hostnames,
+    upstream: &mut Upstream,
+    notes: &Notes<'_>,
+) {
     let fields = Fields::of(element);
     let endpoint = fields.map("endpoint");
     let found = endpoint.as_ref().and_then(address);
@@ -155,7 +180,8 @@ fn endpoint(element: Element<'_>, by_hostname: bool, upstream: &mut Upstream, no
     let hostname = endpoint
         .as_ref()
         .and_then(|endpoint| endpoint.text("hostname"));
-    let hashed = hash_key(&fields).or(by_hostname.then(|| hostname.unwrap_or(host)));
+    peer.server_name = beginning::own_name(hostname.filter(|_| hostnames.asked));
+    let hashed = hash_key(&fields).or(hostnames.by_hostname.then(|| hostname.unwrap_or(host)));
     peer.id = hashed
         .filter(|_| upstream.ring.is_some())
         .map(str::to_owned);

@@ -70,6 +70,11 @@ impl<'a> Fields<'a> {
         self.element.place()
     }
 
+    /// Where a field is; where it is missing, where the message is.
+    pub(super) fn place_of(&self, name: &'static str) -> Place {
+        self.get(name).map_or_else(|| self.place(), Element::place)
+    }
+
     pub(super) fn get(&self, name: &'static str) -> Option<Element<'a>> {
         self.seen.borrow_mut().push(name);
         let found = self
@@ -87,6 +92,19 @@ impl<'a> Fields<'a> {
 
     pub(super) fn text(&self, name: &'static str) -> Option<&'a str> {
         self.get(name).map(Element::text)
+    }
+
+    /// Which extension it is: the type of its `typed_config`, or else its name, in small letters.
+    pub(super) fn kind(&self) -> String {
+        let name = self.text("name").unwrap_or_default();
+        let config = self.map("typed_config");
+        let kind = config.and_then(|config| config.text("@type"));
+        kind.unwrap_or(name).to_ascii_lowercase().replace('_', "")
+    }
+
+    /// Whether a flag is set.
+    pub(super) fn flag(&self, name: &'static str) -> bool {
+        self.text(name) == Some("true")
     }
 
     /// The items of a field; none where it is missing.

@@ -1,27 +1,51 @@
 //! Listeners, and the routes of their HTTP connection managers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::cluster;
+use super::ending::{self, Terms};
 use super::fields::{Element, Fields};
 use super::hash_policy;
-use crate::migrate::model::{Listener, Retry, Route, Setup, Source, Upstream};
+use super::redirect;
+use super::tls::Socket;
+use crate::migrate::model::{Downstream, Listener, Retry, Route, Setup, Source, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::order;
+use crate::migrate::reasons;
 use crate::migrate::source::Place;
 use crate::route::{HostPattern, PathPrefix};
 
 const SEGMENTS: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
-const PASSED: &str = "requests and responses are passed on as they are; let the servers do it";
+pub(super) const PASSED: &str =
+    "requests and responses are passed on as they are; let the servers do it";
 const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, below the upstreams that speak gRPC";
+const MOVED: &str = "every request is answered with 308 there, whatever its host; Envoy's code is 301 unless another is said";
+const ASKED: &str =
+    "a certificate is chosen by the names that it is for, and a route by the host of the request";
+const PLAIN: &str = "a listener speaks TLS with all its clients or with none; give what is plain an address of its own";
+const UNASKED: &str =
+    "these requests are served without a client's certificate elsewhere, and so are they here";
+const ASKED_OF_ALL: &str =
+    "these requests need a client's certificate elsewhere, and so they do here";
 const EXACT: &str = "paths are prefixes here: what is below it goes there too";
 
 /// Listeners and routes so far.
 #[derive(Default)]
 pub(super) struct Routing {
-    managers: usize,
+    /// Another listener has routes.
+    shared: bool,
     /// The key and tries of a cluster, as its first route says.
     users: HashMap<String, (Vec<Source>, Retry)>,
+}
+
+/// What holds for the routes of one filter chain.
+#[derive(Default)]
+struct Chain {
+    /// Whom clients ask for; none: anybody.
+    names: Vec<HostPattern>,
+    terms: Terms,
+    /// All that its listener does is to send requests to HTTPS.
+    redirects: bool,
 }
 
 /// Routes of one virtual host, and what they share.
@@ -65,11 +89,20 @@ impl Routing {
         for filter in fields.list("listener_filters") {
             introduced(filter, &mut listener, notes);
         }
-        for chain in fields.list("filter_chains") {
-            self.chain(chain, &mut listener, setup, notes);
+        let mut chains = fields.list("filter_chains");
+        chains.extend(fields.get("default_filter_chain"));
+        listener.redirect = redirect::of(&chains);
+        for chain in &chains {
+            self.chain(*chain, &mut listener, setup, notes);
         }
+        tell_plain(&chains, &mut listener, notes);
         fields.tell_rest(&mut listener.comments, notes);
-        if setup.routes.len() > before {
+        if let Some((port, place)) = listener.redirect {
+            let shown = format!("HTTPS, port {port}");
+            listener.comments.push(notes.remark(place, &shown, MOVED));
+        }
+        self.shared |= setup.routes.len() > before;
+        if setup.routes.len() > before || listener.redirect.is_some() {
             setup.listeners.push(listener);
         } else {
             setup.comments.append(&mut listener.comments);
@@ -84,42 +117,41 @@ impl Routing {
         notes: &Notes<'_>,
     ) {
         let fields = Fields::of(element);
+        let socket = fields.get("transport_socket");
+        let place = socket.map_or_else(|| element.place(), Element::place);
+        let mut chain = Chain {
+            names: names(&fields, &mut listener.comments, notes),
+            terms: ending::terms(socket, &mut listener.comments, notes),
+            redirects: listener.redirect.is_some(),
+        };
         for filter in fields.list("filters") {
             let filter_fields = Fields::of(filter);
-            let name = filter_fields.text("name").unwrap_or_default();
-            let config = filter_fields.map("typed_config");
-            let kind = config
-                .as_ref()
-                .and_then(|config| config.text("@type"))
-                .unwrap_or(name);
-            match config {
-                Some(config)
-                    if kind
-                        .to_ascii_lowercase()
-                        .replace('_', "")
-                        .contains("httpconnectionmanager") =>
-                {
-                    self.manager(&config, setup, notes);
-                }
-                _ => {
+            let manager = filter_fields.kind().contains("httpconnectionmanager");
+            match filter_fields.map("typed_config").filter(|_| manager) {
+                Some(config) => self.manager(&config, &mut chain, setup, notes),
+                None => {
+                    let name = filter_fields.text("name").unwrap_or_default();
                     let why = "only HTTP is passed on";
                     setup.comments.push(notes.gap(filter.place(), name, why));
                 }
             }
         }
-        if fields.get("transport_socket").is_some() {
-            listener.tls.get_or_insert_default();
-        }
-        if let Some(socket) = fields.get("transport_socket") {
-            let why = "no TLS is spoken here; let something in front end it, and pass HTTP on";
-            listener
-                .comments
-                .push(notes.gap(socket.place(), "transport_socket", why));
-        }
         fields.tell_rest(&mut listener.comments, notes);
+        if let Some(tls) = chain.terms.tls {
+            let before = chain.names.is_empty() && !listener.default;
+            listener.default |= chain.names.is_empty();
+            let comments = &mut listener.comments;
+            ending::join(&mut listener.tls, tls, before, place, comments, notes);
+        }
     }
 
-    fn manager(&mut self, fields: &Fields<'_>, setup: &mut Setup, notes: &Notes<'_>) {
+    fn manager(
+        &mut self,
+        fields: &Fields<'_>,
+        chain: &mut Chain,
+        setup: &mut Setup,
+        notes: &Notes<'_>,
+    ) {
         fields.leave(&[
             "stat_prefix",
             "codec_type",
@@ -140,46 +172,47 @@ impl Routing {
             "merge_slashes",
             "preserve_external_request_id",
         ]);
-        self.managers += 1;
-        if self.managers > 1 {
+        if chain.redirects {
+            fields.leave(&["route_config", "http_filters"]);
+            fields.leave(&["common_http_protocol_options", "request_headers_timeout"]);
+            fields.tell_rest(&mut setup.comments, notes);
+            return;
+        }
+        if self.shared {
             setup
                 .comments
                 .push(notes.shared(fields.place(), "http_connection_manager"));
         }
-        let down = &mut setup.downstream;
-        if let Some(common) = fields.map("common_http_protocol_options") {
-            down.keepalive = common
-                .get("idle_timeout")
-                .and_then(Element::duration)
-                .or(down.keepalive);
+        downstream(fields, &mut setup.downstream);
+        let web = filters(fields, &mut setup.comments, notes);
+        let before = setup.routes.len();
+        if let Some(config) = fields.map("route_config") {
+            self.routes(&config, chain, setup, notes);
         }
-        let header = fields
-            .get("request_headers_timeout")
-            .and_then(Element::duration);
-        down.header_timeout = header.or(down.header_timeout);
-        for filter in fields.list("http_filters") {
-            let filter_fields = Fields::of(filter);
-            let name = filter_fields.text("name").unwrap_or_default();
-            let why = match name {
-                name if name.contains("router") => continue,
-                name if name.contains("grpc_web") => GRPC_WEB,
-                _ => PASSED,
-            };
-            setup.comments.push(notes.gap(filter.place(), name, why));
-        }
-        match fields.map("route_config") {
-            Some(config) => self.routes(&config, setup, notes),
-            None => fields.leave(&[]),
+        if let Some(filter) = web {
+            grpc_web(filter, before, setup, notes);
         }
         fields.tell_rest(&mut setup.comments, notes);
     }
 
-    fn routes(&mut self, config: &Fields<'_>, setup: &mut Setup, notes: &Notes<'_>) {
+    fn routes(
+        &mut self,
+        config: &Fields<'_>,
+        chain: &mut Chain,
+        setup: &mut Setup,
+        notes: &Notes<'_>,
+    ) {
         config.leave(&["validate_clusters"]);
+        let tls = chain.terms.tls.as_mut();
+        ending::response_headers(config, true, tls, &mut setup.comments, notes);
         let hosts = config.list("virtual_hosts");
+        let any = narrow(&hosts, &chain.names);
         let virtuals: Vec<_> = hosts
             .into_iter()
-            .map(|host| (host.place(), self.virtual_host(host, setup, notes)))
+            .map(|host| {
+                let place = host.place();
+                (place, self.virtual_host(host, &any, chain, setup, notes))
+            })
             .collect();
         let any = virtuals
             .iter()
@@ -207,14 +240,24 @@ impl Routing {
     fn virtual_host(
         &mut self,
         element: Element<'_>,
+        any: &[HostPattern],
+        chain: &mut Chain,
         setup: &mut Setup,
         notes: &Notes<'_>,
     ) -> Virtual {
         let fields = Fields::of(element);
         fields.leave(&["include_request_attempt_count"]);
+        let tls = chain.terms.tls.as_mut();
+        ending::response_headers(&fields, false, tls, &mut setup.comments, notes);
+        if chain.terms.tls.is_none() {
+            tell_required(&fields, &mut setup.comments, notes);
+        } else {
+            fields.leave(&["require_tls"]);
+        }
         let mut hosts = Vec::new();
         for domain in fields.list("domains") {
             match host(domain.text()) {
+                Some(HostPattern::Any) => hosts.extend_from_slice(any),
                 Some(host) if hosts.contains(&host) => {}
                 Some(host) => hosts.push(host),
                 None => {
@@ -227,7 +270,7 @@ impl Routing {
         }
         let mut routes = Vec::new();
         for item in fields.list("routes") {
-            let Some(route) = self.route(item, setup, notes) else {
+            let Some(route) = self.route(item, chain, setup, notes) else {
                 continue;
             };
             let mut comments = route.comments.clone();
@@ -244,11 +287,14 @@ impl Routing {
     fn route(
         &mut self,
         element: Element<'_>,
+        chain: &mut Chain,
         setup: &mut Setup,
         notes: &Notes<'_>,
     ) -> Option<Route> {
         let fields = Fields::of(element);
         let mut comments = Vec::new();
+        let tls = chain.terms.tls.as_mut();
+        ending::response_headers(&fields, false, tls, &mut comments, notes);
         fields.leave(&["decorator", "metadata", "stat_prefix"]);
         let action = fields.map("route");
         let found = fields.map("match").filter(|_| action.is_some());
@@ -260,6 +306,7 @@ impl Routing {
                 action.tell_rest(&mut comments, notes);
                 Some(Route {
                     path,
+                    client_cert: chain.terms.required,
                     ..Route::all(name, element.place())
                 })
             }
@@ -312,20 +359,138 @@ impl Routing {
     }
 }
 
+/// What clients may do.
+fn downstream(manager: &Fields<'_>, down: &mut Downstream) {
+    let common = manager.map("common_http_protocol_options");
+    let idle = common.and_then(|common| common.get("idle_timeout"));
+    down.keepalive = idle.and_then(Element::duration).or(down.keepalive);
+    let header = manager.get("request_headers_timeout");
+    let header = header.and_then(Element::duration);
+    down.header_timeout = header.or(down.header_timeout);
+}
+
+/// The names that clients of a filter chain ask for.
+fn names(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Vec<HostPattern> {
+    let Some(matched) = fields.map("filter_chain_match") else {
+        return Vec::new();
+    };
+    matched.leave(&["transport_protocol", "application_protocols"]);
+    let mut names = Vec::new();
+    for name in matched.list("server_names") {
+        match HostPattern::parse(name.text()) {
+            Ok(pattern) if names.contains(&pattern) => {}
+            Ok(pattern) => names.push(pattern),
+            Err(_) => {
+                let why = "hosts are names or `*.name`; list the names";
+                comments.push(notes.gap(name.place(), name.text(), why));
+            }
+        }
+    }
+    if let Some(said) = matched.get("server_names") {
+        comments.push(notes.remark(said.place(), "server_names", ASKED));
+    }
+    matched.tell_rest(comments, notes);
+    names
+}
+
+/// Which hosts the domain `*` is: those that clients ask for and no other virtual host has, if any.
+fn narrow(hosts: &[Element<'_>], names: &[HostPattern]) -> Vec<HostPattern> {
+    let domains = hosts
+        .iter()
+        .flat_map(|host| Fields::of(*host).list("domains"));
+    let taken: Vec<_> = domains.filter_map(|domain| host(domain.text())).collect();
+    let left = names.iter().filter(|name| !taken.contains(name));
+    let left: Vec<_> = left.cloned().collect();
+    if left.is_empty() {
+        vec![HostPattern::Any]
+    } else {
+        left
+    }
+}
+
+/// Tells of requests without TLS that are sent to HTTPS, where others of the listener are not.
+fn tell_required(host: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) {
+    if let Some(required) = host.get("require_tls").filter(|one| one.text() != "NONE") {
+        let shown = format!("require_tls: {}", required.text());
+        let why = reasons::envoy("require_tls");
+        comments.push(notes.widened(required.place(), &shown, why));
+    }
+}
+
+/// Tells of the filter chains without TLS of a listener that has some with it.
+fn tell_plain(chains: &[Element<'_>], listener: &mut Listener, notes: &Notes<'_>) {
+    let plain = chains.iter().filter(|chain| {
+        let socket = Fields::of(**chain).map("transport_socket").map(Socket::of);
+        matches!(socket, None | Some(Socket::Plain))
+    });
+    for chain in plain.filter(|_| listener.tls.is_some()) {
+        let comment = notes.gap(chain.place(), "filter_chains", PLAIN);
+        listener.comments.push(comment);
+    }
+}
+
+/// The HTTP filters; gives the one of gRPC-Web, which says nothing before the routes are known.
+fn filters<'a>(
+    manager: &Fields<'a>,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Option<Element<'a>> {
+    let mut web = None;
+    for filter in manager.list("http_filters") {
+        let name = Fields::of(filter).text("name").unwrap_or_default();
+        if name.contains("grpc_web") {
+            web = Some(filter);
+        } else if !name.contains("router") {
+            comments.push(notes.gap(filter.place(), name, PASSED));
+        }
+    }
+    web
+}
+
+/// gRPC-Web needs HTTP/2 at every server that routes from `before` on lead to.
+fn grpc_web(filter: Element<'_>, before: usize, setup: &mut Setup, notes: &Notes<'_>) {
+    let routes = setup.routes.iter().skip(before);
+    let names: BTreeSet<_> = routes.map(|route| route.upstream.as_str()).collect();
+    let reached = |upstream: &&mut Upstream| names.contains(upstream.name.as_str());
+    let mut upstreams: Vec<_> = setup.upstreams.iter_mut().filter(reached).collect();
+    let http2 = upstreams.iter().all(|upstream| upstream.protocol.is_some());
+    if http2 && !upstreams.is_empty() {
+        upstreams
+            .iter_mut()
+            .for_each(|upstream| upstream.grpc_web = true);
+    } else {
+        let name = Fields::of(filter).text("name").unwrap_or_default();
+        setup
+            .comments
+            .push(notes.gap(filter.place(), name, GRPC_WEB));
+    }
+}
+
+/// Of two routes for the same requests the first stays: tells where that asks for no certificate, and
+/// the other does.
+pub(super) fn tell_unasked(routes: &[Route], comments: &mut Vec<String>, notes: &Notes<'_>) {
+    let mut seen: HashMap<(String, String), bool> = HashMap::new();
+    for route in routes {
+        let requests = (route.host.to_string(), route.path.to_string());
+        let asked = *seen.entry(requests).or_insert(route.client_cert);
+        if asked != route.client_cert {
+            let what = format!("host {}, path {}", route.host, route.path);
+            let comment = if asked {
+                notes.gap(route.place, &what, ASKED_OF_ALL)
+            } else {
+                notes.widened(route.place, &what, UNASKED)
+            };
+            comments.push(comment);
+        }
+    }
+}
+
 /// Envoy's filter believes everybody; the others only look at what comes.
 fn introduced(filter: Element<'_>, listener: &mut Listener, notes: &Notes<'_>) {
     let fields = Fields::of(filter);
     let config = fields.map("typed_config");
     let name = fields.text("name").unwrap_or_default();
-    let kind = config
-        .as_ref()
-        .and_then(|config| config.text("@type"))
-        .unwrap_or(name);
-    if !kind
-        .to_ascii_lowercase()
-        .replace('_', "")
-        .contains("proxyprotocol")
-    {
+    if !fields.kind().contains("proxyprotocol") {
         return;
     }
     let optional = config.and_then(|config| config.text("allow_requests_without_proxy_protocol"));

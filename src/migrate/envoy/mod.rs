@@ -3,10 +3,14 @@
 //! The syntax is YAML (JSON is YAML), read as our own configuration is, with the same bounds. A field
 //! that nothing here asks for is a gap, unless it only concerns Envoy itself.
 
+mod beginning;
 mod cluster;
+mod ending;
 mod fields;
 mod hash_policy;
 mod listener;
+mod redirect;
+mod tls;
 
 use self::fields::{Element, Fields};
 use super::model::Setup;
@@ -62,6 +66,7 @@ pub(super) fn translate(root: &Root, notes: &Notes<'_>) -> Setup {
         for listener in resources.list("listeners") {
             routing.listener(listener, &mut setup, notes);
         }
+        listener::tell_unasked(&setup.routes, &mut setup.comments, notes);
         listener::remark_keyless(&mut setup.upstreams, &resources, notes);
         resources.tell_rest(&mut setup.comments, notes);
     }
