@@ -179,7 +179,6 @@ const ANSWER: &str = "every request is passed to an upstream; let a server behin
 const ACCESS: &str = "nobody is refused here; let a firewall or the servers decide";
 const RATE: &str = "rates are not limited here; let the servers do it";
 const CHANGE: &str = "requests and responses are passed on as they are; let the servers do it";
-
 const XDS: &str = "what comes by xDS is not in the file";
 
 const NGINX: Table = &[

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::chain::{self, Chain};
 use super::cluster;
-use super::ending::{self, Terms};
+use super::ending;
 use super::fields::{Element, Fields};
 use super::hash_policy;
 use super::redirect;
-use super::tls::Socket;
 use crate::migrate::model::{Downstream, Listener, Retry, Route, Setup, Source, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::order;
@@ -20,13 +20,6 @@ pub(super) const PASSED: &str =
     "requests and responses are passed on as they are; let the servers do it";
 const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, below the upstreams that speak gRPC";
 const MOVED: &str = "every request is answered with 308 there, whatever its host; Envoy's code is 301 unless another is said";
-const ASKED: &str =
-    "a certificate is chosen by the names that it is for, and a route by the host of the request";
-const PLAIN: &str = "a listener speaks TLS with all its clients or with none; give what is plain an address of its own";
-const UNASKED: &str =
-    "these requests are served without a client's certificate elsewhere, and so are they here";
-const ASKED_OF_ALL: &str =
-    "these requests need a client's certificate elsewhere, and so they do here";
 const EXACT: &str = "paths are prefixes here: what is below it goes there too";
 
 /// Listeners and routes so far.
@@ -36,16 +29,6 @@ pub(super) struct Routing {
     shared: bool,
     /// The key and tries of a cluster, as its first route says.
     users: HashMap<String, (Vec<Source>, Retry)>,
-}
-
-/// What holds for the routes of one filter chain.
-#[derive(Default)]
-struct Chain {
-    /// Whom clients ask for; none: anybody.
-    names: Vec<HostPattern>,
-    terms: Terms,
-    /// All that its listener does is to send requests to HTTPS.
-    redirects: bool,
 }
 
 /// Routes of one virtual host, and what they share.
@@ -95,7 +78,7 @@ impl Routing {
         for chain in &chains {
             self.chain(*chain, &mut listener, setup, notes);
         }
-        tell_plain(&chains, &mut listener, notes);
+        chain::tell_plain(&chains, &mut listener, notes);
         fields.tell_rest(&mut listener.comments, notes);
         if let Some((port, place)) = listener.redirect {
             let shown = format!("HTTPS, port {port}");
@@ -120,20 +103,19 @@ impl Routing {
         let socket = fields.get("transport_socket");
         let place = socket.map_or_else(|| element.place(), Element::place);
         let mut chain = Chain {
-            names: names(&fields, &mut listener.comments, notes),
+            names: chain::names(&fields, &mut listener.comments, notes),
             terms: ending::terms(socket, &mut listener.comments, notes),
             redirects: listener.redirect.is_some(),
         };
         for filter in fields.list("filters") {
             let filter_fields = Fields::of(filter);
             let manager = filter_fields.kind().contains("httpconnectionmanager");
-            match filter_fields.map("typed_config").filter(|_| manager) {
-                Some(config) => self.manager(&config, &mut chain, setup, notes),
-                None => {
-                    let name = filter_fields.text("name").unwrap_or_default();
-                    let why = "only HTTP is passed on";
-                    setup.comments.push(notes.gap(filter.place(), name, why));
-                }
+            if let Some(config) = filter_fields.map("typed_config").filter(|_| manager) {
+                self.manager(&config, &mut chain, setup, notes);
+            } else {
+                let name = filter_fields.text("name").unwrap_or_default();
+                let why = "only HTTP is passed on";
+                setup.comments.push(notes.gap(filter.place(), name, why));
             }
         }
         fields.tell_rest(&mut listener.comments, notes);
@@ -206,7 +188,7 @@ impl Routing {
         let tls = chain.terms.tls.as_mut();
         ending::response_headers(config, true, tls, &mut setup.comments, notes);
         let hosts = config.list("virtual_hosts");
-        let any = narrow(&hosts, &chain.names);
+        let any = chain::narrow(&hosts, &chain.names);
         let virtuals: Vec<_> = hosts
             .into_iter()
             .map(|host| {
@@ -369,63 +351,12 @@ fn downstream(manager: &Fields<'_>, down: &mut Downstream) {
     down.header_timeout = header.or(down.header_timeout);
 }
 
-/// The names that clients of a filter chain ask for.
-fn names(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Vec<HostPattern> {
-    let Some(matched) = fields.map("filter_chain_match") else {
-        return Vec::new();
-    };
-    matched.leave(&["transport_protocol", "application_protocols"]);
-    let mut names = Vec::new();
-    for name in matched.list("server_names") {
-        match HostPattern::parse(name.text()) {
-            Ok(pattern) if names.contains(&pattern) => {}
-            Ok(pattern) => names.push(pattern),
-            Err(_) => {
-                let why = "hosts are names or `*.name`; list the names";
-                comments.push(notes.gap(name.place(), name.text(), why));
-            }
-        }
-    }
-    if let Some(said) = matched.get("server_names") {
-        comments.push(notes.remark(said.place(), "server_names", ASKED));
-    }
-    matched.tell_rest(comments, notes);
-    names
-}
-
-/// Which hosts the domain `*` is: those that clients ask for and no other virtual host has, if any.
-fn narrow(hosts: &[Element<'_>], names: &[HostPattern]) -> Vec<HostPattern> {
-    let domains = hosts
-        .iter()
-        .flat_map(|host| Fields::of(*host).list("domains"));
-    let taken: Vec<_> = domains.filter_map(|domain| host(domain.text())).collect();
-    let left = names.iter().filter(|name| !taken.contains(name));
-    let left: Vec<_> = left.cloned().collect();
-    if left.is_empty() {
-        vec![HostPattern::Any]
-    } else {
-        left
-    }
-}
-
 /// Tells of requests without TLS that are sent to HTTPS, where others of the listener are not.
 fn tell_required(host: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) {
     if let Some(required) = host.get("require_tls").filter(|one| one.text() != "NONE") {
         let shown = format!("require_tls: {}", required.text());
         let why = reasons::envoy("require_tls");
         comments.push(notes.widened(required.place(), &shown, why));
-    }
-}
-
-/// Tells of the filter chains without TLS of a listener that has some with it.
-fn tell_plain(chains: &[Element<'_>], listener: &mut Listener, notes: &Notes<'_>) {
-    let plain = chains.iter().filter(|chain| {
-        let socket = Fields::of(**chain).map("transport_socket").map(Socket::of);
-        matches!(socket, None | Some(Socket::Plain))
-    });
-    for chain in plain.filter(|_| listener.tls.is_some()) {
-        let comment = notes.gap(chain.place(), "filter_chains", PLAIN);
-        listener.comments.push(comment);
     }
 }
 
@@ -452,36 +383,17 @@ fn grpc_web(filter: Element<'_>, before: usize, setup: &mut Setup, notes: &Notes
     let routes = setup.routes.iter().skip(before);
     let names: BTreeSet<_> = routes.map(|route| route.upstream.as_str()).collect();
     let reached = |upstream: &&mut Upstream| names.contains(upstream.name.as_str());
-    let mut upstreams: Vec<_> = setup.upstreams.iter_mut().filter(reached).collect();
+    let upstreams: Vec<_> = setup.upstreams.iter_mut().filter(reached).collect();
     let http2 = upstreams.iter().all(|upstream| upstream.protocol.is_some());
     if http2 && !upstreams.is_empty() {
-        upstreams
-            .iter_mut()
-            .for_each(|upstream| upstream.grpc_web = true);
+        for upstream in upstreams {
+            upstream.grpc_web = true;
+        }
     } else {
         let name = Fields::of(filter).text("name").unwrap_or_default();
         setup
             .comments
             .push(notes.gap(filter.place(), name, GRPC_WEB));
-    }
-}
-
-/// Of two routes for the same requests the first stays: tells where that asks for no certificate, and
-/// the other does.
-pub(super) fn tell_unasked(routes: &[Route], comments: &mut Vec<String>, notes: &Notes<'_>) {
-    let mut seen: HashMap<(String, String), bool> = HashMap::new();
-    for route in routes {
-        let requests = (route.host.to_string(), route.path.to_string());
-        let asked = *seen.entry(requests).or_insert(route.client_cert);
-        if asked != route.client_cert {
-            let what = format!("host {}, path {}", route.host, route.path);
-            let comment = if asked {
-                notes.gap(route.place, &what, ASKED_OF_ALL)
-            } else {
-                notes.widened(route.place, &what, UNASKED)
-            };
-            comments.push(comment);
-        }
     }
 }
 
@@ -551,7 +463,7 @@ fn retry(action: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> 
     }
 }
 
-fn host(domain: &str) -> Option<HostPattern> {
+pub(super) fn host(domain: &str) -> Option<HostPattern> {
     let port = domain
         .rsplit_once(':')
         .filter(|(_, port)| port.parse::<u16>().is_ok());

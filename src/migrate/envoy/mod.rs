@@ -4,6 +4,7 @@
 //! that nothing here asks for is a gap, unless it only concerns Envoy itself.
 
 mod beginning;
+mod chain;
 mod cluster;
 mod ending;
 mod fields;
@@ -66,7 +67,7 @@ pub(super) fn translate(root: &Root, notes: &Notes<'_>) -> Setup {
         for listener in resources.list("listeners") {
             routing.listener(listener, &mut setup, notes);
         }
-        listener::tell_unasked(&setup.routes, &mut setup.comments, notes);
+        chain::tell_unasked(&setup.routes, &mut setup.comments, notes);
         listener::remark_keyless(&mut setup.upstreams, &resources, notes);
         resources.tell_rest(&mut setup.comments, notes);
     }
