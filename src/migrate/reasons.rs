@@ -172,7 +172,6 @@ type Table = &'static [(&'static str, &'static str)];
 
 const ELSE: &str = "there is nothing like it here";
 const CACHE: &str = "nothing is cached here";
-const TLS: &str = "no TLS is spoken here; let something in front end it, and pass HTTP on";
 const REVOKED: &str = "servers' certificates are not looked up in lists of revoked ones";
 const TLS_PEERS: &str = "see `tls` of an upstream";
 const ANSWER: &str = "every request is passed to an upstream; let a server behind it answer";

@@ -1,7 +1,5 @@
 //! `DownstreamTlsContext`: the end of TLS at a listener.
 
-use std::time::Duration;
-
 use super::fields::{Element, Fields};
 use super::listener::PASSED;
 use super::tls::{self, JUDGING_OWN, Judging, NAMES, PINS, Socket};
@@ -21,7 +19,6 @@ const STAPLING: &str = "a response is sent along where there is one, and nothing
 const WHOLE: &str = "it is sent with all responses of the listener";
 const OVER_TLS: &str = "browsers look at it over TLS only, and it is sent over TLS only here";
 const NO_AGE: &str = "`hsts` of a listener has a `max_age` above 0";
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a filter chain says of TLS.
 #[derive(Default)]
@@ -237,9 +234,6 @@ fn strict(tls: &mut Ending, hsts: Hsts, whole: bool) -> Option<&'static str> {
     let first = *tls.hsts.get_or_insert(hsts);
     if first != hsts {
         return Some("a listener has one `hsts`, the first");
-    }
-    if hsts.max_age > YEAR {
-        return Some("`max_age` is at most a year here");
     }
     (!whole).then_some(WHOLE)
 }
