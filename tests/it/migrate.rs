@@ -71,94 +71,127 @@ fn every_key_of_a_running_haproxy_stays_on_its_server() {
     assert_same(&directory, "haproxy.cfg", address);
 }
 
-/// An edge of nginx: a redirect, TLS for two names, one of which is for clients with a certificate only, and servers
-/// that prove who they are. What its file becomes, but for the ports, answers alike.
+/// What its file becomes, but for the ports, answers alike.
 #[test]
 fn what_an_nginx_with_tls_becomes_answers_as_it_does() {
-    let (sites, staff) = (Authority::new(), Authority::new());
-    for name in ["open.test", "closed.test", "peer.test"] {
-        sites.issue(name, &[name]);
-    }
-    staff.issue("clerk", &["clerk"]);
-    let path = |authority: &Authority, file: &str| authority.path(file).display().to_string();
-    let files = |name: &str| {
-        let (cert, key) = (format!("{name}.crt"), format!("{name}.key"));
-        let (cert, key) = (path(&sites, &cert), path(&sites, &key));
-        format!("ssl_certificate {cert}; ssl_certificate_key {key};")
-    };
-    let server = format!(
-        "{} location / {{ return 200 $http_host; }}",
-        files("peer.test")
-    );
-    let server = Nginx::serving("ssl", &server);
-    let servers = format!(
-        "http {{\n    access_log off;\n    upstream app {{ hash $request_uri consistent; server {}; }}\n    \
-         proxy_ssl_verify on; proxy_ssl_name peer.test; proxy_ssl_trusted_certificate {};\n    \
-         proxy_set_header Host $http_host;\n    \
-         server {{ listen PLAIN; server_name open.test; return 301 https://$host:SECURE$request_uri; }}\n    \
-         server {{ listen TLS ssl http2 default_server; server_name open.test; {}\n        \
-         location / {{ proxy_pass https://app; }} }}\n    \
-         server {{ listen TLS ssl http2; server_name closed.test; {} ssl_client_certificate {}; ssl_verify_client on;\n        \
-         location / {{ proxy_pass https://app; }} }}\n}}\n",
-        server.label(),
-        path(&sites, "ca.crt"),
-        files("open.test"),
-        files("closed.test"),
-        path(&staff, "ca.crt"),
-    );
-    let at = |plain: SocketAddr, tls: SocketAddr| {
-        let text = servers.replace("PLAIN", &plain.to_string());
-        let text = text.replace("SECURE", &tls.port().to_string());
-        text.replace("TLS", &tls.to_string())
-    };
+    let site = Site::new();
     let directory = tempfile::tempdir().unwrap();
-    let old = (port::free(), port::free());
-    let conf = format!(
-        "daemon off;\nmaster_process off;\npid {}/pid;\nevents {{}}\n{}",
-        directory.path().display(),
-        at(old.0, old.1),
-    );
-    fs::write(directory.path().join("nginx.conf"), conf).unwrap();
+    let (old, new) = ((port::free(), port::free()), (port::free(), port::free()));
+    let at = directory.path().display();
+    let main = format!("daemon off;\nmaster_process off;\npid {at}/pid;\nevents {{}}\n");
+    let conf = |file: &str, text: String| fs::write(directory.path().join(file), text).unwrap();
+    conf("nginx.conf", main + &site.http(old));
+    conf("new.conf", site.http(new));
     let arguments = ["-p", ".", "-c", "nginx.conf", "-e", "stderr"].map(str::to_owned);
     let _nginx = start("nginx", &arguments, directory.path(), old.1);
-    let new = (port::free(), port::free());
-    fs::write(directory.path().join("new.conf"), at(new.0, new.1)).unwrap();
     let output = run(directory.path(), &["migrate", "new.conf", "--strict"], "");
     assert!(output.status.success(), "{output:?}");
     let yaml = String::from_utf8(output.stdout).unwrap();
     let _edge = Edge::start(&format!("{yaml}\nadmin: {{address: 127.0.0.1:0}}\n"));
+    for addresses in [old, new] {
+        site.assert_answers(addresses);
+    }
+}
 
-    let (cert, key) = (path(&staff, "clerk.crt"), path(&staff, "clerk.key"));
-    let shown = ["--cert", &cert, "--key", &key];
-    let told = ["-s", "-w", " %{http_code} HTTP/%{http_version}"];
-    let asked = |address, name: &str, more: &[&str]| {
-        let output = sites.try_curl(name, address, &[&told, more].concat());
-        String::from_utf8(output.stdout).unwrap()
-    };
-    for (name, more, answer) in [
-        ("open.test", &[][..], "200 HTTP/2"),
-        ("open.test", &["--http1.1"], "200 HTTP/1.1"),
-        ("closed.test", &shown, "200 HTTP/2"),
-    ] {
-        for address in [old.1, new.1] {
-            let answer = format!("{name}:{} {answer}", address.port());
-            assert_eq!(asked(address, name, more), answer);
+/// An edge: a redirect, TLS for two names, one of which is for clients with a certificate only, and a server
+/// that proves who it is and answers with the `Host` that it got.
+struct Site {
+    sites: Authority,
+    staff: Authority,
+    server: Nginx,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (sites, staff) = (Authority::new(), Authority::new());
+        for name in ["open.test", "closed.test", "peer.test"] {
+            sites.issue(name, &[name]);
+        }
+        staff.issue("clerk", &["clerk"]);
+        let answer = "location / { return 200 $http_host; }";
+        let server = format!("{} {answer}", files(&sites, "peer.test"));
+        Self {
+            server: Nginx::serving("ssl", &server),
+            sites,
+            staff,
         }
     }
-    // nginx says 400, we say 403.
-    for address in [old.1, new.1] {
-        let refused = asked(address, "closed.test", &["-o", "/dev/null"]);
-        assert!(refused.starts_with(" 40"), "{refused}");
+
+    /// nginx's words for it.
+    fn http(&self, (plain, tls): (SocketAddr, SocketAddr)) -> String {
+        let (open, closed) = (
+            files(&self.sites, "open.test"),
+            files(&self.sites, "closed.test"),
+        );
+        let (issuer, staff) = (path(&self.sites, "ca.crt"), path(&self.staff, "ca.crt"));
+        let (server, port) = (self.server.label(), tls.port());
+        format!(
+            "http {{
+    access_log off;
+    upstream app {{ hash $request_uri consistent; server {server}; }}
+    proxy_ssl_verify on;
+    proxy_ssl_name peer.test;
+    proxy_ssl_trusted_certificate {issuer};
+    proxy_set_header Host $http_host;
+    server {{ listen {plain}; server_name open.test; return 301 https://$host:{port}$request_uri; }}
+    server {{
+        listen {tls} ssl http2 default_server;
+        server_name open.test;
+        {open}
+        location / {{ proxy_pass https://app; }}
+    }}
+    server {{
+        listen {tls} ssl http2;
+        server_name closed.test;
+        {closed}
+        ssl_client_certificate {staff};
+        ssl_verify_client on;
+        location / {{ proxy_pass https://app; }}
+    }}
+}}
+"
+        )
     }
-    for (plain, tls) in [old, new] {
+
+    #[track_caller]
+    fn assert_answers(&self, (plain, tls): (SocketAddr, SocketAddr)) {
+        let (cert, key) = (
+            path(&self.staff, "clerk.crt"),
+            path(&self.staff, "clerk.key"),
+        );
+        let shown = ["--cert", &cert, "--key", &key];
+        let told = ["-s", "-w", " %{http_code} HTTP/%{http_version}"];
+        let asked = |name: &str, more: &[&str]| {
+            let output = self.sites.try_curl(name, tls, &[&told, more].concat());
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let port = tls.port();
+        let answer = |name, version| format!("{name}:{port} 200 HTTP/{version}");
+        assert_eq!(asked("open.test", &[]), answer("open.test", "2"));
+        assert_eq!(
+            asked("open.test", &["--http1.1"]),
+            answer("open.test", "1.1")
+        );
+        assert_eq!(asked("closed.test", &shown), answer("closed.test", "2"));
+        // nginx says 400, we say 403.
+        let refused = asked("closed.test", &["-o", "/dev/null"]);
+        assert!(refused.starts_with(" 40"), "{refused}");
         let answer = Connection::open(plain).get("/a?b=c").expect("an answer");
         assert!(matches!(answer.status, 301 | 308), "{answer:?}");
         let location = answer.header("location").unwrap_or_default();
-        assert!(
-            location.ends_with(&format!(":{}/a?b=c", tls.port())),
-            "{location}"
-        );
+        assert!(location.ends_with(&format!(":{port}/a?b=c")), "{location}");
     }
+}
+
+fn path(authority: &Authority, file: &str) -> String {
+    authority.path(file).display().to_string()
+}
+
+/// A certificate and its key, in nginx's words.
+fn files(authority: &Authority, name: &str) -> String {
+    let (cert, key) = (format!("{name}.crt"), format!("{name}.key"));
+    let (cert, key) = (path(authority, &cert), path(authority, &key));
+    format!("ssl_certificate {cert}; ssl_certificate_key {key};")
 }
 
 /// Asks the old system for 1,000 keys, and our ring by the YAML that its file becomes.
