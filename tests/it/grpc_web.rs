@@ -361,9 +361,11 @@ fn all_else_is_left_alone() {
     assert_eq!(real["trailing"]["x-end"], "well");
     assert_eq!(call(&edge, "fails", "")["status"], "NOT_FOUND");
     assert_eq!(call(&edge, "echo", "20")["rest"], 0);
-    let without = site(&[&server]).start();
+    let origin = Origin::start(&[]);
+    let without = site(&[]).peers([origin.label()]).start();
     let answer = ask(&without, HTTP2, "unary", BINARY, b"word");
     assert!(answer.messages.is_empty(), "translated unasked: {answer:?}");
+    assert!(answer.body.starts_with(b"connection "), "{answer:?}");
 }
 
 #[test]
