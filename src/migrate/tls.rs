@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
+
 use crate::config;
 
 /// The end of TLS at a listener.
@@ -63,6 +65,11 @@ impl Default for Beginning {
             verify: true,
         }
     }
+}
+
+/// Whether a server can be asked for this name, and its certificate be for it. `host` is a word of ours.
+pub(super) fn can_be_proven(name: &str) -> bool {
+    name != "host" && ServerName::try_from(name).is_ok()
 }
 
 impl Hsts {

@@ -1,7 +1,5 @@
 //! `UpstreamTlsContext` and `HttpProtocolOptions`: how a cluster's endpoints are spoken to.
 
-use std::net::SocketAddr;
-
 use rustls_pki_types::ServerName;
 
 use super::fields::{Element, Fields};
@@ -10,7 +8,7 @@ use crate::migrate::model::Upstream;
 use crate::migrate::notes::Notes;
 use crate::migrate::reasons;
 use crate::migrate::source::Place;
-use crate::migrate::tls::Beginning;
+use crate::migrate::tls::{Beginning, can_be_proven};
 
 const UNVERIFIED: &str = "Envoy verifies no certificate without issuers, and none is verified here: name them as `ca` and remove `verify: false`";
 const UNTRUSTED: &str = "every certificate is taken, as there";
@@ -21,7 +19,6 @@ const PINNED: &str =
     "certificates are judged by their issuers: name them as `ca`; the system's are written";
 const REVOKED: &str = "revoked certificates of servers are not known here, and are taken";
 const ISSUERS: &str = "issuers are in a file here: name it as `ca`; the system's are written";
-const NO_NAME: &str = "there is no name that the certificates must be for: write it as `server_name`; the addresses are written";
 const SHOWN: &str = "one certificate is shown to servers; the first is written";
 const SDS: &str =
     "what comes by SDS is not in the file; name the files, as in `tls: {cert: FILE, key: FILE}`";
@@ -221,10 +218,6 @@ fn asked(context: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) ->
     None
 }
 
-fn can_be_proven(name: &str) -> bool {
-    name != "host" && ServerName::try_from(name).is_ok()
-}
-
 /// The certificate that servers are shown.
 fn shown(common: &Fields<'_>, tls: &mut Beginning, comments: &mut Vec<String>, notes: &Notes<'_>) {
     const SECRETS: &str = "tls_certificate_sds_secret_configs";
@@ -332,26 +325,6 @@ fn exact(element: Element<'_>) -> Option<&str> {
     };
     let known = kind.is_none_or(|kind| matches!(kind, "DNS" | "IP_ADDRESS"));
     (known && !texts.flag("ignore_case")).then_some(exact)
-}
-
-/// Where a server is known by its address only, that is what its certificate must be for.
-pub(super) fn name_peers(place: Place, upstream: &mut Upstream, notes: &Notes<'_>) {
-    let Some(tls) = &upstream.tls else { return };
-    if !tls.verify || tls.server_name.is_some() {
-        return;
-    }
-    let mut told = false;
-    for peer in &mut upstream.peers {
-        let address = peer.address.parse::<SocketAddr>();
-        if let (Ok(address), None) = (address, &peer.server_name) {
-            peer.server_name = Some(address.ip().to_string());
-            told = true;
-        }
-    }
-    if told {
-        let comment = notes.gap(place, "transport_socket", NO_NAME);
-        upstream.comments.push(comment);
-    }
 }
 
 /// The host name of an endpoint, if a certificate can be for it.

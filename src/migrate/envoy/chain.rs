@@ -1,22 +1,16 @@
 //! Filter chains: for whom they are, and what those of one listener cannot all have here.
 
-use std::collections::HashMap;
-
 use super::ending::Terms;
 use super::fields::{Element, Fields};
 use super::listener::host;
 use super::tls::Socket;
-use crate::migrate::model::{Listener, Route};
+use crate::migrate::model::Listener;
 use crate::migrate::notes::Notes;
 use crate::route::HostPattern;
 
 const ASKED: &str =
     "a certificate is chosen by the names that it is for, and a route by the host of the request";
 const PLAIN: &str = "a listener speaks TLS with all its clients or with none; give what is plain an address of its own";
-const UNASKED: &str =
-    "these requests are served without a client's certificate elsewhere, and so are they here";
-const ASKED_OF_ALL: &str =
-    "these requests need a client's certificate elsewhere, and so they do here";
 
 /// What holds for the routes of one filter chain.
 #[derive(Default)]
@@ -80,24 +74,5 @@ pub(super) fn tell_plain(chains: &[Element<'_>], listener: &mut Listener, notes:
     for chain in plain.filter(|_| listener.tls.is_some()) {
         let comment = notes.gap(chain.place(), "filter_chains", PLAIN);
         listener.comments.push(comment);
-    }
-}
-
-/// Of two routes for the same requests the first stays: tells where that asks for no certificate, and
-/// the other does.
-pub(super) fn tell_unasked(routes: &[Route], comments: &mut Vec<String>, notes: &Notes<'_>) {
-    let mut seen: HashMap<(String, String), bool> = HashMap::new();
-    for route in routes {
-        let requests = (route.host.to_string(), route.path.to_string());
-        let asked = *seen.entry(requests).or_insert(route.client_cert);
-        if asked != route.client_cert {
-            let what = format!("host {}, path {}", route.host, route.path);
-            let comment = if asked {
-                notes.gap(route.place, &what, ASKED_OF_ALL)
-            } else {
-                notes.widened(route.place, &what, UNASKED)
-            };
-            comments.push(comment);
-        }
     }
 }

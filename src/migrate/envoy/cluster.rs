@@ -50,7 +50,6 @@ pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Upstream {
         }
         assignment.tell_rest(&mut upstream.comments, notes);
     }
-    beginning::name_peers(fields.place_of("transport_socket"), &mut upstream, notes);
     bound_weights(&mut upstream, element, notes);
     fields.tell_rest(&mut upstream.comments, notes);
     upstream

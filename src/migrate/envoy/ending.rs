@@ -178,22 +178,16 @@ pub(super) fn join(
         "validation_context",
         "all clients of the listener are asked for a certificate, and may show none; routes require one",
     );
+    let required = |tls: &Ending| tls.clients.as_ref().map(|clients| clients.required);
+    let asked = required(first).zip(required(&further));
     tell(
-        first.hsts != further.hsts,
-        "Strict-Transport-Security",
-        WHOLE,
+        asked.is_some_and(|(one, other)| one != other),
+        "require_client_certificate",
+        "clients of the listener may show no certificate; routes require one",
     );
-    let asked = first.clients.as_ref().zip(further.clients.as_ref());
-    if let Some((one, other)) = asked {
-        if (&one.ca, &one.crl) != (&other.ca, &other.crl) {
-            let why = "a listener takes clients' certificates by one `ca` and `crl`, and the filter chains differ: put them into one file";
-            comments.push(notes.widened(place, "validation_context", why));
-        } else if one.required != other.required {
-            let why = "clients of the listener may show no certificate; routes require one";
-            comments.push(notes.remark(place, "require_client_certificate", why));
-        }
+    for (what, why) in first.join(further, before) {
+        comments.push(notes.gap(place, what, why));
     }
-    first.join(further, before);
 }
 
 /// `response_headers_to_add`: of one of them we know what is meant.

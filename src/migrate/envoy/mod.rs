@@ -67,7 +67,6 @@ pub(super) fn translate(root: &Root, notes: &Notes<'_>) -> Setup {
         for listener in resources.list("listeners") {
             routing.listener(listener, &mut setup, notes);
         }
-        chain::tell_unasked(&setup.routes, &mut setup.comments, notes);
         listener::remark_keyless(&mut setup.upstreams, &resources, notes);
         resources.tell_rest(&mut setup.comments, notes);
     }

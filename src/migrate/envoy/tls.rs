@@ -1,6 +1,7 @@
 //! What both sides of Envoy's TLS have in common: sockets, files, versions and whom is believed.
 
 use super::fields::Fields;
+use crate::config;
 use crate::migrate::notes::Notes;
 use crate::migrate::tls::Certificate;
 
@@ -39,7 +40,7 @@ impl<'a> Socket<'a> {
 pub(super) fn file(fields: &Fields<'_>, name: &'static str) -> Option<String> {
     let source = fields.map(name)?;
     let path = source.text("filename")?;
-    (!path.is_empty() && !path.ends_with('/')).then(|| path.to_owned())
+    config::is_file(path).then(|| path.to_owned())
 }
 
 /// `tls_certificates`, those that are in files.

@@ -4,8 +4,6 @@
 
 use std::net::IpAddr;
 
-use rustls_pki_types::ServerName;
-
 use super::proxy::Proxy;
 use super::server::Server;
 use super::syntax::{Line, Word};
@@ -14,7 +12,7 @@ use crate::config;
 use crate::migrate::model::{Health, Upstream};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
-use crate::migrate::tls::Beginning;
+use crate::migrate::tls::{Beginning, can_be_proven};
 
 const ALIKE: &str = "all servers of an upstream are spoken to alike (`tls`, `protocol`); give this one an upstream of its own";
 const UNVERIFIED: &str =
@@ -135,7 +133,7 @@ impl Said {
             },
             "crl-file" => self.gap(word, shown, CRL),
             "sni" => self.sni(word, value, shown),
-            "verifyhost" if is_name(value) => self.proven = Some(value.to_owned()),
+            "verifyhost" if can_be_proven(value) => self.proven = Some(value.to_owned()),
             "verifyhost" => self.gap(word, shown, NO_NAME),
             "no-verifyhost" => self.proven = None,
             "alpn" => self.protocols = Some(value.to_owned()),
@@ -166,7 +164,7 @@ impl Said {
             .strip_prefix("str(")
             .and_then(|rest| rest.strip_suffix(')'));
         if let Some(name) = fixed {
-            if is_name(name) {
+            if can_be_proven(name) {
                 self.sni = Some(Name::Given(name.to_owned()));
             } else {
                 self.gap(word, shown, NO_NAME);
@@ -261,11 +259,6 @@ impl Said {
             None => Some("auto"),
         }
     }
-}
-
-fn is_name(name: &str) -> bool {
-    // `host` is a word of ours.
-    name != "host" && ServerName::try_from(name).is_ok()
 }
 
 /// Gives the upstream what its first server says, and tells of what others say else.
@@ -383,7 +376,7 @@ pub(super) fn name(upstream: &mut Upstream, servers: &mut [Server], notes: &Note
         }
         server.peer.server_name = match &server.name {
             Name::Given(name) => Some(name.clone()),
-            Name::Own if (client || (tls.verify && ip)) && is_name(&host) => Some(host),
+            Name::Own if (client || (tls.verify && ip)) && can_be_proven(&host) => Some(host),
             Name::Host | Name::Own => None,
         };
     }

@@ -1,6 +1,7 @@
 //! What `HAProxy` says of TLS in general: `global`'s defaults, versions, and the paths of files.
 
 use super::syntax::{Line, Word};
+use crate::config;
 use crate::migrate::notes::Notes;
 
 const OLD: &str = "versions below TLS 1.2 are not spoken here";
@@ -75,7 +76,7 @@ fn path(base: Option<&str>, name: &str) -> Option<String> {
         Some(base) if !name.starts_with('/') => format!("{}/{name}", base.trim_end_matches('/')),
         _ => name.to_owned(),
     };
-    let named = !name.is_empty() && !name.starts_with('@') && !path.ends_with('/');
+    let named = !name.is_empty() && !name.starts_with('@') && config::is_file(&path);
     (named && !path.contains('$')).then_some(path)
 }
 

@@ -420,7 +420,7 @@ impl Join<'_, '_> {
         match self.users.get(name) {
             None => {
                 location.settings.write(upstream, named);
-                scheme.write(upstream, location, self.notes);
+                scheme.write(named, upstream, location, self.notes);
                 if let Some(host) = upstream.host_header.take_if(|host| !config::is_host(host)) {
                     let why = "this host cannot be sent; servers get the client's";
                     let subject = format!("Host {host}");
@@ -458,8 +458,8 @@ fn defaults(servers: &[Server]) -> HashSet<usize> {
         for listen in &server.listens {
             let entry = by_address
                 .entry(&listen.listener.address)
-                .or_insert((index, listen.default));
-            if listen.default && !entry.1 {
+                .or_insert((index, listen.listener.default));
+            if listen.listener.default && !entry.1 {
                 *entry = (index, true);
             }
         }
@@ -477,12 +477,7 @@ enum Scheme {
 }
 
 impl Scheme {
-    const ALL: [(&'static str, Self); 4] = [
-        ("http://", Self::Http),
-        ("https://", Self::Https),
-        ("grpc://", Self::Grpc),
-        ("grpcs://", Self::Grpcs),
-    ];
+    const ALL: [Self; 4] = [Self::Http, Self::Https, Self::Grpc, Self::Grpcs];
 
     fn name(self) -> &'static str {
         match self {
@@ -501,7 +496,8 @@ impl Scheme {
         }
     }
 
-    fn write(self, upstream: &mut Upstream, location: &Location, notes: &Notes<'_>) {
+    /// Says it of an upstream that is called `named` where it is passed to.
+    fn write(self, named: &str, upstream: &mut Upstream, location: &Location, notes: &Notes<'_>) {
         upstream.protocol = match self {
             Self::Http | Self::Https => None,
             Self::Grpc => Some("h2c"),
@@ -509,7 +505,6 @@ impl Scheme {
         };
         if matches!(self, Self::Https | Self::Grpcs) {
             let place = location.pass.place;
-            let named = target(&location.pass.text).map_or("", |(_, named)| named);
             let ssl = &location.settings.ssl;
             let tls = ssl.beginning(named, place, &mut upstream.comments, notes);
             upstream.tls = Some(tls);
@@ -519,9 +514,9 @@ impl Scheme {
 
 /// `app` of `http://app/path`, if it is fixed.
 fn target(pass: &str) -> Option<(Scheme, &str)> {
-    let mut known = Scheme::ALL.iter();
-    let (scheme, rest) =
-        known.find_map(|(begins, scheme)| Some((*scheme, pass.strip_prefix(begins)?)))?;
+    let (name, rest) = pass.split_once("://")?;
+    let mut known = Scheme::ALL.into_iter();
+    let scheme = known.find(|scheme| scheme.name() == name)?;
     let end = rest.find('/').unwrap_or(rest.len());
     let name = rest.get(..end)?;
     let fixed = !name.is_empty() && !name.contains('$') && !name.starts_with("unix:");

@@ -64,7 +64,6 @@ impl Inherited {
     ) -> bool {
         let argument = directive.argument(0);
         let time = units::duration(argument).filter(|time| *time > Duration::ZERO);
-
         let name = of_proxy(&directive.name.text);
         if let Some(rest) = name.strip_prefix("proxy_ssl_") {
             return self.ssl.apply(rest, directive, notes);

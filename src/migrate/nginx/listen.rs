@@ -11,20 +11,18 @@ use crate::migrate::tls::Ending;
 /// One `listen`.
 pub(super) struct Listen {
     pub(super) listener: Listener,
-    pub(super) default: bool,
     /// `http2` stands in it.
     pub(super) http2: bool,
-    pub(super) place: Place,
 }
 
 impl Listen {
     /// What a server without a `listen` has.
     pub(super) fn plain(place: Place) -> Self {
+        let mut listener = Listener::new("0.0.0.0:80");
+        listener.place = place;
         Self {
-            listener: Listener::new("0.0.0.0:80"),
-            default: false,
+            listener,
             http2: false,
-            place,
         }
     }
 }
@@ -42,13 +40,12 @@ pub(super) fn listen(
         return None;
     };
     let mut listener = Listener::new(address);
+    listener.place = directive.place();
     // Unless it says otherwise.
     listener.ipv6_only = listener.address.starts_with('[');
     let mut listen = Listen {
         listener,
-        default: false,
         http2: false,
-        place: directive.place(),
     };
     if directive.arguments.iter().any(|word| word.text == "quic") {
         let why = "HTTP/3 is not spoken here; clients use HTTP/2";
@@ -58,8 +55,6 @@ pub(super) fn listen(
     for word in directive.arguments.iter().skip(1) {
         option(&word.text, &mut listen);
     }
-    listen.listener.default = listen.default;
-    listen.listener.place = listen.place;
     Some(listen)
 }
 
@@ -90,7 +85,7 @@ pub(super) fn address(text: &str) -> Option<String> {
 fn option(word: &str, listen: &mut Listen) {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
     match name {
-        "default_server" | "default" => listen.default = true,
+        "default_server" | "default" => listen.listener.default = true,
         "backlog" => {
             let number = value.parse::<u64>().ok();
             listen.listener.backlog = number.filter(|number| (1..=65_535).contains(number));
@@ -99,7 +94,7 @@ fn option(word: &str, listen: &mut Listen) {
         "http2" => listen.http2 = true,
         "proxy_protocol" => {
             listen.listener.introduced_by = Some(Vec::new());
-            listen.listener.introduced_at = listen.place;
+            listen.listener.introduced_at = listen.listener.place;
         }
         "ipv6only" => listen.listener.ipv6_only &= value != "off",
         // How the socket works, not what it does.

@@ -102,7 +102,7 @@ impl Server {
         let listens = self.listens.iter_mut();
         for listen in listens.filter(|listen| listen.listener.tls.is_some()) {
             self.client_cert |= ssl.wants_certificates();
-            ssl.write(&mut listen.listener, listen.http2, listen.place, notes);
+            ssl.write(&mut listen.listener, listen.http2, notes);
         }
     }
 

@@ -1,12 +1,10 @@
 //! `ssl_…`, `http2` and `Strict-Transport-Security`, and the TLS that servers are spoken to in.
 
-use rustls_pki_types::ServerName;
-
 use super::syntax::{Directive, Word};
 use crate::migrate::model::Listener;
 use crate::migrate::notes::Notes;
 use crate::migrate::source::Place;
-use crate::migrate::tls::{Beginning, Certificate, Clients, Ending, Hsts};
+use crate::migrate::tls::{Beginning, Certificate, Clients, Ending, Hsts, can_be_proven};
 
 /// What holds for clients at one place; `server` has it from `http`.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +84,8 @@ impl Ssl {
     }
 
     /// Writes it into a `listen … ssl`.
-    pub(super) fn write(&self, listener: &mut Listener, http2: bool, at: Place, notes: &Notes<'_>) {
+    pub(super) fn write(&self, listener: &mut Listener, http2: bool, notes: &Notes<'_>) {
+        let at = listener.place;
         let shown = format!("listen {} ssl", listener.address);
         let ending = Ending {
             certificates: self.pairs(&mut listener.comments, notes),
@@ -220,7 +219,7 @@ impl PeerSsl {
             min_version: self.min_version,
             verify: self.verify,
         };
-        let bad = |name: &String| name != "host" && ServerName::try_from(name.as_str()).is_err();
+        let bad = |name: &String| name != "host" && !can_be_proven(name);
         if let Some(name) = tls.server_name.take_if(|name| bad(name)) {
             let why = "no server can be asked for this name; write `server_name`";
             comments.push(notes.gap(place, &format!("{subject} as {name}"), why));
