@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use self::desk::Desk;
 use self::query::{decode, segments};
 use crate::clock;
-use crate::connection::{Exchange, Gate};
+use crate::connection::{ConnectionLimit, Exchange};
 use crate::issued::Deed;
 use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
 use crate::snapshot::Snapshot;
@@ -62,7 +62,7 @@ pub struct Subject {
     /// What the process is doing.
     pub lifecycle: Arc<Lifecycle>,
     /// The clients' connections.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ConnectionLimit>,
 }
 
 /// Who is on the other end.
@@ -276,7 +276,7 @@ impl ServeHttp for Admin {
         let exchange = session
             .digest()
             .and_then(|digest| digest.proxy_digest.clone());
-        let exchange = exchange.as_deref().and_then(Exchange::of);
+        let exchange = exchange.as_deref().and_then(Exchange::from_digest);
         if let Some(exchange) = exchange {
             exchange.begin_request();
             session.set_total_drain_timeout(Some(exchange.connection.limits.read_timeout));

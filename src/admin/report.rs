@@ -47,7 +47,7 @@ pub(super) fn status(subject: &Subject) -> Value {
         "started": subject.lifecycle.started.to_string(),
         "uptime_seconds": clock::uptime().as_secs(),
         "generation": snapshot.generation,
-        "connections": subject.gate.inside(),
+        "connections": subject.gate.open_connections(),
         "listeners": listeners,
         "certificates": certificates(&snapshot),
         "predecessor": subject.lifecycle.predecessor().map(|predecessor| {

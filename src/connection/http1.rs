@@ -20,22 +20,22 @@ use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 
+use super::deadline_timer::{DeadlineTimer, drive_connection};
 use super::exchange::Exchange;
-use super::phase::{Cause, Phase};
-use super::serve::{End, end_by};
-use super::stream::ClientStream;
-use super::watch::{Watch, tend};
+use super::io::DownstreamIo;
+use super::phase::{AbortReason, Phase};
+use super::serve::{CloseReason, close_reason_for};
 
 /// Pingora's word for a keep-alive without a time limit: the [`Watch`] has the limits.
-const UNTIMED: u64 = 0;
+const NO_KEEPALIVE_TIMEOUT: u64 = 0;
 
 /// Serves the requests of one connection until it ends.
 pub(super) async fn run<A>(
-    stream: ClientStream,
+    stream: DownstreamIo,
     exchange: &Exchange,
-    watch: &mut Watch,
+    watch: &mut DeadlineTimer,
     app: &Arc<A>,
-) -> End
+) -> CloseReason
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -45,28 +45,33 @@ where
         let sent_before = connection.bytes_out();
         let served = {
             let mut session = app.process_new_http(next, &connection.shutdown);
-            let mut work = pin!(tend(exchange, &mut session));
-            watch.guard(exchange, &mut work).await
+            let mut work = pin!(drive_connection(exchange, &mut session));
+            watch.run_until_deadline(exchange, &mut work).await
         };
         match served {
             Ok(Some(reused)) => next = next_session(reused, exchange),
-            Ok(None) => return end_of(exchange, sent_before),
-            Err(cause) => return end_by(exchange, cause),
+            Ok(None) => return close_reason_after_session(exchange, sent_before),
+            Err(cause) => return close_reason_for(exchange, cause),
         }
     }
 }
 
 /// What the client of an exchange that was cut is told.
-pub(super) fn last_words(exchange: &Exchange) -> &'static [u8] {
-    match exchange.expired() {
-        Some(Cause::Moved | Cause::TunnelTotal) => exchange.last_words(),
-        _ => exchange.last_word().map_or("", answer).as_bytes(),
+pub(super) fn closing_bytes(exchange: &Exchange) -> &'static [u8] {
+    match exchange.abort_reason() {
+        Some(AbortReason::KeyMoved | AbortReason::TunnelTotalTimeout) => {
+            exchange.stream_end_marker()
+        }
+        _ => exchange
+            .abort_status()
+            .map_or("", abort_response)
+            .as_bytes(),
     }
 }
 
 fn first_session(stream: Stream, exchange: &Exchange) -> ServerSession {
     let mut session = ServerSession::new_http1(stream);
-    session.set_keepalive(Some(UNTIMED));
+    session.set_keepalive(Some(NO_KEEPALIVE_TIMEOUT));
     // Pingora counts the requests after the first.
     let reuses = exchange
         .limits()
@@ -78,7 +83,7 @@ fn first_session(stream: Stream, exchange: &Exchange) -> ServerSession {
 }
 
 fn next_session(reused: ReusedHttpStream, exchange: &Exchange) -> ServerSession {
-    exchange.rest();
+    exchange.begin_keepalive();
     let (stream, settings): (Stream, Option<HttpPersistentSettings>) = reused.consume();
     let mut session = ServerSession::new_http1(stream);
     if let Some(settings) = settings {
@@ -89,17 +94,17 @@ fn next_session(reused: ReusedHttpStream, exchange: &Exchange) -> ServerSession 
 
 /// Pingora is done. Where it never found a whole header and yet said something, that was 400; what
 /// it had to judge may have come with the request before, without a further read.
-fn end_of(exchange: &Exchange, sent_before: u64) -> End {
+fn close_reason_after_session(exchange: &Exchange, sent_before: u64) -> CloseReason {
     match exchange.phase() {
         Phase::Idle | Phase::Header if exchange.connection.bytes_out() > sent_before => {
-            End::Malformed
+            CloseReason::MalformedRequest
         }
-        Phase::Header => End::HeaderCut,
-        _ => End::Clean,
+        Phase::Header => CloseReason::HeaderTruncated,
+        _ => CloseReason::Clean,
     }
 }
 
-fn answer(status: u16) -> &'static str {
+fn abort_response(status: u16) -> &'static str {
     match status {
         408 => "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         431 => {

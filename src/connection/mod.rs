@@ -23,24 +23,24 @@
 //! deadlines stand here, around its session. What must hold: a request that is being answered is
 //! cut only by a deadline that the operator set, never by the end of an idle time.
 
-mod clients;
-mod ending;
+mod body_queue;
+mod connection_limit;
+mod deadline_timer;
 mod exchange;
-mod flow;
-mod gate;
-mod handshake;
 mod http1;
 mod http2;
-mod introduction;
+mod io;
+mod per_client_limit;
+mod periodic;
 mod phase;
 mod preface;
-mod pulse;
+mod proxy_header;
 mod serve;
 mod socket;
-mod stream;
-mod tenure;
-mod upload;
-mod watch;
+mod stream_boundary;
+mod stream_policy;
+mod tls_handshake;
+mod watermark;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,19 +50,19 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 
-pub use self::ending::Kind;
+pub use self::body_queue::BodyQueue;
+pub use self::connection_limit::{ConnectionLimit, ConnectionPermit};
 pub use self::exchange::Exchange;
-pub use self::gate::{Gate, Guest};
-pub use self::handshake::{ClientCertificate, Secured, secure};
-pub use self::introduction::{Party, canonical, introduction};
-pub use self::phase::{Cause, Phase};
-pub use self::pulse::Pulse;
-pub use self::serve::{End, serve};
-pub use self::socket::Socket;
-pub use self::tenure::{Look, Tenure};
-pub use self::upload::Upload;
+pub use self::periodic::PeriodicTask;
+pub use self::phase::{AbortReason, Phase};
+pub use self::proxy_header::{ConnectionInfo, canonical_addr, read_proxy_header};
+pub use self::serve::{CloseReason, serve};
+pub use self::socket::DownstreamSocket;
+pub use self::stream_boundary::StreamKind;
+pub use self::stream_policy::{StreamPolicy, StreamVerdict};
+pub use self::tls_handshake::{ClientCertificate, TlsSession, accept_tls};
 
-use self::stream::Wire;
+use self::io::BufferedSocket;
 use crate::config::Downstream as Limits;
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -73,79 +73,79 @@ use crate::telemetry::metrics::ListenerMetrics;
 #[derive(Debug)]
 pub struct Connection {
     /// The client's address, as known before any request; `None`: unknown, as on a Unix socket.
-    pub client: Option<SocketAddr>,
+    pub client_addr: Option<SocketAddr>,
     /// Its IP address as a field's value, made once: every request tells its peer.
-    pub client_text: Option<HeaderValue>,
+    pub client_ip_value: Option<HeaderValue>,
     /// Who is at the other end of the socket.
-    pub party: Party,
+    pub info: ConnectionInfo,
     /// What the client may do, as it was when the connection was accepted.
     pub limits: Limits,
     /// What its TLS handshake agreed on; `None`: it is not encrypted.
-    pub secured: Option<Secured>,
+    pub tls: Option<TlsSession>,
     /// The listener's address as configured.
-    pub listener: Arc<str>,
+    pub listener_address: Arc<str>,
     /// Where the listener is counted.
     pub metrics: Arc<ListenerMetrics>,
     /// Its place among the open connections.
-    guest: Guest,
+    permit: ConnectionPermit,
     shutdown: ShutdownWatch,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    wire: Mutex<Wire>,
+    socket: Mutex<BufferedSocket>,
 }
 
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(
-        (socket, secured): (Socket, Option<Secured>),
-        party: Party,
+        (socket, secured): (DownstreamSocket, Option<TlsSession>),
+        party: ConnectionInfo,
         (listener, metrics): (Arc<str>, Arc<ListenerMetrics>),
-        guest: Guest,
+        guest: ConnectionPermit,
         limits: Limits,
         shutdown: ShutdownWatch,
     ) -> Arc<Self> {
-        let client = party.client();
+        let client = party.client_addr();
         Arc::new(Self {
-            client,
-            client_text: client.and_then(|client| client.ip().to_string().try_into().ok()),
-            party,
+            client_addr: client,
+            client_ip_value: client.and_then(|client| client.ip().to_string().try_into().ok()),
+            info: party,
             limits,
-            secured,
-            listener,
+            tls: secured,
+            listener_address: listener,
             metrics,
-            guest,
+            permit: guest,
             shutdown,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            wire: Mutex::new(Wire::new(socket)),
+            socket: Mutex::new(BufferedSocket::new(socket)),
         })
     }
 
     /// Whether the client speaks TLS: to us, or to whom passes its connection on.
     pub fn is_encrypted(&self) -> bool {
-        self.secured.is_some() || self.party.is_encrypted()
+        self.tls.is_some() || self.info.is_encrypted()
     }
 
     /// The address that the client connected to; `None`: unknown.
-    pub fn destination(&self) -> Option<SocketAddr> {
-        let own = || self.wire.lock().local_address().map(canonical);
-        self.party.destination().or_else(own)
+    pub fn destination_addr(&self) -> Option<SocketAddr> {
+        let own = || self.socket.lock().local_address().map(canonical_addr);
+        self.info.destination_addr().or_else(own)
     }
 
     /// Whether its client was asked for a certificate.
-    pub fn asks_client(&self) -> bool {
-        let secured = self.secured.as_ref();
-        secured.is_some_and(|secured| secured.asks_client)
+    pub fn requests_client_cert(&self) -> bool {
+        let secured = self.tls.as_ref();
+        secured.is_some_and(|secured| secured.requests_client_cert)
     }
 
     /// The certificate that the client showed, where it was asked for one.
     pub fn client_certificate(&self) -> Option<&ClientCertificate> {
-        self.secured.as_ref()?.client.as_ref()
+        self.tls.as_ref()?.client_certificate.as_ref()
     }
 
     /// There are as many connections as there may be: the client should leave after the next response.
-    pub fn is_crowded(&self) -> bool {
-        self.guest.gate().is_full()
+    pub fn is_at_connection_limit(&self) -> bool {
+        self.permit.limit().is_reached()
     }
 
     /// Its listener is closing: the client should leave after the next response.
@@ -163,7 +163,7 @@ impl Connection {
         self.bytes_out.load(Relaxed)
     }
 
-    fn gate(&self) -> &Gate {
-        self.guest.gate()
+    fn connection_limit(&self) -> &ConnectionLimit {
+        self.permit.limit()
     }
 }

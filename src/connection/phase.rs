@@ -51,31 +51,31 @@ pub enum Phase {
 /// Why an exchange was cut: the row of the table above whose limit was passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Cause {
+pub enum AbortReason {
     /// No request came.
-    Idle,
+    IdleTimeout,
     /// A request's header was not complete in time.
-    Header,
+    HeaderTimeout,
     /// A request's header had no end within the bytes it may have.
     HeaderTooLarge,
     /// The peer did not begin to answer in time.
-    FirstByte,
+    FirstByteTimeout,
     /// The peer paused for too long in its response.
-    Gap,
+    PeerReadTimeout,
     /// Nothing passed through the tunnel, either way.
-    Tunnel,
+    TunnelIdleTimeout,
     /// The tunnel has been open for as long as it may.
-    TunnelTotal,
+    TunnelTotalTimeout,
     /// The whole request took longer than it may.
-    Request,
+    RequestTimeout,
     /// The client took nothing of what it was sent.
-    ClientStalled,
+    ClientWriteTimeout,
     /// The peer took nothing of what came through the tunnel.
-    PeerStalled,
+    PeerWriteTimeout,
     /// The key of a long stream has moved to another peer; the stream could be ended politely.
-    Moved,
+    KeyMoved,
     /// The client makes work, and no requests.
-    Abuse,
+    Http2Abuse,
     /// The client has taken its request back, or left.
     ClientGone,
 }
@@ -98,50 +98,50 @@ impl Phase {
     }
 
     /// What it means when the phase's own limit is passed.
-    pub(super) fn cause(self) -> Cause {
+    pub(super) fn phase_timeout_reason(self) -> AbortReason {
         match self {
-            Self::Idle => Cause::Idle,
-            Self::Header => Cause::Header,
-            Self::Request => Cause::Request,
-            Self::AwaitResponse => Cause::FirstByte,
-            Self::Response => Cause::Gap,
-            Self::Tunnel => Cause::Tunnel,
+            Self::Idle => AbortReason::IdleTimeout,
+            Self::Header => AbortReason::HeaderTimeout,
+            Self::Request => AbortReason::RequestTimeout,
+            Self::AwaitResponse => AbortReason::FirstByteTimeout,
+            Self::Response => AbortReason::PeerReadTimeout,
+            Self::Tunnel => AbortReason::TunnelIdleTimeout,
         }
     }
 
     /// What it means when the limit of the whole is passed.
-    pub(super) fn cause_in_total(self) -> Cause {
+    pub(super) fn total_timeout_reason(self) -> AbortReason {
         match self {
-            Self::Tunnel => Cause::TunnelTotal,
-            _ => Cause::Request,
+            Self::Tunnel => AbortReason::TunnelTotalTimeout,
+            _ => AbortReason::RequestTimeout,
         }
     }
 }
 
-impl Cause {
+impl AbortReason {
     const ALL: [Self; 13] = [
-        Self::Idle,
-        Self::Header,
+        Self::IdleTimeout,
+        Self::HeaderTimeout,
         Self::HeaderTooLarge,
-        Self::FirstByte,
-        Self::Gap,
-        Self::Tunnel,
-        Self::TunnelTotal,
-        Self::Request,
-        Self::ClientStalled,
-        Self::PeerStalled,
-        Self::Moved,
-        Self::Abuse,
+        Self::FirstByteTimeout,
+        Self::PeerReadTimeout,
+        Self::TunnelIdleTimeout,
+        Self::TunnelTotalTimeout,
+        Self::RequestTimeout,
+        Self::ClientWriteTimeout,
+        Self::PeerWriteTimeout,
+        Self::KeyMoved,
+        Self::Http2Abuse,
         Self::ClientGone,
     ];
 
     /// What a client of gRPC is told of a response that was cut: the status of HTTP for it, and the name
     /// that the fault has in the access log.
-    pub fn of_a_cut(self) -> (u16, &'static str) {
+    pub fn status_and_fault(self) -> (u16, &'static str) {
         match self {
-            Self::Gap => (504, "response_stalled"),
-            Self::Request => (504, "request_timeout"),
-            Self::Moved => (503, "moved"),
+            Self::PeerReadTimeout => (504, "response_stalled"),
+            Self::RequestTimeout => (504, "request_timeout"),
+            Self::KeyMoved => (503, "moved"),
             _ => (503, "cut"),
         }
     }
@@ -161,9 +161,9 @@ mod tests {
         for phase in Phase::ALL {
             assert_eq!(Phase::from_u8(phase as u8), phase);
         }
-        for cause in Cause::ALL {
-            assert_eq!(Cause::from_u8(cause as u8), Some(cause));
+        for cause in AbortReason::ALL {
+            assert_eq!(AbortReason::from_u8(cause as u8), Some(cause));
         }
-        assert_eq!(Cause::from_u8(u8::MAX), None);
+        assert_eq!(AbortReason::from_u8(u8::MAX), None);
     }
 }

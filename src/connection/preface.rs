@@ -7,13 +7,13 @@ use std::io;
 
 use tokio::io::AsyncReadExt;
 
-use super::stream::ClientStream;
+use super::io::DownstreamIo;
 
 /// What a client of HTTP/2 begins with.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Whether the client speaks HTTP/2. One that leaves before that is known speaks HTTP/1.
-pub(super) async fn is_http2(stream: &mut ClientStream) -> io::Result<bool> {
+pub(super) async fn is_http2(stream: &mut DownstreamIo) -> io::Result<bool> {
     let mut start = [0; PREFACE.len()];
     let mut length = 0;
     while let Some(room) = start.get_mut(length..).filter(|room| !room.is_empty()) {

@@ -8,16 +8,16 @@ use std::time::Duration;
 use pingora_core::apps::HttpServerApp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::deadline_timer::{DeadlineTimer, drive_connection};
 use super::exchange::Exchange;
-use super::phase::Cause;
-use super::stream::ClientStream;
-use super::watch::{Watch, tend};
-use super::{Connection, Socket, http1, http2, preface};
+use super::io::DownstreamIo;
+use super::phase::AbortReason;
+use super::{Connection, DownstreamSocket, http1, http2, preface};
 use crate::telemetry::metrics::Violation;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CloseReason {
     /// After a response that was the last one, or by the client between two requests.
     Clean,
     /// It was idle for the whole keep-alive time, or for a moment while others waited for its place.
@@ -27,130 +27,140 @@ pub enum End {
     /// The header was too large; the client was sent 431.
     HeaderTooLarge,
     /// What came was no HTTP request; the client was sent 400.
-    Malformed,
+    MalformedRequest,
     /// The client left in the middle of a header.
-    HeaderCut,
+    HeaderTruncated,
     /// A request or response passed one of its limits; 408 or 504 where nothing had been sent.
     RequestTimeout,
     /// The client broke the rules of HTTP/2; it was sent GOAWAY, with the reason.
-    Violation(Violation),
+    Http2Violation(Violation),
 }
 
 /// How long, and for how many bytes, a closing connection still takes what the client is sending.
-pub(super) const LINGER: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
+pub(super) const LINGERING_CLOSE: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
 
 /// How long the last bytes may take to be written; a client that is slower has no claim to them.
-pub(super) const LAST_WRITE: Duration = Duration::from_secs(1);
+pub(super) const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves the requests of one connection until it ends, and closes it. Where `prior_knowledge` is told,
 /// a client without TLS may begin with HTTP/2.
-pub async fn serve<A>(connection: Arc<Connection>, prior_knowledge: bool, app: &Arc<A>) -> End
+pub async fn serve<A>(
+    connection: Arc<Connection>,
+    prior_knowledge: bool,
+    app: &Arc<A>,
+) -> CloseReason
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let exchange = Exchange::first(connection);
-    let Ok(stream) = ClientStream::new(Arc::clone(&exchange)) else {
-        return End::Clean;
+    let exchange = Exchange::for_connection(connection);
+    let Ok(stream) = DownstreamIo::new(Arc::clone(&exchange)) else {
+        return CloseReason::Clean;
     };
-    let mut watch = Watch::new();
-    let (end, words) = match begin(stream, &exchange, &mut watch, prior_knowledge).await {
-        Ok(Spoken::Http1(stream)) => {
-            let end = http1::run(stream, &exchange, &mut watch, app).await;
-            (end, http1::last_words(&exchange))
-        }
-        Ok(Spoken::Http2(stream)) => {
-            let end = http2::run(stream, &exchange, &mut watch, app).await;
-            (end, &b""[..])
-        }
-        Err(cause) => (end_by(&exchange, cause), http1::last_words(&exchange)),
-    };
+    let mut watch = DeadlineTimer::new();
+    let (end, words) =
+        match detect_http_version(stream, &exchange, &mut watch, prior_knowledge).await {
+            Ok(HttpIo::Http1(stream)) => {
+                let end = http1::run(stream, &exchange, &mut watch, app).await;
+                (end, http1::closing_bytes(&exchange))
+            }
+            Ok(HttpIo::Http2(stream)) => {
+                let end = http2::run(stream, &exchange, &mut watch, app).await;
+                (end, &b""[..])
+            }
+            Err(cause) => (
+                close_reason_for(&exchange, cause),
+                http1::closing_bytes(&exchange),
+            ),
+        };
     close(&exchange, words).await;
     end
 }
 
-enum Spoken {
-    Http1(ClientStream),
-    Http2(ClientStream),
+enum HttpIo {
+    Http1(DownstreamIo),
+    Http2(DownstreamIo),
 }
 
-async fn begin(
-    mut stream: ClientStream,
+async fn detect_http_version(
+    mut stream: DownstreamIo,
     exchange: &Exchange,
-    watch: &mut Watch,
+    watch: &mut DeadlineTimer,
     prior_knowledge: bool,
-) -> Result<Spoken, Cause> {
-    if let Some(secured) = &exchange.connection.secured {
+) -> Result<HttpIo, AbortReason> {
+    if let Some(secured) = &exchange.connection.tls {
         let spoken = if secured.http2 {
-            Spoken::Http2
+            HttpIo::Http2
         } else {
-            Spoken::Http1
+            HttpIo::Http1
         };
         return Ok(spoken(stream));
     }
     if !prior_knowledge {
-        return Ok(Spoken::Http1(stream));
+        return Ok(HttpIo::Http1(stream));
     }
     let is_http2 = {
         let mut told = pin!(preface::is_http2(&mut stream));
-        let mut work = pin!(tend(exchange, &mut told));
-        watch.guard(exchange, &mut work).await?
+        let mut work = pin!(drive_connection(exchange, &mut told));
+        watch.run_until_deadline(exchange, &mut work).await?
     };
     // An error shows again in the next read.
     if is_http2.unwrap_or(false) {
-        Ok(Spoken::Http2(stream))
+        Ok(HttpIo::Http2(stream))
     } else {
-        Ok(Spoken::Http1(stream))
+        Ok(HttpIo::Http1(stream))
     }
 }
 
-pub(super) fn end_by(exchange: &Exchange, cause: Cause) -> End {
+pub(super) fn close_reason_for(exchange: &Exchange, cause: AbortReason) -> CloseReason {
     match cause {
         // A browser opens connections ahead of need; a 408 out of the blue would only confuse it.
-        Cause::Idle if exchange.connection.bytes_in() == 0 => End::HeaderTimeout,
-        Cause::Idle => End::IdleTimeout,
-        Cause::Header => End::HeaderTimeout,
-        Cause::HeaderTooLarge => End::HeaderTooLarge,
-        Cause::Moved | Cause::ClientGone => End::Clean,
-        Cause::Abuse => End::Malformed,
-        Cause::FirstByte
-        | Cause::Gap
-        | Cause::Tunnel
-        | Cause::TunnelTotal
-        | Cause::Request
-        | Cause::PeerStalled
-        | Cause::ClientStalled => End::RequestTimeout,
+        AbortReason::IdleTimeout if exchange.connection.bytes_in() == 0 => {
+            CloseReason::HeaderTimeout
+        }
+        AbortReason::IdleTimeout => CloseReason::IdleTimeout,
+        AbortReason::HeaderTimeout => CloseReason::HeaderTimeout,
+        AbortReason::HeaderTooLarge => CloseReason::HeaderTooLarge,
+        AbortReason::KeyMoved | AbortReason::ClientGone => CloseReason::Clean,
+        AbortReason::Http2Abuse => CloseReason::MalformedRequest,
+        AbortReason::FirstByteTimeout
+        | AbortReason::PeerReadTimeout
+        | AbortReason::TunnelIdleTimeout
+        | AbortReason::TunnelTotalTimeout
+        | AbortReason::RequestTimeout
+        | AbortReason::PeerWriteTimeout
+        | AbortReason::ClientWriteTimeout => CloseReason::RequestTimeout,
     }
 }
 
 /// Closes the connection: sends what waits and the last words, and gives the client time to read
 /// them (RFC 9112, 9.6); or resets it, where what it was sent is not whole.
 pub(super) async fn close(exchange: &Exchange, words: &[u8]) {
-    let taken = exchange.connection.wire.lock().take();
+    let taken = exchange.connection.socket.lock().take();
     let Some((mut socket, mut last)) = taken else {
         return;
     };
-    if exchange.is_cut_short() {
+    if exchange.closes_with_reset() {
         return socket.reset_on_close();
     }
-    let moved = exchange.expired() == Some(Cause::Moved);
+    let moved = exchange.abort_reason() == Some(AbortReason::KeyMoved);
     last.extend_from_slice(words);
-    let _ = tokio::time::timeout(LAST_WRITE, finish(&mut socket, &last)).await;
-    if exchange.is_to_linger() || !words.is_empty() || moved {
-        let _ = tokio::time::timeout(LINGER.0, discard(&mut socket)).await;
+    let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, write_final_bytes(&mut socket, &last)).await;
+    if exchange.wants_lingering_close() || !words.is_empty() || moved {
+        let _ = tokio::time::timeout(LINGERING_CLOSE.0, drain_input(&mut socket)).await;
     }
 }
 
-async fn finish(socket: &mut Socket, last: &[u8]) -> io::Result<()> {
+async fn write_final_bytes(socket: &mut DownstreamSocket, last: &[u8]) -> io::Result<()> {
     if !last.is_empty() {
         socket.write_all(last).await?;
     }
-    socket.say_goodbye().await
+    socket.send_close_notify().await
 }
 
-async fn discard(socket: &mut Socket) {
+async fn drain_input(socket: &mut DownstreamSocket) {
     let _ = socket.shutdown().await;
     let mut sink = vec![0; 16 * 1024];
-    let mut left = LINGER.1;
+    let mut left = LINGERING_CLOSE.1;
     while let Ok(count @ 1..) = socket.read(&mut sink).await {
         left = left.saturating_sub(count);
         if left == 0 {

@@ -15,16 +15,16 @@ use tokio_rustls::server::TlsStream;
 
 /// A connected socket of either family, encrypted or not.
 #[derive(Debug)]
-pub enum Socket {
+pub enum DownstreamSocket {
     /// A client over TCP.
     Tcp(TcpStream),
     /// A client over TLS.
-    Tls(Box<TlsStream<Metered>>),
+    Tls(Box<TlsStream<CountingSocket>>),
     /// A client over a Unix socket.
     Unix(UnixStream),
 }
 
-impl Socket {
+impl DownstreamSocket {
     /// Makes its close a reset: what the client was not sent yet is thrown away, and it learns that
     /// the response is not whole. A Unix socket knows no reset and is just closed.
     pub(super) fn reset_on_close(&self) {
@@ -67,7 +67,7 @@ impl Socket {
 
     /// Sends the end of the session, where there is one: without it a client cannot tell the end
     /// from a cut (RFC 8446, 6.1).
-    pub(super) async fn say_goodbye(&mut self) -> io::Result<()> {
+    pub(super) async fn send_close_notify(&mut self) -> io::Result<()> {
         match self {
             Self::Tls(stream) => stream.shutdown().await,
             Self::Tcp(_) | Self::Unix(_) => Ok(()),
@@ -75,7 +75,7 @@ impl Socket {
     }
 
     /// Whether bytes that were written wait here, encrypted, for the kernel to take them.
-    pub(super) fn holds_back(&self) -> bool {
+    pub(super) fn has_unsent_tls_records(&self) -> bool {
         match self {
             Self::Tls(stream) => stream.get_ref().1.wants_write(),
             Self::Tcp(_) | Self::Unix(_) => false,
@@ -83,15 +83,15 @@ impl Socket {
     }
 
     /// Bytes that the kernel has taken; not counted where nothing is held back.
-    pub(super) fn carried(&self) -> u64 {
+    pub(super) fn tls_bytes_written(&self) -> u64 {
         match self {
-            Self::Tls(stream) => stream.get_ref().0.written,
+            Self::Tls(stream) => stream.get_ref().0.bytes_written,
             Self::Tcp(_) | Self::Unix(_) => 0,
         }
     }
 }
 
-impl AsRawFd for Socket {
+impl AsRawFd for DownstreamSocket {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(socket) => socket.as_raw_fd(),
@@ -101,7 +101,7 @@ impl AsRawFd for Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for DownstreamSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -119,7 +119,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for DownstreamSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -168,26 +168,29 @@ impl AsyncWrite for Socket {
 /// A socket below TLS, which counts what the kernel takes of the encrypted bytes: TLS holds some
 /// back, and only here can be seen whether a client takes any.
 #[derive(Debug)]
-pub struct Metered {
-    socket: Socket,
-    written: u64,
+pub struct CountingSocket {
+    socket: DownstreamSocket,
+    bytes_written: u64,
 }
 
-impl Metered {
+impl CountingSocket {
     /// Of a socket that is not encrypted itself.
-    pub(super) fn new(socket: Socket) -> Self {
-        Self { socket, written: 0 }
+    pub(super) fn new(socket: DownstreamSocket) -> Self {
+        Self {
+            socket,
+            bytes_written: 0,
+        }
     }
 
-    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn count_written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = written {
-            self.written += written as u64;
+            self.bytes_written += written as u64;
         }
         written
     }
 }
 
-impl AsyncRead for Metered {
+impl AsyncRead for CountingSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -197,14 +200,14 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for CountingSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.count(written)
+        self.count_written(written)
     }
 
     fn poll_write_vectored(
@@ -213,7 +216,7 @@ impl AsyncWrite for Metered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.count(written)
+        self.count_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

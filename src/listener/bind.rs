@@ -10,12 +10,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Bound, unix};
+use super::{ListenSocket, unix};
 use crate::config::{ListenAddress, Listener as Written};
 
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", advice(source))]
+#[error("cannot listen on {address}: {source}{}", bind_hint(source))]
 pub struct BindError {
     address: String,
     source: io::Error,
@@ -30,7 +30,7 @@ impl BindError {
     }
 }
 
-fn advice(error: &io::Error) -> &'static str {
+fn bind_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         // Where there is a text of our own, it says what to do.
         _ if error.raw_os_error().is_none() => "",
@@ -46,21 +46,21 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 /// Binds what is written; does not let anybody in who could not come before.
-pub(super) fn bind(written: &Written) -> io::Result<Bound> {
+pub(super) fn bind(written: &Written) -> io::Result<ListenSocket> {
     match &written.address {
         ListenAddress::Ip(address) => {
             let socket = bind_tcp(*address, written)?;
-            TcpListener::from_std(socket.into()).map(Bound::Tcp)
+            TcpListener::from_std(socket.into()).map(ListenSocket::Tcp)
         }
         ListenAddress::Unix(path) => {
             let socket = unix::bind(path, &written.socket.access)?;
-            UnixListener::from_std(socket).map(Bound::Unix)
+            UnixListener::from_std(socket).map(ListenSocket::Unix)
         }
     }
 }
 
 /// Takes a socket that another process bound for this listener.
-pub(super) fn adopt(written: &Written, socket: OwnedFd) -> io::Result<Bound> {
+pub(super) fn adopt(written: &Written, socket: OwnedFd) -> io::Result<ListenSocket> {
     SockRef::from(&socket).set_nonblocking(true)?;
     match &written.address {
         ListenAddress::Ip(_) => {
@@ -69,9 +69,9 @@ pub(super) fn adopt(written: &Written, socket: OwnedFd) -> io::Result<Bound> {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            TcpListener::from_std(socket.into()).map(Bound::Tcp)
+            TcpListener::from_std(socket.into()).map(ListenSocket::Tcp)
         }
-        ListenAddress::Unix(_) => UnixListener::from_std(socket.into()).map(Bound::Unix),
+        ListenAddress::Unix(_) => UnixListener::from_std(socket.into()).map(ListenSocket::Unix),
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn adopt(written: &Written, socket: OwnedFd) -> io::Result<Bound> {
 ///
 /// # Errors
 /// What cannot be changed.
-pub fn check(socket: &OwnedFd, written: &Written, shared: bool) -> Result<(), BindError> {
+pub fn check_rebind(socket: &OwnedFd, written: &Written, shared: bool) -> Result<(), BindError> {
     let is_v6 = matches!(written.address, ListenAddress::Ip(SocketAddr::V6(_)));
     let wanted = written.socket.ipv6_only;
     if !is_v6 || (shared && wanted.is_none()) {

@@ -21,7 +21,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::clock;
 use crate::config::{Downstream as Limits, Introductions, Listener as Written};
 use crate::connection::{
-    Connection, End, Gate, Guest, Party, Secured, Socket, canonical, introduction, secure, serve,
+    CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
+    TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
 };
 use crate::proxy_protocol::Header;
 use crate::telemetry::log::Occasionally;
@@ -32,20 +33,20 @@ pub use self::bind::BindError;
 
 /// How long to wait when accepting fails, as it does without free descriptors; less where a
 /// connection ends meanwhile.
-const BREATHER: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// How often a closing listener waits that long for a descriptor before it gives up what waits.
-const LAST_BREATHERS: usize = 50;
+const MAX_DRAIN_BACKOFFS: usize = 50;
 
 /// How often one listener warns that accepting fails.
-const WARNINGS: Duration = Duration::from_secs(10);
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long handshakes that have begun may take to complete when a listener closes: a round trip.
-const LAST_HANDSHAKES: Duration = Duration::from_millis(200);
+const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_millis(200);
 
 /// A socket filter (classic BPF, `socket(7)`: `SO_ATTACH_FILTER`) that drops a connection's first
 /// segment, the one with SYN and without ACK (RFC 9293, 3.1: byte 13 of the header), and no other.
-const NO_SYN: [SockFilter; 5] = [
+const DROP_SYN_FILTER: [SockFilter; 5] = [
     SockFilter::new(0x30, 0, 0, 13),       // load the flags
     SockFilter::new(0x54, 0, 0, 0x12),     // of them only SYN and ACK
     SockFilter::new(0x15, 0, 1, 0x02),     // SYN alone?
@@ -55,7 +56,7 @@ const NO_SYN: [SockFilter; 5] = [
 
 /// A bound socket of either family.
 #[derive(Debug)]
-pub enum Bound {
+pub enum ListenSocket {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket; its file is removed when it is closed by us.
@@ -66,21 +67,21 @@ pub enum Bound {
 #[derive(Debug)]
 pub struct Listener {
     /// The address as configured; port 0 stays 0.
-    pub configured: Arc<str>,
+    pub configured_address: Arc<str>,
     /// Where it is counted.
     pub metrics: Arc<ListenerMetrics>,
-    socket: Bound,
+    socket: ListenSocket,
     handed_over: Arc<AtomicBool>,
-    warnings: Occasionally,
+    accept_warnings: Occasionally,
 }
 
 /// What a listener's new connections are served by.
 #[derive(Debug)]
-pub struct Terms {
+pub struct ConnectionConfig {
     /// What a client may do.
     pub limits: Limits,
     /// Who says whose connections these are; `None`: they are of those who connect.
-    pub introductions: Option<Arc<Introductions>>,
+    pub proxy_protocol: Option<Arc<Introductions>>,
     /// How they are encrypted; `None`: they are not.
     pub tls: Option<Arc<tls::Server>>,
     /// Where they are not, clients may begin with HTTP/2.
@@ -88,7 +89,7 @@ pub struct Terms {
 }
 
 /// A client that has come: its connection, and its address where it has one.
-type Arrival = (Socket, Option<SocketAddr>);
+type AcceptedSocket = (DownstreamSocket, Option<SocketAddr>);
 
 impl Listener {
     /// Binds what is written. Call within a runtime.
@@ -113,7 +114,7 @@ impl Listener {
         shared: bool,
         metrics: ListenerMetrics,
     ) -> Result<Self, BindError> {
-        bind::check(&socket, written, shared)?;
+        bind::check_rebind(&socket, written, shared)?;
         match bind::adopt(written, socket) {
             Ok(socket) => Ok(Self::new(written.address.to_string(), socket, metrics)),
             Err(_) => Self::bind(written, metrics),
@@ -121,17 +122,17 @@ impl Listener {
     }
 
     /// Wraps a Unix socket that is already bound.
-    pub fn unix(path: &str, socket: UnixListener, metrics: ListenerMetrics) -> Self {
-        Self::new(path.to_owned(), Bound::Unix(socket), metrics)
+    pub fn from_unix(path: &str, socket: UnixListener, metrics: ListenerMetrics) -> Self {
+        Self::new(path.to_owned(), ListenSocket::Unix(socket), metrics)
     }
 
-    fn new(configured: String, socket: Bound, metrics: ListenerMetrics) -> Self {
+    fn new(configured: String, socket: ListenSocket, metrics: ListenerMetrics) -> Self {
         Self {
-            configured: configured.into(),
+            configured_address: configured.into(),
             metrics: Arc::new(metrics),
             socket,
             handed_over: Arc::default(),
-            warnings: Occasionally::every(WARNINGS),
+            accept_warnings: Occasionally::every(WARNING_INTERVAL),
         }
     }
 
@@ -139,12 +140,12 @@ impl Listener {
     ///
     /// # Errors
     /// The process has no descriptor left.
-    pub fn duplicate(&self) -> Result<OwnedFd, BindError> {
+    pub fn duplicate_fd(&self) -> Result<OwnedFd, BindError> {
         let duplicate = match &self.socket {
-            Bound::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
-            Bound::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+            ListenSocket::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
+            ListenSocket::Unix(socket) => socket.as_fd().try_clone_to_owned(),
         };
-        duplicate.map_err(|source| BindError::new(&self.configured, source))
+        duplicate.map_err(|source| BindError::new(&self.configured_address, source))
     }
 
     /// Set it before `shutdown` where another process accepts from the same socket: what still waits
@@ -154,17 +155,17 @@ impl Listener {
     }
 
     /// The address it is bound to, with the port that the kernel chose; `None` for a Unix socket.
-    pub fn bound(&self) -> Option<SocketAddr> {
+    pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.socket {
-            Bound::Tcp(socket) => socket.local_addr().ok(),
-            Bound::Unix(_) => None,
+            ListenSocket::Tcp(socket) => socket.local_addr().ok(),
+            ListenSocket::Unix(_) => None,
         }
     }
 
     /// The address it is bound to, for people; that of a Unix socket is as configured.
-    pub fn name(&self) -> String {
-        let bound = self.bound().map(|address| address.to_string());
-        bound.unwrap_or_else(|| self.configured.to_string())
+    pub fn display_address(&self) -> String {
+        let bound = self.local_addr().map(|address| address.to_string());
+        bound.unwrap_or_else(|| self.configured_address.to_string())
     }
 
     /// Accepts connections and serves them with `app`, until `shutdown`; then takes what still waits
@@ -172,17 +173,20 @@ impl Listener {
     pub async fn run<A>(
         self,
         app: Arc<A>,
-        gate: Arc<Gate>,
-        terms: impl Fn() -> Terms + Send + Sync,
+        gate: Arc<ConnectionLimit>,
+        terms: impl Fn() -> ConnectionConfig + Send + Sync,
         mut shutdown: ShutdownWatch,
     ) where
         A: HttpServerApp + Send + Sync + 'static,
     {
-        let listener = (Arc::clone(&self.configured), Arc::clone(&self.metrics));
-        let door = Door {
+        let listener = (
+            Arc::clone(&self.configured_address),
+            Arc::clone(&self.metrics),
+        );
+        let door = Acceptor {
             app,
-            gate,
-            terms,
+            connection_limit: gate,
+            connection_config: terms,
             listener,
             shutdown: shutdown.clone(),
         };
@@ -194,25 +198,26 @@ impl Listener {
             };
             match arrived {
                 Ok(arrival) => {
-                    self.wait_for_room(&door.gate, &mut shutdown).await;
-                    door.admit(arrival);
+                    self.wait_for_capacity(&door.connection_limit, &mut shutdown)
+                        .await;
+                    door.spawn_connection(arrival);
                 }
-                Err(error) => self.complain(&error, &door.gate).await,
+                Err(error) => self.on_accept_error(&error, &door.connection_limit).await,
             }
         }
         if !self.handed_over.load(Ordering::SeqCst) {
-            self.finish(&door).await;
+            self.drain_accept_queue(&door).await;
         }
     }
 
     /// A client that has come while all places are taken is held until one is free. Only then is it
     /// known that somebody waits, and that idle connections are in somebody's way.
-    async fn wait_for_room(&self, gate: &Gate, shutdown: &mut ShutdownWatch) {
-        gate.set_exhausted(false);
-        if gate.is_full() {
+    async fn wait_for_capacity(&self, gate: &ConnectionLimit, shutdown: &mut ShutdownWatch) {
+        gate.set_out_of_descriptors(false);
+        if gate.is_reached() {
             self.metrics.full.inc();
             tokio::select! {
-                () = gate.room() => {}
+                () = gate.wait_for_capacity() => {}
                 // The one at the door is inside already: closing shuts nobody out.
                 _ = shutdown.changed() => {}
             }
@@ -220,13 +225,13 @@ impl Listener {
     }
 
     /// Takes whoever is at the door, and nobody after.
-    async fn finish<A, T>(&self, door: &Door<A, T>)
+    async fn drain_accept_queue<A, T>(&self, door: &Acceptor<A, T>)
     where
         A: HttpServerApp + Send + Sync + 'static,
-        T: Fn() -> Terms + Send + Sync,
+        T: Fn() -> ConnectionConfig + Send + Sync,
     {
-        self.refuse_new();
-        let over = tokio::time::sleep(LAST_HANDSHAKES);
+        self.drop_new_syns();
+        let over = tokio::time::sleep(HANDSHAKE_DRAIN_TIME);
         tokio::pin!(over);
         loop {
             let arrived = tokio::select! {
@@ -234,20 +239,20 @@ impl Listener {
                 () = &mut over => break,
             };
             match arrived {
-                Ok(arrival) => door.admit(arrival),
-                Err(error) => self.complain(&error, &door.gate).await,
+                Ok(arrival) => door.spawn_connection(arrival),
+                Err(error) => self.on_accept_error(&error, &door.connection_limit).await,
             }
         }
-        let mut breathers = LAST_BREATHERS;
+        let mut breathers = MAX_DRAIN_BACKOFFS;
         loop {
-            match self.accept_waiting() {
-                Ok(arrival) => door.admit(arrival),
+            match self.accept_nonblocking() {
+                Ok(arrival) => door.spawn_connection(arrival),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if concerns_one(&error) => {}
+                Err(error) if is_transient_error(&error) => {}
                 Err(_) if breathers == 0 => return,
                 Err(error) => {
                     breathers -= 1;
-                    self.complain(&error, &door.gate).await;
+                    self.on_accept_error(&error, &door.connection_limit).await;
                 }
             }
         }
@@ -256,64 +261,64 @@ impl Listener {
     /// Lets no further handshake begin, without closing the socket: what the kernel has begun can be
     /// finished and accepted. Closing at once would reset a connection that was established a moment
     /// before, with a request on its way. Later clients are refused when the socket is closed.
-    fn refuse_new(&self) {
-        let Bound::Tcp(socket) = &self.socket else {
+    fn drop_new_syns(&self) {
+        let ListenSocket::Tcp(socket) = &self.socket else {
             return;
         };
-        if let Err(error) = SockRef::from(socket).attach_filter(&NO_SYN) {
+        if let Err(error) = SockRef::from(socket).attach_filter(&DROP_SYN_FILTER) {
             log::debug!(
                 "cannot hold new connections off {}: {error}",
-                self.configured
+                self.configured_address
             );
         }
     }
 
-    async fn accept(&self) -> io::Result<Arrival> {
+    async fn accept(&self) -> io::Result<AcceptedSocket> {
         match &self.socket {
-            Bound::Tcp(socket) => socket
+            ListenSocket::Tcp(socket) => socket
                 .accept()
                 .await
-                .map(|(tcp, client)| (Socket::Tcp(tcp), Some(client))),
-            Bound::Unix(socket) => socket
+                .map(|(tcp, client)| (DownstreamSocket::Tcp(tcp), Some(client))),
+            ListenSocket::Unix(socket) => socket
                 .accept()
                 .await
-                .map(|(unix, _)| (Socket::Unix(unix), None)),
+                .map(|(unix, _)| (DownstreamSocket::Unix(unix), None)),
         }
     }
 
     /// A connection that the kernel has accepted and nobody has taken yet; asks the kernel itself, as
     /// the runtime may not know yet that there is one.
-    fn accept_waiting(&self) -> io::Result<Arrival> {
+    fn accept_nonblocking(&self) -> io::Result<AcceptedSocket> {
         let (socket, client) = match &self.socket {
-            Bound::Tcp(listener) => SockRef::from(listener).accept()?,
-            Bound::Unix(listener) => SockRef::from(listener).accept()?,
+            ListenSocket::Tcp(listener) => SockRef::from(listener).accept()?,
+            ListenSocket::Unix(listener) => SockRef::from(listener).accept()?,
         };
         socket.set_nonblocking(true)?;
         let socket = match &self.socket {
-            Bound::Tcp(_) => Socket::Tcp(TcpStream::from_std(socket.into())?),
-            Bound::Unix(_) => Socket::Unix(UnixStream::from_std(socket.into())?),
+            ListenSocket::Tcp(_) => DownstreamSocket::Tcp(TcpStream::from_std(socket.into())?),
+            ListenSocket::Unix(_) => DownstreamSocket::Unix(UnixStream::from_std(socket.into())?),
         };
         Ok((socket, client.as_socket()))
     }
 
     /// Accepting failed. Without a free descriptor it goes on failing until a connection ends, so the
     /// others are asked to.
-    async fn complain(&self, error: &io::Error, gate: &Gate) {
+    async fn on_accept_error(&self, error: &io::Error, gate: &ConnectionLimit) {
         self.metrics.accept_errors.inc();
-        if concerns_one(error) {
+        if is_transient_error(error) {
             return;
         }
-        if let Some(held_back) = self.warnings.now(clock::since_start()) {
-            let name = &self.configured;
+        if let Some(held_back) = self.accept_warnings.now(clock::since_start()) {
+            let name = &self.configured_address;
             log::warn!("accepting on {name} fails: {error} ({held_back} more since the last time)");
         }
-        gate.set_exhausted(is_exhaustion(error));
-        gate.one_left(BREATHER).await;
+        gate.set_out_of_descriptors(is_out_of_descriptors(error));
+        gate.evict_idle_and_wait(ACCEPT_BACKOFF).await;
     }
 }
 
 /// A client that was gone before it was accepted, or a signal: the next accept may well succeed.
-fn concerns_one(error: &io::Error) -> bool {
+fn is_transient_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
@@ -321,7 +326,7 @@ fn concerns_one(error: &io::Error) -> bool {
 }
 
 /// Neither the process (EMFILE) nor the system (ENFILE) has a descriptor left.
-fn is_exhaustion(error: &io::Error) -> bool {
+fn is_out_of_descriptors(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
         .iter()
@@ -329,31 +334,31 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// What every connection of a listener is handed.
-struct Door<A, T> {
+struct Acceptor<A, T> {
     app: Arc<A>,
-    gate: Arc<Gate>,
-    terms: T,
+    connection_limit: Arc<ConnectionLimit>,
+    connection_config: T,
     listener: (Arc<str>, Arc<ListenerMetrics>),
     shutdown: ShutdownWatch,
 }
 
-impl<A, T> Door<A, T>
+impl<A, T> Acceptor<A, T>
 where
     A: HttpServerApp + Send + Sync + 'static,
-    T: Fn() -> Terms,
+    T: Fn() -> ConnectionConfig,
 {
-    fn admit(&self, (socket, remote): Arrival) {
+    fn spawn_connection(&self, (socket, remote): AcceptedSocket) {
         let (_, metrics) = &self.listener;
         metrics.accepted.inc();
-        if let Socket::Tcp(tcp) = &socket {
+        if let DownstreamSocket::Tcp(tcp) = &socket {
             // Responses are gathered into one write here; the kernel need not wait for more.
             let _ = tcp.set_nodelay(true);
         }
-        let visit = Visit {
-            remote: remote.map(canonical),
+        let visit = ConnectionTask {
+            remote_addr: remote.map(canonical_addr),
             listener: self.listener.clone(),
-            guest: self.gate.enter(),
-            terms: (self.terms)(),
+            permit: self.connection_limit.acquire(),
+            config: (self.connection_config)(),
             shutdown: self.shutdown.clone(),
         };
         // In a task of its own from the first byte on: whoever is slow at it keeps nobody waiting.
@@ -362,51 +367,56 @@ where
 }
 
 /// One client, from the door on.
-struct Visit {
+struct ConnectionTask {
     /// The address on the other end of the socket.
-    remote: Option<SocketAddr>,
+    remote_addr: Option<SocketAddr>,
     listener: (Arc<str>, Arc<ListenerMetrics>),
-    guest: Guest,
-    terms: Terms,
+    permit: ConnectionPermit,
+    config: ConnectionConfig,
     shutdown: ShutdownWatch,
 }
 
-impl Visit {
-    async fn serve<A>(mut self, mut socket: Socket, app: Arc<A>)
+impl ConnectionTask {
+    async fn serve<A>(mut self, mut socket: DownstreamSocket, app: Arc<A>)
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
         let metrics = Arc::clone(&self.listener.1);
         let _open = Held::new(&metrics.active);
-        let party = match self.meet(&mut socket).await {
+        let party = match self.identify_client(&mut socket).await {
             Ok(party) => party,
             Err(refused) => return metrics.refused.inc(refused),
         };
-        let Some(secured) = secure_if(self.terms.tls.as_deref(), socket, &metrics).await else {
+        let Some(secured) =
+            accept_tls_if_configured(self.config.tls.as_deref(), socket, &metrics).await
+        else {
             return;
         };
         let connection = Connection::new(
             secured,
             party,
             self.listener,
-            self.guest,
-            self.terms.limits,
+            self.permit,
+            self.config.limits,
             self.shutdown,
         );
-        count(&metrics, serve(connection, self.terms.h2c, &app).await);
+        count_close_reason(&metrics, serve(connection, self.config.h2c, &app).await);
     }
 }
 
-impl Visit {
+impl ConnectionTask {
     /// Learns whose connection it is, and whether that client may have one more.
-    async fn meet(&mut self, socket: &mut Socket) -> Result<Party, Refused> {
-        let header = self.introduction(socket).await?;
-        let party = Party {
-            remote: self.remote,
-            header: header.map(Box::new),
+    async fn identify_client(
+        &mut self,
+        socket: &mut DownstreamSocket,
+    ) -> Result<ConnectionInfo, Refused> {
+        let header = self.read_header_if_trusted(socket).await?;
+        let party = ConnectionInfo {
+            remote_addr: self.remote_addr,
+            proxy_header: header.map(Box::new),
         };
-        match (party.client(), self.terms.limits.per_client) {
-            (Some(client), Some(rule)) if !self.guest.seat(client.ip(), rule) => {
+        match (party.client_addr(), self.config.limits.per_client) {
+            (Some(client), Some(rule)) if !self.permit.acquire_for_client(client.ip(), rule) => {
                 Err(Refused::ClientLimit)
             }
             _ => Ok(party),
@@ -415,15 +425,18 @@ impl Visit {
 
     /// Who is to say whose connection it is must: whether a header is there is never guessed, or
     /// everybody could say it.
-    async fn introduction(&self, socket: &mut Socket) -> Result<Option<Header>, Refused> {
-        let Some(rule) = &self.terms.introductions else {
+    async fn read_header_if_trusted(
+        &self,
+        socket: &mut DownstreamSocket,
+    ) -> Result<Option<Header>, Refused> {
+        let Some(rule) = &self.config.proxy_protocol else {
             return Ok(None);
         };
         let believed = self
-            .remote
+            .remote_addr
             .is_none_or(|remote| rule.from.contains(remote.ip()));
         if believed {
-            introduction(socket, rule.timeout).await.map(Some)
+            read_proxy_header(socket, rule.timeout).await.map(Some)
         } else if rule.serve_others {
             Ok(None)
         } else {
@@ -433,17 +446,17 @@ impl Visit {
 }
 
 /// Does the handshake, where there is one to do; `None`: it failed, and was counted.
-async fn secure_if(
+async fn accept_tls_if_configured(
     tls: Option<&tls::Server>,
-    socket: Socket,
+    socket: DownstreamSocket,
     metrics: &ListenerMetrics,
-) -> Option<(Socket, Option<Secured>)> {
+) -> Option<(DownstreamSocket, Option<TlsSession>)> {
     let Some(tls) = tls else {
         return Some((socket, None));
     };
-    match secure(socket, tls).await {
+    match accept_tls(socket, tls).await {
         Ok((socket, secured)) => {
-            metrics.handshakes.inc(secured.kind());
+            metrics.handshakes.inc(secured.handshake_kind());
             Some((socket, Some(secured)))
         }
         Err(reason) => {
@@ -453,18 +466,18 @@ async fn secure_if(
     }
 }
 
-fn count(metrics: &ListenerMetrics, end: End) {
+fn count_close_reason(metrics: &ListenerMetrics, end: CloseReason) {
     match end {
-        End::Clean | End::RequestTimeout => {}
-        End::IdleTimeout => {
+        CloseReason::Clean | CloseReason::RequestTimeout => {}
+        CloseReason::IdleTimeout => {
             metrics.idle_closed.inc();
         }
-        End::HeaderTimeout => {
+        CloseReason::HeaderTimeout => {
             metrics.header_timeouts.inc();
         }
-        End::HeaderTooLarge => metrics.bad_requests.inc(BadRequest::HeaderTooLarge),
-        End::Malformed => metrics.bad_requests.inc(BadRequest::Malformed),
-        End::HeaderCut => metrics.bad_requests.inc(BadRequest::Truncated),
-        End::Violation(violation) => metrics.http2_violations.inc(violation),
+        CloseReason::HeaderTooLarge => metrics.bad_requests.inc(BadRequest::HeaderTooLarge),
+        CloseReason::MalformedRequest => metrics.bad_requests.inc(BadRequest::Malformed),
+        CloseReason::HeaderTruncated => metrics.bad_requests.inc(BadRequest::Truncated),
+        CloseReason::Http2Violation(violation) => metrics.http2_violations.inc(violation),
     }
 }

@@ -13,29 +13,32 @@ use crate::config::{Account, SocketAccess};
 
 /// A socket's file that is ours: removed when this is dropped, where it still has its name.
 #[derive(Debug)]
-pub struct OwnFile {
+pub struct SocketFile {
     path: PathBuf,
     /// Device and number: somebody may have put another in its place.
-    identity: (u64, u64),
+    file_id: (u64, u64),
 }
 
-impl OwnFile {
+impl SocketFile {
     /// The file that has this name now; `None`: there is none.
-    pub fn of(path: &Path) -> Option<Self> {
+    pub fn existing(path: &Path) -> Option<Self> {
         let path = path.to_owned();
-        identity(&path).map(|identity| Self { path, identity })
+        file_id(&path).map(|identity| Self {
+            path,
+            file_id: identity,
+        })
     }
 
     /// It is another process's from here on, and stays.
-    pub fn leave(mut self) {
+    pub fn keep_file(mut self) {
         self.path = PathBuf::new();
     }
 }
 
-impl Drop for OwnFile {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path) == Some(self.identity) {
-            remove(&self.path);
+        if file_id(&self.path) == Some(self.file_id) {
+            remove_socket_file(&self.path);
         }
     }
 }
@@ -49,12 +52,12 @@ pub fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
         let text = "another process answers on it; give another file, or stop that one";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
     }
-    remove(path);
+    remove_socket_file(path);
     if path.symlink_metadata().is_ok() {
         let text = "the file exists and is no socket; give another, or remove it";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
-    bind_hidden(path, access)
+    bind_then_rename(path, access)
 }
 
 /// Gives a socket's file its mode, owner and group.
@@ -62,8 +65,8 @@ pub fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
 /// # Errors
 /// The system knows no such account, or says no.
 pub fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
-    let owner = access.owner.as_ref().map(user).transpose()?;
-    let group = access.group.as_ref().map(group).transpose()?;
+    let owner = access.owner.as_ref().map(resolve_uid).transpose()?;
+    let group = access.group.as_ref().map(resolve_gid).transpose()?;
     if owner.is_some() || group.is_some() {
         chown(path, owner, group)?;
     }
@@ -71,7 +74,7 @@ pub fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
 }
 
 /// Removes a socket's file; anything else of that name is left alone.
-fn remove(path: &Path) {
+fn remove_socket_file(path: &Path) {
     let found = fs::symlink_metadata(path);
     if found.is_ok_and(|found| found.file_type().is_socket()) {
         // If it stays, the next start says so.
@@ -81,46 +84,46 @@ fn remove(path: &Path) {
 
 /// Bound under a name that only we know, given its access, then renamed: nobody can connect who may
 /// not.
-fn bind_hidden(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
+fn bind_then_rename(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
     let hidden = path.with_file_name(format!(".{:08x}", rand::random::<u32>()));
     let listener = UnixListener::bind(&hidden)?;
     let placed = fs::set_permissions(&hidden, Permissions::from_mode(0o600))
         .and_then(|()| set_access(&hidden, access))
         .and_then(|()| fs::rename(&hidden, path));
     if let Err(error) = placed {
-        remove(&hidden);
+        remove_socket_file(&hidden);
         return Err(error);
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn file_id(path: &Path) -> Option<(u64, u64)> {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-fn user(account: &Account) -> io::Result<u32> {
+fn resolve_uid(account: &Account) -> io::Result<u32> {
     match account {
         Account::Id(id) => Ok(*id),
         Account::Name(name) => match User::from_name(name)? {
             Some(user) => Ok(user.uid.as_raw()),
-            None => Err(unknown("user", name)),
+            None => Err(unknown_account_error("user", name)),
         },
     }
 }
 
-fn group(account: &Account) -> io::Result<u32> {
+fn resolve_gid(account: &Account) -> io::Result<u32> {
     match account {
         Account::Id(id) => Ok(*id),
         Account::Name(name) => match Group::from_name(name)? {
             Some(group) => Ok(group.gid.as_raw()),
-            None => Err(unknown("group", name)),
+            None => Err(unknown_account_error("group", name)),
         },
     }
 }
 
-fn unknown(what: &str, name: &str) -> io::Error {
+fn unknown_account_error(what: &str, name: &str) -> io::Error {
     let text = format!("the system has no {what} `{name}`");
     io::Error::new(io::ErrorKind::NotFound, text)
 }

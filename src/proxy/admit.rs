@@ -26,23 +26,23 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     let exchange = session
         .digest()
         .and_then(|digest| digest.proxy_digest.as_deref())
-        .and_then(Exchange::of)
+        .and_then(Exchange::from_digest)
         .map(Arc::clone);
     if let Some(exchange) = &exchange {
         let connection = &exchange.connection;
         exchange.begin_request();
         if let Some(limit) = grpc::timeout(&session.req_header().headers) {
-            exchange.bound_request(limit);
+            exchange.cap_request_time(limit);
         }
         if let Some(length) = length(session) {
             exchange.set_request_length(length);
         } else if session.is_body_empty() {
-            exchange.complete_body();
+            exchange.mark_body_complete();
         }
         session.set_read_timeout(Some(connection.limits.read_timeout));
         session.set_write_timeout(Some(connection.limits.write_timeout));
         session.set_total_drain_timeout(Some(connection.limits.read_timeout));
-        if connection.is_crowded() {
+        if connection.is_at_connection_limit() {
             session.set_keepalive(None);
         }
     }
@@ -105,7 +105,7 @@ fn ask(session: &Session, ctx: &Context) -> Ask {
     let request = session.req_header();
     let remote = ctx
         .connection()
-        .and_then(|connection| connection.client)
+        .and_then(|connection| connection.client_addr)
         .map(|client| client.ip());
     let trusted = &ctx.snapshot.trusted_proxies;
     let default = Ask::default();
@@ -240,8 +240,8 @@ fn is_port(port: &str) -> bool {
 /// RFC 9110, 7.4): what a proxy or a peer decides by the name in TLS must hold for the request.
 fn check_name(ctx: &Context) -> Result<(), Fault> {
     let connection = ctx.connection();
-    let secured = connection.and_then(|connection| connection.secured.as_ref());
-    let Some(secured) = secured.filter(|secured| secured.asks_client) else {
+    let secured = connection.and_then(|connection| connection.tls.as_ref());
+    let Some(secured) = secured.filter(|secured| secured.requests_client_cert) else {
         return Ok(());
     };
     let asked = host_name(ctx.ask.host_text());

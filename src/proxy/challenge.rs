@@ -24,7 +24,7 @@ static LOOKS: Semaphore = Semaphore::const_new(16);
 pub(super) async fn answer(ctx: &Context) -> Option<String> {
     let token = ctx.ask.uri.path().strip_prefix(PATH)?;
     let connection = ctx.connection()?;
-    if connection.secured.is_some() || ctx.ask.method != Method::GET {
+    if connection.tls.is_some() || ctx.ask.method != Method::GET {
         return None;
     }
     let issued = &ctx.snapshot.issued;

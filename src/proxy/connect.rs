@@ -49,9 +49,9 @@ pub(super) fn peer(
     if let Some(exchange) = ctx
         .exchange
         .as_deref()
-        .filter(|exchange| exchange.is_stream())
+        .filter(|exchange| exchange.is_http2_stream())
     {
-        exchange.upload.reset();
+        exchange.body_queue.reset();
         if http2 {
             duplex::over(&mut http);
         }
@@ -149,7 +149,7 @@ pub(super) fn progress(ctx: &Context) {
         return;
     };
     if exchange.phase() != Phase::AwaitResponse {
-        return exchange.restart();
+        return exchange.restart_phase_timer();
     }
     let timeouts = &attempt.upstream.config.timeouts;
     let limit = if ctx.body_done {

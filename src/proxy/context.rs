@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::record;
 use super::web::Translation;
 use crate::clock;
-use crate::connection::{Cause, Connection, Exchange};
+use crate::connection::{AbortReason, Connection, Exchange};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
@@ -158,17 +158,17 @@ impl Context {
     pub(super) fn complete_body(&mut self) {
         self.body_done = true;
         if let Some(exchange) = &self.exchange {
-            exchange.complete_body();
+            exchange.mark_body_complete();
         }
     }
 
     /// The client gets no more of this response: it must not take what it has for all of it.
     pub(super) fn break_off(&self) {
-        let whole = |exchange: &Exchange| exchange.expired() == Some(Cause::Moved);
+        let whole = |exchange: &Exchange| exchange.abort_reason() == Some(AbortReason::KeyMoved);
         if let (true, Some(exchange)) = (self.until_close, &self.exchange)
             && !whole(exchange)
         {
-            exchange.cut_hard();
+            exchange.reset_on_close();
         }
     }
 }

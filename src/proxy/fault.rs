@@ -10,7 +10,7 @@ use pingora_error::ErrorType::{
 };
 use pingora_error::{Error, ErrorType};
 
-use crate::connection::Cause;
+use crate::connection::AbortReason;
 
 /// What went wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,20 +167,22 @@ pub(super) fn judge(error: &Error, stage: Stage) -> Fault {
 }
 
 /// What a deadline that passed amounts to; `sent`: the request's body was complete.
-pub(super) fn expired(cause: Cause, sent: bool) -> Fault {
+pub(super) fn expired(cause: AbortReason, sent: bool) -> Fault {
     match cause {
-        Cause::FirstByte if sent => Fault::FirstByteTimeout,
-        Cause::FirstByte | Cause::PeerStalled => Fault::SendTimeout,
-        Cause::Gap => Fault::ResponseStalled,
-        Cause::Tunnel => Fault::TunnelIdle,
-        Cause::TunnelTotal => Fault::TunnelTotal,
-        Cause::Request => Fault::RequestTimeout,
-        Cause::ClientGone => Fault::ClientGone,
-        Cause::ClientStalled => Fault::ClientStalled,
-        Cause::Moved => Fault::Moved,
-        Cause::HeaderTooLarge => Fault::HeaderTooLarge,
+        AbortReason::FirstByteTimeout if sent => Fault::FirstByteTimeout,
+        AbortReason::FirstByteTimeout | AbortReason::PeerWriteTimeout => Fault::SendTimeout,
+        AbortReason::PeerReadTimeout => Fault::ResponseStalled,
+        AbortReason::TunnelIdleTimeout => Fault::TunnelIdle,
+        AbortReason::TunnelTotalTimeout => Fault::TunnelTotal,
+        AbortReason::RequestTimeout => Fault::RequestTimeout,
+        AbortReason::ClientGone => Fault::ClientGone,
+        AbortReason::ClientWriteTimeout => Fault::ClientStalled,
+        AbortReason::KeyMoved => Fault::Moved,
+        AbortReason::HeaderTooLarge => Fault::HeaderTooLarge,
         // Of the connection; no request is cut by these.
-        Cause::Idle | Cause::Header | Cause::Abuse => Fault::Cut,
+        AbortReason::IdleTimeout | AbortReason::HeaderTimeout | AbortReason::Http2Abuse => {
+            Fault::Cut
+        }
     }
 }
 
@@ -211,9 +213,14 @@ mod tests {
 
     #[test]
     fn a_cut_has_one_name() {
-        for cause in [Cause::Gap, Cause::Request, Cause::Moved, Cause::Abuse] {
+        for cause in [
+            AbortReason::PeerReadTimeout,
+            AbortReason::RequestTimeout,
+            AbortReason::KeyMoved,
+            AbortReason::Http2Abuse,
+        ] {
             let fault = expired(cause, true);
-            assert_eq!(cause.of_a_cut(), (fault.status(), fault.name()));
+            assert_eq!(cause.status_and_fault(), (fault.status(), fault.name()));
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
     single_length(request)?;
     remove_claims(request, ctx.ask.from_trusted);
     if let Some(connection) = ctx.connection()
-        && let (Some(client), Some(text)) = (connection.client, &connection.client_text)
+        && let (Some(client), Some(text)) = (connection.client_addr, &connection.client_ip_value)
     {
         if forwarding.x_forwarded {
             x_forwarded(request, &ctx.ask, text, scheme(connection))?;
@@ -70,7 +70,10 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
 
 /// A peer of gRPC is told how long its client still waits: some of the time may be gone.
 fn deadline(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
-    let left = ctx.exchange.as_deref().and_then(Exchange::time_left);
+    let left = ctx
+        .exchange
+        .as_deref()
+        .and_then(Exchange::request_time_left);
     match left.filter(|_| grpc::timeout(&request.headers).is_some()) {
         Some(left) => request.insert_header(grpc::TIMEOUT, grpc::timeout_value(left)),
         None => Ok(()),
@@ -94,11 +97,11 @@ fn client_certificate(
     connection: &Connection,
     told: bool,
 ) -> Result<()> {
-    if connection.asks_client() {
+    if connection.requests_client_cert() {
         request.remove_header(CLIENT_CERT);
     }
     let shown = connection.client_certificate().filter(|_| told);
-    match shown.and_then(|shown| shown.field.clone()) {
+    match shown.and_then(|shown| shown.header_value.clone()) {
         Some(field) => request.insert_header(CLIENT_CERT, field),
         None => Ok(()),
     }
@@ -145,7 +148,7 @@ pub(super) fn response(
 /// Tells browsers to come back with HTTPS only, where the operator wants that (RFC 6797, 7.1).
 pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     let connection = ctx.connection();
-    let secured = connection.and_then(|connection| connection.secured.as_ref());
+    let secured = connection.and_then(|connection| connection.tls.as_ref());
     match secured.and_then(|secured| secured.hsts.clone()) {
         Some(hsts) => response.insert_header(STRICT_TRANSPORT_SECURITY, hsts),
         None => Ok(()),
@@ -233,7 +236,7 @@ pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
     let Some(piece) = piece else { return };
     ctx.body_out += piece.len() as u64;
     if let Some(exchange) = &ctx.exchange {
-        exchange.restart();
+        exchange.restart_phase_timer();
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::context::Context;
 use crate::config::{Introduction, Tell};
-use crate::connection::{Connection, Secured};
+use crate::connection::{Connection, TlsSession};
 use crate::proxy_protocol::{Extension, Header, Origin, Tls, Transport};
 
 /// What the peer of this attempt is told; `None`: nothing.
@@ -45,7 +45,7 @@ pub(super) fn pool(header: &[u8]) -> u64 {
 /// The client, as requests are counted and logged; of one that a trusted proxy names, no port is known.
 fn origin(ctx: &Context) -> Option<Origin> {
     let connection = ctx.connection()?;
-    let client = connection.client?;
+    let client = connection.client_addr?;
     let named = ctx.ask.client();
     let port = if named == client.ip() {
         client.port()
@@ -55,7 +55,9 @@ fn origin(ctx: &Context) -> Option<Origin> {
     Some(Origin::Internet {
         transport: Transport::Stream,
         source: SocketAddr::new(named, port),
-        destination: connection.destination().unwrap_or_else(|| nowhere(named)),
+        destination: connection
+            .destination_addr()
+            .unwrap_or_else(|| nowhere(named)),
     })
 }
 
@@ -83,16 +85,16 @@ fn extensions(introduction: &Introduction, ctx: &Context) -> Vec<Extension> {
 
 fn authority(connection: &Connection) -> Option<Extension> {
     let sni = connection
-        .secured
+        .tls
         .as_ref()
         .and_then(|secured| secured.sni.as_deref());
-    let said = || connection.party.header.as_ref()?.authority();
+    let said = || connection.info.proxy_header.as_ref()?.authority();
     let name = sni.map(str::as_bytes).or_else(said)?;
     Some(Extension::Authority(name.to_vec()))
 }
 
 fn alpn(connection: &Connection, version: HttpVersion) -> Option<Extension> {
-    if connection.secured.is_some() {
+    if connection.tls.is_some() {
         let spoken: &[u8] = match version {
             HttpVersion::HTTP_2 => b"h2",
             _ => b"http/1.1",
@@ -100,8 +102,8 @@ fn alpn(connection: &Connection, version: HttpVersion) -> Option<Extension> {
         return Some(Extension::Alpn(spoken.to_vec()));
     }
     let said = connection
-        .party
-        .header
+        .info
+        .proxy_header
         .iter()
         .flat_map(|header| &header.extensions);
     said.into_iter()
@@ -110,19 +112,19 @@ fn alpn(connection: &Connection, version: HttpVersion) -> Option<Extension> {
 }
 
 fn tls(connection: &Connection) -> Option<Extension> {
-    let own = connection.secured.as_ref().map(own_tls);
-    let said = || connection.party.header.as_ref()?.tls().cloned();
+    let own = connection.tls.as_ref().map(own_tls);
+    let said = || connection.info.proxy_header.as_ref()?.tls().cloned();
     own.or_else(said).map(Extension::Tls)
 }
 
-fn own_tls(secured: &Secured) -> Tls {
-    let shown = secured.client.as_ref();
+fn own_tls(secured: &TlsSession) -> Tls {
+    let shown = secured.client_certificate.as_ref();
     let certificate = match (shown, secured.resumed) {
         (None, _) => 0,
         (Some(_), false) => Tls::CERTIFICATE | Tls::CERTIFICATE_OF_SESSION,
         (Some(_), true) => Tls::CERTIFICATE_OF_SESSION,
     };
-    let holder = shown.and_then(|shown| shown.holder.as_deref());
+    let holder = shown.and_then(|shown| shown.subject_name.as_deref());
     // As everybody but our TLS library writes it (RFC 8446, B.4).
     let cipher = secured.cipher.replacen("TLS13_", "TLS_", 1);
     let version = Some((Tls::VERSION, format!("TLSv{}", secured.version)));
@@ -143,8 +145,8 @@ fn own_tls(secured: &Secured) -> Tls {
 /// and so is then the connection.
 fn unique_id(connection: &Connection, ctx: &Context) -> Option<Extension> {
     let said = connection
-        .party
-        .header
+        .info
+        .proxy_header
         .as_ref()
         .and_then(|header| header.unique_id());
     let own = || ctx.ask.id.as_ref().map(http::HeaderValue::as_bytes);

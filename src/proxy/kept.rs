@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::context::Context;
 use crate::clock;
-use crate::connection::Pulse;
+use crate::connection::PeriodicTask;
 use crate::ring::Hash;
 use crate::snapshot::Snapshot;
 use crate::upstream::Target;
@@ -26,8 +26,8 @@ pub(super) fn begin(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
         return;
     };
     match Session::of(current, ctx) {
-        Some((session, first)) => exchange.begin_pulse(Box::new(session), first),
-        None => exchange.end_pulse(),
+        Some((session, first)) => exchange.start_periodic(Box::new(session), first),
+        None => exchange.stop_periodic(),
     }
 }
 
@@ -61,8 +61,8 @@ impl Session {
     }
 }
 
-impl Pulse for Session {
-    fn beat(&mut self) -> Option<Duration> {
+impl PeriodicTask for Session {
+    fn run(&mut self) -> Option<Duration> {
         let now = clock::since_start();
         // Most requests are over before that would make a difference.
         if now.saturating_sub(self.recorded) < OFTEN {

@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use crate::clock;
 use crate::config::MovedStreams;
-use crate::connection::{Cause, Look};
+use crate::connection::{AbortReason, StreamVerdict};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Address, Target, Tried, Upstream};
 
@@ -67,7 +67,7 @@ impl Tenant {
     }
 
     /// Where the upstream, or the wish, is gone, the stream stays.
-    pub(super) fn look(&mut self) -> Look {
+    pub(super) fn look(&mut self) -> StreamVerdict {
         let snapshot = self.current.load_full();
         let upstream = snapshot.upstreams.get(&*self.upstream);
         if let Some(upstream) = upstream
@@ -76,20 +76,20 @@ impl Tenant {
             return self.look_at(upstream, rules);
         }
         self.moved = None;
-        Look::Again(SELDOM)
+        StreamVerdict::RecheckAfter(SELDOM)
     }
 
-    fn look_at(&mut self, upstream: &Upstream, rules: MovedStreams) -> Look {
+    fn look_at(&mut self, upstream: &Upstream, rules: MovedStreams) -> StreamVerdict {
         let now = clock::since_start();
         if self.is_home(upstream, now) {
             self.moved = None;
-            return Look::Again(between(rules));
+            return StreamVerdict::RecheckAfter(between(rules));
         }
         let since = *self.moved.get_or_insert(now);
         match since.saturating_add(rules.after).checked_sub(now) {
-            Some(left) if !left.is_zero() => Look::Again(left.min(between(rules))),
-            _ if upstream.may_end_stream(now) => Look::End(Cause::Moved),
-            _ => Look::Again(between(rules).min(Duration::from_millis(500))),
+            Some(left) if !left.is_zero() => StreamVerdict::RecheckAfter(left.min(between(rules))),
+            _ if upstream.may_end_stream(now) => StreamVerdict::Close(AbortReason::KeyMoved),
+            _ => StreamVerdict::RecheckAfter(between(rules).min(Duration::from_millis(500))),
         }
     }
 }

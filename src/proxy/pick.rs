@@ -177,7 +177,7 @@ fn request<'a>(
         parts: session.req_header(),
         host: ask.host_text(),
         client: ask.client(),
-        client_cert: shown.and_then(|shown| shown.holder.as_deref()),
+        client_cert: shown.and_then(|shown| shown.subject_name.as_deref()),
     }
 }
 

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
-use crate::connection::{Cause, Connection, Exchange};
+use crate::connection::{AbortReason, Connection, Exchange};
 use crate::proxy_protocol::{Origin, Tls, Version};
 use crate::telemetry::metrics::{BadRequest, Class};
 use crate::telemetry::{self, Record};
@@ -65,9 +65,9 @@ pub(super) fn cut(ctx: &mut Context) {
 
 fn cut_by(ctx: &Context) -> Fault {
     let exchange = ctx.exchange.as_deref();
-    match exchange.and_then(Exchange::expired) {
+    match exchange.and_then(Exchange::abort_reason) {
         _ if std::thread::panicking() => Fault::Panic,
-        Some(Cause::Request) if told(ctx) == Some(Fault::BodyTimeout.status()) => {
+        Some(AbortReason::RequestTimeout) if told(ctx) == Some(Fault::BodyTimeout.status()) => {
             Fault::BodyTimeout
         }
         Some(cause) => fault::expired(cause, ctx.body_done),
@@ -76,7 +76,7 @@ fn cut_by(ctx: &Context) -> Fault {
 }
 
 fn told(ctx: &Context) -> Option<u16> {
-    ctx.exchange.as_deref().and_then(Exchange::last_word)
+    ctx.exchange.as_deref().and_then(Exchange::abort_status)
 }
 
 /// What the client saw of a cut request: the header that was on its way; else what it is told now.
@@ -95,7 +95,7 @@ fn record(ctx: &mut Context, outcome: &Outcome) {
         attempt.place = None;
     }
     if let Some(exchange) = &ctx.exchange {
-        exchange.last_beat();
+        exchange.finish_periodic();
     }
     count(ctx, outcome);
     ctx.telemetry.log(&line(ctx, outcome));
@@ -171,7 +171,7 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome) -> Record<'a> {
         client: ask.client,
         listener: ctx
             .connection()
-            .map_or("", |connection| &connection.listener),
+            .map_or("", |connection| &connection.listener_address),
         protocol: protocol(ask.version),
         proxy_protocol: ctx.connection().and_then(introduced),
         tls: ctx.connection().and_then(tls),
@@ -203,9 +203,9 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome) -> Record<'a> {
 }
 
 fn introduced(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
-    let header = connection.party.header.as_ref()?;
+    let header = connection.info.proxy_header.as_ref()?;
     Some(telemetry::Introduced {
-        from: connection.party.remote,
+        from: connection.info.remote_addr,
         version: match header.version {
             Version::One => 1,
             Version::Two => 2,
@@ -222,7 +222,7 @@ fn introduced(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
 }
 
 fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
-    let secured = connection.secured.as_ref()?;
+    let secured = connection.tls.as_ref()?;
     Some(telemetry::Tls {
         version: secured.version,
         cipher: secured.cipher,
@@ -230,7 +230,7 @@ fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
         resumed: secured.resumed,
         client: connection
             .client_certificate()
-            .and_then(|shown| shown.holder.as_deref()),
+            .and_then(|shown| shown.subject_name.as_deref()),
     })
 }
 

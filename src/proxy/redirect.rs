@@ -22,7 +22,8 @@ const HTTPS: u16 = 443;
 pub(super) fn location(ctx: &Context) -> Result<Option<String>, Fault> {
     let connection = ctx.connection();
     let plain = connection.filter(|connection| !connection.is_encrypted());
-    let port = plain.and_then(|connection| ctx.snapshot.redirects.get(&*connection.listener));
+    let port =
+        plain.and_then(|connection| ctx.snapshot.redirects.get(&*connection.listener_address));
     let Some(port) = port.filter(|_| ctx.ask.method != Method::CONNECT) else {
         return Ok(None);
     };

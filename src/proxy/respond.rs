@@ -127,7 +127,7 @@ pub(super) async fn send(
     if let Some(exchange) = &ctx.exchange {
         exchange.begin_response();
         if !session.is_body_done() {
-            exchange.linger();
+            exchange.request_lingering_close();
         }
         if exchange.connection.is_draining() {
             session.set_keepalive(None);

@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::moved::Tenant;
 use crate::clock;
-use crate::connection::{Cause, Kind, Look, Tenure};
+use crate::connection::{AbortReason, StreamKind, StreamPolicy, StreamVerdict};
 use crate::grpc;
 use crate::snapshot::Snapshot;
 
@@ -34,7 +34,7 @@ pub(super) fn follow(
     let total = total(kind, ctx);
     if let Some(first) = look.into_iter().chain(total).min() {
         let until = clock::since_start().saturating_add(total.unwrap_or(Duration::MAX));
-        exchange.begin_stay(kind, Box::new(Term { tenant, until }), first);
+        exchange.begin_stream_policy(kind, Box::new(Term { tenant, until }), first);
     }
 }
 
@@ -47,28 +47,29 @@ fn has_bounds(ctx: &Context) -> bool {
 }
 
 /// How long a stream of this kind may take.
-fn total(kind: Kind, ctx: &Context) -> Option<Duration> {
+fn total(kind: StreamKind, ctx: &Context) -> Option<Duration> {
     match kind {
-        Kind::WebSocket => ctx.upstream()?.config.timeouts.tunnel.total,
-        Kind::Events { .. } | Kind::Messages => None,
+        StreamKind::WebSocket => ctx.upstream()?.config.timeouts.tunnel.total,
+        StreamKind::ServerSentEvents { .. } | StreamKind::GrpcMessages => None,
     }
 }
 
 /// The kind of stream that begins, if it is one that can be ended.
-fn kind(response: &ResponseHeader, ctx: &Context) -> Option<Kind> {
+fn kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
     let headers = &response.headers;
     match response.status.as_u16() {
-        101 if begins(headers, &UPGRADE, b"websocket") => Some(Kind::WebSocket),
+        101 if begins(headers, &UPGRADE, b"websocket") => Some(StreamKind::WebSocket),
         200 if is_event_stream(headers) => {
             // Of a compressed one the events cannot be seen, and a length cannot be taken back.
             let plain =
                 !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
             let chunked = headers.contains_key(TRANSFER_ENCODING);
-            (plain && ctx.ask.method != Method::HEAD).then_some(Kind::Events { chunked })
+            (plain && ctx.ask.method != Method::HEAD)
+                .then_some(StreamKind::ServerSentEvents { chunked })
         }
         // Without HTTP/2 there are no trailers, and no gRPC but by mistake.
         200 if grpc::has_trailers(headers) && ctx.ask.version == Version::HTTP_2 => {
-            Some(Kind::Messages)
+            Some(StreamKind::GrpcMessages)
         }
         _ => None,
     }
@@ -94,15 +95,19 @@ struct Term {
     until: Duration,
 }
 
-impl Tenure for Term {
-    fn look(&mut self) -> Look {
+impl StreamPolicy for Term {
+    fn check(&mut self) -> StreamVerdict {
         let left = self.until.saturating_sub(clock::since_start());
         if left.is_zero() {
-            return Look::End(Cause::TunnelTotal);
+            return StreamVerdict::Close(AbortReason::TunnelTotalTimeout);
         }
-        match self.tenant.as_mut().map_or(Look::Again(left), Tenant::look) {
-            Look::Again(wait) => Look::Again(wait.min(left)),
-            end @ Look::End(_) => end,
+        match self
+            .tenant
+            .as_mut()
+            .map_or(StreamVerdict::RecheckAfter(left), Tenant::look)
+        {
+            StreamVerdict::RecheckAfter(wait) => StreamVerdict::RecheckAfter(wait.min(left)),
+            end @ StreamVerdict::Close(_) => end,
         }
     }
 }

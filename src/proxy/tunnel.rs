@@ -146,7 +146,7 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
         } else {
             self.waiting.len()
         };
-        self.exchange.peer_takes(waiting, waiting < before);
+        self.exchange.on_peer_write(waiting, waiting < before);
         ready!(drained)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -189,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
         }
         // Whatever became of that, the peer may have more to say.
         let _ = self.poll_drain(cx);
-        ready!(self.exchange.poll_client_takes(cx));
+        ready!(self.exchange.poll_client_writable(cx));
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -241,11 +241,12 @@ mod tests {
 
     use super::*;
     use crate::config::Downstream;
-    use crate::connection::Gate;
+    use crate::connection::ConnectionLimit;
 
     /// A socket, and its peer's end.
     fn pair() -> (Socket<UnixStream>, UnixStream) {
-        let (exchange, _client) = Exchange::for_test(Downstream::DEFAULT, &Gate::new(None));
+        let (exchange, _client) =
+            Exchange::for_test(Downstream::DEFAULT, &ConnectionLimit::new(None));
         let (ours, peers) = UnixStream::pair().unwrap();
         (Socket::new(ours, exchange), peers)
     }

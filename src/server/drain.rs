@@ -49,7 +49,7 @@ pub(super) async fn run(
     match &mut successor {
         Some(successor) => {
             let counters = subject.telemetry.metrics.counters();
-            let left = subject.gate.inside() as u64;
+            let left = subject.gate.open_connections() as u64;
             successor.leave(left, counters).await;
         }
         None => instance.chores.finish(&subject),
@@ -69,7 +69,7 @@ async fn leave(instance: &mut Instance, succession: &mut Succession) {
     instance.keeper = None;
     let subject = &instance.subject;
     let memory = subject.snapshot.load().memory();
-    let connections = subject.gate.inside() as u64;
+    let connections = subject.gate.open_connections() as u64;
     successor.update(connections, memory).await;
     // Before it is announced: who connects then does not meet this process.
     instance.listeners.hand_over(&successor.kept).await;
@@ -79,9 +79,9 @@ async fn leave(instance: &mut Instance, succession: &mut Succession) {
 /// Lets nobody in any more, and waits for the last to leave.
 async fn run_dry(listeners: &mut Listeners, subject: &Subject, bound: Duration) {
     listeners.close(|_| false).await;
-    let inside = subject.gate.inside();
+    let inside = subject.gate.open_connections();
     log::info!("draining {inside} connections, for up to {bound:?}");
-    subject.gate.empty().await;
+    subject.gate.wait_until_empty().await;
 }
 
 /// A second signal to stop is meant. Others are for the process that leads, if one does.
@@ -115,7 +115,7 @@ async fn refuse_orders(orders: &mut Orders) {
 /// Never ends.
 async fn tell(successor: Option<&mut Successor>, subject: &Subject) {
     if let Some(successor) = successor {
-        while successor.tell(subject.gate.inside() as u64).await {
+        while successor.tell(subject.gate.open_connections() as u64).await {
             tokio::time::sleep(TELL).await;
         }
     }
@@ -123,7 +123,7 @@ async fn tell(successor: Option<&mut Successor>, subject: &Subject) {
 }
 
 fn report(subject: &Subject, ending: Ending) {
-    let left = subject.gate.inside();
+    let left = subject.gate.open_connections();
     match ending {
         Ending::Drained => log::info!("drained; good-bye"),
         Ending::Cut => {

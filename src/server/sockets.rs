@@ -17,9 +17,9 @@ use super::control;
 use super::proxy::Proxy;
 use crate::admin::{Access, Admin, Subject};
 use crate::config::{self, Config, ListenAddress};
-use crate::connection::Gate;
+use crate::connection::ConnectionLimit;
 use crate::lifecycle::BoundAddress;
-use crate::listener::{BindError, Listener, Terms, bind, unix};
+use crate::listener::{BindError, ConnectionConfig, Listener, bind, unix};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
@@ -43,7 +43,7 @@ pub(super) struct Prepared {
     listener: Listener,
     duplicate: OwnedFd,
     /// That of a Unix socket which was just bound: where it does not come to be served, it goes.
-    file: Option<unix::OwnFile>,
+    file: Option<unix::SocketFile>,
     shared: bool,
 }
 
@@ -85,16 +85,16 @@ fn prepare_one(
     listener.handed_over().store(shared, Ordering::SeqCst);
     Ok(Prepared {
         written: written.clone(),
-        duplicate: listener.duplicate()?,
+        duplicate: listener.duplicate_fd()?,
         listener,
         file,
         shared,
     })
 }
 
-fn own_file(address: &ListenAddress) -> Option<unix::OwnFile> {
+fn own_file(address: &ListenAddress) -> Option<unix::SocketFile> {
     match address {
-        ListenAddress::Unix(path) => unix::OwnFile::of(path),
+        ListenAddress::Unix(path) => unix::SocketFile::existing(path),
         ListenAddress::Ip(_) => None,
     }
 }
@@ -103,13 +103,13 @@ fn own_file(address: &ListenAddress) -> Option<unix::OwnFile> {
 fn terms(
     snapshot: &Arc<ArcSwap<Snapshot>>,
     address: &ListenAddress,
-) -> impl Fn() -> Terms + Send + Sync + use<> {
+) -> impl Fn() -> ConnectionConfig + Send + Sync + use<> {
     let (snapshot, address) = (Arc::clone(snapshot), address.clone());
     move || {
         let snapshot = snapshot.load();
-        Terms {
+        ConnectionConfig {
             limits: snapshot.config.downstream,
-            introductions: snapshot.introductions.get(&address).cloned(),
+            proxy_protocol: snapshot.introductions.get(&address).cloned(),
             tls: snapshot.tls.get(&address).cloned(),
             h2c: snapshot.config.takes_h2c(&address),
         }
@@ -124,7 +124,7 @@ pub(super) struct Listeners(BTreeMap<ListenAddress, Open>);
 struct Open {
     bound: String,
     /// Of a Unix socket, where it is ours to remove.
-    file: Option<unix::OwnFile>,
+    file: Option<unix::SocketFile>,
     /// Of the same socket; handed over in an upgrade.
     duplicate: OwnedFd,
     shared: bool,
@@ -163,7 +163,7 @@ impl Listeners {
             let terms = terms(&subject.snapshot, &written.address);
             let gate = Arc::clone(&subject.gate);
             let open = Open {
-                bound: listener.name(),
+                bound: listener.display_address(),
                 file: if shared {
                     None
                 } else {
@@ -183,7 +183,7 @@ impl Listeners {
     fn check(&self, config: &Config) -> Result<(), BindError> {
         for written in &config.listeners {
             if let Some(open) = self.0.get(&written.address) {
-                bind::check(&open.duplicate, written, open.shared)?;
+                bind::check_rebind(&open.duplicate, written, open.shared)?;
             }
         }
         Ok(())
@@ -218,7 +218,7 @@ impl Listeners {
             if kept.contains(&open.name(address)) {
                 open.handed_over.store(true, Ordering::SeqCst);
                 if let Some(file) = open.file.take() {
-                    file.leave();
+                    file.keep_file();
                 }
             } else {
                 ours.push(address.clone());
@@ -277,11 +277,11 @@ struct Door {
 pub(super) struct OpenDoors {
     open: Vec<OpenDoor>,
     /// The operators' connections.
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionLimit>,
     stop: watch::Sender<bool>,
     path: PathBuf,
     /// That of the control socket; `None`: it was handed over.
-    file: Option<unix::OwnFile>,
+    file: Option<unix::SocketFile>,
 }
 
 #[derive(Debug)]
@@ -304,14 +304,14 @@ impl Doors {
         if let Some(admin) = &config.admin {
             doors.push(bind_admin(admin, telemetry, inherited)?);
         }
-        let admin = doors.first().and_then(|door| door.listener.bound());
+        let admin = doors.first().and_then(|door| door.listener.local_addr());
         let path = config.control.clone().unwrap_or_else(control::default_path);
         let name = path.display().to_string();
         let socket = bind_control(&path, inherited)?;
-        let listener = Listener::unix(&name, socket, telemetry.metrics.listener(CONTROL));
+        let listener = Listener::from_unix(&name, socket, telemetry.metrics.listener(CONTROL));
         doors.push(Door {
             name: format!("{CONTROL} {name}"),
-            duplicate: listener.duplicate()?,
+            duplicate: listener.duplicate_fd()?,
             listener,
             access: Access::Control,
         });
@@ -330,12 +330,12 @@ impl Doors {
     /// Starts to answer operators.
     pub(super) fn open(self, subject: &Arc<Subject>) -> OpenDoors {
         let (stop, stopped) = watch::channel(false);
-        let gate = Gate::new(None);
+        let gate = ConnectionLimit::new(None);
         let open = |door: Door| {
             let app = Admin::serve(Arc::clone(subject), door.access);
-            let terms = || Terms {
+            let terms = || ConnectionConfig {
                 limits: config::Downstream::DEFAULT,
-                introductions: None,
+                proxy_protocol: None,
                 tls: None,
                 h2c: false,
             };
@@ -354,7 +354,7 @@ impl Doors {
             open: self.closed.into_iter().map(open).collect(),
             gate,
             stop,
-            file: unix::OwnFile::of(&self.path),
+            file: unix::SocketFile::existing(&self.path),
             path: self.path,
         }
     }
@@ -364,7 +364,7 @@ impl Default for OpenDoors {
     fn default() -> Self {
         Self {
             open: Vec::new(),
-            gate: Gate::new(None),
+            gate: ConnectionLimit::new(None),
             stop: watch::channel(false).0,
             path: PathBuf::new(),
             file: None,
@@ -388,7 +388,7 @@ impl OpenDoors {
         }
         let name = format!("{CONTROL} {}", self.path.display());
         if let Some(file) = self.file.take_if(|_| kept.contains(&name)) {
-            file.leave();
+            file.keep_file();
         }
         self.stop.send_replace(true);
         for door in self.open.drain(..) {
@@ -403,7 +403,7 @@ impl OpenDoors {
     /// Waits for the answers that are on their way to operators, for up to a second.
     pub(super) async fn settle(&self) {
         self.stop.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.gate.empty()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.gate.wait_until_empty()).await;
     }
 
     /// Removes the control socket's file, where it is still ours.
@@ -426,7 +426,7 @@ fn bind_admin(
     };
     Ok(Door {
         name,
-        duplicate: listener.duplicate()?,
+        duplicate: listener.duplicate_fd()?,
         listener,
         access: Access::Network {
             token: admin.token.clone(),

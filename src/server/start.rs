@@ -18,7 +18,7 @@ use super::{activation, notify, reload, state_file};
 use crate::acme::{self, Keeper};
 use crate::admin::Subject;
 use crate::config::{self, Config};
-use crate::connection::Gate;
+use crate::connection::ConnectionLimit;
 use crate::lifecycle::{Addresses, Lifecycle, Orders, Stage};
 use crate::probe::{Prober, Probes};
 use crate::snapshot::Snapshot;
@@ -189,7 +189,7 @@ fn remembered(config: &Config) -> Memory {
 }
 
 fn subject(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, Orders) {
-    let gate = Gate::new(snapshot.config.downstream.max_connections);
+    let gate = ConnectionLimit::new(snapshot.config.downstream.max_connections);
     let (lifecycle, orders) = Lifecycle::new();
     let subject = Subject {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),

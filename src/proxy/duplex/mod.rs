@@ -65,7 +65,7 @@ pub(super) fn attach(asked: &RequestHeader, request: &mut RequestHeader, ctx: &C
 /// for the response.
 pub(super) fn abandon(ctx: &Context) {
     if let Some(exchange) = &ctx.exchange {
-        exchange.upload.abandon();
+        exchange.body_queue.abort();
     }
 }
 

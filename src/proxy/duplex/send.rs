@@ -28,12 +28,12 @@ pub(super) struct Writer(pub(super) Arc<Exchange>);
 #[async_trait]
 impl BodyWrite for Writer {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
-        self.0.upload.push(data.split_to(data.len()));
+        self.0.body_queue.push(data.split_to(data.len()));
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.0.upload.end();
+        self.0.body_queue.end();
         Ok(())
     }
 
@@ -83,7 +83,7 @@ async fn send(
     limit: Option<Duration>,
     failure: oneshot::Sender<Box<Error>>,
 ) {
-    let upload = &exchange.upload;
+    let upload = &exchange.body_queue;
     let failed = loop {
         let Some((piece, last)) = poll_fn(|cx| upload.poll_next(cx)).await else {
             // Which status that means, the context knows.
@@ -94,11 +94,11 @@ async fn send(
             Ok(()) => {}
             Err(error) if *error.etype() == ErrorType::WriteTimedout => break error,
             // Why the stream has ended, its response says.
-            Err(_) => return upload.refuse(),
+            Err(_) => return upload.stop_sending(),
         }
     };
     peer.send_reset(Reason::CANCEL);
     // Where the response is complete already, nobody waits for this.
     let _ = failure.send(failed);
-    upload.refuse();
+    upload.stop_sending();
 }

@@ -63,9 +63,9 @@ impl Session {
         else {
             return;
         };
-        exchange.upload.open();
+        exchange.body_queue.open();
         if end {
-            return exchange.upload.end();
+            return exchange.body_queue.end();
         }
         let (sending, failed) = Sending::new(Arc::clone(exchange), peer, self.within.write_timeout);
         self.sending = Some(sending);

@@ -11,34 +11,34 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 /// So much may wait before its sender is held back; bytes. Some more is on its way by then.
-const ROOM: usize = 64 * 1024;
+const HIGH_WATERMARK: usize = 64 * 1024;
 
 /// One direction. Both its ends are in one task, so the flag only carries a value between them.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
-    held: AtomicBool,
+pub(super) struct Watermark {
+    is_above: AtomicBool,
     /// The reader that is held back.
-    reader: Mutex<Option<Waker>>,
+    reader_waker: Mutex<Option<Waker>>,
 }
 
-impl Flow {
+impl Watermark {
     /// So much waits for whom it is meant for.
-    pub(super) fn waits(&self, bytes: usize) {
-        let held = bytes > ROOM;
-        if self.held.swap(held, Relaxed)
+    pub(super) fn set_buffered(&self, bytes: usize) {
+        let held = bytes > HIGH_WATERMARK;
+        if self.is_above.swap(held, Relaxed)
             && !held
-            && let Some(reader) = self.reader.lock().take()
+            && let Some(reader) = self.reader_waker.lock().take()
         {
             reader.wake();
         }
     }
 
     /// Whether more may be read from whom it comes from.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.held.load(Relaxed) {
+    pub(super) fn poll_below(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_above.load(Relaxed) {
             return Poll::Ready(());
         }
-        *self.reader.lock() = Some(cx.waker().clone());
+        *self.reader_waker.lock() = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -51,15 +51,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_is_held_back_until_little_waits() {
-        let flow = Flow::default();
+        let flow = Watermark::default();
         poll_fn(|cx| {
-            flow.waits(ROOM);
-            assert!(flow.poll_room(cx).is_ready());
-            flow.waits(ROOM + 1);
-            assert!(flow.poll_room(cx).is_pending());
+            flow.set_buffered(HIGH_WATERMARK);
+            assert!(flow.poll_below(cx).is_ready());
+            flow.set_buffered(HIGH_WATERMARK + 1);
+            assert!(flow.poll_below(cx).is_pending());
             Poll::Ready(())
         })
         .await;
-        tokio::join!(poll_fn(|cx| flow.poll_room(cx)), async { flow.waits(0) });
+        tokio::join!(poll_fn(|cx| flow.poll_below(cx)), async {
+            flow.set_buffered(0)
+        });
     }
 }

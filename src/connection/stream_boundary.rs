@@ -7,59 +7,61 @@
 
 /// A kind of stream that can be ended politely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StreamKind {
     /// WebSocket frames, behind a 101.
     WebSocket,
     /// `text/event-stream`, in chunks or up to the connection's end.
-    Events {
+    ServerSentEvents {
         /// In chunks.
         chunked: bool,
     },
     /// Messages of gRPC, on HTTP/2.
-    Messages,
+    GrpcMessages,
 }
 
 /// How far a stream has come.
 #[derive(Clone, Debug)]
-pub(super) struct Ending {
+pub(super) struct BoundaryScanner {
     /// The header, until it is over.
-    head: Option<Head>,
-    body: Body,
+    head: Option<ResponseHeadScanner>,
+    body: BodyScanner,
 }
 
 #[derive(Clone, Debug)]
-enum Body {
-    Frames(Frames),
-    Events {
+enum BodyScanner {
+    WebSocket(WebSocketScanner),
+    ServerSentEvents {
         /// `None`: the connection's end is the stream's.
-        chunks: Option<Chunks>,
-        events: Events,
+        chunks: Option<ChunkScanner>,
+        events: EventScanner,
     },
-    Messages(Messages),
+    GrpcMessages(GrpcMessageScanner),
 }
 
-impl Ending {
+impl BoundaryScanner {
     /// A stream of which nothing was sent yet, not even its header.
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: StreamKind) -> Self {
         let body = match kind {
-            Kind::WebSocket => Body::Frames(Frames::Header(FrameHeader::default())),
-            Kind::Events { chunked } => Body::Events {
-                chunks: chunked.then_some(Chunks::Size(None)),
-                events: Events::default(),
+            StreamKind::WebSocket => {
+                BodyScanner::WebSocket(WebSocketScanner::Header(WebSocketFrameHeader::default()))
+            }
+            StreamKind::ServerSentEvents { chunked } => BodyScanner::ServerSentEvents {
+                chunks: chunked.then_some(ChunkScanner::Size(None)),
+                events: EventScanner::default(),
             },
-            Kind::Messages => Body::Messages(Messages::default()),
+            StreamKind::GrpcMessages => BodyScanner::GrpcMessages(GrpcMessageScanner::default()),
         };
         Self {
-            head: Some(Head::default()),
+            head: Some(ResponseHeadScanner::default()),
             body,
         }
     }
 
     /// A stream that HTTP/2 frames: neither header nor chunks are among its bytes.
-    pub(super) fn of_body(kind: Kind) -> Self {
+    pub(super) fn for_http2(kind: StreamKind) -> Self {
         let kind = match kind {
-            Kind::Events { .. } => Kind::Events { chunked: false },
-            Kind::WebSocket | Kind::Messages => kind,
+            StreamKind::ServerSentEvents { .. } => StreamKind::ServerSentEvents { chunked: false },
+            StreamKind::WebSocket | StreamKind::GrpcMessages => kind,
         };
         Self {
             head: None,
@@ -76,37 +78,39 @@ impl Ending {
 
     /// How many of these bytes the client could be sent up to a place where the stream can end; all
     /// where there is none.
-    pub(super) fn room(&self, bytes: &[u8]) -> usize {
+    pub(super) fn len_to_boundary(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut rest = bytes;
-        while !rest.is_empty() && !ahead.can_end() {
+        while !rest.is_empty() && !ahead.is_at_boundary() {
             rest = rest.get(ahead.step(rest)..).unwrap_or_default();
         }
         bytes.len() - rest.len()
     }
 
     /// Whether the stream can end here.
-    pub(super) fn can_end(&self) -> bool {
+    pub(super) fn is_at_boundary(&self) -> bool {
         let whole = match &self.body {
-            Body::Frames(frames) => frames.is_between(),
-            Body::Events { chunks, events } => {
-                chunks.as_ref().is_none_or(Chunks::is_between) && events.is_between()
+            BodyScanner::WebSocket(frames) => frames.is_at_boundary(),
+            BodyScanner::ServerSentEvents { chunks, events } => {
+                chunks.as_ref().is_none_or(ChunkScanner::is_at_boundary) && events.is_at_boundary()
             }
-            Body::Messages(messages) => messages.is_between(),
+            BodyScanner::GrpcMessages(messages) => messages.is_at_boundary(),
         };
         self.head.is_none() && whole
     }
 
     /// What tells the client that this is the end.
-    pub(super) fn last_words(&self) -> &'static [u8] {
+    pub(super) fn end_marker(&self) -> &'static [u8] {
         match &self.body {
             // Final, close, two bytes: 1001, going away.
-            Body::Frames(_) => &[0x88, 2, 0x03, 0xe9],
-            Body::Events {
+            BodyScanner::WebSocket(_) => &[0x88, 2, 0x03, 0xe9],
+            BodyScanner::ServerSentEvents {
                 chunks: Some(_), ..
             } => b"0\r\n\r\n",
             // Of messages, the stream itself tells the end.
-            Body::Events { chunks: None, .. } | Body::Messages(_) => b"",
+            BodyScanner::ServerSentEvents { chunks: None, .. } | BodyScanner::GrpcMessages(_) => {
+                b""
+            }
         }
     }
 
@@ -115,77 +119,77 @@ impl Ending {
         let Some(&byte) = bytes.first() else { return 0 };
         if let Some(head) = &mut self.head {
             if head.push(byte) {
-                self.head = head.is_interim().then(Head::default);
+                self.head = head.is_interim().then(ResponseHeadScanner::default);
             }
             return 1;
         }
         match &mut self.body {
-            Body::Frames(frames) => frames.step(byte, bytes.len()),
-            Body::Events { chunks, events } => {
+            BodyScanner::WebSocket(frames) => frames.step(byte, bytes.len()),
+            BodyScanner::ServerSentEvents { chunks, events } => {
                 if chunks.as_mut().is_none_or(|chunks| chunks.step(byte)) {
                     events.step(byte);
                 }
                 1
             }
-            Body::Messages(messages) => messages.step(byte, bytes.len()),
+            BodyScanner::GrpcMessages(messages) => messages.step(byte, bytes.len()),
         }
     }
 }
 
 /// A response's header, as Pingora writes it: lines end with CRLF.
 #[derive(Clone, Debug, Default)]
-struct Head {
+struct ResponseHeadScanner {
     /// `HTTP/1.1 101`: the version and the status.
-    start: [u8; 12],
+    status_line: [u8; 12],
     length: usize,
     /// How much of the empty line at its end is there.
-    matched: usize,
+    end_matched: usize,
 }
 
-impl Head {
+impl ResponseHeadScanner {
     /// Whether that was its last byte.
     fn push(&mut self, byte: u8) -> bool {
         const END: &[u8] = b"\r\n\r\n";
-        if let Some(place) = self.start.get_mut(self.length) {
+        if let Some(place) = self.status_line.get_mut(self.length) {
             *place = byte;
         }
         self.length = self.length.saturating_add(1);
-        let expected = END.get(self.matched) == Some(&byte);
-        self.matched = if expected {
-            self.matched + 1
+        let expected = END.get(self.end_matched) == Some(&byte);
+        self.end_matched = if expected {
+            self.end_matched + 1
         } else {
             usize::from(byte == b'\r')
         };
-        self.matched == END.len()
+        self.end_matched == END.len()
     }
 
     /// Another header follows.
     fn is_interim(&self) -> bool {
-        let status = self.start.get(9..).unwrap_or_default();
+        let status = self.status_line.get(9..).unwrap_or_default();
         status.starts_with(b"1") && status != b"101"
     }
 }
 
 /// WebSocket frames (RFC 6455 §5.2).
 #[derive(Clone, Debug)]
-enum Frames {
-    Header(FrameHeader),
+enum WebSocketScanner {
+    Header(WebSocketFrameHeader),
     Payload {
         left: u64,
         closes: bool,
     },
     /// A close frame has passed, or something that is no frame.
-    Over,
+    Done,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct FrameHeader {
+struct WebSocketFrameHeader {
     bytes: [u8; 14],
     length: usize,
 }
 
-impl Frames {
-    fn is_between(&self) -> bool {
+impl WebSocketScanner {
+    fn is_at_boundary(&self) -> bool {
         matches!(self, Self::Header(header) if header.length == 0)
     }
 
@@ -201,26 +205,26 @@ impl Frames {
                 let taken = usize::try_from(*left).map_or(available, |left| left.min(available));
                 *left -= taken as u64;
                 if *left == 0 {
-                    *self = Self::after(*closes);
+                    *self = Self::after_payload(*closes);
                 }
                 taken
             }
-            Self::Over => available,
+            Self::Done => available,
         }
     }
 
-    fn after(closes: bool) -> Self {
+    fn after_payload(closes: bool) -> Self {
         if closes {
-            Self::Over
+            Self::Done
         } else {
-            Self::Header(FrameHeader::default())
+            Self::Header(WebSocketFrameHeader::default())
         }
     }
 }
 
-impl FrameHeader {
+impl WebSocketFrameHeader {
     /// What follows the header, if that was its last byte.
-    fn push(&mut self, byte: u8) -> Option<Frames> {
+    fn push(&mut self, byte: u8) -> Option<WebSocketScanner> {
         *self.bytes.get_mut(self.length)? = byte;
         self.length += 1;
         let [first, second, rest @ ..] = &self.bytes;
@@ -243,29 +247,29 @@ impl FrameHeader {
         };
         let closes = first & 0x0f == 8;
         Some(match left {
-            0 => Frames::after(closes),
-            _ if left >> 63 != 0 => Frames::Over,
-            _ => Frames::Payload { left, closes },
+            0 => WebSocketScanner::after_payload(closes),
+            _ if left >> 63 != 0 => WebSocketScanner::Done,
+            _ => WebSocketScanner::Payload { left, closes },
         })
     }
 }
 
 /// Chunks (RFC 9112 §7.1).
 #[derive(Clone, Debug)]
-enum Chunks {
+enum ChunkScanner {
     /// In a chunk's size; `None`: before it.
     Size(Option<u64>),
     /// Behind the digits, up to the end of the line.
-    Line(u64),
+    Extension(u64),
     Data(u64),
     /// Behind the data, up to the end of the line.
-    End,
+    DataEnd,
     /// The last chunk has begun, or something that is no chunk.
-    Over,
+    Done,
 }
 
-impl Chunks {
-    fn is_between(&self) -> bool {
+impl ChunkScanner {
+    fn is_at_boundary(&self) -> bool {
         matches!(self, Self::Size(None))
     }
 
@@ -276,17 +280,17 @@ impl Chunks {
         *self = match (&*self, digit) {
             (Self::Size(size), Some(digit)) => match size.unwrap_or(0).checked_mul(16) {
                 Some(size) => Self::Size(Some(size + digit)),
-                None => Self::Over,
+                None => Self::Done,
             },
-            (Self::Size(Some(size)), None) if byte != b'\n' => Self::Line(*size),
-            (Self::Line(0), _) if byte == b'\n' => Self::Over,
-            (Self::Line(size), _) if byte == b'\n' => Self::Data(*size),
-            (Self::Line(size), _) => Self::Line(*size),
-            (Self::Data(1), _) => Self::End,
+            (Self::Size(Some(size)), None) if byte != b'\n' => Self::Extension(*size),
+            (Self::Extension(0), _) if byte == b'\n' => Self::Done,
+            (Self::Extension(size), _) if byte == b'\n' => Self::Data(*size),
+            (Self::Extension(size), _) => Self::Extension(*size),
+            (Self::Data(1), _) => Self::DataEnd,
             (Self::Data(left), _) => Self::Data(left - 1),
-            (Self::End, _) if byte == b'\n' => Self::Size(None),
-            (Self::End, _) => Self::End,
-            _ => Self::Over,
+            (Self::DataEnd, _) if byte == b'\n' => Self::Size(None),
+            (Self::DataEnd, _) => Self::DataEnd,
+            _ => Self::Done,
         };
         is_data
     }
@@ -294,26 +298,26 @@ impl Chunks {
 
 /// Events (WHATWG HTML §9.2.6): lines that end with CR, LF or both; an empty one ends the event.
 #[derive(Clone, Copy, Debug, Default)]
-struct Events {
-    line: Line,
+struct EventScanner {
+    line: EventLine,
     /// A field came since the last empty line.
-    begun: bool,
+    field_seen: bool,
     /// The byte before was CR: an LF belongs to it.
     after_cr: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Line {
+enum EventLine {
     #[default]
     Empty,
     Comment,
     Field,
 }
 
-impl Events {
+impl EventScanner {
     /// A comment, as servers send to keep a connection, begins no event.
-    fn is_between(self) -> bool {
-        self.line == Line::Empty && !self.begun
+    fn is_at_boundary(self) -> bool {
+        self.line == EventLine::Empty && !self.field_seen
     }
 
     fn step(&mut self, byte: u8) {
@@ -321,11 +325,13 @@ impl Events {
         match byte {
             b'\n' if after_cr => {}
             b'\r' | b'\n' => {
-                self.begun &= self.line != Line::Empty;
-                self.line = Line::Empty;
+                self.field_seen &= self.line != EventLine::Empty;
+                self.line = EventLine::Empty;
             }
-            b':' if self.line == Line::Empty => self.line = Line::Comment,
-            _ if self.line == Line::Empty => (self.line, self.begun) = (Line::Field, true),
+            b':' if self.line == EventLine::Empty => self.line = EventLine::Comment,
+            _ if self.line == EventLine::Empty => {
+                (self.line, self.field_seen) = (EventLine::Field, true)
+            }
             _ => {}
         }
     }
@@ -334,33 +340,33 @@ impl Events {
 /// Messages of gRPC: each behind a byte of flags and its length in four (`Length-Prefixed-Message`, in
 /// the protocol's description).
 #[derive(Clone, Copy, Debug, Default)]
-struct Messages {
+struct GrpcMessageScanner {
     prefix: [u8; 5],
     /// How much of the prefix is there.
-    length: usize,
+    prefix_len: usize,
     /// Of the message behind it; bytes.
-    left: u32,
+    message_left: u32,
 }
 
-impl Messages {
-    fn is_between(self) -> bool {
-        self.length == 0 && self.left == 0
+impl GrpcMessageScanner {
+    fn is_at_boundary(self) -> bool {
+        self.prefix_len == 0 && self.message_left == 0
     }
 
     fn step(&mut self, byte: u8, available: usize) -> usize {
-        if self.left > 0 {
+        if self.message_left > 0 {
             let available = u32::try_from(available).unwrap_or(u32::MAX);
-            let taken = self.left.min(available);
-            self.left -= taken;
+            let taken = self.message_left.min(available);
+            self.message_left -= taken;
             return taken as usize;
         }
-        if let Some(place) = self.prefix.get_mut(self.length) {
+        if let Some(place) = self.prefix.get_mut(self.prefix_len) {
             *place = byte;
         }
-        self.length += 1;
-        if self.length == self.prefix.len() {
+        self.prefix_len += 1;
+        if self.prefix_len == self.prefix.len() {
             let [_, length @ ..] = self.prefix;
-            (self.length, self.left) = (0, u32::from_be_bytes(length));
+            (self.prefix_len, self.message_left) = (0, u32::from_be_bytes(length));
         }
         1
     }
@@ -374,11 +380,11 @@ mod tests {
 
     const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
-    const EVENTS: Kind = Kind::Events { chunked: false };
-    const CHUNKS: Kind = Kind::Events { chunked: true };
+    const EVENTS: StreamKind = StreamKind::ServerSentEvents { chunked: false };
+    const CHUNKS: StreamKind = StreamKind::ServerSentEvents { chunked: true };
 
-    fn behind(kind: Kind, pieces: &[&[u8]]) -> Ending {
-        let mut ending = Ending::new(kind);
+    fn behind(kind: StreamKind, pieces: &[&[u8]]) -> BoundaryScanner {
+        let mut ending = BoundaryScanner::new(kind);
         for piece in pieces {
             ending.feed(piece);
         }
@@ -388,11 +394,11 @@ mod tests {
     #[test]
     fn nothing_ends_within_a_header() {
         let early = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n";
-        assert!(!behind(EVENTS, &[]).can_end());
-        assert!(!behind(EVENTS, &[OK.split_last().unwrap().1]).can_end());
-        assert!(!behind(EVENTS, &[early]).can_end());
-        assert!(behind(EVENTS, &[early, early, OK]).can_end());
-        assert!(behind(Kind::WebSocket, &[SWITCH]).can_end());
+        assert!(!behind(EVENTS, &[]).is_at_boundary());
+        assert!(!behind(EVENTS, &[OK.split_last().unwrap().1]).is_at_boundary());
+        assert!(!behind(EVENTS, &[early]).is_at_boundary());
+        assert!(behind(EVENTS, &[early, early, OK]).is_at_boundary());
+        assert!(behind(StreamKind::WebSocket, &[SWITCH]).is_at_boundary());
     }
 
     #[test]
@@ -412,7 +418,7 @@ mod tests {
             ("\n", true),
         ] {
             assert_eq!(
-                behind(EVENTS, &[OK, text.as_bytes()]).can_end(),
+                behind(EVENTS, &[OK, text.as_bytes()]).is_at_boundary(),
                 can_end,
                 "{text:?}"
             );
@@ -434,7 +440,7 @@ mod tests {
             ("11111111111111111\r\n", false),
         ] {
             assert_eq!(
-                behind(CHUNKS, &[OK, text.as_bytes()]).can_end(),
+                behind(CHUNKS, &[OK, text.as_bytes()]).is_at_boundary(),
                 can_end,
                 "{text:?}"
             );
@@ -443,10 +449,10 @@ mod tests {
 
     #[test]
     fn a_websocket_is_over_behind_a_close_frame() {
-        assert!(!behind(Kind::WebSocket, &[SWITCH, &[0x88, 0]]).can_end());
-        assert!(!behind(Kind::WebSocket, &[SWITCH, &[0x88, 2, 3, 0xe8]]).can_end());
+        assert!(!behind(StreamKind::WebSocket, &[SWITCH, &[0x88, 0]]).is_at_boundary());
+        assert!(!behind(StreamKind::WebSocket, &[SWITCH, &[0x88, 2, 3, 0xe8]]).is_at_boundary());
         let absurd = [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0];
-        assert!(!behind(Kind::WebSocket, &[SWITCH, &absurd]).can_end());
+        assert!(!behind(StreamKind::WebSocket, &[SWITCH, &absurd]).is_at_boundary());
     }
 
     #[test]
@@ -461,18 +467,18 @@ mod tests {
             (b"\0\0\0\0\x03abc\0", false),
             (b"\0\0\0\0\x03abc\0\0\0\0\x01d", true),
         ] {
-            let mut whole = Ending::of_body(Kind::Messages);
+            let mut whole = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
             whole.feed(bytes);
-            assert_eq!(whole.can_end(), can_end, "{bytes:?}");
-            let mut pieces = Ending::of_body(Kind::Messages);
+            assert_eq!(whole.is_at_boundary(), can_end, "{bytes:?}");
+            let mut pieces = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
             for byte in bytes {
                 pieces.feed(&[*byte]);
             }
-            assert_eq!(pieces.can_end(), can_end, "{bytes:?}");
+            assert_eq!(pieces.is_at_boundary(), can_end, "{bytes:?}");
         }
-        let mut begun = Ending::of_body(Kind::Messages);
+        let mut begun = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
         begun.feed(b"\0\0\0\0\x03a");
-        assert_eq!(begun.room(b"bc\0\0"), 2);
+        assert_eq!(begun.len_to_boundary(b"bc\0\0"), 2);
     }
 
     /// A frame with its length in the shortest form, masked or not.
@@ -505,25 +511,25 @@ mod tests {
             let bytes = frames.concat();
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
-            let mut ending = behind(Kind::WebSocket, &[SWITCH]);
+            let mut ending = behind(StreamKind::WebSocket, &[SWITCH]);
             let mut at = 0;
             for cut in cuts {
                 ending.feed(&bytes[at..cut]);
-                prop_assert_eq!(ending.can_end(), cut == 0 || ends.contains(&cut));
+                prop_assert_eq!(ending.is_at_boundary(), cut == 0 || ends.contains(&cut));
                 let next = ends.iter().find(|end| **end >= cut).map_or(0, |end| end - cut);
-                let room = if ending.can_end() { 0 } else { next };
-                prop_assert_eq!(ending.room(&bytes[cut..]), room);
+                let room = if ending.is_at_boundary() { 0 } else { next };
+                prop_assert_eq!(ending.len_to_boundary(&bytes[cut..]), room);
                 at = cut;
             }
         }
 
         #[test]
         fn nothing_is_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize) {
-            for kind in [Kind::WebSocket, EVENTS, CHUNKS, Kind::Messages] {
+            for kind in [StreamKind::WebSocket, EVENTS, CHUNKS, StreamKind::GrpcMessages] {
                 let cut = cut.min(bytes.len());
                 let whole = behind(kind, &[OK, &bytes]);
                 let parts = behind(kind, &[OK, &bytes[..cut], &bytes[cut..]]);
-                prop_assert_eq!(whole.can_end(), parts.can_end());
+                prop_assert_eq!(whole.is_at_boundary(), parts.is_at_boundary());
             }
         }
     }

@@ -10,47 +10,47 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
-use super::Socket;
+use super::DownstreamSocket;
 use crate::proxy_protocol::{Header, Malformed, Origin, Reader, Tls};
 use crate::telemetry::metrics::Refused;
 
 /// How much is looked at at once; bytes.
-const GLANCE: usize = 512;
+const PEEK_SIZE: usize = 512;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Default)]
-pub struct Party {
+pub struct ConnectionInfo {
     /// The address on the other end of the socket; `None` on a Unix socket.
-    pub remote: Option<SocketAddr>,
+    pub remote_addr: Option<SocketAddr>,
     /// What that one says of the connection, where it may.
-    pub header: Option<Box<Header>>,
+    pub proxy_header: Option<Box<Header>>,
 }
 
-impl Party {
+impl ConnectionInfo {
     /// Whose connection it is: whom the header names, else the remote itself.
-    pub fn client(&self) -> Option<SocketAddr> {
-        match self.origin() {
-            Some(Origin::Internet { source, .. }) => Some(canonical(*source)),
-            _ => self.remote,
+    pub fn client_addr(&self) -> Option<SocketAddr> {
+        match self.proxy_addresses() {
+            Some(Origin::Internet { source, .. }) => Some(canonical_addr(*source)),
+            _ => self.remote_addr,
         }
     }
 
     /// Where the client connected to, as the header has it.
-    pub fn destination(&self) -> Option<SocketAddr> {
-        match self.origin() {
-            Some(Origin::Internet { destination, .. }) => Some(canonical(*destination)),
+    pub fn destination_addr(&self) -> Option<SocketAddr> {
+        match self.proxy_addresses() {
+            Some(Origin::Internet { destination, .. }) => Some(canonical_addr(*destination)),
             _ => None,
         }
     }
 
     /// Whether the client spoke TLS to whom the header is from.
     pub fn is_encrypted(&self) -> bool {
-        let header = self.header.as_deref();
+        let header = self.proxy_header.as_deref();
         header.and_then(Header::tls).is_some_and(Tls::is_encrypted)
     }
 
-    fn origin(&self) -> Option<&Origin> {
-        self.header.as_ref().map(|header| &header.origin)
+    fn proxy_addresses(&self) -> Option<&Origin> {
+        self.proxy_header.as_ref().map(|header| &header.origin)
     }
 }
 
@@ -58,43 +58,46 @@ impl Party {
 ///
 /// # Errors
 /// Why there is none; the connection is of no use then.
-pub async fn introduction(socket: &mut Socket, within: Duration) -> Result<Header, Refused> {
-    let read = tokio::time::timeout(within, read(socket));
+pub async fn read_proxy_header(
+    socket: &mut DownstreamSocket,
+    within: Duration,
+) -> Result<Header, Refused> {
+    let read = tokio::time::timeout(within, read_header(socket));
     read.await.unwrap_or(Err(Refused::HeaderTimeout))
 }
 
 /// IPv4 addresses mapped into IPv6 are IPv4's.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
+pub fn canonical_addr(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-async fn read(socket: &mut Socket) -> Result<Header, Refused> {
+async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, Refused> {
     let mut reader = Reader::default();
-    let mut glance = [0; GLANCE];
+    let mut glance = [0; PEEK_SIZE];
     loop {
         let seen = socket
             .peek(&mut glance)
             .await
-            .map_err(|error| gone(&error))?;
+            .map_err(|error| truncated(&error))?;
         let seen = glance.get(..seen).unwrap_or_default();
         if seen.is_empty() {
             return Err(Refused::HeaderCut);
         }
-        let taken = reader.take(seen).map_err(refused)?;
+        let taken = reader.take(seen).map_err(refusal)?;
         let taken = glance.get_mut(..taken).unwrap_or_default();
         let read = socket.read_exact(taken).await;
-        read.map_err(|error| gone(&error))?;
-        if let Some(header) = reader.header().map_err(refused)? {
+        read.map_err(|error| truncated(&error))?;
+        if let Some(header) = reader.header().map_err(refusal)? {
             return Ok(header);
         }
     }
 }
 
-fn gone(_: &io::Error) -> Refused {
+fn truncated(_: &io::Error) -> Refused {
     Refused::HeaderCut
 }
 
-fn refused(malformed: Malformed) -> Refused {
+fn refusal(malformed: Malformed) -> Refused {
     match malformed {
         Malformed::Signature => Refused::NoHeader,
         Malformed::TooLong => Refused::HeaderTooLong,
@@ -114,7 +117,7 @@ mod tests {
 
     async fn read_from(pieces: &[&[u8]]) -> (Result<Header, Refused>, Vec<u8>) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut socket = Socket::Unix(ours);
+        let mut socket = DownstreamSocket::Unix(ours);
         let send = async {
             for piece in pieces {
                 theirs.write_all(piece).await.unwrap();
@@ -122,7 +125,10 @@ mod tests {
             }
             drop(theirs);
         };
-        let (header, ()) = tokio::join!(introduction(&mut socket, Duration::from_secs(10)), send);
+        let (header, ()) = tokio::join!(
+            read_proxy_header(&mut socket, Duration::from_secs(10)),
+            send
+        );
         let mut rest = Vec::new();
         socket.read_to_end(&mut rest).await.unwrap();
         (header, rest)
@@ -158,7 +164,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_whole_header_has_one_deadline() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut socket = Socket::Unix(ours);
+        let mut socket = DownstreamSocket::Unix(ours);
         let drip = async {
             for piece in LINE.chunks(1) {
                 theirs.write_all(piece).await.unwrap();
@@ -166,7 +172,7 @@ mod tests {
             }
         };
         tokio::select! {
-            header = introduction(&mut socket, Duration::from_secs(5)) => {
+            header = read_proxy_header(&mut socket, Duration::from_secs(5)) => {
                 assert_eq!(header, Err(Refused::HeaderTimeout));
             }
             () = drip => panic!("nobody minded"),
@@ -176,9 +182,9 @@ mod tests {
     #[test]
     fn who_is_told_of_is_the_client() {
         let remote = Some("10.0.0.1:1".parse().unwrap());
-        let party = |origin| Party {
-            remote,
-            header: Some(Box::new(Header {
+        let party = |origin| ConnectionInfo {
+            remote_addr: remote,
+            proxy_header: Some(Box::new(Header {
                 version: crate::proxy_protocol::Version::Two,
                 origin,
                 extensions: Vec::new(),
@@ -189,9 +195,9 @@ mod tests {
             source: "[::ffff:192.0.2.1]:7".parse().unwrap(),
             destination: "192.0.2.2:80".parse().unwrap(),
         });
-        assert_eq!(internet.client(), Some("192.0.2.1:7".parse().unwrap()));
+        assert_eq!(internet.client_addr(), Some("192.0.2.1:7".parse().unwrap()));
         for origin in [Origin::Local, Origin::Unknown] {
-            assert_eq!(party(origin).client(), remote);
+            assert_eq!(party(origin).client_addr(), remote);
         }
     }
 }

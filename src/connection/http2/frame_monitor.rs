@@ -12,16 +12,16 @@ use super::super::preface::PREFACE;
 /// Frames that a client may send for nothing: at first; then for each stream, each piece of a
 /// response, each KiB that it is sent, each second. A client that measures its path, as those of gRPC
 /// do, sends PING and `WINDOW_UPDATE` with every round trip in which something came, however little.
-const IDLE: Allowance = Allowance {
-    first: 1000,
+const CONTROL_FRAME_ALLOWANCE: ControlFrameAllowance = ControlFrameAllowance {
+    burst: 1000,
     per_stream: 10,
-    per_piece: 10,
+    per_chunk: 10,
     per_kib: 1,
     per_second: 10,
 };
 
 /// The length of a frame's header; bytes.
-const HEADER: usize = 9;
+const FRAME_HEADER_LEN: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -31,60 +31,60 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-struct Allowance {
-    first: u64,
+struct ControlFrameAllowance {
+    burst: u64,
     per_stream: u64,
-    per_piece: u64,
+    per_chunk: u64,
     per_kib: u64,
     per_second: u64,
 }
 
 /// What a client was sent so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given {
+pub(super) struct ResponseProgress {
     pub(super) bytes: u64,
     /// Pieces of responses, as the peers sent them. What a small window cuts them into counts as one:
     /// else a client could earn a frame with each byte that it lets us send.
-    pub(super) pieces: u64,
+    pub(super) chunks: u64,
 }
 
 /// How far the client has come in its frames, and what it has sent.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct FrameMonitor {
     /// Of the preface; bytes.
     preface_left: usize,
-    header: [u8; HEADER],
-    length: usize,
+    frame_header: [u8; FRAME_HEADER_LEN],
+    header_len: usize,
     /// Of the frame's payload; bytes.
     payload_left: usize,
     /// A header block has begun.
-    in_block: bool,
+    in_header_block: bool,
     /// The frame is the last of its header block.
-    ends_block: bool,
-    last_stream: u32,
-    complete: u64,
-    streams: u64,
-    idle: u64,
+    ends_header_block: bool,
+    last_stream_id: u32,
+    frames_complete: u64,
+    streams_opened: u64,
+    control_frames: u64,
 }
 
-impl Default for Frames {
+impl Default for FrameMonitor {
     fn default() -> Self {
         Self {
             preface_left: PREFACE.len(),
-            header: [0; HEADER],
-            length: 0,
+            frame_header: [0; FRAME_HEADER_LEN],
+            header_len: 0,
             payload_left: 0,
-            in_block: false,
-            ends_block: false,
-            last_stream: 0,
-            complete: 0,
-            streams: 0,
-            idle: 0,
+            in_header_block: false,
+            ends_header_block: false,
+            last_stream_id: 0,
+            frames_complete: 0,
+            streams_opened: 0,
+            control_frames: 0,
         }
     }
 }
 
-impl Frames {
+impl FrameMonitor {
     /// The client has sent these bytes; the streams that it takes back with them.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Vec<u32> {
         let mut resets = Vec::new();
@@ -96,92 +96,101 @@ impl Frames {
     }
 
     /// The preface and the first frame are there.
-    pub(super) fn is_greeted(&self) -> bool {
-        self.complete > 0
+    pub(super) fn has_first_frame(&self) -> bool {
+        self.frames_complete > 0
     }
 
     /// Some of a header block is there, and not all.
-    pub(super) fn is_in_header(&self) -> bool {
-        self.in_block
+    pub(super) fn is_in_header_block(&self) -> bool {
+        self.in_header_block
     }
 
     /// Streams opened.
-    pub(super) fn streams(&self) -> u64 {
-        self.streams
+    pub(super) fn streams_opened(&self) -> u64 {
+        self.streams_opened
     }
 
     /// Whether a client that was given this, in that time, has sent too many frames for nothing.
-    pub(super) fn are_too_idle(&self, given: Given, age: Duration) -> bool {
-        if self.idle <= IDLE.first {
+    pub(super) fn is_control_flood(&self, given: ResponseProgress, age: Duration) -> bool {
+        if self.control_frames <= CONTROL_FRAME_ALLOWANCE.burst {
             return false;
         }
         let earned = [
-            self.streams.saturating_mul(IDLE.per_stream),
-            given.pieces.saturating_mul(IDLE.per_piece),
-            (given.bytes / 1024).saturating_mul(IDLE.per_kib),
-            age.as_secs().saturating_mul(IDLE.per_second),
+            self.streams_opened
+                .saturating_mul(CONTROL_FRAME_ALLOWANCE.per_stream),
+            given
+                .chunks
+                .saturating_mul(CONTROL_FRAME_ALLOWANCE.per_chunk),
+            (given.bytes / 1024).saturating_mul(CONTROL_FRAME_ALLOWANCE.per_kib),
+            age.as_secs()
+                .saturating_mul(CONTROL_FRAME_ALLOWANCE.per_second),
         ];
-        self.idle > earned.into_iter().fold(IDLE.first, u64::saturating_add)
+        self.control_frames
+            > earned
+                .into_iter()
+                .fold(CONTROL_FRAME_ALLOWANCE.burst, u64::saturating_add)
     }
 
     /// Takes as many of the bytes as have one meaning, at least one; how many.
     fn step(&mut self, bytes: &[u8], resets: &mut Vec<u32>) -> usize {
         if self.preface_left > 0 {
-            return take(&mut self.preface_left, bytes.len());
+            return consume(&mut self.preface_left, bytes.len());
         }
         if self.payload_left > 0 {
-            let taken = take(&mut self.payload_left, bytes.len());
-            self.end_if_complete();
+            let taken = consume(&mut self.payload_left, bytes.len());
+            self.finish_frame();
             return taken;
         }
-        if let (Some(place), Some(&byte)) = (self.header.get_mut(self.length), bytes.first()) {
+        if let (Some(place), Some(&byte)) =
+            (self.frame_header.get_mut(self.header_len), bytes.first())
+        {
             *place = byte;
         }
-        self.length += 1;
-        if self.length == HEADER {
-            self.length = 0;
-            self.begin(resets);
-            self.end_if_complete();
+        self.header_len += 1;
+        if self.header_len == FRAME_HEADER_LEN {
+            self.header_len = 0;
+            self.on_frame_header(resets);
+            self.finish_frame();
         }
         1
     }
 
     /// A frame's header is there.
-    fn begin(&mut self, resets: &mut Vec<u32>) {
-        let [l1, l2, l3, kind, flags, stream @ ..] = self.header;
+    fn on_frame_header(&mut self, resets: &mut Vec<u32>) {
+        let [l1, l2, l3, kind, flags, stream @ ..] = self.frame_header;
         let length = u32::from_be_bytes([0, l1, l2, l3]) as usize;
         let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
         self.payload_left = length;
         match kind {
             HEADERS => {
-                self.open(stream);
-                self.in_block = true;
+                self.count_stream(stream);
+                self.in_header_block = true;
             }
             RST_STREAM => resets.push(stream),
             DATA if length > 0 || flags & END_STREAM != 0 => {}
-            _ => self.idle += 1,
+            _ => self.control_frames += 1,
         }
-        self.ends_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
+        self.ends_header_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
     }
 
     /// What comes on an older stream is a trailer.
-    fn open(&mut self, stream: u32) {
-        if stream > self.last_stream {
-            self.last_stream = stream;
-            self.streams += 1;
+    fn count_stream(&mut self, stream: u32) {
+        if stream > self.last_stream_id {
+            self.last_stream_id = stream;
+            self.streams_opened += 1;
         }
     }
 
-    fn end_if_complete(&mut self) {
+    fn finish_frame(&mut self) {
         if self.payload_left == 0 {
-            self.complete += 1;
-            self.in_block &= !self.ends_block;
+            self.frames_complete += 1;
+            self.in_header_block &= !self.ends_header_block;
         }
     }
 }
 
 /// Takes from what is left; how many.
-fn take(left: &mut usize, available: usize) -> usize {
+fn consume(left: &mut usize, available: usize) -> usize {
     let taken = available.min(*left);
     *left -= taken;
     taken
@@ -199,12 +208,12 @@ mod tests {
         let mut frame = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
-        frame.resize(HEADER + length, 0);
+        frame.resize(FRAME_HEADER_LEN + length, 0);
         frame
     }
 
-    fn after(frames: &[Vec<u8>]) -> Frames {
-        let mut read = Frames::default();
+    fn after(frames: &[Vec<u8>]) -> FrameMonitor {
+        let mut read = FrameMonitor::default();
         read.feed(PREFACE);
         read.feed(&frames.concat());
         read
@@ -212,10 +221,10 @@ mod tests {
 
     #[test]
     fn the_first_frame_is_the_greeting() {
-        assert!(!after(&[]).is_greeted());
-        assert!(!after(&[frame(4, 0, 0, 6)[..14].to_vec()]).is_greeted());
-        assert!(after(&[frame(4, 0, 0, 6)]).is_greeted());
-        assert!(after(&[frame(4, 0, 0, 0)]).is_greeted());
+        assert!(!after(&[]).has_first_frame());
+        assert!(!after(&[frame(4, 0, 0, 6)[..14].to_vec()]).has_first_frame());
+        assert!(after(&[frame(4, 0, 0, 6)]).has_first_frame());
+        assert!(after(&[frame(4, 0, 0, 0)]).has_first_frame());
     }
 
     #[test]
@@ -231,7 +240,7 @@ mod tests {
             (vec![begun.clone(), more.clone(), last.clone()], false),
             (vec![begun, more, last[..13].to_vec()], true),
         ] {
-            assert_eq!(after(&frames).is_in_header(), open, "{frames:?}");
+            assert_eq!(after(&frames).is_in_header_block(), open, "{frames:?}");
         }
     }
 
@@ -239,12 +248,12 @@ mod tests {
     fn trailers_open_no_stream() {
         let headers = |stream| frame(HEADERS, END_HEADERS, stream, 1);
         let read = after(&[headers(1), headers(3), headers(1), headers(3), headers(5)]);
-        assert_eq!(read.streams(), 3);
+        assert_eq!(read.streams_opened(), 3);
     }
 
     #[test]
     fn what_does_nothing_is_counted_and_bounded() {
-        let first = usize::try_from(IDLE.first).unwrap();
+        let first = usize::try_from(CONTROL_FRAME_ALLOWANCE.burst).unwrap();
         for nothing in [
             frame(DATA, 0, 1, 0),
             frame(2, 0, 1, 5),
@@ -255,21 +264,24 @@ mod tests {
             frame(99, 0, 0, 3),
         ] {
             let mut read = after(&vec![nothing.clone(); first]);
-            let kib = Given {
+            let kib = ResponseProgress {
                 bytes: 1024,
-                pieces: 0,
+                chunks: 0,
             };
-            let piece = Given {
+            let piece = ResponseProgress {
                 bytes: 1,
-                pieces: 1,
+                chunks: 1,
             };
-            assert!(!read.are_too_idle(Given::default(), Duration::ZERO));
+            assert!(!read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
             read.feed(&nothing);
-            assert!(read.are_too_idle(Given::default(), Duration::ZERO));
-            assert!(!read.are_too_idle(kib, Duration::ZERO), "it took a KiB");
-            assert!(!read.are_too_idle(piece, Duration::ZERO), "it took a piece");
+            assert!(read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
+            assert!(!read.is_control_flood(kib, Duration::ZERO), "it took a KiB");
             assert!(
-                !read.are_too_idle(Given::default(), MINUTE),
+                !read.is_control_flood(piece, Duration::ZERO),
+                "it took a piece"
+            );
+            assert!(
+                !read.is_control_flood(ResponseProgress::default(), MINUTE),
                 "it took its time"
             );
         }
@@ -279,7 +291,7 @@ mod tests {
     fn data_and_the_end_of_it_do_something() {
         let some = [frame(DATA, 0, 1, 1), frame(DATA, END_STREAM, 1, 0)];
         let read = after(&vec![some.concat(); 10_000]);
-        assert!(!read.are_too_idle(Given::default(), Duration::ZERO));
+        assert!(!read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
     }
 
     #[test]
@@ -290,8 +302,8 @@ mod tests {
             frame(RST_STREAM, 0, 3 | 1 << 31, 4),
         ]
         .concat();
-        assert_eq!(read.feed(&resets[..HEADER - 1]), [0; 0]);
-        assert_eq!(read.feed(&resets[HEADER - 1..]), [1, 3]);
+        assert_eq!(read.feed(&resets[..FRAME_HEADER_LEN - 1]), [0; 0]);
+        assert_eq!(read.feed(&resets[FRAME_HEADER_LEN - 1..]), [1, 3]);
     }
 
     proptest! {

@@ -15,18 +15,18 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Socket;
-use super::socket::Metered;
+use super::DownstreamSocket;
+use super::socket::CountingSocket;
 use crate::certificate::holder;
 use crate::telemetry::metrics::{Handshake, HandshakeFailure};
 use crate::tls::{self, ACME, Server};
 
 /// How long the end may take to be said to whom nothing else is said.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What was agreed on in a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Secured {
+pub struct TlsSession {
     /// The version, as in `1.3`.
     pub version: &'static str,
     /// The cipher suite's name (RFC 8446, B.4; RFC 5289).
@@ -36,9 +36,9 @@ pub struct Secured {
     /// A session was taken up again.
     pub resumed: bool,
     /// Clients are asked for a certificate here.
-    pub asks_client: bool,
+    pub requests_client_cert: bool,
     /// The certificate that this one showed, and that counts.
-    pub client: Option<ClientCertificate>,
+    pub client_certificate: Option<ClientCertificate>,
     /// HTTP/2 is spoken inside, not HTTP/1 (RFC 9113, 3.2).
     pub http2: bool,
     /// `Strict-Transport-Security`, where responses have it from us.
@@ -49,24 +49,24 @@ pub struct Secured {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// Whom it is for, as [`holder`] has it.
-    pub holder: Option<Box<str>>,
+    pub subject_name: Option<Box<str>>,
     /// The whole of it as a field's value (RFC 9440, 2.2).
-    pub field: Option<HeaderValue>,
+    pub header_value: Option<HeaderValue>,
 }
 
 impl ClientCertificate {
     fn new(der: &CertificateDer<'_>) -> Self {
         let text = format!(":{}:", BASE64_STANDARD.encode(der));
         Self {
-            holder: holder(der).map(Into::into),
-            field: text.try_into().ok(),
+            subject_name: holder(der).map(Into::into),
+            header_value: text.try_into().ok(),
         }
     }
 }
 
-impl Secured {
+impl TlsSession {
     /// How it is counted.
-    pub fn kind(&self) -> Handshake {
+    pub fn handshake_kind(&self) -> Handshake {
         if self.resumed {
             Handshake::Resumed
         } else {
@@ -79,35 +79,35 @@ impl Secured {
 ///
 /// # Errors
 /// Why not; the client was told as TLS has it, where it could be.
-pub async fn secure(
-    socket: Socket,
+pub async fn accept_tls(
+    socket: DownstreamSocket,
     server: &Server,
-) -> Result<(Socket, Secured), HandshakeFailure> {
+) -> Result<(DownstreamSocket, TlsSession), HandshakeFailure> {
     let acceptor = TlsAcceptor::from(server.config());
-    let handshake = acceptor.accept(Metered::new(socket));
+    let handshake = acceptor.accept(CountingSocket::new(socket));
     match tokio::time::timeout(server.handshake_timeout, handshake).await {
         Err(_) => Err(HandshakeFailure::Timeout),
-        Ok(Err(error)) => Err(reason(&error)),
+        Ok(Err(error)) => Err(failure_reason(&error)),
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => {
-            farewell(stream).await;
+            send_close_notify(stream).await;
             Err(HandshakeFailure::Challenge)
         }
         Ok(Ok(stream)) => {
-            let secured = describe(&stream, server);
-            Ok((Socket::Tls(Box::new(stream)), secured))
+            let secured = describe_session(&stream, server);
+            Ok((DownstreamSocket::Tls(Box::new(stream)), secured))
         }
     }
 }
 
 /// Whoever asked has seen what it wanted (RFC 8737, 3).
-async fn farewell(mut stream: TlsStream<Metered>) {
-    let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+async fn send_close_notify(mut stream: TlsStream<CountingSocket>) {
+    let _ = tokio::time::timeout(CLOSE_NOTIFY_TIMEOUT, stream.shutdown()).await;
 }
 
-fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
+fn describe_session(stream: &TlsStream<CountingSocket>, server: &Server) -> TlsSession {
     let (_, session) = stream.get_ref();
-    Secured {
-        version: version(session),
+    TlsSession {
+        version: version_name(session),
         cipher: session
             .negotiated_cipher_suite()
             .and_then(|suite| suite.suite().as_str())
@@ -116,17 +116,17 @@ fn describe(stream: &TlsStream<Metered>, server: &Server) -> Secured {
             .server_name()
             .map(|name| name.to_ascii_lowercase().into()),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        asks_client: server.asks_client,
+        requests_client_cert: server.asks_client,
         http2: session.alpn_protocol() == Some(tls::HTTP2),
         hsts: server.hsts.clone(),
-        client: session
+        client_certificate: session
             .peer_certificates()
             .and_then(|chain| chain.first())
             .map(ClientCertificate::new),
     }
 }
 
-fn version(session: &ServerConnection) -> &'static str {
+fn version_name(session: &ServerConnection) -> &'static str {
     match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "1.2",
         Some(ProtocolVersion::TLSv1_3) => "1.3",
@@ -134,16 +134,16 @@ fn version(session: &ServerConnection) -> &'static str {
     }
 }
 
-fn reason(error: &io::Error) -> HandshakeFailure {
+fn failure_reason(error: &io::Error) -> HandshakeFailure {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
-        Some(error) => violated(error),
+        Some(error) => rustls_failure_reason(error),
         // tokio-rustls says so of an end in the middle; the kernel of the others.
         None => HandshakeFailure::Closed,
     }
 }
 
-fn violated(error: &rustls::Error) -> HandshakeFailure {
+fn rustls_failure_reason(error: &rustls::Error) -> HandshakeFailure {
     use rustls::Error::{
         AlertReceived, General, InappropriateHandshakeMessage, InappropriateMessage,
         InvalidCertRevocationList, InvalidCertificate, InvalidMessage, NoApplicationProtocol,

@@ -15,81 +15,81 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// What waits at most before the client must; bytes.
-const ROOM: usize = 64 << 10;
+const MAX_BUFFERED: usize = 64 << 10;
 
 /// The pieces of one request's body, on their way from its reader to its sender.
 #[derive(Debug, Default)]
-pub struct Upload(Mutex<Queue>);
+pub struct BodyQueue(Mutex<BodyQueueInner>);
 
 #[derive(Debug, Default)]
-struct Queue {
-    state: State,
-    pieces: VecDeque<Bytes>,
+struct BodyQueueInner {
+    state: BodyQueueState,
+    chunks: VecDeque<Bytes>,
     /// Bytes in them.
-    waiting: usize,
-    reader: Option<Waker>,
-    sender: Option<Waker>,
+    buffered: usize,
+    reader_waker: Option<Waker>,
+    sender_waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum BodyQueueState {
     /// This attempt does without.
     #[default]
-    Unused,
+    Inactive,
     Open,
     /// No piece follows those that are here.
     Ended,
     /// The peer takes no more.
-    Refused,
+    Stopped,
     /// The request itself is refused.
-    Abandoned,
+    Aborted,
 }
 
-impl Upload {
+impl BodyQueue {
     /// Another attempt: what waited for the last one is void.
     pub fn reset(&self) {
-        *self.0.lock() = Queue::default();
+        *self.0.lock() = BodyQueueInner::default();
     }
 
     /// From here on pieces go this way.
     pub fn open(&self) {
-        self.0.lock().state = State::Open;
+        self.0.lock().state = BodyQueueState::Open;
     }
 
     /// Puts a piece in, at once. What a peer refuses is dropped.
     pub fn push(&self, piece: Bytes) {
         let mut queue = self.0.lock();
-        if queue.state == State::Open {
-            queue.waiting += piece.len();
-            queue.pieces.push_back(piece);
-            wake(&mut queue.sender);
+        if queue.state == BodyQueueState::Open {
+            queue.buffered += piece.len();
+            queue.chunks.push_back(piece);
+            wake(&mut queue.sender_waker);
         }
     }
 
     /// That was all.
     pub fn end(&self) {
         let mut queue = self.0.lock();
-        if queue.state == State::Open {
-            queue.state = State::Ended;
-            wake(&mut queue.sender);
+        if queue.state == BodyQueueState::Open {
+            queue.state = BodyQueueState::Ended;
+            wake(&mut queue.sender_waker);
         }
     }
 
     /// The peer takes no more, be it that it needs no more (RFC 9113, 8.1) or that it is gone.
-    pub fn refuse(&self) {
+    pub fn stop_sending(&self) {
         let mut queue = self.0.lock();
-        queue.pieces.clear();
-        queue.waiting = 0;
-        queue.state = State::Refused;
-        wake(&mut queue.reader);
+        queue.chunks.clear();
+        queue.buffered = 0;
+        queue.state = BodyQueueState::Stopped;
+        wake(&mut queue.reader_waker);
     }
 
     /// The request is refused by what its body turned out to be: who sends it on must end the exchange.
-    pub fn abandon(&self) {
+    pub fn abort(&self) {
         let mut queue = self.0.lock();
-        if queue.state != State::Unused {
-            queue.state = State::Abandoned;
-            wake(&mut queue.sender);
+        if queue.state != BodyQueueState::Inactive {
+            queue.state = BodyQueueState::Aborted;
+            wake(&mut queue.sender_waker);
         }
     }
 
@@ -97,43 +97,43 @@ impl Upload {
     /// `None`: the request is abandoned.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
         let mut queue = self.0.lock();
-        if queue.state == State::Abandoned {
+        if queue.state == BodyQueueState::Aborted {
             return Poll::Ready(None);
         }
-        let piece = queue.pieces.pop_front();
-        let ended = queue.state != State::Open && queue.pieces.is_empty();
+        let piece = queue.chunks.pop_front();
+        let ended = queue.state != BodyQueueState::Open && queue.chunks.is_empty();
         match piece {
             Some(piece) => {
-                queue.waiting -= piece.len();
-                wake(&mut queue.reader);
+                queue.buffered -= piece.len();
+                wake(&mut queue.reader_waker);
                 Poll::Ready(Some((piece, ended)))
             }
             None if ended => Poll::Ready(Some((Bytes::new(), true))),
             None => {
-                queue.sender = Some(cx.waker().clone());
+                queue.sender_waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
     }
 
     /// Ready while there is room for another piece, or none is needed.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.lock();
-        if queue.state != State::Open || queue.waiting < ROOM {
+        if queue.state != BodyQueueState::Open || queue.buffered < MAX_BUFFERED {
             return Poll::Ready(());
         }
-        queue.reader = Some(cx.waker().clone());
+        queue.reader_waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
     /// Whether the pieces of this attempt go this way.
-    pub(super) fn is_used(&self) -> bool {
-        self.0.lock().state != State::Unused
+    pub(super) fn is_active(&self) -> bool {
+        self.0.lock().state != BodyQueueState::Inactive
     }
 
     /// Whether the peer takes no more.
-    pub(super) fn is_refused(&self) -> bool {
-        self.0.lock().state == State::Refused
+    pub(super) fn is_stopped(&self) -> bool {
+        self.0.lock().state == BodyQueueState::Stopped
     }
 }
 
@@ -154,16 +154,16 @@ mod tests {
         }
     }
 
-    fn next(upload: &Upload) -> Option<(Bytes, bool)> {
+    fn next(upload: &BodyQueue) -> Option<(Bytes, bool)> {
         now(|cx| upload.poll_next(cx)).flatten()
     }
 
-    fn has_room(upload: &Upload) -> bool {
-        now(|cx| upload.poll_room(cx)).is_some()
+    fn has_room(upload: &BodyQueue) -> bool {
+        now(|cx| upload.poll_capacity(cx)).is_some()
     }
 
-    fn open() -> Upload {
-        let upload = Upload::default();
+    fn open() -> BodyQueue {
+        let upload = BodyQueue::default();
         upload.open();
         upload
     }
@@ -188,7 +188,7 @@ mod tests {
     fn the_reader_waits_while_much_waits() {
         let upload = open();
         assert!(has_room(&upload));
-        upload.push(Bytes::from(vec![0; ROOM]));
+        upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
         assert!(!has_room(&upload));
         assert!(next(&upload).is_some());
         assert!(has_room(&upload));
@@ -197,14 +197,14 @@ mod tests {
     #[test]
     fn what_is_refused_makes_nobody_wait() {
         let upload = open();
-        upload.push(Bytes::from(vec![0; ROOM]));
-        upload.refuse();
-        assert!(has_room(&upload) && upload.is_refused());
-        upload.push(Bytes::from(vec![0; ROOM]));
+        upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
+        upload.stop_sending();
+        assert!(has_room(&upload) && upload.is_stopped());
+        upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
         assert!(has_room(&upload));
-        upload.abandon();
+        upload.abort();
         assert!(now(|cx| upload.poll_next(cx)).is_some_and(|next| next.is_none()));
         upload.reset();
-        assert!(!upload.is_used() && !upload.is_refused());
+        assert!(!upload.is_active() && !upload.is_stopped());
     }
 }

@@ -18,15 +18,19 @@ const SHARDS: usize = 16;
 
 /// How many connections each client has; a client is a network of addresses.
 #[derive(Debug, Default)]
-pub(super) struct Clients {
+pub(super) struct ClientConnectionCounts {
     shards: [Mutex<HashMap<IpNet, u32>>; SHARDS],
     hasher: RandomState,
 }
 
-impl Clients {
+impl ClientConnectionCounts {
     /// A place for one more connection of this client; `None`: it has as many as it may.
-    pub(super) fn seat(self: &Arc<Self>, client: IpAddr, rule: PerClient) -> Option<Seat> {
-        let network = network(client, rule);
+    pub(super) fn acquire(
+        self: &Arc<Self>,
+        client: IpAddr,
+        rule: PerClient,
+    ) -> Option<ClientPermit> {
+        let network = client_network(client, rule);
         let mut taken = self.shard(&network).lock();
         let count = taken.entry(network).or_insert(0);
         if *count >= rule.limit {
@@ -34,13 +38,13 @@ impl Clients {
         }
         *count += 1;
         drop(taken);
-        Some(Seat {
-            clients: Arc::clone(self),
+        Some(ClientPermit {
+            counts: Arc::clone(self),
             network,
         })
     }
 
-    fn leave(&self, network: IpNet) {
+    fn release(&self, network: IpNet) {
         let mut taken = self.shard(&network).lock();
         if let Some(count) = taken.get_mut(&network) {
             *count -= 1;
@@ -66,18 +70,18 @@ impl Clients {
 
 /// One connection's place among its client's; left when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    clients: Arc<Clients>,
+pub(super) struct ClientPermit {
+    counts: Arc<ClientConnectionCounts>,
     network: IpNet,
 }
 
-impl Drop for Seat {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
-        self.clients.leave(self.network);
+        self.counts.release(self.network);
     }
 }
 
-fn network(client: IpAddr, rule: PerClient) -> IpNet {
+fn client_network(client: IpAddr, rule: PerClient) -> IpNet {
     let client = client.to_canonical();
     let bits = if client.is_ipv4() { rule.v4 } else { rule.v6 };
     IpNet::new(client, bits).map_or(client.into(), |network| network.trunc())
@@ -102,8 +106,8 @@ mod tests {
 
     #[test]
     fn each_client_has_so_many_and_no_more() {
-        let clients = Arc::new(Clients::default());
-        let seat = |client: &str| clients.seat(address(client), rule(2));
+        let clients = Arc::new(ClientConnectionCounts::default());
+        let seat = |client: &str| clients.acquire(address(client), rule(2));
         let held = [seat("192.0.2.1"), seat("::ffff:192.0.2.1")];
         assert!(held.iter().all(Option::is_some));
         assert!(seat("192.0.2.1").is_none());
@@ -114,20 +118,20 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_client() {
-        let clients = Arc::new(Clients::default());
-        let seat = |client: &str| clients.seat(address(client), rule(1));
+        let clients = Arc::new(ClientConnectionCounts::default());
+        let seat = |client: &str| clients.acquire(address(client), rule(1));
         let _held = seat("2001:db8::1").unwrap();
         assert!(seat("2001:db8::ffff:1").is_none());
         assert!(seat("2001:db8:0:1::1").is_some());
         let exact = PerClient { v6: 128, ..rule(1) };
-        assert!(clients.seat(address("2001:db8::2"), exact).is_some());
+        assert!(clients.acquire(address("2001:db8::2"), exact).is_some());
     }
 
     #[test]
     fn nobody_is_remembered_who_has_left() {
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(ClientConnectionCounts::default());
         let seats: Vec<_> = (0..10_000_u32)
-            .filter_map(|n| clients.seat(std::net::Ipv4Addr::from(n).into(), rule(1)))
+            .filter_map(|n| clients.acquire(std::net::Ipv4Addr::from(n).into(), rule(1)))
             .collect();
         assert_eq!(seats.len(), 10_000);
         drop(seats);
@@ -143,13 +147,13 @@ mod tests {
 
     #[test]
     fn at_no_time_are_there_more() {
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(ClientConnectionCounts::default());
         let most = Mutex::new((0_u32, 0_u32));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let Some(seat) = clients.seat(address("192.0.2.1"), rule(3)) else {
+                        let Some(seat) = clients.acquire(address("192.0.2.1"), rule(3)) else {
                             continue;
                         };
                         let mut count = most.lock();

@@ -10,20 +10,20 @@ use http::{HeaderMap, HeaderValue, Uri};
 use pingora_http::RequestHeader;
 
 /// What RFC 9113, 6.5.2 counts for a field besides its name and value; bytes.
-const PER_FIELD: u32 = 32;
+const FIELD_OVERHEAD: u32 = 32;
 
 /// The size of a header in which `h2` stops to read on, and that clients are told, in the measure of
 /// RFC 9113, 6.5.2. Well above ours, so that what is only a little too large is counted and logged.
-pub(super) fn list_size(limit: usize) -> u32 {
+pub(super) fn max_header_list_size(limit: usize) -> u32 {
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-    limit.saturating_mul(2).saturating_add(64 * PER_FIELD)
+    limit.saturating_mul(2).saturating_add(64 * FIELD_OVERHEAD)
 }
 
-pub(super) fn header(mut parts: Parts) -> RequestHeader {
+pub(super) fn to_http1_header(mut parts: Parts) -> RequestHeader {
     if let Some(authority) = parts.uri.authority() {
-        take_authority(&mut parts.headers, authority.as_str());
+        set_host_from_authority(&mut parts.headers, authority.as_str());
     }
-    join_crumbs(&mut parts.headers);
+    join_cookie_fields(&mut parts.headers);
     let path = parts.uri.into_parts().path_and_query;
     parts.uri = path.map_or_else(Uri::default, Uri::from);
     parts.into()
@@ -31,7 +31,7 @@ pub(super) fn header(mut parts: Parts) -> RequestHeader {
 
 /// `:authority` is what HTTP/1 has in `Host` (RFC 9113, 8.3.1). Where a client sends both and they
 /// differ, both stay: a request with two hosts is refused.
-fn take_authority(headers: &mut HeaderMap, authority: &str) {
+fn set_host_from_authority(headers: &mut HeaderMap, authority: &str) {
     let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
     if headers.get_all(HOST).iter().all(same)
         && let Ok(host) = HeaderValue::from_str(authority)
@@ -43,7 +43,7 @@ fn take_authority(headers: &mut HeaderMap, authority: &str) {
 }
 
 /// The crumbs of a cookie are one field outside HTTP/2 (RFC 9113, 8.2.3).
-fn join_crumbs(headers: &mut HeaderMap) {
+fn join_cookie_fields(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) else {
         return;
@@ -69,7 +69,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        header(request.body(()).unwrap().into_parts().0)
+        to_http1_header(request.body(()).unwrap().into_parts().0)
     }
 
     fn all<'a>(request: &'a RequestHeader, name: &str) -> Vec<&'a str> {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_clients_are_told_is_above_the_limit() {
-        assert!(list_size(32 << 10) > 64 << 10);
-        assert_eq!(list_size(usize::MAX), u32::MAX);
+        assert!(max_header_list_size(32 << 10) > 64 << 10);
+        assert_eq!(max_header_list_size(usize::MAX), u32::MAX);
     }
 }
