@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use clockwise::ring::{Dialect, MemberId, Ring, Weight};
 use clockwise::telemetry::metrics::Metrics;
-use clockwise::upstream::{Target, Tried, Upstream};
+use clockwise::upstream::{HashTarget, Tried, Upstream};
 use clockwise::{clock, config};
 use md5::{Digest, Md5};
 use pingora_load_balancing::discovery::Static;
@@ -164,8 +164,8 @@ impl Whole {
         let now = self.now.get() + Duration::from_nanos(300);
         self.now.set(now);
         let upstream = &self.upstream;
-        let target = Target::Key(upstream.key(key));
-        let admitted = upstream.admit(&target, &Tried::none(), now, upstream.enter());
+        let target = HashTarget::Key(upstream.key(key));
+        let admitted = upstream.admit(&target, &Tried::none(), now, upstream.begin_request());
         admitted.ok().map(|admitted| admitted.member)
     }
 }

@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 use clockwise::ring::Dialect;
-use clockwise::upstream::balancer::Ring;
+use clockwise::upstream::ring_selection::RingSelection;
 use pingora_load_balancing::discovery::Static;
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
@@ -17,7 +17,7 @@ const KEYS: [&str; 8] = [
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let backends = Backends::new(Static::try_from_iter(BACKENDS)?);
-    let balancer: LoadBalancer<Ring> =
+    let balancer: LoadBalancer<RingSelection> =
         LoadBalancer::from_backends_with_config(backends, Some(Dialect::default()));
     balancer.update().await?;
 

@@ -16,12 +16,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use crate::proxy_protocol::{Header, Origin, Version};
 
 /// What connects to a peer instead of Pingora, and sends this first.
-pub fn introducing(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
-    Arc::new(Introducing(header))
+pub fn connector(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
+    Arc::new(ProxyHeaderConnector(header))
 }
 
 /// The header of a connection that is our own: a probe's.
-pub fn own(version: Version) -> Arc<[u8]> {
+pub fn local_header(version: Version) -> Arc<[u8]> {
     let header = Header {
         version,
         origin: Origin::Local,
@@ -31,15 +31,15 @@ pub fn own(version: Version) -> Arc<[u8]> {
 }
 
 #[derive(Debug)]
-struct Introducing(Arc<[u8]>);
+struct ProxyHeaderConnector(Arc<[u8]>);
 
 #[async_trait]
-impl Connect for Introducing {
+impl Connect for ProxyHeaderConnector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         match address {
             SocketAddr::Inet(address) => {
                 let mut socket = ext::connect(address, None).await?;
-                send(&mut socket, &self.0).await?;
+                write_header(&mut socket, &self.0).await?;
                 Ok(socket.into())
             }
             SocketAddr::Unix(unix) => {
@@ -47,7 +47,7 @@ impl Connect for Introducing {
                     .as_pathname()
                     .or_err(ErrorType::InternalError, "no file")?;
                 let mut socket = ext::connect_uds(path).await?;
-                send(&mut socket, &self.0).await?;
+                write_header(&mut socket, &self.0).await?;
                 Ok(socket.into())
             }
         }
@@ -55,7 +55,7 @@ impl Connect for Introducing {
 }
 
 /// A peer that takes no header is one that cannot be connected to: nothing of a request was sent.
-async fn send(socket: &mut (impl AsyncWrite + Unpin), header: &[u8]) -> Result<()> {
+async fn write_header(socket: &mut (impl AsyncWrite + Unpin), header: &[u8]) -> Result<()> {
     let sent = socket.write_all(header).await;
     sent.or_err(
         ErrorType::ConnectError,

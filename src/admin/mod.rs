@@ -192,7 +192,7 @@ impl Admin {
             .and_then(|upstream| order.carry_out(&upstream).map(|()| upstream));
         match done {
             Ok(upstream) => {
-                let told = move || match upstream.peer_named(&order.label) {
+                let told = move || match upstream.peer_by_label(&order.label) {
                     Some(peer) => Answer::json(StatusCode::OK, &report::one_peer(&upstream, peer)),
                     None => order.unknown(&upstream),
                 };
@@ -334,7 +334,7 @@ impl PeerOrder {
     /// There is no such peer.
     fn carry_out(&self, upstream: &Upstream) -> Result<(), Answer> {
         let (label, now) = (&self.label, clock::since_start());
-        let peer = upstream.peer_named(label);
+        let peer = upstream.peer_by_label(label);
         let peer = peer.ok_or_else(|| self.unknown(upstream))?;
         if peer.set_draining(self.draining, now) {
             let word = if self.draining { "draining" } else { "enabled" };

@@ -17,8 +17,8 @@ use crate::policy::hot::WHOLE;
 use crate::ring::{Dialect, Setting};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
-use crate::upstream::hot::HotKeys;
-use crate::upstream::{Kept, Peer, Target, Tried, Upstream};
+use crate::upstream::hot_keys::HotKeyTracker;
+use crate::upstream::{DrainStatus, HashTarget, Peer, Tried, Upstream};
 
 /// So many peers of an upstream that do not have all their keys are shown in the status.
 const MAX_AWAY: usize = 100;
@@ -169,16 +169,16 @@ struct Counted<'a> {
     /// How many come to it now.
     now: Vec<u64>,
     /// What the draining ones keep.
-    kept: Kept<'a>,
+    kept: DrainStatus<'a>,
 }
 
 impl<'a> Counted<'a> {
     fn of(upstream: &'a Upstream) -> Self {
         let now = clock::since_start();
         Self {
-            owned: upstream.shares(),
-            now: upstream.shares_now(now),
-            kept: upstream.kept(now),
+            owned: upstream.key_space_shares(),
+            now: upstream.current_key_space_shares(now),
+            kept: upstream.drain_status(now),
         }
     }
 }
@@ -188,8 +188,8 @@ fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -
     let now = clock::since_start();
     let probe = peer.state.last_probe().map(|probe| {
         json!({
-            "seconds_ago": seconds(now.saturating_sub(probe.at)),
-            "took_seconds": seconds(probe.took),
+            "seconds_ago": seconds(now.saturating_sub(probe.ended)),
+            "took_seconds": seconds(probe.duration),
             "failure": probe.failure,
         })
     });
@@ -204,8 +204,8 @@ fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -
         "available": peer.state.is_available(now),
         "draining": peer.state.is_draining(),
         "drained": counted.kept.is_drained(peer),
-        "ejected_for_seconds": left(peer.state.ejected(now), now),
-        "suppressed_for_seconds": left(peer.state.suppressed(now), now),
+        "ejected_for_seconds": left(peer.state.ejected_until(now), now),
+        "suppressed_for_seconds": left(peer.state.suppressed_until(now), now),
         "slow_start": slow_start(peer, now),
         "drain": drain(&counted.kept, peer),
         "in_flight": peer.state.in_flight(),
@@ -215,7 +215,7 @@ fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -
 
 /// How many of its keys have come home, 0 … 1; null: it is not in a slow start.
 fn slow_start(peer: &Peer, now: Duration) -> Value {
-    match peer.state.ramp(now) {
+    match peer.state.slow_start(now) {
         Some(ramp) => {
             json!({ "share": ramp.share(now), "seconds_left": seconds((ramp.began + ramp.length).saturating_sub(now)) })
         }
@@ -224,9 +224,9 @@ fn slow_start(peer: &Peer, now: Duration) -> Value {
 }
 
 /// What a draining peer still keeps; null: nothing, or it is not draining.
-fn drain(kept: &Kept<'_>, peer: &Peer) -> Value {
-    match kept.remains(peer) {
-        Some(kept) => json!({ "keys": kept.keys, "seconds_left": seconds(kept.left) }),
+fn drain(kept: &DrainStatus<'_>, peer: &Peer) -> Value {
+    match kept.progress(peer) {
+        Some(kept) => json!({ "keys": kept.active_keys, "seconds_left": seconds(kept.time_left) }),
         None => Value::Null,
     }
 }
@@ -235,7 +235,9 @@ fn drain(kept: &Kept<'_>, peer: &Peer) -> Value {
 /// counts requests that were not looked at, since another was just then.
 pub(super) fn hot(upstream: &Upstream) -> Value {
     let now = clock::since_start();
-    let keys = upstream.hot().map_or_else(Vec::new, |hot| hot.hot(now));
+    let keys = upstream
+        .hot_keys()
+        .map_or_else(Vec::new, |hot| hot.hot_keys(now));
     let keys: Vec<_> = keys
         .iter()
         .map(|key| {
@@ -251,7 +253,7 @@ pub(super) fn hot(upstream: &Upstream) -> Value {
         "upstream": &*upstream.name,
         "threshold": config.map(|hot| millionths(hot.threshold.millionths())),
         "keys": keys,
-        "missed": upstream.hot().map_or(0, HotKeys::missed),
+        "missed": upstream.hot_keys().map_or(0, HotKeyTracker::missed_samples),
     })
 }
 
@@ -261,7 +263,7 @@ fn millionths(share: u32) -> f64 {
 
 /// Adds to what is told of a key who serves it now.
 pub(super) fn serves(told: &mut Value, upstream: &Upstream, key: &[u8]) {
-    let target = Target::Key(upstream.key(key));
+    let target = HashTarget::Key(upstream.key(key));
     let serves = upstream.select(&target, &Tried::none(), clock::since_start());
     let serves = serves.map(|choice| &*choice.peer.label);
     if let Some(told) = told.as_object_mut() {
@@ -283,7 +285,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
             .set(i64::from(peer.state.in_flight()));
         peer.metrics
             .set_state(shown(peer, now), peer.state.is_available(now));
-        let ramp = peer.state.ramp(now);
+        let ramp = peer.state.slow_start(now);
         peer.metrics
             .slow_start
             .set(ramp.map_or(1.0, |ramp| ramp.share(now)));
@@ -330,11 +332,11 @@ fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
 }
 
 fn refresh_upstream(upstream: &Upstream, now: Duration) {
-    let hot = upstream.hot().map_or(0, |hot| hot.hot(now).len());
+    let hot = upstream.hot_keys().map_or(0, |hot| hot.hot_keys(now).len());
     upstream.metrics.hot_keys.set(gauge(hot));
-    let kept = upstream.kept(now);
+    let kept = upstream.drain_status(now);
     for peer in upstream.peers() {
-        let keys = kept.remains(peer).map_or(0, |kept| kept.keys);
+        let keys = kept.progress(peer).map_or(0, |kept| kept.active_keys);
         peer.metrics.drain_keys.set(gauge(keys));
     }
 }
@@ -358,8 +360,8 @@ fn summary(upstream: &Upstream) -> Value {
     let away = upstream
         .peers()
         .iter()
-        .filter(|peer| !peer.state.is_home(now));
-    let kept = upstream.kept(now);
+        .filter(|peer| !peer.state.takes_all_keys(now));
+    let kept = upstream.drain_status(now);
     let away: Vec<_> = away
         .take(MAX_AWAY)
         .map(|shown| condition(&kept, shown, now))
@@ -375,14 +377,14 @@ fn summary(upstream: &Upstream) -> Value {
 }
 
 /// A peer that does not have all of its keys: why, and for how long.
-fn condition(kept: &Kept<'_>, peer: &Peer, now: Duration) -> Value {
+fn condition(kept: &DrainStatus<'_>, peer: &Peer, now: Duration) -> Value {
     json!({
         "label": &*peer.label,
         "state": shown(peer, now).as_str(),
         "drained": kept.is_drained(peer),
-        "off_for_seconds": left(peer.state.off(now), now),
-        "ejected_for_seconds": left(peer.state.ejected(now), now),
-        "suppressed_for_seconds": left(peer.state.suppressed(now), now),
+        "off_for_seconds": left(peer.state.off_ring_until(now), now),
+        "ejected_for_seconds": left(peer.state.ejected_until(now), now),
+        "suppressed_for_seconds": left(peer.state.suppressed_until(now), now),
         "slow_start": slow_start(peer, now),
         "drain": drain(kept, peer),
     })
@@ -412,9 +414,9 @@ fn shown(peer: &Peer, now: Duration) -> Shown {
         _ if peer.state.is_draining() => Shown::Draining,
         State::Unknown => Shown::Unknown,
         State::Down => Shown::Down,
-        State::Up if peer.state.ejected(now).is_some() => Shown::Ejected,
-        State::Up if peer.state.suppressed(now).is_some() => Shown::Suppressed,
-        State::Up if peer.state.ramp(now).is_some() => Shown::SlowStart,
+        State::Up if peer.state.ejected_until(now).is_some() => Shown::Ejected,
+        State::Up if peer.state.suppressed_until(now).is_some() => Shown::Suppressed,
+        State::Up if peer.state.slow_start(now).is_some() => Shown::SlowStart,
         State::Up => Shown::Up,
     }
 }

@@ -13,7 +13,7 @@ const WALK: usize = 16;
 
 /// `GET /v1/upstreams/{u}/ring`: points and exact shares, or a picture.
 pub(super) fn ring(upstream: &Upstream, drawn: bool) -> Answer {
-    let (ring, shares) = (upstream.ring(), upstream.shares());
+    let (ring, shares) = (upstream.ring(), upstream.key_space_shares());
     if drawn {
         let placement = upstream.placement();
         return Answer::picture(picture(ring, shares, |member| placement.label(member)));

@@ -21,7 +21,7 @@ use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
 
-use super::{Check, Prober, grpc};
+use super::{ProbeCheck, ProbeConnectors, grpc_health};
 use crate::config::{Health, Probe};
 use crate::dial;
 use crate::tls;
@@ -29,49 +29,50 @@ use crate::upstream::{Peer, Upstream};
 
 /// What asks this peer, and where it asks; `None`: it cannot be asked, which no loaded configuration
 /// leads to.
-pub(super) fn of(
+pub(super) fn build_check(
     upstream: &Upstream,
     peer: &Peer,
     health: &Health,
-    prober: &Prober,
-) -> Option<(Check, SocketAddr)> {
+    prober: &ProbeConnectors,
+) -> Option<(ProbeCheck, SocketAddr)> {
     let (mut http, request) = match &health.probe {
         // Whose name only the client knows can be asked no more than whether it is there.
-        Probe::Tcp if peer.server_name.is_none() => (upstream.reach(peer)?, None),
-        Probe::Tcp => (upstream.dial(peer, "")?, None),
+        Probe::Tcp if peer.server_name.is_none() => (upstream.tcp_peer(peer)?, None),
+        Probe::Tcp => (upstream.http_peer(peer, "")?, None),
         Probe::Http { host, .. } | Probe::Grpc { host, .. } => {
             let name = host.as_ref().and_then(|host| host.to_str().ok());
-            let http = upstream.dial(peer, crate::route::host_name(name.unwrap_or_default()))?;
+            let http =
+                upstream.http_peer(peer, crate::route::host_name(name.unwrap_or_default()))?;
             let request = request(upstream, peer, &health.probe, host.as_ref()).ok()?;
             (http, Some(request))
         }
     };
-    limit(&mut http, health.timeout);
+    set_limits(&mut http, health.timeout);
     let told = upstream.config.proxy_protocol.as_ref();
-    http.options.custom_l4 = told.map(|told| dial::introducing(dial::own(told.version)));
-    let (address, way) = (http._address.clone(), Way::new(upstream, http));
-    let check: Check = match (&health.probe, request) {
+    http.options.custom_l4 = told.map(|told| dial::connector(dial::local_header(told.version)));
+    let (address, way) = (http._address.clone(), ProbeTransport::new(upstream, http));
+    let check: ProbeCheck = match (&health.probe, request) {
         (Probe::Http { expect, .. }, Some(request)) => Arc::new(HttpCheck {
             connector: Arc::clone(&prober.http),
-            way,
+            transport: way,
             request,
             expect: expect.clone(),
         }),
         (Probe::Grpc { service, .. }, Some(request)) => Arc::new(GrpcCheck {
             connector: Arc::clone(&prober.http),
-            way,
+            transport: way,
             request,
-            question: grpc::question(service),
+            request_body: grpc_health::encode_request(service),
         }),
         _ => Arc::new(TcpCheck {
             connector: Arc::clone(&prober.tcp),
-            way,
+            transport: way,
         }),
     };
     Some((check, address))
 }
 
-fn limit(http: &mut HttpPeer, timeout: Duration) {
+fn set_limits(http: &mut HttpPeer, timeout: Duration) {
     http.options.connection_timeout = Some(timeout);
     http.options.read_timeout = Some(timeout);
     // Nobody else is on the connection, so it ends with the probe.
@@ -88,7 +89,7 @@ fn request(
     let agent = concat!("clockwise/", env!("CARGO_PKG_VERSION"));
     let mut request = match probe {
         Probe::Http { path, .. } => RequestHeader::build("GET", path.as_bytes(), Some(2))?,
-        _ => RequestHeader::build("POST", grpc::PATH, Some(4))?,
+        _ => RequestHeader::build("POST", grpc_health::PATH, Some(4))?,
     };
     request.insert_header(USER_AGENT, agent)?;
     if let Probe::Grpc { .. } = probe {
@@ -118,28 +119,28 @@ fn request(
 }
 
 /// How a peer is connected to, and what has to be true of the connection.
-struct Way {
+struct ProbeTransport {
     http: HttpPeer,
     tls: Option<Arc<tls::Client>>,
-    h2: bool,
+    requires_h2: bool,
 }
 
-impl Way {
+impl ProbeTransport {
     fn new(upstream: &Upstream, http: HttpPeer) -> Self {
         Self {
             tls: upstream.tls.clone().filter(|_| http.is_tls()),
-            h2: upstream.config.link.protocol.is_h2(),
+            requires_h2: upstream.config.link.protocol.is_h2(),
             http,
         }
     }
 
-    fn to(&self, target: &Backend) -> HttpPeer {
+    fn peer_at(&self, target: &Backend) -> HttpPeer {
         let mut http = self.http.clone();
         http._address = target.addr.clone();
         http
     }
 
-    fn accept(&self, secured: Option<&SslDigest>) -> Result<()> {
+    fn check_tls_version(&self, secured: Option<&SslDigest>) -> Result<()> {
         match (&self.tls, secured) {
             (Some(tls), Some(secured)) if !tls.takes(&secured.version) => {
                 Error::e_explain(ErrorType::Custom("an old version of TLS"), "")
@@ -149,12 +150,12 @@ impl Way {
     }
 
     async fn open(&self, connector: &Connector, target: &Backend) -> Result<HttpSession> {
-        let (session, _) = connector.get_http_session(&self.to(target)).await?;
+        let (session, _) = connector.get_http_session(&self.peer_at(target)).await?;
         let secured = session
             .digest()
             .and_then(|digest: &Digest| digest.ssl_digest.clone());
-        self.accept(secured.as_deref())?;
-        if self.h2 && session.as_http2().is_none() {
+        self.check_tls_version(secured.as_deref())?;
+        if self.requires_h2 && session.as_http2().is_none() {
             return Error::e_explain(ErrorType::Custom("no HTTP/2"), "");
         }
         Ok(session)
@@ -165,14 +166,18 @@ impl Way {
 /// once.
 struct TcpCheck {
     connector: Arc<TransportConnector>,
-    way: Way,
+    transport: ProbeTransport,
 }
 
 #[async_trait]
 impl HealthCheck for TcpCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
-        let stream = self.connector.new_stream(&self.way.to(target)).await?;
-        self.way.accept(stream.get_ssl_digest().as_deref())
+        let stream = self
+            .connector
+            .new_stream(&self.transport.peer_at(target))
+            .await?;
+        self.transport
+            .check_tls_version(stream.get_ssl_digest().as_deref())
     }
 
     fn health_threshold(&self, _success: bool) -> usize {
@@ -184,7 +189,7 @@ impl HealthCheck for TcpCheck {
 /// closed instead, so a peer that drips cannot hold a probe.
 struct HttpCheck {
     connector: Arc<Connector>,
-    way: Way,
+    transport: ProbeTransport,
     request: RequestHeader,
     expect: Vec<(u16, u16)>,
 }
@@ -192,7 +197,7 @@ struct HttpCheck {
 #[async_trait]
 impl HealthCheck for HttpCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
-        let mut session = self.way.open(&self.connector, target).await?;
+        let mut session = self.transport.open(&self.connector, target).await?;
         session
             .write_request_header(Box::new(self.request.clone()))
             .await?;
@@ -229,24 +234,24 @@ async fn final_status(session: &mut HttpSession) -> Result<u16> {
 /// A question of `grpc.health.v1` that passes when the answer is `SERVING`.
 struct GrpcCheck {
     connector: Arc<Connector>,
-    way: Way,
+    transport: ProbeTransport,
     request: RequestHeader,
-    question: Bytes,
+    request_body: Bytes,
 }
 
 #[async_trait]
 impl HealthCheck for GrpcCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
-        let session = self.way.open(&self.connector, target).await?;
+        let session = self.transport.open(&self.connector, target).await?;
         let HttpSession::H2(mut session) = session else {
             return Error::e_explain(ErrorType::Custom("no HTTP/2"), "");
         };
-        session.read_timeout = self.way.http.options.read_timeout;
+        session.read_timeout = self.transport.http.options.read_timeout;
         session.write_request_header(Box::new(self.request.clone()), false)?;
         session
-            .write_request_body(self.question.clone(), true)
+            .write_request_body(self.request_body.clone(), true)
             .await?;
-        self.judge(&mut session).await
+        self.check_response(&mut session).await
     }
 
     fn health_threshold(&self, _success: bool) -> usize {
@@ -255,38 +260,41 @@ impl HealthCheck for GrpcCheck {
 }
 
 impl GrpcCheck {
-    async fn judge(&self, session: &mut Http2Session) -> Result<()> {
+    async fn check_response(&self, session: &mut Http2Session) -> Result<()> {
         session.read_response_header().await?;
         let header = session.response_header();
         let (status, failed) = header.map_or((0, None), |header| {
-            (header.status.as_u16(), grpc::status(&header.headers))
+            (
+                header.status.as_u16(),
+                grpc_health::grpc_status(&header.headers),
+            )
         });
         if status != 200 {
             return Error::e_explain(ErrorType::HTTPStatus(status), "");
         }
         if let Some(code) = failed {
-            return refused(code);
+            return grpc_status_error(code);
         }
-        let answer = read(session).await?;
+        let answer = read_response_body(session).await?;
         let trailers = session.read_trailers().await?;
-        match trailers.as_ref().and_then(grpc::status) {
-            Some(0) if grpc::is_serving(&answer) => Ok(()),
+        match trailers.as_ref().and_then(grpc_health::grpc_status) {
+            Some(0) if grpc_health::is_serving(&answer) => Ok(()),
             Some(0) => Error::e_explain(ErrorType::Custom("it is not serving"), ""),
-            Some(code) => refused(code),
+            Some(code) => grpc_status_error(code),
             None => Error::e_explain(ErrorType::Custom("no grpc-status"), ""),
         }
     }
 }
 
-fn refused(code: u16) -> Result<()> {
+fn grpc_status_error(code: u16) -> Result<()> {
     Error::e_explain(ErrorType::CustomCode("grpc-status", code), "")
 }
 
-async fn read(session: &mut Http2Session) -> Result<Vec<u8>> {
+async fn read_response_body(session: &mut Http2Session) -> Result<Vec<u8>> {
     let mut answer = Vec::new();
     while let Some(piece) = session.read_response_body().await? {
         answer.extend_from_slice(&piece);
-        if answer.len() > grpc::MAX_ANSWER {
+        if answer.len() > grpc_health::MAX_RESPONSE {
             return Error::e_explain(ErrorType::Custom("an answer that is too long"), "");
         }
     }

@@ -6,7 +6,7 @@
 //! for the slowest peer of a pass, and calls a peer healthy before it has asked it.
 
 mod check;
-mod grpc;
+mod grpc_health;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,53 +27,57 @@ use crate::tls::{in_words, why};
 use crate::upstream::{Peer, ProbeReport, Upstream};
 
 /// Probes under way at once; a start with ten thousand peers must not need as many descriptors.
-const AT_ONCE: usize = 512;
+const MAX_CONCURRENT: usize = 512;
 
 /// An interval is moved by up to this share of itself either way, so that probes do not march in
 /// step.
 const JITTER: f64 = 0.1;
 
-type Check = Arc<dyn HealthCheck + Send + Sync>;
+type ProbeCheck = Arc<dyn HealthCheck + Send + Sync>;
 
 /// The running probes of one snapshot; dropping them ends them.
 #[derive(Debug)]
 pub struct Probes {
     tasks: Vec<JoinHandle<()>>,
     /// Peers that are asked before [`Self::go_on`].
-    first: usize,
+    first_pass_peers: usize,
     /// Closed once each of them was asked once.
     first_pass: mpsc::Receiver<()>,
-    all: watch::Sender<bool>,
+    deferred_started: watch::Sender<bool>,
 }
 
 impl Probes {
     /// Starts to probe every peer whose upstream asks for it. Call within a Tokio runtime.
-    pub fn start(snapshot: &Snapshot, prober: &Prober) -> Self {
-        Self::begin(snapshot, prober, |_| true)
+    pub fn start(snapshot: &Snapshot, prober: &ProbeConnectors) -> Self {
+        Self::start_where(snapshot, prober, |_| true)
     }
 
     /// Like [`Self::start`], but peers of which something is known are left to other probes until
     /// [`Self::go_on`].
-    pub fn start_with_unknown(snapshot: &Snapshot, prober: &Prober) -> Self {
-        Self::begin(snapshot, prober, |peer| {
+    pub fn start_with_unknown(snapshot: &Snapshot, prober: &ProbeConnectors) -> Self {
+        Self::start_where(snapshot, prober, |peer| {
             peer.state.health() == State::Unknown
         })
     }
 
-    fn begin(snapshot: &Snapshot, prober: &Prober, at_once: impl Fn(&Peer) -> bool) -> Self {
+    fn start_where(
+        snapshot: &Snapshot,
+        prober: &ProbeConnectors,
+        at_once: impl Fn(&Peer) -> bool,
+    ) -> Self {
         let (token, first_pass) = mpsc::channel(1);
         let mut begun = Self {
             tasks: Vec::new(),
-            first: 0,
+            first_pass_peers: 0,
             first_pass,
-            all: watch::Sender::new(false),
+            deferred_started: watch::Sender::new(false),
         };
         for upstream in snapshot.upstreams.values() {
             let Some(health) = &upstream.config.health else {
                 continue;
             };
             for (place, peer) in upstream.peers().iter().enumerate() {
-                if let Some(job) = Job::new(upstream, place, health, prober) {
+                if let Some(job) = ProbeTask::new(upstream, place, health, prober) {
                     begun.spawn(job, at_once(peer).then(|| token.clone()));
                 }
             }
@@ -81,9 +85,9 @@ impl Probes {
         begun
     }
 
-    fn spawn(&mut self, job: Job, token: Option<mpsc::Sender<()>>) {
-        self.first += usize::from(token.is_some());
-        let mut all = self.all.subscribe();
+    fn spawn(&mut self, job: ProbeTask, token: Option<mpsc::Sender<()>>) {
+        self.first_pass_peers += usize::from(token.is_some());
+        let mut all = self.deferred_started.subscribe();
         self.tasks.push(tokio::spawn(async move {
             // The end of all probes is the end of this task, too.
             if token.is_some() || all.wait_for(|&all| all).await.is_ok() {
@@ -93,18 +97,18 @@ impl Probes {
     }
 
     /// Probes the peers that were left to others.
-    pub fn go_on(&self) {
-        self.all.send_replace(true);
+    pub fn start_deferred(&self) {
+        self.deferred_started.send_replace(true);
     }
 
     /// How many times the longest timeout may pass until every peer was asked once.
-    pub fn rounds(&self) -> u32 {
-        u32::try_from(self.first.div_ceil(AT_ONCE)).unwrap_or(u32::MAX)
+    pub fn first_pass_rounds(&self) -> u32 {
+        u32::try_from(self.first_pass_peers.div_ceil(MAX_CONCURRENT)).unwrap_or(u32::MAX)
     }
 
     /// Waits until each of the first peers was asked once, and the longest time that may take has not
     /// passed; whether it was.
-    pub async fn first_pass(&mut self, deadline: Duration) -> bool {
+    pub async fn wait_first_pass(&mut self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.first_pass.recv())
             .await
             .is_ok()
@@ -120,54 +124,54 @@ impl Drop for Probes {
 }
 
 /// What all probes share: connectors are dear (each loads the system's certificates).
-pub struct Prober {
+pub struct ProbeConnectors {
     tcp: Arc<TransportConnector>,
     http: Arc<Connector>,
     permits: Arc<Semaphore>,
 }
 
-impl Prober {
+impl ProbeConnectors {
     /// The connectors, without a connection.
     pub fn new() -> Self {
         Self {
             tcp: Arc::new(TransportConnector::new(None)),
             http: Arc::new(Connector::new(None)),
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
         }
     }
 }
 
-impl Default for Prober {
+impl Default for ProbeConnectors {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl std::fmt::Debug for Prober {
+impl std::fmt::Debug for ProbeConnectors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prober").finish_non_exhaustive()
     }
 }
 
 /// One peer's probes.
-struct Job {
+struct ProbeTask {
     upstream: Arc<Upstream>,
-    peer: usize,
+    peer_index: usize,
     health: Health,
-    check: Check,
+    check: ProbeCheck,
     target: Backend,
     permits: Arc<Semaphore>,
 }
 
-impl Job {
+impl ProbeTask {
     fn new(
         upstream: &Arc<Upstream>,
         peer: usize,
         health: &Health,
-        prober: &Prober,
+        prober: &ProbeConnectors,
     ) -> Option<Self> {
         let target = upstream.peers().get(peer)?;
-        let Some((check, addr)) = check::of(upstream, target, health, prober) else {
+        let Some((check, addr)) = check::build_check(upstream, target, health, prober) else {
             let (name, label) = (&upstream.name, &target.label);
             log::error!("upstream {name}: there is no probe for {label}");
             return None;
@@ -180,7 +184,7 @@ impl Job {
         let permits = Arc::clone(&prober.permits);
         Some(Self {
             upstream: Arc::clone(upstream),
-            peer,
+            peer_index: peer,
             health: health.clone(),
             check,
             target,
@@ -216,25 +220,25 @@ impl Job {
             tokio::spawn(async move { tokio::time::timeout(limit, check.check(&target)).await });
         let failure = match asked.await {
             Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(error))) if is_our_own(&error) => {
+            Ok(Ok(Err(error))) if is_local_failure(&error) => {
                 log::debug!("no probe: {error}");
                 return None;
             }
-            Ok(Ok(Err(error))) => Some(brief(&error)),
+            Ok(Ok(Err(error))) => Some(describe_error(&error)),
             Ok(Err(_)) => Some(format!("no answer within {limit:?}")),
             Err(cut) if cut.is_cancelled() => return None,
             Err(_) => Some("the probe panicked".to_owned()),
         };
         let at = clock::since_start();
         Some(ProbeReport {
-            at,
-            took: at.saturating_sub(began),
+            ended: at,
+            duration: at.saturating_sub(began),
             failure,
         })
     }
 
     fn report(&self, report: ProbeReport) {
-        let Some(peer) = self.upstream.peers().get(self.peer) else {
+        let Some(peer) = self.upstream.peers().get(self.peer_index) else {
             return;
         };
         if report.failure.is_some() {
@@ -260,7 +264,7 @@ impl Job {
 }
 
 /// Running out of descriptors or local ports says nothing about the peer.
-fn is_our_own(error: &Error) -> bool {
+fn is_local_failure(error: &Error) -> bool {
     matches!(
         error.etype(),
         ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError
@@ -268,7 +272,7 @@ fn is_our_own(error: &Error) -> bool {
 }
 
 /// The kind of an error and its own words, without the causes below it.
-fn brief(error: &Error) -> String {
+fn describe_error(error: &Error) -> String {
     match error.etype() {
         ErrorType::HTTPStatus(status) => format!("status {status}"),
         ErrorType::CustomCode(name, code) => format!("{name} {code}"),

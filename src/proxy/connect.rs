@@ -36,7 +36,7 @@ pub(super) fn peer(
         return Err(Error::new_in(ErrorType::InternalError));
     };
     let upstream = &attempt.upstream;
-    let Some(mut http) = upstream.dial(peer, asked_name(ctx)) else {
+    let Some(mut http) = upstream.http_peer(peer, asked_name(ctx)) else {
         // Only a name that the client chose can be none.
         ctx.fault = Some(Fault::BadHost);
         return Err(Error::new_down(ErrorType::HTTPStatus(400)));
@@ -59,7 +59,7 @@ pub(super) fn peer(
     if let Some(header) = introduction::header(ctx) {
         // With whatever else tells connections to this peer apart.
         http.group_key ^= introduction::pool(&header);
-        http.options.custom_l4 = Some(dial::introducing(header));
+        http.options.custom_l4 = Some(dial::connector(header));
     }
     let tunnel = tunnel::is_asked_for(session);
     if attempt.fresh || tunnel {

@@ -14,9 +14,9 @@ use crate::connection::{AbortReason, Connection, Exchange};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::upstream::active::Tenure;
-use crate::upstream::load::Place;
-use crate::upstream::{Peer, Target, Tried, Upstream};
+use crate::upstream::affinity::PeerEpoch;
+use crate::upstream::in_flight::PeerPermit;
+use crate::upstream::{HashTarget, Peer, Tried, Upstream};
 
 /// What one request remembers. One request takes one [`Snapshot`], here, and keeps it to its end.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Context {
     /// The value of the sticky cookie that its response is to set.
     pub(super) cookie: Option<String>,
     /// Its place on the ring, or its turn.
-    pub(super) target: Option<Target>,
+    pub(super) target: Option<HashTarget>,
     /// The peers that failed it.
     pub(super) tried: Tried,
     /// The try under way, or the last one.
@@ -88,9 +88,9 @@ pub(super) struct Attempt {
     /// Its key is at home elsewhere, by intention: that one is full, or the key is hot.
     pub(super) guest: bool,
     /// Its key is at home with the peer, in this tenure; `None`: a drain of it would not keep the key.
-    pub(super) tenure: Option<Tenure>,
+    pub(super) tenure: Option<PeerEpoch>,
     /// Counts the request at the peer while it is there.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<PeerPermit>,
     /// When it began, since the process started.
     pub(super) began: Duration,
     /// How long the connect took; `None`: not connected, zero: a pooled connection.

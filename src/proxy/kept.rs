@@ -14,8 +14,8 @@ use crate::clock;
 use crate::connection::PeriodicTask;
 use crate::ring::Hash;
 use crate::snapshot::Snapshot;
-use crate::upstream::Target;
-use crate::upstream::active::Tenure;
+use crate::upstream::HashTarget;
+use crate::upstream::affinity::PeerEpoch;
 
 /// The shortest time between two records.
 const OFTEN: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ struct Session {
     current: Arc<ArcSwap<Snapshot>>,
     upstream: Arc<str>,
     label: Arc<str>,
-    tenure: Tenure,
+    tenure: PeerEpoch,
     key: Hash,
     recorded: Duration,
 }
@@ -45,8 +45,11 @@ impl Session {
     /// With the time until it is due to be recorded again.
     fn of(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) -> Option<(Self, Duration)> {
         let attempt = ctx.attempt.as_ref()?;
-        let (tenure, first) = (attempt.tenure?, attempt.upstream.renewal()?);
-        let Some(Target::Key(key)) = &ctx.target else {
+        let (tenure, first) = (
+            attempt.tenure?,
+            attempt.upstream.affinity_refresh_interval()?,
+        );
+        let Some(HashTarget::Key(key)) = &ctx.target else {
             return None;
         };
         let session = Self {
@@ -71,7 +74,7 @@ impl PeriodicTask for Session {
         self.recorded = now;
         let snapshot = self.current.load();
         let upstream = snapshot.upstreams.get(&*self.upstream)?;
-        let next = upstream.renew((&self.label, self.tenure), self.key, now)?;
+        let next = upstream.refresh_affinity((&self.label, self.tenure), self.key, now)?;
         Some(next.max(OFTEN))
     }
 }

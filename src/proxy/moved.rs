@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::MovedStreams;
 use crate::connection::{AbortReason, StreamVerdict};
 use crate::snapshot::Snapshot;
-use crate::upstream::{Address, Target, Tried, Upstream};
+use crate::upstream::{Address, HashTarget, Tried, Upstream};
 
 /// The longest time between two looks.
 const SELDOM: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Tenant {
 
     /// Where nobody could serve the key, its peer is as good as any.
     fn is_home(&self, upstream: &Upstream, now: Duration) -> bool {
-        let target = Target::Key(upstream.key(&self.key));
+        let target = HashTarget::Key(upstream.key(&self.key));
         upstream
             .select(&target, &Tried::none(), now)
             .is_none_or(|home| {
@@ -88,7 +88,7 @@ impl Tenant {
         let since = *self.moved.get_or_insert(now);
         match since.saturating_add(rules.after).checked_sub(now) {
             Some(left) if !left.is_zero() => StreamVerdict::RecheckAfter(left.min(between(rules))),
-            _ if upstream.may_end_stream(now) => StreamVerdict::Close(AbortReason::KeyMoved),
+            _ if upstream.try_end_stream(now) => StreamVerdict::Close(AbortReason::KeyMoved),
             _ => StreamVerdict::RecheckAfter(between(rules).min(Duration::from_millis(500))),
         }
     }

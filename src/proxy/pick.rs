@@ -16,8 +16,8 @@ use crate::connection::{Connection, Phase};
 use crate::cookie;
 use crate::key::{self, KeyBuffer, KeySource};
 use crate::ring::MemberId;
-use crate::upstream::load::Ticket;
-use crate::upstream::{Admitted, Arrival, Target, Tried, Upstream, Wait};
+use crate::upstream::in_flight::UpstreamPermit;
+use crate::upstream::{Admission, AdmitOutcome, HashTarget, QueuedRequest, Tried, Upstream};
 
 /// Finds the request's place on the ring.
 pub(super) fn target(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
@@ -33,15 +33,16 @@ pub(super) async fn first(ctx: &mut Context) -> Result<(), Fault> {
         return Err(Fault::NoRoute);
     };
     let mut now = clock::since_start();
-    let admitted = match upstream.arrive(&target, &ctx.tried, now, upstream.enter()) {
-        Ok(Arrival::Admitted(admitted)) => Ok(admitted),
-        Ok(Arrival::Waits(wait)) => {
-            let admitted = in_line(wait).await;
-            now = clock::since_start();
-            admitted
-        }
-        Err(ticket) => Err(ticket),
-    };
+    let admitted =
+        match upstream.admit_or_enqueue(&target, &ctx.tried, now, upstream.begin_request()) {
+            Ok(AdmitOutcome::Admitted(admitted)) => Ok(admitted),
+            Ok(AdmitOutcome::Queued(wait)) => {
+                let admitted = in_line(wait).await;
+                now = clock::since_start();
+                admitted
+            }
+            Err(ticket) => Err(ticket),
+        };
     if let Ok(admitted) = admitted {
         ctx.attempt = Some(attempt(&upstream, &target, &ctx.tried, admitted, now));
         return Ok(());
@@ -51,11 +52,11 @@ pub(super) async fn first(ctx: &mut Context) -> Result<(), Fault> {
 }
 
 /// Waits for a place, as long as that may last; the request goes on without one then.
-async fn in_line(mut wait: Wait<'_>) -> Result<Admitted, Ticket<'_>> {
-    let limit = wait.limit();
+async fn in_line(mut wait: QueuedRequest<'_>) -> Result<Admission, UpstreamPermit<'_>> {
+    let limit = wait.timeout();
     let place = poll_fn(|context| wait.poll(context.waker(), clock::since_start()));
     let _ = timeout(limit, place).await;
-    wait.end(clock::since_start())
+    wait.finish(clock::since_start())
 }
 
 /// The peer of this attempt is known; starts its clock, and whatever else an attempt counts.
@@ -111,7 +112,7 @@ pub(super) fn has_next(ctx: &Context) -> bool {
         .is_some()
 }
 
-fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Target, Fault> {
+fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<HashTarget, Fault> {
     let connection = ctx
         .exchange
         .as_deref()
@@ -123,11 +124,11 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ta
         let source = sources.get(source);
         ctx.key_source = source.map(KeySource::name);
         ctx.cookie = source.and_then(|source| to_refresh(source, key));
-        return Ok(Target::Key(upstream.key(key)));
+        return Ok(HashTarget::Key(upstream.key(key)));
     }
     if let Some((source, _)) = key::to_make(sources) {
         let value = cookie::value(rand::random());
-        let target = Target::Key(upstream.key(value.as_bytes()));
+        let target = HashTarget::Key(upstream.key(value.as_bytes()));
         ctx.key_source = sources.get(source).map(KeySource::name);
         ctx.cookie = Some(value);
         upstream.metrics.cookies_made.inc();
@@ -135,7 +136,7 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ta
     }
     upstream.metrics.missing_key.inc();
     match upstream.config.missing_key {
-        MissingKey::RoundRobin => Ok(upstream.next_turn()),
+        MissingKey::RoundRobin => Ok(upstream.next_round_robin()),
         MissingKey::Reject => Err(Fault::MissingKey),
     }
 }
@@ -149,7 +150,7 @@ fn to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
 }
 
 /// Only streams want to know.
-fn is_guest(upstream: &Upstream, target: &Target, tried: &Tried, member: MemberId) -> bool {
+fn is_guest(upstream: &Upstream, target: &HashTarget, tried: &Tried, member: MemberId) -> bool {
     let home = || upstream.select(target, tried, clock::since_start());
     upstream.config.close_moved_streams.is_some()
         && home().is_some_and(|home| home.member != member)
@@ -157,7 +158,7 @@ fn is_guest(upstream: &Upstream, target: &Target, tried: &Tried, member: MemberI
 
 /// The key of a request that has a place on the ring.
 pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
-    let Some(Target::Key(_)) = ctx.target else {
+    let Some(HashTarget::Key(_)) = ctx.target else {
         return None;
     };
     let request = request(session, &ctx.ask, ctx.connection());
@@ -193,7 +194,10 @@ fn choose(ctx: &mut Context) -> bool {
         .attempt
         .as_mut()
         .and_then(|attempt| attempt.place.take())
-        .map_or_else(|| upstream.enter(), |place| upstream.reenter(place));
+        .map_or_else(
+            || upstream.begin_request(),
+            |place| upstream.leave_peer(place),
+        );
     let now = clock::since_start();
     let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
         return false;
@@ -204,17 +208,17 @@ fn choose(ctx: &mut Context) -> bool {
 
 fn attempt(
     upstream: &Arc<Upstream>,
-    target: &Target,
+    target: &HashTarget,
     tried: &Tried,
-    admitted: Admitted,
+    admitted: Admission,
     began: Duration,
 ) -> Attempt {
     Attempt {
         guest: is_guest(upstream, target, tried, admitted.member),
         upstream: Arc::clone(upstream),
         member: admitted.member,
-        tenure: admitted.tenure,
-        place: Some(admitted.place),
+        tenure: admitted.epoch,
+        place: Some(admitted.permit),
         began,
         connect: None,
         fresh: false,

@@ -13,7 +13,7 @@ use crate::connection::{AbortReason, Connection, Exchange};
 use crate::proxy_protocol::{Origin, Tls, Version};
 use crate::telemetry::metrics::{BadRequest, Class};
 use crate::telemetry::{self, Record};
-use crate::upstream::Target;
+use crate::upstream::HashTarget;
 
 /// What came of a request, seen from the client.
 struct Outcome {
@@ -124,7 +124,7 @@ fn count(ctx: &Context, outcome: &Outcome) {
                 .observe(first_byte.saturating_sub(attempt.began));
         }
         let owner = match &ctx.target {
-            Some(Target::Key(key)) => route.upstream.ring().owner(key),
+            Some(HashTarget::Key(key)) => route.upstream.ring().owner(key),
             _ => None,
         };
         if ctx.status != 0 && owner.is_some_and(|owner| owner != attempt.member) {
@@ -192,8 +192,8 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome) -> Record<'a> {
         peer: ctx.peer().map(|peer| &*peer.label),
         key_source: ctx.key_source,
         key_hash: match &ctx.target {
-            Some(Target::Key(key)) => Some(key.hash().0),
-            Some(Target::Turn(_)) | None => None,
+            Some(HashTarget::Key(key)) => Some(key.hash().0),
+            Some(HashTarget::RoundRobin(_)) | None => None,
         },
         attempts: ctx.attempts,
         request_id: ask.id.as_ref().map(http::HeaderValue::as_bytes),

@@ -145,7 +145,7 @@ impl Drained {
         let now = clock::since_start();
         let mut over = BTreeSet::new();
         for upstream in snapshot.upstreams.values() {
-            let kept = upstream.kept(now);
+            let kept = upstream.drain_status(now);
             let drained = upstream.peers().iter();
             let drained = drained.filter(|peer| kept.is_drained(peer));
             over.extend(drained.map(|peer| (Arc::clone(&upstream.name), Arc::clone(&peer.label))));

@@ -44,7 +44,7 @@ use crate::admin::Subject;
 use crate::clock;
 use crate::lifecycle::{self, Refusal};
 use crate::tls::Keys;
-use crate::upstream::Memory;
+use crate::upstream::PersistedState;
 
 /// The format of the messages; another number means another format.
 const FORMAT: u32 = 2;
@@ -105,7 +105,7 @@ struct Hello {
     sockets: Vec<String>,
     /// As of `at`.
     #[serde(default)]
-    memory: Memory,
+    memory: PersistedState,
     /// By the kernel's monotonic clock, in microseconds: both processes have the same.
     #[serde(default)]
     at: Option<i64>,
@@ -122,7 +122,7 @@ struct Hello {
 pub(super) struct Go {
     /// As of `at`.
     #[serde(default)]
-    pub(super) memory: Memory,
+    pub(super) memory: PersistedState,
     /// By the kernel's monotonic clock, in microseconds.
     #[serde(default)]
     pub(super) at: Option<i64>,
@@ -134,9 +134,9 @@ pub(super) struct Go {
 #[derive(Debug, Default)]
 pub(super) struct News {
     /// What it knew of the peers at first, without the times.
-    pub(super) before: Memory,
+    pub(super) before: PersistedState,
     /// What it knows now.
-    pub(super) memory: Memory,
+    pub(super) memory: PersistedState,
     pub(super) counters: String,
 }
 
@@ -166,7 +166,7 @@ struct Progress {
     connections: u64,
     /// With the first message: what operators did to the peers until their doors were closed.
     #[serde(default)]
-    memory: Option<Memory>,
+    memory: Option<PersistedState>,
     /// With the last message: what was counted while draining is not lost.
     #[serde(default)]
     counters: Option<String>,
@@ -185,11 +185,11 @@ pub(super) struct Predecessor {
     /// Readable when it has ended; `None`: it already has.
     life: Option<OwnedFd>,
     sockets: Inherited,
-    memory: Memory,
+    memory: PersistedState,
     /// As of when, by the kernel's monotonic clock in microseconds.
     at: Option<i64>,
     /// What it has told of the peers last, without the times.
-    told: Memory,
+    told: PersistedState,
     tickets: Keys,
     patience: Duration,
 }
@@ -218,7 +218,7 @@ impl Predecessor {
             wire,
             pid: hello.pid,
             life: life_of(hello.pid)?,
-            told: hello.memory.events(),
+            told: hello.memory.without_elapsed_times(),
             sockets: hello.sockets.into_iter().zip(received).collect(),
             memory: hello.memory,
             at: hello.at,
@@ -229,7 +229,7 @@ impl Predecessor {
 
     /// What it handed over, with what it remembers of the peers as of now: a slow start has gone on since,
     /// and keys that came home there must not leave again here.
-    pub(super) fn take(&mut self) -> (Inherited, Memory) {
+    pub(super) fn take(&mut self) -> (Inherited, PersistedState) {
         let age = age(self.at, clock::monotonic_micros());
         (
             std::mem::take(&mut self.sockets),
@@ -264,7 +264,7 @@ impl Predecessor {
         let _ = self.wire.send(&Answer::Ready { pid, kept }).await;
         match self.wire.receive::<Go>().await {
             Ok(go) => {
-                let told = go.memory.events();
+                let told = go.memory.without_elapsed_times();
                 let age = age(go.at, clock::monotonic_micros());
                 Ok(News {
                     before: std::mem::replace(&mut self.told, told),
@@ -302,7 +302,7 @@ impl Predecessor {
                 }));
             if let Some(memory) = progress.memory {
                 // Operators may have met this process already: their orders are not taken back.
-                let news = memory.orders_since(&self.told);
+                let news = memory.drain_changes_since(&self.told);
                 subject.snapshot.load().recall_drains(&news);
                 // If it is gone, it does not wait for this either.
                 let _ = self.wire.send(&Answer::Noted).await;
@@ -347,7 +347,7 @@ fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
 pub(super) struct Estate {
     pub(super) sockets: Vec<(String, OwnedFd)>,
     /// As of `at`.
-    pub(super) memory: Memory,
+    pub(super) memory: PersistedState,
     /// By the kernel's monotonic clock, in microseconds.
     pub(super) at: i64,
     pub(super) tickets: Keys,
@@ -415,7 +415,7 @@ impl Successor {
     }
 
     /// Tells it what operators have changed since the word, and waits until that is noted.
-    pub(super) async fn update(&mut self, connections: u64, memory: Memory) {
+    pub(super) async fn update(&mut self, connections: u64, memory: PersistedState) {
         let progress = Progress {
             connections,
             memory: Some(memory),
@@ -624,7 +624,7 @@ mod tests {
         };
         Estate {
             sockets: (0..sockets).map(open).collect(),
-            memory: Memory::default(),
+            memory: PersistedState::default(),
             at: 1_000_000,
             tickets: Keys::default(),
             patience,
@@ -691,7 +691,7 @@ mod tests {
     fn an_unknown_field_is_ignored_and_a_missing_one_has_its_default() {
         let hello: Hello =
             serde_json::from_str(r#"{"format":2,"version":"9","pid":1,"colour":"blue"}"#).unwrap();
-        assert!(hello.sockets.is_empty() && hello.memory == Memory::default());
+        assert!(hello.sockets.is_empty() && hello.memory == PersistedState::default());
         assert_eq!(age(hello.at, 2_500_000), Duration::ZERO);
     }
 }

@@ -18,7 +18,7 @@ use super::{Ending, reload};
 use crate::acme::Keeper;
 use crate::admin::Subject;
 use crate::lifecycle::{Order, Orders, Refusal, Reply};
-use crate::probe::{Prober, Probes};
+use crate::probe::{ProbeConnectors, Probes};
 use crate::telemetry::Telemetry;
 
 /// A running proxy.
@@ -28,7 +28,7 @@ pub(super) struct Instance {
     pub(super) source: Option<PathBuf>,
     pub(super) orders: Orders,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) prober: Prober,
+    pub(super) prober: ProbeConnectors,
     pub(super) probes: Probes,
     pub(super) listeners: Listeners,
     pub(super) doors: OpenDoors,

@@ -204,7 +204,7 @@ fn put_in_force(
     drains.settle();
     after.issued.tell();
     after.settle(before);
-    ready.probes.go_on();
+    ready.probes.start_deferred();
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);
     telemetry::log::set(config.error_log);

@@ -20,10 +20,10 @@ use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::ConnectionLimit;
 use crate::lifecycle::{Addresses, Lifecycle, Orders, Stage};
-use crate::probe::{Prober, Probes};
+use crate::probe::{ProbeConnectors, Probes};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
-use crate::upstream::Memory;
+use crate::upstream::PersistedState;
 
 /// Starts an instance: on its own, or in the place of the one that started this process for that.
 pub(super) async fn start(
@@ -103,7 +103,7 @@ impl Staged {
         telemetry: Arc<Telemetry>,
         source: Option<PathBuf>,
         mut inherited: Inherited,
-        memory: &Memory,
+        memory: &PersistedState,
     ) -> Result<Self, Error> {
         snapshot.recall(memory);
         let config = &snapshot.config;
@@ -112,7 +112,7 @@ impl Staged {
         let doors = Doors::bind(config, &telemetry, &mut inherited)?;
         kept.retain(|name| !inherited.contains_key(name));
         let (subject, orders) = subject(snapshot, telemetry);
-        let connectors = Prober::new();
+        let connectors = ProbeConnectors::new();
         let probes = Probes::start(&subject.snapshot.load(), &connectors);
         let instance = Instance {
             proxy: proxy::new(&subject).await.map_err(Error::Proxy)?,
@@ -180,7 +180,7 @@ impl Staged {
 }
 
 /// What a cold start knows of the peers.
-fn remembered(config: &Config) -> Memory {
+fn remembered(config: &Config) -> PersistedState {
     config
         .state_file
         .as_ref()
@@ -212,10 +212,10 @@ pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes, at_most
         .max()
         .unwrap_or(Duration::ZERO);
     let limit = longest
-        .saturating_mul(probes.rounds())
+        .saturating_mul(probes.first_pass_rounds())
         .saturating_add(Duration::from_secs(1))
         .min(at_most);
-    if !probes.first_pass(limit).await {
+    if !probes.wait_first_pass(limit).await {
         log::warn!("not every peer was asked within {limit:?}; those left stay unknown");
     }
 }

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::StateFile;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Occasionally;
-use crate::upstream::Memory;
+use crate::upstream::PersistedState;
 
 /// The format; another number means another format.
 const FORMAT: u32 = 1;
@@ -32,20 +32,20 @@ struct State {
     format: u32,
     /// When it was written (RFC 3339).
     written: String,
-    memory: Memory,
+    memory: PersistedState,
 }
 
 /// What the file remembers; nothing if it is not there, too old, or not to be read. Says so.
-pub(super) fn recall(file: &StateFile) -> Memory {
+pub(super) fn recall(file: &StateFile) -> PersistedState {
     match read(&file.path) {
         Ok(state) => fresh(file, state),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => PersistedState::default(),
         Err(error) => {
             log::warn!(
                 "the state file `{}` is ignored: {error}",
                 file.path.display()
             );
-            Memory::default()
+            PersistedState::default()
         }
     }
 }
@@ -89,7 +89,7 @@ impl Keeper {
 #[derive(Debug)]
 struct Book {
     /// What has happened according to the file, where this process has written it.
-    last: Mutex<Option<Memory>>,
+    last: Mutex<Option<PersistedState>>,
     closed: AtomicBool,
     complaints: Occasionally,
 }
@@ -110,7 +110,7 @@ impl Book {
         let mut last = self.last.lock();
         // Only now: whoever was written before us knew less.
         let memory = snapshot.memory();
-        let events = memory.events();
+        let events = memory.without_elapsed_times();
         if self.is_closed() || (last.as_ref() == Some(&events) && is_young(file)) {
             return;
         }
@@ -123,7 +123,7 @@ impl Book {
         };
     }
 
-    fn replace(&self, path: &Path, memory: &Memory) -> io::Result<()> {
+    fn replace(&self, path: &Path, memory: &PersistedState) -> io::Result<()> {
         let beside = path.with_extension("new");
         write(&beside, memory)?;
         if self.is_closed() {
@@ -156,13 +156,13 @@ fn is_young(file: &StateFile) -> bool {
     age.is_some_and(|age| age < file.max_age / 2)
 }
 
-fn fresh(file: &StateFile, state: State) -> Memory {
+fn fresh(file: &StateFile, state: State) -> PersistedState {
     let written = state.written.parse::<jiff::Timestamp>();
     let age = written.map(|written| clock::wall().duration_since(written).unsigned_abs());
     match age {
-        Ok(age) if state.format == FORMAT && age <= file.max_age => Memory {
+        Ok(age) if state.format == FORMAT && age <= file.max_age => PersistedState {
             // What was hot then says nothing about now.
-            hot: BTreeMap::new(),
+            hot_keys: BTreeMap::new(),
             ..state.memory.aged(age)
         },
         Ok(age) => {
@@ -170,14 +170,14 @@ fn fresh(file: &StateFile, state: State) -> Memory {
                 "the state file `{}` is {age:?} old: it is ignored",
                 file.path.display()
             );
-            Memory::default()
+            PersistedState::default()
         }
         Err(error) => {
             log::warn!(
                 "the state file `{}` is ignored: {error}",
                 file.path.display()
             );
-            Memory::default()
+            PersistedState::default()
         }
     }
 }
@@ -186,7 +186,7 @@ fn read(path: &Path) -> io::Result<State> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-fn write(path: &Path, memory: &Memory) -> io::Result<()> {
+fn write(path: &Path, memory: &PersistedState) -> io::Result<()> {
     let state = State {
         format: FORMAT,
         written: clock::wall().to_string(),
@@ -229,7 +229,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
     }
 
     /// Who drains; for how long is another matter from one moment to the next.
-    fn drains(memory: &Memory) -> Vec<(&str, bool)> {
+    fn drains(memory: &PersistedState) -> Vec<(&str, bool)> {
         let peers = memory.upstreams.values().flatten();
         peers
             .map(|(label, known)| (label.as_str(), known.draining))
@@ -241,7 +241,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("state.json"));
-        assert_eq!(recall(&file), Memory::default());
+        assert_eq!(recall(&file), PersistedState::default());
         Keeper::default().finish(&file, &snapshot);
         assert!(recall(&file).upstreams["app"]["127.0.0.1:2"].draining);
         assert_eq!(drains(&recall(&file)), drains(&snapshot.memory()));
@@ -249,9 +249,9 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
             max_age: Duration::ZERO,
             ..file.clone()
         };
-        assert_eq!(recall(&strict), Memory::default());
+        assert_eq!(recall(&strict), PersistedState::default());
         std::fs::write(&file.path, "{").unwrap();
-        assert_eq!(recall(&file), Memory::default());
+        assert_eq!(recall(&file), PersistedState::default());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::tls::{self, Tickets};
-use crate::upstream::{Address, Drain, MAX_REMEMBERED, Memory, Upstream};
+use crate::upstream::{Address, DrainHandover, MAX_EXPORTED_KEYS, PersistedState, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
 
@@ -150,46 +150,46 @@ impl Snapshot {
 
     /// What a process that takes this one's place should know: the same as [`Self::memory`], and the keys
     /// that all peers served lately, at most [`MAX_REMEMBERED`] more.
-    pub fn estate(&self) -> Memory {
+    pub fn estate(&self) -> PersistedState {
         self.memory_and_keys(Duration::MAX)
     }
 
     /// What that process should know when it is to serve, of which it knows what was so at `then`.
-    pub fn news(&self, then: Duration) -> Memory {
+    pub fn news(&self, then: Duration) -> PersistedState {
         let since = clock::since_start().saturating_sub(then);
         self.memory_and_keys(since.saturating_add(CLOCK_TICK))
     }
 
-    fn memory_and_keys(&self, within: Duration) -> Memory {
-        let (mut memory, mut room) = (self.memory(), MAX_REMEMBERED);
+    fn memory_and_keys(&self, within: Duration) -> PersistedState {
+        let (mut memory, mut room) = (self.memory(), MAX_EXPORTED_KEYS);
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(peers) = memory.upstreams.get_mut(name) {
-                upstream.remember_keys(peers, &mut room, within, now);
+                upstream.export_active_keys(peers, &mut room, within, now);
             }
         }
         memory
     }
 
     /// What another process should know of the peers.
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> PersistedState {
         let now = clock::since_start();
         let upstreams = self
             .upstreams
             .iter()
-            .map(|(name, upstream)| (name.clone(), upstream.memory(now)));
+            .map(|(name, upstream)| (name.clone(), upstream.export_state(now)));
         let hot = self
             .upstreams
             .iter()
-            .map(|(name, upstream)| (name.clone(), upstream.hot_memory(now)));
+            .map(|(name, upstream)| (name.clone(), upstream.export_hot_keys(now)));
         let cold = self
             .upstreams
             .iter()
-            .filter_map(|(name, upstream)| Some((name.clone(), upstream.cold_memory(now)?)));
-        Memory {
+            .filter_map(|(name, upstream)| Some((name.clone(), upstream.export_cold_start(now)?)));
+        PersistedState {
             upstreams: upstreams.collect(),
-            hot: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
-            cold: cold.collect(),
+            hot_keys: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
+            cold_start_ms_ago: cold.collect(),
         }
     }
 
@@ -219,12 +219,12 @@ impl Snapshot {
     }
 
     /// Takes over which peers operators have taken out, and nothing else.
-    pub fn recall_drains(&self, memory: &Memory) {
+    pub fn recall_drains(&self, memory: &PersistedState) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             let known = memory.upstreams.get(name).into_iter().flatten();
             let drains = known.map(|(label, known)| (label.as_str(), known.draining));
-            upstream.recall_drains(drains, now);
+            upstream.restore_drains(drains, now);
         }
     }
 
@@ -237,21 +237,21 @@ impl Snapshot {
             upstreams.filter_map(|(name, after)| Some((previous.upstreams.get(name)?, after)));
         Drains(
             pairs
-                .flat_map(|(before, after)| after.take_drains(before, now))
+                .flat_map(|(before, after)| after.hand_over_drains(before, now))
                 .collect(),
         )
     }
 
     /// Takes over what another process has learned since it told of `before`.
-    pub fn catch_up(&self, before: &Memory, memory: &Memory) {
+    pub fn catch_up(&self, before: &PersistedState, memory: &PersistedState) {
         let (now, none) = (clock::since_start(), BTreeMap::new());
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
-                upstream.recall_cold(memory.cold.get(name).copied(), now);
+                upstream.restore_cold_start(memory.cold_start_ms_ago.get(name).copied(), now);
                 let before = before.upstreams.get(name).unwrap_or(&none);
-                upstream.catch_up(before, known, now);
-                let hot = memory.hot.get(name).map_or(&[][..], Vec::as_slice);
-                upstream.recall_hot(hot, now);
+                upstream.apply_delta(before, known, now);
+                let hot = memory.hot_keys.get(name).map_or(&[][..], Vec::as_slice);
+                upstream.restore_hot_keys(hot, now);
             }
         }
     }
@@ -260,24 +260,24 @@ impl Snapshot {
     pub fn settle(&self, previous: &Self) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
-            upstream.settle(now);
+            upstream.reconcile(now);
             if let Some(before) = previous.upstreams.get(name) {
-                upstream.replace(before);
+                upstream.take_over_from(before);
             }
         }
     }
 
     /// Takes over what another process knew of the peers.
-    pub fn recall(&self, memory: &Memory) {
+    pub fn recall(&self, memory: &PersistedState) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
                 // First: what is new begins slowly by that.
-                upstream.recall_cold(memory.cold.get(name).copied(), now);
-                upstream.recall(known, now);
+                upstream.restore_cold_start(memory.cold_start_ms_ago.get(name).copied(), now);
+                upstream.restore_state(known, now);
             }
-            if let Some(hot) = memory.hot.get(name) {
-                upstream.recall_hot(hot, now);
+            if let Some(hot) = memory.hot_keys.get(name) {
+                upstream.restore_hot_keys(hot, now);
             }
         }
     }
@@ -286,13 +286,13 @@ impl Snapshot {
 /// The drains of peers that are judged anew in another configuration: orders about one that is about
 /// to be replaced count for the one that replaces it.
 #[derive(Debug)]
-pub struct Drains(Vec<Drain>);
+pub struct Drains(Vec<DrainHandover>);
 
 impl Drains {
     /// Takes over the orders that came while the one configuration replaced the other.
     pub fn settle(self) {
         let now = clock::since_start();
-        self.0.into_iter().for_each(|drain| drain.settle(now));
+        self.0.into_iter().for_each(|drain| drain.finish(now));
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::config;
 use crate::policy::health::{State, Thresholds};
 use crate::ring::Hash;
-use crate::upstream::{Peer, ProbeReport, Target, Tried};
+use crate::upstream::{HashTarget, Peer, ProbeReport, Tried};
 
 const PROBED: &str = "health: {tcp: true}";
 const UNPROBED: &str = "health: off";
@@ -31,13 +31,13 @@ fn build(app: &str, peers: &str, previous: Option<&Snapshot>) -> Snapshot {
 }
 
 fn peer(snapshot: &Snapshot) -> &Peer {
-    snapshot.upstreams["app"].peer_named("a").unwrap()
+    snapshot.upstreams["app"].peer_by_label("a").unwrap()
 }
 
 fn probe(snapshot: &Snapshot, failure: Option<&str>) {
     let report = ProbeReport {
-        at: Duration::from_secs(1),
-        took: Duration::ZERO,
+        ended: Duration::from_secs(1),
+        duration: Duration::ZERO,
         failure: failure.map(str::to_owned),
     };
     let once = Thresholds { rise: 1, fall: 1 };
@@ -96,9 +96,9 @@ fn health_is_that_of_the_address_and_starts_anew_with_another() {
 fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
     let before = build(UNPROBED, ONE, None);
     let app = &before.upstreams["app"];
-    let (target, now) = (Target::Key(Hash(0).into()), clock::since_start());
+    let (target, now) = (HashTarget::Key(Hash(0).into()), clock::since_start());
     let in_flight = app
-        .admit(&target, &Tried::none(), now, app.enter())
+        .admit(&target, &Tried::none(), now, app.begin_request())
         .unwrap();
     let probed = build(PROBED, ONE, Some(&before));
     assert_eq!(peer(&probed).state.health(), State::Unknown);
@@ -123,7 +123,7 @@ fn an_ejection_outlives_probes_that_come_or_go() {
     let now = clock::since_start();
     peer(&before).on_connect_failure(&rules, now);
     let after = build(PROBED, ONE, Some(&before));
-    assert!(peer(&after).state.ejected(now).is_some());
+    assert!(peer(&after).state.ejected_until(now).is_some());
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
     let slowly = "health: off\n    slow_start: {time: 60s, at_start: true}";
     let before = build(slowly, "[{label: b, address: 127.0.0.1:3}]", None);
     let mut memory = before.estate();
-    memory.cold.clear();
+    memory.cold_start_ms_ago.clear();
     let both = "[{label: a, address: 127.0.0.1:2}, {label: b, address: 127.0.0.1:3}]";
     let after = build(slowly, both, None);
     after.recall(&memory);
-    let ramp = peer(&after).state.ramp(clock::since_start());
+    let ramp = peer(&after).state.slow_start(clock::since_start());
     let length = ramp.map(|ramp| ramp.length);
     assert_eq!(length, Some(Duration::from_secs(60)));
 }
@@ -198,9 +198,11 @@ fn the_addresses_of_names_are_those_in_use() {
 fn what_a_server_holds_that_is_gone_is_shared_by_nobody() {
     let before = build(UNPROBED, ONE, None);
     let app = &before.upstreams["app"];
-    let (target, now) = (Target::Key(Hash(0).into()), clock::since_start());
+    let (target, now) = (HashTarget::Key(Hash(0).into()), clock::since_start());
     let tried = Tried::none();
-    let in_flight = app.admit(&target, &tried, now, app.enter()).unwrap();
+    let in_flight = app
+        .admit(&target, &tried, now, app.begin_request())
+        .unwrap();
     let after = build(UNPROBED, MOVED, Some(&before));
     let shared = || after.upstreams["app"].in_flight();
     assert_eq!(shared(), 1, "not in force");
@@ -247,23 +249,30 @@ fn a_dialect_without_points_is_balanced_like_the_others() {
         for key in 0..20_u32 {
             let key = app.key(&key.to_le_bytes());
             let walk: Vec<_> = app.ring().walk(&key).collect();
-            let target = Target::Key(key);
+            let target = HashTarget::Key(key);
             assert_eq!(size_of_val(&target), 16);
             let admit = || {
-                app.admit(&target, &Tried::none(), now, app.enter())
+                app.admit(&target, &Tried::none(), now, app.begin_request())
                     .unwrap()
             };
             // Of two in flight nobody holds both.
             let (first, second) = (admit(), admit());
-            assert_eq!((first.member, first.overflow), (walk[0], None), "{ring}");
-            assert_eq!((second.member, second.overflow), (walk[1], Some(walk[0])));
+            assert_eq!(
+                (first.member, first.overflow_from),
+                (walk[0], None),
+                "{ring}"
+            );
+            assert_eq!(
+                (second.member, second.overflow_from),
+                (walk[1], Some(walk[0]))
+            );
             drop((first, second));
             // Its owner drains and keeps it; any other key goes on.
             let owner = app.peer(walk[0]).unwrap();
             owner.set_draining(true, now);
             assert_eq!(admit().member, walk[0], "{ring}");
             let strange = app.ring().walk(&app.key(b"strange")).next().unwrap();
-            let target = Target::Key(app.key(b"strange"));
+            let target = HashTarget::Key(app.key(b"strange"));
             let home = app.select(&target, &Tried::none(), now).unwrap().member;
             assert_ne!(home, walk[0], "{ring}");
             assert_eq!(home == strange, strange != walk[0], "{ring}");

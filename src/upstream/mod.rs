@@ -10,22 +10,22 @@
 //! needs no rebuild. The state is keyed by the label and survives a new configuration, as far as it
 //! is about the same server; the ring and the peers it indexes are made and swapped together.
 
-pub mod active;
 mod address;
-pub mod balancer;
-mod bounded;
-mod dial;
-pub mod hot;
-mod kept;
-mod ledger;
-pub mod load;
-pub mod memory;
+pub mod affinity;
+mod bounded_load;
+mod drain_status;
+pub mod hot_keys;
+mod http_peer;
+pub mod in_flight;
+mod key_space_shares;
 mod peer;
-mod recall;
+mod peer_record;
+pub mod persisted_state;
+pub mod ring_selection;
 mod select;
-mod serving;
-mod shares;
+mod state_transfer;
 mod tried;
+mod weights;
 
 #[cfg(test)]
 mod tests;
@@ -45,20 +45,20 @@ use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 use crate::tls;
 
 pub use self::address::Address;
-pub use self::bounded::{Arrival, Wait};
-pub use self::kept::{Kept, Remains};
-pub use self::memory::{HotMemory, Memory, PeerMemory};
+pub use self::bounded_load::{AdmitOutcome, QueuedRequest};
+pub use self::drain_status::{DrainStatus, PeerDrainProgress};
 pub use self::peer::{Peer, PeerState, ProbeReport};
-pub use self::recall::MAX_REMEMBERED;
-pub use self::select::Admitted;
+pub use self::persisted_state::{PersistedHotKey, PersistedPeer, PersistedState};
+pub use self::select::Admission;
+pub use self::state_transfer::MAX_EXPORTED_KEYS;
 pub use self::tried::{MAX_ATTEMPTS, Tried};
 
-use self::active::{Active, Tenures};
-use self::hot::HotKeys;
-use self::ledger::{Cold, Ledger, Manners};
-use self::load::{Held, Place, Ticket, Total};
-use self::serving::{Serving, Weights};
-use self::shares::Shares;
+use self::affinity::{AffinityTable, PeerEpochs};
+use self::hot_keys::HotKeyTracker;
+use self::in_flight::{PeerInFlight, PeerPermit, UpstreamInFlight, UpstreamPermit};
+use self::key_space_shares::KeySpaceShares;
+use self::peer_record::{ColdStart, PeerPolicy, PeerRecord};
+use self::weights::{ServingWeights, WeightCache};
 
 /// A named group of peers, ready to be selected from.
 #[derive(Debug)]
@@ -75,38 +75,38 @@ pub struct Upstream {
     /// In the ring's member order.
     peers: Box<[Peer]>,
     /// The places of the peers by label.
-    places: HashMap<Arc<str>, usize>,
-    rotation: Rotation,
-    shared: Shared,
-    serving: Serving,
-    shares: Shares,
+    index_by_label: HashMap<Arc<str>, usize>,
+    round_robin: Rotation,
+    shared: UpstreamSharedState,
+    weights: WeightCache,
+    shares: KeySpaceShares,
     /// Where hot keys are to be found.
-    hot: Option<Arc<HotKeys>>,
+    hot_keys: Option<Arc<HotKeyTracker>>,
     /// With whom the keys are that were active lately, where drains keep them there.
-    active: Option<Arc<Active>>,
+    affinity: Option<Arc<AffinityTable>>,
 }
 
 /// What the peers of an upstream share, in one configuration after the other.
 #[derive(Clone, Debug, Default)]
-struct Shared {
+struct UpstreamSharedState {
     /// Its requests in flight.
-    total: Arc<Total>,
+    in_flight: Arc<UpstreamInFlight>,
     /// How often one of its peers may have left the ring or come back.
     changes: Arc<AtomicU32>,
     /// How many requests without a key there were.
-    turns: Arc<AtomicUsize>,
-    tenures: Arc<Tenures>,
+    round_robin_turns: Arc<AtomicUsize>,
+    epochs: Arc<PeerEpochs>,
     /// When they were all equally cold.
-    cold: Arc<Cold>,
+    cold_start: Arc<ColdStart>,
     /// The [`Debt`](pace::Debt) of the streams that were ended, in nanoseconds.
-    ended: Arc<AtomicU64>,
+    ended_streams: Arc<AtomicU64>,
 }
 
-impl Shared {
+impl UpstreamSharedState {
     fn at_start(config: &config::Upstream, now: Duration) -> Self {
         let shared = Self::default();
         if config.slow_start.is_some_and(|slow| slow.at_start) {
-            shared.cold.set(now);
+            shared.cold_start.set(now);
         }
         shared
     }
@@ -114,16 +114,16 @@ impl Shared {
 
 /// What a request brings to the choice of its peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum HashTarget {
     /// Its key, in the upstream's ring.
     Key(Key),
     /// It has no key; its turn among the peers is this one.
-    Turn(usize),
+    RoundRobin(usize),
 }
 
 /// A peer and its place in the upstream.
 #[derive(Clone, Copy, Debug)]
-pub struct Choice<'a> {
+pub struct PeerChoice<'a> {
     /// The peer's place.
     pub member: MemberId,
     /// The peer.
@@ -132,30 +132,30 @@ pub struct Choice<'a> {
 
 /// An operator's order about a peer, on its way to the one that takes the peer's place.
 #[derive(Debug)]
-pub struct Drain {
+pub struct DrainHandover {
     from: Arc<PeerState>,
     to: Arc<PeerState>,
-    manners: Manners,
-    taken: Option<Duration>,
+    policy: PeerPolicy,
+    draining_since: Option<Duration>,
 }
 
-impl Drain {
-    fn take(from: &Peer, to: &Peer, now: Duration) -> Self {
-        let taken = from.state.drain();
-        to.take_drain(taken, now);
+impl DrainHandover {
+    fn begin(from: &Peer, to: &Peer, now: Duration) -> Self {
+        let taken = from.state.draining_since();
+        to.inherit_drain(taken, now);
         Self {
             from: Arc::clone(&from.state),
             to: Arc::clone(&to.state),
-            manners: to.manners.clone(),
-            taken,
+            policy: to.policy.clone(),
+            draining_since: taken,
         }
     }
 
     /// Takes over an order that came since; orders about the new peer itself stand.
-    pub fn settle(self, now: Duration) {
-        let draining = self.from.drain();
-        if draining != self.taken {
-            self.to.take_drain(draining, now, &self.manners);
+    pub fn finish(self, now: Duration) {
+        let draining = self.from.draining_since();
+        if draining != self.draining_since {
+            self.to.inherit_drain(draining, now, &self.policy);
         }
     }
 }
@@ -176,23 +176,26 @@ impl Upstream {
     ) -> Result<Self, ring::Error> {
         let ring = Ring::new(config.dialect, config.members())?;
         let shared = previous.map_or_else(
-            || Shared::at_start(&config, now),
+            || UpstreamSharedState::at_start(&config, now),
             |previous| previous.shared.clone(),
         );
-        let cradle = Cradle {
+        let cradle = PeerBuilder {
             name,
             config: &config,
-            manners: manners(&config, &shared),
+            policy: peer_policy(&config, &shared),
             shared: &shared,
             previous,
             now,
         };
-        let counted = Shares::needed(&config, &ring);
+        let counted = KeySpaceShares::for_config(&config, &ring);
         let written = config.peers.iter().enumerate();
-        let written = written.map(|(place, peer)| (peer, counted.part(place, peer.weight)));
+        let written =
+            written.map(|(place, peer)| (peer, counted.weighted_share(place, peer.weight)));
         let peers: Box<[Peer]> = written
             .zip(addresses)
-            .map(|(peer, address)| cradle.peer(peer, address, metrics.peer(name, &peer.0.label)))
+            .map(|(peer, address)| {
+                cradle.build_peer(peer, address, metrics.peer(name, &peer.0.label))
+            })
             .collect();
         let places = peers.iter().enumerate();
         Ok(Self {
@@ -200,13 +203,13 @@ impl Upstream {
             metrics: metrics.upstream(name),
             tls,
             ring,
-            places: places
+            index_by_label: places
                 .map(|(place, peer)| (Arc::clone(&peer.label), place))
                 .collect(),
-            rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
-            serving: Serving::default(),
-            hot: hot_keys(&config, previous, now),
-            active: active_keys((&config, &peers), previous, now),
+            round_robin: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
+            weights: WeightCache::default(),
+            hot_keys: hot_key_tracker(&config, previous, now),
+            affinity: affinity_table((&config, &peers), previous, now),
             peers,
             shares: counted,
             shared,
@@ -215,27 +218,27 @@ impl Upstream {
     }
 
     /// Counts a request in that has no peer yet.
-    pub fn enter(&self) -> Ticket<'_> {
-        Ticket::enter(&self.shared.total)
+    pub fn begin_request(&self) -> UpstreamPermit<'_> {
+        UpstreamPermit::acquire(&self.shared.in_flight)
     }
 
     /// Takes a request from the peer that failed it, one of this upstream's: it has none again.
-    pub fn reenter(&self, place: Place) -> Ticket<'_> {
-        place.leave(&self.shared.total)
+    pub fn leave_peer(&self, place: PeerPermit) -> UpstreamPermit<'_> {
+        place.into_upstream_permit(&self.shared.in_flight)
     }
 
     /// Its requests in flight, but for those that peers hold which do not share its load.
     pub fn in_flight(&self) -> u32 {
-        self.shared.total.get()
+        self.shared.in_flight.get()
     }
 
     /// Its hot keys, where they are to be found.
-    pub fn hot(&self) -> Option<&HotKeys> {
-        self.hot.as_deref()
+    pub fn hot_keys(&self) -> Option<&HotKeyTracker> {
+        self.hot_keys.as_deref()
     }
 
     /// Whether one more stream may be ended at `now` because its key has moved; counts it.
-    pub fn may_end_stream(&self, now: Duration) -> bool {
+    pub fn try_end_stream(&self, now: Duration) -> bool {
         let rate = self
             .config
             .close_moved_streams
@@ -245,18 +248,18 @@ impl Upstream {
             u64::try_from(debt.as_nanos()).ok()
         };
         self.shared
-            .ended
+            .ended_streams
             .fetch_update(Relaxed, Relaxed, take)
             .is_ok()
     }
 
     /// The weight of the peers that take all their keys at `now`.
     pub fn serving_weight(&self, now: Duration) -> u32 {
-        self.weights(now).home
+        self.weights(now).full
     }
 
-    fn weights(&self, now: Duration) -> Weights {
-        self.serving.weights(&self.peers, &self.shared.changes, now)
+    fn weights(&self, now: Duration) -> ServingWeights {
+        self.weights.weights(&self.peers, &self.shared.changes, now)
     }
 
     /// A key, in this upstream's ring.
@@ -265,30 +268,40 @@ impl Upstream {
     }
 
     /// The target of a request that has no key: the next turn.
-    pub fn next_turn(&self) -> Target {
-        Target::Turn(self.shared.turns.fetch_add(1, Relaxed))
+    pub fn next_round_robin(&self) -> HashTarget {
+        HashTarget::RoundRobin(self.shared.round_robin_turns.fetch_add(1, Relaxed))
     }
 
     /// It is in force in the place of `previous`: who shares the load is now said here, and those that are gone
     /// do not, whatever they still hold.
-    pub fn replace(&self, previous: &Self) {
-        previous.serving.replace();
-        let held = self.peers.iter().map(|peer| Arc::as_ptr(peer.state.held()));
+    pub fn take_over_from(&self, previous: &Self) {
+        previous.weights.mark_replaced();
+        let held = self
+            .peers
+            .iter()
+            .map(|peer| Arc::as_ptr(peer.state.in_flight_counter()));
         let held: HashSet<_> = held.collect();
-        let before = previous.peers.iter().map(|peer| peer.state.held());
+        let before = previous
+            .peers
+            .iter()
+            .map(|peer| peer.state.in_flight_counter());
         let gone = before.filter(|before| !held.contains(&Arc::as_ptr(before)));
-        gone.for_each(|gone| gone.set_aside());
+        gone.for_each(|gone| gone.exclude_from_total());
     }
 
     /// Takes over the orders about peers that are not the same in `previous`, by label.
-    pub fn take_drains(&self, previous: &Self, now: Duration) -> impl Iterator<Item = Drain> {
+    pub fn hand_over_drains(
+        &self,
+        previous: &Self,
+        now: Duration,
+    ) -> impl Iterator<Item = DrainHandover> {
         let pairs = self
             .peers
             .iter()
-            .filter_map(|after| Some((previous.peer_named(&after.label)?, after)));
+            .filter_map(|after| Some((previous.peer_by_label(&after.label)?, after)));
         pairs
             .filter(|(before, after)| !Arc::ptr_eq(&before.state, &after.state))
-            .map(move |(before, after)| Drain::take(before, after, now))
+            .map(move |(before, after)| DrainHandover::begin(before, after, now))
     }
 
     /// Every peer, in the order of the configuration.
@@ -297,8 +310,8 @@ impl Upstream {
     }
 
     /// The peer with this label.
-    pub fn peer_named(&self, label: &str) -> Option<&Peer> {
-        self.peers.get(*self.places.get(label)?)
+    pub fn peer_by_label(&self, label: &str) -> Option<&Peer> {
+        self.peers.get(*self.index_by_label.get(label)?)
     }
 
     /// The labels in clockwise order from a key, owner first, whatever their health.
@@ -327,17 +340,17 @@ impl Upstream {
 }
 
 /// What new peers are made of.
-struct Cradle<'a> {
+struct PeerBuilder<'a> {
     name: &'a str,
     config: &'a config::Upstream,
-    manners: Manners,
-    shared: &'a Shared,
+    policy: PeerPolicy,
+    shared: &'a UpstreamSharedState,
     previous: Option<&'a Upstream>,
     now: Duration,
 }
 
-impl Cradle<'_> {
-    fn peer(
+impl PeerBuilder<'_> {
+    fn build_peer(
         &self,
         written: (&config::Peer, Part),
         address: &Address,
@@ -345,81 +358,88 @@ impl Cradle<'_> {
     ) -> Peer {
         let before = self
             .previous
-            .and_then(|upstream| upstream.peer_named(&written.0.label));
-        let state = self.state(before, address);
-        let manners = self.manners.clone();
+            .and_then(|upstream| upstream.peer_by_label(&written.0.label));
+        let state = self.initial_state(before, address);
+        let manners = self.policy.clone();
         Peer::new(self.name, written, address.clone(), state, manners, metrics)
     }
 
     /// What is known of a peer at first: what its label had before, as far as that is still true.
     /// Another address is another server; what was known while nobody probed is not what probes say,
     /// nor the other way round. An operator's order is about the label.
-    fn state(&self, before: Option<&Peer>, address: &Address) -> Arc<PeerState> {
+    fn initial_state(&self, before: Option<&Peer>, address: &Address) -> Arc<PeerState> {
         let probed = self.config.health.is_some();
         match before {
             Some(peer) if peer.address == *address => {
                 if self.previous.is_some_and(Upstream::is_probed) == probed {
                     Arc::clone(&peer.state)
                 } else {
-                    Arc::new(peer.state.judged_anew(!probed, self.now, &self.manners))
+                    Arc::new(
+                        peer.state
+                            .with_health_reset(!probed, self.now, &self.policy),
+                    )
                 }
             }
             Some(peer) => {
-                let state = self.unknown();
-                state.take_drain(peer.state.drain(), self.now, &self.manners);
+                let state = self.new_state();
+                state.inherit_drain(peer.state.draining_since(), self.now, &self.policy);
                 Arc::new(state)
             }
-            None => Arc::new(self.unknown()),
+            None => Arc::new(self.new_state()),
         }
     }
 
     /// A peer that comes to an upstream which serves already begins slowly. One that is there from the
     /// start is warm, or as cold as all others, as it is asked for.
-    fn unknown(&self) -> PeerState {
+    fn new_state(&self) -> PeerState {
         let at_start = self.config.slow_start.is_some_and(|slow| slow.at_start);
         let slowly = at_start || self.previous.is_some();
         let up = self.config.health.is_none();
-        let ledger = Ledger::new(up, slowly, self.now, &self.manners);
-        PeerState::new(ledger, Held::new(&self.shared.total), &self.shared.changes)
+        let ledger = PeerRecord::new(up, slowly, self.now, &self.policy);
+        PeerState::new(
+            ledger,
+            PeerInFlight::new(&self.shared.in_flight),
+            &self.shared.changes,
+        )
     }
 }
 
-fn manners(config: &config::Upstream, shared: &Shared) -> Manners {
-    Manners {
-        cold: Arc::clone(&shared.cold),
-        tenures: Arc::clone(&shared.tenures),
+fn peer_policy(config: &config::Upstream, shared: &UpstreamSharedState) -> PeerPolicy {
+    PeerPolicy {
+        cold_start: Arc::clone(&shared.cold_start),
+        epochs: Arc::clone(&shared.epochs),
         slow_start: config.slow_start.map(|slow| slow.length),
-        flap: config.flap_damping,
-        deadline: config.drain.map(|drain| drain.deadline),
+        flap_damping: config.flap_damping,
+        drain_deadline: config.drain.map(|drain| drain.deadline),
     }
 }
 
 /// The same as before, or one of another size that goes on with what that has.
-fn active_keys(
+fn affinity_table(
     (config, peers): (&config::Upstream, &[Peer]),
     previous: Option<&Upstream>,
     now: Duration,
-) -> Option<Arc<Active>> {
+) -> Option<Arc<AffinityTable>> {
     let keys = config.drain?.keys as usize;
-    let until = recall::active_until(config, peers, now);
-    let before = previous.and_then(|previous| previous.active.as_ref());
+    let until = state_transfer::affinity_expiry(config, peers, now);
+    let before = previous.and_then(|previous| previous.affinity.as_ref());
     Some(before.map_or_else(
-        || Arc::new(Active::new(keys)),
-        |before| Active::after(before, keys, until),
+        || Arc::new(AffinityTable::new(keys)),
+        |before| AffinityTable::resized_from(before, keys, until),
     ))
 }
 
 /// The same as before, or with another share ones that go on with those.
-fn hot_keys(
+fn hot_key_tracker(
     config: &config::Upstream,
     previous: Option<&Upstream>,
     now: Duration,
-) -> Option<Arc<HotKeys>> {
+) -> Option<Arc<HotKeyTracker>> {
     let threshold = config.hot_keys?.threshold;
-    let before = previous.and_then(|previous| previous.hot.as_ref());
+    let before = previous.and_then(|previous| previous.hot_keys.as_ref());
     Some(before.map_or_else(
-        || Arc::new(HotKeys::new(threshold)),
-        |before| HotKeys::after(before, threshold, now),
+        || Arc::new(HotKeyTracker::new(threshold)),
+        |before| HotKeyTracker::carried_over(before, threshold, now),
     ))
 }
 

@@ -21,11 +21,13 @@ use crate::policy::spread::Part;
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
-use super::active::Tenure;
 use super::address::Address;
-use super::ledger::{DRAINING, Ledger, Manners, OFF, RAMPING, SUSPECT, UNKNOWN, UP};
-use super::load::Held;
-use super::memory::PeerMemory;
+use super::affinity::PeerEpoch;
+use super::in_flight::PeerInFlight;
+use super::peer_record::{
+    DRAINING, OFF_RING, PeerPolicy, PeerRecord, SLOW_START, SUSPECT, UNKNOWN, UP,
+};
+use super::persisted_state::PersistedPeer;
 
 /// One server of an upstream, in one configuration.
 #[derive(Debug)]
@@ -44,17 +46,17 @@ pub struct Peer {
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
     /// What the ring gives it of that, for the spread of hot keys; as much as its weight where that is not known.
-    pub part: Part,
+    pub weighted_share: Part,
     /// What is known of it; outlives this configuration.
     pub state: Arc<PeerState>,
     /// The requests that it holds, which the state has, too: here both can be on their way from memory at once.
-    pub(super) held: Arc<Held>,
+    pub(super) in_flight: Arc<PeerInFlight>,
     /// Where it is counted.
     pub metrics: PeerMetrics,
     /// What tells its order of keys from every other's.
     pub salt: Salt,
     /// How it leaves the ring and comes back.
-    pub(super) manners: Manners,
+    pub(super) policy: PeerPolicy,
 }
 
 impl Peer {
@@ -63,61 +65,62 @@ impl Peer {
         (peer, part): (&config::Peer, Part),
         address: Address,
         state: Arc<PeerState>,
-        manners: Manners,
+        manners: PeerPolicy,
         metrics: PeerMetrics,
     ) -> Self {
         Self {
-            host: host(&peer.address),
+            host: host_header(&peer.address),
             server_name: peer.server_name.as_deref().map(Arc::from),
             upstream: upstream.into(),
             label: peer.label.as_str().into(),
             address,
             weight: peer.weight,
-            part,
-            held: Arc::clone(state.held()),
+            weighted_share: part,
+            in_flight: Arc::clone(state.in_flight_counter()),
             state,
             metrics,
             salt: Salt::of(&peer.label),
-            manners,
+            policy: manners,
         }
     }
 
     /// Takes a probe's word; the new health, where it flipped.
     pub fn on_probe(&self, report: ProbeReport, thresholds: Thresholds) -> Option<State> {
-        let now = report.at;
-        self.change(now, |ledger| ledger.on_probe(report, thresholds))
+        let now = report.ended;
+        self.update(now, |ledger| ledger.on_probe(report, thresholds))
     }
 
     /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
     pub fn on_connect_failure(&self, rules: &Rules, now: Duration) -> Option<Duration> {
-        let until = self.change(now, |ledger| ledger.on_connect_failure(rules, now))?;
+        let until = self.update(now, |ledger| ledger.on_connect_failure(rules, now))?;
         Some(until.saturating_sub(now))
     }
 
     /// A connect on real traffic succeeded.
     pub fn on_connect_success(&self, now: Duration) {
         if self.state.is_suspect() {
-            self.change(now, |ledger| ledger.pardon(now));
+            self.update(now, |ledger| ledger.end_ejection(now));
         }
     }
 
     /// Begins a slow start: the peer is new, though the process that knew the others is not.
-    pub(super) fn begin_slowly(&self, now: Duration) {
-        let manners = &self.manners;
-        self.state.write(|ledger| ledger.begin_slowly(now, manners));
+    pub(super) fn begin_slow_start(&self, now: Duration) {
+        let manners = &self.policy;
+        self.state
+            .update(|ledger| ledger.begin_slow_start(now, manners));
     }
 
     /// Takes over an operator's order about the one before it.
-    pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration) {
-        self.change(now, |ledger| ledger.draining = draining);
+    pub(super) fn inherit_drain(&self, draining: Option<Duration>, now: Duration) {
+        self.update(now, |ledger| ledger.draining_since = draining);
     }
 
     /// Takes the peer out for an operator, or back in; whether that changed anything.
     pub fn set_draining(&self, draining: bool, now: Duration) -> bool {
-        self.change(now, |ledger| {
-            let changes = ledger.draining.is_some() != draining;
+        self.update(now, |ledger| {
+            let changes = ledger.draining_since.is_some() != draining;
             if changes {
-                ledger.draining = draining.then_some(now);
+                ledger.draining_since = draining.then_some(now);
             }
             changes
         })
@@ -125,37 +128,38 @@ impl Peer {
 
     /// Ends its suppression, where it comes and goes and is off the ring for that; its slow start begins.
     pub fn lift_suppression(&self, now: Duration) {
-        let manners = &self.manners;
-        if self.change(now, |ledger| ledger.lift_suppression(now, manners)) {
+        let manners = &self.policy;
+        if self.update(now, |ledger| ledger.lift_suppression(now, manners)) {
             let (upstream, label) = (&self.upstream, &self.label);
             log::info!("upstream {upstream}: peer {label} is not suppressed any more");
         }
     }
 
     /// Takes over what another process has learned of it since it told of it first.
-    pub(super) fn catch_up(
+    pub(super) fn apply_delta(
         &self,
-        (before, memory): (Option<&PeerMemory>, &PeerMemory),
+        (before, memory): (Option<&PersistedPeer>, &PersistedPeer),
         probed: bool,
         now: Duration,
     ) {
-        let manners = &self.manners;
+        let manners = &self.policy;
         let news = (before, memory);
         self.state
-            .write(|ledger| ledger.catch_up(news, probed, now, manners));
+            .update(|ledger| ledger.apply_delta(news, probed, now, manners));
     }
 
     /// Makes its slow start what this configuration wants of it.
-    pub(super) fn settle_ramp(&self, now: Duration) {
-        let manners = &self.manners;
-        self.state.write(|ledger| ledger.settle_ramp(now, manners));
+    pub(super) fn reconcile_slow_start(&self, now: Duration) {
+        let manners = &self.policy;
+        self.state
+            .update(|ledger| ledger.reconcile_slow_start(now, manners));
     }
 
-    fn change<R>(&self, now: Duration, change: impl FnOnce(&mut Ledger) -> R) -> R {
-        let (result, until) = self.state.write(|ledger| {
-            let before = ledger.flap.suppressed_until(now);
-            let result = ledger.change(now, &self.manners, change);
-            let until = ledger.flap.suppressed_until(now);
+    fn update<R>(&self, now: Duration, change: impl FnOnce(&mut PeerRecord) -> R) -> R {
+        let (result, until) = self.state.update(|ledger| {
+            let before = ledger.flap_penalty.suppressed_until(now);
+            let result = ledger.update(now, &self.policy, change);
+            let until = ledger.flap_penalty.suppressed_until(now);
             (result, until.filter(|_| before != until))
         });
         if let Some(until) = until {
@@ -171,7 +175,7 @@ impl Peer {
 }
 
 /// What stands in the cell while there is none.
-const NO_RAMP: Ramp = Ramp {
+const NO_SLOW_START: Ramp = Ramp {
     began: Duration::ZERO,
     length: Duration::ZERO,
 };
@@ -181,101 +185,101 @@ const NO_RAMP: Ramp = Ramp {
 pub struct PeerState {
     flags: AtomicU8,
     /// While [`OFF`]: until when. Times are nanoseconds since the process started.
-    off_until: AtomicU64,
+    off_ring_until: AtomicU64,
     /// While [`RAMPING`]: when that began, and how long it takes.
-    ramp: [AtomicU64; 2],
+    slow_start: [AtomicU64; 2],
     /// When it began in truth.
-    ramps_since: AtomicU64,
+    slow_start_since: AtomicU64,
     /// While [`DRAINING`]: since when.
     draining_since: AtomicU64,
-    tenure: AtomicU16,
+    epoch: AtomicU16,
     /// Shared with whoever judges the same server anew: its requests are still there.
-    held: Arc<Held>,
+    in_flight: Arc<PeerInFlight>,
     /// Rises whenever it may have left the ring or come back; shared by all peers of the upstream.
     changes: Arc<AtomicU32>,
-    ledger: Mutex<Ledger>,
+    record: Mutex<PeerRecord>,
 }
 
 /// What the last probe of a peer found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
     /// When it ended, since the process started.
-    pub at: Duration,
+    pub ended: Duration,
     /// How long it took.
-    pub took: Duration,
+    pub duration: Duration,
     /// Why it failed; `None`: it passed.
     pub failure: Option<String>,
 }
 
 impl PeerState {
     /// A peer that is described by `ledger`.
-    pub(super) fn new(ledger: Ledger, held: Held, changes: &Arc<AtomicU32>) -> Self {
-        Self::with(ledger, Arc::new(held), changes)
+    pub(super) fn new(ledger: PeerRecord, held: PeerInFlight, changes: &Arc<AtomicU32>) -> Self {
+        Self::from_record(ledger, Arc::new(held), changes)
     }
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
     /// operators and real traffic have said of it stands.
-    pub(super) fn judged_anew(&self, up: bool, now: Duration, manners: &Manners) -> Self {
-        let ledger = self.ledger.lock().judged_anew(up, now, manners);
-        Self::with(ledger, Arc::clone(&self.held), &self.changes)
+    pub(super) fn with_health_reset(&self, up: bool, now: Duration, manners: &PeerPolicy) -> Self {
+        let ledger = self.record.lock().with_health_reset(up, now, manners);
+        Self::from_record(ledger, Arc::clone(&self.in_flight), &self.changes)
     }
 
-    fn with(ledger: Ledger, held: Arc<Held>, changes: &Arc<AtomicU32>) -> Self {
+    fn from_record(ledger: PeerRecord, held: Arc<PeerInFlight>, changes: &Arc<AtomicU32>) -> Self {
         let state = Self {
             flags: AtomicU8::default(),
-            off_until: AtomicU64::default(),
-            ramp: Default::default(),
-            ramps_since: AtomicU64::default(),
+            off_ring_until: AtomicU64::default(),
+            slow_start: Default::default(),
+            slow_start_since: AtomicU64::default(),
             draining_since: AtomicU64::default(),
-            tenure: AtomicU16::default(),
-            held,
+            epoch: AtomicU16::default(),
+            in_flight: held,
             changes: Arc::clone(changes),
-            ledger: Mutex::new(ledger),
+            record: Mutex::new(ledger),
         };
-        state.write(|_| {});
+        state.update(|_| {});
         state
     }
 
     /// As whom the table of active keys knows it.
     #[inline]
-    pub(super) fn tenure(&self) -> Tenure {
-        Tenure(self.tenure.load(Relaxed))
+    pub(super) fn epoch(&self) -> PeerEpoch {
+        PeerEpoch(self.epoch.load(Relaxed))
     }
 
     /// Whether it takes keys: up, not draining, not ejected, not suppressed.
     #[inline]
     pub fn is_available(&self, now: Duration) -> bool {
-        match self.flags.load(Acquire) & !(SUSPECT | RAMPING) {
+        match self.flags.load(Acquire) & !(SUSPECT | SLOW_START) {
             UP => true,
-            flags if flags == UP | OFF => now >= time(&self.off_until),
+            flags if flags == UP | OFF_RING => now >= load_time(&self.off_ring_until),
             _ => false,
         }
     }
 
     /// Whether it takes every key that it owns: available, and not in a slow start.
     #[inline]
-    pub fn is_home(&self, now: Duration) -> bool {
+    pub fn takes_all_keys(&self, now: Duration) -> bool {
         let plain = self.flags.load(Acquire) & !SUSPECT == UP;
-        plain || self.is_available(now) && self.ramp(now).is_none()
+        plain || self.is_available(now) && self.slow_start(now).is_none()
     }
 
     /// Its slow start, where that is not over.
-    pub fn ramp(&self, now: Duration) -> Option<Ramp> {
-        if self.flags.load(Acquire) & RAMPING == 0 {
+    pub fn slow_start(&self, now: Duration) -> Option<Ramp> {
+        if self.flags.load(Acquire) & SLOW_START == 0 {
             return None;
         }
-        let [began, length] = &self.ramp;
+        let [began, length] = &self.slow_start;
         let ramp = Ramp {
-            began: time(began),
-            length: time(length),
+            began: load_time(began),
+            length: load_time(length),
         };
         (!ramp.is_over(now)).then_some(ramp)
     }
 
     /// For how long it has been in a slow start; zero without one.
-    pub(super) fn ramps_for(&self, now: Duration) -> Duration {
-        self.ramp(now).map_or(Duration::ZERO, |_| {
-            now.saturating_sub(time(&self.ramps_since))
+    pub(super) fn slow_start_elapsed(&self, now: Duration) -> Duration {
+        self.slow_start(now).map_or(Duration::ZERO, |_| {
+            now.saturating_sub(load_time(&self.slow_start_since))
         })
     }
 
@@ -297,59 +301,59 @@ impl PeerState {
 
     /// For how long it has been draining, where it could still serve the keys that it keeps.
     #[inline]
-    pub fn drains_for(&self, now: Duration) -> Option<Duration> {
-        let serves = match self.flags.load(Acquire) & (UP | DRAINING | OFF) {
+    pub fn draining_for(&self, now: Duration) -> Option<Duration> {
+        let serves = match self.flags.load(Acquire) & (UP | DRAINING | OFF_RING) {
             flags if flags == UP | DRAINING => true,
-            flags if flags == UP | DRAINING | OFF => now >= time(&self.off_until),
+            flags if flags == UP | DRAINING | OFF_RING => now >= load_time(&self.off_ring_until),
             _ => false,
         };
-        serves.then(|| now.saturating_sub(time(&self.draining_since)))
+        serves.then(|| now.saturating_sub(load_time(&self.draining_since)))
     }
 
     /// Until when it is off the ring, ejected or suppressed; `None`: it is not.
-    pub fn off(&self, now: Duration) -> Option<Duration> {
-        let until = time(&self.off_until);
-        (self.flags.load(Relaxed) & OFF != 0 && now < until).then_some(until)
+    pub fn off_ring_until(&self, now: Duration) -> Option<Duration> {
+        let until = load_time(&self.off_ring_until);
+        (self.flags.load(Relaxed) & OFF_RING != 0 && now < until).then_some(until)
     }
 
     /// Until when real traffic's failures keep it off the ring; `None`: they do not.
-    pub fn ejected(&self, now: Duration) -> Option<Duration> {
-        let until = self.ledger.lock().ejected_until;
+    pub fn ejected_until(&self, now: Duration) -> Option<Duration> {
+        let until = self.record.lock().ejected_until;
         (now < until).then_some(until)
     }
 
     /// Until when its coming and going keeps it off the ring; `None`: it does not.
-    pub fn suppressed(&self, now: Duration) -> Option<Duration> {
-        self.ledger.lock().flap.suppressed_until(now)
+    pub fn suppressed_until(&self, now: Duration) -> Option<Duration> {
+        self.record.lock().flap_penalty.suppressed_until(now)
     }
 
     /// What the probes say.
     pub fn health(&self) -> State {
-        self.ledger.lock().health.state()
+        self.record.lock().health.state()
     }
 
     /// What the last probe found; `None` before the first.
     pub fn last_probe(&self) -> Option<ProbeReport> {
-        self.ledger.lock().last_probe.clone()
+        self.record.lock().last_probe.clone()
     }
 
     /// What it holds is in the upstream's total where it is available, and set aside where it is not.
-    pub(super) fn share_load(&self, now: Duration) {
+    pub(super) fn update_in_flight_total(&self, now: Duration) {
         if self.is_available(now) {
-            self.held.take_back();
+            self.in_flight.include_in_total();
         } else {
-            self.held.set_aside();
+            self.in_flight.exclude_from_total();
         }
     }
 
     /// The requests that it holds.
-    pub(super) fn held(&self) -> &Arc<Held> {
-        &self.held
+    pub(super) fn in_flight_counter(&self) -> &Arc<PeerInFlight> {
+        &self.in_flight
     }
 
     /// Requests at this peer now.
     pub fn in_flight(&self) -> u32 {
-        self.held.get()
+        self.in_flight.get()
     }
 
     /// Whether some connect failed since the last that did not.
@@ -358,57 +362,67 @@ impl PeerState {
     }
 
     /// An operator's order about the peer, on its way to the one that takes its place.
-    pub(super) fn drain(&self) -> Option<Duration> {
-        self.ledger.lock().draining
+    pub(super) fn draining_since(&self) -> Option<Duration> {
+        self.record.lock().draining_since
     }
 
     /// Takes over such an order; it is not a new one.
-    pub(super) fn take_drain(&self, draining: Option<Duration>, now: Duration, manners: &Manners) {
-        self.write(|ledger| ledger.change(now, manners, |ledger| ledger.draining = draining));
+    pub(super) fn inherit_drain(
+        &self,
+        draining: Option<Duration>,
+        now: Duration,
+        manners: &PeerPolicy,
+    ) {
+        self.update(|ledger| {
+            ledger.update(now, manners, |ledger| ledger.draining_since = draining)
+        });
     }
 
     /// Ends its slow start: no other could spare it anything. One to come takes no longer than the others
     /// will have served by then.
-    pub(super) fn end_ramp(&self, now: Duration) {
-        if self.ramp(now).is_some() {
-            self.write(|ledger| ledger.end_ramp(now));
+    pub(super) fn end_slow_start_if_cold(&self, now: Duration) {
+        if self.slow_start(now).is_some() {
+            self.update(|ledger| ledger.end_slow_start_if_cold(now));
         }
     }
 
     /// What another process should know of it. Where nobody probes, that it counts as up is not
     /// knowledge.
-    pub(super) fn memory(&self, address: Address, probed: bool, now: Duration) -> PeerMemory {
-        let mut memory = PeerMemory::of(address);
-        self.ledger.lock().remember(&mut memory, probed, now);
+    pub(super) fn export(&self, address: Address, probed: bool, now: Duration) -> PersistedPeer {
+        let mut memory = PersistedPeer::unknown(address);
+        self.record.lock().export(&mut memory, probed, now);
         memory
     }
 
     /// Takes over what another process knew of it. Where nobody probes, the health stays as it is.
-    pub(super) fn recall(&self, memory: &PeerMemory, probed: bool, now: Duration) {
-        self.write(|ledger| ledger.recall(memory, probed, now));
+    pub(super) fn restore(&self, memory: &PersistedPeer, probed: bool, now: Duration) {
+        self.update(|ledger| ledger.restore(memory, probed, now));
     }
 
-    fn write<R>(&self, write: impl FnOnce(&mut Ledger) -> R) -> R {
-        let mut ledger = self.ledger.lock();
+    fn update<R>(&self, write: impl FnOnce(&mut PeerRecord) -> R) -> R {
+        let mut ledger = self.record.lock();
         let result = write(&mut ledger);
         self.publish(&ledger);
         result
     }
 
     /// Brings what a select looks at up to date.
-    fn publish(&self, ledger: &Ledger) {
-        let [began, length] = &self.ramp;
-        let ramp = ledger.ramp.unwrap_or(NO_RAMP);
+    fn publish(&self, ledger: &PeerRecord) {
+        let [began, length] = &self.slow_start;
+        let ramp = ledger.slow_start.unwrap_or(NO_SLOW_START);
         let flags = ledger.flags();
         let moved = [
-            store(began, ramp.began),
-            store(length, ramp.length),
-            store(&self.off_until, ledger.off_until()),
-            store(&self.draining_since, ledger.draining.unwrap_or_default()),
+            store_time(began, ramp.began),
+            store_time(length, ramp.length),
+            store_time(&self.off_ring_until, ledger.off_ring_until()),
+            store_time(
+                &self.draining_since,
+                ledger.draining_since.unwrap_or_default(),
+            ),
             self.flags.load(Relaxed) != flags,
         ];
-        store(&self.ramps_since, ledger.ramps_since);
-        self.tenure.store(ledger.tenure.0, Relaxed);
+        store_time(&self.slow_start_since, ledger.slow_start_since);
+        self.epoch.store(ledger.epoch.0, Relaxed);
         self.flags.store(flags, Release);
         // Most writes are probes that say what was known; they are no reason to count all peers anew.
         if moved.contains(&true) {
@@ -417,19 +431,19 @@ impl PeerState {
     }
 }
 
-fn host(address: &PeerAddress) -> Arc<str> {
+fn host_header(address: &PeerAddress) -> Arc<str> {
     match address {
         PeerAddress::Unix(_) => "localhost".into(),
         PeerAddress::Ip(_) | PeerAddress::Name(..) => address.to_string().into(),
     }
 }
 
-fn time(nanoseconds: &AtomicU64) -> Duration {
+fn load_time(nanoseconds: &AtomicU64) -> Duration {
     Duration::from_nanos(nanoseconds.load(Relaxed))
 }
 
 /// Whether that changed it. Under the ledger's lock.
-fn store(nanoseconds: &AtomicU64, time: Duration) -> bool {
+fn store_time(nanoseconds: &AtomicU64, time: Duration) -> bool {
     let value = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     nanoseconds.swap(value, Relaxed) != value
 }

@@ -19,30 +19,30 @@
 
 use std::time::Duration;
 
-use super::active::Tenure;
-use super::bounded::{Arrival, Full};
-use super::load::{Place, Ticket};
-use super::{Choice, Peer, Target, Tried, Upstream};
+use super::affinity::PeerEpoch;
+use super::bounded_load::{AdmitOutcome, AtCapacity};
+use super::in_flight::{PeerPermit, UpstreamPermit};
+use super::{HashTarget, Peer, PeerChoice, Tried, Upstream};
 use crate::policy::ramp::{Ramp, Salt, first_home};
 use crate::ring::MemberId;
 
 /// A request at its peer.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct Admission {
     /// The peer's place.
     pub member: MemberId,
     /// Counts the request there, until it is dropped.
-    pub place: Place,
+    pub permit: PeerPermit,
     /// It is not at home: the peer that had no room.
-    pub overflow: Option<MemberId>,
+    pub overflow_from: Option<MemberId>,
     /// Its key is at home there, as was recorded: since when the peer has its keys.
-    pub tenure: Option<Tenure>,
+    pub epoch: Option<PeerEpoch>,
 }
 
 /// What a request brings to the choice of its peer, and when.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call<'a> {
-    pub(super) target: &'a Target,
+pub(super) struct SelectionContext<'a> {
+    pub(super) target: &'a HashTarget,
     pub(super) tried: &'a Tried,
     pub(super) now: Duration,
     /// It has waited at its home: it is not counted anew.
@@ -50,13 +50,13 @@ pub(super) struct Call<'a> {
 }
 
 /// What came of a request at its home.
-pub(super) enum Trial<'a, 't> {
-    Admitted(Admitted),
-    Full(Full<'a, 't>),
+pub(super) enum AssignedPeerResult<'a, 't> {
+    Admitted(Admission),
+    AtCapacity(AtCapacity<'a, 't>),
 }
 
-impl<'a> Call<'a> {
-    pub(super) fn new(target: &'a Target, tried: &'a Tried, now: Duration) -> Self {
+impl<'a> SelectionContext<'a> {
+    pub(super) fn new(target: &'a HashTarget, tried: &'a Tried, now: Duration) -> Self {
         Self {
             target,
             tried,
@@ -67,10 +67,10 @@ impl<'a> Call<'a> {
 
     /// What the second hash of slow starts and hot keys is made of. A request without a key has its
     /// turn, so that of those, too, the right share comes home.
-    pub(super) fn key(&self) -> u64 {
+    pub(super) fn key_hash(&self) -> u64 {
         match self.target {
-            Target::Key(key) => key.hash().0,
-            Target::Turn(turn) => *turn as u64,
+            HashTarget::Key(key) => key.hash().0,
+            HashTarget::RoundRobin(turn) => *turn as u64,
         }
     }
 }
@@ -79,20 +79,28 @@ impl Upstream {
     /// The peer that a request is at home with, whatever it holds; counts nothing. `now` is
     /// [`crate::clock::since_start`].
     #[inline]
-    pub fn select(&self, target: &Target, tried: &Tried, now: Duration) -> Option<Choice<'_>> {
-        if let Target::Key(key) = target
+    pub fn select(
+        &self,
+        target: &HashTarget,
+        tried: &Tried,
+        now: Duration,
+    ) -> Option<PeerChoice<'_>> {
+        if let HashTarget::Key(key) = target
             && let Some(owner) = self.ring.owner(key)
             && let Some(peer) = self.peer(owner)
-            && peer.state.is_home(now)
+            && peer.state.takes_all_keys(now)
             && !tried.contains(owner)
         {
-            return Some(Choice {
+            return Some(PeerChoice {
                 member: owner,
                 peer,
             });
         }
-        let call = Call::new(target, tried, now);
-        self.choice(self.home(&call).or_else(|| self.last_resort(&call))?)
+        let call = SelectionContext::new(target, tried, now);
+        self.choice(
+            self.assigned_peer(&call)
+                .or_else(|| self.last_resort(&call))?,
+        )
     }
 
     /// Counts a request in at the peer that is to serve it, at once.
@@ -101,12 +109,12 @@ impl Upstream {
     /// There is none; the request may look elsewhere.
     pub fn admit<'t>(
         &self,
-        target: &Target,
+        target: &HashTarget,
         tried: &Tried,
         now: Duration,
-        ticket: Ticket<'t>,
-    ) -> Result<Admitted, Ticket<'t>> {
-        self.admit_at_once(&Call::new(target, tried, now), ticket)
+        ticket: UpstreamPermit<'t>,
+    ) -> Result<Admission, UpstreamPermit<'t>> {
+        self.admit_without_queue(&SelectionContext::new(target, tried, now), ticket)
     }
 
     /// The same, but a request with a key may have to wait at its home, where that is full and
@@ -114,191 +122,205 @@ impl Upstream {
     ///
     /// # Errors
     /// There is no peer for it.
-    pub fn arrive<'a>(
+    pub fn admit_or_enqueue<'a>(
         &'a self,
-        target: &'a Target,
+        target: &'a HashTarget,
         tried: &'a Tried,
         now: Duration,
-        ticket: Ticket<'a>,
-    ) -> Result<Arrival<'a>, Ticket<'a>> {
-        let call = Call::new(target, tried, now);
-        Ok(match self.try_home(&call, ticket)? {
-            Trial::Admitted(admitted) => Arrival::Admitted(admitted),
-            Trial::Full(full) => match self.line_up(call, full) {
-                Ok(wait) => Arrival::Waits(wait),
-                Err(full) => Arrival::Admitted(self.overflow(&call, full)),
+        ticket: UpstreamPermit<'a>,
+    ) -> Result<AdmitOutcome<'a>, UpstreamPermit<'a>> {
+        let call = SelectionContext::new(target, tried, now);
+        Ok(match self.try_assigned_peer(&call, ticket)? {
+            AssignedPeerResult::Admitted(admitted) => AdmitOutcome::Admitted(admitted),
+            AssignedPeerResult::AtCapacity(full) => match self.enqueue(call, full) {
+                Ok(wait) => AdmitOutcome::Queued(wait),
+                Err(full) => AdmitOutcome::Admitted(self.admit_overflow(&call, full)),
             },
         })
     }
 
-    pub(super) fn admit_at_once<'t>(
+    pub(super) fn admit_without_queue<'t>(
         &self,
-        call: &Call<'_>,
-        ticket: Ticket<'t>,
-    ) -> Result<Admitted, Ticket<'t>> {
-        Ok(match self.try_home(call, ticket)? {
-            Trial::Admitted(admitted) => admitted,
-            Trial::Full(full) => self.overflow(call, full),
+        call: &SelectionContext<'_>,
+        ticket: UpstreamPermit<'t>,
+    ) -> Result<Admission, UpstreamPermit<'t>> {
+        Ok(match self.try_assigned_peer(call, ticket)? {
+            AssignedPeerResult::Admitted(admitted) => admitted,
+            AssignedPeerResult::AtCapacity(full) => self.admit_overflow(call, full),
         })
     }
 
     #[inline]
-    fn try_home<'t>(
+    fn try_assigned_peer<'t>(
         &self,
-        call: &Call<'_>,
-        ticket: Ticket<'t>,
-    ) -> Result<Trial<'_, 't>, Ticket<'t>> {
-        let turn = self.hot_turn(call).and_then(|member| self.choice(member));
+        call: &SelectionContext<'_>,
+        ticket: UpstreamPermit<'t>,
+    ) -> Result<AssignedPeerResult<'_, 't>, UpstreamPermit<'t>> {
+        let turn = self
+            .select_for_hot_key(call)
+            .and_then(|member| self.choice(member));
         let is_hot = turn.is_some();
         let Some(home) = turn.or_else(|| self.select(call.target, call.tried, call.now)) else {
             return Err(ticket);
         };
-        if home.peer.state.ramp(call.now).is_some() {
-            self.end_ramps_that_spare_nobody(call.now);
+        if home.peer.state.slow_start(call.now).is_some() {
+            self.end_slow_starts_if_all_cold(call.now);
         }
         let place = match self.config.bounded_load {
-            None => ticket.take(&home.peer.held),
-            Some(load) => match self.try_take(load.factor, call, home, ticket) {
+            None => ticket.admit_unbounded(&home.peer.in_flight),
+            Some(load) => match self.try_admit(load.factor, call, home, ticket) {
                 Ok(place) => place,
                 Err(ticket) => {
-                    return Ok(Trial::Full(Full {
-                        load,
-                        home,
+                    return Ok(AssignedPeerResult::AtCapacity(AtCapacity {
+                        bounded_load: load,
+                        assigned: home,
                         is_hot,
-                        ticket,
+                        permit: ticket,
                     }));
                 }
             },
         };
-        let mut admitted = at(home.member, place, None);
+        let mut admitted = admission(home.member, place, None);
         if !is_hot {
-            admitted.tenure = self.note(call, home);
+            admitted.epoch = self.record_affinity(call, home);
         }
-        Ok(Trial::Admitted(admitted))
+        Ok(AssignedPeerResult::Admitted(admitted))
     }
 
     /// The places in the order in which a request without a home would ask them.
-    fn find(&self, target: &Target, mut may: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+    fn find_peer(
+        &self,
+        target: &HashTarget,
+        mut may: impl FnMut(MemberId) -> bool,
+    ) -> Option<MemberId> {
         match target {
-            Target::Key(key) => self.ring.find(key, may),
-            Target::Turn(turn) => {
+            HashTarget::Key(key) => self.ring.find(key, may),
+            HashTarget::RoundRobin(turn) => {
                 let may = |place| may(MemberId(place));
-                self.rotation.find(*turn, may).map(MemberId)
+                self.round_robin.find(*turn, may).map(MemberId)
             }
         }
     }
 
-    pub(super) fn choice(&self, member: MemberId) -> Option<Choice<'_>> {
-        self.peer(member).map(|peer| Choice { member, peer })
+    pub(super) fn choice(&self, member: MemberId) -> Option<PeerChoice<'_>> {
+        self.peer(member).map(|peer| PeerChoice { member, peer })
     }
 
-    pub(super) fn is_available(&self, call: &Call<'_>, member: MemberId) -> bool {
+    pub(super) fn is_available(&self, call: &SelectionContext<'_>, member: MemberId) -> bool {
         !call.tried.contains(member)
             && self
                 .peer(member)
                 .is_some_and(|peer| peer.state.is_available(call.now))
     }
 
-    fn home(&self, call: &Call<'_>) -> Option<MemberId> {
-        let first = self.find(call.target, |member| self.may_be_home(call, member))?;
-        match self.ramp(call, first) {
-            Some(_) => self.home_in_slow_start(call),
+    fn assigned_peer(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
+        let first = self.find_peer(call.target, |member| self.may_be_assigned(call, member))?;
+        match self.applicable_slow_start(call, first) {
+            Some(_) => self.assigned_in_slow_start(call),
             None => Some(first),
         }
     }
 
-    pub(super) fn may_be_home(&self, call: &Call<'_>, member: MemberId) -> bool {
-        self.is_available(call, member) || self.keeps(call, member)
+    pub(super) fn may_be_assigned(&self, call: &SelectionContext<'_>, member: MemberId) -> bool {
+        self.is_available(call, member) || self.keeps_while_draining(call, member)
     }
 
     /// The first of the walk that the key has come home to; the first of all where none can spare
     /// another anything.
-    fn home_in_slow_start(&self, call: &Call<'_>) -> Option<MemberId> {
-        let walk = self.way(call.target);
-        let walk = walk.filter(|&member| self.may_be_home(call, member));
-        let walk = walk.map(|member| (member, self.ramp(call, member)));
-        first_home(call.key(), call.now, walk).map(|(home, _)| home)
+    fn assigned_in_slow_start(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
+        let walk = self.candidates(call.target);
+        let walk = walk.filter(|&member| self.may_be_assigned(call, member));
+        let walk = walk.map(|member| (member, self.applicable_slow_start(call, member)));
+        first_home(call.key_hash(), call.now, walk).map(|(home, _)| home)
     }
 
     /// The slow start that the key must ask for; `None`: the peer takes it in any case.
-    pub(super) fn ramp(&self, call: &Call<'_>, member: MemberId) -> Option<(Ramp, Salt)> {
+    pub(super) fn applicable_slow_start(
+        &self,
+        call: &SelectionContext<'_>,
+        member: MemberId,
+    ) -> Option<(Ramp, Salt)> {
         let peer = self.peer(member)?;
-        let ramp = peer.state.ramp(call.now)?;
+        let ramp = peer.state.slow_start(call.now)?;
         // What a drain has left is not to leave before the key's turn comes, however quiet it is.
-        let stays =
-            peer.state.is_draining() || self.is_with(call, peer, peer.state.ramps_for(call.now));
+        let stays = peer.state.is_draining()
+            || self.has_affinity(call, peer, peer.state.slow_start_elapsed(call.now));
         (!stays).then_some((ramp, peer.salt))
     }
 
     /// Whether the key's last request was the peer's, and lately, or so much longer ago.
-    fn is_with(&self, call: &Call<'_>, peer: &Peer, longer: Duration) -> bool {
-        let (Some(drain), Some(active), Target::Key(_)) =
-            (&self.config.drain, &self.active, call.target)
+    fn has_affinity(&self, call: &SelectionContext<'_>, peer: &Peer, longer: Duration) -> bool {
+        let (Some(drain), Some(active), HashTarget::Key(_)) =
+            (&self.config.drain, &self.affinity, call.target)
         else {
             return false;
         };
         let idle = drain.idle.saturating_add(longer);
-        active.is_with(call.key(), peer.state.tenure(), call.now, idle)
+        active.is_assigned_to(call.key_hash(), peer.state.epoch(), call.now, idle)
     }
 
     /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
     /// if the others' slow starts went on, their keys would leave again. Who is late has them no further ahead
     /// than it is late.
-    fn end_ramps_that_spare_nobody(&self, now: Duration) {
+    fn end_slow_starts_if_all_cold(&self, now: Duration) {
         if self.serving_weight(now) == 0 {
-            self.shared.cold.set(now);
-            self.peers.iter().for_each(|peer| peer.state.end_ramp(now));
+            self.shared.cold_start.set(now);
+            self.peers
+                .iter()
+                .for_each(|peer| peer.state.end_slow_start_if_cold(now));
         }
     }
 
     /// The peers in the order in which they are asked; without a key, as often as they have turns.
-    pub(super) fn way(&self, target: &Target) -> impl Iterator<Item = MemberId> {
+    pub(super) fn candidates(&self, target: &HashTarget) -> impl Iterator<Item = MemberId> {
         let (key, turn) = match target {
-            Target::Key(key) => (Some(key), None),
-            Target::Turn(turn) => (None, Some(*turn)),
+            HashTarget::Key(key) => (Some(key), None),
+            HashTarget::RoundRobin(turn) => (None, Some(*turn)),
         };
         let walk = key.into_iter().flat_map(|key| self.ring.walk(key));
-        let round = turn.into_iter().flat_map(|turn| self.rotation.round(turn));
+        let round = turn
+            .into_iter()
+            .flat_map(|turn| self.round_robin.round(turn));
         let round = round.map(MemberId);
         walk.chain(round)
     }
 
     /// Whether a draining peer still serves this key: it did so lately, and the drain has time left.
-    fn keeps(&self, call: &Call<'_>, member: MemberId) -> bool {
+    fn keeps_while_draining(&self, call: &SelectionContext<'_>, member: MemberId) -> bool {
         let (Some(drain), Some(peer)) = (&self.config.drain, self.peer(member)) else {
             return false;
         };
         let has_time = |drains_for: Duration| drains_for < drain.deadline;
-        peer.state.drains_for(call.now).is_some_and(has_time)
+        peer.state.draining_for(call.now).is_some_and(has_time)
             && !call.tried.contains(member)
-            && self.is_with(call, peer, Duration::ZERO)
+            && self.has_affinity(call, peer, Duration::ZERO)
     }
 
     /// Nobody is available.
-    fn last_resort(&self, call: &Call<'_>) -> Option<MemberId> {
+    fn last_resort(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
         let untried = |member| self.peer(member).filter(|_| !call.tried.contains(member));
         let up = |member| untried(member).is_some_and(|peer| peer.state.is_up());
         let may = |member| untried(member).is_some_and(|peer| peer.state.may_be_up());
-        self.find(call.target, up)
-            .or_else(|| self.find(call.target, may))
+        self.find_peer(call.target, up)
+            .or_else(|| self.find_peer(call.target, may))
     }
 
     /// Counts the request of a key, and not its retries; of a hot one, the peer whose turn it is.
-    fn hot_turn(&self, call: &Call<'_>) -> Option<MemberId> {
+    fn select_for_hot_key(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
         if !call.tried.is_empty() || call.has_waited {
             return None;
         }
-        let (Some(hot), Some(config), Target::Key(key)) =
-            (&self.hot, &self.config.hot_keys, call.target)
+        let (Some(hot), Some(config), HashTarget::Key(key)) =
+            (&self.hot_keys, &self.config.hot_keys, call.target)
         else {
             return None;
         };
-        let heat = hot.observe(call.key(), call.now)?;
-        let all = self.serving_part(call.now);
+        let heat = hot.observe(call.key_hash(), call.now)?;
+        let all = self.serving_share(call.now);
         let can_serve = |member: MemberId| {
             let peer = self.peer(member)?;
-            let serves = self.is_available(call, member) && peer.state.is_home(call.now);
-            serves.then_some((member, peer.part))
+            let serves = self.is_available(call, member) && peer.state.takes_all_keys(call.now);
+            serves.then_some((member, peer.weighted_share))
         };
         let walk = self.ring.walk(key).filter_map(can_serve);
         config.spread.choose(heat.share, all, heat.turn, walk)
@@ -306,29 +328,37 @@ impl Upstream {
 
     /// What a later drain must know: at home with whom the key was. One that serves because another
     /// has failed, or nobody is available, is not its home.
-    pub(super) fn note(&self, call: &Call<'_>, home: Choice<'_>) -> Option<Tenure> {
-        let (Some(drain), Some(active), Target::Key(_)) =
-            (&self.config.drain, &self.active, call.target)
+    pub(super) fn record_affinity(
+        &self,
+        call: &SelectionContext<'_>,
+        home: PeerChoice<'_>,
+    ) -> Option<PeerEpoch> {
+        let (Some(drain), Some(active), HashTarget::Key(_)) =
+            (&self.config.drain, &self.affinity, call.target)
         else {
             return None;
         };
         // A failed attempt is no reason for a session to leave its peer for good.
-        if !call.tried.is_empty() || !self.may_be_home(call, home.member) {
+        if !call.tried.is_empty() || !self.may_be_assigned(call, home.member) {
             return None;
         }
-        let tenure = home.peer.state.tenure();
-        if active.touch(call.key(), tenure, call.now, drain.idle) {
+        let tenure = home.peer.state.epoch();
+        if active.touch(call.key_hash(), tenure, call.now, drain.idle) {
             self.metrics.active_forgotten.inc();
         }
         Some(tenure)
     }
 }
 
-pub(super) fn at(member: MemberId, place: Place, overflow: Option<MemberId>) -> Admitted {
-    Admitted {
+pub(super) fn admission(
+    member: MemberId,
+    place: PeerPermit,
+    overflow: Option<MemberId>,
+) -> Admission {
+    Admission {
         member,
-        place,
-        overflow,
-        tenure: None,
+        permit: place,
+        overflow_from: overflow,
+        epoch: None,
     }
 }

@@ -16,9 +16,9 @@ use crate::policy::hot::Threshold;
 use crate::ring::{Hash, Key, Weight};
 use crate::telemetry::metrics::Metrics;
 
-mod bound;
-mod comeback;
-mod history;
+mod bounded_load;
+mod random_histories;
+mod recovery;
 
 const QUARTER: &str = "bounded_load: 1.25";
 const SLOWLY: &str = "slow_start: 60s";
@@ -84,8 +84,8 @@ fn app(peers: usize, settings: &[&str]) -> Upstream {
 fn probe(peer: &Peer, passes: bool, now: Duration) {
     let failure = (!passes).then(|| "refused".to_owned());
     let report = ProbeReport {
-        at: now,
-        took: Duration::ZERO,
+        ended: now,
+        duration: Duration::ZERO,
         failure,
     };
     peer.on_probe(report, ONCE);
@@ -100,18 +100,18 @@ fn shares_follow_who_is_there() {
     let app = app(3, &[SLOWLY, "health: {tcp: true}"]);
     let now = s(2000);
     assert_eq!(
-        app.shares_now(now).iter().sum::<u64>(),
+        app.current_key_space_shares(now).iter().sum::<u64>(),
         1 << 32,
         "a last resort"
     );
     probe_all(&app, now);
     let all = app.ring().shares();
-    assert_eq!(app.shares_now(now), all);
+    assert_eq!(app.current_key_space_shares(now), all);
     probe(&app.peers()[0], false, now);
-    let without = app.shares_now(now);
+    let without = app.current_key_space_shares(now);
     assert_eq!((without[0], without.iter().sum::<u64>()), (0, 1 << 32));
     probe(&app.peers()[0], true, now);
-    let half = app.shares_now(now + s(30));
+    let half = app.current_key_space_shares(now + s(30));
     assert!(
         half[0].abs_diff(all[0] / 2) <= 1
             && half[1].abs_diff(u64::midpoint(all[1], without[1])) <= 1
@@ -123,16 +123,16 @@ fn shares_follow_who_is_there() {
 fn shares_are_counted_once_until_others_are_available() {
     let app = app(3, &["health: {tcp: true}"]);
     probe_all(&app, s(1000));
-    assert!(std::ptr::eq(app.shares(), app.shares()));
-    assert_eq!(app.shares(), app.ring().shares());
-    let of = |now| app.shares_now(now);
-    assert_eq!(of(s(1000)), app.shares());
+    assert!(std::ptr::eq(app.key_space_shares(), app.key_space_shares()));
+    assert_eq!(app.key_space_shares(), app.ring().shares());
+    let of = |now| app.current_key_space_shares(now);
+    assert_eq!(of(s(1000)), app.key_space_shares());
     for at in [1001, 1003] {
         probe(&app.peers()[0], false, s(at));
         let without = of(s(at));
         assert_eq!((without[0], without.iter().sum::<u64>()), (0, 1 << 32));
         probe(&app.peers()[0], true, s(at + 1));
-        assert_eq!(of(s(at + 1)), app.shares());
+        assert_eq!(of(s(at + 1)), app.key_space_shares());
     }
 }
 
@@ -157,7 +157,7 @@ fn what_is_not_damped_any_more_is_not_suppressed() {
         !before.peers()[0].state.is_available(s(1030)),
         "not in force"
     );
-    after.settle(s(1030));
+    after.reconcile(s(1030));
     assert!(after.peers()[0].state.is_available(s(1030)));
 }
 
@@ -172,10 +172,13 @@ fn a_drain_comes_to_its_end() {
     );
     let peer = &app.peers()[0];
     peer.set_draining(true, now);
-    assert!(!app.kept(now).is_drained(peer), "a request and a key");
+    assert!(
+        !app.drain_status(now).is_drained(peer),
+        "a request and a key"
+    );
     drop(held);
-    assert!(!app.kept(now).is_drained(peer), "a key");
-    assert!(app.kept(now + s(40)).is_drained(peer));
+    assert!(!app.drain_status(now).is_drained(peer), "a key");
+    assert!(app.drain_status(now + s(40)).is_drained(peer));
 }
 
 fn hash(key: u64) -> Key {
@@ -183,7 +186,7 @@ fn hash(key: u64) -> Key {
 }
 
 fn place_of(app: &Upstream, key: u64, now: Duration) -> usize {
-    let choice = app.select(&Target::Key(hash(key)), &Tried::none(), now);
+    let choice = app.select(&HashTarget::Key(hash(key)), &Tried::none(), now);
     choice.unwrap().member.index()
 }
 
@@ -191,20 +194,20 @@ fn owner(app: &Upstream, key: u64) -> usize {
     app.ring().owner(&hash(key)).unwrap().index()
 }
 
-fn served(app: &Upstream, key: u64, now: Duration) -> Admitted {
-    let target = Target::Key(hash(key));
-    app.admit(&target, &Tried::none(), now, app.enter())
+fn served(app: &Upstream, key: u64, now: Duration) -> Admission {
+    let target = HashTarget::Key(hash(key));
+    app.admit(&target, &Tried::none(), now, app.begin_request())
         .unwrap()
 }
 
 /// As the ledger has it, not as the selection sees it.
 fn is_available(state: &PeerState, now: Duration) -> bool {
     let well = state.health() == crate::policy::health::State::Up && !state.is_draining();
-    well && state.ejected(now).is_none() && state.suppressed(now).is_none()
+    well && state.ejected_until(now).is_none() && state.suppressed_until(now).is_none()
 }
 
 fn is_home(state: &PeerState, now: Duration) -> bool {
-    is_available(state, now) && state.ramp(now).is_none()
+    is_available(state, now) && state.slow_start(now).is_none()
 }
 
 // ── slow start
@@ -254,9 +257,14 @@ fn a_retry_ends_no_slow_start() {
     let mut tried = Tried::none();
     tried.insert(other);
     // Only the one that starts slowly is left, for this request.
-    let admitted = app.admit(&Target::Key(hash(1)), &tried, s(1010), app.enter());
+    let admitted = app.admit(
+        &HashTarget::Key(hash(1)),
+        &tried,
+        s(1010),
+        app.begin_request(),
+    );
     assert_eq!(admitted.unwrap().member, MemberId(0));
-    assert!(back.state.ramp(s(1010)).is_some());
+    assert!(back.state.slow_start(s(1010)).is_some());
 }
 
 #[test]
@@ -272,10 +280,14 @@ fn where_all_start_slowly_owners_serve_and_asking_changes_nothing() {
     assert!(
         app.peers()
             .iter()
-            .all(|peer| peer.state.ramp(s(1002)).is_some())
+            .all(|peer| peer.state.slow_start(s(1002)).is_some())
     );
     drop(served(&app, 1, s(1002)));
-    assert!(app.peers().iter().all(|peer| peer.state.is_home(s(1002))));
+    assert!(
+        app.peers()
+            .iter()
+            .all(|peer| peer.state.takes_all_keys(s(1002)))
+    );
 }
 
 #[test]
@@ -290,8 +302,8 @@ fn one_that_is_ejected_meanwhile_still_begins_slowly() {
         peer.set_draining(false, s(1001));
     }
     drop(served(&app, 1, s(1002)));
-    assert!(one.state.is_home(s(1002)) && two.state.is_home(s(1002)));
-    assert!(ejected.state.is_available(s(1006)) && !ejected.state.is_home(s(1006)));
+    assert!(one.state.takes_all_keys(s(1002)) && two.state.takes_all_keys(s(1002)));
+    assert!(ejected.state.is_available(s(1006)) && !ejected.state.takes_all_keys(s(1006)));
 }
 
 #[test]
@@ -301,7 +313,7 @@ fn turns_come_home_too() {
     app.peers()[0].set_draining(false, s(1001));
     let share = |now| {
         let turn = |turn| {
-            app.select(&Target::Turn(turn), &Tried::none(), now)
+            app.select(&HashTarget::RoundRobin(turn), &Tried::none(), now)
                 .unwrap()
         };
         let home = (0..4000).filter(|n| turn(*n).member == MemberId(0)).count();
@@ -339,8 +351,8 @@ fn what_goes_on_keeps_its_key_until_the_peer_is_lost() {
     let mut app = app(3, &[KEEPING]);
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     let admitted = served(&app, key, s(1000));
-    let session = ("p0", admitted.tenure.unwrap());
-    let renew = |app: &Upstream, now| app.renew(session, hash(key).hash(), now);
+    let session = ("p0", admitted.epoch.unwrap());
+    let renew = |app: &Upstream, now| app.refresh_affinity(session, hash(key).hash(), now);
     for at in (1009..1100).step_by(9) {
         if at == 1045 {
             app = build(&with_keys(&app, 4096), Some(&app), s(at));
@@ -404,9 +416,9 @@ fn a_guest_is_nothing_that_a_drain_keeps() {
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     let held: Vec<_> = (0..8).map(|_| served(&app, key, s(1000))).collect();
     assert!(held.iter().any(|admitted| admitted.member.index() == 1));
-    let active = app.active.as_ref().unwrap();
-    let held = active.held(s(1000), s(10));
-    assert_eq!(held.get(&app.peers()[1].state.tenure()), None);
+    let active = app.affinity.as_ref().unwrap();
+    let held = active.active_keys_by_peer(s(1000), s(10));
+    assert_eq!(held.get(&app.peers()[1].state.epoch()), None);
 }
 
 // ── bounded load
@@ -417,12 +429,17 @@ fn a_retry_takes_what_room_there_is_before_it_goes_above_the_bound() {
     let mut tried = Tried::none();
     tried.insert(MemberId(0));
     let at_first = || {
-        let held = app.peers()[0].state.held();
-        app.enter().take(held)
+        let held = app.peers()[0].state.in_flight_counter();
+        app.begin_request().admit_unbounded(held)
     };
     let _first: Vec<_> = (0..20).map(|_| at_first()).collect();
     let on_second = |_| {
-        let admitted = app.admit(&Target::Key(hash(7)), &tried, s(1000), app.enter());
+        let admitted = app.admit(
+            &HashTarget::Key(hash(7)),
+            &tried,
+            s(1000),
+            app.begin_request(),
+        );
         admitted.unwrap()
     };
     let _second: Vec<_> = (0..30).map(on_second).collect();
@@ -435,9 +452,9 @@ fn requests_without_a_key_are_within_the_bound_too() {
     let app = app(4, &[QUARTER]);
     let mut held = Vec::new();
     for _ in 0..400 {
-        let turn = app.next_turn();
+        let turn = app.next_round_robin();
         held.push(
-            app.admit(&turn, &Tried::none(), s(1000), app.enter())
+            app.admit(&turn, &Tried::none(), s(1000), app.begin_request())
                 .unwrap(),
         );
     }
@@ -498,7 +515,7 @@ fn one_that_flaps_stays_away_and_serves_where_nobody_else_does() {
         probe(&app.peers()[0], false, s(at));
         probe(&app.peers()[0], true, s(at + 1));
     }
-    assert!(app.peers()[0].state.suppressed(s(1006)).is_some());
+    assert!(app.peers()[0].state.suppressed_until(s(1006)).is_some());
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     assert_eq!(place_of(&app, key, s(1006)), 1);
     probe(&app.peers()[1], false, s(1007));
@@ -507,7 +524,7 @@ fn one_that_flaps_stays_away_and_serves_where_nobody_else_does() {
     assert_eq!(place_of(&app, key, s(1008)), 1);
     let reloaded = build(&app.config, Some(&app), s(1009));
     assert_eq!(place_of(&reloaded, key, s(1009)), 1);
-    let until = app.peers()[0].state.suppressed(s(1008)).unwrap();
+    let until = app.peers()[0].state.suppressed_until(s(1008)).unwrap();
     assert_eq!(place_of(&reloaded, key, until), 0);
 }
 
@@ -531,11 +548,14 @@ fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
     drains.set_draining(true, s(1012));
     let after = build(&config, Some(&app), s(1015));
     assert_eq!(
-        after.peers()[0].state.ramp(s(1015)),
-        ramps.state.ramp(s(1015))
+        after.peers()[0].state.slow_start(s(1015)),
+        ramps.state.slow_start(s(1015))
     );
-    assert_eq!(after.peers()[1].state.drains_for(s(1015)), Some(s(3)));
-    assert!(after.peers()[3].state.ramp(s(1015)).is_some(), "it is new");
+    assert_eq!(after.peers()[1].state.draining_for(s(1015)), Some(s(3)));
+    assert!(
+        after.peers()[3].state.slow_start(s(1015)).is_some(),
+        "it is new"
+    );
     assert_eq!(
         (after.in_flight(), after.peers()[1].state.in_flight()),
         (1, 1)
@@ -548,9 +568,12 @@ fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
 #[test]
 fn turns_go_on_where_they_were() {
     let app = app(3, &[]);
-    assert_eq!([app.next_turn(), app.next_turn()], [0, 1].map(Target::Turn));
+    assert_eq!(
+        [app.next_round_robin(), app.next_round_robin()],
+        [0, 1].map(HashTarget::RoundRobin)
+    );
     let after = build(&app.config, Some(&app), s(1001));
-    assert_eq!(after.next_turn(), Target::Turn(2));
+    assert_eq!(after.next_round_robin(), HashTarget::RoundRobin(2));
 }
 
 /// Keys that the first peer owns, and served at `now`.
@@ -577,12 +600,12 @@ fn a_table_for_more_keys_or_less_keeps_what_a_drain_keeps() {
         for keys in sizes {
             app = build(&with_keys(&app, keys), Some(&app), s(1002));
         }
-        let remains = app.kept(s(1003)).remains(&app.peers()[0]).unwrap();
-        assert_eq!(remains.keys, keys.len(), "{sizes:?}");
+        let remains = app.drain_status(s(1003)).progress(&app.peers()[0]).unwrap();
+        assert_eq!(remains.active_keys, keys.len(), "{sizes:?}");
         let at_home = |key: &&u64| served(&app, **key, s(1003)).member.index() == 0;
         assert_eq!(keys.iter().filter(at_home).count(), keys.len(), "{sizes:?}");
-        let remains = app.kept(s(1003)).remains(&app.peers()[0]).unwrap();
-        assert_eq!(remains.keys, keys.len(), "{sizes:?}");
+        let remains = app.drain_status(s(1003)).progress(&app.peers()[0]).unwrap();
+        assert_eq!(remains.active_keys, keys.len(), "{sizes:?}");
     }
 }
 
@@ -593,7 +616,7 @@ fn hot_keys_stay_hot_where_another_share_makes_them_so() {
         let key = if request % 2 == 0 { 0 } else { request };
         drop(served(&app, key, s(1000) + Duration::from_millis(request)));
     }
-    let hot = |app: &Upstream, now| app.hot().unwrap().hot(now).len();
+    let hot = |app: &Upstream, now| app.hot_keys().unwrap().hot_keys(now).len();
     assert_eq!(hot(&app, s(1005)), 1);
     for (share, hot_ones) in [(30_000, 1), (400_000, 1)] {
         let mut config = app.config.clone();
@@ -610,10 +633,10 @@ fn a_slow_start_that_is_configured_away_is_over() {
     app.peers()[0].set_draining(false, s(1001));
     app.peers()[1].on_connect_failure(&EJECT, s(1001));
     let after = build(&written(3, &[]), Some(&app), s(1003));
-    after.settle(s(1003));
-    assert!(after.peers()[0].state.is_home(s(1003)));
+    after.reconcile(s(1003));
+    assert!(after.peers()[0].state.takes_all_keys(s(1003)));
     assert!(
-        after.peers()[1].state.is_home(s(1007)),
+        after.peers()[1].state.takes_all_keys(s(1007)),
         "nor does one to come"
     );
 }
@@ -624,7 +647,7 @@ fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
         let app = app(3, &[SLOWLY]);
         app.peers()[0].set_draining(true, s(1000));
         app.peers()[0].set_draining(false, s(1010));
-        let ramp = |app: &Upstream, now| app.peers()[0].state.ramp(now);
+        let ramp = |app: &Upstream, now| app.peers()[0].state.slow_start(now);
         let home = |app: &Upstream, now| {
             let keys = (0..2000).filter(|key| place_of(app, *key, now) == 0);
             keys.collect::<Vec<_>>()
@@ -632,14 +655,14 @@ fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
         let (now, before) = (s(1040), home(&app, s(1040)));
         let other = written(3, &[&format!("slow_start: {length}")]);
         let after = build(&other, Some(&app), now);
-        after.settle(now);
+        after.reconcile(now);
         assert_eq!(home(&after, now), before, "{length}");
         let (ramp, whole) = (ramp(&after, now).unwrap(), other.slow_start.unwrap());
         assert_eq!(ramp.length, whole.length);
         assert_eq!(ramp.began + ramp.length, now + whole.length / 2);
         // The next reload finds it as it should be.
-        build(&other, Some(&after), s(1041)).settle(s(1041));
-        assert_eq!(after.peers()[0].state.ramp(s(1041)), Some(ramp));
+        build(&other, Some(&after), s(1041)).reconcile(s(1041));
+        assert_eq!(after.peers()[0].state.slow_start(s(1041)), Some(ramp));
     }
 }
 
@@ -652,9 +675,12 @@ fn a_process_whose_table_has_another_size_keeps_what_a_drain_keeps() {
         let owned = served_by_first(&before, 300, s(1000));
         before.peers()[0].set_draining(true, s(1001));
         let after = build(&with_keys(&before, keys), None, s(7000));
-        after.recall(&before.memory(s(1002)), s(7000));
-        let remains = after.kept(s(7001)).remains(&after.peers()[0]).unwrap();
-        assert_eq!(remains.keys, owned.len(), "{keys}");
+        after.restore_state(&before.export_state(s(1002)), s(7000));
+        let remains = after
+            .drain_status(s(7001))
+            .progress(&after.peers()[0])
+            .unwrap();
+        assert_eq!(remains.active_keys, owned.len(), "{keys}");
         let at_home = |key: &&u64| served(&after, **key, s(7001)).member.index() == 0;
         assert_eq!(owned.iter().filter(at_home).count(), owned.len(), "{keys}");
     }
@@ -672,13 +698,16 @@ fn another_process_goes_on_with_slow_starts_and_drains() {
             .map(|key| place_of(app, key, now))
             .collect::<Vec<_>>()
     };
-    let memory = before.memory(s(1030));
+    let memory = before.export_state(s(1030));
     let after = build(&written(4, &settings), None, s(7000));
-    after.recall(&memory, s(7000));
-    assert_eq!(after.peers()[1].state.drains_for(s(7000)), Some(s(18)));
-    assert!(after.peers()[3].state.ramp(s(7000)).is_some(), "it is new");
+    after.restore_state(&memory, s(7000));
+    assert_eq!(after.peers()[1].state.draining_for(s(7000)), Some(s(18)));
+    assert!(
+        after.peers()[3].state.slow_start(s(7000)).is_some(),
+        "it is new"
+    );
     let after = build(&written(3, &settings), None, s(7000));
-    after.recall(&memory, s(7000));
+    after.restore_state(&memory, s(7000));
     for later in [0, 10, 20, 29] {
         assert_eq!(
             places(&after, s(7000 + later)),
@@ -688,9 +717,9 @@ fn another_process_goes_on_with_slow_starts_and_drains() {
 }
 
 /// What a process tells at `now` that has told at `told` before.
-fn news(app: &Upstream, told: Duration, now: Duration) -> BTreeMap<String, PeerMemory> {
-    let (mut news, mut room) = (app.memory(now), MAX_REMEMBERED);
-    app.remember_keys(&mut news, &mut room, now.saturating_sub(told), now);
+fn news(app: &Upstream, told: Duration, now: Duration) -> BTreeMap<String, PersistedPeer> {
+    let (mut news, mut room) = (app.export_state(now), MAX_EXPORTED_KEYS);
+    app.export_active_keys(&mut news, &mut room, now.saturating_sub(told), now);
     news
 }
 
@@ -706,7 +735,7 @@ fn what_happens_between_the_two_words_of_another_process_is_known() {
     probe_all(&before, s(1000));
     let told = news(&before, Duration::ZERO, s(1000));
     let after = build(&written(5, &settings), None, s(7000));
-    after.recall(&told, s(7000));
+    after.restore_state(&told, s(7000));
     probe_all(&after, s(7001));
     for key in 0..500 {
         drop(served(&before, key, s(1001)));
@@ -720,7 +749,7 @@ fn what_happens_between_the_two_words_of_another_process_is_known() {
         probe(peer, true, s(at + 1));
     }
     drains.set_draining(true, s(1003));
-    after.catch_up(&told, &news(&before, s(1000), s(1005)), s(7005));
+    after.apply_delta(&told, &news(&before, s(1000), s(1005)), s(7005));
     let places = |app: &Upstream, now| {
         let place = |key| place_of(app, key, now);
         (0..1000).map(place).collect::<Vec<_>>()
@@ -729,7 +758,7 @@ fn what_happens_between_the_two_words_of_another_process_is_known() {
         let (then, now) = (s(1005 + later), s(7005 + later));
         assert_eq!(places(&after, now), places(&before, then), "{later}");
     }
-    assert!(after.peers()[3].state.suppressed(s(7005)).is_some());
+    assert!(after.peers()[3].state.suppressed_until(s(7005)).is_some());
     // What a later drain keeps.
     for (app, now) in [(&before, s(1007)), (&after, s(7007))] {
         app.peers()[4].set_draining(true, now);
@@ -743,17 +772,17 @@ fn what_probes_say_another_process_knows_no_better_unless_it_is_new() {
     let before = app(3, &settings);
     probe_all(&before, s(1000));
     probe(&before.peers()[0], false, s(1000));
-    let told = before.memory(s(1000));
+    let told = before.export_state(s(1000));
     let after = build(&written(3, &settings), None, s(7000));
-    after.recall(&told, s(7000));
+    after.restore_state(&told, s(7000));
     probe(&after.peers()[0], true, s(7001));
     probe(&after.peers()[1], true, s(7001));
     probe(&after.peers()[2], false, s(7001));
     probe(&before.peers()[1], false, s(1002));
-    after.catch_up(&told, &before.memory(s(1003)), s(7003));
+    after.apply_delta(&told, &before.export_state(s(1003)), s(7003));
     let up = after.peers().iter().map(|peer| peer.state.is_up());
     assert_eq!(up.collect::<Vec<_>>(), [true, false, false]);
-    let ramp = after.peers()[0].state.ramp(s(7003)).unwrap();
+    let ramp = after.peers()[0].state.slow_start(s(7003)).unwrap();
     assert_eq!(ramp.began, s(7001));
 }
 
@@ -763,24 +792,27 @@ fn keys_of_a_peer_that_was_lost_between_the_two_words_are_not_with_it() {
     served_by_first(&before, 100, s(1000));
     let told = news(&before, Duration::ZERO, s(1000));
     let after = build(&before.config, None, s(7000));
-    after.recall(&told, s(7000));
+    after.restore_state(&told, s(7000));
     before.peers()[0].on_connect_failure(&EJECT, s(1001));
     before.peers()[0].on_connect_success(s(1002));
-    after.catch_up(&told, &news(&before, s(1000), s(1003)), s(7003));
+    after.apply_delta(&told, &news(&before, s(1000), s(1003)), s(7003));
     after.peers()[0].set_draining(true, s(7003));
-    let remains = after.kept(s(7003)).remains(&after.peers()[0]).unwrap();
-    assert_eq!(remains.keys, 0);
+    let remains = after
+        .drain_status(s(7003))
+        .progress(&after.peers()[0])
+        .unwrap();
+    assert_eq!(remains.active_keys, 0);
 }
 
 #[test]
 fn the_real_clock_has_room_for_what_another_process_knows() {
     let now = crate::clock::since_start();
     let app = build(&written(1, &[KEEPING]), None, now);
-    let mut memory = app.memory(now);
+    let mut memory = app.export_state(now);
     let known = memory.get_mut("p0").unwrap();
     (known.draining, known.draining_for_ms) = (true, 3_600_000);
-    app.recall(&memory, now);
-    assert_eq!(app.peers()[0].state.drains_for(now), Some(s(3600)));
+    app.restore_state(&memory, now);
+    assert_eq!(app.peers()[0].state.draining_for(now), Some(s(3600)));
 }
 
 // ── what a bound is a share of
@@ -819,7 +851,7 @@ fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
     let app = app(2, &[]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
     let changes = app.shared.changes.load(Relaxed);
-    let counted = |now| app.serving.count(&app.peers, changes, now).home;
+    let counted = |now| app.weights.recount(&app.peers, changes, now).full;
     // Two requests look at the clock, one before the ejection ends, and count in the other order.
     assert_eq!(counted(s(1005)), 2);
     assert_eq!(counted(s(1004)), 1);

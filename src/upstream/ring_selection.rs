@@ -20,14 +20,14 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use crate::ring::{self, Cursor, Dialect, Weight};
 
 /// A ring of Pingora's backends: `LoadBalancer<balancer::Ring>`, configured by a [`Dialect`].
-pub struct Ring {
+pub struct RingSelection {
     ring: ring::Ring,
     /// By member.
     backends: Vec<Backend>,
 }
 
-impl BackendSelection for Ring {
-    type Iter = Turns;
+impl BackendSelection for RingSelection {
+    type Iter = RingSelectionIter;
     type Config = Dialect;
 
     /// Cannot fail, as the trait has it: where there are more points or backends than a ring can
@@ -51,9 +51,9 @@ impl BackendSelection for Ring {
         Self::build_with_config(backends, &Dialect::default())
     }
 
-    fn iter(self: &Arc<Self>, key: &[u8]) -> Turns {
+    fn iter(self: &Arc<Self>, key: &[u8]) -> RingSelectionIter {
         let cursor = Cursor::new(&self.ring, &self.ring.key(key));
-        Turns {
+        RingSelectionIter {
             ring: Arc::clone(self),
             cursor,
         }
@@ -61,12 +61,12 @@ impl BackendSelection for Ring {
 }
 
 /// Every backend once, in clockwise order from a key, its owner first.
-pub struct Turns {
-    ring: Arc<Ring>,
+pub struct RingSelectionIter {
+    ring: Arc<RingSelection>,
     cursor: Cursor,
 }
 
-impl BackendIter for Turns {
+impl BackendIter for RingSelectionIter {
     fn next(&mut self) -> Option<&Backend> {
         let member = self.cursor.next(&self.ring.ring)?;
         self.ring.backends.get(member.index())
@@ -107,7 +107,7 @@ mod tests {
         Backend::new_with_weight(&format!("10.0.0.{number}:80"), weight).unwrap()
     }
 
-    fn balancer(backends: BTreeSet<Backend>, dialect: Dialect) -> LoadBalancer<Ring> {
+    fn balancer(backends: BTreeSet<Backend>, dialect: Dialect) -> LoadBalancer<RingSelection> {
         let backends = Backends::new(Static::new(backends));
         let balancer = LoadBalancer::from_backends_with_config(backends, Some(dialect));
         let mut update = Box::pin(balancer.update());
@@ -165,7 +165,7 @@ mod tests {
         let path = std::os::unix::net::SocketAddr::from_pathname("/run/a.sock").unwrap();
         socket.addr = pingora_core::protocols::l4::socket::SocketAddr::Unix(path);
         let set = BTreeSet::from([socket, backend(2, 1), backend(2, 9)]);
-        let ring = Ring::build(&set);
+        let ring = RingSelection::build(&set);
         let found: Vec<_> = ring
             .backends
             .iter()
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn nobody_is_selected_from_nobody() {
-        let ring = Arc::new(Ring::build(&BTreeSet::from([backend(1, 0)])));
+        let ring = Arc::new(RingSelection::build(&BTreeSet::from([backend(1, 0)])));
         assert!(ring.iter(b"key").next().is_none());
     }
 }

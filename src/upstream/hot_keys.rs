@@ -30,11 +30,11 @@ use crate::policy::mix::mix;
 const SETS: usize = 16;
 const WAYS: usize = 4;
 /// Requests that are counted in a tick, about.
-const SAMPLES: u64 = 4096;
+const SAMPLES_PER_TICK: u64 = 4096;
 
 /// What a request of a hot key is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heat {
+pub struct HotKeyHit {
     /// The key's share of the requests, in millionths.
     pub share: u32,
     /// The number of this request among the key's, modulo 2^32, from anywhere.
@@ -43,99 +43,99 @@ pub struct Heat {
 
 /// The hot keys of one upstream.
 #[derive(Debug)]
-pub struct HotKeys {
-    published: [Set; SETS],
+pub struct HotKeyTracker {
+    published: [HotKeySet; SETS],
     /// One request in 2^n is counted.
-    sampling: AtomicU32,
+    sampling_shift: AtomicU32,
     /// Requests that were to be counted and were not.
-    missed: AtomicU64,
-    ledger: Mutex<Ledger>,
+    missed_samples: AtomicU64,
+    sampler: Mutex<SamplerState>,
 }
 
 #[derive(Debug)]
-struct Ledger {
+struct SamplerState {
     sketch: Sketch,
     /// Requests in this tick, as the samples have it.
     requests: u64,
     /// Samples in this tick since the sampling last changed.
     samples: u64,
-    ticked: Duration,
+    last_tick: Duration,
 }
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([Slot; WAYS]);
+struct HotKeySet([HotKeySlot; WAYS]);
 
 /// A hot key. Its words change one by one; a request that reads while they do may be told of the
 /// share before, or of another key's. Shares only choose among peers that all may serve.
 #[derive(Debug, Default)]
-struct Slot {
+struct HotKeySlot {
     key: AtomicU64,
     /// In millionths; 0: nobody's.
     share: AtomicU32,
     turns: AtomicU32,
 }
 
-impl HotKeys {
+impl HotKeyTracker {
     /// No key is hot yet.
     pub fn new(threshold: Threshold) -> Self {
         Self {
-            published: std::array::from_fn(|_| Set::default()),
-            sampling: AtomicU32::new(0),
-            missed: AtomicU64::new(0),
-            ledger: Mutex::new(Ledger {
+            published: std::array::from_fn(|_| HotKeySet::default()),
+            sampling_shift: AtomicU32::new(0),
+            missed_samples: AtomicU64::new(0),
+            sampler: Mutex::new(SamplerState {
                 sketch: Sketch::new(threshold),
                 requests: 0,
                 samples: 0,
-                ticked: Duration::ZERO,
+                last_tick: Duration::ZERO,
             }),
         }
     }
 
     /// Those of this share that go on with what is hot in `before`: the same, if it is the same share.
-    pub fn after(before: &Arc<Self>, threshold: Threshold, now: Duration) -> Arc<Self> {
-        if before.ledger.lock().sketch.threshold() == threshold {
+    pub fn carried_over(before: &Arc<Self>, threshold: Threshold, now: Duration) -> Arc<Self> {
+        if before.sampler.lock().sketch.threshold() == threshold {
             return Arc::clone(before);
         }
         let after = Self::new(threshold);
-        after.recall(&before.hot(now), now);
+        after.restore(&before.hot_keys(now), now);
         Arc::new(after)
     }
 
     /// Counts a request; with what it must know if its key is hot.
     #[inline]
-    pub fn observe(&self, key: u64, now: Duration) -> Option<Heat> {
+    pub fn observe(&self, key: u64, now: Duration) -> Option<HotKeyHit> {
         let hash = mix(key);
         if self.is_sampled(hash, now) {
-            self.sample(key, now);
+            self.record_sample(key, now);
         }
-        let slot = self.set(hash).find(key)?;
-        Some(Heat {
+        let slot = self.set_of(hash).find(key)?;
+        Some(HotKeyHit {
             share: slot.share.load(Relaxed),
             turn: slot.turns.fetch_add(1, Relaxed),
         })
     }
 
     /// The hot keys at `now`, the hottest first.
-    pub fn hot(&self, now: Duration) -> Vec<Hot> {
-        let mut ledger = self.ledger.lock();
+    pub fn hot_keys(&self, now: Duration) -> Vec<Hot> {
+        let mut ledger = self.sampler.lock();
         self.tick(&mut ledger, now);
         ledger.sketch.hot().to_vec()
     }
 
     /// Takes over the keys that were hot elsewhere, in the place of its own.
-    pub fn recall(&self, hot: &[Hot], now: Duration) {
-        let mut ledger = self.ledger.lock();
+    pub fn restore(&self, hot: &[Hot], now: Duration) {
+        let mut ledger = self.sampler.lock();
         ledger.sketch.recall(hot, now);
         self.publish(&mut ledger);
     }
 
     /// Requests that were to be counted and were not, since the process started.
-    pub fn missed(&self) -> u64 {
-        self.missed.load(Relaxed)
+    pub fn missed_samples(&self) -> u64 {
+        self.missed_samples.load(Relaxed)
     }
 
-    fn set(&self, hash: u64) -> &Set {
+    fn set_of(&self, hash: u64) -> &HotKeySet {
         let [first, rest @ ..] = &self.published;
         match (hash >> 60) as usize {
             0 => first,
@@ -145,42 +145,42 @@ impl HotKeys {
 
     #[inline]
     fn is_sampled(&self, hash: u64, now: Duration) -> bool {
-        let mask = (1_u64 << (self.sampling.load(Relaxed) & 63)) - 1;
+        let mask = (1_u64 << (self.sampling_shift.load(Relaxed) & 63)) - 1;
         let moment = (now.as_secs() << 30) ^ u64::from(now.subsec_nanos());
         mask == 0 || mix(hash ^ moment) & mask == 0
     }
 
     #[cold]
-    fn sample(&self, key: u64, now: Duration) {
-        let Some(mut ledger) = self.ledger.try_lock() else {
-            self.missed.fetch_add(1, Relaxed);
+    fn record_sample(&self, key: u64, now: Duration) {
+        let Some(mut ledger) = self.sampler.try_lock() else {
+            self.missed_samples.fetch_add(1, Relaxed);
             return;
         };
-        let sampling = self.sampling.load(Relaxed);
+        let sampling = self.sampling_shift.load(Relaxed);
         let requests = 1_u32 << sampling;
         ledger.sketch.count(key, requests);
         ledger.requests += u64::from(requests);
         ledger.samples += 1;
         // A flood must not wait for the tick.
-        if ledger.samples >= 2 * SAMPLES && sampling < 20 {
+        if ledger.samples >= 2 * SAMPLES_PER_TICK && sampling < 20 {
             ledger.samples = 0;
-            self.sampling.store(sampling + 1, Relaxed);
+            self.sampling_shift.store(sampling + 1, Relaxed);
         }
         self.tick(&mut ledger, now);
     }
 
-    fn tick(&self, ledger: &mut Ledger, now: Duration) {
+    fn tick(&self, ledger: &mut SamplerState, now: Duration) {
         if !ledger.sketch.tick(now) {
             return;
         }
-        let ticks = now.saturating_sub(ledger.ticked).as_secs() / TICK.as_secs();
-        self.sampling
-            .store(sampling(ledger.requests / ticks.max(1)), Relaxed);
-        (ledger.requests, ledger.samples, ledger.ticked) = (0, 0, now);
+        let ticks = now.saturating_sub(ledger.last_tick).as_secs() / TICK.as_secs();
+        self.sampling_shift
+            .store(sampling_shift_for(ledger.requests / ticks.max(1)), Relaxed);
+        (ledger.requests, ledger.samples, ledger.last_tick) = (0, 0, now);
         self.publish(ledger);
     }
 
-    fn publish(&self, ledger: &mut Ledger) {
+    fn publish(&self, ledger: &mut SamplerState) {
         let hot = ledger.sketch.hot();
         for slot in self.published.iter().flat_map(|set| &set.0) {
             let key = slot.key.load(Relaxed);
@@ -189,30 +189,30 @@ impl HotKeys {
             }
         }
         for hot in hot {
-            self.set(mix(hot.key)).put(*hot);
+            self.set_of(mix(hot.key)).store(*hot);
         }
     }
 }
 
 /// The n that makes 2^-n of so many requests at most [`SAMPLES`].
-fn sampling(requests: u64) -> u32 {
+fn sampling_shift_for(requests: u64) -> u32 {
     requests
-        .div_ceil(SAMPLES)
+        .div_ceil(SAMPLES_PER_TICK)
         .max(1)
         .next_power_of_two()
         .ilog2()
         .min(20)
 }
 
-impl Set {
+impl HotKeySet {
     #[inline]
-    fn find(&self, key: u64) -> Option<&Slot> {
+    fn find(&self, key: u64) -> Option<&HotKeySlot> {
         let mut slots = self.0.iter();
         slots.find(|slot| slot.key.load(Relaxed) == key && slot.share.load(Relaxed) != 0)
     }
 
     /// Keeps a hot key where it is, or gives it a free slot. Only one thread does, under the lock.
-    fn put(&self, hot: Hot) {
+    fn store(&self, hot: Hot) {
         let vacant = || self.0.iter().find(|slot| slot.share.load(Relaxed) == 0);
         if let Some(slot) = self.find(hot.key) {
             slot.share.store(hot.share, Relaxed);
@@ -232,12 +232,12 @@ mod tests {
 
     const HOT: u64 = 77;
 
-    fn two_percent() -> HotKeys {
-        HotKeys::new(Threshold::new(20_000).unwrap())
+    fn two_percent() -> HotKeyTracker {
+        HotKeyTracker::new(Threshold::new(20_000).unwrap())
     }
 
     /// Requests at `rate` a second, `of_hot` in a thousand of them of key [`HOT`].
-    fn run(keys: &HotKeys, seconds: std::ops::Range<u64>, rate: u64, of_hot: u64) {
+    fn run(keys: &HotKeyTracker, seconds: std::ops::Range<u64>, rate: u64, of_hot: u64) {
         for request in seconds.start * rate..seconds.end * rate {
             let draw = mix(request);
             let key = if draw % 1000 < of_hot { HOT } else { draw };
@@ -255,22 +255,22 @@ mod tests {
         assert!((270_000..330_000).contains(&heat.share), "{heat:?}");
         assert_eq!(keys.observe(HOT, now).unwrap().turn, heat.turn + 1);
         assert_eq!(keys.observe(1, now), None);
-        assert_eq!(keys.hot(now).len(), 1);
+        assert_eq!(keys.hot_keys(now).len(), 1);
         run(&keys, 5..60, 1000, 0);
         let later = Duration::from_secs(60);
         assert_eq!(keys.observe(HOT, later), None);
-        assert!(keys.hot(later).is_empty());
+        assert!(keys.hot_keys(later).is_empty());
     }
 
     #[test]
     fn a_busy_upstream_is_sampled_and_the_shares_stay_true() {
         let keys = two_percent();
         run(&keys, 0..20, 50_000, 100);
-        assert_eq!(keys.sampling.load(Relaxed), 4);
-        let share = keys.hot(Duration::from_secs(20))[0].share;
+        assert_eq!(keys.sampling_shift.load(Relaxed), 4);
+        let share = keys.hot_keys(Duration::from_secs(20))[0].share;
         assert!((90_000..112_000).contains(&share), "{share}");
         run(&keys, 1000..1010, 100, 100);
-        assert_eq!(keys.sampling.load(Relaxed), 0);
+        assert_eq!(keys.sampling_shift.load(Relaxed), 0);
     }
 
     #[test]
@@ -278,13 +278,17 @@ mod tests {
         let keys = two_percent();
         for request in 0..20_000_u64 {
             let draw = mix(request);
-            let busy = mix(draw).is_multiple_of(3).then(|| keys.ledger.lock());
+            let busy = mix(draw).is_multiple_of(3).then(|| keys.sampler.lock());
             let key = if draw % 1000 < 100 { HOT } else { draw };
             keys.observe(key, Duration::from_millis(request));
             drop(busy);
         }
-        assert!((6_300..7_000).contains(&keys.missed()), "{}", keys.missed());
-        let share = keys.hot(Duration::from_secs(20))[0].share;
+        assert!(
+            (6_300..7_000).contains(&keys.missed_samples()),
+            "{}",
+            keys.missed_samples()
+        );
+        let share = keys.hot_keys(Duration::from_secs(20))[0].share;
         assert!((90_000..112_000).contains(&share), "{share}");
     }
 
@@ -313,20 +317,20 @@ mod tests {
             }
         });
         assert!(found.load(Relaxed));
-        let share = keys.hot(Duration::from_secs(10))[0].share;
+        let share = keys.hot_keys(Duration::from_secs(10))[0].share;
         assert!(
             (85_000..115_000).contains(&share),
             "{share}, missed {}",
-            keys.missed()
+            keys.missed_samples()
         );
     }
 
     #[test]
     fn the_sampling_follows_the_rate() {
         assert_eq!(
-            [0, 1, 4096, 4097, 8192, 8193].map(sampling),
+            [0, 1, 4096, 4097, 8192, 8193].map(sampling_shift_for),
             [0, 0, 0, 1, 1, 2]
         );
-        assert_eq!(sampling(u64::MAX), 20);
+        assert_eq!(sampling_shift_for(u64::MAX), 20);
     }
 }

@@ -9,22 +9,22 @@ use http::HeaderMap;
 pub(super) const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
 
 /// More than any answer to the question has.
-pub(super) const MAX_ANSWER: usize = 4096;
+pub(super) const MAX_RESPONSE: usize = 4096;
 
 /// `HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u64 = 1;
 /// Flags and length.
-const PREFIX: usize = 5;
+const FRAME_PREFIX: usize = 5;
 
 /// `HealthCheckRequest { service }`, in its frame; at most 127 bytes of name.
-pub(super) fn question(service: &str) -> Bytes {
-    const SERVICE: u8 = 1 << 3 | 2;
+pub(super) fn encode_request(service: &str) -> Bytes {
+    const SERVICE_TAG: u8 = 1 << 3 | 2;
     let mut message = BytesMut::new();
     if let (1.., Ok(length @ ..=127)) = (service.len(), u8::try_from(service.len())) {
-        message.put_slice(&[SERVICE, length]);
+        message.put_slice(&[SERVICE_TAG, length]);
         message.put_slice(service.as_bytes());
     }
-    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    let mut frame = BytesMut::with_capacity(FRAME_PREFIX + message.len());
     frame.put_u8(0);
     frame.put_u32(u32::try_from(message.len()).unwrap_or_default());
     frame.put(message);
@@ -33,15 +33,15 @@ pub(super) fn question(service: &str) -> Bytes {
 
 /// Whether the frame holds a `HealthCheckResponse` of which the status is `SERVING`.
 pub(super) fn is_serving(frame: &[u8]) -> bool {
-    let Some((&[flags, a, b, c, d], message)) = frame.split_first_chunk::<PREFIX>() else {
+    let Some((&[flags, a, b, c, d], message)) = frame.split_first_chunk::<FRAME_PREFIX>() else {
         return false;
     };
     let whole = u32::from_be_bytes([a, b, c, d]) as usize == message.len();
-    flags == 0 && whole && number(message) == Some(SERVING)
+    flags == 0 && whole && decode_serving_status(message) == Some(SERVING)
 }
 
 /// `grpc-status`, where it is there; one that is none is `UNKNOWN`.
-pub(super) fn status(headers: &HeaderMap) -> Option<u16> {
+pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     const UNKNOWN: u16 = 2;
     let status = headers.get("grpc-status")?.to_str().ok();
     Some(
@@ -53,19 +53,19 @@ pub(super) fn status(headers: &HeaderMap) -> Option<u16> {
 
 /// The last value of field 1, a number; fields that are not known are skipped. `None`: it is missing,
 /// or the message is broken.
-fn number(mut message: &[u8]) -> Option<u64> {
+fn decode_serving_status(mut message: &[u8]) -> Option<u64> {
     let mut found = None;
     while !message.is_empty() {
-        let key = varint(&mut message)?;
+        let key = read_varint(&mut message)?;
         match (key >> 3, key & 7) {
-            (1, 0) => found = Some(varint(&mut message)?),
-            (_, 0) => drop(varint(&mut message)?),
-            (_, 1) => skip(&mut message, 8)?,
+            (1, 0) => found = Some(read_varint(&mut message)?),
+            (_, 0) => drop(read_varint(&mut message)?),
+            (_, 1) => skip_bytes(&mut message, 8)?,
             (_, 2) => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
-                skip(&mut message, length)?;
+                let length = usize::try_from(read_varint(&mut message)?).ok()?;
+                skip_bytes(&mut message, length)?;
             }
-            (_, 5) => skip(&mut message, 4)?,
+            (_, 5) => skip_bytes(&mut message, 4)?,
             _ => return None,
         }
     }
@@ -73,7 +73,7 @@ fn number(mut message: &[u8]) -> Option<u64> {
 }
 
 /// Seven bits a byte, the lowest first; all bytes but the last have the eighth set.
-fn varint(message: &mut &[u8]) -> Option<u64> {
+fn read_varint(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for place in 0..10 {
         let (&byte, rest) = message.split_first()?;
@@ -86,7 +86,7 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn skip(message: &mut &[u8], length: usize) -> Option<()> {
+fn skip_bytes(message: &mut &[u8], length: usize) -> Option<()> {
     *message = message.get(length..)?;
     Some(())
 }
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn the_question_is_what_a_grpc_library_sends() {
-        assert_eq!(&question("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(&encode_request("")[..], [0, 0, 0, 0, 0]);
         assert_eq!(
-            &question("a.B")[..],
+            &encode_request("a.B")[..],
             [0, 0, 0, 0, 5, 10, 3, b'a', b'.', b'B']
         );
     }

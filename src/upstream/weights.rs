@@ -24,137 +24,146 @@ use super::Peer;
 use crate::policy::spread::Part;
 
 /// Parts of a unit of weight, and steps of a slow start.
-const PARTS: u16 = 64;
+const PARTS_PER_WEIGHT: u16 = 64;
 /// A step is not shorter.
-const STEP: Duration = Duration::from_millis(1);
+const MIN_STEP: Duration = Duration::from_millis(1);
 
 /// What the peers weigh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Weights {
+pub(super) struct ServingWeights {
     /// Those that take all their keys.
-    pub(super) home: u32,
+    pub(super) full: u32,
     /// All that share the load, as far as they do, in parts.
-    pub(super) parts: u32,
+    pub(super) shared_parts: u32,
 }
 
 /// The sums as they were counted last.
 #[derive(Debug, Default)]
-pub(super) struct Serving {
+pub(super) struct WeightCache {
     /// The number of changes before it was counted, above the weight of those at home.
-    counted: AtomicU64,
+    changes_and_full: AtomicU64,
     /// The parts; stored before the other sum.
-    parts: AtomicU32,
+    shared_parts: AtomicU32,
     /// Until when they hold, if nothing changes; nanoseconds since the process started. 0: they are about to
     /// be replaced.
-    until: AtomicU64,
+    valid_until: AtomicU64,
     /// What they have of the key space. Stored before `until`; may be of another count than the weight, which
     /// only moves a hot key's turns among those that serve.
-    keys: AtomicU64,
-    of: Mutex<Count>,
+    key_space: AtomicU64,
+    last_recount: Mutex<RecountState>,
 }
 
 #[derive(Debug, Default)]
-struct Count {
+struct RecountState {
     /// The moment that it was for.
     at: Duration,
     /// Another configuration says who shares the load.
     is_replaced: bool,
 }
 
-impl Serving {
+impl WeightCache {
     /// What all peers weigh at `now`.
     #[inline]
-    pub(super) fn weights(&self, peers: &[Peer], changes: &AtomicU32, now: Duration) -> Weights {
+    pub(super) fn weights(
+        &self,
+        peers: &[Peer],
+        changes: &AtomicU32,
+        now: Duration,
+    ) -> ServingWeights {
         // The end first: it is stored last.
-        let until = self.until.load(Acquire);
-        let (counted, changes) = (self.counted.load(Acquire), changes.load(Acquire));
+        let until = self.valid_until.load(Acquire);
+        let (counted, changes) = (self.changes_and_full.load(Acquire), changes.load(Acquire));
         let holds = nanos(now) < until;
         if holds && counted >> 32 == u64::from(changes) {
-            return Weights {
-                home: (counted & 0xffff_ffff) as u32,
-                parts: self.parts.load(Acquire),
+            return ServingWeights {
+                full: (counted & 0xffff_ffff) as u32,
+                shared_parts: self.shared_parts.load(Acquire),
             };
         }
-        self.count(peers, changes, now)
+        self.recount(peers, changes, now)
     }
 
     /// What they have together at `now`.
-    pub(super) fn part(&self, peers: &[Peer], changes: &AtomicU32, now: Duration) -> Part {
+    pub(super) fn serving_share(&self, peers: &[Peer], changes: &AtomicU32, now: Duration) -> Part {
         Part {
-            weight: self.weights(peers, changes, now).home,
-            keys: self.keys.load(Relaxed),
+            weight: self.weights(peers, changes, now).full,
+            keys: self.key_space.load(Relaxed),
         }
     }
 
     #[cold]
-    pub(super) fn count(&self, peers: &[Peer], changes: u32, now: Duration) -> Weights {
-        let mut of = self.of.lock();
-        let weights = weigh(peers, now);
+    pub(super) fn recount(&self, peers: &[Peer], changes: u32, now: Duration) -> ServingWeights {
+        let mut of = self.last_recount.lock();
+        let weights = sum_weights(peers, now);
         if of.at <= now {
             of.at = now;
-            self.until.store(0, Release);
+            self.valid_until.store(0, Release);
             if !of.is_replaced {
                 for peer in peers {
-                    peer.state.share_load(now);
+                    peer.state.update_in_flight_total(now);
                 }
             }
-            self.parts.store(weights.parts, Release);
-            let counted = u64::from(changes) << 32 | u64::from(weights.home);
-            self.counted.store(counted, Release);
-            let home = peers.iter().filter(|peer| peer.state.is_home(now));
-            let keys = home.map(|peer| peer.part.keys).sum();
-            self.keys.store(keys, Relaxed);
-            self.until.store(nanos(next_count(peers, now)), Release);
+            self.shared_parts.store(weights.shared_parts, Release);
+            let counted = u64::from(changes) << 32 | u64::from(weights.full);
+            self.changes_and_full.store(counted, Release);
+            let home = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
+            let keys = home.map(|peer| peer.weighted_share.keys).sum();
+            self.key_space.store(keys, Relaxed);
+            self.valid_until
+                .store(nanos(next_recount(peers, now)), Release);
         }
         weights
     }
 
     /// From now on another configuration says who shares the load.
-    pub(super) fn replace(&self) {
-        self.of.lock().is_replaced = true;
+    pub(super) fn mark_replaced(&self) {
+        self.last_recount.lock().is_replaced = true;
     }
 }
 
 /// All of a peer's weight, in parts.
 #[inline]
-pub(super) fn whole(peer: &Peer) -> u16 {
-    peer.weight.get().saturating_mul(PARTS)
+pub(super) fn total_parts(peer: &Peer) -> u16 {
+    peer.weight.get().saturating_mul(PARTS_PER_WEIGHT)
 }
 
 /// As much of it as shares the load.
 #[inline]
-pub(super) fn part(peer: &Peer, now: Duration) -> u32 {
-    let whole = u32::from(whole(peer));
-    if peer.state.is_home(now) {
+pub(super) fn serving_parts(peer: &Peer, now: Duration) -> u32 {
+    let whole = u32::from(total_parts(peer));
+    if peer.state.takes_all_keys(now) {
         return whole;
     }
-    match peer.state.ramp(now) {
+    match peer.state.slow_start(now) {
         Some(ramp) if peer.state.is_available(now) => ramp.part(whole, now),
         _ => 0,
     }
 }
 
-fn weigh(peers: &[Peer], now: Duration) -> Weights {
-    let home = peers.iter().filter(|peer| peer.state.is_home(now));
-    let parts = peers.iter().map(|peer| part(peer, now));
-    Weights {
-        home: home.map(|peer| u32::from(peer.weight.get())).sum(),
-        parts: parts.fold(0, u32::saturating_add),
+fn sum_weights(peers: &[Peer], now: Duration) -> ServingWeights {
+    let home = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
+    let parts = peers.iter().map(|peer| serving_parts(peer, now));
+    ServingWeights {
+        full: home.map(|peer| u32::from(peer.weight.get())).sum(),
+        shared_parts: parts.fold(0, u32::saturating_add),
     }
 }
 
 /// When the sums may be others, if nothing changes.
-fn next_count(peers: &[Peer], now: Duration) -> Duration {
+fn next_recount(peers: &[Peer], now: Duration) -> Duration {
     let available = peers.iter().filter(|peer| peer.state.is_available(now));
-    let ramps = available.filter_map(|peer| peer.state.ramp(now));
-    let steps = ramps.map(|ramp| now.saturating_add(STEP.max(ramp.length / u32::from(PARTS))));
-    steps.chain([next_end(peers, now)]).min().unwrap_or(now)
+    let ramps = available.filter_map(|peer| peer.state.slow_start(now));
+    let steps = ramps
+        .map(|ramp| now.saturating_add(MIN_STEP.max(ramp.length / u32::from(PARTS_PER_WEIGHT))));
+    steps.chain([next_expiry(peers, now)]).min().unwrap_or(now)
 }
 
 /// When the first of the times that keep a peer off the ring, or in a slow start, is over.
-fn next_end(peers: &[Peer], now: Duration) -> Duration {
-    let off = peers.iter().filter_map(|peer| peer.state.off(now));
-    let ramps = peers.iter().filter_map(|peer| peer.state.ramp(now));
+fn next_expiry(peers: &[Peer], now: Duration) -> Duration {
+    let off = peers
+        .iter()
+        .filter_map(|peer| peer.state.off_ring_until(now));
+    let ramps = peers.iter().filter_map(|peer| peer.state.slow_start(now));
     let ends = off.chain(ramps.map(|ramp| ramp.began.saturating_add(ramp.length)));
     ends.min().unwrap_or(Duration::MAX)
 }

@@ -18,61 +18,64 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Held, Load, Place, Ticket, admit};
+use super::{PackedLoad, PeerInFlight, PeerPermit, UpstreamPermit, try_reserve};
 
 /// Whether a peer that holds so many may take one of so many in all.
-type Room = Box<dyn Fn(u32, u32) -> bool + Send>;
+type RoomPredicate = Box<dyn Fn(u32, u32) -> bool + Send>;
 
 /// The requests that wait at one peer.
 #[derive(Default)]
-pub(super) struct Line(Mutex<Waiting>);
+pub(super) struct WaitQueue(Mutex<WaitQueueState>);
 
 #[derive(Default)]
-struct Waiting {
+struct WaitQueueState {
     /// How many have ever come.
-    came: u64,
+    enqueued: u64,
     /// In the order in which they came.
-    line: VecDeque<Waiter>,
+    waiters: VecDeque<QueueWaiter>,
     /// Those that were in line and have a place, until they take it.
-    placed: Vec<u64>,
+    admitted: Vec<u64>,
 }
 
-struct Waiter {
+struct QueueWaiter {
     /// As the how many-th it came.
     number: u64,
     waker: Waker,
-    room: Room,
+    room: RoomPredicate,
 }
 
-impl Waiting {
-    fn first_if(&mut self, is_admitted: impl Fn(&Room) -> bool) -> Option<Waiter> {
-        if is_admitted(&self.line.front()?.room) {
-            self.line.pop_front()
+impl WaitQueueState {
+    fn pop_front_if(
+        &mut self,
+        is_admitted: impl Fn(&RoomPredicate) -> bool,
+    ) -> Option<QueueWaiter> {
+        if is_admitted(&self.waiters.front()?.room) {
+            self.waiters.pop_front()
         } else {
             None
         }
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for WaitQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Line").finish_non_exhaustive()
     }
 }
 
-impl Held {
+impl PeerInFlight {
     /// Gives what places there are to those that wait.
     #[cold]
-    pub(super) fn hand_over(&self) {
-        self.admit_first(self.line.0.lock());
+    pub(super) fn admit_waiters(&self) {
+        self.admit_waiters_locked(self.wait_queue.0.lock());
     }
 
-    fn admit_first(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        let has_room = |room: &Room| admit(&self.total, self, true, room).is_some();
+    fn admit_waiters_locked(&self, mut waiting: MutexGuard<'_, WaitQueueState>) {
+        let has_room = |room: &RoomPredicate| try_reserve(&self.total, self, true, room).is_some();
         let mut wakers = Vec::new();
-        while let Some(waiter) = waiting.first_if(has_room) {
-            self.word.fetch_sub(Load::WAITS, SeqCst);
-            waiting.placed.push(waiter.number);
+        while let Some(waiter) = waiting.pop_front_if(has_room) {
+            self.word.fetch_sub(PackedLoad::ONE_WAITER, SeqCst);
+            waiting.admitted.push(waiter.number);
             wakers.push(waiter.waker);
         }
         drop(waiting);
@@ -82,44 +85,50 @@ impl Held {
 
 /// A request that waits for its turn at a peer; dropped, it goes.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct QueueWait<'a> {
     /// It stays in the total while it waits.
-    ticket: Ticket<'a>,
-    spot: Spot,
+    permit: UpstreamPermit<'a>,
+    slot: QueueSlot,
 }
 
-impl<'a> Ticket<'a> {
+impl<'a> UpstreamPermit<'a> {
     /// Waits at `peer` for `room` (as in [`Ticket::try_take`]), behind those that wait there already.
     ///
     /// # Errors
     /// These are `most`; the ticket again.
-    pub fn line_up(
+    pub fn enqueue(
         self,
-        peer: &Arc<Held>,
+        peer: &Arc<PeerInFlight>,
         most: usize,
         room: impl Fn(u32, u32) -> bool + Send + 'static,
-    ) -> Result<Turn<'a>, Self> {
-        match Spot::new(peer, most, Box::new(room)) {
-            Some(spot) => Ok(Turn { ticket: self, spot }),
+    ) -> Result<QueueWait<'a>, Self> {
+        match QueueSlot::new(peer, most, Box::new(room)) {
+            Some(spot) => Ok(QueueWait {
+                permit: self,
+                slot: spot,
+            }),
             None => Err(self),
         }
     }
 }
 
-impl<'a> Turn<'a> {
+impl<'a> QueueWait<'a> {
     /// Whether it has a place; else `waker` is woken when it has.
     pub fn poll(&self, waker: &Waker) -> bool {
-        self.spot.listen(waker)
+        self.slot.poll_admitted(waker)
     }
 
     /// Waits no longer: the place, if it has one.
     ///
     /// # Errors
     /// It has none; the ticket again.
-    pub fn end(self) -> Result<Place, Ticket<'a>> {
-        let Self { ticket, spot } = self;
-        if spot.take() {
-            Ok(ticket.place(&spot.peer))
+    pub fn finish(self) -> Result<PeerPermit, UpstreamPermit<'a>> {
+        let Self {
+            permit: ticket,
+            slot: spot,
+        } = self;
+        if spot.take_admission() {
+            Ok(ticket.into_peer_permit(&spot.in_flight))
         } else {
             Err(ticket)
         }
@@ -128,71 +137,75 @@ impl<'a> Turn<'a> {
 
 /// A spot in the line, until it is dropped.
 #[derive(Debug)]
-struct Spot {
-    peer: Arc<Held>,
+struct QueueSlot {
+    in_flight: Arc<PeerInFlight>,
     number: u64,
 }
 
-impl Spot {
+impl QueueSlot {
     /// The last one; `None`: there are `most`.
-    fn new(peer: &Arc<Held>, most: usize, room: Room) -> Option<Self> {
-        let mut waiting = peer.line.0.lock();
-        if waiting.line.len() >= most {
+    fn new(peer: &Arc<PeerInFlight>, most: usize, room: RoomPredicate) -> Option<Self> {
+        let mut waiting = peer.wait_queue.0.lock();
+        if waiting.waiters.len() >= most {
             return None;
         }
-        waiting.came += 1;
-        let number = waiting.came;
-        waiting.line.push_back(Waiter {
+        waiting.enqueued += 1;
+        let number = waiting.enqueued;
+        waiting.waiters.push_back(QueueWaiter {
             number,
             waker: Waker::noop().clone(),
             room,
         });
-        peer.word.fetch_add(Load::WAITS, SeqCst);
+        peer.word.fetch_add(PackedLoad::ONE_WAITER, SeqCst);
         // Somebody may have left just before that.
-        peer.admit_first(waiting);
+        peer.admit_waiters_locked(waiting);
         Some(Self {
-            peer: Arc::clone(peer),
+            in_flight: Arc::clone(peer),
             number,
         })
     }
 
     /// Whether there is a place for it; else whom to wake.
-    fn listen(&self, waker: &Waker) -> bool {
-        let mut waiting = self.peer.line.0.lock();
-        let mut line = waiting.line.iter_mut();
+    fn poll_admitted(&self, waker: &Waker) -> bool {
+        let mut waiting = self.in_flight.wait_queue.0.lock();
+        let mut line = waiting.waiters.iter_mut();
         if let Some(waiter) = line.find(|waiter| waiter.number == self.number) {
             waiter.waker.clone_from(waker);
         }
-        waiting.placed.contains(&self.number)
+        waiting.admitted.contains(&self.number)
     }
 
     /// Takes the place that was handed over to it.
-    fn take(&self) -> bool {
-        let mut waiting = self.peer.line.0.lock();
-        let before = waiting.placed.len();
-        waiting.placed.retain(|number| *number != self.number);
-        waiting.placed.len() < before
+    fn take_admission(&self) -> bool {
+        let mut waiting = self.in_flight.wait_queue.0.lock();
+        let before = waiting.admitted.len();
+        waiting.admitted.retain(|number| *number != self.number);
+        waiting.admitted.len() < before
     }
 
     /// Leaves the line; nothing where it is not in it.
-    fn step_out(&self) {
-        let mut waiting = self.peer.line.0.lock();
-        let before = waiting.line.len();
-        waiting.line.retain(|waiter| waiter.number != self.number);
-        if waiting.line.len() < before {
-            self.peer.word.fetch_sub(Load::WAITS, SeqCst);
+    fn leave_queue(&self) {
+        let mut waiting = self.in_flight.wait_queue.0.lock();
+        let before = waiting.waiters.len();
+        waiting
+            .waiters
+            .retain(|waiter| waiter.number != self.number);
+        if waiting.waiters.len() < before {
+            self.in_flight
+                .word
+                .fetch_sub(PackedLoad::ONE_WAITER, SeqCst);
         }
         // The next may be content with less room.
-        self.peer.admit_first(waiting);
+        self.in_flight.admit_waiters_locked(waiting);
     }
 }
 
-impl Drop for Spot {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
-        self.step_out();
-        if self.take() {
+        self.leave_queue();
+        if self.take_admission() {
             // The ticket is in the total still.
-            self.peer.release(true);
+            self.in_flight.release(true);
         }
     }
 }
@@ -204,7 +217,7 @@ mod tests {
     use std::thread::{self, Thread};
     use std::time::Duration;
 
-    use super::super::Total;
+    use super::super::UpstreamInFlight;
     use super::*;
     use crate::clock;
 
@@ -230,11 +243,11 @@ mod tests {
         (Arc::clone(&calls).into(), calls)
     }
 
-    fn full() -> (Arc<Total>, Arc<Held>, Vec<Place>) {
+    fn full() -> (Arc<UpstreamInFlight>, Arc<PeerInFlight>, Vec<PeerPermit>) {
         let total = Arc::default();
-        let peer = Arc::new(Held::new(&total));
+        let peer = Arc::new(PeerInFlight::new(&total));
         let held = (0..BOUND)
-            .map(|_| Ticket::enter(&total).take(&peer))
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peer))
             .collect();
         (total, peer, held)
     }
@@ -243,7 +256,7 @@ mod tests {
     fn the_first_to_come_is_the_first_to_get_a_place() {
         let (total, peer, mut held) = full();
         let (waker, calls) = waker();
-        let line_up = || Ticket::enter(&total).line_up(&peer, 2, room);
+        let line_up = || UpstreamPermit::acquire(&total).enqueue(&peer, 2, room);
         let (first, second) = (line_up().unwrap(), line_up().unwrap());
         drop(line_up().unwrap_err());
         assert!(!first.poll(&waker) && !second.poll(&waker));
@@ -251,13 +264,13 @@ mod tests {
         held.pop();
         assert_eq!((calls.0.load(SeqCst), peer.get()), (1, 3), "handed over");
         assert!(first.poll(&waker) && !second.poll(&waker));
-        held.push(first.end().unwrap());
+        held.push(first.finish().unwrap());
         held.pop();
         assert!(second.poll(&waker));
-        held.push(second.end().unwrap());
+        held.push(second.finish().unwrap());
         assert_eq!((total.get(), peer.get()), (3, 3));
         held.clear();
-        let ticket = Ticket::enter(&total).try_take(&peer, room);
+        let ticket = UpstreamPermit::acquire(&total).try_admit(&peer, room);
         assert!(ticket.is_ok(), "nobody waits any more");
         drop(ticket);
         assert_eq!((total.get(), peer.load().0), (0, 0));
@@ -266,9 +279,9 @@ mod tests {
     #[test]
     fn who_has_not_waited_is_given_no_place_that_others_wait_for() {
         let (total, peer, held) = full();
-        let turn = Ticket::enter(&total).line_up(&peer, 2, |_, _| false);
+        let turn = UpstreamPermit::acquire(&total).enqueue(&peer, 2, |_, _| false);
         drop(held);
-        let stranger = Ticket::enter(&total).try_take(&peer, room);
+        let stranger = UpstreamPermit::acquire(&total).try_admit(&peer, room);
         assert!(stranger.is_err() && !peer.has_room(room));
         drop(turn);
         assert!(peer.has_room(room));
@@ -278,8 +291,12 @@ mod tests {
     fn who_goes_leaves_its_place_to_the_next() {
         let (total, peer, mut held) = full();
         let (waker, calls) = waker();
-        let first = Ticket::enter(&total).line_up(&peer, 2, room).unwrap();
-        let second = Ticket::enter(&total).line_up(&peer, 2, room).unwrap();
+        let first = UpstreamPermit::acquire(&total)
+            .enqueue(&peer, 2, room)
+            .unwrap();
+        let second = UpstreamPermit::acquire(&total)
+            .enqueue(&peer, 2, room)
+            .unwrap();
         assert!(!first.poll(Waker::noop()) && !second.poll(&waker));
         held.pop();
         // It was given a place, and never came.
@@ -288,9 +305,11 @@ mod tests {
         assert!(second.poll(&waker));
         drop(second);
         assert_eq!((total.get(), peer.get()), (2, 2), "with its place");
-        held.push(Ticket::enter(&total).take(&peer));
-        let third = Ticket::enter(&total).line_up(&peer, 2, room).unwrap();
-        drop(third.end().unwrap_err());
+        held.push(UpstreamPermit::acquire(&total).admit_unbounded(&peer));
+        let third = UpstreamPermit::acquire(&total)
+            .enqueue(&peer, 2, room)
+            .unwrap();
+        drop(third.finish().unwrap_err());
         drop(held);
         assert_eq!((total.get(), peer.load().0), (0, 0));
     }
@@ -298,14 +317,16 @@ mod tests {
     #[test]
     fn a_peer_that_is_set_aside_meanwhile_counts_those_that_wait_once() {
         let (total, peer, mut held) = full();
-        let turn = Ticket::enter(&total).line_up(&peer, 1, room).unwrap();
-        peer.set_aside();
+        let turn = UpstreamPermit::acquire(&total)
+            .enqueue(&peer, 1, room)
+            .unwrap();
+        peer.exclude_from_total();
         assert_eq!(total.get(), 1, "it has no place yet");
         held.pop();
         assert_eq!((total.get(), peer.get()), (0, 3));
-        peer.take_back();
+        peer.include_in_total();
         assert_eq!(total.get(), 3);
-        held.push(turn.end().unwrap());
+        held.push(turn.finish().unwrap());
         drop(held);
         assert_eq!((total.get(), peer.load().0), (0, 0));
     }
@@ -327,7 +348,7 @@ mod tests {
         let client = |number: usize| {
             let waker = Waker::from(Arc::new(Unpark(thread::current())));
             for round in 0..ROUNDS {
-                let ticket = match Ticket::enter(&total).try_take(&peer, room) {
+                let ticket = match UpstreamPermit::acquire(&total).try_admit(&peer, room) {
                     Ok(place) => {
                         thread::yield_now();
                         drop(place);
@@ -335,7 +356,7 @@ mod tests {
                     }
                     Err(ticket) => ticket,
                 };
-                let Ok(turn) = ticket.line_up(&peer, CLIENTS, room) else {
+                let Ok(turn) = ticket.enqueue(&peer, CLIENTS, room) else {
                     continue;
                 };
                 // Some have no patience. Whoever has some would wait forever for a place that is missed.
@@ -346,7 +367,7 @@ mod tests {
                     assert!(clock::since_start() < until, "a place was missed");
                 }
                 assert!(peer.get() <= BOUND);
-                placed.fetch_add(usize::from(turn.end().is_ok()), SeqCst);
+                placed.fetch_add(usize::from(turn.finish().is_ok()), SeqCst);
             }
         };
         thread::scope(|scope| {

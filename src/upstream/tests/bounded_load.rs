@@ -11,9 +11,11 @@ fn key_of(app: &Upstream, peer: usize) -> u64 {
 }
 
 /// So many requests at a peer, however it came to them.
-fn burden(app: &Upstream, peer: usize, requests: usize) -> Vec<Place> {
-    let held = app.peers()[peer].state.held();
-    (0..requests).map(|_| app.enter().take(held)).collect()
+fn burden(app: &Upstream, peer: usize, requests: usize) -> Vec<PeerPermit> {
+    let held = app.peers()[peer].state.in_flight_counter();
+    (0..requests)
+        .map(|_| app.begin_request().admit_unbounded(held))
+        .collect()
 }
 
 /// The most that a peer holds when so many requests of one key are in flight.
@@ -80,7 +82,7 @@ fn what_a_peer_that_was_removed_still_holds_gives_no_other_room() {
         SocketAddr::from(([127, 0, 0, 1], number + 1))
     };
     let after = placed(&config, |_, peer| at_home(peer), Some(&before), s(1000));
-    after.replace(&before);
+    after.take_over_from(&before);
     assert_eq!(most_of_one_key(&after, key, 90, s(1000)), 13);
     // A request that still has the configuration before does not undo it.
     before.peers()[1].set_draining(true, s(1001));
@@ -100,21 +102,22 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// What comes of a request.
-fn arrives<'a>(app: &'a Upstream, target: &'a Target, tried: &'a Tried) -> Arrival<'a> {
-    app.arrive(target, tried, s(1000), app.enter()).unwrap()
+fn arrives<'a>(app: &'a Upstream, target: &'a HashTarget, tried: &'a Tried) -> AdmitOutcome<'a> {
+    app.admit_or_enqueue(target, tried, s(1000), app.begin_request())
+        .unwrap()
 }
 
-fn is_placed(arrival: &Arrival<'_>) -> bool {
-    matches!(arrival, Arrival::Admitted(_))
+fn is_placed(arrival: &AdmitOutcome<'_>) -> bool {
+    matches!(arrival, AdmitOutcome::Admitted(_))
 }
 
 /// Two peers; a key of the first; and so many requests there, which is more than it may hold, and two at the other.
-fn full(settings: &[&str], requests: usize) -> (Upstream, Target, Vec<Place>) {
+fn full(settings: &[&str], requests: usize) -> (Upstream, HashTarget, Vec<PeerPermit>) {
     let app = app(2, settings);
     let key = key_of(&app, 0);
     let mut held = burden(&app, 0, requests);
     held.extend(burden(&app, 1, 2));
-    (app, Target::Key(hash(key)), held)
+    (app, HashTarget::Key(hash(key)), held)
 }
 
 fn waits(app: &Upstream, outcome: Waited) -> u64 {
@@ -125,23 +128,26 @@ fn waits(app: &Upstream, outcome: Waited) -> u64 {
 fn a_request_waits_at_its_full_home_and_gets_the_next_place() {
     let (app, target, mut held) = full(&[PATIENT, KEEPING], 6);
     let tried = Tried::none();
-    let Arrival::Waits(mut wait) = arrives(&app, &target, &tried) else {
+    let AdmitOutcome::Queued(mut wait) = arrives(&app, &target, &tried) else {
         panic!("it has a place")
     };
-    assert_eq!(wait.limit(), ms(5));
+    assert_eq!(wait.timeout(), ms(5));
     assert!(wait.poll(Waker::noop(), s(1000)).is_pending());
     assert_eq!((app.in_flight(), app.peers()[0].state.in_flight()), (9, 6));
     held.drain(..2);
     assert_eq!((app.in_flight(), app.peers()[0].state.in_flight()), (7, 5));
     let now = s(1000) + ms(3);
     assert!(wait.poll(Waker::noop(), now).is_ready());
-    let admitted = wait.end(now).unwrap();
-    assert_eq!((admitted.member, admitted.overflow), (MemberId(0), None));
+    let admitted = wait.finish(now).unwrap();
+    assert_eq!(
+        (admitted.member, admitted.overflow_from),
+        (MemberId(0), None)
+    );
     assert_eq!(
         (waits(&app, Waited::Placed), app.metrics.waits.sum()),
         (1, ms(3))
     );
-    assert_eq!(admitted.tenure, Some(app.peers()[0].state.tenure()));
+    assert_eq!(admitted.epoch, Some(app.peers()[0].state.epoch()));
     drop((admitted, held));
     assert_eq!(app.in_flight(), 0);
 }
@@ -154,16 +160,16 @@ fn a_wait_that_is_in_vain_ends_where_it_would_have_without() {
     let mut waits_in_line = Vec::new();
     for arrival in arrivals {
         match arrival {
-            Arrival::Waits(wait) => waits_in_line.push(wait),
-            Arrival::Admitted(third) => assert_eq!(third.overflow, Some(MemberId(0))),
+            AdmitOutcome::Queued(wait) => waits_in_line.push(wait),
+            AdmitOutcome::Admitted(third) => assert_eq!(third.overflow_from, Some(MemberId(0))),
         }
     }
     assert_eq!(waits_in_line.len(), 2, "not the third");
     let mut first = waits_in_line.remove(0);
     assert!(first.poll(Waker::noop(), s(1000) + ms(5)).is_pending());
-    let admitted = first.end(s(1000) + ms(5)).unwrap();
+    let admitted = first.finish(s(1000) + ms(5)).unwrap();
     assert_eq!(
-        (admitted.member, admitted.overflow),
+        (admitted.member, admitted.overflow_from),
         (MemberId(1), Some(MemberId(0)))
     );
     drop(waits_in_line);
@@ -179,13 +185,16 @@ fn a_wait_that_is_in_vain_ends_where_it_would_have_without() {
 fn nobody_waits_for_a_peer_that_is_gone() {
     let (app, target, _held) = full(&[PATIENT], 20);
     let tried = Tried::none();
-    let Arrival::Waits(mut wait) = arrives(&app, &target, &tried) else {
+    let AdmitOutcome::Queued(mut wait) = arrives(&app, &target, &tried) else {
         panic!("it has a place")
     };
     app.peers()[0].set_draining(true, s(1000));
     assert!(wait.poll(Waker::noop(), s(1000)).is_ready());
-    let admitted = wait.end(s(1000)).unwrap();
-    assert_eq!((admitted.member, admitted.overflow), (MemberId(1), None));
+    let admitted = wait.finish(s(1000)).unwrap();
+    assert_eq!(
+        (admitted.member, admitted.overflow_from),
+        (MemberId(1), None)
+    );
 }
 
 #[test]
@@ -196,21 +205,21 @@ fn a_retry_a_guest_of_a_hot_key_and_a_request_without_a_key_do_not_wait() {
     let mut tried = Tried::none();
     tried.insert(MemberId(1));
     assert!(is_placed(&arrives(&app, &target, &tried)));
-    let turns = [Target::Turn(0), Target::Turn(1)];
+    let turns = [HashTarget::RoundRobin(0), HashTarget::RoundRobin(1)];
     assert!(
         turns
             .iter()
             .all(|turn| is_placed(&arrives(&app, turn, &Tried::none())))
     );
-    let Target::Key(key) = &target else {
+    let HashTarget::Key(key) = &target else {
         panic!("a key")
     };
-    let hot = HotMemory {
+    let hot = PersistedHotKey {
         key: key.hash().0,
         share: 500_000,
-        for_ms: 1000,
+        hot_for_ms: 1000,
     };
-    app.recall_hot(&[hot], s(1000));
+    app.restore_hot_keys(&[hot], s(1000));
     for _ in 0..2 {
         assert!(is_placed(&arrives(&app, &target, &Tried::none())));
     }
@@ -223,14 +232,14 @@ const SERVICE: Duration = ms(20);
 
 /// A request in flight of the keys' popularity.
 enum Request<'a> {
-    Waits(Wait<'a>),
-    Served(Place),
+    Waits(QueuedRequest<'a>),
+    Served(PeerPermit),
 }
 
 /// Clients without pause, each with a request in flight, on ten peers that take the same time for each.
 struct Crowd<'a> {
     app: &'a Upstream,
-    targets: &'a [Target],
+    targets: &'a [HashTarget],
     tried: &'a Tried,
     random: StdRng,
     /// Ascending sums of the keys' popularity.
@@ -244,7 +253,7 @@ struct Crowd<'a> {
 }
 
 impl<'a> Crowd<'a> {
-    fn new(app: &'a Upstream, targets: &'a [Target], tried: &'a Tried) -> Self {
+    fn new(app: &'a Upstream, targets: &'a [HashTarget], tried: &'a Tried) -> Self {
         let mut random = StdRng::seed_from_u64(5);
         let weights = (1..=2000).map(|rank| f64::from(rank).powf(-1.1));
         let sums = weights.scan(0.0, |sum, weight| {
@@ -291,20 +300,20 @@ impl<'a> Crowd<'a> {
         let point = self.random.gen_range(0.0..self.sums[1999]);
         let key = self.sums.partition_point(|sum| *sum < point);
         let target = &self.targets[key];
-        let Target::Key(place) = target else {
+        let HashTarget::Key(place) = target else {
             panic!("a key")
         };
         let home = self.app.ring().owner(place).unwrap().index();
         self.requests += 1;
         let arrival = self
             .app
-            .arrive(target, self.tried, self.now, self.app.enter())
+            .admit_or_enqueue(target, self.tried, self.now, self.app.begin_request())
             .unwrap();
         self.flying[client].0 = home;
         match arrival {
-            Arrival::Admitted(admitted) => self.begin(client, admitted),
-            Arrival::Waits(wait) => {
-                let end = self.now + wait.limit();
+            AdmitOutcome::Admitted(admitted) => self.begin(client, admitted),
+            AdmitOutcome::Queued(wait) => {
+                let end = self.now + wait.timeout();
                 self.flying[client] = (home, Some(Request::Waits(wait)), end);
             }
         }
@@ -320,18 +329,18 @@ impl<'a> Crowd<'a> {
             .sum::<usize>();
     }
 
-    fn begin(&mut self, client: usize, admitted: Admitted) {
+    fn begin(&mut self, client: usize, admitted: Admission) {
         let home = self.flying[client].0;
         self.away += usize::from(admitted.member.index() != home);
         self.flying[client] = (
             home,
-            Some(Request::Served(admitted.place)),
+            Some(Request::Served(admitted.permit)),
             self.now + SERVICE,
         );
     }
 
-    fn serve(&mut self, client: usize, wait: Wait<'a>) {
-        let admitted = wait.end(self.now).unwrap();
+    fn serve(&mut self, client: usize, wait: QueuedRequest<'a>) {
+        let admitted = wait.finish(self.now).unwrap();
         self.begin(client, admitted);
     }
 
@@ -355,7 +364,7 @@ impl<'a> Crowd<'a> {
 #[test]
 fn a_short_wait_keeps_at_home_what_can_be() {
     const REQUESTS: usize = 20_000;
-    let targets: Vec<_> = (0..2000).map(|key| Target::Key(hash(key))).collect();
+    let targets: Vec<_> = (0..2000).map(|key| HashTarget::Key(hash(key))).collect();
     let tried = Tried::none();
     let shares = [QUARTER, PATIENT].map(|setting| {
         let app = app(10, &[setting]);

@@ -44,84 +44,87 @@ use crate::policy::mix::mix;
 /// Entries that a key can be in: one cache line.
 const WAYS: usize = 8;
 /// Entries for each key that the table is made for.
-const SPARE: usize = 2;
+const ENTRIES_PER_KEY: usize = 2;
 /// The most keys that a table is made for, and its sets.
-const MOST_KEYS: usize = 1 << 24;
-const MOST_SETS: usize = MOST_KEYS * SPARE / WAYS;
+const MAX_KEYS: usize = 1 << 24;
+const MAX_SETS: usize = MAX_KEYS * ENTRIES_PER_KEY / WAYS;
 /// A unit of time is 2^28 ns.
-const UNIT: u32 = 28;
+const TIME_UNIT_SHIFT: u32 = 28;
 
 /// A peer from when it is given its keys until it loses them to others; the number is its own among those that
 /// an upstream has had, or the last 2^16 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tenure(pub u16);
+pub struct PeerEpoch(pub u16);
 
 /// The tenures of an upstream's peers so far.
 #[derive(Debug, Default)]
-pub struct Tenures(AtomicU16);
+pub struct PeerEpochs(AtomicU16);
 
-impl Tenures {
+impl PeerEpochs {
     /// A new one.
-    pub fn next(&self) -> Tenure {
-        Tenure(self.0.fetch_add(1, Relaxed))
+    pub fn next_epoch(&self) -> PeerEpoch {
+        PeerEpoch(self.0.fetch_add(1, Relaxed))
     }
 }
 
 /// Keys with the peer and the time of their last request.
 #[derive(Debug)]
-pub struct Active {
+pub struct AffinityTable {
     /// As many as a power of two.
-    sets: Box<[Set]>,
-    before: ArcSwapOption<Before>,
+    sets: Box<[AffinitySet]>,
+    previous: ArcSwapOption<PreviousTable>,
 }
 
 /// A table of another size, that had the keys until now.
 #[derive(Debug)]
-struct Before {
-    active: Arc<Active>,
+struct PreviousTable {
+    table: Arc<AffinityTable>,
     /// Until when something in it may be active.
-    until: Duration,
+    expires_at: Duration,
 }
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+struct AffinitySet([AtomicU64; WAYS]);
 
-impl Active {
+impl AffinityTable {
     /// A table for about this many keys at once, rounded up to a power of two; at least 8, at most 2^24.
     pub fn new(keys: usize) -> Self {
-        Self::of(sets(keys))
+        Self::with_set_count(set_count(keys))
     }
 
     /// The table for about this many keys that goes on with what `before` has, where that may be active
     /// `until` then: the same one, if it has the size.
-    pub fn after(before: &Arc<Self>, keys: usize, until: Duration) -> Arc<Self> {
-        if before.sets.len() == sets(keys) {
+    pub fn resized_from(before: &Arc<Self>, keys: usize, until: Duration) -> Arc<Self> {
+        if before.sets.len() == set_count(keys) {
             return Arc::clone(before);
         }
         let after = Self::new(keys);
-        after.come_after(Arc::clone(before), until);
+        after.set_previous(Arc::clone(before), until);
         Arc::new(after)
     }
 
-    fn of(sets: usize) -> Self {
+    fn with_set_count(sets: usize) -> Self {
         Self {
-            sets: (0..sets).map(|_| Set::default()).collect(),
-            before: ArcSwapOption::empty(),
+            sets: (0..sets).map(|_| AffinitySet::default()).collect(),
+            previous: ArcSwapOption::empty(),
         }
     }
 
-    fn come_after(&self, active: Arc<Self>, until: Duration) {
-        self.before.store(Some(Arc::new(Before { active, until })));
+    fn set_previous(&self, active: Arc<Self>, until: Duration) {
+        self.previous.store(Some(Arc::new(PreviousTable {
+            table: active,
+            expires_at: until,
+        })));
     }
 
     /// Records that a peer serves a request of a key. Keys without one for `idle` make room first; true:
     /// one that is active had to, as the table is too small.
     #[inline]
-    pub fn touch(&self, key: u64, peer: Tenure, now: Duration, idle: Duration) -> bool {
+    pub fn touch(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
         let hash = mix(key);
-        let entry = Entry::new(hash, peer, units(now));
-        match self.set(hash).and_then(|set| set.find(hash)) {
+        let entry = AffinityEntry::new(hash, peer, to_units(now));
+        match self.set_of(hash).and_then(|set| set.find(hash)) {
             Some((cell, seen)) if seen != entry => cell.store(entry.0, Relaxed),
             Some(_) => {}
             None => return self.insert(hash, entry, now, idle),
@@ -131,10 +134,10 @@ impl Active {
 
     /// Records that a request, or a stream, of a key goes on at the peer that it was at home with when it came;
     /// not if another has served the key since.
-    pub fn renew(&self, key: u64, peer: Tenure, now: Duration, idle: Duration) {
+    pub fn refresh(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) {
         if self
-            .seen(mix(key), now)
-            .is_none_or(|seen| seen.peer() == peer)
+            .lookup(mix(key), now)
+            .is_none_or(|seen| seen.epoch() == peer)
         {
             self.touch(key, peer, now, idle);
         }
@@ -142,18 +145,19 @@ impl Active {
 
     /// Whether the key had a request within `idle`, and that peer served the last.
     #[inline]
-    pub fn is_with(&self, key: u64, peer: Tenure, now: Duration, idle: Duration) -> bool {
-        let is_it = |seen: Entry| seen.peer() == peer && seen.is_active(units(now), idle);
-        self.seen(mix(key), now).is_some_and(is_it)
+    pub fn is_assigned_to(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
+        let is_it =
+            |seen: AffinityEntry| seen.epoch() == peer && seen.is_active(to_units(now), idle);
+        self.lookup(mix(key), now).is_some_and(is_it)
     }
 
     /// How many keys had a request within `idle`, by the peer that they are with. Goes over the whole table: some
     /// 50 µs for 65,536 keys.
-    pub fn held(&self, now: Duration, idle: Duration) -> HashMap<Tenure, usize> {
+    pub fn active_keys_by_peer(&self, now: Duration, idle: Duration) -> HashMap<PeerEpoch, usize> {
         let mut held = HashMap::new();
         self.for_each(now, &mut |_, entry| {
-            if entry.is_active(units(now), idle) {
-                *held.entry(entry.peer()).or_default() += 1;
+            if entry.is_active(to_units(now), idle) {
+                *held.entry(entry.epoch()).or_default() += 1;
             }
         });
         held
@@ -162,17 +166,17 @@ impl Active {
     /// The keys that are with peers and had a request within the time that `of` gives for those, at most `most` of
     /// them: for [`Self::recall`], each with the milliseconds since its last request. What stands for a
     /// key is all that the table knows of it, enough for a table of the same size.
-    pub fn remember(
+    pub fn export(
         &self,
-        of: impl Fn(Tenure) -> Option<Duration>,
+        of: impl Fn(PeerEpoch) -> Option<Duration>,
         now: Duration,
         most: usize,
-    ) -> Vec<(Tenure, (u64, u64))> {
+    ) -> Vec<(PeerEpoch, (u64, u64))> {
         let mut keys = Vec::new();
         self.for_each(now, &mut |known, entry| {
-            let is_wanted = |idle| entry.is_active(units(now), idle);
-            if keys.len() < most && of(entry.peer()).is_some_and(is_wanted) {
-                keys.push((entry.peer(), (known, millis(entry.age(units(now))))));
+            let is_wanted = |idle| entry.is_active(to_units(now), idle);
+            if keys.len() < most && of(entry.epoch()).is_some_and(is_wanted) {
+                keys.push((entry.epoch(), (known, millis(entry.age(to_units(now))))));
             }
         });
         keys
@@ -180,119 +184,120 @@ impl Active {
 
     /// Takes over keys of another table, for a peer; of what both know the later counts. A table of another
     /// size comes before this one, where its keys may be active `until` then.
-    pub fn recall(&self, keys: &[(u64, u64)], peer: Tenure, now: Duration, until: Duration) {
+    pub fn restore(&self, keys: &[(u64, u64)], peer: PeerEpoch, now: Duration, until: Duration) {
         for &(known, age) in keys {
-            let time = units(now.saturating_sub(Duration::from_millis(age)));
-            let (hash, sets) = unpack(known);
-            let entry = Entry::new(hash, peer, time);
-            self.recall_to(sets, (hash, entry), now, until);
+            let time = to_units(now.saturating_sub(Duration::from_millis(age)));
+            let (hash, sets) = unpack_key(known);
+            let entry = AffinityEntry::new(hash, peer, time);
+            self.restore_into(sets, (hash, entry), now, until);
         }
     }
 
-    fn recall_to(&self, sets: usize, key: (u64, Entry), now: Duration, until: Duration) {
+    fn restore_into(&self, sets: usize, key: (u64, AffinityEntry), now: Duration, until: Duration) {
         if sets == self.sets.len() {
-            self.recall_one(key, now);
-        } else if let Some(before) = self.before(now) {
-            before.active.recall_to(sets, key, now, until);
+            self.restore_entry(key, now);
+        } else if let Some(before) = self.previous(now) {
+            before.table.restore_into(sets, key, now, until);
         } else {
-            let before = Arc::new(Self::of(sets));
-            before.recall_one(key, now);
-            self.come_after(before, until);
+            let before = Arc::new(Self::with_set_count(sets));
+            before.restore_entry(key, now);
+            self.set_previous(before, until);
         }
     }
 
-    fn recall_one(&self, (hash, entry): (u64, Entry), now: Duration) {
-        let Some(set) = self.set(hash) else {
+    fn restore_entry(&self, (hash, entry): (u64, AffinityEntry), now: Duration) {
+        let Some(set) = self.set_of(hash) else {
             return;
         };
         match set.find(hash) {
-            Some((cell, seen)) if seen.age(units(now)) >= entry.age(units(now)) => {
+            Some((cell, seen)) if seen.age(to_units(now)) >= entry.age(to_units(now)) => {
                 cell.store(entry.0, Relaxed);
             }
             Some(_) => {}
-            None => _ = set.insert(entry, units(now), Duration::ZERO),
+            None => _ = set.insert(entry, to_units(now), Duration::ZERO),
         }
     }
 
     /// What is known of a key, here or before.
     #[inline]
-    fn seen(&self, hash: u64, now: Duration) -> Option<Entry> {
-        let found = self.set(hash).and_then(|set| set.find(hash));
+    fn lookup(&self, hash: u64, now: Duration) -> Option<AffinityEntry> {
+        let found = self.set_of(hash).and_then(|set| set.find(hash));
         match found {
             Some((_, seen)) => Some(seen),
-            None => self.before(now)?.active.seen(hash, now),
+            None => self.previous(now)?.table.lookup(hash, now),
         }
     }
 
     /// A key that is new here; what was known of it before is not needed any more.
     #[cold]
-    fn insert(&self, hash: u64, entry: Entry, now: Duration, idle: Duration) -> bool {
-        if let Some(before) = self.before(now) {
-            before.active.forget(hash, now);
+    fn insert(&self, hash: u64, entry: AffinityEntry, now: Duration, idle: Duration) -> bool {
+        if let Some(before) = self.previous(now) {
+            before.table.remove(hash, now);
         }
-        self.set(hash)
-            .is_some_and(|set| set.insert(entry, units(now), idle))
+        self.set_of(hash)
+            .is_some_and(|set| set.insert(entry, to_units(now), idle))
     }
 
-    fn forget(&self, hash: u64, now: Duration) {
-        if let Some((cell, seen)) = self.set(hash).and_then(|set| set.find(hash)) {
+    fn remove(&self, hash: u64, now: Duration) {
+        if let Some((cell, seen)) = self.set_of(hash).and_then(|set| set.find(hash)) {
             // If that fails it is another's already.
             let _ = cell.compare_exchange(seen.0, 0, Relaxed, Relaxed);
         }
-        if let Some(before) = self.before(now) {
-            before.active.forget(hash, now);
+        if let Some(before) = self.previous(now) {
+            before.table.remove(hash, now);
         }
     }
 
     /// The table before this one, as long as it matters.
-    fn before(&self, now: Duration) -> Option<Arc<Before>> {
-        let before = self.before.load_full()?;
-        if now < before.until {
+    fn previous(&self, now: Duration) -> Option<Arc<PreviousTable>> {
+        let before = self.previous.load_full()?;
+        if now < before.expires_at {
             return Some(before);
         }
-        self.before.store(None);
+        self.previous.store(None);
         None
     }
 
     /// Calls with all that is known of each key, and its entry.
-    fn for_each(&self, now: Duration, call: &mut impl FnMut(u64, Entry)) {
+    fn for_each(&self, now: Duration, call: &mut impl FnMut(u64, AffinityEntry)) {
         for (place, set) in (0_u64..).zip(&self.sets) {
-            let entries = set.0.iter().map(Entry::load);
+            let entries = set.0.iter().map(AffinityEntry::load);
             for entry in entries.filter(|entry| !entry.is_vacant()) {
-                call(pack(entry, place, self.sets.len()), entry);
+                call(pack_key(entry, place, self.sets.len()), entry);
             }
         }
-        if let Some(before) = self.before(now) {
-            before.active.for_each(now, call);
+        if let Some(before) = self.previous(now) {
+            before.table.for_each(now, call);
         }
     }
 
-    fn set(&self, hash: u64) -> Option<&Set> {
+    fn set_of(&self, hash: u64) -> Option<&AffinitySet> {
         // The tag is the upper part, so the lower one chooses.
         let place = (hash & 0xffff_ffff) as usize & (self.sets.len() - 1);
         self.sets.get(place)
     }
 }
 
-impl Set {
+impl AffinitySet {
     /// All entries are looked at, and then it is decided: where among them a key is cannot be foretold, so a
     /// loop that ends there costs more than the looks that it saves.
     #[inline]
-    fn find(&self, hash: u64) -> Option<(&AtomicU64, Entry)> {
-        let look =
-            |found: u32, (place, cell)| found | u32::from(Entry::load(cell).has(hash)) << place;
+    fn find(&self, hash: u64) -> Option<(&AtomicU64, AffinityEntry)> {
+        let look = |found: u32, (place, cell)| {
+            found | u32::from(AffinityEntry::load(cell).matches_tag(hash)) << place
+        };
         let found = (0..).zip(&self.0).fold(0, look);
         let cell = self.0.get(found.trailing_zeros() as usize)?;
         // Another thread may have taken its place since.
-        Some((cell, Entry::load(cell))).filter(|(_, entry)| entry.has(hash))
+        Some((cell, AffinityEntry::load(cell))).filter(|(_, entry)| entry.matches_tag(hash))
     }
 
     /// Puts a new key in the place of the oldest, if nobody else does; true: that was active.
     #[cold]
-    fn insert(&self, entry: Entry, now: u32, idle: Duration) -> bool {
-        let entries = self.0.iter().map(|cell| (Entry::load(cell), cell));
+    fn insert(&self, entry: AffinityEntry, now: u32, idle: Duration) -> bool {
+        let entries = self.0.iter().map(|cell| (AffinityEntry::load(cell), cell));
         // A vacant entry is older than any other.
-        let age = |old: Entry| {
+        let age = |old: AffinityEntry| {
             if old.is_vacant() {
                 u32::MAX
             } else {
@@ -308,39 +313,39 @@ impl Set {
 }
 
 /// How many sets a table for about so many keys has.
-fn sets(keys: usize) -> usize {
-    (keys.clamp(WAYS, MOST_KEYS) * SPARE / WAYS).next_power_of_two()
+fn set_count(keys: usize) -> usize {
+    (keys.clamp(WAYS, MAX_KEYS) * ENTRIES_PER_KEY / WAYS).next_power_of_two()
 }
 
 /// All that a table of so many sets knows of a key: its tag, and its place with a one above it, which tells
 /// how much of the hash that is.
-const fn pack(entry: Entry, place: u64, sets: usize) -> u64 {
+const fn pack_key(entry: AffinityEntry, place: u64, sets: usize) -> u64 {
     entry.tag() | sets as u64 | place
 }
 
 /// That much of the key's hash, and the number of sets.
-fn unpack(known: u64) -> (u64, usize) {
-    let place = known & !TAG & (2 * MOST_SETS as u64 - 1);
+fn unpack_key(known: u64) -> (u64, usize) {
+    let place = known & !TAG_MASK & (2 * MAX_SETS as u64 - 1);
     let sets = 1 << place.checked_ilog2().unwrap_or(0);
     (
-        known & TAG | place & !sets,
+        known & TAG_MASK | place & !sets,
         usize::try_from(sets).unwrap_or(1),
     )
 }
 
 /// Tag, peer and time, from the top. 0 is vacant, as no entry has the time 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry(u64);
+struct AffinityEntry(u64);
 
 const TIME_BITS: u32 = 28;
-const TIMES: u64 = (1 << TIME_BITS) - 1;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// How far ahead of now a time can be, in units: a minute.
-const AHEAD: u64 = 256;
-const TAG: u64 = !0 << (TIME_BITS + 16);
+const MAX_CLOCK_SKEW: u64 = 256;
+const TAG_MASK: u64 = !0 << (TIME_BITS + 16);
 
-impl Entry {
-    const fn new(hash: u64, peer: Tenure, now: u32) -> Self {
-        Self(hash & TAG | (peer.0 as u64) << TIME_BITS | now as u64)
+impl AffinityEntry {
+    const fn new(hash: u64, peer: PeerEpoch, now: u32) -> Self {
+        Self(hash & TAG_MASK | (peer.0 as u64) << TIME_BITS | now as u64)
     }
 
     fn load(cell: &AtomicU64) -> Self {
@@ -348,40 +353,44 @@ impl Entry {
     }
 
     const fn is_vacant(self) -> bool {
-        self.0 & TIMES == 0
+        self.0 & TIME_MASK == 0
     }
 
-    const fn has(self, hash: u64) -> bool {
-        ((self.0 ^ hash) & TAG == 0) & !self.is_vacant()
+    const fn matches_tag(self, hash: u64) -> bool {
+        ((self.0 ^ hash) & TAG_MASK == 0) & !self.is_vacant()
     }
 
     const fn tag(self) -> u64 {
-        self.0 & TAG
+        self.0 & TAG_MASK
     }
 
-    const fn peer(self) -> Tenure {
-        Tenure((self.0 >> TIME_BITS & 0xffff) as u16)
+    const fn epoch(self) -> PeerEpoch {
+        PeerEpoch((self.0 >> TIME_BITS & 0xffff) as u16)
     }
 
     /// In units, around the circle of times. Another thread may have read the clock a little later.
     const fn age(self, now: u32) -> u32 {
-        let age = (now as u64).wrapping_sub(self.0) & TIMES;
-        if age > TIMES - AHEAD { 0 } else { age as u32 }
+        let age = (now as u64).wrapping_sub(self.0) & TIME_MASK;
+        if age > TIME_MASK - MAX_CLOCK_SKEW {
+            0
+        } else {
+            age as u32
+        }
     }
 
     fn is_active(self, now: u32, idle: Duration) -> bool {
-        !self.is_vacant() && u128::from(self.age(now)) <= idle.as_nanos() >> UNIT
+        !self.is_vacant() && u128::from(self.age(now)) <= idle.as_nanos() >> TIME_UNIT_SHIFT
     }
 }
 
 /// Time in units, around their circle without 0.
-fn units(now: Duration) -> u32 {
-    let unit = (now.as_nanos() >> UNIT) & u128::from(TIMES);
+fn to_units(now: Duration) -> u32 {
+    let unit = (now.as_nanos() >> TIME_UNIT_SHIFT) & u128::from(TIME_MASK);
     u32::try_from(unit).unwrap_or_default().max(1)
 }
 
 fn millis(units: u32) -> u64 {
-    (u64::from(units) << UNIT) / 1_000_000
+    (u64::from(units) << TIME_UNIT_SHIFT) / 1_000_000
 }
 
 #[cfg(test)]
@@ -393,26 +402,34 @@ mod tests {
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(60);
-    const A: Tenure = Tenure(1);
-    const B: Tenure = Tenure(2);
+    const A: PeerEpoch = PeerEpoch(1);
+    const B: PeerEpoch = PeerEpoch(2);
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     /// How many keys are with a peer.
-    fn held(active: &Active, peer: Tenure, now: Duration, idle: Duration) -> usize {
-        active.held(now, idle).get(&peer).copied().unwrap_or(0)
+    fn held(active: &AffinityTable, peer: PeerEpoch, now: Duration, idle: Duration) -> usize {
+        active
+            .active_keys_by_peer(now, idle)
+            .get(&peer)
+            .copied()
+            .unwrap_or(0)
     }
 
     #[test]
     fn a_key_is_active_until_it_was_idle_for_so_long() {
-        let active = Active::new(100);
-        assert!(!active.is_with(7, A, s(0), IDLE));
+        let active = AffinityTable::new(100);
+        assert!(!active.is_assigned_to(7, A, s(0), IDLE));
         active.touch(7, A, s(0), IDLE);
-        assert!(active.is_with(7, A, s(60), IDLE) && !active.is_with(7, A, s(61), IDLE));
+        assert!(
+            active.is_assigned_to(7, A, s(60), IDLE) && !active.is_assigned_to(7, A, s(61), IDLE)
+        );
         active.touch(7, A, s(50), IDLE);
-        assert!(active.is_with(7, A, s(110), IDLE) && !active.is_with(7, A, s(111), IDLE));
+        assert!(
+            active.is_assigned_to(7, A, s(110), IDLE) && !active.is_assigned_to(7, A, s(111), IDLE)
+        );
         assert_eq!(
             (
                 held(&active, A, s(110), IDLE),
@@ -424,40 +441,42 @@ mod tests {
 
     #[test]
     fn a_key_is_with_the_peer_that_served_it_last() {
-        let active = Active::new(100);
+        let active = AffinityTable::new(100);
         active.touch(7, A, s(0), IDLE);
         active.touch(8, A, s(0), IDLE);
         active.touch(7, B, s(1), IDLE);
-        assert!(active.is_with(7, B, s(2), IDLE) && !active.is_with(7, A, s(2), IDLE));
+        assert!(
+            active.is_assigned_to(7, B, s(2), IDLE) && !active.is_assigned_to(7, A, s(2), IDLE)
+        );
         let held = |peer| held(&active, peer, s(2), IDLE);
         assert_eq!((held(A), held(B)), (1, 1));
     }
 
     #[test]
     fn a_clock_that_was_read_a_little_later_makes_no_key_old() {
-        let active = Active::new(100);
+        let active = AffinityTable::new(100);
         active.touch(7, A, s(100), IDLE);
-        assert!(active.is_with(7, A, s(99), IDLE));
+        assert!(active.is_assigned_to(7, A, s(99), IDLE));
     }
 
     #[test]
     fn another_table_takes_over_what_is_active_and_how_long_ago() {
-        let (before, after) = (Active::new(1000), Active::new(1000));
+        let (before, after) = (AffinityTable::new(1000), AffinityTable::new(1000));
         (0..500).for_each(|key| _ = before.touch(key, A, s(10 + key / 10), IDLE));
         let own = |most| {
-            let keys = before.remember(|peer| (peer == A).then_some(IDLE), s(80), most);
+            let keys = before.export(|peer| (peer == A).then_some(IDLE), s(80), most);
             keys.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
         };
         before.touch(1000, B, s(80), IDLE);
         let keys = own(10_000);
         assert_eq!(keys.len(), held(&before, A, s(80), IDLE));
-        after.recall(&keys, A, s(1080), s(1080) + IDLE);
+        after.restore(&keys, A, s(1080), s(1080) + IDLE);
         for key in 0..500 {
             // Not to the unit of time: half a second past the moment at which each key is idle.
             for later in [80, 90, 100, 110].map(|second| s(second) + s(1) / 2) {
                 assert_eq!(
-                    before.is_with(key, A, later, IDLE),
-                    after.is_with(key, A, later + s(1000), IDLE),
+                    before.is_assigned_to(key, A, later, IDLE),
+                    after.is_assigned_to(key, A, later + s(1000), IDLE),
                     "key {key} at {later:?}"
                 );
             }
@@ -468,39 +487,44 @@ mod tests {
     #[test]
     fn a_table_of_another_size_goes_on_with_what_was_active_and_counts_nothing_twice() {
         for size in [100, 10_000] {
-            let before = Arc::new(Active::new(1000));
+            let before = Arc::new(AffinityTable::new(1000));
             (0..100).for_each(|key| _ = before.touch(key, A, s(10), IDLE));
-            let after = Active::after(&before, size, s(70));
+            let after = AffinityTable::resized_from(&before, size, s(70));
             assert_eq!(held(&after, A, s(20), IDLE), 100);
             (0..50).for_each(|key| _ = after.touch(key, B, s(20), IDLE));
             assert_eq!(held(&after, A, s(20), IDLE), 50);
             assert_eq!(held(&after, B, s(20), IDLE), 50);
-            assert!(after.is_with(7, B, s(21), IDLE) && after.is_with(77, A, s(21), IDLE));
-            assert!(after.before.load().is_some());
-            assert!(!after.is_with(77, A, s(71), IDLE));
-            assert!(after.before.load().is_none(), "it is let go");
+            assert!(
+                after.is_assigned_to(7, B, s(21), IDLE) && after.is_assigned_to(77, A, s(21), IDLE)
+            );
+            assert!(after.previous.load().is_some());
+            assert!(!after.is_assigned_to(77, A, s(71), IDLE));
+            assert!(after.previous.load().is_none(), "it is let go");
         }
     }
 
     #[test]
     fn a_table_of_the_same_size_is_the_same() {
-        let before = Arc::new(Active::new(1000));
-        assert!(Arc::ptr_eq(&before, &Active::after(&before, 1024, s(1))));
+        let before = Arc::new(AffinityTable::new(1000));
+        assert!(Arc::ptr_eq(
+            &before,
+            &AffinityTable::resized_from(&before, 1024, s(1))
+        ));
     }
 
     #[test]
     fn what_is_told_of_a_table_of_another_size_is_found_again() {
-        let (before, later) = (Active::new(1000), Active::new(64));
+        let (before, later) = (AffinityTable::new(1000), AffinityTable::new(64));
         (0..30).for_each(|key| _ = before.touch(key, A, s(10), IDLE));
         (15..40).for_each(|key| _ = later.touch(key, A, s(15), IDLE));
-        let told = |table: &Active| {
-            let told = table.remember(|_| Some(IDLE), s(20), 100);
+        let told = |table: &AffinityTable| {
+            let told = table.export(|_| Some(IDLE), s(20), 100);
             told.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
         };
-        let after = Active::new(4000);
-        after.recall(&told(&before), A, s(1020), s(1100));
-        after.recall(&told(&later), A, s(1020), s(1100));
-        assert!((0..40).all(|key| after.is_with(key, A, s(1021), IDLE)));
+        let after = AffinityTable::new(4000);
+        after.restore(&told(&before), A, s(1020), s(1100));
+        after.restore(&told(&later), A, s(1020), s(1100));
+        assert!((0..40).all(|key| after.is_assigned_to(key, A, s(1021), IDLE)));
         // Of two tables before it, each has its own; who touches the key clears it up.
         (0..40).for_each(|key| _ = after.touch(key, B, s(1021), IDLE));
         assert_eq!(held(&after, A, s(1021), IDLE), 0);
@@ -509,38 +533,41 @@ mod tests {
 
     #[test]
     fn of_what_two_tables_know_the_later_counts() {
-        let (early, late) = (Active::new(100), Active::new(100));
+        let (early, late) = (AffinityTable::new(100), AffinityTable::new(100));
         early.touch(7, A, s(10), IDLE);
         late.touch(7, B, s(15), IDLE);
-        let told = |table: &Active| {
-            let told = table.remember(|_| Some(IDLE), s(20), 100);
+        let told = |table: &AffinityTable| {
+            let told = table.export(|_| Some(IDLE), s(20), 100);
             told.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
         };
         for tables in [[(&early, A), (&late, B)], [(&late, B), (&early, A)]] {
-            let after = Active::new(100);
+            let after = AffinityTable::new(100);
             for (table, peer) in tables {
-                after.recall(&told(table), peer, s(1020), s(1100));
+                after.restore(&told(table), peer, s(1020), s(1100));
             }
-            assert!(after.is_with(7, B, s(1021), IDLE));
+            assert!(after.is_assigned_to(7, B, s(1021), IDLE));
         }
     }
 
     #[test]
     fn what_goes_on_is_active_unless_another_has_the_key() {
-        let active = Active::new(100);
+        let active = AffinityTable::new(100);
         active.touch(7, A, s(0), IDLE);
-        active.renew(7, A, s(50), IDLE);
-        assert!(active.is_with(7, A, s(110), IDLE));
+        active.refresh(7, A, s(50), IDLE);
+        assert!(active.is_assigned_to(7, A, s(110), IDLE));
         active.touch(7, B, s(111), IDLE);
-        active.renew(7, A, s(112), IDLE);
-        assert!(active.is_with(7, B, s(112), IDLE));
-        active.renew(8, A, s(112), IDLE);
-        assert!(active.is_with(8, A, s(112), IDLE), "it had lost its place");
+        active.refresh(7, A, s(112), IDLE);
+        assert!(active.is_assigned_to(7, B, s(112), IDLE));
+        active.refresh(8, A, s(112), IDLE);
+        assert!(
+            active.is_assigned_to(8, A, s(112), IDLE),
+            "it had lost its place"
+        );
     }
 
     /// Touches each key; how many active ones had to make room.
     fn touch_all(
-        active: &Active,
+        active: &AffinityTable,
         keys: impl Iterator<Item = (u64, Duration)>,
         idle: Duration,
     ) -> usize {
@@ -550,7 +577,7 @@ mod tests {
 
     #[test]
     fn as_many_keys_fit_as_were_asked_for() {
-        let active = Active::new(65_536);
+        let active = AffinityTable::new(65_536);
         let lost = touch_all(&active, (0..65_536).map(|key| (key, s(1))), IDLE);
         // Of so many, one or two are taken for another.
         assert!((65_530..=65_536).contains(&(held(&active, A, s(1), IDLE) + lost)));
@@ -560,24 +587,24 @@ mod tests {
 
     #[test]
     fn beyond_that_the_oldest_goes_and_is_told() {
-        let active = Active::new(1);
+        let active = AffinityTable::new(1);
         let lost = touch_all(&active, (0..1000).map(|key| (key, s(key))), s(5000));
         assert_eq!((lost, held(&active, A, s(1000), s(5000))), (1000 - 16, 16));
-        assert!(active.is_with(999, A, s(1000), s(5000)));
-        assert!(!active.is_with(0, A, s(1000), s(5000)));
+        assert!(active.is_assigned_to(999, A, s(1000), s(5000)));
+        assert!(!active.is_assigned_to(0, A, s(1000), s(5000)));
     }
 
     #[test]
     fn idle_keys_make_room_and_are_not_missed() {
-        let active = Active::new(8);
+        let active = AffinityTable::new(8);
         let lost = touch_all(&active, (0..1000).map(|key| (key, s(61 * key))), IDLE);
         assert_eq!((lost, held(&active, A, s(61 * 999), IDLE)), (0, 1));
     }
 
     #[test]
     fn a_drained_peers_keys_only_get_fewer() {
-        let active = Active::new(4096);
-        let served = |key: u64, now| active.is_with(key, A, now, IDLE);
+        let active = AffinityTable::new(4096);
+        let served = |key: u64, now| active.is_assigned_to(key, A, now, IDLE);
         (0..1000).for_each(|key| _ = active.touch(key, A, s(100), IDLE));
         let mut before = 1000;
         for second in 101..400 {
@@ -597,7 +624,7 @@ mod tests {
 
     #[test]
     fn threads_lose_no_key_that_they_keep_touching() {
-        let active = Active::new(4096);
+        let active = AffinityTable::new(4096);
         thread::scope(|scope| {
             for thread in 0..8 {
                 let active = &active;
@@ -611,7 +638,7 @@ mod tests {
             }
         });
         let missing = (0..1800)
-            .filter(|key| !active.is_with(*key, A, s(200), IDLE))
+            .filter(|key| !active.is_assigned_to(*key, A, s(200), IDLE))
             .count();
         assert_eq!(missing, 0);
         // Raced inserts may leave a key in two entries, of which the one not found first grows old.
@@ -625,15 +652,15 @@ mod tests {
             idle in 1..100_u64,
             began in 0..1_u64 << 32,
         ) {
-            let active = Active::new(4096);
+            let active = AffinityTable::new(4096);
             let mut last = HashMap::new();
             let mut now = began;
             for (key, peer, pause) in requests {
                 now += pause;
-                active.touch(key, Tenure(peer), s(now), s(idle));
-                last.insert(key, (Tenure(peer), now));
+                active.touch(key, PeerEpoch(peer), s(now), s(idle));
+                last.insert(key, (PeerEpoch(peer), now));
             }
-            for peer in (0..3).map(Tenure) {
+            for peer in (0..3).map(PeerEpoch) {
                 // A second more or less is no matter of the unit, 0.27 s.
                 let within = |most| last.values().filter(move |(own, at)| *own == peer && now - at <= most);
                 let held = held(&active, peer, s(now), s(idle));
@@ -641,7 +668,7 @@ mod tests {
                 for (key, (own, at)) in &last {
                     if now - at != idle {
                         let is_with = *own == peer && now - at < idle;
-                        prop_assert_eq!(active.is_with(*key, peer, s(now), s(idle)), is_with);
+                        prop_assert_eq!(active.is_assigned_to(*key, peer, s(now), s(idle)), is_with);
                     }
                 }
             }

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::active::{Tenure, Tenures};
-use super::memory::{FlapMemory, PeerMemory, RampMemory};
+use super::affinity::{PeerEpoch, PeerEpochs};
 use super::peer::ProbeReport;
+use super::persisted_state::{PersistedFlapPenalty, PersistedPeer, PersistedSlowStart};
 use crate::policy::ejection::{Ejection, Rules};
 use crate::policy::flap::{self, Flap};
 use crate::policy::health::{Health, Outcome, State, Thresholds};
@@ -33,15 +33,15 @@ pub(super) const UP: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;
 pub(super) const DRAINING: u8 = 4;
 /// Ejected or suppressed, until a time.
-pub(super) const OFF: u8 = 8;
+pub(super) const OFF_RING: u8 = 8;
 pub(super) const SUSPECT: u8 = 16;
-pub(super) const RAMPING: u8 = 32;
+pub(super) const SLOW_START: u8 = 32;
 
 /// When all peers of an upstream were equally cold last; long ago, if they never were.
 #[derive(Debug, Default)]
-pub(super) struct Cold(AtomicU64);
+pub(super) struct ColdStart(AtomicU64);
 
-impl Cold {
+impl ColdStart {
     /// When that was, since the process started; zero: long ago.
     pub(super) fn since(&self) -> Duration {
         Duration::from_nanos(self.0.load(Relaxed))
@@ -55,105 +55,111 @@ impl Cold {
 
 /// How a peer leaves the ring and comes back to it, as configured.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Manners {
+pub(super) struct PeerPolicy {
     /// When it had nothing on the others, nor they on it; shared by all of them.
-    pub(super) cold: Arc<Cold>,
+    pub(super) cold_start: Arc<ColdStart>,
     /// Shared by all of them, too.
-    pub(super) tenures: Arc<Tenures>,
+    pub(super) epochs: Arc<PeerEpochs>,
     /// How long it takes until it has all its keys again; `None`: no time.
     pub(super) slow_start: Option<Duration>,
     /// How coming and going is damped; `None`: it is not.
-    pub(super) flap: Option<flap::Rules>,
+    pub(super) flap_damping: Option<flap::Rules>,
     /// How long a drain leaves keys with it; `None`: it does not.
-    pub(super) deadline: Option<Duration>,
+    pub(super) drain_deadline: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Ledger {
+pub(super) struct PeerRecord {
     pub(super) health: Health,
     ejection: Ejection,
     /// Until when it is ejected; zero: it is not.
     pub(super) ejected_until: Duration,
     /// Probes passed in a row since the ejection.
-    passed: u32,
+    passes_since_ejection: u32,
     /// Some connect failed since the last that did not: the next success must look here.
     suspect: bool,
     /// Since when an operator has it out.
-    pub(super) draining: Option<Duration>,
-    pub(super) flap: Flap,
-    pub(super) ramp: Option<Ramp>,
+    pub(super) draining_since: Option<Duration>,
+    pub(super) flap_penalty: Flap,
+    pub(super) slow_start: Option<Ramp>,
     /// How long that would take if the others had been serving for long.
-    whole: Duration,
+    configured_slow_start: Duration,
     /// When it began in truth: one that is stretched tells only how far it is.
-    pub(super) ramps_since: Duration,
+    pub(super) slow_start_since: Duration,
     /// Another one when others have its keys: what it served before that is not with it any more.
-    pub(super) tenure: Tenure,
+    pub(super) epoch: PeerEpoch,
     /// Whether it begins slowly when it is well next.
-    begins_slowly: bool,
+    slow_start_pending: bool,
     pub(super) last_probe: Option<ProbeReport>,
 }
 
-impl Ledger {
+impl PeerRecord {
     /// Nothing is known; `up` where no probe will ever say. `slowly`: it begins with a slow start.
-    pub(super) fn new(up: bool, slowly: bool, now: Duration, manners: &Manners) -> Self {
+    pub(super) fn new(up: bool, slowly: bool, now: Duration, manners: &PeerPolicy) -> Self {
         let mut ledger = Self {
             health: Health::default(),
             ejection: Ejection::default(),
             ejected_until: Duration::ZERO,
-            passed: 0,
+            passes_since_ejection: 0,
             suspect: false,
-            draining: None,
-            flap: Flap::default(),
-            ramp: None,
-            whole: Duration::ZERO,
-            ramps_since: Duration::ZERO,
-            tenure: manners.tenures.next(),
-            begins_slowly: slowly,
+            draining_since: None,
+            flap_penalty: Flap::default(),
+            slow_start: None,
+            configured_slow_start: Duration::ZERO,
+            slow_start_since: Duration::ZERO,
+            epoch: manners.epochs.next_epoch(),
+            slow_start_pending: slowly,
             last_probe: None,
         };
         if up {
-            ledger.change(now, manners, |ledger| ledger.health = known(true));
+            ledger.update(now, manners, |ledger| ledger.health = health_of(true));
         }
         ledger
     }
 
     /// The same server, of which no probe has said anything yet; `up` where none ever will. What
     /// operators and real traffic have said of it stands, and if it is well it does not begin anew.
-    pub(super) fn judged_anew(&self, up: bool, now: Duration, manners: &Manners) -> Self {
+    pub(super) fn with_health_reset(&self, up: bool, now: Duration, manners: &PeerPolicy) -> Self {
         let mut anew = self.clone();
-        anew.change(now, manners, |ledger| {
-            ledger.health = if up { known(true) } else { Health::default() };
-            ledger.passed = 0;
+        anew.update(now, manners, |ledger| {
+            ledger.health = if up {
+                health_of(true)
+            } else {
+                Health::default()
+            };
+            ledger.passes_since_ejection = 0;
             ledger.last_probe = None;
         });
         anew
     }
 
     /// Makes a change, and draws the conclusions.
-    pub(super) fn change<R>(
+    pub(super) fn update<R>(
         &mut self,
         now: Duration,
-        manners: &Manners,
+        manners: &PeerPolicy,
         write: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let (before, kept) = (self.standing(now), self.keeps_keys(now, manners));
+        let (before, kept) = (self.availability(now), self.retains_keys(now, manners));
         let result = write(self);
-        if self.keeps_keys(now, manners) != kept {
-            self.tenure = manners.tenures.next();
+        if self.retains_keys(now, manners) != kept {
+            self.epoch = manners.epochs.next_epoch();
         }
-        match (before, self.standing(now)) {
-            (Standing::Well, Standing::Well) => self.stay(now),
-            (_, Standing::Well) => self.come_back(now, manners),
-            (Standing::Well, Standing::Away) => self.leave(now, manners),
-            (_, Standing::Away) => self.stay_away(now, manners),
-            (_, Standing::Unasked) => {}
+        match (before, self.availability(now)) {
+            (Availability::InService, Availability::InService) => self.expire_slow_start(now),
+            (_, Availability::InService) => self.on_return_to_service(now, manners),
+            (Availability::InService, Availability::OutOfService) => {
+                self.on_out_of_service(now, manners)
+            }
+            (_, Availability::OutOfService) => self.defer_slow_start(now, manners),
+            (_, Availability::Unprobed) => {}
         }
         result
     }
 
     /// Until when it is off the ring, ejected or suppressed.
-    pub(super) fn off_until(&self) -> Duration {
-        self.ejected_until.max(self.flap.until())
+    pub(super) fn off_ring_until(&self) -> Duration {
+        self.ejected_until.max(self.flap_penalty.until())
     }
 
     pub(super) fn on_probe(
@@ -168,14 +174,14 @@ impl Ledger {
         };
         let (health, flipped) = self.health.on(outcome, thresholds);
         self.health = health;
-        let ejected = self.ejected_until > report.at;
-        self.passed = if ejected && outcome == Outcome::Passed {
-            self.passed + 1
+        let ejected = self.ejected_until > report.ended;
+        self.passes_since_ejection = if ejected && outcome == Outcome::Passed {
+            self.passes_since_ejection + 1
         } else {
             0
         };
-        if ejected && self.passed >= thresholds.rise {
-            self.pardon(report.at);
+        if ejected && self.passes_since_ejection >= thresholds.rise {
+            self.end_ejection(report.ended);
         }
         self.last_probe = Some(report);
         flipped.then(|| health.state())
@@ -188,13 +194,13 @@ impl Ledger {
         self.suspect = true;
         if let Some(until) = until {
             self.ejected_until = until;
-            self.passed = 0;
+            self.passes_since_ejection = 0;
         }
         until
     }
 
     /// Ends an ejection: the peer was connected to, or its probes have passed often enough since.
-    pub(super) fn pardon(&mut self, now: Duration) {
+    pub(super) fn end_ejection(&mut self, now: Duration) {
         self.ejection = self.ejection.on_success(now);
         self.ejected_until = Duration::ZERO;
         self.suspect = false;
@@ -202,149 +208,158 @@ impl Ledger {
 
     /// Ends its suppression, and forgets what led to it, since an operator knows better; whether there
     /// was one. A slow start that waited for its end begins.
-    pub(super) fn lift_suppression(&mut self, now: Duration, manners: &Manners) -> bool {
-        let was_suppressed = self.flap.suppressed_until(now).is_some();
-        self.flap = Flap::default();
-        if was_suppressed && self.ramp.is_some() {
-            self.ramp = self.ramp_from(now, manners);
+    pub(super) fn lift_suppression(&mut self, now: Duration, manners: &PeerPolicy) -> bool {
+        let was_suppressed = self.flap_penalty.suppressed_until(now).is_some();
+        self.flap_penalty = Flap::default();
+        if was_suppressed && self.slow_start.is_some() {
+            self.slow_start = self.new_slow_start(now, manners);
         }
         was_suppressed
     }
 
     /// Begins a slow start: now, or when it is well.
-    pub(super) fn begin_slowly(&mut self, now: Duration, manners: &Manners) {
-        match self.standing(now) {
-            Standing::Well => self.ramp = self.ramp_from(now, manners),
-            Standing::Away | Standing::Unasked => self.begins_slowly = true,
+    pub(super) fn begin_slow_start(&mut self, now: Duration, manners: &PeerPolicy) {
+        match self.availability(now) {
+            Availability::InService => self.slow_start = self.new_slow_start(now, manners),
+            Availability::OutOfService | Availability::Unprobed => self.slow_start_pending = true,
         }
     }
 
     /// Ends its slow start, as it could not be spared: all are cold.
-    pub(super) fn end_ramp(&mut self, now: Duration) {
-        self.ramp = self.ramp.and_then(|ramp| ramp.among_cold(now));
+    pub(super) fn end_slow_start_if_cold(&mut self, now: Duration) {
+        self.slow_start = self.slow_start.and_then(|ramp| ramp.among_cold(now));
     }
 
     /// Another configuration may want none, or one of another length; then as much of it has passed.
-    pub(super) fn settle_ramp(&mut self, now: Duration, manners: &Manners) {
-        let wanted = self.ramp.zip(manners.slow_start);
-        self.ramp = wanted.map(|(ramp, length)| {
-            if std::mem::replace(&mut self.whole, length) == length {
+    pub(super) fn reconcile_slow_start(&mut self, now: Duration, manners: &PeerPolicy) {
+        let wanted = self.slow_start.zip(manners.slow_start);
+        self.slow_start = wanted.map(|(ramp, length)| {
+            if std::mem::replace(&mut self.configured_slow_start, length) == length {
                 return ramp;
             }
-            let other = Ramp::new(ramp.began, length, manners.cold.since());
+            let other = Ramp::new(ramp.began, length, manners.cold_start.since());
             ramp.stretched(other.length, now)
         });
     }
 
     /// What another process should know; of the health, where it is `probed`.
-    pub(super) fn remember(&self, memory: &mut PeerMemory, probed: bool, now: Duration) {
+    pub(super) fn export(&self, memory: &mut PersistedPeer, probed: bool, now: Duration) {
         memory.up = match self.health.state() {
             State::Up if probed => Some(true),
             State::Down if probed => Some(false),
             State::Unknown | State::Up | State::Down => None,
         };
-        memory.draining = self.draining.is_some();
+        memory.draining = self.draining_since.is_some();
         memory.draining_for_ms = self
-            .draining
+            .draining_since
             .map_or(0, |since| millis(now.saturating_sub(since)));
         memory.ejected_for_ms = millis(self.ejected_until.saturating_sub(now));
-        memory.ramp = self
-            .ramp
+        memory.slow_start = self
+            .slow_start
             .filter(|ramp| !ramp.is_over(now))
-            .map(|ramp| RampMemory {
+            .map(|ramp| PersistedSlowStart {
                 // Rounded up: what is home with this process is so with the next.
-                passed_ms: millis_up(ramp.passed(now)),
-                begins_in_ms: millis(ramp.began.saturating_sub(now)),
-                length_ms: millis(ramp.length),
-                whole_ms: millis(self.whole),
-                began_ms: millis_up(now.saturating_sub(self.ramps_since)),
+                elapsed_ms: millis_rounded_up(ramp.passed(now)),
+                starts_in_ms: millis(ramp.began.saturating_sub(now)),
+                duration_ms: millis(ramp.length),
+                configured_ms: millis(self.configured_slow_start),
+                started_ms_ago: millis_rounded_up(now.saturating_sub(self.slow_start_since)),
             });
-        memory.tenure = self.tenure.0;
-        memory.flap = self.flaps(now);
+        memory.epoch = self.epoch.0;
+        memory.flap_penalty = self.export_flap_penalty(now);
     }
 
     /// Nothing where it never went down: its age would change all the time.
-    fn flaps(&self, now: Duration) -> FlapMemory {
-        if self.flap.penalty_at_once() <= 0.0 {
-            return FlapMemory::default();
+    fn export_flap_penalty(&self, now: Duration) -> PersistedFlapPenalty {
+        if self.flap_penalty.penalty_at_once() <= 0.0 {
+            return PersistedFlapPenalty::default();
         }
-        FlapMemory {
-            penalty: self.flap.penalty_at_once(),
-            age_ms: millis(now.saturating_sub(self.flap.at())),
-            suppressed_for_ms: millis(self.flap.until().saturating_sub(now)),
+        PersistedFlapPenalty {
+            penalty: self.flap_penalty.penalty_at_once(),
+            age_ms: millis(now.saturating_sub(self.flap_penalty.at())),
+            suppressed_for_ms: millis(self.flap_penalty.until().saturating_sub(now)),
         }
     }
 
     /// Takes over what another process knew; it does not begin anew by that.
-    pub(super) fn recall(&mut self, memory: &PeerMemory, probed: bool, now: Duration) {
-        self.recall_health(memory.up.filter(|_| probed));
-        self.recall_events(memory, now);
+    pub(super) fn restore(&mut self, memory: &PersistedPeer, probed: bool, now: Duration) {
+        self.restore_health(memory.up.filter(|_| probed));
+        self.restore_events(memory, now);
     }
 
     /// Takes over what another process has learned since it told of `before`. What probes say it knows no better
     /// than this one, which has asked as well: there only what is new counts.
-    pub(super) fn catch_up(
+    pub(super) fn apply_delta(
         &mut self,
-        (before, memory): (Option<&PeerMemory>, &PeerMemory),
+        (before, memory): (Option<&PersistedPeer>, &PersistedPeer),
         probed: bool,
         now: Duration,
-        manners: &Manners,
+        manners: &PeerPolicy,
     ) {
         let is_new = before.is_none_or(|before| before.up != memory.up);
-        self.recall_health(memory.up.filter(|_| probed && is_new));
+        self.restore_health(memory.up.filter(|_| probed && is_new));
         // That it is back, and begins slowly, only this one knows.
         let is_back = memory.up == Some(false) && self.health.state() == State::Up;
-        let own = (self.ramp, self.whole, self.ramps_since);
-        self.recall_events(memory, now);
+        let own = (
+            self.slow_start,
+            self.configured_slow_start,
+            self.slow_start_since,
+        );
+        self.restore_events(memory, now);
         if is_back {
-            (self.ramp, self.whole, self.ramps_since) = own;
+            (
+                self.slow_start,
+                self.configured_slow_start,
+                self.slow_start_since,
+            ) = own;
         }
-        if before.is_none_or(|before| before.tenure != memory.tenure) {
-            self.tenure = manners.tenures.next();
+        if before.is_none_or(|before| before.epoch != memory.epoch) {
+            self.epoch = manners.epochs.next_epoch();
         }
     }
 
-    fn recall_health(&mut self, up: Option<bool>) {
+    fn restore_health(&mut self, up: Option<bool>) {
         if let Some(up) = up {
-            self.health = known(up);
-            self.begins_slowly = false;
+            self.health = health_of(up);
+            self.slow_start_pending = false;
         }
     }
 
     /// What operators and real traffic have said, and what followed from it.
-    fn recall_events(&mut self, memory: &PeerMemory, now: Duration) {
+    fn restore_events(&mut self, memory: &PersistedPeer, now: Duration) {
         let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
         let ahead = |ms| now.saturating_add(Duration::from_millis(ms));
-        self.draining = memory.draining.then(|| ago(memory.draining_for_ms));
-        self.recall_ejection(Duration::from_millis(memory.ejected_for_ms), now);
-        self.recall_ramp(memory.ramp, now);
-        let flap = memory.flap;
+        self.draining_since = memory.draining.then(|| ago(memory.draining_for_ms));
+        self.restore_ejection(Duration::from_millis(memory.ejected_for_ms), now);
+        self.restore_slow_start(memory.slow_start, now);
+        let flap = memory.flap_penalty;
         let until = match flap.suppressed_for_ms {
             0 => Duration::ZERO,
             left => ahead(left),
         };
-        self.flap = Flap::known(flap.penalty, ago(flap.age_ms), until);
-        self.begins_slowly |= self.standing(now) == Standing::Away;
+        self.flap_penalty = Flap::known(flap.penalty, ago(flap.age_ms), until);
+        self.slow_start_pending |= self.availability(now) == Availability::OutOfService;
     }
 
-    fn recall_ramp(&mut self, memory: Option<RampMemory>, now: Duration) {
+    fn restore_slow_start(&mut self, memory: Option<PersistedSlowStart>, now: Duration) {
         let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
-        self.ramp = memory.map(|ramp| {
-            let begins_in = Duration::from_millis(ramp.begins_in_ms);
+        self.slow_start = memory.map(|ramp| {
+            let begins_in = Duration::from_millis(ramp.starts_in_ms);
             Ramp {
-                began: ago(ramp.passed_ms).saturating_add(begins_in),
-                length: Duration::from_millis(ramp.length_ms),
+                began: ago(ramp.elapsed_ms).saturating_add(begins_in),
+                length: Duration::from_millis(ramp.duration_ms),
             }
         });
-        let whole = memory.map(|ramp| Duration::from_millis(ramp.whole_ms.max(ramp.length_ms)));
-        self.whole = whole.unwrap_or_default();
-        self.ramps_since = memory.map_or(now, |ramp| {
-            let began = ago(ramp.began_ms.max(ramp.passed_ms));
-            began.saturating_add(Duration::from_millis(ramp.begins_in_ms))
+        let whole =
+            memory.map(|ramp| Duration::from_millis(ramp.configured_ms.max(ramp.duration_ms)));
+        self.configured_slow_start = whole.unwrap_or_default();
+        self.slow_start_since = memory.map_or(now, |ramp| {
+            let began = ago(ramp.started_ms_ago.max(ramp.elapsed_ms));
+            began.saturating_add(Duration::from_millis(ramp.starts_in_ms))
         });
     }
 
-    fn recall_ejection(&mut self, length: Duration, now: Duration) {
+    fn restore_ejection(&mut self, length: Duration, now: Duration) {
         (self.ejection, self.ejected_until) = (Ejection::default(), Duration::ZERO);
         if !length.is_zero() {
             let at_once = Rules {
@@ -365,76 +380,76 @@ impl Ledger {
         };
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         health
-            | flag(self.draining.is_some(), DRAINING)
-            | flag(self.off_until() > Duration::ZERO, OFF)
+            | flag(self.draining_since.is_some(), DRAINING)
+            | flag(self.off_ring_until() > Duration::ZERO, OFF_RING)
             | flag(self.suspect, SUSPECT)
-            | flag(self.ramp.is_some(), RAMPING)
+            | flag(self.slow_start.is_some(), SLOW_START)
     }
 
     /// Whether the keys that it served lately are still with it: it was not lost, and if it drains, it
     /// has time left.
-    fn keeps_keys(&self, now: Duration, manners: &Manners) -> bool {
+    fn retains_keys(&self, now: Duration, manners: &PeerPolicy) -> bool {
         let is_lost = self.health.state() == State::Down || now < self.ejected_until;
-        let is_late = |since| manners.deadline <= Some(now.saturating_sub(since));
-        !is_lost && !self.draining.is_some_and(is_late)
+        let is_late = |since| manners.drain_deadline <= Some(now.saturating_sub(since));
+        !is_lost && !self.draining_since.is_some_and(is_late)
     }
 
-    fn standing(&self, now: Duration) -> Standing {
-        let is_out = self.draining.is_some() || now < self.ejected_until;
+    fn availability(&self, now: Duration) -> Availability {
+        let is_out = self.draining_since.is_some() || now < self.ejected_until;
         match self.health.state() {
-            State::Up if !is_out => Standing::Well,
-            State::Unknown if !is_out => Standing::Unasked,
-            State::Up | State::Unknown | State::Down => Standing::Away,
+            State::Up if !is_out => Availability::InService,
+            State::Unknown if !is_out => Availability::Unprobed,
+            State::Up | State::Unknown | State::Down => Availability::OutOfService,
         }
     }
 
-    fn stay(&mut self, now: Duration) {
-        self.ramp = self.ramp.filter(|ramp| !ramp.is_over(now));
+    fn expire_slow_start(&mut self, now: Duration) {
+        self.slow_start = self.slow_start.filter(|ramp| !ramp.is_over(now));
     }
 
-    fn leave(&mut self, now: Duration, manners: &Manners) {
-        if let (None, Some(rules)) = (self.draining, &manners.flap) {
-            self.flap = self.flap.on_down(now, rules);
+    fn on_out_of_service(&mut self, now: Duration, manners: &PeerPolicy) {
+        if let (None, Some(rules)) = (self.draining_since, &manners.flap_damping) {
+            self.flap_penalty = self.flap_penalty.on_down(now, rules);
         }
-        self.stay_away(now, manners);
+        self.defer_slow_start(now, manners);
     }
 
     /// It begins slowly when it comes back.
-    fn stay_away(&mut self, now: Duration, manners: &Manners) {
-        self.begins_slowly = true;
-        if self.off_until() > now {
-            self.ramp = self.ramp_from(now, manners);
+    fn defer_slow_start(&mut self, now: Duration, manners: &PeerPolicy) {
+        self.slow_start_pending = true;
+        if self.off_ring_until() > now {
+            self.slow_start = self.new_slow_start(now, manners);
         }
     }
 
-    fn come_back(&mut self, now: Duration, manners: &Manners) {
-        if std::mem::take(&mut self.begins_slowly) {
-            self.ramp = self.ramp_from(now, manners);
+    fn on_return_to_service(&mut self, now: Duration, manners: &PeerPolicy) {
+        if std::mem::take(&mut self.slow_start_pending) {
+            self.slow_start = self.new_slow_start(now, manners);
         }
     }
 
-    fn ramp_from(&mut self, now: Duration, manners: &Manners) -> Option<Ramp> {
-        let began = now.max(self.off_until());
-        self.whole = manners.slow_start.unwrap_or_default();
-        self.ramps_since = began;
-        let ramp = |length| Ramp::new(began, length, manners.cold.since());
+    fn new_slow_start(&mut self, now: Duration, manners: &PeerPolicy) -> Option<Ramp> {
+        let began = now.max(self.off_ring_until());
+        self.configured_slow_start = manners.slow_start.unwrap_or_default();
+        self.slow_start_since = began;
+        let ramp = |length| Ramp::new(began, length, manners.cold_start.since());
         manners.slow_start.map(ramp)
     }
 }
 
 /// What was said of a peer last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Availability {
     /// It takes keys, unless its flapping keeps it off.
-    Well,
+    InService,
     /// Probes, real traffic or an operator took it off the ring.
-    Away,
+    OutOfService,
     /// Nobody has said anything yet.
-    Unasked,
+    Unprobed,
 }
 
 /// A health that is known from elsewhere: from another process, or because no probe will ever say.
-fn known(up: bool) -> Health {
+fn health_of(up: bool) -> Health {
     let outcome = if up { Outcome::Passed } else { Outcome::Failed };
     Health::default()
         .on(outcome, Thresholds { rise: 1, fall: 1 })
@@ -445,7 +460,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn millis_up(duration: Duration) -> u64 {
+fn millis_rounded_up(duration: Duration) -> u64 {
     millis(duration.saturating_add(Duration::from_nanos(999_999)))
 }
 
@@ -464,12 +479,12 @@ mod tests {
         eject: s(30),
         max_eject: s(300),
     };
-    static MANNERS: LazyLock<Manners> = LazyLock::new(|| Manners {
-        cold: Arc::default(),
-        tenures: Arc::default(),
+    static MANNERS: LazyLock<PeerPolicy> = LazyLock::new(|| PeerPolicy {
+        cold_start: Arc::default(),
+        epochs: Arc::default(),
         slow_start: Some(s(60)),
-        flap: Some(flap::Rules::DEFAULT),
-        deadline: Some(s(40)),
+        flap_damping: Some(flap::Rules::DEFAULT),
+        drain_deadline: Some(s(40)),
     });
 
     const fn s(seconds: u64) -> Duration {
@@ -477,55 +492,55 @@ mod tests {
     }
 
     /// A ledger that is written to as peers write to theirs.
-    struct Book(Ledger);
+    struct Book(PeerRecord);
 
     impl Book {
         fn new(up: bool, slowly: bool) -> Self {
-            Self(Ledger::new(up, slowly, s(1000), &MANNERS))
+            Self(PeerRecord::new(up, slowly, s(1000), &MANNERS))
         }
 
         fn probe(&mut self, at: u64, passes: bool) {
             let report = ProbeReport {
-                at: s(at),
-                took: Duration::ZERO,
+                ended: s(at),
+                duration: Duration::ZERO,
                 failure: (!passes).then(|| "refused".to_owned()),
             };
-            self.0.change(s(at), &MANNERS, |ledger| {
+            self.0.update(s(at), &MANNERS, |ledger| {
                 ledger.on_probe(report, THRESHOLDS)
             });
         }
 
         fn fail(&mut self, at: u64) {
-            self.0.change(s(at), &MANNERS, |ledger| {
+            self.0.update(s(at), &MANNERS, |ledger| {
                 ledger.on_connect_failure(&EJECT, s(at))
             });
         }
 
         fn reach(&mut self, at: u64) {
             self.0
-                .change(s(at), &MANNERS, |ledger| ledger.pardon(s(at)));
+                .update(s(at), &MANNERS, |ledger| ledger.end_ejection(s(at)));
         }
 
         fn drain(&mut self, at: u64, draining: bool) {
-            self.0.change(s(at), &MANNERS, |ledger| {
-                ledger.draining = draining.then_some(s(at));
+            self.0.update(s(at), &MANNERS, |ledger| {
+                ledger.draining_since = draining.then_some(s(at));
             });
         }
 
         fn lift(&mut self, at: u64) -> bool {
-            self.0.change(s(at), &MANNERS, |ledger| {
+            self.0.update(s(at), &MANNERS, |ledger| {
                 ledger.lift_suppression(s(at), &MANNERS)
             })
         }
 
         /// When its slow start begins or began, where there is one.
         fn ramps_from(&self) -> Option<Duration> {
-            self.0.ramp.map(|ramp| ramp.began)
+            self.0.slow_start.map(|ramp| ramp.began)
         }
 
-        fn memory(&self, at: u64) -> PeerMemory {
-            let mut memory = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
-            self.0.remember(&mut memory, true, s(at));
+        fn memory(&self, at: u64) -> PersistedPeer {
+            let mut memory = PersistedPeer::unknown(Address::Ip(([127, 0, 0, 1], 1).into()));
+            self.0.export(&mut memory, true, s(at));
             memory
         }
     }
@@ -573,16 +588,16 @@ mod tests {
         book.fail(1002); // until 1032
         let three = Thresholds { rise: 3, fall: 1 };
         let passed = ProbeReport {
-            at: s(1010),
-            took: Duration::ZERO,
+            ended: s(1010),
+            duration: Duration::ZERO,
             failure: None,
         };
         // Up by another's word than its own probes in a row: still ejected.
-        book.0.change(s(1010), &MANNERS, |ledger| {
-            ledger.health = known(true);
+        book.0.update(s(1010), &MANNERS, |ledger| {
+            ledger.health = health_of(true);
             ledger.on_probe(passed, three);
         });
-        assert_eq!(book.0.off_until(), s(1032));
+        assert_eq!(book.0.off_ring_until(), s(1032));
         assert_eq!(book.ramps_from(), Some(s(1032)));
     }
 
@@ -592,7 +607,7 @@ mod tests {
         book.fail(1001);
         book.reach(1005);
         assert_eq!(
-            (book.ramps_from(), book.0.off_until()),
+            (book.ramps_from(), book.0.off_ring_until()),
             (Some(s(1005)), s(0))
         );
     }
@@ -604,17 +619,21 @@ mod tests {
             book.drain(at, true);
             book.drain(at + 1, false);
         }
-        assert_eq!(book.0.flap.until(), s(0));
+        assert_eq!(book.0.flap_penalty.until(), s(0));
         for at in [1010, 1012, 1014] {
             book.probe(at, false);
             book.probe(at + 1, true);
         }
-        let until = book.0.flap.until();
+        let until = book.0.flap_penalty.until();
         assert!(until > s(1060), "{until:?}");
-        assert_eq!(book.0.off_until(), until);
+        assert_eq!(book.0.off_ring_until(), until);
         assert_eq!(book.ramps_from(), Some(until));
         book.reach(1020);
-        assert_eq!(book.0.flap.until(), until, "no success ends it early");
+        assert_eq!(
+            book.0.flap_penalty.until(),
+            until,
+            "no success ends it early"
+        );
     }
 
     #[test]
@@ -626,12 +645,12 @@ mod tests {
         }
         assert!(book.lift(1020));
         assert_eq!(
-            (book.0.off_until(), book.ramps_from()),
+            (book.0.off_ring_until(), book.ramps_from()),
             (s(0), Some(s(1020)))
         );
         assert!(!book.lift(1021), "once");
         book.probe(1022, false);
-        assert_eq!(book.0.flap.until(), s(0), "the past is forgotten");
+        assert_eq!(book.0.flap_penalty.until(), s(0), "the past is forgotten");
     }
 
     #[test]
@@ -644,7 +663,7 @@ mod tests {
         let until = book.0.ejected_until;
         assert!(book.lift(1020));
         assert_eq!(
-            (book.0.off_until(), book.ramps_from()),
+            (book.0.off_ring_until(), book.ramps_from()),
             (until, Some(until))
         );
     }
@@ -653,29 +672,29 @@ mod tests {
     fn a_drain_takes_no_key_away_before_its_deadline_and_a_loss_does_at_once() {
         let mut book = Book::new(true, false);
         book.drain(1010, true);
-        let first = book.0.tenure;
+        let first = book.0.epoch;
         book.drain(1049, false);
-        assert_eq!((book.0.tenure, book.ramps_from()), (first, Some(s(1049))));
+        assert_eq!((book.0.epoch, book.ramps_from()), (first, Some(s(1049))));
         book.drain(1060, true);
         book.drain(1100, false);
-        let after_drain = book.0.tenure;
+        let after_drain = book.0.epoch;
         book.drain(1110, true);
         book.fail(1111);
-        let after_ejection = book.0.tenure;
+        let after_ejection = book.0.epoch;
         book.drain(1150, false);
         book.probe(1160, false);
         assert!(first != after_drain && after_drain != after_ejection);
-        assert!(after_ejection != book.0.tenure);
+        assert!(after_ejection != book.0.epoch);
     }
 
     #[test]
     fn the_end_of_a_slow_start_is_not_that_of_one_to_come() {
         let mut book = Book::new(true, false);
         book.fail(1001);
-        book.0.end_ramp(s(1010));
+        book.0.end_slow_start_if_cold(s(1010));
         let to_come = Ramp::new(s(1031), s(60), s(1010));
-        assert_eq!((book.0.ramp, to_come.length), (Some(to_come), s(21)));
-        book.0.end_ramp(s(1031));
+        assert_eq!((book.0.slow_start, to_come.length), (Some(to_come), s(21)));
+        book.0.end_slow_start_if_cold(s(1031));
         assert_eq!(book.ramps_from(), None);
     }
 
@@ -687,16 +706,19 @@ mod tests {
             book.reach(at + 1);
         }
         book.drain(1010, true);
-        let mut next = Ledger::new(false, false, s(5000), &MANNERS);
-        next.recall(&book.memory(1020), true, s(5000));
+        let mut next = PeerRecord::new(false, false, s(5000), &MANNERS);
+        next.restore(&book.memory(1020), true, s(5000));
         let later = |at: Duration| at + s(3980);
-        assert_eq!(next.draining, Some(later(s(1010))));
-        let off_by = next.flap.until().abs_diff(later(book.0.flap.until()));
+        assert_eq!(next.draining_since, Some(later(s(1010))));
+        let off_by = next
+            .flap_penalty
+            .until()
+            .abs_diff(later(book.0.flap_penalty.until()));
         assert!(off_by <= Duration::from_millis(1), "{off_by:?}");
-        assert_eq!(next.flap.at(), later(s(1004)));
+        assert_eq!(next.flap_penalty.at(), later(s(1004)));
         // The end of the drain is the begin of a slow start there, too.
-        next.change(s(5010), &MANNERS, |ledger| ledger.draining = None);
-        assert!(next.ramp.is_some_and(|ramp| ramp.began >= s(5010)));
+        next.update(s(5010), &MANNERS, |ledger| ledger.draining_since = None);
+        assert!(next.slow_start.is_some_and(|ramp| ramp.began >= s(5010)));
     }
 
     #[test]
@@ -704,12 +726,12 @@ mod tests {
         let mut book = Book::new(true, false);
         book.probe(1001, false);
         book.probe(1010, true);
-        let mut next = Ledger::new(false, true, s(5000), &MANNERS);
-        next.recall(&book.memory(1040), true, s(5000));
-        let ramp = next.ramp.unwrap();
+        let mut next = PeerRecord::new(false, true, s(5000), &MANNERS);
+        next.restore(&book.memory(1040), true, s(5000));
+        let ramp = next.slow_start.unwrap();
         assert_eq!((ramp.began, ramp.length), (s(4970), s(60)));
-        next.change(s(5001), &MANNERS, |_| ());
-        assert_eq!(next.ramp, Some(ramp), "and does not begin anew");
+        next.update(s(5001), &MANNERS, |_| ());
+        assert_eq!(next.slow_start, Some(ramp), "and does not begin anew");
     }
 
     #[test]
@@ -717,14 +739,14 @@ mod tests {
         let mut book = Book::new(false, true);
         let began = Duration::from_micros(999_940_600);
         book.0
-            .change(began, &MANNERS, |ledger| ledger.health = known(true));
+            .update(began, &MANNERS, |ledger| ledger.health = health_of(true));
         let memory = book.memory(1000);
-        let mut next = Ledger::new(false, false, s(5000), &MANNERS);
-        next.recall(&memory, true, s(5000));
-        let mut again = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
-        next.remember(&mut again, true, s(5000));
-        assert_eq!(memory.ramp.unwrap().passed_ms, 60);
-        assert_eq!(again.ramp, memory.ramp);
+        let mut next = PeerRecord::new(false, false, s(5000), &MANNERS);
+        next.restore(&memory, true, s(5000));
+        let mut again = PersistedPeer::unknown(Address::Ip(([127, 0, 0, 1], 1).into()));
+        next.export(&mut again, true, s(5000));
+        assert_eq!(memory.slow_start.unwrap().elapsed_ms, 60);
+        assert_eq!(again.slow_start, memory.slow_start);
     }
 
     #[test]
@@ -746,11 +768,11 @@ mod tests {
             let mut away: Option<u64> = None;
             for (event, pause) in events {
                 for second in now..now + pause {
-                    let standing = book.0.standing(s(second));
-                    if standing == Standing::Away || book.0.off_until() > s(second) {
+                    let standing = book.0.availability(s(second));
+                    if standing == Availability::OutOfService || book.0.off_ring_until() > s(second) {
                         away = Some(second);
-                    } else if standing == Standing::Well && let Some(last) = away {
-                        let ramp = book.0.ramp.filter(|ramp| !ramp.is_over(s(second)));
+                    } else if standing == Availability::InService && let Some(last) = away {
+                        let ramp = book.0.slow_start.filter(|ramp| !ramp.is_over(s(second)));
                         prop_assert!(
                             second > last + 60 || ramp.is_some_and(|ramp| ramp.began > s(last)),
                             "at {second}, away until {last}: {:?}", book.0
@@ -766,15 +788,15 @@ mod tests {
                     4 => book.drain(now, true),
                     5 => book.drain(now, false),
                     8 => _ = book.lift(now),
-                    6 => book.0 = book.0.judged_anew(true, s(now), &MANNERS),
-                    _ => book.0 = book.0.judged_anew(false, s(now), &MANNERS),
+                    6 => book.0 = book.0.with_health_reset(true, s(now), &MANNERS),
+                    _ => book.0 = book.0.with_health_reset(false, s(now), &MANNERS),
                 }
             }
-            let mut next = Ledger::new(false, false, s(9000), &MANNERS);
-            next.recall(&book.memory(now), true, s(9000));
-            let mut again = PeerMemory::of(Address::Ip(([127, 0, 0, 1], 1).into()));
-            next.remember(&mut again, true, s(9000));
-            again.tenure = book.0.tenure.0;
+            let mut next = PeerRecord::new(false, false, s(9000), &MANNERS);
+            next.restore(&book.memory(now), true, s(9000));
+            let mut again = PersistedPeer::unknown(Address::Ip(([127, 0, 0, 1], 1).into()));
+            next.export(&mut again, true, s(9000));
+            again.epoch = book.0.epoch.0;
             prop_assert_eq!(again, book.memory(now));
         }
     }

@@ -7,7 +7,7 @@ use crate::policy::bound::Bound;
 use crate::policy::health::State;
 use crate::policy::hot::Hot;
 use crate::policy::ramp::Ramp;
-use crate::upstream::load::Place;
+use crate::upstream::in_flight::PeerPermit;
 
 /// A key and a peer's label.
 type Session = (Arc<str>, u64);
@@ -17,7 +17,7 @@ struct History {
     random: StdRng,
     app: Upstream,
     now: Duration,
-    held: Vec<Place>,
+    held: Vec<PeerPermit>,
     /// When a peer served a key last that may have been at home with it, and has not been lost since.
     served: HashMap<Session, Duration>,
     /// The same of a key that certainly was.
@@ -110,9 +110,9 @@ impl History {
         set_anew(&mut config, template, &mut self.random);
         let ramps = self.ramps();
         let after = at_home(&config, Some(&self.app), self.now);
-        after.replace(&self.app);
+        after.take_over_from(&self.app);
         self.app = after;
-        self.app.settle(self.now);
+        self.app.reconcile(self.now);
         self.follow(&ramps);
         let labels: Vec<_> = self
             .app
@@ -125,7 +125,7 @@ impl History {
 
     fn ramps(&self) -> HashMap<Arc<str>, Ramp> {
         let peers = self.app.peers().iter();
-        let ramp = |peer: &Peer| Some((Arc::clone(&peer.label), peer.state.ramp(self.now)?));
+        let ramp = |peer: &Peer| Some((Arc::clone(&peer.label), peer.state.slow_start(self.now)?));
         peers.filter_map(ramp).collect()
     }
 
@@ -143,13 +143,13 @@ impl History {
 
     /// Another process, which knows what this one knew.
     fn upgrade(&mut self) {
-        let (mut memory, mut room) = (self.app.memory(self.now), MAX_REMEMBERED);
+        let (mut memory, mut room) = (self.app.export_state(self.now), MAX_EXPORTED_KEYS);
         self.app
-            .remember_keys(&mut memory, &mut room, Duration::MAX, self.now);
-        let cold = self.app.cold_memory(self.now);
+            .export_active_keys(&mut memory, &mut room, Duration::MAX, self.now);
+        let cold = self.app.export_cold_start(self.now);
         self.app = at_home(&self.app.config, None, self.now);
-        self.app.recall_cold(cold, self.now);
-        self.app.recall(&memory, self.now);
+        self.app.restore_cold_start(cold, self.now);
+        self.app.restore_state(&memory, self.now);
         self.held.clear();
     }
 
@@ -161,7 +161,8 @@ impl History {
 
     /// Whether the peer still has the keys that it served lately.
     fn keeps_keys(&self, peer: &Peer) -> bool {
-        let is_lost = peer.state.health() == State::Down || peer.state.ejected(self.now).is_some();
+        let is_lost =
+            peer.state.health() == State::Down || peer.state.ejected_until(self.now).is_some();
         let is_late = |since| {
             let drains_for = self.now.saturating_sub(since);
             self.app
@@ -169,7 +170,7 @@ impl History {
                 .drain
                 .is_none_or(|drain| drain.deadline <= drains_for)
         };
-        !is_lost && !peer.state.drain().is_some_and(is_late)
+        !is_lost && !peer.state.draining_since().is_some_and(is_late)
     }
 
     fn request(&mut self) {
@@ -179,7 +180,7 @@ impl History {
             self.random.gen_range(0..Self::KEYS)
         };
         let tried = self.some_tried();
-        let target = Target::Key(hash(key));
+        let target = HashTarget::Key(hash(key));
         let selected = self.selected(&target, &tried);
         assert_eq!(
             selected,
@@ -191,7 +192,10 @@ impl History {
         let was_kept = self.kept(key, &tried).filter(|_| !spreads);
         let over_bound = self.app.metrics.over_bound.get();
         let shared = self.shared() + 1;
-        let Ok(admitted) = self.app.admit(&target, &tried, self.now, self.app.enter()) else {
+        let Ok(admitted) = self
+            .app
+            .admit(&target, &tried, self.now, self.app.begin_request())
+        else {
             assert_eq!(selected, None);
             let mut untried = self.untried(&tried);
             assert!(
@@ -202,32 +206,35 @@ impl History {
         };
         self.requests += 1;
         if let Some(owner) = expected {
-            assert_eq!((admitted.member.index(), admitted.overflow), (owner, None));
+            assert_eq!(
+                (admitted.member.index(), admitted.overflow_from),
+                (owner, None)
+            );
             self.at_owner += 1;
         }
         if let Some(keeper) = was_kept {
-            let home = admitted.overflow.unwrap_or(admitted.member);
+            let home = admitted.overflow_from.unwrap_or(admitted.member);
             assert_eq!(home.index(), keeper, "a kept key stays");
         }
         self.judge(key, &admitted, &tried, (shared, over_bound));
-        if tried.is_empty() && admitted.overflow.is_none() {
+        if tried.is_empty() && admitted.overflow_from.is_none() {
             self.judge_moves(key, admitted.member, spreads);
             self.note(key, admitted.member, spreads);
         }
-        self.held.push(admitted.place);
+        self.held.push(admitted.permit);
     }
 
     /// Whether the request may go to another peer than the key is at home with, as the key is hot.
     fn spreads(&self, key: u64, tried: &Tried) -> bool {
         let is_it = |hot: &Hot| hot.key == hash(key).hash().0;
-        let is_hot = |hot: &HotKeys| hot.hot(self.now).iter().any(is_it);
-        tried.is_empty() && self.app.hot().is_some_and(is_hot)
+        let is_hot = |hot: &HotKeyTracker| hot.hot_keys(self.now).iter().any(is_it);
+        tried.is_empty() && self.app.hot_keys().is_some_and(is_hot)
     }
 
     fn judge(
         &mut self,
         key: u64,
-        admitted: &Admitted,
+        admitted: &Admission,
         tried: &Tried,
         (shared, over_bound): (u32, u64),
     ) {
@@ -261,8 +268,10 @@ impl History {
     fn judge_moves(&mut self, key: u64, member: MemberId, spreads: bool) {
         let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
-        let (true, Some(ramp)) = (peer.state.is_available(self.now), peer.state.ramp(self.now))
-        else {
+        let (true, Some(ramp)) = (
+            peer.state.is_available(self.now),
+            peer.state.slow_start(self.now),
+        ) else {
             return;
         };
         let session = (Arc::clone(&peer.label), key);
@@ -305,13 +314,13 @@ impl History {
         let last = self.at_home.get(&(Arc::clone(&peer.label), key))?;
         // The clock of the keys' table ticks a few times a second.
         let is_active = self.now.saturating_sub(*last) + Duration::from_millis(300) < drain.idle;
-        let drains = peer.state.drains_for(self.now)? < drain.deadline;
+        let drains = peer.state.draining_for(self.now)? < drain.deadline;
         (is_active && drains && !tried.contains(owner)).then_some(owner.index())
     }
 
     /// The most that the peer may hold of those that are shared; slow starts as they were at `looked`.
     fn capacity(&self, bound: Bound, peer: &Peer, shared: u32, looked: Duration) -> u32 {
-        let part = |peer: &Peer, at| match peer.state.ramp(self.now) {
+        let part = |peer: &Peer, at| match peer.state.slow_start(self.now) {
             _ if !is_available(&peer.state, self.now) => 0,
             Some(ramp) => ramp.part(u32::from(peer.weight.get()) * 64, at),
             None => u32::from(peer.weight.get()) * 64,
@@ -335,7 +344,7 @@ impl History {
         available.map(|peer| peer.state.in_flight()).sum()
     }
 
-    fn selected(&self, target: &Target, tried: &Tried) -> Option<MemberId> {
+    fn selected(&self, target: &HashTarget, tried: &Tried) -> Option<MemberId> {
         self.app
             .select(target, tried, self.now)
             .map(|choice| choice.member)

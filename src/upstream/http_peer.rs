@@ -19,15 +19,15 @@ use crate::config::Protocol;
 /// A connection with many requests must not take them all with it for as long as its silence is
 /// believed: after so long without a word of the other kernel's it is broken. Below most timeouts of
 /// requests, above what a network takes to find another way.
-const SILENCE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// How to connect to one of its peers, without the times that it may take; `name` is what the peer
     /// must prove to be, where it has no name of its own. `None`: that is no name, and Pingora would
     /// take any certificate for it.
-    pub fn dial(&self, peer: &Peer, name: &str) -> Option<HttpPeer> {
-        let mut http = HttpPeer::new(UNUSED, self.tls.is_some(), String::new());
-        http._address = address(&peer.address)?;
+    pub fn http_peer(&self, peer: &Peer, name: &str) -> Option<HttpPeer> {
+        let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, self.tls.is_some(), String::new());
+        http._address = socket_address(&peer.address)?;
         if let Some(tls) = &self.tls {
             let name = peer.server_name.as_deref().unwrap_or(name);
             ServerName::try_from(name).ok()?;
@@ -38,18 +38,18 @@ impl Upstream {
             http.options.verify_cert = tls.verify;
             http.options.verify_hostname = tls.verify;
         }
-        self.choose_protocol(&mut http);
+        self.set_protocol(&mut http);
         Some(http)
     }
 
     /// How to connect to one of its peers and say nothing, not even in TLS.
-    pub fn reach(&self, peer: &Peer) -> Option<HttpPeer> {
-        let mut http = HttpPeer::new(UNUSED, false, String::new());
-        http._address = address(&peer.address)?;
+    pub fn tcp_peer(&self, peer: &Peer) -> Option<HttpPeer> {
+        let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, false, String::new());
+        http._address = socket_address(&peer.address)?;
         Some(http)
     }
 
-    fn choose_protocol(&self, http: &mut HttpPeer) {
+    fn set_protocol(&self, http: &mut HttpPeer) {
         let link = &self.config.link;
         let (most, least) = match link.protocol {
             Protocol::Http1 => return,
@@ -62,19 +62,19 @@ impl Upstream {
         options.h2_ping_interval = link.h2.ping;
         if http._address.as_inet().is_some() {
             options.tcp_keepalive = Some(TcpKeepalive {
-                idle: SILENCE / 2,
-                interval: SILENCE / 4,
+                idle: KEEPALIVE_TIMEOUT / 2,
+                interval: KEEPALIVE_TIMEOUT / 4,
                 count: 2,
-                user_timeout: SILENCE,
+                user_timeout: KEEPALIVE_TIMEOUT,
             });
         }
     }
 }
 
 /// Pingora's peers are made from an address of the internet.
-const UNUSED: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
+const PLACEHOLDER_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
 
-fn address(address: &Address) -> Option<SocketAddr> {
+fn socket_address(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Ip(address) => Some(SocketAddr::Inet(*address)),
         Address::Unix(path) => unix::SocketAddr::from_pathname(path)

@@ -3,77 +3,77 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::active::Tenure;
+use super::affinity::PeerEpoch;
 use super::{Peer, Upstream};
 use crate::ring::Hash;
 
 /// What the draining peers of an upstream keep, as of one moment.
 #[derive(Debug)]
-pub struct Kept<'a> {
+pub struct DrainStatus<'a> {
     upstream: &'a Upstream,
     now: Duration,
     /// How many keys are with each peer; nothing where none drains.
-    keys: HashMap<Tenure, usize>,
+    active_keys: HashMap<PeerEpoch, usize>,
 }
 
 /// What a draining peer keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remains {
+pub struct PeerDrainProgress {
     /// Its keys that are still active.
-    pub keys: usize,
+    pub active_keys: usize,
     /// How much longer it may keep them.
-    pub left: Duration,
+    pub time_left: Duration,
 }
 
 impl Upstream {
     /// What its draining peers keep: goes over the table of active keys once, if there are any.
-    pub fn kept(&self, now: Duration) -> Kept<'_> {
+    pub fn drain_status(&self, now: Duration) -> DrainStatus<'_> {
         let drains = self.peers.iter().any(|peer| peer.state.is_draining());
-        let table = self.active.as_ref().zip(self.config.drain);
+        let table = self.affinity.as_ref().zip(self.config.drain);
         let keys = table
             .filter(|_| drains)
-            .map(|(active, drain)| active.held(now, drain.idle));
-        Kept {
+            .map(|(active, drain)| active.active_keys_by_peer(now, drain.idle));
+        DrainStatus {
             upstream: self,
             now,
-            keys: keys.unwrap_or_default(),
+            active_keys: keys.unwrap_or_default(),
         }
     }
 
     /// Records that a request, or a stream, goes on: its key is still with the peer that it was at home with when
     /// it came, in that tenure, unless another has served it since. When it is to be recorded next; `None`: it
     /// need not be, as no drain of the peer would keep it.
-    pub fn renew(
+    pub fn refresh_affinity(
         &self,
-        (label, tenure): (&str, Tenure),
+        (label, tenure): (&str, PeerEpoch),
         key: Hash,
         now: Duration,
     ) -> Option<Duration> {
-        let (drain, active) = (self.config.drain?, self.active.as_ref()?);
-        let peer = self.peer_named(label)?;
-        if peer.state.tenure() != tenure {
+        let (drain, active) = (self.config.drain?, self.affinity.as_ref()?);
+        let peer = self.peer_by_label(label)?;
+        if peer.state.epoch() != tenure {
             return None;
         }
-        active.renew(key.0, tenure, now, drain.idle);
-        self.renewal()
+        active.refresh(key.0, tenure, now, drain.idle);
+        self.affinity_refresh_interval()
     }
 
     /// How often a request that goes on is to be recorded.
-    pub fn renewal(&self) -> Option<Duration> {
+    pub fn affinity_refresh_interval(&self) -> Option<Duration> {
         self.config.drain.map(|drain| drain.idle / 3)
     }
 }
 
-impl Kept<'_> {
+impl DrainStatus<'_> {
     /// What a peer keeps; `None`: nothing, or it is not draining.
-    pub fn remains(&self, peer: &Peer) -> Option<Remains> {
+    pub fn progress(&self, peer: &Peer) -> Option<PeerDrainProgress> {
         let drain = self.upstream.config.drain?;
-        let drains_for = peer.state.drains_for(self.now)?;
+        let drains_for = peer.state.draining_for(self.now)?;
         let left = drain.deadline.checked_sub(drains_for)?;
-        let keys = self.keys.get(&peer.state.tenure()).copied();
-        (!left.is_zero()).then_some(Remains {
-            keys: keys.unwrap_or(0),
-            left,
+        let keys = self.active_keys.get(&peer.state.epoch()).copied();
+        (!left.is_zero()).then_some(PeerDrainProgress {
+            active_keys: keys.unwrap_or(0),
+            time_left: left,
         })
     }
 
@@ -81,6 +81,6 @@ impl Kept<'_> {
     pub fn is_drained(&self, peer: &Peer) -> bool {
         peer.state.is_draining()
             && peer.state.in_flight() == 0
-            && self.remains(peer).is_none_or(|kept| kept.keys == 0)
+            && self.progress(peer).is_none_or(|kept| kept.active_keys == 0)
     }
 }

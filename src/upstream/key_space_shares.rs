@@ -20,22 +20,22 @@ use crate::ring::{Ring, Weight};
 
 /// What was counted of one ring.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub(super) struct KeySpaceShares {
     all: OnceLock<Box<[u64]>>,
-    now: Mutex<Now>,
+    current: Mutex<CurrentShares>,
 }
 
 /// The last shares, and of which peers they are.
 #[derive(Debug, Default)]
-struct Now {
-    homes: Vec<f64>,
+struct CurrentShares {
+    fractions: Vec<f64>,
     shares: Vec<u64>,
 }
 
-impl Shares {
+impl KeySpaceShares {
     /// Those of all peers, if the spread of hot keys needs them. Where there are no points all have what their
     /// weights say, so nearly that a sample would be no better.
-    pub(super) fn needed(config: &config::Upstream, ring: &Ring) -> Self {
+    pub(super) fn for_config(config: &config::Upstream, ring: &Ring) -> Self {
         let shares = Self::default();
         if config.hot_keys.is_some() && ring.sample().is_none() {
             shares.all.get_or_init(|| ring.shares().into());
@@ -44,7 +44,7 @@ impl Shares {
     }
 
     /// What a peer has at a place in the ring's member order.
-    pub(super) fn part(&self, place: usize, weight: Weight) -> Part {
+    pub(super) fn weighted_share(&self, place: usize, weight: Weight) -> Part {
         let known = self.all.get().and_then(|all| all.get(place).copied());
         Part {
             weight: weight.get().into(),
@@ -55,37 +55,38 @@ impl Shares {
 
 impl Upstream {
     /// How many of the 2^32 hashes go to each peer when all are up, in the order of [`Self::peers`].
-    pub fn shares(&self) -> &[u64] {
+    pub fn key_space_shares(&self) -> &[u64] {
         self.shares.all.get_or_init(|| self.ring.shares().into())
     }
 
     /// How many of the 2^32 hashes go to each peer at `now`, in the order of [`Self::peers`]. Where nobody is
     /// available, those have them who serve as a last resort; nothing, where there are none.
-    pub fn shares_now(&self, now: Duration) -> Vec<u64> {
-        let homes = self.homes(now);
+    pub fn current_key_space_shares(&self, now: Duration) -> Vec<u64> {
+        let homes = self.assigned_fractions(now);
         if homes.iter().all(|home| *home >= 1.0) {
-            return self.shares().to_vec();
+            return self.key_space_shares().to_vec();
         }
-        let mut known = self.shares.now.lock();
-        if known.homes != homes {
+        let mut known = self.shares.current.lock();
+        if known.fractions != homes {
             let shares = self.ring.shares_of(&homes);
-            known.shares = shares.into_iter().map(whole).collect();
-            known.homes = homes;
+            known.shares = shares.into_iter().map(round_share).collect();
+            known.fractions = homes;
         }
         known.shares.clone()
     }
 
     /// What the peers that can serve at `now` have together, of what they have when all are up: what comes to them from
     /// the others is taken as spread as they are, which a round of the ring at each change would tell exactly.
-    pub(super) fn serving_part(&self, now: Duration) -> Part {
-        self.serving.part(&self.peers, &self.shared.changes, now)
+    pub(super) fn serving_share(&self, now: Duration) -> Part {
+        self.weights
+            .serving_share(&self.peers, &self.shared.changes, now)
     }
 
     /// Of the keys that come to each peer, the part that is home there, 0.0 ..= 1.0.
-    fn homes(&self, now: Duration) -> Vec<f64> {
+    fn assigned_fractions(&self, now: Duration) -> Vec<f64> {
         let home = |of: &dyn Fn(&Peer) -> f64| self.peers.iter().map(of).collect::<Vec<_>>();
         let flag = |is_up: bool| if is_up { 1.0 } else { 0.0 };
-        let ramped = home(&|peer| match peer.state.ramp(now) {
+        let ramped = home(&|peer| match peer.state.slow_start(now) {
             _ if !peer.state.is_available(now) => 0.0,
             Some(ramp) => ramp.share(now),
             None => 1.0,
@@ -111,6 +112,6 @@ impl Upstream {
     clippy::cast_sign_loss,
     reason = "a sum of shares of 2^32"
 )]
-fn whole(share: f64) -> u64 {
+fn round_share(share: f64) -> u64 {
     share.round() as u64
 }

@@ -32,10 +32,10 @@ fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
 /// Another process, at another time of its own clock.
 fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
     let after = build(&app.config, None, to);
-    let (mut memory, mut room) = (app.memory(from), MAX_REMEMBERED);
-    app.remember_keys(&mut memory, &mut room, Duration::MAX, from);
-    after.recall_cold(app.cold_memory(from), to);
-    after.recall(&memory, to);
+    let (mut memory, mut room) = (app.export_state(from), MAX_EXPORTED_KEYS);
+    app.export_active_keys(&mut memory, &mut room, Duration::MAX, from);
+    after.restore_cold_start(app.export_cold_start(from), to);
+    after.restore_state(&memory, to);
     after
 }
 
@@ -92,7 +92,7 @@ fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
     let lost = &app.peers()[3];
     probe(lost, false, s(1090));
     probe(lost, true, s(1100));
-    assert_eq!(lost.state.ramp(s(1100)).unwrap().length, s(60));
+    assert_eq!(lost.state.slow_start(s(1100)).unwrap().length, s(60));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn one_that_is_down_at_the_start_begins_slowly() {
     }
     probe(late, false, s(1000));
     probe(late, true, s(1030));
-    assert!(one.state.is_home(s(1030)) && late.state.ramp(s(1030)).is_some());
+    assert!(one.state.takes_all_keys(s(1030)) && late.state.slow_start(s(1030)).is_some());
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn what_is_there_at_the_start_is_warm_or_cold_as_the_operator_says() {
             probe(peer, true, s(1000));
         }
         probe(late, true, s(1005));
-        let ramp = late.state.ramp(s(1005));
+        let ramp = late.state.slow_start(s(1005));
         assert_eq!(ramp.map(|ramp| ramp.length), length);
-        assert!(one.state.is_home(s(1000)) && two.state.is_home(s(1000)));
+        assert!(one.state.takes_all_keys(s(1000)) && two.state.takes_all_keys(s(1000)));
     }
 }
 
@@ -132,7 +132,7 @@ fn another_process_knows_how_long_ago_all_were_cold() {
     probe(&app.peers()[3], false, s(1020));
     let after = upgraded(&app, s(1030), s(7000));
     probe(&after.peers()[3], true, s(7010));
-    let length = after.peers()[3].state.ramp(s(7010)).unwrap().length;
+    let length = after.peers()[3].state.slow_start(s(7010)).unwrap().length;
     assert!(length.abs_diff(s(30)) < ms(100), "{length:?}");
     let warm = build(&written(3, &[FROM_THE_START, PROBED]), None, s(1000));
     probe_all(&warm, s(1000));
@@ -140,7 +140,7 @@ fn another_process_knows_how_long_ago_all_were_cold() {
     probe(&after.peers()[0], false, s(7001));
     probe(&after.peers()[0], true, s(7002));
     assert_eq!(
-        after.peers()[0].state.ramp(s(7002)).unwrap().length,
+        after.peers()[0].state.slow_start(s(7002)).unwrap().length,
         s(60),
         "a new process makes nobody cold"
     );
@@ -259,14 +259,17 @@ fn a_reload_that_begins_or_ends_probes_is_no_way_round_the_slow_start() {
         before.peers()[0].set_draining(true, s(1001));
         let after = build(to, Some(&before), s(1002));
         probe_all(&after, s(1003));
-        assert!(after.peers()[1].state.is_home(s(1004)), "nothing happened");
+        assert!(
+            after.peers()[1].state.takes_all_keys(s(1004)),
+            "nothing happened"
+        );
         after.peers()[0].set_draining(false, s(1004));
-        assert!(after.peers()[0].state.ramp(s(1004)).is_some());
+        assert!(after.peers()[0].state.slow_start(s(1004)).is_some());
     }
     let before = build(&probed, None, s(1000));
     probe(&before.peers()[0], false, s(1001));
     let after = build(&unprobed, Some(&before), s(1002));
-    assert!(after.peers()[0].state.ramp(s(1002)).is_some());
+    assert!(after.peers()[0].state.slow_start(s(1002)).is_some());
 }
 
 #[test]
@@ -277,15 +280,15 @@ fn another_server_by_the_same_name_begins_slowly() {
         before.peers()[0].set_draining(true, s(1001));
         let reloaded = elsewhere(&before.config, Some(&before), s(1002));
         let upgraded = elsewhere(&before.config, None, s(1002));
-        upgraded.recall(&before.memory(s(1002)), s(1002));
+        upgraded.restore_state(&before.export_state(s(1002)), s(1002));
         for after in [reloaded, upgraded] {
             probe_all(&after, s(1003));
             let [drained, other, _] = after.peers() else {
                 panic!("three")
             };
-            assert!(other.state.ramp(s(1003)).is_some());
+            assert!(other.state.slow_start(s(1003)).is_some());
             drained.set_draining(false, s(1080));
-            assert!(drained.state.ramp(s(1080)).is_some());
+            assert!(drained.state.slow_start(s(1080)).is_some());
         }
     }
 }
@@ -296,12 +299,12 @@ fn an_order_that_comes_during_a_reload_is_no_way_round_either() {
     probe_all(&before, s(1000));
     before.peers()[0].set_draining(true, s(1001));
     let after = build(&written(3, &[SLOWLY]), Some(&before), s(1002));
-    let orders: Vec<_> = after.take_drains(&before, s(1003)).collect();
+    let orders: Vec<_> = after.hand_over_drains(&before, s(1003)).collect();
     before.peers()[0].set_draining(false, s(1004));
     for order in orders {
-        order.settle(s(1005));
+        order.finish(s(1005));
     }
-    assert!(after.peers()[0].state.ramp(s(1005)).is_some());
+    assert!(after.peers()[0].state.slow_start(s(1005)).is_some());
 }
 
 #[test]
@@ -310,7 +313,7 @@ fn an_ejection_that_another_process_pardons_ends_there_and_then() {
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
     let after = upgraded(&app, s(1001), s(7001));
     after.peers()[0].on_connect_success(s(7002));
-    let ramp = after.peers()[0].state.ramp(s(7002));
+    let ramp = after.peers()[0].state.slow_start(s(7002));
     assert_eq!(ramp.map(|ramp| ramp.began), Some(s(7002)));
 }
 
@@ -325,11 +328,11 @@ fn a_retry_is_no_request_more() {
     }
     let now = s(1005);
     let key = hash(7).hash().0;
-    let turn = || app.hot().unwrap().observe(key, now).unwrap().turn;
+    let turn = || app.hot_keys().unwrap().observe(key, now).unwrap().turn;
     let before = turn();
     let mut tried = Tried::none();
     tried.insert(MemberId(0));
-    let retried = app.admit(&Target::Key(hash(7)), &tried, now, app.enter());
+    let retried = app.admit(&HashTarget::Key(hash(7)), &tried, now, app.begin_request());
     assert_ne!(retried.unwrap().member, MemberId(0));
     assert_eq!(turn(), before + 1);
 }

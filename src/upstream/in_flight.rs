@@ -33,137 +33,137 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use self::line::Line;
+use self::wait_queue::WaitQueue;
 
-mod line;
+mod wait_queue;
 
-pub use self::line::Turn;
+pub use self::wait_queue::QueueWait;
 
 /// One request more, in the word of [`Total`]: version + 1, number + 1.
-const ENTER: u64 = (1 << 32) + 1;
+const ADD_ONE: u64 = (1 << 32) + 1;
 /// One less: number - 1, which carries into the version.
-const LEAVE: u64 = (1 << 32) - 1;
+const SUBTRACT_ONE: u64 = (1 << 32) - 1;
 
 /// Requests of an upstream in flight that its peers share, those that look for a peer included; below 2^32.
 #[derive(Debug, Default)]
-pub struct Total {
+pub struct UpstreamInFlight {
     /// The number in the lower half; in the upper the version, that every change raises.
     word: AtomicU64,
 }
 
-impl Total {
+impl UpstreamInFlight {
     /// How many there are.
     pub fn get(&self) -> u32 {
-        number(self.word.load(SeqCst))
+        request_count(self.word.load(SeqCst))
     }
 
-    fn enter(&self, requests: u32) {
+    fn add(&self, requests: u32) {
         self.word
-            .fetch_add(ENTER.wrapping_mul(requests.into()), SeqCst);
+            .fetch_add(ADD_ONE.wrapping_mul(requests.into()), SeqCst);
     }
 
-    fn leave(&self, requests: u32) {
+    fn subtract(&self, requests: u32) {
         self.word
-            .fetch_add(LEAVE.wrapping_mul(requests.into()), SeqCst);
+            .fetch_add(SUBTRACT_ONE.wrapping_mul(requests.into()), SeqCst);
     }
 }
 
 /// Requests that one peer of an upstream holds.
 #[derive(Debug)]
-pub struct Held {
+pub struct PeerInFlight {
     /// A [`Load`].
     word: AtomicU64,
-    total: Arc<Total>,
-    line: Line,
+    total: Arc<UpstreamInFlight>,
+    wait_queue: WaitQueue,
 }
 
 /// What is known of a peer's requests at one moment: their number, below 2^32; above it how many wait for a
 /// place; and on top [`Load::ASIDE`].
 #[derive(Clone, Copy, Debug)]
-struct Load(u64);
+struct PackedLoad(u64);
 
-impl Load {
+impl PackedLoad {
     /// One request more that waits.
-    const WAITS: u64 = 1 << 32;
+    const ONE_WAITER: u64 = 1 << 32;
     /// The peer's requests are not in the total.
-    const ASIDE: u64 = 1 << 63;
+    const EXCLUDED: u64 = 1 << 63;
 
-    const fn number(self) -> u32 {
-        number(self.0)
+    const fn count(self) -> u32 {
+        request_count(self.0)
     }
 
-    const fn is_aside(self) -> bool {
-        self.0 & Self::ASIDE != 0
+    const fn is_excluded(self) -> bool {
+        self.0 & Self::EXCLUDED != 0
     }
 
-    const fn is_waited_for(self) -> bool {
-        self.0 & !Self::ASIDE >= Self::WAITS
+    const fn has_waiters(self) -> bool {
+        self.0 & !Self::EXCLUDED >= Self::ONE_WAITER
     }
 
     /// What its own bound is of.
-    const fn base(self, total: u32) -> u32 {
-        if self.is_aside() {
-            total.saturating_add(self.number())
+    const fn bound_total(self, total: u32) -> u32 {
+        if self.is_excluded() {
+            total.saturating_add(self.count())
         } else {
             total
         }
     }
 }
 
-impl Held {
+impl PeerInFlight {
     /// None yet, of those in `total`.
-    pub fn new(total: &Arc<Total>) -> Self {
+    pub fn new(total: &Arc<UpstreamInFlight>) -> Self {
         Self {
             word: AtomicU64::new(0),
             total: Arc::clone(total),
-            line: Line::default(),
+            wait_queue: WaitQueue::default(),
         }
     }
 
     /// How many there are.
     pub fn get(&self) -> u32 {
-        self.load().number()
+        self.load().count()
     }
 
     /// Whether the peer can hold one more by `room`, as things are; none where others wait for that.
     pub fn has_room(&self, room: impl Fn(u32, u32) -> bool) -> bool {
         let load = self.load();
-        !load.is_waited_for() && room(load.number(), load.base(self.total.get()))
+        !load.has_waiters() && room(load.count(), load.bound_total(self.total.get()))
     }
 
     /// Takes what the peer holds out of the total, now and from now on.
-    pub fn set_aside(&self) {
-        if self.load().is_aside() {
+    pub fn exclude_from_total(&self) {
+        if self.load().is_excluded() {
             return;
         }
-        let before = Load(self.word.fetch_or(Load::ASIDE, SeqCst));
-        if !before.is_aside() {
-            self.total.leave(before.number());
+        let before = PackedLoad(self.word.fetch_or(PackedLoad::EXCLUDED, SeqCst));
+        if !before.is_excluded() {
+            self.total.subtract(before.count());
         }
     }
 
     /// Takes it back into the total. It counts there before it does not count aside any more.
-    pub fn take_back(&self) {
+    pub fn include_in_total(&self) {
         let mut load = self.load();
-        while load.is_aside() {
-            self.total.enter(load.number());
-            let shared = load.0 & !Load::ASIDE;
+        while load.is_excluded() {
+            self.total.add(load.count());
+            let shared = load.0 & !PackedLoad::EXCLUDED;
             let swapped = self.word.compare_exchange(load.0, shared, SeqCst, SeqCst);
             let Err(now) = swapped else { return };
-            self.total.leave(load.number());
-            load = Load(now);
+            self.total.subtract(load.count());
+            load = PackedLoad(now);
         }
     }
 
-    fn load(&self) -> Load {
-        Load(self.word.load(SeqCst))
+    fn load(&self) -> PackedLoad {
+        PackedLoad(self.word.load(SeqCst))
     }
 
-    fn uncount(&self, stays: bool) -> Load {
-        let before = Load(self.word.fetch_sub(1, SeqCst));
-        match (stays, before.is_aside()) {
-            (true, true) => self.total.enter(1),
-            (false, false) => self.total.leave(1),
+    fn decrement(&self, stays: bool) -> PackedLoad {
+        let before = PackedLoad(self.word.fetch_sub(1, SeqCst));
+        match (stays, before.is_excluded()) {
+            (true, true) => self.total.add(1),
+            (false, false) => self.total.subtract(1),
             (true, false) | (false, true) => {}
         }
         before
@@ -171,23 +171,23 @@ impl Held {
 
     /// One request goes; it is in the total still, or is so again, where it `stays` there. Its place is handed over.
     fn release(&self, stays: bool) {
-        let before = self.uncount(stays);
-        if before.is_waited_for() {
-            self.hand_over();
+        let before = self.decrement(stays);
+        if before.has_waiters() {
+            self.admit_waiters();
         }
     }
 }
 
 /// A request that is in the total and holds no place at a peer.
 #[derive(Debug)]
-pub struct Ticket<'a> {
-    total: &'a Total,
+pub struct UpstreamPermit<'a> {
+    total: &'a UpstreamInFlight,
 }
 
-impl<'a> Ticket<'a> {
+impl<'a> UpstreamPermit<'a> {
     /// Counts a request in.
-    pub fn enter(total: &'a Total) -> Self {
-        total.word.fetch_add(ENTER, SeqCst);
+    pub fn acquire(total: &'a UpstreamInFlight) -> Self {
+        total.word.fetch_add(ADD_ONE, SeqCst);
         Self { total }
     }
 
@@ -195,149 +195,162 @@ impl<'a> Ticket<'a> {
     /// the peer holds without this request and the total with it. Where it has room it must have it for any greater
     /// total; it may be asked more than once.
     #[inline]
-    pub fn try_take(
+    pub fn try_admit(
         self,
-        peer: &Arc<Held>,
+        peer: &Arc<PeerInFlight>,
         room: impl Fn(u32, u32) -> bool,
-    ) -> Result<Place, Self> {
-        if admit(self.total, peer, false, room).is_some() {
-            Ok(self.place(peer))
+    ) -> Result<PeerPermit, Self> {
+        if try_reserve(self.total, peer, false, room).is_some() {
+            Ok(self.into_peer_permit(peer))
         } else {
             Err(self)
         }
     }
 
     /// The same, before those that wait for it: for who finds no place anywhere else.
-    pub fn try_take_first(
+    pub fn try_admit_before_queue(
         self,
-        peer: &Arc<Held>,
+        peer: &Arc<PeerInFlight>,
         room: impl Fn(u32, u32) -> bool,
-    ) -> Result<Place, Self> {
-        if admit(self.total, peer, true, room).is_some() {
-            return Ok(self.place(peer));
+    ) -> Result<PeerPermit, Self> {
+        if try_reserve(self.total, peer, true, room).is_some() {
+            return Ok(self.into_peer_permit(peer));
         }
         // It may have held a place for a moment that is theirs.
-        peer.hand_over();
+        peer.admit_waiters();
         Err(self)
     }
 
     /// A place at `peer`, however many it holds.
-    pub fn take(self, peer: &Arc<Held>) -> Place {
-        if Load(peer.word.fetch_add(1, SeqCst)).is_aside() {
-            self.total.leave(1);
+    pub fn admit_unbounded(self, peer: &Arc<PeerInFlight>) -> PeerPermit {
+        if PackedLoad(peer.word.fetch_add(1, SeqCst)).is_excluded() {
+            self.total.subtract(1);
         }
-        self.place(peer)
+        self.into_peer_permit(peer)
     }
 
     /// The peer has counted the request.
-    fn place(self, peer: &Arc<Held>) -> Place {
+    fn into_peer_permit(self, peer: &Arc<PeerInFlight>) -> PeerPermit {
         debug_assert!(
             std::ptr::eq(self.total, Arc::as_ptr(&peer.total)),
             "another upstream"
         );
         // The place leaves the total, when it is dropped.
         std::mem::forget(self);
-        Place {
-            peer: Arc::clone(peer),
-            stays: false,
+        PeerPermit {
+            in_flight: Arc::clone(peer),
+            keep_in_total: false,
         }
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for UpstreamPermit<'_> {
     fn drop(&mut self) {
-        self.total.leave(1);
+        self.total.subtract(1);
     }
 }
 
 /// A request that a peer holds, from its admission to its drop.
 #[derive(Debug)]
-pub struct Place {
-    peer: Arc<Held>,
+pub struct PeerPermit {
+    in_flight: Arc<PeerInFlight>,
     /// The request stays in flight: a ticket takes it out of the total.
-    stays: bool,
+    keep_in_total: bool,
 }
 
-impl Place {
+impl PeerPermit {
     /// Leaves the peer, to look for another one among those of the same `total`: the request stays in it.
-    pub fn leave(mut self, total: &Total) -> Ticket<'_> {
+    pub fn into_upstream_permit(mut self, total: &UpstreamInFlight) -> UpstreamPermit<'_> {
         debug_assert!(
-            std::ptr::eq(total, Arc::as_ptr(&self.peer.total)),
+            std::ptr::eq(total, Arc::as_ptr(&self.in_flight.total)),
             "another upstream"
         );
-        self.stays = true;
-        Ticket { total }
+        self.keep_in_total = true;
+        UpstreamPermit { total }
     }
 
     /// The peer's count.
-    pub fn held(&self) -> &Held {
-        &self.peer
+    pub fn in_flight(&self) -> &PeerInFlight {
+        &self.in_flight
     }
 }
 
-impl Drop for Place {
+impl Drop for PeerPermit {
     fn drop(&mut self) {
-        self.peer.release(self.stays);
+        self.in_flight.release(self.keep_in_total);
     }
 }
 
 /// A moment at which a peer was within its bound, the request that it was judged for included.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
+struct LoadReading {
     /// Of the total.
-    word: u64,
-    load: Load,
+    total_word: u64,
+    load: PackedLoad,
 }
 
-const fn number(word: u64) -> u32 {
+const fn request_count(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }
 
 /// Takes a place where that keeps the peer within its bound; the moment at which it did. Who does not come
 /// `in_turn` gets none where others wait.
 #[inline]
-fn admit(
-    total: &Total,
-    peer: &Held,
+fn try_reserve(
+    total: &UpstreamInFlight,
+    peer: &PeerInFlight,
     in_turn: bool,
     room: impl Fn(u32, u32) -> bool,
-) -> Option<Moment> {
+) -> Option<LoadReading> {
     let word = total.word.load(SeqCst);
-    let before = reserve(peer, |load| {
-        (in_turn || !load.is_waited_for()) && room(load.number(), load.base(number(word)))
+    let before = try_increment(peer, |load| {
+        (in_turn || !load.has_waiters())
+            && room(load.count(), load.bound_total(request_count(word)))
     })?;
-    if before.is_aside() {
-        total.leave(1);
+    if before.is_excluded() {
+        total.subtract(1);
     } else if total.word.load(SeqCst) == word {
-        let load = Load(before.0 + 1);
-        return Some(Moment { word, load });
+        let load = PackedLoad(before.0 + 1);
+        return Some(LoadReading {
+            total_word: word,
+            load,
+        });
     }
-    keep(total, peer, in_turn, room)
+    recheck_reservation(total, peer, in_turn, room)
 }
 
 /// One more at a peer that may take it; what was there before.
 #[inline]
-fn reserve(peer: &Held, may: impl Fn(Load) -> bool) -> Option<Load> {
-    let more = |word: u64| may(Load(word)).then(|| word + 1);
-    peer.word.fetch_update(SeqCst, SeqCst, more).ok().map(Load)
+fn try_increment(peer: &PeerInFlight, may: impl Fn(PackedLoad) -> bool) -> Option<PackedLoad> {
+    let more = |word: u64| may(PackedLoad(word)).then(|| word + 1);
+    peer.word
+        .fetch_update(SeqCst, SeqCst, more)
+        .ok()
+        .map(PackedLoad)
 }
 
 /// Judges a place that was taken while the total moved; gives it back where it is above the bound.
 #[cold]
-fn keep(
-    total: &Total,
-    peer: &Held,
+fn recheck_reservation(
+    total: &UpstreamInFlight,
+    peer: &PeerInFlight,
     in_turn: bool,
     room: impl Fn(u32, u32) -> bool,
-) -> Option<Moment> {
-    let moment = together(total, peer);
-    let Moment { word, load } = moment;
-    if room(load.number().saturating_sub(1), load.base(number(word))) {
+) -> Option<LoadReading> {
+    let moment = read_consistent(total, peer);
+    let LoadReading {
+        total_word: word,
+        load,
+    } = moment;
+    if room(
+        load.count().saturating_sub(1),
+        load.bound_total(request_count(word)),
+    ) {
         return Some(moment);
     }
     if in_turn {
         // Whoever admits the first in line is about to look no further.
-        peer.uncount(true);
+        peer.decrement(true);
     } else {
         peer.release(true);
     }
@@ -346,13 +359,16 @@ fn keep(
 
 /// The total and what the peer holds at one moment. Each further round means that another request
 /// has come or gone meanwhile, so somebody always gets on.
-fn together(total: &Total, peer: &Held) -> Moment {
+fn read_consistent(total: &UpstreamInFlight, peer: &PeerInFlight) -> LoadReading {
     let mut word = total.word.load(SeqCst);
     loop {
         let load = peer.load();
         let again = total.word.load(SeqCst);
         if again == word {
-            return Moment { word, load };
+            return LoadReading {
+                total_word: word,
+                load,
+            };
         }
         word = again;
     }
@@ -367,9 +383,11 @@ mod tests {
     use super::*;
     use crate::policy::bound::Bound;
 
-    fn upstream(peers: usize) -> (Arc<Total>, Vec<Arc<Held>>) {
+    fn upstream(peers: usize) -> (Arc<UpstreamInFlight>, Vec<Arc<PeerInFlight>>) {
         let total = Arc::default();
-        let peers = (0..peers).map(|_| Arc::new(Held::new(&total))).collect();
+        let peers = (0..peers)
+            .map(|_| Arc::new(PeerInFlight::new(&total)))
+            .collect();
         (total, peers)
     }
 
@@ -389,22 +407,22 @@ mod tests {
     #[test]
     fn a_request_is_counted_from_its_way_in_to_its_way_out() {
         let (total, peers) = upstream(2);
-        let ticket = Ticket::enter(&total);
+        let ticket = UpstreamPermit::acquire(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
-        let place = ticket.take(&peers[0]);
+        let place = ticket.admit_unbounded(&peers[0]);
         assert_eq!((total.get(), peers[0].get()), (1, 1));
-        let ticket = place.leave(&total);
+        let ticket = place.into_upstream_permit(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
-        drop(ticket.try_take(&peers[1], alone).unwrap());
+        drop(ticket.try_admit(&peers[1], alone).unwrap());
         assert_eq!((total.get(), peers[1].get()), (0, 0));
     }
 
     #[test]
     fn a_full_peer_gives_the_ticket_back() {
         let (total, peers) = upstream(2);
-        let _held = Ticket::enter(&total).take(&peers[0]);
-        let ticket = Ticket::enter(&total)
-            .try_take(&peers[0], alone)
+        let _held = UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]);
+        let ticket = UpstreamPermit::acquire(&total)
+            .try_admit(&peers[0], alone)
             .unwrap_err();
         assert_eq!((total.get(), peers[0].get()), (2, 1));
         drop(ticket);
@@ -415,15 +433,15 @@ mod tests {
     fn the_total_of_the_moment_counts_not_the_one_before() {
         let (total, peers) = upstream(2);
         let elsewhere: Vec<_> = (0..8)
-            .map(|_| Ticket::enter(&total).take(&peers[1]))
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[1]))
             .collect();
         let here: Vec<_> = (0..5)
-            .map(|_| Ticket::enter(&total).take(&peers[0]))
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]))
             .collect();
         let room = quarter_above(2);
         let elsewhere = RefCell::new(elsewhere);
         // Between the first look and the exchange, everybody else leaves.
-        let ticket = Ticket::enter(&total).try_take(&peers[0], |held, total| {
+        let ticket = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total| {
             let now = room(held, total);
             elsewhere.borrow_mut().clear();
             now
@@ -438,8 +456,8 @@ mod tests {
     #[test]
     fn a_total_that_moved_and_came_back_is_no_reason_to_refuse() {
         let (total, peers) = upstream(1);
-        let ticket = Ticket::enter(&total).try_take(&peers[0], |held, total_then| {
-            drop(Ticket::enter(&total));
+        let ticket = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total_then| {
+            drop(UpstreamPermit::acquire(&total));
             held < total_then
         });
         assert!(ticket.is_ok());
@@ -451,29 +469,34 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Total { version: u64, number: u32 },
-        Admitted(Moment),
+        Admitted(LoadReading),
     }
 
-    fn changed(total: &Total, by: u64) -> Event {
+    fn changed(total: &UpstreamInFlight, by: u64) -> Event {
         let word = total.word.fetch_add(by, SeqCst).wrapping_add(by);
         Event::Total {
             version: version(word),
-            number: number(word),
+            number: request_count(word),
         }
     }
 
     /// One client: in, to the first peer with room, out, `rounds` times; what it saw.
-    fn client(total: &Total, peers: &[Arc<Held>], first: usize, rounds: usize) -> Vec<Event> {
+    fn client(
+        total: &UpstreamInFlight,
+        peers: &[Arc<PeerInFlight>],
+        first: usize,
+        rounds: usize,
+    ) -> Vec<Event> {
         let room = quarter_above(u32::try_from(peers.len()).unwrap());
         let mut log = Vec::new();
         for round in 0..rounds {
-            log.push(changed(total, ENTER));
+            log.push(changed(total, ADD_ONE));
             let mut walk = peers
                 .iter()
                 .cycle()
                 .skip((first + round / 64) % 2)
                 .take(peers.len());
-            let found = walk.find_map(|peer| Some((peer, admit(total, peer, false, &room)?)));
+            let found = walk.find_map(|peer| Some((peer, try_reserve(total, peer, false, &room)?)));
             if let Some((peer, moment)) = found {
                 log.push(Event::Admitted(moment));
                 if round % 7 == 0 {
@@ -481,7 +504,7 @@ mod tests {
                 }
                 peer.word.fetch_sub(1, SeqCst);
             }
-            log.push(changed(total, LEAVE));
+            log.push(changed(total, SUBTRACT_ONE));
         }
         log
     }
@@ -511,8 +534,12 @@ mod tests {
         let room = quarter_above(4);
         let mut admissions = 0;
         for event in &logs {
-            if let Event::Admitted(Moment { word, load }) = *event {
-                let held = load.number();
+            if let Event::Admitted(LoadReading {
+                total_word: word,
+                load,
+            }) = *event
+            {
+                let held = load.count();
                 let number = totals[usize::try_from(version(word)).unwrap()];
                 assert!(room(held - 1, number), "{held} held, {number} in flight");
                 admissions += 1;
@@ -524,13 +551,13 @@ mod tests {
     }
 
     /// Asks the peers in turn, so many times, for a place that it leaves at once.
-    fn visit(total: &Total, peers: &[Arc<Held>], rounds: usize) {
+    fn visit(total: &UpstreamInFlight, peers: &[Arc<PeerInFlight>], rounds: usize) {
         let room = quarter_above(u32::try_from(peers.len()).unwrap());
         for _ in 0..rounds {
-            let mut ticket = Some(Ticket::enter(total));
+            let mut ticket = Some(UpstreamPermit::acquire(total));
             let place = peers
                 .iter()
-                .find_map(|peer| match ticket.take()?.try_take(peer, &room) {
+                .find_map(|peer| match ticket.take()?.try_admit(peer, &room) {
                     Ok(place) => Some(place),
                     Err(back) => {
                         ticket = Some(back);
@@ -547,8 +574,10 @@ mod tests {
         let (total, peers) = upstream(4);
         let (aside, peers) = peers.split_last().unwrap();
         // What this one holds is a multiple of what all others do, and is none of theirs.
-        let _streams: Vec<_> = (0..50).map(|_| Ticket::enter(&total).take(aside)).collect();
-        aside.set_aside();
+        let _streams: Vec<_> = (0..50)
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(aside))
+            .collect();
+        aside.exclude_from_total();
         let bound = Bound::new(1250).unwrap();
         let most = bound.capacity(CLIENTS + 1, 1, 3);
         let done = AtomicBool::new(false);
@@ -556,7 +585,7 @@ mod tests {
             scope.spawn(|| {
                 while !done.load(SeqCst) {
                     assert!(peers.iter().all(|peer| peer.get() <= most));
-                    drop(Ticket::enter(&total).take(aside));
+                    drop(UpstreamPermit::acquire(&total).admit_unbounded(aside));
                 }
             });
             let clients: Vec<_> = (0..CLIENTS)
@@ -577,25 +606,29 @@ mod tests {
     fn what_a_peer_holds_that_is_set_aside_is_in_no_total() {
         let (total, peers) = upstream(2);
         let mut held: Vec<_> = (0..30)
-            .map(|_| Ticket::enter(&total).take(&peers[0]))
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]))
             .collect();
-        peers[0].set_aside();
-        peers[0].set_aside();
+        peers[0].exclude_from_total();
+        peers[0].exclude_from_total();
         assert_eq!((total.get(), peers[0].get()), (0, 30));
         held.pop();
-        held.push(Ticket::enter(&total).take(&peers[0]));
+        held.push(UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]));
         let room = quarter_above(2);
         for _ in 0..2 {
-            held.push(Ticket::enter(&total).try_take(&peers[1], &room).unwrap());
+            held.push(
+                UpstreamPermit::acquire(&total)
+                    .try_admit(&peers[1], &room)
+                    .unwrap(),
+            );
         }
-        let full = Ticket::enter(&total).try_take(&peers[1], &room);
+        let full = UpstreamPermit::acquire(&total).try_admit(&peers[1], &room);
         assert!(full.is_err(), "2 of 3, where the rest is set aside");
         let ticket = full.unwrap_err();
-        let failed = held.remove(0).leave(&total);
+        let failed = held.remove(0).into_upstream_permit(&total);
         assert_eq!((total.get(), peers[0].get()), (4, 29));
         drop((ticket, failed));
-        peers[0].take_back();
-        peers[0].take_back();
+        peers[0].include_in_total();
+        peers[0].include_in_total();
         assert_eq!(total.get(), 31);
         drop(held);
         assert_eq!((total.get(), peers[0].load().0), (0, 0));
@@ -604,11 +637,11 @@ mod tests {
     #[test]
     fn one_that_is_set_aside_is_judged_as_if_it_alone_were_not() {
         let (total, peers) = upstream(2);
-        peers[0].set_aside();
+        peers[0].exclude_from_total();
         let room = quarter_above(2);
-        let take = || Ticket::enter(&total).try_take(&peers[0], &room);
+        let take = || UpstreamPermit::acquire(&total).try_admit(&peers[0], &room);
         let _elsewhere: Vec<_> = (0..10)
-            .map(|_| Ticket::enter(&total).take(&peers[1]))
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[1]))
             .collect();
         let held: Vec<_> = std::iter::from_fn(|| take().ok()).collect();
         // 18 are less than a quarter above half of 29, and 19 are not less than that of 30.
@@ -624,10 +657,10 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(SeqCst) {
-                    peers[0].set_aside();
-                    peers[1].set_aside();
-                    peers[0].take_back();
-                    peers[1].take_back();
+                    peers[0].exclude_from_total();
+                    peers[1].exclude_from_total();
+                    peers[0].include_in_total();
+                    peers[1].include_in_total();
                 }
             });
             let clients: Vec<_> = (0..6)
@@ -639,7 +672,7 @@ mod tests {
             done.store(true, SeqCst);
         });
         for peer in &peers {
-            peer.take_back();
+            peer.include_in_total();
         }
         assert_eq!(total.get(), 0);
         assert!(peers.iter().all(|peer| peer.load().0 == 0));
