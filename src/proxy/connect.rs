@@ -19,7 +19,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::fault::Fault;
-use super::{duplex, introduction, tunnel};
+use super::{proxy_header, tunnel, upstream_h2};
 use crate::clock;
 use crate::config::{Protocol, Timeouts};
 use crate::connection::{Connection, Phase};
@@ -27,7 +27,7 @@ use crate::dial;
 use crate::route::host_name;
 
 /// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
-pub(super) fn peer(
+pub(super) fn http_peer(
     session: &mut Session,
     ctx: &mut Context,
     tunnels: &Arc<TransportConnector>,
@@ -36,13 +36,13 @@ pub(super) fn peer(
         return Err(Error::new_in(ErrorType::InternalError));
     };
     let upstream = &attempt.upstream;
-    let Some(mut http) = upstream.http_peer(peer, asked_name(ctx)) else {
+    let Some(mut http) = upstream.http_peer(peer, requested_name(ctx)) else {
         // Only a name that the client chose can be none.
         ctx.fault = Some(Fault::BadHost);
         return Err(Error::new_down(ErrorType::HTTPStatus(400)));
     };
-    set_times(&mut http.options, &upstream.config.timeouts);
-    if attempt.http1 {
+    set_timeouts(&mut http.options, &upstream.config.timeouts);
+    if attempt.force_http1 {
         http.options.set_http_version(1, 1);
     }
     let http2 = http.options.alpn.get_max_http_version() == 2;
@@ -53,31 +53,31 @@ pub(super) fn peer(
     {
         exchange.body_queue.reset();
         if http2 {
-            duplex::over(&mut http);
+            upstream_h2::enable(&mut http);
         }
     }
-    if let Some(header) = introduction::header(ctx) {
+    if let Some(header) = proxy_header::encode(ctx) {
         // With whatever else tells connections to this peer apart.
-        http.group_key ^= introduction::pool(&header);
+        http.group_key ^= proxy_header::pool_key(&header);
         http.options.custom_l4 = Some(dial::connector(header));
     }
-    let tunnel = tunnel::is_asked_for(session);
-    if attempt.fresh || tunnel {
+    let tunnel = tunnel::is_requested(session);
+    if attempt.fresh_connection || tunnel {
         http.options.idle_timeout = Some(Duration::ZERO);
-        http.group_key = own_pool();
+        http.group_key = unique_pool_key();
     }
     if let (true, Some(exchange)) = (tunnel, &ctx.exchange) {
-        http = tunnel::through(http, upstream.tls.as_ref(), tunnels, exchange);
+        http = tunnel::wrap_peer(http, upstream.tls.as_ref(), tunnels, exchange);
     }
     Ok(Box::new(http))
 }
 
 /// The name that the client asked for, as certificates have it.
-fn asked_name(ctx: &Context) -> &str {
-    host_name(ctx.ask.host_text()).trim_matches(['[', ']'])
+fn requested_name(ctx: &Context) -> &str {
+    host_name(ctx.request.host_text()).trim_matches(['[', ']'])
 }
 
-fn set_times(options: &mut PeerOptions, timeouts: &Timeouts) {
+fn set_timeouts(options: &mut PeerOptions, timeouts: &Timeouts) {
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
     options.read_timeout = None;
@@ -90,7 +90,7 @@ fn set_times(options: &mut PeerOptions, timeouts: &Timeouts) {
 ///
 /// # Errors
 /// The peer speaks an older version of TLS than it may.
-pub(super) fn check_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
+pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
     let tls = ctx
         .attempt
         .as_ref()
@@ -109,14 +109,14 @@ pub(super) fn check_version(digest: Option<&Digest>, ctx: &Context) -> Result<()
 ///
 /// # Errors
 /// It is that peer.
-pub(super) fn check_protocol(
+pub(super) fn check_http_version(
     session: &mut Session,
     request: &RequestHeader,
     ctx: &Context,
 ) -> Result<()> {
     let protocol = ctx.upstream().map(|upstream| upstream.config.link.protocol);
     let only_h2 = protocol.is_some_and(Protocol::is_h2);
-    if only_h2 && request.version != Version::HTTP_2 && !tunnel::is_asked_for(session) {
+    if only_h2 && request.version != Version::HTTP_2 && !tunnel::is_requested(session) {
         return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
             .map_err(|error: Box<Error>| error.into_up());
     }
@@ -124,12 +124,12 @@ pub(super) fn check_protocol(
 }
 
 /// The connection stands; from here the peer's answer is awaited.
-pub(super) fn connected(session: &Session, ctx: &mut Context, reused: bool) {
+pub(super) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
     // Of a pooled connection there is nothing to learn.
     let now = (!reused).then(clock::since_start);
     if let Some(attempt) = &mut ctx.attempt {
-        let took = now.map(|now| now.saturating_sub(attempt.began));
-        attempt.connect = Some(took.unwrap_or_default());
+        let took = now.map(|now| now.saturating_sub(attempt.started));
+        attempt.connect_time = Some(took.unwrap_or_default());
     }
     if let (Some(now), Some(peer)) = (now, ctx.peer()) {
         peer.on_connect_success(now);
@@ -144,7 +144,7 @@ pub(super) fn connected(session: &Session, ctx: &mut Context, reused: bool) {
 }
 
 /// Something passed on its way to the peer, or an interim response from it: its time starts anew.
-pub(super) fn progress(ctx: &Context) {
+pub(super) fn on_progress(ctx: &Context) {
     let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) else {
         return;
     };
@@ -152,10 +152,10 @@ pub(super) fn progress(ctx: &Context) {
         return exchange.restart_phase_timer();
     }
     let timeouts = &attempt.upstream.config.timeouts;
-    let limit = if ctx.body_done {
+    let limit = if ctx.request_body_complete {
         timeouts.first_byte
     } else {
-        upload(&exchange.connection, timeouts.write) + timeouts.first_byte
+        upload_timeout(&exchange.connection, timeouts.write) + timeouts.first_byte
     };
     exchange.enter(Phase::AwaitResponse, Some(limit));
 }
@@ -163,12 +163,12 @@ pub(super) fn progress(ctx: &Context) {
 /// The longest time between two pieces of a request's body: Pingora ends it when the client pauses
 /// for longer, or the peer takes nothing for longer. But after a failed write it still waits for a
 /// response, without a limit, so this phase has one.
-fn upload(connection: &Connection, write: Duration) -> Duration {
+fn upload_timeout(connection: &Connection, write: Duration) -> Duration {
     connection.limits.read_timeout.max(write)
 }
 
 /// The key of a pool that nothing was ever put into, so that the connection is a new one.
-fn own_pool() -> u64 {
+fn unique_pool_key() -> u64 {
     /// Pooled connections have group key 0, or a large one.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Uri, Version};
 
 use super::fault::Fault;
-use super::record;
-use super::web::Translation;
+use super::finish;
+use super::grpc_web::GrpcWebTranslation;
 use crate::clock;
 use crate::connection::{AbortReason, Connection, Exchange};
 use crate::ring::MemberId;
@@ -30,13 +30,13 @@ pub struct Context {
     /// How far it has come, and the connection it came on.
     pub(super) exchange: Option<Arc<Exchange>>,
     /// What it asked for.
-    pub(super) ask: Ask,
+    pub(super) request: RequestInfo,
     /// Where its route leads.
     pub(super) route: Option<Arc<snapshot::Target>>,
     /// What kind of key it had; `None`: none.
     pub(super) key_source: Option<&'static str>,
     /// The value of the sticky cookie that its response is to set.
-    pub(super) cookie: Option<String>,
+    pub(super) sticky_cookie: Option<String>,
     /// Its place on the ring, or its turn.
     pub(super) target: Option<HashTarget>,
     /// The peers that failed it.
@@ -46,15 +46,15 @@ pub struct Context {
     /// Tries so far.
     pub(super) attempts: u32,
     /// What becomes of both bodies on this attempt, where it is a call by gRPC-Web; `None`: nothing.
-    pub(super) web: Option<Box<Translation>>,
+    pub(super) grpc_web: Option<Box<GrpcWebTranslation>>,
     /// Bytes of its body that this attempt has passed on so far.
-    pub(super) body_in: u64,
+    pub(super) request_body_bytes: u64,
     /// That was all of the body.
-    pub(super) body_done: bool,
+    pub(super) request_body_complete: bool,
     /// Bytes of the response's body so far.
-    pub(super) body_out: u64,
+    pub(super) response_body_bytes: u64,
     /// The response's body ends with the connection; one that is cut must not look whole.
-    pub(super) until_close: bool,
+    pub(super) response_ends_at_close: bool,
     /// When the response's header came, since the process started.
     pub(super) first_byte: Option<Duration>,
     /// The status of the response that is being relayed; 0: none yet.
@@ -67,13 +67,13 @@ pub struct Context {
 
 /// What a request asked for, kept beside Pingora's session: a request that is cut loses that.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct RequestInfo {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) host: Option<HeaderValue>,
     /// Whose request it is, after the trusted proxies.
-    pub(super) client: IpAddr,
+    pub(super) client_ip: IpAddr,
     /// The address on the other end of the connection is a trusted proxy's.
     pub(super) from_trusted: bool,
     pub(super) id: Option<HeaderValue>,
@@ -86,19 +86,19 @@ pub(super) struct Attempt {
     pub(super) upstream: Arc<Upstream>,
     pub(super) member: MemberId,
     /// Its key is at home elsewhere, by intention: that one is full, or the key is hot.
-    pub(super) guest: bool,
+    pub(super) is_overflow: bool,
     /// Its key is at home with the peer, in this tenure; `None`: a drain of it would not keep the key.
-    pub(super) tenure: Option<PeerEpoch>,
+    pub(super) epoch: Option<PeerEpoch>,
     /// Counts the request at the peer while it is there.
-    pub(super) place: Option<PeerPermit>,
+    pub(super) permit: Option<PeerPermit>,
     /// When it began, since the process started.
-    pub(super) began: Duration,
+    pub(super) started: Duration,
     /// How long the connect took; `None`: not connected, zero: a pooled connection.
-    pub(super) connect: Option<Duration>,
+    pub(super) connect_time: Option<Duration>,
     /// Whether the connection must be a new one, not a pooled one.
-    pub(super) fresh: bool,
+    pub(super) fresh_connection: bool,
     /// The peer wants this request by HTTP/1.1 (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
-    pub(super) http1: bool,
+    pub(super) force_http1: bool,
 }
 
 impl Attempt {
@@ -114,19 +114,19 @@ impl Context {
             telemetry,
             started: clock::since_start(),
             exchange: None,
-            ask: Ask::default(),
+            request: RequestInfo::default(),
             route: None,
             key_source: None,
-            cookie: None,
+            sticky_cookie: None,
             target: None,
             tried: Tried::none(),
             attempt: None,
             attempts: 0,
-            web: None,
-            body_in: 0,
-            body_done: false,
-            body_out: 0,
-            until_close: false,
+            grpc_web: None,
+            request_body_bytes: 0,
+            request_body_complete: false,
+            response_body_bytes: 0,
+            response_ends_at_close: false,
             first_byte: None,
             status: 0,
             fault: None,
@@ -156,16 +156,16 @@ impl Context {
 
     /// The request's body is read to its end.
     pub(super) fn complete_body(&mut self) {
-        self.body_done = true;
+        self.request_body_complete = true;
         if let Some(exchange) = &self.exchange {
             exchange.mark_body_complete();
         }
     }
 
     /// The client gets no more of this response: it must not take what it has for all of it.
-    pub(super) fn break_off(&self) {
+    pub(super) fn abort_response(&self) {
         let whole = |exchange: &Exchange| exchange.abort_reason() == Some(AbortReason::KeyMoved);
-        if let (true, Some(exchange)) = (self.until_close, &self.exchange)
+        if let (true, Some(exchange)) = (self.response_ends_at_close, &self.exchange)
             && !whole(exchange)
         {
             exchange.reset_on_close();
@@ -178,19 +178,19 @@ impl Drop for Context {
     /// hook; it is still counted and logged.
     fn drop(&mut self) {
         if !self.recorded && self.exchange.is_some() {
-            record::cut(self);
+            finish::finish_aborted(self);
         }
     }
 }
 
-impl Default for Ask {
+impl Default for RequestInfo {
     fn default() -> Self {
         Self {
             method: Method::GET,
             uri: Uri::default(),
             version: Version::HTTP_11,
             host: None,
-            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             from_trusted: false,
             id: None,
             user_agent: None,

@@ -34,7 +34,7 @@ pub(super) enum Fault {
     /// No connection to the peer in time.
     ConnectTimeout,
     /// The process ended before the request did.
-    Cut,
+    Aborted,
     /// The peer did not begin to answer in time.
     FirstByteTimeout,
     /// The header is larger than allowed.
@@ -48,11 +48,11 @@ pub(super) enum Fault {
     /// The name in TLS and the one in the request differ, where clients show certificates.
     Misdirected,
     /// The stream's key has moved to another peer, and the stream was ended.
-    Moved,
+    KeyMoved,
     /// None of the key sources is present, and the upstream refuses that.
     MissingKey,
     /// No peer is up.
-    NoPeer,
+    NoAvailablePeer,
     /// No route is for this host and path.
     NoRoute,
     /// Our own code panicked.
@@ -60,9 +60,9 @@ pub(super) enum Fault {
     /// The whole request took longer than it may.
     RequestTimeout,
     /// The peer closed the connection before it answered.
-    Reset,
+    UpstreamReset,
     /// The response broke off.
-    ResponseCut,
+    ResponseTruncated,
     /// The peer paused for too long in the middle of its response.
     ResponseStalled,
     /// The peer did not take the request in time.
@@ -95,10 +95,10 @@ impl Fault {
             Self::Internal | Self::Panic => 500,
             Self::BadResponse
             | Self::ConnectFailed
-            | Self::Reset
-            | Self::ResponseCut
+            | Self::UpstreamReset
+            | Self::ResponseTruncated
             | Self::TlsFailed => 502,
-            Self::Cut | Self::Moved | Self::NoPeer => 503,
+            Self::Aborted | Self::KeyMoved | Self::NoAvailablePeer => 503,
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::RequestTimeout
@@ -122,20 +122,20 @@ impl Fault {
             Self::ClientStalled => "client_stalled",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
-            Self::Cut => "cut",
+            Self::Aborted => "cut",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::HeaderTooLarge => "header_too_large",
             Self::Internal => "internal",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Misdirected => "misdirected",
             Self::MissingKey => "missing_key",
-            Self::Moved => "moved",
-            Self::NoPeer => "no_peer",
+            Self::KeyMoved => "moved",
+            Self::NoAvailablePeer => "no_peer",
             Self::NoRoute => "no_route",
             Self::Panic => "panic",
             Self::RequestTimeout => "request_timeout",
-            Self::Reset => "reset",
-            Self::ResponseCut => "response_cut",
+            Self::UpstreamReset => "reset",
+            Self::ResponseTruncated => "response_cut",
             Self::ResponseStalled => "response_stalled",
             Self::SendTimeout => "send_timeout",
             Self::TlsFailed => "tls_failed",
@@ -148,26 +148,26 @@ impl Fault {
 
 /// How far a request had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum FaultStage {
     /// No connection to the peer stood.
     Connecting,
     /// It stood, but no response had begun.
-    Waiting,
+    AwaitingResponse,
     /// The response's header had passed.
     Responding,
 }
 
 /// What the final error of a request amounts to.
-pub(super) fn judge(error: &Error, stage: Stage) -> Fault {
+pub(super) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
     match error.esource() {
-        Downstream => downstream(error.etype()),
-        Upstream => upstream(error.etype(), stage),
+        Downstream => classify_downstream(error.etype()),
+        Upstream => classify_upstream(error.etype(), stage),
         Internal | Unset => Fault::Internal,
     }
 }
 
 /// What a deadline that passed amounts to; `sent`: the request's body was complete.
-pub(super) fn expired(cause: AbortReason, sent: bool) -> Fault {
+pub(super) fn classify_abort(cause: AbortReason, sent: bool) -> Fault {
     match cause {
         AbortReason::FirstByteTimeout if sent => Fault::FirstByteTimeout,
         AbortReason::FirstByteTimeout | AbortReason::PeerWriteTimeout => Fault::SendTimeout,
@@ -177,16 +177,16 @@ pub(super) fn expired(cause: AbortReason, sent: bool) -> Fault {
         AbortReason::RequestTimeout => Fault::RequestTimeout,
         AbortReason::ClientGone => Fault::ClientGone,
         AbortReason::ClientWriteTimeout => Fault::ClientStalled,
-        AbortReason::KeyMoved => Fault::Moved,
+        AbortReason::KeyMoved => Fault::KeyMoved,
         AbortReason::HeaderTooLarge => Fault::HeaderTooLarge,
         // Of the connection; no request is cut by these.
         AbortReason::IdleTimeout | AbortReason::HeaderTimeout | AbortReason::Http2Abuse => {
-            Fault::Cut
+            Fault::Aborted
         }
     }
 }
 
-fn downstream(error: &ErrorType) -> Fault {
+fn classify_downstream(error: &ErrorType) -> Fault {
     match error {
         ReadTimedout => Fault::BodyTimeout,
         WriteTimedout => Fault::ClientStalled,
@@ -195,14 +195,17 @@ fn downstream(error: &ErrorType) -> Fault {
     }
 }
 
-fn upstream(error: &ErrorType, stage: Stage) -> Fault {
+fn classify_upstream(error: &ErrorType, stage: FaultStage) -> Fault {
     match (stage, error) {
-        (Stage::Connecting, ConnectTimedout | TLSHandshakeTimedout) => Fault::ConnectTimeout,
-        (Stage::Connecting | Stage::Waiting, TLSHandshakeFailure | InvalidCert) => Fault::TlsFailed,
-        (Stage::Connecting, _) => Fault::ConnectFailed,
+        (FaultStage::Connecting, ConnectTimedout | TLSHandshakeTimedout) => Fault::ConnectTimeout,
+        (
+            FaultStage::Connecting | FaultStage::AwaitingResponse,
+            TLSHandshakeFailure | InvalidCert,
+        ) => Fault::TlsFailed,
+        (FaultStage::Connecting, _) => Fault::ConnectFailed,
         (_, WriteTimedout) => Fault::SendTimeout,
-        (Stage::Responding, _) => Fault::ResponseCut,
-        (_, ReadError | WriteError | ConnectionClosed) => Fault::Reset,
+        (FaultStage::Responding, _) => Fault::ResponseTruncated,
+        (_, ReadError | WriteError | ConnectionClosed) => Fault::UpstreamReset,
         _ => Fault::BadResponse,
     }
 }
@@ -219,7 +222,7 @@ mod tests {
             AbortReason::KeyMoved,
             AbortReason::Http2Abuse,
         ] {
-            let fault = expired(cause, true);
+            let fault = classify_abort(cause, true);
             assert_eq!(cause.status_and_fault(), (fault.status(), fault.name()));
         }
     }

@@ -12,7 +12,7 @@ use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::context::{Ask, Context};
+use super::context::{Context, RequestInfo};
 use crate::clock;
 use crate::config::HostHeader;
 use crate::connection::{Connection, Exchange, Phase};
@@ -26,7 +26,7 @@ const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const CLIENT_CERT: &str = "client-cert";
 
 /// Nothing that an untrusted client says of its own way here is passed on.
-const CLAIMS: [&str; 9] = [
+const FORWARDING_FIELDS: [&str; 9] = [
     FORWARDED,
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
@@ -39,19 +39,19 @@ const CLAIMS: [&str; 9] = [
 ];
 
 /// Writes the fields that a peer gets from us into the request for it.
-pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+pub(super) fn set_request_headers(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let forwarding = &ctx.snapshot.forwarding;
-    single_length(request)?;
-    remove_claims(request, ctx.ask.from_trusted);
+    collapse_content_length(request)?;
+    remove_forwarding_fields(request, ctx.request.from_trusted);
     if let Some(connection) = ctx.connection()
         && let (Some(client), Some(text)) = (connection.client_addr, &connection.client_ip_value)
     {
         if forwarding.x_forwarded {
-            x_forwarded(request, &ctx.ask, text, scheme(connection))?;
+            set_x_forwarded(request, &ctx.request, text, scheme(connection))?;
         }
         if forwarding.forwarded {
-            let element = forwarded_element(&ctx.ask, client.ip(), scheme(connection));
-            append(
+            let element = forwarded_element(&ctx.request, client.ip(), scheme(connection));
+            append_to_list(
                 request,
                 FORWARDED,
                 element.try_into().or_err(ErrorType::InternalError, "for")?,
@@ -59,17 +59,17 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
         }
     }
     if let Some(connection) = ctx.connection() {
-        client_certificate(request, connection, forwarding.client_cert)?;
+        set_client_cert(request, connection, forwarding.client_cert)?;
     }
-    if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.ask.id) {
+    if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.request.id) {
         request.insert_header(name.clone(), id.clone())?;
     }
-    deadline(request, ctx)?;
-    host(request, ctx)
+    set_grpc_timeout(request, ctx)?;
+    set_host(request, ctx)
 }
 
 /// A peer of gRPC is told how long its client still waits: some of the time may be gone.
-fn deadline(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+fn set_grpc_timeout(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let left = ctx
         .exchange
         .as_deref()
@@ -82,7 +82,7 @@ fn deadline(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
 
 /// Of HTTP/2 from end to end, where trailers pass, a peer is told who waits for them (RFC 9113, 8.2.2):
 /// servers of gRPC answer nobody else. Pingora takes the field out.
-pub(super) fn trailers(asked: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
+pub(super) fn set_te_trailers(asked: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
     let h2 = asked.version == Version::HTTP_2 && request.version == Version::HTTP_2;
     let waits = asked.headers.get(TE).is_some_and(|te| te == "trailers");
     if h2 && waits {
@@ -92,11 +92,7 @@ pub(super) fn trailers(asked: &RequestHeader, request: &mut RequestHeader) -> Re
 }
 
 /// Where we ask clients for certificates, what is said of them is ours alone.
-fn client_certificate(
-    request: &mut RequestHeader,
-    connection: &Connection,
-    told: bool,
-) -> Result<()> {
+fn set_client_cert(request: &mut RequestHeader, connection: &Connection, told: bool) -> Result<()> {
     if connection.requests_client_cert() {
         request.remove_header(CLIENT_CERT);
     }
@@ -109,7 +105,7 @@ fn client_certificate(
 
 /// A length that was said several times, which Pingora lets pass where all are equal, is passed on
 /// once (RFC 9112, 6.3): a peer may read several in its own way.
-fn single_length(request: &mut RequestHeader) -> Result<()> {
+fn collapse_content_length(request: &mut RequestHeader) -> Result<()> {
     let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
     let (Some(first), more) = (lengths.next(), lengths.next().is_some()) else {
         return Ok(());
@@ -123,7 +119,7 @@ fn single_length(request: &mut RequestHeader) -> Result<()> {
 }
 
 /// The response's header came, and Pingora has settled how its body is framed.
-pub(super) fn response(
+pub(super) fn prepare_response(
     session: &mut Session,
     response: &mut ResponseHeader,
     ctx: &mut Context,
@@ -133,20 +129,20 @@ pub(super) fn response(
         remove_hop_by_hop(response);
         if response.status.is_informational() {
             response.remove_header(&CONNECTION);
-            super::connect::progress(ctx);
+            super::connect::on_progress(ctx);
             return Ok(());
         }
-        unframe(session, response, ctx);
+        frame_until_close(session, response, ctx);
     }
-    super::stick::give(session, response, ctx)?;
-    begin(session, response, ctx);
+    super::sticky_cookie::set_cookie(session, response, ctx)?;
+    begin_response(session, response, ctx);
     ctx.status = status;
     ctx.first_byte = Some(clock::since_start());
-    keep_secure(response, ctx)
+    set_hsts(response, ctx)
 }
 
 /// Tells browsers to come back with HTTPS only, where the operator wants that (RFC 6797, 7.1).
-pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+pub(super) fn set_hsts(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     let connection = ctx.connection();
     let secured = connection.and_then(|connection| connection.tls.as_ref());
     match secured.and_then(|secured| secured.hsts.clone()) {
@@ -156,7 +152,7 @@ pub(super) fn keep_secure(response: &mut ResponseHeader, ctx: &Context) -> Resul
 }
 
 /// The final response passes; or the protocol changes, and there is none any more.
-fn begin(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
+fn begin_response(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
     let (Some(exchange), Some(upstream)) = (&ctx.exchange, ctx.upstream()) else {
         return;
     };
@@ -172,7 +168,7 @@ fn begin(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
         // Of a call both directions may be silent; the phase's limit holds for the two together.
         session.set_read_timeout(None);
     }
-    let is_stream = is_call || super::stay::is_event_stream(&response.headers);
+    let is_stream = is_call || super::stream_limits::is_event_stream(&response.headers);
     let limit = if is_stream {
         timeouts.stream
     } else {
@@ -186,11 +182,11 @@ fn begin(session: &mut Session, response: &ResponseHeader, ctx: &Context) {
 }
 
 /// HTTP/1.0 knows no chunks (RFC 9112, 6.1): there, the end of the connection ends the body.
-fn unframe(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) {
-    if ctx.ask.version < Version::HTTP_11 && response.headers.contains_key(TRANSFER_ENCODING) {
+fn frame_until_close(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) {
+    if ctx.request.version < Version::HTTP_11 && response.headers.contains_key(TRANSFER_ENCODING) {
         response.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
-        ctx.until_close = true;
+        ctx.response_ends_at_close = true;
     }
 }
 
@@ -198,13 +194,13 @@ fn unframe(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Conte
 /// those that were always meant so. Pingora does this for requests only. `Transfer-Encoding` stays:
 /// it is Pingora's to translate; and so does the `Upgrade` that a 426 cannot be without (RFC 9110, 15.5.22).
 fn remove_hop_by_hop(response: &mut ResponseHeader) {
-    const ALWAYS: [HeaderName; 3] = [
+    const HOP_BY_HOP: [HeaderName; 3] = [
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
         TE,
     ];
     /// Options that are no field's name, or one that is dealt with elsewhere.
-    const KEPT: [&str; 5] = [
+    const HANDLED_ELSEWHERE: [&str; 5] = [
         "close",
         "content-length",
         "keep-alive",
@@ -219,11 +215,15 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
         .collect();
     for line in &lines {
         let named = line.to_str().unwrap_or("").split(',').map(str::trim);
-        for name in named.filter(|name| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept))) {
+        for name in named.filter(|name| {
+            !HANDLED_ELSEWHERE
+                .iter()
+                .any(|kept| name.eq_ignore_ascii_case(kept))
+        }) {
             response.remove_header(name);
         }
     }
-    for name in &ALWAYS {
+    for name in &HOP_BY_HOP {
         response.remove_header(name);
     }
     if response.status != StatusCode::UPGRADE_REQUIRED {
@@ -232,9 +232,9 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
 }
 
 /// A piece of the response's body passed.
-pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
+pub(super) fn on_response_body(piece: Option<&Bytes>, ctx: &mut Context) {
     let Some(piece) = piece else { return };
-    ctx.body_out += piece.len() as u64;
+    ctx.response_body_bytes += piece.len() as u64;
     if let Some(exchange) = &ctx.exchange {
         exchange.restart_phase_timer();
     }
@@ -242,10 +242,13 @@ pub(super) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
 
 /// Removes what a client says of its own way here. Many servers take `_` in a field's name for `-`, so
 /// what is spelled with it came past every proxy before us, and is removed whoever sent it.
-fn remove_claims(request: &mut RequestHeader, from_trusted: bool) {
+fn remove_forwarding_fields(request: &mut RequestHeader, from_trusted: bool) {
     let false_claim = |name: &&HeaderName| {
         let name = name.as_str();
-        (!from_trusted || name.contains('_')) && CLAIMS.iter().any(|claim| folds(name, claim))
+        (!from_trusted || name.contains('_'))
+            && FORWARDING_FIELDS
+                .iter()
+                .any(|claim| matches_folded(name, claim))
     };
     // Most requests have none, and then this allocates nothing.
     let found: Vec<_> = request
@@ -260,12 +263,12 @@ fn remove_claims(request: &mut RequestHeader, from_trusted: bool) {
 }
 
 /// Whether `name` is `claim`, with `_` for any `-`.
-fn folds(name: &str, claim: &str) -> bool {
+fn matches_folded(name: &str, claim: &str) -> bool {
     let folded = |byte| if byte == b'_' { b'-' } else { byte };
     name.len() == claim.len() && name.bytes().map(folded).eq(claim.bytes())
 }
 
-fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+fn set_host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
         return Ok(());
     };
@@ -282,13 +285,13 @@ fn host(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     }
 }
 
-fn x_forwarded(
+fn set_x_forwarded(
     request: &mut RequestHeader,
-    ask: &Ask,
+    ask: &RequestInfo,
     client: &HeaderValue,
     scheme: &'static str,
 ) -> Result<()> {
-    append(request, X_FORWARDED_FOR, client.clone())?;
+    append_to_list(request, X_FORWARDED_FOR, client.clone())?;
     // What a trusted proxy says of these is nearer to the client than what we see.
     let given = |name| ask.from_trusted && request.headers.contains_key(name);
     let (proto_given, host_given) = (given(X_FORWARDED_PROTO), given(X_FORWARDED_HOST));
@@ -311,7 +314,7 @@ fn scheme(connection: &Connection) -> &'static str {
 }
 
 /// One element of `Forwarded` (RFC 7239, 4): an IPv6 address is bracketed, and so quoted.
-fn forwarded_element(ask: &Ask, remote: IpAddr, scheme: &str) -> String {
+fn forwarded_element(ask: &RequestInfo, remote: IpAddr, scheme: &str) -> String {
     let client = match remote {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("\"[{v6}]\""),
@@ -323,7 +326,11 @@ fn forwarded_element(ask: &Ask, remote: IpAddr, scheme: &str) -> String {
 }
 
 /// Appends to a list field, on one line: some servers look at the first line only.
-fn append(request: &mut RequestHeader, name: &'static str, element: HeaderValue) -> Result<()> {
+fn append_to_list(
+    request: &mut RequestHeader,
+    name: &'static str,
+    element: HeaderValue,
+) -> Result<()> {
     let mut list = Vec::new();
     for line in request.headers.get_all(name) {
         list.extend_from_slice(line.as_bytes());

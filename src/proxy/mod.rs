@@ -13,25 +13,25 @@
 //! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
 //! | `logging` | [`record`] | counters and one access-log line |
 
-mod admit;
-mod challenge;
+mod acme_http01;
+mod affinity_refresh;
 mod connect;
 mod context;
-mod duplex;
 mod fault;
+mod finish;
 mod forward;
-mod introduction;
-mod kept;
-mod moved;
-mod pick;
-mod record;
+mod grpc_web;
+mod local_reply;
+mod proxy_header;
+mod rebalance;
 mod redirect;
-mod respond;
 mod retry;
-mod stay;
-mod stick;
+mod select;
+mod sticky_cookie;
+mod stream_limits;
 mod tunnel;
-mod web;
+mod upstream_h2;
+mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,32 +49,32 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use self::context::Context;
-pub use self::duplex::Duplex;
+pub use self::upstream_h2::UpstreamH2Connector;
 
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// The proxy: Pingora's hooks over the configuration in force.
-pub struct Edge {
+pub struct EdgeProxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
     /// Makes the connections that are tunnels.
-    tunnels: Arc<TransportConnector>,
+    tunnel_connector: Arc<TransportConnector>,
 }
 
-impl Edge {
+impl EdgeProxy {
     /// A proxy that serves whatever configuration `snapshot` holds at a request's start.
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,
             telemetry,
-            tunnels: Arc::new(TransportConnector::new(None)),
+            tunnel_connector: Arc::new(TransportConnector::new(None)),
         }
     }
 }
 
 #[async_trait]
-impl ProxyHttp for Edge {
+impl ProxyHttp for EdgeProxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
@@ -86,31 +86,37 @@ impl ProxyHttp for Edge {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        admit::begin(session, ctx);
+        validate::begin_request(session, ctx);
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if let Some(answer) = challenge::answer(ctx).await {
-            return challenge::give(session, ctx, answer).await.map(|()| true);
+        if let Some(answer) = acme_http01::key_authorization(ctx).await {
+            return acme_http01::respond(session, ctx, answer)
+                .await
+                .map(|()| true);
         }
-        let checked = admit::check(session, ctx).and_then(|()| redirect::location(ctx));
+        let checked =
+            validate::validate(session, ctx).and_then(|()| redirect::redirect_location(ctx));
         let admitted = match checked {
             Ok(Some(location)) => {
-                return redirect::answer(session, ctx, location)
+                return redirect::respond(session, ctx, location)
                     .await
                     .map(|()| true);
             }
-            Ok(None) => admit::admit(session, ctx).and_then(|()| pick::target(session, ctx)),
+            Ok(None) => validate::resolve_route(session, ctx)
+                .and_then(|()| select::compute_key(session, ctx)),
             Err(refusal) => Err(refusal),
         };
         let chosen = match admitted {
-            Ok(()) => pick::first(ctx).await,
+            Ok(()) => select::select_initial(ctx).await,
             Err(refusal) => Err(refusal),
         };
         match chosen {
             Ok(()) => Ok(false),
-            Err(refusal) => respond::refuse(session, ctx, refusal).await.map(|()| true),
+            Err(refusal) => local_reply::reply_without_upstream(session, ctx, refusal)
+                .await
+                .map(|()| true),
         }
     }
 
@@ -121,10 +127,10 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        let passed = admit::body(body.as_ref(), end_of_stream, ctx)
-            .and_then(|()| web::request_body(body, end_of_stream, ctx));
+        let passed = validate::on_request_body(body.as_ref(), end_of_stream, ctx)
+            .and_then(|()| grpc_web::decode_request_body(body, end_of_stream, ctx));
         if passed.is_err() {
-            duplex::abandon(ctx);
+            upstream_h2::abandon_body(ctx);
         }
         passed
     }
@@ -134,9 +140,9 @@ impl ProxyHttp for Edge {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        pick::next(ctx)?;
-        kept::begin(&self.snapshot, ctx);
-        connect::peer(session, ctx, &self.tunnels)
+        select::start_attempt(ctx)?;
+        affinity_refresh::start(&self.snapshot, ctx);
+        connect::http_peer(session, ctx, &self.tunnel_connector)
     }
 
     async fn connected_to_upstream(
@@ -148,8 +154,8 @@ impl ProxyHttp for Edge {
         digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        connect::check_version(digest, ctx)?;
-        connect::connected(session, ctx, reused);
+        connect::check_tls_version(digest, ctx)?;
+        connect::on_connected(session, ctx, reused);
         Ok(())
     }
 
@@ -159,11 +165,11 @@ impl ProxyHttp for Edge {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        connect::check_protocol(session, request, ctx)?;
-        forward::trailers(session.req_header(), request)?;
-        web::request(request, ctx)?;
-        duplex::attach(session.req_header(), request, ctx);
-        forward::request(request, ctx)
+        connect::check_http_version(session, request, ctx)?;
+        forward::set_te_trailers(session.req_header(), request)?;
+        grpc_web::translate_request(request, ctx)?;
+        upstream_h2::attach_exchange(session.req_header(), request, ctx);
+        forward::set_request_headers(request, ctx)
     }
 
     async fn response_filter(
@@ -172,9 +178,9 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        web::response(response, ctx)?;
-        forward::response(session, response, ctx)?;
-        stay::follow(&self.snapshot, session, response, ctx);
+        grpc_web::translate_response(response, ctx)?;
+        forward::prepare_response(session, response, ctx)?;
+        stream_limits::enforce_stream_limits(&self.snapshot, session, response, ctx);
         Ok(())
     }
 
@@ -185,8 +191,8 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        web::response_body(body, end_of_stream, ctx)?;
-        forward::body(body.as_ref(), ctx);
+        grpc_web::encode_response_body(body, end_of_stream, ctx)?;
+        forward::on_response_body(body.as_ref(), ctx);
         Ok(None)
     }
 
@@ -196,8 +202,8 @@ impl ProxyHttp for Edge {
         trailers: &mut HeaderMap,
         ctx: &mut Context,
     ) -> Result<Option<Bytes>> {
-        let end = web::trailers(trailers, ctx);
-        forward::body(end.as_ref(), ctx);
+        let end = grpc_web::encode_trailers(trailers, ctx);
+        forward::on_response_body(end.as_ref(), ctx);
         Ok(end)
     }
 
@@ -208,7 +214,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        retry::connect_failed(session, ctx, &mut error);
+        retry::on_connect_failed(session, ctx, &mut error);
         error
     }
 
@@ -220,7 +226,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        retry::exchange_failed(session, ctx, &mut error, reused);
+        retry::on_exchange_failed(session, ctx, &mut error, reused);
         error
     }
 
@@ -230,11 +236,11 @@ impl ProxyHttp for Edge {
         error: &Error,
         ctx: &mut Context,
     ) -> FailToProxy {
-        respond::fail(session, ctx, error).await
+        local_reply::reply_after_failure(session, ctx, error).await
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
-        record::finish(session, ctx);
+        finish::finish(session, ctx);
     }
 
     // A client must not be able to fill the error log: the access log and the counters have it all.

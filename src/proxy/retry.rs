@@ -13,32 +13,35 @@ use pingora_error::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::pick;
+use super::select;
 use crate::clock;
 use crate::policy::ejection::Rules;
 use crate::policy::retry::{self, FailedAttempt, Failure, Limits, Reason, Verdict};
 use crate::tls::{in_words, why};
 
 /// There was no connection to the peer: blames it, and moves on where that is allowed.
-pub(super) fn connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
-    let failure = if is_stale(ctx, error) {
+pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
+    let failure = if is_stale_connection(ctx, error) {
         Failure::Unprocessed
     } else {
-        blame(ctx, error);
+        record_connect_failure(ctx, error);
         Failure::ConnectFailed
     };
-    let again = try_again(session, ctx, failure);
+    let again = prepare_retry(session, ctx, failure);
     error.set_retry(again);
 }
 
 /// A connection with other requests on it had come to its end; a new one was not even tried.
-fn is_stale(ctx: &Context, error: &Error) -> bool {
-    let fresh = ctx.attempt.as_ref().is_some_and(|attempt| attempt.fresh);
-    !fresh && *error.etype() == H2Error && cause(error).is_some()
+fn is_stale_connection(ctx: &Context, error: &Error) -> bool {
+    let fresh = ctx
+        .attempt
+        .as_ref()
+        .is_some_and(|attempt| attempt.fresh_connection);
+    !fresh && *error.etype() == H2Error && h2_cause(error).is_some()
 }
 
 /// The exchange with the peer broke: moves on where that is allowed.
-pub(super) fn exchange_failed(
+pub(super) fn on_exchange_failed(
     session: &mut Session,
     ctx: &mut Context,
     error: &mut Error,
@@ -46,28 +49,31 @@ pub(super) fn exchange_failed(
 ) {
     if *error.etype() == TLSHandshakeFailure {
         // The connection stood, and was found wanting before anything was sent.
-        return connect_failed(session, ctx, error);
+        return on_connect_failed(session, ctx, error);
     }
     if let (H2Downgrade, Some(attempt)) = (error.etype(), &mut ctx.attempt) {
-        attempt.http1 = !attempt.upstream.config.link.protocol.is_h2();
+        attempt.force_http1 = !attempt.upstream.config.link.protocol.is_h2();
     }
     let failure = match error.esource() {
         Downstream | Internal | Unset => Failure::Downstream,
         Upstream if ctx.status != 0 || session.response_written().is_some() => {
             Failure::ResponseStarted
         }
-        Upstream => before_response(ctx, error, reused),
+        Upstream => failure_before_response(ctx, error, reused),
     };
-    let again = try_again(session, ctx, failure);
+    let again = prepare_retry(session, ctx, failure);
     error.set_retry(again);
 }
 
-fn before_response(ctx: &Context, error: &Error, reused: bool) -> Failure {
-    let http1 = ctx.attempt.as_ref().is_some_and(|attempt| attempt.http1);
+fn failure_before_response(ctx: &Context, error: &Error, reused: bool) -> Failure {
+    let http1 = ctx
+        .attempt
+        .as_ref()
+        .is_some_and(|attempt| attempt.force_http1);
     match error.etype() {
-        _ if cause(error).is_some_and(is_unprocessed) => Failure::Unprocessed,
+        _ if h2_cause(error).is_some_and(is_unprocessed) => Failure::Unprocessed,
         H2Downgrade if http1 => Failure::Unprocessed,
-        _ if cause(error).is_some_and(is_reset) => Failure::ResetBeforeResponse,
+        _ if h2_cause(error).is_some_and(is_remote_reset) => Failure::ResetBeforeResponse,
         WriteTimedout => Failure::FirstByteTimeout,
         ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedDead,
         ReadError | WriteError | ConnectionClosed => Failure::ResetBeforeResponse,
@@ -75,7 +81,7 @@ fn before_response(ctx: &Context, error: &Error, reused: bool) -> Failure {
     }
 }
 
-fn cause(error: &Error) -> Option<&h2::Error> {
+fn h2_cause(error: &Error) -> Option<&h2::Error> {
     error.root_cause().downcast_ref()
 }
 
@@ -86,20 +92,20 @@ fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote() && (refused || error.is_go_away())
 }
 
-fn is_reset(error: &h2::Error) -> bool {
+fn is_remote_reset(error: &h2::Error) -> bool {
     error.is_remote() && error.is_reset()
 }
 
 /// Running out of local ports or descriptors says nothing about the peer.
-fn is_peers_fault(error: &ErrorType) -> bool {
+fn is_peer_failure(error: &ErrorType) -> bool {
     !matches!(error, BindError | SocketError | InternalError)
 }
 
-fn blame(ctx: &Context, error: &Error) {
+fn record_connect_failure(ctx: &Context, error: &Error) {
     let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
         return;
     };
-    if !is_peers_fault(error.etype()) {
+    if !is_peer_failure(error.etype()) {
         return;
     }
     let tls = (*error.etype() == TLSHandshakeFailure).then(|| why(&error.to_string()));
@@ -131,29 +137,32 @@ fn blame(ctx: &Context, error: &Error) {
 }
 
 /// Prepares the next attempt, where there may be one; false: this failure is final.
-fn try_again(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool {
-    let Some(limits) = limits(ctx) else {
+fn prepare_retry(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool {
+    let Some(limits) = retry_limits(ctx) else {
         return false;
     };
     let failed = FailedAttempt {
         failure,
-        method: &ctx.ask.method,
+        method: &ctx.request.method,
         body_replayable: !session.as_ref().retry_buffer_truncated(),
-        refreshed: ctx.attempt.as_ref().is_some_and(|attempt| attempt.fresh),
+        refreshed: ctx
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.fresh_connection),
         attempts: ctx.attempts,
         elapsed: clock::since_start().saturating_sub(ctx.started),
     };
     match retry::judge(&failed, limits) {
         Verdict::GiveUp(reason) => {
-            give_up(ctx, reason, limits);
+            count_retries_exhausted(ctx, reason, limits);
             false
         }
-        Verdict::SamePeerFresh => refresh(ctx),
-        Verdict::NextPeer => move_on(ctx),
+        Verdict::SamePeerFresh => retry_fresh_connection(ctx),
+        Verdict::NextPeer => retry_next_peer(ctx),
     }
 }
 
-fn limits(ctx: &Context) -> Option<Limits> {
+fn retry_limits(ctx: &Context) -> Option<Limits> {
     let retry = ctx.upstream()?.config.retry;
     Some(Limits {
         attempts: retry.attempts,
@@ -162,28 +171,28 @@ fn limits(ctx: &Context) -> Option<Limits> {
 }
 
 /// Where retries are off, or no peer is left, no limit is to blame.
-fn give_up(ctx: &mut Context, reason: Reason, limits: Limits) {
+fn count_retries_exhausted(ctx: &mut Context, reason: Reason, limits: Limits) {
     let limited = matches!(reason, Reason::AttemptsUsed | Reason::TimeUp) && limits.attempts > 1;
     if limited
-        && pick::has_next(ctx)
+        && select::has_untried_peer(ctx)
         && let Some(upstream) = ctx.upstream()
     {
         upstream.metrics.retries_exhausted.inc();
     }
 }
 
-fn move_on(ctx: &mut Context) -> bool {
-    let moved = pick::move_on(ctx);
+fn retry_next_peer(ctx: &mut Context) -> bool {
+    let moved = select::advance(ctx);
     if let (true, Some(upstream)) = (moved, ctx.upstream()) {
         upstream.metrics.retries.inc();
     }
     moved
 }
 
-fn refresh(ctx: &mut Context) -> bool {
+fn retry_fresh_connection(ctx: &mut Context) -> bool {
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.fresh = true;
-        attempt.connect = None;
+        attempt.fresh_connection = true;
+        attempt.connect_time = None;
     }
     ctx.attempt.is_some()
 }

@@ -38,14 +38,14 @@ use crate::connection::Exchange;
 use crate::tls;
 
 /// Whether the request asks for a tunnel, in Pingora's view, and has no body.
-pub(super) fn is_asked_for(session: &mut Session) -> bool {
+pub(super) fn is_requested(session: &mut Session) -> bool {
     let upgrade = session.req_header().headers.get(UPGRADE);
     upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && session.as_mut().is_body_empty()
 }
 
 /// The peer, with a connection of its own kind around one that is made as this one would be.
-pub(super) fn through(
+pub(super) fn wrap_peer(
     mut peer: HttpPeer,
     tls: Option<&Arc<tls::Client>>,
     connector: &Arc<TransportConnector>,
@@ -54,8 +54,8 @@ pub(super) fn through(
     peer.options.set_http_version(1, 1);
     let mut around = peer.clone();
     around.scheme = Scheme::HTTP;
-    around.options.custom_l4 = Some(Arc::new(Connector {
-        within: Arc::clone(connector),
+    around.options.custom_l4 = Some(Arc::new(TunnelConnector {
+        inner: Arc::clone(connector),
         peer,
         tls: tls.cloned(),
         exchange: Arc::clone(exchange),
@@ -63,28 +63,28 @@ pub(super) fn through(
     around
 }
 
-struct Connector {
-    within: Arc<TransportConnector>,
+struct TunnelConnector {
+    inner: Arc<TransportConnector>,
     peer: HttpPeer,
     tls: Option<Arc<tls::Client>>,
     exchange: Arc<Exchange>,
 }
 
 #[async_trait]
-impl Connect for Connector {
+impl Connect for TunnelConnector {
     async fn connect(&self, _address: &SocketAddr) -> Result<Stream> {
-        let stream = self.within.new_stream(&self.peer).await?;
+        let stream = self.inner.new_stream(&self.peer).await?;
         if let (Some(tls), Some(secured)) = (&self.tls, stream.get_ssl_digest())
             && !tls.takes(&secured.version)
         {
             return Err(Error::new_up(ErrorType::TLSHandshakeFailure));
         }
-        let socket = Socket::new(stream, Arc::clone(&self.exchange));
+        let socket = TunnelSocket::new(stream, Arc::clone(&self.exchange));
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
 
-impl Debug for Connector {
+impl Debug for TunnelConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
     }
@@ -92,59 +92,59 @@ impl Debug for Connector {
 
 /// A socket that is read only after the whole request was sent, and that takes every write from then on.
 #[derive(Debug)]
-struct Socket<S> {
+struct TunnelSocket<S> {
     stream: S,
     exchange: Arc<Exchange>,
-    sent: Sent,
+    send_progress: SendProgress,
     /// Waits for the request to be sent.
-    reader: Option<Waker>,
+    read_waker: Option<Waker>,
     /// What the peer has not taken yet.
-    waiting: Vec<u8>,
+    write_buffer: Vec<u8>,
 }
 
 /// What of the request was sent, and flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
+enum SendProgress {
     Nothing,
     Header,
-    All,
+    Complete,
 }
 
-impl<S> Socket<S> {
+impl<S> TunnelSocket<S> {
     fn new(stream: S, exchange: Arc<Exchange>) -> Self {
         Self {
             stream,
             exchange,
-            sent: Sent::Nothing,
-            reader: None,
-            waiting: Vec::new(),
+            send_progress: SendProgress::Nothing,
+            read_waker: None,
+            write_buffer: Vec::new(),
         }
     }
 
-    fn flushed(&mut self) {
-        self.sent = match self.sent {
-            Sent::Nothing => Sent::Header,
-            Sent::Header | Sent::All => Sent::All,
+    fn on_flush(&mut self) {
+        self.send_progress = match self.send_progress {
+            SendProgress::Nothing => SendProgress::Header,
+            SendProgress::Header | SendProgress::Complete => SendProgress::Complete,
         };
-        if self.sent == Sent::All
-            && let Some(reader) = self.reader.take()
+        if self.send_progress == SendProgress::Complete
+            && let Some(reader) = self.read_waker.take()
         {
             reader.wake();
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Socket<S> {
+impl<S: AsyncWrite + Unpin> TunnelSocket<S> {
     /// Sends what waits.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let before = self.waiting.len();
+        let before = self.write_buffer.len();
         let drained = self.poll_write_all(cx);
         let waiting = if let Poll::Ready(Err(_)) = drained {
             // The peer is gone; what it said last can still be read.
-            self.waiting.clear();
+            self.write_buffer.clear();
             0
         } else {
-            self.waiting.len()
+            self.write_buffer.len()
         };
         self.exchange.on_peer_write(waiting, waiting < before);
         ready!(drained)?;
@@ -152,24 +152,24 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
     }
 
     fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))?;
+        while !self.write_buffer.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.write_buffer))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.waiting.drain(..written);
+            self.write_buffer.drain(..written);
         }
         Poll::Ready(Ok(()))
     }
 
     /// Takes all of it, whether the peer does or not.
-    fn accept(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
-        if self.waiting.is_empty()
+    fn write_or_buffer(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        if self.write_buffer.is_empty()
             && let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes)
         {
             return written;
         }
-        self.waiting.extend_from_slice(bytes);
+        self.write_buffer.extend_from_slice(bytes);
         match self.poll_drain(cx) {
             Poll::Ready(Err(error)) => Err(error),
             _ => Ok(bytes.len()),
@@ -177,14 +177,14 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TunnelSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.sent != Sent::All {
-            self.reader = Some(cx.waker().clone());
+        if self.send_progress != SendProgress::Complete {
+            self.read_waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
         // Whatever became of that, the peer may have more to say.
@@ -194,28 +194,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.sent == Sent::All {
-            return Poll::Ready(self.accept(cx, bytes));
+        if self.send_progress == SendProgress::Complete {
+            return Poll::Ready(self.write_or_buffer(cx, bytes));
         }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     /// In the tunnel nobody waits for that: each read goes on with it.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.sent == Sent::All {
+        if self.send_progress == SendProgress::Complete {
             return match self.poll_drain(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 _ => Poll::Ready(Ok(())),
             };
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.flushed();
+        self.on_flush();
         Poll::Ready(Ok(()))
     }
 
@@ -225,7 +225,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 }
 
-impl<S> VirtualSocket for Socket<S>
+impl<S> VirtualSocket for TunnelSocket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug,
 {
@@ -244,14 +244,14 @@ mod tests {
     use crate::connection::ConnectionLimit;
 
     /// A socket, and its peer's end.
-    fn pair() -> (Socket<UnixStream>, UnixStream) {
+    fn pair() -> (TunnelSocket<UnixStream>, UnixStream) {
         let (exchange, _client) =
             Exchange::for_test(Downstream::DEFAULT, &ConnectionLimit::new(None));
         let (ours, peers) = UnixStream::pair().unwrap();
-        (Socket::new(ours, exchange), peers)
+        (TunnelSocket::new(ours, exchange), peers)
     }
 
-    async fn read_now(socket: &mut Socket<UnixStream>) -> Option<u8> {
+    async fn read_now(socket: &mut TunnelSocket<UnixStream>) -> Option<u8> {
         tokio::select! {
             biased;
             byte = socket.read_u8() => Some(byte.unwrap()),
@@ -283,7 +283,7 @@ mod tests {
         let said = vec![7; 8 << 20];
         socket.write_all(&said).await.unwrap();
         socket.flush().await.unwrap();
-        assert!(!socket.waiting.is_empty());
+        assert!(!socket.write_buffer.is_empty());
         let mut heard = vec![0; said.len()];
         let listen = async {
             peer.read_exact(&mut heard).await.unwrap();
@@ -291,7 +291,7 @@ mod tests {
         };
         let (read, ()) = tokio::join!(socket.read_u8(), listen);
         assert_eq!(read.unwrap(), b'x');
-        assert!(heard == said && socket.waiting.is_empty());
+        assert!(heard == said && socket.write_buffer.is_empty());
     }
 
     #[tokio::test]

@@ -23,10 +23,10 @@ use tokio::sync::{mpsc, watch};
 use super::threads;
 use crate::admin::Subject;
 use crate::config::Config;
-use crate::proxy::{Duplex, Edge};
+use crate::proxy::{EdgeProxy, UpstreamH2Connector};
 
 /// The proxy, with its pools of connections to peers.
-pub(super) type Proxy = HttpProxy<Edge, Duplex>;
+pub(super) type Proxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
 
 /// Makes the proxy.
 ///
@@ -61,8 +61,8 @@ pub(super) async fn new(subject: &Subject) -> io::Result<Arc<Proxy>> {
 
 fn service(subject: &Subject, show: mpsc::Sender<Arc<Proxy>>) -> Service<Proxy> {
     let conf = conf(&subject.snapshot.load().config);
-    let duplex = Duplex::new(&conf);
-    let edge = Edge::new(
+    let duplex = UpstreamH2Connector::new(&conf);
+    let edge = EdgeProxy::new(
         Arc::clone(&subject.snapshot),
         Arc::clone(&subject.telemetry),
     );

@@ -18,35 +18,35 @@ use crate::upstream::HashTarget;
 use crate::upstream::affinity::PeerEpoch;
 
 /// The shortest time between two records.
-const OFTEN: Duration = Duration::from_millis(250);
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The peer of this attempt is known: if the key is at home with it, it stays so.
-pub(super) fn begin(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
+pub(super) fn start(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
     let Some(exchange) = &ctx.exchange else {
         return;
     };
-    match Session::of(current, ctx) {
+    match AffinityRefresh::for_attempt(current, ctx) {
         Some((session, first)) => exchange.start_periodic(Box::new(session), first),
         None => exchange.stop_periodic(),
     }
 }
 
 /// A request of a key at its peer.
-struct Session {
+struct AffinityRefresh {
     current: Arc<ArcSwap<Snapshot>>,
     upstream: Arc<str>,
     label: Arc<str>,
-    tenure: PeerEpoch,
+    epoch: PeerEpoch,
     key: Hash,
-    recorded: Duration,
+    last_recorded: Duration,
 }
 
-impl Session {
+impl AffinityRefresh {
     /// With the time until it is due to be recorded again.
-    fn of(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) -> Option<(Self, Duration)> {
+    fn for_attempt(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) -> Option<(Self, Duration)> {
         let attempt = ctx.attempt.as_ref()?;
         let (tenure, first) = (
-            attempt.tenure?,
+            attempt.epoch?,
             attempt.upstream.affinity_refresh_interval()?,
         );
         let Some(HashTarget::Key(key)) = &ctx.target else {
@@ -56,35 +56,35 @@ impl Session {
             current: Arc::clone(current),
             upstream: Arc::clone(&attempt.upstream.name),
             label: Arc::clone(&attempt.peer()?.label),
-            tenure,
+            epoch: tenure,
             key: key.hash(),
-            recorded: attempt.began,
+            last_recorded: attempt.started,
         };
-        Some((session, first.max(OFTEN)))
+        Some((session, first.max(MIN_INTERVAL)))
     }
 }
 
-impl PeriodicTask for Session {
+impl PeriodicTask for AffinityRefresh {
     fn run(&mut self) -> Option<Duration> {
         let now = clock::since_start();
         // Most requests are over before that would make a difference.
-        if now.saturating_sub(self.recorded) < OFTEN {
-            return Some(OFTEN);
+        if now.saturating_sub(self.last_recorded) < MIN_INTERVAL {
+            return Some(MIN_INTERVAL);
         }
-        self.recorded = now;
+        self.last_recorded = now;
         let snapshot = self.current.load();
         let upstream = snapshot.upstreams.get(&*self.upstream)?;
-        let next = upstream.refresh_affinity((&self.label, self.tenure), self.key, now)?;
-        Some(next.max(OFTEN))
+        let next = upstream.refresh_affinity((&self.label, self.epoch), self.key, now)?;
+        Some(next.max(MIN_INTERVAL))
     }
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for AffinityRefresh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("upstream", &self.upstream)
             .field("label", &self.label)
-            .field("tenure", &self.tenure)
+            .field("tenure", &self.epoch)
             .finish_non_exhaustive()
     }
 }

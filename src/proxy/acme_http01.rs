@@ -13,18 +13,18 @@ use pingora_proxy::Session;
 use tokio::sync::Semaphore;
 
 use super::context::Context;
-use super::respond;
+use super::local_reply;
 
-const PATH: &str = "/.well-known/acme-challenge/";
+const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 
 /// Looks at what other processes answer that may go on at once: anybody can ask for them.
-static LOOKS: Semaphore = Semaphore::const_new(16);
+static SHARED_LOOKUPS: Semaphore = Semaphore::const_new(16);
 
 /// What the authority wants to see; `None`: it was not the authority that asked, or not us.
-pub(super) async fn answer(ctx: &Context) -> Option<String> {
-    let token = ctx.ask.uri.path().strip_prefix(PATH)?;
+pub(super) async fn key_authorization(ctx: &Context) -> Option<String> {
+    let token = ctx.request.uri.path().strip_prefix(CHALLENGE_PATH)?;
     let connection = ctx.connection()?;
-    if connection.tls.is_some() || ctx.ask.method != Method::GET {
+    if connection.tls.is_some() || ctx.request.method != Method::GET {
         return None;
     }
     let issued = &ctx.snapshot.issued;
@@ -33,7 +33,7 @@ pub(super) async fn answer(ctx: &Context) -> Option<String> {
         return ours;
     }
     let (others, token) = (issued.others()?, token.to_owned());
-    let turn = LOOKS.acquire().await.ok()?;
+    let turn = SHARED_LOOKUPS.acquire().await.ok()?;
     // Beside the workers: it may be a disk that is far away.
     let asked = tokio::task::spawn_blocking(move || {
         let found = others.token(&token);
@@ -44,10 +44,10 @@ pub(super) async fn answer(ctx: &Context) -> Option<String> {
 }
 
 /// Shows it.
-pub(super) async fn give(session: &mut Session, ctx: &Context, answer: String) -> Result<()> {
+pub(super) async fn respond(session: &mut Session, ctx: &Context, answer: String) -> Result<()> {
     let mut header = ResponseHeader::build(200, Some(3))?;
     header.insert_header(CONTENT_TYPE, "application/octet-stream")?;
     header.insert_header(CACHE_CONTROL, "no-store")?;
     header.set_content_length(answer.len())?;
-    respond::send(session, ctx, header, Bytes::from(answer)).await
+    local_reply::send(session, ctx, header, Bytes::from(answer)).await
 }

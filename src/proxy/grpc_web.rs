@@ -18,32 +18,32 @@ use crate::grpc::web::{self, Call, Decoder, Form};
 
 /// What becomes of the bodies of one attempt.
 #[derive(Debug)]
-pub(super) struct Translation {
+pub(super) struct GrpcWebTranslation {
     call: Call,
     /// Of a request in text.
     decoder: Option<Decoder>,
     /// What the response is known to be.
-    response: Response,
+    response: GrpcWebResponse,
 }
 
 /// What a response needs at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Response {
+enum GrpcWebResponse {
     /// None of gRPC, or none yet: it passes as it is.
-    Other,
+    PassThrough,
     /// Its trailers are to come.
-    Open,
+    AwaitingTrailers,
     /// Its header has the status: no trailers need to come.
-    Told,
+    StatusInHeader,
 }
 
-impl Translation {
-    fn of(call: Call) -> Self {
+impl GrpcWebTranslation {
+    fn new(call: Call) -> Self {
         let decoder = (call.request == Form::Text).then(Decoder::default);
         Self {
             call,
             decoder,
-            response: Response::Other,
+            response: GrpcWebResponse::PassThrough,
         }
     }
 
@@ -59,8 +59,8 @@ impl Translation {
 }
 
 /// The header of an attempt: what is known of the attempt before is forgotten, as the body is sent anew.
-pub(super) fn request(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-    ctx.web = None;
+pub(super) fn translate_request(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    ctx.grpc_web = None;
     let wanted = ctx
         .upstream()
         .is_some_and(|upstream| upstream.config.grpc_web);
@@ -79,7 +79,7 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &mut Context) -> Result<
     if call.request == Form::Text {
         request.remove_header(&CONTENT_LENGTH);
     }
-    ctx.web = Some(Box::new(Translation::of(call)));
+    ctx.grpc_web = Some(Box::new(GrpcWebTranslation::new(call)));
     Ok(())
 }
 
@@ -87,8 +87,12 @@ pub(super) fn request(request: &mut RequestHeader, ctx: &mut Context) -> Result<
 ///
 /// # Errors
 /// It is not what it should be; the client is to blame.
-pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-    let Some(translation) = &mut ctx.web else {
+pub(super) fn decode_request_body(
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Context,
+) -> Result<()> {
+    let Some(translation) = &mut ctx.grpc_web else {
         return Ok(());
     };
     translation.decode(body, end).map_err(|_| {
@@ -98,8 +102,8 @@ pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Contex
 }
 
 /// The response's header.
-pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
-    let Some(translation) = &mut ctx.web else {
+pub(super) fn translate_response(response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    let Some(translation) = &mut ctx.grpc_web else {
         return Ok(());
     };
     let peers = response.headers.get(CONTENT_TYPE);
@@ -107,9 +111,9 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Context) -> Resu
         return Ok(());
     };
     translation.response = if response.headers.contains_key(grpc::STATUS) {
-        Response::Told
+        GrpcWebResponse::StatusInHeader
     } else {
-        Response::Open
+        GrpcWebResponse::AwaitingTrailers
     };
     response.remove_header(&CONTENT_LENGTH);
     response.insert_header(CONTENT_TYPE, kind)
@@ -119,14 +123,20 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Context) -> Resu
 ///
 /// # Errors
 /// It ends without trailers: it is not whole, and must not look so.
-pub(super) fn response_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-    let Some(translation) = &ctx.web else {
+pub(super) fn encode_response_body(
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Context,
+) -> Result<()> {
+    let Some(translation) = &ctx.grpc_web else {
         return Ok(());
     };
     match translation.response {
-        Response::Other => return Ok(()),
-        Response::Open if end => return Err(Error::new_up(ErrorType::ConnectionClosed)),
-        Response::Open | Response::Told => {}
+        GrpcWebResponse::PassThrough => return Ok(()),
+        GrpcWebResponse::AwaitingTrailers if end => {
+            return Err(Error::new_up(ErrorType::ConnectionClosed));
+        }
+        GrpcWebResponse::AwaitingTrailers | GrpcWebResponse::StatusInHeader => {}
     }
     let form = translation.call.response;
     *body = body.take().map(|piece| web::piece(piece, form));
@@ -134,9 +144,9 @@ pub(super) fn response_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Conte
 }
 
 /// The end of the response's body that its trailers become; `None`: they pass as they are.
-pub(super) fn trailers(trailers: &http::HeaderMap, ctx: &Context) -> Option<Bytes> {
-    let translation = ctx.web.as_ref()?;
-    if translation.response == Response::Other {
+pub(super) fn encode_trailers(trailers: &http::HeaderMap, ctx: &Context) -> Option<Bytes> {
+    let translation = ctx.grpc_web.as_ref()?;
+    if translation.response == GrpcWebResponse::PassThrough {
         return None;
     }
     let frame = web::trailers(trailers);

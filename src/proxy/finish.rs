@@ -16,9 +16,9 @@ use crate::telemetry::{self, Record};
 use crate::upstream::HashTarget;
 
 /// What came of a request, seen from the client.
-struct Outcome {
+struct RequestOutcome {
     status: u16,
-    sent: u64,
+    body_bytes_sent: u64,
     duration: Duration,
 }
 
@@ -38,70 +38,72 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
     let duration = clock::since_start().saturating_sub(ctx.started);
     record(
         ctx,
-        &Outcome {
+        &RequestOutcome {
             status,
-            sent,
+            body_bytes_sent: sent,
             duration,
         },
     );
 }
 
 /// A request that was cut: its deadline passed, its task panicked, or the process ended.
-pub(super) fn cut(ctx: &mut Context) {
+pub(super) fn finish_aborted(ctx: &mut Context) {
     let duration = clock::since_start().saturating_sub(ctx.started);
-    let fault = cut_by(ctx);
-    let status = status_of_cut(ctx, fault);
+    let fault = abort_fault(ctx);
+    let status = aborted_status(ctx, fault);
     ctx.fault = Some(fault);
-    ctx.break_off();
+    ctx.abort_response();
     record(
         ctx,
-        &Outcome {
+        &RequestOutcome {
             status,
-            sent: ctx.body_out,
+            body_bytes_sent: ctx.response_body_bytes,
             duration,
         },
     );
 }
 
-fn cut_by(ctx: &Context) -> Fault {
+fn abort_fault(ctx: &Context) -> Fault {
     let exchange = ctx.exchange.as_deref();
     match exchange.and_then(Exchange::abort_reason) {
         _ if std::thread::panicking() => Fault::Panic,
-        Some(AbortReason::RequestTimeout) if told(ctx) == Some(Fault::BodyTimeout.status()) => {
+        Some(AbortReason::RequestTimeout)
+            if status_sent(ctx) == Some(Fault::BodyTimeout.status()) =>
+        {
             Fault::BodyTimeout
         }
-        Some(cause) => fault::expired(cause, ctx.body_done),
-        None => Fault::Cut,
+        Some(cause) => fault::classify_abort(cause, ctx.request_body_complete),
+        None => Fault::Aborted,
     }
 }
 
-fn told(ctx: &Context) -> Option<u16> {
+fn status_sent(ctx: &Context) -> Option<u16> {
     ctx.exchange.as_deref().and_then(Exchange::abort_status)
 }
 
 /// What the client saw of a cut request: the header that was on its way; else what it is told now.
-fn status_of_cut(ctx: &Context, fault: Fault) -> u16 {
+fn aborted_status(ctx: &Context, fault: Fault) -> u16 {
     let page = ctx.fault.filter(|_| ctx.response_begun());
     match (fault, ctx.status) {
         (Fault::ClientGone | Fault::ClientStalled, _) => fault.status(),
-        (_, 0) => told(ctx).or(page.map(Fault::status)).unwrap_or(0),
+        (_, 0) => status_sent(ctx).or(page.map(Fault::status)).unwrap_or(0),
         (_, status) => status,
     }
 }
 
-fn record(ctx: &mut Context, outcome: &Outcome) {
+fn record(ctx: &mut Context, outcome: &RequestOutcome) {
     ctx.recorded = true;
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.place = None;
+        attempt.permit = None;
     }
     if let Some(exchange) = &ctx.exchange {
         exchange.finish_periodic();
     }
     count(ctx, outcome);
-    ctx.telemetry.log(&line(ctx, outcome));
+    ctx.telemetry.log(&access_log_record(ctx, outcome));
 }
 
-fn count(ctx: &Context, outcome: &Outcome) {
+fn count(ctx: &Context, outcome: &RequestOutcome) {
     if let Some(fault) = ctx.fault {
         ctx.telemetry.metrics.fault(fault.name());
         count_fault(ctx, fault);
@@ -109,19 +111,22 @@ fn count(ctx: &Context, outcome: &Outcome) {
     let Some(route) = &ctx.route else {
         return;
     };
-    route
-        .metrics
-        .finished(outcome.status, outcome.duration, ctx.body_in, outcome.sent);
+    route.metrics.finished(
+        outcome.status,
+        outcome.duration,
+        ctx.request_body_bytes,
+        outcome.body_bytes_sent,
+    );
     let metrics = &route.upstream.metrics;
     metrics.requests.inc(Class::of(outcome.status));
     if let Some(attempt) = &ctx.attempt {
-        if let Some(connect) = attempt.connect.filter(|connect| !connect.is_zero()) {
+        if let Some(connect) = attempt.connect_time.filter(|connect| !connect.is_zero()) {
             metrics.connect.observe(connect);
         }
         if let Some(first_byte) = ctx.first_byte {
             metrics
                 .first_byte
-                .observe(first_byte.saturating_sub(attempt.began));
+                .observe(first_byte.saturating_sub(attempt.started));
         }
         let owner = match &ctx.target {
             Some(HashTarget::Key(key)) => route.upstream.ring().owner(key),
@@ -147,7 +152,7 @@ fn count_fault(ctx: &Context, fault: Fault) {
         Fault::NoRoute | Fault::MethodNotAllowed => {
             process.unrouted.inc();
         }
-        Fault::Moved => {
+        Fault::KeyMoved => {
             if let Some(upstream) = ctx.upstream() {
                 upstream.metrics.moved_streams.inc();
             }
@@ -161,31 +166,31 @@ fn count_fault(ctx: &Context, fault: Fault) {
     }
 }
 
-fn line<'a>(ctx: &'a Context, outcome: &Outcome) -> Record<'a> {
-    let ask = &ctx.ask;
+fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> Record<'a> {
+    let ask = &ctx.request;
     let since = SignedDuration::try_from(outcome.duration).unwrap_or_default();
     Record {
         time: clock::wall()
             .checked_sub(since)
             .unwrap_or_else(|_| clock::wall()),
-        client: ask.client,
+        client: ask.client_ip,
         listener: ctx
             .connection()
             .map_or("", |connection| &connection.listener_address),
-        protocol: protocol(ask.version),
-        proxy_protocol: ctx.connection().and_then(introduced),
-        tls: ctx.connection().and_then(tls),
+        protocol: protocol_name(ask.version),
+        proxy_protocol: ctx.connection().and_then(proxy_header_record),
+        tls: ctx.connection().and_then(tls_record),
         method: ask.method.as_str(),
         host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
         path: ask.uri.path().as_bytes(),
         status: outcome.status,
-        received: ctx.body_in,
-        sent: outcome.sent,
+        received: ctx.request_body_bytes,
+        sent: outcome.body_bytes_sent,
         duration: outcome.duration,
         connect: ctx
             .attempt
             .as_ref()
-            .and_then(|attempt| attempt.connect)
+            .and_then(|attempt| attempt.connect_time)
             .filter(|connect| !connect.is_zero()),
         first_byte: ctx.first_byte.map(|at| at.saturating_sub(ctx.started)),
         upstream: ctx.upstream().map(|upstream| &*upstream.name),
@@ -202,7 +207,7 @@ fn line<'a>(ctx: &'a Context, outcome: &Outcome) -> Record<'a> {
     }
 }
 
-fn introduced(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
+fn proxy_header_record(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
     let header = connection.info.proxy_header.as_ref()?;
     Some(telemetry::Introduced {
         from: connection.info.remote_addr,
@@ -221,7 +226,7 @@ fn introduced(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
     })
 }
 
-fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
+fn tls_record(connection: &Connection) -> Option<telemetry::Tls<'_>> {
     let secured = connection.tls.as_ref()?;
     Some(telemetry::Tls {
         version: secured.version,
@@ -234,7 +239,7 @@ fn tls(connection: &Connection) -> Option<telemetry::Tls<'_>> {
     })
 }
 
-fn protocol(version: HttpVersion) -> &'static str {
+fn protocol_name(version: HttpVersion) -> &'static str {
     match version {
         HttpVersion::HTTP_09 => "HTTP/0.9",
         HttpVersion::HTTP_10 => "HTTP/1.0",

@@ -20,46 +20,46 @@ use pingora_error::{Error, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::sync::oneshot;
 
-use super::send::{Sending, Writer};
+use super::body_sender::{BodyQueueWriter, BodySender};
 use crate::connection::Exchange;
 
 /// A stream to a peer.
-pub struct Session {
-    within: Http2Session,
+pub struct UpstreamH2Session {
+    inner: Http2Session,
     /// The request that it carries; its body comes from there.
     exchange: Option<Arc<Exchange>>,
     /// Sends the body, until Pingora takes it to do so.
-    sending: Option<Sending>,
+    body_sender: Option<BodySender>,
     /// The body could not be sent.
-    failed: Option<oneshot::Receiver<Box<Error>>>,
-    wants_http1: bool,
+    body_failure: Option<oneshot::Receiver<Box<Error>>>,
+    requires_http1: bool,
 }
 
-impl From<Http2Session> for Session {
+impl From<Http2Session> for UpstreamH2Session {
     fn from(within: Http2Session) -> Self {
         Self {
-            within,
+            inner: within,
             exchange: None,
-            sending: None,
-            failed: None,
-            wants_http1: false,
+            body_sender: None,
+            body_failure: None,
+            requires_http1: false,
         }
     }
 }
 
-impl Session {
+impl UpstreamH2Session {
     pub(super) fn into_inner(self) -> Http2Session {
-        self.within
+        self.inner
     }
 
     /// Whether the peer has asked for HTTP/1.1 (RFC 9113, 7), or does not know HTTP/2 well.
-    pub(super) fn wants_http1(&self) -> bool {
-        self.wants_http1
+    pub(super) fn requires_http1(&self) -> bool {
+        self.requires_http1
     }
 
     /// The header is sent: the body may follow.
-    fn begin_body(&mut self, end: bool) {
-        let (Some(exchange), Some(peer)) = (&self.exchange, self.within.take_request_body_writer())
+    fn start_body(&mut self, end: bool) {
+        let (Some(exchange), Some(peer)) = (&self.exchange, self.inner.take_request_body_writer())
         else {
             return;
         };
@@ -67,17 +67,18 @@ impl Session {
         if end {
             return exchange.body_queue.end();
         }
-        let (sending, failed) = Sending::new(Arc::clone(exchange), peer, self.within.write_timeout);
-        self.sending = Some(sending);
-        self.failed = Some(failed);
+        let (sending, failed) =
+            BodySender::new(Arc::clone(exchange), peer, self.inner.write_timeout);
+        self.body_sender = Some(sending);
+        self.body_failure = Some(failed);
     }
 
     /// A header that says its body is longer than nothing, and is the end, is cut short (RFC 9113, 8.1.1).
-    fn check_length(&self) -> Result<()> {
-        let Some(response) = self.within.response_header() else {
+    fn check_content_length(&self) -> Result<()> {
+        let Some(response) = self.inner.response_header() else {
             return Ok(());
         };
-        let asked = self.within.request_header();
+        let asked = self.inner.request_header();
         let bodiless = asked.is_some_and(|asked| asked.method == Method::HEAD)
             || matches!(
                 response.status,
@@ -86,7 +87,7 @@ impl Session {
         let length = response.headers.get(CONTENT_LENGTH);
         let some =
             length.is_some_and(|length| length.as_bytes().iter().any(|&digit| digit != b'0'));
-        if some && !bodiless && self.within.response_finished() {
+        if some && !bodiless && self.inner.response_finished() {
             return Error::e_explain(H2Error, "the response's body is missing");
         }
         Ok(())
@@ -94,7 +95,7 @@ impl Session {
 }
 
 /// Why the body could not be sent. Never, where it can be.
-async fn failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box<Error> {
+async fn body_failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box<Error> {
     if let Some(told) = failed {
         let told = told.await;
         *failed = None;
@@ -106,7 +107,7 @@ async fn failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box<Erro
 }
 
 /// `:scheme`, `:authority` and `:path` (RFC 9113, 8.3.1), of a request whose host is in a field.
-fn target(request: &RequestHeader, scheme: Scheme) -> Result<Uri> {
+fn request_uri(request: &RequestHeader, scheme: Scheme) -> Result<Uri> {
     let host = request
         .headers
         .get(HOST)
@@ -122,79 +123,79 @@ fn target(request: &RequestHeader, scheme: Scheme) -> Result<Uri> {
 }
 
 #[async_trait]
-impl client::Session for Session {
+impl client::Session for UpstreamH2Session {
     async fn write_request_header(&mut self, mut req: Box<RequestHeader>, end: bool) -> Result<()> {
-        let scheme = match self.within.digest() {
+        let scheme = match self.inner.digest() {
             Some(digest) if digest.ssl_digest.is_some() => Scheme::HTTPS,
             _ => Scheme::HTTP,
         };
-        let target = target(&req, scheme)?;
+        let target = request_uri(&req, scheme)?;
         req.set_uri(target);
         req.remove_header(&HOST);
         self.exchange = req.extensions_mut().remove();
-        self.within.write_request_header(req, end)?;
-        self.begin_body(end);
+        self.inner.write_request_header(req, end)?;
+        self.start_body(end);
         Ok(())
     }
 
     async fn write_request_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.within.write_request_body(data, end).await
+        self.inner.write_request_body(data, end).await
     }
 
     async fn finish_request_body(&mut self) -> Result<()> {
-        self.within.finish_request_body()
+        self.inner.finish_request_body()
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.within.read_timeout = timeout;
+        self.inner.read_timeout = timeout;
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.within.write_timeout = timeout;
+        self.inner.write_timeout = timeout;
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
         let header = tokio::select! {
             biased;
-            error = failure(&mut self.failed) => Err(error),
-            header = self.within.read_response_header() => header,
+            error = body_failure(&mut self.body_failure) => Err(error),
+            header = self.inner.read_response_header() => header,
         };
         if let Err(error) = &header {
-            self.wants_http1 = matches!(error.etype(), H2Downgrade | InvalidH2);
+            self.requires_http1 = matches!(error.etype(), H2Downgrade | InvalidH2);
         }
-        header.and_then(|()| self.check_length())
+        header.and_then(|()| self.check_content_length())
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
         tokio::select! {
             biased;
-            error = failure(&mut self.failed) => Err(error),
-            piece = self.within.read_response_body() => piece,
+            error = body_failure(&mut self.body_failure) => Err(error),
+            piece = self.inner.read_response_body() => piece,
         }
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
         tokio::select! {
             biased;
-            error = failure(&mut self.failed) => Err(error),
-            trailers = self.within.read_trailers() => trailers,
+            error = body_failure(&mut self.body_failure) => Err(error),
+            trailers = self.inner.read_trailers() => trailers,
         }
     }
 
     async fn check_response_end_or_error(&mut self, _headers: bool) -> Result<bool> {
-        self.within.check_response_end_or_error()
+        self.inner.check_response_end_or_error()
     }
 
     fn response_finished(&self) -> bool {
-        self.within.response_finished()
+        self.inner.response_finished()
     }
 
     fn response_header(&self) -> Option<&ResponseHeader> {
-        self.within.response_header()
+        self.inner.response_header()
     }
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {
-        self.within.shutdown();
+        self.inner.shutdown();
     }
 
     fn was_upgraded(&self) -> bool {
@@ -202,28 +203,28 @@ impl client::Session for Session {
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.within.digest()
+        self.inner.digest()
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {
-        self.within.digest_mut()
+        self.inner.digest_mut()
     }
 
     fn server_addr(&self) -> Option<&SocketAddr> {
-        self.within.server_addr()
+        self.inner.server_addr()
     }
 
     fn client_addr(&self) -> Option<&SocketAddr> {
-        self.within.client_addr()
+        self.inner.client_addr()
     }
 
     fn fd(&self) -> UniqueIDType {
-        self.within.fd()
+        self.inner.fd()
     }
 
     fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
         let exchange = self.exchange.clone()?;
-        Some(Box::new(Writer(exchange)))
+        Some(Box::new(BodyQueueWriter(exchange)))
     }
 
     // HTTP has no messages; what stands for their reader sends the body.
@@ -231,7 +232,7 @@ impl client::Session for Session {
     fn take_custom_message_reader(
         &mut self,
     ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        let sending = self.sending.take().unwrap_or_else(Sending::nothing);
+        let sending = self.body_sender.take().unwrap_or_else(BodySender::empty);
         Some(Box::new(sending))
     }
 
@@ -255,9 +256,9 @@ mod tests {
     #[test]
     fn the_host_of_a_request_is_its_authority() {
         let mut request = RequestHeader::build("GET", b"/a?b", None).unwrap();
-        assert!(target(&request, Scheme::HTTP).is_err());
+        assert!(request_uri(&request, Scheme::HTTP).is_err());
         request.insert_header(HOST, "a.test:8443").unwrap();
-        let uri = target(&request, Scheme::HTTPS).unwrap();
+        let uri = request_uri(&request, Scheme::HTTPS).unwrap();
         assert_eq!(uri, "https://a.test:8443/a?b");
     }
 }

@@ -8,7 +8,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
-use super::context::{Ask, Attempt, Context};
+use super::context::{Attempt, Context, RequestInfo};
 use super::fault::Fault;
 use crate::clock;
 use crate::config::MissingKey;
@@ -20,14 +20,14 @@ use crate::upstream::in_flight::UpstreamPermit;
 use crate::upstream::{Admission, AdmitOutcome, HashTarget, QueuedRequest, Tried, Upstream};
 
 /// Finds the request's place on the ring.
-pub(super) fn target(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
+pub(super) fn compute_key(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
-    ctx.target = Some(place(session, ctx, &upstream)?);
+    ctx.target = Some(hash_target(session, ctx, &upstream)?);
     Ok(())
 }
 
 /// Chooses the peer that is asked first. Where that is full, it may take a little while.
-pub(super) async fn first(ctx: &mut Context) -> Result<(), Fault> {
+pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.target.clone())
     else {
         return Err(Fault::NoRoute);
@@ -37,22 +37,22 @@ pub(super) async fn first(ctx: &mut Context) -> Result<(), Fault> {
         match upstream.admit_or_enqueue(&target, &ctx.tried, now, upstream.begin_request()) {
             Ok(AdmitOutcome::Admitted(admitted)) => Ok(admitted),
             Ok(AdmitOutcome::Queued(wait)) => {
-                let admitted = in_line(wait).await;
+                let admitted = wait_in_queue(wait).await;
                 now = clock::since_start();
                 admitted
             }
             Err(ticket) => Err(ticket),
         };
     if let Ok(admitted) = admitted {
-        ctx.attempt = Some(attempt(&upstream, &target, &ctx.tried, admitted, now));
+        ctx.attempt = Some(new_attempt(&upstream, &target, &ctx.tried, admitted, now));
         return Ok(());
     }
     upstream.metrics.all_down.inc();
-    Err(Fault::NoPeer)
+    Err(Fault::NoAvailablePeer)
 }
 
 /// Waits for a place, as long as that may last; the request goes on without one then.
-async fn in_line(mut wait: QueuedRequest<'_>) -> Result<Admission, UpstreamPermit<'_>> {
+async fn wait_in_queue(mut wait: QueuedRequest<'_>) -> Result<Admission, UpstreamPermit<'_>> {
     let limit = wait.timeout();
     let place = poll_fn(|context| wait.poll(context.waker(), clock::since_start()));
     let _ = timeout(limit, place).await;
@@ -60,9 +60,9 @@ async fn in_line(mut wait: QueuedRequest<'_>) -> Result<Admission, UpstreamPermi
 }
 
 /// The peer of this attempt is known; starts its clock, and whatever else an attempt counts.
-pub(super) fn next(ctx: &mut Context) -> Result<()> {
+pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
     // What was read of the body is sent again, from its start.
-    (ctx.body_in, ctx.body_done) = (0, false);
+    (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
     if let Some(exchange) = &ctx.exchange {
         exchange.enter(Phase::Request, None);
     }
@@ -71,8 +71,8 @@ pub(super) fn next(ctx: &mut Context) -> Result<()> {
         .as_mut()
         .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
     // A fresh connection after a dead one is the same attempt, begun anew.
-    if attempt.fresh {
-        attempt.began = clock::since_start();
+    if attempt.fresh_connection {
+        attempt.started = clock::since_start();
     } else {
         ctx.attempts += 1;
     }
@@ -83,12 +83,12 @@ pub(super) fn next(ctx: &mut Context) -> Result<()> {
 }
 
 /// Leaves the peer that failed and chooses the next one of the same walk; false: there is none.
-pub(super) fn move_on(ctx: &mut Context) -> bool {
+pub(super) fn advance(ctx: &mut Context) -> bool {
     let failed = ctx.attempt.as_ref().map(|attempt| attempt.member);
     if let Some(member) = failed {
         ctx.tried.insert(member);
     }
-    let moved = choose(ctx);
+    let moved = select_next(ctx);
     let peer = ctx
         .upstream()
         .zip(failed)
@@ -100,7 +100,7 @@ pub(super) fn move_on(ctx: &mut Context) -> bool {
 }
 
 /// Whether another peer could still be asked.
-pub(super) fn has_next(ctx: &Context) -> bool {
+pub(super) fn has_untried_peer(ctx: &Context) -> bool {
     let (Some(target), Some(attempt)) = (&ctx.target, &ctx.attempt) else {
         return false;
     };
@@ -112,25 +112,29 @@ pub(super) fn has_next(ctx: &Context) -> bool {
         .is_some()
 }
 
-fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<HashTarget, Fault> {
+fn hash_target(
+    session: &Session,
+    ctx: &mut Context,
+    upstream: &Upstream,
+) -> Result<HashTarget, Fault> {
     let connection = ctx
         .exchange
         .as_deref()
         .map(|exchange| &*exchange.connection);
-    let request = request(session, &ctx.ask, connection);
+    let request = key_request(session, &ctx.request, connection);
     let mut buffer = KeyBuffer::default();
     let sources = &upstream.config.key;
     if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
         let source = sources.get(source);
         ctx.key_source = source.map(KeySource::name);
-        ctx.cookie = source.and_then(|source| to_refresh(source, key));
+        ctx.sticky_cookie = source.and_then(|source| cookie_to_refresh(source, key));
         return Ok(HashTarget::Key(upstream.key(key)));
     }
     if let Some((source, _)) = key::to_make(sources) {
         let value = cookie::value(rand::random());
         let target = HashTarget::Key(upstream.key(value.as_bytes()));
         ctx.key_source = sources.get(source).map(KeySource::name);
-        ctx.cookie = Some(value);
+        ctx.sticky_cookie = Some(value);
         upstream.metrics.cookies_made.inc();
         return Ok(target);
     }
@@ -142,7 +146,7 @@ fn place(session: &Session, ctx: &mut Context, upstream: &Upstream) -> Result<Ha
 }
 
 /// The value of a cookie that the client has, and is given again.
-fn to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
+fn cookie_to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
     match source {
         KeySource::Sticky(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
         _ => None,
@@ -150,39 +154,39 @@ fn to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
 }
 
 /// Only streams want to know.
-fn is_guest(upstream: &Upstream, target: &HashTarget, tried: &Tried, member: MemberId) -> bool {
+fn is_overflow(upstream: &Upstream, target: &HashTarget, tried: &Tried, member: MemberId) -> bool {
     let home = || upstream.select(target, tried, clock::since_start());
     upstream.config.close_moved_streams.is_some()
         && home().is_some_and(|home| home.member != member)
 }
 
 /// The key of a request that has a place on the ring.
-pub(super) fn key_of(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
+pub(super) fn key_bytes(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
     let Some(HashTarget::Key(_)) = ctx.target else {
         return None;
     };
-    let request = request(session, &ctx.ask, ctx.connection());
+    let request = key_request(session, &ctx.request, ctx.connection());
     let mut buffer = KeyBuffer::default();
     let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
-    let made = || ctx.cookie.as_deref().map(str::as_bytes);
+    let made = || ctx.sticky_cookie.as_deref().map(str::as_bytes);
     found.map(|(_, key)| key).or_else(made).map(Box::from)
 }
 
-fn request<'a>(
+fn key_request<'a>(
     session: &'a Session,
-    ask: &'a Ask,
+    ask: &'a RequestInfo,
     connection: Option<&'a Connection>,
 ) -> key::Request<'a> {
     let shown = connection.and_then(Connection::client_certificate);
     key::Request {
         parts: session.req_header(),
         host: ask.host_text(),
-        client: ask.client(),
+        client: ask.client_ip(),
         client_cert: shown.and_then(|shown| shown.subject_name.as_deref()),
     }
 }
 
-fn choose(ctx: &mut Context) -> bool {
+fn select_next(ctx: &mut Context) -> bool {
     let Some(upstream) = ctx.upstream().map(Arc::clone) else {
         return false;
     };
@@ -193,7 +197,7 @@ fn choose(ctx: &mut Context) -> bool {
     let ticket = ctx
         .attempt
         .as_mut()
-        .and_then(|attempt| attempt.place.take())
+        .and_then(|attempt| attempt.permit.take())
         .map_or_else(
             || upstream.begin_request(),
             |place| upstream.leave_peer(place),
@@ -202,11 +206,11 @@ fn choose(ctx: &mut Context) -> bool {
     let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
         return false;
     };
-    ctx.attempt = Some(attempt(&upstream, target, &ctx.tried, admitted, now));
+    ctx.attempt = Some(new_attempt(&upstream, target, &ctx.tried, admitted, now));
     true
 }
 
-fn attempt(
+fn new_attempt(
     upstream: &Arc<Upstream>,
     target: &HashTarget,
     tried: &Tried,
@@ -214,14 +218,14 @@ fn attempt(
     began: Duration,
 ) -> Attempt {
     Attempt {
-        guest: is_guest(upstream, target, tried, admitted.member),
+        is_overflow: is_overflow(upstream, target, tried, admitted.member),
         upstream: Arc::clone(upstream),
         member: admitted.member,
-        tenure: admitted.epoch,
-        place: Some(admitted.permit),
-        began,
-        connect: None,
-        fresh: false,
-        http1: false,
+        epoch: admitted.epoch,
+        permit: Some(admitted.permit),
+        started: began,
+        connect_time: None,
+        fresh_connection: false,
+        force_http1: false,
     }
 }

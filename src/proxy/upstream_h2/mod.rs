@@ -8,7 +8,7 @@
 //!
 //! Clients of HTTP/1 stay on Pingora's way: few of them read while they send, and theirs is to translate.
 
-mod send;
+mod body_sender;
 mod session;
 
 use std::any::Any;
@@ -28,32 +28,32 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_error::{Error, ErrorType, OkOrErr, Result};
 use pingora_http::RequestHeader;
 
-use self::session::Session;
+use self::session::UpstreamH2Session;
 use super::context::Context;
 
 /// What Pingora is told is spoken: HTTP/2, and nothing else will do.
-const ONLY_HTTP2: &[u8] = b"h2 duplex";
+const ALPN_H2_ONLY: &[u8] = b"h2 duplex";
 /// HTTP/2, or HTTP/1.1 where the peer does not speak it.
-const HTTP2_OR_1: &[u8] = b"h2 duplex, http/1.1";
+const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 
 /// Where connections to a peer of HTTP/2 are kept, none is that speaks HTTP/1: such a one may be left
 /// from before a reload.
-const POOL: u64 = 0x6832_6475_706c_6578;
+const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
 /// Has a peer that may speak HTTP/2 spoken to in this way.
-pub(super) fn over(peer: &mut HttpPeer) {
+pub(super) fn enable(peer: &mut HttpPeer) {
     let spoken = match peer.options.alpn.get_min_http_version() {
         2 => {
-            peer.group_key ^= POOL;
-            ONLY_HTTP2
+            peer.group_key ^= POOL_KEY;
+            ALPN_H2_ONLY
         }
-        _ => HTTP2_OR_1,
+        _ => ALPN_H2_OR_HTTP1,
     };
     peer.options.alpn = ALPN::Custom(CustomALPN::new(spoken.to_vec()));
 }
 
 /// The request goes this way: what sends it learns where its body comes from.
-pub(super) fn attach(asked: &RequestHeader, request: &mut RequestHeader, ctx: &Context) {
+pub(super) fn attach_exchange(asked: &RequestHeader, request: &mut RequestHeader, ctx: &Context) {
     // Pingora's other ways have changed the version, or had another to begin with.
     let is_duplex = asked.version == Version::HTTP_2 && request.version == Version::HTTP_2;
     if let (true, Some(exchange)) = (is_duplex, &ctx.exchange) {
@@ -63,23 +63,23 @@ pub(super) fn attach(asked: &RequestHeader, request: &mut RequestHeader, ctx: &C
 
 /// The request is refused by its body. On this way Pingora would take that for the peer's doing, and wait
 /// for the response.
-pub(super) fn abandon(ctx: &Context) {
+pub(super) fn abandon_body(ctx: &Context) {
     if let Some(exchange) = &ctx.exchange {
         exchange.body_queue.abort();
     }
 }
 
 /// Connects to peers, for streams of HTTP/2.
-pub struct Duplex {
-    peers: v2::Connector,
+pub struct UpstreamH2Connector {
+    connector: v2::Connector,
 }
 
-impl Duplex {
+impl UpstreamH2Connector {
     /// With pools as Pingora's own.
     pub fn new(conf: &ServerConf) -> Self {
         let options = ConnectorOptions::from_server_conf(conf);
         Self {
-            peers: v2::Connector::new(Some(options)),
+            connector: v2::Connector::new(Some(options)),
         }
     }
 
@@ -90,7 +90,7 @@ impl Duplex {
         let connection = handshake(stream, settings).await?;
         let session = connection.spawn_stream().await?;
         if connection.more_streams_allowed() {
-            self.peers
+            self.connector
                 .in_use_pool()
                 .insert(peer.reuse_hash(), connection);
         }
@@ -99,15 +99,15 @@ impl Duplex {
 }
 
 #[async_trait]
-impl Connector for Duplex {
-    type Session = Session;
+impl Connector for UpstreamH2Connector {
+    type Session = UpstreamH2Session;
 
     async fn get_http_session<P: Peer + Send + Sync + 'static>(
         &self,
         peer: &P,
-    ) -> Result<(Connection<Session>, bool)> {
-        let (peer, only) = in_truth(peer).or_err(ErrorType::InternalError, "another's peer")?;
-        let stream = self.peers.transport().new_stream(&peer).await?;
+    ) -> Result<(Connection<UpstreamH2Session>, bool)> {
+        let (peer, only) = resolve_alpn(peer).or_err(ErrorType::InternalError, "another's peer")?;
+        let stream = self.connector.transport().new_stream(&peer).await?;
         let spoken = match stream.selected_alpn_proto() {
             Some(protocol) => matches!(protocol, ALPN::H2),
             None => only && !peer.is_tls(),
@@ -126,30 +126,31 @@ impl Connector for Duplex {
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(
         &self,
         peer: &P,
-    ) -> Option<Session> {
-        let session = self.peers.reused_http_session(peer).await;
-        session.ok().flatten().map(Session::from)
+    ) -> Option<UpstreamH2Session> {
+        let session = self.connector.reused_http_session(peer).await;
+        session.ok().flatten().map(UpstreamH2Session::from)
     }
 
     async fn release_http_session<P: Peer + Send + Sync + 'static>(
         &self,
-        session: Session,
+        session: UpstreamH2Session,
         peer: &P,
         idle_timeout: Option<Duration>,
     ) {
-        if session.wants_http1() {
-            self.peers.prefer_h1(peer);
+        if session.requires_http1() {
+            self.connector.prefer_h1(peer);
         }
         let session = session.into_inner();
-        self.peers.release_http_session(session, peer, idle_timeout);
+        self.connector
+            .release_http_session(session, peer, idle_timeout);
     }
 }
 
 /// The peer as it is connected to, and whether nothing but HTTP/2 will do.
-fn in_truth<P: Peer + 'static>(peer: &P) -> Option<(HttpPeer, bool)> {
+fn resolve_alpn<P: Peer + 'static>(peer: &P) -> Option<(HttpPeer, bool)> {
     let mut peer = (peer as &dyn Any).downcast_ref::<HttpPeer>()?.clone();
     let only = match &peer.options.alpn {
-        ALPN::Custom(spoken) => spoken.protocol() == ONLY_HTTP2,
+        ALPN::Custom(spoken) => spoken.protocol() == ALPN_H2_ONLY,
         _ => false,
     };
     peer.options.set_http_version(2, if only { 2 } else { 1 });

@@ -15,7 +15,7 @@ use crate::connection::{Connection, TlsSession};
 use crate::proxy_protocol::{Extension, Header, Origin, Tls, Transport};
 
 /// What the peer of this attempt is told; `None`: nothing.
-pub(super) fn header(ctx: &Context) -> Option<Arc<[u8]>> {
+pub(super) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
     let attempt = ctx.attempt.as_ref()?;
     let introduction = attempt.upstream.config.proxy_protocol.as_ref()?;
     let header = Header {
@@ -36,7 +36,7 @@ pub(super) fn header(ctx: &Context) -> Option<Arc<[u8]>> {
 }
 
 /// Tells the pooled connections of one header from all others; never 0, as those without a header are.
-pub(super) fn pool(header: &[u8]) -> u64 {
+pub(super) fn pool_key(header: &[u8]) -> u64 {
     // With a secret, so that nobody can choose a header that meets another's.
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     HASHER.hash_one(header) | 1 << 63
@@ -46,7 +46,7 @@ pub(super) fn pool(header: &[u8]) -> u64 {
 fn origin(ctx: &Context) -> Option<Origin> {
     let connection = ctx.connection()?;
     let client = connection.client_addr?;
-    let named = ctx.ask.client();
+    let named = ctx.request.client_ip();
     let port = if named == client.ip() {
         client.port()
     } else {
@@ -57,11 +57,11 @@ fn origin(ctx: &Context) -> Option<Origin> {
         source: SocketAddr::new(named, port),
         destination: connection
             .destination_addr()
-            .unwrap_or_else(|| nowhere(named)),
+            .unwrap_or_else(|| unspecified_address(named)),
     })
 }
 
-fn nowhere(like: IpAddr) -> SocketAddr {
+fn unspecified_address(like: IpAddr) -> SocketAddr {
     let any = match like {
         IpAddr::V4(_) => IpAddr::from([0; 4]),
         IpAddr::V6(_) => IpAddr::from([0; 16]),
@@ -75,7 +75,7 @@ fn extensions(introduction: &Introduction, ctx: &Context) -> Vec<Extension> {
     };
     let told = introduction.tells.iter().filter_map(|tell| match tell {
         Tell::Authority => authority(connection),
-        Tell::Alpn => alpn(connection, ctx.ask.version),
+        Tell::Alpn => alpn(connection, ctx.request.version),
         Tell::Tls => tls(connection),
         Tell::UniqueId => unique_id(connection, ctx),
         Tell::Checksum => None,
@@ -112,12 +112,12 @@ fn alpn(connection: &Connection, version: HttpVersion) -> Option<Extension> {
 }
 
 fn tls(connection: &Connection) -> Option<Extension> {
-    let own = connection.tls.as_ref().map(own_tls);
+    let own = connection.tls.as_ref().map(tls_of_handshake);
     let said = || connection.info.proxy_header.as_ref()?.tls().cloned();
     own.or_else(said).map(Extension::Tls)
 }
 
-fn own_tls(secured: &TlsSession) -> Tls {
+fn tls_of_handshake(secured: &TlsSession) -> Tls {
     let shown = secured.client_certificate.as_ref();
     let certificate = match (shown, secured.resumed) {
         (None, _) => 0,
@@ -149,6 +149,6 @@ fn unique_id(connection: &Connection, ctx: &Context) -> Option<Extension> {
         .proxy_header
         .as_ref()
         .and_then(|header| header.unique_id());
-    let own = || ctx.ask.id.as_ref().map(http::HeaderValue::as_bytes);
+    let own = || ctx.request.id.as_ref().map(http::HeaderValue::as_bytes);
     said.or_else(own).map(|id| Extension::UniqueId(id.to_vec()))
 }

@@ -11,7 +11,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::context::{Ask, Context};
+use super::context::{Context, RequestInfo};
 use super::fault::Fault;
 use crate::client;
 use crate::connection::{Connection, Exchange, Phase};
@@ -22,7 +22,7 @@ use crate::route::{Miss, host_name};
 const MAX_REQUEST_ID: usize = 128;
 
 /// The header is complete: starts the request's clock and remembers what was asked.
-pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
+pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
     let exchange = session
         .digest()
         .and_then(|digest| digest.proxy_digest.as_deref())
@@ -34,7 +34,7 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
         if let Some(limit) = grpc::timeout(&session.req_header().headers) {
             exchange.cap_request_time(limit);
         }
-        if let Some(length) = length(session) {
+        if let Some(length) = request_length(session) {
             exchange.set_request_length(length);
         } else if session.is_body_empty() {
             exchange.mark_body_complete();
@@ -50,11 +50,11 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     let is_old = session.req_header().version < Version::HTTP_11;
     session.set_ignore_info_resp(is_old);
     ctx.exchange = exchange;
-    ctx.ask = ask(session, ctx);
+    ctx.request = request_info(session, ctx);
 }
 
 /// How long the request is in all, header and body; `None`: its last chunk will tell.
-fn length(session: &Session) -> Option<u64> {
+fn request_length(session: &Session) -> Option<u64> {
     let request = session.req_header();
     if request.headers.contains_key(TRANSFER_ENCODING) {
         return None;
@@ -65,56 +65,56 @@ fn length(session: &Session) -> Option<u64> {
 }
 
 /// Refuses what is over a limit or not well formed.
-pub(super) fn check(session: &Session, ctx: &Context) -> Result<(), Fault> {
+pub(super) fn validate(session: &Session, ctx: &Context) -> Result<(), Fault> {
     check_size(session, ctx)?;
     check_target(session)?;
-    check_one_host(session)?;
-    check_host(&ctx.ask)?;
-    check_name(ctx)
+    check_single_host(session)?;
+    check_host(&ctx.request)?;
+    check_sni_matches_host(ctx)
 }
 
 /// Finds the route, and refuses what is over its limits.
-pub(super) fn admit(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
+pub(super) fn resolve_route(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
-    check_client(ctx)?;
+    check_client_certificate(ctx)?;
     check_declared_body(session, ctx)
 }
 
 /// A piece of the request's body passed: its size is bounded, and the peer's time starts anew.
-pub(super) fn body(piece: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-    ctx.body_in += piece.map_or(0, |piece| piece.len() as u64);
+pub(super) fn on_request_body(piece: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    ctx.request_body_bytes += piece.map_or(0, |piece| piece.len() as u64);
     if end {
         ctx.complete_body();
     }
-    if is_too_large(ctx) {
+    if is_body_too_large(ctx) {
         ctx.fault = Some(Fault::BodyTooLarge);
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }
-    super::connect::progress(ctx);
+    super::connect::on_progress(ctx);
     Ok(())
 }
 
 /// What passes through a tunnel is no body.
-fn is_too_large(ctx: &Context) -> bool {
+fn is_body_too_large(ctx: &Context) -> bool {
     let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
     let tunnel = || ctx.exchange.as_deref().map(Exchange::phase) == Some(Phase::Tunnel);
-    limit.is_some_and(|limit| ctx.body_in > limit) && !tunnel()
+    limit.is_some_and(|limit| ctx.request_body_bytes > limit) && !tunnel()
 }
 
-fn ask(session: &Session, ctx: &Context) -> Ask {
+fn request_info(session: &Session, ctx: &Context) -> RequestInfo {
     let request = session.req_header();
     let remote = ctx
         .connection()
         .and_then(|connection| connection.client_addr)
         .map(|client| client.ip());
     let trusted = &ctx.snapshot.trusted_proxies;
-    let default = Ask::default();
-    Ask {
+    let default = RequestInfo::default();
+    RequestInfo {
         method: request.method.clone(),
         uri: request.uri.clone(),
         version: request.version,
         host: request.headers.get(HOST).cloned(),
-        client: remote.map_or(default.client, |remote| {
+        client_ip: remote.map_or(default.client_ip, |remote| {
             client::address(remote, &request.headers, trusted)
         }),
         from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
@@ -130,13 +130,13 @@ fn request_id(session: &Session, ctx: &Context) -> Option<HeaderValue> {
         .req_header()
         .headers
         .get(name)
-        .filter(|id| is_request_id(id));
+        .filter(|id| is_valid_request_id(id));
     sent.cloned()
-        .or_else(|| HeaderValue::from_bytes(&hex(rand::random())).ok())
+        .or_else(|| HeaderValue::from_bytes(&format_request_id(rand::random())).ok())
 }
 
 /// As `{:032x}` has it, without the cost of a formatter.
-fn hex(id: u128) -> [u8; 32] {
+fn format_request_id(id: u128) -> [u8; 32] {
     let mut rest = id;
     let mut text = [0; 32];
     for place in text.iter_mut().rev() {
@@ -147,7 +147,7 @@ fn hex(id: u128) -> [u8; 32] {
     text
 }
 
-fn is_request_id(id: &HeaderValue) -> bool {
+fn is_valid_request_id(id: &HeaderValue) -> bool {
     (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
@@ -157,7 +157,7 @@ fn check_size(session: &Session, ctx: &Context) -> Result<(), Fault> {
         return Err(Fault::UriTooLong);
     }
     let header = session.as_http1().map_or_else(
-        || size(session.req_header()),
+        || uncompressed_header_size(session.req_header()),
         |http1| http1.get_headers_raw_bytes().len(),
     );
     if header > limits.max_header_size {
@@ -167,13 +167,16 @@ fn check_size(session: &Session, ctx: &Context) -> Result<(), Fault> {
 }
 
 /// What a header that was compressed would take as text.
-fn size(request: &RequestHeader) -> usize {
-    const LINE: usize = "GET  HTTP/1.1\r\n\r\n".len();
-    const FIELD: usize = ": \r\n".len();
+fn uncompressed_header_size(request: &RequestHeader) -> usize {
+    const REQUEST_LINE_OVERHEAD: usize = "GET  HTTP/1.1\r\n\r\n".len();
+    const FIELD_OVERHEAD: usize = ": \r\n".len();
     let fields = request.headers.iter();
     fields
-        .map(|(name, value)| name.as_str().len() + value.len() + FIELD)
-        .fold(LINE + request.raw_path().len(), usize::saturating_add)
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD)
+        .fold(
+            REQUEST_LINE_OVERHEAD + request.raw_path().len(),
+            usize::saturating_add,
+        )
 }
 
 /// What only HTTP/2 can carry that a target of HTTP/1 could not be.
@@ -189,7 +192,7 @@ fn check_target(session: &Session) -> Result<(), Fault> {
 
 /// There is one `Host`. On HTTP/1 Pingora has seen to it that there are not several, and that it is the
 /// target's where that has one.
-fn check_one_host(session: &Session) -> Result<(), Fault> {
+fn check_single_host(session: &Session) -> Result<(), Fault> {
     let request = session.req_header();
     let several = || request.headers.get_all(HOST).iter().nth(1).is_some();
     if request.version == Version::HTTP_2 && several() {
@@ -199,14 +202,14 @@ fn check_one_host(session: &Session) -> Result<(), Fault> {
 }
 
 /// RFC 9112, 3.2: HTTP/1.1 has a `Host`; RFC 9113, 8.3.1: so has HTTP/2, as a field or in its place.
-fn check_host(ask: &Ask) -> Result<(), Fault> {
+fn check_host(ask: &RequestInfo) -> Result<(), Fault> {
     let host = match (&ask.host, ask.uri.authority()) {
         (Some(host), _) => host.as_bytes(),
         (None, Some(authority)) => authority.as_str().as_bytes(),
         (None, None) => b"",
     };
     let missing = ask.host.is_none() && ask.version >= Version::HTTP_11;
-    if missing || !is_host(host) {
+    if missing || !is_valid_host(host) {
         return Err(Fault::BadHost);
     }
     Ok(())
@@ -214,7 +217,7 @@ fn check_host(ask: &Ask) -> Result<(), Fault> {
 
 /// Whether that is `uri-host [":" port]` (RFC 9110, 7.2), or empty: to a peer that speaks HTTP/2 it can
 /// be told as nothing else (RFC 9113, 8.3.1).
-fn is_host(host: &[u8]) -> bool {
+fn is_valid_host(host: &[u8]) -> bool {
     if host.is_empty() {
         return true;
     }
@@ -223,12 +226,12 @@ fn is_host(host: &[u8]) -> bool {
     };
     let name = authority.host();
     let port = authority.as_str().strip_prefix(name);
-    let of_host = host.iter().all(|&byte| is_of_host(byte));
-    of_host && !name.is_empty() && port.is_some_and(is_port)
+    let of_host = host.iter().all(|&byte| is_host_byte(byte));
+    of_host && !name.is_empty() && port.is_some_and(is_valid_port)
 }
 
 /// Nothing, or a colon and a number of 16 bits, which may be left out (RFC 3986, 3.2.3).
-fn is_port(port: &str) -> bool {
+fn is_valid_port(port: &str) -> bool {
     let Some(number) = port.strip_prefix(':') else {
         return port.is_empty();
     };
@@ -238,13 +241,13 @@ fn is_port(port: &str) -> bool {
 
 /// Where clients show certificates, who came in under one name asks for that one only (RFC 6066, 11.1;
 /// RFC 9110, 7.4): what a proxy or a peer decides by the name in TLS must hold for the request.
-fn check_name(ctx: &Context) -> Result<(), Fault> {
+fn check_sni_matches_host(ctx: &Context) -> Result<(), Fault> {
     let connection = ctx.connection();
     let secured = connection.and_then(|connection| connection.tls.as_ref());
     let Some(secured) = secured.filter(|secured| secured.requests_client_cert) else {
         return Ok(());
     };
-    let asked = host_name(ctx.ask.host_text());
+    let asked = host_name(ctx.request.host_text());
     let same = match &secured.sni {
         Some(sni) => asked.eq_ignore_ascii_case(sni),
         // An address is no name that TLS could carry.
@@ -259,18 +262,19 @@ fn check_name(ctx: &Context) -> Result<(), Fault> {
 
 /// Whether a byte may stand in `uri-host [":" port]` (RFC 9110, 7.2; RFC 3986, 3.2.2): peers are told the
 /// host within quotes and lists, which it must not be able to leave.
-fn is_of_host(byte: u8) -> bool {
+fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
 fn find_route(ctx: &mut Context) -> Result<(), Fault> {
-    if ctx.ask.method == Method::CONNECT {
+    if ctx.request.method == Method::CONNECT {
         return Err(Fault::MethodNotAllowed);
     }
-    let route = ctx
-        .snapshot
-        .routes
-        .find(ctx.ask.host_text(), ctx.ask.path(), &ctx.ask.method);
+    let route = ctx.snapshot.routes.find(
+        ctx.request.host_text(),
+        ctx.request.path(),
+        &ctx.request.method,
+    );
     ctx.route = Some(Arc::clone(route.map_err(|miss| match miss {
         Miss::NoRoute => Fault::NoRoute,
         Miss::MethodNotAllowed => Fault::MethodNotAllowed,
@@ -280,7 +284,7 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
 
 /// A route is reached by every listener: where it demands a certificate, it must have been shown on
 /// this connection, and have counted.
-fn check_client(ctx: &Context) -> Result<(), Fault> {
+fn check_client_certificate(ctx: &Context) -> Result<(), Fault> {
     let demanded = ctx.route.as_ref().is_some_and(|route| route.client_cert);
     let shown = ctx.connection().and_then(Connection::client_certificate);
     if demanded && shown.is_none() {
@@ -303,7 +307,7 @@ fn declared_body(request: &RequestHeader) -> Option<u64> {
     declared.to_str().ok()?.parse().ok()
 }
 
-impl Ask {
+impl RequestInfo {
     /// The host asked for: of the target where it has one (RFC 9112, 3.2.2), else `Host`.
     pub(super) fn host_text(&self) -> &str {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
@@ -333,8 +337,8 @@ impl Ask {
     }
 
     /// The client as the key source `client_ip` sees it.
-    pub(super) fn client(&self) -> IpAddr {
-        self.client
+    pub(super) fn client_ip(&self) -> IpAddr {
+        self.client_ip
     }
 }
 
@@ -355,13 +359,13 @@ mod tests {
             "[::1]:80",
             "127.0.0.1:80",
         ] {
-            assert!(is_host(host.as_bytes()), "{host}");
+            assert!(is_valid_host(host.as_bytes()), "{host}");
         }
         for host in [
             ":", ":80", "a:b", "a:b:c", "a:65536", "a:+80", "[::1", "::1]", "[::1]80", "a%zz",
             "a%20b", "u@a", "a/b", "a b", "a\"b", "a\u{e9}",
         ] {
-            assert!(!is_host(host.as_bytes()), "{host}");
+            assert!(!is_valid_host(host.as_bytes()), "{host}");
         }
     }
 }

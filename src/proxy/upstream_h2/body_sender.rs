@@ -23,10 +23,10 @@ use tokio::sync::oneshot;
 use crate::connection::Exchange;
 
 /// Where Pingora's loop leaves the body's pieces.
-pub(super) struct Writer(pub(super) Arc<Exchange>);
+pub(super) struct BodyQueueWriter(pub(super) Arc<Exchange>);
 
 #[async_trait]
-impl BodyWrite for Writer {
+impl BodyWrite for BodyQueueWriter {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
         self.0.body_queue.push(data.split_to(data.len()));
         Ok(())
@@ -47,9 +47,9 @@ impl BodyWrite for Writer {
 }
 
 /// The sending of one body. In a lock that nobody takes: Pingora wants it to be [`Sync`].
-pub(super) struct Sending(Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(super) struct BodySender(Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
-impl Sending {
+impl BodySender {
     /// Of a body to `peer`, each piece within `limit`; where the peer does not take one in time, or the
     /// request is refused, the response's reader is told, as nobody else can fail the exchange.
     pub(super) fn new(
@@ -58,17 +58,17 @@ impl Sending {
         limit: Option<Duration>,
     ) -> (Self, oneshot::Receiver<Box<Error>>) {
         let (failure, failed) = oneshot::channel();
-        let sending = send(exchange, peer, limit, failure);
+        let sending = send_body(exchange, peer, limit, failure);
         (Self(Mutex::new(Box::pin(sending))), failed)
     }
 
     /// Of no body.
-    pub(super) fn nothing() -> Self {
+    pub(super) fn empty() -> Self {
         Self(Mutex::new(Box::pin(std::future::ready(()))))
     }
 }
 
-impl Stream for Sending {
+impl Stream for BodySender {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -77,7 +77,7 @@ impl Stream for Sending {
     }
 }
 
-async fn send(
+async fn send_body(
     exchange: Arc<Exchange>,
     mut peer: SendStream<Bytes>,
     limit: Option<Duration>,

@@ -11,40 +11,51 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::{Attempt, Context};
-use super::fault::{self, Fault, Stage};
+use super::fault::{self, Fault, FaultStage};
 use super::forward;
 use crate::grpc;
 
 /// Answers a request that goes to no peer; the connection lives on, where its body allows that.
-pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, fault: Fault) -> Result<()> {
+pub(super) async fn reply_without_upstream(
+    session: &mut Session,
+    ctx: &mut Context,
+    fault: Fault,
+) -> Result<()> {
     ctx.fault = Some(fault);
-    if matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.ask.method == Method::CONNECT {
+    if matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.request.method == Method::CONNECT
+    {
         // Where one request ends and the next begins can no longer be trusted.
         session.set_keepalive(None);
     }
-    write(session, ctx, fault).await
+    send_fault(session, ctx, fault).await
 }
 
 /// Answers a request that failed on its way, where nothing was sent yet.
-pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
-    let stage = stage(ctx);
-    let fault = ctx.fault.unwrap_or_else(|| fault::judge(error, stage));
+pub(super) async fn reply_after_failure(
+    session: &mut Session,
+    ctx: &mut Context,
+    error: &Error,
+) -> FailToProxy {
+    let stage = fault_stage(ctx);
+    let fault = ctx
+        .fault
+        .unwrap_or_else(|| fault::classify_error(error, stage));
     ctx.fault = Some(fault);
     session.set_keepalive(None);
     let gone = matches!(fault, Fault::ClientGone | Fault::ClientStalled);
-    if stage == Stage::Responding || gone {
+    if stage == FaultStage::Responding || gone {
         if !gone {
-            break_off(session, fault).await;
+            send_grpc_error_trailers(session, fault).await;
         }
-        ctx.break_off();
+        ctx.abort_response();
         return FailToProxy {
             error_code: 0,
             can_reuse_downstream: false,
         };
     }
     // A client that cannot be told is gone; the access log has the fault.
-    if write(session, ctx, fault).await.is_ok() {
-        see_out(session, ctx).await;
+    if send_fault(session, ctx, fault).await.is_ok() {
+        drain_request_body(session, ctx).await;
     }
     FailToProxy {
         error_code: fault.status(),
@@ -54,19 +65,19 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Context, error: &Error
 
 /// Takes what a client of HTTP/2 still sends of its request, for a while: some take the end of their stream
 /// for a failure while they are at it. Pingora sees out only what did not fail.
-async fn see_out(session: &mut Session, ctx: &mut Context) {
+async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
     if session.req_header().version < Version::HTTP_2 {
         return;
     }
     // The peer has no part in it any more.
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.place = None;
+        attempt.permit = None;
     }
     session.as_downstream_mut().shutdown().await;
 }
 
 /// For a client of gRPC: says what went wrong behind what it was sent. Over HTTP/1 there are no trailers.
-async fn break_off(session: &mut Session, fault: Fault) {
+async fn send_grpc_error_trailers(session: &mut Session, fault: Fault) {
     if session.req_header().version < Version::HTTP_2 {
         return;
     }
@@ -80,27 +91,27 @@ async fn break_off(session: &mut Session, fault: Fault) {
     }
 }
 
-fn stage(ctx: &Context) -> Stage {
-    let connecting = |attempt: &Attempt| attempt.connect.is_none();
+fn fault_stage(ctx: &Context) -> FaultStage {
+    let connecting = |attempt: &Attempt| attempt.connect_time.is_none();
     if ctx.response_begun() {
-        Stage::Responding
+        FaultStage::Responding
     } else if ctx.attempt.as_ref().is_some_and(connecting) {
-        Stage::Connecting
+        FaultStage::Connecting
     } else {
-        Stage::Waiting
+        FaultStage::AwaitingResponse
     }
 }
 
-async fn write(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
-    if let Some(header) = grpc(session, fault)? {
+async fn send_fault(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
+    if let Some(header) = grpc_error_header(session, fault)? {
         return send(session, ctx, header, Bytes::new()).await;
     }
-    let (header, body) = page(ctx, fault)?;
+    let (header, body) = error_page(ctx, fault)?;
     send(session, ctx, header, body).await
 }
 
 /// For a client of gRPC: its own kind of page.
-fn grpc(session: &Session, fault: Fault) -> Result<Option<ResponseHeader>> {
+fn grpc_error_header(session: &Session, fault: Fault) -> Result<Option<ResponseHeader>> {
     let mut header = ResponseHeader::build(fault.status(), Some(8))?;
     let request = &session.req_header().headers;
     let Some(fields) = grpc::refusal(request, header.status, fault.name()) else {
@@ -123,7 +134,7 @@ pub(super) async fn send(
     mut header: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
-    forward::keep_secure(&mut header, ctx)?;
+    forward::set_hsts(&mut header, ctx)?;
     if let Some(exchange) = &ctx.exchange {
         exchange.begin_response();
         if !session.is_body_done() {
@@ -140,18 +151,18 @@ pub(super) async fn send(
     session.write_response_tasks(tasks).await.map(drop)
 }
 
-fn page(ctx: &Context, fault: Fault) -> Result<(ResponseHeader, Bytes)> {
+fn error_page(ctx: &Context, fault: Fault) -> Result<(ResponseHeader, Bytes)> {
     let body = format!("{} {}\n", fault.status(), fault.name());
     let mut header = ResponseHeader::build(fault.status(), Some(8))?;
     header.insert_header(CONTENT_TYPE, "text/plain")?;
     header.insert_header(CACHE_CONTROL, "no-store")?;
     header.set_content_length(body.len())?;
-    if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.ask.id) {
+    if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
         header.insert_header(name.clone(), id.clone())?;
     }
     match fault {
-        Fault::NoPeer => header.insert_header(RETRY_AFTER, retry_after(ctx))?,
-        Fault::MethodNotAllowed => header.insert_header(ALLOW, allowed(ctx))?,
+        Fault::NoAvailablePeer => header.insert_header(RETRY_AFTER, retry_after(ctx))?,
+        Fault::MethodNotAllowed => header.insert_header(ALLOW, allowed_methods(ctx))?,
         _ => {}
     }
     Ok((header, body.into()))
@@ -162,7 +173,7 @@ fn retry_after(ctx: &Context) -> HeaderValue {
     let health = ctx
         .upstream()
         .and_then(|upstream| upstream.config.health.as_ref());
-    let time = health.map_or(UNPROBED, |health| {
+    let time = health.map_or(UNPROBED_RETRY_AFTER, |health| {
         health.interval.saturating_mul(health.rise)
     });
     let seconds = time.as_millis().div_ceil(1000).max(1);
@@ -170,14 +181,14 @@ fn retry_after(ctx: &Context) -> HeaderValue {
 }
 
 /// Where nobody probes, an operator has taken every peer out; who knows for how long.
-const UNPROBED: Duration = Duration::from_secs(2);
+const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The methods that the routes for this host and path take (RFC 9110, 15.5.6).
-fn allowed(ctx: &Context) -> String {
+fn allowed_methods(ctx: &Context) -> String {
     let methods = ctx
         .snapshot
         .routes
-        .allowed(ctx.ask.host_text(), ctx.ask.path());
+        .allowed(ctx.request.host_text(), ctx.request.path());
     methods
         .iter()
         .map(|method| method.as_str())

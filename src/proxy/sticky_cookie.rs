@@ -17,25 +17,32 @@ use crate::connection::Connection;
 use crate::key;
 
 /// Sets the cookie that the request's key came from, if the client needs it.
-pub(super) fn give(session: &Session, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+pub(super) fn set_cookie(
+    session: &Session,
+    response: &mut ResponseHeader,
+    ctx: &Context,
+) -> Result<()> {
     let sources = ctx.upstream().map(|upstream| &upstream.config.key);
     let sticky = sources.and_then(|sources| key::to_make(sources));
-    let (Some(value), Some((_, sticky))) = (&ctx.cookie, sticky) else {
+    let (Some(value), Some((_, sticky))) = (&ctx.sticky_cookie, sticky) else {
         return Ok(());
     };
     let mut set = response.headers.get_all(SET_COOKIE).iter();
     if set.any(|line| sticky.is_set_by(line.as_bytes())) {
         return Ok(());
     }
-    response.append_header(SET_COOKIE, sticky.set(value, is_over_tls(session, ctx)))?;
+    response.append_header(
+        SET_COOKIE,
+        sticky.set(value, is_client_over_tls(session, ctx)),
+    )?;
     if !is_private(&response.headers) {
-        response.insert_header(CACHE_CONTROL, made_private(&response.headers))?;
+        response.insert_header(CACHE_CONTROL, private_cache_control(&response.headers))?;
     }
     Ok(())
 }
 
 /// Whether the client came over TLS: to us, to whom passes its connection on, or to a trusted proxy.
-fn is_over_tls(session: &Session, ctx: &Context) -> bool {
+fn is_client_over_tls(session: &Session, ctx: &Context) -> bool {
     let connection = ctx.connection();
     let tls = connection.is_some_and(Connection::is_encrypted);
     let told = || {
@@ -43,11 +50,11 @@ fn is_over_tls(session: &Session, ctx: &Context) -> bool {
         let first = proto.as_bytes().split(|&byte| byte == b',').next()?;
         Some(first.trim_ascii().eq_ignore_ascii_case(b"https"))
     };
-    tls || ctx.ask.from_trusted && told().unwrap_or(false)
+    tls || ctx.request.from_trusted && told().unwrap_or(false)
 }
 
 /// What a peer says of caches, without what it says to shared ones: `public` and `s-maxage` (RFC 9111, 5.2.2).
-fn made_private(headers: &HeaderMap) -> HeaderValue {
+fn private_cache_control(headers: &HeaderMap) -> HeaderValue {
     let lines = headers.get_all(CACHE_CONTROL).into_iter();
     let directives = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     let kept = directives.map(<[u8]>::trim_ascii).filter(|directive| {
@@ -91,7 +98,7 @@ mod tests {
             let lines = lines
                 .iter()
                 .map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
-            assert_eq!(made_private(&lines.collect()), expected);
+            assert_eq!(private_cache_control(&lines.collect()), expected);
         }
     }
 }

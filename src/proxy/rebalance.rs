@@ -19,44 +19,47 @@ use crate::snapshot::Snapshot;
 use crate::upstream::{Address, HashTarget, Tried, Upstream};
 
 /// The longest time between two looks.
-const SELDOM: Duration = Duration::from_secs(5);
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest.
-const OFTEN: Duration = Duration::from_millis(20);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A stream at its peer.
-pub(super) struct Tenant {
+pub(super) struct RebalanceCheck {
     current: Arc<ArcSwap<Snapshot>>,
     upstream: Arc<str>,
     key: Box<[u8]>,
     label: Arc<str>,
     address: Address,
     /// Since when its key is at home with another.
-    moved: Option<Duration>,
+    moved_since: Option<Duration>,
 }
 
-impl Tenant {
+impl RebalanceCheck {
     /// With the time to the first look. `None`: its upstream lets it stay, or it never was at home.
-    pub(super) fn of(
+    pub(super) fn for_stream(
         current: &Arc<ArcSwap<Snapshot>>,
         session: &Session,
         ctx: &Context,
     ) -> Option<(Self, Duration)> {
-        let rules = rules(ctx.upstream()?)?;
-        let attempt = ctx.attempt.as_ref().filter(|attempt| !attempt.guest)?;
+        let rules = rebalance_config(ctx.upstream()?)?;
+        let attempt = ctx
+            .attempt
+            .as_ref()
+            .filter(|attempt| !attempt.is_overflow)?;
         let peer = attempt.peer()?;
         let tenant = Self {
             current: Arc::clone(current),
             upstream: Arc::clone(&attempt.upstream.name),
-            key: super::pick::key_of(session, ctx)?,
+            key: super::select::key_bytes(session, ctx)?,
             label: Arc::clone(&peer.label),
             address: peer.address.clone(),
-            moved: None,
+            moved_since: None,
         };
-        Some((tenant, between(rules)))
+        Some((tenant, check_interval(rules)))
     }
 
     /// Where nobody could serve the key, its peer is as good as any.
-    fn is_home(&self, upstream: &Upstream, now: Duration) -> bool {
+    fn is_assigned(&self, upstream: &Upstream, now: Duration) -> bool {
         let target = HashTarget::Key(upstream.key(&self.key));
         upstream
             .select(&target, &Tried::none(), now)
@@ -67,50 +70,52 @@ impl Tenant {
     }
 
     /// Where the upstream, or the wish, is gone, the stream stays.
-    pub(super) fn look(&mut self) -> StreamVerdict {
+    pub(super) fn check(&mut self) -> StreamVerdict {
         let snapshot = self.current.load_full();
         let upstream = snapshot.upstreams.get(&*self.upstream);
         if let Some(upstream) = upstream
-            && let Some(rules) = rules(upstream)
+            && let Some(rules) = rebalance_config(upstream)
         {
-            return self.look_at(upstream, rules);
+            return self.check_against(upstream, rules);
         }
-        self.moved = None;
-        StreamVerdict::RecheckAfter(SELDOM)
+        self.moved_since = None;
+        StreamVerdict::RecheckAfter(MAX_INTERVAL)
     }
 
-    fn look_at(&mut self, upstream: &Upstream, rules: MovedStreams) -> StreamVerdict {
+    fn check_against(&mut self, upstream: &Upstream, rules: MovedStreams) -> StreamVerdict {
         let now = clock::since_start();
-        if self.is_home(upstream, now) {
-            self.moved = None;
-            return StreamVerdict::RecheckAfter(between(rules));
+        if self.is_assigned(upstream, now) {
+            self.moved_since = None;
+            return StreamVerdict::RecheckAfter(check_interval(rules));
         }
-        let since = *self.moved.get_or_insert(now);
+        let since = *self.moved_since.get_or_insert(now);
         match since.saturating_add(rules.after).checked_sub(now) {
-            Some(left) if !left.is_zero() => StreamVerdict::RecheckAfter(left.min(between(rules))),
+            Some(left) if !left.is_zero() => {
+                StreamVerdict::RecheckAfter(left.min(check_interval(rules)))
+            }
             _ if upstream.try_end_stream(now) => StreamVerdict::Close(AbortReason::KeyMoved),
-            _ => StreamVerdict::RecheckAfter(between(rules).min(Duration::from_millis(500))),
+            _ => StreamVerdict::RecheckAfter(check_interval(rules).min(Duration::from_millis(500))),
         }
     }
 }
 
-impl std::fmt::Debug for Tenant {
+impl std::fmt::Debug for RebalanceCheck {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tenant")
             .field("upstream", &self.upstream)
             .field("label", &self.label)
-            .field("moved", &self.moved)
+            .field("moved", &self.moved_since)
             .finish_non_exhaustive()
     }
 }
 
-fn rules(upstream: &Upstream) -> Option<MovedStreams> {
+fn rebalance_config(upstream: &Upstream) -> Option<MovedStreams> {
     upstream.config.close_moved_streams
 }
 
 /// The time to the next look: an eighth of what a stream may stay, and by chance up to half as much
 /// more, so that streams that began together do not all look at once.
-fn between(rules: MovedStreams) -> Duration {
-    let time = (rules.after / 8).clamp(OFTEN, SELDOM);
+fn check_interval(rules: MovedStreams) -> Duration {
+    let time = (rules.after / 8).clamp(MIN_INTERVAL, MAX_INTERVAL);
     time.mul_f64(1.0 + 0.5 * rand::random::<f64>())
 }
