@@ -17,12 +17,12 @@ pub fn now() -> Instant {
 
 /// How long before the process's first question its time begins. What another process tells of the
 /// past, such as how long a drain or a slow start has lasted, has a time too, although no time is negative.
-const PAST: Duration = Duration::from_secs(365 * 86_400);
+const PAST_OFFSET: Duration = Duration::from_secs(365 * 86_400);
 
 /// The monotonic time since a year before the process first asked for it; for atomics that hold
 /// nanoseconds.
 pub fn since_start() -> Duration {
-    PAST.saturating_add(uptime())
+    PAST_OFFSET.saturating_add(uptime())
 }
 
 /// How long ago the process first asked for the time.

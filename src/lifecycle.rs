@@ -14,7 +14,7 @@ use crate::clock;
 /// A stage in the life of the process; it only goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Stage {
+pub enum ProcessStage {
     /// The peers are asked for the first time; nothing is accepted.
     Starting,
     /// Connections are accepted.
@@ -23,7 +23,7 @@ pub enum Stage {
     Draining,
 }
 
-impl Stage {
+impl ProcessStage {
     /// For people and programs.
     pub fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ pub struct BoundAddress {
 
 /// Where the process listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub struct BoundAddresses {
     /// For clients.
     pub listeners: Vec<BoundAddress>,
     /// For operators; `None`: off.
@@ -54,7 +54,7 @@ pub struct Addresses {
 
 /// The process that this one took the sockets over from, while it still has connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Predecessor {
+pub struct PredecessorStatus {
     /// Its process id.
     pub pid: u32,
     /// Its open connections.
@@ -63,7 +63,7 @@ pub struct Predecessor {
 
 /// What the process can be asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ControlCommand {
     /// Put the configuration file in force.
     Reload {
         /// Only say what would change.
@@ -80,23 +80,23 @@ pub enum Order {
 
 /// Why an order was not carried out. Whatever the reason: what was in force is in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ControlError {
     /// It failed; this is what to say to the operator.
     #[error("{0}")]
     Failed(String),
     /// A limit that the operator set forbids it.
     #[error("{0}")]
-    Limit(String),
+    LimitExceeded(String),
     /// Another order is being carried out, or the process is at its end.
     #[error("{0}")]
     Busy(String),
 }
 
 /// What came of an order.
-pub type Reply = Result<Value, Refusal>;
+pub type ControlResult = Result<Value, ControlError>;
 
 /// Orders on their way to whoever carries them out.
-pub type Orders = mpsc::Receiver<(Order, oneshot::Sender<Reply>)>;
+pub type ControlReceiver = mpsc::Receiver<(ControlCommand, oneshot::Sender<ControlResult>)>;
 
 /// What the process is doing, shared by all who ask or change it.
 #[derive(Debug)]
@@ -104,64 +104,67 @@ pub struct Lifecycle {
     /// When the process started.
     pub started: Timestamp,
     stage: AtomicU8,
-    addresses: ArcSwap<Addresses>,
-    predecessor: ArcSwap<Option<Predecessor>>,
-    orders: mpsc::Sender<(Order, oneshot::Sender<Reply>)>,
+    addresses: ArcSwap<BoundAddresses>,
+    predecessor: ArcSwap<Option<PredecessorStatus>>,
+    commands: mpsc::Sender<(ControlCommand, oneshot::Sender<ControlResult>)>,
 }
 
 impl Lifecycle {
     /// A process that starts now, and the orders that it will be given.
-    pub fn new() -> (Self, Orders) {
+    pub fn new() -> (Self, ControlReceiver) {
         let (orders, given) = mpsc::channel(16);
         let lifecycle = Self {
             started: clock::wall(),
-            stage: AtomicU8::new(Stage::Starting as u8),
+            stage: AtomicU8::new(ProcessStage::Starting as u8),
             addresses: ArcSwap::default(),
             predecessor: ArcSwap::default(),
-            orders,
+            commands: orders,
         };
         (lifecycle, given)
     }
 
     /// The stage the process is in.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ProcessStage {
         match self.stage.load(Ordering::SeqCst) {
-            0 => Stage::Starting,
-            1 => Stage::Serving,
-            _ => Stage::Draining,
+            0 => ProcessStage::Starting,
+            1 => ProcessStage::Serving,
+            _ => ProcessStage::Draining,
         }
     }
 
     /// Goes on to a later stage; an earlier one is ignored.
-    pub fn advance(&self, stage: Stage) {
+    pub fn advance(&self, stage: ProcessStage) {
         self.stage.fetch_max(stage as u8, Ordering::SeqCst);
     }
 
     /// Where the process listens; empty before it is bound.
-    pub fn addresses(&self) -> Arc<Addresses> {
+    pub fn addresses(&self) -> Arc<BoundAddresses> {
         self.addresses.load_full()
     }
 
     /// Says where the process listens.
-    pub fn set_addresses(&self, addresses: Addresses) {
+    pub fn set_addresses(&self, addresses: BoundAddresses) {
         self.addresses.store(Arc::new(addresses));
     }
 
     /// The process before this one, while it drains.
-    pub fn predecessor(&self) -> Option<Predecessor> {
+    pub fn predecessor(&self) -> Option<PredecessorStatus> {
         **self.predecessor.load()
     }
 
     /// Says how far the process before this one is.
-    pub fn set_predecessor(&self, predecessor: Option<Predecessor>) {
+    pub fn set_predecessor(&self, predecessor: Option<PredecessorStatus>) {
         self.predecessor.store(Arc::new(predecessor));
     }
 
     /// Gives an order, and waits for what comes of it.
-    pub async fn order(&self, order: Order) -> Reply {
-        let gone = || Refusal::Busy("the process is at its end".to_owned());
+    pub async fn execute(&self, order: ControlCommand) -> ControlResult {
+        let gone = || ControlError::Busy("the process is at its end".to_owned());
         let (reply, answer) = oneshot::channel();
-        self.orders.send((order, reply)).await.map_err(|_| gone())?;
+        self.commands
+            .send((order, reply))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }

@@ -37,7 +37,7 @@ use self::query::{decode, segments};
 use crate::clock;
 use crate::connection::{ConnectionLimit, Exchange};
 use crate::issued::Deed;
-use crate::lifecycle::{Lifecycle, Order, Refusal, Reply, Stage};
+use crate::lifecycle::{ControlCommand, ControlError, ControlResult, Lifecycle, ProcessStage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
 use crate::upstream::Upstream;
@@ -141,7 +141,7 @@ impl Admin {
         if asked.method == Method::POST
             && let Some(order) = order(path, &asked.query)
         {
-            return carried_out(self.subject.lifecycle.order(order).await);
+            return carried_out(self.subject.lifecycle.execute(order).await);
         }
         if asked.method == Method::POST
             && let Some((name, what)) = wish(path)
@@ -182,7 +182,7 @@ impl Admin {
 
     async fn order_drain(&self, order: PeerOrder) -> Answer {
         // Nobody would be the wiser: where another process serves, it is the one to ask.
-        if self.subject.lifecycle.stage() == Stage::Draining {
+        if self.subject.lifecycle.stage() == ProcessStage::Draining {
             return Answer::problem(
                 StatusCode::CONFLICT,
                 "this process is draining; ask again, on a new connection",
@@ -427,14 +427,14 @@ impl Answer {
 }
 
 /// `POST /v1/reload`, with `?dry_run` and `?force`, and `POST /v1/upgrade`, with `?force`.
-fn order(path: &str, query: &str) -> Option<Order> {
+fn order(path: &str, query: &str) -> Option<ControlCommand> {
     let asked = |word: &str| query::has(query, word);
     match path {
-        "/v1/reload" => Some(Order::Reload {
+        "/v1/reload" => Some(ControlCommand::Reload {
             dry_run: asked("dry_run"),
             force: asked("force"),
         }),
-        "/v1/upgrade" => Some(Order::Upgrade {
+        "/v1/upgrade" => Some(ControlCommand::Upgrade {
             force: asked("force"),
         }),
         _ => None,
@@ -452,12 +452,12 @@ fn wish(path: &str) -> Option<(String, Deed)> {
     Some((decode(name), deed))
 }
 
-fn carried_out(reply: Reply) -> Answer {
+fn carried_out(reply: ControlResult) -> Answer {
     let (status, refusal) = match reply {
         Ok(done) => return Answer::json(StatusCode::OK, &done),
-        Err(refusal @ Refusal::Failed(_)) => (StatusCode::UNPROCESSABLE_ENTITY, refusal),
-        Err(refusal @ Refusal::Limit(_)) => (StatusCode::PRECONDITION_FAILED, refusal),
-        Err(refusal @ Refusal::Busy(_)) => (StatusCode::CONFLICT, refusal),
+        Err(refusal @ ControlError::Failed(_)) => (StatusCode::UNPROCESSABLE_ENTITY, refusal),
+        Err(refusal @ ControlError::LimitExceeded(_)) => (StatusCode::PRECONDITION_FAILED, refusal),
+        Err(refusal @ ControlError::Busy(_)) => (StatusCode::CONFLICT, refusal),
     };
     Answer::problem(status, &refusal.to_string())
 }
@@ -465,8 +465,8 @@ fn carried_out(reply: Reply) -> Answer {
 fn readiness(subject: &Subject) -> Answer {
     let stage = subject.lifecycle.stage();
     let status = match stage {
-        Stage::Serving => StatusCode::OK,
-        Stage::Starting | Stage::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        ProcessStage::Serving => StatusCode::OK,
+        ProcessStage::Starting | ProcessStage::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
     Answer::text(status, &format!("{}\n", stage.name()))
 }

@@ -306,7 +306,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
     process
         .predecessor
         .set(i64::try_from(before).unwrap_or(i64::MAX));
-    let draining = subject.lifecycle.stage() == crate::lifecycle::Stage::Draining;
+    let draining = subject.lifecycle.stage() == crate::lifecycle::ProcessStage::Draining;
     process.draining.set(i64::from(draining));
 }
 

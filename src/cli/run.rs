@@ -16,7 +16,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Done {
-    if server::is_supervisor(options.supervise) {
+    if server::should_supervise(options.supervise) {
         supervise()
     } else {
         proxy(&options.config)
@@ -41,7 +41,10 @@ fn proxy(config: &ConfigFile) -> Done {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    match server::run(server::Launch { config, source }) {
+    match server::run(server::StartOptions {
+        config,
+        config_path: source,
+    }) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::Input(format!("error: {error}"))),
     }

@@ -10,82 +10,88 @@ use std::time::Duration;
 
 use rustix::process::Signal as Number;
 
-use super::Ending;
-use super::handover::Successor;
-use super::instance::{Instance, pass_on};
+use super::ShutdownOutcome;
+use super::handover::SuccessorHandle;
+use super::instance::{ServerInstance, forward_signal};
 use super::signals::{Signal, Signals};
 use super::sockets::Listeners;
-use super::upgrade::Succession;
+use super::upgrade::CompletedUpgrade;
 use crate::admin::Subject;
-use crate::lifecycle::{Orders, Refusal, Stage};
+use crate::lifecycle::{ControlError, ControlReceiver, ProcessStage};
 use crate::telemetry::Telemetry;
 
 /// How often a successor is told of the connections that are left.
-const TELL: Duration = Duration::from_millis(500);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
-    mut instance: Instance,
+    mut instance: ServerInstance,
     mut signals: Signals,
-    mut succession: Option<Succession>,
-) -> (Ending, Arc<Telemetry>) {
-    let subject = Arc::clone(&instance.subject);
+    mut succession: Option<CompletedUpgrade>,
+) -> (ShutdownOutcome, Arc<Telemetry>) {
+    let subject = Arc::clone(&instance.app_state);
     let bound = subject.snapshot.load().config.drain_timeout;
-    subject.lifecycle.advance(Stage::Draining);
+    subject.lifecycle.advance(ProcessStage::Draining);
     if let Some(succession) = &mut succession {
-        leave(&mut instance, succession).await;
+        hand_over_sockets(&mut instance, succession).await;
     }
     // What is ordered from now on is the successor's, or the next start's.
-    instance.keeper = None;
+    instance.cert_manager = None;
     let mut successor = succession.map(|succession| succession.successor);
     let leader = successor.as_ref().map(|successor| successor.pid);
     let ending = tokio::select! {
-        () = run_dry(&mut instance.listeners, &subject, bound) => Ending::Drained,
-        () = tokio::time::sleep(bound) => Ending::Cut,
-        () = until_stop(&mut signals, &subject, leader) => Ending::Cut,
-        () = refuse_orders(&mut instance.orders) => Ending::Cut,
-        () = tell(successor.as_mut(), &subject) => Ending::Cut,
+        () = drain_connections(&mut instance.listeners, &subject, bound) => ShutdownOutcome::Drained,
+        () = tokio::time::sleep(bound) => ShutdownOutcome::Forced,
+        () = wait_second_stop(&mut signals, &subject, leader) => ShutdownOutcome::Forced,
+        () = reject_commands(&mut instance.commands) => ShutdownOutcome::Forced,
+        () = report_progress(successor.as_mut(), &subject) => ShutdownOutcome::Forced,
     };
-    report(&subject, ending);
+    log_outcome(&subject, ending);
     match &mut successor {
         Some(successor) => {
             let counters = subject.telemetry.metrics.counters();
             let left = subject.gate.open_connections() as u64;
-            successor.leave(left, counters).await;
+            successor.send_final_counters(left, counters).await;
         }
-        None => instance.chores.finish(&subject),
+        None => instance.background.write_state_file(&subject),
     }
-    instance.doors.settle().await;
-    instance.doors.remove_control();
+    instance.admin_sockets.finish_responses().await;
+    instance.admin_sockets.remove_control_file();
     (ending, Arc::clone(&subject.telemetry))
 }
 
 /// Leaves the sockets to the successor. What operators did until the last moment is its to know, so
 /// their doors are closed first; who asked for the upgrade finds the successor behind them.
-async fn leave(instance: &mut Instance, succession: &mut Succession) {
+async fn hand_over_sockets(instance: &mut ServerInstance, succession: &mut CompletedUpgrade) {
     let successor = &mut succession.successor;
-    instance.doors.leave(&successor.kept).await;
-    instance.chores.leave();
+    instance
+        .admin_sockets
+        .hand_over(&successor.adopted_sockets)
+        .await;
+    instance.background.release();
     // Who serves orders: the lock is free before the successor is told that it leads.
-    instance.keeper = None;
-    let subject = &instance.subject;
+    instance.cert_manager = None;
+    let subject = &instance.app_state;
     let memory = subject.snapshot.load().memory();
     let connections = subject.gate.open_connections() as u64;
-    successor.update(connections, memory).await;
+    successor.send_final_state(connections, memory).await;
     // Before it is announced: who connects then does not meet this process.
-    instance.listeners.hand_over(&successor.kept).await;
-    succession.announce();
+    instance
+        .listeners
+        .hand_over(&successor.adopted_sockets)
+        .await;
+    succession.reply();
 }
 
 /// Lets nobody in any more, and waits for the last to leave.
-async fn run_dry(listeners: &mut Listeners, subject: &Subject, bound: Duration) {
-    listeners.close(|_| false).await;
+async fn drain_connections(listeners: &mut Listeners, subject: &Subject, bound: Duration) {
+    listeners.close_except(|_| false).await;
     let inside = subject.gate.open_connections();
     log::info!("draining {inside} connections, for up to {bound:?}");
     subject.gate.wait_until_empty().await;
 }
 
 /// A second signal to stop is meant. Others are for the process that leads, if one does.
-async fn until_stop(signals: &mut Signals, subject: &Subject, leader: Option<u32>) {
+async fn wait_second_stop(signals: &mut Signals, subject: &Subject, leader: Option<u32>) {
     loop {
         let number = match signals.recv().await {
             Signal::Stop => return,
@@ -97,36 +103,41 @@ async fn until_stop(signals: &mut Signals, subject: &Subject, leader: Option<u32
             Signal::Upgrade => Number::USR2,
         };
         match leader {
-            Some(leader) => pass_on(leader, number),
+            Some(leader) => forward_signal(leader, number),
             None => log::warn!("too late for that: this process is draining"),
         }
     }
 }
 
 /// Never ends.
-async fn refuse_orders(orders: &mut Orders) {
+async fn reject_commands(orders: &mut ControlReceiver) {
     while let Some((_, reply)) = orders.recv().await {
         // Who asked may have left meanwhile.
-        let _ = reply.send(Err(Refusal::Busy("the process is draining".to_owned())));
+        let _ = reply.send(Err(ControlError::Busy(
+            "the process is draining".to_owned(),
+        )));
     }
     std::future::pending::<()>().await;
 }
 
 /// Never ends.
-async fn tell(successor: Option<&mut Successor>, subject: &Subject) {
+async fn report_progress(successor: Option<&mut SuccessorHandle>, subject: &Subject) {
     if let Some(successor) = successor {
-        while successor.tell(subject.gate.open_connections() as u64).await {
-            tokio::time::sleep(TELL).await;
+        while successor
+            .send_progress(subject.gate.open_connections() as u64)
+            .await
+        {
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
         }
     }
     std::future::pending::<()>().await;
 }
 
-fn report(subject: &Subject, ending: Ending) {
+fn log_outcome(subject: &Subject, ending: ShutdownOutcome) {
     let left = subject.gate.open_connections();
     match ending {
-        Ending::Drained => log::info!("drained; good-bye"),
-        Ending::Cut => {
+        ShutdownOutcome::Drained => log::info!("drained; good-bye"),
+        ShutdownOutcome::Forced => {
             subject
                 .telemetry
                 .metrics

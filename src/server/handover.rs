@@ -39,36 +39,36 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::sockets::Inherited;
+use super::sockets::InheritedSockets;
 use crate::admin::Subject;
 use crate::clock;
-use crate::lifecycle::{self, Refusal};
+use crate::lifecycle::{self, ControlError};
 use crate::tls::Keys;
 use crate::upstream::PersistedState;
 
 /// The format of the messages; another number means another format.
-const FORMAT: u32 = 2;
+const PROTOCOL_VERSION: u32 = 2;
 
 /// Tells a process that its standard input is its predecessor.
-pub(super) const SUCCESSOR: &str = "CLOCKWISE_SUCCESSOR";
+pub(super) const SUCCESSOR_ENV: &str = "CLOCKWISE_SUCCESSOR";
 
 /// The largest message; the memory of 100,000 peers is a tenth of it.
 const MAX_MESSAGE: u32 = 256 << 20;
 
 /// The most descriptors in one kernel message (Linux: `SCM_MAX_FD`, 253).
-const BATCH: usize = 64;
+const FDS_PER_MESSAGE: usize = 64;
 
 /// How long either side waits for what the other sends without delay.
-const PATIENCE: Duration = Duration::from_secs(10);
+const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last word to a process that was given up may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// In the place of the word to serve ([`Go`], which it is not): the upgrade was called off.
-const CALLED_OFF: &str = "called off";
+const CANCEL_MESSAGE: &str = "called off";
 
 /// How long a process whose end of the pair is closed may take to end: a moment, where it was killed.
-const LAST_BREATH: Timespec = Timespec {
+const EXIT_WAIT: Timespec = Timespec {
     tv_sec: 2,
     tv_nsec: 0,
 };
@@ -81,12 +81,12 @@ pub enum Error {
     Io(#[from] io::Error),
     /// The predecessor wants no successor any more, and lives.
     #[error("it has called the upgrade off")]
-    CalledOff,
+    Cancelled,
     /// What came is not what this version knows.
     #[error(
-        "it speaks hand-over format {theirs} (version {version}), this version knows {FORMAT}; upgrade step by step, or restart"
+        "it speaks hand-over format {theirs} (version {version}), this version knows {PROTOCOL_VERSION}; upgrade step by step, or restart"
     )]
-    Format {
+    UnsupportedVersion {
         /// Its number.
         theirs: u32,
         /// Its version.
@@ -105,45 +105,45 @@ struct Hello {
     sockets: Vec<String>,
     /// As of `at`.
     #[serde(default)]
-    memory: PersistedState,
+    peer_state: PersistedState,
     /// By the kernel's monotonic clock, in microseconds: both processes have the same.
     #[serde(default)]
-    at: Option<i64>,
+    captured_at: Option<i64>,
     /// So that clients can resume their sessions.
     #[serde(default)]
-    tickets: Keys,
+    ticket_keys: Keys,
     /// How long the predecessor waits for the successor to be ready, in milliseconds.
     #[serde(default)]
-    patience: Option<u64>,
+    ready_timeout_ms: Option<u64>,
 }
 
 /// The word to serve, with what has become of the peers since the hello.
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub(super) struct Go {
+pub(super) struct Activate {
     /// As of `at`.
     #[serde(default)]
-    pub(super) memory: PersistedState,
+    pub(super) peer_state: PersistedState,
     /// By the kernel's monotonic clock, in microseconds.
     #[serde(default)]
-    pub(super) at: Option<i64>,
+    pub(super) captured_at: Option<i64>,
     #[serde(default)]
     pub(super) counters: String,
 }
 
 /// What has happened at the predecessor between the hello and the word to serve.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct StateDelta {
     /// What it knew of the peers at first, without the times.
-    pub(super) before: PersistedState,
+    pub(super) baseline: PersistedState,
     /// What it knows now.
-    pub(super) memory: PersistedState,
+    pub(super) peer_state: PersistedState,
     pub(super) counters: String,
 }
 
 /// The successor's answer.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Answer {
+enum SuccessorMessage {
     /// Nothing that can fail is left to be done.
     Ready {
         /// Its process id.
@@ -155,18 +155,18 @@ enum Answer {
     /// It accepts connections.
     Serving,
     /// It has taken note of what changed since the word to serve.
-    Noted,
+    StateApplied,
     /// It could not start, and is about to exit.
-    Refused(String),
+    StartFailed(String),
 }
 
 /// What the predecessor says while it drains.
 #[derive(Debug, Deserialize, Serialize)]
-struct Progress {
+struct DrainReport {
     connections: u64,
     /// With the first message: what operators did to the peers until their doors were closed.
     #[serde(default)]
-    memory: Option<PersistedState>,
+    peer_state: Option<PersistedState>,
     /// With the last message: what was counted while draining is not lost.
     #[serde(default)]
     counters: Option<String>,
@@ -174,83 +174,90 @@ struct Progress {
 
 /// Whether this process was started to take over from another.
 pub fn is_successor() -> bool {
-    std::env::var_os(SUCCESSOR).as_deref() == Some(OsStr::new("1"))
+    std::env::var_os(SUCCESSOR_ENV).as_deref() == Some(OsStr::new("1"))
 }
 
 /// Seen from the successor: the process whose place it takes.
 #[derive(Debug)]
-pub(super) struct Predecessor {
-    wire: Wire,
+pub(super) struct PredecessorHandle {
+    channel: HandoverChannel,
     pid: u32,
     /// Readable when it has ended; `None`: it already has.
-    life: Option<OwnedFd>,
-    sockets: Inherited,
-    memory: PersistedState,
+    pidfd: Option<OwnedFd>,
+    sockets: InheritedSockets,
+    peer_state: PersistedState,
     /// As of when, by the kernel's monotonic clock in microseconds.
-    at: Option<i64>,
+    captured_at: Option<i64>,
     /// What it has told of the peers last, without the times.
-    told: PersistedState,
-    tickets: Keys,
-    patience: Duration,
+    baseline: PersistedState,
+    ticket_keys: Keys,
+    ready_timeout: Duration,
 }
 
-impl Predecessor {
+impl PredecessorHandle {
     /// Hears what is handed over; `None` where this process was started on its own.
-    pub(super) async fn meet() -> Result<Option<Self>, Error> {
+    pub(super) async fn connect() -> Result<Option<Self>, Error> {
         if !is_successor() {
             return Ok(None);
         }
         let stream =
             std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-        let mut wire = Wire::new(stream)?;
-        let hello: Hello = wire.hear().await?;
-        if hello.format != FORMAT {
-            let error = Error::Format {
+        let mut wire = HandoverChannel::new(stream)?;
+        let hello: Hello = wire.receive_with_timeout().await?;
+        if hello.format != PROTOCOL_VERSION {
+            let error = Error::UnsupportedVersion {
                 theirs: hello.format,
                 version: hello.version,
             };
             // It would learn as much from our exit.
-            let _ = wire.send(&Answer::Refused(error.to_string())).await;
+            let _ = wire
+                .send(&SuccessorMessage::StartFailed(error.to_string()))
+                .await;
             return Err(error);
         }
         let received = wire.receive_sockets(hello.sockets.len()).await?;
         Ok(Some(Self {
-            wire,
+            channel: wire,
             pid: hello.pid,
-            life: life_of(hello.pid)?,
-            told: hello.memory.without_elapsed_times(),
+            pidfd: open_pidfd(hello.pid)?,
+            baseline: hello.peer_state.without_elapsed_times(),
             sockets: hello.sockets.into_iter().zip(received).collect(),
-            memory: hello.memory,
-            at: hello.at,
-            tickets: hello.tickets,
-            patience: hello.patience.map_or(Duration::MAX, Duration::from_millis),
+            peer_state: hello.peer_state,
+            captured_at: hello.captured_at,
+            ticket_keys: hello.ticket_keys,
+            ready_timeout: hello
+                .ready_timeout_ms
+                .map_or(Duration::MAX, Duration::from_millis),
         }))
     }
 
     /// What it handed over, with what it remembers of the peers as of now: a slow start has gone on since,
     /// and keys that came home there must not leave again here.
-    pub(super) fn take(&mut self) -> (Inherited, PersistedState) {
-        let age = age(self.at, clock::monotonic_micros());
+    pub(super) fn take_sockets_and_state(&mut self) -> (InheritedSockets, PersistedState) {
+        let age = elapsed_since(self.captured_at, clock::monotonic_micros());
         (
             std::mem::take(&mut self.sockets),
-            std::mem::take(&mut self.memory).aged(age),
+            std::mem::take(&mut self.peer_state).aged(age),
         )
     }
 
     /// The keys of its TLS sessions.
-    pub(super) fn take_tickets(&mut self) -> Keys {
-        std::mem::take(&mut self.tickets)
+    pub(super) fn take_ticket_keys(&mut self) -> Keys {
+        std::mem::take(&mut self.ticket_keys)
     }
 
     /// How long it waits until this process must be ready.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn ready_timeout(&self) -> Duration {
+        self.ready_timeout
     }
 
     /// Tells it to serve on, and why.
-    pub(super) async fn refuse(&mut self, why: &str) {
+    pub(super) async fn send_start_failure(&mut self, why: &str) {
         // It would learn as much from our exit, but not why.
-        let _ = self.wire.send(&Answer::Refused(why.to_owned())).await;
+        let _ = self
+            .channel
+            .send(&SuccessorMessage::StartFailed(why.to_owned()))
+            .await;
     }
 
     /// Tells it that nothing can fail any more, and waits for the word to serve. A predecessor that
@@ -258,54 +265,60 @@ impl Predecessor {
     ///
     /// # Errors
     /// It lives, and says no more: this process must not serve.
-    pub(super) async fn ready(&mut self, kept: Vec<String>) -> Result<News, Error> {
+    pub(super) async fn await_activation(
+        &mut self,
+        kept: Vec<String>,
+    ) -> Result<StateDelta, Error> {
         let pid = std::process::id();
         // Where it no longer listens, it may have said why.
-        let _ = self.wire.send(&Answer::Ready { pid, kept }).await;
-        match self.wire.receive::<Go>().await {
+        let _ = self
+            .channel
+            .send(&SuccessorMessage::Ready { pid, kept })
+            .await;
+        match self.channel.receive::<Activate>().await {
             Ok(go) => {
-                let told = go.memory.without_elapsed_times();
-                let age = age(go.at, clock::monotonic_micros());
-                Ok(News {
-                    before: std::mem::replace(&mut self.told, told),
-                    memory: go.memory.aged(age),
+                let told = go.peer_state.without_elapsed_times();
+                let age = elapsed_since(go.captured_at, clock::monotonic_micros());
+                Ok(StateDelta {
+                    baseline: std::mem::replace(&mut self.baseline, told),
+                    peer_state: go.peer_state.aged(age),
                     counters: go.counters,
                 })
             }
-            Err(error) if is_hang_up(&error) && self.has_ended().await => {
+            Err(error) if is_disconnect(&error) && self.has_exited().await => {
                 log::warn!("the process before this one is gone ({error}); this one serves");
-                Ok(News::default())
+                Ok(StateDelta::default())
             }
-            Err(_) => Err(Error::CalledOff),
+            Err(_) => Err(Error::Cancelled),
         }
     }
 
     /// Tells it that this process serves, and listens to how its drain goes until it has exited.
-    pub(super) fn serving(mut self, subject: Arc<Subject>) {
+    pub(super) fn announce_serving(mut self, subject: Arc<Subject>) {
         tokio::spawn(async move {
-            if let Err(error) = self.wire.send(&Answer::Serving).await {
+            if let Err(error) = self.channel.send(&SuccessorMessage::Serving).await {
                 log::warn!("the process before this one is gone: {error}");
                 return;
             }
-            self.listen(&subject).await;
+            self.follow_drain(&subject).await;
             subject.lifecycle.set_predecessor(None);
         });
     }
 
-    async fn listen(&mut self, subject: &Subject) {
-        while let Ok(progress) = self.wire.receive::<Progress>().await {
+    async fn follow_drain(&mut self, subject: &Subject) {
+        while let Ok(progress) = self.channel.receive::<DrainReport>().await {
             subject
                 .lifecycle
-                .set_predecessor(Some(lifecycle::Predecessor {
+                .set_predecessor(Some(lifecycle::PredecessorStatus {
                     pid: self.pid,
                     connections: progress.connections,
                 }));
-            if let Some(memory) = progress.memory {
+            if let Some(memory) = progress.peer_state {
                 // Operators may have met this process already: their orders are not taken back.
-                let news = memory.drain_changes_since(&self.told);
+                let news = memory.drain_changes_since(&self.baseline);
                 subject.snapshot.load().recall_drains(&news);
                 // If it is gone, it does not wait for this either.
-                let _ = self.wire.send(&Answer::Noted).await;
+                let _ = self.channel.send(&SuccessorMessage::StateApplied).await;
             }
             if let Some(counters) = progress.counters {
                 subject.telemetry.metrics.inherit(&counters);
@@ -314,27 +327,27 @@ impl Predecessor {
     }
 
     /// Its end of the pair is closed when it is killed, and when it gives this process up.
-    async fn has_ended(&mut self) -> bool {
-        let Some(life) = self.life.take() else {
+    async fn has_exited(&mut self) -> bool {
+        let Some(life) = self.pidfd.take() else {
             return true;
         };
         let ended = tokio::task::spawn_blocking(move || {
             let mut end = [PollFd::new(&life, PollFlags::IN)];
-            rustix::event::poll(&mut end, Some(&LAST_BREATH))
+            rustix::event::poll(&mut end, Some(&EXIT_WAIT))
         });
         matches!(ended.await, Ok(Ok(1)))
     }
 }
 
 /// The time between two readings of the kernel's monotonic clock, in microseconds.
-fn age(then: Option<i64>, now: i64) -> Duration {
+fn elapsed_since(then: Option<i64>, now: i64) -> Duration {
     let micros = then.map_or(0, |then| now.saturating_sub(then));
     Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
 /// A descriptor that is readable when the process has ended; `None`: it already has. Our parent may
 /// be another: a script that the program is started by, or whoever takes orphans in.
-fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
+fn open_pidfd(pid: u32) -> io::Result<Option<OwnedFd>> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     match pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
         Some(Ok(life)) => Ok(Some(life)),
@@ -344,169 +357,187 @@ fn life_of(pid: u32) -> io::Result<Option<OwnedFd>> {
 }
 
 /// What a predecessor hands over.
-pub(super) struct Estate {
+pub(super) struct HandoverState {
     pub(super) sockets: Vec<(String, OwnedFd)>,
     /// As of `at`.
-    pub(super) memory: PersistedState,
+    pub(super) peer_state: PersistedState,
     /// By the kernel's monotonic clock, in microseconds.
-    pub(super) at: i64,
-    pub(super) tickets: Keys,
+    pub(super) captured_at: i64,
+    pub(super) ticket_keys: Keys,
     /// How long it waits for the successor to be ready.
-    pub(super) patience: Duration,
+    pub(super) ready_timeout: Duration,
 }
 
 /// Why a hand-over came to nothing.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) refusal: Refusal,
+pub(super) struct HandoverFailure {
+    pub(super) error: ControlError,
     /// The new process has ended, or is about to.
-    pub(super) ends: bool,
+    pub(super) process_exits: bool,
 }
 
 /// Seen from the predecessor: the process that takes its place.
 #[derive(Debug)]
-pub(super) struct Successor {
+pub(super) struct SuccessorHandle {
     /// Its process id.
     pub(super) pid: u32,
     /// The names of the sockets that it goes on with.
-    pub(super) kept: Vec<String>,
-    wire: Wire,
+    pub(super) adopted_sockets: Vec<String>,
+    channel: HandoverChannel,
 }
 
-impl Successor {
+impl SuccessorHandle {
     /// Hands over, and waits until it is ready. The pair must outlive the process, or it would take
     /// our patience for our end: so `wire` stays with the caller where this fails.
-    pub(super) async fn prepare(wire: &mut Wire, estate: &Estate) -> Result<Ready, Failed> {
-        let sent = async { timeout(PATIENCE, wire.introduce(estate)).await? }.await;
+    pub(super) async fn hand_over(
+        wire: &mut HandoverChannel,
+        estate: &HandoverState,
+    ) -> Result<SuccessorReady, HandoverFailure> {
+        let sent = async { timeout(IO_TIMEOUT, wire.send_hello(estate)).await? }.await;
         // A process that does not want to hear it all may still have said why.
-        match timeout(estate.patience, wire.receive()).await {
-            Ok(Ok(Answer::Ready { pid, kept })) => Ok(Ready { pid, kept }),
-            Ok(Ok(other)) => Err(Failed::answered(other)),
-            Ok(Err(error)) => Err(Failed::by(&sent.err().unwrap_or(error))),
-            Err(_) => Err(Failed::late(estate.patience)),
+        match timeout(estate.ready_timeout, wire.receive()).await {
+            Ok(Ok(SuccessorMessage::Ready { pid, kept })) => Ok(SuccessorReady {
+                pid,
+                adopted_sockets: kept,
+            }),
+            Ok(Ok(other)) => Err(HandoverFailure::unexpected_message(other)),
+            Ok(Err(error)) => Err(HandoverFailure::from_io(&sent.err().unwrap_or(error))),
+            Err(_) => Err(HandoverFailure::timed_out(estate.ready_timeout)),
         }
     }
 
     /// Gives the word, and waits until it serves.
-    pub(super) async fn go(wire: &mut Wire, word: &Go) -> Result<(), Failed> {
+    pub(super) async fn activate(
+        wire: &mut HandoverChannel,
+        word: &Activate,
+    ) -> Result<(), HandoverFailure> {
         let served = async {
             wire.send(word).await?;
             wire.receive().await
         };
-        match timeout(PATIENCE, served).await {
-            Ok(Ok(Answer::Serving)) => Ok(()),
-            Ok(Ok(other)) => Err(Failed::answered(other)),
-            Ok(Err(error)) => Err(Failed::by(&error)),
-            Err(_) => Err(Failed::late(PATIENCE)),
+        match timeout(IO_TIMEOUT, served).await {
+            Ok(Ok(SuccessorMessage::Serving)) => Ok(()),
+            Ok(Ok(other)) => Err(HandoverFailure::unexpected_message(other)),
+            Ok(Err(error)) => Err(HandoverFailure::from_io(&error)),
+            Err(_) => Err(HandoverFailure::timed_out(IO_TIMEOUT)),
         }
     }
 
     /// Tells it that it must not serve, whatever becomes of us: what we have started may be another
     /// process's parent, and not that process itself.
-    pub(super) async fn call_off(wire: &mut Wire) {
+    pub(super) async fn cancel(wire: &mut HandoverChannel) {
         // Nearly always it is gone.
-        let _ = timeout(FAREWELL, wire.send(&CALLED_OFF)).await;
+        let _ = timeout(CANCEL_TIMEOUT, wire.send(&CANCEL_MESSAGE)).await;
     }
 
     /// It serves.
-    pub(super) fn new(ready: Ready, wire: Wire) -> Self {
-        let Ready { pid, kept } = ready;
-        Self { pid, kept, wire }
+    pub(super) fn new(ready: SuccessorReady, wire: HandoverChannel) -> Self {
+        let SuccessorReady {
+            pid,
+            adopted_sockets: kept,
+        } = ready;
+        Self {
+            pid,
+            adopted_sockets: kept,
+            channel: wire,
+        }
     }
 
     /// Tells it what operators have changed since the word, and waits until that is noted.
-    pub(super) async fn update(&mut self, connections: u64, memory: PersistedState) {
-        let progress = Progress {
+    pub(super) async fn send_final_state(&mut self, connections: u64, memory: PersistedState) {
+        let progress = DrainReport {
             connections,
-            memory: Some(memory),
+            peer_state: Some(memory),
             counters: None,
         };
         let noted = async {
-            self.wire.send(&progress).await?;
-            self.wire.receive::<Answer>().await
+            self.channel.send(&progress).await?;
+            self.channel.receive::<SuccessorMessage>().await
         };
         // If the successor is gone, nobody is left to know.
-        let _ = timeout(PATIENCE, noted).await;
+        let _ = timeout(IO_TIMEOUT, noted).await;
     }
 
     /// Tells it how many connections are left; false: it is gone.
-    pub(super) async fn tell(&mut self, connections: u64) -> bool {
-        let progress = Progress {
+    pub(super) async fn send_progress(&mut self, connections: u64) -> bool {
+        let progress = DrainReport {
             connections,
-            memory: None,
+            peer_state: None,
             counters: None,
         };
-        self.wire.send(&progress).await.is_ok()
+        self.channel.send(&progress).await.is_ok()
     }
 
     /// The last word: what this process has counted in all.
-    pub(super) async fn leave(&mut self, connections: u64, counters: String) {
-        let progress = Progress {
+    pub(super) async fn send_final_counters(&mut self, connections: u64, counters: String) {
+        let progress = DrainReport {
             connections,
-            memory: None,
+            peer_state: None,
             counters: Some(counters),
         };
         // If the successor is gone, nobody is left to count on.
-        let _ = timeout(PATIENCE, self.wire.send(&progress)).await;
+        let _ = timeout(IO_TIMEOUT, self.channel.send(&progress)).await;
     }
 }
 
 /// A successor's word that it could serve.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(super) struct SuccessorReady {
     pub(super) pid: u32,
-    kept: Vec<String>,
+    adopted_sockets: Vec<String>,
 }
 
-impl Failed {
-    fn because(why: String) -> Self {
+impl HandoverFailure {
+    fn with_exit(why: String) -> Self {
         Self {
-            refusal: Refusal::Failed(why),
-            ends: true,
+            error: ControlError::Failed(why),
+            process_exits: true,
         }
     }
 
-    fn answered(answer: Answer) -> Self {
+    fn unexpected_message(answer: SuccessorMessage) -> Self {
         match answer {
-            Answer::Refused(why) => Self::because(format!("the new process refused: {why}")),
+            SuccessorMessage::StartFailed(why) => {
+                Self::with_exit(format!("the new process refused: {why}"))
+            }
             _ => Self {
-                ends: false,
-                ..Self::because("the new process makes no sense".to_owned())
+                process_exits: false,
+                ..Self::with_exit("the new process makes no sense".to_owned())
             },
         }
     }
 
-    fn late(patience: Duration) -> Self {
+    fn timed_out(patience: Duration) -> Self {
         Self {
-            ends: false,
-            ..Self::because(format!(
+            process_exits: false,
+            ..Self::with_exit(format!(
                 "the new process did not acknowledge within {patience:?}"
             ))
         }
     }
 
-    fn by(error: &io::Error) -> Self {
-        if is_hang_up(error) {
-            return Self::because("the new process ended before it acknowledged".to_owned());
+    fn from_io(error: &io::Error) -> Self {
+        if is_disconnect(error) {
+            return Self::with_exit("the new process ended before it acknowledged".to_owned());
         }
         Self {
-            ends: false,
-            ..Self::because(format!("the new process cannot be talked to: {error}"))
+            process_exits: false,
+            ..Self::with_exit(format!("the new process cannot be talked to: {error}"))
         }
     }
 }
 
 /// The other end of the pair is closed.
-fn is_hang_up(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | BrokenPipe | ConnectionReset)
 }
 
 /// One end of the socket pair.
 #[derive(Debug)]
-pub(super) struct Wire(UnixStream);
+pub(super) struct HandoverChannel(UnixStream);
 
-impl Wire {
+impl HandoverChannel {
     /// Two ends; the other one is for a process that does not know this runtime.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -518,22 +549,22 @@ impl Wire {
         UnixStream::from_std(stream).map(Self)
     }
 
-    async fn introduce(&mut self, estate: &Estate) -> io::Result<()> {
+    async fn send_hello(&mut self, estate: &HandoverState) -> io::Result<()> {
         let (names, sockets): (Vec<_>, Vec<_>) = estate
             .sockets
             .iter()
             .map(|(name, socket)| (name.clone(), socket.as_fd()))
             .unzip();
-        let patience = u64::try_from(estate.patience.as_millis()).ok();
+        let patience = u64::try_from(estate.ready_timeout.as_millis()).ok();
         let hello = Hello {
-            format: FORMAT,
+            format: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             sockets: names,
-            memory: estate.memory.clone(),
-            at: Some(estate.at),
-            tickets: estate.tickets.clone(),
-            patience,
+            peer_state: estate.peer_state.clone(),
+            captured_at: Some(estate.captured_at),
+            ticket_keys: estate.ticket_keys.clone(),
+            ready_timeout_ms: patience,
         };
         self.send(&hello).await?;
         self.send_sockets(&sockets).await
@@ -549,8 +580,8 @@ impl Wire {
     }
 
     /// What the other side sends without delay.
-    async fn hear<T: for<'a> Deserialize<'a>>(&mut self) -> io::Result<T> {
-        timeout(PATIENCE, self.receive()).await?
+    async fn receive_with_timeout<T: for<'a> Deserialize<'a>>(&mut self) -> io::Result<T> {
+        timeout(IO_TIMEOUT, self.receive()).await?
     }
 
     async fn receive<T: for<'a> Deserialize<'a>>(&mut self) -> io::Result<T> {
@@ -568,7 +599,7 @@ impl Wire {
 
     /// One byte goes with each batch: descriptors do not travel alone.
     async fn send_sockets(&self, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-        for batch in sockets.chunks(BATCH) {
+        for batch in sockets.chunks(FDS_PER_MESSAGE) {
             let send = || send_batch(&self.0, batch);
             self.0.async_io(Interest::WRITABLE, send).await?;
         }
@@ -580,14 +611,14 @@ impl Wire {
         while sockets.len() < count {
             let receive = || receive_batch(&self.0);
             let batch = self.0.async_io(Interest::READABLE, receive);
-            sockets.extend(timeout(PATIENCE, batch).await??);
+            sockets.extend(timeout(IO_TIMEOUT, batch).await??);
         }
         Ok(sockets)
     }
 }
 
 fn send_batch(stream: &UnixStream, batch: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(batch)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -598,7 +629,7 @@ fn send_batch(stream: &UnixStream, batch: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 fn receive_batch(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let mut bytes = [IoSliceMut::new(&mut byte)];
@@ -617,28 +648,28 @@ fn receive_batch(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
 mod tests {
     use super::*;
 
-    fn estate(sockets: usize, patience: Duration) -> Estate {
+    fn estate(sockets: usize, patience: Duration) -> HandoverState {
         let open = |index| {
             let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
             (format!("socket {index}"), OwnedFd::from(socket))
         };
-        Estate {
+        HandoverState {
             sockets: (0..sockets).map(open).collect(),
-            memory: PersistedState::default(),
-            at: 1_000_000,
-            tickets: Keys::default(),
-            patience,
+            peer_state: PersistedState::default(),
+            captured_at: 1_000_000,
+            ticket_keys: Keys::default(),
+            ready_timeout: patience,
         }
     }
 
-    fn pair() -> (Wire, Wire) {
-        let (ours, theirs) = Wire::pair().unwrap();
-        (ours, Wire::new(theirs.into()).unwrap())
+    fn pair() -> (HandoverChannel, HandoverChannel) {
+        let (ours, theirs) = HandoverChannel::pair().unwrap();
+        (ours, HandoverChannel::new(theirs.into()).unwrap())
     }
 
-    async fn failure(ours: &mut Wire, patience: Duration) -> String {
-        let failed = Successor::prepare(ours, &estate(0, patience)).await;
-        failed.unwrap_err().refusal.to_string()
+    async fn failure(ours: &mut HandoverChannel, patience: Duration) -> String {
+        let failed = SuccessorHandle::hand_over(ours, &estate(0, patience)).await;
+        failed.unwrap_err().error.to_string()
     }
 
     #[tokio::test]
@@ -647,28 +678,34 @@ mod tests {
         let successor = async {
             let hello: Hello = theirs.receive().await.unwrap();
             let received = theirs.receive_sockets(hello.sockets.len()).await.unwrap();
-            assert_eq!((hello.format, received.len()), (FORMAT, 300));
-            assert_eq!(age(hello.at, 2_500_000), Duration::from_millis(1500));
+            assert_eq!((hello.format, received.len()), (PROTOCOL_VERSION, 300));
+            assert_eq!(
+                elapsed_since(hello.captured_at, 2_500_000),
+                Duration::from_millis(1500)
+            );
             let (pid, kept) = (7, hello.sockets);
-            theirs.send(&Answer::Ready { pid, kept }).await.unwrap();
+            theirs
+                .send(&SuccessorMessage::Ready { pid, kept })
+                .await
+                .unwrap();
         };
-        let estate = estate(300, PATIENCE);
-        let (ready, ()) = tokio::join!(Successor::prepare(&mut ours, &estate), successor);
+        let estate = estate(300, IO_TIMEOUT);
+        let (ready, ()) = tokio::join!(SuccessorHandle::hand_over(&mut ours, &estate), successor);
         let ready = ready.unwrap();
-        assert_eq!((ready.pid, ready.kept.len()), (7, 300));
-        assert_eq!(ready.kept[299], "socket 299");
+        assert_eq!((ready.pid, ready.adopted_sockets.len()), (7, 300));
+        assert_eq!(ready.adopted_sockets[299], "socket 299");
     }
 
     #[tokio::test]
     async fn a_successor_that_hangs_up_or_refuses_is_a_failure_with_its_reason() {
         let (mut ours, theirs) = pair();
         drop(theirs);
-        let gone = failure(&mut ours, PATIENCE).await;
+        let gone = failure(&mut ours, IO_TIMEOUT).await;
         assert!(gone.contains("ended before it acknowledged"), "{gone}");
         let (mut ours, mut theirs) = pair();
-        let no = Answer::Refused("no room".to_owned());
+        let no = SuccessorMessage::StartFailed("no room".to_owned());
         theirs.send(&no).await.unwrap();
-        let refused = failure(&mut ours, PATIENCE).await;
+        let refused = failure(&mut ours, IO_TIMEOUT).await;
         assert!(refused.contains("refused: no room"), "{refused}");
     }
 
@@ -682,8 +719,8 @@ mod tests {
     #[tokio::test]
     async fn a_successor_that_serves_before_the_word_makes_no_sense() {
         let (mut ours, mut theirs) = pair();
-        theirs.send(&Answer::Serving).await.unwrap();
-        let early = failure(&mut ours, PATIENCE).await;
+        theirs.send(&SuccessorMessage::Serving).await.unwrap();
+        let early = failure(&mut ours, IO_TIMEOUT).await;
         assert!(early.contains("makes no sense"), "{early}");
     }
 
@@ -691,7 +728,7 @@ mod tests {
     fn an_unknown_field_is_ignored_and_a_missing_one_has_its_default() {
         let hello: Hello =
             serde_json::from_str(r#"{"format":2,"version":"9","pid":1,"colour":"blue"}"#).unwrap();
-        assert!(hello.sockets.is_empty() && hello.memory == PersistedState::default());
-        assert_eq!(age(hello.at, 2_500_000), Duration::ZERO);
+        assert!(hello.sockets.is_empty() && hello.peer_state == PersistedState::default());
+        assert_eq!(elapsed_since(hello.captured_at, 2_500_000), Duration::ZERO);
     }
 }

@@ -13,17 +13,17 @@
 //! hands sockets over without an acknowledgement, and each of its services has a runtime of its own.
 //! Here is one runtime, and one `HttpProxy` with its pools of connections to peers.
 
-mod activation;
-mod chores;
-mod control;
+mod background;
+mod control_socket;
+mod dns;
 mod drain;
 mod handover;
 mod instance;
-mod lookup;
-mod notify;
-mod proxy;
+mod pingora_setup;
 mod reload;
+mod sd_notify;
 mod signals;
+mod socket_activation;
 mod sockets;
 mod start;
 mod state_file;
@@ -34,20 +34,20 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::control::default_path as default_control_path;
+pub use self::control_socket::default_control_path;
 pub use self::handover::is_successor;
-pub use self::supervisor::{Error as SupervisorError, is_supervisor, supervise};
+pub use self::supervisor::{Error as SupervisorError, should_supervise, supervise};
 use crate::config::Config;
 use crate::listener::BindError;
 use crate::snapshot;
 
 /// What a proxy is started with.
 #[derive(Debug)]
-pub struct Launch {
+pub struct StartOptions {
     /// The configuration.
     pub config: Config,
     /// The file it came from, to be read again on reload; `None`: it cannot be reloaded.
-    pub source: Option<PathBuf>,
+    pub config_path: Option<PathBuf>,
 }
 
 /// Why the proxy could not start, or did not end well.
@@ -58,7 +58,7 @@ pub enum Error {
     Runtime(std::io::Error),
     /// A peer's name has no address.
     #[error(transparent)]
-    Lookup(#[from] lookup::Error),
+    Dns(#[from] dns::Error),
     /// The configuration could not be put in force.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
@@ -67,7 +67,7 @@ pub enum Error {
     Bind(#[from] BindError),
     /// The control socket cannot be had.
     #[error(transparent)]
-    Control(#[from] control::Error),
+    ControlSocket(#[from] control_socket::Error),
     /// The access log cannot be written.
     #[error("cannot open the access log `{path}`: {source}")]
     AccessLog {
@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// A signal to stop came before anything was served.
     #[error("stopped before it served")]
-    Stopped,
+    StoppedDuringStart,
     /// The proxy could not be made.
     #[error("cannot make the proxy: {0}")]
     Proxy(std::io::Error),
@@ -87,16 +87,16 @@ pub enum Error {
     Signals(std::io::Error),
     /// The process that should hand its sockets over did not, or not as it should.
     #[error("cannot take over from the running instance: {0}")]
-    Handover(#[from] handover::Error),
+    HotRestart(#[from] handover::Error),
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ShutdownOutcome {
     /// Every connection came to its own end.
     Drained,
     /// The drain's time was over, or a second signal came; connections were cut.
-    Cut,
+    Forced,
 }
 
 /// Runs the proxy until it is told to stop. Call it while the process has one thread: it takes what
@@ -104,10 +104,10 @@ pub enum Ending {
 ///
 /// # Errors
 /// [`Error`]: nothing was served.
-pub fn run(launch: Launch) -> Result<Ending, Error> {
-    let passed = activation::receive();
+pub fn run(launch: StartOptions) -> Result<ShutdownOutcome, Error> {
+    let passed = socket_activation::take_passed_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads(&launch.config).get())
+        .worker_threads(worker_threads(&launch.config).get())
         .thread_name("clockwise")
         .enable_all()
         .build()
@@ -123,7 +123,7 @@ pub fn run(launch: Launch) -> Result<Ending, Error> {
     Ok(ending)
 }
 
-fn threads(config: &Config) -> NonZeroUsize {
+fn worker_threads(config: &Config) -> NonZeroUsize {
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     config.threads.unwrap_or_else(cores)
 }

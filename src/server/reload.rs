@@ -11,14 +11,14 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::instance::Instance;
-use super::lookup;
-use super::sockets::{self, Inherited, Listeners, Prepared};
-use super::start::first_pass;
+use super::dns;
+use super::instance::ServerInstance;
+use super::sockets::{self, InheritedSockets, Listeners, PreparedListener};
+use super::start::await_first_probes;
 use crate::acme;
 use crate::admin::Subject;
 use crate::config::{self, Config, ListenAddress};
-use crate::lifecycle::{Addresses, Refusal, Reply};
+use crate::lifecycle::{BoundAddresses, ControlError, ControlResult};
 use crate::probe::Probes;
 use crate::snapshot::{Plan, Snapshot, series};
 use crate::telemetry::{self, LogWriter, metrics::Outcome};
@@ -27,9 +27,13 @@ use crate::telemetry::{self, LogWriter, metrics::Outcome};
 ///
 /// Can be dropped: before the swap nothing has changed then, after it the new configuration is in
 /// force, and a listener that it does not have may not be closed yet.
-pub(super) async fn reload(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
-    let done = attempt(instance, dry_run, force).await;
-    let reloads = &instance.subject.telemetry.metrics.process.reloads;
+pub(super) async fn reload(
+    instance: &mut ServerInstance,
+    dry_run: bool,
+    force: bool,
+) -> ControlResult {
+    let done = try_reload(instance, dry_run, force).await;
+    let reloads = &instance.app_state.telemetry.metrics.process.reloads;
     if !dry_run {
         reloads.inc(if done.is_ok() {
             Outcome::Ok
@@ -40,28 +44,28 @@ pub(super) async fn reload(instance: &mut Instance, dry_run: bool, force: bool) 
     done
 }
 
-async fn attempt(instance: &mut Instance, dry_run: bool, force: bool) -> Reply {
+async fn try_reload(instance: &mut ServerInstance, dry_run: bool, force: bool) -> ControlResult {
     // What is written after the watch has looked is for the watch to find.
-    instance.chores.looked().await;
-    let Some(source) = instance.source.as_deref() else {
-        return Err(Refusal::Failed(
+    instance.background.await_scan().await;
+    let Some(source) = instance.config_path.as_deref() else {
+        return Err(ControlError::Failed(
             "this instance has no configuration file to read".to_owned(),
         ));
     };
-    let before = instance.subject.snapshot.load_full();
-    let (candidate, warnings) = build(source, &instance.subject, &before).await?;
-    let plan = plan(&before, &candidate.snapshot).await?;
+    let before = instance.app_state.snapshot.load_full();
+    let (candidate, warnings) = build_candidate(source, &instance.app_state, &before).await?;
+    let plan = diff_snapshots(&before, &candidate.snapshot).await?;
     if !force {
         plan.check(&candidate.snapshot.config)
-            .map_err(|much| Refusal::Limit(much.to_string()))?;
+            .map_err(|much| ControlError::LimitExceeded(much.to_string()))?;
     }
     if dry_run {
         return Ok(json!({ "dry_run": true, "plan": plan }));
     }
-    let ready = prepare(instance, &before, &candidate.snapshot).await?;
+    let ready = prepare_reload(instance, &before, &candidate.snapshot).await?;
     let after = candidate.accept();
-    let old_log = put_in_force(instance, &before, &after, ready);
-    clear_away(instance, &before, &after, old_log).await;
+    let old_log = swap_snapshot(instance, &before, &after, ready);
+    remove_old(instance, &before, &after, old_log).await;
     for warning in warnings {
         log::warn!("{warning}");
     }
@@ -81,24 +85,24 @@ pub(super) fn warn_unverified(snapshot: &Snapshot) {
 
 /// A configuration that is not in force. Its series are in the metrics already; where it never comes
 /// in force, they are taken out again.
-struct Candidate {
+struct CandidateSnapshot {
     snapshot: Arc<Snapshot>,
-    subject: Arc<Subject>,
+    app_state: Arc<Subject>,
     accepted: bool,
 }
 
-impl Candidate {
+impl CandidateSnapshot {
     fn accept(mut self) -> Arc<Snapshot> {
         self.accepted = true;
         Arc::clone(&self.snapshot)
     }
 }
 
-impl Drop for Candidate {
+impl Drop for CandidateSnapshot {
     fn drop(&mut self) {
         if !self.accepted {
-            let kept = self.subject.snapshot.load();
-            let metrics = &self.subject.telemetry.metrics;
+            let kept = self.app_state.snapshot.load();
+            let metrics = &self.app_state.telemetry.metrics;
             series::forget(metrics, &self.snapshot.config, Some(&kept.config));
         }
     }
@@ -106,48 +110,51 @@ impl Drop for Candidate {
 
 /// Reads the file and builds all that follows from it alone; and what it is warned of. The rings of many peers take a while:
 /// that is done beside the workers.
-async fn build(
+async fn build_candidate(
     source: &Path,
     subject: &Arc<Subject>,
     before: &Arc<Snapshot>,
-) -> Result<(Candidate, Vec<String>), Refusal> {
+) -> Result<(CandidateSnapshot, Vec<String>), ControlError> {
     let path = source.to_owned();
     let read = move || config::load_warned(&path).map_err(|report| report.render(false));
-    let (config, warnings) = aside(read).await?;
-    let addresses = lookup::addresses_near(&config, &before.addresses())
+    let (config, warnings) = run_blocking(read).await?;
+    let addresses = dns::resolve_peers_preferring(&config, &before.addresses())
         .await
-        .map_err(|error| Refusal::Failed(error.to_string()))?;
+        .map_err(|error| ControlError::Failed(error.to_string()))?;
     let (subject, before) = (Arc::clone(subject), Arc::clone(before));
     let build = move || {
         let metrics = &subject.telemetry.metrics;
         let snapshot = Snapshot::new(config, &addresses, Some(&before), metrics)
             .map_err(|error| error.to_string())?;
         acme::recall(&snapshot.config, &snapshot.issued);
-        Ok(Candidate {
+        Ok(CandidateSnapshot {
             snapshot: Arc::new(snapshot),
-            subject,
+            app_state: subject,
             accepted: false,
         })
     };
-    Ok((aside(build).await?, warnings))
+    Ok((run_blocking(build).await?, warnings))
 }
 
-async fn plan(before: &Arc<Snapshot>, after: &Arc<Snapshot>) -> Result<Plan, Refusal> {
+async fn diff_snapshots(
+    before: &Arc<Snapshot>,
+    after: &Arc<Snapshot>,
+) -> Result<Plan, ControlError> {
     let (before, after) = (Arc::clone(before), Arc::clone(after));
-    aside(move || Ok(Plan::between(&before, &after))).await
+    run_blocking(move || Ok(Plan::between(&before, &after))).await
 }
 
-async fn aside<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, Refusal> {
+) -> Result<T, ControlError> {
     let done = spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(error.to_string()))
-        .map_err(Refusal::Failed)
+        .map_err(ControlError::Failed)
 }
 
 /// What the swap needs, and nobody uses yet.
-struct Ready {
-    listeners: Vec<Prepared>,
+struct PreparedReload {
+    listeners: Vec<PreparedListener>,
     /// Where the access log goes somewhere else.
     log: Option<LogWriter>,
     probes: Probes,
@@ -155,30 +162,31 @@ struct Ready {
 
 /// What still can fail: the new sockets, the log's new file. Then the peers are asked of which
 /// nothing is known; what the others' probes say is for the configuration in force alone.
-async fn prepare(
-    instance: &Instance,
+async fn prepare_reload(
+    instance: &ServerInstance,
     before: &Snapshot,
     after: &Snapshot,
-) -> Result<Ready, Refusal> {
-    let telemetry = &instance.subject.telemetry;
-    let mut none = Inherited::new();
-    let listeners = sockets::prepare(&after.config, telemetry, &instance.listeners, &mut none)
-        .map_err(|error| Refusal::Failed(error.to_string()))?;
+) -> Result<PreparedReload, ControlError> {
+    let telemetry = &instance.app_state.telemetry;
+    let mut none = InheritedSockets::new();
+    let listeners =
+        sockets::prepare_listeners(&after.config, telemetry, &instance.listeners, &mut none)
+            .map_err(|error| ControlError::Failed(error.to_string()))?;
     let log = if before.config.access_log == after.config.access_log {
         None
     } else {
-        Some(open_log(&instance.subject, &after.config).await?)
+        Some(open_log(&instance.app_state, &after.config).await?)
     };
     let mut probes = Probes::start_with_unknown(after, &instance.prober);
-    first_pass(after, &mut probes, Duration::MAX).await;
-    Ok(Ready {
+    await_first_probes(after, &mut probes, Duration::MAX).await;
+    Ok(PreparedReload {
         listeners,
         log,
         probes,
     })
 }
 
-async fn open_log(subject: &Subject, config: &Config) -> Result<LogWriter, Refusal> {
+async fn open_log(subject: &Subject, config: &Config) -> Result<LogWriter, ControlError> {
     let telemetry = Arc::clone(&subject.telemetry);
     let destination = config.access_log.clone();
     let open = move || {
@@ -186,18 +194,18 @@ async fn open_log(subject: &Subject, config: &Config) -> Result<LogWriter, Refus
             .open_log(&destination)
             .map_err(|error| format!("cannot open the access log: {error}"))
     };
-    aside(open).await
+    run_blocking(open).await
 }
 
 /// The swap: from one line to the next, without a pause in which it could be dropped. Returns the
 /// access log before, to be closed.
-fn put_in_force(
-    instance: &mut Instance,
+fn swap_snapshot(
+    instance: &mut ServerInstance,
     before: &Snapshot,
     after: &Arc<Snapshot>,
-    ready: Ready,
+    ready: PreparedReload,
 ) -> Option<Arc<LogWriter>> {
-    let subject = Arc::clone(&instance.subject);
+    let subject = Arc::clone(&instance.app_state);
     let config: &Config = &after.config;
     let drains = after.take_drains(before);
     subject.snapshot.store(Arc::clone(after));
@@ -208,7 +216,7 @@ fn put_in_force(
     instance.probes = ready.probes;
     subject.gate.set_limit(config.downstream.max_connections);
     telemetry::log::set(config.error_log);
-    set_options(&instance.listeners, &before.config, config);
+    update_socket_options(&instance.listeners, &before.config, config);
     instance
         .listeners
         .open(ready.listeners, &subject, &instance.proxy);
@@ -220,12 +228,12 @@ fn put_in_force(
     let admin = subject.lifecycle.addresses().admin;
     subject
         .lifecycle
-        .set_addresses(Addresses { listeners, admin });
+        .set_addresses(BoundAddresses { listeners, admin });
     ready.log.map(|log| subject.telemetry.log_to(log))
 }
 
 /// Listeners that stay get the options that have changed.
-fn set_options(open: &Listeners, before: &Config, after: &Config) {
+fn update_socket_options(open: &Listeners, before: &Config, after: &Config) {
     for now in &after.listeners {
         let mut before = before.listeners.iter();
         let before = before.find(|before| before.address == now.address);
@@ -237,13 +245,13 @@ fn set_options(open: &Listeners, before: &Config, after: &Config) {
 }
 
 /// What the configuration before had and this one has not.
-async fn clear_away(
-    instance: &mut Instance,
+async fn remove_old(
+    instance: &mut ServerInstance,
     before: &Arc<Snapshot>,
     after: &Arc<Snapshot>,
     old_log: Option<Arc<LogWriter>>,
 ) {
-    let subject = Arc::clone(&instance.subject);
+    let subject = Arc::clone(&instance.app_state);
     let (before, kept) = (Arc::clone(before), Arc::clone(after));
     let cleared: JoinHandle<()> = spawn_blocking(move || {
         drop(old_log);
@@ -252,7 +260,7 @@ async fn clear_away(
     });
     let listeners = &after.config.listeners;
     let wanted = |address: &ListenAddress| listeners.iter().any(|one| one.address == *address);
-    instance.listeners.close(wanted).await;
+    instance.listeners.close_except(wanted).await;
     // It goes on, whoever waits for it.
     let _ = cleared.await;
 }

@@ -41,7 +41,7 @@ impl Signals {
 
     /// Waits for a signal to stop; others that come before it are kept. Can be dropped and called
     /// again without losing one.
-    pub(super) async fn stop(&mut self) {
+    pub(super) async fn recv_stop(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
@@ -49,10 +49,10 @@ impl Signals {
     }
 
     /// Whether a signal to stop has come that nobody has heard yet.
-    pub(super) async fn stop_has_come(&mut self) -> bool {
+    pub(super) async fn is_stop_pending(&mut self) -> bool {
         tokio::select! {
             biased;
-            () = self.stop() => true,
+            () = self.recv_stop() => true,
             () = std::future::ready(()) => false,
         }
     }

@@ -13,8 +13,8 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::control;
-use super::proxy::Proxy;
+use super::control_socket;
+use super::pingora_setup::PingoraProxy;
 use crate::admin::{Access, Admin, Subject};
 use crate::config::{self, Config, ListenAddress};
 use crate::connection::ConnectionLimit;
@@ -24,22 +24,22 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// Listening sockets that another process handed over, by name: what nobody takes is closed.
-pub(super) type Inherited = BTreeMap<String, OwnedFd>;
+pub(super) type InheritedSockets = BTreeMap<String, OwnedFd>;
 
 /// The name under which the control socket is handed over; other sockets have their address.
-pub(super) const CONTROL: &str = "control";
+pub(super) const CONTROL_NAME: &str = "control";
 /// What a listener's address is prefixed with where the service manager keeps the socket, too.
-pub(super) const SHARED: &str = "shared ";
+pub(super) const SHARED_PREFIX: &str = "shared ";
 /// What the admin socket's address is prefixed with.
-pub(super) const ADMIN: &str = "admin ";
+pub(super) const ADMIN_PREFIX: &str = "admin ";
 
 /// Connections that may wait for an operator's answer.
-const DOOR_BACKLOG: u32 = 128;
+const ADMIN_BACKLOG: u32 = 128;
 
 /// A listener that is bound and does not accept yet.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    written: config::Listener,
+pub(super) struct PreparedListener {
+    config: config::Listener,
     listener: Listener,
     duplicate: OwnedFd,
     /// That of a Unix socket which was just bound: where it does not come to be served, it goes.
@@ -51,40 +51,40 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// The first one that cannot be had; those before it are closed again.
-pub(super) fn prepare(
+pub(super) fn prepare_listeners(
     config: &Config,
     telemetry: &Telemetry,
     open: &Listeners,
-    inherited: &mut Inherited,
-) -> Result<Vec<Prepared>, BindError> {
-    open.check(config)?;
+    inherited: &mut InheritedSockets,
+) -> Result<Vec<PreparedListener>, BindError> {
+    open.check_options(config)?;
     let missing = config.listeners.iter();
-    let missing = missing.filter(|written| !open.has(&written.address));
+    let missing = missing.filter(|written| !open.contains(&written.address));
     missing
-        .map(|written| prepare_one(written, telemetry, inherited))
+        .map(|written| prepare_listener(written, telemetry, inherited))
         .collect()
 }
 
-fn prepare_one(
+fn prepare_listener(
     written: &config::Listener,
     telemetry: &Telemetry,
-    inherited: &mut Inherited,
-) -> Result<Prepared, BindError> {
+    inherited: &mut InheritedSockets,
+) -> Result<PreparedListener, BindError> {
     let name = written.address.to_string();
     let metrics = telemetry.metrics.listener(&name);
-    let kept = inherited.remove(&format!("{SHARED}{name}"));
+    let kept = inherited.remove(&format!("{SHARED_PREFIX}{name}"));
     let shared = kept.is_some();
     let (listener, file) = match kept.or_else(|| inherited.remove(&name)) {
         Some(socket) => (Listener::adopt(written, socket, shared, metrics)?, None),
         None => (
             Listener::bind(written, metrics)?,
-            own_file(&written.address),
+            owned_socket_file(&written.address),
         ),
     };
     // What waits when we close it is for whoever the service manager starts next.
     listener.handed_over().store(shared, Ordering::SeqCst);
-    Ok(Prepared {
-        written: written.clone(),
+    Ok(PreparedListener {
+        config: written.clone(),
         duplicate: listener.duplicate_fd()?,
         listener,
         file,
@@ -92,7 +92,7 @@ fn prepare_one(
     })
 }
 
-fn own_file(address: &ListenAddress) -> Option<unix::SocketFile> {
+fn owned_socket_file(address: &ListenAddress) -> Option<unix::SocketFile> {
     match address {
         ListenAddress::Unix(path) => unix::SocketFile::existing(path),
         ListenAddress::Ip(_) => None,
@@ -100,7 +100,7 @@ fn own_file(address: &ListenAddress) -> Option<unix::SocketFile> {
 }
 
 /// By which a listener's connections are served: those of the configuration in force.
-fn terms(
+fn connection_config(
     snapshot: &Arc<ArcSwap<Snapshot>>,
     address: &ListenAddress,
 ) -> impl Fn() -> ConnectionConfig + Send + Sync + use<> {
@@ -118,10 +118,10 @@ fn terms(
 
 /// The clients' listeners that accept.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(BTreeMap<ListenAddress, Open>);
+pub(super) struct Listeners(BTreeMap<ListenAddress, OpenListener>);
 
 #[derive(Debug)]
-struct Open {
+struct OpenListener {
     bound: String,
     /// Of a Unix socket, where it is ours to remove.
     file: Option<unix::SocketFile>,
@@ -130,13 +130,13 @@ struct Open {
     shared: bool,
     handed_over: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
+    accept_task: JoinHandle<()>,
 }
 
-impl Open {
+impl OpenListener {
     /// Under which it is handed over.
-    fn name(&self, address: &ListenAddress) -> String {
-        let prefix = if self.shared { SHARED } else { "" };
+    fn handover_name(&self, address: &ListenAddress) -> String {
+        let prefix = if self.shared { SHARED_PREFIX } else { "" };
         format!("{prefix}{address}")
     }
 }
@@ -145,12 +145,12 @@ impl Listeners {
     /// Starts to accept.
     pub(super) fn open(
         &mut self,
-        prepared: Vec<Prepared>,
+        prepared: Vec<PreparedListener>,
         subject: &Arc<Subject>,
-        proxy: &Arc<Proxy>,
+        proxy: &Arc<PingoraProxy>,
     ) {
-        for Prepared {
-            written,
+        for PreparedListener {
+            config: written,
             listener,
             duplicate,
             file,
@@ -160,27 +160,27 @@ impl Listeners {
             // Not before: until now another process may have been the one to serve from it.
             bind::set_options(&duplicate, &written);
             let (stop, stopped) = watch::channel(false);
-            let terms = terms(&subject.snapshot, &written.address);
+            let terms = connection_config(&subject.snapshot, &written.address);
             let gate = Arc::clone(&subject.gate);
-            let open = Open {
+            let open = OpenListener {
                 bound: listener.display_address(),
                 file: if shared {
                     None
                 } else {
-                    file.or_else(|| own_file(&written.address))
+                    file.or_else(|| owned_socket_file(&written.address))
                 },
                 duplicate,
                 shared,
                 handed_over: listener.handed_over(),
                 stop,
-                accepting: tokio::spawn(listener.run(Arc::clone(proxy), gate, terms, stopped)),
+                accept_task: tokio::spawn(listener.run(Arc::clone(proxy), gate, terms, stopped)),
             };
             self.0.insert(written.address, open);
         }
     }
 
     /// Whether those that stay can be as `config` has them.
-    fn check(&self, config: &Config) -> Result<(), BindError> {
+    fn check_options(&self, config: &Config) -> Result<(), BindError> {
         for written in &config.listeners {
             if let Some(open) = self.0.get(&written.address) {
                 bind::check_rebind(&open.duplicate, written, open.shared)?;
@@ -197,13 +197,13 @@ impl Listeners {
     }
 
     /// Whether this address, as configured, is listened on.
-    pub(super) fn has(&self, address: &ListenAddress) -> bool {
+    pub(super) fn contains(&self, address: &ListenAddress) -> bool {
         self.0.contains_key(address)
     }
 
     /// Where clients connect.
     pub(super) fn addresses(&self) -> Vec<BoundAddress> {
-        let address = |(configured, open): (&ListenAddress, &Open)| BoundAddress {
+        let address = |(configured, open): (&ListenAddress, &OpenListener)| BoundAddress {
             configured: configured.to_string(),
             bound: open.bound.clone(),
         };
@@ -215,7 +215,7 @@ impl Listeners {
     pub(super) async fn hand_over(&mut self, kept: &[String]) {
         let mut ours = Vec::new();
         for (address, open) in &mut self.0 {
-            if kept.contains(&open.name(address)) {
+            if kept.contains(&open.handover_name(address)) {
                 open.handed_over.store(true, Ordering::SeqCst);
                 if let Some(file) = open.file.take() {
                     file.keep_file();
@@ -224,12 +224,12 @@ impl Listeners {
                 ours.push(address.clone());
             }
         }
-        self.close(|address| ours.contains(address)).await;
+        self.close_except(|address| ours.contains(address)).await;
     }
 
     /// Stops accepting on every address that `keep` does not want, on all of them at once; those
     /// connections drain. Ends when their sockets are closed.
-    pub(super) async fn close(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
+    pub(super) async fn close_except(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
         let all = std::mem::take(&mut self.0);
         let (kept, mut gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.into_iter().partition(|(address, _)| keep(address));
@@ -242,7 +242,7 @@ impl Listeners {
         for open in gone.into_values() {
             drop(open.duplicate);
             // One that panicked accepts no more either.
-            let _ = open.accepting.await;
+            let _ = open.accept_task.await;
             log::info!("no longer listening on {}", open.bound);
         }
     }
@@ -251,20 +251,20 @@ impl Listeners {
     pub(super) fn duplicates(&self) -> impl Iterator<Item = (String, &OwnedFd)> {
         self.0
             .iter()
-            .map(|(address, open)| (open.name(address), &open.duplicate))
+            .map(|(address, open)| (open.handover_name(address), &open.duplicate))
     }
 }
 
 /// The operators' sockets: the admin address and the control socket. Nobody is answered yet.
 #[derive(Debug)]
-pub(super) struct Doors {
-    closed: Vec<Door>,
-    admin: Option<SocketAddr>,
-    path: PathBuf,
+pub(super) struct AdminSockets {
+    sockets: Vec<AdminSocket>,
+    admin_address: Option<SocketAddr>,
+    control_path: PathBuf,
 }
 
 #[derive(Debug)]
-struct Door {
+struct AdminSocket {
     /// Under which it is handed over.
     name: String,
     listener: Listener,
@@ -274,64 +274,67 @@ struct Door {
 
 /// The operators' sockets in use; none, before they are opened.
 #[derive(Debug)]
-pub(super) struct OpenDoors {
-    open: Vec<OpenDoor>,
+pub(super) struct OpenAdminSockets {
+    sockets: Vec<OpenAdminSocket>,
     /// The operators' connections.
-    gate: Arc<ConnectionLimit>,
+    conn_limit: Arc<ConnectionLimit>,
     stop: watch::Sender<bool>,
-    path: PathBuf,
+    control_path: PathBuf,
     /// That of the control socket; `None`: it was handed over.
-    file: Option<unix::SocketFile>,
+    control_file: Option<unix::SocketFile>,
 }
 
 #[derive(Debug)]
-struct OpenDoor {
+struct OpenAdminSocket {
     name: String,
     /// Of the same socket; handed over in an upgrade.
     duplicate: OwnedFd,
     handed_over: Arc<AtomicBool>,
-    accepting: JoinHandle<()>,
+    accept_task: JoinHandle<()>,
 }
 
-impl Doors {
+impl AdminSockets {
     /// Takes them from `inherited`, else binds them.
     pub(super) fn bind(
         config: &Config,
         telemetry: &Telemetry,
-        inherited: &mut Inherited,
+        inherited: &mut InheritedSockets,
     ) -> Result<Self, super::Error> {
         let mut doors = Vec::new();
         if let Some(admin) = &config.admin {
             doors.push(bind_admin(admin, telemetry, inherited)?);
         }
         let admin = doors.first().and_then(|door| door.listener.local_addr());
-        let path = config.control.clone().unwrap_or_else(control::default_path);
+        let path = config
+            .control
+            .clone()
+            .unwrap_or_else(control_socket::default_control_path);
         let name = path.display().to_string();
         let socket = bind_control(&path, inherited)?;
-        let listener = Listener::from_unix(&name, socket, telemetry.metrics.listener(CONTROL));
-        doors.push(Door {
-            name: format!("{CONTROL} {name}"),
+        let listener = Listener::from_unix(&name, socket, telemetry.metrics.listener(CONTROL_NAME));
+        doors.push(AdminSocket {
+            name: format!("{CONTROL_NAME} {name}"),
             duplicate: listener.duplicate_fd()?,
             listener,
             access: Access::Control,
         });
         Ok(Self {
-            closed: doors,
-            admin,
-            path,
+            sockets: doors,
+            admin_address: admin,
+            control_path: path,
         })
     }
 
     /// Where the admin server is bound.
     pub(super) fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin
+        self.admin_address
     }
 
     /// Starts to answer operators.
-    pub(super) fn open(self, subject: &Arc<Subject>) -> OpenDoors {
+    pub(super) fn open(self, subject: &Arc<Subject>) -> OpenAdminSockets {
         let (stop, stopped) = watch::channel(false);
         let gate = ConnectionLimit::new(None);
-        let open = |door: Door| {
+        let open = |door: AdminSocket| {
             let app = Admin::serve(Arc::clone(subject), door.access);
             let terms = || ConnectionConfig {
                 limits: config::Downstream::DEFAULT,
@@ -343,88 +346,89 @@ impl Doors {
             let run = door
                 .listener
                 .run(app, Arc::clone(&gate), terms, stopped.clone());
-            OpenDoor {
+            OpenAdminSocket {
                 name: door.name,
                 duplicate: door.duplicate,
                 handed_over,
-                accepting: tokio::spawn(run),
+                accept_task: tokio::spawn(run),
             }
         };
-        OpenDoors {
-            open: self.closed.into_iter().map(open).collect(),
-            gate,
+        OpenAdminSockets {
+            sockets: self.sockets.into_iter().map(open).collect(),
+            conn_limit: gate,
             stop,
-            file: unix::SocketFile::existing(&self.path),
-            path: self.path,
+            control_file: unix::SocketFile::existing(&self.control_path),
+            control_path: self.control_path,
         }
     }
 }
 
-impl Default for OpenDoors {
+impl Default for OpenAdminSockets {
     fn default() -> Self {
         Self {
-            open: Vec::new(),
-            gate: ConnectionLimit::new(None),
+            sockets: Vec::new(),
+            conn_limit: ConnectionLimit::new(None),
             stop: watch::channel(false).0,
-            path: PathBuf::new(),
-            file: None,
+            control_path: PathBuf::new(),
+            control_file: None,
         }
     }
 }
 
-impl OpenDoors {
+impl OpenAdminSockets {
     /// The sockets, to hand over.
     pub(super) fn duplicates(&self) -> impl Iterator<Item = (String, &OwnedFd)> {
-        self.open
+        self.sockets
             .iter()
             .map(|door| (door.name.clone(), &door.duplicate))
     }
 
     /// Closes them: another process answers, on those of these names and on others of its own.
-    pub(super) async fn leave(&mut self, kept: &[String]) {
-        for door in &self.open {
+    pub(super) async fn hand_over(&mut self, kept: &[String]) {
+        for door in &self.sockets {
             let handed_over = kept.contains(&door.name);
             door.handed_over.store(handed_over, Ordering::SeqCst);
         }
-        let name = format!("{CONTROL} {}", self.path.display());
-        if let Some(file) = self.file.take_if(|_| kept.contains(&name)) {
+        let name = format!("{CONTROL_NAME} {}", self.control_path.display());
+        if let Some(file) = self.control_file.take_if(|_| kept.contains(&name)) {
             file.keep_file();
         }
         self.stop.send_replace(true);
-        for door in self.open.drain(..) {
+        for door in self.sockets.drain(..) {
             drop(door.duplicate);
             // One that panicked accepts no more either.
-            let _ = door.accepting.await;
+            let _ = door.accept_task.await;
         }
         // Now, not when the drain is over: then the name may be another process's.
-        self.remove_control();
+        self.remove_control_file();
     }
 
     /// Waits for the answers that are on their way to operators, for up to a second.
-    pub(super) async fn settle(&self) {
+    pub(super) async fn finish_responses(&self) {
         self.stop.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.gate.wait_until_empty()).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.conn_limit.wait_until_empty()).await;
     }
 
     /// Removes the control socket's file, where it is still ours.
-    pub(super) fn remove_control(&mut self) {
-        self.file = None;
+    pub(super) fn remove_control_file(&mut self) {
+        self.control_file = None;
     }
 }
 
 fn bind_admin(
     admin: &config::Admin,
     telemetry: &Telemetry,
-    inherited: &mut Inherited,
-) -> Result<Door, BindError> {
+    inherited: &mut InheritedSockets,
+) -> Result<AdminSocket, BindError> {
     let metrics = telemetry.metrics.listener("admin");
-    let name = format!("{ADMIN}{}", admin.address);
-    let written = config::Listener::plain(admin.address, DOOR_BACKLOG);
+    let name = format!("{ADMIN_PREFIX}{}", admin.address);
+    let written = config::Listener::plain(admin.address, ADMIN_BACKLOG);
     let listener = match inherited.remove(&name) {
         Some(socket) => Listener::adopt(&written, socket, false, metrics)?,
         None => Listener::bind(&written, metrics)?,
     };
-    Ok(Door {
+    Ok(AdminSocket {
         name,
         duplicate: listener.duplicate_fd()?,
         listener,
@@ -434,17 +438,20 @@ fn bind_admin(
     })
 }
 
-fn bind_control(path: &Path, inherited: &mut Inherited) -> Result<UnixListener, control::Error> {
+fn bind_control(
+    path: &Path,
+    inherited: &mut InheritedSockets,
+) -> Result<UnixListener, control_socket::Error> {
     let adopt = |socket: OwnedFd| {
         let socket = std::os::unix::net::UnixListener::from(socket);
         socket.set_nonblocking(true)?;
         UnixListener::from_std(socket)
     };
-    match inherited.remove(&format!("{CONTROL} {}", path.display())) {
-        Some(socket) => adopt(socket).map_err(|source| control::Error::Bind {
+    match inherited.remove(&format!("{CONTROL_NAME} {}", path.display())) {
+        Some(socket) => adopt(socket).map_err(|source| control_socket::Error::Bind {
             path: path.to_owned(),
             source,
         }),
-        None => control::bind(path),
+        None => control_socket::bind_control_socket(path),
     }
 }

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::chores::Chores;
-use super::handover::{News, Predecessor};
-use super::instance::Instance;
+use super::background::BackgroundTasks;
+use super::handover::{PredecessorHandle, StateDelta};
+use super::instance::ServerInstance;
 use super::signals::Signals;
-use super::sockets::{self, Doors, Inherited, Listeners, OpenDoors, Prepared};
-use super::{Error, Launch, lookup, proxy};
-use super::{activation, notify, reload, state_file};
+use super::sockets::{
+    self, AdminSockets, InheritedSockets, Listeners, OpenAdminSockets, PreparedListener,
+};
+use super::{Error, StartOptions, dns, pingora_setup};
+use super::{reload, sd_notify, socket_activation, state_file};
 use crate::acme::{self, Keeper};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::ConnectionLimit;
-use crate::lifecycle::{Addresses, Lifecycle, Orders, Stage};
+use crate::lifecycle::{BoundAddresses, ControlReceiver, Lifecycle, ProcessStage};
 use crate::probe::{ProbeConnectors, Probes};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
@@ -27,168 +29,184 @@ use crate::upstream::PersistedState;
 
 /// Starts an instance: on its own, or in the place of the one that started this process for that.
 pub(super) async fn start(
-    launch: Launch,
+    launch: StartOptions,
     passed: Vec<TcpListener>,
-) -> Result<(Instance, Signals), Error> {
+) -> Result<(ServerInstance, Signals), Error> {
     // First: until its handler is installed, a signal ends the process.
     let mut signals = Signals::install().map_err(Error::Signals)?;
-    let mut predecessor = Predecessor::meet().await?;
+    let mut predecessor = PredecessorHandle::connect().await?;
     let begun = tokio::select! {
-        begun = begin(launch, passed, predecessor.as_mut()) => begun,
-        () = signals.stop() => Err(Error::Stopped),
+        begun = start_instance(launch, passed, predecessor.as_mut()) => begun,
+        () = signals.recv_stop() => Err(Error::StoppedDuringStart),
     };
     if begun.is_ok() {
         // First: the process before this one may end as soon as it knows, and a service manager that
         // has not heard of another main process then takes the service for ended.
-        notify::ready();
+        sd_notify::ready();
     }
     match (&begun, predecessor) {
-        (Ok(instance), Some(predecessor)) => predecessor.serving(Arc::clone(&instance.subject)),
-        (Err(error), Some(mut predecessor)) => predecessor.refuse(&error.to_string()).await,
+        (Ok(instance), Some(predecessor)) => {
+            predecessor.announce_serving(Arc::clone(&instance.app_state))
+        }
+        (Err(error), Some(mut predecessor)) => {
+            predecessor.send_start_failure(&error.to_string()).await
+        }
         (_, None) => {}
     }
     Ok((begun?, signals))
 }
 
-async fn begin(
-    launch: Launch,
+async fn start_instance(
+    launch: StartOptions,
     passed: Vec<TcpListener>,
-    predecessor: Option<&mut Predecessor>,
-) -> Result<Instance, Error> {
-    let Launch { config, source } = launch;
+    predecessor: Option<&mut PredecessorHandle>,
+) -> Result<ServerInstance, Error> {
+    let StartOptions {
+        config,
+        config_path: source,
+    } = launch;
     let telemetry = open_telemetry(&config)?;
-    let addresses = lookup::addresses(&config).await?;
+    let addresses = dns::resolve_peers(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     // Before anybody is let in: a certificate that is there is shown from the first handshake on.
     acme::recall(&snapshot.config, &snapshot.issued);
     match predecessor {
         None => {
-            let inherited = activation::claim(passed, &snapshot.config);
-            let memory = remembered(&snapshot.config);
-            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory).await?;
+            let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
+            let memory = load_persisted_state(&snapshot.config);
+            let mut staged =
+                PreparedInstance::build(snapshot, telemetry, source, inherited, &memory).await?;
             // Operators may watch a start.
-            staged.open_doors();
-            staged.ask_peers(Duration::MAX).await;
-            staged.serve();
+            staged.open_admin_sockets();
+            staged.run_first_probes(Duration::MAX).await;
+            staged.start_accepting();
             Ok(staged.instance)
         }
         Some(predecessor) => {
-            let (inherited, memory) = predecessor.take();
-            snapshot.tickets.take_over(predecessor.take_tickets());
-            let mut staged = Staged::build(snapshot, telemetry, source, inherited, &memory).await?;
-            staged.ask_peers(predecessor.patience() / 2).await;
-            let news = predecessor.ready(staged.kept.clone()).await?;
-            staged.take_note(&news);
-            staged.serve();
+            let (inherited, memory) = predecessor.take_sockets_and_state();
+            snapshot.tickets.take_over(predecessor.take_ticket_keys());
+            let mut staged =
+                PreparedInstance::build(snapshot, telemetry, source, inherited, &memory).await?;
+            staged
+                .run_first_probes(predecessor.ready_timeout() / 2)
+                .await;
+            let news = predecessor
+                .await_activation(staged.adopted_sockets.clone())
+                .await?;
+            staged.apply_state_delta(&news);
+            staged.start_accepting();
             // Operators were answered by the process that served until now; none meets one that does not.
-            staged.open_doors();
+            staged.open_admin_sockets();
             Ok(staged.instance)
         }
     }
 }
 
 /// An instance that has all it needs, and lets nobody in yet.
-struct Staged {
-    instance: Instance,
-    prepared: Vec<Prepared>,
-    doors: Option<Doors>,
-    admin: Option<SocketAddr>,
+struct PreparedInstance {
+    instance: ServerInstance,
+    listeners: Vec<PreparedListener>,
+    admin_sockets: Option<AdminSockets>,
+    admin_address: Option<SocketAddr>,
     /// The names of the inherited sockets that it goes on with.
-    kept: Vec<String>,
+    adopted_sockets: Vec<String>,
 }
 
-impl Staged {
+impl PreparedInstance {
     async fn build(
         snapshot: Snapshot,
         telemetry: Arc<Telemetry>,
         source: Option<PathBuf>,
-        mut inherited: Inherited,
+        mut inherited: InheritedSockets,
         memory: &PersistedState,
     ) -> Result<Self, Error> {
         snapshot.recall(memory);
         let config = &snapshot.config;
         let mut kept: Vec<String> = inherited.keys().cloned().collect();
-        let prepared = sockets::prepare(config, &telemetry, &Listeners::default(), &mut inherited)?;
-        let doors = Doors::bind(config, &telemetry, &mut inherited)?;
+        let prepared =
+            sockets::prepare_listeners(config, &telemetry, &Listeners::default(), &mut inherited)?;
+        let doors = AdminSockets::bind(config, &telemetry, &mut inherited)?;
         kept.retain(|name| !inherited.contains_key(name));
-        let (subject, orders) = subject(snapshot, telemetry);
+        let (subject, orders) = new_app_state(snapshot, telemetry);
         let connectors = ProbeConnectors::new();
         let probes = Probes::start(&subject.snapshot.load(), &connectors);
-        let instance = Instance {
-            proxy: proxy::new(&subject).await.map_err(Error::Proxy)?,
-            chores: Chores::new(source.as_deref(), &subject.snapshot.load().config),
+        let instance = ServerInstance {
+            proxy: pingora_setup::build_proxy(&subject)
+                .await
+                .map_err(Error::Proxy)?,
+            background: BackgroundTasks::new(source.as_deref(), &subject.snapshot.load().config),
             listeners: Listeners::default(),
-            doors: OpenDoors::default(),
-            subject,
-            source,
-            orders,
+            admin_sockets: OpenAdminSockets::default(),
+            app_state: subject,
+            config_path: source,
+            commands: orders,
             prober: connectors,
             probes,
-            keeper: None,
-            upgrading: None,
-            reload_due: false,
-            reopen_due: false,
+            cert_manager: None,
+            upgrade: None,
+            reload_pending: false,
+            reopen_pending: false,
         };
         let admin = doors.admin_address();
         Ok(Self {
             instance,
-            prepared,
-            doors: Some(doors),
-            admin,
-            kept,
+            listeners: prepared,
+            admin_sockets: Some(doors),
+            admin_address: admin,
+            adopted_sockets: kept,
         })
     }
 
-    fn open_doors(&mut self) {
-        if let Some(doors) = self.doors.take() {
-            self.instance.doors = doors.open(&self.instance.subject);
+    fn open_admin_sockets(&mut self) {
+        if let Some(doors) = self.admin_sockets.take() {
+            self.instance.admin_sockets = doors.open(&self.instance.app_state);
         }
     }
 
-    async fn ask_peers(&mut self, at_most: Duration) {
-        let snapshot = self.instance.subject.snapshot.load_full();
-        first_pass(&snapshot, &mut self.instance.probes, at_most).await;
+    async fn run_first_probes(&mut self, at_most: Duration) {
+        let snapshot = self.instance.app_state.snapshot.load_full();
+        await_first_probes(&snapshot, &mut self.instance.probes, at_most).await;
     }
 
     /// What has become of the peers, and was counted, while this process was made ready.
-    fn take_note(&self, news: &News) {
-        let subject = &self.instance.subject;
+    fn apply_state_delta(&self, news: &StateDelta) {
+        let subject = &self.instance.app_state;
         let snapshot = subject.snapshot.load();
-        snapshot.catch_up(&news.before, &news.memory);
+        snapshot.catch_up(&news.baseline, &news.peer_state);
         subject.telemetry.metrics.inherit(&news.counters);
     }
 
     /// Lets the clients in. Nothing here can fail: the process before this one already relies on it.
-    fn serve(&mut self) {
+    fn start_accepting(&mut self) {
         let instance = &mut self.instance;
-        let subject = Arc::clone(&instance.subject);
+        let subject = Arc::clone(&instance.app_state);
         reload::warn_unverified(&subject.snapshot.load());
-        let prepared = std::mem::take(&mut self.prepared);
+        let prepared = std::mem::take(&mut self.listeners);
         instance.listeners.open(prepared, &subject, &instance.proxy);
-        subject.lifecycle.set_addresses(Addresses {
+        subject.lifecycle.set_addresses(BoundAddresses {
             listeners: instance.listeners.addresses(),
-            admin: self.admin,
+            admin: self.admin_address,
         });
-        subject.lifecycle.advance(Stage::Serving);
+        subject.lifecycle.advance(ProcessStage::Serving);
         // It may begin now: the challenges' answers are given by the listeners.
-        instance.keeper = Some(Keeper::start(
+        instance.cert_manager = Some(Keeper::start(
             Arc::clone(&subject.snapshot),
             Arc::clone(&subject.telemetry),
         ));
-        announce(&subject);
+        log_addresses(&subject);
     }
 }
 
 /// What a cold start knows of the peers.
-fn remembered(config: &Config) -> PersistedState {
+fn load_persisted_state(config: &Config) -> PersistedState {
     config
         .state_file
         .as_ref()
-        .map(state_file::recall)
+        .map(state_file::load)
         .unwrap_or_default()
 }
 
-fn subject(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, Orders) {
+fn new_app_state(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, ControlReceiver) {
     let gate = ConnectionLimit::new(snapshot.config.downstream.max_connections);
     let (lifecycle, orders) = Lifecycle::new();
     let subject = Subject {
@@ -202,7 +220,11 @@ fn subject(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, Orde
 
 /// No request may meet a peer that nobody has asked yet: what is new waits for the answers, for as
 /// long as they may take, and `at_most`.
-pub(super) async fn first_pass(snapshot: &Snapshot, probes: &mut Probes, at_most: Duration) {
+pub(super) async fn await_first_probes(
+    snapshot: &Snapshot,
+    probes: &mut Probes,
+    at_most: Duration,
+) {
     let healths = snapshot
         .upstreams
         .values()
@@ -230,7 +252,7 @@ fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {
     Ok(Arc::new(telemetry))
 }
 
-fn announce(subject: &Subject) {
+fn log_addresses(subject: &Subject) {
     let addresses = subject.lifecycle.addresses();
     for listener in &addresses.listeners {
         log::info!("listening on {}", listener.bound);

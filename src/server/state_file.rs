@@ -22,23 +22,23 @@ use crate::telemetry::log::Occasionally;
 use crate::upstream::PersistedState;
 
 /// The format; another number means another format.
-const FORMAT: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 /// How often it is said that the file cannot be written.
-const COMPLAIN: Duration = Duration::from_secs(60);
+const WRITE_ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize, Serialize)]
-struct State {
+struct StateFileContents {
     format: u32,
     /// When it was written (RFC 3339).
-    written: String,
-    memory: PersistedState,
+    written_at: String,
+    peer_state: PersistedState,
 }
 
 /// What the file remembers; nothing if it is not there, too old, or not to be read. Says so.
-pub(super) fn recall(file: &StateFile) -> PersistedState {
-    match read(&file.path) {
-        Ok(state) => fresh(file, state),
+pub(super) fn load(file: &StateFile) -> PersistedState {
+    match read_contents(&file.path) {
+        Ok(state) => accept_if_fresh(file, state),
         Err(error) if error.kind() == io::ErrorKind::NotFound => PersistedState::default(),
         Err(error) => {
             log::warn!(
@@ -52,93 +52,93 @@ pub(super) fn recall(file: &StateFile) -> PersistedState {
 
 /// Keeps the file up to date from beside the task that asks for it: a disk may take its time.
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
-    book: Arc<Book>,
-    writing: Option<JoinHandle<()>>,
+pub(super) struct StateFileWriter {
+    inner: Arc<StateFileInner>,
+    write_task: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl StateFileWriter {
     /// Has what is known now written, where that differs from what was written last; not while the
     /// write before is still under way. Call within the runtime.
-    pub(super) fn keep(&mut self, file: &StateFile, snapshot: Arc<Snapshot>) {
+    pub(super) fn write_in_background(&mut self, file: &StateFile, snapshot: Arc<Snapshot>) {
         if self
-            .writing
+            .write_task
             .as_ref()
             .is_some_and(|writing| !writing.is_finished())
         {
             return;
         }
-        let (book, file) = (Arc::clone(&self.book), file.clone());
-        let write = move || book.write(&file, &snapshot);
-        self.writing = Some(tokio::task::spawn_blocking(write));
+        let (book, file) = (Arc::clone(&self.inner), file.clone());
+        let write = move || book.write_if_changed(&file, &snapshot);
+        self.write_task = Some(tokio::task::spawn_blocking(write));
     }
 
     /// From now on the file is another process's to write.
-    pub(super) fn leave(&self) {
-        self.book.closed.store(true, Ordering::SeqCst);
+    pub(super) fn release(&self) {
+        self.inner.released.store(true, Ordering::SeqCst);
     }
 
     /// Writes for the last time. Blocks for as long as the disk does.
-    pub(super) fn finish(&self, file: &StateFile, snapshot: &Snapshot) {
-        self.book.write(file, snapshot);
-        self.leave();
+    pub(super) fn write_and_release(&self, file: &StateFile, snapshot: &Snapshot) {
+        self.inner.write_if_changed(file, snapshot);
+        self.release();
     }
 }
 
 /// What is written, and by one at a time.
 #[derive(Debug)]
-struct Book {
+struct StateFileInner {
     /// What has happened according to the file, where this process has written it.
-    last: Mutex<Option<PersistedState>>,
-    closed: AtomicBool,
-    complaints: Occasionally,
+    last_written: Mutex<Option<PersistedState>>,
+    released: AtomicBool,
+    error_log_limit: Occasionally,
 }
 
-impl Default for Book {
+impl Default for StateFileInner {
     fn default() -> Self {
         Self {
-            last: Mutex::default(),
-            closed: AtomicBool::default(),
-            complaints: Occasionally::every(COMPLAIN),
+            last_written: Mutex::default(),
+            released: AtomicBool::default(),
+            error_log_limit: Occasionally::every(WRITE_ERROR_INTERVAL),
         }
     }
 }
 
-impl Book {
+impl StateFileInner {
     /// A write that failed is tried again the next time.
-    fn write(&self, file: &StateFile, snapshot: &Snapshot) {
-        let mut last = self.last.lock();
+    fn write_if_changed(&self, file: &StateFile, snapshot: &Snapshot) {
+        let mut last = self.last_written.lock();
         // Only now: whoever was written before us knew less.
         let memory = snapshot.memory();
         let events = memory.without_elapsed_times();
-        if self.is_closed() || (last.as_ref() == Some(&events) && is_young(file)) {
+        if self.is_released() || (last.as_ref() == Some(&events) && is_recent(file)) {
             return;
         }
-        *last = match self.replace(&file.path, &memory) {
+        *last = match self.replace_file(&file.path, &memory) {
             Ok(()) => Some(events),
             Err(error) => {
-                self.complain(file, &error);
+                self.log_write_error(file, &error);
                 None
             }
         };
     }
 
-    fn replace(&self, path: &Path, memory: &PersistedState) -> io::Result<()> {
+    fn replace_file(&self, path: &Path, memory: &PersistedState) -> io::Result<()> {
         let beside = path.with_extension("new");
-        write(&beside, memory)?;
-        if self.is_closed() {
+        write_contents(&beside, memory)?;
+        if self.is_released() {
             return Ok(());
         }
         std::fs::rename(&beside, path)
     }
 
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+    fn is_released(&self) -> bool {
+        self.released.load(Ordering::SeqCst)
     }
 
     /// Not every time: a full disk would fill the log.
-    fn complain(&self, file: &StateFile, error: &io::Error) {
-        if self.complaints.now(clock::since_start()).is_some() {
+    fn log_write_error(&self, file: &StateFile, error: &io::Error) {
+        if self.error_log_limit.now(clock::since_start()).is_some() {
             log::warn!(
                 "the state file `{}` cannot be written: {error}; trying again",
                 file.path.display()
@@ -148,7 +148,7 @@ impl Book {
 }
 
 /// Whether the file on disk will still count for a while: half of its age is not over.
-fn is_young(file: &StateFile) -> bool {
+fn is_recent(file: &StateFile) -> bool {
     let age = std::fs::metadata(&file.path)
         .and_then(|found| found.modified())
         .ok();
@@ -156,14 +156,14 @@ fn is_young(file: &StateFile) -> bool {
     age.is_some_and(|age| age < file.max_age / 2)
 }
 
-fn fresh(file: &StateFile, state: State) -> PersistedState {
-    let written = state.written.parse::<jiff::Timestamp>();
+fn accept_if_fresh(file: &StateFile, state: StateFileContents) -> PersistedState {
+    let written = state.written_at.parse::<jiff::Timestamp>();
     let age = written.map(|written| clock::wall().duration_since(written).unsigned_abs());
     match age {
-        Ok(age) if state.format == FORMAT && age <= file.max_age => PersistedState {
+        Ok(age) if state.format == FORMAT_VERSION && age <= file.max_age => PersistedState {
             // What was hot then says nothing about now.
             hot_keys: BTreeMap::new(),
-            ..state.memory.aged(age)
+            ..state.peer_state.aged(age)
         },
         Ok(age) => {
             log::info!(
@@ -182,15 +182,15 @@ fn fresh(file: &StateFile, state: State) -> PersistedState {
     }
 }
 
-fn read(path: &Path) -> io::Result<State> {
+fn read_contents(path: &Path) -> io::Result<StateFileContents> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-fn write(path: &Path, memory: &PersistedState) -> io::Result<()> {
-    let state = State {
-        format: FORMAT,
-        written: clock::wall().to_string(),
-        memory: memory.clone(),
+fn write_contents(path: &Path, memory: &PersistedState) -> io::Result<()> {
+    let state = StateFileContents {
+        format: FORMAT_VERSION,
+        written_at: clock::wall().to_string(),
+        peer_state: memory.clone(),
     };
     let mut file = std::fs::File::create(path)?;
     file.write_all(&serde_json::to_vec(&state)?)?;
@@ -241,17 +241,17 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("state.json"));
-        assert_eq!(recall(&file), PersistedState::default());
-        Keeper::default().finish(&file, &snapshot);
-        assert!(recall(&file).upstreams["app"]["127.0.0.1:2"].draining);
-        assert_eq!(drains(&recall(&file)), drains(&snapshot.memory()));
+        assert_eq!(load(&file), PersistedState::default());
+        StateFileWriter::default().write_and_release(&file, &snapshot);
+        assert!(load(&file).upstreams["app"]["127.0.0.1:2"].draining);
+        assert_eq!(drains(&load(&file)), drains(&snapshot.memory()));
         let strict = StateFile {
             max_age: Duration::ZERO,
             ..file.clone()
         };
-        assert_eq!(recall(&strict), PersistedState::default());
+        assert_eq!(load(&strict), PersistedState::default());
         std::fs::write(&file.path, "{").unwrap();
-        assert_eq!(recall(&file), PersistedState::default());
+        assert_eq!(load(&file), PersistedState::default());
     }
 
     #[test]
@@ -259,11 +259,11 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("later/state.json"));
-        let book = Book::default();
-        book.write(&file, &snapshot);
+        let book = StateFileInner::default();
+        book.write_if_changed(&file, &snapshot);
         std::fs::create_dir(directory.path().join("later")).unwrap();
-        book.write(&file, &snapshot);
-        assert_eq!(drains(&recall(&file)), drains(&snapshot.memory()));
+        book.write_if_changed(&file, &snapshot);
+        assert_eq!(drains(&load(&file)), drains(&snapshot.memory()));
     }
 
     #[test]
@@ -271,9 +271,9 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("state.json"));
-        let keeper = Keeper::default();
-        keeper.leave();
-        keeper.book.write(&file, &snapshot);
+        let keeper = StateFileWriter::default();
+        keeper.release();
+        keeper.inner.write_if_changed(&file, &snapshot);
         assert!(!file.path.exists());
     }
 }

@@ -58,9 +58,9 @@ pub(super) fn run(options: &Options) -> Done {
     telemetry::log::init(config.error_log);
     start_origins(origins.clone(), &ports)?;
     greet(&ports, &origins, &file)?;
-    let ended = server::run(server::Launch {
+    let ended = server::run(server::StartOptions {
         config,
-        source: Some(file),
+        config_path: Some(file),
     });
     // What is left in the system's directory for such things is cleaned up by the system.
     let _ = std::fs::remove_dir_all(&directory);

@@ -7,9 +7,9 @@
 //! believes only its own descendants; what else they say there it passes on to its own service
 //! manager, if it has one.
 
-mod kin;
-mod mailbox;
-mod succession;
+mod notify_socket;
+mod process_tree;
+mod workers;
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,21 +21,21 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus};
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
-use self::mailbox::{Mailbox, Message};
-use self::succession::Succession;
+use self::notify_socket::{NotifyMessage, NotifySocket};
+use self::workers::Workers;
 use super::signals::{Signal, Signals};
-use super::{activation, notify, upgrade};
+use super::{sd_notify, socket_activation, upgrade};
 
 /// Tells a process that it has a supervisor, and is not to be one.
-const SUPERVISED: &str = "CLOCKWISE_SUPERVISED";
+const SUPERVISED_ENV: &str = "CLOCKWISE_SUPERVISED";
 
 /// How long a new process may take to say that it leads when the old one has ended: both happen at
 /// the end of an upgrade, in either order.
-const INTERREGNUM: Duration = Duration::from_secs(1);
+const LEADER_CHANGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often to look whether the leader lives. The system tells us of our children at once, but the
 /// leader is another process's child while the one that started it still drains.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why there can be no supervisor.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +49,13 @@ pub enum Error {
 }
 
 /// Whether this process is to be a supervisor: where it is asked to, and as process 1.
-pub fn is_supervisor(asked: bool) -> bool {
-    (asked || std::process::id() == 1) && !is_above_us()
+pub fn should_supervise(asked: bool) -> bool {
+    (asked || std::process::id() == 1) && !is_supervised()
 }
 
 /// Whether this process was started by a supervisor, or by one that was.
-pub(super) fn is_above_us() -> bool {
-    std::env::var_os(SUPERVISED).as_deref() == Some(OsStr::new("1"))
+pub(super) fn is_supervised() -> bool {
+    std::env::var_os(SUPERVISED_ENV).as_deref() == Some(OsStr::new("1"))
 }
 
 /// Runs this program again, with the same arguments, as the proxy, and returns the exit code of the
@@ -72,22 +72,22 @@ pub fn supervise() -> Result<u8, Error> {
 
 #[derive(Debug)]
 struct Supervisor {
-    mailbox: Mailbox,
+    notify_socket: NotifySocket,
     signals: Signals,
-    ended: Source,
-    succession: Succession,
+    child_exits: Source,
+    workers: Workers,
     /// Whether a signal to stop has come.
     stopping: bool,
 }
 
 /// What happens next.
-enum Next {
-    Message(Message),
+enum SupervisorEvent {
+    Message(NotifyMessage),
     /// A child, or maybe the leader.
-    Ended,
+    ChildExited,
     Signal(Signal),
     /// Nobody has led for so long that nobody will.
-    Orphaned,
+    NoLeader,
 }
 
 impl Supervisor {
@@ -98,34 +98,34 @@ impl Supervisor {
         // Process 1 is everybody's next parent; others must ask for it.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(io::Error::from)?;
-        let (mailbox, name) = Mailbox::open()?;
-        let leader = spawn(&name).map_err(Error::Spawn)?;
+        let (mailbox, name) = NotifySocket::open()?;
+        let leader = spawn_worker(&name).map_err(Error::Spawn)?;
         // The proxy has them; a socket that we held too would outlive it.
-        drop(activation::receive());
+        drop(socket_activation::take_passed_sockets());
         Ok(Self {
-            mailbox,
+            notify_socket: mailbox,
             signals,
-            ended,
-            succession: Succession::new(leader),
+            child_exits: ended,
+            workers: Workers::new(leader),
             stopping: false,
         })
     }
 
     async fn run(mut self) -> u8 {
         loop {
-            match self.next().await {
-                Next::Message(message) => self.hear(&message),
-                Next::Signal(signal) => self.pass_on(signal),
-                Next::Orphaned => {
-                    if let Some(code) = self.succession.abdicate(self.stopping) {
+            match self.next_event().await {
+                SupervisorEvent::Message(message) => self.handle_message(&message),
+                SupervisorEvent::Signal(signal) => self.forward_signal(signal),
+                SupervisorEvent::NoLeader => {
+                    if let Some(code) = self.workers.replace_leader(self.stopping) {
                         return code;
                     }
                 }
-                Next::Ended => {
+                SupervisorEvent::ChildExited => {
                     // Children first: theirs are the exit codes that can be had.
-                    let alone = self.reap();
-                    self.succession.miss();
-                    if let Some(code) = self.succession.code().filter(|_| alone) {
+                    let alone = self.reap_children();
+                    self.workers.remove_exited();
+                    if let Some(code) = self.workers.exit_code().filter(|_| alone) {
                         return code;
                     }
                 }
@@ -133,29 +133,29 @@ impl Supervisor {
         }
     }
 
-    async fn next(&mut self) -> Next {
-        let interregnum = self.succession.code().is_some();
+    async fn next_event(&mut self) -> SupervisorEvent {
+        let interregnum = self.workers.exit_code().is_some();
         tokio::select! {
             // In this order: the new leader before the end of the old one.
             biased;
-            Ok(message) = self.mailbox.receive() => Next::Message(message),
-            _ = self.ended.recv() => Next::Ended,
-            signal = self.signals.recv() => Next::Signal(signal),
-            () = tokio::time::sleep(INTERREGNUM), if interregnum => Next::Orphaned,
-            () = tokio::time::sleep(LOOK), if !interregnum => Next::Ended,
+            Ok(message) = self.notify_socket.receive() => SupervisorEvent::Message(message),
+            _ = self.child_exits.recv() => SupervisorEvent::ChildExited,
+            signal = self.signals.recv() => SupervisorEvent::Signal(signal),
+            () = tokio::time::sleep(LEADER_CHANGE_TIMEOUT), if interregnum => SupervisorEvent::NoLeader,
+            () = tokio::time::sleep(POLL_INTERVAL), if !interregnum => SupervisorEvent::ChildExited,
         }
     }
 
-    fn hear(&mut self, message: &Message) {
+    fn handle_message(&mut self, message: &NotifyMessage) {
         let Some(sender) = message.sender else { return };
-        if let Some(passed_on) = self.succession.hear(sender, &message.text) {
-            notify::tell(&passed_on);
+        if let Some(passed_on) = self.workers.handle_message(sender, &message.text) {
+            sd_notify::notify(&passed_on);
         }
     }
 
     /// A first signal to stop is the leader's, who drains beside those that drain already. A second
     /// one is everybody's.
-    fn pass_on(&mut self, signal: Signal) {
+    fn forward_signal(&mut self, signal: Signal) {
         let number = match signal {
             Signal::Stop => Number::TERM,
             Signal::Reload => Number::HUP,
@@ -163,18 +163,18 @@ impl Supervisor {
             Signal::Upgrade => Number::USR2,
         };
         let again = signal == Signal::Stop && std::mem::replace(&mut self.stopping, true);
-        if again || signal == Signal::ReopenLogs || self.succession.code().is_some() {
-            self.succession.tell_all(number);
+        if again || signal == Signal::ReopenLogs || self.workers.exit_code().is_some() {
+            self.workers.signal_all(number);
         } else {
-            self.succession.tell_leader(number);
+            self.workers.signal_leader(number);
         }
     }
 
     /// Takes note of every process that has ended; whether none is left.
-    fn reap(&mut self) -> bool {
+    fn reap_children(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.succession.bury(pid, code(status)),
+                Ok(Some((pid, status))) => self.workers.record_exit(pid, exit_code(status)),
                 Ok(None) => return false,
                 Err(Errno::INTR) => {}
                 Err(Errno::CHILD) => return true,
@@ -189,16 +189,16 @@ impl Supervisor {
 }
 
 /// In a process group of its own: what a terminal sends to all of ours would reach it twice.
-fn spawn(mailbox: &str) -> io::Result<Pid> {
-    let mut command = Command::new(upgrade::program()?);
+fn spawn_worker(mailbox: &str) -> io::Result<Pid> {
+    let mut command = Command::new(upgrade::program_path()?);
     command
         .args(std::env::args_os().skip(1))
-        .env(SUPERVISED, "1")
-        .env(notify::SOCKET, format!("@{mailbox}"))
+        .env(SUPERVISED_ENV, "1")
+        .env(sd_notify::SOCKET_ENV, format!("@{mailbox}"))
         .stdin(Stdio::null())
         .process_group(0);
     // What was meant for us is meant for it; where no process is named, whoever reads it is.
-    for meant_for in ["LISTEN_PID", notify::WATCHDOG_PID] {
+    for meant_for in ["LISTEN_PID", sd_notify::WATCHDOG_PID_ENV] {
         if std::env::var(meant_for).is_ok_and(|pid| pid == std::process::id().to_string()) {
             command.env_remove(meant_for);
         }
@@ -208,7 +208,7 @@ fn spawn(mailbox: &str) -> io::Result<Pid> {
 }
 
 /// As a shell has it.
-fn code(status: WaitStatus) -> u8 {
+fn exit_code(status: WaitStatus) -> u8 {
     let code = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code,
         (None, Some(signal)) => 128 + signal,
@@ -228,7 +228,7 @@ mod tests {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pid = Some(Pid::from_child(&child));
             let ended = rustix::process::waitpid(pid, WaitOptions::empty());
-            code(ended.unwrap().unwrap().1)
+            exit_code(ended.unwrap().unwrap().1)
         };
         assert_eq!((code_of("exit 3"), code_of("kill -9 $$")), (3, 137));
     }

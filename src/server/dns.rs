@@ -17,10 +17,10 @@ use crate::config::{Config, PeerAddress};
 use crate::snapshot::Addresses;
 
 /// How long the system may take to find one name's addresses.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Names that are looked up at once; each takes a thread.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT_LOOKUPS: usize = 64;
 
 /// A peer's name has no address.
 #[derive(Debug, thiserror::Error)]
@@ -31,20 +31,23 @@ pub struct Error {
 }
 
 /// The addresses of all peers that are written as names.
-pub(super) async fn addresses(config: &Config) -> Result<Addresses, Error> {
-    addresses_near(config, &Addresses::new()).await
+pub(super) async fn resolve_peers(config: &Config) -> Result<Addresses, Error> {
+    resolve_peers_preferring(config, &Addresses::new()).await
 }
 
 /// Like [`addresses`], where some are `known` already, and in use.
-pub(super) async fn addresses_near(config: &Config, known: &Addresses) -> Result<Addresses, Error> {
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
+pub(super) async fn resolve_peers_preferring(
+    config: &Config,
+    known: &Addresses,
+) -> Result<Addresses, Error> {
+    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
     let mut lookups = JoinSet::new();
-    for name in names(config) {
+    for name in peer_names(config) {
         let (permits, known) = (Arc::clone(&permits), known.get(&name).copied());
         lookups.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let answers = tokio::net::lookup_host(name.to_string());
-            lookup(name, known, PATIENCE, answers).await
+            resolve_name(name, known, LOOKUP_TIMEOUT, answers).await
         });
     }
     let mut found = Addresses::new();
@@ -58,7 +61,7 @@ pub(super) async fn addresses_near(config: &Config, known: &Addresses) -> Result
 }
 
 /// Each name once.
-fn names(config: &Config) -> Vec<PeerAddress> {
+fn peer_names(config: &Config) -> Vec<PeerAddress> {
     let peers = config
         .upstreams
         .values()
@@ -73,14 +76,14 @@ fn names(config: &Config) -> Vec<PeerAddress> {
     names
 }
 
-async fn lookup<Answers: Iterator<Item = SocketAddr>>(
+async fn resolve_name<Answers: Iterator<Item = SocketAddr>>(
     name: PeerAddress,
     known: Option<SocketAddr>,
     limit: Duration,
     answers: impl Future<Output = io::Result<Answers>>,
 ) -> Result<(PeerAddress, SocketAddr), Error> {
     let reason = match tokio::time::timeout(limit, answers).await {
-        Ok(Ok(answers)) => match choose(answers, known) {
+        Ok(Ok(answers)) => match choose_address(answers, known) {
             Some(address) => return Ok((name, address)),
             None => "the name has no address".to_owned(),
         },
@@ -93,7 +96,7 @@ async fn lookup<Answers: Iterator<Item = SocketAddr>>(
     })
 }
 
-fn choose(
+fn choose_address(
     answers: impl Iterator<Item = SocketAddr>,
     known: Option<SocketAddr>,
 ) -> Option<SocketAddr> {
@@ -122,7 +125,7 @@ mod tests {
             .build();
         let name = PeerAddress::Name("a.test".to_owned(), 80);
         let limit = Duration::from_millis(10);
-        let found = lookup(name, known.map(address), limit, answers);
+        let found = resolve_name(name, known.map(address), limit, answers);
         let found = runtime.unwrap().block_on(found);
         found
             .map(|(_, address)| address)

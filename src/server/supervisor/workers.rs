@@ -5,51 +5,51 @@
 
 use rustix::process::{Pid, Signal as Number};
 
-use super::kin;
-use crate::server::notify;
+use super::process_tree;
+use crate::server::sd_notify;
 
 /// The workers, and what has become of the leader.
 #[derive(Debug)]
-pub(super) struct Succession {
+pub(super) struct Workers {
     leader: Pid,
     /// Whether the leader has said that it is coming to its end.
-    farewell: bool,
+    leader_stopping: bool,
     /// Those that have not ended, the one that led last at the end.
     workers: Vec<Worker>,
     /// The exit code of the last leader, where it has ended.
-    code: Option<u8>,
+    exit_code: Option<u8>,
 }
 
 #[derive(Debug)]
 struct Worker {
     pid: Pid,
     /// It accepts no more connections.
-    drains: bool,
+    draining: bool,
 }
 
-impl Succession {
+impl Workers {
     /// The first process leads.
     pub(super) fn new(leader: Pid) -> Self {
         Self {
             leader,
-            farewell: false,
+            leader_stopping: false,
             workers: vec![Worker {
                 pid: leader,
-                drains: false,
+                draining: false,
             }],
-            code: None,
+            exit_code: None,
         }
     }
 
     /// The exit code of the leader, where it has ended and nobody leads.
-    pub(super) fn code(&self) -> Option<u8> {
-        self.code
+    pub(super) fn exit_code(&self) -> Option<u8> {
+        self.exit_code
     }
 
     /// Takes note of what one of ours says of itself, and returns what is meant for whoever stands
     /// above us; to them we are the main process, whoever leads. Others are not heard.
-    pub(super) fn hear(&mut self, sender: Pid, message: &str) -> Option<String> {
-        if !self.knows(sender) && !kin::descends_from_us(sender) {
+    pub(super) fn handle_message(&mut self, sender: Pid, message: &str) -> Option<String> {
+        if !self.is_worker(sender) && !process_tree::is_descendant(sender) {
             log::debug!("process {sender} is none of ours: {message:?} is not heard");
             return None;
         }
@@ -58,21 +58,23 @@ impl Succession {
             .lines()
             .find_map(|line| line.strip_prefix("MAINPID="))
             .and_then(|pid| Pid::from_raw(pid.parse().ok().filter(|&pid| pid > 0)?));
-        if let Some(pid) = main.filter(|&pid| self.knows(pid) || kin::descends_from_us(pid)) {
-            self.lead(pid);
+        if let Some(pid) =
+            main.filter(|&pid| self.is_worker(pid) || process_tree::is_descendant(pid))
+        {
+            self.set_leader(pid);
         }
         let ends = says("STOPPING=1");
-        self.farewell |= ends && sender == self.leader;
-        if ends || says(notify::DRAINING) {
-            self.drains(sender);
+        self.leader_stopping |= ends && sender == self.leader;
+        if ends || says(sd_notify::DRAINING_MESSAGE) {
+            self.mark_draining(sender);
         }
-        Some(self.passed_on(sender, message))
+        Some(self.forwarded_message(sender, message))
     }
 
-    fn passed_on(&self, sender: Pid, message: &str) -> String {
+    fn forwarded_message(&self, sender: Pid, message: &str) -> String {
         let is_ours = |line: &str| {
             line.starts_with("MAINPID=")
-                || line == notify::DRAINING
+                || line == sd_notify::DRAINING_MESSAGE
                 || (line == "STOPPING=1" && sender != self.leader)
         };
         let rest = message.lines().filter(|line| !is_ours(line));
@@ -80,38 +82,41 @@ impl Succession {
     }
 
     /// Makes a process the leader; one that says that it leads does not drain.
-    fn lead(&mut self, pid: Pid) {
+    fn set_leader(&mut self, pid: Pid) {
         if pid != self.leader {
             log::info!("process {pid} leads now; it was {}", self.leader);
             self.leader = pid;
-            self.farewell = false;
-            self.code = None;
+            self.leader_stopping = false;
+            self.exit_code = None;
         }
         self.workers.retain(|worker| worker.pid != pid);
-        self.workers.push(Worker { pid, drains: false });
+        self.workers.push(Worker {
+            pid,
+            draining: false,
+        });
     }
 
-    fn drains(&mut self, pid: Pid) {
+    fn mark_draining(&mut self, pid: Pid) {
         for worker in &mut self.workers {
-            worker.drains |= worker.pid == pid;
+            worker.draining |= worker.pid == pid;
         }
     }
 
     /// A process of ours has ended with this exit code.
-    pub(super) fn bury(&mut self, pid: Pid, code: u8) {
+    pub(super) fn record_exit(&mut self, pid: Pid, code: u8) {
         self.workers.retain(|worker| worker.pid != pid);
         if pid == self.leader {
-            self.code = Some(code);
+            self.exit_code = Some(code);
         }
     }
 
     /// Takes note of those that ended as another process's children: their exit codes are not for us
     /// to have.
-    pub(super) fn miss(&mut self) {
+    pub(super) fn remove_exited(&mut self) {
         self.workers
-            .retain(|worker| kin::descends_from_us(worker.pid));
-        if self.code.is_none() && !self.knows(self.leader) {
-            self.code = Some(u8::from(!self.farewell));
+            .retain(|worker| process_tree::is_descendant(worker.pid));
+        if self.exit_code.is_none() && !self.is_worker(self.leader) {
+            self.exit_code = Some(u8::from(!self.leader_stopping));
         }
     }
 
@@ -120,49 +125,49 @@ impl Succession {
     ///
     /// Where nobody serves, those that drain are not waited for, so that whoever stands above us can
     /// start anew; nor is anybody made leader once we are told to stop.
-    pub(super) fn abdicate(&mut self, stopping: bool) -> Option<u8> {
-        let code = self.code?;
-        self.miss();
+    pub(super) fn replace_leader(&mut self, stopping: bool) -> Option<u8> {
+        let code = self.exit_code?;
+        self.remove_exited();
         if code != 0 {
-            match self.heir().filter(|_| !stopping) {
+            match self.next_leader().filter(|_| !stopping) {
                 Some(heir) => {
                     log::warn!("process {} failed (exit code {code})", self.leader);
-                    self.lead(heir);
+                    self.set_leader(heir);
                     return None;
                 }
-                None => self.tell_all(Number::TERM),
+                None => self.signal_all(Number::TERM),
             }
         }
         self.workers.is_empty().then_some(code)
     }
 
     /// The worker that led last and does not drain, else a process that was about to take over.
-    fn heir(&self) -> Option<Pid> {
-        let mut serving = self.workers.iter().filter(|worker| !worker.drains);
+    fn next_leader(&self) -> Option<Pid> {
+        let mut serving = self.workers.iter().filter(|worker| !worker.draining);
         let worker = serving.next_back().map(|worker| worker.pid);
-        worker.or_else(|| kin::youngest_successor(|pid| self.knows(pid)))
+        worker.or_else(|| process_tree::newest_successor(|pid| self.is_worker(pid)))
     }
 
-    fn knows(&self, pid: Pid) -> bool {
+    fn is_worker(&self, pid: Pid) -> bool {
         self.workers.iter().any(|worker| worker.pid == pid)
     }
 
     /// Sends a signal to the leader.
-    pub(super) fn tell_leader(&self, number: Number) {
-        tell(self.leader, number);
+    pub(super) fn signal_leader(&self, number: Number) {
+        send_signal(self.leader, number);
     }
 
     /// Sends a signal to every worker.
-    pub(super) fn tell_all(&self, number: Number) {
+    pub(super) fn signal_all(&self, number: Number) {
         let alive = self
             .workers
             .iter()
-            .filter(|worker| kin::descends_from_us(worker.pid));
-        alive.for_each(|worker| tell(worker.pid, number));
+            .filter(|worker| process_tree::is_descendant(worker.pid));
+        alive.for_each(|worker| send_signal(worker.pid, number));
     }
 }
 
-fn tell(worker: Pid, number: Number) {
+fn send_signal(worker: Pid, number: Number) {
     // It may have ended a moment ago, which we hear of next.
     let _ = rustix::process::kill_process(worker, number);
 }
@@ -206,81 +211,84 @@ mod tests {
     #[test]
     fn where_the_leader_fails_the_one_that_still_serves_leads_again() {
         let (mut children, pids) = Children::start(2);
-        let mut succession = Succession::new(pids[0]);
-        succession.hear(pids[1], &leads(pids[1]));
+        let mut succession = Workers::new(pids[0]);
+        succession.handle_message(pids[1], &leads(pids[1]));
         assert_eq!(succession.leader, pids[1]);
         children.kill(1);
-        succession.bury(pids[1], 137);
-        assert_eq!(succession.abdicate(false), None);
-        assert_eq!((succession.leader, succession.code()), (pids[0], None));
+        succession.record_exit(pids[1], 137);
+        assert_eq!(succession.replace_leader(false), None);
+        assert_eq!((succession.leader, succession.exit_code()), (pids[0], None));
         // It was not told to end.
-        assert!(kin::descends_from_us(pids[0]));
+        assert!(process_tree::is_descendant(pids[0]));
     }
 
     #[test]
     fn where_all_others_drain_they_are_told_to_end() {
         let (mut children, pids) = Children::start(2);
-        let mut succession = Succession::new(pids[0]);
-        succession.hear(pids[0], notify::DRAINING);
-        succession.hear(pids[1], &leads(pids[1]));
+        let mut succession = Workers::new(pids[0]);
+        succession.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
+        succession.handle_message(pids[1], &leads(pids[1]));
         children.kill(1);
-        succession.bury(pids[1], 1);
-        assert_eq!(succession.abdicate(false), None);
+        succession.record_exit(pids[1], 1);
+        assert_eq!(succession.replace_leader(false), None);
         let ended = children.0[0].wait().unwrap();
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&ended),
             Some(15)
         );
-        assert_eq!(succession.abdicate(false), Some(1));
+        assert_eq!(succession.replace_leader(false), Some(1));
     }
 
     #[test]
     fn nobody_leads_again_once_all_is_to_stop() {
         let (mut children, pids) = Children::start(2);
-        let mut succession = Succession::new(pids[0]);
-        succession.hear(pids[1], &leads(pids[1]));
+        let mut succession = Workers::new(pids[0]);
+        succession.handle_message(pids[1], &leads(pids[1]));
         children.kill(1);
-        succession.bury(pids[1], 1);
-        succession.abdicate(true);
+        succession.record_exit(pids[1], 1);
+        succession.replace_leader(true);
         assert!(!children.0[0].wait().unwrap().success());
-        assert_eq!(succession.abdicate(true), Some(1));
+        assert_eq!(succession.replace_leader(true), Some(1));
     }
 
     #[test]
     fn one_that_takes_back_that_it_drains_leads() {
         let (_children, pids) = Children::start(2);
-        let mut succession = Succession::new(pids[0]);
-        succession.hear(pids[1], &leads(pids[1]));
-        succession.hear(pids[0], notify::DRAINING);
-        succession.hear(pids[0], &leads(pids[0]));
-        assert_eq!(succession.heir(), Some(pids[0]));
+        let mut succession = Workers::new(pids[0]);
+        succession.handle_message(pids[1], &leads(pids[1]));
+        succession.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
+        succession.handle_message(pids[0], &leads(pids[0]));
+        assert_eq!(succession.next_leader(), Some(pids[0]));
         assert_eq!(succession.workers.len(), 2);
     }
 
     #[test]
     fn what_a_stranger_says_is_not_heard() {
         let (_children, pids) = Children::start(1);
-        let mut succession = Succession::new(pids[0]);
+        let mut succession = Workers::new(pids[0]);
         let stranger = rustix::process::getppid().unwrap();
         let lies = format!("STOPPING=1\n{}", leads(stranger));
-        assert_eq!(succession.hear(stranger, &lies), None);
+        assert_eq!(succession.handle_message(stranger, &lies), None);
         // Nor may one of ours put a stranger in its place.
-        let passed_on = succession.hear(pids[0], &leads(stranger));
+        let passed_on = succession.handle_message(pids[0], &leads(stranger));
         assert_eq!(passed_on.as_deref(), Some("READY=1"));
-        assert_eq!((succession.leader, succession.farewell), (pids[0], false));
+        assert_eq!(
+            (succession.leader, succession.leader_stopping),
+            (pids[0], false)
+        );
     }
 
     #[test]
     fn a_leader_that_ends_as_the_child_of_another_failed_unless_it_said_farewell() {
         for (farewell, code) in [(true, 0), (false, 1)] {
             let (mut children, pids) = Children::start(1);
-            let mut succession = Succession::new(pids[0]);
+            let mut succession = Workers::new(pids[0]);
             if farewell {
-                succession.hear(pids[0], "STOPPING=1");
+                succession.handle_message(pids[0], "STOPPING=1");
             }
             children.kill(0);
-            succession.miss();
-            assert_eq!(succession.code(), Some(code));
+            succession.remove_exited();
+            assert_eq!(succession.exit_code(), Some(code));
         }
     }
 }

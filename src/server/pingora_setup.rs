@@ -20,21 +20,21 @@ use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
-use super::threads;
+use super::worker_threads;
 use crate::admin::Subject;
 use crate::config::Config;
 use crate::proxy::{EdgeProxy, UpstreamH2Connector};
 
 /// The proxy, with its pools of connections to peers.
-pub(super) type Proxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
+pub(super) type PingoraProxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
 
 /// Makes the proxy.
 ///
 /// # Errors
 /// The address of this host alone cannot be listened on.
-pub(super) async fn new(subject: &Subject) -> io::Result<Arc<Proxy>> {
+pub(super) async fn build_proxy(subject: &Subject) -> io::Result<Arc<PingoraProxy>> {
     let (show, mut shown) = mpsc::channel(1);
-    let mut service = service(subject, show);
+    let mut service = proxy_service(subject, show);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -59,8 +59,11 @@ pub(super) async fn new(subject: &Subject) -> io::Result<Arc<Proxy>> {
     proxy.ok_or_else(|| io::Error::other("the proxy was not shown"))
 }
 
-fn service(subject: &Subject, show: mpsc::Sender<Arc<Proxy>>) -> Service<Proxy> {
-    let conf = conf(&subject.snapshot.load().config);
+fn proxy_service(
+    subject: &Subject,
+    show: mpsc::Sender<Arc<PingoraProxy>>,
+) -> Service<PingoraProxy> {
+    let conf = pingora_conf(&subject.snapshot.load().config);
     let duplex = UpstreamH2Connector::new(&conf);
     let edge = EdgeProxy::new(
         Arc::clone(&subject.snapshot),
@@ -71,7 +74,7 @@ fn service(subject: &Subject, show: mpsc::Sender<Arc<Proxy>>) -> Service<Proxy> 
     options.allow_connect_method_proxying = true;
     // What the service is connected to for; the instance's connections do not come in this way.
     options.force_custom = true;
-    let shower = move |proxy: Arc<Proxy>, _: Stream, _: &ShutdownWatch| {
+    let shower = move |proxy: Arc<PingoraProxy>, _: Stream, _: &ShutdownWatch| {
         // Who else connects comes too late.
         let _ = show.try_send(proxy);
         Box::pin(std::future::ready(None)) as _
@@ -82,9 +85,9 @@ fn service(subject: &Subject, show: mpsc::Sender<Arc<Proxy>>) -> Service<Proxy> 
         .build()
 }
 
-fn conf(config: &Config) -> ServerConf {
+fn pingora_conf(config: &Config) -> ServerConf {
     ServerConf {
-        threads: threads(config).get(),
+        threads: worker_threads(config).get(),
         upstream_keepalive_pool_size: config.pool_size,
         // Our own rule decides (`policy::retry`); this one is only in its way. Zero would mean that
         // nothing is proxied at all.

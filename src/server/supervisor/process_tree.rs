@@ -10,52 +10,52 @@ const MAX_ANCESTORS: usize = 100;
 
 /// How often a line of ancestors is followed: it breaks where one of them ends meanwhile, and its
 /// children have another parent from then on.
-const TRIES: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Whether the process lives, and we or one of our descendants started it.
-pub(super) fn descends_from_us(pid: Pid) -> bool {
+pub(super) fn is_descendant(pid: Pid) -> bool {
     let us = rustix::process::getpid();
     let leads_to_us = || {
-        std::iter::successors(Some(pid), |&pid| parent(pid))
+        std::iter::successors(Some(pid), |&pid| parent_pid(pid))
             .take(MAX_ANCESTORS)
             .any(|ancestor| ancestor == us)
     };
-    (0..TRIES).any(|_| leads_to_us())
+    (0..MAX_TRIES).any(|_| leads_to_us())
 }
 
 /// The youngest process of ours that was started to take another's place, but for those that
 /// `known` knows.
-pub(super) fn youngest_successor(known: impl Fn(Pid) -> bool) -> Option<Pid> {
+pub(super) fn newest_successor(known: impl Fn(Pid) -> bool) -> Option<Pid> {
     let names = std::fs::read_dir("/proc").ok()?.flatten();
     let pids = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
     let successors = pids
         .filter_map(Pid::from_raw)
-        .filter(|&pid| !known(pid) && is_successor(pid) && descends_from_us(pid));
-    successors.max_by_key(|&pid| started(pid))
+        .filter(|&pid| !known(pid) && has_successor_env(pid) && is_descendant(pid));
+    successors.max_by_key(|&pid| start_time(pid))
 }
 
 /// What it was started with (`proc_pid_environ(5)`).
-fn is_successor(pid: Pid) -> bool {
+fn has_successor_env(pid: Pid) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let mark = format!("{}=1", handover::SUCCESSOR);
+    let mark = format!("{}=1", handover::SUCCESSOR_ENV);
     environment
         .split(|&byte| byte == 0)
         .any(|variable| variable == mark.as_bytes())
 }
 
 /// The fourth field of `proc_pid_stat(5)`. `None` for a process that has ended.
-fn parent(pid: Pid) -> Option<Pid> {
-    Pid::from_raw(field(pid, 4)?.parse().ok()?)
+fn parent_pid(pid: Pid) -> Option<Pid> {
+    Pid::from_raw(stat_field(pid, 4)?.parse().ok()?)
 }
 
 /// The 22nd field: clock ticks since the system's start.
-fn started(pid: Pid) -> Option<u64> {
-    field(pid, 22)?.parse().ok()
+fn start_time(pid: Pid) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
 }
 
 /// A field of `proc_pid_stat(5)`, from the third on; the second one, in brackets, may hold anything.
 /// `None` for a process that has ended: zombies have, whoever their parent is.
-fn field(pid: Pid, number: usize) -> Option<String> {
+fn stat_field(pid: Pid, number: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<_> = fields.split_whitespace().collect();
@@ -74,28 +74,28 @@ mod tests {
     fn a_child_descends_from_us_and_our_parent_does_not() {
         let mut child = Command::new("sleep").arg("10").spawn().unwrap();
         let pid = Pid::from_child(&child);
-        assert!(descends_from_us(pid));
+        assert!(is_descendant(pid));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!descends_from_us(pid));
-        assert!(!descends_from_us(rustix::process::getppid().unwrap()));
+        assert!(!is_descendant(pid));
+        assert!(!is_descendant(rustix::process::getppid().unwrap()));
     }
 
     #[test]
     fn a_successor_is_known_by_what_it_was_started_with() {
         let start = |value| {
             let mut command = Command::new("sleep");
-            command.arg("10").env(handover::SUCCESSOR, value);
+            command.arg("10").env(handover::SUCCESSOR_ENV, value);
             command.spawn().unwrap()
         };
         let mut children = [start("1"), start("0")];
         let [successor, other] = children.each_ref().map(Pid::from_child);
         assert_eq!(
-            (is_successor(successor), is_successor(other)),
+            (has_successor_env(successor), has_successor_env(other)),
             (true, false)
         );
-        assert_eq!(youngest_successor(|_| false), Some(successor));
-        assert_eq!(youngest_successor(|pid| pid == successor), None);
+        assert_eq!(newest_successor(|_| false), Some(successor));
+        assert_eq!(newest_successor(|pid| pid == successor), None);
         for child in &mut children {
             child.kill().unwrap();
             child.wait().unwrap();

@@ -18,17 +18,17 @@ const MAX_MESSAGE: usize = 4096;
 
 /// Where messages come in.
 #[derive(Debug)]
-pub(super) struct Mailbox(tokio::net::UnixDatagram);
+pub(super) struct NotifySocket(tokio::net::UnixDatagram);
 
 /// What was said, and by whom.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct NotifyMessage {
     pub(super) text: String,
     /// `None`: by a process that we cannot see.
     pub(super) sender: Option<Pid>,
 }
 
-impl Mailbox {
+impl NotifySocket {
     /// Opens one; its name in Linux's abstract namespace. It has none in the file system, which a
     /// container may not let us write to. Call within the runtime.
     pub(super) fn open() -> io::Result<(Self, String)> {
@@ -44,29 +44,29 @@ impl Mailbox {
     }
 
     /// The next message. Can be dropped and called again without losing one.
-    pub(super) async fn receive(&self) -> io::Result<Message> {
+    pub(super) async fn receive(&self) -> io::Result<NotifyMessage> {
         self.0
-            .async_io(Interest::READABLE, || receive(&self.0))
+            .async_io(Interest::READABLE, || recv_message(&self.0))
             .await
     }
 }
 
-fn receive(socket: &impl AsRawFd) -> io::Result<Message> {
+fn recv_message(socket: &impl AsRawFd) -> io::Result<NotifyMessage> {
     let mut text = vec![0; MAX_MESSAGE];
     let mut control = nix::cmsg_space!(UnixCredentials);
     let mut bytes = [IoSliceMut::new(&mut text)];
     let flags = MsgFlags::MSG_DONTWAIT;
     let received = recvmsg(socket.as_raw_fd(), &mut bytes, Some(&mut control), flags)?;
-    let (length, sender) = (received.bytes, sender(&received));
+    let (length, sender) = (received.bytes, sender_pid(&received));
     text.truncate(length);
-    Ok(Message {
+    Ok(NotifyMessage {
         text: String::from_utf8_lossy(&text).into_owned(),
         sender,
     })
 }
 
 /// A message that carries more than credentials, such as descriptors, is nobody's of ours.
-fn sender(received: &RecvMsg<'_, '_, ()>) -> Option<Pid> {
+fn sender_pid(received: &RecvMsg<'_, '_, ()>) -> Option<Pid> {
     received
         .cmsgs()
         .ok()?
@@ -85,12 +85,12 @@ mod tests {
 
     use super::*;
 
-    fn mailbox<T>(then: impl AsyncFnOnce(Mailbox, SocketAddr) -> T) -> T {
+    fn mailbox<T>(then: impl AsyncFnOnce(NotifySocket, SocketAddr) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         runtime.unwrap().block_on(async {
-            let (mailbox, name) = Mailbox::open().unwrap();
+            let (mailbox, name) = NotifySocket::open().unwrap();
             then(mailbox, SocketAddr::from_abstract_name(name).unwrap()).await
         })
     }

@@ -14,40 +14,40 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Names the service manager's socket.
-pub(super) const SOCKET: &str = "NOTIFY_SOCKET";
+pub(super) const SOCKET_ENV: &str = "NOTIFY_SOCKET";
 /// Names the process that the watchdog's time is meant for.
-pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
+pub(super) const WATCHDOG_PID_ENV: &str = "WATCHDOG_PID";
 
 /// What only a supervisor is told; the prefix is what `sd_notify(3)` has for such words.
-pub(super) const DRAINING: &str = "X_CLOCKWISE_DRAINING=1";
+pub(super) const DRAINING_MESSAGE: &str = "X_CLOCKWISE_DRAINING=1";
 
 /// The process serves what its configuration says.
 pub(super) fn ready() {
-    tell(&format!("READY=1\nMAINPID={}", std::process::id()));
+    notify(&format!("READY=1\nMAINPID={}", std::process::id()));
 }
 
 /// The configuration is being read anew (`Type=notify-reload`).
 pub(super) fn reloading() {
     let micros = crate::clock::monotonic_micros();
-    tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
 /// The process is coming to its end. With a successor the service lives on, and only a supervisor
 /// is told: this process is not to lead again.
 pub(super) fn stopping(succeeded: bool) {
     if !succeeded {
-        tell("STOPPING=1");
-    } else if super::supervisor::is_above_us() {
-        tell(DRAINING);
+        notify("STOPPING=1");
+    } else if super::supervisor::is_supervised() {
+        notify(DRAINING_MESSAGE);
     }
 }
 
 /// Tells the service manager what it should know, if there is one.
-pub(super) fn tell(state: &str) {
+pub(super) fn notify(state: &str) {
     if state.is_empty() {
         return;
     }
-    let Some(name) = std::env::var_os(SOCKET) else {
+    let Some(name) = std::env::var_os(SOCKET_ENV) else {
         return;
     };
     if let Err(error) = send(&name, state) {
@@ -65,9 +65,9 @@ impl Watchdog {
     pub(super) fn start() -> Option<Self> {
         let read = |name| std::env::var(name).ok();
         let ours = super::is_successor()
-            || read(WATCHDOG_PID).is_none_or(|pid| pid == std::process::id().to_string());
-        let limit = read("WATCHDOG_USEC").and_then(|micros| limit(&micros))?;
-        ours.then(|| Self(tokio::spawn(live(limit / 2))))
+            || read(WATCHDOG_PID_ENV).is_none_or(|pid| pid == std::process::id().to_string());
+        let limit = read("WATCHDOG_USEC").and_then(|micros| parse_watchdog_usec(&micros))?;
+        ours.then(|| Self(tokio::spawn(send_keepalives(limit / 2))))
     }
 }
 
@@ -79,16 +79,16 @@ impl Drop for Watchdog {
 
 /// Each sign has gone through the runtime: its timer fired, and a new task had its turn. Where that
 /// no longer happens, no request has its turn either.
-async fn live(pause: Duration) {
+async fn send_keepalives(pause: Duration) {
     loop {
         if tokio::spawn(async {}).await.is_ok() {
-            tell("WATCHDOG=1");
+            notify("WATCHDOG=1");
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-fn limit(micros: &str) -> Option<Duration> {
+fn parse_watchdog_usec(micros: &str) -> Option<Duration> {
     let micros = micros.parse().ok().filter(|&micros| micros > 0)?;
     Some(Duration::from_micros(micros))
 }
@@ -111,9 +111,12 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_number_of_microseconds_above_zero() {
-        assert_eq!(limit("30000000"), Some(Duration::from_secs(30)));
+        assert_eq!(
+            parse_watchdog_usec("30000000"),
+            Some(Duration::from_secs(30))
+        );
         for nonsense in ["", "0", "-1", "30s"] {
-            assert_eq!(limit(nonsense), None, "{nonsense}");
+            assert_eq!(parse_watchdog_usec(nonsense), None, "{nonsense}");
         }
     }
 }

@@ -33,7 +33,7 @@ pub enum Error {
 
 /// Where the control socket is when the configuration does not say: the runtime directory that the
 /// service manager or the login session made, else that of the system's services, else `/tmp`.
-pub fn default_path() -> PathBuf {
+pub fn default_control_path() -> PathBuf {
     let made = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
         .iter()
         .find_map(std::env::var_os);
@@ -42,13 +42,13 @@ pub fn default_path() -> PathBuf {
         None if Path::new("/run/clockwise").is_dir() => {
             PathBuf::from("/run/clockwise/control.sock")
         }
-        None => std::env::temp_dir().join(format!("clockwise-{}.sock", user())),
+        None => std::env::temp_dir().join(format!("clockwise-{}.sock", uid())),
     }
 }
 
 /// Binds the control socket, mode 0600. A file that a dead process left is replaced; one that is
 /// answered on is not.
-pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
+pub(super) fn bind_control_socket(path: &Path) -> Result<UnixListener, Error> {
     let failed = |source| Error::Bind {
         path: path.to_owned(),
         source,
@@ -74,7 +74,7 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, Error> {
 }
 
 /// The user's number, so that two users' sockets in one directory do not meet.
-fn user() -> u32 {
+fn uid() -> u32 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").map_or(0, |process| process.uid())
 }

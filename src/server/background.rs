@@ -12,8 +12,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
-use super::notify::Watchdog;
-use super::state_file::Keeper;
+use super::sd_notify::Watchdog;
+use super::state_file::StateFileWriter;
 use crate::admin::Subject;
 use crate::certificate::Concern;
 use crate::clock;
@@ -22,24 +22,24 @@ use crate::issued::Issued;
 use crate::snapshot::Snapshot;
 
 /// How often the state file is brought up to date.
-const KEEP: Duration = Duration::from_secs(2);
+const STATE_FILE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What is looked at of a file: more than any that is read may have.
-const MAX_BYTES: u64 = 32 * 1024 * 1024;
+const MAX_DIGEST_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The chores, and what they remember from time to time.
 #[derive(Debug, Default)]
-pub(super) struct Chores {
-    keeper: Keeper,
-    watched: Watched,
-    told: Told,
-    drained: Drained,
+pub(super) struct BackgroundTasks {
+    state_file: StateFileWriter,
+    file_watch: FileWatch,
+    cert_warnings: LoggedCertWarnings,
+    drains: LoggedDrains,
     /// Time since the file was looked at.
-    since_look: Duration,
+    since_scan: Duration,
     watchdog: Option<Watchdog>,
 }
 
-impl Chores {
+impl BackgroundTasks {
     /// For an instance that has just read `source`. Call within the runtime.
     pub(super) fn new(source: Option<&Path>, config: &Config) -> Self {
         let mut chores = Self {
@@ -47,27 +47,27 @@ impl Chores {
             ..Self::default()
         };
         if let Some(source) = source {
-            chores.watched.look_first(source, config);
+            chores.file_watch.start_first_scan(source, config);
         }
         chores
     }
 
     /// The files are being read for another reason: what they hold now is nothing new.
-    pub(super) fn look(&mut self, source: Option<&Path>, config: &Config) {
-        self.watched.forget();
-        self.told = Told::default();
+    pub(super) fn note_reload(&mut self, source: Option<&Path>, config: &Config) {
+        self.file_watch.reset();
+        self.cert_warnings = LoggedCertWarnings::default();
         if let Some(source) = source {
-            self.watched.look(watched(source, config));
+            self.file_watch.start_scan(watched_files(source, config));
         }
     }
 
     /// Waits for a look under way, so that what is written from now on is something new.
-    pub(super) async fn looked(&mut self) {
-        self.watched.differs().await;
+    pub(super) async fn await_scan(&mut self) {
+        self.file_watch.has_changed().await;
     }
 
     /// Does the chores until a watched file has changed. Can be dropped and called again.
-    pub(super) async fn until_changed(
+    pub(super) async fn run_until_config_change(
         &mut self,
         subject: &Subject,
         config: &Config,
@@ -75,22 +75,25 @@ impl Chores {
     ) {
         loop {
             let snapshot = subject.snapshot.load();
-            self.told.tell(config, &snapshot.issued);
-            self.drained.tell(&snapshot);
-            let pause = config.watch.map_or(KEEP, |watch| watch.min(KEEP));
+            self.cert_warnings.log_new(config, &snapshot.issued);
+            self.drains.log_new(&snapshot);
+            let pause = config
+                .watch
+                .map_or(STATE_FILE_INTERVAL, |watch| watch.min(STATE_FILE_INTERVAL));
             tokio::time::sleep(pause).await;
             if let Some(file) = &config.state_file {
-                self.keeper.keep(file, subject.snapshot.load_full());
+                self.state_file
+                    .write_in_background(file, subject.snapshot.load_full());
             }
-            self.since_look += pause;
+            self.since_scan += pause;
             if let (Some(watch), Some(source)) = (config.watch, source)
-                && self.since_look >= watch
+                && self.since_scan >= watch
             {
-                self.since_look = Duration::ZERO;
-                self.watched.look(watched(source, config));
+                self.since_scan = Duration::ZERO;
+                self.file_watch.start_scan(watched_files(source, config));
             }
             // A file system that hangs keeps nothing waiting but its own file.
-            let differs = tokio::time::timeout(pause, self.watched.differs()).await;
+            let differs = tokio::time::timeout(pause, self.file_watch.has_changed()).await;
             if config.watch.is_some() && differs == Ok(true) {
                 return;
             }
@@ -98,26 +101,26 @@ impl Chores {
     }
 
     /// From now on the signs of life, and the state file, must come from another process.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn release(&mut self) {
         self.watchdog = None;
-        self.keeper.leave();
+        self.state_file.release();
     }
 
     /// The last time, at the process's end.
-    pub(super) fn finish(&mut self, subject: &Subject) {
+    pub(super) fn write_state_file(&mut self, subject: &Subject) {
         let snapshot = subject.snapshot.load();
         if let Some(file) = &snapshot.config.state_file {
-            self.keeper.finish(file, &snapshot);
+            self.state_file.write_and_release(file, &snapshot);
         }
     }
 }
 
 /// What the log was told about the certificates in force: once, and anew after a reload.
 #[derive(Debug, Default)]
-struct Told(BTreeSet<(PathBuf, Concern)>);
+struct LoggedCertWarnings(BTreeSet<(PathBuf, Concern)>);
 
-impl Told {
-    fn tell(&mut self, config: &Config, issued: &Issued) {
+impl LoggedCertWarnings {
+    fn log_new(&mut self, config: &Config, issued: &Issued) {
         let now = clock::wall().as_second();
         let of_files = config.credentials.concerns(now);
         let of_files = of_files.map(|(file, concern)| (file.to_owned(), concern));
@@ -138,10 +141,10 @@ impl Told {
 
 /// The peers, by upstream and label, whose drain is over, as the log was told.
 #[derive(Debug, Default)]
-struct Drained(BTreeSet<(Arc<str>, Arc<str>)>);
+struct LoggedDrains(BTreeSet<(Arc<str>, Arc<str>)>);
 
-impl Drained {
-    fn tell(&mut self, snapshot: &Snapshot) {
+impl LoggedDrains {
+    fn log_new(&mut self, snapshot: &Snapshot) {
         let now = clock::since_start();
         let mut over = BTreeSet::new();
         for upstream in snapshot.upstreams.values() {
@@ -160,7 +163,7 @@ impl Drained {
 }
 
 /// The configuration's file and those that it names.
-fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
+fn watched_files(source: &Path, config: &Config) -> Vec<PathBuf> {
     let all = [source].into_iter().chain(config.files());
     all.map(Path::to_owned).collect()
 }
@@ -170,94 +173,94 @@ fn watched(source: &Path, config: &Config) -> Vec<PathBuf> {
 /// Contents, not times: links are swapped, and files written anew with what they held. A file that
 /// is not there for a moment is being replaced; one that was not there from the beginning is awaited.
 #[derive(Debug, Default)]
-struct Watched {
+struct FileWatch {
     /// What each held when it was last there; `None`: it never was.
-    seen: HashMap<PathBuf, Option<Digest>>,
-    looking: Option<JoinHandle<Look>>,
+    digests: HashMap<PathBuf, Option<FileDigest>>,
+    scan_task: Option<JoinHandle<FileScan>>,
 }
 
 /// What was found in a look.
 #[derive(Debug, Default)]
-struct Look {
+struct FileScan {
     /// What each file holds; `None`: it is not there.
-    files: Vec<(PathBuf, Option<Digest>)>,
+    files: Vec<(PathBuf, Option<FileDigest>)>,
     /// They are not what is in force.
-    is_new: bool,
+    config_changed: bool,
 }
 
-impl Look {
-    fn at(files: impl IntoIterator<Item = PathBuf>) -> Self {
+impl FileScan {
+    fn read(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let found = |file: PathBuf| {
-            let digest = digest(&file).ok();
+            let digest = digest_file(&file).ok();
             (file, digest)
         };
         Self {
             files: files.into_iter().map(found).collect(),
-            is_new: false,
+            config_changed: false,
         }
     }
 }
 
 /// Of a file's contents: some of them are secret.
-type Digest = [u8; 32];
+type FileDigest = [u8; 32];
 
-impl Watched {
+impl FileWatch {
     /// What is found next is nothing new.
-    fn forget(&mut self) {
+    fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// The first look of an instance. What it has in force was read before that, and may have been
     /// replaced meanwhile.
-    fn look_first(&mut self, source: &Path, config: &Config) {
+    fn start_first_scan(&mut self, source: &Path, config: &Config) {
         let (source, in_force) = (source.to_owned(), config.clone());
         let look = move || {
             // In this order: what is replaced between the two is found now, and after them by the next look.
-            let found = Look::at(watched(&source, &in_force));
+            let found = FileScan::read(watched_files(&source, &in_force));
             let is_same = || config::load(&source).is_ok_and(|now| now == in_force);
-            Look {
-                is_new: in_force.watch.is_some() && !is_same(),
+            FileScan {
+                config_changed: in_force.watch.is_some() && !is_same(),
                 ..found
             }
         };
-        self.looking = Some(tokio::task::spawn_blocking(look));
+        self.scan_task = Some(tokio::task::spawn_blocking(look));
     }
 
     /// Has them read, where that is not under way.
-    fn look(&mut self, files: impl IntoIterator<Item = PathBuf>) {
-        if self.looking.is_none() {
+    fn start_scan(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        if self.scan_task.is_none() {
             let files: Vec<PathBuf> = files.into_iter().collect();
-            let look = move || Look::at(files);
-            self.looking = Some(tokio::task::spawn_blocking(look));
+            let look = move || FileScan::read(files);
+            self.scan_task = Some(tokio::task::spawn_blocking(look));
         }
     }
 
     /// Ends the look under way; whether it found something else than the one before. Can be dropped
     /// and called again.
-    async fn differs(&mut self) -> bool {
-        let Some(looking) = &mut self.looking else {
+    async fn has_changed(&mut self) -> bool {
+        let Some(looking) = &mut self.scan_task else {
             return false;
         };
         let found = looking.await.unwrap_or_default();
-        self.looking = None;
-        let mut differs = found.is_new;
+        self.scan_task = None;
+        let mut differs = found.config_changed;
         for (file, now) in found.files {
-            let before = self.seen.get(&file).copied();
+            let before = self.digests.get(&file).copied();
             differs |= now.is_some() && before.is_some_and(|before| before != now);
-            self.seen.insert(file, now.or(before.flatten()));
+            self.digests.insert(file, now.or(before.flatten()));
         }
         differs
     }
 }
 
 /// A path may have come to lead to a pipe, whose end never comes, or to something as long.
-fn digest(file: &Path) -> io::Result<Digest> {
+fn digest_file(file: &Path) -> io::Result<FileDigest> {
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut contents = Vec::new();
     File::open(file)?
-        .take(MAX_BYTES)
+        .take(MAX_DIGEST_BYTES)
         .read_to_end(&mut contents)?;
     Ok(Sha256::digest(contents).into())
 }
@@ -270,7 +273,7 @@ mod tests {
     fn a_file_differs_where_its_contents_do() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
-        let mut watched = Watched::default();
+        let mut watched = FileWatch::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.unwrap().block_on(async {
             let mut look = async |contents: Option<&str>| {
@@ -278,17 +281,17 @@ mod tests {
                     Some(contents) => std::fs::write(&file, contents).unwrap(),
                     None => std::fs::remove_file(&file).unwrap(),
                 }
-                watched.look([file.clone()]);
-                watched.differs().await
+                watched.start_scan([file.clone()]);
+                watched.has_changed().await
             };
             assert!(!look(Some("a")).await, "the first look");
             assert!(!look(Some("a")).await, "written anew");
             assert!(look(Some("b")).await, "changed");
             assert!(!look(None).await, "being replaced");
             assert!(look(Some("a")).await, "replaced");
-            watched.forget();
-            watched.look([file.clone()]);
-            assert!(!watched.differs().await, "read for another reason");
+            watched.reset();
+            watched.start_scan([file.clone()]);
+            assert!(!watched.has_changed().await, "read for another reason");
         });
     }
 
@@ -305,12 +308,12 @@ mod tests {
         let in_force = config::load(&file).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.unwrap().block_on(async {
-            let mut watched = Watched::default();
-            watched.look_first(&file, &in_force);
-            assert!(!watched.differs().await);
+            let mut watched = FileWatch::default();
+            watched.start_first_scan(&file, &in_force);
+            assert!(!watched.has_changed().await);
             write("2s");
-            watched.look_first(&file, &in_force);
-            assert!(watched.differs().await);
+            watched.start_first_scan(&file, &in_force);
+            assert!(watched.has_changed().await);
         });
     }
 
@@ -318,16 +321,16 @@ mod tests {
     fn a_file_that_comes_late_is_something_new() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
-        let mut watched = Watched::default();
+        let mut watched = FileWatch::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.unwrap().block_on(async {
             for _ in 0..2 {
-                watched.look([file.clone()]);
-                assert!(!watched.differs().await, "not there yet");
+                watched.start_scan([file.clone()]);
+                assert!(!watched.has_changed().await, "not there yet");
             }
             std::fs::write(&file, "a").unwrap();
-            watched.look([file.clone()]);
-            assert!(watched.differs().await);
+            watched.start_scan([file.clone()]);
+            assert!(watched.has_changed().await);
         });
     }
 }
