@@ -20,51 +20,51 @@ use parking_lot::{Mutex, RwLock};
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, oneshot};
 
-use crate::certificate::{Certificate, Concern};
+use crate::certificate::{CertWarning, Certificate};
 use crate::config::Names;
 
 /// Everything that was ordered.
 #[derive(Debug, Default)]
-pub struct Issued {
-    slots: Mutex<BTreeMap<Names, Weak<Slot>>>,
+pub struct ManagedCerts {
+    certs: Mutex<BTreeMap<Names, Weak<ManagedCert>>>,
     /// What is answered to whoever asks for a token on port 80 (RFC 8555, 8.3).
-    tokens: RwLock<HashMap<String, String>>,
+    http01_answers: RwLock<HashMap<String, String>>,
     /// What is shown in a handshake for `acme-tls/1` (RFC 8737, 3), by name.
-    proofs: RwLock<HashMap<String, Arc<CertifiedKey>>>,
-    others: RwLock<Option<Arc<dyn Others>>>,
+    alpn_certs: RwLock<HashMap<String, Arc<CertifiedKey>>>,
+    shared_challenges: RwLock<Option<Arc<dyn SharedChallenges>>>,
     /// `None`: nobody hears them.
-    wishes: Mutex<Option<VecDeque<Wish>>>,
-    news: Notify,
+    requests: Mutex<Option<VecDeque<CertRequest>>>,
+    changed: Notify,
 }
 
 /// What other processes answer that order certificates for the same names. To ask them blocks.
-pub trait Others: fmt::Debug + Send + Sync {
+pub trait SharedChallenges: fmt::Debug + Send + Sync {
     /// As [`Issued::token`].
-    fn token(&self, token: &str) -> Option<String>;
+    fn key_authorization(&self, token: &str) -> Option<String>;
     /// As [`Issued::proof`].
-    fn proof(&self, name: &str) -> Option<Arc<CertifiedKey>>;
+    fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>>;
 }
 
 /// One certificate, and what is known of it.
 #[derive(Debug)]
-pub struct Slot {
+pub struct ManagedCert {
     /// What it is for.
     pub names: Names,
     /// The certificate; empty until it was issued for the first time.
     pub certificate: ArcSwapOption<Certificate>,
     /// How its orders go.
-    pub status: ArcSwap<Status>,
+    pub status: ArcSwap<CertStatus>,
 }
 
 /// How the orders of a certificate go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct CertStatus {
     /// When it is ordered next, in seconds since 1970; `None`: that is not known yet.
-    pub next: Option<i64>,
+    pub next_order: Option<i64>,
     /// An order is under way.
-    pub busy: bool,
+    pub order_in_progress: bool,
     /// Another process orders it.
-    pub elsewhere: bool,
+    pub ordered_elsewhere: bool,
     /// Failures since the last success.
     pub failures: u32,
     /// The last failure, and when it was.
@@ -73,33 +73,33 @@ pub struct Status {
 
 /// What an operator wants of a certificate.
 #[derive(Debug)]
-pub struct Wish {
+pub struct CertRequest {
     /// What the certificate is called.
     pub name: String,
     /// What is to be done.
-    pub what: Deed,
+    pub action: CertAction,
     /// Who waits for it.
     pub reply: oneshot::Sender<Result<(), String>>,
 }
 
 /// What can be done with a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum CertAction {
     /// Order it anew.
     Renew,
     /// Order it anew, and have the one before revoked.
     Revoke,
 }
 
-impl Issued {
+impl ManagedCerts {
     /// The place of the certificate for these names; made where there is none.
-    pub fn slot(&self, names: &Names) -> Arc<Slot> {
-        let mut slots = self.slots.lock();
+    pub fn get_or_insert(&self, names: &Names) -> Arc<ManagedCert> {
+        let mut slots = self.certs.lock();
         if let Some(slot) = slots.get(names).and_then(Weak::upgrade) {
             return slot;
         }
         slots.retain(|_, slot| slot.strong_count() > 0);
-        let slot = Arc::new(Slot {
+        let slot = Arc::new(ManagedCert {
             names: names.clone(),
             certificate: ArcSwapOption::empty(),
             status: ArcSwap::default(),
@@ -109,94 +109,102 @@ impl Issued {
     }
 
     /// What there is to say of these certificates at this time (seconds since 1970), each with its name.
-    pub fn concerns<'a>(
+    pub fn warnings<'a>(
         &self,
         ordered: impl IntoIterator<Item = &'a Names>,
         now: i64,
-    ) -> Vec<(String, Concern)> {
+    ) -> Vec<(String, CertWarning)> {
         let concerns = ordered.into_iter().filter_map(|names| {
-            let certificate = self.slot(names).certificate.load_full()?;
-            let concern = certificate.concerns(now).next()?;
+            let certificate = self.get_or_insert(names).certificate.load_full()?;
+            let concern = certificate.warnings(now).next()?;
             Some((names.first().to_owned(), concern))
         });
         concerns.collect()
     }
 
     /// What to answer to whoever asks for `token`; `None`: it is not ours.
-    pub fn token(&self, token: &str) -> Option<String> {
-        self.tokens.read().get(token).cloned()
+    pub fn key_authorization(&self, token: &str) -> Option<String> {
+        self.http01_answers.read().get(token).cloned()
     }
 
     /// What to show in a handshake for `acme-tls/1`; `None`: nobody should ask.
-    pub fn proof(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        self.proofs.read().get(name).cloned()
+    pub fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.alpn_certs.read().get(name).cloned()
     }
 
     /// Whom to ask for what is not ours; `None`: nobody else orders.
-    pub fn others(&self) -> Option<Arc<dyn Others>> {
-        self.others.read().clone()
+    pub fn shared_challenges(&self) -> Option<Arc<dyn SharedChallenges>> {
+        self.shared_challenges.read().clone()
     }
 
     /// From now on these are asked.
-    pub fn ask_others(&self, others: Option<Arc<dyn Others>>) {
-        *self.others.write() = others;
+    pub fn set_shared_challenges(&self, others: Option<Arc<dyn SharedChallenges>>) {
+        *self.shared_challenges.write() = others;
     }
 
     /// Answers to `token` until the value is dropped.
-    pub fn answer(self: &Arc<Self>, token: String, answer: String) -> Answer {
-        self.tokens.write().insert(token.clone(), answer);
-        Answer(Arc::clone(self), What::Token(token))
+    pub fn serve_http01(self: &Arc<Self>, token: String, answer: String) -> ChallengeGuard {
+        self.http01_answers.write().insert(token.clone(), answer);
+        ChallengeGuard(Arc::clone(self), ChallengeId::Http01(token))
     }
 
     /// Shows `proof` for `name` until the value is dropped.
-    pub fn prove(self: &Arc<Self>, name: String, proof: Arc<CertifiedKey>) -> Answer {
-        self.proofs.write().insert(name.clone(), proof);
-        Answer(Arc::clone(self), What::Proof(name))
+    pub fn serve_tls_alpn01(
+        self: &Arc<Self>,
+        name: String,
+        proof: Arc<CertifiedKey>,
+    ) -> ChallengeGuard {
+        self.alpn_certs.write().insert(name.clone(), proof);
+        ChallengeGuard(Arc::clone(self), ChallengeId::TlsAlpn01(name))
     }
 
     /// Asks for something, and waits until it is done.
     ///
     /// # Errors
     /// What to tell the operator.
-    pub async fn wish(&self, name: &str, what: Deed) -> Result<(), String> {
+    pub async fn request(&self, name: &str, what: CertAction) -> Result<(), String> {
         let (reply, done) = oneshot::channel();
         let name = name.to_owned();
-        if let Some(wishes) = &mut *self.wishes.lock() {
-            wishes.push_back(Wish { name, what, reply });
+        if let Some(wishes) = &mut *self.requests.lock() {
+            wishes.push_back(CertRequest {
+                name,
+                action: what,
+                reply,
+            });
         } else {
             drop(reply);
         }
-        self.tell();
+        self.notify();
         let gone = |_| "this process orders no certificates now; ask again".to_owned();
         done.await.unwrap_or_else(|error| Err(gone(error)))
     }
 
     /// From now on wishes are heard, or not; those that wait are told so.
-    pub fn hear_wishes(&self, heard: bool) {
-        *self.wishes.lock() = heard.then(VecDeque::new);
+    pub fn accept_requests(&self, heard: bool) {
+        *self.requests.lock() = heard.then(VecDeque::new);
     }
 
     /// What was asked for first and not taken yet.
-    pub fn next_wish(&self) -> Option<Wish> {
-        self.wishes.lock().as_mut()?.pop_front()
+    pub fn next_request(&self) -> Option<CertRequest> {
+        self.requests.lock().as_mut()?.pop_front()
     }
 
     /// There is something new: a wish, or another configuration.
-    pub fn tell(&self) {
-        self.news.notify_one();
+    pub fn notify(&self) {
+        self.changed.notify_one();
     }
 
     /// Waits for something new.
-    pub async fn news(&self) {
-        self.news.notified().await;
+    pub async fn wait_changed(&self) {
+        self.changed.notified().await;
     }
 }
 
-impl Slot {
+impl ManagedCert {
     /// Changes what is known of its orders.
-    pub fn note(&self, change: impl Fn(&mut Status)) {
+    pub fn update_status(&self, change: impl Fn(&mut CertStatus)) {
         self.status.rcu(|status| {
-            let mut status = Status::clone(status);
+            let mut status = CertStatus::clone(status);
             change(&mut status);
             status
         });
@@ -205,19 +213,19 @@ impl Slot {
 
 /// An answer to a challenge; taken back when dropped.
 #[derive(Debug)]
-pub struct Answer(Arc<Issued>, What);
+pub struct ChallengeGuard(Arc<ManagedCerts>, ChallengeId);
 
 #[derive(Debug)]
-enum What {
-    Token(String),
-    Proof(String),
+enum ChallengeId {
+    Http01(String),
+    TlsAlpn01(String),
 }
 
-impl Drop for Answer {
+impl Drop for ChallengeGuard {
     fn drop(&mut self) {
         match &self.1 {
-            What::Token(token) => drop(self.0.tokens.write().remove(token)),
-            What::Proof(name) => drop(self.0.proofs.write().remove(name)),
+            ChallengeId::Http01(token) => drop(self.0.http01_answers.write().remove(token)),
+            ChallengeId::TlsAlpn01(name) => drop(self.0.alpn_certs.write().remove(name)),
         }
     }
 }
@@ -232,12 +240,12 @@ mod tests {
 
     #[test]
     fn one_place_for_the_same_names() {
-        let issued = Issued::default();
-        let slot = issued.slot(&names("a.test"));
-        assert!(Arc::ptr_eq(&slot, &issued.slot(&names("a.test"))));
-        issued.slot(&names("b.test"));
-        issued.slot(&names("c.test"));
-        let kept: Vec<_> = issued.slots.lock().keys().cloned().collect();
+        let issued = ManagedCerts::default();
+        let slot = issued.get_or_insert(&names("a.test"));
+        assert!(Arc::ptr_eq(&slot, &issued.get_or_insert(&names("a.test"))));
+        issued.get_or_insert(&names("b.test"));
+        issued.get_or_insert(&names("c.test"));
+        let kept: Vec<_> = issued.certs.lock().keys().cloned().collect();
         assert_eq!(
             kept,
             [names("a.test"), names("c.test")],
@@ -247,23 +255,26 @@ mod tests {
 
     #[test]
     fn an_answer_is_given_as_long_as_it_is_held() {
-        let issued = Arc::new(Issued::default());
-        let held = issued.answer("token".to_owned(), "token.thumb".to_owned());
-        assert_eq!(issued.token("token").as_deref(), Some("token.thumb"));
+        let issued = Arc::new(ManagedCerts::default());
+        let held = issued.serve_http01("token".to_owned(), "token.thumb".to_owned());
+        assert_eq!(
+            issued.key_authorization("token").as_deref(),
+            Some("token.thumb")
+        );
         drop(held);
-        assert_eq!(issued.token("token"), None);
+        assert_eq!(issued.key_authorization("token"), None);
     }
 
     #[tokio::test]
     async fn a_wish_that_nobody_hears_is_told_so() {
-        let issued = Arc::new(Issued::default());
-        assert!(issued.wish("a.test", Deed::Renew).await.is_err());
-        issued.news().await;
-        issued.hear_wishes(true);
+        let issued = Arc::new(ManagedCerts::default());
+        assert!(issued.request("a.test", CertAction::Renew).await.is_err());
+        issued.wait_changed().await;
+        issued.accept_requests(true);
         let asked = Arc::clone(&issued);
-        let asking = tokio::spawn(async move { asked.wish("a.test", Deed::Renew).await });
-        issued.news().await;
-        issued.hear_wishes(false);
+        let asking = tokio::spawn(async move { asked.request("a.test", CertAction::Renew).await });
+        issued.wait_changed().await;
+        issued.accept_requests(false);
         assert!(asking.await.unwrap().is_err());
     }
 }

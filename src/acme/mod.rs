@@ -13,37 +13,37 @@
 //! once; a certificate that is there is shown until a better one is.
 
 mod account;
-mod answers;
-mod https;
-mod keeper;
+mod cert_task;
+mod challenge_store;
+mod http_client;
+mod manager;
 mod order;
 mod storage;
-mod work;
 
 use std::sync::Arc;
 
-pub use self::keeper::Keeper;
+pub use self::manager::CertManager;
 use self::storage::Storage;
 
 use crate::config::Config;
-use crate::issued::Issued;
+use crate::issued::ManagedCerts;
 use crate::policy::renewal::Failure;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The authority, or the way to it.
-    #[error("{}", plainly(.0))]
+    #[error("{}", describe(.0))]
     Authority(#[from] instant_acme::Error),
     /// It looked, and did not see what it was to see.
     #[error("{0}")]
-    Unseen(String),
+    ValidationFailed(String),
     /// What it gave is not what was ordered.
     #[error("the certificate cannot be used: {0}")]
-    Useless(String),
+    UnusableCertificate(String),
     /// There is a new one, and the one before still counts.
     #[error("a new certificate is in place, but the one before is not revoked: {0}")]
-    Unrevoked(String),
+    NotRevoked(String),
     /// A key or a request could not be made.
     #[error("cannot make a key: {0}")]
     Key(#[from] rcgen::Error),
@@ -52,18 +52,18 @@ enum Error {
     Storage(#[from] storage::Error),
     /// Nobody is known to vouch for the authority's own certificate.
     #[error("cannot tell whom to trust: {0}")]
-    Trust(std::io::Error),
+    RootCerts(std::io::Error),
     /// A defect of the program.
     #[error("broke off: {0}")]
-    Broken(tokio::task::JoinError),
+    Panicked(tokio::task::JoinError),
     /// It took longer than anything should.
     #[error("the authority did not come to an end within {0:?}")]
-    Late(std::time::Duration),
+    TimedOut(std::time::Duration),
 }
 
 impl Error {
     /// What it means for the next time.
-    fn failure(&self) -> Failure {
+    fn failure_kind(&self) -> Failure {
         use instant_acme::Error::{Api, Json, Other};
         match self {
             Self::Authority(Api(problem)) => match (problem.r#type.as_deref(), problem.status) {
@@ -88,7 +88,7 @@ impl Error {
     }
 }
 
-fn plainly(error: &instant_acme::Error) -> String {
+fn describe(error: &instant_acme::Error) -> String {
     match error {
         instant_acme::Error::Json(_) => "the authority answers, but not as ACME has it".to_owned(),
         error => error.to_string(),
@@ -96,11 +96,11 @@ fn plainly(error: &instant_acme::Error) -> String {
 }
 
 /// Shows the certificates that lie on the disk already; those that are shown stay. It reads files.
-pub fn recall(config: &Config, issued: &Arc<Issued>) {
+pub fn load_stored(config: &Config, issued: &Arc<ManagedCerts>) {
     let Some(acme) = &config.acme else { return };
-    let storage = Storage::of(acme);
+    let storage = Storage::for_authority(acme);
     for names in config.ordered() {
-        let slot = issued.slot(names);
+        let slot = issued.get_or_insert(names);
         if slot.certificate.load().is_none() {
             slot.certificate
                 .store(storage.certificate(names).map(Arc::new));
@@ -120,7 +120,7 @@ mod tests {
             Error::Authority(instant_acme::Error::Api(
                 serde_json::from_value(problem).unwrap(),
             ))
-            .failure()
+            .failure_kind()
         };
         assert_eq!(failure("badNonce", 400), Failure::Unreachable);
         assert_eq!(failure("serverInternal", 500), Failure::Unreachable);

@@ -14,24 +14,24 @@ use instant_acme::{
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, SignatureAlgorithm};
 
 use super::Error;
-use super::account::blocking;
-use super::answers::{Answers, Shared, certified};
+use super::account::blocking_io;
+use super::challenge_store::{ChallengeStore, StoredChallenge, parse_challenge_cert};
 use super::storage::Storage;
 use crate::certificate::Certificate;
 use crate::config::{Acme, Challenge, KeyType, Names};
-use crate::issued::{Answer, Issued};
+use crate::issued::{ChallengeGuard, ManagedCerts};
 
 /// For a whole order; authorities look from several places, one after the other.
-const TIME: Duration = Duration::from_secs(5 * 60);
+const ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// How often the authority is asked how far it is, and for how long.
-const PATIENCE: RetryPolicy = RetryPolicy::new()
+const POLL_POLICY: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.4)
     .timeout(Duration::from_secs(90));
 
 /// What was ordered.
-pub(super) struct Delivery {
+pub(super) struct IssuedCertificate {
     pub(super) certificate: Certificate,
     /// PEM.
     pub(super) key: String,
@@ -45,35 +45,35 @@ pub(super) async fn order(
     acme: &Acme,
     names: &Names,
     replaces: Option<CertificateIdentifier<'static>>,
-    issued: &Arc<Issued>,
-) -> Result<Delivery, Error> {
-    let work = run(account, acme, names, replaces, issued);
-    tokio::time::timeout(TIME, work)
+    issued: &Arc<ManagedCerts>,
+) -> Result<IssuedCertificate, Error> {
+    let work = run_order(account, acme, names, replaces, issued);
+    tokio::time::timeout(ORDER_TIMEOUT, work)
         .await
-        .unwrap_or(Err(Error::Late(TIME)))
+        .unwrap_or(Err(Error::TimedOut(ORDER_TIMEOUT)))
 }
 
-async fn run(
+async fn run_order(
     account: &Account,
     acme: &Acme,
     names: &Names,
     replaces: Option<CertificateIdentifier<'static>>,
-    issued: &Arc<Issued>,
-) -> Result<Delivery, Error> {
-    let mut order = begin(account, names, replaces).await?;
+    issued: &Arc<ManagedCerts>,
+) -> Result<IssuedCertificate, Error> {
+    let mut order = create_order(account, names, replaces).await?;
     // Held until the authority has looked.
-    let answers = answer_all(&mut order, acme, issued).await?;
+    let answers = answer_challenges(&mut order, acme, issued).await?;
     if order.state().status == OrderStatus::Pending {
-        ready(&mut order).await?;
+        wait_ready(&mut order).await?;
     }
     drop(answers);
-    let (key, request) = request(names, acme.key_type)?;
+    let (key, request) = certificate_request(names, acme.key_type)?;
     order.finalize_csr(&request).await?;
-    let chain = order.poll_certificate(&PATIENCE).await?;
-    accept(names, &key, chain)
+    let chain = order.poll_certificate(&POLL_POLICY).await?;
+    check_issued(names, &key, chain)
 }
 
-async fn begin(
+async fn create_order(
     account: &Account,
     names: &Names,
     replaces: Option<CertificateIdentifier<'static>>,
@@ -95,11 +95,11 @@ async fn begin(
 }
 
 /// Answers the challenges of all names that the authority has not seen here lately.
-async fn answer_all(
+async fn answer_challenges(
     order: &mut Order,
     acme: &Acme,
-    issued: &Arc<Issued>,
-) -> Result<Vec<Given>, Error> {
+    issued: &Arc<ManagedCerts>,
+) -> Result<Vec<ActiveChallenge>, Error> {
     let mut answers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -107,12 +107,12 @@ async fn answer_all(
         match authorization.status {
             AuthorizationStatus::Valid => {}
             AuthorizationStatus::Pending => {
-                answers.push(answer(authorization, acme, issued).await?);
+                answers.push(answer_challenge(authorization, acme, issued).await?);
             }
             status => {
-                return Err(Error::Unseen(format!(
+                return Err(Error::ValidationFailed(format!(
                     "{}: {status:?}",
-                    name(&authorization)
+                    identifier_name(&authorization)
                 )));
             }
         }
@@ -121,64 +121,64 @@ async fn answer_all(
 }
 
 /// An answer, here and where the processes find it that share the storage.
-type Given = (Answer, Option<Shared>);
+type ActiveChallenge = (ChallengeGuard, Option<StoredChallenge>);
 
-async fn answer(
+async fn answer_challenge(
     mut authorization: AuthorizationHandle<'_>,
     acme: &Acme,
-    issued: &Arc<Issued>,
-) -> Result<Given, Error> {
-    let name = name(&authorization);
+    issued: &Arc<ManagedCerts>,
+) -> Result<ActiveChallenge, Error> {
+    let name = identifier_name(&authorization);
     let (kind, said) = match acme.challenge {
         Challenge::Http01 => (ChallengeType::Http01, "http-01"),
         Challenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
     };
     let Some(mut handle) = authorization.challenge(kind) else {
-        return Err(Error::Unseen(format!(
+        return Err(Error::ValidationFailed(format!(
             "the authority does not offer {said} for {name}"
         )));
     };
-    let answers = Storage::of(acme).answers();
+    let answers = Storage::for_authority(acme).challenge_store();
     let given = match acme.challenge {
-        Challenge::Http01 => by_token(&handle, answers, issued).await?,
-        Challenge::TlsAlpn01 => by_proof(name, &handle, answers, issued).await?,
+        Challenge::Http01 => answer_http01(&handle, answers, issued).await?,
+        Challenge::TlsAlpn01 => answer_tls_alpn01(name, &handle, answers, issued).await?,
     };
     handle.set_ready().await?;
     Ok(given)
 }
 
-async fn by_token(
+async fn answer_http01(
     challenge: &ChallengeHandle<'_>,
-    answers: Answers,
-    issued: &Arc<Issued>,
-) -> Result<Given, Error> {
+    answers: ChallengeStore,
+    issued: &Arc<ManagedCerts>,
+) -> Result<ActiveChallenge, Error> {
     let token = challenge.token.clone();
     let answer = challenge.key_authorization().as_str().to_owned();
-    let given = issued.answer(token.clone(), answer.clone());
-    let shared = blocking(move || answers.share_token(&token, &answer));
+    let given = issued.serve_http01(token.clone(), answer.clone());
+    let shared = blocking_io(move || answers.put_token(&token, &answer));
     Ok((given, shared.await?))
 }
 
-async fn by_proof(
+async fn answer_tls_alpn01(
     name: String,
     challenge: &ChallengeHandle<'_>,
-    answers: Answers,
-    issued: &Arc<Issued>,
-) -> Result<Given, Error> {
-    let pem = proof(&name, challenge)?;
-    let useless = |error: rustls::Error| Error::Useless(error.to_string());
-    let shown = certified(pem.as_bytes()).map_err(useless)?;
-    let given = issued.prove(name.clone(), Arc::new(shown));
-    let shared = blocking(move || answers.share_proof(&name, &pem));
+    answers: ChallengeStore,
+    issued: &Arc<ManagedCerts>,
+) -> Result<ActiveChallenge, Error> {
+    let pem = challenge_certificate(&name, challenge)?;
+    let useless = |error: rustls::Error| Error::UnusableCertificate(error.to_string());
+    let shown = parse_challenge_cert(pem.as_bytes()).map_err(useless)?;
+    let given = issued.serve_tls_alpn01(name.clone(), Arc::new(shown));
+    let shared = blocking_io(move || answers.put_certificate(&name, &pem));
     Ok((given, shared.await?))
 }
 
-fn name(authorization: &AuthorizationHandle<'_>) -> String {
+fn identifier_name(authorization: &AuthorizationHandle<'_>) -> String {
     authorization.identifier().to_string().to_ascii_lowercase()
 }
 
 /// What is shown to the authority (RFC 8737, 3): a key and its certificate, PEM.
-fn proof(name: &str, challenge: &ChallengeHandle<'_>) -> Result<String, Error> {
+fn challenge_certificate(name: &str, challenge: &ChallengeHandle<'_>) -> Result<String, Error> {
     let digest = challenge.key_authorization().digest();
     let mut params = CertificateParams::new([name.to_owned()])?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest.as_ref())];
@@ -188,14 +188,14 @@ fn proof(name: &str, challenge: &ChallengeHandle<'_>) -> Result<String, Error> {
 }
 
 /// Waits until the authority has seen all names.
-async fn ready(order: &mut Order) -> Result<(), Error> {
-    match order.poll_ready(&PATIENCE).await {
+async fn wait_ready(order: &mut Order) -> Result<(), Error> {
+    match order.poll_ready(&POLL_POLICY).await {
         Ok(OrderStatus::Invalid) => {
-            let invalid = Error::Unseen("the order is invalid".to_owned());
-            Err(unseen(order).await.unwrap_or(invalid))
+            let invalid = Error::ValidationFailed("the order is invalid".to_owned());
+            Err(validation_error(order).await.unwrap_or(invalid))
         }
         Err(error @ instant_acme::Error::Api(_)) => {
-            Err(unseen(order).await.unwrap_or(error.into()))
+            Err(validation_error(order).await.unwrap_or(error.into()))
         }
         Err(error) => Err(error.into()),
         Ok(_) => Ok(()),
@@ -203,21 +203,22 @@ async fn ready(order: &mut Order) -> Result<(), Error> {
 }
 
 /// What the authority did not see, and where.
-async fn unseen(order: &mut Order) -> Option<Error> {
+async fn validation_error(order: &mut Order) -> Option<Error> {
     let mut problems = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let _ = authorization.refresh().await;
         let errors = authorization.challenges.iter();
         let errors = errors.filter_map(|challenge| challenge.error.as_ref()?.detail.as_deref());
-        problems.extend(errors.map(|error| format!("{}: {error}", name(&authorization))));
+        problems
+            .extend(errors.map(|error| format!("{}: {error}", identifier_name(&authorization))));
     }
-    (!problems.is_empty()).then(|| Error::Unseen(problems.join("; ")))
+    (!problems.is_empty()).then(|| Error::ValidationFailed(problems.join("; ")))
 }
 
 /// A new key, and the request for its certificate (RFC 2986). Each certificate has a key of its own: a
 /// key that is lost is lost for one life only.
-fn request(names: &Names, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
+fn certificate_request(names: &Names, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
     let kind: &SignatureAlgorithm = match kind {
         KeyType::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
         KeyType::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
@@ -230,17 +231,19 @@ fn request(names: &Names, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
 }
 
 /// What is not what was ordered is not put in the place of what is there.
-fn accept(names: &Names, key: &KeyPair, chain: String) -> Result<Delivery, Error> {
+fn check_issued(names: &Names, key: &KeyPair, chain: String) -> Result<IssuedCertificate, Error> {
     let key = key.serialize_pem();
     let read = Certificate::read(chain.as_bytes(), key.as_bytes(), None);
-    let certificate = read.map_err(|error| Error::Useless(error.to_string()))?;
+    let certificate = read.map_err(|error| Error::UnusableCertificate(error.to_string()))?;
     match names
         .all()
         .iter()
         .find(|&name| !certificate.names.contains(name))
     {
-        Some(missing) => Err(Error::Useless(format!("it is not for {missing}"))),
-        None => Ok(Delivery {
+        Some(missing) => Err(Error::UnusableCertificate(format!(
+            "it is not for {missing}"
+        ))),
+        None => Ok(IssuedCertificate {
             certificate,
             key,
             chain,

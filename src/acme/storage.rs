@@ -27,17 +27,17 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::answers::Answers;
+use super::challenge_store::ChallengeStore;
 use crate::certificate::Certificate;
 use crate::clock;
 use crate::config::{Acme, Names};
 use crate::policy::renewal::{Failure, Failures};
 
 /// `st_mode`: anybody but the owner.
-const OTHERS: u32 = 0o077;
+const GROUP_OTHER_MODE: u32 = 0o077;
 
 /// No chain is near that.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What could not be done with which file.
 #[derive(Debug, thiserror::Error)]
@@ -49,20 +49,20 @@ pub(super) struct Error {
 }
 
 /// Of a file: it is replaced as a whole, so that another one has another number, or another time.
-pub(super) type Stamp = (u64, i64, i64);
+pub(super) type FileStamp = (u64, i64, i64);
 
 /// The right to order; given back when dropped, or when the process ends.
 #[derive(Debug)]
-pub(super) struct Lock(
+pub(super) struct LeaderLock(
     #[expect(dead_code, reason = "held open: the lock is the descriptor's")] File,
 );
 
 /// What outlives the process beside the certificate.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
-pub(super) struct Record {
+pub(super) struct OrderRecord {
     /// Failures since the last success: how many, when the last, of which kind.
-    failures: Option<(u32, i64, Kind)>,
+    failures: Option<(u32, i64, StoredFailure)>,
     /// What the last one was.
     pub(super) error: Option<String>,
     /// Between which times the authority suggests to renew (RFC 9773).
@@ -72,20 +72,20 @@ pub(super) struct Record {
 /// [`Failure`], as it is written.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+enum StoredFailure {
     Unreachable,
     Refused,
     Limited,
 }
 
-impl Record {
+impl OrderRecord {
     /// The failures since the last success.
     pub(super) fn failures(&self) -> Option<Failures> {
         let (count, last, kind) = self.failures?;
         let failure = match kind {
-            Kind::Unreachable => Failure::Unreachable,
-            Kind::Refused => Failure::Refused,
-            Kind::Limited => Failure::Limited,
+            StoredFailure::Unreachable => Failure::Unreachable,
+            StoredFailure::Refused => Failure::Refused,
+            StoredFailure::Limited => Failure::Limited,
         };
         Some(Failures {
             count,
@@ -96,9 +96,9 @@ impl Record {
 
     pub(super) fn set_failures(&mut self, failures: Failures) {
         let kind = match failures.failure {
-            Failure::Unreachable => Kind::Unreachable,
-            Failure::Refused => Kind::Refused,
-            Failure::Limited => Kind::Limited,
+            Failure::Unreachable => StoredFailure::Unreachable,
+            Failure::Refused => StoredFailure::Refused,
+            Failure::Limited => StoredFailure::Limited,
         };
         self.failures = Some((failures.count, failures.last, kind));
     }
@@ -108,12 +108,12 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     /// What the operator named.
-    top: PathBuf,
+    base: PathBuf,
     root: PathBuf,
 }
 
 impl Storage {
-    pub(super) fn of(acme: &Acme) -> Self {
+    pub(super) fn for_authority(acme: &Acme) -> Self {
         let authority = acme.directory.trim_start_matches("https://");
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || c == '.' {
@@ -125,30 +125,30 @@ impl Storage {
         let name: String = authority.chars().map(plain).collect();
         Self {
             root: acme.storage.join(name.trim_matches(['-', '.'])),
-            top: acme.storage.clone(),
+            base: acme.storage.clone(),
         }
     }
 
     /// What the authority is to see.
-    pub(super) fn answers(&self) -> Answers {
-        Answers::in_directory(&self.root)
+    pub(super) fn challenge_store(&self) -> ChallengeStore {
+        ChallengeStore::in_directory(&self.root)
     }
 
     /// Makes the directories, and sees to it that nobody else reads them.
-    pub(super) fn prepare(&self) -> Result<(), Error> {
-        for directory in [&self.top, &self.root] {
+    pub(super) fn create_directories(&self) -> Result<(), Error> {
+        for directory in [&self.base, &self.root] {
             let made = DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(directory);
-            made.map_err(told("cannot make", directory))?;
-            guard(directory, 0o700)?;
+            made.map_err(io_error("cannot make", directory))?;
+            restrict_mode(directory, 0o700)?;
         }
         Ok(())
     }
 
     /// `None`: another process has it.
-    pub(super) fn lock(&self) -> Result<Option<Lock>, Error> {
+    pub(super) fn try_lock(&self) -> Result<Option<LeaderLock>, Error> {
         let path = self.root.join("lock");
         let mut options = OpenOptions::new();
         let file = options
@@ -157,16 +157,16 @@ impl Storage {
             .write(true)
             .mode(0o600)
             .open(&path);
-        let file = file.map_err(told("cannot write", &path))?;
+        let file = file.map_err(io_error("cannot write", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(file))),
+            Ok(()) => Ok(Some(LeaderLock(file))),
             Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(told("cannot lock", &path)(error.into())),
+            Err(error) => Err(io_error("cannot lock", &path)(error.into())),
         }
     }
 
     /// Tells whether the certificate's file is still the one it was; `None`: there is none.
-    pub(super) fn stamp(&self, names: &Names) -> Option<Stamp> {
+    pub(super) fn stamp(&self, names: &Names) -> Option<FileStamp> {
         let metadata = fs::metadata(self.path(names, "pem")).ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
     }
@@ -174,8 +174,8 @@ impl Storage {
     /// The certificate for `names`, whatever names it has by now; one that cannot be read is moved aside.
     pub(super) fn certificate(&self, names: &Names) -> Option<Certificate> {
         let path = self.path(names, "pem");
-        let pem = read(&path)?;
-        if let Err(error) = guard(&path, 0o600) {
+        let pem = read_file(&path)?;
+        if let Err(error) = restrict_mode(&path, 0o600) {
             log::error!("acme: {error}");
         }
         match Certificate::read(&pem, &pem, None) {
@@ -188,44 +188,44 @@ impl Storage {
     }
 
     /// Keeps the private key and the chain, both PEM.
-    pub(super) fn keep_certificate(
+    pub(super) fn store_certificate(
         &self,
         names: &Names,
         key: &str,
         chain: &str,
     ) -> Result<(), Error> {
-        replace(&self.path(names, "pem"), format!("{key}{chain}").as_bytes())
+        replace_file(&self.path(names, "pem"), format!("{key}{chain}").as_bytes())
     }
 
-    pub(super) fn record(&self, names: &Names) -> Record {
-        Self::json(&self.path(names, "json")).unwrap_or_default()
+    pub(super) fn record(&self, names: &Names) -> OrderRecord {
+        Self::read_json(&self.path(names, "json")).unwrap_or_default()
     }
 
-    pub(super) fn keep_record(&self, names: &Names, record: &Record) -> Result<(), Error> {
+    pub(super) fn store_record(&self, names: &Names, record: &OrderRecord) -> Result<(), Error> {
         let path = self.path(names, "json");
-        replace(&path, serde_json::json!(record).to_string().as_bytes())
+        replace_file(&path, serde_json::json!(record).to_string().as_bytes())
     }
 
     pub(super) fn account<T: DeserializeOwned>(&self) -> Option<T> {
-        Self::json(&self.root.join("account.json"))
+        Self::read_json(&self.root.join("account.json"))
     }
 
-    pub(super) fn keep_account(&self, account: &impl Serialize) -> Result<(), Error> {
+    pub(super) fn store_account(&self, account: &impl Serialize) -> Result<(), Error> {
         let path = self.root.join("account.json");
         let text = serde_json::to_vec(account).map_err(io::Error::from);
-        replace(&path, &text.map_err(told("cannot write", &path))?)
+        replace_file(&path, &text.map_err(io_error("cannot write", &path))?)
     }
 
     /// The authority does not know it.
-    pub(super) fn forget_account(&self) {
+    pub(super) fn set_aside_account(&self) {
         set_aside(
             &self.root.join("account.json"),
             "the authority does not know this account",
         );
     }
 
-    fn json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-        let text = read(path)?;
+    fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+        let text = read_file(path)?;
         let read = serde_json::from_slice(&text);
         read.inspect_err(|error| set_aside(path, &error.to_string()))
             .ok()
@@ -237,17 +237,20 @@ impl Storage {
     }
 }
 
-pub(super) fn told(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error { what, path, source }
 }
 
 /// Nobody but the owner may look; what others may is taken from them, and said.
-fn guard(path: &Path, mode: u32) -> Result<(), Error> {
-    let metadata = fs::metadata(path).map_err(told("cannot read", path))?;
-    if metadata.mode() & OTHERS != 0 {
+fn restrict_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let metadata = fs::metadata(path).map_err(io_error("cannot read", path))?;
+    if metadata.mode() & GROUP_OTHER_MODE != 0 {
         let mended = fs::set_permissions(path, Permissions::from_mode(mode));
-        mended.map_err(told("others can read, and that cannot be changed:", path))?;
+        mended.map_err(io_error(
+            "others can read, and that cannot be changed:",
+            path,
+        ))?;
         log::warn!(
             "acme: others could read {}; its mode is now {mode:o}",
             path.display()
@@ -257,9 +260,9 @@ fn guard(path: &Path, mode: u32) -> Result<(), Error> {
 }
 
 /// `None`: it is not there, or cannot be read, which is said.
-fn read(path: &Path) -> Option<Vec<u8>> {
+fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
     match read {
         Ok(_) => Some(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -282,19 +285,19 @@ fn set_aside(path: &Path, why: &str) {
 }
 
 /// Replaces the file as a whole; what is there after a crash is the old one or the new one.
-pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
+pub(super) fn replace_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let mut new = path.to_owned().into_os_string();
     new.push(".new");
     let new = PathBuf::from(new);
-    let written = write(&new, contents).and_then(|()| fs::rename(&new, path));
-    written.map_err(told("cannot write", path))?;
+    let written = write_synced(&new, contents).and_then(|()| fs::rename(&new, path));
+    written.map_err(io_error("cannot write", path))?;
     let directory = path.parent().map(File::open);
     directory
         .map_or(Ok(()), |directory| directory?.sync_all())
-        .map_err(told("cannot write", path))
+        .map_err(io_error("cannot write", path))
 }
 
-fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
     // One that was left there may be somebody else's.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -36,7 +36,7 @@ use self::desk::Desk;
 use self::query::{decode, segments};
 use crate::clock;
 use crate::connection::{ConnectionLimit, Exchange};
-use crate::issued::Deed;
+use crate::issued::CertAction;
 use crate::lifecycle::{ControlCommand, ControlError, ControlResult, Lifecycle, ProcessStage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
@@ -203,9 +203,9 @@ impl Admin {
     }
 
     /// Has a certificate ordered, and waits for it.
-    async fn fulfil(&self, name: &str, what: Deed) -> Answer {
+    async fn fulfil(&self, name: &str, what: CertAction) -> Answer {
         let issued = Arc::clone(&self.subject.snapshot.load().issued);
-        match issued.wish(name, what).await {
+        match issued.request(name, what).await {
             Ok(()) => {
                 let snapshot = self.subject.snapshot.load();
                 Answer::json(StatusCode::OK, &report::ordered_as(&snapshot, name))
@@ -442,11 +442,11 @@ fn order(path: &str, query: &str) -> Option<ControlCommand> {
 }
 
 /// `POST /v1/certificates/{name}/renew` and `…/revoke`.
-fn wish(path: &str) -> Option<(String, Deed)> {
+fn wish(path: &str) -> Option<(String, CertAction)> {
     let (name, what) = path.strip_prefix("/v1/certificates/")?.split_once('/')?;
     let deed = match what {
-        "renew" => Deed::Renew,
-        "revoke" => Deed::Revoke,
+        "renew" => CertAction::Renew,
+        "revoke" => CertAction::Revoke,
         _ => return None,
     };
     Some((decode(name), deed))

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Subject;
-use crate::certificate::issuer;
+use crate::certificate::issuer_name;
 use crate::clock;
 use crate::config::Credentials;
-use crate::issued::Slot;
+use crate::issued::ManagedCert;
 use crate::policy::health::State;
 use crate::policy::hot::WHOLE;
 use crate::ring::{Dialect, Setting};
@@ -75,7 +75,7 @@ fn certificates(snapshot: &Snapshot) -> Value {
     let of_files = credentials
         .concerns(now)
         .map(|(file, concern)| (json!(file), concern));
-    let of_orders = snapshot.issued.concerns(snapshot.config.ordered(), now);
+    let of_orders = snapshot.issued.warnings(snapshot.config.ordered(), now);
     let of_orders = of_orders.into_iter();
     let concerns: Vec<_> = of_files
         .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
@@ -84,22 +84,24 @@ fn certificates(snapshot: &Snapshot) -> Value {
         .collect();
     json!({
         "count": all.clone().count(),
-        "first_expiry": time(all.map(|one| one.valid.1).min()),
+        "first_expiry": time(all.map(|one| one.validity.1).min()),
         "concerns": concerns,
         "ordered": slots.iter().map(|slot| ordered(slot)).collect::<Vec<_>>(),
     })
 }
 
 /// The certificates that are ordered in this configuration.
-fn slots(snapshot: &Snapshot) -> Vec<Arc<Slot>> {
+fn slots(snapshot: &Snapshot) -> Vec<Arc<ManagedCert>> {
     let names = snapshot.config.ordered().into_iter();
-    names.map(|names| snapshot.issued.slot(names)).collect()
+    names
+        .map(|names| snapshot.issued.get_or_insert(names))
+        .collect()
 }
 
 /// A certificate that is ordered.
-fn ordered(slot: &Slot) -> Value {
+fn ordered(slot: &ManagedCert) -> Value {
     let certificate = slot.certificate.load_full();
-    let valid = certificate.as_ref().map(|certificate| certificate.valid);
+    let valid = certificate.as_ref().map(|certificate| certificate.validity);
     let leaf = certificate
         .as_ref()
         .and_then(|certificate| certificate.key.cert.first());
@@ -107,12 +109,12 @@ fn ordered(slot: &Slot) -> Value {
     json!({
         "name": slot.names.first(),
         "names": slot.names.all(),
-        "issuer": leaf.and_then(issuer),
+        "issuer": leaf.and_then(issuer_name),
         "valid_from": time(valid.map(|valid| valid.0)),
         "valid_until": time(valid.map(|valid| valid.1)),
-        "next_order": time(status.next),
-        "busy": status.busy,
-        "ordered_elsewhere": status.elsewhere,
+        "next_order": time(status.next_order),
+        "busy": status.order_in_progress,
+        "ordered_elsewhere": status.ordered_elsewhere,
         "failures": status.failures,
         "error": status.error.as_ref().map(|(at, text)| json!({ "at": time(Some(*at)), "text": text })),
     })
@@ -314,7 +316,7 @@ fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
     let now = clock::wall().as_second();
     for (files, certificate) in &credentials.certificates {
         let shown = metrics.certificate(&files.cert.display().to_string());
-        shown.expiry.set(certificate.valid.1);
+        shown.expiry.set(certificate.validity.1);
         shown.stapled.set(i64::from(certificate.is_stapled(now)));
     }
 }
@@ -323,11 +325,11 @@ fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
     for slot in slots(snapshot) {
         let (name, status) = (slot.names.first(), slot.status.load());
         if let Some(certificate) = slot.certificate.load_full() {
-            metrics.certificate(name).expiry.set(certificate.valid.1);
+            metrics.certificate(name).expiry.set(certificate.validity.1);
         }
         let shown = metrics.orders(name);
         shown.failures.set(i64::from(status.failures));
-        shown.next.set(status.next.unwrap_or(0).max(0));
+        shown.next.set(status.next_order.unwrap_or(0).max(0));
     }
 }
 

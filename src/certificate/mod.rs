@@ -6,7 +6,7 @@
 //! certificate that is right but for its time is a [`Concern`].
 
 mod issuer;
-mod staple;
+mod ocsp;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,20 +25,20 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-pub use self::issuer::{issuer, renewal_id};
-pub use self::staple::Unfit;
+pub use self::issuer::{issuer_name, renewal_info_id};
+pub use self::ocsp::OcspError;
 
 /// Begins every file that holds one DER value (X.690, 8.1): a SEQUENCE.
-const DER: u8 = 0x30;
+const DER_SEQUENCE: u8 = 0x30;
 
 const SECONDS_A_DAY: i64 = 86_400;
 
 /// A certificate that is valid for no longer than this soon expires; seconds. Of one that has a short
 /// life anyway, a quarter of that.
-const SOON: i64 = 14 * SECONDS_A_DAY;
+const EXPIRY_WARNING: i64 = 14 * SECONDS_A_DAY;
 
 /// A scheme of each kind of key that TLS is served with here.
-const KINDS: [SignatureScheme; 4] = [
+const SUPPORTED_SCHEMES: [SignatureScheme; 4] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ECDSA_NISTP384_SHA384,
     SignatureScheme::ED25519,
@@ -51,59 +51,61 @@ pub struct Certificate {
     /// The chain, the server's own first, with the key.
     pub key: Arc<CertifiedKey>,
     /// The OCSP response that is sent along while it can be; `None`: there is none.
-    pub staple: Option<Staple>,
+    pub staple: Option<OcspStaple>,
     /// What it is for: its DNS names, lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
     /// From when until when it is valid, in seconds since 1970.
-    pub valid: (i64, i64),
+    pub validity: (i64, i64),
 }
 
 /// An OCSP response that was found beside a certificate.
 #[derive(Clone)]
-pub struct Staple {
+pub struct OcspStaple {
     /// The certificate together with the response.
     key: Arc<CertifiedKey>,
     /// From when until when it counts, in seconds since 1970; or why it never does.
-    fresh: Result<(i64, i64), Unfit>,
+    validity: Result<(i64, i64), OcspError>,
 }
 
 /// What its operator should know of a certificate that is served all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Concern {
+pub enum CertWarning {
     /// Its time has not come; in seconds since 1970, as in all of these.
-    #[error("the certificate is not valid before {}", Day(*.0))]
-    NotYet(i64),
+    #[error("the certificate is not valid before {}", DisplayTime(*.0))]
+    NotYetValid(i64),
     /// It is time to renew it.
-    #[error("the certificate expires on {}", Day(*.0))]
+    #[error("the certificate expires on {}", DisplayTime(*.0))]
     ExpiresSoon(i64),
     /// Its time is over.
-    #[error("the certificate expired on {}", Day(*.0))]
+    #[error("the certificate expired on {}", DisplayTime(*.0))]
     Expired(i64),
     /// The OCSP response cannot be used.
     #[error("the OCSP response is not sent along: {0}")]
-    Unstapled(Unfit),
+    OcspUnusable(OcspError),
     /// There is a newer list of revoked certificates; this one still counts.
-    #[error("the revocation list was to be replaced by {}", Day(*.0))]
-    OldList(i64),
+    #[error("the revocation list was to be replaced by {}", DisplayTime(*.0))]
+    StaleCrl(i64),
 }
 
-impl Concern {
+impl CertWarning {
     /// The certificate's file to look at.
-    pub fn part(self) -> Part {
+    pub fn file(self) -> CertFile {
         match self {
-            Self::Unstapled(_) => Part::Ocsp,
-            _ => Part::Chain,
+            Self::OcspUnusable(_) => CertFile::Ocsp,
+            _ => CertFile::Chain,
         }
     }
 
     /// What to do.
     pub fn help(self) -> &'static str {
         match self {
-            Self::NotYet(_) | Self::Expired(_) => "clients refuse it; give a valid one",
+            Self::NotYetValid(_) | Self::Expired(_) => "clients refuse it; give a valid one",
             Self::ExpiresSoon(_) => "renew it; where that is automatic, it is late",
-            Self::Unstapled(Unfit::Revoked) => "clients may refuse it; give another certificate",
-            Self::Unstapled(_) => "fetch it anew, as with `openssl ocsp -respout FILE`",
-            Self::OldList(_) => "fetch it anew: who was revoked since then is let in",
+            Self::OcspUnusable(OcspError::Revoked) => {
+                "clients may refuse it; give another certificate"
+            }
+            Self::OcspUnusable(_) => "fetch it anew, as with `openssl ocsp -respout FILE`",
+            Self::StaleCrl(_) => "fetch it anew: who was revoked since then is let in",
         }
     }
 }
@@ -116,10 +118,10 @@ pub enum Error {
     NoCertificate,
     /// A file is not PEM, but may be DER.
     #[error("the file is not PEM, it looks like DER")]
-    Der(Part),
+    Der(CertFile),
     /// A file is not PEM at all, or broken.
     #[error("the file is not readable as PEM")]
-    NotPem(Part),
+    NotPem(CertFile),
     /// The PEM is right, and what is in it is no certificate.
     #[error("certificate {0} of the file is not readable")]
     BadCertificate(usize),
@@ -134,10 +136,10 @@ pub enum Error {
     UnsupportedKey,
     /// The key belongs to another certificate.
     #[error("the key does not belong to the certificate")]
-    Mismatch,
+    KeyMismatch,
     /// The key belongs to a later certificate of the chain.
     #[error("the chain does not begin with the certificate of the key")]
-    Order,
+    WrongOrder,
     /// The OCSP file holds something else.
     #[error("the file holds no OCSP response")]
     BadOcsp,
@@ -145,7 +147,7 @@ pub enum Error {
 
 /// Which file of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum CertFile {
     /// The certificates.
     Chain,
     /// The private key.
@@ -156,12 +158,14 @@ pub enum Part {
 
 impl Error {
     /// The file to look at.
-    pub fn part(self) -> Part {
+    pub fn file(self) -> CertFile {
         match self {
             Self::Der(part) | Self::NotPem(part) => part,
-            Self::NoCertificate | Self::BadCertificate(_) | Self::Order => Part::Chain,
-            Self::NoKey | Self::EncryptedKey | Self::UnsupportedKey | Self::Mismatch => Part::Key,
-            Self::BadOcsp => Part::Ocsp,
+            Self::NoCertificate | Self::BadCertificate(_) | Self::WrongOrder => CertFile::Chain,
+            Self::NoKey | Self::EncryptedKey | Self::UnsupportedKey | Self::KeyMismatch => {
+                CertFile::Key
+            }
+            Self::BadOcsp => CertFile::Ocsp,
         }
     }
 
@@ -171,9 +175,9 @@ impl Error {
             Self::NoCertificate => {
                 "give the server's certificate and those of its issuers, `-----BEGIN CERTIFICATE-----`"
             }
-            Self::Der(Part::Chain) => "convert it with `openssl x509 -inform der`",
+            Self::Der(CertFile::Chain) => "convert it with `openssl x509 -inform der`",
             Self::Der(_) => "convert it with `openssl pkey -inform der`",
-            Self::NotPem(Part::Chain) => "try `openssl x509 -noout -text -in FILE`",
+            Self::NotPem(CertFile::Chain) => "try `openssl x509 -noout -text -in FILE`",
             Self::NotPem(_) => "try `openssl pkey -noout -text -in FILE`",
             Self::BadCertificate(_) => "fetch it anew from its issuer",
             Self::NoKey => "give the private key, `-----BEGIN PRIVATE KEY-----`",
@@ -183,8 +187,8 @@ impl Error {
             Self::UnsupportedKey => {
                 "use ECDSA P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519"
             }
-            Self::Mismatch => "give the key that the certificate was requested with",
-            Self::Order => "put the server's certificate first, then those of its issuers",
+            Self::KeyMismatch => "give the key that the certificate was requested with",
+            Self::WrongOrder => "put the server's certificate first, then those of its issuers",
             Self::BadOcsp => "give it as DER, as `openssl ocsp -respout FILE` writes it",
         }
     }
@@ -199,78 +203,78 @@ impl Certificate {
         let chain = certificates(chain)?;
         let key = any_supported_type(&private_key(key)?).map_err(|_| Error::UnsupportedKey)?;
         let certified = CertifiedKey::new(chain, key);
-        check_pair(&certified)?;
+        check_key_matches(&certified)?;
         let leaf = certified.cert.first().ok_or(Error::NoCertificate)?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Error::BadCertificate(1))?;
-        let staple = ocsp.map(|ocsp| Staple::read(ocsp, &certified, &parsed));
+        let staple = ocsp.map(|ocsp| OcspStaple::read(ocsp, &certified, &parsed));
         Ok(Self {
             staple: staple.transpose()?,
             names: dns_names(&parsed)?,
-            valid: validity(&parsed),
+            validity: validity(&parsed),
             key: Arc::new(certified),
         })
     }
 
     /// The kind of its key, as the number of a scheme it signs by (RFC 8446, 4.2.3). Of two
     /// certificates with one name and keys of one kind no client is ever shown the second.
-    pub fn kind(&self) -> u16 {
-        let signer = self.key.key.choose_scheme(&KINDS);
+    pub fn key_kind(&self) -> u16 {
+        let signer = self.key.key.choose_scheme(&SUPPORTED_SCHEMES);
         signer.map_or(0, |signer| signer.scheme().into())
     }
 
     /// What is shown at this time (seconds since 1970): the OCSP response only while it is fresh.
-    pub fn shown(&self, now: i64) -> &Arc<CertifiedKey> {
+    pub fn certified_key(&self, now: i64) -> &Arc<CertifiedKey> {
         match &self.staple {
-            Some(staple) if staple.unfit(now).is_none() => &staple.key,
+            Some(staple) if staple.error_at(now).is_none() => &staple.key,
             _ => &self.key,
         }
     }
 
     /// Whether an OCSP response is sent along at this time.
     pub fn is_stapled(&self, now: i64) -> bool {
-        self.shown(now).ocsp.is_some()
+        self.certified_key(now).ocsp.is_some()
     }
 
     /// What there is to say of it at this time.
-    pub fn concerns(&self, now: i64) -> impl Iterator<Item = Concern> {
-        let unfit = self.staple.as_ref().and_then(|staple| staple.unfit(now));
-        let staple = unfit.map(Concern::Unstapled);
-        self.of_dates(now).into_iter().chain(staple)
+    pub fn warnings(&self, now: i64) -> impl Iterator<Item = CertWarning> {
+        let unfit = self.staple.as_ref().and_then(|staple| staple.error_at(now));
+        let staple = unfit.map(CertWarning::OcspUnusable);
+        self.date_warning(now).into_iter().chain(staple)
     }
 
-    fn of_dates(&self, now: i64) -> Option<Concern> {
-        let (from, until) = self.valid;
-        let soon = SOON.min(until.saturating_sub(from) / 4);
+    fn date_warning(&self, now: i64) -> Option<CertWarning> {
+        let (from, until) = self.validity;
+        let soon = EXPIRY_WARNING.min(until.saturating_sub(from) / 4);
         match now {
-            now if now > until => Some(Concern::Expired(until)),
-            now if now < from => Some(Concern::NotYet(from)),
-            now if now >= until.saturating_sub(soon) => Some(Concern::ExpiresSoon(until)),
+            now if now > until => Some(CertWarning::Expired(until)),
+            now if now < from => Some(CertWarning::NotYetValid(from)),
+            now if now >= until.saturating_sub(soon) => Some(CertWarning::ExpiresSoon(until)),
             _ => None,
         }
     }
 }
 
-impl Staple {
+impl OcspStaple {
     fn read(
         response: Vec<u8>,
         certified: &CertifiedKey,
         leaf: &X509Certificate<'_>,
     ) -> Result<Self, Error> {
-        let fresh = staple::read(&response, leaf).ok_or(Error::BadOcsp)?;
+        let fresh = ocsp::parse_response(&response, leaf).ok_or(Error::BadOcsp)?;
         let mut key = certified.clone();
         key.ocsp = Some(response);
         Ok(Self {
             key: Arc::new(key),
-            fresh,
+            validity: fresh,
         })
     }
 
     /// Why it is not sent along at this time.
-    fn unfit(&self, now: i64) -> Option<Unfit> {
-        match self.fresh {
+    fn error_at(&self, now: i64) -> Option<OcspError> {
+        match self.validity {
             Err(unfit) => Some(unfit),
-            Ok((from, _)) if now < from => Some(Unfit::Early(from)),
-            Ok((_, until)) if now > until => Some(Unfit::Stale(until)),
+            Ok((from, _)) if now < from => Some(OcspError::NotYetValid(from)),
+            Ok((_, until)) if now > until => Some(OcspError::Expired(until)),
             Ok(_) => None,
         }
     }
@@ -288,7 +292,7 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
             .field("names", &self.names)
-            .field("valid", &self.valid)
+            .field("valid", &self.validity)
             .finish_non_exhaustive()
     }
 }
@@ -329,9 +333,9 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) if pem.first() == Some(&DER) => Err(Error::Der(Part::Chain)),
+        Ok(_) if pem.first() == Some(&DER_SEQUENCE) => Err(Error::Der(CertFile::Chain)),
         Ok(_) => Err(Error::NoCertificate),
-        Err(_) => Err(Error::NotPem(Part::Chain)),
+        Err(_) => Err(Error::NotPem(CertFile::Chain)),
     }
 }
 
@@ -343,19 +347,19 @@ pub enum VerifierError {
     Issuer(usize, #[source] rustls::Error),
     /// What they have revoked cannot be read.
     #[error("the revocation list cannot be used: {0}")]
-    Revoked(#[from] rustls::server::VerifierBuilderError),
+    Crl(#[from] rustls::server::VerifierBuilderError),
 }
 
 /// Certificates that their issuers have taken back.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Revoked {
+pub struct RevocationLists {
     /// One list of each issuer, and of its issuers (RFC 5280, 5).
     pub lists: Vec<CertificateRevocationListDer<'static>>,
     /// When the first of them is to be replaced, in seconds since 1970; `None`: none says.
-    pub until: Option<i64>,
+    pub next_update: Option<i64>,
 }
 
-impl Revoked {
+impl RevocationLists {
     /// All lists of a PEM file; `None`: it holds none that can be read.
     pub fn read(pem: &[u8]) -> Option<Self> {
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
@@ -366,15 +370,15 @@ impl Revoked {
             .iter()
             .filter_map(CertificateRevocationList::next_update);
         Some(Self {
-            until: ends.map(|end| end.timestamp()).min(),
+            next_update: ends.map(|end| end.timestamp()).min(),
             lists,
         })
     }
 
     /// What there is to say of them at this time (seconds since 1970).
-    pub fn concern(&self, now: i64) -> Option<Concern> {
-        let until = self.until.filter(|&until| now > until);
-        until.map(Concern::OldList)
+    pub fn warning(&self, now: i64) -> Option<CertWarning> {
+        let until = self.next_update.filter(|&until| now > until);
+        until.map(CertWarning::StaleCrl)
     }
 }
 
@@ -383,12 +387,12 @@ impl Revoked {
 ///
 /// # Errors
 /// [`VerifierError`].
-pub fn verifier(
+pub fn client_verifier(
     issuers: &[CertificateDer<'static>],
     revoked: &[CertificateRevocationListDer<'static>],
     required: bool,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
-    let (roots, provider) = (Arc::new(anchors(issuers)?), Arc::new(default_provider()));
+    let (roots, provider) = (Arc::new(root_store(issuers)?), Arc::new(default_provider()));
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider)
         .with_crls(revoked.iter().cloned());
     let builder = if required {
@@ -403,7 +407,7 @@ pub fn verifier(
 ///
 /// # Errors
 /// [`VerifierError::Issuer`].
-pub fn anchors(issuers: &[CertificateDer<'static>]) -> Result<RootCertStore, VerifierError> {
+pub fn root_store(issuers: &[CertificateDer<'static>]) -> Result<RootCertStore, VerifierError> {
     let mut anchors = RootCertStore::empty();
     for (place, issuer) in issuers.iter().enumerate() {
         let added = anchors.add(issuer.clone());
@@ -414,7 +418,7 @@ pub fn anchors(issuers: &[CertificateDer<'static>]) -> Result<RootCertStore, Ver
 
 /// Whom a certificate is for, as text that stays when it is renewed: its first name that is a URI, a
 /// DNS name or a mail address, else the common name of its subject; `None`: it has none of these.
-pub fn holder(certificate: &CertificateDer<'_>) -> Option<String> {
+pub fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok()?;
     let names = alternatives.map(|alternatives| &alternatives.value.general_names);
@@ -432,7 +436,7 @@ pub fn holder(certificate: &CertificateDer<'_>) -> Option<String> {
 }
 
 /// Until when a certificate is valid, in seconds since 1970; `None`: it is none.
-pub fn valid_until(certificate: &CertificateDer<'_>) -> Option<i64> {
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(validity(&parsed).1)
 }
@@ -444,9 +448,11 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     match PrivateKeyDer::from_pem_slice(text) {
         Ok(_) | Err(pem::Error::NoItemsFound) if encrypted() => Err(Error::EncryptedKey),
         Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) if text.first() == Some(&DER) => Err(Error::Der(Part::Key)),
+        Err(pem::Error::NoItemsFound) if text.first() == Some(&DER_SEQUENCE) => {
+            Err(Error::Der(CertFile::Key))
+        }
         Err(pem::Error::NoItemsFound) => Err(Error::NoKey),
-        Err(_) => Err(Error::NotPem(Part::Key)),
+        Err(_) => Err(Error::NotPem(CertFile::Key)),
     }
 }
 
@@ -455,7 +461,7 @@ fn contains(text: &[u8], words: &[u8]) -> bool {
 }
 
 /// The key belongs to the first certificate.
-fn check_pair(certified: &CertifiedKey) -> Result<(), Error> {
+fn check_key_matches(certified: &CertifiedKey) -> Result<(), Error> {
     let public = certified.key.public_key();
     let fits = |certificate: &CertificateDer<'_>| {
         let parsed = ParsedCertificate::try_from(certificate).ok()?;
@@ -468,9 +474,9 @@ fn check_pair(certified: &CertifiedKey) -> Result<(), Error> {
             let later = certified.cert.iter().skip(1);
             let belongs = later.filter_map(fits).any(|fits| fits);
             Err(if belongs {
-                Error::Order
+                Error::WrongOrder
             } else {
-                Error::Mismatch
+                Error::KeyMismatch
             })
         }
         Err(_) => Err(Error::BadCertificate(1)),
@@ -498,9 +504,9 @@ fn dns_name(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// Seconds since 1970, for people to read.
-struct Day(i64);
+struct DisplayTime(i64);
 
-impl fmt::Display for Day {
+impl fmt::Display for DisplayTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Timestamp::from_second(self.0) {
             Ok(time) => time.fmt(f),

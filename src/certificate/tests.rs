@@ -12,15 +12,18 @@ fn a_response_is_shown_while_it_is_fresh() {
     let certificate = good(Some("fresh.ocsp"));
     let (from, until) = (TODAY - SECONDS_A_DAY, TODAY + 6 * SECONDS_A_DAY);
     for (now, unfit) in [
-        (from - 1, Some(Unfit::Early(from))),
+        (from - 1, Some(OcspError::NotYetValid(from))),
         (from, None),
         (until, None),
-        (until + 1, Some(Unfit::Stale(until))),
+        (until + 1, Some(OcspError::Expired(until))),
     ] {
         assert_eq!(certificate.is_stapled(now), unfit.is_none(), "{now}");
-        assert_eq!(certificate.shown(now).ocsp.is_some(), unfit.is_none());
-        let said: Vec<_> = certificate.concerns(now).collect();
-        let unfit = unfit.map(Concern::Unstapled);
+        assert_eq!(
+            certificate.certified_key(now).ocsp.is_some(),
+            unfit.is_none()
+        );
+        let said: Vec<_> = certificate.warnings(now).collect();
+        let unfit = unfit.map(CertWarning::OcspUnusable);
         assert!(unfit.is_none_or(|unfit| said.contains(&unfit)), "{said:?}");
     }
 }
@@ -35,16 +38,19 @@ fn a_response_without_an_end_counts_for_a_day() {
 #[test]
 fn what_a_response_says_decides() {
     for (file, unfit) in [
-        ("stale.ocsp", Unfit::Stale(TODAY - 24 * SECONDS_A_DAY)),
-        ("other.ocsp", Unfit::Foreign),
-        ("revoked.ocsp", Unfit::Revoked),
-        ("unknown.ocsp", Unfit::Unknown),
-        ("later.ocsp", Unfit::Unsuccessful("is to be asked later")),
+        ("stale.ocsp", OcspError::Expired(TODAY - 24 * SECONDS_A_DAY)),
+        ("other.ocsp", OcspError::OtherCertificate),
+        ("revoked.ocsp", OcspError::Revoked),
+        ("unknown.ocsp", OcspError::Unknown),
+        (
+            "later.ocsp",
+            OcspError::ResponderStatus("is to be asked later"),
+        ),
     ] {
         let certificate = good(Some(file));
         assert!(!certificate.is_stapled(TODAY), "{file}");
-        let said: Vec<_> = certificate.concerns(TODAY).collect();
-        assert_eq!(said, [Concern::Unstapled(unfit)], "{file}");
+        let said: Vec<_> = certificate.warnings(TODAY).collect();
+        assert_eq!(said, [CertWarning::OcspUnusable(unfit)], "{file}");
     }
 }
 
@@ -75,27 +81,30 @@ fn what_lives_long_is_renewed_two_weeks_before_and_what_lives_short_in_its_last_
     let at = |days: i64| TODAY + days * SECONDS_A_DAY;
     for (life, soon) in [(365, 14), (90, 14), (47, 11), (8, 2)] {
         let certificate = Certificate {
-            valid: (TODAY, at(life)),
+            validity: (TODAY, at(life)),
             ..good(None)
         };
-        let said = |now| certificate.concerns(now).next();
+        let said = |now| certificate.warnings(now).next();
         let end = at(life);
-        assert_eq!(said(TODAY - 1), Some(Concern::NotYet(TODAY)));
+        assert_eq!(said(TODAY - 1), Some(CertWarning::NotYetValid(TODAY)));
         assert_eq!(said(TODAY), None);
         assert_eq!(said(at(life - soon) - SECONDS_A_DAY), None, "{life} days");
-        assert_eq!(said(at(life - soon)), Some(Concern::ExpiresSoon(end)));
-        assert_eq!(said(end), Some(Concern::ExpiresSoon(end)));
-        assert_eq!(said(end + 1), Some(Concern::Expired(end)));
+        assert_eq!(said(at(life - soon)), Some(CertWarning::ExpiresSoon(end)));
+        assert_eq!(said(end), Some(CertWarning::ExpiresSoon(end)));
+        assert_eq!(said(end + 1), Some(CertWarning::Expired(end)));
     }
 }
 
 #[test]
 fn a_list_is_old_when_the_next_is_due() {
-    let revoked = Revoked::read(&file("stale.crl")).unwrap();
+    let revoked = RevocationLists::read(&file("stale.crl")).unwrap();
     let until = TODAY - 24 * SECONDS_A_DAY;
-    assert_eq!(revoked.concern(until), None);
-    assert_eq!(revoked.concern(until + 1), Some(Concern::OldList(until)));
-    assert_eq!(Revoked::read(&file("good.crt")), None);
+    assert_eq!(revoked.warning(until), None);
+    assert_eq!(
+        revoked.warning(until + 1),
+        Some(CertWarning::StaleCrl(until))
+    );
+    assert_eq!(RevocationLists::read(&file("good.crt")), None);
 }
 
 const MANY: usize = 10_000;

@@ -18,7 +18,9 @@ use super::acme::Secret;
 use super::raw::Span;
 use super::report::{Problem, Problems, quote};
 use super::settings::{CertificateFiles, CertificateSource, Credentials};
-use crate::certificate::{self, Certificate, Concern, Identity, Part, Revoked, VerifierError};
+use crate::certificate::{
+    self, CertFile, CertWarning, Certificate, Identity, RevocationLists, VerifierError,
+};
 use crate::clock;
 
 /// The largest bundle of issuers that is in use has a quarter of a MiB.
@@ -81,8 +83,8 @@ impl Files {
             && let Some(read) = read_certificate(&cert, &key, ocsp.as_ref(), problems)
         {
             warn_of_no_name(&read, cert.span, problems);
-            for concern in read.concerns(now.as_second()) {
-                let file = place(concern.part(), &cert, &key, ocsp.as_ref());
+            for concern in read.warnings(now.as_second()) {
+                let file = place(concern.file(), &cert, &key, ocsp.as_ref());
                 warn(concern, file, problems);
             }
             let files = names(cert, key, ocsp);
@@ -102,7 +104,7 @@ impl Files {
             let Some(read) = self.credentials.certificates.get(files) else {
                 continue;
             };
-            let kind = read.kind();
+            let kind = read.key_kind();
             let mut earlier = |name| *first.entry((name, kind)).or_insert(*at);
             let names = read.names.iter().map(|name| (name, earlier(name)));
             let twins: Vec<_> = names.filter(|(_, first)| first != at).collect();
@@ -121,8 +123,8 @@ impl Files {
     ) -> CertificateFiles {
         let read = self.now.and_then(|now| {
             let identity = read_identity(&cert, &key, problems)?;
-            for concern in identity.certificate.concerns(now.as_second()) {
-                warn(concern, place(concern.part(), &cert, &key, None), problems);
+            for concern in identity.certificate.warnings(now.as_second()) {
+                warn(concern, place(concern.file(), &cert, &key, None), problems);
             }
             Some(identity)
         });
@@ -141,7 +143,7 @@ impl Files {
         let Some(issuers) = read_issuers(ca, VOUCHERS, problems) else {
             return;
         };
-        if let Err(error) = certificate::anchors(&issuers) {
+        if let Err(error) = certificate::root_store(&issuers) {
             let message = format!("{}: {error}", shown(&ca.path));
             problems.add(Problem::error(message, ca.span).help(VOUCHERS));
         }
@@ -166,9 +168,9 @@ impl Files {
         let (Some(issuers), Some(revoked)) = (issuers, revoked) else {
             return;
         };
-        if let Err(error) = certificate::verifier(&issuers, &revoked.lists, required) {
+        if let Err(error) = certificate::client_verifier(&issuers, &revoked.lists, required) {
             let file = match (&error, crl) {
-                (VerifierError::Revoked(_), Some(crl)) => crl,
+                (VerifierError::Crl(_), Some(crl)) => crl,
                 _ => ca,
             };
             let message = format!("{}: {error}", shown(&file.path));
@@ -236,26 +238,26 @@ fn read_issuers(
 }
 
 /// Empty where there is no list to read.
-fn read_crl(file: Option<&Placed>, now: Timestamp, problems: &Problems) -> Option<Revoked> {
+fn read_crl(file: Option<&Placed>, now: Timestamp, problems: &Problems) -> Option<RevocationLists> {
     let Some(file) = file else {
-        return Some(Revoked::default());
+        return Some(RevocationLists::default());
     };
     let (pem, _) = read(file, problems)?;
-    let revoked = Revoked::read(&pem);
+    let revoked = RevocationLists::read(&pem);
     if revoked.is_none() {
         let message = format!("{}: the file holds no revocation list", shown(&file.path));
         let help =
             "give PEM, `-----BEGIN X509 CRL-----`; convert DER with `openssl crl -inform der`";
         problems.add(Problem::error(message, file.span).help(help));
     }
-    let concern = |read: &Revoked| read.concern(now.as_second());
+    let concern = |read: &RevocationLists| read.warning(now.as_second());
     if let Some(concern) = revoked.as_ref().and_then(concern) {
         warn(concern, file, problems);
     }
     revoked
 }
 
-fn warn(concern: Concern, file: &Placed, problems: &Problems) {
+fn warn(concern: CertWarning, file: &Placed, problems: &Problems) {
     let warning = Problem::warning(concern.to_string(), file.span);
     problems.add(warning.help(concern.help()));
 }
@@ -273,7 +275,7 @@ fn read_identity(cert: &Placed, key: &Placed, problems: &Problems) -> Option<Ide
     let ((chain, _), (secret, metadata)) = (chain?, secret?);
     warn_of_readers(key, &metadata, problems);
     let read = Identity::read(&chain, &secret);
-    let wrong = |error: &certificate::Error| wrong(place(error.part(), cert, key, None), error);
+    let wrong = |error: &certificate::Error| wrong(place(error.file(), cert, key, None), error);
     read.map_err(|error| problems.add(wrong(&error))).ok()
 }
 
@@ -295,7 +297,7 @@ fn read_certificate(
     match Certificate::read(&chain, &secret, response) {
         Ok(certificate) => Some(certificate),
         Err(error) => {
-            let file = place(error.part(), cert, key, ocsp);
+            let file = place(error.file(), cert, key, ocsp);
             problems.add(wrong(file, &error));
             None
         }
@@ -303,15 +305,15 @@ fn read_certificate(
 }
 
 fn place<'a>(
-    part: Part,
+    part: CertFile,
     cert: &'a Placed,
     key: &'a Placed,
     ocsp: Option<&'a Placed>,
 ) -> &'a Placed {
     match part {
-        Part::Chain => cert,
-        Part::Key => key,
-        Part::Ocsp => ocsp.unwrap_or(cert),
+        CertFile::Chain => cert,
+        CertFile::Key => key,
+        CertFile::Ocsp => ocsp.unwrap_or(cert),
     }
 }
 

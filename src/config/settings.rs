@@ -18,7 +18,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::acme::{Acme, Names, Secret};
 use super::link::{Link, PeerTls};
-use crate::certificate::{Certificate, Concern, Identity, Part, Revoked};
+use crate::certificate::{CertFile, CertWarning, Certificate, Identity, RevocationLists};
 use crate::client::TrustedProxies;
 use crate::key::KeySource;
 use crate::policy::bound::Bound;
@@ -286,34 +286,34 @@ pub struct Credentials {
     /// The issuers of the clients' certificates, and of the peers'.
     pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     /// What they have revoked.
-    pub crls: BTreeMap<PathBuf, Revoked>,
+    pub crls: BTreeMap<PathBuf, RevocationLists>,
     /// The key of [`ExternalAccount`](super::ExternalAccount).
     pub external_account: Option<Secret>,
 }
 
 impl Credentials {
     /// What there is to say of them at this time (seconds since 1970), each with its file.
-    pub fn concerns(&self, now: i64) -> impl Iterator<Item = (&Path, Concern)> {
+    pub fn concerns(&self, now: i64) -> impl Iterator<Item = (&Path, CertWarning)> {
         let shown = self.identities.iter();
         let shown = shown.map(|(files, identity)| (files, &identity.certificate));
         let certificates = self.certificates.iter().chain(shown);
         let certificates = certificates.flat_map(move |(files, read)| {
-            let concerns = read.concerns(now);
-            concerns.map(|concern| (files.of(concern.part()), concern))
+            let concerns = read.warnings(now);
+            concerns.map(|concern| (files.of(concern.file()), concern))
         });
         let crls = self.crls.iter();
-        let crls = crls.filter_map(move |(file, read)| Some((file.as_path(), read.concern(now)?)));
+        let crls = crls.filter_map(move |(file, read)| Some((file.as_path(), read.warning(now)?)));
         certificates.chain(crls)
     }
 }
 
 impl CertificateFiles {
     /// The file of a part; of an OCSP response that there is none of, the certificate's.
-    fn of(&self, part: Part) -> &Path {
+    fn of(&self, part: CertFile) -> &Path {
         match part {
-            Part::Key => &self.key,
-            Part::Ocsp => self.ocsp.as_ref().unwrap_or(&self.cert),
-            Part::Chain => &self.cert,
+            CertFile::Key => &self.key,
+            CertFile::Ocsp => self.ocsp.as_ref().unwrap_or(&self.cert),
+            CertFile::Chain => &self.cert,
         }
     }
 }

@@ -17,9 +17,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::DownstreamSocket;
 use super::socket::CountingSocket;
-use crate::certificate::holder;
+use crate::certificate::subject_name;
 use crate::telemetry::metrics::{Handshake, HandshakeFailure};
-use crate::tls::{self, ACME, Server};
+use crate::tls::{self, ALPN_ACME, ListenerTls};
 
 /// How long the end may take to be said to whom nothing else is said.
 const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl ClientCertificate {
     fn new(der: &CertificateDer<'_>) -> Self {
         let text = format!(":{}:", BASE64_STANDARD.encode(der));
         Self {
-            subject_name: holder(der).map(Into::into),
+            subject_name: subject_name(der).map(Into::into),
             header_value: text.try_into().ok(),
         }
     }
@@ -81,14 +81,14 @@ impl TlsSession {
 /// Why not; the client was told as TLS has it, where it could be.
 pub async fn accept_tls(
     socket: DownstreamSocket,
-    server: &Server,
+    server: &ListenerTls,
 ) -> Result<(DownstreamSocket, TlsSession), HandshakeFailure> {
-    let acceptor = TlsAcceptor::from(server.config());
+    let acceptor = TlsAcceptor::from(server.server_config());
     let handshake = acceptor.accept(CountingSocket::new(socket));
     match tokio::time::timeout(server.handshake_timeout, handshake).await {
         Err(_) => Err(HandshakeFailure::Timeout),
         Ok(Err(error)) => Err(failure_reason(&error)),
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ALPN_ACME) => {
             send_close_notify(stream).await;
             Err(HandshakeFailure::Challenge)
         }
@@ -104,7 +104,7 @@ async fn send_close_notify(mut stream: TlsStream<CountingSocket>) {
     let _ = tokio::time::timeout(CLOSE_NOTIFY_TIMEOUT, stream.shutdown()).await;
 }
 
-fn describe_session(stream: &TlsStream<CountingSocket>, server: &Server) -> TlsSession {
+fn describe_session(stream: &TlsStream<CountingSocket>, server: &ListenerTls) -> TlsSession {
     let (_, session) = stream.get_ref();
     TlsSession {
         version: version_name(session),
@@ -116,8 +116,8 @@ fn describe_session(stream: &TlsStream<CountingSocket>, server: &Server) -> TlsS
             .server_name()
             .map(|name| name.to_ascii_lowercase().into()),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        requests_client_cert: server.asks_client,
-        http2: session.alpn_protocol() == Some(tls::HTTP2),
+        requests_client_cert: server.requests_client_cert,
+        http2: session.alpn_protocol() == Some(tls::ALPN_H2),
         hsts: server.hsts.clone(),
         client_certificate: session
             .peer_certificates()

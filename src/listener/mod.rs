@@ -83,7 +83,7 @@ pub struct ConnectionConfig {
     /// Who says whose connections these are; `None`: they are of those who connect.
     pub proxy_protocol: Option<Arc<Introductions>>,
     /// How they are encrypted; `None`: they are not.
-    pub tls: Option<Arc<tls::Server>>,
+    pub tls: Option<Arc<tls::ListenerTls>>,
     /// Where they are not, clients may begin with HTTP/2.
     pub h2c: bool,
 }
@@ -447,7 +447,7 @@ impl ConnectionTask {
 
 /// Does the handshake, where there is one to do; `None`: it failed, and was counted.
 async fn accept_tls_if_configured(
-    tls: Option<&tls::Server>,
+    tls: Option<&tls::ListenerTls>,
     socket: DownstreamSocket,
     metrics: &ListenerMetrics,
 ) -> Option<(DownstreamSocket, Option<TlsSession>)> {

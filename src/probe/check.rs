@@ -121,7 +121,7 @@ fn request(
 /// How a peer is connected to, and what has to be true of the connection.
 struct ProbeTransport {
     http: HttpPeer,
-    tls: Option<Arc<tls::Client>>,
+    tls: Option<Arc<tls::UpstreamTls>>,
     requires_h2: bool,
 }
 
@@ -142,7 +142,7 @@ impl ProbeTransport {
 
     fn check_tls_version(&self, secured: Option<&SslDigest>) -> Result<()> {
         match (&self.tls, secured) {
-            (Some(tls), Some(secured)) if !tls.takes(&secured.version) => {
+            (Some(tls), Some(secured)) if !tls.accepts_version(&secured.version) => {
                 Error::e_explain(ErrorType::Custom("an old version of TLS"), "")
             }
             _ => Ok(()),

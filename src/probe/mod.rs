@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::Health;
 use crate::policy::health::{State, Thresholds};
 use crate::snapshot::Snapshot;
-use crate::tls::{in_words, why};
+use crate::tls::{classify_error, describe_failure};
 use crate::upstream::{Peer, ProbeReport, Upstream};
 
 /// Probes under way at once; a start with ten thousand peers must not need as many descriptors.
@@ -276,7 +276,9 @@ fn describe_error(error: &Error) -> String {
     match error.etype() {
         ErrorType::HTTPStatus(status) => format!("status {status}"),
         ErrorType::CustomCode(name, code) => format!("{name} {code}"),
-        ErrorType::TLSHandshakeFailure => in_words(why(&error.to_string())).to_owned(),
+        ErrorType::TLSHandshakeFailure => {
+            describe_failure(classify_error(&error.to_string())).to_owned()
+        }
         kind => kind.as_str().to_owned(),
     }
 }

@@ -28,15 +28,15 @@ pub(super) async fn key_authorization(ctx: &Context) -> Option<String> {
         return None;
     }
     let issued = &ctx.snapshot.issued;
-    let ours = issued.token(token);
+    let ours = issued.key_authorization(token);
     if ours.is_some() {
         return ours;
     }
-    let (others, token) = (issued.others()?, token.to_owned());
+    let (others, token) = (issued.shared_challenges()?, token.to_owned());
     let turn = SHARED_LOOKUPS.acquire().await.ok()?;
     // Beside the workers: it may be a disk that is far away.
     let asked = tokio::task::spawn_blocking(move || {
-        let found = others.token(&token);
+        let found = others.key_authorization(&token);
         drop(turn);
         found
     });

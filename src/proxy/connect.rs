@@ -97,7 +97,7 @@ pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Resul
         .and_then(|attempt| attempt.upstream.tls.as_ref());
     let secured = digest.and_then(|digest| digest.ssl_digest.as_ref());
     match (tls, secured) {
-        (Some(tls), Some(secured)) if !tls.takes(&secured.version) => {
+        (Some(tls), Some(secured)) if !tls.accepts_version(&secured.version) => {
             Err(Error::new_up(ErrorType::TLSHandshakeFailure))
         }
         _ => Ok(()),

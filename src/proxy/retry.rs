@@ -17,7 +17,7 @@ use super::select;
 use crate::clock;
 use crate::policy::ejection::Rules;
 use crate::policy::retry::{self, FailedAttempt, Failure, Limits, Reason, Verdict};
-use crate::tls::{in_words, why};
+use crate::tls::{classify_error, describe_failure};
 
 /// There was no connection to the peer: blames it, and moves on where that is allowed.
 pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
@@ -108,7 +108,7 @@ fn record_connect_failure(ctx: &Context, error: &Error) {
     if !is_peer_failure(error.etype()) {
         return;
     }
-    let tls = (*error.etype() == TLSHandshakeFailure).then(|| why(&error.to_string()));
+    let tls = (*error.etype() == TLSHandshakeFailure).then(|| classify_error(&error.to_string()));
     if let Some(failure) = tls {
         upstream.metrics.tls_failures.inc(failure);
     }
@@ -127,7 +127,7 @@ fn record_connect_failure(ctx: &Context, error: &Error) {
     };
     if let Some(length) = peer.on_connect_failure(&rules, clock::since_start()) {
         peer.metrics.ejections.inc();
-        let why = tls.map_or("connects fail", in_words);
+        let why = tls.map_or("connects fail", describe_failure);
         log::warn!(
             "upstream {}: peer {} is ejected for {length:?}: {why}",
             upstream.name,

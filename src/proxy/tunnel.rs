@@ -47,7 +47,7 @@ pub(super) fn is_requested(session: &mut Session) -> bool {
 /// The peer, with a connection of its own kind around one that is made as this one would be.
 pub(super) fn wrap_peer(
     mut peer: HttpPeer,
-    tls: Option<&Arc<tls::Client>>,
+    tls: Option<&Arc<tls::UpstreamTls>>,
     connector: &Arc<TransportConnector>,
     exchange: &Arc<Exchange>,
 ) -> HttpPeer {
@@ -66,7 +66,7 @@ pub(super) fn wrap_peer(
 struct TunnelConnector {
     inner: Arc<TransportConnector>,
     peer: HttpPeer,
-    tls: Option<Arc<tls::Client>>,
+    tls: Option<Arc<tls::UpstreamTls>>,
     exchange: Arc<Exchange>,
 }
 
@@ -75,7 +75,7 @@ impl Connect for TunnelConnector {
     async fn connect(&self, _address: &SocketAddr) -> Result<Stream> {
         let stream = self.inner.new_stream(&self.peer).await?;
         if let (Some(tls), Some(secured)) = (&self.tls, stream.get_ssl_digest())
-            && !tls.takes(&secured.version)
+            && !tls.accepts_version(&secured.version)
         {
             return Err(Error::new_up(ErrorType::TLSHandshakeFailure));
         }

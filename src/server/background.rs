@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use super::sd_notify::Watchdog;
 use super::state_file::StateFileWriter;
 use crate::admin::Subject;
-use crate::certificate::Concern;
+use crate::certificate::CertWarning;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::issued::Issued;
+use crate::issued::ManagedCerts;
 use crate::snapshot::Snapshot;
 
 /// How often the state file is brought up to date.
@@ -117,19 +117,19 @@ impl BackgroundTasks {
 
 /// What the log was told about the certificates in force: once, and anew after a reload.
 #[derive(Debug, Default)]
-struct LoggedCertWarnings(BTreeSet<(PathBuf, Concern)>);
+struct LoggedCertWarnings(BTreeSet<(PathBuf, CertWarning)>);
 
 impl LoggedCertWarnings {
-    fn log_new(&mut self, config: &Config, issued: &Issued) {
+    fn log_new(&mut self, config: &Config, issued: &ManagedCerts) {
         let now = clock::wall().as_second();
         let of_files = config.credentials.concerns(now);
         let of_files = of_files.map(|(file, concern)| (file.to_owned(), concern));
-        let of_orders = issued.concerns(config.ordered(), now).into_iter();
+        let of_orders = issued.warnings(config.ordered(), now).into_iter();
         let of_orders = of_orders.map(|(name, concern)| (PathBuf::from(name), concern));
         for (file, concern) in of_files.chain(of_orders) {
             if self.0.insert((file.clone(), concern)) {
                 let level = match concern {
-                    Concern::Expired(_) => log::Level::Error,
+                    CertWarning::Expired(_) => log::Level::Error,
                     _ => log::Level::Warn,
                 };
                 let (file, help) = (file.display(), concern.help());

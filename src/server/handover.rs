@@ -43,7 +43,7 @@ use super::sockets::InheritedSockets;
 use crate::admin::Subject;
 use crate::clock;
 use crate::lifecycle::{self, ControlError};
-use crate::tls::Keys;
+use crate::tls::TicketKeys;
 use crate::upstream::PersistedState;
 
 /// The format of the messages; another number means another format.
@@ -111,7 +111,7 @@ struct Hello {
     captured_at: Option<i64>,
     /// So that clients can resume their sessions.
     #[serde(default)]
-    ticket_keys: Keys,
+    ticket_keys: TicketKeys,
     /// How long the predecessor waits for the successor to be ready, in milliseconds.
     #[serde(default)]
     ready_timeout_ms: Option<u64>,
@@ -190,7 +190,7 @@ pub(super) struct PredecessorHandle {
     captured_at: Option<i64>,
     /// What it has told of the peers last, without the times.
     baseline: PersistedState,
-    ticket_keys: Keys,
+    ticket_keys: TicketKeys,
     ready_timeout: Duration,
 }
 
@@ -242,7 +242,7 @@ impl PredecessorHandle {
     }
 
     /// The keys of its TLS sessions.
-    pub(super) fn take_ticket_keys(&mut self) -> Keys {
+    pub(super) fn take_ticket_keys(&mut self) -> TicketKeys {
         std::mem::take(&mut self.ticket_keys)
     }
 
@@ -363,7 +363,7 @@ pub(super) struct HandoverState {
     pub(super) peer_state: PersistedState,
     /// By the kernel's monotonic clock, in microseconds.
     pub(super) captured_at: i64,
-    pub(super) ticket_keys: Keys,
+    pub(super) ticket_keys: TicketKeys,
     /// How long it waits for the successor to be ready.
     pub(super) ready_timeout: Duration,
 }
@@ -657,7 +657,7 @@ mod tests {
             sockets: (0..sockets).map(open).collect(),
             peer_state: PersistedState::default(),
             captured_at: 1_000_000,
-            ticket_keys: Keys::default(),
+            ticket_keys: TicketKeys::default(),
             ready_timeout: patience,
         }
     }

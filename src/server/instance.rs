@@ -15,7 +15,7 @@ use super::signals::{Signal, Signals};
 use super::sockets::{Listeners, OpenAdminSockets};
 use super::upgrade::{self, CompletedUpgrade, PendingUpgrade, StandbyProcess, send_reply};
 use super::{ShutdownOutcome, reload};
-use crate::acme::Keeper;
+use crate::acme::CertManager;
 use crate::admin::Subject;
 use crate::lifecycle::{ControlCommand, ControlError, ControlReceiver, ControlResult};
 use crate::probe::{ProbeConnectors, Probes};
@@ -34,7 +34,7 @@ pub(super) struct ServerInstance {
     pub(super) admin_sockets: OpenAdminSockets,
     pub(super) background: BackgroundTasks,
     /// Orders certificates, while this process leads.
-    pub(super) cert_manager: Option<Keeper>,
+    pub(super) cert_manager: Option<CertManager>,
     /// While it is under way nothing else changes, so that what was handed over stays true.
     pub(super) upgrade: Option<PendingUpgrade>,
     /// A signal, or the watched file, asked for a reload while an upgrade was under way.

@@ -126,7 +126,7 @@ async fn build_candidate(
         let metrics = &subject.telemetry.metrics;
         let snapshot = Snapshot::new(config, &addresses, Some(&before), metrics)
             .map_err(|error| error.to_string())?;
-        acme::recall(&snapshot.config, &snapshot.issued);
+        acme::load_stored(&snapshot.config, &snapshot.issued);
         Ok(CandidateSnapshot {
             snapshot: Arc::new(snapshot),
             app_state: subject,
@@ -210,7 +210,7 @@ fn swap_snapshot(
     let drains = after.take_drains(before);
     subject.snapshot.store(Arc::clone(after));
     drains.settle();
-    after.issued.tell();
+    after.issued.notify();
     after.settle(before);
     ready.probes.start_deferred();
     instance.probes = ready.probes;

@@ -17,7 +17,7 @@ use super::sockets::{
 };
 use super::{Error, StartOptions, dns, pingora_setup};
 use super::{reload, sd_notify, socket_activation, state_file};
-use crate::acme::{self, Keeper};
+use crate::acme::{self, CertManager};
 use crate::admin::Subject;
 use crate::config::{self, Config};
 use crate::connection::ConnectionLimit;
@@ -69,7 +69,7 @@ async fn start_instance(
     let addresses = dns::resolve_peers(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     // Before anybody is let in: a certificate that is there is shown from the first handshake on.
-    acme::recall(&snapshot.config, &snapshot.issued);
+    acme::load_stored(&snapshot.config, &snapshot.issued);
     match predecessor {
         None => {
             let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
@@ -84,7 +84,7 @@ async fn start_instance(
         }
         Some(predecessor) => {
             let (inherited, memory) = predecessor.take_sockets_and_state();
-            snapshot.tickets.take_over(predecessor.take_ticket_keys());
+            snapshot.tickets.import_keys(predecessor.take_ticket_keys());
             let mut staged =
                 PreparedInstance::build(snapshot, telemetry, source, inherited, &memory).await?;
             staged
@@ -189,7 +189,7 @@ impl PreparedInstance {
         });
         subject.lifecycle.advance(ProcessStage::Serving);
         // It may begin now: the challenges' answers are given by the listeners.
-        instance.cert_manager = Some(Keeper::start(
+        instance.cert_manager = Some(CertManager::start(
             Arc::clone(&subject.snapshot),
             Arc::clone(&subject.telemetry),
         ));

@@ -168,7 +168,7 @@ impl UpgradeJob {
             sockets: self.sockets,
             captured_at: clock::monotonic_micros(),
             peer_state: snapshot.estate(),
-            ticket_keys: snapshot.tickets.keys(),
+            ticket_keys: snapshot.tickets.export_keys(),
             ready_timeout: snapshot.config.upgrade_timeout,
         };
         let prepared = tokio::select! {

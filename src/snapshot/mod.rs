@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::client::TrustedProxies;
 use crate::clock;
 use crate::config::{self, Config, Forwarding, Introductions, ListenAddress, PeerAddress};
-use crate::issued::Issued;
+use crate::issued::ManagedCerts;
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
-use crate::tls::{self, Tickets};
+use crate::tls::{self, SessionTickets};
 use crate::upstream::{Address, DrainHandover, MAX_EXPORTED_KEYS, PersistedState, Upstream};
 
 pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
@@ -34,15 +34,15 @@ pub struct Snapshot {
     /// What the peers are told about the client.
     pub forwarding: Forwarding,
     /// What the listeners' handshakes are made with, by the configured address.
-    pub tls: HashMap<ListenAddress, Arc<tls::Server>>,
+    pub tls: HashMap<ListenAddress, Arc<tls::ListenerTls>>,
     /// Who says to the listeners whose connections they are given, by the configured address.
     pub introductions: HashMap<ListenAddress, Arc<Introductions>>,
     /// To which port of HTTPS plain listeners send their clients on, by the configured address.
     pub redirects: HashMap<String, u16>,
     /// The keys of the TLS sessions; the same in every configuration of the process.
-    pub tickets: Arc<Tickets>,
+    pub tickets: Arc<SessionTickets>,
     /// The certificates that were ordered; the same in every configuration of the process.
-    pub issued: Arc<Issued>,
+    pub issued: Arc<ManagedCerts>,
     /// Everything the operator wrote.
     pub config: Config,
 }
@@ -122,7 +122,9 @@ impl Snapshot {
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
-        let tickets = previous.map_or_else(Tickets::new, |previous| Arc::clone(&previous.tickets));
+        let tickets = previous.map_or_else(SessionTickets::new, |previous| {
+            Arc::clone(&previous.tickets)
+        });
         let issued = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.issued));
         let tls = build_tls(&config, &tickets, &issued)?;
         let built = build_upstreams(&config, addresses, previous, metrics).and_then(|upstreams| {
@@ -313,12 +315,12 @@ fn redirects(config: &Config) -> HashMap<String, u16> {
 
 fn build_tls(
     config: &Config,
-    tickets: &Arc<Tickets>,
-    issued: &Arc<Issued>,
-) -> Result<HashMap<ListenAddress, Arc<tls::Server>>, Error> {
+    tickets: &Arc<SessionTickets>,
+    issued: &Arc<ManagedCerts>,
+) -> Result<HashMap<ListenAddress, Arc<tls::ListenerTls>>, Error> {
     let build = |listener: &config::Listener| {
         let tls = listener.tls.as_ref()?;
-        let server = tls::Server::new(tls, &config.credentials, tickets, issued);
+        let server = tls::ListenerTls::new(tls, &config.credentials, tickets, issued);
         Some(match server {
             Ok(server) => Ok((listener.address.clone(), Arc::new(server))),
             Err(source) => Err(Error::Tls {
@@ -338,7 +340,7 @@ fn build_upstreams(
 ) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
     let build = |(name, upstream): (&String, &config::Upstream)| {
         let resolved = resolve(name, upstream, addresses)?;
-        let tls = tls::Client::new(&upstream.link, &config.credentials);
+        let tls = tls::UpstreamTls::new(&upstream.link, &config.credentials);
         let tls = tls.map_err(|source| Error::PeerTls {
             upstream: name.clone(),
             source,

@@ -4,10 +4,10 @@
 //! held then; connections keep the terms they were accepted with. The sockets are not here: the
 //! handshake itself is [`connection`](crate::connection)'s.
 
-mod client;
 mod resolver;
+mod ticket_expiry;
 mod tickets;
-mod validity;
+mod upstream_tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,60 +18,60 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::{ConfigBuilder, ServerConfig, SupportedProtocolVersion, WantsVerifier, version};
 
-pub use self::client::{Client, in_words, why};
-pub use self::tickets::{Keys, Tickets};
+pub use self::tickets::{SessionTickets, TicketKeys};
+pub use self::upstream_tls::{UpstreamTls, classify_error, describe_failure};
 
-use self::resolver::{Resolver, Source};
+use self::resolver::{CertResolver, ServedCert};
 use crate::certificate;
 use crate::config::{CertificateSource, ClientAuth, Credentials, Hsts, Tls, TlsVersion};
-use crate::issued::Issued;
+use crate::issued::ManagedCerts;
 
 /// The name of HTTP/2 inside (RFC 9113, 3.1).
-pub const HTTP2: &[u8] = b"h2";
+pub const ALPN_H2: &[u8] = b"h2";
 
 /// What a client may speak inside, dearest first (RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+const HTTP_PROTOCOLS: [&[u8]; 2] = [ALPN_H2, b"http/1.1"];
 
 /// What a certificate authority speaks to see who is here (RFC 8737, 6.2): nothing, once it has seen.
-pub const ACME: &[u8] = b"acme-tls/1";
+pub const ALPN_ACME: &[u8] = b"acme-tls/1";
 
 /// One listener's TLS.
 #[derive(Debug)]
-pub struct Server {
-    handshakes: Handshakes,
+pub struct ListenerTls {
+    config: HandshakeConfig,
     /// How long one may take in all.
     pub handshake_timeout: Duration,
     /// Clients are asked for a certificate.
-    pub asks_client: bool,
+    pub requests_client_cert: bool,
     /// `Strict-Transport-Security`, where responses have it from us.
     pub hsts: Option<HeaderValue>,
 }
 
 /// What handshakes are made with.
 #[derive(Debug)]
-enum Handshakes {
+enum HandshakeConfig {
     /// All with the same.
-    Alike(Arc<ServerConfig>),
+    Shared(Arc<ServerConfig>),
     /// Each with its own, by which its client's certificate is judged: see [`validity`].
-    Judged(Box<Terms>, Arc<dyn ClientCertVerifier>),
+    PerConnection(Box<ConfigTemplate>, Arc<dyn ClientCertVerifier>),
 }
 
 /// What all handshakes have in common.
 #[derive(Debug)]
-struct Terms {
-    begun: ConfigBuilder<ServerConfig, WantsVerifier>,
-    resolver: Arc<Resolver>,
+struct ConfigTemplate {
+    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+    resolver: Arc<CertResolver>,
     protocols: Vec<Vec<u8>>,
     tickets: Arc<dyn ProducesTickets>,
 }
 
-impl Terms {
-    fn config(
+impl ConfigTemplate {
+    fn build(
         &self,
         judge: Arc<dyn ClientCertVerifier>,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Arc<ServerConfig> {
-        let begun = self.begun.clone().with_client_cert_verifier(judge);
+        let begun = self.builder.clone().with_client_cert_verifier(judge);
         let resolver = Arc::clone(&self.resolver);
         let mut config = begun.with_cert_resolver(resolver);
         config.alpn_protocols.clone_from(&self.protocols);
@@ -101,7 +101,7 @@ pub enum Error {
     Verifier(#[from] certificate::VerifierError),
 }
 
-impl Server {
+impl ListenerTls {
     /// A listener's TLS, with what its files held when the configuration was loaded.
     ///
     /// # Errors
@@ -109,63 +109,63 @@ impl Server {
     pub fn new(
         tls: &Tls,
         credentials: &Credentials,
-        tickets: &Arc<Tickets>,
-        issued: &Arc<Issued>,
+        tickets: &Arc<SessionTickets>,
+        issued: &Arc<ManagedCerts>,
     ) -> Result<Self, Error> {
         let open = |source: &CertificateSource| match source {
             CertificateSource::Files(files) => {
                 let read = credentials.certificates.get(files).cloned();
-                let read = read.map(|read| Source::Files(Arc::new(read)));
+                let read = read.map(|read| ServedCert::Files(Arc::new(read)));
                 read.ok_or_else(|| Error::NotRead(files.cert.display().to_string()))
             }
-            CertificateSource::Acme(names) => Ok(Source::Ordered(issued.slot(names))),
+            CertificateSource::Acme(names) => Ok(ServedCert::Managed(issued.get_or_insert(names))),
         };
         let certificates: Result<Vec<_>, _> = tls.certificates.iter().map(open).collect();
         let auth = tls.client_auth.as_ref();
-        let terms = Terms {
-            begun: ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let terms = ConfigTemplate {
+            builder: ServerConfig::builder_with_provider(Arc::new(default_provider()))
                 .with_protocol_versions(versions(tls.min_version))?,
-            resolver: Arc::new(Resolver::new(certificates?, Arc::clone(issued))),
-            protocols: protocols(tls),
-            tickets: Tickets::within(tickets, &scope(auth, credentials)),
+            resolver: Arc::new(CertResolver::new(certificates?, Arc::clone(issued))),
+            protocols: alpn_protocols(tls),
+            tickets: SessionTickets::scoped(tickets, &ticket_scope(auth, credentials)),
         };
         let handshakes = if let Some(auth) = auth {
-            Handshakes::Judged(Box::new(terms), verifier(auth, credentials)?)
+            HandshakeConfig::PerConnection(Box::new(terms), client_verifier(auth, credentials)?)
         } else {
             let tickets = Arc::clone(&terms.tickets);
-            Handshakes::Alike(terms.config(Arc::new(NoClientAuth), tickets))
+            HandshakeConfig::Shared(terms.build(Arc::new(NoClientAuth), tickets))
         };
         Ok(Self {
-            handshakes,
+            config: handshakes,
             handshake_timeout: tls.handshake_timeout,
-            asks_client: auth.is_some(),
-            hsts: tls.hsts.and_then(field),
+            requests_client_cert: auth.is_some(),
+            hsts: tls.hsts.and_then(hsts_value),
         })
     }
 
     /// For the handshake of one connection.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        match &self.handshakes {
-            Handshakes::Alike(config) => Arc::clone(config),
-            Handshakes::Judged(terms, judge) => {
-                let (judge, tickets) = validity::bind(judge, &terms.tickets);
-                terms.config(judge, tickets)
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        match &self.config {
+            HandshakeConfig::Shared(config) => Arc::clone(config),
+            HandshakeConfig::PerConnection(terms, judge) => {
+                let (judge, tickets) = ticket_expiry::per_connection(judge, &terms.tickets);
+                terms.build(judge, tickets)
             }
         }
     }
 }
 
-fn protocols(tls: &Tls) -> Vec<Vec<u8>> {
+fn alpn_protocols(tls: &Tls) -> Vec<Vec<u8>> {
     let ordered = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
-    let acme = tls.certificates.iter().any(ordered).then_some(ACME);
-    let spoken = PROTOCOLS
+    let acme = tls.certificates.iter().any(ordered).then_some(ALPN_ACME);
+    let spoken = HTTP_PROTOCOLS
         .into_iter()
-        .filter(|&one| tls.http2 || one != HTTP2);
+        .filter(|&one| tls.http2 || one != ALPN_H2);
     spoken.chain(acme).map(<[u8]>::to_vec).collect()
 }
 
 /// RFC 6797, 6.1.
-fn field(hsts: Hsts) -> Option<HeaderValue> {
+fn hsts_value(hsts: Hsts) -> Option<HeaderValue> {
     let subdomains = if hsts.subdomains {
         "; includeSubDomains"
     } else {
@@ -187,7 +187,7 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-fn verifier(
+fn client_verifier(
     auth: &ClientAuth,
     credentials: &Credentials,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
@@ -197,12 +197,16 @@ fn verifier(
         Some(file) => &credentials.crls.get(file).ok_or_else(unread)?.lists[..],
         None => &[],
     };
-    Ok(certificate::verifier(issuers, revoked, auth.required)?)
+    Ok(certificate::client_verifier(
+        issuers,
+        revoked,
+        auth.required,
+    )?)
 }
 
 /// A resumed session skips the judgement of the client's certificate: it counts only where, and as
 /// long as, the same judgement would be made; as to its end, see [`validity`].
-fn scope(auth: Option<&ClientAuth>, credentials: &Credentials) -> Vec<u8> {
+fn ticket_scope(auth: Option<&ClientAuth>, credentials: &Credentials) -> Vec<u8> {
     let Some(auth) = auth else { return Vec::new() };
     // 1 were the scopes of tickets that had no date.
     let mut scope = vec![2, u8::from(auth.required)];

@@ -12,54 +12,54 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::ACME;
+use super::ALPN_ACME;
 use crate::certificate::Certificate;
 use crate::clock;
-use crate::issued::{Issued, Slot};
+use crate::issued::{ManagedCert, ManagedCerts};
 
 #[derive(Debug)]
-pub(super) struct Resolver {
-    exact: HashMap<String, Sources>,
+pub(super) struct CertResolver {
+    exact: HashMap<String, ServedCerts>,
     /// By what follows the `*.`
-    wildcard: HashMap<String, Sources>,
-    all: Sources,
-    issued: Arc<Issued>,
+    wildcard: HashMap<String, ServedCerts>,
+    all: ServedCerts,
+    managed_certs: Arc<ManagedCerts>,
 }
 
 /// Where a certificate is taken from when a client comes.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum ServedCert {
     /// What the operator's files held.
     Files(Arc<Certificate>),
     /// What was ordered, once it is there.
-    Ordered(Arc<Slot>),
+    Managed(Arc<ManagedCert>),
 }
 
-type Sources = Vec<Source>;
+type ServedCerts = Vec<ServedCert>;
 
-impl Source {
+impl ServedCert {
     fn names(&self) -> &[String] {
         match self {
             Self::Files(certificate) => &certificate.names,
-            Self::Ordered(slot) => slot.names.all(),
+            Self::Managed(slot) => slot.names.all(),
         }
     }
 
     fn certificate(&self) -> Option<Arc<Certificate>> {
         match self {
             Self::Files(certificate) => Some(Arc::clone(certificate)),
-            Self::Ordered(slot) => slot.certificate.load_full(),
+            Self::Managed(slot) => slot.certificate.load_full(),
         }
     }
 }
 
-impl Resolver {
-    pub(super) fn new(all: Vec<Source>, issued: Arc<Issued>) -> Self {
+impl CertResolver {
+    pub(super) fn new(all: Vec<ServedCert>, issued: Arc<ManagedCerts>) -> Self {
         let mut resolver = Self {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
             all,
-            issued,
+            managed_certs: issued,
         };
         for source in &resolver.all {
             for name in source.names() {
@@ -77,8 +77,8 @@ impl Resolver {
     }
 
     /// The certificate for a name in lower case; `None`: the client told none.
-    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Certificate>> {
-        let usable = |source: &Source| {
+    fn select(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Certificate>> {
+        let usable = |source: &ServedCert| {
             let found = source.certificate()?;
             found
                 .key
@@ -87,9 +87,10 @@ impl Resolver {
                 .is_some()
                 .then_some(found)
         };
-        let named = name.and_then(|name| self.named(name));
+        let named = name.and_then(|name| self.certs_for(name));
         let of_name = named.and_then(|known| known.iter().find_map(usable));
-        let awaited = |known: &Sources| known.iter().all(|source| source.certificate().is_none());
+        let awaited =
+            |known: &ServedCerts| known.iter().all(|source| source.certificate().is_none());
         if named.is_some_and(awaited) {
             // It is on its way. What a client is shown instead, it may remember for longer than that.
             return None;
@@ -100,15 +101,15 @@ impl Resolver {
 
     /// What proves that `name` is served here. Others are asked for names that are ordered only: a
     /// handshake cannot wait, and what they have is a small file.
-    fn proof(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let ordered = |source: &Source| matches!(source, Source::Ordered(_));
+    fn challenge_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let ordered = |source: &ServedCert| matches!(source, ServedCert::Managed(_));
         let known = || self.exact.get(name)?.iter().find(|one| ordered(one));
-        let others = || known().and_then(|_| self.issued.others());
-        let ours = self.issued.proof(name);
-        ours.or_else(|| others()?.proof(name))
+        let others = || known().and_then(|_| self.managed_certs.shared_challenges());
+        let ours = self.managed_certs.alpn_cert(name);
+        ours.or_else(|| others()?.alpn_cert(name))
     }
 
-    fn named(&self, name: &str) -> Option<&Sources> {
+    fn certs_for(&self, name: &str) -> Option<&ServedCerts> {
         let parent = || name.split_once('.').map(|(_, parent)| parent);
         self.exact
             .get(name)
@@ -116,18 +117,18 @@ impl Resolver {
     }
 }
 
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         if hello
             .alpn()
-            .is_some_and(|mut all| all.any(|one| one == ACME))
+            .is_some_and(|mut all| all.any(|one| one == ALPN_ACME))
         {
             // An authority looks who is here (RFC 8737, 3).
-            return self.proof(name.as_deref()?);
+            return self.challenge_cert(name.as_deref()?);
         }
-        let found = self.find(name.as_deref(), hello.signature_schemes())?;
-        Some(Arc::clone(found.shown(clock::wall().as_second())))
+        let found = self.select(name.as_deref(), hello.signature_schemes())?;
+        Some(Arc::clone(found.certified_key(clock::wall().as_second())))
     }
 }
 
@@ -151,8 +152,10 @@ mod tests {
             certificate(&["*.example.com"]),
             certificate(&["www.example.com", "Example.org"]),
         ];
-        let files = made.iter().map(|one| Source::Files(Arc::new(one.clone())));
-        let resolver = Resolver::new(files.collect(), Arc::default());
+        let files = made
+            .iter()
+            .map(|one| ServedCert::Files(Arc::new(one.clone())));
+        let resolver = CertResolver::new(files.collect(), Arc::default());
         for (name, expected) in [
             (None, 0),
             (Some("elsewhere.test"), 0),
@@ -162,7 +165,7 @@ mod tests {
             (Some("example.com"), 0),
             (Some("example.org"), 2),
         ] {
-            let found = resolver.find(name, &ANY).unwrap();
+            let found = resolver.select(name, &ANY).unwrap();
             assert!(Arc::ptr_eq(&found.key, &made[expected].key), "{name:?}");
         }
     }
@@ -170,8 +173,8 @@ mod tests {
     #[test]
     fn nothing_is_shown_that_the_client_cannot_verify() {
         let made = certificate(&["a.test"]);
-        let resolver = Resolver::new(vec![Source::Files(Arc::new(made))], Arc::default());
-        let found = resolver.find(Some("a.test"), &[SignatureScheme::RSA_PKCS1_SHA256]);
+        let resolver = CertResolver::new(vec![ServedCert::Files(Arc::new(made))], Arc::default());
+        let found = resolver.select(Some("a.test"), &[SignatureScheme::RSA_PKCS1_SHA256]);
         assert!(found.is_none());
     }
 }

@@ -23,145 +23,145 @@ use crate::clock;
 
 /// How long a key makes tickets. Random nonces are safe for far more tickets (NIST SP 800-38D, 8.3:
 /// 2^32) than can be made in it.
-const PERIOD: Duration = Duration::from_secs(6 * 3600);
+const ROTATION_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// The length of a key's name; bytes.
-const NAME: usize = 16;
+const KEY_NAME_LEN: usize = 16;
 
 /// The keys of a process's tickets.
-pub struct Tickets {
-    ring: Mutex<KeyRing>,
+pub struct SessionTickets {
+    ring: Mutex<TicketKeyRing>,
 }
 
 /// The key in use and the one before.
-struct KeyRing {
-    current: Option<Key>,
-    previous: Option<Key>,
+struct TicketKeyRing {
+    current: Option<TicketKey>,
+    previous: Option<TicketKey>,
     /// When `current` is replaced, by [`clock::since_start`].
-    until: Duration,
+    rotate_at: Duration,
 }
 
 #[derive(Clone)]
-struct Key {
-    raw: RawKey,
-    seal: Arc<LessSafeKey>,
+struct TicketKey {
+    raw: RawTicketKey,
+    aead: Arc<LessSafeKey>,
 }
 
 #[derive(Clone, Deserialize, Serialize)]
-struct RawKey {
-    name: [u8; NAME],
+struct RawTicketKey {
+    name: [u8; KEY_NAME_LEN],
     secret: [u8; 32],
 }
 
 /// The keys on their way to the process that takes over.
 #[derive(Clone, Default, Deserialize, Serialize)]
-pub struct Keys {
-    current: Option<RawKey>,
-    previous: Option<RawKey>,
+pub struct TicketKeys {
+    current: Option<RawTicketKey>,
+    previous: Option<RawTicketKey>,
     /// How long the current one still makes tickets.
     left: Duration,
 }
 
-impl Tickets {
+impl SessionTickets {
     /// Fresh keys. Without randomness there are none, and every handshake is a full one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            ring: Mutex::new(KeyRing {
-                current: Key::generate(),
+            ring: Mutex::new(TicketKeyRing {
+                current: TicketKey::generate(),
                 previous: None,
-                until: clock::since_start() + PERIOD,
+                rotate_at: clock::since_start() + ROTATION_PERIOD,
             }),
         })
     }
 
     /// The keys as they are now.
-    pub fn keys(&self) -> Keys {
+    pub fn export_keys(&self) -> TicketKeys {
         let ring = self.ring.lock();
-        let raw = |key: &Option<Key>| key.as_ref().map(|key| key.raw.clone());
-        Keys {
+        let raw = |key: &Option<TicketKey>| key.as_ref().map(|key| key.raw.clone());
+        TicketKeys {
             current: raw(&ring.current),
             previous: raw(&ring.previous),
-            left: ring.until.saturating_sub(clock::since_start()),
+            left: ring.rotate_at.saturating_sub(clock::since_start()),
         }
     }
 
     /// Goes on with the keys of the process before this one, if it had any.
-    pub fn take_over(&self, keys: Keys) {
-        let Some(current) = keys.current.and_then(Key::new) else {
+    pub fn import_keys(&self, keys: TicketKeys) {
+        let Some(current) = keys.current.and_then(TicketKey::new) else {
             return;
         };
-        *self.ring.lock() = KeyRing {
+        *self.ring.lock() = TicketKeyRing {
             current: Some(current),
-            previous: keys.previous.and_then(Key::new),
-            until: clock::since_start() + keys.left.min(PERIOD),
+            previous: keys.previous.and_then(TicketKey::new),
+            rotate_at: clock::since_start() + keys.left.min(ROTATION_PERIOD),
         };
     }
 
     /// Tickets that count where the scope is the same, whichever listener or configuration it is.
-    pub fn within(tickets: &Arc<Self>, scope: &[u8]) -> Arc<dyn ProducesTickets> {
+    pub fn scoped(tickets: &Arc<Self>, scope: &[u8]) -> Arc<dyn ProducesTickets> {
         let mut bound = [0; 32];
         bound.copy_from_slice(digest(&SHA256, scope).as_ref());
-        Arc::new(Scoped {
+        Arc::new(ScopedTickets {
             tickets: Arc::clone(tickets),
             scope: bound,
         })
     }
 
     /// The key that makes tickets at this time.
-    fn current(&self, now: Duration) -> Option<Key> {
+    fn current_key(&self, now: Duration) -> Option<TicketKey> {
         let mut ring = self.ring.lock();
-        ring.turn(now);
+        ring.rotate_if_due(now);
         ring.current.clone()
     }
 
-    fn by_name(&self, name: &[u8], now: Duration) -> Option<Key> {
+    fn key_by_name(&self, name: &[u8], now: Duration) -> Option<TicketKey> {
         let mut ring = self.ring.lock();
-        ring.turn(now);
+        ring.rotate_if_due(now);
         let keys = [&ring.current, &ring.previous];
         let found = keys.into_iter().flatten().find(|key| key.raw.name == name);
         found.cloned()
     }
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Tickets {
+impl fmt::Debug for SessionTickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets").finish_non_exhaustive()
     }
 }
 
-impl KeyRing {
+impl TicketKeyRing {
     /// Replaces a key that has had its time; after two times of silence both.
-    fn turn(&mut self, now: Duration) {
-        let Some(overdue) = now.checked_sub(self.until) else {
+    fn rotate_if_due(&mut self, now: Duration) {
+        let Some(overdue) = now.checked_sub(self.rotate_at) else {
             return;
         };
         let last = self.current.take();
-        self.previous = last.filter(|_| overdue < PERIOD);
-        self.current = Key::generate();
-        self.until = now + PERIOD;
+        self.previous = last.filter(|_| overdue < ROTATION_PERIOD);
+        self.current = TicketKey::generate();
+        self.rotate_at = now + ROTATION_PERIOD;
     }
 }
 
-impl Key {
+impl TicketKey {
     fn generate() -> Option<Self> {
         let random = SystemRandom::new();
-        let (mut name, mut secret) = ([0; NAME], [0; 32]);
+        let (mut name, mut secret) = ([0; KEY_NAME_LEN], [0; 32]);
         random.fill(&mut name).ok()?;
         random.fill(&mut secret).ok()?;
-        Self::new(RawKey { name, secret })
+        Self::new(RawTicketKey { name, secret })
     }
 
-    fn new(raw: RawKey) -> Option<Self> {
+    fn new(raw: RawTicketKey) -> Option<Self> {
         let key = UnboundKey::new(&AES_256_GCM, &raw.secret).ok()?;
         Some(Self {
             raw,
-            seal: Arc::new(LessSafeKey::new(key)),
+            aead: Arc::new(LessSafeKey::new(key)),
         })
     }
 
@@ -170,7 +170,7 @@ impl Key {
         SystemRandom::new().fill(&mut nonce).ok()?;
         let mut sealed = plain.to_vec();
         let aad = Aad::from(scope);
-        self.seal
+        self.aead
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
             .ok()?;
         Some([&self.raw.name[..], &nonce, &sealed].concat())
@@ -180,7 +180,7 @@ impl Key {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
         let plain = self
-            .seal
+            .aead
             .open_in_place(nonce, Aad::from(scope), &mut sealed);
         plain.ok().map(|plain| plain.to_vec())
     }
@@ -188,30 +188,30 @@ impl Key {
 
 /// The process's tickets within one scope.
 #[derive(Debug)]
-struct Scoped {
-    tickets: Arc<Tickets>,
+struct ScopedTickets {
+    tickets: Arc<SessionTickets>,
     scope: [u8; 32],
 }
 
-impl ProducesTickets for Scoped {
+impl ProducesTickets for ScopedTickets {
     fn enabled(&self) -> bool {
         true
     }
 
     /// Seconds for which a ticket made now is taken for certain.
     fn lifetime(&self) -> u32 {
-        u32::try_from(PERIOD.as_secs()).unwrap_or(u32::MAX)
+        u32::try_from(ROTATION_PERIOD.as_secs()).unwrap_or(u32::MAX)
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let key = self.tickets.current(clock::since_start())?;
+        let key = self.tickets.current_key(clock::since_start())?;
         key.seal(plain, &self.scope)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_at_checked(NAME)?;
+        let (name, rest) = ticket.split_at_checked(KEY_NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-        let key = self.tickets.by_name(name, clock::since_start())?;
+        let key = self.tickets.key_by_name(name, clock::since_start())?;
         key.open(nonce, sealed, &self.scope)
     }
 }
@@ -222,12 +222,12 @@ mod tests {
 
     #[test]
     fn a_ticket_counts_in_its_scope_alone() {
-        let tickets = Tickets::new();
+        let tickets = SessionTickets::new();
         let (one, same) = (
-            Tickets::within(&tickets, b"a"),
-            Tickets::within(&tickets, b"a"),
+            SessionTickets::scoped(&tickets, b"a"),
+            SessionTickets::scoped(&tickets, b"a"),
         );
-        let other = Tickets::within(&tickets, b"b");
+        let other = SessionTickets::scoped(&tickets, b"b");
         let ticket = one.encrypt(b"session").unwrap();
         assert_eq!(same.decrypt(&ticket).unwrap(), b"session");
         assert_eq!(other.decrypt(&ticket), None);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn whatever_is_shown_is_a_ticket_or_nothing() {
-        let tickets = Tickets::within(&Tickets::new(), b"");
+        let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
         let ticket = tickets.encrypt(b"session").unwrap();
         for length in 0..ticket.len() {
             assert_eq!(tickets.decrypt(&ticket[..length]), None);
@@ -247,35 +247,65 @@ mod tests {
 
     #[test]
     fn a_key_makes_tickets_for_one_period_and_takes_them_for_two() {
-        let tickets = Tickets::new();
-        let began = tickets.ring.lock().until.saturating_sub(PERIOD);
-        let name = |after| tickets.current(began + after).unwrap().raw.name;
+        let tickets = SessionTickets::new();
+        let began = tickets
+            .ring
+            .lock()
+            .rotate_at
+            .saturating_sub(ROTATION_PERIOD);
+        let name = |after| tickets.current_key(began + after).unwrap().raw.name;
         let first = name(Duration::ZERO);
-        assert_eq!(name(PERIOD / 2), first);
-        let second = name(PERIOD);
+        assert_eq!(name(ROTATION_PERIOD / 2), first);
+        let second = name(ROTATION_PERIOD);
         assert_ne!(second, first);
-        assert!(tickets.by_name(&first, began + PERIOD * 3 / 2).is_some());
-        assert!(tickets.by_name(&first, began + PERIOD * 2).is_none());
-        assert!(tickets.by_name(&second, began + PERIOD * 2).is_some());
+        assert!(
+            tickets
+                .key_by_name(&first, began + ROTATION_PERIOD * 3 / 2)
+                .is_some()
+        );
+        assert!(
+            tickets
+                .key_by_name(&first, began + ROTATION_PERIOD * 2)
+                .is_none()
+        );
+        assert!(
+            tickets
+                .key_by_name(&second, began + ROTATION_PERIOD * 2)
+                .is_some()
+        );
     }
 
     #[test]
     fn no_key_outlives_a_long_silence() {
-        let tickets = Tickets::new();
-        let began = tickets.ring.lock().until.saturating_sub(PERIOD);
-        let first = tickets.current(began).unwrap().raw.name;
-        assert!(tickets.by_name(&first, began + PERIOD * 2).is_none());
+        let tickets = SessionTickets::new();
+        let began = tickets
+            .ring
+            .lock()
+            .rotate_at
+            .saturating_sub(ROTATION_PERIOD);
+        let first = tickets.current_key(began).unwrap().raw.name;
+        assert!(
+            tickets
+                .key_by_name(&first, began + ROTATION_PERIOD * 2)
+                .is_none()
+        );
     }
 
     #[test]
     fn the_next_process_takes_what_this_one_made() {
-        let (ours, theirs) = (Tickets::new(), Tickets::new());
-        let ticket = Tickets::within(&ours, b"a").encrypt(b"session").unwrap();
-        let told = serde_json::to_string(&ours.keys()).unwrap();
-        theirs.take_over(serde_json::from_str(&told).unwrap());
-        let found = Tickets::within(&theirs, b"a").decrypt(&ticket);
+        let (ours, theirs) = (SessionTickets::new(), SessionTickets::new());
+        let ticket = SessionTickets::scoped(&ours, b"a")
+            .encrypt(b"session")
+            .unwrap();
+        let told = serde_json::to_string(&ours.export_keys()).unwrap();
+        theirs.import_keys(serde_json::from_str(&told).unwrap());
+        let found = SessionTickets::scoped(&theirs, b"a").decrypt(&ticket);
         assert_eq!(found.unwrap(), b"session");
-        theirs.take_over(Keys::default());
-        assert!(Tickets::within(&theirs, b"a").decrypt(&ticket).is_some());
+        theirs.import_keys(TicketKeys::default());
+        assert!(
+            SessionTickets::scoped(&theirs, b"a")
+                .decrypt(&ticket)
+                .is_some()
+        );
     }
 }

@@ -32,8 +32,8 @@ impl Upstream {
             let name = peer.server_name.as_deref().unwrap_or(name);
             ServerName::try_from(name).ok()?;
             name.clone_into(&mut http.sni);
-            http.group_key = tls.identity;
-            http.client_cert_key.clone_from(&tls.shown);
+            http.group_key = tls.pool_id;
+            http.client_cert_key.clone_from(&tls.client_cert);
             http.options.ca.clone_from(&tls.issuers);
             http.options.verify_cert = tls.verify;
             http.options.verify_hostname = tls.verify;

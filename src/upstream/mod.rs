@@ -70,7 +70,7 @@ pub struct Upstream {
     /// Where it is counted.
     pub metrics: UpstreamMetrics,
     /// What its connections are encrypted with; `None`: they are not.
-    pub tls: Option<Arc<tls::Client>>,
+    pub tls: Option<Arc<tls::UpstreamTls>>,
     ring: Ring,
     /// In the ring's member order.
     peers: Box<[Peer]>,
@@ -169,7 +169,7 @@ impl Upstream {
     pub fn new(
         name: &str,
         config: config::Upstream,
-        (addresses, tls): (&[Address], Option<Arc<tls::Client>>),
+        (addresses, tls): (&[Address], Option<Arc<tls::UpstreamTls>>),
         previous: Option<&Self>,
         metrics: &Metrics,
         now: Duration,

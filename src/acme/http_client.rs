@@ -24,24 +24,24 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// RFC 8555, 6.1.
-const AGENT: &str = concat!("clockwise/", env!("CARGO_PKG_VERSION"), " instant-acme");
+const USER_AGENT_VALUE: &str = concat!("clockwise/", env!("CARGO_PKG_VERSION"), " instant-acme");
 
 /// For a whole request, from the look-up of the name to the response's end.
-const TIME: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For one address to answer.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of a response; a chain has a few thousand.
-const SIZE: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends requests.
 #[derive(Clone)]
-pub(super) struct Https(TlsConnector);
+pub(super) struct HttpsClient(TlsConnector);
 
-impl Https {
+impl HttpsClient {
     /// `authorities`: who vouches for the servers; `None`: whom the system trusts. It may read files.
     pub(super) fn new(authorities: Option<&[CertificateDer<'static>]>) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
@@ -63,7 +63,7 @@ impl Https {
     }
 }
 
-impl HttpClient for Https {
+impl HttpClient for HttpsClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
@@ -71,24 +71,28 @@ impl HttpClient for Https {
         let tls = self.0.clone();
         Box::pin(async move {
             let asked = request.uri().clone();
-            let done = tokio::time::timeout(TIME, exchange(tls, request)).await;
-            let done = done.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}").into()));
+            let done = tokio::time::timeout(REQUEST_TIMEOUT, send_request(tls, request)).await;
+            let done = done
+                .unwrap_or_else(|_| Err(format!("no answer within {REQUEST_TIMEOUT:?}").into()));
             done.map_err(|why| Error::Other(format!("cannot ask {asked}: {why}").into()))
         })
     }
 }
 
-async fn exchange(
+async fn send_request(
     tls: TlsConnector,
     mut request: Request<BodyWrapper<Bytes>>,
-) -> Result<BytesResponse, Failed> {
-    let stream = connect(tls, request.uri()).await?;
-    address(&mut request)?;
+) -> Result<BytesResponse, BoxError> {
+    let stream = connect_tls(tls, request.uri()).await?;
+    set_origin_form(&mut request)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answer = async {
         let (parts, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, SIZE).collect().await?.to_bytes();
-        Ok::<_, Failed>(Response::from_parts(parts, body))
+        let body = Limited::new(body, MAX_RESPONSE_BYTES)
+            .collect()
+            .await?
+            .to_bytes();
+        Ok::<_, BoxError>(Response::from_parts(parts, body))
     };
     tokio::pin!(answer);
     let answer = tokio::select! {
@@ -102,25 +106,25 @@ async fn exchange(
     Ok(BytesResponse { parts, body })
 }
 
-async fn connect(
+async fn connect_tls(
     tls: TlsConnector,
     uri: &Uri,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failed> {
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
     if uri.scheme_str() != Some("https") {
         return Err("it is not `https`".into());
     }
     let host = uri.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned())?;
-    let socket = reach(host, uri.port_u16().unwrap_or(443)).await?;
+    let socket = connect_tcp(host, uri.port_u16().unwrap_or(443)).await?;
     Ok(tls.connect(name, socket).await?)
 }
 
 /// The first address that answers: where IPv6 leads nowhere, IPv4 may lead there.
-async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in tokio::net::lookup_host((host, port)).await? {
-        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
@@ -130,14 +134,14 @@ async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// As HTTP/1.1 has it: the path in the request line, the host in a field.
-fn address(request: &mut Request<BodyWrapper<Bytes>>) -> Result<(), Failed> {
+fn set_origin_form(request: &mut Request<BodyWrapper<Bytes>>) -> Result<(), BoxError> {
     let uri = request.uri();
     let host = uri.authority().map_or("", |authority| authority.as_str());
     let host = HeaderValue::from_str(host)?;
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     *request.uri_mut() = path.parse()?;
     request.headers_mut().insert(HOST, host);
-    let agent = HeaderValue::from_static(AGENT);
+    let agent = HeaderValue::from_static(USER_AGENT_VALUE);
     request.headers_mut().insert(USER_AGENT, agent);
     Ok(())
 }

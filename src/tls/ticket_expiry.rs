@@ -22,22 +22,22 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::certificate::valid_until;
+use crate::certificate::not_after;
 use crate::clock;
 
 /// Terms for one connection: who judges its client's certificate, and what makes and takes its tickets.
-pub(super) fn bind(
+pub(super) fn per_connection(
     judge: &Arc<dyn ClientCertVerifier>,
     tickets: &Arc<dyn ProducesTickets>,
 ) -> (Arc<dyn ClientCertVerifier>, Arc<dyn ProducesTickets>) {
     let until = Arc::new(AtomicI64::new(i64::MAX));
-    let judge = Judge {
-        judge: Arc::clone(judge),
-        until: Arc::clone(&until),
+    let judge = ExpiryVerifier {
+        inner: Arc::clone(judge),
+        not_after: Arc::clone(&until),
     };
-    let tickets = Dated {
-        tickets: Arc::clone(tickets),
-        until,
+    let tickets = ExpiringTickets {
+        inner: Arc::clone(tickets),
+        not_after: until,
     };
     (Arc::new(judge), Arc::new(tickets))
 }
@@ -46,22 +46,22 @@ pub(super) fn bind(
 ///
 /// One task works on a connection, so the note only carries a value; `Relaxed` is enough for it.
 #[derive(Debug)]
-struct Judge {
-    judge: Arc<dyn ClientCertVerifier>,
-    until: Arc<AtomicI64>,
+struct ExpiryVerifier {
+    inner: Arc<dyn ClientCertVerifier>,
+    not_after: Arc<AtomicI64>,
 }
 
-impl ClientCertVerifier for Judge {
+impl ClientCertVerifier for ExpiryVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.judge.offer_client_auth()
+        self.inner.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.judge.client_auth_mandatory()
+        self.inner.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.judge.root_hint_subjects()
+        self.inner.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -71,11 +71,12 @@ impl ClientCertVerifier for Judge {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self
-            .judge
+            .inner
             .verify_client_cert(end_entity, intermediates, now)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let ends = chain.map(|one| valid_until(one).unwrap_or(i64::MIN));
-        self.until.store(ends.min().unwrap_or(i64::MIN), Relaxed);
+        let ends = chain.map(|one| not_after(one).unwrap_or(i64::MIN));
+        self.not_after
+            .store(ends.min().unwrap_or(i64::MIN), Relaxed);
         Ok(verified)
     }
 
@@ -85,7 +86,7 @@ impl ClientCertVerifier for Judge {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.judge.verify_tls12_signature(message, cert, dss)
+        self.inner.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -94,82 +95,84 @@ impl ClientCertVerifier for Judge {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.judge.verify_tls13_signature(message, cert, dss)
+        self.inner.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 
 /// Makes tickets that say until when they count, and takes those that still do.
 #[derive(Debug)]
-struct Dated {
-    tickets: Arc<dyn ProducesTickets>,
-    until: Arc<AtomicI64>,
+struct ExpiringTickets {
+    inner: Arc<dyn ProducesTickets>,
+    not_after: Arc<AtomicI64>,
 }
 
-impl Dated {
-    fn make(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let until = self.until.load(Relaxed).to_be_bytes();
-        self.tickets.encrypt(&[&until, plain].concat())
+impl ExpiringTickets {
+    fn encrypt_with_expiry(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let until = self.not_after.load(Relaxed).to_be_bytes();
+        self.inner.encrypt(&[&until, plain].concat())
     }
 
     /// `None`: it is no ticket, or was one; `now` in seconds since 1970.
-    fn take(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
-        let dated = self.tickets.decrypt(ticket)?;
+    fn decrypt_unexpired(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
+        let dated = self.inner.decrypt(ticket)?;
         let (until, plain) = dated.split_first_chunk()?;
         let until = i64::from_be_bytes(*until);
-        self.until.store(until, Relaxed);
+        self.not_after.store(until, Relaxed);
         (now <= until).then(|| plain.to_vec())
     }
 }
 
-impl ProducesTickets for Dated {
+impl ProducesTickets for ExpiringTickets {
     fn enabled(&self) -> bool {
-        self.tickets.enabled()
+        self.inner.enabled()
     }
 
     fn lifetime(&self) -> u32 {
-        self.tickets.lifetime()
+        self.inner.lifetime()
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.make(plain)
+        self.encrypt_with_expiry(plain)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.take(ticket, clock::wall().as_second())
+        self.decrypt_unexpired(ticket, clock::wall().as_second())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Tickets;
+    use super::super::SessionTickets;
     use super::*;
 
-    fn dated(tickets: &Arc<dyn ProducesTickets>, until: i64) -> Dated {
-        Dated {
-            tickets: Arc::clone(tickets),
-            until: Arc::new(AtomicI64::new(until)),
+    fn dated(tickets: &Arc<dyn ProducesTickets>, until: i64) -> ExpiringTickets {
+        ExpiringTickets {
+            inner: Arc::clone(tickets),
+            not_after: Arc::new(AtomicI64::new(until)),
         }
     }
 
     #[test]
     fn a_ticket_counts_as_long_as_the_certificate_and_so_do_those_that_follow() {
-        let tickets = Tickets::within(&Tickets::new(), b"");
-        let first = dated(&tickets, 100).make(b"session").unwrap();
+        let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
+        let first = dated(&tickets, 100)
+            .encrypt_with_expiry(b"session")
+            .unwrap();
         let next = dated(&tickets, i64::MAX);
-        assert_eq!(next.take(&first, 100).unwrap(), b"session");
-        let second = next.make(b"session").unwrap();
+        assert_eq!(next.decrypt_unexpired(&first, 100).unwrap(), b"session");
+        let second = next.encrypt_with_expiry(b"session").unwrap();
         let last = dated(&tickets, i64::MAX);
-        assert_eq!(last.take(&second, 101), None);
-        assert_eq!(last.take(&second, 100).unwrap(), b"session");
+        assert_eq!(last.decrypt_unexpired(&second, 101), None);
+        assert_eq!(last.decrypt_unexpired(&second, 100).unwrap(), b"session");
     }
 
     #[test]
     fn who_shows_none_has_tickets_without_an_end() {
-        let tickets = Tickets::within(&Tickets::new(), b"");
+        let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
         let one = dated(&tickets, i64::MAX);
         let ticket = one.encrypt(b"session").unwrap();
         assert_eq!(one.decrypt(&ticket).unwrap(), b"session");

@@ -24,20 +24,20 @@ use crate::config::{Credentials, Link, PeerTls, TlsVersion};
 use crate::telemetry::metrics::PeerTlsFailure as Failure;
 
 /// What the connections to the peers of an upstream are made with.
-pub struct Client {
+pub struct UpstreamTls {
     /// Tells connections that were made with these terms from all others; never a small number.
-    pub identity: u64,
+    pub pool_id: u64,
     /// The issuers whose certificates count; `None`: the system's, as they were at the start.
     pub issuers: Option<Arc<CaType>>,
     /// What peers are shown that ask for a certificate.
-    pub shown: Option<Arc<CertKey>>,
+    pub client_cert: Option<Arc<CertKey>>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// Whether a peer has to prove who it is.
     pub verify: bool,
 }
 
-impl Client {
+impl UpstreamTls {
     /// The terms of an upstream that has them, with what the files held when the configuration was
     /// loaded.
     ///
@@ -48,15 +48,15 @@ impl Client {
             return Ok(None);
         };
         let issuers = issuers(tls, credentials)?;
-        let shown = shown(tls, credentials)?;
+        let shown = client_identity(tls, credentials)?;
         let client = Self {
-            identity: identity(link, tls, issuers, shown),
+            pool_id: pool_id(link, tls, issuers, shown),
             issuers: issuers
                 .map(Vec::as_slice)
-                .map(parse)
+                .map(parse_chain)
                 .transpose()?
                 .map(Arc::from),
-            shown: shown.map(key).transpose()?,
+            client_cert: shown.map(cert_key).transpose()?,
             min_version: tls.min_version,
             verify: tls.verify,
         };
@@ -64,15 +64,15 @@ impl Client {
     }
 
     /// Whether this version may be spoken, by the name that Pingora gives it.
-    pub fn takes(&self, version: &str) -> bool {
+    pub fn accepts_version(&self, version: &str) -> bool {
         self.min_version == TlsVersion::Tls12 || version == "TLSv1_3"
     }
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for UpstreamTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
-            .field("identity", &self.identity)
+            .field("identity", &self.pool_id)
             .field("verify", &self.verify)
             .finish_non_exhaustive()
     }
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Client {
 
 /// Why a peer could not be spoken to by TLS, from the words that rustls and Pingora have for it: the
 /// error itself does not come through.
-pub fn why(error: &str) -> Failure {
+pub fn classify_error(error: &str) -> Failure {
     const WORDS: [(&str, Failure); 11] = [
         ("certificate not valid for name", Failure::Name),
         ("NotValidForName", Failure::Name),
@@ -100,7 +100,7 @@ pub fn why(error: &str) -> Failure {
 }
 
 /// For those who read logs.
-pub fn in_words(failure: Failure) -> &'static str {
+pub fn describe_failure(failure: Failure) -> &'static str {
     match failure {
         Failure::Name => "TLS: its certificate is for other names",
         Failure::Date => "TLS: its certificate is not valid at this date",
@@ -123,7 +123,10 @@ fn issuers<'a>(
         .ok_or_else(|| Error::NotRead(path.display().to_string()))
 }
 
-fn shown<'a>(tls: &PeerTls, credentials: &'a Credentials) -> Result<Option<&'a Identity>, Error> {
+fn client_identity<'a>(
+    tls: &PeerTls,
+    credentials: &'a Credentials,
+) -> Result<Option<&'a Identity>, Error> {
     let Some(files) = &tls.certificate else {
         return Ok(None);
     };
@@ -133,7 +136,7 @@ fn shown<'a>(tls: &PeerTls, credentials: &'a Credentials) -> Result<Option<&'a I
 }
 
 /// The files' names are no part of it: what they hold is.
-fn identity(
+fn pool_id(
     link: &Link,
     tls: &PeerTls,
     issuers: Option<&Vec<CertificateDer<'static>>>,
@@ -154,7 +157,7 @@ fn identity(
 }
 
 /// Pingora panics where it cannot read one.
-fn parse(chain: &[CertificateDer<'_>]) -> Result<Box<CaType>, Error> {
+fn parse_chain(chain: &[CertificateDer<'_>]) -> Result<Box<CaType>, Error> {
     let parse = |(place, certificate): (usize, &CertificateDer<'_>)| {
         let readable = X509Certificate::from_der(certificate).is_ok();
         let parsed = || WrappedX509::new(certificate.to_vec(), parse_x509);
@@ -163,8 +166,8 @@ fn parse(chain: &[CertificateDer<'_>]) -> Result<Box<CaType>, Error> {
     chain.iter().enumerate().map(parse).collect()
 }
 
-fn key(identity: &Identity) -> Result<Arc<CertKey>, Error> {
-    parse(identity.chain())?;
+fn cert_key(identity: &Identity) -> Result<Arc<CertKey>, Error> {
+    parse_chain(identity.chain())?;
     let chain = identity.chain().iter().map(|one| one.to_vec()).collect();
     let key = match &*identity.key {
         PrivateKeyDer::Pkcs1(key) => key.secret_pkcs1_der(),
@@ -218,10 +221,10 @@ mod tests {
         ];
         for (error, expected) in cases {
             let text = InvalidCertificate(error).to_string();
-            assert_eq!(why(&text), expected, "{text}");
+            assert_eq!(classify_error(&text), expected, "{text}");
         }
         let alert = AlertReceived(rustls::AlertDescription::CertificateRequired);
-        assert_eq!(why(&alert.to_string()), Failure::Refused);
-        assert_eq!(why("unexpected end of file"), Failure::Other);
+        assert_eq!(classify_error(&alert.to_string()), Failure::Refused);
+        assert_eq!(classify_error("unexpected end of file"), Failure::Other);
     }
 }
