@@ -14,7 +14,9 @@ use crate::certificate::{Certificate, renewal_info_id};
 use crate::clock;
 use crate::config::Names;
 use crate::issued::{CertAction, CertStatus, ManagedCert, ManagedCerts};
-use crate::policy::renewal::{self, Before, Failure, Failures, Held};
+use crate::policy::cert_renewal::{
+    self, CertificateLifetime, OrderFailure, OrderFailures, RenewBefore,
+};
 use crate::telemetry::metrics::Outcome;
 
 /// How often the authority is asked when to renew a certificate: as it says, within these seconds.
@@ -31,7 +33,7 @@ const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 pub(super) struct CertState {
     record: OrderRecord,
     /// What is there, if it is for all the names.
-    current: Option<Held>,
+    current: Option<CertificateLifetime>,
     /// Ordered, and not on the disk yet: the key and the chain.
     unsaved: Option<Arc<(String, String)>>,
     /// When to do what is not an order; seconds since 1970.
@@ -41,14 +43,17 @@ pub(super) struct CertState {
 
 impl CertState {
     /// When it is to be ordered; seconds since 1970.
-    pub(super) fn due(&self, before: Before) -> i64 {
+    pub(super) fn due(&self, before: RenewBefore) -> i64 {
         let suggested = self.record.suggested;
-        let held = self.current.map(|held| Held { suggested, ..held });
-        renewal::due(held, before, self.record.failures(), self.jitter_seed)
+        let held = self.current.map(|held| CertificateLifetime {
+            suggested_window: suggested,
+            ..held
+        });
+        cert_renewal::next_order(held, before, self.record.failures(), self.jitter_seed)
     }
 
-    fn record_failure(&mut self, error: String, failure: Failure, now: i64) {
-        let failures = Failures::after(self.record.failures(), failure, now);
+    fn record_failure(&mut self, error: String, failure: OrderFailure, now: i64) {
+        let failures = OrderFailures::with_failure(self.record.failures(), failure, now);
         self.record.set_failures(failures);
         self.record.error = Some(error);
     }
@@ -96,14 +101,18 @@ pub(super) async fn load_state(
 }
 
 /// Where names were added it counts as not there: a new one is ordered at once.
-fn current_validity(certificate: &Certificate, names: &Names) -> Option<Held> {
+fn current_validity(certificate: &Certificate, names: &Names) -> Option<CertificateLifetime> {
     let covers = |name| certificate.names.contains(name);
     let (from, until) = certificate.validity;
-    names.all().iter().all(covers).then_some(Held {
-        from,
-        until,
-        suggested: None,
-    })
+    names
+        .all()
+        .iter()
+        .all(covers)
+        .then_some(CertificateLifetime {
+            not_before: from,
+            not_after: until,
+            suggested_window: None,
+        })
 }
 
 fn jitter_seed(names: &Names) -> u64 {
@@ -141,7 +150,11 @@ impl CertTaskResult {
             check_at: i64::MAX,
             jitter_seed: 0,
         });
-        known.record_failure(why.clone(), Failure::Refused, clock::wall().as_second());
+        known.record_failure(
+            why.clone(),
+            OrderFailure::Rejected,
+            clock::wall().as_second(),
+        );
         Self {
             state: known,
             order_outcome: Some(Outcome::Failed),

@@ -27,7 +27,7 @@ use self::storage::Storage;
 
 use crate::config::Config;
 use crate::issued::ManagedCerts;
-use crate::policy::renewal::Failure;
+use crate::policy::cert_renewal::OrderFailure;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +63,12 @@ enum Error {
 
 impl Error {
     /// What it means for the next time.
-    fn failure_kind(&self) -> Failure {
+    fn failure_kind(&self) -> OrderFailure {
         use instant_acme::Error::{Api, Json, Other};
         match self {
             Self::Authority(Api(problem)) => match (problem.r#type.as_deref(), problem.status) {
                 (Some("urn:ietf:params:acme:error:rateLimited"), _) | (_, Some(429)) => {
-                    Failure::Limited
+                    OrderFailure::RateLimited
                 }
                 // A nonce may be refused at any time, however often (RFC 8555, 6.5): `instant-acme` takes
                 // three in a row, after which it is still no refusal of the order.
@@ -79,11 +79,11 @@ impl Error {
                     ),
                     _,
                 )
-                | (_, Some(500..)) => Failure::Unreachable,
-                _ => Failure::Refused,
+                | (_, Some(500..)) => OrderFailure::Unreachable,
+                _ => OrderFailure::Rejected,
             },
-            Self::Authority(Other(_) | Json(_)) | Self::Storage(_) => Failure::Unreachable,
-            _ => Failure::Refused,
+            Self::Authority(Other(_) | Json(_)) | Self::Storage(_) => OrderFailure::Unreachable,
+            _ => OrderFailure::Rejected,
         }
     }
 }
@@ -122,11 +122,11 @@ mod tests {
             ))
             .failure_kind()
         };
-        assert_eq!(failure("badNonce", 400), Failure::Unreachable);
-        assert_eq!(failure("serverInternal", 500), Failure::Unreachable);
-        assert_eq!(failure("malformed", 503), Failure::Unreachable);
-        assert_eq!(failure("rateLimited", 403), Failure::Limited);
-        assert_eq!(failure("malformed", 429), Failure::Limited);
-        assert_eq!(failure("unauthorized", 403), Failure::Refused);
+        assert_eq!(failure("badNonce", 400), OrderFailure::Unreachable);
+        assert_eq!(failure("serverInternal", 500), OrderFailure::Unreachable);
+        assert_eq!(failure("malformed", 503), OrderFailure::Unreachable);
+        assert_eq!(failure("rateLimited", 403), OrderFailure::RateLimited);
+        assert_eq!(failure("malformed", 429), OrderFailure::RateLimited);
+        assert_eq!(failure("unauthorized", 403), OrderFailure::Rejected);
     }
 }

@@ -31,7 +31,7 @@ use super::challenge_store::ChallengeStore;
 use crate::certificate::Certificate;
 use crate::clock;
 use crate::config::{Acme, Names};
-use crate::policy::renewal::{Failure, Failures};
+use crate::policy::cert_renewal::{OrderFailure, OrderFailures};
 
 /// `st_mode`: anybody but the owner.
 const GROUP_OTHER_MODE: u32 = 0o077;
@@ -80,25 +80,25 @@ enum StoredFailure {
 
 impl OrderRecord {
     /// The failures since the last success.
-    pub(super) fn failures(&self) -> Option<Failures> {
+    pub(super) fn failures(&self) -> Option<OrderFailures> {
         let (count, last, kind) = self.failures?;
         let failure = match kind {
-            StoredFailure::Unreachable => Failure::Unreachable,
-            StoredFailure::Refused => Failure::Refused,
-            StoredFailure::Limited => Failure::Limited,
+            StoredFailure::Unreachable => OrderFailure::Unreachable,
+            StoredFailure::Refused => OrderFailure::Rejected,
+            StoredFailure::Limited => OrderFailure::RateLimited,
         };
-        Some(Failures {
+        Some(OrderFailures {
             count,
             last,
-            failure,
+            kind: failure,
         })
     }
 
-    pub(super) fn set_failures(&mut self, failures: Failures) {
-        let kind = match failures.failure {
-            Failure::Unreachable => StoredFailure::Unreachable,
-            Failure::Refused => StoredFailure::Refused,
-            Failure::Limited => StoredFailure::Limited,
+    pub(super) fn set_failures(&mut self, failures: OrderFailures) {
+        let kind = match failures.kind {
+            OrderFailure::Unreachable => StoredFailure::Unreachable,
+            OrderFailure::Rejected => StoredFailure::Refused,
+            OrderFailure::RateLimited => StoredFailure::Limited,
         };
         self.failures = Some((failures.count, failures.last, kind));
     }

@@ -18,7 +18,7 @@ use super::desk::Desk;
 use super::diff::down_now;
 use super::{Answer, query};
 use crate::config;
-use crate::policy::bound::Bound;
+use crate::policy::bounded_load::BalanceFactor;
 use crate::predict::{Format, Manner, Placement, Replay, Rules, Simulation};
 use crate::ring::Weight;
 use crate::upstream::Upstream;
@@ -42,7 +42,7 @@ const FACTOR: &str = "a factor from 1.01 to 10, with up to three decimals";
 struct Question {
     change: Asked,
     format: Format,
-    bounded_load: Option<Bound>,
+    bounded_load: Option<BalanceFactor>,
 }
 
 /// A part of the log; `None` after the last, so that a log that was cut off is told apart.
@@ -102,7 +102,7 @@ impl Question {
                     question.format = format.ok_or_else(|| told("it is `clockwise` or `keys`"))?;
                 }
                 "bounded_load" | "bounded-load" => {
-                    let bound = Bound::parse(&text).ok_or_else(|| told(FACTOR))?;
+                    let bound = BalanceFactor::parse(&text).ok_or_else(|| told(FACTOR))?;
                     question.bounded_load = Some(bound);
                 }
                 _ if question.change.add(word, &value).map_err(wrong)? => {}

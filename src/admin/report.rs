@@ -12,8 +12,8 @@ use crate::certificate::issuer_name;
 use crate::clock;
 use crate::config::Credentials;
 use crate::issued::ManagedCert;
-use crate::policy::health::State;
-use crate::policy::hot::WHOLE;
+use crate::policy::health::HealthStatus;
+use crate::policy::heavy_hitters::MILLIONTHS;
 use crate::ring::{Dialect, Setting};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
@@ -219,7 +219,7 @@ fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -
 fn slow_start(peer: &Peer, now: Duration) -> Value {
     match peer.state.slow_start(now) {
         Some(ramp) => {
-            json!({ "share": ramp.share(now), "seconds_left": seconds((ramp.began + ramp.length).saturating_sub(now)) })
+            json!({ "share": ramp.fraction(now), "seconds_left": seconds((ramp.start + ramp.duration).saturating_sub(now)) })
         }
         None => Value::Null,
     }
@@ -260,7 +260,7 @@ pub(super) fn hot(upstream: &Upstream) -> Value {
 }
 
 fn millionths(share: u32) -> f64 {
-    f64::from(share) / f64::from(WHOLE)
+    f64::from(share) / f64::from(MILLIONTHS)
 }
 
 /// Adds to what is told of a key who serves it now.
@@ -290,7 +290,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
         let ramp = peer.state.slow_start(now);
         peer.metrics
             .slow_start
-            .set(ramp.map_or(1.0, |ramp| ramp.share(now)));
+            .set(ramp.map_or(1.0, |ramp| ramp.fraction(now)));
     }
     for upstream in snapshot.upstreams.values() {
         refresh_upstream(upstream, now);
@@ -414,12 +414,12 @@ fn dialect(dialect: Dialect) -> Value {
 fn shown(peer: &Peer, now: Duration) -> Shown {
     match peer.state.health() {
         _ if peer.state.is_draining() => Shown::Draining,
-        State::Unknown => Shown::Unknown,
-        State::Down => Shown::Down,
-        State::Up if peer.state.ejected_until(now).is_some() => Shown::Ejected,
-        State::Up if peer.state.suppressed_until(now).is_some() => Shown::Suppressed,
-        State::Up if peer.state.slow_start(now).is_some() => Shown::SlowStart,
-        State::Up => Shown::Up,
+        HealthStatus::Unknown => Shown::Unknown,
+        HealthStatus::Down => Shown::Down,
+        HealthStatus::Up if peer.state.ejected_until(now).is_some() => Shown::Ejected,
+        HealthStatus::Up if peer.state.suppressed_until(now).is_some() => Shown::Suppressed,
+        HealthStatus::Up if peer.state.slow_start(now).is_some() => Shown::SlowStart,
+        HealthStatus::Up => Shown::Up,
     }
 }
 

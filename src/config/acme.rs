@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::policy::renewal::Before;
+use crate::policy::cert_renewal::RenewBefore;
 
 /// How certificates are ordered.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Acme {
     /// PEM: who vouches for the directory's own certificate; `None`: the system's authorities.
     pub ca: Option<PathBuf>,
     /// How long before its end a certificate is renewed.
-    pub renew_before: Before,
+    pub renew_before: RenewBefore,
     /// How the authority sees that the names are served here.
     pub challenge: Challenge,
 }

@@ -21,10 +21,10 @@ use super::link::{Link, PeerTls};
 use crate::certificate::{CertFile, CertWarning, Certificate, Identity, RevocationLists};
 use crate::client::TrustedProxies;
 use crate::key::KeySource;
-use crate::policy::bound::Bound;
-use crate::policy::flap;
-use crate::policy::hot::Threshold;
-use crate::policy::spread::Spread;
+use crate::policy::bounded_load::BalanceFactor;
+use crate::policy::flap_damping;
+use crate::policy::heavy_hitters::HotKeyThreshold;
+use crate::policy::hot_key_spread::HotKeySpread;
 use crate::predict::Rules;
 use crate::proxy_protocol::Version;
 use crate::ring::{Dialect, Member, Weight};
@@ -413,7 +413,7 @@ pub struct Upstream {
     /// Which keys have too many requests for one peer, and go to several; `None`: none.
     pub hot_keys: Option<HotKeys>,
     /// How a peer that comes and goes is kept off the ring; `None`: it is not.
-    pub flap_damping: Option<flap::Rules>,
+    pub flap_damping: Option<flap_damping::FlapDampingPolicy>,
     /// When long streams on a peer that no longer owns their key are closed; `None`: never.
     pub close_moved_streams: Option<MovedStreams>,
     /// How its peers are spoken to.
@@ -426,7 +426,7 @@ pub struct Upstream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundedLoad {
     /// So many times the fair share.
-    pub factor: Bound,
+    pub factor: BalanceFactor,
     /// How long a request may wait for a place at its home; `None`: it goes on at once.
     pub wait: Option<Duration>,
 }
@@ -456,9 +456,9 @@ pub struct SessionDrain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeys {
     /// The share of the upstream's requests from which on a key is hot.
-    pub threshold: Threshold,
+    pub threshold: HotKeyThreshold,
     /// The least number of peers that it goes to.
-    pub spread: Spread,
+    pub spread: HotKeySpread,
 }
 
 /// When long streams on a peer that no longer owns their key are closed.

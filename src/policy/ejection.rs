@@ -15,32 +15,32 @@ use std::time::Duration;
 
 /// When a peer is ejected, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct EjectionPolicy {
     /// Failed connects in a row; 0 counts as 1.
     pub failures: u32,
     /// The length of the first ejection, and how long a failed connect counts without another.
-    pub eject: Duration,
+    pub base_ejection: Duration,
     /// The longest ejection, and how long a peer must stay well until its past is forgotten.
-    pub max_eject: Duration,
+    pub max_ejection: Duration,
 }
 
 /// What real traffic found out about one peer; starts without a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ejection {
+pub struct EjectionState {
     /// Failed connects in a row since the last success or ejection.
     failures: u32,
     /// When the last of them was.
-    failed_at: Duration,
+    last_failure: Duration,
     /// Ejections that are not forgotten yet.
     ejections: u32,
     /// When the latest ejection ends or ended; zero: there was none.
-    until: Duration,
+    ejected_until: Duration,
 }
 
-impl Ejection {
+impl EjectionState {
     /// Whether the peer is ejected at `now`.
     pub fn is_ejected(self, now: Duration) -> bool {
-        now < self.until
+        now < self.ejected_until
     }
 
     /// After a failed connect; with the end of the ejection, if this one caused it.
@@ -48,28 +48,28 @@ impl Ejection {
     /// Failures while ejected do not count: they are of connects that were under way, or of the last
     /// resort, and one outage must not double the time more than once.
     #[must_use]
-    pub fn on_failure(self, now: Duration, rules: &Rules) -> (Self, Option<Duration>) {
+    pub fn on_failure(self, now: Duration, rules: &EjectionPolicy) -> (Self, Option<Duration>) {
         if self.is_ejected(now) {
             return (self, None);
         }
-        let failures = self.recent(now, rules).saturating_add(1);
+        let failures = self.recent_failures(now, rules).saturating_add(1);
         if failures < rules.failures {
             let counted = Self {
                 failures,
-                failed_at: now,
+                last_failure: now,
                 ..self
             };
             return (counted, None);
         }
-        let before = self.remembered(now, rules);
-        let until = now.saturating_add(length(before, rules));
+        let before = self.recent_ejections(now, rules);
+        let until = now.saturating_add(ejection_length(before, rules));
         let ejections = before.saturating_add(1);
         (
             Self {
                 failures: 0,
-                failed_at: now,
+                last_failure: now,
                 ejections,
-                until,
+                ejected_until: until,
             },
             Some(until),
         )
@@ -80,23 +80,23 @@ impl Ejection {
     pub fn on_success(self, now: Duration) -> Self {
         Self {
             failures: 0,
-            until: self.until.min(now),
+            ejected_until: self.ejected_until.min(now),
             ..self
         }
     }
 
     /// The failures that still count.
-    fn recent(self, now: Duration, rules: &Rules) -> u32 {
-        if now.saturating_sub(self.failed_at) > rules.eject {
+    fn recent_failures(self, now: Duration, rules: &EjectionPolicy) -> u32 {
+        if now.saturating_sub(self.last_failure) > rules.base_ejection {
             0
         } else {
             self.failures
         }
     }
 
-    fn remembered(self, now: Duration, rules: &Rules) -> u32 {
-        let well_for = now.saturating_sub(self.until);
-        if well_for >= rules.max_eject {
+    fn recent_ejections(self, now: Duration, rules: &EjectionPolicy) -> u32 {
+        let well_for = now.saturating_sub(self.ejected_until);
+        if well_for >= rules.max_ejection {
             0
         } else {
             self.ejections
@@ -104,9 +104,11 @@ impl Ejection {
     }
 }
 
-fn length(before: u32, rules: &Rules) -> Duration {
-    let doubled = rules.eject.saturating_mul(2_u32.saturating_pow(before));
-    doubled.min(rules.max_eject)
+fn ejection_length(before: u32, rules: &EjectionPolicy) -> Duration {
+    let doubled = rules
+        .base_ejection
+        .saturating_mul(2_u32.saturating_pow(before));
+    doubled.min(rules.max_ejection)
 }
 
 #[cfg(test)]
@@ -115,10 +117,10 @@ mod tests {
 
     use super::*;
 
-    const RULES: Rules = Rules {
+    const RULES: EjectionPolicy = EjectionPolicy {
         failures: 3,
-        eject: Duration::from_secs(10),
-        max_eject: Duration::from_secs(35),
+        base_ejection: Duration::from_secs(10),
+        max_ejection: Duration::from_secs(35),
     };
 
     const fn s(seconds: u64) -> Duration {
@@ -126,7 +128,7 @@ mod tests {
     }
 
     /// Fails at `now` until ejected.
-    fn eject(mut ejection: Ejection, now: Duration) -> (Ejection, Duration) {
+    fn eject(mut ejection: EjectionState, now: Duration) -> (EjectionState, Duration) {
         loop {
             let (next, until) = ejection.on_failure(now, &RULES);
             ejection = next;
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_eject() {
-        let (one, until) = Ejection::default().on_failure(s(1), &RULES);
+        let (one, until) = EjectionState::default().on_failure(s(1), &RULES);
         assert_eq!(until, None);
         let (two, until) = one.on_failure(s(2), &RULES);
         assert_eq!(until, None);
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_success_in_between_starts_the_count_anew() {
-        let (one, _) = Ejection::default().on_failure(s(1), &RULES);
+        let (one, _) = EjectionState::default().on_failure(s(1), &RULES);
         let (two, _) = one.on_failure(s(2), &RULES);
         let (one_again, until) = two.on_success(s(3)).on_failure(s(4), &RULES);
         assert_eq!((one_again.failures, until), (one.failures, None));
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn failures_far_apart_are_not_in_a_row() {
-        let mut ejection = Ejection::default();
+        let mut ejection = EjectionState::default();
         for failure in 1..20 {
             let (next, until) = ejection.on_failure(s(11 * failure), &RULES);
             assert_eq!(until, None, "failure {failure}");
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn repeated_ejections_double_up_to_the_longest() {
-        let (first, until) = eject(Ejection::default(), s(0));
+        let (first, until) = eject(EjectionState::default(), s(0));
         assert_eq!(until, s(10));
         let (second, until) = eject(first, s(10));
         assert_eq!(until, s(30));
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_past_is_forgotten_after_the_longest_ejection_without_one() {
-        let (second, until) = eject(eject(Ejection::default(), s(0)).0, s(10));
+        let (second, until) = eject(eject(EjectionState::default(), s(0)).0, s(10));
         assert_eq!(until, s(30));
         assert_eq!(eject(second.on_success(s(31)), s(64)).1, s(64 + 35));
         assert_eq!(eject(second, s(65)).1, s(65 + 10));
@@ -187,14 +189,14 @@ mod tests {
 
     #[test]
     fn failures_while_ejected_do_not_count() {
-        let (ejected, until) = eject(Ejection::default(), s(0));
+        let (ejected, until) = eject(EjectionState::default(), s(0));
         assert_eq!(ejected.on_failure(s(9), &RULES), (ejected, None));
         assert_eq!(until, s(10));
     }
 
     #[test]
     fn a_success_ends_the_ejection_but_not_the_memory_of_it() {
-        let (ejected, _) = eject(Ejection::default(), s(100));
+        let (ejected, _) = eject(EjectionState::default(), s(100));
         let back = ejected.on_success(s(102));
         assert!(!back.is_ejected(s(102)));
         assert_eq!(eject(back, s(103)).1, s(123));
@@ -203,18 +205,18 @@ mod tests {
     proptest! {
         #[test]
         fn no_ejection_is_longer_than_the_longest_and_none_is_lost(
-            rules in (0..4u32, 0..50u64, 0..200u64).prop_map(|(failures, eject, max)| Rules {
-                failures, eject: s(eject), max_eject: s(max),
+            rules in (0..4u32, 0..50u64, 0..200u64).prop_map(|(failures, eject, max)| EjectionPolicy {
+                failures, base_ejection: s(eject), max_ejection: s(max),
             }),
             events in prop::collection::vec((any::<bool>(), 0..40u64), 0..200),
         ) {
-            let mut ejection = Ejection::default();
+            let mut ejection = EjectionState::default();
             let mut now = Duration::ZERO;
             for (failed, pause) in events {
                 now += s(pause);
                 if failed {
                     let (next, until) = ejection.on_failure(now, &rules);
-                    prop_assert!(until.is_none_or(|until| until <= now + rules.max_eject));
+                    prop_assert!(until.is_none_or(|until| until <= now + rules.max_ejection));
                     prop_assert!(until.is_none_or(|until| next.is_ejected(now) == (now < until)));
                     ejection = next;
                 } else {

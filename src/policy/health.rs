@@ -13,7 +13,7 @@
 
 /// What is known of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
+pub enum HealthStatus {
     /// Never probed.
     #[default]
     Unknown,
@@ -25,7 +25,7 @@ pub enum State {
 
 /// How one probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeResult {
     /// The peer answered as it should, in time.
     Passed,
     /// Anything else.
@@ -34,7 +34,7 @@ pub enum Outcome {
 
 /// Probes in a row that change a peer's state; 0 counts as 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds {
+pub struct HealthThresholds {
     /// Passes that bring a down peer up.
     pub rise: u32,
     /// Failures that take an up peer down.
@@ -43,39 +43,51 @@ pub struct Thresholds {
 
 /// The health of one peer; starts unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    state: State,
+pub struct HealthTracker {
+    status: HealthStatus,
     /// The latest outcomes in a row that speak against `state`.
-    against: u32,
+    opposing_results: u32,
 }
 
-impl Health {
+impl HealthTracker {
     /// What the probes so far amount to.
-    pub const fn state(self) -> State {
-        self.state
+    pub const fn status(self) -> HealthStatus {
+        self.status
     }
 
     /// The health after one more probe, and whether its state is another one now.
     #[must_use]
-    pub fn on(self, outcome: Outcome, thresholds: Thresholds) -> (Self, bool) {
+    pub fn on_probe(self, outcome: ProbeResult, thresholds: HealthThresholds) -> (Self, bool) {
         let (speaks_for, needed) = match outcome {
-            Outcome::Passed => (State::Up, thresholds.rise),
-            Outcome::Failed => (State::Down, thresholds.fall),
+            ProbeResult::Passed => (HealthStatus::Up, thresholds.rise),
+            ProbeResult::Failed => (HealthStatus::Down, thresholds.fall),
         };
-        if self.state == speaks_for {
-            return (Self { against: 0, ..self }, false);
-        }
-        let against = self.against.saturating_add(1);
-        if self.state == State::Unknown || against >= needed {
+        if self.status == speaks_for {
             return (
                 Self {
-                    state: speaks_for,
-                    against: 0,
+                    opposing_results: 0,
+                    ..self
+                },
+                false,
+            );
+        }
+        let against = self.opposing_results.saturating_add(1);
+        if self.status == HealthStatus::Unknown || against >= needed {
+            return (
+                Self {
+                    status: speaks_for,
+                    opposing_results: 0,
                 },
                 true,
             );
         }
-        (Self { against, ..self }, false)
+        (
+            Self {
+                opposing_results: against,
+                ..self
+            },
+            false,
+        )
     }
 }
 
@@ -83,61 +95,69 @@ impl Health {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Outcome::{Failed, Passed};
+    use super::ProbeResult::{Failed, Passed};
     use super::*;
 
-    const RULES: Thresholds = Thresholds { rise: 2, fall: 3 };
+    const RULES: HealthThresholds = HealthThresholds { rise: 2, fall: 3 };
 
-    fn after(outcomes: &[Outcome]) -> State {
-        let last = outcomes.iter().fold(Health::default(), |health, outcome| {
-            health.on(*outcome, RULES).0
-        });
-        last.state()
+    fn after(outcomes: &[ProbeResult]) -> HealthStatus {
+        let last = outcomes
+            .iter()
+            .fold(HealthTracker::default(), |health, outcome| {
+                health.on_probe(*outcome, RULES).0
+            });
+        last.status()
     }
 
     #[test]
     fn the_first_probe_decides_alone() {
-        assert_eq!(after(&[]), State::Unknown);
-        assert_eq!(Health::default().on(Passed, RULES).0.state(), State::Up);
-        assert_eq!(Health::default().on(Failed, RULES).0.state(), State::Down);
-        assert!(Health::default().on(Passed, RULES).1);
+        assert_eq!(after(&[]), HealthStatus::Unknown);
+        assert_eq!(
+            HealthTracker::default().on_probe(Passed, RULES).0.status(),
+            HealthStatus::Up
+        );
+        assert_eq!(
+            HealthTracker::default().on_probe(Failed, RULES).0.status(),
+            HealthStatus::Down
+        );
+        assert!(HealthTracker::default().on_probe(Passed, RULES).1);
     }
 
     #[test]
     fn a_peer_falls_after_fall_failures_in_a_row() {
-        assert_eq!(after(&[Passed, Failed, Failed]), State::Up);
-        assert_eq!(after(&[Passed, Failed, Failed, Failed]), State::Down);
+        assert_eq!(after(&[Passed, Failed, Failed]), HealthStatus::Up);
+        assert_eq!(after(&[Passed, Failed, Failed, Failed]), HealthStatus::Down);
         assert_eq!(
             after(&[Passed, Failed, Failed, Passed, Failed, Failed]),
-            State::Up
+            HealthStatus::Up
         );
     }
 
     #[test]
     fn a_peer_rises_after_rise_passes_in_a_row() {
-        assert_eq!(after(&[Failed, Passed]), State::Down);
-        assert_eq!(after(&[Failed, Passed, Passed]), State::Up);
-        assert_eq!(after(&[Failed, Passed, Failed, Passed]), State::Down);
+        assert_eq!(after(&[Failed, Passed]), HealthStatus::Down);
+        assert_eq!(after(&[Failed, Passed, Passed]), HealthStatus::Up);
+        assert_eq!(after(&[Failed, Passed, Failed, Passed]), HealthStatus::Down);
     }
 
     #[test]
     fn thresholds_of_zero_count_as_one() {
-        let rules = Thresholds { rise: 0, fall: 0 };
-        let (up, _) = Health::default().on(Passed, rules);
-        assert_eq!(up.on(Passed, rules), (up, false));
-        assert_eq!(up.on(Failed, rules).0.state(), State::Down);
+        let rules = HealthThresholds { rise: 0, fall: 0 };
+        let (up, _) = HealthTracker::default().on_probe(Passed, rules);
+        assert_eq!(up.on_probe(Passed, rules), (up, false));
+        assert_eq!(up.on_probe(Failed, rules).0.status(), HealthStatus::Down);
     }
 
     /// The definition, from the whole history: the state is that of the last run that was long enough.
-    fn oracle(outcomes: &[Outcome], rules: Thresholds) -> State {
-        let mut state = State::Unknown;
+    fn oracle(outcomes: &[ProbeResult], rules: HealthThresholds) -> HealthStatus {
+        let mut state = HealthStatus::Unknown;
         let mut run = 0;
         for (index, outcome) in outcomes.iter().enumerate() {
             let same = index > 0 && outcomes[index - 1] == *outcome;
             run = if same { run + 1 } else { 1 };
             match outcome {
-                Passed if index == 0 || run >= rules.rise => state = State::Up,
-                Failed if index == 0 || run >= rules.fall => state = State::Down,
+                Passed if index == 0 || run >= rules.rise => state = HealthStatus::Up,
+                Failed if index == 0 || run >= rules.fall => state = HealthStatus::Down,
                 _ => {}
             }
         }
@@ -150,14 +170,14 @@ mod tests {
             history in prop::collection::vec(prop_oneof![Just(Passed), Just(Failed)], 0..60),
             (rise, fall) in (1..5u32, 1..5u32),
         ) {
-            let rules = Thresholds { rise, fall };
-            let mut health = Health::default();
+            let rules = HealthThresholds { rise, fall };
+            let mut health = HealthTracker::default();
             for outcome in &history {
-                let (next, flipped) = health.on(*outcome, rules);
-                prop_assert_eq!(flipped, next.state() != health.state());
+                let (next, flipped) = health.on_probe(*outcome, rules);
+                prop_assert_eq!(flipped, next.status() != health.status());
                 health = next;
             }
-            prop_assert_eq!(health.state(), oracle(&history, rules));
+            prop_assert_eq!(health.status(), oracle(&history, rules));
         }
     }
 }

@@ -33,7 +33,7 @@ pub enum Failure {
     /// others use too was closed before it was sent.
     Unprocessed,
     /// A connection from the pool turned out to be closed before a byte of the response came.
-    ReusedDead,
+    ReusedConnectionClosed,
     /// A fresh connection was closed or reset, or a write failed, before a byte of the response came.
     ResetBeforeResponse,
     /// The peer took the request, and did not begin to answer in time.
@@ -54,7 +54,7 @@ pub struct FailedAttempt<'a> {
     /// Whether all that was read of the client's body can be sent again; `true` if nothing was read.
     pub body_replayable: bool,
     /// Whether this peer already got a fresh connection after a dead one.
-    pub refreshed: bool,
+    pub fresh_connection_tried: bool,
     /// Attempts so far, this one included; fresh connections to a peer already tried do not count.
     pub attempts: u32,
     /// Time since the first attempt started.
@@ -63,7 +63,7 @@ pub struct FailedAttempt<'a> {
 
 /// How often and how long it may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RetryLimits {
     /// Attempts in total, the first included.
     pub attempts: u32,
     /// No further attempt starts this long after the first one started, or later.
@@ -72,47 +72,54 @@ pub struct Limits {
 
 /// What to do after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RetryDecision {
     /// Try the next available peer of the walk that was not tried.
     NextPeer,
     /// Try the same peer again, on a connection that is not from the pool.
-    SamePeerFresh,
+    SamePeerFreshConnection,
     /// Answer the client.
-    GiveUp(Reason),
+    GiveUp(NoRetryReason),
 }
 
 /// Why an attempt is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum NoRetryReason {
     /// The client is the one who failed.
     Downstream,
     /// The client may have seen part of the response.
     ResponseStarted,
     /// The peer may still be working on the request.
-    MayBeRunning,
+    RequestMayBeRunning,
     /// The peer may have acted on the request, and the method is not idempotent.
     NotIdempotent,
     /// Part of the client's body is no longer there to be sent again.
-    BodyGone,
+    BodyNotReplayable,
     /// The time for attempts is over.
-    TimeUp,
+    TimeoutElapsed,
     /// All attempts are used.
-    AttemptsUsed,
+    AttemptsExhausted,
 }
 
 /// The rule of the table above.
-pub fn judge(failed: &FailedAttempt<'_>, limits: Limits) -> Verdict {
-    match forbidden(failed, limits) {
-        Some(reason) => Verdict::GiveUp(reason),
-        None if is_of_connection(failed.failure) && !failed.refreshed => Verdict::SamePeerFresh,
-        None if failed.attempts >= limits.attempts => Verdict::GiveUp(Reason::AttemptsUsed),
-        None => Verdict::NextPeer,
+pub fn decide(failed: &FailedAttempt<'_>, limits: RetryLimits) -> RetryDecision {
+    match no_retry_reason(failed, limits) {
+        Some(reason) => RetryDecision::GiveUp(reason),
+        None if is_connection_failure(failed.failure) && !failed.fresh_connection_tried => {
+            RetryDecision::SamePeerFreshConnection
+        }
+        None if failed.attempts >= limits.attempts => {
+            RetryDecision::GiveUp(NoRetryReason::AttemptsExhausted)
+        }
+        None => RetryDecision::NextPeer,
     }
 }
 
 /// Whether it says something about a connection, and nothing about the peer.
-fn is_of_connection(failure: Failure) -> bool {
-    matches!(failure, Failure::Unprocessed | Failure::ReusedDead)
+fn is_connection_failure(failure: Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Unprocessed | Failure::ReusedConnectionClosed
+    )
 }
 
 /// Whether a request that was sent twice has the effect of one sent once (RFC 9110 §9.2.2). Unknown
@@ -125,26 +132,28 @@ pub fn is_idempotent(method: &Method) -> bool {
 }
 
 /// Why it may not be repeated anywhere.
-fn forbidden(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
+fn no_retry_reason(failed: &FailedAttempt<'_>, limits: RetryLimits) -> Option<NoRetryReason> {
     match failed.failure {
-        Failure::Downstream => Some(Reason::Downstream),
-        Failure::ResponseStarted => Some(Reason::ResponseStarted),
-        Failure::FirstByteTimeout => Some(Reason::MayBeRunning),
-        Failure::ReusedDead | Failure::ResetBeforeResponse if !is_idempotent(failed.method) => {
-            Some(Reason::NotIdempotent)
+        Failure::Downstream => Some(NoRetryReason::Downstream),
+        Failure::ResponseStarted => Some(NoRetryReason::ResponseStarted),
+        Failure::FirstByteTimeout => Some(NoRetryReason::RequestMayBeRunning),
+        Failure::ReusedConnectionClosed | Failure::ResetBeforeResponse
+            if !is_idempotent(failed.method) =>
+        {
+            Some(NoRetryReason::NotIdempotent)
         }
         Failure::ConnectFailed
         | Failure::Unprocessed
-        | Failure::ReusedDead
-        | Failure::ResetBeforeResponse => exhausted(failed, limits),
+        | Failure::ReusedConnectionClosed
+        | Failure::ResetBeforeResponse => limit_reached(failed, limits),
     }
 }
 
-fn exhausted(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
+fn limit_reached(failed: &FailedAttempt<'_>, limits: RetryLimits) -> Option<NoRetryReason> {
     if !failed.body_replayable {
-        Some(Reason::BodyGone)
+        Some(NoRetryReason::BodyNotReplayable)
     } else if failed.elapsed >= limits.timeout {
-        Some(Reason::TimeUp)
+        Some(NoRetryReason::TimeoutElapsed)
     } else {
         None
     }
@@ -154,19 +163,19 @@ fn exhausted(failed: &FailedAttempt<'_>, limits: Limits) -> Option<Reason> {
 mod tests {
     use super::Failure::{
         ConnectFailed, Downstream, FirstByteTimeout, ResetBeforeResponse, ResponseStarted,
-        ReusedDead, Unprocessed,
+        ReusedConnectionClosed, Unprocessed,
     };
-    use super::Verdict::{GiveUp, NextPeer, SamePeerFresh};
+    use super::RetryDecision::{GiveUp, NextPeer, SamePeerFreshConnection};
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: RetryLimits = RetryLimits {
         attempts: 3,
         timeout: Duration::from_secs(10),
     };
     const FAILURES: [Failure; 7] = [
         ConnectFailed,
         Unprocessed,
-        ReusedDead,
+        ReusedConnectionClosed,
         ResetBeforeResponse,
         FirstByteTimeout,
         ResponseStarted,
@@ -179,7 +188,7 @@ mod tests {
             failure,
             method,
             body_replayable: true,
-            refreshed: false,
+            fresh_connection_tried: false,
             attempts: 1,
             elapsed: Duration::ZERO,
         }
@@ -187,57 +196,65 @@ mod tests {
 
     #[test]
     fn the_table_for_an_idempotent_method() {
-        let verdicts = FAILURES.map(|failure| judge(&first(failure, &Method::GET), LIMITS));
+        let verdicts = FAILURES.map(|failure| decide(&first(failure, &Method::GET), LIMITS));
         assert_eq!(
             verdicts,
             [
                 NextPeer,
-                SamePeerFresh,
-                SamePeerFresh,
+                SamePeerFreshConnection,
+                SamePeerFreshConnection,
                 NextPeer,
-                GiveUp(Reason::MayBeRunning),
-                GiveUp(Reason::ResponseStarted),
-                GiveUp(Reason::Downstream),
+                GiveUp(NoRetryReason::RequestMayBeRunning),
+                GiveUp(NoRetryReason::ResponseStarted),
+                GiveUp(NoRetryReason::Downstream),
             ]
         );
     }
 
     #[test]
     fn the_table_for_a_method_that_is_not_idempotent() {
-        let verdicts = FAILURES.map(|failure| judge(&first(failure, &Method::POST), LIMITS));
+        let verdicts = FAILURES.map(|failure| decide(&first(failure, &Method::POST), LIMITS));
         assert_eq!(
             verdicts,
             [
                 NextPeer,
-                SamePeerFresh,
-                GiveUp(Reason::NotIdempotent),
-                GiveUp(Reason::NotIdempotent),
-                GiveUp(Reason::MayBeRunning),
-                GiveUp(Reason::ResponseStarted),
-                GiveUp(Reason::Downstream),
+                SamePeerFreshConnection,
+                GiveUp(NoRetryReason::NotIdempotent),
+                GiveUp(NoRetryReason::NotIdempotent),
+                GiveUp(NoRetryReason::RequestMayBeRunning),
+                GiveUp(NoRetryReason::ResponseStarted),
+                GiveUp(NoRetryReason::Downstream),
             ]
         );
     }
 
     #[test]
     fn after_the_fresh_connection_comes_the_next_peer() {
-        for failure in [ReusedDead, Unprocessed] {
+        for failure in [ReusedConnectionClosed, Unprocessed] {
             let again = FailedAttempt {
-                refreshed: true,
+                fresh_connection_tried: true,
                 ..first(failure, &Method::GET)
             };
-            assert_eq!(judge(&again, LIMITS), NextPeer);
+            assert_eq!(decide(&again, LIMITS), NextPeer);
         }
     }
 
     #[test]
     fn a_body_that_cannot_be_sent_again_ends_it() {
-        for failure in [ConnectFailed, Unprocessed, ReusedDead, ResetBeforeResponse] {
+        for failure in [
+            ConnectFailed,
+            Unprocessed,
+            ReusedConnectionClosed,
+            ResetBeforeResponse,
+        ] {
             let gone = FailedAttempt {
                 body_replayable: false,
                 ..first(failure, &Method::PUT)
             };
-            assert_eq!(judge(&gone, LIMITS), GiveUp(Reason::BodyGone));
+            assert_eq!(
+                decide(&gone, LIMITS),
+                GiveUp(NoRetryReason::BodyNotReplayable)
+            );
         }
     }
 
@@ -247,21 +264,27 @@ mod tests {
             attempts,
             ..first(failure, &Method::GET)
         };
-        assert_eq!(judge(&at(ConnectFailed, 2), LIMITS), NextPeer);
+        assert_eq!(decide(&at(ConnectFailed, 2), LIMITS), NextPeer);
         assert_eq!(
-            judge(&at(ConnectFailed, 3), LIMITS),
-            GiveUp(Reason::AttemptsUsed)
+            decide(&at(ConnectFailed, 3), LIMITS),
+            GiveUp(NoRetryReason::AttemptsExhausted)
         );
-        assert_eq!(judge(&at(ReusedDead, 3), LIMITS), SamePeerFresh);
-        let off = Limits {
+        assert_eq!(
+            decide(&at(ReusedConnectionClosed, 3), LIMITS),
+            SamePeerFreshConnection
+        );
+        let off = RetryLimits {
             attempts: 1,
             ..LIMITS
         };
         assert_eq!(
-            judge(&at(ConnectFailed, 1), off),
-            GiveUp(Reason::AttemptsUsed)
+            decide(&at(ConnectFailed, 1), off),
+            GiveUp(NoRetryReason::AttemptsExhausted)
         );
-        assert_eq!(judge(&at(ReusedDead, 1), off), SamePeerFresh);
+        assert_eq!(
+            decide(&at(ReusedConnectionClosed, 1), off),
+            SamePeerFreshConnection
+        );
     }
 
     #[test]
@@ -272,12 +295,15 @@ mod tests {
         };
         let late = LIMITS.timeout;
         let in_time = late.saturating_sub(Duration::from_nanos(1));
-        assert_eq!(judge(&at(ConnectFailed, in_time), LIMITS), NextPeer);
+        assert_eq!(decide(&at(ConnectFailed, in_time), LIMITS), NextPeer);
         assert_eq!(
-            judge(&at(ConnectFailed, late), LIMITS),
-            GiveUp(Reason::TimeUp)
+            decide(&at(ConnectFailed, late), LIMITS),
+            GiveUp(NoRetryReason::TimeoutElapsed)
         );
-        assert_eq!(judge(&at(ReusedDead, late), LIMITS), GiveUp(Reason::TimeUp));
+        assert_eq!(
+            decide(&at(ReusedConnectionClosed, late), LIMITS),
+            GiveUp(NoRetryReason::TimeoutElapsed)
+        );
     }
 
     #[test]

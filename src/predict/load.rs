@@ -15,10 +15,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use super::Placement;
-use crate::policy::bound::Bound;
-use crate::policy::hot::{Sketch, Threshold};
-use crate::policy::rotation::Rotation;
-use crate::policy::spread::{Part, Spread};
+use crate::policy::bounded_load::BalanceFactor;
+use crate::policy::heavy_hitters::{HotKeyThreshold, SpaceSaving};
+use crate::policy::hot_key_spread::{HotKeySpread, WeightedShare};
+use crate::policy::weighted_round_robin::WeightedRoundRobin;
 use crate::ring::{Hash, Key, MemberId, Weight};
 
 const SECOND: u64 = 1_000_000;
@@ -57,22 +57,22 @@ pub struct Load {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// How much a peer may hold; `None`: as much as comes.
-    pub bound: Option<Bound>,
+    pub bound: Option<BalanceFactor>,
     /// From which share on a key is hot, and over how many peers it is spread at least; `None`: none is.
-    pub hot_keys: Option<(Threshold, Spread)>,
+    pub hot_keys: Option<(HotKeyThreshold, HotKeySpread)>,
 }
 
 /// Traffic on its way through a placement.
 #[derive(Debug)]
 pub struct Simulation<'a> {
     placement: &'a Placement<'a>,
-    bound: Option<Bound>,
+    bound: Option<BalanceFactor>,
     peers: Vec<Peer>,
     /// What all peers that are up have together.
-    all: Part,
+    all: WeightedShare,
     /// The ends of the requests in flight, and on whom they are.
     in_flight: BinaryHeap<Reverse<(u64, u32)>>,
-    rotation: Rotation,
+    rotation: WeightedRoundRobin,
     /// Requests without a key so far.
     turns: usize,
     hot_keys: Option<HotKeys>,
@@ -90,8 +90,8 @@ enum Way {
 
 #[derive(Debug)]
 struct HotKeys {
-    sketch: Sketch,
-    spread: Spread,
+    sketch: SpaceSaving,
+    spread: HotKeySpread,
     /// How many requests each of them had while it was hot.
     turns: HashMap<u64, u32>,
 }
@@ -100,7 +100,7 @@ struct HotKeys {
 struct Peer {
     weight: Weight,
     /// What it has, when all are up.
-    part: Part,
+    part: WeightedShare,
     held: u32,
     /// The second that is counted, and its requests so far.
     second: (u64, u64),
@@ -136,7 +136,7 @@ impl<'a> Simulation<'a> {
         if rules.hot_keys.is_some() && placement.ring().sample().is_none() {
             let shares = placement.ring().shares();
             let keys = peers.iter_mut().zip(shares);
-            keys.for_each(|(peer, share)| peer.part.keys = share);
+            keys.for_each(|(peer, share)| peer.part.key_space = share);
         }
         let up = (0..).map(MemberId).zip(&peers);
         let up = up.filter(|(member, _)| placement.is_up(*member));
@@ -144,11 +144,11 @@ impl<'a> Simulation<'a> {
         Self {
             placement,
             bound: rules.bound,
-            all: Part {
+            all: WeightedShare {
                 weight: up.iter().map(|part| part.weight).sum(),
-                keys: up.iter().map(|part| part.keys).sum(),
+                key_space: up.iter().map(|part| part.key_space).sum(),
             },
-            rotation: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
+            rotation: WeightedRoundRobin::new(peers.iter().map(|peer| peer.weight.get())),
             turns: 0,
             hot_keys: rules.hot_keys.map(HotKeys::new),
             peers,
@@ -207,13 +207,13 @@ impl<'a> Simulation<'a> {
     }
 
     /// The first that is up and has room.
-    fn find(&self, way: &Way, bound: Option<Bound>) -> Option<MemberId> {
+    fn find(&self, way: &Way, bound: Option<BalanceFactor>) -> Option<MemberId> {
         let may = |member| self.placement.is_up(member) && self.has_room(member, bound);
         match way {
             Way::Key(key) => self.placement.ring().find(key, may),
             Way::Turn(turn) => {
                 let may = |place| may(MemberId(place));
-                self.rotation.find(*turn, may).map(MemberId)
+                self.rotation.find_from(*turn, may).map(MemberId)
             }
         }
     }
@@ -231,7 +231,7 @@ impl<'a> Simulation<'a> {
         };
         let walk = self.placement.ring().walk(key).filter_map(serves);
         let spread = hot_keys.spread;
-        spread.choose(share, self.all, turn, walk)
+        spread.select_peer(share, self.all, turn, walk)
     }
 
     /// The home, if it has room; else who has room for a guest.
@@ -242,11 +242,11 @@ impl<'a> Simulation<'a> {
         if let Some(full) = self.peers.get_mut(home.index()) {
             full.load.overflow += 1;
         }
-        let mut guests = Bound::GUESTS.into_iter();
+        let mut guests = BalanceFactor::OVERFLOW_STEPS.into_iter();
         guests.find_map(|guest| self.find(way, Some(guest)))
     }
 
-    fn has_room(&self, member: MemberId, bound: Option<Bound>) -> bool {
+    fn has_room(&self, member: MemberId, bound: Option<BalanceFactor>) -> bool {
         let Some((bound, peer)) = bound.zip(self.peers.get(member.index())) else {
             return true;
         };
@@ -260,9 +260,9 @@ impl Peer {
         let weight_alone = weight.get().into();
         Self {
             weight,
-            part: Part {
+            part: WeightedShare {
                 weight: weight_alone,
-                keys: weight_alone.into(),
+                key_space: weight_alone.into(),
             },
             held: 0,
             second: (0, 0),
@@ -287,9 +287,9 @@ impl Peer {
 }
 
 impl HotKeys {
-    fn new((threshold, spread): (Threshold, Spread)) -> Self {
+    fn new((threshold, spread): (HotKeyThreshold, HotKeySpread)) -> Self {
         Self {
-            sketch: Sketch::new(threshold),
+            sketch: SpaceSaving::new(threshold),
             spread,
             turns: HashMap::new(),
         }
@@ -298,8 +298,8 @@ impl HotKeys {
     /// Counts a request; if its key is hot, the key's share and the request's number.
     fn observe(&mut self, key: u64, now: Duration) -> Option<(u32, u32)> {
         self.sketch.tick(now);
-        self.sketch.count(key, 1);
-        let mut hot = self.sketch.hot().iter();
+        self.sketch.record(key, 1);
+        let mut hot = self.sketch.hot_keys().iter();
         let share = hot.find(|hot| hot.key == key)?.share;
         let turn = self.turns.entry(key).or_default();
         *turn = turn.wrapping_add(1);
@@ -321,7 +321,7 @@ mod tests {
         Ring::new(Dialect::default(), members).unwrap()
     }
 
-    fn simulate(bound: Option<Bound>, requests: &[Request]) -> (Vec<Load>, Vec<u32>) {
+    fn simulate(bound: Option<BalanceFactor>, requests: &[Request]) -> (Vec<Load>, Vec<u32>) {
         let ring = ring();
         let placement = Placement::new(&ring, LABELS);
         let rules = Rules {
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_full_owner_overflows_to_the_next_of_the_walk_and_gets_its_key_back() {
-        let bound = Bound::new(1250);
+        let bound = BalanceFactor::new(1250);
         // One request may be anywhere; of the second, the bound is still 1.
         let all = [
             request(0, 100, "k"),
@@ -399,7 +399,7 @@ mod tests {
     fn a_request_without_a_key_overflows_too() {
         let turns = (1..4).map(|start| request(start, 0, ""));
         let all: Vec<_> = [request(0, 1000, "k")].into_iter().chain(turns).collect();
-        let (loads, takers) = simulate(Bound::new(1250), &all);
+        let (loads, takers) = simulate(BalanceFactor::new(1250), &all);
         let full = takers[0];
         let expected = [0, 1, 2].map(|turn| if turn == full { (turn + 1) % 3 } else { turn });
         assert_eq!(takers[1..], expected);
@@ -415,7 +415,7 @@ mod tests {
         let all = (0..4000).map(|number| request(number * 1000, 1, &key(number)));
         let ring = ring();
         let placement = Placement::new(&ring, LABELS);
-        let hot_keys = Some((Threshold::DEFAULT, Spread { least: 3 }));
+        let hot_keys = Some((HotKeyThreshold::DEFAULT, HotKeySpread { min_peers: 3 }));
         let rules = Rules {
             bound: None,
             hot_keys,
@@ -445,7 +445,7 @@ mod tests {
         fn nobody_holds_more_than_the_bound(
             spans in prop::collection::vec((0..40_u64, 0..60_u64, 0..6_u32), 1..120),
         ) {
-            let bound = Bound::new(1250).unwrap();
+            let bound = BalanceFactor::new(1250).unwrap();
             let mut at = 0;
             let mut all = Vec::new();
             for (pause, duration, key) in spans {

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::Health;
-use crate::policy::health::{State, Thresholds};
+use crate::policy::health::{HealthStatus, HealthThresholds};
 use crate::snapshot::Snapshot;
 use crate::tls::{classify_error, describe_failure};
 use crate::upstream::{Peer, ProbeReport, Upstream};
@@ -56,7 +56,7 @@ impl Probes {
     /// [`Self::go_on`].
     pub fn start_with_unknown(snapshot: &Snapshot, prober: &ProbeConnectors) -> Self {
         Self::start_where(snapshot, prober, |peer| {
-            peer.state.health() == State::Unknown
+            peer.state.health() == HealthStatus::Unknown
         })
     }
 
@@ -245,20 +245,20 @@ impl ProbeTask {
             peer.metrics.probe_failures.inc();
         }
         let why = report.failure.clone().unwrap_or_default();
-        let thresholds = Thresholds {
+        let thresholds = HealthThresholds {
             rise: self.health.rise,
             fall: self.health.fall,
         };
         match peer.on_probe(report, thresholds) {
-            Some(State::Down) => log::warn!(
+            Some(HealthStatus::Down) => log::warn!(
                 "upstream {}: peer {} is down: {why}",
                 self.upstream.name,
                 peer.label
             ),
-            Some(State::Up) => {
+            Some(HealthStatus::Up) => {
                 log::info!("upstream {}: peer {} is up", self.upstream.name, peer.label);
             }
-            Some(State::Unknown) | None => {}
+            Some(HealthStatus::Unknown) | None => {}
         }
     }
 }

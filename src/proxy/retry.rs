@@ -15,8 +15,10 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::select;
 use crate::clock;
-use crate::policy::ejection::Rules;
-use crate::policy::retry::{self, FailedAttempt, Failure, Limits, Reason, Verdict};
+use crate::policy::ejection::EjectionPolicy;
+use crate::policy::retry::{
+    self, FailedAttempt, Failure, NoRetryReason, RetryDecision, RetryLimits,
+};
 use crate::tls::{classify_error, describe_failure};
 
 /// There was no connection to the peer: blames it, and moves on where that is allowed.
@@ -75,7 +77,7 @@ fn failure_before_response(ctx: &Context, error: &Error, reused: bool) -> Failur
         H2Downgrade if http1 => Failure::Unprocessed,
         _ if h2_cause(error).is_some_and(is_remote_reset) => Failure::ResetBeforeResponse,
         WriteTimedout => Failure::FirstByteTimeout,
-        ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedDead,
+        ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedConnectionClosed,
         ReadError | WriteError | ConnectionClosed => Failure::ResetBeforeResponse,
         _ => Failure::ResponseStarted,
     }
@@ -120,10 +122,10 @@ fn record_connect_failure(ctx: &Context, error: &Error) {
     let Some(passive) = &upstream.config.passive else {
         return;
     };
-    let rules = Rules {
+    let rules = EjectionPolicy {
         failures: passive.failures,
-        eject: passive.eject,
-        max_eject: passive.max_eject,
+        base_ejection: passive.eject,
+        max_ejection: passive.max_eject,
     };
     if let Some(length) = peer.on_connect_failure(&rules, clock::since_start()) {
         peer.metrics.ejections.inc();
@@ -145,34 +147,37 @@ fn prepare_retry(session: &mut Session, ctx: &mut Context, failure: Failure) -> 
         failure,
         method: &ctx.request.method,
         body_replayable: !session.as_ref().retry_buffer_truncated(),
-        refreshed: ctx
+        fresh_connection_tried: ctx
             .attempt
             .as_ref()
             .is_some_and(|attempt| attempt.fresh_connection),
         attempts: ctx.attempts,
         elapsed: clock::since_start().saturating_sub(ctx.started),
     };
-    match retry::judge(&failed, limits) {
-        Verdict::GiveUp(reason) => {
+    match retry::decide(&failed, limits) {
+        RetryDecision::GiveUp(reason) => {
             count_retries_exhausted(ctx, reason, limits);
             false
         }
-        Verdict::SamePeerFresh => retry_fresh_connection(ctx),
-        Verdict::NextPeer => retry_next_peer(ctx),
+        RetryDecision::SamePeerFreshConnection => retry_fresh_connection(ctx),
+        RetryDecision::NextPeer => retry_next_peer(ctx),
     }
 }
 
-fn retry_limits(ctx: &Context) -> Option<Limits> {
+fn retry_limits(ctx: &Context) -> Option<RetryLimits> {
     let retry = ctx.upstream()?.config.retry;
-    Some(Limits {
+    Some(RetryLimits {
         attempts: retry.attempts,
         timeout: retry.timeout,
     })
 }
 
 /// Where retries are off, or no peer is left, no limit is to blame.
-fn count_retries_exhausted(ctx: &mut Context, reason: Reason, limits: Limits) {
-    let limited = matches!(reason, Reason::AttemptsUsed | Reason::TimeUp) && limits.attempts > 1;
+fn count_retries_exhausted(ctx: &mut Context, reason: NoRetryReason, limits: RetryLimits) {
+    let limited = matches!(
+        reason,
+        NoRetryReason::AttemptsExhausted | NoRetryReason::TimeoutElapsed
+    ) && limits.attempts > 1;
     if limited
         && select::has_untried_peer(ctx)
         && let Some(upstream) = ctx.upstream()

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config;
-use crate::policy::health::{State, Thresholds};
+use crate::policy::health::{HealthStatus, HealthThresholds};
 use crate::ring::Hash;
 use crate::upstream::{HashTarget, Peer, ProbeReport, Tried};
 
@@ -40,7 +40,7 @@ fn probe(snapshot: &Snapshot, failure: Option<&str>) {
         duration: Duration::ZERO,
         failure: failure.map(str::to_owned),
     };
-    let once = Thresholds { rise: 1, fall: 1 };
+    let once = HealthThresholds { rise: 1, fall: 1 };
     peer(snapshot).on_probe(report, once);
 }
 
@@ -86,9 +86,9 @@ fn health_is_that_of_the_address_and_starts_anew_with_another() {
     let before = build(PROBED, ONE, None);
     probe(&before, Some("refused"));
     let same = build(PROBED, ONE, Some(&before));
-    assert_eq!(peer(&same).state.health(), State::Down);
+    assert_eq!(peer(&same).state.health(), HealthStatus::Down);
     let moved = build(PROBED, MOVED, Some(&before));
-    assert_eq!(peer(&moved).state.health(), State::Unknown);
+    assert_eq!(peer(&moved).state.health(), HealthStatus::Unknown);
     assert_eq!(peer(&moved).state.last_probe(), None);
 }
 
@@ -101,8 +101,8 @@ fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
         .admit(&target, &Tried::none(), now, app.begin_request())
         .unwrap();
     let probed = build(PROBED, ONE, Some(&before));
-    assert_eq!(peer(&probed).state.health(), State::Unknown);
-    assert_eq!(peer(&before).state.health(), State::Up);
+    assert_eq!(peer(&probed).state.health(), HealthStatus::Unknown);
+    assert_eq!(peer(&before).state.health(), HealthStatus::Up);
     probe(&probed, Some("refused"));
     let unprobed = build(UNPROBED, ONE, Some(&probed));
     assert!(peer(&unprobed).state.is_up());
@@ -115,10 +115,10 @@ fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
 #[test]
 fn an_ejection_outlives_probes_that_come_or_go() {
     let before = build(UNPROBED, ONE, None);
-    let rules = crate::policy::ejection::Rules {
+    let rules = crate::policy::ejection::EjectionPolicy {
         failures: 1,
-        eject: Duration::from_secs(60),
-        max_eject: Duration::from_secs(60),
+        base_ejection: Duration::from_secs(60),
+        max_ejection: Duration::from_secs(60),
     };
     let now = clock::since_start();
     peer(&before).on_connect_failure(&rules, now);
@@ -143,7 +143,7 @@ fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
     let after = build(PROBED, MOVED, None);
     after.recall(&before.memory());
     assert!(peer(&after).state.is_draining());
-    assert_eq!(peer(&after).state.health(), State::Unknown);
+    assert_eq!(peer(&after).state.health(), HealthStatus::Unknown);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
     let after = build(slowly, both, None);
     after.recall(&memory);
     let ramp = peer(&after).state.slow_start(clock::since_start());
-    let length = ramp.map(|ramp| ramp.length);
+    let length = ramp.map(|ramp| ramp.duration);
     assert_eq!(length, Some(Duration::from_secs(60)));
 }
 

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::policy::mix::mix;
+use crate::policy::hash_mix::mix;
 
 /// Entries that a key can be in: one cache line.
 const WAYS: usize = 8;

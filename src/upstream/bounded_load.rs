@@ -24,7 +24,7 @@ use super::select::{Admission, SelectionContext, admission};
 use super::weights::{serving_parts, total_parts};
 use super::{HashTarget, Peer, PeerChoice, Upstream};
 use crate::config::BoundedLoad;
-use crate::policy::bound::Bound;
+use crate::policy::bounded_load::BalanceFactor;
 use crate::ring::MemberId;
 use crate::telemetry::metrics::Waited;
 
@@ -215,13 +215,16 @@ impl Upstream {
     /// peer that has other room.
     fn place_overflow<'t>(
         &self,
-        bound: Bound,
+        bound: BalanceFactor,
         call: &SelectionContext<'_>,
         mut ticket: UpstreamPermit<'t>,
     ) -> Result<(MemberId, PeerPermit), NoCapacity<'t>> {
         // Beyond the fair share: a peer was tried, or some start slowly.
         let kinds = [
-            (Bound::FAIR, OverflowEligibility::SlowStartAdmits),
+            (
+                BalanceFactor::FAIR_SHARE,
+                OverflowEligibility::SlowStartAdmits,
+            ),
             (bound, OverflowEligibility::SlowStartAdmits),
             (bound, OverflowEligibility::AnyAvailable),
         ];
@@ -231,7 +234,7 @@ impl Upstream {
         for choice in walk.filter_map(|member| self.choice(member)) {
             let is_home = self.slow_start_admits(call, choice.member);
             if is_home {
-                ticket = match self.try_admit(Bound::MODEST, call, choice, ticket) {
+                ticket = match self.try_admit(BalanceFactor::FOUR_FIFTHS, call, choice, ticket) {
                     Ok(place) => return Ok((choice.member, place)),
                     Err(ticket) => ticket,
                 };
@@ -266,7 +269,7 @@ impl Upstream {
     #[inline]
     pub(super) fn try_admit<'t>(
         &self,
-        bound: Bound,
+        bound: BalanceFactor,
         call: &SelectionContext<'_>,
         choice: PeerChoice<'_>,
         ticket: UpstreamPermit<'t>,
@@ -275,7 +278,12 @@ impl Upstream {
         ticket.try_admit(&choice.peer.in_flight, room)
     }
 
-    fn has_room(&self, bound: Bound, call: &SelectionContext<'_>, choice: PeerChoice<'_>) -> bool {
+    fn has_room(
+        &self,
+        bound: BalanceFactor,
+        call: &SelectionContext<'_>,
+        choice: PeerChoice<'_>,
+    ) -> bool {
         let room = self.room_predicate(bound, choice.peer, call.now);
         choice.peer.in_flight.has_room(room)
     }
@@ -285,7 +293,7 @@ impl Upstream {
     #[inline]
     fn room_predicate(
         &self,
-        bound: Bound,
+        bound: BalanceFactor,
         peer: &Peer,
         now: Duration,
     ) -> impl Fn(u32, u32) -> bool + use<> {

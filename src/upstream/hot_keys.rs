@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::policy::hot::{Hot, Sketch, TICK, Threshold};
-use crate::policy::mix::mix;
+use crate::policy::hash_mix::mix;
+use crate::policy::heavy_hitters::{HotKey, HotKeyThreshold, SpaceSaving, TICK};
 
 const SETS: usize = 16;
 const WAYS: usize = 4;
@@ -54,7 +54,7 @@ pub struct HotKeyTracker {
 
 #[derive(Debug)]
 struct SamplerState {
-    sketch: Sketch,
+    sketch: SpaceSaving,
     /// Requests in this tick, as the samples have it.
     requests: u64,
     /// Samples in this tick since the sampling last changed.
@@ -78,13 +78,13 @@ struct HotKeySlot {
 
 impl HotKeyTracker {
     /// No key is hot yet.
-    pub fn new(threshold: Threshold) -> Self {
+    pub fn new(threshold: HotKeyThreshold) -> Self {
         Self {
             published: std::array::from_fn(|_| HotKeySet::default()),
             sampling_shift: AtomicU32::new(0),
             missed_samples: AtomicU64::new(0),
             sampler: Mutex::new(SamplerState {
-                sketch: Sketch::new(threshold),
+                sketch: SpaceSaving::new(threshold),
                 requests: 0,
                 samples: 0,
                 last_tick: Duration::ZERO,
@@ -93,7 +93,11 @@ impl HotKeyTracker {
     }
 
     /// Those of this share that go on with what is hot in `before`: the same, if it is the same share.
-    pub fn carried_over(before: &Arc<Self>, threshold: Threshold, now: Duration) -> Arc<Self> {
+    pub fn carried_over(
+        before: &Arc<Self>,
+        threshold: HotKeyThreshold,
+        now: Duration,
+    ) -> Arc<Self> {
         if before.sampler.lock().sketch.threshold() == threshold {
             return Arc::clone(before);
         }
@@ -117,16 +121,16 @@ impl HotKeyTracker {
     }
 
     /// The hot keys at `now`, the hottest first.
-    pub fn hot_keys(&self, now: Duration) -> Vec<Hot> {
+    pub fn hot_keys(&self, now: Duration) -> Vec<HotKey> {
         let mut ledger = self.sampler.lock();
         self.tick(&mut ledger, now);
-        ledger.sketch.hot().to_vec()
+        ledger.sketch.hot_keys().to_vec()
     }
 
     /// Takes over the keys that were hot elsewhere, in the place of its own.
-    pub fn restore(&self, hot: &[Hot], now: Duration) {
+    pub fn restore(&self, hot: &[HotKey], now: Duration) {
         let mut ledger = self.sampler.lock();
-        ledger.sketch.recall(hot, now);
+        ledger.sketch.restore(hot, now);
         self.publish(&mut ledger);
     }
 
@@ -158,7 +162,7 @@ impl HotKeyTracker {
         };
         let sampling = self.sampling_shift.load(Relaxed);
         let requests = 1_u32 << sampling;
-        ledger.sketch.count(key, requests);
+        ledger.sketch.record(key, requests);
         ledger.requests += u64::from(requests);
         ledger.samples += 1;
         // A flood must not wait for the tick.
@@ -181,7 +185,7 @@ impl HotKeyTracker {
     }
 
     fn publish(&self, ledger: &mut SamplerState) {
-        let hot = ledger.sketch.hot();
+        let hot = ledger.sketch.hot_keys();
         for slot in self.published.iter().flat_map(|set| &set.0) {
             let key = slot.key.load(Relaxed);
             if hot.iter().all(|hot| hot.key != key) {
@@ -212,7 +216,7 @@ impl HotKeySet {
     }
 
     /// Keeps a hot key where it is, or gives it a free slot. Only one thread does, under the lock.
-    fn store(&self, hot: Hot) {
+    fn store(&self, hot: HotKey) {
         let vacant = || self.0.iter().find(|slot| slot.share.load(Relaxed) == 0);
         if let Some(slot) = self.find(hot.key) {
             slot.share.store(hot.share, Relaxed);
@@ -233,7 +237,7 @@ mod tests {
     const HOT: u64 = 77;
 
     fn two_percent() -> HotKeyTracker {
-        HotKeyTracker::new(Threshold::new(20_000).unwrap())
+        HotKeyTracker::new(HotKeyThreshold::new(20_000).unwrap())
     }
 
     /// Requests at `rate` a second, `of_hot` in a thousand of them of key [`HOT`].

@@ -381,7 +381,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::policy::bound::Bound;
+    use crate::policy::bounded_load::BalanceFactor;
 
     fn upstream(peers: usize) -> (Arc<UpstreamInFlight>, Vec<Arc<PeerInFlight>>) {
         let total = Arc::default();
@@ -392,7 +392,7 @@ mod tests {
     }
 
     fn quarter_above(peers: u32) -> impl Fn(u32, u32) -> bool {
-        let bound = Bound::new(1250).unwrap();
+        let bound = BalanceFactor::new(1250).unwrap();
         move |held, total| bound.has_room(held, total, 1, peers)
     }
 
@@ -578,7 +578,7 @@ mod tests {
             .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(aside))
             .collect();
         aside.exclude_from_total();
-        let bound = Bound::new(1250).unwrap();
+        let bound = BalanceFactor::new(1250).unwrap();
         let most = bound.capacity(CLIENTS + 1, 1, 3);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {

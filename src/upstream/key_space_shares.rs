@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::{Peer, Upstream};
 use crate::config;
-use crate::policy::spread::Part;
+use crate::policy::hot_key_spread::WeightedShare;
 use crate::ring::{Ring, Weight};
 
 /// What was counted of one ring.
@@ -44,11 +44,11 @@ impl KeySpaceShares {
     }
 
     /// What a peer has at a place in the ring's member order.
-    pub(super) fn weighted_share(&self, place: usize, weight: Weight) -> Part {
+    pub(super) fn weighted_share(&self, place: usize, weight: Weight) -> WeightedShare {
         let known = self.all.get().and_then(|all| all.get(place).copied());
-        Part {
+        WeightedShare {
             weight: weight.get().into(),
-            keys: known.unwrap_or(weight.get().into()),
+            key_space: known.unwrap_or(weight.get().into()),
         }
     }
 }
@@ -77,7 +77,7 @@ impl Upstream {
 
     /// What the peers that can serve at `now` have together, of what they have when all are up: what comes to them from
     /// the others is taken as spread as they are, which a round of the ring at each change would tell exactly.
-    pub(super) fn serving_share(&self, now: Duration) -> Part {
+    pub(super) fn serving_share(&self, now: Duration) -> WeightedShare {
         self.weights
             .serving_share(&self.peers, &self.shared.changes, now)
     }
@@ -88,7 +88,7 @@ impl Upstream {
         let flag = |is_up: bool| if is_up { 1.0 } else { 0.0 };
         let ramped = home(&|peer| match peer.state.slow_start(now) {
             _ if !peer.state.is_available(now) => 0.0,
-            Some(ramp) => ramp.share(now),
+            Some(ramp) => ramp.fraction(now),
             None => 1.0,
         });
         if ramped.contains(&1.0) {

@@ -36,9 +36,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::config;
-use crate::policy::pace;
-use crate::policy::rotation::Rotation;
-use crate::policy::spread::Part;
+use crate::policy::gcra;
+use crate::policy::hot_key_spread::WeightedShare;
+use crate::policy::weighted_round_robin::WeightedRoundRobin;
 use crate::predict::Placement;
 use crate::ring::{self, Key, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
@@ -76,7 +76,7 @@ pub struct Upstream {
     peers: Box<[Peer]>,
     /// The places of the peers by label.
     index_by_label: HashMap<Arc<str>, usize>,
-    round_robin: Rotation,
+    round_robin: WeightedRoundRobin,
     shared: UpstreamSharedState,
     weights: WeightCache,
     shares: KeySpaceShares,
@@ -206,7 +206,7 @@ impl Upstream {
             index_by_label: places
                 .map(|(place, peer)| (Arc::clone(&peer.label), place))
                 .collect(),
-            round_robin: Rotation::new(peers.iter().map(|peer| peer.weight.get())),
+            round_robin: WeightedRoundRobin::new(peers.iter().map(|peer| peer.weight.get())),
             weights: WeightCache::default(),
             hot_keys: hot_key_tracker(&config, previous, now),
             affinity: affinity_table((&config, &peers), previous, now),
@@ -244,7 +244,7 @@ impl Upstream {
             .close_moved_streams
             .map_or(0, |rules| rules.per_second);
         let take = |debt| {
-            let debt = pace::take(Duration::from_nanos(debt), now, rate)?;
+            let debt = gcra::take_token(Duration::from_nanos(debt), now, rate)?;
             u64::try_from(debt.as_nanos()).ok()
         };
         self.shared
@@ -352,7 +352,7 @@ struct PeerBuilder<'a> {
 impl PeerBuilder<'_> {
     fn build_peer(
         &self,
-        written: (&config::Peer, Part),
+        written: (&config::Peer, WeightedShare),
         address: &Address,
         metrics: PeerMetrics,
     ) -> Peer {

@@ -14,10 +14,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config::{self, PeerAddress};
-use crate::policy::ejection::Rules;
-use crate::policy::health::{State, Thresholds};
-use crate::policy::ramp::{Ramp, Salt};
-use crate::policy::spread::Part;
+use crate::policy::ejection::EjectionPolicy;
+use crate::policy::health::{HealthStatus, HealthThresholds};
+use crate::policy::hot_key_spread::WeightedShare;
+use crate::policy::slow_start::{Salt, SlowStartWindow};
 use crate::ring::Weight;
 use crate::telemetry::metrics::PeerMetrics;
 
@@ -46,7 +46,7 @@ pub struct Peer {
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
     /// What the ring gives it of that, for the spread of hot keys; as much as its weight where that is not known.
-    pub weighted_share: Part,
+    pub weighted_share: WeightedShare,
     /// What is known of it; outlives this configuration.
     pub state: Arc<PeerState>,
     /// The requests that it holds, which the state has, too: here both can be on their way from memory at once.
@@ -62,7 +62,7 @@ pub struct Peer {
 impl Peer {
     pub(super) fn new(
         upstream: &str,
-        (peer, part): (&config::Peer, Part),
+        (peer, part): (&config::Peer, WeightedShare),
         address: Address,
         state: Arc<PeerState>,
         manners: PeerPolicy,
@@ -85,13 +85,17 @@ impl Peer {
     }
 
     /// Takes a probe's word; the new health, where it flipped.
-    pub fn on_probe(&self, report: ProbeReport, thresholds: Thresholds) -> Option<State> {
+    pub fn on_probe(
+        &self,
+        report: ProbeReport,
+        thresholds: HealthThresholds,
+    ) -> Option<HealthStatus> {
         let now = report.ended;
         self.update(now, |ledger| ledger.on_probe(report, thresholds))
     }
 
     /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
-    pub fn on_connect_failure(&self, rules: &Rules, now: Duration) -> Option<Duration> {
+    pub fn on_connect_failure(&self, rules: &EjectionPolicy, now: Duration) -> Option<Duration> {
         let until = self.update(now, |ledger| ledger.on_connect_failure(rules, now))?;
         Some(until.saturating_sub(now))
     }
@@ -175,9 +179,9 @@ impl Peer {
 }
 
 /// What stands in the cell while there is none.
-const NO_SLOW_START: Ramp = Ramp {
-    began: Duration::ZERO,
-    length: Duration::ZERO,
+const NO_SLOW_START: SlowStartWindow = SlowStartWindow {
+    start: Duration::ZERO,
+    duration: Duration::ZERO,
 };
 
 /// What is known of a peer: health, drain, ejection, slow start, requests in flight.
@@ -264,16 +268,16 @@ impl PeerState {
     }
 
     /// Its slow start, where that is not over.
-    pub fn slow_start(&self, now: Duration) -> Option<Ramp> {
+    pub fn slow_start(&self, now: Duration) -> Option<SlowStartWindow> {
         if self.flags.load(Acquire) & SLOW_START == 0 {
             return None;
         }
         let [began, length] = &self.slow_start;
-        let ramp = Ramp {
-            began: load_time(began),
-            length: load_time(length),
+        let ramp = SlowStartWindow {
+            start: load_time(began),
+            duration: load_time(length),
         };
-        (!ramp.is_over(now)).then_some(ramp)
+        (!ramp.is_complete(now)).then_some(ramp)
     }
 
     /// For how long it has been in a slow start; zero without one.
@@ -328,8 +332,8 @@ impl PeerState {
     }
 
     /// What the probes say.
-    pub fn health(&self) -> State {
-        self.record.lock().health.state()
+    pub fn health(&self) -> HealthStatus {
+        self.record.lock().health.status()
     }
 
     /// What the last probe found; `None` before the first.
@@ -412,8 +416,8 @@ impl PeerState {
         let ramp = ledger.slow_start.unwrap_or(NO_SLOW_START);
         let flags = ledger.flags();
         let moved = [
-            store_time(began, ramp.began),
-            store_time(length, ramp.length),
+            store_time(began, ramp.start),
+            store_time(length, ramp.duration),
             store_time(&self.off_ring_until, ledger.off_ring_until()),
             store_time(
                 &self.draining_since,

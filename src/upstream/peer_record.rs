@@ -24,10 +24,10 @@ use std::time::Duration;
 use super::affinity::{PeerEpoch, PeerEpochs};
 use super::peer::ProbeReport;
 use super::persisted_state::{PersistedFlapPenalty, PersistedPeer, PersistedSlowStart};
-use crate::policy::ejection::{Ejection, Rules};
-use crate::policy::flap::{self, Flap};
-use crate::policy::health::{Health, Outcome, State, Thresholds};
-use crate::policy::ramp::Ramp;
+use crate::policy::ejection::{EjectionPolicy, EjectionState};
+use crate::policy::flap_damping::{self, FlapPenalty};
+use crate::policy::health::{HealthStatus, HealthThresholds, HealthTracker, ProbeResult};
+use crate::policy::slow_start::SlowStartWindow;
 
 pub(super) const UP: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;
@@ -63,15 +63,15 @@ pub(super) struct PeerPolicy {
     /// How long it takes until it has all its keys again; `None`: no time.
     pub(super) slow_start: Option<Duration>,
     /// How coming and going is damped; `None`: it is not.
-    pub(super) flap_damping: Option<flap::Rules>,
+    pub(super) flap_damping: Option<flap_damping::FlapDampingPolicy>,
     /// How long a drain leaves keys with it; `None`: it does not.
     pub(super) drain_deadline: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct PeerRecord {
-    pub(super) health: Health,
-    ejection: Ejection,
+    pub(super) health: HealthTracker,
+    ejection: EjectionState,
     /// Until when it is ejected; zero: it is not.
     pub(super) ejected_until: Duration,
     /// Probes passed in a row since the ejection.
@@ -80,8 +80,8 @@ pub(super) struct PeerRecord {
     suspect: bool,
     /// Since when an operator has it out.
     pub(super) draining_since: Option<Duration>,
-    pub(super) flap_penalty: Flap,
-    pub(super) slow_start: Option<Ramp>,
+    pub(super) flap_penalty: FlapPenalty,
+    pub(super) slow_start: Option<SlowStartWindow>,
     /// How long that would take if the others had been serving for long.
     configured_slow_start: Duration,
     /// When it began in truth: one that is stretched tells only how far it is.
@@ -97,13 +97,13 @@ impl PeerRecord {
     /// Nothing is known; `up` where no probe will ever say. `slowly`: it begins with a slow start.
     pub(super) fn new(up: bool, slowly: bool, now: Duration, manners: &PeerPolicy) -> Self {
         let mut ledger = Self {
-            health: Health::default(),
-            ejection: Ejection::default(),
+            health: HealthTracker::default(),
+            ejection: EjectionState::default(),
             ejected_until: Duration::ZERO,
             passes_since_ejection: 0,
             suspect: false,
             draining_since: None,
-            flap_penalty: Flap::default(),
+            flap_penalty: FlapPenalty::default(),
             slow_start: None,
             configured_slow_start: Duration::ZERO,
             slow_start_since: Duration::ZERO,
@@ -125,7 +125,7 @@ impl PeerRecord {
             ledger.health = if up {
                 health_of(true)
             } else {
-                Health::default()
+                HealthTracker::default()
             };
             ledger.passes_since_ejection = 0;
             ledger.last_probe = None;
@@ -159,23 +159,23 @@ impl PeerRecord {
 
     /// Until when it is off the ring, ejected or suppressed.
     pub(super) fn off_ring_until(&self) -> Duration {
-        self.ejected_until.max(self.flap_penalty.until())
+        self.ejected_until.max(self.flap_penalty.suppression_end())
     }
 
     pub(super) fn on_probe(
         &mut self,
         report: ProbeReport,
-        thresholds: Thresholds,
-    ) -> Option<State> {
+        thresholds: HealthThresholds,
+    ) -> Option<HealthStatus> {
         let outcome = if report.failure.is_none() {
-            Outcome::Passed
+            ProbeResult::Passed
         } else {
-            Outcome::Failed
+            ProbeResult::Failed
         };
-        let (health, flipped) = self.health.on(outcome, thresholds);
+        let (health, flipped) = self.health.on_probe(outcome, thresholds);
         self.health = health;
         let ejected = self.ejected_until > report.ended;
-        self.passes_since_ejection = if ejected && outcome == Outcome::Passed {
+        self.passes_since_ejection = if ejected && outcome == ProbeResult::Passed {
             self.passes_since_ejection + 1
         } else {
             0
@@ -184,11 +184,15 @@ impl PeerRecord {
             self.end_ejection(report.ended);
         }
         self.last_probe = Some(report);
-        flipped.then(|| health.state())
+        flipped.then(|| health.status())
     }
 
     /// The time until which that ejects it, if it does.
-    pub(super) fn on_connect_failure(&mut self, rules: &Rules, now: Duration) -> Option<Duration> {
+    pub(super) fn on_connect_failure(
+        &mut self,
+        rules: &EjectionPolicy,
+        now: Duration,
+    ) -> Option<Duration> {
         let (ejection, until) = self.ejection.on_failure(now, rules);
         self.ejection = ejection;
         self.suspect = true;
@@ -210,7 +214,7 @@ impl PeerRecord {
     /// was one. A slow start that waited for its end begins.
     pub(super) fn lift_suppression(&mut self, now: Duration, manners: &PeerPolicy) -> bool {
         let was_suppressed = self.flap_penalty.suppressed_until(now).is_some();
-        self.flap_penalty = Flap::default();
+        self.flap_penalty = FlapPenalty::default();
         if was_suppressed && self.slow_start.is_some() {
             self.slow_start = self.new_slow_start(now, manners);
         }
@@ -227,7 +231,7 @@ impl PeerRecord {
 
     /// Ends its slow start, as it could not be spared: all are cold.
     pub(super) fn end_slow_start_if_cold(&mut self, now: Duration) {
-        self.slow_start = self.slow_start.and_then(|ramp| ramp.among_cold(now));
+        self.slow_start = self.slow_start.and_then(|ramp| ramp.restarted_cold(now));
     }
 
     /// Another configuration may want none, or one of another length; then as much of it has passed.
@@ -237,17 +241,17 @@ impl PeerRecord {
             if std::mem::replace(&mut self.configured_slow_start, length) == length {
                 return ramp;
             }
-            let other = Ramp::new(ramp.began, length, manners.cold_start.since());
-            ramp.stretched(other.length, now)
+            let other = SlowStartWindow::new(ramp.start, length, manners.cold_start.since());
+            ramp.rescaled(other.duration, now)
         });
     }
 
     /// What another process should know; of the health, where it is `probed`.
     pub(super) fn export(&self, memory: &mut PersistedPeer, probed: bool, now: Duration) {
-        memory.up = match self.health.state() {
-            State::Up if probed => Some(true),
-            State::Down if probed => Some(false),
-            State::Unknown | State::Up | State::Down => None,
+        memory.up = match self.health.status() {
+            HealthStatus::Up if probed => Some(true),
+            HealthStatus::Down if probed => Some(false),
+            HealthStatus::Unknown | HealthStatus::Up | HealthStatus::Down => None,
         };
         memory.draining = self.draining_since.is_some();
         memory.draining_for_ms = self
@@ -256,12 +260,12 @@ impl PeerRecord {
         memory.ejected_for_ms = millis(self.ejected_until.saturating_sub(now));
         memory.slow_start = self
             .slow_start
-            .filter(|ramp| !ramp.is_over(now))
+            .filter(|ramp| !ramp.is_complete(now))
             .map(|ramp| PersistedSlowStart {
                 // Rounded up: what is home with this process is so with the next.
-                elapsed_ms: millis_rounded_up(ramp.passed(now)),
-                starts_in_ms: millis(ramp.began.saturating_sub(now)),
-                duration_ms: millis(ramp.length),
+                elapsed_ms: millis_rounded_up(ramp.elapsed(now)),
+                starts_in_ms: millis(ramp.start.saturating_sub(now)),
+                duration_ms: millis(ramp.duration),
                 configured_ms: millis(self.configured_slow_start),
                 started_ms_ago: millis_rounded_up(now.saturating_sub(self.slow_start_since)),
             });
@@ -271,13 +275,13 @@ impl PeerRecord {
 
     /// Nothing where it never went down: its age would change all the time.
     fn export_flap_penalty(&self, now: Duration) -> PersistedFlapPenalty {
-        if self.flap_penalty.penalty_at_once() <= 0.0 {
+        if self.flap_penalty.last_penalty() <= 0.0 {
             return PersistedFlapPenalty::default();
         }
         PersistedFlapPenalty {
-            penalty: self.flap_penalty.penalty_at_once(),
-            age_ms: millis(now.saturating_sub(self.flap_penalty.at())),
-            suppressed_for_ms: millis(self.flap_penalty.until().saturating_sub(now)),
+            penalty: self.flap_penalty.last_penalty(),
+            age_ms: millis(now.saturating_sub(self.flap_penalty.last_down())),
+            suppressed_for_ms: millis(self.flap_penalty.suppression_end().saturating_sub(now)),
         }
     }
 
@@ -299,7 +303,7 @@ impl PeerRecord {
         let is_new = before.is_none_or(|before| before.up != memory.up);
         self.restore_health(memory.up.filter(|_| probed && is_new));
         // That it is back, and begins slowly, only this one knows.
-        let is_back = memory.up == Some(false) && self.health.state() == State::Up;
+        let is_back = memory.up == Some(false) && self.health.status() == HealthStatus::Up;
         let own = (
             self.slow_start,
             self.configured_slow_start,
@@ -337,7 +341,7 @@ impl PeerRecord {
             0 => Duration::ZERO,
             left => ahead(left),
         };
-        self.flap_penalty = Flap::known(flap.penalty, ago(flap.age_ms), until);
+        self.flap_penalty = FlapPenalty::from_parts(flap.penalty, ago(flap.age_ms), until);
         self.slow_start_pending |= self.availability(now) == Availability::OutOfService;
     }
 
@@ -345,9 +349,9 @@ impl PeerRecord {
         let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
         self.slow_start = memory.map(|ramp| {
             let begins_in = Duration::from_millis(ramp.starts_in_ms);
-            Ramp {
-                began: ago(ramp.elapsed_ms).saturating_add(begins_in),
-                length: Duration::from_millis(ramp.duration_ms),
+            SlowStartWindow {
+                start: ago(ramp.elapsed_ms).saturating_add(begins_in),
+                duration: Duration::from_millis(ramp.duration_ms),
             }
         });
         let whole =
@@ -360,12 +364,12 @@ impl PeerRecord {
     }
 
     fn restore_ejection(&mut self, length: Duration, now: Duration) {
-        (self.ejection, self.ejected_until) = (Ejection::default(), Duration::ZERO);
+        (self.ejection, self.ejected_until) = (EjectionState::default(), Duration::ZERO);
         if !length.is_zero() {
-            let at_once = Rules {
+            let at_once = EjectionPolicy {
                 failures: 1,
-                eject: length,
-                max_eject: length,
+                base_ejection: length,
+                max_ejection: length,
             };
             self.on_connect_failure(&at_once, now);
         }
@@ -373,10 +377,10 @@ impl PeerRecord {
 
     /// [`OFF`] and [`RAMPING`] stay set once they are over; the times say that they are.
     pub(super) fn flags(&self) -> u8 {
-        let health = match self.health.state() {
-            State::Unknown => UNKNOWN,
-            State::Up => UP,
-            State::Down => 0,
+        let health = match self.health.status() {
+            HealthStatus::Unknown => UNKNOWN,
+            HealthStatus::Up => UP,
+            HealthStatus::Down => 0,
         };
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         health
@@ -389,22 +393,24 @@ impl PeerRecord {
     /// Whether the keys that it served lately are still with it: it was not lost, and if it drains, it
     /// has time left.
     fn retains_keys(&self, now: Duration, manners: &PeerPolicy) -> bool {
-        let is_lost = self.health.state() == State::Down || now < self.ejected_until;
+        let is_lost = self.health.status() == HealthStatus::Down || now < self.ejected_until;
         let is_late = |since| manners.drain_deadline <= Some(now.saturating_sub(since));
         !is_lost && !self.draining_since.is_some_and(is_late)
     }
 
     fn availability(&self, now: Duration) -> Availability {
         let is_out = self.draining_since.is_some() || now < self.ejected_until;
-        match self.health.state() {
-            State::Up if !is_out => Availability::InService,
-            State::Unknown if !is_out => Availability::Unprobed,
-            State::Up | State::Unknown | State::Down => Availability::OutOfService,
+        match self.health.status() {
+            HealthStatus::Up if !is_out => Availability::InService,
+            HealthStatus::Unknown if !is_out => Availability::Unprobed,
+            HealthStatus::Up | HealthStatus::Unknown | HealthStatus::Down => {
+                Availability::OutOfService
+            }
         }
     }
 
     fn expire_slow_start(&mut self, now: Duration) {
-        self.slow_start = self.slow_start.filter(|ramp| !ramp.is_over(now));
+        self.slow_start = self.slow_start.filter(|ramp| !ramp.is_complete(now));
     }
 
     fn on_out_of_service(&mut self, now: Duration, manners: &PeerPolicy) {
@@ -428,11 +434,11 @@ impl PeerRecord {
         }
     }
 
-    fn new_slow_start(&mut self, now: Duration, manners: &PeerPolicy) -> Option<Ramp> {
+    fn new_slow_start(&mut self, now: Duration, manners: &PeerPolicy) -> Option<SlowStartWindow> {
         let began = now.max(self.off_ring_until());
         self.configured_slow_start = manners.slow_start.unwrap_or_default();
         self.slow_start_since = began;
-        let ramp = |length| Ramp::new(began, length, manners.cold_start.since());
+        let ramp = |length| SlowStartWindow::new(began, length, manners.cold_start.since());
         manners.slow_start.map(ramp)
     }
 }
@@ -449,10 +455,14 @@ enum Availability {
 }
 
 /// A health that is known from elsewhere: from another process, or because no probe will ever say.
-fn health_of(up: bool) -> Health {
-    let outcome = if up { Outcome::Passed } else { Outcome::Failed };
-    Health::default()
-        .on(outcome, Thresholds { rise: 1, fall: 1 })
+fn health_of(up: bool) -> HealthTracker {
+    let outcome = if up {
+        ProbeResult::Passed
+    } else {
+        ProbeResult::Failed
+    };
+    HealthTracker::default()
+        .on_probe(outcome, HealthThresholds { rise: 1, fall: 1 })
         .0
 }
 
@@ -473,17 +483,17 @@ mod tests {
     use super::super::address::Address;
     use super::*;
 
-    const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
-    const EJECT: Rules = Rules {
+    const THRESHOLDS: HealthThresholds = HealthThresholds { rise: 1, fall: 1 };
+    const EJECT: EjectionPolicy = EjectionPolicy {
         failures: 1,
-        eject: s(30),
-        max_eject: s(300),
+        base_ejection: s(30),
+        max_ejection: s(300),
     };
     static MANNERS: LazyLock<PeerPolicy> = LazyLock::new(|| PeerPolicy {
         cold_start: Arc::default(),
         epochs: Arc::default(),
         slow_start: Some(s(60)),
-        flap_damping: Some(flap::Rules::DEFAULT),
+        flap_damping: Some(flap_damping::FlapDampingPolicy::DEFAULT),
         drain_deadline: Some(s(40)),
     });
 
@@ -535,7 +545,7 @@ mod tests {
 
         /// When its slow start begins or began, where there is one.
         fn ramps_from(&self) -> Option<Duration> {
-            self.0.slow_start.map(|ramp| ramp.began)
+            self.0.slow_start.map(|ramp| ramp.start)
         }
 
         fn memory(&self, at: u64) -> PersistedPeer {
@@ -586,7 +596,7 @@ mod tests {
         let mut book = Book::new(true, false);
         book.probe(1001, false);
         book.fail(1002); // until 1032
-        let three = Thresholds { rise: 3, fall: 1 };
+        let three = HealthThresholds { rise: 3, fall: 1 };
         let passed = ProbeReport {
             ended: s(1010),
             duration: Duration::ZERO,
@@ -619,18 +629,18 @@ mod tests {
             book.drain(at, true);
             book.drain(at + 1, false);
         }
-        assert_eq!(book.0.flap_penalty.until(), s(0));
+        assert_eq!(book.0.flap_penalty.suppression_end(), s(0));
         for at in [1010, 1012, 1014] {
             book.probe(at, false);
             book.probe(at + 1, true);
         }
-        let until = book.0.flap_penalty.until();
+        let until = book.0.flap_penalty.suppression_end();
         assert!(until > s(1060), "{until:?}");
         assert_eq!(book.0.off_ring_until(), until);
         assert_eq!(book.ramps_from(), Some(until));
         book.reach(1020);
         assert_eq!(
-            book.0.flap_penalty.until(),
+            book.0.flap_penalty.suppression_end(),
             until,
             "no success ends it early"
         );
@@ -650,7 +660,11 @@ mod tests {
         );
         assert!(!book.lift(1021), "once");
         book.probe(1022, false);
-        assert_eq!(book.0.flap_penalty.until(), s(0), "the past is forgotten");
+        assert_eq!(
+            book.0.flap_penalty.suppression_end(),
+            s(0),
+            "the past is forgotten"
+        );
     }
 
     #[test]
@@ -692,8 +706,11 @@ mod tests {
         let mut book = Book::new(true, false);
         book.fail(1001);
         book.0.end_slow_start_if_cold(s(1010));
-        let to_come = Ramp::new(s(1031), s(60), s(1010));
-        assert_eq!((book.0.slow_start, to_come.length), (Some(to_come), s(21)));
+        let to_come = SlowStartWindow::new(s(1031), s(60), s(1010));
+        assert_eq!(
+            (book.0.slow_start, to_come.duration),
+            (Some(to_come), s(21))
+        );
         book.0.end_slow_start_if_cold(s(1031));
         assert_eq!(book.ramps_from(), None);
     }
@@ -712,13 +729,13 @@ mod tests {
         assert_eq!(next.draining_since, Some(later(s(1010))));
         let off_by = next
             .flap_penalty
-            .until()
-            .abs_diff(later(book.0.flap_penalty.until()));
+            .suppression_end()
+            .abs_diff(later(book.0.flap_penalty.suppression_end()));
         assert!(off_by <= Duration::from_millis(1), "{off_by:?}");
-        assert_eq!(next.flap_penalty.at(), later(s(1004)));
+        assert_eq!(next.flap_penalty.last_down(), later(s(1004)));
         // The end of the drain is the begin of a slow start there, too.
         next.update(s(5010), &MANNERS, |ledger| ledger.draining_since = None);
-        assert!(next.slow_start.is_some_and(|ramp| ramp.began >= s(5010)));
+        assert!(next.slow_start.is_some_and(|ramp| ramp.start >= s(5010)));
     }
 
     #[test]
@@ -729,7 +746,7 @@ mod tests {
         let mut next = PeerRecord::new(false, true, s(5000), &MANNERS);
         next.restore(&book.memory(1040), true, s(5000));
         let ramp = next.slow_start.unwrap();
-        assert_eq!((ramp.began, ramp.length), (s(4970), s(60)));
+        assert_eq!((ramp.start, ramp.duration), (s(4970), s(60)));
         next.update(s(5001), &MANNERS, |_| ());
         assert_eq!(next.slow_start, Some(ramp), "and does not begin anew");
     }
@@ -772,9 +789,9 @@ mod tests {
                     if standing == Availability::OutOfService || book.0.off_ring_until() > s(second) {
                         away = Some(second);
                     } else if standing == Availability::InService && let Some(last) = away {
-                        let ramp = book.0.slow_start.filter(|ramp| !ramp.is_over(s(second)));
+                        let ramp = book.0.slow_start.filter(|ramp| !ramp.is_complete(s(second)));
                         prop_assert!(
-                            second > last + 60 || ramp.is_some_and(|ramp| ramp.began > s(last)),
+                            second > last + 60 || ramp.is_some_and(|ramp| ramp.start > s(last)),
                             "at {second}, away until {last}: {:?}", book.0
                         );
                     }

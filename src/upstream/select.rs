@@ -23,7 +23,7 @@ use super::affinity::PeerEpoch;
 use super::bounded_load::{AdmitOutcome, AtCapacity};
 use super::in_flight::{PeerPermit, UpstreamPermit};
 use super::{HashTarget, Peer, PeerChoice, Tried, Upstream};
-use crate::policy::ramp::{Ramp, Salt, first_home};
+use crate::policy::slow_start::{Salt, SlowStartWindow, first_admitting_peer};
 use crate::ring::MemberId;
 
 /// A request at its peer.
@@ -197,7 +197,7 @@ impl Upstream {
             HashTarget::Key(key) => self.ring.find(key, may),
             HashTarget::RoundRobin(turn) => {
                 let may = |place| may(MemberId(place));
-                self.round_robin.find(*turn, may).map(MemberId)
+                self.round_robin.find_from(*turn, may).map(MemberId)
             }
         }
     }
@@ -231,7 +231,7 @@ impl Upstream {
         let walk = self.candidates(call.target);
         let walk = walk.filter(|&member| self.may_be_assigned(call, member));
         let walk = walk.map(|member| (member, self.applicable_slow_start(call, member)));
-        first_home(call.key_hash(), call.now, walk).map(|(home, _)| home)
+        first_admitting_peer(call.key_hash(), call.now, walk).map(|(home, _)| home)
     }
 
     /// The slow start that the key must ask for; `None`: the peer takes it in any case.
@@ -239,7 +239,7 @@ impl Upstream {
         &self,
         call: &SelectionContext<'_>,
         member: MemberId,
-    ) -> Option<(Ramp, Salt)> {
+    ) -> Option<(SlowStartWindow, Salt)> {
         let peer = self.peer(member)?;
         let ramp = peer.state.slow_start(call.now)?;
         // What a drain has left is not to leave before the key's turn comes, however quiet it is.
@@ -280,7 +280,7 @@ impl Upstream {
         let walk = key.into_iter().flat_map(|key| self.ring.walk(key));
         let round = turn
             .into_iter()
-            .flat_map(|turn| self.round_robin.round(turn));
+            .flat_map(|turn| self.round_robin.round_from(turn));
         let round = round.map(MemberId);
         walk.chain(round)
     }
@@ -323,7 +323,7 @@ impl Upstream {
             serves.then_some((member, peer.weighted_share))
         };
         let walk = self.ring.walk(key).filter_map(can_serve);
-        config.spread.choose(heat.share, all, heat.turn, walk)
+        config.spread.select_peer(heat.share, all, heat.turn, walk)
     }
 
     /// What a later drain must know: at home with whom the key was. One that serves because another

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::persisted_state::{PersistedHotKey, PersistedPeer};
 use super::{Peer, Upstream, peer_record};
 use crate::config::{self, SessionDrain};
-use crate::policy::hot::Hot;
+use crate::policy::heavy_hitters::HotKey;
 
 /// The most keys that another process is told of, of the draining peers of one upstream, and of all other
 /// peers together: some 8 MB.
@@ -106,7 +106,7 @@ impl Upstream {
 
     /// Takes over the keys that were hot in another process, and no others.
     pub fn restore_hot_keys(&self, memory: &[PersistedHotKey], now: Duration) {
-        let known = memory.iter().map(|known| Hot {
+        let known = memory.iter().map(|known| HotKey {
             key: known.key,
             share: known.share,
             since: now.saturating_sub(Duration::from_millis(known.hot_for_ms)),

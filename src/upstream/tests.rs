@@ -10,9 +10,9 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::config;
-use crate::policy::ejection::Rules;
-use crate::policy::health::Thresholds;
-use crate::policy::hot::Threshold;
+use crate::policy::ejection::EjectionPolicy;
+use crate::policy::health::HealthThresholds;
+use crate::policy::heavy_hitters::HotKeyThreshold;
 use crate::ring::{Hash, Key, Weight};
 use crate::telemetry::metrics::Metrics;
 
@@ -23,11 +23,11 @@ mod recovery;
 const QUARTER: &str = "bounded_load: 1.25";
 const SLOWLY: &str = "slow_start: 60s";
 const KEEPING: &str = "drain: {idle: 10s, deadline: 40s, keys: 1024}";
-const ONCE: Thresholds = Thresholds { rise: 1, fall: 1 };
-const EJECT: Rules = Rules {
+const ONCE: HealthThresholds = HealthThresholds { rise: 1, fall: 1 };
+const EJECT: EjectionPolicy = EjectionPolicy {
     failures: 1,
-    eject: s(5),
-    max_eject: s(20),
+    base_ejection: s(5),
+    max_ejection: s(20),
 };
 
 const fn s(seconds: u64) -> Duration {
@@ -182,7 +182,7 @@ fn a_drain_comes_to_its_end() {
 }
 
 fn hash(key: u64) -> Key {
-    Key::from(Hash(crate::policy::mix::mix(key) >> 32))
+    Key::from(Hash(crate::policy::hash_mix::mix(key) >> 32))
 }
 
 fn place_of(app: &Upstream, key: u64, now: Duration) -> usize {
@@ -202,7 +202,7 @@ fn served(app: &Upstream, key: u64, now: Duration) -> Admission {
 
 /// As the ledger has it, not as the selection sees it.
 fn is_available(state: &PeerState, now: Duration) -> bool {
-    let well = state.health() == crate::policy::health::State::Up && !state.is_draining();
+    let well = state.health() == crate::policy::health::HealthStatus::Up && !state.is_draining();
     well && state.ejected_until(now).is_none() && state.suppressed_until(now).is_none()
 }
 
@@ -620,7 +620,7 @@ fn hot_keys_stay_hot_where_another_share_makes_them_so() {
     assert_eq!(hot(&app, s(1005)), 1);
     for (share, hot_ones) in [(30_000, 1), (400_000, 1)] {
         let mut config = app.config.clone();
-        config.hot_keys.as_mut().unwrap().threshold = Threshold::new(share).unwrap();
+        config.hot_keys.as_mut().unwrap().threshold = HotKeyThreshold::new(share).unwrap();
         let after = build(&config, Some(&app), s(1005));
         assert_eq!(hot(&after, s(1005)), hot_ones, "{share}");
     }
@@ -658,8 +658,8 @@ fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
         after.reconcile(now);
         assert_eq!(home(&after, now), before, "{length}");
         let (ramp, whole) = (ramp(&after, now).unwrap(), other.slow_start.unwrap());
-        assert_eq!(ramp.length, whole.length);
-        assert_eq!(ramp.began + ramp.length, now + whole.length / 2);
+        assert_eq!(ramp.duration, whole.length);
+        assert_eq!(ramp.start + ramp.duration, now + whole.length / 2);
         // The next reload finds it as it should be.
         build(&other, Some(&after), s(1041)).reconcile(s(1041));
         assert_eq!(after.peers()[0].state.slow_start(s(1041)), Some(ramp));
@@ -783,7 +783,7 @@ fn what_probes_say_another_process_knows_no_better_unless_it_is_new() {
     let up = after.peers().iter().map(|peer| peer.state.is_up());
     assert_eq!(up.collect::<Vec<_>>(), [true, false, false]);
     let ramp = after.peers()[0].state.slow_start(s(7003)).unwrap();
-    assert_eq!(ramp.began, s(7001));
+    assert_eq!(ramp.start, s(7001));
 }
 
 #[test]

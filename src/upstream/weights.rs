@@ -21,7 +21,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Peer;
-use crate::policy::spread::Part;
+use crate::policy::hot_key_spread::WeightedShare;
 
 /// Parts of a unit of weight, and steps of a slow start.
 const PARTS_PER_WEIGHT: u16 = 64;
@@ -84,10 +84,15 @@ impl WeightCache {
     }
 
     /// What they have together at `now`.
-    pub(super) fn serving_share(&self, peers: &[Peer], changes: &AtomicU32, now: Duration) -> Part {
-        Part {
+    pub(super) fn serving_share(
+        &self,
+        peers: &[Peer],
+        changes: &AtomicU32,
+        now: Duration,
+    ) -> WeightedShare {
+        WeightedShare {
             weight: self.weights(peers, changes, now).full,
-            keys: self.key_space.load(Relaxed),
+            key_space: self.key_space.load(Relaxed),
         }
     }
 
@@ -107,7 +112,7 @@ impl WeightCache {
             let counted = u64::from(changes) << 32 | u64::from(weights.full);
             self.changes_and_full.store(counted, Release);
             let home = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
-            let keys = home.map(|peer| peer.weighted_share.keys).sum();
+            let keys = home.map(|peer| peer.weighted_share.key_space).sum();
             self.key_space.store(keys, Relaxed);
             self.valid_until
                 .store(nanos(next_recount(peers, now)), Release);
@@ -135,7 +140,7 @@ pub(super) fn serving_parts(peer: &Peer, now: Duration) -> u32 {
         return whole;
     }
     match peer.state.slow_start(now) {
-        Some(ramp) if peer.state.is_available(now) => ramp.part(whole, now),
+        Some(ramp) if peer.state.is_available(now) => ramp.scale(whole, now),
         _ => 0,
     }
 }
@@ -154,7 +159,7 @@ fn next_recount(peers: &[Peer], now: Duration) -> Duration {
     let available = peers.iter().filter(|peer| peer.state.is_available(now));
     let ramps = available.filter_map(|peer| peer.state.slow_start(now));
     let steps = ramps
-        .map(|ramp| now.saturating_add(MIN_STEP.max(ramp.length / u32::from(PARTS_PER_WEIGHT))));
+        .map(|ramp| now.saturating_add(MIN_STEP.max(ramp.duration / u32::from(PARTS_PER_WEIGHT))));
     steps.chain([next_expiry(peers, now)]).min().unwrap_or(now)
 }
 
@@ -164,7 +169,7 @@ fn next_expiry(peers: &[Peer], now: Duration) -> Duration {
         .iter()
         .filter_map(|peer| peer.state.off_ring_until(now));
     let ramps = peers.iter().filter_map(|peer| peer.state.slow_start(now));
-    let ends = off.chain(ramps.map(|ramp| ramp.began.saturating_add(ramp.length)));
+    let ends = off.chain(ramps.map(|ramp| ramp.start.saturating_add(ramp.duration)));
     ends.min().unwrap_or(Duration::MAX)
 }
 

@@ -13,7 +13,7 @@ use super::lines::Lines;
 use super::{Place, table};
 use crate::cli::output::Output;
 use crate::cli::{Done, Failure};
-use crate::policy::bound::Bound;
+use crate::policy::bounded_load::BalanceFactor;
 use crate::predict::{self, Format, Loads, Manner, Outcome, Placement, Rules, Simulation, ratio};
 
 /// Requests that are held back to put them in the order of their start: some 30 MB.
@@ -33,7 +33,7 @@ pub(in crate::cli) struct Replay {
     format: Format,
     /// No peer holds more than its fair share of the requests in flight, times this; else as configured
     #[arg(long, value_name = "FACTOR", value_parser = bound)]
-    bounded_load: Option<Bound>,
+    bounded_load: Option<BalanceFactor>,
 }
 
 impl ValueEnum for Format {
@@ -120,8 +120,8 @@ impl Replay {
     }
 }
 
-fn bound(text: &str) -> Result<Bound, String> {
-    Bound::parse(text)
+fn bound(text: &str) -> Result<BalanceFactor, String> {
+    BalanceFactor::parse(text)
         .ok_or_else(|| "a factor from 1.01 to 10, with up to three decimals".to_owned())
 }
 

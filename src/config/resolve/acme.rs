@@ -19,7 +19,7 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{CertificateSource, Listener, Tls};
 use crate::config::values::{Fault, duration, percentage, shown};
-use crate::policy::renewal::Before;
+use crate::policy::cert_renewal::RenewBefore;
 
 const STORAGE: &str = "/var/lib/clockwise/acme";
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -72,7 +72,7 @@ pub(super) fn read(
         ca: ca(&fields, files),
         renew_before: fields
             .read("renew_before", before)
-            .unwrap_or(Before::DEFAULT),
+            .unwrap_or(RenewBefore::DEFAULT),
         challenge: fields.choice("challenge", Challenge::Http01, CHALLENGES),
     };
     look_across(&acme, &fields, listeners);
@@ -253,11 +253,11 @@ fn ca(fields: &Fields<'_>, files: &mut Files) -> Option<PathBuf> {
 }
 
 /// A duration, or a share of the certificate's life.
-fn before(node: &Node) -> Result<Before, Fault> {
+fn before(node: &Node) -> Result<RenewBefore, Fault> {
     if node.text().is_some_and(|text| text.ends_with('%')) {
         let share = percentage(node)?;
         return match share {
-            0.01..=0.5 => Ok(Before::Share(share)),
+            0.01..=0.5 => Ok(RenewBefore::Share(share)),
             _ => Err((
                 format!("{} of its life is too little or too much", shown(node)),
                 "use `1%` to `50%`, as in `33%`".to_owned(),
@@ -265,7 +265,7 @@ fn before(node: &Node) -> Result<Before, Fault> {
         };
     }
     let (least, most) = RENEW_BEFORE;
-    duration(node, &(least..=most)).map(Before::Time)
+    duration(node, &(least..=most)).map(RenewBefore::Time)
 }
 
 /// What `acme` and the listeners only show together.

@@ -11,10 +11,10 @@ use crate::config::report::{Problem, quote};
 use crate::config::schema;
 use crate::config::settings::{BoundedLoad, HotKeys, MovedStreams, SessionDrain, SlowStart};
 use crate::config::values::{self, Fault};
-use crate::policy::bound::Bound;
-use crate::policy::flap;
-use crate::policy::hot::{Threshold, WHOLE};
-use crate::policy::spread::Spread;
+use crate::policy::bounded_load::BalanceFactor;
+use crate::policy::flap_damping;
+use crate::policy::heavy_hitters::{HotKeyThreshold, MILLIONTHS};
+use crate::policy::hot_key_spread::HotKeySpread;
 
 const FACTOR: &str = "use 1.01 to 10, as in `1.25`: a quarter above the fair share";
 /// More is not a short wait, but a queue.
@@ -39,9 +39,9 @@ pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoad> {
     })
 }
 
-fn factor(node: &Node) -> Result<Bound, Fault> {
+fn factor(node: &Node) -> Result<BalanceFactor, Fault> {
     let text = text(node, "a factor")?;
-    Bound::parse(text).ok_or_else(|| {
+    BalanceFactor::parse(text).ok_or_else(|| {
         let message = format!("{} is not a factor that bounds a load", quote(text));
         (message, FACTOR.to_owned())
     })
@@ -88,21 +88,21 @@ pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeys> {
     let fields = given(upstream.section_or_off("hot_keys", &schema::HOT_KEYS))?;
     let threshold = fields.read("share", share);
     Some(HotKeys {
-        threshold: threshold.unwrap_or(Threshold::DEFAULT),
-        spread: Spread {
-            least: fields.number("spread", 3, 1..=1000),
+        threshold: threshold.unwrap_or(HotKeyThreshold::DEFAULT),
+        spread: HotKeySpread {
+            min_peers: fields.number("spread", 3, 1..=1000),
         },
     })
 }
 
-fn share(node: &Node) -> Result<Threshold, Fault> {
-    let share = values::percentage_within(node, (0.5, 50.0))? * f64::from(WHOLE);
+fn share(node: &Node) -> Result<HotKeyThreshold, Fault> {
+    let share = values::percentage_within(node, (0.5, 50.0))? * f64::from(MILLIONTHS);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a percentage is 0.0 ..= 1.0"
     )]
-    let threshold = Threshold::new(share.round() as u32);
+    let threshold = HotKeyThreshold::new(share.round() as u32);
     threshold.ok_or_else(|| {
         (
             "the share is out of range".to_owned(),
@@ -111,19 +111,19 @@ fn share(node: &Node) -> Result<Threshold, Fault> {
     })
 }
 
-pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap::Rules> {
+pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDampingPolicy> {
     let fields = given(upstream.section_or_off("flap_damping", &schema::FLAP_DAMPING))?;
-    let default = flap::Rules::DEFAULT;
+    let default = flap_damping::FlapDampingPolicy::DEFAULT;
     let half_life = fields.duration("half_life", default.half_life, SECOND..=DAY);
-    let max = fields.duration("max", default.max.max(half_life), SECOND..=DAY);
+    let max = fields.duration("max", default.max_suppression.max(half_life), SECOND..=DAY);
     if max < half_life {
         let why = "is shorter than `half_life`: it ends nearly every suppression early";
         warn_of_short(&fields, "max", why, half_life);
     }
-    Some(flap::Rules {
+    Some(flap_damping::FlapDampingPolicy {
         flips: fields.number("flips", default.flips, 2..=100),
         half_life,
-        max,
+        max_suppression: max,
     })
 }
 

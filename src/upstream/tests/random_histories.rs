@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::policy::bound::Bound;
-use crate::policy::health::State;
-use crate::policy::hot::Hot;
-use crate::policy::ramp::Ramp;
+use crate::policy::bounded_load::BalanceFactor;
+use crate::policy::health::HealthStatus;
+use crate::policy::heavy_hitters::HotKey;
+use crate::policy::slow_start::SlowStartWindow;
 use crate::upstream::in_flight::PeerPermit;
 
 /// A key and a peer's label.
@@ -23,7 +23,7 @@ struct History {
     /// The same of a key that certainly was.
     at_home: HashMap<Session, Duration>,
     /// In which slow start of its owner a key has come home.
-    came_home: HashMap<Session, Ramp>,
+    came_home: HashMap<Session, SlowStartWindow>,
     requests: u64,
     at_owner: u64,
 }
@@ -123,14 +123,14 @@ impl History {
         self.forget(|label| labels.contains(label));
     }
 
-    fn ramps(&self) -> HashMap<Arc<str>, Ramp> {
+    fn ramps(&self) -> HashMap<Arc<str>, SlowStartWindow> {
         let peers = self.app.peers().iter();
         let ramp = |peer: &Peer| Some((Arc::clone(&peer.label), peer.state.slow_start(self.now)?));
         peers.filter_map(ramp).collect()
     }
 
     /// One of another length is still the slow start in which a key has come home.
-    fn follow(&mut self, before: &HashMap<Arc<str>, Ramp>) {
+    fn follow(&mut self, before: &HashMap<Arc<str>, SlowStartWindow>) {
         let after = self.ramps();
         for ((label, _), ramp) in &mut self.came_home {
             if before.get(label) == Some(ramp)
@@ -161,8 +161,8 @@ impl History {
 
     /// Whether the peer still has the keys that it served lately.
     fn keeps_keys(&self, peer: &Peer) -> bool {
-        let is_lost =
-            peer.state.health() == State::Down || peer.state.ejected_until(self.now).is_some();
+        let is_lost = peer.state.health() == HealthStatus::Down
+            || peer.state.ejected_until(self.now).is_some();
         let is_late = |since| {
             let drains_for = self.now.saturating_sub(since);
             self.app
@@ -226,7 +226,7 @@ impl History {
 
     /// Whether the request may go to another peer than the key is at home with, as the key is hot.
     fn spreads(&self, key: u64, tried: &Tried) -> bool {
-        let is_it = |hot: &Hot| hot.key == hash(key).hash().0;
+        let is_it = |hot: &HotKey| hot.key == hash(key).hash().0;
         let is_hot = |hot: &HotKeyTracker| hot.hot_keys(self.now).iter().any(is_it);
         tried.is_empty() && self.app.hot_keys().is_some_and(is_hot)
     }
@@ -319,10 +319,10 @@ impl History {
     }
 
     /// The most that the peer may hold of those that are shared; slow starts as they were at `looked`.
-    fn capacity(&self, bound: Bound, peer: &Peer, shared: u32, looked: Duration) -> u32 {
+    fn capacity(&self, bound: BalanceFactor, peer: &Peer, shared: u32, looked: Duration) -> u32 {
         let part = |peer: &Peer, at| match peer.state.slow_start(self.now) {
             _ if !is_available(&peer.state, self.now) => 0,
-            Some(ramp) => ramp.part(u32::from(peer.weight.get()) * 64, at),
+            Some(ramp) => ramp.scale(u32::from(peer.weight.get()) * 64, at),
             None => u32::from(peer.weight.get()) * 64,
         };
         let whole = peer.weight.get() * 64;

@@ -92,7 +92,7 @@ fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
     let lost = &app.peers()[3];
     probe(lost, false, s(1090));
     probe(lost, true, s(1100));
-    assert_eq!(lost.state.slow_start(s(1100)).unwrap().length, s(60));
+    assert_eq!(lost.state.slow_start(s(1100)).unwrap().duration, s(60));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn what_is_there_at_the_start_is_warm_or_cold_as_the_operator_says() {
         }
         probe(late, true, s(1005));
         let ramp = late.state.slow_start(s(1005));
-        assert_eq!(ramp.map(|ramp| ramp.length), length);
+        assert_eq!(ramp.map(|ramp| ramp.duration), length);
         assert!(one.state.takes_all_keys(s(1000)) && two.state.takes_all_keys(s(1000)));
     }
 }
@@ -132,7 +132,7 @@ fn another_process_knows_how_long_ago_all_were_cold() {
     probe(&app.peers()[3], false, s(1020));
     let after = upgraded(&app, s(1030), s(7000));
     probe(&after.peers()[3], true, s(7010));
-    let length = after.peers()[3].state.slow_start(s(7010)).unwrap().length;
+    let length = after.peers()[3].state.slow_start(s(7010)).unwrap().duration;
     assert!(length.abs_diff(s(30)) < ms(100), "{length:?}");
     let warm = build(&written(3, &[FROM_THE_START, PROBED]), None, s(1000));
     probe_all(&warm, s(1000));
@@ -140,7 +140,7 @@ fn another_process_knows_how_long_ago_all_were_cold() {
     probe(&after.peers()[0], false, s(7001));
     probe(&after.peers()[0], true, s(7002));
     assert_eq!(
-        after.peers()[0].state.slow_start(s(7002)).unwrap().length,
+        after.peers()[0].state.slow_start(s(7002)).unwrap().duration,
         s(60),
         "a new process makes nobody cold"
     );
@@ -314,7 +314,7 @@ fn an_ejection_that_another_process_pardons_ends_there_and_then() {
     let after = upgraded(&app, s(1001), s(7001));
     after.peers()[0].on_connect_success(s(7002));
     let ramp = after.peers()[0].state.slow_start(s(7002));
-    assert_eq!(ramp.map(|ramp| ramp.began), Some(s(7002)));
+    assert_eq!(ramp.map(|ramp| ramp.start), Some(s(7002)));
 }
 
 // ── hot keys

@@ -6,11 +6,15 @@
 use std::time::Duration;
 
 /// When the bucket is full again, since whatever time `now` counts from. Starts at zero.
-pub type Debt = Duration;
+pub type TheoreticalArrivalTime = Duration;
 
 /// Takes a token at `now`; the debt then, or `None` if there is no token. `rate`: tokens in a
 /// second; zero gives none.
-pub fn take(debt: Debt, now: Duration, rate: u32) -> Option<Debt> {
+pub fn take_token(
+    debt: TheoreticalArrivalTime,
+    now: Duration,
+    rate: u32,
+) -> Option<TheoreticalArrivalTime> {
     let step = Duration::from_secs(1).checked_div(rate)?;
     let slack = step * (rate / 20).saturating_sub(1);
     let from = debt.max(now.saturating_sub(slack));
@@ -25,7 +29,7 @@ mod tests {
 
     #[test]
     fn no_rate_gives_nothing() {
-        assert_eq!(take(Duration::ZERO, Duration::from_secs(9), 0), None);
+        assert_eq!(take_token(Duration::ZERO, Duration::from_secs(9), 0), None);
     }
 
     proptest! {
@@ -34,7 +38,7 @@ mod tests {
             let (mut debt, mut now, mut taken) = (Duration::ZERO, Duration::from_secs(100), Vec::new());
             for gap in gaps {
                 now += Duration::from_millis(gap);
-                if let Some(next) = take(debt, now, rate) {
+                if let Some(next) = take_token(debt, now, rate) {
                     debt = next;
                     taken.push(now);
                 }
@@ -50,7 +54,7 @@ mod tests {
         fn who_asks_often_gets_the_rate(rate in 1..1000_u32) {
             let (mut debt, mut count) = (Duration::ZERO, 0);
             for millis in 0..10_000 {
-                while let Some(next) = take(debt, Duration::from_millis(millis), rate) {
+                while let Some(next) = take_token(debt, Duration::from_millis(millis), rate) {
                     debt = next;
                     count += 1;
                 }

@@ -22,15 +22,15 @@
 
 use std::time::Duration;
 
-use super::mix::mix;
+use super::hash_mix::mix;
 
 /// The way of one peer from no keys to all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ramp {
+pub struct SlowStartWindow {
     /// When the peer came back, since the process started.
-    pub began: Duration,
+    pub start: Duration,
     /// How long until it has all its keys; zero: at once.
-    pub length: Duration,
+    pub duration: Duration,
 }
 
 /// What tells a peer's order from every other's; made of its label, so it outlives the process.
@@ -45,67 +45,73 @@ impl Salt {
     }
 }
 
-impl Ramp {
+impl SlowStartWindow {
     /// The ramp of a peer that comes back at `began`, where that is to take `length`. All peers were
     /// equally cold at `cold`: one that comes so much later has them ahead of it by no more than that.
     pub fn new(began: Duration, length: Duration, cold: Duration) -> Self {
         let length = length.min(began.saturating_sub(cold));
-        Self { began, length }
+        Self {
+            start: began,
+            duration: length,
+        }
     }
 
     /// What is left of it when all are equally cold at `now`, this one too: nothing if it has begun.
     #[must_use]
-    pub fn among_cold(self, now: Duration) -> Option<Self> {
-        (now < self.began).then(|| Self::new(self.began, self.length, now))
+    pub fn restarted_cold(self, now: Duration) -> Option<Self> {
+        (now < self.start).then(|| Self::new(self.start, self.duration, now))
     }
 
     /// The ramp that has come as far at `now`, and takes another length in all: what is home stays home.
     #[must_use]
-    pub fn stretched(self, length: Duration, now: Duration) -> Self {
-        let (whole, other) = (u128::from(nanos(self.length)), u128::from(nanos(length)));
-        let passed = u128::from(nanos(self.passed(now))).min(whole) * other;
+    pub fn rescaled(self, length: Duration, now: Duration) -> Self {
+        let (whole, other) = (u128::from(nanos(self.duration)), u128::from(nanos(length)));
+        let passed = u128::from(nanos(self.elapsed(now))).min(whole) * other;
         // Rounded up: a key may only come home.
         let passed = u64::try_from(passed.div_ceil(whole.max(1))).unwrap_or(u64::MAX);
         let began = now
-            .max(self.began)
+            .max(self.start)
             .saturating_sub(Duration::from_nanos(passed));
-        Self { began, length }
+        Self {
+            start: began,
+            duration: length,
+        }
     }
 
     /// Whether the ramp is over, so that nothing needs to be asked any more.
     #[inline]
-    pub fn is_over(&self, now: Duration) -> bool {
-        self.passed(now) >= self.length
+    pub fn is_complete(&self, now: Duration) -> bool {
+        self.elapsed(now) >= self.duration
     }
 
     /// Whether a key is home at `now`. `key` is its hash, of whatever quality.
     #[inline]
     pub fn admits(&self, key: u64, salt: Salt, now: Duration) -> bool {
         let place = u128::from(mix(key ^ salt.0));
-        let (passed, length) = (nanos(self.passed(now)), nanos(self.length));
+        let (passed, length) = (nanos(self.elapsed(now)), nanos(self.duration));
         // place / 2^64 < passed / length
         passed >= length || place * u128::from(length) < u128::from(passed) << 64
     }
 
     /// How much of its keys the peer has, 0.0 ..= 1.0; for reports.
-    pub fn share(&self, now: Duration) -> f64 {
-        if self.is_over(now) {
+    pub fn fraction(&self, now: Duration) -> f64 {
+        if self.is_complete(now) {
             1.0
         } else {
-            self.passed(now).div_duration_f64(self.length)
+            self.elapsed(now).div_duration_f64(self.duration)
         }
     }
 
     /// The same of a whole number, rounded down.
-    pub fn part(&self, whole: u32, now: Duration) -> u32 {
-        let (passed, length) = (nanos(self.passed(now)), nanos(self.length));
+    pub fn scale(&self, whole: u32, now: Duration) -> u32 {
+        let (passed, length) = (nanos(self.elapsed(now)), nanos(self.duration));
         let part = u128::from(whole) * u128::from(passed) / u128::from(length.max(1));
         u32::try_from(part).map_or(whole, |part| part.min(whole))
     }
 
     /// How long ago it began; zero: it has yet to.
-    pub fn passed(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.began)
+    pub fn elapsed(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.start)
     }
 }
 
@@ -113,16 +119,16 @@ impl Ramp {
 ///
 /// A peer without a ramp is home to every key. Where every peer ramps, all are equally cold, nobody is
 /// spared anything by another, and the owner serves: then the second value is true.
-pub fn first_home<T: Copy>(
+pub fn first_admitting_peer<T: Copy>(
     key: u64,
     now: Duration,
-    walk: impl IntoIterator<Item = (T, Option<(Ramp, Salt)>)>,
+    walk: impl IntoIterator<Item = (T, Option<(SlowStartWindow, Salt)>)>,
 ) -> Option<(T, bool)> {
     let mut owner = None;
     let mut home = None;
     for (peer, ramp) in walk {
         owner = owner.or(Some(peer));
-        let Some((ramp, salt)) = ramp.filter(|(ramp, _)| !ramp.is_over(now)) else {
+        let Some((ramp, salt)) = ramp.filter(|(ramp, _)| !ramp.is_complete(now)) else {
             return Some((home.unwrap_or(peer), false));
         };
         if home.is_none() && ramp.admits(key, salt, now) {
@@ -145,10 +151,10 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn ramp(began: u64, length: u64) -> Ramp {
-        Ramp {
-            began: Duration::from_secs(began),
-            length: Duration::from_secs(length),
+    fn ramp(began: u64, length: u64) -> SlowStartWindow {
+        SlowStartWindow {
+            start: Duration::from_secs(began),
+            duration: Duration::from_secs(length),
         }
     }
 
@@ -173,15 +179,18 @@ mod tests {
             (at(0), at(100), at(160), at(u64::MAX / 2)),
             (0, 0, 1000, 1000)
         );
-        assert!(!ramp.is_over(Duration::from_secs(159)) && ramp.is_over(Duration::from_secs(160)));
+        assert!(
+            !ramp.is_complete(Duration::from_secs(159))
+                && ramp.is_complete(Duration::from_secs(160))
+        );
     }
 
     #[test]
     fn a_ramp_without_length_is_over_at_once() {
         let ramp = ramp(5, 0);
-        assert!(ramp.is_over(Duration::ZERO) && ramp.admits(1, Salt::of("a"), Duration::ZERO));
-        assert!((ramp.share(Duration::ZERO) - 1.0).abs() < f64::EPSILON);
-        assert_eq!(ramp.part(64, Duration::from_secs(6)), 64);
+        assert!(ramp.is_complete(Duration::ZERO) && ramp.admits(1, Salt::of("a"), Duration::ZERO));
+        assert!((ramp.fraction(Duration::ZERO) - 1.0).abs() < f64::EPSILON);
+        assert_eq!(ramp.scale(64, Duration::from_secs(6)), 64);
     }
 
     #[test]
@@ -198,7 +207,7 @@ mod tests {
             .collect();
         let all = of_back.len();
         for percent in 0..=100_u8 {
-            let now = ramp.began + MINUTE * u32::from(percent) / 100;
+            let now = ramp.start + MINUTE * u32::from(percent) / 100;
             let home = of_back
                 .iter()
                 .filter(|key| ramp.admits(**key, salt, now))
@@ -208,8 +217,8 @@ mod tests {
                 (home * 100).abs_diff(expected) < all,
                 "{percent} %: {home} of {all}"
             );
-            assert!((ramp.share(now) - f64::from(percent) / 100.0).abs() < 1e-9);
-            assert_eq!(ramp.part(100, now), u32::from(percent));
+            assert!((ramp.fraction(now) - f64::from(percent) / 100.0).abs() < 1e-9);
+            assert_eq!(ramp.scale(100, now), u32::from(percent));
         }
     }
 
@@ -218,15 +227,15 @@ mod tests {
         let after = |seconds: u64| {
             let cold = Duration::from_secs(1000);
             let began = Duration::from_secs(1000 + seconds);
-            Ramp::new(began, MINUTE, cold).length.as_secs()
+            SlowStartWindow::new(began, MINUTE, cold).duration.as_secs()
         };
         assert_eq!([0, 5, 60, 600].map(after), [0, 5, 60, 60]);
         let to_come = ramp(100, 60);
         assert_eq!(
-            to_come.among_cold(Duration::from_secs(90)),
+            to_come.restarted_cold(Duration::from_secs(90)),
             Some(ramp(100, 10))
         );
-        assert_eq!(to_come.among_cold(Duration::from_secs(100)), None);
+        assert_eq!(to_come.restarted_cold(Duration::from_secs(100)), None);
     }
 
     #[test]
@@ -247,15 +256,24 @@ mod tests {
         for second in [0, 30, 59] {
             let now = Duration::from_secs(second);
             for key in 0..100 {
-                assert_eq!(first_home(key, now, [1, 2, 3].map(cold)), Some((1, true)));
+                assert_eq!(
+                    first_admitting_peer(key, now, [1, 2, 3].map(cold)),
+                    Some((1, true))
+                );
             }
         }
-        assert_eq!(first_home(1, MINUTE, [1, 2, 3].map(cold)), Some((1, false)));
-        assert_eq!(first_home(1, MINUTE, std::iter::empty::<(u8, _)>()), None);
+        assert_eq!(
+            first_admitting_peer(1, MINUTE, [1, 2, 3].map(cold)),
+            Some((1, false))
+        );
+        assert_eq!(
+            first_admitting_peer(1, MINUTE, std::iter::empty::<(u8, _)>()),
+            None
+        );
     }
 
     /// The places on their walks of some keys, at each step of a clock, while some peers ramp.
-    fn places(ramps: &[Option<Ramp>], keys: u64, steps: u32) -> Vec<Vec<usize>> {
+    fn places(ramps: &[Option<SlowStartWindow>], keys: u64, steps: u32) -> Vec<Vec<usize>> {
         let labels = labels(ramps.len());
         let ring = ring(&labels);
         let salts: Vec<Salt> = labels.iter().map(|label| Salt::of(label)).collect();
@@ -265,7 +283,7 @@ mod tests {
                 let ramp = ramps[member.index()];
                 (place, ramp.map(|ramp| (ramp, salts[member.index()])))
             });
-            first_home(key.hash().0, now, walk).unwrap().0
+            first_admitting_peer(key.hash().0, now, walk).unwrap().0
         };
         (0..keys)
             .map(|key| {
@@ -279,11 +297,11 @@ mod tests {
     #[test]
     fn a_ramp_that_is_stretched_is_as_far_as_it_was() {
         let at = Duration::from_secs;
-        let stretched = |length, now| ramp(100, 60).stretched(at(length), at(now));
+        let stretched = |length, now| ramp(100, 60).rescaled(at(length), at(now));
         assert_eq!(stretched(20, 130), ramp(120, 20));
         assert_eq!(stretched(90, 140), ramp(80, 90));
         assert_eq!(stretched(20, 90), ramp(100, 20), "it has yet to begin");
-        assert!(stretched(600, 1000).is_over(at(1000)), "it was over");
+        assert!(stretched(600, 1000).is_complete(at(1000)), "it was over");
     }
 
     proptest! {
@@ -308,9 +326,9 @@ mod tests {
 
         #[test]
         fn once_home_always_home(key in any::<u64>(), length in 1..1_000_000_000_000_u64) {
-            let ramp = Ramp { began: MINUTE, length: Duration::from_nanos(length) };
+            let ramp = SlowStartWindow { start: MINUTE, duration: Duration::from_nanos(length) };
             let salt = Salt::of("a:80");
-            let steps = (0..=100).map(|step| ramp.began + ramp.length * step / 100);
+            let steps = (0..=100).map(|step| ramp.start + ramp.duration * step / 100);
             let home: Vec<_> = steps.map(|now| ramp.admits(key, salt, now)).collect();
             prop_assert!(home.windows(2).all(|pair| pair[0] <= pair[1]));
             prop_assert!(!home[0] && home[100]);
@@ -323,11 +341,11 @@ mod tests {
         ) {
             let salt = Salt::of("a:80");
             let mut now = MINUTE * 100;
-            let mut ramp = Ramp { began: now, length: MINUTE };
+            let mut ramp = SlowStartWindow { start: now, duration: MINUTE };
             for (length, percent) in lengths {
-                now += ramp.length * percent / 100;
-                let other = ramp.stretched(Duration::from_nanos(length), now);
-                prop_assert!(other.share(now) >= ramp.share(now) - 1e-9);
+                now += ramp.duration * percent / 100;
+                let other = ramp.rescaled(Duration::from_nanos(length), now);
+                prop_assert!(other.fraction(now) >= ramp.fraction(now) - 1e-9);
                 prop_assert!(other.admits(key, salt, now) >= ramp.admits(key, salt, now));
                 ramp = other;
             }

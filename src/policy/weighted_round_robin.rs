@@ -6,11 +6,11 @@ const MAX_SLOTS: usize = 1 << 16;
 
 /// One round of turns. Peers are places in a list.
 #[derive(Clone, Debug)]
-pub struct Rotation {
+pub struct WeightedRoundRobin {
     slots: Box<[u32]>,
 }
 
-impl Rotation {
+impl WeightedRoundRobin {
     /// The turns of peers of these weights.
     pub fn new(weights: impl Iterator<Item = u16>) -> Self {
         let weights: Vec<usize> = weights.map(usize::from).collect();
@@ -32,12 +32,12 @@ impl Rotation {
     }
 
     /// The first peer from `turn` on that may serve.
-    pub fn find(&self, turn: usize, mut may: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.round(turn).find(|&peer| may(peer))
+    pub fn find_from(&self, turn: usize, mut may: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.round_from(turn).find(|&peer| may(peer))
     }
 
     /// All turns of one round, from `turn` on; a peer is there as often as it has turns.
-    pub fn round(&self, turn: usize) -> impl Iterator<Item = u32> {
+    pub fn round_from(&self, turn: usize) -> impl Iterator<Item = u32> {
         let start = turn % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(start).unwrap_or_default();
         from.iter().chain(before).copied()
@@ -53,10 +53,10 @@ mod tests {
     use super::*;
 
     fn round(weights: &[u16]) -> Vec<u32> {
-        let rotation = Rotation::new(weights.iter().copied());
+        let rotation = WeightedRoundRobin::new(weights.iter().copied());
         let turns = rotation.slots.len();
         (0..turns)
-            .filter_map(|turn| rotation.find(turn, |_| true))
+            .filter_map(|turn| rotation.find_from(turn, |_| true))
             .collect()
     }
 
@@ -72,13 +72,16 @@ mod tests {
 
     #[test]
     fn a_peer_that_may_not_serve_is_passed_over() {
-        let rotation = Rotation::new([1, 1, 1].into_iter());
-        assert_eq!(rotation.find(1, |peer| peer != 1), Some(2));
-        assert_eq!(rotation.find(1, |_| false), None);
+        let rotation = WeightedRoundRobin::new([1, 1, 1].into_iter());
+        assert_eq!(rotation.find_from(1, |peer| peer != 1), Some(2));
+        assert_eq!(rotation.find_from(1, |_| false), None);
     }
 
     #[test]
     fn no_peers_is_no_turn() {
-        assert_eq!(Rotation::new(std::iter::empty()).find(7, |_| true), None);
+        assert_eq!(
+            WeightedRoundRobin::new(std::iter::empty()).find_from(7, |_| true),
+            None
+        );
     }
 }

@@ -25,28 +25,28 @@ pub const HALF_LIFE: Duration = Duration::from_secs(10);
 /// How often counts are scaled and keys judged.
 pub const TICK: Duration = Duration::from_secs(1);
 /// The most keys that are hot at once.
-pub const MAX_HOT: usize = 64;
+pub const MAX_HOT_KEYS: usize = 64;
 /// Requests, by their age, that a key must have to become hot.
-pub const EVIDENCE: u64 = 32;
+pub const MIN_REQUESTS: u64 = 32;
 
 /// Shares of all requests are in millionths.
-pub const WHOLE: u32 = 1_000_000;
+pub const MILLIONTHS: u32 = 1_000_000;
 
 const TICKS_PER_HALF_LIFE: u64 = HALF_LIFE.as_secs() / TICK.as_secs();
 /// 2^(-1/10), in 65,536ths.
-const KEPT_PER_TICK: u128 = 61_147;
+const DECAY_PER_TICK: u128 = 61_147;
 /// What one request adds to a count: enough that rounding does not show.
-const REQUEST: u64 = 1 << 16;
+const COUNT_PER_REQUEST: u64 = 1 << 16;
 /// As many requests count the hot keys that another process knew.
-const KNOWN: u64 = 10_000;
+const RESTORED_REQUESTS: u64 = 10_000;
 /// Counters for each key that could have the share; the error is one in so many of the share.
-const PRECISION: u32 = 4;
+const COUNTERS_PER_SHARE: u32 = 4;
 
 /// From which share on a key is hot, in millionths: 0.5 % ..= 50 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Threshold(u32);
+pub struct HotKeyThreshold(u32);
 
-impl Threshold {
+impl HotKeyThreshold {
     /// 2 %.
     pub const DEFAULT: Self = Self(20_000);
 
@@ -63,19 +63,19 @@ impl Threshold {
     }
 
     /// Whether a key that is hot stays so with this share.
-    const fn keeps(self, share: u32) -> bool {
+    const fn keeps_hot(self, share: u32) -> bool {
         share >= self.0 / 2
     }
 
     /// The counters that find it.
     const fn counters(self) -> usize {
-        (PRECISION * WHOLE).div_ceil(self.0) as usize
+        (COUNTERS_PER_SHARE * MILLIONTHS).div_ceil(self.0) as usize
     }
 }
 
 /// A hot key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hot {
+pub struct HotKey {
     /// The key's hash.
     pub key: u64,
     /// Its share of the requests that counts for its spread, in millionths: rises at once, and falls only
@@ -87,21 +87,21 @@ pub struct Hot {
 
 /// The counters of one upstream's keys.
 #[derive(Clone, Debug)]
-pub struct Sketch {
-    threshold: Threshold,
+pub struct SpaceSaving {
+    threshold: HotKeyThreshold,
     // Three rows of one length; apart, because a search looks at one of them only.
     keys: Box<[u64]>,
     counts: Box<[u64]>,
     errors: Box<[u64]>,
     total: u64,
     /// Ticks that have passed since the process started.
-    ticks: u64,
-    hot: Vec<Hot>,
+    ticks_elapsed: u64,
+    hot_keys: Vec<HotKey>,
 }
 
-impl Sketch {
+impl SpaceSaving {
     /// No requests yet.
-    pub fn new(threshold: Threshold) -> Self {
+    pub fn new(threshold: HotKeyThreshold) -> Self {
         let row = || vec![0; threshold.counters()].into_boxed_slice();
         Self {
             threshold,
@@ -109,16 +109,16 @@ impl Sketch {
             counts: row(),
             errors: row(),
             total: 0,
-            ticks: 0,
-            hot: Vec::with_capacity(MAX_HOT),
+            ticks_elapsed: 0,
+            hot_keys: Vec::with_capacity(MAX_HOT_KEYS),
         }
     }
 
     /// Counts a request that stands for `requests` of them.
-    pub fn count(&mut self, key: u64, requests: u32) {
-        let add = REQUEST.saturating_mul(requests.into());
+    pub fn record(&mut self, key: u64, requests: u32) {
+        let add = COUNT_PER_REQUEST.saturating_mul(requests.into());
         self.total = self.total.saturating_add(add);
-        let place = self.place(key).or_else(|| self.take_over(key));
+        let place = self.position(key).or_else(|| self.replace_smallest(key));
         if let Some(count) = place.and_then(|place| self.counts.get_mut(place)) {
             *count = count.saturating_add(add);
         }
@@ -127,63 +127,74 @@ impl Sketch {
     /// Lets time pass up to `now`; where a tick has passed, judges all keys anew and says true.
     pub fn tick(&mut self, now: Duration) -> bool {
         let ticks = now.as_secs() / TICK.as_secs();
-        let passed = ticks.saturating_sub(self.ticks);
+        let passed = ticks.saturating_sub(self.ticks_elapsed);
         if passed == 0 {
             return false;
         }
-        self.ticks = ticks;
-        self.fade(passed);
-        self.judge(now);
+        self.ticks_elapsed = ticks;
+        self.decay(passed);
+        self.update_hot_keys(now);
         true
     }
 
     /// From which share on a key is hot.
-    pub const fn threshold(&self) -> Threshold {
+    pub const fn threshold(&self) -> HotKeyThreshold {
         self.threshold
     }
 
     /// Takes over the keys that were hot elsewhere, in the place of all that was counted. They count like
     /// [`KNOWN`] requests, so that those that come soon count for more.
-    pub fn recall(&mut self, hot: &[Hot], now: Duration) {
+    pub fn restore(&mut self, hot: &[HotKey], now: Duration) {
         *self = Self::new(self.threshold);
-        self.ticks = now.as_secs() / TICK.as_secs();
-        let stay = |hot: &&Hot| self.threshold.keeps(hot.share);
-        let hot: Vec<Hot> = hot.iter().filter(stay).take(MAX_HOT).copied().collect();
+        self.ticks_elapsed = now.as_secs() / TICK.as_secs();
+        let stay = |hot: &&HotKey| self.threshold.keeps_hot(hot.share);
+        let hot: Vec<HotKey> = hot
+            .iter()
+            .filter(stay)
+            .take(MAX_HOT_KEYS)
+            .copied()
+            .collect();
         if hot.is_empty() {
             return;
         }
-        self.total = KNOWN * REQUEST;
+        self.total = RESTORED_REQUESTS * COUNT_PER_REQUEST;
         let rows = self.keys.iter_mut().zip(&mut self.counts);
         for ((key, count), hot) in rows.zip(&hot) {
             *key = hot.key;
-            *count = self.total / u64::from(WHOLE) * u64::from(hot.share);
+            *count = self.total / u64::from(MILLIONTHS) * u64::from(hot.share);
         }
-        self.hot = hot;
+        self.hot_keys = hot;
     }
 
     /// The hot keys as of the last tick, in no order.
-    pub fn hot(&self) -> &[Hot] {
-        &self.hot
+    pub fn hot_keys(&self) -> &[HotKey] {
+        &self.hot_keys
     }
 
     /// The least and the most that the key's share can be, in millionths.
-    pub fn share(&self, key: u64) -> (u32, u32) {
-        let place = self.place(key);
+    pub fn share_bounds(&self, key: u64) -> (u32, u32) {
+        let place = self.position(key);
         let count =
             place.and_then(|place| Some((*self.counts.get(place)?, *self.errors.get(place)?)));
         match count {
-            Some((count, error)) => (self.part(count.saturating_sub(error)), self.part(count)),
-            None => (0, self.part(self.counts.iter().copied().min().unwrap_or(0))),
+            Some((count, error)) => (
+                self.share_of(count.saturating_sub(error)),
+                self.share_of(count),
+            ),
+            None => (
+                0,
+                self.share_of(self.counts.iter().copied().min().unwrap_or(0)),
+            ),
         }
     }
 
-    fn place(&self, key: u64) -> Option<usize> {
+    fn position(&self, key: u64) -> Option<usize> {
         // A counter that nobody has yet is that of key 0, with a count of 0: which is true.
         self.keys.iter().position(|other| *other == key)
     }
 
     /// Gives the smallest counter to `key`.
-    fn take_over(&mut self, key: u64) -> Option<usize> {
+    fn replace_smallest(&mut self, key: u64) -> Option<usize> {
         let (place, count) = self
             .counts
             .iter()
@@ -195,23 +206,23 @@ impl Sketch {
         Some(place)
     }
 
-    fn fade(&mut self, ticks: u64) {
-        let faded = |count: &mut u64| *count = fade(*count, ticks);
+    fn decay(&mut self, ticks: u64) {
+        let faded = |count: &mut u64| *count = decayed(*count, ticks);
         self.counts.iter_mut().for_each(faded);
         self.errors.iter_mut().for_each(faded);
-        self.total = fade(self.total, ticks);
+        self.total = decayed(self.total, ticks);
     }
 
-    fn judge(&mut self, now: Duration) {
-        let mut hot = std::mem::take(&mut self.hot);
-        hot.retain_mut(|hot| self.stays(hot));
+    fn update_hot_keys(&mut self, now: Duration) {
+        let mut hot = std::mem::take(&mut self.hot_keys);
+        hot.retain_mut(|hot| self.is_still_hot(hot));
         let rows = self.keys.iter().zip(&self.counts).zip(&self.errors);
         for ((&key, &count), &error) in rows {
             let least = count.saturating_sub(error);
-            let share = self.part(least);
-            let is_hot = share >= self.threshold.0 && least >= EVIDENCE * REQUEST;
+            let share = self.share_of(least);
+            let is_hot = share >= self.threshold.0 && least >= MIN_REQUESTS * COUNT_PER_REQUEST;
             if is_hot && hot.iter().all(|other| other.key != key) {
-                hot.push(Hot {
+                hot.push(HotKey {
                     key,
                     share,
                     since: now,
@@ -219,31 +230,31 @@ impl Sketch {
             }
         }
         hot.sort_unstable_by_key(|hot| std::cmp::Reverse(hot.share));
-        hot.truncate(MAX_HOT);
-        self.hot = hot;
+        hot.truncate(MAX_HOT_KEYS);
+        self.hot_keys = hot;
     }
 
     /// Whether a hot key is still hot; brings its share up to date.
-    fn stays(&self, hot: &mut Hot) -> bool {
-        let (least, _) = self.share(hot.key);
+    fn is_still_hot(&self, hot: &mut HotKey) -> bool {
+        let (least, _) = self.share_bounds(hot.key);
         if least > hot.share || least < hot.share / 4 * 3 {
             hot.share = least;
         }
-        self.threshold.keeps(least)
+        self.threshold.keeps_hot(least)
     }
 
-    fn part(&self, count: u64) -> u32 {
-        let part = u128::from(count) * u128::from(WHOLE) / u128::from(self.total.max(1));
-        u32::try_from(part).unwrap_or(WHOLE).min(WHOLE)
+    fn share_of(&self, count: u64) -> u32 {
+        let part = u128::from(count) * u128::from(MILLIONTHS) / u128::from(self.total.max(1));
+        u32::try_from(part).unwrap_or(MILLIONTHS).min(MILLIONTHS)
     }
 }
 
 /// What is left of a count after so many ticks.
-fn fade(count: u64, ticks: u64) -> u64 {
+fn decayed(count: u64, ticks: u64) -> u64 {
     let halvings = u32::try_from(ticks / TICKS_PER_HALF_LIFE).unwrap_or(u32::MAX);
     let halved = u128::from(count.checked_shr(halvings).unwrap_or(0));
     let left =
-        (0..ticks % TICKS_PER_HALF_LIFE).fold(halved, |left, _| (left * KEPT_PER_TICK) >> 16);
+        (0..ticks % TICKS_PER_HALF_LIFE).fold(halved, |left, _| (left * DECAY_PER_TICK) >> 16);
     u64::try_from(left).unwrap_or(u64::MAX)
 }
 
@@ -254,16 +265,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::mix::mix;
+    use crate::policy::hash_mix::mix;
 
-    const TWO_PERCENT: Threshold = Threshold(20_000);
+    const TWO_PERCENT: HotKeyThreshold = HotKeyThreshold(20_000);
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     /// A second of traffic: `of_hot` in a thousand requests are of key 1, the rest of `others` keys.
-    fn second(sketch: &mut Sketch, at: u64, of_hot: u64, others: u64) -> bool {
+    fn second(sketch: &mut SpaceSaving, at: u64, of_hot: u64, others: u64) -> bool {
         for request in 0..1000 {
             let draw = mix(at * 1000 + request);
             let key = if draw % 1000 < of_hot {
@@ -271,30 +282,30 @@ mod tests {
             } else {
                 2 + (draw >> 32) % others
             };
-            sketch.count(key, 1);
+            sketch.record(key, 1);
         }
         sketch.tick(s(at + 1))
     }
 
-    fn keys(sketch: &Sketch) -> Vec<u64> {
-        sketch.hot().iter().map(|hot| hot.key).collect()
+    fn keys(sketch: &SpaceSaving) -> Vec<u64> {
+        sketch.hot_keys().iter().map(|hot| hot.key).collect()
     }
 
     #[test]
     fn a_hot_key_is_found_among_many_and_no_other() {
-        let mut sketch = Sketch::new(TWO_PERCENT);
+        let mut sketch = SpaceSaving::new(TWO_PERCENT);
         for at in 0..30 {
             assert!(second(&mut sketch, at, 300, 100_000));
             assert_eq!(keys(&sketch), [1], "second {at}");
         }
-        let hot = sketch.hot()[0];
+        let hot = sketch.hot_keys()[0];
         assert_eq!(hot.since, s(1));
         assert!((290_000..=330_000).contains(&hot.share), "{}", hot.share);
     }
 
     #[test]
     fn it_is_cold_again_below_half_of_the_share_and_not_before() {
-        let mut sketch = Sketch::new(TWO_PERCENT);
+        let mut sketch = SpaceSaving::new(TWO_PERCENT);
         for at in 0..60 {
             second(&mut sketch, at, 40, 50_000);
         }
@@ -315,14 +326,14 @@ mod tests {
 
     #[test]
     fn what_was_hot_elsewhere_is_hot_here_until_its_requests_stay_away() {
-        let mut sketch = Sketch::new(TWO_PERCENT);
-        let known = Hot {
+        let mut sketch = SpaceSaving::new(TWO_PERCENT);
+        let known = HotKey {
             key: 1,
             share: 300_000,
             since: s(90),
         };
-        sketch.recall(&[known], s(100));
-        assert_eq!(sketch.hot(), [known]);
+        sketch.restore(&[known], s(100));
+        assert_eq!(sketch.hot_keys(), [known]);
         for at in 100..110 {
             second(&mut sketch, at, 300, 50_000);
             assert_eq!(keys(&sketch), [1], "second {at}");
@@ -335,47 +346,47 @@ mod tests {
 
     #[test]
     fn what_was_hot_elsewhere_takes_the_place_of_what_is_hot_here() {
-        let hot = |key, share| Hot {
+        let hot = |key, share| HotKey {
             key,
             share,
             since: s(90),
         };
-        let mut sketch = Sketch::new(Threshold(100_000));
-        sketch.recall(&[hot(1, 300_000), hot(2, 200_000)], s(100));
-        sketch.recall(&[hot(2, 250_000), hot(3, 40_000)], s(100));
+        let mut sketch = SpaceSaving::new(HotKeyThreshold(100_000));
+        sketch.restore(&[hot(1, 300_000), hot(2, 200_000)], s(100));
+        sketch.restore(&[hot(2, 250_000), hot(3, 40_000)], s(100));
         assert_eq!(keys(&sketch), [2], "the third is below half of the share");
         sketch.tick(s(101));
         assert_eq!(keys(&sketch), [2]);
-        sketch.recall(&[], s(101));
-        (0..100).for_each(|_| sketch.count(7, 1));
+        sketch.restore(&[], s(101));
+        (0..100).for_each(|_| sketch.record(7, 1));
         sketch.tick(s(102));
         assert_eq!(keys(&sketch), [7], "nothing else counts");
     }
 
     #[test]
     fn a_few_requests_make_nothing_hot() {
-        let mut sketch = Sketch::new(TWO_PERCENT);
-        (0..EVIDENCE).for_each(|_| sketch.count(7, 1));
+        let mut sketch = SpaceSaving::new(TWO_PERCENT);
+        (0..MIN_REQUESTS).for_each(|_| sketch.record(7, 1));
         assert!(sketch.tick(s(1)));
         assert_eq!(keys(&sketch), [0; 0]);
-        sketch.count(7, 10);
+        sketch.record(7, 10);
         assert!(sketch.tick(s(2)));
         assert_eq!(keys(&sketch), [7]);
     }
 
     #[test]
     fn what_is_long_ago_is_forgotten() {
-        let mut sketch = Sketch::new(TWO_PERCENT);
-        sketch.count(7, 1_000_000);
+        let mut sketch = SpaceSaving::new(TWO_PERCENT);
+        sketch.record(7, 1_000_000);
         sketch.tick(s(1));
         sketch.tick(s(100_000));
-        assert_eq!((sketch.total, sketch.hot().len()), (0, 0));
+        assert_eq!((sketch.total, sketch.hot_keys().len()), (0, 0));
         assert!(!sketch.tick(s(99_999)), "time does not run backwards");
     }
 
     #[test]
     fn a_share_that_wavers_keeps_its_spread() {
-        let mut sketch = Sketch::new(TWO_PERCENT);
+        let mut sketch = SpaceSaving::new(TWO_PERCENT);
         let mut shares = Vec::new();
         for at in 0..200 {
             second(
@@ -384,7 +395,7 @@ mod tests {
                 if at / 20 % 2 == 0 { 100 } else { 90 },
                 50_000,
             );
-            shares.push(sketch.hot()[0].share);
+            shares.push(sketch.hot_keys()[0].share);
         }
         shares.drain(..50);
         shares.dedup();
@@ -393,10 +404,10 @@ mod tests {
 
     #[test]
     fn counts_fade_by_half_in_a_half_life() {
-        assert_eq!(fade(1 << 40, 10), 1 << 39);
-        let ten = (0..10).fold(1_u64 << 40, |count, _| fade(count, 1));
+        assert_eq!(decayed(1 << 40, 10), 1 << 39);
+        let ten = (0..10).fold(1_u64 << 40, |count, _| decayed(count, 1));
         assert!(ten.abs_diff(1 << 39) < 1 << 26);
-        assert_eq!(fade(u64::MAX, u64::MAX), 0);
+        assert_eq!(decayed(u64::MAX, u64::MAX), 0);
     }
 
     proptest! {
@@ -405,12 +416,12 @@ mod tests {
         fn the_bounds_hold_and_are_a_quarter_of_the_share_apart(
             seed: u64, keys in 1..3000_u64, skew in 0..6_u32, millionths in 5_000..=500_000_u32,
         ) {
-            let mut sketch = Sketch::new(Threshold(millionths));
+            let mut sketch = SpaceSaving::new(HotKeyThreshold(millionths));
             let mut exact: HashMap<u64, f64> = HashMap::new();
             for request in 0..20_000_u64 {
                 let draw = mix(seed ^ request);
                 let key = draw % (keys >> (draw >> 60).min(skew.into())).max(1);
-                sketch.count(key, 1);
+                sketch.record(key, 1);
                 *exact.entry(key).or_default() += 1.0;
                 if request % 1000 == 999 && sketch.tick(s(request / 1000 + 1)) {
                     for count in exact.values_mut() {
@@ -420,10 +431,10 @@ mod tests {
             }
             let total: f64 = exact.values().sum();
             for (key, count) in exact {
-                let (least, most) = sketch.share(key);
-                let share = count / total * f64::from(WHOLE);
+                let (least, most) = sketch.share_bounds(key);
+                let share = count / total * f64::from(MILLIONTHS);
                 prop_assert!(f64::from(least) <= share + 3.0 && share <= f64::from(most) + 3.0);
-                prop_assert!(most - least <= millionths / PRECISION + 3);
+                prop_assert!(most - least <= millionths / COUNTERS_PER_SHARE + 3);
             }
         }
     }

@@ -21,50 +21,50 @@
 //! apart as far as can be (Weyl; Knuth, The Art of Computer Programming 3, 6.4), so any run of turns is even, not
 //! only a long one. No other key moves.
 
-use super::hot::WHOLE;
+use super::heavy_hitters::MILLIONTHS;
 
 /// How far above its fair share one hot key may put a peer.
 const HEADROOM: f64 = 0.10;
 /// What rounding may have taken from a sum of rooms.
-const ROUNDING: f64 = 1e-9;
+const ROUNDING_ERROR: f64 = 1e-9;
 /// The golden ratio's fractional part, as a fraction of 2^64.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The least number of peers that a hot key is spread over; at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spread {
+pub struct HotKeySpread {
     /// Peers.
-    pub least: u16,
+    pub min_peers: u16,
 }
 
 /// What one peer has, or all that can serve have together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct WeightedShare {
     /// Weight.
     pub weight: u32,
     /// How much of the key space, in any unit.
-    pub keys: u64,
+    pub key_space: u64,
 }
 
-impl Spread {
+impl HotKeySpread {
     /// The peer of this turn, for a key with `share` of the requests in millionths.
     ///
     /// `walk` are the peers that can serve in clockwise order from the key, with their parts, which
     /// add up to `all`; `None` where there are none, or those that are have no room. It is gone over twice, as
     /// far as the key is spread. Consecutive turns make the spread even; where they begin does not matter.
-    pub fn choose<T>(
+    pub fn select_peer<T>(
         self,
         share: u32,
-        all: Part,
+        all: WeightedShare,
         turn: u32,
-        walk: impl Iterator<Item = (T, Part)> + Clone,
+        walk: impl Iterator<Item = (T, WeightedShare)> + Clone,
     ) -> Option<T> {
-        let share = f64::from(share.min(WHOLE)) / f64::from(WHOLE);
-        let rooms = Rooms::new(share, all);
-        let walk = walk.map(|(peer, part)| (peer, rooms.of(part)));
+        let share = f64::from(share.min(MILLIONTHS)) / f64::from(MILLIONTHS);
+        let rooms = SpreadRoom::new(share, all);
+        let walk = walk.map(|(peer, part)| (peer, rooms.of_peer(part)));
         let walk = walk.filter(|(_, room)| *room > 0.0);
-        let over = self.room(walk.clone().map(|(_, room)| room), share);
-        let mut at = fraction(turn) * over;
+        let over = self.room_of_spread(walk.clone().map(|(_, room)| room), share);
+        let mut at = golden_fraction(turn) * over;
         let mut last = None;
         for (peer, room) in walk {
             last = Some(peer);
@@ -77,10 +77,11 @@ impl Spread {
     }
 
     /// The room of the first peers: as few as have what is needed, but no fewer than the least.
-    fn room(self, rooms: impl Iterator<Item = f64>, needed: f64) -> f64 {
+    fn room_of_spread(self, rooms: impl Iterator<Item = f64>, needed: f64) -> f64 {
         let mut sum = 0.0;
         for (peers, room) in rooms.enumerate() {
-            if peers >= usize::from(self.least.max(1)) && sum >= needed * (1.0 - ROUNDING) {
+            if peers >= usize::from(self.min_peers.max(1)) && sum >= needed * (1.0 - ROUNDING_ERROR)
+            {
                 break;
             }
             sum += room;
@@ -90,35 +91,35 @@ impl Spread {
 }
 
 /// How much of a hot key each peer has room for.
-struct Rooms {
+struct SpreadRoom {
     /// For each unit of its weight.
-    by_weight: f64,
+    per_weight: f64,
     /// Less for each unit of its key space.
-    by_keys: f64,
+    per_key_space: f64,
 }
 
-impl Rooms {
-    fn new(share: f64, all: Part) -> Self {
+impl SpreadRoom {
+    fn new(share: f64, all: WeightedShare) -> Self {
         Self {
-            by_weight: (1.0 + HEADROOM) / f64::from(all.weight.max(1)),
-            by_keys: (1.0 - share) / float(all.keys.max(1)),
+            per_weight: (1.0 + HEADROOM) / f64::from(all.weight.max(1)),
+            per_key_space: (1.0 - share) / to_f64(all.key_space.max(1)),
         }
     }
 
-    fn of(&self, part: Part) -> f64 {
-        self.by_weight * f64::from(part.weight) - self.by_keys * float(part.keys)
+    fn of_peer(&self, part: WeightedShare) -> f64 {
+        self.per_weight * f64::from(part.weight) - self.per_key_space * to_f64(part.key_space)
     }
 }
 
 /// The turn's place, 0.0 .. 1.0.
-fn fraction(turn: u32) -> f64 {
-    let place = u64::from(turn).wrapping_mul(GOLDEN);
+fn golden_fraction(turn: u32) -> f64 {
+    let place = u64::from(turn).wrapping_mul(GOLDEN_RATIO);
     // As many bits as a double has.
-    float(place >> 11) / float(1 << 53)
+    to_f64(place >> 11) / to_f64(1 << 53)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
-const fn float(number: u64) -> f64 {
+const fn to_f64(number: u64) -> f64 {
     number as f64
 }
 
@@ -127,35 +128,40 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::mix::mix;
+    use crate::policy::hash_mix::mix;
     use crate::ring::{Dialect, Hash, Ring, Weight};
 
-    const THREE: Spread = Spread { least: 3 };
+    const THREE: HotKeySpread = HotKeySpread { min_peers: 3 };
 
     /// Peers that have as much of the key space as of the weight.
-    fn even(weights: &[u16]) -> Vec<Part> {
-        let part = |weight: &u16| Part {
+    fn even(weights: &[u16]) -> Vec<WeightedShare> {
+        let part = |weight: &u16| WeightedShare {
             weight: (*weight).into(),
-            keys: (*weight).into(),
+            key_space: (*weight).into(),
         };
         weights.iter().map(part).collect()
     }
 
-    fn sum(parts: &[Part]) -> Part {
-        Part {
+    fn sum(parts: &[WeightedShare]) -> WeightedShare {
+        WeightedShare {
             weight: parts.iter().map(|part| part.weight).sum(),
-            keys: parts.iter().map(|part| part.keys).sum(),
+            key_space: parts.iter().map(|part| part.key_space).sum(),
         }
     }
 
     /// How often each peer served in `turns` turns, from `start` on; they walk in their order.
-    fn served(spread: Spread, share: u32, (start, turns): (u32, u32), parts: &[Part]) -> Vec<u32> {
+    fn served(
+        spread: HotKeySpread,
+        share: u32,
+        (start, turns): (u32, u32),
+        parts: &[WeightedShare],
+    ) -> Vec<u32> {
         let all = sum(parts);
         let mut served = vec![0; parts.len()];
         for turn in 0..turns {
             let walk = parts.iter().copied().enumerate();
             let turn = start.wrapping_add(turn);
-            served[spread.choose(share, all, turn, walk).unwrap()] += 1;
+            served[spread.select_peer(share, all, turn, walk).unwrap()] += 1;
         }
         served
     }
@@ -180,7 +186,12 @@ mod tests {
     #[test]
     fn any_run_of_turns_is_even() {
         for start in [0, 1, 12_345, u32::MAX - 50] {
-            let served = served(Spread { least: 7 }, 0, (start, 100), &even(&[1; 7]));
+            let served = served(
+                HotKeySpread { min_peers: 7 },
+                0,
+                (start, 100),
+                &even(&[1; 7]),
+            );
             assert!(
                 served.iter().all(|served| (13..=16).contains(served)),
                 "{start}: {served:?}"
@@ -201,8 +212,8 @@ mod tests {
     #[test]
     fn who_has_too_much_already_takes_no_turn_and_counts_for_none() {
         let mut parts = even(&[10; 10]);
-        parts[0].keys = 13;
-        parts[1].keys = 7;
+        parts[0].key_space = 13;
+        parts[1].key_space = 7;
         let served = served(THREE, 20_000, (0, 1000), &parts);
         let used: Vec<bool> = served.iter().map(|served| *served > 0).collect();
         let (first, rest) = used.split_at(4);
@@ -215,14 +226,17 @@ mod tests {
 
     #[test]
     fn nobody_is_nobody() {
-        let none = std::iter::empty::<(u8, Part)>();
-        assert_eq!(THREE.choose(300_000, Part::default(), 5, none), None);
+        let none = std::iter::empty::<(u8, WeightedShare)>();
+        assert_eq!(
+            THREE.select_peer(300_000, WeightedShare::default(), 5, none),
+            None
+        );
         let one = even(&[1]);
-        assert_eq!(served(Spread { least: 0 }, 0, (5, 3), &one), [3]);
+        assert_eq!(served(HotKeySpread { min_peers: 0 }, 0, (5, 3), &one), [3]);
     }
 
     /// The parts of a ring's members, in the order of a key's walk.
-    fn parts(labels: &str, weights: &[u16], key: u64) -> Vec<Part> {
+    fn parts(labels: &str, weights: &[u16], key: u64) -> Vec<WeightedShare> {
         let labels: Vec<_> = (0..weights.len())
             .map(|n| format!("{labels}{n}:80"))
             .collect();
@@ -233,9 +247,9 @@ mod tests {
             .zip(weights.iter().map(weight));
         let ring = Ring::new(Dialect::default(), members).unwrap();
         let shares = ring.shares();
-        let part = |member: usize| Part {
+        let part = |member: usize| WeightedShare {
             weight: weights[member].into(),
-            keys: shares[member],
+            key_space: shares[member],
         };
         let walk = ring.walk(&Hash(mix(key) >> 32).into());
         walk.map(|member| part(member.index())).collect()
@@ -252,13 +266,13 @@ mod tests {
         turn: f64,
     }
 
-    fn loads(parts: &[Part], share: u32) -> Vec<Load> {
+    fn loads(parts: &[WeightedShare], share: u32) -> Vec<Load> {
         const TURNS: u32 = 2000;
-        let (all, hot) = (sum(parts), f64::from(share) / f64::from(WHOLE));
+        let (all, hot) = (sum(parts), f64::from(share) / f64::from(MILLIONTHS));
         let served = served(THREE, share, (0, TURNS), parts);
-        let load = |(part, turns): (&Part, u32)| {
+        let load = |(part, turns): (&WeightedShare, u32)| {
             let fair = f64::from(part.weight) / f64::from(all.weight);
-            let cold = (1.0 - hot) * float(part.keys) / float(all.keys);
+            let cold = (1.0 - hot) * to_f64(part.key_space) / to_f64(all.key_space);
             let turn = hot / f64::from(TURNS) / fair;
             Load {
                 cold: cold / fair,
@@ -288,7 +302,7 @@ mod tests {
         /// Whoever serves a hot key stays within the headroom; others have what the ring gives them.
         #[test]
         fn a_hot_key_takes_no_peer_above_the_headroom(
-            weights in prop::collection::vec(1..=4_u16, 1..40), share in 5_000..=WHOLE, key: u64,
+            weights in prop::collection::vec(1..=4_u16, 1..40), share in 5_000..=MILLIONTHS, key: u64,
         ) {
             let loads = loads(&parts("p", &weights, key), share);
             for load in loads {
@@ -302,13 +316,13 @@ mod tests {
         /// All together have room for the key, whatever the ring.
         #[test]
         fn there_is_room_for_the_whole_key(
-            weights in prop::collection::vec(1..=256_u16, 1..40), share in 1..=WHOLE, key: u64,
+            weights in prop::collection::vec(1..=256_u16, 1..40), share in 1..=MILLIONTHS, key: u64,
         ) {
             let weights: Vec<_> = weights.iter().map(|weight| weight % 8 + 1).collect();
             let parts = parts("p", &weights, key);
-            let share = f64::from(share) / f64::from(WHOLE);
-            let rooms = Rooms::new(share, sum(&parts));
-            let room: f64 = parts.iter().map(|part| rooms.of(*part).max(0.0)).sum();
+            let share = f64::from(share) / f64::from(MILLIONTHS);
+            let rooms = SpreadRoom::new(share, sum(&parts));
+            let room: f64 = parts.iter().map(|part| rooms.of_peer(*part).max(0.0)).sum();
             prop_assert!(room >= share, "{room} of {share}");
         }
     }

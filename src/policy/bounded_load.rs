@@ -45,21 +45,23 @@
 //! Who holds how many is counted in the upstream's load; nothing is counted here.
 
 /// Parts of the factor's unit.
-const UNIT: u16 = 1000;
+const THOUSANDTHS: u16 = 1000;
 
 /// The factor by which a peer may be above its fair share: 1.01 ..= 10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bound {
+pub struct BalanceFactor {
     thousandths: u16,
 }
 
-impl Bound {
+impl BalanceFactor {
     /// The fair share itself, for guests. Not to be configured: an owner's keys need some room to vary.
-    pub const FAIR: Self = Self { thousandths: UNIT };
+    pub const FAIR_SHARE: Self = Self {
+        thousandths: THOUSANDTHS,
+    };
     /// Four fifths of it, for guests as well, as long as there is room below that.
-    pub const MODEST: Self = Self { thousandths: 800 };
+    pub const FOUR_FIFTHS: Self = Self { thousandths: 800 };
     /// What guests may have, one after the other, before they may have what is a peer's own.
-    pub const GUESTS: [Self; 2] = [Self::MODEST, Self::FAIR];
+    pub const OVERFLOW_STEPS: [Self; 2] = [Self::FOUR_FIFTHS, Self::FAIR_SHARE];
     /// The tightest bound, 1.01. Below it almost every request of a full peer walks far.
     pub const MIN: Self = Self { thousandths: 1010 };
     /// The loosest, 10.
@@ -95,8 +97,8 @@ impl Bound {
     /// included; at least 1. `total_weight` is that of all peers that can serve, this one among them.
     #[inline]
     pub fn capacity(self, total: u32, weight: u16, total_weight: u32) -> u32 {
-        let fair = self.scaled(total, weight);
-        let unit = u64::from(UNIT) * u64::from(total_weight.max(1));
+        let fair = self.scaled_share(total, weight);
+        let unit = u64::from(THOUSANDTHS) * u64::from(total_weight.max(1));
         u32::try_from(fair.div_ceil(unit).max(1)).unwrap_or(u32::MAX)
     }
 
@@ -104,13 +106,13 @@ impl Bound {
     /// without a division.
     #[inline]
     pub fn has_room(self, held: u32, total: u32, weight: u16, total_weight: u32) -> bool {
-        let unit = u64::from(UNIT) * u64::from(total_weight.max(1));
+        let unit = u64::from(THOUSANDTHS) * u64::from(total_weight.max(1));
         let needed = u128::from(held) * u128::from(unit);
-        held == 0 || needed < u128::from(self.scaled(total, weight))
+        held == 0 || needed < u128::from(self.scaled_share(total, weight))
     }
 
     /// factor × total × weight, in thousandths: at most 14 + 32 + 16 bits.
-    fn scaled(self, total: u32, weight: u16) -> u64 {
+    fn scaled_share(self, total: u32, weight: u16) -> u64 {
         u64::from(self.thousandths) * u64::from(total) * u64::from(weight)
     }
 }
@@ -120,17 +122,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::mix::mix;
+    use crate::policy::hash_mix::mix;
     use crate::ring::{Dialect, Hash, MemberId, Ring, Weight};
 
-    const QUARTER: Bound = Bound { thousandths: 1250 };
+    const QUARTER: BalanceFactor = BalanceFactor { thousandths: 1250 };
 
-    fn bounds() -> impl Strategy<Value = Bound> {
-        let configured = Bound::MIN.thousandths..=Bound::MAX.thousandths;
+    fn bounds() -> impl Strategy<Value = BalanceFactor> {
+        let configured = BalanceFactor::MIN.thousandths..=BalanceFactor::MAX.thousandths;
         prop_oneof![
-            Just(Bound::FAIR),
-            Just(Bound::MODEST),
-            configured.prop_map(|n| Bound::new(n).unwrap())
+            Just(BalanceFactor::FAIR_SHARE),
+            Just(BalanceFactor::FOUR_FIFTHS),
+            configured.prop_map(|n| BalanceFactor::new(n).unwrap())
         ]
     }
 
@@ -142,20 +144,20 @@ mod tests {
         assert_eq!(QUARTER.capacity(80, 1, 10), 10);
         assert_eq!(QUARTER.capacity(100, 3, 12), 32);
         assert_eq!(QUARTER.capacity(1, 1, 1000), 1);
-        assert_eq!(Bound::MIN.capacity(1_000_000, 1, 10), 101_000);
+        assert_eq!(BalanceFactor::MIN.capacity(1_000_000, 1, 10), 101_000);
     }
 
     #[test]
     fn the_factor_has_limits() {
-        assert_eq!(Bound::new(1009), None);
-        assert_eq!(Bound::new(1010), Some(Bound::MIN));
-        assert_eq!(Bound::new(10_000), Some(Bound::MAX));
-        assert_eq!(Bound::new(10_001), None);
+        assert_eq!(BalanceFactor::new(1009), None);
+        assert_eq!(BalanceFactor::new(1010), Some(BalanceFactor::MIN));
+        assert_eq!(BalanceFactor::new(10_000), Some(BalanceFactor::MAX));
+        assert_eq!(BalanceFactor::new(10_001), None);
     }
 
     #[test]
     fn a_factor_is_read_as_it_is_written() {
-        let read = |text| Bound::parse(text).map(Bound::thousandths);
+        let read = |text| BalanceFactor::parse(text).map(BalanceFactor::thousandths);
         assert_eq!(read("1.25"), Some(1250));
         assert_eq!(read("2"), Some(2000));
         assert_eq!(read("1.010"), Some(1010));
@@ -178,8 +180,8 @@ mod tests {
     #[test]
     fn arguments_that_make_no_sense_do_no_harm() {
         assert_eq!(QUARTER.capacity(0, 0, 0), 1);
-        assert_eq!(Bound::MAX.capacity(u32::MAX, u16::MAX, 0), u32::MAX);
-        assert!(Bound::MAX.has_room(u32::MAX - 1, u32::MAX, u16::MAX, 0));
+        assert_eq!(BalanceFactor::MAX.capacity(u32::MAX, u16::MAX, 0), u32::MAX);
+        assert!(BalanceFactor::MAX.has_room(u32::MAX - 1, u32::MAX, u16::MAX, 0));
         assert!(!QUARTER.has_room(u32::MAX, u32::MAX, 1, u32::MAX));
     }
 
@@ -219,7 +221,7 @@ mod tests {
         }
 
         /// One request comes; whether it is served away from home.
-        fn begin(&mut self, draw: u64, guests: &[Bound]) -> bool {
+        fn begin(&mut self, draw: u64, guests: &[BalanceFactor]) -> bool {
             let point = f64::from((draw >> 32) as u32) / f64::from(u32::MAX);
             let key = self
                 .popularity
@@ -227,7 +229,7 @@ mod tests {
                 .min(1999);
             let walk = &self.walks[key];
             let total = u32::try_from(self.in_flight.len()).unwrap() + 1;
-            let room = |peer: MemberId, bound: Bound| {
+            let room = |peer: MemberId, bound: BalanceFactor| {
                 let has_room = bound.has_room(self.held[peer.index()], total, 1, 10);
                 has_room.then_some(peer)
             };
@@ -250,7 +252,7 @@ mod tests {
         }
 
         /// Requests in a hundred that are away from home, and that must be.
-        fn run(mut self, seed: u64, guests: &[Bound]) -> (u32, u32) {
+        fn run(mut self, seed: u64, guests: &[BalanceFactor]) -> (u32, u32) {
             const REQUESTS: u32 = 20_000;
             let (mut away, mut must) = (0, 0);
             for request in 0..REQUESTS {
@@ -274,8 +276,8 @@ mod tests {
     fn guests_that_leave_room_keep_more_requests_at_home() {
         for seed in 0..5 {
             let (greedy, _) = Simulation::new(seed).run(seed, &[QUARTER]);
-            let (fair, _) = Simulation::new(seed).run(seed, &[Bound::FAIR]);
-            let (modest, must) = Simulation::new(seed).run(seed, &Bound::GUESTS);
+            let (fair, _) = Simulation::new(seed).run(seed, &[BalanceFactor::FAIR_SHARE]);
+            let (modest, must) = Simulation::new(seed).run(seed, &BalanceFactor::OVERFLOW_STEPS);
             let numbers =
                 format!("seed {seed}: {greedy} %, {fair} %, {modest} %, at least {must} %");
             assert!(
@@ -295,8 +297,8 @@ mod tests {
             let all: u32 = weights.iter().copied().map(u32::from).sum();
             let room: u64 = weights.iter().map(|w| u64::from(bound.capacity(total, *w, all))).sum();
             let asked = u64::from(bound.thousandths) * u64::from(total);
-            prop_assert!(room * u64::from(UNIT) >= asked);
-            prop_assert!(bound == Bound::MODEST || room >= u64::from(total));
+            prop_assert!(room * u64::from(THOUSANDTHS) >= asked);
+            prop_assert!(bound == BalanceFactor::FOUR_FIFTHS || room >= u64::from(total));
         }
 
         #[test]

@@ -31,111 +31,120 @@
 use std::time::Duration;
 
 /// The penalty below which a peer comes back; three quarters of one time down.
-const REUSE: f64 = 0.75;
+const REUSE_THRESHOLD: f64 = 0.75;
 
 /// When a peer is suppressed, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct FlapDampingPolicy {
     /// Times down, in quick succession, that suppress a peer; below 2 counts as 2.
     pub flips: u32,
     /// After so long a time down counts half; zero: damping is off.
     pub half_life: Duration,
     /// The longest suppression after the last time down.
-    pub max: Duration,
+    pub max_suppression: Duration,
 }
 
-impl Rules {
+impl FlapDampingPolicy {
     /// Three times down, 1 min, 10 min: a restart, or two, are not seen as flapping.
     pub const DEFAULT: Self = Self {
         flips: 3,
         half_life: Duration::from_secs(60),
-        max: Duration::from_secs(600),
+        max_suppression: Duration::from_secs(600),
     };
 
-    fn threshold(&self) -> f64 {
+    fn suppress_threshold(&self) -> f64 {
         f64::from(self.flips.max(2) - 1)
     }
 
     /// The penalty that takes `max` to get below [`REUSE`]. Where `max` is so short that this would
     /// keep a peer from ever being suppressed, the threshold.
-    fn ceiling(&self) -> f64 {
-        let longest = REUSE * self.max.div_duration_f64(self.half_life).exp2();
-        longest.max(self.threshold())
+    fn max_penalty(&self) -> f64 {
+        let longest =
+            REUSE_THRESHOLD * self.max_suppression.div_duration_f64(self.half_life).exp2();
+        longest.max(self.suppress_threshold())
     }
 }
 
 /// How often one peer went down lately; starts without a penalty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Flap {
+pub struct FlapPenalty {
     /// As of `at`.
     penalty: f64,
-    at: Duration,
+    last_down: Duration,
     /// When the latest suppression ends or ended; zero: there was none.
-    until: Duration,
+    suppression_end: Duration,
 }
 
-impl Flap {
+impl FlapPenalty {
     /// Until when the peer stays off the ring; `None`: it is not suppressed at `now`.
     pub fn suppressed_until(self, now: Duration) -> Option<Duration> {
-        (now < self.until).then_some(self.until)
+        (now < self.suppression_end).then_some(self.suppression_end)
     }
 
     /// What another process knew: the penalty as of `at`, and when the latest suppression ends.
-    pub const fn known(penalty: f64, at: Duration, until: Duration) -> Self {
-        Self { penalty, at, until }
+    pub const fn from_parts(penalty: f64, at: Duration, until: Duration) -> Self {
+        Self {
+            penalty,
+            last_down: at,
+            suppression_end: until,
+        }
     }
 
     /// The penalty as of [`Self::at`].
-    pub const fn penalty_at_once(self) -> f64 {
+    pub const fn last_penalty(self) -> f64 {
         self.penalty
     }
 
     /// When the peer went down last.
-    pub const fn at(self) -> Duration {
-        self.at
+    pub const fn last_down(self) -> Duration {
+        self.last_down
     }
 
     /// When the latest suppression ends or ended; zero: there was none.
-    pub const fn until(self) -> Duration {
-        self.until
+    pub const fn suppression_end(self) -> Duration {
+        self.suppression_end
     }
 
     /// What is left of the penalty at `now`, in times down; for reports.
-    pub fn penalty(self, now: Duration, rules: &Rules) -> f64 {
+    pub fn penalty(self, now: Duration, rules: &FlapDampingPolicy) -> f64 {
         if rules.half_life.is_zero() {
             return 0.0;
         }
-        let age = now.saturating_sub(self.at);
+        let age = now.saturating_sub(self.last_down);
         self.penalty * (-age.div_duration_f64(rules.half_life)).exp2()
     }
 
     /// After the peer went down, or was ejected, while it was on the ring or suppressed. No operator did it.
     #[must_use]
-    pub fn on_down(self, now: Duration, rules: &Rules) -> Self {
+    pub fn on_down(self, now: Duration, rules: &FlapDampingPolicy) -> Self {
         if rules.half_life.is_zero() {
             return Self::default();
         }
         let raised = self.penalty(now, rules) + 1.0;
-        let penalty = raised.min(rules.ceiling());
-        let suppresses = raised > rules.threshold() || self.suppressed_until(now).is_some();
+        let penalty = raised.min(rules.max_penalty());
+        let suppresses =
+            raised > rules.suppress_threshold() || self.suppressed_until(now).is_some();
         let until = if suppresses {
-            self.until.max(now.saturating_add(length(penalty, rules)))
+            self.suppression_end
+                .max(now.saturating_add(suppression_length(penalty, rules)))
         } else {
-            self.until
+            self.suppression_end
         };
         Self {
             penalty,
-            at: now,
-            until,
+            last_down: now,
+            suppression_end: until,
         }
     }
 }
 
 /// How long a penalty takes to get below [`REUSE`]; at most `max`.
-fn length(penalty: f64, rules: &Rules) -> Duration {
-    let half_lives = (penalty / REUSE).log2().max(0.0);
+fn suppression_length(penalty: f64, rules: &FlapDampingPolicy) -> Duration {
+    let half_lives = (penalty / REUSE_THRESHOLD).log2().max(0.0);
     let seconds = half_lives * rules.half_life.as_secs_f64();
-    Duration::try_from_secs_f64(seconds).map_or(rules.max, |length| length.min(rules.max))
+    Duration::try_from_secs_f64(seconds).map_or(rules.max_suppression, |length| {
+        length.min(rules.max_suppression)
+    })
 }
 
 #[cfg(test)]
@@ -144,16 +153,17 @@ mod tests {
 
     use super::*;
 
-    const RULES: Rules = Rules::DEFAULT;
+    const RULES: FlapDampingPolicy = FlapDampingPolicy::DEFAULT;
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     /// After going down at these seconds.
-    fn down(at: &[u64]) -> Flap {
-        at.iter()
-            .fold(Flap::default(), |flap, at| flap.on_down(s(*at), &RULES))
+    fn down(at: &[u64]) -> FlapPenalty {
+        at.iter().fold(FlapPenalty::default(), |flap, at| {
+            flap.on_down(s(*at), &RULES)
+        })
     }
 
     fn off_for(at: &[u64]) -> u64 {
@@ -195,7 +205,7 @@ mod tests {
         let at: Vec<_> = vec![1000; 5000];
         assert_eq!(off_for(&at), 600);
         let after = down(&at).penalty(s(1600), &RULES);
-        assert!((after - REUSE).abs() < 1e-9, "{after}");
+        assert!((after - REUSE_THRESHOLD).abs() < 1e-9, "{after}");
     }
 
     #[test]
@@ -211,11 +221,11 @@ mod tests {
 
     #[test]
     fn without_a_half_life_there_is_no_damping() {
-        let off = Rules {
+        let off = FlapDampingPolicy {
             half_life: Duration::ZERO,
             ..RULES
         };
-        let flap = (0..100).fold(Flap::default(), |flap, at| flap.on_down(s(at), &off));
+        let flap = (0..100).fold(FlapPenalty::default(), |flap, at| flap.on_down(s(at), &off));
         assert_eq!(
             (flap.suppressed_until(s(99)), flap.penalty(s(99), &off)),
             (None, 0.0)
@@ -224,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_flapping_peer_moves_its_keys_a_few_times_an_hour_not_180() {
-        let mut flap = Flap::default();
+        let mut flap = FlapPenalty::default();
         let mut on_ring = true;
         let mut moves = 0;
         for second in 0..3600 {
@@ -246,14 +256,14 @@ mod tests {
             (half_life, max) in (1..200_u64, 0..2000_u64),
             pauses in prop::collection::vec(0..300_u64, 1..100),
         ) {
-            let rules = Rules { flips, half_life: s(half_life), max: s(max) };
-            let (mut flap, mut now) = (Flap::default(), s(0));
+            let rules = FlapDampingPolicy { flips, half_life: s(half_life), max_suppression: s(max) };
+            let (mut flap, mut now) = (FlapPenalty::default(), s(0));
             for pause in pauses {
                 now += s(pause);
                 let before = flap.suppressed_until(now);
                 flap = flap.on_down(now, &rules);
                 let until = flap.suppressed_until(now);
-                prop_assert!(until.is_none_or(|until| until <= now + rules.max));
+                prop_assert!(until.is_none_or(|until| until <= now + rules.max_suppression));
                 prop_assert!(before.is_none_or(|before| until >= Some(before)));
                 prop_assert!(flap.penalty(now, &rules).is_finite());
             }
