@@ -21,12 +21,12 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, oneshot};
 
 use crate::certificate::{CertWarning, Certificate};
-use crate::config::Names;
+use crate::config::DomainNames;
 
 /// Everything that was ordered.
 #[derive(Debug, Default)]
 pub struct ManagedCerts {
-    certs: Mutex<BTreeMap<Names, Weak<ManagedCert>>>,
+    certs: Mutex<BTreeMap<DomainNames, Weak<ManagedCert>>>,
     /// What is answered to whoever asks for a token on port 80 (RFC 8555, 8.3).
     http01_answers: RwLock<HashMap<String, String>>,
     /// What is shown in a handshake for `acme-tls/1` (RFC 8737, 3), by name.
@@ -49,7 +49,7 @@ pub trait SharedChallenges: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct ManagedCert {
     /// What it is for.
-    pub names: Names,
+    pub names: DomainNames,
     /// The certificate; empty until it was issued for the first time.
     pub certificate: ArcSwapOption<Certificate>,
     /// How its orders go.
@@ -93,7 +93,7 @@ pub enum CertAction {
 
 impl ManagedCerts {
     /// The place of the certificate for these names; made where there is none.
-    pub fn get_or_insert(&self, names: &Names) -> Arc<ManagedCert> {
+    pub fn get_or_insert(&self, names: &DomainNames) -> Arc<ManagedCert> {
         let mut slots = self.certs.lock();
         if let Some(slot) = slots.get(names).and_then(Weak::upgrade) {
             return slot;
@@ -111,13 +111,13 @@ impl ManagedCerts {
     /// What there is to say of these certificates at this time (seconds since 1970), each with its name.
     pub fn warnings<'a>(
         &self,
-        ordered: impl IntoIterator<Item = &'a Names>,
+        ordered: impl IntoIterator<Item = &'a DomainNames>,
         now: i64,
     ) -> Vec<(String, CertWarning)> {
         let concerns = ordered.into_iter().filter_map(|names| {
             let certificate = self.get_or_insert(names).certificate.load_full()?;
             let concern = certificate.warnings(now).next()?;
-            Some((names.first().to_owned(), concern))
+            Some((names.primary().to_owned(), concern))
         });
         concerns.collect()
     }
@@ -234,8 +234,8 @@ impl Drop for ChallengeGuard {
 mod tests {
     use super::*;
 
-    fn names(name: &str) -> Names {
-        Names::new(vec![name.to_owned()]).unwrap()
+    fn names(name: &str) -> DomainNames {
+        DomainNames::new(vec![name.to_owned()]).unwrap()
     }
 
     #[test]

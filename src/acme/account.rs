@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::http_client::HttpsClient;
 use super::storage::Storage;
 use super::{Error, storage};
-use crate::config::{Acme, Secret};
+use crate::config::{AcmeConfig, Secret};
 
 /// Who orders, and from whom.
 pub(super) struct AcmeClient {
@@ -25,7 +25,7 @@ pub(super) struct AcmeClient {
 /// What was configured of it.
 #[derive(Clone, PartialEq)]
 pub(super) struct AcmeClientConfig {
-    pub(super) acme: Acme,
+    pub(super) acme: AcmeConfig,
     /// Who vouches for its directory; `None`: the system's authorities.
     pub(super) root_certs: Option<Vec<CertificateDer<'static>>>,
     /// The key of the operator's account with it.

@@ -12,7 +12,7 @@ use super::order::{IssuedCertificate, order};
 use super::storage::{OrderRecord, Storage};
 use crate::certificate::{Certificate, renewal_info_id};
 use crate::clock;
-use crate::config::Names;
+use crate::config::DomainNames;
 use crate::issued::{CertAction, CertStatus, ManagedCert, ManagedCerts};
 use crate::policy::cert_renewal::{
     self, CertificateLifetime, OrderFailure, OrderFailures, RenewBefore,
@@ -101,11 +101,11 @@ pub(super) async fn load_state(
 }
 
 /// Where names were added it counts as not there: a new one is ordered at once.
-fn current_validity(certificate: &Certificate, names: &Names) -> Option<CertificateLifetime> {
+fn current_validity(certificate: &Certificate, names: &DomainNames) -> Option<CertificateLifetime> {
     let covers = |name| certificate.names.contains(name);
     let (from, until) = certificate.validity;
     names
-        .all()
+        .as_slice()
         .iter()
         .all(covers)
         .then_some(CertificateLifetime {
@@ -115,8 +115,8 @@ fn current_validity(certificate: &Certificate, names: &Names) -> Option<Certific
         })
 }
 
-fn jitter_seed(names: &Names) -> u64 {
-    let digest = Sha256::digest(names.all().join(" "));
+fn jitter_seed(names: &DomainNames) -> u64 {
+    let digest = Sha256::digest(names.as_slice().join(" "));
     let first = digest.first_chunk().copied();
     u64::from_be_bytes(first.unwrap_or_default())
 }
@@ -190,7 +190,7 @@ impl CertTask {
         match &ordered {
             Ok(_) => known.record = OrderRecord::default(),
             Err(error) => {
-                log::error!("acme: certificate {}: {error}", self.cert.names.first());
+                log::error!("acme: certificate {}: {error}", self.cert.names.primary());
                 known.record_failure(
                     error.to_string(),
                     error.failure_kind(),
@@ -235,7 +235,7 @@ impl CertTask {
         let until = jiff::Timestamp::from_second(certificate.validity.1).unwrap_or_default();
         log::info!(
             "acme: certificate {} until {until}",
-            self.cert.names.first()
+            self.cert.names.primary()
         );
         known.current = current_validity(&certificate, &self.cert.names);
         known.unsaved = Some(Arc::new((key, chain)));
@@ -276,7 +276,7 @@ impl CertTask {
         account.revoke(&request).await?;
         log::info!(
             "acme: certificate {}: the one before is revoked",
-            self.cert.names.first()
+            self.cert.names.primary()
         );
         Ok(())
     }

@@ -23,7 +23,7 @@ use super::account::{AcmeClient, AcmeClientConfig, blocking_io};
 use super::cert_task::{self, CertState, CertTask, CertTaskResult};
 use super::storage::{self, FileStamp, LeaderLock, Storage};
 use crate::clock;
-use crate::config::{Acme, Config, Names};
+use crate::config::{AcmeConfig, Config, DomainNames};
 use crate::issued::{CertAction, CertRequest, ManagedCert, ManagedCerts};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
@@ -83,7 +83,7 @@ struct ManagerTask {
     authority: Option<AuthorityState>,
     tasks: JoinSet<CertTaskResult>,
     /// Whose orders they are, and who waits for each.
-    running: HashMap<Id, (Names, Option<RequestReply>)>,
+    running: HashMap<Id, (DomainNames, Option<RequestReply>)>,
     /// What is to be done when an order under way has ended.
     deferred_requests: Vec<CertRequest>,
 }
@@ -96,9 +96,9 @@ struct AuthorityState {
     storage: Storage,
     /// `None`: another process leads.
     lock: Option<LeaderLock>,
-    certs: BTreeMap<Names, CertState>,
+    certs: BTreeMap<DomainNames, CertState>,
     /// What was on the disk when another process led.
-    file_stamps: BTreeMap<Names, Option<FileStamp>>,
+    file_stamps: BTreeMap<DomainNames, Option<FileStamp>>,
 }
 
 impl AuthorityState {
@@ -158,7 +158,7 @@ impl ManagerTask {
     fn report_error(&mut self, config: &Config, error: &Error) {
         let (now, why) = (clock::wall().as_second(), error.to_string());
         let mut known = true;
-        for names in config.ordered() {
+        for names in config.acme_certificate_names() {
             let slot = self.managed_certs.get_or_insert(names);
             known &= slot
                 .status
@@ -186,7 +186,7 @@ impl ManagerTask {
         self.managed_certs.set_shared_challenges(None);
     }
 
-    async fn open_authority(&mut self, acme: &Acme, config: &Config) -> Result<(), Error> {
+    async fn open_authority(&mut self, acme: &AcmeConfig, config: &Config) -> Result<(), Error> {
         let ca = acme.ca.as_ref();
         let terms = AcmeClientConfig {
             acme: acme.clone(),
@@ -229,7 +229,7 @@ impl ManagerTask {
         if office.lock.is_none() {
             return Ok(false);
         }
-        let wanted = config.ordered();
+        let wanted = config.acme_certificate_names();
         office.certs.retain(|names, _| wanted.contains(names));
         for names in wanted {
             if !office.certs.contains_key(names) {
@@ -248,7 +248,7 @@ impl ManagerTask {
         let Some(office) = &mut self.authority else {
             return;
         };
-        for names in config.ordered() {
+        for names in config.acme_certificate_names() {
             let (storage, wanted) = (office.storage.clone(), names.clone());
             let stamp = blocking_io(move || Ok(storage.stamp(&wanted))).await;
             let stamp = stamp.unwrap_or_default();
@@ -291,21 +291,25 @@ impl ManagerTask {
         }
     }
 
-    fn find_by_name(&self, name: &str) -> Option<Names> {
+    fn find_by_name(&self, name: &str) -> Option<DomainNames> {
         let mut known = self.authority.as_ref()?.certs.keys();
-        known.find(|names| names.first() == name).cloned()
+        known.find(|names| names.primary() == name).cloned()
     }
 
     /// Whether an order is under way for one of these names. Two for one name would be in each other's way:
     /// there is one place for an answer, and authorities ask the same of both.
-    fn has_running_order(&self, names: &Names) -> bool {
-        let shares = |busy: &Names| busy.all().iter().any(|name| names.all().contains(name));
+    fn has_running_order(&self, names: &DomainNames) -> bool {
+        let shares = |busy: &DomainNames| {
+            busy.as_slice()
+                .iter()
+                .any(|name| names.as_slice().contains(name))
+        };
         self.running.values().any(|(busy, _)| shares(busy))
     }
 
     fn start_due(&mut self, config: &Config) {
         let now = clock::wall().as_second();
-        for names in config.ordered() {
+        for names in config.acme_certificate_names() {
             if self.running.len() < MAX_CONCURRENT_ORDERS
                 && self.next_due(names).is_some_and(|next| next <= now)
             {
@@ -315,7 +319,7 @@ impl ManagerTask {
     }
 
     /// When there is something to do for a certificate; `None`: it is being done.
-    fn next_due(&self, names: &Names) -> Option<i64> {
+    fn next_due(&self, names: &DomainNames) -> Option<i64> {
         let office = self
             .authority
             .as_ref()
@@ -327,7 +331,12 @@ impl ManagerTask {
         Some(due.min(known.check_at))
     }
 
-    fn start_task(&mut self, names: &Names, wish: Option<CertAction>, reply: Option<RequestReply>) {
+    fn start_task(
+        &mut self,
+        names: &DomainNames,
+        wish: Option<CertAction>,
+        reply: Option<RequestReply>,
+    ) {
         let Some(office) = &self.authority else {
             return;
         };
@@ -362,7 +371,7 @@ impl ManagerTask {
         };
         let done = done.unwrap_or_else(|| CertTaskResult::panicked(office.certs.get(&names)));
         if let Some(outcome) = done.order_outcome {
-            let metrics = self.telemetry.metrics.orders(names.first());
+            let metrics = self.telemetry.metrics.orders(names.primary());
             metrics.orders.inc(outcome);
         }
         if let Some(reply) = reply {

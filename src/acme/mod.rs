@@ -99,7 +99,7 @@ fn describe(error: &instant_acme::Error) -> String {
 pub fn load_stored(config: &Config, issued: &Arc<ManagedCerts>) {
     let Some(acme) = &config.acme else { return };
     let storage = Storage::for_authority(acme);
-    for names in config.ordered() {
+    for names in config.acme_certificate_names() {
         let slot = issued.get_or_insert(names);
         if slot.certificate.load().is_none() {
             slot.certificate

@@ -18,7 +18,7 @@ use super::account::blocking_io;
 use super::challenge_store::{ChallengeStore, StoredChallenge, parse_challenge_cert};
 use super::storage::Storage;
 use crate::certificate::Certificate;
-use crate::config::{Acme, Challenge, KeyType, Names};
+use crate::config::{AcmeChallenge, AcmeConfig, DomainNames, KeyType};
 use crate::issued::{ChallengeGuard, ManagedCerts};
 
 /// For a whole order; authorities look from several places, one after the other.
@@ -42,8 +42,8 @@ pub(super) struct IssuedCertificate {
 /// Orders a certificate; `replaces`: the one before, where the authority wants to know (RFC 9773, 5).
 pub(super) async fn order(
     account: &Account,
-    acme: &Acme,
-    names: &Names,
+    acme: &AcmeConfig,
+    names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
     issued: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
@@ -55,8 +55,8 @@ pub(super) async fn order(
 
 async fn run_order(
     account: &Account,
-    acme: &Acme,
-    names: &Names,
+    acme: &AcmeConfig,
+    names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
     issued: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
@@ -75,10 +75,15 @@ async fn run_order(
 
 async fn create_order(
     account: &Account,
-    names: &Names,
+    names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
 ) -> Result<Order, Error> {
-    let names: Vec<Identifier> = names.all().iter().cloned().map(Identifier::Dns).collect();
+    let names: Vec<Identifier> = names
+        .as_slice()
+        .iter()
+        .cloned()
+        .map(Identifier::Dns)
+        .collect();
     let plain = NewOrder::new(&names);
     if let Some(replaces) = replaces {
         // That it replaces another is good to know, and no reason to go without: an authority may have
@@ -97,7 +102,7 @@ async fn create_order(
 /// Answers the challenges of all names that the authority has not seen here lately.
 async fn answer_challenges(
     order: &mut Order,
-    acme: &Acme,
+    acme: &AcmeConfig,
     issued: &Arc<ManagedCerts>,
 ) -> Result<Vec<ActiveChallenge>, Error> {
     let mut answers = Vec::new();
@@ -125,13 +130,13 @@ type ActiveChallenge = (ChallengeGuard, Option<StoredChallenge>);
 
 async fn answer_challenge(
     mut authorization: AuthorizationHandle<'_>,
-    acme: &Acme,
+    acme: &AcmeConfig,
     issued: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let name = identifier_name(&authorization);
     let (kind, said) = match acme.challenge {
-        Challenge::Http01 => (ChallengeType::Http01, "http-01"),
-        Challenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
+        AcmeChallenge::Http01 => (ChallengeType::Http01, "http-01"),
+        AcmeChallenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
     };
     let Some(mut handle) = authorization.challenge(kind) else {
         return Err(Error::ValidationFailed(format!(
@@ -140,8 +145,8 @@ async fn answer_challenge(
     };
     let answers = Storage::for_authority(acme).challenge_store();
     let given = match acme.challenge {
-        Challenge::Http01 => answer_http01(&handle, answers, issued).await?,
-        Challenge::TlsAlpn01 => answer_tls_alpn01(name, &handle, answers, issued).await?,
+        AcmeChallenge::Http01 => answer_http01(&handle, answers, issued).await?,
+        AcmeChallenge::TlsAlpn01 => answer_tls_alpn01(name, &handle, answers, issued).await?,
     };
     handle.set_ready().await?;
     Ok(given)
@@ -218,12 +223,12 @@ async fn validation_error(order: &mut Order) -> Option<Error> {
 
 /// A new key, and the request for its certificate (RFC 2986). Each certificate has a key of its own: a
 /// key that is lost is lost for one life only.
-fn certificate_request(names: &Names, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
+fn certificate_request(names: &DomainNames, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
     let kind: &SignatureAlgorithm = match kind {
         KeyType::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
         KeyType::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
     };
-    let mut params = CertificateParams::new(names.all())?;
+    let mut params = CertificateParams::new(names.as_slice())?;
     params.distinguished_name = DistinguishedName::new();
     let key = KeyPair::generate_for(kind)?;
     let request = params.serialize_request(&key)?.der().to_vec();
@@ -231,12 +236,16 @@ fn certificate_request(names: &Names, kind: KeyType) -> Result<(KeyPair, Vec<u8>
 }
 
 /// What is not what was ordered is not put in the place of what is there.
-fn check_issued(names: &Names, key: &KeyPair, chain: String) -> Result<IssuedCertificate, Error> {
+fn check_issued(
+    names: &DomainNames,
+    key: &KeyPair,
+    chain: String,
+) -> Result<IssuedCertificate, Error> {
     let key = key.serialize_pem();
     let read = Certificate::read(chain.as_bytes(), key.as_bytes(), None);
     let certificate = read.map_err(|error| Error::UnusableCertificate(error.to_string()))?;
     match names
-        .all()
+        .as_slice()
         .iter()
         .find(|&name| !certificate.names.contains(name))
     {

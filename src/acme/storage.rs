@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::challenge_store::ChallengeStore;
 use crate::certificate::Certificate;
 use crate::clock;
-use crate::config::{Acme, Names};
+use crate::config::{AcmeConfig, DomainNames};
 use crate::policy::cert_renewal::{OrderFailure, OrderFailures};
 
 /// `st_mode`: anybody but the owner.
@@ -113,7 +113,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    pub(super) fn for_authority(acme: &Acme) -> Self {
+    pub(super) fn for_authority(acme: &AcmeConfig) -> Self {
         let authority = acme.directory.trim_start_matches("https://");
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || c == '.' {
@@ -166,13 +166,13 @@ impl Storage {
     }
 
     /// Tells whether the certificate's file is still the one it was; `None`: there is none.
-    pub(super) fn stamp(&self, names: &Names) -> Option<FileStamp> {
+    pub(super) fn stamp(&self, names: &DomainNames) -> Option<FileStamp> {
         let metadata = fs::metadata(self.path(names, "pem")).ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
     }
 
     /// The certificate for `names`, whatever names it has by now; one that cannot be read is moved aside.
-    pub(super) fn certificate(&self, names: &Names) -> Option<Certificate> {
+    pub(super) fn certificate(&self, names: &DomainNames) -> Option<Certificate> {
         let path = self.path(names, "pem");
         let pem = read_file(&path)?;
         if let Err(error) = restrict_mode(&path, 0o600) {
@@ -190,18 +190,22 @@ impl Storage {
     /// Keeps the private key and the chain, both PEM.
     pub(super) fn store_certificate(
         &self,
-        names: &Names,
+        names: &DomainNames,
         key: &str,
         chain: &str,
     ) -> Result<(), Error> {
         replace_file(&self.path(names, "pem"), format!("{key}{chain}").as_bytes())
     }
 
-    pub(super) fn record(&self, names: &Names) -> OrderRecord {
+    pub(super) fn record(&self, names: &DomainNames) -> OrderRecord {
         Self::read_json(&self.path(names, "json")).unwrap_or_default()
     }
 
-    pub(super) fn store_record(&self, names: &Names, record: &OrderRecord) -> Result<(), Error> {
+    pub(super) fn store_record(
+        &self,
+        names: &DomainNames,
+        record: &OrderRecord,
+    ) -> Result<(), Error> {
         let path = self.path(names, "json");
         replace_file(&path, serde_json::json!(record).to_string().as_bytes())
     }
@@ -232,8 +236,8 @@ impl Storage {
     }
 
     /// The name is a host's: no part of it leads elsewhere.
-    fn path(&self, names: &Names, kind: &str) -> PathBuf {
-        self.root.join(format!("{}.{kind}", names.first()))
+    fn path(&self, names: &DomainNames, kind: &str) -> PathBuf {
+        self.root.join(format!("{}.{kind}", names.primary()))
     }
 }
 

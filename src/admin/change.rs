@@ -64,7 +64,7 @@ impl Asked {
     ///
     /// # Errors
     /// There are no such peers, or they make no ring, or one that is too large.
-    pub(super) fn side(&self, now: &Upstream, to: &config::Upstream) -> Result<Side, Answer> {
+    pub(super) fn side(&self, now: &Upstream, to: &config::UpstreamConfig) -> Result<Side, Answer> {
         let before: Vec<_> = to.members().map(Peer::from).collect();
         let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
         if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
@@ -111,7 +111,7 @@ fn now_work(upstream: &Upstream) -> u64 {
 }
 
 /// What a ring of these peers costs, in points.
-fn work(upstream: &config::Upstream, peers: &[Peer]) -> u64 {
+fn work(upstream: &config::UpstreamConfig, peers: &[Peer]) -> u64 {
     if let Some(keys) = upstream.dialect.sample() {
         return u64::from(keys) * peers.len() as u64;
     }

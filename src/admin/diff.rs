@@ -129,7 +129,7 @@ impl Question {
 }
 
 /// The upstream of the same name in a configuration. Files that it names are not looked at.
-fn candidate_of(upstream: &Upstream, body: &[u8]) -> Result<config::Upstream, Answer> {
+fn candidate_of(upstream: &Upstream, body: &[u8]) -> Result<config::UpstreamConfig, Answer> {
     let text = std::str::from_utf8(body).map_err(refused)?;
     let config = config::parse("the body", text);
     let mut config = config.map_err(|report| refused(report.render(false)))?;

@@ -153,7 +153,7 @@ impl Question {
         &self,
         placement: &'a Placement<'a>,
         weights: impl Iterator<Item = Weight>,
-        config: &config::Upstream,
+        config: &config::UpstreamConfig,
     ) -> Simulation<'a> {
         let configured = config.rules();
         let rules = Rules {

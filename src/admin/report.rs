@@ -73,9 +73,11 @@ fn certificates(snapshot: &Snapshot) -> Value {
         .values()
         .chain(issued.iter().map(Arc::as_ref));
     let of_files = credentials
-        .concerns(now)
+        .warnings(now)
         .map(|(file, concern)| (json!(file), concern));
-    let of_orders = snapshot.issued.warnings(snapshot.config.ordered(), now);
+    let of_orders = snapshot
+        .issued
+        .warnings(snapshot.config.acme_certificate_names(), now);
     let of_orders = of_orders.into_iter();
     let concerns: Vec<_> = of_files
         .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
@@ -92,7 +94,7 @@ fn certificates(snapshot: &Snapshot) -> Value {
 
 /// The certificates that are ordered in this configuration.
 fn slots(snapshot: &Snapshot) -> Vec<Arc<ManagedCert>> {
-    let names = snapshot.config.ordered().into_iter();
+    let names = snapshot.config.acme_certificate_names().into_iter();
     names
         .map(|names| snapshot.issued.get_or_insert(names))
         .collect()
@@ -107,8 +109,8 @@ fn ordered(slot: &ManagedCert) -> Value {
         .and_then(|certificate| certificate.key.cert.first());
     let status = slot.status.load();
     json!({
-        "name": slot.names.first(),
-        "names": slot.names.all(),
+        "name": slot.names.primary(),
+        "names": slot.names.as_slice(),
         "issuer": leaf.and_then(issuer_name),
         "valid_from": time(valid.map(|valid| valid.0)),
         "valid_until": time(valid.map(|valid| valid.1)),
@@ -123,7 +125,7 @@ fn ordered(slot: &ManagedCert) -> Value {
 /// The certificate of this name; null: nobody wants it any more.
 pub(super) fn ordered_as(snapshot: &Snapshot, name: &str) -> Value {
     let slots = slots(snapshot);
-    let slot = slots.iter().find(|slot| slot.names.first() == name);
+    let slot = slots.iter().find(|slot| slot.names.primary() == name);
     slot.map_or(Value::Null, |slot| ordered(slot))
 }
 
@@ -323,7 +325,7 @@ fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
 
 fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
     for slot in slots(snapshot) {
-        let (name, status) = (slot.names.first(), slot.status.load());
+        let (name, status) = (slot.names.primary(), slot.status.load());
         if let Some(certificate) = slot.certificate.load_full() {
             metrics.certificate(name).expiry.set(certificate.validity.1);
         }
@@ -369,7 +371,7 @@ fn summary(upstream: &Upstream) -> Value {
         .map(|shown| condition(&kept, shown, now))
         .collect();
     json!({
-        "protocol": upstream.config.link.protocol.name(),
+        "protocol": upstream.config.transport.protocol.name(),
         "tls": upstream.tls.as_ref().map(|tls| json!({ "verify": tls.verify })),
         "peers": upstream.peers().len(),
         "available": available,

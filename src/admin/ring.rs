@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::change::refused;
 use super::{Answer, query, report};
-use crate::config::Peer;
+use crate::config::PeerConfig;
 use crate::predict::{Parts, picture};
 use crate::upstream::Upstream;
 
@@ -18,7 +18,11 @@ pub(super) fn ring(upstream: &Upstream, drawn: bool) -> Answer {
         let placement = upstream.placement();
         return Answer::picture(picture(ring, shares, |member| placement.label(member)));
     }
-    let parts = Parts::new(ring, shares, upstream.config.peers.iter().map(Peer::member));
+    let parts = Parts::new(
+        ring,
+        shares,
+        upstream.config.peers.iter().map(PeerConfig::member),
+    );
     Answer::json(StatusCode::OK, &parts.report())
 }
 

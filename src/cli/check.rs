@@ -9,7 +9,7 @@ use crate::config;
 pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> Done {
     let (_, report) = config::check(path);
     if json {
-        for problem in report.problems() {
+        for problem in report.diagnostics() {
             let problem = serde_json::to_string(&problem)
                 .map_err(|error| Failure::Input(error.to_string()))?;
             output.line(&problem)?;

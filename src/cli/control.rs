@@ -107,7 +107,7 @@ impl Instance {
                 file.display()
             )));
         }
-        let configured = config::control(&file);
+        let configured = config::control_socket(&file);
         Ok(configured.unwrap_or_else(server::default_control_path))
     }
 

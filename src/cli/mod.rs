@@ -117,7 +117,7 @@ impl ConfigFile {
 
     /// With what it is warned of, a line each.
     fn load_warned(&self) -> Result<(Config, Vec<String>), Failure> {
-        config::load_warned(&self.path()).map_err(|report| refused(&report))
+        config::load_with_warnings(&self.path()).map_err(|report| refused(&report))
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{ConfigFile, Done, Failure};
-use crate::config::ErrorLog;
+use crate::config::ErrorLogConfig;
 use crate::{server, telemetry};
 
 #[derive(Args, Debug)]
@@ -24,7 +24,7 @@ pub(super) fn run(options: &Options) -> Done {
 }
 
 fn supervise() -> Done {
-    telemetry::log::init(ErrorLog {
+    telemetry::log::init(ErrorLogConfig {
         level: log::LevelFilter::Info,
     });
     match server::supervise() {

@@ -10,7 +10,7 @@ use crate::policy::cert_renewal::RenewBefore;
 
 /// How certificates are ordered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Acme {
+pub struct AcmeConfig {
     /// Where the authority says what it offers (RFC 8555, 7.1.1); `https`.
     pub directory: String,
     /// Whom the authority may write to, as `mailto:…`; may be empty.
@@ -20,16 +20,16 @@ pub struct Acme {
     /// The kind of the certificates' keys.
     pub key_type: KeyType,
     /// The account that the operator has with the authority already; `None`: none is needed.
-    pub external_account: Option<ExternalAccount>,
+    pub external_account: Option<ExternalAccountBinding>,
     /// PEM: who vouches for the directory's own certificate; `None`: the system's authorities.
     pub ca: Option<PathBuf>,
     /// How long before its end a certificate is renewed.
     pub renew_before: RenewBefore,
     /// How the authority sees that the names are served here.
-    pub challenge: Challenge,
+    pub challenge: AcmeChallenge,
 }
 
-impl Acme {
+impl AcmeConfig {
     /// The files that are read when the configuration is loaded.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let account = self.external_account.as_ref();
@@ -49,7 +49,7 @@ pub enum KeyType {
 
 /// How the authority sees that a name is served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Challenge {
+pub enum AcmeChallenge {
     /// By a request on port 80 (RFC 8555, 8.3).
     Http01,
     /// By a handshake on port 443 (RFC 8737).
@@ -58,7 +58,7 @@ pub enum Challenge {
 
 /// An account outside of ACME (RFC 8555, 7.3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalAccount {
+pub struct ExternalAccountBinding {
     /// What the authority calls it.
     pub id: String,
     /// The key that proves it, base64url; its content is in
@@ -69,9 +69,9 @@ pub struct ExternalAccount {
 /// The names of one certificate: at least one, each once, in lower case. The first is what the
 /// certificate is called; the order of the others does not count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Names(Arc<[String]>);
+pub struct DomainNames(Arc<[String]>);
 
-impl Names {
+impl DomainNames {
     /// The most that public authorities put in one certificate.
     pub const MAX: usize = 100;
 
@@ -83,12 +83,12 @@ impl Names {
     }
 
     /// What the certificate is called.
-    pub fn first(&self) -> &str {
+    pub fn primary(&self) -> &str {
         self.0.first().map_or("", String::as_str)
     }
 
     /// All of them.
-    pub fn all(&self) -> &[String] {
+    pub fn as_slice(&self) -> &[String] {
         &self.0
     }
 }

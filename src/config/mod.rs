@@ -11,15 +11,15 @@
 //! that it names for TLS.
 
 mod acme;
+mod config_file;
+mod credentials;
 mod fields;
-mod file;
-mod files;
-mod link;
 mod raw;
 mod report;
 mod resolve;
 mod schema;
 mod settings;
+mod upstream_protocol;
 mod values;
 
 #[cfg(test)]
@@ -28,23 +28,25 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::clock;
-use files::Files;
+use credentials::CredentialLoader;
 
-pub use acme::{Acme, Challenge, ExternalAccount, KeyType, Names, Secret};
-pub use link::{H2, Link, PeerTls, Protocol};
-pub(crate) use raw::{Entry, Node, Value};
+pub use acme::{AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType, Secret};
+pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 pub(crate) use report::quote;
-pub use report::{Located, MAX_PROBLEMS, Report, Severity};
+pub use report::{Diagnostic, MAX_PROBLEMS, Report, Severity};
 pub(crate) use resolve::{
-    MAX_HSTS, is_address, is_cookie_name, is_file, is_host, is_probe_path, is_query_name,
+    MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
 };
 pub use settings::{
-    AccessLog, Account, Admin, BoundedLoad, CertificateFiles, CertificateSource, ClientAuth,
-    Config, Credentials, Downstream, ErrorLog, Forwarding, Health, HostHeader, Hsts, Introduction,
-    Introductions, ListenAddress, Listener, MissingKey, MovedStreams, Passive, Peer, PeerAddress,
-    PerClient, Probe, Retry, Route, SessionDrain, SocketAccess, SocketOptions, StateFile, Tell,
-    Timeouts, Tls, TlsVersion, TunnelTimes, Upstream,
+    AcceptProxyConfig, AccessLogConfig, AdminConfig, BoundedLoadConfig, CertificateFiles,
+    CertificateSource, ClientAuthConfig, Config, Credentials, DownstreamConfig, ErrorLogConfig,
+    ForwardingConfig, HealthConfig, HostHeader, HstsConfig, ListenAddress, ListenerConfig,
+    MissingKey, MovedStreamsConfig, OutlierDetectionConfig, PeerAddress, PeerConfig,
+    PerClientLimitConfig, ProbeConfig, RetryConfig, RouteConfig, SendProxyConfig,
+    SessionDrainConfig, SocketAccess, SocketOptions, StateFileConfig, TimeoutsConfig, TlsConfig,
+    TlsVersion, TlvKind, TunnelTimeoutsConfig, UnixAccount, UpstreamConfig,
 };
+pub use upstream_protocol::{H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol};
 
 /// The configuration in the file at `path`.
 ///
@@ -61,16 +63,16 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_warned(path: &Path) -> Result<(Config, Vec<String>), Report> {
+pub fn load_with_warnings(path: &Path) -> Result<(Config, Vec<String>), Report> {
     let (config, report) = check(path);
     let config = config.ok_or_else(|| report.clone())?;
     let now = clock::wall().as_second();
-    let concerns: Vec<_> = config.credentials.concerns(now).collect();
+    let concerns: Vec<_> = config.credentials.warnings(now).collect();
     let concerns: Vec<_> = concerns
         .iter()
         .map(|(_, concern)| concern.to_string())
         .collect();
-    let mut warnings = report.problems();
+    let mut warnings = report.diagnostics();
     warnings.retain(|warning| !concerns.contains(&warning.message));
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok((config, warnings))
@@ -88,8 +90,12 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Report> {
 
 /// The configuration in the file at `path` if it has no error, and all there is to tell about it.
 pub fn check(path: &Path) -> (Option<Config>, Report) {
-    match file::text(path) {
-        Ok(text) => check_with(&path.display().to_string(), &text, Files::read_now()),
+    match config_file::read_text(path) {
+        Ok(text) => check_with(
+            &path.display().to_string(),
+            &text,
+            CredentialLoader::load_now(),
+        ),
         Err(report) => (None, report),
     }
 }
@@ -99,7 +105,7 @@ pub fn check(path: &Path) -> (Option<Config>, Report) {
 /// # Errors
 ///
 /// What is wrong with it as YAML.
-pub(crate) fn tree(name: &str, text: &str) -> Result<Node, Report> {
+pub(crate) fn parse_yaml(name: &str, text: &str) -> Result<YamlNode, Report> {
     let problems = report::Problems::default();
     raw::read(text, &problems).ok_or_else(|| Report::new(name, text, problems))
 }
@@ -107,10 +113,10 @@ pub(crate) fn tree(name: &str, text: &str) -> Result<Node, Report> {
 /// The control socket that the file at `path` names, whatever else is wrong with it: an operator who
 /// has just broken the file must still reach the instance that runs. `None` where it names none, or
 /// cannot be read.
-pub fn control(path: &Path) -> Option<PathBuf> {
-    let text = file::text(path).ok()?;
+pub fn control_socket(path: &Path) -> Option<PathBuf> {
+    let text = config_file::read_text(path).ok()?;
     let root = raw::read(&text, &report::Problems::default())?;
-    let Value::Map(entries) = &root.value else {
+    let YamlValue::Map(entries) = &root.value else {
         return None;
     };
     let control = entries.iter().find(|entry| entry.key == "control")?;
@@ -120,10 +126,10 @@ pub fn control(path: &Path) -> Option<PathBuf> {
 /// The configuration in `text` if it has no error, and all there is to tell about it.
 /// The files that it names are not looked at.
 pub fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
-    check_with(name, text, Files::unread())
+    check_with(name, text, CredentialLoader::disabled())
 }
 
-fn check_with(name: &str, text: &str, files: Files) -> (Option<Config>, Report) {
+fn check_with(name: &str, text: &str, files: CredentialLoader) -> (Option<Config>, Report) {
     // Without its byte order mark, so that columns are what an editor shows.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let problems = report::Problems::default();

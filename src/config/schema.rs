@@ -6,7 +6,7 @@ use super::report::quote;
 
 /// A kind of map in the configuration.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(super) struct SectionSchema {
     /// For the reader of a message, as in "unknown key in {title}".
     pub(super) title: &'static str,
     /// Where it stands; `NAME` is any name, `[]` any item.
@@ -18,10 +18,10 @@ pub(super) struct Section {
 
 macro_rules! sections {
     ($($id:ident: $title:literal at $path:literal as $example:literal [$($key:literal)*];)*) => {
-        $(pub(super) static $id: Section =
-            Section { title: $title, path: $path, example: $example, keys: &[$($key),*] };)*
+        $(pub(super) static $id: SectionSchema =
+            SectionSchema { title: $title, path: $path, example: $example, keys: &[$($key),*] };)*
         /// All sections, the outer ones first.
-        pub(super) static ALL: &[&Section] = &[$(&$id),*];
+        pub(super) static ALL: &[&SectionSchema] = &[$(&$id),*];
     };
 }
 
@@ -41,7 +41,7 @@ sections! {
         "address" "backlog" "ipv6_only" "reuse_port" "freebind" "mode" "owner" "group"
         "proxy_protocol" "tls" "h2c" "https_redirect"
     ];
-    INTRODUCTIONS: "`proxy_protocol`" at "listeners[].proxy_protocol"
+    ACCEPT_PROXY: "`proxy_protocol`" at "listeners[].proxy_protocol"
         as "{from: [10.0.0.0/8]}" ["from" "timeout" "others"];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
         "cert" "key" "ocsp" "acme" "certificates" "min_version" "handshake_timeout" "client_auth"
@@ -88,7 +88,7 @@ sections! {
     HEALTH: "`health`" at "upstreams.NAME.health" as "{http: /healthz, interval: 2s}" [
         "tcp" "http" "grpc" "host" "expect" "interval" "timeout" "fall" "rise"
     ];
-    PASSIVE: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
+    OUTLIER_DETECTION: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
         "failures" "eject" "max_eject"
     ];
     BOUNDED_LOAD: "`bounded_load`" at "upstreams.NAME.bounded_load" as "{factor: 1.25, wait: 5ms}" [
@@ -117,7 +117,7 @@ sections! {
     TUNNEL: "`tunnel`" at "upstreams.NAME.timeouts.tunnel" as "{idle: 1h, total: 8h}" [
         "idle" "total"
     ];
-    INTRODUCTION: "`proxy_protocol`" at "upstreams.NAME.proxy_protocol"
+    SEND_PROXY: "`proxy_protocol`" at "upstreams.NAME.proxy_protocol"
         as "{version: v2, tlvs: [authority, tls]}" ["version" "tlvs"];
     DOWNSTREAM: "`downstream`" at "downstream" as "{keepalive: 60s, max_body_size: 1MiB}" [
         "header_timeout" "keepalive" "keepalive_requests" "read_timeout" "write_timeout"
@@ -138,7 +138,7 @@ sections! {
 }
 
 /// What other proxies call it: their word, ours.
-const FOREIGN: &[(&str, &str)] = &[
+const FOREIGN_KEYS: &[(&str, &str)] = &[
     ("accept-proxy", "proxy_protocol"),
     ("accept_proxy", "proxy_protocol"),
     ("acme_ca", "directory"),
@@ -198,7 +198,10 @@ const FOREIGN: &[(&str, &str)] = &[
 
 /// What to do about a key that `section` does not have, and the key of `section` that was meant, if
 /// that can be told.
-pub(super) fn advice(section: &Section, key: &str) -> (String, Option<&'static str>) {
+pub(super) fn unknown_key_advice(
+    section: &SectionSchema,
+    key: &str,
+) -> (String, Option<&'static str>) {
     if key == "<<" {
         return (
             "merge keys are not part of YAML 1.2; write the keys out".to_owned(),
@@ -208,16 +211,16 @@ pub(super) fn advice(section: &Section, key: &str) -> (String, Option<&'static s
     if let Some(near) = nearest(key, section.keys.iter().copied()) {
         return (format!("did you mean `{near}`?"), Some(near));
     }
-    let homes = homes(key);
+    let homes = sections_with_key(key);
     if !homes.is_empty() {
         return (format!("`{key}` belongs in {}", homes.join(" or ")), None);
     }
-    match FOREIGN
+    match FOREIGN_KEYS
         .iter()
         .find(|(theirs, _)| key.eq_ignore_ascii_case(theirs))
     {
-        Some((_, ours)) => foreign(section, key, ours),
-        None => (known(section), None),
+        Some((_, ours)) => foreign_key_advice(section, key, ours),
+        None => (list_keys(section), None),
     }
 }
 
@@ -246,16 +249,16 @@ pub(super) fn nearest<'a>(
 }
 
 /// The sections that have exactly this key, with their places.
-fn homes(key: &str) -> Vec<String> {
+fn sections_with_key(key: &str) -> Vec<String> {
     let with_key = ALL.iter().filter(|section| section.keys.contains(&key));
     with_key
-        .map(|section| home(section))
+        .map(|section| section_location(section))
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
 }
 
-fn home(section: &Section) -> String {
+fn section_location(section: &SectionSchema) -> String {
     match section.path {
         "" => "the top level of the file".to_owned(),
         path if section.title.starts_with('`') => format!("`{path}`"),
@@ -263,15 +266,22 @@ fn home(section: &Section) -> String {
     }
 }
 
-fn foreign(section: &Section, key: &str, ours: &'static str) -> (String, Option<&'static str>) {
+fn foreign_key_advice(
+    section: &SectionSchema,
+    key: &str,
+    ours: &'static str,
+) -> (String, Option<&'static str>) {
     let message = format!("{} is called `{ours}` here", quote(key));
     if section.keys.contains(&ours) {
         return (message, Some(ours));
     }
-    (format!("{message}, in {}", homes(ours).join(" or ")), None)
+    (
+        format!("{message}, in {}", sections_with_key(ours).join(" or ")),
+        None,
+    )
 }
 
-fn known(section: &Section) -> String {
+fn list_keys(section: &SectionSchema) -> String {
     let keys = section
         .keys
         .iter()

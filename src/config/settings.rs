@@ -16,8 +16,8 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
-use super::acme::{Acme, Names, Secret};
-use super::link::{Link, PeerTls};
+use super::acme::{AcmeConfig, DomainNames, Secret};
+use super::upstream_protocol::{PeerTlsConfig, TransportConfig};
 use crate::certificate::{CertFile, CertWarning, Certificate, Identity, RevocationLists};
 use crate::client::TrustedProxies;
 use crate::key::KeySource;
@@ -34,25 +34,25 @@ use crate::route::RouteMatch;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients connect; at least one.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Which request goes to which upstream; at least one.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
     /// The groups of peers, by name.
-    pub upstreams: BTreeMap<String, Upstream>,
+    pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// What a client may do, and for how long.
-    pub downstream: Downstream,
+    pub downstream: DownstreamConfig,
     /// What is told to the peers about the client.
-    pub forwarding: Forwarding,
+    pub forwarding: ForwardingConfig,
     /// Networks whose `X-Forwarded-For` is believed; empty: nobody's.
     pub trusted_proxies: Vec<IpNet>,
     /// The admin HTTP server; `None`: off.
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminConfig>,
     /// Worker threads; `None`: one per core.
     pub threads: Option<NonZeroUsize>,
     /// One line per request.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogConfig,
     /// What the process says about itself, on stderr.
-    pub error_log: ErrorLog,
+    pub error_log: ErrorLogConfig,
     /// The Unix socket of `clockwise status`, `drain`, …; `None`: the runtime directory's default.
     pub control: Option<PathBuf>,
     /// How long a stopping process waits for its connections before it cuts them.
@@ -63,36 +63,36 @@ pub struct Config {
     /// `None`: never, only when asked to.
     pub watch: Option<Duration>,
     /// Where drains and health outlive the process; `None`: they end with it.
-    pub state_file: Option<StateFile>,
+    pub state_file: Option<StateFileConfig>,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
     /// How certificates are ordered; `None`: none are.
-    pub acme: Option<Acme>,
+    pub acme: Option<AcmeConfig>,
     /// What the files that the listeners name held when this was loaded.
     pub credentials: Credentials,
 }
 
 /// A socket that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Where it is bound.
     pub address: ListenAddress,
     /// How its socket is made.
     pub socket: SocketOptions,
     /// Who says with a header of the PROXY protocol whose connections these are; `None`: nobody does.
-    pub proxy_protocol: Option<Introductions>,
+    pub proxy_protocol: Option<AcceptProxyConfig>,
     /// Connections that the kernel may queue before they are accepted (`listen(2)`); the system's
     /// `net.core.somaxconn` caps it.
     pub backlog: u32,
     /// What its connections are encrypted with; `None`: they are not.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// Where they are not, clients may begin with HTTP/2.
     pub h2c: bool,
     /// Every request is sent on to HTTPS on this port; `None`: it is served.
     pub https_redirect: Option<u16>,
 }
 
-impl Listener {
+impl ListenerConfig {
     /// A plain one at this address, with every option as it is where nothing is written.
     pub fn plain(address: SocketAddr, backlog: u32) -> Self {
         Self {
@@ -144,9 +144,9 @@ pub struct SocketAccess {
     /// Permission bits, at most 0o777.
     pub mode: u32,
     /// `None`: who runs the process.
-    pub owner: Option<Account>,
+    pub owner: Option<UnixAccount>,
     /// `None`: the group of who runs the process.
-    pub group: Option<Account>,
+    pub group: Option<UnixAccount>,
 }
 
 impl SocketAccess {
@@ -166,7 +166,7 @@ impl Default for SocketAccess {
 
 /// A user or group of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Account {
+pub enum UnixAccount {
     /// By number.
     Id(u32),
     /// By name; looked up when the socket is made.
@@ -175,27 +175,27 @@ pub enum Account {
 
 /// Who says whose connections these are (the PROXY protocol), and what becomes of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Introductions {
+pub struct AcceptProxyConfig {
     /// Networks that are believed, and must say it. On a Unix socket everybody is.
     pub from: TrustedProxies,
     /// How long a whole header may take; above zero.
     pub timeout: Duration,
     /// Who connects from elsewhere is served without a header; else its connection is closed.
-    pub serve_others: bool,
+    pub accept_untrusted: bool,
 }
 
 /// What a peer is told of each connection, in a header of the PROXY protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Introduction {
+pub struct SendProxyConfig {
     /// How it is written.
     pub version: Version,
     /// What is said besides the addresses; version 1 says nothing else.
-    pub tells: Vec<Tell>,
+    pub tlvs: Vec<TlvKind>,
 }
 
 /// What a peer is told of a connection besides the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tell {
+pub enum TlvKind {
     /// The name that the client asked for in TLS.
     Authority,
     /// The protocol that was agreed on in TLS.
@@ -210,7 +210,7 @@ pub enum Tell {
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsConfig {
     /// What a client may be shown, by the name it asks for; at least one, the first for all others.
     pub certificates: Vec<CertificateSource>,
     /// The oldest version that is spoken.
@@ -220,14 +220,14 @@ pub struct Tls {
     /// Clients may speak HTTP/2 inside.
     pub http2: bool,
     /// Clients are asked for a certificate; `None`: they are not.
-    pub client_auth: Option<ClientAuth>,
+    pub client_auth: Option<ClientAuthConfig>,
     /// `Strict-Transport-Security` (RFC 6797) in every response; `None`: what the peers send.
-    pub hsts: Option<Hsts>,
+    pub hsts: Option<HstsConfig>,
 }
 
 /// For how long browsers ask for nothing but HTTPS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hsts {
+pub struct HstsConfig {
     /// From each response on; zero ends it.
     pub max_age: Duration,
     /// Also for all names below.
@@ -251,7 +251,7 @@ pub enum CertificateSource {
     /// The operator has put it there.
     Files(CertificateFiles),
     /// It is ordered for these names ([`Config::acme`]).
-    Acme(Names),
+    Acme(DomainNames),
 }
 
 /// Where a certificate lies.
@@ -267,7 +267,7 @@ pub struct CertificateFiles {
 
 /// How clients prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientAuth {
+pub struct ClientAuthConfig {
     /// A client without a certificate is turned away.
     pub required: bool,
     /// PEM: the issuers whose certificates count.
@@ -293,13 +293,13 @@ pub struct Credentials {
 
 impl Credentials {
     /// What there is to say of them at this time (seconds since 1970), each with its file.
-    pub fn concerns(&self, now: i64) -> impl Iterator<Item = (&Path, CertWarning)> {
+    pub fn warnings(&self, now: i64) -> impl Iterator<Item = (&Path, CertWarning)> {
         let shown = self.identities.iter();
         let shown = shown.map(|(files, identity)| (files, &identity.certificate));
         let certificates = self.certificates.iter().chain(shown);
         let certificates = certificates.flat_map(move |(files, read)| {
             let concerns = read.warnings(now);
-            concerns.map(|concern| (files.of(concern.file()), concern))
+            concerns.map(|concern| (files.file_for(concern.file()), concern))
         });
         let crls = self.crls.iter();
         let crls = crls.filter_map(move |(file, read)| Some((file.as_path(), read.warning(now)?)));
@@ -309,7 +309,7 @@ impl Credentials {
 
 impl CertificateFiles {
     /// The file of a part; of an OCSP response that there is none of, the certificate's.
-    fn of(&self, part: CertFile) -> &Path {
+    fn file_for(&self, part: CertFile) -> &Path {
         match part {
             CertFile::Key => &self.key,
             CertFile::Ocsp => self.ocsp.as_ref().unwrap_or(&self.cert),
@@ -320,7 +320,7 @@ impl CertificateFiles {
 
 impl Config {
     /// Whether clients of the listener with this address may begin with HTTP/2.
-    pub fn takes_h2c(&self, address: &ListenAddress) -> bool {
+    pub fn allows_h2c(&self, address: &ListenAddress) -> bool {
         let listener = self.listeners.iter().find(|one| one.address == *address);
         listener.is_some_and(|listener| listener.h2c)
     }
@@ -328,16 +328,16 @@ impl Config {
     /// The files that are read when the configuration is loaded, besides its own.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
-        let links = self.upstreams.values().map(|upstream| &upstream.link);
+        let links = self.upstreams.values().map(|upstream| &upstream.transport);
         let peers = links.filter_map(|link| link.tls.as_ref());
-        let acme = self.acme.iter().flat_map(Acme::files);
-        tls.flat_map(Tls::files)
-            .chain(peers.flat_map(PeerTls::files))
+        let acme = self.acme.iter().flat_map(AcmeConfig::files);
+        tls.flat_map(TlsConfig::files)
+            .chain(peers.flat_map(PeerTlsConfig::files))
             .chain(acme)
     }
 
     /// The certificates that are to be ordered, each once.
-    pub fn ordered(&self) -> BTreeSet<&Names> {
+    pub fn acme_certificate_names(&self) -> BTreeSet<&DomainNames> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
         let sources = tls.flat_map(|tls| &tls.certificates);
         let names = sources.filter_map(|source| match source {
@@ -348,7 +348,7 @@ impl Config {
     }
 }
 
-impl Tls {
+impl TlsConfig {
     fn files(&self) -> impl Iterator<Item = &Path> {
         let files = self.certificates.iter().filter_map(|source| match source {
             CertificateSource::Files(files) => Some(files),
@@ -366,7 +366,7 @@ impl Tls {
 
 /// What a request must look like, and what is then done with it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Route {
+pub struct RouteConfig {
     /// Host, path and methods.
     pub matches: RouteMatch,
     /// The name of an upstream that exists.
@@ -379,7 +379,7 @@ pub struct Route {
 
 /// A named group of peers that share policy.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Where the key comes from: the first source that is present.
     pub key: Vec<KeySource>,
     /// What happens when no source is present.
@@ -387,44 +387,44 @@ pub struct Upstream {
     /// How labels and keys are placed on the ring.
     pub dialect: Dialect,
     /// The servers; at least one, labels unique.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerConfig>,
     /// Active probes; `None`: off, every peer counts as up.
-    pub health: Option<Health>,
+    pub health: Option<HealthConfig>,
     /// Ejection on failures of real traffic; `None`: off.
-    pub passive: Option<Passive>,
+    pub outlier_detection: Option<OutlierDetectionConfig>,
     /// How failed attempts are repeated on other peers.
-    pub retry: Retry,
+    pub retry: RetryConfig,
     /// How long each step of an exchange with a peer may take.
-    pub timeouts: Timeouts,
+    pub timeouts: TimeoutsConfig,
     /// The `Host` that a peer is sent.
     pub host_header: HostHeader,
     /// What a peer is told of each connection before its first request; `None`: nothing.
-    pub proxy_protocol: Option<Introduction>,
+    pub proxy_protocol: Option<SendProxyConfig>,
     /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; one that
     /// would move more is refused. `None`: no limit.
     pub max_moved: Option<f64>,
     /// How far above its fair share of the requests in flight a peer may be; `None`: as far as its
     /// keys take it.
-    pub bounded_load: Option<BoundedLoad>,
+    pub bounded_load: Option<BoundedLoadConfig>,
     /// How a peer that comes back, or is new, gets its keys; `None`: all at once.
-    pub slow_start: Option<SlowStart>,
+    pub slow_start: Option<SlowStartConfig>,
     /// Which keys a draining peer keeps for a while; `None`: none.
-    pub drain: Option<SessionDrain>,
+    pub drain: Option<SessionDrainConfig>,
     /// Which keys have too many requests for one peer, and go to several; `None`: none.
-    pub hot_keys: Option<HotKeys>,
+    pub hot_keys: Option<HotKeysConfig>,
     /// How a peer that comes and goes is kept off the ring; `None`: it is not.
     pub flap_damping: Option<flap_damping::FlapDampingPolicy>,
     /// When long streams on a peer that no longer owns their key are closed; `None`: never.
-    pub close_moved_streams: Option<MovedStreams>,
+    pub close_moved_streams: Option<MovedStreamsConfig>,
     /// How its peers are spoken to.
-    pub link: Link,
+    pub transport: TransportConfig,
     /// Whether calls by gRPC-Web reach them as gRPC.
     pub grpc_web: bool,
 }
 
 /// How far above its fair share of the requests in flight a peer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BoundedLoad {
+pub struct BoundedLoadConfig {
     /// So many times the fair share.
     pub factor: BalanceFactor,
     /// How long a request may wait for a place at its home; `None`: it goes on at once.
@@ -433,9 +433,9 @@ pub struct BoundedLoad {
 
 /// How a peer that comes back, or is new, gets its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlowStart {
+pub struct SlowStartConfig {
     /// From its first key to its last: 1 s to a day.
-    pub length: Duration,
+    pub duration: Duration,
     /// Whether what is there when the process starts is as cold as what comes a moment later, so that a
     /// peer that comes so much later takes only so long; else it is warm.
     pub at_start: bool,
@@ -443,18 +443,18 @@ pub struct SlowStart {
 
 /// Which keys a draining peer keeps, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionDrain {
+pub struct SessionDrainConfig {
     /// A key moves when it had no request for so long.
     pub idle: Duration,
     /// All keys have moved so long after the drain's begin.
     pub deadline: Duration,
     /// How many active keys of the upstream are remembered, about; 16 bytes each.
-    pub keys: u32,
+    pub max_tracked_keys: u32,
 }
 
 /// Which keys are hot, and over how many peers they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HotKeys {
+pub struct HotKeysConfig {
     /// The share of the upstream's requests from which on a key is hot.
     pub threshold: HotKeyThreshold,
     /// The least number of peers that it goes to.
@@ -463,7 +463,7 @@ pub struct HotKeys {
 
 /// When long streams on a peer that no longer owns their key are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MovedStreams {
+pub struct MovedStreamsConfig {
     /// How long after their key has moved.
     pub after: Duration,
     /// How many in a second, at most.
@@ -472,7 +472,7 @@ pub struct MovedStreams {
 
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerConfig {
     /// Where it listens.
     pub address: PeerAddress,
     /// Its name, unique in its upstream; places it on the ring where there is no `id`.
@@ -486,10 +486,10 @@ pub struct Peer {
     pub server_name: Option<String>,
 }
 
-impl Upstream {
+impl UpstreamConfig {
     /// The peers as the ring takes them.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
-        self.peers.iter().map(Peer::member)
+        self.peers.iter().map(PeerConfig::member)
     }
 
     /// What keeps requests from their home. A slow start is not in it: to a prediction it is over.
@@ -506,7 +506,7 @@ impl Upstream {
     }
 }
 
-impl Peer {
+impl PeerConfig {
     /// The peer as the ring takes it.
     pub fn member(&self) -> Member<'_> {
         Member {
@@ -550,9 +550,9 @@ pub enum MissingKey {
 
 /// Active probes of every peer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Health {
+pub struct HealthConfig {
     /// What is asked.
-    pub probe: Probe,
+    pub probe: ProbeConfig,
     /// Time from the start of one probe to the start of the next; each is moved by up to ±10 %.
     pub interval: Duration,
     /// The longest that one whole probe may take.
@@ -565,7 +565,7 @@ pub struct Health {
 
 /// What a probe asks of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub enum ProbeConfig {
     /// That it accepts a connection, and proves who it is where it has to.
     Tcp,
     /// That it answers a GET.
@@ -588,7 +588,7 @@ pub enum Probe {
 
 /// Ejection of a peer on failures of real traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passive {
+pub struct OutlierDetectionConfig {
     /// Failed connects in a row that eject a peer; at least 1.
     pub failures: u32,
     /// How long the first ejection lasts; each repetition doubles it.
@@ -599,7 +599,7 @@ pub struct Passive {
 
 /// How failed attempts are repeated on other peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryConfig {
     /// Attempts in total, the first included; 1 ..= 16.
     pub attempts: u32,
     /// No further attempt starts later than this after the first one started.
@@ -608,7 +608,7 @@ pub struct Retry {
 
 /// How long each step of an exchange with a peer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct TimeoutsConfig {
     /// Until the connection stands.
     pub connect: Duration,
     /// From the request's last byte to the response's header.
@@ -622,12 +622,12 @@ pub struct Timeouts {
     /// How long an unused connection is kept; keep it below the peer's own keep-alive timeout.
     pub idle: Duration,
     /// After a protocol upgrade (WebSocket).
-    pub tunnel: TunnelTimes,
+    pub tunnel: TunnelTimeoutsConfig,
 }
 
 /// How long a tunnel may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TunnelTimes {
+pub struct TunnelTimeoutsConfig {
     /// Without a byte in either direction.
     pub idle: Duration,
     /// From its beginning to its end; `None`: no limit.
@@ -647,7 +647,7 @@ pub enum HostHeader {
 
 /// What a client may do, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Downstream {
+pub struct DownstreamConfig {
     /// From a request's first byte (or the accept) to the end of its header.
     pub header_timeout: Duration,
     /// How long a connection may be idle between two requests.
@@ -665,7 +665,7 @@ pub struct Downstream {
     /// Connections at once, all listeners together; `None`: no limit.
     pub max_connections: Option<usize>,
     /// Connections at once of one client, all listeners together; `None`: no limit.
-    pub per_client: Option<PerClient>,
+    pub per_client: Option<PerClientLimitConfig>,
     /// Bytes of request line and header fields; above it 431.
     pub max_header_size: usize,
     /// Bytes of the request target; above it 414.
@@ -674,7 +674,7 @@ pub struct Downstream {
     pub max_body_size: Option<u64>,
 }
 
-impl Downstream {
+impl DownstreamConfig {
     /// What holds where the operator wrote nothing.
     pub const DEFAULT: Self = Self {
         header_timeout: Duration::from_secs(10),
@@ -694,27 +694,27 @@ impl Downstream {
 
 /// How many connections one client may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerClient {
+pub struct PerClientLimitConfig {
     /// At once; at least 1.
     pub limit: u32,
     /// Bits of an IPv4 address that tell one client from another; at most 32.
-    pub v4: u8,
+    pub v4_prefix: u8,
     /// Bits of an IPv6 address that do; at most 128. Who has one such address has a network of 64 bits.
-    pub v6: u8,
+    pub v6_prefix: u8,
 }
 
-impl PerClient {
+impl PerClientLimitConfig {
     /// What holds where only a limit is written.
     pub const DEFAULT: Self = Self {
         limit: u32::MAX,
-        v4: 32,
-        v6: 64,
+        v4_prefix: 32,
+        v6_prefix: 64,
     };
 }
 
 /// What is told to the peers about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forwarding {
+pub struct ForwardingConfig {
     /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
     pub x_forwarded: bool,
     /// `Forwarded` (RFC 7239).
@@ -727,14 +727,14 @@ pub struct Forwarding {
 
 /// The admin HTTP server. Its debug output keeps the token secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminConfig {
     /// The address to bind.
     pub address: SocketAddr,
     /// Asked for as `Authorization: Bearer …`; must be set where the address is not loopback.
     pub token: Option<String>,
 }
 
-impl fmt::Debug for Admin {
+impl fmt::Debug for AdminConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "…");
         f.debug_struct("Admin")
@@ -746,7 +746,7 @@ impl fmt::Debug for Admin {
 
 /// Where the access log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
+pub enum AccessLogConfig {
     /// No access log.
     Off,
     /// Standard output.
@@ -757,14 +757,14 @@ pub enum AccessLog {
 
 /// What the process says about itself, on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrorLog {
+pub struct ErrorLogConfig {
     /// The least severe message that is written.
     pub level: log::LevelFilter,
 }
 
 /// The file by which a cold restart remembers drains and health.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateFile {
+pub struct StateFileConfig {
     /// Replaced as a whole with every change, so its directory must be writable.
     pub path: PathBuf,
     /// How old the file may be at a start; an older one tells too little about now and is left alone.

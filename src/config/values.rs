@@ -8,29 +8,33 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::fmt::friendly::SpanParser;
 
-use super::raw::{Node, Value};
+use super::raw::{YamlNode, YamlValue};
 use super::report::quote;
 
 /// What is wrong, and what to do.
-pub(super) type Fault = (String, String);
+pub(super) type InvalidValue = (String, String);
 
-const PERCENTAGES: &str = "write a number and `%`, as in `15%` or `2.5%`";
+const PERCENTAGE_HELP: &str = "write a number and `%`, as in `15%` or `2.5%`";
 const KIB: u64 = 1024;
-const UNITS: &[(&str, u64)] = &[("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
+const SIZE_UNITS: &[(&str, u64)] = &[("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
 
 /// What a reader sees at `node`, for "found …".
-pub(super) fn shown(node: &Node) -> String {
+pub(super) fn describe_node(node: &YamlNode) -> String {
     match &node.value {
         _ if node.is_null() => "nothing".to_owned(),
-        Value::Scalar(scalar) if scalar.plain => quote(&scalar.text),
-        Value::Scalar(scalar) => format!("the text {}", quote(&scalar.text)),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a map".to_owned(),
+        YamlValue::Scalar(scalar) if scalar.plain => quote(&scalar.text),
+        YamlValue::Scalar(scalar) => format!("the text {}", quote(&scalar.text)),
+        YamlValue::List(_) => "a list".to_owned(),
+        YamlValue::Map(_) => "a map".to_owned(),
     }
 }
 
 /// A whole number written without quotes.
-pub(super) fn number(what: &str, node: &Node, bounds: &RangeInclusive<u64>) -> Result<u64, Fault> {
+pub(super) fn number(
+    what: &str,
+    node: &YamlNode,
+    bounds: &RangeInclusive<u64>,
+) -> Result<u64, InvalidValue> {
     let range = format!("{} to {}", bounds.start(), bounds.end());
     let not_a_number = || {
         let quoted = node.scalar().is_some_and(|scalar| !scalar.plain);
@@ -40,7 +44,10 @@ pub(super) fn number(what: &str, node: &Node, bounds: &RangeInclusive<u64>) -> R
             format!("use {range}")
         };
         (
-            format!("{what} must be a whole number, found {}", shown(node)),
+            format!(
+                "{what} must be a whole number, found {}",
+                describe_node(node)
+            ),
             help,
         )
     };
@@ -62,23 +69,26 @@ fn is_negative(text: &str) -> bool {
 }
 
 /// `true` or `false`, nothing else: YAML's other words for it are read differently by others.
-pub(super) fn flag(node: &Node) -> Result<bool, Fault> {
+pub(super) fn flag(node: &YamlNode) -> Result<bool, InvalidValue> {
     match node.plain() {
         Some("true") => Ok(true),
         Some("false") => Ok(false),
         _ => Err((
-            format!("expected `true` or `false`, found {}", shown(node)),
+            format!("expected `true` or `false`, found {}", describe_node(node)),
             "write `true` or `false`, without quotes".to_owned(),
         )),
     }
 }
 
 /// A duration with its unit: `250ms`, `1m30s`.
-pub(super) fn duration(node: &Node, bounds: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
-    let example = || format!("write a number and a unit, as in {}", units());
+pub(super) fn duration(
+    node: &YamlNode,
+    bounds: &RangeInclusive<Duration>,
+) -> Result<Duration, InvalidValue> {
+    let example = || format!("write a number and a unit, as in {}", duration_examples());
     let Some(text) = node.text() else {
         return Err((
-            format!("expected a duration, found {}", shown(node)),
+            format!("expected a duration, found {}", describe_node(node)),
             example(),
         ));
     };
@@ -91,16 +101,20 @@ pub(super) fn duration(node: &Node, bounds: &RangeInclusive<Duration>) -> Result
     if bounds.contains(&value) {
         return Ok(value);
     }
-    let help = format!("use {} to {}", short(*bounds.start()), short(*bounds.end()));
+    let help = format!(
+        "use {} to {}",
+        format_duration(*bounds.start()),
+        format_duration(*bounds.end())
+    );
     Err((format!("duration {} is out of range", quote(text)), help))
 }
 
-fn units() -> &'static str {
+fn duration_examples() -> &'static str {
     "`250ms`, `10s`, `1m30s` or `2h`"
 }
 
 /// A duration as it would be written in the configuration.
-pub(super) fn short(duration: Duration) -> String {
+pub(super) fn format_duration(duration: Duration) -> String {
     let printed = SignedDuration::try_from(duration).map(|duration| format!("{duration:#}"));
     quote(
         &printed
@@ -110,19 +124,22 @@ pub(super) fn short(duration: Duration) -> String {
 }
 
 /// A part of the whole, `15%` or `2.5%`, as 0.0 ..= 1.0.
-pub(super) fn percentage(node: &Node) -> Result<f64, Fault> {
+pub(super) fn percentage(node: &YamlNode) -> Result<f64, InvalidValue> {
     percentage_within(node, (0.0, 100.0))
 }
 
 /// A [`percentage`] between two others, which are given in per cent.
-pub(super) fn percentage_within(node: &Node, (least, most): (f64, f64)) -> Result<f64, Fault> {
+pub(super) fn percentage_within(
+    node: &YamlNode,
+    (least, most): (f64, f64),
+) -> Result<f64, InvalidValue> {
     let Some(text) = node.text() else {
         return Err((
-            format!("expected a percentage, found {}", shown(node)),
-            PERCENTAGES.to_owned(),
+            format!("expected a percentage, found {}", describe_node(node)),
+            PERCENTAGE_HELP.to_owned(),
         ));
     };
-    let percent = percent(text).ok_or_else(|| not_a_percentage(text))?;
+    let percent = parse_percent(text).ok_or_else(|| not_a_percentage(text))?;
     if (least..=most).contains(&percent) {
         return Ok(percent / 100.0);
     }
@@ -133,7 +150,7 @@ pub(super) fn percentage_within(node: &Node, (least, most): (f64, f64)) -> Resul
 }
 
 /// The number before the sign, in or out of range; not what else Rust takes for a number, as `1e1`.
-fn percent(text: &str) -> Option<f64> {
+fn parse_percent(text: &str) -> Option<f64> {
     let number = text.strip_suffix('%')?.trim_end();
     let digits = number.strip_prefix('-').unwrap_or(number);
     let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -141,37 +158,44 @@ fn percent(text: &str) -> Option<f64> {
     number.parse().ok().filter(|_| plain)
 }
 
-fn not_a_percentage(text: &str) -> Fault {
+fn not_a_percentage(text: &str) -> InvalidValue {
     let message = format!("{} is not a percentage", quote(text));
     // Up to one it may be meant as a share of one: then there is no telling.
     let help = match text.parse::<f64>() {
-        Ok(number) if number > 1.0 && percent(&format!("{text}%")).is_some() => {
+        Ok(number) if number > 1.0 && parse_percent(&format!("{text}%")).is_some() => {
             format!("write `{text}%`")
         }
-        _ => PERCENTAGES.to_owned(),
+        _ => PERCENTAGE_HELP.to_owned(),
     };
     (message, help)
 }
 
 /// Bytes: `64KiB`, `1MiB`, `2GiB`, or a plain number.
-pub(super) fn size(node: &Node, bounds: &RangeInclusive<u64>) -> Result<u64, Fault> {
+pub(super) fn size(node: &YamlNode, bounds: &RangeInclusive<u64>) -> Result<u64, InvalidValue> {
     let Some(text) = node.text() else {
         let help = "write bytes as in `65536`, `64KiB` or `1MiB`".to_owned();
-        return Err((format!("expected a size, found {}", shown(node)), help));
+        return Err((
+            format!("expected a size, found {}", describe_node(node)),
+            help,
+        ));
     };
-    let bytes = bytes(text).ok_or_else(|| not_a_size(text))?;
+    let bytes = parse_size(text).ok_or_else(|| not_a_size(text))?;
     if bounds.contains(&bytes) {
         return Ok(bytes);
     }
-    let help = format!("use {} to {}", human(*bounds.start()), human(*bounds.end()));
+    let help = format!(
+        "use {} to {}",
+        format_size(*bounds.start()),
+        format_size(*bounds.end())
+    );
     Err((format!("size {} is out of range", quote(text)), help))
 }
 
-fn bytes(text: &str) -> Option<u64> {
-    let (digits, unit) = split(text);
+fn parse_size(text: &str) -> Option<u64> {
+    let (digits, unit) = split_unit(text);
     let factor = match unit {
         "" => 1,
-        unit => UNITS.iter().find(|(name, _)| *name == unit)?.1,
+        unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit)?.1,
     };
     // More than can be counted is out of every range, and said so.
     let number = digits
@@ -180,7 +204,7 @@ fn bytes(text: &str) -> Option<u64> {
     number.ok().map(|number| number.saturating_mul(factor))
 }
 
-fn split(text: &str) -> (&str, &str) {
+fn split_unit(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -192,10 +216,10 @@ fn all_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn not_a_size(text: &str) -> Fault {
-    let (digits, unit) = split(text);
+fn not_a_size(text: &str) -> InvalidValue {
+    let (digits, unit) = split_unit(text);
     let meant = unit.chars().next().and_then(|first| {
-        UNITS
+        SIZE_UNITS
             .iter()
             .find(|(name, _)| name.starts_with(first.to_ascii_uppercase()))
     });
@@ -206,8 +230,8 @@ fn not_a_size(text: &str) -> Fault {
     (format!("{} is not a size", quote(text)), help)
 }
 
-fn human(bytes: u64) -> String {
-    let unit = UNITS
+fn format_size(bytes: u64) -> String {
+    let unit = SIZE_UNITS
         .iter()
         .rev()
         .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::per_client_limit::{ClientConnectionCounts, ClientPermit};
-use crate::config::PerClient;
+use crate::config::PerClientLimitConfig;
 
 /// How long one who waits for a place lets the idle connection that was called take to leave.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -175,7 +175,7 @@ impl ConnectionPermit {
 
     /// Counts the connection as this client's, where it may have one more. Those that came while
     /// nobody counted are not.
-    pub fn acquire_for_client(&mut self, client: IpAddr, rule: PerClient) -> bool {
+    pub fn acquire_for_client(&mut self, client: IpAddr, rule: PerClientLimitConfig) -> bool {
         self.client_permit = self.limit.per_client.acquire(client, rule);
         self.client_permit.is_some()
     }

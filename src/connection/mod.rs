@@ -63,7 +63,7 @@ pub use self::stream_policy::{StreamPolicy, StreamVerdict};
 pub use self::tls_handshake::{ClientCertificate, TlsSession, accept_tls};
 
 use self::io::BufferedSocket;
-use crate::config::Downstream as Limits;
+use crate::config::DownstreamConfig as Limits;
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// One client connection: what holds for every request on it. Shared by whatever serves it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::config::PerClient;
+use crate::config::PerClientLimitConfig;
 
 /// Parts that are locked on their own.
 const SHARDS: usize = 16;
@@ -28,7 +28,7 @@ impl ClientConnectionCounts {
     pub(super) fn acquire(
         self: &Arc<Self>,
         client: IpAddr,
-        rule: PerClient,
+        rule: PerClientLimitConfig,
     ) -> Option<ClientPermit> {
         let network = client_network(client, rule);
         let mut taken = self.shard(&network).lock();
@@ -81,9 +81,13 @@ impl Drop for ClientPermit {
     }
 }
 
-fn client_network(client: IpAddr, rule: PerClient) -> IpNet {
+fn client_network(client: IpAddr, rule: PerClientLimitConfig) -> IpNet {
     let client = client.to_canonical();
-    let bits = if client.is_ipv4() { rule.v4 } else { rule.v6 };
+    let bits = if client.is_ipv4() {
+        rule.v4_prefix
+    } else {
+        rule.v6_prefix
+    };
     IpNet::new(client, bits).map_or(client.into(), |network| network.trunc())
 }
 
@@ -93,10 +97,10 @@ mod tests {
 
     use super::*;
 
-    fn rule(limit: u32) -> PerClient {
-        PerClient {
+    fn rule(limit: u32) -> PerClientLimitConfig {
+        PerClientLimitConfig {
             limit,
-            ..PerClient::DEFAULT
+            ..PerClientLimitConfig::DEFAULT
         }
     }
 
@@ -123,7 +127,10 @@ mod tests {
         let _held = seat("2001:db8::1").unwrap();
         assert!(seat("2001:db8::ffff:1").is_none());
         assert!(seat("2001:db8:0:1::1").is_some());
-        let exact = PerClient { v6: 128, ..rule(1) };
+        let exact = PerClientLimitConfig {
+            v6_prefix: 128,
+            ..rule(1)
+        };
         assert!(clients.acquire(address("2001:db8::2"), exact).is_some());
     }
 

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{ListenSocket, unix};
-use crate::config::{ListenAddress, Listener as Written};
+use crate::config::{ListenAddress, ListenerConfig as Written};
 
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock;
-use crate::config::{Downstream as Limits, Introductions, Listener as Written};
+use crate::config::{AcceptProxyConfig, DownstreamConfig as Limits, ListenerConfig as Written};
 use crate::connection::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
     TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
@@ -81,7 +81,7 @@ pub struct ConnectionConfig {
     /// What a client may do.
     pub limits: Limits,
     /// Who says whose connections these are; `None`: they are of those who connect.
-    pub proxy_protocol: Option<Arc<Introductions>>,
+    pub proxy_protocol: Option<Arc<AcceptProxyConfig>>,
     /// How they are encrypted; `None`: they are not.
     pub tls: Option<Arc<tls::ListenerTls>>,
     /// Where they are not, clients may begin with HTTP/2.
@@ -437,7 +437,7 @@ impl ConnectionTask {
             .is_none_or(|remote| rule.from.contains(remote.ip()));
         if believed {
             read_proxy_header(socket, rule.timeout).await.map(Some)
-        } else if rule.serve_others {
+        } else if rule.accept_untrusted {
             Ok(None)
         } else {
             Err(Refused::Stranger)

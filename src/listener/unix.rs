@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, User};
 
-use crate::config::{Account, SocketAccess};
+use crate::config::{SocketAccess, UnixAccount};
 
 /// A socket's file that is ours: removed when this is dropped, where it still has its name.
 #[derive(Debug)]
@@ -103,20 +103,20 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-fn resolve_uid(account: &Account) -> io::Result<u32> {
+fn resolve_uid(account: &UnixAccount) -> io::Result<u32> {
     match account {
-        Account::Id(id) => Ok(*id),
-        Account::Name(name) => match User::from_name(name)? {
+        UnixAccount::Id(id) => Ok(*id),
+        UnixAccount::Name(name) => match User::from_name(name)? {
             Some(user) => Ok(user.uid.as_raw()),
             None => Err(unknown_account_error("user", name)),
         },
     }
 }
 
-fn resolve_gid(account: &Account) -> io::Result<u32> {
+fn resolve_gid(account: &UnixAccount) -> io::Result<u32> {
     match account {
-        Account::Id(id) => Ok(*id),
-        Account::Name(name) => match Group::from_name(name)? {
+        UnixAccount::Id(id) => Ok(*id),
+        UnixAccount::Name(name) => match Group::from_name(name)? {
             Some(group) => Ok(group.gid.as_raw()),
             None => Err(unknown_account_error("group", name)),
         },

@@ -38,7 +38,7 @@ fn check_listener(listener: &mut Listener, notes: &Notes<'_>) {
         good
     });
     for one in &mut tls.certificates {
-        one.ocsp = one.ocsp.take().filter(|path| config::is_file(path));
+        one.ocsp = one.ocsp.take().filter(|path| config::is_file_path(path));
     }
     if let Some(clients) = tls.clients.take_if(|clients| !is_asked(clients)) {
         let what =
@@ -49,11 +49,11 @@ fn check_listener(listener: &mut Listener, notes: &Notes<'_>) {
 }
 
 fn is_certificate(one: &Certificate) -> bool {
-    config::is_file(&one.cert) && config::is_file(&one.key)
+    config::is_file_path(&one.cert) && config::is_file_path(&one.key)
 }
 
 fn is_asked(clients: &Clients) -> bool {
-    config::is_file(&clients.ca) && clients.crl.as_deref().is_none_or(config::is_file)
+    config::is_file_path(&clients.ca) && clients.crl.as_deref().is_none_or(config::is_file_path)
 }
 
 fn check_upstream(upstream: &mut Upstream, notes: &Notes<'_>) {
@@ -66,8 +66,10 @@ fn check_upstream(upstream: &mut Upstream, notes: &Notes<'_>) {
     upstream.protocol = upstream
         .protocol
         .map(|said| if said == "h2c" { "h2" } else { said });
-    let bad = |path: &String| !config::is_file(path);
-    let shown = |shown: &(String, String)| !config::is_file(&shown.0) || !config::is_file(&shown.1);
+    let bad = |path: &String| !config::is_file_path(path);
+    let shown = |shown: &(String, String)| {
+        !config::is_file_path(&shown.0) || !config::is_file_path(&shown.1)
+    };
     let lost = [
         tls.ca.take_if(|path| bad(path)),
         tls.shown

@@ -88,7 +88,7 @@ impl Hsts {
         }
         let max_age = found.filter(|seconds| *seconds > 0)?;
         Some(Self {
-            max_age: Duration::from_secs(max_age).min(config::MAX_HSTS),
+            max_age: Duration::from_secs(max_age).min(config::MAX_HSTS_AGE),
             subdomains,
             preload,
         })

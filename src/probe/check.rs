@@ -22,7 +22,7 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
 
 use super::{ProbeCheck, ProbeConnectors, grpc_health};
-use crate::config::{Health, Probe};
+use crate::config::{HealthConfig, ProbeConfig};
 use crate::dial;
 use crate::tls;
 use crate::upstream::{Peer, Upstream};
@@ -32,14 +32,14 @@ use crate::upstream::{Peer, Upstream};
 pub(super) fn build_check(
     upstream: &Upstream,
     peer: &Peer,
-    health: &Health,
+    health: &HealthConfig,
     prober: &ProbeConnectors,
 ) -> Option<(ProbeCheck, SocketAddr)> {
     let (mut http, request) = match &health.probe {
         // Whose name only the client knows can be asked no more than whether it is there.
-        Probe::Tcp if peer.server_name.is_none() => (upstream.tcp_peer(peer)?, None),
-        Probe::Tcp => (upstream.http_peer(peer, "")?, None),
-        Probe::Http { host, .. } | Probe::Grpc { host, .. } => {
+        ProbeConfig::Tcp if peer.server_name.is_none() => (upstream.tcp_peer(peer)?, None),
+        ProbeConfig::Tcp => (upstream.http_peer(peer, "")?, None),
+        ProbeConfig::Http { host, .. } | ProbeConfig::Grpc { host, .. } => {
             let name = host.as_ref().and_then(|host| host.to_str().ok());
             let http =
                 upstream.http_peer(peer, crate::route::host_name(name.unwrap_or_default()))?;
@@ -52,13 +52,13 @@ pub(super) fn build_check(
     http.options.custom_l4 = told.map(|told| dial::connector(dial::local_header(told.version)));
     let (address, way) = (http._address.clone(), ProbeTransport::new(upstream, http));
     let check: ProbeCheck = match (&health.probe, request) {
-        (Probe::Http { expect, .. }, Some(request)) => Arc::new(HttpCheck {
+        (ProbeConfig::Http { expect, .. }, Some(request)) => Arc::new(HttpCheck {
             connector: Arc::clone(&prober.http),
             transport: way,
             request,
             expect: expect.clone(),
         }),
-        (Probe::Grpc { service, .. }, Some(request)) => Arc::new(GrpcCheck {
+        (ProbeConfig::Grpc { service, .. }, Some(request)) => Arc::new(GrpcCheck {
             connector: Arc::clone(&prober.http),
             transport: way,
             request,
@@ -83,22 +83,22 @@ fn set_limits(http: &mut HttpPeer, timeout: Duration) {
 fn request(
     upstream: &Upstream,
     peer: &Peer,
-    probe: &Probe,
+    probe: &ProbeConfig,
     host: Option<&HeaderValue>,
 ) -> Result<RequestHeader> {
     let agent = concat!("clockwise/", env!("CARGO_PKG_VERSION"));
     let mut request = match probe {
-        Probe::Http { path, .. } => RequestHeader::build("GET", path.as_bytes(), Some(2))?,
+        ProbeConfig::Http { path, .. } => RequestHeader::build("GET", path.as_bytes(), Some(2))?,
         _ => RequestHeader::build("POST", grpc_health::PATH, Some(4))?,
     };
     request.insert_header(USER_AGENT, agent)?;
-    if let Probe::Grpc { .. } = probe {
+    if let ProbeConfig::Grpc { .. } = probe {
         request.insert_header(CONTENT_TYPE, "application/grpc")?;
         request.insert_header(TE, "trailers")?;
     }
     let host = host.and_then(|host| host.to_str().ok());
     let host = host.unwrap_or(&peer.host);
-    if !upstream.config.link.protocol.is_h2() {
+    if !upstream.config.transport.protocol.is_always_h2() {
         request.insert_header(HOST, host)?;
         return Ok(request);
     }
@@ -129,7 +129,7 @@ impl ProbeTransport {
     fn new(upstream: &Upstream, http: HttpPeer) -> Self {
         Self {
             tls: upstream.tls.clone().filter(|_| http.is_tls()),
-            requires_h2: upstream.config.link.protocol.is_h2(),
+            requires_h2: upstream.config.transport.protocol.is_always_h2(),
             http,
         }
     }

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock;
-use crate::config::Health;
+use crate::config::HealthConfig;
 use crate::policy::health::{HealthStatus, HealthThresholds};
 use crate::snapshot::Snapshot;
 use crate::tls::{classify_error, describe_failure};
@@ -157,7 +157,7 @@ impl std::fmt::Debug for ProbeConnectors {
 struct ProbeTask {
     upstream: Arc<Upstream>,
     peer_index: usize,
-    health: Health,
+    health: HealthConfig,
     check: ProbeCheck,
     target: Backend,
     permits: Arc<Semaphore>,
@@ -167,7 +167,7 @@ impl ProbeTask {
     fn new(
         upstream: &Arc<Upstream>,
         peer: usize,
-        health: &Health,
+        health: &HealthConfig,
         prober: &ProbeConnectors,
     ) -> Option<Self> {
         let target = upstream.peers().get(peer)?;

@@ -21,7 +21,7 @@ use super::context::Context;
 use super::fault::Fault;
 use super::{proxy_header, tunnel, upstream_h2};
 use crate::clock;
-use crate::config::{Protocol, Timeouts};
+use crate::config::{TimeoutsConfig, UpstreamProtocol};
 use crate::connection::{Connection, Phase};
 use crate::dial;
 use crate::route::host_name;
@@ -77,7 +77,7 @@ fn requested_name(ctx: &Context) -> &str {
     host_name(ctx.request.host_text()).trim_matches(['[', ']'])
 }
 
-fn set_timeouts(options: &mut PeerOptions, timeouts: &Timeouts) {
+fn set_timeouts(options: &mut PeerOptions, timeouts: &TimeoutsConfig) {
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
     options.read_timeout = None;
@@ -114,8 +114,10 @@ pub(super) fn check_http_version(
     request: &RequestHeader,
     ctx: &Context,
 ) -> Result<()> {
-    let protocol = ctx.upstream().map(|upstream| upstream.config.link.protocol);
-    let only_h2 = protocol.is_some_and(Protocol::is_h2);
+    let protocol = ctx
+        .upstream()
+        .map(|upstream| upstream.config.transport.protocol);
+    let only_h2 = protocol.is_some_and(UpstreamProtocol::is_always_h2);
     if only_h2 && request.version != Version::HTTP_2 && !tunnel::is_requested(session) {
         return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
             .map_err(|error: Box<Error>| error.into_up());

@@ -10,7 +10,7 @@ use http::Version as HttpVersion;
 use std::net::{IpAddr, SocketAddr};
 
 use super::context::Context;
-use crate::config::{Introduction, Tell};
+use crate::config::{SendProxyConfig, TlvKind};
 use crate::connection::{Connection, TlsSession};
 use crate::proxy_protocol::{Extension, Header, Origin, Tls, Transport};
 
@@ -23,7 +23,7 @@ pub(super) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
         origin: origin(ctx).unwrap_or(Origin::Unknown),
         extensions: extensions(introduction, ctx),
     };
-    let checksum = introduction.tells.contains(&Tell::Checksum);
+    let checksum = introduction.tlvs.contains(&TlvKind::Checksum);
     let addresses_only = || Header {
         extensions: Vec::new(),
         ..header.clone()
@@ -69,16 +69,16 @@ fn unspecified_address(like: IpAddr) -> SocketAddr {
     SocketAddr::new(any, 0)
 }
 
-fn extensions(introduction: &Introduction, ctx: &Context) -> Vec<Extension> {
+fn extensions(introduction: &SendProxyConfig, ctx: &Context) -> Vec<Extension> {
     let Some(connection) = ctx.connection() else {
         return Vec::new();
     };
-    let told = introduction.tells.iter().filter_map(|tell| match tell {
-        Tell::Authority => authority(connection),
-        Tell::Alpn => alpn(connection, ctx.request.version),
-        Tell::Tls => tls(connection),
-        Tell::UniqueId => unique_id(connection, ctx),
-        Tell::Checksum => None,
+    let told = introduction.tlvs.iter().filter_map(|tell| match tell {
+        TlvKind::Authority => authority(connection),
+        TlvKind::Alpn => alpn(connection, ctx.request.version),
+        TlvKind::Tls => tls(connection),
+        TlvKind::UniqueId => unique_id(connection, ctx),
+        TlvKind::Checksum => None,
     });
     told.collect()
 }

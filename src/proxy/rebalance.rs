@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use crate::clock;
-use crate::config::MovedStreams;
+use crate::config::MovedStreamsConfig;
 use crate::connection::{AbortReason, StreamVerdict};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Address, HashTarget, Tried, Upstream};
@@ -82,7 +82,7 @@ impl RebalanceCheck {
         StreamVerdict::RecheckAfter(MAX_INTERVAL)
     }
 
-    fn check_against(&mut self, upstream: &Upstream, rules: MovedStreams) -> StreamVerdict {
+    fn check_against(&mut self, upstream: &Upstream, rules: MovedStreamsConfig) -> StreamVerdict {
         let now = clock::since_start();
         if self.is_assigned(upstream, now) {
             self.moved_since = None;
@@ -109,13 +109,13 @@ impl std::fmt::Debug for RebalanceCheck {
     }
 }
 
-fn rebalance_config(upstream: &Upstream) -> Option<MovedStreams> {
+fn rebalance_config(upstream: &Upstream) -> Option<MovedStreamsConfig> {
     upstream.config.close_moved_streams
 }
 
 /// The time to the next look: an eighth of what a stream may stay, and by chance up to half as much
 /// more, so that streams that began together do not all look at once.
-fn check_interval(rules: MovedStreams) -> Duration {
+fn check_interval(rules: MovedStreamsConfig) -> Duration {
     let time = (rules.after / 8).clamp(MIN_INTERVAL, MAX_INTERVAL);
     time.mul_f64(1.0 + 0.5 * rand::random::<f64>())
 }

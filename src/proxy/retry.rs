@@ -54,7 +54,7 @@ pub(super) fn on_exchange_failed(
         return on_connect_failed(session, ctx, error);
     }
     if let (H2Downgrade, Some(attempt)) = (error.etype(), &mut ctx.attempt) {
-        attempt.force_http1 = !attempt.upstream.config.link.protocol.is_h2();
+        attempt.force_http1 = !attempt.upstream.config.transport.protocol.is_always_h2();
     }
     let failure = match error.esource() {
         Downstream | Internal | Unset => Failure::Downstream,
@@ -119,7 +119,7 @@ fn record_connect_failure(ctx: &Context, error: &Error) {
     if tls.is_some() && peer.server_name.is_none() {
         return;
     }
-    let Some(passive) = &upstream.config.passive else {
+    let Some(passive) = &upstream.config.outlier_detection else {
         return;
     };
     let rules = EjectionPolicy {

@@ -240,13 +240,13 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::config::Downstream;
+    use crate::config::DownstreamConfig;
     use crate::connection::ConnectionLimit;
 
     /// A socket, and its peer's end.
     fn pair() -> (TunnelSocket<UnixStream>, UnixStream) {
         let (exchange, _client) =
-            Exchange::for_test(Downstream::DEFAULT, &ConnectionLimit::new(None));
+            Exchange::for_test(DownstreamConfig::DEFAULT, &ConnectionLimit::new(None));
         let (ours, peers) = UnixStream::pair().unwrap();
         (TunnelSocket::new(ours, exchange), peers)
     }

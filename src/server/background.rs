@@ -122,9 +122,11 @@ struct LoggedCertWarnings(BTreeSet<(PathBuf, CertWarning)>);
 impl LoggedCertWarnings {
     fn log_new(&mut self, config: &Config, issued: &ManagedCerts) {
         let now = clock::wall().as_second();
-        let of_files = config.credentials.concerns(now);
+        let of_files = config.credentials.warnings(now);
         let of_files = of_files.map(|(file, concern)| (file.to_owned(), concern));
-        let of_orders = issued.warnings(config.ordered(), now).into_iter();
+        let of_orders = issued
+            .warnings(config.acme_certificate_names(), now)
+            .into_iter();
         let of_orders = of_orders.map(|(name, concern)| (PathBuf::from(name), concern));
         for (file, concern) in of_files.chain(of_orders) {
             if self.0.insert((file.clone(), concern)) {

@@ -116,7 +116,7 @@ async fn build_candidate(
     before: &Arc<Snapshot>,
 ) -> Result<(CandidateSnapshot, Vec<String>), ControlError> {
     let path = source.to_owned();
-    let read = move || config::load_warned(&path).map_err(|report| report.render(false));
+    let read = move || config::load_with_warnings(&path).map_err(|report| report.render(false));
     let (config, warnings) = run_blocking(read).await?;
     let addresses = dns::resolve_peers_preferring(&config, &before.addresses())
         .await

@@ -39,7 +39,7 @@ const ADMIN_BACKLOG: u32 = 128;
 /// A listener that is bound and does not accept yet.
 #[derive(Debug)]
 pub(super) struct PreparedListener {
-    config: config::Listener,
+    config: config::ListenerConfig,
     listener: Listener,
     duplicate: OwnedFd,
     /// That of a Unix socket which was just bound: where it does not come to be served, it goes.
@@ -66,7 +66,7 @@ pub(super) fn prepare_listeners(
 }
 
 fn prepare_listener(
-    written: &config::Listener,
+    written: &config::ListenerConfig,
     telemetry: &Telemetry,
     inherited: &mut InheritedSockets,
 ) -> Result<PreparedListener, BindError> {
@@ -111,7 +111,7 @@ fn connection_config(
             limits: snapshot.config.downstream,
             proxy_protocol: snapshot.introductions.get(&address).cloned(),
             tls: snapshot.tls.get(&address).cloned(),
-            h2c: snapshot.config.takes_h2c(&address),
+            h2c: snapshot.config.allows_h2c(&address),
         }
     }
 }
@@ -190,7 +190,7 @@ impl Listeners {
     }
 
     /// Gives one that stays the options that a socket takes while it listens.
-    pub(super) fn set_options(&self, written: &config::Listener) {
+    pub(super) fn set_options(&self, written: &config::ListenerConfig) {
         if let Some(open) = self.0.get(&written.address) {
             bind::set_options(&open.duplicate, written);
         }
@@ -337,7 +337,7 @@ impl AdminSockets {
         let open = |door: AdminSocket| {
             let app = Admin::serve(Arc::clone(subject), door.access);
             let terms = || ConnectionConfig {
-                limits: config::Downstream::DEFAULT,
+                limits: config::DownstreamConfig::DEFAULT,
                 proxy_protocol: None,
                 tls: None,
                 h2c: false,
@@ -417,13 +417,13 @@ impl OpenAdminSockets {
 }
 
 fn bind_admin(
-    admin: &config::Admin,
+    admin: &config::AdminConfig,
     telemetry: &Telemetry,
     inherited: &mut InheritedSockets,
 ) -> Result<AdminSocket, BindError> {
     let metrics = telemetry.metrics.listener("admin");
     let name = format!("{ADMIN_PREFIX}{}", admin.address);
-    let written = config::Listener::plain(admin.address, ADMIN_BACKLOG);
+    let written = config::ListenerConfig::plain(admin.address, ADMIN_BACKLOG);
     let listener = match inherited.remove(&name) {
         Some(socket) => Listener::adopt(&written, socket, false, metrics)?,
         None => Listener::bind(&written, metrics)?,

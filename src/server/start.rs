@@ -244,8 +244,8 @@ pub(super) async fn await_first_probes(
 
 fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {
     let path = match &config.access_log {
-        config::AccessLog::File(path) => path.display().to_string(),
-        config::AccessLog::Stdout | config::AccessLog::Off => "stdout".to_owned(),
+        config::AccessLogConfig::File(path) => path.display().to_string(),
+        config::AccessLogConfig::Stdout | config::AccessLogConfig::Off => "stdout".to_owned(),
     };
     let telemetry = Telemetry::open(config).map_err(|source| Error::AccessLog { path, source })?;
     telemetry::log::count_panics(telemetry.metrics.process.panics.clone());

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::clock;
-use crate::config::StateFile;
+use crate::config::StateFileConfig;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Occasionally;
 use crate::upstream::PersistedState;
@@ -36,7 +36,7 @@ struct StateFileContents {
 }
 
 /// What the file remembers; nothing if it is not there, too old, or not to be read. Says so.
-pub(super) fn load(file: &StateFile) -> PersistedState {
+pub(super) fn load(file: &StateFileConfig) -> PersistedState {
     match read_contents(&file.path) {
         Ok(state) => accept_if_fresh(file, state),
         Err(error) if error.kind() == io::ErrorKind::NotFound => PersistedState::default(),
@@ -60,7 +60,7 @@ pub(super) struct StateFileWriter {
 impl StateFileWriter {
     /// Has what is known now written, where that differs from what was written last; not while the
     /// write before is still under way. Call within the runtime.
-    pub(super) fn write_in_background(&mut self, file: &StateFile, snapshot: Arc<Snapshot>) {
+    pub(super) fn write_in_background(&mut self, file: &StateFileConfig, snapshot: Arc<Snapshot>) {
         if self
             .write_task
             .as_ref()
@@ -79,7 +79,7 @@ impl StateFileWriter {
     }
 
     /// Writes for the last time. Blocks for as long as the disk does.
-    pub(super) fn write_and_release(&self, file: &StateFile, snapshot: &Snapshot) {
+    pub(super) fn write_and_release(&self, file: &StateFileConfig, snapshot: &Snapshot) {
         self.inner.write_if_changed(file, snapshot);
         self.release();
     }
@@ -106,7 +106,7 @@ impl Default for StateFileInner {
 
 impl StateFileInner {
     /// A write that failed is tried again the next time.
-    fn write_if_changed(&self, file: &StateFile, snapshot: &Snapshot) {
+    fn write_if_changed(&self, file: &StateFileConfig, snapshot: &Snapshot) {
         let mut last = self.last_written.lock();
         // Only now: whoever was written before us knew less.
         let memory = snapshot.memory();
@@ -137,7 +137,7 @@ impl StateFileInner {
     }
 
     /// Not every time: a full disk would fill the log.
-    fn log_write_error(&self, file: &StateFile, error: &io::Error) {
+    fn log_write_error(&self, file: &StateFileConfig, error: &io::Error) {
         if self.error_log_limit.now(clock::since_start()).is_some() {
             log::warn!(
                 "the state file `{}` cannot be written: {error}; trying again",
@@ -148,7 +148,7 @@ impl StateFileInner {
 }
 
 /// Whether the file on disk will still count for a while: half of its age is not over.
-fn is_recent(file: &StateFile) -> bool {
+fn is_recent(file: &StateFileConfig) -> bool {
     let age = std::fs::metadata(&file.path)
         .and_then(|found| found.modified())
         .ok();
@@ -156,7 +156,7 @@ fn is_recent(file: &StateFile) -> bool {
     age.is_some_and(|age| age < file.max_age / 2)
 }
 
-fn accept_if_fresh(file: &StateFile, state: StateFileContents) -> PersistedState {
+fn accept_if_fresh(file: &StateFileConfig, state: StateFileContents) -> PersistedState {
     let written = state.written_at.parse::<jiff::Timestamp>();
     let age = written.map(|written| clock::wall().duration_since(written).unsigned_abs());
     match age {
@@ -221,8 +221,8 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         snapshot
     }
 
-    fn state_file(path: &Path) -> StateFile {
-        StateFile {
+    fn state_file(path: &Path) -> StateFileConfig {
+        StateFileConfig {
             path: path.to_owned(),
             max_age: Duration::from_secs(60),
         }
@@ -245,7 +245,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         StateFileWriter::default().write_and_release(&file, &snapshot);
         assert!(load(&file).upstreams["app"]["127.0.0.1:2"].draining);
         assert_eq!(drains(&load(&file)), drains(&snapshot.memory()));
-        let strict = StateFile {
+        let strict = StateFileConfig {
             max_age: Duration::ZERO,
             ..file.clone()
         };

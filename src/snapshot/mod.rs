@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use crate::client::TrustedProxies;
 use crate::clock;
-use crate::config::{self, Config, Forwarding, Introductions, ListenAddress, PeerAddress};
+use crate::config::{
+    self, AcceptProxyConfig, Config, ForwardingConfig, ListenAddress, PeerAddress,
+};
 use crate::issued::ManagedCerts;
 use crate::ring;
 use crate::route::{Conflict, RouteTable};
@@ -32,11 +34,11 @@ pub struct Snapshot {
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
     /// What the peers are told about the client.
-    pub forwarding: Forwarding,
+    pub forwarding: ForwardingConfig,
     /// What the listeners' handshakes are made with, by the configured address.
     pub tls: HashMap<ListenAddress, Arc<tls::ListenerTls>>,
     /// Who says to the listeners whose connections they are given, by the configured address.
-    pub introductions: HashMap<ListenAddress, Arc<Introductions>>,
+    pub introductions: HashMap<ListenAddress, Arc<AcceptProxyConfig>>,
     /// To which port of HTTPS plain listeners send their clients on, by the configured address.
     pub redirects: HashMap<String, u16>,
     /// The keys of the TLS sessions; the same in every configuration of the process.
@@ -298,8 +300,8 @@ impl Drains {
     }
 }
 
-fn introductions(config: &Config) -> HashMap<ListenAddress, Arc<Introductions>> {
-    let introduced = |listener: &config::Listener| {
+fn introductions(config: &Config) -> HashMap<ListenAddress, Arc<AcceptProxyConfig>> {
+    let introduced = |listener: &config::ListenerConfig| {
         let introductions = listener.proxy_protocol.clone()?;
         Some((listener.address.clone(), Arc::new(introductions)))
     };
@@ -318,7 +320,7 @@ fn build_tls(
     tickets: &Arc<SessionTickets>,
     issued: &Arc<ManagedCerts>,
 ) -> Result<HashMap<ListenAddress, Arc<tls::ListenerTls>>, Error> {
-    let build = |listener: &config::Listener| {
+    let build = |listener: &config::ListenerConfig| {
         let tls = listener.tls.as_ref()?;
         let server = tls::ListenerTls::new(tls, &config.credentials, tickets, issued);
         Some(match server {
@@ -338,9 +340,9 @@ fn build_upstreams(
     previous: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
-    let build = |(name, upstream): (&String, &config::Upstream)| {
+    let build = |(name, upstream): (&String, &config::UpstreamConfig)| {
         let resolved = resolve(name, upstream, addresses)?;
-        let tls = tls::UpstreamTls::new(&upstream.link, &config.credentials);
+        let tls = tls::UpstreamTls::new(&upstream.transport, &config.credentials);
         let tls = tls.map_err(|source| Error::PeerTls {
             upstream: name.clone(),
             source,
@@ -365,10 +367,10 @@ fn build_upstreams(
 
 fn resolve(
     name: &str,
-    upstream: &config::Upstream,
+    upstream: &config::UpstreamConfig,
     addresses: &Addresses,
 ) -> Result<Vec<Address>, Error> {
-    let address = |peer: &config::Peer| match &peer.address {
+    let address = |peer: &config::PeerConfig| match &peer.address {
         PeerAddress::Ip(address) => Ok(Address::Ip(*address)),
         PeerAddress::Unix(path) => Ok(Address::Unix(path.as_path().into())),
         named @ PeerAddress::Name(..) => addresses
@@ -387,7 +389,7 @@ fn build_routes(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     metrics: &Metrics,
 ) -> Result<RouteTable<Arc<Target>>, Error> {
-    let target = |route: &config::Route| {
+    let target = |route: &config::RouteConfig| {
         let upstream = upstreams
             .get(&route.upstream)
             .ok_or_else(|| Error::NoUpstream(route.upstream.clone()))?;

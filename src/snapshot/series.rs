@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Config, Upstream};
+use crate::config::{Config, UpstreamConfig};
 use crate::telemetry::metrics::Metrics;
 
 /// Takes what only `gone` names out of the listing.
@@ -28,7 +28,7 @@ pub fn forget(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
     }
 }
 
-fn labels(upstream: Option<&Upstream>) -> HashSet<&str> {
+fn labels(upstream: Option<&UpstreamConfig>) -> HashSet<&str> {
     let peers = upstream.into_iter().flat_map(|upstream| &upstream.peers);
     peers.map(|peer| peer.label.as_str()).collect()
 }
@@ -49,7 +49,7 @@ fn certificates(config: Option<&Config>) -> HashSet<String> {
     let read = config.into_iter().map(|config| &config.credentials);
     let files = read.flat_map(|read| read.certificates.keys());
     let files = files.map(|files| files.cert.display().to_string());
-    let ordered = config.into_iter().flat_map(Config::ordered);
-    let ordered = ordered.map(|names| names.first().to_owned());
+    let ordered = config.into_iter().flat_map(Config::acme_certificate_names);
+    let ordered = ordered.map(|names| names.primary().to_owned());
     files.chain(ordered).collect()
 }

@@ -21,14 +21,14 @@ use log::{LevelFilter, Log, Metadata, Record};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::clock;
-use crate::config::ErrorLog;
+use crate::config::ErrorLogConfig;
 
 /// Crates that log what clients do at levels meant for operators.
 const TALKATIVE: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"];
 
 /// Starts the error log of the process; where there is a logger already, it stays, and only the
 /// level is set.
-pub fn init(settings: ErrorLog) {
+pub fn init(settings: ErrorLogConfig) {
     let logger = Builder::new()
         .filter_level(LevelFilter::Trace)
         .format(line)
@@ -39,7 +39,7 @@ pub fn init(settings: ErrorLog) {
 }
 
 /// Puts new settings in force, at any time.
-pub fn set(settings: ErrorLog) {
+pub fn set(settings: ErrorLogConfig) {
     log::set_max_level(settings.level);
 }
 

@@ -19,7 +19,7 @@ pub use self::access_log::{Introduced, Record, Tls};
 pub use self::metrics::Metrics;
 pub use self::writer::LogWriter;
 use crate::clock;
-use crate::config::{AccessLog, Config};
+use crate::config::{AccessLogConfig, Config};
 
 pub mod access_log;
 mod group;
@@ -49,7 +49,7 @@ impl Telemetry {
     }
 
     /// Opens another access log, for [`Self::log_to`]. Blocks for as long as the disk does.
-    pub fn open_log(&self, destination: &AccessLog) -> io::Result<LogWriter> {
+    pub fn open_log(&self, destination: &AccessLogConfig) -> io::Result<LogWriter> {
         LogWriter::open(destination, self.metrics.process.log_dropped.clone())
     }
 
@@ -91,12 +91,12 @@ mod tests {
         };
         let files = ["a", "b"].map(|name| dir.path().join(name));
         for file in &files {
-            let log = telemetry.open_log(&AccessLog::File(file.clone()));
+            let log = telemetry.open_log(&AccessLogConfig::File(file.clone()));
             drop(telemetry.log_to(log.unwrap()));
             telemetry.access_log.load().append(b"x\n");
         }
         telemetry
-            .open_log(&AccessLog::File(dir.path().join("no/where")))
+            .open_log(&AccessLogConfig::File(dir.path().join("no/where")))
             .unwrap_err();
         telemetry.close();
         assert!(telemetry.access_log.load().is_off());

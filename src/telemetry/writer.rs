@@ -30,7 +30,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::log::Occasionally;
 use crate::clock;
-use crate::config::AccessLog;
+use crate::config::AccessLogConfig;
 
 /// Bytes that may wait for the sink; what comes on top is dropped.
 const CAPACITY: usize = 4 << 20;
@@ -50,11 +50,11 @@ pub struct LogWriter(Option<Arc<Shared>>);
 impl LogWriter {
     /// Opens the destination and starts its thread; lines that cannot be written are counted in
     /// `dropped`. Fails where the file cannot be opened or the thread cannot be started.
-    pub fn open(destination: &AccessLog, dropped: Counter) -> io::Result<Self> {
+    pub fn open(destination: &AccessLogConfig, dropped: Counter) -> io::Result<Self> {
         let sink = match destination {
-            AccessLog::Off => return Ok(Self::off()),
-            AccessLog::Stdout => Sink::stdout()?,
-            AccessLog::File(path) => Sink::file(path.clone())?,
+            AccessLogConfig::Off => return Ok(Self::off()),
+            AccessLogConfig::Stdout => Sink::stdout()?,
+            AccessLogConfig::File(path) => Sink::file(path.clone())?,
         };
         Self::start(sink, dropped)
     }
@@ -595,14 +595,14 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error() {
-        let destination = AccessLog::File("/nowhere/access.log".into());
+        let destination = AccessLogConfig::File("/nowhere/access.log".into());
         let error = LogWriter::open(&destination, Counter::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
     #[test]
     fn off_takes_everything_and_does_nothing() {
-        let writer = LogWriter::open(&AccessLog::Off, Counter::default()).unwrap();
+        let writer = LogWriter::open(&AccessLogConfig::Off, Counter::default()).unwrap();
         writer.append(b"x\n");
         writer.reopen();
         assert!(writer.is_off() && writer.flush(Duration::ZERO));
@@ -615,7 +615,7 @@ mod tests {
     }
 
     fn open(path: &Path, dropped: &Counter) -> LogWriter {
-        LogWriter::open(&AccessLog::File(path.into()), dropped.clone()).unwrap()
+        LogWriter::open(&AccessLogConfig::File(path.into()), dropped.clone()).unwrap()
     }
 
     fn piped() -> (PipeReader, LogWriter, Counter) {

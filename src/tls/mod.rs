@@ -23,7 +23,9 @@ pub use self::upstream_tls::{UpstreamTls, classify_error, describe_failure};
 
 use self::resolver::{CertResolver, ServedCert};
 use crate::certificate;
-use crate::config::{CertificateSource, ClientAuth, Credentials, Hsts, Tls, TlsVersion};
+use crate::config::{
+    CertificateSource, ClientAuthConfig, Credentials, HstsConfig, TlsConfig, TlsVersion,
+};
 use crate::issued::ManagedCerts;
 
 /// The name of HTTP/2 inside (RFC 9113, 3.1).
@@ -107,7 +109,7 @@ impl ListenerTls {
     /// # Errors
     /// [`Error`]; none is to be expected of a configuration that was loaded.
     pub fn new(
-        tls: &Tls,
+        tls: &TlsConfig,
         credentials: &Credentials,
         tickets: &Arc<SessionTickets>,
         issued: &Arc<ManagedCerts>,
@@ -155,7 +157,7 @@ impl ListenerTls {
     }
 }
 
-fn alpn_protocols(tls: &Tls) -> Vec<Vec<u8>> {
+fn alpn_protocols(tls: &TlsConfig) -> Vec<Vec<u8>> {
     let ordered = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
     let acme = tls.certificates.iter().any(ordered).then_some(ALPN_ACME);
     let spoken = HTTP_PROTOCOLS
@@ -165,7 +167,7 @@ fn alpn_protocols(tls: &Tls) -> Vec<Vec<u8>> {
 }
 
 /// RFC 6797, 6.1.
-fn hsts_value(hsts: Hsts) -> Option<HeaderValue> {
+fn hsts_value(hsts: HstsConfig) -> Option<HeaderValue> {
     let subdomains = if hsts.subdomains {
         "; includeSubDomains"
     } else {
@@ -188,7 +190,7 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
 }
 
 fn client_verifier(
-    auth: &ClientAuth,
+    auth: &ClientAuthConfig,
     credentials: &Credentials,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let unread = || Error::NotRead(auth.ca.display().to_string());
@@ -206,7 +208,7 @@ fn client_verifier(
 
 /// A resumed session skips the judgement of the client's certificate: it counts only where, and as
 /// long as, the same judgement would be made; as to its end, see [`validity`].
-fn ticket_scope(auth: Option<&ClientAuth>, credentials: &Credentials) -> Vec<u8> {
+fn ticket_scope(auth: Option<&ClientAuthConfig>, credentials: &Credentials) -> Vec<u8> {
     let Some(auth) = auth else { return Vec::new() };
     // 1 were the scopes of tickets that had no date.
     let mut scope = vec![2, u8::from(auth.required)];

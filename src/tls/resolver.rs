@@ -41,7 +41,7 @@ impl ServedCert {
     fn names(&self) -> &[String] {
         match self {
             Self::Files(certificate) => &certificate.names,
-            Self::Managed(slot) => slot.names.all(),
+            Self::Managed(slot) => slot.names.as_slice(),
         }
     }
 

@@ -20,7 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Error;
 use crate::certificate::Identity;
-use crate::config::{Credentials, Link, PeerTls, TlsVersion};
+use crate::config::{Credentials, PeerTlsConfig, TlsVersion, TransportConfig};
 use crate::telemetry::metrics::PeerTlsFailure as Failure;
 
 /// What the connections to the peers of an upstream are made with.
@@ -43,7 +43,10 @@ impl UpstreamTls {
     ///
     /// # Errors
     /// [`Error`]; none is to be expected of a configuration that was loaded.
-    pub fn new(link: &Link, credentials: &Credentials) -> Result<Option<Arc<Self>>, Error> {
+    pub fn new(
+        link: &TransportConfig,
+        credentials: &Credentials,
+    ) -> Result<Option<Arc<Self>>, Error> {
         let Some(tls) = &link.tls else {
             return Ok(None);
         };
@@ -112,7 +115,7 @@ pub fn describe_failure(failure: Failure) -> &'static str {
 }
 
 fn issuers<'a>(
-    tls: &PeerTls,
+    tls: &PeerTlsConfig,
     credentials: &'a Credentials,
 ) -> Result<Option<&'a Vec<CertificateDer<'static>>>, Error> {
     let Some(path) = &tls.ca else {
@@ -124,7 +127,7 @@ fn issuers<'a>(
 }
 
 fn client_identity<'a>(
-    tls: &PeerTls,
+    tls: &PeerTlsConfig,
     credentials: &'a Credentials,
 ) -> Result<Option<&'a Identity>, Error> {
     let Some(files) = &tls.certificate else {
@@ -137,8 +140,8 @@ fn client_identity<'a>(
 
 /// The files' names are no part of it: what they hold is.
 fn pool_id(
-    link: &Link,
-    tls: &PeerTls,
+    link: &TransportConfig,
+    tls: &PeerTlsConfig,
     issuers: Option<&Vec<CertificateDer<'static>>>,
     shown: Option<&Identity>,
 ) -> u64 {

@@ -23,7 +23,7 @@ use super::in_flight::{PeerPermit, QueueWait, UpstreamPermit};
 use super::select::{Admission, SelectionContext, admission};
 use super::weights::{serving_parts, total_parts};
 use super::{HashTarget, Peer, PeerChoice, Upstream};
-use crate::config::BoundedLoad;
+use crate::config::BoundedLoadConfig;
 use crate::policy::bounded_load::BalanceFactor;
 use crate::ring::MemberId;
 use crate::telemetry::metrics::Waited;
@@ -44,7 +44,7 @@ pub enum AdmitOutcome<'a> {
 
 /// A request that finds its home full.
 pub(super) struct AtCapacity<'a, 't> {
-    pub(super) bounded_load: BoundedLoad,
+    pub(super) bounded_load: BoundedLoadConfig,
     pub(super) assigned: PeerChoice<'a>,
     /// It is the home's turn with a hot key.
     pub(super) is_hot: bool,

@@ -14,7 +14,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use rustls_pki_types::ServerName;
 
 use super::{Address, Peer, Upstream};
-use crate::config::Protocol;
+use crate::config::UpstreamProtocol;
 
 /// A connection with many requests must not take them all with it for as long as its silence is
 /// believed: after so long without a word of the other kernel's it is broken. Below most timeouts of
@@ -50,11 +50,11 @@ impl Upstream {
     }
 
     fn set_protocol(&self, http: &mut HttpPeer) {
-        let link = &self.config.link;
+        let link = &self.config.transport;
         let (most, least) = match link.protocol {
-            Protocol::Http1 => return,
-            Protocol::H2 | Protocol::H2c => (2, 2),
-            Protocol::Auto => (2, 1),
+            UpstreamProtocol::Http1 => return,
+            UpstreamProtocol::H2 | UpstreamProtocol::H2c => (2, 2),
+            UpstreamProtocol::Auto => (2, 1),
         };
         let options = &mut http.options;
         options.set_http_version(most, least);

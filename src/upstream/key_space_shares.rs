@@ -35,7 +35,7 @@ struct CurrentShares {
 impl KeySpaceShares {
     /// Those of all peers, if the spread of hot keys needs them. Where there are no points all have what their
     /// weights say, so nearly that a sample would be no better.
-    pub(super) fn for_config(config: &config::Upstream, ring: &Ring) -> Self {
+    pub(super) fn for_config(config: &config::UpstreamConfig, ring: &Ring) -> Self {
         let shares = Self::default();
         if config.hot_keys.is_some() && ring.sample().is_none() {
             shares.all.get_or_init(|| ring.shares().into());

@@ -66,7 +66,7 @@ pub struct Upstream {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// What the operator wrote of it.
-    pub config: config::Upstream,
+    pub config: config::UpstreamConfig,
     /// Where it is counted.
     pub metrics: UpstreamMetrics,
     /// What its connections are encrypted with; `None`: they are not.
@@ -103,7 +103,7 @@ struct UpstreamSharedState {
 }
 
 impl UpstreamSharedState {
-    fn at_start(config: &config::Upstream, now: Duration) -> Self {
+    fn at_start(config: &config::UpstreamConfig, now: Duration) -> Self {
         let shared = Self::default();
         if config.slow_start.is_some_and(|slow| slow.at_start) {
             shared.cold_start.set(now);
@@ -168,7 +168,7 @@ impl Upstream {
     /// What [`Ring::new`] says: more points than a ring can hold.
     pub fn new(
         name: &str,
-        config: config::Upstream,
+        config: config::UpstreamConfig,
         (addresses, tls): (&[Address], Option<Arc<tls::UpstreamTls>>),
         previous: Option<&Self>,
         metrics: &Metrics,
@@ -342,7 +342,7 @@ impl Upstream {
 /// What new peers are made of.
 struct PeerBuilder<'a> {
     name: &'a str,
-    config: &'a config::Upstream,
+    config: &'a config::UpstreamConfig,
     policy: PeerPolicy,
     shared: &'a UpstreamSharedState,
     previous: Option<&'a Upstream>,
@@ -352,7 +352,7 @@ struct PeerBuilder<'a> {
 impl PeerBuilder<'_> {
     fn build_peer(
         &self,
-        written: (&config::Peer, WeightedShare),
+        written: (&config::PeerConfig, WeightedShare),
         address: &Address,
         metrics: PeerMetrics,
     ) -> Peer {
@@ -404,11 +404,11 @@ impl PeerBuilder<'_> {
     }
 }
 
-fn peer_policy(config: &config::Upstream, shared: &UpstreamSharedState) -> PeerPolicy {
+fn peer_policy(config: &config::UpstreamConfig, shared: &UpstreamSharedState) -> PeerPolicy {
     PeerPolicy {
         cold_start: Arc::clone(&shared.cold_start),
         epochs: Arc::clone(&shared.epochs),
-        slow_start: config.slow_start.map(|slow| slow.length),
+        slow_start: config.slow_start.map(|slow| slow.duration),
         flap_damping: config.flap_damping,
         drain_deadline: config.drain.map(|drain| drain.deadline),
     }
@@ -416,11 +416,11 @@ fn peer_policy(config: &config::Upstream, shared: &UpstreamSharedState) -> PeerP
 
 /// The same as before, or one of another size that goes on with what that has.
 fn affinity_table(
-    (config, peers): (&config::Upstream, &[Peer]),
+    (config, peers): (&config::UpstreamConfig, &[Peer]),
     previous: Option<&Upstream>,
     now: Duration,
 ) -> Option<Arc<AffinityTable>> {
-    let keys = config.drain?.keys as usize;
+    let keys = config.drain?.max_tracked_keys as usize;
     let until = state_transfer::affinity_expiry(config, peers, now);
     let before = previous.and_then(|previous| previous.affinity.as_ref());
     Some(before.map_or_else(
@@ -431,7 +431,7 @@ fn affinity_table(
 
 /// The same as before, or with another share ones that go on with those.
 fn hot_key_tracker(
-    config: &config::Upstream,
+    config: &config::UpstreamConfig,
     previous: Option<&Upstream>,
     now: Duration,
 ) -> Option<Arc<HotKeyTracker>> {

@@ -62,7 +62,7 @@ pub struct Peer {
 impl Peer {
     pub(super) fn new(
         upstream: &str,
-        (peer, part): (&config::Peer, WeightedShare),
+        (peer, part): (&config::PeerConfig, WeightedShare),
         address: Address,
         state: Arc<PeerState>,
         manners: PeerPolicy,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::persisted_state::{PersistedHotKey, PersistedPeer};
 use super::{Peer, Upstream, peer_record};
-use crate::config::{self, SessionDrain};
+use crate::config::{self, SessionDrainConfig};
 use crate::policy::heavy_hitters::HotKey;
 
 /// The most keys that another process is told of, of the draining peers of one upstream, and of all other
@@ -25,7 +25,7 @@ impl Upstream {
             (peer.label.to_string(), memory)
         };
         let mut memory = self.peers.iter().map(memory).collect();
-        let idle = |peer: &Peer, drain: SessionDrain| {
+        let idle = |peer: &Peer, drain: SessionDrainConfig| {
             let longer = peer.state.slow_start_elapsed(now);
             has_keys_to_export(peer, now).then(|| drain.idle.saturating_add(longer))
         };
@@ -44,7 +44,7 @@ impl Upstream {
         within: Duration,
         now: Duration,
     ) {
-        let idle = |peer: &Peer, drain: SessionDrain| {
+        let idle = |peer: &Peer, drain: SessionDrainConfig| {
             (!has_keys_to_export(peer, now)).then(|| drain.idle.min(within))
         };
         self.append_active_keys(memory, room, now, idle);
@@ -56,7 +56,7 @@ impl Upstream {
         memory: &mut BTreeMap<String, PersistedPeer>,
         room: &mut usize,
         now: Duration,
-        idle: impl Fn(&Peer, SessionDrain) -> Option<Duration>,
+        idle: impl Fn(&Peer, SessionDrainConfig) -> Option<Duration>,
     ) {
         let (Some(active), Some(drain)) = (&self.affinity, self.config.drain) else {
             return;
@@ -91,7 +91,7 @@ impl Upstream {
 
     /// How long ago all peers were equally cold, in milliseconds, where that still matters.
     pub fn export_cold_start(&self, now: Duration) -> Option<u64> {
-        let length = self.config.slow_start?.length;
+        let length = self.config.slow_start?.duration;
         let ago = now.saturating_sub(self.shared.cold_start.since());
         (ago < length).then(|| peer_record::millis(ago))
     }
@@ -207,12 +207,14 @@ fn has_keys_to_export(peer: &Peer, now: Duration) -> bool {
 /// Until when a key may count as active that is not served any more: of a peer in a slow start for as much longer
 /// as that has taken when it ends.
 pub(super) fn affinity_expiry(
-    config: &config::Upstream,
+    config: &config::UpstreamConfig,
     peers: &[Peer],
     now: Duration,
 ) -> Duration {
     let idle = config.drain.map_or(Duration::ZERO, |drain| drain.idle);
-    let ramp = config.slow_start.map_or(Duration::ZERO, |slow| slow.length);
+    let ramp = config
+        .slow_start
+        .map_or(Duration::ZERO, |slow| slow.duration);
     let ramped = peers
         .iter()
         .map(|peer| peer.state.slow_start_elapsed(now))

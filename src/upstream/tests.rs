@@ -35,7 +35,7 @@ const fn s(seconds: u64) -> Duration {
 }
 
 /// An upstream `app` of so many peers, `a` and so on, with what is written of it besides.
-fn written(peers: usize, settings: &[&str]) -> config::Upstream {
+fn written(peers: usize, settings: &[&str]) -> config::UpstreamConfig {
     let probes = settings.iter().any(|setting| setting.starts_with("health"));
     let health = if probes { "" } else { "health: off" };
     let peers: Vec<String> = (0..peers)
@@ -58,14 +58,14 @@ fn metrics() -> Metrics {
 }
 
 /// The peers at the ports of their numbers in the list, from 1.
-fn build(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+fn build(config: &config::UpstreamConfig, previous: Option<&Upstream>, now: Duration) -> Upstream {
     let address = |number, _: &_| SocketAddr::from(([127, 0, 0, 1], number));
     placed(config, address, previous, now)
 }
 
 fn placed(
-    config: &config::Upstream,
-    address: impl Fn(u16, &config::Peer) -> SocketAddr,
+    config: &config::UpstreamConfig,
+    address: impl Fn(u16, &config::PeerConfig) -> SocketAddr,
     previous: Option<&Upstream>,
     now: Duration,
 ) -> Upstream {
@@ -585,9 +585,9 @@ fn served_by_first(app: &Upstream, keys: u64, now: Duration) -> Vec<u64> {
     owned
 }
 
-fn with_keys(app: &Upstream, keys: u32) -> config::Upstream {
+fn with_keys(app: &Upstream, keys: u32) -> config::UpstreamConfig {
     let mut config = app.config.clone();
-    config.drain.as_mut().unwrap().keys = keys;
+    config.drain.as_mut().unwrap().max_tracked_keys = keys;
     config
 }
 
@@ -658,8 +658,8 @@ fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
         after.reconcile(now);
         assert_eq!(home(&after, now), before, "{length}");
         let (ramp, whole) = (ramp(&after, now).unwrap(), other.slow_start.unwrap());
-        assert_eq!(ramp.duration, whole.length);
-        assert_eq!(ramp.start + ramp.duration, now + whole.length / 2);
+        assert_eq!(ramp.duration, whole.duration);
+        assert_eq!(ramp.start + ramp.duration, now + whole.duration / 2);
         // The next reload finds it as it should be.
         build(&other, Some(&after), s(1041)).reconcile(s(1041));
         assert_eq!(after.peers()[0].state.slow_start(s(1041)), Some(ramp));

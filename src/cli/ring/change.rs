@@ -33,7 +33,7 @@ pub(super) struct Changed {
 
 /// An upstream, and its peers on their ring.
 pub(super) struct Side {
-    upstream: config::Upstream,
+    upstream: config::UpstreamConfig,
     side: predict::Side,
 }
 
@@ -76,7 +76,7 @@ impl Side {
         Self::new(place.upstream_in(&place.config)?, &Change::default())
     }
 
-    fn new(upstream: config::Upstream, change: &Change) -> Result<Self, Failure> {
+    fn new(upstream: config::UpstreamConfig, change: &Change) -> Result<Self, Failure> {
         let peers: Vec<_> = upstream.members().map(Peer::from).collect();
         let side = predict::Side::changed(upstream.dialect, &peers, change)
             .map_err(|refused| Failure::Input(refused.to_string()))?;

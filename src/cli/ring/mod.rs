@@ -84,7 +84,7 @@ impl Question {
 
 impl Place {
     /// The upstream, from this configuration.
-    fn upstream_in(&self, file: &ConfigFile) -> Result<config::Upstream, Failure> {
+    fn upstream_in(&self, file: &ConfigFile) -> Result<config::UpstreamConfig, Failure> {
         let mut config = file.load()?;
         config.upstreams.remove(&self.upstream).ok_or_else(|| {
             let names: Vec<_> = config.upstreams.keys().map(String::as_str).collect();

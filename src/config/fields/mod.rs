@@ -1,35 +1,35 @@
 //! Typed access to the raw tree, by key. Whatever is not as it should be becomes a problem with its
 //! place, and the reading goes on with the default: one mistake must not hide the next.
 
+mod choices;
 mod shape;
-mod words;
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::raw::{Entry, Node, Span};
+use super::raw::{Span, YamlEntry, YamlNode};
 use super::report::{Problem, Problems, quote};
-use super::schema::{Section, advice};
-use super::values::{self, Fault};
-pub(super) use shape::{collect, entries, items, items_or_one, text, written};
-pub(super) use words::{choose, or};
-use words::{looks_off, mention_off};
+use super::schema::{SectionSchema, unknown_key_advice};
+use super::values::{self, InvalidValue};
+pub(super) use choices::{choose, with_alternative};
+use choices::{is_off_like, mention_off};
+pub(super) use shape::{collect_until_full, entries, entries_in_order, items, items_or_one, text};
 
 /// A map of which every key is known.
 pub(super) struct Fields<'a> {
     /// For the problems that only the section itself can see.
     pub(super) problems: &'a Problems,
-    section: &'static Section,
-    node: &'a Node,
-    entries: HashMap<&'a str, &'a Entry>,
+    section: &'static SectionSchema,
+    node: &'a YamlNode,
+    entries: HashMap<&'a str, &'a YamlEntry>,
 }
 
 impl<'a> Fields<'a> {
     /// `None` if `node` is not a map. Reports unknown and duplicate keys.
     pub(super) fn open(
-        node: &'a Node,
-        section: &'static Section,
+        node: &'a YamlNode,
+        section: &'static SectionSchema,
         problems: &'a Problems,
     ) -> Option<Self> {
         let help = || format!("write keys and values, as in `{}`", section.example);
@@ -40,15 +40,15 @@ impl<'a> Fields<'a> {
             node,
             entries,
         };
-        for entry in written(node) {
-            fields.check(entry);
+        for entry in entries_in_order(node) {
+            fields.check_known_key(entry);
         }
         Some(fields)
     }
 
     /// Reports a key that is not known. Where another was meant, the value is read as its value:
     /// so that one is not missing, and problems in the value come up at once.
-    fn check(&mut self, entry: &'a Entry) {
+    fn check_known_key(&mut self, entry: &'a YamlEntry) {
         if self.section.keys.contains(&entry.key.as_str()) {
             return;
         }
@@ -57,7 +57,7 @@ impl<'a> Fields<'a> {
             quote(&entry.key),
             self.section.title
         );
-        let (help, meant) = advice(self.section, &entry.key);
+        let (help, meant) = unknown_key_advice(self.section, &entry.key);
         self.problems
             .add(Problem::error(message, entry.key_span).help(help));
         if let Some(meant) = meant {
@@ -66,7 +66,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of `key`, if it is there.
-    pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
+    pub(super) fn get(&self, key: &'static str) -> Option<&'a YamlNode> {
         debug_assert!(
             self.section.keys.contains(&key),
             "`{key}` is not in the schema"
@@ -75,7 +75,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of `key`; a problem with this advice if it is missing or empty.
-    pub(super) fn require(&self, key: &'static str, help: &str) -> Option<&'a Node> {
+    pub(super) fn require(&self, key: &'static str, help: &str) -> Option<&'a YamlNode> {
         let found = self.get(key);
         match found {
             Some(node) if !node.is_null() => return found,
@@ -88,19 +88,24 @@ impl<'a> Fields<'a> {
     fn missing(&self, key: &str) -> Problem {
         let message = format!("{} needs `{key}`", self.section.title);
         match self.section.path {
-            "" => Problem::whole(message),
-            _ => Problem::error(message, self.node.head()),
+            "" => Problem::for_file(message),
+            _ => Problem::error(message, self.node.header_span()),
         }
     }
 
     /// Where the section begins, for what is missing in it.
-    pub(super) fn head(&self) -> Span {
-        self.node.head()
+    pub(super) fn header_span(&self) -> Span {
+        self.node.header_span()
     }
 
-    pub(super) fn error(&self, node: &Node, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn error(
+        &self,
+        node: &YamlNode,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.problems
-            .add(Problem::error(message, node.place()).help(help));
+            .add(Problem::error(message, node.error_span()).help(help));
     }
 
     pub(super) fn number<T: TryFrom<u64>>(
@@ -143,9 +148,9 @@ impl<'a> Fields<'a> {
         &self,
         key: &'static str,
         default: Option<T>,
-        read: impl FnOnce(&'a Node) -> Result<T, Fault>,
+        read: impl FnOnce(&'a YamlNode) -> Result<T, InvalidValue>,
     ) -> Option<T> {
-        let off = |node: &'a Node| {
+        let off = |node: &'a YamlNode| {
             if node.is_word("off") {
                 Ok(None)
             } else {
@@ -162,19 +167,19 @@ impl<'a> Fields<'a> {
     pub(super) fn section_or_off(
         &self,
         key: &'static str,
-        section: &'static Section,
-    ) -> Result<Option<Self>, Off> {
+        section: &'static SectionSchema,
+    ) -> Result<Option<Self>, SectionOff> {
         let Some(node) = self.get(key) else {
             return Ok(None);
         };
         if node.is_word("off") {
-            return Err(Off);
+            return Err(SectionOff);
         }
-        if looks_off(node) {
+        if is_off_like(node) {
             let help = format!("write `{key}: off`, or remove the line for the defaults");
             self.error(
                 node,
-                format!("`{key}` cannot be {}", values::shown(node)),
+                format!("`{key}` cannot be {}", values::describe_node(node)),
                 help,
             );
             return Ok(None);
@@ -183,7 +188,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A section that may be left out.
-    pub(super) fn section(&self, key: &'static str, section: &'static Section) -> Option<Self> {
+    pub(super) fn section(
+        &self,
+        key: &'static str,
+        section: &'static SectionSchema,
+    ) -> Option<Self> {
         Fields::open(self.get(key)?, section, self.problems)
     }
 
@@ -191,7 +200,7 @@ impl<'a> Fields<'a> {
     pub(super) fn read<T>(
         &self,
         key: &'static str,
-        read: impl FnOnce(&'a Node) -> Result<T, Fault>,
+        read: impl FnOnce(&'a YamlNode) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         let node = self.get(key)?;
         if node.is_null() {
@@ -202,29 +211,29 @@ impl<'a> Fields<'a> {
             );
             return None;
         }
-        accept(node, self.problems, read)
+        parse_or_report(node, self.problems, read)
     }
 }
 
 /// The section is turned off.
-pub(super) struct Off;
+pub(super) struct SectionOff;
 
 /// The value if `read` finds it right; else its fault becomes a problem at `node`.
-pub(super) fn accept<'a, T>(
-    node: &'a Node,
+pub(super) fn parse_or_report<'a, T>(
+    node: &'a YamlNode,
     problems: &Problems,
-    read: impl FnOnce(&'a Node) -> Result<T, Fault>,
+    read: impl FnOnce(&'a YamlNode) -> Result<T, InvalidValue>,
 ) -> Option<T> {
     match read(node) {
         Ok(value) => Some(value),
         Err((message, help)) => {
-            problems.add(Problem::error(message, node.place()).help(help));
+            problems.add(Problem::error(message, node.error_span()).help(help));
             None
         }
     }
 }
 
-fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Fault> {
+fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, InvalidValue> {
     T::try_from(number).map_err(|_| {
         (
             format!("`{number}` is out of range"),

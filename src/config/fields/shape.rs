@@ -2,24 +2,24 @@
 
 use std::collections::HashMap;
 
-use crate::config::raw::{Entry, Node, Value};
+use crate::config::raw::{YamlEntry, YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::values::{Fault, shown};
+use crate::config::values::{InvalidValue, describe_node};
 
 /// The entries of a map by their key, the first where a key is given twice.
 pub(in crate::config) fn entries<'a>(
-    node: &'a Node,
+    node: &'a YamlNode,
     title: &str,
     help: impl FnOnce() -> String,
     problems: &Problems,
-) -> Option<HashMap<&'a str, &'a Entry>> {
-    if !matches!(node.value, Value::Map(_)) {
-        let message = format!("expected a map for {title}, found {}", shown(node));
-        problems.add(Problem::error(message, node.place()).help(help()));
+) -> Option<HashMap<&'a str, &'a YamlEntry>> {
+    if !matches!(node.value, YamlValue::Map(_)) {
+        let message = format!("expected a map for {title}, found {}", describe_node(node));
+        problems.add(Problem::error(message, node.error_span()).help(help()));
         return None;
     }
     let mut entries = HashMap::new();
-    for entry in written(node) {
+    for entry in entries_in_order(node) {
         if let Some(first) = entries.get(entry.key.as_str()).copied() {
             problems.add(duplicate(entry, first));
         } else {
@@ -30,46 +30,50 @@ pub(in crate::config) fn entries<'a>(
 }
 
 /// The entries of a map in the order of the text, duplicates included.
-pub(in crate::config) fn written(node: &Node) -> &[Entry] {
+pub(in crate::config) fn entries_in_order(node: &YamlNode) -> &[YamlEntry] {
     match &node.value {
-        Value::Map(entries) => entries,
-        Value::Scalar(_) | Value::List(_) => &[],
+        YamlValue::Map(entries) => entries,
+        YamlValue::Scalar(_) | YamlValue::List(_) => &[],
     }
 }
 
-fn duplicate(entry: &Entry, first: &Entry) -> Problem {
+fn duplicate(entry: &YamlEntry, first: &YamlEntry) -> Problem {
     Problem::error(
         format!("duplicate key {}", quote(&entry.key)),
         entry.key_span,
     )
-    .also(first.key_span, "first here")
+    .secondary(first.key_span, "first here")
     .help("keep one of the two")
 }
 
 /// The items of a list; a problem if it is something else or empty.
-pub(in crate::config) fn items<'a>(node: &'a Node, help: &str, problems: &Problems) -> &'a [Node] {
+pub(in crate::config) fn items<'a>(
+    node: &'a YamlNode,
+    help: &str,
+    problems: &Problems,
+) -> &'a [YamlNode] {
     let message = match &node.value {
-        Value::List(items) if !items.is_empty() => return items,
-        Value::List(_) => "the list is empty".to_owned(),
-        _ => format!("expected a list, found {}", shown(node)),
+        YamlValue::List(items) if !items.is_empty() => return items,
+        YamlValue::List(_) => "the list is empty".to_owned(),
+        _ => format!("expected a list, found {}", describe_node(node)),
     };
-    problems.add(Problem::error(message, node.place()).help(help));
+    problems.add(Problem::error(message, node.error_span()).help(help));
     &[]
 }
 
 /// The items of a list; anything else is a list of one.
-pub(in crate::config) fn items_or_one(node: &Node) -> &[Node] {
+pub(in crate::config) fn items_or_one(node: &YamlNode) -> &[YamlNode] {
     match &node.value {
-        Value::List(items) => items,
-        Value::Scalar(_) | Value::Map(_) => std::slice::from_ref(node),
+        YamlValue::List(items) => items,
+        YamlValue::Scalar(_) | YamlValue::Map(_) => std::slice::from_ref(node),
     }
 }
 
 /// `each` of `items`, stopping where nobody would read further problems.
-pub(in crate::config) fn collect<'a, T>(
-    items: &'a [Node],
+pub(in crate::config) fn collect_until_full<'a, T>(
+    items: &'a [YamlNode],
     problems: &Problems,
-    each: impl FnMut(&'a Node) -> Option<T>,
+    each: impl FnMut(&'a YamlNode) -> Option<T>,
 ) -> Vec<T> {
     items
         .iter()
@@ -79,13 +83,16 @@ pub(in crate::config) fn collect<'a, T>(
 }
 
 /// The text of a scalar.
-pub(in crate::config) fn text<'a>(node: &'a Node, what: &str) -> Result<&'a str, Fault> {
+pub(in crate::config) fn text<'a>(node: &'a YamlNode, what: &str) -> Result<&'a str, InvalidValue> {
     node.text().ok_or_else(|| {
         let help = match &node.value {
-            Value::List(_) => "give exactly one; remove the brackets or the `-`".to_owned(),
-            Value::Map(_) => format!("write {what} directly, without keys below it"),
-            Value::Scalar(_) => format!("write {what}"),
+            YamlValue::List(_) => "give exactly one; remove the brackets or the `-`".to_owned(),
+            YamlValue::Map(_) => format!("write {what} directly, without keys below it"),
+            YamlValue::Scalar(_) => format!("write {what}"),
         };
-        (format!("expected {what}, found {}", shown(node)), help)
+        (
+            format!("expected {what}, found {}", describe_node(node)),
+            help,
+        )
     })
 }

@@ -4,7 +4,7 @@
 //! [`super::fields`] layer reports them with both places); aliases are already replaced by what
 //! they stand for, within the budgets of [`yaml`].
 
-mod syntax;
+mod syntax_errors;
 mod yaml;
 
 pub(super) use yaml::read;
@@ -20,24 +20,24 @@ pub(crate) struct Span {
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) value: Value,
+pub(crate) struct YamlNode {
+    pub(crate) value: YamlValue,
     pub(crate) span: Span,
     /// The key whose value this is; `None` for an item of a list and for the whole file.
-    pub(super) name: Option<Span>,
+    pub(super) key_span: Option<Span>,
 }
 
 /// What YAML can say.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
-    Scalar(Scalar),
-    List(Vec<Node>),
-    Map(Vec<Entry>),
+pub(crate) enum YamlValue {
+    Scalar(YamlScalar),
+    List(Vec<YamlNode>),
+    Map(Vec<YamlEntry>),
 }
 
 /// One word, number or text; what it means is for the reader to say.
 #[derive(Clone, Debug)]
-pub(crate) struct Scalar {
+pub(crate) struct YamlScalar {
     pub(crate) text: String,
     /// Written without quotes, so that it may be a number, a flag or nothing.
     pub(super) plain: bool,
@@ -45,10 +45,10 @@ pub(crate) struct Scalar {
 
 /// One `key: value` of a map.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct YamlEntry {
     pub(crate) key: String,
     pub(crate) key_span: Span,
-    pub(crate) value: Node,
+    pub(crate) value: YamlNode,
 }
 
 impl Span {
@@ -57,24 +57,24 @@ impl Span {
     }
 }
 
-impl Node {
+impl YamlNode {
     /// Where a reader should look: the value, or its key where the value is empty.
-    pub(super) fn place(&self) -> Span {
-        match self.name {
+    pub(super) fn error_span(&self) -> Span {
+        match self.key_span {
             Some(name) if self.span.start >= self.span.end || self.is_null() => name,
             _ => self.span,
         }
     }
 
     /// Where to look for what is missing inside: the key that introduces this value.
-    pub(super) fn head(&self) -> Span {
-        self.name.unwrap_or(self.span)
+    pub(super) fn header_span(&self) -> Span {
+        self.key_span.unwrap_or(self.span)
     }
 
-    pub(super) fn scalar(&self) -> Option<&Scalar> {
+    pub(super) fn scalar(&self) -> Option<&YamlScalar> {
         match &self.value {
-            Value::Scalar(scalar) => Some(scalar),
-            Value::List(_) | Value::Map(_) => None,
+            YamlValue::Scalar(scalar) => Some(scalar),
+            YamlValue::List(_) | YamlValue::Map(_) => None,
         }
     }
 
@@ -85,12 +85,12 @@ impl Node {
             .map(|scalar| scalar.text.as_str())
     }
 
-    pub(super) fn is_mapping(&self) -> bool {
-        matches!(self.value, Value::Map(_))
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.value, YamlValue::Map(_))
     }
 
     pub(super) fn is_null(&self) -> bool {
-        self.scalar().is_some_and(Scalar::is_null)
+        self.scalar().is_some_and(YamlScalar::is_null)
     }
 
     /// Written without quotes as exactly this word.
@@ -106,7 +106,7 @@ impl Node {
     }
 }
 
-impl Scalar {
+impl YamlScalar {
     /// What YAML's core schema calls null.
     fn is_null(&self) -> bool {
         self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")

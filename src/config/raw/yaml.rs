@@ -10,7 +10,7 @@ use serde_saphyr::granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span as Place, StrInput, options,
 };
 
-use super::{Entry, Node, Scalar, Span, Value, syntax};
+use super::{Span, YamlEntry, YamlNode, YamlScalar, YamlValue, syntax_errors};
 use crate::config::report::{Problem, Problems};
 
 /// Ten thousand peers in their long form are 70,000 nodes.
@@ -19,8 +19,8 @@ const MAX_NODES: usize = 1_000_000;
 const MAX_DEPTH: usize = 64;
 
 /// Reads the one document of `text`; `None` where a problem was reported.
-pub(in crate::config) fn read(text: &str, problems: &Problems) -> Option<Node> {
-    let mut builder = Builder::default();
+pub(in crate::config) fn read(text: &str, problems: &Problems) -> Option<YamlNode> {
+    let mut builder = TreeBuilder::default();
     match builder.run(parser(text)) {
         Ok(root) => Some(root),
         Err(problem) => {
@@ -41,81 +41,87 @@ fn parser(text: &str) -> Parser<'_, StrInput<'_>> {
 
 /// The tree so far: finished anchors, and the collections that are still open.
 #[derive(Default)]
-struct Builder {
-    open: Vec<Open>,
-    anchors: HashMap<usize, Node>,
-    root: Option<Node>,
+struct TreeBuilder {
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, YamlNode>,
+    root: Option<YamlNode>,
     nodes: usize,
 }
 
 /// A list or map whose end is still to come.
-struct Open {
-    items: Items,
+struct OpenCollection {
+    items: OpenItems,
     start: usize,
     anchor: usize,
 }
 
-enum Items {
-    List(Vec<Node>),
+enum OpenItems {
+    List(Vec<YamlNode>),
     /// The entries, and a key that waits for its value.
-    Map(Vec<Entry>, Option<(String, Span)>),
+    Map(Vec<YamlEntry>, Option<(String, Span)>),
 }
 
-type Step = Result<(), Box<Problem>>;
+type BuildResult = Result<(), Box<Problem>>;
 
-impl Builder {
-    fn run<'a>(&mut self, events: Parser<'a, StrInput<'a>>) -> Result<Node, Box<Problem>> {
+impl TreeBuilder {
+    fn run<'a>(&mut self, events: Parser<'a, StrInput<'a>>) -> Result<YamlNode, Box<Problem>> {
         let mut documents = 0;
         for event in events {
             let (event, place) = event.map_err(|error| Box::new(scan_problem(&error)))?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
-                refuse_second(documents, place)?;
+                refuse_second_document(documents, place)?;
             }
-            self.take(event, place)?;
+            self.on_event(event, place)?;
         }
         self.root
             .take()
             .filter(|root| !root.is_null())
-            .ok_or_else(|| Box::new(empty()))
+            .ok_or_else(|| Box::new(empty_document()))
     }
 
-    fn take(&mut self, event: Event<'_>, place: Place) -> Step {
+    fn on_event(&mut self, event: Event<'_>, place: Place) -> BuildResult {
         refuse_tag(&place)?;
         match event {
             Event::Scalar(text, style, anchor, _) => {
-                self.scalar(text.into_owned(), style, anchor, place)
+                self.on_scalar(text.into_owned(), style, anchor, place)
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.start(Items::List(Vec::new()), anchor, place)
+                self.open_collection(OpenItems::List(Vec::new()), anchor, place)
             }
             Event::MappingStart(_, anchor, _) => {
-                self.start(Items::Map(Vec::new(), None), anchor, place)
+                self.open_collection(OpenItems::Map(Vec::new(), None), anchor, place)
             }
-            Event::SequenceEnd | Event::MappingEnd => self.end(place),
-            Event::Alias(anchor) => self.alias(anchor, place),
+            Event::SequenceEnd | Event::MappingEnd => self.close_collection(place),
+            Event::Alias(anchor) => self.on_alias(anchor, place),
             _ => Ok(()),
         }
     }
 
-    fn scalar(&mut self, text: String, style: ScalarStyle, anchor: usize, place: Place) -> Step {
+    fn on_scalar(
+        &mut self,
+        text: String,
+        style: ScalarStyle,
+        anchor: usize,
+        place: Place,
+    ) -> BuildResult {
         let plain = style == ScalarStyle::Plain;
-        let value = Value::Scalar(Scalar { text, plain });
-        self.finish(
-            Node {
+        let value = YamlValue::Scalar(YamlScalar { text, plain });
+        self.finish_node(
+            YamlNode {
                 value,
                 span: span(place.start, place.end),
-                name: None,
+                key_span: None,
             },
             anchor,
         )
     }
 
-    fn start(&mut self, items: Items, anchor: usize, place: Place) -> Step {
+    fn open_collection(&mut self, items: OpenItems, anchor: usize, place: Place) -> BuildResult {
         if self.open.len() >= MAX_DEPTH {
             return Err(Box::new(too_deep(span(place.start, place.end))));
         }
-        self.open.push(Open {
+        self.open.push(OpenCollection {
             items,
             start: offset(place.start),
             anchor,
@@ -123,64 +129,64 @@ impl Builder {
         Ok(())
     }
 
-    fn end(&mut self, place: Place) -> Step {
+    fn close_collection(&mut self, place: Place) -> BuildResult {
         let Some(open) = self.open.pop() else {
             return Ok(());
         };
         let value = match open.items {
-            Items::List(items) => Value::List(items),
-            Items::Map(entries, _) => Value::Map(entries),
+            OpenItems::List(items) => YamlValue::List(items),
+            OpenItems::Map(entries, _) => YamlValue::Map(entries),
         };
         let end = offset(place.end).max(open.start);
-        self.finish(
-            Node {
+        self.finish_node(
+            YamlNode {
                 value,
                 span: Span {
                     start: open.start,
                     end,
                 },
-                name: None,
+                key_span: None,
             },
             open.anchor,
         )
     }
 
-    fn alias(&mut self, anchor: usize, place: Place) -> Step {
+    fn on_alias(&mut self, anchor: usize, place: Place) -> BuildResult {
         let at = span(place.start, place.end);
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            return Err(Box::new(endless(at)));
+            return Err(Box::new(recursive_alias(at)));
         };
-        let (size, height) = weigh(&node);
+        let (size, height) = size_and_depth(&node);
         if self.open.len() + height > MAX_DEPTH {
             return Err(Box::new(too_deep(at)));
         }
-        self.spend(size, at)?;
-        self.place(node)
+        self.charge_nodes(size, at)?;
+        self.attach(node)
     }
 
     /// Remembers a finished node if it has an anchor, and puts it where it belongs.
-    fn finish(&mut self, node: Node, anchor: usize) -> Step {
-        self.spend(1, node.span)?;
+    fn finish_node(&mut self, node: YamlNode, anchor: usize) -> BuildResult {
+        self.charge_nodes(1, node.span)?;
         if anchor != 0 {
             // The copy counts: anchors inside anchors would else cost memory for nothing.
-            self.spend(weigh(&node).0, node.span)?;
+            self.charge_nodes(size_and_depth(&node).0, node.span)?;
             self.anchors.insert(anchor, node.clone());
         }
-        self.place(node)
+        self.attach(node)
     }
 
-    fn place(&mut self, node: Node) -> Step {
+    fn attach(&mut self, node: YamlNode) -> BuildResult {
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
-            Some(Items::List(items)) => items.push(node),
-            Some(Items::Map(entries, waiting)) => match waiting.take() {
-                None => *waiting = Some(key(node)?),
+            Some(OpenItems::List(items)) => items.push(node),
+            Some(OpenItems::Map(entries, waiting)) => match waiting.take() {
+                None => *waiting = Some(map_key(node)?),
                 Some((key, key_span)) => {
-                    let value = Node {
-                        name: Some(key_span),
+                    let value = YamlNode {
+                        key_span: Some(key_span),
                         ..node
                     };
-                    entries.push(Entry {
+                    entries.push(YamlEntry {
                         key,
                         key_span,
                         value,
@@ -191,7 +197,7 @@ impl Builder {
         Ok(())
     }
 
-    fn spend(&mut self, nodes: usize, at: Span) -> Step {
+    fn charge_nodes(&mut self, nodes: usize, at: Span) -> BuildResult {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
             return Err(Box::new(too_many(at)));
@@ -201,25 +207,25 @@ impl Builder {
 }
 
 /// Nodes in all, and levels; both at least 1.
-fn weigh(node: &Node) -> (usize, usize) {
-    let add = |(size, height): (usize, usize), child: &Node| {
-        let (more, below) = weigh(child);
+fn size_and_depth(node: &YamlNode) -> (usize, usize) {
+    let add = |(size, height): (usize, usize), child: &YamlNode| {
+        let (more, below) = size_and_depth(child);
         (size + more, height.max(below + 1))
     };
     match &node.value {
-        Value::Scalar(_) => (1, 1),
-        Value::List(items) => items.iter().fold((1, 1), add),
-        Value::Map(entries) => entries.iter().map(|entry| &entry.value).fold((1, 1), add),
+        YamlValue::Scalar(_) => (1, 1),
+        YamlValue::List(items) => items.iter().fold((1, 1), add),
+        YamlValue::Map(entries) => entries.iter().map(|entry| &entry.value).fold((1, 1), add),
     }
 }
 
-fn key(node: Node) -> Result<(String, Span), Box<Problem>> {
+fn map_key(node: YamlNode) -> Result<(String, Span), Box<Problem>> {
     match node.value {
-        Value::Scalar(scalar) if !scalar.text.is_empty() => Ok((scalar.text, node.span)),
-        Value::Scalar(_) => Err(Box::new(
+        YamlValue::Scalar(scalar) if !scalar.text.is_empty() => Ok((scalar.text, node.span)),
+        YamlValue::Scalar(_) => Err(Box::new(
             Problem::error("a key is missing before `:`", node.span).help("write `key: value`"),
         )),
-        Value::List(_) | Value::Map(_) => Err(Box::new(
+        YamlValue::List(_) | YamlValue::Map(_) => Err(Box::new(
             Problem::error("a list or map cannot be a key", node.span)
                 .help("write `key: value`; a text that begins with `[` or `{` needs quotes"),
         )),
@@ -239,7 +245,7 @@ fn offset(marker: Marker) -> usize {
     marker.byte_offset().unwrap_or_default()
 }
 
-fn refuse_second(documents: usize, place: Place) -> Step {
+fn refuse_second_document(documents: usize, place: Place) -> BuildResult {
     if documents < 2 {
         return Ok(());
     }
@@ -252,7 +258,7 @@ fn refuse_second(documents: usize, place: Place) -> Step {
     )))
 }
 
-fn refuse_tag(place: &Place) -> Step {
+fn refuse_tag(place: &Place) -> BuildResult {
     match place.tag_span() {
         None => Ok(()),
         Some(tag) => Err(Box::new(
@@ -267,15 +273,15 @@ fn scan_problem(error: &ScanError) -> Problem {
         let start = offset(*error.marker());
         return too_deep(Span { start, end: start });
     }
-    syntax::problem(error)
+    syntax_errors::explain(error)
 }
 
-fn empty() -> Problem {
-    Problem::whole("the configuration is empty")
+fn empty_document() -> Problem {
+    Problem::for_file("the configuration is empty")
         .help("at least `listeners`, `routes` and `upstreams` are needed")
 }
 
-fn endless(at: Span) -> Problem {
+fn recursive_alias(at: Span) -> Problem {
     Problem::error("this alias stands for something that contains it", at)
         .help("write the value out")
 }

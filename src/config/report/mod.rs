@@ -4,8 +4,8 @@
 //! what to do. The first [`MAX_PROBLEMS`] are kept: nobody reads more, and a hostile file must not
 //! cost more than a broken one.
 
-mod frame;
 mod problem;
+mod snippet;
 mod source;
 
 use std::fmt;
@@ -13,10 +13,10 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use frame::Frames;
 pub(crate) use problem::quote;
 pub(super) use problem::{Problem, Problems};
-use source::Source;
+use snippet::SnippetRenderer;
+use source::SourceText;
 
 use super::raw::Span;
 
@@ -35,7 +35,7 @@ pub enum Severity {
 
 /// One problem with its place counted out, for programs to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Located {
+pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     /// The name of the file as it was given.
@@ -51,7 +51,7 @@ pub struct Located {
 }
 
 /// In one line, for a log.
-impl fmt::Display for Located {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, message, .. } = self;
         write!(f, "{file}")?;
@@ -66,7 +66,7 @@ impl fmt::Display for Located {
 /// All problems of one file. [`fmt::Display`] shows them without colour.
 #[derive(Clone, Debug)]
 pub struct Report {
-    source: Source,
+    source: SourceText,
     problems: Vec<Problem>,
 }
 
@@ -76,7 +76,7 @@ impl Report {
         problems.sort_by_key(|problem| problem.span.map(|span| span.start));
         // An alias repeats the problems of its anchor.
         problems.dedup_by(|a, b| a.span == b.span && a.message == b.message);
-        let source = Source {
+        let source = SourceText {
             name: name.to_owned(),
             text: text.to_owned(),
         };
@@ -94,7 +94,7 @@ impl Report {
     ) -> Self {
         let problem = match span {
             Some(&Range { start, end }) => Problem::error(message, Span { start, end }),
-            None => Problem::whole(message),
+            None => Problem::for_file(message),
         };
         let problems = Problems::default();
         problems.add(problem.help(help));
@@ -112,10 +112,10 @@ impl Report {
     }
 
     /// All problems in the order of the text.
-    pub fn problems(&self) -> Vec<Located> {
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
         self.problems
             .iter()
-            .map(|problem| self.locate(problem))
+            .map(|problem| self.diagnostic(problem))
             .collect()
     }
 
@@ -124,8 +124,8 @@ impl Report {
         if self.is_empty() {
             return String::new();
         }
-        let frames = Frames::new(&self.source, color);
-        let drawn = self.problems.iter().map(|problem| frames.draw(problem));
+        let frames = SnippetRenderer::new(&self.source, color);
+        let drawn = self.problems.iter().map(|problem| frames.render(problem));
         drawn
             .chain([self.summary()])
             .collect::<Vec<_>>()
@@ -155,11 +155,11 @@ impl Report {
         format!("{}: {counts}{cut}", self.source.name)
     }
 
-    fn locate(&self, problem: &Problem) -> Located {
+    fn diagnostic(&self, problem: &Problem) -> Diagnostic {
         let place = problem
             .span
             .map(|span| self.source.line_and_column(span.start));
-        Located {
+        Diagnostic {
             severity: problem.severity,
             file: self.source.name.clone(),
             line: place.map(|(line, _)| line),

@@ -11,7 +11,7 @@ pub(in crate::config) struct Problem {
     pub(super) severity: Severity,
     pub(super) message: String,
     pub(super) span: Option<Span>,
-    pub(super) also: Option<(Span, &'static str)>,
+    pub(super) secondary: Option<(Span, &'static str)>,
     pub(super) help: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Problem {
     pub(in crate::config) fn error(message: impl Into<String>, span: Span) -> Self {
         Self {
             span: Some(span),
-            ..Self::whole(message)
+            ..Self::for_file(message)
         }
     }
 
@@ -39,21 +39,21 @@ impl Problem {
     }
 
     /// Something wrong with the file as a whole.
-    pub(in crate::config) fn whole(message: impl Into<String>) -> Self {
+    pub(in crate::config) fn for_file(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             severity: Severity::Error,
             message,
             span: None,
-            also: None,
+            secondary: None,
             help: None,
         }
     }
 
     /// A second place, and what it is.
-    pub(in crate::config) fn also(self, span: Span, label: &'static str) -> Self {
+    pub(in crate::config) fn secondary(self, span: Span, label: &'static str) -> Self {
         Self {
-            also: Some((span, label)),
+            secondary: Some((span, label)),
             ..self
         }
     }

@@ -3,12 +3,12 @@
 use crate::config::raw::Span;
 
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub(super) struct SourceText {
     pub(super) name: String,
     pub(super) text: String,
 }
 
-impl Source {
+impl SourceText {
     /// Both from 1, the column in characters.
     pub(super) fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
@@ -26,9 +26,9 @@ impl Source {
     }
 
     /// `span` up to the end of its first line: a frame with ten marked lines hides the point.
-    pub(super) fn first_line(&self, span: Span) -> Span {
-        let start = self.floor(span.start);
-        let end = self.floor(span.end).max(start);
+    pub(super) fn first_line_span(&self, span: Span) -> Span {
+        let start = self.floor_char_boundary(span.start);
+        let end = self.floor_char_boundary(span.end).max(start);
         let text = self.text.get(start..end).unwrap_or_default();
         let line = text.lines().next().unwrap_or_default().trim_end();
         Span {
@@ -38,7 +38,7 @@ impl Source {
     }
 
     /// The whole lines that `span` touches.
-    pub(super) fn lines(&self, span: Span) -> Span {
+    pub(super) fn line_span(&self, span: Span) -> Span {
         let before = self.text.get(..span.start).unwrap_or_default();
         let after = self.text.get(span.end..).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -46,7 +46,7 @@ impl Source {
         Span { start, end }
     }
 
-    fn floor(&self, offset: usize) -> usize {
+    fn floor_char_boundary(&self, offset: usize) -> usize {
         let offset = offset.min(self.text.len());
         (0..=offset)
             .rev()

@@ -10,112 +10,119 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::tls::placed;
-use crate::config::acme::{Acme, Challenge, ExternalAccount, KeyType, Names};
-use crate::config::fields::{Fields, Off, accept, collect, items_or_one, text};
-use crate::config::files::Files;
-use crate::config::raw::{Node, Span};
+use super::tls::path_with_span;
+use crate::config::acme::{
+    AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType,
+};
+use crate::config::credentials::CredentialLoader;
+use crate::config::fields::{
+    Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
+};
+use crate::config::raw::{Span, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{CertificateSource, Listener, Tls};
-use crate::config::values::{Fault, duration, percentage, shown};
+use crate::config::settings::{CertificateSource, ListenerConfig, TlsConfig};
+use crate::config::values::{InvalidValue, describe_node, duration, percentage};
 use crate::policy::cert_renewal::RenewBefore;
 
-const STORAGE: &str = "/var/lib/clockwise/acme";
+const DEFAULT_STORAGE: &str = "/var/lib/clockwise/acme";
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
-const SECTION: &str =
+const SECTION_HELP: &str =
     "write `acme: {directory: letsencrypt, contact: [mailto:ops@example.org]}` at the top level";
-const NAMES: &str = "list names, as in `acme: [example.org, www.example.org]`";
-const DIRECTORY: &str = "write `letsencrypt`, `letsencrypt-staging` or a URL with `https`";
+const NAMES_HELP: &str = "list names, as in `acme: [example.org, www.example.org]`";
+const DIRECTORY_HELP: &str = "write `letsencrypt`, `letsencrypt-staging` or a URL with `https`";
 
 /// RFC 1035, 2.3.4.
-const LABEL: usize = 63;
-const NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+const MAX_NAME: usize = 253;
 
 /// An hour is for tests; nobody issues for longer than two years.
-const RENEW_BEFORE: (Duration, Duration) = (
+const RENEW_BEFORE_BOUNDS: (Duration, Duration) = (
     Duration::from_secs(1),
     Duration::from_secs(2 * 365 * 86_400),
 );
 
-const KEYS: &[(&str, KeyType)] = &[("p256", KeyType::P256), ("p384", KeyType::P384)];
-const CHALLENGES: &[(&str, Challenge)] = &[
-    ("http-01", Challenge::Http01),
-    ("tls-alpn-01", Challenge::TlsAlpn01),
+const KEY_TYPES: &[(&str, KeyType)] = &[("p256", KeyType::P256), ("p384", KeyType::P384)];
+const CHALLENGES: &[(&str, AcmeChallenge)] = &[
+    ("http-01", AcmeChallenge::Http01),
+    ("tls-alpn-01", AcmeChallenge::TlsAlpn01),
 ];
 
 /// `None`: nothing is ordered.
 pub(super) fn read(
     root: &Fields<'_>,
-    listeners: &[(Listener, Span)],
-    files: &mut Files,
-) -> Option<Acme> {
+    listeners: &[(ListenerConfig, Span)],
+    files: &mut CredentialLoader,
+) -> Option<AcmeConfig> {
     let fields = match root.section_or_off("acme", &schema::ACME) {
         Ok(Some(fields)) => fields,
         Ok(None) if root.get("acme").is_some() => return None,
-        Ok(None) | Err(Off) => {
-            refuse_orders(listeners, root.problems);
+        Ok(None) | Err(SectionOff) => {
+            refuse_names_without_acme(listeners, root.problems);
             return None;
         }
     };
-    let acme = Acme {
+    let acme = AcmeConfig {
         directory: fields
             .read("directory", directory)
             .unwrap_or_else(|| LETS_ENCRYPT.to_owned()),
         contact: contact(&fields),
         storage: fields
             .read("storage", storage)
-            .unwrap_or_else(|| PathBuf::from(STORAGE)),
-        key_type: fields.choice("key_type", KeyType::P256, KEYS),
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_STORAGE)),
+        key_type: fields.choice("key_type", KeyType::P256, KEY_TYPES),
         external_account: external_account(&fields, files),
         ca: ca(&fields, files),
         renew_before: fields
-            .read("renew_before", before)
+            .read("renew_before", renew_before)
             .unwrap_or(RenewBefore::DEFAULT),
-        challenge: fields.choice("challenge", Challenge::Http01, CHALLENGES),
+        challenge: fields.choice("challenge", AcmeChallenge::Http01, CHALLENGES),
     };
-    look_across(&acme, &fields, listeners);
+    check_listeners(&acme, &fields, listeners);
     Some(acme)
 }
 
 /// The names of a certificate that is to be ordered.
-pub(super) fn names(certificate: &Fields<'_>) -> Option<Names> {
+pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
     let node = certificate.get("acme")?;
     let problems = certificate.problems;
     let files = ["cert", "key", "ocsp"];
     if let Some(file) = files.iter().find_map(|key| certificate.get(key)) {
-        let problem = Problem::error("a file for a certificate that is ordered", file.head());
-        let problem = problem.also(node.head(), "ordered here");
+        let problem = Problem::error(
+            "a file for a certificate that is ordered",
+            file.header_span(),
+        );
+        let problem = problem.secondary(node.header_span(), "ordered here");
         problems.add(problem.help("keep one: the files, or the names"));
     }
     let nodes = items_or_one(node);
     if nodes.is_empty() || node.is_null() {
-        certificate.error(node, "a certificate needs a name", NAMES);
+        certificate.error(node, "a certificate needs a name", NAMES_HELP);
         return None;
     }
-    if nodes.len() > Names::MAX {
+    if nodes.len() > DomainNames::MAX {
         let message = format!("{} names in one certificate", nodes.len());
         let help = format!(
             "at most {} are issued; order several certificates",
-            Names::MAX
+            DomainNames::MAX
         );
         certificate.error(node, message, help);
     }
     let mut seen = HashMap::new();
-    let names = collect(nodes, problems, |node| {
-        let name = accept(node, problems, name)?;
-        if let Some(first) = seen.insert(name.clone(), node.place()) {
-            let problem = Problem::error(format!("{} twice", quote(&name)), node.place());
-            problems.add(problem.also(first, "first here").help("remove one"));
+    let names = collect_until_full(nodes, problems, |node| {
+        let name = parse_or_report(node, problems, domain_name)?;
+        if let Some(first) = seen.insert(name.clone(), node.error_span()) {
+            let problem = Problem::error(format!("{} twice", quote(&name)), node.error_span());
+            problems.add(problem.secondary(first, "first here").help("remove one"));
         }
         Some(name)
     });
-    Names::new(names)
+    DomainNames::new(names)
 }
 
 /// A name that can be asked for, in lower case.
-fn name(node: &Node) -> Result<String, Fault> {
+fn domain_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "a name like `example.org`")?.to_ascii_lowercase();
     let fault =
         |message: &str, help: &str| Err((format!("{} {message}", quote(&name)), help.to_owned()));
@@ -138,7 +145,7 @@ fn name(node: &Node) -> Result<String, Fault> {
             "write it as DNS has it, as in `xn--bcher-kva.example` (`idn2 NAME` tells)",
         );
     }
-    if name.len() > NAME || !name.split('.').all(is_label) {
+    if name.len() > MAX_NAME || !name.split('.').all(is_dns_label) {
         return fault(
             "is no host name",
             "give a name like `example.org`, without a port",
@@ -148,15 +155,15 @@ fn name(node: &Node) -> Result<String, Fault> {
 }
 
 /// RFC 1123, 2.1.
-fn is_label(label: &str) -> bool {
+fn is_dns_label(label: &str) -> bool {
     let of_label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (1..=LABEL).contains(&label.len())
+    (1..=MAX_LABEL).contains(&label.len())
         && label.bytes().all(of_label)
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
 
-fn directory(node: &Node) -> Result<String, Fault> {
+fn directory(node: &YamlNode) -> Result<String, InvalidValue> {
     let written = text(node, "an authority's directory")?;
     let url = match written {
         "letsencrypt" => return Ok(LETS_ENCRYPT.to_owned()),
@@ -181,26 +188,26 @@ fn directory(node: &Node) -> Result<String, Fault> {
         }
         _ => Err((
             format!("{} is not an authority's directory", quote(url)),
-            DIRECTORY.to_owned(),
+            DIRECTORY_HELP.to_owned(),
         )),
     }
 }
 
 fn contact(fields: &Fields<'_>) -> Vec<String> {
     let nodes = fields.get("contact").map_or(&[][..], items_or_one);
-    collect(nodes, fields.problems, |node| {
-        accept(node, fields.problems, mail)
+    collect_until_full(nodes, fields.problems, |node| {
+        parse_or_report(node, fields.problems, mailto)
     })
 }
 
-fn mail(node: &Node) -> Result<String, Fault> {
+fn mailto(node: &YamlNode) -> Result<String, InvalidValue> {
     let written = text(node, "an address like `mailto:ops@example.org`")?;
     let (scheme, address) = written.split_once(':').unwrap_or(("mailto", written));
     match address.split_once('@') {
         Some((user, host))
             if scheme == "mailto"
                 && !user.is_empty()
-                && host.split('.').all(is_label)
+                && host.split('.').all(is_dns_label)
                 && written
                     .bytes()
                     .all(|byte| byte.is_ascii_graphic() && !b",?".contains(&byte)) =>
@@ -214,19 +221,22 @@ fn mail(node: &Node) -> Result<String, Fault> {
     }
 }
 
-fn storage(node: &Node) -> Result<PathBuf, Fault> {
+fn storage(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
     match text(node, "a directory")? {
         "" | "/" | "off" | "none" | "false" => Err((
-            format!("expected a directory, found {}", shown(node)),
+            format!("expected a directory, found {}", describe_node(node)),
             format!(
-                "write one of its own, as in `{STORAGE}`: without it each start would order anew"
+                "write one of its own, as in `{DEFAULT_STORAGE}`: without it each start would order anew"
             ),
         )),
         path => Ok(PathBuf::from(path)),
     }
 }
 
-fn external_account(fields: &Fields<'_>, files: &mut Files) -> Option<ExternalAccount> {
+fn external_account(
+    fields: &Fields<'_>,
+    files: &mut CredentialLoader,
+) -> Option<ExternalAccountBinding> {
     let help = "write `external_account: {id: ID, hmac_key_file: FILE}`";
     let problems = fields.problems;
     let fields = fields.section("external_account", &schema::EXTERNAL_ACCOUNT)?;
@@ -238,54 +248,61 @@ fn external_account(fields: &Fields<'_>, files: &mut Files) -> Option<ExternalAc
     let id = fields.read("id", |node| {
         text(node, "the account's id").map(str::to_owned)
     })?;
-    let file = placed(&fields, "hmac_key_file")?;
-    files.account_key(&file, problems);
-    Some(ExternalAccount {
+    let file = path_with_span(&fields, "hmac_key_file")?;
+    files.load_account_key(&file, problems);
+    Some(ExternalAccountBinding {
         id,
         hmac_key_file: file.path,
     })
 }
 
-fn ca(fields: &Fields<'_>, files: &mut Files) -> Option<PathBuf> {
-    let file = placed(fields, "ca")?;
-    files.anchors(&file, fields.problems);
+fn ca(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<PathBuf> {
+    let file = path_with_span(fields, "ca")?;
+    files.load_trust_anchors(&file, fields.problems);
     Some(file.path)
 }
 
 /// A duration, or a share of the certificate's life.
-fn before(node: &Node) -> Result<RenewBefore, Fault> {
+fn renew_before(node: &YamlNode) -> Result<RenewBefore, InvalidValue> {
     if node.text().is_some_and(|text| text.ends_with('%')) {
         let share = percentage(node)?;
         return match share {
             0.01..=0.5 => Ok(RenewBefore::Share(share)),
             _ => Err((
-                format!("{} of its life is too little or too much", shown(node)),
+                format!(
+                    "{} of its life is too little or too much",
+                    describe_node(node)
+                ),
                 "use `1%` to `50%`, as in `33%`".to_owned(),
             )),
         };
     }
-    let (least, most) = RENEW_BEFORE;
+    let (least, most) = RENEW_BEFORE_BOUNDS;
     duration(node, &(least..=most)).map(RenewBefore::Time)
 }
 
 /// What `acme` and the listeners only show together.
-fn look_across(acme: &Acme, fields: &Fields<'_>, listeners: &[(Listener, Span)]) {
+fn check_listeners(acme: &AcmeConfig, fields: &Fields<'_>, listeners: &[(ListenerConfig, Span)]) {
     let problems = fields.problems;
-    refuse_namesakes(listeners, problems);
-    let orders = || orders(listeners);
+    refuse_same_primary_name(listeners, problems);
+    let orders = || acme_certificates(listeners);
     if orders().next().is_none() && !problems.has_errors() {
-        let problem = Problem::warning("no listener orders a certificate", fields.head());
+        let problem = Problem::warning("no listener orders a certificate", fields.header_span());
         problems.add(problem.help("give one `tls: {acme: [NAME]}`, or remove `acme`"));
     }
     match acme.challenge {
-        Challenge::Http01 if orders().next().is_some() => need_plain(fields, listeners),
-        Challenge::Http01 => {}
-        Challenge::TlsAlpn01 => refuse_strict(listeners, problems),
+        AcmeChallenge::Http01 if orders().next().is_some() => {
+            require_plain_listener(fields, listeners)
+        }
+        AcmeChallenge::Http01 => {}
+        AcmeChallenge::TlsAlpn01 => refuse_required_client_auth(listeners, problems),
     }
 }
 
 /// The certificates to be ordered, with the listeners' places.
-fn orders(listeners: &[(Listener, Span)]) -> impl Iterator<Item = (&Tls, &Names, Span)> {
+fn acme_certificates(
+    listeners: &[(ListenerConfig, Span)],
+) -> impl Iterator<Item = (&TlsConfig, &DomainNames, Span)> {
     listeners.iter().flat_map(|(listener, span)| {
         let tls = listener.tls.iter();
         tls.flat_map(move |tls| {
@@ -298,37 +315,37 @@ fn orders(listeners: &[(Listener, Span)]) -> impl Iterator<Item = (&Tls, &Names,
     })
 }
 
-fn refuse_orders(listeners: &[(Listener, Span)], problems: &Problems) {
-    for (_, names, span) in orders(listeners) {
+fn refuse_names_without_acme(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
+    for (_, names, span) in acme_certificates(listeners) {
         let message = format!(
             "who issues the certificate for {} is not said",
-            quote(names.first())
+            quote(names.primary())
         );
-        problems.add(Problem::error(message, span).help(SECTION));
+        problems.add(Problem::error(message, span).help(SECTION_HELP));
     }
 }
 
 /// The first name is what operators and files call a certificate.
-fn refuse_namesakes(listeners: &[(Listener, Span)], problems: &Problems) {
+fn refuse_same_primary_name(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     let mut seen = BTreeMap::new();
-    for (_, names, span) in orders(listeners) {
-        let (first, place) = *seen.entry(names.first()).or_insert((names, span));
+    for (_, names, span) in acme_certificates(listeners) {
+        let (first, place) = *seen.entry(names.primary()).or_insert((names, span));
         if first != names {
-            let message = format!("two certificates are called {}", quote(names.first()));
-            let problem = Problem::error(message, span).also(place, "first here");
+            let message = format!("two certificates are called {}", quote(names.primary()));
+            let problem = Problem::error(message, span).secondary(place, "first here");
             problems
                 .add(problem.help("list the same names in both, or begin one with another name"));
         }
     }
 }
 
-fn need_plain(fields: &Fields<'_>, listeners: &[(Listener, Span)]) {
+fn require_plain_listener(fields: &Fields<'_>, listeners: &[(ListenerConfig, Span)]) {
     if listeners.is_empty() || listeners.iter().any(|(listener, _)| listener.tls.is_none()) {
         return;
     }
     let at = fields
         .get("challenge")
-        .map_or_else(|| fields.head(), Node::place);
+        .map_or_else(|| fields.header_span(), YamlNode::error_span);
     let problem = Problem::error(
         "http-01 is asked for in plain HTTP, and no listener speaks it",
         at,
@@ -338,12 +355,12 @@ fn need_plain(fields: &Fields<'_>, listeners: &[(Listener, Span)]) {
     ));
 }
 
-fn refuse_strict(listeners: &[(Listener, Span)], problems: &Problems) {
-    let strict = |tls: &Tls| tls.client_auth.as_ref().is_some_and(|auth| auth.required);
-    for (_, names, span) in orders(listeners).filter(|(tls, ..)| strict(tls)) {
+fn refuse_required_client_auth(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
+    let strict = |tls: &TlsConfig| tls.client_auth.as_ref().is_some_and(|auth| auth.required);
+    for (_, names, span) in acme_certificates(listeners).filter(|(tls, ..)| strict(tls)) {
         let message = format!(
             "the authority cannot look at {} here: it has no client certificate",
-            quote(names.first())
+            quote(names.primary())
         );
         problems.add(Problem::error(message, span).help("set `challenge: http-01` in `acme`"));
     }

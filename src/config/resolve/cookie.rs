@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use crate::config::fields::{Fields, text};
-use crate::config::raw::Node;
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::values::{self, Fault};
+use crate::config::values::{self, InvalidValue};
 use crate::cookie::{SameSite, Secure, Sticky};
 use crate::key::KeySource;
 
 /// The longest that browsers keep a cookie.
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
+const MAX_TTL: Duration = Duration::from_secs(400 * 24 * 3600);
 
 const SAME_SITE: &[(&str, SameSite)] = &[
     ("lax", SameSite::Lax),
@@ -20,12 +20,12 @@ const SAME_SITE: &[(&str, SameSite)] = &[
 ];
 
 /// A cookie with more than a name. `inside`: within a combination.
-pub(super) fn read(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource> {
+pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
     let fields = Fields::open(node, &schema::COOKIE, problems)?;
     fields.require("name", "say which one: `{cookie: {name: sid}}`")?;
     let name = fields.read("name", name);
     if !fields.flag("generate", false) {
-        refuse_rest(&fields);
+        refuse_attributes(&fields);
         return name.map(KeySource::Cookie);
     }
     if inside {
@@ -38,19 +38,19 @@ pub(super) fn read(node: &Node, problems: &Problems, inside: bool) -> Option<Key
         return None;
     }
     let sticky = sticky(&fields, name.unwrap_or_default());
-    check(&fields, &sticky);
+    check_attributes(&fields, &sticky);
     (!sticky.name.is_empty()).then_some(KeySource::Sticky(sticky))
 }
 
 /// What stands behind a cookie that is made is never used.
-pub(super) fn check_last(sources: &[(KeySource, &Node)], problems: &Problems) {
+pub(super) fn check_generated_is_last(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
     let is_made = |(source, _): &(KeySource, _)| matches!(source, KeySource::Sticky(_));
     let after = sources.iter().skip_while(|pair| !is_made(pair)).nth(1);
     if let Some((_, node)) = after {
         let message =
             "this source is never used: clients without the cookie before it are given one";
         let help = "put the cookie with `generate: true` last";
-        problems.add(Problem::error(message, node.place()).help(help));
+        problems.add(Problem::error(message, node.error_span()).help(help));
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(token)
 }
 
-pub(super) fn name(node: &Node) -> Result<String, Fault> {
+pub(super) fn name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "the name of a cookie")?;
     if !is_name(name) {
         let help = "give only the name, without `=` and the value, as in `{cookie: sid}`";
@@ -73,7 +73,7 @@ pub(super) fn name(node: &Node) -> Result<String, Fault> {
 }
 
 /// How a cookie is set says nothing about one that is only read.
-fn refuse_rest(fields: &Fields<'_>) {
+fn refuse_attributes(fields: &Fields<'_>) {
     let keys = schema::COOKIE.keys.iter();
     let mut of_made = keys.filter(|key| !matches!(**key, "name" | "generate"));
     if let Some(node) = of_made.find_map(|key| fields.get(key)) {
@@ -83,8 +83,8 @@ fn refuse_rest(fields: &Fields<'_>) {
 }
 
 fn sticky(fields: &Fields<'_>, name: String) -> Sticky {
-    let bounds = Duration::from_secs(1)..=LONGEST;
-    let ttl = |node: &Node| values::duration(node, &bounds);
+    let bounds = Duration::from_secs(1)..=MAX_TTL;
+    let ttl = |node: &YamlNode| values::duration(node, &bounds);
     Sticky {
         name,
         ttl: fields.or_off("ttl", None, ttl),
@@ -97,14 +97,14 @@ fn sticky(fields: &Fields<'_>, name: String) -> Sticky {
     }
 }
 
-fn secure(node: &Node) -> Result<Secure, Fault> {
+fn secure(node: &YamlNode) -> Result<Secure, InvalidValue> {
     if node.is_word("auto") {
         return Ok(Secure::Auto);
     }
     let flag = values::flag(node).map_err(|(_, _)| {
         let help = "use `true`, `false` or `auto`: where the client came over TLS";
         (
-            format!("{} is not known here", values::shown(node)),
+            format!("{} is not known here", values::describe_node(node)),
             help.to_owned(),
         )
     })?;
@@ -112,7 +112,7 @@ fn secure(node: &Node) -> Result<Secure, Fault> {
 }
 
 /// RFC 6265 §4.1.1: anything but control characters and `;`.
-fn path(node: &Node) -> Result<String, Fault> {
+fn path(node: &YamlNode) -> Result<String, InvalidValue> {
     let path = text(node, "a path")?;
     let good = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b';';
     if !path.starts_with('/') || !path.bytes().all(good) {
@@ -122,7 +122,7 @@ fn path(node: &Node) -> Result<String, Fault> {
     Ok(path.to_owned())
 }
 
-fn domain(node: &Node) -> Result<String, Fault> {
+fn domain(node: &YamlNode) -> Result<String, InvalidValue> {
     let domain = text(node, "a domain")?;
     // Browsers pass over a dot before it.
     let labels = domain.strip_prefix('.').unwrap_or(domain).split('.');
@@ -136,7 +136,7 @@ fn domain(node: &Node) -> Result<String, Fault> {
 }
 
 /// What browsers would not take, and what would have no effect.
-fn check(fields: &Fields<'_>, sticky: &Sticky) {
+fn check_attributes(fields: &Fields<'_>, sticky: &Sticky) {
     // One that is wrong has been reported, and is not missing.
     let has_ttl = fields.get("ttl").is_some_and(|ttl| !ttl.is_word("off"));
     if let (true, false, Some(node)) = (sticky.refresh, has_ttl, fields.get("refresh")) {

@@ -3,11 +3,11 @@
 use http::HeaderName;
 
 use super::cookie;
-use crate::config::fields::{Fields, accept, collect, items_or_one, text};
-use crate::config::raw::{Node, Value};
+use crate::config::fields::{Fields, collect_until_full, items_or_one, parse_or_report, text};
+use crate::config::raw::{YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
-use crate::config::values::{Fault, shown};
+use crate::config::values::{InvalidValue, describe_node};
 use crate::key::{AddressForm, End, KeySource, Parts};
 use crate::ring::PARTS;
 
@@ -15,7 +15,7 @@ const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_c
                     `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
 
 /// Sources that are one word.
-const WORDS: &[(&str, KeySource)] = &[
+const SIMPLE_SOURCES: &[(&str, KeySource)] = &[
     ("client_ip", KeySource::CLIENT_IP),
     ("path", KeySource::Path),
     ("path_and_query", KeySource::PathAndQuery),
@@ -29,21 +29,21 @@ pub(super) fn default() -> Vec<KeySource> {
 }
 
 /// A list of sources, or one.
-pub(super) fn read(node: &Node, problems: &Problems) -> Vec<KeySource> {
+pub(super) fn read(node: &YamlNode, problems: &Problems) -> Vec<KeySource> {
     let list = items_or_one(node);
     if list.is_empty() {
-        problems.add(Problem::error("the list is empty", node.place()).help(HELP));
+        problems.add(Problem::error("the list is empty", node.error_span()).help(HELP));
     }
-    let sources = collect(list, problems, |item| {
+    let sources = collect_until_full(list, problems, |item| {
         Some((source(item, problems, false)?, item))
     });
-    cookie::check_last(&sources, problems);
+    cookie::check_generated_is_last(&sources, problems);
     warn_unreachable(&sources, problems);
     sources.into_iter().map(|(source, _)| source).collect()
 }
 
 /// What stands behind a source that every request has is never used.
-fn warn_unreachable(sources: &[(KeySource, &Node)], problems: &Problems) {
+fn warn_unreachable(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
     let Some(always) = sources
         .iter()
         .position(|(source, _)| is_always_present(source))
@@ -54,7 +54,7 @@ fn warn_unreachable(sources: &[(KeySource, &Node)], problems: &Problems) {
         let first = sources.get(always).map_or("", |(source, _)| source.name());
         let message = format!("this source is never used: every request has `{first}`");
         let help = "put it before, or use `{all: [..]}` to combine them";
-        problems.add(Problem::warning(message, after.place()).help(help));
+        problems.add(Problem::warning(message, after.error_span()).help(help));
     }
 }
 
@@ -67,16 +67,16 @@ fn is_always_present(source: &KeySource) -> bool {
     }
 }
 
-fn source(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource> {
+fn source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
     match &node.value {
-        Value::Scalar(_) => accept(node, problems, word),
-        _ => compound(node, problems, inside),
+        YamlValue::Scalar(_) => parse_or_report(node, problems, simple_source),
+        _ => map_source(node, problems, inside),
     }
 }
 
-fn word(node: &Node) -> Result<KeySource, Fault> {
+fn simple_source(node: &YamlNode) -> Result<KeySource, InvalidValue> {
     let name = text(node, "a key source")?;
-    if let Some((_, source)) = WORDS.iter().find(|(word, _)| *word == name) {
+    if let Some((_, source)) = SIMPLE_SOURCES.iter().find(|(word, _)| *word == name) {
         return Ok(source.clone());
     }
     let help = match name {
@@ -86,17 +86,17 @@ fn word(node: &Node) -> Result<KeySource, Fault> {
             "did you mean `client_ip`?".to_owned()
         }
         "uri" | "url" | "request_uri" => "did you mean `path_and_query`?".to_owned(),
-        _ => near_word(name),
+        _ => suggest_source(name),
     };
     Err((format!("there is no key source {}", quote(name)), help))
 }
 
-fn near_word(name: &str) -> String {
-    let words = WORDS.iter().map(|(word, _)| *word);
+fn suggest_source(name: &str) -> String {
+    let words = SIMPLE_SOURCES.iter().map(|(word, _)| *word);
     nearest(name, words).map_or_else(|| HELP.to_owned(), |near| format!("did you mean `{near}`?"))
 }
 
-fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource> {
+fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
     let fields = Fields::open(node, &schema::KEY_SOURCE, problems)?;
     let given = schema::KEY_SOURCE
         .keys
@@ -111,7 +111,7 @@ fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource>
         return None;
     }
     if let Some(list) = fields.get("all") {
-        return Some(KeySource::All(parts(
+        return Some(KeySource::All(combination(
             list,
             &fields,
             inside,
@@ -120,7 +120,9 @@ fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource>
     }
     if let Some(list) = fields.get("any") {
         let separator = char::from(PARTS).to_string();
-        return Some(KeySource::Any(parts(list, &fields, inside, &separator)?));
+        return Some(KeySource::Any(combination(
+            list, &fields, inside, &separator,
+        )?));
     }
     if let Some(separator) = fields.get("separator") {
         fields.error(
@@ -134,21 +136,26 @@ fn compound(node: &Node, problems: &Problems, inside: bool) -> Option<KeySource>
     }
     if let Some(node) = fields
         .get("cookie")
-        .filter(|node| matches!(node.value, Value::Map(_)))
+        .filter(|node| matches!(node.value, YamlValue::Map(_)))
     {
         return cookie::read(node, problems, inside);
     }
     if let Some(node) = fields
         .get("header")
-        .filter(|node| matches!(node.value, Value::Map(_)))
+        .filter(|node| matches!(node.value, YamlValue::Map(_)))
     {
         return header(node, problems);
     }
-    named(&fields)
+    named_source(&fields)
 }
 
 /// The sources of `all` or `any`, and what stands between them.
-fn parts(node: &Node, fields: &Fields<'_>, inside: bool, separator: &str) -> Option<Parts> {
+fn combination(
+    node: &YamlNode,
+    fields: &Fields<'_>,
+    inside: bool,
+    separator: &str,
+) -> Option<Parts> {
     let list = items_or_one(node);
     if inside || list.is_empty() {
         let message = if inside {
@@ -163,7 +170,7 @@ fn parts(node: &Node, fields: &Fields<'_>, inside: bool, separator: &str) -> Opt
         );
         return None;
     }
-    let sources = collect(list, fields.problems, |item| {
+    let sources = collect_until_full(list, fields.problems, |item| {
         source(item, fields.problems, true)
     });
     let given = fields.read("separator", |node| text(node, "a text"));
@@ -173,7 +180,7 @@ fn parts(node: &Node, fields: &Fields<'_>, inside: bool, separator: &str) -> Opt
     })
 }
 
-fn client_ip(node: &Node, problems: &Problems) -> Option<KeySource> {
+fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     const FORMS: &[(&str, AddressForm)] =
         &[("text", AddressForm::Text), ("binary", AddressForm::Binary)];
     let fields = Fields::open(node, &schema::CLIENT_IP, problems)?;
@@ -185,7 +192,7 @@ fn client_ip(node: &Node, problems: &Problems) -> Option<KeySource> {
 }
 
 /// A header field with more than a name.
-fn header(node: &Node, problems: &Problems) -> Option<KeySource> {
+fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     const ENDS: &[(&str, End)] = &[("first", End::First), ("last", End::Last)];
     let fields = Fields::open(node, &schema::HEADER, problems)?;
     fields.require("name", "say which one: `{header: {name: x-user}}`")?;
@@ -197,21 +204,21 @@ fn header(node: &Node, problems: &Problems) -> Option<KeySource> {
     Some(KeySource::Element { name, end })
 }
 
-fn named(fields: &Fields<'_>) -> Option<KeySource> {
+fn named_source(fields: &Fields<'_>) -> Option<KeySource> {
     let header = fields.read("header", header_name).map(KeySource::Header);
     let cookie = || fields.read("cookie", cookie::name).map(KeySource::Cookie);
     let query = || fields.read("query", query_name).map(KeySource::Query);
     let segment = || {
         fields.get("path_segment")?;
         Some(KeySource::PathSegment(
-            fields.read("path_segment", segment)?,
+            fields.read("path_segment", path_segment)?,
         ))
     };
     header.or_else(cookie).or_else(query).or_else(segment)
 }
 
 /// A header field's name (RFC 9110 §5.1).
-pub(super) fn header_name(node: &Node) -> Result<HeaderName, Fault> {
+pub(super) fn header_name(node: &YamlNode) -> Result<HeaderName, InvalidValue> {
     let name = text(node, "the name of a header")?;
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         let help = match name.split_once(':') {
@@ -227,7 +234,7 @@ pub(crate) fn is_query_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['?', '&', '=', '#', ' '])
 }
 
-fn query_name(node: &Node) -> Result<String, Fault> {
+fn query_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "the name of a query parameter")?;
     if !is_query_name(name) {
         let help = "give only the name, as in `{query: user}` for `?user=42`";
@@ -239,7 +246,7 @@ fn query_name(node: &Node) -> Result<String, Fault> {
     Ok(name.to_owned())
 }
 
-fn segment(node: &Node) -> Result<u16, Fault> {
+fn path_segment(node: &YamlNode) -> Result<u16, InvalidValue> {
     const MOST: u64 = 1000;
     if node.is_word("0") {
         return Err((
@@ -250,7 +257,7 @@ fn segment(node: &Node) -> Result<u16, Fault> {
     let segment = crate::config::values::number("segment", node, &(1..=MOST))?;
     u16::try_from(segment).map_err(|_| {
         (
-            format!("{} is out of range", shown(node)),
+            format!("{} is out of range", describe_node(node)),
             format!("use 1 to {MOST}"),
         )
     })

@@ -3,36 +3,40 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{introductions, socket, tls};
-use crate::config::fields::{Fields, accept, collect, items, text};
-use crate::config::files::Files;
-use crate::config::raw::{Node, Span};
+use super::{proxy_protocol, socket, tls};
+use crate::config::credentials::CredentialLoader;
+use crate::config::fields::{Fields, collect_until_full, items, parse_or_report, text};
+use crate::config::raw::{Span, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{ListenAddress, Listener};
-use crate::config::values::{Fault, number};
+use crate::config::settings::{ListenAddress, ListenerConfig};
+use crate::config::values::{InvalidValue, number};
 
-const BACKLOG: u32 = 4096;
+const DEFAULT_BACKLOG: u32 = 4096;
 const HELP: &str = "write `- address: 0.0.0.0:8080`";
 
 /// The listeners with the places of their addresses.
-pub(super) fn read(root: &Fields<'_>, files: &mut Files) -> Vec<(Listener, Span)> {
+pub(super) fn read(root: &Fields<'_>, files: &mut CredentialLoader) -> Vec<(ListenerConfig, Span)> {
     let Some(node) = root.require("listeners", "write `listeners: [{address: 0.0.0.0:8080}]`")
     else {
         return Vec::new();
     };
     let problems = root.problems;
-    let listeners = collect(items(node, HELP, problems), problems, |item| {
+    let listeners = collect_until_full(items(node, HELP, problems), problems, |item| {
         listener(item, files, problems)
     });
-    refuse_twins(&listeners, problems);
-    refuse_overlap(&listeners, problems);
+    refuse_duplicate_addresses(&listeners, problems);
+    refuse_dual_stack_overlap(&listeners, problems);
     listeners
 }
 
-fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Listener, Span)> {
+fn listener(
+    node: &YamlNode,
+    files: &mut CredentialLoader,
+    problems: &Problems,
+) -> Option<(ListenerConfig, Span)> {
     let fields = Fields::open(node, &schema::LISTENER, problems)?;
-    let backlog = fields.number("backlog", BACKLOG, 1..=65_535);
+    let backlog = fields.number("backlog", DEFAULT_BACKLOG, 1..=65_535);
     let tls = tls::read(&fields, files);
     let https_redirect = fields.or_off("https_redirect", None, port);
     if let (Some(_), Some(redirect)) = (&tls, fields.get("https_redirect"))
@@ -43,10 +47,10 @@ fn listener(node: &Node, files: &mut Files, problems: &Problems) -> Option<(List
     }
     let h2c = h2c(&fields, tls.is_some());
     let written = fields.require("address", HELP);
-    let address = written.and_then(|node| accept(node, problems, listen_address));
-    let proxy_protocol = introductions::awaited(&fields, address.as_ref());
-    let (address, span) = (address?, written?.place());
-    let listener = Listener {
+    let address = written.and_then(|node| parse_or_report(node, problems, listen_address));
+    let proxy_protocol = proxy_protocol::accept_proxy(&fields, address.as_ref());
+    let (address, span) = (address?, written?.error_span());
+    let listener = ListenerConfig {
         socket: socket::options(&fields, &address),
         address,
         proxy_protocol,
@@ -72,33 +76,33 @@ fn h2c(fields: &Fields<'_>, is_tls: bool) -> bool {
     h2c
 }
 
-fn port(node: &Node) -> Result<u16, Fault> {
+fn port(node: &YamlNode) -> Result<u16, InvalidValue> {
     let port = number("https_redirect", node, &(1..=65_535))?;
     u16::try_from(port).map_err(|_| (format!("`{port}` is no port"), "use 443".to_owned()))
 }
 
 /// An address to bind, or the file of a Unix socket.
-fn listen_address(node: &Node) -> Result<ListenAddress, Fault> {
+fn listen_address(node: &YamlNode) -> Result<ListenAddress, InvalidValue> {
     let text = text(node, "an address like `0.0.0.0:8080`")?;
     match text.strip_prefix("unix:") {
-        Some(path) => socket::path(path).map(ListenAddress::Unix),
-        None if text.starts_with('/') => socket::path(text).map(ListenAddress::Unix),
+        Some(path) => socket::socket_path(path).map(ListenAddress::Unix),
+        None if text.starts_with('/') => socket::socket_path(text).map(ListenAddress::Unix),
         None => bind_address(node).map(ListenAddress::Ip),
     }
 }
 
 /// An address to bind: a literal IP and a port. Port 0 lets the system choose.
-pub(super) fn bind_address(node: &Node) -> Result<SocketAddr, Fault> {
+pub(super) fn bind_address(node: &YamlNode) -> Result<SocketAddr, InvalidValue> {
     let text = text(node, "an address like `0.0.0.0:8080`")?;
     text.parse().map_err(|_| {
         (
             format!("{} is not an address to listen on", quote(text)),
-            advice(text),
+            address_help(text),
         )
     })
 }
 
-fn advice(text: &str) -> String {
+fn address_help(text: &str) -> String {
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     match (host, port.parse::<u16>()) {
         _ if text.matches(':').count() > 1 => {
@@ -114,21 +118,21 @@ fn advice(text: &str) -> String {
     }
 }
 
-fn refuse_twins(listeners: &[(Listener, Span)], problems: &Problems) {
+fn refuse_duplicate_addresses(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     let mut seen = HashMap::new();
     for (listener, span) in listeners.iter().filter(
         |(listener, _)| !matches!(listener.address, ListenAddress::Ip(ip) if ip.port() == 0),
     ) {
         if let Some(first) = seen.insert(&listener.address, *span) {
             let message = format!("two listeners on {}", quote(&listener.address.to_string()));
-            let problem = Problem::error(message, *span).also(first, "first here");
+            let problem = Problem::error(message, *span).secondary(first, "first here");
             problems.add(problem.help("remove one, or give it another address or port"));
         }
     }
 }
 
 /// A socket of `[::]` that takes IPv4, too, has the port at all IPv4 addresses.
-fn refuse_overlap(listeners: &[(Listener, Span)], problems: &Problems) {
+fn refuse_dual_stack_overlap(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     let dual = listeners.iter().filter_map(|(listener, span)| {
         let both = listener.socket.ipv6_only != Some(true);
         match listener.address {
@@ -144,7 +148,7 @@ fn refuse_overlap(listeners: &[(Listener, Span)], problems: &Problems) {
             && let Some(other) = dual.get(&v4.port())
         {
             let message = format!("two listeners on port {} of IPv4", v4.port());
-            let problem = Problem::error(message, *span).also(*other, "takes IPv4, too");
+            let problem = Problem::error(message, *span).secondary(*other, "takes IPv4, too");
             problems.add(problem.help("write `ipv6_only: true` there, or remove this one"));
         }
     }

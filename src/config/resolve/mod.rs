@@ -5,20 +5,20 @@
 //! together. Nothing here touches the world outside, but through [`Files`].
 
 mod acme;
-mod balance;
-mod client;
 mod cookie;
-mod introductions;
+mod downstream;
 mod key;
-mod link;
 mod listeners;
+mod load_balancing;
 mod peers;
 mod policy;
 mod process;
+mod proxy_protocol;
 mod ring;
 mod routes;
 mod socket;
 mod tls;
+mod upstream_protocol;
 mod upstreams;
 
 use std::collections::{HashMap, HashSet};
@@ -26,50 +26,56 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::credentials::CredentialLoader;
 use super::fields::Fields;
-use super::files::Files;
-use super::raw::{Node, Span};
+use super::raw::{Span, YamlNode};
 use super::report::{Problem, Problems, quote};
 use super::schema;
-use super::settings::{Admin, Config, ListenAddress, Listener, Peer, PeerAddress, Route};
+use super::settings::{
+    AdminConfig, Config, ListenAddress, ListenerConfig, PeerAddress, PeerConfig, RouteConfig,
+};
 pub(crate) use cookie::is_name as is_cookie_name;
 pub(crate) use key::is_query_name;
 pub(crate) use peers::is_address;
 pub(crate) use policy::is_probe_path;
-pub(crate) use tls::{MAX_HSTS, is_file};
+pub(crate) use tls::{MAX_HSTS_AGE, is_file_path};
 use upstreams::Upstreams;
 pub(crate) use upstreams::is_host;
 
 /// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a
 /// year is for ever.
-const BOUNDS: RangeInclusive<Duration> =
+const DURATION_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration that `root` describes. If a problem that is an error was reported, the result
 /// may be anything: it only served to find further problems.
-pub(super) fn config(root: &Node, mut files: Files, problems: &Problems) -> Option<Config> {
+pub(super) fn config(
+    root: &YamlNode,
+    mut files: CredentialLoader,
+    problems: &Problems,
+) -> Option<Config> {
     let fields = Fields::open(root, &schema::ROOT, problems)?;
     let listeners = listeners::read(&fields, &mut files);
     let upstreams = upstreams::read(&fields, &mut files);
     let routes = routes::read(&fields, &upstreams);
     let admin = process::admin(&fields);
-    look_across(&fields, &listeners, &routes, &upstreams, admin.as_ref());
+    check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
     let acme = acme::read(&fields, &listeners, &mut files);
     Some(Config {
-        listeners: values(listeners),
-        routes: values(routes),
+        listeners: without_spans(listeners),
+        routes: without_spans(routes),
         upstreams: upstreams.resolved,
-        downstream: client::downstream(&fields),
-        forwarding: client::forwarding(&fields),
-        trusted_proxies: client::trusted_proxies(&fields),
+        downstream: downstream::downstream(&fields),
+        forwarding: downstream::forwarding(&fields),
+        trusted_proxies: downstream::trusted_proxies(&fields),
         admin,
         threads: process::threads(&fields),
         access_log: process::access_log(&fields),
         error_log: process::error_log(&fields),
         control: process::control(&fields),
         drain_timeout: process::drain_timeout(&fields),
-        upgrade_timeout: fields.duration("upgrade_timeout", UPGRADE_TIMEOUT, BOUNDS),
+        upgrade_timeout: fields.duration("upgrade_timeout", UPGRADE_TIMEOUT, DURATION_BOUNDS),
         watch: process::watch(&fields),
         state_file: process::state_file(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
@@ -78,20 +84,20 @@ pub(super) fn config(root: &Node, mut files: Files, problems: &Problems) -> Opti
     })
 }
 
-fn values<T>(with_places: Vec<(T, Span)>) -> Vec<T> {
+fn without_spans<T>(with_places: Vec<(T, Span)>) -> Vec<T> {
     with_places.into_iter().map(|(value, _)| value).collect()
 }
 
 /// What two sections only show together.
-fn look_across(
+fn check_across_sections(
     root: &Fields<'_>,
-    listeners: &[(Listener, Span)],
-    routes: &[(Route, Span)],
+    listeners: &[(ListenerConfig, Span)],
+    routes: &[(RouteConfig, Span)],
     upstreams: &Upstreams<'_>,
-    admin: Option<&Admin>,
+    admin: Option<&AdminConfig>,
 ) {
     warn_unused(routes, upstreams, root.problems);
-    tls::warn_of_client_auth(listeners, routes, root.problems);
+    tls::warn_client_auth_gaps(listeners, routes, root.problems);
     let bound = listeners
         .iter()
         .filter_map(|(listener, span)| match listener.address {
@@ -105,7 +111,7 @@ fn look_across(
     }
 }
 
-fn warn_unused(routes: &[(Route, Span)], upstreams: &Upstreams<'_>, problems: &Problems) {
+fn warn_unused(routes: &[(RouteConfig, Span)], upstreams: &Upstreams<'_>, problems: &Problems) {
     // With an error in a route, what it would have used is not known.
     if problems.has_errors() {
         return;
@@ -124,14 +130,18 @@ fn warn_unused(routes: &[(Route, Span)], upstreams: &Upstreams<'_>, problems: &P
     }
 }
 
-fn warn_loops(bound: &HashMap<SocketAddr, Span>, peers: &[(Peer, Span)], problems: &Problems) {
+fn warn_loops(
+    bound: &HashMap<SocketAddr, Span>,
+    peers: &[(PeerConfig, Span)],
+    problems: &Problems,
+) {
     for (peer, span) in peers {
         let PeerAddress::Ip(address) = peer.address else {
             continue;
         };
-        if let Some(listener) = ways_to(address).find_map(|way| bound.get(&way)) {
+        if let Some(listener) = listen_addresses_for(address).find_map(|way| bound.get(&way)) {
             let message = format!("peer `{address}` is this proxy itself");
-            let problem = Problem::warning(message, *span).also(*listener, "listens here");
+            let problem = Problem::warning(message, *span).secondary(*listener, "listens here");
             problems
                 .add(problem.help("requests would go round in circles; give the server's address"));
         }
@@ -140,7 +150,7 @@ fn warn_loops(bound: &HashMap<SocketAddr, Span>, peers: &[(Peer, Span)], problem
 
 /// What a listener may be bound to that answers at this address. Other addresses of this machine are
 /// not known here.
-fn ways_to(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+fn listen_addresses_for(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
     let any = match address {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -157,7 +167,7 @@ fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, a
         let message = format!("a listener is on the admin server's address `{admin}`");
         let problem = Problem::error(message, *listener);
         let problem = match root.get("admin") {
-            Some(node) => problem.also(node.head(), "admin server here"),
+            Some(node) => problem.secondary(node.header_span(), "admin server here"),
             None => problem,
         };
         root.problems

@@ -4,55 +4,57 @@ use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::link;
-use crate::config::fields::{Fields, accept, collect, items, or, text};
-use crate::config::raw::{Node, Span};
+use super::upstream_protocol;
+use crate::config::fields::{
+    Fields, collect_until_full, items, parse_or_report, text, with_alternative,
+};
+use crate::config::raw::{Span, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{Peer, PeerAddress};
-use crate::config::values::{Fault, number};
+use crate::config::settings::{PeerAddress, PeerConfig};
+use crate::config::values::{InvalidValue, number};
 use crate::ring::{Dialect, Weight};
 
 const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
 const MAX_LABEL: usize = 255;
 
 /// The peers of an upstream, and where each says what its label is.
-pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(Peer, Span)> {
+pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(PeerConfig, Span)> {
     let Some(node) = upstream.require("peers", HELP) else {
         return Vec::new();
     };
     let problems = upstream.problems;
-    let peers = collect(items(node, HELP, problems), problems, |item| {
+    let peers = collect_until_full(items(node, HELP, problems), problems, |item| {
         peer(item, problems)
     });
-    refuse_twins(&peers, problems);
-    check_names(dialect, &peers, problems);
-    warn_of_counting(dialect, &peers, problems);
-    let with_place = |placed: Placed| (placed.peer, placed.label);
+    refuse_duplicate_labels(&peers, problems);
+    check_ring_ids(dialect, &peers, problems);
+    warn_positional_ids(dialect, &peers, problems);
+    let with_place = |placed: SpannedPeer| (placed.peer, placed.label_span);
     peers.into_iter().map(with_place).collect()
 }
 
 /// A peer, and where it says what its label is, and what the ring hashes for it.
-struct Placed {
-    peer: Peer,
-    label: Span,
-    name: Span,
+struct SpannedPeer {
+    peer: PeerConfig,
+    label_span: Span,
+    id_span: Span,
 }
 
-fn peer(node: &Node, problems: &Problems) -> Option<Placed> {
+fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
     if node.text().is_some() {
-        let (address, label) = accept(node, problems, address)?;
-        let peer = Peer {
+        let (address, label) = parse_or_report(node, problems, address)?;
+        let peer = PeerConfig {
             address,
             label,
             weight: Weight::ONE,
             id: None,
             server_name: None,
         };
-        return Some(Placed {
+        return Some(SpannedPeer {
             peer,
-            label: node.place(),
-            name: node.place(),
+            label_span: node.error_span(),
+            id_span: node.error_span(),
         });
     }
     let fields = Fields::open(node, &schema::PEER, problems)?;
@@ -60,17 +62,21 @@ fn peer(node: &Node, problems: &Problems) -> Option<Placed> {
     let label_given = fields.read("label", label);
     let id_given = fields.read("id", id);
     let at = fields.require("address", "write `{address: 10.0.0.1:8080}`")?;
-    let (address, written) = accept(at, problems, address)?;
-    let peer = Peer {
+    let (address, written) = parse_or_report(at, problems, address)?;
+    let peer = PeerConfig {
         address,
         label: label_given.unwrap_or(written),
         weight,
         id: id_given,
         server_name: server_name(&fields),
     };
-    let label = fields.get("label").unwrap_or(at).place();
-    let name = fields.get("id").map_or(label, Node::place);
-    Some(Placed { peer, label, name })
+    let label = fields.get("label").unwrap_or(at).error_span();
+    let name = fields.get("id").map_or(label, YamlNode::error_span);
+    Some(SpannedPeer {
+        peer,
+        label_span: label,
+        id_span: name,
+    })
 }
 
 /// One that is wrong is reported as that, and must not be missed, too.
@@ -78,16 +84,16 @@ fn server_name(fields: &Fields<'_>) -> Option<String> {
     fields.get("server_name")?;
     Some(
         fields
-            .read("server_name", link::server_name)
+            .read("server_name", upstream_protocol::server_name)
             .unwrap_or_default(),
     )
 }
 
-fn weight(node: &Node) -> Result<Weight, Fault> {
+fn weight(node: &YamlNode) -> Result<Weight, InvalidValue> {
     let most = u64::from(Weight::MAX.get());
     let weight = number("weight", node, &(1..=most)).map_err(|(message, help)| {
         let help = if node.is_word("0") {
-            or(help, "remove the peer")
+            with_alternative(help, "remove the peer")
         } else {
             help
         };
@@ -103,7 +109,7 @@ fn weight(node: &Node) -> Result<Weight, Fault> {
 }
 
 /// Labels are shown in tables, separated by tabs.
-fn label(node: &Node) -> Result<String, Fault> {
+fn label(node: &YamlNode) -> Result<String, InvalidValue> {
     let label = text(node, "a label")?;
     let bad = label.is_empty() || label.len() > MAX_LABEL;
     if bad || label.contains(|c: char| c.is_control() || c.is_whitespace()) {
@@ -114,7 +120,7 @@ fn label(node: &Node) -> Result<String, Fault> {
 }
 
 /// Any text: other systems have been told stranger things than a label can be.
-fn id(node: &Node) -> Result<String, Fault> {
+fn id(node: &YamlNode) -> Result<String, InvalidValue> {
     let id = text(node, "an id")?;
     if id.is_empty() || id.len() > MAX_LABEL {
         let help = format!("use 1 to {MAX_LABEL} bytes");
@@ -124,8 +130,13 @@ fn id(node: &Node) -> Result<String, Fault> {
 }
 
 /// What the dialect hashes must be something that it can hash, and differ from peer to peer.
-fn check_names(dialect: Dialect, peers: &[Placed], problems: &Problems) {
-    for Placed { peer, name, .. } in peers {
+fn check_ring_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) {
+    for SpannedPeer {
+        peer,
+        id_span: name,
+        ..
+    } in peers
+    {
         if let Err(error) = dialect.names(&[peer.member()]) {
             let help =
                 "the dialect hashes the server's number; leave the `id` out to have them counted";
@@ -140,14 +151,15 @@ fn check_names(dialect: Dialect, peers: &[Placed], problems: &Problems) {
         // Twins by label are reported as such.
         if let Some(first) = first.filter(|first| first.peer.label != placed.peer.label) {
             let message = format!("two peers that the ring hashes as {}", quote(name));
-            let problem = Problem::error(message, placed.name).also(first.name, "first here");
+            let problem =
+                Problem::error(message, placed.id_span).secondary(first.id_span, "first here");
             problems.add(problem.help("give each an `id` of its own"));
         }
     }
 }
 
 /// The order of the list is no name that lasts.
-fn warn_of_counting(dialect: Dialect, peers: &[Placed], problems: &Problems) {
+fn warn_positional_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) {
     let nameless = peers.iter().find(|placed| placed.peer.id.is_none());
     if let (true, true, Some(first)) = (dialect.counts_members(), peers.len() > 1, nameless) {
         let message = format!(
@@ -155,16 +167,21 @@ fn warn_of_counting(dialect: Dialect, peers: &[Placed], problems: &Problems) {
             dialect.name()
         );
         let help = "give every peer an `id`: at first, its number in the list";
-        problems.add(Problem::warning(message, first.name).help(help));
+        problems.add(Problem::warning(message, first.id_span).help(help));
     }
 }
 
-fn refuse_twins(peers: &[Placed], problems: &Problems) {
+fn refuse_duplicate_labels(peers: &[SpannedPeer], problems: &Problems) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
-    for Placed { peer, label, .. } in peers {
+    for SpannedPeer {
+        peer,
+        label_span: label,
+        ..
+    } in peers
+    {
         if let Some(first) = seen.get(peer.label.as_str()) {
             let message = format!("two peers with the label {}", quote(&peer.label));
-            let problem = Problem::error(message, *label).also(*first, "first here");
+            let problem = Problem::error(message, *label).secondary(*first, "first here");
             problems.add(problem.help(
                 "the label places a peer on the ring: remove one peer, or give it a `label` of its own",
             ));
@@ -175,9 +192,9 @@ fn refuse_twins(peers: &[Placed], problems: &Problems) {
 }
 
 /// The address, and its text, which is the label where none is given.
-fn address(node: &Node) -> Result<(PeerAddress, String), Fault> {
+fn address(node: &YamlNode) -> Result<(PeerAddress, String), InvalidValue> {
     let text = text(node, "an address like `10.0.0.1:8080`")?;
-    let address = parse(text).map_err(|help| {
+    let address = parse_address(text).map_err(|help| {
         (
             format!("{} is not the address of a peer", quote(text)),
             help,
@@ -188,45 +205,45 @@ fn address(node: &Node) -> Result<(PeerAddress, String), Fault> {
 
 /// Whether a peer can have this address.
 pub(crate) fn is_address(text: &str) -> bool {
-    parse(text).is_ok()
+    parse_address(text).is_ok()
 }
 
 /// `Err` is advice.
-fn parse(text: &str) -> Result<PeerAddress, String> {
+fn parse_address(text: &str) -> Result<PeerAddress, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {
-            Err(port_advice())
+            Err(port_help())
         } else {
             Ok(PeerAddress::Ip(address))
         };
     }
     if let Some(path) = text.strip_prefix("unix:") {
-        return socket(path).map(PeerAddress::Unix);
+        return parse_socket_path(path).map(PeerAddress::Unix);
     }
     refuse_url(text)?;
-    let (host, port) = split(text)?;
+    let (host, port) = split_host_port(text)?;
     let port = port
         .parse::<u16>()
         .ok()
         .filter(|port| *port != 0)
-        .ok_or_else(port_advice)?;
-    check_name(host)?;
+        .ok_or_else(port_help)?;
+    check_host_name(host)?;
     Ok(PeerAddress::Name(host.to_ascii_lowercase(), port))
 }
 
 /// The kernel's limit (`unix(7)`), less the NUL that some systems want at the end.
-const MAX_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 
-fn socket(path: &str) -> Result<PathBuf, String> {
+fn parse_socket_path(path: &str) -> Result<PathBuf, String> {
     let example = "as in `unix:/run/app.sock`";
     let odd = |c: char| c.is_control() || c.is_whitespace();
     if !path.starts_with('/') || path.ends_with('/') || path.starts_with("//") {
         Err(format!(
             "give the absolute path of a Unix socket, {example}"
         ))
-    } else if path.len() > MAX_PATH {
+    } else if path.len() > MAX_SOCKET_PATH {
         Err(format!(
-            "the path of a Unix socket has at most {MAX_PATH} bytes"
+            "the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes"
         ))
     } else if path.contains(odd) {
         Err(format!("use a path without spaces, {example}"))
@@ -235,7 +252,7 @@ fn socket(path: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn port_advice() -> String {
+fn port_help() -> String {
     "a port is a number from 1 to 65535".to_owned()
 }
 
@@ -260,7 +277,7 @@ fn refuse_url(text: &str) -> Result<(), String> {
     }
 }
 
-fn split(text: &str) -> Result<(&str, &str), String> {
+fn split_host_port(text: &str) -> Result<(&str, &str), String> {
     let brackets = "an IPv6 address has brackets and a port, in quotes: `\"[2001:db8::1]:8080\"`";
     if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
         return Err(brackets.to_owned());
@@ -281,7 +298,7 @@ fn split(text: &str) -> Result<(&str, &str), String> {
 }
 
 /// RFC 1123 §2.1, with `_`, which container names have.
-fn check_name(host: &str) -> Result<(), String> {
+fn check_host_name(host: &str) -> Result<(), String> {
     let labels = host.strip_suffix('.').unwrap_or(host).split('.');
     if labels
         .clone()

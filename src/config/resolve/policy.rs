@@ -4,35 +4,44 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::BOUNDS;
+use super::DURATION_BOUNDS;
 use super::upstreams::host_value;
-use crate::config::fields::{Fields, Off, accept, collect, items_or_one, text};
-use crate::config::link::Link;
-use crate::config::raw::Node;
+use crate::config::fields::{
+    Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
+};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{Health, Passive, Peer, Probe, Retry, Timeouts, TunnelTimes};
-use crate::config::values::{self, Fault, short};
+use crate::config::settings::{
+    HealthConfig, OutlierDetectionConfig, PeerConfig, ProbeConfig, RetryConfig, TimeoutsConfig,
+    TunnelTimeoutsConfig,
+};
+use crate::config::upstream_protocol::TransportConfig;
+use crate::config::values::{self, InvalidValue, format_duration};
 
-const INTERVAL: Duration = Duration::from_secs(2);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-const EJECT: Duration = Duration::from_secs(10);
-const MAX_EJECT: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
+const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const DEFAULT_EJECT: Duration = Duration::from_secs(10);
+const DEFAULT_MAX_EJECT: Duration = Duration::from_secs(5 * 60);
 /// Short enough for a message of one byte of length each.
 const MAX_SERVICE: usize = 120;
-const STATUSES: (u16, u16) = (100, 599);
-const PASSING: (u16, u16) = (200, 399);
+const STATUS_BOUNDS: (u16, u16) = (100, 599);
+const DEFAULT_EXPECT: (u16, u16) = (200, 399);
 
-pub(super) fn health(upstream: &Fields<'_>, link: &Link, peers: &[Peer]) -> Option<Health> {
-    let health = given_or_default(upstream)?;
-    check_protocol(upstream, &health.probe, link);
-    check_host(upstream, &health.probe, link, peers);
+pub(super) fn health(
+    upstream: &Fields<'_>,
+    link: &TransportConfig,
+    peers: &[PeerConfig],
+) -> Option<HealthConfig> {
+    let health = read_or_default_health(upstream)?;
+    check_grpc_probe_protocol(upstream, &health.probe, link);
+    check_probe_host(upstream, &health.probe, link, peers);
     Some(health)
 }
 
 /// gRPC is spoken over HTTP/2 only.
-fn check_protocol(upstream: &Fields<'_>, probe: &Probe, link: &Link) {
-    if let (Probe::Grpc { .. }, false, Some(node)) =
+fn check_grpc_probe_protocol(upstream: &Fields<'_>, probe: &ProbeConfig, link: &TransportConfig) {
+    if let (ProbeConfig::Grpc { .. }, false, Some(node)) =
         (probe, link.protocol.may_be_h2(), upstream.get("health"))
     {
         let help = "add `protocol: h2c`, or `tls` and `protocol: h2`";
@@ -41,8 +50,14 @@ fn check_protocol(upstream: &Fields<'_>, probe: &Probe, link: &Link) {
 }
 
 /// A probe has no client whose `Host` could say which name the peer must prove.
-fn check_host(upstream: &Fields<'_>, probe: &Probe, link: &Link, peers: &[Peer]) {
-    let (Probe::Http { host: None, .. } | Probe::Grpc { host: None, .. }) = probe else {
+fn check_probe_host(
+    upstream: &Fields<'_>,
+    probe: &ProbeConfig,
+    link: &TransportConfig,
+    peers: &[PeerConfig],
+) {
+    let (ProbeConfig::Http { host: None, .. } | ProbeConfig::Grpc { host: None, .. }) = probe
+    else {
         return;
     };
     let unnamed = link.tls.is_some() && peers.iter().any(|peer| peer.server_name.is_none());
@@ -52,9 +67,9 @@ fn check_host(upstream: &Fields<'_>, probe: &Probe, link: &Link, peers: &[Peer])
     }
 }
 
-fn given_or_default(upstream: &Fields<'_>) -> Option<Health> {
+fn read_or_default_health(upstream: &Fields<'_>) -> Option<HealthConfig> {
     let node = upstream.get("health");
-    if let Some(help) = node.and_then(Node::text).and_then(short_probe) {
+    if let Some(help) = node.and_then(YamlNode::text).and_then(short_probe_help) {
         let node = node?;
         upstream.error(
             node,
@@ -64,14 +79,14 @@ fn given_or_default(upstream: &Fields<'_>) -> Option<Health> {
         return None;
     }
     match upstream.section_or_off("health", &schema::HEALTH) {
-        Err(Off) => None,
-        Ok(None) => Some(probe_by(Probe::Tcp)),
-        Ok(Some(fields)) => Some(given_health(&fields)),
+        Err(SectionOff) => None,
+        Ok(None) => Some(default_health(ProbeConfig::Tcp)),
+        Ok(Some(fields)) => Some(read_health(&fields)),
     }
 }
 
 /// What was meant by a word in the place of the map.
-fn short_probe(text: &str) -> Option<String> {
+fn short_probe_help(text: &str) -> Option<String> {
     match text {
         "tcp" | "on" | "true" => {
             Some("write `health: {tcp: true}`, or remove the line: it is the default".to_owned())
@@ -82,39 +97,43 @@ fn short_probe(text: &str) -> Option<String> {
     }
 }
 
-fn probe_by(probe: Probe) -> Health {
-    Health {
+fn default_health(probe: ProbeConfig) -> HealthConfig {
+    HealthConfig {
         probe,
-        interval: INTERVAL,
-        timeout: PROBE_TIMEOUT,
+        interval: DEFAULT_INTERVAL,
+        timeout: DEFAULT_PROBE_TIMEOUT,
         fall: 3,
         rise: 2,
     }
 }
 
-fn given_health(fields: &Fields<'_>) -> Health {
+fn read_health(fields: &Fields<'_>) -> HealthConfig {
     let least = Duration::from_millis(10);
-    let interval = fields.duration("interval", INTERVAL, least..=*BOUNDS.end());
+    let interval = fields.duration("interval", DEFAULT_INTERVAL, least..=*DURATION_BOUNDS.end());
     // The default follows a shorter interval: probes start one interval apart, so none may last longer.
-    let timeout = fields.duration("timeout", PROBE_TIMEOUT.min(interval), BOUNDS);
+    let timeout = fields.duration(
+        "timeout",
+        DEFAULT_PROBE_TIMEOUT.min(interval),
+        DURATION_BOUNDS,
+    );
     if timeout > interval {
-        refuse(
+        refuse_key(
             fields,
             "timeout",
             "is longer than `interval`",
-            &format!("use at most {}", short(interval)),
+            &format!("use at most {}", format_duration(interval)),
         );
     }
-    Health {
+    HealthConfig {
         interval,
         timeout,
         fall: fields.number("fall", 3, 1..=1000),
         rise: fields.number("rise", 2, 1..=1000),
-        ..probe_by(probe(fields))
+        ..default_health(probe(fields))
     }
 }
 
-fn probe(fields: &Fields<'_>) -> Probe {
+fn probe(fields: &Fields<'_>) -> ProbeConfig {
     let asks = fields.get("http").is_some() || fields.get("grpc").is_some();
     let tcp = fields.flag("tcp", !asks);
     if tcp && asks {
@@ -124,52 +143,52 @@ fn probe(fields: &Fields<'_>) -> Probe {
             "grpc"
         };
         let why = format!("and `{other}` exclude each other");
-        refuse(fields, "tcp", &why, "keep one of the two");
+        refuse_key(fields, "tcp", &why, "keep one of the two");
     }
     match (fields.get("http"), fields.get("grpc")) {
         (Some(path), None) => http_probe(fields, path),
         (None, Some(service)) => grpc_probe(fields, service),
         (Some(_), Some(_)) => {
-            refuse(
+            refuse_key(
                 fields,
                 "grpc",
                 "and `http` exclude each other",
                 "keep one of the two",
             );
-            Probe::Tcp
+            ProbeConfig::Tcp
         }
         (None, None) => tcp_probe(fields, tcp),
     }
 }
 
-fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> Probe {
+fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> ProbeConfig {
     let help = "a TCP probe asks for nothing; add `http: /healthz`";
     for key in ["host", "expect"] {
-        refuse(fields, key, "needs `http`", help);
+        refuse_key(fields, key, "needs `http`", help);
     }
     if !tcp {
         let help = "write `health: off`, or add `http: /healthz`";
-        refuse(fields, "tcp", "cannot be `false` alone", help);
+        refuse_key(fields, "tcp", "cannot be `false` alone", help);
     }
-    Probe::Tcp
+    ProbeConfig::Tcp
 }
 
 /// `grpc: SERVICE`, or `grpc: true` for the server as a whole.
-fn grpc_probe(fields: &Fields<'_>, service: &Node) -> Probe {
+fn grpc_probe(fields: &Fields<'_>, service: &YamlNode) -> ProbeConfig {
     let help = "gRPC has statuses of its own; `SERVING` passes";
-    refuse(fields, "expect", "needs `http`", help);
+    refuse_key(fields, "expect", "needs `http`", help);
     let service = if service.is_word("true") {
         Some(String::new())
     } else {
-        accept(service, fields.problems, grpc_service)
+        parse_or_report(service, fields.problems, grpc_service)
     };
-    Probe::Grpc {
+    ProbeConfig::Grpc {
         service: service.unwrap_or_default(),
         host: fields.read("host", probe_host),
     }
 }
 
-fn grpc_service(node: &Node) -> Result<String, Fault> {
+fn grpc_service(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "the name of a service")?;
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
     if (1..=MAX_SERVICE).contains(&name.len()) && name.bytes().all(good) {
@@ -182,20 +201,21 @@ fn grpc_service(node: &Node) -> Result<String, Fault> {
     ))
 }
 
-fn http_probe(fields: &Fields<'_>, path: &Node) -> Probe {
-    Probe::Http {
-        path: accept(path, fields.problems, probe_path).unwrap_or_default(),
+fn http_probe(fields: &Fields<'_>, path: &YamlNode) -> ProbeConfig {
+    ProbeConfig::Http {
+        path: parse_or_report(path, fields.problems, probe_path).unwrap_or_default(),
         host: fields.read("host", probe_host),
-        expect: fields
-            .get("expect")
-            .map_or_else(|| vec![PASSING], |node| statuses(node, fields)),
+        expect: fields.get("expect").map_or_else(
+            || vec![DEFAULT_EXPECT],
+            |node| expected_statuses(node, fields),
+        ),
     }
 }
 
 /// A problem at `key` if it is there: `key` and then `why`.
-fn refuse(fields: &Fields<'_>, key: &'static str, why: &str, help: &str) {
+fn refuse_key(fields: &Fields<'_>, key: &'static str, why: &str, help: &str) {
     if let Some(node) = fields.get(key) {
-        let problem = Problem::error(format!("`{key}` {why}"), node.place());
+        let problem = Problem::error(format!("`{key}` {why}"), node.error_span());
         fields.problems.add(problem.help(help));
     }
 }
@@ -209,7 +229,7 @@ pub(crate) fn is_probe_path(path: &str) -> bool {
         && path.parse::<http::uri::PathAndQuery>().is_ok()
 }
 
-fn probe_path(node: &Node) -> Result<String, Fault> {
+fn probe_path(node: &YamlNode) -> Result<String, InvalidValue> {
     let path = text(node, "a path")?;
     if is_probe_path(path) {
         return Ok(path.to_owned());
@@ -222,26 +242,26 @@ fn probe_path(node: &Node) -> Result<String, Fault> {
     Err((format!("{} is not a path", quote(path)), help.to_owned()))
 }
 
-fn probe_host(node: &Node) -> Result<HeaderValue, Fault> {
+fn probe_host(node: &YamlNode) -> Result<HeaderValue, InvalidValue> {
     host_value(text(node, "a host")?)
 }
 
-fn statuses(node: &Node, fields: &Fields<'_>) -> Vec<(u16, u16)> {
+fn expected_statuses(node: &YamlNode, fields: &Fields<'_>) -> Vec<(u16, u16)> {
     let list = items_or_one(node);
     if list.is_empty() {
         fields.error(node, "the list is empty", "write `expect: 200-399`");
     }
-    collect(list, fields.problems, |item| {
-        accept(item, fields.problems, status_range)
+    collect_until_full(list, fields.problems, |item| {
+        parse_or_report(item, fields.problems, status_range)
     })
 }
 
 /// `204`, `200-399`.
-fn status_range(node: &Node) -> Result<(u16, u16), Fault> {
+fn status_range(node: &YamlNode) -> Result<(u16, u16), InvalidValue> {
     let text = text(node, "a status or a range like `200-399`")?;
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let status = |text: &str| text.trim().parse::<u16>().ok();
-    let bounds = STATUSES.0..=STATUSES.1;
+    let bounds = STATUS_BOUNDS.0..=STATUS_BOUNDS.1;
     match (status(first), status(last)) {
         (Some(first), Some(last))
             if first <= last && bounds.contains(&first) && bounds.contains(&last) =>
@@ -252,82 +272,82 @@ fn status_range(node: &Node) -> Result<(u16, u16), Fault> {
             format!("{} is not a status or a range of statuses", quote(text)),
             format!(
                 "use numbers from {} to {}, as in `204` or `200-399`",
-                STATUSES.0, STATUSES.1
+                STATUS_BOUNDS.0, STATUS_BOUNDS.1
             ),
         )),
     }
 }
 
-pub(super) fn passive(upstream: &Fields<'_>) -> Option<Passive> {
-    match upstream.section_or_off("passive", &schema::PASSIVE) {
-        Err(Off) => None,
-        Ok(None) => Some(Passive {
+pub(super) fn outlier_detection(upstream: &Fields<'_>) -> Option<OutlierDetectionConfig> {
+    match upstream.section_or_off("passive", &schema::OUTLIER_DETECTION) {
+        Err(SectionOff) => None,
+        Ok(None) => Some(OutlierDetectionConfig {
             failures: 3,
-            eject: EJECT,
-            max_eject: MAX_EJECT,
+            eject: DEFAULT_EJECT,
+            max_eject: DEFAULT_MAX_EJECT,
         }),
-        Ok(Some(fields)) => Some(given_passive(&fields)),
+        Ok(Some(fields)) => Some(read_outlier_detection(&fields)),
     }
 }
 
-fn given_passive(fields: &Fields<'_>) -> Passive {
-    let eject = fields.duration("eject", EJECT, BOUNDS);
-    let max_eject = fields.duration("max_eject", MAX_EJECT.max(eject), BOUNDS);
+fn read_outlier_detection(fields: &Fields<'_>) -> OutlierDetectionConfig {
+    let eject = fields.duration("eject", DEFAULT_EJECT, DURATION_BOUNDS);
+    let max_eject = fields.duration("max_eject", DEFAULT_MAX_EJECT.max(eject), DURATION_BOUNDS);
     if max_eject < eject {
-        refuse(
+        refuse_key(
             fields,
             "max_eject",
             "is shorter than `eject`",
-            &format!("use at least {}", short(eject)),
+            &format!("use at least {}", format_duration(eject)),
         );
     }
-    Passive {
+    OutlierDetectionConfig {
         failures: fields.number("failures", 3, 1..=1000),
         eject,
         max_eject,
     }
 }
 
-pub(super) fn retry(upstream: &Fields<'_>) -> Retry {
+pub(super) fn retry(upstream: &Fields<'_>) -> RetryConfig {
     let timeout = Duration::from_secs(10);
     match upstream.section_or_off("retry", &schema::RETRY) {
-        Err(Off) => Retry {
+        Err(SectionOff) => RetryConfig {
             attempts: 1,
             timeout,
         },
-        Ok(None) => Retry {
+        Ok(None) => RetryConfig {
             attempts: 3,
             timeout,
         },
-        Ok(Some(fields)) => Retry {
+        Ok(Some(fields)) => RetryConfig {
             attempts: fields.number("attempts", 3, 1..=16),
-            timeout: fields.duration("timeout", timeout, BOUNDS),
+            timeout: fields.duration("timeout", timeout, DURATION_BOUNDS),
         },
     }
 }
 
-pub(super) fn timeouts(upstream: &Fields<'_>) -> Timeouts {
+pub(super) fn timeouts(upstream: &Fields<'_>) -> TimeoutsConfig {
     let fields = upstream.section("timeouts", &schema::TIMEOUTS);
     let of = |key, seconds| {
         let default = Duration::from_secs(seconds);
-        fields
-            .as_ref()
-            .map_or(default, |fields| fields.duration(key, default, BOUNDS))
+        fields.as_ref().map_or(default, |fields| {
+            fields.duration(key, default, DURATION_BOUNDS)
+        })
     };
-    Timeouts {
+    TimeoutsConfig {
         connect: of("connect", 1),
         first_byte: of("first_byte", 60),
         read: of("read", 60),
         stream: of("stream", 3600),
         write: of("write", 60),
         idle: of("idle", 50),
-        tunnel: tunnel(fields.as_ref()),
+        tunnel: tunnel_timeouts(fields.as_ref()),
     }
 }
 
 /// `tunnel: 1h` says how long it may be idle.
-fn tunnel(timeouts: Option<&Fields<'_>>) -> TunnelTimes {
-    let default = TunnelTimes {
+fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
+    let default = TunnelTimeoutsConfig {
         idle: Duration::from_secs(3600),
         total: None,
     };
@@ -336,12 +356,14 @@ fn tunnel(timeouts: Option<&Fields<'_>>) -> TunnelTimes {
     };
     let node = timeouts.get("tunnel");
     if node.is_some_and(|node| node.text().is_some()) {
-        let idle = timeouts.duration("tunnel", default.idle, BOUNDS);
-        return TunnelTimes { idle, ..default };
+        let idle = timeouts.duration("tunnel", default.idle, DURATION_BOUNDS);
+        return TunnelTimeoutsConfig { idle, ..default };
     }
     let given = timeouts.section("tunnel", &schema::TUNNEL);
-    given.map_or(default, |fields| TunnelTimes {
-        idle: fields.duration("idle", default.idle, BOUNDS),
-        total: fields.or_off("total", None, |node| values::duration(node, &BOUNDS)),
+    given.map_or(default, |fields| TunnelTimeoutsConfig {
+        idle: fields.duration("idle", default.idle, DURATION_BOUNDS),
+        total: fields.or_off("total", None, |node| {
+            values::duration(node, &DURATION_BOUNDS)
+        }),
     })
 }

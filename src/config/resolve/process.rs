@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::BOUNDS;
+use super::DURATION_BOUNDS;
 use super::listeners::bind_address;
-use crate::config::fields::{Fields, Off, or, text};
-use crate::config::raw::Node;
+use crate::config::fields::{Fields, SectionOff, text, with_alternative};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{AccessLog, Admin, ErrorLog, StateFile};
-use crate::config::values::{Fault, duration, number, shown};
+use crate::config::settings::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
+use crate::config::values::{InvalidValue, describe_node, duration, number};
 
 const ADMIN_PORT: u16 = 9900;
 const MAX_THREADS: u64 = 1024;
 /// `sun_path` of `unix(7)` has 108 bytes, the last of them zero.
 const MAX_SOCKET_PATH: usize = 107;
 /// More often only costs; nobody saves a file that fast.
-const MIN_WATCH: Duration = Duration::from_millis(100);
-const STATE_FILE: &str = "/var/lib/clockwise/state.json";
-const MAX_AGE: Duration = Duration::from_secs(10 * 60);
+const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
+const EXAMPLE_STATE_FILE: &str = "/var/lib/clockwise/state.json";
+const DEFAULT_STATE_MAX_AGE: Duration = Duration::from_secs(10 * 60);
 
-const LEVELS: &[(&str, LevelFilter)] = &[
+const LOG_LEVELS: &[(&str, LevelFilter)] = &[
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
     ("info", LevelFilter::Info),
@@ -35,32 +35,32 @@ const LEVELS: &[(&str, LevelFilter)] = &[
     ("off", LevelFilter::Off),
 ];
 
-pub(super) fn admin(root: &Fields<'_>) -> Option<Admin> {
+pub(super) fn admin(root: &Fields<'_>) -> Option<AdminConfig> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT));
     let fields = match root.section_or_off("admin", &schema::ADMIN) {
-        Err(Off) => return None,
+        Err(SectionOff) => return None,
         Ok(None) => {
-            return Some(Admin {
+            return Some(AdminConfig {
                 address,
                 token: None,
             });
         }
         Ok(Some(fields)) => fields,
     };
-    let admin = Admin {
+    let admin = AdminConfig {
         address: fields.read("address", bind_address).unwrap_or(address),
         token: fields.read("token", token),
     };
     if !admin.address.ip().to_canonical().is_loopback() && fields.get("token").is_none() {
-        refuse_open(&fields, admin.address);
+        refuse_admin_without_token(&fields, admin.address);
     }
     Some(admin)
 }
 
-fn refuse_open(fields: &Fields<'_>, address: SocketAddr) {
+fn refuse_admin_without_token(fields: &Fields<'_>, address: SocketAddr) {
     let at = fields
         .get("address")
-        .map_or_else(|| fields.head(), Node::place);
+        .map_or_else(|| fields.header_span(), YamlNode::error_span);
     let message = format!(
         "anyone who reaches {} could drain peers and stop traffic",
         quote(&address.to_string())
@@ -69,7 +69,7 @@ fn refuse_open(fields: &Fields<'_>, address: SocketAddr) {
     fields.problems.add(Problem::error(message, at).help(help));
 }
 
-fn token(node: &Node) -> Result<String, Fault> {
+fn token(node: &YamlNode) -> Result<String, InvalidValue> {
     // Never shown: the message may end up in a log.
     let token = text(node, "a token")?;
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -84,47 +84,57 @@ fn token(node: &Node) -> Result<String, Fault> {
 
 /// `None`: one per core.
 pub(super) fn threads(root: &Fields<'_>) -> Option<NonZeroUsize> {
-    let read = |node: &Node| {
+    let read = |node: &YamlNode| {
         if node.is_word("auto") {
             return Ok(None);
         }
-        let count = number("threads", node, &(1..=MAX_THREADS))
-            .map_err(|(message, help)| (message, or(help, "`auto` for one per core")))?;
+        let count = number("threads", node, &(1..=MAX_THREADS)).map_err(|(message, help)| {
+            (message, with_alternative(help, "`auto` for one per core"))
+        })?;
         Ok(usize::try_from(count).ok().and_then(NonZeroUsize::new))
     };
     root.read("threads", read).flatten()
 }
 
-pub(super) fn access_log(root: &Fields<'_>) -> AccessLog {
+pub(super) fn access_log(root: &Fields<'_>) -> AccessLogConfig {
     match root.section_or_off("access_log", &schema::ACCESS_LOG) {
-        Err(Off) | Ok(None) => AccessLog::Off,
-        Ok(Some(fields)) => fields.read("path", log_path).unwrap_or(AccessLog::Off),
+        Err(SectionOff) | Ok(None) => AccessLogConfig::Off,
+        Ok(Some(fields)) => fields
+            .read("path", log_path)
+            .unwrap_or(AccessLogConfig::Off),
     }
 }
 
-fn log_path(node: &Node) -> Result<AccessLog, Fault> {
+fn log_path(node: &YamlNode) -> Result<AccessLogConfig, InvalidValue> {
     match text(node, "`off`, `stdout` or a file")? {
-        "off" => Ok(AccessLog::Off),
-        "stdout" | "-" => Ok(AccessLog::Stdout),
-        "" | "false" | "none" | "no" | "true" | "on" | "yes" | "stderr" => Err(no_file(node)),
-        path if path.ends_with('/') => Err(no_file(node)),
-        path => Ok(AccessLog::File(PathBuf::from(path))),
+        "off" => Ok(AccessLogConfig::Off),
+        "stdout" | "-" => Ok(AccessLogConfig::Stdout),
+        "" | "false" | "none" | "no" | "true" | "on" | "yes" | "stderr" => {
+            Err(not_a_log_file(node))
+        }
+        path if path.ends_with('/') => Err(not_a_log_file(node)),
+        path => Ok(AccessLogConfig::File(PathBuf::from(path))),
     }
 }
 
-fn no_file(node: &Node) -> Fault {
-    let message = format!("expected `off`, `stdout` or a file, found {}", shown(node));
+fn not_a_log_file(node: &YamlNode) -> InvalidValue {
+    let message = format!(
+        "expected `off`, `stdout` or a file, found {}",
+        describe_node(node)
+    );
     (
         message,
         "write `off`, `stdout` or the path of a file".to_owned(),
     )
 }
 
-pub(super) fn error_log(root: &Fields<'_>) -> ErrorLog {
+pub(super) fn error_log(root: &Fields<'_>) -> ErrorLogConfig {
     let fields = root.section("error_log", &schema::ERROR_LOG);
     let default = LevelFilter::Info;
-    ErrorLog {
-        level: fields.map_or(default, |fields| fields.choice("level", default, LEVELS)),
+    ErrorLogConfig {
+        level: fields.map_or(default, |fields| {
+            fields.choice("level", default, LOG_LEVELS)
+        }),
     }
 }
 
@@ -145,41 +155,44 @@ pub(super) fn drain_timeout(root: &Fields<'_>) -> Duration {
     root.duration(
         "drain_timeout",
         Duration::from_secs(80),
-        Duration::ZERO..=*BOUNDS.end(),
+        Duration::ZERO..=*DURATION_BOUNDS.end(),
     )
 }
 
 pub(super) fn watch(root: &Fields<'_>) -> Option<Duration> {
     root.or_off("watch", None, |node| {
-        duration(node, &(MIN_WATCH..=*BOUNDS.end()))
+        duration(node, &(MIN_WATCH_INTERVAL..=*DURATION_BOUNDS.end()))
     })
 }
 
 /// Also in its short form, just the path.
-pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFile> {
+pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFileConfig> {
     if root.get("state_file")?.scalar().is_some() {
         let path = root.or_off("state_file", None, state_path)?;
-        return Some(StateFile {
+        return Some(StateFileConfig {
             path,
-            max_age: MAX_AGE,
+            max_age: DEFAULT_STATE_MAX_AGE,
         });
     }
     let fields = root.section("state_file", &schema::STATE_FILE)?;
-    let max_age = fields.duration("max_age", MAX_AGE, BOUNDS);
-    fields.require("path", &format!("write `path: {STATE_FILE}`"))?;
+    let max_age = fields.duration("max_age", DEFAULT_STATE_MAX_AGE, DURATION_BOUNDS);
+    fields.require("path", &format!("write `path: {EXAMPLE_STATE_FILE}`"))?;
     let path = fields.or_off("path", None, state_path)?;
-    Some(StateFile { path, max_age })
+    Some(StateFileConfig { path, max_age })
 }
 
-fn state_path(node: &Node) -> Result<PathBuf, Fault> {
+fn state_path(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
     match text(node, "the path of a file")? {
-        "" | "off" | "false" | "none" | "no" | "true" | "on" | "yes" => Err(no_state(node)),
-        path if path.ends_with('/') => Err(no_state(node)),
+        "" | "off" | "false" | "none" | "no" | "true" | "on" | "yes" => Err(not_a_state_file(node)),
+        path if path.ends_with('/') => Err(not_a_state_file(node)),
         path => Ok(PathBuf::from(path)),
     }
 }
 
-fn no_state(node: &Node) -> Fault {
-    let message = format!("expected the path of a file, found {}", shown(node));
-    (message, format!("write a path, as in `{STATE_FILE}`"))
+fn not_a_state_file(node: &YamlNode) -> InvalidValue {
+    let message = format!("expected the path of a file, found {}", describe_node(node));
+    (
+        message,
+        format!("write a path, as in `{EXAMPLE_STATE_FILE}`"),
+    )
 }

@@ -2,12 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-use crate::config::fields::{Fields, accept, text};
-use crate::config::raw::Node;
+use crate::config::fields::{Fields, parse_or_report, text};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
-use crate::config::settings::Peer;
-use crate::config::values::{Fault, number};
+use crate::config::settings::PeerConfig;
+use crate::config::values::{InvalidValue, number};
 use crate::ring::ats::{self, Ats};
 use crate::ring::caddy::{self, Caddy};
 use crate::ring::envoy::{self, Envoy};
@@ -17,49 +17,49 @@ use crate::ring::varnish::{self, Varnish};
 use crate::ring::{Dialect, Ring};
 
 /// A dialect, what it is without options, the options it has, and how they are read.
-struct Kind {
+struct DialectSpec {
     name: &'static str,
-    plain: fn() -> Dialect,
+    default: fn() -> Dialect,
     options: &'static [&'static str],
     read: fn(&Fields<'_>) -> Option<Dialect>,
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
+const DIALECTS: &[DialectSpec] = &[
+    DialectSpec {
         name: "ketama",
-        plain: Dialect::default,
+        default: Dialect::default,
         options: &["points"],
-        read: |fields| accept(fields.get("points")?, fields.problems, points),
+        read: |fields| parse_or_report(fields.get("points")?, fields.problems, points),
     },
-    Kind {
+    DialectSpec {
         name: "circle",
-        plain: || Dialect::Circle {
+        default: || Dialect::Circle {
             replicas: Dialect::DEFAULT_REPLICAS,
         },
         options: &["replicas"],
         read: |fields| Dialect::circle(replicas(fields, Dialect::DEFAULT_REPLICAS)),
     },
-    Kind {
+    DialectSpec {
         name: "nginx",
-        plain: || Dialect::Nginx,
+        default: || Dialect::Nginx,
         options: &[],
         read: |_| None,
     },
-    Kind {
+    DialectSpec {
         name: "haproxy",
-        plain: || Dialect::Haproxy(Haproxy::default()),
+        default: || Dialect::Haproxy(Haproxy::default()),
         options: &["hash", "avalanche"],
         read: |fields| Some(Dialect::Haproxy(haproxy(fields))),
     },
-    Kind {
+    DialectSpec {
         name: "envoy",
-        plain: || Dialect::Envoy(Envoy::default()),
+        default: || Dialect::Envoy(Envoy::default()),
         options: &["hash", "minimum_ring_size", "maximum_ring_size"],
         read: |fields| Some(Dialect::Envoy(envoy(fields))),
     },
-    Kind {
+    DialectSpec {
         name: "varnish",
-        plain: || Dialect::Varnish(Varnish::default()),
+        default: || Dialect::Varnish(Varnish::default()),
         options: &["by", "replicas"],
         read: |fields| {
             Some(Dialect::Varnish(Varnish {
@@ -68,21 +68,21 @@ const KINDS: &[Kind] = &[
             }))
         },
     },
-    Kind {
+    DialectSpec {
         name: "libketama",
-        plain: || Dialect::Libketama,
+        default: || Dialect::Libketama,
         options: &[],
         read: |_| None,
     },
-    Kind {
+    DialectSpec {
         name: "twemproxy",
-        plain: || Dialect::Twemproxy(Twemproxy::default()),
+        default: || Dialect::Twemproxy(Twemproxy::default()),
         options: &["hash", "hash_tag"],
         read: |fields| Some(Dialect::Twemproxy(twemproxy(fields))),
     },
-    Kind {
+    DialectSpec {
         name: "ats",
-        plain: || Dialect::Ats(Ats::default()),
+        default: || Dialect::Ats(Ats::default()),
         options: &["hash", "replicas"],
         read: |fields| {
             let plain = Ats::default();
@@ -92,9 +92,9 @@ const KINDS: &[Kind] = &[
             }))
         },
     },
-    Kind {
+    DialectSpec {
         name: "caddy",
-        plain: || Dialect::Caddy(Caddy::default()),
+        default: || Dialect::Caddy(Caddy::default()),
         options: &["hash"],
         read: |fields| {
             let plain = Caddy::default().function;
@@ -103,30 +103,30 @@ const KINDS: &[Kind] = &[
             }))
         },
     },
-    Kind {
+    DialectSpec {
         name: "traefik",
-        plain: || Dialect::Traefik,
+        default: || Dialect::Traefik,
         options: &[],
         read: |_| None,
     },
 ];
 
 /// A name, or a name with options.
-pub(super) fn read(node: &Node, problems: &Problems) -> Option<Dialect> {
+pub(super) fn read(node: &YamlNode, problems: &Problems) -> Option<Dialect> {
     if node.text().is_some() {
-        return accept(node, problems, kind).map(|kind| (kind.plain)());
+        return parse_or_report(node, problems, dialect_spec).map(|kind| (kind.default)());
     }
     let fields = Fields::open(node, &schema::RING, problems)?;
     let kind = match fields.get("dialect") {
-        Some(_) => fields.read("dialect", kind)?,
-        None => KINDS.first()?,
+        Some(_) => fields.read("dialect", dialect_spec)?,
+        None => DIALECTS.first()?,
     };
-    refuse_others(kind, &fields);
-    (kind.read)(&fields).or_else(|| Some((kind.plain)()))
+    refuse_foreign_options(kind, &fields);
+    (kind.read)(&fields).or_else(|| Some((kind.default)()))
 }
 
 /// A ring that cannot be built must not be found out at the start.
-pub(super) fn check(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
+pub(super) fn check_size(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerConfig]) {
     if peers.len() > Ring::MAX_MEMBERS {
         let message = format!("{} peers are more than a ring can have", peers.len());
         let help = format!(
@@ -135,9 +135,9 @@ pub(super) fn check(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
         );
         fields
             .problems
-            .add(Problem::error(message, fields.head()).help(help));
+            .add(Problem::error(message, fields.header_span()).help(help));
     }
-    warn_of_weights(fields, dialect, peers);
+    warn_weights_ignored(fields, dialect, peers);
     let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
     let points = dialect.total(&weights);
     if points > u64::from(Ring::MAX_POINTS) {
@@ -148,12 +148,12 @@ pub(super) fn check(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
         let help = "divide the weights by a common factor, or ask for fewer points";
         fields
             .problems
-            .add(Problem::error(message, fields.head()).help(help));
+            .add(Problem::error(message, fields.header_span()).help(help));
     }
 }
 
 /// What is written and counts for nothing on the ring.
-fn warn_of_weights(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
+fn warn_weights_ignored(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerConfig]) {
     let differ = peers.windows(2).any(|pair| match pair {
         [one, other] => one.weight != other.weight,
         _ => false,
@@ -166,25 +166,25 @@ fn warn_of_weights(fields: &Fields<'_>, dialect: Dialect, peers: &[Peer]) {
         dialect.name()
     );
     let help = "the weights only count for requests without a key and for `bounded_load`";
-    let problem = Problem::warning(message, node.place());
+    let problem = Problem::warning(message, node.error_span());
     fields.problems.add(problem.help(help));
 }
 
-fn kind(node: &Node) -> Result<&'static Kind, Fault> {
+fn dialect_spec(node: &YamlNode) -> Result<&'static DialectSpec, InvalidValue> {
     let name = text(node, "a dialect")?;
-    let found = KINDS.iter().find(|kind| kind.name == name);
+    let found = DIALECTS.iter().find(|kind| kind.name == name);
     found.ok_or_else(|| {
-        let names = KINDS.iter().map(|kind| kind.name);
+        let names = DIALECTS.iter().map(|kind| kind.name);
         let help = match nearest(name, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("use {}", listed(names)),
+            None => format!("use {}", list_or(names)),
         };
         (format!("there is no ring dialect {}", quote(name)), help)
     })
 }
 
 /// An option of another dialect does nothing here.
-fn refuse_others(kind: &Kind, fields: &Fields<'_>) {
+fn refuse_foreign_options(kind: &DialectSpec, fields: &Fields<'_>) {
     let options = schema::RING.keys.iter().filter(|key| **key != "dialect");
     for key in options.filter(|key| !kind.options.contains(key)) {
         let Some(node) = fields.get(key) else {
@@ -195,15 +195,18 @@ fn refuse_others(kind: &Kind, fields: &Fields<'_>) {
             own => format!(
                 "dialect `{}` has {}",
                 kind.name,
-                listed(own.iter().copied())
+                list_or(own.iter().copied())
             ),
         };
-        let problem = Problem::error(format!("`{key}` does not fit the dialect"), node.head());
+        let problem = Problem::error(
+            format!("`{key}` does not fit the dialect"),
+            node.header_span(),
+        );
         fields.problems.add(problem.help(help));
     }
 }
 
-fn listed(names: impl Iterator<Item = &'static str>) -> String {
+fn list_or(names: impl Iterator<Item = &'static str>) -> String {
     let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
@@ -215,7 +218,7 @@ fn replicas(fields: &Fields<'_>, default: u32) -> u32 {
     fields.number("replicas", default, 1..=u64::from(Dialect::MAX_POINTS))
 }
 
-fn points(node: &Node) -> Result<Dialect, Fault> {
+fn points(node: &YamlNode) -> Result<Dialect, InvalidValue> {
     let most = u64::from(Dialect::MAX_POINTS);
     let points = number("points", node, &(4..=most))?;
     let dialect = u32::try_from(points).ok().and_then(Dialect::ketama);
@@ -263,11 +266,11 @@ fn twemproxy(fields: &Fields<'_>) -> Twemproxy {
     let plain = Twemproxy::default();
     Twemproxy {
         function: fields.choice("hash", plain.function, twemproxy::Function::WORDS),
-        tag: fields.read("hash_tag", tag),
+        tag: fields.read("hash_tag", hash_tag),
     }
 }
 
-fn tag(node: &Node) -> Result<[u8; 2], Fault> {
+fn hash_tag(node: &YamlNode) -> Result<[u8; 2], InvalidValue> {
     let tag = text(node, "a text")?;
     tag.as_bytes().try_into().map_err(|_| {
         let help = "give the two characters around what is hashed, as in `hash_tag: \"{}\"`";

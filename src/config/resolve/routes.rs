@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use http::Method;
 
 use super::upstreams::Upstreams;
-use crate::config::fields::{Fields, accept, collect, items, items_or_one, text};
-use crate::config::raw::{Node, Span};
+use crate::config::fields::{
+    Fields, collect_until_full, items, items_or_one, parse_or_report, text,
+};
+use crate::config::raw::{Span, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
-use crate::config::settings::Route;
-use crate::config::values::{Fault, size};
+use crate::config::settings::RouteConfig;
+use crate::config::values::{InvalidValue, size};
 use crate::route::{HostPattern, PathPrefix, RouteMatch};
 
 const CLIENT_CERT: &[(&str, bool)] = &[("required", true), ("off", false)];
@@ -18,7 +20,7 @@ const HELP: &str =
     "write `- upstream: NAME`, with `host`, `path` or `methods` if not all requests are meant";
 
 /// The routes, each with its place; every one names an upstream that exists.
-pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(Route, Span)> {
+pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(RouteConfig, Span)> {
     let Some(node) = root.require("routes", "write `routes: [{upstream: NAME}]`") else {
         return Vec::new();
     };
@@ -29,19 +31,23 @@ pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(Route, 
         .map(|(name, _)| *name)
         .collect::<BTreeSet<_>>();
     let each = |item| route(item, &names, problems);
-    let routes = collect(items(node, HELP, problems), problems, each);
+    let routes = collect_until_full(items(node, HELP, problems), problems, each);
     refuse_conflicts(&routes, problems);
     routes
 }
 
-fn route(node: &Node, upstreams: &BTreeSet<&str>, problems: &Problems) -> Option<(Route, Span)> {
+fn route(
+    node: &YamlNode,
+    upstreams: &BTreeSet<&str>,
+    problems: &Problems,
+) -> Option<(RouteConfig, Span)> {
     let fields = Fields::open(node, &schema::ROUTE, problems)?;
     let host = fields
         .read("host", host)
-        .or_else(|| absent(&fields, "host", HostPattern::Any));
+        .or_else(|| default_if_absent(&fields, "host", HostPattern::Any));
     let path = fields
         .read("path", path)
-        .or_else(|| absent(&fields, "path", PathPrefix::ROOT));
+        .or_else(|| default_if_absent(&fields, "path", PathPrefix::ROOT));
     let methods = fields
         .get("methods")
         .map(|node| methods(node, problems))
@@ -51,26 +57,26 @@ fn route(node: &Node, upstreams: &BTreeSet<&str>, problems: &Problems) -> Option
         .map(|_| max_body_size(&fields, None));
     let client_cert = fields.choice("client_cert", false, CLIENT_CERT);
     let upstream = fields.require("upstream", "name one of `upstreams`, as in `upstream: app`")?;
-    let upstream = accept(upstream, problems, |node| known(node, upstreams))?;
+    let upstream = parse_or_report(upstream, problems, |node| known_upstream(node, upstreams))?;
     let matches = RouteMatch {
         host: host?,
         path: path?,
         methods,
     };
     Some((
-        Route {
+        RouteConfig {
             matches,
             upstream,
             max_body_size,
             client_cert,
         },
-        node.place(),
+        node.error_span(),
     ))
 }
 
 /// The default of a key, but only if it is not given: a route with a broken host does not match
 /// every host, and must not be said to conflict with one that does.
-fn absent<T>(fields: &Fields<'_>, key: &'static str, default: T) -> Option<T> {
+fn default_if_absent<T>(fields: &Fields<'_>, key: &'static str, default: T) -> Option<T> {
     fields.get(key).is_none().then_some(default)
 }
 
@@ -79,7 +85,7 @@ pub(super) fn max_body_size(fields: &Fields<'_>, default: Option<u64>) -> Option
     fields.or_off("max_body_size", default, |node| size(node, &(0..=1 << 50)))
 }
 
-fn host(node: &Node) -> Result<HostPattern, Fault> {
+fn host(node: &YamlNode) -> Result<HostPattern, InvalidValue> {
     let text = text(node, "a host")?;
     HostPattern::parse(text).map_err(|why| {
         let url = text.contains("://") || text.contains('/');
@@ -92,7 +98,7 @@ fn host(node: &Node) -> Result<HostPattern, Fault> {
     })
 }
 
-fn path(node: &Node) -> Result<PathPrefix, Fault> {
+fn path(node: &YamlNode) -> Result<PathPrefix, InvalidValue> {
     let text = text(node, "a path")?;
     PathPrefix::parse(text).map_err(|why| {
         let help = match text.chars().find(|c| ['?', '#'].contains(c)) {
@@ -108,7 +114,7 @@ fn path(node: &Node) -> Result<PathPrefix, Fault> {
     })
 }
 
-fn methods(node: &Node, problems: &Problems) -> Vec<Method> {
+fn methods(node: &YamlNode, problems: &Problems) -> Vec<Method> {
     let list = match node.text() {
         Some(_) => items_or_one(node),
         None => items(
@@ -118,18 +124,18 @@ fn methods(node: &Node, problems: &Problems) -> Vec<Method> {
         ),
     };
     let mut seen = HashSet::new();
-    collect(list, problems, |item| {
-        let method = accept(item, problems, method)?;
+    collect_until_full(list, problems, |item| {
+        let method = parse_or_report(item, problems, method)?;
         if seen.insert(method.clone()) {
             return Some(method);
         }
         let message = format!("method `{method}` is given twice");
-        problems.add(Problem::error(message, item.place()).help("keep one of the two"));
+        problems.add(Problem::error(message, item.error_span()).help("keep one of the two"));
         None
     })
 }
 
-fn method(node: &Node) -> Result<Method, Fault> {
+fn method(node: &YamlNode) -> Result<Method, InvalidValue> {
     let text = text(node, "a method")?;
     let fault = |help: &str| (format!("{} is not a method", quote(text)), help.to_owned());
     if text.contains([',', ' ', '|']) {
@@ -148,7 +154,7 @@ fn method(node: &Node) -> Result<Method, Fault> {
     Method::from_bytes(text.as_bytes()).map_err(|_| fault("use a name like `GET`"))
 }
 
-fn known(node: &Node, upstreams: &BTreeSet<&str>) -> Result<String, Fault> {
+fn known_upstream(node: &YamlNode, upstreams: &BTreeSet<&str>) -> Result<String, InvalidValue> {
     let name = text(node, "the name of an upstream")?;
     // Without any, there is a problem with `upstreams` already.
     if upstreams.is_empty() || upstreams.contains(name) {
@@ -158,13 +164,13 @@ fn known(node: &Node, upstreams: &BTreeSet<&str>) -> Result<String, Fault> {
         Some(near) => format!("did you mean {}?", quote(near)),
         None => format!(
             "add it under `upstreams`, or use one that is there: {}",
-            listed(upstreams)
+            list_upstreams(upstreams)
         ),
     };
     Err((format!("there is no upstream {}", quote(name)), help))
 }
 
-fn listed(names: &BTreeSet<&str>) -> String {
+fn list_upstreams(names: &BTreeSet<&str>) -> String {
     const MAX: usize = 5;
     let shown = names
         .iter()
@@ -180,8 +186,8 @@ fn listed(names: &BTreeSet<&str>) -> String {
 }
 
 /// Only routes of one host and one path can conflict, so only these are compared.
-fn refuse_conflicts(routes: &[(Route, Span)], problems: &Problems) {
-    let mut alike: BTreeMap<_, Vec<&(Route, Span)>> = BTreeMap::new();
+fn refuse_conflicts(routes: &[(RouteConfig, Span)], problems: &Problems) {
+    let mut alike: BTreeMap<_, Vec<&(RouteConfig, Span)>> = BTreeMap::new();
     for route in routes {
         let matches = &route.0.matches;
         let group = alike.entry((&matches.host, &matches.path)).or_default();
@@ -198,11 +204,11 @@ fn refuse_conflicts(routes: &[(Route, Span)], problems: &Problems) {
     }
 }
 
-fn conflict_problem((route, span): &(Route, Span), first: Span) -> Problem {
+fn conflict_problem((route, span): &(RouteConfig, Span), first: Span) -> Problem {
     Problem::error(
         format!("two routes match the same requests: {}", route.matches),
         *span,
     )
-    .also(first, "first here")
+    .secondary(first, "first here")
     .help("order does not decide between routes; change `host`, `path` or `methods` of one")
 }

@@ -4,26 +4,30 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::fields::{Fields, text};
-use crate::config::raw::Node;
+use crate::config::raw::YamlNode;
 use crate::config::report::quote;
-use crate::config::settings::{Account, ListenAddress, SocketAccess, SocketOptions};
-use crate::config::values::{Fault, shown};
+use crate::config::settings::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
+use crate::config::values::{InvalidValue, describe_node};
 
 /// `sun_path` of `unix(7)`, without the zero at its end.
-const MAX_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 
-const TCP: &[&str] = &["reuse_port", "freebind"];
-const UNIX: &[&str] = &["mode", "owner", "group"];
+const TCP_KEYS: &[&str] = &["reuse_port", "freebind"];
+const UNIX_KEYS: &[&str] = &["mode", "owner", "group"];
 
 /// What is written for a socket at this address.
 pub(super) fn options(fields: &Fields<'_>, address: &ListenAddress) -> SocketOptions {
     match address {
-        ListenAddress::Unix(_) => refuse(fields, &[TCP, &["ipv6_only"]].concat(), "a Unix socket"),
+        ListenAddress::Unix(_) => refuse_keys(
+            fields,
+            &[TCP_KEYS, &["ipv6_only"]].concat(),
+            "a Unix socket",
+        ),
         ListenAddress::Ip(SocketAddr::V4(_)) => {
-            refuse(fields, UNIX, "a TCP socket");
-            refuse(fields, &["ipv6_only"], "an IPv4 address");
+            refuse_keys(fields, UNIX_KEYS, "a TCP socket");
+            refuse_keys(fields, &["ipv6_only"], "an IPv4 address");
         }
-        ListenAddress::Ip(SocketAddr::V6(_)) => refuse(fields, UNIX, "a TCP socket"),
+        ListenAddress::Ip(SocketAddr::V6(_)) => refuse_keys(fields, UNIX_KEYS, "a TCP socket"),
     }
     SocketOptions {
         ipv6_only: fields
@@ -40,7 +44,7 @@ pub(super) fn options(fields: &Fields<'_>, address: &ListenAddress) -> SocketOpt
 }
 
 /// The file of a Unix socket.
-pub(super) fn path(path: &str) -> Result<PathBuf, Fault> {
+pub(super) fn socket_path(path: &str) -> Result<PathBuf, InvalidValue> {
     let fault = |message: String, help: &str| Err((message, help.to_owned()));
     match path {
         "" => fault(
@@ -55,7 +59,7 @@ pub(super) fn path(path: &str) -> Result<PathBuf, Fault> {
             format!("{} is a directory", quote(path)),
             "give a file in it, as in `unix:/run/clockwise/http.sock`",
         ),
-        _ if path.len() > MAX_PATH => fault(
+        _ if path.len() > MAX_SOCKET_PATH => fault(
             format!("the path of a Unix socket has {} bytes", path.len()),
             "the system takes 107 at most; use a shorter one",
         ),
@@ -63,7 +67,7 @@ pub(super) fn path(path: &str) -> Result<PathBuf, Fault> {
     }
 }
 
-fn refuse(fields: &Fields<'_>, keys: &[&'static str], what: &str) {
+fn refuse_keys(fields: &Fields<'_>, keys: &[&'static str], what: &str) {
     for key in keys {
         if let Some(node) = fields.get(key) {
             let message = format!("{what} has no `{key}`");
@@ -72,7 +76,7 @@ fn refuse(fields: &Fields<'_>, keys: &[&'static str], what: &str) {
     }
 }
 
-fn mode(node: &Node) -> Result<u32, Fault> {
+fn mode(node: &YamlNode) -> Result<u32, InvalidValue> {
     let text = text(node, "a mode like `0660`")?;
     let digits = (3..=4).contains(&text.len());
     let mode = u32::from_str_radix(text, 8)
@@ -80,11 +84,11 @@ fn mode(node: &Node) -> Result<u32, Fault> {
         .filter(|mode| digits && *mode <= 0o777);
     mode.ok_or_else(|| {
         let help = "write three octal digits behind a zero, as in `0660`".to_owned();
-        (format!("{} is not a mode", shown(node)), help)
+        (format!("{} is not a mode", describe_node(node)), help)
     })
 }
 
-fn account(node: &Node) -> Result<Account, Fault> {
+fn account(node: &YamlNode) -> Result<UnixAccount, InvalidValue> {
     match text(node, "a name or a number")? {
         "" => Err((
             "a name is missing".to_owned(),
@@ -92,6 +96,6 @@ fn account(node: &Node) -> Result<Account, Fault> {
         )),
         text => Ok(text
             .parse()
-            .map_or_else(|_| Account::Name(text.to_owned()), Account::Id)),
+            .map_or_else(|_| UnixAccount::Name(text.to_owned()), UnixAccount::Id)),
     }
 }

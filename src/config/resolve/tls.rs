@@ -3,34 +3,35 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{BOUNDS, acme};
-use crate::config::fields::{Fields, collect, items, text};
-use crate::config::files::{Files, Placed};
-use crate::config::raw::{Node, Span};
+use super::{DURATION_BOUNDS, acme};
+use crate::config::credentials::{CredentialLoader, SpannedPath};
+use crate::config::fields::{Fields, collect_until_full, items, text};
+use crate::config::raw::{Span, YamlNode};
 use crate::config::report::{Problem, Problems};
 use crate::config::schema;
 use crate::config::settings::{
-    CertificateSource, ClientAuth, Hsts, Listener, Route, Tls, TlsVersion,
+    CertificateSource, ClientAuthConfig, HstsConfig, ListenerConfig, RouteConfig, TlsConfig,
+    TlsVersion,
 };
-use crate::config::values::{Fault, shown};
+use crate::config::values::{InvalidValue, describe_node};
 
 const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
-const LIST: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
-const WAYS: &str =
+const LIST_HELP: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
+const CLIENT_AUTH_HELP: &str =
     "require one here too, or set `client_cert: required` for the routes that need one";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) const VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-const MODES: &[(&str, bool)] = &[("required", true), ("optional", false)];
+const CLIENT_AUTH_MODES: &[(&str, bool)] = &[("required", true), ("optional", false)];
 
 /// `None`: the listener speaks no TLS.
-pub(super) fn read(listener: &Fields<'_>, files: &mut Files) -> Option<Tls> {
+pub(super) fn read(listener: &Fields<'_>, files: &mut CredentialLoader) -> Option<TlsConfig> {
     let fields = listener.section_or_off("tls", &schema::TLS).ok()??;
-    let tls = Tls {
+    let tls = TlsConfig {
         certificates: certificates(&fields, files),
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
-        handshake_timeout: fields.duration("handshake_timeout", HANDSHAKE_TIMEOUT, BOUNDS),
+        handshake_timeout: fields.duration("handshake_timeout", HANDSHAKE_TIMEOUT, DURATION_BOUNDS),
         http2: fields.flag("http2", true),
         client_auth: client_auth(&fields, files),
         hsts: hsts(&fields),
@@ -39,42 +40,45 @@ pub(super) fn read(listener: &Fields<'_>, files: &mut Files) -> Option<Tls> {
 }
 
 /// One, in its short form, or a list.
-fn certificates(fields: &Fields<'_>, files: &mut Files) -> Vec<CertificateSource> {
+fn certificates(fields: &Fields<'_>, files: &mut CredentialLoader) -> Vec<CertificateSource> {
     let Some(list) = fields.get("certificates") else {
         return certificate(fields, files).into_iter().collect();
     };
     let short = ["cert", "key", "ocsp", "acme"];
     if let Some(one) = short.iter().find_map(|key| fields.get(key)) {
-        let problem = Problem::error("one certificate beside a list of them", one.head());
-        let problem = problem.also(list.head(), "list here");
+        let problem = Problem::error("one certificate beside a list of them", one.header_span());
+        let problem = problem.secondary(list.header_span(), "list here");
         fields.problems.add(problem.help("move it into the list"));
     }
     let problems = fields.problems;
-    let listed = collect(items(list, LIST, problems), problems, |item| {
+    let listed = collect_until_full(items(list, LIST_HELP, problems), problems, |item| {
         let fields = Fields::open(item, &schema::CERTIFICATE, problems)?;
         let at = fields
             .get("cert")
-            .map_or_else(|| fields.head(), Node::place);
+            .map_or_else(|| fields.header_span(), YamlNode::error_span);
         Some((certificate(&fields, files)?, at))
     });
-    files.warn_of_twins(&listed, problems);
+    files.warn_duplicate_names(&listed, problems);
     listed.into_iter().map(|(files, _)| files).collect()
 }
 
-fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateSource> {
+fn certificate(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<CertificateSource> {
     if fields.get("acme").is_some() {
         return acme::names(fields).map(CertificateSource::Acme);
     }
     let cert = fields.require("cert", HELP);
     let key = fields.require("key", HELP);
-    let ocsp = placed(fields, "ocsp");
+    let ocsp = path_with_span(fields, "ocsp");
     let (_, _) = (cert?, key?);
-    let (cert, key) = (placed(fields, "cert")?, placed(fields, "key")?);
-    let files = files.certificate(cert, key, ocsp, fields.problems);
+    let (cert, key) = (
+        path_with_span(fields, "cert")?,
+        path_with_span(fields, "key")?,
+    );
+    let files = files.load_certificate(cert, key, ocsp, fields.problems);
     Some(CertificateSource::Files(files))
 }
 
-fn client_auth(fields: &Fields<'_>, files: &mut Files) -> Option<ClientAuth> {
+fn client_auth(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<ClientAuthConfig> {
     let help = "write `client_auth: {mode: required, ca: FILE}`";
     let problems = fields.problems;
     let fields = fields
@@ -82,31 +86,32 @@ fn client_auth(fields: &Fields<'_>, files: &mut Files) -> Option<ClientAuth> {
         .ok()??;
     fields.require("mode", help);
     fields.require("ca", help)?;
-    let ca = placed(&fields, "ca")?;
-    let crl = placed(&fields, "crl");
-    let auth = ClientAuth {
-        required: fields.choice("mode", true, MODES),
+    let ca = path_with_span(&fields, "ca")?;
+    let crl = path_with_span(&fields, "crl");
+    let auth = ClientAuthConfig {
+        required: fields.choice("mode", true, CLIENT_AUTH_MODES),
         ca: ca.path.clone(),
         crl: crl.as_ref().map(|crl| crl.path.clone()),
     };
-    files.client_auth(auth.required, &ca, crl.as_ref(), problems);
+    files.load_client_auth(auth.required, &ca, crl.as_ref(), problems);
     Some(auth)
 }
 
 /// Routes are those of all listeners: warns of listeners by which clients reach them without the
 /// certificate that another listener demands, where no route demands one itself; and of routes that demand
 /// what nobody is asked for.
-pub(super) fn warn_of_client_auth(
-    listeners: &[(Listener, Span)],
-    routes: &[(Route, Span)],
+pub(super) fn warn_client_auth_gaps(
+    listeners: &[(ListenerConfig, Span)],
+    routes: &[(RouteConfig, Span)],
     problems: &Problems,
 ) {
     // With an error in one of them, what it would have demanded is not known.
     if problems.has_errors() {
         return;
     }
-    let auth = |listener: &Listener| Some(listener.tls.as_ref()?.client_auth.as_ref()?.required);
-    let demands = |listener: &Listener| auth(listener) == Some(true);
+    let auth =
+        |listener: &ListenerConfig| Some(listener.tls.as_ref()?.client_auth.as_ref()?.required);
+    let demands = |listener: &ListenerConfig| auth(listener) == Some(true);
     let demanding = listeners.iter().find(|(listener, _)| demands(listener));
     let by_route = routes.iter().find(|(route, _)| route.client_cert);
     if let Some((_, demanded)) = demanding.filter(|_| by_route.is_none()) {
@@ -115,8 +120,8 @@ pub(super) fn warn_of_client_auth(
             .filter(|(listener, _)| !demands(listener) && listener.https_redirect.is_none());
         for (_, way) in ways {
             let message = "clients reach the routes here without a certificate";
-            let problem = Problem::warning(message, *way).also(*demanded, "required here");
-            problems.add(problem.help(WAYS));
+            let problem = Problem::warning(message, *way).secondary(*demanded, "required here");
+            problems.add(problem.help(CLIENT_AUTH_HELP));
         }
     }
     let asks = listeners
@@ -130,34 +135,34 @@ pub(super) fn warn_of_client_auth(
 }
 
 /// Lists of hosts that browsers bring along ask for a year or two; ten years are for ever.
-pub(crate) const MAX_HSTS: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub(crate) const MAX_HSTS_AGE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-fn hsts(fields: &Fields<'_>) -> Option<Hsts> {
+fn hsts(fields: &Fields<'_>) -> Option<HstsConfig> {
     let fields = fields.section_or_off("hsts", &schema::HSTS).ok()??;
     fields.require("max_age", "write `hsts: {max_age: 8760h}`")?;
-    Some(Hsts {
-        max_age: fields.duration("max_age", Duration::ZERO, Duration::ZERO..=MAX_HSTS),
+    Some(HstsConfig {
+        max_age: fields.duration("max_age", Duration::ZERO, Duration::ZERO..=MAX_HSTS_AGE),
         subdomains: fields.flag("subdomains", false),
         preload: fields.flag("preload", false),
     })
 }
 
 /// The path of a file, and where it is written.
-pub(super) fn placed(fields: &Fields<'_>, key: &'static str) -> Option<Placed> {
-    let path = fields.read(key, path)?;
-    let span = fields.get(key)?.place();
-    Some(Placed { path, span })
+pub(super) fn path_with_span(fields: &Fields<'_>, key: &'static str) -> Option<SpannedPath> {
+    let path = fields.read(key, file_path)?;
+    let span = fields.get(key)?.error_span();
+    Some(SpannedPath { path, span })
 }
 
 /// Whether this can be the path of a file.
-pub(crate) fn is_file(path: &str) -> bool {
+pub(crate) fn is_file_path(path: &str) -> bool {
     !path.is_empty() && !path.ends_with('/')
 }
 
-fn path(node: &Node) -> Result<PathBuf, Fault> {
+fn file_path(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
     match text(node, "the path of a file")? {
-        path if !is_file(path) => {
-            let message = format!("expected the path of a file, found {}", shown(node));
+        path if !is_file_path(path) => {
+            let message = format!("expected the path of a file, found {}", describe_node(node));
             Err((
                 message,
                 "write a path, as in `/etc/clockwise/tls/server.crt`".to_owned(),

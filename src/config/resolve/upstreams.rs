@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use http::uri::Authority;
 
-use super::{balance, introductions, key, link, peers, policy, ring};
-use crate::config::fields::{Fields, entries, text, written};
-use crate::config::files::Files;
-use crate::config::raw::{Entry, Node, Span};
+use super::{key, load_balancing, peers, policy, proxy_protocol, ring, upstream_protocol};
+use crate::config::credentials::CredentialLoader;
+use crate::config::fields::{Fields, entries, entries_in_order, text};
+use crate::config::raw::{Span, YamlEntry, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{HostHeader, MissingKey, Peer, Upstream};
-use crate::config::values::{Fault, percentage};
+use crate::config::settings::{HostHeader, MissingKey, PeerConfig, UpstreamConfig};
+use crate::config::values::{InvalidValue, percentage};
 use crate::key::{KeySource, to_make};
 
 const HELP: &str = "write `upstreams:`, below it a name, and below that `peers:`";
@@ -24,13 +24,13 @@ const MISSING_KEY: &[(&str, MissingKey)] = &[
 
 /// The upstreams that could be read, and all names that were given, with their places.
 pub(super) struct Upstreams<'a> {
-    pub(super) resolved: BTreeMap<String, Upstream>,
+    pub(super) resolved: BTreeMap<String, UpstreamConfig>,
     pub(super) names: Vec<(&'a str, Span)>,
     /// Every peer with its place.
-    pub(super) peers: Vec<(Peer, Span)>,
+    pub(super) peers: Vec<(PeerConfig, Span)>,
 }
 
-pub(super) fn read<'a>(root: &Fields<'a>, files: &mut Files) -> Upstreams<'a> {
+pub(super) fn read<'a>(root: &Fields<'a>, files: &mut CredentialLoader) -> Upstreams<'a> {
     let mut all = Upstreams {
         resolved: BTreeMap::new(),
         names: Vec::new(),
@@ -45,12 +45,12 @@ pub(super) fn read<'a>(root: &Fields<'a>, files: &mut Files) -> Upstreams<'a> {
     if unique.is_empty() {
         root.error(node, "the map is empty", HELP);
     }
-    for entry in written(node)
+    for entry in entries_in_order(node)
         .iter()
         .take_while(|_| !root.problems.is_full())
     {
         all.names.push((&entry.key, entry.key_span));
-        check_name(entry, root.problems);
+        check_upstream_name(entry, root.problems);
         if let Some((upstream, places)) = upstream(&entry.value, files, root.problems) {
             all.peers.extend(upstream.peers.iter().cloned().zip(places));
             all.resolved.insert(entry.key.clone(), upstream);
@@ -60,7 +60,7 @@ pub(super) fn read<'a>(root: &Fields<'a>, files: &mut Files) -> Upstreams<'a> {
 }
 
 /// Names stand in URLs, metrics and on command lines.
-fn check_name(entry: &Entry, problems: &Problems) {
+fn check_upstream_name(entry: &YamlEntry, problems: &Problems) {
     let name = entry.key.as_str();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.len() > MAX_NAME || !name.bytes().all(good) {
@@ -70,7 +70,11 @@ fn check_name(entry: &Entry, problems: &Problems) {
     }
 }
 
-fn upstream(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Upstream, Vec<Span>)> {
+fn upstream(
+    node: &YamlNode,
+    files: &mut CredentialLoader,
+    problems: &Problems,
+) -> Option<(UpstreamConfig, Vec<Span>)> {
     let fields = Fields::open(node, &schema::UPSTREAM, problems)?;
     let key = fields
         .get("key")
@@ -80,32 +84,32 @@ fn upstream(node: &Node, files: &mut Files, problems: &Problems) -> Option<(Upst
         .get("ring")
         .and_then(|node| ring::read(node, problems))
         .unwrap_or_default();
-    let (link, name) = link::read(&fields, files);
+    let (link, name) = upstream_protocol::read(&fields, files);
     let mut written = peers::read(&fields, dialect);
-    link::name_peers(&mut written, &link, name.as_ref(), problems);
+    upstream_protocol::assign_server_names(&mut written, &link, name.as_ref(), problems);
     let (peers, spans): (Vec<_>, Vec<_>) = written.into_iter().unzip();
-    ring::check(&fields, dialect, &peers);
-    let upstream = Upstream {
+    ring::check_size(&fields, dialect, &peers);
+    let upstream = UpstreamConfig {
         key,
         missing_key,
         dialect,
         health: policy::health(&fields, &link, &peers),
-        passive: policy::passive(&fields),
+        outlier_detection: policy::outlier_detection(&fields),
         retry: policy::retry(&fields),
         timeouts: policy::timeouts(&fields),
         host_header: fields
             .read("host_header", host_header)
             .unwrap_or(HostHeader::Keep),
-        proxy_protocol: introductions::told(&fields),
+        proxy_protocol: proxy_protocol::send_proxy(&fields),
         max_moved: fields.or_off("max_moved", None, percentage),
-        bounded_load: balance::bounded_load(&fields),
-        slow_start: balance::slow_start(&fields),
-        drain: balance::drain(&fields),
-        hot_keys: balance::hot_keys(&fields),
-        flap_damping: balance::flap_damping(&fields),
-        close_moved_streams: balance::close_moved_streams(&fields),
-        grpc_web: link::grpc_web(&fields),
-        link,
+        bounded_load: load_balancing::bounded_load(&fields),
+        slow_start: load_balancing::slow_start(&fields),
+        drain: load_balancing::drain(&fields),
+        hot_keys: load_balancing::hot_keys(&fields),
+        flap_damping: load_balancing::flap_damping(&fields),
+        close_moved_streams: load_balancing::close_moved_streams(&fields),
+        grpc_web: upstream_protocol::grpc_web(&fields),
+        transport: link,
         peers,
     };
     Some((upstream, spans))
@@ -118,13 +122,13 @@ fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {
     {
         let message = "no request is without a key";
         let help = format!("one without the cookie {} is given it", quote(&sticky.name));
-        let problem = Problem::warning(message, node.place());
+        let problem = Problem::warning(message, node.error_span());
         fields.problems.add(problem.help(help));
     }
     missing_key
 }
 
-fn host_header(node: &Node) -> Result<HostHeader, Fault> {
+fn host_header(node: &YamlNode) -> Result<HostHeader, InvalidValue> {
     match text(node, "`keep`, `peer` or a host")? {
         "keep" => Ok(HostHeader::Keep),
         "peer" => Ok(HostHeader::Peer),
@@ -138,7 +142,7 @@ pub(crate) fn is_host(text: &str) -> bool {
 }
 
 /// A literal `Host`, with or without a port.
-pub(super) fn host_value(host: &str) -> Result<HeaderValue, Fault> {
+pub(super) fn host_value(host: &str) -> Result<HeaderValue, InvalidValue> {
     let valid = host
         .parse::<Authority>()
         .is_ok_and(|authority| !authority.as_str().contains('@'));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use crate::config::check_with;
-use crate::config::files::Files;
+use crate::config::credentials::CredentialLoader;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 const TODAY: &str = "2027-01-01T00:00:00Z";
@@ -65,9 +65,9 @@ fn cases() -> Vec<PathBuf> {
 fn answer(path: &Path, yaml: &str) -> String {
     let name = path.file_name().unwrap().to_string_lossy();
     let files = if name.starts_with("tls-file-") {
-        Files::read_at(TODAY.parse().unwrap())
+        CredentialLoader::load_at(TODAY.parse().unwrap())
     } else {
-        Files::unread()
+        CredentialLoader::disabled()
     };
     let (config, report) = check_with("test.yaml", &format!("{yaml}\n"), files);
     let mut answer = match config {

@@ -1,10 +1,10 @@
 //! The configuration against golden cases, the reference files, and hostile input.
 
 mod golden;
-mod hostile;
+mod hostile_input;
 mod reference;
 
-use super::load_warned;
+use super::load_with_warnings;
 
 #[test]
 fn warnings_are_lines_of_the_log() {
@@ -13,7 +13,7 @@ fn warnings_are_lines_of_the_log() {
     let yaml = "listeners: [{address: 127.0.0.1:1}]\nroutes: [{upstream: app}]\nupstreams:\n  app:\n    \
                 peers: [127.0.0.1:2]\n    drain: {idle: 2h, deadline: 1h}\n";
     std::fs::write(&path, yaml).unwrap();
-    let (_, warnings) = load_warned(&path).unwrap();
+    let (_, warnings) = load_with_warnings(&path).unwrap();
     let place = format!("{}:6:33: `deadline` is shorter than `idle`", path.display());
     assert!(
         matches!(&*warnings, [one] if one.starts_with(&place)),

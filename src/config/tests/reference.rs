@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::raw::{self, Node, Value};
+use crate::config::raw::{self, YamlNode, YamlValue};
 use crate::config::report::Problems;
-use crate::config::schema::{self, Section};
+use crate::config::schema::{self, SectionSchema};
 use crate::config::{check_text, parse};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
@@ -170,12 +170,12 @@ fn end_of_block(lines: &[&str], first: usize, indent: usize) -> usize {
             .count()
 }
 
-fn tree(text: &str) -> Node {
+fn tree(text: &str) -> YamlNode {
     raw::read(text, &Problems::default()).unwrap()
 }
 
 /// All keys that are written in maps of this section.
-fn keys_at<'a>(root: &'a Node, section: &Section) -> BTreeSet<&'a str> {
+fn keys_at<'a>(root: &'a YamlNode, section: &SectionSchema) -> BTreeSet<&'a str> {
     let steps = section.path.split('.').filter(|step| !step.is_empty());
     let maps = steps.fold(vec![root], |nodes, step| {
         nodes
@@ -189,7 +189,7 @@ fn keys_at<'a>(root: &'a Node, section: &Section) -> BTreeSet<&'a str> {
         .collect()
 }
 
-fn children<'a>(node: &'a Node, step: &str) -> Vec<&'a Node> {
+fn children<'a>(node: &'a YamlNode, step: &str) -> Vec<&'a YamlNode> {
     let name = step.trim_end_matches("[]");
     let found = entries(node)
         .into_iter()
@@ -205,16 +205,16 @@ fn children<'a>(node: &'a Node, step: &str) -> Vec<&'a Node> {
         .collect()
 }
 
-fn entries(node: &Node) -> Vec<(&str, &Node)> {
+fn entries(node: &YamlNode) -> Vec<(&str, &YamlNode)> {
     match &node.value {
-        Value::Map(entries) => entries.iter().map(|e| (e.key.as_str(), &e.value)).collect(),
-        Value::Scalar(_) | Value::List(_) => Vec::new(),
+        YamlValue::Map(entries) => entries.iter().map(|e| (e.key.as_str(), &e.value)).collect(),
+        YamlValue::Scalar(_) | YamlValue::List(_) => Vec::new(),
     }
 }
 
-fn items(node: &Node) -> Vec<&Node> {
+fn items(node: &YamlNode) -> Vec<&YamlNode> {
     match &node.value {
-        Value::List(items) => items.iter().collect(),
-        Value::Scalar(_) | Value::Map(_) => vec![node],
+        YamlValue::List(items) => items.iter().collect(),
+        YamlValue::Scalar(_) | YamlValue::Map(_) => vec![node],
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::config::{Entry, Node, Value};
+use crate::config::{YamlEntry, YamlNode, YamlValue};
 use crate::migrate::notes::Notes;
 use crate::migrate::reasons;
 use crate::migrate::source::Place;
@@ -11,7 +11,7 @@ use crate::migrate::source::Place;
 /// A value of the file, with the file's number.
 #[derive(Clone, Copy)]
 pub(super) struct Element<'a> {
-    node: &'a Node,
+    node: &'a YamlNode,
     file: usize,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Element<'a> {
-    pub(super) fn new(node: &'a Node, file: usize) -> Self {
+    pub(super) fn new(node: &'a YamlNode, file: usize) -> Self {
         Self { node, file }
     }
 
@@ -50,10 +50,10 @@ impl<'a> Element<'a> {
         self.text().parse().ok()
     }
 
-    fn entries(self) -> &'a [Entry] {
+    fn entries(self) -> &'a [YamlEntry] {
         match &self.node.value {
-            Value::Map(entries) => entries,
-            Value::List(_) | Value::Scalar(_) => &[],
+            YamlValue::Map(entries) => entries,
+            YamlValue::List(_) | YamlValue::Scalar(_) => &[],
         }
     }
 }
@@ -113,11 +113,11 @@ impl<'a> Fields<'a> {
             return Vec::new();
         };
         match &element.node.value {
-            Value::List(items) => items
+            YamlValue::List(items) => items
                 .iter()
                 .map(|item| Element::new(item, element.file))
                 .collect(),
-            Value::Map(_) | Value::Scalar(_) => Vec::new(),
+            YamlValue::Map(_) | YamlValue::Scalar(_) => Vec::new(),
         }
     }
 

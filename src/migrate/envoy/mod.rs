@@ -17,12 +17,12 @@ use self::fields::{Element, Fields};
 use super::model::Setup;
 use super::notes::Notes;
 use super::source::Sources;
-use crate::config::{self, Node, Report, Value};
+use crate::config::{self, Report, YamlNode, YamlValue};
 
 /// The tree of one file.
 pub(super) struct Root {
     file: usize,
-    node: Node,
+    node: YamlNode,
 }
 
 /// Reads the file; it must have `static_resources`.
@@ -38,9 +38,9 @@ pub(super) fn parse(sources: &Sources, file: usize) -> Result<Root, Report> {
     if !said {
         return Err(missing());
     }
-    let node = config::tree(sources.name(file), text)?;
+    let node = config::parse_yaml(sources.name(file), text)?;
     match &node.value {
-        Value::Map(entries) if entries.iter().any(|entry| entry.key == "static_resources") => {
+        YamlValue::Map(entries) if entries.iter().any(|entry| entry.key == "static_resources") => {
             Ok(Root { file, node })
         }
         _ => Err(missing()),

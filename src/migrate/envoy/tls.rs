@@ -40,7 +40,7 @@ impl<'a> Socket<'a> {
 pub(super) fn file(fields: &Fields<'_>, name: &'static str) -> Option<String> {
     let source = fields.map(name)?;
     let path = source.text("filename")?;
-    config::is_file(path).then(|| path.to_owned())
+    config::is_file_path(path).then(|| path.to_owned())
 }
 
 /// `tls_certificates`, those that are in files.

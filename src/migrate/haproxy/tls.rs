@@ -76,7 +76,7 @@ fn path(base: Option<&str>, name: &str) -> Option<String> {
         Some(base) if !name.starts_with('/') => format!("{}/{name}", base.trim_end_matches('/')),
         _ => name.to_owned(),
     };
-    let named = !name.is_empty() && !name.starts_with('@') && config::is_file(&path);
+    let named = !name.is_empty() && !name.starts_with('@') && config::is_file_path(&path);
     (named && !path.contains('$')).then_some(path)
 }
 

@@ -77,7 +77,7 @@ fn what_a_peer_that_was_removed_still_holds_gives_no_other_room() {
     drop(served(&before, key, s(1000)));
     let mut config = before.config.clone();
     config.peers.remove(0);
-    let at_home = |peer: &config::Peer| {
+    let at_home = |peer: &config::PeerConfig| {
         let number: u16 = peer.label[1..].parse().unwrap();
         SocketAddr::from(([127, 0, 0, 1], number + 1))
     };

@@ -31,7 +31,7 @@ struct History {
 impl History {
     const KEYS: u64 = 40;
 
-    fn new(seed: u64, template: &config::Upstream) -> Self {
+    fn new(seed: u64, template: &config::UpstreamConfig) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let config = some_of(template, &mut random);
         let app = at_home(&config, None, s(1000));
@@ -61,7 +61,7 @@ impl History {
         }
     }
 
-    fn run(mut self, template: &config::Upstream) -> (u64, u64) {
+    fn run(mut self, template: &config::UpstreamConfig) -> (u64, u64) {
         for _ in 0..25 {
             match self.random.gen_range(0..40) {
                 0..=3 => self.reload(template),
@@ -101,7 +101,7 @@ impl History {
     }
 
     /// Other weights and settings, and peers that come and go.
-    fn reload(&mut self, template: &config::Upstream) {
+    fn reload(&mut self, template: &config::UpstreamConfig) {
         let mut config = self.app.config.clone();
         if self.random.gen_bool(0.5) {
             config.peers = some_of(template, &mut self.random).peers;
@@ -368,7 +368,7 @@ impl History {
 }
 
 /// Some of the peers, with some of the settings.
-fn some_of(template: &config::Upstream, random: &mut StdRng) -> config::Upstream {
+fn some_of(template: &config::UpstreamConfig, random: &mut StdRng) -> config::UpstreamConfig {
     let mut config = template.clone();
     let stays: Vec<bool> = config.peers.iter().map(|_| random.gen_bool(0.6)).collect();
     let mut stays = stays.into_iter();
@@ -392,27 +392,35 @@ fn some_of(template: &config::Upstream, random: &mut StdRng) -> config::Upstream
 }
 
 /// The peers where they always are.
-fn at_home(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
-    let port = |peer: &config::Peer| peer.label[1..].parse::<u16>().unwrap() + 1;
+fn at_home(
+    config: &config::UpstreamConfig,
+    previous: Option<&Upstream>,
+    now: Duration,
+) -> Upstream {
+    let port = |peer: &config::PeerConfig| peer.label[1..].parse::<u16>().unwrap() + 1;
     let address = |_, peer: &_| SocketAddr::from(([127, 0, 0, 1], port(peer)));
     placed(config, address, previous, now)
 }
 
 /// Slow starts of other lengths or none, and another table of active keys.
-fn set_anew(config: &mut config::Upstream, template: &config::Upstream, random: &mut StdRng) {
+fn set_anew(
+    config: &mut config::UpstreamConfig,
+    template: &config::UpstreamConfig,
+    random: &mut StdRng,
+) {
     if random.gen_bool(0.5) {
         let length = [0, 2, 5, 11][random.gen_range(0..4)];
         config.slow_start = template.slow_start.filter(|_| length > 0);
         if let Some(slow_start) = &mut config.slow_start {
-            slow_start.length = s(length);
+            slow_start.duration = s(length);
         }
     }
     if let (Some(drain), true) = (&mut config.drain, random.gen_bool(0.5)) {
-        drain.keys = [256, 1024, 4096][random.gen_range(0..3)];
+        drain.max_tracked_keys = [256, 1024, 4096][random.gen_range(0..3)];
     }
 }
 
-fn weigh(config: &mut config::Upstream, random: &mut StdRng) {
+fn weigh(config: &mut config::UpstreamConfig, random: &mut StdRng) {
     for peer in &mut config.peers {
         peer.weight = Weight::new(random.gen_range(1..=4)).unwrap();
     }

@@ -39,7 +39,11 @@ fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
     after
 }
 
-fn elsewhere(config: &config::Upstream, previous: Option<&Upstream>, now: Duration) -> Upstream {
+fn elsewhere(
+    config: &config::UpstreamConfig,
+    previous: Option<&Upstream>,
+    now: Duration,
+) -> Upstream {
     let address = |number, _: &_| SocketAddr::from(([127, 0, 0, 9], number));
     placed(config, address, previous, now)
 }

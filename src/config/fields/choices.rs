@@ -1,11 +1,14 @@
 //! Words that stand for something: alternatives, and `off` in the many forms people give it.
 
-use crate::config::raw::Node;
+use crate::config::raw::YamlNode;
 use crate::config::schema::nearest;
-use crate::config::values::{Fault, shown};
+use crate::config::values::{InvalidValue, describe_node};
 
 /// What one of some words stands for.
-pub(in crate::config) fn choose<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, Fault> {
+pub(in crate::config) fn choose<T: Copy>(
+    node: &YamlNode,
+    words: &[(&str, T)],
+) -> Result<T, InvalidValue> {
     let found = node
         .text()
         .and_then(|text| words.iter().find(|(word, _)| *word == text));
@@ -15,7 +18,7 @@ pub(in crate::config) fn choose<T: Copy>(node: &Node, words: &[(&str, T)]) -> Re
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("use {}", alternatives(words)),
         };
-        (format!("{} is not known here", shown(node)), help)
+        (format!("{} is not known here", describe_node(node)), help)
     })
 }
 
@@ -31,7 +34,7 @@ fn alternatives<T>(words: &[(&str, T)]) -> String {
 }
 
 /// The words by which others turn things off.
-pub(super) fn looks_off(node: &Node) -> bool {
+pub(super) fn is_off_like(node: &YamlNode) -> bool {
     let words = [
         "false",
         "no",
@@ -49,17 +52,17 @@ pub(super) fn looks_off(node: &Node) -> bool {
             .is_some_and(|text| words.contains(&text) || text == "off")
 }
 
-pub(super) fn mention_off(node: &Node, (message, help): Fault) -> Fault {
-    let help = if looks_off(node) {
+pub(super) fn mention_off(node: &YamlNode, (message, help): InvalidValue) -> InvalidValue {
+    let help = if is_off_like(node) {
         "write `off`, without quotes".to_owned()
     } else {
-        or(help, "`off`")
+        with_alternative(help, "`off`")
     };
     (message, help)
 }
 
 /// Advice that lists what is possible, and one thing more; other advice stays as it is.
-pub(in crate::config) fn or(help: String, more: &str) -> String {
+pub(in crate::config) fn with_alternative(help: String, more: &str) -> String {
     if help.starts_with("use ") || help.starts_with("write ") {
         format!("{help}, or {more}")
     } else {

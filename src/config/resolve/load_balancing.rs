@@ -4,90 +4,92 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::BOUNDS;
-use crate::config::fields::{Fields, Off, text};
-use crate::config::raw::Node;
+use super::DURATION_BOUNDS;
+use crate::config::fields::{Fields, SectionOff, text};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{BoundedLoad, HotKeys, MovedStreams, SessionDrain, SlowStart};
-use crate::config::values::{self, Fault};
+use crate::config::settings::{
+    BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
+};
+use crate::config::values::{self, InvalidValue};
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::flap_damping;
 use crate::policy::heavy_hitters::{HotKeyThreshold, MILLIONTHS};
 use crate::policy::hot_key_spread::HotKeySpread;
 
-const FACTOR: &str = "use 1.01 to 10, as in `1.25`: a quarter above the fair share";
+const FACTOR_HELP: &str = "use 1.01 to 10, as in `1.25`: a quarter above the fair share";
 /// More is not a short wait, but a queue.
-const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=SECOND;
+const WAIT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(1)..=SECOND;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoad> {
-    let is_section = upstream.get("bounded_load").is_some_and(Node::is_mapping);
+pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoadConfig> {
+    let is_section = upstream.get("bounded_load").is_some_and(YamlNode::is_map);
     if !is_section {
         let factor = upstream.or_off("bounded_load", None, factor)?;
-        return Some(BoundedLoad { factor, wait: None });
+        return Some(BoundedLoadConfig { factor, wait: None });
     }
-    let fields = given(upstream.section_or_off("bounded_load", &schema::BOUNDED_LOAD))?;
+    let fields = section_if_on(upstream.section_or_off("bounded_load", &schema::BOUNDED_LOAD))?;
     fields.require(
         "factor",
         "say how far above its fair share a peer may be: `bounded_load: {factor: 1.25}`",
     )?;
-    Some(BoundedLoad {
+    Some(BoundedLoadConfig {
         factor: fields.read("factor", factor)?,
-        wait: fields.or_off("wait", None, |node| values::duration(node, &WAITS)),
+        wait: fields.or_off("wait", None, |node| values::duration(node, &WAIT_BOUNDS)),
     })
 }
 
-fn factor(node: &Node) -> Result<BalanceFactor, Fault> {
+fn factor(node: &YamlNode) -> Result<BalanceFactor, InvalidValue> {
     let text = text(node, "a factor")?;
     BalanceFactor::parse(text).ok_or_else(|| {
         let message = format!("{} is not a factor that bounds a load", quote(text));
-        (message, FACTOR.to_owned())
+        (message, FACTOR_HELP.to_owned())
     })
 }
 
-pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStart> {
+pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStartConfig> {
     let bounds = SECOND..=DAY;
     let short = upstream
         .get("slow_start")
         .is_some_and(|node| node.text().is_some());
     if short {
-        let length = |node: &Node| values::duration(node, &bounds);
+        let length = |node: &YamlNode| values::duration(node, &bounds);
         let length = upstream.or_off("slow_start", None, length)?;
-        return Some(SlowStart {
-            length,
+        return Some(SlowStartConfig {
+            duration: length,
             at_start: false,
         });
     }
-    let fields = given(upstream.section_or_off("slow_start", &schema::SLOW_START))?;
+    let fields = section_if_on(upstream.section_or_off("slow_start", &schema::SLOW_START))?;
     fields.require("time", "say how long it takes: `slow_start: {time: 60s}`")?;
-    Some(SlowStart {
-        length: fields.duration("time", SECOND, bounds),
+    Some(SlowStartConfig {
+        duration: fields.duration("time", SECOND, bounds),
         at_start: fields.flag("at_start", false),
     })
 }
 
-pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrain> {
-    let fields = given(upstream.section_or_off("drain", &schema::DRAIN))?;
+pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrainConfig> {
+    let fields = section_if_on(upstream.section_or_off("drain", &schema::DRAIN))?;
     let idle = fields.duration("idle", Duration::from_secs(600), SECOND..=DAY);
     let default = Duration::from_secs(3600).max(idle);
     let deadline = fields.duration("deadline", default, SECOND..=7 * DAY);
     if deadline < idle {
         let why = "is shorter than `idle`: keys leave before they can have been idle for so long";
-        warn_of_short(&fields, "deadline", why, idle);
+        warn_too_short(&fields, "deadline", why, idle);
     }
-    Some(SessionDrain {
+    Some(SessionDrainConfig {
         idle,
         deadline,
-        keys: fields.number("keys", 65_536, 1024..=16_777_216),
+        max_tracked_keys: fields.number("keys", 65_536, 1024..=16_777_216),
     })
 }
 
-pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeys> {
-    let fields = given(upstream.section_or_off("hot_keys", &schema::HOT_KEYS))?;
+pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeysConfig> {
+    let fields = section_if_on(upstream.section_or_off("hot_keys", &schema::HOT_KEYS))?;
     let threshold = fields.read("share", share);
-    Some(HotKeys {
+    Some(HotKeysConfig {
         threshold: threshold.unwrap_or(HotKeyThreshold::DEFAULT),
         spread: HotKeySpread {
             min_peers: fields.number("spread", 3, 1..=1000),
@@ -95,7 +97,7 @@ pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeys> {
     })
 }
 
-fn share(node: &Node) -> Result<HotKeyThreshold, Fault> {
+fn share(node: &YamlNode) -> Result<HotKeyThreshold, InvalidValue> {
     let share = values::percentage_within(node, (0.5, 50.0))? * f64::from(MILLIONTHS);
     #[expect(
         clippy::cast_possible_truncation,
@@ -112,13 +114,13 @@ fn share(node: &Node) -> Result<HotKeyThreshold, Fault> {
 }
 
 pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDampingPolicy> {
-    let fields = given(upstream.section_or_off("flap_damping", &schema::FLAP_DAMPING))?;
+    let fields = section_if_on(upstream.section_or_off("flap_damping", &schema::FLAP_DAMPING))?;
     let default = flap_damping::FlapDampingPolicy::DEFAULT;
     let half_life = fields.duration("half_life", default.half_life, SECOND..=DAY);
     let max = fields.duration("max", default.max_suppression.max(half_life), SECOND..=DAY);
     if max < half_life {
         let why = "is shorter than `half_life`: it ends nearly every suppression early";
-        warn_of_short(&fields, "max", why, half_life);
+        warn_too_short(&fields, "max", why, half_life);
     }
     Some(flap_damping::FlapDampingPolicy {
         flips: fields.number("flips", default.flips, 2..=100),
@@ -128,24 +130,28 @@ pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDa
 }
 
 /// What can be meant, and hardly is.
-fn warn_of_short(fields: &Fields<'_>, key: &'static str, why: &str, least: Duration) {
+fn warn_too_short(fields: &Fields<'_>, key: &'static str, why: &str, least: Duration) {
     if let Some(node) = fields.get(key) {
-        let problem = Problem::warning(format!("`{key}` {why}"), node.place());
-        let help = format!("use at least {}", values::short(least));
+        let problem = Problem::warning(format!("`{key}` {why}"), node.error_span());
+        let help = format!("use at least {}", values::format_duration(least));
         fields.problems.add(problem.help(help));
     }
 }
 
-pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreams> {
+pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreamsConfig> {
     let section = upstream.section_or_off("close_moved_streams", &schema::CLOSE_MOVED_STREAMS);
-    let fields = given(section)?;
-    Some(MovedStreams {
-        after: fields.duration("after", Duration::from_secs(60), *BOUNDS.start()..=DAY),
+    let fields = section_if_on(section)?;
+    Some(MovedStreamsConfig {
+        after: fields.duration(
+            "after",
+            Duration::from_secs(60),
+            *DURATION_BOUNDS.start()..=DAY,
+        ),
         per_second: fields.number("per_second", 10, 1..=100_000),
     })
 }
 
 /// Not given is off, as is `off`.
-fn given(section: Result<Option<Fields<'_>>, Off>) -> Option<Fields<'_>> {
+fn section_if_on(section: Result<Option<Fields<'_>>, SectionOff>) -> Option<Fields<'_>> {
     section.ok().flatten()
 }

@@ -3,31 +3,31 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::source::Source;
+use super::source::SourceText;
 use super::{Problem, Severity};
 use crate::config::raw::Span;
 
 /// A frame with a longer line helps nobody.
 const MAX_LINE: usize = 400;
 /// Two places further apart than this are shown in two frames.
-const MAX_FRAME: usize = 4096;
+const MAX_SNIPPET: usize = 4096;
 
 /// Draws problems of one text.
-pub(super) struct Frames<'a> {
-    source: &'a Source,
+pub(super) struct SnippetRenderer<'a> {
+    source: &'a SourceText,
     renderer: Renderer,
 }
 
 /// A place in the frame.
 #[derive(Clone, Copy)]
-struct Mark {
+struct SnippetMark {
     span: Span,
     kind: AnnotationKind,
     label: Option<&'static str>,
 }
 
-impl<'a> Frames<'a> {
-    pub(super) fn new(source: &'a Source, color: bool) -> Self {
+impl<'a> SnippetRenderer<'a> {
+    pub(super) fn new(source: &'a SourceText, color: bool) -> Self {
         let renderer = if color {
             Renderer::styled()
         } else {
@@ -37,7 +37,7 @@ impl<'a> Frames<'a> {
         Self { source, renderer }
     }
 
-    pub(super) fn draw(&self, problem: &Problem) -> String {
+    pub(super) fn render(&self, problem: &Problem) -> String {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -47,11 +47,11 @@ impl<'a> Frames<'a> {
             .help
             .as_deref()
             .map(|help| Level::HELP.message(help));
-        let group = self.code(problem, group).elements(help);
+        let group = self.add_snippets(problem, group).elements(help);
         self.renderer.render(&[group])
     }
 
-    fn code<'g>(&self, problem: &Problem, group: Group<'g>) -> Group<'g>
+    fn add_snippets<'g>(&self, problem: &Problem, group: Group<'g>) -> Group<'g>
     where
         'a: 'g,
     {
@@ -59,7 +59,7 @@ impl<'a> Frames<'a> {
             return group.element(Origin::path(self.source.name.as_str()));
         };
         let primary = self.mark(span, AnnotationKind::Primary, None);
-        match problem.also {
+        match problem.secondary {
             None => self.snippets(group, &[primary]),
             Some((other, label)) => {
                 let second = self.mark(other, AnnotationKind::Context, Some(label));
@@ -68,13 +68,13 @@ impl<'a> Frames<'a> {
         }
     }
 
-    fn mark(&self, span: Span, kind: AnnotationKind, label: Option<&'static str>) -> Mark {
-        let span = self.source.first_line(span);
-        Mark { span, kind, label }
+    fn mark(&self, span: Span, kind: AnnotationKind, label: Option<&'static str>) -> SnippetMark {
+        let span = self.source.first_line_span(span);
+        SnippetMark { span, kind, label }
     }
 
     /// One frame for all marks, or one for each where they are far apart.
-    fn snippets<'g>(&self, group: Group<'g>, marks: &[Mark]) -> Group<'g>
+    fn snippets<'g>(&self, group: Group<'g>, marks: &[SnippetMark]) -> Group<'g>
     where
         'a: 'g,
     {
@@ -88,7 +88,7 @@ impl<'a> Frames<'a> {
             .map(|mark| mark.span.end)
             .max()
             .unwrap_or_default();
-        if end - start <= MAX_FRAME {
+        if end - start <= MAX_SNIPPET {
             return self.snippet(group, Span { start, end }, marks);
         }
         let each = marks.chunks(1).zip(marks);
@@ -98,11 +98,11 @@ impl<'a> Frames<'a> {
     }
 
     /// The lines of `span` with the marks on them; only where they are if a line is too long.
-    fn snippet<'g>(&self, group: Group<'g>, span: Span, marks: &[Mark]) -> Group<'g>
+    fn snippet<'g>(&self, group: Group<'g>, span: Span, marks: &[SnippetMark]) -> Group<'g>
     where
         'a: 'g,
     {
-        let lines = self.source.lines(span);
+        let lines = self.source.line_span(span);
         let text = self.source.slice(lines);
         if text.lines().any(|line| line.len() > MAX_LINE) {
             return group.element(self.origin(marks));
@@ -117,7 +117,7 @@ impl<'a> Frames<'a> {
         })))
     }
 
-    fn origin(&self, marks: &[Mark]) -> Origin<'a> {
+    fn origin(&self, marks: &[SnippetMark]) -> Origin<'a> {
         let at = marks.first().map_or(0, |mark| mark.span.start);
         let (line, column) = self.source.line_and_column(at);
         Origin::path(self.source.name.as_str())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::config::{Located, Report, check_text, load, parse};
+use crate::config::{Diagnostic, Report, check_text, load, parse};
 
 const MINIMAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/minimal.yaml"));
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/clockwise.yaml"));
@@ -16,12 +16,12 @@ const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/
 /// Generous, since tests run beside each other on slow machines; a hang is minutes.
 const SOON: Duration = Duration::from_secs(20);
 
-fn problems(text: &str) -> Vec<Located> {
+fn problems(text: &str) -> Vec<Diagnostic> {
     soon(|| {
         let (config, report) = check_text("test.yaml", text);
         assert_eq!(config.is_none(), report.has_errors());
         assert!(report.to_string().len() < 1 << 20, "the report is too long");
-        report.problems()
+        report.diagnostics()
     })
 }
 
@@ -33,14 +33,14 @@ fn soon<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-fn only(problems: &[Located]) -> (Option<usize>, Option<usize>, &str) {
+fn only(problems: &[Diagnostic]) -> (Option<usize>, Option<usize>, &str) {
     assert_eq!(problems.len(), 1, "{problems:?}");
     (problems[0].line, problems[0].column, &problems[0].message)
 }
 
 fn refused(path: &Path) -> String {
     let report: Report = soon(|| load(path)).unwrap_err();
-    only(&report.problems()).2.to_owned()
+    only(&report.diagnostics()).2.to_owned()
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn invalid_utf8_is_an_error_at_the_first_bad_byte() {
     fs::write(&path, b"threads: 4\nlisteners: # f\xfcr alle\n").unwrap();
     let report = load(&path).unwrap_err();
     assert_eq!(
-        only(&report.problems()),
+        only(&report.diagnostics()),
         (Some(2), Some(15), "this byte is not UTF-8")
     );
     assert!(report.to_string().contains("listeners: # f"));

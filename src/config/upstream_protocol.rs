@@ -7,18 +7,18 @@ use super::settings::{CertificateFiles, TlsVersion};
 
 /// How the peers of an upstream are spoken to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Link {
+pub struct TransportConfig {
     /// Which HTTP.
-    pub protocol: Protocol,
+    pub protocol: UpstreamProtocol,
     /// What HTTP/2 may do.
-    pub h2: H2,
+    pub h2: H2Config,
     /// What the connections are encrypted with; `None`: they are not.
-    pub tls: Option<PeerTls>,
+    pub tls: Option<PeerTlsConfig>,
 }
 
 /// Which HTTP a peer is spoken to.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
-pub enum Protocol {
+pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2 over TLS, and nothing else (RFC 9113, 3.2).
@@ -29,7 +29,7 @@ pub enum Protocol {
     Auto,
 }
 
-impl Protocol {
+impl UpstreamProtocol {
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
@@ -46,14 +46,14 @@ impl Protocol {
     }
 
     /// Whether it cannot be anything but HTTP/2.
-    pub fn is_h2(self) -> bool {
+    pub fn is_always_h2(self) -> bool {
         matches!(self, Self::H2 | Self::H2c)
     }
 }
 
 /// What HTTP/2 to a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct H2 {
+pub struct H2Config {
     /// Requests at once on one connection; the peer may allow fewer. 1 ..= 1000.
     pub max_streams: u16,
     /// How often a connection is asked whether it is alive; one that does not answer within 5 s is
@@ -64,7 +64,7 @@ pub struct H2 {
 /// What connections to peers are encrypted with. The name that each must prove is the
 /// [peer's](super::Peer::server_name).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerTls {
+pub struct PeerTlsConfig {
     /// PEM: the issuers whose certificates count; `None`: those of the system.
     pub ca: Option<PathBuf>,
     /// What peers are shown that ask for a certificate.
@@ -76,7 +76,7 @@ pub struct PeerTls {
     pub verify: bool,
 }
 
-impl PeerTls {
+impl PeerTlsConfig {
     /// The files that are read when the configuration is loaded.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let certificate = self.certificate.iter();

@@ -27,31 +27,31 @@ use crate::clock;
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// `st_mode`: whoever is neither the owner nor of the group may read.
-const READABLE_BY_ALL: u32 = 0o004;
+const WORLD_READABLE: u32 = 0o004;
 
-const ISSUERS: &str =
+const CLIENT_CA_HELP: &str =
     "give the certificates of those who issue the clients', `-----BEGIN CERTIFICATE-----`";
 
-const VOUCHERS: &str =
+const SERVER_CA_HELP: &str =
     "give the certificates of those who issued the server's, `-----BEGIN CERTIFICATE-----`";
 
 /// A path, and where it is written.
-pub(super) struct Placed {
+pub(super) struct SpannedPath {
     pub(super) path: PathBuf,
     pub(super) span: Span,
 }
 
 /// What becomes of the files that are named.
-pub(super) struct Files {
+pub(super) struct CredentialLoader {
     /// What was read so far.
     pub(super) credentials: Credentials,
     /// `None`: nothing is read.
     now: Option<Timestamp>,
 }
 
-impl Files {
+impl CredentialLoader {
     /// They are only named.
-    pub(super) fn unread() -> Self {
+    pub(super) fn disabled() -> Self {
         Self {
             credentials: Credentials::default(),
             now: None,
@@ -59,43 +59,47 @@ impl Files {
     }
 
     /// They are read and judged.
-    pub(super) fn read_now() -> Self {
-        Self::read_at(clock::wall())
+    pub(super) fn load_now() -> Self {
+        Self::load_at(clock::wall())
     }
 
     /// They are read and judged as on that day.
-    pub(super) fn read_at(day: Timestamp) -> Self {
+    pub(super) fn load_at(day: Timestamp) -> Self {
         Self {
             now: Some(day),
-            ..Self::unread()
+            ..Self::disabled()
         }
     }
 
     /// A server's certificate.
-    pub(super) fn certificate(
+    pub(super) fn load_certificate(
         &mut self,
-        cert: Placed,
-        key: Placed,
-        ocsp: Option<Placed>,
+        cert: SpannedPath,
+        key: SpannedPath,
+        ocsp: Option<SpannedPath>,
         problems: &Problems,
     ) -> CertificateFiles {
         if let Some(now) = self.now
             && let Some(read) = read_certificate(&cert, &key, ocsp.as_ref(), problems)
         {
-            warn_of_no_name(&read, cert.span, problems);
+            warn_no_dns_name(&read, cert.span, problems);
             for concern in read.warnings(now.as_second()) {
-                let file = place(concern.file(), &cert, &key, ocsp.as_ref());
-                warn(concern, file, problems);
+                let file = file_of_part(concern.file(), &cert, &key, ocsp.as_ref());
+                add_warning(concern, file, problems);
             }
-            let files = names(cert, key, ocsp);
+            let files = certificate_files(cert, key, ocsp);
             self.credentials.certificates.insert(files.clone(), read);
             return files;
         }
-        names(cert, key, ocsp)
+        certificate_files(cert, key, ocsp)
     }
 
     /// Warns of names that no client is ever shown the certificate of, as one before it has them too.
-    pub(super) fn warn_of_twins(&self, list: &[(CertificateSource, Span)], problems: &Problems) {
+    pub(super) fn warn_duplicate_names(
+        &self,
+        list: &[(CertificateSource, Span)],
+        problems: &Problems,
+    ) {
         let mut first = HashMap::new();
         for (source, at) in list {
             let CertificateSource::Files(files) = source else {
@@ -109,26 +113,30 @@ impl Files {
             let names = read.names.iter().map(|name| (name, earlier(name)));
             let twins: Vec<_> = names.filter(|(_, first)| first != at).collect();
             if let Some((name, first)) = twins.first() {
-                problems.add(twin(name, twins.len(), *at, *first));
+                problems.add(duplicate_name_problem(name, twins.len(), *at, *first));
             }
         }
     }
 
     /// What peers are shown that ask who we are.
-    pub(super) fn identity(
+    pub(super) fn load_identity(
         &mut self,
-        cert: Placed,
-        key: Placed,
+        cert: SpannedPath,
+        key: SpannedPath,
         problems: &Problems,
     ) -> CertificateFiles {
         let read = self.now.and_then(|now| {
             let identity = read_identity(&cert, &key, problems)?;
             for concern in identity.certificate.warnings(now.as_second()) {
-                warn(concern, place(concern.file(), &cert, &key, None), problems);
+                add_warning(
+                    concern,
+                    file_of_part(concern.file(), &cert, &key, None),
+                    problems,
+                );
             }
             Some(identity)
         });
-        let files = names(cert, key, None);
+        let files = certificate_files(cert, key, None);
         if let Some(identity) = read {
             self.credentials.identities.insert(files.clone(), identity);
         }
@@ -136,33 +144,33 @@ impl Files {
     }
 
     /// Who vouches for the servers that this program asks: peers, or an authority.
-    pub(super) fn anchors(&mut self, ca: &Placed, problems: &Problems) {
+    pub(super) fn load_trust_anchors(&mut self, ca: &SpannedPath, problems: &Problems) {
         if self.now.is_none() {
             return;
         }
-        let Some(issuers) = read_issuers(ca, VOUCHERS, problems) else {
+        let Some(issuers) = read_issuers(ca, SERVER_CA_HELP, problems) else {
             return;
         };
         if let Err(error) = certificate::root_store(&issuers) {
-            let message = format!("{}: {error}", shown(&ca.path));
-            problems.add(Problem::error(message, ca.span).help(VOUCHERS));
+            let message = format!("{}: {error}", quote_path(&ca.path));
+            problems.add(Problem::error(message, ca.span).help(SERVER_CA_HELP));
         }
         self.credentials.issuers.insert(ca.path.clone(), issuers);
     }
 
     /// What the clients' certificates are judged by.
-    pub(super) fn client_auth(
+    pub(super) fn load_client_auth(
         &mut self,
         required: bool,
-        ca: &Placed,
-        crl: Option<&Placed>,
+        ca: &SpannedPath,
+        crl: Option<&SpannedPath>,
         problems: &Problems,
     ) {
         let Some(now) = self.now else {
             return;
         };
         let (issuers, revoked) = (
-            read_issuers(ca, ISSUERS, problems),
+            read_issuers(ca, CLIENT_CA_HELP, problems),
             read_crl(crl, now, problems),
         );
         let (Some(issuers), Some(revoked)) = (issuers, revoked) else {
@@ -173,8 +181,8 @@ impl Files {
                 (VerifierError::Crl(_), Some(crl)) => crl,
                 _ => ca,
             };
-            let message = format!("{}: {error}", shown(&file.path));
-            problems.add(Problem::error(message, file.span).help(ISSUERS));
+            let message = format!("{}: {error}", quote_path(&file.path));
+            problems.add(Problem::error(message, file.span).help(CLIENT_CA_HELP));
         }
         self.credentials.issuers.insert(ca.path.clone(), issuers);
         if let Some(crl) = crl {
@@ -184,14 +192,14 @@ impl Files {
 
     /// The key of an account with a certificate authority, base64url (RFC 8555, 7.3.4) or base64, which
     /// some authorities give.
-    pub(super) fn account_key(&mut self, file: &Placed, problems: &Problems) {
-        let Some((text, metadata)) = self.now.and_then(|_| read(file, problems)) else {
+    pub(super) fn load_account_key(&mut self, file: &SpannedPath, problems: &Problems) {
+        let Some((text, metadata)) = self.now.and_then(|_| read_file(file, problems)) else {
             return;
         };
-        warn_of_readers(file, &metadata, problems);
-        let key = secret(&text);
+        warn_world_readable(file, &metadata, problems);
+        let key = decode_hmac_key(&text);
         if key.is_empty() {
-            let message = format!("{}: the file holds no key", shown(&file.path));
+            let message = format!("{}: the file holds no key", quote_path(&file.path));
             let help = "write what the authority gave as the HMAC key, base64url on one line";
             problems.add(Problem::error(message, file.span).help(help));
         }
@@ -200,7 +208,7 @@ impl Files {
 }
 
 /// What was written in base64 of either alphabet (RFC 4648, 4 and 5), padded or not; empty: nothing.
-fn secret(text: &[u8]) -> Vec<u8> {
+fn decode_hmac_key(text: &[u8]) -> Vec<u8> {
     let text = text.trim_ascii();
     let end = text.iter().rposition(|&byte| byte != b'=');
     let text = text.get(..end.map_or(0, |end| end + 1)).unwrap_or_default();
@@ -209,7 +217,7 @@ fn secret(text: &[u8]) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-fn twin(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
+fn duplicate_name_problem(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
     let more = match names {
         1 => String::new(),
         _ => format!(" and {} more", names - 1),
@@ -219,50 +227,61 @@ fn twin(name: &str, names: usize, at: Span, earlier: Span) -> Problem {
         quote(name)
     );
     Problem::warning(message, at)
-        .also(earlier, "this one is shown")
+        .secondary(earlier, "this one is shown")
         .help("take one of them out; only with another kind of key both are of use")
 }
 
 fn read_issuers(
-    file: &Placed,
+    file: &SpannedPath,
     help: &str,
     problems: &Problems,
 ) -> Option<Vec<CertificateDer<'static>>> {
-    let (pem, _) = read(file, problems)?;
+    let (pem, _) = read_file(file, problems)?;
     let issuers = certificate::certificates(&pem);
     let wrong = |error| match error {
-        certificate::Error::NoCertificate => wrong(file, &error).help(help),
-        _ => wrong(file, &error),
+        certificate::Error::NoCertificate => certificate_problem(file, &error).help(help),
+        _ => certificate_problem(file, &error),
     };
     issuers.map_err(|error| problems.add(wrong(error))).ok()
 }
 
 /// Empty where there is no list to read.
-fn read_crl(file: Option<&Placed>, now: Timestamp, problems: &Problems) -> Option<RevocationLists> {
+fn read_crl(
+    file: Option<&SpannedPath>,
+    now: Timestamp,
+    problems: &Problems,
+) -> Option<RevocationLists> {
     let Some(file) = file else {
         return Some(RevocationLists::default());
     };
-    let (pem, _) = read(file, problems)?;
+    let (pem, _) = read_file(file, problems)?;
     let revoked = RevocationLists::read(&pem);
     if revoked.is_none() {
-        let message = format!("{}: the file holds no revocation list", shown(&file.path));
+        let message = format!(
+            "{}: the file holds no revocation list",
+            quote_path(&file.path)
+        );
         let help =
             "give PEM, `-----BEGIN X509 CRL-----`; convert DER with `openssl crl -inform der`";
         problems.add(Problem::error(message, file.span).help(help));
     }
     let concern = |read: &RevocationLists| read.warning(now.as_second());
     if let Some(concern) = revoked.as_ref().and_then(concern) {
-        warn(concern, file, problems);
+        add_warning(concern, file, problems);
     }
     revoked
 }
 
-fn warn(concern: CertWarning, file: &Placed, problems: &Problems) {
+fn add_warning(concern: CertWarning, file: &SpannedPath, problems: &Problems) {
     let warning = Problem::warning(concern.to_string(), file.span);
     problems.add(warning.help(concern.help()));
 }
 
-fn names(cert: Placed, key: Placed, ocsp: Option<Placed>) -> CertificateFiles {
+fn certificate_files(
+    cert: SpannedPath,
+    key: SpannedPath,
+    ocsp: Option<SpannedPath>,
+) -> CertificateFiles {
     CertificateFiles {
         cert: cert.path,
         key: key.path,
@@ -270,26 +289,28 @@ fn names(cert: Placed, key: Placed, ocsp: Option<Placed>) -> CertificateFiles {
     }
 }
 
-fn read_identity(cert: &Placed, key: &Placed, problems: &Problems) -> Option<Identity> {
-    let (chain, secret) = (read(cert, problems), read(key, problems));
+fn read_identity(cert: &SpannedPath, key: &SpannedPath, problems: &Problems) -> Option<Identity> {
+    let (chain, secret) = (read_file(cert, problems), read_file(key, problems));
     let ((chain, _), (secret, metadata)) = (chain?, secret?);
-    warn_of_readers(key, &metadata, problems);
+    warn_world_readable(key, &metadata, problems);
     let read = Identity::read(&chain, &secret);
-    let wrong = |error: &certificate::Error| wrong(place(error.file(), cert, key, None), error);
+    let wrong = |error: &certificate::Error| {
+        certificate_problem(file_of_part(error.file(), cert, key, None), error)
+    };
     read.map_err(|error| problems.add(wrong(&error))).ok()
 }
 
 fn read_certificate(
-    cert: &Placed,
-    key: &Placed,
-    ocsp: Option<&Placed>,
+    cert: &SpannedPath,
+    key: &SpannedPath,
+    ocsp: Option<&SpannedPath>,
     problems: &Problems,
 ) -> Option<Certificate> {
-    let chain = read(cert, problems);
-    let secret = read(key, problems);
-    let response = ocsp.map(|ocsp| read(ocsp, problems));
+    let chain = read_file(cert, problems);
+    let secret = read_file(key, problems);
+    let response = ocsp.map(|ocsp| read_file(ocsp, problems));
     let ((chain, _), (secret, metadata)) = (chain?, secret?);
-    warn_of_readers(key, &metadata, problems);
+    warn_world_readable(key, &metadata, problems);
     let response = match response {
         Some(response) => Some(response?.0),
         None => None,
@@ -297,19 +318,19 @@ fn read_certificate(
     match Certificate::read(&chain, &secret, response) {
         Ok(certificate) => Some(certificate),
         Err(error) => {
-            let file = place(error.file(), cert, key, ocsp);
-            problems.add(wrong(file, &error));
+            let file = file_of_part(error.file(), cert, key, ocsp);
+            problems.add(certificate_problem(file, &error));
             None
         }
     }
 }
 
-fn place<'a>(
+fn file_of_part<'a>(
     part: CertFile,
-    cert: &'a Placed,
-    key: &'a Placed,
-    ocsp: Option<&'a Placed>,
-) -> &'a Placed {
+    cert: &'a SpannedPath,
+    key: &'a SpannedPath,
+    ocsp: Option<&'a SpannedPath>,
+) -> &'a SpannedPath {
     match part {
         CertFile::Chain => cert,
         CertFile::Key => key,
@@ -317,19 +338,19 @@ fn place<'a>(
     }
 }
 
-fn wrong(file: &Placed, error: &certificate::Error) -> Problem {
-    Problem::error(format!("{}: {error}", shown(&file.path)), file.span).help(error.help())
+fn certificate_problem(file: &SpannedPath, error: &certificate::Error) -> Problem {
+    Problem::error(format!("{}: {error}", quote_path(&file.path)), file.span).help(error.help())
 }
 
-fn warn_of_readers(key: &Placed, metadata: &Metadata, problems: &Problems) {
-    if metadata.mode() & READABLE_BY_ALL != 0 {
-        let message = format!("{}: every user can read this key", shown(&key.path));
+fn warn_world_readable(key: &SpannedPath, metadata: &Metadata, problems: &Problems) {
+    if metadata.mode() & WORLD_READABLE != 0 {
+        let message = format!("{}: every user can read this key", quote_path(&key.path));
         let help = format!("`chmod 600 {}`", key.path.display());
         problems.add(Problem::warning(message, key.span).help(help));
     }
 }
 
-fn warn_of_no_name(certificate: &Certificate, at: Span, problems: &Problems) {
+fn warn_no_dns_name(certificate: &Certificate, at: Span, problems: &Problems) {
     if certificate.names.is_empty() {
         let help = "clients look at the subject alternative names only (RFC 9525)";
         problems.add(Problem::warning("the certificate is for no DNS name", at).help(help));
@@ -337,11 +358,11 @@ fn warn_of_no_name(certificate: &Certificate, at: Span, problems: &Problems) {
 }
 
 /// What a file holds, and what is known of it; a problem at its place where it cannot be read.
-fn read(file: &Placed, problems: &Problems) -> Option<(Vec<u8>, Metadata)> {
-    match bytes(&file.path) {
+fn read_file(file: &SpannedPath, problems: &Problems) -> Option<(Vec<u8>, Metadata)> {
+    match read_bounded(&file.path) {
         Ok(read) => Some(read),
         Err(why) => {
-            let message = format!("{} cannot be read: {why}", shown(&file.path));
+            let message = format!("{} cannot be read: {why}", quote_path(&file.path));
             let problem = Problem::error(message, file.span);
             problems.add(match why.kind() {
                 io::ErrorKind::NotFound => problem.help(
@@ -357,7 +378,7 @@ fn read(file: &Placed, problems: &Problems) -> Option<(Vec<u8>, Metadata)> {
     }
 }
 
-fn bytes(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     // Before the open: to open a FIFO waits for its writer.
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -375,7 +396,7 @@ fn bytes(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     Ok((bytes, metadata))
 }
 
-fn shown(path: &Path) -> String {
+fn quote_path(path: &Path) -> String {
     quote(&path.display().to_string())
 }
 
@@ -387,10 +408,10 @@ mod tests {
     fn a_key_may_be_written_in_either_alphabet_with_or_without_padding() {
         let key = [0xfb, 0xff, 0xfe, 0x01];
         for written in ["-__-AQ", "-__-AQ==", "+//+AQ", "+//+AQ==\n", " -__-AQ= "] {
-            assert_eq!(secret(written.as_bytes()), key, "{written}");
+            assert_eq!(decode_hmac_key(written.as_bytes()), key, "{written}");
         }
         for written in ["", "=", "==", "no key", "-/", "a"] {
-            assert!(secret(written.as_bytes()).is_empty(), "{written}");
+            assert!(decode_hmac_key(written.as_bytes()).is_empty(), "{written}");
         }
     }
 }

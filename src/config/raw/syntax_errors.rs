@@ -6,15 +6,15 @@ use super::Span;
 use crate::config::report::{Problem, quote};
 
 /// The problem of a syntax error; the parser's own words where we have no better ones.
-pub(super) fn problem(error: &ScanError) -> Problem {
+pub(super) fn explain(error: &ScanError) -> Problem {
     let start = error.marker().byte_offset().unwrap_or_default();
     let at = Span { start, end: start };
     let kind = error.kind();
     let strange = || match kind {
-        ErrorKind::UnexpectedCharacter { character } => Some(strange(*character)),
+        ErrorKind::UnexpectedCharacter { character } => Some(explain_character(*character)),
         _ => None,
     };
-    let known = || brackets(kind).or_else(|| layout(kind));
+    let known = || explain_flow(kind).or_else(|| explain_layout(kind));
     let known = known().map(|(message, help)| (message.to_owned(), help));
     let (message, help) = known.or_else(strange).unwrap_or_else(|| {
         (
@@ -26,7 +26,7 @@ pub(super) fn problem(error: &ScanError) -> Problem {
 }
 
 /// Brackets, quotes and aliases: what stands in one value.
-fn brackets(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
+fn explain_flow(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
     Some(match kind {
         ErrorKind::UnknownAnchor => (
             "an alias without an anchor",
@@ -63,7 +63,7 @@ fn brackets(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
 }
 
 /// Keys, items and indentation: how values stand to each other.
-fn layout(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
+fn explain_layout(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
     Some(match kind {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
@@ -91,7 +91,7 @@ fn layout(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
     })
 }
 
-fn strange(character: char) -> (String, &'static str) {
+fn explain_character(character: char) -> (String, &'static str) {
     let shown = quote(&character.to_string());
     if character.is_control() {
         return (format!("the character {shown} is not allowed"), "remove it");

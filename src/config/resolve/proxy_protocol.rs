@@ -2,59 +2,63 @@
 
 use std::time::Duration;
 
-use super::{BOUNDS, client};
+use super::{DURATION_BOUNDS, downstream};
 use crate::client::TrustedProxies;
-use crate::config::fields::{Fields, accept, choose, collect, items, items_or_one};
-use crate::config::raw::Node;
+use crate::config::fields::{
+    Fields, choose, collect_until_full, items, items_or_one, parse_or_report,
+};
+use crate::config::raw::YamlNode;
 use crate::config::report::Problem;
 use crate::config::schema;
-use crate::config::settings::{Introduction, Introductions, ListenAddress, Tell};
-use crate::config::values::Fault;
+use crate::config::settings::{AcceptProxyConfig, ListenAddress, SendProxyConfig, TlvKind};
+use crate::config::values::InvalidValue;
 use crate::proxy_protocol::Version;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const FROM: &str = "list the networks of those in front, as in `from: [10.0.0.0/8]`";
+const FROM_HELP: &str = "list the networks of those in front, as in `from: [10.0.0.0/8]`";
 
-const OTHERS: &[(&str, bool)] = &[("refuse", false), ("serve", true)];
+const UNTRUSTED: &[(&str, bool)] = &[("refuse", false), ("serve", true)];
 const VERSIONS: &[(&str, Version)] = &[("v1", Version::One), ("v2", Version::Two)];
-const TELLS: &[(&str, Tell)] = &[
-    ("authority", Tell::Authority),
-    ("alpn", Tell::Alpn),
-    ("tls", Tell::Tls),
-    ("unique_id", Tell::UniqueId),
-    ("checksum", Tell::Checksum),
+const TLVS: &[(&str, TlvKind)] = &[
+    ("authority", TlvKind::Authority),
+    ("alpn", TlvKind::Alpn),
+    ("tls", TlvKind::Tls),
+    ("unique_id", TlvKind::UniqueId),
+    ("checksum", TlvKind::Checksum),
 ];
 
 /// Who tells the listener at this address whose connections it is given; `None`: nobody.
-pub(super) fn awaited(
+pub(super) fn accept_proxy(
     listener: &Fields<'_>,
     address: Option<&ListenAddress>,
-) -> Option<Introductions> {
+) -> Option<AcceptProxyConfig> {
     let fields = listener
-        .section_or_off("proxy_protocol", &schema::INTRODUCTIONS)
+        .section_or_off("proxy_protocol", &schema::ACCEPT_PROXY)
         .ok()??;
     match address {
-        Some(ListenAddress::Unix(_)) => refuse_addresses(&fields),
+        Some(ListenAddress::Unix(_)) => refuse_address_keys(&fields),
         _ if fields.get("from").is_none_or(is_empty) => {
-            let at = fields.get("from").map_or(fields.head(), Node::place);
+            let at = fields
+                .get("from")
+                .map_or(fields.header_span(), YamlNode::error_span);
             let problem = Problem::error("nobody is named whose header is believed", at);
-            fields.problems.add(problem.help(FROM));
+            fields.problems.add(problem.help(FROM_HELP));
         }
         _ => {}
     }
     let from = fields
         .get("from")
         .filter(|node| !node.is_null())
-        .map(|node| client::networks(node, fields.problems));
-    Some(Introductions {
+        .map(|node| downstream::networks(node, fields.problems));
+    Some(AcceptProxyConfig {
         from: TrustedProxies::new(from.unwrap_or_default()),
-        timeout: fields.duration("timeout", TIMEOUT, BOUNDS),
-        serve_others: fields.choice("others", false, OTHERS),
+        timeout: fields.duration("timeout", TIMEOUT, DURATION_BOUNDS),
+        accept_untrusted: fields.choice("others", false, UNTRUSTED),
     })
 }
 
 /// On a Unix socket nobody has an address: whoever may connect is believed.
-fn refuse_addresses(fields: &Fields<'_>) {
+fn refuse_address_keys(fields: &Fields<'_>) {
     for key in ["from", "others"] {
         if let Some(node) = fields.get(key) {
             let message = format!("`{key}` on a Unix socket, where nobody has an address");
@@ -64,27 +68,27 @@ fn refuse_addresses(fields: &Fields<'_>) {
     }
 }
 
-fn is_empty(node: &Node) -> bool {
+fn is_empty(node: &YamlNode) -> bool {
     node.is_null() || items_or_one(node).is_empty()
 }
 
 /// What a peer is told of each connection; `None`: nothing.
-pub(super) fn told(upstream: &Fields<'_>) -> Option<Introduction> {
+pub(super) fn send_proxy(upstream: &Fields<'_>) -> Option<SendProxyConfig> {
     const KEY: &str = "proxy_protocol";
-    let short = |version| Introduction {
+    let short = |version| SendProxyConfig {
         version,
-        tells: Vec::new(),
+        tlvs: Vec::new(),
     };
     if upstream.get(KEY).is_none_or(|node| node.scalar().is_some()) {
         return upstream.or_off(KEY, None, version).map(short);
     }
-    let fields = upstream.section(KEY, &schema::INTRODUCTION)?;
+    let fields = upstream.section(KEY, &schema::SEND_PROXY)?;
     fields.require("version", "write `version: v2`")?;
-    let introduction = Introduction {
+    let introduction = SendProxyConfig {
         version: fields.choice("version", Version::Two, VERSIONS),
-        tells: fields
+        tlvs: fields
             .get("tlvs")
-            .map_or_else(Vec::new, |node| tells(&fields, node)),
+            .map_or_else(Vec::new, |node| tlvs(&fields, node)),
     };
     if let (Version::One, Some(node)) = (introduction.version, fields.get("tlvs")) {
         let help = "write `version: v2`, or remove the line";
@@ -93,14 +97,14 @@ pub(super) fn told(upstream: &Fields<'_>) -> Option<Introduction> {
     Some(introduction)
 }
 
-fn tells(fields: &Fields<'_>, node: &Node) -> Vec<Tell> {
+fn tlvs(fields: &Fields<'_>, node: &YamlNode) -> Vec<TlvKind> {
     let help = "list what is told, as in `tlvs: [authority, tls]`";
     let problems = fields.problems;
-    collect(items(node, help, problems), problems, |item| {
-        accept(item, problems, |item| choose(item, TELLS))
+    collect_until_full(items(node, help, problems), problems, |item| {
+        parse_or_report(item, problems, |item| choose(item, TLVS))
     })
 }
 
-fn version(node: &Node) -> Result<Version, Fault> {
+fn version(node: &YamlNode) -> Result<Version, InvalidValue> {
     choose(node, VERSIONS)
 }

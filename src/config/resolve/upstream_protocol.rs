@@ -8,41 +8,46 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
-use super::tls::{VERSIONS, placed};
+use super::tls::{VERSIONS, path_with_span};
+use crate::config::credentials::CredentialLoader;
 use crate::config::fields::{Fields, text};
-use crate::config::files::Files;
-use crate::config::link::{H2, Link, PeerTls, Protocol};
-use crate::config::raw::{Node, Span};
+use crate::config::raw::{Span, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{CertificateFiles, Peer, PeerAddress, TlsVersion};
-use crate::config::values::{Fault, duration};
+use crate::config::settings::{CertificateFiles, PeerAddress, PeerConfig, TlsVersion};
+use crate::config::upstream_protocol::{
+    H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol,
+};
+use crate::config::values::{InvalidValue, duration};
 
-const PROTOCOLS: &[(&str, Protocol)] = &[
-    ("http1", Protocol::Http1),
-    ("h2", Protocol::H2),
-    ("h2c", Protocol::H2c),
-    ("auto", Protocol::Auto),
+const PROTOCOLS: &[(&str, UpstreamProtocol)] = &[
+    ("http1", UpstreamProtocol::Http1),
+    ("h2", UpstreamProtocol::H2),
+    ("h2c", UpstreamProtocol::H2c),
+    ("auto", UpstreamProtocol::Auto),
 ];
 
 /// A server of gRPC takes more than two pings in five minutes for abuse, where nothing else happens.
-const PING: std::ops::RangeInclusive<Duration> =
+const PING_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// Which name the peers of an upstream must prove.
-pub(super) enum Name {
+pub(super) enum ServerNamePolicy {
     /// Each its own.
-    Own,
+    PerPeer,
     /// All this one.
-    Given(String),
+    Fixed(String),
     /// The one that the client asked for.
-    Host,
+    ClientHost,
 }
 
 /// How the peers are spoken to, and which name they must prove; `None` without TLS.
-pub(super) fn read(upstream: &Fields<'_>, files: &mut Files) -> (Link, Option<Name>) {
+pub(super) fn read(
+    upstream: &Fields<'_>,
+    files: &mut CredentialLoader,
+) -> (TransportConfig, Option<ServerNamePolicy>) {
     let (tls, name) = tls(upstream, files).unzip();
-    let link = Link {
+    let link = TransportConfig {
         protocol: protocol(upstream, tls.is_some()),
         h2: h2(upstream),
         tls,
@@ -51,15 +56,15 @@ pub(super) fn read(upstream: &Fields<'_>, files: &mut Files) -> (Link, Option<Na
 }
 
 /// Gives every peer its name; what cannot be verified is refused.
-pub(super) fn name_peers(
-    peers: &mut [(Peer, Span)],
-    link: &Link,
-    name: Option<&Name>,
+pub(super) fn assign_server_names(
+    peers: &mut [(PeerConfig, Span)],
+    link: &TransportConfig,
+    name: Option<&ServerNamePolicy>,
     problems: &Problems,
 ) {
     for (peer, span) in peers {
         match (&link.tls, name) {
-            (Some(tls), Some(name)) => name_peer(peer, *span, tls, name, problems),
+            (Some(tls), Some(name)) => assign_server_name(peer, *span, tls, name, problems),
             _ if peer.server_name.is_some() => {
                 let problem = Problem::error("`server_name` without `tls`", *span);
                 problems.add(problem.help("add `tls: true` to the upstream, or remove it"));
@@ -69,12 +74,18 @@ pub(super) fn name_peers(
     }
 }
 
-fn name_peer(peer: &mut Peer, span: Span, tls: &PeerTls, name: &Name, problems: &Problems) {
-    if peer.server_name.is_some() || matches!(name, Name::Host) {
+fn assign_server_name(
+    peer: &mut PeerConfig,
+    span: Span,
+    tls: &PeerTlsConfig,
+    name: &ServerNamePolicy,
+    problems: &Problems,
+) {
+    if peer.server_name.is_some() || matches!(name, ServerNamePolicy::ClientHost) {
         return;
     }
     peer.server_name = match (name, &peer.address) {
-        (Name::Given(name), _) => Some(name.clone()),
+        (ServerNamePolicy::Fixed(name), _) => Some(name.clone()),
         (_, PeerAddress::Name(host, _)) => Some(host.trim_end_matches('.').to_owned()),
         (_, PeerAddress::Ip(address)) if !tls.verify => Some(address.ip().to_string()),
         (_, PeerAddress::Unix(_)) if !tls.verify => Some("localhost".to_owned()),
@@ -88,15 +99,17 @@ fn name_peer(peer: &mut Peer, span: Span, tls: &PeerTls, name: &Name, problems: 
     };
 }
 
-fn protocol(upstream: &Fields<'_>, tls: bool) -> Protocol {
-    let protocol = upstream.choice("protocol", Protocol::Http1, PROTOCOLS);
+fn protocol(upstream: &Fields<'_>, tls: bool) -> UpstreamProtocol {
+    let protocol = upstream.choice("protocol", UpstreamProtocol::Http1, PROTOCOLS);
     let (message, help) = match protocol {
-        Protocol::H2 if !tls => ("`h2` needs `tls`", "add `tls: true`, or write `h2c`"),
-        Protocol::Auto if !tls => (
+        UpstreamProtocol::H2 if !tls => ("`h2` needs `tls`", "add `tls: true`, or write `h2c`"),
+        UpstreamProtocol::Auto if !tls => (
             "`auto` needs `tls`, within which the peer chooses",
             "add `tls: true`, or write `http1` or `h2c`",
         ),
-        Protocol::H2c if tls => ("`h2c` is HTTP/2 without TLS", "write `h2`, or remove `tls`"),
+        UpstreamProtocol::H2c if tls => {
+            ("`h2c` is HTTP/2 without TLS", "write `h2`, or remove `tls`")
+        }
         _ => return protocol,
     };
     // Where `tls` is there and wrong, what would have been is not known.
@@ -108,17 +121,17 @@ fn protocol(upstream: &Fields<'_>, tls: bool) -> Protocol {
     protocol
 }
 
-fn h2(upstream: &Fields<'_>) -> H2 {
-    let default = H2 {
+fn h2(upstream: &Fields<'_>) -> H2Config {
+    let default = H2Config {
         max_streams: 100,
         ping: None,
     };
     let Some(fields) = upstream.section("h2", &schema::H2) else {
         return default;
     };
-    H2 {
+    H2Config {
         max_streams: fields.number("max_streams", default.max_streams, 1..=1000),
-        ping: fields.or_off("ping", None, |node| duration(node, &PING)),
+        ping: fields.or_off("ping", None, |node| duration(node, &PING_BOUNDS)),
     }
 }
 
@@ -127,7 +140,7 @@ pub(super) fn grpc_web(upstream: &Fields<'_>) -> bool {
     let wanted = upstream.flag("grpc_web", false);
     // One that is not known is reported as that.
     let protocol = upstream.get("protocol");
-    let http1 = protocol.is_none_or(|node| node.is_word(Protocol::Http1.name()));
+    let http1 = protocol.is_none_or(|node| node.is_word(UpstreamProtocol::Http1.name()));
     if let (true, Some(node)) = (wanted && http1, upstream.get("grpc_web")) {
         let help = "add `protocol: h2c`, or `tls` and `protocol: h2`, or remove `grpc_web`";
         upstream.error(node, "`grpc_web` needs peers that speak HTTP/2", help);
@@ -135,21 +148,24 @@ pub(super) fn grpc_web(upstream: &Fields<'_>) -> bool {
     wanted
 }
 
-fn is_off(node: &Node) -> bool {
+fn is_off(node: &YamlNode) -> bool {
     node.is_word("off") || node.is_word("false")
 }
 
-fn tls(upstream: &Fields<'_>, files: &mut Files) -> Option<(PeerTls, Name)> {
+fn tls(
+    upstream: &Fields<'_>,
+    files: &mut CredentialLoader,
+) -> Option<(PeerTlsConfig, ServerNamePolicy)> {
     let node = upstream.get("tls").filter(|node| !is_off(node))?;
     if node.is_word("true") {
         return Some((
-            PeerTls {
+            PeerTlsConfig {
                 ca: None,
                 certificate: None,
                 min_version: TlsVersion::Tls12,
                 verify: true,
             },
-            Name::Own,
+            ServerNamePolicy::PerPeer,
         ));
     }
     if node.text().is_some() {
@@ -162,30 +178,33 @@ fn tls(upstream: &Fields<'_>, files: &mut Files) -> Option<(PeerTls, Name)> {
         return None;
     }
     let fields = Fields::open(node, &schema::PEER_TLS, upstream.problems)?;
-    Some(given(&fields, files))
+    Some(read_tls(&fields, files))
 }
 
-fn given(fields: &Fields<'_>, files: &mut Files) -> (PeerTls, Name) {
-    let ca = placed(fields, "ca");
-    let tls = PeerTls {
+fn read_tls(
+    fields: &Fields<'_>,
+    files: &mut CredentialLoader,
+) -> (PeerTlsConfig, ServerNamePolicy) {
+    let ca = path_with_span(fields, "ca");
+    let tls = PeerTlsConfig {
         ca: ca.as_ref().map(|ca| ca.path.clone()),
         certificate: certificate(fields, files),
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
         verify: fields.flag("verify", true),
     };
     if let Some(ca) = &ca {
-        files.anchors(ca, fields.problems);
+        files.load_trust_anchors(ca, fields.problems);
     }
-    warn_unverified(fields, &tls);
+    warn_verify_off(fields, &tls);
     let name = fields.get("server_name").map(|_| {
         // One that is wrong is reported as that; no peer's own is missed for it.
-        let read = fields.read("server_name", server_name_or_host);
-        read.unwrap_or(Name::Host)
+        let read = fields.read("server_name", server_name_policy);
+        read.unwrap_or(ServerNamePolicy::ClientHost)
     });
-    (tls, name.unwrap_or(Name::Own))
+    (tls, name.unwrap_or(ServerNamePolicy::PerPeer))
 }
 
-fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFiles> {
+fn certificate(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<CertificateFiles> {
     let help = "a certificate and its key belong together: `{cert: FILE, key: FILE}`";
     match (fields.get("cert"), fields.get("key")) {
         (None, None) => return None,
@@ -193,18 +212,21 @@ fn certificate(fields: &Fields<'_>, files: &mut Files) -> Option<CertificateFile
         (Some(node), None) => fields.error(node, "`cert` without `key`", help),
         (Some(_), Some(_)) => {}
     }
-    let (cert, key) = (placed(fields, "cert")?, placed(fields, "key")?);
-    Some(files.identity(cert, key, fields.problems))
+    let (cert, key) = (
+        path_with_span(fields, "cert")?,
+        path_with_span(fields, "key")?,
+    );
+    Some(files.load_identity(cert, key, fields.problems))
 }
 
 /// Said each time that it is looked at: it is the one thing that makes TLS worth nothing.
-fn warn_unverified(fields: &Fields<'_>, tls: &PeerTls) {
+fn warn_verify_off(fields: &Fields<'_>, tls: &PeerTlsConfig) {
     let Some(node) = fields.get("verify").filter(|_| !tls.verify) else {
         return;
     };
     if let Some(ca) = fields.get("ca") {
-        let problem = Problem::error("`ca` has no use where nothing is verified", ca.place());
-        let problem = problem.also(node.place(), "turned off here");
+        let problem = Problem::error("`ca` has no use where nothing is verified", ca.error_span());
+        let problem = problem.secondary(node.error_span(), "turned off here");
         fields.problems.add(problem.help("remove one of the two"));
         return;
     }
@@ -212,18 +234,18 @@ fn warn_unverified(fields: &Fields<'_>, tls: &PeerTls) {
     let help = "give the issuer of their certificates, `ca: FILE`, and remove `verify: false`";
     fields
         .problems
-        .add(Problem::warning(message, node.place()).help(help));
+        .add(Problem::warning(message, node.error_span()).help(help));
 }
 
-fn server_name_or_host(node: &Node) -> Result<Name, Fault> {
+fn server_name_policy(node: &YamlNode) -> Result<ServerNamePolicy, InvalidValue> {
     if node.is_word("host") {
-        return Ok(Name::Host);
+        return Ok(ServerNamePolicy::ClientHost);
     }
-    server_name(node).map(Name::Given)
+    server_name(node).map(ServerNamePolicy::Fixed)
 }
 
 /// What a certificate can be for: a DNS name, or an IP address.
-pub(super) fn server_name(node: &Node) -> Result<String, Fault> {
+pub(super) fn server_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "a host name")?;
     if ServerName::try_from(name).is_ok() {
         return Ok(name.to_ascii_lowercase());

@@ -6,20 +6,20 @@ use std::ops::RangeInclusive;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{BOUNDS, key, routes};
-use crate::config::fields::{Fields, accept, collect, items_or_one, text};
-use crate::config::raw::Node;
+use super::{DURATION_BOUNDS, key, routes};
+use crate::config::fields::{Fields, collect_until_full, items_or_one, parse_or_report, text};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{Downstream, Forwarding, PerClient};
-use crate::config::values::{Fault, duration, number};
+use crate::config::settings::{DownstreamConfig, ForwardingConfig, PerClientLimitConfig};
+use crate::config::values::{InvalidValue, duration, number};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const LIMITS: RangeInclusive<u64> = 1..=1_000_000_000;
+const LIMIT_BOUNDS: RangeInclusive<u64> = 1..=1_000_000_000;
 
 /// A request id in one of these would break the request.
-const RESERVED: &[&str] = &[
+const RESERVED_HEADERS: &[&str] = &[
     "connection",
     "content-length",
     "host",
@@ -29,25 +29,27 @@ const RESERVED: &[&str] = &[
     "upgrade",
 ];
 
-pub(super) fn downstream(root: &Fields<'_>) -> Downstream {
+pub(super) fn downstream(root: &Fields<'_>) -> DownstreamConfig {
     let fields = root.section("downstream", &schema::DOWNSTREAM);
     fields
         .as_ref()
-        .map_or(Downstream::DEFAULT, given_downstream)
+        .map_or(DownstreamConfig::DEFAULT, read_downstream)
 }
 
-fn given_downstream(fields: &Fields<'_>) -> Downstream {
-    const DEFAULT: Downstream = Downstream::DEFAULT;
+fn read_downstream(fields: &Fields<'_>) -> DownstreamConfig {
+    const DEFAULT: DownstreamConfig = DownstreamConfig::DEFAULT;
     let (max_header_size, max_uri_length) = header_limits(fields);
-    Downstream {
-        header_timeout: fields.duration("header_timeout", DEFAULT.header_timeout, BOUNDS),
-        keepalive: fields.duration("keepalive", DEFAULT.keepalive, BOUNDS),
-        keepalive_requests: count(fields, "keepalive_requests"),
+    DownstreamConfig {
+        header_timeout: fields.duration("header_timeout", DEFAULT.header_timeout, DURATION_BOUNDS),
+        keepalive: fields.duration("keepalive", DEFAULT.keepalive, DURATION_BOUNDS),
+        keepalive_requests: limit_or_off(fields, "keepalive_requests"),
         max_streams: fields.number("max_streams", DEFAULT.max_streams, 1..=10_000),
-        read_timeout: fields.duration("read_timeout", DEFAULT.read_timeout, BOUNDS),
-        write_timeout: fields.duration("write_timeout", DEFAULT.write_timeout, BOUNDS),
-        request_timeout: fields.or_off("request_timeout", None, |node| duration(node, &BOUNDS)),
-        max_connections: count(fields, "max_connections"),
+        read_timeout: fields.duration("read_timeout", DEFAULT.read_timeout, DURATION_BOUNDS),
+        write_timeout: fields.duration("write_timeout", DEFAULT.write_timeout, DURATION_BOUNDS),
+        request_timeout: fields.or_off("request_timeout", None, |node| {
+            duration(node, &DURATION_BOUNDS)
+        }),
+        max_connections: limit_or_off(fields, "max_connections"),
         per_client: per_client(fields),
         max_header_size,
         max_uri_length,
@@ -56,32 +58,32 @@ fn given_downstream(fields: &Fields<'_>) -> Downstream {
 }
 
 /// A number, or one with the networks that count as one client.
-fn per_client(fields: &Fields<'_>) -> Option<PerClient> {
+fn per_client(fields: &Fields<'_>) -> Option<PerClientLimitConfig> {
     const KEY: &str = "max_connections_per_client";
-    let limit = |limit| PerClient {
+    let limit = |limit| PerClientLimitConfig {
         limit,
-        ..PerClient::DEFAULT
+        ..PerClientLimitConfig::DEFAULT
     };
     if fields.get(KEY).is_none_or(|node| node.scalar().is_some()) {
-        return count(fields, KEY).map(limit);
+        return limit_or_off(fields, KEY).map(limit);
     }
     let fields = fields.section(KEY, &schema::PER_CLIENT)?;
     fields.require("limit", "write `{limit: 100}`")?;
-    Some(PerClient {
-        limit: fields.number("limit", 1, LIMITS),
-        v4: fields.number("v4", PerClient::DEFAULT.v4, 0..=32),
-        v6: fields.number("v6", PerClient::DEFAULT.v6, 0..=128),
+    Some(PerClientLimitConfig {
+        limit: fields.number("limit", 1, LIMIT_BOUNDS),
+        v4_prefix: fields.number("v4", PerClientLimitConfig::DEFAULT.v4_prefix, 0..=32),
+        v6_prefix: fields.number("v6", PerClientLimitConfig::DEFAULT.v6_prefix, 0..=128),
     })
 }
 
 /// A limit that `off` lifts.
-fn count<T: TryFrom<u64>>(fields: &Fields<'_>, key: &'static str) -> Option<T> {
-    let count = fields.or_off(key, None, |node| number(key, node, &LIMITS));
+fn limit_or_off<T: TryFrom<u64>>(fields: &Fields<'_>, key: &'static str) -> Option<T> {
+    let count = fields.or_off(key, None, |node| number(key, node, &LIMIT_BOUNDS));
     count.and_then(|count| T::try_from(count).ok())
 }
 
 fn header_limits(fields: &Fields<'_>) -> (usize, usize) {
-    const DEFAULT: Downstream = Downstream::DEFAULT;
+    const DEFAULT: DownstreamConfig = DownstreamConfig::DEFAULT;
     let header = DEFAULT.max_header_size as u64;
     let header = fields.size("max_header_size", header, 1024..=1024 * 1024);
     // The default follows a smaller header: the request target is part of it.
@@ -92,24 +94,24 @@ fn header_limits(fields: &Fields<'_>) -> (usize, usize) {
             "the request target is part of the header; raise `max_header_size`, or lower this";
         fields.error(node, "`max_uri_length` is above `max_header_size`", help);
     }
-    (usize_of(header), usize_of(uri))
+    (to_usize(header), to_usize(uri))
 }
 
 /// The bounds of sizes that come here fit.
-fn usize_of(size: u64) -> usize {
+fn to_usize(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-pub(super) fn forwarding(root: &Fields<'_>) -> Forwarding {
+pub(super) fn forwarding(root: &Fields<'_>) -> ForwardingConfig {
     let Some(fields) = root.section("forwarding", &schema::FORWARDING) else {
-        return Forwarding {
+        return ForwardingConfig {
             x_forwarded: true,
             forwarded: false,
             client_cert: false,
             request_id: Some(REQUEST_ID),
         };
     };
-    Forwarding {
+    ForwardingConfig {
         x_forwarded: fields.flag("x_forwarded", true),
         forwarded: fields.flag("forwarded", false),
         client_cert: fields.flag("client_cert", false),
@@ -117,9 +119,9 @@ pub(super) fn forwarding(root: &Fields<'_>) -> Forwarding {
     }
 }
 
-fn request_id(node: &Node) -> Result<HeaderName, Fault> {
+fn request_id(node: &YamlNode) -> Result<HeaderName, InvalidValue> {
     let name = key::header_name(node)?;
-    if RESERVED.contains(&name.as_str()) {
+    if RESERVED_HEADERS.contains(&name.as_str()) {
         let help = "use a header of its own, as in `x-request-id`".to_owned();
         return Err((format!("`{name}` cannot carry the request id"), help));
     }
@@ -142,24 +144,24 @@ pub(super) fn trusted_proxies(root: &Fields<'_>) -> Vec<IpNet> {
 }
 
 /// Networks whose word about a client is taken.
-pub(super) fn networks(node: &Node, problems: &Problems) -> Vec<IpNet> {
-    collect(items_or_one(node), problems, |item| {
-        let net = accept(item, problems, network)?;
-        warn_everybody(item, net, problems);
+pub(super) fn networks(node: &YamlNode, problems: &Problems) -> Vec<IpNet> {
+    collect_until_full(items_or_one(node), problems, |item| {
+        let net = parse_or_report(item, problems, network)?;
+        warn_trusts_any_address(item, net, problems);
         Some(net)
     })
 }
 
-fn warn_everybody(node: &Node, net: IpNet, problems: &Problems) {
+fn warn_trusts_any_address(node: &YamlNode, net: IpNet, problems: &Problems) {
     if net.prefix_len() == 0 {
         let message = format!("`{net}` lets every client choose its own address");
         let help = "list only the networks of proxies in front of this one";
-        problems.add(Problem::warning(message, node.place()).help(help));
+        problems.add(Problem::warning(message, node.error_span()).help(help));
     }
 }
 
 /// A network, or an address for the network of only it.
-fn network(node: &Node) -> Result<IpNet, Fault> {
+fn network(node: &YamlNode) -> Result<IpNet, InvalidValue> {
     let text = text(node, "a network like `10.0.0.0/8`")?;
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));

@@ -14,23 +14,23 @@ use super::report::{Problem, Problems, Report};
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The text of the file at `path`, or why there is none.
-pub(super) fn text(path: &Path) -> Result<String, Report> {
+pub(super) fn read_text(path: &Path) -> Result<String, Report> {
     let name = path.display().to_string();
-    let bytes = bytes(path).map_err(|problem| report(&name, "", *problem))?;
+    let bytes = read_bounded(path).map_err(|problem| single_problem_report(&name, "", *problem))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let shown = String::from_utf8_lossy(error.as_bytes());
-        report(&name, &shown, not_utf8(at))
+        single_problem_report(&name, &shown, not_utf8(at))
     })
 }
 
-fn report(name: &str, text: &str, problem: Problem) -> Report {
+fn single_problem_report(name: &str, text: &str, problem: Problem) -> Report {
     let problems = Problems::default();
     problems.add(problem);
     Report::new(name, text, problems)
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
+fn read_bounded(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
     // Before the open: to open a FIFO waits for its writer.
     let found = path.metadata().map_err(|error| unreadable(&error))?;
     if !found.is_file() {
@@ -52,7 +52,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
 }
 
 fn unreadable(error: &io::Error) -> Problem {
-    let problem = Problem::whole(format!("the file cannot be read: {error}"));
+    let problem = Problem::for_file(format!("the file cannot be read: {error}"));
     match error.kind() {
         io::ErrorKind::NotFound => {
             problem.help("give the path of the configuration with `-c FILE`")
@@ -70,11 +70,11 @@ fn not_a_file(directory: bool) -> Problem {
     } else {
         "not a regular file"
     };
-    Problem::whole(format!("this is {what}")).help("give the path of a YAML file with `-c FILE`")
+    Problem::for_file(format!("this is {what}")).help("give the path of a YAML file with `-c FILE`")
 }
 
 fn too_big() -> Problem {
-    Problem::whole(format!("the file is bigger than {} MiB", MAX_BYTES >> 20))
+    Problem::for_file(format!("the file is bigger than {} MiB", MAX_BYTES >> 20))
         .help("is it a configuration? ten thousand peers fit into one MiB")
 }
 
