@@ -54,7 +54,7 @@ impl From {
 pub(super) fn migrate(options: &Options, output: &mut Output) -> Done {
     let path = &options.file;
     let given = options.from.map(From::language);
-    let language = given.or_else(|| Language::of(path)).ok_or_else(|| {
+    let language = given.or_else(|| Language::from_path(path)).ok_or_else(|| {
         let message = "the name does not tell whose configuration this is; say `--from nginx`, `haproxy` or `envoy`";
         Failure::Input(format!("{}: {message}", path.display()))
     })?;
@@ -83,7 +83,7 @@ fn shown(path: &Path) -> String {
         .into_owned()
 }
 
-fn read(path: &Path, name: &str) -> Result<migrate::File, String> {
+fn read(path: &Path, name: &str) -> Result<migrate::SourceFile, String> {
     let at = path.display();
     let unreadable = |error: std::io::Error| format!("{at}: the file cannot be read: {error}");
     // Before the open: to open a FIFO waits for its writer.
@@ -115,14 +115,14 @@ fn read(path: &Path, name: &str) -> Result<migrate::File, String> {
             lines + 1
         )
     })?;
-    Ok(migrate::File {
+    Ok(migrate::SourceFile {
         name: name.to_owned(),
         text,
     })
 }
 
 /// The files that a pattern names, seen from the folder of the main file.
-fn include(home: &Path, pattern: &str) -> Result<Vec<migrate::File>, String> {
+fn include(home: &Path, pattern: &str) -> Result<Vec<migrate::SourceFile>, String> {
     let full = home.join(pattern);
     let wild = pattern.contains(['*', '?', '[']);
     let paths = if wild { expand(&full) } else { vec![full] };

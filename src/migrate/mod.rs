@@ -16,17 +16,17 @@
 //! here looks at the world outside; included files come through a function of the caller's. Whatever
 //! the text, the work is bounded.
 
-mod bounds;
+mod clamp;
+mod draft;
 mod envoy;
 mod haproxy;
-mod model;
 mod nginx;
 mod notes;
-mod order;
-mod provable;
-mod reasons;
+mod route_order;
 mod source;
 mod tls;
+mod unsupported;
+mod validate_tls;
 mod write;
 
 #[cfg(test)]
@@ -36,11 +36,11 @@ use std::path::Path;
 
 use crate::config::Report;
 
-pub use notes::{Kind, MAX_NOTES, Note};
-pub use source::File;
+pub use notes::{MAX_NOTES, Note, NoteKind};
+pub use source::SourceFile;
 
 use notes::Notes;
-use source::Sources;
+use source::SourceMap;
 
 /// Whose configuration it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub enum Language {
 
 impl Language {
     /// What the name of a file tells: the program's name in it, or else what it ends in.
-    pub fn of(path: &Path) -> Option<Self> {
+    pub fn from_path(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let named = [
             ("nginx", Self::Nginx),
@@ -65,10 +65,10 @@ impl Language {
         let found = named.iter().find(|(program, _)| name.contains(program));
         found
             .map(|(_, language)| *language)
-            .or_else(|| Self::of_extension(path))
+            .or_else(|| Self::from_extension(path))
     }
 
-    fn of_extension(path: &Path) -> Option<Self> {
+    fn from_extension(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "conf" => Some(Self::Nginx),
             "cfg" => Some(Self::Haproxy),
@@ -80,7 +80,7 @@ impl Language {
 
 /// The files that a pattern of an `include` names, in their order, or why there are none. A pattern
 /// with wildcards may name none.
-pub type Include<'a> = dyn Fn(&str) -> Result<Vec<File>, String> + 'a;
+pub type IncludeResolver<'a> = dyn Fn(&str) -> Result<Vec<SourceFile>, String> + 'a;
 
 /// What became of a configuration.
 #[derive(Clone, Debug)]
@@ -100,11 +100,11 @@ pub struct Translation {
 /// The file is not in its language, or there is nothing in it that can be translated.
 pub fn translate(
     language: Language,
-    file: File,
-    include: &Include<'_>,
+    file: SourceFile,
+    include: &IncludeResolver<'_>,
 ) -> Result<Translation, Report> {
     let name = file.name.clone();
-    let mut sources = Sources::default();
+    let mut sources = SourceMap::default();
     let main = sources.add(file);
     sources.refuse_binary(main)?;
     let (setup, notes) = match language {
@@ -126,7 +126,7 @@ pub fn translate(
     };
     let setup = setup
         .complete(&notes)
-        .ok_or_else(|| nothing(&sources, main, language))?;
+        .ok_or_else(|| nothing_to_translate(&sources, main, language))?;
     let (notes, gaps) = notes.into_inner();
     Ok(Translation {
         yaml: write::yaml(&name, &setup),
@@ -135,7 +135,7 @@ pub fn translate(
     })
 }
 
-fn nothing(sources: &Sources, file: usize, language: Language) -> Report {
+fn nothing_to_translate(sources: &SourceMap, file: usize, language: Language) -> Report {
     let (what, help) = match language {
         Language::Nginx => (
             "there is no server here that requests are passed to",
@@ -150,5 +150,5 @@ fn nothing(sources: &Sources, file: usize, language: Language) -> Report {
             "only `static_resources` can be translated; what comes by xDS is not in the file",
         ),
     };
-    sources.whole(file, what, help)
+    sources.file_error(file, what, help)
 }

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use serde::Serialize;
 
-use super::source::{Place, Sources};
+use super::source::{SourceMap, SourceSpan};
 use crate::config::quote;
 
 /// More notes than this are counted, and not kept.
@@ -15,7 +15,7 @@ pub const MAX_NOTES: usize = 1000;
 /// How much a note matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum NoteKind {
     /// Something that the old system does and the YAML does not.
     NotTranslated,
     /// It is translated, and something about it is worth knowing.
@@ -26,7 +26,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Note {
     /// Whether something is missing.
-    pub kind: Kind,
+    pub kind: NoteKind,
     /// The name of the file.
     pub file: String,
     /// From 1.
@@ -36,14 +36,14 @@ pub struct Note {
     /// What it is about and what to do.
     pub message: String,
     #[serde(skip)]
-    at: (usize, usize),
+    position: (usize, usize),
 }
 
 impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.kind {
-            Kind::NotTranslated => "",
-            Kind::Note => "note: ",
+            NoteKind::NotTranslated => "",
+            NoteKind::Note => "note: ",
         };
         let Self {
             file,
@@ -56,71 +56,71 @@ impl std::fmt::Display for Note {
     }
 }
 
-const SHARED: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
+const SHARED_LISTENERS: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
 
 /// Where notes are put while a configuration is translated.
 ///
 /// Shared, since every part is translated on its own and all report here.
 pub(super) struct Notes<'a> {
-    sources: &'a Sources,
-    kept: RefCell<Vec<Note>>,
+    sources: &'a SourceMap,
+    notes: RefCell<Vec<Note>>,
     gaps: Cell<usize>,
     /// Hashes of what was said: what is inherited is looked at more than once.
-    said: RefCell<HashSet<u64>>,
+    seen: RefCell<HashSet<u64>>,
 }
 
 impl<'a> Notes<'a> {
-    pub(super) fn new(sources: &'a Sources) -> Self {
+    pub(super) fn new(sources: &'a SourceMap) -> Self {
         Self {
             sources,
-            kept: RefCell::default(),
+            notes: RefCell::default(),
             gaps: Cell::new(0),
-            said: RefCell::default(),
+            seen: RefCell::default(),
         }
     }
 
     /// `subject` is not translated, and why or what to do instead. Gives the comment for the YAML.
-    pub(super) fn gap(&self, place: Place, subject: &str, why: &str) -> String {
+    pub(super) fn gap(&self, place: SourceSpan, subject: &str, why: &str) -> String {
         let message = format!("{} is not translated: {why}", quote(subject));
-        self.add(Kind::NotTranslated, place, message)
+        self.add(NoteKind::NotTranslated, place, message)
     }
 
     /// `subject` is translated, but `what` is worth knowing. Gives the comment for the YAML.
-    pub(super) fn remark(&self, place: Place, subject: &str, what: &str) -> String {
-        self.add(Kind::Note, place, format!("{}: {what}", quote(subject)))
+    pub(super) fn remark(&self, place: SourceSpan, subject: &str, what: &str) -> String {
+        self.add(NoteKind::Note, place, format!("{}: {what}", quote(subject)))
     }
 
     /// `subject` is translated, but more gets through than before: as bad as a gap. Gives the comment for
     /// the YAML.
-    pub(super) fn widened(&self, place: Place, subject: &str, what: &str) -> String {
+    pub(super) fn wider_access(&self, place: SourceSpan, subject: &str, what: &str) -> String {
         let message = format!("{}: {what}", quote(subject));
-        self.add(Kind::NotTranslated, place, message)
+        self.add(NoteKind::NotTranslated, place, message)
     }
 
     /// What `subject` leads to had listeners of its own, and is not the only one here.
-    pub(super) fn shared(&self, place: Place, subject: &str) -> String {
-        self.widened(place, subject, SHARED)
+    pub(super) fn shared_listeners(&self, place: SourceSpan, subject: &str) -> String {
+        self.wider_access(place, subject, SHARED_LISTENERS)
     }
 
     /// All that was said, by place, and the number of gaps.
     pub(super) fn into_inner(self) -> (Vec<Note>, usize) {
-        let mut notes = self.kept.into_inner();
-        notes.sort_by_key(|note| note.at);
+        let mut notes = self.notes.into_inner();
+        notes.sort_by_key(|note| note.position);
         (notes, self.gaps.get())
     }
 
-    fn add(&self, kind: Kind, place: Place, message: String) -> String {
+    fn add(&self, kind: NoteKind, place: SourceSpan, message: String) -> String {
         let (line, column) = self.sources.line_and_column(place);
         let file = self.sources.name(place.file).to_owned();
         let comment = format!("{file}:{line}: {message}");
         let at = (place.file, place.start);
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((at, &message));
-        if !self.said.borrow_mut().insert(hash) {
+        if !self.seen.borrow_mut().insert(hash) {
             return comment;
         }
         self.gaps
-            .set(self.gaps.get() + usize::from(kind == Kind::NotTranslated));
-        let mut kept = self.kept.borrow_mut();
+            .set(self.gaps.get() + usize::from(kind == NoteKind::NotTranslated));
+        let mut kept = self.notes.borrow_mut();
         if kept.len() < MAX_NOTES {
             kept.push(Note {
                 kind,
@@ -128,7 +128,7 @@ impl<'a> Notes<'a> {
                 line,
                 column,
                 message,
-                at,
+                position: at,
             });
         }
         comment

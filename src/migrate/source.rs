@@ -4,7 +4,7 @@ use crate::config::Report;
 
 /// One file: its name as it is shown, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub struct SourceFile {
     /// For messages, as in `nginx.conf:12:5`.
     pub name: String,
     /// The whole text.
@@ -13,7 +13,7 @@ pub struct File {
 
 /// A stretch of one of the files, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SourceSpan {
     pub(super) file: usize,
     pub(super) start: usize,
     pub(super) end: usize,
@@ -21,24 +21,27 @@ pub(super) struct Place {
 
 /// All files of one configuration, the first the one that was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Sources(Vec<Source>);
+pub(super) struct SourceMap(Vec<IndexedFile>);
 
 #[derive(Debug)]
-struct Source {
-    file: File,
+struct IndexedFile {
+    file: SourceFile,
     /// Where each line begins.
-    lines: Vec<usize>,
+    line_starts: Vec<usize>,
 }
 
-impl Sources {
+impl SourceMap {
     /// Takes a file in, without its byte order mark, and gives its number.
-    pub(super) fn add(&mut self, mut file: File) -> usize {
+    pub(super) fn add(&mut self, mut file: SourceFile) -> usize {
         if file.text.starts_with('\u{feff}') {
             file.text.remove(0);
         }
         let ends = file.text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(ends).collect();
-        self.0.push(Source { file, lines });
+        self.0.push(IndexedFile {
+            file,
+            line_starts: lines,
+        });
         self.0.len() - 1
     }
 
@@ -55,14 +58,16 @@ impl Sources {
     }
 
     /// Line and column of a place's beginning; both from 1, the column in characters.
-    pub(super) fn line_and_column(&self, place: Place) -> (usize, usize) {
+    pub(super) fn line_and_column(&self, place: SourceSpan) -> (usize, usize) {
         let Some(source) = self.0.get(place.file) else {
             return (1, 1);
         };
-        let line = source.lines.partition_point(|start| *start <= place.start);
+        let line = source
+            .line_starts
+            .partition_point(|start| *start <= place.start);
         let start = line
             .checked_sub(1)
-            .and_then(|index| source.lines.get(index));
+            .and_then(|index| source.line_starts.get(index));
         let before = source
             .file
             .text
@@ -71,14 +76,14 @@ impl Sources {
     }
 
     /// An error at a place, which ends the translation.
-    pub(super) fn error(&self, place: Place, message: &str, help: &str) -> Report {
+    pub(super) fn error_at(&self, place: SourceSpan, message: &str, help: &str) -> Report {
         let span = place.start..place.end;
         let (name, text) = (self.name(place.file), self.text(place.file));
         Report::error(name, text, Some(&span), message, help)
     }
 
     /// An error of a file as a whole.
-    pub(super) fn whole(&self, file: usize, message: &str, help: &str) -> Report {
+    pub(super) fn file_error(&self, file: usize, message: &str, help: &str) -> Report {
         Report::error(self.name(file), "", None, message, help)
     }
 
@@ -88,13 +93,13 @@ impl Sources {
         match self.text(file).char_indices().find(|(_, c)| binary(*c)) {
             None => Ok(()),
             Some((at, _)) => {
-                let (line, column) = self.line_and_column(Place {
+                let (line, column) = self.line_and_column(SourceSpan {
                     file,
                     start: at,
                     end: at,
                 });
                 let message = format!("this is not text: a control character at {line}:{column}");
-                Err(self.whole(file, &message, "give the path of a configuration file"))
+                Err(self.file_error(file, &message, "give the path of a configuration file"))
             }
         }
     }

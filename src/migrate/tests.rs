@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use proptest::prelude::*;
 
-use super::{File, Language, Translation, translate};
+use super::{Language, SourceFile, Translation, translate};
 use crate::config::{self, Report};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/migrate");
@@ -88,7 +88,7 @@ fn language(path: &Path) -> (Language, &'static str) {
 }
 
 fn read(language: Language, name: &str, text: String) -> Result<Translation, Report> {
-    let file = File {
+    let file = SourceFile {
         name: name.to_owned(),
         text,
     };
@@ -98,7 +98,7 @@ fn read(language: Language, name: &str, text: String) -> Result<Translation, Rep
         }
         let path = Path::new(FOLDER).join("include").join(pattern);
         let text = fs::read_to_string(path).map_err(|_| "there is no such file".to_owned())?;
-        Ok(vec![File {
+        Ok(vec![SourceFile {
             name: pattern.to_owned(),
             text,
         }])
@@ -108,7 +108,7 @@ fn read(language: Language, name: &str, text: String) -> Result<Translation, Rep
 #[test]
 fn a_file_that_includes_itself_ends() {
     let text = "include nginx.conf;";
-    let file = |name: &str| File {
+    let file = |name: &str| SourceFile {
         name: name.to_owned(),
         text: text.to_owned(),
     };
@@ -166,7 +166,7 @@ fn the_name_of_a_file_tells_its_language() {
         ("edge.yml", Some(Language::Envoy)),
         ("config", None),
     ] {
-        assert_eq!(Language::of(Path::new(name)), language, "{name}");
+        assert_eq!(Language::from_path(Path::new(name)), language, "{name}");
     }
 }
 

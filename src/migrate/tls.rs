@@ -8,19 +8,19 @@ use crate::config;
 
 /// The end of TLS at a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ending {
+pub(super) struct TlsTerminationDraft {
     /// The first is shown to clients that ask for no name of another.
-    pub(super) certificates: Vec<Certificate>,
+    pub(super) certificates: Vec<CertificateDraft>,
     /// `1.2` or `1.3`.
     pub(super) min_version: Option<&'static str>,
     pub(super) http2: Option<bool>,
-    pub(super) hsts: Option<Hsts>,
-    pub(super) clients: Option<Clients>,
+    pub(super) hsts: Option<HstsDraft>,
+    pub(super) client_auth: Option<ClientAuthDraft>,
 }
 
 /// Files, PEM; of the OCSP response, DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate {
+pub(super) struct CertificateDraft {
     pub(super) cert: String,
     pub(super) key: String,
     pub(super) ocsp: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct Certificate {
 
 /// `Strict-Transport-Security`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hsts {
+pub(super) struct HstsDraft {
     pub(super) max_age: Duration,
     pub(super) subdomains: bool,
     pub(super) preload: bool,
@@ -36,7 +36,7 @@ pub(super) struct Hsts {
 
 /// The certificates that clients are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Clients {
+pub(super) struct ClientAuthDraft {
     /// A client without one is refused.
     pub(super) required: bool,
     pub(super) ca: String,
@@ -45,22 +45,22 @@ pub(super) struct Clients {
 
 /// TLS to the peers of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Beginning {
+pub(super) struct TlsOriginationDraft {
     /// `host` is the client's; `None`: the one in the peer's address.
     pub(super) server_name: Option<String>,
     pub(super) ca: Option<String>,
     /// What we show: certificate and key.
-    pub(super) shown: Option<(String, String)>,
+    pub(super) client_certificate: Option<(String, String)>,
     pub(super) min_version: Option<&'static str>,
     pub(super) verify: bool,
 }
 
-impl Default for Beginning {
+impl Default for TlsOriginationDraft {
     fn default() -> Self {
         Self {
             server_name: None,
             ca: None,
-            shown: None,
+            client_certificate: None,
             min_version: None,
             verify: true,
         }
@@ -68,11 +68,11 @@ impl Default for Beginning {
 }
 
 /// Whether a server can be asked for this name, and its certificate be for it. `host` is a word of ours.
-pub(super) fn can_be_proven(name: &str) -> bool {
+pub(super) fn is_verifiable_name(name: &str) -> bool {
     name != "host" && ServerName::try_from(name).is_ok()
 }
 
-impl Hsts {
+impl HstsDraft {
     /// The value of the field (RFC 6797, 6.1); `None` where it says nothing, or takes back what was said.
     pub(super) fn parse(value: &str) -> Option<Self> {
         let mut found = None;
@@ -95,10 +95,10 @@ impl Hsts {
     }
 }
 
-impl Ending {
+impl TlsTerminationDraft {
     /// Takes in another server's of the same address, the default one's before this one; what of the second is
     /// lost, and why. Clients must show a certificate where both want that; else their routes say so.
-    pub(super) fn join(&mut self, other: Self, before: bool) -> Vec<(&'static str, &'static str)> {
+    pub(super) fn merge(&mut self, other: Self, before: bool) -> Vec<(&'static str, &'static str)> {
         let (mut first, second) = if before {
             (other, std::mem::take(self))
         } else {
@@ -119,15 +119,16 @@ impl Ending {
             first.hsts = None;
             lost.push(("Strict-Transport-Security", SAME_HSTS));
         }
-        let (one, other) = (first.clients.take(), second.clients);
-        let required = |clients: &Option<Clients>| clients.as_ref().is_some_and(|one| one.required);
+        let (one, other) = (first.client_auth.take(), second.client_auth);
+        let required =
+            |clients: &Option<ClientAuthDraft>| clients.as_ref().is_some_and(|one| one.required);
         let all = required(&one) && required(&other);
         if let (Some(one), Some(other)) = (&one, &other)
             && (&one.ca, &one.crl) != (&other.ca, &other.crl)
         {
             lost.push(("client certificates", SAME_ISSUERS));
         }
-        first.clients = one.or(other).map(|clients| Clients {
+        first.client_auth = one.or(other).map(|clients| ClientAuthDraft {
             required: all,
             ..clients
         });
@@ -146,7 +147,8 @@ mod tests {
     #[test]
     fn the_field_is_read_as_browsers_do() {
         let read = |text| {
-            Hsts::parse(text).map(|hsts| (hsts.max_age.as_secs(), hsts.subdomains, hsts.preload))
+            HstsDraft::parse(text)
+                .map(|hsts| (hsts.max_age.as_secs(), hsts.subdomains, hsts.preload))
         };
         assert_eq!(read("max-age=60"), Some((60, false, false)));
         assert_eq!(
@@ -159,32 +161,32 @@ mod tests {
 
     #[test]
     fn of_two_servers_the_default_comes_first_and_clients_must_answer_where_both_want_that() {
-        let ending = |name: &str, required| Ending {
-            certificates: vec![Certificate {
+        let ending = |name: &str, required| TlsTerminationDraft {
+            certificates: vec![CertificateDraft {
                 cert: format!("{name}.crt"),
                 key: format!("{name}.key"),
                 ocsp: None,
             }],
-            clients: Some(Clients {
+            client_auth: Some(ClientAuthDraft {
                 required,
                 ca: "ca.pem".to_owned(),
                 crl: None,
             }),
-            ..Ending::default()
+            ..TlsTerminationDraft::default()
         };
         let mut both = ending("a", true);
-        assert_eq!(both.join(ending("b", false), true), []);
+        assert_eq!(both.merge(ending("b", false), true), []);
         let names: Vec<_> = both
             .certificates
             .iter()
             .map(|one| one.cert.as_str())
             .collect();
         assert_eq!(names, ["b.crt", "a.crt"]);
-        assert!(!both.clients.as_ref().unwrap().required);
+        assert!(!both.client_auth.as_ref().unwrap().required);
         let mut same = ending("a", true);
-        assert_eq!(same.join(ending("a", true), false), []);
+        assert_eq!(same.merge(ending("a", true), false), []);
         assert_eq!(same, ending("a", true));
-        assert_eq!(same.join(Ending::default(), false), []);
-        assert!(!same.clients.unwrap().required);
+        assert_eq!(same.merge(TlsTerminationDraft::default(), false), []);
+        assert!(!same.client_auth.unwrap().required);
     }
 }

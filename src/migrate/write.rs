@@ -7,19 +7,19 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{
-    Health, Introduction, Listener, Passive, Peer, Probe, Ring, Route, Setup, Size, Source,
-    Upstream,
+use super::draft::{
+    ConfigDraft, HealthDraft, KeySourceDraft, ListenerDraft, OutlierDetectionDraft, PeerDraft,
+    ProbeDraft, RingDraft, RouteDraft, SendProxyDraft, SizeLimit, UpstreamDraft,
 };
-use super::tls::{Beginning, Certificate, Ending};
+use super::tls::{CertificateDraft, TlsOriginationDraft, TlsTerminationDraft};
 use crate::route::{HostPattern, PathPrefix};
 
 /// Comments are broken into lines of at most this many characters, if they have spaces.
-const WIDTH: usize = 100;
+const COMMENT_WIDTH: usize = 100;
 
 /// The whole file; `name` is that of the old one.
-pub(super) fn yaml(name: &str, setup: &Setup) -> String {
-    let mut page = Page::default();
+pub(super) fn yaml(name: &str, setup: &ConfigDraft) -> String {
+    let mut page = YamlWriter::default();
     let head = format!(
         "From {name}, by `clockwise migrate`. Look at the comments, then ask `clockwise check`."
     );
@@ -42,17 +42,17 @@ pub(super) fn yaml(name: &str, setup: &Setup) -> String {
         }
         page.upstream(upstream);
     }
-    page.process(setup);
+    page.process_settings(setup);
     page.0
 }
 
 #[derive(Default)]
-struct Page(String);
+struct YamlWriter(String);
 
 /// `key: value` pairs on one line, those that were said.
-type Pairs = Vec<(&'static str, Option<String>)>;
+type YamlPairs = Vec<(&'static str, Option<String>)>;
 
-impl Page {
+impl YamlWriter {
     fn line(&mut self, indent: usize, text: &str) {
         let indent = if text.is_empty() { 0 } else { indent };
         // Writing to a `String` cannot fail.
@@ -70,7 +70,7 @@ impl Page {
     fn comment(&mut self, indent: usize, text: &str) {
         let mut line = "#".to_owned();
         for word in text.split_whitespace() {
-            if line.chars().count() + word.chars().count() >= WIDTH && line.len() > 4 {
+            if line.chars().count() + word.chars().count() >= COMMENT_WIDTH && line.len() > 4 {
                 self.line(indent, &line);
                 "#  ".clone_into(&mut line);
             }
@@ -80,31 +80,31 @@ impl Page {
         self.line(indent, &line);
     }
 
-    fn listener(&mut self, listener: &Listener) {
+    fn listener(&mut self, listener: &ListenerDraft) {
         self.comments(2, &listener.comments);
         self.line(2, &format!("- address: {}", scalar(&listener.address)));
         self.pair(4, "backlog", listener.backlog);
         self.pair(4, "ipv6_only", Some("true").filter(|_| listener.ipv6_only));
-        let believed = listener.introduced_by.as_ref();
+        let believed = listener.accept_proxy_from.as_ref();
         let introduced = believed.map(|from| {
             let from: Vec<String> = from.iter().map(|network| scalar(network)).collect();
             format!("{{from: [{}]}}", from.join(", "))
         });
         self.pair(4, "proxy_protocol", introduced);
-        self.pair(4, "tls", listener.tls.as_ref().and_then(ending));
-        let redirect = listener.redirect.map(|(port, _)| port);
+        self.pair(4, "tls", listener.tls.as_ref().and_then(tls_termination));
+        let redirect = listener.https_redirect.map(|(port, _)| port);
         self.pair(4, "https_redirect", redirect);
     }
 
-    fn route(&mut self, route: &Route) {
+    fn route(&mut self, route: &RouteDraft) {
         self.comments(2, &route.comments);
         let host = Some(&route.host).filter(|host| **host != HostPattern::Any);
         let path = Some(&route.path).filter(|path| **path != PathPrefix::ROOT);
-        let pairs: Pairs = vec![
+        let pairs: YamlPairs = vec![
             ("host", host.map(|host| scalar(&host.to_string()))),
             ("path", path.map(|path| scalar(&path.to_string()))),
             ("upstream", Some(scalar(&route.upstream))),
-            ("max_body_size", route.max_body_size.map(size)),
+            ("max_body_size", route.max_body_size.map(clamped_size)),
             (
                 "client_cert",
                 route.client_cert.then(|| "required".to_owned()),
@@ -119,18 +119,18 @@ impl Page {
         }
     }
 
-    fn upstream(&mut self, upstream: &Upstream) {
+    fn upstream(&mut self, upstream: &UpstreamDraft) {
         self.line(2, &format!("{}:", scalar(&upstream.name)));
         self.comments(4, &upstream.comments);
         self.pair(4, "key", keys(&upstream.key));
         self.pair(4, "ring", upstream.ring.as_ref().map(ring));
         self.pair(4, "bounded_load", upstream.bounded_load.as_ref());
-        self.pair(4, "slow_start", upstream.slow_start.map(duration));
+        self.pair(4, "slow_start", upstream.slow_start.map(clamped_duration));
         self.line(4, "peers:");
         upstream.peers.iter().for_each(|peer| self.peer(peer));
         self.pair(4, "health", health(&upstream.health));
-        self.pair(4, "passive", passive(upstream.passive));
-        self.policy(upstream);
+        self.pair(4, "passive", outlier_detection(upstream.outlier_detection));
+        self.retry_and_timeouts(upstream);
         self.pair(
             4,
             "host_header",
@@ -139,14 +139,14 @@ impl Page {
         self.pair(
             4,
             "proxy_protocol",
-            upstream.introduction.as_ref().map(introduction),
+            upstream.send_proxy.as_ref().map(send_proxy),
         );
-        self.pair(4, "tls", upstream.tls.as_ref().map(beginning));
+        self.pair(4, "tls", upstream.tls.as_ref().map(tls_origination));
         self.pair(4, "protocol", upstream.protocol);
         self.pair(4, "grpc_web", Some("true").filter(|_| upstream.grpc_web));
     }
 
-    fn peer(&mut self, peer: &Peer) {
+    fn peer(&mut self, peer: &PeerDraft) {
         self.comments(6, &peer.comments);
         let weight = Some(peer.weight).filter(|weight| *weight != 1);
         let names = [&peer.label, &peer.id, &peer.server_name];
@@ -161,32 +161,32 @@ impl Page {
             ("id", peer.id.as_deref().map(scalar)),
             ("server_name", peer.server_name.as_deref().map(scalar)),
         ];
-        self.line(6, &format!("- {}", flow(pairs).unwrap_or_default()));
+        self.line(6, &format!("- {}", flow_map(pairs).unwrap_or_default()));
     }
 
-    fn policy(&mut self, upstream: &Upstream) {
+    fn retry_and_timeouts(&mut self, upstream: &UpstreamDraft) {
         let retry = upstream.retry;
         let retries = match retry.attempts {
             Some(1) => Some("off".to_owned()),
-            attempts => flow(vec![
+            attempts => flow_map(vec![
                 ("attempts", attempts.map(|number| number.to_string())),
-                ("timeout", retry.timeout.map(duration)),
+                ("timeout", retry.timeout.map(clamped_duration)),
             ]),
         };
         self.pair(4, "retry", retries);
         let times = upstream.timeouts;
-        let times = flow(vec![
-            ("connect", times.connect.map(duration)),
-            ("first_byte", times.first_byte.map(duration)),
-            ("read", times.read.map(duration)),
-            ("write", times.write.map(duration)),
-            ("idle", times.idle.map(duration)),
-            ("tunnel", times.tunnel.map(duration)),
+        let times = flow_map(vec![
+            ("connect", times.connect.map(clamped_duration)),
+            ("first_byte", times.first_byte.map(clamped_duration)),
+            ("read", times.read.map(clamped_duration)),
+            ("write", times.write.map(clamped_duration)),
+            ("idle", times.idle.map(clamped_duration)),
+            ("tunnel", times.tunnel.map(clamped_duration)),
         ]);
         self.pair(4, "timeouts", times);
     }
 
-    fn process(&mut self, setup: &Setup) {
+    fn process_settings(&mut self, setup: &ConfigDraft) {
         let start = self.0.len();
         self.downstream(setup);
         if !setup.trusted_proxies.is_empty() {
@@ -217,31 +217,40 @@ impl Page {
         );
         let level = setup.error_level.map(|level| format!("{{level: {level}}}"));
         self.pair(0, "error_log", level);
-        self.pair(0, "drain_timeout", setup.drain_timeout.map(duration));
+        self.pair(
+            0,
+            "drain_timeout",
+            setup.drain_timeout.map(clamped_duration),
+        );
         self.pair(0, "pool_size", setup.pool_size);
         if self.0.len() > start {
             self.0.insert(start, '\n');
         }
     }
 
-    fn downstream(&mut self, setup: &Setup) {
+    fn downstream(&mut self, setup: &ConfigDraft) {
         let down = &setup.downstream;
-        let pairs: Pairs = vec![
-            ("header_timeout", down.header_timeout.map(duration)),
-            ("keepalive", down.keepalive.map(duration)),
-            ("keepalive_requests", down.keepalive_requests.map(count)),
-            ("read_timeout", down.read_timeout.map(duration)),
-            ("write_timeout", down.write_timeout.map(duration)),
-            ("max_connections", down.max_connections.map(count)),
+        let pairs: YamlPairs = vec![
+            ("header_timeout", down.header_timeout.map(clamped_duration)),
+            ("keepalive", down.keepalive.map(clamped_duration)),
+            (
+                "keepalive_requests",
+                down.keepalive_requests.map(clamped_count),
+            ),
+            ("read_timeout", down.read_timeout.map(clamped_duration)),
+            ("write_timeout", down.write_timeout.map(clamped_duration)),
+            ("max_connections", down.max_connections.map(clamped_count)),
             (
                 "max_header_size",
-                down.max_header_size.map(|bytes| size(Size::Bytes(bytes))),
+                down.max_header_size
+                    .map(|bytes| clamped_size(SizeLimit::Bytes(bytes))),
             ),
             (
                 "max_uri_length",
-                down.max_uri_length.map(|bytes| size(Size::Bytes(bytes))),
+                down.max_uri_length
+                    .map(|bytes| clamped_size(SizeLimit::Bytes(bytes))),
             ),
-            ("max_body_size", down.max_body_size.map(size)),
+            ("max_body_size", down.max_body_size.map(clamped_size)),
         ];
         if pairs.iter().any(|(_, value)| value.is_some()) {
             self.line(0, "downstream:");
@@ -258,7 +267,7 @@ impl Page {
     }
 }
 
-fn flow(pairs: Pairs) -> Option<String> {
+fn flow_map(pairs: YamlPairs) -> Option<String> {
     let said = pairs
         .into_iter()
         .filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
@@ -266,38 +275,40 @@ fn flow(pairs: Pairs) -> Option<String> {
     (!said.is_empty()).then(|| format!("{{{}}}", said.join(", ")))
 }
 
-fn keys(sources: &[Source]) -> Option<String> {
+fn keys(sources: &[KeySourceDraft]) -> Option<String> {
     match sources {
         [] => None,
         [one] => Some(source(one)),
-        several => Some(list(several)),
+        several => Some(source_list(several)),
     }
 }
 
-fn list(sources: &[Source]) -> String {
+fn source_list(sources: &[KeySourceDraft]) -> String {
     let each: Vec<_> = sources.iter().map(source).collect();
     format!("[{}]", each.join(", "))
 }
 
-fn source(key: &Source) -> String {
+fn source(key: &KeySourceDraft) -> String {
     match key {
-        Source::ClientIp => "client_ip".to_owned(),
-        Source::ClientOctets => "{client_ip: {form: binary}}".to_owned(),
-        Source::ClientNetwork { v4, v6 } => format!("{{client_ip: {{v4: {v4}, v6: {v6}}}}}"),
-        Source::Header(name) => format!("{{header: {}}}", scalar(name)),
-        Source::Element(name, end) => {
+        KeySourceDraft::ClientIp => "client_ip".to_owned(),
+        KeySourceDraft::ClientIpBinary => "{client_ip: {form: binary}}".to_owned(),
+        KeySourceDraft::ClientNetwork { v4, v6 } => {
+            format!("{{client_ip: {{v4: {v4}, v6: {v6}}}}}")
+        }
+        KeySourceDraft::Header(name) => format!("{{header: {}}}", scalar(name)),
+        KeySourceDraft::HeaderElement(name, end) => {
             format!("{{header: {{name: {}, element: {end}}}}}", scalar(name))
         }
-        Source::Cookie(name) => format!("{{cookie: {}}}", scalar(name)),
-        Source::Query(name) => format!("{{query: {}}}", scalar(name)),
-        Source::Path => "path".to_owned(),
-        Source::PathAndQuery => "path_and_query".to_owned(),
-        Source::Host => "host".to_owned(),
-        Source::Any(sources, None) => format!("{{any: {}}}", list(sources)),
-        Source::Any(sources, Some(separator)) => {
+        KeySourceDraft::Cookie(name) => format!("{{cookie: {}}}", scalar(name)),
+        KeySourceDraft::Query(name) => format!("{{query: {}}}", scalar(name)),
+        KeySourceDraft::Path => "path".to_owned(),
+        KeySourceDraft::PathAndQuery => "path_and_query".to_owned(),
+        KeySourceDraft::Host => "host".to_owned(),
+        KeySourceDraft::Any(sources, None) => format!("{{any: {}}}", source_list(sources)),
+        KeySourceDraft::Any(sources, Some(separator)) => {
             format!(
                 "{{any: {}, separator: {}}}",
-                list(sources),
+                source_list(sources),
                 scalar(separator)
             )
         }
@@ -305,8 +316,8 @@ fn source(key: &Source) -> String {
 }
 
 /// `None`: there is no certificate, and so no TLS.
-fn ending(tls: &Ending) -> Option<String> {
-    let files = |one: &Certificate| -> Pairs {
+fn tls_termination(tls: &TlsTerminationDraft) -> Option<String> {
+    let files = |one: &CertificateDraft| -> YamlPairs {
         vec![
             ("cert", Some(scalar(&one.cert))),
             ("key", Some(scalar(&one.key))),
@@ -317,24 +328,27 @@ fn ending(tls: &Ending) -> Option<String> {
         [] => return None,
         [one] => files(one),
         several => {
-            let each: Vec<_> = several.iter().filter_map(|one| flow(files(one))).collect();
+            let each: Vec<_> = several
+                .iter()
+                .filter_map(|one| flow_map(files(one)))
+                .collect();
             vec![("certificates", Some(format!("[{}]", each.join(", "))))]
         }
     };
     let hsts = tls.hsts.and_then(|hsts| {
-        flow(vec![
-            ("max_age", Some(long(hsts.max_age))),
+        flow_map(vec![
+            ("max_age", Some(duration_text(hsts.max_age))),
             ("subdomains", hsts.subdomains.then(|| "true".to_owned())),
             ("preload", hsts.preload.then(|| "true".to_owned())),
         ])
     });
-    let clients = tls.clients.as_ref().and_then(|clients| {
+    let clients = tls.client_auth.as_ref().and_then(|clients| {
         let mode = if clients.required {
             "required"
         } else {
             "optional"
         };
-        flow(vec![
+        flow_map(vec![
             ("mode", Some(mode.to_owned())),
             ("ca", Some(scalar(&clients.ca))),
             ("crl", clients.crl.as_deref().map(scalar)),
@@ -346,11 +360,11 @@ fn ending(tls: &Ending) -> Option<String> {
         ("hsts", hsts),
         ("client_auth", clients),
     ]);
-    flow(pairs)
+    flow_map(pairs)
 }
 
-fn beginning(tls: &Beginning) -> String {
-    let shown = tls.shown.as_ref();
+fn tls_origination(tls: &TlsOriginationDraft) -> String {
+    let shown = tls.client_certificate.as_ref();
     let pairs = vec![
         ("server_name", tls.server_name.as_deref().map(scalar)),
         ("ca", tls.ca.as_deref().map(scalar)),
@@ -359,18 +373,18 @@ fn beginning(tls: &Beginning) -> String {
         ("min_version", tls.min_version.map(str::to_owned)),
         ("verify", (!tls.verify).then(|| "false".to_owned())),
     ];
-    flow(pairs).unwrap_or_else(|| "true".to_owned())
+    flow_map(pairs).unwrap_or_else(|| "true".to_owned())
 }
 
-fn introduction(introduction: &Introduction) -> String {
-    let Introduction { version, tlvs } = introduction;
+fn send_proxy(introduction: &SendProxyDraft) -> String {
+    let SendProxyDraft { version, tlvs } = introduction;
     if tlvs.is_empty() {
         return (*version).to_owned();
     }
     format!("{{version: {version}, tlvs: [{}]}}", tlvs.join(", "))
 }
 
-fn ring(ring: &Ring) -> String {
+fn ring(ring: &RingDraft) -> String {
     let mut text = format!("{{dialect: {}", ring.dialect);
     for (key, value) in &ring.options {
         let _ = write!(text, ", {key}: {value}");
@@ -378,15 +392,15 @@ fn ring(ring: &Ring) -> String {
     text + "}"
 }
 
-fn health(health: &Health) -> Option<String> {
+fn health(health: &HealthDraft) -> Option<String> {
     match health {
-        Health::Unsaid => None,
-        Health::Off => Some("off".to_owned()),
-        Health::On(probe) => Some(probe_text(probe)),
+        HealthDraft::Unset => None,
+        HealthDraft::Off => Some("off".to_owned()),
+        HealthDraft::On(probe) => Some(probe_map(probe)),
     }
 }
 
-fn probe_text(probe: &Probe) -> String {
+fn probe_map(probe: &ProbeDraft) -> String {
     let tcp = probe.http.is_none().then(|| "true".to_owned());
     // A TCP probe asks for nothing.
     let host = probe.host.as_deref().filter(|_| probe.http.is_some());
@@ -401,33 +415,33 @@ fn probe_text(probe: &Probe) -> String {
         ("http", probe.http.as_deref().map(scalar)),
         ("host", host.map(scalar)),
         ("expect", expect),
-        ("interval", probe.interval.map(duration)),
-        ("timeout", probe.timeout.map(duration)),
+        ("interval", probe.interval.map(clamped_duration)),
+        ("timeout", probe.timeout.map(clamped_duration)),
         ("fall", probe.fall.map(|number| number.to_string())),
         ("rise", probe.rise.map(|number| number.to_string())),
     ];
-    flow(pairs).unwrap_or_default()
+    flow_map(pairs).unwrap_or_default()
 }
 
-fn passive(passive: Passive) -> Option<String> {
+fn outlier_detection(passive: OutlierDetectionDraft) -> Option<String> {
     match passive {
-        Passive::Unsaid => None,
-        Passive::Off => Some("off".to_owned()),
-        Passive::On { failures, eject } => Some(format!(
+        OutlierDetectionDraft::Unset => None,
+        OutlierDetectionDraft::Off => Some("off".to_owned()),
+        OutlierDetectionDraft::On { failures, eject } => Some(format!(
             "{{failures: {failures}, eject: {}}}",
-            duration(eject)
+            clamped_duration(eject)
         )),
     }
 }
 
 /// With the largest unit that needs no fraction, within what we allow.
-fn duration(value: Duration) -> String {
+fn clamped_duration(value: Duration) -> String {
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
-    long(value.min(YEAR))
+    duration_text(value.min(YEAR))
 }
 
 /// The same, without that bound.
-fn long(value: Duration) -> String {
+fn duration_text(value: Duration) -> String {
     const UNITS: [(u128, &str); 3] = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let millis = value.as_millis().max(1);
     let unit = UNITS
@@ -440,16 +454,16 @@ fn long(value: Duration) -> String {
 }
 
 /// Within what we allow.
-fn count(number: u64) -> String {
+fn clamped_count(number: u64) -> String {
     const MOST: u64 = 1_000_000_000;
     number.min(MOST).to_string()
 }
 
 /// Within what we allow.
-fn size(value: Size) -> String {
+fn clamped_size(value: SizeLimit) -> String {
     const MOST: u64 = 1 << 50;
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let Size::Bytes(bytes) = value else {
+    let SizeLimit::Bytes(bytes) = value else {
         return "off".to_owned();
     };
     let bytes = bytes.min(MOST);
@@ -498,13 +512,13 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_have_the_unit_that_fits() {
-        let shown = |millis| duration(Duration::from_millis(millis));
+        let shown = |millis| clamped_duration(Duration::from_millis(millis));
         assert_eq!(
             [shown(0), shown(1500), shown(90_000)],
             ["1ms", "1500ms", "90s"]
         );
         assert_eq!([shown(60_000), shown(7_200_000)], ["1m", "2h"]);
-        let shown = |bytes| size(Size::Bytes(bytes));
+        let shown = |bytes| clamped_size(SizeLimit::Bytes(bytes));
         assert_eq!(
             [shown(0), shown(1000), shown(10 << 20)],
             ["0", "1000", "10MiB"]

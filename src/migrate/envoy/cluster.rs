@@ -2,66 +2,69 @@
 
 use std::net::IpAddr;
 
-use super::beginning::{self, Options};
-use super::fields::{Element, Fields};
+use super::message_fields::{FieldValue, MessageFields};
+use super::tls_origination::{self, UpstreamHttpOptions};
 use crate::config;
-use crate::migrate::bounds::Said;
-use crate::migrate::model::{Health, Peer, Probe, Ring, Upstream};
+use crate::migrate::clamp::NoteSubject;
+use crate::migrate::draft::{HealthDraft, PeerDraft, ProbeDraft, RingDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 
 const NO_KEY: &str =
     "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
-const TABLE: &str = "there is no such table here, and keys will move; the default ring is used";
-const RESOLVED: &str = "Envoy places a server by the address that its name resolves to: write it as `id: IP:PORT`, or keys will move";
+const NO_MAGLEV: &str = "there is no such table here, and keys will move; the default ring is used";
+const HASHED_BY_IP: &str = "Envoy places a server by the address that its name resolves to: write it as `id: IP:PORT`, or keys will move";
 
 /// What a cluster says; without peers where its endpoints are not in the file.
-pub(super) fn upstream(element: Element<'_>, notes: &Notes<'_>) -> Upstream {
-    let fields = Fields::of(element);
+pub(super) fn upstream(element: FieldValue<'_>, notes: &Notes<'_>) -> UpstreamDraft {
+    let fields = MessageFields::of(element);
     let name = fields.text("name").unwrap_or_default().to_owned();
-    let mut upstream = Upstream {
+    let mut upstream = UpstreamDraft {
         name,
-        ..Upstream::default()
+        ..UpstreamDraft::default()
     };
-    fields.leave(&[
+    fields.ignore(&[
         "dns_lookup_family",
         "dns_refresh_rate",
         "respect_dns_ttl",
         "per_connection_buffer_limit_bytes",
     ]);
-    fields.leave(&[
+    fields.ignore(&[
         "upstream_connection_options",
         "type",
         "connect_timeout",
         "common_http_protocol_options",
     ]);
-    upstream.timeouts.connect = fields.get("connect_timeout").and_then(Element::duration);
-    policy(&fields, &mut upstream, notes);
-    let by_hostname = common(&fields, &mut upstream, notes);
-    let options = Options::of(&fields, &mut upstream.comments, notes);
-    let asked = beginning::tls(&fields, &options, &mut upstream, notes);
-    options.settle(&mut upstream, notes);
-    let hostnames = Hostnames { by_hostname, asked };
+    upstream.timeouts.connect = fields.get("connect_timeout").and_then(FieldValue::duration);
+    lb_policy(&fields, &mut upstream, notes);
+    let by_hostname = common_lb_config(&fields, &mut upstream, notes);
+    let options = UpstreamHttpOptions::of(&fields, &mut upstream.comments, notes);
+    let asked = tls_origination::read_transport_socket(&fields, &options, &mut upstream, notes);
+    options.set_protocol(&mut upstream, notes);
+    let hostnames = Hostnames {
+        for_hashing: by_hostname,
+        for_sni: asked,
+    };
     health(&fields, &mut upstream, notes);
-    if let Some(assignment) = fields.map("load_assignment") {
-        assignment.leave(&["cluster_name"]);
+    if let Some(assignment) = fields.message("load_assignment") {
+        assignment.ignore(&["cluster_name"]);
         for locality in assignment.list("endpoints") {
-            self::locality(locality, hostnames, &mut upstream, notes);
+            read_locality(locality, hostnames, &mut upstream, notes);
         }
-        assignment.tell_rest(&mut upstream.comments, notes);
+        assignment.note_unread(&mut upstream.comments, notes);
     }
-    bound_weights(&mut upstream, element, notes);
-    fields.tell_rest(&mut upstream.comments, notes);
+    clamp_weights(&mut upstream, element, notes);
+    fields.note_unread(&mut upstream.comments, notes);
     upstream
 }
 
-fn policy(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {
-    let options = fields.map("ring_hash_lb_config");
-    fields.leave(&["maglev_lb_config"]);
+fn lb_policy(fields: &MessageFields<'_>, upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
+    let options = fields.message("ring_hash_lb_config");
+    fields.ignore(&["maglev_lb_config"]);
     let Some(policy) = fields.get("lb_policy") else {
         upstream
             .comments
-            .push(notes.remark(fields.place(), &upstream.name.clone(), NO_KEY));
+            .push(notes.remark(fields.span(), &upstream.name.clone(), NO_KEY));
         return;
     };
     let shown = format!("lb_policy: {}", policy.text());
@@ -69,15 +72,19 @@ fn policy(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {
         "RING_HASH" => upstream.ring = Some(ring(options, &mut upstream.comments, notes)),
         "MAGLEV" => upstream
             .comments
-            .push(notes.gap(policy.place(), &shown, TABLE)),
+            .push(notes.gap(policy.span(), &shown, NO_MAGLEV)),
         _ => upstream
             .comments
-            .push(notes.gap(policy.place(), &shown, NO_KEY)),
+            .push(notes.gap(policy.span(), &shown, NO_KEY)),
     }
 }
 
-fn ring(options: Option<Fields<'_>>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Ring {
-    let mut ring = Ring {
+fn ring(
+    options: Option<MessageFields<'_>>,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> RingDraft {
+    let mut ring = RingDraft {
         dialect: "envoy",
         options: Vec::new(),
     };
@@ -87,36 +94,47 @@ fn ring(options: Option<Fields<'_>>, comments: &mut Vec<String>, notes: &Notes<'
     }
     for name in ["minimum_ring_size", "maximum_ring_size"] {
         // 64-bit numbers may be texts in JSON.
-        let size = options.get(name).and_then(Element::number);
+        let size = options.get(name).and_then(FieldValue::number);
         let size = size.map(|size| size.clamp(1, 8_388_608));
         ring.options
             .extend(size.map(|size| (name, size.to_string())));
     }
-    options.tell_rest(comments, notes);
+    options.note_unread(comments, notes);
     ring
 }
 
 /// `common_lb_config`; gives whether hosts are placed by their names.
-fn common(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) -> bool {
-    let Some(common) = fields.map("common_lb_config") else {
+fn common_lb_config(
+    fields: &MessageFields<'_>,
+    upstream: &mut UpstreamDraft,
+    notes: &Notes<'_>,
+) -> bool {
+    let Some(common) = fields.message("common_lb_config") else {
         return false;
     };
-    common.leave(&[
+    common.ignore(&[
         "healthy_panic_threshold",
         "close_connections_on_host_set_change",
     ]);
-    let hashing = common.map("consistent_hashing_lb_config");
+    let hashing = common.message("consistent_hashing_lb_config");
     let mut by_hostname = false;
     if let Some(hashing) = hashing {
         by_hostname = hashing.text("use_hostname_for_hashing") == Some("true");
         if let Some(factor) = hashing.get("hash_balance_factor") {
-            let (place, shown) = (factor.place(), "hash_balance_factor");
+            let (place, shown) = (factor.span(), "hash_balance_factor");
             let percent = factor.number().unwrap_or(0);
-            upstream.bound_load(percent, Said { place, shown }, notes);
+            upstream.set_bounded_load(
+                percent,
+                NoteSubject {
+                    span: place,
+                    text: shown,
+                },
+                notes,
+            );
         }
-        hashing.tell_rest(&mut upstream.comments, notes);
+        hashing.note_unread(&mut upstream.comments, notes);
     }
-    common.tell_rest(&mut upstream.comments, notes);
+    common.note_unread(&mut upstream.comments, notes);
     by_hostname
 }
 
@@ -124,19 +142,19 @@ fn common(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) -> bo
 #[derive(Clone, Copy)]
 struct Hostnames {
     /// They place them.
-    by_hostname: bool,
+    for_hashing: bool,
     /// They are what is asked for in TLS.
-    asked: bool,
+    for_sni: bool,
 }
 
-fn locality(
-    element: Element<'_>,
+fn read_locality(
+    element: FieldValue<'_>,
     hostnames: Hostnames,
-    upstream: &mut Upstream,
+    upstream: &mut UpstreamDraft,
     notes: &Notes<'_>,
 ) {
-    let fields = Fields::of(element);
-    fields.leave(&["locality"]);
+    let fields = MessageFields::of(element);
+    fields.ignore(&["locality"]);
     if let Some(priority) = fields
         .get("priority")
         .filter(|priority| priority.text() != "0")
@@ -144,71 +162,70 @@ fn locality(
         let why = "there are no servers for bad times only; these are left out";
         upstream
             .comments
-            .push(notes.gap(priority.place(), "priority", why));
+            .push(notes.gap(priority.span(), "priority", why));
         return;
     }
     for item in fields.list("lb_endpoints") {
-        endpoint(item, hostnames, upstream, notes);
+        read_endpoint(item, hostnames, upstream, notes);
     }
-    fields.tell_rest(&mut upstream.comments, notes);
+    fields.note_unread(&mut upstream.comments, notes);
 }
 
-fn endpoint(
-    element: Element<'_>,
+fn read_endpoint(
+    element: FieldValue<'_>,
     hostnames: Hostnames,
-    upstream: &mut Upstream,
+    upstream: &mut UpstreamDraft,
     notes: &Notes<'_>,
 ) {
-    let fields = Fields::of(element);
-    let endpoint = fields.map("endpoint");
-    let found = endpoint.as_ref().and_then(address);
-    let found = found.filter(|(host, port)| config::is_address(&joined(host, *port)));
+    let fields = MessageFields::of(element);
+    let endpoint = fields.message("endpoint");
+    let found = endpoint.as_ref().and_then(socket_address);
+    let found = found.filter(|(host, port)| config::is_address(&host_and_port(host, *port)));
     let Some((host, port)) = found else {
         let why = "a peer is a host or an IP address with a port";
         upstream
             .comments
-            .push(notes.gap(element.place(), "endpoint", why));
+            .push(notes.gap(element.span(), "endpoint", why));
         return;
     };
-    let mut peer = Peer::new(joined(&canonical(host), port));
-    peer.place = element.place();
+    let mut peer = PeerDraft::new(host_and_port(&canonical_host(host), port));
+    peer.span = element.span();
     peer.weight = fields
         .get("load_balancing_weight")
-        .and_then(Element::number)
+        .and_then(FieldValue::number)
         .unwrap_or(1);
     let hostname = endpoint
         .as_ref()
         .and_then(|endpoint| endpoint.text("hostname"));
-    peer.server_name = beginning::own_name(hostname.filter(|_| hostnames.asked));
-    let hashed = hash_key(&fields).or(hostnames.by_hostname.then(|| hostname.unwrap_or(host)));
+    peer.server_name =
+        tls_origination::endpoint_server_name(hostname.filter(|_| hostnames.for_sni));
+    let hashed = hash_key(&fields).or(hostnames.for_hashing.then(|| hostname.unwrap_or(host)));
     peer.id = hashed
         .filter(|_| upstream.ring.is_some())
         .map(str::to_owned);
     if peer.id.is_none() && upstream.ring.is_some() && host.parse::<IpAddr>().is_err() {
         peer.comments
-            .push(notes.gap(element.place(), &format!("address: {host}"), RESOLVED));
+            .push(notes.gap(element.span(), &format!("address: {host}"), HASHED_BY_IP));
     }
     if let Some(endpoint) = endpoint {
-        endpoint.leave(&["health_check_config"]);
-        endpoint.tell_rest(&mut peer.comments, notes);
+        endpoint.ignore(&["health_check_config"]);
+        endpoint.note_unread(&mut peer.comments, notes);
     }
     let status = fields.text("health_status").unwrap_or_default();
-    fields.tell_rest(&mut peer.comments, notes);
+    fields.note_unread(&mut peer.comments, notes);
     if matches!(status, "UNHEALTHY" | "DRAINING") {
         let why = "a server that is not healthy by configuration is left out";
-        upstream.comments.push(notes.gap(
-            element.place(),
-            &format!("health_status: {status}"),
-            why,
-        ));
+        upstream
+            .comments
+            .push(notes.gap(element.span(), &format!("health_status: {status}"), why));
     } else {
         upstream.peers.push(peer);
     }
 }
 
 /// Host and port of a `socket_address`.
-pub(super) fn address<'a>(fields: &Fields<'a>) -> Option<(&'a str, u16)> {
-    let socket = fields.map("address")?.map("socket_address")?;
+pub(super) fn socket_address<'a>(fields: &MessageFields<'a>) -> Option<(&'a str, u16)> {
+    let socket = fields.message("address")?.message("socket_address")?;
     let host = socket.text("address").filter(|host| !host.is_empty())?;
     let port = socket.get("port_value")?.number()?;
     let tcp = socket
@@ -221,7 +238,7 @@ pub(super) fn address<'a>(fields: &Fields<'a>) -> Option<(&'a str, u16)> {
 }
 
 /// Host and port as one text.
-pub(super) fn joined(host: &str, port: u16) -> String {
+pub(super) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
@@ -230,22 +247,22 @@ pub(super) fn joined(host: &str, port: u16) -> String {
 }
 
 /// Envoy places a server by the text that its address is written as, not by what the file has.
-fn canonical(host: &str) -> String {
+fn canonical_host(host: &str) -> String {
     let address = host.parse::<IpAddr>();
     address.map_or_else(|_| host.to_owned(), |address| address.to_string())
 }
 
 /// `metadata.filter_metadata.envoy.lb.hash_key`.
-fn hash_key<'a>(fields: &Fields<'a>) -> Option<&'a str> {
-    let metadata = fields.map("metadata")?.map("filter_metadata")?;
+fn hash_key<'a>(fields: &MessageFields<'a>) -> Option<&'a str> {
+    let metadata = fields.message("metadata")?.message("filter_metadata")?;
     metadata
-        .map("envoy.lb")?
+        .message("envoy.lb")?
         .text("hash_key")
         .filter(|key| !key.is_empty())
 }
 
 /// Only the weights' proportions count, so they can be divided by what they share.
-fn bound_weights(upstream: &mut Upstream, element: Element<'_>, notes: &Notes<'_>) {
+fn clamp_weights(upstream: &mut UpstreamDraft, element: FieldValue<'_>, notes: &Notes<'_>) {
     let most = u64::from(Weight::MAX.get());
     upstream.peers.retain(|peer| peer.weight > 0);
     if upstream.peers.iter().all(|peer| peer.weight <= most) {
@@ -254,7 +271,7 @@ fn bound_weights(upstream: &mut Upstream, element: Element<'_>, notes: &Notes<'_
     let shared = upstream
         .peers
         .iter()
-        .fold(0, |shared, peer| divisor(shared, peer.weight))
+        .fold(0, |shared, peer| gcd(shared, peer.weight))
         .max(1);
     for peer in &mut upstream.peers {
         peer.weight /= shared;
@@ -262,60 +279,67 @@ fn bound_weights(upstream: &mut Upstream, element: Element<'_>, notes: &Notes<'_
             peer.weight = most;
             let why = format!("weights are at most {most}, and keys will move");
             peer.comments
-                .push(notes.gap(element.place(), "load_balancing_weight", &why));
+                .push(notes.gap(element.span(), "load_balancing_weight", &why));
         }
     }
 }
 
-fn divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { divisor(b, a % b) }
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Without `health_checks` Envoy probes nobody.
-fn health(fields: &Fields<'_>, upstream: &mut Upstream, notes: &Notes<'_>) {
-    upstream.health = Health::Off;
+fn health(fields: &MessageFields<'_>, upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
+    upstream.health = HealthDraft::Off;
     for (index, element) in fields.list("health_checks").into_iter().enumerate() {
         if index > 0 {
             let why = "an upstream has one kind of probe; the first is written";
             upstream
                 .comments
-                .push(notes.gap(element.place(), "health_checks", why));
+                .push(notes.gap(element.span(), "health_checks", why));
             return;
         }
-        let check = Fields::of(element);
-        check.leave(&[
+        let check = MessageFields::of(element);
+        check.ignore(&[
             "no_traffic_interval",
             "reuse_connection",
             "interval_jitter",
             "initial_jitter",
             "event_log_path",
         ]);
-        check.leave(&[
+        check.ignore(&[
             "tcp_health_check",
             "always_log_health_check_failures",
             "interval_jitter_percent",
         ]);
-        let (place, shown) = (element.place(), "health_checks");
+        let (place, shown) = (element.span(), "health_checks");
         let comments = &mut upstream.comments;
         let probe = probe(&check, comments, notes);
-        upstream.health = Health::On(probe.within(Said { place, shown }, comments, notes));
-        check.tell_rest(&mut upstream.comments, notes);
+        upstream.health = HealthDraft::On(probe.clamp_to_limits(
+            NoteSubject {
+                span: place,
+                text: shown,
+            },
+            comments,
+            notes,
+        ));
+        check.note_unread(&mut upstream.comments, notes);
     }
 }
 
-fn probe(check: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Probe {
+fn probe(check: &MessageFields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> ProbeDraft {
     let number = |name| {
-        let number = check.get(name).and_then(Element::number);
+        let number = check.get(name).and_then(FieldValue::number);
         number.map(|number| number.clamp(1, 1000))
     };
-    let mut probe = Probe {
-        interval: check.get("interval").and_then(Element::duration),
-        timeout: check.get("timeout").and_then(Element::duration),
+    let mut probe = ProbeDraft {
+        interval: check.get("interval").and_then(FieldValue::duration),
+        timeout: check.get("timeout").and_then(FieldValue::duration),
         fall: number("unhealthy_threshold"),
         rise: number("healthy_threshold"),
-        ..Probe::default()
+        ..ProbeDraft::default()
     };
-    if let Some(http) = check.map("http_health_check") {
+    if let Some(http) = check.message("http_health_check") {
         probe.http = http.text("path").map(str::to_owned);
         probe.host = http
             .text("host")
@@ -324,9 +348,9 @@ fn probe(check: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> P
         let statuses = http
             .list("expected_statuses")
             .into_iter()
-            .filter_map(statuses);
+            .filter_map(status_range);
         probe.expect = statuses.collect();
-        http.tell_rest(comments, notes);
+        http.note_unread(comments, notes);
         if probe.expect.is_empty() {
             probe.expect.push("200".to_owned());
         }
@@ -335,8 +359,8 @@ fn probe(check: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> P
 }
 
 /// The end of Envoy's range is not part of it.
-fn statuses(element: Element<'_>) -> Option<String> {
-    let fields = Fields::of(element);
+fn status_range(element: FieldValue<'_>) -> Option<String> {
+    let fields = MessageFields::of(element);
     let start = fields.get("start")?.number()?;
     let last = fields.get("end")?.number()?.checked_sub(1)?;
     let valid = 100 <= start && start <= last && last <= 599;

@@ -4,26 +4,26 @@
 //! has found something, no other is asked. Ours says that as a list of choices, the last of which
 //! may be a combination.
 
-use super::fields::{Element, Fields};
-use crate::migrate::model::Source;
+use super::message_fields::{FieldValue, MessageFields};
+use crate::migrate::draft::KeySourceDraft;
 use crate::migrate::notes::Notes;
 
 /// The key of a route; empty where none is given or none can be said.
 pub(super) fn key(
-    policies: &[Element<'_>],
+    policies: &[FieldValue<'_>],
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
-) -> Vec<Source> {
+) -> Vec<KeySourceDraft> {
     let mut choices = Vec::new();
     let mut combined = Vec::new();
     for (index, element) in policies.iter().enumerate() {
-        let fields = Fields::of(*element);
+        let fields = MessageFields::of(*element);
         let terminal = fields.text("terminal") == Some("true");
-        let source = source(&fields, comments, notes).filter(Source::is_valid);
-        fields.tell_rest(comments, notes);
+        let source = source(&fields, comments, notes).filter(KeySourceDraft::is_valid);
+        fields.note_unread(comments, notes);
         let Some(source) = source else {
             let why = "keys come from a header, a cookie, a query parameter or the client's address: keys will move";
-            comments.push(notes.gap(element.place(), "hash_policy", why));
+            comments.push(notes.gap(element.span(), "hash_policy", why));
             continue;
         };
         let last = index + 1 == policies.len();
@@ -33,46 +33,50 @@ pub(super) fn key(
         }
         if terminal && !last {
             let why = "only policies at the beginning can be `terminal`: keys will move";
-            comments.push(notes.gap(element.place(), "terminal", why));
+            comments.push(notes.gap(element.span(), "terminal", why));
         }
         combined.push(source);
     }
     choices.extend(match combined.len() {
         0 | 1 => combined.pop(),
-        _ => Some(Source::Any(combined, None)),
+        _ => Some(KeySourceDraft::Any(combined, None)),
     });
     choices
 }
 
-fn source(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Option<Source> {
-    if let Some(header) = fields.map("header") {
+fn source(
+    fields: &MessageFields<'_>,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Option<KeySourceDraft> {
+    if let Some(header) = fields.message("header") {
         let name = header.text("header_name").filter(|name| !name.is_empty())?;
-        header.tell_rest(comments, notes);
+        header.note_unread(comments, notes);
         return Some(match name.to_ascii_lowercase().as_str() {
-            ":path" => Source::PathAndQuery,
-            ":authority" | "host" => Source::Header("host".to_owned()),
+            ":path" => KeySourceDraft::PathAndQuery,
+            ":authority" | "host" => KeySourceDraft::Header("host".to_owned()),
             name if name.starts_with(':') => return None,
-            name => Source::Header(name.to_owned()),
+            name => KeySourceDraft::Header(name.to_owned()),
         });
     }
-    if let Some(cookie) = fields.map("cookie") {
+    if let Some(cookie) = fields.message("cookie") {
         let name = cookie.text("name").filter(|name| !name.is_empty())?;
         if let Some(ttl) = cookie.get("ttl") {
             let why = format!(
                 "clients without the cookie get none here; `{{cookie: {{name: {name}, generate: true}}}}` gives them one of ours"
             );
-            comments.push(notes.gap(ttl.place(), "cookie.ttl", &why));
+            comments.push(notes.gap(ttl.span(), "cookie.ttl", &why));
         }
-        cookie.leave(&["path", "attributes"]);
-        cookie.tell_rest(comments, notes);
-        return Some(Source::Cookie(name.to_owned()));
+        cookie.ignore(&["path", "attributes"]);
+        cookie.note_unread(comments, notes);
+        return Some(KeySourceDraft::Cookie(name.to_owned()));
     }
-    if let Some(query) = fields.map("query_parameter") {
+    if let Some(query) = fields.message("query_parameter") {
         return query
             .text("name")
             .filter(|name| !name.is_empty())
-            .map(|name| Source::Query(name.to_owned()));
+            .map(|name| KeySourceDraft::Query(name.to_owned()));
     }
-    let connection = fields.map("connection_properties")?;
-    (connection.text("source_ip") == Some("true")).then_some(Source::ClientIp)
+    let connection = fields.message("connection_properties")?;
+    (connection.text("source_ip") == Some("true")).then_some(KeySourceDraft::ClientIp)
 }

@@ -2,67 +2,75 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::chain::{self, Chain};
 use super::cluster;
-use super::ending;
-use super::fields::{Element, Fields};
+use super::filter_chain::{self, FilterChain};
 use super::hash_policy;
+use super::message_fields::{FieldValue, MessageFields};
 use super::redirect;
-use crate::migrate::model::{Downstream, Listener, Retry, Route, Setup, Source, Upstream};
+use super::tls_termination;
+use crate::migrate::draft::{
+    ConfigDraft, DownstreamDraft, KeySourceDraft, ListenerDraft, RetryDraft, RouteDraft,
+    UpstreamDraft,
+};
 use crate::migrate::notes::Notes;
-use crate::migrate::order;
-use crate::migrate::reasons;
-use crate::migrate::source::Place;
+use crate::migrate::route_order;
+use crate::migrate::source::SourceSpan;
+use crate::migrate::unsupported;
 use crate::route::{HostPattern, PathPrefix};
 
-const SEGMENTS: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
-pub(super) const PASSED: &str =
+const PATHS_END_AT_SLASH: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
+pub(super) const PASSED_UNCHANGED: &str =
     "requests and responses are passed on as they are; let the servers do it";
 const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, below the upstreams that speak gRPC";
-const MOVED: &str = "every request is answered with 308 there, whatever its host; Envoy's code is 301 unless another is said";
-const EXACT: &str = "paths are prefixes here: what is below it goes there too";
+const REDIRECT_308: &str = "every request is answered with 308 there, whatever its host; Envoy's code is 301 unless another is said";
+const PATHS_ARE_PREFIXES: &str = "paths are prefixes here: what is below it goes there too";
 
 /// Listeners and routes so far.
 #[derive(Default)]
-pub(super) struct Routing {
+pub(super) struct ListenerTranslator {
     /// Another listener has routes.
-    shared: bool,
+    has_routes: bool,
     /// The key and tries of a cluster, as its first route says.
-    users: HashMap<String, (Vec<Source>, Retry)>,
+    first_users: HashMap<String, (Vec<KeySourceDraft>, RetryDraft)>,
 }
 
 /// Routes of one virtual host, and what they share.
-struct Virtual {
+struct VirtualHostRoutes {
     hosts: Vec<HostPattern>,
-    routes: Vec<Route>,
+    routes: Vec<RouteDraft>,
 }
 
-impl Routing {
+impl ListenerTranslator {
     /// Adds a listener with all that is behind it.
-    pub(super) fn listener(&mut self, element: Element<'_>, setup: &mut Setup, notes: &Notes<'_>) {
-        let fields = Fields::of(element);
-        fields.leave(&[
+    pub(super) fn listener(
+        &mut self,
+        element: FieldValue<'_>,
+        setup: &mut ConfigDraft,
+        notes: &Notes<'_>,
+    ) {
+        let fields = MessageFields::of(element);
+        fields.ignore(&[
             "per_connection_buffer_limit_bytes",
             "traffic_direction",
             "access_log",
         ]);
-        fields.leave(&[
+        fields.ignore(&[
             "socket_options",
             "stat_prefix",
             "enable_reuse_port",
             "ignore_global_conn_limit",
         ]);
-        let Some((host, port)) = cluster::address(&fields) else {
+        let Some((host, port)) = cluster::socket_address(&fields) else {
             let why = "listeners have an IP address and a port";
             setup
                 .comments
-                .push(notes.gap(element.place(), "listener", why));
+                .push(notes.gap(element.span(), "listener", why));
             return;
         };
-        let mut listener = Listener::new(cluster::joined(host, port));
+        let mut listener = ListenerDraft::new(cluster::host_and_port(host, port));
         if host.parse::<std::net::IpAddr>().is_err() {
             setup.comments.push(notes.gap(
-                element.place(),
+                element.span(),
                 &listener.address,
                 "listeners have an IP address",
             ));
@@ -70,129 +78,133 @@ impl Routing {
         }
         let before = setup.routes.len();
         for filter in fields.list("listener_filters") {
-            introduced(filter, &mut listener, notes);
+            read_proxy_protocol_filter(filter, &mut listener, notes);
         }
         let mut chains = fields.list("filter_chains");
         chains.extend(fields.get("default_filter_chain"));
-        listener.redirect = redirect::of(&chains);
+        listener.https_redirect = redirect::https_redirect_of(&chains);
         for chain in &chains {
-            self.chain(*chain, &mut listener, setup, notes);
+            self.add_filter_chain(*chain, &mut listener, setup, notes);
         }
-        chain::tell_plain(&chains, &mut listener, notes);
-        fields.tell_rest(&mut listener.comments, notes);
-        if let Some((port, place)) = listener.redirect {
+        filter_chain::note_plain_chains(&chains, &mut listener, notes);
+        fields.note_unread(&mut listener.comments, notes);
+        if let Some((port, place)) = listener.https_redirect {
             let shown = format!("HTTPS, port {port}");
-            listener.comments.push(notes.remark(place, &shown, MOVED));
+            listener
+                .comments
+                .push(notes.remark(place, &shown, REDIRECT_308));
         }
-        self.shared |= setup.routes.len() > before;
-        if setup.routes.len() > before || listener.redirect.is_some() {
+        self.has_routes |= setup.routes.len() > before;
+        if setup.routes.len() > before || listener.https_redirect.is_some() {
             setup.listeners.push(listener);
         } else {
             setup.comments.append(&mut listener.comments);
         }
     }
 
-    fn chain(
+    fn add_filter_chain(
         &mut self,
-        element: Element<'_>,
-        listener: &mut Listener,
-        setup: &mut Setup,
+        element: FieldValue<'_>,
+        listener: &mut ListenerDraft,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
-        let fields = Fields::of(element);
+        let fields = MessageFields::of(element);
         let socket = fields.get("transport_socket");
-        let place = socket.map_or_else(|| element.place(), Element::place);
-        let mut chain = Chain {
-            names: chain::names(&fields, &mut listener.comments, notes),
-            terms: ending::terms(socket, &mut listener.comments, notes),
-            redirects: listener.redirect.is_some(),
+        let place = socket.map_or_else(|| element.span(), FieldValue::span);
+        let mut chain = FilterChain {
+            server_names: filter_chain::server_names(&fields, &mut listener.comments, notes),
+            tls: tls_termination::read_transport_socket(socket, &mut listener.comments, notes),
+            is_https_redirect: listener.https_redirect.is_some(),
         };
         for filter in fields.list("filters") {
-            let filter_fields = Fields::of(filter);
-            let manager = filter_fields.kind().contains("httpconnectionmanager");
-            if let Some(config) = filter_fields.map("typed_config").filter(|_| manager) {
-                self.manager(&config, &mut chain, setup, notes);
+            let filter_fields = MessageFields::of(filter);
+            let manager = filter_fields
+                .extension_type()
+                .contains("httpconnectionmanager");
+            if let Some(config) = filter_fields.message("typed_config").filter(|_| manager) {
+                self.add_connection_manager(&config, &mut chain, setup, notes);
             } else {
                 let name = filter_fields.text("name").unwrap_or_default();
                 let why = "only HTTP is passed on";
-                setup.comments.push(notes.gap(filter.place(), name, why));
+                setup.comments.push(notes.gap(filter.span(), name, why));
             }
         }
-        fields.tell_rest(&mut listener.comments, notes);
-        if let Some(tls) = chain.terms.tls {
-            let before = chain.names.is_empty() && !listener.default;
-            listener.default |= chain.names.is_empty();
+        fields.note_unread(&mut listener.comments, notes);
+        if let Some(tls) = chain.tls.termination {
+            let before = chain.server_names.is_empty() && !listener.is_default;
+            listener.is_default |= chain.server_names.is_empty();
             let comments = &mut listener.comments;
-            ending::join(&mut listener.tls, tls, before, place, comments, notes);
+            tls_termination::merge(&mut listener.tls, tls, before, place, comments, notes);
         }
     }
 
-    fn manager(
+    fn add_connection_manager(
         &mut self,
-        fields: &Fields<'_>,
-        chain: &mut Chain,
-        setup: &mut Setup,
+        fields: &MessageFields<'_>,
+        chain: &mut FilterChain,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
-        fields.leave(&[
+        fields.ignore(&[
             "stat_prefix",
             "codec_type",
             "use_remote_address",
             "access_log",
             "generate_request_id",
         ]);
-        fields.leave(&[
+        fields.ignore(&[
             "server_name",
             "http_protocol_options",
             "http2_protocol_options",
             "normalize_path",
         ]);
-        fields.leave(&[
+        fields.ignore(&[
             "tracing",
             "skip_xff_append",
             "upgrade_configs",
             "merge_slashes",
             "preserve_external_request_id",
         ]);
-        if chain.redirects {
-            fields.leave(&["route_config", "http_filters"]);
-            fields.leave(&["common_http_protocol_options", "request_headers_timeout"]);
-            fields.tell_rest(&mut setup.comments, notes);
+        if chain.is_https_redirect {
+            fields.ignore(&["route_config", "http_filters"]);
+            fields.ignore(&["common_http_protocol_options", "request_headers_timeout"]);
+            fields.note_unread(&mut setup.comments, notes);
             return;
         }
-        if self.shared {
+        if self.has_routes {
             setup
                 .comments
-                .push(notes.shared(fields.place(), "http_connection_manager"));
+                .push(notes.shared_listeners(fields.span(), "http_connection_manager"));
         }
         downstream(fields, &mut setup.downstream);
-        let web = filters(fields, &mut setup.comments, notes);
+        let web = http_filters(fields, &mut setup.comments, notes);
         let before = setup.routes.len();
-        if let Some(config) = fields.map("route_config") {
-            self.routes(&config, chain, setup, notes);
+        if let Some(config) = fields.message("route_config") {
+            self.add_routes(&config, chain, setup, notes);
         }
         if let Some(filter) = web {
             grpc_web(filter, before, setup, notes);
         }
-        fields.tell_rest(&mut setup.comments, notes);
+        fields.note_unread(&mut setup.comments, notes);
     }
 
-    fn routes(
+    fn add_routes(
         &mut self,
-        config: &Fields<'_>,
-        chain: &mut Chain,
-        setup: &mut Setup,
+        config: &MessageFields<'_>,
+        chain: &mut FilterChain,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
-        config.leave(&["validate_clusters"]);
-        let tls = chain.terms.tls.as_mut();
-        ending::response_headers(config, true, tls, &mut setup.comments, notes);
+        config.ignore(&["validate_clusters"]);
+        let tls = chain.tls.termination.as_mut();
+        tls_termination::response_headers(config, true, tls, &mut setup.comments, notes);
         let hosts = config.list("virtual_hosts");
-        let any = chain::narrow(&hosts, &chain.names);
+        let any = filter_chain::hosts_of_wildcard(&hosts, &chain.server_names);
         let virtuals: Vec<_> = hosts
             .into_iter()
             .map(|host| {
-                let place = host.place();
+                let place = host.span();
                 (place, self.virtual_host(host, &any, chain, setup, notes))
             })
             .collect();
@@ -210,35 +222,35 @@ impl Routing {
                     .comments
                     .push(notes.remark(place, "virtual_host", what));
             }
-            setup.routes.extend(order::by_specificity(
+            setup.routes.extend(route_order::by_specificity(
                 host.routes,
                 notes,
                 &mut setup.comments,
             ));
         }
-        config.tell_rest(&mut setup.comments, notes);
+        config.note_unread(&mut setup.comments, notes);
     }
 
     fn virtual_host(
         &mut self,
-        element: Element<'_>,
+        element: FieldValue<'_>,
         any: &[HostPattern],
-        chain: &mut Chain,
-        setup: &mut Setup,
+        chain: &mut FilterChain,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
-    ) -> Virtual {
-        let fields = Fields::of(element);
-        fields.leave(&["include_request_attempt_count"]);
-        let tls = chain.terms.tls.as_mut();
-        ending::response_headers(&fields, false, tls, &mut setup.comments, notes);
-        if chain.terms.tls.is_none() {
-            tell_required(&fields, &mut setup.comments, notes);
+    ) -> VirtualHostRoutes {
+        let fields = MessageFields::of(element);
+        fields.ignore(&["include_request_attempt_count"]);
+        let tls = chain.tls.termination.as_mut();
+        tls_termination::response_headers(&fields, false, tls, &mut setup.comments, notes);
+        if chain.tls.termination.is_none() {
+            note_require_tls(&fields, &mut setup.comments, notes);
         } else {
-            fields.leave(&["require_tls"]);
+            fields.ignore(&["require_tls"]);
         }
         let mut hosts = Vec::new();
         for domain in fields.list("domains") {
-            match host(domain.text()) {
+            match domain_pattern(domain.text()) {
                 Some(HostPattern::Any) => hosts.extend_from_slice(any),
                 Some(host) if hosts.contains(&host) => {}
                 Some(host) => hosts.push(host),
@@ -246,7 +258,7 @@ impl Routing {
                     let why = "hosts are names or `*.name`; list the names";
                     setup
                         .comments
-                        .push(notes.gap(domain.place(), domain.text(), why));
+                        .push(notes.gap(domain.span(), domain.text(), why));
                 }
             }
         }
@@ -256,63 +268,63 @@ impl Routing {
                 continue;
             };
             let mut comments = route.comments.clone();
-            routes.extend(hosts.iter().map(|host| Route {
+            routes.extend(hosts.iter().map(|host| RouteDraft {
                 host: host.clone(),
                 comments: std::mem::take(&mut comments),
                 ..route.clone()
             }));
         }
-        fields.tell_rest(&mut setup.comments, notes);
-        Virtual { hosts, routes }
+        fields.note_unread(&mut setup.comments, notes);
+        VirtualHostRoutes { hosts, routes }
     }
 
     fn route(
         &mut self,
-        element: Element<'_>,
-        chain: &mut Chain,
-        setup: &mut Setup,
+        element: FieldValue<'_>,
+        chain: &mut FilterChain,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
-    ) -> Option<Route> {
-        let fields = Fields::of(element);
+    ) -> Option<RouteDraft> {
+        let fields = MessageFields::of(element);
         let mut comments = Vec::new();
-        let tls = chain.terms.tls.as_mut();
-        ending::response_headers(&fields, false, tls, &mut comments, notes);
-        fields.leave(&["decorator", "metadata", "stat_prefix"]);
-        let action = fields.map("route");
-        let found = fields.map("match").filter(|_| action.is_some());
-        let path = found.and_then(|found| path(&found, &mut comments, notes));
+        let tls = chain.tls.termination.as_mut();
+        tls_termination::response_headers(&fields, false, tls, &mut comments, notes);
+        fields.ignore(&["decorator", "metadata", "stat_prefix"]);
+        let action = fields.message("route");
+        let found = fields.message("match").filter(|_| action.is_some());
+        let path = found.and_then(|found| path_prefix(&found, &mut comments, notes));
         let name = action.as_ref().and_then(|action| action.text("cluster"));
         let route = match (path, action, name) {
             (Some(path), Some(action), Some(name)) => {
-                self.settle(&action, name, element.place(), setup, notes);
-                action.tell_rest(&mut comments, notes);
-                Some(Route {
+                self.set_key_and_retry(&action, name, element.span(), setup, notes);
+                action.note_unread(&mut comments, notes);
+                Some(RouteDraft {
                     path,
-                    client_cert: chain.terms.required,
-                    ..Route::all(name, element.place())
+                    client_cert: chain.tls.requires_client_cert,
+                    ..RouteDraft::catch_all(name, element.span())
                 })
             }
             (_, Some(action), _) => {
-                action.leave(&["cluster"]);
-                action.tell_rest(&mut comments, notes);
+                action.ignore(&["cluster"]);
+                action.note_unread(&mut comments, notes);
                 None
             }
             _ => None,
         };
-        fields.tell_rest(&mut comments, notes);
+        fields.note_unread(&mut comments, notes);
         if route.is_none() {
             setup.comments.append(&mut comments);
         }
-        route.map(|route| Route { comments, ..route })
+        route.map(|route| RouteDraft { comments, ..route })
     }
 
     /// The first route of a cluster decides on its key and its tries.
-    fn settle(
+    fn set_key_and_retry(
         &mut self,
-        action: &Fields<'_>,
+        action: &MessageFields<'_>,
         name: &str,
-        place: Place,
-        setup: &mut Setup,
+        place: SourceSpan,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
         let Some(upstream) = setup
@@ -325,12 +337,12 @@ impl Routing {
         let policies = action.list("hash_policy");
         let key = hash_policy::key(&policies, &mut upstream.comments, notes);
         let retry = retry(action, &mut upstream.comments, notes);
-        match self.users.get(name) {
+        match self.first_users.get(name) {
             Some((first, _)) if key.is_empty() && !first.is_empty() => {}
             // Without a policy Envoy chooses at random: a later route with one decides.
             first if first.is_none_or(|(first, _)| first.is_empty()) => {
                 (upstream.key, upstream.retry) = (key.clone(), retry);
-                self.users.insert(name.to_owned(), (key, retry));
+                self.first_users.insert(name.to_owned(), (key, retry));
             }
             Some(first) if *first == (key, retry) => {}
             _ => {
@@ -342,47 +354,47 @@ impl Routing {
 }
 
 /// What clients may do.
-fn downstream(manager: &Fields<'_>, down: &mut Downstream) {
-    let common = manager.map("common_http_protocol_options");
+fn downstream(manager: &MessageFields<'_>, down: &mut DownstreamDraft) {
+    let common = manager.message("common_http_protocol_options");
     let idle = common.and_then(|common| common.get("idle_timeout"));
-    down.keepalive = idle.and_then(Element::duration).or(down.keepalive);
+    down.keepalive = idle.and_then(FieldValue::duration).or(down.keepalive);
     let header = manager.get("request_headers_timeout");
-    let header = header.and_then(Element::duration);
+    let header = header.and_then(FieldValue::duration);
     down.header_timeout = header.or(down.header_timeout);
 }
 
 /// Tells of requests without TLS that are sent to HTTPS, where others of the listener are not.
-fn tell_required(host: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) {
+fn note_require_tls(host: &MessageFields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) {
     if let Some(required) = host.get("require_tls").filter(|one| one.text() != "NONE") {
         let shown = format!("require_tls: {}", required.text());
-        let why = reasons::envoy("require_tls");
-        comments.push(notes.widened(required.place(), &shown, why));
+        let why = unsupported::envoy("require_tls");
+        comments.push(notes.wider_access(required.span(), &shown, why));
     }
 }
 
 /// The HTTP filters; gives the one of gRPC-Web, which says nothing before the routes are known.
-fn filters<'a>(
-    manager: &Fields<'a>,
+fn http_filters<'a>(
+    manager: &MessageFields<'a>,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
-) -> Option<Element<'a>> {
+) -> Option<FieldValue<'a>> {
     let mut web = None;
     for filter in manager.list("http_filters") {
-        let name = Fields::of(filter).text("name").unwrap_or_default();
+        let name = MessageFields::of(filter).text("name").unwrap_or_default();
         if name.contains("grpc_web") {
             web = Some(filter);
         } else if !name.contains("router") {
-            comments.push(notes.gap(filter.place(), name, PASSED));
+            comments.push(notes.gap(filter.span(), name, PASSED_UNCHANGED));
         }
     }
     web
 }
 
 /// gRPC-Web needs HTTP/2 at every server that routes from `before` on lead to.
-fn grpc_web(filter: Element<'_>, before: usize, setup: &mut Setup, notes: &Notes<'_>) {
+fn grpc_web(filter: FieldValue<'_>, before: usize, setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let routes = setup.routes.iter().skip(before);
     let names: BTreeSet<_> = routes.map(|route| route.upstream.as_str()).collect();
-    let reached = |upstream: &&mut Upstream| names.contains(upstream.name.as_str());
+    let reached = |upstream: &&mut UpstreamDraft| names.contains(upstream.name.as_str());
     let upstreams: Vec<_> = setup.upstreams.iter_mut().filter(reached).collect();
     let http2 = upstreams.iter().all(|upstream| upstream.protocol.is_some());
     if http2 && !upstreams.is_empty() {
@@ -390,39 +402,43 @@ fn grpc_web(filter: Element<'_>, before: usize, setup: &mut Setup, notes: &Notes
             upstream.grpc_web = true;
         }
     } else {
-        let name = Fields::of(filter).text("name").unwrap_or_default();
+        let name = MessageFields::of(filter).text("name").unwrap_or_default();
         setup
             .comments
-            .push(notes.gap(filter.place(), name, GRPC_WEB));
+            .push(notes.gap(filter.span(), name, GRPC_WEB));
     }
 }
 
 /// Envoy's filter believes everybody; the others only look at what comes.
-fn introduced(filter: Element<'_>, listener: &mut Listener, notes: &Notes<'_>) {
-    let fields = Fields::of(filter);
-    let config = fields.map("typed_config");
+fn read_proxy_protocol_filter(
+    filter: FieldValue<'_>,
+    listener: &mut ListenerDraft,
+    notes: &Notes<'_>,
+) {
+    let fields = MessageFields::of(filter);
+    let config = fields.message("typed_config");
     let name = fields.text("name").unwrap_or_default();
-    if !fields.kind().contains("proxyprotocol") {
+    if !fields.extension_type().contains("proxyprotocol") {
         return;
     }
     let optional = config.and_then(|config| config.text("allow_requests_without_proxy_protocol"));
     if optional == Some("true") {
         let why = "whether a header is there is not guessed: with `proxy_protocol: {from: [...], others: serve}` it is told by the address";
-        listener.comments.push(notes.gap(filter.place(), name, why));
+        listener.comments.push(notes.gap(filter.span(), name, why));
         return;
     }
     let everybody = ["0.0.0.0/0", "::/0"].map(str::to_owned);
-    listener.introduced_by = Some(everybody.to_vec());
+    listener.accept_proxy_from = Some(everybody.to_vec());
     let what = "everybody is believed, as there; name the networks of those in front";
     listener
         .comments
-        .push(notes.remark(filter.place(), name, what));
+        .push(notes.remark(filter.span(), name, what));
 }
 
 /// A ring without a key is one that Envoy enters at random.
-pub(super) fn remark_keyless(
-    upstreams: &mut [Upstream],
-    resources: &Fields<'_>,
+pub(super) fn note_rings_without_key(
+    upstreams: &mut [UpstreamDraft],
+    resources: &MessageFields<'_>,
     notes: &Notes<'_>,
 ) {
     for upstream in upstreams
@@ -434,19 +450,19 @@ pub(super) fn remark_keyless(
         let clusters = resources.list("clusters");
         let cluster = clusters
             .into_iter()
-            .find(|found| Fields::of(*found).text("name") == Some(&upstream.name));
-        let place = cluster.map_or_else(|| resources.place(), Element::place);
+            .find(|found| MessageFields::of(*found).text("name") == Some(&upstream.name));
+        let place = cluster.map_or_else(|| resources.span(), FieldValue::span);
         upstream
             .comments
             .push(notes.remark(place, &upstream.name, what));
     }
 }
 
-fn retry(action: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Retry {
-    let Some(policy) = action.map("retry_policy") else {
-        return Retry::default();
+fn retry(action: &MessageFields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> RetryDraft {
+    let Some(policy) = action.message("retry_policy") else {
+        return RetryDraft::default();
     };
-    policy.leave(&[
+    policy.ignore(&[
         "retry_on",
         "retry_back_off",
         "host_selection_retry_max_attempts",
@@ -454,24 +470,28 @@ fn retry(action: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> 
     ]);
     let retries = policy
         .get("num_retries")
-        .and_then(Element::number)
+        .and_then(FieldValue::number)
         .unwrap_or(1);
-    policy.tell_rest(comments, notes);
-    Retry {
+    policy.note_unread(comments, notes);
+    RetryDraft {
         attempts: Some(retries.saturating_add(1).clamp(1, 16)),
         timeout: None,
     }
 }
 
-pub(super) fn host(domain: &str) -> Option<HostPattern> {
+pub(super) fn domain_pattern(domain: &str) -> Option<HostPattern> {
     let port = domain
         .rsplit_once(':')
         .filter(|(_, port)| port.parse::<u16>().is_ok());
     HostPattern::parse(port.map_or(domain, |(name, _)| name)).ok()
 }
 
-fn path(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> Option<PathPrefix> {
-    fields.leave(&["runtime_fraction"]);
+fn path_prefix(
+    fields: &MessageFields<'_>,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Option<PathPrefix> {
+    fields.ignore(&["runtime_fraction"]);
     let (prefix, exact, segments) = (
         fields.get("prefix"),
         fields.get("path"),
@@ -490,21 +510,21 @@ fn path(fields: &Fields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) -> O
     ] {
         if let Some(condition) = fields.get(name) {
             let why = "routes look at host, path and method only; this one is left out";
-            comments.push(notes.gap(condition.place(), name, why));
+            comments.push(notes.gap(condition.span(), name, why));
             return None;
         }
     }
     let Some((path, element)) = parsed.clone().zip(element) else {
         let why = "a path is a prefix that begins with `/` and has no empty part";
-        comments.push(notes.gap(fields.place(), "match", why));
+        comments.push(notes.gap(fields.span(), "match", why));
         return None;
     };
     let text = element.text();
     if exact.is_some() {
-        comments.push(notes.remark(element.place(), text, EXACT));
+        comments.push(notes.remark(element.span(), text, PATHS_ARE_PREFIXES));
     } else if segments.is_none() && path != PathPrefix::ROOT && !text.ends_with('/') {
-        comments.push(notes.remark(element.place(), text, SEGMENTS));
+        comments.push(notes.remark(element.span(), text, PATHS_END_AT_SLASH));
     }
-    fields.tell_rest(comments, notes);
+    fields.note_unread(comments, notes);
     parsed
 }

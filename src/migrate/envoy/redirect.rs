@@ -1,25 +1,25 @@
 //! Listeners that send all their requests to HTTPS.
 
-use super::fields::{Element, Fields};
-use super::tls::Socket;
-use crate::migrate::source::Place;
+use super::message_fields::{FieldValue, MessageFields};
+use super::tls::TransportSocket;
+use crate::migrate::source::SourceSpan;
 
 const HTTPS: u16 = 443;
 
 /// The port, where every virtual host behind these filter chains sends all its requests to the same
 /// one, and where that is said.
-pub(super) fn of(chains: &[Element<'_>]) -> Option<(u16, Place)> {
-    let mut found: Option<(u16, Place)> = None;
+pub(super) fn https_redirect_of(chains: &[FieldValue<'_>]) -> Option<(u16, SourceSpan)> {
+    let mut found: Option<(u16, SourceSpan)> = None;
     for chain in chains {
-        let fields = Fields::of(*chain);
-        let socket = fields.map("transport_socket").map(Socket::of);
-        if !matches!(socket, None | Some(Socket::Plain)) {
+        let fields = MessageFields::of(*chain);
+        let socket = fields.message("transport_socket").map(TransportSocket::of);
+        if !matches!(socket, None | Some(TransportSocket::RawBuffer)) {
             return None;
         }
         for filter in fields.list("filters") {
-            let config = Fields::of(filter).map("typed_config")?;
-            for host in config.map("route_config")?.list("virtual_hosts") {
-                let (port, place) = virtual_host(host)?;
+            let config = MessageFields::of(filter).message("typed_config")?;
+            for host in config.message("route_config")?.list("virtual_hosts") {
+                let (port, place) = virtual_host_redirect(host)?;
                 if found.is_some_and(|(first, _)| first != port) {
                     return None;
                 }
@@ -30,25 +30,25 @@ pub(super) fn of(chains: &[Element<'_>]) -> Option<(u16, Place)> {
     found
 }
 
-fn virtual_host(element: Element<'_>) -> Option<(u16, Place)> {
-    let fields = Fields::of(element);
+fn virtual_host_redirect(element: FieldValue<'_>) -> Option<(u16, SourceSpan)> {
+    let fields = MessageFields::of(element);
     if let Some(required) = fields.get("require_tls").filter(|one| one.text() == "ALL") {
-        return Some((HTTPS, required.place()));
+        return Some((HTTPS, required.span()));
     }
-    let mut found: Option<(u16, Place)> = None;
+    let mut found: Option<(u16, SourceSpan)> = None;
     for route in fields.list("routes") {
-        let action = Fields::of(route).get("redirect")?;
-        let port = port(&Fields::of(action))?;
+        let action = MessageFields::of(route).get("redirect")?;
+        let port = redirect_port(&MessageFields::of(action))?;
         if found.is_some_and(|(first, _)| first != port) {
             return None;
         }
-        found = found.or(Some((port, action.place())));
+        found = found.or(Some((port, action.span())));
     }
     found
 }
 
 /// The port, if nothing else is changed about the address but that it is one of HTTPS.
-fn port(action: &Fields<'_>) -> Option<u16> {
+fn redirect_port(action: &MessageFields<'_>) -> Option<u16> {
     let changed = [
         "host_redirect",
         "path_redirect",

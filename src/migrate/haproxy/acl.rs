@@ -1,53 +1,56 @@
 //! Conditions on host and path, as far as routes can say them.
 
-use super::syntax::{Line, Word};
+use super::syntax::{HaproxyLine, HaproxyWord};
 use crate::route::{HostPattern, PathPrefix};
 
 /// A named condition; several of one name are alternatives.
 #[derive(Debug)]
 pub(super) struct Acl {
     pub(super) name: String,
-    pub(super) test: Result<Test, String>,
+    pub(super) test: Result<AclTest, String>,
     /// It is true where this is.
-    flag: Option<String>,
+    fetch: Option<String>,
 }
 
 /// What a request must have.
 #[derive(Clone, Debug)]
-pub(super) enum Test {
+pub(super) enum AclTest {
     Hosts(Vec<HostPattern>),
     Paths(Vec<PathPrefix>),
 }
 
 /// The requests of one alternative of a condition.
 #[derive(Clone, Debug)]
-pub(super) struct Region {
+pub(super) struct HostPathMatch {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) paths: Vec<PathPrefix>,
 }
 
 /// `acl NAME CRITERION VALUES`.
-pub(super) fn acl(line: &Line) -> Acl {
+pub(super) fn parse_acl(line: &HaproxyLine) -> Acl {
     let alone = line.tail(2).first().filter(|_| line.words.len() == 3);
     Acl {
         name: line.word(1).to_owned(),
-        test: test(line.tail(2)),
-        flag: alone.map(|word| word.text.clone()),
+        test: parse_test(line.tail(2)),
+        fetch: alone.map(|word| word.text.clone()),
     }
 }
 
 /// The alternatives of the words behind `if`; `Err` says why routes cannot say it.
-pub(super) fn regions(condition: &[Word], acls: &[Acl]) -> Result<Vec<Region>, String> {
+pub(super) fn parse_condition(
+    condition: &[HaproxyWord],
+    acls: &[Acl],
+) -> Result<Vec<HostPathMatch>, String> {
     let mut regions = Vec::new();
     for words in condition.split(|word| matches!(word.text.as_str(), "or" | "||")) {
-        regions.push(region(words, acls)?);
+        regions.push(parse_conjunction(words, acls)?);
     }
     Ok(regions)
 }
 
 /// What a condition asks, `if` or `unless` included, if that is one thing without values, and whether
 /// it must be so.
-pub(super) fn flag(condition: &[Word], acls: &[Acl]) -> Option<(String, bool)> {
+pub(super) fn single_fetch(condition: &[HaproxyWord], acls: &[Acl]) -> Option<(String, bool)> {
     let words: Vec<_> = condition.iter().map(|word| word.text.as_str()).collect();
     let (first, rest) = words.split_first()?;
     let text = rest.join(" ");
@@ -65,12 +68,12 @@ pub(super) fn flag(condition: &[Word], acls: &[Acl]) -> Option<(String, bool)> {
             .map(|name| (name.to_owned(), wanted));
     }
     let mut named = acls.iter().filter(|acl| acl.name == bare);
-    let flag = named.next()?.flag.clone()?;
+    let flag = named.next()?.fetch.clone()?;
     named.next().is_none().then_some((flag, wanted))
 }
 
-fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {
-    let mut region = Region {
+fn parse_conjunction(words: &[HaproxyWord], acls: &[Acl]) -> Result<HostPathMatch, String> {
+    let mut region = HostPathMatch {
         hosts: vec![HostPattern::Any],
         paths: vec![PathPrefix::ROOT],
     };
@@ -82,33 +85,33 @@ fn region(words: &[Word], acls: &[Acl]) -> Result<Region, String> {
                 let end = after.iter().position(|word| word.text == "}");
                 let end = end.ok_or("a `}` is missing")?;
                 rest = after.get(end + 1..).unwrap_or_default();
-                test(after.get(..end).unwrap_or_default())?
+                parse_test(after.get(..end).unwrap_or_default())?
             }
             name if name.starts_with('!') => {
                 return Err("routes cannot say what is not meant".to_owned());
             }
-            name => named(name, acls)?,
+            name => test_by_name(name, acls)?,
         };
-        region.narrow(test)?;
+        region.intersect(test)?;
     }
     Ok(region)
 }
 
-impl Region {
-    fn narrow(&mut self, test: Test) -> Result<(), String> {
+impl HostPathMatch {
+    fn intersect(&mut self, test: AclTest) -> Result<(), String> {
         let again =
             || "two conditions on one thing at once are more than a route can say".to_owned();
         match test {
-            Test::Hosts(hosts) if self.hosts == [HostPattern::Any] => self.hosts = hosts,
-            Test::Paths(paths) if self.paths == [PathPrefix::ROOT] => self.paths = paths,
-            Test::Hosts(_) | Test::Paths(_) => return Err(again()),
+            AclTest::Hosts(hosts) if self.hosts == [HostPattern::Any] => self.hosts = hosts,
+            AclTest::Paths(paths) if self.paths == [PathPrefix::ROOT] => self.paths = paths,
+            AclTest::Hosts(_) | AclTest::Paths(_) => return Err(again()),
         }
         Ok(())
     }
 }
 
 /// All conditions of one name together.
-fn named(name: &str, acls: &[Acl]) -> Result<Test, String> {
+fn test_by_name(name: &str, acls: &[Acl]) -> Result<AclTest, String> {
     let mut found = acls.iter().filter(|acl| acl.name == name);
     let first = found
         .next()
@@ -116,15 +119,15 @@ fn named(name: &str, acls: &[Acl]) -> Result<Test, String> {
     let mut all = first.test.clone()?;
     for acl in found {
         match (&mut all, acl.test.clone()?) {
-            (Test::Hosts(all), Test::Hosts(more)) => all.extend(more),
-            (Test::Paths(all), Test::Paths(more)) => all.extend(more),
+            (AclTest::Hosts(all), AclTest::Hosts(more)) => all.extend(more),
+            (AclTest::Paths(all), AclTest::Paths(more)) => all.extend(more),
             _ => return Err("host or path at once is more than a route can say".to_owned()),
         }
     }
     Ok(all)
 }
 
-fn test(words: &[Word]) -> Result<Test, String> {
+fn parse_test(words: &[HaproxyWord]) -> Result<AclTest, String> {
     let (criterion, rest) = words.split_first().ok_or("it is empty")?;
     let mut how = None;
     let mut values = rest;
@@ -157,19 +160,19 @@ fn test(words: &[Word]) -> Result<Test, String> {
     };
     let each = values.iter().map(|word| word.text.as_str());
     match name {
-        "host" => Ok(Test::Hosts(
-            each.map(|value| hosts(how, value))
+        "host" => Ok(AclTest::Hosts(
+            each.map(|value| host_patterns(how, value))
                 .collect::<Result<Vec<_>, _>>()?
                 .concat(),
         )),
-        _ => Ok(Test::Paths(
-            each.map(|value| path(how, value))
+        _ => Ok(AclTest::Paths(
+            each.map(|value| path_prefix(how, value))
                 .collect::<Result<_, _>>()?,
         )),
     }
 }
 
-fn hosts(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
+fn host_patterns(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
     let bare = value.strip_prefix('.').unwrap_or(value);
     // With a port it is the same host.
     let bare = bare
@@ -191,7 +194,7 @@ fn hosts(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
     texts.iter().map(parse).collect()
 }
 
-fn path(how: &str, value: &str) -> Result<PathPrefix, String> {
+fn path_prefix(how: &str, value: &str) -> Result<PathPrefix, String> {
     if !matches!(how, "str" | "beg") || (how == "str" && value == "/") {
         return Err(format!("paths are prefixes here; `{value}` is none"));
     }

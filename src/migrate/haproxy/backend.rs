@@ -1,10 +1,10 @@
 //! `balance`, `hash-type`, checks: an upstream.
 
-use super::proxy::Proxy;
-use super::syntax::{Line, Word};
-use super::{dial, units};
-use crate::migrate::bounds::Said;
-use crate::migrate::model::{Health, Ring, Source};
+use super::proxy_section::ProxySection;
+use super::syntax::{HaproxyLine, HaproxyWord};
+use super::{server_tls, units};
+use crate::migrate::clamp::NoteSubject;
+use crate::migrate::draft::{HealthDraft, KeySourceDraft, RingDraft};
 use crate::migrate::notes::Notes;
 
 const NO_KEY: &str =
@@ -22,24 +22,24 @@ pub(super) struct HashType {
 }
 
 /// `hash-type METHOD [FUNCTION [avalanche]]`.
-pub(super) fn hash_type(line: &Line) -> HashType {
+pub(super) fn hash_type(line: &HaproxyLine) -> HashType {
     let words = line.tail(2).iter().map(|word| word.text.as_str());
     HashType {
         consistent: line.word(1) == "consistent",
-        function: words.clone().find_map(function),
+        function: words.clone().find_map(hash_function),
         avalanche: words.clone().any(|word| word == "avalanche"),
     }
 }
 
 /// One of the functions that `HAProxy` has.
-fn function(word: &str) -> Option<&'static str> {
+fn hash_function(word: &str) -> Option<&'static str> {
     let all = ["sdbm", "djb2", "wt6", "crc32", "none"];
     all.into_iter().find(|function| *function == word)
 }
 
 /// Key and ring of a `balance` line.
-pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
-    let shown = line.shown();
+pub(super) fn balance(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
+    let shown = line.text();
     let key = match key(line) {
         Ok(key) if key.is_valid() => key,
         Ok(_) => {
@@ -47,20 +47,20 @@ pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
             proxy
                 .upstream
                 .comments
-                .push(notes.gap(line.place, &shown, why));
+                .push(notes.gap(line.span, &shown, why));
             return;
         }
         Err(why) => {
             proxy
                 .upstream
                 .comments
-                .push(notes.gap(line.place, &shown, &why));
+                .push(notes.gap(line.span, &shown, &why));
             return;
         }
     };
     let source = line.word(1) == "source";
     let comments = &mut proxy.upstream.comments;
-    comments.extend(differs(&key).map(|what| notes.remark(line.place, &shown, what)));
+    comments.extend(difference(&key).map(|what| notes.remark(line.span, &shown, what)));
     proxy.upstream.key = vec![key];
     if proxy.hash_type.consistent {
         proxy.upstream.ring = Some(ring(&proxy.hash_type, source));
@@ -68,32 +68,32 @@ pub(super) fn balance(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         proxy
             .upstream
             .comments
-            .push(notes.gap(line.place, &shown, MODULO));
+            .push(notes.gap(line.span, &shown, MODULO));
     }
 }
 
-fn key(line: &Line) -> Result<Source, String> {
+fn key(line: &HaproxyLine) -> Result<KeySourceDraft, String> {
     let text = line.word(1);
     let (name, argument) = match text.split_once('(') {
         Some((name, rest)) => (name, rest.trim_end_matches(')')),
         None => (text, line.word(2)),
     };
     match name {
-        "source" => Ok(Source::ClientIp),
-        "uri" => uri(line.tail(2)),
-        "hdr" if line.word(2) != "use_domain_only" => Ok(element(argument, "first")),
-        "url_param" => Ok(Source::Query(argument.to_owned())),
-        "hash" => expression(argument),
+        "source" => Ok(KeySourceDraft::ClientIp),
+        "uri" => uri_source(line.tail(2)),
+        "hdr" if line.word(2) != "use_domain_only" => Ok(header_element(argument, "first")),
+        "url_param" => Ok(KeySourceDraft::Query(argument.to_owned())),
+        "hash" => hash_expression(argument),
         "roundrobin" | "static-rr" | "leastconn" | "first" | "random" => Err(NO_KEY.to_owned()),
         _ => Err(format!("there is no key source like it; {NO_KEY}")),
     }
 }
 
-fn uri(options: &[Word]) -> Result<Source, String> {
-    let mut source = Source::Path;
+fn uri_source(options: &[HaproxyWord]) -> Result<KeySourceDraft, String> {
+    let mut source = KeySourceDraft::Path;
     for word in options {
         match word.text.as_str() {
-            "whole" => source = Source::PathAndQuery,
+            "whole" => source = KeySourceDraft::PathAndQuery,
             "path-only" => {}
             _ => {
                 return Err(
@@ -107,7 +107,7 @@ fn uri(options: &[Word]) -> Result<Source, String> {
 }
 
 /// The expression of `balance hash`.
-fn expression(text: &str) -> Result<Source, String> {
+fn hash_expression(text: &str) -> Result<KeySourceDraft, String> {
     let bare = text.strip_prefix("req.").unwrap_or(text);
     let (name, argument) = bare.split_once('(').unwrap_or((bare, ""));
     let argument = argument.trim_end_matches(')');
@@ -118,15 +118,22 @@ fn expression(text: &str) -> Result<Source, String> {
         _ if !whole => {
             Err("values are hashed as they were sent, without converters; choose `key`".to_owned())
         }
-        "src" => Ok(Source::ClientOctets),
-        "path" => Ok(Source::Path),
-        "pathq" | "url" => Ok(Source::PathAndQuery),
-        "hdr" if !argument.is_empty() => Ok(element(argument, "last")),
-        "fhdr" if !argument.is_empty() => Ok(Source::Header(argument.to_ascii_lowercase())),
-        "cook" | "cookie" if !argument.is_empty() => Ok(Source::Cookie(argument.to_owned())),
-        "urlp" | "url_param" if !argument.is_empty() => Ok(Source::Query(argument.to_owned())),
-        "base" => Ok(Source::Any(
-            vec![Source::Header("host".to_owned()), Source::Path],
+        "src" => Ok(KeySourceDraft::ClientIpBinary),
+        "path" => Ok(KeySourceDraft::Path),
+        "pathq" | "url" => Ok(KeySourceDraft::PathAndQuery),
+        "hdr" if !argument.is_empty() => Ok(header_element(argument, "last")),
+        "fhdr" if !argument.is_empty() => Ok(KeySourceDraft::Header(argument.to_ascii_lowercase())),
+        "cook" | "cookie" if !argument.is_empty() => {
+            Ok(KeySourceDraft::Cookie(argument.to_owned()))
+        }
+        "urlp" | "url_param" if !argument.is_empty() => {
+            Ok(KeySourceDraft::Query(argument.to_owned()))
+        }
+        "base" => Ok(KeySourceDraft::Any(
+            vec![
+                KeySourceDraft::Header("host".to_owned()),
+                KeySourceDraft::Path,
+            ],
             Some(""),
         )),
         _ => Err(format!(
@@ -136,23 +143,23 @@ fn expression(text: &str) -> Result<Source, String> {
 }
 
 /// `HAProxy` takes every header field for a list; `Host` is none.
-fn element(name: &str, end: &'static str) -> Source {
+fn header_element(name: &str, end: &'static str) -> KeySourceDraft {
     let name = name.to_ascii_lowercase();
     if name == "host" {
-        return Source::Header(name);
+        return KeySourceDraft::Header(name);
     }
-    Source::Element(name, end)
+    KeySourceDraft::HeaderElement(name, end)
 }
 
-fn differs(key: &Source) -> Option<&'static str> {
+fn difference(key: &KeySourceDraft) -> Option<&'static str> {
     match key {
-        Source::Cookie(_) => Some(COOKIES),
-        Source::Header(name) if name != "host" => Some(LINES),
+        KeySourceDraft::Cookie(_) => Some(COOKIES),
+        KeySourceDraft::Header(name) if name != "host" => Some(LINES),
         _ => None,
     }
 }
 
-fn ring(hash_type: &HashType, source: bool) -> Ring {
+fn ring(hash_type: &HashType, source: bool) -> RingDraft {
     let mut options = Vec::new();
     let function = hash_type.function;
     if source {
@@ -166,19 +173,19 @@ fn ring(hash_type: &HashType, source: bool) -> Ring {
     if standard != wanted {
         options.push(("avalanche", wanted.to_string()));
     }
-    Ring {
+    RingDraft {
         dialect: "haproxy",
         options,
     }
 }
 
 /// `option httpchk [METHOD] [URI [VERSION]]`.
-pub(super) fn httpchk(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+pub(super) fn httpchk(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
     let words = line.tail(2);
     let path = words.iter().find(|word| word.text.starts_with('/'));
     proxy.probe.http = Some(path.map_or("/", |word| &word.text).to_owned());
     let method = words.first().filter(|word| !word.text.starts_with('/'));
-    refuse_method(
+    note_probe_method(
         method.map_or("OPTIONS", |word| &word.text),
         line,
         proxy,
@@ -191,9 +198,9 @@ pub(super) fn httpchk(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
 }
 
 /// `http-check send …` and `http-check expect …`.
-pub(super) fn http_check(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+pub(super) fn http_check(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
     match (line.word(1), line.word(2)) {
-        ("send", _) => send(line, proxy, notes),
+        ("send", _) => http_check_send(line, proxy, notes),
         ("expect", "status") => {
             let good = |text: &&str| {
                 let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -206,15 +213,15 @@ pub(super) fn http_check(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
             let statuses = line.word(3).split(',').filter(good);
             proxy.probe.expect = statuses.map(str::to_owned).collect();
         }
-        _ => super::unknown(line, &mut proxy.upstream.comments, notes),
+        _ => super::note_unknown(line, &mut proxy.upstream.comments, notes),
     }
 }
 
-fn send(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+fn http_check_send(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
     let mut words = line.tail(2).iter().map(|word| word.text.as_str());
     while let Some(word) = words.next() {
         match word {
-            "meth" => refuse_method(words.next().unwrap_or_default(), line, proxy, notes),
+            "meth" => note_probe_method(words.next().unwrap_or_default(), line, proxy, notes),
             "uri" => proxy.probe.http = words.next().map(str::to_owned),
             "hdr"
                 if words
@@ -228,31 +235,43 @@ fn send(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
     }
 }
 
-fn refuse_method(method: &str, line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+fn note_probe_method(
+    method: &str,
+    line: &HaproxyLine,
+    proxy: &mut ProxySection,
+    notes: &Notes<'_>,
+) {
     if method != "GET" {
         let what = format!("probes are GET here, not {method}");
         proxy
             .upstream
             .comments
-            .push(notes.remark(line.place, &line.shown(), &what));
+            .push(notes.remark(line.span, &line.text(), &what));
     }
 }
 
 /// What the probes of a backend become.
-pub(super) fn health(proxy: &mut Proxy, notes: &Notes<'_>) -> Health {
-    if !proxy.checked {
-        return Health::Off;
+pub(super) fn health(proxy: &mut ProxySection, notes: &Notes<'_>) -> HealthDraft {
+    if !proxy.has_checks {
+        return HealthDraft::Off;
     }
-    let (place, shown) = (proxy.place, "option httpchk");
+    let (place, shown) = (proxy.span, "option httpchk");
     let probe = proxy.probe.clone();
     let comments = &mut proxy.upstream.comments;
-    let mut health = Health::On(probe.within(Said { place, shown }, comments, notes));
-    dial::probe(&mut health, proxy, notes);
+    let mut health = HealthDraft::On(probe.clamp_to_limits(
+        NoteSubject {
+            span: place,
+            text: shown,
+        },
+        comments,
+        notes,
+    ));
+    server_tls::set_probe_host(&mut health, proxy, notes);
     health
 }
 
 /// `timeout NAME DURATION`; `false` if we have none of that name.
-pub(super) fn timeout(line: &Line, proxy: &mut Proxy) -> bool {
+pub(super) fn timeout(line: &HaproxyLine, proxy: &mut ProxySection) -> bool {
     let time = units::duration(line.word(2));
     let (times, down) = (&mut proxy.upstream.timeouts, &mut proxy.downstream);
     match line.word(1) {

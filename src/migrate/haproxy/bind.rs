@@ -2,24 +2,24 @@
 
 use std::net::Ipv4Addr;
 
-use super::proxy::Proxy;
-use super::syntax::{Line, Word};
-use super::tls::{Global, OWN, Versions};
-use crate::migrate::model::Listener;
+use super::proxy_section::ProxySection;
+use super::syntax::{HaproxyLine, HaproxyWord};
+use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange};
+use crate::migrate::draft::ListenerDraft;
 use crate::migrate::notes::Notes;
-use crate::migrate::source::Place;
-use crate::migrate::tls::{Certificate, Clients, Ending};
+use crate::migrate::source::SourceSpan;
+use crate::migrate::tls::{CertificateDraft, ClientAuthDraft, TlsTerminationDraft};
 
-const FILES: &str = "a certificate is one file with its key here; name each in `certificates` of the listener's `tls`";
-const NOBODY: &str = "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`; until then the listener is left out";
+const CERTIFICATE_FILES: &str = "a certificate is one file with its key here; name each in `certificates` of the listener's `tls`";
+const CA_REQUIRED: &str = "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`; until then the listener is left out";
 const NO_CA: &str =
     "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`";
-const HTTP1: &str = "HTTP/1.1 is spoken beside HTTP/2 here";
+const HTTP1_ALWAYS: &str = "HTTP/1.1 is spoken beside HTTP/2 here";
 const H2C: &str = "add `h2c: true` to the listener; it speaks HTTP/1.1, too";
-const PLAIN: &str = "nothing of TLS is read where no `ssl` is said";
+const IGNORED_WITHOUT_SSL: &str = "nothing of TLS is read where no `ssl` is said";
 
 /// Parameters that are followed by a value.
-const VALUED: &[&str] = &[
+const PARAMS_WITH_VALUE: &[&str] = &[
     "accept-netscaler-cip",
     "alpn",
     "backlog",
@@ -74,7 +74,7 @@ const VALUED: &[&str] = &[
 ];
 
 /// What only says how `HAProxy` or its TLS works.
-const ITS_OWN: &[&str] = &[
+const IGNORED_PARAMS: &[&str] = &[
     "allow-0rtt",
     "ciphers",
     "ciphersuites",
@@ -113,78 +113,78 @@ const ITS_OWN: &[&str] = &[
 ];
 
 /// A listener, and what it asks of clients.
-pub(super) struct Bind {
-    pub(super) listener: Listener,
+pub(super) struct BindListener {
+    pub(super) listener: ListenerDraft,
     /// Nobody gets through who shows no certificate.
-    pub(super) demands: bool,
+    pub(super) requires_client_cert: bool,
 }
 
 /// What one `bind` says of TLS.
 #[derive(Default)]
-struct Said<'a> {
+struct BindTlsParams<'a> {
     ssl: bool,
     /// Something of it stands there.
-    any: bool,
+    has_tls_params: bool,
     /// Where one is that could not be translated.
-    untold: bool,
-    certificates: Vec<Certificate>,
+    has_untranslated_certificate: bool,
+    certificates: Vec<CertificateDraft>,
     /// What `alpn` names, or `no-alpn`, which names nothing.
-    offered: Option<&'a Word>,
+    alpn: Option<&'a HaproxyWord>,
     /// `proto`.
-    protocol: Option<&'a Word>,
-    versions: Versions,
+    proto: Option<&'a HaproxyWord>,
+    versions: TlsVersionRange,
     /// Whether clients must show a certificate, or may.
-    verify: Option<(bool, &'a Word)>,
+    verify: Option<(bool, &'a HaproxyWord)>,
     ca: Option<String>,
     crl: Option<String>,
 }
 
 /// A `bind` while it is read.
-struct Reader<'a> {
-    bind: Bind,
-    said: Said<'a>,
-    global: &'a Global,
+struct BindParser<'a> {
+    bind: BindListener,
+    tls_params: BindTlsParams<'a>,
+    global_tls: &'a GlobalTls,
     notes: &'a Notes<'a>,
 }
 
 /// The listeners of a `bind`.
-pub(super) fn bind(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+pub(super) fn bind(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
     for text in line.word(1).split(',') {
-        let Some(address) = address(text) else {
+        let Some(address) = listen_address(text) else {
             let why = "listeners have an IP address and one port";
             proxy
-                .top
-                .push(notes.gap(line.place, &format!("bind {text}"), why));
+                .file_comments
+                .push(notes.gap(line.span, &format!("bind {text}"), why));
             continue;
         };
-        let mut reader = Reader {
-            bind: Bind {
-                listener: Listener::new(address),
-                demands: false,
+        let mut reader = BindParser {
+            bind: BindListener {
+                listener: ListenerDraft::new(address),
+                requires_client_cert: false,
             },
-            said: Said::default(),
-            global: &proxy.global,
+            tls_params: BindTlsParams::default(),
+            global_tls: &proxy.global_tls,
             notes,
         };
         let mut words = line.tail(2).iter();
         while let Some(word) = words.next() {
-            let valued = VALUED.contains(&word.text.as_str());
+            let valued = PARAMS_WITH_VALUE.contains(&word.text.as_str());
             let value = if valued { words.next() } else { None };
-            reader.option(word, value);
+            reader.read_param(word, value);
         }
-        let bind = reader.finish(line.place);
+        let bind = reader.finish(line.span);
         proxy.binds.push(bind);
     }
 }
 
-impl<'a> Reader<'a> {
-    fn option(&mut self, word: &'a Word, value: Option<&'a Word>) {
+impl<'a> BindParser<'a> {
+    fn read_param(&mut self, word: &'a HaproxyWord, value: Option<&'a HaproxyWord>) {
         let text = value.map_or("", |value| value.text.as_str());
         let listener = &mut self.bind.listener;
         match word.text.as_str() {
             "accept-proxy" => {
                 let everybody = ["0.0.0.0/0", "::/0"].map(str::to_owned);
-                listener.introduced_by = Some(everybody.to_vec());
+                listener.accept_proxy_from = Some(everybody.to_vec());
                 let what = "everybody is believed, as there; name the networks of those in front";
                 self.remark(word, "", what);
             }
@@ -193,47 +193,47 @@ impl<'a> Reader<'a> {
                 let number = text.parse().ok();
                 listener.backlog = number.filter(|number| (1..=65_535).contains(number));
             }
-            "proto" => self.said.protocol = value,
-            _ if self.tls(word, value) => self.said.any = true,
-            name if ITS_OWN.contains(&name) => self.remark(word, text, OWN),
-            name => self.gap(word, text, advice(name)),
+            "proto" => self.tls_params.proto = value,
+            _ if self.read_tls_param(word, value) => self.tls_params.has_tls_params = true,
+            name if IGNORED_PARAMS.contains(&name) => self.remark(word, text, HAPROXY_ONLY),
+            name => self.gap(word, text, param_advice(name)),
         }
     }
 
     /// Takes in what is about TLS; `false` if it is about something else.
-    fn tls(&mut self, word: &'a Word, value: Option<&'a Word>) -> bool {
+    fn read_tls_param(&mut self, word: &'a HaproxyWord, value: Option<&'a HaproxyWord>) -> bool {
         let text = value.map_or("", |value| value.text.as_str());
-        let said = &mut self.said;
+        let said = &mut self.tls_params;
         match word.text.as_str() {
             "ssl" => said.ssl = true,
-            "crt" | "default-crt" => self.certificate(word, text),
+            "crt" | "default-crt" => self.add_certificate(word, text),
             "crt-list" => {
-                said.untold = true;
-                self.gap(word, text, FILES);
+                said.has_untranslated_certificate = true;
+                self.gap(word, text, CERTIFICATE_FILES);
             }
-            "alpn" => said.offered = value,
-            "no-alpn" => said.offered = Some(word),
+            "alpn" => said.alpn = value,
+            "no-alpn" => said.alpn = Some(word),
             "verify" => said.verify = (text != "none").then_some((text == "required", word)),
-            "ca-file" => self.said.ca = self.authority(word, text),
-            "crl-file" => self.said.crl = self.authority(word, text),
-            name => return said.versions.read(name, text),
+            "ca-file" => self.tls_params.ca = self.ca_file(word, text),
+            "crl-file" => self.tls_params.crl = self.ca_file(word, text),
+            name => return said.versions.read_param(name, text),
         }
         true
     }
 
-    fn certificate(&mut self, word: &Word, text: &str) {
-        let Some(file) = self.global.crt(text) else {
-            self.said.untold = true;
-            self.gap(word, text, FILES);
+    fn add_certificate(&mut self, word: &HaproxyWord, text: &str) {
+        let Some(file) = self.global_tls.crt_path(text) else {
+            self.tls_params.has_untranslated_certificate = true;
+            self.gap(word, text, CERTIFICATE_FILES);
             return;
         };
         // HAProxy has both in one file.
-        let certificate = Certificate {
+        let certificate = CertificateDraft {
             cert: file.clone(),
             key: file,
             ocsp: None,
         };
-        let certificates = &mut self.said.certificates;
+        let certificates = &mut self.tls_params.certificates;
         if word.text == "default-crt" {
             certificates.insert(0, certificate);
         } else {
@@ -241,26 +241,26 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn authority(&mut self, word: &Word, text: &str) -> Option<String> {
-        let file = self.global.ca(text);
+    fn ca_file(&mut self, word: &HaproxyWord, text: &str) -> Option<String> {
+        let file = self.global_tls.ca_path(text);
         if file.is_none() {
             self.gap(word, text, "name one file");
         }
         file
     }
 
-    fn finish(mut self, place: Place) -> Bind {
-        let protocol = self.said.protocol.filter(|word| word.text == "h2");
-        if self.said.ssl {
-            self.end(place, protocol);
+    fn finish(mut self, place: SourceSpan) -> BindListener {
+        let protocol = self.tls_params.proto.filter(|word| word.text == "h2");
+        if self.tls_params.ssl {
+            self.set_termination(place, protocol);
         } else {
-            if self.said.any {
+            if self.tls_params.has_tls_params {
                 let shown = format!("bind {}", self.bind.listener.address);
-                self.notes.remark(place, &shown, PLAIN);
+                self.notes.remark(place, &shown, IGNORED_WITHOUT_SSL);
             }
             if let Some(word) = protocol {
                 let shown = format!("bind {} proto h2", self.bind.listener.address);
-                let comment = self.notes.gap(word.place, &shown, H2C);
+                let comment = self.notes.gap(word.span, &shown, H2C);
                 self.bind.listener.comments.push(comment);
             }
         }
@@ -268,90 +268,95 @@ impl<'a> Reader<'a> {
     }
 
     /// What there is of TLS.
-    fn end(&mut self, place: Place, protocol: Option<&Word>) {
-        let clients = self.clients();
+    fn set_termination(&mut self, place: SourceSpan, protocol: Option<&HaproxyWord>) {
+        let clients = self.client_auth();
         let http2 = self.http2(protocol);
-        let versions = self.said.versions;
-        for what in versions.differences() {
-            self.say(place, "", what);
+        let versions = self.tls_params.versions;
+        for what in versions.unsupported() {
+            self.add_remark(place, "", what);
         }
-        if self.said.certificates.is_empty() && !self.said.untold {
+        if self.tls_params.certificates.is_empty() && !self.tls_params.has_untranslated_certificate
+        {
             let shown = format!("bind {} ssl", self.bind.listener.address);
             let why = "no certificate is named; the listener is left out";
             let comment = self.notes.gap(place, &shown, why);
             self.bind.listener.comments.push(comment);
         }
-        self.bind.listener.tls = Some(Ending {
-            certificates: std::mem::take(&mut self.said.certificates),
-            min_version: versions.over(self.global.bind).least(),
+        self.bind.listener.tls = Some(TlsTerminationDraft {
+            certificates: std::mem::take(&mut self.tls_params.certificates),
+            min_version: versions.with_defaults(self.global_tls.bind).min_version(),
             http2,
             hsts: None,
-            clients,
+            client_auth: clients,
         });
     }
 
-    fn clients(&mut self) -> Option<Clients> {
-        let (required, word) = self.said.verify?;
-        self.bind.demands = required;
-        let Some(ca) = self.said.ca.take() else {
+    fn client_auth(&mut self) -> Option<ClientAuthDraft> {
+        let (required, word) = self.tls_params.verify?;
+        self.bind.requires_client_cert = required;
+        let Some(ca) = self.tls_params.ca.take() else {
             let (mode, why) = if required {
                 // Nobody gets in who did not before.
-                self.said.certificates.clear();
-                self.said.untold = true;
-                ("required", NOBODY)
+                self.tls_params.certificates.clear();
+                self.tls_params.has_untranslated_certificate = true;
+                ("required", CA_REQUIRED)
             } else {
                 ("optional", NO_CA)
             };
             self.gap(word, mode, why);
             return None;
         };
-        let crl = self.said.crl.take();
-        Some(Clients { required, ca, crl })
+        let crl = self.tls_params.crl.take();
+        Some(ClientAuthDraft { required, ca, crl })
     }
 
-    fn http2(&mut self, protocol: Option<&Word>) -> Option<bool> {
+    fn http2(&mut self, protocol: Option<&HaproxyWord>) -> Option<bool> {
         if let Some(word) = protocol {
-            self.say(word.place, " proto h2", HTTP1);
+            self.add_remark(word.span, " proto h2", HTTP1_ALWAYS);
             return Some(true);
         }
-        let offered = self.said.offered?;
+        let offered = self.tls_params.alpn?;
         let mut names = offered.text.split(',');
         let http2 = names.clone().any(|name| name == "h2");
         if http2 && !names.any(|name| name == "http/1.1") {
-            self.say(offered.place, &format!(" alpn {}", offered.text), HTTP1);
+            self.add_remark(
+                offered.span,
+                &format!(" alpn {}", offered.text),
+                HTTP1_ALWAYS,
+            );
         }
         Some(http2)
     }
 
-    fn gap(&mut self, word: &Word, value: &str, why: &str) {
-        let shown = self.shown(word, value);
-        let comment = self.notes.gap(word.place, &shown, why);
+    fn gap(&mut self, word: &HaproxyWord, value: &str, why: &str) {
+        let shown = self.param_text(word, value);
+        let comment = self.notes.gap(word.span, &shown, why);
         self.bind.listener.comments.push(comment);
     }
 
-    fn remark(&mut self, word: &Word, value: &str, what: &str) {
-        let shown = self.shown(word, value);
-        let comment = self.notes.remark(word.place, &shown, what);
+    fn remark(&mut self, word: &HaproxyWord, value: &str, what: &str) {
+        let shown = self.param_text(word, value);
+        let comment = self.notes.remark(word.span, &shown, what);
         // What only concerned HAProxy says nothing about the listener.
-        if what != OWN {
+        if what != HAPROXY_ONLY {
             self.bind.listener.comments.push(comment);
         }
     }
 
-    fn say(&mut self, place: Place, rest: &str, what: &str) {
+    fn add_remark(&mut self, place: SourceSpan, rest: &str, what: &str) {
         let shown = format!("bind {}{rest}", self.bind.listener.address);
         let comment = self.notes.remark(place, &shown, what);
         self.bind.listener.comments.push(comment);
     }
 
-    fn shown(&self, word: &Word, value: &str) -> String {
+    fn param_text(&self, word: &HaproxyWord, value: &str) -> String {
         let address = &self.bind.listener.address;
         let shown = format!("bind {address} {} {value}", word.text);
         shown.trim_end().to_owned()
     }
 }
 
-fn advice(name: &str) -> &'static str {
+fn param_advice(name: &str) -> &'static str {
     match name {
         "strict-sni" => "a client that asks for another name is shown the first certificate",
         "ca-verify-file" => "put its certificates into the file of `ca`",
@@ -368,7 +373,7 @@ fn advice(name: &str) -> &'static str {
 }
 
 /// `:80`, `*:80`, `10.0.0.1:80`, `[::]:80`, `:::80` as an address to bind.
-pub(super) fn address(text: &str) -> Option<String> {
+pub(super) fn listen_address(text: &str) -> Option<String> {
     let text = text
         .strip_prefix("ipv4@")
         .or(text.strip_prefix("ipv6@"))
@@ -404,7 +409,7 @@ mod tests {
             ("unix@/run/a", None),
             ("", None),
         ] {
-            assert_eq!(address(text).as_deref(), read, "{text}");
+            assert_eq!(listen_address(text).as_deref(), read, "{text}");
         }
     }
 }

@@ -1,26 +1,27 @@
 //! `use_backend` and `default_backend`: routes.
 
 use super::acl;
-use super::proxy::Proxy;
-use super::syntax::Line;
-use crate::migrate::model::Route;
+use super::proxy_section::ProxySection;
+use super::syntax::HaproxyLine;
+use crate::migrate::draft::RouteDraft;
 use crate::migrate::notes::Notes;
 
-const SEGMENTS: &str = "paths are matched up to a `/` here: with `/a` also `/a/b`, but not `/ab`";
+const PATHS_END_AT_SLASH: &str =
+    "paths are matched up to a `/` here: with `/a` also `/a/b`, but not `/ab`";
 
 /// The routes of `use_backend NAME if CONDITION`.
-pub(super) fn use_backend(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
-    let (name, shown) = (line.word(1), line.shown());
+pub(super) fn use_backend(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
+    let (name, shown) = (line.word(1), line.text());
     let regions = match line.word(2) {
         _ if name.contains("%[") => Err("an upstream is a fixed name".to_owned()),
-        "" => acl::regions(&[], &proxy.acls),
-        "if" => acl::regions(line.tail(3), &proxy.acls),
+        "" => acl::parse_condition(&[], &proxy.acls),
+        "if" => acl::parse_condition(line.tail(3), &proxy.acls),
         _ => Err("routes cannot say what is not meant".to_owned()),
     };
     let regions = match regions {
         Ok(regions) => regions,
         Err(why) => {
-            proxy.top.push(notes.gap(line.place, &shown, &why));
+            proxy.file_comments.push(notes.gap(line.span, &shown, &why));
             return;
         }
     };
@@ -29,7 +30,7 @@ pub(super) fn use_backend(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
         .iter()
         .any(|region| region.paths.iter().any(|path| path.to_string() != "/"))
     {
-        comments.push(notes.remark(line.place, &shown, SEGMENTS));
+        comments.push(notes.remark(line.span, &shown, PATHS_END_AT_SLASH));
     }
     for region in regions {
         for (host, path) in region
@@ -37,11 +38,11 @@ pub(super) fn use_backend(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
             .iter()
             .flat_map(|host| region.paths.iter().map(move |path| (host, path)))
         {
-            proxy.routes.push(Route {
+            proxy.routes.push(RouteDraft {
                 host: host.clone(),
                 path: path.clone(),
                 comments: std::mem::take(&mut comments),
-                ..Route::all(name, line.place)
+                ..RouteDraft::catch_all(name, line.span)
             });
         }
     }

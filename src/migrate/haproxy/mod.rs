@@ -7,47 +7,47 @@
 mod acl;
 mod backend;
 mod bind;
-mod dial;
 mod frontend;
-mod proxy;
-mod rules;
+mod http_rules;
+mod proxy_section;
 mod server;
+mod server_tls;
 mod syntax;
 mod tls;
 mod units;
 
 pub(super) use syntax::parse;
 
-use self::proxy::Proxy;
-use self::syntax::{Line, Section};
-use self::tls::Global;
-use super::model::Setup;
+use self::proxy_section::ProxySection;
+use self::syntax::{HaproxyLine, HaproxySection};
+use self::tls::GlobalTls;
+use super::draft::ConfigDraft;
 use super::notes::Notes;
-use super::{bounds, reasons};
+use super::{clamp, unsupported};
 
 /// What all sections say.
-pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
-    let mut setup = Setup::default();
-    let mut defaults: Vec<&Section> = Vec::new();
+pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> ConfigDraft {
+    let mut setup = ConfigDraft::default();
+    let mut defaults: Vec<&HaproxySection> = Vec::new();
     let mut frontends = 0;
-    let mut general = Global::default();
+    let mut general = GlobalTls::default();
     for section in sections {
         match section.kind.as_str() {
             "global" => section
                 .lines
                 .iter()
-                .for_each(|line| global(line, &mut general, &mut setup, notes)),
+                .for_each(|line| global_line(line, &mut general, &mut setup, notes)),
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
-                let inherited = inherited(section, &defaults);
-                let proxy = Proxy::read(section, inherited, &general, &mut setup, notes);
+                let inherited = defaults_lines(section, &defaults);
+                let proxy = ProxySection::read(section, inherited, &general, &mut setup, notes);
                 frontends += usize::from(proxy.finish(&mut setup, notes, frontends));
             }
             kind => {
                 let why = section_advice(kind);
                 setup
                     .comments
-                    .push(notes.gap(section.place, &section.shown(), why));
+                    .push(notes.gap(section.span, &section.text(), why));
             }
         }
     }
@@ -55,10 +55,13 @@ pub(super) fn translate(sections: &[Section], notes: &Notes<'_>) -> Setup {
 }
 
 /// The lines of the `defaults` that a section asks for, or of the last one before it.
-fn inherited<'a>(section: &Section, defaults: &[&'a Section]) -> &'a [Line] {
+fn defaults_lines<'a>(
+    section: &HaproxySection,
+    defaults: &[&'a HaproxySection],
+) -> &'a [HaproxyLine] {
     let named = defaults
         .iter()
-        .find(|found| section.from.is_some() && Some(&found.name) == section.from.as_ref());
+        .find(|found| section.defaults.is_some() && Some(&found.name) == section.defaults.as_ref());
     named
         .or(defaults.last())
         .map_or(&[], |found| found.lines.as_slice())
@@ -76,24 +79,29 @@ fn section_advice(kind: &str) -> &'static str {
     }
 }
 
-fn global(line: &Line, general: &mut Global, setup: &mut Setup, notes: &Notes<'_>) {
+fn global_line(
+    line: &HaproxyLine,
+    general: &mut GlobalTls,
+    setup: &mut ConfigDraft,
+    notes: &Notes<'_>,
+) {
     match line.keyword() {
-        "nbthread" => setup.threads = bounds::threads(line.word(1)),
+        "nbthread" => setup.threads = clamp::threads(line.word(1)),
         "maxconn" => {
             setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0);
         }
         "hard-stop-after" => setup.drain_timeout = units::duration(line.word(1)),
-        _ if general.line(line, notes) => {}
-        _ => unknown(line, &mut setup.comments, notes),
+        _ if general.read_line(line, notes) => {}
+        _ => note_unknown(line, &mut setup.comments, notes),
     }
 }
 
 /// A line that we have no counterpart of: in silence if it only concerns `HAProxy` itself.
-fn unknown(line: &Line, comments: &mut Vec<String>, notes: &Notes<'_>) {
-    let shown = line.shown();
-    if reasons::HAPROXY_OWN.contains(&line.keyword()) {
-        notes.remark(line.place, &shown, tls::OWN);
+fn note_unknown(line: &HaproxyLine, comments: &mut Vec<String>, notes: &Notes<'_>) {
+    let shown = line.text();
+    if unsupported::HAPROXY_IGNORED.contains(&line.keyword()) {
+        notes.remark(line.span, &shown, tls::HAPROXY_ONLY);
         return;
     }
-    comments.push(notes.gap(line.place, &shown, reasons::haproxy(&shown)));
+    comments.push(notes.gap(line.span, &shown, unsupported::haproxy(&shown)));
 }

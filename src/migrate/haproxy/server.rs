@@ -1,18 +1,18 @@
 //! `server`: address, id and parameters.
 
-use super::dial::{self, Name};
-use super::proxy::Proxy;
-use super::syntax::{Line, Word};
+use super::proxy_section::ProxySection;
+use super::server_tls::{self, SniSource};
+use super::syntax::{HaproxyLine, HaproxyWord};
 use super::{bind, units};
 use crate::config;
-use crate::migrate::bounds::Said;
-use crate::migrate::model::{Introduction, Peer};
+use crate::migrate::clamp::NoteSubject;
+use crate::migrate::draft::{PeerDraft, SendProxyDraft};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 use crate::ring::haproxy::{self, Haproxy};
 
 /// Parameters that are followed by a value.
-const VALUED: &[&str] = &[
+const PARAMS_WITH_VALUE: &[&str] = &[
     "addr",
     "agent-addr",
     "agent-inter",
@@ -79,59 +79,64 @@ const VALUED: &[&str] = &[
 ];
 
 /// One server, whether it is used or not: unused ones take ids, too.
-pub(super) struct Server {
-    pub(super) peer: Peer,
+pub(super) struct BackendServer {
+    pub(super) peer: PeerDraft,
     /// The `id` that is written.
     pub(super) id: Option<u32>,
     pub(super) used: bool,
     /// What it must prove in TLS.
-    pub(super) name: Name,
+    pub(super) sni: SniSource,
     /// What it is told of each connection.
-    introduction: Option<Introduction>,
+    send_proxy: Option<SendProxyDraft>,
 }
 
 /// Reads `server NAME ADDRESS PARAMETER…`.
-pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
-    let address = address(line.word(2));
-    let mut server = Server {
+pub(super) fn server(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
+    let address = peer_address(line.word(2));
+    let mut server = BackendServer {
         used: address.is_some(),
-        peer: Peer::new(address.unwrap_or_default()),
+        peer: PeerDraft::new(address.unwrap_or_default()),
         id: None,
-        name: Name::default(),
-        introduction: None,
+        sni: SniSource::default(),
+        send_proxy: None,
     };
-    let mut said = dial::Said::new(&proxy.global);
-    server.peer.place = line.place;
+    let mut said = server_tls::ServerTlsParams::new(&proxy.global_tls);
+    server.peer.span = line.span;
     if !server.used {
         let why = "a peer is a host or an IP address with a port of its own";
         proxy
             .upstream
             .comments
-            .push(notes.gap(line.place, &line.shown(), why));
+            .push(notes.gap(line.span, &line.text(), why));
     }
     let parameters = [proxy.default_server.as_slice(), line.tail(3)].concat();
     let mut words = parameters.iter();
     while let Some(word) = words.next() {
-        let valued = VALUED.contains(&word.text.as_str());
+        let valued = PARAMS_WITH_VALUE.contains(&word.text.as_str());
         let value = if valued {
             words.next().map_or("", |word| &word.text)
         } else {
             ""
         };
-        parameter(word, value, &mut server, proxy);
+        read_param(word, value, &mut server, proxy);
         let shown = format!("server {} {} {value}", line.word(1), word.text);
-        let (place, shown) = (word.place, shown.trim_end());
+        let (place, shown) = (word.span, shown.trim_end());
         let general = parameters.len() - words.len() <= proxy.default_server.len();
         let whole = format!("default-server {} {value}", word.text);
         let whole = if general { whole.trim_end() } else { shown };
-        said.read(word, value, whole, &proxy.global);
+        said.read_param(word, value, whole, &proxy.global_tls);
         if word.text == "slowstart" {
             let time = units::duration(value);
-            proxy
-                .upstream
-                .start_slowly(time, Said { place, shown }, notes);
+            proxy.upstream.set_slow_start(
+                time,
+                NoteSubject {
+                    span: place,
+                    text: shown,
+                },
+                notes,
+            );
         }
-        if let Some(why) = advice(&word.text, value) {
+        if let Some(why) = param_advice(&word.text, value) {
             let comment = match word.text.as_str() {
                 "disabled" => notes.remark(place, shown, why),
                 _ => notes.gap(place, shown, why),
@@ -139,22 +144,27 @@ pub(super) fn server(line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
             server.peer.comments.push(comment);
         }
     }
-    bound_weight(&mut server, line, notes);
-    introduce(&mut server, line, proxy, notes);
-    dial::settle(said, &mut server, line, proxy, notes);
+    clamp_weight(&mut server, line, notes);
+    set_send_proxy(&mut server, line, proxy, notes);
+    server_tls::apply_to_upstream(said, &mut server, line, proxy, notes);
     proxy.servers.push(server);
 }
 
 /// All servers of an upstream are told the same: what the first one is.
-fn introduce(server: &mut Server, line: &Line, proxy: &mut Proxy, notes: &Notes<'_>) {
+fn set_send_proxy(
+    server: &mut BackendServer,
+    line: &HaproxyLine,
+    proxy: &mut ProxySection,
+    notes: &Notes<'_>,
+) {
     let mut used = proxy.servers.iter().filter(|server| server.used);
     match used.next() {
         _ if !server.used => {}
-        None => proxy.upstream.introduction = server.introduction.take(),
-        Some(_) if proxy.upstream.introduction == server.introduction => {}
+        None => proxy.upstream.send_proxy = server.send_proxy.take(),
+        Some(_) if proxy.upstream.send_proxy == server.send_proxy => {}
         Some(_) => {
             let why = "all servers of an upstream are told the same (`proxy_protocol`); give this one an upstream of its own";
-            let comment = notes.gap(line.place, &line.shown(), why);
+            let comment = notes.gap(line.span, &line.text(), why);
             server.peer.comments.push(comment);
         }
     }
@@ -180,13 +190,13 @@ fn tlvs(options: &str) -> Vec<&'static str> {
 
 /// The peers with their ids: the one written, or else a counter that rises with each server and
 /// passes over ids that are taken.
-pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Peer> {
+pub(super) fn peers(servers: Vec<BackendServer>, comments: &mut Vec<String>) -> Vec<PeerDraft> {
     let given: Vec<_> = servers.iter().map(|server| server.id).collect();
     let mut peers = Vec::new();
     for (id, server) in haproxy::numbers(&given).into_iter().zip(servers) {
         if server.used {
             let id = Some(id.to_string());
-            peers.push(Peer { id, ..server.peer });
+            peers.push(PeerDraft { id, ..server.peer });
         } else {
             comments.extend(server.peer.comments);
         }
@@ -194,7 +204,12 @@ pub(super) fn peers(servers: Vec<Server>, comments: &mut Vec<String>) -> Vec<Pee
     peers
 }
 
-fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
+fn read_param(
+    word: &HaproxyWord,
+    value: &str,
+    server: &mut BackendServer,
+    proxy: &mut ProxySection,
+) {
     let number = || {
         value
             .parse::<u64>()
@@ -204,19 +219,19 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
     let probe = &mut proxy.probe;
     let introduced = |version, tlvs: &[&'static str]| {
         let tlvs = tlvs.to_vec();
-        Some(Introduction { version, tlvs })
+        Some(SendProxyDraft { version, tlvs })
     };
     match word.text.as_str() {
-        "send-proxy" => server.introduction = introduced("v1", &[]),
-        "send-proxy-v2" => server.introduction = introduced("v2", &[]),
+        "send-proxy" => server.send_proxy = introduced("v1", &[]),
+        "send-proxy-v2" => server.send_proxy = introduced("v2", &[]),
         "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => {
-            server.introduction = introduced("v2", &["tls"]);
+            server.send_proxy = introduced("v2", &["tls"]);
         }
         "proxy-v2-options" => {
-            let said = server.introduction.iter().flat_map(|one| one.tlvs.clone());
+            let said = server.send_proxy.iter().flat_map(|one| one.tlvs.clone());
             let mut all: Vec<_> = said.chain(tlvs(value)).collect();
             all.dedup();
-            server.introduction = introduced("v2", &all);
+            server.send_proxy = introduced("v2", &all);
         }
         "weight" => server.peer.weight = value.parse().unwrap_or(1),
         "id" => {
@@ -225,8 +240,8 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
                 .ok()
                 .filter(|id| (1..=Haproxy::MAX_ID).contains(id));
         }
-        "check" => proxy.checked = true,
-        "no-check" => proxy.checked = false,
+        "check" => proxy.has_checks = true,
+        "no-check" => proxy.has_checks = false,
         "inter" => probe.interval = probe.interval.or_else(|| units::duration(value)),
         "fall" => probe.fall = probe.fall.or_else(number),
         "rise" => probe.rise = probe.rise.or_else(number),
@@ -235,7 +250,7 @@ fn parameter(word: &Word, value: &str, server: &mut Server, proxy: &mut Proxy) {
     }
 }
 
-fn advice(name: &str, value: &str) -> Option<&'static str> {
+fn param_advice(name: &str, value: &str) -> Option<&'static str> {
     Some(match name {
         "disabled" => {
             "a server that is disabled is left out; `clockwise drain` takes one off the ring"
@@ -252,7 +267,7 @@ fn advice(name: &str, value: &str) -> Option<&'static str> {
 }
 
 /// A weight of 0 takes no keys, as a server that is left out.
-fn bound_weight(server: &mut Server, line: &Line, notes: &Notes<'_>) {
+fn clamp_weight(server: &mut BackendServer, line: &HaproxyLine, notes: &Notes<'_>) {
     let most = u64::from(Weight::MAX.get());
     let weight = server.peer.weight;
     if weight == 0 {
@@ -261,26 +276,26 @@ fn bound_weight(server: &mut Server, line: &Line, notes: &Notes<'_>) {
         server
             .peer
             .comments
-            .push(notes.remark(line.place, &line.shown(), what));
+            .push(notes.remark(line.span, &line.text(), what));
     } else if weight > most {
         server.peer.weight = most;
         let why = format!("weights are at most {most}, which is written");
         server
             .peer
             .comments
-            .push(notes.gap(line.place, &line.shown(), &why));
+            .push(notes.gap(line.span, &line.text(), &why));
     }
 }
 
 /// `10.0.0.1:80`, `name:80`, `::1:80`; not without a port, and not what is no address.
-fn address(text: &str) -> Option<String> {
+fn peer_address(text: &str) -> Option<String> {
     let text = text
         .strip_prefix("ipv4@")
         .or(text.strip_prefix("ipv6@"))
         .unwrap_or(text);
     let address = match text.matches(':').count() {
         0 | 1 => text.to_owned(),
-        _ => bind::address(text)?,
+        _ => bind::listen_address(text)?,
     };
     Some(address).filter(|address| config::is_address(address))
 }

@@ -3,7 +3,7 @@
 //! Bounded: at most [`MAX_WORDS`] words. Nothing nests.
 
 use crate::config::{Report, quote};
-use crate::migrate::source::{Place, Sources};
+use crate::migrate::source::{SourceMap, SourceSpan};
 
 /// A hundred thousand servers are about a million words.
 const MAX_WORDS: usize = 2_000_000;
@@ -32,30 +32,30 @@ const SECTIONS: &[&str] = &[
 
 /// One word and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Word {
+pub(super) struct HaproxyWord {
     pub(super) text: String,
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
 }
 
 /// One line with at least one word.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) words: Vec<Word>,
-    pub(super) place: Place,
+pub(super) struct HaproxyLine {
+    pub(super) words: Vec<HaproxyWord>,
+    pub(super) span: SourceSpan,
 }
 
 /// A section with its lines.
 #[derive(Debug)]
-pub(in crate::migrate) struct Section {
+pub(in crate::migrate) struct HaproxySection {
     pub(super) kind: String,
     pub(super) name: String,
     /// The `defaults` that it asks for.
-    pub(super) from: Option<String>,
-    pub(super) lines: Vec<Line>,
-    pub(super) place: Place,
+    pub(super) defaults: Option<String>,
+    pub(super) lines: Vec<HaproxyLine>,
+    pub(super) span: SourceSpan,
 }
 
-impl Line {
+impl HaproxyLine {
     pub(super) fn keyword(&self) -> &str {
         self.word(0)
     }
@@ -66,29 +66,32 @@ impl Line {
     }
 
     /// The words from `index` on.
-    pub(super) fn tail(&self, index: usize) -> &[Word] {
+    pub(super) fn tail(&self, index: usize) -> &[HaproxyWord] {
         self.words.get(index..).unwrap_or_default()
     }
 
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let words = self.words.iter().map(|word| word.text.as_str());
         words.collect::<Vec<_>>().join(" ")
     }
 }
 
-impl Section {
-    pub(super) fn shown(&self) -> String {
+impl HaproxySection {
+    pub(super) fn text(&self) -> String {
         format!("{} {}", self.kind, self.name).trim_end().to_owned()
     }
 }
 
 /// Reads one file.
-pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Section>, Report> {
-    let mut sections: Vec<Section> = Vec::new();
+pub(in crate::migrate) fn parse(
+    sources: &SourceMap,
+    file: usize,
+) -> Result<Vec<HaproxySection>, Report> {
+    let mut sections: Vec<HaproxySection> = Vec::new();
     let (mut start, mut count) = (0, 0);
     for text in sources.text(file).split_inclusive('\n') {
-        let words = words(text, file, start).map_err(|place| {
-            sources.error(
+        let words = split_words(text, file, start).map_err(|place| {
+            sources.error_at(
                 place,
                 "this quote is not closed",
                 "add the closing quote on the same line",
@@ -98,25 +101,25 @@ pub(in crate::migrate) fn parse(sources: &Sources, file: usize) -> Result<Vec<Se
         count += words.len();
         if count > MAX_WORDS {
             let message = format!("more than {MAX_WORDS} words");
-            return Err(sources.whole(file, &message, "split the configuration; is it one?"));
+            return Err(sources.file_error(file, &message, "split the configuration; is it one?"));
         }
         let Some(first) = words.first() else { continue };
-        if SECTIONS.contains(&first.text.as_str()) && !is_inside(&sections, &words) {
-            sections.push(section(words));
+        if SECTIONS.contains(&first.text.as_str()) && !is_nested_keyword(&sections, &words) {
+            sections.push(parse_section(words));
         } else if let Some(section) = sections.last_mut() {
-            section.lines.push(Line {
-                place: first.place,
+            section.lines.push(HaproxyLine {
+                span: first.span,
                 words,
             });
         } else {
-            return Err(stray(first, sources));
+            return Err(outside_section(first, sources));
         }
     }
     Ok(sections)
 }
 
 /// `cache` and `ring` also begin lines, which are set in.
-fn is_inside(sections: &[Section], words: &[Word]) -> bool {
+fn is_nested_keyword(sections: &[HaproxySection], words: &[HaproxyWord]) -> bool {
     let Some(first) = words.first() else {
         return false;
     };
@@ -127,8 +130,8 @@ fn is_inside(sections: &[Section], words: &[Word]) -> bool {
     ambiguous && !sections.is_empty() && words.len() != 2
 }
 
-fn section(words: Vec<Word>) -> Section {
-    let place = words.first().map(|word| word.place).unwrap_or_default();
+fn parse_section(words: Vec<HaproxyWord>) -> HaproxySection {
+    let place = words.first().map(|word| word.span).unwrap_or_default();
     let mut texts = words.into_iter().map(|word| word.text);
     let kind = texts.next().unwrap_or_default();
     let rest: Vec<String> = texts.collect();
@@ -142,28 +145,28 @@ fn section(words: Vec<Word>) -> Section {
         [word, name] if word == "from" => Some(name.clone()),
         _ => None,
     });
-    Section {
+    HaproxySection {
         kind,
         name,
-        from,
+        defaults: from,
         lines: Vec::new(),
-        place,
+        span: place,
     }
 }
 
-fn stray(word: &Word, sources: &Sources) -> Report {
+fn outside_section(word: &HaproxyWord, sources: &SourceMap) -> Report {
     let message = format!("{} begins no section of HAProxy", quote(&word.text));
     let help = "a file begins with `global`, `defaults`, `frontend`, `backend` or `listen`";
-    sources.error(word.place, &message, help)
+    sources.error_at(word.span, &message, help)
 }
 
 /// The words of one line, which begins at `start`; `Err` is where a quote stands open.
-fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
+fn split_words(line: &str, file: usize, start: usize) -> Result<Vec<HaproxyWord>, SourceSpan> {
     let mut words = Vec::new();
     let mut text: Option<(usize, String)> = None;
     let mut quoted: Option<(char, usize)> = None;
     let mut characters = line.char_indices();
-    let at = |from: usize, to: usize| Place {
+    let at = |from: usize, to: usize| SourceSpan {
         file,
         start: start + from,
         end: start + to,
@@ -175,9 +178,9 @@ fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
             break;
         }
         if quoted.is_none() && c.is_whitespace() {
-            words.extend(text.take().map(|(from, text)| Word {
+            words.extend(text.take().map(|(from, text)| HaproxyWord {
                 text,
-                place: at(from, index),
+                span: at(from, index),
             }));
             continue;
         }
@@ -186,7 +189,7 @@ fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
             (Some((quote, _)), c) if c == quote => quoted = None,
             (None, '"' | '\'') => quoted = Some((c, index)),
             (None | Some(('"', _)), '\\') => {
-                word.extend(escaped(characters.next().map(|(_, c)| c)));
+                word.extend(unescape(characters.next().map(|(_, c)| c)));
             }
             (_, c) => word.push(c),
         }
@@ -194,14 +197,14 @@ fn words(line: &str, file: usize, start: usize) -> Result<Vec<Word>, Place> {
     if let Some((_, index)) = quoted {
         return Err(at(index, index + 1));
     }
-    words.extend(text.map(|(from, text)| Word {
+    words.extend(text.map(|(from, text)| HaproxyWord {
         text,
-        place: at(from, end),
+        span: at(from, end),
     }));
     Ok(words)
 }
 
-fn escaped(c: Option<char>) -> Option<char> {
+fn unescape(c: Option<char>) -> Option<char> {
     match c {
         Some('n') => Some('\n'),
         Some('r') => Some('\r'),
@@ -215,7 +218,7 @@ mod tests {
     use super::*;
 
     fn texts(line: &str) -> Option<Vec<String>> {
-        let words = words(line, 0, 0).ok()?;
+        let words = split_words(line, 0, 0).ok()?;
         Some(words.into_iter().map(|word| word.text).collect())
     }
 

@@ -2,23 +2,25 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::inherit::Inherited;
-use super::server::{self, Location, Server};
+use super::proxy_settings::ProxySettings;
+use super::server::{self, LocationBlock, ServerBlock};
 use super::syntax::Directive;
-use super::tls::Ssl;
-use super::{units, unknown, upstream};
+use super::tls::ServerSsl;
+use super::{note_unknown, units, upstream};
 use crate::config;
-use crate::migrate::model::{Downstream, Peer, Route, Setup, Size, Upstream};
+use crate::migrate::draft::{
+    ConfigDraft, DownstreamDraft, PeerDraft, RouteDraft, SizeLimit, UpstreamDraft,
+};
 use crate::migrate::notes::Notes;
 use crate::route::{HostPattern, PathPrefix};
 
 /// nginx's `client_max_body_size` where none is given.
-const BODY: Size = Size::Bytes(1 << 20);
+const DEFAULT_MAX_BODY_SIZE: SizeLimit = SizeLimit::Bytes(1 << 20);
 /// Our `pool_size` where none is given.
-const POOL: u64 = 512;
+const DEFAULT_POOL_SIZE: u64 = 512;
 
 /// Translates the directives of all `http` blocks together.
-pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
+pub(super) fn translate(all: &[&Directive], setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let named = |name: &'static str| {
         all.iter()
             .copied()
@@ -31,55 +33,62 @@ pub(super) fn translate(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>
             .push(upstream::upstream(block, &maps, notes));
     }
     let owned: Vec<Directive> = named("proxy_set_header").cloned().collect();
-    let mut settings = (Inherited::default().enter(&owned), Ssl::default());
+    let mut settings = (
+        ProxySettings::default().for_block(&owned),
+        ServerSsl::default(),
+    );
     for directive in all {
-        whole(directive, &mut settings, all, setup, notes);
+        http_directive(directive, &mut settings, all, setup, notes);
     }
     let (settings, ssl) = settings;
     let blocks = named("server").filter(|found| found.block.is_some());
     let servers: Vec<_> = blocks
         .map(|block| server::server(block, (&settings, &ssl), setup, notes))
         .collect();
-    real_ip(all, setup, notes);
-    pool(all, setup);
-    bodies(&settings, &servers, setup);
+    note_real_ip_differences(all, setup, notes);
+    set_pool_size(all, setup);
+    set_max_body_size(&settings, &servers, setup);
     let blocks = setup.upstreams.iter().map(|block| block.name.clone());
-    Join {
-        blocks: blocks.collect(),
+    ServerMerger {
+        upstream_blocks: blocks.collect(),
         setup,
         notes,
-        users: HashMap::new(),
+        first_users: HashMap::new(),
     }
-    .servers(servers);
-    introduce(setup, notes);
+    .merge(servers);
+    set_accept_proxy(setup, notes);
 }
 
 /// Whom nginx believes about the client's address: here that is said of each listener.
-fn introduce(setup: &mut Setup, notes: &Notes<'_>) {
+fn set_accept_proxy(setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let mut trusted = Vec::new();
-    if setup.trusted_introduce {
+    if setup.client_from_proxy_header {
         std::mem::swap(&mut trusted, &mut setup.trusted_proxies);
     }
     for listener in &mut setup.listeners {
-        let Some(from) = &mut listener.introduced_by else {
+        let Some(from) = &mut listener.accept_proxy_from else {
             continue;
         };
         let shown = format!("listen {} proxy_protocol", listener.address);
         let comment = if trusted.is_empty() {
-            listener.introduced_by = None;
+            listener.accept_proxy_from = None;
             let why = "whom to believe is not said (`set_real_ip_from` with `real_ip_header proxy_protocol`); write `proxy_protocol: {from: [...]}`";
-            notes.gap(listener.introduced_at, &shown, why)
+            notes.gap(listener.accept_proxy_span, &shown, why)
         } else {
             from.clone_from(&trusted);
             let what = "who connects from elsewhere is refused; nginx reads a header of them, too, and does not believe it";
-            notes.remark(listener.introduced_at, &shown, what)
+            notes.remark(listener.accept_proxy_span, &shown, what)
         };
         listener.comments.push(comment);
     }
 }
 
 /// Limits of clients, which we have for all listeners together; `false` if it is none.
-pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) -> bool {
+pub(super) fn downstream(
+    directive: &Directive,
+    setup: &mut ConfigDraft,
+    notes: &Notes<'_>,
+) -> bool {
     let argument = directive.argument(0);
     let time = units::duration(argument).filter(|time| !time.is_zero());
     let before = setup.downstream.clone();
@@ -99,22 +108,22 @@ pub(super) fn downstream(directive: &Directive, setup: &mut Setup, notes: &Notes
         }
         "access_log" => access_log(directive, setup, notes),
         "error_log" => error_log(directive, setup, notes),
-        "set_real_ip_from" => trusted(directive, setup, notes),
+        "set_real_ip_from" => add_trusted_proxy(directive, setup, notes),
         "real_ip_header" if argument.eq_ignore_ascii_case("x-forwarded-for") => {}
-        "real_ip_header" if argument == "proxy_protocol" => setup.trusted_introduce = true,
+        "real_ip_header" if argument == "proxy_protocol" => setup.client_from_proxy_header = true,
         _ => return false,
     }
-    if changed(&before, &setup.downstream) {
+    if overrides_earlier(&before, &setup.downstream) {
         let what = "this holds for all listeners and servers; the last one is written";
         setup
             .comments
-            .push(notes.remark(directive.place(), &directive.shown(), what));
+            .push(notes.remark(directive.span(), &directive.text(), what));
     }
     true
 }
 
 /// Whether a value that was said before is another one now.
-fn changed(before: &Downstream, after: &Downstream) -> bool {
+fn overrides_earlier(before: &DownstreamDraft, after: &DownstreamDraft) -> bool {
     let other = |before: Option<_>, after| before.is_some() && before != after;
     other(before.header_timeout, after.header_timeout)
         || other(before.read_timeout, after.read_timeout)
@@ -123,7 +132,7 @@ fn changed(before: &Downstream, after: &Downstream) -> bool {
 }
 
 /// The level of the log; where it goes is standard error.
-pub(super) fn error_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+pub(super) fn error_log(directive: &Directive, setup: &mut ConfigDraft, notes: &Notes<'_>) {
     setup.error_level = match directive.argument(1) {
         "debug" => Some("debug"),
         "info" | "notice" => Some("info"),
@@ -132,45 +141,45 @@ pub(super) fn error_log(directive: &Directive, setup: &mut Setup, notes: &Notes<
         _ => setup.error_level,
     };
     let what = "messages go to standard error; let the service manager keep them";
-    notes.remark(directive.place(), &directive.shown(), what);
+    notes.remark(directive.span(), &directive.text(), what);
 }
 
-fn whole(
+fn http_directive(
     directive: &Directive,
-    (settings, ssl): &mut (Inherited, Ssl),
+    (settings, ssl): &mut (ProxySettings, ServerSsl),
     all: &[&Directive],
-    setup: &mut Setup,
+    setup: &mut ConfigDraft,
     notes: &Notes<'_>,
 ) {
     match directive.name.text.as_str() {
         "upstream" => {}
         "server" if directive.block.is_some() => {}
-        "map" if is_used(directive, all) => {}
+        "map" if is_map_used(directive, all) => {}
         _ if ssl.apply(directive, &mut setup.comments, notes) => {}
         _ if settings.apply(directive, &mut setup.comments, notes) => {}
         _ if downstream(directive, setup, notes) => {}
-        _ => unknown(directive, &mut setup.comments, notes),
+        _ => note_unknown(directive, &mut setup.comments, notes),
     }
 }
 
 /// Whether a `map` is translated with the `hash` that uses it, or only serves WebSocket.
-fn is_used(map: &Directive, all: &[&Directive]) -> bool {
+fn is_map_used(map: &Directive, all: &[&Directive]) -> bool {
     let name = map.argument(1);
     let hashes = all
         .iter()
         .filter(|found| found.name.text == "upstream")
-        .flat_map(|found| found.inside());
+        .flat_map(|found| found.children());
     let mut keys = hashes
         .filter(|found| found.name.text == "hash")
         .map(|found| found.argument(0));
     map.argument(0) == "$http_upgrade" || keys.any(|key| key == name)
 }
 
-fn access_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+fn access_log(directive: &Directive, setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let path = directive.argument(0);
     if path.is_empty() || path.ends_with('/') {
         let why = "this is no file";
-        let comment = notes.gap(directive.place(), &directive.shown(), why);
+        let comment = notes.gap(directive.span(), &directive.text(), why);
         setup.comments.push(comment);
         return;
     }
@@ -188,10 +197,10 @@ fn access_log(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
     };
     setup
         .comments
-        .push(notes.remark(directive.place(), &directive.shown(), what));
+        .push(notes.remark(directive.span(), &directive.text(), what));
 }
 
-fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+fn add_trusted_proxy(directive: &Directive, setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let text = directive.argument(0);
     let address = text
         .parse::<std::net::IpAddr>()
@@ -208,19 +217,19 @@ fn trusted(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
             let why = "trusted proxies are networks like `10.0.0.0/8`";
             setup
                 .comments
-                .push(notes.gap(directive.place(), &directive.shown(), why));
+                .push(notes.gap(directive.span(), &directive.text(), why));
         }
     }
 }
 
 /// Where nginx finds another client behind a trusted proxy than we do.
-fn real_ip(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
+fn note_real_ip_differences(all: &[&Directive], setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let find = |name: &str| all.iter().copied().find(|found| found.name.text == name);
     let Some(trusted) = find("set_real_ip_from") else {
         return;
     };
     let mut tell = |what| {
-        let comment = notes.remark(trusted.place(), &trusted.shown(), what);
+        let comment = notes.remark(trusted.span(), &trusted.text(), what);
         setup.comments.push(comment);
     };
     let forwarded = |header: &Directive| header.argument(0).eq_ignore_ascii_case("x-forwarded-for");
@@ -239,40 +248,40 @@ fn real_ip(all: &[&Directive], setup: &mut Setup, notes: &Notes<'_>) {
 }
 
 /// nginx keeps idle connections per upstream, we keep them all together.
-fn pool(all: &[&Directive], setup: &mut Setup) {
+fn set_pool_size(all: &[&Directive], setup: &mut ConfigDraft) {
     let upstreams = all
         .iter()
         .filter(|found| found.name.text == "upstream")
-        .flat_map(|found| found.inside());
+        .flat_map(|found| found.children());
     let kept = upstreams.filter(|found| found.name.text == "keepalive");
     let sum = kept
         .filter_map(|found| found.argument(0).parse::<u64>().ok())
         .fold(0, u64::saturating_add);
-    setup.pool_size = (sum > POOL).then(|| sum.min(65_536));
+    setup.pool_size = (sum > DEFAULT_POOL_SIZE).then(|| sum.min(65_536));
 }
 
 /// The limit of bodies for all; locations with another one say so in their routes.
-fn bodies(settings: &Inherited, servers: &[Server], setup: &mut Setup) {
+fn set_max_body_size(settings: &ProxySettings, servers: &[ServerBlock], setup: &mut ConfigDraft) {
     if servers.iter().any(|server| !server.locations.is_empty()) {
-        setup.downstream.max_body_size = settings.body.or(Some(BODY));
+        setup.downstream.max_body_size = settings.max_body_size.or(Some(DEFAULT_MAX_BODY_SIZE));
     }
 }
 
 /// Puts servers, locations and upstreams together.
-struct Join<'a, 'n> {
-    setup: &'a mut Setup,
+struct ServerMerger<'a, 'n> {
+    setup: &'a mut ConfigDraft,
     notes: &'a Notes<'n>,
     /// The names of the `upstream` blocks.
-    blocks: HashSet<String>,
+    upstream_blocks: HashSet<String>,
     /// Which settings an upstream has by the first location that uses it, and how it is spoken to.
-    users: HashMap<String, (Inherited, Scheme)>,
+    first_users: HashMap<String, (ProxySettings, PassScheme)>,
 }
 
-impl Join<'_, '_> {
-    fn servers(mut self, servers: Vec<Server>) {
-        let defaults = defaults(&servers);
-        self.warn_of_strangers(&servers);
-        let wildcards = servers.iter().flat_map(|server| &server.names);
+impl ServerMerger<'_, '_> {
+    fn merge(mut self, servers: Vec<ServerBlock>) {
+        let defaults = default_servers(&servers);
+        self.warn_wider_exposure(&servers);
+        let wildcards = servers.iter().flat_map(|server| &server.server_names);
         let wildcards = wildcards
             .filter(|name| matches!(name, HostPattern::Suffix(_)))
             .count()
@@ -280,7 +289,7 @@ impl Join<'_, '_> {
         let mut catch_all = defaults.iter().filter_map(|index| servers.get(*index));
         let catch_all = catch_all.any(|server| !server.locations.is_empty());
         for (index, mut server) in servers.into_iter().enumerate() {
-            let mut hosts = std::mem::take(&mut server.names);
+            let mut hosts = std::mem::take(&mut server.server_names);
             if defaults.contains(&index) {
                 // Names are only needed where another server's wildcard would take them.
                 hosts.retain(|_| wildcards);
@@ -293,15 +302,15 @@ impl Join<'_, '_> {
                 self.location(&hosts, location, server.client_cert);
             }
             let listeners = server.listens.into_iter().map(|listen| listen.listener);
-            if routes || server.redirect.is_some() {
+            if routes || server.https_redirect.is_some() {
                 self.setup.listeners.extend(listeners);
             }
         }
     }
 
     /// What was served at some addresses only, for the machine itself perhaps, has no wall around it here.
-    fn warn_of_strangers(&mut self, servers: &[Server]) {
-        let addresses = |server: &Server| -> BTreeSet<String> {
+    fn warn_wider_exposure(&mut self, servers: &[ServerBlock]) {
+        let addresses = |server: &ServerBlock| -> BTreeSet<String> {
             let listeners = server.listens.iter().map(|listen| &listen.listener);
             listeners.map(|listener| listener.address.clone()).collect()
         };
@@ -317,14 +326,14 @@ impl Join<'_, '_> {
                 let what = format!(
                     "what it serves can be reached at `{first}` too, as routes hold for all listeners here"
                 );
-                let comment = self.notes.widened(server.place, "server", &what);
+                let comment = self.notes.wider_access(server.span, "server", &what);
                 self.setup.comments.push(comment);
             }
         }
     }
 
     /// Another server's route for any host takes what a server has no location for.
-    fn remark_fall_through(&mut self, server: &Server) {
+    fn remark_fall_through(&mut self, server: &ServerBlock) {
         let root = server
             .locations
             .iter()
@@ -333,63 +342,75 @@ impl Join<'_, '_> {
             let what = "paths that it has no location for take the routes of the default server";
             self.setup
                 .comments
-                .push(self.notes.remark(server.place, "server", what));
+                .push(self.notes.remark(server.span, "server", what));
         }
     }
 
-    fn location(&mut self, hosts: &[HostPattern], location: Location, client_cert: bool) {
+    fn location(&mut self, hosts: &[HostPattern], location: LocationBlock, client_cert: bool) {
         let Some(name) = self.upstream(&location) else {
             self.setup.comments.extend(location.comments);
             return;
         };
-        let limit = location.settings.body.or(Some(BODY));
+        let limit = location
+            .settings
+            .max_body_size
+            .or(Some(DEFAULT_MAX_BODY_SIZE));
         let other = limit != self.setup.downstream.max_body_size;
         let mut comments = location.comments;
         for host in hosts {
-            self.setup.routes.push(Route {
+            self.setup.routes.push(RouteDraft {
                 host: host.clone(),
                 path: location.path.clone(),
                 upstream: name.clone(),
                 max_body_size: limit.filter(|_| other),
                 client_cert,
                 comments: std::mem::take(&mut comments),
-                place: location.place,
+                span: location.span,
             });
         }
     }
 
     /// The name of the upstream that a location passes to, which is made where it has no block.
-    fn upstream(&mut self, location: &Location) -> Option<String> {
-        let Some((scheme, authority)) = target(&location.pass.text) else {
-            self.refuse(location, "an upstream is a fixed name or address");
+    fn upstream(&mut self, location: &LocationBlock) -> Option<String> {
+        let Some((scheme, authority)) = parse_pass_target(&location.proxy_pass.text) else {
+            self.note_unsupported_pass(location, "an upstream is a fixed name or address");
             return None;
         };
-        let name = self.name_for(authority, scheme);
+        let name = self.upstream_name(authority, scheme);
         if !self.setup.upstreams.iter().any(|one| one.name == name) {
             let Some(upstream) = self.new_upstream(&name, authority, scheme) else {
-                self.refuse(location, "a peer is a host or an IP address with a port");
+                self.note_unsupported_pass(
+                    location,
+                    "a peer is a host or an IP address with a port",
+                );
                 return None;
             };
             self.setup.upstreams.push(upstream);
         }
-        self.settle(&name, (scheme, authority), location);
+        self.apply_location_settings(&name, (scheme, authority), location);
         Some(name)
     }
 
     /// An upstream is spoken to in one way: servers that are passed to in two have two.
-    fn name_for(&self, authority: &str, scheme: Scheme) -> String {
-        match self.users.get(authority) {
+    fn upstream_name(&self, authority: &str, scheme: PassScheme) -> String {
+        match self.first_users.get(authority) {
             Some((_, first)) if *first != scheme => format!("{authority}-{}", scheme.name()),
             _ => authority.to_owned(),
         }
     }
 
     /// The servers of the block with that name, or else the one that is called so.
-    fn new_upstream(&self, name: &str, authority: &str, scheme: Scheme) -> Option<Upstream> {
+    fn new_upstream(
+        &self,
+        name: &str,
+        authority: &str,
+        scheme: PassScheme,
+    ) -> Option<UpstreamDraft> {
         let mut written = self.setup.upstreams.iter();
-        let block = written.find(|one| one.name == authority && self.blocks.contains(authority));
+        let block =
+            written.find(|one| one.name == authority && self.upstream_blocks.contains(authority));
         if let Some(block) = block {
-            return Some(Upstream {
+            return Some(UpstreamDraft {
                 name: name.to_owned(),
                 comments: Vec::new(),
                 tls: None,
@@ -397,45 +418,55 @@ impl Join<'_, '_> {
                 ..block.clone()
             });
         }
-        Some(Upstream {
+        Some(UpstreamDraft {
             name: name.to_owned(),
-            peers: vec![Peer::new(upstream::address(authority, scheme.port())?)],
-            ..Upstream::default()
+            peers: vec![PeerDraft::new(upstream::address(
+                authority,
+                scheme.default_port(),
+            )?)],
+            ..UpstreamDraft::default()
         })
     }
 
-    fn refuse(&mut self, location: &Location, why: &str) {
-        let comment = self.notes.gap(location.pass.place, &location.passes(), why);
+    fn note_unsupported_pass(&mut self, location: &LocationBlock, why: &str) {
+        let comment = self
+            .notes
+            .gap(location.proxy_pass.span, &location.pass_directive(), why);
         self.setup.comments.push(comment);
     }
 
     /// The first location decides what the upstream does, and others are told of.
-    fn settle(&mut self, name: &str, (scheme, named): (Scheme, &str), location: &Location) {
+    fn apply_location_settings(
+        &mut self,
+        name: &str,
+        (scheme, named): (PassScheme, &str),
+        location: &LocationBlock,
+    ) {
         let upstream = self
             .setup
             .upstreams
             .iter_mut()
             .find(|upstream| upstream.name == name);
         let Some(upstream) = upstream else { return };
-        match self.users.get(name) {
+        match self.first_users.get(name) {
             None => {
-                location.settings.write(upstream, named);
-                scheme.write(named, upstream, location, self.notes);
+                location.settings.write_to(upstream, named);
+                scheme.write_to(named, upstream, location, self.notes);
                 if let Some(host) = upstream.host_header.take_if(|host| !config::is_host(host)) {
                     let why = "this host cannot be sent; servers get the client's";
                     let subject = format!("Host {host}");
-                    let comment = self.notes.gap(location.place, &subject, why);
+                    let comment = self.notes.gap(location.span, &subject, why);
                     upstream.comments.push(comment);
                 }
-                self.users
+                self.first_users
                     .insert(name.to_owned(), (location.settings.clone(), scheme));
             }
-            Some((first, _)) if first.same(&location.settings) => {}
-            Some((first, _)) if first.ssl != location.settings.ssl => {
+            Some((first, _)) if first.is_same_for_upstream(&location.settings) => {}
+            Some((first, _)) if first.proxy_ssl != location.settings.proxy_ssl => {
                 let what = format!(
                     "its TLS is not that of the first location of `{name}`, which is written"
                 );
-                let comment = self.notes.widened(location.place, "location", &what);
+                let comment = self.notes.wider_access(location.span, "location", &what);
                 upstream.comments.push(comment);
             }
             Some(_) => {
@@ -444,7 +475,7 @@ impl Join<'_, '_> {
                 );
                 upstream
                     .comments
-                    .push(self.notes.remark(location.place, "location", &what));
+                    .push(self.notes.remark(location.span, "location", &what));
             }
         }
     }
@@ -452,14 +483,14 @@ impl Join<'_, '_> {
 
 /// The servers that nginx takes for hosts that no server names: of each address the one that says
 /// so, or the first.
-fn defaults(servers: &[Server]) -> HashSet<usize> {
+fn default_servers(servers: &[ServerBlock]) -> HashSet<usize> {
     let mut by_address: HashMap<&str, (usize, bool)> = HashMap::new();
     for (index, server) in servers.iter().enumerate() {
         for listen in &server.listens {
             let entry = by_address
                 .entry(&listen.listener.address)
-                .or_insert((index, listen.listener.default));
-            if listen.listener.default && !entry.1 {
+                .or_insert((index, listen.listener.is_default));
+            if listen.listener.is_default && !entry.1 {
                 *entry = (index, true);
             }
         }
@@ -469,14 +500,14 @@ fn defaults(servers: &[Server]) -> HashSet<usize> {
 
 /// How servers are spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
+enum PassScheme {
     Http,
     Https,
     Grpc,
     Grpcs,
 }
 
-impl Scheme {
+impl PassScheme {
     const ALL: [Self; 4] = [Self::Http, Self::Https, Self::Grpc, Self::Grpcs];
 
     fn name(self) -> &'static str {
@@ -489,7 +520,7 @@ impl Scheme {
     }
 
     /// Where none is said.
-    const fn port(self) -> u16 {
+    const fn default_port(self) -> u16 {
         match self {
             Self::Http | Self::Grpc => 80,
             Self::Https | Self::Grpcs => 443,
@@ -497,25 +528,31 @@ impl Scheme {
     }
 
     /// Says it of an upstream that is called `named` where it is passed to.
-    fn write(self, named: &str, upstream: &mut Upstream, location: &Location, notes: &Notes<'_>) {
+    fn write_to(
+        self,
+        named: &str,
+        upstream: &mut UpstreamDraft,
+        location: &LocationBlock,
+        notes: &Notes<'_>,
+    ) {
         upstream.protocol = match self {
             Self::Http | Self::Https => None,
             Self::Grpc => Some("h2c"),
             Self::Grpcs => Some("h2"),
         };
         if matches!(self, Self::Https | Self::Grpcs) {
-            let place = location.pass.place;
-            let ssl = &location.settings.ssl;
-            let tls = ssl.beginning(named, place, &mut upstream.comments, notes);
+            let place = location.proxy_pass.span;
+            let ssl = &location.settings.proxy_ssl;
+            let tls = ssl.tls_origination(named, place, &mut upstream.comments, notes);
             upstream.tls = Some(tls);
         }
     }
 }
 
 /// `app` of `http://app/path`, if it is fixed.
-fn target(pass: &str) -> Option<(Scheme, &str)> {
+fn parse_pass_target(pass: &str) -> Option<(PassScheme, &str)> {
     let (name, rest) = pass.split_once("://")?;
-    let mut known = Scheme::ALL.into_iter();
+    let mut known = PassScheme::ALL.into_iter();
     let scheme = known.find(|scheme| scheme.name() == name)?;
     let end = rest.find('/').unwrap_or(rest.len());
     let name = rest.get(..end)?;

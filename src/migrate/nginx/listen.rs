@@ -3,23 +3,23 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::syntax::Directive;
-use crate::migrate::model::Listener;
+use crate::migrate::draft::ListenerDraft;
 use crate::migrate::notes::Notes;
-use crate::migrate::source::Place;
-use crate::migrate::tls::Ending;
+use crate::migrate::source::SourceSpan;
+use crate::migrate::tls::TlsTerminationDraft;
 
 /// One `listen`.
-pub(super) struct Listen {
-    pub(super) listener: Listener,
+pub(super) struct ListenDirective {
+    pub(super) listener: ListenerDraft,
     /// `http2` stands in it.
     pub(super) http2: bool,
 }
 
-impl Listen {
+impl ListenDirective {
     /// What a server without a `listen` has.
-    pub(super) fn plain(place: Place) -> Self {
-        let mut listener = Listener::new("0.0.0.0:80");
-        listener.place = place;
+    pub(super) fn default_http(place: SourceSpan) -> Self {
+        let mut listener = ListenerDraft::new("0.0.0.0:80");
+        listener.span = place;
         Self {
             listener,
             http2: false,
@@ -32,28 +32,28 @@ pub(super) fn listen(
     directive: &Directive,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
-) -> Option<Listen> {
+) -> Option<ListenDirective> {
     let text = directive.argument(0);
     let Some(address) = address(text) else {
         let why = "listeners have an IP address and a port";
-        comments.push(notes.gap(directive.place(), &directive.shown(), why));
+        comments.push(notes.gap(directive.span(), &directive.text(), why));
         return None;
     };
-    let mut listener = Listener::new(address);
-    listener.place = directive.place();
+    let mut listener = ListenerDraft::new(address);
+    listener.span = directive.span();
     // Unless it says otherwise.
     listener.ipv6_only = listener.address.starts_with('[');
-    let mut listen = Listen {
+    let mut listen = ListenDirective {
         listener,
         http2: false,
     };
     if directive.arguments.iter().any(|word| word.text == "quic") {
         let why = "HTTP/3 is not spoken here; clients use HTTP/2";
-        comments.push(notes.gap(directive.place(), &directive.shown(), why));
+        comments.push(notes.gap(directive.span(), &directive.text(), why));
         return None;
     }
     for word in directive.arguments.iter().skip(1) {
-        option(&word.text, &mut listen);
+        read_option(&word.text, &mut listen);
     }
     Some(listen)
 }
@@ -82,19 +82,19 @@ pub(super) fn address(text: &str) -> Option<String> {
     valid.then(|| format!("{host}:{port}"))
 }
 
-fn option(word: &str, listen: &mut Listen) {
+fn read_option(word: &str, listen: &mut ListenDirective) {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
     match name {
-        "default_server" | "default" => listen.listener.default = true,
+        "default_server" | "default" => listen.listener.is_default = true,
         "backlog" => {
             let number = value.parse::<u64>().ok();
             listen.listener.backlog = number.filter(|number| (1..=65_535).contains(number));
         }
-        "ssl" => listen.listener.tls = Some(Ending::default()),
+        "ssl" => listen.listener.tls = Some(TlsTerminationDraft::default()),
         "http2" => listen.http2 = true,
         "proxy_protocol" => {
-            listen.listener.introduced_by = Some(Vec::new());
-            listen.listener.introduced_at = listen.listener.place;
+            listen.listener.accept_proxy_from = Some(Vec::new());
+            listen.listener.accept_proxy_span = listen.listener.span;
         }
         "ipv6only" => listen.listener.ipv6_only &= value != "off",
         // How the socket works, not what it does.

@@ -5,8 +5,8 @@
 //! uses an upstream decides for it, and a note tells where another one differs.
 
 mod http;
-mod inherit;
 mod listen;
+mod proxy_settings;
 mod server;
 mod syntax;
 mod tls;
@@ -16,15 +16,15 @@ mod variables;
 
 pub(super) use syntax::parse;
 
-use self::syntax::{Directive, Tree};
-use super::model::Setup;
+use self::syntax::{Directive, DirectiveTree};
+use super::draft::ConfigDraft;
 use super::notes::Notes;
-use super::{bounds, reasons};
+use super::{clamp, unsupported};
 
 /// What the whole tree says.
-pub(super) fn translate(tree: &Tree, notes: &Notes<'_>) -> Setup {
-    let mut setup = Setup::default();
-    for (place, pattern, why) in &tree.unread {
+pub(super) fn translate(tree: &DirectiveTree, notes: &Notes<'_>) -> ConfigDraft {
+    let mut setup = ConfigDraft::default();
+    for (place, pattern, why) in &tree.failed_includes {
         let comment = notes.gap(*place, &format!("include {pattern}"), why);
         setup.comments.push(comment);
     }
@@ -39,7 +39,7 @@ pub(super) fn translate(tree: &Tree, notes: &Notes<'_>) -> Setup {
         .iter()
         .filter(|directive| !is_http(directive))
     {
-        main(directive, &mut setup, notes);
+        main_directive(directive, &mut setup, notes);
     }
     let sections = tree
         .directives
@@ -58,31 +58,31 @@ fn is_http(directive: &Directive) -> bool {
     !matches!(
         directive.name.text.as_str(),
         "http" | "stream" | "mail" | "events" | "error_log"
-    ) && !reasons::NGINX_OWN.contains(&directive.name.text.as_str())
+    ) && !unsupported::NGINX_IGNORED.contains(&directive.name.text.as_str())
         && !directive.name.text.starts_with("worker_")
 }
 
-fn main(directive: &Directive, setup: &mut Setup, notes: &Notes<'_>) {
+fn main_directive(directive: &Directive, setup: &mut ConfigDraft, notes: &Notes<'_>) {
     let argument = directive.argument(0);
     match directive.name.text.as_str() {
         "http" | "events" => {}
-        "worker_processes" => setup.threads = bounds::threads(argument),
+        "worker_processes" => setup.threads = clamp::threads(argument),
         "worker_shutdown_timeout" => setup.drain_timeout = units::duration(argument),
         "error_log" => http::error_log(directive, setup, notes),
-        _ => unknown(directive, &mut setup.comments, notes),
+        _ => note_unknown(directive, &mut setup.comments, notes),
     }
 }
 
 /// A directive that we have no counterpart of: in silence if it only concerns nginx itself.
-fn unknown(directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
+fn note_unknown(directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
     let name = directive.name.text.as_str();
-    if reasons::NGINX_OWN.contains(&name) {
+    if unsupported::NGINX_IGNORED.contains(&name) {
         notes.remark(
-            directive.place(),
+            directive.span(),
             name,
             "left out: it only concerns nginx itself",
         );
         return;
     }
-    comments.push(notes.gap(directive.place(), name, reasons::nginx(name)));
+    comments.push(notes.gap(directive.span(), name, unsupported::nginx(name)));
 }

@@ -1,40 +1,40 @@
 //! `server` and `location`: names and paths that become routes.
 
-use super::inherit::Inherited;
-use super::listen::{self, Listen};
-use super::syntax::{Directive, Word};
-use super::tls::Ssl;
-use super::{http, unknown};
-use crate::migrate::model::Setup;
+use super::listen::{self, ListenDirective};
+use super::proxy_settings::ProxySettings;
+use super::syntax::{Directive, NginxWord};
+use super::tls::ServerSsl;
+use super::{http, note_unknown};
+use crate::migrate::draft::ConfigDraft;
 use crate::migrate::notes::Notes;
-use crate::migrate::source::Place;
+use crate::migrate::source::SourceSpan;
 use crate::route::{HostPattern, PathPrefix};
 
 /// One `server` with the locations that pass requests on.
-pub(super) struct Server {
-    pub(super) place: Place,
-    pub(super) listens: Vec<Listen>,
-    pub(super) names: Vec<HostPattern>,
-    pub(super) locations: Vec<Location>,
+pub(super) struct ServerBlock {
+    pub(super) span: SourceSpan,
+    pub(super) listens: Vec<ListenDirective>,
+    pub(super) server_names: Vec<HostPattern>,
+    pub(super) locations: Vec<LocationBlock>,
     /// The port of HTTPS that all its requests are sent to, and where that is said.
-    pub(super) redirect: Option<(u16, Place)>,
+    pub(super) https_redirect: Option<(u16, SourceSpan)>,
     /// Every client must show a certificate.
     pub(super) client_cert: bool,
 }
 
 /// One `location` with a `proxy_pass` or `grpc_pass`.
-pub(super) struct Location {
+pub(super) struct LocationBlock {
     pub(super) path: PathPrefix,
-    pub(super) pass: Word,
-    pub(super) settings: Inherited,
+    pub(super) proxy_pass: NginxWord,
+    pub(super) settings: ProxySettings,
     pub(super) comments: Vec<String>,
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
 }
 
-impl Location {
+impl LocationBlock {
     /// The directive that passes its requests on.
-    pub(super) fn passes(&self) -> String {
-        let text = &self.pass.text;
+    pub(super) fn pass_directive(&self) -> String {
+        let text = &self.proxy_pass.text;
         let family = if text.starts_with("grpc") {
             "grpc"
         } else {
@@ -47,41 +47,43 @@ impl Location {
 /// What a block says. Comments about what is no route go to the top of the file.
 pub(super) fn server(
     block: &Directive,
-    outer: (&Inherited, &Ssl),
-    setup: &mut Setup,
+    outer: (&ProxySettings, &ServerSsl),
+    setup: &mut ConfigDraft,
     notes: &Notes<'_>,
-) -> Server {
-    let mut server = Server {
-        place: block.place(),
+) -> ServerBlock {
+    let mut server = ServerBlock {
+        span: block.span(),
         listens: Vec::new(),
-        names: Vec::new(),
+        server_names: Vec::new(),
         locations: Vec::new(),
-        redirect: None,
+        https_redirect: None,
         client_cert: false,
     };
-    let mut settings = outer.0.enter(block.inside());
-    let mut ssl = outer.1.enter(block.inside());
-    for directive in block.inside() {
+    let mut settings = outer.0.for_block(block.children());
+    let mut ssl = outer.1.for_block(block.children());
+    for directive in block.children() {
         let comments = &mut setup.comments;
         match directive.name.text.as_str() {
             "listen" => {
                 let listen = listen::listen(directive, comments, notes);
                 server.listens.extend(listen);
             }
-            "server_name" => names(directive, &mut server.names, comments, notes),
+            "server_name" => server_names(directive, &mut server.server_names, comments, notes),
             "location" | "return" => {}
             _ if ssl.apply(directive, comments, notes) => {}
             _ if settings.apply(directive, comments, notes) => {}
             _ if http::downstream(directive, setup, notes) => {}
-            _ => unknown(directive, &mut setup.comments, notes),
+            _ => note_unknown(directive, &mut setup.comments, notes),
         }
     }
     let named = |name: &'static str| {
-        let inside = block.inside().iter();
+        let inside = block.children().iter();
         inside.filter(move |directive| directive.name.text == name)
     };
     if named("listen").next().is_none() {
-        server.listens.push(Listen::plain(block.place()));
+        server
+            .listens
+            .push(ListenDirective::default_http(block.span()));
     }
     for directive in named("location") {
         location(
@@ -92,49 +94,54 @@ pub(super) fn server(
             notes,
         );
     }
-    server.secure(&ssl, notes);
-    server.send_on(block, &mut setup.comments, notes);
+    server.apply_ssl(&ssl, notes);
+    server.apply_https_redirect(block, &mut setup.comments, notes);
     server
 }
 
-impl Server {
-    fn secure(&mut self, ssl: &Ssl, notes: &Notes<'_>) {
+impl ServerBlock {
+    fn apply_ssl(&mut self, ssl: &ServerSsl, notes: &Notes<'_>) {
         let listens = self.listens.iter_mut();
         for listen in listens.filter(|listen| listen.listener.tls.is_some()) {
-            self.client_cert |= ssl.wants_certificates();
-            ssl.write(&mut listen.listener, listen.http2, notes);
+            self.client_cert |= ssl.requires_client_certificate();
+            ssl.write_to(&mut listen.listener, listen.http2, notes);
         }
     }
 
     /// Where a server without TLS only sends its clients to HTTPS, its listeners do.
-    fn send_on(&mut self, block: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
+    fn apply_https_redirect(
+        &mut self,
+        block: &Directive,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) {
         const CODE: &str = "answered 308, which keeps method and body";
         let plain = self
             .listens
             .iter()
             .all(|listen| listen.listener.tls.is_none());
         let only = plain && self.locations.is_empty();
-        for said in block.inside().iter().filter_map(returns) {
-            match redirect(said, &self.names).filter(|_| only) {
+        for said in block.children().iter().filter_map(return_directive) {
+            match https_redirect_port(said, &self.server_names).filter(|_| only) {
                 Some(port) => {
-                    notes.remark(said.place(), &said.shown(), CODE);
-                    self.redirect = Some((port, said.place()));
+                    notes.remark(said.span(), &said.text(), CODE);
+                    self.https_redirect = Some((port, said.span()));
                 }
-                None => unknown(said, comments, notes),
+                None => note_unknown(said, comments, notes),
             }
         }
         for listen in &mut self.listens {
-            listen.listener.redirect = self.redirect;
+            listen.listener.https_redirect = self.https_redirect;
         }
     }
 }
 
 /// The `return` of a server, or of its `location /`.
-fn returns(directive: &Directive) -> Option<&Directive> {
+fn return_directive(directive: &Directive) -> Option<&Directive> {
     match directive.name.text.as_str() {
         "return" => Some(directive),
         "location" if directive.argument(0) == "/" => {
-            let mut inside = directive.inside().iter();
+            let mut inside = directive.children().iter();
             inside.find(|inner| inner.name.text == "return")
         }
         _ => None,
@@ -142,7 +149,7 @@ fn returns(directive: &Directive) -> Option<&Directive> {
 }
 
 /// The port of `return 301 https://$host$request_uri`: the same host and path by HTTPS.
-fn redirect(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
+fn https_redirect_port(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
     let said = (directive.argument(0), directive.argument(1));
     let ((url, "") | ("301" | "302" | "303" | "307" | "308", url)) = said else {
         return None;
@@ -156,7 +163,7 @@ fn redirect(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
     port.parse().ok().filter(|port| same && *port > 0)
 }
 
-fn names(
+fn server_names(
     directive: &Directive,
     into: &mut Vec<HostPattern>,
     comments: &mut Vec<String>,
@@ -175,7 +182,7 @@ fn names(
             match HostPattern::parse(pattern) {
                 Ok(host) => into.push(host),
                 Err(_) => comments.push(notes.gap(
-                    word.place,
+                    word.span,
                     &format!("server_name {text}"),
                     name_advice(text),
                 )),
@@ -194,63 +201,63 @@ fn name_advice(text: &str) -> &'static str {
 
 fn location(
     block: &Directive,
-    outer: &Inherited,
-    server: &mut Server,
+    outer: &ProxySettings,
+    server: &mut ServerBlock,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
-    let mut settings = outer.enter(block.inside());
+    let mut settings = outer.for_block(block.children());
     let (mut inner, mut pass) = (Vec::new(), None);
-    for directive in block.inside() {
+    for directive in block.children() {
         match directive.name.text.as_str() {
             "proxy_pass" => pass = directive.arguments.first().cloned(),
-            "grpc_pass" => pass = directive.arguments.first().map(of_grpc),
+            "grpc_pass" => pass = directive.arguments.first().map(with_grpc_scheme),
             "location" => {}
             "return" if block.argument(0) == "/" => {}
             _ if settings.apply(directive, &mut inner, notes) => {}
-            _ => unknown(directive, &mut inner, notes),
+            _ => note_unknown(directive, &mut inner, notes),
         }
     }
     for nested in block
-        .inside()
+        .children()
         .iter()
         .filter(|directive| directive.name.text == "location")
     {
         location(nested, &settings, server, comments, notes);
     }
-    let guarded = pass.is_some() && block.inside().iter().any(guards);
+    let guarded = pass.is_some() && block.children().iter().any(restricts_access);
     if guarded {
         let why = "it lets only some in, and nothing here does; it gets no route, and what it stood for goes where the others lead";
-        comments.push(notes.gap(block.place(), &block.shown(), why));
+        comments.push(notes.gap(block.span(), &block.text(), why));
     }
     let path = pass
         .as_ref()
         .filter(|_| !guarded)
         .and_then(|_| path(block, server, &mut inner, notes));
-    let sends_on = returns(block).is_some() && !block.inside().iter().any(refuses);
+    let sends_on = return_directive(block).is_some() && !block.children().iter().any(denies);
     if pass.is_none()
         && !sends_on
         && !block
-            .inside()
+            .children()
             .iter()
             .any(|directive| directive.name.text == "location")
     {
-        let why = if block.inside().iter().any(refuses) {
+        let why = if block.children().iter().any(denies) {
             "what it refused passes now, to where the other routes lead"
         } else {
             "it passes requests to no server, and nothing else is done here"
         };
-        comments.push(notes.gap(block.place(), &block.shown(), why));
+        comments.push(notes.gap(block.span(), &block.text(), why));
     }
     if let (Some(path), Some(pass)) = (path, pass) {
         check_uri(&path, block, &pass, &mut inner, notes);
-        let place = block.place();
-        server.locations.push(Location {
+        let place = block.span();
+        server.locations.push(LocationBlock {
             path,
-            pass,
+            proxy_pass: pass,
             settings,
             comments: inner,
-            place,
+            span: place,
         });
     } else {
         comments.append(&mut inner);
@@ -258,7 +265,7 @@ fn location(
 }
 
 /// `grpc_pass` without a scheme is without TLS.
-fn of_grpc(word: &Word) -> Word {
+fn with_grpc_scheme(word: &NginxWord) -> NginxWord {
     let mut word = word.clone();
     if !word.text.contains("://") {
         word.text.insert_str(0, "grpc://");
@@ -267,7 +274,7 @@ fn of_grpc(word: &Word) -> Word {
 }
 
 /// Whether a directive keeps some requests out of a location that serves the others.
-fn guards(directive: &Directive) -> bool {
+fn restricts_access(directive: &Directive) -> bool {
     match directive.name.text.as_str() {
         "deny" | "internal" | "auth_request" => true,
         "auth_basic" => directive.argument(0) != "off",
@@ -276,7 +283,7 @@ fn guards(directive: &Directive) -> bool {
 }
 
 /// Whether a directive answers with a refusal.
-fn refuses(directive: &Directive) -> bool {
+fn denies(directive: &Directive) -> bool {
     let refusal = || directive.argument(0).starts_with('4');
     directive.name.text == "deny" || directive.name.text == "return" && refusal()
 }
@@ -284,7 +291,7 @@ fn refuses(directive: &Directive) -> bool {
 /// The prefix that is nearest to what a location matches.
 fn path(
     block: &Directive,
-    server: &Server,
+    server: &ServerBlock,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> Option<PathPrefix> {
@@ -294,7 +301,7 @@ fn path(
         [] => ("", ""),
     };
     let mut refuse = |why: &str| {
-        comments.push(notes.gap(block.place(), &block.shown(), why));
+        comments.push(notes.gap(block.span(), &block.text(), why));
         None
     };
     if modifier.starts_with('~') || text.starts_with('~') {
@@ -317,10 +324,10 @@ fn path(
             .iter()
             .any(|location| location.path == path);
         let what = "paths are prefixes here: what is below it goes there too";
-        (!known).then(|| comments.push(notes.remark(block.place(), &block.shown(), what)))?;
+        (!known).then(|| comments.push(notes.remark(block.span(), &block.text(), what)))?;
     } else if path != PathPrefix::ROOT && !text.ends_with('/') {
         let what = format!("paths end at a `/` here: `{text}x` is not matched by it");
-        comments.push(notes.remark(block.place(), &block.shown(), &what));
+        comments.push(notes.remark(block.span(), &block.text(), &what));
     }
     Some(path)
 }
@@ -329,7 +336,7 @@ fn path(
 fn check_uri(
     path: &PathPrefix,
     block: &Directive,
-    pass: &Word,
+    pass: &NginxWord,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
@@ -341,6 +348,6 @@ fn check_uri(
     let matched = block.arguments.last().map_or("", |word| &word.text);
     if !uri.is_empty() && uri != matched {
         let why = format!("the path is passed on as it is; let the servers answer `{path}`");
-        comments.push(notes.gap(pass.place, &format!("proxy_pass {}", pass.text), &why));
+        comments.push(notes.gap(pass.span, &format!("proxy_pass {}", pass.text), &why));
     }
 }

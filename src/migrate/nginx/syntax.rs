@@ -4,8 +4,8 @@
 //! includes itself ends at the bound of levels.
 
 use crate::config::Report;
-use crate::migrate::Include;
-use crate::migrate::source::{Place, Sources};
+use crate::migrate::IncludeResolver;
+use crate::migrate::source::{SourceMap, SourceSpan};
 
 /// A hundred thousand servers are some 400,000 words.
 const MAX_WORDS: usize = 1_000_000;
@@ -15,30 +15,30 @@ const MAX_FILES: usize = 10_000;
 
 /// One word and where it stands.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Word {
+pub(super) struct NginxWord {
     pub(super) text: String,
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
 }
 
 /// `name argument argument;` or `name argument { … }`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directive {
-    pub(super) name: Word,
-    pub(super) arguments: Vec<Word>,
+    pub(super) name: NginxWord,
+    pub(super) arguments: Vec<NginxWord>,
     pub(super) block: Option<Vec<Self>>,
 }
 
 /// A configuration with all its files.
 #[derive(Debug, Default)]
-pub(in crate::migrate) struct Tree {
+pub(in crate::migrate) struct DirectiveTree {
     pub(super) directives: Vec<Directive>,
     /// Includes that could not be read: where, which, why.
-    pub(super) unread: Vec<(Place, String, String)>,
+    pub(super) failed_includes: Vec<(SourceSpan, String, String)>,
 }
 
 impl Directive {
-    pub(super) fn place(&self) -> Place {
-        self.name.place
+    pub(super) fn span(&self) -> SourceSpan {
+        self.name.span
     }
 
     /// The text of an argument; empty if there is none.
@@ -46,12 +46,12 @@ impl Directive {
         self.arguments.get(index).map_or("", |word| &word.text)
     }
 
-    pub(super) fn inside(&self) -> &[Self] {
+    pub(super) fn children(&self) -> &[Self] {
         self.block.as_deref().unwrap_or_default()
     }
 
     /// As it is written, without its block.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let words = std::iter::once(&self.name).chain(&self.arguments);
         words
             .map(|word| word.text.as_str())
@@ -62,209 +62,216 @@ impl Directive {
 
 /// Reads the file with everything that it includes.
 pub(in crate::migrate) fn parse(
-    sources: &mut Sources,
+    sources: &mut SourceMap,
     file: usize,
-    include: &Include<'_>,
-) -> Result<Tree, Report> {
-    let mut reader = Reader {
+    include: &IncludeResolver<'_>,
+) -> Result<DirectiveTree, Report> {
+    let mut reader = NginxParser {
         sources,
         include,
         words: 0,
-        unread: Vec::new(),
+        failed_includes: Vec::new(),
     };
-    let directives = reader.file(file, 0)?;
-    Ok(Tree {
+    let directives = reader.parse_file(file, 0)?;
+    Ok(DirectiveTree {
         directives,
-        unread: reader.unread,
+        failed_includes: reader.failed_includes,
     })
 }
 
-struct Reader<'a> {
-    sources: &'a mut Sources,
-    include: &'a Include<'a>,
+struct NginxParser<'a> {
+    sources: &'a mut SourceMap,
+    include: &'a IncludeResolver<'a>,
     words: usize,
-    unread: Vec<(Place, String, String)>,
+    failed_includes: Vec<(SourceSpan, String, String)>,
 }
 
-type Parsed<T> = Result<T, Report>;
+type NginxResult<T> = Result<T, Report>;
 
-enum Token {
-    Word(Word),
-    End,
-    Open(Place),
-    Close(Place),
+enum NginxToken {
+    Word(NginxWord),
+    Semicolon,
+    OpenBrace(SourceSpan),
+    CloseBrace(SourceSpan),
 }
 
-impl Reader<'_> {
-    fn file(&mut self, file: usize, depth: usize) -> Parsed<Vec<Directive>> {
+impl NginxParser<'_> {
+    fn parse_file(&mut self, file: usize, depth: usize) -> NginxResult<Vec<Directive>> {
         self.sources.refuse_binary(file)?;
         let text = self.sources.text(file).to_owned();
-        let mut tokens = Tokens {
+        let mut tokens = NginxTokenizer {
             text: &text,
-            at: 0,
+            offset: 0,
             file,
         };
-        self.block(&mut tokens, None, depth)
+        self.parse_block(&mut tokens, None, depth)
     }
 
     /// Directives up to the end of the file, or of the block that was opened at `open`.
-    fn block(
+    fn parse_block(
         &mut self,
-        tokens: &mut Tokens<'_>,
-        open: Option<Place>,
+        tokens: &mut NginxTokenizer<'_>,
+        open: Option<SourceSpan>,
         depth: usize,
-    ) -> Parsed<Vec<Directive>> {
+    ) -> NginxResult<Vec<Directive>> {
         let mut directives = Vec::new();
         loop {
-            match (self.next(tokens)?, open) {
-                (None, None) | (Some(Token::Close(_)), Some(_)) => return Ok(directives),
-                (None, Some(open)) => return Err(self.unclosed(open)),
-                (Some(Token::Close(place)), None) => {
+            match (self.next_token(tokens)?, open) {
+                (None, None) | (Some(NginxToken::CloseBrace(_)), Some(_)) => return Ok(directives),
+                (None, Some(open)) => return Err(self.unclosed_block(open)),
+                (Some(NginxToken::CloseBrace(place)), None) => {
                     let help = "remove it, or open a block before";
-                    return Err(self.sources.error(place, "this `}` closes nothing", help));
+                    return Err(self
+                        .sources
+                        .error_at(place, "this `}` closes nothing", help));
                 }
-                (Some(Token::End), _) => {}
-                (Some(Token::Open(place)), _) => {
+                (Some(NginxToken::Semicolon), _) => {}
+                (Some(NginxToken::OpenBrace(place)), _) => {
                     let help = "name the block, as in `server {`";
-                    return Err(self.sources.error(place, "a block without a name", help));
+                    return Err(self.sources.error_at(place, "a block without a name", help));
                 }
-                (Some(Token::Word(name)), _) => {
-                    let directive = self.directive(name, tokens, depth)?;
-                    self.take(directive, &mut directives, depth)?;
+                (Some(NginxToken::Word(name)), _) => {
+                    let directive = self.parse_directive(name, tokens, depth)?;
+                    self.push_or_include(directive, &mut directives, depth)?;
                 }
             }
         }
     }
 
-    fn directive(
+    fn parse_directive(
         &mut self,
-        name: Word,
-        tokens: &mut Tokens<'_>,
+        name: NginxWord,
+        tokens: &mut NginxTokenizer<'_>,
         depth: usize,
-    ) -> Parsed<Directive> {
+    ) -> NginxResult<Directive> {
         let raw = name.text.ends_with("_by_lua_block");
         let mut directive = Directive {
             name,
             ..Directive::default()
         };
         loop {
-            match self.next(tokens)? {
-                Some(Token::Word(word)) => directive.arguments.push(word),
-                Some(Token::End) => return Ok(directive),
-                Some(Token::Open(open)) if raw => {
-                    tokens.skip_block().ok_or_else(|| self.unclosed(open))?;
+            match self.next_token(tokens)? {
+                Some(NginxToken::Word(word)) => directive.arguments.push(word),
+                Some(NginxToken::Semicolon) => return Ok(directive),
+                Some(NginxToken::OpenBrace(open)) if raw => {
+                    tokens
+                        .skip_block()
+                        .ok_or_else(|| self.unclosed_block(open))?;
                     return Ok(directive);
                 }
-                Some(Token::Open(open)) => {
+                Some(NginxToken::OpenBrace(open)) => {
                     self.refuse_depth(open, depth)?;
-                    directive.block = Some(self.block(tokens, Some(open), depth + 1)?);
+                    directive.block = Some(self.parse_block(tokens, Some(open), depth + 1)?);
                     return Ok(directive);
                 }
-                Some(Token::Close(_)) | None => return Err(self.unended(&directive)),
+                Some(NginxToken::CloseBrace(_)) | None => {
+                    return Err(self.missing_semicolon(&directive));
+                }
             }
         }
     }
 
     /// Adds a directive, or what it includes.
-    fn take(
+    fn push_or_include(
         &mut self,
         directive: Directive,
         into: &mut Vec<Directive>,
         depth: usize,
-    ) -> Parsed<()> {
+    ) -> NginxResult<()> {
         if directive.name.text != "include" || directive.block.is_some() {
             into.push(directive);
             return Ok(());
         }
-        let place = directive.place();
+        let place = directive.span();
         self.refuse_depth(place, depth)?;
         let pattern = directive.argument(0).to_owned();
         match (self.include)(&pattern) {
-            Err(why) => self.unread.push((place, pattern, why)),
+            Err(why) => self.failed_includes.push((place, pattern, why)),
             Ok(files) => {
                 for file in files {
                     self.refuse_files(place)?;
                     let file = self.sources.add(file);
-                    into.extend(self.file(file, depth + 1)?);
+                    into.extend(self.parse_file(file, depth + 1)?);
                 }
             }
         }
         Ok(())
     }
 
-    fn next(&mut self, tokens: &mut Tokens<'_>) -> Parsed<Option<Token>> {
+    fn next_token(&mut self, tokens: &mut NginxTokenizer<'_>) -> NginxResult<Option<NginxToken>> {
         let token = tokens.next().map_err(|(place, message)| {
-            self.sources.error(place, message, "add the closing quote")
+            self.sources
+                .error_at(place, message, "add the closing quote")
         })?;
         self.words += 1;
         if self.words > MAX_WORDS {
             let message = format!("more than {MAX_WORDS} words, included files counted");
             let help = "split the configuration; is it one?";
-            return Err(self.sources.whole(tokens.file, &message, help));
+            return Err(self.sources.file_error(tokens.file, &message, help));
         }
         Ok(token)
     }
 
-    fn refuse_depth(&self, place: Place, depth: usize) -> Parsed<()> {
+    fn refuse_depth(&self, place: SourceSpan, depth: usize) -> NginxResult<()> {
         if depth < MAX_DEPTH {
             return Ok(());
         }
         let message = format!("more than {MAX_DEPTH} levels of blocks and included files");
         let help = "look for braces that are not closed, and for a file that includes itself";
-        Err(self.sources.error(place, &message, help))
+        Err(self.sources.error_at(place, &message, help))
     }
 
-    fn refuse_files(&self, place: Place) -> Parsed<()> {
+    fn refuse_files(&self, place: SourceSpan) -> NginxResult<()> {
         if self.sources.len() < MAX_FILES {
             return Ok(());
         }
         let message = format!("more than {MAX_FILES} files");
         Err(self
             .sources
-            .error(place, &message, "look for a file that includes itself"))
+            .error_at(place, &message, "look for a file that includes itself"))
     }
 
-    fn unclosed(&self, open: Place) -> Report {
+    fn unclosed_block(&self, open: SourceSpan) -> Report {
         self.sources
-            .error(open, "this `{` is not closed", "add the closing `}`")
+            .error_at(open, "this `{` is not closed", "add the closing `}`")
     }
 
-    fn unended(&self, directive: &Directive) -> Report {
+    fn missing_semicolon(&self, directive: &Directive) -> Report {
         let last = directive.arguments.last().unwrap_or(&directive.name);
-        self.sources.error(
-            last.place,
+        self.sources.error_at(
+            last.span,
             "`;` is missing behind this",
             "end the directive with `;`",
         )
     }
 }
 
-struct Tokens<'a> {
+struct NginxTokenizer<'a> {
     text: &'a str,
-    at: usize,
+    offset: usize,
     file: usize,
 }
 
-impl Tokens<'_> {
-    fn next(&mut self) -> Result<Option<Token>, (Place, &'static str)> {
+impl NginxTokenizer<'_> {
+    fn next(&mut self) -> Result<Option<NginxToken>, (SourceSpan, &'static str)> {
         self.skip_space();
-        let start = self.at;
+        let start = self.offset;
         let Some(first) = self.peek() else {
             return Ok(None);
         };
-        let place = Place {
+        let place = SourceSpan {
             file: self.file,
             start,
             end: start + 1,
         };
         let token = match first {
-            ';' => Token::End,
-            '{' => Token::Open(place),
-            '}' => Token::Close(place),
+            ';' => NginxToken::Semicolon,
+            '{' => NginxToken::OpenBrace(place),
+            '}' => NginxToken::CloseBrace(place),
             '"' | '\'' => return self.quoted(first),
             _ => return Ok(Some(self.word())),
         };
-        self.at += 1;
+        self.offset += 1;
         Ok(Some(token))
     }
 
@@ -272,27 +279,27 @@ impl Tokens<'_> {
         while let Some(c) = self.peek() {
             if c == '#' {
                 let rest = self.rest();
-                self.at += rest.find('\n').unwrap_or(rest.len());
+                self.offset += rest.find('\n').unwrap_or(rest.len());
             } else if c.is_whitespace() {
-                self.at += c.len_utf8();
+                self.offset += c.len_utf8();
             } else {
                 return;
             }
         }
     }
 
-    fn quoted(&mut self, quote: char) -> Result<Option<Token>, (Place, &'static str)> {
-        let start = self.at;
-        self.at += 1;
+    fn quoted(&mut self, quote: char) -> Result<Option<NginxToken>, (SourceSpan, &'static str)> {
+        let start = self.offset;
+        self.offset += 1;
         let mut text = String::new();
         while let Some(c) = self.bump() {
             if c == quote {
-                let place = self.place(start);
-                return Ok(Some(Token::Word(Word { text, place })));
+                let place = self.span_from(start);
+                return Ok(Some(NginxToken::Word(NginxWord { text, span: place })));
             }
-            self.push(c, &mut text);
+            self.push_unescaped(c, &mut text);
         }
-        let place = Place {
+        let place = SourceSpan {
             file: self.file,
             start,
             end: start + 1,
@@ -301,8 +308,8 @@ impl Tokens<'_> {
     }
 
     /// Up to a space or a mark; the braces of `${name}` belong to the word.
-    fn word(&mut self) -> Token {
-        let start = self.at;
+    fn word(&mut self) -> NginxToken {
+        let start = self.offset;
         let mut text = String::new();
         while let Some(c) = self.peek() {
             let variable = c == '{' && text.ends_with('$');
@@ -317,16 +324,16 @@ impl Tokens<'_> {
                 break;
             }
             self.bump();
-            self.push(c, &mut text);
+            self.push_unescaped(c, &mut text);
         }
-        Token::Word(Word {
+        NginxToken::Word(NginxWord {
             text,
-            place: self.place(start),
+            span: self.span_from(start),
         })
     }
 
     /// A backslash takes its meaning from a quote, a space, a brace or a semicolon; others keep it.
-    fn push(&mut self, c: char, text: &mut String) {
+    fn push_unescaped(&mut self, c: char, text: &mut String) {
         if c != '\\' {
             text.push(c);
             return;
@@ -364,7 +371,7 @@ impl Tokens<'_> {
     }
 
     fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or_default()
+        self.text.get(self.offset..).unwrap_or_default()
     }
 
     fn peek(&self) -> Option<char> {
@@ -373,15 +380,15 @@ impl Tokens<'_> {
 
     fn bump(&mut self) -> Option<char> {
         let c = self.peek()?;
-        self.at += c.len_utf8();
+        self.offset += c.len_utf8();
         Some(c)
     }
 
-    fn place(&self, start: usize) -> Place {
-        Place {
+    fn span_from(&self, start: usize) -> SourceSpan {
+        SourceSpan {
             file: self.file,
             start,
-            end: self.at,
+            end: self.offset,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::migrate::model::Size;
+use crate::migrate::draft::SizeLimit;
 
 /// A duration; a bare number is seconds. `None` where the text is none.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -20,14 +20,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         let millis = number
             .parse::<u64>()
             .ok()?
-            .checked_mul(millis(unit.trim())?)?;
+            .checked_mul(unit_millis(unit.trim())?)?;
         total = total.checked_add(Duration::from_millis(millis))?;
         rest = tail;
     }
     (!text.is_empty()).then_some(total)
 }
 
-fn millis(unit: &str) -> Option<u64> {
+fn unit_millis(unit: &str) -> Option<u64> {
     const DAY: u64 = 24 * 3_600_000;
     Some(match unit {
         "ms" => 1,
@@ -56,12 +56,12 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 }
 
 /// The limit of a request body: 0 is none.
-pub(super) fn limit(text: &str) -> Option<Size> {
+pub(super) fn size_limit(text: &str) -> Option<SizeLimit> {
     bytes(text).map(|bytes| {
         if bytes == 0 {
-            Size::Off
+            SizeLimit::Unlimited
         } else {
-            Size::Bytes(bytes)
+            SizeLimit::Bytes(bytes)
         }
     })
 }
@@ -91,6 +91,6 @@ mod tests {
     fn sizes_count_by_1024() {
         assert_eq!(bytes("8k"), Some(8192));
         assert_eq!([bytes("k"), bytes("1t"), bytes(""), bytes("-1")], [None; 4]);
-        assert_eq!(limit("0"), Some(Size::Off));
+        assert_eq!(size_limit("0"), Some(SizeLimit::Unlimited));
     }
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::syntax::Directive;
-use super::{units, unknown, variables};
+use super::{note_unknown, units, variables};
 use crate::config;
-use crate::migrate::bounds::Said;
-use crate::migrate::model::{Passive, Peer, Ring, Source, Upstream};
+use crate::migrate::clamp::NoteSubject;
+use crate::migrate::draft::{
+    KeySourceDraft, OutlierDetectionDraft, PeerDraft, RingDraft, UpstreamDraft,
+};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 
@@ -16,14 +18,14 @@ const NO_KEY: &str =
     "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
 
 /// The upstream that a block describes, without what its locations add.
-pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>) -> Upstream {
-    let mut upstream = Upstream {
+pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>) -> UpstreamDraft {
+    let mut upstream = UpstreamDraft {
         name: block.argument(0).to_owned(),
-        ..Upstream::default()
+        ..UpstreamDraft::default()
     };
     let mut limits = Vec::new();
     let mut chosen = false;
-    for directive in block.inside() {
+    for directive in block.children() {
         match directive.name.text.as_str() {
             "server" => limits.extend(server(directive, &mut upstream, notes)),
             "hash" => hash(directive, &mut upstream, maps, notes),
@@ -31,11 +33,11 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
             "least_conn" | "random" | "least_time" => {
                 upstream
                     .comments
-                    .push(notes.gap(directive.place(), &directive.shown(), NO_KEY));
+                    .push(notes.gap(directive.span(), &directive.text(), NO_KEY));
             }
             "keepalive_timeout" => upstream.timeouts.idle = units::duration(directive.argument(0)),
             "keepalive" | "zone" | "keepalive_requests" | "keepalive_time" => {}
-            _ => unknown(directive, &mut upstream.comments, notes),
+            _ => note_unknown(directive, &mut upstream.comments, notes),
         }
         chosen |= matches!(
             directive.name.text.as_str(),
@@ -45,9 +47,9 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
     if !chosen && upstream.peers.len() > 1 {
         upstream
             .comments
-            .push(notes.remark(block.place(), &block.shown(), NO_KEY));
+            .push(notes.remark(block.span(), &block.text(), NO_KEY));
     }
-    upstream.passive = passive(&limits, block, &mut upstream.comments, notes);
+    upstream.outlier_detection = outlier_detection(&limits, block, &mut upstream.comments, notes);
     upstream
 }
 
@@ -65,24 +67,28 @@ pub(super) fn address(text: &str, usual: u16) -> Option<String> {
 
 /// `max_fails` and `fail_timeout`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Limits {
+struct FailLimits {
     fails: Option<u64>,
     timeout: Option<Duration>,
 }
 
-fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> Option<Limits> {
+fn server(
+    directive: &Directive,
+    upstream: &mut UpstreamDraft,
+    notes: &Notes<'_>,
+) -> Option<FailLimits> {
     let text = directive.argument(0);
     let Some(address) = address(text, 80) else {
         let why = "a peer is a host or an IP address with a port";
         upstream
             .comments
-            .push(notes.gap(directive.place(), &directive.shown(), why));
+            .push(notes.gap(directive.span(), &directive.text(), why));
         return None;
     };
-    let mut peer = Peer::new(address);
-    peer.place = directive.place();
+    let mut peer = PeerDraft::new(address);
+    peer.span = directive.span();
     peer.id = (peer.address != text).then(|| text.to_owned());
-    let mut limits = Limits {
+    let mut limits = FailLimits {
         fails: None,
         timeout: None,
     };
@@ -95,8 +101,15 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
             "fail_timeout" => limits.timeout = units::duration(value),
             "slow_start" => {
                 let shown = &format!("server {text} {}", word.text);
-                let place = word.place;
-                upstream.start_slowly(units::duration(value), Said { place, shown }, notes);
+                let place = word.span;
+                upstream.set_slow_start(
+                    units::duration(value),
+                    NoteSubject {
+                        span: place,
+                        text: shown,
+                    },
+                    notes,
+                );
             }
             "down" | "backup" => present = false,
             _ => {}
@@ -104,8 +117,8 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
         let shown = format!("server {text} {}", word.text);
         if let Some(why) = option_advice(name) {
             let comment = match name {
-                "down" => notes.remark(word.place, &shown, why),
-                _ => notes.gap(word.place, &shown, why),
+                "down" => notes.remark(word.span, &shown, why),
+                _ => notes.gap(word.span, &shown, why),
             };
             if present {
                 &mut peer.comments
@@ -115,7 +128,7 @@ fn server(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) -> 
             .push(comment);
         }
     }
-    bound_weight(&mut peer, directive, notes);
+    clamp_weight(&mut peer, directive, notes);
     present.then(|| {
         upstream.peers.push(peer);
         limits
@@ -135,7 +148,7 @@ fn option_advice(name: &str) -> Option<&'static str> {
     })
 }
 
-fn bound_weight(peer: &mut Peer, directive: &Directive, notes: &Notes<'_>) {
+fn clamp_weight(peer: &mut PeerDraft, directive: &Directive, notes: &Notes<'_>) {
     let most = u64::from(Weight::MAX.get());
     if !(1..=most).contains(&peer.weight) {
         peer.weight = peer.weight.clamp(1, most);
@@ -144,12 +157,17 @@ fn bound_weight(peer: &mut Peer, directive: &Directive, notes: &Notes<'_>) {
             peer.weight
         );
         peer.comments
-            .push(notes.gap(directive.place(), &directive.shown(), &why));
+            .push(notes.gap(directive.span(), &directive.text(), &why));
     }
 }
 
-fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], notes: &Notes<'_>) {
-    let (place, shown) = (directive.place(), directive.shown());
+fn hash(
+    directive: &Directive,
+    upstream: &mut UpstreamDraft,
+    maps: &[&Directive],
+    notes: &Notes<'_>,
+) {
+    let (place, shown) = (directive.span(), directive.text());
     let comments = &mut upstream.comments;
     match variables::key(directive.argument(0), maps) {
         Ok(hashed) => {
@@ -160,7 +178,7 @@ fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], not
         Err(why) => comments.push(notes.gap(place, &shown, &why)),
     }
     if directive.argument(1) == "consistent" {
-        upstream.ring = Some(Ring {
+        upstream.ring = Some(RingDraft {
             dialect: "nginx",
             options: Vec::new(),
         });
@@ -171,32 +189,32 @@ fn hash(directive: &Directive, upstream: &mut Upstream, maps: &[&Directive], not
 }
 
 /// nginx takes the first three octets of an IPv4 address, and the whole of an IPv6 one.
-fn ip_hash(directive: &Directive, upstream: &mut Upstream, notes: &Notes<'_>) {
-    upstream.key = vec![Source::ClientNetwork { v4: 24, v6: 128 }];
+fn ip_hash(directive: &Directive, upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
+    upstream.key = vec![KeySourceDraft::ClientNetwork { v4: 24, v6: 128 }];
     let why = "it is a modulo, of which we have no like: the key is the same network, but most clients move once";
     upstream
         .comments
-        .push(notes.gap(directive.place(), "ip_hash", why));
+        .push(notes.gap(directive.span(), "ip_hash", why));
 }
 
 /// One setting for all servers; the first that says something decides.
-fn passive(
-    limits: &[Limits],
+fn outlier_detection(
+    limits: &[FailLimits],
     block: &Directive,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
-) -> Passive {
-    let said = |limits: &&Limits| limits.fails.is_some() || limits.timeout.is_some();
+) -> OutlierDetectionDraft {
+    let said = |limits: &&FailLimits| limits.fails.is_some() || limits.timeout.is_some();
     let Some(first) = limits.iter().find(said) else {
-        return Passive::Unsaid;
+        return OutlierDetectionDraft::Unset;
     };
     if limits.iter().any(|limits| limits != first) {
         let what = "`max_fails` and `fail_timeout` differ between its servers; `passive` is the same for all";
-        comments.push(notes.remark(block.place(), &block.shown(), what));
+        comments.push(notes.remark(block.span(), &block.text(), what));
     }
     match first.fails {
-        Some(0) => Passive::Off,
-        fails => Passive::On {
+        Some(0) => OutlierDetectionDraft::Off,
+        fails => OutlierDetectionDraft::On {
             failures: fails.unwrap_or(1).min(1000),
             eject: first.timeout.unwrap_or(Duration::from_secs(10)),
         },

@@ -4,11 +4,11 @@
 //! values stand side by side with nothing between them, and one that is empty adds nothing.
 
 use super::syntax::Directive;
-use crate::migrate::model::Source;
+use crate::migrate::draft::KeySourceDraft;
 
 /// What an argument of `hash` becomes: sources of which the first that is present is the key.
-pub(super) struct Hashed {
-    pub(super) key: Vec<Source>,
+pub(super) struct HashArgument {
+    pub(super) key: Vec<KeySourceDraft>,
     /// What is not quite the same, and why.
     pub(super) remarks: Vec<&'static str>,
 }
@@ -20,29 +20,29 @@ const QUERIES: &str = "nginx looks for the parameter's name in any case, here th
 const SOCKET: &str = "the address of the connection is that of a proxy where `trusted_proxies` name one, and `client_ip` the client's: keys will move";
 
 /// The sources of `text`; `Err` says why there are none. `maps` are the `map` blocks of `http`.
-pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<Hashed, String> {
-    let names = split(text)?;
+pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<HashArgument, String> {
+    let names = variable_names(text)?;
     if let [name] = names.as_slice()
-        && let Some(hashed) = mapped(name, maps)
+        && let Some(hashed) = key_from_map(name, maps)
     {
         return hashed;
     }
-    let names = joined(&names);
+    let names = join_uri_args(&names);
     let sources: Vec<_> = names
         .iter()
         .map(|name| source(name))
         .collect::<Result<_, _>>()?;
-    let remarks = names.iter().filter_map(|name| differs(name)).collect();
+    let remarks = names.iter().filter_map(|name| difference(name)).collect();
     let key = match sources.as_slice() {
         [] => return Err("the key is empty".to_owned()),
         [_] => sources,
-        _ => vec![Source::Any(sources, Some(""))],
+        _ => vec![KeySourceDraft::Any(sources, Some(""))],
     };
-    Ok(Hashed { key, remarks })
+    Ok(HashArgument { key, remarks })
 }
 
 /// `$a${b}` as `a`, `b`.
-fn split(text: &str) -> Result<Vec<String>, String> {
+fn variable_names(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     let mut rest = text;
     while let Some(tail) = rest.strip_prefix('$') {
@@ -62,7 +62,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// Variables that are only together what we know: `$uri$is_args$args`.
-fn joined(names: &[String]) -> Vec<String> {
+fn join_uri_args(names: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for name in names {
         all.push(name.clone());
@@ -79,19 +79,21 @@ fn joined(names: &[String]) -> Vec<String> {
     all
 }
 
-fn source(name: &str) -> Result<Source, String> {
+fn source(name: &str) -> Result<KeySourceDraft, String> {
     let dashed = |name: &str| name.replace('_', "-").to_ascii_lowercase();
     Ok(match name {
-        "remote_addr" => Source::ClientIp,
+        "remote_addr" => KeySourceDraft::ClientIp,
         "realip_remote_addr" => return Err(SOCKET.to_owned()),
-        "binary_remote_addr" => Source::ClientOctets,
-        "request_uri" | "uri_is_args_args" => Source::PathAndQuery,
-        "uri" | "document_uri" => Source::Path,
-        "host" => Source::Host,
+        "binary_remote_addr" => KeySourceDraft::ClientIpBinary,
+        "request_uri" | "uri_is_args_args" => KeySourceDraft::PathAndQuery,
+        "uri" | "document_uri" => KeySourceDraft::Path,
+        "host" => KeySourceDraft::Host,
         _ => match name.split_once('_') {
-            Some(("http", header)) if !header.is_empty() => Source::Header(dashed(header)),
-            Some(("cookie", cookie)) if !cookie.is_empty() => Source::Cookie(cookie.to_owned()),
-            Some(("arg", query)) if !query.is_empty() => Source::Query(query.to_owned()),
+            Some(("http", header)) if !header.is_empty() => KeySourceDraft::Header(dashed(header)),
+            Some(("cookie", cookie)) if !cookie.is_empty() => {
+                KeySourceDraft::Cookie(cookie.to_owned())
+            }
+            Some(("arg", query)) if !query.is_empty() => KeySourceDraft::Query(query.to_owned()),
             _ => {
                 return Err(format!(
                     "there is no key source like `${name}`; choose another `key`"
@@ -101,7 +103,7 @@ fn source(name: &str) -> Result<Source, String> {
     })
 }
 
-fn differs(name: &str) -> Option<&'static str> {
+fn difference(name: &str) -> Option<&'static str> {
     match name {
         "uri" | "document_uri" | "uri_is_args_args" => Some(PATHS),
         _ if name.starts_with("cookie_") => Some(COOKIES),
@@ -111,16 +113,17 @@ fn differs(name: &str) -> Option<&'static str> {
 }
 
 /// The common `map $cookie_x $key { "" $remote_addr; default $cookie_x; }`: the first that is present.
-fn mapped(name: &str, maps: &[&Directive]) -> Option<Result<Hashed, String>> {
+fn key_from_map(name: &str, maps: &[&Directive]) -> Option<Result<HashArgument, String>> {
     let wanted = format!("${name}");
     let map = maps.iter().find(|map| map.argument(1) == wanted)?;
     let value = |key: &str| {
-        let mut entries = map.inside().iter();
+        let mut entries = map.children().iter();
         entries
             .find(|entry| entry.name.text == key)
             .map(|entry| entry.argument(0))
     };
-    let (Some(empty), Some(default), 2) = (value(""), value("default"), map.inside().len()) else {
+    let (Some(empty), Some(default), 2) = (value(""), value("default"), map.children().len())
+    else {
         return Some(Err(format!(
             "`map` of `${name}` is more than a first and a second choice"
         )));
@@ -131,7 +134,7 @@ fn mapped(name: &str, maps: &[&Directive]) -> Option<Result<Hashed, String>> {
         )));
     }
     let both = key(default, &[]).and_then(|first| Ok((first, key(empty, &[])?)));
-    Some(both.map(|(first, second)| Hashed {
+    Some(both.map(|(first, second)| HashArgument {
         key: [first.key, second.key].concat(),
         remarks: [first.remarks, second.remarks].concat(),
     }))
@@ -141,26 +144,29 @@ fn mapped(name: &str, maps: &[&Directive]) -> Option<Result<Hashed, String>> {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Option<Vec<Source>> {
+    fn of(text: &str) -> Option<Vec<KeySourceDraft>> {
         key(text, &[]).ok().map(|hashed| hashed.key)
     }
 
     #[test]
     fn variables_become_sources_and_stand_side_by_side() {
-        assert_eq!(of("$remote_addr"), Some(vec![Source::ClientIp]));
+        assert_eq!(of("$remote_addr"), Some(vec![KeySourceDraft::ClientIp]));
         assert_eq!(
             of("${cookie_sid}"),
-            Some(vec![Source::Cookie("sid".to_owned())])
+            Some(vec![KeySourceDraft::Cookie("sid".to_owned())])
         );
         assert_eq!(
             of("$http_x_user"),
-            Some(vec![Source::Header("x-user".to_owned())])
+            Some(vec![KeySourceDraft::Header("x-user".to_owned())])
         );
-        assert_eq!(of("$uri$is_args$args"), Some(vec![Source::PathAndQuery]));
-        let both = vec![Source::Host, Source::PathAndQuery];
+        assert_eq!(
+            of("$uri$is_args$args"),
+            Some(vec![KeySourceDraft::PathAndQuery])
+        );
+        let both = vec![KeySourceDraft::Host, KeySourceDraft::PathAndQuery];
         assert_eq!(
             of("$host$request_uri"),
-            Some(vec![Source::Any(both, Some(""))])
+            Some(vec![KeySourceDraft::Any(both, Some(""))])
         );
     }
 

@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use crate::config::{YamlEntry, YamlNode, YamlValue};
 use crate::migrate::notes::Notes;
-use crate::migrate::reasons;
-use crate::migrate::source::Place;
+use crate::migrate::source::SourceSpan;
+use crate::migrate::unsupported;
 
 /// A value of the file, with the file's number.
 #[derive(Clone, Copy)]
-pub(super) struct Element<'a> {
+pub(super) struct FieldValue<'a> {
     node: &'a YamlNode,
     file: usize,
 }
 
 /// A message whose fields are read one by one.
-pub(super) struct Fields<'a> {
-    element: Element<'a>,
-    seen: RefCell<Vec<&'a str>>,
+pub(super) struct MessageFields<'a> {
+    value: FieldValue<'a>,
+    read_names: RefCell<Vec<&'a str>>,
 }
 
-impl<'a> Element<'a> {
+impl<'a> FieldValue<'a> {
     pub(super) fn new(node: &'a YamlNode, file: usize) -> Self {
         Self { node, file }
     }
 
-    pub(super) fn place(self) -> Place {
-        Place {
+    pub(super) fn span(self) -> SourceSpan {
+        SourceSpan {
             file: self.file,
             start: self.node.span.start,
             end: self.node.span.end,
@@ -58,46 +58,42 @@ impl<'a> Element<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn of(element: Element<'a>) -> Self {
+impl<'a> MessageFields<'a> {
+    pub(super) fn of(element: FieldValue<'a>) -> Self {
         Self {
-            element,
-            seen: RefCell::default(),
+            value: element,
+            read_names: RefCell::default(),
         }
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.element.place()
+    pub(super) fn span(&self) -> SourceSpan {
+        self.value.span()
     }
 
     /// Where a field is; where it is missing, where the message is.
-    pub(super) fn place_of(&self, name: &'static str) -> Place {
-        self.get(name).map_or_else(|| self.place(), Element::place)
+    pub(super) fn span_of(&self, name: &'static str) -> SourceSpan {
+        self.get(name).map_or_else(|| self.span(), FieldValue::span)
     }
 
-    pub(super) fn get(&self, name: &'static str) -> Option<Element<'a>> {
-        self.seen.borrow_mut().push(name);
-        let found = self
-            .element
-            .entries()
-            .iter()
-            .find(|entry| entry.key == name);
-        found.map(|entry| Element::new(&entry.value, self.element.file))
+    pub(super) fn get(&self, name: &'static str) -> Option<FieldValue<'a>> {
+        self.read_names.borrow_mut().push(name);
+        let found = self.value.entries().iter().find(|entry| entry.key == name);
+        found.map(|entry| FieldValue::new(&entry.value, self.value.file))
     }
 
     /// The message in a field.
-    pub(super) fn map(&self, name: &'static str) -> Option<Self> {
+    pub(super) fn message(&self, name: &'static str) -> Option<Self> {
         self.get(name).map(Self::of)
     }
 
     pub(super) fn text(&self, name: &'static str) -> Option<&'a str> {
-        self.get(name).map(Element::text)
+        self.get(name).map(FieldValue::text)
     }
 
     /// Which extension it is: the type of its `typed_config`, or else its name, in small letters.
-    pub(super) fn kind(&self) -> String {
+    pub(super) fn extension_type(&self) -> String {
         let name = self.text("name").unwrap_or_default();
-        let config = self.map("typed_config");
+        let config = self.message("typed_config");
         let kind = config.and_then(|config| config.text("@type"));
         kind.unwrap_or(name).to_ascii_lowercase().replace('_', "")
     }
@@ -108,39 +104,39 @@ impl<'a> Fields<'a> {
     }
 
     /// The items of a field; none where it is missing.
-    pub(super) fn list(&self, name: &'static str) -> Vec<Element<'a>> {
+    pub(super) fn list(&self, name: &'static str) -> Vec<FieldValue<'a>> {
         let Some(element) = self.get(name) else {
             return Vec::new();
         };
         match &element.node.value {
             YamlValue::List(items) => items
                 .iter()
-                .map(|item| Element::new(item, element.file))
+                .map(|item| FieldValue::new(item, element.file))
                 .collect(),
             YamlValue::Map(_) | YamlValue::Scalar(_) => Vec::new(),
         }
     }
 
     /// These only concern Envoy itself.
-    pub(super) fn leave(&self, names: &[&'static str]) {
-        self.seen.borrow_mut().extend(names);
-        self.seen
+    pub(super) fn ignore(&self, names: &[&'static str]) {
+        self.read_names.borrow_mut().extend(names);
+        self.read_names
             .borrow_mut()
             .extend(["name", "@type", "alt_stat_name"]);
     }
 
     /// Tells of all fields that nobody read.
-    pub(super) fn tell_rest(&self, comments: &mut Vec<String>, notes: &Notes<'_>) {
-        let seen = self.seen.borrow();
-        for entry in self.element.entries() {
+    pub(super) fn note_unread(&self, comments: &mut Vec<String>, notes: &Notes<'_>) {
+        let seen = self.read_names.borrow();
+        for entry in self.value.entries() {
             if !seen.contains(&entry.key.as_str()) {
                 let (start, end) = (entry.key_span.start, entry.key_span.end);
-                let place = Place {
-                    file: self.element.file,
+                let place = SourceSpan {
+                    file: self.value.file,
                     start,
                     end,
                 };
-                comments.push(notes.gap(place, &entry.key, reasons::envoy(&entry.key)));
+                comments.push(notes.gap(place, &entry.key, unsupported::envoy(&entry.key)));
             }
         }
     }

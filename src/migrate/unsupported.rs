@@ -1,7 +1,7 @@
 //! Why a directive is not translated, or what to do instead, by how its name begins.
 
 /// What only tells nginx how to work.
-pub(super) const NGINX_OWN: &[&str] = &[
+pub(super) const NGINX_IGNORED: &[&str] = &[
     "user",
     "pid",
     "daemon",
@@ -99,7 +99,7 @@ pub(super) const NGINX_OWN: &[&str] = &[
 ];
 
 /// What only tells `HAProxy` how to work.
-pub(super) const HAPROXY_OWN: &[&str] = &[
+pub(super) const HAPROXY_IGNORED: &[&str] = &[
     "daemon",
     "user",
     "group",
@@ -168,24 +168,25 @@ pub(super) const HAPROXY_OWN: &[&str] = &[
     "error-log-format",
 ];
 
-type Table = &'static [(&'static str, &'static str)];
+type ReasonTable = &'static [(&'static str, &'static str)];
 
-const ELSE: &str = "there is nothing like it here";
-const CACHE: &str = "nothing is cached here";
-const REVOKED: &str = "servers' certificates are not looked up in lists of revoked ones";
-const TLS_PEERS: &str = "see `tls` of an upstream";
-const ANSWER: &str = "every request is passed to an upstream; let a server behind it answer";
-const ACCESS: &str = "nobody is refused here; let a firewall or the servers decide";
-const RATE: &str = "rates are not limited here; let the servers do it";
-const CHANGE: &str = "requests and responses are passed on as they are; let the servers do it";
-const XDS: &str = "what comes by xDS is not in the file";
+const NO_COUNTERPART: &str = "there is nothing like it here";
+const NO_CACHE: &str = "nothing is cached here";
+const NO_PEER_CRL: &str = "servers' certificates are not looked up in lists of revoked ones";
+const SEE_UPSTREAM_TLS: &str = "see `tls` of an upstream";
+const NO_LOCAL_REPLY: &str =
+    "every request is passed to an upstream; let a server behind it answer";
+const NO_ACCESS_RULES: &str = "nobody is refused here; let a firewall or the servers decide";
+const NO_RATE_LIMIT: &str = "rates are not limited here; let the servers do it";
+const NO_REWRITE: &str = "requests and responses are passed on as they are; let the servers do it";
+const NO_XDS: &str = "what comes by xDS is not in the file";
 
-const NGINX: Table = &[
-    ("proxy_cache", CACHE),
-    ("proxy_no_cache", CACHE),
-    ("proxy_ssl_crl", REVOKED),
-    ("grpc_ssl_crl", REVOKED),
-    ("proxy_ssl", TLS_PEERS),
+const NGINX: ReasonTable = &[
+    ("proxy_cache", NO_CACHE),
+    ("proxy_no_cache", NO_CACHE),
+    ("proxy_ssl_crl", NO_PEER_CRL),
+    ("grpc_ssl_crl", NO_PEER_CRL),
+    ("proxy_ssl", SEE_UPSTREAM_TLS),
     (
         "proxy_",
         "exchanges with servers have only `timeouts`, `retry` and `host_header`",
@@ -205,23 +206,23 @@ const NGINX: Table = &[
     ("ssl", "see `tls` of a listener"),
     ("http3", "HTTP/3 is not spoken here; clients use HTTP/2"),
     ("quic", "HTTP/3 is not spoken here; clients use HTTP/2"),
-    ("rewrite", CHANGE),
-    ("sub_filter", CHANGE),
-    ("add_header", CHANGE),
-    ("more_", CHANGE),
-    ("expires", CHANGE),
+    ("rewrite", NO_REWRITE),
+    ("sub_filter", NO_REWRITE),
+    ("add_header", NO_REWRITE),
+    ("more_", NO_REWRITE),
+    ("expires", NO_REWRITE),
     ("gzip", "nothing is compressed here; let the servers do it"),
     (
         "brotli",
         "nothing is compressed here; let the servers do it",
     ),
-    ("return", ANSWER),
-    ("root", ANSWER),
-    ("alias", ANSWER),
-    ("index", ANSWER),
-    ("try_files", ANSWER),
-    ("error_page", ANSWER),
-    ("autoindex", ANSWER),
+    ("return", NO_LOCAL_REPLY),
+    ("root", NO_LOCAL_REPLY),
+    ("alias", NO_LOCAL_REPLY),
+    ("index", NO_LOCAL_REPLY),
+    ("try_files", NO_LOCAL_REPLY),
+    ("error_page", NO_LOCAL_REPLY),
+    ("autoindex", NO_LOCAL_REPLY),
     (
         "stub_status",
         "see `admin`: status, metrics and a page for operators",
@@ -229,19 +230,19 @@ const NGINX: Table = &[
     ("fastcgi_", "servers are spoken to in HTTP"),
     ("uwsgi_", "servers are spoken to in HTTP"),
     ("scgi_", "servers are spoken to in HTTP"),
-    ("grpc_ssl", TLS_PEERS),
+    ("grpc_ssl", SEE_UPSTREAM_TLS),
     (
         "grpc_",
         "exchanges with servers have only `timeouts`, `retry` and `host_header`",
     ),
     ("memcached_", "servers are spoken to in HTTP"),
-    ("auth_", ACCESS),
+    ("auth_", NO_ACCESS_RULES),
     ("access_log", "one access log is kept for all"),
-    ("allow", ACCESS),
-    ("deny", ACCESS),
-    ("satisfy", ACCESS),
-    ("limit_req", RATE),
-    ("limit_rate", RATE),
+    ("allow", NO_ACCESS_RULES),
+    ("deny", NO_ACCESS_RULES),
+    ("satisfy", NO_ACCESS_RULES),
+    ("limit_req", NO_RATE_LIMIT),
+    ("limit_rate", NO_RATE_LIMIT),
     (
         "limit_conn",
         "see `downstream.max_connections`, for all clients together",
@@ -288,25 +289,25 @@ const NGINX: Table = &[
     ("mirror", "a request goes to one server"),
 ];
 
-const HAPROXY: Table = &[
-    ("http-request redirect", ANSWER),
-    ("http-request return", ANSWER),
+const HAPROXY: ReasonTable = &[
+    ("http-request redirect", NO_LOCAL_REPLY),
+    ("http-request return", NO_LOCAL_REPLY),
     (
         "http-request deny",
         "nobody is refused here but who shows no certificate, by `client_cert` of a route; let a firewall or the servers decide",
     ),
-    ("http-request tarpit", ACCESS),
-    ("http-request auth", ACCESS),
-    ("http-request", CHANGE),
-    ("http-response", CHANGE),
-    ("http-after-response", CHANGE),
-    ("tcp-request", RATE),
-    ("tcp-response", CHANGE),
-    ("reqrep", CHANGE),
-    ("rspadd", CHANGE),
-    ("redirect", ANSWER),
-    ("errorfile", ANSWER),
-    ("errorloc", ANSWER),
+    ("http-request tarpit", NO_ACCESS_RULES),
+    ("http-request auth", NO_ACCESS_RULES),
+    ("http-request", NO_REWRITE),
+    ("http-response", NO_REWRITE),
+    ("http-after-response", NO_REWRITE),
+    ("tcp-request", NO_RATE_LIMIT),
+    ("tcp-response", NO_REWRITE),
+    ("reqrep", NO_REWRITE),
+    ("rspadd", NO_REWRITE),
+    ("redirect", NO_LOCAL_REPLY),
+    ("errorfile", NO_LOCAL_REPLY),
+    ("errorloc", NO_LOCAL_REPLY),
     ("monitor-uri", "see `GET /healthz` of `admin`"),
     (
         "stick",
@@ -316,8 +317,8 @@ const HAPROXY: Table = &[
         "compression",
         "nothing is compressed here; let the servers do it",
     ),
-    ("filter", CHANGE),
-    ("cache", CACHE),
+    ("filter", NO_REWRITE),
+    ("cache", NO_CACHE),
     ("timeout", "there is no such time-out here"),
     (
         "ssl-load-extra-files",
@@ -332,7 +333,7 @@ const HAPROXY: Table = &[
         "put the issuers' certificates behind the server's, in its file",
     ),
     ("tune", "there are no such knobs here"),
-    ("rate-limit", RATE),
+    ("rate-limit", NO_RATE_LIMIT),
     ("server-template", "write the servers out under `peers`"),
     ("use-server", "the key alone decides on the server"),
     (
@@ -362,7 +363,7 @@ const HAPROXY: Table = &[
     ("server-state", "see `state_file`"),
 ];
 
-const ENVOY: Table = &[
+const ENVOY: ReasonTable = &[
     (
         "transport_socket_matches",
         "all peers of an upstream are spoken to alike, as its `transport_socket` says; give the others an upstream of their own",
@@ -400,7 +401,7 @@ const ENVOY: Table = &[
         "grpc_health_check",
         "see `health: {grpc: SERVICE}`; a connect is written",
     ),
-    ("rds", XDS),
+    ("rds", NO_XDS),
     (
         "outlier_detection",
         "see `passive`: failed connects eject a peer",
@@ -409,27 +410,27 @@ const ENVOY: Table = &[
         "circuit_breakers",
         "to bound the load of a server use `bounded_load`",
     ),
-    ("prefix_rewrite", CHANGE),
-    ("regex_rewrite", CHANGE),
+    ("prefix_rewrite", NO_REWRITE),
+    ("regex_rewrite", NO_REWRITE),
     ("host_rewrite", "see `host_header` of the upstream"),
-    ("request_headers", CHANGE),
-    ("response_headers", CHANGE),
-    ("redirect", ANSWER),
-    ("direct_response", ANSWER),
+    ("request_headers", NO_REWRITE),
+    ("response_headers", NO_REWRITE),
+    ("redirect", NO_LOCAL_REPLY),
+    ("direct_response", NO_LOCAL_REPLY),
     (
         "weighted_clusters",
         "a route has one upstream; weigh its peers instead",
     ),
     ("cluster_header", "a route has one upstream"),
-    ("rate_limits", RATE),
+    ("rate_limits", NO_RATE_LIMIT),
     ("request_mirror_policies", "a request goes to one server"),
     ("admin", "see `admin`; it has an address of its own"),
-    ("dynamic_resources", XDS),
+    ("dynamic_resources", NO_XDS),
     (
         "http_filters",
         "requests and responses are passed on as they are; let the servers do it",
     ),
-    ("cors", CHANGE),
+    ("cors", NO_REWRITE),
     (
         "timeout",
         "see `downstream.request_timeout`, for all routes together",
@@ -460,20 +461,20 @@ const ENVOY: Table = &[
 
 /// Why an nginx directive is not translated.
 pub(super) fn nginx(name: &str) -> &'static str {
-    find(NGINX, name)
+    find_reason(NGINX, name)
 }
 
 /// Why a line of `HAProxy` is not translated.
 pub(super) fn haproxy(line: &str) -> &'static str {
-    find(HAPROXY, line)
+    find_reason(HAPROXY, line)
 }
 
 /// Why a field of Envoy is not translated.
 pub(super) fn envoy(field: &str) -> &'static str {
-    find(ENVOY, field)
+    find_reason(ENVOY, field)
 }
 
-fn find(table: Table, name: &str) -> &'static str {
+fn find_reason(table: ReasonTable, name: &str) -> &'static str {
     let found = table.iter().find(|(begins, _)| name.starts_with(begins));
-    found.map_or(ELSE, |(_, why)| why)
+    found.map_or(NO_COUNTERPART, |(_, why)| why)
 }

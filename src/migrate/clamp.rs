@@ -3,21 +3,22 @@
 
 use std::time::Duration;
 
-use super::model::{Probe, Upstream};
+use super::draft::{ProbeDraft, UpstreamDraft};
 use super::notes::Notes;
-use super::source::Place;
+use super::source::SourceSpan;
 use crate::config;
 
 /// Of a load factor, in percent.
-const FACTORS: (u64, u64) = (101, 1000);
+const LOAD_FACTOR_BOUNDS: (u64, u64) = (101, 1000);
 /// Of a slow start.
-const STARTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+const SLOW_START_BOUNDS: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// A line or a word of the old configuration.
 #[derive(Clone, Copy)]
-pub(super) struct Said<'a> {
-    pub(super) place: Place,
-    pub(super) shown: &'a str,
+pub(super) struct NoteSubject<'a> {
+    pub(super) span: SourceSpan,
+    pub(super) text: &'a str,
 }
 
 /// A number of threads; `None` where it is not one of ours, as `auto`.
@@ -27,45 +28,50 @@ pub(super) fn threads(text: &str) -> Option<String> {
     number.map(|number| number.to_string())
 }
 
-impl Upstream {
+impl UpstreamDraft {
     /// No peer holds more than so many percent of its fair share; 0: as much as comes.
-    pub(super) fn bound_load(&mut self, percent: u64, said: Said<'_>, notes: &Notes<'_>) {
-        let (least, most) = FACTORS;
+    pub(super) fn set_bounded_load(
+        &mut self,
+        percent: u64,
+        said: NoteSubject<'_>,
+        notes: &Notes<'_>,
+    ) {
+        let (least, most) = LOAD_FACTOR_BOUNDS;
         let bounded = percent.clamp(least, most);
-        self.bounded_load = (percent > 0).then(|| ratio(bounded));
+        self.bounded_load = (percent > 0).then(|| format_percent_as_ratio(bounded));
         if percent > 0 && bounded != percent {
             let why = format!(
                 "a factor is {} to {}; {} is written",
-                ratio(least),
-                ratio(most),
-                ratio(bounded)
+                format_percent_as_ratio(least),
+                format_percent_as_ratio(most),
+                format_percent_as_ratio(bounded)
             );
-            self.comments.push(notes.gap(said.place, said.shown, &why));
+            self.comments.push(notes.gap(said.span, said.text, &why));
         }
     }
 
     /// How long a peer that comes back takes to get all its keys; `None`: no time.
-    pub(super) fn start_slowly(
+    pub(super) fn set_slow_start(
         &mut self,
         time: Option<Duration>,
-        said: Said<'_>,
+        said: NoteSubject<'_>,
         notes: &Notes<'_>,
     ) {
         let time = time.filter(|time| !time.is_zero());
-        let (least, most) = STARTS;
+        let (least, most) = SLOW_START_BOUNDS;
         self.slow_start = time.map(|time| time.clamp(least, most));
         if self.slow_start != time {
             let why = "a slow start takes 1 s to 1 day; the nearest is written";
-            self.comments.push(notes.gap(said.place, said.shown, why));
+            self.comments.push(notes.gap(said.span, said.text, why));
         }
     }
 }
 
-impl Probe {
+impl ProbeDraft {
     /// A probe that can be sent; none lasts longer than the interval, which is 2 s where none is given.
-    pub(super) fn within(
+    pub(super) fn clamp_to_limits(
         mut self,
-        said: Said<'_>,
+        said: NoteSubject<'_>,
         comments: &mut Vec<String>,
         notes: &Notes<'_>,
     ) -> Self {
@@ -80,18 +86,18 @@ impl Probe {
             .is_some()
         {
             let why = "this path cannot be asked for; peers are only connected to";
-            comments.push(notes.gap(said.place, said.shown, why));
+            comments.push(notes.gap(said.span, said.text, why));
         }
         if self.host.take_if(|host| !config::is_host(host)).is_some() {
             let why = "this host cannot be asked for; the peer's address is";
-            comments.push(notes.gap(said.place, said.shown, why));
+            comments.push(notes.gap(said.span, said.text, why));
         }
         self
     }
 }
 
 /// 125 as `1.25`.
-fn ratio(percent: u64) -> String {
+fn format_percent_as_ratio(percent: u64) -> String {
     let shown = format!("{}.{:02}", percent / 100, percent % 100);
     shown.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -102,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_ratio_has_the_digits_that_it_needs() {
-        let shown = [101, 125, 150, 1000].map(ratio);
+        let shown = [101, 125, 150, 1000].map(format_percent_as_ratio);
         assert_eq!(shown, ["1.01", "1.25", "1.5", "10"]);
     }
 }

@@ -10,23 +10,23 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::notes::Notes;
-use super::source::Place;
-use super::tls::{Beginning, Ending};
+use super::source::SourceSpan;
+use super::tls::{TlsOriginationDraft, TlsTerminationDraft};
 use crate::config;
 use crate::ring::Weight;
 use crate::route::{HostPattern, PathPrefix};
 
 /// One whole configuration.
 #[derive(Debug, Default)]
-pub(super) struct Setup {
+pub(super) struct ConfigDraft {
     pub(super) comments: Vec<String>,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) routes: Vec<Route>,
-    pub(super) upstreams: Vec<Upstream>,
-    pub(super) downstream: Downstream,
+    pub(super) listeners: Vec<ListenerDraft>,
+    pub(super) routes: Vec<RouteDraft>,
+    pub(super) upstreams: Vec<UpstreamDraft>,
+    pub(super) downstream: DownstreamDraft,
     pub(super) trusted_proxies: Vec<String>,
     /// These name the client in a header of the PROXY protocol, not in `X-Forwarded-For`.
-    pub(super) trusted_introduce: bool,
+    pub(super) client_from_proxy_header: bool,
     pub(super) threads: Option<String>,
     pub(super) access_log: Option<String>,
     pub(super) error_level: Option<&'static str>,
@@ -36,85 +36,85 @@ pub(super) struct Setup {
 
 /// A socket that clients connect to.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct ListenerDraft {
     pub(super) address: String,
     pub(super) backlog: Option<u64>,
     /// `None`: plain HTTP. Without a certificate it is one that could not be translated.
-    pub(super) tls: Option<Ending>,
+    pub(super) tls: Option<TlsTerminationDraft>,
     /// The port of HTTPS that all requests are sent to, and where that is said.
-    pub(super) redirect: Option<(u16, Place)>,
+    pub(super) https_redirect: Option<(u16, SourceSpan)>,
     /// What it says comes before what others say of the same address.
-    pub(super) default: bool,
+    pub(super) is_default: bool,
     /// Where it is said.
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
     pub(super) ipv6_only: bool,
     /// Whose header of the PROXY protocol is believed.
-    pub(super) introduced_by: Option<Vec<String>>,
+    pub(super) accept_proxy_from: Option<Vec<String>>,
     /// Where it is said that somebody's is.
-    pub(super) introduced_at: Place,
+    pub(super) accept_proxy_span: SourceSpan,
     pub(super) comments: Vec<String>,
 }
 
 /// Which requests go to which upstream.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
+pub(super) struct RouteDraft {
     pub(super) host: HostPattern,
     pub(super) path: PathPrefix,
     pub(super) upstream: String,
-    pub(super) max_body_size: Option<Size>,
+    pub(super) max_body_size: Option<SizeLimit>,
     /// Only clients get through that have shown a certificate.
     pub(super) client_cert: bool,
     pub(super) comments: Vec<String>,
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
 }
 
 /// A number of bytes, or none that is too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Size {
+pub(super) enum SizeLimit {
     Bytes(u64),
-    Off,
+    Unlimited,
 }
 
 /// A group of peers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Upstream {
+pub(super) struct UpstreamDraft {
     /// As in the old configuration, until [`Setup::complete`] makes it one of ours.
     pub(super) name: String,
-    pub(super) key: Vec<Source>,
-    pub(super) ring: Option<Ring>,
+    pub(super) key: Vec<KeySourceDraft>,
+    pub(super) ring: Option<RingDraft>,
     /// `1.25` for 125 %.
     pub(super) bounded_load: Option<String>,
     pub(super) slow_start: Option<Duration>,
-    pub(super) peers: Vec<Peer>,
-    pub(super) health: Health,
-    pub(super) passive: Passive,
-    pub(super) retry: Retry,
-    pub(super) timeouts: Timeouts,
+    pub(super) peers: Vec<PeerDraft>,
+    pub(super) health: HealthDraft,
+    pub(super) outlier_detection: OutlierDetectionDraft,
+    pub(super) retry: RetryDraft,
+    pub(super) timeouts: TimeoutsDraft,
     pub(super) host_header: Option<String>,
     /// `None`: plain.
-    pub(super) tls: Option<Beginning>,
+    pub(super) tls: Option<TlsOriginationDraft>,
     /// `h2`, or `auto` where the peer chooses, within TLS; `h2c` without.
     pub(super) protocol: Option<&'static str>,
     /// Calls by gRPC-Web reach the peers as gRPC; only with a protocol.
     pub(super) grpc_web: bool,
     /// What the peers are told in a header of the PROXY protocol.
-    pub(super) introduction: Option<Introduction>,
+    pub(super) send_proxy: Option<SendProxyDraft>,
     pub(super) comments: Vec<String>,
 }
 
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum KeySourceDraft {
     ClientIp,
     /// The octets of the address instead of its text.
-    ClientOctets,
+    ClientIpBinary,
     ClientNetwork {
         v4: u8,
         v6: u8,
     },
     Header(String),
     /// The first or the last element of a header field.
-    Element(String, &'static str),
+    HeaderElement(String, &'static str),
     Cookie(String),
     Query(String),
     Path,
@@ -126,7 +126,7 @@ pub(super) enum Source {
 
 /// What the peers are told in a header of the PROXY protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Introduction {
+pub(super) struct SendProxyDraft {
     /// `v1` or `v2`.
     pub(super) version: &'static str,
     /// Words of ours.
@@ -135,7 +135,7 @@ pub(super) struct Introduction {
 
 /// How the old system places servers and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ring {
+pub(super) struct RingDraft {
     pub(super) dialect: &'static str,
     /// Values are words and numbers of ours, which need no quotes.
     pub(super) options: Vec<(&'static str, String)>,
@@ -143,7 +143,7 @@ pub(super) struct Ring {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(super) struct PeerDraft {
     pub(super) address: String,
     /// Where another peer has the same address.
     pub(super) label: Option<String>,
@@ -153,20 +153,20 @@ pub(super) struct Peer {
     pub(super) server_name: Option<String>,
     pub(super) weight: u64,
     pub(super) comments: Vec<String>,
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
 }
 
 /// Probes of the peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Health {
+pub(super) enum HealthDraft {
     #[default]
-    Unsaid,
+    Unset,
     Off,
-    On(Probe),
+    On(ProbeDraft),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(super) struct ProbeDraft {
     /// The path of an HTTP probe.
     pub(super) http: Option<String>,
     pub(super) host: Option<String>,
@@ -179,9 +179,9 @@ pub(super) struct Probe {
 
 /// Ejection on failures of real requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Passive {
+pub(super) enum OutlierDetectionDraft {
     #[default]
-    Unsaid,
+    Unset,
     Off,
     On {
         failures: u64,
@@ -191,14 +191,14 @@ pub(super) enum Passive {
 
 /// Attempts on other peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Retry {
+pub(super) struct RetryDraft {
     /// In total; 1 is none.
     pub(super) attempts: Option<u64>,
     pub(super) timeout: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Timeouts {
+pub(super) struct TimeoutsDraft {
     pub(super) connect: Option<Duration>,
     pub(super) first_byte: Option<Duration>,
     pub(super) read: Option<Duration>,
@@ -209,7 +209,7 @@ pub(super) struct Timeouts {
 
 /// What a client may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Downstream {
+pub(super) struct DownstreamDraft {
     pub(super) header_timeout: Option<Duration>,
     pub(super) keepalive: Option<Duration>,
     pub(super) keepalive_requests: Option<u64>,
@@ -218,14 +218,14 @@ pub(super) struct Downstream {
     pub(super) max_connections: Option<u64>,
     pub(super) max_header_size: Option<u64>,
     pub(super) max_uri_length: Option<u64>,
-    pub(super) max_body_size: Option<Size>,
+    pub(super) max_body_size: Option<SizeLimit>,
 }
 
-impl Source {
+impl KeySourceDraft {
     /// Whether a key can come from there.
     pub(super) fn is_valid(&self) -> bool {
         match self {
-            Self::Header(name) | Self::Element(name, _) => {
+            Self::Header(name) | Self::HeaderElement(name, _) => {
                 HeaderName::from_bytes(name.as_bytes()).is_ok()
             }
             Self::Cookie(name) => config::is_cookie_name(name),
@@ -236,16 +236,16 @@ impl Source {
     }
 }
 
-impl Upstream {
+impl UpstreamDraft {
     /// A server that is there twice gets a label of its own if the ring can tell the two apart; if
     /// not, it is one server here, too.
-    fn tell_twins_apart(&mut self, notes: &Notes<'_>) {
+    fn label_duplicate_peers(&mut self, notes: &Notes<'_>) {
         let mut seen: HashMap<(String, Option<String>), usize> = HashMap::new();
         let mut counts: HashMap<String, usize> = HashMap::new();
         for mut peer in std::mem::take(&mut self.peers) {
             match seen.entry((peer.address.clone(), peer.id.clone())) {
                 Entry::Occupied(first) => {
-                    self.join_twin(*first.get(), &peer, notes);
+                    self.merge_duplicate_peer(*first.get(), &peer, notes);
                     continue;
                 }
                 Entry::Vacant(place) => place.insert(self.peers.len()),
@@ -264,12 +264,12 @@ impl Upstream {
 
     /// The points of nginx's twins are the same, as far as they go: together they have those of the
     /// heavier one. Where all keys move once, they have what both had.
-    fn join_twin(&mut self, first: usize, twin: &Peer, notes: &Notes<'_>) {
+    fn merge_duplicate_peer(&mut self, first: usize, twin: &PeerDraft, notes: &Notes<'_>) {
         const ONCE: &str = "it is there more than once; once is written";
         let Some(first) = self.peers.get_mut(first) else {
             return;
         };
-        let place = twin.place;
+        let place = twin.span;
         let dialect = self.ring.as_ref().map(|ring| ring.dialect);
         let comment = if matches!(dialect, None | Some("nginx")) {
             let (one, other) = (first.weight, twin.weight);
@@ -284,7 +284,7 @@ impl Upstream {
     }
 }
 
-impl Peer {
+impl PeerDraft {
     pub(super) fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
@@ -293,49 +293,54 @@ impl Peer {
             server_name: None,
             weight: 1,
             comments: Vec::new(),
-            place: Place::default(),
+            span: SourceSpan::default(),
         }
     }
 }
 
-impl Listener {
+impl ListenerDraft {
     pub(super) fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
             backlog: None,
             tls: None,
-            redirect: None,
-            default: false,
-            place: Place::default(),
+            https_redirect: None,
+            is_default: false,
+            span: SourceSpan::default(),
             ipv6_only: false,
-            introduced_by: None,
-            introduced_at: Place::default(),
+            accept_proxy_from: None,
+            accept_proxy_span: SourceSpan::default(),
             comments: Vec::new(),
         }
     }
 }
 
-impl Listener {
+impl ListenerDraft {
     /// Takes in what is said of the same address elsewhere.
-    fn join(&mut self, other: Self, notes: &Notes<'_>) {
+    fn merge(&mut self, other: Self, notes: &Notes<'_>) {
         const MIXED: &str = "a listener sends all its requests to HTTPS or none, and others are served here; let their servers send them there";
         match (&mut self.tls, other.tls) {
             (Some(tls), Some(others)) => {
-                for (what, why) in tls.join(others, other.default && !self.default) {
+                for (what, why) in tls.merge(others, other.is_default && !self.is_default) {
                     let what = format!("{} at {}", what, self.address);
-                    self.comments.push(notes.gap(other.place, &what, why));
+                    self.comments.push(notes.gap(other.span, &what, why));
                 }
             }
             (tls @ None, others @ Some(_)) => *tls = others,
             (_, None) => {}
         }
-        if self.redirect.map(|(port, _)| port) != other.redirect.map(|(port, _)| port) {
-            for (port, place) in self.redirect.take().into_iter().chain(other.redirect) {
+        if self.https_redirect.map(|(port, _)| port) != other.https_redirect.map(|(port, _)| port) {
+            for (port, place) in self
+                .https_redirect
+                .take()
+                .into_iter()
+                .chain(other.https_redirect)
+            {
                 let what = format!("{} to HTTPS, port {port}", self.address);
                 self.comments.push(notes.gap(place, &what, MIXED));
             }
         }
-        self.default |= other.default;
+        self.is_default |= other.is_default;
         for comment in other.comments {
             if !self.comments.contains(&comment) {
                 self.comments.push(comment);
@@ -344,9 +349,9 @@ impl Listener {
     }
 }
 
-impl Route {
+impl RouteDraft {
     /// Every request to `upstream`.
-    pub(super) fn all(upstream: &str, place: Place) -> Self {
+    pub(super) fn catch_all(upstream: &str, place: SourceSpan) -> Self {
         Self {
             host: HostPattern::Any,
             path: PathPrefix::ROOT,
@@ -354,31 +359,31 @@ impl Route {
             max_body_size: None,
             client_cert: false,
             comments: Vec::new(),
-            place,
+            span: place,
         }
     }
 }
 
-impl Setup {
+impl ConfigDraft {
     /// A configuration that can be run: with at least one listener and route, with names that we
     /// allow, and nothing twice. `None` where no upstream has a peer.
     pub(super) fn complete(mut self, notes: &Notes<'_>) -> Option<Self> {
         self.upstreams
             .iter_mut()
-            .for_each(|upstream| upstream.tell_twins_apart(notes));
+            .for_each(|upstream| upstream.label_duplicate_peers(notes));
         self.drop_empty_upstreams(notes);
-        self.drop_twin_routes(notes);
+        self.drop_duplicate_routes(notes);
         self.rename_upstreams();
         let first = self.upstreams.first()?.name.clone();
         if self.routes.is_empty() {
-            let mut route = Route::all(&first, Place::default());
+            let mut route = RouteDraft::catch_all(&first, SourceSpan::default());
             route
                 .comments
                 .push("no route was found: say which requests go where".to_owned());
             self.routes.push(route);
         }
-        self.check_tls(notes);
-        self.choose_listeners(notes);
+        self.validate_tls(notes);
+        self.merge_listeners(notes);
         Some(self)
     }
 
@@ -396,13 +401,13 @@ impl Setup {
         for route in lost {
             let why = "no server of it could be translated";
             self.comments
-                .push(notes.gap(route.place, &route.upstream, why));
+                .push(notes.gap(route.span, &route.upstream, why));
         }
     }
 
     /// The first of two routes for the same requests stays. Where one of them only lets clients with a
     /// certificate through, it does, too.
-    fn drop_twin_routes(&mut self, notes: &Notes<'_>) {
+    fn drop_duplicate_routes(&mut self, notes: &Notes<'_>) {
         const STRICT: &str =
             "some of these requests needed a client's certificate, and so all do here";
         let mut seen: HashMap<(String, String), usize> = HashMap::new();
@@ -414,11 +419,11 @@ impl Setup {
                 continue;
             };
             if first.upstream != route.upstream {
-                self.comments.push(refuse_twin(&route, notes));
+                self.comments.push(conflicting_route_comment(&route, notes));
             }
             if first.client_cert != route.client_cert {
                 let what = format!("host {}, path {}", route.host, route.path);
-                let comment = notes.gap(route.place, &what, STRICT);
+                let comment = notes.gap(route.span, &what, STRICT);
                 first.comments.push(comment);
                 first.client_cert = true;
             }
@@ -429,7 +434,7 @@ impl Setup {
     fn rename_upstreams(&mut self) {
         let mut taken = HashSet::new();
         for upstream in &mut self.upstreams {
-            let new = free_name(&allowed_name(&upstream.name), &taken);
+            let new = unused_name(&sanitize_name(&upstream.name), &taken);
             taken.insert(new.clone());
             for route in self
                 .routes
@@ -444,7 +449,7 @@ impl Setup {
 
     /// One listener of each address. One whose certificates could not be translated is left out, and if
     /// no other is there, one on loopback stands in for it.
-    fn choose_listeners(&mut self, notes: &Notes<'_>) {
+    fn merge_listeners(&mut self, notes: &Notes<'_>) {
         let mut places: HashMap<String, usize> = HashMap::new();
         for listener in std::mem::take(&mut self.listeners) {
             match places.entry(listener.address.clone()) {
@@ -454,12 +459,12 @@ impl Setup {
                 }
                 Entry::Occupied(place) => {
                     if let Some(first) = self.listeners.get_mut(*place.get()) {
-                        first.join(listener, notes);
+                        first.merge(listener, notes);
                     }
                 }
             }
         }
-        let bare = |listener: &Listener| {
+        let bare = |listener: &ListenerDraft| {
             let tls = listener.tls.as_ref();
             tls.is_some_and(|tls| tls.certificates.is_empty())
         };
@@ -469,9 +474,9 @@ impl Setup {
         self.comments
             .extend(bare.into_iter().flat_map(|listener| listener.comments));
         self.listeners = kept;
-        self.share_ports();
+        self.split_dual_stack_ports();
         if self.listeners.is_empty() {
-            let mut listener = Listener::new("127.0.0.1:8080");
+            let mut listener = ListenerDraft::new("127.0.0.1:8080");
             listener
                 .comments
                 .push("no listener could be translated: say where clients connect".to_owned());
@@ -480,9 +485,9 @@ impl Setup {
     }
 }
 
-impl Setup {
+impl ConfigDraft {
     /// Where IPv4 has a listener of its own on a port, that of `[::]` is IPv6's.
-    fn share_ports(&mut self) {
+    fn split_dual_stack_ports(&mut self) {
         let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
         let v4 = self
             .listeners
@@ -497,16 +502,16 @@ impl Setup {
     }
 }
 
-fn refuse_twin(route: &Route, notes: &Notes<'_>) -> String {
+fn conflicting_route_comment(route: &RouteDraft, notes: &Notes<'_>) -> String {
     let what = format!("host {}, path {}", route.host, route.path);
     let why = format!(
         "these requests already go elsewhere; here it was `{}`",
         route.upstream
     );
-    notes.gap(route.place, &what, &why)
+    notes.gap(route.span, &what, &why)
 }
 
-fn allowed_name(name: &str) -> String {
+fn sanitize_name(name: &str) -> String {
     const MAX: usize = 56;
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let shown: String = name
@@ -522,7 +527,7 @@ fn allowed_name(name: &str) -> String {
     }
 }
 
-fn free_name(name: &str, taken: &HashSet<String>) -> String {
+fn unused_name(name: &str, taken: &HashSet<String>) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);
     names.find(|name| !taken.contains(name)).unwrap_or_default()

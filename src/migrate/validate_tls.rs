@@ -3,61 +3,64 @@
 
 use rustls_pki_types::ServerName;
 
-use super::model::{Listener, Peer, Setup, Upstream};
+use super::draft::{ConfigDraft, ListenerDraft, PeerDraft, UpstreamDraft};
 use super::notes::Notes;
-use super::tls::{Beginning, Certificate, Clients};
+use super::tls::{CertificateDraft, ClientAuthDraft, TlsOriginationDraft};
 use crate::config;
 
-const NO_FILE: &str = "this is not the path of a file";
+const NOT_A_FILE: &str = "this is not the path of a file";
 
-impl Setup {
+impl ConfigDraft {
     /// Takes out what our configuration would refuse.
-    pub(super) fn check_tls(&mut self, notes: &Notes<'_>) {
+    pub(super) fn validate_tls(&mut self, notes: &Notes<'_>) {
         for listener in &mut self.listeners {
-            check_listener(listener, notes);
+            validate_listener(listener, notes);
         }
         for upstream in &mut self.upstreams {
-            check_upstream(upstream, notes);
+            validate_upstream(upstream, notes);
         }
     }
 }
 
-fn check_listener(listener: &mut Listener, notes: &Notes<'_>) {
+fn validate_listener(listener: &mut ListenerDraft, notes: &Notes<'_>) {
     let Some(tls) = &mut listener.tls else {
         return;
     };
     // What is said here by TLS needs no other way.
-    listener.redirect = None;
-    let place = listener.place;
+    listener.https_redirect = None;
+    let place = listener.span;
     let mut lost = Vec::new();
     tls.certificates.retain(|one| {
-        let good = is_certificate(one);
+        let good = is_valid_certificate(one);
         if !good {
-            lost.push(notes.gap(place, &format!("{}, {}", one.cert, one.key), NO_FILE));
+            lost.push(notes.gap(place, &format!("{}, {}", one.cert, one.key), NOT_A_FILE));
         }
         good
     });
     for one in &mut tls.certificates {
         one.ocsp = one.ocsp.take().filter(|path| config::is_file_path(path));
     }
-    if let Some(clients) = tls.clients.take_if(|clients| !is_asked(clients)) {
+    if let Some(clients) = tls
+        .client_auth
+        .take_if(|clients| !is_valid_client_auth(clients))
+    {
         let what =
             "clients are not asked for certificates: whose to believe is not the path of a file";
-        lost.push(notes.widened(place, &clients.ca, what));
+        lost.push(notes.wider_access(place, &clients.ca, what));
     }
     listener.comments.append(&mut lost);
 }
 
-fn is_certificate(one: &Certificate) -> bool {
+fn is_valid_certificate(one: &CertificateDraft) -> bool {
     config::is_file_path(&one.cert) && config::is_file_path(&one.key)
 }
 
-fn is_asked(clients: &Clients) -> bool {
+fn is_valid_client_auth(clients: &ClientAuthDraft) -> bool {
     config::is_file_path(&clients.ca) && clients.crl.as_deref().is_none_or(config::is_file_path)
 }
 
-fn check_upstream(upstream: &mut Upstream, notes: &Notes<'_>) {
-    let place = upstream.peers.first().map(|peer| peer.place);
+fn validate_upstream(upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
+    let place = upstream.peers.first().map(|peer| peer.span);
     let place = place.unwrap_or_default();
     let Some(tls) = &mut upstream.tls else {
         upstream.protocol = upstream.protocol.map(|_| "h2c");
@@ -72,20 +75,20 @@ fn check_upstream(upstream: &mut Upstream, notes: &Notes<'_>) {
     };
     let lost = [
         tls.ca.take_if(|path| bad(path)),
-        tls.shown
+        tls.client_certificate
             .take_if(|files| shown(files))
             .map(|(cert, _)| cert),
     ];
     for path in lost.into_iter().flatten() {
-        upstream.comments.push(notes.gap(place, &path, NO_FILE));
+        upstream.comments.push(notes.gap(place, &path, NOT_A_FILE));
     }
     for peer in &mut upstream.peers {
-        name(peer, tls, notes);
+        set_server_name(peer, tls, notes);
     }
 }
 
 /// A peer that is verified is verified by name: where the old system asks for none, by its address.
-fn name(peer: &mut Peer, tls: &Beginning, notes: &Notes<'_>) {
+fn set_server_name(peer: &mut PeerDraft, tls: &TlsOriginationDraft, notes: &Notes<'_>) {
     const BY_ADDRESS: &str = "by which name it is verified is not said, so here it is by its address; write `server_name`";
     if peer.server_name.is_some() || tls.server_name.is_some() || !tls.verify {
         return;
@@ -100,5 +103,5 @@ fn name(peer: &mut Peer, tls: &Beginning, notes: &Notes<'_>) {
     peer.server_name = Some(named.to_owned());
     let subject = format!("TLS to {}", peer.address);
     peer.comments
-        .push(notes.gap(peer.place, &subject, BY_ADDRESS));
+        .push(notes.gap(peer.span, &subject, BY_ADDRESS));
 }

@@ -2,126 +2,133 @@
 
 use super::acl::{self, Acl};
 use super::backend::{self, HashType};
-use super::bind::{self, Bind};
-use super::dial::{self, Link};
-use super::rules::{self, Rules};
-use super::server::{self, Server};
-use super::syntax::{Line, Section, Word};
-use super::tls::Global;
-use super::{frontend, unknown};
-use crate::migrate::bounds::Said;
-use crate::migrate::model::{Downstream, Probe, Route, Setup, Upstream};
+use super::bind::{self, BindListener};
+use super::http_rules::{self, ListenerRules};
+use super::server::{self, BackendServer};
+use super::server_tls::{self, ServerTransport};
+use super::syntax::{HaproxyLine, HaproxySection, HaproxyWord};
+use super::tls::GlobalTls;
+use super::{frontend, note_unknown};
+use crate::migrate::clamp::NoteSubject;
+use crate::migrate::draft::{ConfigDraft, DownstreamDraft, ProbeDraft, RouteDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
-use crate::migrate::order;
-use crate::migrate::source::Place;
+use crate::migrate::route_order;
+use crate::migrate::source::SourceSpan;
 
-const MODE: &str =
+const HTTP_MODE_ONLY: &str =
     "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
 
 /// What a section says so far.
-pub(super) struct Proxy {
+pub(super) struct ProxySection {
     kind: String,
-    pub(super) place: Place,
+    pub(super) span: SourceSpan,
     http: bool,
     /// What `global` says of TLS.
-    pub(super) global: Global,
-    pub(super) binds: Vec<Bind>,
-    pub(super) rules: Rules,
+    pub(super) global_tls: GlobalTls,
+    pub(super) binds: Vec<BindListener>,
+    pub(super) rules: ListenerRules,
     /// Nobody gets through who shows no certificate.
     pub(super) client_cert: bool,
     pub(super) acls: Vec<Acl>,
-    pub(super) routes: Vec<Route>,
-    default_backend: Option<(String, Place)>,
-    pub(super) downstream: Downstream,
-    pub(super) upstream: Upstream,
-    pub(super) servers: Vec<Server>,
+    pub(super) routes: Vec<RouteDraft>,
+    default_backend: Option<(String, SourceSpan)>,
+    pub(super) downstream: DownstreamDraft,
+    pub(super) upstream: UpstreamDraft,
+    pub(super) servers: Vec<BackendServer>,
     /// How the first of them is spoken to.
-    pub(super) link: Option<Link>,
+    pub(super) transport: Option<ServerTransport>,
     /// What probes ask for where only clients know the name.
-    pub(super) probe_name: Option<String>,
-    pub(super) default_server: Vec<Word>,
+    pub(super) check_sni: Option<String>,
+    pub(super) default_server: Vec<HaproxyWord>,
     pub(super) hash_type: HashType,
-    balance: Option<Line>,
-    pub(super) probe: Probe,
-    pub(super) checked: bool,
+    balance: Option<HaproxyLine>,
+    pub(super) probe: ProbeDraft,
+    pub(super) has_checks: bool,
     /// Comments for the top of the file.
-    pub(super) top: Vec<String>,
+    pub(super) file_comments: Vec<String>,
 }
 
-impl Proxy {
+impl ProxySection {
     /// Reads a section, the lines of its `defaults` first.
     pub(super) fn read(
-        section: &Section,
-        inherited: &[Line],
-        global: &Global,
-        setup: &mut Setup,
+        section: &HaproxySection,
+        inherited: &[HaproxyLine],
+        global: &GlobalTls,
+        setup: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) -> Self {
         let mut proxy = Self {
             kind: section.kind.clone(),
-            place: section.place,
+            span: section.span,
             http: false,
-            global: global.clone(),
+            global_tls: global.clone(),
             binds: Vec::new(),
-            rules: Rules::default(),
+            rules: ListenerRules::default(),
             client_cert: false,
             acls: Vec::new(),
             routes: Vec::new(),
             default_backend: None,
             downstream: setup.downstream.clone(),
-            upstream: Upstream {
+            upstream: UpstreamDraft {
                 name: section.name.clone(),
-                ..Upstream::default()
+                ..UpstreamDraft::default()
             },
             servers: Vec::new(),
-            link: None,
-            probe_name: None,
+            transport: None,
+            check_sni: None,
             default_server: Vec::new(),
             hash_type: HashType::default(),
             balance: None,
-            probe: Probe::default(),
-            checked: false,
-            top: Vec::new(),
+            probe: ProbeDraft::default(),
+            has_checks: false,
+            file_comments: Vec::new(),
         };
         let lines = || inherited.iter().chain(&section.lines);
         // First, since `mode` decides on all other lines.
         let named = lines().filter(|line| line.keyword() == "acl");
-        proxy.acls = named.map(acl::acl).collect();
+        proxy.acls = named.map(acl::parse_acl).collect();
         proxy.http = lines()
             .rfind(|line| line.keyword() == "mode")
             .is_some_and(|line| line.word(1) == "http");
         if proxy.http {
             for line in inherited {
-                proxy.line(line, notes);
+                proxy.read_line(line, notes);
             }
             // What was said for all is told once, and not in every upstream.
-            proxy.top.append(&mut proxy.upstream.comments);
+            proxy.file_comments.append(&mut proxy.upstream.comments);
             for line in &section.lines {
-                proxy.line(line, notes);
+                proxy.read_line(line, notes);
             }
         }
         proxy
     }
 
     /// Adds it to the rest; whether it had routes. `before` is how many fronts had.
-    pub(super) fn finish(mut self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
+    pub(super) fn finish(
+        mut self,
+        setup: &mut ConfigDraft,
+        notes: &Notes<'_>,
+        before: usize,
+    ) -> bool {
         if !self.http {
             let shown = format!("{} {}", self.kind, self.upstream.name);
-            setup.comments.push(notes.gap(self.place, &shown, MODE));
+            setup
+                .comments
+                .push(notes.gap(self.span, &shown, HTTP_MODE_ONLY));
             return false;
         }
-        setup.comments.append(&mut self.top);
+        setup.comments.append(&mut self.file_comments);
         let name = self.upstream.name.clone();
         if self.kind != "frontend" && !self.servers.is_empty() {
-            self.back(setup, notes);
+            self.finish_backend(setup, notes);
             if self.kind == "listen" && self.default_backend.is_none() {
-                self.default_backend = Some((name, self.place));
+                self.default_backend = Some((name, self.span));
             }
         }
         if self.kind == "backend" {
             return false;
         }
-        self.front(setup, notes, before)
+        self.finish_frontend(setup, notes, before)
     }
 
     /// Clients connect to it.
@@ -130,9 +137,9 @@ impl Proxy {
     }
 
     /// The port of HTTPS, if there is one.
-    pub(super) fn https(&self) -> Option<u16> {
+    pub(super) fn https_port(&self) -> Option<u16> {
         let secure = self.binds.iter().filter(|bind| bind.listener.tls.is_some());
-        let port = |bind: &Bind| {
+        let port = |bind: &BindListener| {
             let (_, port) = bind.listener.address.rsplit_once(':')?;
             port.parse::<u16>().ok().filter(|port| *port > 0)
         };
@@ -145,20 +152,26 @@ impl Proxy {
         }
     }
 
-    fn line(&mut self, line: &Line, notes: &Notes<'_>) {
+    fn read_line(&mut self, line: &HaproxyLine, notes: &Notes<'_>) {
         match (line.keyword(), line.word(1)) {
             ("acl" | "mode", _) | ("option", "forwardfor") => {}
             ("bind", _) => bind::bind(line, self, notes),
             ("use_backend", _) => frontend::use_backend(line, self, notes),
-            ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.place)),
+            ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.span)),
             ("balance", _) => self.balance = Some(line.clone()),
             ("hash-type", _) => self.hash_type = backend::hash_type(line),
             ("hash-balance-factor", text) => {
-                let shown = &line.shown();
-                let place = line.place;
+                let shown = &line.text();
+                let place = line.span;
                 let percent = text.parse().unwrap_or(0);
-                self.upstream
-                    .bound_load(percent, Said { place, shown }, notes);
+                self.upstream.set_bounded_load(
+                    percent,
+                    NoteSubject {
+                        span: place,
+                        text: shown,
+                    },
+                    notes,
+                );
             }
             ("server", _) => server::server(line, self, notes),
             ("default-server", _) => self.default_server.extend_from_slice(line.tail(1)),
@@ -174,8 +187,8 @@ impl Proxy {
             ("maxconn", text) if self.kind == "listen" || self.kind == "frontend" => {
                 self.maxconn(text.parse().ok());
             }
-            _ if rules::rule(line, self, notes) => {}
-            _ => unknown(line, &mut self.upstream.comments, notes),
+            _ if http_rules::read_rule(line, self, notes) => {}
+            _ => note_unknown(line, &mut self.upstream.comments, notes),
         }
     }
 
@@ -185,21 +198,21 @@ impl Proxy {
         self.downstream.max_connections = self.downstream.max_connections.max(limit);
     }
 
-    fn cookie(&mut self, name: &str, line: &Line, notes: &Notes<'_>) {
+    fn cookie(&mut self, name: &str, line: &HaproxyLine, notes: &Notes<'_>) {
         let why = format!(
             "the cookie names no server here; `key: {{cookie: {{name: {name}, generate: true}}}}` gives clients a cookie that keeps them on theirs"
         );
         self.upstream
             .comments
-            .push(notes.gap(line.place, &line.shown(), &why));
+            .push(notes.gap(line.span, &line.text(), &why));
     }
 
-    fn back(&mut self, setup: &mut Setup, notes: &Notes<'_>) {
+    fn finish_backend(&mut self, setup: &mut ConfigDraft, notes: &Notes<'_>) {
         if let Some(line) = self.balance.take() {
             backend::balance(&line, self, notes);
         }
         let mut servers = std::mem::take(&mut self.servers);
-        dial::name(&mut self.upstream, &mut servers, notes);
+        server_tls::set_server_names(&mut self.upstream, &mut servers, notes);
         self.upstream.health = backend::health(self, notes);
         let mut upstream = std::mem::take(&mut self.upstream);
         upstream.peers = server::peers(servers, &mut upstream.comments);
@@ -209,18 +222,23 @@ impl Proxy {
         setup.upstreams.push(upstream);
     }
 
-    fn front(mut self, setup: &mut Setup, notes: &Notes<'_>, before: usize) -> bool {
-        rules::apply(&mut self, notes);
+    fn finish_frontend(
+        mut self,
+        setup: &mut ConfigDraft,
+        notes: &Notes<'_>,
+        before: usize,
+    ) -> bool {
+        http_rules::apply_to_listeners(&mut self, notes);
         let mut routes = self.routes;
         routes.extend(
             self.default_backend
-                .map(|(name, place)| Route::all(&name, place)),
+                .map(|(name, place)| RouteDraft::catch_all(&name, place)),
         );
         let listeners = self.binds.into_iter().map(|bind| bind.listener);
         if routes.is_empty() {
             // One that sends all away needs no routes.
             let before = setup.listeners.len();
-            let sent = listeners.filter(|listener| listener.redirect.is_some());
+            let sent = listeners.filter(|listener| listener.https_redirect.is_some());
             setup.listeners.extend(sent);
             if setup.listeners.len() > before {
                 setup.comments.extend(self.upstream.comments);
@@ -228,9 +246,11 @@ impl Proxy {
             return false;
         }
         if before > 0 {
-            setup.comments.push(notes.shared(self.place, &self.kind));
+            setup
+                .comments
+                .push(notes.shared_listeners(self.span, &self.kind));
         }
-        let mut routes = order::by_specificity(routes, notes, &mut setup.comments);
+        let mut routes = route_order::by_specificity(routes, notes, &mut setup.comments);
         // What was said in a front without servers of its own belongs to its first route.
         if let Some(first) = routes.first_mut() {
             first.comments.splice(0..0, self.upstream.comments);

@@ -4,53 +4,53 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::syntax::Directive;
-use super::tls::PeerSsl;
+use super::tls::ProxySsl;
 use super::units;
-use crate::migrate::model::{Retry, Size, Timeouts, Upstream};
+use crate::migrate::draft::{RetryDraft, SizeLimit, TimeoutsDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
 /// The settings in force at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Inherited {
-    pub(super) body: Option<Size>,
-    timeouts: Timeouts,
-    retry: Retry,
-    host: Host,
-    pub(super) ssl: PeerSsl,
+pub(super) struct ProxySettings {
+    pub(super) max_body_size: Option<SizeLimit>,
+    timeouts: TimeoutsDraft,
+    retry: RetryDraft,
+    host_header: ProxyHostHeader,
+    pub(super) proxy_ssl: ProxySsl,
 }
 
 /// The `Host` that servers are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+enum ProxyHostHeader {
     /// nginx's default: what stands in `proxy_pass`.
-    Named,
+    ProxyPassHost,
     Keep,
     Set(String),
 }
 
-impl Default for Inherited {
+impl Default for ProxySettings {
     fn default() -> Self {
         let (timeouts, retry) = Default::default();
         Self {
-            body: None,
+            max_body_size: None,
             timeouts,
             retry,
-            host: Host::Named,
-            ssl: PeerSsl::default(),
+            host_header: ProxyHostHeader::ProxyPassHost,
+            proxy_ssl: ProxySsl::default(),
         }
     }
 }
 
-impl Inherited {
+impl ProxySettings {
     /// The settings inside a block with these directives, before they are applied: headers are only
     /// inherited where a block sets none.
-    pub(super) fn enter(&self, directives: &[Directive]) -> Self {
+    pub(super) fn for_block(&self, directives: &[Directive]) -> Self {
         let sets = directives
             .iter()
-            .any(|directive| of_proxy(&directive.name.text) == "proxy_set_header");
+            .any(|directive| as_proxy_directive(&directive.name.text) == "proxy_set_header");
         let mut inner = self.clone();
         if sets {
-            inner.host = Host::Named;
+            inner.host_header = ProxyHostHeader::ProxyPassHost;
         }
         inner
     }
@@ -64,48 +64,48 @@ impl Inherited {
     ) -> bool {
         let argument = directive.argument(0);
         let time = units::duration(argument).filter(|time| *time > Duration::ZERO);
-        let name = of_proxy(&directive.name.text);
+        let name = as_proxy_directive(&directive.name.text);
         if let Some(rest) = name.strip_prefix("proxy_ssl_") {
-            return self.ssl.apply(rest, directive, notes);
+            return self.proxy_ssl.apply(rest, directive, notes);
         }
         match &*name {
             "proxy_connect_timeout" => self.timeouts.connect = time,
             "proxy_send_timeout" => self.timeouts.write = time,
             "proxy_read_timeout" => (self.timeouts.first_byte, self.timeouts.read) = (time, time),
-            "client_max_body_size" => self.body = units::limit(argument),
+            "client_max_body_size" => self.max_body_size = units::size_limit(argument),
             "proxy_next_upstream" => self.next_upstream(directive, comments, notes),
             "proxy_next_upstream_tries" => {
                 let tries = argument.parse::<u64>().ok().filter(|tries| *tries > 0);
                 self.retry.attempts = tries.map(|tries| tries.min(16));
             }
             "proxy_next_upstream_timeout" => self.retry.timeout = time,
-            "proxy_set_header" => self.header(directive, comments, notes),
+            "proxy_set_header" => self.set_header(directive, comments, notes),
             _ => return false,
         }
         true
     }
 
     /// Writes them into the upstream of a `proxy_pass`, whose authority is `named`.
-    pub(super) fn write(&self, upstream: &mut Upstream, named: &str) {
-        upstream.timeouts = Timeouts {
+    pub(super) fn write_to(&self, upstream: &mut UpstreamDraft, named: &str) {
+        upstream.timeouts = TimeoutsDraft {
             idle: upstream.timeouts.idle,
             ..self.timeouts
         };
         upstream.retry = self.retry;
-        upstream.host_header = match &self.host {
-            Host::Keep => None,
-            Host::Named => Some(named.to_owned()),
-            Host::Set(text) => Some(text.clone()),
+        upstream.host_header = match &self.host_header {
+            ProxyHostHeader::Keep => None,
+            ProxyHostHeader::ProxyPassHost => Some(named.to_owned()),
+            ProxyHostHeader::Set(text) => Some(text.clone()),
         };
     }
 
     /// Whether an upstream would be written alike.
-    pub(super) fn same(&self, other: &Self) -> bool {
+    pub(super) fn is_same_for_upstream(&self, other: &Self) -> bool {
         Self {
-            body: None,
+            max_body_size: None,
             ..self.clone()
         } == Self {
-            body: None,
+            max_body_size: None,
             ..other.clone()
         }
     }
@@ -123,36 +123,34 @@ impl Inherited {
                 other => {
                     let subject = format!("proxy_next_upstream {other}");
                     let why = "only a request that got no response is tried again";
-                    comments.push(notes.gap(word.place, &subject, why));
+                    comments.push(notes.gap(word.span, &subject, why));
                 }
             }
         }
     }
 
-    fn header(&mut self, directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
+    fn set_header(&mut self, directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
         let value = directive.argument(1);
         let name = directive.argument(0).to_ascii_lowercase();
         let simple = !value.is_empty() && !value.contains('$');
         match (name.as_str(), value) {
-            ("host", "$host" | "$http_host") => self.host = Host::Keep,
-            ("host", "$proxy_host") => self.host = Host::Named,
-            ("host", text) if simple => self.host = Host::Set(text.to_owned()),
+            ("host", "$host" | "$http_host") => self.host_header = ProxyHostHeader::Keep,
+            ("host", "$proxy_host") => self.host_header = ProxyHostHeader::ProxyPassHost,
+            ("host", text) if simple => self.host_header = ProxyHostHeader::Set(text.to_owned()),
             ("x-forwarded-for", "$proxy_add_x_forwarded_for" | "$remote_addr")
             | ("x-forwarded-proto", "$scheme")
             | ("x-forwarded-host", "$host" | "$http_host")
             | ("x-request-id", "$request_id")
             | ("upgrade" | "connection", _) => {}
-            _ => comments.push(notes.gap(
-                directive.place(),
-                &directive.shown(),
-                header_advice(&name),
-            )),
+            _ => {
+                comments.push(notes.gap(directive.span(), &directive.text(), header_advice(&name)))
+            }
         }
     }
 }
 
 /// What gRPC's directives are called for HTTP: they say the same.
-fn of_proxy(name: &str) -> Cow<'_, str> {
+fn as_proxy_directive(name: &str) -> Cow<'_, str> {
     match name.strip_prefix("grpc_") {
         Some(rest) => format!("proxy_{rest}").into(),
         None => name.into(),

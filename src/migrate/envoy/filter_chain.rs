@@ -1,37 +1,37 @@
 //! Filter chains: for whom they are, and what those of one listener cannot all have here.
 
-use super::ending::Terms;
-use super::fields::{Element, Fields};
-use super::listener::host;
-use super::tls::Socket;
-use crate::migrate::model::Listener;
+use super::listener::domain_pattern;
+use super::message_fields::{FieldValue, MessageFields};
+use super::tls::TransportSocket;
+use super::tls_termination::DownstreamTls;
+use crate::migrate::draft::ListenerDraft;
 use crate::migrate::notes::Notes;
 use crate::route::HostPattern;
 
-const ASKED: &str =
+const SNI_SELECTS_CERTIFICATE: &str =
     "a certificate is chosen by the names that it is for, and a route by the host of the request";
-const PLAIN: &str = "a listener speaks TLS with all its clients or with none; give what is plain an address of its own";
+const PLAIN_OR_TLS: &str = "a listener speaks TLS with all its clients or with none; give what is plain an address of its own";
 
 /// What holds for the routes of one filter chain.
 #[derive(Default)]
-pub(super) struct Chain {
+pub(super) struct FilterChain {
     /// Whom clients ask for; none: anybody.
-    pub(super) names: Vec<HostPattern>,
-    pub(super) terms: Terms,
+    pub(super) server_names: Vec<HostPattern>,
+    pub(super) tls: DownstreamTls,
     /// All that its listener does is to send requests to HTTPS.
-    pub(super) redirects: bool,
+    pub(super) is_https_redirect: bool,
 }
 
 /// The names that clients of a filter chain ask for.
-pub(super) fn names(
-    fields: &Fields<'_>,
+pub(super) fn server_names(
+    fields: &MessageFields<'_>,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> Vec<HostPattern> {
-    let Some(matched) = fields.map("filter_chain_match") else {
+    let Some(matched) = fields.message("filter_chain_match") else {
         return Vec::new();
     };
-    matched.leave(&["transport_protocol", "application_protocols"]);
+    matched.ignore(&["transport_protocol", "application_protocols"]);
     let mut names = Vec::new();
     for name in matched.list("server_names") {
         match HostPattern::parse(name.text()) {
@@ -39,23 +39,28 @@ pub(super) fn names(
             Ok(pattern) => names.push(pattern),
             Err(_) => {
                 let why = "hosts are names or `*.name`; list the names";
-                comments.push(notes.gap(name.place(), name.text(), why));
+                comments.push(notes.gap(name.span(), name.text(), why));
             }
         }
     }
     if let Some(said) = matched.get("server_names") {
-        comments.push(notes.remark(said.place(), "server_names", ASKED));
+        comments.push(notes.remark(said.span(), "server_names", SNI_SELECTS_CERTIFICATE));
     }
-    matched.tell_rest(comments, notes);
+    matched.note_unread(comments, notes);
     names
 }
 
 /// Which hosts the domain `*` is: those that clients ask for and no other virtual host has, if any.
-pub(super) fn narrow(hosts: &[Element<'_>], names: &[HostPattern]) -> Vec<HostPattern> {
+pub(super) fn hosts_of_wildcard(
+    hosts: &[FieldValue<'_>],
+    names: &[HostPattern],
+) -> Vec<HostPattern> {
     let domains = hosts
         .iter()
-        .flat_map(|host| Fields::of(*host).list("domains"));
-    let taken: Vec<_> = domains.filter_map(|domain| host(domain.text())).collect();
+        .flat_map(|host| MessageFields::of(*host).list("domains"));
+    let taken: Vec<_> = domains
+        .filter_map(|domain| domain_pattern(domain.text()))
+        .collect();
     let left = names.iter().filter(|name| !taken.contains(name));
     let left: Vec<_> = left.cloned().collect();
     if left.is_empty() {
@@ -66,13 +71,19 @@ pub(super) fn narrow(hosts: &[Element<'_>], names: &[HostPattern]) -> Vec<HostPa
 }
 
 /// Tells of the filter chains without TLS of a listener that has some with it.
-pub(super) fn tell_plain(chains: &[Element<'_>], listener: &mut Listener, notes: &Notes<'_>) {
+pub(super) fn note_plain_chains(
+    chains: &[FieldValue<'_>],
+    listener: &mut ListenerDraft,
+    notes: &Notes<'_>,
+) {
     let plain = chains.iter().filter(|chain| {
-        let socket = Fields::of(**chain).map("transport_socket").map(Socket::of);
-        matches!(socket, None | Some(Socket::Plain))
+        let socket = MessageFields::of(**chain)
+            .message("transport_socket")
+            .map(TransportSocket::of);
+        matches!(socket, None | Some(TransportSocket::RawBuffer))
     });
     for chain in plain.filter(|_| listener.tls.is_some()) {
-        let comment = notes.gap(chain.place(), "filter_chains", PLAIN);
+        let comment = notes.gap(chain.span(), "filter_chains", PLAIN_OR_TLS);
         listener.comments.push(comment);
     }
 }
