@@ -17,7 +17,7 @@ use crate::issued::{CertAction, CertStatus, ManagedCert, ManagedCerts};
 use crate::policy::cert_renewal::{
     self, CertificateLifetime, OrderFailure, OrderFailures, RenewBefore,
 };
-use crate::telemetry::metrics::Outcome;
+use crate::telemetry::metrics::OperationResult;
 
 /// How often the authority is asked when to renew a certificate: as it says, within these seconds.
 const RENEWAL_INFO_INTERVAL: (i64, i64) = (60 * 60, 24 * 60 * 60);
@@ -134,7 +134,7 @@ pub(super) struct CertTask {
 pub(super) struct CertTaskResult {
     pub(super) state: CertState,
     /// How the order ended; `None`: none was due.
-    pub(super) order_outcome: Option<Outcome>,
+    pub(super) order_outcome: Option<OperationResult>,
     /// What to tell an operator.
     pub(super) result: Result<(), String>,
 }
@@ -157,7 +157,7 @@ impl CertTaskResult {
         );
         Self {
             state: known,
-            order_outcome: Some(Outcome::Failed),
+            order_outcome: Some(OperationResult::Failed),
             result: Err(why),
         }
     }
@@ -182,7 +182,7 @@ impl CertTask {
         }
     }
 
-    async fn order(&self, known: &mut CertState) -> (Outcome, Result<(), Error>) {
+    async fn order(&self, known: &mut CertState) -> (OperationResult, Result<(), Error>) {
         self.cert
             .update_status(|status| status.order_in_progress = true);
         let before = self.cert.certificate.load_full();
@@ -201,14 +201,14 @@ impl CertTask {
         self.store_record(known).await;
         let account = match ordered {
             Ok(account) => account,
-            Err(error) => return (Outcome::Failed, Err(error)),
+            Err(error) => return (OperationResult::Failed, Err(error)),
         };
         let result = match before.filter(|_| self.action == Some(CertAction::Revoke)) {
             Some(before) => self.revoke(&account, &before).await,
             None => Ok(()),
         };
         let result = result.map_err(|error| Error::NotRevoked(error.to_string()));
-        (Outcome::Ok, result)
+        (OperationResult::Ok, result)
     }
 
     /// Orders, keeps and shows it; the account that it was ordered with.

@@ -50,7 +50,7 @@ pub struct CertManager {
 impl CertManager {
     /// Begins to keep the certificates of whatever configuration is in force. Call within a runtime.
     pub fn start(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
-        let issued = Arc::clone(&snapshot.load().issued);
+        let issued = Arc::clone(&snapshot.load().managed_certs);
         issued.accept_requests(true);
         let task = ManagerTask {
             snapshot,

@@ -16,10 +16,10 @@ use http::StatusCode;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
-use super::body::Body;
-use super::change::{Asked, idle, refused};
-use super::desk::Desk;
-use super::{Answer, query};
+use super::change_query::{ChangeQuery, unavailable_peers, unprocessable};
+use super::request_body::BoundedBody;
+use super::worker_pool::WorkerPool;
+use super::{AdminResponse, query};
 use crate::config;
 use crate::predict::{Comparison, KeyMoves};
 use crate::upstream::Upstream;
@@ -28,7 +28,7 @@ use crate::upstream::Upstream;
 const MAX_BODY: usize = 16 << 20;
 
 /// Until when it must be there.
-const MAX_TIME: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keys that one question may bring; where each peer has a score for each key, scores.
 const MAX_KEYS: u64 = 1 << 20;
@@ -39,57 +39,57 @@ const MAX_LISTED: u64 = 1 << 16;
 
 /// What the query asks.
 #[derive(Debug, Default)]
-struct Question {
-    change: Asked,
+struct DiffQuery {
+    change: ChangeQuery,
     /// The body is a configuration.
-    to: bool,
+    body_is_config: bool,
     /// The keys that move are to be listed.
-    moved: bool,
+    list_moved: bool,
 }
 
 /// What would move, if nothing but the query says so.
-pub(super) fn answer(upstream: &Upstream, query: &str) -> Answer {
+pub(super) fn respond(upstream: &Upstream, query: &str) -> AdminResponse {
     let answer = || {
-        let question = Question::read(query)?;
-        if question.to || question.moved {
+        let question = DiffQuery::parse(query)?;
+        if question.body_is_config || question.list_moved {
             let why = "`to` and `moved` need a body: use POST";
-            return Err(Answer::problem(StatusCode::BAD_REQUEST, why));
+            return Err(AdminResponse::error(StatusCode::BAD_REQUEST, why));
         }
-        question.answer(upstream, None)
+        question.evaluate(upstream, None)
     };
     answer().unwrap_or_else(|problem| problem)
 }
 
 /// What would move, with a body that says more.
-pub(super) async fn answer_with_body(
+pub(super) async fn respond_with_body(
     upstream: Arc<Upstream>,
     query: &str,
     session: &mut ServerSession,
-    desk: &Desk,
-) -> Result<Answer, Answer> {
-    let question = Question::read(query)?;
-    let place = desk.reader()?;
-    let body = Body::begin(session, MAX_BODY)
+    desk: &WorkerPool,
+) -> Result<AdminResponse, AdminResponse> {
+    let question = DiffQuery::parse(query)?;
+    let place = desk.acquire_reader()?;
+    let body = BoundedBody::new(session, MAX_BODY)
         .await?
-        .whole(MAX_TIME)
+        .read_all(BODY_TIMEOUT)
         .await?;
     let work = move || {
-        let answer = question.answer(&upstream, Some(&body));
+        let answer = question.evaluate(&upstream, Some(&body));
         drop(place);
         answer.unwrap_or_else(|problem| problem)
     };
-    Ok(desk.work(work).await)
+    Ok(desk.run(work).await)
 }
 
-impl Question {
-    fn read(query: &str) -> Result<Self, Answer> {
+impl DiffQuery {
+    fn parse(query: &str) -> Result<Self, AdminResponse> {
         let mut question = Self::default();
-        let wrong = |why: String| Answer::problem(StatusCode::BAD_REQUEST, &why);
-        for (word, value) in query::words(query) {
+        let wrong = |why: String| AdminResponse::error(StatusCode::BAD_REQUEST, &why);
+        for (word, value) in query::params(query) {
             match word {
-                "to" => question.to = true,
-                "moved" => question.moved = true,
-                _ if question.change.add(word, &value).map_err(wrong)? => {}
+                "to" => question.body_is_config = true,
+                "moved" => question.list_moved = true,
+                _ if question.change.parse_param(word, &value).map_err(wrong)? => {}
                 _ => {
                     return Err(wrong(format!(
                         "`{word}` is no part of this question; there are `without`, `add`, `weight`, `down`, `up`, `to` and `moved`"
@@ -97,73 +97,86 @@ impl Question {
                 }
             }
         }
-        if question.change.is_nothing() && !question.to {
+        if question.change.is_empty() && !question.body_is_config {
             let why = "say what changes: `?without=`, `add=`, `weight=`, `down=`, `up=` or `to`";
             return Err(wrong(why.to_owned()));
         }
         Ok(question)
     }
 
-    fn answer(&self, upstream: &Upstream, body: Option<&[u8]>) -> Result<Answer, Answer> {
-        let candidate = body.filter(|_| self.to);
+    fn evaluate(
+        &self,
+        upstream: &Upstream,
+        body: Option<&[u8]>,
+    ) -> Result<AdminResponse, AdminResponse> {
+        let candidate = body.filter(|_| self.body_is_config);
         let candidate = candidate
-            .map(|body| candidate_of(upstream, body))
+            .map(|body| parse_candidate(upstream, body))
             .transpose()?;
         let to = candidate.as_ref().unwrap_or(&upstream.config);
-        let idle = idle(upstream);
+        let idle = unavailable_peers(upstream);
         let before = upstream.placement().with_down(idle.iter().copied());
-        let side = self.change.side(upstream, to)?;
+        let side = self.change.scenario(upstream, to)?;
         let after = side.placement(self.change.down_after(&idle, &side));
         let comparison = Comparison::new(
-            before.map_err(refused)?,
-            after.map_err(refused)?,
+            before.map_err(unprocessable)?,
+            after.map_err(unprocessable)?,
             upstream.config.hashes_like(to),
         );
-        let keys = body.filter(|_| !self.to);
-        let keys = keys.map(|body| Keys::read(body, upstream)).transpose()?;
+        let keys = body.filter(|_| !self.body_is_config);
+        let keys = keys
+            .map(|body| KeyList::parse(body, upstream))
+            .transpose()?;
         match keys {
-            Some(keys) if self.moved => keys.list(&comparison),
-            keys => Ok(told(&comparison, keys.as_ref(), &idle)),
+            Some(keys) if self.list_moved => keys.list_moves(&comparison),
+            keys => Ok(diff_response(&comparison, keys.as_ref(), &idle)),
         }
     }
 }
 
 /// The upstream of the same name in a configuration. Files that it names are not looked at.
-fn candidate_of(upstream: &Upstream, body: &[u8]) -> Result<config::UpstreamConfig, Answer> {
-    let text = std::str::from_utf8(body).map_err(refused)?;
+fn parse_candidate(
+    upstream: &Upstream,
+    body: &[u8],
+) -> Result<config::UpstreamConfig, AdminResponse> {
+    let text = std::str::from_utf8(body).map_err(unprocessable)?;
     let config = config::parse("the body", text);
-    let mut config = config.map_err(|report| refused(report.render(false)))?;
+    let mut config = config.map_err(|report| unprocessable(report.render(false)))?;
     let name = &*upstream.name;
     let candidate = config.upstreams.remove(name);
-    candidate.ok_or_else(|| refused(format!("the body has no upstream `{name}`")))
+    candidate.ok_or_else(|| unprocessable(format!("the body has no upstream `{name}`")))
 }
 
-fn told(comparison: &Comparison<'_>, keys: Option<&Keys<'_>>, idle: &[&str]) -> Answer {
+fn diff_response(
+    comparison: &Comparison<'_>,
+    keys: Option<&KeyList<'_>>,
+    idle: &[&str],
+) -> AdminResponse {
     let movement = comparison.movement();
     let mut report = match keys {
-        Some(keys) => movement.report_counted(&keys.count(comparison)),
+        Some(keys) => movement.report_counted(&keys.count_moves(comparison)),
         None => movement.report(),
     };
-    down_now(&mut report, idle);
-    Answer::json(StatusCode::OK, &report)
+    add_down_now(&mut report, idle);
+    AdminResponse::json(StatusCode::OK, &report)
 }
 
 /// Says in a report who does not serve now.
-pub(super) fn down_now(report: &mut Value, idle: &[&str]) {
+pub(super) fn add_down_now(report: &mut Value, idle: &[&str]) {
     if let Some(report) = report.as_object_mut() {
         report.insert("down_now".to_owned(), json!(idle));
     }
 }
 
 /// Keys, none of them empty.
-struct Keys<'a>(Vec<&'a [u8]>);
+struct KeyList<'a>(Vec<&'a [u8]>);
 
-impl<'a> Keys<'a> {
-    fn read(body: &'a [u8], upstream: &Upstream) -> Result<Self, Answer> {
+impl<'a> KeyList<'a> {
+    fn parse(body: &'a [u8], upstream: &Upstream) -> Result<Self, AdminResponse> {
         let keys: Vec<_> = lines(body).collect();
         if let Some(line) = keys.iter().position(|key| key.is_empty()) {
             let why = format!("line {} is empty, and an empty key is none", line + 1);
-            return Err(refused(why));
+            return Err(unprocessable(why));
         }
         let scores = upstream
             .config
@@ -173,12 +186,12 @@ impl<'a> Keys<'a> {
         let count = keys.len() as u64;
         if count > MAX_KEYS || count * scores as u64 > MAX_SCORES {
             let why = format!("{count} keys are too many here; use `clockwise ring diff`");
-            return Err(Answer::problem(StatusCode::PAYLOAD_TOO_LARGE, &why));
+            return Err(AdminResponse::error(StatusCode::PAYLOAD_TOO_LARGE, &why));
         }
         Ok(Self(keys))
     }
 
-    fn count(&self, comparison: &Comparison<'_>) -> KeyMoves {
+    fn count_moves(&self, comparison: &Comparison<'_>) -> KeyMoves {
         let mut moves = KeyMoves::default();
         for key in &self.0 {
             moves.add(comparison, key);
@@ -187,7 +200,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A line for each key that moves.
-    fn list(&self, comparison: &Comparison<'_>) -> Result<Answer, Answer> {
+    fn list_moves(&self, comparison: &Comparison<'_>) -> Result<AdminResponse, AdminResponse> {
         let (mut moves, mut list) = (KeyMoves::default(), String::new());
         for key in &self.0 {
             if let Some(ends) = moves.add(comparison, key) {
@@ -195,10 +208,10 @@ impl<'a> Keys<'a> {
             }
             if moves.moved > MAX_LISTED {
                 let why = format!("more than {MAX_LISTED} keys move; use `clockwise ring diff`");
-                return Err(refused(why));
+                return Err(unprocessable(why));
             }
         }
-        Ok(Answer::lines(list))
+        Ok(AdminResponse::ndjson(list))
     }
 }
 

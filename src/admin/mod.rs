@@ -9,14 +9,14 @@
 //! What is asked of the ring is what the `ring` commands answer, in the same JSON. All that may go over the
 //! points of a ring is done away from the threads that serve: see [`desk`].
 
-mod body;
-mod change;
-mod desk;
+mod change_query;
 mod diff;
+mod json;
 mod query;
 mod replay;
-mod report;
+mod request_body;
 mod ring;
+mod worker_pool;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
-use self::desk::Desk;
 use self::query::{decode, segments};
+use self::worker_pool::WorkerPool;
 use crate::clock;
 use crate::connection::{ConnectionLimit, Exchange};
 use crate::issued::CertAction;
@@ -46,15 +46,15 @@ use crate::upstream::Upstream;
 const DASHBOARD: &str = include_str!("dashboard.html");
 
 /// Nothing from elsewhere, nothing framed: the page can take peers off the ring.
-const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+const CSP: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the picture of a ring is.
-const PICTURE: &str = "image/svg+xml";
+const SVG_TYPE: &str = "image/svg+xml";
 
 /// What the admin server reports on and acts on.
 #[derive(Debug)]
-pub struct Subject {
+pub struct AppState {
     /// The configuration in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The counters.
@@ -62,7 +62,7 @@ pub struct Subject {
     /// What the process is doing.
     pub lifecycle: Arc<Lifecycle>,
     /// The clients' connections.
-    pub gate: Arc<ConnectionLimit>,
+    pub conn_limit: Arc<ConnectionLimit>,
 }
 
 /// Who is on the other end.
@@ -79,26 +79,26 @@ pub enum Access {
 
 /// The admin application; one per listener that serves it.
 #[derive(Debug)]
-pub struct Admin {
-    subject: Arc<Subject>,
+pub struct AdminApp {
+    app_state: Arc<AppState>,
     access: Access,
-    desk: Desk,
+    workers: WorkerPool,
 }
 
 /// What is asked for, apart from a body.
-struct Asked {
+struct AdminRequest {
     method: Method,
     path: String,
     query: String,
     /// A picture, where there is one.
-    drawn: bool,
+    wants_svg: bool,
 }
 
 /// A question about one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
+enum UpstreamQuery {
     /// Without a body.
-    Look(Look),
+    View(UpstreamView),
     /// What would move, with a body that says more.
     Diff,
     /// What the log in the body would do.
@@ -107,124 +107,130 @@ enum Question {
 
 /// What is looked at of one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum UpstreamView {
     Peers,
     Ring,
     Owner,
-    Hot,
+    HotKeys,
     Diff,
 }
 
 /// An operator's order about one peer.
-struct PeerOrder {
+struct PeerDrainCommand {
     upstream: String,
     label: String,
     draining: bool,
 }
 
-impl Admin {
+impl AdminApp {
     /// The application, ready for [`crate::listener::Listener::run`].
-    pub fn serve(subject: Arc<Subject>, access: Access) -> Arc<HttpServer<Self>> {
-        let desk = Desk::default();
+    pub fn http_server(subject: Arc<AppState>, access: Access) -> Arc<HttpServer<Self>> {
+        let desk = WorkerPool::default();
         Arc::new(HttpServer::new_app(Self {
-            subject,
+            app_state: subject,
             access,
-            desk,
+            workers: desk,
         }))
     }
 
-    async fn answer(&self, asked: &Asked, session: &mut ServerSession) -> Answer {
+    async fn respond(&self, asked: &AdminRequest, session: &mut ServerSession) -> AdminResponse {
         let path = &*asked.path;
-        if let Some((name, question)) = asked.question() {
-            return self.look_into(&name, question, asked, session).await;
+        if let Some((name, question)) = asked.upstream_query() {
+            return self.respond_to_query(&name, question, asked, session).await;
         }
         if asked.method == Method::POST
-            && let Some(order) = order(path, &asked.query)
+            && let Some(order) = parse_control_command(path, &asked.query)
         {
-            return carried_out(self.subject.lifecycle.execute(order).await);
+            return control_response(self.app_state.lifecycle.execute(order).await);
         }
         if asked.method == Method::POST
-            && let Some((name, what)) = wish(path)
+            && let Some((name, what)) = parse_cert_request(path)
         {
-            return self.fulfil(&name, what).await;
+            return self.request_cert(&name, what).await;
         }
         if asked.method == Method::POST
-            && let Some(order) = peer_order(path)
+            && let Some(order) = parse_drain_command(path)
         {
-            return self.order_drain(order).await;
+            return self.set_peer_draining(order).await;
         }
-        self.look_up(&asked.method, path)
+        self.respond_to_path(&asked.method, path)
     }
 
     /// Answers a question about an upstream.
-    async fn look_into(
+    async fn respond_to_query(
         &self,
         name: &str,
-        question: Question,
-        asked: &Asked,
+        question: UpstreamQuery,
+        asked: &AdminRequest,
         session: &mut ServerSession,
-    ) -> Answer {
-        let upstream = match upstream(&self.subject.snapshot.load(), name) {
+    ) -> AdminResponse {
+        let upstream = match find_upstream(&self.app_state.snapshot.load(), name) {
             Ok(upstream) => upstream,
             Err(problem) => return problem,
         };
-        let (query, drawn) = (asked.query.clone(), asked.drawn);
+        let (query, drawn) = (asked.query.clone(), asked.wants_svg);
         let answer = match question {
-            Question::Diff => diff::answer_with_body(upstream, &query, session, &self.desk).await,
-            Question::Replay => replay::answer(upstream, &query, session, &self.desk).await,
-            Question::Look(look) => {
-                let work = move || look_at(&upstream, look, &query, drawn);
-                Ok(self.desk.work(work).await)
+            UpstreamQuery::Diff => {
+                diff::respond_with_body(upstream, &query, session, &self.workers).await
+            }
+            UpstreamQuery::Replay => {
+                replay::respond(upstream, &query, session, &self.workers).await
+            }
+            UpstreamQuery::View(look) => {
+                let work = move || render_view(&upstream, look, &query, drawn);
+                Ok(self.workers.run(work).await)
             }
         };
         answer.unwrap_or_else(|problem| problem)
     }
 
-    async fn order_drain(&self, order: PeerOrder) -> Answer {
+    async fn set_peer_draining(&self, order: PeerDrainCommand) -> AdminResponse {
         // Nobody would be the wiser: where another process serves, it is the one to ask.
-        if self.subject.lifecycle.stage() == ProcessStage::Draining {
-            return Answer::problem(
+        if self.app_state.lifecycle.stage() == ProcessStage::Draining {
+            return AdminResponse::error(
                 StatusCode::CONFLICT,
                 "this process is draining; ask again, on a new connection",
             );
         }
-        let done = upstream(&self.subject.snapshot.load(), &order.upstream)
-            .and_then(|upstream| order.carry_out(&upstream).map(|()| upstream));
+        let done = find_upstream(&self.app_state.snapshot.load(), &order.upstream)
+            .and_then(|upstream| order.apply(&upstream).map(|()| upstream));
         match done {
             Ok(upstream) => {
                 let told = move || match upstream.peer_by_label(&order.label) {
-                    Some(peer) => Answer::json(StatusCode::OK, &report::one_peer(&upstream, peer)),
-                    None => order.unknown(&upstream),
+                    Some(peer) => {
+                        AdminResponse::json(StatusCode::OK, &json::single_peer(&upstream, peer))
+                    }
+                    None => order.peer_not_found(&upstream),
                 };
-                self.desk.work(told).await
+                self.workers.run(told).await
             }
             Err(problem) => problem,
         }
     }
 
     /// Has a certificate ordered, and waits for it.
-    async fn fulfil(&self, name: &str, what: CertAction) -> Answer {
-        let issued = Arc::clone(&self.subject.snapshot.load().issued);
+    async fn request_cert(&self, name: &str, what: CertAction) -> AdminResponse {
+        let issued = Arc::clone(&self.app_state.snapshot.load().managed_certs);
         match issued.request(name, what).await {
             Ok(()) => {
-                let snapshot = self.subject.snapshot.load();
-                Answer::json(StatusCode::OK, &report::ordered_as(&snapshot, name))
+                let snapshot = self.app_state.snapshot.load();
+                AdminResponse::json(StatusCode::OK, &json::managed_cert_named(&snapshot, name))
             }
-            Err(why) => Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+            Err(why) => AdminResponse::error(StatusCode::UNPROCESSABLE_ENTITY, &why),
         }
     }
 
-    fn look_up(&self, method: &Method, path: &str) -> Answer {
+    fn respond_to_path(&self, method: &Method, path: &str) -> AdminResponse {
         let segments = segments(path);
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let subject = &*self.subject;
+        let subject = &*self.app_state;
         match (method.as_str(), segments.as_slice()) {
-            ("GET" | "HEAD", [""]) => Answer::page(DASHBOARD),
-            ("GET" | "HEAD", ["healthz"]) => Answer::text(StatusCode::OK, "ok\n"),
+            ("GET" | "HEAD", [""]) => AdminResponse::html(DASHBOARD),
+            ("GET" | "HEAD", ["healthz"]) => AdminResponse::text(StatusCode::OK, "ok\n"),
             ("GET" | "HEAD", ["readyz"]) => readiness(subject),
             ("GET" | "HEAD", ["metrics"]) => metrics_text(subject),
             ("GET" | "HEAD", ["v1", "status"]) => {
-                Answer::json(StatusCode::OK, &report::status(subject))
+                AdminResponse::json(StatusCode::OK, &json::status(subject))
             }
             (
                 _,
@@ -232,36 +238,41 @@ impl Admin {
                 | ["v1", "upstreams", _, "replay"]
                 | ["v1", "certificates", _, "renew" | "revoke"]
                 | ["v1", "reload" | "upgrade"],
-            ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
+            ) => AdminResponse::error(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
             (
                 _,
                 ["" | "healthz" | "readyz" | "metrics"]
                 | ["v1", "status"]
                 | ["v1", "upstreams", ..],
-            ) => Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "use GET"),
-            _ => Answer::problem(
+            ) => AdminResponse::error(StatusCode::METHOD_NOT_ALLOWED, "use GET"),
+            _ => AdminResponse::error(
                 StatusCode::NOT_FOUND,
                 "there is nothing here; the operator's guide (conf/README.md) has the paths",
             ),
         }
     }
 
-    fn refusal(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Answer> {
+    fn check_access(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Option<AdminResponse> {
         let Access::Network { token } = &self.access else {
             return None;
         };
         // Load balancers and supervisors ask without secrets; the page holds none, its data does.
         let open = matches!(path, "/" | "/healthz" | "/readyz");
         // What is asked for with a token cannot be asked for by a page that was lured here.
-        let lured = token.is_none() && !open && !asked_by_address(headers);
+        let lured = token.is_none() && !open && !has_address_host(headers);
         if lured || is_cross_site(method, headers) {
-            return Some(Answer::problem(
+            return Some(AdminResponse::error(
                 StatusCode::FORBIDDEN,
                 "asked from another site, or under a name: use the address, or configure a token",
             ));
         }
         match token {
-            Some(token) if !open && !presents(headers, token) => Some(Answer::problem(
+            Some(token) if !open && !has_token(headers, token) => Some(AdminResponse::error(
                 StatusCode::UNAUTHORIZED,
                 "needs `Authorization: Bearer TOKEN`",
             )),
@@ -271,7 +282,7 @@ impl Admin {
 }
 
 #[async_trait]
-impl ServeHttp for Admin {
+impl ServeHttp for AdminApp {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let exchange = session
             .digest()
@@ -282,10 +293,10 @@ impl ServeHttp for Admin {
             session.set_total_drain_timeout(Some(exchange.connection.limits.read_timeout));
         }
         let request = session.req_header();
-        let asked = Asked::of(request);
-        let answer = match self.refusal(&asked.method, &asked.path, &request.headers) {
+        let asked = AdminRequest::from_header(request);
+        let answer = match self.check_access(&asked.method, &asked.path, &request.headers) {
             Some(refusal) => refusal,
-            None => self.answer(&asked, session).await,
+            None => self.respond(&asked, session).await,
         };
         if let Some(exchange) = exchange {
             exchange.begin_response();
@@ -294,8 +305,8 @@ impl ServeHttp for Admin {
     }
 }
 
-impl Asked {
-    fn of(request: &RequestHeader) -> Self {
+impl AdminRequest {
+    fn from_header(request: &RequestHeader) -> Self {
         let query = request.uri.query().unwrap_or("");
         let accepted = request.headers.get(ACCEPT);
         let accepted = accepted.and_then(|accepted| accepted.to_str().ok());
@@ -304,38 +315,38 @@ impl Asked {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             query: query.to_owned(),
-            drawn: query::has(query, "svg") || kinds.clone().any(|kind| kind == PICTURE),
+            wants_svg: query::has_flag(query, "svg") || kinds.clone().any(|kind| kind == SVG_TYPE),
         }
     }
 
     /// The question about an upstream, and its name.
-    fn question(&self) -> Option<(String, Question)> {
+    fn upstream_query(&self) -> Option<(String, UpstreamQuery)> {
         let segments = segments(&self.path);
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let ["v1", "upstreams", name, what @ ..] = segments.as_slice() else {
             return None;
         };
         let question = match (self.method.as_str(), what) {
-            ("GET" | "HEAD", []) => Question::Look(Look::Peers),
-            ("GET" | "HEAD", ["ring"]) => Question::Look(Look::Ring),
-            ("GET" | "HEAD", ["owner"]) => Question::Look(Look::Owner),
-            ("GET" | "HEAD", ["hot"]) => Question::Look(Look::Hot),
-            ("GET" | "HEAD", ["diff"]) => Question::Look(Look::Diff),
-            ("POST", ["diff"]) => Question::Diff,
-            ("POST", ["replay"]) => Question::Replay,
+            ("GET" | "HEAD", []) => UpstreamQuery::View(UpstreamView::Peers),
+            ("GET" | "HEAD", ["ring"]) => UpstreamQuery::View(UpstreamView::Ring),
+            ("GET" | "HEAD", ["owner"]) => UpstreamQuery::View(UpstreamView::Owner),
+            ("GET" | "HEAD", ["hot"]) => UpstreamQuery::View(UpstreamView::HotKeys),
+            ("GET" | "HEAD", ["diff"]) => UpstreamQuery::View(UpstreamView::Diff),
+            ("POST", ["diff"]) => UpstreamQuery::Diff,
+            ("POST", ["replay"]) => UpstreamQuery::Replay,
             _ => return None,
         };
         Some(((*name).to_owned(), question))
     }
 }
 
-impl PeerOrder {
+impl PeerDrainCommand {
     /// # Errors
     /// There is no such peer.
-    fn carry_out(&self, upstream: &Upstream) -> Result<(), Answer> {
+    fn apply(&self, upstream: &Upstream) -> Result<(), AdminResponse> {
         let (label, now) = (&self.label, clock::since_start());
         let peer = upstream.peer_by_label(label);
-        let peer = peer.ok_or_else(|| self.unknown(upstream))?;
+        let peer = peer.ok_or_else(|| self.peer_not_found(upstream))?;
         if peer.set_draining(self.draining, now) {
             let word = if self.draining { "draining" } else { "enabled" };
             let name = &upstream.name;
@@ -348,35 +359,35 @@ impl PeerOrder {
         Ok(())
     }
 
-    fn unknown(&self, upstream: &Upstream) -> Answer {
+    fn peer_not_found(&self, upstream: &Upstream) -> AdminResponse {
         let labels = upstream.peers().iter().take(20).map(|peer| &*peer.label);
         let (name, label) = (&upstream.name, &self.label);
         let labels = labels.collect::<Vec<_>>().join(", ");
         let message = format!("upstream `{name}` has no peer `{label}`; it has: {labels}");
-        Answer::problem(StatusCode::NOT_FOUND, &message)
+        AdminResponse::error(StatusCode::NOT_FOUND, &message)
     }
 }
 
 /// A status, a media type, a body.
-struct Answer {
+struct AdminResponse {
     status: StatusCode,
-    kind: &'static str,
+    content_type: &'static str,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl AdminResponse {
     fn text(status: StatusCode, body: &str) -> Self {
         Self {
             status,
-            kind: "text/plain; charset=utf-8",
+            content_type: "text/plain; charset=utf-8",
             body: body.into(),
         }
     }
 
-    fn page(html: &str) -> Self {
+    fn html(html: &str) -> Self {
         Self {
             status: StatusCode::OK,
-            kind: "text/html; charset=utf-8",
+            content_type: "text/html; charset=utf-8",
             body: html.into(),
         }
     }
@@ -384,29 +395,29 @@ impl Answer {
     fn json(status: StatusCode, value: &Value) -> Self {
         Self {
             status,
-            kind: "application/json",
+            content_type: "application/json",
             body: format!("{value}\n").into(),
         }
     }
 
-    fn picture(svg: String) -> Self {
+    fn svg(svg: String) -> Self {
         Self {
             status: StatusCode::OK,
-            kind: PICTURE,
+            content_type: SVG_TYPE,
             body: svg.into(),
         }
     }
 
     /// JSON, a value on each line.
-    fn lines(values: String) -> Self {
+    fn ndjson(values: String) -> Self {
         Self {
             status: StatusCode::OK,
-            kind: "application/x-ndjson",
+            content_type: "application/x-ndjson",
             body: values.into(),
         }
     }
 
-    fn problem(status: StatusCode, message: &str) -> Self {
+    fn error(status: StatusCode, message: &str) -> Self {
         Self::json(status, &json!({ "error": message }))
     }
 
@@ -415,20 +426,20 @@ impl Answer {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(self.kind));
+        headers.insert(
+            CONTENT_TYPE,
+            http::HeaderValue::from_static(self.content_type),
+        );
         headers.insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
         headers.insert(http::header::CONTENT_LENGTH, length.into());
-        headers.insert(
-            CONTENT_SECURITY_POLICY,
-            http::HeaderValue::from_static(POLICY),
-        );
+        headers.insert(CONTENT_SECURITY_POLICY, http::HeaderValue::from_static(CSP));
         response
     }
 }
 
 /// `POST /v1/reload`, with `?dry_run` and `?force`, and `POST /v1/upgrade`, with `?force`.
-fn order(path: &str, query: &str) -> Option<ControlCommand> {
-    let asked = |word: &str| query::has(query, word);
+fn parse_control_command(path: &str, query: &str) -> Option<ControlCommand> {
+    let asked = |word: &str| query::has_flag(query, word);
     match path {
         "/v1/reload" => Some(ControlCommand::Reload {
             dry_run: asked("dry_run"),
@@ -442,7 +453,7 @@ fn order(path: &str, query: &str) -> Option<ControlCommand> {
 }
 
 /// `POST /v1/certificates/{name}/renew` and `…/revoke`.
-fn wish(path: &str) -> Option<(String, CertAction)> {
+fn parse_cert_request(path: &str) -> Option<(String, CertAction)> {
     let (name, what) = path.strip_prefix("/v1/certificates/")?.split_once('/')?;
     let deed = match what {
         "renew" => CertAction::Renew,
@@ -452,57 +463,57 @@ fn wish(path: &str) -> Option<(String, CertAction)> {
     Some((decode(name), deed))
 }
 
-fn carried_out(reply: ControlResult) -> Answer {
+fn control_response(reply: ControlResult) -> AdminResponse {
     let (status, refusal) = match reply {
-        Ok(done) => return Answer::json(StatusCode::OK, &done),
+        Ok(done) => return AdminResponse::json(StatusCode::OK, &done),
         Err(refusal @ ControlError::Failed(_)) => (StatusCode::UNPROCESSABLE_ENTITY, refusal),
         Err(refusal @ ControlError::LimitExceeded(_)) => (StatusCode::PRECONDITION_FAILED, refusal),
         Err(refusal @ ControlError::Busy(_)) => (StatusCode::CONFLICT, refusal),
     };
-    Answer::problem(status, &refusal.to_string())
+    AdminResponse::error(status, &refusal.to_string())
 }
 
-fn readiness(subject: &Subject) -> Answer {
+fn readiness(subject: &AppState) -> AdminResponse {
     let stage = subject.lifecycle.stage();
     let status = match stage {
         ProcessStage::Serving => StatusCode::OK,
         ProcessStage::Starting | ProcessStage::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Answer::text(status, &format!("{}\n", stage.name()))
+    AdminResponse::text(status, &format!("{}\n", stage.name()))
 }
 
-fn metrics_text(subject: &Subject) -> Answer {
-    report::refresh_gauges(subject);
+fn metrics_text(subject: &AppState) -> AdminResponse {
+    json::refresh_gauges(subject);
     let body = subject.telemetry.metrics.render().into_bytes();
-    Answer {
+    AdminResponse {
         status: StatusCode::OK,
-        kind: metrics::CONTENT_TYPE,
+        content_type: metrics::CONTENT_TYPE,
         body,
     }
 }
 
-fn upstream(snapshot: &Snapshot, name: &str) -> Result<Arc<Upstream>, Answer> {
+fn find_upstream(snapshot: &Snapshot, name: &str) -> Result<Arc<Upstream>, AdminResponse> {
     let upstream = snapshot.upstreams.get(name).map(Arc::clone);
     upstream.ok_or_else(|| {
         let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
         let names = names.join(", ");
         let message = format!("there is no upstream `{name}`; there are: {names}");
-        Answer::problem(StatusCode::NOT_FOUND, &message)
+        AdminResponse::error(StatusCode::NOT_FOUND, &message)
     })
 }
 
-fn look_at(upstream: &Upstream, look: Look, query: &str, drawn: bool) -> Answer {
+fn render_view(upstream: &Upstream, look: UpstreamView, query: &str, drawn: bool) -> AdminResponse {
     match look {
-        Look::Peers => Answer::json(StatusCode::OK, &report::upstream(upstream)),
-        Look::Ring => ring::ring(upstream, drawn),
-        Look::Owner => ring::owner(upstream, query),
-        Look::Hot => Answer::json(StatusCode::OK, &report::hot(upstream)),
-        Look::Diff => diff::answer(upstream, query),
+        UpstreamView::Peers => AdminResponse::json(StatusCode::OK, &json::upstream(upstream)),
+        UpstreamView::Ring => ring::ring(upstream, drawn),
+        UpstreamView::Owner => ring::owner(upstream, query),
+        UpstreamView::HotKeys => AdminResponse::json(StatusCode::OK, &json::hot_keys(upstream)),
+        UpstreamView::Diff => diff::respond(upstream, query),
     }
 }
 
 /// `POST /v1/upstreams/{u}/peers/{label}/drain` and `…/enable`.
-fn peer_order(path: &str) -> Option<PeerOrder> {
+fn parse_drain_command(path: &str) -> Option<PeerDrainCommand> {
     let segments = segments(path);
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let ["v1", "upstreams", upstream, "peers", label, what] = segments.as_slice() else {
@@ -513,7 +524,7 @@ fn peer_order(path: &str) -> Option<PeerOrder> {
         "enable" => false,
         _ => return None,
     };
-    Some(PeerOrder {
+    Some(PeerDrainCommand {
         upstream: (*upstream).to_owned(),
         label: (*label).to_owned(),
         draining,
@@ -530,7 +541,7 @@ fn is_cross_site(method: &Method, headers: &HeaderMap) -> bool {
 
 /// Whether no name was used to come here (DNS rebinding). A request without `Host` is not a
 /// browser's.
-fn asked_by_address(headers: &HeaderMap) -> bool {
+fn has_address_host(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).map(|host| host.to_str().unwrap_or(""));
     host.is_none_or(is_address)
 }
@@ -549,7 +560,7 @@ fn bearer(credentials: &str) -> Option<&str> {
 }
 
 /// Compares in the same time wherever the two differ first.
-fn presents(headers: &HeaderMap, token: &str) -> bool {
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let sent = headers
         .get(AUTHORIZATION)
         .and_then(|sent| bearer(sent.to_str().ok()?));
@@ -582,9 +593,9 @@ mod tests {
         let headers = |value: &'static str| {
             HeaderMap::from_iter([(AUTHORIZATION, http::HeaderValue::from_static(value))])
         };
-        assert!(presents(&headers("Bearer s3cret"), "s3cret"));
-        assert!(!presents(&headers("Bearer s3cre"), "s3cret"));
-        assert!(!presents(&headers("s3cret"), "s3cret"));
-        assert!(!presents(&HeaderMap::new(), "s3cret"));
+        assert!(has_token(&headers("Bearer s3cret"), "s3cret"));
+        assert!(!has_token(&headers("Bearer s3cre"), "s3cret"));
+        assert!(!has_token(&headers("s3cret"), "s3cret"));
+        assert!(!has_token(&HeaderMap::new(), "s3cret"));
     }
 }

@@ -1,7 +1,7 @@
 //! Paths and queries as they come, and what they say.
 
 /// What a query asks, word by word; a word without a value has an empty one.
-pub(super) fn words(query: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
+pub(super) fn params(query: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
         let (word, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -10,8 +10,8 @@ pub(super) fn words(query: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
 }
 
 /// Whether a query has a word, alone or as `word=true`.
-pub(super) fn has(query: &str, word: &str) -> bool {
-    words(query).any(|(known, value)| known == word && matches!(&*value, b"" | b"true"))
+pub(super) fn has_flag(query: &str, word: &str) -> bool {
+    params(query).any(|(known, value)| known == word && matches!(&*value, b"" | b"true"))
 }
 
 /// A path's segments.
@@ -33,7 +33,11 @@ fn decode_bytes(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let escape = if first == b'%' { escaped(after) } else { None };
+        let escape = if first == b'%' {
+            parse_escape(after)
+        } else {
+            None
+        };
         let (byte, after) = escape.unwrap_or((first, after));
         decoded.push(byte);
         rest = after;
@@ -41,7 +45,7 @@ fn decode_bytes(text: &str) -> Vec<u8> {
     decoded
 }
 
-fn escaped(after: &[u8]) -> Option<(u8, &[u8])> {
+fn parse_escape(after: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, rest) = after.split_at_checked(2)?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
@@ -64,10 +68,10 @@ mod tests {
 
     #[test]
     fn a_query_is_words_with_values() {
-        let words: Vec<_> = words("a=1&&b&c=x%3Dy=z").collect();
+        let words: Vec<_> = params("a=1&&b&c=x%3Dy=z").collect();
         let expected = [("a", "1"), ("b", ""), ("c", "x=y=z")];
         assert_eq!(words, expected.map(|(word, value)| (word, value.into())));
-        assert!(has("a&force=true", "force") && has("force", "force"));
-        assert!(!has("force=false", "force") && !has("", "force"));
+        assert!(has_flag("a&force=true", "force") && has_flag("force", "force"));
+        assert!(!has_flag("force=false", "force") && !has_flag("", "force"));
     }
 }

@@ -12,11 +12,11 @@ use http::StatusCode;
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::body::{Body, Lines, too_slow};
-use super::change::{Asked, idle, refused};
-use super::desk::Desk;
-use super::diff::down_now;
-use super::{Answer, query};
+use super::change_query::{ChangeQuery, unavailable_peers, unprocessable};
+use super::diff::add_down_now;
+use super::request_body::{BoundedBody, LineDecoder, timed_out};
+use super::worker_pool::WorkerPool;
+use super::{AdminResponse, query};
 use crate::config;
 use crate::policy::bounded_load::BalanceFactor;
 use crate::predict::{Format, Manner, Placement, Replay, Rules, Simulation};
@@ -28,54 +28,55 @@ const MAX_LOG: usize = 256 << 20;
 const MAX_LINES: u64 = 1 << 22;
 
 /// Until when all must be done.
-const MAX_TIME: Duration = Duration::from_secs(60);
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Requests that are held back to put them in the order of their start: some 4 MB.
-const WINDOW: usize = 1 << 16;
+const REORDER_WINDOW: usize = 1 << 16;
 
 /// Parts of the log that wait to be worked on.
-const AHEAD: usize = 4;
+const QUEUED_CHUNKS: usize = 4;
 
-const FACTOR: &str = "a factor from 1.01 to 10, with up to three decimals";
+const FACTOR_HELP: &str = "a factor from 1.01 to 10, with up to three decimals";
 
 /// What the query asks.
-struct Question {
-    change: Asked,
+struct ReplayQuery {
+    change: ChangeQuery,
     format: Format,
     bounded_load: Option<BalanceFactor>,
 }
 
 /// A part of the log; `None` after the last, so that a log that was cut off is told apart.
-type Part = Option<Bytes>;
+type LogChunk = Option<Bytes>;
 
 /// What the log would do.
-pub(super) async fn answer(
+pub(super) async fn respond(
     upstream: Arc<Upstream>,
     query: &str,
     session: &mut ServerSession,
-    desk: &Desk,
-) -> Result<Answer, Answer> {
-    let question = Question::read(query)?;
-    let place = desk.reader()?;
-    let mut body = Body::begin(session, MAX_LOG).await?;
-    let (sender, mut log) = mpsc::channel(AHEAD);
+    desk: &WorkerPool,
+) -> Result<AdminResponse, AdminResponse> {
+    let question = ReplayQuery::parse(query)?;
+    let place = desk.acquire_reader()?;
+    let mut body = BoundedBody::new(session, MAX_LOG).await?;
+    let (sender, mut log) = mpsc::channel(QUEUED_CHUNKS);
     let work = tokio::task::spawn_blocking(move || {
-        let answer = question.answer(&upstream, &mut log);
+        let answer = question.evaluate(&upstream, &mut log);
         drop(place);
         answer.unwrap_or_else(|problem| problem)
     });
     let done = async {
-        feed(&mut body, sender).await?;
-        work.await
-            .map_err(|error| Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
+        send_body(&mut body, sender).await?;
+        work.await.map_err(|error| {
+            AdminResponse::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+        })
     };
-    let done = tokio::time::timeout(MAX_TIME, done).await;
-    done.unwrap_or_else(|_| Err(too_slow(MAX_TIME)))
+    let done = tokio::time::timeout(REPLAY_TIMEOUT, done).await;
+    done.unwrap_or_else(|_| Err(timed_out(REPLAY_TIMEOUT)))
 }
 
 /// Passes the log on, until its end or until nobody wants it.
-async fn feed(body: &mut Body<'_>, log: Sender<Part>) -> Result<(), Answer> {
-    while let Some(part) = body.next().await? {
+async fn send_body(body: &mut BoundedBody<'_>, log: Sender<LogChunk>) -> Result<(), AdminResponse> {
+    while let Some(part) = body.next_chunk().await? {
         if log.send(Some(part)).await.is_err() {
             return Ok(());
         }
@@ -85,15 +86,15 @@ async fn feed(body: &mut Body<'_>, log: Sender<Part>) -> Result<(), Answer> {
     Ok(())
 }
 
-impl Question {
-    fn read(query: &str) -> Result<Self, Answer> {
+impl ReplayQuery {
+    fn parse(query: &str) -> Result<Self, AdminResponse> {
         let mut question = Self {
-            change: Asked::default(),
+            change: ChangeQuery::default(),
             format: Format::Clockwise,
             bounded_load: None,
         };
-        let wrong = |why: String| Answer::problem(StatusCode::BAD_REQUEST, &why);
-        for (word, value) in query::words(query) {
+        let wrong = |why: String| AdminResponse::error(StatusCode::BAD_REQUEST, &why);
+        for (word, value) in query::params(query) {
             let text = String::from_utf8_lossy(&value);
             let told = |why| wrong(format!("`{word}={text}`: {why}"));
             match word {
@@ -102,10 +103,10 @@ impl Question {
                     question.format = format.ok_or_else(|| told("it is `clockwise` or `keys`"))?;
                 }
                 "bounded_load" | "bounded-load" => {
-                    let bound = BalanceFactor::parse(&text).ok_or_else(|| told(FACTOR))?;
+                    let bound = BalanceFactor::parse(&text).ok_or_else(|| told(FACTOR_HELP))?;
                     question.bounded_load = Some(bound);
                 }
-                _ if question.change.add(word, &value).map_err(wrong)? => {}
+                _ if question.change.parse_param(word, &value).map_err(wrong)? => {}
                 _ => {
                     return Err(wrong(format!(
                         "`{word}` is no part of this question; there are `format`, `bounded_load`, `without`, `add`, `weight`, `down` and `up`"
@@ -116,18 +117,22 @@ impl Question {
         Ok(question)
     }
 
-    fn answer(&self, upstream: &Upstream, log: &mut Receiver<Part>) -> Result<Answer, Answer> {
+    fn evaluate(
+        &self,
+        upstream: &Upstream,
+        log: &mut Receiver<LogChunk>,
+    ) -> Result<AdminResponse, AdminResponse> {
         let config = &upstream.config;
-        let idle = idle(upstream);
+        let idle = unavailable_peers(upstream);
         let here = upstream.placement().with_down(idle.iter().copied());
-        let here = here.map_err(refused)?;
-        let changes = !self.change.is_nothing();
+        let here = here.map_err(unprocessable)?;
+        let changes = !self.change.is_empty();
         let side = changes
-            .then(|| self.change.side(upstream, config))
+            .then(|| self.change.scenario(upstream, config))
             .transpose()?;
         let there = side.as_ref().map(|side| {
             let down = self.change.down_after(&idle, side);
-            let placement = side.placement(down).map_err(refused)?;
+            let placement = side.placement(down).map_err(unprocessable)?;
             Ok((placement, side.peers().iter().map(|peer| peer.weight)))
         });
         let there = there.transpose()?;
@@ -139,14 +144,14 @@ impl Question {
             after.map(|(there, weights)| self.simulation(there, weights.clone(), config)),
             Manner {
                 format: self.format,
-                window: WINDOW,
+                window: REORDER_WINDOW,
                 starts_slowly: changes && config.slow_start.is_some(),
             },
         );
-        let outcome = run(replay, log)?.end().map_err(refused)?;
+        let outcome = replay_log(replay, log)?.end().map_err(unprocessable)?;
         let mut report = outcome.report();
-        down_now(&mut report, &idle);
-        Ok(Answer::json(StatusCode::OK, &report))
+        add_down_now(&mut report, &idle);
+        Ok(AdminResponse::json(StatusCode::OK, &report))
     }
 
     fn simulation<'a>(
@@ -165,24 +170,27 @@ impl Question {
 }
 
 /// Takes the whole log in, as it comes.
-fn run<'a>(mut replay: Replay<'a>, log: &mut Receiver<Part>) -> Result<Replay<'a>, Answer> {
-    let (mut lines, mut count) = (Lines::default(), 0);
+fn replay_log<'a>(
+    mut replay: Replay<'a>,
+    log: &mut Receiver<LogChunk>,
+) -> Result<Replay<'a>, AdminResponse> {
+    let (mut lines, mut count) = (LineDecoder::default(), 0);
     while let Some(part) = log.blocking_recv() {
         let Some(part) = part else {
-            lines.end(|line| replay.line(line));
+            lines.finish(|line| replay.line(line));
             return Ok(replay);
         };
-        lines.add(&part, |line| {
+        lines.push(&part, |line| {
             count += 1;
             replay.line(line);
         });
         if count > MAX_LINES {
             let why =
                 format!("the log has more than {MAX_LINES} lines; use `clockwise ring replay`");
-            return Err(Answer::problem(StatusCode::PAYLOAD_TOO_LARGE, &why));
+            return Err(AdminResponse::error(StatusCode::PAYLOAD_TOO_LARGE, &why));
         }
     }
-    Err(Answer::problem(
+    Err(AdminResponse::error(
         StatusCode::BAD_REQUEST,
         "the log was cut off",
     ))

@@ -24,7 +24,7 @@ pub(super) fn run(options: &Options) -> Done {
 }
 
 fn supervise() -> Done {
-    telemetry::log::init(ErrorLogConfig {
+    telemetry::error_log::init(ErrorLogConfig {
         level: log::LevelFilter::Info,
     });
     match server::supervise() {
@@ -37,7 +37,7 @@ fn supervise() -> Done {
 fn proxy(config: &ConfigFile) -> Done {
     let source = Some(config.path());
     let (config, warnings) = config.load_warned()?;
-    telemetry::log::init(config.error_log);
+    telemetry::error_log::init(config.error_log);
     for warning in warnings {
         log::warn!("{warning}");
     }

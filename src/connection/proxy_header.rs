@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 
 use super::DownstreamSocket;
 use crate::proxy_protocol::{Header, Malformed, Origin, Reader, Tls};
-use crate::telemetry::metrics::Refused;
+use crate::telemetry::metrics::ConnectionRefusal;
 
 /// How much is looked at at once; bytes.
 const PEEK_SIZE: usize = 512;
@@ -61,9 +61,9 @@ impl ConnectionInfo {
 pub async fn read_proxy_header(
     socket: &mut DownstreamSocket,
     within: Duration,
-) -> Result<Header, Refused> {
+) -> Result<Header, ConnectionRefusal> {
     let read = tokio::time::timeout(within, read_header(socket));
-    read.await.unwrap_or(Err(Refused::HeaderTimeout))
+    read.await.unwrap_or(Err(ConnectionRefusal::HeaderTimeout))
 }
 
 /// IPv4 addresses mapped into IPv6 are IPv4's.
@@ -71,7 +71,7 @@ pub fn canonical_addr(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, Refused> {
+async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, ConnectionRefusal> {
     let mut reader = Reader::default();
     let mut glance = [0; PEEK_SIZE];
     loop {
@@ -81,7 +81,7 @@ async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, Refused> {
             .map_err(|error| truncated(&error))?;
         let seen = glance.get(..seen).unwrap_or_default();
         if seen.is_empty() {
-            return Err(Refused::HeaderCut);
+            return Err(ConnectionRefusal::HeaderTruncated);
         }
         let taken = reader.take(seen).map_err(refusal)?;
         let taken = glance.get_mut(..taken).unwrap_or_default();
@@ -93,16 +93,16 @@ async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, Refused> {
     }
 }
 
-fn truncated(_: &io::Error) -> Refused {
-    Refused::HeaderCut
+fn truncated(_: &io::Error) -> ConnectionRefusal {
+    ConnectionRefusal::HeaderTruncated
 }
 
-fn refusal(malformed: Malformed) -> Refused {
+fn refusal(malformed: Malformed) -> ConnectionRefusal {
     match malformed {
-        Malformed::Signature => Refused::NoHeader,
-        Malformed::TooLong => Refused::HeaderTooLong,
-        Malformed::Syntax => Refused::HeaderMalformed,
-        Malformed::Checksum => Refused::HeaderChecksum,
+        Malformed::Signature => ConnectionRefusal::NoHeader,
+        Malformed::TooLong => ConnectionRefusal::HeaderTooLong,
+        Malformed::Syntax => ConnectionRefusal::HeaderMalformed,
+        Malformed::Checksum => ConnectionRefusal::HeaderChecksum,
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
 
     const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
 
-    async fn read_from(pieces: &[&[u8]]) -> (Result<Header, Refused>, Vec<u8>) {
+    async fn read_from(pieces: &[&[u8]]) -> (Result<Header, ConnectionRefusal>, Vec<u8>) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut socket = DownstreamSocket::Unix(ours);
         let send = async {
@@ -149,16 +149,25 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_header_is_told_apart() {
-        assert_eq!(read_from(&[]).await.0, Err(Refused::HeaderCut));
-        assert_eq!(read_from(&[b"PROXY TC"]).await.0, Err(Refused::HeaderCut));
+        assert_eq!(
+            read_from(&[]).await.0,
+            Err(ConnectionRefusal::HeaderTruncated)
+        );
+        assert_eq!(
+            read_from(&[b"PROXY TC"]).await.0,
+            Err(ConnectionRefusal::HeaderTruncated)
+        );
         assert_eq!(
             read_from(&[b"GET / HTTP/1.1"]).await.0,
-            Err(Refused::NoHeader)
+            Err(ConnectionRefusal::NoHeader)
         );
         let long = [&LINE[..10], &[b'x'; 100]].concat();
-        assert_eq!(read_from(&[&long]).await.0, Err(Refused::HeaderTooLong));
+        assert_eq!(
+            read_from(&[&long]).await.0,
+            Err(ConnectionRefusal::HeaderTooLong)
+        );
         let bad = read_from(&[b"PROXY TCP9 1 2 3 4\r\n"]).await.0;
-        assert_eq!(bad, Err(Refused::HeaderMalformed));
+        assert_eq!(bad, Err(ConnectionRefusal::HeaderMalformed));
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,7 +182,7 @@ mod tests {
         };
         tokio::select! {
             header = read_proxy_header(&mut socket, Duration::from_secs(5)) => {
-                assert_eq!(header, Err(Refused::HeaderTimeout));
+                assert_eq!(header, Err(ConnectionRefusal::HeaderTimeout));
             }
             () = drip => panic!("nobody minded"),
         }

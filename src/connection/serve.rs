@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::io::DownstreamIo;
 use super::phase::AbortReason;
 use super::{Connection, DownstreamSocket, http1, http2, preface};
-use crate::telemetry::metrics::Violation;
+use crate::telemetry::metrics::Http2Violation;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum CloseReason {
     /// A request or response passed one of its limits; 408 or 504 where nothing had been sent.
     RequestTimeout,
     /// The client broke the rules of HTTP/2; it was sent GOAWAY, with the reason.
-    Http2Violation(Violation),
+    Http2Violation(Http2Violation),
 }
 
 /// How long, and for how many bytes, a closing connection still takes what the client is sending.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::HeaderValue;
-use rustls::{AlertDescription, HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::{AlertDescription, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::DownstreamSocket;
 use super::socket::CountingSocket;
 use crate::certificate::subject_name;
-use crate::telemetry::metrics::{Handshake, HandshakeFailure};
+use crate::telemetry::metrics::{HandshakeFailure, HandshakeKind};
 use crate::tls::{self, ALPN_ACME, ListenerTls};
 
 /// How long the end may take to be said to whom nothing else is said.
@@ -66,11 +66,11 @@ impl ClientCertificate {
 
 impl TlsSession {
     /// How it is counted.
-    pub fn handshake_kind(&self) -> Handshake {
+    pub fn handshake_kind(&self) -> HandshakeKind {
         if self.resumed {
-            Handshake::Resumed
+            HandshakeKind::Resumed
         } else {
-            Handshake::Full
+            HandshakeKind::Full
         }
     }
 }
@@ -115,7 +115,7 @@ fn describe_session(stream: &TlsStream<CountingSocket>, server: &ListenerTls) ->
         sni: session
             .server_name()
             .map(|name| name.to_ascii_lowercase().into()),
-        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         requests_client_cert: server.requests_client_cert,
         http2: session.alpn_protocol() == Some(tls::ALPN_H2),
         hsts: server.hsts.clone(),

@@ -25,8 +25,8 @@ use crate::connection::{
     TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
 };
 use crate::proxy_protocol::Header;
-use crate::telemetry::log::Occasionally;
-use crate::telemetry::metrics::{BadRequest, Held, ListenerMetrics, Refused};
+use crate::telemetry::error_log::LogRateLimit;
+use crate::telemetry::metrics::{BadRequest, ConnectionRefusal, GaugeGuard, ListenerMetrics};
 use crate::tls;
 
 pub use self::bind::BindError;
@@ -72,7 +72,7 @@ pub struct Listener {
     pub metrics: Arc<ListenerMetrics>,
     socket: ListenSocket,
     handed_over: Arc<AtomicBool>,
-    accept_warnings: Occasionally,
+    accept_warnings: LogRateLimit,
 }
 
 /// What a listener's new connections are served by.
@@ -132,7 +132,7 @@ impl Listener {
             metrics: Arc::new(metrics),
             socket,
             handed_over: Arc::default(),
-            accept_warnings: Occasionally::every(WARNING_INTERVAL),
+            accept_warnings: LogRateLimit::every(WARNING_INTERVAL),
         }
     }
 
@@ -308,7 +308,7 @@ impl Listener {
         if is_transient_error(error) {
             return;
         }
-        if let Some(held_back) = self.accept_warnings.now(clock::since_start()) {
+        if let Some(held_back) = self.accept_warnings.try_acquire(clock::since_start()) {
             let name = &self.configured_address;
             log::warn!("accepting on {name} fails: {error} ({held_back} more since the last time)");
         }
@@ -382,7 +382,7 @@ impl ConnectionTask {
         A: HttpServerApp + Send + Sync + 'static,
     {
         let metrics = Arc::clone(&self.listener.1);
-        let _open = Held::new(&metrics.active);
+        let _open = GaugeGuard::new(&metrics.active);
         let party = match self.identify_client(&mut socket).await {
             Ok(party) => party,
             Err(refused) => return metrics.refused.inc(refused),
@@ -409,7 +409,7 @@ impl ConnectionTask {
     async fn identify_client(
         &mut self,
         socket: &mut DownstreamSocket,
-    ) -> Result<ConnectionInfo, Refused> {
+    ) -> Result<ConnectionInfo, ConnectionRefusal> {
         let header = self.read_header_if_trusted(socket).await?;
         let party = ConnectionInfo {
             remote_addr: self.remote_addr,
@@ -417,7 +417,7 @@ impl ConnectionTask {
         };
         match (party.client_addr(), self.config.limits.per_client) {
             (Some(client), Some(rule)) if !self.permit.acquire_for_client(client.ip(), rule) => {
-                Err(Refused::ClientLimit)
+                Err(ConnectionRefusal::ClientLimit)
             }
             _ => Ok(party),
         }
@@ -428,7 +428,7 @@ impl ConnectionTask {
     async fn read_header_if_trusted(
         &self,
         socket: &mut DownstreamSocket,
-    ) -> Result<Option<Header>, Refused> {
+    ) -> Result<Option<Header>, ConnectionRefusal> {
         let Some(rule) = &self.config.proxy_protocol else {
             return Ok(None);
         };
@@ -440,7 +440,7 @@ impl ConnectionTask {
         } else if rule.accept_untrusted {
             Ok(None)
         } else {
-            Err(Refused::Stranger)
+            Err(ConnectionRefusal::UntrustedSource)
         }
     }
 }

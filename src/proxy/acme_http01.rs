@@ -27,7 +27,7 @@ pub(super) async fn key_authorization(ctx: &Context) -> Option<String> {
     if connection.tls.is_some() || ctx.request.method != Method::GET {
         return None;
     }
-    let issued = &ctx.snapshot.issued;
+    let issued = &ctx.snapshot.managed_certs;
     let ours = issued.key_authorization(token);
     if ours.is_some() {
         return ours;

@@ -32,7 +32,7 @@ pub struct Context {
     /// What it asked for.
     pub(super) request: RequestInfo,
     /// Where its route leads.
-    pub(super) route: Option<Arc<snapshot::Target>>,
+    pub(super) route: Option<Arc<snapshot::RouteTarget>>,
     /// What kind of key it had; `None`: none.
     pub(super) key_source: Option<&'static str>,
     /// The value of the sticky cookie that its response is to set.

@@ -11,8 +11,8 @@ use super::fault::{self, Fault};
 use crate::clock;
 use crate::connection::{AbortReason, Connection, Exchange};
 use crate::proxy_protocol::{Origin, Tls, Version};
-use crate::telemetry::metrics::{BadRequest, Class};
-use crate::telemetry::{self, Record};
+use crate::telemetry::metrics::{BadRequest, StatusClass};
+use crate::telemetry::{self, AccessLogRecord};
 use crate::upstream::HashTarget;
 
 /// What came of a request, seen from the client.
@@ -111,14 +111,14 @@ fn count(ctx: &Context, outcome: &RequestOutcome) {
     let Some(route) = &ctx.route else {
         return;
     };
-    route.metrics.finished(
+    route.metrics.record(
         outcome.status,
         outcome.duration,
         ctx.request_body_bytes,
         outcome.body_bytes_sent,
     );
     let metrics = &route.upstream.metrics;
-    metrics.requests.inc(Class::of(outcome.status));
+    metrics.requests.inc(StatusClass::of(outcome.status));
     if let Some(attempt) = &ctx.attempt {
         if let Some(connect) = attempt.connect_time.filter(|connect| !connect.is_zero()) {
             metrics.connect.observe(connect);
@@ -133,7 +133,7 @@ fn count(ctx: &Context, outcome: &RequestOutcome) {
             _ => None,
         };
         if ctx.status != 0 && owner.is_some_and(|owner| owner != attempt.member) {
-            metrics.displaced.inc();
+            metrics.off_owner.inc();
         }
     }
 }
@@ -150,7 +150,7 @@ fn count_fault(ctx: &Context, fault: Fault) {
             process.client_aborts.inc();
         }
         Fault::NoRoute | Fault::MethodNotAllowed => {
-            process.unrouted.inc();
+            process.no_route.inc();
         }
         Fault::KeyMoved => {
             if let Some(upstream) = ctx.upstream() {
@@ -166,10 +166,10 @@ fn count_fault(ctx: &Context, fault: Fault) {
     }
 }
 
-fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> Record<'a> {
+fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> AccessLogRecord<'a> {
     let ask = &ctx.request;
     let since = SignedDuration::try_from(outcome.duration).unwrap_or_default();
-    Record {
+    AccessLogRecord {
         time: clock::wall()
             .checked_sub(since)
             .unwrap_or_else(|_| clock::wall()),
@@ -207,9 +207,9 @@ fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> Record<'
     }
 }
 
-fn proxy_header_record(connection: &Connection) -> Option<telemetry::Introduced<'_>> {
+fn proxy_header_record(connection: &Connection) -> Option<telemetry::LoggedProxyHeader<'_>> {
     let header = connection.info.proxy_header.as_ref()?;
-    Some(telemetry::Introduced {
+    Some(telemetry::LoggedProxyHeader {
         from: connection.info.remote_addr,
         version: match header.version {
             Version::One => 1,
@@ -226,9 +226,9 @@ fn proxy_header_record(connection: &Connection) -> Option<telemetry::Introduced<
     })
 }
 
-fn tls_record(connection: &Connection) -> Option<telemetry::Tls<'_>> {
+fn tls_record(connection: &Connection) -> Option<telemetry::LoggedTls<'_>> {
     let secured = connection.tls.as_ref()?;
-    Some(telemetry::Tls {
+    Some(telemetry::LoggedTls {
         version: secured.version,
         cipher: secured.cipher,
         sni: secured.sni.as_deref(),

@@ -22,8 +22,11 @@ const HTTPS_PORT: u16 = 443;
 pub(super) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> {
     let connection = ctx.connection();
     let plain = connection.filter(|connection| !connection.is_encrypted());
-    let port =
-        plain.and_then(|connection| ctx.snapshot.redirects.get(&*connection.listener_address));
+    let port = plain.and_then(|connection| {
+        ctx.snapshot
+            .https_redirects
+            .get(&*connection.listener_address)
+    });
     let Some(port) = port.filter(|_| ctx.request.method != Method::CONNECT) else {
         return Ok(None);
     };

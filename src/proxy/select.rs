@@ -47,7 +47,7 @@ pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
         ctx.attempt = Some(new_attempt(&upstream, &target, &ctx.tried, admitted, now));
         return Ok(());
     }
-    upstream.metrics.all_down.inc();
+    upstream.metrics.no_available_peer.inc();
     Err(Fault::NoAvailablePeer)
 }
 

@@ -285,7 +285,10 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
 /// A route is reached by every listener: where it demands a certificate, it must have been shown on
 /// this connection, and have counted.
 fn check_client_certificate(ctx: &Context) -> Result<(), Fault> {
-    let demanded = ctx.route.as_ref().is_some_and(|route| route.client_cert);
+    let demanded = ctx
+        .route
+        .as_ref()
+        .is_some_and(|route| route.requires_client_cert);
     let shown = ctx.connection().and_then(Connection::client_certificate);
     if demanded && shown.is_none() {
         return Err(Fault::ClientCertificateRequired);

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::sd_notify::Watchdog;
 use super::state_file::StateFileWriter;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::certificate::CertWarning;
 use crate::clock;
 use crate::config::{self, Config};
@@ -69,13 +69,13 @@ impl BackgroundTasks {
     /// Does the chores until a watched file has changed. Can be dropped and called again.
     pub(super) async fn run_until_config_change(
         &mut self,
-        subject: &Subject,
+        subject: &AppState,
         config: &Config,
         source: Option<&Path>,
     ) {
         loop {
             let snapshot = subject.snapshot.load();
-            self.cert_warnings.log_new(config, &snapshot.issued);
+            self.cert_warnings.log_new(config, &snapshot.managed_certs);
             self.drains.log_new(&snapshot);
             let pause = config
                 .watch
@@ -107,7 +107,7 @@ impl BackgroundTasks {
     }
 
     /// The last time, at the process's end.
-    pub(super) fn write_state_file(&mut self, subject: &Subject) {
+    pub(super) fn write_state_file(&mut self, subject: &AppState) {
         let snapshot = subject.snapshot.load();
         if let Some(file) = &snapshot.config.state_file {
             self.state_file.write_and_release(file, &snapshot);

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, PeerAddress};
-use crate::snapshot::Addresses;
+use crate::snapshot::ResolvedAddresses;
 
 /// How long the system may take to find one name's addresses.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,15 +31,15 @@ pub struct Error {
 }
 
 /// The addresses of all peers that are written as names.
-pub(super) async fn resolve_peers(config: &Config) -> Result<Addresses, Error> {
-    resolve_peers_preferring(config, &Addresses::new()).await
+pub(super) async fn resolve_peers(config: &Config) -> Result<ResolvedAddresses, Error> {
+    resolve_peers_preferring(config, &ResolvedAddresses::new()).await
 }
 
 /// Like [`addresses`], where some are `known` already, and in use.
 pub(super) async fn resolve_peers_preferring(
     config: &Config,
-    known: &Addresses,
-) -> Result<Addresses, Error> {
+    known: &ResolvedAddresses,
+) -> Result<ResolvedAddresses, Error> {
     let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
     let mut lookups = JoinSet::new();
     for name in peer_names(config) {
@@ -50,7 +50,7 @@ pub(super) async fn resolve_peers_preferring(
             resolve_name(name, known, LOOKUP_TIMEOUT, answers).await
         });
     }
-    let mut found = Addresses::new();
+    let mut found = ResolvedAddresses::new();
     while let Some(done) = lookups.join_next().await {
         // A lookup that panicked leaves its name without an address, which the snapshot reports.
         let Ok(result) = done else { continue };

@@ -16,7 +16,7 @@ use super::instance::{ServerInstance, forward_signal};
 use super::signals::{Signal, Signals};
 use super::sockets::Listeners;
 use super::upgrade::CompletedUpgrade;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::lifecycle::{ControlError, ControlReceiver, ProcessStage};
 use crate::telemetry::Telemetry;
 
@@ -48,8 +48,8 @@ pub(super) async fn run(
     log_outcome(&subject, ending);
     match &mut successor {
         Some(successor) => {
-            let counters = subject.telemetry.metrics.counters();
-            let left = subject.gate.open_connections() as u64;
+            let counters = subject.telemetry.metrics.export_counters();
+            let left = subject.conn_limit.open_connections() as u64;
             successor.send_final_counters(left, counters).await;
         }
         None => instance.background.write_state_file(&subject),
@@ -71,8 +71,8 @@ async fn hand_over_sockets(instance: &mut ServerInstance, succession: &mut Compl
     // Who serves orders: the lock is free before the successor is told that it leads.
     instance.cert_manager = None;
     let subject = &instance.app_state;
-    let memory = subject.snapshot.load().memory();
-    let connections = subject.gate.open_connections() as u64;
+    let memory = subject.snapshot.load().persisted_state();
+    let connections = subject.conn_limit.open_connections() as u64;
     successor.send_final_state(connections, memory).await;
     // Before it is announced: who connects then does not meet this process.
     instance
@@ -83,15 +83,15 @@ async fn hand_over_sockets(instance: &mut ServerInstance, succession: &mut Compl
 }
 
 /// Lets nobody in any more, and waits for the last to leave.
-async fn drain_connections(listeners: &mut Listeners, subject: &Subject, bound: Duration) {
+async fn drain_connections(listeners: &mut Listeners, subject: &AppState, bound: Duration) {
     listeners.close_except(|_| false).await;
-    let inside = subject.gate.open_connections();
+    let inside = subject.conn_limit.open_connections();
     log::info!("draining {inside} connections, for up to {bound:?}");
-    subject.gate.wait_until_empty().await;
+    subject.conn_limit.wait_until_empty().await;
 }
 
 /// A second signal to stop is meant. Others are for the process that leads, if one does.
-async fn wait_second_stop(signals: &mut Signals, subject: &Subject, leader: Option<u32>) {
+async fn wait_second_stop(signals: &mut Signals, subject: &AppState, leader: Option<u32>) {
     loop {
         let number = match signals.recv().await {
             Signal::Stop => return,
@@ -121,10 +121,10 @@ async fn reject_commands(orders: &mut ControlReceiver) {
 }
 
 /// Never ends.
-async fn report_progress(successor: Option<&mut SuccessorHandle>, subject: &Subject) {
+async fn report_progress(successor: Option<&mut SuccessorHandle>, subject: &AppState) {
     if let Some(successor) = successor {
         while successor
-            .send_progress(subject.gate.open_connections() as u64)
+            .send_progress(subject.conn_limit.open_connections() as u64)
             .await
         {
             tokio::time::sleep(PROGRESS_INTERVAL).await;
@@ -133,8 +133,8 @@ async fn report_progress(successor: Option<&mut SuccessorHandle>, subject: &Subj
     std::future::pending::<()>().await;
 }
 
-fn log_outcome(subject: &Subject, ending: ShutdownOutcome) {
-    let left = subject.gate.open_connections();
+fn log_outcome(subject: &AppState, ending: ShutdownOutcome) {
+    let left = subject.conn_limit.open_connections();
     match ending {
         ShutdownOutcome::Drained => log::info!("drained; good-bye"),
         ShutdownOutcome::Forced => {

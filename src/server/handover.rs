@@ -40,7 +40,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::sockets::InheritedSockets;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::clock;
 use crate::lifecycle::{self, ControlError};
 use crate::tls::TicketKeys;
@@ -294,7 +294,7 @@ impl PredecessorHandle {
     }
 
     /// Tells it that this process serves, and listens to how its drain goes until it has exited.
-    pub(super) fn announce_serving(mut self, subject: Arc<Subject>) {
+    pub(super) fn announce_serving(mut self, subject: Arc<AppState>) {
         tokio::spawn(async move {
             if let Err(error) = self.channel.send(&SuccessorMessage::Serving).await {
                 log::warn!("the process before this one is gone: {error}");
@@ -305,7 +305,7 @@ impl PredecessorHandle {
         });
     }
 
-    async fn follow_drain(&mut self, subject: &Subject) {
+    async fn follow_drain(&mut self, subject: &AppState) {
         while let Ok(progress) = self.channel.receive::<DrainReport>().await {
             subject
                 .lifecycle
@@ -316,12 +316,12 @@ impl PredecessorHandle {
             if let Some(memory) = progress.peer_state {
                 // Operators may have met this process already: their orders are not taken back.
                 let news = memory.drain_changes_since(&self.baseline);
-                subject.snapshot.load().recall_drains(&news);
+                subject.snapshot.load().restore_drains(&news);
                 // If it is gone, it does not wait for this either.
                 let _ = self.channel.send(&SuccessorMessage::StateApplied).await;
             }
             if let Some(counters) = progress.counters {
-                subject.telemetry.metrics.inherit(&counters);
+                subject.telemetry.metrics.carry_over(&counters);
             }
         }
     }

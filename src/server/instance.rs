@@ -16,14 +16,14 @@ use super::sockets::{Listeners, OpenAdminSockets};
 use super::upgrade::{self, CompletedUpgrade, PendingUpgrade, StandbyProcess, send_reply};
 use super::{ShutdownOutcome, reload};
 use crate::acme::CertManager;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::lifecycle::{ControlCommand, ControlError, ControlReceiver, ControlResult};
 use crate::probe::{ProbeConnectors, Probes};
 use crate::telemetry::Telemetry;
 
 /// A running proxy.
 pub(super) struct ServerInstance {
-    pub(super) app_state: Arc<Subject>,
+    pub(super) app_state: Arc<AppState>,
     /// The configuration file.
     pub(super) config_path: Option<PathBuf>,
     pub(super) commands: ControlReceiver,

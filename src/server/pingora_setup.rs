@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::worker_threads;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::config::Config;
 use crate::proxy::{EdgeProxy, UpstreamH2Connector};
 
@@ -32,7 +32,7 @@ pub(super) type PingoraProxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
 ///
 /// # Errors
 /// The address of this host alone cannot be listened on.
-pub(super) async fn build_proxy(subject: &Subject) -> io::Result<Arc<PingoraProxy>> {
+pub(super) async fn build_proxy(subject: &AppState) -> io::Result<Arc<PingoraProxy>> {
     let (show, mut shown) = mpsc::channel(1);
     let mut service = proxy_service(subject, show);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -60,7 +60,7 @@ pub(super) async fn build_proxy(subject: &Subject) -> io::Result<Arc<PingoraProx
 }
 
 fn proxy_service(
-    subject: &Subject,
+    subject: &AppState,
     show: mpsc::Sender<Arc<PingoraProxy>>,
 ) -> Service<PingoraProxy> {
     let conf = pingora_conf(&subject.snapshot.load().config);

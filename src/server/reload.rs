@@ -16,12 +16,12 @@ use super::instance::ServerInstance;
 use super::sockets::{self, InheritedSockets, Listeners, PreparedListener};
 use super::start::await_first_probes;
 use crate::acme;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::config::{self, Config, ListenAddress};
 use crate::lifecycle::{BoundAddresses, ControlError, ControlResult};
 use crate::probe::Probes;
-use crate::snapshot::{Plan, Snapshot, series};
-use crate::telemetry::{self, LogWriter, metrics::Outcome};
+use crate::snapshot::{Snapshot, SnapshotDiff, metric_cleanup};
+use crate::telemetry::{self, LogWriter, metrics::OperationResult};
 
 /// Reloads, or with `dry_run` says what a reload would change; `force` goes beyond `max_moved`.
 ///
@@ -36,9 +36,9 @@ pub(super) async fn reload(
     let reloads = &instance.app_state.telemetry.metrics.process.reloads;
     if !dry_run {
         reloads.inc(if done.is_ok() {
-            Outcome::Ok
+            OperationResult::Ok
         } else {
-            Outcome::Failed
+            OperationResult::Failed
         });
     }
     done
@@ -56,7 +56,7 @@ async fn try_reload(instance: &mut ServerInstance, dry_run: bool, force: bool) -
     let (candidate, warnings) = build_candidate(source, &instance.app_state, &before).await?;
     let plan = diff_snapshots(&before, &candidate.snapshot).await?;
     if !force {
-        plan.check(&candidate.snapshot.config)
+        plan.check_max_moved(&candidate.snapshot.config)
             .map_err(|much| ControlError::LimitExceeded(much.to_string()))?;
     }
     if dry_run {
@@ -76,7 +76,7 @@ async fn try_reload(instance: &mut ServerInstance, dry_run: bool, force: bool) -
 
 /// Says at every start and every reload where TLS protects nothing.
 pub(super) fn warn_unverified(snapshot: &Snapshot) {
-    for upstream in snapshot.unverified() {
+    for upstream in snapshot.unverified_upstreams() {
         log::warn!(
             "upstream {upstream}: the certificates of its peers are not verified (`verify: false`)"
         );
@@ -87,7 +87,7 @@ pub(super) fn warn_unverified(snapshot: &Snapshot) {
 /// in force, they are taken out again.
 struct CandidateSnapshot {
     snapshot: Arc<Snapshot>,
-    app_state: Arc<Subject>,
+    app_state: Arc<AppState>,
     accepted: bool,
 }
 
@@ -103,7 +103,7 @@ impl Drop for CandidateSnapshot {
         if !self.accepted {
             let kept = self.app_state.snapshot.load();
             let metrics = &self.app_state.telemetry.metrics;
-            series::forget(metrics, &self.snapshot.config, Some(&kept.config));
+            metric_cleanup::remove_stale(metrics, &self.snapshot.config, Some(&kept.config));
         }
     }
 }
@@ -112,7 +112,7 @@ impl Drop for CandidateSnapshot {
 /// that is done beside the workers.
 async fn build_candidate(
     source: &Path,
-    subject: &Arc<Subject>,
+    subject: &Arc<AppState>,
     before: &Arc<Snapshot>,
 ) -> Result<(CandidateSnapshot, Vec<String>), ControlError> {
     let path = source.to_owned();
@@ -126,7 +126,7 @@ async fn build_candidate(
         let metrics = &subject.telemetry.metrics;
         let snapshot = Snapshot::new(config, &addresses, Some(&before), metrics)
             .map_err(|error| error.to_string())?;
-        acme::load_stored(&snapshot.config, &snapshot.issued);
+        acme::load_stored(&snapshot.config, &snapshot.managed_certs);
         Ok(CandidateSnapshot {
             snapshot: Arc::new(snapshot),
             app_state: subject,
@@ -139,9 +139,9 @@ async fn build_candidate(
 async fn diff_snapshots(
     before: &Arc<Snapshot>,
     after: &Arc<Snapshot>,
-) -> Result<Plan, ControlError> {
+) -> Result<SnapshotDiff, ControlError> {
     let (before, after) = (Arc::clone(before), Arc::clone(after));
-    run_blocking(move || Ok(Plan::between(&before, &after))).await
+    run_blocking(move || Ok(SnapshotDiff::between(&before, &after))).await
 }
 
 async fn run_blocking<T: Send + 'static>(
@@ -186,7 +186,7 @@ async fn prepare_reload(
     })
 }
 
-async fn open_log(subject: &Subject, config: &Config) -> Result<LogWriter, ControlError> {
+async fn open_log(subject: &AppState, config: &Config) -> Result<LogWriter, ControlError> {
     let telemetry = Arc::clone(&subject.telemetry);
     let destination = config.access_log.clone();
     let open = move || {
@@ -209,13 +209,15 @@ fn swap_snapshot(
     let config: &Config = &after.config;
     let drains = after.take_drains(before);
     subject.snapshot.store(Arc::clone(after));
-    drains.settle();
-    after.issued.notify();
-    after.settle(before);
+    drains.apply();
+    after.managed_certs.notify();
+    after.activate(before);
     ready.probes.start_deferred();
     instance.probes = ready.probes;
-    subject.gate.set_limit(config.downstream.max_connections);
-    telemetry::log::set(config.error_log);
+    subject
+        .conn_limit
+        .set_limit(config.downstream.max_connections);
+    telemetry::error_log::set_level(config.error_log);
     update_socket_options(&instance.listeners, &before.config, config);
     instance
         .listeners
@@ -229,7 +231,7 @@ fn swap_snapshot(
     subject
         .lifecycle
         .set_addresses(BoundAddresses { listeners, admin });
-    ready.log.map(|log| subject.telemetry.log_to(log))
+    ready.log.map(|log| subject.telemetry.replace_log(log))
 }
 
 /// Listeners that stay get the options that have changed.
@@ -256,7 +258,7 @@ async fn remove_old(
     let cleared: JoinHandle<()> = spawn_blocking(move || {
         drop(old_log);
         let metrics = &subject.telemetry.metrics;
-        series::forget(metrics, &before.config, Some(&kept.config));
+        metric_cleanup::remove_stale(metrics, &before.config, Some(&kept.config));
     });
     let listeners = &after.config.listeners;
     let wanted = |address: &ListenAddress| listeners.iter().any(|one| one.address == *address);

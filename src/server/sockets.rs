@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::control_socket;
 use super::pingora_setup::PingoraProxy;
-use crate::admin::{Access, Admin, Subject};
+use crate::admin::{Access, AdminApp, AppState};
 use crate::config::{self, Config, ListenAddress};
 use crate::connection::ConnectionLimit;
 use crate::lifecycle::BoundAddress;
@@ -109,7 +109,7 @@ fn connection_config(
         let snapshot = snapshot.load();
         ConnectionConfig {
             limits: snapshot.config.downstream,
-            proxy_protocol: snapshot.introductions.get(&address).cloned(),
+            proxy_protocol: snapshot.proxy_protocol.get(&address).cloned(),
             tls: snapshot.tls.get(&address).cloned(),
             h2c: snapshot.config.allows_h2c(&address),
         }
@@ -146,7 +146,7 @@ impl Listeners {
     pub(super) fn open(
         &mut self,
         prepared: Vec<PreparedListener>,
-        subject: &Arc<Subject>,
+        subject: &Arc<AppState>,
         proxy: &Arc<PingoraProxy>,
     ) {
         for PreparedListener {
@@ -161,7 +161,7 @@ impl Listeners {
             bind::set_options(&duplicate, &written);
             let (stop, stopped) = watch::channel(false);
             let terms = connection_config(&subject.snapshot, &written.address);
-            let gate = Arc::clone(&subject.gate);
+            let gate = Arc::clone(&subject.conn_limit);
             let open = OpenListener {
                 bound: listener.display_address(),
                 file: if shared {
@@ -331,11 +331,11 @@ impl AdminSockets {
     }
 
     /// Starts to answer operators.
-    pub(super) fn open(self, subject: &Arc<Subject>) -> OpenAdminSockets {
+    pub(super) fn open(self, subject: &Arc<AppState>) -> OpenAdminSockets {
         let (stop, stopped) = watch::channel(false);
         let gate = ConnectionLimit::new(None);
         let open = |door: AdminSocket| {
-            let app = Admin::serve(Arc::clone(subject), door.access);
+            let app = AdminApp::http_server(Arc::clone(subject), door.access);
             let terms = || ConnectionConfig {
                 limits: config::DownstreamConfig::DEFAULT,
                 proxy_protocol: None,

@@ -18,7 +18,7 @@ use super::sockets::{
 use super::{Error, StartOptions, dns, pingora_setup};
 use super::{reload, sd_notify, socket_activation, state_file};
 use crate::acme::{self, CertManager};
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::config::{self, Config};
 use crate::connection::ConnectionLimit;
 use crate::lifecycle::{BoundAddresses, ControlReceiver, Lifecycle, ProcessStage};
@@ -69,7 +69,7 @@ async fn start_instance(
     let addresses = dns::resolve_peers(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     // Before anybody is let in: a certificate that is there is shown from the first handshake on.
-    acme::load_stored(&snapshot.config, &snapshot.issued);
+    acme::load_stored(&snapshot.config, &snapshot.managed_certs);
     match predecessor {
         None => {
             let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
@@ -84,7 +84,9 @@ async fn start_instance(
         }
         Some(predecessor) => {
             let (inherited, memory) = predecessor.take_sockets_and_state();
-            snapshot.tickets.import_keys(predecessor.take_ticket_keys());
+            snapshot
+                .session_tickets
+                .import_keys(predecessor.take_ticket_keys());
             let mut staged =
                 PreparedInstance::build(snapshot, telemetry, source, inherited, &memory).await?;
             staged
@@ -120,7 +122,7 @@ impl PreparedInstance {
         mut inherited: InheritedSockets,
         memory: &PersistedState,
     ) -> Result<Self, Error> {
-        snapshot.recall(memory);
+        snapshot.restore(memory);
         let config = &snapshot.config;
         let mut kept: Vec<String> = inherited.keys().cloned().collect();
         let prepared =
@@ -172,8 +174,8 @@ impl PreparedInstance {
     fn apply_state_delta(&self, news: &StateDelta) {
         let subject = &self.instance.app_state;
         let snapshot = subject.snapshot.load();
-        snapshot.catch_up(&news.baseline, &news.peer_state);
-        subject.telemetry.metrics.inherit(&news.counters);
+        snapshot.apply_delta(&news.baseline, &news.peer_state);
+        subject.telemetry.metrics.carry_over(&news.counters);
     }
 
     /// Lets the clients in. Nothing here can fail: the process before this one already relies on it.
@@ -206,14 +208,17 @@ fn load_persisted_state(config: &Config) -> PersistedState {
         .unwrap_or_default()
 }
 
-fn new_app_state(snapshot: Snapshot, telemetry: Arc<Telemetry>) -> (Arc<Subject>, ControlReceiver) {
+fn new_app_state(
+    snapshot: Snapshot,
+    telemetry: Arc<Telemetry>,
+) -> (Arc<AppState>, ControlReceiver) {
     let gate = ConnectionLimit::new(snapshot.config.downstream.max_connections);
     let (lifecycle, orders) = Lifecycle::new();
-    let subject = Subject {
+    let subject = AppState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         telemetry,
         lifecycle: Arc::new(lifecycle),
-        gate,
+        conn_limit: gate,
     };
     (Arc::new(subject), orders)
 }
@@ -248,11 +253,11 @@ fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {
         config::AccessLogConfig::Stdout | config::AccessLogConfig::Off => "stdout".to_owned(),
     };
     let telemetry = Telemetry::open(config).map_err(|source| Error::AccessLog { path, source })?;
-    telemetry::log::count_panics(telemetry.metrics.process.panics.clone());
+    telemetry::error_log::count_panics(telemetry.metrics.process.panics.clone());
     Ok(Arc::new(telemetry))
 }
 
-fn log_addresses(subject: &Subject) {
+fn log_addresses(subject: &AppState) {
     let addresses = subject.lifecycle.addresses();
     for listener in &addresses.listeners {
         log::info!("listening on {}", listener.bound);

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::clock;
 use crate::config::StateFileConfig;
 use crate::snapshot::Snapshot;
-use crate::telemetry::log::Occasionally;
+use crate::telemetry::error_log::LogRateLimit;
 use crate::upstream::PersistedState;
 
 /// The format; another number means another format.
@@ -91,7 +91,7 @@ struct StateFileInner {
     /// What has happened according to the file, where this process has written it.
     last_written: Mutex<Option<PersistedState>>,
     released: AtomicBool,
-    error_log_limit: Occasionally,
+    error_log_limit: LogRateLimit,
 }
 
 impl Default for StateFileInner {
@@ -99,7 +99,7 @@ impl Default for StateFileInner {
         Self {
             last_written: Mutex::default(),
             released: AtomicBool::default(),
-            error_log_limit: Occasionally::every(WRITE_ERROR_INTERVAL),
+            error_log_limit: LogRateLimit::every(WRITE_ERROR_INTERVAL),
         }
     }
 }
@@ -109,7 +109,7 @@ impl StateFileInner {
     fn write_if_changed(&self, file: &StateFileConfig, snapshot: &Snapshot) {
         let mut last = self.last_written.lock();
         // Only now: whoever was written before us knew less.
-        let memory = snapshot.memory();
+        let memory = snapshot.persisted_state();
         let events = memory.without_elapsed_times();
         if self.is_released() || (last.as_ref() == Some(&events) && is_recent(file)) {
             return;
@@ -138,7 +138,11 @@ impl StateFileInner {
 
     /// Not every time: a full disk would fill the log.
     fn log_write_error(&self, file: &StateFileConfig, error: &io::Error) {
-        if self.error_log_limit.now(clock::since_start()).is_some() {
+        if self
+            .error_log_limit
+            .try_acquire(clock::since_start())
+            .is_some()
+        {
             log::warn!(
                 "the state file `{}` cannot be written: {error}; trying again",
                 file.path.display()
@@ -201,7 +205,7 @@ fn write_contents(path: &Path, memory: &PersistedState) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::snapshot::Addresses;
+    use crate::snapshot::ResolvedAddresses;
     use crate::telemetry::Metrics;
 
     const YAML: &str = "
@@ -216,7 +220,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         std::fs::write(&source, YAML).unwrap();
         let config = config::load(&source).unwrap();
         let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
-        let snapshot = Snapshot::new(config, &Addresses::new(), None, &metrics).unwrap();
+        let snapshot = Snapshot::new(config, &ResolvedAddresses::new(), None, &metrics).unwrap();
         snapshot.upstreams["app"].peers()[0].set_draining(true, clock::since_start());
         snapshot
     }
@@ -244,7 +248,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         assert_eq!(load(&file), PersistedState::default());
         StateFileWriter::default().write_and_release(&file, &snapshot);
         assert!(load(&file).upstreams["app"]["127.0.0.1:2"].draining);
-        assert_eq!(drains(&load(&file)), drains(&snapshot.memory()));
+        assert_eq!(drains(&load(&file)), drains(&snapshot.persisted_state()));
         let strict = StateFileConfig {
             max_age: Duration::ZERO,
             ..file.clone()
@@ -263,7 +267,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         book.write_if_changed(&file, &snapshot);
         std::fs::create_dir(directory.path().join("later")).unwrap();
         book.write_if_changed(&file, &snapshot);
-        assert_eq!(drains(&load(&file)), drains(&snapshot.memory()));
+        assert_eq!(drains(&load(&file)), drains(&snapshot.persisted_state()));
     }
 
     #[test]

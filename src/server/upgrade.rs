@@ -19,7 +19,7 @@ use super::handover::{
     SuccessorReady,
 };
 use super::instance::ServerInstance;
-use crate::admin::Subject;
+use crate::admin::AppState;
 use crate::clock;
 use crate::lifecycle::{ControlError, ControlResult};
 
@@ -120,7 +120,7 @@ fn upgrade_cancelled() -> ControlError {
 
 /// One upgrade.
 pub(super) struct UpgradeJob {
-    app_state: Arc<Subject>,
+    app_state: Arc<AppState>,
     program: PathBuf,
     arguments: Vec<OsString>,
     config_path: PathBuf,
@@ -167,8 +167,8 @@ impl UpgradeJob {
         let estate = HandoverState {
             sockets: self.sockets,
             captured_at: clock::monotonic_micros(),
-            peer_state: snapshot.estate(),
-            ticket_keys: snapshot.tickets.export_keys(),
+            peer_state: snapshot.state_for_successor(),
+            ticket_keys: snapshot.session_tickets.export_keys(),
             ready_timeout: snapshot.config.upgrade_timeout,
         };
         let prepared = tokio::select! {
@@ -238,12 +238,12 @@ impl StandbyProcess {
     /// Gives it the word, and waits until it serves: a moment.
     pub(super) async fn activate(
         mut self,
-        subject: &Subject,
+        subject: &AppState,
     ) -> Result<SuccessorHandle, ControlError> {
         let word = Activate {
-            peer_state: subject.snapshot.load().news(self.state_sent_at),
+            peer_state: subject.snapshot.load().state_since(self.state_sent_at),
             captured_at: Some(clock::monotonic_micros()),
-            counters: subject.telemetry.metrics.counters(),
+            counters: subject.telemetry.metrics.export_counters(),
         };
         match SuccessorHandle::activate(&mut self.channel, &word).await {
             Ok(()) => Ok(SuccessorHandle::new(self.ready, self.channel)),

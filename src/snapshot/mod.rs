@@ -1,7 +1,7 @@
 //! One immutable configuration in force. A request takes one and sees it from start to end.
 
-mod plan;
-pub mod series;
+mod diff;
+pub mod metric_cleanup;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::tls::{self, SessionTickets};
 use crate::upstream::{Address, DrainHandover, MAX_EXPORTED_KEYS, PersistedState, Upstream};
 
-pub use self::plan::{Change, Changes, Plan, TooMuch, UpstreamPlan};
+pub use self::diff::{ChangeKind, MaxMovedExceeded, NameChanges, SnapshotDiff, UpstreamDiff};
 
 /// One configuration in force: routes, upstreams and what else a request needs.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// Counts the configurations of this process, from 1.
     pub generation: u64,
     /// Which request goes where.
-    pub routes: RouteTable<Arc<Target>>,
+    pub routes: RouteTable<Arc<RouteTarget>>,
     /// The upstreams by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// Whose `X-Forwarded-For` is believed.
@@ -38,35 +38,35 @@ pub struct Snapshot {
     /// What the listeners' handshakes are made with, by the configured address.
     pub tls: HashMap<ListenAddress, Arc<tls::ListenerTls>>,
     /// Who says to the listeners whose connections they are given, by the configured address.
-    pub introductions: HashMap<ListenAddress, Arc<AcceptProxyConfig>>,
+    pub proxy_protocol: HashMap<ListenAddress, Arc<AcceptProxyConfig>>,
     /// To which port of HTTPS plain listeners send their clients on, by the configured address.
-    pub redirects: HashMap<String, u16>,
+    pub https_redirects: HashMap<String, u16>,
     /// The keys of the TLS sessions; the same in every configuration of the process.
-    pub tickets: Arc<SessionTickets>,
+    pub session_tickets: Arc<SessionTickets>,
     /// The certificates that were ordered; the same in every configuration of the process.
-    pub issued: Arc<ManagedCerts>,
+    pub managed_certs: Arc<ManagedCerts>,
     /// Everything the operator wrote.
     pub config: Config,
 }
 
 /// Where a route leads.
 #[derive(Debug)]
-pub struct Target {
+pub struct RouteTarget {
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// Bytes of a request body; above it 413; `None`: no limit.
     pub max_body_size: Option<u64>,
     /// Only clients that have shown a certificate may come here.
-    pub client_cert: bool,
+    pub requires_client_cert: bool,
     /// Where the route is counted.
     pub metrics: RouteMetrics,
 }
 
 /// What is added to a time in which keys were active: their clock ticks a few times a second.
-const CLOCK_TICK: Duration = Duration::from_secs(1);
+const ACTIVITY_TICK: Duration = Duration::from_secs(1);
 
 /// The peers' addresses, looked up.
-pub type Addresses = HashMap<PeerAddress, SocketAddr>;
+pub type ResolvedAddresses = HashMap<PeerAddress, SocketAddr>;
 
 /// Why a configuration could not be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub enum Error {
     Routes(Conflict),
     /// A route names an upstream that does not exist.
     #[error("a route names upstream `{0}`, which does not exist")]
-    NoUpstream(String),
+    UnknownUpstream(String),
 }
 
 impl Snapshot {
@@ -120,14 +120,15 @@ impl Snapshot {
     /// to be expected.
     pub fn new(
         config: Config,
-        addresses: &Addresses,
+        addresses: &ResolvedAddresses,
         previous: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let tickets = previous.map_or_else(SessionTickets::new, |previous| {
-            Arc::clone(&previous.tickets)
+            Arc::clone(&previous.session_tickets)
         });
-        let issued = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.issued));
+        let issued =
+            previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.managed_certs));
         let tls = build_tls(&config, &tickets, &issued)?;
         let built = build_upstreams(&config, addresses, previous, metrics).and_then(|upstreams| {
             let routes = build_routes(&config, &upstreams, metrics)?;
@@ -135,7 +136,11 @@ impl Snapshot {
         });
         // What was built before the failure is counted already.
         let (upstreams, routes) = built.inspect_err(|_| {
-            series::forget(metrics, &config, previous.map(|previous| &previous.config));
+            metric_cleanup::remove_stale(
+                metrics,
+                &config,
+                previous.map(|previous| &previous.config),
+            );
         })?;
         Ok(Self {
             generation: previous.map_or(0, |previous| previous.generation) + 1,
@@ -144,28 +149,28 @@ impl Snapshot {
             trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             forwarding: config.forwarding.clone(),
             tls,
-            tickets,
-            introductions: introductions(&config),
-            issued,
-            redirects: redirects(&config),
+            session_tickets: tickets,
+            proxy_protocol: proxy_protocol_configs(&config),
+            managed_certs: issued,
+            https_redirects: https_redirects(&config),
             config,
         })
     }
 
     /// What a process that takes this one's place should know: the same as [`Self::memory`], and the keys
     /// that all peers served lately, at most [`MAX_REMEMBERED`] more.
-    pub fn estate(&self) -> PersistedState {
-        self.memory_and_keys(Duration::MAX)
+    pub fn state_for_successor(&self) -> PersistedState {
+        self.state_with_keys(Duration::MAX)
     }
 
     /// What that process should know when it is to serve, of which it knows what was so at `then`.
-    pub fn news(&self, then: Duration) -> PersistedState {
+    pub fn state_since(&self, then: Duration) -> PersistedState {
         let since = clock::since_start().saturating_sub(then);
-        self.memory_and_keys(since.saturating_add(CLOCK_TICK))
+        self.state_with_keys(since.saturating_add(ACTIVITY_TICK))
     }
 
-    fn memory_and_keys(&self, within: Duration) -> PersistedState {
-        let (mut memory, mut room) = (self.memory(), MAX_EXPORTED_KEYS);
+    fn state_with_keys(&self, within: Duration) -> PersistedState {
+        let (mut memory, mut room) = (self.persisted_state(), MAX_EXPORTED_KEYS);
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(peers) = memory.upstreams.get_mut(name) {
@@ -176,7 +181,7 @@ impl Snapshot {
     }
 
     /// What another process should know of the peers.
-    pub fn memory(&self) -> PersistedState {
+    pub fn persisted_state(&self) -> PersistedState {
         let now = clock::since_start();
         let upstreams = self
             .upstreams
@@ -198,7 +203,7 @@ impl Snapshot {
     }
 
     /// The looked-up addresses of the peers that are written as names.
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> ResolvedAddresses {
         let upstreams = self.upstreams.values();
         let peers =
             upstreams.flat_map(|upstream| upstream.config.peers.iter().zip(upstream.peers()));
@@ -213,7 +218,7 @@ impl Snapshot {
     }
 
     /// The upstreams whose peers do not have to prove who they are, though TLS is spoken.
-    pub fn unverified(&self) -> impl Iterator<Item = &str> {
+    pub fn unverified_upstreams(&self) -> impl Iterator<Item = &str> {
         let trusting =
             |upstream: &&Arc<Upstream>| upstream.tls.as_ref().is_some_and(|tls| !tls.verify);
         self.upstreams
@@ -223,7 +228,7 @@ impl Snapshot {
     }
 
     /// Takes over which peers operators have taken out, and nothing else.
-    pub fn recall_drains(&self, memory: &PersistedState) {
+    pub fn restore_drains(&self, memory: &PersistedState) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             let known = memory.upstreams.get(name).into_iter().flatten();
@@ -234,12 +239,12 @@ impl Snapshot {
 
     /// Takes over which peers operators have taken out since this configuration was built from
     /// `previous`; [`Drains::settle`] once it is in force.
-    pub fn take_drains(&self, previous: &Self) -> Drains {
+    pub fn take_drains(&self, previous: &Self) -> PendingDrains {
         let now = clock::since_start();
         let upstreams = self.upstreams.iter();
         let pairs =
             upstreams.filter_map(|(name, after)| Some((previous.upstreams.get(name)?, after)));
-        Drains(
+        PendingDrains(
             pairs
                 .flat_map(|(before, after)| after.hand_over_drains(before, now))
                 .collect(),
@@ -247,7 +252,7 @@ impl Snapshot {
     }
 
     /// Takes over what another process has learned since it told of `before`.
-    pub fn catch_up(&self, before: &PersistedState, memory: &PersistedState) {
+    pub fn apply_delta(&self, before: &PersistedState, memory: &PersistedState) {
         let (now, none) = (clock::since_start(), BTreeMap::new());
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
@@ -261,7 +266,7 @@ impl Snapshot {
     }
 
     /// It is in force, in the place of `previous`: brings to an end what that had begun and this one does not have.
-    pub fn settle(&self, previous: &Self) {
+    pub fn activate(&self, previous: &Self) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             upstream.reconcile(now);
@@ -272,7 +277,7 @@ impl Snapshot {
     }
 
     /// Takes over what another process knew of the peers.
-    pub fn recall(&self, memory: &PersistedState) {
+    pub fn restore(&self, memory: &PersistedState) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(known) = memory.upstreams.get(name) {
@@ -290,17 +295,17 @@ impl Snapshot {
 /// The drains of peers that are judged anew in another configuration: orders about one that is about
 /// to be replaced count for the one that replaces it.
 #[derive(Debug)]
-pub struct Drains(Vec<DrainHandover>);
+pub struct PendingDrains(Vec<DrainHandover>);
 
-impl Drains {
+impl PendingDrains {
     /// Takes over the orders that came while the one configuration replaced the other.
-    pub fn settle(self) {
+    pub fn apply(self) {
         let now = clock::since_start();
         self.0.into_iter().for_each(|drain| drain.finish(now));
     }
 }
 
-fn introductions(config: &Config) -> HashMap<ListenAddress, Arc<AcceptProxyConfig>> {
+fn proxy_protocol_configs(config: &Config) -> HashMap<ListenAddress, Arc<AcceptProxyConfig>> {
     let introduced = |listener: &config::ListenerConfig| {
         let introductions = listener.proxy_protocol.clone()?;
         Some((listener.address.clone(), Arc::new(introductions)))
@@ -308,7 +313,7 @@ fn introductions(config: &Config) -> HashMap<ListenAddress, Arc<AcceptProxyConfi
     config.listeners.iter().filter_map(introduced).collect()
 }
 
-fn redirects(config: &Config) -> HashMap<String, u16> {
+fn https_redirects(config: &Config) -> HashMap<String, u16> {
     let listeners = config.listeners.iter();
     listeners
         .filter_map(|listener| Some((listener.address.to_string(), listener.https_redirect?)))
@@ -336,12 +341,12 @@ fn build_tls(
 
 fn build_upstreams(
     config: &Config,
-    addresses: &Addresses,
+    addresses: &ResolvedAddresses,
     previous: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
     let build = |(name, upstream): (&String, &config::UpstreamConfig)| {
-        let resolved = resolve(name, upstream, addresses)?;
+        let resolved = peer_addresses(name, upstream, addresses)?;
         let tls = tls::UpstreamTls::new(&upstream.transport, &config.credentials);
         let tls = tls.map_err(|source| Error::PeerTls {
             upstream: name.clone(),
@@ -365,10 +370,10 @@ fn build_upstreams(
     config.upstreams.iter().map(build).collect()
 }
 
-fn resolve(
+fn peer_addresses(
     name: &str,
     upstream: &config::UpstreamConfig,
-    addresses: &Addresses,
+    addresses: &ResolvedAddresses,
 ) -> Result<Vec<Address>, Error> {
     let address = |peer: &config::PeerConfig| match &peer.address {
         PeerAddress::Ip(address) => Ok(Address::Ip(*address)),
@@ -388,17 +393,17 @@ fn build_routes(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     metrics: &Metrics,
-) -> Result<RouteTable<Arc<Target>>, Error> {
+) -> Result<RouteTable<Arc<RouteTarget>>, Error> {
     let target = |route: &config::RouteConfig| {
         let upstream = upstreams
             .get(&route.upstream)
-            .ok_or_else(|| Error::NoUpstream(route.upstream.clone()))?;
-        let target = Target {
+            .ok_or_else(|| Error::UnknownUpstream(route.upstream.clone()))?;
+        let target = RouteTarget {
             upstream: Arc::clone(upstream),
             max_body_size: route
                 .max_body_size
                 .unwrap_or(config.downstream.max_body_size),
-            client_cert: route.client_cert,
+            requires_client_cert: route.client_cert,
             metrics: metrics.route(&route.matches.to_string()),
         };
         Ok((route.matches.clone(), Arc::new(target)))

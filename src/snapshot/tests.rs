@@ -27,7 +27,7 @@ fn metrics() -> Metrics {
 
 fn build(app: &str, peers: &str, previous: Option<&Snapshot>) -> Snapshot {
     let config = config(app, peers);
-    Snapshot::new(config, &Addresses::new(), previous, &metrics()).unwrap()
+    Snapshot::new(config, &ResolvedAddresses::new(), previous, &metrics()).unwrap()
 }
 
 fn peer(snapshot: &Snapshot) -> &Peer {
@@ -72,12 +72,12 @@ fn an_order_that_comes_during_a_reload_is_carried_over() {
     let drains = after.take_drains(&before);
     assert!(peer(&after).state.is_draining());
     peer(&before).set_draining(false, clock::since_start());
-    drains.settle();
+    drains.apply();
     assert!(!peer(&after).state.is_draining());
     // One about the new peer stands.
     let drains = after.take_drains(&before);
     peer(&after).set_draining(true, clock::since_start());
-    drains.settle();
+    drains.apply();
     assert!(peer(&after).state.is_draining());
 }
 
@@ -128,7 +128,7 @@ fn an_ejection_outlives_probes_that_come_or_go() {
 
 #[test]
 fn what_no_probe_has_said_is_not_remembered() {
-    let up = |snapshot: &Snapshot| snapshot.memory().upstreams["app"]["a"].up;
+    let up = |snapshot: &Snapshot| snapshot.persisted_state().upstreams["app"]["a"].up;
     let (unprobed, probed) = (build(UNPROBED, ONE, None), build(PROBED, ONE, None));
     assert_eq!((up(&unprobed), up(&probed)), (None, None));
     probe(&probed, None);
@@ -141,7 +141,7 @@ fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
     probe(&before, Some("refused"));
     peer(&before).set_draining(true, clock::since_start());
     let after = build(PROBED, MOVED, None);
-    after.recall(&before.memory());
+    after.restore(&before.persisted_state());
     assert!(peer(&after).state.is_draining());
     assert_eq!(peer(&after).state.health(), HealthStatus::Unknown);
 }
@@ -150,11 +150,11 @@ fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
 fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
     let slowly = "health: off\n    slow_start: {time: 60s, at_start: true}";
     let before = build(slowly, "[{label: b, address: 127.0.0.1:3}]", None);
-    let mut memory = before.estate();
+    let mut memory = before.state_for_successor();
     memory.cold_start_ms_ago.clear();
     let both = "[{label: a, address: 127.0.0.1:2}, {label: b, address: 127.0.0.1:3}]";
     let after = build(slowly, both, None);
-    after.recall(&memory);
+    after.restore(&memory);
     let ramp = peer(&after).state.slow_start(clock::since_start());
     let length = ramp.map(|ramp| ramp.duration);
     assert_eq!(length, Some(Duration::from_secs(60)));
@@ -164,14 +164,14 @@ fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
 fn a_configuration_that_cannot_be_built_leaves_no_series() {
     let metrics = metrics();
     let known = config(UNPROBED, ONE);
-    let before = Snapshot::new(known, &Addresses::new(), None, &metrics).unwrap();
+    let before = Snapshot::new(known, &ResolvedAddresses::new(), None, &metrics).unwrap();
     let peers = "[{label: a, address: 127.0.0.1:2}, {label: new, address: 127.0.0.1:3}]";
     let mut config = config(UNPROBED, peers);
     let app = config.upstreams["app"].clone();
     config.upstreams.insert("other".to_owned(), app);
     config.routes[0].upstream = "nowhere".to_owned();
     let text = metrics.render();
-    Snapshot::new(config, &Addresses::new(), Some(&before), &metrics).unwrap_err();
+    Snapshot::new(config, &ResolvedAddresses::new(), Some(&before), &metrics).unwrap_err();
     assert_eq!(sorted(&metrics.render()), sorted(&text));
 }
 
@@ -189,7 +189,7 @@ fn the_addresses_of_names_are_those_in_use() {
         "[{label: a, address: \"a.test:80\"}, \"127.0.0.1:2\"]",
     );
     let name = PeerAddress::Name("a.test".to_owned(), 80);
-    let addresses = Addresses::from([(name, SocketAddr::from(([10, 0, 0, 1], 80)))]);
+    let addresses = ResolvedAddresses::from([(name, SocketAddr::from(([10, 0, 0, 1], 80)))]);
     let snapshot = Snapshot::new(config, &addresses, None, &metrics()).unwrap();
     assert_eq!(snapshot.addresses(), addresses);
 }
@@ -206,7 +206,7 @@ fn what_a_server_holds_that_is_gone_is_shared_by_nobody() {
     let after = build(UNPROBED, MOVED, Some(&before));
     let shared = || after.upstreams["app"].in_flight();
     assert_eq!(shared(), 1, "not in force");
-    after.settle(&before);
+    after.activate(&before);
     assert_eq!(shared(), 0);
     drop(in_flight);
     assert_eq!(shared(), 0);
@@ -221,11 +221,11 @@ fn ten_thousand_drains_are_recalled_at_once() {
     };
     let before = build(UNPROBED, &peers(2), None);
     let after = build(UNPROBED, &peers(3), Some(&before));
-    let memory = before.memory();
+    let memory = before.persisted_state();
     let began = clock::now();
     for _ in 0..10 {
-        after.recall_drains(&memory);
-        after.take_drains(&before).settle();
+        after.restore_drains(&memory);
+        after.take_drains(&before).apply();
     }
     // A look through all peers for each would take minutes.
     let took = began.elapsed();

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::writer::LogWriter;
+use super::log_writer::LogWriter;
 
 /// What is logged of one request. `None` is shown as `null`, so that every line has every field.
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
+pub struct AccessLogRecord<'a> {
     /// When the request's header was complete. Shown in UTC with milliseconds (RFC 3339).
     pub time: Timestamp,
     /// Whose request it is, after the trusted proxies.
@@ -28,9 +28,9 @@ pub struct Record<'a> {
     /// The protocol the client spoke, as in `HTTP/1.1`.
     pub protocol: &'a str,
     /// What the connection's header of the PROXY protocol says; `None`: it has none.
-    pub proxy_protocol: Option<Introduced<'a>>,
+    pub proxy_protocol: Option<LoggedProxyHeader<'a>>,
     /// How the connection was encrypted; `None`: it was not.
-    pub tls: Option<Tls<'a>>,
+    pub tls: Option<LoggedTls<'a>>,
     /// The request's method.
     pub method: &'a str,
     /// The `Host` as the client sent it.
@@ -71,7 +71,7 @@ pub struct Record<'a> {
 
 /// What is logged of a connection that was passed on with a header of the PROXY protocol.
 #[derive(Clone, Copy, Debug)]
-pub struct Introduced<'a> {
+pub struct LoggedProxyHeader<'a> {
     /// Who passed it on; `None`: on a Unix socket.
     pub from: Option<SocketAddr>,
     /// The version of the protocol.
@@ -88,7 +88,7 @@ pub struct Introduced<'a> {
 
 /// What is logged of an encrypted connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Tls<'a> {
+pub struct LoggedTls<'a> {
     /// The version, as in `1.3`.
     pub version: &'a str,
     /// The cipher suite.
@@ -102,9 +102,9 @@ pub struct Tls<'a> {
 }
 
 /// A line longer than this leaves no larger buffer behind on its thread.
-const KEPT_CAPACITY: usize = 16 * 1024;
+const MAX_RETAINED_CAPACITY: usize = 16 * 1024;
 
-impl Record<'_> {
+impl AccessLogRecord<'_> {
     /// Hands the line to a writer; never waits for it to be written.
     pub fn log(&self, writer: &LogWriter) {
         thread_local! {
@@ -118,7 +118,7 @@ impl Record<'_> {
             self.render(line);
             writer.append(line);
             line.clear();
-            line.shrink_to(KEPT_CAPACITY);
+            line.shrink_to(MAX_RETAINED_CAPACITY);
         });
     }
 
@@ -126,7 +126,7 @@ impl Record<'_> {
     pub fn render(&self, line: &mut Vec<u8>) {
         self.render_request(line);
         self.render_outcome(line);
-        self.render_way(line);
+        self.render_routing(line);
         line.extend_from_slice(b"}\n");
     }
 
@@ -136,19 +136,19 @@ impl Record<'_> {
         line.extend_from_slice(b",\"client\":");
         address(line, self.client);
         line.extend_from_slice(b",\"listener\":");
-        string(line, self.listener.as_bytes());
+        json_string(line, self.listener.as_bytes());
         line.extend_from_slice(b",\"protocol\":");
-        string(line, self.protocol.as_bytes());
+        json_string(line, self.protocol.as_bytes());
         line.extend_from_slice(b",\"proxy_protocol\":");
-        or_null(line, self.proxy_protocol, introduced);
+        or_null(line, self.proxy_protocol, proxy_header);
         line.extend_from_slice(b",\"tls\":");
         or_null(line, self.tls, tls);
         line.extend_from_slice(b",\"method\":");
-        string(line, self.method.as_bytes());
+        json_string(line, self.method.as_bytes());
         line.extend_from_slice(b",\"host\":");
-        or_null(line, self.host, string);
+        or_null(line, self.host, json_string);
         line.extend_from_slice(b",\"path\":");
-        string(line, self.path);
+        json_string(line, self.path);
     }
 
     fn render_outcome(&self, line: &mut Vec<u8>) {
@@ -166,27 +166,27 @@ impl Record<'_> {
         or_null(line, self.first_byte, seconds);
     }
 
-    fn render_way(&self, line: &mut Vec<u8>) {
+    fn render_routing(&self, line: &mut Vec<u8>) {
         line.extend_from_slice(b",\"upstream\":");
-        or_null(line, self.upstream.map(str::as_bytes), string);
+        or_null(line, self.upstream.map(str::as_bytes), json_string);
         line.extend_from_slice(b",\"peer\":");
-        or_null(line, self.peer.map(str::as_bytes), string);
+        or_null(line, self.peer.map(str::as_bytes), json_string);
         line.extend_from_slice(b",\"key_source\":");
-        or_null(line, self.key_source.map(str::as_bytes), string);
+        or_null(line, self.key_source.map(str::as_bytes), json_string);
         line.extend_from_slice(b",\"key_hash\":");
         or_null(line, self.key_hash, hex);
         line.extend_from_slice(b",\"attempts\":");
         integer(line, self.attempts.into());
         line.extend_from_slice(b",\"request_id\":");
-        or_null(line, self.request_id, string);
+        or_null(line, self.request_id, json_string);
         line.extend_from_slice(b",\"user_agent\":");
-        or_null(line, self.user_agent, string);
+        or_null(line, self.user_agent, json_string);
         line.extend_from_slice(b",\"fault\":");
-        or_null(line, self.fault.map(str::as_bytes), string);
+        or_null(line, self.fault.map(str::as_bytes), json_string);
     }
 }
 
-fn introduced(line: &mut Vec<u8>, introduced: Introduced<'_>) {
+fn proxy_header(line: &mut Vec<u8>, introduced: LoggedProxyHeader<'_>) {
     line.extend_from_slice(b"{\"from\":");
     or_null(line, introduced.from, |line, from| {
         // A `Vec` takes everything. The text of an address needs no escape.
@@ -195,27 +195,27 @@ fn introduced(line: &mut Vec<u8>, introduced: Introduced<'_>) {
     line.extend_from_slice(b",\"version\":");
     integer(line, introduced.version.into());
     line.extend_from_slice(b",\"origin\":");
-    string(line, introduced.origin.as_bytes());
+    json_string(line, introduced.origin.as_bytes());
     line.extend_from_slice(b",\"authority\":");
-    or_null(line, introduced.authority, string);
+    or_null(line, introduced.authority, json_string);
     line.extend_from_slice(b",\"unique_id\":");
-    or_null(line, introduced.unique_id, string);
+    or_null(line, introduced.unique_id, json_string);
     line.extend_from_slice(b",\"tls\":");
-    or_null(line, introduced.tls, string);
+    or_null(line, introduced.tls, json_string);
     line.push(b'}');
 }
 
-fn tls(line: &mut Vec<u8>, tls: Tls<'_>) {
+fn tls(line: &mut Vec<u8>, tls: LoggedTls<'_>) {
     line.extend_from_slice(b"{\"version\":");
-    string(line, tls.version.as_bytes());
+    json_string(line, tls.version.as_bytes());
     line.extend_from_slice(b",\"cipher\":");
-    string(line, tls.cipher.as_bytes());
+    json_string(line, tls.cipher.as_bytes());
     line.extend_from_slice(b",\"sni\":");
-    or_null(line, tls.sni.map(str::as_bytes), string);
+    or_null(line, tls.sni.map(str::as_bytes), json_string);
     line.extend_from_slice(b",\"resumed\":");
     line.extend_from_slice(if tls.resumed { b"true" } else { b"false" });
     line.extend_from_slice(b",\"client\":");
-    or_null(line, tls.client.map(str::as_bytes), string);
+    or_null(line, tls.client.map(str::as_bytes), json_string);
     line.push(b'}');
 }
 
@@ -319,7 +319,7 @@ fn digit(value: u64) -> u8 {
 }
 
 /// A JSON string (RFC 8259 §7).
-fn string(line: &mut Vec<u8>, text: &[u8]) {
+fn json_string(line: &mut Vec<u8>, text: &[u8]) {
     line.push(b'"');
     // Without a branch per byte, so that the compiler checks many at once.
     if text
@@ -328,7 +328,7 @@ fn string(line: &mut Vec<u8>, text: &[u8]) {
     {
         line.extend_from_slice(text);
     } else {
-        escaped(line, text);
+        push_escaped(line, text);
     }
     line.push(b'"');
 }
@@ -339,10 +339,10 @@ const fn is_plain(byte: u8) -> bool {
 }
 
 #[cold]
-fn escaped(line: &mut Vec<u8>, text: &[u8]) {
+fn push_escaped(line: &mut Vec<u8>, text: &[u8]) {
     for chunk in text.utf8_chunks() {
         for char in chunk.valid().chars() {
-            escaped_char(line, char);
+            push_escaped_char(line, char);
         }
         if !chunk.invalid().is_empty() {
             line.extend_from_slice("\u{FFFD}".as_bytes());
@@ -350,7 +350,7 @@ fn escaped(line: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-fn escaped_char(line: &mut Vec<u8>, char: char) {
+fn push_escaped_char(line: &mut Vec<u8>, char: char) {
     match char {
         '"' | '\\' => line.extend_from_slice(&[b'\\', char as u8]),
         // Also U+007F … U+009F, which JSON allows: a terminal that shows the log obeys them.
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn hostile_bytes_stay_inside_their_string() {
         let path = b"/\"},{\"x\":\\\r\n\x1b[2J\x00\x7f\xc2\x9b\xff\xed\xa0\x80\xe2\x82";
-        let line = rendered(&Record { path, ..sample() });
+        let line = rendered(&AccessLogRecord { path, ..sample() });
         assert_eq!(line.iter().position(|&b| b == b'\n'), Some(line.len() - 1));
         assert!(!line[..line.len() - 1].iter().any(u8::is_ascii_control));
         assert!(!line.windows(2).any(|pair| pair == [0xc2, 0x9b]));
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_passed_on_is_described() {
-        let proxy_protocol = Some(Introduced {
+        let proxy_protocol = Some(LoggedProxyHeader {
             from: Some("10.0.0.1:4711".parse().unwrap()),
             version: 2,
             origin: "client",
@@ -409,7 +409,7 @@ mod tests {
             r#""proxy_protocol":{"from":"10.0.0.1:4711","version":2,"origin":"client","#,
             r#""authority":"a.test","unique_id":null,"tls":"TLSv1.3"},"tls":null"#
         );
-        let record = Record {
+        let record = AccessLogRecord {
             proxy_protocol,
             ..sample()
         };
@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn an_encrypted_connection_is_described() {
-        let tls = Some(Tls {
+        let tls = Some(LoggedTls {
             version: "1.3",
             cipher: "TLS13_AES_256_GCM_SHA384",
             sni: Some("a.test"),
@@ -430,13 +430,13 @@ mod tests {
             r#""tls":{"version":"1.3","cipher":"TLS13_AES_256_GCM_SHA384","sni":"a.test","#,
             r#""resumed":true,"client":null},"method""#
         );
-        let line = String::from_utf8(rendered(&Record { tls, ..sample() })).unwrap();
+        let line = String::from_utf8(rendered(&AccessLogRecord { tls, ..sample() })).unwrap();
         assert!(line.contains(expected), "{line}");
     }
 
     #[test]
     fn times_before_1970_round_down() {
-        let record = Record {
+        let record = AccessLogRecord {
             time: Timestamp::from_millisecond(-1).unwrap(),
             ..sample()
         };
@@ -450,14 +450,14 @@ mod tests {
     fn the_cached_second_is_not_stale() {
         for second in [0, 1, 0, 59, 60, 86_399, 86_400] {
             let time = Timestamp::from_second(second).unwrap();
-            let line = rendered(&Record { time, ..sample() });
+            let line = rendered(&AccessLogRecord { time, ..sample() });
             assert_eq!(parsed(&line)["time"], format!("{time:.3}"));
         }
     }
 
     #[test]
     fn extremes_fit() {
-        let record = Record {
+        let record = AccessLogRecord {
             client: Ipv6Addr::from_bits(u128::MAX - 1).into(),
             sent: u64::MAX,
             duration: Duration::MAX,
@@ -481,7 +481,7 @@ mod tests {
             micros in 0_u64..1 << 50,
         ) {
             let some = |text: &'static str| present.then_some(text);
-            let record = Record {
+            let record = AccessLogRecord {
                 time: Timestamp::from_millisecond(millisecond).unwrap(),
                 listener: &names[0],
                 method: &names[1],
@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    fn rendered(record: &Record) -> Vec<u8> {
+    fn rendered(record: &AccessLogRecord) -> Vec<u8> {
         let mut line = Vec::new();
         record.render(&mut line);
         line
@@ -532,8 +532,8 @@ mod tests {
         serde_json::from_slice(line).unwrap()
     }
 
-    fn sample() -> Record<'static> {
-        Record {
+    fn sample() -> AccessLogRecord<'static> {
+        AccessLogRecord {
             time: "2026-01-02T03:04:05.678999Z".parse().unwrap(),
             client: Ipv4Addr::new(192, 0, 2, 1).into(),
             listener: "0.0.0.0:80",

@@ -22,10 +22,10 @@ const BOUNDS: [u32; 16] = [
 /// Counts durations by size, in buckets from 0.5 ms to 60 s; shown in seconds. Clones share the
 /// counts.
 #[derive(Clone, Debug, Default)]
-pub struct Histogram(Arc<Counts>);
+pub struct Histogram(Arc<BucketCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct BucketCounts {
     bounded: [AtomicU64; BOUNDS.len()],
     unbounded: AtomicU64,
     nanoseconds: AtomicU64,
@@ -50,7 +50,7 @@ impl Histogram {
     }
 }
 
-impl Counts {
+impl BucketCounts {
     fn bucket(&self, nanoseconds: u64) -> &AtomicU64 {
         let above = |&&bound: &&u32| u64::from(bound) * 1_000 < nanoseconds;
         let index = BOUNDS.iter().take_while(above).count();

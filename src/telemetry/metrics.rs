@@ -23,10 +23,10 @@ use prometheus_client::registry::Registry;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 
-pub use super::group::{Bounded, Each, Held};
-use super::group::{Labels, Series, bounded, help, metrics};
+use super::counter_carryover::{self, CounterCarryover};
 pub use super::histogram::Histogram;
-use super::inherited::{self, Inherited};
+pub use super::metric_group::{Bounded, Each, GaugeGuard};
+use super::metric_group::{Labels, Series, bounded, help, metrics};
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,7 +44,7 @@ pub struct Metrics {
     routes: RouteFamilies,
     upstreams: UpstreamFamilies,
     peers: PeerFamilies,
-    inherited: ArcSwap<Inherited>,
+    carryover: ArcSwap<CounterCarryover>,
 }
 
 impl Metrics {
@@ -72,7 +72,7 @@ impl Metrics {
             upstreams: UpstreamFamilies::register(&mut registry),
             peers: PeerFamilies::register(&mut registry),
             registry,
-            inherited: ArcSwap::default(),
+            carryover: ArcSwap::default(),
         }
     }
 
@@ -142,17 +142,18 @@ impl Metrics {
         let mut text = String::new();
         // The only error is one of the writer, and a `String` has none.
         let _ = encode(&mut text, &self.registry);
-        self.inherited.load().add_to(text)
+        self.carryover.load().add_previous(text)
     }
 
     /// What another process needs to go on counting: for its [`Metrics::inherit`].
-    pub fn counters(&self) -> String {
-        inherited::counters(&self.render())
+    pub fn export_counters(&self) -> String {
+        counter_carryover::counter_lines(&self.render())
     }
 
     /// Goes on from the counters of the process before this one, in place of those told before.
-    pub fn inherit(&self, counters: &str) {
-        self.inherited.store(Arc::new(Inherited::read(counters)));
+    pub fn carry_over(&self, counters: &str) {
+        self.carryover
+            .store(Arc::new(CounterCarryover::parse(counters)));
     }
 }
 
@@ -187,15 +188,15 @@ metrics! {
         /// The number of the configuration in force.
         generation: Gauge = "clockwise_generation",
         /// Reloads of the configuration.
-        reloads: Each<Outcome> = "clockwise_reloads",
+        reloads: Each<OperationResult> = "clockwise_reloads",
         /// Connections that the process before this one still has, after an upgrade.
-        predecessor: Gauge = "clockwise_predecessor_connections",
+        predecessor_connections: Gauge = "clockwise_predecessor_connections",
         /// 1 from the moment the process stops taking connections.
         draining: Gauge = "clockwise_draining",
         /// Connections that were cut because a drain reached its time limit.
         drain_cut: Counter = "clockwise_drain_cut_connections",
         /// Requests that no route matched.
-        unrouted: Counter = "clockwise_unrouted_requests",
+        no_route: Counter = "clockwise_unrouted_requests",
         /// Requests whose client went away before the response was complete.
         client_aborts: Counter = "clockwise_client_aborts",
         /// Access-log lines that could not be written.
@@ -217,9 +218,9 @@ metrics! {
         /// Times that accepting failed, as it does without free file descriptors.
         accept_errors: Counter = "clockwise_listener_accept_errors",
         /// Connections that were closed before anything was served on them.
-        refused: Each<Refused> = "clockwise_listener_refused_connections",
+        refused: Each<ConnectionRefusal> = "clockwise_listener_refused_connections",
         /// TLS handshakes that were completed.
-        handshakes: Each<Handshake> = "clockwise_listener_handshakes",
+        handshakes: Each<HandshakeKind> = "clockwise_listener_handshakes",
         /// TLS handshakes that came to nothing.
         handshake_failures: Each<HandshakeFailure> = "clockwise_listener_handshake_failures",
         /// Requests that were refused for how they are written.
@@ -237,7 +238,7 @@ metrics! {
         /// Such streams that never were requests: malformed, over a limit, or too many at once.
         http2_refused: Counter = "clockwise_listener_http2_refused_streams",
         /// Such connections that were ended for what their clients did.
-        http2_violations: Each<Violation> = "clockwise_listener_http2_violations",
+        http2_violations: Each<Http2Violation> = "clockwise_listener_http2_violations",
     }
 }
 
@@ -255,11 +256,11 @@ metrics! {
     /// Of the orders of one certificate (ACME).
     pub struct OrderMetrics from OrderFamilies {
         /// Orders that came to an end, by how.
-        orders: Each<Outcome> = "clockwise_acme_orders",
+        orders: Each<OperationResult> = "clockwise_acme_orders",
         /// Orders that failed since the last one that did not.
         failures: Gauge = "clockwise_acme_failures",
         /// When the certificate is ordered next, in seconds since 1970.
-        next: Gauge = "clockwise_acme_next_order_time_seconds",
+        next_order: Gauge = "clockwise_acme_next_order_time_seconds",
     }
 }
 
@@ -267,7 +268,7 @@ metrics! {
     /// Of one route.
     pub struct RouteMetrics from RouteFamilies {
         /// Requests, by the class of the status that was sent.
-        requests: Each<Class> = "clockwise_route_requests",
+        requests: Each<StatusClass> = "clockwise_route_requests",
         /// From the end of the request header to the end of the response.
         duration: Histogram = "clockwise_route_duration_seconds",
         /// Request body received.
@@ -280,8 +281,8 @@ metrics! {
 impl RouteMetrics {
     /// Counts one finished request: its status (0: none was sent), its duration, and the bytes of
     /// body received and sent.
-    pub fn finished(&self, status: u16, duration: Duration, received: u64, sent: u64) {
-        self.requests.inc(Class::of(status));
+    pub fn record(&self, status: u16, duration: Duration, received: u64, sent: u64) {
+        self.requests.inc(StatusClass::of(status));
         self.duration.observe(duration);
         self.received.inc_by(received);
         self.sent.inc_by(sent);
@@ -292,25 +293,25 @@ metrics! {
     /// Of one upstream.
     pub struct UpstreamMetrics from UpstreamFamilies {
         /// Requests, by the class of the status that was sent.
-        requests: Each<Class> = "clockwise_upstream_requests",
+        requests: Each<StatusClass> = "clockwise_upstream_requests",
         /// Requests without any of the upstream's key sources.
         missing_key: Counter = "clockwise_upstream_missing_key",
         /// Sticky cookies that were made for clients without one.
         cookies_made: Counter = "clockwise_upstream_cookies_made",
         /// Requests that were answered by a peer other than the owner of their key.
-        displaced: Counter = "clockwise_upstream_displaced_requests",
+        off_owner: Counter = "clockwise_upstream_displaced_requests",
         /// Attempts after the first.
         retries: Counter = "clockwise_upstream_retries",
         /// Requests that failed although another attempt was possible, had the limits allowed it.
         retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
         /// Requests that found every peer down.
-        all_down: Counter = "clockwise_upstream_all_down",
+        no_available_peer: Counter = "clockwise_upstream_all_down",
         /// How long requests waited at their home for a place there, with and without success.
         waits: Histogram = "clockwise_upstream_wait_seconds",
         /// Requests that took a peer above its bound, as none with room was found.
-        over_bound: Counter = "clockwise_upstream_over_bound",
+        bounded_load_exceeded: Counter = "clockwise_upstream_over_bound",
         /// Keys that a drain could not keep with their peer: `drain.keys` is too small.
-        active_forgotten: Counter = "clockwise_upstream_active_keys_forgotten",
+        affinity_evictions: Counter = "clockwise_upstream_active_keys_forgotten",
         /// Keys that have so many of the requests that they go to several peers.
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
         /// Long streams that were ended because their key had moved to another peer.
@@ -344,7 +345,7 @@ metrics! {
         /// Requests that were at home with the peer and went on, as it held as many as it may.
         overflow: Counter = "clockwise_peer_overflow",
         /// Requests that waited for a place at the peer, which was full, by what came of it.
-        waits: Each<Waited> = "clockwise_peer_waits",
+        waits: Each<PeerWaitOutcome> = "clockwise_peer_waits",
         /// Probes that failed.
         probe_failures: Counter = "clockwise_peer_probe_failures",
         /// Attempts in progress.
@@ -352,13 +353,13 @@ metrics! {
         /// 1 where the peer is given requests.
         up: Gauge = "clockwise_peer_up",
         /// 1 for the state that the peer is in, 0 for the others.
-        state: Each<PeerState, Gauge> = "clockwise_peer_state",
+        state: Each<PeerStateLabel, Gauge> = "clockwise_peer_state",
     }
 }
 
 impl PeerMetrics {
     /// Shows the peer's state, and whether it is given requests in it.
-    pub fn set_state(&self, state: PeerState, available: bool) {
+    pub fn set_state(&self, state: PeerStateLabel, available: bool) {
         self.state.set_only(state);
         self.up.set(i64::from(available));
     }
@@ -366,7 +367,7 @@ impl PeerMetrics {
 
 bounded! {
     /// The class of a status.
-    pub enum Class as "class" {
+    pub enum StatusClass as "class" {
         /// No status was sent.
         None = "none",
         /// 100 … 199; as a final status only 101.
@@ -382,7 +383,7 @@ bounded! {
     }
 }
 
-impl Class {
+impl StatusClass {
     /// The class of a status; 0 and whatever HTTP does not know is [`Class::None`].
     pub fn of(status: u16) -> Self {
         match status {
@@ -398,29 +399,29 @@ impl Class {
 
 bounded! {
     /// What came of a wait for a place at a full peer.
-    pub enum Waited as "outcome" {
+    pub enum PeerWaitOutcome as "outcome" {
         /// It was given one.
         Placed = "placed",
         /// There was none in time: it went on.
-        InVain = "in_vain",
+        Timeout = "in_vain",
         /// It went, or was cut, while it waited.
-        Left = "left",
+        Cancelled = "left",
     }
 }
 
 bounded! {
     /// Why a connection was closed before anything was served on it.
-    pub enum Refused as "reason" {
+    pub enum ConnectionRefusal as "reason" {
         /// Its client has as many as one may have.
         ClientLimit = "client_limit",
         /// It is from nobody whose header of the PROXY protocol is believed.
-        Stranger = "stranger",
+        UntrustedSource = "stranger",
         /// It does not begin with a header.
         NoHeader = "no_header",
         /// Its header was not complete in time.
         HeaderTimeout = "header_timeout",
         /// It ended within its header.
-        HeaderCut = "header_cut",
+        HeaderTruncated = "header_cut",
         /// Its header is longer than it may be.
         HeaderTooLong = "header_too_long",
         /// Its header is against the rules.
@@ -432,7 +433,7 @@ bounded! {
 
 bounded! {
     /// How a TLS handshake went.
-    pub enum Handshake as "kind" {
+    pub enum HandshakeKind as "kind" {
         /// The whole of it.
         Full = "full",
         /// A session was taken up again.
@@ -508,21 +509,21 @@ bounded! {
 
 bounded! {
     /// Why a connection with HTTP/2 was ended.
-    pub enum Violation as "reason" {
+    pub enum Http2Violation as "reason" {
         /// What came was against the protocol.
         Protocol = "protocol",
         /// More than half of the streams were taken back.
         RapidReset = "rapid_reset",
         /// Too many frames that did nothing for any request.
-        IdleFrames = "idle_frames",
+        ControlFlood = "idle_frames",
         /// Too much of something else: endless headers, tiny pieces, resets.
-        Excess = "excess",
+        EnhanceYourCalm = "excess",
     }
 }
 
 bounded! {
     /// The state of a peer, as shown.
-    pub enum PeerState as "state" {
+    pub enum PeerStateLabel as "state" {
         /// Not probed yet.
         Unknown = "unknown",
         /// It answers.
@@ -542,7 +543,7 @@ bounded! {
 
 bounded! {
     /// How a reload, or an order of a certificate, ended.
-    pub enum Outcome as "result" {
+    pub enum OperationResult as "result" {
         /// What is new is in force.
         Ok = "ok",
         /// What was before stays.
@@ -562,14 +563,14 @@ mod tests {
             let places: Vec<_> = V::ALL.iter().map(|v| v.index()).collect();
             assert_eq!(places, (0..V::ALL.len()).collect::<Vec<_>>());
         }
-        check::<Class>();
+        check::<StatusClass>();
         check::<BadRequest>();
-        check::<Handshake>();
+        check::<HandshakeKind>();
         check::<HandshakeFailure>();
-        check::<Violation>();
-        check::<PeerState>();
+        check::<Http2Violation>();
+        check::<PeerStateLabel>();
         check::<PeerTlsFailure>();
-        check::<Outcome>();
+        check::<OperationResult>();
     }
 
     #[test]
@@ -577,12 +578,12 @@ mod tests {
         let metrics = metrics();
         metrics
             .route("example.com/api")
-            .finished(204, Duration::from_millis(2), 5, 7);
+            .record(204, Duration::from_millis(2), 5, 7);
         metrics
             .listener("0.0.0.0:80")
             .bad_requests
             .inc(BadRequest::Framing);
-        metrics.process.reloads.inc(Outcome::Failed);
+        metrics.process.reloads.inc(OperationResult::Failed);
         metrics.fault("connect_refused");
         let text = metrics.render();
         for line in [
@@ -603,20 +604,20 @@ mod tests {
     #[test]
     fn a_handle_resolved_twice_counts_once() {
         let metrics = metrics();
-        metrics.upstream("app").all_down.inc();
-        metrics.upstream("app").all_down.inc();
-        assert_eq!(metrics.upstream("app").all_down.get(), 2);
+        metrics.upstream("app").no_available_peer.inc();
+        metrics.upstream("app").no_available_peer.inc();
+        assert_eq!(metrics.upstream("app").no_available_peer.get(), 2);
     }
 
     #[test]
     fn a_peer_is_in_one_state() {
         let metrics = metrics();
         let peer = metrics.peer("app", "a:1");
-        peer.set_state(PeerState::Up, true);
-        peer.set_state(PeerState::Draining, false);
+        peer.set_state(PeerStateLabel::Up, true);
+        peer.set_state(PeerStateLabel::Draining, false);
         let one = |state| peer.state.get(state).unwrap().get();
-        assert_eq!(one(PeerState::Draining), 1);
-        assert_eq!(PeerState::ALL.iter().map(|&s| one(s)).sum::<i64>(), 1);
+        assert_eq!(one(PeerStateLabel::Draining), 1);
+        assert_eq!(PeerStateLabel::ALL.iter().map(|&s| one(s)).sum::<i64>(), 1);
         assert_eq!(peer.up.get(), 0);
     }
 
@@ -643,7 +644,7 @@ mod tests {
     #[test]
     fn held_falls_when_dropped() {
         let gauge = metrics().peer("app", "a:1").in_flight;
-        let held = Held::new(&gauge);
+        let held = GaugeGuard::new(&gauge);
         assert_eq!(gauge.get(), 1);
         drop(held);
         assert_eq!(gauge.get(), 0);

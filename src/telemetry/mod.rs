@@ -15,19 +15,19 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub use self::access_log::{Introduced, Record, Tls};
+pub use self::access_log::{AccessLogRecord, LoggedProxyHeader, LoggedTls};
+pub use self::log_writer::LogWriter;
 pub use self::metrics::Metrics;
-pub use self::writer::LogWriter;
 use crate::clock;
 use crate::config::{AccessLogConfig, Config};
 
 pub mod access_log;
-mod group;
+mod counter_carryover;
+pub mod error_log;
 mod histogram;
-mod inherited;
-pub mod log;
+pub mod log_writer;
+mod metric_group;
 pub mod metrics;
-pub mod writer;
 
 /// Where requests are counted and logged; one per process.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Telemetry {
             metrics: Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall()),
             access_log: ArcSwap::from_pointee(LogWriter::off()),
         };
-        telemetry.log_to(telemetry.open_log(&config.access_log)?);
+        telemetry.replace_log(telemetry.open_log(&config.access_log)?);
         Ok(telemetry)
     }
 
@@ -55,12 +55,12 @@ impl Telemetry {
 
     /// Puts another access log in use and returns the one before, which gets all lines up to now:
     /// to drop it blocks for up to two seconds.
-    pub fn log_to(&self, log: LogWriter) -> Arc<LogWriter> {
+    pub fn replace_log(&self, log: LogWriter) -> Arc<LogWriter> {
         self.access_log.swap(Arc::new(log))
     }
 
     /// Logs one request; never waits.
-    pub fn log(&self, record: &Record) {
+    pub fn log(&self, record: &AccessLogRecord) {
         record.log(&self.access_log.load());
     }
 
@@ -92,7 +92,7 @@ mod tests {
         let files = ["a", "b"].map(|name| dir.path().join(name));
         for file in &files {
             let log = telemetry.open_log(&AccessLogConfig::File(file.clone()));
-            drop(telemetry.log_to(log.unwrap()));
+            drop(telemetry.replace_log(log.unwrap()));
             telemetry.access_log.load().append(b"x\n");
         }
         telemetry

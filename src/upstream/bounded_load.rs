@@ -26,7 +26,7 @@ use super::{HashTarget, Peer, PeerChoice, Upstream};
 use crate::config::BoundedLoadConfig;
 use crate::policy::bounded_load::BalanceFactor;
 use crate::ring::MemberId;
-use crate::telemetry::metrics::Waited;
+use crate::telemetry::metrics::PeerWaitOutcome;
 
 /// The most requests that wait at one peer.
 const MAX_WAITING: usize = 2;
@@ -67,7 +67,7 @@ pub struct QueuedRequest<'a> {
 #[derive(Debug)]
 struct WaitOutcomeCounter<'a> {
     peer: &'a Peer,
-    outcome: Waited,
+    outcome: PeerWaitOutcome,
 }
 
 impl Drop for WaitOutcomeCounter<'_> {
@@ -109,13 +109,13 @@ impl<'a> QueuedRequest<'a> {
             .observe(now.saturating_sub(self.started));
         match self.queue_wait.finish() {
             Ok(place) => {
-                self.outcome_counter.outcome = Waited::Placed;
+                self.outcome_counter.outcome = PeerWaitOutcome::Placed;
                 let mut admitted = admission(self.assigned.member, place, None);
                 admitted.epoch = upstream.record_affinity(&call, self.assigned);
                 Ok(admitted)
             }
             Err(ticket) => {
-                self.outcome_counter.outcome = Waited::InVain;
+                self.outcome_counter.outcome = PeerWaitOutcome::Timeout;
                 upstream.admit_without_queue(&call, ticket)
             }
         }
@@ -165,7 +165,7 @@ impl Upstream {
                 queue_wait: turn,
                 outcome_counter: WaitOutcomeCounter {
                     peer: home.peer,
-                    outcome: Waited::Left,
+                    outcome: PeerWaitOutcome::Cancelled,
                 },
             }),
             Err(ticket) => Err(AtCapacity {
@@ -205,7 +205,7 @@ impl Upstream {
         let place = ticket
             .try_admit_before_queue(&least.peer.in_flight, room)
             .unwrap_or_else(|ticket| {
-                self.metrics.over_bound.inc();
+                self.metrics.bounded_load_exceeded.inc();
                 ticket.admit_unbounded(&least.peer.in_flight)
             });
         admission(least.member, place, overflow)

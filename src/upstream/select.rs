@@ -344,7 +344,7 @@ impl Upstream {
         }
         let tenure = home.peer.state.epoch();
         if active.touch(call.key_hash(), tenure, call.now, drain.idle) {
-            self.metrics.active_forgotten.inc();
+            self.metrics.affinity_evictions.inc();
         }
         Some(tenure)
     }

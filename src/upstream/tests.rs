@@ -444,7 +444,7 @@ fn a_retry_takes_what_room_there_is_before_it_goes_above_the_bound() {
     };
     let _second: Vec<_> = (0..30).map(on_second).collect();
     // 30 of 50 in flight are above the fair share, and within the bound of 32.
-    assert_eq!(app.metrics.over_bound.get(), 0);
+    assert_eq!(app.metrics.bounded_load_exceeded.get(), 0);
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn requests_without_a_key_are_within_the_bound_too() {
     }
     let most = app.peers().iter().map(|peer| peer.state.in_flight()).max();
     assert!(most <= Some(125), "{most:?}");
-    assert_eq!(app.metrics.over_bound.get(), 0);
+    assert_eq!(app.metrics.bounded_load_exceeded.get(), 0);
 }
 
 // ── hot keys

@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> Done {
         .map_err(|error| Failure::Input(format!("cannot write `{}`: {error}", file.display())))?;
     let config =
         config::parse("demo", &text).map_err(|report| Failure::Input(report.to_string()))?;
-    telemetry::log::init(config.error_log);
+    telemetry::error_log::init(config.error_log);
     start_origins(origins.clone(), &ports)?;
     greet(&ports, &origins, &file)?;
     let ended = server::run(server::StartOptions {

@@ -14,7 +14,7 @@ use super::frame_monitor::FrameMonitor;
 use super::rapid_reset::RapidResetDetector;
 use super::streams::StreamRegistry;
 use crate::clock;
-use crate::telemetry::metrics::Violation;
+use crate::telemetry::metrics::Http2Violation;
 
 /// The client's bytes, on their way to `h2` and back.
 pub(super) struct Http2Io {
@@ -74,17 +74,17 @@ impl Http2Io {
     }
 
     /// What is wrong with what the client does.
-    fn find_violation(&self) -> Option<Violation> {
+    fn find_violation(&self) -> Option<Http2Violation> {
         let now = clock::since_start();
         let given = self
             .registry
             .response_progress(self.io.exchange().connection.bytes_out());
         if self.rapid_reset.is_exceeded(now) {
-            return Some(Violation::RapidReset);
+            return Some(Http2Violation::RapidReset);
         }
         let age = now.saturating_sub(self.started_at);
         let idle = self.frame_monitor.is_control_flood(given, age);
-        idle.then_some(Violation::IdleFrames)
+        idle.then_some(Http2Violation::ControlFlood)
     }
 }
 

@@ -46,7 +46,7 @@ use super::exchange::Exchange;
 use super::io::{DownstreamIo, PingoraDigests};
 use super::phase::AbortReason;
 use super::serve::{CloseReason, FINAL_WRITE_TIMEOUT, close_reason_for};
-use crate::telemetry::metrics::{ListenerMetrics, Violation};
+use crate::telemetry::metrics::{Http2Violation, ListenerMetrics};
 
 /// What a client may send ahead of being read on one stream; bytes. The connection's window is that of
 /// all streams that there may be, so that uploads whose peers do not take them hold up no other. It
@@ -250,12 +250,14 @@ where
                     CloseReason::Clean
                 }
             }
-            Some(Reason::ENHANCE_YOUR_CALM) => self.close_for_violation(Violation::Excess),
-            _ => self.close_for_violation(Violation::Protocol),
+            Some(Reason::ENHANCE_YOUR_CALM) => {
+                self.close_for_violation(Http2Violation::EnhanceYourCalm)
+            }
+            _ => self.close_for_violation(Http2Violation::Protocol),
         }
     }
 
-    fn close_for_violation(&self, violation: Violation) -> CloseReason {
+    fn close_for_violation(&self, violation: Http2Violation) -> CloseReason {
         self.exchange.request_lingering_close();
         CloseReason::Http2Violation(violation)
     }
@@ -263,7 +265,10 @@ where
     async fn abort(&mut self, cause: AbortReason) -> CloseReason {
         match cause {
             AbortReason::Http2Abuse => {
-                let violation = self.registry.violation().unwrap_or(Violation::Excess);
+                let violation = self
+                    .registry
+                    .violation()
+                    .unwrap_or(Http2Violation::EnhanceYourCalm);
                 let end = self.close_for_violation(violation);
                 self.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM, end).await
             }

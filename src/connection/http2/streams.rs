@@ -17,7 +17,7 @@ use super::GOAWAY_ACK_TIMEOUT;
 use super::frame_monitor::{FrameMonitor, ResponseProgress};
 use super::rapid_reset::RAPID_RESET_AGE;
 use crate::clock;
-use crate::telemetry::metrics::{Bounded, Violation};
+use crate::telemetry::metrics::{Bounded, Http2Violation};
 
 /// No violation.
 const NO_VIOLATION: u8 = u8::MAX;
@@ -197,13 +197,13 @@ impl StreamRegistry {
         self.in_header_block.load(Relaxed)
     }
 
-    pub(super) fn violation(&self) -> Option<Violation> {
+    pub(super) fn violation(&self) -> Option<Http2Violation> {
         let abuse = usize::from(self.violation.load(Relaxed));
-        Violation::ALL.get(abuse).copied()
+        Http2Violation::ALL.get(abuse).copied()
     }
 
     /// The client is not to go on like this.
-    pub(super) fn abort_connection(&self, abuse: Violation, exchange: &Exchange) {
+    pub(super) fn abort_connection(&self, abuse: Http2Violation, exchange: &Exchange) {
         let index = u8::try_from(abuse.index()).unwrap_or(NO_VIOLATION);
         self.violation.store(index, Relaxed);
         exchange.abort(AbortReason::Http2Abuse);

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::*;
-use crate::telemetry::metrics::Waited;
+use crate::telemetry::metrics::PeerWaitOutcome;
 
 /// A key that the peer owns.
 fn key_of(app: &Upstream, peer: usize) -> u64 {
@@ -120,7 +120,7 @@ fn full(settings: &[&str], requests: usize) -> (Upstream, HashTarget, Vec<PeerPe
     (app, HashTarget::Key(hash(key)), held)
 }
 
-fn waits(app: &Upstream, outcome: Waited) -> u64 {
+fn waits(app: &Upstream, outcome: PeerWaitOutcome) -> u64 {
     app.peers()[0].metrics.waits.get(outcome).unwrap().get()
 }
 
@@ -144,7 +144,10 @@ fn a_request_waits_at_its_full_home_and_gets_the_next_place() {
         (MemberId(0), None)
     );
     assert_eq!(
-        (waits(&app, Waited::Placed), app.metrics.waits.sum()),
+        (
+            waits(&app, PeerWaitOutcome::Placed),
+            app.metrics.waits.sum()
+        ),
         (1, ms(3))
     );
     assert_eq!(admitted.epoch, Some(app.peers()[0].state.epoch()));
@@ -174,7 +177,12 @@ fn a_wait_that_is_in_vain_ends_where_it_would_have_without() {
     );
     drop(waits_in_line);
     assert_eq!(
-        [Waited::Placed, Waited::InVain, Waited::Left].map(|outcome| waits(&app, outcome)),
+        [
+            PeerWaitOutcome::Placed,
+            PeerWaitOutcome::Timeout,
+            PeerWaitOutcome::Cancelled
+        ]
+        .map(|outcome| waits(&app, outcome)),
         [0, 1, 1]
     );
     drop((admitted, held));
@@ -369,7 +377,10 @@ fn a_short_wait_keeps_at_home_what_can_be() {
     let shares = [QUARTER, PATIENT].map(|setting| {
         let app = app(10, &[setting]);
         let (away, least) = Crowd::new(&app, &targets, &tried).run(REQUESTS);
-        assert_eq!((app.metrics.over_bound.get(), app.in_flight()), (0, 0));
+        assert_eq!(
+            (app.metrics.bounded_load_exceeded.get(), app.in_flight()),
+            (0, 0)
+        );
         away * 100 / least
     });
     let [at_once, patient] = shares;

@@ -190,7 +190,7 @@ impl History {
         let spreads = self.spreads(key, &tried);
         let expected = self.at_owner_by_law(key, &tried).filter(|_| !spreads);
         let was_kept = self.kept(key, &tried).filter(|_| !spreads);
-        let over_bound = self.app.metrics.over_bound.get();
+        let over_bound = self.app.metrics.bounded_load_exceeded.get();
         let shared = self.shared() + 1;
         let Ok(admitted) = self
             .app
@@ -249,7 +249,7 @@ impl History {
                 "new at a draining peer: {pause:?}"
             );
         }
-        let goes_over = self.app.metrics.over_bound.get() > over_bound;
+        let goes_over = self.app.metrics.bounded_load_exceeded.get() > over_bound;
         let has_all = self.untried(tried).count() == self.app.peers().len();
         assert!(!(has_all && goes_over), "there was room somewhere");
         if let (Some(load), false) = (self.app.config.bounded_load, goes_over) {

@@ -5,34 +5,37 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Answer;
+use super::AdminResponse;
 
 /// Answers that are worked out at once; others wait.
-const WORKERS: usize = 2;
+const MAX_WORKERS: usize = 2;
 
 /// Questions with a body that are looked into at once; others are refused.
-const READERS: usize = 2;
+const MAX_BODY_READERS: usize = 2;
 
 /// Where answers are worked out; each door has its own, so that nobody on the network keeps the control
 /// socket waiting.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct WorkerPool {
     workers: Arc<Semaphore>,
-    readers: Arc<Semaphore>,
+    body_readers: Arc<Semaphore>,
 }
 
-impl Default for Desk {
+impl Default for WorkerPool {
     fn default() -> Self {
         Self {
-            workers: Arc::new(Semaphore::new(WORKERS)),
-            readers: Arc::new(Semaphore::new(READERS)),
+            workers: Arc::new(Semaphore::new(MAX_WORKERS)),
+            body_readers: Arc::new(Semaphore::new(MAX_BODY_READERS)),
         }
     }
 }
 
-impl Desk {
+impl WorkerPool {
     /// Works an answer out when it is its turn.
-    pub(super) async fn work(&self, work: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    pub(super) async fn run(
+        &self,
+        work: impl FnOnce() -> AdminResponse + Send + 'static,
+    ) -> AdminResponse {
         let workers = Arc::clone(&self.workers);
         let done = async move {
             // Its place is kept until the work is done, whoever still waits for it.
@@ -45,7 +48,7 @@ impl Desk {
             .await
         };
         done.await.unwrap_or_else(|error| {
-            Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+            AdminResponse::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
         })
     }
 
@@ -53,11 +56,12 @@ impl Desk {
     ///
     /// # Errors
     /// There is none: the answer says so.
-    pub(super) fn reader(&self) -> Result<OwnedSemaphorePermit, Answer> {
-        let place = Arc::clone(&self.readers).try_acquire_owned();
+    pub(super) fn acquire_reader(&self) -> Result<OwnedSemaphorePermit, AdminResponse> {
+        let place = Arc::clone(&self.body_readers).try_acquire_owned();
         place.map_err(|_| {
-            let why = format!("{READERS} such questions are being looked into; ask again later");
-            Answer::problem(StatusCode::TOO_MANY_REQUESTS, &why)
+            let why =
+                format!("{MAX_BODY_READERS} such questions are being looked into; ask again later");
+            AdminResponse::error(StatusCode::TOO_MANY_REQUESTS, &why)
         })
     }
 }

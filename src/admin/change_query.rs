@@ -7,7 +7,7 @@ use std::fmt::Display;
 
 use http::StatusCode;
 
-use super::Answer;
+use super::AdminResponse;
 use crate::clock;
 use crate::config;
 use crate::predict::{Change, Peer, Side};
@@ -22,18 +22,18 @@ pub(super) const MAX_POINTS: u64 = 1 << 22;
 
 /// What would be different.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct ChangeQuery {
     change: Change,
     down: Vec<String>,
     up: Vec<String>,
 }
 
-impl Asked {
+impl ChangeQuery {
     /// Takes a word of the query in; false: it is none of a change.
     ///
     /// # Errors
     /// What is wrong with its value.
-    pub(super) fn add(&mut self, word: &str, value: &[u8]) -> Result<bool, String> {
+    pub(super) fn parse_param(&mut self, word: &str, value: &[u8]) -> Result<bool, String> {
         let value = String::from_utf8_lossy(value).into_owned();
         let told = |why| format!("`{word}={value}`: {why}");
         match word {
@@ -56,7 +56,7 @@ impl Asked {
     }
 
     /// Whether nothing is.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.change.is_empty() && self.down.is_empty() && self.up.is_empty()
     }
 
@@ -64,20 +64,24 @@ impl Asked {
     ///
     /// # Errors
     /// There are no such peers, or they make no ring, or one that is too large.
-    pub(super) fn side(&self, now: &Upstream, to: &config::UpstreamConfig) -> Result<Side, Answer> {
+    pub(super) fn scenario(
+        &self,
+        now: &Upstream,
+        to: &config::UpstreamConfig,
+    ) -> Result<Side, AdminResponse> {
         let before: Vec<_> = to.members().map(Peer::from).collect();
         let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
         if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
-            return Err(refused(format!("there is no peer `{unknown}`")));
+            return Err(unprocessable(format!("there is no peer `{unknown}`")));
         }
-        let after = self.change.apply(&before).map_err(refused)?;
-        let work = now_work(now) + work(to, &after);
+        let after = self.change.apply(&before).map_err(unprocessable)?;
+        let work = current_cost(now) + ring_cost(to, &after);
         if work > MAX_POINTS {
-            return Err(refused(format!(
+            return Err(unprocessable(format!(
                 "{work} points would be looked at, at most {MAX_POINTS} are possible here; use `clockwise ring`"
             )));
         }
-        Side::new(to.dialect, after).map_err(refused)
+        Side::new(to.dialect, after).map_err(unprocessable)
     }
 
     /// Who is down afterwards: who is told to be, and who does not serve now and stays.
@@ -93,7 +97,7 @@ impl Asked {
 }
 
 /// The labels of those that do not serve now.
-pub(super) fn idle(upstream: &Upstream) -> Vec<&str> {
+pub(super) fn unavailable_peers(upstream: &Upstream) -> Vec<&str> {
     let now = clock::since_start();
     let peers = upstream.peers().iter();
     let idle = peers.filter(|peer| !peer.state.is_available(now));
@@ -101,17 +105,17 @@ pub(super) fn idle(upstream: &Upstream) -> Vec<&str> {
 }
 
 /// The answer to a question about what is not there.
-pub(super) fn refused(why: impl Display) -> Answer {
-    Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string())
+pub(super) fn unprocessable(why: impl Display) -> AdminResponse {
+    AdminResponse::error(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string())
 }
 
-fn now_work(upstream: &Upstream) -> u64 {
+fn current_cost(upstream: &Upstream) -> u64 {
     let members: Vec<_> = upstream.config.members().map(Peer::from).collect();
-    work(&upstream.config, &members)
+    ring_cost(&upstream.config, &members)
 }
 
 /// What a ring of these peers costs, in points.
-fn work(upstream: &config::UpstreamConfig, peers: &[Peer]) -> u64 {
+fn ring_cost(upstream: &config::UpstreamConfig, peers: &[Peer]) -> u64 {
     if let Some(keys) = upstream.dialect.sample() {
         return u64::from(keys) * peers.len() as u64;
     }

@@ -99,7 +99,7 @@ impl<V: Bounded, M: Series> Series for Each<V, M> {
         let each = V::ALL.iter();
         Self {
             series: each
-                .map(|&v| M::resolve(family, &with(labels, v)))
+                .map(|&v| M::resolve(family, &with_label(labels, v)))
                 .collect(),
             values: PhantomData,
         }
@@ -107,7 +107,7 @@ impl<V: Bounded, M: Series> Series for Each<V, M> {
 
     fn remove(family: &Self::Family, labels: &Labels) {
         for &value in V::ALL {
-            M::remove(family, &with(labels, value));
+            M::remove(family, &with_label(labels, value));
         }
     }
 }
@@ -139,7 +139,7 @@ where
     }
 }
 
-fn with<V: Bounded>(labels: &Labels, value: V) -> Labels {
+fn with_label<V: Bounded>(labels: &Labels, value: V) -> Labels {
     let own = (V::LABEL, value.as_str().to_owned());
     labels.iter().cloned().chain([own]).collect()
 }
@@ -147,9 +147,9 @@ fn with<V: Bounded>(labels: &Labels, value: V) -> Labels {
 /// Counts one in a gauge for as long as it lives, whichever way the holder ends.
 #[derive(Debug)]
 #[must_use = "the gauge falls when this is dropped"]
-pub struct Held(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Held {
+impl GaugeGuard {
     /// Adds one until the value is dropped.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
@@ -157,7 +157,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

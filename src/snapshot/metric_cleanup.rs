@@ -7,10 +7,10 @@ use crate::config::{Config, UpstreamConfig};
 use crate::telemetry::metrics::Metrics;
 
 /// Takes what only `gone` names out of the listing.
-pub fn forget(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
+pub fn remove_stale(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
     for (name, upstream) in &gone.upstreams {
         let keeps = kept.and_then(|kept| kept.upstreams.get(name));
-        for label in labels(Some(upstream)).difference(&labels(keeps)) {
+        for label in peer_labels(Some(upstream)).difference(&peer_labels(keeps)) {
             metrics.remove_peer(name, label);
         }
         if keeps.is_none() {
@@ -28,7 +28,7 @@ pub fn forget(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
     }
 }
 
-fn labels(upstream: Option<&UpstreamConfig>) -> HashSet<&str> {
+fn peer_labels(upstream: Option<&UpstreamConfig>) -> HashSet<&str> {
     let peers = upstream.into_iter().flat_map(|upstream| &upstream.peers);
     peers.map(|peer| peer.label.as_str()).collect()
 }

@@ -12,20 +12,20 @@ use crate::upstream::Upstream;
 
 /// The differences between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Plan {
+pub struct SnapshotDiff {
     /// Addresses.
-    pub listeners: Changes,
+    pub listeners: NameChanges,
     /// Routes, as host, path and methods.
-    pub routes: Changes,
+    pub routes: NameChanges,
     /// Upstreams that come, go, or are no longer the same.
-    pub upstreams: BTreeMap<String, UpstreamPlan>,
+    pub upstreams: BTreeMap<String, UpstreamDiff>,
     /// Keys of the configuration whose change needs a new process (`clockwise upgrade`).
     pub needs_upgrade: Vec<&'static str>,
 }
 
 /// What is there only after, only before, and in both but not the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Changes {
+pub struct NameChanges {
     /// Only after.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<String>,
@@ -39,11 +39,11 @@ pub struct Changes {
 
 /// What becomes of one upstream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct UpstreamPlan {
+pub struct UpstreamDiff {
     /// Whether it comes, goes, or stays with changes.
-    pub change: Change,
+    pub change: ChangeKind,
     /// Its peers, by label.
-    pub peers: Changes,
+    pub peers: NameChanges,
     /// The share of the key space that goes to another peer, 0 … 1.
     pub moved: f64,
     /// The same as a number of the 2^32 hashes.
@@ -53,7 +53,7 @@ pub struct UpstreamPlan {
 /// What becomes of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Change {
+pub enum ChangeKind {
     /// It is new.
     Added,
     /// It goes.
@@ -69,7 +69,7 @@ pub enum Change {
     percent(*moved),
     rounded(allowed * 100.0)
 )]
-pub struct TooMuch {
+pub struct MaxMovedExceeded {
     upstream: String,
     /// Of the 2^32 hashes.
     moved: u64,
@@ -81,7 +81,7 @@ fn rounded(percentage: f64) -> f64 {
     (percentage * 1e9).round() / 1e9
 }
 
-impl Plan {
+impl SnapshotDiff {
     /// What changes from one to the other.
     pub fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let listeners = |config: &Config| {
@@ -99,9 +99,9 @@ impl Plan {
                 .collect()
         };
         Self {
-            listeners: Changes::between(&listeners(&before.config), &listeners(&after.config)),
-            routes: Changes::between(&routes(&before.config), &routes(&after.config)),
-            upstreams: upstreams(before, after),
+            listeners: NameChanges::between(&listeners(&before.config), &listeners(&after.config)),
+            routes: NameChanges::between(&routes(&before.config), &routes(&after.config)),
+            upstreams: diff_upstreams(before, after),
             needs_upgrade: needs_upgrade(&before.config, &after.config),
         }
     }
@@ -110,18 +110,18 @@ impl Plan {
     ///
     /// # Errors
     /// The first that does.
-    pub fn check(&self, after: &Config) -> Result<(), TooMuch> {
+    pub fn check_max_moved(&self, after: &Config) -> Result<(), MaxMovedExceeded> {
         let limited = self
             .upstreams
             .iter()
-            .filter(|(_, plan)| plan.change == Change::Changed);
+            .filter(|(_, plan)| plan.change == ChangeKind::Changed);
         for (name, plan) in limited {
             let allowed = after
                 .upstreams
                 .get(name)
                 .and_then(|upstream| upstream.max_moved);
             if let Some(allowed) = allowed.filter(|allowed| plan.moved > *allowed) {
-                return Err(TooMuch {
+                return Err(MaxMovedExceeded {
                     upstream: name.clone(),
                     moved: plan.moved_hashes,
                     allowed,
@@ -132,7 +132,7 @@ impl Plan {
     }
 }
 
-impl Changes {
+impl NameChanges {
     fn between<T: PartialEq>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Self {
         let missing = |from: &BTreeMap<String, T>, of: &BTreeMap<String, T>| {
             of.keys()
@@ -151,10 +151,10 @@ impl Changes {
     }
 }
 
-fn upstreams(before: &Snapshot, after: &Snapshot) -> BTreeMap<String, UpstreamPlan> {
+fn diff_upstreams(before: &Snapshot, after: &Snapshot) -> BTreeMap<String, UpstreamDiff> {
     let names = before.upstreams.keys().chain(after.upstreams.keys());
     let plan = |name: &String| {
-        let plan = upstream(
+        let plan = diff_upstream(
             before.upstreams.get(name).map(|u| &**u),
             after.upstreams.get(name).map(|u| &**u),
         )?;
@@ -164,7 +164,7 @@ fn upstreams(before: &Snapshot, after: &Snapshot) -> BTreeMap<String, UpstreamPl
 }
 
 /// `None`: nothing changes.
-fn upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<UpstreamPlan> {
+fn diff_upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<UpstreamDiff> {
     let peers = |upstream: Option<&Upstream>| -> BTreeMap<String, (String, u16)> {
         let peers = upstream.into_iter().flat_map(Upstream::peers);
         peers
@@ -182,14 +182,14 @@ fn upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<Upstr
         {
             return None;
         }
-        (Some(before), Some(after)) => (Change::Changed, moved(before, after)),
-        (None, Some(_)) => (Change::Added, 0),
-        (Some(_), None) => (Change::Removed, SPACE),
+        (Some(before), Some(after)) => (ChangeKind::Changed, moved_hashes(before, after)),
+        (None, Some(_)) => (ChangeKind::Added, 0),
+        (Some(_), None) => (ChangeKind::Removed, SPACE),
         (None, None) => return None,
     };
-    Some(UpstreamPlan {
+    Some(UpstreamDiff {
         change,
-        peers: Changes::between(&peers(before), &peers(after)),
+        peers: NameChanges::between(&peers(before), &peers(after)),
         moved: share(moved),
         moved_hashes: moved,
     })
@@ -197,7 +197,7 @@ fn upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<Upstr
 
 /// How many hashes have an owner of another label afterwards. Another dialect, or another key, places
 /// every key anew: what stays then is what chance leaves.
-fn moved(before: &Upstream, after: &Upstream) -> u64 {
+fn moved_hashes(before: &Upstream, after: &Upstream) -> u64 {
     let (was, is) = (&before.config, &after.config);
     let alike = was.key == is.key && was.dialect.hashes_like(is.dialect);
     Comparison::new(before.placement(), after.placement(), alike)

@@ -8,12 +8,12 @@ use std::collections::HashMap;
 
 /// What the counters were.
 #[derive(Debug, Default)]
-pub(super) struct Inherited(HashMap<String, f64>);
+pub(super) struct CounterCarryover(HashMap<String, f64>);
 
-impl Inherited {
+impl CounterCarryover {
     /// Reads the counters out of what a process showed.
-    pub(super) fn read(shown: &str) -> Self {
-        let counts = shown.lines().filter_map(counter);
+    pub(super) fn parse(shown: &str) -> Self {
+        let counts = shown.lines().filter_map(parse_counter);
         Self(
             counts
                 .filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?)))
@@ -22,13 +22,13 @@ impl Inherited {
     }
 
     /// What is to be shown, with what was counted before.
-    pub(super) fn add_to(&self, shown: String) -> String {
+    pub(super) fn add_previous(&self, shown: String) -> String {
         if self.0.is_empty() {
             return shown;
         }
         let mut sum = String::with_capacity(shown.len() + shown.len() / 8);
         for line in shown.lines() {
-            match counter(line).and_then(|(series, value)| self.sum(series, value)) {
+            match parse_counter(line).and_then(|(series, value)| self.sum(series, value)) {
                 Some(added) => sum.push_str(&added),
                 None => sum.push_str(line),
             }
@@ -45,15 +45,15 @@ impl Inherited {
 }
 
 /// The lines of what is shown that count something.
-pub(super) fn counters(shown: &str) -> String {
+pub(super) fn counter_lines(shown: &str) -> String {
     let lines = shown
         .lines()
-        .filter(|line| counter(line).is_some_and(|(_, value)| value != "0"));
+        .filter(|line| parse_counter(line).is_some_and(|(_, value)| value != "0"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Series and value of a line that shows a counter, or a part of a histogram.
-fn counter(line: &str) -> Option<(&str, &str)> {
+fn parse_counter(line: &str) -> Option<(&str, &str)> {
     const COUNTS: [&str; 4] = ["_total", "_bucket", "_count", "_sum"];
     let (series, value) = line.rsplit_once(' ')?;
     let name = series.split('{').next()?;
@@ -69,14 +69,17 @@ mod tests {
 
     #[test]
     fn counters_go_on_and_gauges_do_not() {
-        let inherited = Inherited::read(&counters(BEFORE));
+        let inherited = CounterCarryover::parse(&counter_lines(BEFORE));
         let now = "# TYPE a counter\na_total{peer=\"x y\"} 1\na_total{peer=\"z\"} 1\ngauge 4\nh_sum 0.25\nh_bucket{le=\"+Inf\"} 1\n# EOF\n";
         let sum = "# TYPE a counter\na_total{peer=\"x y\"} 8\na_total{peer=\"z\"} 1\ngauge 4\nh_sum 0.75\nh_bucket{le=\"+Inf\"} 3\n# EOF\n";
-        assert_eq!(inherited.add_to(now.to_owned()), sum);
+        assert_eq!(inherited.add_previous(now.to_owned()), sum);
     }
 
     #[test]
     fn without_a_predecessor_nothing_is_touched() {
-        assert_eq!(Inherited::default().add_to(BEFORE.to_owned()), BEFORE);
+        assert_eq!(
+            CounterCarryover::default().add_previous(BEFORE.to_owned()),
+            BEFORE
+        );
     }
 }

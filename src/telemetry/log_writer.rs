@@ -28,24 +28,24 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 
-use super::log::Occasionally;
+use super::error_log::LogRateLimit;
 use crate::clock;
 use crate::config::AccessLogConfig;
 
 /// Bytes that may wait for the sink; what comes on top is dropped.
 const CAPACITY: usize = 4 << 20;
 /// Bytes that are written without waiting for more. Two such buffers stay in a core's L2 cache.
-const BATCH: usize = 256 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// How long the first line of a batch waits for more.
-const PATIENCE: Duration = Duration::from_millis(50);
+const BATCH_DELAY: Duration = Duration::from_millis(50);
 /// From a failed write to the next try.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How long a writer that is dropped waits for its last lines to be written.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where access-log lines go in.
 #[derive(Debug)]
-pub struct LogWriter(Option<Arc<Shared>>);
+pub struct LogWriter(Option<Arc<WriterShared>>);
 
 impl LogWriter {
     /// Opens the destination and starts its thread; lines that cannot be written are counted in
@@ -53,8 +53,8 @@ impl LogWriter {
     pub fn open(destination: &AccessLogConfig, dropped: Counter) -> io::Result<Self> {
         let sink = match destination {
             AccessLogConfig::Off => return Ok(Self::off()),
-            AccessLogConfig::Stdout => Sink::stdout()?,
-            AccessLogConfig::File(path) => Sink::file(path.clone())?,
+            AccessLogConfig::Stdout => LogSink::stdout()?,
+            AccessLogConfig::File(path) => LogSink::file(path.clone())?,
         };
         Self::start(sink, dropped)
     }
@@ -80,7 +80,7 @@ impl LogWriter {
     /// that fails, the old file stays in use and the error log says why. Does not wait.
     pub fn reopen(&self) {
         if let Some(shared) = &self.0 {
-            shared.state.lock().orders.reopen = true;
+            shared.state.lock().commands.reopen = true;
             shared.wake.notify_one();
         }
     }
@@ -91,9 +91,9 @@ impl LogWriter {
         self.0.as_ref().is_none_or(|shared| shared.flush(patience))
     }
 
-    fn start(sink: Sink, dropped: Counter) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(dropped));
-        let writer = Writer::new(sink, Arc::clone(&shared));
+    fn start(sink: LogSink, dropped: Counter) -> io::Result<Self> {
+        let shared = Arc::new(WriterShared::new(dropped));
+        let writer = WriterThread::new(sink, Arc::clone(&shared));
         thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || writer.run())?;
@@ -105,18 +105,18 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         let Some(shared) = &self.0 else { return };
-        if !shared.flush(LAST_WAIT) {
+        if !shared.flush(CLOSE_TIMEOUT) {
             log::error!("access log: the last lines could not be written");
         }
         // A thread that is stuck in a write is left behind; the process ends without it.
-        shared.state.lock().orders.stop = true;
+        shared.state.lock().commands.stop = true;
         shared.wake.notify_one();
     }
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct WriterShared {
+    state: Mutex<WriterState>,
     /// Tells the writer thread that there is something to do.
     wake: Condvar,
     /// Tells those who flush that a batch is done.
@@ -125,27 +125,27 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct WriterState {
     pending: Vec<u8>,
     /// The writer thread sleeps until something is appended.
     idle: bool,
     /// Somebody waits for the batch.
-    hurry: bool,
-    orders: Orders,
+    flush_requested: bool,
+    commands: WriterCommands,
     /// Batches that the writer thread took, and that it finished.
     taken: u64,
     finished: u64,
 }
 
-impl Shared {
+impl WriterShared {
     fn new(dropped: Counter) -> Self {
-        let state = State {
+        let state = WriterState {
             // Address space only: a page costs memory once a line reaches it. Never reallocated,
             // so that no request copies what others wrote.
             pending: Vec::with_capacity(CAPACITY),
             idle: false,
-            hurry: false,
-            orders: Orders::default(),
+            flush_requested: false,
+            commands: WriterCommands::default(),
             taken: 0,
             finished: 0,
         };
@@ -167,7 +167,7 @@ impl Shared {
             return;
         }
         state.pending.extend_from_slice(line);
-        let wake = mem::take(&mut state.idle) || (before < BATCH && after >= BATCH);
+        let wake = mem::take(&mut state.idle) || (before < BATCH_BYTES && after >= BATCH_BYTES);
         drop(state);
         if wake {
             self.wake.notify_one();
@@ -179,7 +179,7 @@ impl Shared {
         let mut state = self.state.lock();
         // The batch under way may have been taken before the last line.
         let wanted = state.taken + 1;
-        state.hurry = true;
+        state.flush_requested = true;
         self.wake.notify_one();
         while state.finished < wanted {
             if self.done.wait_until(&mut state, deadline).timed_out() {
@@ -190,81 +190,81 @@ impl Shared {
     }
 }
 
-impl State {
+impl WriterState {
     fn is_due(&self) -> bool {
-        self.pending.len() >= BATCH || self.is_ordered()
+        self.pending.len() >= BATCH_BYTES || self.has_command()
     }
 
-    fn is_ordered(&self) -> bool {
-        self.hurry || self.orders.reopen || self.orders.stop
+    fn has_command(&self) -> bool {
+        self.flush_requested || self.commands.reopen || self.commands.stop
     }
 
     /// What is asked; a file is reopened once.
-    fn take_orders(&mut self) -> Orders {
-        let orders = self.orders;
-        self.orders.reopen = false;
+    fn take_commands(&mut self) -> WriterCommands {
+        let orders = self.commands;
+        self.commands.reopen = false;
         orders
     }
 }
 
 /// The thread behind a [`LogWriter`].
-struct Writer {
-    shared: Arc<Shared>,
-    sink: Sink,
+struct WriterThread {
+    shared: Arc<WriterShared>,
+    sink: LogSink,
     /// The lines that are being written.
     batch: Vec<u8>,
     /// How much of `batch` the sink has.
     written: usize,
-    complaints: Occasionally,
+    error_log_limit: LogRateLimit,
 }
 
 /// What is asked of the thread beside writing.
 #[derive(Clone, Copy, Debug, Default)]
-struct Orders {
+struct WriterCommands {
     reopen: bool,
     stop: bool,
 }
 
-impl Writer {
-    fn new(sink: Sink, shared: Arc<Shared>) -> Self {
+impl WriterThread {
+    fn new(sink: LogSink, shared: Arc<WriterShared>) -> Self {
         Self {
             shared,
             sink,
             batch: Vec::with_capacity(CAPACITY),
             written: 0,
-            complaints: Occasionally::every(Duration::from_secs(10)),
+            error_log_limit: LogRateLimit::every(Duration::from_secs(10)),
         }
     }
 
     fn run(mut self) {
         loop {
             let orders = if self.is_written() {
-                self.take()
+                self.next_batch()
             } else {
-                self.pause()
+                self.wait_retry()
             };
             self.write();
             if orders.reopen && self.reopen() {
                 self.write();
             }
             if self.is_written() {
-                self.finish();
+                self.mark_finished();
             }
             if orders.stop {
-                return self.give_up();
+                return self.count_unwritten();
             }
         }
     }
 
     /// Waits for work and swaps the buffers.
-    fn take(&mut self) -> Orders {
+    fn next_batch(&mut self) -> WriterCommands {
         let mut state = self.shared.state.lock();
-        while state.pending.is_empty() && !state.is_ordered() {
+        while state.pending.is_empty() && !state.has_command() {
             state.idle = true;
             self.shared.wake.wait(&mut state);
         }
         state.idle = false;
-        let deadline = clock::now() + PATIENCE;
+        let deadline = clock::now() + BATCH_DELAY;
         while !state.is_due()
             && !self
                 .shared
@@ -275,16 +275,16 @@ impl Writer {
         self.batch.clear();
         self.written = 0;
         mem::swap(&mut state.pending, &mut self.batch);
-        state.hurry = false;
+        state.flush_requested = false;
         state.taken += 1;
-        state.take_orders()
+        state.take_commands()
     }
 
     /// Waits until a refused batch may be tried again.
-    fn pause(&self) -> Orders {
+    fn wait_retry(&self) -> WriterCommands {
         let mut state = self.shared.state.lock();
-        let deadline = clock::now() + RETRY;
-        while !state.orders.reopen && !state.orders.stop {
+        let deadline = clock::now() + RETRY_DELAY;
+        while !state.commands.reopen && !state.commands.stop {
             if self
                 .shared
                 .wake
@@ -294,12 +294,12 @@ impl Writer {
                 break;
             }
         }
-        state.take_orders()
+        state.take_commands()
     }
 
     fn write(&mut self) {
         if let Err(error) = self.write_rest() {
-            self.complain(&format_args!("access log: {error}"));
+            self.log_error(&format_args!("access log: {error}"));
         }
     }
 
@@ -344,23 +344,23 @@ impl Writer {
         }
     }
 
-    fn finish(&self) {
+    fn mark_finished(&self) {
         let mut state = self.shared.state.lock();
         state.finished = state.taken;
         self.shared.done.notify_all();
     }
 
     /// Counts what will not be written any more.
-    fn give_up(self) {
+    fn count_unwritten(self) {
         let rest = self.batch.get(self.written..).unwrap_or_default();
         let state = self.shared.state.lock();
         self.shared
             .dropped
-            .inc_by(lines(rest) + lines(&state.pending));
+            .inc_by(count_lines(rest) + count_lines(&state.pending));
     }
 
-    fn complain(&self, what: &fmt::Arguments<'_>) {
-        if let Some(unsaid) = self.complaints.now(clock::since_start()) {
+    fn log_error(&self, what: &fmt::Arguments<'_>) {
+        if let Some(unsaid) = self.error_log_limit.try_acquire(clock::since_start()) {
             let more = if unsaid == 0 {
                 String::new()
             } else {
@@ -371,18 +371,18 @@ impl Writer {
     }
 }
 
-fn lines(text: &[u8]) -> u64 {
+fn count_lines(text: &[u8]) -> u64 {
     text.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
 /// What lines are written to, and where it is opened anew; `None`: it is not a file by name.
 #[derive(Debug)]
-struct Sink {
+struct LogSink {
     file: File,
     path: Option<PathBuf>,
 }
 
-impl Sink {
+impl LogSink {
     /// Not [`io::stdout`] itself, which looks for line ends and holds back what comes after.
     fn stdout() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -390,7 +390,7 @@ impl Sink {
     }
 
     fn file(path: PathBuf) -> io::Result<Self> {
-        let file = append_to(&path)?;
+        let file = open_append(&path)?;
         Ok(Self {
             file,
             path: Some(path),
@@ -403,7 +403,7 @@ impl Sink {
 }
 
 /// The log names clients, so not everybody may read it.
-fn append_to(path: &Path) -> io::Result<File> {
+fn open_append(path: &Path) -> io::Result<File> {
     // A pipe that nobody reads would block the open; opened for reading too, it does not.
     let is_pipe = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
     OpenOptions::new()
@@ -477,7 +477,7 @@ mod tests {
         drop(writer);
         let text = reading.join().unwrap();
         assert!(text.ends_with(b"x\nlast\n"));
-        assert_eq!(lines(&text) - 1 + dropped.get(), total as u64);
+        assert_eq!(count_lines(&text) - 1 + dropped.get(), total as u64);
     }
 
     #[test]
@@ -486,7 +486,7 @@ mod tests {
         writer.append(&b"x\n".repeat(CAPACITY / 4));
         let before = clock::now();
         drop(writer);
-        assert!(before.elapsed() < LAST_WAIT + Duration::from_secs(1));
+        assert!(before.elapsed() < CLOSE_TIMEOUT + Duration::from_secs(1));
     }
 
     #[test]
@@ -569,7 +569,8 @@ mod tests {
     #[test]
     fn half_a_line_is_written_again_whole() {
         let (_reader, pipe) = io::pipe().unwrap();
-        let mut writer = Writer::new(sink(pipe), Arc::new(Shared::new(Counter::default())));
+        let mut writer =
+            WriterThread::new(sink(pipe), Arc::new(WriterShared::new(Counter::default())));
         writer.batch.extend_from_slice(b"one\ntwo\n");
         for (written, rewound) in [(0, 0), (2, 0), (4, 4), (5, 4), (8, 8)] {
             writer.written = written;
@@ -625,8 +626,8 @@ mod tests {
         (reader, writer, dropped)
     }
 
-    fn sink(pipe: impl Into<OwnedFd>) -> Sink {
-        Sink {
+    fn sink(pipe: impl Into<OwnedFd>) -> LogSink {
+        LogSink {
             file: pipe.into().into(),
             path: None,
         }

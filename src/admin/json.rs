@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Subject;
+use super::AppState;
 use crate::certificate::issuer_name;
 use crate::clock;
 use crate::config::Credentials;
@@ -16,18 +16,18 @@ use crate::policy::health::HealthStatus;
 use crate::policy::heavy_hitters::MILLIONTHS;
 use crate::ring::{Dialect, Setting};
 use crate::snapshot::Snapshot;
-use crate::telemetry::metrics::{Bounded, Metrics, PeerState as Shown};
+use crate::telemetry::metrics::{Bounded, Metrics, PeerStateLabel as Shown};
 use crate::upstream::hot_keys::HotKeyTracker;
 use crate::upstream::{DrainStatus, HashTarget, Peer, Tried, Upstream};
 
 /// So many peers of an upstream that do not have all their keys are shown in the status.
-const MAX_AWAY: usize = 100;
+const MAX_LISTED_PEERS: usize = 100;
 
 /// So many certificates that need their operator are shown in the status.
-const MAX_CONCERNS: usize = 100;
+const MAX_CERT_WARNINGS: usize = 100;
 
 /// `GET /v1/status`
-pub(super) fn status(subject: &Subject) -> Value {
+pub(super) fn status(subject: &AppState) -> Value {
     let snapshot = subject.snapshot.load();
     let addresses = subject.lifecycle.addresses();
     let listeners: Vec<_> = addresses
@@ -38,7 +38,7 @@ pub(super) fn status(subject: &Subject) -> Value {
     let upstreams: BTreeMap<&str, Value> = snapshot
         .upstreams
         .iter()
-        .map(|(name, upstream)| (name.as_str(), summary(upstream)))
+        .map(|(name, upstream)| (name.as_str(), upstream_summary(upstream)))
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -47,7 +47,7 @@ pub(super) fn status(subject: &Subject) -> Value {
         "started": subject.lifecycle.started.to_string(),
         "uptime_seconds": clock::uptime().as_secs(),
         "generation": snapshot.generation,
-        "connections": subject.gate.open_connections(),
+        "connections": subject.conn_limit.open_connections(),
         "listeners": listeners,
         "certificates": certificates(&snapshot),
         "predecessor": subject.lifecycle.predecessor().map(|predecessor| {
@@ -63,7 +63,7 @@ pub(super) fn status(subject: &Subject) -> Value {
 fn certificates(snapshot: &Snapshot) -> Value {
     let now = clock::wall().as_second();
     let credentials = &snapshot.config.credentials;
-    let slots = slots(snapshot);
+    let slots = managed_certs(snapshot);
     let issued: Vec<_> = slots
         .iter()
         .filter_map(|slot| slot.certificate.load_full())
@@ -76,32 +76,32 @@ fn certificates(snapshot: &Snapshot) -> Value {
         .warnings(now)
         .map(|(file, concern)| (json!(file), concern));
     let of_orders = snapshot
-        .issued
+        .managed_certs
         .warnings(snapshot.config.acme_certificate_names(), now);
     let of_orders = of_orders.into_iter();
     let concerns: Vec<_> = of_files
         .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
-        .take(MAX_CONCERNS)
+        .take(MAX_CERT_WARNINGS)
         .map(|(file, concern)| json!({ "file": file, "concern": concern.to_string(), "help": concern.help() }))
         .collect();
     json!({
         "count": all.clone().count(),
-        "first_expiry": time(all.map(|one| one.validity.1).min()),
+        "first_expiry": rfc3339(all.map(|one| one.validity.1).min()),
         "concerns": concerns,
-        "ordered": slots.iter().map(|slot| ordered(slot)).collect::<Vec<_>>(),
+        "ordered": slots.iter().map(|slot| managed_cert(slot)).collect::<Vec<_>>(),
     })
 }
 
 /// The certificates that are ordered in this configuration.
-fn slots(snapshot: &Snapshot) -> Vec<Arc<ManagedCert>> {
+fn managed_certs(snapshot: &Snapshot) -> Vec<Arc<ManagedCert>> {
     let names = snapshot.config.acme_certificate_names().into_iter();
     names
-        .map(|names| snapshot.issued.get_or_insert(names))
+        .map(|names| snapshot.managed_certs.get_or_insert(names))
         .collect()
 }
 
 /// A certificate that is ordered.
-fn ordered(slot: &ManagedCert) -> Value {
+fn managed_cert(slot: &ManagedCert) -> Value {
     let certificate = slot.certificate.load_full();
     let valid = certificate.as_ref().map(|certificate| certificate.validity);
     let leaf = certificate
@@ -112,32 +112,32 @@ fn ordered(slot: &ManagedCert) -> Value {
         "name": slot.names.primary(),
         "names": slot.names.as_slice(),
         "issuer": leaf.and_then(issuer_name),
-        "valid_from": time(valid.map(|valid| valid.0)),
-        "valid_until": time(valid.map(|valid| valid.1)),
-        "next_order": time(status.next_order),
+        "valid_from": rfc3339(valid.map(|valid| valid.0)),
+        "valid_until": rfc3339(valid.map(|valid| valid.1)),
+        "next_order": rfc3339(status.next_order),
         "busy": status.order_in_progress,
         "ordered_elsewhere": status.ordered_elsewhere,
         "failures": status.failures,
-        "error": status.error.as_ref().map(|(at, text)| json!({ "at": time(Some(*at)), "text": text })),
+        "error": status.error.as_ref().map(|(at, text)| json!({ "at": rfc3339(Some(*at)), "text": text })),
     })
 }
 
 /// The certificate of this name; null: nobody wants it any more.
-pub(super) fn ordered_as(snapshot: &Snapshot, name: &str) -> Value {
-    let slots = slots(snapshot);
+pub(super) fn managed_cert_named(snapshot: &Snapshot, name: &str) -> Value {
+    let slots = managed_certs(snapshot);
     let slot = slots.iter().find(|slot| slot.names.primary() == name);
-    slot.map_or(Value::Null, |slot| ordered(slot))
+    slot.map_or(Value::Null, |slot| managed_cert(slot))
 }
 
 /// As text; null where there is none, or it was always so.
-fn time(seconds: Option<i64>) -> Option<String> {
+fn rfc3339(seconds: Option<i64>) -> Option<String> {
     let time = Timestamp::from_second(seconds?).ok()?;
     Some(time.to_string())
 }
 
 /// `GET /v1/upstreams/{u}`
 pub(super) fn upstream(upstream: &Upstream) -> Value {
-    let counted = Counted::of(upstream);
+    let counted = UpstreamCounts::new(upstream);
     let peers: Vec<_> = upstream
         .peers()
         .iter()
@@ -153,7 +153,7 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
 }
 
 /// The answer to an order about one peer, the same as among the others.
-pub(super) fn one_peer(upstream: &Upstream, shown: &Peer) -> Value {
+pub(super) fn single_peer(upstream: &Upstream, shown: &Peer) -> Value {
     let place = upstream
         .peers()
         .iter()
@@ -161,34 +161,34 @@ pub(super) fn one_peer(upstream: &Upstream, shown: &Peer) -> Value {
     peer(
         upstream,
         shown,
-        &Counted::of(upstream),
+        &UpstreamCounts::new(upstream),
         place.unwrap_or_default(),
     )
 }
 
 /// What is counted for all peers at once.
-struct Counted<'a> {
+struct UpstreamCounts<'a> {
     /// How many of the 2^32 hashes each owns.
     owned: &'a [u64],
     /// How many come to it now.
-    now: Vec<u64>,
+    owned_now: Vec<u64>,
     /// What the draining ones keep.
-    kept: DrainStatus<'a>,
+    drain_status: DrainStatus<'a>,
 }
 
-impl<'a> Counted<'a> {
-    fn of(upstream: &'a Upstream) -> Self {
+impl<'a> UpstreamCounts<'a> {
+    fn new(upstream: &'a Upstream) -> Self {
         let now = clock::since_start();
         Self {
             owned: upstream.key_space_shares(),
-            now: upstream.current_key_space_shares(now),
-            kept: upstream.drain_status(now),
+            owned_now: upstream.current_key_space_shares(now),
+            drain_status: upstream.drain_status(now),
         }
     }
 }
 
 /// The peer at a place: its `share` is what it has when all are up.
-fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -> Value {
+fn peer(upstream: &Upstream, peer: &Peer, counted: &UpstreamCounts<'_>, place: usize) -> Value {
     let now = clock::since_start();
     let probe = peer.state.last_probe().map(|probe| {
         json!({
@@ -203,15 +203,15 @@ fn peer(upstream: &Upstream, peer: &Peer, counted: &Counted<'_>, place: usize) -
         "address": peer.address.to_string(),
         "weight": peer.weight.get(),
         "share": counted.owned.get(place).copied().map(fraction),
-        "share_now": counted.now.get(place).copied().map(fraction),
-        "state": shown(peer, now).as_str(),
+        "share_now": counted.owned_now.get(place).copied().map(fraction),
+        "state": peer_state(peer, now).as_str(),
         "available": peer.state.is_available(now),
         "draining": peer.state.is_draining(),
-        "drained": counted.kept.is_drained(peer),
-        "ejected_for_seconds": left(peer.state.ejected_until(now), now),
-        "suppressed_for_seconds": left(peer.state.suppressed_until(now), now),
+        "drained": counted.drain_status.is_drained(peer),
+        "ejected_for_seconds": seconds_left(peer.state.ejected_until(now), now),
+        "suppressed_for_seconds": seconds_left(peer.state.suppressed_until(now), now),
         "slow_start": slow_start(peer, now),
-        "drain": drain(&counted.kept, peer),
+        "drain": drain(&counted.drain_status, peer),
         "in_flight": peer.state.in_flight(),
         "probe": probe,
     })
@@ -237,7 +237,7 @@ fn drain(kept: &DrainStatus<'_>, peer: &Peer) -> Value {
 
 /// `GET /v1/upstreams/{u}/hot`: the hottest first; `threshold` is null where they are not looked for. `missed`
 /// counts requests that were not looked at, since another was just then.
-pub(super) fn hot(upstream: &Upstream) -> Value {
+pub(super) fn hot_keys(upstream: &Upstream) -> Value {
     let now = clock::since_start();
     let keys = upstream
         .hot_keys()
@@ -247,7 +247,7 @@ pub(super) fn hot(upstream: &Upstream) -> Value {
         .map(|key| {
             json!({
                 "hash": format!("{:#x}", key.key),
-                "share": millionths(key.share),
+                "share": millionths_to_share(key.share),
                 "hot_for_seconds": seconds(now.saturating_sub(key.since)),
             })
         })
@@ -255,18 +255,18 @@ pub(super) fn hot(upstream: &Upstream) -> Value {
     let config = upstream.config.hot_keys;
     json!({
         "upstream": &*upstream.name,
-        "threshold": config.map(|hot| millionths(hot.threshold.millionths())),
+        "threshold": config.map(|hot| millionths_to_share(hot.threshold.millionths())),
         "keys": keys,
         "missed": upstream.hot_keys().map_or(0, HotKeyTracker::missed_samples),
     })
 }
 
-fn millionths(share: u32) -> f64 {
+fn millionths_to_share(share: u32) -> f64 {
     f64::from(share) / f64::from(MILLIONTHS)
 }
 
 /// Adds to what is told of a key who serves it now.
-pub(super) fn serves(told: &mut Value, upstream: &Upstream, key: &[u8]) {
+pub(super) fn add_serving_peer(told: &mut Value, upstream: &Upstream, key: &[u8]) {
     let target = HashTarget::Key(upstream.key(key));
     let serves = upstream.select(&target, &Tried::none(), clock::since_start());
     let serves = serves.map(|choice| &*choice.peer.label);
@@ -276,7 +276,7 @@ pub(super) fn serves(told: &mut Value, upstream: &Upstream, key: &[u8]) {
 }
 
 /// Brings the gauges up to date that nobody keeps while requests run.
-pub(super) fn refresh_gauges(subject: &Subject) {
+pub(super) fn refresh_gauges(subject: &AppState) {
     let snapshot = subject.snapshot.load();
     let now = clock::since_start();
     for peer in snapshot
@@ -288,7 +288,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
             .in_flight
             .set(i64::from(peer.state.in_flight()));
         peer.metrics
-            .set_state(shown(peer, now), peer.state.is_available(now));
+            .set_state(peer_state(peer, now), peer.state.is_available(now));
         let ramp = peer.state.slow_start(now);
         peer.metrics
             .slow_start
@@ -298,7 +298,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
         refresh_upstream(upstream, now);
     }
     refresh_certificates(&snapshot.config.credentials, &subject.telemetry.metrics);
-    refresh_orders(&snapshot, &subject.telemetry.metrics);
+    refresh_cert_orders(&snapshot, &subject.telemetry.metrics);
     let process = &subject.telemetry.metrics.process;
     process
         .generation
@@ -308,7 +308,7 @@ pub(super) fn refresh_gauges(subject: &Subject) {
         .predecessor()
         .map_or(0, |predecessor| predecessor.connections);
     process
-        .predecessor
+        .predecessor_connections
         .set(i64::try_from(before).unwrap_or(i64::MAX));
     let draining = subject.lifecycle.stage() == crate::lifecycle::ProcessStage::Draining;
     process.draining.set(i64::from(draining));
@@ -323,33 +323,33 @@ fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
     }
 }
 
-fn refresh_orders(snapshot: &Snapshot, metrics: &Metrics) {
-    for slot in slots(snapshot) {
+fn refresh_cert_orders(snapshot: &Snapshot, metrics: &Metrics) {
+    for slot in managed_certs(snapshot) {
         let (name, status) = (slot.names.primary(), slot.status.load());
         if let Some(certificate) = slot.certificate.load_full() {
             metrics.certificate(name).expiry.set(certificate.validity.1);
         }
         let shown = metrics.orders(name);
         shown.failures.set(i64::from(status.failures));
-        shown.next.set(status.next_order.unwrap_or(0).max(0));
+        shown.next_order.set(status.next_order.unwrap_or(0).max(0));
     }
 }
 
 fn refresh_upstream(upstream: &Upstream, now: Duration) {
     let hot = upstream.hot_keys().map_or(0, |hot| hot.hot_keys(now).len());
-    upstream.metrics.hot_keys.set(gauge(hot));
+    upstream.metrics.hot_keys.set(to_gauge(hot));
     let kept = upstream.drain_status(now);
     for peer in upstream.peers() {
         let keys = kept.progress(peer).map_or(0, |kept| kept.active_keys);
-        peer.metrics.drain_keys.set(gauge(keys));
+        peer.metrics.drain_keys.set(to_gauge(keys));
     }
 }
 
-fn gauge(number: usize) -> i64 {
+fn to_gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn summary(upstream: &Upstream) -> Value {
+fn upstream_summary(upstream: &Upstream) -> Value {
     let now = clock::since_start();
     let available = upstream
         .peers()
@@ -367,8 +367,8 @@ fn summary(upstream: &Upstream) -> Value {
         .filter(|peer| !peer.state.takes_all_keys(now));
     let kept = upstream.drain_status(now);
     let away: Vec<_> = away
-        .take(MAX_AWAY)
-        .map(|shown| condition(&kept, shown, now))
+        .take(MAX_LISTED_PEERS)
+        .map(|shown| peer_condition(&kept, shown, now))
         .collect();
     json!({
         "protocol": upstream.config.transport.protocol.name(),
@@ -381,14 +381,14 @@ fn summary(upstream: &Upstream) -> Value {
 }
 
 /// A peer that does not have all of its keys: why, and for how long.
-fn condition(kept: &DrainStatus<'_>, peer: &Peer, now: Duration) -> Value {
+fn peer_condition(kept: &DrainStatus<'_>, peer: &Peer, now: Duration) -> Value {
     json!({
         "label": &*peer.label,
-        "state": shown(peer, now).as_str(),
+        "state": peer_state(peer, now).as_str(),
         "drained": kept.is_drained(peer),
-        "off_for_seconds": left(peer.state.off_ring_until(now), now),
-        "ejected_for_seconds": left(peer.state.ejected_until(now), now),
-        "suppressed_for_seconds": left(peer.state.suppressed_until(now), now),
+        "off_for_seconds": seconds_left(peer.state.off_ring_until(now), now),
+        "ejected_for_seconds": seconds_left(peer.state.ejected_until(now), now),
+        "suppressed_for_seconds": seconds_left(peer.state.suppressed_until(now), now),
         "slow_start": slow_start(peer, now),
         "drain": drain(kept, peer),
     })
@@ -413,7 +413,7 @@ fn dialect(dialect: Dialect) -> Value {
 
 /// The one word for a peer's state: what the operator did goes before what the probes say, and that
 /// before what traffic found.
-fn shown(peer: &Peer, now: Duration) -> Shown {
+fn peer_state(peer: &Peer, now: Duration) -> Shown {
     match peer.state.health() {
         _ if peer.state.is_draining() => Shown::Draining,
         HealthStatus::Unknown => Shown::Unknown,
@@ -435,7 +435,7 @@ fn fraction(share: u64) -> f64 {
 }
 
 /// How long until then, in seconds.
-fn left(until: Option<Duration>, now: Duration) -> Option<f64> {
+fn seconds_left(until: Option<Duration>, now: Duration) -> Option<f64> {
     until.map(|until| seconds(until.saturating_sub(now)))
 }
 

@@ -24,22 +24,22 @@ use crate::clock;
 use crate::config::ErrorLogConfig;
 
 /// Crates that log what clients do at levels meant for operators.
-const TALKATIVE: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"];
+const NOISY_CRATES: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"];
 
 /// Starts the error log of the process; where there is a logger already, it stays, and only the
 /// level is set.
 pub fn init(settings: ErrorLogConfig) {
     let logger = Builder::new()
         .filter_level(LevelFilter::Trace)
-        .format(line)
+        .format(write_line)
         .build();
     // The only failure is the one above.
-    let _ = log::set_boxed_logger(Box::new(Quieted(logger)));
-    set(settings);
+    let _ = log::set_boxed_logger(Box::new(FilteredLogger(logger)));
+    set_level(settings);
 }
 
 /// Puts new settings in force, at any time.
-pub fn set(settings: ErrorLogConfig) {
+pub fn set_level(settings: ErrorLogConfig) {
     log::set_max_level(settings.level);
 }
 
@@ -53,26 +53,26 @@ pub fn count_panics(panics: Counter) {
 
 /// Lets a repeated message through once per interval and counts the others.
 #[derive(Debug)]
-pub struct Occasionally {
+pub struct LogRateLimit {
     interval: u64,
     /// Nanoseconds since the start of the process; before it, the message is held back.
     next: AtomicU64,
-    held_back: AtomicU64,
+    suppressed: AtomicU64,
 }
 
-impl Occasionally {
+impl LogRateLimit {
     /// At most one message per interval.
     pub fn every(interval: Duration) -> Self {
         Self {
             interval: nanoseconds(interval),
             next: AtomicU64::new(0),
-            held_back: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
         }
     }
 
     /// Whether the message may be written at this time since the process started, and how many
     /// were held back since the last one.
-    pub fn now(&self, now: Duration) -> Option<u64> {
+    pub fn try_acquire(&self, now: Duration) -> Option<u64> {
         let now = nanoseconds(now);
         let next = self.next.load(Ordering::Relaxed);
         let after = now.saturating_add(self.interval);
@@ -82,9 +82,9 @@ impl Occasionally {
                 .compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         if is_due {
-            Some(self.held_back.swap(0, Ordering::Relaxed))
+            Some(self.suppressed.swap(0, Ordering::Relaxed))
         } else {
-            self.held_back.fetch_add(1, Ordering::Relaxed);
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
             None
         }
     }
@@ -96,11 +96,11 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// A logger that does not repeat what clients make others say. The level is [`log::max_level`], so
 /// that a reload can change it.
-struct Quieted<L = Logger>(L);
+struct FilteredLogger<L = Logger>(L);
 
-impl<L: Log> Log for Quieted<L> {
+impl<L: Log> Log for FilteredLogger<L> {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        is_wanted(metadata, log::max_level())
+        is_enabled(metadata, log::max_level())
     }
 
     fn log(&self, record: &Record) {
@@ -114,12 +114,12 @@ impl<L: Log> Log for Quieted<L> {
     }
 }
 
-fn is_wanted(metadata: &Metadata, level: LevelFilter) -> bool {
+fn is_enabled(metadata: &Metadata, level: LevelFilter) -> bool {
     let source = metadata.target().split("::").next().unwrap_or_default();
-    metadata.level() <= level && (level >= LevelFilter::Debug || !TALKATIVE.contains(&source))
+    metadata.level() <= level && (level >= LevelFilter::Debug || !NOISY_CRATES.contains(&source))
 }
 
-fn line(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
+fn write_line(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
     let mut message = OneLine(String::new());
     // A `String` takes everything; a value that fails to render is cut there.
     let _ = write!(message, "{}", record.args());
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn pingora_is_heard_only_when_debugging() {
         let wanted = |target, level, limit| {
-            is_wanted(
+            is_enabled(
                 &Metadata::builder().target(target).level(level).build(),
                 limit,
             )
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn a_repeated_message_passes_once_per_interval() {
         let second = Duration::from_secs;
-        let warning = Occasionally::every(second(10));
-        let answers = [0, 1, 9, 10, 11, 30].map(|at| warning.now(second(at)));
+        let warning = LogRateLimit::every(second(10));
+        let answers = [0, 1, 9, 10, 11, 30].map(|at| warning.try_acquire(second(at)));
         assert_eq!(answers, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 }
