@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::AdminResponse;
 use crate::clock;
 use crate::config;
-use crate::predict::{Change, Peer, Side};
+use crate::predict::{PeerSetChange, PeerSpec, Scenario};
 use crate::upstream::Upstream;
 
 /// Peers that one question may name.
@@ -23,7 +23,7 @@ pub(super) const MAX_POINTS: u64 = 1 << 22;
 /// What would be different.
 #[derive(Debug, Default)]
 pub(super) struct ChangeQuery {
-    change: Change,
+    change: PeerSetChange,
     down: Vec<String>,
     up: Vec<String>,
 }
@@ -37,12 +37,12 @@ impl ChangeQuery {
         let value = String::from_utf8_lossy(value).into_owned();
         let told = |why| format!("`{word}={value}`: {why}");
         match word {
-            "add" => self.change.add.push(Peer::new_one(&value).map_err(told)?),
+            "add" => self.change.add.push(PeerSpec::parse(&value).map_err(told)?),
             "weight" => {
-                let peer = Peer::weighed(&value).map_err(told)?;
-                self.change.weight.push(peer);
+                let peer = PeerSpec::parse_with_weight(&value).map_err(told)?;
+                self.change.reweight.push(peer);
             }
-            "without" => self.change.without.push(value),
+            "without" => self.change.remove.push(value),
             "down" => self.down.push(value),
             "up" => self.up.push(value),
             _ => return Ok(false),
@@ -68,8 +68,8 @@ impl ChangeQuery {
         &self,
         now: &Upstream,
         to: &config::UpstreamConfig,
-    ) -> Result<Side, AdminResponse> {
-        let before: Vec<_> = to.members().map(Peer::from).collect();
+    ) -> Result<Scenario, AdminResponse> {
+        let before: Vec<_> = to.members().map(PeerSpec::from).collect();
         let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
         if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
             return Err(unprocessable(format!("there is no peer `{unknown}`")));
@@ -81,11 +81,11 @@ impl ChangeQuery {
                 "{work} points would be looked at, at most {MAX_POINTS} are possible here; use `clockwise ring`"
             )));
         }
-        Side::new(to.dialect, after).map_err(unprocessable)
+        Scenario::new(to.dialect, after).map_err(unprocessable)
     }
 
     /// Who is down afterwards: who is told to be, and who does not serve now and stays.
-    pub(super) fn down_after<'a>(&'a self, idle: &[&'a str], side: &Side) -> Vec<&'a str> {
+    pub(super) fn down_after<'a>(&'a self, idle: &[&'a str], side: &Scenario) -> Vec<&'a str> {
         let stays = |label: &&str| {
             let is_up = self.up.iter().any(|up| up == label);
             let is_new = self.change.add.iter().any(|peer| peer.label == **label);
@@ -110,15 +110,15 @@ pub(super) fn unprocessable(why: impl Display) -> AdminResponse {
 }
 
 fn current_cost(upstream: &Upstream) -> u64 {
-    let members: Vec<_> = upstream.config.members().map(Peer::from).collect();
+    let members: Vec<_> = upstream.config.members().map(PeerSpec::from).collect();
     ring_cost(&upstream.config, &members)
 }
 
 /// What a ring of these peers costs, in points.
-fn ring_cost(upstream: &config::UpstreamConfig, peers: &[Peer]) -> u64 {
-    if let Some(keys) = upstream.dialect.sample() {
+fn ring_cost(upstream: &config::UpstreamConfig, peers: &[PeerSpec]) -> u64 {
+    if let Some(keys) = upstream.dialect.sample_size() {
         return u64::from(keys) * peers.len() as u64;
     }
     let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
-    upstream.dialect.total(&weights)
+    upstream.dialect.total_points(&weights)
 }

@@ -154,8 +154,8 @@ fn diff_response(
 ) -> AdminResponse {
     let movement = comparison.movement();
     let mut report = match keys {
-        Some(keys) => movement.report_counted(&keys.count_moves(comparison)),
-        None => movement.report(),
+        Some(keys) => movement.to_json_with_keys(&keys.count_moves(comparison)),
+        None => movement.to_json(),
     };
     add_down_now(&mut report, idle);
     AdminResponse::json(StatusCode::OK, &report)
@@ -181,7 +181,7 @@ impl<'a> KeyList<'a> {
         let scores = upstream
             .config
             .dialect
-            .sample()
+            .sample_size()
             .map_or(0, |_| upstream.peers().len());
         let count = keys.len() as u64;
         if count > MAX_KEYS || count * scores as u64 > MAX_SCORES {
@@ -204,7 +204,7 @@ impl<'a> KeyList<'a> {
         let (mut moves, mut list) = (KeyMoves::default(), String::new());
         for key in &self.0 {
             if let Some(ends) = moves.add(comparison, key) {
-                let _ = writeln!(list, "{}", comparison.report_key(key, ends));
+                let _ = writeln!(list, "{}", comparison.key_to_json(key, ends));
             }
             if moves.moved > MAX_LISTED {
                 let why = format!("more than {MAX_LISTED} keys move; use `clockwise ring diff`");

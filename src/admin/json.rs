@@ -14,7 +14,7 @@ use crate::config::Credentials;
 use crate::issued::ManagedCert;
 use crate::policy::health::HealthStatus;
 use crate::policy::heavy_hitters::MILLIONTHS;
-use crate::ring::{Dialect, Setting};
+use crate::ring::{Dialect, DialectOptionValue};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerStateLabel as Shown};
 use crate::upstream::hot_keys::HotKeyTracker;
@@ -398,9 +398,9 @@ fn dialect(dialect: Dialect) -> Value {
     let name = ("dialect", Value::from(dialect.name()));
     let options = dialect.options().into_iter().map(|(name, setting)| {
         let value = match setting {
-            Setting::Number(number) => number.into(),
-            Setting::Text(text) => text.into(),
-            Setting::Flag(flag) => flag.into(),
+            DialectOptionValue::Number(number) => number.into(),
+            DialectOptionValue::Text(text) => text.into(),
+            DialectOptionValue::Flag(flag) => flag.into(),
         };
         (name, value)
     });

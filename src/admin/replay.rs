@@ -19,7 +19,7 @@ use super::worker_pool::WorkerPool;
 use super::{AdminResponse, query};
 use crate::config;
 use crate::policy::bounded_load::BalanceFactor;
-use crate::predict::{Format, Manner, Placement, Replay, Rules, Simulation};
+use crate::predict::{KeyPlacement, LoadRules, LogReplay, ReplayFormat, ReplayOptions, Simulation};
 use crate::ring::Weight;
 use crate::upstream::Upstream;
 
@@ -41,7 +41,7 @@ const FACTOR_HELP: &str = "a factor from 1.01 to 10, with up to three decimals";
 /// What the query asks.
 struct ReplayQuery {
     change: ChangeQuery,
-    format: Format,
+    format: ReplayFormat,
     bounded_load: Option<BalanceFactor>,
 }
 
@@ -90,7 +90,7 @@ impl ReplayQuery {
     fn parse(query: &str) -> Result<Self, AdminResponse> {
         let mut question = Self {
             change: ChangeQuery::default(),
-            format: Format::Clockwise,
+            format: ReplayFormat::Clockwise,
             bounded_load: None,
         };
         let wrong = |why: String| AdminResponse::error(StatusCode::BAD_REQUEST, &why);
@@ -99,7 +99,7 @@ impl ReplayQuery {
             let told = |why| wrong(format!("`{word}={text}`: {why}"));
             match word {
                 "format" => {
-                    let format = Format::named(&text);
+                    let format = ReplayFormat::from_name(&text);
                     question.format = format.ok_or_else(|| told("it is `clockwise` or `keys`"))?;
                 }
                 "bounded_load" | "bounded-load" => {
@@ -138,30 +138,30 @@ impl ReplayQuery {
         let there = there.transpose()?;
         let weights = upstream.peers().iter().map(|peer| peer.weight);
         let after = there.as_ref();
-        let replay = Replay::new(
+        let replay = LogReplay::new(
             &upstream.name,
             self.simulation(&here, weights, config),
             after.map(|(there, weights)| self.simulation(there, weights.clone(), config)),
-            Manner {
+            ReplayOptions {
                 format: self.format,
-                window: REORDER_WINDOW,
-                starts_slowly: changes && config.slow_start.is_some(),
+                reorder_capacity: REORDER_WINDOW,
+                ignores_slow_start: changes && config.slow_start.is_some(),
             },
         );
-        let outcome = replay_log(replay, log)?.end().map_err(unprocessable)?;
-        let mut report = outcome.report();
+        let outcome = replay_log(replay, log)?.finish().map_err(unprocessable)?;
+        let mut report = outcome.to_json();
         add_down_now(&mut report, &idle);
         Ok(AdminResponse::json(StatusCode::OK, &report))
     }
 
     fn simulation<'a>(
         &self,
-        placement: &'a Placement<'a>,
+        placement: &'a KeyPlacement<'a>,
         weights: impl Iterator<Item = Weight>,
         config: &config::UpstreamConfig,
     ) -> Simulation<'a> {
         let configured = config.rules();
-        let rules = Rules {
+        let rules = LoadRules {
             bound: self.bounded_load.or(configured.bound),
             ..configured
         };
@@ -171,18 +171,18 @@ impl ReplayQuery {
 
 /// Takes the whole log in, as it comes.
 fn replay_log<'a>(
-    mut replay: Replay<'a>,
+    mut replay: LogReplay<'a>,
     log: &mut Receiver<LogChunk>,
-) -> Result<Replay<'a>, AdminResponse> {
+) -> Result<LogReplay<'a>, AdminResponse> {
     let (mut lines, mut count) = (LineDecoder::default(), 0);
     while let Some(part) = log.blocking_recv() {
         let Some(part) = part else {
-            lines.finish(|line| replay.line(line));
+            lines.finish(|line| replay.push_line(line));
             return Ok(replay);
         };
         lines.push(&part, |line| {
             count += 1;
-            replay.line(line);
+            replay.push_line(line);
         });
         if count > MAX_LINES {
             let why =

@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::change_query::unprocessable;
 use super::{AdminResponse, json, query};
 use crate::config::PeerConfig;
-use crate::predict::{Parts, picture};
+use crate::predict::{PeerShares, render_svg};
 use crate::upstream::Upstream;
 
 /// Peers of a walk that are told where nobody asks for more.
@@ -16,14 +16,14 @@ pub(super) fn ring(upstream: &Upstream, drawn: bool) -> AdminResponse {
     let (ring, shares) = (upstream.ring(), upstream.key_space_shares());
     if drawn {
         let placement = upstream.placement();
-        return AdminResponse::svg(picture(ring, shares, |member| placement.label(member)));
+        return AdminResponse::svg(render_svg(ring, shares, |member| placement.label(member)));
     }
-    let parts = Parts::new(
+    let parts = PeerShares::new(
         ring,
         shares,
         upstream.config.peers.iter().map(PeerConfig::member),
     );
-    AdminResponse::json(StatusCode::OK, &parts.report())
+    AdminResponse::json(StatusCode::OK, &parts.to_json())
 }
 
 /// `GET /v1/upstreams/{u}/owner?key=K&down=L&walk=N`: the walk whatever the health, but without those that are
@@ -41,7 +41,7 @@ pub(super) fn owner(upstream: &Upstream, query: &str) -> AdminResponse {
             .placement()
             .with_down(down)
             .map_err(unprocessable)?;
-        let mut told = placement.report(&key, question.walk);
+        let mut told = placement.key_to_json(&key, question.walk);
         json::add_serving_peer(&mut told, upstream, &key);
         Ok(AdminResponse::json(StatusCode::OK, &told))
     };

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::output::{Output, is_terminal};
-use super::{Done, Failure};
+use super::{CliError, CommandResult};
 use crate::config;
 
-pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> Done {
+pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResult {
     let (_, report) = config::check(path);
     if json {
         for problem in report.diagnostics() {
             let problem = serde_json::to_string(&problem)
-                .map_err(|error| Failure::Input(error.to_string()))?;
+                .map_err(|error| CliError::Input(error.to_string()))?;
             output.line(&problem)?;
         }
     } else if !report.is_empty() && !report.has_errors() {
@@ -25,7 +25,7 @@ pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> Done {
     }
     output.flush()?;
     // In JSON all is said on standard output already.
-    Err(Failure::Input(if json {
+    Err(CliError::Input(if json {
         String::new()
     } else {
         report.render(is_terminal())

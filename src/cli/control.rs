@@ -12,35 +12,35 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::output::Output;
-use super::{ConfigFile, Done, Failure};
+use super::{CliError, CommandResult, ConfigArgs};
 use crate::predict::percent;
 use crate::{config, server};
 
 /// An instance that answers a question at all does so at once.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An upgrade takes as long as the new process does; the instance has the limit.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(3600);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How to reach the running instance.
 #[derive(Args, Debug)]
-pub(super) struct Instance {
+pub(super) struct InstanceArgs {
     /// Its control socket
     #[arg(long, value_name = "SOCK", conflicts_with = "config")]
     control: Option<PathBuf>,
     #[command(flatten)]
-    config: ConfigFile,
+    config: ConfigArgs,
 }
 
 /// A peer of the running instance.
 #[derive(Args, Debug)]
-pub(super) struct PeerName {
+pub(super) struct PeerArgs {
     /// The upstream
     upstream: String,
     /// The peer's label
     label: String,
     #[command(flatten)]
-    instance: Instance,
+    instance: InstanceArgs,
     /// The answer as the instance gave it
     #[arg(long)]
     json: bool,
@@ -48,14 +48,14 @@ pub(super) struct PeerName {
 
 /// A reload of the running instance.
 #[derive(Args, Debug)]
-pub(super) struct Reload {
+pub(super) struct ReloadArgs {
     /// Only show what would change
     #[arg(long)]
     dry_run: bool,
     #[arg(long, help = "Even if more keys move than max_moved allows")]
     force: bool,
     #[command(flatten)]
-    instance: Instance,
+    instance: InstanceArgs,
     /// The answer as the instance gave it
     #[arg(long)]
     json: bool,
@@ -63,11 +63,11 @@ pub(super) struct Reload {
 
 /// An upgrade of the running instance.
 #[derive(Args, Debug)]
-pub(super) struct Upgrade {
+pub(super) struct UpgradeArgs {
     #[arg(long, help = "Even if more keys move than max_moved allows")]
     force: bool,
     #[command(flatten)]
-    instance: Instance,
+    instance: InstanceArgs,
     /// The answer as the instance gave it
     #[arg(long)]
     json: bool,
@@ -75,34 +75,34 @@ pub(super) struct Upgrade {
 
 /// What can be done with a certificate of the running instance.
 #[derive(Debug, Subcommand)]
-pub(super) enum Certificate {
+pub(super) enum CertificateCommand {
     /// Orders it anew, now; the one before is shown until the new one is there
-    Renew(CertificateName),
+    Renew(CertificateArgs),
     /// Orders it anew, and has the one before revoked
-    Revoke(CertificateName),
+    Revoke(CertificateArgs),
 }
 
 /// A certificate that the running instance orders.
 #[derive(Args, Debug)]
-pub(super) struct CertificateName {
+pub(super) struct CertificateArgs {
     /// Its first name
     name: String,
     #[command(flatten)]
-    instance: Instance,
+    instance: InstanceArgs,
     /// The answer as the instance gave it
     #[arg(long)]
     json: bool,
 }
 
-impl Instance {
+impl InstanceArgs {
     /// As told; else as the configuration says, where there is one; else the default.
-    fn socket(&self) -> Result<PathBuf, Failure> {
+    fn socket(&self) -> Result<PathBuf, CliError> {
         if let Some(control) = &self.control {
             return Ok(control.clone());
         }
         let file = self.config.path();
         if self.config.config.is_some() && !file.exists() {
-            return Err(Failure::Input(format!(
+            return Err(CliError::Input(format!(
                 "there is no file `{}`",
                 file.display()
             )));
@@ -111,17 +111,17 @@ impl Instance {
         Ok(configured.unwrap_or_else(server::default_control_path))
     }
 
-    fn ask(&self, method: &str, path: &str) -> Result<Value, Failure> {
+    fn request(&self, method: &str, path: &str) -> Result<Value, CliError> {
         let socket = self.socket()?;
         let unreachable = |error: io::Error| {
             let socket = socket.display();
-            Failure::Instance(format!(
+            CliError::Instance(format!(
                 "no instance answers on `{socket}`: {error}; is it running, and is this its socket?"
             ))
         };
         let answer = exchange(&socket, method, path).map_err(unreachable)?;
-        let (status, body) =
-            split(&answer).ok_or_else(|| unreachable(io::ErrorKind::InvalidData.into()))?;
+        let (status, body) = parse_response(&answer)
+            .ok_or_else(|| unreachable(io::ErrorKind::InvalidData.into()))?;
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         if (200..300).contains(&status) {
             return Ok(body);
@@ -131,16 +131,16 @@ impl Instance {
             .and_then(Value::as_str)
             .unwrap_or("no reason given");
         match status {
-            412 => Err(Failure::Limit(why.to_owned())),
-            _ => Err(Failure::Instance(format!(
+            412 => Err(CliError::Limit(why.to_owned())),
+            _ => Err(CliError::Instance(format!(
                 "the instance refused ({status}): {why}"
             ))),
         }
     }
 }
 
-pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Done {
-    let status = instance.ask("GET", "/v1/status")?;
+pub(super) fn status(instance: &InstanceArgs, json: bool, output: &mut Output) -> CommandResult {
+    let status = instance.request("GET", "/v1/status")?;
     if json {
         output.line(&status.to_string())?;
         return output.flush();
@@ -154,33 +154,37 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
         "generation",
         "connections",
     ] {
-        output.line(&format!("{field:<16}{}", plain(status.get(field))))?;
+        output.line(&format!("{field:<16}{}", display_value(status.get(field))))?;
     }
     let listeners = status.get("listeners").and_then(Value::as_array);
     for listener in listeners.into_iter().flatten() {
         output.line(&format!(
             "{:<16}{}",
             "listener",
-            plain(listener.get("bound"))
+            display_value(listener.get("bound"))
         ))?;
     }
-    certificates(status.get("certificates").unwrap_or(&Value::Null), output)?;
+    print_certificates(status.get("certificates").unwrap_or(&Value::Null), output)?;
     if let Some(before) = status.get("predecessor").filter(|value| !value.is_null()) {
-        let part = |field: &str| plain(before.get(field));
+        let part = |field: &str| display_value(before.get(field));
         let (pid, connections) = (part("pid"), part("connections"));
         let label = "predecessor";
         output.line(&format!(
             "{label:<16}process {pid} drains {connections} connections"
         ))?;
     }
-    output.line(&format!("{:<16}{}", "admin", plain(status.get("admin"))))?;
+    output.line(&format!(
+        "{:<16}{}",
+        "admin",
+        display_value(status.get("admin"))
+    ))?;
     for (name, upstream) in status
         .get("upstreams")
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
     {
-        let part = |field: &str| plain(upstream.get(field));
+        let part = |field: &str| display_value(upstream.get(field));
         output.line(&format!(
             "{:<16}{name}: {} of {} peers available, {} requests in flight",
             "upstream",
@@ -196,28 +200,28 @@ pub(super) fn status(instance: &Instance, json: bool, output: &mut Output) -> Do
         }
         let away = upstream.get("not_home").and_then(Value::as_array);
         for peer in away.into_iter().flatten() {
-            output.line(&format!("{:<16}{name} {}", "peer", condition(peer)))?;
+            output.line(&format!("{:<16}{name} {}", "peer", peer_status(peer)))?;
         }
     }
     output.flush()
 }
 
 /// When the first one expires, and a line for each that is ordered, or needs its operator.
-fn certificates(certificates: &Value, output: &mut Output) -> Done {
+fn print_certificates(certificates: &Value, output: &mut Output) -> CommandResult {
     let ordered_ones = certificates.get("ordered").and_then(Value::as_array);
     for one in ordered_ones.into_iter().flatten() {
-        output.line(&format!("{:<16}{}", "ordered", ordered(one)))?;
+        output.line(&format!("{:<16}{}", "ordered", certificate_status(one)))?;
     }
     let count = certificates.get("count").and_then(Value::as_u64);
     let Some(count @ 1..) = count else {
         return Ok(());
     };
     let label = "certificates";
-    let first = plain(certificates.get("first_expiry"));
+    let first = display_value(certificates.get("first_expiry"));
     output.line(&format!("{label:<16}{count}, valid until {first}"))?;
     let concerns = certificates.get("concerns").and_then(Value::as_array);
     for concern in concerns.into_iter().flatten() {
-        let part = |field: &str| plain(concern.get(field));
+        let part = |field: &str| display_value(concern.get(field));
         let (file, text, help) = (part("file"), part("concern"), part("help"));
         output.line(&format!("{:<16}{file}: {text}; {help}", "warning"))?;
     }
@@ -225,8 +229,8 @@ fn certificates(certificates: &Value, output: &mut Output) -> Done {
 }
 
 /// How a certificate is that is ordered.
-fn ordered(certificate: &Value) -> String {
-    let part = |path: &str| plain(certificate.pointer(path));
+fn certificate_status(certificate: &Value) -> String {
+    let part = |path: &str| display_value(certificate.pointer(path));
     let is = |field: &str| certificate.get(field) == Some(&Value::Bool(true));
     let mut line = match certificate.get("valid_until") {
         None | Some(Value::Null) => format!("{}: none yet", part("/name")),
@@ -234,7 +238,7 @@ fn ordered(certificate: &Value) -> String {
             "{}: by {}, valid until {}, renewed on {}",
             part("/name"),
             part("/issuer"),
-            plain(Some(until)),
+            display_value(Some(until)),
             part("/next_order")
         ),
     };
@@ -252,16 +256,16 @@ fn ordered(certificate: &Value) -> String {
 }
 
 /// Why a peer does not have all of its keys, and for how long.
-fn condition(peer: &Value) -> String {
+fn peer_status(peer: &Value) -> String {
     let part = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
     let number = |path: &str| part(path).and_then(Value::as_f64);
     let is_drained = part("/drained") == Some(&Value::Bool(true));
     let state = if is_drained {
         "drained".to_owned()
     } else {
-        plain(part("/state"))
+        display_value(part("/state"))
     };
-    let mut line = format!("{}: {state}", plain(part("/label")));
+    let mut line = format!("{}: {state}", display_value(part("/label")));
     for cause in ["ejected", "suppressed"] {
         let Some(left) = number(&format!("/{cause}_for_seconds")) else {
             continue;
@@ -289,18 +293,18 @@ fn condition(peer: &Value) -> String {
     line
 }
 
-pub(super) fn set(peer: &PeerName, action: &str, output: &mut Output) -> Done {
+pub(super) fn set_peer(peer: &PeerArgs, action: &str, output: &mut Output) -> CommandResult {
     let path = format!(
         "/v1/upstreams/{}/peers/{}/{action}",
-        encode(&peer.upstream),
-        encode(&peer.label)
+        percent_encode(&peer.upstream),
+        percent_encode(&peer.label)
     );
-    let answer = peer.instance.ask("POST", &path)?;
+    let answer = peer.instance.request("POST", &path)?;
     if peer.json {
         output.line(&answer.to_string())?;
     } else {
-        let state = plain(answer.get("state"));
-        let in_flight = plain(answer.get("in_flight"));
+        let state = display_value(answer.get("state"));
+        let in_flight = display_value(answer.get("in_flight"));
         output.line(&format!(
             "{} {}: {state}, {in_flight} requests in flight",
             peer.upstream, peer.label
@@ -309,7 +313,7 @@ pub(super) fn set(peer: &PeerName, action: &str, output: &mut Output) -> Done {
     output.flush()
 }
 
-pub(super) fn reload(reload: &Reload, output: &mut Output) -> Done {
+pub(super) fn reload(reload: &ReloadArgs, output: &mut Output) -> CommandResult {
     let asked = [("dry_run", reload.dry_run), ("force", reload.force)];
     let asked: Vec<_> = asked
         .iter()
@@ -318,58 +322,58 @@ pub(super) fn reload(reload: &Reload, output: &mut Output) -> Done {
         .collect();
     let answer = reload
         .instance
-        .ask("POST", &format!("/v1/reload?{}", asked.join("&")))?;
+        .request("POST", &format!("/v1/reload?{}", asked.join("&")))?;
     if reload.json {
         output.line(&answer.to_string())?;
         return output.flush();
     }
-    plan(answer.get("plan").unwrap_or(&Value::Null), output)?;
+    print_plan(answer.get("plan").unwrap_or(&Value::Null), output)?;
     if reload.dry_run {
         output.line("nothing was changed")?;
     } else {
         output.line(&format!(
             "generation {} is in force",
-            plain(answer.get("generation"))
+            display_value(answer.get("generation"))
         ))?;
     }
     output.flush()
 }
 
-pub(super) fn upgrade(upgrade: &Upgrade, output: &mut Output) -> Done {
+pub(super) fn upgrade(upgrade: &UpgradeArgs, output: &mut Output) -> CommandResult {
     let force = if upgrade.force { "?force" } else { "" };
     let answer = upgrade
         .instance
-        .ask("POST", &format!("/v1/upgrade{force}"))?;
+        .request("POST", &format!("/v1/upgrade{force}"))?;
     if upgrade.json {
         output.line(&answer.to_string())?;
     } else {
         output.line(&format!(
             "process {} serves; the old one drains",
-            plain(answer.get("pid"))
+            display_value(answer.get("pid"))
         ))?;
     }
     output.flush()
 }
 
-pub(super) fn certificate(wish: &Certificate, output: &mut Output) -> Done {
+pub(super) fn certificate(wish: &CertificateCommand, output: &mut Output) -> CommandResult {
     let (wanted, action) = match wish {
-        Certificate::Renew(wanted) => (wanted, "renew"),
-        Certificate::Revoke(wanted) => (wanted, "revoke"),
+        CertificateCommand::Renew(wanted) => (wanted, "renew"),
+        CertificateCommand::Revoke(wanted) => (wanted, "revoke"),
     };
-    let path = format!("/v1/certificates/{}/{action}", encode(&wanted.name));
-    let answer = wanted.instance.ask("POST", &path)?;
+    let path = format!("/v1/certificates/{}/{action}", percent_encode(&wanted.name));
+    let answer = wanted.instance.request("POST", &path)?;
     if wanted.json {
         output.line(&answer.to_string())?;
     } else {
-        output.line(&ordered(&answer))?;
+        output.line(&certificate_status(&answer))?;
     }
     output.flush()
 }
 
 /// What a reload changes, a line each.
-fn plan(plan: &Value, output: &mut Output) -> Done {
+fn print_plan(plan: &Value, output: &mut Output) -> CommandResult {
     for what in ["listeners", "routes"] {
-        changes(what.trim_end_matches('s'), plan.get(what), output)?;
+        print_changes(what.trim_end_matches('s'), plan.get(what), output)?;
     }
     for (name, upstream) in plan
         .get("upstreams")
@@ -381,9 +385,9 @@ fn plan(plan: &Value, output: &mut Output) -> Done {
         let moved = percent(moved.unwrap_or(0));
         output.line(&format!(
             "upstream {name}: {}, {moved} % of its keys move",
-            plain(upstream.get("change"))
+            display_value(upstream.get("change"))
         ))?;
-        changes("  peer", upstream.get("peers"), output)?;
+        print_changes("  peer", upstream.get("peers"), output)?;
     }
     let later = plan
         .get("needs_upgrade")
@@ -393,16 +397,16 @@ fn plan(plan: &Value, output: &mut Output) -> Done {
     for key in later {
         output.line(&format!(
             "{} takes effect with the next upgrade",
-            plain(Some(key))
+            display_value(Some(key))
         ))?;
     }
     Ok(())
 }
 
-fn changes(what: &str, changes: Option<&Value>, output: &mut Output) -> Done {
+fn print_changes(what: &str, changes: Option<&Value>, output: &mut Output) -> CommandResult {
     for (kind, names) in changes.and_then(Value::as_object).into_iter().flatten() {
         for name in names.as_array().into_iter().flatten() {
-            output.line(&format!("{what} {}: {kind}", plain(Some(name))))?;
+            output.line(&format!("{what} {}: {kind}", display_value(Some(name))))?;
         }
     }
     Ok(())
@@ -411,12 +415,12 @@ fn changes(what: &str, changes: Option<&Value>, output: &mut Output) -> Done {
 fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     let limit = if method == "POST" {
-        ORDER_TIMEOUT
+        COMMAND_TIMEOUT
     } else {
-        TIMEOUT
+        QUERY_TIMEOUT
     };
     stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(QUERY_TIMEOUT))?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
@@ -427,7 +431,7 @@ fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
 }
 
 /// The status and the body; the instance always sends its answers whole.
-fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
+fn parse_response(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(header) = response.parse(answer).ok()? else {
@@ -436,7 +440,7 @@ fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
     Some((response.code?, answer.get(header..)?))
 }
 
-fn plain(value: Option<&Value>) -> String {
+fn display_value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
@@ -445,7 +449,7 @@ fn plain(value: Option<&Value>) -> String {
 }
 
 /// As one segment of a path (RFC 3986, 2.3).
-fn encode(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let encode = |byte| {
         if is_plain(byte) {
@@ -479,7 +483,7 @@ mod tests {
                 "a: drained",
             ),
         ] {
-            assert_eq!(condition(&peer), expected);
+            assert_eq!(peer_status(&peer), expected);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::output::{Output, is_terminal};
-use super::{Done, Failure};
+use super::{CliError, CommandResult};
 use crate::config;
 use crate::migrate::{self, Language, MAX_NOTES, Translation};
 
@@ -17,12 +17,12 @@ use crate::migrate::{self, Language, MAX_NOTES, Translation};
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Args, Debug)]
-pub(super) struct Options {
+pub(super) struct MigrateArgs {
     /// nginx.conf, haproxy.cfg or envoy.yaml
     file: PathBuf,
     /// Whose configuration it is [default: what the name of the file tells]
     #[arg(long, value_enum, value_name = "SYSTEM")]
-    from: Option<From>,
+    from: Option<SourceLanguage>,
     /// Where the YAML goes, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -35,14 +35,14 @@ pub(super) struct Options {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum From {
+enum SourceLanguage {
     Nginx,
     Haproxy,
     Envoy,
 }
 
-impl From {
-    fn language(self) -> Language {
+impl SourceLanguage {
+    fn to_language(self) -> Language {
         match self {
             Self::Nginx => Language::Nginx,
             Self::Haproxy => Language::Haproxy,
@@ -51,22 +51,22 @@ impl From {
     }
 }
 
-pub(super) fn migrate(options: &Options, output: &mut Output) -> Done {
+pub(super) fn migrate(options: &MigrateArgs, output: &mut Output) -> CommandResult {
     let path = &options.file;
-    let given = options.from.map(From::language);
+    let given = options.from.map(SourceLanguage::to_language);
     let language = given.or_else(|| Language::from_path(path)).ok_or_else(|| {
         let message = "the name does not tell whose configuration this is; say `--from nginx`, `haproxy` or `envoy`";
-        Failure::Input(format!("{}: {message}", path.display()))
+        CliError::Input(format!("{}: {message}", path.display()))
     })?;
-    let main = read(path, &shown(path)).map_err(Failure::Input)?;
+    let main = read(path, &file_name(path)).map_err(CliError::Input)?;
     let home = path.parent().unwrap_or(Path::new(""));
     let translation = migrate::translate(language, main, &|pattern| include(home, pattern))
-        .map_err(|report| Failure::Input(report.render(is_terminal())))?;
+        .map_err(|report| CliError::Input(report.render(is_terminal())))?;
     write(&translation, options, output)?;
-    tell(&translation, options);
-    refuse_broken(&translation)?;
+    print_notes(&translation, options);
+    check_translation(&translation)?;
     if options.strict && translation.gaps > 0 {
-        return Err(Failure::Limit(format!(
+        return Err(CliError::Limit(format!(
             "{}: {} not translated",
             path.display(),
             translation.gaps
@@ -76,7 +76,7 @@ pub(super) fn migrate(options: &Options, output: &mut Output) -> Done {
 }
 
 /// The name without its folders: it stands in every comment.
-fn shown(path: &Path) -> String {
+fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
         .to_string_lossy()
@@ -125,7 +125,7 @@ fn read(path: &Path, name: &str) -> Result<migrate::SourceFile, String> {
 fn include(home: &Path, pattern: &str) -> Result<Vec<migrate::SourceFile>, String> {
     let full = home.join(pattern);
     let wild = pattern.contains(['*', '?', '[']);
-    let paths = if wild { expand(&full) } else { vec![full] };
+    let paths = if wild { expand_glob(&full) } else { vec![full] };
     let files = paths.iter().map(|path| {
         let name = path.strip_prefix(home).unwrap_or(path);
         read(path, &name.to_string_lossy())
@@ -134,7 +134,7 @@ fn include(home: &Path, pattern: &str) -> Result<Vec<migrate::SourceFile>, Strin
 }
 
 /// Paths that match a pattern with `*` and `?`, sorted, one folder after the other.
-fn expand(pattern: &Path) -> Vec<PathBuf> {
+fn expand_glob(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
@@ -146,14 +146,14 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
         }
         found = found
             .iter()
-            .flat_map(|folder| matching(folder, &text))
+            .flat_map(|folder| matching_paths(folder, &text))
             .collect();
     }
     found.retain(|path| path.exists());
     found
 }
 
-fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+fn matching_paths(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     let place = if folder.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -164,14 +164,14 @@ fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let pattern = pattern.as_bytes();
-    let fits = |name: &String| !name.starts_with('.') && fits(pattern, name.as_bytes());
+    let fits = |name: &String| !name.starts_with('.') && matches_glob(pattern, name.as_bytes());
     let mut names: Vec<_> = names.filter(fits).collect();
     names.sort();
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
 /// Whether a name fits a pattern. The last `*` is where the search goes on when it fails.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
+fn matches_glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut next) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = name.get(at) {
@@ -193,7 +193,7 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
     pattern.iter().skip(next).all(|byte| *byte == b'*')
 }
 
-fn write(translation: &Translation, options: &Options, output: &mut Output) -> Done {
+fn write(translation: &Translation, options: &MigrateArgs, output: &mut Output) -> CommandResult {
     let Some(path) = &options.output else {
         output.bytes(translation.yaml.as_bytes())?;
         return output.flush();
@@ -203,17 +203,17 @@ fn write(translation: &Translation, options: &Options, output: &mut Output) -> D
         .ok()
         .is_some_and(|path| Some(path) == options.file.canonicalize().ok());
     if same {
-        return Err(Failure::Input(format!(
+        return Err(CliError::Input(format!(
             "{}: this is the file that is read",
             path.display()
         )));
     }
     fs::write(path, &translation.yaml)
-        .map_err(|error| Failure::Input(format!("{}: cannot be written: {error}", path.display())))
+        .map_err(|error| CliError::Input(format!("{}: cannot be written: {error}", path.display())))
 }
 
 /// If standard error is closed, the YAML's comments still say it.
-fn tell(translation: &Translation, options: &Options) {
+fn print_notes(translation: &Translation, options: &MigrateArgs) {
     let mut errors = std::io::stderr().lock();
     for note in &translation.notes {
         let line = if options.json {
@@ -233,12 +233,12 @@ fn tell(translation: &Translation, options: &Options) {
 }
 
 /// What the old system allows and we do not, such as a name that is no host name, shows here.
-fn refuse_broken(translation: &Translation) -> Done {
+fn check_translation(translation: &Translation) -> CommandResult {
     match config::parse("the YAML", &translation.yaml) {
         Ok(_) => Ok(()),
         Err(report) => {
             let report = report.render(is_terminal());
-            Err(Failure::Input(format!(
+            Err(CliError::Input(format!(
                 "{report}\nput the YAML right by hand"
             )))
         }
@@ -263,7 +263,7 @@ mod tests {
             ("*?", "", false),
         ] {
             assert_eq!(
-                fits(pattern.as_bytes(), name.as_bytes()),
+                matches_glob(pattern.as_bytes(), name.as_bytes()),
                 is,
                 "{pattern} {name}"
             );

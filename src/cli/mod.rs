@@ -18,7 +18,7 @@ use crate::config::{self, Config, Report};
 
 /// How a command ended; the numbers are part of the contract with scripts.
 #[derive(Debug)]
-enum Failure {
+enum CliError {
     /// The input is wrong (1).
     Input(String),
     /// A limit that the user set was passed (3).
@@ -31,7 +31,7 @@ enum Failure {
     OutputClosed,
 }
 
-type Done = Result<(), Failure>;
+type CommandResult = Result<(), CliError>;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -48,55 +48,55 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the proxy in the foreground
-    Run(run::Options),
+    Run(run::RunArgs),
     /// Checks a configuration: every problem, with its place
     Check {
         #[command(flatten)]
-        config: ConfigFile,
+        config: ConfigArgs,
         /// One JSON object per problem
         #[arg(long)]
         json: bool,
     },
     /// Runs the proxy before three built-in origins; needs no file
-    Demo(demo::Options),
+    Demo(demo::DemoArgs),
     /// Shows what the running instance is doing
     Status {
         #[command(flatten)]
-        instance: control::Instance,
+        instance: control::InstanceArgs,
         /// The answer as the instance gave it
         #[arg(long)]
         json: bool,
     },
     /// Puts the configuration file in force in the running instance
-    Reload(control::Reload),
+    Reload(control::ReloadArgs),
     /// Replaces the running instance by a new process, without losing a connection
-    Upgrade(control::Upgrade),
+    Upgrade(control::UpgradeArgs),
     /// Takes a peer of the running instance off the ring; its keys, and only they, move on
-    Drain(control::PeerName),
+    Drain(control::PeerArgs),
     /// Puts a drained peer back on the ring, or one that is off it for coming and going; its keys come home
-    Enable(control::PeerName),
+    Enable(control::PeerArgs),
     /// Certificates that the running instance orders
     #[command(subcommand)]
-    Certificate(control::Certificate),
+    Certificate(control::CertificateCommand),
     #[command(
         about = "Writes the configuration of nginx, HAProxy or Envoy as ours, with no key moved"
     )]
-    Migrate(migrate::Options),
+    Migrate(migrate::MigrateArgs),
     /// Questions to the ring, answered from a configuration alone
     #[command(subcommand)]
-    Ring(ring::Question),
+    Ring(ring::RingCommand),
 }
 
 /// The configuration file.
 #[derive(Args, Clone, Debug)]
-struct ConfigFile {
+struct ConfigArgs {
     /// The configuration [default: conf/clockwise.yaml, then /etc/clockwise/clockwise.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-impl ConfigFile {
-    fn at(path: &Path) -> Self {
+impl ConfigArgs {
+    fn from_path(path: &Path) -> Self {
         Self {
             config: Some(path.to_owned()),
         }
@@ -111,33 +111,33 @@ impl ConfigFile {
             .unwrap_or_else(|| PathBuf::from(PLACES[0]))
     }
 
-    fn load(&self) -> Result<Config, Failure> {
-        config::load(&self.path()).map_err(|report| refused(&report))
+    fn load(&self) -> Result<Config, CliError> {
+        config::load(&self.path()).map_err(|report| config_error(&report))
     }
 
     /// With what it is warned of, a line each.
-    fn load_warned(&self) -> Result<(Config, Vec<String>), Failure> {
-        config::load_with_warnings(&self.path()).map_err(|report| refused(&report))
+    fn load_with_warnings(&self) -> Result<(Config, Vec<String>), CliError> {
+        config::load_with_warnings(&self.path()).map_err(|report| config_error(&report))
     }
 }
 
-fn refused(report: &Report) -> Failure {
-    Failure::Input(report.render(output::is_terminal()))
+fn config_error(report: &Report) -> CliError {
+    CliError::Input(report.render(output::is_terminal()))
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
-        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
-        Err(Failure::Worker(code)) => ExitCode::from(code),
-        Err(Failure::Input(message)) => output::fail(&message, 1),
-        Err(Failure::Limit(message)) => output::fail(&message, 3),
-        Err(Failure::Instance(message)) => output::fail(&message, 4),
+        Ok(()) | Err(CliError::OutputClosed) => ExitCode::SUCCESS,
+        Err(CliError::Worker(code)) => ExitCode::from(code),
+        Err(CliError::Input(message)) => output::exit_with_error(&message, 1),
+        Err(CliError::Limit(message)) => output::exit_with_error(&message, 3),
+        Err(CliError::Instance(message)) => output::exit_with_error(&message, 4),
     }
 }
 
 impl Command {
-    fn run(self) -> Done {
+    fn run(self) -> CommandResult {
         match self {
             Self::Run(options) => run::run(&options),
             Self::Check { config, json } => {
@@ -149,13 +149,13 @@ impl Command {
             }
             Self::Reload(reload) => control::reload(&reload, &mut Output::stdout()),
             Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
-            Self::Drain(peer) => control::set(&peer, "drain", &mut Output::stdout()),
-            Self::Enable(peer) => control::set(&peer, "enable", &mut Output::stdout()),
+            Self::Drain(peer) => control::set_peer(&peer, "drain", &mut Output::stdout()),
+            Self::Enable(peer) => control::set_peer(&peer, "enable", &mut Output::stdout()),
             Self::Certificate(certificate) => {
                 control::certificate(&certificate, &mut Output::stdout())
             }
             Self::Migrate(options) => migrate::migrate(&options, &mut Output::stdout()),
-            Self::Ring(question) => question.answer(&mut Output::stdout()),
+            Self::Ring(question) => question.run(&mut Output::stdout()),
         }
     }
 }

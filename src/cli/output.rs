@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
-use super::Failure;
+use super::CliError;
 
 /// Standard output, locked and buffered.
 pub(super) struct Output(BufWriter<StdoutLock<'static>>);
@@ -14,26 +14,26 @@ impl Output {
     }
 
     /// Writes one line.
-    pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
+    pub(super) fn line(&mut self, line: &str) -> Result<(), CliError> {
         self.bytes(line.as_bytes())?;
         self.bytes(b"\n")
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.0.write_all(bytes).map_err(|error| closed(&error))
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.0.write_all(bytes).map_err(|error| write_error(&error))
     }
 
     /// Writes out what is buffered; a command's last call.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        self.0.flush().map_err(|error| closed(&error))
+    pub(super) fn flush(&mut self) -> Result<(), CliError> {
+        self.0.flush().map_err(|error| write_error(&error))
     }
 }
 
 /// `clockwise ring owner … | head` is a success.
-fn closed(error: &io::Error) -> Failure {
+fn write_error(error: &io::Error) -> CliError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Input(format!("cannot write to standard output: {error}")),
+        io::ErrorKind::BrokenPipe => CliError::OutputClosed,
+        _ => CliError::Input(format!("cannot write to standard output: {error}")),
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn is_terminal() -> bool {
 }
 
 /// Says what went wrong, on standard error.
-pub(super) fn fail(message: &str, code: u8) -> ExitCode {
+pub(super) fn exit_with_error(message: &str, code: u8) -> ExitCode {
     // If standard error is closed too, the code is all that is left to say.
     let _ = writeln!(io::stderr(), "{}", message.trim_end());
     ExitCode::from(code)

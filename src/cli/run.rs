@@ -2,20 +2,20 @@
 
 use clap::Args;
 
-use super::{ConfigFile, Done, Failure};
+use super::{CliError, CommandResult, ConfigArgs};
 use crate::config::ErrorLogConfig;
 use crate::{server, telemetry};
 
 #[derive(Args, Debug)]
-pub(super) struct Options {
+pub(super) struct RunArgs {
     #[command(flatten)]
-    config: ConfigFile,
+    config: ConfigArgs,
     /// Under a process that stays while upgrades replace the proxy's; always so as process 1
     #[arg(long)]
     supervise: bool,
 }
 
-pub(super) fn run(options: &Options) -> Done {
+pub(super) fn run(options: &RunArgs) -> CommandResult {
     if server::should_supervise(options.supervise) {
         supervise()
     } else {
@@ -23,20 +23,20 @@ pub(super) fn run(options: &Options) -> Done {
     }
 }
 
-fn supervise() -> Done {
+fn supervise() -> CommandResult {
     telemetry::error_log::init(ErrorLogConfig {
         level: log::LevelFilter::Info,
     });
     match server::supervise() {
         Ok(0) => Ok(()),
-        Ok(code) => Err(Failure::Worker(code)),
-        Err(error) => Err(Failure::Input(format!("error: {error}"))),
+        Ok(code) => Err(CliError::Worker(code)),
+        Err(error) => Err(CliError::Input(format!("error: {error}"))),
     }
 }
 
-fn proxy(config: &ConfigFile) -> Done {
+fn proxy(config: &ConfigArgs) -> CommandResult {
     let source = Some(config.path());
-    let (config, warnings) = config.load_warned()?;
+    let (config, warnings) = config.load_with_warnings()?;
     telemetry::error_log::init(config.error_log);
     for warning in warnings {
         log::warn!("{warning}");
@@ -46,6 +46,6 @@ fn proxy(config: &ConfigFile) -> Done {
         config_path: source,
     }) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Failure::Input(format!("error: {error}"))),
+        Err(error) => Err(CliError::Input(format!("error: {error}"))),
     }
 }

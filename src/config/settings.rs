@@ -25,7 +25,7 @@ use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::flap_damping;
 use crate::policy::heavy_hitters::HotKeyThreshold;
 use crate::policy::hot_key_spread::HotKeySpread;
-use crate::predict::Rules;
+use crate::predict::LoadRules;
 use crate::proxy_protocol::Version;
 use crate::ring::{Dialect, Member, Weight};
 use crate::route::RouteMatch;
@@ -493,8 +493,8 @@ impl UpstreamConfig {
     }
 
     /// What keeps requests from their home. A slow start is not in it: to a prediction it is over.
-    pub fn rules(&self) -> Rules {
-        Rules {
+    pub fn rules(&self) -> LoadRules {
+        LoadRules {
             bound: self.bounded_load.map(|load| load.factor),
             hot_keys: self.hot_keys.map(|hot| (hot.threshold, hot.spread)),
         }
@@ -502,7 +502,7 @@ impl UpstreamConfig {
 
     /// Whether a key has the same hash in both.
     pub fn hashes_like(&self, other: &Self) -> bool {
-        self.key == other.key && self.dialect.hashes_like(other.dialect)
+        self.key == other.key && self.dialect.hashes_keys_like(other.dialect)
     }
 }
 

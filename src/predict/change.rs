@@ -8,7 +8,7 @@ use crate::ring::{Member, Weight};
 
 /// A peer as the ring sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerSpec {
     /// What places it.
     pub label: String,
     /// How much of the key space it gets, relative to the others.
@@ -24,18 +24,18 @@ pub struct Peer {
 /// when a line of the configuration is edited: the first of the one that of the first of the other. Those
 /// that are left over come last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct PeerSetChange {
     /// The labels of those that are removed.
-    pub without: Vec<String>,
+    pub remove: Vec<String>,
     /// Those that are new.
-    pub add: Vec<Peer>,
+    pub add: Vec<PeerSpec>,
     /// Other weights for those that are there.
-    pub weight: Vec<Peer>,
+    pub reweight: Vec<PeerSpec>,
 }
 
 /// A label that no peer has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Unknown {
+pub struct UnknownPeer {
     /// The label.
     pub label: String,
     /// Some of those that there are.
@@ -43,17 +43,17 @@ pub struct Unknown {
 }
 
 /// Labels that an [`Unknown`] lists at most.
-const LISTED: usize = 20;
+const MAX_LISTED: usize = 20;
 
-impl Change {
+impl PeerSetChange {
     /// The peers after the change. That no two have one label is for the ring to say.
     ///
     /// # Errors
     /// A removal or a weight names a peer that is not there.
-    pub fn apply(&self, peers: &[Peer]) -> Result<Vec<Peer>, Unknown> {
-        let mut peers = self.replace(peers)?;
-        for Peer { label, weight, .. } in &self.weight {
-            let place = Unknown::unless_in(&peers, label)?;
+    pub fn apply(&self, peers: &[PeerSpec]) -> Result<Vec<PeerSpec>, UnknownPeer> {
+        let mut peers = self.remove_and_add(peers)?;
+        for PeerSpec { label, weight, .. } in &self.reweight {
+            let place = UnknownPeer::find_index(&peers, label)?;
             if let Some(peer) = peers.get_mut(place) {
                 peer.weight = *weight;
             }
@@ -61,16 +61,19 @@ impl Change {
         Ok(peers)
     }
 
-    fn replace(&self, peers: &[Peer]) -> Result<Vec<Peer>, Unknown> {
+    fn remove_and_add(&self, peers: &[PeerSpec]) -> Result<Vec<PeerSpec>, UnknownPeer> {
         // Who stays at each place, or who comes there.
-        let mut places: Vec<(Option<&Peer>, Option<&Peer>)> =
+        let mut places: Vec<(Option<&PeerSpec>, Option<&PeerSpec>)> =
             peers.iter().map(|peer| (Some(peer), None)).collect();
         let mut new = self.add.iter();
-        for label in &self.without {
-            let is_it = |stays: Option<&Peer>| stays.is_some_and(|peer| peer.label == *label);
+        for label in &self.remove {
+            let is_it = |stays: Option<&PeerSpec>| stays.is_some_and(|peer| peer.label == *label);
             let Some(place) = places.iter_mut().find(|(stays, _)| is_it(*stays)) else {
                 let known = places.iter().filter_map(|(stays, _)| *stays);
-                return Err(Unknown::new(label, known.map(|peer| peer.label.as_str())));
+                return Err(UnknownPeer::new(
+                    label,
+                    known.map(|peer| peer.label.as_str()),
+                ));
             };
             *place = (None, new.next());
         }
@@ -80,7 +83,7 @@ impl Change {
 
     /// How many peers it names.
     pub fn len(&self) -> usize {
-        self.without.len() + self.add.len() + self.weight.len()
+        self.remove.len() + self.add.len() + self.reweight.len()
     }
 
     /// True where it changes nothing.
@@ -89,26 +92,26 @@ impl Change {
     }
 }
 
-impl Peer {
+impl PeerSpec {
     /// `LABEL=WEIGHT`.
     ///
     /// # Errors
     /// What is wrong with the text, and what to write.
-    pub fn weighed(text: &str) -> Result<Self, String> {
+    pub fn parse_with_weight(text: &str) -> Result<Self, String> {
         let (label, weight) = text.rsplit_once('=').ok_or("write LABEL=WEIGHT")?;
-        Self::checked(label, weight)
+        Self::from_label_and_weight(label, weight)
     }
 
     /// `LABEL` or `LABEL=WEIGHT`; a label that has a `=` itself must be given with its weight.
     ///
     /// # Errors
     /// What is wrong with the text, and what to write.
-    pub fn new_one(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let (label, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
-        Self::checked(label, weight)
+        Self::from_label_and_weight(label, weight)
     }
 
-    fn checked(label: &str, weight: &str) -> Result<Self, String> {
+    fn from_label_and_weight(label: &str, weight: &str) -> Result<Self, String> {
         if label.is_empty() || label.contains(|c: char| c.is_control() || c.is_whitespace()) {
             return Err("a label is one or more characters without spaces".to_owned());
         }
@@ -134,7 +137,7 @@ impl Peer {
     }
 }
 
-impl From<Member<'_>> for Peer {
+impl From<Member<'_>> for PeerSpec {
     fn from(member: Member<'_>) -> Self {
         Self {
             label: member.label.to_owned(),
@@ -144,22 +147,22 @@ impl From<Member<'_>> for Peer {
     }
 }
 
-impl Unknown {
+impl UnknownPeer {
     pub(super) fn new<'a>(label: &str, known: impl Iterator<Item = &'a str>) -> Self {
         Self {
             label: label.to_owned(),
-            known: known.take(LISTED).map(str::to_owned).collect(),
+            known: known.take(MAX_LISTED).map(str::to_owned).collect(),
         }
     }
 
     /// The place of the peer with this label.
-    fn unless_in(peers: &[Peer], label: &str) -> Result<usize, Self> {
+    fn find_index(peers: &[PeerSpec], label: &str) -> Result<usize, Self> {
         let place = peers.iter().position(|peer| peer.label == label);
         place.ok_or_else(|| Self::new(label, peers.iter().map(|peer| peer.label.as_str())))
     }
 }
 
-impl fmt::Display for Unknown {
+impl fmt::Display for UnknownPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, known } = self;
         write!(

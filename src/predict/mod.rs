@@ -17,31 +17,34 @@
 //! them, of as many equal parts, and where it has no points, of a sample.
 
 mod change;
-mod load;
+mod json;
 mod movement;
-mod parts;
-mod picture;
+mod peer_shares;
 mod placement;
+mod reorder_buffer;
 mod replay;
-mod report;
-mod side;
-mod window;
+mod scenario;
+mod simulation;
+mod svg;
 
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Peer, Unknown};
-pub use load::{Load, Request, Rules, Simulation};
-pub use movement::{Basis, Comparison, Ends, KeyMoves, Movement, Shift};
-pub use parts::{Part, Parts};
-pub use picture::picture;
-pub use placement::Placement;
-pub use replay::{Format, Loads, Manner, Outcome, Replay, Seen, Silent, ratio};
-pub use side::{Refused, Side};
-pub use window::Window;
+pub use change::{PeerSetChange, PeerSpec, UnknownPeer};
+pub use movement::{Comparison, KeyMoves, Movement, MovementBasis, OwnerPair, PeerMovement};
+pub use peer_shares::{PeerShare, PeerShares};
+pub use placement::KeyPlacement;
+pub use reorder_buffer::ReorderBuffer;
+pub use replay::{
+    LogReplay, LogStats, NoMatchingRequests, ReplayFormat, ReplayOptions, ReplayOutcome,
+    SimulatedLoads, ratio,
+};
+pub use scenario::{Scenario, ScenarioError};
+pub use simulation::{LoadRules, ReplayRequest, SimulatedLoad, Simulation};
+pub use svg::render_svg;
 
 /// The number of hashes, of which shares are parts.
-pub const SPACE: u64 = 1 << 32;
+pub const HASH_SPACE: u64 = 1 << 32;
 
 /// A number of hashes as a share of all of them, 0 … 1; exact.
 #[expect(
@@ -49,7 +52,7 @@ pub const SPACE: u64 = 1 << 32;
     reason = "at most 2^32, which f64 holds exactly"
 )]
 pub const fn share(hashes: u64) -> f64 {
-    hashes as f64 / SPACE as f64
+    hashes as f64 / HASH_SPACE as f64
 }
 
 /// A number of hashes in per cent of all of them, as in `33.33333333`. Eight decimals tell any two
@@ -57,6 +60,6 @@ pub const fn share(hashes: u64) -> f64 {
 pub fn percent(hashes: u64) -> String {
     /// 100 % in units of the last digit.
     const WHOLE: u128 = 100 * 100_000_000;
-    let units = (u128::from(hashes) * WHOLE + u128::from(SPACE / 2)) >> 32;
+    let units = (u128::from(hashes) * WHOLE + u128::from(HASH_SPACE / 2)) >> 32;
     format!("{}.{:08}", units / 100_000_000, units % 100_000_000)
 }

@@ -3,24 +3,24 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::{Placement, SPACE};
+use super::{HASH_SPACE, KeyPlacement};
 use crate::ring::MemberId;
 
 /// Two placements of the same keys, and everyone who is in either.
 #[derive(Clone, Debug)]
 pub struct Comparison<'a> {
-    before: Placement<'a>,
-    after: Placement<'a>,
+    before: KeyPlacement<'a>,
+    after: KeyPlacement<'a>,
     hashed_alike: bool,
     /// Everyone, those before first.
     labels: Vec<&'a str>,
     /// Where the members after are among them.
-    places: Vec<usize>,
+    after_indices: Vec<usize>,
 }
 
 /// From whom to whom: places in [`Movement::peers`]; `None`: no peer is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ends {
+pub struct OwnerPair {
     /// Who has it before.
     pub from: Option<usize>,
     /// Who has it after.
@@ -29,9 +29,9 @@ pub struct Ends {
 
 /// What the numbers of a [`Movement`] stand on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
+pub enum MovementBasis {
     /// Every hash is counted.
-    Counted,
+    Exact,
     /// The dialect has no points: so many keys were tried out.
     Sampled(u32),
     /// The keys are hashed anew, and the numbers are what is to be expected: a key stays by chance only.
@@ -42,19 +42,19 @@ pub enum Basis {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
     /// What the numbers stand on.
-    pub basis: Basis,
+    pub basis: MovementBasis,
     /// Everyone who is there before or after, those before first.
-    pub peers: Vec<Shift>,
+    pub peers: Vec<PeerMovement>,
     /// Who gives how much to whom, the most first. Empty where the keys are hashed anew: then
     /// everyone gives to everyone.
-    pub pairs: Vec<(Ends, u64)>,
+    pub pairs: Vec<(OwnerPair, u64)>,
     /// All that moves.
     pub moved: u64,
 }
 
 /// What becomes of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shift {
+pub struct PeerMovement {
     /// Its label.
     pub label: String,
     /// The hashes it has before.
@@ -75,13 +75,13 @@ pub struct KeyMoves {
     /// Those that move.
     pub moved: u64,
     /// Those that move, by where.
-    pub pairs: HashMap<Ends, u64>,
+    pub pairs: HashMap<OwnerPair, u64>,
 }
 
 impl<'a> Comparison<'a> {
     /// Compares two placements by their labels. `hashed_alike`: a key has the same hash in both, which
     /// two rings of one dialect and keys of the same source have.
-    pub fn new(before: Placement<'a>, after: Placement<'a>, hashed_alike: bool) -> Self {
+    pub fn new(before: KeyPlacement<'a>, after: KeyPlacement<'a>, hashed_alike: bool) -> Self {
         let mut labels = before.labels().to_vec();
         let mut known: HashMap<&str, usize> = labels.iter().copied().zip(0..).collect();
         let mut place = |label: &&'a str| {
@@ -96,7 +96,7 @@ impl<'a> Comparison<'a> {
             after,
             hashed_alike,
             labels,
-            places,
+            after_indices: places,
         }
     }
 
@@ -106,37 +106,39 @@ impl<'a> Comparison<'a> {
     }
 
     /// Who has a key before and after.
-    pub fn ends(&self, key: &[u8]) -> Ends {
+    pub fn owners(&self, key: &[u8]) -> OwnerPair {
         let (from, to) = (self.before.owner_of(key), self.after.owner_of(key));
-        self.places_of(from, to)
+        self.owner_pair(from, to)
     }
 
     /// What moves of the whole key space.
     pub fn movement(&self) -> Movement {
         let mut movement = Movement {
             basis: self.basis(),
-            peers: self.peers(),
+            peers: self.peer_movements(),
             pairs: Vec::new(),
             moved: 0,
         };
         match movement.basis {
-            Basis::Counted | Basis::Sampled(_) => movement.count(self.moves()),
-            Basis::Expected => movement.expect(),
+            MovementBasis::Exact | MovementBasis::Sampled(_) => {
+                movement.add_pairs(self.count_moves())
+            }
+            MovementBasis::Expected => movement.estimate(),
         }
         movement
     }
 
-    fn basis(&self) -> Basis {
-        match self.before.ring().sample() {
-            _ if !self.hashed_alike => Basis::Expected,
-            Some(keys) => Basis::Sampled(keys),
-            None => Basis::Counted,
+    fn basis(&self) -> MovementBasis {
+        match self.before.ring().sample_size() {
+            _ if !self.hashed_alike => MovementBasis::Expected,
+            Some(keys) => MovementBasis::Sampled(keys),
+            None => MovementBasis::Exact,
         }
     }
 
     /// Everyone's shares before and after.
-    fn peers(&self) -> Vec<Shift> {
-        let peer = |label: &&str| Shift {
+    fn peer_movements(&self) -> Vec<PeerMovement> {
+        let peer = |label: &&str| PeerMovement {
             label: (*label).to_owned(),
             before: 0,
             after: 0,
@@ -147,7 +149,7 @@ impl<'a> Comparison<'a> {
         for (peer, share) in peers.iter_mut().zip(self.before.shares()) {
             peer.before = share;
         }
-        for (place, share) in self.places.iter().zip(self.after.shares()) {
+        for (place, share) in self.after_indices.iter().zip(self.after.shares()) {
             if let Some(peer) = peers.get_mut(*place) {
                 peer.after = share;
             }
@@ -156,9 +158,9 @@ impl<'a> Comparison<'a> {
     }
 
     /// How many hashes move from whom to whom.
-    fn moves(&self) -> HashMap<Ends, u64> {
+    fn count_moves(&self) -> HashMap<OwnerPair, u64> {
         let mut moves = HashMap::new();
-        self.runs(|ends, hashes| {
+        self.for_each_run(|ends, hashes| {
             if ends.from != ends.to {
                 *moves.entry(ends).or_default() += hashes;
             }
@@ -167,32 +169,32 @@ impl<'a> Comparison<'a> {
     }
 
     /// Every run of hashes, from hash 0 up: in both placements one peer has all of it, or nobody.
-    pub(super) fn runs(&self, mut each: impl FnMut(Ends, u64)) {
+    pub(super) fn for_each_run(&self, mut each: impl FnMut(OwnerPair, u64)) {
         let (before, after) = (&self.before, &self.after);
-        match (before.serves(), after.serves()) {
+        match (before.has_available_peer(), after.has_available_peer()) {
             (true, true) => before.overlay(after, |run| {
-                each(self.places_of(Some(run.from), Some(run.to)), run.hashes);
+                each(self.owner_pair(Some(run.from), Some(run.to)), run.hashes);
             }),
             (true, false) => before.overlay(before, |run| {
-                each(self.places_of(Some(run.from), None), run.hashes);
+                each(self.owner_pair(Some(run.from), None), run.hashes);
             }),
             (false, true) => after.overlay(after, |run| {
-                each(self.places_of(None, Some(run.to)), run.hashes);
+                each(self.owner_pair(None, Some(run.to)), run.hashes);
             }),
-            (false, false) => each(self.places_of(None, None), SPACE),
+            (false, false) => each(self.owner_pair(None, None), HASH_SPACE),
         }
     }
 
-    fn places_of(&self, from: Option<MemberId>, to: Option<MemberId>) -> Ends {
-        Ends {
+    fn owner_pair(&self, from: Option<MemberId>, to: Option<MemberId>) -> OwnerPair {
+        OwnerPair {
             from: from.map(MemberId::index),
-            to: to.and_then(|to| self.places.get(to.index()).copied()),
+            to: to.and_then(|to| self.after_indices.get(to.index()).copied()),
         }
     }
 }
 
 impl Movement {
-    fn count(&mut self, moves: HashMap<Ends, u64>) {
+    fn add_pairs(&mut self, moves: HashMap<OwnerPair, u64>) {
         self.pairs = moves.into_iter().collect();
         self.pairs
             .sort_unstable_by_key(|(ends, hashes)| (Reverse(*hashes), *ends));
@@ -207,11 +209,11 @@ impl Movement {
         }
     }
 
-    fn expect(&mut self) {
+    fn estimate(&mut self) {
         let (mut gained, mut lost) = (0, 0);
         for peer in &mut self.peers {
             let stays = (u128::from(peer.before) * u128::from(peer.after)) >> 32;
-            let stays = u64::try_from(stays).unwrap_or(SPACE);
+            let stays = u64::try_from(stays).unwrap_or(HASH_SPACE);
             peer.lost = peer.before - stays;
             peer.gained = peer.after - stays;
             gained += peer.gained;
@@ -224,11 +226,11 @@ impl Movement {
 
 impl KeyMoves {
     /// Looks at one more key; where it goes, if it moves.
-    pub fn add(&mut self, comparison: &Comparison<'_>, key: &[u8]) -> Option<Ends> {
-        self.count(comparison.ends(key))
+    pub fn add(&mut self, comparison: &Comparison<'_>, key: &[u8]) -> Option<OwnerPair> {
+        self.count(comparison.owners(key))
     }
 
-    pub(super) fn count(&mut self, ends: Ends) -> Option<Ends> {
+    pub(super) fn count(&mut self, ends: OwnerPair) -> Option<OwnerPair> {
         self.keys += 1;
         if ends.from == ends.to {
             return None;

@@ -1,17 +1,17 @@
 //! A ring, the names of its members, and who of them is down.
 
-use super::change::Unknown;
-use crate::ring::{Key, MemberId, Move, Ring, overlay_up};
+use super::change::UnknownPeer;
+use crate::ring::{HashedKey, MemberId, OverlayRun, Ring, overlay_available};
 
 /// Where each key is, and on whom.
 #[derive(Clone, Debug)]
-pub struct Placement<'a> {
+pub struct KeyPlacement<'a> {
     ring: &'a Ring,
     labels: Vec<&'a str>,
     down: Vec<bool>,
 }
 
-impl<'a> Placement<'a> {
+impl<'a> KeyPlacement<'a> {
     /// A ring whose members have these labels, in its order; all are up.
     pub fn new(ring: &'a Ring, labels: impl IntoIterator<Item = &'a str>) -> Self {
         let labels: Vec<_> = labels.into_iter().collect();
@@ -26,12 +26,12 @@ impl<'a> Placement<'a> {
     pub fn with_down<'l>(
         mut self,
         down: impl IntoIterator<Item = &'l str>,
-    ) -> Result<Self, Unknown> {
+    ) -> Result<Self, UnknownPeer> {
         for label in down {
             let place = self.labels.iter().position(|known| *known == label);
             match place.and_then(|place| self.down.get_mut(place)) {
                 Some(down) => *down = true,
-                None => return Err(Unknown::new(label, self.labels.iter().copied())),
+                None => return Err(UnknownPeer::new(label, self.labels.iter().copied())),
             }
         }
         Ok(self)
@@ -58,12 +58,12 @@ impl<'a> Placement<'a> {
     }
 
     /// Whether anyone can serve.
-    pub fn serves(&self) -> bool {
+    pub fn has_available_peer(&self) -> bool {
         !self.ring.is_empty() && self.down.contains(&false)
     }
 
     /// The first member of the key's walk that is up.
-    pub fn owner(&self, key: &Key) -> Option<MemberId> {
+    pub fn owner(&self, key: &HashedKey) -> Option<MemberId> {
         self.ring.find(key, |member| self.is_up(member))
     }
 
@@ -73,7 +73,7 @@ impl<'a> Placement<'a> {
     }
 
     /// The labels of the members that are up, in the order of the key's walk.
-    pub fn walk(&self, key: &Key) -> impl Iterator<Item = &'a str> {
+    pub fn walk(&self, key: &HashedKey) -> impl Iterator<Item = &'a str> {
         let walk = self.ring.walk(key).filter(|member| self.is_up(*member));
         walk.map(|member| self.label(member))
     }
@@ -90,8 +90,8 @@ impl<'a> Placement<'a> {
     }
 
     /// See [`overlay_up`].
-    pub(super) fn overlay(&self, after: &Placement<'_>, each: impl FnMut(Move)) {
-        overlay_up(
+    pub(super) fn overlay(&self, after: &KeyPlacement<'_>, each: impl FnMut(OverlayRun)) {
+        overlay_available(
             (self.ring, |member| self.is_up(member)),
             (after.ring, |member| after.is_up(member)),
             each,

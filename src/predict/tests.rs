@@ -16,23 +16,23 @@ const CHANGES: usize = 200;
 /// Whom a number of hashes, or keys, goes from and to, by label.
 type Moves = HashMap<(Option<String>, Option<String>), u64>;
 
-fn peer(label: &str, weight: u16) -> Peer {
-    Peer {
+fn peer(label: &str, weight: u16) -> PeerSpec {
+    PeerSpec {
         label: label.to_owned(),
         weight: Weight::new(weight).unwrap(),
         id: None,
     }
 }
 
-fn ring(dialect: Dialect, peers: &[Peer]) -> Ring {
-    Ring::new(dialect, peers.iter().map(Peer::member)).unwrap()
+fn ring(dialect: Dialect, peers: &[PeerSpec]) -> Ring {
+    Ring::new(dialect, peers.iter().map(PeerSpec::member)).unwrap()
 }
 
-fn placement<'a>(ring: &'a Ring, peers: &'a [Peer]) -> Placement<'a> {
-    Placement::new(ring, peers.iter().map(|peer| peer.label.as_str()))
+fn placement<'a>(ring: &'a Ring, peers: &'a [PeerSpec]) -> KeyPlacement<'a> {
+    KeyPlacement::new(ring, peers.iter().map(|peer| peer.label.as_str()))
 }
 
-fn owner(placement: &Placement<'_>, hash: u32) -> Option<String> {
+fn owner(placement: &KeyPlacement<'_>, hash: u32) -> Option<String> {
     let owner = placement.owner(&Hash(hash.into()).into())?;
     Some(placement.label(owner).to_owned())
 }
@@ -40,7 +40,7 @@ fn owner(placement: &Placement<'_>, hash: u32) -> Option<String> {
 /// A history of changes: each adds a peer, removes one, gives one another weight, or another label.
 struct History {
     random: StdRng,
-    peers: Vec<Peer>,
+    peers: Vec<PeerSpec>,
     made: u32,
 }
 
@@ -54,8 +54,8 @@ impl History {
         }
     }
 
-    fn next(&mut self) -> Change {
-        let mut change = Change::default();
+    fn next(&mut self) -> PeerSetChange {
+        let mut change = PeerSetChange::default();
         let weight = self.random.gen_range(1..=4);
         let old = self.peers[self.random.gen_range(0..self.peers.len())]
             .label
@@ -64,10 +64,10 @@ impl History {
         let new = format!("10.1.{}.{}:80", self.made / 256, self.made % 256);
         match (self.random.gen_range(0..4), self.peers.len()) {
             (0, ..16) | (1, ..3) => change.add.push(peer(&new, weight)),
-            (0 | 1, _) => change.without.push(old),
-            (2, _) => change.weight.push(peer(&old, weight)),
+            (0 | 1, _) => change.remove.push(old),
+            (2, _) => change.reweight.push(peer(&old, weight)),
             _ => {
-                change.without.push(old);
+                change.remove.push(old);
                 change.add.push(peer(&new, weight));
             }
         }
@@ -88,7 +88,7 @@ fn hashes(ring: &Ring) -> Vec<u32> {
 }
 
 /// Every key's owner, asked one by one.
-fn owners(placement: &Placement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
+fn owners(placement: &KeyPlacement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
     let owner = |hash: &u32| {
         placement
             .owner(&Hash(u64::from(*hash)).into())
@@ -102,7 +102,7 @@ fn owners(placement: &Placement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
 fn counted_in_runs(comparison: &Comparison<'_>, places: &[u64]) -> KeyMoves {
     let mut moves = KeyMoves::default();
     let (mut at, mut first) = (0, 0);
-    comparison.runs(|ends, run| {
+    comparison.for_each_run(|ends, run| {
         at += run;
         let end = first + places[first..].partition_point(|place| *place < at);
         (first..end).for_each(|_| {
@@ -110,7 +110,7 @@ fn counted_in_runs(comparison: &Comparison<'_>, places: &[u64]) -> KeyMoves {
         });
         first = end;
     });
-    assert_eq!(at, SPACE);
+    assert_eq!(at, HASH_SPACE);
     moves
 }
 
@@ -125,14 +125,14 @@ fn places(hashes: &[u32], turn: u32) -> Vec<u64> {
 }
 
 /// The hashes that move, by a lookup on each side of every point of either ring.
-fn integrated(before: &Placement<'_>, after: &Placement<'_>) -> Moves {
+fn integrated(before: &KeyPlacement<'_>, after: &KeyPlacement<'_>) -> Moves {
     let points = before.ring().points().chain(after.ring().points());
     let near = |(point, _)| (u64::from(point).saturating_sub(1)..).take(3);
-    let mut ends: Vec<u64> = points.flat_map(near).chain([0, SPACE]).collect();
+    let mut ends: Vec<u64> = points.flat_map(near).chain([0, HASH_SPACE]).collect();
     ends.sort_unstable();
     ends.dedup();
     let mut moves = Moves::new();
-    for ends in ends.windows(2).filter(|ends| ends[1] <= SPACE) {
+    for ends in ends.windows(2).filter(|ends| ends[1] <= HASH_SPACE) {
         let hash = u32::try_from(ends[0]).unwrap();
         let pair = (owner(before, hash), owner(after, hash));
         if pair.0 != pair.1 {
@@ -151,7 +151,7 @@ fn by_label(movement: &Movement) -> Moves {
 }
 
 fn assert_consistent(movement: &Movement) {
-    let sum = |of: fn(&Shift) -> u64| movement.peers.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&PeerMovement) -> u64| movement.peers.iter().map(of).sum::<u64>();
     let pairs: u64 = movement.pairs.iter().map(|(_, hashes)| hashes).sum();
     assert_eq!(movement.moved, pairs);
     assert!(sum(|peer| peer.gained) <= pairs && sum(|peer| peer.lost) <= pairs);
@@ -228,7 +228,7 @@ fn two_hundred_changes_move_what_is_predicted_in_circle() {
     predictions_are_what_happens(Dialect::circle(3).unwrap(), 1);
 }
 
-fn peers() -> impl Strategy<Value = Vec<Peer>> {
+fn peers() -> impl Strategy<Value = Vec<PeerSpec>> {
     let weights = prop::collection::btree_map("[a-f]{1,2}", 1_u16..4, 1..8);
     weights.prop_map(|map| {
         map.iter()
@@ -247,7 +247,7 @@ proptest! {
     ) {
         let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(8) }.unwrap();
         let (one, other) = (ring(dialect, &before), ring(dialect, &after));
-        let down_of = |peers: &[Peer], bits: u8| -> Vec<String> {
+        let down_of = |peers: &[PeerSpec], bits: u8| -> Vec<String> {
             let labels = peers.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
             labels.map(|(_, peer)| peer.label.clone()).collect()
         };
@@ -261,7 +261,7 @@ proptest! {
 
     /// Eight decimals of a percentage give back the number of hashes.
     #[test]
-    fn no_two_numbers_of_hashes_print_alike(hashes in 0..=SPACE) {
+    fn no_two_numbers_of_hashes_print_alike(hashes in 0..=HASH_SPACE) {
         let printed: f64 = percent(hashes).parse().unwrap();
         let back = printed / 100.0 * 2_f64.powi(32);
         prop_assert!((back - share(hashes) * 2_f64.powi(32)).abs() < 0.5);
@@ -270,7 +270,7 @@ proptest! {
 
 #[test]
 fn percentages_have_eight_decimals() {
-    let printed = [0, 1, SPACE / 3, SPACE - 1, SPACE].map(percent);
+    let printed = [0, 1, HASH_SPACE / 3, HASH_SPACE - 1, HASH_SPACE].map(percent);
     assert_eq!(
         printed,
         [
@@ -290,7 +290,7 @@ fn keys_that_are_hashed_anew_stay_by_chance() {
     let other = ring(Dialect::circle(160).unwrap(), &peers);
     let comparison = Comparison::new(placement(&one, &peers), placement(&other, &peers), false);
     let movement = comparison.movement();
-    assert!(movement.basis == Basis::Expected && movement.pairs.is_empty());
+    assert!(movement.basis == MovementBasis::Expected && movement.pairs.is_empty());
     let mut keys = KeyMoves::default();
     for number in 0..100_000 {
         keys.add(&comparison, format!("key-{number}").as_bytes());
@@ -306,10 +306,10 @@ fn keys_that_are_hashed_anew_stay_by_chance() {
 #[test]
 fn a_replacement_moves_what_an_edit_in_place_moves() {
     let peers = ["a", "b", "c"].map(|label| peer(label, 1));
-    let change = Change {
-        without: vec!["b".to_owned()],
+    let change = PeerSetChange {
+        remove: vec!["b".to_owned()],
         add: vec![peer("b2", 1)],
-        ..Change::default()
+        ..PeerSetChange::default()
     };
     let after = change.apply(&peers).unwrap();
     assert_eq!(after, ["a", "b2", "c"].map(|label| peer(label, 1)));
@@ -319,7 +319,11 @@ fn a_replacement_moves_what_an_edit_in_place_moves() {
     let comparison = Comparison::new(placement(one, &peers), placement(other, &after), true);
     let movement = comparison.movement();
     let third = peers.len() as u64;
-    assert!(movement.moved < SPACE / third * 2, "{}", movement.moved);
+    assert!(
+        movement.moved < HASH_SPACE / third * 2,
+        "{}",
+        movement.moved
+    );
     let stay = |label: &str| {
         movement
             .pairs
@@ -332,30 +336,30 @@ fn a_replacement_moves_what_an_edit_in_place_moves() {
 #[test]
 fn a_change_names_peers_that_are_there() {
     let peers = [peer("a", 1), peer("b", 2)];
-    let change = Change {
-        without: vec!["a".to_owned()],
+    let change = PeerSetChange {
+        remove: vec!["a".to_owned()],
         add: vec![
-            Peer::new_one("c=3").unwrap(),
-            Peer::new_one("[::1]:80").unwrap(),
+            PeerSpec::parse("c=3").unwrap(),
+            PeerSpec::parse("[::1]:80").unwrap(),
         ],
-        weight: vec![Peer::weighed("c=4").unwrap()],
+        reweight: vec![PeerSpec::parse_with_weight("c=4").unwrap()],
     };
     let expected = [peer("c", 4), peer("b", 2), peer("[::1]:80", 1)];
     assert_eq!(change.apply(&peers).unwrap(), expected);
-    let crossed = Change {
-        without: vec!["b".to_owned(), "a".to_owned()],
+    let crossed = PeerSetChange {
+        remove: vec!["b".to_owned(), "a".to_owned()],
         add: vec![peer("a", 5), peer("d", 6)],
-        ..Change::default()
+        ..PeerSetChange::default()
     };
     assert_eq!(crossed.apply(&peers).unwrap(), [peer("d", 6), peer("a", 5)]);
-    let twice = Change {
-        without: vec!["a".to_owned(), "a".to_owned()],
-        ..Change::default()
+    let twice = PeerSetChange {
+        remove: vec!["a".to_owned(), "a".to_owned()],
+        ..PeerSetChange::default()
     };
     let error = twice.apply(&peers).unwrap_err().to_string();
     assert_eq!(error, "there is no peer `a`; there are: b");
     for text in ["", "=1", "a b", "a=0", "a=257", "a=x"] {
-        assert!(Peer::new_one(text).is_err(), "{text}");
+        assert!(PeerSpec::parse(text).is_err(), "{text}");
     }
-    assert!(Peer::weighed("a").is_err());
+    assert!(PeerSpec::parse_with_weight("a").is_err());
 }

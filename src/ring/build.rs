@@ -3,84 +3,88 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::dialect::{Rules, Ties};
-use super::{Dialect, Error, Member, Ring, Weight, lower, upper};
+use super::dialect::{OwnershipRules, TieBreak};
+use super::{Dialect, Error, Member, Ring, Weight, high_half, low_half};
 
 /// Points, ascending.
 #[derive(Debug, Default)]
-pub(super) struct Arcs {
+pub(super) struct SortedPoints {
     /// Each a hash, or the upper half of one, and its owner.
-    pub(super) ends: Vec<(u32, u16)>,
+    pub(super) points: Vec<(u32, u16)>,
     /// The lower halves, where hashes have 64 bits.
-    pub(super) low: Box<[u32]>,
+    pub(super) low_halves: Box<[u32]>,
 }
 
-impl Arcs {
+impl SortedPoints {
     /// The points of all members.
     pub(super) fn new(
         dialect: Dialect,
         names: &[Cow<'_, str>],
         weights: &[Weight],
     ) -> Result<Self, Error> {
-        let counts = counts(dialect, weights)?;
-        let rules = dialect.with(|placement| placement.rules());
+        let counts = point_counts(dialect, weights)?;
+        let rules = dialect.with_placement(|placement| placement.ownership_rules());
         let total = counts.iter().map(|count| *count as usize).sum();
-        if rules.wide {
+        if rules.is_64_bit {
             let mut points = Vec::with_capacity(total);
-            place(dialect, names, &counts, |hash, member| {
+            place_members(dialect, names, &counts, |hash, member| {
                 points.push((hash, member));
             });
-            return Ok(Self::wide(names, rules, points));
+            return Ok(Self::from_64_bit(names, rules, points));
         }
         let mut points = Vec::with_capacity(total);
-        place(dialect, names, &counts, |hash, member| {
-            points.push((lower(hash), member));
+        place_members(dialect, names, &counts, |hash, member| {
+            points.push((low_half(hash), member));
         });
-        Ok(Self::narrow(names, rules, points))
+        Ok(Self::from_32_bit(names, rules, points))
     }
 
     /// Points that are hashes of 32 bits.
     ///
     /// Each is packed into one word, hash above rank of the member, which sorts several times faster
     /// than pairs with a name to compare.
-    pub(super) fn narrow<S: AsRef<str>>(
+    pub(super) fn from_32_bit<S: AsRef<str>>(
         names: &[S],
-        rules: Rules,
+        rules: OwnershipRules,
         points: Vec<(u32, u16)>,
     ) -> Self {
-        let order = Ranks::new(names, rules.ties);
+        let order = TieOrder::new(names, rules.tie_break);
         let pack = |(hash, member)| u64::from(hash) << 32 | u64::from(order.rank(member));
         let mut packed: Vec<_> = points.into_iter().map(pack).collect();
         packed.sort_unstable();
-        if rules.ties == Ties::First {
-            packed.dedup_by_key(|word| upper(*word));
+        if rules.tie_break == TieBreak::KeepFirst {
+            packed.dedup_by_key(|word| high_half(*word));
         }
-        let unpack = |word| (upper(word), order.member(lower(word)));
+        let unpack = |word| (high_half(word), order.member(low_half(word)));
         Self {
-            ends: packed.into_iter().map(unpack).collect(),
-            low: Box::default(),
+            points: packed.into_iter().map(unpack).collect(),
+            low_halves: Box::default(),
         }
     }
 
     /// Points that are hashes of 64 bits.
-    fn wide<S: AsRef<str>>(names: &[S], rules: Rules, mut points: Vec<(u64, u16)>) -> Self {
-        let order = Ranks::new(names, rules.ties);
+    fn from_64_bit<S: AsRef<str>>(
+        names: &[S],
+        rules: OwnershipRules,
+        mut points: Vec<(u64, u16)>,
+    ) -> Self {
+        let order = TieOrder::new(names, rules.tie_break);
         points.sort_unstable_by_key(|(hash, member)| (*hash, order.rank(*member)));
-        if rules.ties == Ties::First {
+        if rules.tie_break == TieBreak::KeepFirst {
             points.dedup_by_key(|(hash, _)| *hash);
         }
         Self {
-            ends: points
+            points: points
                 .iter()
-                .map(|(hash, member)| (upper(*hash), *member))
+                .map(|(hash, member)| (high_half(*hash), *member))
                 .collect(),
-            low: points.iter().map(|(hash, _)| lower(*hash)).collect(),
+            low_halves: points.iter().map(|(hash, _)| low_half(*hash)).collect(),
         }
     }
 }
 
 /// What is hashed for each member; two of one name would have the same points.
-pub(super) fn names<'a>(
+pub(super) fn unique_names<'a>(
     dialect: Dialect,
     members: &[Member<'a>],
 ) -> Result<Vec<Cow<'a, str>>, Error> {
@@ -88,18 +92,18 @@ pub(super) fn names<'a>(
         return Err(Error::TooManyMembers(members.len()));
     }
     if !dialect.is_valid() {
-        return Err(Error::Dialect(dialect));
+        return Err(Error::InvalidOptions(dialect));
     }
-    let names = dialect.names(members)?;
+    let names = dialect.hash_names(members)?;
     let mut seen = HashSet::with_capacity(names.len());
     match names.iter().find(|name| !seen.insert(&***name)) {
-        Some(twin) => Err(Error::Duplicate(twin.to_string())),
+        Some(twin) => Err(Error::DuplicateMember(twin.to_string())),
         None => Ok(names),
     }
 }
 
 /// Above the last point the hashes are its own.
-pub(super) fn last_keeps(mut ends: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
+pub(super) fn extend_last_to_end(mut ends: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
     if let Some((end, _)) = ends.last_mut() {
         *end = u32::MAX;
     }
@@ -107,17 +111,22 @@ pub(super) fn last_keeps(mut ends: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
 }
 
 /// The number of points of each member.
-fn counts(dialect: Dialect, weights: &[Weight]) -> Result<Vec<u32>, Error> {
-    let counts = dialect.with(|placement| placement.counts(weights));
+fn point_counts(dialect: Dialect, weights: &[Weight]) -> Result<Vec<u32>, Error> {
+    let counts = dialect.with_placement(|placement| placement.point_counts(weights));
     let total = counts.iter().sum();
     if total > u64::from(Ring::MAX_POINTS) {
         return Err(Error::TooManyPoints(total));
     }
-    Ok(counts.into_iter().map(lower).collect())
+    Ok(counts.into_iter().map(low_half).collect())
 }
 
-fn place(dialect: Dialect, names: &[Cow<'_, str>], counts: &[u32], mut put: impl FnMut(u64, u16)) {
-    dialect.with(|placement| {
+fn place_members(
+    dialect: Dialect,
+    names: &[Cow<'_, str>],
+    counts: &[u32],
+    mut put: impl FnMut(u64, u16),
+) {
+    dialect.with_placement(|placement| {
         for ((name, count), member) in names.iter().zip(counts).zip(0..=u16::MAX) {
             placement.place(name, *count, &mut |hash| put(hash, member));
         }
@@ -125,20 +134,20 @@ fn place(dialect: Dialect, names: &[Cow<'_, str>], counts: &[u32], mut put: impl
 }
 
 /// The order in which members come on one hash.
-struct Ranks {
+struct TieOrder {
     /// By member; empty where it is the members' own order.
     ranks: Vec<u16>,
     /// By rank.
     members: Vec<u16>,
 }
 
-impl Ranks {
-    fn new<S: AsRef<str>>(names: &[S], ties: Ties) -> Self {
+impl TieOrder {
+    fn new<S: AsRef<str>>(names: &[S], ties: TieBreak) -> Self {
         let mut members: Vec<u16> = (0..=u16::MAX)
             .zip(names)
             .map(|(member, _)| member)
             .collect();
-        if ties == Ties::ByName {
+        if ties == TieBreak::ByName {
             members
                 .sort_unstable_by_key(|member| names.get(usize::from(*member)).map(AsRef::as_ref));
         }

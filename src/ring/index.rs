@@ -20,29 +20,29 @@
 use super::MemberId;
 
 /// Points that are compared at once, in one or two cache lines.
-const WINDOW: usize = 16;
+const WINDOW_POINTS: usize = 16;
 /// A bucket for every 4 to 8 points.
-const POINTS_PER_BUCKET_BITS: u32 = 3;
+const BUCKET_POINTS_LOG2: u32 = 3;
 
 /// Sorted points. It knows nothing of labels, weights or dialects.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     /// The number of points before each bucket, and of all of them. Empty without points.
-    starts: Box<[u32]>,
+    bucket_starts: Box<[u32]>,
     /// How many top bits choose the bucket.
-    bits: u32,
+    bucket_bits: u32,
     /// The points, ascending; then [`WINDOW`] times the first, to which the hashes after the last
     /// belong. Empty without points.
-    entries: Box<[Entry]>,
+    entries: Box<[PackedPoint]>,
     /// The points' hashes, ascending.
     hashes: Box<[u32]>,
 }
 
 /// A point's tail and owner.
 #[derive(Clone, Copy, Debug)]
-struct Entry(u32);
+struct PackedPoint(u32);
 
-impl Entry {
+impl PackedPoint {
     fn new(hash: u32, owner: u16, bits: u32) -> Self {
         Self(tail(hash, bits) << 16 | u32::from(owner))
     }
@@ -68,14 +68,14 @@ impl Index {
     /// The points must be sorted by hash, and be 2^31 or fewer.
     pub(super) fn new(points: &[(u32, u16)]) -> Self {
         let bits = points.len().next_power_of_two().ilog2();
-        let bits = bits.saturating_sub(POINTS_PER_BUCKET_BITS).max(1);
+        let bits = bits.saturating_sub(BUCKET_POINTS_LOG2).max(1);
         let entries = points
             .iter()
-            .map(|(hash, owner)| Entry::new(*hash, *owner, bits));
-        let first = entries.clone().cycle().take(WINDOW);
+            .map(|(hash, owner)| PackedPoint::new(*hash, *owner, bits));
+        let first = entries.clone().cycle().take(WINDOW_POINTS);
         Self {
-            starts: starts(points, bits),
-            bits,
+            bucket_starts: bucket_starts(points, bits),
+            bucket_bits: bits,
             entries: entries.clone().chain(first).collect(),
             hashes: points.iter().map(|(hash, _)| *hash).collect(),
         }
@@ -85,13 +85,13 @@ impl Index {
     /// and its owner, or the first point's.
     #[inline]
     pub(super) fn locate(&self, hash: u32) -> Option<(usize, MemberId)> {
-        let bucket = (hash >> (u32::BITS - self.bits)) as usize;
-        let [start, end] = *self.starts.get(bucket..)?.first_chunk()?;
+        let bucket = (hash >> (u32::BITS - self.bucket_bits)) as usize;
+        let [start, end] = *self.bucket_starts.get(bucket..)?.first_chunk()?;
         let window = self
             .entries
             .get(start as usize..)?
-            .first_chunk::<WINDOW>()?;
-        let tail = tail(hash, self.bits);
+            .first_chunk::<WINDOW_POINTS>()?;
+        let tail = tail(hash, self.bucket_bits);
         let below: u32 = window
             .iter()
             .zip(start..)
@@ -99,8 +99,8 @@ impl Index {
             .sum();
         let place = start + below;
         let entry = *self.entries.get(place as usize)?;
-        if entry.tail() == tail || (end - start) as usize > WINDOW {
-            return self.search(hash);
+        if entry.tail() == tail || (end - start) as usize > WINDOW_POINTS {
+            return self.binary_search(hash);
         }
         Some((place as usize, entry.owner()))
     }
@@ -124,7 +124,7 @@ impl Index {
     }
 
     /// How many points from `place` on lie on this hash.
-    pub(super) fn run(&self, place: usize, hash: u32) -> usize {
+    pub(super) fn run_length(&self, place: usize, hash: u32) -> usize {
         let rest = self.hashes.get(place..).unwrap_or_default();
         rest.iter().take_while(|point| **point == hash).count()
     }
@@ -132,14 +132,14 @@ impl Index {
     /// [`Self::locate`] by the whole hashes.
     #[cold]
     #[inline(never)]
-    fn search(&self, hash: u32) -> Option<(usize, MemberId)> {
+    fn binary_search(&self, hash: u32) -> Option<(usize, MemberId)> {
         let place = self.hashes.partition_point(|point| *point < hash);
         Some((place, self.owner(place)?))
     }
 }
 
 /// [`Index::starts`].
-fn starts(points: &[(u32, u16)], bits: u32) -> Box<[u32]> {
+fn bucket_starts(points: &[(u32, u16)], bits: u32) -> Box<[u32]> {
     if points.is_empty() {
         return Box::default();
     }

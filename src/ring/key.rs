@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::scores::Ranking;
+use super::rendezvous::MemberScores;
 
 /// A place on the circle: one of 2^32 hashes, or of 2^64 in the dialects that have so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,31 +15,31 @@ pub struct Hash(pub u64);
 ///
 /// [`Ring::key`]: super::Ring::key
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(pub(super) Place);
+pub struct HashedKey(pub(super) KeyPosition);
 
 /// Where a key is on a ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum KeyPosition {
     Hash(Hash),
     /// There are no points.
-    Ranked(Arc<Ranking>),
+    Scored(Arc<MemberScores>),
 }
 
-impl Key {
+impl HashedKey {
     /// The key's hash. It stands for the key wherever something else than its owner depends on it.
     #[inline]
     pub fn hash(&self) -> Hash {
         match &self.0 {
-            Place::Hash(hash) => *hash,
-            Place::Ranked(ranking) => ranking.hash(),
+            KeyPosition::Hash(hash) => *hash,
+            KeyPosition::Scored(ranking) => ranking.hash(),
         }
     }
 }
 
 /// Any place on a circle. In a dialect without points it is no place, and belongs to nobody.
-impl From<Hash> for Key {
+impl From<Hash> for HashedKey {
     #[inline]
     fn from(hash: Hash) -> Self {
-        Self(Place::Hash(hash))
+        Self(KeyPosition::Hash(hash))
     }
 }

@@ -30,12 +30,12 @@
 
 mod build;
 mod dialect;
-mod diff;
 mod digest;
 mod index;
 mod key;
 mod nearest;
-mod scores;
+mod overlay;
+mod rendezvous;
 mod shares;
 mod walk;
 
@@ -44,16 +44,16 @@ mod tests;
 
 use std::num::NonZeroU16;
 
-use build::Arcs;
-use dialect::Owner;
-pub use dialect::{Dialect, Setting, ats, caddy, envoy, haproxy, twemproxy, varnish};
-pub use diff::{Move, overlay, overlay_up};
+use build::SortedPoints;
+use dialect::OwnerRule;
+pub use dialect::{Dialect, DialectOptionValue, ats, caddy, envoy, haproxy, twemproxy, varnish};
 use index::Index;
-use key::Place;
-pub use key::{Hash, Key};
-use nearest::Nearest;
-use scores::Scores;
-pub use walk::{Cursor, Walk};
+use key::KeyPosition;
+pub use key::{Hash, HashedKey};
+use nearest::NearestPoints;
+pub use overlay::{OverlayRun, overlay, overlay_available};
+use rendezvous::Rendezvous;
+pub use walk::{Walk, WalkCursor};
 
 /// How much of the key space a member gets, relative to the others: 1 ..= 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,17 +118,17 @@ impl<'a> From<(&'a str, Weight)> for Member<'a> {
 
 /// Stands between the parts of a key that some dialects hash one by one: the unit separator of ASCII,
 /// which no header field can have (RFC 9110 §5.5).
-pub const PARTS: u8 = 0x1f;
+pub const KEY_PART_SEPARATOR: u8 = 0x1f;
 
 /// Why a ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Two members have the same label or id, so that they would have the same points.
     #[error("`{0}` places two members; give one of them a label or an id of its own")]
-    Duplicate(String),
+    DuplicateMember(String),
     /// A member's id is none that its dialect can hash.
     #[error("the id `{0}` is not a number from 1 to {max}", max = haproxy::Haproxy::MAX_ID)]
-    Id(String),
+    InvalidId(String),
     /// There are more than [`Ring::MAX_MEMBERS`] members.
     #[error("the ring would have {0} members, at most {max} are possible", max = Ring::MAX_MEMBERS)]
     TooManyMembers(usize),
@@ -141,7 +141,7 @@ pub enum Error {
     TooManyPoints(u64),
     /// An option of the dialect is out of its bounds.
     #[error("`{0:?}` is out of bounds")]
-    Dialect(Dialect),
+    InvalidOptions(Dialect),
 }
 
 /// All points of all members, sorted, with an index for lookups that cost the same at any size.
@@ -150,22 +150,22 @@ pub struct Ring {
     dialect: Dialect,
     /// How far a hash is turned clockwise before the search for the first arc that ends at or after
     /// it.
-    turn: u32,
+    hash_offset: u32,
     members: u32,
     /// Where each member's arcs end: at its points, but for dialects in which a point owns hashes on
     /// both sides.
     index: Index,
     /// The lower halves of the ends, where hashes have 64 bits; the index has the upper halves.
-    low: Box<[u32]>,
-    order: Order,
+    low_halves: Box<[u32]>,
+    order: LookupOrder,
 }
 
 /// In which order the members are asked once the owner was refused.
 #[derive(Clone, Debug)]
-enum Order {
+enum LookupOrder {
     Clockwise,
-    Nearest(Nearest),
-    Scores(Scores),
+    Nearest(NearestPoints),
+    Rendezvous(Rendezvous),
 }
 
 impl Ring {
@@ -182,72 +182,89 @@ impl Ring {
         members: impl IntoIterator<Item = M>,
     ) -> Result<Self, Error> {
         let members: Vec<_> = members.into_iter().map(Into::into).collect();
-        let names = build::names(dialect, &members)?;
+        let names = build::unique_names(dialect, &members)?;
         let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
-        let arcs = Arcs::new(dialect, &names, &weights)?;
-        let rules = dialect.with(|placement| placement.rules());
-        let order = match rules.owner {
-            Owner::Nearest => Order::Nearest(Nearest::new(&arcs.ends)),
-            Owner::Score => Order::Scores(Scores::new(dialect, names, weights)),
-            _ => Order::Clockwise,
+        let arcs = SortedPoints::new(dialect, &names, &weights)?;
+        let rules = dialect.with_placement(|placement| placement.ownership_rules());
+        let order = match rules.owner_rule {
+            OwnerRule::Nearest => LookupOrder::Nearest(NearestPoints::new(&arcs.points)),
+            OwnerRule::HighestScore => {
+                LookupOrder::Rendezvous(Rendezvous::new(dialect, names, weights))
+            }
+            _ => LookupOrder::Clockwise,
         };
-        Ok(Self::from_arcs(dialect, members.len(), arcs, order))
+        Ok(Self::from_points(dialect, members.len(), arcs, order))
     }
 
     /// The ring of no members.
     pub fn empty() -> Self {
-        Self::from_arcs(Dialect::default(), 0, Arcs::default(), Order::Clockwise)
+        Self::from_points(
+            Dialect::default(),
+            0,
+            SortedPoints::default(),
+            LookupOrder::Clockwise,
+        )
     }
 
     /// The ring of these points, sorted; they are where the arcs end, if `order` does not know better.
-    fn from_arcs(dialect: Dialect, members: usize, arcs: Arcs, order: Order) -> Self {
-        let owner = dialect.with(|placement| placement.rules()).owner;
+    fn from_points(
+        dialect: Dialect,
+        members: usize,
+        arcs: SortedPoints,
+        order: LookupOrder,
+    ) -> Self {
+        let owner = dialect
+            .with_placement(|placement| placement.ownership_rules())
+            .owner_rule;
         let ends = match &order {
-            Order::Nearest(nearest) => nearest.ends(),
-            _ if owner == Owner::LastKeeps => build::last_keeps(arcs.ends),
-            _ => arcs.ends,
+            LookupOrder::Nearest(nearest) => nearest.arc_ends(),
+            _ if owner == OwnerRule::AtOrAfterNoWrap => build::extend_last_to_end(arcs.points),
+            _ => arcs.points,
         };
         Self {
             dialect,
-            turn: u32::from(owner == Owner::After),
+            hash_offset: u32::from(owner == OwnerRule::After),
             members: u32::try_from(members).unwrap_or(u32::MAX),
             index: Index::new(&ends),
-            low: arcs.low,
+            low_halves: arcs.low_halves,
             order,
         }
     }
 
     /// A key, ready to be looked up.
     #[inline]
-    pub fn key(&self, key: &[u8]) -> Key {
+    pub fn key(&self, key: &[u8]) -> HashedKey {
         let hash = self.dialect.hash(key);
         match &self.order {
-            Order::Scores(scores) => scores.rank(hash, key),
-            Order::Clockwise | Order::Nearest(_) => Key::from(hash),
+            LookupOrder::Rendezvous(scores) => scores.score_key(hash, key),
+            LookupOrder::Clockwise | LookupOrder::Nearest(_) => HashedKey::from(hash),
         }
     }
 
     /// The key of a hash that [`Key::hash`] gave, where only that is known. In a dialect that is none of
     /// [`Dialect::tells_by_hash`] it is another key, for one hash always the same.
-    pub fn recall(&self, hash: Hash) -> Key {
+    pub fn key_from_hash(&self, hash: Hash) -> HashedKey {
         match &self.order {
-            Order::Scores(scores) => scores.rank(hash, hash.0.to_string().as_bytes()),
-            Order::Clockwise | Order::Nearest(_) => Key::from(hash),
+            LookupOrder::Rendezvous(scores) => {
+                scores.score_key(hash, hash.0.to_string().as_bytes())
+            }
+            LookupOrder::Clockwise | LookupOrder::Nearest(_) => HashedKey::from(hash),
         }
     }
 
     /// Whether a key can have this hash here: most dialects hash to 32 bits.
-    pub fn can_give(&self, hash: Hash) -> bool {
-        let is_wide = !self.low.is_empty() || matches!(self.order, Order::Scores(_));
-        is_wide || upper(hash.0) == 0
+    pub fn is_possible_hash(&self, hash: Hash) -> bool {
+        let is_wide =
+            !self.low_halves.is_empty() || matches!(self.order, LookupOrder::Rendezvous(_));
+        is_wide || high_half(hash.0) == 0
     }
 
     /// The member that a key belongs to; `None` where the ring is empty.
     #[inline]
-    pub fn owner(&self, key: &Key) -> Option<MemberId> {
+    pub fn owner(&self, key: &HashedKey) -> Option<MemberId> {
         match &key.0 {
-            Place::Hash(hash) => self.locate(*hash).map(|(_, owner)| owner),
-            Place::Ranked(ranking) => ranking.find(|_| true),
+            KeyPosition::Hash(hash) => self.locate(*hash).map(|(_, owner)| owner),
+            KeyPosition::Scored(ranking) => ranking.find(|_| true),
         }
     }
 
@@ -257,18 +274,22 @@ impl Ring {
     /// `accept` is asked about the owner first, and may be asked about a member more than once. One
     /// round of the points ends the search.
     #[inline]
-    pub fn find(&self, key: &Key, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
+    pub fn find(
+        &self,
+        key: &HashedKey,
+        mut accept: impl FnMut(MemberId) -> bool,
+    ) -> Option<MemberId> {
         match &key.0 {
-            Place::Hash(hash) => match self.locate(*hash)? {
+            KeyPosition::Hash(hash) => match self.locate(*hash)? {
                 (_, owner) if accept(owner) => Some(owner),
                 (at, _) => self.find_after(*hash, at, accept),
             },
-            Place::Ranked(ranking) => ranking.find(accept),
+            KeyPosition::Scored(ranking) => ranking.find(accept),
         }
     }
 
     /// The distinct members in clockwise order from a key: the owner first, every member once.
-    pub fn walk(&self, key: &Key) -> Walk<'_> {
+    pub fn walk(&self, key: &HashedKey) -> Walk<'_> {
         Walk::new(self, key)
     }
 
@@ -288,8 +309,8 @@ impl Ring {
     }
 
     /// How many keys [`Self::shares`] and [`overlay`] try out: see [`Dialect::sample`].
-    pub fn sample(&self) -> Option<u32> {
-        self.dialect.sample()
+    pub fn sample_size(&self) -> Option<u32> {
+        self.dialect.sample_size()
     }
 
     /// Where each point's arc ends, clockwise from 0, in 2^32nds of the circle, with its owner. That is
@@ -303,7 +324,7 @@ impl Ring {
     /// there is no circle.
     pub fn owner_at(&self, place: u32) -> Option<MemberId> {
         let place = u64::from(place);
-        let hash = if self.low.is_empty() {
+        let hash = if self.low_halves.is_empty() {
             place
         } else {
             place << 32
@@ -334,18 +355,20 @@ impl Ring {
     /// The place of the arc that a hash lies in, and its owner; `None` where there are no arcs.
     #[inline]
     fn locate(&self, hash: Hash) -> Option<(usize, MemberId)> {
-        if self.low.is_empty() {
-            return self.index.locate(lower(hash.0).wrapping_add(self.turn));
+        if self.low_halves.is_empty() {
+            return self
+                .index
+                .locate(low_half(hash.0).wrapping_add(self.hash_offset));
         }
         self.locate_wide(hash)
     }
 
     /// [`Self::locate`] where hashes have 64 bits: by the upper half, and among equal ones by the lower.
     fn locate_wide(&self, hash: Hash) -> Option<(usize, MemberId)> {
-        let (high, low) = (upper(hash.0), lower(hash.0));
+        let (high, low) = (high_half(hash.0), low_half(hash.0));
         let (start, _) = self.index.locate(high)?;
-        let equal = self.index.run(start, high);
-        let lows = self.low.get(start..start + equal)?;
+        let equal = self.index.run_length(start, high);
+        let lows = self.low_halves.get(start..start + equal)?;
         let place = start + lows.partition_point(|end| *end < low);
         Some((place, self.index.owner(place)?))
     }
@@ -356,7 +379,7 @@ impl Ring {
     }
 
     /// The members of the points after the one at `at`, one round, that one last.
-    fn clockwise(&self, at: usize) -> impl Iterator<Item = MemberId> {
+    fn owners_after(&self, at: usize) -> impl Iterator<Item = MemberId> {
         let places = (at + 1..self.len()).chain(0..=at);
         places.filter_map(|place| self.index.owner(place))
     }
@@ -371,8 +394,8 @@ impl Ring {
         accept: impl FnMut(MemberId) -> bool,
     ) -> Option<MemberId> {
         match &self.order {
-            Order::Nearest(nearest) => self.find_among(nearest.outward(hash), accept),
-            _ => self.find_among(self.clockwise(self.wrap(at)), accept),
+            LookupOrder::Nearest(nearest) => self.find_among(nearest.owners_outward(hash), accept),
+            _ => self.find_among(self.owners_after(self.wrap(at)), accept),
         }
     }
 
@@ -405,10 +428,10 @@ impl Ring {
     clippy::cast_possible_truncation,
     reason = "the half that is asked for"
 )]
-const fn lower(word: u64) -> u32 {
+const fn low_half(word: u64) -> u32 {
     word as u32
 }
 
-const fn upper(word: u64) -> u32 {
-    lower(word >> 32)
+const fn high_half(word: u64) -> u32 {
+    low_half(word >> 32)
 }

@@ -5,15 +5,15 @@
 //! searches as any other. Without some of the members the arcs are others, so once the owner was
 //! refused the points themselves are looked at, outward from the hash.
 
-use super::{Hash, MemberId, lower};
+use super::{Hash, MemberId, low_half};
 
 /// The points themselves, ascending.
 #[derive(Clone, Debug)]
-pub(super) struct Nearest {
+pub(super) struct NearestPoints {
     points: Box<[(u32, u16)]>,
 }
 
-impl Nearest {
+impl NearestPoints {
     pub(super) fn new(points: &[(u32, u16)]) -> Self {
         Self {
             points: points.into(),
@@ -21,7 +21,7 @@ impl Nearest {
     }
 
     /// The points of those members only.
-    pub(super) fn among(&self, is_up: impl Fn(MemberId) -> bool) -> Self {
+    pub(super) fn of_members(&self, is_up: impl Fn(MemberId) -> bool) -> Self {
         let points = self.points.iter().copied();
         Self {
             points: points
@@ -32,7 +32,7 @@ impl Nearest {
 
     /// Where the arcs end, ascending: half-way between a point and the next. The last point's may end
     /// beyond hash 0, and then comes first.
-    pub(super) fn ends(&self) -> Vec<(u32, u16)> {
+    pub(super) fn arc_ends(&self) -> Vec<(u32, u16)> {
         let following = self.points.iter().cycle().skip(1);
         let end = |(point, next): (&(u32, u16), &(u32, u16))| {
             let half = distance(point.0, next.0) / 2;
@@ -54,39 +54,39 @@ impl Nearest {
     }
 
     /// The owners of all points, the nearest to `hash` first.
-    pub(super) fn outward(&self, hash: Hash) -> impl Iterator<Item = MemberId> {
-        let mut outward = Outward::new(self, hash);
+    pub(super) fn owners_outward(&self, hash: Hash) -> impl Iterator<Item = MemberId> {
+        let mut outward = OutwardCursor::new(self, hash);
         std::iter::from_fn(move || outward.next(self))
     }
 }
 
 /// A way outward from a hash, point by point, that does not hold the points.
 #[derive(Clone, Debug)]
-pub(super) struct Outward {
+pub(super) struct OutwardCursor {
     hash: u32,
     /// The next point at or after the hash that was not looked at.
     after: usize,
     /// The one before the hash.
     before: usize,
     /// Points that were not looked at.
-    left: usize,
+    remaining: usize,
 }
 
-impl Outward {
-    pub(super) fn new(nearest: &Nearest, hash: Hash) -> Self {
-        let (count, hash) = (nearest.points.len(), lower(hash.0));
+impl OutwardCursor {
+    pub(super) fn new(nearest: &NearestPoints, hash: Hash) -> Self {
+        let (count, hash) = (nearest.points.len(), low_half(hash.0));
         let after = nearest.points.partition_point(|(point, _)| *point < hash);
         Self {
             hash,
             after: if after == count { 0 } else { after },
             before: after.checked_sub(1).unwrap_or(count.saturating_sub(1)),
-            left: count,
+            remaining: count,
         }
     }
 
     /// The owner of the next point; `nearest` must be the one that this was made for.
-    pub(super) fn next(&mut self, nearest: &Nearest) -> Option<MemberId> {
-        self.left = self.left.checked_sub(1)?;
+    pub(super) fn next(&mut self, nearest: &NearestPoints) -> Option<MemberId> {
+        self.remaining = self.remaining.checked_sub(1)?;
         let points = &nearest.points;
         let (before, after) = (points.get(self.before)?, points.get(self.after)?);
         // One at the hash itself is not before it, but the whole way round.

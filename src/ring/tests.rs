@@ -34,13 +34,13 @@ fn raw(dialect: Dialect, points: &[Vec<u32>]) -> Ring {
     let labels: Vec<_> = labels.iter().map(String::as_str).collect();
     let owned = points.iter().zip(0..);
     let points = owned.flat_map(|(hashes, owner)| hashes.iter().map(move |hash| (*hash, owner)));
-    let rules = dialect.with(|placement| placement.rules());
-    let arcs = Arcs::narrow(&labels, rules, points.collect());
-    let order = match rules.owner {
-        Owner::Nearest => Order::Nearest(Nearest::new(&arcs.ends)),
-        _ => Order::Clockwise,
+    let rules = dialect.with_placement(|placement| placement.ownership_rules());
+    let arcs = SortedPoints::from_32_bit(&labels, rules, points.collect());
+    let order = match rules.owner_rule {
+        OwnerRule::Nearest => LookupOrder::Nearest(NearestPoints::new(&arcs.points)),
+        _ => LookupOrder::Clockwise,
     };
-    Ring::from_arcs(dialect, labels.len(), arcs, order)
+    Ring::from_points(dialect, labels.len(), arcs, order)
 }
 
 fn label(members: &Members, member: Option<MemberId>) -> Option<&str> {
@@ -57,7 +57,7 @@ fn walk<'a>(ring: &Ring, members: &'a Members, hash: u32) -> Vec<Option<&'a str>
         .collect()
 }
 
-fn at(hash: u32) -> Key {
+fn at(hash: u32) -> HashedKey {
     Hash(hash.into()).into()
 }
 
@@ -89,7 +89,7 @@ fn dialects() -> impl Strategy<Value = Dialect> {
 /// The dialects of other systems.
 fn foreign() -> impl Strategy<Value = Dialect> {
     let envoy = envoy::Envoy {
-        minimum: 64,
+        minimum_ring_size: 64,
         ..envoy::Envoy::default()
     };
     let ats = ats::Ats {
@@ -106,7 +106,7 @@ fn foreign() -> impl Strategy<Value = Dialect> {
         Dialect::Ats(ats),
         Dialect::Caddy(caddy::Caddy::default()),
         Dialect::Caddy(caddy::Caddy {
-            function: caddy::Function::Fnv1a32,
+            function: caddy::CaddyHash::Fnv1a32,
         }),
         Dialect::Traefik,
     ])
@@ -351,8 +351,8 @@ proptest! {
             let heir = ring.find(&key, |member| member.index() != gone);
             prop_assert_eq!(heir, walk.iter().copied().find(|member| member.index() != gone));
             let up = |member: MemberId| up >> member.0 & 1 == 1;
-            let recalled: Vec<_> = ring.walk(&ring.recall(key.hash())).collect();
-            prop_assert!(recalled == walk || !dialect.tells_by_hash());
+            let recalled: Vec<_> = ring.walk(&ring.key_from_hash(key.hash())).collect();
+            prop_assert!(recalled == walk || !dialect.hash_determines_owner());
             prop_assert_eq!(ring.find(&key, up), walk.into_iter().find(|member| up(*member)));
         }
     }
@@ -452,10 +452,10 @@ fn two_members_may_have_one_point() {
 fn a_hash_of_64_bits_is_none_where_they_have_32() {
     let ring = |dialect| Ring::new(dialect, [("a", Weight::ONE)]).unwrap();
     let wide = Hash(1 << 32);
-    assert!(!ring(Dialect::default()).can_give(wide));
-    assert!(ring(Dialect::default()).can_give(Hash(u32::MAX.into())));
-    assert!(ring(Dialect::Envoy(envoy::Envoy::default())).can_give(wide));
-    assert!(ring(Dialect::Caddy(caddy::Caddy::default())).can_give(wide));
+    assert!(!ring(Dialect::default()).is_possible_hash(wide));
+    assert!(ring(Dialect::default()).is_possible_hash(Hash(u32::MAX.into())));
+    assert!(ring(Dialect::Envoy(envoy::Envoy::default())).is_possible_hash(wide));
+    assert!(ring(Dialect::Caddy(caddy::Caddy::default())).is_possible_hash(wide));
 }
 
 #[test]
@@ -463,7 +463,15 @@ fn the_lower_half_of_a_wide_hash_counts() {
     let dialect = Dialect::Ats(ats::Ats::default());
     let ends = vec![(7, 0), (7, 1), (7, 2), (9, 3)];
     let low = [1, 5, u32::MAX, 0].into();
-    let ring = Ring::from_arcs(dialect, 4, Arcs { ends, low }, Order::Clockwise);
+    let ring = Ring::from_points(
+        dialect,
+        4,
+        SortedPoints {
+            points: ends,
+            low_halves: low,
+        },
+        LookupOrder::Clockwise,
+    );
     let cases = [
         (7, 0, 0),
         (7, 1, 0),
@@ -485,9 +493,13 @@ fn the_lower_half_of_a_wide_hash_counts() {
 
 /// The same hash's owner, by a lookup: how far the runs of [`overlay_up`] are true.
 fn found(ring: &Ring, place: u32, up: impl Fn(MemberId) -> bool) -> Option<MemberId> {
-    let narrow = Hash(place.wrapping_sub(ring.turn).into());
+    let narrow = Hash(place.wrapping_sub(ring.hash_offset).into());
     let wide = Hash(u64::from(place) << 32);
-    let hash = if ring.low.is_empty() { narrow } else { wide };
+    let hash = if ring.low_halves.is_empty() {
+        narrow
+    } else {
+        wide
+    };
     ring.find(&hash.into(), up)
 }
 
@@ -504,8 +516,8 @@ proptest! {
         let up = |bits: u8| move |member: MemberId| bits >> (member.0 % 8) & 1 == 0;
         let (one, other) = (up(down[0]), up(down[1]));
         let mut at = 0;
-        overlay_up((&ring, one), (&ring, other), |run| {
-            if ring.sample().is_none() {
+        overlay_available((&ring, one), (&ring, other), |run| {
+            if ring.sample_size().is_none() {
                 let [first, last] = [at, at + run.hashes - 1].map(|at| u32::try_from(at).unwrap());
                 for place in [first, last] {
                     let owners = (found(&ring, place, one), found(&ring, place, other));
@@ -528,8 +540,8 @@ fn shares_by_parts(ring: &Ring, homes: &[f64]) -> Vec<f64> {
     let mut before = 0.0;
     for part in parts {
         let up = |member: MemberId| homes[member.index()] >= part;
-        overlay_up((ring, up), (ring, up), |run| {
-            shares[run.from.index()] += shares::hashes(run.hashes) * (part - before);
+        overlay_available((ring, up), (ring, up), |run| {
+            shares[run.from.index()] += shares::hashes_as_f64(run.hashes) * (part - before);
         });
         before = part;
     }
@@ -548,13 +560,13 @@ proptest! {
         let mut homes: Vec<f64> = steps.iter().map(|step| f64::from(step % 5) / 4.0).collect();
         homes.truncate(ring.members());
         homes[0] = 1.0;
-        let (expected, shares) = (shares_by_parts(&ring, &homes), ring.shares_of(&homes));
+        let (expected, shares) = (shares_by_parts(&ring, &homes), ring.partial_shares(&homes));
         for (expected, share) in expected.iter().zip(&shares) {
             prop_assert!((expected - share).abs() < 1e-3, "{dialect:?}: {expected} is not {share}");
         }
         homes.fill(1.0);
-        for (whole, share) in ring.shares_of(&homes).iter().zip(ring.shares()) {
-            prop_assert!((whole - shares::hashes(share)).abs() < 0.5);
+        for (whole, share) in ring.partial_shares(&homes).iter().zip(ring.shares()) {
+            prop_assert!((whole - shares::hashes_as_f64(share)).abs() < 0.5);
         }
     }
 }
@@ -626,7 +638,7 @@ fn bad_members_are_refused() {
     let twice = [("a", Weight::ONE), ("a", Weight::MAX)];
     assert_eq!(
         build(Dialect::default(), &twice),
-        Error::Duplicate("a".to_owned())
+        Error::DuplicateMember("a".to_owned())
     );
     let labels: Vec<_> = (0..=1 << 16)
         .map(|number: u32| number.to_string())
@@ -643,7 +655,7 @@ fn bad_members_are_refused() {
     let most = Dialect::ketama(4096).unwrap();
     assert_eq!(build(most, &members), Error::TooManyPoints(65 << 20));
     let odd = Dialect::Ketama { points: 161 };
-    assert_eq!(build(odd, &[]), Error::Dialect(odd));
+    assert_eq!(build(odd, &[]), Error::InvalidOptions(odd));
 }
 
 #[test]

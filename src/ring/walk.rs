@@ -1,12 +1,12 @@
 //! The distinct members in clockwise order, or in the order that a dialect has instead.
 
-use super::key::{Hash, Key, Place};
-use super::nearest::Outward;
-use super::{MemberId, Order, Ring};
+use super::key::{Hash, HashedKey, KeyPosition};
+use super::nearest::OutwardCursor;
+use super::{LookupOrder, MemberId, Ring};
 
 /// Members that a walk remembers without an allocation.
-const INLINE: usize = 1024;
-const WORD: usize = u64::BITS as usize;
+const INLINE_MEMBERS: usize = 1024;
+const WORD_BITS: usize = u64::BITS as usize;
 
 /// Every member of a ring once, in clockwise order from a key; made by [`Ring::walk`].
 ///
@@ -14,14 +14,14 @@ const WORD: usize = u64::BITS as usize;
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
     ring: &'a Ring,
-    cursor: Cursor,
+    cursor: WalkCursor,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(ring: &'a Ring, key: &Key) -> Self {
+    pub(super) fn new(ring: &'a Ring, key: &HashedKey) -> Self {
         Self {
             ring,
-            cursor: Cursor::new(ring, key),
+            cursor: WalkCursor::new(ring, key),
         }
     }
 }
@@ -34,7 +34,7 @@ impl Iterator for Walk<'_> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.cursor.left))
+        (0, Some(self.cursor.remaining))
     }
 }
 
@@ -42,45 +42,48 @@ impl std::iter::FusedIterator for Walk<'_> {}
 
 /// A [`Walk`] that does not hold its ring, for those who own both.
 #[derive(Clone, Debug)]
-pub struct Cursor {
-    way: Way,
+pub struct WalkCursor {
+    source: MemberSource,
     /// Members that were not seen yet.
-    left: usize,
-    seen: Seen,
+    remaining: usize,
+    seen: MemberSet,
 }
 
 /// From point to point.
 #[derive(Clone, Debug)]
-enum Way {
+enum MemberSource {
     Clockwise {
         /// The place of the next point.
         at: usize,
         /// Points that were not looked at yet.
         round: usize,
     },
-    Outward(Outward),
+    Outward(OutwardCursor),
     /// There are no points.
-    Down(std::vec::IntoIter<MemberId>),
+    Ranked(std::vec::IntoIter<MemberId>),
 }
 
-impl Cursor {
+impl WalkCursor {
     /// A walk of `ring` from `key`.
-    pub fn new(ring: &Ring, key: &Key) -> Self {
+    pub fn new(ring: &Ring, key: &HashedKey) -> Self {
         Self {
-            way: Way::new(ring, key),
-            left: ring.members(),
-            seen: Seen::new(ring.members()),
+            source: MemberSource::new(ring, key),
+            remaining: ring.members(),
+            seen: MemberSet::new(ring.members()),
         }
     }
 
     /// The next member. `ring` must be the one that the cursor was made for; another gives its
     /// members in no useful order.
     pub fn next(&mut self, ring: &Ring) -> Option<MemberId> {
-        while self.left > 0 {
+        while self.remaining > 0 {
             // Who is too light for a point comes after all who have one.
-            let member = self.way.step(ring).or_else(|| self.seen.missing(ring))?;
+            let member = self
+                .source
+                .next_member(ring)
+                .or_else(|| self.seen.first_missing(ring))?;
             if self.seen.insert(member) {
-                self.left -= 1;
+                self.remaining -= 1;
                 return Some(member);
             }
         }
@@ -88,18 +91,18 @@ impl Cursor {
     }
 }
 
-impl Way {
-    fn new(ring: &Ring, key: &Key) -> Self {
+impl MemberSource {
+    fn new(ring: &Ring, key: &HashedKey) -> Self {
         match &key.0 {
-            Place::Hash(hash) => Self::along(ring, *hash),
-            Place::Ranked(ranking) => Self::Down(ranking.walk().into_iter()),
+            KeyPosition::Hash(hash) => Self::from_hash(ring, *hash),
+            KeyPosition::Scored(ranking) => Self::Ranked(ranking.walk().into_iter()),
         }
     }
 
-    fn along(ring: &Ring, hash: Hash) -> Self {
+    fn from_hash(ring: &Ring, hash: Hash) -> Self {
         match &ring.order {
-            Order::Nearest(nearest) => Self::Outward(Outward::new(nearest, hash)),
-            Order::Clockwise | Order::Scores(_) => Self::Clockwise {
+            LookupOrder::Nearest(nearest) => Self::Outward(OutwardCursor::new(nearest, hash)),
+            LookupOrder::Clockwise | LookupOrder::Rendezvous(_) => Self::Clockwise {
                 at: ring.locate(hash).map_or(0, |(place, _)| ring.wrap(place)),
                 round: ring.len(),
             },
@@ -107,7 +110,7 @@ impl Way {
     }
 
     /// The owner of the next point.
-    fn step(&mut self, ring: &Ring) -> Option<MemberId> {
+    fn next_member(&mut self, ring: &Ring) -> Option<MemberId> {
         match (self, &ring.order) {
             (Self::Clockwise { at, round }, _) => {
                 *round = round.checked_sub(1)?;
@@ -115,38 +118,38 @@ impl Way {
                 *at = ring.wrap(*at + 1);
                 Some(member)
             }
-            (Self::Outward(outward), Order::Nearest(nearest)) => outward.next(nearest),
+            (Self::Outward(outward), LookupOrder::Nearest(nearest)) => outward.next(nearest),
             (Self::Outward(_), _) => None,
-            (Self::Down(members), _) => members.next(),
+            (Self::Ranked(members), _) => members.next(),
         }
     }
 }
 
 /// A set of members, one bit each.
 #[derive(Clone, Debug)]
-enum Seen {
-    Inline([u64; INLINE / WORD]),
+enum MemberSet {
+    Inline([u64; INLINE_MEMBERS / WORD_BITS]),
     Heap(Vec<u64>),
 }
 
-impl Seen {
+impl MemberSet {
     fn new(members: usize) -> Self {
-        if members <= INLINE {
-            Self::Inline([0; INLINE / WORD])
+        if members <= INLINE_MEMBERS {
+            Self::Inline([0; INLINE_MEMBERS / WORD_BITS])
         } else {
-            Self::Heap(vec![0; members.div_ceil(WORD)])
+            Self::Heap(vec![0; members.div_ceil(WORD_BITS)])
         }
     }
 
     /// The first member of the ring that is not in the set.
-    fn missing(&self, ring: &Ring) -> Option<MemberId> {
+    fn first_missing(&self, ring: &Ring) -> Option<MemberId> {
         let words = match self {
             Self::Inline(words) => words.as_slice(),
             Self::Heap(words) => words,
         };
         let is_missing = |member: &MemberId| {
-            let word = words.get(member.index() / WORD);
-            word.is_some_and(|word| word >> (member.index() % WORD) & 1 == 0)
+            let word = words.get(member.index() / WORD_BITS);
+            word.is_some_and(|word| word >> (member.index() % WORD_BITS) & 1 == 0)
         };
         (0..ring.members).map(MemberId).find(is_missing)
     }
@@ -157,11 +160,13 @@ impl Seen {
             Self::Inline(words) => words.as_mut_slice(),
             Self::Heap(words) => words,
         };
-        let bit = 1 << (member.index() % WORD);
-        words.get_mut(member.index() / WORD).is_some_and(|word| {
-            let new = *word & bit == 0;
-            *word |= bit;
-            new
-        })
+        let bit = 1 << (member.index() % WORD_BITS);
+        words
+            .get_mut(member.index() / WORD_BITS)
+            .is_some_and(|word| {
+                let new = *word & bit == 0;
+                *word |= bit;
+                new
+            })
     }
 }

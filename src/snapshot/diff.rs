@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Snapshot;
 use crate::config::Config;
-use crate::predict::{Comparison, SPACE, percent, share};
+use crate::predict::{Comparison, HASH_SPACE, percent, share};
 use crate::upstream::Upstream;
 
 /// The differences between two configurations.
@@ -184,7 +184,7 @@ fn diff_upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<
         }
         (Some(before), Some(after)) => (ChangeKind::Changed, moved_hashes(before, after)),
         (None, Some(_)) => (ChangeKind::Added, 0),
-        (Some(_), None) => (ChangeKind::Removed, SPACE),
+        (Some(_), None) => (ChangeKind::Removed, HASH_SPACE),
         (None, None) => return None,
     };
     Some(UpstreamDiff {
@@ -199,7 +199,7 @@ fn diff_upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<
 /// every key anew: what stays then is what chance leaves.
 fn moved_hashes(before: &Upstream, after: &Upstream) -> u64 {
     let (was, is) = (&before.config, &after.config);
-    let alike = was.key == is.key && was.dialect.hashes_like(is.dialect);
+    let alike = was.key == is.key && was.dialect.hashes_keys_like(is.dialect);
     Comparison::new(before.placement(), after.placement(), alike)
         .movement()
         .moved

@@ -37,7 +37,7 @@ impl KeySpaceShares {
     /// weights say, so nearly that a sample would be no better.
     pub(super) fn for_config(config: &config::UpstreamConfig, ring: &Ring) -> Self {
         let shares = Self::default();
-        if config.hot_keys.is_some() && ring.sample().is_none() {
+        if config.hot_keys.is_some() && ring.sample_size().is_none() {
             shares.all.get_or_init(|| ring.shares().into());
         }
         shares
@@ -68,7 +68,7 @@ impl Upstream {
         }
         let mut known = self.shares.current.lock();
         if known.fractions != homes {
-            let shares = self.ring.shares_of(&homes);
+            let shares = self.ring.partial_shares(&homes);
             known.shares = shares.into_iter().map(round_share).collect();
             known.fractions = homes;
         }

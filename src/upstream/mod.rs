@@ -39,8 +39,8 @@ use crate::config;
 use crate::policy::gcra;
 use crate::policy::hot_key_spread::WeightedShare;
 use crate::policy::weighted_round_robin::WeightedRoundRobin;
-use crate::predict::Placement;
-use crate::ring::{self, Key, MemberId, Ring};
+use crate::predict::KeyPlacement;
+use crate::ring::{self, HashedKey, MemberId, Ring};
 use crate::telemetry::metrics::{Metrics, PeerMetrics, UpstreamMetrics};
 use crate::tls;
 
@@ -116,7 +116,7 @@ impl UpstreamSharedState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashTarget {
     /// Its key, in the upstream's ring.
-    Key(Key),
+    Key(HashedKey),
     /// It has no key; its turn among the peers is this one.
     RoundRobin(usize),
 }
@@ -263,7 +263,7 @@ impl Upstream {
     }
 
     /// A key, in this upstream's ring.
-    pub fn key(&self, key: &[u8]) -> Key {
+    pub fn key(&self, key: &[u8]) -> HashedKey {
         self.ring.key(key)
     }
 
@@ -315,7 +315,7 @@ impl Upstream {
     }
 
     /// The labels in clockwise order from a key, owner first, whatever their health.
-    pub fn walk(&self, key: &Key) -> impl Iterator<Item = &Peer> {
+    pub fn walk(&self, key: &HashedKey) -> impl Iterator<Item = &Peer> {
         self.ring.walk(key).filter_map(|member| self.peer(member))
     }
 
@@ -325,8 +325,8 @@ impl Upstream {
     }
 
     /// Who has which keys when all peers are up.
-    pub fn placement(&self) -> Placement<'_> {
-        Placement::new(&self.ring, self.peers.iter().map(|peer| &*peer.label))
+    pub fn placement(&self) -> KeyPlacement<'_> {
+        KeyPlacement::new(&self.ring, self.peers.iter().map(|peer| &*peer.label))
     }
 
     /// The peer at a place in the ring's member order.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
-use crate::ring::{self, Cursor, Dialect, Weight};
+use crate::ring::{self, Dialect, WalkCursor, Weight};
 
 /// A ring of Pingora's backends: `LoadBalancer<balancer::Ring>`, configured by a [`Dialect`].
 pub struct RingSelection {
@@ -52,7 +52,7 @@ impl BackendSelection for RingSelection {
     }
 
     fn iter(self: &Arc<Self>, key: &[u8]) -> RingSelectionIter {
-        let cursor = Cursor::new(&self.ring, &self.ring.key(key));
+        let cursor = WalkCursor::new(&self.ring, &self.ring.key(key));
         RingSelectionIter {
             ring: Arc::clone(self),
             cursor,
@@ -63,7 +63,7 @@ impl BackendSelection for RingSelection {
 /// Every backend once, in clockwise order from a key, its owner first.
 pub struct RingSelectionIter {
     ring: Arc<RingSelection>,
-    cursor: Cursor,
+    cursor: WalkCursor,
 }
 
 impl BackendIter for RingSelectionIter {

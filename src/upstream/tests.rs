@@ -13,7 +13,7 @@ use crate::config;
 use crate::policy::ejection::EjectionPolicy;
 use crate::policy::health::HealthThresholds;
 use crate::policy::heavy_hitters::HotKeyThreshold;
-use crate::ring::{Hash, Key, Weight};
+use crate::ring::{Hash, HashedKey, Weight};
 use crate::telemetry::metrics::Metrics;
 
 mod bounded_load;
@@ -181,8 +181,8 @@ fn a_drain_comes_to_its_end() {
     assert!(app.drain_status(now + s(40)).is_drained(peer));
 }
 
-fn hash(key: u64) -> Key {
-    Key::from(Hash(crate::policy::hash_mix::mix(key) >> 32))
+fn hash(key: u64) -> HashedKey {
+    HashedKey::from(Hash(crate::policy::hash_mix::mix(key) >> 32))
 }
 
 fn place_of(app: &Upstream, key: u64, now: Duration) -> usize {

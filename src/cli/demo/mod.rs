@@ -1,8 +1,8 @@
 //! `clockwise demo`: three origins, the proxy before them, and a switchboard to kill and start them.
 
+mod control_server;
 mod http;
 mod origin;
-mod switchboard;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use self::origin::Origin;
-use self::switchboard::Switchboard;
+use self::control_server::DemoControlServer;
+use self::origin::DemoOrigin;
 use super::output::Output;
-use super::{Done, Failure};
+use super::{CliError, CommandResult};
 use crate::{config, server, telemetry};
 
 #[derive(Args, Debug)]
-pub(super) struct Options {
+pub(super) struct DemoArgs {
     /// The proxy's port on 127.0.0.1 [default: 8080, or a free one]
     #[arg(long)]
     port: Option<u16>,
@@ -29,35 +29,37 @@ pub(super) struct Options {
 
 /// The origins' names and first choice of port; a taken port is replaced by a free one.
 const ORIGINS: [(&str, u16); 3] = [("a", 9001), ("b", 9002), ("c", 9003)];
-const SWITCHBOARD_PORT: u16 = 9000;
+const CONTROL_PORT: u16 = 9000;
 
 /// Where everything of one demo is.
-struct Ports {
+struct DemoAddresses {
     proxy: SocketAddr,
     admin: SocketAddr,
-    switchboard: SocketAddr,
+    control: SocketAddr,
 }
 
-pub(super) fn run(options: &Options) -> Done {
-    let origins: Vec<Arc<Origin>> = ORIGINS
+pub(super) fn run(options: &DemoArgs) -> CommandResult {
+    let origins: Vec<Arc<DemoOrigin>> = ORIGINS
         .iter()
-        .map(|&(name, port)| free(port).map(|address| Arc::new(Origin::new(name, address))))
+        .map(|&(name, port)| {
+            free_address(port).map(|address| Arc::new(DemoOrigin::new(name, address)))
+        })
         .collect::<Result<_, _>>()?;
-    let ports = Ports {
-        proxy: asked_or_free(options.port, 8080)?,
-        admin: asked_or_free(options.admin_port, 9900)?,
-        switchboard: free(SWITCHBOARD_PORT)?,
+    let ports = DemoAddresses {
+        proxy: requested_or_free_address(options.port, 8080)?,
+        admin: requested_or_free_address(options.admin_port, 9900)?,
+        control: free_address(CONTROL_PORT)?,
     };
     let directory = directory()?;
     let file = directory.join("demo.yaml");
     let text = configuration(&ports, &origins, &directory.join("control.sock"));
     std::fs::write(&file, &text)
-        .map_err(|error| Failure::Input(format!("cannot write `{}`: {error}", file.display())))?;
+        .map_err(|error| CliError::Input(format!("cannot write `{}`: {error}", file.display())))?;
     let config =
-        config::parse("demo", &text).map_err(|report| Failure::Input(report.to_string()))?;
+        config::parse("demo", &text).map_err(|report| CliError::Input(report.to_string()))?;
     telemetry::error_log::init(config.error_log);
     start_origins(origins.clone(), &ports)?;
-    greet(&ports, &origins, &file)?;
+    print_instructions(&ports, &origins, &file)?;
     let ended = server::run(server::StartOptions {
         config,
         config_path: Some(file),
@@ -66,31 +68,32 @@ pub(super) fn run(options: &Options) -> Done {
     let _ = std::fs::remove_dir_all(&directory);
     match ended {
         Ok(_) => Ok(()),
-        Err(error) => Err(Failure::Input(format!("error: {error}"))),
+        Err(error) => Err(CliError::Input(format!("error: {error}"))),
     }
 }
 
 /// A directory of this demo's own, which nobody else can have prepared.
-fn directory() -> Result<PathBuf, Failure> {
+fn directory() -> Result<PathBuf, CliError> {
     let name = format!("clockwise-demo-{:08x}", rand::random::<u32>());
     let directory = std::env::temp_dir().join(name);
     std::fs::DirBuilder::new()
         .mode(0o700)
         .create(&directory)
         .map_err(|error| {
-            Failure::Input(format!("cannot make `{}`: {error}", directory.display()))
+            CliError::Input(format!("cannot make `{}`: {error}", directory.display()))
         })?;
     Ok(directory)
 }
 
 /// The origins live on threads of their own: the proxy must not know them but over the network.
-fn start_origins(origins: Vec<Arc<Origin>>, ports: &Ports) -> Done {
-    let failed =
-        |error: std::io::Error| Failure::Input(format!("cannot start the demo's origins: {error}"));
-    let board = Switchboard {
+fn start_origins(origins: Vec<Arc<DemoOrigin>>, ports: &DemoAddresses) -> CommandResult {
+    let failed = |error: std::io::Error| {
+        CliError::Input(format!("cannot start the demo's origins: {error}"))
+    };
+    let board = DemoControlServer {
         origins,
         proxy: ports.proxy,
-        address: ports.switchboard,
+        address: ports.control,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -105,25 +108,25 @@ fn start_origins(origins: Vec<Arc<Origin>>, ports: &Ports) -> Done {
 }
 
 /// The port the user asked for, which must be had; else the usual one, or a free one.
-fn asked_or_free(asked: Option<u16>, usual: u16) -> Result<SocketAddr, Failure> {
+fn requested_or_free_address(asked: Option<u16>, usual: u16) -> Result<SocketAddr, CliError> {
     match asked {
         Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
-        None => free(usual),
+        None => free_address(usual),
     }
 }
 
 /// This port, or one that the kernel chooses where it is taken.
-fn free(port: u16) -> Result<SocketAddr, Failure> {
+fn free_address(port: u16) -> Result<SocketAddr, CliError> {
     let bind = |port| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr())
     };
     bind(port)
         .or_else(|_| bind(0))
-        .map_err(|error| Failure::Input(format!("no free port on 127.0.0.1: {error}")))
+        .map_err(|error| CliError::Input(format!("no free port on 127.0.0.1: {error}")))
 }
 
-fn configuration(ports: &Ports, origins: &[Arc<Origin>], control: &Path) -> String {
-    let peer = |origin: &Arc<Origin>| {
+fn configuration(ports: &DemoAddresses, origins: &[Arc<DemoOrigin>], control: &Path) -> String {
+    let peer = |origin: &Arc<DemoOrigin>| {
         format!(
             "      - {{address: \"{}\", label: {}}}\n",
             origin.address, origin.name
@@ -151,11 +154,15 @@ error_log: {{level: warn}}
     )
 }
 
-fn greet(ports: &Ports, origins: &[Arc<Origin>], file: &Path) -> Done {
-    let Ports {
+fn print_instructions(
+    ports: &DemoAddresses,
+    origins: &[Arc<DemoOrigin>],
+    file: &Path,
+) -> CommandResult {
+    let DemoAddresses {
         proxy,
         admin,
-        switchboard,
+        control: switchboard,
     } = ports;
     let mut output = Output::stdout();
     output.line(&format!(

@@ -11,13 +11,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::http::{read_target, write_text};
 
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(super) struct DemoOrigin {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Origin {
+impl DemoOrigin {
     pub(super) fn new(name: &'static str, address: SocketAddr) -> Self {
         Self {
             name,
@@ -55,12 +55,12 @@ async fn serve(listener: TcpListener, name: &'static str) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(answer(stream, name));
+        connections.spawn(answer_requests(stream, name));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn answer(stream: TcpStream, name: &'static str) -> io::Result<()> {
+async fn answer_requests(stream: TcpStream, name: &'static str) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(target) = read_target(&mut stream).await? {
         write_text(&mut stream, &format!("origin {name} answers {target}\n")).await?;

@@ -5,22 +5,24 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::change::{Changed, Side};
-use super::lines::Lines;
-use super::{NOBODY, Place, table};
+use super::line_reader::LineReader;
+use super::scenario::{ChangeArgs, UpstreamScenario};
+use super::{NO_PEER, UpstreamArgs, table};
 use crate::cli::output::Output;
-use crate::cli::{Done, Failure};
-use crate::predict::{Basis, Comparison, Ends, KeyMoves, Movement, SPACE, percent};
+use crate::cli::{CliError, CommandResult};
+use crate::predict::{
+    Comparison, HASH_SPACE, KeyMoves, Movement, MovementBasis, OwnerPair, percent,
+};
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("any").required(true).multiple(true).args(
     ["to", "without", "add", "weight", "down", "down_before"]
 ))]
-pub(in crate::cli) struct Diff {
+pub(in crate::cli) struct DiffArgs {
     #[command(flatten)]
-    place: Place,
+    upstream_args: UpstreamArgs,
     #[command(flatten)]
-    changed: Changed,
+    change_args: ChangeArgs,
     /// A peer is down before, and back afterwards unless --down names it too
     #[arg(long, value_name = "LABEL")]
     down_before: Vec<String>,
@@ -31,28 +33,28 @@ pub(in crate::cli) struct Diff {
     #[arg(long, requires = "keys")]
     moved: bool,
     /// Exits with 3 where more of the key space moves, or more of the keys: 15, 2.5%
-    #[arg(long, value_name = "PERCENT", value_parser = limit)]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     max_moved: Option<f64>,
 }
 
 /// What there is to tell.
-struct Answer {
+struct DiffReport {
     movement: Movement,
     keys: Option<KeyMoves>,
 }
 
-impl Diff {
-    pub(super) fn answer(&self, output: &mut Output) -> Done {
+impl DiffArgs {
+    pub(super) fn run(&self, output: &mut Output) -> CommandResult {
         let (before, after) = (
-            Side::unchanged(&self.place)?,
-            self.changed.side(&self.place)?,
+            UpstreamScenario::as_configured(&self.upstream_args)?,
+            self.change_args.scenario(&self.upstream_args)?,
         );
         let comparison = Comparison::new(
             before.placement(&self.down_before)?,
-            after.placement(self.changed.down())?,
-            before.hashes_like(&after),
+            after.placement(self.change_args.down())?,
+            before.hashes_keys_like(&after),
         );
-        let answer = Answer {
+        let answer = DiffReport {
             movement: comparison.movement(),
             keys: self.count_keys(&comparison, output)?,
         };
@@ -60,18 +62,18 @@ impl Diff {
             self.print(&answer, output)?;
         }
         output.flush()?;
-        self.check(&answer)
+        self.check_limit(&answer)
     }
 
     fn count_keys(
         &self,
         comparison: &Comparison<'_>,
         output: &mut Output,
-    ) -> Result<Option<KeyMoves>, Failure> {
+    ) -> Result<Option<KeyMoves>, CliError> {
         let Some(file) = &self.keys else {
             return Ok(None);
         };
-        let mut keys = Lines::open(file)?;
+        let mut keys = LineReader::open(file)?;
         let mut moves = KeyMoves::default();
         while let Some(key) = keys.next_key()? {
             if let (Some(ends), true) = (moves.add(comparison, key), self.moved) {
@@ -84,43 +86,43 @@ impl Diff {
     fn print_key(
         &self,
         key: &[u8],
-        ends: Ends,
+        ends: OwnerPair,
         comparison: &Comparison<'_>,
         output: &mut Output,
-    ) -> Done {
-        if self.place.json {
-            return output.line(&comparison.report_key(key, ends).to_string());
+    ) -> CommandResult {
+        if self.upstream_args.json {
+            return output.line(&comparison.key_to_json(key, ends).to_string());
         }
         let (from, to) = (comparison.label(ends.from), comparison.label(ends.to));
         output.bytes(key)?;
-        let (from, to) = (from.unwrap_or(NOBODY), to.unwrap_or(NOBODY));
+        let (from, to) = (from.unwrap_or(NO_PEER), to.unwrap_or(NO_PEER));
         output.line(&format!("\t{from}\t{to}"))
     }
 
-    fn print(&self, answer: &Answer, output: &mut Output) -> Done {
-        if self.place.json {
-            return output.line(&answer.json().to_string());
+    fn print(&self, answer: &DiffReport, output: &mut Output) -> CommandResult {
+        if self.upstream_args.json {
+            return output.line(&answer.to_json().to_string());
         }
-        for line in answer.lines() {
+        for line in answer.text_lines() {
             output.line(&line)?;
         }
         Ok(())
     }
 
-    fn check(&self, answer: &Answer) -> Done {
+    fn check_limit(&self, answer: &DiffReport) -> CommandResult {
         let Some(allowed) = self.max_moved else {
             return Ok(());
         };
         let moved = answer.movement.moved;
-        if per_cent(moved, SPACE) > allowed {
-            return Err(Failure::Limit(format!(
+        if percent_of(moved, HASH_SPACE) > allowed {
+            return Err(CliError::Limit(format!(
                 "{} % of the key space would move, and {allowed} % may",
                 percent(moved)
             )));
         }
         match &answer.keys {
-            Some(keys) if per_cent(keys.moved, keys.keys) > allowed => {
-                Err(Failure::Limit(format!(
+            Some(keys) if percent_of(keys.moved, keys.keys) > allowed => {
+                Err(CliError::Limit(format!(
                     "{} of {} keys would move, and {allowed} % may",
                     keys.moved, keys.keys
                 )))
@@ -131,7 +133,7 @@ impl Diff {
 }
 
 /// `15`, `15%` or `2.5%`.
-fn limit(text: &str) -> Result<f64, String> {
+fn parse_percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim_end();
     let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let percent = number.parse().ok().filter(|_| plain);
@@ -142,24 +144,24 @@ fn limit(text: &str) -> Result<f64, String> {
 
 /// `part` of `whole` in per cent; exact where `whole` is the key space.
 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53 of either")]
-fn per_cent(part: u64, whole: u64) -> f64 {
+fn percent_of(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole.max(1) as f64
 }
 
-impl Answer {
-    fn json(&self) -> Value {
+impl DiffReport {
+    fn to_json(&self) -> Value {
         match &self.keys {
-            Some(keys) => self.movement.report_counted(keys),
-            None => self.movement.report(),
+            Some(keys) => self.movement.to_json_with_keys(keys),
+            None => self.movement.to_json(),
         }
     }
 
-    fn lines(&self) -> Vec<String> {
+    fn text_lines(&self) -> Vec<String> {
         let mut lines = self.pair_lines();
         lines.extend(self.peer_lines());
         lines.push(self.summary());
         if let Some(KeyMoves { keys, moved, .. }) = &self.keys {
-            let share = per_cent(*moved, *keys);
+            let share = percent_of(*moved, *keys);
             lines.push(format!("moved {moved} of {keys} keys, {share:.4} %"));
         }
         lines
@@ -177,23 +179,23 @@ impl Answer {
             let pairs = self.movement.pairs.iter();
             rows.extend(pairs.map(|(ends, hashes)| self.row(*ends, Some(*hashes))));
         } else {
-            let pairs = self.keys.iter().flat_map(KeyMoves::sorted);
+            let pairs = self.keys.iter().flat_map(KeyMoves::sorted_pairs);
             rows.extend(pairs.map(|(ends, _)| self.row(ends, None)));
         }
         if rows.len() == 1 {
             return Vec::new();
         }
-        let mut lines = table::lines(&rows, 2);
+        let mut lines = table::format_table(&rows, 2);
         lines.push(String::new());
         lines
     }
 
     fn has_pairs(&self) -> bool {
-        self.movement.basis != Basis::Expected
+        self.movement.basis != MovementBasis::Expected
     }
 
-    fn row(&self, ends: Ends, hashes: Option<u64>) -> Vec<String> {
-        let label = |end| self.movement.label(end).unwrap_or(NOBODY).to_owned();
+    fn row(&self, ends: OwnerPair, hashes: Option<u64>) -> Vec<String> {
+        let label = |end| self.movement.label(end).unwrap_or(NO_PEER).to_owned();
         let mut row = vec![label(ends.from), label(ends.to)];
         if let Some(hashes) = hashes {
             row.extend([hashes.to_string(), format!("{} %", percent(hashes))]);
@@ -212,7 +214,7 @@ impl Answer {
             let parts = parts.map(|hashes| format!("{} %", percent(hashes)));
             [peer.label.clone()].into_iter().chain(parts).collect()
         }));
-        let mut lines = table::lines(&rows, 1);
+        let mut lines = table::format_table(&rows, 1);
         lines.push(String::new());
         lines
     }
@@ -221,13 +223,13 @@ impl Answer {
         let moved = self.movement.moved;
         let share = percent(moved);
         match self.movement.basis {
-            Basis::Counted => {
-                format!("moved {share} % of the key space: {moved} of {SPACE} hashes")
+            MovementBasis::Exact => {
+                format!("moved {share} % of the key space: {moved} of {HASH_SPACE} hashes")
             }
-            Basis::Sampled(keys) => format!(
+            MovementBasis::Sampled(keys) => format!(
                 "moved about {share} % of the key space: of a sample of {keys} keys; no points"
             ),
-            Basis::Expected => format!(
+            MovementBasis::Expected => format!(
                 "moved about {share} % of the key space: keys are hashed anew, and stay by chance only"
             ),
         }

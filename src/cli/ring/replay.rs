@@ -8,35 +8,38 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
-use super::change::{Changed, Side};
-use super::lines::Lines;
-use super::{Place, table};
+use super::line_reader::LineReader;
+use super::scenario::{ChangeArgs, UpstreamScenario};
+use super::{UpstreamArgs, table};
 use crate::cli::output::Output;
-use crate::cli::{Done, Failure};
+use crate::cli::{CliError, CommandResult};
 use crate::policy::bounded_load::BalanceFactor;
-use crate::predict::{self, Format, Loads, Manner, Outcome, Placement, Rules, Simulation, ratio};
+use crate::predict::{
+    self, KeyPlacement, LoadRules, ReplayFormat, ReplayOptions, ReplayOutcome, SimulatedLoads,
+    Simulation, ratio,
+};
 
 /// Requests that are held back to put them in the order of their start: some 30 MB.
-const WINDOW: usize = 1 << 19;
+const REORDER_CAPACITY: usize = 1 << 19;
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Replay {
+pub(in crate::cli) struct ReplayArgs {
     #[command(flatten)]
-    place: Place,
+    upstream_args: UpstreamArgs,
     #[command(flatten)]
-    changed: Changed,
+    change_args: ChangeArgs,
     /// The log; - reads standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
     /// How its lines are written
-    #[arg(long, value_enum, default_value_t = Format::Clockwise)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReplayFormat::Clockwise)]
+    format: ReplayFormat,
     /// No peer holds more than its fair share of the requests in flight, times this; else as configured
-    #[arg(long, value_name = "FACTOR", value_parser = bound)]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_bound)]
     bounded_load: Option<BalanceFactor>,
 }
 
-impl ValueEnum for Format {
+impl ValueEnum for ReplayFormat {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Clockwise, Self::Keys]
     }
@@ -52,44 +55,44 @@ impl ValueEnum for Format {
     }
 }
 
-impl Replay {
-    pub(super) fn answer(&self, output: &mut Output) -> Done {
-        let now = Side::unchanged(&self.place)?;
-        let after = self.after(&now)?;
+impl ReplayArgs {
+    pub(super) fn run(&self, output: &mut Output) -> CommandResult {
+        let now = UpstreamScenario::as_configured(&self.upstream_args)?;
+        let after = self.after_change(&now)?;
         let here = now.placement(&[])?;
         let there = after
             .as_ref()
-            .map(|side| side.placement(self.changed.down()))
+            .map(|side| side.placement(self.change_args.down()))
             .transpose()?;
         let after = there.as_ref().zip(after.as_ref());
-        let manner = Manner {
+        let manner = ReplayOptions {
             format: self.format,
-            window: WINDOW,
-            starts_slowly: after.is_some_and(|(_, side)| side.starts_slowly()),
+            reorder_capacity: REORDER_CAPACITY,
+            ignores_slow_start: after.is_some_and(|(_, side)| side.has_slow_start()),
         };
-        let mut replay = predict::Replay::new(
-            &self.place.upstream,
+        let mut replay = predict::LogReplay::new(
+            &self.upstream_args.upstream,
             self.simulation(&here, &now),
             after.map(|(placement, side)| self.simulation(placement, side)),
             manner,
         );
-        let mut lines = Lines::open(&self.log)?;
-        while let Some(line) = lines.next()? {
-            replay.line(line);
+        let mut lines = LineReader::open(&self.log)?;
+        while let Some(line) = lines.next_line()? {
+            replay.push_line(line);
         }
-        let outcome = replay.end();
-        let outcome = outcome.map_err(|silent| Failure::Input(silent.to_string()))?;
+        let outcome = replay.finish();
+        let outcome = outcome.map_err(|silent| CliError::Input(silent.to_string()))?;
         self.print(&outcome, output)
     }
 
     /// The upstream after the change, where there is one.
-    fn after(&self, now: &Side) -> Result<Option<Side>, Failure> {
-        if !self.changed.is_any() {
+    fn after_change(&self, now: &UpstreamScenario) -> Result<Option<UpstreamScenario>, CliError> {
+        if !self.change_args.has_changes() {
             return Ok(None);
         }
-        let after = self.changed.side(&self.place)?;
-        if !now.hashes_like(&after) {
-            return Err(Failure::Input(
+        let after = self.change_args.scenario(&self.upstream_args)?;
+        if !now.hashes_keys_like(&after) {
+            return Err(CliError::Input(
                 "`key` or the ring's dialect changes: the hashes in the log do not hold then"
                     .to_owned(),
             ));
@@ -97,54 +100,58 @@ impl Replay {
         Ok(Some(after))
     }
 
-    fn simulation<'a>(&self, placement: &'a Placement<'a>, side: &Side) -> Simulation<'a> {
+    fn simulation<'a>(
+        &self,
+        placement: &'a KeyPlacement<'a>,
+        side: &UpstreamScenario,
+    ) -> Simulation<'a> {
         let weights = side.peers().iter().map(|peer| peer.weight);
-        let configured = side.rules();
+        let configured = side.load_rules();
         let bound = self.bounded_load.or(configured.bound);
-        let rules = Rules {
+        let rules = LoadRules {
             bound,
             ..configured
         };
         Simulation::new(placement, weights, rules)
     }
 
-    fn print(&self, outcome: &Outcome<'_>, output: &mut Output) -> Done {
-        if self.place.json {
-            output.line(&outcome.report().to_string())?;
+    fn print(&self, outcome: &ReplayOutcome<'_>, output: &mut Output) -> CommandResult {
+        if self.upstream_args.json {
+            output.line(&outcome.to_json().to_string())?;
             return output.flush();
         }
-        for line in lines(outcome) {
+        for line in text_lines(outcome) {
             output.line(&line)?;
         }
         output.flush()
     }
 }
 
-fn bound(text: &str) -> Result<BalanceFactor, String> {
+fn parse_bound(text: &str) -> Result<BalanceFactor, String> {
     BalanceFactor::parse(text)
         .ok_or_else(|| "a factor from 1.01 to 10, with up to three decimals".to_owned())
 }
 
-fn lines(outcome: &Outcome<'_>) -> Vec<String> {
-    let (seen, span) = (&outcome.seen, outcome.span());
+fn text_lines(outcome: &ReplayOutcome<'_>) -> Vec<String> {
+    let (seen, span) = (&outcome.stats, outcome.span());
     let (start, end) = outcome.dates();
     let mut lines = vec![format!(
         "{} requests in {} lines, {start} to {end}",
         seen.requests, seen.lines
     )];
-    if outcome.stand_ins {
+    if outcome.uses_substitute_keys {
         let said = "requests have hashes, not keys: in this dialect each key has another, random one for it";
         lines.push(said.to_owned());
     } else if outcome.has_peers {
-        let share = per_cent(seen.as_logged, seen.requests);
+        let share = percent_of(seen.as_logged, seen.requests);
         lines.push(format!(
             "{share:.2} % of them went where this ring sends them"
         ));
     }
-    if outcome.starts_slowly {
+    if outcome.ignores_slow_start {
         lines.push("slow starts are taken as over".to_owned());
     }
-    lines.extend(seen.complaint());
+    lines.extend(seen.malformed_summary());
     if outcome.late > 0 {
         let late = outcome.late;
         lines.push(format!(
@@ -154,7 +161,7 @@ fn lines(outcome: &Outcome<'_>) -> Vec<String> {
     lines.extend(load_lines(&outcome.now, "now", span, seen.requests));
     if let Some(after) = &outcome.after {
         lines.extend(load_lines(after, "after", span, seen.requests));
-        let (moved, share) = (seen.moved, per_cent(seen.moved, seen.requests));
+        let (moved, share) = (seen.moved, percent_of(seen.moved, seen.requests));
         lines.extend([
             String::new(),
             format!("moved {moved} requests, {share:.2} %"),
@@ -163,7 +170,7 @@ fn lines(outcome: &Outcome<'_>) -> Vec<String> {
     lines
 }
 
-fn load_lines(loads: &Loads<'_>, when: &str, span: u64, all: u64) -> Vec<String> {
+fn load_lines(loads: &SimulatedLoads<'_>, when: &str, span: u64, all: u64) -> Vec<String> {
     let head = [
         when,
         "requests",
@@ -179,7 +186,7 @@ fn load_lines(loads: &Loads<'_>, when: &str, span: u64, all: u64) -> Vec<String>
         vec![
             (*label).to_owned(),
             load.requests.to_string(),
-            format!("{:.2} %", per_cent(load.requests, all)),
+            format!("{:.2} %", percent_of(load.requests, all)),
             load.peak_rate.to_string(),
             load.peak_in_flight.to_string(),
             format!("{:.2}", ratio(load.busy, span)),
@@ -188,7 +195,7 @@ fn load_lines(loads: &Loads<'_>, when: &str, span: u64, all: u64) -> Vec<String>
         ]
     }));
     let mut lines = vec![String::new()];
-    lines.extend(table::lines(&rows, 1));
+    lines.extend(table::format_table(&rows, 1));
     if loads.unserved > 0 {
         lines.push(format!("{} requests found no peer", loads.unserved));
     }
@@ -201,6 +208,6 @@ fn load_lines(loads: &Loads<'_>, when: &str, span: u64, all: u64) -> Vec<String>
     lines
 }
 
-fn per_cent(part: u64, whole: u64) -> f64 {
+fn percent_of(part: u64, whole: u64) -> f64 {
     ratio(part, whole) * 100.0
 }

@@ -1,7 +1,7 @@
 //! Rows of text as a table: names to the left, numbers to the right.
 
 /// The lines of the rows, two spaces between the columns; the first `names` columns are names.
-pub(super) fn lines(rows: &[Vec<String>], names: usize) -> Vec<String> {
+pub(super) fn format_table(rows: &[Vec<String>], names: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -11,10 +11,12 @@ pub(super) fn lines(rows: &[Vec<String>], names: usize) -> Vec<String> {
             .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    rows.iter().map(|row| line(row, &widths, names)).collect()
+    rows.iter()
+        .map(|row| format_row(row, &widths, names))
+        .collect()
 }
 
-fn line(row: &[String], widths: &[usize], names: usize) -> String {
+fn format_row(row: &[String], widths: &[usize], names: usize) -> String {
     let cells = row.iter().zip(widths).enumerate();
     let cells = cells.map(|(column, (cell, &width))| {
         if column < names {

@@ -9,7 +9,7 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::values::{InvalidValue, describe_node};
 use crate::key::{AddressForm, End, KeySource, Parts};
-use crate::ring::PARTS;
+use crate::ring::KEY_PART_SEPARATOR;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
                     `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
@@ -119,7 +119,7 @@ fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeyS
         )?));
     }
     if let Some(list) = fields.get("any") {
-        let separator = char::from(PARTS).to_string();
+        let separator = char::from(KEY_PART_SEPARATOR).to_string();
         return Some(KeySource::Any(combination(
             list, &fields, inside, &separator,
         )?));

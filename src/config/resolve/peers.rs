@@ -137,14 +137,14 @@ fn check_ring_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) 
         ..
     } in peers
     {
-        if let Err(error) = dialect.names(&[peer.member()]) {
+        if let Err(error) = dialect.hash_names(&[peer.member()]) {
             let help =
                 "the dialect hashes the server's number; leave the `id` out to have them counted";
             problems.add(Problem::error(error.to_string(), *name).help(help));
         }
     }
     let members: Vec<_> = peers.iter().map(|placed| placed.peer.member()).collect();
-    let names = dialect.names(&members).unwrap_or_default();
+    let names = dialect.hash_names(&members).unwrap_or_default();
     let mut seen = HashMap::new();
     for (placed, name) in peers.iter().zip(&names) {
         let first = seen.insert(name, placed);
@@ -161,7 +161,7 @@ fn check_ring_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) 
 /// The order of the list is no name that lasts.
 fn warn_positional_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) {
     let nameless = peers.iter().find(|placed| placed.peer.id.is_none());
-    if let (true, true, Some(first)) = (dialect.counts_members(), peers.len() > 1, nameless) {
+    if let (true, true, Some(first)) = (dialect.numbers_by_order(), peers.len() > 1, nameless) {
         let message = format!(
             "dialect `{}` counts the peers that have no `id`: without this one, others get another number, and their keys move",
             dialect.name()

@@ -63,7 +63,7 @@ const DIALECTS: &[DialectSpec] = &[
         options: &["by", "replicas"],
         read: |fields| {
             Some(Dialect::Varnish(Varnish {
-                by: fields.choice("by", varnish::By::Url, varnish::By::WORDS),
+                by: fields.choice("by", varnish::ShardBy::Url, varnish::ShardBy::NAMES),
                 replicas: replicas(fields, Varnish::DEFAULT_REPLICAS),
             }))
         },
@@ -87,7 +87,7 @@ const DIALECTS: &[DialectSpec] = &[
         read: |fields| {
             let plain = Ats::default();
             Some(Dialect::Ats(Ats {
-                function: fields.choice("hash", plain.function, ats::Function::WORDS),
+                function: fields.choice("hash", plain.function, ats::AtsHash::NAMES),
                 replicas: replicas(fields, Ats::DEFAULT_REPLICAS),
             }))
         },
@@ -99,7 +99,7 @@ const DIALECTS: &[DialectSpec] = &[
         read: |fields| {
             let plain = Caddy::default().function;
             Some(Dialect::Caddy(Caddy {
-                function: fields.choice("hash", plain, caddy::Function::WORDS),
+                function: fields.choice("hash", plain, caddy::CaddyHash::NAMES),
             }))
         },
     },
@@ -139,7 +139,7 @@ pub(super) fn check_size(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerCon
     }
     warn_weights_ignored(fields, dialect, peers);
     let weights: Vec<_> = peers.iter().map(|peer| peer.weight).collect();
-    let points = dialect.total(&weights);
+    let points = dialect.total_points(&weights);
     if points > u64::from(Ring::MAX_POINTS) {
         let message = format!(
             "the ring would have {points} points, more than {}",
@@ -158,7 +158,10 @@ fn warn_weights_ignored(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerConf
         [one, other] => one.weight != other.weight,
         _ => false,
     });
-    let Some(node) = fields.get("ring").filter(|_| differ && !dialect.weighs()) else {
+    let Some(node) = fields
+        .get("ring")
+        .filter(|_| differ && !dialect.supports_weights())
+    else {
         return;
     };
     let message = format!(
@@ -236,8 +239,8 @@ fn points(node: &YamlNode) -> Result<Dialect, InvalidValue> {
 /// `balance source` has no function to name.
 fn haproxy(fields: &Fields<'_>) -> Haproxy {
     let plain = Haproxy::default();
-    let function = fields.choice("hash", plain.function, haproxy::Function::WORDS);
-    let named = fields.get("hash").is_some() && function != haproxy::Function::Source;
+    let function = fields.choice("hash", plain.function, haproxy::HaproxyHash::NAMES);
+    let named = fields.get("hash").is_some() && function != haproxy::HaproxyHash::Source;
     Haproxy {
         function,
         avalanche: fields.flag("avalanche", !named),
@@ -246,9 +249,13 @@ fn haproxy(fields: &Fields<'_>) -> Haproxy {
 
 fn envoy(fields: &Fields<'_>) -> Envoy {
     let plain = Envoy::default();
-    let size: RangeInclusive<u64> = 1..=u64::from(Envoy::MAX_RING);
-    let maximum = fields.number("maximum_ring_size", plain.maximum, size.clone());
-    let minimum = fields.number("minimum_ring_size", plain.minimum.min(maximum), size);
+    let size: RangeInclusive<u64> = 1..=u64::from(Envoy::MAX_RING_SIZE);
+    let maximum = fields.number("maximum_ring_size", plain.maximum_ring_size, size.clone());
+    let minimum = fields.number(
+        "minimum_ring_size",
+        plain.minimum_ring_size.min(maximum),
+        size,
+    );
     if let Some(node) = fields.get("minimum_ring_size")
         && minimum > maximum
     {
@@ -256,17 +263,17 @@ fn envoy(fields: &Fields<'_>) -> Envoy {
         fields.error(node, message, "use a smaller one");
     }
     Envoy {
-        function: fields.choice("hash", plain.function, envoy::Function::WORDS),
-        minimum: minimum.min(maximum),
-        maximum,
+        function: fields.choice("hash", plain.function, envoy::EnvoyHash::NAMES),
+        minimum_ring_size: minimum.min(maximum),
+        maximum_ring_size: maximum,
     }
 }
 
 fn twemproxy(fields: &Fields<'_>) -> Twemproxy {
     let plain = Twemproxy::default();
     Twemproxy {
-        function: fields.choice("hash", plain.function, twemproxy::Function::WORDS),
-        tag: fields.read("hash_tag", hash_tag),
+        function: fields.choice("hash", plain.function, twemproxy::TwemproxyHash::NAMES),
+        hash_tag: fields.read("hash_tag", hash_tag),
     }
 }
 

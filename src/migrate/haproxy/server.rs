@@ -193,7 +193,7 @@ fn tlvs(options: &str) -> Vec<&'static str> {
 pub(super) fn peers(servers: Vec<BackendServer>, comments: &mut Vec<String>) -> Vec<PeerDraft> {
     let given: Vec<_> = servers.iter().map(|server| server.id).collect();
     let mut peers = Vec::new();
-    for (id, server) in haproxy::numbers(&given).into_iter().zip(servers) {
+    for (id, server) in haproxy::server_numbers(&given).into_iter().zip(servers) {
         if server.used {
             let id = Some(id.to_string());
             peers.push(PeerDraft { id, ..server.peer });

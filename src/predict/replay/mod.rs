@@ -3,28 +3,28 @@
 //! The log is taken line by line. What is held in memory is one entry per request in flight, and a window of
 //! requests that wait for those which started before them and ended later.
 
-mod logged;
+mod access_log_line;
+mod key_log_line;
 mod outcome;
-mod timed;
 
 use std::collections::HashMap;
 
-use self::logged::Logged;
-pub use self::outcome::{Loads, Outcome, Seen, ratio};
-use self::timed::Timed;
-use super::{Request, Simulation, Window};
+use self::access_log_line::AccessLogLine;
+use self::key_log_line::KeyLogLine;
+pub use self::outcome::{LogStats, ReplayOutcome, SimulatedLoads, ratio};
+use super::{ReorderBuffer, ReplayRequest, Simulation};
 use crate::ring::{Hash, MemberId};
 
 /// How the lines of a log are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ReplayFormat {
     /// The access log of `clockwise run`: JSON.
     Clockwise,
     /// Of any proxy: start, key, and if known seconds and bytes, with tabs between.
     Keys,
 }
 
-impl Format {
+impl ReplayFormat {
     /// What it is called in a question.
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Format {
     }
 
     /// The one that is called so.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::Clockwise, Self::Keys]
             .into_iter()
             .find(|format| format.name() == name)
@@ -43,40 +43,40 @@ impl Format {
 
 /// How a log is read, and what is to be said about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct ReplayOptions {
     /// How its lines are written.
-    pub format: Format,
+    pub format: ReplayFormat,
     /// Requests that are held back to put them in the order of their start; some 60 bytes each.
-    pub window: usize,
+    pub reorder_capacity: usize,
     /// Peers that are new start slowly, which is not simulated.
-    pub starts_slowly: bool,
+    pub ignores_slow_start: bool,
 }
 
 /// A log that has no request of the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Silent(String);
+pub struct NoMatchingRequests(String);
 
 /// A log on its way through the rings.
 #[derive(Debug)]
-pub struct Replay<'a> {
+pub struct LogReplay<'a> {
     upstream: &'a str,
     /// The members now, by label.
     members: HashMap<&'a str, MemberId>,
     now: Simulation<'a>,
     after: Option<Simulation<'a>>,
-    window: Window<Option<MemberId>>,
-    manner: Manner,
-    seen: Seen,
+    reorder_buffer: ReorderBuffer<Option<MemberId>>,
+    options: ReplayOptions,
+    stats: LogStats,
 }
 
-impl<'a> Replay<'a> {
+impl<'a> LogReplay<'a> {
     /// Nothing read yet. `upstream` is the name that the requests have in the log.
     pub fn new(
         upstream: &'a str,
         now: Simulation<'a>,
         after: Option<Simulation<'a>>,
-        manner: Manner,
+        manner: ReplayOptions,
     ) -> Self {
         let labels = now.placement().labels().iter().copied();
         Self {
@@ -84,44 +84,44 @@ impl<'a> Replay<'a> {
             members: labels.zip((0..).map(MemberId)).collect(),
             now,
             after,
-            window: Window::new(manner.window),
-            manner,
-            seen: Seen::default(),
+            reorder_buffer: ReorderBuffer::new(manner.reorder_capacity),
+            options: manner,
+            stats: LogStats::default(),
         }
     }
 
     /// The next line of the log, without its end.
-    pub fn line(&mut self, line: &[u8]) {
-        self.seen.lines += 1;
-        match self.manner.format {
-            Format::Clockwise => match Logged::parse(line) {
-                Ok(logged) => self.add(&logged),
-                Err(error) => self.seen.malformed(error.to_string()),
+    pub fn push_line(&mut self, line: &[u8]) {
+        self.stats.lines += 1;
+        match self.options.format {
+            ReplayFormat::Clockwise => match AccessLogLine::parse(line) {
+                Ok(logged) => self.add_access_log_line(&logged),
+                Err(error) => self.stats.count_malformed(error.to_string()),
             },
-            Format::Keys => match Timed::parse(line) {
-                Ok(timed) => self.add_timed(&timed),
-                Err(why) => self.seen.malformed(why.to_owned()),
+            ReplayFormat::Keys => match KeyLogLine::parse(line) {
+                Ok(timed) => self.add_key_log_line(&timed),
+                Err(why) => self.stats.count_malformed(why.to_owned()),
             },
         }
     }
 
-    fn add(&mut self, logged: &Logged<'_>) {
+    fn add_access_log_line(&mut self, logged: &AccessLogLine<'_>) {
         // Who has neither a key nor a peer was refused.
         let refused = logged.key_hash.is_none() && logged.peer.is_none();
         if logged.upstream.as_deref() != Some(self.upstream) || refused {
-            self.seen.others += 1;
+            self.stats.other_requests += 1;
             return;
         }
         let hash = logged.key_hash.map(Hash);
-        if hash.is_some_and(|hash| !self.now.placement().ring().can_give(hash)) {
+        if hash.is_some_and(|hash| !self.now.placement().ring().is_possible_hash(hash)) {
             let why = "its `key_hash` is longer than the hashes of this ring's dialect";
-            self.seen.malformed(why.to_owned());
+            self.stats.count_malformed(why.to_owned());
             return;
         }
-        let request = Request {
+        let request = ReplayRequest {
             start: logged.start,
             duration: logged.duration,
-            bytes: logged.sent,
+            bytes: logged.bytes_sent,
             hash,
         };
         let peer = logged.peer.as_deref();
@@ -129,10 +129,10 @@ impl<'a> Replay<'a> {
         self.push(request, logged_on);
     }
 
-    fn add_timed(&mut self, timed: &Timed<'_>) {
+    fn add_key_log_line(&mut self, timed: &KeyLogLine<'_>) {
         let ring = self.now.placement().ring();
         let hash = (!timed.key.is_empty()).then(|| ring.key(timed.key).hash());
-        let request = Request {
+        let request = ReplayRequest {
             start: timed.start,
             duration: timed.duration,
             bytes: timed.bytes,
@@ -141,21 +141,21 @@ impl<'a> Replay<'a> {
         self.push(request, None);
     }
 
-    fn push(&mut self, request: Request, logged_on: Option<MemberId>) {
-        if let Some((request, logged_on)) = self.window.push(request, logged_on) {
-            self.send(request, logged_on);
+    fn push(&mut self, request: ReplayRequest, logged_on: Option<MemberId>) {
+        if let Some((request, logged_on)) = self.reorder_buffer.push(request, logged_on) {
+            self.simulate(request, logged_on);
         }
     }
 
-    fn send(&mut self, request: Request, logged_on: Option<MemberId>) {
-        self.seen.count(request);
+    fn simulate(&mut self, request: ReplayRequest, logged_on: Option<MemberId>) {
+        self.stats.count_request(request);
         let here = self.now.add(request);
-        self.seen.as_logged += u64::from(here.is_some() && here == logged_on);
+        self.stats.as_logged += u64::from(here.is_some() && here == logged_on);
         if let Some(after) = &mut self.after {
             let there = after.add(request);
             let was = here.map(|member| self.now.placement().label(member));
             let is = there.map(|member| after.placement().label(member));
-            self.seen.moved += u64::from(was != is);
+            self.stats.moved += u64::from(was != is);
         }
     }
 
@@ -163,23 +163,28 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     /// The log has no request of this upstream.
-    pub fn end(mut self) -> Result<Outcome<'a>, Silent> {
-        while let Some((request, logged_on)) = self.window.pop() {
-            self.send(request, logged_on);
+    pub fn finish(mut self) -> Result<ReplayOutcome<'a>, NoMatchingRequests> {
+        while let Some((request, logged_on)) = self.reorder_buffer.pop() {
+            self.simulate(request, logged_on);
         }
-        if self.seen.requests == 0 {
-            let why = self.seen.complaint().unwrap_or_default();
+        if self.stats.requests == 0 {
+            let why = self.stats.malformed_summary().unwrap_or_default();
             let message = format!("no line tells of a request to `{}`", self.upstream);
-            return Err(Silent([message, why].join("\n")));
+            return Err(NoMatchingRequests([message, why].join("\n")));
         }
-        Ok(Outcome {
-            late: self.window.late,
-            stand_ins: !self.now.placement().ring().dialect().tells_by_hash(),
-            now: Loads::of(self.now),
-            after: self.after.map(Loads::of),
-            has_peers: self.manner.format == Format::Clockwise,
-            starts_slowly: self.manner.starts_slowly,
-            seen: self.seen,
+        Ok(ReplayOutcome {
+            late: self.reorder_buffer.late,
+            uses_substitute_keys: !self
+                .now
+                .placement()
+                .ring()
+                .dialect()
+                .hash_determines_owner(),
+            now: SimulatedLoads::from_simulation(self.now),
+            after: self.after.map(SimulatedLoads::from_simulation),
+            has_peers: self.options.format == ReplayFormat::Clockwise,
+            ignores_slow_start: self.options.ignores_slow_start,
+            stats: self.stats,
         })
     }
 }

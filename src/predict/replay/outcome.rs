@@ -3,17 +3,17 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::{Load, Request, Simulation};
+use super::super::{ReplayRequest, SimulatedLoad, Simulation};
 
 /// What the log was, apart from the requests in it.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct LogStats {
     /// Its lines.
     pub lines: u64,
     /// Its requests to the upstream.
     pub requests: u64,
     /// Requests to other upstreams, and those that were refused.
-    pub others: u64,
+    pub other_requests: u64,
     /// Lines that could not be read; of the first one, its number and why.
     malformed: u64,
     first_malformed: Option<(u64, String)>,
@@ -27,50 +27,50 @@ pub struct Seen {
 
 /// What the traffic does to the peers.
 #[derive(Clone, Debug)]
-pub struct Outcome<'a> {
+pub struct ReplayOutcome<'a> {
     /// What the log was.
-    pub seen: Seen,
+    pub stats: LogStats,
     /// Requests that were too long to be put in order.
     pub late: u64,
     /// The log does not tell the keys; others stood for them.
-    pub stand_ins: bool,
+    pub uses_substitute_keys: bool,
     /// The log says where each request went.
     pub has_peers: bool,
     /// Slow starts are configured, and taken as over.
-    pub starts_slowly: bool,
+    pub ignores_slow_start: bool,
     /// As things are.
-    pub now: Loads<'a>,
+    pub now: SimulatedLoads<'a>,
     /// After the change; `None`: there is none.
-    pub after: Option<Loads<'a>>,
+    pub after: Option<SimulatedLoads<'a>>,
 }
 
 /// What came to each peer.
 #[derive(Clone, Debug)]
-pub struct Loads<'a> {
+pub struct SimulatedLoads<'a> {
     /// The peers' labels.
     pub labels: &'a [&'a str],
     /// In the same order.
-    pub peers: Vec<Load>,
+    pub peers: Vec<SimulatedLoad>,
     /// Requests that nobody could take.
     pub unserved: u64,
     /// Requests of hot keys.
     pub spread: u64,
 }
 
-impl Seen {
-    pub(super) fn count(&mut self, request: Request) {
+impl LogStats {
+    pub(super) fn count_request(&mut self, request: ReplayRequest) {
         self.requests += 1;
         let (start, end) = self.span.unwrap_or((request.start, 0));
         self.span = Some((start.min(request.start), end.max(request.end())));
     }
 
-    pub(super) fn malformed(&mut self, why: String) {
+    pub(super) fn count_malformed(&mut self, why: String) {
         self.malformed += 1;
         self.first_malformed.get_or_insert((self.lines, why));
     }
 
     /// What could not be read.
-    pub fn complaint(&self) -> Option<String> {
+    pub fn malformed_summary(&self) -> Option<String> {
         let (line, why) = self.first_malformed.as_ref()?;
         let count = self.malformed;
         Some(format!(
@@ -79,8 +79,8 @@ impl Seen {
     }
 }
 
-impl<'a> Loads<'a> {
-    pub(super) fn of(simulation: Simulation<'a>) -> Self {
+impl<'a> SimulatedLoads<'a> {
+    pub(super) fn from_simulation(simulation: Simulation<'a>) -> Self {
         Self {
             labels: simulation.placement().labels(),
             unserved: simulation.unserved,
@@ -89,9 +89,9 @@ impl<'a> Loads<'a> {
         }
     }
 
-    fn report(&self, span: u64) -> Value {
+    fn to_json(&self, span: u64) -> Value {
         let all: u64 = self.peers.iter().map(|load| load.requests).sum();
-        let peer = |(label, load): (&&str, &Load)| {
+        let peer = |(label, load): (&&str, &SimulatedLoad)| {
             json!({
                 "label": label,
                 "requests": load.requests,
@@ -108,10 +108,10 @@ impl<'a> Loads<'a> {
     }
 }
 
-impl Outcome<'_> {
+impl ReplayOutcome<'_> {
     /// As JSON: the same from the command line and from the admin API.
-    pub fn report(&self) -> Value {
-        let (seen, span) = (&self.seen, self.span());
+    pub fn to_json(&self) -> Value {
+        let (seen, span) = (&self.stats, self.span());
         let malformed = seen
             .first_malformed
             .as_ref()
@@ -119,36 +119,36 @@ impl Outcome<'_> {
         json!({
             "lines": seen.lines,
             "requests": seen.requests,
-            "others": seen.others,
+            "others": seen.other_requests,
             "malformed": seen.malformed,
             "first_malformed": malformed,
             "late": self.late,
-            "as_logged": (self.has_peers && !self.stand_ins).then_some(seen.as_logged),
-            "stand_ins": self.stand_ins,
-            "slow_starts_over": self.starts_slowly,
-            "start": seen.span.map(|(start, _)| shown(start)),
-            "end": seen.span.map(|(_, end)| shown(end)),
-            "now": self.now.report(span),
-            "after": self.after.as_ref().map(|loads| loads.report(span)),
+            "as_logged": (self.has_peers && !self.uses_substitute_keys).then_some(seen.as_logged),
+            "stand_ins": self.uses_substitute_keys,
+            "slow_starts_over": self.ignores_slow_start,
+            "start": seen.span.map(|(start, _)| format_time(start)),
+            "end": seen.span.map(|(_, end)| format_time(end)),
+            "now": self.now.to_json(span),
+            "after": self.after.as_ref().map(|loads| loads.to_json(span)),
             "moved": self.after.is_some().then_some(seen.moved),
         })
     }
 
     /// From the first start to the last end, as dates.
     pub fn dates(&self) -> (String, String) {
-        let (start, end) = self.seen.span.unwrap_or_default();
-        (shown(start), shown(end))
+        let (start, end) = self.stats.span.unwrap_or_default();
+        (format_time(start), format_time(end))
     }
 
     /// From the first start to the last end, in microseconds; at least one.
     pub fn span(&self) -> u64 {
-        let (start, end) = self.seen.span.unwrap_or_default();
+        let (start, end) = self.stats.span.unwrap_or_default();
         (end - start).max(1)
     }
 }
 
 /// Microseconds since 1970 as a date.
-fn shown(time: u64) -> String {
+fn format_time(time: u64) -> String {
     let time = i64::try_from(time).ok();
     let time = time.and_then(|time| Timestamp::from_microsecond(time).ok());
     time.map_or_else(|| "?".to_owned(), |time| format!("{time:.3}"))

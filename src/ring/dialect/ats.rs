@@ -8,30 +8,33 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
-use super::{Owner, Placement, Rules, Setting, Ties, is_choice, word};
+use super::{
+    DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, is_valid_points_per_weight,
+    option_name,
+};
 use crate::ring::Hash;
 
 /// How Traffic Server was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ats {
     /// `proxy.config.http.parent_proxy.consistent_hash_algorithm`.
-    pub function: Function,
+    pub function: AtsHash,
     /// Points per unit of weight.
     pub replicas: u32,
 }
 
 /// The function by which Traffic Server places parents and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
+pub enum AtsHash {
     /// SipHash-2-4, the only one before 10.2.
     Siphash24,
     /// SipHash-1-3.
     Siphash13,
 }
 
-impl Function {
+impl AtsHash {
     /// Their names in the configuration.
-    pub const WORDS: &[(&str, Self)] = &[
+    pub const NAMES: &[(&str, Self)] = &[
         ("siphash24", Self::Siphash24),
         ("siphash13", Self::Siphash13),
     ];
@@ -60,7 +63,7 @@ impl Ats {
 impl Default for Ats {
     fn default() -> Self {
         Self {
-            function: Function::Siphash24,
+            function: AtsHash::Siphash24,
             replicas: Self::DEFAULT_REPLICAS,
         }
     }
@@ -71,18 +74,18 @@ impl Placement for Ats {
         "ats"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
         vec![
-            ("hash", word(Function::WORDS, &self.function)),
-            ("replicas", Setting::Number(self.replicas.into())),
+            ("hash", option_name(AtsHash::NAMES, &self.function)),
+            ("replicas", DialectOptionValue::Number(self.replicas.into())),
         ]
     }
 
     fn is_valid(&self) -> bool {
-        is_choice(self.replicas)
+        is_valid_points_per_weight(self.replicas)
     }
 
-    fn per_weight(&self) -> u32 {
+    fn points_per_weight(&self) -> u32 {
         self.replicas
     }
 
@@ -94,11 +97,11 @@ impl Placement for Ats {
         Hash(self.function.hash(key))
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::AtOrAfter,
-            ties: Ties::First,
-            wide: true,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::AtOrAfter,
+            tie_break: TieBreak::KeepFirst,
+            is_64_bit: true,
         }
     }
 }
@@ -110,6 +113,6 @@ mod tests {
     /// The vectors of SipHash's authors have another key; this one is the reference code's, with zeros.
     #[test]
     fn keys_are_hashed_with_a_key_of_zeros() {
-        assert_eq!(Function::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);
+        assert_eq!(AtsHash::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);
     }
 }

@@ -13,19 +13,19 @@ use std::hash::Hasher as _;
 
 use twox_hash::XxHash64;
 
-use super::{Owner, Placement, Rules, Setting, Ties, word};
+use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name};
 use crate::ring::{Hash, Weight};
 
 /// The options of dialect `caddy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caddy {
     /// How a score is hashed.
-    pub function: Function,
+    pub function: CaddyHash,
 }
 
 /// The function of a version of Caddy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Function {
+pub enum CaddyHash {
     /// XXH64 of the name and the key: the present one.
     #[default]
     Xxhash,
@@ -33,9 +33,9 @@ pub enum Function {
     Fnv1a32,
 }
 
-impl Function {
+impl CaddyHash {
     /// Their names in the configuration.
-    pub const WORDS: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("fnv1a_32", Self::Fnv1a32)];
+    pub const NAMES: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("fnv1a_32", Self::Fnv1a32)];
 
     /// The hash of both texts as one.
     fn hash(self, name: &[u8], key: &[u8]) -> u64 {
@@ -56,8 +56,8 @@ impl Placement for Caddy {
         "caddy"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
-        vec![("hash", word(Function::WORDS, &self.function))]
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
+        vec![("hash", option_name(CaddyHash::NAMES, &self.function))]
     }
 
     /// Nothing of Caddy's: it decides about no owner.
@@ -65,11 +65,11 @@ impl Placement for Caddy {
         Hash(XxHash64::oneshot(0, key))
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::Score,
-            ties: Ties::InOrder,
-            wide: true,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::HighestScore,
+            tie_break: TieBreak::ByMemberOrder,
+            is_64_bit: true,
         }
     }
 
@@ -94,9 +94,9 @@ mod tests {
             Caddy { function }.score(name, Weight::MAX, hash, key.as_bytes())
         };
         // The published vectors of XXH64 and FNV-1a.
-        assert_eq!(score(Function::Xxhash, "", ""), 0xef46_db37_51d8_e999);
-        assert_eq!(score(Function::Xxhash, "ab", "c"), 0x44bc_2cf5_ad77_0999);
-        assert_eq!(score(Function::Xxhash, "", "abc"), 0x44bc_2cf5_ad77_0999);
-        assert_eq!(score(Function::Fnv1a32, "bar", "foo"), 0xbf9c_f968);
+        assert_eq!(score(CaddyHash::Xxhash, "", ""), 0xef46_db37_51d8_e999);
+        assert_eq!(score(CaddyHash::Xxhash, "ab", "c"), 0x44bc_2cf5_ad77_0999);
+        assert_eq!(score(CaddyHash::Xxhash, "", "abc"), 0x44bc_2cf5_ad77_0999);
+        assert_eq!(score(CaddyHash::Fnv1a32, "bar", "foo"), 0xbf9c_f968);
     }
 }

@@ -4,8 +4,8 @@
 //! its last four bytes; a key is hashed the same way, without a number. A hash belongs to the
 //! first point strictly after it, as in every textbook that searches with `bisect_right`.
 
-use super::label::Numbered;
-use super::{Owner, Placement, Rules, Setting, is_choice};
+use super::numbered_name::NumberedName;
+use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, is_valid_points_per_weight};
 use crate::ring::{Hash, digest};
 
 /// See the module.
@@ -19,39 +19,39 @@ impl Placement for Circle {
         "circle"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
-        vec![("replicas", Setting::Number(self.replicas.into()))]
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
+        vec![("replicas", DialectOptionValue::Number(self.replicas.into()))]
     }
 
     fn is_valid(&self) -> bool {
-        is_choice(self.replicas)
+        is_valid_points_per_weight(self.replicas)
     }
 
-    fn per_weight(&self) -> u32 {
+    fn points_per_weight(&self) -> u32 {
         self.replicas
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
-        let mut name = Numbered::new(name);
-        (0..points).for_each(|i| put(last_word(name.with(i)).into()));
+        let mut name = NumberedName::new(name);
+        (0..points).for_each(|i| put(md5_last_word(name.with_number(i)).into()));
     }
 
     #[inline]
     fn hash(&self, key: &[u8]) -> Hash {
-        Hash(last_word(key).into())
+        Hash(md5_last_word(key).into())
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::After,
-            ..Rules::default()
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::After,
+            ..OwnershipRules::default()
         }
     }
 }
 
 /// MD5 as a big-endian number, mod 2^32.
 #[inline]
-fn last_word(text: &[u8]) -> u32 {
+fn md5_last_word(text: &[u8]) -> u32 {
     let [.., last] = digest::words(text);
     last.swap_bytes()
 }

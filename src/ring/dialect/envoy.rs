@@ -14,32 +14,32 @@ use std::fmt::Write as _;
 
 use twox_hash::XxHash64;
 
-use super::{Owner, Placement, Rules, Setting, Ties, word};
-use crate::ring::{Hash, PARTS, Weight};
+use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name};
+use crate::ring::{Hash, KEY_PART_SEPARATOR, Weight};
 
 /// `RingHashLbConfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envoy {
     /// `hash_function`: how the points are hashed; a key always is by XXH64.
-    pub function: Function,
+    pub function: EnvoyHash,
     /// `minimum_ring_size`.
-    pub minimum: u32,
+    pub minimum_ring_size: u32,
     /// `maximum_ring_size`.
-    pub maximum: u32,
+    pub maximum_ring_size: u32,
 }
 
 /// The function by which Envoy places hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
+pub enum EnvoyHash {
     /// `XX_HASH`, the default.
     Xxhash,
     /// `MURMUR_HASH_2`.
     Murmur2,
 }
 
-impl Function {
+impl EnvoyHash {
     /// Their names in the configuration.
-    pub const WORDS: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("murmur2", Self::Murmur2)];
+    pub const NAMES: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("murmur2", Self::Murmur2)];
 
     fn hash(self, text: &[u8]) -> u64 {
         match self {
@@ -51,17 +51,17 @@ impl Function {
 
 impl Envoy {
     /// The most points of a ring: Envoy's own bound.
-    pub const MAX_RING: u32 = 8 << 20;
+    pub const MAX_RING_SIZE: u32 = 8 << 20;
     /// The points of a ring, at least, where nothing is said.
-    pub const DEFAULT_MINIMUM: u32 = 1024;
+    pub const DEFAULT_MINIMUM_RING_SIZE: u32 = 1024;
 }
 
 impl Default for Envoy {
     fn default() -> Self {
         Self {
-            function: Function::Xxhash,
-            minimum: Self::DEFAULT_MINIMUM,
-            maximum: Self::MAX_RING,
+            function: EnvoyHash::Xxhash,
+            minimum_ring_size: Self::DEFAULT_MINIMUM_RING_SIZE,
+            maximum_ring_size: Self::MAX_RING_SIZE,
         }
     }
 }
@@ -71,26 +71,33 @@ impl Placement for Envoy {
         "envoy"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
         vec![
-            ("hash", word(Function::WORDS, &self.function)),
-            ("minimum_ring_size", Setting::Number(self.minimum.into())),
-            ("maximum_ring_size", Setting::Number(self.maximum.into())),
+            ("hash", option_name(EnvoyHash::NAMES, &self.function)),
+            (
+                "minimum_ring_size",
+                DialectOptionValue::Number(self.minimum_ring_size.into()),
+            ),
+            (
+                "maximum_ring_size",
+                DialectOptionValue::Number(self.maximum_ring_size.into()),
+            ),
         ]
     }
 
     fn is_valid(&self) -> bool {
-        (1..=Self::MAX_RING).contains(&self.maximum) && (1..=self.maximum).contains(&self.minimum)
+        (1..=Self::MAX_RING_SIZE).contains(&self.maximum_ring_size)
+            && (1..=self.maximum_ring_size).contains(&self.minimum_ring_size)
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
+    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
         let sum: u32 = weights.iter().map(|weight| u32::from(weight.get())).sum();
         let share = |weight: &Weight| f64::from(weight.get()) / f64::from(sum);
         let Some(least) = weights.iter().min().map(share) else {
             return Vec::new();
         };
-        let scale = (least * f64::from(self.minimum)).ceil() / least;
-        let scale = scale.min(f64::from(self.maximum));
+        let scale = (least * f64::from(self.minimum_ring_size)).ceil() / least;
+        let scale = scale.min(f64::from(self.maximum_ring_size));
         let (mut target, mut placed) = (0.0, 0.0);
         let count = |weight| {
             target += scale * share(weight);
@@ -117,16 +124,16 @@ impl Placement for Envoy {
 
     fn hash(&self, key: &[u8]) -> Hash {
         let parts = key
-            .split(|byte| *byte == PARTS)
+            .split(|byte| *byte == KEY_PART_SEPARATOR)
             .map(|part| XxHash64::oneshot(0, part));
         Hash(parts.fold(0, |hash: u64, part| hash.rotate_left(1) ^ part))
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::AtOrAfter,
-            ties: Ties::InOrder,
-            wide: true,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::AtOrAfter,
+            tie_break: TieBreak::ByMemberOrder,
+            is_64_bit: true,
         }
     }
 }
@@ -138,7 +145,7 @@ fn murmur2(text: &[u8]) -> u64 {
     let (words, rest) = text.as_chunks();
     let mut hash = SEED ^ (text.len() as u64).wrapping_mul(MULTIPLIER);
     for word in words {
-        let word = mixed(u64::from_le_bytes(*word).wrapping_mul(MULTIPLIER), 47);
+        let word = xor_shift(u64::from_le_bytes(*word).wrapping_mul(MULTIPLIER), 47);
         hash = (hash ^ word.wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
     }
     if !rest.is_empty() {
@@ -148,10 +155,10 @@ fn murmur2(text: &[u8]) -> u64 {
             .fold(0, |word, byte| word << 8 | u64::from(*byte));
         hash = (hash ^ last).wrapping_mul(MULTIPLIER);
     }
-    mixed(mixed(hash, 47).wrapping_mul(MULTIPLIER), 47)
+    xor_shift(xor_shift(hash, 47).wrapping_mul(MULTIPLIER), 47)
 }
 
-const fn mixed(word: u64, shift: u32) -> u64 {
+const fn xor_shift(word: u64, shift: u32) -> u64 {
     word ^ (word >> shift)
 }
 
@@ -159,13 +166,13 @@ const fn mixed(word: u64, shift: u32) -> u64 {
 mod tests {
     use super::*;
 
-    fn ring(function: Function, ports: std::ops::Range<u16>, minimum: u32) -> Vec<(u64, u16)> {
+    fn ring(function: EnvoyHash, ports: std::ops::Range<u16>, minimum: u32) -> Vec<(u64, u16)> {
         let envoy = Envoy {
             function,
-            minimum,
+            minimum_ring_size: minimum,
             ..Envoy::default()
         };
-        let counts = envoy.counts(&vec![Weight::ONE; ports.len()]);
+        let counts = envoy.point_counts(&vec![Weight::ONE; ports.len()]);
         let mut points = Vec::new();
         for (port, count) in ports.zip(counts) {
             let count = u32::try_from(count).unwrap();
@@ -180,7 +187,7 @@ mod tests {
     /// The rings of Envoy's own unit tests.
     #[test]
     fn points_are_those_of_envoy() {
-        let points = ring(Function::Xxhash, 90..96, 12);
+        let points = ring(EnvoyHash::Xxhash, 90..96, 12);
         let first = [
             (833_437_586_790_550_860, 94),
             (928_266_305_478_181_108, 92),
@@ -189,7 +196,7 @@ mod tests {
         ];
         assert_eq!(points[..4], first);
         assert_eq!(points.last(), Some(&(16_117_243_373_044_804_889, 90)));
-        let points = ring(Function::Murmur2, 80..86, 12);
+        let points = ring(EnvoyHash::Murmur2, 80..86, 12);
         assert_eq!(points[0], (1_358_027_074_129_602_068, 85));
         assert_eq!(points.last(), Some(&(17_613_279_263_364_193_813, 80)));
     }

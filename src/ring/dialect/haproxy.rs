@@ -10,18 +10,18 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::{Owner, Placement, Rules, Setting, Ties, word};
+use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name};
 use crate::ring::{Error, Hash, Member};
 
-const POINTS: u32 = 16;
+const POINTS_PER_WEIGHT: u32 = 16;
 /// Numbers that a server has for its points.
-const KEYS: u32 = 4096;
+const MAX_POINTS_PER_SERVER: u32 = 4096;
 
 /// How HAProxy was told to hash a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Haproxy {
     /// The second word of `hash-type`.
-    pub function: Function,
+    pub function: HaproxyHash,
     /// The third word of `hash-type`, or none at all of the words: what the function gives is
     /// mixed once more.
     pub avalanche: bool,
@@ -29,7 +29,7 @@ pub struct Haproxy {
 
 /// The function by which HAProxy hashes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
+pub enum HaproxyHash {
     /// `sdbm`, the default.
     Sdbm,
     /// `djb2`.
@@ -44,9 +44,9 @@ pub enum Function {
     Source,
 }
 
-impl Function {
+impl HaproxyHash {
     /// Their names in the configuration.
-    pub const WORDS: &[(&str, Self)] = &[
+    pub const NAMES: &[(&str, Self)] = &[
         ("sdbm", Self::Sdbm),
         ("djb2", Self::Djb2),
         ("wt6", Self::Wt6),
@@ -64,7 +64,7 @@ impl Haproxy {
 impl Default for Haproxy {
     fn default() -> Self {
         Self {
-            function: Function::Sdbm,
+            function: HaproxyHash::Sdbm,
             avalanche: true,
         }
     }
@@ -75,39 +75,42 @@ impl Placement for Haproxy {
         "haproxy"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
         vec![
-            ("hash", word(Function::WORDS, &self.function)),
-            ("avalanche", Setting::Flag(self.avalanche)),
+            ("hash", option_name(HaproxyHash::NAMES, &self.function)),
+            ("avalanche", DialectOptionValue::Flag(self.avalanche)),
         ]
     }
 
-    fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
-        let given: Vec<_> = members.iter().map(id).collect::<Result<_, _>>()?;
-        let numbers = numbers(&given).into_iter();
+    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+        let given: Vec<_> = members.iter().map(parse_id).collect::<Result<_, _>>()?;
+        let numbers = server_numbers(&given).into_iter();
         Ok(numbers
             .map(|number| Cow::Owned(number.to_string()))
             .collect())
     }
 
-    fn per_weight(&self) -> u32 {
-        POINTS
+    fn points_per_weight(&self) -> u32 {
+        POINTS_PER_WEIGHT
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
         // `names` has given a number.
-        let key = name.parse::<u32>().unwrap_or(0).wrapping_mul(KEYS);
+        let key = name
+            .parse::<u32>()
+            .unwrap_or(0)
+            .wrapping_mul(MAX_POINTS_PER_SERVER);
         (0..points).for_each(|point| put(full_hash(key.wrapping_add(point)).into()));
     }
 
     fn hash(&self, key: &[u8]) -> Hash {
         let hash = match self.function {
-            Function::Sdbm => sdbm(key),
-            Function::Djb2 => djb2(key),
-            Function::Wt6 => wt6(key),
-            Function::Crc32 => crc32fast::hash(key),
-            Function::None => number(key),
-            Function::Source => address(key).unwrap_or_else(|| sdbm(key)),
+            HaproxyHash::Sdbm => sdbm(key),
+            HaproxyHash::Djb2 => djb2(key),
+            HaproxyHash::Wt6 => wt6(key),
+            HaproxyHash::Crc32 => crc32fast::hash(key),
+            HaproxyHash::None => parse_decimal(key),
+            HaproxyHash::Source => fold_address(key).unwrap_or_else(|| sdbm(key)),
         };
         Hash(
             if self.avalanche {
@@ -119,18 +122,18 @@ impl Placement for Haproxy {
         )
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::Nearest,
-            ties: Ties::InOrder,
-            wide: false,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::Nearest,
+            tie_break: TieBreak::ByMemberOrder,
+            is_64_bit: false,
         }
     }
 }
 
 /// The number of each server, by the `id`s that are written: those, and for the others a counter that
 /// passes over them. It goes on with servers that have an `id` as well.
-pub fn numbers(given: &[Option<u32>]) -> Vec<u32> {
+pub fn server_numbers(given: &[Option<u32>]) -> Vec<u32> {
     let taken: HashSet<_> = given.iter().flatten().copied().collect();
     let mut next = 0;
     let number = |id: &Option<u32>| {
@@ -145,11 +148,11 @@ pub fn numbers(given: &[Option<u32>]) -> Vec<u32> {
     given.iter().map(number).collect()
 }
 
-fn id(member: &Member<'_>) -> Result<Option<u32>, Error> {
+fn parse_id(member: &Member<'_>) -> Result<Option<u32>, Error> {
     let number = |id: &str| {
         let number = id.parse().ok();
         let number = number.filter(|number| (1..=Haproxy::MAX_ID).contains(number));
-        number.ok_or_else(|| Error::Id(id.to_owned()))
+        number.ok_or_else(|| Error::InvalidId(id.to_owned()))
     };
     member.id.map(number).transpose()
 }
@@ -189,7 +192,7 @@ fn wt6(key: &[u8]) -> u32 {
 }
 
 /// A decimal number at the start of the text, mod 2^32; 0 where there is none.
-fn number(key: &[u8]) -> u32 {
+fn parse_decimal(key: &[u8]) -> u32 {
     let (negative, digits) = match key {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -207,7 +210,7 @@ fn number(key: &[u8]) -> u32 {
 }
 
 /// The 32-bit words of an address, one upon the other; `None` for another text.
-fn address(key: &[u8]) -> Option<u32> {
+fn fold_address(key: &[u8]) -> Option<u32> {
     match std::str::from_utf8(key).ok()?.parse().ok()? {
         IpAddr::V4(address) => Some(address.to_bits()),
         IpAddr::V6(address) => {
@@ -265,14 +268,14 @@ mod tests {
         };
         let names = |ids: &[Option<&'static str>]| {
             let members: Vec<_> = ids.iter().map(|id| member(*id)).collect();
-            Haproxy::default().names(&members)
+            Haproxy::default().hash_names(&members)
         };
         let given = [Some("11"), Some("7"), None, None];
         assert_eq!(names(&given).unwrap(), ["11", "7", "3", "4"]);
         let given = [None, Some("1"), None, Some("3")];
         assert_eq!(names(&given).unwrap(), ["2", "1", "4", "3"]);
         for bad in ["x", "0", "-1", "2147483648", ""] {
-            assert_eq!(names(&[Some(bad)]), Err(Error::Id(bad.to_owned())));
+            assert_eq!(names(&[Some(bad)]), Err(Error::InvalidId(bad.to_owned())));
         }
     }
 
@@ -286,10 +289,10 @@ mod tests {
             (b"x", 0),
         ];
         for (key, value) in cases {
-            assert_eq!(number(key), value);
+            assert_eq!(parse_decimal(key), value);
         }
-        assert_eq!(address(b"10.1.2.3"), Some(0x0a01_0203));
-        assert_eq!(address(b"1::2:0:3"), Some(0x0001_0000 ^ 2 ^ 3));
-        assert_eq!(address(b"x"), None);
+        assert_eq!(fold_address(b"10.1.2.3"), Some(0x0a01_0203));
+        assert_eq!(fold_address(b"1::2:0:3"), Some(0x0001_0000 ^ 2 ^ 3));
+        assert_eq!(fold_address(b"x"), None);
     }
 }

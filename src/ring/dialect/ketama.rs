@@ -6,12 +6,12 @@
 //! changed weight moves keys between unrelated servers, and 61 equal servers get one digest less
 //! each than 60. Equal weights agree with it wherever its rounding gives all 40 digests.
 
-use super::label::Numbered;
-use super::{Placement, Setting, is_choice};
+use super::numbered_name::NumberedName;
+use super::{DialectOptionValue, Placement, is_valid_points_per_weight};
 use crate::ring::{Hash, Weight, digest};
 
 /// How many points come out of one digest.
-pub(super) const PER_DIGEST: u32 = 4;
+pub(super) const POINTS_PER_DIGEST: u32 = 4;
 
 /// See the module.
 pub(super) struct Ketama {
@@ -24,15 +24,15 @@ impl Placement for Ketama {
         "ketama"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
-        vec![("points", Setting::Number(self.points.into()))]
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
+        vec![("points", DialectOptionValue::Number(self.points.into()))]
     }
 
     fn is_valid(&self) -> bool {
-        is_choice(self.points) && self.points.is_multiple_of(PER_DIGEST)
+        is_valid_points_per_weight(self.points) && self.points.is_multiple_of(POINTS_PER_DIGEST)
     }
 
-    fn per_weight(&self) -> u32 {
+    fn points_per_weight(&self) -> u32 {
         self.points
     }
 
@@ -49,18 +49,21 @@ impl Placement for Ketama {
 
 /// The points of servers that have four for each digest of their share. `digests` says how many those are,
 /// of a weight, the sum of all weights and the number of servers.
-pub(super) fn by_share(weights: &[Weight], digests: fn(Weight, u32, u16) -> u64) -> Vec<u64> {
+pub(super) fn counts_by_share(
+    weights: &[Weight],
+    digests: fn(Weight, u32, u16) -> u64,
+) -> Vec<u64> {
     let total = weights.iter().map(|weight| u32::from(weight.get())).sum();
     let servers = u16::try_from(weights.len()).unwrap_or(u16::MAX);
-    let points = |weight: &Weight| digests(*weight, total, servers) * u64::from(PER_DIGEST);
+    let points = |weight: &Weight| digests(*weight, total, servers) * u64::from(POINTS_PER_DIGEST);
     weights.iter().map(points).collect()
 }
 
 /// Puts the points of the first `points / 4` digests.
 pub(super) fn place(name: &str, points: u32, put: &mut dyn FnMut(u64)) {
-    let mut name = Numbered::new(name);
-    for k in 0..points / PER_DIGEST {
-        digest::words(name.with(k))
+    let mut name = NumberedName::new(name);
+    for k in 0..points / POINTS_PER_DIGEST {
+        digest::words(name.with_number(k))
             .map(u64::from)
             .into_iter()
             .for_each(&mut *put);

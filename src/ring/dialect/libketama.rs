@@ -8,8 +8,8 @@
 //! The library's users take a dead server out of the list, which moves keys of others too; here the
 //! ring stays as it is, and only the keys of that server go on clockwise.
 
-use super::ketama::{self, Ketama, PER_DIGEST};
-use super::{Placement, Rules};
+use super::ketama::{self, Ketama, POINTS_PER_DIGEST};
+use super::{OwnershipRules, Placement};
 use crate::ring::{Hash, Weight};
 
 /// See the module.
@@ -20,8 +20,8 @@ impl Placement for Libketama {
         "libketama"
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        ketama::by_share(weights, digests)
+    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
+        ketama::counts_by_share(weights, digest_count)
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -29,11 +29,14 @@ impl Placement for Libketama {
     }
 
     fn hash(&self, key: &[u8]) -> Hash {
-        Ketama { points: PER_DIGEST }.hash(key)
+        Ketama {
+            points: POINTS_PER_DIGEST,
+        }
+        .hash(key)
     }
 
-    fn rules(&self) -> Rules {
-        Rules::IN_ORDER
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules::AT_OR_AFTER_BY_MEMBER_ORDER
     }
 }
 
@@ -44,7 +47,7 @@ impl Placement for Libketama {
     clippy::cast_sign_loss,
     reason = "the library's own arithmetic, which decides about points"
 )]
-fn digests(weight: Weight, total: u32, servers: u16) -> u64 {
+fn digest_count(weight: Weight, total: u32, servers: u16) -> u64 {
     let share = f32::from(weight.get()) / total as f32;
     let digests = f64::from(share) * 40.0 * f64::from(servers);
     (digests as f32).floor() as u64
@@ -64,7 +67,7 @@ mod tests {
             (122, 156),
             (237, 156),
         ] {
-            let counts = Libketama.counts(&vec![Weight::ONE; servers]);
+            let counts = Libketama.point_counts(&vec![Weight::ONE; servers]);
             assert!(
                 counts.iter().all(|count| *count == points),
                 "{servers}: {counts:?}"
@@ -75,6 +78,6 @@ mod tests {
     #[test]
     fn weights_are_shares_of_the_total() {
         let weights = [1, 2, 5].map(|weight| Weight::new(weight).unwrap());
-        assert_eq!(Libketama.counts(&weights), [60, 120, 300]);
+        assert_eq!(Libketama.point_counts(&weights), [60, 120, 300]);
     }
 }

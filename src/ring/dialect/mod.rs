@@ -12,9 +12,9 @@ mod circle;
 pub mod envoy;
 pub mod haproxy;
 mod ketama;
-mod label;
 mod libketama;
 mod nginx;
+mod numbered_name;
 mod traefik;
 pub mod twemproxy;
 pub mod varnish;
@@ -32,7 +32,7 @@ use self::nginx::Nginx;
 use self::traefik::Traefik;
 use self::twemproxy::Twemproxy;
 use self::varnish::Varnish;
-use super::scores::Scores;
+use super::rendezvous::Rendezvous;
 use super::{Error, Hash, Member, Weight};
 
 /// How members and keys are placed on the ring.
@@ -91,23 +91,23 @@ impl Dialect {
 
     /// Its name in the configuration.
     pub fn name(self) -> &'static str {
-        self.with(|placement| placement.name())
+        self.with_placement(|placement| placement.name())
     }
 
     /// Its options, as in the configuration: a name and a value each.
-    pub fn options(self) -> Vec<(&'static str, Setting)> {
-        self.with(|placement| placement.options())
+    pub fn options(self) -> Vec<(&'static str, DialectOptionValue)> {
+        self.with_placement(|placement| placement.options())
     }
 
     /// The hash of a key.
     #[inline]
     pub fn hash(self, key: &[u8]) -> Hash {
-        self.with(|placement| placement.hash(key))
+        self.with_placement(|placement| placement.hash(key))
     }
 
     /// True where a member without an id is known by its place in the list: who is taken out of it
     /// renames those behind.
-    pub const fn counts_members(self) -> bool {
+    pub const fn numbers_by_order(self) -> bool {
         matches!(self, Self::Haproxy(_))
     }
 
@@ -117,27 +117,29 @@ impl Dialect {
     /// # Errors
     /// [`Error::Id`] where the dialect cannot use an id, [`Error::Duplicate`] where two members would
     /// have the same points.
-    pub fn names<'a>(self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
-        self.with(|placement| placement.names(members))
+    pub fn hash_names<'a>(self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+        self.with_placement(|placement| placement.hash_names(members))
     }
 
     /// How many points members of these weights get in total.
-    pub fn total(self, weights: &[Weight]) -> u64 {
-        self.with(|placement| placement.counts(weights))
+    pub fn total_points(self, weights: &[Weight]) -> u64 {
+        self.with_placement(|placement| placement.point_counts(weights))
             .iter()
             .sum()
     }
 
     /// How many keys are tried out to learn who has how much, where there are no points: the numbers from 0
     /// on, in decimal. `None`: there are points, and nothing has to be tried out.
-    pub fn sample(self) -> Option<u32> {
-        let owner = self.with(|placement| placement.rules()).owner;
-        (owner == Owner::Score).then_some(Scores::SAMPLE)
+    pub fn sample_size(self) -> Option<u32> {
+        let owner = self
+            .with_placement(|placement| placement.ownership_rules())
+            .owner_rule;
+        (owner == OwnerRule::HighestScore).then_some(Rendezvous::SAMPLE_KEYS)
     }
 
     /// True where both put a key of one text at one place, so that their rings can be compared
     /// place by place; or where neither has places, and both are asked about the same texts.
-    pub fn hashes_like(self, other: Self) -> bool {
+    pub fn hashes_keys_like(self, other: Self) -> bool {
         let hashing = |dialect: Self| match dialect {
             // Of these the options below place members, not keys.
             Self::Ketama { .. } => Self::default(),
@@ -158,23 +160,23 @@ impl Dialect {
     }
 
     /// True where a member's weight says how many keys it owns.
-    pub const fn weighs(self) -> bool {
+    pub const fn supports_weights(self) -> bool {
         !matches!(self, Self::Caddy(_))
     }
 
     /// True where the hash of a key is enough to know its owner.
-    pub const fn tells_by_hash(self) -> bool {
+    pub const fn hash_determines_owner(self) -> bool {
         !matches!(self, Self::Caddy(_))
     }
 
     /// True where the options are within their bounds.
     pub(super) fn is_valid(self) -> bool {
-        self.with(|placement| placement.is_valid())
+        self.with_placement(|placement| placement.is_valid())
     }
 
     /// The one place where a dialect's name meets its algorithm.
     #[inline]
-    pub(super) fn with<T>(self, run: impl FnOnce(&dyn Placement) -> T) -> T {
+    pub(super) fn with_placement<T>(self, run: impl FnOnce(&dyn Placement) -> T) -> T {
         match self {
             Self::Ketama { points } => run(&Ketama { points }),
             Self::Circle { replicas } => run(&Circle { replicas }),
@@ -201,7 +203,7 @@ impl Default for Dialect {
 
 /// The value of a dialect's option.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setting {
+pub enum DialectOptionValue {
     /// A number.
     Number(u64),
     /// One of some words, or a text.
@@ -216,7 +218,7 @@ pub(super) trait Placement {
     fn name(&self) -> &'static str;
 
     /// See [`Dialect::options`].
-    fn options(&self) -> Vec<(&'static str, Setting)> {
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
         Vec::new()
     }
 
@@ -226,7 +228,7 @@ pub(super) trait Placement {
     }
 
     /// See [`Dialect::names`].
-    fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
         Ok(members
             .iter()
             .map(|member| Cow::Borrowed(member.id.unwrap_or(member.label)))
@@ -235,13 +237,13 @@ pub(super) trait Placement {
 
     /// How many points each unit of weight gets, where that is a fixed number; none, where no other is
     /// given.
-    fn per_weight(&self) -> u32 {
+    fn points_per_weight(&self) -> u32 {
         0
     }
 
     /// How many points each of all members gets.
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        let points = u64::from(self.per_weight());
+    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
+        let points = u64::from(self.points_per_weight());
         let weights = weights.iter().map(|weight| u64::from(weight.get()));
         weights.map(|weight| points * weight).collect()
     }
@@ -255,8 +257,8 @@ pub(super) trait Placement {
     fn hash(&self, key: &[u8]) -> Hash;
 
     /// How points become owners.
-    fn rules(&self) -> Rules {
-        Rules::default()
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules::default()
     }
 
     /// How strongly a member asks for a key, whose hash is `hash`, where [`Owner::Score`] decides.
@@ -267,57 +269,57 @@ pub(super) trait Placement {
 
 /// How points become owners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rules {
-    pub(super) owner: Owner,
-    pub(super) ties: Ties,
+pub(super) struct OwnershipRules {
+    pub(super) owner_rule: OwnerRule,
+    pub(super) tie_break: TieBreak,
     /// Hashes have 64 bits, not 32.
-    pub(super) wide: bool,
+    pub(super) is_64_bit: bool,
 }
 
-impl Rules {
+impl OwnershipRules {
     /// Those of most other systems.
-    const IN_ORDER: Self = Self {
-        owner: Owner::AtOrAfter,
-        ties: Ties::InOrder,
-        wide: false,
+    const AT_OR_AFTER_BY_MEMBER_ORDER: Self = Self {
+        owner_rule: OwnerRule::AtOrAfter,
+        tie_break: TieBreak::ByMemberOrder,
+        is_64_bit: false,
     };
 }
 
 /// Which point owns a hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(super) enum OwnerRule {
     /// The first at or after it, clockwise.
     #[default]
     AtOrAfter,
     /// The first after it, clockwise.
     After,
     /// The first at or after it; above the last point, that one.
-    LastKeeps,
+    AtOrAfterNoWrap,
     /// The nearest in either direction; of two, the one before it.
     Nearest,
     /// There are no points: the member with the greatest score.
-    Score,
+    HighestScore,
 }
 
 /// What becomes of points that share a hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Ties {
+pub(super) enum TieBreak {
     /// All are kept, the smallest name first: the order of the members does not matter.
     #[default]
     ByName,
     /// All are kept, in the order of the members.
-    InOrder,
+    ByMemberOrder,
     /// The first member's is kept.
-    First,
+    KeepFirst,
 }
 
 /// True where so many points for each unit of weight can be chosen.
-fn is_choice(points: u32) -> bool {
+fn is_valid_points_per_weight(points: u32) -> bool {
     (1..=Dialect::MAX_POINTS).contains(&points)
 }
 
 /// The word that stands for a value.
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Setting {
+fn option_name<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> DialectOptionValue {
     let found = words.iter().find(|(_, known)| known == value);
-    Setting::Text(found.map_or("", |(word, _)| word).to_owned())
+    DialectOptionValue::Text(found.map_or("", |(word, _)| word).to_owned())
 }

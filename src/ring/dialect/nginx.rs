@@ -8,10 +8,10 @@
 //!
 //! nginx gives up after 20 dead *points* and goes round robin; here the walk goes on.
 
-use super::{Owner, Placement, Rules, Ties};
+use super::{OwnerRule, OwnershipRules, Placement, TieBreak};
 use crate::ring::Hash;
 
-const POINTS: u32 = 160;
+const POINTS_PER_WEIGHT: u32 = 160;
 
 /// See the module.
 pub(super) struct Nginx;
@@ -21,12 +21,12 @@ impl Placement for Nginx {
         "nginx"
     }
 
-    fn per_weight(&self) -> u32 {
-        POINTS
+    fn points_per_weight(&self) -> u32 {
+        POINTS_PER_WEIGHT
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
-        let (host, port) = split(name);
+        let (host, port) = split_host_port(name);
         let mut base = crc32fast::Hasher::new();
         base.update(host.as_bytes());
         base.update(&[0]);
@@ -44,17 +44,17 @@ impl Placement for Nginx {
         Hash(crc32fast::hash(key).into())
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::AtOrAfter,
-            ties: Ties::First,
-            wide: false,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::AtOrAfter,
+            tie_break: TieBreak::KeepFirst,
+            is_64_bit: false,
         }
     }
 }
 
 /// Host and port, as nginx tells them apart: a port is the digits after the last colon.
-fn split(server: &str) -> (&str, &str) {
+fn split_host_port(server: &str) -> (&str, &str) {
     if let Some((scheme, path)) = server.split_at_checked("unix:".len())
         && scheme.eq_ignore_ascii_case("unix:")
     {
@@ -113,7 +113,7 @@ mod tests {
             ("name:", ("name", "")),
         ];
         for (server, parts) in cases {
-            assert_eq!(split(server), parts, "{server}");
+            assert_eq!(split_host_port(server), parts, "{server}");
         }
     }
 }

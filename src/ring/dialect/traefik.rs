@@ -7,7 +7,7 @@
 //! FNV-1a hardly mixes the last bytes of a text, and that is where URLs differ: shares are far from
 //! even, here as there.
 
-use super::{Owner, Placement, Rules, Ties};
+use super::{OwnerRule, OwnershipRules, Placement, TieBreak};
 use crate::ring::{Hash, Weight};
 
 /// See the module.
@@ -23,11 +23,11 @@ impl Placement for Traefik {
         Hash(fnv1a(0xcbf2_9ce4_8422_2325, key))
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::Score,
-            ties: Ties::InOrder,
-            wide: true,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::HighestScore,
+            tie_break: TieBreak::ByMemberOrder,
+            is_64_bit: true,
         }
     }
 

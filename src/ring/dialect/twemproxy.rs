@@ -11,21 +11,21 @@
 use std::borrow::Cow;
 
 use super::ketama;
-use super::{Placement, Rules, Setting, word};
+use super::{DialectOptionValue, OwnershipRules, Placement, option_name};
 use crate::ring::{Error, Hash, Member, Weight, digest};
 
 /// How twemproxy was told to hash a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Twemproxy {
     /// `hash`.
-    pub function: Function,
+    pub function: TwemproxyHash,
     /// `hash_tag`: only what stands between these two bytes is hashed, where both are there.
-    pub tag: Option<[u8; 2]>,
+    pub hash_tag: Option<[u8; 2]>,
 }
 
 /// The function by which twemproxy hashes a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Function {
+pub enum TwemproxyHash {
     /// `fnv1a_64`, the default; in truth 32 bits of it.
     #[default]
     Fnv1a64,
@@ -45,9 +45,9 @@ pub enum Function {
     OneAtATime,
 }
 
-impl Function {
+impl TwemproxyHash {
     /// Their names in the configuration.
-    pub const WORDS: &[(&str, Self)] = &[
+    pub const NAMES: &[(&str, Self)] = &[
         ("fnv1a_64", Self::Fnv1a64),
         ("fnv1_64", Self::Fnv164),
         ("fnv1a_32", Self::Fnv1a32),
@@ -64,16 +64,16 @@ impl Placement for Twemproxy {
         "twemproxy"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
-        let mut options = vec![("hash", word(Function::WORDS, &self.function))];
-        if let Some(tag) = self.tag {
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
+        let mut options = vec![("hash", option_name(TwemproxyHash::NAMES, &self.function))];
+        if let Some(tag) = self.hash_tag {
             let tag = String::from_utf8_lossy(&tag).into_owned();
-            options.push(("hash_tag", Setting::Text(tag)));
+            options.push(("hash_tag", DialectOptionValue::Text(tag)));
         }
         options
     }
 
-    fn names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
         let own = |label: &'a str| label.strip_suffix(":11211").unwrap_or(label);
         let name = |member: &Member<'a>| member.id.unwrap_or_else(|| own(member.label));
         Ok(members
@@ -82,8 +82,8 @@ impl Placement for Twemproxy {
             .collect())
     }
 
-    fn counts(&self, weights: &[Weight]) -> Vec<u64> {
-        ketama::by_share(weights, digests)
+    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
+        ketama::counts_by_share(weights, digest_count)
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -91,25 +91,28 @@ impl Placement for Twemproxy {
     }
 
     fn hash(&self, key: &[u8]) -> Hash {
-        let key = self.tag.and_then(|tag| tagged(key, tag)).unwrap_or(key);
+        let key = self
+            .hash_tag
+            .and_then(|tag| find_hash_tag(key, tag))
+            .unwrap_or(key);
         let hash = match self.function {
-            Function::Fnv1a64 => fnv1a_64(key),
-            Function::Fnv164 => fnv1_64(key),
-            Function::Fnv1a32 => fnv1a_32(key),
-            Function::Fnv132 => fnv1_32(key),
-            Function::Crc32 => (crc32fast::hash(key) >> 16) & 0x7fff,
-            Function::Crc32a => crc32fast::hash(key),
-            Function::Md5 => {
+            TwemproxyHash::Fnv1a64 => fnv1a_64(key),
+            TwemproxyHash::Fnv164 => fnv1_64(key),
+            TwemproxyHash::Fnv1a32 => fnv1a_32(key),
+            TwemproxyHash::Fnv132 => fnv1_32(key),
+            TwemproxyHash::Crc32 => (crc32fast::hash(key) >> 16) & 0x7fff,
+            TwemproxyHash::Crc32a => crc32fast::hash(key),
+            TwemproxyHash::Md5 => {
                 let [first, ..] = digest::words(key);
                 first
             }
-            Function::OneAtATime => one_at_a_time(key),
+            TwemproxyHash::OneAtATime => one_at_a_time(key),
         };
         Hash(hash.into())
     }
 
-    fn rules(&self) -> Rules {
-        Rules::IN_ORDER
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules::AT_OR_AFTER_BY_MEMBER_ORDER
     }
 }
 
@@ -120,14 +123,14 @@ impl Placement for Twemproxy {
     clippy::cast_sign_loss,
     reason = "twemproxy's own arithmetic, which decides about points"
 )]
-fn digests(weight: Weight, total: u32, servers: u16) -> u64 {
+fn digest_count(weight: Weight, total: u32, servers: u16) -> u64 {
     let share = f32::from(weight.get()) / total as f32;
     let digests = share * 160.0 / 4.0 * f32::from(servers);
     ((f64::from(digests) + 1e-10) as f32).floor() as u64
 }
 
 /// What stands between the first opening byte and the first closing one after it, if anything does.
-fn tagged(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
+fn find_hash_tag(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
     let start = key.iter().position(|byte| *byte == open)? + 1;
     let rest = key.get(start..)?;
     let end = rest.iter().position(|byte| *byte == close)?;
@@ -135,37 +138,37 @@ fn tagged(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
 }
 
 /// The bytes as C's `char`, which has a sign.
-fn signed(key: &[u8]) -> impl Iterator<Item = u32> {
+fn signed_bytes(key: &[u8]) -> impl Iterator<Item = u32> {
     key.iter()
         .map(|byte| i32::from(byte.cast_signed()).cast_unsigned())
 }
 
 fn fnv1_64(key: &[u8]) -> u32 {
     // The low half of 64-bit FNV-1: the offset and the prime, 2^40 + 0x1b3, lose their upper halves.
-    signed(key).fold(0x8422_2325, |hash: u32, byte| {
+    signed_bytes(key).fold(0x8422_2325, |hash: u32, byte| {
         hash.wrapping_mul(0x1b3) ^ byte
     })
 }
 
 fn fnv1a_64(key: &[u8]) -> u32 {
-    signed(key).fold(0x8422_2325, |hash, byte| (hash ^ byte).wrapping_mul(0x1b3))
+    signed_bytes(key).fold(0x8422_2325, |hash, byte| (hash ^ byte).wrapping_mul(0x1b3))
 }
 
 fn fnv1_32(key: &[u8]) -> u32 {
-    signed(key).fold(0x811c_9dc5, |hash: u32, byte| {
+    signed_bytes(key).fold(0x811c_9dc5, |hash: u32, byte| {
         hash.wrapping_mul(0x0100_0193) ^ byte
     })
 }
 
 fn fnv1a_32(key: &[u8]) -> u32 {
-    signed(key).fold(0x811c_9dc5, |hash, byte| {
+    signed_bytes(key).fold(0x811c_9dc5, |hash, byte| {
         (hash ^ byte).wrapping_mul(0x0100_0193)
     })
 }
 
 /// Bob Jenkins' hash of that name.
 fn one_at_a_time(key: &[u8]) -> u32 {
-    let mut hash = signed(key).fold(0_u32, |hash, byte| {
+    let mut hash = signed_bytes(key).fold(0_u32, |hash, byte| {
         let hash = hash.wrapping_add(byte);
         let hash = hash.wrapping_add(hash << 10);
         hash ^ (hash >> 6)
@@ -189,7 +192,7 @@ mod tests {
             (60, 160),
             (61, 156),
         ] {
-            let counts = Twemproxy::default().counts(&vec![Weight::ONE; nodes]);
+            let counts = Twemproxy::default().point_counts(&vec![Weight::ONE; nodes]);
             assert!(
                 counts.iter().all(|count| *count == points),
                 "{nodes}: {counts:?}"
@@ -200,7 +203,7 @@ mod tests {
     #[test]
     fn a_tag_is_what_is_hashed() {
         let twemproxy = Twemproxy {
-            tag: Some(*b"{}"),
+            hash_tag: Some(*b"{}"),
             ..Twemproxy::default()
         };
         let plain = |key: &str| Twemproxy::default().hash(key.as_bytes());
@@ -226,7 +229,7 @@ mod tests {
             member("b:11212", None),
             member("c:1", Some("c:11211")),
         ];
-        let names = Twemproxy::default().names(&members).unwrap();
+        let names = Twemproxy::default().hash_names(&members).unwrap();
         assert_eq!(names, ["a", "b:11212", "c:11211"]);
     }
 }

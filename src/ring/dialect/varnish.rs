@@ -7,22 +7,25 @@
 
 use sha2::{Digest, Sha256};
 
-use super::label::Numbered;
-use super::{Owner, Placement, Rules, Setting, Ties, is_choice, word};
-use crate::ring::{Hash, PARTS};
+use super::numbered_name::NumberedName;
+use super::{
+    DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, is_valid_points_per_weight,
+    option_name,
+};
+use crate::ring::{Hash, KEY_PART_SEPARATOR};
 
 /// How the director was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Varnish {
     /// How a key is hashed.
-    pub by: By,
+    pub by: ShardBy,
     /// Points per unit of weight.
     pub replicas: u32,
 }
 
 /// How a key is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum ShardBy {
     /// `by=URL`, and `by=HASH` in client context: the key is `req.url`.
     Url,
     /// `by=HASH` in backend context: the key's parts are what `vcl_hash` gives to `hash_data`, one each.
@@ -31,9 +34,9 @@ pub enum By {
     Key,
 }
 
-impl By {
+impl ShardBy {
     /// Their names in the configuration.
-    pub const WORDS: &[(&str, Self)] =
+    pub const NAMES: &[(&str, Self)] =
         &[("url", Self::Url), ("hash", Self::Hash), ("key", Self::Key)];
 }
 
@@ -45,7 +48,7 @@ impl Varnish {
 impl Default for Varnish {
     fn default() -> Self {
         Self {
-            by: By::Url,
+            by: ShardBy::Url,
             replicas: Self::DEFAULT_REPLICAS,
         }
     }
@@ -56,46 +59,46 @@ impl Placement for Varnish {
         "varnish"
     }
 
-    fn options(&self) -> Vec<(&'static str, Setting)> {
+    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
         vec![
-            ("by", word(By::WORDS, &self.by)),
-            ("replicas", Setting::Number(self.replicas.into())),
+            ("by", option_name(ShardBy::NAMES, &self.by)),
+            ("replicas", DialectOptionValue::Number(self.replicas.into())),
         ]
     }
 
     fn is_valid(&self) -> bool {
-        is_choice(self.replicas)
+        is_valid_points_per_weight(self.replicas)
     }
 
-    fn per_weight(&self) -> u32 {
+    fn points_per_weight(&self) -> u32 {
         self.replicas
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
-        let mut name = Numbered::after(name.to_owned());
-        (0..points).for_each(|point| put(last_word(name.with(point)).into()));
+        let mut name = NumberedName::with_prefix(name.to_owned());
+        (0..points).for_each(|point| put(sha256_last_word(name.with_number(point)).into()));
     }
 
     fn hash(&self, key: &[u8]) -> Hash {
         let hash = match self.by {
-            By::Url => last_word(key),
-            By::Hash => vcl_hash(key),
-            By::Key => number(key),
+            ShardBy::Url => sha256_last_word(key),
+            ShardBy::Hash => vcl_hash(key),
+            ShardBy::Key => parse_decimal(key),
         };
         Hash(hash.into())
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
-            owner: Owner::LastKeeps,
-            ties: Ties::InOrder,
-            wide: false,
+    fn ownership_rules(&self) -> OwnershipRules {
+        OwnershipRules {
+            owner_rule: OwnerRule::AtOrAfterNoWrap,
+            tie_break: TieBreak::ByMemberOrder,
+            is_64_bit: false,
         }
     }
 }
 
 /// The last four bytes of the digest, little-endian.
-fn last_word(text: &[u8]) -> u32 {
+fn sha256_last_word(text: &[u8]) -> u32 {
     let digest: [u8; 32] = Sha256::digest(text).into();
     digest
         .last_chunk()
@@ -105,7 +108,7 @@ fn last_word(text: &[u8]) -> u32 {
 /// The first four bytes of the request's digest, big-endian; a zero stands behind each text.
 fn vcl_hash(key: &[u8]) -> u32 {
     let mut digest = Sha256::new();
-    for part in key.split(|byte| *byte == PARTS) {
+    for part in key.split(|byte| *byte == KEY_PART_SEPARATOR) {
         digest.update(part);
         digest.update([0]);
     }
@@ -116,7 +119,7 @@ fn vcl_hash(key: &[u8]) -> u32 {
 }
 
 /// A decimal number, mod 2^32; 0 for another text.
-fn number(key: &[u8]) -> u32 {
+fn parse_decimal(key: &[u8]) -> u32 {
     let digits = key.iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |value: u32, digit| {
         value.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn a_number_is_itself() {
         let by_key = Varnish {
-            by: By::Key,
+            by: ShardBy::Key,
             ..Varnish::default()
         };
         assert_eq!(by_key.hash(b"4294967295"), Hash(u32::MAX.into()));

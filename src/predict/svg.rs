@@ -16,7 +16,7 @@ const CENTRE: f64 = 220.0;
 
 /// An SVG of the ring, clockwise from the top, with the names of its peers. `shares` are
 /// [`Ring::shares`].
-pub fn picture<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &'a str) -> String {
+pub fn render_svg<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &'a str) -> String {
     let arcs = arcs(ring, shares);
     let mut lines = vec![format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 440\" font-family=\"sans-serif\" font-size=\"13\">"
@@ -28,28 +28,32 @@ pub fn picture<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &'a 
         .chain(ring.points().map(|(_, member)| (member.index(), member)))
         .collect();
     for (row, &member) in names.values().take(MAX_NAMES).enumerate() {
-        lines.push(name(row, label(member), &colour(member, ring.members())));
+        lines.push(legend_entry(
+            row,
+            label(member),
+            &colour(member, ring.members()),
+        ));
     }
     if names.len() > MAX_NAMES {
         let more = format!("… and {} more", names.len() - MAX_NAMES);
-        lines.push(name(MAX_NAMES, &more, "none"));
+        lines.push(legend_entry(MAX_NAMES, &more, "none"));
     }
     lines.push("</svg>\n".to_owned());
     lines.join("\n")
 }
 
 /// A run of hashes with one owner; ends as shares of the circle, 0 … 1.
-struct Arc {
+struct RingArc {
     from: f64,
     to: f64,
     owner: MemberId,
 }
 
-fn arcs(ring: &Ring, shares: &[u64]) -> Vec<Arc> {
-    if ring.sample().is_some() {
-        return slices(shares);
+fn arcs(ring: &Ring, shares: &[u64]) -> Vec<RingArc> {
+    if ring.sample_size().is_some() {
+        return arcs_from_shares(shares);
     }
-    let mut arcs: Vec<Arc> = Vec::new();
+    let mut arcs: Vec<RingArc> = Vec::new();
     let step = (1_u64 << 32) / u64::from(MAX_ARCS);
     for index in 0..MAX_ARCS {
         let place = u32::try_from(u64::from(index) * step).unwrap_or(u32::MAX);
@@ -62,7 +66,7 @@ fn arcs(ring: &Ring, shares: &[u64]) -> Vec<Arc> {
         );
         match arcs.last_mut() {
             Some(last) if last.owner == owner => last.to = to,
-            _ => arcs.push(Arc { from, to, owner }),
+            _ => arcs.push(RingArc { from, to, owner }),
         }
     }
     arcs
@@ -70,12 +74,12 @@ fn arcs(ring: &Ring, shares: &[u64]) -> Vec<Arc> {
 
 /// Of a ring without points: one arc for each peer, as long as its share.
 #[expect(clippy::cast_precision_loss, reason = "a picture is not that fine")]
-fn slices(shares: &[u64]) -> Vec<Arc> {
+fn arcs_from_shares(shares: &[u64]) -> Vec<RingArc> {
     let mut to = 0.0;
     let slice = |(share, owner): (&u64, u32)| {
         let from = to;
         to += *share as f64 / (1_u64 << 32) as f64;
-        Arc {
+        RingArc {
             from,
             to,
             owner: MemberId(owner),
@@ -84,7 +88,7 @@ fn slices(shares: &[u64]) -> Vec<Arc> {
     shares.iter().zip(0..).map(slice).collect()
 }
 
-impl Arc {
+impl RingArc {
     fn path(&self, members: usize) -> String {
         let colour = colour(self.owner, members);
         if self.to - self.from > 0.999 {
@@ -92,7 +96,7 @@ impl Arc {
                 "<circle cx=\"{CENTRE}\" cy=\"{CENTRE}\" r=\"{RADIUS}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"36\"/>"
             );
         }
-        let ((x1, y1), (x2, y2)) = (place(self.from), place(self.to));
+        let ((x1, y1), (x2, y2)) = (coordinates(self.from), coordinates(self.to));
         let large = u8::from(self.to - self.from > 0.5);
         format!(
             "<path d=\"M{x1:.2} {y1:.2} A{RADIUS} {RADIUS} 0 {large} 1 {x2:.2} {y2:.2}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"36\"/>"
@@ -101,7 +105,7 @@ impl Arc {
 }
 
 /// A place on the circle: 0 is at the top, and it goes clockwise.
-fn place(share: f64) -> (f64, f64) {
+fn coordinates(share: f64) -> (f64, f64) {
     let angle = share * TAU;
     (CENTRE + RADIUS * angle.sin(), CENTRE - RADIUS * angle.cos())
 }
@@ -117,7 +121,7 @@ fn colour(member: MemberId, members: usize) -> String {
     format!("hsl({hue:.0} 65% {lightness}%)")
 }
 
-fn name(row: usize, text: &str, colour: &str) -> String {
+fn legend_entry(row: usize, text: &str, colour: &str) -> String {
     let y = 40 + 16 * row;
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     format!(

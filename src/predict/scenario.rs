@@ -1,33 +1,33 @@
 //! One side of a comparison: an upstream's peers as they would be, on their ring.
 
-use super::{Change, Peer, Placement, Unknown};
+use super::{KeyPlacement, PeerSetChange, PeerSpec, UnknownPeer};
 use crate::ring::{self, Dialect, Ring};
 
 /// Peers on their ring.
 #[derive(Clone, Debug)]
-pub struct Side {
-    peers: Vec<Peer>,
+pub struct Scenario {
+    peers: Vec<PeerSpec>,
     ring: Ring,
 }
 
 /// Why there is no such side.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ScenarioError {
     /// The change names a peer that is not there.
     #[error(transparent)]
-    Unknown(#[from] Unknown),
+    UnknownPeer(#[from] UnknownPeer),
     /// The peers make no ring.
     #[error(transparent)]
     Ring(#[from] ring::Error),
 }
 
-impl Side {
+impl Scenario {
     /// These peers.
     ///
     /// # Errors
     /// They make no ring.
-    pub fn new(dialect: Dialect, peers: Vec<Peer>) -> Result<Self, ring::Error> {
-        let ring = Ring::new(dialect, peers.iter().map(Peer::member))?;
+    pub fn new(dialect: Dialect, peers: Vec<PeerSpec>) -> Result<Self, ring::Error> {
+        let ring = Ring::new(dialect, peers.iter().map(PeerSpec::member))?;
         Ok(Self { peers, ring })
     }
 
@@ -35,12 +35,16 @@ impl Side {
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn changed(dialect: Dialect, peers: &[Peer], change: &Change) -> Result<Self, Refused> {
+    pub fn after_change(
+        dialect: Dialect,
+        peers: &[PeerSpec],
+        change: &PeerSetChange,
+    ) -> Result<Self, ScenarioError> {
         Ok(Self::new(dialect, change.apply(peers)?)?)
     }
 
     /// The peers, in the ring's order.
-    pub fn peers(&self) -> &[Peer] {
+    pub fn peers(&self) -> &[PeerSpec] {
         &self.peers
     }
 
@@ -56,8 +60,8 @@ impl Side {
     pub fn placement<'l>(
         &self,
         down: impl IntoIterator<Item = &'l str>,
-    ) -> Result<Placement<'_>, Unknown> {
+    ) -> Result<KeyPlacement<'_>, UnknownPeer> {
         let labels = self.peers.iter().map(|peer| peer.label.as_str());
-        Placement::new(&self.ring, labels).with_down(down)
+        KeyPlacement::new(&self.ring, labels).with_down(down)
     }
 }

@@ -4,12 +4,12 @@
 //! Both rings are cut at every point of either. Between two neighbouring cuts each ring has one
 //! owner, so the space is counted in as many steps as there are points, with no sampling.
 
-use super::scores::Scores;
-use super::{MemberId, Order, Ring};
+use super::rendezvous::Rendezvous;
+use super::{LookupOrder, MemberId, Ring};
 
 /// Hashes that go to another member, with how many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
+pub struct OverlayRun {
     /// The owner in the first ring.
     pub from: MemberId,
     /// The owner in the second ring; its number counts there.
@@ -24,52 +24,55 @@ pub struct Move {
 /// Only rings that hash the keys alike can be compared like this ([`Dialect::hashes_like`]).
 ///
 /// [`Dialect::hashes_like`]: super::Dialect::hashes_like
-pub fn overlay(first: &Ring, second: &Ring, each: impl FnMut(Move)) {
-    overlay_up((first, |_| true), (second, |_| true), each);
+pub fn overlay(first: &Ring, second: &Ring, each: impl FnMut(OverlayRun)) {
+    overlay_available((first, |_| true), (second, |_| true), each);
 }
 
 /// As [`overlay`], where only those members are up for which the ring's function is true: a hash
 /// belongs to the first of its walk that is. Nothing is called where a ring has none.
-pub fn overlay_up(
+pub fn overlay_available(
     first: (&Ring, impl Fn(MemberId) -> bool),
     second: (&Ring, impl Fn(MemberId) -> bool),
-    mut each: impl FnMut(Move),
+    mut each: impl FnMut(OverlayRun),
 ) {
-    if let (Order::Scores(_), Order::Scores(_)) = (&first.0.order, &second.0.order) {
-        return try_out(&first, &second, each);
+    if let (LookupOrder::Rendezvous(_), LookupOrder::Rendezvous(_)) =
+        (&first.0.order, &second.0.order)
+    {
+        return overlay_sample(&first, &second, each);
     }
     let (mut a, mut b) = (sweep(first.0, first.1), sweep(second.0, second.1));
     let mut from = 0_u64;
-    while let (Some((end_a, owner_a)), Some((end_b, owner_b))) = (a.run(), b.run()) {
+    while let (Some((end_a, owner_a)), Some((end_b, owner_b))) = (a.current_run(), b.current_run())
+    {
         let end = end_a.min(end_b);
         if end > from {
-            each(Move {
+            each(OverlayRun {
                 from: owner_a,
                 to: owner_b,
                 hashes: end - from,
             });
             from = end;
         }
-        if from == SPACE {
+        if from == HASH_SPACE {
             return;
         }
-        a.pass(end);
-        b.pass(end);
+        a.advance_to(end);
+        b.advance_to(end);
     }
 }
 
 /// The number of hashes; of more, as many equal parts.
-const SPACE: u64 = 1 << 32;
+const HASH_SPACE: u64 = 1 << 32;
 
 /// [`overlay`] without points: what becomes of a sample of keys, each of which stands for as many
 /// hashes.
-fn try_out(
+fn overlay_sample(
     first: &(&Ring, impl Fn(MemberId) -> bool),
     second: &(&Ring, impl Fn(MemberId) -> bool),
-    mut each: impl FnMut(Move),
+    mut each: impl FnMut(OverlayRun),
 ) {
     let is_one_ring = std::ptr::eq(first.0, second.0);
-    for text in Scores::sample() {
+    for text in Rendezvous::sample_keys() {
         let a = first.0.key(text.as_bytes());
         // What makes a key costs a hash for each member.
         let b = if is_one_ring {
@@ -78,8 +81,8 @@ fn try_out(
             second.0.key(text.as_bytes())
         };
         if let (Some(from), Some(to)) = (first.0.find(&a, &first.1), second.0.find(&b, &second.1)) {
-            let hashes = SPACE / u64::from(Scores::SAMPLE);
-            each(Move { from, to, hashes });
+            let hashes = HASH_SPACE / u64::from(Rendezvous::SAMPLE_KEYS);
+            each(OverlayRun { from, to, hashes });
         }
     }
 }
@@ -88,31 +91,31 @@ fn try_out(
 ///
 /// The hashes up to a point are its owner's; which side of the point itself belongs to it differs
 /// between dialects, and is the same in both rings.
-struct Sweep<I: Iterator> {
+struct ArcSweep<I: Iterator> {
     points: std::iter::Peekable<I>,
     /// The owner of the hashes after the last point: that of the first one.
-    around: Option<MemberId>,
+    wrap_owner: Option<MemberId>,
 }
 
 fn sweep(
     ring: &Ring,
     is_up: impl Fn(MemberId) -> bool,
-) -> Sweep<impl Iterator<Item = (u32, MemberId)>> {
-    let ends = ends(ring, &is_up);
+) -> ArcSweep<impl Iterator<Item = (u32, MemberId)>> {
+    let ends = arc_ends(ring, &is_up);
     let first = ends.first().map(|(_, owner)| *owner);
     // Who is too light for a point has the hashes of those who are down only when nobody else is up.
     let members = ring.points().next().map_or(0, |_| ring.members);
     let around = first.or_else(|| (0..members).map(MemberId).find(|member| is_up(*member)));
-    Sweep {
+    ArcSweep {
         points: ends.into_iter().peekable(),
-        around,
+        wrap_owner: around,
     }
 }
 
 /// Where the arcs of the members that are up end.
-fn ends(ring: &Ring, is_up: impl Fn(MemberId) -> bool) -> Vec<(u32, MemberId)> {
+fn arc_ends(ring: &Ring, is_up: impl Fn(MemberId) -> bool) -> Vec<(u32, MemberId)> {
     match &ring.order {
-        Order::Nearest(nearest) => nearest.among(is_up).ends(),
+        LookupOrder::Nearest(nearest) => nearest.of_members(is_up).arc_ends(),
         _ => return ring.points().filter(|(_, owner)| is_up(*owner)).collect(),
     }
     .into_iter()
@@ -120,17 +123,17 @@ fn ends(ring: &Ring, is_up: impl Fn(MemberId) -> bool) -> Vec<(u32, MemberId)> {
     .collect()
 }
 
-impl<I: Iterator<Item = (u32, MemberId)>> Sweep<I> {
+impl<I: Iterator<Item = (u32, MemberId)>> ArcSweep<I> {
     /// Where the present run ends, and whose it is.
-    fn run(&mut self) -> Option<(u64, MemberId)> {
+    fn current_run(&mut self) -> Option<(u64, MemberId)> {
         match self.points.peek() {
             Some(&(point, owner)) => Some((u64::from(point) + 1, owner)),
-            None => self.around.map(|owner| (SPACE, owner)),
+            None => self.wrap_owner.map(|owner| (HASH_SPACE, owner)),
         }
     }
 
     /// Goes beyond the points before `end`: of several on one hash, the first one had the run.
-    fn pass(&mut self, end: u64) {
+    fn advance_to(&mut self, end: u64) {
         while self
             .points
             .next_if(|&(point, _)| u64::from(point) < end)
@@ -175,7 +178,7 @@ mod tests {
                 at += run.hashes;
                 *counted.entry((run.from.0, run.to.0)).or_default() += run.hashes;
             });
-            prop_assert_eq!(at, SPACE);
+            prop_assert_eq!(at, HASH_SPACE);
             for (member, share) in (0_u32..).zip(first.shares()) {
                 let sum: u64 = counted.iter().filter(|((from, _), _)| *from == member).map(|(_, n)| n).sum();
                 prop_assert_eq!(sum, share);

@@ -8,91 +8,91 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Request;
+use super::ReplayRequest;
 
 /// Requests that wait for those that started before them.
 #[derive(Debug)]
-pub struct Window<T> {
-    width: usize,
-    waiting: BinaryHeap<Reverse<Waiting<T>>>,
+pub struct ReorderBuffer<T> {
+    capacity: usize,
+    heap: BinaryHeap<Reverse<BufferedRequest<T>>>,
     /// How many came so far; among equal starts the first that came goes first.
-    came: u64,
+    arrivals: u64,
     /// The start of the last one that left, in microseconds.
-    left: u64,
+    last_start: u64,
     /// Those that came too late for their place.
     pub late: u64,
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
-    number: u64,
-    request: Request,
-    with: T,
+struct BufferedRequest<T> {
+    sequence: u64,
+    request: ReplayRequest,
+    payload: T,
 }
 
-impl<T> Window<T> {
+impl<T> ReorderBuffer<T> {
     /// A window of so many requests; it takes its memory at once, and no more later.
     pub fn new(width: usize) -> Self {
         Self {
-            width,
-            waiting: BinaryHeap::with_capacity(width + 1),
-            came: 0,
-            left: 0,
+            capacity: width,
+            heap: BinaryHeap::with_capacity(width + 1),
+            arrivals: 0,
+            last_start: 0,
             late: 0,
         }
     }
 
     /// Takes a request in, with whatever goes with it; gives one out when the window is full.
-    pub fn push(&mut self, request: Request, with: T) -> Option<(Request, T)> {
-        let request = if request.start < self.left {
+    pub fn push(&mut self, request: ReplayRequest, with: T) -> Option<(ReplayRequest, T)> {
+        let request = if request.start < self.last_start {
             self.late += 1;
-            request.starting_at(self.left)
+            request.with_start(self.last_start)
         } else {
             request
         };
-        self.came += 1;
-        self.waiting.push(Reverse(Waiting {
-            number: self.came,
+        self.arrivals += 1;
+        self.heap.push(Reverse(BufferedRequest {
+            sequence: self.arrivals,
             request,
-            with,
+            payload: with,
         }));
-        if self.waiting.len() > self.width {
+        if self.heap.len() > self.capacity {
             return self.pop();
         }
         None
     }
 
     /// Gives out the one that started first.
-    pub fn pop(&mut self) -> Option<(Request, T)> {
-        let Reverse(first) = self.waiting.pop()?;
-        self.left = first.request.start;
-        Some((first.request, first.with))
+    pub fn pop(&mut self) -> Option<(ReplayRequest, T)> {
+        let Reverse(first) = self.heap.pop()?;
+        self.last_start = first.request.start;
+        Some((first.request, first.payload))
     }
 }
 
-impl<T> Waiting<T> {
-    const fn order(&self) -> (u64, u64) {
-        (self.request.start, self.number)
+impl<T> BufferedRequest<T> {
+    const fn sort_key(&self) -> (u64, u64) {
+        (self.request.start, self.sequence)
     }
 }
 
-impl<T> PartialEq for Waiting<T> {
+impl<T> PartialEq for BufferedRequest<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order()
+        self.sort_key() == other.sort_key()
     }
 }
 
-impl<T> Eq for Waiting<T> {}
+impl<T> Eq for BufferedRequest<T> {}
 
-impl<T> PartialOrd for Waiting<T> {
+impl<T> PartialOrd for BufferedRequest<T> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> Ord for Waiting<T> {
+impl<T> Ord for BufferedRequest<T> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.order().cmp(&other.order())
+        self.sort_key().cmp(&other.sort_key())
     }
 }
 
@@ -100,8 +100,8 @@ impl<T> Ord for Waiting<T> {
 mod tests {
     use super::*;
 
-    fn request(start: u64, end: u64) -> Request {
-        Request {
+    fn request(start: u64, end: u64) -> ReplayRequest {
+        ReplayRequest {
             start,
             duration: end - start,
             bytes: 0,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     fn in_order(width: usize, spans: &[(u64, u64)]) -> (Vec<(u64, u64)>, u64) {
-        let mut window = Window::new(width);
+        let mut window = ReorderBuffer::new(width);
         let mut out = Vec::new();
         for (start, end) in spans {
             out.extend(window.push(request(*start, *end), ()));

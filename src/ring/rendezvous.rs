@@ -9,26 +9,26 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::key::{Hash, Key, Place};
+use super::key::{Hash, HashedKey, KeyPosition};
 use super::{Dialect, MemberId, Weight};
 
 /// The members by name.
 #[derive(Clone, Debug)]
-pub(super) struct Scores {
+pub(super) struct Rendezvous {
     dialect: Dialect,
     members: Box<[(Box<str>, Weight)]>,
 }
 
 /// The members' scores for one key, in the order of the members.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ranking {
+pub(super) struct MemberScores {
     hash: Hash,
     scores: Box<[u64]>,
 }
 
-impl Scores {
+impl Rendezvous {
     /// Keys that are tried out to learn who has how much.
-    pub(super) const SAMPLE: u32 = 1 << 14;
+    pub(super) const SAMPLE_KEYS: u32 = 1 << 14;
 
     pub(super) fn new(dialect: Dialect, names: Vec<Cow<'_, str>>, weights: Vec<Weight>) -> Self {
         let names = names
@@ -41,24 +41,24 @@ impl Scores {
     }
 
     /// The texts of the sample.
-    pub(super) fn sample() -> impl Iterator<Item = String> {
-        (0..Self::SAMPLE).map(|number| number.to_string())
+    pub(super) fn sample_keys() -> impl Iterator<Item = String> {
+        (0..Self::SAMPLE_KEYS).map(|number| number.to_string())
     }
 
     /// Asks every member.
     #[cold]
-    pub(super) fn rank(&self, hash: Hash, key: &[u8]) -> Key {
+    pub(super) fn score_key(&self, hash: Hash, key: &[u8]) -> HashedKey {
         let members = self.members.iter();
-        let scores = self.dialect.with(|placement| {
+        let scores = self.dialect.with_placement(|placement| {
             members
                 .map(|(name, weight)| placement.score(name, *weight, hash, key))
                 .collect()
         });
-        Key(Place::Ranked(Arc::new(Ranking { hash, scores })))
+        HashedKey(KeyPosition::Scored(Arc::new(MemberScores { hash, scores })))
     }
 }
 
-impl Ranking {
+impl MemberScores {
     pub(super) fn hash(&self) -> Hash {
         self.hash
     }
@@ -66,19 +66,19 @@ impl Ranking {
     /// The first that is accepted.
     #[cold]
     pub(super) fn find(&self, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
-        let accepted = self.ranked().filter(|(_, member)| accept(*member));
+        let accepted = self.ranked_members().filter(|(_, member)| accept(*member));
         accepted.min().map(|(_, member)| member)
     }
 
     /// All members, the owner first.
     pub(super) fn walk(&self) -> Vec<MemberId> {
-        let mut ranked: Vec<_> = self.ranked().collect();
+        let mut ranked: Vec<_> = self.ranked_members().collect();
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, member)| member).collect()
     }
 
     /// The members in their own order; the least is the first of the ranking.
-    fn ranked(&self) -> impl Iterator<Item = (Reverse<u64>, MemberId)> {
+    fn ranked_members(&self) -> impl Iterator<Item = (Reverse<u64>, MemberId)> {
         self.scores
             .iter()
             .copied()

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 /// One request, and its key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Timed<'a> {
+pub(super) struct KeyLogLine<'a> {
     /// In microseconds since 1970.
     pub(super) start: u64,
     pub(super) key: &'a [u8],
@@ -23,7 +23,7 @@ pub(super) struct Timed<'a> {
     pub(super) bytes: u64,
 }
 
-impl<'a> Timed<'a> {
+impl<'a> KeyLogLine<'a> {
     /// Reads one line.
     ///
     /// # Errors
@@ -33,10 +33,10 @@ impl<'a> Timed<'a> {
         let start = columns.next().and_then(|text| str::from_utf8(text).ok());
         let key = columns.next().ok_or("it has no tab with a key behind it")?;
         let mut rest = columns.map(|text| str::from_utf8(text).unwrap_or("?"));
-        let duration = rest.next().map_or(Some(0), micros);
+        let duration = rest.next().map_or(Some(0), parse_micros);
         let bytes = rest.next().map_or(Some(0), |text| text.parse().ok());
         Ok(Self {
-            start: start.and_then(time).ok_or("its time is none")?,
+            start: start.and_then(parse_time).ok_or("its time is none")?,
             key,
             duration: duration.ok_or("its duration is no number of seconds")?,
             bytes: bytes.ok_or("its bytes are no number")?,
@@ -44,15 +44,15 @@ impl<'a> Timed<'a> {
     }
 }
 
-fn time(text: &str) -> Option<u64> {
-    micros(text).or_else(|| {
+fn parse_time(text: &str) -> Option<u64> {
+    parse_micros(text).or_else(|| {
         let time: Timestamp = text.parse().ok()?;
         u64::try_from(time.as_microsecond()).ok()
     })
 }
 
 /// Seconds, with or without decimals, as microseconds.
-fn micros(text: &str) -> Option<u64> {
+fn parse_micros(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(decimals) {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_line_has_a_time_and_a_key() {
         let timed = |start, key: &'static str, duration, bytes| {
-            Ok(Timed {
+            Ok(KeyLogLine {
                 start,
                 key: key.as_bytes(),
                 duration,
@@ -91,7 +91,7 @@ mod tests {
             ("1\tk\t-", Err("its duration is no number of seconds")),
             ("1\tk\t1\t-1", Err("its bytes are no number")),
         ] {
-            assert_eq!(Timed::parse(line.as_bytes()), expected, "{line}");
+            assert_eq!(KeyLogLine::parse(line.as_bytes()), expected, "{line}");
         }
     }
 }

@@ -10,13 +10,13 @@ use serde::Deserialize;
 
 /// What a line says of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Logged<'a> {
+pub(super) struct AccessLogLine<'a> {
     /// When it started, in microseconds since 1970.
     pub(super) start: u64,
     /// How long it took, in microseconds.
     pub(super) duration: u64,
     /// Bytes of the response's body.
-    pub(super) sent: u64,
+    pub(super) bytes_sent: u64,
     /// Its route's upstream; `None`: it had no route.
     pub(super) upstream: Option<Cow<'a, str>>,
     /// The last peer that was tried.
@@ -27,10 +27,10 @@ pub(super) struct Logged<'a> {
 
 /// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum AccessLogLineError {
     /// It is none of ours at all.
     #[error("this is no line of Clockwise's access log, which is JSON")]
-    Stranger,
+    NotAccessLog,
     /// It is not as ours are.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
@@ -39,27 +39,28 @@ pub(super) enum Unreadable {
     Time(#[from] jiff::Error),
     /// Its time is before 1970, or its duration is no time.
     #[error("its time or its duration is out of range")]
-    Range,
+    OutOfRange,
     /// A request with a key, from a version that did not log the hash; or something else stands there.
     #[error("it has no `key_hash` of hexadecimal digits")]
     KeyHash,
 }
 
-impl<'a> Logged<'a> {
+impl<'a> AccessLogLine<'a> {
     /// Reads one line.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, Unreadable> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, AccessLogLineError> {
         if !line.starts_with(b"{") {
-            return Err(Unreadable::Stranger);
+            return Err(AccessLogLineError::NotAccessLog);
         }
-        let line: Line<'a> = serde_json::from_slice(line)?;
+        let line: AccessLogJson<'a> = serde_json::from_slice(line)?;
         let time: Timestamp = line.time.0.parse()?;
         Ok(Self {
-            start: u64::try_from(time.as_microsecond()).map_err(|_| Unreadable::Range)?,
-            duration: microseconds(line.duration).ok_or(Unreadable::Range)?,
-            sent: line.sent,
+            start: u64::try_from(time.as_microsecond())
+                .map_err(|_| AccessLogLineError::OutOfRange)?,
+            duration: to_microseconds(line.duration).ok_or(AccessLogLineError::OutOfRange)?,
+            bytes_sent: line.sent,
             key_hash: line.key_hash()?,
             upstream: line.upstream.map(|text| text.0),
             peer: line.peer.map(|text| text.0),
@@ -68,33 +69,33 @@ impl<'a> Logged<'a> {
 }
 
 #[derive(Deserialize)]
-struct Line<'a> {
+struct AccessLogJson<'a> {
     #[serde(borrow)]
-    time: Text<'a>,
+    time: BorrowedText<'a>,
     duration: f64,
     sent: u64,
     #[serde(borrow)]
-    upstream: Option<Text<'a>>,
+    upstream: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    peer: Option<Text<'a>>,
+    peer: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    key_source: Option<Text<'a>>,
+    key_source: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    key_hash: Option<Text<'a>>,
+    key_hash: Option<BorrowedText<'a>>,
 }
 
 /// A string that is borrowed from the line where it has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl Line<'_> {
-    fn key_hash(&self) -> Result<Option<u64>, Unreadable> {
+impl AccessLogJson<'_> {
+    fn key_hash(&self) -> Result<Option<u64>, AccessLogLineError> {
         match (&self.key_hash, &self.key_source) {
             (Some(hash), _) => u64::from_str_radix(&hash.0, 16)
                 .map(Some)
-                .map_err(|_| Unreadable::KeyHash),
+                .map_err(|_| AccessLogLineError::KeyHash),
             (None, None) => Ok(None),
-            (None, Some(_)) => Err(Unreadable::KeyHash),
+            (None, Some(_)) => Err(AccessLogLineError::KeyHash),
         }
     }
 }
@@ -105,7 +106,7 @@ impl Line<'_> {
     clippy::cast_sign_loss,
     reason = "the range is checked"
 )]
-fn microseconds(seconds: f64) -> Option<u64> {
+fn to_microseconds(seconds: f64) -> Option<u64> {
     const MOST: f64 = 3.2e9;
     (0.0..=MOST)
         .contains(&seconds)
@@ -120,17 +121,17 @@ mod tests {
 
     fn parse(from: &str, to: &str) -> Result<(u64, u64, Option<u64>), String> {
         let line = LINE.replace(from, to);
-        let logged = Logged::parse(line.as_bytes()).map_err(|error| error.to_string())?;
+        let logged = AccessLogLine::parse(line.as_bytes()).map_err(|error| error.to_string())?;
         Ok((logged.start, logged.duration, logged.key_hash))
     }
 
     #[test]
     fn a_line_is_read_back() {
-        let logged = Logged::parse(LINE.as_bytes()).unwrap();
-        let expected = Logged {
+        let logged = AccessLogLine::parse(LINE.as_bytes()).unwrap();
+        let expected = AccessLogLine {
             start: 1_767_323_045_678_000,
             duration: 1_002_003,
-            sent: 7,
+            bytes_sent: 7,
             upstream: Some("app".into()),
             peer: Some("a\"b".into()),
             key_hash: Some(0x00c0_ffee),
@@ -172,8 +173,8 @@ mod tests {
             "",
             "7",
         ] {
-            let error = Logged::parse(line.as_bytes()).unwrap_err();
-            assert!(matches!(error, Unreadable::Stranger), "{error}");
+            let error = AccessLogLine::parse(line.as_bytes()).unwrap_err();
+            assert!(matches!(error, AccessLogLineError::NotAccessLog), "{error}");
         }
     }
 }

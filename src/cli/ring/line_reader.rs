@@ -4,30 +4,30 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use crate::cli::Failure;
+use crate::cli::CliError;
 
 /// A longer line is cut off here.
 const MAX_LINE: u64 = 1 << 20;
 
 /// One line after the other.
-pub(super) struct Lines {
+pub(super) struct LineReader {
     input: Box<dyn BufRead>,
     name: String,
     line: Vec<u8>,
     /// The present line was longer.
-    cut: bool,
+    truncated: bool,
     number: u64,
 }
 
-impl Lines {
+impl LineReader {
     /// Opens a file; `-` is standard input.
-    pub(super) fn open(file: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(file: &Path) -> Result<Self, CliError> {
         if file == Path::new("-") {
             return Ok(Self::new(Box::new(io::stdin().lock()), "standard input"));
         }
         let name = format!("`{}`", file.display());
         let opened = File::open(file)
-            .map_err(|error| Failure::Input(format!("cannot open {name}: {error}")))?;
+            .map_err(|error| CliError::Input(format!("cannot open {name}: {error}")))?;
         Ok(Self::new(
             Box::new(BufReader::with_capacity(1 << 18, opened)),
             &name,
@@ -39,7 +39,7 @@ impl Lines {
             input,
             name: name.to_owned(),
             line: Vec::new(),
-            cut: false,
+            truncated: false,
             number: 0,
         }
     }
@@ -48,31 +48,31 @@ impl Lines {
     ///
     /// # Errors
     /// The input cannot be read, or a line is too long, or empty: to the proxy, an empty key is none.
-    pub(super) fn next_key(&mut self) -> Result<Option<&[u8]>, Failure> {
-        let some = self.next()?.is_some();
+    pub(super) fn next_key(&mut self) -> Result<Option<&[u8]>, CliError> {
+        let some = self.next_line()?.is_some();
         if some && self.line.is_empty() {
             let (name, number) = (&self.name, self.number);
             let message = format!("{name}: line {number} is empty, and an empty key is none");
-            return Err(Failure::Input(message));
+            return Err(CliError::Input(message));
         }
-        if self.cut {
+        if self.truncated {
             let (name, number) = (&self.name, self.number);
             let message = format!("{name}: line {number} is longer than {MAX_LINE} bytes");
-            return Err(Failure::Input(message));
+            return Err(CliError::Input(message));
         }
         Ok(some.then_some(&self.line))
     }
 
     /// The next line, without its end; `None` at the end of the input.
-    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+    pub(super) fn next_line(&mut self) -> Result<Option<&[u8]>, CliError> {
         let failed =
-            |error: io::Error| Failure::Input(format!("cannot read {}: {error}", self.name));
+            |error: io::Error| CliError::Input(format!("cannot read {}: {error}", self.name));
         self.line.clear();
         let mut limited = (&mut self.input).take(MAX_LINE);
         let read = limited.read_until(b'\n', &mut self.line).map_err(failed)?;
         self.number += 1;
-        self.cut = read as u64 == MAX_LINE && !self.line.ends_with(b"\n");
-        if self.cut {
+        self.truncated = read as u64 == MAX_LINE && !self.line.ends_with(b"\n");
+        if self.truncated {
             self.input.skip_until(b'\n').map_err(failed)?;
         }
         if self.line.ends_with(b"\n") {
@@ -91,22 +91,22 @@ mod tests {
 
     #[test]
     fn lines_come_without_their_ends() {
-        let mut lines = Lines::new(Box::new(b"a\nb\r\n\nc".as_slice()), "a test");
+        let mut lines = LineReader::new(Box::new(b"a\nb\r\n\nc".as_slice()), "a test");
         for expected in [b"a".as_slice(), b"b", b"", b"c"] {
-            assert_eq!(lines.next().unwrap(), Some(expected));
+            assert_eq!(lines.next_line().unwrap(), Some(expected));
         }
-        assert_eq!(lines.next().unwrap(), None);
+        assert_eq!(lines.next_line().unwrap(), None);
         let mut text = vec![b'x'; 3 << 20];
         text.extend(b"\nend\n");
-        let mut lines = Lines::new(Box::new(io::Cursor::new(text)), "a test");
-        assert_eq!(lines.next().unwrap().map(<[u8]>::len), Some(1 << 20));
-        assert_eq!(lines.next().unwrap(), Some(b"end".as_slice()));
-        let mut lines = Lines::new(
+        let mut lines = LineReader::new(Box::new(io::Cursor::new(text)), "a test");
+        assert_eq!(lines.next_line().unwrap().map(<[u8]>::len), Some(1 << 20));
+        assert_eq!(lines.next_line().unwrap(), Some(b"end".as_slice()));
+        let mut lines = LineReader::new(
             Box::new(BufReader::new(io::repeat(b'x').take(2 << 20))),
             "a test",
         );
         assert!(lines.next_key().is_err());
-        let mut lines = Lines::new(Box::new(b"a\n\nc".as_slice()), "a test");
+        let mut lines = LineReader::new(Box::new(b"a\n\nc".as_slice()), "a test");
         assert_eq!(lines.next_key().unwrap(), Some(b"a".as_slice()));
         assert!(lines.next_key().is_err(), "an empty key");
     }

@@ -7,11 +7,14 @@ use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 
-use super::{Basis, Comparison, Ends, KeyMoves, Movement, Placement, SPACE, Shift, share};
+use super::{
+    Comparison, HASH_SPACE, KeyMoves, KeyPlacement, Movement, MovementBasis, OwnerPair,
+    PeerMovement, share,
+};
 
-impl Placement<'_> {
+impl KeyPlacement<'_> {
     /// A key, and at most so many of its walk that are up.
-    pub fn report(&self, key: &[u8], most: usize) -> Value {
+    pub fn key_to_json(&self, key: &[u8], most: usize) -> Value {
         let placed = self.ring().key(key);
         let walk: Vec<_> = self.walk(&placed).take(most).collect();
         json!({ "key": String::from_utf8_lossy(key), "hash": placed.hash().0, "walk": walk })
@@ -20,7 +23,7 @@ impl Placement<'_> {
 
 impl Comparison<'_> {
     /// A key that moves.
-    pub fn report_key(&self, key: &[u8], ends: Ends) -> Value {
+    pub fn key_to_json(&self, key: &[u8], ends: OwnerPair) -> Value {
         let key = String::from_utf8_lossy(key);
         json!({ "key": key, "from": self.label(ends.from), "to": self.label(ends.to) })
     }
@@ -28,8 +31,8 @@ impl Comparison<'_> {
 
 impl Movement {
     /// The whole movement.
-    pub fn report(&self) -> Value {
-        let pair = |(ends, hashes): &(Ends, u64)| {
+    pub fn to_json(&self) -> Value {
+        let pair = |(ends, hashes): &(OwnerPair, u64)| {
             json!({
                 "from": self.label(ends.from),
                 "to": self.label(ends.to),
@@ -38,25 +41,25 @@ impl Movement {
             })
         };
         let sampled = match self.basis {
-            Basis::Sampled(keys) => Some(keys),
-            Basis::Counted | Basis::Expected => None,
+            MovementBasis::Sampled(keys) => Some(keys),
+            MovementBasis::Exact | MovementBasis::Expected => None,
         };
         json!({
-            "exact": self.basis == Basis::Counted,
+            "exact": self.basis == MovementBasis::Exact,
             "sampled_keys": sampled,
-            "hashes": SPACE,
-            "moved": part(self.moved),
+            "hashes": HASH_SPACE,
+            "moved": hashes_to_json(self.moved),
             "pairs": self.pairs.iter().map(pair).collect::<Vec<_>>(),
-            "peers": self.peers.iter().map(Shift::report).collect::<Vec<_>>(),
+            "peers": self.peers.iter().map(PeerMovement::to_json).collect::<Vec<_>>(),
         })
     }
 
     /// The whole movement, with the keys that were counted besides.
-    pub fn report_counted(&self, keys: &KeyMoves) -> Value {
-        let pair = |(ends, keys): (Ends, u64)| json!({ "from": self.label(ends.from), "to": self.label(ends.to), "keys": keys });
-        let pairs: Vec<_> = keys.sorted().into_iter().map(pair).collect();
+    pub fn to_json_with_keys(&self, keys: &KeyMoves) -> Value {
+        let pair = |(ends, keys): (OwnerPair, u64)| json!({ "from": self.label(ends.from), "to": self.label(ends.to), "keys": keys });
+        let pairs: Vec<_> = keys.sorted_pairs().into_iter().map(pair).collect();
         let counted = json!({ "keys": keys.keys, "moved": keys.moved, "pairs": pairs });
-        let mut report = self.report();
+        let mut report = self.to_json();
         if let Some(report) = report.as_object_mut() {
             report.insert("counted".to_owned(), counted);
         }
@@ -72,7 +75,7 @@ impl Movement {
 
 impl KeyMoves {
     /// From whom to whom and how many, the most first.
-    pub fn sorted(&self) -> Vec<(Ends, u64)> {
+    pub fn sorted_pairs(&self) -> Vec<(OwnerPair, u64)> {
         let mut pairs: Vec<_> = self
             .pairs
             .iter()
@@ -83,18 +86,18 @@ impl KeyMoves {
     }
 }
 
-impl Shift {
-    fn report(&self) -> Value {
+impl PeerMovement {
+    fn to_json(&self) -> Value {
         json!({
             "label": self.label,
-            "before": part(self.before),
-            "after": part(self.after),
-            "gained": part(self.gained),
-            "lost": part(self.lost),
+            "before": hashes_to_json(self.before),
+            "after": hashes_to_json(self.after),
+            "gained": hashes_to_json(self.gained),
+            "lost": hashes_to_json(self.lost),
         })
     }
 }
 
-fn part(hashes: u64) -> Value {
+fn hashes_to_json(hashes: u64) -> Value {
     json!({ "hashes": hashes, "share": share(hashes) })
 }

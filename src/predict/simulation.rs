@@ -14,18 +14,18 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use super::Placement;
+use super::KeyPlacement;
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::heavy_hitters::{HotKeyThreshold, SpaceSaving};
 use crate::policy::hot_key_spread::{HotKeySpread, WeightedShare};
 use crate::policy::weighted_round_robin::WeightedRoundRobin;
-use crate::ring::{Hash, Key, MemberId, Weight};
+use crate::ring::{Hash, HashedKey, MemberId, Weight};
 
-const SECOND: u64 = 1_000_000;
+const MICROS_PER_SECOND: u64 = 1_000_000;
 
 /// One request, as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct ReplayRequest {
     /// When it started, in microseconds since any moment.
     pub start: u64,
     /// How long it took, in microseconds.
@@ -38,7 +38,7 @@ pub struct Request {
 
 /// What came to one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct SimulatedLoad {
     /// Requests.
     pub requests: u64,
     /// The most of them that started in one second of the clock.
@@ -55,7 +55,7 @@ pub struct Load {
 
 /// What keeps requests from their home.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct LoadRules {
     /// How much a peer may hold; `None`: as much as comes.
     pub bound: Option<BalanceFactor>,
     /// From which share on a key is hot, and over how many peers it is spread at least; `None`: none is.
@@ -65,17 +65,17 @@ pub struct Rules {
 /// Traffic on its way through a placement.
 #[derive(Debug)]
 pub struct Simulation<'a> {
-    placement: &'a Placement<'a>,
+    placement: &'a KeyPlacement<'a>,
     bound: Option<BalanceFactor>,
-    peers: Vec<Peer>,
+    peers: Vec<SimulatedPeer>,
     /// What all peers that are up have together.
-    all: WeightedShare,
+    total: WeightedShare,
     /// The ends of the requests in flight, and on whom they are.
     in_flight: BinaryHeap<Reverse<(u64, u32)>>,
     rotation: WeightedRoundRobin,
     /// Requests without a key so far.
-    turns: usize,
-    hot_keys: Option<HotKeys>,
+    keyless_requests: usize,
+    hot_keys: Option<HotKeySimulation>,
     /// Requests that nobody could take.
     pub unserved: u64,
     /// Requests of hot keys.
@@ -83,34 +83,34 @@ pub struct Simulation<'a> {
 }
 
 /// Where a request asks for a place.
-enum Way {
-    Key(Key),
-    Turn(usize),
+enum PeerSelector {
+    Key(HashedKey),
+    RoundRobin(usize),
 }
 
 #[derive(Debug)]
-struct HotKeys {
+struct HotKeySimulation {
     sketch: SpaceSaving,
     spread: HotKeySpread,
     /// How many requests each of them had while it was hot.
-    turns: HashMap<u64, u32>,
+    request_counts: HashMap<u64, u32>,
 }
 
 #[derive(Debug)]
-struct Peer {
+struct SimulatedPeer {
     weight: Weight,
     /// What it has, when all are up.
-    part: WeightedShare,
-    held: u32,
+    share: WeightedShare,
+    in_flight: u32,
     /// The second that is counted, and its requests so far.
-    second: (u64, u64),
-    load: Load,
+    current_second: (u64, u64),
+    load: SimulatedLoad,
 }
 
-impl Request {
+impl ReplayRequest {
     /// The same, but begun later; its end stays, where it is not before that.
     #[must_use]
-    pub fn starting_at(self, start: u64) -> Self {
+    pub fn with_start(self, start: u64) -> Self {
         let end = self.end().max(start);
         Self {
             start,
@@ -128,29 +128,29 @@ impl Request {
 impl<'a> Simulation<'a> {
     /// Nothing in flight. `weights` are the members', in the ring's order.
     pub fn new(
-        placement: &'a Placement<'a>,
+        placement: &'a KeyPlacement<'a>,
         weights: impl IntoIterator<Item = Weight>,
-        rules: Rules,
+        rules: LoadRules,
     ) -> Self {
-        let mut peers: Vec<_> = weights.into_iter().map(Peer::new).collect();
-        if rules.hot_keys.is_some() && placement.ring().sample().is_none() {
+        let mut peers: Vec<_> = weights.into_iter().map(SimulatedPeer::new).collect();
+        if rules.hot_keys.is_some() && placement.ring().sample_size().is_none() {
             let shares = placement.ring().shares();
             let keys = peers.iter_mut().zip(shares);
-            keys.for_each(|(peer, share)| peer.part.key_space = share);
+            keys.for_each(|(peer, share)| peer.share.key_space = share);
         }
         let up = (0..).map(MemberId).zip(&peers);
         let up = up.filter(|(member, _)| placement.is_up(*member));
-        let up: Vec<_> = up.map(|(_, peer)| peer.part).collect();
+        let up: Vec<_> = up.map(|(_, peer)| peer.share).collect();
         Self {
             placement,
             bound: rules.bound,
-            all: WeightedShare {
+            total: WeightedShare {
                 weight: up.iter().map(|part| part.weight).sum(),
                 key_space: up.iter().map(|part| part.key_space).sum(),
             },
             rotation: WeightedRoundRobin::new(peers.iter().map(|peer| peer.weight.get())),
-            turns: 0,
-            hot_keys: rules.hot_keys.map(HotKeys::new),
+            keyless_requests: 0,
+            hot_keys: rules.hot_keys.map(HotKeySimulation::new),
             peers,
             in_flight: BinaryHeap::new(),
             unserved: 0,
@@ -159,59 +159,59 @@ impl<'a> Simulation<'a> {
     }
 
     /// Who has which keys in it.
-    pub(super) const fn placement(&self) -> &'a Placement<'a> {
+    pub(super) const fn placement(&self) -> &'a KeyPlacement<'a> {
         self.placement
     }
 
     /// One more request, which must not start before the one before it; who gets it.
-    pub fn add(&mut self, request: Request) -> Option<MemberId> {
-        self.finish_until(request.start);
-        let way = self.way(request.hash);
-        let hot = self.hot_turn(&way, request.start);
+    pub fn add(&mut self, request: ReplayRequest) -> Option<MemberId> {
+        self.complete_until(request.start);
+        let way = self.selector(request.hash);
+        let hot = self.select_for_hot_key(&way, request.start);
         self.spread += u64::from(hot.is_some());
         let home = hot.or_else(|| self.find(&way, None));
-        let taker = home.and_then(|home| self.seat(home, &way));
+        let taker = home.and_then(|home| self.apply_bound(home, &way));
         let peer = taker.and_then(|member| self.peers.get_mut(member.index()));
         let (Some(member), Some(peer)) = (taker, peer) else {
             self.unserved += 1;
             return None;
         };
-        peer.take(request);
+        peer.record(request);
         self.in_flight.push(Reverse((request.end(), member.0)));
         taker
     }
 
     /// What came to each peer, in the ring's order.
-    pub fn loads(self) -> Vec<Load> {
+    pub fn loads(self) -> Vec<SimulatedLoad> {
         self.peers.into_iter().map(|peer| peer.load).collect()
     }
 
     /// Requests that end now are over before one that starts now.
-    fn finish_until(&mut self, now: u64) {
+    fn complete_until(&mut self, now: u64) {
         while let Some(Reverse((end, member))) = self.in_flight.peek().copied()
             && end <= now
         {
             self.in_flight.pop();
             if let Some(peer) = self.peers.get_mut(member as usize) {
-                peer.held -= 1;
+                peer.in_flight -= 1;
             }
         }
     }
 
-    fn way(&mut self, hash: Option<Hash>) -> Way {
+    fn selector(&mut self, hash: Option<Hash>) -> PeerSelector {
         if let Some(hash) = hash {
-            return Way::Key(self.placement.ring().recall(hash));
+            return PeerSelector::Key(self.placement.ring().key_from_hash(hash));
         }
-        self.turns = self.turns.wrapping_add(1);
-        Way::Turn(self.turns.wrapping_sub(1))
+        self.keyless_requests = self.keyless_requests.wrapping_add(1);
+        PeerSelector::RoundRobin(self.keyless_requests.wrapping_sub(1))
     }
 
     /// The first that is up and has room.
-    fn find(&self, way: &Way, bound: Option<BalanceFactor>) -> Option<MemberId> {
+    fn find(&self, way: &PeerSelector, bound: Option<BalanceFactor>) -> Option<MemberId> {
         let may = |member| self.placement.is_up(member) && self.has_room(member, bound);
         match way {
-            Way::Key(key) => self.placement.ring().find(key, may),
-            Way::Turn(turn) => {
+            PeerSelector::Key(key) => self.placement.ring().find(key, may),
+            PeerSelector::RoundRobin(turn) => {
                 let may = |place| may(MemberId(place));
                 self.rotation.find_from(*turn, may).map(MemberId)
             }
@@ -219,23 +219,23 @@ impl<'a> Simulation<'a> {
     }
 
     /// Of a hot key, the peer whose turn it is.
-    fn hot_turn(&mut self, way: &Way, now: u64) -> Option<MemberId> {
-        let (Some(hot_keys), Way::Key(key)) = (&mut self.hot_keys, way) else {
+    fn select_for_hot_key(&mut self, way: &PeerSelector, now: u64) -> Option<MemberId> {
+        let (Some(hot_keys), PeerSelector::Key(key)) = (&mut self.hot_keys, way) else {
             return None;
         };
         let (share, turn) = hot_keys.observe(key.hash().0, Duration::from_micros(now))?;
         let serves = |member: MemberId| {
             let peer = self.peers.get(member.index())?;
             let is_up = self.placement.is_up(member);
-            is_up.then_some((member, peer.part))
+            is_up.then_some((member, peer.share))
         };
         let walk = self.placement.ring().walk(key).filter_map(serves);
         let spread = hot_keys.spread;
-        spread.select_peer(share, self.all, turn, walk)
+        spread.select_peer(share, self.total, turn, walk)
     }
 
     /// The home, if it has room; else who has room for a guest.
-    fn seat(&mut self, home: MemberId, way: &Way) -> Option<MemberId> {
+    fn apply_bound(&mut self, home: MemberId, way: &PeerSelector) -> Option<MemberId> {
         if self.has_room(home, self.bound) {
             return Some(home);
         }
@@ -251,47 +251,47 @@ impl<'a> Simulation<'a> {
             return true;
         };
         let total = u32::try_from(self.in_flight.len() + 1).unwrap_or(u32::MAX);
-        bound.has_room(peer.held, total, peer.weight.get(), self.all.weight)
+        bound.has_room(peer.in_flight, total, peer.weight.get(), self.total.weight)
     }
 }
 
-impl Peer {
+impl SimulatedPeer {
     fn new(weight: Weight) -> Self {
         let weight_alone = weight.get().into();
         Self {
             weight,
-            part: WeightedShare {
+            share: WeightedShare {
                 weight: weight_alone,
                 key_space: weight_alone.into(),
             },
-            held: 0,
-            second: (0, 0),
-            load: Load::default(),
+            in_flight: 0,
+            current_second: (0, 0),
+            load: SimulatedLoad::default(),
         }
     }
 
-    fn take(&mut self, request: Request) {
-        let second = request.start / SECOND;
-        if self.second.0 != second {
-            self.second = (second, 0);
+    fn record(&mut self, request: ReplayRequest) {
+        let second = request.start / MICROS_PER_SECOND;
+        if self.current_second.0 != second {
+            self.current_second = (second, 0);
         }
-        self.second.1 += 1;
-        self.held += 1;
+        self.current_second.1 += 1;
+        self.in_flight += 1;
         let load = &mut self.load;
         load.requests += 1;
-        load.peak_rate = load.peak_rate.max(self.second.1);
-        load.peak_in_flight = load.peak_in_flight.max(self.held);
+        load.peak_rate = load.peak_rate.max(self.current_second.1);
+        load.peak_in_flight = load.peak_in_flight.max(self.in_flight);
         load.busy = load.busy.saturating_add(request.duration);
         load.bytes = load.bytes.saturating_add(request.bytes);
     }
 }
 
-impl HotKeys {
+impl HotKeySimulation {
     fn new((threshold, spread): (HotKeyThreshold, HotKeySpread)) -> Self {
         Self {
             sketch: SpaceSaving::new(threshold),
             spread,
-            turns: HashMap::new(),
+            request_counts: HashMap::new(),
         }
     }
 
@@ -301,7 +301,7 @@ impl HotKeys {
         self.sketch.record(key, 1);
         let mut hot = self.sketch.hot_keys().iter();
         let share = hot.find(|hot| hot.key == key)?.share;
-        let turn = self.turns.entry(key).or_default();
+        let turn = self.request_counts.entry(key).or_default();
         *turn = turn.wrapping_add(1);
         Some((share, *turn))
     }
@@ -321,12 +321,15 @@ mod tests {
         Ring::new(Dialect::default(), members).unwrap()
     }
 
-    fn simulate(bound: Option<BalanceFactor>, requests: &[Request]) -> (Vec<Load>, Vec<u32>) {
+    fn simulate(
+        bound: Option<BalanceFactor>,
+        requests: &[ReplayRequest],
+    ) -> (Vec<SimulatedLoad>, Vec<u32>) {
         let ring = ring();
-        let placement = Placement::new(&ring, LABELS);
-        let rules = Rules {
+        let placement = KeyPlacement::new(&ring, LABELS);
+        let rules = LoadRules {
             bound,
-            ..Rules::default()
+            ..LoadRules::default()
         };
         let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], rules);
         let takers = requests
@@ -336,9 +339,9 @@ mod tests {
         (simulation.loads(), takers)
     }
 
-    fn request(start: u64, duration: u64, key: &str) -> Request {
+    fn request(start: u64, duration: u64, key: &str) -> ReplayRequest {
         let hash = (!key.is_empty()).then(|| ring().key(key.as_bytes()).hash());
-        Request {
+        ReplayRequest {
             start,
             duration,
             bytes: 10,
@@ -356,7 +359,7 @@ mod tests {
         ];
         let (loads, takers) = simulate(None, &all);
         assert!(takers.iter().all(|taker| *taker == takers[0]));
-        let expected = Load {
+        let expected = SimulatedLoad {
             requests: 4,
             peak_rate: 3,
             peak_in_flight: 2,
@@ -414,9 +417,9 @@ mod tests {
         };
         let all = (0..4000).map(|number| request(number * 1000, 1, &key(number)));
         let ring = ring();
-        let placement = Placement::new(&ring, LABELS);
+        let placement = KeyPlacement::new(&ring, LABELS);
         let hot_keys = Some((HotKeyThreshold::DEFAULT, HotKeySpread { min_peers: 3 }));
-        let rules = Rules {
+        let rules = LoadRules {
             bound: None,
             hot_keys,
         };

@@ -7,9 +7,9 @@ use crate::ring::{Member, Ring};
 
 /// The peers' parts of one ring.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parts {
+pub struct PeerShares {
     /// In the ring's order.
-    pub peers: Vec<Part>,
+    pub peers: Vec<PeerShare>,
     /// All points.
     pub points: usize,
     /// The dialect has no points: so many keys were tried out.
@@ -18,7 +18,7 @@ pub struct Parts {
 
 /// One peer's part.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct PeerShare {
     /// Its label.
     pub label: String,
     /// Its weight.
@@ -28,10 +28,10 @@ pub struct Part {
     /// Of the 2^32 hashes.
     pub hashes: u64,
     /// What its weight alone would give it, as a part of one.
-    pub fair: f64,
+    pub fair_share: f64,
 }
 
-impl Parts {
+impl PeerShares {
     /// The parts of these members, which are the ring's; `shares` are [`Ring::shares`].
     pub fn new<'a>(
         ring: &Ring,
@@ -48,50 +48,53 @@ impl Parts {
             .clone()
             .map(|member| u32::from(member.weight.get()))
             .sum();
-        let part = |((member, points), hashes): ((Member<'a>, usize), &u64)| Part {
+        let part = |((member, points), hashes): ((Member<'a>, usize), &u64)| PeerShare {
             label: member.label.to_owned(),
             weight: member.weight.get(),
             points,
             hashes: *hashes,
-            fair: f64::from(member.weight.get()) / f64::from(weights),
+            fair_share: f64::from(member.weight.get()) / f64::from(weights),
         };
         Self {
             peers: members.zip(points).zip(shares).map(part).collect(),
             points: ring.len(),
-            sampled_keys: ring.sample(),
+            sampled_keys: ring.sample_size(),
         }
     }
 
     /// The part that is the most above its fair one, over it.
     pub fn max_over_mean(&self) -> f64 {
-        self.peers.iter().map(Part::over_fair).fold(0.0, f64::max)
+        self.peers
+            .iter()
+            .map(PeerShare::share_over_fair)
+            .fold(0.0, f64::max)
     }
 
     /// As JSON: the same from the command line and from the admin API.
-    pub fn report(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         json!({
             "points": self.points,
             "max_over_mean": self.max_over_mean(),
             "sampled_keys": self.sampled_keys,
-            "peers": self.peers.iter().map(Part::report).collect::<Vec<_>>(),
+            "peers": self.peers.iter().map(PeerShare::to_json).collect::<Vec<_>>(),
         })
     }
 }
 
-impl Part {
+impl PeerShare {
     /// Its share over its fair one.
-    pub fn over_fair(&self) -> f64 {
-        share(self.hashes) / self.fair
+    pub fn share_over_fair(&self) -> f64 {
+        share(self.hashes) / self.fair_share
     }
 
-    fn report(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({
             "label": self.label,
             "weight": self.weight,
             "points": self.points,
             "hashes": self.hashes,
             "share": share(self.hashes),
-            "fair": self.fair,
+            "fair": self.fair_share,
         })
     }
 }
