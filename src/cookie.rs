@@ -11,11 +11,11 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// The longest value that counts; bytes. What browsers keep of a cookie in all (RFC 6265 §6.1).
-pub const LONGEST: usize = 4096;
+pub const MAX_VALUE_LEN: usize = 4096;
 
 /// A cookie that clients without it are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sticky {
+pub struct StickyCookie {
     /// Its name, a token (RFC 6265 §4.1.1); case counts.
     pub name: String,
     /// How long the client keeps it, to the second; `None`: until its session ends.
@@ -26,7 +26,7 @@ pub struct Sticky {
     /// With whose requests it is sent.
     pub same_site: SameSite,
     /// Whether it is sent over TLS only.
-    pub secure: Secure,
+    pub secure: SecureAttribute,
     /// Hidden from scripts.
     pub http_only: bool,
     /// Below which path it is sent; begins with `/`.
@@ -48,7 +48,7 @@ pub enum SameSite {
 
 /// Whether a cookie is sent over TLS only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secure {
+pub enum SecureAttribute {
     /// Where the client came over TLS.
     Auto,
     /// Always.
@@ -59,7 +59,7 @@ pub enum Secure {
 
 /// 128 random bits as the value of a cookie: 22 characters that also stand unchanged in a URL
 /// (RFC 4648 §5, without padding).
-pub fn value(random: u128) -> String {
+pub fn encode_value(random: u128) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let sextet = |place: u32| ALPHABET.get((random >> (6 * place)) as usize & 0x3f);
     (0..22)
@@ -70,18 +70,18 @@ pub fn value(random: u128) -> String {
 
 /// Whether these bytes are a cookie's value (`cookie-octet`s, RFC 6265 §4.1.1) of a length that
 /// counts.
-pub fn is_value(bytes: &[u8]) -> bool {
+pub fn is_valid_value(bytes: &[u8]) -> bool {
     let octet = |&byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
-    (1..=LONGEST).contains(&bytes.len()) && bytes.iter().all(octet)
+    (1..=MAX_VALUE_LEN).contains(&bytes.len()) && bytes.iter().all(octet)
 }
 
-impl Sticky {
+impl StickyCookie {
     /// The value of `Set-Cookie` that gives a client this value; `over_tls`: it came that way.
-    pub fn set(&self, value: &str, over_tls: bool) -> String {
+    pub fn set_cookie_value(&self, value: &str, over_tls: bool) -> String {
         let secure = match self.secure {
-            Secure::Auto => over_tls,
-            Secure::Yes => true,
-            Secure::No => false,
+            SecureAttribute::Auto => over_tls,
+            SecureAttribute::Yes => true,
+            SecureAttribute::No => false,
         };
         let mut line = format!("{}={value}; Path={}", self.name, self.path);
         // A `String` takes whatever is written to it.
@@ -118,13 +118,13 @@ mod tests {
 
     use super::*;
 
-    fn plain() -> Sticky {
-        Sticky {
+    fn plain() -> StickyCookie {
+        StickyCookie {
             name: "cw".to_owned(),
             ttl: None,
             refresh: false,
             same_site: SameSite::Lax,
-            secure: Secure::Auto,
+            secure: SecureAttribute::Auto,
             http_only: true,
             path: "/".to_owned(),
             domain: None,
@@ -134,36 +134,42 @@ mod tests {
     #[test]
     fn attributes_are_those_asked_for() {
         let line = "cw=v; Path=/; HttpOnly; SameSite=Lax";
-        assert_eq!(plain().set("v", false), line);
-        let every = Sticky {
+        assert_eq!(plain().set_cookie_value("v", false), line);
+        let every = StickyCookie {
             ttl: Some(Duration::from_secs(3600)),
             same_site: SameSite::None,
-            secure: Secure::Yes,
+            secure: SecureAttribute::Yes,
             path: "/a".to_owned(),
             domain: Some("example.com".to_owned()),
             ..plain()
         };
         let line =
             "cw=v; Path=/a; Domain=example.com; Max-Age=3600; HttpOnly; Secure; SameSite=None";
-        assert_eq!(every.set("v", false), line);
-        let bare = Sticky {
+        assert_eq!(every.set_cookie_value("v", false), line);
+        let bare = StickyCookie {
             same_site: SameSite::Strict,
-            secure: Secure::No,
+            secure: SecureAttribute::No,
             http_only: false,
             ..plain()
         };
-        assert_eq!(bare.set("v", true), "cw=v; Path=/; SameSite=Strict");
+        assert_eq!(
+            bare.set_cookie_value("v", true),
+            "cw=v; Path=/; SameSite=Strict"
+        );
     }
 
     #[test]
     fn a_cookie_is_secure_where_the_client_came_over_tls() {
-        let sticky = Sticky {
+        let sticky = StickyCookie {
             same_site: SameSite::None,
             ..plain()
         };
         let secure = "cw=v; Path=/; HttpOnly; Secure; SameSite=None";
-        assert_eq!(sticky.set("v", true), secure);
-        assert_eq!(sticky.set("v", false), "cw=v; Path=/; HttpOnly");
+        assert_eq!(sticky.set_cookie_value("v", true), secure);
+        assert_eq!(
+            sticky.set_cookie_value("v", false),
+            "cw=v; Path=/; HttpOnly"
+        );
     }
 
     #[test]
@@ -176,20 +182,20 @@ mod tests {
 
     #[test]
     fn what_is_empty_too_long_or_malformed_is_no_value() {
-        assert!(is_value(b"a") && is_value(&[b'a'; LONGEST]));
-        assert!(!is_value(b"") && !is_value(&[b'a'; LONGEST + 1]));
+        assert!(is_valid_value(b"a") && is_valid_value(&[b'a'; MAX_VALUE_LEN]));
+        assert!(!is_valid_value(b"") && !is_valid_value(&[b'a'; MAX_VALUE_LEN + 1]));
         for byte in 0..=u8::MAX {
             let good = matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
-            assert_eq!(is_value(&[byte]), good, "{byte:#x}");
+            assert_eq!(is_valid_value(&[byte]), good, "{byte:#x}");
         }
     }
 
     proptest! {
         #[test]
         fn a_made_value_is_one_and_keeps_all_bits(random: u128, bit in 0..128_u32) {
-            let made = value(random);
-            prop_assert!(is_value(made.as_bytes()) && made.len() == 22);
-            prop_assert_ne!(&made, &value(random ^ (1 << bit)));
+            let made = encode_value(random);
+            prop_assert!(is_valid_value(made.as_bytes()) && made.len() == 22);
+            prop_assert_ne!(&made, &encode_value(random ^ (1 << bit)));
             let characters: HashSet<_> = made.chars().collect();
             prop_assert!(characters.iter().all(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)));
         }

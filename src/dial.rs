@@ -13,7 +13,7 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::proxy_protocol::{Header, Origin, Version};
+use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyHeaderVersion};
 
 /// What connects to a peer instead of Pingora, and sends this first.
 pub fn connector(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
@@ -21,11 +21,11 @@ pub fn connector(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
 }
 
 /// The header of a connection that is our own: a probe's.
-pub fn local_header(version: Version) -> Arc<[u8]> {
-    let header = Header {
+pub fn local_header(version: ProxyHeaderVersion) -> Arc<[u8]> {
+    let header = ProxyHeader {
         version,
-        origin: Origin::Local,
-        extensions: Vec::new(),
+        addresses: ProxyAddresses::Local,
+        tlvs: Vec::new(),
     };
     header.write(false).unwrap_or_default().into()
 }

@@ -17,7 +17,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-use crate::cookie::{self, Sticky};
+use crate::cookie::{self, StickyCookie};
 use crate::route::host_name;
 
 /// Where a key comes from.
@@ -36,18 +36,18 @@ pub enum KeySource {
     /// The first line of a header field.
     Header(HeaderName),
     /// One element of a header field that is a list (RFC 9110 §5.6.1), as `X-Forwarded-For`.
-    Element {
+    ListElement {
         /// The field.
         name: HeaderName,
         /// Which one.
-        end: End,
+        end: ListEnd,
     },
     /// The first cookie of this name (case counts), without the quotes around its value, in any
     /// `Cookie` field (HTTP/2 may send several, RFC 9113 §8.2.3).
     Cookie(String),
     /// The first well-formed value of this cookie, likewise; never missing, as a client without it is
     /// given one ([`to_make`]). Only as the last source of all.
-    Sticky(Sticky),
+    StickyCookie(StickyCookie),
     /// The first query parameter of this name, both as sent: `%41` is not `A`.
     Query(String),
     /// The path, without the query.
@@ -61,14 +61,14 @@ pub enum KeySource {
     /// Whom the client's certificate is for.
     ClientCert,
     /// All of these; missing if one of them is.
-    All(Parts),
+    All(CompositeKey),
     /// Those of these that are present; missing if none is.
-    Any(Parts),
+    Any(CompositeKey),
 }
 
 /// Which element of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ListEnd {
     /// The first of the field's first line.
     First,
     /// The last of its last line.
@@ -87,14 +87,14 @@ pub enum AddressForm {
 
 /// Several sources whose values are one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub struct CompositeKey {
     /// In this order.
     pub sources: Vec<KeySource>,
     /// What stands between two values.
     pub separator: String,
 }
 
-impl Parts {
+impl CompositeKey {
     /// Between the parts of [`KeySource::All`], if nothing else is said: can be typed, and seldom is
     /// in a value. Where it is, two lists of parts may give one key, which does no harm: both go to
     /// one peer.
@@ -113,8 +113,8 @@ impl KeySource {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::ClientIp { .. } => "client_ip",
-            Self::Header(_) | Self::Element { .. } => "header",
-            Self::Cookie(_) | Self::Sticky(_) => "cookie",
+            Self::Header(_) | Self::ListElement { .. } => "header",
+            Self::Cookie(_) | Self::StickyCookie(_) => "cookie",
             Self::Query(_) => "query",
             Self::Path => "path",
             Self::PathAndQuery => "path_and_query",
@@ -129,15 +129,15 @@ impl KeySource {
 
 /// What a key can be taken from.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct KeyRequest<'a> {
     /// Request line and header fields, as the client sent them.
     pub parts: &'a http::request::Parts,
     /// The host that the client asked for, with or without its port.
     pub host: &'a str,
     /// The client, as [`crate::client::address`] found it.
-    pub client: IpAddr,
+    pub client_ip: IpAddr,
     /// Whom the client's certificate is for; `None`: it showed none.
-    pub client_cert: Option<&'a str>,
+    pub client_cert_subject: Option<&'a str>,
 }
 
 /// The key of a request: the place of the first source that is present, and its bytes.
@@ -145,66 +145,70 @@ pub struct Request<'a> {
 /// `None` if no source is present. The bytes are never empty.
 pub fn extract<'a>(
     sources: &[KeySource],
-    request: &Request<'a>,
+    request: &KeyRequest<'a>,
     buffer: &'a mut KeyBuffer,
 ) -> Option<(usize, &'a [u8])> {
     let (index, value) = sources.iter().enumerate().find_map(|(index, source)| {
         buffer.clear();
-        Some((index, value(source, request, buffer)?))
+        Some((index, source_value(source, request, buffer)?))
     })?;
     match value {
-        Value::Sent(bytes) => Some((index, bytes)),
-        Value::Rendered => Some((index, buffer.as_bytes())),
+        KeyBytes::Borrowed(bytes) => Some((index, bytes)),
+        KeyBytes::Rendered => Some((index, buffer.as_bytes())),
     }
 }
 
 /// The cookie that a request is to get whose sources are all missing, and the place of its source.
 /// Its new value is then the key of this very request.
-pub fn to_make(sources: &[KeySource]) -> Option<(usize, &Sticky)> {
+pub fn cookie_to_issue(sources: &[KeySource]) -> Option<(usize, &StickyCookie)> {
     match sources.split_last()? {
-        (KeySource::Sticky(sticky), before) => Some((before.len(), sticky)),
+        (KeySource::StickyCookie(sticky), before) => Some((before.len(), sticky)),
         _ => None,
     }
 }
 
 /// The value of one source; never empty.
-enum Value<'a> {
+enum KeyBytes<'a> {
     /// Part of the request.
-    Sent(&'a [u8]),
+    Borrowed(&'a [u8]),
     /// At the end of the buffer.
     Rendered,
 }
 
-fn value<'a>(
+fn source_value<'a>(
     source: &KeySource,
-    request: &Request<'a>,
+    request: &KeyRequest<'a>,
     buffer: &mut KeyBuffer,
-) -> Option<Value<'a>> {
+) -> Option<KeyBytes<'a>> {
     let parts = request.parts;
     match source {
-        KeySource::ClientIp { v4, v6, form } => client_ip(request.client, *v4, *v6, *form, buffer),
-        KeySource::Header(name) => sent(parts.headers.get(name)?.as_bytes()),
-        KeySource::Element { name, end } => sent(element(&parts.headers, name, *end)?),
-        KeySource::Cookie(name) => sent(cookies(&parts.headers, name).next()?),
-        KeySource::Sticky(sticky) => {
+        KeySource::ClientIp { v4, v6, form } => {
+            client_ip(request.client_ip, *v4, *v6, *form, buffer)
+        }
+        KeySource::Header(name) => borrowed(parts.headers.get(name)?.as_bytes()),
+        KeySource::ListElement { name, end } => borrowed(list_element(&parts.headers, name, *end)?),
+        KeySource::Cookie(name) => borrowed(cookie_values(&parts.headers, name).next()?),
+        KeySource::StickyCookie(sticky) => {
             // A client may have several, of several paths; a bad one must not hide a good one, or it
             // is given a new one each time.
-            let mut values = cookies(&parts.headers, &sticky.name);
-            sent(values.find(|value| cookie::is_value(value))?)
+            let mut values = cookie_values(&parts.headers, &sticky.name);
+            borrowed(values.find(|value| cookie::is_valid_value(value))?)
         }
-        KeySource::Query(name) => sent(parameter(parts.uri.query()?, name)?.as_bytes()),
-        KeySource::Path => sent(parts.uri.path().as_bytes()),
-        KeySource::PathAndQuery => sent(parts.uri.path_and_query()?.as_str().as_bytes()),
-        KeySource::PathSegment(number) => sent(segment(parts.uri.path(), *number)?.as_bytes()),
-        KeySource::Host => host(request.host, buffer),
-        KeySource::ClientCert => sent(request.client_cert?.as_bytes()),
-        KeySource::All(parts) => all(parts, request, buffer),
-        KeySource::Any(parts) => present(parts, request, buffer),
+        KeySource::Query(name) => borrowed(query_parameter(parts.uri.query()?, name)?.as_bytes()),
+        KeySource::Path => borrowed(parts.uri.path().as_bytes()),
+        KeySource::PathAndQuery => borrowed(parts.uri.path_and_query()?.as_str().as_bytes()),
+        KeySource::PathSegment(number) => {
+            borrowed(path_segment(parts.uri.path(), *number)?.as_bytes())
+        }
+        KeySource::Host => normalized_host(request.host, buffer),
+        KeySource::ClientCert => borrowed(request.client_cert_subject?.as_bytes()),
+        KeySource::All(parts) => join_all(parts, request, buffer),
+        KeySource::Any(parts) => join_present(parts, request, buffer),
     }
 }
 
-fn sent(bytes: &[u8]) -> Option<Value<'_>> {
-    (!bytes.is_empty()).then_some(Value::Sent(bytes))
+fn borrowed(bytes: &[u8]) -> Option<KeyBytes<'_>> {
+    (!bytes.is_empty()).then_some(KeyBytes::Borrowed(bytes))
 }
 
 fn client_ip<'a>(
@@ -213,7 +217,7 @@ fn client_ip<'a>(
     v6: u8,
     form: AddressForm,
     buffer: &mut KeyBuffer,
-) -> Option<Value<'a>> {
+) -> Option<KeyBytes<'a>> {
     let client = client.to_canonical();
     let bits = if client.is_ipv4() { v4 } else { v6 };
     let network = IpNet::new(client, bits).map(|network| network.trunc());
@@ -226,19 +230,19 @@ fn client_ip<'a>(
         }
         (AddressForm::Text, _) => write!(buffer, "{client}").ok()?,
     }
-    Some(Value::Rendered)
+    Some(KeyBytes::Rendered)
 }
 
-fn element<'a>(headers: &'a HeaderMap, name: &HeaderName, end: End) -> Option<&'a [u8]> {
+fn list_element<'a>(headers: &'a HeaderMap, name: &HeaderName, end: ListEnd) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).into_iter();
     match end {
-        End::First => elements(lines.next()?.as_bytes()).next(),
-        End::Last => elements(lines.next_back()?.as_bytes()).last(),
+        ListEnd::First => list_elements(lines.next()?.as_bytes()).next(),
+        ListEnd::Last => list_elements(lines.next_back()?.as_bytes()).last(),
     }
 }
 
 /// What stands between the commas; one in quotes separates nothing.
-fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn list_elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     let separates = move |byte: &u8| {
         let separates = *byte == b',' && !quoted;
@@ -250,55 +254,63 @@ fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The values of every cookie of this name.
-fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
+fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(COOKIE).into_iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let values = pairs.filter_map(move |pair| {
         let mut halves = pair.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
         (halves.next()? == name.as_bytes()).then_some(halves.next()?)
     });
-    values.map(unquoted)
+    values.map(strip_quotes)
 }
 
-fn unquoted(value: &[u8]) -> &[u8] {
+fn strip_quotes(value: &[u8]) -> &[u8] {
     let inside = value
         .strip_prefix(b"\"")
         .and_then(|rest| rest.strip_suffix(b"\""));
     inside.unwrap_or(value)
 }
 
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+fn query_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find_map(|(found, value)| (found == name).then_some(value))
 }
 
-fn segment(path: &str, number: u16) -> Option<&str> {
+fn path_segment(path: &str, number: u16) -> Option<&str> {
     let index = usize::from(number).checked_sub(1)?;
     path.strip_prefix('/')?.split('/').nth(index)
 }
 
-fn host<'a>(host: &'a str, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+fn normalized_host<'a>(host: &'a str, buffer: &mut KeyBuffer) -> Option<KeyBytes<'a>> {
     let name = host_name(host).as_bytes();
     if !name.iter().any(u8::is_ascii_uppercase) {
-        return sent(name);
+        return borrowed(name);
     }
     for byte in name {
         buffer.push(&[byte.to_ascii_lowercase()]);
     }
-    Some(Value::Rendered)
+    Some(KeyBytes::Rendered)
 }
 
-fn all<'a>(parts: &Parts, request: &Request<'a>, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+fn join_all<'a>(
+    parts: &CompositeKey,
+    request: &KeyRequest<'a>,
+    buffer: &mut KeyBuffer,
+) -> Option<KeyBytes<'a>> {
     for (index, source) in parts.sources.iter().enumerate() {
         if index > 0 {
             buffer.push(parts.separator.as_bytes());
         }
         push_value(source, request, buffer)?;
     }
-    (!parts.sources.is_empty()).then_some(Value::Rendered)
+    (!parts.sources.is_empty()).then_some(KeyBytes::Rendered)
 }
 
-fn present<'a>(parts: &Parts, request: &Request<'a>, buffer: &mut KeyBuffer) -> Option<Value<'a>> {
+fn join_present<'a>(
+    parts: &CompositeKey,
+    request: &KeyRequest<'a>,
+    buffer: &mut KeyBuffer,
+) -> Option<KeyBytes<'a>> {
     let mut found = false;
     for source in &parts.sources {
         let before = buffer.as_bytes().len();
@@ -310,11 +322,11 @@ fn present<'a>(parts: &Parts, request: &Request<'a>, buffer: &mut KeyBuffer) -> 
             None => buffer.truncate(before),
         }
     }
-    found.then_some(Value::Rendered)
+    found.then_some(KeyBytes::Rendered)
 }
 
-fn push_value(source: &KeySource, request: &Request<'_>, buffer: &mut KeyBuffer) -> Option<()> {
-    if let Value::Sent(bytes) = value(source, request, buffer)? {
+fn push_value(source: &KeySource, request: &KeyRequest<'_>, buffer: &mut KeyBuffer) -> Option<()> {
+    if let KeyBytes::Borrowed(bytes) = source_value(source, request, buffer)? {
         buffer.push(bytes);
     }
     Some(())
@@ -427,11 +439,11 @@ mod tests {
         }
 
         fn key(&self, sources: &[KeySource]) -> Option<(usize, String)> {
-            let request = Request {
+            let request = KeyRequest {
                 parts: &self.parts,
                 host: "Example.COM.:80",
-                client: self.client,
-                client_cert: None,
+                client_ip: self.client,
+                client_cert_subject: None,
             };
             let mut buffer = KeyBuffer::default();
             let (index, bytes) = extract(sources, &request, &mut buffer)?;
@@ -447,9 +459,9 @@ mod tests {
         KeySource::Header(HeaderName::from_static(name))
     }
 
-    fn element(end: End) -> KeySource {
+    fn element(end: ListEnd) -> KeySource {
         let name = HeaderName::from_static("x-k");
-        KeySource::Element { name, end }
+        KeySource::ListElement { name, end }
     }
 
     fn named_cookie(name: &str) -> KeySource {
@@ -476,8 +488,8 @@ mod tests {
 
     #[test]
     fn a_sticky_cookie_is_the_first_well_formed_one() {
-        let sticky = || KeySource::Sticky(sample_cookie());
-        let long = format!("cw={}; cw=good", "x".repeat(cookie::LONGEST + 1));
+        let sticky = || KeySource::StickyCookie(sample_cookie());
+        let long = format!("cw={}; cw=good", "x".repeat(cookie::MAX_VALUE_LEN + 1));
         for (sent, key) in [
             ("cw=one; cw=two", Some("one")),
             ("cw=\"quoted\"", Some("quoted")),
@@ -492,20 +504,20 @@ mod tests {
 
     #[test]
     fn a_cookie_is_made_for_the_last_source_only() {
-        let sticky = KeySource::Sticky(sample_cookie());
+        let sticky = KeySource::StickyCookie(sample_cookie());
         let sources = [KeySource::Path, sticky.clone()];
-        assert_eq!(to_make(&sources), Some((1, &sample_cookie())));
-        assert_eq!(to_make(&[sticky, KeySource::Path]), None);
-        assert_eq!(to_make(&[]), None);
+        assert_eq!(cookie_to_issue(&sources), Some((1, &sample_cookie())));
+        assert_eq!(cookie_to_issue(&[sticky, KeySource::Path]), None);
+        assert_eq!(cookie_to_issue(&[]), None);
     }
 
-    fn sample_cookie() -> Sticky {
-        Sticky {
+    fn sample_cookie() -> StickyCookie {
+        StickyCookie {
             name: "cw".to_owned(),
             ttl: None,
             refresh: false,
             same_site: cookie::SameSite::Lax,
-            secure: cookie::Secure::Auto,
+            secure: cookie::SecureAttribute::Auto,
             http_only: true,
             path: "/".to_owned(),
             domain: None,
@@ -573,7 +585,7 @@ mod tests {
         ] {
             let headers: Vec<_> = lines.iter().map(|line| ("x-k", *line)).collect();
             let sample = Sample::new("/", &headers);
-            let found = [End::First, End::Last].map(|end| sample.one(element(end)));
+            let found = [ListEnd::First, ListEnd::Last].map(|end| sample.one(element(end)));
             let found = found.each_ref().map(Option::as_deref);
             assert_eq!(found, [first, last], "{lines:?}");
         }
@@ -666,7 +678,7 @@ mod tests {
     fn any_is_made_of_the_parts_that_are_there() {
         let sample = Sample::new("/a?u=1", &[("x-user", "bob")]);
         let any = |sources, separator: &str| {
-            sample.one(KeySource::Any(Parts {
+            sample.one(KeySource::Any(CompositeKey {
                 sources,
                 separator: separator.to_owned(),
             }))
@@ -687,9 +699,9 @@ mod tests {
     }
 
     fn all_of(sources: Vec<KeySource>) -> KeySource {
-        KeySource::All(Parts {
+        KeySource::All(CompositeKey {
             sources,
-            separator: Parts::SEPARATOR.to_owned(),
+            separator: CompositeKey::SEPARATOR.to_owned(),
         })
     }
 

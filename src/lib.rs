@@ -96,7 +96,7 @@ pub mod route;
 
 pub mod proxy_protocol;
 
-pub mod client;
+pub mod client_addr;
 
 pub mod certificate;
 

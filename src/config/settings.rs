@@ -19,14 +19,14 @@ use rustls_pki_types::CertificateDer;
 use super::acme::{AcmeConfig, DomainNames, Secret};
 use super::upstream_protocol::{PeerTlsConfig, TransportConfig};
 use crate::certificate::{CertFile, CertWarning, Certificate, Identity, RevocationLists};
-use crate::client::TrustedProxies;
+use crate::client_addr::TrustedProxies;
 use crate::key::KeySource;
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::flap_damping;
 use crate::policy::heavy_hitters::HotKeyThreshold;
 use crate::policy::hot_key_spread::HotKeySpread;
 use crate::predict::LoadRules;
-use crate::proxy_protocol::Version;
+use crate::proxy_protocol::ProxyHeaderVersion;
 use crate::ring::{Dialect, Member, Weight};
 use crate::route::RouteMatch;
 
@@ -188,7 +188,7 @@ pub struct AcceptProxyConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendProxyConfig {
     /// How it is written.
-    pub version: Version,
+    pub version: ProxyHeaderVersion,
     /// What is said besides the addresses; version 1 says nothing else.
     pub tlvs: Vec<TlvKind>,
 }

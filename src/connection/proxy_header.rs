@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 use super::DownstreamSocket;
-use crate::proxy_protocol::{Header, Malformed, Origin, Reader, Tls};
+use crate::proxy_protocol::{
+    ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyHeaderReader, TlsTlv,
+};
 use crate::telemetry::metrics::ConnectionRefusal;
 
 /// How much is looked at at once; bytes.
@@ -23,14 +25,14 @@ pub struct ConnectionInfo {
     /// The address on the other end of the socket; `None` on a Unix socket.
     pub remote_addr: Option<SocketAddr>,
     /// What that one says of the connection, where it may.
-    pub proxy_header: Option<Box<Header>>,
+    pub proxy_header: Option<Box<ProxyHeader>>,
 }
 
 impl ConnectionInfo {
     /// Whose connection it is: whom the header names, else the remote itself.
     pub fn client_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
-            Some(Origin::Internet { source, .. }) => Some(canonical_addr(*source)),
+            Some(ProxyAddresses::Inet { source, .. }) => Some(canonical_addr(*source)),
             _ => self.remote_addr,
         }
     }
@@ -38,7 +40,7 @@ impl ConnectionInfo {
     /// Where the client connected to, as the header has it.
     pub fn destination_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
-            Some(Origin::Internet { destination, .. }) => Some(canonical_addr(*destination)),
+            Some(ProxyAddresses::Inet { destination, .. }) => Some(canonical_addr(*destination)),
             _ => None,
         }
     }
@@ -46,11 +48,13 @@ impl ConnectionInfo {
     /// Whether the client spoke TLS to whom the header is from.
     pub fn is_encrypted(&self) -> bool {
         let header = self.proxy_header.as_deref();
-        header.and_then(Header::tls).is_some_and(Tls::is_encrypted)
+        header
+            .and_then(ProxyHeader::tls)
+            .is_some_and(TlsTlv::is_encrypted)
     }
 
-    fn proxy_addresses(&self) -> Option<&Origin> {
-        self.proxy_header.as_ref().map(|header| &header.origin)
+    fn proxy_addresses(&self) -> Option<&ProxyAddresses> {
+        self.proxy_header.as_ref().map(|header| &header.addresses)
     }
 }
 
@@ -61,7 +65,7 @@ impl ConnectionInfo {
 pub async fn read_proxy_header(
     socket: &mut DownstreamSocket,
     within: Duration,
-) -> Result<Header, ConnectionRefusal> {
+) -> Result<ProxyHeader, ConnectionRefusal> {
     let read = tokio::time::timeout(within, read_header(socket));
     read.await.unwrap_or(Err(ConnectionRefusal::HeaderTimeout))
 }
@@ -71,8 +75,8 @@ pub fn canonical_addr(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, ConnectionRefusal> {
-    let mut reader = Reader::default();
+async fn read_header(socket: &mut DownstreamSocket) -> Result<ProxyHeader, ConnectionRefusal> {
+    let mut reader = ProxyHeaderReader::default();
     let mut glance = [0; PEEK_SIZE];
     loop {
         let seen = socket
@@ -83,11 +87,11 @@ async fn read_header(socket: &mut DownstreamSocket) -> Result<Header, Connection
         if seen.is_empty() {
             return Err(ConnectionRefusal::HeaderTruncated);
         }
-        let taken = reader.take(seen).map_err(refusal)?;
+        let taken = reader.consume(seen).map_err(refusal)?;
         let taken = glance.get_mut(..taken).unwrap_or_default();
         let read = socket.read_exact(taken).await;
         read.map_err(|error| truncated(&error))?;
-        if let Some(header) = reader.header().map_err(refusal)? {
+        if let Some(header) = reader.parse().map_err(refusal)? {
             return Ok(header);
         }
     }
@@ -97,12 +101,12 @@ fn truncated(_: &io::Error) -> ConnectionRefusal {
     ConnectionRefusal::HeaderTruncated
 }
 
-fn refusal(malformed: Malformed) -> ConnectionRefusal {
+fn refusal(malformed: ProxyHeaderError) -> ConnectionRefusal {
     match malformed {
-        Malformed::Signature => ConnectionRefusal::NoHeader,
-        Malformed::TooLong => ConnectionRefusal::HeaderTooLong,
-        Malformed::Syntax => ConnectionRefusal::HeaderMalformed,
-        Malformed::Checksum => ConnectionRefusal::HeaderChecksum,
+        ProxyHeaderError::Signature => ConnectionRefusal::NoHeader,
+        ProxyHeaderError::TooLong => ConnectionRefusal::HeaderTooLong,
+        ProxyHeaderError::Syntax => ConnectionRefusal::HeaderMalformed,
+        ProxyHeaderError::Checksum => ConnectionRefusal::HeaderChecksum,
     }
 }
 
@@ -115,7 +119,7 @@ mod tests {
 
     const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
 
-    async fn read_from(pieces: &[&[u8]]) -> (Result<Header, ConnectionRefusal>, Vec<u8>) {
+    async fn read_from(pieces: &[&[u8]]) -> (Result<ProxyHeader, ConnectionRefusal>, Vec<u8>) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut socket = DownstreamSocket::Unix(ours);
         let send = async {
@@ -193,19 +197,19 @@ mod tests {
         let remote = Some("10.0.0.1:1".parse().unwrap());
         let party = |origin| ConnectionInfo {
             remote_addr: remote,
-            proxy_header: Some(Box::new(Header {
-                version: crate::proxy_protocol::Version::Two,
-                origin,
-                extensions: Vec::new(),
+            proxy_header: Some(Box::new(ProxyHeader {
+                version: crate::proxy_protocol::ProxyHeaderVersion::V2,
+                addresses: origin,
+                tlvs: Vec::new(),
             })),
         };
-        let internet = party(Origin::Internet {
+        let internet = party(ProxyAddresses::Inet {
             transport: crate::proxy_protocol::Transport::Stream,
             source: "[::ffff:192.0.2.1]:7".parse().unwrap(),
             destination: "192.0.2.2:80".parse().unwrap(),
         });
         assert_eq!(internet.client_addr(), Some("192.0.2.1:7".parse().unwrap()));
-        for origin in [Origin::Local, Origin::Unknown] {
+        for origin in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
             assert_eq!(party(origin).client_addr(), remote);
         }
     }

@@ -20,7 +20,7 @@ pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The units of [`TIMEOUT`], the finest first, in nanoseconds.
-const UNITS: [(u8, u64); 6] = [
+const TIMEOUT_UNITS: [(u8, u64); 6] = [
     (b'n', 1),
     (b'u', 1_000),
     (b'm', 1_000_000),
@@ -30,39 +30,41 @@ const UNITS: [(u8, u64); 6] = [
 ];
 
 /// How many digits stand before the unit, at most.
-const DIGITS: usize = 8;
+const MAX_TIMEOUT_DIGITS: usize = 8;
 
 /// What such a client's requests have as their type, and the responses, too; gRPC-Web goes on behind it.
-const TYPE: &str = "application/grpc";
+const CONTENT_TYPE_PREFIX: &str = "application/grpc";
 
 /// Whether the request with this header is one of gRPC, or gRPC-Web.
-pub fn is_spoken(headers: &HeaderMap) -> bool {
-    has_type(headers, b"+-; ")
+pub fn is_grpc_request(headers: &HeaderMap) -> bool {
+    has_grpc_type(headers, b"+-; ")
 }
 
 /// Whether the response with this header is one of gRPC: messages that say how long they are, and the
 /// status in the trailers. gRPC-Web has that in the body.
-pub fn has_trailers(headers: &HeaderMap) -> bool {
-    has_type(headers, b"+; ")
+pub fn has_grpc_trailers(headers: &HeaderMap) -> bool {
+    has_grpc_type(headers, b"+; ")
 }
 
 /// Whether the header has [`TYPE`], alone or with one of these behind it.
-fn has_type(headers: &HeaderMap, behind: &[u8]) -> bool {
+fn has_grpc_type(headers: &HeaderMap, behind: &[u8]) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let Some((start, more)) = kind.and_then(|kind| kind.split_at_checked(TYPE.len())) else {
+    let Some((start, more)) =
+        kind.and_then(|kind| kind.split_at_checked(CONTENT_TYPE_PREFIX.len()))
+    else {
         return false;
     };
     let ends = more.first().is_none_or(|next| behind.contains(next));
-    ends && start.eq_ignore_ascii_case(TYPE.as_bytes())
+    ends && start.eq_ignore_ascii_case(CONTENT_TYPE_PREFIX.as_bytes())
 }
 
 /// How long the client of gRPC with this header waits; `None`: for ever, or it is for the peer to say
 /// that this is no time.
-pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let written = headers.get(TIMEOUT).filter(|_| is_spoken(headers))?;
+pub fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let written = headers.get(TIMEOUT).filter(|_| is_grpc_request(headers))?;
     let (unit, digits) = written.as_bytes().split_last()?;
-    let (_, length) = UNITS.iter().find(|(known, _)| known == unit)?;
-    let bounded = (1..=DIGITS).contains(&digits.len());
+    let (_, length) = TIMEOUT_UNITS.iter().find(|(known, _)| known == unit)?;
+    let bounded = (1..=MAX_TIMEOUT_DIGITS).contains(&digits.len());
     let number = std::str::from_utf8(digits).ok().filter(|_| bounded)?;
     let all_digits = digits.iter().all(u8::is_ascii_digit);
     let number: u32 = number.parse().ok().filter(|_| all_digits)?;
@@ -71,10 +73,10 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// The value of [`TIMEOUT`] for this time, in the finest unit that has room for it, rounded down: no
 /// peer is to work for longer than its client waits.
-pub fn timeout_value(time: Duration) -> HeaderValue {
+pub fn format_timeout(time: Duration) -> HeaderValue {
     const MAX: u128 = 99_999_999;
     let nanos = time.as_nanos();
-    let numbers = UNITS.map(|(unit, length)| (nanos / u128::from(length), unit));
+    let numbers = TIMEOUT_UNITS.map(|(unit, length)| (nanos / u128::from(length), unit));
     let found = numbers.into_iter().find(|(number, _)| *number <= MAX);
     let (number, unit) = found.unwrap_or((MAX, b'H'));
     let text = format!("{number}{}", char::from(unit));
@@ -83,25 +85,31 @@ pub fn timeout_value(time: Duration) -> HeaderValue {
 
 /// The header of a response that ends with it, which tells of this status; `None`: the request with
 /// these fields is none of gRPC.
-pub fn refusal(
+pub fn trailers_only(
     request: &HeaderMap,
     http: StatusCode,
     message: &'static str,
 ) -> Option<[(HeaderName, HeaderValue); 3]> {
-    let kind = request.get(CONTENT_TYPE).filter(|_| is_spoken(request))?;
+    let kind = request
+        .get(CONTENT_TYPE)
+        .filter(|_| is_grpc_request(request))?;
     Some([
         (CONTENT_TYPE, kind.clone()),
-        (STATUS, HeaderValue::from(status(http))),
+        (STATUS, HeaderValue::from(status_from_http(http))),
         (MESSAGE, HeaderValue::from_static(message)),
     ])
 }
 
 /// The trailers of a response that has begun and cannot be completed, which tell of this status;
 /// `None`: a client would not look for them.
-pub fn ending(response: &HeaderMap, http: StatusCode, message: &'static str) -> Option<HeaderMap> {
-    has_trailers(response).then(|| {
+pub fn error_trailers(
+    response: &HeaderMap,
+    http: StatusCode,
+    message: &'static str,
+) -> Option<HeaderMap> {
+    has_grpc_trailers(response).then(|| {
         HeaderMap::from_iter([
-            (STATUS, HeaderValue::from(status(http))),
+            (STATUS, HeaderValue::from(status_from_http(http))),
             (MESSAGE, HeaderValue::from_static(message)),
         ])
     })
@@ -110,7 +118,7 @@ pub fn ending(response: &HeaderMap, http: StatusCode, message: &'static str) -> 
 /// The status of gRPC for one of HTTP. As its own table has it for clients
 /// (`http-grpc-status-mapping`), but for what a proxy knows better than they could: whose time was
 /// over, what was too large, and what was not its client's fault.
-fn status(http: StatusCode) -> u16 {
+fn status_from_http(http: StatusCode) -> u16 {
     match http.as_u16() {
         408 | 504 => 4,              // DEADLINE_EXCEEDED
         403 => 7,                    // PERMISSION_DENIED
@@ -139,7 +147,7 @@ mod tests {
             "Application/gRPC;x=y",
             "application/grpc-web+proto",
         ] {
-            assert!(is_spoken(&asked_with(kind)), "{kind}");
+            assert!(is_grpc_request(&asked_with(kind)), "{kind}");
         }
         for kind in [
             "",
@@ -147,9 +155,9 @@ mod tests {
             "application/gr",
             "application/json",
         ] {
-            assert!(!is_spoken(&asked_with(kind)), "{kind}");
+            assert!(!is_grpc_request(&asked_with(kind)), "{kind}");
         }
-        assert!(!is_spoken(&HeaderMap::new()));
+        assert!(!is_grpc_request(&HeaderMap::new()));
     }
 
     fn waiting(time: &'static str) -> HeaderMap {
@@ -170,10 +178,10 @@ mod tests {
             ("0S", 0),
         ] {
             let time = Duration::from_nanos(nanos);
-            assert_eq!(timeout(&waiting(written)), Some(time), "{written}");
+            assert_eq!(parse_timeout(&waiting(written)), Some(time), "{written}");
         }
         let longest = Duration::from_secs(99_999_999 * 3600);
-        assert_eq!(timeout(&waiting("99999999H")), Some(longest));
+        assert_eq!(parse_timeout(&waiting("99999999H")), Some(longest));
         for written in [
             "",
             "S",
@@ -185,11 +193,11 @@ mod tests {
             "1.5S",
             "1 S",
         ] {
-            assert_eq!(timeout(&waiting(written)), None, "{written}");
+            assert_eq!(parse_timeout(&waiting(written)), None, "{written}");
         }
         let mut other = waiting("1S");
         other.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        assert_eq!(timeout(&other), None);
+        assert_eq!(parse_timeout(&other), None);
     }
 
     #[test]
@@ -202,17 +210,17 @@ mod tests {
             (100_000_000_000, "100000m"),
             (100_000_000_000_000, "100000S"),
         ] {
-            let value = timeout_value(Duration::from_nanos(nanos));
+            let value = format_timeout(Duration::from_nanos(nanos));
             assert_eq!(value, written);
         }
-        assert_eq!(timeout_value(Duration::MAX), "99999999H");
+        assert_eq!(format_timeout(Duration::MAX), "99999999H");
     }
 
     #[test]
     fn the_status_is_in_the_header() {
         let asked = asked_with("application/grpc+proto");
         let [kind, status, message] =
-            refusal(&asked, StatusCode::SERVICE_UNAVAILABLE, "no_peer").unwrap();
+            trailers_only(&asked, StatusCode::SERVICE_UNAVAILABLE, "no_peer").unwrap();
         assert_eq!(
             kind,
             (CONTENT_TYPE, "application/grpc+proto".parse().unwrap())
@@ -220,12 +228,16 @@ mod tests {
         assert_eq!(status, (STATUS, "14".parse().unwrap()));
         assert_eq!(message, (MESSAGE, "no_peer".parse().unwrap()));
         let other = asked_with("text/plain");
-        assert_eq!(refusal(&other, StatusCode::NOT_FOUND, "no_route"), None);
+        assert_eq!(
+            trailers_only(&other, StatusCode::NOT_FOUND, "no_route"),
+            None
+        );
     }
 
     #[test]
     fn a_response_that_has_begun_ends_with_it() {
-        let ending = |kind| ending(&asked_with(kind), StatusCode::BAD_GATEWAY, "response_cut");
+        let ending =
+            |kind| error_trailers(&asked_with(kind), StatusCode::BAD_GATEWAY, "response_cut");
         let trailers = ending("application/grpc+proto").unwrap();
         assert_eq!(trailers[STATUS], "14");
         assert_eq!(trailers[MESSAGE], "response_cut");
@@ -246,7 +258,11 @@ mod tests {
             (503, 14),
             (504, 4),
         ] {
-            assert_eq!(status(StatusCode::from_u16(http).unwrap()), grpc, "{http}");
+            assert_eq!(
+                status_from_http(StatusCode::from_u16(http).unwrap()),
+                grpc,
+                "{http}"
+            );
         }
     }
 }

@@ -22,20 +22,20 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
 /// What begins the types of both protocols.
-const GRPC: &[u8] = b"application/grpc";
+const GRPC_PREFIX: &[u8] = b"application/grpc";
 /// What stands behind that where it is gRPC-Web, and where its body is text.
-const WEB: &[u8] = b"-web";
-const TEXT: &[u8] = b"-text";
+const WEB_INFIX: &[u8] = b"-web";
+const TEXT_INFIX: &[u8] = b"-text";
 
 /// The flag of the frame that holds the trailers, where a message would be.
-const TRAILERS: u8 = 0x80;
+const TRAILERS_FLAG: u8 = 0x80;
 
 /// Characters of base64 that stand for three bytes.
 const QUANTUM: usize = 4;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum WebEncoding {
     /// As it is.
     Binary,
     /// In base64.
@@ -44,136 +44,136 @@ pub enum Form {
 
 /// A call by gRPC-Web, as its header has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct GrpcWebRequest {
     /// The form of its body.
-    pub request: Form,
+    pub request_encoding: WebEncoding,
     /// The form that its response must have.
-    pub response: Form,
+    pub response_encoding: WebEncoding,
     /// What its messages are: `+proto`, `+json`; empty where it does not say.
-    format: Vec<u8>,
+    suffix: Vec<u8>,
 }
 
-impl Call {
+impl GrpcWebRequest {
     /// The call that the request with this header is; `None`: it is none of gRPC-Web.
-    pub fn of(request: &HeaderMap) -> Option<Self> {
+    pub fn from_headers(request: &HeaderMap) -> Option<Self> {
         let kind = request.get(CONTENT_TYPE)?;
-        let (form, format) = web_type(kind.as_bytes())?;
+        let (form, format) = parse_web_type(kind.as_bytes())?;
         Some(Self {
-            request: form,
-            response: accepted(request).unwrap_or(form),
-            format: format.to_ascii_lowercase(),
+            request_encoding: form,
+            response_encoding: accepted_encoding(request).unwrap_or(form),
+            suffix: format.to_ascii_lowercase(),
         })
     }
 
     /// The type of the call as gRPC has it; `None`: it cannot be written.
-    pub fn grpc_type(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(&[GRPC, &self.format].concat()).ok()
+    pub fn grpc_content_type(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(&[GRPC_PREFIX, &self.suffix].concat()).ok()
     }
 
     /// The type of its response, where a peer's is this; `None`: that is no response of gRPC. Where the
     /// peer does not say what its messages are, they are what was asked with.
-    pub fn response_type(&self, peers: &HeaderValue) -> Option<HeaderValue> {
-        let format = match suffix(after(peers.as_bytes(), GRPC)?)? {
-            [] => &self.format,
+    pub fn response_content_type(&self, peers: &HeaderValue) -> Option<HeaderValue> {
+        let format = match parse_suffix(strip_prefix_ignore_case(peers.as_bytes(), GRPC_PREFIX)?)? {
+            [] => &self.suffix,
             format => format,
         };
-        let text = match self.response {
-            Form::Binary => &[][..],
-            Form::Text => TEXT,
+        let text = match self.response_encoding {
+            WebEncoding::Binary => &[][..],
+            WebEncoding::Text => TEXT_INFIX,
         };
-        HeaderValue::from_bytes(&[GRPC, WEB, text, format].concat()).ok()
+        HeaderValue::from_bytes(&[GRPC_PREFIX, WEB_INFIX, text, format].concat()).ok()
     }
 }
 
 /// What follows `start`, in any case; `None`: something else is there.
-fn after<'a>(kind: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
+fn strip_prefix_ignore_case<'a>(kind: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
     let (found, more) = kind.split_at_checked(start.len())?;
     found.eq_ignore_ascii_case(start).then_some(more)
 }
 
 /// The suffix that a type has behind its name, `+` included, without parameters; `None`: its name
 /// goes on.
-fn suffix(kind: &[u8]) -> Option<&[u8]> {
+fn parse_suffix(kind: &[u8]) -> Option<&[u8]> {
     let end = kind.iter().position(|byte| b"; \t".contains(byte));
     let (suffix, _) = kind.split_at_checked(end.unwrap_or(kind.len()))?;
     matches!(suffix, [] | [b'+', ..]).then_some(suffix)
 }
 
 /// Form and suffix of a type of gRPC-Web.
-fn web_type(kind: &[u8]) -> Option<(Form, &[u8])> {
-    let kind = after(after(kind, GRPC)?, WEB)?;
-    match after(kind, TEXT) {
-        Some(kind) => suffix(kind).map(|suffix| (Form::Text, suffix)),
-        None => suffix(kind).map(|suffix| (Form::Binary, suffix)),
+fn parse_web_type(kind: &[u8]) -> Option<(WebEncoding, &[u8])> {
+    let kind = strip_prefix_ignore_case(strip_prefix_ignore_case(kind, GRPC_PREFIX)?, WEB_INFIX)?;
+    match strip_prefix_ignore_case(kind, TEXT_INFIX) {
+        Some(kind) => parse_suffix(kind).map(|suffix| (WebEncoding::Text, suffix)),
+        None => parse_suffix(kind).map(|suffix| (WebEncoding::Binary, suffix)),
     }
 }
 
 /// The form that a client asks for; text, where it takes both.
-fn accepted(request: &HeaderMap) -> Option<Form> {
+fn accepted_encoding(request: &HeaderMap) -> Option<WebEncoding> {
     let lines = request.get_all(ACCEPT).iter();
     let kinds = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let forms = kinds.filter_map(|kind| web_type(kind.trim_ascii()).map(|(form, _)| form));
-    forms.reduce(|one, other| if one == Form::Text { one } else { other })
+    let forms = kinds.filter_map(|kind| parse_web_type(kind.trim_ascii()).map(|(form, _)| form));
+    forms.reduce(|one, other| if one == WebEncoding::Text { one } else { other })
 }
 
 /// The text is not base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed base64")]
-pub struct Malformed;
+pub struct InvalidBase64;
 
 /// Decodes a body of text, piece by piece. What was padded may go on behind it.
 #[derive(Clone, Debug, Default)]
-pub struct Decoder {
+pub struct WebTextDecoder {
     /// The beginning of a quantum that is not complete yet.
-    rest: Vec<u8>,
+    partial: Vec<u8>,
 }
 
-impl Decoder {
+impl WebTextDecoder {
     /// The bytes that this piece of the text completes.
-    pub fn decode(&mut self, piece: &[u8]) -> Result<Bytes, Malformed> {
-        let mut text = std::mem::take(&mut self.rest);
+    pub fn decode(&mut self, piece: &[u8]) -> Result<Bytes, InvalidBase64> {
+        let mut text = std::mem::take(&mut self.partial);
         text.extend_from_slice(piece);
-        self.rest = text.split_off(text.len() - text.len() % QUANTUM);
+        self.partial = text.split_off(text.len() - text.len() % QUANTUM);
         let mut bytes = Vec::with_capacity(text.len() / QUANTUM * 3);
         let mut left = text.as_slice();
         while !left.is_empty() {
-            let whole = left.split_at_checked(padded(left));
+            let whole = left.split_at_checked(len_through_padding(left));
             let (run, more) = whole.unwrap_or((left, &[]));
             let decoded = BASE64_STANDARD.decode_vec(run, &mut bytes);
-            decoded.map_err(|_| Malformed)?;
+            decoded.map_err(|_| InvalidBase64)?;
             left = more;
         }
         Ok(bytes.into())
     }
 
     /// That was all of the text.
-    pub fn finish(&self) -> Result<(), Malformed> {
-        if self.rest.is_empty() {
+    pub fn finish(&self) -> Result<(), InvalidBase64> {
+        if self.partial.is_empty() {
             Ok(())
         } else {
-            Err(Malformed)
+            Err(InvalidBase64)
         }
     }
 }
 
 /// The length of this text up to the end of the first quantum that is padded.
-fn padded(text: &[u8]) -> usize {
+fn len_through_padding(text: &[u8]) -> usize {
     let padding = text.iter().position(|&byte| byte == b'=');
     padding.map_or(text.len(), |at| at - at % QUANTUM + QUANTUM)
 }
 
 /// A piece of a response's body, in this form. Text is padded with every piece, so that none waits for
 /// the next one.
-pub fn piece(piece: Bytes, form: Form) -> Bytes {
+pub fn encode_chunk(piece: Bytes, form: WebEncoding) -> Bytes {
     match form {
-        Form::Binary => piece,
-        Form::Text => BASE64_STANDARD.encode(piece).into(),
+        WebEncoding::Binary => piece,
+        WebEncoding::Text => BASE64_STANDARD.encode(piece).into(),
     }
 }
 
 /// The frame that ends a response's body: the trailers, as lines of HTTP/1. Names are in lower case
 /// already.
-pub fn trailers(trailers: &HeaderMap) -> Bytes {
+pub fn trailers_frame(trailers: &HeaderMap) -> Bytes {
     let mut lines = Vec::new();
     for (name, value) in trailers {
         lines.extend_from_slice(name.as_str().as_bytes());
@@ -183,7 +183,7 @@ pub fn trailers(trailers: &HeaderMap) -> Bytes {
     }
     // Headers are bounded far below that.
     let length = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-    [&[TRAILERS][..], &length.to_be_bytes(), &lines]
+    [&[TRAILERS_FLAG][..], &length.to_be_bytes(), &lines]
         .concat()
         .into()
 }
@@ -195,10 +195,10 @@ mod tests {
 
     use super::*;
 
-    fn asked(kind: &'static str, accept: &[&'static str]) -> Option<Call> {
+    fn asked(kind: &'static str, accept: &[&'static str]) -> Option<GrpcWebRequest> {
         let accept = accept.iter().map(|accept| (ACCEPT, *accept));
         let lines = [(CONTENT_TYPE, kind)].into_iter().chain(accept);
-        Call::of(&lines.fold(HeaderMap::new(), |mut map, (name, value)| {
+        GrpcWebRequest::from_headers(&lines.fold(HeaderMap::new(), |mut map, (name, value)| {
             map.append(name, HeaderValue::from_static(value));
             map
         }))
@@ -207,31 +207,39 @@ mod tests {
     #[test]
     fn a_call_says_what_it_is() {
         for (kind, form, grpc) in [
-            ("application/grpc-web", Form::Binary, "application/grpc"),
+            (
+                "application/grpc-web",
+                WebEncoding::Binary,
+                "application/grpc",
+            ),
             (
                 "application/grpc-web+proto",
-                Form::Binary,
+                WebEncoding::Binary,
                 "application/grpc+proto",
             ),
             (
                 "Application/GRPC-Web+JSON; charset=utf-8",
-                Form::Binary,
+                WebEncoding::Binary,
                 "application/grpc+json",
             ),
             (
                 "application/grpc-web-text;x=y",
-                Form::Text,
+                WebEncoding::Text,
                 "application/grpc",
             ),
             (
                 "APPLICATION/grpc-web-TEXT+proto ;x",
-                Form::Text,
+                WebEncoding::Text,
                 "application/grpc+proto",
             ),
         ] {
             let call = asked(kind, &[]).unwrap();
-            assert_eq!((call.request, call.response), (form, form), "{kind}");
-            assert_eq!(call.grpc_type().unwrap(), grpc);
+            assert_eq!(
+                (call.request_encoding, call.response_encoding),
+                (form, form),
+                "{kind}"
+            );
+            assert_eq!(call.grpc_content_type().unwrap(), grpc);
         }
         for kind in [
             "",
@@ -245,31 +253,31 @@ mod tests {
         ] {
             assert_eq!(asked(kind, &[]), None, "{kind}");
         }
-        assert_eq!(Call::of(&HeaderMap::new()), None);
+        assert_eq!(GrpcWebRequest::from_headers(&HeaderMap::new()), None);
     }
 
     #[test]
     fn the_response_has_the_form_that_is_accepted() {
         let (binary, text) = ("application/grpc-web+proto", "application/grpc-web-text");
         for (kind, accept, form) in [
-            (binary, &[text][..], Form::Text),
-            (binary, &["*/*"], Form::Binary),
+            (binary, &[text][..], WebEncoding::Text),
+            (binary, &["*/*"], WebEncoding::Binary),
             (
                 binary,
                 &["text/html, Application/GRPC-web-text+proto;q=0.9"],
-                Form::Text,
+                WebEncoding::Text,
             ),
-            (text, &["*/*"], Form::Text),
-            (text, &[binary], Form::Binary),
-            (text, &[binary, text], Form::Text),
+            (text, &["*/*"], WebEncoding::Text),
+            (text, &[binary], WebEncoding::Binary),
+            (text, &[binary, text], WebEncoding::Text),
             (
                 text,
                 &["application/grpc-web-text,application/grpc-web"],
-                Form::Text,
+                WebEncoding::Text,
             ),
         ] {
             let call = asked(kind, accept).unwrap();
-            assert_eq!(call.response, form, "{kind} {accept:?}");
+            assert_eq!(call.response_encoding, form, "{kind} {accept:?}");
         }
     }
 
@@ -285,17 +293,17 @@ mod tests {
             ("text/html", None),
             ("", None),
         ] {
-            let given = call.response_type(&HeaderValue::from_static(peers));
+            let given = call.response_content_type(&HeaderValue::from_static(peers));
             assert_eq!(given, ours.map(HeaderValue::from_static), "{peers}");
         }
         let text = asked("application/grpc-web-text", &[]).unwrap();
-        let given = text.response_type(&HeaderValue::from_static("application/grpc"));
+        let given = text.response_content_type(&HeaderValue::from_static("application/grpc"));
         assert_eq!(given.unwrap(), "application/grpc-web-text");
     }
 
     /// The text in these pieces, decoded.
-    fn decoded(pieces: &[&[u8]]) -> Result<Vec<u8>, Malformed> {
-        let mut decoder = Decoder::default();
+    fn decoded(pieces: &[&[u8]]) -> Result<Vec<u8>, InvalidBase64> {
+        let mut decoder = WebTextDecoder::default();
         let mut bytes = Vec::new();
         for piece in pieces {
             bytes.extend(decoder.decode(piece)?);
@@ -330,16 +338,16 @@ mod tests {
     #[test]
     fn the_trailers_are_the_last_frame() {
         let mut map = HeaderMap::new();
-        assert_eq!(*trailers(&map), [0x80, 0, 0, 0, 0]);
+        assert_eq!(*trailers_frame(&map), [0x80, 0, 0, 0, 0]);
         map.append("Grpc-Status", HeaderValue::from_static("0"));
         map.append("x-twice", HeaderValue::from_static("a"));
         map.append("x-twice", HeaderValue::from_bytes(b"\xff").unwrap());
         let lines = b"grpc-status: 0\r\nx-twice: a\r\nx-twice: \xff\r\n";
         let frame = [&[0x80, 0, 0, 0, 40][..], lines].concat();
-        assert_eq!(*trailers(&map), frame);
+        assert_eq!(*trailers_frame(&map), frame);
         let long = HeaderValue::from_str(&"x".repeat(70_000)).unwrap();
         map.insert(HeaderName::from_static("grpc-message"), long);
-        assert_eq!(trailers(&map)[..5], [0x80, 0, 1, 0x11, 0xa8]);
+        assert_eq!(trailers_frame(&map)[..5], [0x80, 0, 1, 0x11, 0xa8]);
     }
 
     /// The text, cut at these places.
@@ -361,7 +369,7 @@ mod tests {
         ) {
             let encoded: Vec<u8> = pieces
                 .iter()
-                .flat_map(|bytes| piece(bytes.clone().into(), Form::Text))
+                .flat_map(|bytes| encode_chunk(bytes.clone().into(), WebEncoding::Text))
                 .collect();
             prop_assert_eq!(decoded(&cut(&encoded, &places)), Ok(pieces.concat()));
         }
@@ -379,9 +387,9 @@ mod tests {
         fn every_piece_comes_out_with_what_completes_it(
             bytes in prop::collection::vec(any::<u8>(), 0..100),
         ) {
-            let text = piece(bytes.clone().into(), Form::Text);
+            let text = encode_chunk(bytes.clone().into(), WebEncoding::Text);
             prop_assert_eq!(text.len() % QUANTUM, 0);
-            prop_assert_eq!(Decoder::default().decode(&text), Ok(bytes.into()));
+            prop_assert_eq!(WebTextDecoder::default().decode(&text), Ok(bytes.into()));
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::connection::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
     TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
 };
-use crate::proxy_protocol::Header;
+use crate::proxy_protocol::ProxyHeader;
 use crate::telemetry::error_log::LogRateLimit;
 use crate::telemetry::metrics::{BadRequest, ConnectionRefusal, GaugeGuard, ListenerMetrics};
 use crate::tls;
@@ -428,7 +428,7 @@ impl ConnectionTask {
     async fn read_header_if_trusted(
         &self,
         socket: &mut DownstreamSocket,
-    ) -> Result<Option<Header>, ConnectionRefusal> {
+    ) -> Result<Option<ProxyHeader>, ConnectionRefusal> {
         let Some(rule) = &self.config.proxy_protocol else {
             return Ok(None);
         };

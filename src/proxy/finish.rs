@@ -10,7 +10,7 @@ use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
 use crate::connection::{AbortReason, Connection, Exchange};
-use crate::proxy_protocol::{Origin, Tls, Version};
+use crate::proxy_protocol::{ProxyAddresses, ProxyHeaderVersion, TlsTlv};
 use crate::telemetry::metrics::{BadRequest, StatusClass};
 use crate::telemetry::{self, AccessLogRecord};
 use crate::upstream::HashTarget;
@@ -212,17 +212,17 @@ fn proxy_header_record(connection: &Connection) -> Option<telemetry::LoggedProxy
     Some(telemetry::LoggedProxyHeader {
         from: connection.info.remote_addr,
         version: match header.version {
-            Version::One => 1,
-            Version::Two => 2,
+            ProxyHeaderVersion::V1 => 1,
+            ProxyHeaderVersion::V2 => 2,
         },
-        origin: match header.origin {
-            Origin::Internet { .. } | Origin::Unix { .. } => "client",
-            Origin::Local => "local",
-            Origin::Unknown => "unknown",
+        origin: match header.addresses {
+            ProxyAddresses::Inet { .. } | ProxyAddresses::Unix { .. } => "client",
+            ProxyAddresses::Local => "local",
+            ProxyAddresses::Unknown => "unknown",
         },
         authority: header.authority(),
         unique_id: header.unique_id(),
-        tls: header.tls().and_then(|tls| tls.part(Tls::VERSION)),
+        tls: header.tls().and_then(|tls| tls.sub_tlv(TlsTlv::VERSION)),
     })
 }
 

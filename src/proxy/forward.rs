@@ -74,8 +74,8 @@ fn set_grpc_timeout(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
         .exchange
         .as_deref()
         .and_then(Exchange::request_time_left);
-    match left.filter(|_| grpc::timeout(&request.headers).is_some()) {
-        Some(left) => request.insert_header(grpc::TIMEOUT, grpc::timeout_value(left)),
+    match left.filter(|_| grpc::parse_timeout(&request.headers).is_some()) {
+        Some(left) => request.insert_header(grpc::TIMEOUT, grpc::format_timeout(left)),
         None => Ok(()),
     }
 }
@@ -163,7 +163,7 @@ fn begin_response(session: &mut Session, response: &ResponseHeader, ctx: &Contex
         let tunnel = timeouts.tunnel;
         return exchange.begin_tunnel(tunnel.idle, tunnel.total, timeouts.write);
     }
-    let is_call = grpc::is_spoken(&session.req_header().headers);
+    let is_call = grpc::is_grpc_request(&session.req_header().headers);
     if is_call {
         // Of a call both directions may be silent; the phase's limit holds for the two together.
         session.set_read_timeout(None);

@@ -14,14 +14,14 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::context::Context;
 use super::fault::Fault;
 use crate::grpc;
-use crate::grpc::web::{self, Call, Decoder, Form};
+use crate::grpc::web::{self, GrpcWebRequest, WebEncoding, WebTextDecoder};
 
 /// What becomes of the bodies of one attempt.
 #[derive(Debug)]
 pub(super) struct GrpcWebTranslation {
-    call: Call,
+    call: GrpcWebRequest,
     /// Of a request in text.
-    decoder: Option<Decoder>,
+    decoder: Option<WebTextDecoder>,
     /// What the response is known to be.
     response: GrpcWebResponse,
 }
@@ -38,8 +38,8 @@ enum GrpcWebResponse {
 }
 
 impl GrpcWebTranslation {
-    fn new(call: Call) -> Self {
-        let decoder = (call.request == Form::Text).then(Decoder::default);
+    fn new(call: GrpcWebRequest) -> Self {
+        let decoder = (call.request_encoding == WebEncoding::Text).then(WebTextDecoder::default);
         Self {
             call,
             decoder,
@@ -47,7 +47,7 @@ impl GrpcWebTranslation {
         }
     }
 
-    fn decode(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), web::Malformed> {
+    fn decode(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), web::InvalidBase64> {
         let Some(decoder) = &mut self.decoder else {
             return Ok(());
         };
@@ -67,16 +67,16 @@ pub(super) fn translate_request(request: &mut RequestHeader, ctx: &mut Context) 
     if !wanted || request.version != Version::HTTP_2 {
         return Ok(());
     }
-    let Some(call) = Call::of(&request.headers) else {
+    let Some(call) = GrpcWebRequest::from_headers(&request.headers) else {
         return Ok(());
     };
-    let Some(kind) = call.grpc_type() else {
+    let Some(kind) = call.grpc_content_type() else {
         return Ok(());
     };
     request.insert_header(CONTENT_TYPE, kind)?;
     // Servers answer nobody else.
     request.insert_header(TE, "trailers")?;
-    if call.request == Form::Text {
+    if call.request_encoding == WebEncoding::Text {
         request.remove_header(&CONTENT_LENGTH);
     }
     ctx.grpc_web = Some(Box::new(GrpcWebTranslation::new(call)));
@@ -107,7 +107,7 @@ pub(super) fn translate_response(response: &mut ResponseHeader, ctx: &mut Contex
         return Ok(());
     };
     let peers = response.headers.get(CONTENT_TYPE);
-    let Some(kind) = peers.and_then(|peers| translation.call.response_type(peers)) else {
+    let Some(kind) = peers.and_then(|peers| translation.call.response_content_type(peers)) else {
         return Ok(());
     };
     translation.response = if response.headers.contains_key(grpc::STATUS) {
@@ -138,8 +138,8 @@ pub(super) fn encode_response_body(
         }
         GrpcWebResponse::AwaitingTrailers | GrpcWebResponse::StatusInHeader => {}
     }
-    let form = translation.call.response;
-    *body = body.take().map(|piece| web::piece(piece, form));
+    let form = translation.call.response_encoding;
+    *body = body.take().map(|piece| web::encode_chunk(piece, form));
     Ok(())
 }
 
@@ -149,6 +149,6 @@ pub(super) fn encode_trailers(trailers: &http::HeaderMap, ctx: &Context) -> Opti
     if translation.response == GrpcWebResponse::PassThrough {
         return None;
     }
-    let frame = web::trailers(trailers);
-    Some(web::piece(frame, translation.call.response))
+    let frame = web::trailers_frame(trailers);
+    Some(web::encode_chunk(frame, translation.call.response_encoding))
 }

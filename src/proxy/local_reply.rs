@@ -83,7 +83,7 @@ async fn send_grpc_error_trailers(session: &mut Session, fault: Fault) {
     }
     let status = StatusCode::from_u16(fault.status()).unwrap_or_default();
     let sent = session.response_written();
-    let trailers = sent.and_then(|sent| grpc::ending(&sent.headers, status, fault.name()));
+    let trailers = sent.and_then(|sent| grpc::error_trailers(&sent.headers, status, fault.name()));
     if let Some(trailers) = trailers {
         let end = HttpTask::Trailer(Some(Box::new(trailers)));
         // A client that cannot be told is gone; the access log has the fault.
@@ -114,7 +114,7 @@ async fn send_fault(session: &mut Session, ctx: &Context, fault: Fault) -> Resul
 fn grpc_error_header(session: &Session, fault: Fault) -> Result<Option<ResponseHeader>> {
     let mut header = ResponseHeader::build(fault.status(), Some(8))?;
     let request = &session.req_header().headers;
-    let Some(fields) = grpc::refusal(request, header.status, fault.name()) else {
+    let Some(fields) = grpc::trailers_only(request, header.status, fault.name()) else {
         return Ok(None);
     };
     header.set_status(200)?;
@@ -188,7 +188,7 @@ fn allowed_methods(ctx: &Context) -> String {
     let methods = ctx
         .snapshot
         .routes
-        .allowed(ctx.request.host_text(), ctx.request.path());
+        .allowed_methods(ctx.request.host_text(), ctx.request.path());
     methods
         .iter()
         .map(|method| method.as_str())

@@ -12,20 +12,20 @@ use std::net::{IpAddr, SocketAddr};
 use super::context::Context;
 use crate::config::{SendProxyConfig, TlvKind};
 use crate::connection::{Connection, TlsSession};
-use crate::proxy_protocol::{Extension, Header, Origin, Tls, Transport};
+use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyTlv, TlsTlv, Transport};
 
 /// What the peer of this attempt is told; `None`: nothing.
 pub(super) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
     let attempt = ctx.attempt.as_ref()?;
     let introduction = attempt.upstream.config.proxy_protocol.as_ref()?;
-    let header = Header {
+    let header = ProxyHeader {
         version: introduction.version,
-        origin: origin(ctx).unwrap_or(Origin::Unknown),
-        extensions: extensions(introduction, ctx),
+        addresses: origin(ctx).unwrap_or(ProxyAddresses::Unknown),
+        tlvs: extensions(introduction, ctx),
     };
     let checksum = introduction.tlvs.contains(&TlvKind::Checksum);
-    let addresses_only = || Header {
-        extensions: Vec::new(),
+    let addresses_only = || ProxyHeader {
+        tlvs: Vec::new(),
         ..header.clone()
     };
     // What clients and others have said may be long; the addresses are what counts.
@@ -43,7 +43,7 @@ pub(super) fn pool_key(header: &[u8]) -> u64 {
 }
 
 /// The client, as requests are counted and logged; of one that a trusted proxy names, no port is known.
-fn origin(ctx: &Context) -> Option<Origin> {
+fn origin(ctx: &Context) -> Option<ProxyAddresses> {
     let connection = ctx.connection()?;
     let client = connection.client_addr?;
     let named = ctx.request.client_ip();
@@ -52,7 +52,7 @@ fn origin(ctx: &Context) -> Option<Origin> {
     } else {
         0
     };
-    Some(Origin::Internet {
+    Some(ProxyAddresses::Inet {
         transport: Transport::Stream,
         source: SocketAddr::new(named, port),
         destination: connection
@@ -69,7 +69,7 @@ fn unspecified_address(like: IpAddr) -> SocketAddr {
     SocketAddr::new(any, 0)
 }
 
-fn extensions(introduction: &SendProxyConfig, ctx: &Context) -> Vec<Extension> {
+fn extensions(introduction: &SendProxyConfig, ctx: &Context) -> Vec<ProxyTlv> {
     let Some(connection) = ctx.connection() else {
         return Vec::new();
     };
@@ -83,57 +83,57 @@ fn extensions(introduction: &SendProxyConfig, ctx: &Context) -> Vec<Extension> {
     told.collect()
 }
 
-fn authority(connection: &Connection) -> Option<Extension> {
+fn authority(connection: &Connection) -> Option<ProxyTlv> {
     let sni = connection
         .tls
         .as_ref()
         .and_then(|secured| secured.sni.as_deref());
     let said = || connection.info.proxy_header.as_ref()?.authority();
     let name = sni.map(str::as_bytes).or_else(said)?;
-    Some(Extension::Authority(name.to_vec()))
+    Some(ProxyTlv::Authority(name.to_vec()))
 }
 
-fn alpn(connection: &Connection, version: HttpVersion) -> Option<Extension> {
+fn alpn(connection: &Connection, version: HttpVersion) -> Option<ProxyTlv> {
     if connection.tls.is_some() {
         let spoken: &[u8] = match version {
             HttpVersion::HTTP_2 => b"h2",
             _ => b"http/1.1",
         };
-        return Some(Extension::Alpn(spoken.to_vec()));
+        return Some(ProxyTlv::Alpn(spoken.to_vec()));
     }
     let said = connection
         .info
         .proxy_header
         .iter()
-        .flat_map(|header| &header.extensions);
+        .flat_map(|header| &header.tlvs);
     said.into_iter()
-        .find(|one| matches!(one, Extension::Alpn(_)))
+        .find(|one| matches!(one, ProxyTlv::Alpn(_)))
         .cloned()
 }
 
-fn tls(connection: &Connection) -> Option<Extension> {
+fn tls(connection: &Connection) -> Option<ProxyTlv> {
     let own = connection.tls.as_ref().map(tls_of_handshake);
     let said = || connection.info.proxy_header.as_ref()?.tls().cloned();
-    own.or_else(said).map(Extension::Tls)
+    own.or_else(said).map(ProxyTlv::Tls)
 }
 
-fn tls_of_handshake(secured: &TlsSession) -> Tls {
+fn tls_of_handshake(secured: &TlsSession) -> TlsTlv {
     let shown = secured.client_certificate.as_ref();
     let certificate = match (shown, secured.resumed) {
         (None, _) => 0,
-        (Some(_), false) => Tls::CERTIFICATE | Tls::CERTIFICATE_OF_SESSION,
-        (Some(_), true) => Tls::CERTIFICATE_OF_SESSION,
+        (Some(_), false) => TlsTlv::CONNECTION_CERTIFICATE | TlsTlv::SESSION_CERTIFICATE,
+        (Some(_), true) => TlsTlv::SESSION_CERTIFICATE,
     };
     let holder = shown.and_then(|shown| shown.subject_name.as_deref());
     // As everybody but our TLS library writes it (RFC 8446, B.4).
     let cipher = secured.cipher.replacen("TLS13_", "TLS_", 1);
-    let version = Some((Tls::VERSION, format!("TLSv{}", secured.version)));
-    let name = holder.map(|holder| (Tls::COMMON_NAME, holder.to_owned()));
-    let parts = [version, name, Some((Tls::CIPHER, cipher))];
-    Tls {
-        flags: Tls::ENCRYPTED | certificate,
+    let version = Some((TlsTlv::VERSION, format!("TLSv{}", secured.version)));
+    let name = holder.map(|holder| (TlsTlv::COMMON_NAME, holder.to_owned()));
+    let parts = [version, name, Some((TlsTlv::CIPHER, cipher))];
+    TlsTlv {
+        flags: TlsTlv::ENCRYPTED | certificate,
         verify: u32::from(shown.is_none()),
-        parts: parts
+        sub_tlvs: parts
             .into_iter()
             .flatten()
             .map(|(kind, text)| (kind, text.into_bytes()))
@@ -143,12 +143,12 @@ fn tls_of_handshake(secured: &TlsSession) -> Tls {
 
 /// That of whom passed the connection on stays what it is; a request's id is another with each request,
 /// and so is then the connection.
-fn unique_id(connection: &Connection, ctx: &Context) -> Option<Extension> {
+fn unique_id(connection: &Connection, ctx: &Context) -> Option<ProxyTlv> {
     let said = connection
         .info
         .proxy_header
         .as_ref()
         .and_then(|header| header.unique_id());
     let own = || ctx.request.id.as_ref().map(http::HeaderValue::as_bytes);
-    said.or_else(own).map(|id| Extension::UniqueId(id.to_vec()))
+    said.or_else(own).map(|id| ProxyTlv::UniqueId(id.to_vec()))
 }

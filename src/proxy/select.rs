@@ -130,8 +130,8 @@ fn hash_target(
         ctx.sticky_cookie = source.and_then(|source| cookie_to_refresh(source, key));
         return Ok(HashTarget::Key(upstream.key(key)));
     }
-    if let Some((source, _)) = key::to_make(sources) {
-        let value = cookie::value(rand::random());
+    if let Some((source, _)) = key::cookie_to_issue(sources) {
+        let value = cookie::encode_value(rand::random());
         let target = HashTarget::Key(upstream.key(value.as_bytes()));
         ctx.key_source = sources.get(source).map(KeySource::name);
         ctx.sticky_cookie = Some(value);
@@ -148,7 +148,7 @@ fn hash_target(
 /// The value of a cookie that the client has, and is given again.
 fn cookie_to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
     match source {
-        KeySource::Sticky(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
+        KeySource::StickyCookie(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
         _ => None,
     }
 }
@@ -176,13 +176,13 @@ fn key_request<'a>(
     session: &'a Session,
     ask: &'a RequestInfo,
     connection: Option<&'a Connection>,
-) -> key::Request<'a> {
+) -> key::KeyRequest<'a> {
     let shown = connection.and_then(Connection::client_certificate);
-    key::Request {
+    key::KeyRequest {
         parts: session.req_header(),
         host: ask.host_text(),
-        client: ask.client_ip(),
-        client_cert: shown.and_then(|shown| shown.subject_name.as_deref()),
+        client_ip: ask.client_ip(),
+        client_cert_subject: shown.and_then(|shown| shown.subject_name.as_deref()),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn set_cookie(
     ctx: &Context,
 ) -> Result<()> {
     let sources = ctx.upstream().map(|upstream| &upstream.config.key);
-    let sticky = sources.and_then(|sources| key::to_make(sources));
+    let sticky = sources.and_then(|sources| key::cookie_to_issue(sources));
     let (Some(value), Some((_, sticky))) = (&ctx.sticky_cookie, sticky) else {
         return Ok(());
     };
@@ -33,7 +33,7 @@ pub(super) fn set_cookie(
     }
     response.append_header(
         SET_COOKIE,
-        sticky.set(value, is_client_over_tls(session, ctx)),
+        sticky.set_cookie_value(value, is_client_over_tls(session, ctx)),
     )?;
     if !is_private(&response.headers) {
         response.insert_header(CACHE_CONTROL, private_cache_control(&response.headers))?;

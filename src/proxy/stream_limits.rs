@@ -75,7 +75,7 @@ fn stream_kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
                 .then_some(StreamKind::ServerSentEvents { chunked })
         }
         // Without HTTP/2 there are no trailers, and no gRPC but by mistake.
-        200 if grpc::has_trailers(headers) && ctx.request.version == Version::HTTP_2 => {
+        200 if grpc::has_grpc_trailers(headers) && ctx.request.version == Version::HTTP_2 => {
             Some(StreamKind::GrpcMessages)
         }
         _ => None,

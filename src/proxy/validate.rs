@@ -13,10 +13,10 @@ use pingora_proxy::Session;
 
 use super::context::{Context, RequestInfo};
 use super::fault::Fault;
-use crate::client;
+use crate::client_addr;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::grpc;
-use crate::route::{Miss, host_name};
+use crate::route::{RouteError, host_name};
 
 /// A request id from a client is passed on up to this length; bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -31,7 +31,7 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
     if let Some(exchange) = &exchange {
         let connection = &exchange.connection;
         exchange.begin_request();
-        if let Some(limit) = grpc::timeout(&session.req_header().headers) {
+        if let Some(limit) = grpc::parse_timeout(&session.req_header().headers) {
             exchange.cap_request_time(limit);
         }
         if let Some(length) = request_length(session) {
@@ -115,7 +115,7 @@ fn request_info(session: &Session, ctx: &Context) -> RequestInfo {
         version: request.version,
         host: request.headers.get(HOST).cloned(),
         client_ip: remote.map_or(default.client_ip, |remote| {
-            client::address(remote, &request.headers, trusted)
+            client_addr::resolve(remote, &request.headers, trusted)
         }),
         from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
         id: request_id(session, ctx),
@@ -276,8 +276,8 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
         &ctx.request.method,
     );
     ctx.route = Some(Arc::clone(route.map_err(|miss| match miss {
-        Miss::NoRoute => Fault::NoRoute,
-        Miss::MethodNotAllowed => Fault::MethodNotAllowed,
+        RouteError::NoRoute => Fault::NoRoute,
+        RouteError::MethodNotAllowed => Fault::MethodNotAllowed,
     })?));
     Ok(())
 }

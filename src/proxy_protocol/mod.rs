@@ -8,13 +8,13 @@
 //! Invariants: a [`Reader`] takes no byte from behind the header, and never more than [`MAX_LENGTH`];
 //! what is read was well formed to its last byte.
 
-mod binary;
-mod extension;
-mod text;
+mod tlv;
+mod v1;
+mod v2;
 
 use std::net::SocketAddr;
 
-pub use self::extension::{Extension, Tls};
+pub use self::tlv::{ProxyTlv, TlsTlv};
 
 /// The longest header that is read or written, in bytes. The specification allows 64 KiB, and asks
 /// senders to stay well below the size of a first segment.
@@ -22,33 +22,33 @@ pub const MAX_LENGTH: usize = 4096;
 
 /// What is said of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct ProxyHeader {
     /// How it is written.
-    pub version: Version,
+    pub version: ProxyHeaderVersion,
     /// Whose connection it is.
-    pub origin: Origin,
+    pub addresses: ProxyAddresses,
     /// What else is said; version 1 says nothing else.
-    pub extensions: Vec<Extension>,
+    pub tlvs: Vec<ProxyTlv>,
 }
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum ProxyHeaderVersion {
     /// One line of text.
-    One,
+    V1,
     /// Binary.
-    Two,
+    V2,
 }
 
 /// Whose connection it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ProxyAddresses {
     /// The sender's own, as in its health checks (`LOCAL`).
     Local,
     /// Somebody's whose address the sender cannot say (`UNKNOWN`, `UNSPEC`).
     Unknown,
     /// A client's at an Internet address.
-    Internet {
+    Inet {
         /// How the client speaks to the sender.
         transport: Transport,
         /// The client's address.
@@ -78,7 +78,7 @@ pub enum Transport {
 
 /// Why what came is no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum ProxyHeaderError {
     /// It does not begin like one.
     #[error("no header of the PROXY protocol")]
     Signature,
@@ -93,63 +93,57 @@ pub enum Malformed {
     Checksum,
 }
 
-impl Header {
+impl ProxyHeader {
     /// The header as it is sent; with its checksum, where the version has one and it is wanted.
     /// `None`: it would be longer than [`MAX_LENGTH`], or a Unix socket's name longer than 108 bytes.
     pub fn write(&self, checksum: bool) -> Option<Vec<u8>> {
         match self.version {
-            Version::One => Some(text::write(&self.origin)),
-            Version::Two => binary::write(&self.origin, &self.extensions, checksum),
+            ProxyHeaderVersion::V1 => Some(v1::write(&self.addresses)),
+            ProxyHeaderVersion::V2 => v2::write(&self.addresses, &self.tlvs, checksum),
         }
     }
 
     /// How the client spoke TLS to the sender, where that is said.
-    pub fn tls(&self) -> Option<&Tls> {
-        self.extensions
-            .iter()
-            .find_map(|extension| match extension {
-                Extension::Tls(tls) => Some(tls),
-                _ => None,
-            })
+    pub fn tls(&self) -> Option<&TlsTlv> {
+        self.tlvs.iter().find_map(|extension| match extension {
+            ProxyTlv::Tls(tls) => Some(tls),
+            _ => None,
+        })
     }
 
     /// The name that the client asked the sender for.
     pub fn authority(&self) -> Option<&[u8]> {
-        self.extensions
-            .iter()
-            .find_map(|extension| match extension {
-                Extension::Authority(name) => Some(name.as_slice()),
-                _ => None,
-            })
+        self.tlvs.iter().find_map(|extension| match extension {
+            ProxyTlv::Authority(name) => Some(name.as_slice()),
+            _ => None,
+        })
     }
 
     /// What the sender calls the connection.
     pub fn unique_id(&self) -> Option<&[u8]> {
-        self.extensions
-            .iter()
-            .find_map(|extension| match extension {
-                Extension::UniqueId(id) => Some(id.as_slice()),
-                _ => None,
-            })
+        self.tlvs.iter().find_map(|extension| match extension {
+            ProxyTlv::UniqueId(id) => Some(id.as_slice()),
+            _ => None,
+        })
     }
 }
 
 /// Gathers a header from a stream, and leaves what is behind it.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct ProxyHeaderReader {
     bytes: Vec<u8>,
 }
 
-impl Reader {
+impl ProxyHeaderReader {
     /// Takes those of the bytes that belong to the header; how many these are. Fewer than were
     /// offered: it is complete.
     ///
     /// # Errors
     /// [`Malformed`], as soon as it shows.
-    pub fn take(&mut self, offered: &[u8]) -> Result<usize, Malformed> {
+    pub fn consume(&mut self, offered: &[u8]) -> Result<usize, ProxyHeaderError> {
         let mut rest = offered;
         loop {
-            let wanted = self.missing()?.min(rest.len());
+            let wanted = self.bytes_needed()?.min(rest.len());
             let Some((taken, left)) = rest.split_at_checked(wanted).filter(|_| wanted > 0) else {
                 return Ok(offered.len() - rest.len());
             };
@@ -162,23 +156,23 @@ impl Reader {
     ///
     /// # Errors
     /// [`Malformed`].
-    pub fn header(&self) -> Result<Option<Header>, Malformed> {
-        if self.missing()? > 0 {
+    pub fn parse(&self) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+        if self.bytes_needed()? > 0 {
             return Ok(None);
         }
         match self.bytes.first() {
-            Some(&text::FIRST) => text::parse(&self.bytes).map(Some),
-            _ => binary::parse(&self.bytes).map(Some),
+            Some(&v1::FIRST_BYTE) => v1::parse(&self.bytes).map(Some),
+            _ => v2::parse(&self.bytes).map(Some),
         }
     }
 
     /// So many bytes certainly belong to it yet; 0: it is complete.
-    fn missing(&self) -> Result<usize, Malformed> {
+    fn bytes_needed(&self) -> Result<usize, ProxyHeaderError> {
         match self.bytes.first() {
             None => Ok(1),
-            Some(&text::FIRST) => text::missing(&self.bytes),
-            Some(&binary::FIRST) => binary::missing(&self.bytes),
-            Some(_) => Err(Malformed::Signature),
+            Some(&v1::FIRST_BYTE) => v1::bytes_needed(&self.bytes),
+            Some(&v2::FIRST_BYTE) => v2::bytes_needed(&self.bytes),
+            Some(_) => Err(ProxyHeaderError::Signature),
         }
     }
 }

@@ -9,13 +9,13 @@ const SIGNATURE: [u8; 12] = [
     0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A,
 ];
 
-fn read(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
-    let mut reader = Reader::default();
-    reader.take(bytes)?;
-    reader.header()
+fn read(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+    let mut reader = ProxyHeaderReader::default();
+    reader.consume(bytes)?;
+    reader.parse()
 }
 
-fn whole(bytes: &[u8]) -> Header {
+fn whole(bytes: &[u8]) -> ProxyHeader {
     read(bytes).unwrap().unwrap()
 }
 
@@ -24,8 +24,8 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [&SIGNATURE[..], &[command, family], &length, rest].concat()
 }
 
-fn internet(source: &str, destination: &str) -> Origin {
-    Origin::Internet {
+fn internet(source: &str, destination: &str) -> ProxyAddresses {
+    ProxyAddresses::Inet {
         transport: Transport::Stream,
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
@@ -34,7 +34,7 @@ fn internet(source: &str, destination: &str) -> Origin {
 
 #[test]
 fn the_lines_of_the_specification() {
-    let origin = |line: &str| whole(format!("{line}\r\n").as_bytes()).origin;
+    let origin = |line: &str| whole(format!("{line}\r\n").as_bytes()).addresses;
     assert_eq!(
         origin("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535"),
         internet("255.255.255.255:65535", "255.255.255.255:65535")
@@ -44,10 +44,10 @@ fn the_lines_of_the_specification() {
         origin(&format!("PROXY TCP6 {all} {all} 65535 65535")),
         internet(&format!("[{all}]:65535"), &format!("[{all}]:65535"))
     );
-    assert_eq!(origin("PROXY UNKNOWN"), Origin::Unknown);
+    assert_eq!(origin("PROXY UNKNOWN"), ProxyAddresses::Unknown);
     let longest = format!("PROXY UNKNOWN {all} {all} 65535 65535");
     assert_eq!(longest.len() + 2, 107, "the longest line there is");
-    assert_eq!(origin(&longest), Origin::Unknown);
+    assert_eq!(origin(&longest), ProxyAddresses::Unknown);
     assert_eq!(
         origin("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443"),
         internet("192.168.0.1:56324", "192.168.0.11:443")
@@ -79,15 +79,18 @@ fn lines_that_are_against_the_rules() {
     ] {
         assert_eq!(
             read(format!("{bad}\r\n").as_bytes()),
-            Err(Malformed::Syntax),
+            Err(ProxyHeaderError::Syntax),
             "{bad}"
         );
     }
-    assert_eq!(read(b"PROXY UNKNOWN\n"), Err(Malformed::Syntax));
-    assert_eq!(read(b"GET / HTTP/1.1\r\n"), Err(Malformed::Signature));
-    assert_eq!(read(b"PROXIES"), Err(Malformed::Signature));
+    assert_eq!(read(b"PROXY UNKNOWN\n"), Err(ProxyHeaderError::Syntax));
+    assert_eq!(
+        read(b"GET / HTTP/1.1\r\n"),
+        Err(ProxyHeaderError::Signature)
+    );
+    assert_eq!(read(b"PROXIES"), Err(ProxyHeaderError::Signature));
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(92));
-    assert_eq!(read(long.as_bytes()), Err(Malformed::TooLong));
+    assert_eq!(read(long.as_bytes()), Err(ProxyHeaderError::TooLong));
 }
 
 #[test]
@@ -95,27 +98,27 @@ fn a_header_of_version_2_by_hand() {
     let rest = [192, 0, 2, 1, 198, 51, 100, 9, 0xdc, 0x04, 0x01, 0xbb];
     let header = whole(&binary(0x21, 0x11, &rest));
     assert_eq!(
-        header.origin,
+        header.addresses,
         internet("192.0.2.1:56324", "198.51.100.9:443")
     );
-    assert_eq!(header.version, Version::Two);
+    assert_eq!(header.version, ProxyHeaderVersion::V2);
     let rest = [&[0; 15][..], &[1], &[0; 15], &[2], &[0, 80, 1, 0]].concat();
     let header = whole(&binary(0x21, 0x22, &rest));
-    let expected = Origin::Internet {
+    let expected = ProxyAddresses::Inet {
         transport: Transport::Datagram,
         source: "[::1]:80".parse().unwrap(),
         destination: "[::2]:256".parse().unwrap(),
     };
-    assert_eq!(header.origin, expected);
+    assert_eq!(header.addresses, expected);
     let mut rest = [0; 216];
     rest[..4].copy_from_slice(b"/a/b");
     rest[108..111].copy_from_slice(b"\0xy");
-    let unix = Origin::Unix {
+    let unix = ProxyAddresses::Unix {
         transport: Transport::Stream,
         source: b"/a/b".to_vec(),
         destination: b"\0xy".to_vec(),
     };
-    assert_eq!(whole(&binary(0x21, 0x31, &rest)).origin, unix);
+    assert_eq!(whole(&binary(0x21, 0x31, &rest)).addresses, unix);
 }
 
 /// What HAProxy 2.6 sent (`send-proxy-v2-ssl-cn` with ALPN, authority, checksum and id).
@@ -136,17 +139,20 @@ const OF_HAPROXY: &[u8] = b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x8d\
 fn a_header_with_everything_in_it() {
     let header = whole(OF_HAPROXY);
     assert_eq!(
-        header.origin,
+        header.addresses,
         internet("127.0.0.1:57132", "127.99.1.1:18443")
     );
-    assert_eq!(header.extensions[0], Extension::Alpn(b"h2".to_vec()));
+    assert_eq!(header.tlvs[0], ProxyTlv::Alpn(b"h2".to_vec()));
     assert_eq!(header.authority(), Some(&b"app.example.com"[..]));
     assert_eq!(header.unique_id(), Some(&b"cw-1795402771"[..]));
     let tls = header.tls().unwrap();
     assert!(tls.is_encrypted() && tls.verify == 0);
-    assert_eq!(tls.part(Tls::VERSION), Some(&b"TLSv1.3"[..]));
-    assert_eq!(tls.part(Tls::COMMON_NAME), Some(&b"localhost"[..]));
-    assert_eq!(tls.part(Tls::CIPHER), Some(&b"TLS_AES_256_GCM_SHA384"[..]));
+    assert_eq!(tls.sub_tlv(TlsTlv::VERSION), Some(&b"TLSv1.3"[..]));
+    assert_eq!(tls.sub_tlv(TlsTlv::COMMON_NAME), Some(&b"localhost"[..]));
+    assert_eq!(
+        tls.sub_tlv(TlsTlv::CIPHER),
+        Some(&b"TLS_AES_256_GCM_SHA384"[..])
+    );
     for at in 16..OF_HAPROXY.len() {
         let mut broken = OF_HAPROXY.to_vec();
         broken[at] ^= 0x40;
@@ -161,11 +167,11 @@ fn a_header_with_everything_in_it() {
 #[test]
 fn what_is_local_or_unknown_says_nothing_of_a_client() {
     let local = whole(&binary(0x20, 0x00, b""));
-    assert_eq!(local.origin, Origin::Local);
+    assert_eq!(local.addresses, ProxyAddresses::Local);
     // A family and anything behind it are discarded.
     assert_eq!(whole(&binary(0x20, 0x11, b"whatever")), local);
     let unknown = whole(&binary(0x21, 0x00, &[2, 0, 1, b'a']));
-    assert_eq!(unknown.origin, Origin::Unknown);
+    assert_eq!(unknown.addresses, ProxyAddresses::Unknown);
     assert_eq!(unknown.authority(), Some(&b"a"[..]));
 }
 
@@ -183,28 +189,37 @@ fn what_version_2_does_not_know_is_refused() {
         let bytes = binary(command, family, &[0; 216]);
         assert_eq!(
             read(&bytes),
-            Err(Malformed::Syntax),
+            Err(ProxyHeaderError::Syntax),
             "{command:x} {family:x}"
         );
     }
-    assert_eq!(read(&binary(0x21, 0x11, &[0; 11])), Err(Malformed::Syntax));
-    assert_eq!(read(&binary(0x21, 0x21, &[0; 35])), Err(Malformed::Syntax));
-    assert_eq!(read(&binary(0x21, 0x31, &[0; 215])), Err(Malformed::Syntax));
+    assert_eq!(
+        read(&binary(0x21, 0x11, &[0; 11])),
+        Err(ProxyHeaderError::Syntax)
+    );
+    assert_eq!(
+        read(&binary(0x21, 0x21, &[0; 35])),
+        Err(ProxyHeaderError::Syntax)
+    );
+    assert_eq!(
+        read(&binary(0x21, 0x31, &[0; 215])),
+        Err(ProxyHeaderError::Syntax)
+    );
 }
 
 #[test]
 fn extensions_end_where_the_header_does() {
     let with = |extensions: &[u8]| read(&binary(0x21, 0x11, &[&[0; 12], extensions].concat()));
-    let kept = |extensions: &[u8]| with(extensions).unwrap().unwrap().extensions;
+    let kept = |extensions: &[u8]| with(extensions).unwrap().unwrap().tlvs;
     assert_eq!(kept(&[4, 0, 3, 0, 0, 0]), []);
-    assert_eq!(kept(&[0xea, 0, 1, 7]), [Extension::Other(0xea, vec![7])]);
+    assert_eq!(kept(&[0xea, 0, 1, 7]), [ProxyTlv::Other(0xea, vec![7])]);
     assert_eq!(
         kept(&[1, 0, 2, b'h', b'2']),
-        [Extension::Alpn(b"h2".to_vec())]
+        [ProxyTlv::Alpn(b"h2".to_vec())]
     );
     assert_eq!(
         kept(&[0x30, 0, 1, b'n']),
-        [Extension::Namespace(b"n".to_vec())]
+        [ProxyTlv::Namespace(b"n".to_vec())]
     );
     for bad in [
         &[1][..],
@@ -215,11 +230,11 @@ fn extensions_end_where_the_header_does() {
         &[0x20, 0, 4, 0, 0, 0, 0],
         &[0x20, 0, 7, 0, 0, 0, 0, 0, 0x21, 0],
     ] {
-        assert_eq!(with(bad), Err(Malformed::Syntax), "{bad:x?}");
+        assert_eq!(with(bad), Err(ProxyHeaderError::Syntax), "{bad:x?}");
     }
     let id = |length: u8| [&[5, 0, length][..], &vec![0; length.into()]].concat();
     assert!(with(&id(128)).is_ok());
-    assert_eq!(with(&id(129)), Err(Malformed::Syntax));
+    assert_eq!(with(&id(129)), Err(ProxyHeaderError::Syntax));
 }
 
 #[test]
@@ -227,29 +242,29 @@ fn length_has_a_limit() {
     let mut bytes = binary(0x20, 0, &[0; MAX_LENGTH - 16]);
     assert!(read(&bytes).unwrap().is_some());
     bytes[15] += 1;
-    assert_eq!(read(&bytes[..16]), Err(Malformed::TooLong));
+    assert_eq!(read(&bytes[..16]), Err(ProxyHeaderError::TooLong));
 }
 
 #[test]
 fn families_that_differ_are_written_as_ipv6() {
-    for version in [Version::One, Version::Two] {
-        let header = Header {
+    for version in [ProxyHeaderVersion::V1, ProxyHeaderVersion::V2] {
+        let header = ProxyHeader {
             version,
-            origin: internet("192.0.2.1:1", "[::1]:2"),
-            extensions: Vec::new(),
+            addresses: internet("192.0.2.1:1", "[::1]:2"),
+            tlvs: Vec::new(),
         };
-        let origin = whole(&header.write(false).unwrap()).origin;
+        let origin = whole(&header.write(false).unwrap()).addresses;
         assert_eq!(origin, internet("[::ffff:192.0.2.1]:1", "[::1]:2"));
     }
 }
 
 #[test]
 fn what_version_1_cannot_say_is_unknown_in_it() {
-    for origin in [Origin::Local, Origin::Unknown] {
-        let header = Header {
-            version: Version::One,
-            origin,
-            extensions: Vec::new(),
+    for origin in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
+        let header = ProxyHeader {
+            version: ProxyHeaderVersion::V1,
+            addresses: origin,
+            tlvs: Vec::new(),
         };
         assert_eq!(header.write(true).unwrap(), b"PROXY UNKNOWN\r\n");
     }
@@ -285,10 +300,10 @@ fn some_name() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn some_origin() -> impl Strategy<Value = Origin> {
+fn some_origin() -> impl Strategy<Value = ProxyAddresses> {
     let internet = any::<bool>().prop_flat_map(|v6| {
         (some_transport(), some_address(v6), some_address(v6)).prop_map(
-            |(transport, source, destination)| Origin::Internet {
+            |(transport, source, destination)| ProxyAddresses::Inet {
                 transport,
                 source,
                 destination,
@@ -296,16 +311,16 @@ fn some_origin() -> impl Strategy<Value = Origin> {
         )
     });
     let unix = (some_transport(), some_name(), some_name()).prop_map(
-        |(transport, source, destination)| Origin::Unix {
+        |(transport, source, destination)| ProxyAddresses::Unix {
             transport,
             source,
             destination,
         },
     );
-    prop_oneof![Just(Origin::Unknown), internet, unix]
+    prop_oneof![Just(ProxyAddresses::Unknown), internet, unix]
 }
 
-fn some_extension() -> impl Strategy<Value = Extension> {
+fn some_extension() -> impl Strategy<Value = ProxyTlv> {
     let value = || prop::collection::vec(any::<u8>(), 0..60);
     let tls = (
         any::<u8>(),
@@ -313,25 +328,25 @@ fn some_extension() -> impl Strategy<Value = Extension> {
         prop::collection::vec((any::<u8>(), value()), 0..4),
     );
     prop_oneof![
-        value().prop_map(Extension::Alpn),
-        value().prop_map(Extension::Authority),
-        value().prop_map(Extension::UniqueId),
-        value().prop_map(Extension::Namespace),
-        tls.prop_map(|(flags, verify, parts)| Extension::Tls(Tls {
+        value().prop_map(ProxyTlv::Alpn),
+        value().prop_map(ProxyTlv::Authority),
+        value().prop_map(ProxyTlv::UniqueId),
+        value().prop_map(ProxyTlv::Namespace),
+        tls.prop_map(|(flags, verify, parts)| ProxyTlv::Tls(TlsTlv {
             flags,
             verify,
-            parts
+            sub_tlvs: parts
         })),
-        (0xe0..=0xff_u8, value()).prop_map(|(kind, value)| Extension::Other(kind, value)),
+        (0xe0..=0xff_u8, value()).prop_map(|(kind, value)| ProxyTlv::Other(kind, value)),
     ]
 }
 
-fn some_header() -> impl Strategy<Value = Header> {
+fn some_header() -> impl Strategy<Value = ProxyHeader> {
     let extensions = prop::collection::vec(some_extension(), 0..6);
-    (some_origin(), extensions).prop_map(|(origin, extensions)| Header {
-        version: Version::Two,
-        origin,
-        extensions,
+    (some_origin(), extensions).prop_map(|(origin, extensions)| ProxyHeader {
+        version: ProxyHeaderVersion::V2,
+        addresses: origin,
+        tlvs: extensions,
     })
 }
 
@@ -363,14 +378,14 @@ proptest! {
 
     #[test]
     fn a_line_that_is_written_is_read(v6: bool, ports: (u16, u16), bits: (u128, u128)) {
-        let header = Header {
-            version: Version::One,
-            origin: Origin::Internet {
+        let header = ProxyHeader {
+            version: ProxyHeaderVersion::V1,
+            addresses: ProxyAddresses::Inet {
                 transport: Transport::Stream,
                 source: address(v6, bits.0, ports.0),
                 destination: address(v6, bits.1, ports.1),
             },
-            extensions: Vec::new(),
+            tlvs: Vec::new(),
         };
         prop_assert_eq!(whole(&header.write(false).unwrap()), header);
     }
@@ -378,19 +393,19 @@ proptest! {
     #[test]
     fn what_is_behind_the_header_is_left(header in some_header(), behind: Vec<u8>) {
         let bytes = header.write(true).unwrap();
-        let mut reader = Reader::default();
-        let taken = reader.take(&[&bytes[..], &behind].concat()).unwrap();
+        let mut reader = ProxyHeaderReader::default();
+        let taken = reader.consume(&[&bytes[..], &behind].concat()).unwrap();
         prop_assert_eq!(taken, bytes.len());
-        prop_assert_eq!(reader.take(&behind).unwrap(), 0);
+        prop_assert_eq!(reader.consume(&behind).unwrap(), 0);
     }
 
     #[test]
     fn pieces_make_no_difference(bytes in some_bytes(), size in 1..20_usize) {
         let at_once = read(&bytes);
-        let mut reader = Reader::default();
+        let mut reader = ProxyHeaderReader::default();
         let mut fault = None;
         for piece in bytes.chunks(size) {
-            match reader.take(piece) {
+            match reader.consume(piece) {
                 Ok(taken) if taken < piece.len() => break,
                 Ok(_) => {}
                 Err(malformed) => {
@@ -399,15 +414,15 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(fault.map_or_else(|| reader.header(), Err), at_once);
+        prop_assert_eq!(fault.map_or_else(|| reader.parse(), Err), at_once);
     }
 
     #[test]
     fn nothing_is_too_strange(bytes in some_bytes()) {
-        let mut reader = Reader::default();
-        if let Ok(taken) = reader.take(&bytes) {
+        let mut reader = ProxyHeaderReader::default();
+        if let Ok(taken) = reader.consume(&bytes) {
             prop_assert!(taken <= bytes.len());
-            let _ = reader.header();
+            let _ = reader.parse();
         }
         prop_assert!(reader.bytes.len() <= MAX_LENGTH);
     }

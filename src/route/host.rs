@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::iter;
 use std::net::Ipv6Addr;
 
-use super::ParseError;
+use super::PatternError;
 
 /// The longest host name in text form, without the dot at its end (RFC 1035 §2.3.4 counts 255 on the
 /// wire, where the first length byte and the root take two).
@@ -30,7 +30,7 @@ pub enum HostPattern {
 
 impl HostPattern {
     /// Reads `any` or `*`, `example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         match text.strip_prefix("*.") {
             _ if text == "*" || text == "any" => Ok(Self::Any),
             Some(parent) => parse_name(parent).map(Self::Suffix),
@@ -62,22 +62,22 @@ pub fn host_name(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-fn parse_name(text: &str) -> Result<String, ParseError> {
+fn parse_name(text: &str) -> Result<String, PatternError> {
     if text.is_empty() {
-        return Err(ParseError::EmptyHost);
+        return Err(PatternError::EmptyHost);
     }
     if text.contains('*') {
-        return Err(ParseError::Wildcard);
+        return Err(PatternError::HostWildcard);
     }
     if let Some((_, port)) = text.split_once(':') {
-        return Err(ParseError::Port(port.to_owned()));
+        return Err(PatternError::HostPort(port.to_owned()));
     }
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.len() > MAX_NAME {
-        return Err(ParseError::HostLength(name.len()));
+        return Err(PatternError::HostLength(name.len()));
     }
     match name.split('.').find(|label| !is_label(label)) {
-        Some(label) => Err(ParseError::Label(label.to_owned())),
+        Some(label) => Err(PatternError::HostLabel(label.to_owned())),
         None => Ok(name.to_ascii_lowercase()),
     }
 }
@@ -88,9 +88,9 @@ fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len()) && label.bytes().all(allowed)
 }
 
-fn parse_ipv6(text: &str) -> Result<String, ParseError> {
+fn parse_ipv6(text: &str) -> Result<String, PatternError> {
     if let Some((_, port)) = text.split_once("]:") {
-        return Err(ParseError::Port(port.to_owned()));
+        return Err(PatternError::HostPort(port.to_owned()));
     }
     let inner = text
         .strip_prefix('[')
@@ -98,17 +98,17 @@ fn parse_ipv6(text: &str) -> Result<String, ParseError> {
     let address = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok());
     match address {
         Some(address) => Ok(format!("[{address}]")),
-        None => Err(ParseError::Ipv6(text.to_owned())),
+        None => Err(PatternError::HostIpv6(text.to_owned())),
     }
 }
 
 /// The name of a request's host in lower case, on the stack.
-pub(super) struct LowerName {
+pub(super) struct LowercaseHost {
     bytes: [u8; MAX_NAME],
     length: usize,
 }
 
-impl LowerName {
+impl LowercaseHost {
     /// A name that is too long to be one becomes empty, which only [`HostPattern::Any`] matches.
     pub(super) fn new(host: &str) -> Self {
         let name = host_name(host).as_bytes();
@@ -132,56 +132,56 @@ impl LowerName {
 /// A value for each host pattern.
 #[derive(Debug)]
 pub(super) struct HostMap<V> {
-    exact: ByName<V>,
-    suffix: ByName<V>,
+    exact: NameMap<V>,
+    suffix: NameMap<V>,
     any: Option<V>,
 }
 
 /// Hashed without a random seed: the names are the operator's, so nobody can make them collide.
-type ByName<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<DefaultHasher>>;
+type NameMap<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<DefaultHasher>>;
 
 impl<V> HostMap<V> {
     /// Of two values for one pattern, the later stays.
     pub(super) fn new(entries: impl IntoIterator<Item = (HostPattern, V)>) -> Self {
         let mut map = Self {
-            exact: ByName::default(),
-            suffix: ByName::default(),
+            exact: NameMap::default(),
+            suffix: NameMap::default(),
             any: None,
         };
         for (pattern, value) in entries {
             match pattern {
                 HostPattern::Any => map.any = Some(value),
-                HostPattern::Exact(name) => drop(map.exact.insert(boxed(name), value)),
-                HostPattern::Suffix(name) => drop(map.suffix.insert(boxed(name), value)),
+                HostPattern::Exact(name) => drop(map.exact.insert(into_boxed_bytes(name), value)),
+                HostPattern::Suffix(name) => drop(map.suffix.insert(into_boxed_bytes(name), value)),
             }
         }
         map
     }
 
     /// The values whose pattern matches, the most specific first.
-    pub(super) fn matches<'map>(&'map self, name: &LowerName) -> impl Iterator<Item = &'map V> {
+    pub(super) fn matches<'map>(&'map self, name: &LowercaseHost) -> impl Iterator<Item = &'map V> {
         let name = name.as_bytes();
         let exact = self.exact.get(name);
-        let suffixes = parents(name).filter_map(|parent| self.suffix.get(parent));
+        let suffixes = parent_names(name).filter_map(|parent| self.suffix.get(parent));
         exact.into_iter().chain(suffixes).chain(&self.any)
     }
 }
 
-fn boxed(name: String) -> Box<[u8]> {
+fn into_boxed_bytes(name: String) -> Box<[u8]> {
     name.into_bytes().into_boxed_slice()
 }
 
 /// `b.c` and `c` for `a.b.c`; none for a name that begins with a dot, which has no label in front.
-fn parents(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn parent_names(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let first = if name.starts_with(b".") {
         None
     } else {
-        parent(name)
+        parent_name(name)
     };
-    iter::successors(first, |name| parent(name))
+    iter::successors(first, |name| parent_name(name))
 }
 
-fn parent(name: &[u8]) -> Option<&[u8]> {
+fn parent_name(name: &[u8]) -> Option<&[u8]> {
     let dot = name.iter().position(|byte| *byte == b'.')?;
     name.get(dot + 1..)
 }
@@ -195,7 +195,7 @@ mod tests {
             .iter()
             .map(|text| HostPattern::parse(text).unwrap());
         let map = HostMap::new(patterns.zip(0..));
-        map.matches(&LowerName::new(host)).copied().collect()
+        map.matches(&LowercaseHost::new(host)).copied().collect()
     }
 
     #[test]
@@ -221,20 +221,20 @@ mod tests {
     #[test]
     fn broken_patterns_are_refused_with_the_part_that_is_wrong() {
         let error = |text: &str| HostPattern::parse(text).unwrap_err();
-        let label = |text: &str| ParseError::Label(text.to_owned());
-        assert_eq!(error(""), ParseError::EmptyHost);
-        assert_eq!(error("*."), ParseError::EmptyHost);
-        assert_eq!(error("www.*.com"), ParseError::Wildcard);
-        assert_eq!(error("*.*.com"), ParseError::Wildcard);
-        assert_eq!(error("a.com:80"), ParseError::Port("80".to_owned()));
-        assert_eq!(error("[::1]:80"), ParseError::Port("80".to_owned()));
-        assert_eq!(error("[::1"), ParseError::Ipv6("[::1".to_owned()));
+        let label = |text: &str| PatternError::HostLabel(text.to_owned());
+        assert_eq!(error(""), PatternError::EmptyHost);
+        assert_eq!(error("*."), PatternError::EmptyHost);
+        assert_eq!(error("www.*.com"), PatternError::HostWildcard);
+        assert_eq!(error("*.*.com"), PatternError::HostWildcard);
+        assert_eq!(error("a.com:80"), PatternError::HostPort("80".to_owned()));
+        assert_eq!(error("[::1]:80"), PatternError::HostPort("80".to_owned()));
+        assert_eq!(error("[::1"), PatternError::HostIpv6("[::1".to_owned()));
         assert_eq!(error("a..com"), label(""));
         assert_eq!(error("."), label(""));
         assert_eq!(error("bücher.example"), label("bücher"));
         assert_eq!(error("a b.com"), label("a b"));
         assert_eq!(error(&"a".repeat(64)), label(&"a".repeat(64)));
-        assert_eq!(error(&"a.".repeat(128)), ParseError::HostLength(255));
+        assert_eq!(error(&"a.".repeat(128)), PatternError::HostLength(255));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use http::Method;
 pub use host::{HostPattern, host_name};
 pub use path::PathPrefix;
 
-use host::{HostMap, LowerName};
+use host::{HostMap, LowercaseHost};
 use path::PathMap;
 
 /// What a request must look like to take a route.
@@ -66,28 +66,28 @@ fn methods_conflict(a: &[Method], b: &[Method]) -> bool {
 
 /// A host or a path of a route that cannot be used; the text is advice for who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
+pub enum PatternError {
     /// The host is an empty text.
     #[error("the host is empty; leave `host` out to match any host")]
     EmptyHost,
     /// A `*` anywhere but as the whole first label, or with nothing behind it.
     #[error("`*` can only stand in front of a name, as in `*.example.com`")]
-    Wildcard,
+    HostWildcard,
     /// The host has a port.
     #[error("hosts are matched without their port; remove `:{0}`")]
-    Port(String),
+    HostPort(String),
     /// A part between two dots is empty, longer than 63 bytes, or has a character no host name has.
     #[error(
         "`{0}` is not part of a host name: 1 to 63 letters, digits, `-` or `_`; \
          write an international name in its `xn--` form"
     )]
-    Label(String),
+    HostLabel(String),
     /// The name is longer than DNS allows.
     #[error("the host is {0} bytes long; at most 253 are allowed")]
     HostLength(usize),
     /// The text in brackets is no IPv6 address.
     #[error("`{0}` is not an IPv6 address in brackets")]
-    Ipv6(String),
+    HostIpv6(String),
     /// The path does not begin with a slash.
     #[error("a path begins with `/`")]
     PathStart,
@@ -105,7 +105,7 @@ pub enum ParseError {
 /// Two routes that match alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("routes {first} and {second} (counted from 0) match the same requests")]
-pub struct Conflict {
+pub struct RouteConflict {
     /// The earlier one's place in the list that was given, from 0.
     pub first: usize,
     /// The later one's.
@@ -114,7 +114,7 @@ pub struct Conflict {
 
 /// Why no route was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miss {
+pub enum RouteError {
     /// No route is for this host and path.
     NoRoute,
     /// Routes are for this host and path, none for this method; see [`RouteTable::allowed`].
@@ -124,12 +124,12 @@ pub enum Miss {
 /// All routes, ready to be searched.
 #[derive(Debug)]
 pub struct RouteTable<T> {
-    hosts: HostMap<PathMap<Vec<Rule<T>>>>,
+    hosts: HostMap<PathMap<Vec<MethodRule<T>>>>,
 }
 
 /// What is left of a route where its host and path are known.
 #[derive(Debug)]
-struct Rule<T> {
+struct MethodRule<T> {
     index: usize,
     methods: Vec<Method>,
     value: T,
@@ -137,8 +137,9 @@ struct Rule<T> {
 
 impl<T> RouteTable<T> {
     /// Builds the table; the order of `routes` has no meaning.
-    pub fn new(routes: impl IntoIterator<Item = (RouteMatch, T)>) -> Result<Self, Conflict> {
-        let mut hosts: BTreeMap<HostPattern, BTreeMap<PathPrefix, Vec<Rule<T>>>> = BTreeMap::new();
+    pub fn new(routes: impl IntoIterator<Item = (RouteMatch, T)>) -> Result<Self, RouteConflict> {
+        let mut hosts: BTreeMap<HostPattern, BTreeMap<PathPrefix, Vec<MethodRule<T>>>> =
+            BTreeMap::new();
         for (
             index,
             (
@@ -152,9 +153,9 @@ impl<T> RouteTable<T> {
         ) in routes.into_iter().enumerate()
         {
             let rules = hosts.entry(host).or_default().entry(path).or_default();
-            push(
+            insert_rule(
                 rules,
-                Rule {
+                MethodRule {
                     index,
                     methods,
                     value,
@@ -171,13 +172,13 @@ impl<T> RouteTable<T> {
 
     /// The route of a request: `host` as in its `Host` or authority (case, port and a dot at the end
     /// do not matter), `path` as sent, without the query.
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, Miss> {
-        let name = LowerName::new(host);
-        let mut miss = Miss::NoRoute;
-        for rules in self.matching(&name, path) {
-            match pick(rules, method) {
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, RouteError> {
+        let name = LowercaseHost::new(host);
+        let mut miss = RouteError::NoRoute;
+        for rules in self.matching_rules(&name, path) {
+            match select_by_method(rules, method) {
                 Some(value) => return Ok(value),
-                None => miss = Miss::MethodNotAllowed,
+                None => miss = RouteError::MethodNotAllowed,
             }
         }
         Err(miss)
@@ -185,9 +186,9 @@ impl<T> RouteTable<T> {
 
     /// The methods that [`find`](Self::find) accepts for this host and path, sorted, for the `Allow` field of a 405
     /// (RFC 9110 §15.5.6). Empty where no route is for them, or where one takes any method.
-    pub fn allowed(&self, host: &str, path: &str) -> Vec<&Method> {
-        let name = LowerName::new(host);
-        let rules: Vec<_> = self.matching(&name, path).flatten().collect();
+    pub fn allowed_methods(&self, host: &str, path: &str) -> Vec<&Method> {
+        let name = LowercaseHost::new(host);
+        let rules: Vec<_> = self.matching_rules(&name, path).flatten().collect();
         if rules.iter().any(|rule| rule.methods.is_empty()) {
             return Vec::new();
         }
@@ -198,21 +199,24 @@ impl<T> RouteTable<T> {
     }
 
     /// The rules for this host and path, the most specific host and path first.
-    fn matching<'table>(
+    fn matching_rules<'table>(
         &'table self,
-        name: &LowerName,
+        name: &LowercaseHost,
         path: &str,
-    ) -> impl Iterator<Item = &'table Vec<Rule<T>>> {
+    ) -> impl Iterator<Item = &'table Vec<MethodRule<T>>> {
         self.hosts
             .matches(name)
             .flat_map(move |paths| paths.matches(path))
     }
 }
 
-fn push<T>(rules: &mut Vec<Rule<T>>, rule: Rule<T>) -> Result<(), Conflict> {
-    let alike = |other: &&Rule<T>| methods_conflict(&other.methods, &rule.methods);
+fn insert_rule<T>(
+    rules: &mut Vec<MethodRule<T>>,
+    rule: MethodRule<T>,
+) -> Result<(), RouteConflict> {
+    let alike = |other: &&MethodRule<T>| methods_conflict(&other.methods, &rule.methods);
     if let Some(other) = rules.iter().find(alike) {
-        return Err(Conflict {
+        return Err(RouteConflict {
             first: other.index,
             second: rule.index,
         });
@@ -221,7 +225,7 @@ fn push<T>(rules: &mut Vec<Rule<T>>, rule: Rule<T>) -> Result<(), Conflict> {
     Ok(())
 }
 
-fn pick<'a, T>(rules: &'a [Rule<T>], method: &Method) -> Option<&'a T> {
+fn select_by_method<'a, T>(rules: &'a [MethodRule<T>], method: &Method) -> Option<&'a T> {
     let named = rules.iter().find(|rule| rule.methods.contains(method));
     let rule = named.or_else(|| rules.iter().find(|rule| rule.methods.is_empty()))?;
     Some(&rule.value)
@@ -287,7 +291,7 @@ mod tests {
         ]);
         assert_eq!(table.find("h", "/", &Method::HEAD), Ok(&1));
         assert_eq!(table.find("h", "/", &Method::POST), Ok(&0));
-        assert!(table.allowed("h", "/").is_empty());
+        assert!(table.allowed_methods("h", "/").is_empty());
     }
 
     #[test]
@@ -298,12 +302,15 @@ mod tests {
         ]);
         assert_eq!(
             table.find("h", "/a/b", &Method::POST),
-            Err(Miss::MethodNotAllowed)
+            Err(RouteError::MethodNotAllowed)
         );
-        assert_eq!(table.find("h", "/b", &Method::POST), Err(Miss::NoRoute));
+        assert_eq!(
+            table.find("h", "/b", &Method::POST),
+            Err(RouteError::NoRoute)
+        );
         assert_eq!(table.find("h", "/a/b", &Method::PUT), Ok(&0));
         assert_eq!(
-            table.allowed("h", "/a/b"),
+            table.allowed_methods("h", "/a/b"),
             [&Method::DELETE, &Method::GET, &Method::PUT]
         );
     }
@@ -317,7 +324,7 @@ mod tests {
                 (route("a.example.", "/api/", b), ()),
             ])
         };
-        let conflict = Some(Conflict {
+        let conflict = Some(RouteConflict {
             first: 1,
             second: 2,
         });
@@ -343,7 +350,7 @@ mod tests {
         host: &str,
         path: &str,
         method: &Method,
-    ) -> Result<usize, Miss> {
+    ) -> Result<usize, RouteError> {
         let here = |route: &RouteMatch| host_matches(&route.host, host) && route.path.matches(path);
         routes
             .iter()
@@ -359,9 +366,9 @@ mod tests {
             })
             .map(|(index, _)| index)
             .ok_or(if routes.iter().any(here) {
-                Miss::MethodNotAllowed
+                RouteError::MethodNotAllowed
             } else {
-                Miss::NoRoute
+                RouteError::NoRoute
             })
     }
 

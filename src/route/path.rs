@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 
-use super::ParseError;
+use super::PatternError;
 
 /// The paths that a route is for.
 ///
@@ -22,10 +22,10 @@ impl PathPrefix {
     pub const ROOT: Self = Self(String::new());
 
     /// Reads `/`, `/api` or `/api/v1/`.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let segments = text.strip_prefix('/').ok_or(ParseError::PathStart)?;
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let segments = text.strip_prefix('/').ok_or(PatternError::PathStart)?;
         if let Some(bad) = text.chars().find(|c| !is_path_character(*c)) {
-            return Err(ParseError::PathCharacter(bad));
+            return Err(PatternError::PathCharacter(bad));
         }
         let segments = segments.strip_suffix('/').unwrap_or(segments);
         if segments.is_empty() && text.len() <= 1 {
@@ -52,10 +52,10 @@ fn is_path_character(c: char) -> bool {
     c.is_ascii_graphic() && !matches!(c, '?' | '#')
 }
 
-fn check_segment(segment: &str) -> Result<(), ParseError> {
+fn check_segment(segment: &str) -> Result<(), PatternError> {
     match segment {
-        "*" => Err(ParseError::PathWildcard),
-        "" | "." | ".." => Err(ParseError::PathSegment(segment.to_owned())),
+        "*" => Err(PatternError::PathWildcard),
+        "" | "." | ".." => Err(PatternError::PathSegment(segment.to_owned())),
         _ => Ok(()),
     }
 }
@@ -70,11 +70,11 @@ fn check_segment(segment: &str) -> Result<(), ParseError> {
 /// may stand `/api-z`, and the way from there to `/api` must not be cut.
 #[derive(Debug)]
 pub(super) struct PathMap<V> {
-    nodes: Vec<Node<V>>,
+    nodes: Vec<PrefixNode<V>>,
 }
 
 #[derive(Debug)]
-struct Node<V> {
+struct PrefixNode<V> {
     prefix: PathPrefix,
     parent: Option<usize>,
     value: V,
@@ -88,10 +88,10 @@ impl<V> PathMap<V> {
         for (prefix, value) in entries {
             let before = map.nodes.len().checked_sub(1);
             let parent = map
-                .upwards(before)
+                .ancestors(before)
                 .find(|(_, node)| prefix.0.starts_with(&node.prefix.0));
             let parent = parent.map(|(index, _)| index);
-            map.nodes.push(Node {
+            map.nodes.push(PrefixNode {
                 prefix,
                 parent,
                 value,
@@ -105,13 +105,13 @@ impl<V> PathMap<V> {
         let greater = self
             .nodes
             .partition_point(|node| node.prefix.0.as_str() <= path);
-        self.upwards(greater.checked_sub(1))
+        self.ancestors(greater.checked_sub(1))
             .filter(|(_, node)| node.prefix.matches(path))
             .map(|(_, node)| &node.value)
     }
 
     /// A node and its parents.
-    fn upwards(&self, from: Option<usize>) -> impl Iterator<Item = (usize, &Node<V>)> {
+    fn ancestors(&self, from: Option<usize>) -> impl Iterator<Item = (usize, &PrefixNode<V>)> {
         let at = |index: usize| Some((index, self.nodes.get(index)?));
         iter::successors(from.and_then(at), move |(_, node)| node.parent.and_then(at))
     }
@@ -162,18 +162,18 @@ mod tests {
     #[test]
     fn broken_prefixes_are_refused_with_the_part_that_is_wrong() {
         let error = |text: &str| PathPrefix::parse(text).unwrap_err();
-        let segment = |text: &str| ParseError::PathSegment(text.to_owned());
-        assert_eq!(error(""), ParseError::PathStart);
-        assert_eq!(error("api"), ParseError::PathStart);
-        assert_eq!(error("/a b"), ParseError::PathCharacter(' '));
-        assert_eq!(error("/a?b"), ParseError::PathCharacter('?'));
-        assert_eq!(error("/ä"), ParseError::PathCharacter('ä'));
+        let segment = |text: &str| PatternError::PathSegment(text.to_owned());
+        assert_eq!(error(""), PatternError::PathStart);
+        assert_eq!(error("api"), PatternError::PathStart);
+        assert_eq!(error("/a b"), PatternError::PathCharacter(' '));
+        assert_eq!(error("/a?b"), PatternError::PathCharacter('?'));
+        assert_eq!(error("/ä"), PatternError::PathCharacter('ä'));
         assert_eq!(error("//"), segment(""));
         assert_eq!(error("/a//b"), segment(""));
         assert_eq!(error("/a//"), segment(""));
         assert_eq!(error("/a/../b"), segment(".."));
         assert_eq!(error("/."), segment("."));
-        assert_eq!(error("/api/*"), ParseError::PathWildcard);
+        assert_eq!(error("/api/*"), PatternError::PathWildcard);
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::TrustedProxies;
+use crate::client_addr::TrustedProxies;
 use crate::clock;
 use crate::config::{
     self, AcceptProxyConfig, Config, ForwardingConfig, ListenAddress, PeerAddress,
 };
 use crate::issued::ManagedCerts;
 use crate::ring;
-use crate::route::{Conflict, RouteTable};
+use crate::route::{RouteConflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::tls::{self, SessionTickets};
 use crate::upstream::{Address, DrainHandover, MAX_EXPORTED_KEYS, PersistedState, Upstream};
@@ -105,7 +105,7 @@ pub enum Error {
     },
     /// Two routes match the same requests.
     #[error("two routes match the same requests: {0}")]
-    Routes(Conflict),
+    Routes(RouteConflict),
     /// A route names an upstream that does not exist.
     #[error("a route names upstream `{0}`, which does not exist")]
     UnknownUpstream(String),

@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::support::client::Request;
-use crate::support::edge::{Edge, Site, run};
+use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::origin::Origin;
 use crate::support::pebble::{ACCOUNT_KEY, Options, Pebble, shown};
 use crate::support::tls::{ask, connect};
@@ -30,7 +30,7 @@ fn the_first_certificate_comes_by_http_without_a_restart() {
     pebble.point("a.test", "127.0.0.9");
     let edge = pebble
         .site(
-            Site::of([origin.address]),
+            ConfigBuilder::of([origin.address]),
             "{acme: [a.test, www.a.test]}",
             "",
         )
@@ -82,7 +82,7 @@ fn by_a_handshake_where_nothing_else_is_open() {
         "[{{address: \"{}\", tls: {{acme: [b.test, c.test]}}}}]",
         pebble.tls
     );
-    let site = Site::of([origin.address]).top("listeners", &listeners);
+    let site = ConfigBuilder::of([origin.address]).top("listeners", &listeners);
     let edge = site
         .top("acme", &pebble.acme(&format!("{TLS_ALPN}, key_type: p384")))
         .start();
@@ -109,7 +109,7 @@ fn only_the_tokens_that_were_ordered_are_answered() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let listeners = format!("[{{address: \"{}\"}}]", pebble.http);
-    let edge = Site::of([origin.address])
+    let edge = ConfigBuilder::of([origin.address])
         .top("listeners", &listeners)
         .start();
     let request = Request::get("/.well-known/acme-challenge/of-the-peer?k=a");
@@ -201,7 +201,7 @@ fn what_the_authority_wants_renewed_is() {
     let acme = pebble.acme("");
     let own = acme.split('"').nth(1).unwrap();
     let acme = acme.replace(own, &format!("https://{directory}/dir"));
-    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let site = pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", "");
     let edge = site.top("acme", &acme).start();
     // By itself it would be renewed after more than half a minute.
     edge.admin.wait_for_metric(ORDERS, &["result=\"ok\""], 2);
@@ -229,7 +229,9 @@ fn an_order_that_fails_is_told_and_tried_again_later() {
     let pebble = Pebble::start();
     pebble.point("b.test", "127.0.0.9");
     let list = "{certificates: [{acme: a.test}, {acme: b.test}]}";
-    let edge = pebble.site(Site::of([origin.address]), list, "").start();
+    let edge = pebble
+        .site(ConfigBuilder::of([origin.address]), list, "")
+        .start();
     let client = pebble.client();
     // One name that leads elsewhere is in nobody's way.
     pebble.wait_for(&client, "a.test");
@@ -300,7 +302,7 @@ fn who_starts_again_has_the_certificate_and_the_account() {
 fn an_upgrade_goes_on_with_what_is_there() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let site = pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", "");
     let edge = Edge::start_replaceable(&site.yaml());
     let client = pebble.client();
     let before = pebble.wait_for(&client, "a.test");
@@ -329,7 +331,7 @@ fn of_two_processes_one_orders_and_both_show() {
     let client = pebble.client();
     let before = shown(&pebble.wait_for(&client, "a.test"));
     let storage = format!("storage: {}", first.directory().join("acme").display());
-    let second = Site::of([origin.address])
+    let second = ConfigBuilder::of([origin.address])
         .top(
             "listeners",
             "[{address: \"127.0.0.1:0\", tls: {acme: a.test}}]",
@@ -371,7 +373,7 @@ fn the_authority_may_look_at_a_process_that_orders_nothing() {
             let listeners = format!(
                 "[{{address: \"{encrypted}\", tls: {{acme: a.test}}}}, {{address: \"{plain}\"}}]"
             );
-            let site = Site::of([origin.address]).top("listeners", &listeners);
+            let site = ConfigBuilder::of([origin.address]).top("listeners", &listeners);
             site.top("acme", &acme)
         };
         let leader = site("127.0.0.1:0", "127.0.0.1:0").start();
@@ -403,7 +405,7 @@ fn the_authority_may_look_at_a_process_that_orders_nothing() {
 fn a_reload_orders_what_is_new() {
     let origin = Origin::start();
     let pebble = Pebble::start();
-    let site = |names: &str| pebble.site(Site::of([origin.address]), names, "");
+    let site = |names: &str| pebble.site(ConfigBuilder::of([origin.address]), names, "");
     let edge = site("{acme: a.test}").start();
     let client = pebble.client();
     pebble.wait_for(&client, "a.test");
@@ -428,7 +430,8 @@ fn who_has_no_account_elsewhere_gets_none() {
         closed: true,
         ..Options::default()
     });
-    let site = |more: &str| pebble.site(Site::of([origin.address]), "{acme: a.test}", more);
+    let site =
+        |more: &str| pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", more);
     let edge = site("").start();
     let told = wait::value("the failure to be told", || {
         let status = certificate(&edge, "a.test");
@@ -513,7 +516,7 @@ fn what_could_not_be_kept_is_not_ordered() {
     fs::write(&file, "no directory").unwrap();
     let storage = format!("storage: {}/acme", file.display());
     let acme = pebble.acme("").replace("storage: acme", &storage);
-    let site = pebble.site(Site::of([origin.address]), "{acme: a.test}", "");
+    let site = pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", "");
     let edge = site.top("acme", &acme).start();
     let told = wait::value("the failure to be told", || {
         let status = certificate(&edge, "a.test");
@@ -543,7 +546,7 @@ fn a_check_asks_nobody() {
 /// An instance that orders a certificate for `a.test`.
 fn serving_a(pebble: &Pebble, origin: &Origin) -> Edge {
     pebble
-        .site(Site::of([origin.address]), "{acme: a.test}", "")
+        .site(ConfigBuilder::of([origin.address]), "{acme: a.test}", "")
         .start()
 }
 

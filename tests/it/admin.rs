@@ -3,12 +3,15 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::client::{self, Request, Response};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::Origin;
 
 fn start() -> (Edge, Vec<Origin>) {
     let origins = Origin::some(3);
-    (Site::of(origins.iter().map(Origin::label)).start(), origins)
+    (
+        ConfigBuilder::of(origins.iter().map(Origin::label)).start(),
+        origins,
+    )
 }
 
 fn status(edge: &Edge) -> serde_json::Value {
@@ -183,7 +186,7 @@ fn a_page_on_another_site_cannot_drain_a_peer() {
 #[test]
 fn a_token_is_asked_for_where_one_is_set() {
     let origin = Origin::start();
-    let edge = Site::of([origin.label()])
+    let edge = ConfigBuilder::of([origin.label()])
         .top(
             "admin",
             "{address: \"127.0.0.1:0\", token: s3cret-enough-for-a-test}",

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::load::{ask_all, keys};
 use crate::support::origin::Origin;
 use crate::support::wait;
@@ -29,12 +29,12 @@ const BOUND: usize = 13;
 const SERVICE: Duration = Duration::from_millis(60);
 
 /// A server that takes a fixed time for each request, and knows the most that it ever held.
-struct Desk {
+struct FixedTimeServer {
     address: SocketAddr,
     most: Arc<AtomicUsize>,
 }
 
-impl Desk {
+impl FixedTimeServer {
     fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -75,7 +75,7 @@ fn serve(
 }
 
 /// Keys of Zipf 1.1 and where they are at home; what could have been, besides what was.
-struct Books {
+struct ZipfWorkload {
     random: StdRng,
     /// Ascending sums of the keys' popularity.
     sums: Vec<f64>,
@@ -92,7 +92,7 @@ struct Books {
     crowded: usize,
 }
 
-impl Books {
+impl ZipfWorkload {
     fn new(homes: Vec<String>) -> Self {
         let weights =
             (1..=homes.len()).map(|rank| f64::from(u32::try_from(rank).unwrap()).powf(-1.1));
@@ -138,8 +138,8 @@ impl Books {
 }
 
 /// What came of a load of Zipf 1.1 from [`IN_FLIGHT`] clients without pause.
-struct Outcome {
-    books: Books,
+struct LoadResult {
+    books: ZipfWorkload,
     /// The most that each peer held.
     most: Vec<usize>,
     over_bound: u64,
@@ -147,18 +147,18 @@ struct Outcome {
     placed: u64,
 }
 
-impl Outcome {
+impl LoadResult {
     fn of(bounded_load: &str) -> Self {
         const REQUESTS: usize = 8_000;
-        let desks: Vec<Desk> = (0..PEERS).map(|_| Desk::open()).collect();
-        let site = Site::of(desks.iter().map(|desk| desk.address));
+        let desks: Vec<FixedTimeServer> = (0..PEERS).map(|_| FixedTimeServer::open()).collect();
+        let site = ConfigBuilder::of(desks.iter().map(|desk| desk.address));
         let edge = site.app("bounded_load", bounded_load).start();
         let keys = keys(2_000);
         let homes = edge
             .predict(&keys, 1)
             .into_iter()
             .map(|mut walk| walk.remove(0));
-        let books = Mutex::new(Books::new(homes.collect()));
+        let books = Mutex::new(ZipfWorkload::new(homes.collect()));
         thread::scope(|scope| {
             for _ in 0..IN_FLIGHT {
                 scope.spawn(|| {
@@ -198,7 +198,7 @@ impl Outcome {
 
 #[test]
 fn no_peer_holds_more_than_its_bound_and_few_requests_are_away() {
-    let outcome = Outcome::of("1.25");
+    let outcome = LoadResult::of("1.25");
     let [away, staying, _] = outcome.per_mille();
     let most = &outcome.most;
     assert!(most.iter().all(|most| *most <= BOUND), "{most:?}");
@@ -213,7 +213,7 @@ fn no_peer_holds_more_than_its_bound_and_few_requests_are_away() {
 
 #[test]
 fn with_a_short_wait_few_more_are_away_than_must_be() {
-    let outcome = Outcome::of("{factor: 1.25, wait: 15ms}");
+    let outcome = LoadResult::of("{factor: 1.25, wait: 15ms}");
     let [away, _, moving] = outcome.per_mille();
     let most = &outcome.most;
     assert!(most.iter().all(|most| *most <= BOUND), "{most:?}");
@@ -241,7 +241,7 @@ fn view(edge: &Edge, label: &str) -> Value {
 fn keys_come_home_one_after_the_other_and_stay() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let edge = Site::of(&labels).app("slow_start", "3s").start();
+    let edge = ConfigBuilder::of(&labels).app("slow_start", "3s").start();
     let keys = keys(300);
     let homes = ask_all(&edge, &keys);
     edge.cli(&["drain", "app", &labels[0]], "");
@@ -279,7 +279,7 @@ const SESSIONS: &str = "{idle: 2s, deadline: 60s, keys: 1024}";
 fn a_drain_keeps_what_is_active_shows_it_and_ends_by_itself() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let edge = Site::of(&labels).app("drain", SESSIONS).start();
+    let edge = ConfigBuilder::of(&labels).app("drain", SESSIONS).start();
     let keys = keys(200);
     let owned: Vec<String> = keys
         .iter()
@@ -332,7 +332,7 @@ fn spread(names: &str, part: f64, most: usize) {
     const REQUESTS: usize = 12_000;
     let origins: Vec<Origin> = (0..PEERS).map(|_| Origin::named()).collect();
     let peers = origins.iter().enumerate();
-    let site = Site::of(
+    let site = ConfigBuilder::of(
         peers.map(|(n, origin)| format!("{{label: {names}{n}, address: \"{}\"}}", origin.label())),
     );
     let edge = site.app("hot_keys", "{share: 2%, spread: 3}").start();
@@ -395,7 +395,7 @@ fn spread(names: &str, part: f64, most: usize) {
 fn what_flaps_is_held_back_through_a_reload_and_an_upgrade_and_drains_go_on() {
     let mut origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels)
+    let site = ConfigBuilder::of(&labels)
         .app(
             "health",
             "{tcp: true, interval: 1s, timeout: 1s, fall: 1, rise: 1}",

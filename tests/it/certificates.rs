@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::Origin;
 use crate::support::tls::{Authority, ask, connect, fed};
 use crate::support::wait;
@@ -228,9 +228,9 @@ fn watching(origin: &Origin, tls: &str) -> Edge {
     site(origin, tls).top("watch", "100ms").start()
 }
 
-fn site(origin: &Origin, tls: &str) -> Site {
+fn site(origin: &Origin, tls: &str) -> ConfigBuilder {
     let listener = format!("[{{address: \"127.0.0.1:0\", tls: {tls}}}]");
-    Site::of([origin.label()]).top("listeners", &listener)
+    ConfigBuilder::of([origin.label()]).top("listeners", &listener)
 }
 
 fn hours(hours: i64) -> Timestamp {

@@ -7,21 +7,21 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::client::{self, Request};
-use crate::support::desk::Desk;
-use crate::support::edge::{Site, binary};
+use crate::support::command_dir::CommandDir;
+use crate::support::edge::{ConfigBuilder, binary};
 use crate::support::load::keys;
 use crate::support::process::Process;
 use crate::support::wait::{self, timed};
 
 #[test]
 fn check_passes_what_is_right() {
-    Desk::new().print("check -c clockwise.yaml", "");
+    CommandDir::new().print("check -c clockwise.yaml", "");
 }
 
 #[test]
 fn check_shows_every_problem_with_its_place() {
     let yaml = "listeners: [{address: \"127.0.0.1:0\"}]\nroutes: [{upstream: nowhere}]\nupstreams:\n  app: {peers: [x], wieght: 1}\n";
-    let errors = Desk::with(yaml).fail("check -c clockwise.yaml", 1);
+    let errors = CommandDir::with(yaml).fail("check -c clockwise.yaml", 1);
     for part in [
         "clockwise.yaml:2:",
         "clockwise.yaml:4:",
@@ -34,15 +34,15 @@ fn check_shows_every_problem_with_its_place() {
 
 #[test]
 fn run_refuses_what_check_refuses() {
-    let errors = Desk::with("listeners: []\n").fail("run -c clockwise.yaml", 1);
+    let errors = CommandDir::with("listeners: []\n").fail("run -c clockwise.yaml", 1);
     assert!(errors.contains("clockwise.yaml"), "{errors}");
-    Desk::new().fail("run -c missing.yaml", 1);
-    Desk::new().fail("check -c missing.yaml", 1);
+    CommandDir::new().fail("run -c missing.yaml", 1);
+    CommandDir::new().fail("check -c missing.yaml", 1);
 }
 
 #[test]
 fn a_wrong_command_line_is_a_usage_error() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     for arguments in [
         "frobnicate",
         "ring",
@@ -56,7 +56,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 
 #[test]
 fn an_instance_that_is_not_there_cannot_be_reached() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     for command in ["status", "drain app a", "enable app a"] {
         let errors = desk.fail(&format!("{command} --control nobody.sock"), 4);
         assert!(errors.contains("nobody.sock"), "{errors}");
@@ -65,7 +65,7 @@ fn an_instance_that_is_not_there_cannot_be_reached() {
 
 #[test]
 fn ring_owner_prints_a_line_per_key() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let text = desk.print("ring owner -c clockwise.yaml -u app kim lee", "");
     let lines: Vec<Vec<&str>> = text
         .lines()
@@ -86,7 +86,7 @@ fn ring_owner_prints_a_line_per_key() {
 
 #[test]
 fn ring_owner_passes_over_what_is_down() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let input = keys(50).join("\n");
     let walks = desk.print("ring owner -c clockwise.yaml -u app --walk 3 -", &input);
     let without = desk.print("ring owner -c clockwise.yaml -u app --down a -", &input);
@@ -104,7 +104,7 @@ fn ring_owner_passes_over_what_is_down() {
 
 #[test]
 fn ring_owner_reads_a_million_keys() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let keys: Vec<String> = (0..1_000_000)
         .map(|number| format!("key-{number}"))
         .collect();
@@ -117,7 +117,7 @@ fn ring_owner_reads_a_million_keys() {
 
 #[test]
 fn ring_owner_ends_quietly_when_nobody_reads_on() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let program = env!("CARGO_BIN_EXE_clockwise");
     let script = format!(
         "seq 1000000 | {program} ring owner -c clockwise.yaml -u app - 2>errors | head -1 >first"
@@ -133,7 +133,7 @@ fn ring_owner_ends_quietly_when_nobody_reads_on() {
 
 #[test]
 fn ring_show_gives_points_and_shares() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let text = desk.print("ring show -c clockwise.yaml -u app", "");
     assert!(
         ["a", "b", "c", "160"]
@@ -154,7 +154,7 @@ fn ring_show_gives_points_and_shares() {
 
 #[test]
 fn ring_show_draws_the_ring() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
     assert!(
         fs::read_to_string(desk.path().join("ring.svg"))
@@ -165,7 +165,7 @@ fn ring_show_draws_the_ring() {
 
 #[test]
 fn an_upstream_that_is_not_there_is_wrong_input() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let errors = desk.fail("ring owner -c clockwise.yaml -u ap kim", 1);
     assert!(errors.contains("`ap`"), "{errors}");
     desk.fail("ring owner -c clockwise.yaml -u app --down nobody kim", 1);
@@ -173,7 +173,7 @@ fn an_upstream_that_is_not_there_is_wrong_input() {
 
 #[test]
 fn listings_come_as_json() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let text = desk.print(
         "ring owner -c clockwise.yaml -u app --walk 2 --json kim",
         "",
@@ -185,7 +185,7 @@ fn listings_come_as_json() {
 
 #[test]
 fn status_shows_the_running_instance() {
-    let edge = Site::of(["{address: \"127.0.0.1:1\", label: alpha}"]).start();
+    let edge = ConfigBuilder::of(["{address: \"127.0.0.1:1\", label: alpha}"]).start();
     let text = edge.cli(&["status"], "");
     assert!(
         text.contains("serving") && text.contains("app: 1 of 1 peers"),
@@ -221,7 +221,7 @@ fn the_demo_starts_and_names_its_address() {
 
 #[test]
 fn the_program_explains_itself() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let help = desk.print("--help", "");
     let commands: HashSet<&str> = help.split_whitespace().collect();
     for command in ["run", "check", "demo", "status", "drain", "enable", "ring"] {

@@ -16,7 +16,7 @@
 )]
 
 use crate::http2::H2C;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::Outcome::{Alive, Closed, Goaway, Reset, Status};
 use crate::support::http2::{
     Client, Frame, Outcome, PREFACE, block, code, flag, get, kind, request,
@@ -31,7 +31,7 @@ use flag::{ACK, END_HEADERS, END_STREAM, PADDED};
 
 /// What may come of a case.
 #[derive(Clone, Copy, Debug)]
-enum Want {
+enum Expectation {
     /// The connection ends, with one of these codes where it is said.
     Connection(&'static [u32]),
     /// The connection ends, with one of these codes or the one that the library has for all of them.
@@ -46,7 +46,7 @@ enum Want {
     NoHarm,
 }
 
-impl Want {
+impl Expectation {
     fn allows(self, outcome: Outcome) -> bool {
         match (self, outcome) {
             (Self::Connection(_) | Self::Undecodable(_) | Self::Stream(_), Closed) => true,
@@ -68,7 +68,7 @@ impl Want {
     }
 }
 
-type Case = (&'static str, Want, fn(&mut Client));
+type Case = (&'static str, Expectation, fn(&mut Client));
 
 /// Runs each case on a connection of its own, that is beyond its SETTINGS.
 fn check(cases: &[Case]) {
@@ -79,7 +79,7 @@ fn check(cases: &[Case]) {
         let mut client = Client::open(edge.address);
         act(&mut client);
         let outcome = match want {
-            Want::Answer(_) => Status(*client.answer(1).statuses.first().unwrap_or(&0)),
+            Expectation::Answer(_) => Status(*client.answer(1).statuses.first().unwrap_or(&0)),
             _ => client.outcome(),
         };
         if !want.allows(outcome) {
@@ -90,7 +90,9 @@ fn check(cases: &[Case]) {
 }
 
 fn start(origin: &Origin) -> Edge {
-    Site::of([origin.label()]).top("listeners", H2C).start()
+    ConfigBuilder::of([origin.label()])
+        .top("listeners", H2C)
+        .start()
 }
 
 fn send(client: &mut Client, frames: &[Frame]) {
@@ -162,21 +164,21 @@ fn starting_3_5() {
 #[test]
 fn frames_4() {
     check(&[
-        ("4.1/1 unknown type", Want::Nothing, |c| {
+        ("4.1/1 unknown type", Expectation::Nothing, |c| {
             send(c, &[Frame::new(0xff, 0, 0, [0; 8])]);
         }),
-        ("4.1/2 undefined flag", Want::Nothing, |c| {
+        ("4.1/2 undefined flag", Expectation::Nothing, |c| {
             send(c, &[Frame::new(kind::PING, 0xfe, 0, [0; 8])]);
         }),
-        ("4.1/3 reserved bit", Want::Nothing, |c| {
+        ("4.1/3 reserved bit", Expectation::Nothing, |c| {
             send(c, &[Frame::new(kind::PING, 0, 1 << 31, [0; 8])]);
         }),
-        ("4.2/1 the largest DATA", Want::Answer(200), |c| {
+        ("4.2/1 the largest DATA", Expectation::Answer(200), |c| {
             send(c, &[open(1), Frame::data(1, END_STREAM, [0; 1 << 14])]);
         }),
         (
             "4.2/2 DATA too large",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(
                     c,
@@ -186,7 +188,7 @@ fn frames_4() {
         ),
         (
             "4.2/3 HEADERS too large",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 let large = "x".repeat(1 << 14);
                 send(c, &[with(&[("large", &large)])]);
@@ -194,7 +196,7 @@ fn frames_4() {
         ),
         (
             "4.3/1 broken block",
-            Want::Undecodable(&[COMPRESSION_ERROR]),
+            Expectation::Undecodable(&[COMPRESSION_ERROR]),
             |c| {
                 send(
                     c,
@@ -209,7 +211,7 @@ fn frames_4() {
         ),
         (
             "4.3/2 PRIORITY in a header",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(
                     c,
@@ -219,7 +221,7 @@ fn frames_4() {
         ),
         (
             "4.3/3 another header in a header",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[begun(1), whole(3)]);
             },
@@ -230,78 +232,90 @@ fn frames_4() {
 #[test]
 fn states_5_1() {
     check(&[
-        ("1 idle: DATA", Want::Connection(&[PROTOCOL_ERROR]), |c| {
-            send(c, &[Frame::data(1, END_STREAM, *b"x")]);
-        }),
+        (
+            "1 idle: DATA",
+            Expectation::Connection(&[PROTOCOL_ERROR]),
+            |c| {
+                send(c, &[Frame::data(1, END_STREAM, *b"x")]);
+            },
+        ),
         (
             "2 idle: RST_STREAM",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::reset(1, 8)]);
             },
         ),
         (
             "3 idle: WINDOW_UPDATE",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::window(1, 100)]);
             },
         ),
         (
             "4 idle: CONTINUATION",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| send(c, &[end_of_header(1)]),
         ),
         (
             "5 half closed: DATA",
-            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
+            Expectation::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| {
                 send(c, &[whole(1), Frame::data(1, END_STREAM, *b"x")]);
             },
         ),
         (
             "6 half closed: HEADERS",
-            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
+            Expectation::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| send(c, &[whole(1), whole(1)]),
         ),
         (
             "7 half closed: CONTINUATION",
-            Want::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            Expectation::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             |c| {
                 send(c, &[whole(1), end_of_header(1)]);
             },
         ),
-        ("8 reset: DATA", Want::Stream(&[STREAM_CLOSED]), |c| {
-            send(
-                c,
-                &[
-                    open(1),
-                    Frame::reset(1, 8),
-                    Frame::data(1, END_STREAM, *b"x"),
-                ],
-            );
-        }),
+        (
+            "8 reset: DATA",
+            Expectation::Stream(&[STREAM_CLOSED]),
+            |c| {
+                send(
+                    c,
+                    &[
+                        open(1),
+                        Frame::reset(1, 8),
+                        Frame::data(1, END_STREAM, *b"x"),
+                    ],
+                );
+            },
+        ),
         (
             "9 reset: HEADERS",
-            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
+            Expectation::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| {
                 send(c, &[open(1), Frame::reset(1, 8), whole(1)]);
             },
         ),
         (
             "10 reset: CONTINUATION",
-            Want::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            Expectation::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             |c| {
                 send(c, &[open(1), Frame::reset(1, 8), end_of_header(1)]);
             },
         ),
-        ("11 closed: DATA", Want::Stream(&[STREAM_CLOSED]), |c| {
-            done(c);
-            send(c, &[Frame::data(1, END_STREAM, *b"x")]);
-        }),
+        (
+            "11 closed: DATA",
+            Expectation::Stream(&[STREAM_CLOSED]),
+            |c| {
+                done(c);
+                send(c, &[Frame::data(1, END_STREAM, *b"x")]);
+            },
+        ),
         (
             "12 closed: HEADERS",
-            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
+            Expectation::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| {
                 done(c);
                 send(c, &[whole(1)]);
@@ -309,7 +323,7 @@ fn states_5_1() {
         ),
         (
             "13 closed: CONTINUATION",
-            Want::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            Expectation::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             |c| {
                 done(c);
                 send(c, &[end_of_header(1)]);
@@ -317,12 +331,12 @@ fn states_5_1() {
         ),
         (
             "5.1.1/1 even number",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| send(c, &[whole(2)]),
         ),
         (
             "5.1.1/2 lower number",
-            Want::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            Expectation::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             |c| {
                 send(c, &[whole(5), whole(3)]);
             },
@@ -338,7 +352,7 @@ fn more_streams_than_allowed_5_1_2() {
     for stream in 0..101 {
         client.send(&whole(2 * stream + 1)).unwrap();
     }
-    let want = Want::Stream(&[PROTOCOL_ERROR, REFUSED_STREAM]);
+    let want = Expectation::Stream(&[PROTOCOL_ERROR, REFUSED_STREAM]);
     let outcome = client.outcome();
     assert!(want.allows(outcome), "{outcome:?}");
 }
@@ -349,7 +363,7 @@ fn priorities_and_errors_5_3_to_5_5() {
         // RFC 9113, 5.3.2: priorities are obsolete, and what they say is nothing.
         (
             "5.3.1/1 depends on itself",
-            Want::Stream(&[PROTOCOL_ERROR]),
+            Expectation::Stream(&[PROTOCOL_ERROR]),
             |c| {
                 let payload = [&[0, 0, 0, 1, 255][..], &block(&get("/?k=a"))].concat();
                 let flags = END_HEADERS | END_STREAM | flag::PRIORITY;
@@ -358,24 +372,24 @@ fn priorities_and_errors_5_3_to_5_5() {
         ),
         (
             "5.3.1/2 depends on itself",
-            Want::Stream(&[PROTOCOL_ERROR]),
+            Expectation::Stream(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::PRIORITY, 0, 3, [0, 0, 0, 3, 1])]);
             },
         ),
         (
             "5.4.1 PING of six bytes",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::PING, 0, 0, [0; 6])]);
             },
         ),
-        ("5.5/1 extension", Want::Nothing, |c| {
+        ("5.5/1 extension", Expectation::Nothing, |c| {
             send(c, &[Frame::new(0x16, 0, 0, [0; 8])]);
         }),
         (
             "5.5/2 extension in a header",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(
                     c,
@@ -391,70 +405,78 @@ fn data_headers_priority_and_resets_6_1_to_6_4() {
     check(&[
         (
             "6.1/1 DATA on 0",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::data(0, END_STREAM, *b"x")]);
             },
         ),
         (
             "6.1/2 DATA on a stream that is over",
-            Want::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
+            Expectation::Stream(&[STREAM_CLOSED, PROTOCOL_ERROR]),
             |c| {
                 send(c, &[whole(1), Frame::data(1, END_STREAM, *b"x")]);
             },
         ),
-        ("6.1/3 padding", Want::Connection(&[PROTOCOL_ERROR]), |c| {
-            send(
-                c,
-                &[
-                    open(1),
-                    Frame::new(kind::DATA, PADDED | END_STREAM, 1, *b"\x06Test"),
-                ],
-            );
-        }),
+        (
+            "6.1/3 padding",
+            Expectation::Connection(&[PROTOCOL_ERROR]),
+            |c| {
+                send(
+                    c,
+                    &[
+                        open(1),
+                        Frame::new(kind::DATA, PADDED | END_STREAM, 1, *b"\x06Test"),
+                    ],
+                );
+            },
+        ),
         (
             "6.2/3 HEADERS on 0",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| send(c, &[whole(0)]),
         ),
-        ("6.2/4 padding", Want::Connection(&[PROTOCOL_ERROR]), |c| {
-            let block = block(&get("/?k=a"));
-            let padding = u8::try_from(block.len() + 1).unwrap();
-            let flags = END_HEADERS | END_STREAM | PADDED;
-            send(
-                c,
-                &[Frame::new(
-                    kind::HEADERS,
-                    flags,
-                    1,
-                    [&[padding][..], &block].concat(),
-                )],
-            );
-        }),
+        (
+            "6.2/4 padding",
+            Expectation::Connection(&[PROTOCOL_ERROR]),
+            |c| {
+                let block = block(&get("/?k=a"));
+                let padding = u8::try_from(block.len() + 1).unwrap();
+                let flags = END_HEADERS | END_STREAM | PADDED;
+                send(
+                    c,
+                    &[Frame::new(
+                        kind::HEADERS,
+                        flags,
+                        1,
+                        [&[padding][..], &block].concat(),
+                    )],
+                );
+            },
+        ),
         (
             "6.3/1 PRIORITY on 0",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::PRIORITY, 0, 0, [0, 0, 0, 0, 1])]);
             },
         ),
         (
             "6.3/2 PRIORITY of four bytes",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(c, &[open(1), Frame::new(kind::PRIORITY, 0, 1, [0; 4])]);
             },
         ),
         (
             "6.4/1 RST_STREAM on 0",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::reset(0, 8)]);
             },
         ),
         (
             "6.4/3 RST_STREAM of three bytes",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(c, &[open(1), Frame::new(kind::RST_STREAM, 0, 1, [0; 3])]);
             },
@@ -467,53 +489,57 @@ fn settings_6_5() {
     check(&[
         (
             "1 ACK with a payload",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::SETTINGS, ACK, 0, [0])]);
             },
         ),
-        ("2 on a stream", Want::Connection(&[PROTOCOL_ERROR]), |c| {
-            send(c, &[Frame::new(kind::SETTINGS, 0, 1, [0, 3, 0, 0, 0, 100])]);
-        }),
+        (
+            "2 on a stream",
+            Expectation::Connection(&[PROTOCOL_ERROR]),
+            |c| {
+                send(c, &[Frame::new(kind::SETTINGS, 0, 1, [0, 3, 0, 0, 0, 100])]);
+            },
+        ),
         (
             "3 of three bytes",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::SETTINGS, 0, 0, [0, 3, 0])]);
             },
         ),
         (
             "6.5.2/1 ENABLE_PUSH",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::settings(&[(2, 2)])]);
             },
         ),
         (
             "6.5.2/2 INITIAL_WINDOW_SIZE",
-            Want::Undecodable(&[FLOW_CONTROL_ERROR]),
+            Expectation::Undecodable(&[FLOW_CONTROL_ERROR]),
             |c| {
                 send(c, &[Frame::settings(&[(4, 1 << 31)])]);
             },
         ),
         (
             "6.5.2/3 MAX_FRAME_SIZE too small",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::settings(&[(5, (1 << 14) - 1)])]);
             },
         ),
         (
             "6.5.2/4 MAX_FRAME_SIZE too large",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::settings(&[(5, 1 << 24)])]);
             },
         ),
-        ("6.5.2/5 unknown", Want::Nothing, |c| {
+        ("6.5.2/5 unknown", Expectation::Nothing, |c| {
             send(c, &[Frame::settings(&[(0xff, 1)])]);
         }),
-        ("6.5.3/2 ACK", Want::Nothing, |c| {
+        ("6.5.3/2 ACK", Expectation::Nothing, |c| {
             send(c, &[Frame::settings(&[(0xff, 1)])]);
             c.wait_for("ACK", |frame| {
                 frame.kind == kind::SETTINGS && frame.flags == ACK
@@ -527,7 +553,7 @@ fn pushes_pings_and_farewells_6_6_to_6_8() {
     check(&[
         (
             "8.2/1 PUSH_PROMISE",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 let promise = [&[0, 0, 0, 3][..], &block(&get("/"))].concat();
                 send(
@@ -539,36 +565,44 @@ fn pushes_pings_and_farewells_6_6_to_6_8() {
                 );
             },
         ),
-        ("6.7/1 PING", Want::Nothing, |c| {
+        ("6.7/1 PING", Expectation::Nothing, |c| {
             send(c, &[Frame::new(kind::PING, 0, 0, *b"h2spec!!")]);
             c.wait_for("ACK", |frame| {
                 frame.kind == kind::PING && frame.payload == b"h2spec!!"
             });
         }),
-        ("6.7/2 PING with ACK", Want::Nothing, |c| {
+        ("6.7/2 PING with ACK", Expectation::Nothing, |c| {
             send(c, &[Frame::new(kind::PING, ACK, 0, [1; 8])]);
         }),
         (
             "6.7/3 PING on a stream",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::PING, 0, 1, [0; 8])]);
             },
         ),
         (
             "6.8/1 GOAWAY on a stream",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::GOAWAY, 0, 1, [0; 8])]);
             },
         ),
-        ("7/1 GOAWAY with an unknown code", Want::NoHarm, |c| {
-            let farewell = Frame::new(kind::GOAWAY, 0, 0, [0, 0, 0, 0, 0, 0, 0, 0xff]);
-            send(c, &[farewell]);
-        }),
-        ("7/2 RST_STREAM with an unknown code", Want::Nothing, |c| {
-            send(c, &[open(1), Frame::reset(1, 0xff)]);
-        }),
+        (
+            "7/1 GOAWAY with an unknown code",
+            Expectation::NoHarm,
+            |c| {
+                let farewell = Frame::new(kind::GOAWAY, 0, 0, [0, 0, 0, 0, 0, 0, 0, 0xff]);
+                send(c, &[farewell]);
+            },
+        ),
+        (
+            "7/2 RST_STREAM with an unknown code",
+            Expectation::Nothing,
+            |c| {
+                send(c, &[open(1), Frame::reset(1, 0xff)]);
+            },
+        ),
     ]);
 }
 
@@ -577,26 +611,26 @@ fn windows_6_9() {
     check(&[
         (
             "1 WINDOW_UPDATE of 0",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| send(c, &[Frame::window(0, 0)]),
         ),
         (
             "2 WINDOW_UPDATE of 0 on a stream",
-            Want::Stream(&[PROTOCOL_ERROR]),
+            Expectation::Stream(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[open(1), Frame::window(1, 0)]);
             },
         ),
         (
             "3 WINDOW_UPDATE of three bytes",
-            Want::Undecodable(&[FRAME_SIZE_ERROR]),
+            Expectation::Undecodable(&[FRAME_SIZE_ERROR]),
             |c| {
                 send(c, &[Frame::new(kind::WINDOW_UPDATE, 0, 0, [0, 0, 1])]);
             },
         ),
         (
             "6.9.1/2 above the largest",
-            Want::Undecodable(&[FLOW_CONTROL_ERROR]),
+            Expectation::Undecodable(&[FLOW_CONTROL_ERROR]),
             |c| {
                 send(
                     c,
@@ -609,7 +643,7 @@ fn windows_6_9() {
         ),
         (
             "6.9.1/3 above the largest on a stream",
-            Want::Stream(&[FLOW_CONTROL_ERROR]),
+            Expectation::Stream(&[FLOW_CONTROL_ERROR]),
             |c| {
                 send(
                     c,
@@ -623,7 +657,7 @@ fn windows_6_9() {
         ),
         (
             "6.9.2/3 above the largest by SETTINGS",
-            Want::Undecodable(&[FLOW_CONTROL_ERROR]),
+            Expectation::Undecodable(&[FLOW_CONTROL_ERROR]),
             |c| {
                 send(c, &[Frame::settings(&[(4, 1 << 31)])]);
             },
@@ -662,43 +696,47 @@ fn windows_are_kept_to_6_9_1_and_6_9_2() {
 #[test]
 fn continuations_6_10() {
     check(&[
-        ("1 several", Want::Answer(200), |c| {
+        ("1 several", Expectation::Answer(200), |c| {
             let more = Frame::new(kind::CONTINUATION, 0, 1, block(&[("a", "b")]));
             send(c, &[begun(1), more, end_of_header(1)]);
         }),
         (
             "2 something else",
-            Want::Connection(&[PROTOCOL_ERROR]),
+            Expectation::Connection(&[PROTOCOL_ERROR]),
             |c| {
                 send(c, &[begun(1), Frame::data(1, END_STREAM, *b"x")]);
             },
         ),
-        ("3 on 0", Want::Connection(&[PROTOCOL_ERROR]), |c| {
+        ("3 on 0", Expectation::Connection(&[PROTOCOL_ERROR]), |c| {
             send(c, &[begun(1), end_of_header(0)]);
         }),
         (
             "4 after the end",
-            Want::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            Expectation::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             |c| {
                 send(c, &[open(1), end_of_header(1)]);
             },
         ),
         (
             "5 after another's end",
-            Want::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
+            Expectation::Connection(&[PROTOCOL_ERROR, STREAM_CLOSED]),
             |c| {
                 send(c, &[begun(1), end_of_header(1), end_of_header(1)]);
             },
         ),
-        ("6 after DATA", Want::Connection(&[PROTOCOL_ERROR]), |c| {
-            send(c, &[open(1), Frame::data(1, 0, *b"x"), end_of_header(1)]);
-        }),
+        (
+            "6 after DATA",
+            Expectation::Connection(&[PROTOCOL_ERROR]),
+            |c| {
+                send(c, &[open(1), Frame::data(1, 0, *b"x"), end_of_header(1)]);
+            },
+        ),
     ]);
 }
 
 #[test]
 fn requests_8_1() {
-    const MALFORMED: Want = Want::Stream(&[PROTOCOL_ERROR]);
+    const MALFORMED: Expectation = Expectation::Stream(&[PROTOCOL_ERROR]);
     check(&[
         ("1 a second header that is no trailer", MALFORMED, |c| {
             send(c, &[open(1), Frame::headers(1, 0, &[("x", "y")])]);
@@ -712,7 +750,7 @@ fn requests_8_1() {
         ("8.1.2.1/2 a response's", MALFORMED, |c| {
             send(c, &[with(&[(":status", "200")])]);
         }),
-        ("8.1.2.1/3 in a trailer", Want::Answer(200), |c| {
+        ("8.1.2.1/3 in a trailer", Expectation::Answer(200), |c| {
             send(
                 c,
                 &[
@@ -796,7 +834,7 @@ fn requests_8_1() {
 
 #[test]
 fn compression() {
-    const BROKEN: Want = Want::Undecodable(&[COMPRESSION_ERROR]);
+    const BROKEN: Expectation = Expectation::Undecodable(&[COMPRESSION_ERROR]);
     check(&[
         ("2.3.3/1 an index that is not", BROKEN, |c| {
             send(c, &[raw_block(&[0xc6])]);
@@ -850,14 +888,14 @@ fn what_is_right_is_answered() {
     check(&[
         (
             "generic/2/2 half closed: WINDOW_UPDATE",
-            Want::Answer(200),
+            Expectation::Answer(200),
             |c| {
                 send(c, &[whole(1), Frame::window(1, 1)]);
             },
         ),
         (
             "generic/2/3 half closed: PRIORITY",
-            Want::Answer(200),
+            Expectation::Answer(200),
             |c| {
                 send(
                     c,
@@ -865,24 +903,32 @@ fn what_is_right_is_answered() {
                 );
             },
         ),
-        ("generic/2/4 half closed: RST_STREAM", Want::NoHarm, |c| {
-            send(c, &[whole(1), Frame::reset(1, 8)]);
-        }),
-        ("generic/2/5 closed: PRIORITY", Want::Nothing, |c| {
+        (
+            "generic/2/4 half closed: RST_STREAM",
+            Expectation::NoHarm,
+            |c| {
+                send(c, &[whole(1), Frame::reset(1, 8)]);
+            },
+        ),
+        ("generic/2/5 closed: PRIORITY", Expectation::Nothing, |c| {
             done(c);
             send(c, &[Frame::new(kind::PRIORITY, 0, 1, [0, 0, 0, 0, 15])]);
         }),
-        ("generic/3.1/2 several DATA", Want::Answer(200), |c| {
-            send(
-                c,
-                &[
-                    open(1),
-                    Frame::data(1, 0, *b"te"),
-                    Frame::data(1, END_STREAM, *b"st"),
-                ],
-            );
-        }),
-        ("generic/3.1/3 padded DATA", Want::Answer(200), |c| {
+        (
+            "generic/3.1/2 several DATA",
+            Expectation::Answer(200),
+            |c| {
+                send(
+                    c,
+                    &[
+                        open(1),
+                        Frame::data(1, 0, *b"te"),
+                        Frame::data(1, END_STREAM, *b"st"),
+                    ],
+                );
+            },
+        ),
+        ("generic/3.1/3 padded DATA", Expectation::Answer(200), |c| {
             send(
                 c,
                 &[
@@ -891,55 +937,83 @@ fn what_is_right_is_answered() {
                 ],
             );
         }),
-        ("generic/3.2/2 padded HEADERS", Want::Answer(200), |c| {
-            let payload = [&[2][..], &block(&get("/?k=a")), &[0, 0]].concat();
-            send(
-                c,
-                &[Frame::new(
-                    kind::HEADERS,
-                    END_HEADERS | END_STREAM | PADDED,
-                    1,
-                    payload,
-                )],
-            );
-        }),
+        (
+            "generic/3.2/2 padded HEADERS",
+            Expectation::Answer(200),
+            |c| {
+                let payload = [&[2][..], &block(&get("/?k=a")), &[0, 0]].concat();
+                send(
+                    c,
+                    &[Frame::new(
+                        kind::HEADERS,
+                        END_HEADERS | END_STREAM | PADDED,
+                        1,
+                        payload,
+                    )],
+                );
+            },
+        ),
         (
             "generic/3.2/3 HEADERS with a priority",
-            Want::Answer(200),
+            Expectation::Answer(200),
             |c| {
                 let payload = [&[0x80, 0, 0, 0, 15][..], &block(&get("/?k=a"))].concat();
                 let flags = END_HEADERS | END_STREAM | flag::PRIORITY;
                 send(c, &[Frame::new(kind::HEADERS, flags, 1, payload)]);
             },
         ),
-        ("generic/3.3/1 the least weight", Want::Answer(200), |c| {
-            send(c, &[priority(1, [0, 0, 0, 0, 0]), whole(1)]);
-        }),
-        ("generic/3.3/2 the largest weight", Want::Answer(200), |c| {
-            send(c, &[priority(1, [0, 0, 0, 0, 255]), whole(1)]);
-        }),
-        ("generic/3.3/3 depends on another", Want::Answer(200), |c| {
-            send(c, &[priority(1, [0, 0, 0, 3, 15]), whole(1)]);
-        }),
-        ("generic/3.3/4 exclusively", Want::Answer(200), |c| {
+        (
+            "generic/3.3/1 the least weight",
+            Expectation::Answer(200),
+            |c| {
+                send(c, &[priority(1, [0, 0, 0, 0, 0]), whole(1)]);
+            },
+        ),
+        (
+            "generic/3.3/2 the largest weight",
+            Expectation::Answer(200),
+            |c| {
+                send(c, &[priority(1, [0, 0, 0, 0, 255]), whole(1)]);
+            },
+        ),
+        (
+            "generic/3.3/3 depends on another",
+            Expectation::Answer(200),
+            |c| {
+                send(c, &[priority(1, [0, 0, 0, 3, 15]), whole(1)]);
+            },
+        ),
+        ("generic/3.3/4 exclusively", Expectation::Answer(200), |c| {
             send(c, &[priority(1, [0x80, 0, 0, 3, 15]), whole(1)]);
         }),
-        ("generic/3.3/5 on an idle stream", Want::Answer(200), |c| {
-            send(c, &[priority(5, [0, 0, 0, 7, 15]), whole(1)]);
-        }),
-        ("generic/3.8/1 GOAWAY", Want::NoHarm, |c| {
+        (
+            "generic/3.3/5 on an idle stream",
+            Expectation::Answer(200),
+            |c| {
+                send(c, &[priority(5, [0, 0, 0, 7, 15]), whole(1)]);
+            },
+        ),
+        ("generic/3.8/1 GOAWAY", Expectation::NoHarm, |c| {
             send(c, &[Frame::new(kind::GOAWAY, 0, 0, [0; 8])]);
         }),
-        ("generic/3.9/1 WINDOW_UPDATE", Want::Answer(200), |c| {
-            send(c, &[Frame::window(0, 1), whole(1)]);
-        }),
-        ("generic/4/2 HEAD", Want::Answer(200), |c| {
+        (
+            "generic/3.9/1 WINDOW_UPDATE",
+            Expectation::Answer(200),
+            |c| {
+                send(c, &[Frame::window(0, 1), whole(1)]);
+            },
+        ),
+        ("generic/4/2 HEAD", Expectation::Answer(200), |c| {
             send(c, &[only(&request("HEAD", "/?k=a"))]);
         }),
-        ("generic/4/4 POST with trailers", Want::Answer(200), |c| {
-            let trailers = Frame::headers(1, END_STREAM, &[("x-test", "ok")]);
-            send(c, &[open(1), Frame::data(1, 0, *b"test"), trailers]);
-        }),
+        (
+            "generic/4/4 POST with trailers",
+            Expectation::Answer(200),
+            |c| {
+                let trailers = Frame::headers(1, END_STREAM, &[("x-test", "ok")]);
+                send(c, &[open(1), Frame::data(1, 0, *b"test"), trailers]);
+            },
+        ),
     ]);
 }
 

@@ -16,15 +16,15 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::support::client::{Request, try_send};
-use crate::support::edge::{Site, run};
+use crate::support::edge::{ConfigBuilder, run};
 use crate::support::origin::Origin;
-use crate::support::other::{Other, ask_from, output, spread};
+use crate::support::reference_proxy::{ReferenceProxy, ask_from, output, spread};
 use crate::support::{port, wait};
 
 const KEYS: usize = 10_000;
 
 /// What is drawn for one comparison.
-struct Draw {
+struct RandomCase {
     rng: StdRng,
     seed: u64,
     weights: Vec<u16>,
@@ -32,7 +32,7 @@ struct Draw {
     origins: Vec<Origin>,
 }
 
-impl Draw {
+impl RandomCase {
     /// 3 to 9 servers that answer with their addresses.
     fn new() -> Self {
         let mut draw = Self::of(Vec::new());
@@ -130,7 +130,7 @@ impl Draw {
     }
 
     /// A configuration of Clockwise with these servers; `id` gives further keys of a peer.
-    fn site(&self, ring: &str, id: impl Fn(usize, SocketAddr) -> String) -> Site {
+    fn site(&self, ring: &str, id: impl Fn(usize, SocketAddr) -> String) -> ConfigBuilder {
         let peers = self.addresses.iter().zip(&self.weights).enumerate().map(
             |(number, (address, weight))| {
                 format!(
@@ -139,11 +139,11 @@ impl Draw {
                 )
             },
         );
-        Site::of(peers).app("ring", ring)
+        ConfigBuilder::of(peers).app("ring", ring)
     }
 
     /// Where Clockwise says each key goes.
-    fn predict(&self, site: &Site, dead: Option<usize>, keys: &[String]) -> Vec<String> {
+    fn predict(&self, site: &ConfigBuilder, dead: Option<usize>, keys: &[String]) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("c.yaml"), site.yaml()).unwrap();
         let mut arguments = vec!["ring", "owner", "-c", "c.yaml", "-u", "app"];
@@ -222,12 +222,16 @@ fn by_header(keys: &[String]) -> Vec<Request> {
         .collect()
 }
 
-fn nginx(draw: &Draw, key: &str) -> Other {
+fn nginx(draw: &RandomCase, key: &str) -> ReferenceProxy {
     nginx_as(draw, key, |server| server.to_string())
 }
 
 /// nginx whose servers are written like that.
-fn nginx_as(draw: &Draw, key: &str, written: impl Fn(SocketAddr) -> String) -> Other {
+fn nginx_as(
+    draw: &RandomCase,
+    key: &str,
+    written: impl Fn(SocketAddr) -> String,
+) -> ReferenceProxy {
     let address = port::free();
     let servers = draw.lines(|_, server, weight| {
         let server = written(server);
@@ -245,7 +249,7 @@ fn nginx_as(draw: &Draw, key: &str, written: impl Fn(SocketAddr) -> String) -> O
             }} }}
         }}"
     );
-    Other::start(
+    ReferenceProxy::start(
         "nginx",
         &["-p", ".", "-c", "nginx.conf", "-e", "stderr"],
         address,
@@ -255,7 +259,7 @@ fn nginx_as(draw: &Draw, key: &str, written: impl Fn(SocketAddr) -> String) -> O
 
 #[test]
 fn nginx_and_a_dead_server() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let keys = draw.keys();
     let nginx = nginx(&draw, "$arg_k");
     let site = draw.site("nginx", no_id);
@@ -273,7 +277,7 @@ fn nginx_and_a_dead_server() {
 
 #[test]
 fn nginx_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
-    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
+    let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
     let keys = draw.wild_keys();
     let nginx = nginx(&draw, "$http_x_key");
     let theirs = nginx.ask_all(&by_header(&keys));
@@ -283,7 +287,7 @@ fn nginx_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
 
 #[test]
 fn nginx_with_many_servers_that_have_names() {
-    let mut draw = Draw::at(Ipv4Addr::LOCALHOST.into(), 60);
+    let mut draw = RandomCase::at(Ipv4Addr::LOCALHOST.into(), 60);
     let keys = draw.keys();
     let name = |server: SocketAddr| format!("localhost:{}", server.port());
     let nginx = nginx_as(&draw, "$arg_k", name);
@@ -296,7 +300,7 @@ fn nginx_with_many_servers_that_have_names() {
 /// A server that is there twice has the points of the heavier one.
 #[test]
 fn nginx_with_a_server_that_is_there_twice() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let keys = draw.keys();
     let (weights, address) = (draw.weights.clone(), draw.addresses[0]);
     draw.addresses.push(address);
@@ -310,13 +314,13 @@ fn nginx_with_a_server_that_is_there_twice() {
 }
 
 /// Addresses of clients on the loopback network.
-fn sources(draw: &mut Draw) -> Vec<IpAddr> {
+fn sources(draw: &mut RandomCase) -> Vec<IpAddr> {
     let mut source = || Ipv4Addr::from(0x7f00_0000 | draw.rng.gen_range(1..0xff_ffff)).into();
     (0..KEYS).map(|_| source()).collect()
 }
 
 /// The answers of Clockwise itself, whose key comes from the request.
-fn ask_ours(site: &Site, requests: &[Request]) -> Vec<String> {
+fn ask_ours(site: &ConfigBuilder, requests: &[Request]) -> Vec<String> {
     let edge = site.start();
     spread(requests, |part| {
         let mut connection = edge.connect();
@@ -328,7 +332,7 @@ fn ask_ours(site: &Site, requests: &[Request]) -> Vec<String> {
 
 #[test]
 fn nginx_by_the_octets_of_the_clients_address() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let sources = sources(&mut draw);
     let nginx = nginx(&draw, "$binary_remote_addr");
     let site = draw
@@ -350,7 +354,12 @@ fn nginx_by_the_octets_of_the_clients_address() {
 }
 
 /// HAProxy by these directives of a backend.
-fn haproxy(draw: &Draw, directives: &str, ids: &[Option<u32>], dead: Option<usize>) -> Other {
+fn haproxy(
+    draw: &RandomCase,
+    directives: &str,
+    ids: &[Option<u32>],
+    dead: Option<usize>,
+) -> ReferenceProxy {
     let address = port::free();
     let servers = draw.lines(|number, server, weight| {
         let id = ids
@@ -367,7 +376,7 @@ frontend f\n    bind {address}\n    default_backend app
 backend app\n    {}\n{servers}\n",
         directives.replace(';', "\n   ")
     );
-    Other::start(
+    ReferenceProxy::start(
         "haproxy",
         &["-db", "-f", "haproxy.cfg"],
         address,
@@ -381,7 +390,7 @@ fn haproxy_agrees(
     with_ids: bool,
     requests: fn(&mut [String]) -> Vec<Request>,
 ) {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests = requests(&mut keys);
     let some = |number: usize| with_ids && number % 2 == 1;
@@ -425,7 +434,7 @@ fn haproxy_by_other_functions_and_ids() {
 
 #[test]
 fn haproxy_by_source() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let sources = sources(&mut draw);
     let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
     let haproxy = haproxy(&draw, "balance source; hash-type consistent", &[], None);
@@ -441,7 +450,7 @@ fn haproxy_by_source() {
 
 #[test]
 fn haproxy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
-    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 40).heavy();
+    let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 40).heavy();
     let keys = draw.wild_keys();
     let directives = "balance hash req.fhdr(x-key); hash-type consistent";
     let theirs = haproxy(&draw, directives, &[], None).ask_all(&by_header(&keys));
@@ -453,7 +462,7 @@ fn haproxy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
 #[test]
 fn haproxy_by_an_element_of_a_header() {
     for (balance, end) in [("hdr(x-key)", "first"), ("hash req.hdr(x-key)", "last")] {
-        let mut draw = Draw::new();
+        let mut draw = RandomCase::new();
         let (keys, more, others) = (draw.keys(), draw.wild_keys(), draw.wild_keys());
         let all = keys.iter().zip(&more).zip(&others);
         let requests: Vec<_> = all
@@ -481,7 +490,7 @@ fn haproxy_by_an_element_of_a_header() {
 }
 
 /// Varnish by a shard director, with these subroutines beside.
-fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
+fn varnish(draw: &RandomCase, subroutines: &str, dead: Option<usize>) -> ReferenceProxy {
     let address = port::free();
     let backends = draw.lines(|number, server, _| {
         let probe = if dead == Some(number) {
@@ -516,7 +525,7 @@ fn varnish(draw: &Draw, subroutines: &str, dead: Option<usize>) -> Other {
         "-j",
         "none",
     ];
-    let varnish = Other::start("varnishd", &arguments, address, &[("v.vcl", &text)]);
+    let varnish = ReferenceProxy::start("varnishd", &arguments, address, &[("v.vcl", &text)]);
     wait::until("varnish to answer", || {
         let answer = try_send(address, &Request::get("/"));
         answer.is_ok_and(|answer| answer.status == 200)
@@ -532,7 +541,7 @@ const BY_HASH: &str = "sub vcl_recv { return (pass); }
 
 #[test]
 fn varnish_by_the_hash_of_a_request() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests: Vec<_> = keys
         .iter_mut()
@@ -563,7 +572,7 @@ const BY_KEY: &str = "import std; sub vcl_recv {
 
 #[test]
 fn varnish_by_a_number_with_heavy_ipv6_servers() {
-    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
+    let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
     let mut number = || draw.rng.r#gen::<u32>().to_string();
     let keys: Vec<_> = (0..KEYS).map(|_| number()).collect();
     let site = draw.site("{dialect: varnish, by: key}", |number, _| {
@@ -576,7 +585,7 @@ fn varnish_by_a_number_with_heavy_ipv6_servers() {
 
 #[test]
 fn varnish_and_a_dead_server() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests = by_path(&mut keys);
     let site = draw.site("varnish", |number, _| format!(", id: b{number}"));
@@ -592,7 +601,7 @@ fn varnish_and_a_dead_server() {
     );
 }
 
-fn envoy(draw: &Draw, function: &str, policies: &str) -> Other {
+fn envoy(draw: &RandomCase, function: &str, policies: &str) -> ReferenceProxy {
     let (address, id) = (port::free(), port::free().port());
     let endpoints = draw.lines(|_, server, weight| {
         let (ip, port) = (server.ip(), server.port());
@@ -637,13 +646,13 @@ fn envoy(draw: &Draw, function: &str, policies: &str) -> Other {
         "-l",
         "error",
     ];
-    Other::start("envoy", &arguments, address, &[("envoy.yaml", &text)])
+    ReferenceProxy::start("envoy", &arguments, address, &[("envoy.yaml", &text)])
 }
 
 #[test]
 fn envoy_by_a_header() {
     for (theirs, ours) in [("XX_HASH", "xxhash"), ("MURMUR_HASH_2", "murmur2")] {
-        let mut draw = Draw::new();
+        let mut draw = RandomCase::new();
         let keys = draw.keys();
         let site = draw.site(&format!("{{dialect: envoy, hash: {ours}}}"), no_id);
         let envoy = envoy(&draw, theirs, "{header: {header_name: x-key}}");
@@ -660,7 +669,7 @@ fn envoy_by_a_header() {
 #[test]
 fn envoy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
     for count in [5, 40] {
-        let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), count).heavy();
+        let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), count).heavy();
         let keys = draw.wild_keys();
         let envoy = envoy(&draw, "XX_HASH", "{header: {header_name: x-key}}");
         let theirs = envoy.ask_all(&by_header(&keys));
@@ -676,7 +685,7 @@ fn envoy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
 
 #[test]
 fn envoy_by_several_policies() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let (keys, more) = (draw.keys(), draw.keys());
     let policies = "{header: {header_name: x-key}}, {header: {header_name: x-none}}, {query_parameter: {name: k}}";
     let requests: Vec<_> = keys
@@ -750,7 +759,7 @@ fn twemproxy_by_every_function() {
     ];
     for function in words {
         let addresses = (0..StdRng::from_entropy().gen_range(3..30)).map(|_| memcached());
-        let mut draw = Draw::of(addresses.collect()).heavy();
+        let mut draw = RandomCase::of(addresses.collect()).heavy();
         let mut keys = draw.wild_keys();
         for key in keys.iter_mut().step_by(10) {
             key.push_str("{tag}x");
@@ -772,7 +781,8 @@ fn twemproxy_by_every_function() {
         let (stats, arguments) = (port::free(), ["-c", "n.yml", "-a"]);
         let (host, port) = (stats.ip().to_string(), stats.port().to_string());
         let arguments: Vec<_> = arguments.into_iter().chain([&*host, "-s", &port]).collect();
-        let nutcracker = Other::start("nutcracker", &arguments, address, &[("n.yml", &text)]);
+        let nutcracker =
+            ReferenceProxy::start("nutcracker", &arguments, address, &[("n.yml", &text)]);
         let id = |number, _| {
             if named(number) {
                 format!(", id: node{number}")
@@ -795,7 +805,7 @@ fn twemproxy_by_every_function() {
 }
 
 /// Traffic Server with a parent for each server, placed by its label.
-fn traffic_server(draw: &Draw) -> Other {
+fn traffic_server(draw: &RandomCase) -> ReferenceProxy {
     let address = port::free();
     let parents = draw.lines(|_, server, weight| format!("{server}|{weight}&{server};"));
     let parents = parents.replace('\n', "");
@@ -830,12 +840,12 @@ localstatedir: @DIR@\nruntimedir: @DIR@\nlogdir: @DIR@\ncachedir: @DIR@\n";
         ("storage.config", ""),
     ];
     let arguments = ["--run-root=@DIR@/runroot.yaml"];
-    Other::start("traffic_server", &arguments, address, &files)
+    ReferenceProxy::start("traffic_server", &arguments, address, &files)
 }
 
 #[test]
 fn traffic_server_and_a_dead_server() {
-    let mut draw = Draw::new();
+    let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests = by_path(&mut keys);
     let (site, other) = (draw.site("ats", no_id), traffic_server(&draw));
@@ -852,7 +862,7 @@ fn traffic_server_and_a_dead_server() {
 }
 
 /// Caddy by this policy; a server that fails once is left alone.
-fn caddy(draw: &Draw, program: &str, policy: &str) -> Other {
+fn caddy(draw: &RandomCase, program: &str, policy: &str) -> ReferenceProxy {
     let address = port::free();
     let servers = draw.lines(|_, server, _| server.to_string());
     let servers = servers.replace('\n', " ");
@@ -873,7 +883,7 @@ http://:{} {{
         address.ip()
     );
     let arguments = ["run", "--config", "Caddyfile", "--adapter", "caddyfile"];
-    Other::start(program, &arguments, address, &[("Caddyfile", &text)])
+    ReferenceProxy::start(program, &arguments, address, &[("Caddyfile", &text)])
 }
 
 /// The present one, and Debian's, which hashes otherwise.
@@ -885,11 +895,11 @@ const CADDYS: [(&str, &str, &str); 2] = [
 #[test]
 fn caddy_by_a_header_and_a_dead_server() {
     for (program, hash, version) in CADDYS {
-        let mut draw = Draw::new();
+        let mut draw = RandomCase::new();
         let keys = draw.keys();
         let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
         let caddy = caddy(&draw, program, "header X-Key");
-        let compare = |draw: &Draw, dead, name: &str| {
+        let compare = |draw: &RandomCase, dead, name: &str| {
             let theirs = caddy.ask_all(&by_header(&keys));
             let ours = draw.predict(&site, dead, &keys);
             draw.compare(&format!("caddy{version}, {name}"), &keys, &theirs, &ours);
@@ -910,7 +920,7 @@ fn caddy_by_the_uri_and_by_the_query() {
         (present, xxhash, String::new(), "query k", query),
         (past, fnv, version.to_owned(), "uri_hash", uri),
     ] {
-        let mut draw = Draw::new();
+        let mut draw = RandomCase::new();
         let mut keys = draw.keys();
         let requests = requests(&mut keys);
         let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
@@ -922,7 +932,7 @@ fn caddy_by_the_uri_and_by_the_query() {
 
 #[test]
 fn caddy_with_many_ipv6_servers_and_keys_of_any_bytes() {
-    let mut draw = Draw::at(Ipv6Addr::LOCALHOST.into(), 40);
+    let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 40);
     let keys = draw.wild_keys();
     let theirs = caddy(&draw, "caddy", "header X-Key").ask_all(&by_header(&keys));
     let ours = draw.predict(&draw.site("caddy", no_id), None, &keys);
@@ -937,7 +947,7 @@ fn caddy_by_the_clients_address() {
         (present, "client_ip_hash"),
         (past, "ip_hash"),
     ] {
-        let mut draw = Draw::new();
+        let mut draw = RandomCase::new();
         let sources = sources(&mut draw);
         let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
         let site = draw.site(&format!("{{dialect: caddy, hash: {hash}}}"), no_id);
@@ -948,7 +958,7 @@ fn caddy_by_the_clients_address() {
 }
 
 /// Traefik, which asks its servers every 100 ms whether they are well.
-fn traefik(draw: &Draw) -> Other {
+fn traefik(draw: &RandomCase) -> ReferenceProxy {
     let address = port::free();
     let servers = draw.lines(|_, server, weight| {
         format!("        - {{url: \"http://{server}\", weight: {weight}}}")
@@ -972,7 +982,7 @@ fn traefik(draw: &Draw) -> Other {
         "--global.checkNewVersion=false",
         "--log.level=ERROR",
     ];
-    let traefik = Other::start("traefik", &arguments, address, &[("app.yaml", &text)]);
+    let traefik = ReferenceProxy::start("traefik", &arguments, address, &[("app.yaml", &text)]);
     wait::until("traefik to read its servers", || {
         let answer = try_send(address, &Request::get("/"));
         answer.is_ok_and(|answer| answer.status == 200)
@@ -983,7 +993,7 @@ fn traefik(draw: &Draw) -> Other {
 #[test]
 fn traefik_and_a_dead_server() {
     for _ in 0..3 {
-        let mut draw = Draw::new();
+        let mut draw = RandomCase::new();
         let sources = sources(&mut draw);
         let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
         let site = draw.site("traefik", |_, server| format!(", id: \"http://{server}\""));
@@ -1017,7 +1027,7 @@ for line in open('keys', encoding='utf-8'):
 #[test]
 fn libketama_by_the_library() {
     for _ in 0..5 {
-        let mut draw = Draw::new().heavy();
+        let mut draw = RandomCase::new().heavy();
         let keys = draw.wild_keys();
         let servers = draw.lines(|_, server, weight| format!("{server}\t{weight}"));
         let files = [

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::support::client::{Request, Response};
-use crate::support::edge::{Edge, Site};
-use crate::support::load::{self, Answered, Load, keys};
+use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::load::{self, KeyAnswer, Load, keys};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::Closed;
+use crate::support::port::ClosedPort;
 
 // ── a peer dies under load
 
@@ -34,7 +34,7 @@ fn a_dead_peers_keys_move_clockwise_and_come_back_and_no_other_key_moves() {
     };
     let during = load.take();
     // Requests that were under way when it died may still have been answered by it.
-    let moved: Vec<Answered> = during
+    let moved: Vec<KeyAnswer> = during
         .into_iter()
         .filter(|answered| answered.peer != dead)
         .collect();
@@ -54,12 +54,12 @@ fn a_dead_peers_keys_move_clockwise_and_come_back_and_no_other_key_moves() {
 
 fn probed(nginx: &[Nginx]) -> Edge {
     let health = "{tcp: true, interval: 1s, timeout: 1s, fall: 2, rise: 2}";
-    let site = Site::of(nginx.iter().map(Nginx::label)).app("health", health);
+    let site = ConfigBuilder::of(nginx.iter().map(Nginx::label)).app("health", health);
     site.app("retry", "{attempts: 3, timeout: 10s}").start()
 }
 
 #[track_caller]
-fn assert_served<'a>(answered: &[Answered], by: impl Fn(usize) -> &'a str) {
+fn assert_served<'a>(answered: &[KeyAnswer], by: impl Fn(usize) -> &'a str) {
     assert!(!answered.is_empty());
     let strays = answered
         .iter()
@@ -71,12 +71,12 @@ fn assert_served<'a>(answered: &[Answered], by: impl Fn(usize) -> &'a str) {
 #[test]
 fn one_of_a_hundred_peers_serves_every_key() {
     let up = Origin::start();
-    let closed: Vec<Closed> = (0..99).map(|_| Closed::new()).collect();
+    let closed: Vec<ClosedPort> = (0..99).map(|_| ClosedPort::new()).collect();
     let labels = closed
         .iter()
         .map(|closed| closed.address.to_string())
         .chain([up.label()]);
-    let edge = Site::of(labels)
+    let edge = ConfigBuilder::of(labels)
         .app(
             "health",
             "{tcp: true, interval: 10s, timeout: 10s, fall: 1, rise: 1}",
@@ -94,8 +94,8 @@ fn one_of_a_hundred_peers_serves_every_key() {
 
 #[test]
 fn with_all_peers_down_the_answer_is_503_and_when_to_retry() {
-    let closed = Closed::new();
-    let edge = Site::of([closed.address])
+    let closed = ClosedPort::new();
+    let edge = ConfigBuilder::of([closed.address])
         .app("health", "{tcp: true, interval: 1100ms, fall: 1, rise: 2}")
         .start();
     let mut connection = edge.connect();
@@ -120,22 +120,22 @@ fn with_all_peers_down_the_answer_is_503_and_when_to_retry() {
 const EXHAUSTED: &str = "clockwise_upstream_retries_exhausted_total";
 
 /// Three origins and a key with its walk over them.
-struct Trio {
+struct ThreeOrigins {
     edge: Edge,
     /// In the order of the walk of [`Trio::TARGET`].
     walk: Vec<Origin>,
 }
 
-impl Trio {
+impl ThreeOrigins {
     const TARGET: &str = "/?k=user-00001";
 
     fn start() -> Self {
         Self::with(|site| site.app("retry", "{attempts: 3, timeout: 10s}"))
     }
 
-    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+    fn with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let mut origins = Origin::some(3);
-        let edge = change(Site::of(origins.iter().map(Origin::label))).start();
+        let edge = change(ConfigBuilder::of(origins.iter().map(Origin::label))).start();
         let order = edge.admin.walk("app", "user-00001");
         origins.sort_by_key(|origin| order.iter().position(|label| *label == origin.label()));
         Self {
@@ -172,7 +172,7 @@ impl Trio {
 
 #[test]
 fn a_refused_connect_goes_to_the_next_of_the_walk() {
-    let mut trio = Trio::start();
+    let mut trio = ThreeOrigins::start();
     trio.walk[0].down();
     let response = trio.get();
     assert_eq!((response.status, trio.requests()), (200, vec![0, 1, 0]));
@@ -185,16 +185,16 @@ fn a_refused_connect_goes_to_the_next_of_the_walk() {
 
 #[test]
 fn a_refused_connect_for_a_websocket_goes_to_the_next_of_the_walk() {
-    let mut trio = Trio::start();
+    let mut trio = ThreeOrigins::start();
     trio.walk[0].down();
-    let response = trio.edge.send(&Request::socket(Trio::TARGET));
+    let response = trio.edge.send(&Request::socket(ThreeOrigins::TARGET));
     assert_eq!((response.status, trio.requests()), (200, vec![0, 1, 0]));
 }
 
 #[test]
 fn a_post_goes_to_the_next_peer_when_the_connect_failed() {
     for length in [0, 10, 1 << 20] {
-        let mut trio = Trio::start();
+        let mut trio = ThreeOrigins::start();
         trio.walk[0].down();
         let response = trio.post(length);
         assert_eq!(response.status, 200, "with {length} bytes");
@@ -205,14 +205,14 @@ fn a_post_goes_to_the_next_peer_when_the_connect_failed() {
 
 #[test]
 fn a_reset_before_the_response_sends_a_get_on() {
-    let trio = Trio::start();
+    let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::Reset);
     assert_eq!((trio.get().status, trio.requests()), (200, vec![1, 1, 0]));
 }
 
 #[test]
 fn a_reset_before_the_response_does_not_repeat_a_post() {
-    let trio = Trio::start();
+    let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::Reset);
     assert_eq!(
         (trio.post(10).status, trio.requests()),
@@ -222,11 +222,11 @@ fn a_reset_before_the_response_does_not_repeat_a_post() {
 
 #[test]
 fn a_put_with_a_small_body_is_repeated_with_all_of_it() {
-    let trio = Trio::start();
+    let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::Reset);
     let response = trio
         .edge
-        .send(&Request::new("PUT", Trio::TARGET).body("0123456789"));
+        .send(&Request::new("PUT", ThreeOrigins::TARGET).body("0123456789"));
     assert_eq!(
         (response.status, response.json()["length"].as_u64()),
         (200, Some(10))
@@ -236,19 +236,19 @@ fn a_put_with_a_small_body_is_repeated_with_all_of_it() {
 
 #[test]
 fn a_body_that_is_sent_again_counts_once() {
-    let trio = Trio::with(|site| {
+    let trio = ThreeOrigins::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 10s}")
             .downstream("{max_body_size: 1000}")
     });
     trio.walk[0].behave(Behaviour::Reset);
-    let request = Request::new("PUT", Trio::TARGET).body(vec![b'x'; 600]);
+    let request = Request::new("PUT", ThreeOrigins::TARGET).body(vec![b'x'; 600]);
     let response = trio.edge.send(&request);
     assert_eq!((response.status, trio.requests()), (200, vec![1, 1, 0]));
 }
 
 #[test]
 fn a_reused_connection_that_was_dead_is_replaced_on_the_same_peer() {
-    let trio = Trio::start();
+    let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetReused);
     assert_eq!(trio.get().status, 200);
     let second = trio.get();
@@ -261,7 +261,7 @@ fn a_reused_connection_that_was_dead_is_replaced_on_the_same_peer() {
 
 #[test]
 fn a_dead_reused_connection_fails_a_post() {
-    let trio = Trio::start();
+    let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetReused);
     assert_eq!(trio.get().status, 200);
     assert_eq!(trio.post(10).status, 502);
@@ -270,7 +270,7 @@ fn a_dead_reused_connection_fails_a_post() {
 
 #[test]
 fn attempts_are_capped() {
-    let trio = Trio::with(|site| site.app("retry", "{attempts: 2, timeout: 10s}"));
+    let trio = ThreeOrigins::with(|site| site.app("retry", "{attempts: 2, timeout: 10s}"));
     trio.reset_all();
     assert_eq!(
         (trio.get().status, trio.connections()),
@@ -283,7 +283,7 @@ fn attempts_are_capped() {
 
 #[test]
 fn a_tried_peer_is_not_tried_again() {
-    let trio = Trio::with(|site| site.app("retry", "{attempts: 16, timeout: 10s}"));
+    let trio = ThreeOrigins::with(|site| site.app("retry", "{attempts: 16, timeout: 10s}"));
     trio.reset_all();
     assert_eq!(
         (trio.get().status, trio.connections()),
@@ -298,7 +298,7 @@ fn a_tried_peer_is_not_tried_again() {
 
 #[test]
 fn retries_can_be_off() {
-    let mut trio = Trio::with(|site| site.app("retry", "off"));
+    let mut trio = ThreeOrigins::with(|site| site.app("retry", "off"));
     trio.walk[0].down();
     assert_eq!(
         (trio.get().status, trio.connections()),
@@ -309,14 +309,17 @@ fn retries_can_be_off() {
 
 #[test]
 fn no_attempt_begins_after_the_retry_time() {
-    let trio = Trio::with(|site| {
+    let trio = ThreeOrigins::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 300ms}")
             .app("timeouts", "{connect: 20s, first_byte: 20s}")
     });
     trio.walk[0].behave(Behaviour::Hold);
     let mut connection = trio.edge.connect();
     connection
-        .send(format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", Trio::TARGET))
+        .send(format!(
+            "GET {} HTTP/1.1\r\nHost: h\r\n\r\n",
+            ThreeOrigins::TARGET
+        ))
         .unwrap();
     trio.walk[0].wait_for_requests(1);
     assert!(connection.idles_for(Duration::from_millis(400)));
@@ -327,11 +330,11 @@ fn no_attempt_begins_after_the_retry_time() {
 
 #[test]
 fn a_response_that_broke_off_is_never_repeated() {
-    let trio = Trio::start();
+    let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetAfter(1000));
     let mut connection = trio.edge.connect();
     connection
-        .get(Trio::TARGET)
+        .get(ThreeOrigins::TARGET)
         .expect_err("a body cut short, not one that looks whole");
     assert_eq!(trio.requests(), [1, 0, 0]);
     trio.walk[0].behave(Behaviour::Echo);
@@ -340,7 +343,7 @@ fn a_response_that_broke_off_is_never_repeated() {
 
 #[test]
 fn the_same_keys_move_in_every_way_of_dying() {
-    let mut trio = Trio::start();
+    let mut trio = ThreeOrigins::start();
     let keys = keys(100);
     let dead = trio.walk[0].label();
     let walks = trio.edge.predict(&keys, 2);

@@ -3,24 +3,24 @@
 use serde_json::Value;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::peer::Hands;
+use crate::support::raw_peer::EdgeWithRawPeer;
 
 /// One origin behind one instance.
-pub(crate) struct Pipe {
+pub(crate) struct SingleOrigin {
     pub(crate) edge: Edge,
     pub(crate) origin: Origin,
 }
 
-impl Pipe {
+impl SingleOrigin {
     pub(crate) fn open() -> Self {
         Self::with(|site| site)
     }
 
-    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+    fn with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let origin = Origin::start();
-        let edge = change(Site::of([origin.label()]).app("key", "client_ip")).start();
+        let edge = change(ConfigBuilder::of([origin.label()]).app("key", "client_ip")).start();
         Self { edge, origin }
     }
 
@@ -51,7 +51,7 @@ fn values(echo: &Value, name: &str) -> Vec<String> {
 
 #[test]
 fn hop_by_hop_headers_end_here() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let request = Request::get("/")
         .header("Connection", "keep-alive, X-Mine")
         .header("X-Mine", "1");
@@ -73,7 +73,7 @@ fn a_length_that_is_said_twice_is_passed_on_once() {
         "Content-Length: 3, 3",
         "Content-Length: 3\r\nContent-Length: 3",
     ] {
-        let pipe = Pipe::open();
+        let pipe = SingleOrigin::open();
         let mut connection = pipe.edge.connect();
         let request = format!("POST / HTTP/1.1\r\nHost: h\r\n{lengths}\r\n\r\nabc");
         connection.send(&request).unwrap();
@@ -85,7 +85,7 @@ fn a_length_that_is_said_twice_is_passed_on_once() {
 #[test]
 fn hop_by_hop_headers_of_the_response_end_here() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=1\r\nX-Other: 2\r\n\r\nok";
-    let (_pipe, mut connection) = Pipe::answering(answer);
+    let (_pipe, mut connection) = SingleOrigin::answering(answer);
     let response = connection.get("/").unwrap();
     assert_eq!(
         (response.header("x-mine"), response.header("x-other")),
@@ -97,7 +97,7 @@ fn hop_by_hop_headers_of_the_response_end_here() {
 #[test]
 fn every_connection_line_of_the_response_counts() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\nok";
-    let (_pipe, mut connection) = Pipe::answering(answer);
+    let (_pipe, mut connection) = SingleOrigin::answering(answer);
     assert_eq!(connection.get("/").unwrap().header("x-mine"), None);
 }
 
@@ -105,7 +105,7 @@ fn every_connection_line_of_the_response_counts() {
 fn an_interim_response_passes_without_what_is_said_to_us_alone() {
     let answer = "HTTP/1.1 103 Early Hints\r\nConnection: X-Mine\r\nX-Mine: 1\r\nLink: </a>\r\n\r\n\
                   HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    let (_pipe, mut connection) = Pipe::answering(answer);
+    let (_pipe, mut connection) = SingleOrigin::answering(answer);
     connection
         .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         .unwrap();
@@ -126,14 +126,14 @@ fn an_interim_response_passes_without_what_is_said_to_us_alone() {
 #[test]
 fn a_peers_connection_close_does_not_close_the_clients() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-    let (_pipe, mut connection) = Pipe::answering(answer);
+    let (_pipe, mut connection) = SingleOrigin::answering(answer);
     assert_eq!(connection.get("/").unwrap().text(), "ok");
     assert_eq!(connection.get("/").unwrap().text(), "ok");
 }
 
 #[test]
 fn forwarded_headers_from_strangers_are_replaced() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let request = Request::get("/")
         .header("Host", "shop.test:81")
         .header("X-Forwarded-For", "1.2.3.4");
@@ -148,7 +148,7 @@ fn forwarded_headers_from_strangers_are_replaced() {
 
 #[test]
 fn forwarded_headers_from_trusted_proxies_are_extended() {
-    let pipe = Pipe::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
+    let pipe = SingleOrigin::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
     let request = Request::get("/").header("X-Forwarded-For", "1.2.3.4, 5.6.7.8");
     let request = request
         .header("X-Forwarded-Proto", "https")
@@ -164,7 +164,7 @@ fn forwarded_headers_from_trusted_proxies_are_extended() {
 
 #[test]
 fn x_forwarded_headers_can_be_off() {
-    let pipe = Pipe::with(|site| site.top("forwarding", "{x_forwarded: false}"));
+    let pipe = SingleOrigin::with(|site| site.top("forwarding", "{x_forwarded: false}"));
     assert_eq!(
         pipe.received(&Request::get("/"), "x-forwarded-for"),
         [""; 0]
@@ -173,9 +173,9 @@ fn x_forwarded_headers_can_be_off() {
 
 #[test]
 fn forwarded_is_sent_on_request() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     assert_eq!(pipe.received(&Request::get("/"), "forwarded"), [""; 0]);
-    let pipe = Pipe::with(|site| site.top("forwarding", "{forwarded: true}"));
+    let pipe = SingleOrigin::with(|site| site.top("forwarding", "{forwarded: true}"));
     let sent = pipe
         .received(&Request::get("/").header("Host", "h.test"), "forwarded")
         .join(", ");
@@ -187,16 +187,19 @@ fn forwarded_is_sent_on_request() {
 #[test]
 fn the_host_is_kept_or_the_peers_or_a_literal() {
     let request = Request::get("/").header("Host", "shop.test");
-    assert_eq!(Pipe::open().received(&request, "host"), ["shop.test"]);
-    let pipe = Pipe::with(|site| site.app("host_header", "peer"));
+    assert_eq!(
+        SingleOrigin::open().received(&request, "host"),
+        ["shop.test"]
+    );
+    let pipe = SingleOrigin::with(|site| site.app("host_header", "peer"));
     assert_eq!(pipe.received(&request, "host"), [pipe.origin.label()]);
-    let pipe = Pipe::with(|site| site.app("host_header", "inner.test"));
+    let pipe = SingleOrigin::with(|site| site.app("host_header", "inner.test"));
     assert_eq!(pipe.received(&request, "host"), ["inner.test"]);
 }
 
 #[test]
 fn a_request_id_is_made_or_passed() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let made = pipe.received(&Request::get("/"), "x-request-id").concat();
     let other = pipe.received(&Request::get("/"), "x-request-id").concat();
     assert!(made.len() >= 16 && made != other, "{made} and {other}");
@@ -207,13 +210,13 @@ fn a_request_id_is_made_or_passed() {
         ),
         ["mine-1"]
     );
-    let pipe = Pipe::with(|site| site.top("forwarding", "{request_id: off}"));
+    let pipe = SingleOrigin::with(|site| site.top("forwarding", "{request_id: off}"));
     assert_eq!(pipe.received(&Request::get("/"), "x-request-id"), [""; 0]);
 }
 
 #[test]
 fn the_target_is_sent_as_it_came() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     for target in ["/a%2Fb/../c//d?x=%20&y", "/?", "/%00", "/ü?ü"] {
         assert_eq!(pipe.edge.echo(&Request::get(target))["target"], target);
     }
@@ -221,7 +224,7 @@ fn the_target_is_sent_as_it_came() {
 
 #[test]
 fn a_host_that_is_none_is_refused() {
-    let pipe = Pipe::with(|site| site.top("forwarding", "{forwarded: true}"));
+    let pipe = SingleOrigin::with(|site| site.top("forwarding", "{forwarded: true}"));
     for host in [
         "x\";for=10.0.0.1;x=\"",
         "a b",
@@ -253,14 +256,14 @@ fn other_claims_of_strangers_are_removed_however_they_are_spelled() {
     let request = claims.iter().fold(Request::get("/"), |request, claim| {
         request.header(claim, "1.2.3.4")
     });
-    let echo = Pipe::open()
+    let echo = SingleOrigin::open()
         .edge
         .echo(&request.clone().header("X_Mine", "1"));
     for claim in claims {
         assert_eq!(values(&echo, claim), [""; 0], "{claim}");
     }
     assert_eq!(values(&echo, "x_mine"), ["1"]);
-    let pipe = Pipe::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
+    let pipe = SingleOrigin::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
     let echo = pipe.edge.echo(&request);
     assert_eq!(values(&echo, "x-real-ip"), ["1.2.3.4"]);
     assert_eq!(values(&echo, "x_forwarded_for"), [""; 0]);
@@ -270,7 +273,7 @@ fn other_claims_of_strangers_are_removed_however_they_are_spelled() {
 
 #[test]
 fn large_bodies_pass_both_ways() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let upload = pipe.edge.echo(&Request::post("/", vec![b'x'; 8 << 20]));
     assert_eq!(upload["length"], 8 << 20);
     pipe.origin.behave(Behaviour::Body(32 << 20));
@@ -284,7 +287,7 @@ fn what_there_is_of_a_body_is_passed_on_while_the_rest_is_awaited() {
         "Content-Length: 100\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\n5\r\n",
     ] {
-        let pipe = Pipe::open();
+        let pipe = SingleOrigin::open();
         pipe.origin.behave(Behaviour::Raw(
             format!("HTTP/1.1 200 OK\r\n{head}first").into(),
         ));
@@ -303,7 +306,7 @@ fn what_there_is_of_a_body_is_passed_on_while_the_rest_is_awaited() {
 /// Each waits for the one before to have arrived: nothing may be held back.
 #[test]
 fn each_piece_of_a_stream_arrives_while_the_rest_is_awaited() {
-    let scene = Hands::start();
+    let scene = EdgeWithRawPeer::start();
     for (version, framing) in [
         ("1.1", "Transfer-Encoding: chunked\r\n"),
         ("1.1", ""),
@@ -337,7 +340,7 @@ fn each_piece_of_a_stream_arrives_while_the_rest_is_awaited() {
 
 #[test]
 fn chunked_bodies_pass_both_ways() {
-    let (pipe, mut connection) = Pipe::answering(
+    let (pipe, mut connection) = SingleOrigin::answering(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n",
     );
     assert_eq!(connection.get("/").unwrap().text(), "abcde");
@@ -353,7 +356,7 @@ fn chunked_bodies_pass_both_ways() {
 
 #[test]
 fn a_body_that_ends_with_the_connection_is_whole() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     pipe.origin
         .behave(Behaviour::Last("HTTP/1.0 200 OK\r\n\r\nto the end".into()));
     assert_eq!(pipe.edge.get("/").text(), "to the end");
@@ -362,7 +365,7 @@ fn a_body_that_ends_with_the_connection_is_whole() {
 #[test]
 fn a_head_has_no_body_and_keeps_its_length() {
     let (_pipe, mut connection) =
-        Pipe::answering("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
+        SingleOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
     for _ in 0..2 {
         let response = connection.exchange(&Request::new("HEAD", "/")).unwrap();
         assert_eq!(
@@ -376,7 +379,7 @@ fn a_head_has_no_body_and_keeps_its_length() {
 fn responses_without_a_body_leave_the_connection_in_step() {
     for status in ["204 No Content", "304 Not Modified"] {
         let (_pipe, mut connection) =
-            Pipe::answering(format!("HTTP/1.1 {status}\r\nETag: \"x\"\r\n\r\n"));
+            SingleOrigin::answering(format!("HTTP/1.1 {status}\r\nETag: \"x\"\r\n\r\n"));
         for _ in 0..2 {
             let response = connection.get("/").unwrap();
             assert!(
@@ -390,7 +393,7 @@ fn responses_without_a_body_leave_the_connection_in_step() {
 
 #[test]
 fn a_client_of_http_1_0_gets_its_answer_and_the_end() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     connection
         .send("GET /old HTTP/1.0\r\nHost: h\r\n\r\n")
@@ -410,7 +413,7 @@ fn a_client_of_http_1_0_gets_no_chunks() {
         } else {
             "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
         };
-        let pipe = Pipe::open();
+        let pipe = SingleOrigin::open();
         pipe.origin.behave(Behaviour::Last(
             format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").into(),
         ));
@@ -427,7 +430,7 @@ fn a_client_of_http_1_0_gets_no_chunks() {
 
 #[test]
 fn a_client_of_http_1_0_can_keep_its_connection() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     for _ in 0..2 {
         connection
@@ -439,7 +442,7 @@ fn a_client_of_http_1_0_can_keep_its_connection() {
 
 #[test]
 fn a_client_that_expects_100_gets_it_from_the_peer() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Continue);
     let mut connection = pipe.edge.connect();
     connection
@@ -452,7 +455,7 @@ fn a_client_that_expects_100_gets_it_from_the_peer() {
 
 #[test]
 fn a_peer_may_refuse_instead_of_100() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Last(
         "HTTP/1.1 417 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
     ));
@@ -465,7 +468,7 @@ fn a_peer_may_refuse_instead_of_100() {
 
 #[test]
 fn requests_in_one_packet_are_answered_in_order() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     connection
         .send("GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\n")

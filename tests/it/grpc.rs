@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::http2::H2C;
 use crate::support::curl::curl;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{self, Client};
-use crate::support::http2_origin::{Act, Origin, REFUSED_STREAM};
+use crate::support::http2_origin::{Http2Behaviour, Origin, REFUSED_STREAM};
 use crate::support::load::keys;
 use crate::support::wait::{assert_about, timed};
 use crate::support::{port, process, wait};
@@ -48,8 +48,8 @@ pub(crate) fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-pub(crate) fn site(servers: &[&Server]) -> Site {
-    let site = Site::of(servers.iter().map(|server| server.address));
+pub(crate) fn site(servers: &[&Server]) -> ConfigBuilder {
+    let site = ConfigBuilder::of(servers.iter().map(|server| server.address));
     let site = site.app("protocol", "h2c").app("key", "{header: x-user}");
     site.top("listeners", H2C)
 }
@@ -131,7 +131,10 @@ fn the_clients_deadline_is_the_servers_too() {
 #[test]
 fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
     // The first attempt is refused: the second one has only what is left.
-    let origin = Origin::start(&[Act::ResetEarly(REFUSED_STREAM), Act::Hold]);
+    let origin = Origin::start(&[
+        Http2Behaviour::ResetEarly(REFUSED_STREAM),
+        Http2Behaviour::Hold,
+    ]);
     let edge = site(&[]).peers([origin.label()]).start();
     let mut client = curl();
     client.args(["--http2-prior-knowledge", "--include", "--data-binary", "x"]);
@@ -157,7 +160,7 @@ fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
 
 #[test]
 fn a_call_may_be_silent_for_longer_than_a_body() {
-    let origin = Origin::start(&[Act::Begin]);
+    let origin = Origin::start(&[Http2Behaviour::Begin]);
     let edge = site(&[])
         .peers([origin.label()])
         .app("timeouts", "{read: 500ms, stream: 3s}")
@@ -187,7 +190,7 @@ fn our_own_limits_are_told_in_grpcs_words() {
     let stalled = call(&edge, "stalls", "");
     assert_eq!(stalled["status"], "DEADLINE_EXCEEDED", "{stalled}");
     assert_eq!(stalled["details"], "response_stalled");
-    let gone = site(&[]).peers([port::Closed::new().address]).start();
+    let gone = site(&[]).peers([port::ClosedPort::new().address]).start();
     let refused = call(&gone, "unary", "word");
     assert_eq!(refused["status"], "UNAVAILABLE", "{refused}");
     assert_eq!(refused["details"], "connect_failed");
@@ -223,7 +226,7 @@ fn a_stream_whose_key_has_moved_has_a_status() {
     assert_eq!(moved["details"], "moved");
     edge.admin
         .wait_for_metric("clockwise_upstream_moved_streams_total", &[], 1);
-    let left = Site::of([&home]).app("protocol", "h2c");
+    let left = ConfigBuilder::of([&home]).app("protocol", "h2c");
     let left = left.top("listeners", H2C).start();
     wait::until("the server to be told", || {
         call(&left, "stalling", "")["answer"] == "0"
@@ -233,7 +236,10 @@ fn a_stream_whose_key_has_moved_has_a_status() {
 #[test]
 fn a_call_that_was_refused_is_made_again() {
     // Not a server of gRPC: what comes of it is that it was asked twice.
-    let origin = Origin::start(&[Act::ResetEarly(REFUSED_STREAM), Act::Trailers]);
+    let origin = Origin::start(&[
+        Http2Behaviour::ResetEarly(REFUSED_STREAM),
+        Http2Behaviour::Trailers,
+    ]);
     let edge = site(&[]).peers([origin.label()]).start();
     call(&edge, "large", "10");
     assert_eq!(origin.requests(), 2);

@@ -12,11 +12,11 @@ use crate::grpc::{Server, call, script, site};
 use crate::peers_tls::secure;
 use crate::support::browser;
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{Client, Frame, flag, kind, request};
 use crate::support::http2_origin::{
-    Act, DATA, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
-    RST_STREAM,
+    DATA, END_HEADERS, END_STREAM, HEADERS, Http2Behaviour, INTERNAL_ERROR, NO_ERROR, Origin,
+    REFUSED_STREAM, RST_STREAM,
 };
 use crate::support::load::keys;
 use crate::support::origin::{self, Behaviour};
@@ -138,12 +138,12 @@ fn curl(url: &str, more: &[&str], method: &str, kind: &str, body: &[u8]) -> Answ
     Answer::of(header, body.to_vec())
 }
 
-fn web(servers: &[&Server]) -> Site {
+fn web(servers: &[&Server]) -> ConfigBuilder {
     site(servers).app("grpc_web", "true")
 }
 
 /// Before origins that need no server of gRPC.
-fn scripted(origins: &[&Origin]) -> Site {
+fn scripted(origins: &[&Origin]) -> ConfigBuilder {
     let labels = origins.iter().map(|origin| origin.label());
     web(&[]).peers(labels)
 }
@@ -323,8 +323,9 @@ const WORD: &[u8] = b"\x00\x00\x00\x00\x04word";
 
 #[test]
 fn a_status_without_a_body_is_in_the_header() {
-    const ONLY: Act = Act::Frames(&[(HEADERS, END_HEADERS | END_STREAM, TRAILERS_ONLY)]);
-    const EMPTY: Act = Act::Frames(&[
+    const ONLY: Http2Behaviour =
+        Http2Behaviour::Frames(&[(HEADERS, END_HEADERS | END_STREAM, TRAILERS_ONLY)]);
+    const EMPTY: Http2Behaviour = Http2Behaviour::Frames(&[
         (HEADERS, END_HEADERS, TRAILERS_ONLY),
         (DATA, END_STREAM, b""),
     ]);
@@ -439,17 +440,18 @@ fn a_response_that_breaks_off_does_not_look_whole() {
 
 #[test]
 fn one_without_trailers_is_broken_too() {
-    const RESET: Act = Act::Frames(&[
+    const RESET: Http2Behaviour = Http2Behaviour::Frames(&[
         (HEADERS, END_HEADERS, HEADER),
         (DATA, 0, WORD),
         (RST_STREAM, 0, &INTERNAL_ERROR.to_be_bytes()),
     ]);
-    const POLITE: Act = Act::Frames(&[
+    const POLITE: Http2Behaviour = Http2Behaviour::Frames(&[
         (HEADERS, END_HEADERS, HEADER),
         (DATA, 0, WORD),
         (RST_STREAM, 0, &NO_ERROR.to_be_bytes()),
     ]);
-    const UNENDED: Act = Act::Frames(&[(HEADERS, END_HEADERS, HEADER), (DATA, END_STREAM, WORD)]);
+    const UNENDED: Http2Behaviour =
+        Http2Behaviour::Frames(&[(HEADERS, END_HEADERS, HEADER), (DATA, END_STREAM, WORD)]);
     for act in [RESET, POLITE, UNENDED] {
         let origin = Origin::start(&[act, act]);
         let site = scripted(&[&origin]).app("retry", "{attempts: 3}");
@@ -474,7 +476,7 @@ fn one_without_trailers_is_broken_too() {
 
 #[test]
 fn our_own_failures_are_told_in_its_words() {
-    let closed = port::Closed::new();
+    let closed = port::ClosedPort::new();
     let edge = web(&[]).peers([closed.address]).start();
     for (protocol, kind) in [(HTTP1, TEXT), (HTTP2, BINARY)] {
         let answer = ask(&edge, protocol, "unary", kind, b"word");
@@ -504,7 +506,7 @@ fn the_clients_deadline_is_the_servers_too() {
 
 #[test]
 fn a_call_that_was_refused_is_made_again_from_its_start() {
-    let origin = Origin::start(&[Act::ResetEarly(REFUSED_STREAM); 2]);
+    let origin = Origin::start(&[Http2Behaviour::ResetEarly(REFUSED_STREAM); 2]);
     let server = Server::start();
     let site = web(&[]).peers([origin.label(), server.address.to_string()]);
     let edge = site.app("retry", "{attempts: 2}").start();

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::admin::Admin;
-use crate::support::edge::{self, Site};
+use crate::support::edge::{self, ConfigBuilder};
 use crate::support::origin::Origin;
 use crate::support::process::Process;
 use crate::support::wait;
 
 #[test]
 fn a_hand_over_of_another_format_is_refused() {
-    let mut new = New::start();
+    let mut new = NewProcess::start();
     new.say(&json!({"format": 99, "version": "9.9.9", "pid": std::process::id()}));
     let refused = new.hear().to_string();
     assert!(
@@ -29,7 +29,7 @@ fn a_hand_over_of_another_format_is_refused() {
 
 #[test]
 fn a_predecessor_that_hangs_up_and_lives_is_not_replaced() {
-    let mut new = New::start();
+    let mut new = NewProcess::start();
     new.greet(std::process::id());
     new.hang_up();
     assert_eq!(new.process.wait().code(), Some(1));
@@ -42,7 +42,7 @@ fn a_predecessor_that_hangs_up_and_lives_is_not_replaced() {
 fn a_predecessor_that_has_ended_is_replaced_whoever_our_parent_is() {
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    let mut new = New::start();
+    let mut new = NewProcess::start();
     new.greet(gone.id());
     new.hang_up();
     new.wait_until_ready();
@@ -52,7 +52,7 @@ fn a_predecessor_that_has_ended_is_replaced_whoever_our_parent_is() {
 fn a_predecessor_that_calls_off_and_ends_is_not_replaced() {
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    let mut new = New::start();
+    let mut new = NewProcess::start();
     new.greet(gone.id());
     new.say(&json!("called off"));
     new.hang_up();
@@ -61,7 +61,7 @@ fn a_predecessor_that_calls_off_and_ends_is_not_replaced() {
 
 #[test]
 fn an_order_that_the_new_process_was_given_is_not_taken_back() {
-    let mut new = New::start();
+    let mut new = NewProcess::start();
     let labels: Vec<String> = new.origins.iter().map(Origin::label).collect();
     // (what the word says, what is said after the doors were closed)
     let memory = |draining: [bool; 2]| {
@@ -86,7 +86,7 @@ fn an_order_that_the_new_process_was_given_is_not_taken_back() {
 }
 
 /// A process that was started to take over from the test.
-struct New {
+struct NewProcess {
     process: Process,
     admin: Admin,
     wire: Option<UnixStream>,
@@ -94,14 +94,14 @@ struct New {
     _directory: TempDir,
 }
 
-impl New {
+impl NewProcess {
     fn start() -> Self {
         let (wire, theirs) = UnixStream::pair().unwrap();
         wire.set_read_timeout(Some(wait::PATIENCE)).unwrap();
         let origins = Origin::some(2);
         let directory = tempfile::tempdir().unwrap();
         let control = directory.path().join("control.sock");
-        let site = Site::of(origins.iter().map(Origin::label));
+        let site = ConfigBuilder::of(origins.iter().map(Origin::label));
         let yaml = site.top("control", &control.display().to_string()).yaml();
         fs::write(directory.path().join("c.yaml"), yaml).unwrap();
         let mut command = edge::binary(directory.path());

@@ -3,7 +3,7 @@
 use crate::support::client::{self, Connection, Request};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::{Closed, Full};
+use crate::support::port::{ClosedPort, FullBacklog};
 use crate::support::wait;
 
 #[test]
@@ -111,9 +111,11 @@ fn nginx_dies_and_comes_back_on_its_port() {
 
 #[test]
 fn a_closed_port_refuses_and_a_full_one_hangs() {
-    let error = Connection::try_open(Closed::new().address).err().unwrap();
+    let error = Connection::try_open(ClosedPort::new().address)
+        .err()
+        .unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
-    let full = Full::new();
+    let full = FullBacklog::new();
     let patience = std::time::Duration::from_millis(300);
     let (connect, took) =
         wait::timed(|| std::net::TcpStream::connect_timeout(&full.address, patience));

@@ -1,10 +1,10 @@
 //! Which peers are in use: probes, failures on real traffic, drain and enable.
 
 use crate::support::client::Request;
-use crate::support::edge::{Edge, Site, run};
+use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::load::keys;
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::Full;
+use crate::support::port::FullBacklog;
 use crate::support::wait;
 
 /// On a busy machine a peer that is well may take most of a second to answer.
@@ -12,20 +12,20 @@ const TCP: &str = "{tcp: true, interval: 1s, timeout: 1s, fall: 2, rise: 1}";
 const HTTP: &str = "{http: /healthz, interval: 1s, timeout: 1s, fall: 2, rise: 1}";
 
 /// Two origins, the second of which a test makes ill.
-struct Pair {
+struct ProbedOrigins {
     edge: Edge,
     well: Origin,
     ill: Origin,
 }
 
-impl Pair {
+impl ProbedOrigins {
     fn probed(health: &str) -> Self {
         Self::with(|site| site.app("health", health))
     }
 
-    fn with(change: impl FnOnce(Site) -> Site) -> Self {
+    fn with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let (well, ill) = (Origin::start(), Origin::start());
-        let edge = change(Site::of([well.label(), ill.label()])).start();
+        let edge = change(ConfigBuilder::of([well.label(), ill.label()])).start();
         Self { edge, well, ill }
     }
 
@@ -59,7 +59,7 @@ impl Pair {
 
 #[test]
 fn a_tcp_probe_takes_a_peer_down_and_brings_it_back() {
-    let mut pair = Pair::probed(TCP);
+    let mut pair = ProbedOrigins::probed(TCP);
     pair.assert_shared();
     pair.ill.down();
     pair.wait_for("down");
@@ -71,7 +71,7 @@ fn a_tcp_probe_takes_a_peer_down_and_brings_it_back() {
 
 #[test]
 fn an_http_probe_judges_the_status() {
-    let pair = Pair::probed(HTTP);
+    let pair = ProbedOrigins::probed(HTTP);
     for status in ["500 No", "404 No", "101 No"] {
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
         pair.ill.behave(Behaviour::Raw(answer.into()));
@@ -85,7 +85,7 @@ fn an_http_probe_judges_the_status() {
 
 #[test]
 fn an_http_probe_expects_what_it_is_told_to() {
-    let pair = Pair::probed(
+    let pair = ProbedOrigins::probed(
         "{http: /healthz, expect: \"418\", interval: 1s, timeout: 1s, fall: 1, rise: 1}",
     );
     pair.wait_for("down");
@@ -97,7 +97,7 @@ fn an_http_probe_expects_what_it_is_told_to() {
 
 #[test]
 fn an_http_probe_waits_for_the_final_response() {
-    let pair = Pair::probed(HTTP);
+    let pair = ProbedOrigins::probed(HTTP);
     pair.ill.behave(Behaviour::Raw(
         "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".into(),
     ));
@@ -110,9 +110,9 @@ fn an_http_probe_waits_for_the_final_response() {
 
 #[test]
 fn a_tcp_probe_takes_the_time_it_is_given() {
-    let (well, full) = (Origin::start(), Full::new());
+    let (well, full) = (Origin::start(), FullBacklog::new());
     let health = "{tcp: true, interval: 5s, timeout: 2s, fall: 1}";
-    let site = Site::of([well.label(), full.address.to_string()]).app("health", health);
+    let site = ConfigBuilder::of([well.label(), full.address.to_string()]).app("health", health);
     let (edge, took) = wait::timed(|| site.start());
     edge.admin
         .wait_for_state("app", &full.address.to_string(), "down");
@@ -121,7 +121,7 @@ fn a_tcp_probe_takes_the_time_it_is_given() {
 
 #[test]
 fn a_probe_that_hangs_has_failed() {
-    let pair = Pair::probed(HTTP);
+    let pair = ProbedOrigins::probed(HTTP);
     pair.ill.behave(Behaviour::Hold);
     pair.wait_for("down");
     pair.assert_spared();
@@ -129,7 +129,7 @@ fn a_probe_that_hangs_has_failed() {
 
 #[test]
 fn a_probe_of_a_body_without_end_has_failed() {
-    let pair = Pair::probed(HTTP);
+    let pair = ProbedOrigins::probed(HTTP);
     pair.ill
         .behave(Behaviour::Raw("HTTP/1.1 200 OK\r\nX-Slow: y".into()));
     pair.wait_for("down");
@@ -137,7 +137,8 @@ fn a_probe_of_a_body_without_end_has_failed() {
 
 #[test]
 fn it_takes_fall_failures_to_go_down_and_rise_passes_to_come_back() {
-    let mut pair = Pair::probed("{tcp: true, interval: 300ms, timeout: 300ms, fall: 3, rise: 3}");
+    let mut pair =
+        ProbedOrigins::probed("{tcp: true, interval: 300ms, timeout: 300ms, fall: 3, rise: 3}");
     let ((), fell) = wait::timed(|| {
         pair.ill.down();
         pair.wait_for("down");
@@ -163,7 +164,7 @@ fn a_peer_that_is_down_at_the_start_never_gets_a_request() {
         Origin::behaving(Behaviour::Raw("HTTP/1.1 503 No\r\n\r\n".into())),
     );
     let health = "{http: /healthz, interval: 10s, timeout: 10s, fall: 3, rise: 2}";
-    let edge = Site::of([well.label(), ill.label()])
+    let edge = ConfigBuilder::of([well.label(), ill.label()])
         .app("health", health)
         .start();
     for key in keys(50) {
@@ -177,16 +178,16 @@ fn a_peer_that_is_down_at_the_start_never_gets_a_request() {
 
 #[test]
 fn the_first_pass_ends_though_a_peer_hangs() {
-    let (well, full) = (Origin::start(), Full::new());
+    let (well, full) = (Origin::start(), FullBacklog::new());
     let health = "{tcp: true, interval: 60s, timeout: 300ms, fall: 3, rise: 2}";
-    let site = Site::of([well.label(), full.address.to_string()]).app("health", health);
+    let site = ConfigBuilder::of([well.label(), full.address.to_string()]).app("health", health);
     let edge = site.start();
     assert_eq!(edge.admin.state("app", &full.address.to_string()), "down");
 }
 
 #[test]
 fn connect_failures_eject_a_peer_for_a_while() {
-    let mut pair = Pair::with(|site| {
+    let mut pair = ProbedOrigins::with(|site| {
         site.app("passive", "{failures: 3, eject: 5s, max_eject: 5s}")
             .app("retry", "{attempts: 2}")
     });
@@ -218,7 +219,7 @@ fn connect_failures_eject_a_peer_for_a_while() {
 
 #[test]
 fn a_peer_is_drained_and_enabled_by_the_admin_api() {
-    let pair = Pair::with(|site| site);
+    let pair = ProbedOrigins::with(|site| site);
     let path = format!("/v1/upstreams/app/peers/{}", pair.ill.label());
     assert_eq!(pair.edge.admin.post(&format!("{path}/drain")).status, 200);
     assert_eq!(pair.edge.admin.state("app", &pair.ill.label()), "draining");
@@ -229,7 +230,7 @@ fn a_peer_is_drained_and_enabled_by_the_admin_api() {
 
 #[test]
 fn a_peer_is_drained_and_enabled_by_command() {
-    let pair = Pair::with(|site| site);
+    let pair = ProbedOrigins::with(|site| site);
     pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
     pair.assert_spared();
     pair.edge.cli(&["enable", "app", &pair.ill.label()], "");
@@ -238,7 +239,7 @@ fn a_peer_is_drained_and_enabled_by_command() {
 
 #[test]
 fn a_request_on_a_draining_peer_is_finished() {
-    let pair = Pair::with(|site| site);
+    let pair = ProbedOrigins::with(|site| site);
     pair.ill.behave(Behaviour::Hold);
     let mine = |key: &String| pair.edge.admin.walk("app", key)[0] == pair.ill.label();
     let key = keys(50).into_iter().find(mine).unwrap();
@@ -257,7 +258,7 @@ fn a_request_on_a_draining_peer_is_finished() {
 
 #[test]
 fn with_all_peers_drained_the_answer_is_503() {
-    let pair = Pair::with(|site| site);
+    let pair = ProbedOrigins::with(|site| site);
     pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
     pair.edge.cli(&["drain", "app", &pair.well.label()], "");
     assert_eq!(pair.edge.get("/?k=a").status, 503);
@@ -265,7 +266,7 @@ fn with_all_peers_drained_the_answer_is_503() {
 
 #[test]
 fn a_peer_that_is_not_there_cannot_be_drained() {
-    let pair = Pair::with(|site| site);
+    let pair = ProbedOrigins::with(|site| site);
     assert_eq!(
         pair.edge
             .admin

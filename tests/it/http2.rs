@@ -13,12 +13,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::curl::curl as curl_command;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{Client, Frame, Outcome, code, flag, get, kind, request, status};
-use crate::support::http2_origin::{self, Act};
+use crate::support::http2_origin::{self, Http2Behaviour};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::peer::Hands;
-use crate::support::port::Closed;
+use crate::support::port::ClosedPort;
+use crate::support::raw_peer::EdgeWithRawPeer;
 use crate::support::tls::Authority;
 use crate::support::wait::{self, assert_about, timed};
 
@@ -35,8 +35,8 @@ fn start(downstream: &str) -> (Edge, Origin) {
     (edge, origin)
 }
 
-fn site(origin: &Origin) -> Site {
-    Site::of([origin.label()])
+fn site(origin: &Origin) -> ConfigBuilder {
+    ConfigBuilder::of([origin.label()])
         .app("key", "[{query: k}, client_ip]")
         .top("listeners", H2C)
 }
@@ -74,7 +74,7 @@ fn chunked(first: &[u8]) -> Behaviour {
 /// Each waits for the one before to have arrived: nothing may be held back.
 #[test]
 fn each_event_arrives_while_the_rest_is_awaited() {
-    let scene = Hands::with(|site| site.top("listeners", H2C));
+    let scene = EdgeWithRawPeer::with(|site| site.top("listeners", H2C));
     let mut client = Client::open(scene.edge.address);
     let stream = client.begin(flag::END_STREAM, &get("/"));
     let mut peer = scene.peer.accept();
@@ -227,7 +227,7 @@ fn whoever_begins_slowly_is_told_off() {
 #[test]
 fn without_h2c_it_is_refused() {
     let origin = Origin::start();
-    let edge = Site::of([origin.label()]).start();
+    let edge = ConfigBuilder::of([origin.label()]).start();
     let mut client = edge.connect();
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     assert!([400, 505].contains(&client.response().unwrap().status));
@@ -270,7 +270,7 @@ fn the_peer_sees_a_request_of_http_1() {
 #[test]
 fn a_key_in_any_crumb_of_a_cookie_counts() {
     let origins: Vec<_> = (0..4).map(|_| Origin::named()).collect();
-    let site = Site::of(origins.iter().map(Origin::label)).app("key", "{cookie: sid}");
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("key", "{cookie: sid}");
     let edge = site.top("listeners", H2C).start();
     let mut client = Client::open(edge.address);
     for key in ["a", "b", "c", "d", "e", "f"] {
@@ -391,8 +391,8 @@ fn trailers_of_a_request_are_taken_and_not_passed_on() {
 
 #[test]
 fn a_body_is_sent_again_to_the_next_peer() {
-    let (closed, origin) = (Closed::new(), Origin::start());
-    let site = Site::of([closed.address.to_string(), origin.label()]);
+    let (closed, origin) = (ClosedPort::new(), Origin::start());
+    let site = ConfigBuilder::of([closed.address.to_string(), origin.label()]);
     let edge = site
         .app("retry", "{attempts: 2}")
         .top("listeners", H2C)
@@ -479,7 +479,7 @@ fn an_event_arrives_while_the_peer_holds_the_response_open() {
 #[test]
 fn a_slow_stream_holds_up_no_other() {
     let origins = Origin::some(2);
-    let site = Site::of(origins.iter().map(Origin::label)).top("listeners", H2C);
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let edge = site.start();
     let slow = edge.admin.walk("app", "a")[0].clone();
     let is_fast = |key: &&str| edge.admin.walk("app", key)[0] != slow;
@@ -523,12 +523,12 @@ fn a_client_that_takes_a_stream_back_frees_its_peer() {
 #[test]
 fn a_client_that_takes_an_upload_back_frees_a_peer_that_does_not_take_it() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let holding = http2_origin::Origin::start(&[Act::Hold, Act::Hold]);
+    let holding = http2_origin::Origin::start(&[Http2Behaviour::Hold, Http2Behaviour::Hold]);
     for (peer, protocol) in [
         (silent.local_addr().unwrap(), "http1"),
         (holding.address, "h2c"),
     ] {
-        let site = Site::of([peer]).top("listeners", H2C);
+        let site = ConfigBuilder::of([peer]).top("listeners", H2C);
         let site = site.top("access_log", "{path: stdout}");
         let edge = site.app("protocol", protocol).start();
         let fields = [&request("POST", "/?k=a")[..], &[("user-agent", "test")]].concat();
@@ -564,9 +564,9 @@ fn a_client_that_takes_an_upload_back_frees_a_peer_that_does_not_take_it() {
 
 #[test]
 fn uploads_that_stand_still_hold_up_no_other() {
-    let slow = http2_origin::Origin::start(&[Act::Hold; 99]);
+    let slow = http2_origin::Origin::start(&[Http2Behaviour::Hold; 99]);
     let fast = Origin::start();
-    let site = Site::of([fast.label()]).top("listeners", H2C);
+    let site = ConfigBuilder::of([fast.label()]).top("listeners", H2C);
     let slow = format!(
         "  slow: {{protocol: h2c, health: off, peers: [\"{}\"]}}\n",
         slow.label()
@@ -608,7 +608,7 @@ fn a_response_that_breaks_off_is_reset() {
 #[test]
 fn a_stream_whose_key_has_moved_ends_and_its_connection_lives() {
     let origins = Origin::some(2);
-    let site = Site::of(origins.iter().map(Origin::label)).top("listeners", H2C);
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let rules = "{after: 400ms, per_second: 10}";
     let edge = site.app("close_moved_streams", rules).start();
     let home = edge.admin.walk("app", "a")[0].clone();
@@ -637,7 +637,7 @@ fn a_stream_whose_key_has_moved_ends_and_its_connection_lives() {
 #[test]
 fn a_stream_of_grpc_whose_key_has_moved_ends_behind_a_message() {
     let origins = Origin::some(2);
-    let site = Site::of(origins.iter().map(Origin::label)).top("listeners", H2C);
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let rules = "{after: 400ms, per_second: 10}";
     let edge = site.app("close_moved_streams", rules).start();
     let home = edge.admin.walk("app", "a")[0].clone();
@@ -896,7 +896,7 @@ fn a_request_that_crosses_with_goaway_is_served() {
 #[test]
 fn busy_clients_lose_nothing_in_upgrades() {
     let origins = Origin::some(3);
-    let site = Site::of(origins.iter().map(Origin::label)).top("listeners", H2C);
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let edge = site.app("key", "{query: k}").start();
     let (address, stop) = (edge.address, Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..4)

@@ -23,46 +23,46 @@ const CORE: &[&str] = &[
 ];
 
 /// What each module may name besides itself, from the core up.
-const LAYERS: &[(&str, May)] = &[
-    ("ring", May::Name(&[])),
-    ("route", May::Name(&[])),
-    ("policy", May::Name(&[])),
-    ("client", May::Name(&[])),
-    ("cookie", May::Name(&[])),
-    ("key", May::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
-    ("certificate", May::Name(&[])),
-    ("proxy_protocol", May::Name(&[])),
-    ("grpc", May::Name(&[])),
-    ("predict", May::Name(&["ring", "policy"])),
-    ("clock", May::Name(&[])),
-    ("config", May::Core(&["clock"])),
-    ("migrate", May::Core(&["config"])),
-    ("lifecycle", May::Name(&["clock"])),
-    ("telemetry", May::Name(&["config", "clock"])),
+const LAYERS: &[(&str, AllowedImports)] = &[
+    ("ring", AllowedImports::Name(&[])),
+    ("route", AllowedImports::Name(&[])),
+    ("policy", AllowedImports::Name(&[])),
+    ("client", AllowedImports::Name(&[])),
+    ("cookie", AllowedImports::Name(&[])),
+    ("key", AllowedImports::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
+    ("certificate", AllowedImports::Name(&[])),
+    ("proxy_protocol", AllowedImports::Name(&[])),
+    ("grpc", AllowedImports::Name(&[])),
+    ("predict", AllowedImports::Name(&["ring", "policy"])),
+    ("clock", AllowedImports::Name(&[])),
+    ("config", AllowedImports::Core(&["clock"])),
+    ("migrate", AllowedImports::Core(&["config"])),
+    ("lifecycle", AllowedImports::Name(&["clock"])),
+    ("telemetry", AllowedImports::Name(&["config", "clock"])),
     (
         "upstream",
-        May::Core(&["config", "telemetry", "tls", "clock"]),
+        AllowedImports::Core(&["config", "telemetry", "tls", "clock"]),
     ),
     (
         "snapshot",
-        May::Core(&["config", "telemetry", "tls", "issued", "upstream", "clock"]),
+        AllowedImports::Core(&["config", "telemetry", "tls", "issued", "upstream", "clock"]),
     ),
     (
         "tls",
-        May::Name(&["config", "certificate", "issued", "telemetry", "clock"]),
+        AllowedImports::Name(&["config", "certificate", "issued", "telemetry", "clock"]),
     ),
-    ("issued", May::Name(&["config", "certificate"])),
+    ("issued", AllowedImports::Name(&["config", "certificate"])),
     (
         "acme",
-        May::Core(&["config", "snapshot", "issued", "telemetry", "clock"]),
+        AllowedImports::Core(&["config", "snapshot", "issued", "telemetry", "clock"]),
     ),
     (
         "probe",
-        May::Core(&["config", "snapshot", "tls", "upstream", "dial", "clock"]),
+        AllowedImports::Core(&["config", "snapshot", "tls", "upstream", "dial", "clock"]),
     ),
     (
         "connection",
-        May::Name(&[
+        AllowedImports::Name(&[
             "certificate",
             "grpc",
             "proxy_protocol",
@@ -75,7 +75,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "proxy",
-        May::Core(&[
+        AllowedImports::Core(&[
             "config",
             "snapshot",
             "tls",
@@ -86,10 +86,10 @@ const LAYERS: &[(&str, May)] = &[
             "dial",
         ]),
     ),
-    ("dial", May::Name(&["proxy_protocol"])),
+    ("dial", AllowedImports::Name(&["proxy_protocol"])),
     (
         "listener",
-        May::Name(&[
+        AllowedImports::Name(&[
             "config",
             "proxy_protocol",
             "client",
@@ -101,7 +101,7 @@ const LAYERS: &[(&str, May)] = &[
     ),
     (
         "admin",
-        May::Core(&[
+        AllowedImports::Core(&[
             "config",
             "snapshot",
             "issued",
@@ -112,10 +112,10 @@ const LAYERS: &[(&str, May)] = &[
             "connection",
         ]),
     ),
-    ("server", May::AllBut(&["cli", "main"])),
-    ("cli", May::AllBut(&["main"])),
-    ("main", May::AllBut(&[])),
-    ("lib", May::AllBut(&[])),
+    ("server", AllowedImports::AllBut(&["cli", "main"])),
+    ("cli", AllowedImports::AllBut(&["main"])),
+    ("main", AllowedImports::AllBut(&[])),
+    ("lib", AllowedImports::AllBut(&[])),
 ];
 
 /// Names from outside that the core must not use, as whole words; what follows a `*` or `::` is open.
@@ -159,7 +159,7 @@ const MAX_LINES: usize = 500;
 
 /// The modules that one may name.
 #[derive(Clone, Copy)]
-enum May {
+enum AllowedImports {
     /// These.
     Name(&'static [&'static str]),
     /// The core and these.
@@ -168,7 +168,7 @@ enum May {
     AllBut(&'static [&'static str]),
 }
 
-impl May {
+impl AllowedImports {
     fn name(self, module: &str) -> bool {
         match self {
             Self::Name(these) => these.contains(&module),

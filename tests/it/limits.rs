@@ -4,20 +4,20 @@
 use std::time::Duration;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait::{self, assert_about, timed};
 
 /// An instance with these limits, in front of one origin.
-struct Limited {
+struct LimitedEdge {
     edge: Edge,
     origin: Origin,
 }
 
-impl Limited {
+impl LimitedEdge {
     fn to(downstream: &str) -> Self {
         let origin = Origin::start();
-        let edge = Site::of([origin.label()])
+        let edge = ConfigBuilder::of([origin.label()])
             .app("key", "client_ip")
             .downstream(downstream)
             .start();
@@ -75,7 +75,7 @@ impl Limited {
 
 #[test]
 fn a_header_over_the_limit_is_431() {
-    let limited = Limited::to("{max_header_size: 4KiB}");
+    let limited = LimitedEdge::to("{max_header_size: 4KiB}");
     let header = "x".repeat(5000);
     limited.assert_refused(
         format!("GET / HTTP/1.1\r\nHost: h\r\nX: {header}\r\n\r\n"),
@@ -86,7 +86,7 @@ fn a_header_over_the_limit_is_431() {
 
 #[test]
 fn a_header_bomb_is_refused() {
-    let limited = Limited::to("{}");
+    let limited = LimitedEdge::to("{}");
     let lines = "X-Bomb: 1\r\n".repeat(100_000);
     let status = limited.status_of(format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"));
     assert!([431, 400].contains(&status), "{status}");
@@ -97,7 +97,7 @@ fn a_header_bomb_is_refused() {
 
 #[test]
 fn a_header_line_without_end_is_refused() {
-    let limited = Limited::to("{}");
+    let limited = LimitedEdge::to("{}");
     let status = limited.status_of(format!(
         "GET / HTTP/1.1\r\nHost: h\r\nX: {}",
         "x".repeat(3 << 20)
@@ -108,12 +108,12 @@ fn a_header_line_without_end_is_refused() {
 
 #[test]
 fn a_target_over_the_limit_is_414() {
-    let limited = Limited::to("{max_uri_length: 1KiB}");
+    let limited = LimitedEdge::to("{max_uri_length: 1KiB}");
     assert_eq!(
         limited.edge.get(&format!("/{}", "x".repeat(1023))).status,
         200
     );
-    let limited = Limited::to("{max_uri_length: 1KiB}");
+    let limited = LimitedEdge::to("{max_uri_length: 1KiB}");
     let target = format!("/{}", "x".repeat(1024));
     limited.assert_refused(
         format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"),
@@ -124,12 +124,12 @@ fn a_target_over_the_limit_is_414() {
 
 #[test]
 fn a_body_that_announces_too_much_is_413() {
-    let limited = Limited::to("{max_body_size: 1KiB}");
+    let limited = LimitedEdge::to("{max_body_size: 1KiB}");
     assert_eq!(
         limited.edge.send(&Request::post("/", vec![0; 1024])).status,
         200
     );
-    let limited = Limited::to("{max_body_size: 1KiB}");
+    let limited = LimitedEdge::to("{max_body_size: 1KiB}");
     let request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1025\r\n\r\n";
     limited.assert_refused(
         format!("{request}{}", "x".repeat(1025)),
@@ -140,7 +140,7 @@ fn a_body_that_announces_too_much_is_413() {
 
 #[test]
 fn a_chunked_body_is_413_where_it_passes_the_limit() {
-    let limited = Limited::to("{max_body_size: 1KiB}");
+    let limited = LimitedEdge::to("{max_body_size: 1KiB}");
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("200\r\n{}\r\n", "x".repeat(0x200));
     assert_eq!(
@@ -157,7 +157,7 @@ fn a_chunked_body_is_413_where_it_passes_the_limit() {
 #[test]
 fn asking_for_an_upgrade_lifts_no_limit() {
     for protocol in ["x", "h2c", "websocket"] {
-        let limited = Limited::to("{max_body_size: 1KiB}");
+        let limited = LimitedEdge::to("{max_body_size: 1KiB}");
         let head = format!(
             "POST / HTTP/1.1\r\nHost: h\r\nUpgrade: {protocol}\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
@@ -171,7 +171,7 @@ fn asking_for_an_upgrade_lifts_no_limit() {
 fn a_routes_own_body_limit_wins() {
     let origin = Origin::start();
     let routes = "[{upstream: app}, {path: /up, upstream: app, max_body_size: off}]";
-    let site = Site::of([origin.label()])
+    let site = ConfigBuilder::of([origin.label()])
         .app("key", "client_ip")
         .top("routes", routes);
     let edge = site.downstream("{max_body_size: 10}").start();
@@ -193,7 +193,7 @@ fn a_chunk_that_is_none_ends_the_connection() {
         "ffffffffffffffffff\r\nx\r\n",
         "3\r\nabcdef\r\n",
     ] {
-        let limited = Limited::to("{read_timeout: 1s}");
+        let limited = LimitedEdge::to("{read_timeout: 1s}");
         let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         let status = limited.status_of(format!("{head}{chunks}"));
         assert_eq!(status, 400, "{chunks:?}");
@@ -204,7 +204,7 @@ fn a_chunk_that_is_none_ends_the_connection() {
 
 #[test]
 fn two_lengths_never_become_two_requests() {
-    let limited = Limited::to("{}");
+    let limited = LimitedEdge::to("{}");
     let smuggled = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                     0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut connection = limited.edge.connect();
@@ -240,7 +240,7 @@ fn what_is_not_http_is_refused() {
         "\x16\x03\x01\x02\x00\x01\x00\x01\u{7c}\x03\x03",
     ];
     for bytes in broken {
-        let limited = Limited::to("{header_timeout: 2s}");
+        let limited = LimitedEdge::to("{header_timeout: 2s}");
         let status = limited.status_of(bytes);
         assert!(
             [400, 408, 501, 505].contains(&status),
@@ -254,7 +254,7 @@ fn what_is_not_http_is_refused() {
 
 #[test]
 fn connect_is_refused() {
-    let limited = Limited::to("{}");
+    let limited = LimitedEdge::to("{}");
     let status =
         limited.status_of("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n");
     assert_eq!(status, 405);
@@ -271,7 +271,7 @@ fn connect_is_refused() {
 
 #[test]
 fn a_silent_connection_is_closed_after_the_header_time() {
-    let limited = Limited::to("{header_timeout: 1s}");
+    let limited = LimitedEdge::to("{header_timeout: 1s}");
     let (_, life) = timed(|| limited.edge.connect().time_to_close());
     assert_about(life, Duration::from_secs(1));
     limited.assert_counted("clockwise_listener_header_timeouts_total", &[]);
@@ -280,7 +280,7 @@ fn a_silent_connection_is_closed_after_the_header_time() {
 
 #[test]
 fn half_a_header_is_408_after_the_header_time() {
-    let limited = Limited::to("{header_timeout: 1s}");
+    let limited = LimitedEdge::to("{header_timeout: 1s}");
     let (status, took) = timed(|| limited.status_of("GET / HTTP/1.1\r\nHost: h\r\n"));
     assert_eq!(status, 408);
     assert_about(took, Duration::from_secs(1));
@@ -289,7 +289,7 @@ fn half_a_header_is_408_after_the_header_time() {
 
 #[test]
 fn a_dripped_header_has_no_more_time_than_another() {
-    let limited = Limited::to("{header_timeout: 1s}");
+    let limited = LimitedEdge::to("{header_timeout: 1s}");
     let ((), took) = timed(|| drip(limited.edge.connect()));
     assert_about(took, Duration::from_secs(1));
     limited.assert_serves();
@@ -297,7 +297,7 @@ fn a_dripped_header_has_no_more_time_than_another() {
 
 #[test]
 fn a_dripped_second_header_is_closed_too() {
-    let limited = Limited::to("{header_timeout: 1s, keepalive: 30s}");
+    let limited = LimitedEdge::to("{header_timeout: 1s, keepalive: 30s}");
     let mut connection = limited.edge.connect();
     assert_eq!(connection.get("/").unwrap().status, 200);
     let ((), took) = timed(|| drip(connection));
@@ -313,7 +313,7 @@ fn drip(mut connection: Connection) {
 
 #[test]
 fn an_idle_connection_is_closed_after_the_keepalive_time() {
-    let limited = Limited::to("{keepalive: 3s, header_timeout: 30s}");
+    let limited = LimitedEdge::to("{keepalive: 3s, header_timeout: 30s}");
     let mut connection = limited.edge.connect();
     assert_eq!(connection.get("/").unwrap().status, 200);
     let (_, took) = timed(|| {
@@ -326,7 +326,7 @@ fn an_idle_connection_is_closed_after_the_keepalive_time() {
 
 #[test]
 fn half_a_second_header_is_408_after_the_header_time() {
-    let limited = Limited::to("{keepalive: 30s, header_timeout: 1s}");
+    let limited = LimitedEdge::to("{keepalive: 30s, header_timeout: 1s}");
     let mut connection = limited.edge.connect();
     connection.get("/").unwrap();
     let (response, took) = timed(|| {
@@ -339,7 +339,7 @@ fn half_a_second_header_is_408_after_the_header_time() {
 
 #[test]
 fn requests_on_one_connection_can_be_capped() {
-    let limited = Limited::to("{keepalive_requests: 3}");
+    let limited = LimitedEdge::to("{keepalive_requests: 3}");
     let mut connection = limited.edge.connect();
     let closes: Vec<bool> = (0..3)
         .map(|_| connection.get("/").unwrap().closes())
@@ -350,7 +350,7 @@ fn requests_on_one_connection_can_be_capped() {
 
 #[test]
 fn a_body_that_does_not_come_is_408() {
-    let limited = Limited::to("{read_timeout: 1s}");
+    let limited = LimitedEdge::to("{read_timeout: 1s}");
     let half = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123";
     let (status, took) = timed(|| limited.status_of(half));
     assert_eq!(status, 408);
@@ -360,7 +360,7 @@ fn a_body_that_does_not_come_is_408() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut_off() {
-    let limited = Limited::to("{write_timeout: 1s}");
+    let limited = LimitedEdge::to("{write_timeout: 1s}");
     limited.origin.behave(Behaviour::Body(64 << 20));
     let mut connection = limited.edge.connect();
     let fault = ["fault=\"client_stalled\""];
@@ -381,7 +381,7 @@ const PATIENT: &str = "{header_timeout: 5m, keepalive: 5m, read_timeout: 5m}";
 
 #[test]
 fn a_client_that_ends_in_the_middle_is_let_go() {
-    let limited = Limited::to(PATIENT);
+    let limited = LimitedEdge::to(PATIENT);
     for bytes in [
         "",
         "G",
@@ -399,7 +399,7 @@ fn a_client_that_ends_in_the_middle_is_let_go() {
 
 #[test]
 fn a_client_that_closes_its_sending_side_too_early_is_let_go() {
-    let limited = Limited::to(PATIENT);
+    let limited = LimitedEdge::to(PATIENT);
     limited.origin.behave(Behaviour::Hold);
     // Whether it has left or only stopped sending cannot be told; it may be given up.
     let status = limited.status_of_half("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -410,7 +410,7 @@ fn a_client_that_closes_its_sending_side_too_early_is_let_go() {
 
 #[test]
 fn a_client_that_left_frees_the_peer() {
-    let limited = Limited::to("{}");
+    let limited = LimitedEdge::to("{}");
     limited.origin.behave(Behaviour::Stall(100_000, 1 << 20));
     let mut connection = limited.edge.connect();
     connection
@@ -428,7 +428,7 @@ fn a_client_that_left_frees_the_peer() {
 
 #[test]
 fn connections_over_the_limit_wait_for_a_place() {
-    let limited = Limited::to("{max_connections: 2}");
+    let limited = LimitedEdge::to("{max_connections: 2}");
     let mut kept = [limited.edge.connect(), limited.edge.connect()];
     limited.edge.admin.wait_for_metric(
         "clockwise_listener_accepted_connections_total",

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::Origin;
 use crate::support::tls::Authority;
 use crate::support::{client, curl, port, wait};
@@ -60,7 +60,7 @@ fn tls_is_spoken_on_a_unix_socket_too() {
 #[test]
 fn a_file_that_a_dead_process_left_is_replaced_and_one_in_use_is_not() {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let listeners = format!("[{TCP}, {{address: \"unix:http.sock\"}}]");
     let site = site.top("listeners", &listeners);
     let mut edge = site.start();
@@ -100,7 +100,7 @@ fn an_upgrade_hands_a_unix_socket_over_and_a_reload_changes_its_mode() {
     assert!(edge.command(&["reload"]).status.success());
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o666);
     edge.rewrite(
-        &Site::of([origin.label()])
+        &ConfigBuilder::of([origin.label()])
             .top("listeners", &format!("[{TCP}]"))
             .yaml(),
     );
@@ -118,7 +118,7 @@ fn a_reload_that_fails_leaves_no_file_behind() {
         taken.local_addr().unwrap()
     );
     edge.rewrite(
-        &Site::of([origin.label()])
+        &ConfigBuilder::of([origin.label()])
             .top("listeners", &listeners)
             .yaml(),
     );
@@ -146,7 +146,7 @@ fn ipv6_is_served_and_takes_ipv4_where_it_may() {
     let origin = Origin::start();
     let listeners =
         format!("[{TCP}, {{address: \"{six}\", ipv6_only: true}}, {{address: \"{dressed}\"}}]");
-    let edge = Site::of([origin.label()])
+    let edge = ConfigBuilder::of([origin.label()])
         .top("listeners", &listeners)
         .start();
     for address in [six, free] {
@@ -165,7 +165,11 @@ fn ipv6_is_served_and_takes_ipv4_where_it_may() {
         &format!("\"{dressed}\""),
         &format!("\"{dressed}\", ipv6_only: true"),
     );
-    edge.rewrite(&Site::of([origin.label()]).top("listeners", &only).yaml());
+    edge.rewrite(
+        &ConfigBuilder::of([origin.label()])
+            .top("listeners", &only)
+            .yaml(),
+    );
     for command in ["reload", "upgrade"] {
         let refused = edge.command(&[command]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -183,7 +187,7 @@ fn a_port_is_shared_only_where_both_want_it() {
     let origin = Origin::start();
     let with = |more: &str| {
         let listener = format!("[{{address: \"{address}\"{more}}}]");
-        Site::of([origin.label()]).top("listeners", &listener)
+        ConfigBuilder::of([origin.label()]).top("listeners", &listener)
     };
     let one = with(", reuse_port: true").start();
     let two = with(", reuse_port: true").start();
@@ -209,9 +213,9 @@ fn beside(address: &str, more: &str) -> (Origin, Edge) {
     (origin, edge)
 }
 
-fn with(origin: &Origin, address: &str, more: &str) -> Site {
+fn with(origin: &Origin, address: &str, more: &str) -> ConfigBuilder {
     let listeners = format!("[{TCP}, {{address: \"{address}\", {more}}}]");
-    Site::of([origin.label()]).top("listeners", &listeners)
+    ConfigBuilder::of([origin.label()]).top("listeners", &listeners)
 }
 
 /// What `curl` gets over a Unix socket.

@@ -6,14 +6,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::client::Request;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::Origin;
 use crate::support::wait;
 
 /// One origin behind an instance that logs to `access.log` in its own directory.
 fn logging() -> (Edge, Origin) {
     let origin = Origin::start();
-    let edge = Site::of([origin.label()])
+    let edge = ConfigBuilder::of([origin.label()])
         .app("key", "[{header: x-user}]")
         .top("access_log", "{path: access.log}")
         .start();
@@ -110,7 +110,7 @@ fn usr1_reopens_the_log() {
 #[test]
 fn the_log_goes_to_stdout_on_request() {
     let origin = Origin::start();
-    let edge = Site::of([origin.label()])
+    let edge = ConfigBuilder::of([origin.label()])
         .top("access_log", "{path: stdout}")
         .start();
     edge.get("/here");
@@ -134,7 +134,7 @@ fn nothing_is_lost_when_an_instance_ends() {
 #[test]
 fn a_log_that_cannot_be_written_drops_lines_and_counts_them() {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]).top("access_log", "{path: /dev/full}");
+    let site = ConfigBuilder::of([origin.label()]).top("access_log", "{path: /dev/full}");
     let edge = site.start();
     let mut connection = edge.connect();
     // Lines of 8 kB: the few megabytes that may wait are full after some 1,100 of them.
@@ -149,7 +149,7 @@ fn a_log_that_cannot_be_written_drops_lines_and_counts_them() {
 #[test]
 fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
     let mut edge = Edge::launch(
-        &Site::of(["127.0.0.1:1"])
+        &ConfigBuilder::of(["127.0.0.1:1"])
             .top("access_log", "{path: /nowhere/access.log}")
             .yaml(),
     );
@@ -162,7 +162,7 @@ fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
 #[test]
 fn the_error_log_has_levels() {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let quiet = site.clone().top("error_log", "{level: off}").start();
     quiet.get("/?k=a");
     assert_eq!(quiet.stderr(), "");

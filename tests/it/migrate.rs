@@ -74,7 +74,7 @@ fn every_key_of_a_running_haproxy_stays_on_its_server() {
 /// What its file becomes, but for the ports, answers alike.
 #[test]
 fn what_an_nginx_with_tls_becomes_answers_as_it_does() {
-    let site = Site::new();
+    let site = NginxFixture::new();
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = ((port::free(), port::free()), (port::free(), port::free()));
     let at = directory.path().display();
@@ -95,13 +95,13 @@ fn what_an_nginx_with_tls_becomes_answers_as_it_does() {
 
 /// An edge: a redirect, TLS for two names, one of which is for clients with a certificate only, and a server
 /// that proves who it is and answers with the `Host` that it got.
-struct Site {
+struct NginxFixture {
     sites: Authority,
     staff: Authority,
     server: Nginx,
 }
 
-impl Site {
+impl NginxFixture {
     fn new() -> Self {
         let (sites, staff) = (Authority::new(), Authority::new());
         for name in ["open.test", "closed.test", "peer.test"] {

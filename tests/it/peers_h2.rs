@@ -4,19 +4,19 @@ use std::thread;
 
 use crate::http2::H2C;
 use crate::support::client::Request;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{Answer, Client, Frame, code, flag, request};
 use crate::support::http2_origin::{
-    Act, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
+    ENHANCE_YOUR_CALM, Http2Behaviour, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
 };
 use crate::support::origin::{self, Behaviour};
 use crate::support::{port, process, wait};
 
 const CONNECT_FAILURES: &str = "clockwise_peer_connect_failures_total";
 
-fn site(origins: &[&Origin]) -> Site {
+fn site(origins: &[&Origin]) -> ConfigBuilder {
     let labels = origins.iter().map(|origin| origin.label());
-    Site::of(labels).app("protocol", "h2c")
+    ConfigBuilder::of(labels).app("protocol", "h2c")
 }
 
 /// With failures noticed at once, where there are any.
@@ -50,7 +50,7 @@ fn requests_share_a_connection() {
 
 #[test]
 fn no_more_at_once_than_a_connection_may_have() {
-    let origin = Origin::start(&[Act::Hold; 6]);
+    let origin = Origin::start(&[Http2Behaviour::Hold; 6]);
     let edge = site(&[&origin]).app("h2", "{max_streams: 3}").start();
     thread::scope(|scope| {
         let ask = |number| {
@@ -70,13 +70,13 @@ fn no_more_at_once_than_a_connection_may_have() {
 #[test]
 fn what_was_not_looked_at_is_asked_again_be_it_a_post() {
     for act in [
-        Act::Reset(REFUSED_STREAM),
-        Act::ResetEarly(REFUSED_STREAM),
-        Act::GoAway(NO_ERROR),
-        Act::GoAway(ENHANCE_YOUR_CALM),
+        Http2Behaviour::Reset(REFUSED_STREAM),
+        Http2Behaviour::ResetEarly(REFUSED_STREAM),
+        Http2Behaviour::GoAway(NO_ERROR),
+        Http2Behaviour::GoAway(ENHANCE_YOUR_CALM),
     ] {
         for request in [post(), Request::get("/?k=a")] {
-            let origin = Origin::start(&[Act::Answer, act]);
+            let origin = Origin::start(&[Http2Behaviour::Answer, act]);
             let edge = strict(&[&origin]);
             answered(&edge, &request);
             assert_eq!(
@@ -91,7 +91,7 @@ fn what_was_not_looked_at_is_asked_again_be_it_a_post() {
 
 #[test]
 fn who_keeps_refusing_is_left_for_the_next_of_the_walk() {
-    let refusals = [Act::Reset(REFUSED_STREAM); 2];
+    let refusals = [Http2Behaviour::Reset(REFUSED_STREAM); 2];
     let origins = [Origin::start(&refusals), Origin::start(&refusals)];
     let edge = site(&[&origins[0], &origins[1]])
         .app("retry", "{attempts: 2}")
@@ -106,8 +106,8 @@ fn who_keeps_refusing_is_left_for_the_next_of_the_walk() {
 #[test]
 fn what_may_have_been_done_is_not_done_again() {
     let origins = [
-        Origin::start(&[Act::Reset(INTERNAL_ERROR)]),
-        Origin::start(&[Act::Reset(INTERNAL_ERROR)]),
+        Origin::start(&[Http2Behaviour::Reset(INTERNAL_ERROR)]),
+        Origin::start(&[Http2Behaviour::Reset(INTERNAL_ERROR)]),
     ];
     let edge = site(&[&origins[0], &origins[1]])
         .app("retry", "{attempts: 3}")
@@ -120,7 +120,7 @@ fn what_may_have_been_done_is_not_done_again() {
 
 #[test]
 fn a_connection_that_has_ended_says_nothing_about_its_peer() {
-    for act in [Act::LastAnswer, Act::Vanish] {
+    for act in [Http2Behaviour::LastAnswer, Http2Behaviour::Vanish] {
         let origin = Origin::start(&[act; 3]);
         let edge = strict(&[&origin]);
         for number in 1..=4 {
@@ -136,7 +136,7 @@ fn a_connection_that_has_ended_says_nothing_about_its_peer() {
 
 #[test]
 fn a_client_of_http_1_gets_the_body_whole() {
-    let origin = Origin::start(&[Act::Trailers, Act::Trailers]);
+    let origin = Origin::start(&[Http2Behaviour::Trailers, Http2Behaviour::Trailers]);
     let edge = site(&[&origin]).start();
     assert_eq!(
         answered(&edge, &Request::get("/?k=a")),
@@ -150,7 +150,9 @@ fn a_client_of_http_1_gets_the_body_whole() {
 #[test]
 fn a_tunnel_begins_as_http_1_whatever_is_spoken_else() {
     let origin = origin::Origin::behaving(Behaviour::Upgrade);
-    let edge = Site::of([origin.label()]).app("protocol", "h2c").start();
+    let edge = ConfigBuilder::of([origin.label()])
+        .app("protocol", "h2c")
+        .start();
     let mut socket = edge.connect();
     let request = "GET /?k=a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -172,7 +174,7 @@ fn probes_speak_it_too() {
         "each on a connection of its own, which ends"
     );
     let old = origin::Origin::start();
-    let edge = Site::of([old.label()]).app("protocol", "h2c");
+    let edge = ConfigBuilder::of([old.label()]).app("protocol", "h2c");
     let edge = edge.app("health", health).start();
     edge.admin.wait_for_state("app", &old.label(), "down");
 }
@@ -193,7 +195,7 @@ fn nghttpd_is_served_from() {
     wait::until("nghttpd to listen", || {
         std::net::TcpStream::connect(address).is_ok()
     });
-    let edge = Site::of([address]).app("protocol", "h2c").start();
+    let edge = ConfigBuilder::of([address]).app("protocol", "h2c").start();
     for _ in 0..3 {
         assert_eq!(edge.get("/page?k=a").text(), page);
     }
@@ -244,7 +246,7 @@ fn a_host_that_no_peer_could_be_told_is_the_clients_fault() {
 /// Larger than the window that the origin gives.
 const LARGE: usize = 200_000;
 
-fn both(origin: &Origin) -> Site {
+fn both(origin: &Origin) -> ConfigBuilder {
     let site = site(&[origin]).top("listeners", H2C);
     site.app("passive", "{failures: 1, eject: 60s}")
 }
@@ -286,12 +288,12 @@ fn requests_of_http_2_share_a_connection() {
 #[test]
 fn what_was_not_looked_at_of_http_2_is_asked_again() {
     for act in [
-        Act::Reset(REFUSED_STREAM),
-        Act::ResetEarly(REFUSED_STREAM),
-        Act::GoAway(NO_ERROR),
-        Act::GoAway(ENHANCE_YOUR_CALM),
+        Http2Behaviour::Reset(REFUSED_STREAM),
+        Http2Behaviour::ResetEarly(REFUSED_STREAM),
+        Http2Behaviour::GoAway(NO_ERROR),
+        Http2Behaviour::GoAway(ENHANCE_YOUR_CALM),
     ] {
-        let origin = Origin::start(&[Act::Answer, act]);
+        let origin = Origin::start(&[Http2Behaviour::Answer, act]);
         let edge = both(&origin).start();
         assert_said(&post_by_http_2(&edge, 10_000), 200, "connection 1 stream 1");
         assert_said(&post_by_http_2(&edge, 10_000), 200, "connection 2 stream 1");
@@ -301,7 +303,7 @@ fn what_was_not_looked_at_of_http_2_is_asked_again() {
 
 #[test]
 fn what_may_have_been_done_for_http_2_is_not_done_again() {
-    let origin = Origin::start(&[Act::Reset(INTERNAL_ERROR)]);
+    let origin = Origin::start(&[Http2Behaviour::Reset(INTERNAL_ERROR)]);
     let edge = both(&origin).app("retry", "{attempts: 3}").start();
     assert_eq!(post_by_http_2(&edge, 10_000).statuses, [502]);
     assert_eq!(origin.requests(), 1);
@@ -309,7 +311,7 @@ fn what_may_have_been_done_for_http_2_is_not_done_again() {
 
 #[test]
 fn who_is_answered_early_gets_it_though_the_peer_takes_no_more() {
-    let origin = Origin::start(&[Act::AnswerEarly]);
+    let origin = Origin::start(&[Http2Behaviour::AnswerEarly]);
     let edge = both(&origin).start();
     let early = post_by_http_2(&edge, LARGE);
     assert_said(&early, 200, "early");

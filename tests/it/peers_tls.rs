@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::http2::H2C;
 use crate::support::client::{Connection, Request, Response};
-use crate::support::edge::{Edge, Site, run};
+use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::http2::Client;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
@@ -96,7 +96,7 @@ fn each_peer_proves_its_own_name() {
     let [a, b] = ["a.test", "b.test"].map(|name| secure(&authority.issue(name, &[name]), SAYS));
     let peer =
         |peer: &Nginx, name| format!("{{address: \"{}\", server_name: {name}}}", peer.address);
-    let site = Site::of([peer(&a, "a.test"), peer(&b, "b.test")]);
+    let site = ConfigBuilder::of([peer(&a, "a.test"), peer(&b, "b.test")]);
     let edge = site
         .app("tls", &tls(&authority, "server_name: other.test"))
         .start();
@@ -391,12 +391,12 @@ fn tls(authority: &Authority, more: &str) -> String {
     format!("{{ca: {}, {more}}}", authority.path("ca.crt").display())
 }
 
-fn site(peers: &[&Nginx], tls: &str) -> Site {
-    Site::of(peers.iter().map(|peer| peer.label())).app("tls", tls)
+fn site(peers: &[&Nginx], tls: &str) -> ConfigBuilder {
+    ConfigBuilder::of(peers.iter().map(|peer| peer.label())).app("tls", tls)
 }
 
 /// The peer has to prove that it is `app.test`, to this authority.
-fn named(peer: &Nginx, authority: &Authority, more: &str) -> Site {
+fn named(peer: &Nginx, authority: &Authority, more: &str) -> ConfigBuilder {
     let more = format!("server_name: app.test, {more}");
     site(&[peer], &tls(authority, more.trim_end_matches([',', ' '])))
 }

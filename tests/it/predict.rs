@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::client::Request;
-use crate::support::desk::{Desk, site};
-use crate::support::edge::{Site, run};
+use crate::support::command_dir::{CommandDir, site};
+use crate::support::edge::{ConfigBuilder, run};
 use crate::support::load::keys;
 use crate::support::origin::Origin;
 use crate::support::wait::{self, timed};
@@ -27,13 +27,13 @@ fn owners(text: &str) -> HashMap<&str, &str> {
 
 #[test]
 fn ring_diff_of_a_removal() {
-    let text = Desk::new().diff("--without b --keys -", &keys(1000).join("\n"));
+    let text = CommandDir::new().diff("--without b --keys -", &keys(1000).join("\n"));
     assert_eq!(text, include_str!("golden/diff-without.txt"));
 }
 
 #[test]
 fn ring_diff_of_two_files_is_that_of_the_same_change_without_a_second_file() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
     let text = desk.diff("--to then.yaml", "");
     assert_eq!(text, desk.diff("--without b --add d", ""));
@@ -45,7 +45,7 @@ fn ring_diff_of_two_files_is_that_of_the_same_change_without_a_second_file() {
 
 #[test]
 fn a_death_moves_what_a_removal_moves() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let moved = |arguments: &str| json(&desk.diff(&format!("{arguments} --json"), ""));
     let (death, removal) = (moved("--down b"), moved("--without b"));
     assert_eq!(death["moved"], removal["moved"]);
@@ -59,7 +59,7 @@ fn a_death_moves_what_a_removal_moves() {
 
 #[test]
 fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let mut input = String::new();
     for number in 0..1_000_000 {
         let _ = writeln!(input, "user-{number}");
@@ -95,7 +95,7 @@ fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
 
 #[test]
 fn too_much_movement_is_exit_3_with_the_numbers() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let ask =
         |limit: &str| format!("ring diff -c clockwise.yaml -u app --down b --max-moved {limit}");
     let errors = desk.fail(&ask("2.5%"), 3);
@@ -124,7 +124,7 @@ fn too_much_movement_is_exit_3_with_the_numbers() {
 
 #[test]
 fn what_cannot_be_asked_is_told() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     for (arguments, code, part) in [
         ("", 2, "required"),
         ("--add x=300", 2, "not a weight"),
@@ -145,7 +145,7 @@ fn what_cannot_be_asked_is_told() {
 
 #[test]
 fn another_dialect_places_every_key_anew() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let circle = site(["a", "b", "c"]).app("ring", "{dialect: circle}");
     desk.write("then.yaml", &circle.yaml());
     let report = json(&desk.diff("--to then.yaml --keys - --json", &keys(1000).join("\n")));
@@ -156,7 +156,7 @@ fn another_dialect_places_every_key_anew() {
 }
 
 /// A log of a request each 10 ms, each of 25 ms, ten thousand in all.
-fn log(desk: &Desk) -> String {
+fn log(desk: &CommandDir) -> String {
     let hash = |key: &str| {
         let text = desk.print(
             &format!("ring owner -c clockwise.yaml -u app --json {key}"),
@@ -180,7 +180,7 @@ fn log(desk: &Desk) -> String {
 
 #[test]
 fn ring_replay_shows_the_load_now_and_after() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let mut text = log(&desk);
     text.insert_str(text.find('\n').unwrap() + 1, "not a line\n");
     text.push_str(
@@ -193,7 +193,7 @@ fn ring_replay_shows_the_load_now_and_after() {
 
 #[test]
 fn ring_replay_adds_up() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     desk.write("access.log", &log(&desk));
     let report = json(&desk.replay("--log access.log --weight a=3 --json"));
     let sum = |when: &str, of: &str| -> u64 {
@@ -219,7 +219,7 @@ fn ring_replay_adds_up() {
 
 #[test]
 fn ring_replay_reads_a_million_lines_in_seconds() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     desk.write("access.log", &log(&desk).repeat(100));
     let (report, took) = timed(|| json(&desk.replay("--log access.log --json")));
     assert_eq!(report["requests"], 1_000_000);
@@ -228,7 +228,7 @@ fn ring_replay_reads_a_million_lines_in_seconds() {
 
 #[test]
 fn a_log_that_says_nothing_is_wrong_input() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     desk.write("empty.log", "");
     desk.write("other.log", "no\n");
     let ask = |rest: &str| format!("ring replay -c clockwise.yaml -u app {rest}");
@@ -243,7 +243,7 @@ fn a_log_that_says_nothing_is_wrong_input() {
 #[test]
 fn a_log_of_the_proxy_is_replayed_to_the_peers_it_names() {
     let origins = Origin::some(3);
-    let edge = Site::of(origins.iter().map(Origin::label))
+    let edge = ConfigBuilder::of(origins.iter().map(Origin::label))
         .top("access_log", "{path: access.log}")
         .start();
     for key in keys(50) {
@@ -277,8 +277,8 @@ fn a_log_of_the_proxy_is_replayed_to_the_peers_it_names() {
 fn the_diff_over_http_is_that_of_the_command() {
     let peers =
         ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
-    let edge = Site::of(peers).start();
-    let desk = Desk::new();
+    let edge = ConfigBuilder::of(peers).start();
+    let desk = CommandDir::new();
     let ask = |query: &str| edge.admin.get(&format!("/v1/upstreams/app/diff?{query}"));
     for (query, arguments) in [
         ("without=b", "--without b"),
@@ -316,7 +316,7 @@ fn the_diff_over_http_is_that_of_the_command() {
 fn the_diff_over_http_begins_with_what_is_down_now() {
     let peers =
         ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
-    let edge = Site::of(peers).start();
+    let edge = ConfigBuilder::of(peers).start();
     edge.admin.post("/v1/upstreams/app/peers/b/drain");
     let ask = |query: &str| {
         edge.admin
@@ -333,7 +333,7 @@ fn the_diff_over_http_begins_with_what_is_down_now() {
 /// The log of another proxy, as far as it has the keys.
 #[test]
 fn keys_with_their_times_are_replayed() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let (keys, mut text) = (keys(1000), String::new());
     for (number, key) in keys.iter().enumerate() {
         writeln!(text, "{}.5\t{key}\t0.25\t10", 1_700_000_000 + number).unwrap();
@@ -359,7 +359,7 @@ fn keys_with_their_times_are_replayed() {
 
 #[test]
 fn hot_keys_are_spread_and_slow_starts_are_over_in_a_replay() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let site = site(["a", "b", "c"]).app("hot_keys", "{share: 10%}");
     desk.write("clockwise.yaml", &site.app("slow_start", "30s").yaml());
     let lines = (0..4000).map(|number| format!("{}.{:03}\tk\n", number / 1000, number % 1000));
@@ -380,7 +380,7 @@ fn hot_keys_are_spread_and_slow_starts_are_over_in_a_replay() {
 
 #[test]
 fn where_no_hash_tells_the_owner_a_replay_says_so_and_adds_up() {
-    let desk = Desk::new();
+    let desk = CommandDir::new();
     let caddy = site(["a", "b", "c"]).app("ring", "caddy");
     desk.write("clockwise.yaml", &caddy.yaml());
     desk.write("access.log", &log(&desk));

@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::client::{self, Connection, Request};
-use crate::support::crowd::Crowd;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::load::{Load, ask_all, keys};
+use crate::support::mixed_load::MixedLoad;
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::{self, Closed, Full};
+use crate::support::port::{self, ClosedPort, FullBacklog};
 use crate::support::{process, wait};
 
 /// Probes that see at once who refuses, and take nobody for dead who is only slow.
@@ -23,12 +23,12 @@ const PROBED: &str = "{tcp: true, interval: 10s, timeout: 10s, fall: 1, rise: 1}
 fn a_listener_comes_and_another_goes_and_no_connection_is_cut() {
     let (stays, goes, comes) = (port::free(), port::free(), port::free());
     let origin = Origin::start();
-    let site = Site::of([origin.label()]).downstream("{keepalive: 30s}");
+    let site = ConfigBuilder::of([origin.label()]).downstream("{keepalive: 30s}");
     let edge = site
         .clone()
         .top("listeners", &listeners(&[stays, goes]))
         .start();
-    let crowd = Crowd::before(&edge).busy(2).idle(10).fresh(1);
+    let crowd = MixedLoad::before(&edge).busy(2).idle(10).fresh(1);
     let mut kept: Vec<_> = (0..10).map(|_| Connection::open(goes)).collect();
     for connection in kept.iter_mut().take(5) {
         assert!(!connection.get("/?k=a").unwrap().closes());
@@ -54,7 +54,7 @@ fn a_listener_comes_and_another_goes_and_no_connection_is_cut() {
 fn a_request_under_way_on_a_listener_that_goes_is_answered() {
     let (stays, goes) = (port::free(), port::free());
     let origin = Origin::behaving(Behaviour::Hold);
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let edge = site
         .clone()
         .top("listeners", &listeners(&[stays, goes]))
@@ -72,7 +72,7 @@ fn only_keys_of_peers_that_come_or_go_move() {
     let origins: Vec<Origin> = (0..5).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let (gone, new) = (&labels[0], &labels[4]);
-    let site = Site::of(&labels[..4]);
+    let site = ConfigBuilder::of(&labels[..4]);
     let (edge, keys) = (site.start(), keys(2_000));
     let load = Load::start(&edge, 2, &keys);
     let before = ask_all(&edge, &keys);
@@ -98,7 +98,7 @@ fn only_keys_of_peers_that_come_or_go_move() {
 fn what_is_known_of_a_peer_survives() {
     let mut origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels[..3]).app(
+    let site = ConfigBuilder::of(&labels[..3]).app(
         "health",
         "{tcp: true, interval: 2s, timeout: 2s, fall: 1, rise: 1000}",
     );
@@ -126,9 +126,9 @@ fn what_is_known_of_a_peer_survives() {
 
 #[test]
 fn a_peer_that_was_ejected_stays_ejected() {
-    let (origin, closed) = (Origin::start(), Closed::new());
+    let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
-    let site = Site::of(&peers).app("passive", "{failures: 1, eject: 60s}");
+    let site = ConfigBuilder::of(&peers).app("passive", "{failures: 1, eject: 60s}");
     let edge = site.start();
     for key in keys(50) {
         edge.get(&format!("/?k={key}"));
@@ -140,8 +140,8 @@ fn a_peer_that_was_ejected_stays_ejected() {
 
 #[test]
 fn a_new_peer_is_probed_before_it_takes_a_key() {
-    let (origins, closed) = (Origin::some(2), Closed::new());
-    let site = Site::of(origins.iter().map(Origin::label)).app("health", PROBED);
+    let (origins, closed) = (Origin::some(2), ClosedPort::new());
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("health", PROBED);
     let edge = site.start();
     let load = Load::start(&edge, 2, &keys(500));
     let peers = [
@@ -158,7 +158,7 @@ fn a_new_peer_is_probed_before_it_takes_a_key() {
 #[test]
 fn a_configuration_that_is_wrong_changes_nothing_and_says_where_it_is_wrong() {
     let origins = Origin::some(2);
-    let site = Site::of([origins[0].label()]);
+    let site = ConfigBuilder::of([origins[0].label()]);
     let edge = site.start();
     edge.rewrite(
         &site
@@ -166,7 +166,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_where_it_is_wrong() {
             .top("drain_timeout", "80")
             .yaml(),
     );
-    let crowd = Crowd::before(&edge).busy(1).fresh(1);
+    let crowd = MixedLoad::before(&edge).busy(1).fresh(1);
     let output = edge.command(&["reload"]);
     assert_refused(&output, 4, "clockwise.yaml:");
     edge.signal("HUP");
@@ -185,7 +185,7 @@ fn a_port_that_is_taken_changes_nothing() {
     let origins = Origin::some(2);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (ours, free, taken) = (port::free(), port::free(), taken.local_addr().unwrap());
-    let site = Site::of([origins[0].label()]).top("listeners", &listeners(&[ours]));
+    let site = ConfigBuilder::of([origins[0].label()]).top("listeners", &listeners(&[ours]));
     let edge = site.start();
     let before = series(&edge);
     let site = site.top("listeners", &listeners(&[free, taken]));
@@ -205,7 +205,7 @@ fn a_port_that_is_taken_changes_nothing() {
 fn more_keys_than_max_moved_do_not_move_unless_forced() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels).app("max_moved", "10%");
+    let site = ConfigBuilder::of(&labels).app("max_moved", "10%");
     let edge = site.start();
     edge.rewrite(&site.peers(&labels[1..]).yaml());
     let share = edge.admin.get("/v1/upstreams/app").json()["peers"][0]["share"]
@@ -230,7 +230,7 @@ fn a_dry_run_shows_the_changes_and_makes_none() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let (old, new) = (&labels[0], &labels[2]);
-    let site = Site::of(&labels[..2]).top("listeners", &listeners(&[stays]));
+    let site = ConfigBuilder::of(&labels[..2]).top("listeners", &listeners(&[stays]));
     let edge = site.start();
     let keys = keys(200);
     let (owners, before) = (ask_all(&edge, &keys), series(&edge));
@@ -258,7 +258,7 @@ fn a_dry_run_shows_the_changes_and_makes_none() {
 #[test]
 fn hup_and_a_watched_file_reload_too() {
     let origins = Origin::some(2);
-    let site = Site::of([origins[0].label()]);
+    let site = ConfigBuilder::of([origins[0].label()]);
     let edge = site.start();
     edge.rewrite(&site.clone().top("watch", "100ms").yaml());
     edge.signal("HUP");
@@ -272,7 +272,7 @@ fn hup_and_a_watched_file_reload_too() {
 #[test]
 fn a_reload_by_hand_is_not_repeated_by_the_watch() {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let edge = site.start();
     // Watched from this reload on: before it, the watch could have been the first to see the file.
     reload(&edge, &site.top("watch", "100ms"));
@@ -289,9 +289,9 @@ fn ten_thousand_peers_are_reloaded_without_a_pause() {
         let address = |number: usize| origins[number % 2].address;
         range.map(move |number| format!("{{address: \"{}\", label: p{number}}}", address(number)))
     };
-    let site = Site::of(peers(0..10_000));
+    let site = ConfigBuilder::of(peers(0..10_000));
     let edge = site.start();
-    let crowd = Crowd::before(&edge).busy(3).idle(10).fresh(1);
+    let crowd = MixedLoad::before(&edge).busy(3).idle(10).fresh(1);
     crowd.wait_for_more(2);
     reload(&edge, &site.peers(peers(100..10_100)));
     crowd.wait_for_more(2);
@@ -305,7 +305,7 @@ fn ten_thousand_peers_are_reloaded_without_a_pause() {
 #[test]
 fn what_is_gone_is_gone_from_the_metrics() {
     let origins = Origin::some(2);
-    let site = Site::of(origins.iter().map(Origin::label));
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label));
     let more = format!(
         "{}  other:\n    peers: [\"{}\"]\n",
         site.yaml(),
@@ -336,9 +336,9 @@ fn a_hundred_reloads_leave_nothing_behind() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let port = port::free();
-    let site = Site::of(&labels[..3]).app("health", PROBED);
+    let site = ConfigBuilder::of(&labels[..3]).app("health", PROBED);
     let edge = site.start();
-    let crowd = Crowd::before(&edge).busy(1).idle(5);
+    let crowd = MixedLoad::before(&edge).busy(1).idle(5);
     // Beside the peers that are asked, many that are not, so that a ring that stays is seen.
     let many = |turn: usize| {
         let weight = 1 + turn % 2;
@@ -389,7 +389,7 @@ fn a_hundred_reloads_leave_nothing_behind() {
 fn a_drain_outlives_a_new_address_and_the_end_of_the_probes() {
     let origins = Origin::some(3);
     let peer = |index: usize| format!("{{address: \"{}\", label: a}}", origins[index].label());
-    let probed = Site::of([peer(0), origins[2].label()]).app("health", PROBED);
+    let probed = ConfigBuilder::of([peer(0), origins[2].label()]).app("health", PROBED);
     let edge = probed.start();
     edge.cli(&["drain", "app", "a"], "");
     let moved = probed.clone().peers([peer(1), origins[2].label()]);
@@ -405,9 +405,9 @@ fn a_drain_outlives_a_new_address_and_the_end_of_the_probes() {
 
 #[test]
 fn probes_that_are_added_ask_before_a_peer_takes_a_key() {
-    let (origin, closed) = (Origin::start(), Closed::new());
+    let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
-    let site = Site::of(&peers);
+    let site = ConfigBuilder::of(&peers);
     let edge = site.start();
     assert_eq!(edge.admin.state("app", &peers[1]), "up");
     // One answer must do: what nobody has asked is not up.
@@ -421,8 +421,8 @@ fn probes_that_are_added_ask_before_a_peer_takes_a_key() {
 
 #[test]
 fn new_probes_judge_nobody_before_the_configuration_is_in_force() {
-    let (origin, full) = (Origin::start(), Full::new());
-    let site = Site::of([origin.label()]).app("health", PROBED);
+    let (origin, full) = (Origin::start(), FullBacklog::new());
+    let site = ConfigBuilder::of([origin.label()]).app("health", PROBED);
     let edge = site.start();
     let strict = "{http: /, expect: 599, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
     let peers = [origin.label(), full.address.to_string()];
@@ -445,7 +445,7 @@ fn a_reload_that_fails_leaves_no_series_and_no_log() {
     let origin = Origin::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (ours, taken) = (port::free(), taken.local_addr().unwrap());
-    let site = Site::of([origin.label()]).top("listeners", &listeners(&[ours]));
+    let site = ConfigBuilder::of([origin.label()]).top("listeners", &listeners(&[ours]));
     let edge = site.start();
     let before = series(&edge);
     let site = site
@@ -465,7 +465,7 @@ fn a_reload_that_fails_leaves_no_series_and_no_log() {
 fn a_backlog_that_is_raised_holds_more_connections() {
     let (origin, address) = (Origin::start(), port::free());
     let listener = |backlog: u32| format!("[{{address: \"{address}\", backlog: {backlog}}}]");
-    let site = Site::of([origin.label()]).top("listeners", &listener(1));
+    let site = ConfigBuilder::of([origin.label()]).top("listeners", &listener(1));
     let edge = site.start();
     let plan = reload(&edge, &site.top("listeners", &listener(100)));
     assert_eq!(plan["plan"]["listeners"]["changed"][0], address.to_string());
@@ -474,7 +474,7 @@ fn a_backlog_that_is_raised_holds_more_connections() {
 
 /// Puts a configuration in force; what the instance said that it changes.
 #[track_caller]
-fn reload(edge: &Edge, site: &Site) -> Value {
+fn reload(edge: &Edge, site: &ConfigBuilder) -> Value {
     edge.rewrite(&site.yaml());
     json_of(&edge.command(&["reload", "--json"]))
 }

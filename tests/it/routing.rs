@@ -5,13 +5,13 @@ use crate::support::edge::Edge;
 use crate::support::origin::Origin;
 
 /// Two upstreams, `a` and `b`, of one origin each, behind these routes.
-struct Two {
+struct TwoUpstreams {
     edge: Edge,
     a: Origin,
     b: Origin,
 }
 
-impl Two {
+impl TwoUpstreams {
     fn behind(routes: &str) -> Self {
         let (a, b) = (Origin::start(), Origin::start());
         let yaml = format!(
@@ -43,7 +43,7 @@ impl Two {
 
 #[test]
 fn an_exact_host_beats_a_wildcard_and_that_beats_any() {
-    let two = Two::behind(
+    let two = TwoUpstreams::behind(
         "[{host: www.example.com, upstream: a}, {host: \"*.example.com\", upstream: b}]",
     );
     assert_eq!(two.route("GET", "www.example.com", "/"), "a");
@@ -55,7 +55,7 @@ fn an_exact_host_beats_a_wildcard_and_that_beats_any() {
 
 #[test]
 fn a_route_without_a_host_takes_what_no_other_takes() {
-    let two = Two::behind("[{upstream: a}, {host: example.com, path: /b, upstream: b}]");
+    let two = TwoUpstreams::behind("[{upstream: a}, {host: example.com, path: /b, upstream: b}]");
     assert_eq!(two.route("GET", "example.com", "/b"), "b");
     assert_eq!(two.route("GET", "example.com", "/c"), "a");
     assert_eq!(two.route("GET", "other.net", "/b"), "a");
@@ -63,7 +63,7 @@ fn a_route_without_a_host_takes_what_no_other_takes() {
 
 #[test]
 fn a_path_is_a_prefix_at_segment_borders() {
-    let two = Two::behind("[{path: /api, upstream: a}, {path: /api/v2, upstream: b}]");
+    let two = TwoUpstreams::behind("[{path: /api, upstream: a}, {path: /api/v2, upstream: b}]");
     assert_eq!(two.route("GET", "h", "/api"), "a");
     assert_eq!(two.route("GET", "h", "/api?x=/api/v2"), "a");
     assert_eq!(two.route("GET", "h", "/api/v1"), "a");
@@ -75,14 +75,14 @@ fn a_path_is_a_prefix_at_segment_borders() {
 
 #[test]
 fn a_route_for_the_method_beats_one_for_any() {
-    let two = Two::behind("[{upstream: a}, {methods: [POST, PUT], upstream: b}]");
+    let two = TwoUpstreams::behind("[{upstream: a}, {methods: [POST, PUT], upstream: b}]");
     assert_eq!(two.route("POST", "h", "/"), "b");
     assert_eq!(two.route("GET", "h", "/"), "a");
 }
 
 #[test]
 fn a_method_that_no_route_takes_is_405_and_names_those_that_are() {
-    let two = Two::behind("[{path: /a, methods: [GET, HEAD], upstream: a}]");
+    let two = TwoUpstreams::behind("[{path: /a, methods: [GET, HEAD], upstream: a}]");
     assert_eq!(two.route("GET", "h", "/a"), "a");
     let refused = two.edge.send(&Request::new("DELETE", "/a"));
     assert_eq!(
@@ -94,8 +94,8 @@ fn a_method_that_no_route_takes_is_405_and_names_those_that_are() {
 
 #[test]
 fn the_order_of_the_routes_decides_nothing() {
-    let forward = Two::behind("[{path: /x, upstream: a}, {path: /x/y, upstream: b}]");
-    let backward = Two::behind("[{path: /x/y, upstream: b}, {path: /x, upstream: a}]");
+    let forward = TwoUpstreams::behind("[{path: /x, upstream: a}, {path: /x/y, upstream: b}]");
+    let backward = TwoUpstreams::behind("[{path: /x/y, upstream: b}, {path: /x, upstream: a}]");
     for target in ["/x", "/x/y", "/x/yy", "/x/y/z"] {
         assert_eq!(
             forward.route("GET", "h", target),
@@ -106,7 +106,7 @@ fn the_order_of_the_routes_decides_nothing() {
 
 #[test]
 fn a_connection_is_kept_after_a_refusal() {
-    let two = Two::behind("[{path: /a, methods: [GET], upstream: a}]");
+    let two = TwoUpstreams::behind("[{path: /a, methods: [GET], upstream: a}]");
     let mut connection = two.edge.connect();
     assert_eq!(connection.get("/nowhere").unwrap().status, 404);
     assert_eq!(

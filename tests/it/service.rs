@@ -16,13 +16,13 @@ use tempfile::TempDir;
 
 use crate::support::admin::Admin;
 use crate::support::client::{self, Connection, Request};
-use crate::support::edge::{BINARY, Site, binary, run};
+use crate::support::edge::{BINARY, ConfigBuilder, binary, run};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::process::Process;
 use crate::support::wait;
 
 /// What a service manager is to the process: a directory, a socket for messages, an environment.
-struct Manager {
+struct ServiceManager {
     directory: TempDir,
     mailbox: UnixDatagram,
     messages: Receiver<String>,
@@ -34,8 +34,8 @@ struct Service {
     admin: Admin,
 }
 
-impl Manager {
-    fn new(site: &Site) -> Self {
+impl ServiceManager {
+    fn new(site: &ConfigBuilder) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mailbox = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         let messages = collect(mailbox.try_clone().unwrap());
@@ -105,7 +105,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for ServiceManager {
     fn drop(&mut self) {
         // Wakes the thread that collects.
         let _ = self.mailbox.shutdown(Shutdown::Both);
@@ -159,8 +159,8 @@ impl Service {
 
 const CONFIG: [&str; 2] = ["-c", "clockwise.yaml"];
 
-fn site(origin: &Origin) -> Site {
-    Site::of([origin.label()]).downstream("{keepalive: 2s}")
+fn site(origin: &Origin) -> ConfigBuilder {
+    ConfigBuilder::of([origin.label()]).downstream("{keepalive: 2s}")
 }
 
 fn is_alive(pid: u64) -> bool {
@@ -177,7 +177,7 @@ fn kill(pid: u64) {
 #[test]
 fn the_service_manager_is_told_who_is_ready_and_when_it_ends() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&[]);
     let ready = manager.message("READY=1");
     assert!(ready.contains(&format!("MAINPID={}", service.pid())));
@@ -194,7 +194,7 @@ const SIX_SIGNS: Duration = Duration::from_millis(300);
 #[test]
 fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
     let origin = Origin::behaving(Behaviour::Hold);
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut command = manager.command();
     command.env("WATCHDOG_USEC", "100000").arg("run");
     let service = manager.start(command.args(CONFIG));
@@ -221,7 +221,7 @@ fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
 #[test]
 fn signs_of_life_are_not_given_for_another_process() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut command = manager.command();
     let limit = [("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")];
     let service = manager.start(command.envs(limit).arg("run").args(CONFIG));
@@ -231,7 +231,7 @@ fn signs_of_life_are_not_given_for_another_process() {
 }
 
 /// Starts with `socket` as the one passed descriptor, as `sd_listen_fds(3)` has it: number 3.
-fn activate(manager: &Manager, socket: &TcpListener) -> Service {
+fn activate(manager: &ServiceManager, socket: &TcpListener) -> Service {
     let binary = env!("CARGO_BIN_EXE_clockwise");
     let script = format!(
         "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec {binary} run -c clockwise.yaml"
@@ -250,7 +250,7 @@ fn a_socket_that_the_service_manager_bound_is_taken_upgraded_and_left_in_order()
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let listeners = format!("[{{address: \"{address}\"}}]");
-    let manager = Manager::new(&site(&origin).top("listeners", &listeners));
+    let manager = ServiceManager::new(&site(&origin).top("listeners", &listeners));
     for _ in 0..2 {
         // Waits in the queue from before the start.
         let mut early = Connection::open(address);
@@ -274,7 +274,7 @@ fn a_socket_that_the_service_manager_bound_is_taken_upgraded_and_left_in_order()
 #[test]
 fn a_socket_that_no_listener_names_is_closed() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let service = activate(&manager, &socket);
@@ -289,7 +289,7 @@ fn a_socket_that_no_listener_names_is_closed() {
 #[test]
 fn a_supervisor_stays_while_the_processes_below_it_change() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
     let told = manager.message("READY=1");
     assert!(
@@ -318,7 +318,7 @@ fn a_supervisor_stays_while_the_processes_below_it_change() {
 #[test]
 fn a_supervisor_ends_as_the_process_that_leads_ends() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
     service.wait_until_ready();
     let leader = manager.upgrade(&service);
@@ -335,7 +335,7 @@ fn a_supervisor_ends_as_the_process_that_leads_ends() {
 #[test]
 fn a_program_that_only_checks_the_configuration_is_nobodys_heir() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let program = manager.path().join("program");
     symlink(BINARY, &program).unwrap();
     let mut command = Command::new(&program);
@@ -359,7 +359,7 @@ fn a_program_that_only_checks_the_configuration_is_nobodys_heir() {
 #[test]
 fn a_supervisor_does_not_hear_strangers() {
     let origin = Origin::start();
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
     manager.message("READY=1");
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
@@ -382,7 +382,7 @@ fn a_supervisor_does_not_hear_strangers() {
 #[test]
 fn a_supervisor_waits_for_what_drains_and_a_second_signal_cuts_it() {
     let origin = Origin::behaving(Behaviour::Hold);
-    let manager = Manager::new(&site(&origin));
+    let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
     service.wait_until_ready();
     let mut held = Connection::open(service.address());

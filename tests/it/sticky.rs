@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::support::client::{Request, Response};
-use crate::support::edge::Site;
+use crate::support::edge::ConfigBuilder;
 use crate::support::origin::{Behaviour, Origin};
 
 const MADE: &str = "clockwise_upstream_cookies_made_total";
@@ -209,9 +209,9 @@ fn a_websocket_is_given_it_with_the_handshake() {
 }
 
 /// The cookie `cw` is the key, with these attributes.
-fn site<'a>(origins: impl IntoIterator<Item = &'a Origin>, attributes: &str) -> Site {
+fn site<'a>(origins: impl IntoIterator<Item = &'a Origin>, attributes: &str) -> ConfigBuilder {
     let key = format!("{{cookie: {{name: cw, generate: true{attributes}}}}}");
-    Site::of(origins.into_iter().map(Origin::label)).app("key", &key)
+    ConfigBuilder::of(origins.into_iter().map(Origin::label)).app("key", &key)
 }
 
 fn with(value: &str) -> Request {

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::load::{Load, keys};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait::{self, assert_about, timed};
@@ -17,7 +17,8 @@ fn start(top: &[(&str, &str)]) -> (Edge, Origin) {
 
 fn start_idling(keepalive: &str, top: &[(&str, &str)]) -> (Edge, Origin) {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]).downstream(&format!("{{keepalive: {keepalive}}}"));
+    let site =
+        ConfigBuilder::of([origin.label()]).downstream(&format!("{{keepalive: {keepalive}}}"));
     let site = top
         .iter()
         .fold(site, |site, (key, value)| site.top(key, value));
@@ -195,7 +196,7 @@ fn an_address_that_is_taken_is_an_error_with_the_address() {
         } else {
             value
         };
-        let mut edge = Edge::launch(&Site::of(["127.0.0.1:1"]).top(key, &value).yaml());
+        let mut edge = Edge::launch(&ConfigBuilder::of(["127.0.0.1:1"]).top(key, &value).yaml());
         assert!(!edge.wait().success());
         wait::until("the address on stderr", || edge.stderr().contains(&address));
     }
@@ -204,7 +205,7 @@ fn an_address_that_is_taken_is_an_error_with_the_address() {
 #[test]
 fn a_new_instance_takes_the_place_of_one_that_was_killed() {
     let origin = Origin::start();
-    let yaml = Site::of([origin.label()]);
+    let yaml = ConfigBuilder::of([origin.label()]);
     let first = yaml.start();
     let listeners = format!("[{{address: \"{}\"}}]", first.address);
     first.get("/?k=a");

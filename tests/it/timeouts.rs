@@ -4,10 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::peer::Hands;
-use crate::support::port::Full;
+use crate::support::port::FullBacklog;
+use crate::support::raw_peer::EdgeWithRawPeer;
 use crate::support::wait::{self, assert_about, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// An origin behind an instance with these limits.
 fn behind(timeouts: &str, downstream: &str) -> (Edge, Origin) {
     let origin = Origin::start();
-    let site = Site::of([origin.label()])
+    let site = ConfigBuilder::of([origin.label()])
         .app("key", "client_ip")
         .app("timeouts", timeouts);
     (site.downstream(downstream).start(), origin)
@@ -43,8 +43,8 @@ fn assert_faults(edge: &Edge, fault: &str, count: u64) {
 
 #[test]
 fn a_connect_that_hangs_is_504_after_the_connect_time() {
-    let full = Full::new();
-    let edge = Site::of([full.address])
+    let full = FullBacklog::new();
+    let edge = ConfigBuilder::of([full.address])
         .app("timeouts", "{connect: 1s}")
         .start();
     for (count, ask) in [(1, Request::get("/?k=a")), (2, Request::socket("/?k=a"))] {
@@ -57,8 +57,8 @@ fn a_connect_that_hangs_is_504_after_the_connect_time() {
 
 #[test]
 fn a_connect_that_hangs_goes_to_the_next_peer() {
-    let (full, origin) = (Full::new(), Origin::start());
-    let site = Site::of([full.address.to_string(), origin.label()]);
+    let (full, origin) = (FullBacklog::new(), Origin::start());
+    let site = ConfigBuilder::of([full.address.to_string(), origin.label()]);
     let edge = site
         .app("timeouts", "{connect: 1s}")
         .app("retry", "{attempts: 2}")
@@ -82,7 +82,8 @@ fn a_peer_that_does_not_answer_is_504_after_the_first_byte_time() {
 #[test]
 fn a_slow_answer_is_never_asked_for_elsewhere() {
     let origins = Origin::some(2);
-    let site = Site::of(origins.iter().map(Origin::label)).app("timeouts", "{first_byte: 500ms}");
+    let site =
+        ConfigBuilder::of(origins.iter().map(Origin::label)).app("timeouts", "{first_byte: 500ms}");
     let edge = site.app("retry", "{attempts: 2, timeout: 10s}").start();
     for origin in &origins {
         origin.behave(Behaviour::Hold);
@@ -119,8 +120,8 @@ fn a_client_that_pauses_in_its_upload_is_not_the_peers_fault() {
 
 #[test]
 fn a_retry_has_its_own_time() {
-    let (origin, full) = (Origin::start(), Full::new());
-    let site = Site::of([origin.label(), full.address.to_string()]);
+    let (origin, full) = (Origin::start(), FullBacklog::new());
+    let site = ConfigBuilder::of([origin.label(), full.address.to_string()]);
     let edge = site
         .app("timeouts", "{connect: 4s, first_byte: 3s}")
         .app("retry", "{attempts: 2}")
@@ -302,7 +303,7 @@ fn a_tunnel_is_ended_between_two_frames_or_a_while_later() {
 
 #[test]
 fn a_tunnel_ends_where_the_peer_takes_nothing() {
-    let scene = Hands::with(|site| site.app("timeouts", "{write: 1s}"));
+    let scene = EdgeWithRawPeer::with(|site| site.app("timeouts", "{write: 1s}"));
     let (client, mut peer) = scene.open();
     let (mut ears, mut mouth) = client.halves();
     let ((), took) = timed(|| {
@@ -320,6 +321,6 @@ fn a_tunnel_ends_where_the_peer_takes_nothing() {
 /// Going away (RFC 6455, 7.4.1).
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
-fn tunnels(limits: &str) -> Hands {
-    Hands::with(|site| site.app("timeouts", &format!("{{tunnel: {limits}}}")))
+fn tunnels(limits: &str) -> EdgeWithRawPeer {
+    EdgeWithRawPeer::with(|site| site.app("timeouts", &format!("{{tunnel: {limits}}}")))
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::support::browser;
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site, run};
+use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::tls::{Authority, Session, ask, ask_for, connect, fed};
 use crate::support::{port, wait};
@@ -329,7 +329,7 @@ fn a_listener_begins_and_ceases_to_be_encrypted_without_a_pause() {
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
     let address = port::free();
-    let plain = Site::of([origin.label()]);
+    let plain = ConfigBuilder::of([origin.label()]);
     let plain = plain.top("listeners", &format!("[{{address: \"{address}\"}}]"));
     let encrypted = plain
         .clone()
@@ -447,7 +447,7 @@ fn a_route_may_demand_a_certificate_whichever_way_a_request_comes() {
     let (plain, encrypted) = (port::free(), port::free());
     let listeners = format!("[{{address: \"{plain}\"}}, {{address: \"{encrypted}\", tls: {tls}}}]");
     let routes = "[{upstream: app}, {path: /inside, upstream: app, client_cert: required}]";
-    let site = Site::of([origin.label()]).top("listeners", &listeners);
+    let site = ConfigBuilder::of([origin.label()]).top("listeners", &listeners);
     let edge = site.top("routes", routes).start();
     let answer = edge.get("/inside?k=a");
     assert_eq!(answer.status, 403);
@@ -562,7 +562,7 @@ fn plain_clients_are_sent_on_and_kept_there() {
     let listeners = format!(
         "[{{address: \"{plain}\", https_redirect: {https}}}, {{address: \"{encrypted}\", tls: {tls}}}]"
     );
-    let edge = Site::of([origin.label()])
+    let edge = ConfigBuilder::of([origin.label()])
         .top("listeners", &listeners)
         .start();
     let mut connection = edge.connect();
@@ -614,8 +614,8 @@ fn scene() -> (Origin, Authority, Edge) {
     (origin, authority, edge)
 }
 
-fn site(origin: &Origin, tls: &str) -> Site {
-    Site::of([origin.label()]).top("listeners", &listener("127.0.0.1:0", tls))
+fn site(origin: &Origin, tls: &str) -> ConfigBuilder {
+    ConfigBuilder::of([origin.label()]).top("listeners", &listener("127.0.0.1:0", tls))
 }
 
 fn listener(address: &str, tls: &str) -> String {

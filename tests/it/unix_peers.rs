@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use crate::support::client::Request;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::load::keys;
 use crate::support::nginx::Nginx;
 
 /// Sockets in a directory, each with an nginx that says which one it is.
-struct Sockets {
+struct UnixServers {
     directory: TempDir,
     servers: Vec<Nginx>,
 }
 
-impl Sockets {
+impl UnixServers {
     fn new(count: usize) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut sockets = Self {
@@ -42,9 +42,9 @@ impl Sockets {
         format!("unix:{}", self.path(number).display())
     }
 
-    fn site(&self) -> Site {
+    fn site(&self) -> ConfigBuilder {
         let labels = (0..self.servers.len()).map(|number| format!("\"{}\"", self.label(number)));
-        Site::of(labels)
+        ConfigBuilder::of(labels)
     }
 }
 
@@ -58,7 +58,7 @@ fn serves(edge: &Edge, key: &str) -> String {
 
 #[test]
 fn requests_go_where_the_ring_says() {
-    let sockets = Sockets::new(3);
+    let sockets = UnixServers::new(3);
     let edge = sockets.site().start();
     let keys = keys(60);
     for (key, walk) in keys.iter().zip(edge.predict(&keys, 1)) {
@@ -70,7 +70,7 @@ fn requests_go_where_the_ring_says() {
 
 #[test]
 fn connections_are_reused_and_the_host_is_nginxs() {
-    let sockets = Sockets::new(1);
+    let sockets = UnixServers::new(1);
     let edge = sockets.site().app("host_header", "peer").start();
     let said = |edge: &Edge| edge.get("/?k=a").text();
     let label = sockets.label(0);
@@ -80,7 +80,7 @@ fn connections_are_reused_and_the_host_is_nginxs() {
 
 #[test]
 fn a_socket_without_a_server_is_a_peer_that_is_down() {
-    let mut sockets = Sockets::new(2);
+    let mut sockets = UnixServers::new(2);
     let site = sockets.site().app("retry", "{attempts: 2}");
     let probes = "{http: /, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
     let edge = site.app("health", probes).start();
@@ -104,7 +104,7 @@ fn a_socket_without_a_server_is_a_peer_that_is_down() {
 
 #[test]
 fn a_tunnel_goes_through_a_socket() {
-    let sockets = Sockets::new(1);
+    let sockets = UnixServers::new(1);
     let edge = sockets.site().start();
     // This nginx does not switch: that the request arrives is the point.
     assert_eq!(edge.send(&Request::socket("/?k=a")).status, 200);
@@ -112,7 +112,7 @@ fn a_tunnel_goes_through_a_socket() {
 
 #[test]
 fn operators_orders_and_upgrades_know_them_by_their_labels() {
-    let sockets = Sockets::new(2);
+    let sockets = UnixServers::new(2);
     let mut edge = Edge::start_replaceable(&sockets.site().yaml());
     let label = sockets.label(0);
     assert!(edge.command(&["drain", "app", &label]).status.success());
@@ -134,7 +134,7 @@ fn operators_orders_and_upgrades_know_them_by_their_labels() {
 
 #[test]
 fn a_reload_keeps_what_is_known_and_the_limit_on_moves() {
-    let sockets = Sockets::new(3);
+    let sockets = UnixServers::new(3);
     let site = sockets.site().app("max_moved", "40%");
     let edge = site.start();
     let first = sockets.label(0);

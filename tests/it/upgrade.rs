@@ -11,11 +11,11 @@ use std::process::Output;
 use std::thread;
 
 use crate::support::client::{self, Request};
-use crate::support::crowd::{Crowd, DOWNLOAD, open_socket};
-use crate::support::edge::{self, Edge, Site};
+use crate::support::edge::{self, ConfigBuilder, Edge};
 use crate::support::load::{ask_all, keys};
+use crate::support::mixed_load::{DOWNLOAD, MixedLoad, open_socket};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::port::{self, Closed};
+use crate::support::port::{self, ClosedPort};
 use crate::support::{process, wait};
 
 /// Probes that see at once who refuses, take nobody for dead who is only slow, and bring nobody back
@@ -24,7 +24,7 @@ const PROBED: &str = "{tcp: true, interval: 2s, timeout: 2s, fall: 1, rise: 1000
 
 #[test]
 fn five_upgrades_lose_nothing_of_anybody() {
-    let scene = Scene::new();
+    let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
     let crowd = everybody(&edge);
     let mut pids = vec![edge.pid()];
@@ -43,7 +43,7 @@ fn five_upgrades_lose_nothing_of_anybody() {
 
 #[test]
 fn usr2_upgrades_too() {
-    let scene = Scene::new();
+    let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
     let before = edge.pid();
     edge.signal("USR2");
@@ -59,7 +59,7 @@ fn usr2_upgrades_too() {
 fn a_listener_that_the_new_configuration_adds_is_served() {
     let origin = Origin::start();
     let (one, two) = (port::free(), port::free());
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let edge = site
         .clone()
         .top("listeners", &format!("[{{address: \"{one}\"}}]"))
@@ -80,7 +80,7 @@ fn a_listener_that_the_new_configuration_adds_is_served() {
 fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
     let mut origins: Vec<Origin> = (0..4).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let edge = Site::of(&labels).app("health", PROBED).start();
+    let edge = ConfigBuilder::of(&labels).app("health", PROBED).start();
     origins[0].down();
     edge.admin.wait_for_state("app", &labels[0], "down");
     origins[0].up(); // and yet it is down until 1,000 probes have passed
@@ -102,7 +102,7 @@ fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
 
 #[test]
 fn counters_go_on() {
-    let scene = Scene::new();
+    let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
     for _ in 0..5 {
         edge.get("/?k=a");
@@ -116,9 +116,9 @@ fn counters_go_on() {
 
 #[test]
 fn a_peer_that_was_ejected_stays_ejected() {
-    let (origin, closed) = (Origin::start(), Closed::new());
+    let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
-    let edge = Site::of(&peers)
+    let edge = ConfigBuilder::of(&peers)
         .app("passive", "{failures: 1, eject: 60s}")
         .start();
     for key in keys(50) {
@@ -158,7 +158,7 @@ fn a_program_that_is_missing_is_refused() {
 
 #[test]
 fn a_program_that_is_not_executable_is_refused() {
-    let replace = |_: &Scene, edge: &Edge| {
+    let replace = |_: &UpgradeFixture, edge: &Edge| {
         fs::remove_file(edge.program()).unwrap();
         fs::write(edge.program(), "not a program").unwrap();
         fs::set_permissions(edge.program(), fs::Permissions::from_mode(0o644)).unwrap();
@@ -190,7 +190,7 @@ fn a_program_that_refuses_is_quoted() {
 
 #[test]
 fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
-    let held = Held::start("60s");
+    let held = PausedUpgrade::start("60s");
     held.upgrade_refused(
         |new| assert!(process::signal(new, "KILL")),
         "ended before it acknowledged",
@@ -199,7 +199,7 @@ fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
 
 #[test]
 fn a_new_process_that_stops_in_the_hand_over_is_killed() {
-    let held = Held::start("10s");
+    let held = PausedUpgrade::start("10s");
     held.upgrade_refused(
         |new| assert!(process::signal(new, "STOP")),
         "did not acknowledge within 10s",
@@ -208,7 +208,7 @@ fn a_new_process_that_stops_in_the_hand_over_is_killed() {
 
 #[test]
 fn a_second_upgrade_is_refused_while_the_first_goes_on() {
-    let held = Held::start("60s");
+    let held = PausedUpgrade::start("60s");
     thread::scope(|scope| {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
         held.successor();
@@ -228,7 +228,7 @@ fn a_second_upgrade_is_refused_while_the_first_goes_on() {
 
 #[test]
 fn operators_are_answered_by_the_process_that_serves() {
-    let held = Held::start("60s");
+    let held = PausedUpgrade::start("60s");
     let old = held.edge.pid();
     let mut stages = BTreeMap::new();
     let mut ask = || {
@@ -255,7 +255,7 @@ fn operators_are_answered_by_the_process_that_serves() {
 
 #[test]
 fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
-    let mut held = Held::start("60s");
+    let mut held = PausedUpgrade::start("60s");
     held.crowd.abandon(); // nobody is left who could serve it
     let labels: Vec<String> = held.scene.app.iter().map(Origin::label).collect();
     thread::scope(|scope| {
@@ -276,7 +276,7 @@ fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
 #[test]
 fn a_peer_that_is_ejected_in_the_hand_over_is_ejected_after_it() {
     let rules = "{failures: 1, eject: 60s}";
-    let mut held = Held::start_with("60s", |site| site.app("passive", rules));
+    let mut held = PausedUpgrade::start_with("60s", |site| site.app("passive", rules));
     held.crowd.abandon(); // some of it would be failed
     let label = held.scene.app[0].label();
     thread::scope(|scope| {
@@ -295,7 +295,7 @@ fn a_peer_that_is_ejected_in_the_hand_over_is_ejected_after_it() {
 
 #[test]
 fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
-    let mut held = Held::start("60s");
+    let mut held = PausedUpgrade::start("60s");
     let new = thread::scope(|scope| {
         scope.spawn(|| held.edge.command(&["upgrade"]));
         let new = held.successor();
@@ -312,14 +312,14 @@ fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
             .is_ok_and(|answer| answer.status == 200)
     });
     assert_eq!(held.edge.pid(), new);
-    let crowd = Crowd::before(&held.edge).busy(1);
+    let crowd = MixedLoad::before(&held.edge).busy(1);
     crowd.wait_for_more(2);
     crowd.stop();
 }
 
 #[test]
 fn a_signal_to_stop_calls_the_upgrade_off() {
-    let mut held = Held::start("60s");
+    let mut held = PausedUpgrade::start("60s");
     held.crowd.abandon();
     let upgrade = thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
@@ -335,7 +335,7 @@ fn a_signal_to_stop_calls_the_upgrade_off() {
 
 #[test]
 fn what_a_script_has_started_does_not_serve_when_the_upgrade_is_called_off() {
-    let mut held = Held::start("60s");
+    let mut held = PausedUpgrade::start("60s");
     held.crowd.abandon();
     let script = format!("#!/bin/sh\n{} \"$@\"\nexit $?\n", edge::BINARY);
     let new = held.edge.directory().join("script");
@@ -361,7 +361,7 @@ fn a_backlog_is_not_changed_by_an_upgrade_that_fails() {
         port::free(),
     );
     let listener = |backlog: u32| format!("[{{address: \"{address}\", backlog: {backlog}}}]");
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let edge = site.clone().top("listeners", &listener(100)).start();
     let holds = site
         .peers([origin.label(), held.label()])
@@ -380,7 +380,7 @@ fn a_backlog_is_not_changed_by_an_upgrade_that_fails() {
 
 #[test]
 fn a_control_socket_that_the_new_configuration_moves_is_removed_at_once() {
-    let scene = Scene::new();
+    let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
     let socket = open_socket(edge.address).unwrap();
     let (file, other) = (
@@ -401,7 +401,7 @@ fn a_control_socket_that_the_new_configuration_moves_is_removed_at_once() {
 
 #[test]
 fn a_reload_that_comes_in_the_hand_over_is_made_when_it_has_failed() {
-    let held = Held::start("60s");
+    let held = PausedUpgrade::start("60s");
     let edge = &held.edge;
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
@@ -420,7 +420,7 @@ fn a_reload_that_comes_in_the_hand_over_is_made_when_it_has_failed() {
 
 #[test]
 fn a_reload_that_comes_in_the_hand_over_is_made_by_the_new_process() {
-    let held = Held::start("60s");
+    let held = PausedUpgrade::start("60s");
     let edge = &held.edge;
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
@@ -439,7 +439,8 @@ fn a_reload_that_comes_in_the_hand_over_is_made_by_the_new_process() {
 
 #[test]
 fn log_files_that_are_renamed_in_the_hand_over_are_opened_anew_by_both() {
-    let held = Held::start_with("60s", |site| site.top("access_log", "{path: access.log}"));
+    let held =
+        PausedUpgrade::start_with("60s", |site| site.top("access_log", "{path: access.log}"));
     let log = held.edge.directory().join("access.log");
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
@@ -462,7 +463,7 @@ fn log_files_that_are_renamed_in_the_hand_over_are_opened_anew_by_both() {
 fn a_listener_that_the_new_configuration_drops_resets_nobody() {
     let origin = Origin::start();
     let (goes, stays) = (port::free(), port::free());
-    let site = Site::of([origin.label()]);
+    let site = ConfigBuilder::of([origin.label()]);
     let listeners = |addresses: &[SocketAddr]| {
         let listener = |address| format!("{{address: \"{address}\"}}, ");
         let all: String = addresses.iter().map(listener).collect();
@@ -490,7 +491,7 @@ fn a_listener_that_the_new_configuration_drops_resets_nobody() {
 fn more_keys_than_max_moved_are_not_moved_by_an_upgrade_unless_forced() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels).app("max_moved", "10%");
+    let site = ConfigBuilder::of(&labels).app("max_moved", "10%");
     let edge = site.start();
     edge.rewrite(&site.peers(&labels[1..]).yaml());
     let refused = edge.command(&["upgrade"]);
@@ -503,12 +504,12 @@ fn more_keys_than_max_moved_are_not_moved_by_an_upgrade_unless_forced() {
 
 #[test]
 fn the_death_of_the_old_process_costs_only_its_own_connections() {
-    let scene = Scene::new();
+    let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
     let mut of_old = open_socket(edge.address).unwrap();
     upgrade(&edge);
     let mut of_new = open_socket(edge.address).unwrap();
-    let crowd = Crowd::before(&edge).busy(2).fresh(1);
+    let crowd = MixedLoad::before(&edge).busy(2).fresh(1);
     edge.started().kill();
     of_old.time_to_close();
     crowd.wait_for_more(50);
@@ -522,7 +523,7 @@ fn the_death_of_the_old_process_costs_only_its_own_connections() {
 
 #[test]
 fn the_old_process_is_shown_until_it_is_empty() {
-    let scene = Scene::new();
+    let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
     let old = edge.pid();
     let socket = open_socket(edge.address).unwrap();
@@ -549,7 +550,7 @@ fn the_old_process_is_shown_until_it_is_empty() {
 fn a_cold_start_remembers_what_the_state_file_holds_unless_it_is_too_old() {
     let mut origins = Origin::some(3);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels).app("health", PROBED);
+    let site = ConfigBuilder::of(&labels).app("health", PROBED);
     let mut edge = site
         .top("state_file", "{path: state.json, max_age: 10m}")
         .start();
@@ -576,12 +577,12 @@ fn a_cold_start_remembers_what_the_state_file_holds_unless_it_is_too_old() {
 }
 
 /// Peers of all kinds.
-struct Scene {
+struct UpgradeFixture {
     app: Vec<Origin>,
     other: [(&'static str, Origin); 3],
 }
 
-impl Scene {
+impl UpgradeFixture {
     fn new() -> Self {
         let other = [
             ("upload", Origin::start()),
@@ -594,14 +595,14 @@ impl Scene {
         }
     }
 
-    fn site(&self) -> Site {
-        Site::of(self.app.iter().map(Origin::label))
+    fn site(&self) -> ConfigBuilder {
+        ConfigBuilder::of(self.app.iter().map(Origin::label))
             .downstream("{keepalive: 15s}")
             .top("upgrade_timeout", "60s")
     }
 
     /// The site with a route and an upstream for each of the others.
-    fn yaml(&self, site: &Site) -> String {
+    fn yaml(&self, site: &ConfigBuilder) -> String {
         let route = |name: &str| format!("{{path: /{name}, upstream: {name}}}, ");
         let routes: String = self.other.iter().map(|(name, _)| route(name)).collect();
         let site = site
@@ -619,20 +620,23 @@ impl Scene {
 
 /// An instance whose new process waits in the middle of the hand-over until the test lets it go: a
 /// peer that only the new configuration names holds its answer to the first probe.
-struct Held {
-    scene: Scene,
+struct PausedUpgrade {
+    scene: UpgradeFixture,
     edge: Edge,
-    crowd: Crowd,
+    crowd: MixedLoad,
     peer: Origin,
 }
 
-impl Held {
+impl PausedUpgrade {
     fn start(upgrade_timeout: &str) -> Self {
         Self::start_with(upgrade_timeout, |site| site)
     }
 
-    fn start_with(upgrade_timeout: &str, change: impl FnOnce(Site) -> Site) -> Self {
-        let (scene, peer) = (Scene::new(), Origin::behaving(Behaviour::Hold));
+    fn start_with(
+        upgrade_timeout: &str,
+        change: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    ) -> Self {
+        let (scene, peer) = (UpgradeFixture::new(), Origin::behaving(Behaviour::Hold));
         let site = change(scene.site().top("upgrade_timeout", upgrade_timeout));
         let edge = Edge::start_replaceable(&scene.yaml(&site));
         let holds = format!(
@@ -640,7 +644,7 @@ impl Held {
             peer.label()
         );
         edge.rewrite(&(scene.yaml(&site) + &holds));
-        let crowd = Crowd::before(&edge).busy(1).idle(5).fresh(1);
+        let crowd = MixedLoad::before(&edge).busy(1).idle(5).fresh(1);
         Self {
             scene,
             edge,
@@ -677,16 +681,16 @@ impl Held {
 
 /// An upgrade that fails because of what `spoil` does, and costs nobody anything.
 #[track_caller]
-fn refused(spoil: impl FnOnce(&Scene, &Edge), why: &str) {
+fn refused(spoil: impl FnOnce(&UpgradeFixture, &Edge), why: &str) {
     refused_within("60s", spoil, why);
 }
 
 /// Like [`refused`], with so much time for the new process.
 #[track_caller]
-fn refused_within(time: &str, spoil: impl FnOnce(&Scene, &Edge), why: &str) {
-    let scene = Scene::new();
+fn refused_within(time: &str, spoil: impl FnOnce(&UpgradeFixture, &Edge), why: &str) {
+    let scene = UpgradeFixture::new();
     let edge = Edge::start_replaceable(&scene.yaml(&scene.site().top("upgrade_timeout", time)));
-    let crowd = Crowd::before(&edge).busy(1).idle(5).fresh(1).sockets(1);
+    let crowd = MixedLoad::before(&edge).busy(1).idle(5).fresh(1).sockets(1);
     spoil(&scene, &edge);
     assert_refused(&edge.command(&["upgrade"]), why);
     assert_unchanged(&edge, crowd);
@@ -702,7 +706,7 @@ fn assert_refused(output: &Output, why: &str) {
 
 /// The process that was started serves, alone, and nobody has missed anything.
 #[track_caller]
-fn assert_unchanged(edge: &Edge, crowd: Crowd) {
+fn assert_unchanged(edge: &Edge, crowd: MixedLoad) {
     assert_eq!(edge.pid(), edge.started_id());
     assert_eq!(edge.processes(), [edge.started_id()], "nobody else is left");
     assert_eq!(edge.admin.get("/readyz").status, 200);
@@ -710,8 +714,8 @@ fn assert_unchanged(edge: &Edge, crowd: Crowd) {
     crowd.stop();
 }
 
-fn everybody(edge: &Edge) -> Crowd {
-    let crowd = Crowd::before(edge).busy(3).idle(20).fresh(1);
+fn everybody(edge: &Edge) -> MixedLoad {
+    let crowd = MixedLoad::before(edge).busy(3).idle(20).fresh(1);
     crowd.uploads(1).downloads(1).sockets(2)
 }
 

@@ -10,13 +10,13 @@ use std::{io, thread};
 
 use serde_json::{Value, json};
 
-use crate::forwarding::Pipe;
+use crate::forwarding::SingleOrigin;
 use crate::support::client::{Connection, Request};
-use crate::support::crowd::open_socket;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::mixed_load::open_socket;
 use crate::support::origin::Behaviour;
-use crate::support::peer::{Hands, Peer, SWITCH, UPGRADE};
 use crate::support::process::Process;
+use crate::support::raw_peer::{EdgeWithRawPeer, RawPeer, SWITCH, UPGRADE};
 use crate::support::tls::{self, Authority};
 use crate::support::websocket::{Script, TEXT, Transcript, bare, frame};
 use crate::support::{browser, port, wait};
@@ -28,64 +28,64 @@ const PYTHON: &str = "/usr/bin/python3";
 
 #[test]
 fn framing_1() {
-    Scene::start().pass(cases::framing_1());
+    WebSocketFixture::start().pass(cases::framing_1());
 }
 
 #[test]
 fn pings_2() {
-    Scene::start().pass(cases::pings_2());
+    WebSocketFixture::start().pass(cases::pings_2());
 }
 
 #[test]
 fn reserved_bits_3() {
-    Scene::start().pass(cases::reserved_bits_3());
+    WebSocketFixture::start().pass(cases::reserved_bits_3());
 }
 
 #[test]
 fn reserved_opcodes_4() {
-    Scene::start().pass(cases::reserved_opcodes_4());
+    WebSocketFixture::start().pass(cases::reserved_opcodes_4());
 }
 
 #[test]
 fn fragmentation_5() {
-    Scene::start().pass(cases::fragmentation_5());
+    WebSocketFixture::start().pass(cases::fragmentation_5());
 }
 
 #[test]
 fn utf8_6() {
-    Scene::start().pass(cases::utf8_6());
+    WebSocketFixture::start().pass(cases::utf8_6());
 }
 
 #[test]
 fn closing_7() {
-    Scene::start().pass(cases::closing_7());
+    WebSocketFixture::start().pass(cases::closing_7());
 }
 
 #[test]
 fn large_9() {
-    Scene::start().pass(cases::large_9());
+    WebSocketFixture::start().pass(cases::large_9());
 }
 
 #[test]
 fn fragments_10() {
-    Scene::start().pass(cases::fragments_10());
+    WebSocketFixture::start().pass(cases::fragments_10());
 }
 
 #[test]
 fn compressed_12() {
-    Scene::start().pass(cases::compressed_12());
+    WebSocketFixture::start().pass(cases::compressed_12());
 }
 
 #[test]
 fn offers_13() {
-    Scene::start().pass(cases::offers_13());
+    WebSocketFixture::start().pass(cases::offers_13());
 }
 
 // ── how it begins and ends
 
 #[test]
 fn a_websocket_passes() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Upgrade);
     let mut connection = pipe.edge.connect();
     connection.send(UPGRADE).unwrap();
@@ -114,7 +114,7 @@ fn a_websocket_stays_open_however_soon_its_peer_answers() {
         }
         Ok(())
     }
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Upgrade);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..16)
@@ -128,7 +128,7 @@ fn a_websocket_stays_open_however_soon_its_peer_answers() {
 
 #[test]
 fn a_websocket_ends_with_its_client() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Upgrade);
     let mut connection = pipe.edge.connect();
     connection.send(UPGRADE).unwrap();
@@ -139,7 +139,7 @@ fn a_websocket_ends_with_its_client() {
 
 #[test]
 fn a_peer_may_refuse_an_upgrade() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     connection.send(UPGRADE).unwrap();
     assert_eq!(connection.response().unwrap().status, 200);
@@ -148,7 +148,7 @@ fn a_peer_may_refuse_an_upgrade() {
 
 #[test]
 fn only_websocket_upgrades_pass() {
-    let pipe = Pipe::open();
+    let pipe = SingleOrigin::open();
     let request = Request::get("/")
         .header("Connection", "Upgrade, HTTP2-Settings")
         .header("Upgrade", "h2c");
@@ -161,7 +161,7 @@ fn only_websocket_upgrades_pass() {
 #[test]
 fn what_comes_with_the_handshake_passes_behind_it() {
     for early in [true, false] {
-        let scene = Hands::start();
+        let scene = EdgeWithRawPeer::start();
         let hello = frame(TEXT, b"hello");
         let mut client = scene.edge.connect();
         if early {
@@ -184,7 +184,7 @@ fn what_comes_with_the_handshake_passes_behind_it() {
 
 #[test]
 fn a_refusal_passes_with_its_body() {
-    let scene = Hands::start();
+    let scene = EdgeWithRawPeer::start();
     for (status, field, value) in [
         ("401 Unauthorized", "WWW-Authenticate", "Basic realm=\"x\""),
         (
@@ -222,7 +222,7 @@ fn a_refusal_passes_with_its_body() {
 
 #[test]
 fn the_end_of_one_side_is_the_end_of_the_other() {
-    let scene = Hands::start();
+    let scene = EdgeWithRawPeer::start();
     for abrupt in [false, true] {
         let end = |side: &mut Connection| drop(side.rest());
         let (client, mut peer) = scene.open();
@@ -240,7 +240,7 @@ fn the_end_of_one_side_is_the_end_of_the_other() {
 
 #[test]
 fn what_was_said_before_the_end_arrives() {
-    let scene = Hands::start();
+    let scene = EdgeWithRawPeer::start();
     let said = vec![7; 1 << 20];
     let (mut client, mut peer) = scene.open();
     thread::scope(|scope| {
@@ -271,7 +271,7 @@ fn what_was_said_before_the_end_arrives() {
 /// Neither side waits for the other to read: what is held up one way does not hold up the other.
 #[test]
 fn both_directions_flow_though_one_is_not_taken() {
-    let scene = Hands::start();
+    let scene = EdgeWithRawPeer::start();
     let said = vec![7; 32 << 20];
     for client_first in [false, true] {
         let (client, peer) = scene.open();
@@ -295,7 +295,7 @@ fn both_directions_flow_though_one_is_not_taken() {
 
 #[test]
 fn a_real_client_converses() {
-    let scene = Scene::start();
+    let scene = WebSocketFixture::start();
     let [plain, secure] = &scene.ways;
     let port = secure.edge.address.port().to_string();
     let ca = scene.authority.path("ca.crt").display().to_string();
@@ -324,7 +324,7 @@ fn a_real_client_converses() {
 
 #[test]
 fn a_browser_converses() {
-    let scene = Scene::start();
+    let scene = WebSocketFixture::start();
     let edge = &scene.ways[1].edge;
     let page = format!("https://a.test:{}/page?k=a", edge.address.port());
     let shown = browser::show(&page, &scene.authority.key_digest("a"));
@@ -345,17 +345,17 @@ fn finish(connection: Connection, abrupt: bool) {
 }
 
 /// A real server, and a peer that only sends back what it gets.
-struct Scene {
+struct WebSocketFixture {
     authority: Authority,
     server: Server,
     /// An instance without TLS, and one with TLS to both sides; behind `/record` is the peer.
-    ways: [Way; 2],
+    ways: [EdgeVariant; 2],
 }
 
-struct Way {
+struct EdgeVariant {
     name: &'static str,
     edge: Edge,
-    peer: Peer,
+    peer: RawPeer,
     secure: bool,
 }
 
@@ -365,17 +365,17 @@ struct Server {
     _process: Process,
 }
 
-impl Scene {
+impl WebSocketFixture {
     fn start() -> Self {
         let authority = Authority::new();
         let listener = authority.issue("a", &["a.test"]);
         authority.issue("app", &["app.test"]);
         let server = Server::start(&authority);
-        let plain = Way::through("plain", server.plain, Peer::start(), None);
+        let plain = EdgeVariant::through("plain", server.plain, RawPeer::start(), None);
         let issuers = authority.path("ca.crt");
         let tls = Some((&*listener, issuers.as_path()));
-        let peer = Peer::secure(authority.server("app"));
-        let secure = Way::through("TLS", server.secure, peer, tls);
+        let peer = RawPeer::secure(authority.server("app"));
+        let secure = EdgeVariant::through("TLS", server.secure, peer, tls);
         Self {
             authority,
             server,
@@ -398,7 +398,7 @@ impl Scene {
         }
     }
 
-    fn connect(&self, way: &Way) -> Connection {
+    fn connect(&self, way: &EdgeVariant) -> Connection {
         if !way.secure {
             return way.edge.connect();
         }
@@ -414,15 +414,15 @@ fn play(script: &Script, mut connection: Connection) -> Transcript {
     played.unwrap_or_else(|error| panic!("{}: {error}", script.name))
 }
 
-impl Way {
+impl EdgeVariant {
     /// With this listener and these issuers of the servers' certificates, or without TLS.
     fn through(
         name: &'static str,
         server: SocketAddr,
-        peer: Peer,
+        peer: RawPeer,
         tls: Option<(&str, &Path)>,
     ) -> Self {
-        let mut site = Site::of([server]).top(
+        let mut site = ConfigBuilder::of([server]).top(
             "routes",
             "[{upstream: app}, {path: /record, upstream: record}]",
         );

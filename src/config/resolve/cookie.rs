@@ -7,7 +7,7 @@ use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::values::{self, InvalidValue};
-use crate::cookie::{SameSite, Secure, Sticky};
+use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
 use crate::key::KeySource;
 
 /// The longest that browsers keep a cookie.
@@ -39,12 +39,12 @@ pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option
     }
     let sticky = sticky(&fields, name.unwrap_or_default());
     check_attributes(&fields, &sticky);
-    (!sticky.name.is_empty()).then_some(KeySource::Sticky(sticky))
+    (!sticky.name.is_empty()).then_some(KeySource::StickyCookie(sticky))
 }
 
 /// What stands behind a cookie that is made is never used.
 pub(super) fn check_generated_is_last(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
-    let is_made = |(source, _): &(KeySource, _)| matches!(source, KeySource::Sticky(_));
+    let is_made = |(source, _): &(KeySource, _)| matches!(source, KeySource::StickyCookie(_));
     let after = sources.iter().skip_while(|pair| !is_made(pair)).nth(1);
     if let Some((_, node)) = after {
         let message =
@@ -82,24 +82,26 @@ fn refuse_attributes(fields: &Fields<'_>) {
     }
 }
 
-fn sticky(fields: &Fields<'_>, name: String) -> Sticky {
+fn sticky(fields: &Fields<'_>, name: String) -> StickyCookie {
     let bounds = Duration::from_secs(1)..=MAX_TTL;
     let ttl = |node: &YamlNode| values::duration(node, &bounds);
-    Sticky {
+    StickyCookie {
         name,
         ttl: fields.or_off("ttl", None, ttl),
         refresh: fields.flag("refresh", false),
         same_site: fields.choice("same_site", SameSite::Lax, SAME_SITE),
-        secure: fields.read("secure", secure).unwrap_or(Secure::Auto),
+        secure: fields
+            .read("secure", secure)
+            .unwrap_or(SecureAttribute::Auto),
         http_only: fields.flag("http_only", true),
         path: fields.read("path", path).unwrap_or_else(|| "/".to_owned()),
         domain: fields.or_off("domain", None, domain),
     }
 }
 
-fn secure(node: &YamlNode) -> Result<Secure, InvalidValue> {
+fn secure(node: &YamlNode) -> Result<SecureAttribute, InvalidValue> {
     if node.is_word("auto") {
-        return Ok(Secure::Auto);
+        return Ok(SecureAttribute::Auto);
     }
     let flag = values::flag(node).map_err(|(_, _)| {
         let help = "use `true`, `false` or `auto`: where the client came over TLS";
@@ -108,7 +110,11 @@ fn secure(node: &YamlNode) -> Result<Secure, InvalidValue> {
             help.to_owned(),
         )
     })?;
-    Ok(if flag { Secure::Yes } else { Secure::No })
+    Ok(if flag {
+        SecureAttribute::Yes
+    } else {
+        SecureAttribute::No
+    })
 }
 
 /// RFC 6265 §4.1.1: anything but control characters and `;`.
@@ -136,14 +142,14 @@ fn domain(node: &YamlNode) -> Result<String, InvalidValue> {
 }
 
 /// What browsers would not take, and what would have no effect.
-fn check_attributes(fields: &Fields<'_>, sticky: &Sticky) {
+fn check_attributes(fields: &Fields<'_>, sticky: &StickyCookie) {
     // One that is wrong has been reported, and is not missing.
     let has_ttl = fields.get("ttl").is_some_and(|ttl| !ttl.is_word("off"));
     if let (true, false, Some(node)) = (sticky.refresh, has_ttl, fields.get("refresh")) {
         let help = "say how long, as in `ttl: 1h`, or leave `refresh` out";
         fields.error(node, "there is no `ttl` to begin anew", help);
     }
-    if let (SameSite::None, Secure::No, Some(node)) =
+    if let (SameSite::None, SecureAttribute::No, Some(node)) =
         (sticky.same_site, sticky.secure, fields.get("same_site"))
     {
         let help = "use `secure: true` or `auto`, or `same_site: lax`";
@@ -157,12 +163,12 @@ fn check_attributes(fields: &Fields<'_>, sticky: &Sticky) {
 }
 
 /// Browsers take a name with one of these prefixes only with certain attributes.
-fn check_prefix(fields: &Fields<'_>, sticky: &Sticky) {
+fn check_prefix(fields: &Fields<'_>, sticky: &StickyCookie) {
     let begins = |prefix: &str| {
         let start = sticky.name.get(..prefix.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
-    let secure = sticky.secure == Secure::Yes;
+    let secure = sticky.secure == SecureAttribute::Yes;
     let bare = secure && sticky.path == "/" && sticky.domain.is_none();
     let help = if begins("__Host-") && !bare {
         "a name that begins with `__Host-` needs `secure: true`, `path: /` and no `domain`"

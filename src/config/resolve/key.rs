@@ -8,7 +8,7 @@ use crate::config::raw::{YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::values::{InvalidValue, describe_node};
-use crate::key::{AddressForm, End, KeySource, Parts};
+use crate::key::{AddressForm, CompositeKey, KeySource, ListEnd};
 use crate::ring::KEY_PART_SEPARATOR;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
@@ -115,7 +115,7 @@ fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeyS
             list,
             &fields,
             inside,
-            Parts::SEPARATOR,
+            CompositeKey::SEPARATOR,
         )?));
     }
     if let Some(list) = fields.get("any") {
@@ -155,7 +155,7 @@ fn combination(
     fields: &Fields<'_>,
     inside: bool,
     separator: &str,
-) -> Option<Parts> {
+) -> Option<CompositeKey> {
     let list = items_or_one(node);
     if inside || list.is_empty() {
         let message = if inside {
@@ -174,7 +174,7 @@ fn combination(
         source(item, fields.problems, true)
     });
     let given = fields.read("separator", |node| text(node, "a text"));
-    (sources.len() == list.len()).then(|| Parts {
+    (sources.len() == list.len()).then(|| CompositeKey {
         sources,
         separator: given.unwrap_or(separator).to_owned(),
     })
@@ -193,15 +193,15 @@ fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
 
 /// A header field with more than a name.
 fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
-    const ENDS: &[(&str, End)] = &[("first", End::First), ("last", End::Last)];
+    const ENDS: &[(&str, ListEnd)] = &[("first", ListEnd::First), ("last", ListEnd::Last)];
     let fields = Fields::open(node, &schema::HEADER, problems)?;
     fields.require("name", "say which one: `{header: {name: x-user}}`")?;
     let name = fields.read("name", header_name)?;
     if fields.get("element").is_none() {
         return Some(KeySource::Header(name));
     }
-    let end = fields.choice("element", End::First, ENDS);
-    Some(KeySource::Element { name, end })
+    let end = fields.choice("element", ListEnd::First, ENDS);
+    Some(KeySource::ListElement { name, end })
 }
 
 fn named_source(fields: &Fields<'_>) -> Option<KeySource> {

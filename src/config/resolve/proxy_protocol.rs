@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DURATION_BOUNDS, downstream};
-use crate::client::TrustedProxies;
+use crate::client_addr::TrustedProxies;
 use crate::config::fields::{
     Fields, choose, collect_until_full, items, items_or_one, parse_or_report,
 };
@@ -12,13 +12,16 @@ use crate::config::report::Problem;
 use crate::config::schema;
 use crate::config::settings::{AcceptProxyConfig, ListenAddress, SendProxyConfig, TlvKind};
 use crate::config::values::InvalidValue;
-use crate::proxy_protocol::Version;
+use crate::proxy_protocol::ProxyHeaderVersion;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const FROM_HELP: &str = "list the networks of those in front, as in `from: [10.0.0.0/8]`";
 
 const UNTRUSTED: &[(&str, bool)] = &[("refuse", false), ("serve", true)];
-const VERSIONS: &[(&str, Version)] = &[("v1", Version::One), ("v2", Version::Two)];
+const VERSIONS: &[(&str, ProxyHeaderVersion)] = &[
+    ("v1", ProxyHeaderVersion::V1),
+    ("v2", ProxyHeaderVersion::V2),
+];
 const TLVS: &[(&str, TlvKind)] = &[
     ("authority", TlvKind::Authority),
     ("alpn", TlvKind::Alpn),
@@ -85,12 +88,12 @@ pub(super) fn send_proxy(upstream: &Fields<'_>) -> Option<SendProxyConfig> {
     let fields = upstream.section(KEY, &schema::SEND_PROXY)?;
     fields.require("version", "write `version: v2`")?;
     let introduction = SendProxyConfig {
-        version: fields.choice("version", Version::Two, VERSIONS),
+        version: fields.choice("version", ProxyHeaderVersion::V2, VERSIONS),
         tlvs: fields
             .get("tlvs")
             .map_or_else(Vec::new, |node| tlvs(&fields, node)),
     };
-    if let (Version::One, Some(node)) = (introduction.version, fields.get("tlvs")) {
+    if let (ProxyHeaderVersion::V1, Some(node)) = (introduction.version, fields.get("tlvs")) {
         let help = "write `version: v2`, or remove the line";
         fields.error(node, "version 1 tells nothing but addresses", help);
     }
@@ -105,6 +108,6 @@ fn tlvs(fields: &Fields<'_>, node: &YamlNode) -> Vec<TlvKind> {
     })
 }
 
-fn version(node: &YamlNode) -> Result<Version, InvalidValue> {
+fn version(node: &YamlNode) -> Result<ProxyHeaderVersion, InvalidValue> {
     choose(node, VERSIONS)
 }

@@ -13,7 +13,7 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{HostHeader, MissingKey, PeerConfig, UpstreamConfig};
 use crate::config::values::{InvalidValue, percentage};
-use crate::key::{KeySource, to_make};
+use crate::key::{KeySource, cookie_to_issue};
 
 const HELP: &str = "write `upstreams:`, below it a name, and below that `peers:`";
 const MAX_NAME: usize = 64;
@@ -118,7 +118,7 @@ fn upstream(
 fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {
     let missing_key = fields.choice("missing_key", MissingKey::RoundRobin, MISSING_KEY);
     if let (MissingKey::Reject, Some((_, sticky)), Some(node)) =
-        (missing_key, to_make(key), fields.get("missing_key"))
+        (missing_key, cookie_to_issue(key), fields.get("missing_key"))
     {
         let message = "no request is without a key";
         let help = format!("one without the cookie {} is given it", quote(&sticky.name));

@@ -271,7 +271,7 @@ impl Http2Stream {
         let trailers = StatusCode::from_u16(status)
             .ok()
             .zip(sent)
-            .and_then(|(status, sent)| grpc::ending(sent, status, fault));
+            .and_then(|(status, sent)| grpc::error_trailers(sent, status, fault));
         match trailers.filter(|_| !std::thread::panicking()) {
             Some(trailers) => drop(self.send_trailers(trailers)),
             None if cause == Some(AbortReason::KeyMoved) => drop(self.end_stream()),
@@ -288,7 +288,7 @@ impl Http2Stream {
     fn send_abort_status(&mut self, status: u16) -> Result<()> {
         let mut header = ResponseHeader::build(status, Some(4))?;
         let message = header.status.canonical_reason().unwrap_or_default();
-        match grpc::refusal(&self.request.headers, header.status, message) {
+        match grpc::trailers_only(&self.request.headers, header.status, message) {
             Some(fields) => {
                 header.set_status(200)?;
                 for (name, value) in fields {

@@ -23,13 +23,13 @@ use super::wait;
 /// Probes, passive ejection and retries are off until a test turns them on, so that nothing but
 /// what it is about can move a request.
 #[derive(Clone)]
-pub(crate) struct Site {
+pub(crate) struct ConfigBuilder {
     peers: Vec<String>,
     app: BTreeMap<String, String>,
     top: BTreeMap<String, String>,
 }
 
-impl Site {
+impl ConfigBuilder {
     /// The peers as in the YAML: an address, or a flow mapping.
     pub(crate) fn of<T: ToString>(peers: impl IntoIterator<Item = T>) -> Self {
         let site = Self {

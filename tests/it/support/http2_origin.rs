@@ -12,7 +12,7 @@ use super::port;
 
 /// What is done with a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Act {
+pub(crate) enum Http2Behaviour {
     /// 200, and which connection and which stream it was.
     Answer,
     /// 200, a body, and trailers.
@@ -50,7 +50,7 @@ pub(crate) struct Origin {
 
 #[derive(Default)]
 struct Shared {
-    acts: Mutex<VecDeque<Act>>,
+    acts: Mutex<VecDeque<Http2Behaviour>>,
     connections: AtomicUsize,
     closed: AtomicUsize,
     requests: AtomicUsize,
@@ -60,7 +60,7 @@ struct Shared {
 
 impl Origin {
     /// One that does these things with the first requests, and answers all others.
-    pub(crate) fn start(acts: &[Act]) -> Self {
+    pub(crate) fn start(acts: &[Http2Behaviour]) -> Self {
         let address = port::free();
         let listener = TcpListener::bind(address).expect("a free port");
         let shared = Arc::new(Shared::default());
@@ -134,7 +134,7 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
     send(socket, SETTINGS, 0, 0, &[])?;
-    let mut acts: Vec<(u32, Act)> = Vec::new();
+    let mut acts: Vec<(u32, Http2Behaviour)> = Vec::new();
     loop {
         let frame = read(socket)?;
         match frame.kind {
@@ -143,12 +143,12 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
             HEADERS => {
                 shared.requests.fetch_add(1, Ordering::SeqCst);
                 let act = shared.acts.lock().unwrap().pop_front();
-                let act = act.unwrap_or(Act::Answer);
-                if let Act::ResetEarly(_) | Act::Begin = act {
+                let act = act.unwrap_or(Http2Behaviour::Answer);
+                if let Http2Behaviour::ResetEarly(_) | Http2Behaviour::Begin = act {
                     perform(socket, shared, number, frame.stream, act)?;
                     continue;
                 }
-                if matches!(act, Act::AnswerEarly) {
+                if matches!(act, Http2Behaviour::AnswerEarly) {
                     answer(socket, frame.stream, "early")?;
                     let code = NO_ERROR.to_be_bytes();
                     send(socket, RST_STREAM, 0, frame.stream, &code)?;
@@ -175,23 +175,25 @@ fn perform(
     shared: &Arc<Shared>,
     number: usize,
     stream: u32,
-    act: Act,
+    act: Http2Behaviour,
 ) -> io::Result<bool> {
     let body = format!("connection {number} stream {stream}");
     match act {
-        Act::Answer | Act::AnswerEarly => answer(socket, stream, &body).map(|()| true),
-        Act::Trailers => {
+        Http2Behaviour::Answer | Http2Behaviour::AnswerEarly => {
+            answer(socket, stream, &body).map(|()| true)
+        }
+        Http2Behaviour::Trailers => {
             send(socket, HEADERS, END_HEADERS, stream, OK)?;
             send(socket, DATA, 0, stream, body.as_bytes())?;
             send(socket, HEADERS, END_HEADERS | END_STREAM, stream, TRAILERS).map(|()| true)
         }
-        Act::Frames(frames) => {
+        Http2Behaviour::Frames(frames) => {
             for (kind, flags, payload) in frames {
                 send(socket, *kind, *flags, stream, payload)?;
             }
             Ok(true)
         }
-        Act::Hold => {
+        Http2Behaviour::Hold => {
             let (socket, shared) = (socket.try_clone()?, Arc::clone(shared));
             thread::spawn(move || {
                 let released = shared.released.lock().unwrap();
@@ -201,16 +203,16 @@ fn perform(
             });
             Ok(true)
         }
-        Act::Begin => send(socket, HEADERS, END_HEADERS, stream, OK).map(|()| true),
-        Act::Reset(code) | Act::ResetEarly(code) => {
+        Http2Behaviour::Begin => send(socket, HEADERS, END_HEADERS, stream, OK).map(|()| true),
+        Http2Behaviour::Reset(code) | Http2Behaviour::ResetEarly(code) => {
             send(socket, RST_STREAM, 0, stream, &code.to_be_bytes()).map(|()| true)
         }
-        Act::GoAway(code) => go_away(socket, 0, code).map(|()| false),
-        Act::LastAnswer => {
+        Http2Behaviour::GoAway(code) => go_away(socket, 0, code).map(|()| false),
+        Http2Behaviour::LastAnswer => {
             answer(socket, stream, &body)?;
             go_away(socket, stream, NO_ERROR).map(|()| false)
         }
-        Act::Vanish => answer(socket, stream, &body).map(|()| false),
+        Http2Behaviour::Vanish => answer(socket, stream, &body).map(|()| false),
     }
 }
 

@@ -27,13 +27,13 @@ struct Shared {
     keys: Vec<String>,
     next: AtomicUsize,
     stop: AtomicBool,
-    answered: Mutex<Vec<Answered>>,
+    answered: Mutex<Vec<KeyAnswer>>,
     failures: Mutex<Vec<String>>,
 }
 
 /// Which peer answered for which key.
 #[derive(Clone, Debug)]
-pub(crate) struct Answered {
+pub(crate) struct KeyAnswer {
     /// Index into the keys of the load.
     pub(crate) key: usize,
     /// What the origin said its name is.
@@ -71,7 +71,7 @@ impl Load {
     }
 
     /// What was answered since the last call.
-    pub(crate) fn take(&self) -> Vec<Answered> {
+    pub(crate) fn take(&self) -> Vec<KeyAnswer> {
         self.shared
             .answered
             .lock()
@@ -90,7 +90,7 @@ impl Load {
 
     /// Ends the load after the requests under way; panics where one of all its requests failed.
     #[track_caller]
-    pub(crate) fn stop(self) -> Vec<Answered> {
+    pub(crate) fn stop(self) -> Vec<KeyAnswer> {
         self.shared.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             client.join().expect("a client");
@@ -159,7 +159,7 @@ impl Shared {
     fn ask_one(&self, key: usize, mut connection: Connection) -> io::Result<Option<Connection>> {
         let response = connection.get(&format!("/?k={}", self.keys[key]))?;
         if response.status == 200 {
-            let answered = Answered {
+            let answered = KeyAnswer {
                 key,
                 peer: response.text(),
             };

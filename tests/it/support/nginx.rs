@@ -7,14 +7,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::port::{self, Closed};
+use super::port::{self, ClosedPort};
 use super::process::Process;
 
 /// One nginx. While it is down its port stays reserved and refuses connects.
 pub(crate) struct Nginx {
     pub(crate) address: SocketAddr,
     process: Option<Process>,
-    held: Option<Closed>,
+    held: Option<ClosedPort>,
     directory: TempDir,
 }
 
@@ -62,7 +62,7 @@ impl Nginx {
     /// SIGKILL: open connections are reset, new ones are refused.
     pub(crate) fn kill(&mut self) {
         self.process = None;
-        self.held = Some(Closed::hold(self.address));
+        self.held = Some(ClosedPort::hold(self.address));
     }
 
     /// Starts it again on the same port.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 use socket2::SockRef;
 
-use super::port::{self, Closed};
+use super::port::{self, ClosedPort};
 use super::wait::{self, PATIENCE};
 
 /// What an origin does with a request.
@@ -54,7 +54,7 @@ pub(crate) struct Origin {
     shared: Arc<Shared>,
     /// `None` while it is down.
     listener: Option<(TcpListener, JoinHandle<()>)>,
-    held: Option<Closed>,
+    held: Option<ClosedPort>,
 }
 
 struct Shared {
@@ -155,7 +155,7 @@ impl Origin {
     pub(crate) fn down(&mut self) {
         self.close();
         let address = self.address;
-        self.held = Some(Closed::hold(address));
+        self.held = Some(ClosedPort::hold(address));
     }
 
     /// Listens again on the same port.
@@ -193,7 +193,7 @@ impl Drop for Origin {
 }
 
 /// A request, read to the end of its header.
-struct Asked {
+struct ReceivedRequest {
     method: String,
     target: String,
     version: String,
@@ -201,7 +201,7 @@ struct Asked {
 }
 
 /// One accepted connection and its place in the counts.
-struct Served<'a> {
+struct ServedConnection<'a> {
     socket: BufReader<&'a TcpStream>,
     connection: usize,
     request: usize,
@@ -223,7 +223,7 @@ impl Shared {
     fn serve(&self, socket: &TcpStream, connection: usize) -> io::Result<()> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(10 * PATIENCE))?;
-        let mut served = Served {
+        let mut served = ServedConnection {
             socket: BufReader::new(socket),
             connection,
             request: 0,
@@ -239,7 +239,11 @@ impl Shared {
     }
 
     /// Whether the connection is still good for another request.
-    fn answer(&self, served: &mut Served<'_>, asked: &Asked) -> io::Result<bool> {
+    fn answer(
+        &self,
+        served: &mut ServedConnection<'_>,
+        asked: &ReceivedRequest,
+    ) -> io::Result<bool> {
         let mut behaviour = self.behaviour.lock().expect("not poisoned").clone();
         if matches!(behaviour, Behaviour::Hold) {
             behaviour = self.next_behaviour();
@@ -292,7 +296,7 @@ impl Shared {
             .clone()
     }
 
-    fn echo(&self, served: &mut Served<'_>, asked: &Asked) -> io::Result<()> {
+    fn echo(&self, served: &mut ServedConnection<'_>, asked: &ReceivedRequest) -> io::Result<()> {
         let length = served.read_body(asked)?;
         let body = json!({
             "origin": self.name,
@@ -318,7 +322,7 @@ fn head(length: usize) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")
 }
 
-impl Asked {
+impl ReceivedRequest {
     fn header(&self, name: &str) -> Option<&str> {
         let found = self
             .headers
@@ -328,9 +332,9 @@ impl Asked {
     }
 }
 
-impl Served<'_> {
+impl ServedConnection<'_> {
     /// The next request's header; `None` at the end of the connection.
-    fn ask(&mut self) -> io::Result<Option<Asked>> {
+    fn ask(&mut self) -> io::Result<Option<ReceivedRequest>> {
         let line = self.line()?;
         let mut words = line.split(' ').map(str::to_owned);
         let (Some(method), Some(target), Some(version)) =
@@ -344,7 +348,7 @@ impl Served<'_> {
             match line.split_once(':') {
                 Some((name, value)) => headers.push((name.to_owned(), value.trim().to_owned())),
                 None => {
-                    return Ok(Some(Asked {
+                    return Ok(Some(ReceivedRequest {
                         method,
                         target,
                         version,
@@ -356,7 +360,7 @@ impl Served<'_> {
     }
 
     /// Reads the body away; how many bytes it had.
-    fn read_body(&mut self, asked: &Asked) -> io::Result<u64> {
+    fn read_body(&mut self, asked: &ReceivedRequest) -> io::Result<u64> {
         if asked.header("transfer-encoding").is_some() {
             return self.read_chunks();
         }

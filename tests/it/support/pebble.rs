@@ -18,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use serde_json::{Value, json};
 
 use super::curl::curl;
-use super::edge::Site;
+use super::edge::ConfigBuilder;
 use super::process::Process;
 use super::tls::{self, Authority, Session};
 use super::wait::PATIENCE;
@@ -146,7 +146,12 @@ impl Pebble {
 
     /// `site` with a plain listener, and one that has these certificates, where the authority looks; and
     /// `acme` with more keys.
-    pub(crate) fn site(&self, site: Site, certificates: &str, more: &str) -> Site {
+    pub(crate) fn site(
+        &self,
+        site: ConfigBuilder,
+        certificates: &str,
+        more: &str,
+    ) -> ConfigBuilder {
         let (http, tls) = (self.http, self.tls);
         let listeners = format!(
             "[{{address: \"{tls}\", tls: {certificates}}}, {{address: \"{http}\", https_redirect: {}}}]",

@@ -40,12 +40,12 @@ fn own_host() -> Ipv4Addr {
 
 /// A port that refuses every connect for as long as this value lives: bound, so that nobody else
 /// gets it, and not listening.
-pub(crate) struct Closed {
+pub(crate) struct ClosedPort {
     pub(crate) address: SocketAddr,
     _bound: Socket,
 }
 
-impl Closed {
+impl ClosedPort {
     pub(crate) fn new() -> Self {
         Self::hold(free())
     }
@@ -62,13 +62,13 @@ impl Closed {
 
 /// A server that never accepts: its queue is full, so that the kernel drops every further SYN and
 /// a connect hangs.
-pub(crate) struct Full {
+pub(crate) struct FullBacklog {
     pub(crate) address: SocketAddr,
     _listening: Socket,
     _queued: Vec<Socket>,
 }
 
-impl Full {
+impl FullBacklog {
     pub(crate) fn new() -> Self {
         let address = free();
         let socket = reusable(address);

@@ -6,12 +6,12 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use super::edge::{Site, run};
+use super::edge::{ConfigBuilder, run};
 
 /// The directory; gone when dropped.
-pub(crate) struct Desk(TempDir);
+pub(crate) struct CommandDir(TempDir);
 
-impl Desk {
+impl CommandDir {
     /// `clockwise.yaml` with the peers `a`, `b` and `c`.
     pub(crate) fn new() -> Self {
         Self::with(&site(["a", "b", "c"]).yaml())
@@ -72,6 +72,6 @@ impl Desk {
 }
 
 /// Peers of which nothing counts but the labels.
-pub(crate) fn site<const N: usize>(labels: [&str; N]) -> Site {
-    Site::of(labels.map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}")))
+pub(crate) fn site<const N: usize>(labels: [&str; N]) -> ConfigBuilder {
+    ConfigBuilder::of(labels.map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}")))
 }

@@ -4,76 +4,80 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::{Header, Malformed, Origin, Transport, Version};
+use super::{ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyHeaderVersion, Transport};
 
 /// What it begins with; a header of the other version never does.
-pub(super) const FIRST: u8 = b'P';
+pub(super) const FIRST_BYTE: u8 = b'P';
 
 const SIGNATURE: &[u8] = b"PROXY ";
-const END: &[u8] = b"\r\n";
+const CRLF: &[u8] = b"\r\n";
 
 /// Of the whole line, its end included.
-const MAX_LENGTH: usize = 107;
+const MAX_LINE_LEN: usize = 107;
 
 /// So many bytes certainly belong to the header yet. Its end is seen only when it is there, so that
 /// is one at a time.
-pub(super) fn missing(bytes: &[u8]) -> Result<usize, Malformed> {
+pub(super) fn bytes_needed(bytes: &[u8]) -> Result<usize, ProxyHeaderError> {
     let begun = bytes
         .iter()
         .zip(SIGNATURE)
         .all(|(byte, wanted)| byte == wanted);
     match bytes {
-        _ if !begun => Err(Malformed::Signature),
+        _ if !begun => Err(ProxyHeaderError::Signature),
         [.., b'\r', b'\n'] => Ok(0),
-        [.., b'\r', _] | [.., b'\n'] => Err(Malformed::Syntax),
-        _ if bytes.len() >= MAX_LENGTH => Err(Malformed::TooLong),
+        [.., b'\r', _] | [.., b'\n'] => Err(ProxyHeaderError::Syntax),
+        _ if bytes.len() >= MAX_LINE_LEN => Err(ProxyHeaderError::TooLong),
         _ => Ok(1),
     }
 }
 
 /// Parses a complete line.
-pub(super) fn parse(line: &[u8]) -> Result<Header, Malformed> {
+pub(super) fn parse(line: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     let line = line
         .strip_prefix(SIGNATURE)
-        .and_then(|line| line.strip_suffix(END));
-    let mut words = line.ok_or(Malformed::Syntax)?.split(|&byte| byte == b' ');
+        .and_then(|line| line.strip_suffix(CRLF));
+    let mut words = line
+        .ok_or(ProxyHeaderError::Syntax)?
+        .split(|&byte| byte == b' ');
     let origin = match words.next() {
         // Whatever follows is to be ignored.
-        Some(b"UNKNOWN") => Origin::Unknown,
-        Some(b"TCP4") => addresses::<Ipv4Addr>(words)?,
-        Some(b"TCP6") => addresses::<Ipv6Addr>(words)?,
-        _ => return Err(Malformed::Syntax),
+        Some(b"UNKNOWN") => ProxyAddresses::Unknown,
+        Some(b"TCP4") => parse_addresses::<Ipv4Addr>(words)?,
+        Some(b"TCP6") => parse_addresses::<Ipv6Addr>(words)?,
+        _ => return Err(ProxyHeaderError::Syntax),
     };
-    Ok(Header {
-        version: Version::One,
-        origin,
-        extensions: Vec::new(),
+    Ok(ProxyHeader {
+        version: ProxyHeaderVersion::V1,
+        addresses: origin,
+        tlvs: Vec::new(),
     })
 }
 
 /// The line for this origin. Where client and destination are of different families, both are written
 /// as IPv6.
-pub(super) fn write(origin: &Origin) -> Vec<u8> {
+pub(super) fn write(origin: &ProxyAddresses) -> Vec<u8> {
     match origin {
-        Origin::Internet {
+        ProxyAddresses::Inet {
             transport: Transport::Stream,
             source,
             destination,
         } => match (source.ip(), destination.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => line("TCP4", (from, source), (to, destination)),
-            (from, to) => line("TCP6", (v6(from), source), (v6(to), destination)),
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                format_line("TCP4", (from, source), (to, destination))
+            }
+            (from, to) => format_line("TCP6", (to_ipv6(from), source), (to_ipv6(to), destination)),
         },
         _ => b"PROXY UNKNOWN\r\n".to_vec(),
     }
 }
 
-fn line<T: Display>(family: &str, from: (T, &SocketAddr), to: (T, &SocketAddr)) -> Vec<u8> {
+fn format_line<T: Display>(family: &str, from: (T, &SocketAddr), to: (T, &SocketAddr)) -> Vec<u8> {
     let ((from, source), (to, destination)) = (from, to);
     let (sent_from, sent_to) = (source.port(), destination.port());
     format!("PROXY {family} {from} {to} {sent_from} {sent_to}\r\n").into_bytes()
 }
 
-pub(super) fn v6(address: IpAddr) -> Ipv6Addr {
+pub(super) fn to_ipv6(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,
@@ -81,29 +85,29 @@ pub(super) fn v6(address: IpAddr) -> Ipv6Addr {
 }
 
 /// Two addresses and two ports, and nothing more.
-fn addresses<'a, T: FromStr + Into<IpAddr>>(
+fn parse_addresses<'a, T: FromStr + Into<IpAddr>>(
     mut words: impl Iterator<Item = &'a [u8]>,
-) -> Result<Origin, Malformed> {
-    let mut address = || text(words.next()?)?.parse::<T>().ok().map(Into::into);
+) -> Result<ProxyAddresses, ProxyHeaderError> {
+    let mut address = || utf8(words.next()?)?.parse::<T>().ok().map(Into::into);
     let (from, to) = (address(), address());
-    let mut port = || port(text(words.next()?)?);
+    let mut port = || parse_port(utf8(words.next()?)?);
     let (sent_from, sent_to) = (port(), port());
     match (from, to, sent_from, sent_to, words.next()) {
-        (Some(from), Some(to), Some(sent_from), Some(sent_to), None) => Ok(Origin::Internet {
+        (Some(from), Some(to), Some(sent_from), Some(sent_to), None) => Ok(ProxyAddresses::Inet {
             transport: Transport::Stream,
             source: SocketAddr::new(from, sent_from),
             destination: SocketAddr::new(to, sent_to),
         }),
-        _ => Err(Malformed::Syntax),
+        _ => Err(ProxyHeaderError::Syntax),
     }
 }
 
-fn text(word: &[u8]) -> Option<&str> {
+fn utf8(word: &[u8]) -> Option<&str> {
     str::from_utf8(word).ok()
 }
 
 /// Decimal, in its only form: without a sign or a zero before it.
-fn port(text: &str) -> Option<u16> {
+fn parse_port(text: &str) -> Option<u16> {
     let plain = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
     text.parse().ok().filter(|_| plain)
 }

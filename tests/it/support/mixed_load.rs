@@ -14,7 +14,7 @@ use super::edge::Edge;
 use super::wait;
 
 /// Running clients.
-pub(crate) struct Crowd {
+pub(crate) struct MixedLoad {
     address: SocketAddr,
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
@@ -23,13 +23,13 @@ pub(crate) struct Crowd {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    done: Mutex<BTreeMap<&'static str, Done>>,
+    done: Mutex<BTreeMap<&'static str, ClientStats>>,
     failures: Mutex<Vec<String>>,
 }
 
 /// What the clients of one kind have got.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Done {
+pub(crate) struct ClientStats {
     /// Requests, or messages, that were answered.
     pub(crate) answered: usize,
     /// The longest time that one of them took, the client's own pauses included.
@@ -46,7 +46,7 @@ pub(crate) const DOWNLOAD: usize = PIECE * PIECES;
 /// Between two pieces of an upload or a download, which thus last for about two seconds.
 const PIECE_PAUSE: Duration = Duration::from_millis(50);
 
-impl Crowd {
+impl MixedLoad {
     /// Nobody yet.
     pub(crate) fn before(edge: &Edge) -> Self {
         Self {
@@ -128,7 +128,7 @@ impl Crowd {
         }
     }
 
-    fn done(&self) -> BTreeMap<&'static str, Done> {
+    fn done(&self) -> BTreeMap<&'static str, ClientStats> {
         self.shared.done.lock().expect("not poisoned").clone()
     }
 
@@ -142,7 +142,7 @@ impl Crowd {
 
     /// Ends the clients after what they are at; panics where one of them missed anything.
     #[track_caller]
-    pub(crate) fn stop(self) -> BTreeMap<&'static str, Done> {
+    pub(crate) fn stop(self) -> BTreeMap<&'static str, ClientStats> {
         self.shared.stop.store(true, Ordering::SeqCst);
         let done = Arc::clone(&self.shared);
         for client in self.clients {
@@ -174,7 +174,7 @@ impl Shared {
         }
     }
 
-    fn count(&self, kind: &'static str, change: impl FnOnce(&mut Done)) {
+    fn count(&self, kind: &'static str, change: impl FnOnce(&mut ClientStats)) {
         let mut done = self.done.lock().expect("not poisoned");
         change(done.entry(kind).or_default());
     }

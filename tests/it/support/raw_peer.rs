@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::client::Connection;
-use super::edge::{Edge, Site};
+use super::edge::{ConfigBuilder, Edge};
 use super::port;
 use super::wait::{self, PATIENCE};
 
@@ -18,13 +18,13 @@ pub(crate) const SWITCH: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// It listens; the test accepts.
-pub(crate) struct Peer {
+pub(crate) struct RawPeer {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
 }
 
-impl Peer {
+impl RawPeer {
     pub(crate) fn start() -> Self {
         let address = port::free();
         let socket = port::reusable(address);
@@ -64,19 +64,19 @@ impl Peer {
 }
 
 /// An instance of which both ends are in the test's own hands.
-pub(crate) struct Hands {
+pub(crate) struct EdgeWithRawPeer {
     pub(crate) edge: Edge,
-    pub(crate) peer: Peer,
+    pub(crate) peer: RawPeer,
 }
 
-impl Hands {
+impl EdgeWithRawPeer {
     pub(crate) fn start() -> Self {
         Self::with(|site| site)
     }
 
-    pub(crate) fn with(change: impl FnOnce(Site) -> Site) -> Self {
-        let peer = Peer::start();
-        let site = Site::of([peer.address]).app("key", "client_ip");
+    pub(crate) fn with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        let peer = RawPeer::start();
+        let site = ConfigBuilder::of([peer.address]).app("key", "client_ip");
         Self {
             edge: change(site).start(),
             peer,

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::Connection;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait;
 
@@ -18,7 +18,7 @@ const MOVED: &str = "clockwise_upstream_moved_streams_total";
 
 #[test]
 fn a_websocket_is_told_to_go_after_its_key_has_moved() {
-    let pair = Pair::of(Behaviour::Upgrade);
+    let pair = StreamOrigins::of(Behaviour::Upgrade);
     let mut socket = pair.websocket();
     assert_eq!(echo(&mut socket, b"\x81\x05hello"), b"\x81\x05hello");
     assert!(socket.idles_for(2 * AFTER), "its key has not moved");
@@ -35,7 +35,7 @@ fn a_websocket_is_told_to_go_after_its_key_has_moved() {
 
 #[test]
 fn a_websocket_is_closed_between_two_frames() {
-    let pair = Pair::of(Behaviour::Upgrade);
+    let pair = StreamOrigins::of(Behaviour::Upgrade);
     let mut socket = pair.websocket();
     assert_eq!(echo(&mut socket, b"\x82\x0a12345"), b"\x82\x0a12345");
     pair.drain();
@@ -47,7 +47,7 @@ fn a_websocket_is_closed_between_two_frames() {
 
 #[test]
 fn a_key_that_comes_home_keeps_its_stream() {
-    let pair = Pair::after("5s", 10, Behaviour::Upgrade);
+    let pair = StreamOrigins::after("5s", 10, Behaviour::Upgrade);
     let mut socket = pair.websocket();
     pair.drain();
     assert!(socket.idles_for(AFTER));
@@ -58,7 +58,7 @@ fn a_key_that_comes_home_keeps_its_stream() {
 
 #[test]
 fn a_peer_that_a_reload_takes_away_gives_its_streams_up() {
-    let pair = Pair::of(Behaviour::Upgrade);
+    let pair = StreamOrigins::of(Behaviour::Upgrade);
     let mut socket = pair.websocket();
     let mut events = Connection::open(pair.edge.address);
     pair.origins[0].behave(chunked("9\r\ndata: 1\n\n\r\n"));
@@ -74,7 +74,7 @@ fn a_peer_that_a_reload_takes_away_gives_its_streams_up() {
 
 #[test]
 fn an_event_stream_ends_behind_an_event() {
-    let pair = Pair::of(chunked("9\r\ndata: 1\n\n\r\n"));
+    let pair = StreamOrigins::of(chunked("9\r\ndata: 1\n\n\r\n"));
     let mut whole = pair.open("1.1");
     assert_eq!(whole.exactly(14).unwrap(), b"9\r\ndata: 1\n\n\r\n");
     pair.owner().behave(chunked("8\r\ndata: 1\n\r\n"));
@@ -87,7 +87,7 @@ fn an_event_stream_ends_behind_an_event() {
 
 #[test]
 fn an_event_stream_of_http_1_0_ends_with_the_connection() {
-    let pair = Pair::of(chunked("9\r\ndata: 1\n\n\r\n"));
+    let pair = StreamOrigins::of(chunked("9\r\ndata: 1\n\n\r\n"));
     let mut stream = pair.open("1.0");
     assert_eq!(stream.exactly(9).unwrap(), b"data: 1\n\n");
     pair.drain();
@@ -105,7 +105,7 @@ fn what_cannot_be_ended_politely_is_left_alone() {
             "2\r\n\n\n\r\n",
         ),
     ];
-    let pair = Pair::of(Behaviour::Upgrade);
+    let pair = StreamOrigins::of(Behaviour::Upgrade);
     let streams = answers.map(|(kind, framing, body)| {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n{body}");
         pair.owner().behave(Behaviour::Raw(answer.into_bytes()));
@@ -122,7 +122,7 @@ fn what_cannot_be_ended_politely_is_left_alone() {
 
 #[test]
 fn streams_go_at_a_bounded_rate() {
-    let pair = Pair::after("100ms", 10, Behaviour::Upgrade);
+    let pair = StreamOrigins::after("100ms", 10, Behaviour::Upgrade);
     let mut sockets: Vec<_> = (0..20).map(|_| pair.websocket()).collect();
     let start = Instant::now();
     pair.drain();
@@ -139,7 +139,7 @@ fn streams_go_at_a_bounded_rate() {
 
 #[test]
 fn a_key_that_a_draining_peer_keeps_keeps_its_stream() {
-    let pair = Pair::start(
+    let pair = StreamOrigins::start(
         site(&[], "400ms", 10).app("drain", "{idle: 10m, deadline: 1h}"),
         Behaviour::Upgrade,
     );
@@ -150,7 +150,7 @@ fn a_key_that_a_draining_peer_keeps_keeps_its_stream() {
 
 #[test]
 fn a_key_with_an_open_stream_is_kept_however_old_that_is() {
-    let pair = Pair::start(
+    let pair = StreamOrigins::start(
         site(&[], "400ms", 10).app("drain", KEEPING),
         Behaviour::Upgrade,
     );
@@ -165,7 +165,7 @@ fn a_key_with_an_open_stream_is_kept_however_old_that_is() {
 
 #[test]
 fn a_key_with_a_long_request_is_kept_while_that_goes_on_and_after_it() {
-    let pair = Pair::start(
+    let pair = StreamOrigins::start(
         site(&[], "400ms", 10).app("drain", KEEPING),
         Behaviour::Hold,
     );
@@ -181,13 +181,13 @@ fn a_key_with_a_long_request_is_kept_while_that_goes_on_and_after_it() {
 }
 
 /// Two origins, of which one owns the key `a`.
-struct Pair {
+struct StreamOrigins {
     edge: Edge,
     /// The owner first.
     origins: Vec<Origin>,
 }
 
-impl Pair {
+impl StreamOrigins {
     fn of(behaviour: Behaviour) -> Self {
         Self::after("400ms", 10, behaviour)
     }
@@ -196,7 +196,7 @@ impl Pair {
         Self::start(site(&[], after, per_second), behaviour)
     }
 
-    fn start(site: Site, behaviour: Behaviour) -> Self {
+    fn start(site: ConfigBuilder, behaviour: Behaviour) -> Self {
         let mut origins = Origin::some(2);
         let edge = site.peers(origins.iter().map(Origin::label)).start();
         let owner = edge.admin.walk("app", "a").remove(0);
@@ -255,9 +255,9 @@ impl Pair {
     }
 }
 
-fn site(origins: &[Origin], after: &str, per_second: u32) -> Site {
+fn site(origins: &[Origin], after: &str, per_second: u32) -> ConfigBuilder {
     let rules = format!("{{after: {after}, per_second: {per_second}}}");
-    Site::of(origins.iter().map(Origin::label)).app("close_moved_streams", &rules)
+    ConfigBuilder::of(origins.iter().map(Origin::label)).app("close_moved_streams", &rules)
 }
 
 fn get(target: &str, version: &str) -> String {

@@ -17,12 +17,12 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// An entry that is no address (`unknown`, a name, a half one) ends the walk, and the last good one
 /// stands; if all entries are trusted proxies, the leftmost is the client. IPv4 addresses mapped into
 /// IPv6 come back as IPv4.
-pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
+pub fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut client = peer.to_canonical();
     let mut entries = None;
     while trusted.contains(client) {
-        let entries = entries.get_or_insert_with(|| from_the_right(headers));
-        match entries.next().and_then(parse) {
+        let entries = entries.get_or_insert_with(|| entries_from_right(headers));
+        match entries.next().and_then(parse_entry) {
             Some(address) => client = address,
             None => break,
         }
@@ -41,7 +41,7 @@ impl TrustedProxies {
     /// Networks may overlap and come in any order. One of IPv4 addresses mapped into IPv6 is taken as
     /// IPv4; a wider one, such as `::/0`, holds no IPv4 address.
     pub fn new(networks: Vec<IpNet>) -> Self {
-        let networks = networks.into_iter().map(canonical).collect();
+        let networks = networks.into_iter().map(canonical_network).collect();
         let mut networks = IpNet::aggregate(&networks);
         networks.sort_unstable();
         Self { networks }
@@ -60,7 +60,7 @@ impl TrustedProxies {
     }
 }
 
-fn canonical(network: IpNet) -> IpNet {
+fn canonical_network(network: IpNet) -> IpNet {
     let mapped_bits = network.prefix_len().checked_sub(96);
     match (network.addr().to_canonical(), network, mapped_bits) {
         (IpAddr::V4(address), IpNet::V6(_), Some(bits)) => {
@@ -71,7 +71,7 @@ fn canonical(network: IpNet) -> IpNet {
 }
 
 /// The entries of all the fields; empty ones are skipped, as in every list (RFC 9110 §5.6.1.2).
-fn from_the_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+fn entries_from_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
     lines
         .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
@@ -80,16 +80,16 @@ fn from_the_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
-fn parse(entry: &[u8]) -> Option<IpAddr> {
+fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     let address = entry
         .parse()
         .or_else(|_| entry.parse().map(|socket: SocketAddr| socket.ip()));
-    let address = address.ok().or_else(|| bracketed(entry))?;
+    let address = address.ok().or_else(|| parse_bracketed(entry))?;
     Some(address.to_canonical())
 }
 
-fn bracketed(entry: &str) -> Option<IpAddr> {
+fn parse_bracketed(entry: &str) -> Option<IpAddr> {
     let inner = entry.strip_prefix('[')?.strip_suffix(']')?;
     inner.parse().ok().map(IpAddr::V6)
 }
@@ -113,7 +113,7 @@ mod tests {
         for line in lines {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
-        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        resolve(peer.parse().unwrap(), &headers, &trusted).to_string()
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
             HeaderValue::from_bytes(b"1.1.1.1, \xff").unwrap(),
         );
         let peer = "10.0.0.1".parse().unwrap();
-        assert_eq!(address(peer, &headers, &trusted(&["10.0.0.0/8"])), peer);
+        assert_eq!(resolve(peer, &headers, &trusted(&["10.0.0.0/8"])), peer);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
             address in some_address(),
         ) {
             let wanted = address.to_canonical();
-            let naive = networks.iter().any(|network| canonical(*network).contains(&wanted));
+            let naive = networks.iter().any(|network| canonical_network(*network).contains(&wanted));
             prop_assert_eq!(TrustedProxies::new(networks).contains(address), naive);
         }
 
@@ -233,7 +233,7 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 headers.append(X_FORWARDED_FOR, value);
             }
-            address(Ipv4Addr::LOCALHOST.into(), &headers, &trusted(&["0.0.0.0/0"]));
+            resolve(Ipv4Addr::LOCALHOST.into(), &headers, &trusted(&["0.0.0.0/0"]));
         }
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::other::Other;
+use crate::support::reference_proxy::ReferenceProxy;
 use crate::support::tls::Authority;
 use crate::support::{port, wait};
 
@@ -84,7 +84,7 @@ fn the_address_that_is_given_is_the_client() {
 fn the_key_is_made_of_the_address_that_is_given() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
-    let site = Site::of(&labels).top("listeners", &listeners("from: [127.0.0.0/8]}"));
+    let site = ConfigBuilder::of(&labels).top("listeners", &listeners("from: [127.0.0.0/8]}"));
     let edge = site.app("key", "client_ip").start();
     let clients: Vec<String> = (1..=20).map(|n| format!("192.0.2.{n}")).collect();
     let predicted = edge.predict(&clients, 1);
@@ -299,7 +299,7 @@ fn each_client_has_so_many_connections_and_no_more() {
 #[test]
 fn nginx_behind_is_told_whose_connection_it_is() {
     let nginx = nginx_behind();
-    let edge = Site::of([nginx.address])
+    let edge = ConfigBuilder::of([nginx.address])
         .app("proxy_protocol", "v1")
         .app("health", "{http: /, interval: 100ms}")
         .start();
@@ -329,7 +329,7 @@ fn haproxy_behind_is_told_everything() {
     );
     let tls = authority.issue("a", &["a.test"]);
     let told = "{version: v2, tlvs: [authority, alpn, tls, unique_id, checksum]}";
-    let edge = Site::of([haproxy.address])
+    let edge = ConfigBuilder::of([haproxy.address])
         .app("proxy_protocol", told)
         .top(
             "listeners",
@@ -355,7 +355,7 @@ fn what_we_are_told_is_told_on() {
         "http-request return status 200 content-type text/plain lf-string \
         \"%ci:%cp %[dst]:%[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]\"",
     );
-    let edge = Site::of([haproxy.address])
+    let edge = ConfigBuilder::of([haproxy.address])
         .app(
             "proxy_protocol",
             "{version: v2, tlvs: [authority, unique_id, tls]}",
@@ -378,7 +378,7 @@ fn a_tunnel_begins_with_the_header_too() {
     let haproxy = haproxy_behind(&format!(
         "mode tcp\n  default_backend b\nbackend b\n  mode tcp\n  server s {address}"
     ));
-    let edge = Site::of([haproxy.address])
+    let edge = ConfigBuilder::of([haproxy.address])
         .app("proxy_protocol", "v2")
         .start();
     let mut connection = edge.connect();
@@ -392,7 +392,7 @@ fn a_tunnel_begins_with_the_header_too() {
 fn the_header_of_a_wrong_version_is_a_failed_attempt() {
     // It takes the bytes for a request, and says 400 or nothing.
     let origin = Origin::start();
-    let edge = Site::of([origin.label()])
+    let edge = ConfigBuilder::of([origin.label()])
         .app("proxy_protocol", "v2")
         .start();
     assert_ne!(edge.get("/?k=a").status, 200);
@@ -406,8 +406,8 @@ fn believing(more: &str) -> (Origin, Edge) {
     (origin, edge)
 }
 
-fn site(origin: &Origin, rule: &str) -> Site {
-    Site::of([origin.label()]).top("listeners", &listeners(rule))
+fn site(origin: &Origin, rule: &str) -> ConfigBuilder {
+    ConfigBuilder::of([origin.label()]).top("listeners", &listeners(rule))
 }
 
 fn listeners(rule: &str) -> String {
@@ -469,7 +469,7 @@ fn tls_tlv() -> Vec<u8> {
     [&[0x20, 0, 15, 1, 0, 0, 0, 1, 0x21, 0, 7][..], b"TLSv1.3"].concat()
 }
 
-fn haproxy_in_front(to: SocketAddr, word: &str) -> Other {
+fn haproxy_in_front(to: SocketAddr, word: &str) -> ReferenceProxy {
     let address = port::free();
     let text = format!(
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
@@ -477,21 +477,21 @@ fn haproxy_in_front(to: SocketAddr, word: &str) -> Other {
          backend b\n  server s {to} {word}\n"
     );
     let files = [("haproxy.cfg", text.as_str())];
-    Other::start("haproxy", &["-db", "-f", "haproxy.cfg"], address, &files)
+    ReferenceProxy::start("haproxy", &["-db", "-f", "haproxy.cfg"], address, &files)
 }
 
-fn haproxy_behind(rules: &str) -> Other {
+fn haproxy_behind(rules: &str) -> ReferenceProxy {
     let address = port::free();
     let text = format!(
         "defaults\n  mode http\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
          frontend f\n  bind {address} accept-proxy\n  {rules}\n"
     );
     let files = [("haproxy.cfg", text.as_str())];
-    Other::start("haproxy", &["-db", "-f", "haproxy.cfg"], address, &files)
+    ReferenceProxy::start("haproxy", &["-db", "-f", "haproxy.cfg"], address, &files)
 }
 
 /// Says whom it was told of, and on which of its connections.
-fn nginx_behind() -> Other {
+fn nginx_behind() -> ReferenceProxy {
     let address = port::free();
     let text = format!(
         "daemon off; master_process off; pid @DIR@/pid; events {{}}\n\
@@ -501,5 +501,5 @@ fn nginx_behind() -> Other {
          return 200 \"$proxy_protocol_addr:$proxy_protocol_port $connection\"; }} }} }}\n"
     );
     let arguments = ["-p", "@DIR@", "-c", "nginx.conf", "-e", "stderr"];
-    Other::start("nginx", &arguments, address, &[("nginx.conf", &text)])
+    ReferenceProxy::start("nginx", &arguments, address, &[("nginx.conf", &text)])
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::http2::H2C;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{Client, Frame, Outcome, block, code, flag, get, kind, request};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait;
@@ -31,7 +31,7 @@ fn flood(
 
 fn start() -> (Edge, Origin) {
     let origin = Origin::start();
-    let site = Site::of([origin.label()]).top("listeners", H2C);
+    let site = ConfigBuilder::of([origin.label()]).top("listeners", H2C);
     (site.start(), origin)
 }
 

@@ -16,13 +16,13 @@ use super::process::Process;
 const CLIENTS: usize = 8;
 
 /// A running load balancer. Panics where its program is not installed: `tests/install.sh` installs it.
-pub(crate) struct Other {
+pub(crate) struct ReferenceProxy {
     pub(crate) address: SocketAddr,
     _process: Process,
     _directory: TempDir,
 }
 
-impl Other {
+impl ReferenceProxy {
     /// Starts `program`, which is to listen on `address`, in a directory of its own with these files;
     /// `@DIR@` in files and arguments is that directory.
     pub(crate) fn start(

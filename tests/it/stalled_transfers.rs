@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::support::client::{Connection, Request};
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait::{PATIENCE, assert_about, timed};
 
@@ -14,15 +14,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// An instance in front of a peer that the test itself plays.
-struct Played {
+struct EdgeWithManualPeer {
     edge: Edge,
     peer: TcpListener,
 }
 
-impl Played {
+impl EdgeWithManualPeer {
     fn with(timeouts: &str, downstream: &str) -> Self {
         let peer = TcpListener::bind("127.0.0.1:0").unwrap();
-        let site = Site::of([peer.local_addr().unwrap()]).app("timeouts", timeouts);
+        let site = ConfigBuilder::of([peer.local_addr().unwrap()]).app("timeouts", timeouts);
         let edge = site.downstream(downstream).start();
         Self { edge, peer }
     }
@@ -44,7 +44,7 @@ impl Played {
 }
 
 fn behind(origin: &Origin, downstream: &str) -> Edge {
-    let site = Site::of([origin.label()]).app("key", "client_ip");
+    let site = ConfigBuilder::of([origin.label()]).app("key", "client_ip");
     site.downstream(downstream).start()
 }
 
@@ -91,7 +91,7 @@ fn a_client_that_reads_no_chunks_is_cut() {
 
 #[test]
 fn the_start_of_a_next_request_holds_nothing_of_this_response_back() {
-    let played = Played::with("{}", "{}");
+    let played = EdgeWithManualPeer::with("{}", "{}");
     let (mut client, mut peer) = played.ask(GET);
     client.send(GET).unwrap();
     assert!(client.idles_for(MOMENT));
@@ -105,7 +105,7 @@ fn the_start_of_a_next_request_holds_nothing_of_this_response_back() {
 
 #[test]
 fn a_body_that_is_cut_does_not_look_whole() {
-    let played = Played::with("{read: 1s}", "{}");
+    let played = EdgeWithManualPeer::with("{read: 1s}", "{}");
     let (mut client, mut peer) = played.ask(GET);
     let (end, took) = timed(|| {
         peer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n0123456789")

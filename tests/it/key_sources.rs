@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::support::client::Request;
-use crate::support::edge::{Edge, Site};
+use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::load::{self, keys};
 use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
@@ -11,7 +11,7 @@ use crate::support::origin::Origin;
 #[test]
 fn ten_thousand_keys_land_where_the_command_line_predicts() {
     let nginx = Nginx::three();
-    let edge = Site::of(nginx.iter().map(Nginx::label)).start();
+    let edge = ConfigBuilder::of(nginx.iter().map(Nginx::label)).start();
     let keys = keys(10_000);
     let predicted: Vec<String> = edge.predict(&keys, 1).concat();
     assert_eq!(load::ask_all(&edge, &keys), predicted);
@@ -30,7 +30,7 @@ fn ten_thousand_keys_land_where_the_command_line_predicts() {
 #[test]
 fn the_admin_api_predicts_the_same() {
     let origins = Origin::some(5);
-    let edge = Site::of(origins.iter().map(Origin::label)).start();
+    let edge = ConfigBuilder::of(origins.iter().map(Origin::label)).start();
     let keys = keys(200);
     for (key, predicted) in keys.iter().zip(edge.predict(&keys, 5)) {
         assert_eq!(edge.admin.walk("app", key), predicted);
@@ -61,7 +61,7 @@ fn every_dialect_and_weight_lands_as_predicted() {
                 origin.address
             )
         });
-        let edge = Site::of(peers).app("ring", ring).start();
+        let edge = ConfigBuilder::of(peers).app("ring", ring).start();
         let keys = keys(100);
         let names: HashMap<String, String> = origins
             .iter()
@@ -81,17 +81,17 @@ fn every_dialect_and_weight_lands_as_predicted() {
 
 /// An instance whose keys come from `sources`, in front of so many origins that a wrong key would
 /// seldom find the right one by chance.
-struct Keyed {
+struct KeySourceEdge {
     edge: Edge,
     _origins: Vec<Origin>,
 }
 
-impl Keyed {
+impl KeySourceEdge {
     fn by(sources: &str) -> Self {
-        Self::at(&Site::of([""]).app("key", sources))
+        Self::at(&ConfigBuilder::of([""]).app("key", sources))
     }
 
-    fn at(site: &Site) -> Self {
+    fn at(site: &ConfigBuilder) -> Self {
         let origins = Origin::some(30);
         let edge = site
             .clone()
@@ -117,7 +117,7 @@ impl Keyed {
 
 #[test]
 fn a_header_is_a_key() {
-    let keyed = Keyed::by("{header: x-user}");
+    let keyed = KeySourceEdge::by("{header: x-user}");
     for user in ["kim", "Kim", "a b", "ü"] {
         keyed.assert_key(&Request::get("/").header("X-User", user), user);
     }
@@ -125,7 +125,7 @@ fn a_header_is_a_key() {
 
 #[test]
 fn a_cookie_is_a_key() {
-    let keyed = Keyed::by("{cookie: sid}");
+    let keyed = KeySourceEdge::by("{cookie: sid}");
     for sid in ["1", "22", "333"] {
         keyed.assert_key(
             &Request::get("/").header("Cookie", &format!("a=b; sid={sid}; c=d")),
@@ -142,7 +142,7 @@ fn a_cookie_is_a_key() {
 
 #[test]
 fn a_query_parameter_is_a_key() {
-    let keyed = Keyed::by("{query: user}");
+    let keyed = KeySourceEdge::by("{query: user}");
     for user in ["kim", "lee", "a%20b"] {
         keyed.assert_key(&Request::get(&format!("/?xuser=no&user={user}&z=1")), user);
     }
@@ -150,17 +150,17 @@ fn a_query_parameter_is_a_key() {
 
 #[test]
 fn the_path_its_segments_and_the_query_are_keys() {
-    let keyed = Keyed::by("path");
+    let keyed = KeySourceEdge::by("path");
     keyed.assert_key(&Request::get("/a/b?c=d"), "/a/b");
-    let keyed = Keyed::by("path_and_query");
+    let keyed = KeySourceEdge::by("path_and_query");
     keyed.assert_key(&Request::get("/a/b?c=d"), "/a/b?c=d");
-    let keyed = Keyed::by("{path_segment: 2}");
+    let keyed = KeySourceEdge::by("{path_segment: 2}");
     keyed.assert_key(&Request::get("/a/bee/c?d=e"), "bee");
 }
 
 #[test]
 fn the_host_is_a_key_without_its_case_and_port() {
-    let keyed = Keyed::by("host");
+    let keyed = KeySourceEdge::by("host");
     for host in ["example.com", "EXAMPLE.com", "example.com:8080"] {
         keyed.assert_key(&Request::get("/").header("Host", host), "example.com");
     }
@@ -168,20 +168,20 @@ fn the_host_is_a_key_without_its_case_and_port() {
 
 #[test]
 fn the_clients_address_is_the_key_where_none_is_set() {
-    let keyed = Keyed::by("client_ip");
+    let keyed = KeySourceEdge::by("client_ip");
     keyed.assert_key(&Request::get("/?k=1"), "127.0.0.1");
-    let keyed = Keyed::by("{client_ip: {v4: 8, v6: 64}}");
+    let keyed = KeySourceEdge::by("{client_ip: {v4: 8, v6: 64}}");
     keyed.assert_key(&Request::get("/?k=1"), "127.0.0.0/8");
 }
 
 #[test]
 fn several_sources_are_one_key_or_a_chain() {
-    let keyed = Keyed::by("{all: [host, {header: x-user}]}");
+    let keyed = KeySourceEdge::by("{all: [host, {header: x-user}]}");
     let request = Request::get("/")
         .header("Host", "h.com")
         .header("X-User", "kim");
     keyed.assert_key(&request, "h.com|kim");
-    let keyed = Keyed::by("[{header: x-user}, {cookie: sid}, path]");
+    let keyed = KeySourceEdge::by("[{header: x-user}, {cookie: sid}, path]");
     let (user, cookie) = (
         Request::get("/p").header("X-User", "kim"),
         Request::get("/p").header("Cookie", "sid=7"),
@@ -194,16 +194,16 @@ fn several_sources_are_one_key_or_a_chain() {
 #[test]
 fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
     let request = Request::get("/").header("X-Forwarded-For", "9.9.9.9, 203.0.113.7, 10.1.1.1");
-    let site = Site::of([""]).app("key", "client_ip");
-    Keyed::at(&site).assert_key(&request, "127.0.0.1");
+    let site = ConfigBuilder::of([""]).app("key", "client_ip");
+    KeySourceEdge::at(&site).assert_key(&request, "127.0.0.1");
     let trusting = site.top("trusted_proxies", "[\"127.0.0.0/8\", \"10.0.0.0/8\"]");
-    Keyed::at(&trusting).assert_key(&request, "203.0.113.7");
+    KeySourceEdge::at(&trusting).assert_key(&request, "203.0.113.7");
 }
 
 #[test]
 fn a_request_without_a_key_goes_round_evenly() {
     let origins = Origin::some(3);
-    let edge = Site::of(origins.iter().map(Origin::label))
+    let edge = ConfigBuilder::of(origins.iter().map(Origin::label))
         .app("key", "{header: x-user}")
         .start();
     for _ in 0..30 {
@@ -223,7 +223,7 @@ fn a_request_without_a_key_goes_round_evenly() {
 #[test]
 fn a_request_without_a_key_is_rejected_on_request() {
     let origins = Origin::some(1);
-    let site = Site::of(origins.iter().map(Origin::label)).app("key", "{header: x-user}");
+    let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("key", "{header: x-user}");
     let edge = site.app("missing_key", "reject").start();
     assert_eq!(edge.get("/").status, 400);
     assert_eq!(

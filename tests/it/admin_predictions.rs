@@ -6,19 +6,19 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::client::{self, Connection, Request, Response};
-use crate::support::desk::{Desk, site};
+use crate::support::command_dir::{CommandDir, site};
 use crate::support::edge::Edge;
 use crate::support::load::keys;
 use crate::support::wait;
 
 /// An instance, and the commands with the same configuration.
-fn start() -> (Edge, Desk) {
+fn start() -> (Edge, CommandDir) {
     start_with("ring", "ketama")
 }
 
-fn start_with(key: &str, value: &str) -> (Edge, Desk) {
+fn start_with(key: &str, value: &str) -> (Edge, CommandDir) {
     let yaml = site(["a", "b", "c"]).app(key, value).yaml();
-    (Edge::start(&yaml), Desk::with(&yaml))
+    (Edge::start(&yaml), CommandDir::with(&yaml))
 }
 
 fn path(rest: &str) -> String {
@@ -26,7 +26,7 @@ fn path(rest: &str) -> String {
 }
 
 /// What a command prints as JSON.
-fn printed(desk: &Desk, question: &str, rest: &str, input: &str) -> Value {
+fn printed(desk: &CommandDir, question: &str, rest: &str, input: &str) -> Value {
     let asked = format!("ring {question} -c clockwise.yaml -u app --json {rest}");
     serde_json::from_str(&desk.print(asked.trim_end(), input)).unwrap()
 }
@@ -79,7 +79,7 @@ fn the_owner_is_that_of_the_command() {
 #[test]
 fn a_long_walk_is_cut_where_nobody_asks_for_more() {
     let peers = (0..20).map(|n| format!("{{address: \"127.0.0.1:1\", label: p{n}}}"));
-    let edge = crate::support::edge::Site::of(peers).start();
+    let edge = crate::support::edge::ConfigBuilder::of(peers).start();
     let walk = |query: &str| {
         let answer = edge.admin.get(&path(&format!("owner?key=k{query}"))).json();
         answer["walk"].as_array().unwrap().clone()
