@@ -23,7 +23,7 @@
 //! ```text
 //!  downstream
 //!      │
-//!   1 accept      listener, connection     socket, number of connections, TLS, deadlines, keep-alive
+//!   1 accept      downstream             socket, number of connections, TLS, deadlines, keep-alive
 //!   2 route       proxy/admit  ─► route    limits; host, path, method → route
 //!   3 key         proxy/pick   ─► key      the upstream's key sources → bytes
 //!   4 ring        proxy/pick   ─► ring     bytes → walk: the peers in clockwise order
@@ -46,10 +46,10 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`acme`], [`dial`], [`listener`], [`connection`] |
-//! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`issued`], [`lifecycle`], [`upstream`], [`telemetry`] |
+//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`acme`], [`downstream`], [`pingora_compat`] |
+//! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client`], [`proxy_protocol`], [`certificate`], [`route`], [`grpc`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client_addr`], [`proxy_protocol`], [`certificate`], [`route`], [`grpc`] |
 
 // assembly
 pub mod cli;
@@ -57,13 +57,11 @@ pub mod cli;
 pub mod server;
 
 // edge, in the order a request meets it
-pub mod listener;
-
-pub mod connection;
+pub mod downstream;
 
 pub mod proxy;
 
-pub mod dial;
+pub mod pingora_compat;
 
 pub mod probe;
 
@@ -75,8 +73,6 @@ pub mod admin;
 pub mod snapshot;
 
 pub mod tls;
-
-pub mod issued;
 
 pub mod lifecycle;
 

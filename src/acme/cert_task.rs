@@ -13,11 +13,11 @@ use super::storage::{OrderRecord, Storage};
 use crate::certificate::{Certificate, renewal_info_id};
 use crate::clock;
 use crate::config::DomainNames;
-use crate::issued::{CertAction, CertStatus, ManagedCert, ManagedCerts};
 use crate::policy::cert_renewal::{
     self, CertificateLifetime, OrderFailure, OrderFailures, RenewBefore,
 };
 use crate::telemetry::metrics::OperationResult;
+use crate::tls::{CertAction, CertStatus, ManagedCert, ManagedCerts};
 
 /// How often the authority is asked when to renew a certificate: as it says, within these seconds.
 const RENEWAL_INFO_INTERVAL: (i64, i64) = (60 * 60, 24 * 60 * 60);

@@ -25,7 +25,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::storage::{Error, io_error, replace_file};
-use crate::issued::SharedChallenges;
+use crate::tls::SharedChallenges;
 
 /// The authorities that there are have 43 bytes.
 const MAX_TOKEN_LEN: usize = 128;

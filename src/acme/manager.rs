@@ -24,9 +24,9 @@ use super::cert_task::{self, CertState, CertTask, CertTaskResult};
 use super::storage::{self, FileStamp, LeaderLock, Storage};
 use crate::clock;
 use crate::config::{AcmeConfig, Config, DomainNames};
-use crate::issued::{CertAction, CertRequest, ManagedCert, ManagedCerts};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
+use crate::tls::{CertAction, CertRequest, ManagedCert, ManagedCerts};
 
 /// How many orders may be under way at once.
 const MAX_CONCURRENT_ORDERS: usize = 4;

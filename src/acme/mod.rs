@@ -26,8 +26,8 @@ pub use self::manager::CertManager;
 use self::storage::Storage;
 
 use crate::config::Config;
-use crate::issued::ManagedCerts;
 use crate::policy::cert_renewal::OrderFailure;
+use crate::tls::ManagedCerts;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use super::challenge_store::{ChallengeStore, StoredChallenge, parse_challenge_ce
 use super::storage::Storage;
 use crate::certificate::Certificate;
 use crate::config::{AcmeChallenge, AcmeConfig, DomainNames, KeyType};
-use crate::issued::{ChallengeGuard, ManagedCerts};
+use crate::tls::{ChallengeGuard, ManagedCerts};
 
 /// For a whole order; authorities look from several places, one after the other.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);

@@ -11,12 +11,12 @@ use super::AppState;
 use crate::certificate::issuer_name;
 use crate::clock;
 use crate::config::Credentials;
-use crate::issued::ManagedCert;
 use crate::policy::health::HealthStatus;
 use crate::policy::heavy_hitters::MILLIONTHS;
 use crate::ring::{Dialect, DialectOptionValue};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, Metrics, PeerStateLabel as Shown};
+use crate::tls::ManagedCert;
 use crate::upstream::hot_keys::HotKeyTracker;
 use crate::upstream::{DrainStatus, HashTarget, Peer, Tried, Upstream};
 

@@ -35,11 +35,11 @@ use serde_json::{Value, json};
 use self::query::{decode, segments};
 use self::worker_pool::WorkerPool;
 use crate::clock;
-use crate::connection::{ConnectionLimit, Exchange};
-use crate::issued::CertAction;
+use crate::downstream::{ConnectionLimit, Exchange};
 use crate::lifecycle::{ControlCommand, ControlError, ControlResult, Lifecycle, ProcessStage};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Telemetry, metrics};
+use crate::tls::CertAction;
 use crate::upstream::Upstream;
 
 /// The page that people look at; it asks this API for all it shows.
@@ -123,7 +123,7 @@ struct PeerDrainCommand {
 }
 
 impl AdminApp {
-    /// The application, ready for [`crate::listener::Listener::run`].
+    /// The application, ready for [`crate::downstream::listener::Listener::run`].
     pub fn http_server(subject: Arc<AppState>, access: Access) -> Arc<HttpServer<Self>> {
         let desk = WorkerPool::default();
         Arc::new(HttpServer::new_app(Self {

@@ -23,7 +23,7 @@ use pingora_load_balancing::health_check::HealthCheck;
 
 use super::{ProbeCheck, ProbeConnectors, grpc_health};
 use crate::config::{HealthConfig, ProbeConfig};
-use crate::dial;
+use crate::pingora_compat::proxy_header;
 use crate::tls;
 use crate::upstream::{Peer, Upstream};
 
@@ -49,7 +49,8 @@ pub(super) fn build_check(
     };
     set_limits(&mut http, health.timeout);
     let told = upstream.config.proxy_protocol.as_ref();
-    http.options.custom_l4 = told.map(|told| dial::connector(dial::local_header(told.version)));
+    http.options.custom_l4 =
+        told.map(|told| proxy_header::connector(proxy_header::local_header(told.version)));
     let (address, way) = (http._address.clone(), ProbeTransport::new(upstream, http));
     let check: ProbeCheck = match (&health.probe, request) {
         (ProbeConfig::Http { expect, .. }, Some(request)) => Arc::new(HttpCheck {

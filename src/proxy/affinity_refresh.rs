@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::context::Context;
 use crate::clock;
-use crate::connection::PeriodicTask;
+use crate::downstream::PeriodicTask;
 use crate::ring::Hash;
 use crate::snapshot::Snapshot;
 use crate::upstream::HashTarget;

@@ -22,8 +22,8 @@ use super::fault::Fault;
 use super::{proxy_header, tunnel, upstream_h2};
 use crate::clock;
 use crate::config::{TimeoutsConfig, UpstreamProtocol};
-use crate::connection::{Connection, Phase};
-use crate::dial;
+use crate::downstream::{Connection, Phase};
+use crate::pingora_compat::proxy_header as proxy_header_connector;
 use crate::route::host_name;
 
 /// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
@@ -59,7 +59,7 @@ pub(super) fn http_peer(
     if let Some(header) = proxy_header::encode(ctx) {
         // With whatever else tells connections to this peer apart.
         http.group_key ^= proxy_header::pool_key(&header);
-        http.options.custom_l4 = Some(dial::connector(header));
+        http.options.custom_l4 = Some(proxy_header_connector::connector(header));
     }
     let tunnel = tunnel::is_requested(session);
     if attempt.fresh_connection || tunnel {

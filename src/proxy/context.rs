@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::finish;
 use super::grpc_web::GrpcWebTranslation;
 use crate::clock;
-use crate::connection::{AbortReason, Connection, Exchange};
+use crate::downstream::{AbortReason, Connection, Exchange};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;

@@ -10,7 +10,7 @@ use pingora_error::ErrorType::{
 };
 use pingora_error::{Error, ErrorType};
 
-use crate::connection::AbortReason;
+use crate::downstream::AbortReason;
 
 /// What went wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

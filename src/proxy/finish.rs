@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
-use crate::connection::{AbortReason, Connection, Exchange};
+use crate::downstream::{AbortReason, Connection, Exchange};
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeaderVersion, TlsTlv};
 use crate::telemetry::metrics::{BadRequest, StatusClass};
 use crate::telemetry::{self, AccessLogRecord};

@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 use super::context::{Context, RequestInfo};
 use crate::clock;
 use crate::config::HostHeader;
-use crate::connection::{Connection, Exchange, Phase};
+use crate::downstream::{Connection, Exchange, Phase};
 use crate::grpc;
 
 // As text: Pingora's map takes a field's name apart anew, and copies all but static text.

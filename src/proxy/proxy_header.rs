@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::context::Context;
 use crate::config::{SendProxyConfig, TlvKind};
-use crate::connection::{Connection, TlsSession};
+use crate::downstream::{Connection, TlsSession};
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyTlv, TlsTlv, Transport};
 
 /// What the peer of this attempt is told; `None`: nothing.

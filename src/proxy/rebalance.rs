@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use crate::clock;
 use crate::config::MovedStreamsConfig;
-use crate::connection::{AbortReason, StreamVerdict};
+use crate::downstream::{AbortReason, StreamVerdict};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Address, HashTarget, Tried, Upstream};
 

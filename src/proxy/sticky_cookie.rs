@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::forward::X_FORWARDED_PROTO;
-use crate::connection::Connection;
+use crate::downstream::Connection;
 use crate::key;
 
 /// Sets the cookie that the request's key came from, if the client needs it.

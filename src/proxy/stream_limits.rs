@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::rebalance::RebalanceCheck;
 use crate::clock;
-use crate::connection::{AbortReason, StreamKind, StreamPolicy, StreamVerdict};
+use crate::downstream::{AbortReason, StreamKind, StreamPolicy, StreamVerdict};
 use crate::grpc;
 use crate::snapshot::Snapshot;
 

@@ -34,7 +34,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::Exchange;
+use crate::downstream::Exchange;
 use crate::tls;
 
 /// Whether the request asks for a tunnel, in Pingora's view, and has no body.
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::config::DownstreamConfig;
-    use crate::connection::ConnectionLimit;
+    use crate::downstream::ConnectionLimit;
 
     /// A socket, and its peer's end.
     fn pair() -> (TunnelSocket<UnixStream>, UnixStream) {

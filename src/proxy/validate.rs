@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 use super::context::{Context, RequestInfo};
 use super::fault::Fault;
 use crate::client_addr;
-use crate::connection::{Connection, Exchange, Phase};
+use crate::downstream::{Connection, Exchange, Phase};
 use crate::grpc;
 use crate::route::{RouteError, host_name};
 

@@ -18,8 +18,8 @@ use crate::admin::AppState;
 use crate::certificate::CertWarning;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::issued::ManagedCerts;
 use crate::snapshot::Snapshot;
+use crate::tls::ManagedCerts;
 
 /// How often the state file is brought up to date.
 const STATE_FILE_INTERVAL: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
 use crate::config::SocketAccess;
-use crate::listener::unix;
+use crate::downstream::listener::unix;
 
 /// Why the control socket cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -38,7 +38,7 @@ pub use self::control_socket::default_control_path;
 pub use self::handover::is_successor;
 pub use self::supervisor::{Error as SupervisorError, should_supervise, supervise};
 use crate::config::Config;
-use crate::listener::BindError;
+use crate::downstream::listener::BindError;
 use crate::snapshot;
 
 /// What a proxy is started with.

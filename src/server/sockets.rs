@@ -17,9 +17,9 @@ use super::control_socket;
 use super::pingora_setup::PingoraProxy;
 use crate::admin::{Access, AdminApp, AppState};
 use crate::config::{self, Config, ListenAddress};
-use crate::connection::ConnectionLimit;
+use crate::downstream::ConnectionLimit;
+use crate::downstream::listener::{BindError, ConnectionConfig, Listener, bind, unix};
 use crate::lifecycle::BoundAddress;
-use crate::listener::{BindError, ConnectionConfig, Listener, bind, unix};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 

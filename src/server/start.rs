@@ -20,7 +20,7 @@ use super::{reload, sd_notify, socket_activation, state_file};
 use crate::acme::{self, CertManager};
 use crate::admin::AppState;
 use crate::config::{self, Config};
-use crate::connection::ConnectionLimit;
+use crate::downstream::ConnectionLimit;
 use crate::lifecycle::{BoundAddresses, ControlReceiver, Lifecycle, ProcessStage};
 use crate::probe::{ProbeConnectors, Probes};
 use crate::snapshot::Snapshot;

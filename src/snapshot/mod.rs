@@ -13,10 +13,10 @@ use crate::clock;
 use crate::config::{
     self, AcceptProxyConfig, Config, ForwardingConfig, ListenAddress, PeerAddress,
 };
-use crate::issued::ManagedCerts;
 use crate::ring;
 use crate::route::{RouteConflict, RouteTable};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::tls::ManagedCerts;
 use crate::tls::{self, SessionTickets};
 use crate::upstream::{Address, DrainHandover, MAX_EXPORTED_KEYS, PersistedState, Upstream};
 

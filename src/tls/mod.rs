@@ -2,8 +2,9 @@
 //!
 //! A [`Server`] is one listener's terms, built anew with every configuration from what its files
 //! held then; connections keep the terms they were accepted with. The sockets are not here: the
-//! handshake itself is [`connection`](crate::connection)'s.
+//! handshake itself is [`connection`](crate::downstream)'s.
 
+mod managed_certs;
 mod resolver;
 mod ticket_expiry;
 mod tickets;
@@ -18,15 +19,19 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::{ConfigBuilder, ServerConfig, SupportedProtocolVersion, WantsVerifier, version};
 
+pub use self::managed_certs::{
+    CertAction, CertRequest, CertStatus, ChallengeGuard, ManagedCert, ManagedCerts,
+    SharedChallenges,
+};
 pub use self::tickets::{SessionTickets, TicketKeys};
 pub use self::upstream_tls::{UpstreamTls, classify_error, describe_failure};
 
+use self::managed_certs::ManagedCerts;
 use self::resolver::{CertResolver, ServedCert};
 use crate::certificate;
 use crate::config::{
     CertificateSource, ClientAuthConfig, Credentials, HstsConfig, TlsConfig, TlsVersion,
 };
-use crate::issued::ManagedCerts;
 
 /// The name of HTTP/2 inside (RFC 9113, 3.1).
 pub const ALPN_H2: &[u8] = b"h2";

@@ -13,9 +13,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::ALPN_ACME;
+use super::managed_certs::{ManagedCert, ManagedCerts};
 use crate::certificate::Certificate;
 use crate::clock;
-use crate::issued::{ManagedCert, ManagedCerts};
 
 #[derive(Debug)]
 pub(super) struct CertResolver {

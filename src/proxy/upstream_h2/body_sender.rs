@@ -20,7 +20,7 @@ use pingora_core::protocols::http::v2::write_body;
 use pingora_error::{Error, ErrorType, Result};
 use tokio::sync::oneshot;
 
-use crate::connection::Exchange;
+use crate::downstream::Exchange;
 
 /// Where Pingora's loop leaves the body's pieces.
 pub(super) struct BodyQueueWriter(pub(super) Arc<Exchange>);

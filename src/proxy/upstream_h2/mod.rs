@@ -1,7 +1,7 @@
 //! Phase 6, outward: requests of HTTP/2 to peers that speak it too, with both ways free at any time.
 //!
 //! Pingora's own way for them has one loop that sends the request and takes the response, and that waits
-//! for the peer within it: see [`Upload`](crate::connection::Upload). Its way for protocols of one's own
+//! for the peer within it: see [`Upload`](crate::downstream::Upload). Its way for protocols of one's own
 //! has the same loop, but leaves to us what a write is. So HTTP/2 is made known to it as such a protocol.
 //! Under it are Pingora's connections, pools and streams of HTTP/2; what is our own is how a body is
 //! sent on.

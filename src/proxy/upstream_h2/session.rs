@@ -21,7 +21,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::sync::oneshot;
 
 use super::body_sender::{BodyQueueWriter, BodySender};
-use crate::connection::Exchange;
+use crate::downstream::Exchange;
 
 /// A stream to a peer.
 pub struct UpstreamH2Session {

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock;
 use crate::config::{AcceptProxyConfig, DownstreamConfig as Limits, ListenerConfig as Written};
-use crate::connection::{
+use crate::downstream::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
     TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
 };
