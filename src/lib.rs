@@ -40,7 +40,7 @@
 //!
 //! # Layers
 //!
-//! Imports point down only (`tests/it/layers.rs` keeps it so). The core is pure: no I/O, no clock, no
+//! Imports point down only (`tests/source/layers.rs` keeps it so). The core is pure: no I/O, no clock, no
 //! randomness, no log; time is an argument.
 //!
 //! | layer | modules |

@@ -56,6 +56,3 @@ mod service; // under a service manager, and as process 1
 mod stop; // no request is lost when an instance ends
 mod unix_peers; // peers on Unix sockets
 mod upgrade; // another process, on the same sockets
-
-// of the source
-mod layers; // imports point one way
