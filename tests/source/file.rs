@@ -4,7 +4,6 @@
 //! they are what stands between two tokens and is not blank.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -47,10 +46,7 @@ pub(crate) enum Kind {
 
 /// Every file of `src` that is not a test, sorted by path.
 pub(crate) fn all() -> Vec<SourceFile> {
-    // Read at run time: one build of this binary can then check another work tree.
-    let root =
-        env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let root = Path::new(&root).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
     let mut paths = Vec::new();
     collect(&root, &mut paths);
     paths.sort();
