@@ -117,19 +117,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn x_forwarded_for_from_an_untrusted_address_is_ignored() {
         assert_eq!(client("192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
         assert_eq!(client("::ffff:192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
     }
 
     #[test]
-    fn a_trusted_proxy_without_the_field_is_the_client() {
+    fn trusted_proxy_without_x_forwarded_for_is_the_client() {
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["", " , "]), "10.0.0.1");
     }
 
     #[test]
-    fn the_walk_ends_at_the_first_that_is_not_trusted() {
+    fn x_forwarded_for_walk_stops_at_the_first_untrusted_address() {
         assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(
             client("10.0.0.1", &["10.9.9.9, 198.51.100.1, 10.0.0.2"]),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn if_all_are_trusted_the_leftmost_is_the_client() {
+    fn x_forwarded_for_with_only_trusted_addresses_gives_the_leftmost() {
         assert_eq!(
             client("10.0.0.1", &["10.0.0.4", "fd00::1, 10.0.0.2"]),
             "10.0.0.4"
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn at_a_malformed_entry_the_last_good_one_stands() {
+    fn x_forwarded_for_walk_stops_before_a_malformed_entry() {
         for bad in [
             "unknown",
             "_hidden",
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_brackets_and_spaces_are_understood() {
+    fn x_forwarded_for_entry_may_have_port_brackets_and_spaces() {
         for (entry, expected) in [
             ("192.0.2.1:4711", "192.0.2.1"),
             ("  192.0.2.1\t", "192.0.2.1"),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_may_overlap_and_be_mapped() {
+    fn trusted_networks_may_overlap_and_match_mapped_ipv4() {
         let trusted = trusted(&["10.1.0.0/16", "::ffff:10.0.0.0/104", "192.0.2.7/32", "::/0"]);
         let holds = |text: &str| trusted.contains(text.parse().unwrap());
         assert!(holds("10.255.0.1") && holds("::ffff:10.255.0.1") && holds("192.0.2.7"));
@@ -218,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn trusted_is_what_a_scan_of_all_networks_finds(
+        fn trusted_proxies_lookup_equals_a_linear_scan(
             networks in prop::collection::vec(some_network(), 0..12),
             address in some_address(),
         ) {
@@ -228,7 +228,7 @@ mod tests {
         }
 
         #[test]
-        fn no_field_is_too_strange(value in prop::collection::vec(32u8..=255, 0..40)) {
+        fn x_forwarded_for_with_random_bytes_does_not_panic(value in prop::collection::vec(32u8..=255, 0..40)) {
             let mut headers = HeaderMap::new();
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 headers.append(X_FORWARDED_FOR, value);

@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn monotonic_time_never_goes_back() {
+    fn monotonic_clock_never_goes_backwards() {
         let first = since_start();
         let second = since_start();
         assert!(first <= second);
     }
 
     #[test]
-    fn wall_clock_is_in_this_century() {
+    fn wall_clock_is_after_the_year_2020() {
         assert!(wall().as_second() > 1_600_000_000);
     }
 }

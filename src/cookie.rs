@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_those_asked_for() {
+    fn sticky_cookie_has_the_configured_attributes() {
         let line = "cw=v; Path=/; HttpOnly; SameSite=Lax";
         assert_eq!(plain().set_cookie_value("v", false), line);
         let every = StickyCookie {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_secure_where_the_client_came_over_tls() {
+    fn sticky_cookie_is_secure_when_the_client_used_tls() {
         let sticky = StickyCookie {
             same_site: SameSite::None,
             ..plain()
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peers_cookie_is_known_by_its_name() {
+    fn sticky_cookie_set_by_the_peer_is_recognised_by_name() {
         let lines: [&[u8]; 3] = [b"cw=1; Path=/x", b" cw =", b"cw"];
         assert!(lines.iter().all(|line| plain().is_set_by(line)));
         let others: [&[u8]; 4] = [b"cw2=1", b"CW=1", b"a=cw=1", b""];
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_too_long_or_malformed_is_no_value() {
+    fn sticky_cookie_value_rejects_empty_long_and_malformed() {
         assert!(is_valid_value(b"a") && is_valid_value(&[b'a'; MAX_VALUE_LEN]));
         assert!(!is_valid_value(b"") && !is_valid_value(&[b'a'; MAX_VALUE_LEN + 1]));
         for byte in 0..=u8::MAX {
@@ -192,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_made_value_is_one_and_keeps_all_bits(random: u128, bit in 0..128_u32) {
+        fn sticky_cookie_value_encodes_all_random_bits(random: u128, bit in 0..128_u32) {
             let made = encode_value(random);
             prop_assert!(is_valid_value(made.as_bytes()) && made.len() == 22);
             prop_assert_ne!(&made, &encode_value(random ^ (1 << bit)));

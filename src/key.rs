@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_source_that_is_present_is_used() {
+    fn key_comes_from_the_first_source_present() {
         let sample = Sample::new("/p?q=1", &[("x-user", ""), ("cookie", "sid=abc")]);
         let chain = [
             header("x-none"),
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sticky_cookie_is_the_first_well_formed_one() {
+    fn sticky_key_is_the_first_well_formed_cookie() {
         let sticky = || KeySource::StickyCookie(sample_cookie());
         let long = format!("cw={}; cw=good", "x".repeat(cookie::MAX_VALUE_LEN + 1));
         for (sent, key) in [
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_made_for_the_last_source_only() {
+    fn sticky_cookie_is_generated_only_for_the_last_source() {
         let sticky = KeySource::StickyCookie(sample_cookie());
         let sources = [KeySource::Path, sticky.clone()];
         assert_eq!(cookie_to_issue(&sources), Some((1, &sample_cookie())));
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_gives_its_first_value() {
+    fn header_key_is_the_first_value() {
         let sample = Sample::new(
             "/",
             &[("x-user", "a"), ("x-user", "b"), ("x-e", ""), ("x-e", "c")],
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_found_in_every_field_and_form() {
+    fn cookie_key_is_found_in_every_field_and_quoting() {
         let lines = [
             ("cookie", "a=1; b = 2 ;c=\"3\"; d=\"4; e"),
             ("cookie", "b=9; f=x=y; g=; g=7; e=5"),
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_parameter_is_taken_as_sent() {
+    fn query_key_is_the_raw_parameter_value() {
         let sample = Sample::new("/?a=%41&b=x+y&b=2&c&d=&c=3&%64=4", &[]);
         for (name, value) in [
             ("a", Some("%41")),
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_a_first_and_a_last_element() {
+    fn header_list_key_takes_first_or_last_element() {
         for (lines, first, last) in [
             (&["a"][..], Some("a"), Some("a")),
             (&[" a ,\tb"], Some("a"), Some("b")),
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_their_segments_are_taken_as_sent() {
+    fn path_keys_are_raw() {
         let sample = Sample::new("http://h/a/%62//d?q=1", &[]);
         assert_eq!(sample.one(KeySource::Path).as_deref(), Some("/a/%62//d"));
         assert_eq!(
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_in_lower_case_without_port_and_dot() {
+    fn host_key_is_lower_case_without_port_and_trailing_dot() {
         assert_eq!(
             Sample::new("/", &[]).one(KeySource::Host).as_deref(),
             Some("example.com")
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_its_address_or_its_network() {
+    fn client_ip_key_is_the_address_or_its_network() {
         let net = |v4, v6| KeySource::ClientIp {
             v4,
             v6,
@@ -651,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_be_its_octets() {
+    fn client_ip_key_may_be_binary() {
         let octets = |v4, v6| KeySource::ClientIp {
             v4,
             v6,
@@ -675,7 +675,7 @@ mod tests {
     }
 
     #[test]
-    fn any_is_made_of_the_parts_that_are_there() {
+    fn any_key_joins_the_sources_that_are_present() {
         let sample = Sample::new("/a?u=1", &[("x-user", "bob")]);
         let any = |sources, separator: &str| {
             sample.one(KeySource::Any(CompositeKey {
@@ -706,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn a_composite_needs_all_its_parts() {
+    fn all_key_requires_every_source() {
         let sample = Sample::new("/a?u=1", &[("x-user", "bob")]);
         let parts = vec![
             KeySource::Host,
@@ -727,7 +727,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_composite_outgrows_the_room_inside() {
+    fn composite_key_longer_than_the_inline_buffer_is_kept() {
         let long = "x".repeat(KeyBuffer::INLINE);
         let sample = Sample::new("/", &[("x-long", &long), ("x-short", "s")]);
         let parts = vec![header("x-short"), header("x-long"), header("x-short")];
@@ -738,14 +738,14 @@ mod tests {
     }
 
     #[test]
-    fn every_source_has_its_own_name() {
+    fn key_source_names_are_distinct() {
         assert_eq!(KeySource::CLIENT_IP.name(), "client_ip");
         assert_eq!(all_of(vec![KeySource::Path]).name(), "all");
     }
 
     proptest! {
             #[test]
-            fn a_buffer_holds_what_was_pushed(
+            fn key_buffer_holds_all_pushed_bytes(
                 pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..6),
             ) {
                 let mut buffer = KeyBuffer::default();
@@ -759,7 +759,7 @@ mod tests {
             }
 
             #[test]
-            fn no_field_is_too_strange(value in prop::collection::vec(32u8..=126, 0..60)) {
+            fn key_sources_with_random_bytes_do_not_panic(value in prop::collection::vec(32u8..=126, 0..60)) {
                 let value = String::from_utf8(value).unwrap();
                 let sample = Sample::new("/", &[("cookie", &value)]);
                 prop_assert!(sample.one(named_cookie("a")).is_none_or(|key| !key.is_empty()));

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_found_while_it_is_held() {
+    fn acme_token_is_served_only_while_its_guard_is_held() {
         let (_directory, answers) = answers();
         assert_eq!(answers.key_authorization("abc_-9"), None);
         let held = answers.put_token("abc_-9", "abc_-9.thumb").unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_is_found_as_it_was_given() {
+    fn tls_alpn_proof_is_found_by_name_with_its_certificate() {
         let (_directory, answers) = answers();
         let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
         let pem = made.signing_key.serialize_pem() + &made.cert.pem();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_token_leads_out_of_the_place() {
+    fn challenge_token_with_path_traversal_is_rejected() {
         let (directory, answers) = answers();
         answers.clear().unwrap();
         fs::write(directory.path().join("secret.token"), "secret").unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_finds_nothing_of_who_was_before() {
+    fn challenge_store_at_start_drops_tokens_of_the_previous_process() {
         let (_directory, answers) = answers();
         let left = answers.put_token("abc", "answer").unwrap();
         std::mem::forget(left);

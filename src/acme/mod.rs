@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_authority_says_decides_how_soon_it_is_asked_again() {
+    fn acme_problem_type_and_status_select_the_failure_class() {
         let failure = |kind: &str, status: u16| {
             let kind = format!("urn:ietf:params:acme:error:{kind}");
             let problem = serde_json::json!({"type": kind, "status": status});

@@ -579,7 +579,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_are_hosts() {
+    fn admin_host_check_accepts_only_ip_addresses() {
         for host in ["127.0.0.1:9900", "localhost", "[::1]:9900", "10.0.0.1"] {
             assert!(is_address(host), "{host}");
         }
@@ -589,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_compared_whole() {
+    fn admin_token_must_match_in_full() {
         let headers = |value: &'static str| {
             HeaderMap::from_iter([(AUTHORIZATION, http::HeaderValue::from_static(value))])
         };

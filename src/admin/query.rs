@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_decoded_and_stray_percents_kept() {
+    fn percent_decoding_keeps_invalid_escapes() {
         assert_eq!(decode("a%2Fb%3a1"), "a/b:1");
         assert_eq!(decode("100%"), "100%");
         assert_eq!(decode("%+1%zz"), "%+1%zz");
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_words_with_values() {
+    fn query_string_is_parsed_into_names_and_values() {
         let words: Vec<_> = params("a=1&&b&c=x%3Dy=z").collect();
         let expected = [("a", "1"), ("b", ""), ("c", "x=y=z")];
         assert_eq!(words, expected.map(|(word, value)| (word, value.into())));

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_the_same_wherever_they_are_cut() {
+    fn line_splitter_gives_the_same_lines_for_any_chunking() {
         let text = b"a\nbc\r\n\nlast";
         for size in 1..=text.len() {
             let (mut lines, mut found) = (LineDecoder::default(), Vec::new());
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_takes_no_more_memory() {
+    fn line_splitter_buffer_is_bounded_for_a_line_without_end() {
         let mut lines = LineDecoder::default();
         (0..3).for_each(|_| lines.push(&vec![b'x'; MAX_LINE], |_| panic!("no end")));
         assert_eq!(lines.partial.len(), MAX_LINE);

@@ -8,7 +8,7 @@ use super::*;
 const TODAY: i64 = 1_798_761_600;
 
 #[test]
-fn a_response_is_shown_while_it_is_fresh() {
+fn ocsp_response_is_stapled_only_within_its_validity() {
     let certificate = good(Some("fresh.ocsp"));
     let (from, until) = (TODAY - SECONDS_A_DAY, TODAY + 6 * SECONDS_A_DAY);
     for (now, unfit) in [
@@ -29,14 +29,14 @@ fn a_response_is_shown_while_it_is_fresh() {
 }
 
 #[test]
-fn a_response_without_an_end_counts_for_a_day() {
+fn ocsp_response_without_next_update_is_valid_for_one_day() {
     let certificate = good(Some("endless.ocsp"));
     assert!(certificate.is_stapled(TODAY));
     assert!(!certificate.is_stapled(TODAY + 1));
 }
 
 #[test]
-fn what_a_response_says_decides() {
+fn ocsp_response_with_a_bad_status_is_not_stapled() {
     for (file, unfit) in [
         ("stale.ocsp", OcspError::Expired(TODAY - 24 * SECONDS_A_DAY)),
         ("other.ocsp", OcspError::OtherCertificate),
@@ -55,7 +55,7 @@ fn what_a_response_says_decides() {
 }
 
 #[test]
-fn whatever_lies_there_is_a_response_or_none() {
+fn damaged_ocsp_response_is_an_error_without_panic() {
     let whole = file("fresh.ocsp");
     for length in 0..whole.len() {
         let cut = Certificate::read(
@@ -77,7 +77,7 @@ fn whatever_lies_there_is_a_response_or_none() {
 }
 
 #[test]
-fn what_lives_long_is_renewed_two_weeks_before_and_what_lives_short_in_its_last_quarter() {
+fn certificate_expiry_warning_starts_two_weeks_or_a_quarter_of_its_life_ahead() {
     let at = |days: i64| TODAY + days * SECONDS_A_DAY;
     for (life, soon) in [(365, 14), (90, 14), (47, 11), (8, 2)] {
         let certificate = Certificate {
@@ -96,7 +96,7 @@ fn what_lives_long_is_renewed_two_weeks_before_and_what_lives_short_in_its_last_
 }
 
 #[test]
-fn a_list_is_old_when_the_next_is_due() {
+fn crl_warning_starts_after_next_update() {
     let revoked = RevocationLists::read(&file("stale.crl")).unwrap();
     let until = TODAY - 24 * SECONDS_A_DAY;
     assert_eq!(revoked.warning(until), None);

@@ -468,7 +468,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_has_its_own_time() {
+    fn status_line_of_a_peer_shows_remaining_time_per_cause() {
         for (peer, expected) in [
             (
                 json!({"label": "a", "state": "ejected", "ejected_for_seconds": 8.2, "suppressed_for_seconds": 792}),

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_fit_as_in_a_shell() {
+    fn glob_pattern_matches_as_in_a_shell() {
         for (pattern, name, is) in [
             ("*.conf", "a.conf", true),
             ("*.conf", "a.conf~", false),

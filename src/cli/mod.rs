@@ -168,7 +168,7 @@ mod tests {
 
     /// What is shown is no Markdown.
     #[test]
-    fn no_help_has_backticks() {
+    fn help_texts_contain_no_backticks() {
         fn look(command: &mut clap::Command) {
             let help = command.render_long_help().to_string();
             assert!(!help.contains('`'), "{help}");

@@ -405,7 +405,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_may_be_written_in_either_alphabet_with_or_without_padding() {
+    fn base64_secret_may_be_standard_or_url_safe_with_or_without_padding() {
         let key = [0xfb, 0xff, 0xfe, 0x01];
         for written in ["-__-AQ", "-__-AQ==", "+//+AQ", "+//+AQ==\n", " -__-AQ= "] {
             assert_eq!(decode_hmac_key(written.as_bytes()), key, "{written}");

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_come_out_in_order_and_the_last_one_is_known() {
+    fn body_queue_keeps_chunk_order_and_marks_the_last() {
         let upload = open();
         assert_eq!(next(&upload), None);
         upload.push(Bytes::from_static(b"a"));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reader_waits_while_much_waits() {
+    fn body_queue_blocks_the_writer_while_it_is_full() {
         let upload = open();
         assert!(has_room(&upload));
         upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_makes_nobody_wait() {
+    fn body_queue_that_is_refused_never_blocks_the_writer() {
         let upload = open();
         upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
         upload.stop_sending();

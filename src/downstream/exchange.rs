@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_phase_has_its_own_limit_and_cause() {
+    async fn exchange_phase_has_its_own_deadline_and_abort_reason() {
         let limits = Limits {
             request_timeout: Some(100 * SECOND),
             ..Limits::DEFAULT
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_may_wait_for_less_than_it_may_take() {
+    async fn exchange_request_deadline_can_only_be_shortened_by_the_client() {
         let limits = Limits {
             request_timeout: Some(100 * SECOND),
             ..Limits::DEFAULT
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gap_is_the_peers_only_while_the_client_takes_what_is_there() {
+    async fn response_gap_counts_against_the_peer_only_while_the_client_reads() {
         let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &ConnectionLimit::new(None));
         exchange.enter(Phase::Response, Some(SECOND));
         exchange.phase_deadline.store(0, Relaxed); // as if the gap were over
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_behind_a_request_is_the_next_header() {
+    async fn bytes_after_a_request_start_the_next_header_phase() {
         let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &ConnectionLimit::new(None));
         received(&exchange, 100);
         exchange.begin_request();
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_is_sent_only_where_none_was() {
+    async fn error_status_is_sent_only_before_a_response_started() {
         let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &ConnectionLimit::new(None));
         received(&exchange, 100);
         exchange.begin_request();
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_session_wrote_is_sent_though_it_is_gone() {
+    async fn buffered_output_is_sent_after_the_session_is_dropped() {
         let (exchange, mut client) =
             Exchange::for_test(Limits::DEFAULT, &ConnectionLimit::new(None));
         let mut stream = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_is_sent_when_the_session_pauses_without_reading() {
+    async fn buffered_output_is_sent_when_the_session_waits_without_reading() {
         let (exchange, mut client) =
             Exchange::for_test(Limits::DEFAULT, &ConnectionLimit::new(None));
         let mut stream = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
@@ -616,7 +616,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_keeps_a_small_buffer() {
+    async fn write_buffer_shrinks_when_the_connection_is_idle() {
         let (exchange, _client) = Exchange::for_test(Limits::DEFAULT, &ConnectionLimit::new(None));
         let mut stream = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
         stream.write_all(&[0; 10_000]).await.unwrap();
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_is_idle_longest_is_called() {
+    async fn idle_eviction_selects_the_connection_idle_longest() {
         let gate = ConnectionLimit::new(Some(2));
         let _guests = [gate.acquire(), gate.acquire()];
         let (mut first, mut second) = (gate.idle_eviction(), gate.idle_eviction());

@@ -30,6 +30,7 @@ mod exchange;
 mod http1;
 mod http2;
 mod io;
+pub mod listener;
 mod per_client_limit;
 mod periodic;
 mod phase;

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_has_so_many_and_no_more() {
+    fn per_client_limit_refuses_only_connections_above_it() {
         let clients = Arc::new(ClientConnectionCounts::default());
         let seat = |client: &str| clients.acquire(address(client), rule(2));
         let held = [seat("192.0.2.1"), seat("::ffff:192.0.2.1")];
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_client() {
+    fn per_client_limit_counts_an_ipv6_prefix_as_one_client() {
         let clients = Arc::new(ClientConnectionCounts::default());
         let seat = |client: &str| clients.acquire(address(client), rule(1));
         let _held = seat("2001:db8::1").unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_remembered_who_has_left() {
+    fn per_client_limit_forgets_clients_without_connections() {
         let clients = Arc::new(ClientConnectionCounts::default());
         let seats: Vec<_> = (0..10_000_u32)
             .filter_map(|n| clients.acquire(std::net::Ipv4Addr::from(n).into(), rule(1)))
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn at_no_time_are_there_more() {
+    fn per_client_limit_is_never_exceeded_across_threads() {
         let clients = Arc::new(ClientConnectionCounts::default());
         let most = Mutex::new((0_u32, 0_u32));
         thread::scope(|scope| {

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_lead_back() {
+    fn phase_and_abort_reason_roundtrip_through_their_number() {
         for phase in Phase::ALL {
             assert_eq!(Phase::from_u8(phase as u8), phase);
         }

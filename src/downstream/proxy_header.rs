@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_behind_the_header_stays() {
+    async fn proxy_header_reader_leaves_the_bytes_after_the_header() {
         let (header, rest) = read_from(&[LINE, b"GET / HTTP/1.1\r\n"]).await;
         assert_eq!(rest, b"GET / HTTP/1.1\r\n");
         let (at_once, rest) = read_from(&[&[LINE, b"PROXY UNKNOWN\r\n"].concat()]).await;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_told_apart() {
+    async fn proxy_header_errors_are_distinguished() {
         assert_eq!(
             read_from(&[]).await.0,
             Err(ConnectionRefusal::HeaderTruncated)
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_whole_header_has_one_deadline() {
+    async fn proxy_header_deadline_covers_the_whole_header() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut socket = DownstreamSocket::Unix(ours);
         let drip = async {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_of_is_the_client() {
+    fn proxy_header_source_address_is_the_client() {
         let remote = Some("10.0.0.1:1".parse().unwrap());
         let party = |origin| ConnectionInfo {
             remote_addr: remote,

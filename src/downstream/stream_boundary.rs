@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ends_within_a_header() {
+    fn stream_boundary_is_never_inside_a_response_header() {
         let early = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n";
         assert!(!behind(EVENTS, &[]).is_at_boundary());
         assert!(!behind(EVENTS, &[OK.split_last().unwrap().1]).is_at_boundary());
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn events_end_behind_an_empty_line() {
+    fn sse_boundary_is_after_an_empty_line() {
         for (text, can_end) in [
             ("data: 1", false),
             ("data: 1\n", false),
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_events_end_between_chunks() {
+    fn chunked_sse_boundary_is_between_chunks() {
         for (text, can_end) in [
             ("", true),
             ("9", false),
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_websocket_is_over_behind_a_close_frame() {
+    fn websocket_boundary_is_absent_after_a_close_frame() {
         assert!(!behind(StreamKind::WebSocket, &[SWITCH, &[0x88, 0]]).is_at_boundary());
         assert!(!behind(StreamKind::WebSocket, &[SWITCH, &[0x88, 2, 3, 0xe8]]).is_at_boundary());
         let absurd = [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0];
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_end_behind_their_last_byte() {
+    fn grpc_message_boundary_is_after_its_last_byte() {
         for (bytes, can_end) in [
             (&b""[..], true),
             (b"\0", false),
@@ -502,7 +502,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_websocket_can_end_between_two_frames_and_nowhere_else(
+        fn websocket_boundary_is_only_between_frames(
             frames in prop::collection::vec((prop_oneof![0..130_usize, 65_530..65_540_usize], any::<bool>()), 1..5),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
         ) {
@@ -524,7 +524,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize) {
+        fn stream_boundary_with_random_bytes_is_independent_of_chunking(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize) {
             for kind in [StreamKind::WebSocket, EVENTS, CHUNKS, StreamKind::GrpcMessages] {
                 let cut = cut.min(bytes.len());
                 let whole = behind(kind, &[OK, &bytes]);

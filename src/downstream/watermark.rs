@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reader_is_held_back_until_little_waits() {
+    async fn watermark_pauses_the_reader_until_the_buffer_drains() {
         let flow = Watermark::default();
         poll_fn(|cx| {
             flow.set_buffered(HIGH_WATERMARK);

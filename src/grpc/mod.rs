@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_it_says_so() {
+    fn grpc_request_is_detected_by_content_type() {
         for kind in [
             "application/grpc",
             "application/grpc+proto",
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_up_to_eight_digits_and_a_unit() {
+    fn grpc_timeout_has_up_to_eight_digits_and_a_unit() {
         for (written, nanos) in [
             ("1n", 1),
             ("20u", 20_000),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_written_as_finely_as_it_can_be() {
+    fn grpc_timeout_is_written_in_the_finest_unit_that_fits() {
         for (nanos, written) in [
             (0, "0n"),
             (99_999_999, "99999999n"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_in_the_header() {
+    fn grpc_refusal_has_its_status_in_the_header() {
         let asked = asked_with("application/grpc+proto");
         let [kind, status, message] =
             trailers_only(&asked, StatusCode::SERVICE_UNAVAILABLE, "no_peer").unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_has_begun_ends_with_it() {
+    fn grpc_response_already_started_ends_with_status_trailers() {
         let ending =
             |kind| error_trailers(&asked_with(kind), StatusCode::BAD_GATEWAY, "response_cut");
         let trailers = ending("application/grpc+proto").unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_one() {
+    fn http_status_maps_to_a_grpc_status() {
         for (http, grpc) in [
             (400, 13),
             (404, 12),

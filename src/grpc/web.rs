@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_says_what_it_is() {
+    fn grpc_web_content_type_selects_the_format() {
         for (kind, form, grpc) in [
             (
                 "application/grpc-web",
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_response_has_the_form_that_is_accepted() {
+    fn grpc_web_response_format_follows_accept() {
         let (binary, text) = ("application/grpc-web+proto", "application/grpc-web-text");
         for (kind, accept, form) in [
             (binary, &[text][..], WebEncoding::Text),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_of_grpc_is_one_of_grpc_web() {
+    fn grpc_response_type_becomes_grpc_web_type() {
         let call = asked("application/grpc-web-text+proto", &["application/grpc-web"]).unwrap();
         for (peers, ours) in [
             ("application/grpc", Some("application/grpc-web+proto")),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base64_is_refused() {
+    fn grpc_web_text_that_is_not_base64_is_refused() {
         for (text, bytes) in [
             ("", Some("")),
             ("YQ==", Some("a")),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trailers_are_the_last_frame() {
+    fn grpc_web_trailers_are_the_last_frame() {
         let mut map = HeaderMap::new();
         assert_eq!(*trailers_frame(&map), [0x80, 0, 0, 0, 0]);
         map.append("Grpc-Status", HeaderValue::from_static("0"));
@@ -363,7 +363,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_piece_by_piece_is_decoded_however_it_is_cut(
+        fn grpc_web_text_encoded_in_pieces_decodes_at_any_split(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..10),
             places in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
@@ -375,7 +375,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_means_the_same_however_it_is_cut(
+        fn grpc_web_text_decodes_the_same_at_any_split(
             text in "[A-Da=]{0,24}",
             places in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
@@ -384,7 +384,7 @@ mod tests {
         }
 
         #[test]
-        fn every_piece_comes_out_with_what_completes_it(
+        fn grpc_web_text_decoder_emits_whole_quanta(
             bytes in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let text = encode_chunk(bytes.clone().into(), WebEncoding::Text);

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_has_the_digits_that_it_needs() {
+    fn ratio_is_written_with_the_digits_it_needs() {
         let shown = [101, 125, 150, 1000].map(format_percent_as_ratio);
         assert_eq!(shown, ["1.01", "1.25", "1.5", "10"]);
     }

@@ -16,7 +16,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/migrate"
 const LANGUAGES: [Language; 3] = [Language::Nginx, Language::Haproxy, Language::Envoy];
 
 #[test]
-fn golden() {
+fn migrate_golden_cases() {
     let bless = env::var_os("BLESS").is_some();
     let mut failures = String::new();
     for path in cases() {
@@ -37,7 +37,7 @@ fn golden() {
 }
 
 #[test]
-fn what_is_written_is_a_configuration() {
+fn migrated_yaml_is_a_valid_configuration() {
     for path in cases() {
         let (yaml, _) = answer(&path);
         if !yaml.is_empty() {
@@ -106,7 +106,7 @@ fn read(language: Language, name: &str, text: String) -> Result<Translation, Rep
 }
 
 #[test]
-fn a_file_that_includes_itself_ends() {
+fn migrate_refuses_a_file_that_includes_itself() {
     let text = "include nginx.conf;";
     let file = |name: &str| SourceFile {
         name: name.to_owned(),
@@ -121,7 +121,7 @@ fn a_file_that_includes_itself_ends() {
 }
 
 #[test]
-fn ten_megabytes_are_read_or_refused() {
+fn migrate_of_ten_megabytes_finishes_or_is_refused() {
     let parts = [
         ("", "x", ""),
         ("", "a { ", ""),
@@ -156,7 +156,7 @@ fn ten_megabytes_are_read_or_refused() {
 }
 
 #[test]
-fn the_name_of_a_file_tells_its_language() {
+fn migrate_detects_the_language_from_the_file_name() {
     for (name, language) in [
         ("/etc/nginx/nginx.conf", Some(Language::Nginx)),
         ("sites/shop.conf", Some(Language::Nginx)),
@@ -341,14 +341,14 @@ fn damaged() -> impl Strategy<Value = (usize, String)> {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in prop_oneof![words(), "\\PC{0,200}", "(?s).{0,100}"]) {
+    fn migrate_of_random_text_does_not_panic(text in prop_oneof![words(), "\\PC{0,200}", "(?s).{0,100}"]) {
         for language in LANGUAGES {
             let _ = read(language, "random", text.clone());
         }
     }
 
     #[test]
-    fn a_damaged_configuration_is_translated_or_refused((index, text) in damaged()) {
+    fn migrate_of_a_damaged_configuration_gives_valid_yaml_or_an_error((index, text) in damaged()) {
         if let Ok(translation) = read(LANGUAGES[index], "damaged", text) {
             let (_, report) = config::check_text("damaged.yaml", &translation.yaml);
             prop_assert!(!report.has_errors(), "{report}\n{}", translation.yaml);
@@ -356,7 +356,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_word_is_what_is_written_is_a_configuration((index, text) in edged()) {
+    fn migrate_with_random_words_gives_valid_yaml((index, text) in edged()) {
         if let Ok(translation) = read(LANGUAGES[index], "edged", text) {
             let (_, report) = config::check_text("edged.yaml", &translation.yaml);
             prop_assert!(!report.has_errors(), "{report}\n{}", translation.yaml);

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_field_is_read_as_browsers_do() {
+    fn hsts_header_is_parsed_as_in_browsers() {
         let read = |text| {
             HstsDraft::parse(text)
                 .map(|hsts| (hsts.max_age.as_secs(), hsts.subdomains, hsts.preload))
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_servers_the_default_comes_first_and_clients_must_answer_where_both_want_that() {
+    fn merged_tls_servers_list_the_default_first_and_join_client_auth() {
         let ending = |name: &str, required| TlsTerminationDraft {
             certificates: vec![CertificateDraft {
                 cert: format!("{name}.crt"),

@@ -496,7 +496,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_quoted_where_yaml_would_read_something_else() {
+    fn yaml_scalar_is_quoted_where_it_would_change_type() {
         for (text, written) in [
             ("10.0.0.1:80", "10.0.0.1:80"),
             ("[::1]:80", "\"[::1]:80\""),
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes_have_the_unit_that_fits() {
+    fn yaml_durations_and_sizes_use_the_largest_exact_unit() {
         let shown = |millis| clamped_duration(Duration::from_millis(millis));
         assert_eq!(
             [shown(0), shown(1500), shown(90_000)],

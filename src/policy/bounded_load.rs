@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_the_fair_share_times_the_factor_rounded_up() {
+    fn bounded_load_capacity_is_fair_share_times_factor_rounded_up() {
         assert_eq!(QUARTER.capacity(100, 1, 10), 13);
         assert_eq!(QUARTER.capacity(104, 1, 10), 13);
         assert_eq!(QUARTER.capacity(105, 1, 10), 14);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_factor_has_limits() {
+    fn bounded_load_factor_outside_its_range_is_rejected() {
         assert_eq!(BalanceFactor::new(1009), None);
         assert_eq!(BalanceFactor::new(1010), Some(BalanceFactor::MIN));
         assert_eq!(BalanceFactor::new(10_000), Some(BalanceFactor::MAX));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_is_read_as_it_is_written() {
+    fn bounded_load_factor_is_parsed_with_up_to_three_decimals() {
         let read = |text| BalanceFactor::parse(text).map(BalanceFactor::thousandths);
         assert_eq!(read("1.25"), Some(1250));
         assert_eq!(read("2"), Some(2000));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_make_no_sense_do_no_harm() {
+    fn bounded_load_with_degenerate_arguments_does_not_overflow() {
         assert_eq!(QUARTER.capacity(0, 0, 0), 1);
         assert_eq!(BalanceFactor::MAX.capacity(u32::MAX, u16::MAX, 0), u32::MAX);
         assert!(BalanceFactor::MAX.has_room(u32::MAX - 1, u32::MAX, u16::MAX, 0));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn guests_that_leave_room_keep_more_requests_at_home() {
+    fn bounded_load_overflow_with_reserve_keeps_more_requests_on_their_owner() {
         for seed in 0..5 {
             let (greedy, _) = Simulation::new(seed).run(seed, &[QUARTER]);
             let (fair, _) = Simulation::new(seed).run(seed, &[BalanceFactor::FAIR_SHARE]);
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_peer_always_has_room(
+        fn bounded_load_total_capacity_is_at_least_factor_times_total(
             bound in bounds(),
             total in 1..u32::MAX / 10, // above, one peer's bound may not fit its number
             weights in prop::collection::vec(1..=256_u16, 1..200),
@@ -302,7 +302,7 @@ mod tests {
         }
 
         #[test]
-        fn room_is_what_is_left_below_the_bound(
+        fn bounded_load_has_room_equals_load_below_capacity(
             bound in bounds(),
             total in 1..2_000_000_u32,
             weight in 1..=256_u16,
@@ -316,7 +316,7 @@ mod tests {
         }
 
         #[test]
-        fn more_in_flight_never_means_less_room(
+        fn bounded_load_capacity_grows_with_total_in_flight(
             bound in bounds(), total in 1..u32::MAX, weight in 1..=256_u16, others in 0..1_000_000_u32,
         ) {
             let all = others + u32::from(weight);

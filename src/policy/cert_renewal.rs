@@ -199,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_ordered_at_once() {
+    fn certificate_that_is_missing_is_ordered_at_once() {
         assert!(next_order(None, RenewBefore::DEFAULT, None, 7) <= 0);
     }
 
     #[test]
-    fn renewed_when_two_thirds_of_its_life_are_over() {
+    fn certificate_is_renewed_after_two_thirds_of_its_life() {
         for seed in 0..100 {
             let at = next_order(Some(held(90)), RenewBefore::DEFAULT, None, seed);
             assert!((55 * DAY..=60 * DAY).contains(&at), "{}", at / DAY);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn two_certificates_are_not_renewed_at_once() {
+    fn certificate_renewals_are_spread_by_a_random_offset() {
         let mut all: Vec<i64> = (0..1000)
             .map(|seed| next_order(Some(held(90)), RenewBefore::DEFAULT, None, seed))
             .collect();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_longer_than_its_life_does_not_order_without_end() {
+    fn certificate_renew_before_longer_than_its_life_is_capped() {
         let month = RenewBefore::Time(Duration::from_secs(30 * 86_400));
         assert_eq!(next_order(Some(held(6)), month, None, 1), 3 * DAY);
         assert_eq!(
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_may_want_it_sooner_and_never_later() {
+    fn certificate_ari_window_can_only_advance_the_renewal() {
         let wants = |start, end| {
             let suggested = Some((start * DAY, end * DAY));
             let held = CertificateLifetime {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn four_refusals_in_the_first_hour() {
+    fn acme_refused_orders_are_limited_to_four_in_the_first_hour() {
         let (mut now, mut failures, mut orders) = (0, None, 0);
         while now < 60 * MINUTE {
             orders += 1;
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cannot_be_reached_is_asked_again_soon() {
+    fn acme_server_unreachable_is_retried_within_seconds() {
         let once = OrderFailures::with_failure(None, OrderFailure::Unreachable, 0);
         assert!((5..=6).contains(&once.pause_end(0)));
         let often = OrderFailures { count: 40, ..once };
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_another_kind_begins_anew() {
+    fn acme_failure_of_another_class_resets_the_backoff() {
         let thrice = OrderFailures {
             count: 3,
             last: 0,
@@ -314,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_certificate_that_can_be_renewed_never_ends(
+        fn certificate_with_successful_renewals_never_expires(
             days in 1_i64..400, share in 0.0..1.0_f64, seed: u64,
         ) {
             let (orders, without) = year(days * DAY, RenewBefore::Share(share), seed, |_| false);
@@ -323,20 +323,20 @@ mod tests {
         }
 
         #[test]
-        fn an_authority_that_is_away_for_a_week_is_not_noticed(begin in 1_i64..300, seed: u64) {
+        fn certificate_survives_a_week_without_acme_server(begin in 1_i64..300, seed: u64) {
             let away = begin * DAY..(begin + 7) * DAY;
             let (_, without) = year(90 * DAY, RenewBefore::DEFAULT, seed, |now| away.contains(&now));
             prop_assert_eq!(without, 0);
         }
 
         #[test]
-        fn failures_for_ever_are_few(seed: u64) {
+        fn acme_permanent_failures_cause_about_two_orders_per_day(seed: u64) {
             let (orders, _) = year(90 * DAY, RenewBefore::DEFAULT, seed, |_| true);
             prop_assert!(orders < 2 * 365 + 20, "{} orders", orders);
         }
 
         #[test]
-        fn a_pause_is_never_over_before_its_time_nor_later_than_the_longest(
+        fn acme_backoff_is_within_its_bounds(
             count in 1_u32.., last in 0..4_000_000_000_i64, seed: u64, kind in 0..3_usize,
         ) {
             let failure = [OrderFailure::Unreachable, OrderFailure::Rejected, OrderFailure::RateLimited][kind];
@@ -345,7 +345,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_overflows(from: i64, until: i64, start: i64, end: i64, seed: u64, time: u64) {
+        fn cert_renewal_extreme_arguments_do_not_overflow(from: i64, until: i64, start: i64, end: i64, seed: u64, time: u64) {
             let held = CertificateLifetime { not_before: from, not_after: until, suggested_window: Some((start, end)) };
             next_order(Some(held), RenewBefore::Time(Duration::from_secs(time)), None, seed);
             next_order(Some(held), RenewBefore::Share(1.0), None, seed);

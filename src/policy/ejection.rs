@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_eject() {
+    fn ejection_starts_after_consecutive_failures() {
         let (one, until) = EjectionState::default().on_failure(s(1), &RULES);
         assert_eq!(until, None);
         let (two, until) = one.on_failure(s(2), &RULES);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_in_between_starts_the_count_anew() {
+    fn ejection_failure_count_restarts_after_a_success() {
         let (one, _) = EjectionState::default().on_failure(s(1), &RULES);
         let (two, _) = one.on_failure(s(2), &RULES);
         let (one_again, until) = two.on_success(s(3)).on_failure(s(4), &RULES);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_far_apart_are_not_in_a_row() {
+    fn ejection_failures_outside_the_window_are_not_consecutive() {
         let mut ejection = EjectionState::default();
         for failure in 1..20 {
             let (next, until) = ejection.on_failure(s(11 * failure), &RULES);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_ejections_double_up_to_the_longest() {
+    fn ejection_time_doubles_up_to_its_maximum() {
         let (first, until) = eject(EjectionState::default(), s(0));
         assert_eq!(until, s(10));
         let (second, until) = eject(first, s(10));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_forgotten_after_the_longest_ejection_without_one() {
+    fn ejection_backoff_resets_after_the_maximum_time_without_ejection() {
         let (second, until) = eject(eject(EjectionState::default(), s(0)).0, s(10));
         assert_eq!(until, s(30));
         assert_eq!(eject(second.on_success(s(31)), s(64)).1, s(64 + 35));
@@ -188,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn failures_while_ejected_do_not_count() {
+    fn ejection_ignores_failures_while_ejected() {
         let (ejected, until) = eject(EjectionState::default(), s(0));
         assert_eq!(ejected.on_failure(s(9), &RULES), (ejected, None));
         assert_eq!(until, s(10));
     }
 
     #[test]
-    fn a_success_ends_the_ejection_but_not_the_memory_of_it() {
+    fn ejection_ends_with_a_success_and_keeps_its_backoff() {
         let (ejected, _) = eject(EjectionState::default(), s(100));
         let back = ejected.on_success(s(102));
         assert!(!back.is_ejected(s(102)));
@@ -204,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_ejection_is_longer_than_the_longest_and_none_is_lost(
+        fn ejection_time_is_bounded_and_never_lost(
             rules in (0..4u32, 0..50u64, 0..200u64).prop_map(|(failures, eject, max)| EjectionPolicy {
                 failures, base_ejection: s(eject), max_ejection: s(max),
             }),

@@ -173,21 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn one_restart_or_two_are_no_flapping() {
+    fn flap_damping_ignores_one_or_two_restarts() {
         assert_eq!(off_for(&[1000]), 0);
         assert_eq!(off_for(&[1000, 1001]), 0);
         assert_eq!(off_for(&[1000, 1600, 2200, 2800, 3400]), 0);
     }
 
     #[test]
-    fn three_times_down_in_quick_succession_suppress() {
+    fn flap_damping_suppresses_after_three_quick_failures() {
         assert_eq!(off_for(&[1000, 1010, 1020]), 110);
         assert_eq!(off_for(&[1000, 1040, 1080]), 86);
         assert_eq!(off_for(&[1000, 1045, 1090]), 0);
     }
 
     #[test]
-    fn each_time_is_longer_up_to_the_longest() {
+    fn flap_damping_time_grows_up_to_its_maximum() {
         let lengths: Vec<_> = (3..40)
             .map(|times| off_for(&(0..times).map(|time| 1000 + 10 * time).collect::<Vec<_>>()))
             .collect();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_bounded_by_the_longest() {
+    fn flap_damping_of_a_burst_is_capped_at_the_maximum() {
         let at: Vec<_> = vec![1000; 5000];
         assert_eq!(off_for(&at), 600);
         let after = down(&at).penalty(s(1600), &RULES);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_forgotten() {
+    fn flap_damping_penalty_decays() {
         let flap = down(&[1000, 1010, 1020]);
         assert_eq!(flap.suppressed_until(s(1500)), None);
         assert!(flap.penalty(s(1500), &RULES) < 0.02);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_half_life_there_is_no_damping() {
+    fn flap_damping_with_zero_half_life_is_off() {
         let off = FlapDampingPolicy {
             half_life: Duration::ZERO,
             ..RULES
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flapping_peer_moves_its_keys_a_few_times_an_hour_not_180() {
+    fn flap_damping_limits_key_moves_of_a_flapping_peer_to_three_per_hour() {
         let mut flap = FlapPenalty::default();
         let mut on_ring = true;
         let mut moves = 0;
@@ -251,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn suppressions_are_bounded_and_only_extended(
+        fn flap_damping_suppression_is_bounded_and_only_extended(
             flips in 0..6_u32,
             (half_life, max) in (1..200_u64, 0..2000_u64),
             pauses in prop::collection::vec(0..300_u64, 1..100),

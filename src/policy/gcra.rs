@@ -28,13 +28,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_rate_gives_nothing() {
+    fn gcra_with_rate_zero_grants_nothing() {
         assert_eq!(take_token(Duration::ZERO, Duration::from_secs(9), 0), None);
     }
 
     proptest! {
         #[test]
-        fn no_second_has_more_than_its_share(rate in 1..500_u32, gaps in prop::collection::vec(0..20_u64, 1..2000)) {
+        fn gcra_never_exceeds_the_rate_in_any_second(rate in 1..500_u32, gaps in prop::collection::vec(0..20_u64, 1..2000)) {
             let (mut debt, mut now, mut taken) = (Duration::ZERO, Duration::from_secs(100), Vec::new());
             for gap in gaps {
                 now += Duration::from_millis(gap);
@@ -51,7 +51,7 @@ mod tests {
         }
 
         #[test]
-        fn who_asks_often_gets_the_rate(rate in 1..1000_u32) {
+        fn gcra_with_frequent_requests_grants_the_full_rate(rate in 1..1000_u32) {
             let (mut debt, mut count) = (Duration::ZERO, 0);
             for millis in 0..10_000 {
                 while let Some(next) = take_token(debt, Duration::from_millis(millis), rate) {

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_bit_of_input_turns_half_of_the_output() {
+    fn hash_mix_input_bit_flips_half_of_the_output_bits() {
         for bit in 0..u64::BITS {
             let turned: u32 = (1..=1000_u64)
                 .map(|word| (mix(word) ^ mix(word ^ 1 << bit)).count_ones())

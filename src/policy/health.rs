@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_probe_decides_alone() {
+    fn health_after_the_first_probe_is_its_result() {
         assert_eq!(after(&[]), HealthStatus::Unknown);
         assert_eq!(
             HealthTracker::default().on_probe(Passed, RULES).0.status(),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_falls_after_fall_failures_in_a_row() {
+    fn health_goes_down_after_fall_consecutive_failures() {
         assert_eq!(after(&[Passed, Failed, Failed]), HealthStatus::Up);
         assert_eq!(after(&[Passed, Failed, Failed, Failed]), HealthStatus::Down);
         assert_eq!(
@@ -134,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_rises_after_rise_passes_in_a_row() {
+    fn health_goes_up_after_rise_consecutive_passes() {
         assert_eq!(after(&[Failed, Passed]), HealthStatus::Down);
         assert_eq!(after(&[Failed, Passed, Passed]), HealthStatus::Up);
         assert_eq!(after(&[Failed, Passed, Failed, Passed]), HealthStatus::Down);
     }
 
     #[test]
-    fn thresholds_of_zero_count_as_one() {
+    fn health_threshold_of_zero_counts_as_one() {
         let rules = HealthThresholds { rise: 0, fall: 0 };
         let (up, _) = HealthTracker::default().on_probe(Passed, rules);
         assert_eq!(up.on_probe(Passed, rules), (up, false));
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_state_is_that_of_the_last_run_that_was_long_enough(
+        fn health_state_equals_that_of_the_last_long_enough_run(
             history in prop::collection::vec(prop_oneof![Just(Passed), Just(Failed)], 0..60),
             (rise, fall) in (1..5u32, 1..5u32),
         ) {

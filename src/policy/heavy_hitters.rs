@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_key_is_found_among_many_and_no_other() {
+    fn heavy_hitter_is_found_among_many_keys() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
         for at in 0..30 {
             assert!(second(&mut sketch, at, 300, 100_000));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_cold_again_below_half_of_the_share_and_not_before() {
+    fn heavy_hitter_stays_hot_until_half_the_threshold() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
         for at in 0..60 {
             second(&mut sketch, at, 40, 50_000);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_hot_elsewhere_is_hot_here_until_its_requests_stay_away() {
+    fn imported_heavy_hitter_stays_hot_until_its_traffic_ends() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
         let known = HotKey {
             key: 1,
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_hot_elsewhere_takes_the_place_of_what_is_hot_here() {
+    fn imported_heavy_hitters_replace_local_ones() {
         let hot = |key, share| HotKey {
             key,
             share,
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_requests_make_nothing_hot() {
+    fn heavy_hitter_needs_a_minimum_of_requests() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
         (0..MIN_REQUESTS).for_each(|_| sketch.record(7, 1));
         assert!(sketch.tick(s(1)));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_ago_is_forgotten() {
+    fn heavy_hitter_counts_decay_to_zero() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
         sketch.record(7, 1_000_000);
         sketch.tick(s(1));
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_wavers_keeps_its_spread() {
+    fn heavy_hitter_share_has_hysteresis() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
         let mut shares = Vec::new();
         for at in 0..200 {
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_fade_by_half_in_a_half_life() {
+    fn heavy_hitter_counts_halve_per_half_life() {
         assert_eq!(decayed(1 << 40, 10), 1 << 39);
         let ten = (0..10).fold(1_u64 << 40, |count, _| decayed(count, 1));
         assert!(ten.abs_diff(1 << 39) < 1 << 26);
@@ -413,7 +413,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn the_bounds_hold_and_are_a_quarter_of_the_share_apart(
+        fn heavy_hitter_error_bounds_hold(
             seed: u64, keys in 1..3000_u64, skew in 0..6_u32, millionths in 5_000..=500_000_u32,
         ) {
             let mut sketch = SpaceSaving::new(HotKeyThreshold(millionths));

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_follows_the_share() {
+    fn hot_key_spread_width_follows_the_share() {
         let over = |share, peers: usize| {
             let served = served(THREE, share, (0, 10_000), &even(&vec![1; peers]));
             served.iter().filter(|served| **served > 0).count()
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn any_run_of_turns_is_even() {
+    fn hot_key_spread_is_even_over_any_run_of_requests() {
         for start in [0, 1, 12_345, u32::MAX - 50] {
             let served = served(
                 HotKeySpread { min_peers: 7 },
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn heavy_peers_take_more_turns() {
+    fn hot_key_spread_follows_peer_weights() {
         let served = served(THREE, 0, (0, 8000), &even(&[4, 1, 3, 9]));
         let expected = [4000_u32, 1000, 3000, 0];
         assert!(
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_too_much_already_takes_no_turn_and_counts_for_none() {
+    fn hot_key_spread_skips_overloaded_peers() {
         let mut parts = even(&[10; 10]);
         parts[0].key_space = 13;
         parts[1].key_space = 7;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_nobody() {
+    fn hot_key_spread_without_peers_selects_none() {
         let none = std::iter::empty::<(u8, WeightedShare)>();
         assert_eq!(
             THREE.select_peer(300_000, WeightedShare::default(), 5, none),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn on_many_rings_a_hot_key_puts_no_peer_above_its_bound() {
+    fn hot_key_spread_keeps_peers_below_their_bound_on_many_rings() {
         for share in [20_000, 50_000, 100_000] {
             let fails = (0..150).filter(|number| {
                 let parts = parts(&format!("10.{number}.0."), &[1; 30], *number);
@@ -301,7 +301,7 @@ mod tests {
 
         /// Whoever serves a hot key stays within the headroom; others have what the ring gives them.
         #[test]
-        fn a_hot_key_takes_no_peer_above_the_headroom(
+        fn hot_key_spread_keeps_peers_within_the_headroom(
             weights in prop::collection::vec(1..=4_u16, 1..40), share in 5_000..=MILLIONTHS, key: u64,
         ) {
             let loads = loads(&parts("p", &weights, key), share);
@@ -315,7 +315,7 @@ mod tests {
 
         /// All together have room for the key, whatever the ring.
         #[test]
-        fn there_is_room_for_the_whole_key(
+        fn hot_key_spread_has_room_for_the_whole_key(
             weights in prop::collection::vec(1..=256_u16, 1..40), share in 1..=MILLIONTHS, key: u64,
         ) {
             let weights: Vec<_> = weights.iter().map(|weight| weight % 8 + 1).collect();

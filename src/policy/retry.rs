@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_for_an_idempotent_method() {
+    fn retry_table_for_idempotent_methods() {
         let verdicts = FAILURES.map(|failure| decide(&first(failure, &Method::GET), LIMITS));
         assert_eq!(
             verdicts,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_for_a_method_that_is_not_idempotent() {
+    fn retry_table_for_non_idempotent_methods() {
         let verdicts = FAILURES.map(|failure| decide(&first(failure, &Method::POST), LIMITS));
         assert_eq!(
             verdicts,
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_fresh_connection_comes_the_next_peer() {
+    fn retry_after_a_fresh_connection_goes_to_the_next_peer() {
         for failure in [ReusedConnectionClosed, Unprocessed] {
             let again = FailedAttempt {
                 fresh_connection_tried: true,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_cannot_be_sent_again_ends_it() {
+    fn retry_without_a_replayable_body_gives_up() {
         for failure in [
             ConnectFailed,
             Unprocessed,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_capped_but_a_stale_connection_is_none() {
+    fn retry_attempts_are_limited_without_counting_stale_connections() {
         let at = |failure, attempts| FailedAttempt {
             attempts,
             ..first(failure, &Method::GET)
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_capped() {
+    fn retry_time_is_limited() {
         let at = |failure, elapsed| FailedAttempt {
             elapsed,
             ..first(failure, &Method::GET)
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn idempotent_methods_are_those_of_the_rfc() {
+    fn idempotent_methods_follow_rfc_9110() {
         let custom = Method::from_bytes(b"PURGE").unwrap();
         for no in [Method::POST, Method::PATCH, Method::CONNECT, custom] {
             assert!(!is_idempotent(&no), "{no}");

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_home_before_and_everything_after() {
+    fn slow_start_admits_no_key_before_and_every_key_after() {
         let (ramp, salt) = (ramp(100, 60), Salt::of("a:80"));
         let at = |second| {
             (0..1000)
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_without_length_is_over_at_once() {
+    fn slow_start_without_length_is_over_at_once() {
         let ramp = ramp(5, 0);
         assert!(ramp.is_complete(Duration::ZERO) && ramp.admits(1, Salt::of("a"), Duration::ZERO));
         assert!((ramp.fraction(Duration::ZERO) - 1.0).abs() < f64::EPSILON);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_at_home_follows_the_ramp_within_a_percent() {
+    fn slow_start_share_is_within_one_percent_of_linear() {
         const KEYS: u32 = 1_000_000;
         let labels = labels(10);
         let ring = ring(&labels);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_is_no_longer_than_the_others_have_been_serving() {
+    fn slow_start_is_no_longer_than_the_uptime_of_the_other_peers() {
         let after = |seconds: u64| {
             let cold = Duration::from_secs(1000);
             let began = Duration::from_secs(1000 + seconds);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ramps_at_once_take_the_same_share_of_each_others_keys() {
+    fn two_slow_starts_take_equal_shares_of_each_others_keys() {
         let (a, b) = (Salt::of("a:80"), Salt::of("b:80"));
         let ramp = ramp(0, 100);
         let now = Duration::from_secs(30);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn where_everybody_ramps_the_owner_serves() {
+    fn slow_start_on_every_peer_leaves_keys_with_their_owner() {
         let salt = Salt::of("a:80");
         let cold = |peer| (peer, Some((ramp(0, 60), salt)));
         for second in [0, 30, 59] {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_that_is_stretched_is_as_far_as_it_was() {
+    fn slow_start_stretched_keeps_its_progress() {
         let at = Duration::from_secs;
         let stretched = |length, now| ramp(100, 60).rescaled(at(length), at(now));
         assert_eq!(stretched(20, 130), ramp(120, 20));
@@ -307,7 +307,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_key_only_ever_moves_towards_its_owner(
+        fn slow_start_moves_a_key_only_towards_its_owner(
             begins in prop::collection::vec(prop::option::of((0..40_u64, 1..60_u64)), 1..6),
         ) {
             let ramps: Vec<_> = begins
@@ -325,7 +325,7 @@ mod tests {
         }
 
         #[test]
-        fn once_home_always_home(key in any::<u64>(), length in 1..1_000_000_000_000_u64) {
+        fn slow_start_never_revokes_an_admitted_key(key in any::<u64>(), length in 1..1_000_000_000_000_u64) {
             let ramp = SlowStartWindow { start: MINUTE, duration: Duration::from_nanos(length) };
             let salt = Salt::of("a:80");
             let steps = (0..=100).map(|step| ramp.start + ramp.duration * step / 100);
@@ -335,7 +335,7 @@ mod tests {
         }
 
         #[test]
-        fn once_home_always_home_however_long_the_rest_takes(
+        fn slow_start_never_revokes_an_admitted_key_when_stretched(
             key in any::<u64>(),
             lengths in prop::collection::vec((1..1_000_000_000_000_u64, 0..40_u32), 2..8),
         ) {

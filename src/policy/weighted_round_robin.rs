@@ -61,24 +61,24 @@ mod tests {
     }
 
     #[test]
-    fn equal_weights_take_equal_turns() {
+    fn round_robin_with_equal_weights_alternates() {
         assert_eq!(round(&[256, 256, 256]), [0, 1, 2]);
     }
 
     #[test]
-    fn a_heavy_peer_is_spread_over_the_round() {
+    fn round_robin_interleaves_a_heavy_peer() {
         assert_eq!(round(&[4, 1, 1]), [0, 0, 1, 2, 0, 0]);
     }
 
     #[test]
-    fn a_peer_that_may_not_serve_is_passed_over() {
+    fn round_robin_skips_unavailable_peers() {
         let rotation = WeightedRoundRobin::new([1, 1, 1].into_iter());
         assert_eq!(rotation.find_from(1, |peer| peer != 1), Some(2));
         assert_eq!(rotation.find_from(1, |_| false), None);
     }
 
     #[test]
-    fn no_peers_is_no_turn() {
+    fn round_robin_without_peers_selects_none() {
         assert_eq!(
             WeightedRoundRobin::new(std::iter::empty()).find_from(7, |_| true),
             None

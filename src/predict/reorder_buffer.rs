@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_late_comes_where_it_started() {
+    fn reorder_buffer_sorts_requests_by_start() {
         let (spans, late) = in_order(3, &[(5, 6), (7, 8), (1, 9), (8, 10)]);
         assert_eq!(spans, [(1, 9), (5, 6), (7, 8), (8, 10)]);
         assert_eq!(late, 0);
     }
 
     #[test]
-    fn what_comes_too_late_keeps_its_end() {
+    fn reorder_buffer_keeps_the_end_of_late_requests() {
         let (spans, late) = in_order(1, &[(5, 6), (7, 8), (9, 10), (1, 11), (2, 3)]);
         assert_eq!(spans, [(5, 6), (7, 8), (7, 11), (7, 7), (9, 10)]);
         assert_eq!(late, 2);

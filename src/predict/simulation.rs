@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn one_key_is_one_peers_load() {
+    fn simulation_assigns_all_requests_of_a_key_to_one_peer() {
         let all = [
             request(0, 500_000, "k"),
             request(400_000, 200_000, "k"),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_owner_overflows_to_the_next_of_the_walk_and_gets_its_key_back() {
+    fn simulation_overflows_from_a_full_owner_to_the_next_peer() {
         let bound = BalanceFactor::new(1250);
         // One request may be anywhere; of the second, the bound is still 1.
         let all = [
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_without_a_key_go_in_turn() {
+    fn simulation_sends_keyless_requests_round_robin() {
         let all: Vec<_> = (0..30).map(|start| request(start, 1, "")).collect();
         let (loads, _) = simulate(None, &all);
         assert_eq!(
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_key_overflows_too() {
+    fn simulation_overflows_keyless_requests_from_a_full_peer() {
         let turns = (1..4).map(|start| request(start, 0, ""));
         let all: Vec<_> = [request(0, 1000, "k")].into_iter().chain(turns).collect();
         let (loads, takers) = simulate(BalanceFactor::new(1250), &all);
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_key_is_spread() {
+    fn simulation_spreads_a_hot_key() {
         let key = |number: u64| match number % 2 {
             0 => "hot".to_owned(),
             _ => format!("key-{number}"),
@@ -445,7 +445,7 @@ mod tests {
     proptest! {
         /// At every moment each peer holds no more than the bound allows for what is in flight.
         #[test]
-        fn nobody_holds_more_than_the_bound(
+        fn simulation_never_exceeds_the_load_bound(
             spans in prop::collection::vec((0..40_u64, 0..60_u64, 0..6_u32), 1..120),
         ) {
             let bound = BalanceFactor::new(1250).unwrap();

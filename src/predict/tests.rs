@@ -219,12 +219,12 @@ fn predictions_are_what_happens(dialect: Dialect, turn: u32) {
 }
 
 #[test]
-fn two_hundred_changes_move_what_is_predicted_in_ketama() {
+fn predicted_moves_of_200_changes_are_exact_in_ketama() {
     predictions_are_what_happens(Dialect::default(), 0);
 }
 
 #[test]
-fn two_hundred_changes_move_what_is_predicted_in_circle() {
+fn predicted_moves_of_200_changes_are_exact_in_circle() {
     predictions_are_what_happens(Dialect::circle(3).unwrap(), 1);
 }
 
@@ -242,7 +242,7 @@ proptest! {
 
     /// Also where peers are down, and where none is up.
     #[test]
-    fn what_moves_is_what_a_lookup_beside_every_point_finds(
+    fn predicted_moves_equal_lookups_beside_every_point(
         before in peers(), after in peers(), circle: bool, bits: [u8; 2],
     ) {
         let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(8) }.unwrap();
@@ -261,7 +261,7 @@ proptest! {
 
     /// Eight decimals of a percentage give back the number of hashes.
     #[test]
-    fn no_two_numbers_of_hashes_print_alike(hashes in 0..=HASH_SPACE) {
+    fn percentage_text_is_distinct_for_every_number_of_hashes(hashes in 0..=HASH_SPACE) {
         let printed: f64 = percent(hashes).parse().unwrap();
         let back = printed / 100.0 * 2_f64.powi(32);
         prop_assert!((back - share(hashes) * 2_f64.powi(32)).abs() < 0.5);
@@ -269,7 +269,7 @@ proptest! {
 }
 
 #[test]
-fn percentages_have_eight_decimals() {
+fn percentage_text_has_eight_decimals() {
     let printed = [0, 1, HASH_SPACE / 3, HASH_SPACE - 1, HASH_SPACE].map(percent);
     assert_eq!(
         printed,
@@ -284,7 +284,7 @@ fn percentages_have_eight_decimals() {
 }
 
 #[test]
-fn keys_that_are_hashed_anew_stay_by_chance() {
+fn predicted_moves_with_another_hash_are_estimated() {
     let peers = ["a", "b", "c", "d"].map(|label| peer(label, 1));
     let one = ring(Dialect::default(), &peers);
     let other = ring(Dialect::circle(160).unwrap(), &peers);
@@ -304,7 +304,7 @@ fn keys_that_are_hashed_anew_stay_by_chance() {
 
 /// Where servers are numbered in their order, who is replaced in its place moves nobody else's keys.
 #[test]
-fn a_replacement_moves_what_an_edit_in_place_moves() {
+fn peer_replacement_moves_the_same_keys_as_an_edit_in_place() {
     let peers = ["a", "b", "c"].map(|label| peer(label, 1));
     let change = PeerSetChange {
         remove: vec!["b".to_owned()],
@@ -334,7 +334,7 @@ fn a_replacement_moves_what_an_edit_in_place_moves() {
 }
 
 #[test]
-fn a_change_names_peers_that_are_there() {
+fn peer_change_with_an_unknown_label_is_refused() {
     let peers = [peer("a", 1), peer("b", 2)];
     let change = PeerSetChange {
         remove: vec!["a".to_owned()],

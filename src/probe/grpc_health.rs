@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_is_what_a_grpc_library_sends() {
+    fn grpc_probe_sends_an_empty_health_check_request() {
         assert_eq!(&encode_request("")[..], [0, 0, 0, 0, 0]);
         assert_eq!(
             &encode_request("a.B")[..],
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_serving_is_serving() {
+    fn grpc_probe_passes_only_on_serving() {
         assert!(is_serving(&framed(&[8, 1])));
         assert!(is_serving(&framed(&[8, 2, 8, 1])), "the last one counts");
         assert!(is_serving(&framed(&[
@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_judged(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn grpc_probe_with_random_bytes_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = is_serving(&bytes);
             let _ = is_serving(&framed(&bytes));
         }

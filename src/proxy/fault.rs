@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_has_one_name() {
+    fn abort_reason_maps_to_one_fault_name() {
         for cause in [
             AbortReason::PeerReadTimeout,
             AbortReason::RequestTimeout,

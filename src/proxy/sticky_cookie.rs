@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_contradicts_private_goes() {
+    fn cache_control_becomes_private_without_contradicting_directives() {
         for (lines, expected) in [
             (&[][..], "private"),
             (&["public, max-age=3600"], "max-age=3600, private"),

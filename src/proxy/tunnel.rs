@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_peer_says_is_held_back_until_the_request_is_sent() {
+    async fn tunnel_holds_peer_bytes_until_the_request_is_sent() {
         let (mut socket, mut peer) = pair();
         peer.write_all(b"ab").await.unwrap();
         socket.stream.readable().await.unwrap();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_peer_does_not_take_waits_and_goes_out_with_the_reads() {
+    async fn tunnel_buffers_unsent_bytes_and_sends_them_while_reading() {
         let (mut socket, mut peer) = pair();
         socket.flush().await.unwrap();
         socket.flush().await.unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_is_sent_before_the_end() {
+    async fn tunnel_sends_buffered_bytes_before_shutdown() {
         let (mut socket, mut peer) = pair();
         socket.flush().await.unwrap();
         socket.flush().await.unwrap();

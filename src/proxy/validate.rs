@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    fn host_header_must_be_a_name_or_address_with_optional_port() {
         for host in [
             "",
             "a",

@@ -33,7 +33,7 @@ fn internet(source: &str, destination: &str) -> ProxyAddresses {
 }
 
 #[test]
-fn the_lines_of_the_specification() {
+fn proxy_header_v1_lines_of_the_specification_are_parsed() {
     let origin = |line: &str| whole(format!("{line}\r\n").as_bytes()).addresses;
     assert_eq!(
         origin("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535"),
@@ -55,7 +55,7 @@ fn the_lines_of_the_specification() {
 }
 
 #[test]
-fn lines_that_are_against_the_rules() {
+fn proxy_header_v1_malformed_lines_are_rejected() {
     for bad in [
         "PROXY TCP4 192.168.0.1 192.168.0.11 56324",
         "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443 ",
@@ -94,7 +94,7 @@ fn lines_that_are_against_the_rules() {
 }
 
 #[test]
-fn a_header_of_version_2_by_hand() {
+fn proxy_header_v2_bytes_are_parsed() {
     let rest = [192, 0, 2, 1, 198, 51, 100, 9, 0xdc, 0x04, 0x01, 0xbb];
     let header = whole(&binary(0x21, 0x11, &rest));
     assert_eq!(
@@ -136,7 +136,7 @@ const OF_HAPROXY: &[u8] = b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x8d\
     #\x00\x16TLS_AES_256_GCM_SHA384";
 
 #[test]
-fn a_header_with_everything_in_it() {
+fn proxy_header_v2_with_all_tlvs_is_parsed() {
     let header = whole(OF_HAPROXY);
     assert_eq!(
         header.addresses,
@@ -165,7 +165,7 @@ fn a_header_with_everything_in_it() {
 }
 
 #[test]
-fn what_is_local_or_unknown_says_nothing_of_a_client() {
+fn proxy_header_local_or_unknown_has_no_client_address() {
     let local = whole(&binary(0x20, 0x00, b""));
     assert_eq!(local.addresses, ProxyAddresses::Local);
     // A family and anything behind it are discarded.
@@ -176,7 +176,7 @@ fn what_is_local_or_unknown_says_nothing_of_a_client() {
 }
 
 #[test]
-fn what_version_2_does_not_know_is_refused() {
+fn proxy_header_v2_unknown_fields_are_rejected() {
     for (command, family) in [
         (0x22, 0x11),
         (0x11, 0x11),
@@ -208,7 +208,7 @@ fn what_version_2_does_not_know_is_refused() {
 }
 
 #[test]
-fn extensions_end_where_the_header_does() {
+fn proxy_header_v2_tlvs_must_end_with_the_header() {
     let with = |extensions: &[u8]| read(&binary(0x21, 0x11, &[&[0; 12], extensions].concat()));
     let kept = |extensions: &[u8]| with(extensions).unwrap().unwrap().tlvs;
     assert_eq!(kept(&[4, 0, 3, 0, 0, 0]), []);
@@ -238,7 +238,7 @@ fn extensions_end_where_the_header_does() {
 }
 
 #[test]
-fn length_has_a_limit() {
+fn proxy_header_v2_length_is_limited() {
     let mut bytes = binary(0x20, 0, &[0; MAX_LENGTH - 16]);
     assert!(read(&bytes).unwrap().is_some());
     bytes[15] += 1;
@@ -246,7 +246,7 @@ fn length_has_a_limit() {
 }
 
 #[test]
-fn families_that_differ_are_written_as_ipv6() {
+fn proxy_header_mixed_address_families_are_written_as_ipv6() {
     for version in [ProxyHeaderVersion::V1, ProxyHeaderVersion::V2] {
         let header = ProxyHeader {
             version,
@@ -259,7 +259,7 @@ fn families_that_differ_are_written_as_ipv6() {
 }
 
 #[test]
-fn what_version_1_cannot_say_is_unknown_in_it() {
+fn proxy_header_v1_writes_unknown_for_unsupported_families() {
     for origin in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
         let header = ProxyHeader {
             version: ProxyHeaderVersion::V1,
@@ -372,12 +372,12 @@ fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(header in some_header(), checksum: bool) {
+    fn proxy_header_v2_write_then_read_is_identity(header in some_header(), checksum: bool) {
         prop_assert_eq!(whole(&header.write(checksum).unwrap()), header);
     }
 
     #[test]
-    fn a_line_that_is_written_is_read(v6: bool, ports: (u16, u16), bits: (u128, u128)) {
+    fn proxy_header_v1_write_then_read_is_identity(v6: bool, ports: (u16, u16), bits: (u128, u128)) {
         let header = ProxyHeader {
             version: ProxyHeaderVersion::V1,
             addresses: ProxyAddresses::Inet {
@@ -391,7 +391,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_behind_the_header_is_left(header in some_header(), behind: Vec<u8>) {
+    fn proxy_header_parser_leaves_following_bytes(header in some_header(), behind: Vec<u8>) {
         let bytes = header.write(true).unwrap();
         let mut reader = ProxyHeaderReader::default();
         let taken = reader.consume(&[&bytes[..], &behind].concat()).unwrap();
@@ -400,7 +400,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_make_no_difference(bytes in some_bytes(), size in 1..20_usize) {
+    fn proxy_header_parser_result_is_independent_of_chunking(bytes in some_bytes(), size in 1..20_usize) {
         let at_once = read(&bytes);
         let mut reader = ProxyHeaderReader::default();
         let mut fault = None;
@@ -418,7 +418,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_too_strange(bytes in some_bytes()) {
+    fn proxy_header_parser_with_random_bytes_is_bounded(bytes in some_bytes()) {
         let mut reader = ProxyHeaderReader::default();
         if let Ok(taken) = reader.consume(&bytes) {
             prop_assert!(taken <= bytes.len());
@@ -428,7 +428,7 @@ proptest! {
     }
 
     #[test]
-    fn half_a_header_is_none(header in some_header(), at: prop::sample::Index) {
+    fn proxy_header_that_is_incomplete_needs_more_bytes(header in some_header(), at: prop::sample::Index) {
         let bytes = header.write(true).unwrap();
         let half = &bytes[..at.index(bytes.len())];
         prop_assert_eq!(read(half), Ok(None));

@@ -165,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_runs_make_up_the_space_and_agree_with_lookups(a in members(), b in members(), circle: bool) {
+        fn overlay_runs_cover_the_hash_space_and_agree_with_lookups(a in members(), b in members(), circle: bool) {
             let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(16) }.unwrap();
             let (first, second) = (ring(dialect, &a), ring(dialect, &b));
             let mut counted: HashMap<(u32, u32), u64> = HashMap::new();
@@ -186,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn a_ring_and_itself_move_nothing(a in members()) {
+        fn overlay_of_a_ring_with_itself_moves_nothing(a in members()) {
             let ring = ring(Dialect::ketama(16).unwrap(), &a);
             overlay(&ring, &ring, |run| assert_eq!(run.from, run.to));
         }

@@ -146,7 +146,7 @@ proptest! {
 
     /// Law (a).
     #[test]
-    fn same_set_in_any_order_is_the_same_ring(
+    fn ring_is_independent_of_member_order(
         dialect in dialects(), members in members(0..12), hashes: [u32; 16],
     ) {
         let forward = ring(dialect, &members);
@@ -167,7 +167,7 @@ proptest! {
     /// Law (b): a death and a removal both move only the keys of that member, each to the next of
     /// its own walk; an addition is the reverse.
     #[test]
-    fn removal_and_death_move_only_its_keys_each_to_the_next_of_its_walk(
+    fn removed_or_down_member_moves_only_its_keys_to_their_next_member(
         dialect in dialects(), members in members(2..12), gone: Choice, hashes: [u32; 64],
     ) {
         let gone = gone.index(members.len());
@@ -186,7 +186,7 @@ proptest! {
 
     /// Law (b) where points share a hash, which random labels hardly ever do.
     #[test]
-    fn removal_and_death_agree_on_tied_points(points in tied(), gone: Choice) {
+    fn removed_and_down_member_agree_on_tied_points(points in tied(), gone: Choice) {
         for dialect in [Dialect::default(), Dialect::circle(1).unwrap()] {
             let gone = gone.index(points.len());
             let mut fewer = points.clone();
@@ -200,7 +200,7 @@ proptest! {
     }
 
     #[test]
-    fn smallest_label_owns_a_tied_hash(points in tied()) {
+    fn tied_hash_belongs_to_the_smallest_label(points in tied()) {
         let ring = raw(Dialect::default(), &points);
         for (hash, _) in ring.points() {
             let smallest = points.iter().position(|hashes| hashes.contains(&hash)).unwrap();
@@ -210,7 +210,7 @@ proptest! {
 
     /// Law (c), and its reverse: what a lowered weight leaves was its own before.
     #[test]
-    fn raising_a_weight_takes_no_key_from_that_member(
+    fn raised_weight_takes_no_key_from_its_member(
         dialect in dialects(), members in members(1..8), raised: Choice, weight in weights(),
         hashes: [u32; 64],
     ) {
@@ -226,7 +226,7 @@ proptest! {
 
     /// Law (d).
     #[test]
-    fn walk_yields_every_member_once_owner_first(
+    fn walk_yields_every_member_once_and_the_owner_first(
         dialect in dialects(), members in members(0..40), hashes: [u32; 8],
     ) {
         let ring = ring(dialect, &members);
@@ -241,7 +241,7 @@ proptest! {
     /// Law (f). A member's share of random points has, relative to its mean, a standard deviation
     /// of 1 / √(its points); 8 of them do not happen by chance.
     #[test]
-    fn shares_are_within_the_spread_of_the_points(members in members(1..12)) {
+    fn ring_shares_are_within_the_expected_deviation(members in members(1..12)) {
         let ring = ring(Dialect::default(), &members);
         let total: f64 = members.values().map(|weight| f64::from(weight.get())).sum();
         for (share, weight) in ring.shares().iter().zip(members.values()) {
@@ -253,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn find_is_the_first_of_the_walk_that_is_accepted(
+    fn find_equals_the_first_accepted_member_of_the_walk(
         dialect in dialects(), members in members(0..40), hashes: [u32; 8], up in any::<u64>(),
     ) {
         let ring = ring(dialect, &members);
@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn lookup_is_the_naive_search(
+    fn lookup_equals_a_linear_search(
         dialect in dialects(), members in members(0..5), hashes: [u32; 64],
     ) {
         let ring = ring(dialect, &members);
@@ -277,7 +277,7 @@ proptest! {
 
     /// Points as no digest places them: many in one bucket, equal tails, equal hashes.
     #[test]
-    fn lookup_is_the_naive_search_on_chosen_points(
+    fn lookup_equals_a_linear_search_on_adversarial_points(
         mut points in prop::collection::vec(
             prop::collection::vec(prop_oneof![any::<u32>(), 0..64_u32, Just(u32::MAX)], 0..40), 0..6
         ),
@@ -294,7 +294,7 @@ proptest! {
 
     /// All hashes from one point to the next have one owner; so counting them is adding distances.
     #[test]
-    fn shares_are_what_counting_gives(dialect in dialects(), points in tied()) {
+    fn ring_shares_equal_the_sum_of_arc_lengths(dialect in dialects(), points in tied()) {
         let ring = raw(dialect, &points);
         let mut ends: Vec<_> = edges(&ring).into_iter().map(u64::from).collect();
         ends.extend([0, 1 << 32]);
@@ -315,7 +315,7 @@ proptest! {
 
     /// Law (a), where the order is not part of what the other system was told.
     #[test]
-    fn order_counts_only_where_another_system_counts_it(
+    fn ring_depends_on_member_order_only_where_the_other_system_does(
         dialect in foreign(), members in numbered(0..12), keys: [[u8; 9]; 32],
     ) {
         // Its running sum gives the odd point to another host.
@@ -339,7 +339,7 @@ proptest! {
 
     /// Law (b) for a death, which rebuilds nothing; and law (d).
     #[test]
-    fn a_death_moves_only_its_keys_in_every_dialect(
+    fn down_member_moves_only_its_keys_in_every_dialect(
         dialect in foreign(), members in numbered(1..20), gone: Choice, up: u64, keys: [[u8; 9]; 32],
     ) {
         let (ring, gone) = (with_ids(dialect, &members), gone.index(members.len()));
@@ -359,7 +359,7 @@ proptest! {
 
     /// Law (b) for a removal, where the number of points of one does not depend on the others.
     #[test]
-    fn a_removal_is_a_death_where_points_are_fixed(
+    fn removed_member_equals_a_down_member_where_points_are_fixed(
         members in numbered(2..12), gone: Choice, keys: [[u8; 9]; 64],
     ) {
         let dialects = [
@@ -383,7 +383,7 @@ proptest! {
     }
 
     #[test]
-    fn shares_of_every_dialect_make_up_the_circle(dialect in foreign(), members in numbered(1..12)) {
+    fn ring_shares_of_every_dialect_sum_to_the_hash_space(dialect in foreign(), members in numbered(1..12)) {
         let ring = with_ids(dialect, &members);
         prop_assert_eq!(ring.shares().iter().sum::<u64>(), 1 << 32);
         prop_assert_eq!(ring.points().count(), ring.len());
@@ -391,7 +391,7 @@ proptest! {
 
     /// The definition of dialect `haproxy`, without arcs.
     #[test]
-    fn the_nearest_point_owns_a_hash(mut points in tied(), gone: Choice, more: [u32; 16]) {
+    fn haproxy_hash_belongs_to_the_nearest_point(mut points in tied(), gone: Choice, more: [u32; 16]) {
         let dialect = Dialect::Haproxy(haproxy::Haproxy::default());
         let ring = raw(dialect, &points);
         let edges: Vec<_> = edges(&ring).into_iter().chain(more).collect();
@@ -428,7 +428,7 @@ fn nearest(points: &[Vec<u32>], hash: u32) -> Option<MemberId> {
 
 /// Where all points are one, each of the two outermost has half of the circle.
 #[test]
-fn two_members_may_have_one_point() {
+fn haproxy_members_with_one_common_point_share_the_circle() {
     let points = vec![vec![1 << 16], vec![1 << 16]];
     let ring = raw(Dialect::Haproxy(haproxy::Haproxy::default()), &points);
     for hash in [
@@ -449,7 +449,7 @@ fn two_members_may_have_one_point() {
 
 /// Hashes of 64 bits that differ in the lower half alone.
 #[test]
-fn a_hash_of_64_bits_is_none_where_they_have_32() {
+fn ring_with_32_bit_hashes_rejects_a_64_bit_hash() {
     let ring = |dialect| Ring::new(dialect, [("a", Weight::ONE)]).unwrap();
     let wide = Hash(1 << 32);
     assert!(!ring(Dialect::default()).is_possible_hash(wide));
@@ -459,7 +459,7 @@ fn a_hash_of_64_bits_is_none_where_they_have_32() {
 }
 
 #[test]
-fn the_lower_half_of_a_wide_hash_counts() {
+fn ring_with_64_bit_hashes_compares_the_lower_half() {
     let dialect = Dialect::Ats(ats::Ats::default());
     let ends = vec![(7, 0), (7, 1), (7, 2), (9, 3)];
     let low = [1, 5, u32::MAX, 0].into();
@@ -509,7 +509,7 @@ proptest! {
     /// Every run of hashes belongs, from its first to its last, to whom a lookup finds; also where
     /// members are down.
     #[test]
-    fn runs_agree_with_lookups_in_every_dialect(
+    fn overlay_runs_agree_with_lookups_in_every_dialect(
         dialect in prop_oneof![dialects(), foreign()], members in numbered(1..8), down: [u8; 2],
     ) {
         let ring = with_ids(dialect, &members);
@@ -553,7 +553,7 @@ proptest! {
 
     /// One round of the points finds what a round for each part finds.
     #[test]
-    fn shares_of_those_who_come_back_are_those_of_each_part(
+    fn partial_shares_equal_the_sum_over_each_fraction(
         dialect in prop_oneof![dialects(), foreign()], members in numbered(1..8), steps: [u8; 8],
     ) {
         let ring = with_ids(dialect, &members);
@@ -617,7 +617,7 @@ fn ten_thousand_members_are_all_walked() {
 }
 
 #[test]
-fn search_in_vain_asks_each_member_twice() {
+fn find_without_a_match_asks_each_member_twice() {
     let labels: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
     let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
     let ring = Ring::new(Dialect::default(), members).unwrap();
@@ -631,7 +631,7 @@ fn search_in_vain_asks_each_member_twice() {
 }
 
 #[test]
-fn bad_members_are_refused() {
+fn ring_with_invalid_members_is_refused() {
     let build = |dialect, members: &[(&str, Weight)]| {
         Ring::new(dialect, members.iter().copied()).unwrap_err()
     };
@@ -659,7 +659,7 @@ fn bad_members_are_refused() {
 }
 
 #[test]
-fn numbers_out_of_bounds_are_refused() {
+fn weight_and_points_out_of_bounds_are_refused() {
     assert_eq!([0, 257].map(Weight::new), [None, None]);
     assert_eq!(Weight::new(256), Some(Weight::MAX));
     assert_eq!([0, 2, 161, 4100].map(Dialect::ketama), [None; 4]);
@@ -690,12 +690,12 @@ fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 #[test]
-fn circle_agrees_with_the_textbook() {
+fn circle_matches_textbook_vectors() {
     check_vectors(Dialect::circle(3).unwrap(), CIRCLE);
 }
 
 #[test]
-fn ketama_agrees_with_uhashring() {
+fn ketama_matches_uhashring_vectors() {
     check_vectors(Dialect::default(), KETAMA);
     check_vectors(Dialect::default(), KETAMA_WEIGHTED);
 }

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_read_in_every_form() {
+    fn host_pattern_is_parsed_in_every_form() {
         let exact = |name: &str| Ok(HostPattern::Exact(name.to_owned()));
         assert_eq!(HostPattern::parse("any"), Ok(HostPattern::Any));
         assert_eq!(HostPattern::parse("*"), Ok(HostPattern::Any));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_patterns_are_refused_with_the_part_that_is_wrong() {
+    fn host_pattern_error_names_the_invalid_part() {
         let error = |text: &str| HostPattern::parse(text).unwrap_err();
         let label = |text: &str| PatternError::HostLabel(text.to_owned());
         assert_eq!(error(""), PatternError::EmptyHost);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_host_has_no_port_and_no_dot_at_its_end() {
+    fn host_name_has_no_port_and_no_trailing_dot() {
         for (host, name) in [
             ("a.com", "a.com"),
             ("a.com:80", "a.com"),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_from_the_most_specific_pattern_on() {
+    fn host_map_yields_the_most_specific_pattern_first() {
         let patterns = ["any", "*.c", "*.b.c", "a.b.c", "b.c"];
         assert_eq!(matching(&patterns, "A.b.C.:1"), [3, 2, 1, 0]);
         assert_eq!(matching(&patterns, "b.c"), [4, 1, 0]);
@@ -266,13 +266,13 @@ mod tests {
     }
 
     #[test]
-    fn a_suffix_needs_a_label_in_front() {
+    fn host_wildcard_requires_a_label_before_the_suffix() {
         assert!(matching(&["*.b.c"], ".b.c").is_empty());
         assert!(matching(&["*.b.c"], "xb.c").is_empty());
     }
 
     #[test]
-    fn a_name_too_long_to_be_one_only_matches_any() {
+    fn host_name_over_the_length_limit_matches_only_any() {
         let longest = format!("{}a.b", "a.".repeat(125));
         assert_eq!(longest.len(), MAX_NAME);
         assert_eq!(matching(&["any", "*.b"], &longest), [1, 0]);

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_decides_before_the_path() {
+    fn route_host_takes_precedence_over_path() {
         let table = table(&[
             ("any", "/a/b/c", &[]),
             ("*.com", "/a/b", &[]),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_without_the_path_falls_back_to_the_next_host() {
+    fn route_host_without_a_matching_path_falls_back_to_the_next_host() {
         let table = table(&[
             ("www.example.com", "/api", &[]),
             ("*.example.com", "/img", &[]),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_names_the_method_wins_over_one_for_any() {
+    fn route_with_method_takes_precedence_over_any_method() {
         let table = table(&[
             ("any", "/", &[]),
             ("any", "/", &[Method::GET, Method::HEAD]),
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_no_route_names_is_told_from_a_path_that_none_has() {
+    fn route_miss_distinguishes_wrong_method_from_no_route() {
         let table = table(&[
             ("any", "/a", &[Method::PUT, Method::GET]),
             ("any", "/a/b", &[Method::DELETE, Method::GET]),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_match_alike_are_refused() {
+    fn routes_with_equal_match_are_refused() {
         let same = |a: &[Method], b: &[Method]| {
             RouteTable::new([
                 (route("other", "/api", &[]), ()),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_shown_as_it_was_meant() {
+    fn route_display_shows_host_path_and_methods() {
         let shown = route("*.Example.com", "/api/", &[Method::GET, Method::PUT]).to_string();
         assert_eq!(shown, "host *.example.com, path /api, GET|PUT");
         assert_eq!(route("any", "/", &[]).to_string(), "host any, path /");
@@ -401,7 +401,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_finds_what_a_search_of_the_list_finds(
+        fn route_table_lookup_equals_a_linear_search(
             wanted in prop::collection::vec(some_route(), 0..24),
             host in "[ab](\\.[ab]){0,3}",
             path in "(/[a-]{0,2}){0,4}",
@@ -420,7 +420,7 @@ mod tests {
         }
 
         #[test]
-        fn the_table_refuses_exactly_the_lists_with_a_conflict(
+        fn route_table_refuses_exactly_the_conflicting_lists(
             routes in prop::collection::vec(some_route(), 0..6),
         ) {
             let naive = routes.iter().enumerate()
@@ -429,7 +429,7 @@ mod tests {
         }
 
         #[test]
-        fn no_request_is_too_strange(host in any::<String>(), path in any::<String>()) {
+        fn route_lookup_with_random_input_does_not_panic(host in any::<String>(), path in any::<String>()) {
             let table = table(&[("*.b", "/a", &[]), ("[::1]", "/", &[])]);
             let _ = table.find(&host, &path, &Method::GET);
         }

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_matches_at_segment_borders() {
+    fn path_prefix_matches_at_segment_boundaries() {
         for (text, path, matches) in [
             ("/api", "/api", true),
             ("/api", "/api/", true),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_at_the_end_says_nothing_more() {
+    fn path_prefix_ignores_a_trailing_slash() {
         assert_eq!(prefix("/api/"), prefix("/api"));
         assert_eq!(prefix("/api/").to_string(), "/api");
         assert_eq!(prefix("/").to_string(), "/");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_prefixes_are_refused_with_the_part_that_is_wrong() {
+    fn path_prefix_error_names_the_invalid_part() {
         let error = |text: &str| PathPrefix::parse(text).unwrap_err();
         let segment = |text: &str| PatternError::PathSegment(text.to_owned());
         assert_eq!(error(""), PatternError::PathStart);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_found_past_one_that_sorts_between() {
+    fn path_map_finds_a_prefix_behind_another_in_sort_order() {
         let map = PathMap::new(
             ["/api", "/api-z"]
                 .map(prefix)
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_map_gives_every_match_the_longest_first(
+        fn path_map_yields_the_longest_prefix_first(
             texts in prop::collection::btree_set("(/[a-]{1,2}){0,3}", 0..20),
             path in "(/[ab-]{0,2}){0,4}",
         ) {
@@ -203,7 +203,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_can_be_read_again(text in "(/[a-z.*]{0,3}){0,3}/?") {
+        fn path_prefix_display_can_be_parsed_again(text in "(/[a-z.*]{0,3}){0,3}/?") {
             if let Ok(prefix) = PathPrefix::parse(&text) {
                 prop_assert_eq!(PathPrefix::parse(&prefix.to_string()), Ok(prefix));
             }

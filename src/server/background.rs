@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_differs_where_its_contents_do() {
+    fn watched_file_differs_only_with_its_contents() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         let mut watched = FileWatch::default();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_before_the_first_look_is_something_new() {
+    fn watched_file_replaced_before_the_first_check_is_a_change() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("clockwise.yaml");
         let write = |watch: &str| {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_comes_late_is_something_new() {
+    fn watched_file_that_appears_later_is_a_change() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         let mut watched = FileWatch::default();

@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn the_address_in_use_stays_while_it_is_among_the_answers() {
+    fn dns_address_in_use_is_kept_while_it_is_in_the_answers() {
         assert_eq!(look_up(None, answers(&[1, 2, 3])), Ok(address(1)));
         assert_eq!(look_up(Some(3), answers(&[1, 2, 3])), Ok(address(3)));
         assert_eq!(look_up(Some(4), answers(&[1, 2, 3])), Ok(address(1)));
     }
 
     #[test]
-    fn a_name_without_an_answer_says_so_in_time() {
+    fn dns_name_without_address_is_an_error_in_time() {
         let silent = look_up(None, pending()).unwrap_err();
         assert!(
             silent.contains("`a.test:80`: the name servers did not answer within 10ms"),

@@ -673,7 +673,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_sockets_of_long_names_arrive_in_order() {
+    async fn handover_sends_many_sockets_with_long_names_in_order() {
         let (mut ours, mut theirs) = pair();
         let successor = async {
             let hello: Hello = theirs.receive().await.unwrap();
@@ -697,7 +697,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_that_hangs_up_or_refuses_is_a_failure_with_its_reason() {
+    async fn handover_failure_reports_why_the_successor_refused_or_ended() {
         let (mut ours, theirs) = pair();
         drop(theirs);
         let gone = failure(&mut ours, IO_TIMEOUT).await;
@@ -710,14 +710,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_that_hangs_is_waited_for_only_so_long() {
+    async fn handover_successor_that_hangs_times_out() {
         let (mut ours, _theirs) = pair();
         let late = failure(&mut ours, Duration::from_millis(50)).await;
         assert!(late.contains("did not acknowledge within 50ms"), "{late}");
     }
 
     #[tokio::test]
-    async fn a_successor_that_serves_before_the_word_makes_no_sense() {
+    async fn handover_successor_serving_before_activation_is_an_error() {
         let (mut ours, mut theirs) = pair();
         theirs.send(&SuccessorMessage::Serving).await.unwrap();
         let early = failure(&mut ours, IO_TIMEOUT).await;
@@ -725,7 +725,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_ignored_and_a_missing_one_has_its_default() {
+    fn handover_message_ignores_unknown_fields_and_defaults_missing_ones() {
         let hello: Hello =
             serde_json::from_str(r#"{"format":2,"version":"9","pid":1,"colour":"blue"}"#).unwrap();
         assert!(hello.sockets.is_empty() && hello.peer_state == PersistedState::default());

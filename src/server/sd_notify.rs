@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_a_number_of_microseconds_above_zero() {
+    fn watchdog_limit_is_a_positive_number_of_microseconds() {
         assert_eq!(
             parse_watchdog_usec("30000000"),
             Some(Duration::from_secs(30))

@@ -241,7 +241,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
     }
 
     #[test]
-    fn what_was_kept_is_recalled_until_it_is_too_old() {
+    fn state_file_is_restored_until_it_is_too_old() {
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("state.json"));
@@ -259,7 +259,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
     }
 
     #[test]
-    fn a_write_that_failed_is_tried_again() {
+    fn state_file_write_failure_is_retried() {
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("later/state.json"));
@@ -271,7 +271,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
     }
 
     #[test]
-    fn a_file_that_is_left_to_another_process_is_not_written() {
+    fn state_file_owned_by_another_process_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("state.json"));

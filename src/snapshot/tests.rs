@@ -48,7 +48,7 @@ const ONE: &str = "[{label: a, address: 127.0.0.1:2}]";
 const MOVED: &str = "[{label: a, address: 127.0.0.1:3}]";
 
 #[test]
-fn a_drain_stays_with_the_label_whatever_else_changes() {
+fn drain_follows_the_peer_label_across_reloads() {
     for (before, after, peers) in [
         (PROBED, PROBED, MOVED),
         (UNPROBED, UNPROBED, MOVED),
@@ -65,7 +65,7 @@ fn a_drain_stays_with_the_label_whatever_else_changes() {
 }
 
 #[test]
-fn an_order_that_comes_during_a_reload_is_carried_over() {
+fn drain_command_during_a_reload_is_carried_over() {
     let before = build(PROBED, ONE, None);
     let after = build(PROBED, MOVED, Some(&before));
     peer(&before).set_draining(true, clock::since_start());
@@ -82,7 +82,7 @@ fn an_order_that_comes_during_a_reload_is_carried_over() {
 }
 
 #[test]
-fn health_is_that_of_the_address_and_starts_anew_with_another() {
+fn health_follows_the_address_and_restarts_with_a_new_one() {
     let before = build(PROBED, ONE, None);
     probe(&before, Some("refused"));
     let same = build(PROBED, ONE, Some(&before));
@@ -93,7 +93,7 @@ fn health_is_that_of_the_address_and_starts_anew_with_another() {
 }
 
 #[test]
-fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
+fn added_probes_reset_health_and_removed_probes_no_longer_count() {
     let before = build(UNPROBED, ONE, None);
     let app = &before.upstreams["app"];
     let (target, now) = (HashTarget::Key(Hash(0).into()), clock::since_start());
@@ -113,7 +113,7 @@ fn probes_that_are_added_ask_first_and_probes_that_are_removed_say_no_more() {
 }
 
 #[test]
-fn an_ejection_outlives_probes_that_come_or_go() {
+fn ejection_persists_when_probes_are_added_or_removed() {
     let before = build(UNPROBED, ONE, None);
     let rules = crate::policy::ejection::EjectionPolicy {
         failures: 1,
@@ -127,7 +127,7 @@ fn an_ejection_outlives_probes_that_come_or_go() {
 }
 
 #[test]
-fn what_no_probe_has_said_is_not_remembered() {
+fn health_without_a_probe_result_is_not_persisted() {
     let up = |snapshot: &Snapshot| snapshot.persisted_state().upstreams["app"]["a"].up;
     let (unprobed, probed) = (build(UNPROBED, ONE, None), build(PROBED, ONE, None));
     assert_eq!((up(&unprobed), up(&probed)), (None, None));
@@ -136,7 +136,7 @@ fn what_no_probe_has_said_is_not_remembered() {
 }
 
 #[test]
-fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
+fn persisted_state_of_another_address_restores_only_the_drain() {
     let before = build(PROBED, ONE, None);
     probe(&before, Some("refused"));
     peer(&before).set_draining(true, clock::since_start());
@@ -147,7 +147,7 @@ fn a_memory_of_another_address_is_one_of_the_operators_orders_only() {
 }
 
 #[test]
-fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
+fn peer_new_in_an_upgrade_starts_slowly() {
     let slowly = "health: off\n    slow_start: {time: 60s, at_start: true}";
     let before = build(slowly, "[{label: b, address: 127.0.0.1:3}]", None);
     let mut memory = before.state_for_successor();
@@ -161,7 +161,7 @@ fn one_that_is_new_with_an_upgrade_begins_slowly_however_the_process_starts() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_built_leaves_no_series() {
+fn snapshot_build_failure_leaves_no_metric_series() {
     let metrics = metrics();
     let known = config(UNPROBED, ONE);
     let before = Snapshot::new(known, &ResolvedAddresses::new(), None, &metrics).unwrap();
@@ -183,7 +183,7 @@ fn sorted(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_addresses_of_names_are_those_in_use() {
+fn snapshot_lists_the_resolved_addresses_in_use() {
     let config = config(
         UNPROBED,
         "[{label: a, address: \"a.test:80\"}, \"127.0.0.1:2\"]",
@@ -195,7 +195,7 @@ fn the_addresses_of_names_are_those_in_use() {
 }
 
 #[test]
-fn what_a_server_holds_that_is_gone_is_shared_by_nobody() {
+fn in_flight_counter_is_released_with_its_removed_server() {
     let before = build(UNPROBED, ONE, None);
     let app = &before.upstreams["app"];
     let (target, now) = (HashTarget::Key(Hash(0).into()), clock::since_start());
@@ -213,7 +213,7 @@ fn what_a_server_holds_that_is_gone_is_shared_by_nobody() {
 }
 
 #[test]
-fn ten_thousand_drains_are_recalled_at_once() {
+fn ten_thousand_drains_are_restored_within_two_seconds() {
     let peers = |port: u16| {
         let peer = |n| format!("{{label: p{n}, address: \"127.0.0.1:{port}\"}}");
         let peers: Vec<_> = (0..10_000).map(peer).collect();
@@ -234,7 +234,7 @@ fn ten_thousand_drains_are_recalled_at_once() {
 
 /// Select keeps its laws where a key is a score for each peer and no place on a circle.
 #[test]
-fn a_dialect_without_points_is_balanced_like_the_others() {
+fn selection_without_ring_points_follows_the_same_rules() {
     let peers: Vec<_> = (2..8)
         .map(|port| format!("{{label: p{port}, address: 127.0.0.1:{port}}}"))
         .collect();

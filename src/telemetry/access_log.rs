@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_reads_as_documented() {
+    fn access_log_line_matches_the_documentation() {
         let expected = concat!(
             r#"{"time":"2026-01-02T03:04:05.678Z","client":"192.0.2.1","listener":"0.0.0.0:80","#,
             r#""protocol":"HTTP/1.1","proxy_protocol":null,"tls":null,"method":"GET","host":"example.com","path":"/a/b","#,
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bytes_stay_inside_their_string() {
+    fn access_log_escapes_hostile_bytes() {
         let path = b"/\"},{\"x\":\\\r\n\x1b[2J\x00\x7f\xc2\x9b\xff\xed\xa0\x80\xe2\x82";
         let line = rendered(&AccessLogRecord { path, ..sample() });
         assert_eq!(line.iter().position(|&b| b == b'\n'), Some(line.len() - 1));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_was_passed_on_is_described() {
+    fn access_log_describes_a_proxy_protocol_connection() {
         let proxy_protocol = Some(LoggedProxyHeader {
             from: Some("10.0.0.1:4711".parse().unwrap()),
             version: 2,
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_connection_is_described() {
+    fn access_log_describes_a_tls_connection() {
         let tls = Some(LoggedTls {
             version: "1.3",
             cipher: "TLS13_AES_256_GCM_SHA384",
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn times_before_1970_round_down() {
+    fn access_log_time_before_1970_rounds_down() {
         let record = AccessLogRecord {
             time: Timestamp::from_millisecond(-1).unwrap(),
             ..sample()
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cached_second_is_not_stale() {
+    fn access_log_cached_second_is_not_stale() {
         for second in [0, 1, 0, 59, 60, 86_399, 86_400] {
             let time = Timestamp::from_second(second).unwrap();
             let line = rendered(&AccessLogRecord { time, ..sample() });
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_fit() {
+    fn access_log_extreme_values_fit_the_buffer() {
         let record = AccessLogRecord {
             client: Ipv6Addr::from_bits(u128::MAX - 1).into(),
             sent: u64::MAX,
@@ -472,7 +472,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_line_parses_and_says_what_the_record_said(
+        fn access_log_line_parses_to_the_recorded_values(
             texts in proptest::collection::vec(any::<Vec<u8>>(), 4),
             names in proptest::collection::vec(any::<String>(), 4),
             present in any::<bool>(),

@@ -68,7 +68,7 @@ mod tests {
     const BEFORE: &str = "# TYPE a counter\na_total{peer=\"x y\"} 7\ngauge 3\nh_sum 0.5\nh_bucket{le=\"+Inf\"} 2\n# EOF\n";
 
     #[test]
-    fn counters_go_on_and_gauges_do_not() {
+    fn carried_over_counters_are_added_and_gauges_are_not() {
         let inherited = CounterCarryover::parse(&counter_lines(BEFORE));
         let now = "# TYPE a counter\na_total{peer=\"x y\"} 1\na_total{peer=\"z\"} 1\ngauge 4\nh_sum 0.25\nh_bucket{le=\"+Inf\"} 1\n# EOF\n";
         let sum = "# TYPE a counter\na_total{peer=\"x y\"} 8\na_total{peer=\"z\"} 1\ngauge 4\nh_sum 0.75\nh_bucket{le=\"+Inf\"} 3\n# EOF\n";
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_predecessor_nothing_is_touched() {
+    fn carry_over_without_a_predecessor_changes_nothing() {
         assert_eq!(
             CounterCarryover::default().add_previous(BEFORE.to_owned()),
             BEFORE

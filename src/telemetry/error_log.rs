@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pingora_is_heard_only_when_debugging() {
+    fn pingora_log_messages_pass_only_at_debug_level() {
         let wanted = |target, level, limit| {
             is_enabled(
                 &Metadata::builder().target(target).level(level).build(),
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_cannot_begin_a_line_of_its_own() {
+    fn log_message_control_characters_are_escaped() {
         let mut message = OneLine(String::new());
         write!(message, "a\nb\x1b[2J\u{9b} é").unwrap();
         assert_eq!(message.0, "a\\nb\\u{1b}[2J\\u{9b} é");
     }
 
     #[test]
-    fn a_repeated_message_passes_once_per_interval() {
+    fn log_rate_limit_passes_a_repeated_message_once_per_interval() {
         let second = Duration::from_secs;
         let warning = LogRateLimit::every(second(10));
         let answers = [0, 1, 9, 10, 11, 30].map(|at| warning.try_acquire(second(at)));

@@ -92,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_rise() {
+    fn histogram_bucket_bounds_are_ascending() {
         assert!(BOUNDS.is_sorted_by(|a, b| a < b));
     }
 
     #[test]
-    fn a_bound_belongs_to_its_bucket() {
+    fn histogram_value_on_a_bound_is_in_its_bucket() {
         let histogram = Histogram::default();
         for micros in [0, 500, 501, 60_000_000, 60_000_001] {
             histogram.observe(Duration::from_micros(micros));
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_duration_is_counted() {
+    fn histogram_counts_the_longest_duration() {
         let histogram = Histogram::default();
         histogram.observe(Duration::MAX);
         assert_eq!(histogram.count(), 1);
     }
 
     #[test]
-    fn nothing_is_lost_between_threads() {
+    fn histogram_loses_no_value_across_threads() {
         let histogram = Histogram::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {

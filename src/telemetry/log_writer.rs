@@ -425,7 +425,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn no_line_is_lost_or_torn_between_threads() {
+    fn log_writer_loses_or_tears_no_line_across_threads() {
         let (dir, path) = log_file();
         let dropped = Counter::default();
         let writer = open(&path, &dropped);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_written_soon_without_a_flush() {
+    fn log_writer_writes_soon_without_a_flush() {
         let (_dir, path) = log_file();
         let writer = open(&path, &Counter::default());
         for n in 1..4 {
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_drops_and_counts_and_then_goes_on() {
+    fn log_writer_on_a_blocked_pipe_drops_and_counts_then_resumes() {
         let (mut reader, writer, dropped) = piped();
         let line = [b"x".repeat(99), b"\n".to_vec()].concat();
         let total = 3 * CAPACITY / line.len();
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_pipe_does_not_keep_the_process() {
+    fn log_writer_on_a_blocked_pipe_does_not_delay_exit() {
         let (_reader, writer, _) = piped();
         writer.append(&b"x\n".repeat(CAPACITY / 4));
         let before = clock::now();
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_counts_what_is_lost() {
+    fn log_writer_on_a_closed_pipe_counts_lost_lines() {
         let (reader, writer, dropped) = piped();
         drop(reader);
         writer.append(b"a\nb\n");
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_tried_again_and_a_reopened_file_gets_the_lines() {
+    fn log_writer_retries_after_disk_full() {
         let (_dir, path) = log_file();
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let writer = open(&path, &Counter::default());
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_splits_between_lines() {
+    fn log_writer_rotation_splits_between_lines() {
         let (dir, path) = log_file();
         let old = dir.path().join("old");
         let writer = open(&path, &Counter::default());
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_under_load_loses_nothing() {
+    fn log_writer_rotation_under_load_loses_no_line() {
         let (dir, path) = log_file();
         let dropped = Counter::default();
         let writer = open(&path, &dropped);
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_reopened_stays_in_use() {
+    fn log_writer_reopen_failure_keeps_the_open_file() {
         let (dir, path) = log_file();
         let old = dir.path().join("old");
         let writer = open(&path, &Counter::default());
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_is_written_again_whole() {
+    fn log_writer_rewrites_a_partial_line_whole() {
         let (_reader, pipe) = io::pipe().unwrap();
         let mut writer =
             WriterThread::new(sink(pipe), Arc::new(WriterShared::new(Counter::default())));
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_pipe_without_a_reader_does_not_block_the_start() {
+    fn log_writer_on_a_named_pipe_without_reader_does_not_block_the_start() {
         let (_dir, path) = log_file();
         assert!(
             Command::new("mkfifo")
@@ -595,14 +595,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_an_error() {
+    fn log_writer_open_failure_is_an_error() {
         let destination = AccessLogConfig::File("/nowhere/access.log".into());
         let error = LogWriter::open(&destination, Counter::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
     #[test]
-    fn off_takes_everything_and_does_nothing() {
+    fn log_writer_that_is_off_discards_everything() {
         let writer = LogWriter::open(&AccessLogConfig::Off, Counter::default()).unwrap();
         writer.append(b"x\n");
         writer.reopen();

@@ -558,7 +558,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_sits_at_its_index() {
+    fn metric_label_value_index_matches_its_position() {
         fn check<V: Bounded>() {
             let places: Vec<_> = V::ALL.iter().map(|v| v.index()).collect();
             assert_eq!(places, (0..V::ALL.len()).collect::<Vec<_>>());
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_appear_under_their_labels() {
+    fn metric_counts_appear_under_their_labels() {
         let metrics = metrics();
         metrics
             .route("example.com/api")
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_resolved_twice_counts_once() {
+    fn metric_handle_resolved_twice_is_the_same_counter() {
         let metrics = metrics();
         metrics.upstream("app").no_available_peer.inc();
         metrics.upstream("app").no_available_peer.inc();
@@ -610,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_in_one_state() {
+    fn peer_state_gauge_is_one_for_exactly_one_state() {
         let metrics = metrics();
         let peer = metrics.peer("app", "a:1");
         peer.set_state(PeerStateLabel::Up, true);
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_is_not_shown_and_its_handle_still_works() {
+    fn metric_removed_series_is_hidden_and_its_handle_still_works() {
         let metrics = metrics();
         let gone = metrics.peer("app", "a:1");
         metrics.peer("app", "b:1");
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn held_falls_when_dropped() {
+    fn gauge_guard_decrements_when_dropped() {
         let gauge = metrics().peer("app", "a:1").in_flight;
         let held = GaugeGuard::new(&gauge);
         assert_eq!(gauge.get(), 1);
@@ -651,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_has_the_prefix_a_help_and_a_name_of_its_own() {
+    fn metric_names_have_prefix_and_help_and_are_distinct() {
         let text = metrics().render();
         let described: Vec<_> = text
             .lines()

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_destination_gets_the_lines_from_then_on() {
+    fn access_log_new_destination_receives_following_lines() {
         let dir = tempfile::tempdir().unwrap();
         let telemetry = Telemetry {
             metrics: Metrics::new("1", jiff::Timestamp::UNIX_EPOCH),

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_for_the_same_names() {
+    fn managed_cert_is_shared_for_equal_names() {
         let issued = ManagedCerts::default();
         let slot = issued.get_or_insert(&names("a.test"));
         assert!(Arc::ptr_eq(&slot, &issued.get_or_insert(&names("a.test"))));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_given_as_long_as_it_is_held() {
+    fn managed_cert_token_is_served_while_its_guard_is_held() {
         let issued = Arc::new(ManagedCerts::default());
         let held = issued.serve_http01("token".to_owned(), "token.thumb".to_owned());
         assert_eq!(
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wish_that_nobody_hears_is_told_so() {
+    async fn cert_request_without_a_listener_returns_an_error() {
         let issued = Arc::new(ManagedCerts::default());
         assert!(issued.request("a.test", CertAction::Renew).await.is_err());
         issued.wait_changed().await;

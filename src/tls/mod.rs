@@ -26,7 +26,6 @@ pub use self::managed_certs::{
 pub use self::tickets::{SessionTickets, TicketKeys};
 pub use self::upstream_tls::{UpstreamTls, classify_error, describe_failure};
 
-use self::managed_certs::ManagedCerts;
 use self::resolver::{CertResolver, ServedCert};
 use crate::certificate;
 use crate::config::{

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_before_wildcard_before_the_first() {
+    fn certificate_selection_prefers_exact_then_wildcard_then_first() {
         let made = [
             certificate(&["default.test"]),
             certificate(&["*.example.com"]),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_that_the_client_cannot_verify() {
+    fn certificate_with_unsupported_signature_is_not_selected() {
         let made = certificate(&["a.test"]);
         let resolver = CertResolver::new(vec![ServedCert::Files(Arc::new(made))], Arc::default());
         let found = resolver.select(Some("a.test"), &[SignatureScheme::RSA_PKCS1_SHA256]);

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_counts_as_long_as_the_certificate_and_so_do_those_that_follow() {
+    fn session_ticket_expires_with_the_client_certificate() {
         let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
         let first = dated(&tickets, 100)
             .encrypt_with_expiry(b"session")
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shows_none_has_tickets_without_an_end() {
+    fn session_ticket_without_client_certificate_has_no_expiry() {
         let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
         let one = dated(&tickets, i64::MAX);
         let ticket = one.encrypt(b"session").unwrap();

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_counts_in_its_scope_alone() {
+    fn session_ticket_is_valid_only_in_its_scope() {
         let tickets = SessionTickets::new();
         let (one, same) = (
             SessionTickets::scoped(&tickets, b"a"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_shown_is_a_ticket_or_nothing() {
+    fn session_ticket_that_is_damaged_is_rejected() {
         let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
         let ticket = tickets.encrypt(b"session").unwrap();
         for length in 0..ticket.len() {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_makes_tickets_for_one_period_and_takes_them_for_two() {
+    fn session_ticket_key_issues_for_one_period_and_accepts_for_two() {
         let tickets = SessionTickets::new();
         let began = tickets
             .ring
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_outlives_a_long_silence() {
+    fn session_ticket_key_expires_during_inactivity() {
         let tickets = SessionTickets::new();
         let began = tickets
             .ring
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_process_takes_what_this_one_made() {
+    fn session_ticket_of_the_previous_process_is_accepted() {
         let (ours, theirs) = (SessionTickets::new(), SessionTickets::new());
         let ticket = SessionTickets::scoped(&ours, b"a")
             .encrypt(b"session")

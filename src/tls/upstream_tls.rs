@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_rustls_are_understood() {
+    fn rustls_error_texts_map_to_failure_reasons() {
         let name = ServerName::try_from("a.test").unwrap();
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1));
         let cases = [

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_survives_as_text() {
+    fn peer_address_roundtrips_as_text() {
         for text in ["10.0.0.1:80", "[2001:db8::1]:8080", "unix:/run/a.sock"] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_active_until_it_was_idle_for_so_long() {
+    fn affinity_key_is_active_until_the_idle_time() {
         let active = AffinityTable::new(100);
         assert!(!active.is_assigned_to(7, A, s(0), IDLE));
         active.touch(7, A, s(0), IDLE);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_with_the_peer_that_served_it_last() {
+    fn affinity_key_belongs_to_the_last_serving_peer() {
         let active = AffinityTable::new(100);
         active.touch(7, A, s(0), IDLE);
         active.touch(8, A, s(0), IDLE);
@@ -453,14 +453,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_read_a_little_later_makes_no_key_old() {
+    fn affinity_key_is_not_aged_by_a_slightly_later_clock() {
         let active = AffinityTable::new(100);
         active.touch(7, A, s(100), IDLE);
         assert!(active.is_assigned_to(7, A, s(99), IDLE));
     }
 
     #[test]
-    fn another_table_takes_over_what_is_active_and_how_long_ago() {
+    fn affinity_export_restores_active_keys_with_their_age() {
         let (before, after) = (AffinityTable::new(1000), AffinityTable::new(1000));
         (0..500).for_each(|key| _ = before.touch(key, A, s(10 + key / 10), IDLE));
         let own = |most| {
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_another_size_goes_on_with_what_was_active_and_counts_nothing_twice() {
+    fn affinity_table_resize_keeps_active_keys_without_counting_twice() {
         for size in [100, 10_000] {
             let before = Arc::new(AffinityTable::new(1000));
             (0..100).for_each(|key| _ = before.touch(key, A, s(10), IDLE));
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_the_same_size_is_the_same() {
+    fn affinity_table_of_equal_size_is_reused() {
         let before = Arc::new(AffinityTable::new(1000));
         assert!(Arc::ptr_eq(
             &before,
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_a_table_of_another_size_is_found_again() {
+    fn affinity_export_is_restored_into_a_table_of_another_size() {
         let (before, later) = (AffinityTable::new(1000), AffinityTable::new(64));
         (0..30).for_each(|key| _ = before.touch(key, A, s(10), IDLE));
         (15..40).for_each(|key| _ = later.touch(key, A, s(15), IDLE));
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_two_tables_know_the_later_counts() {
+    fn affinity_restore_prefers_the_later_entry() {
         let (early, late) = (AffinityTable::new(100), AffinityTable::new(100));
         early.touch(7, A, s(10), IDLE);
         late.touch(7, B, s(15), IDLE);
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_is_active_unless_another_has_the_key() {
+    fn affinity_refresh_keeps_a_key_unless_another_peer_has_it() {
         let active = AffinityTable::new(100);
         active.touch(7, A, s(0), IDLE);
         active.refresh(7, A, s(50), IDLE);
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_keys_fit_as_were_asked_for() {
+    fn affinity_table_holds_the_configured_number_of_keys() {
         let active = AffinityTable::new(65_536);
         let lost = touch_all(&active, (0..65_536).map(|key| (key, s(1))), IDLE);
         // Of so many, one or two are taken for another.
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_that_the_oldest_goes_and_is_told() {
+    fn affinity_table_over_capacity_evicts_and_reports_the_oldest() {
         let active = AffinityTable::new(1);
         let lost = touch_all(&active, (0..1000).map(|key| (key, s(key))), s(5000));
         assert_eq!((lost, held(&active, A, s(1000), s(5000))), (1000 - 16, 16));
@@ -595,14 +595,14 @@ mod tests {
     }
 
     #[test]
-    fn idle_keys_make_room_and_are_not_missed() {
+    fn affinity_table_evicts_idle_keys_first_without_reporting() {
         let active = AffinityTable::new(8);
         let lost = touch_all(&active, (0..1000).map(|key| (key, s(61 * key))), IDLE);
         assert_eq!((lost, held(&active, A, s(61 * 999), IDLE)), (0, 1));
     }
 
     #[test]
-    fn a_drained_peers_keys_only_get_fewer() {
+    fn affinity_keys_of_a_draining_peer_only_decrease() {
         let active = AffinityTable::new(4096);
         let served = |key: u64, now| active.is_assigned_to(key, A, now, IDLE);
         (0..1000).for_each(|key| _ = active.touch(key, A, s(100), IDLE));
@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_lose_no_key_that_they_keep_touching() {
+    fn affinity_table_keeps_touched_keys_across_threads() {
         let active = AffinityTable::new(4096);
         thread::scope(|scope| {
             for thread in 0..8 {
@@ -647,7 +647,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_knows_what_a_map_of_last_requests_knows(
+        fn affinity_table_equals_a_map_of_last_requests(
             requests in prop::collection::vec((0..300_u64, 0..3_u16, 0..3_u64), 1..2000),
             idle in 1..100_u64,
             began in 0..1_u64 << 32,

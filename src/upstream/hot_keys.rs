@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_key_is_published_and_a_cold_one_is_not() {
+    fn hot_key_is_published_and_a_cold_key_is_not() {
         let keys = two_percent();
         assert_eq!(keys.observe(HOT, Duration::ZERO), None);
         run(&keys, 0..5, 1000, 300);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_upstream_is_sampled_and_the_shares_stay_true() {
+    fn hot_key_sampling_on_a_busy_upstream_keeps_shares_accurate() {
         let keys = two_percent();
         run(&keys, 0..20, 50_000, 100);
         assert_eq!(keys.sampling_shift.load(Relaxed), 4);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_find_the_lock_taken_are_missed_evenly() {
+    fn hot_key_requests_skipped_on_lock_contention_are_counted_evenly() {
         let keys = two_percent();
         for request in 0..20_000_u64 {
             let draw = mix(request);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_agree_on_the_share() {
+    fn hot_key_share_is_consistent_across_threads() {
         let keys = two_percent();
         let clock = AtomicU64::new(0);
         let found = AtomicBool::new(false);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sampling_follows_the_rate() {
+    fn hot_key_sampling_follows_the_rate() {
         assert_eq!(
             [0, 1, 4096, 4097, 8192, 8193].map(sampling_shift_for),
             [0, 0, 0, 1, 1, 2]

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_counted_from_its_way_in_to_its_way_out() {
+    fn in_flight_guard_counts_from_creation_to_drop() {
         let (total, peers) = upstream(2);
         let ticket = UpstreamPermit::acquire(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_peer_gives_the_ticket_back() {
+    fn in_flight_admission_refused_by_a_full_peer_returns_the_permit() {
         let (total, peers) = upstream(2);
         let _held = UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]);
         let ticket = UpstreamPermit::acquire(&total)
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_of_the_moment_counts_not_the_one_before() {
+    fn in_flight_admission_uses_the_current_total() {
         let (total, peers) = upstream(2);
         let elsewhere: Vec<_> = (0..8)
             .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[1]))
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_that_moved_and_came_back_is_no_reason_to_refuse() {
+    fn in_flight_admission_tolerates_a_total_that_changed_and_returned() {
         let (total, peers) = upstream(1);
         let ticket = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total_then| {
             drop(UpstreamPermit::acquire(&total));
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn no_admission_is_above_the_bound_of_its_moment_however_many_threads() {
+    fn in_flight_admission_never_exceeds_the_bound_across_threads() {
         const CLIENTS: usize = 12;
         let (total, peers) = upstream(4);
         let logs: Vec<_> = thread::scope(|scope| {
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn with_so_many_clients_no_peer_is_ever_seen_above_their_bound() {
+    fn in_flight_per_peer_never_exceeds_the_bound_with_fixed_clients() {
         const CLIENTS: u32 = 8;
         let (total, peers) = upstream(4);
         let (aside, peers) = peers.split_last().unwrap();
@@ -603,7 +603,7 @@ mod tests {
     // ── set aside
 
     #[test]
-    fn what_a_peer_holds_that_is_set_aside_is_in_no_total() {
+    fn in_flight_of_an_excluded_peer_is_not_in_the_total() {
         let (total, peers) = upstream(2);
         let mut held: Vec<_> = (0..30)
             .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]))
@@ -635,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_set_aside_is_judged_as_if_it_alone_were_not() {
+    fn in_flight_admission_to_an_excluded_peer_counts_it_as_included() {
         let (total, peers) = upstream(2);
         peers[0].exclude_from_total();
         let room = quarter_above(2);
@@ -651,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_come_and_go_meanwhile_count_once() {
+    fn in_flight_requests_during_exclusion_are_counted_once() {
         let (total, peers) = upstream(3);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {

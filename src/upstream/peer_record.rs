@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_from_the_start_does_not_begin_slowly() {
+    fn peer_present_at_process_start_does_not_start_slowly() {
         let mut book = Book::new(false, false);
         book.probe(1001, true);
         assert_eq!(book.ramps_from(), None);
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_begins_slowly_when_it_is_up() {
+    fn peer_that_is_new_starts_slowly_once_it_is_up() {
         assert_eq!(Book::new(true, true).ramps_from(), Some(s(1000)));
         let mut book = Book::new(false, true);
         assert_eq!(book.ramps_from(), None);
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_slowly_when_it_comes_back() {
+    fn peer_that_recovers_starts_slowly() {
         let mut book = Book::new(true, false);
         book.probe(1001, false);
         book.probe(1100, true);
@@ -585,14 +585,14 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_slowly_when_only_time_brings_it_back() {
+    fn peer_starts_slowly_when_an_ejection_expires() {
         let mut book = Book::new(true, false);
         book.fail(1001);
         assert_eq!(book.ramps_from(), Some(s(1031)));
     }
 
     #[test]
-    fn it_begins_slowly_after_the_last_of_what_keeps_it_off() {
+    fn peer_starts_slowly_after_its_last_outage_cause_ends() {
         let mut book = Book::new(true, false);
         book.probe(1001, false);
         book.fail(1002); // until 1032
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pardon_begins_the_slow_start_at_once() {
+    fn peer_starts_slowly_at_once_after_an_early_ejection_end() {
         let mut book = Book::new(true, false);
         book.fail(1001);
         book.reach(1005);
@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_keeps_it_off_and_an_operator_does_not_count() {
+    fn peer_flapping_is_suppressed_and_operator_drains_do_not_count() {
         let mut book = Book::new(true, false);
         for at in [1000, 1002, 1004, 1006] {
             book.drain(at, true);
@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_ends_a_suppression_and_the_slow_start_begins() {
+    fn peer_enable_ends_a_suppression_and_begins_the_slow_start() {
         let mut book = Book::new(true, false);
         for at in [1010, 1012, 1014] {
             book.probe(at, false);
@@ -668,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_ends_no_ejection() {
+    fn peer_enable_does_not_end_an_ejection() {
         let mut book = Book::new(true, false);
         for at in [1010, 1012, 1014] {
             book.reach(at - 1);
@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_takes_no_key_away_before_its_deadline_and_a_loss_does_at_once() {
+    fn peer_drain_keeps_affinity_until_its_deadline_and_an_outage_ends_it() {
         let mut book = Book::new(true, false);
         book.drain(1010, true);
         let first = book.0.epoch;
@@ -702,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_slow_start_is_not_that_of_one_to_come() {
+    fn slow_start_end_is_not_applied_to_a_later_slow_start() {
         let mut book = Book::new(true, false);
         book.fail(1001);
         book.0.end_slow_start_if_cold(s(1010));
@@ -716,7 +716,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_knows_what_this_one_knew() {
+    fn peer_record_is_restored_in_another_process() {
         let mut book = Book::new(true, false);
         for at in [1000, 1002, 1004] {
             book.fail(at);
@@ -739,7 +739,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_start_goes_on_in_another_process() {
+    fn peer_slow_start_continues_in_another_process() {
         let mut book = Book::new(true, false);
         book.probe(1001, false);
         book.probe(1010, true);
@@ -752,7 +752,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_millisecond_makes_no_slow_start_older_in_another_process() {
+    fn slow_start_age_below_one_millisecond_is_not_rounded_up() {
         let mut book = Book::new(false, true);
         let began = Duration::from_micros(999_940_600);
         book.0
@@ -767,7 +767,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_flapped_has_nothing_to_tell() {
+    fn peer_that_never_flapped_exports_no_flap_state() {
         let book = Book::new(true, false);
         assert_eq!(book.memory(1000), book.memory(2000));
     }
@@ -776,7 +776,7 @@ mod tests {
         /// Whatever happens: it is never back with all its keys at once, and what is remembered is
         /// what is recalled.
         #[test]
-        fn no_way_back_leads_past_the_slow_start(
+        fn peer_never_returns_without_a_slow_start(
             up in any::<bool>(),
             events in prop::collection::vec((0..9_u8, 1..40_u64), 1..60),
         ) {

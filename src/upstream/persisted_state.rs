@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_that_passes_is_no_event() {
+    fn persisted_state_is_unchanged_by_passing_time() {
         let mut peer =
             PersistedPeer::unknown(std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into());
         (peer.draining, peer.ejected_for_ms) = (true, 15_000);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_for_a_while_is_older_by_that() {
+    fn persisted_state_is_aged_by_the_time_it_was_stored() {
         let mut peer = PersistedPeer::unknown(Address::Ip(([127, 0, 0, 1], 1).into()));
         (peer.draining, peer.draining_for_ms) = (true, 5_000);
         peer.ejected_for_ms = 15_000;

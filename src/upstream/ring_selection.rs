@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn selects_what_the_ring_says() {
+    fn ring_selection_matches_the_ring() {
         let weights = [1, 2, 300, 0, 7];
         let backends = weights
             .iter()
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_healthy_one_of_100_gets_every_key() {
+    fn ring_selection_with_one_healthy_peer_of_100_selects_it() {
         let healthy = backend(42, 1);
         let balancer = balancer(
             (0..100).map(|n| backend(n, 1)).collect(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_sockets_are_kept_and_an_address_counts_once() {
+    fn ring_selection_keeps_unix_sockets_and_deduplicates_addresses() {
         let mut socket = backend(1, 1);
         let path = std::os::unix::net::SocketAddr::from_pathname("/run/a.sock").unwrap();
         socket.addr = pingora_core::protocols::l4::socket::SocketAddr::Unix(path);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_selected_from_nobody() {
+    fn ring_selection_without_peers_is_empty() {
         let ring = Arc::new(RingSelection::build(&BTreeSet::from([backend(1, 0)])));
         assert!(ring.iter(b"key").next().is_none());
     }

@@ -96,7 +96,7 @@ fn probe_all(app: &Upstream, now: Duration) {
 }
 
 #[test]
-fn shares_follow_who_is_there() {
+fn available_shares_follow_the_available_peers() {
     let app = app(3, &[SLOWLY, "health: {tcp: true}"]);
     let now = s(2000);
     assert_eq!(
@@ -120,7 +120,7 @@ fn shares_follow_who_is_there() {
 
 /// A round of the ring is for those who ask first.
 #[test]
-fn shares_are_counted_once_until_others_are_available() {
+fn available_shares_equal_cached_ring_shares_while_all_are_available() {
     let app = app(3, &["health: {tcp: true}"]);
     probe_all(&app, s(1000));
     assert!(std::ptr::eq(app.key_space_shares(), app.key_space_shares()));
@@ -137,7 +137,7 @@ fn shares_are_counted_once_until_others_are_available() {
 }
 
 #[test]
-fn what_is_not_damped_any_more_is_not_suppressed() {
+fn flap_suppression_ends_when_damping_is_disabled() {
     let damped = written(
         2,
         &[
@@ -162,7 +162,7 @@ fn what_is_not_damped_any_more_is_not_suppressed() {
 }
 
 #[test]
-fn a_drain_comes_to_its_end() {
+fn peer_is_drained_when_no_request_and_no_active_key_is_left() {
     let app = app(2, &[KEEPING]);
     let now = s(2000);
     let held = served(
@@ -220,7 +220,7 @@ fn course(app: &Upstream, keys: u64, moments: impl Iterator<Item = Duration>) ->
 }
 
 #[test]
-fn every_key_of_a_peer_that_comes_back_moves_once_and_no_other_moves() {
+fn returning_peer_gets_each_of_its_keys_back_in_one_move() {
     const KEYS: u64 = 3000;
     let app = app(5, &[SLOWLY, "health: {tcp: true}"]);
     probe_all(&app, s(1000));
@@ -249,7 +249,7 @@ fn every_key_of_a_peer_that_comes_back_moves_once_and_no_other_moves() {
 }
 
 #[test]
-fn a_retry_ends_no_slow_start() {
+fn slow_start_is_not_ended_by_a_retry() {
     let app = app(2, &[SLOWLY]);
     let (back, other) = (&app.peers()[0], MemberId(1));
     back.set_draining(true, s(1000));
@@ -268,7 +268,7 @@ fn a_retry_ends_no_slow_start() {
 }
 
 #[test]
-fn where_all_start_slowly_owners_serve_and_asking_changes_nothing() {
+fn slow_start_on_all_peers_serves_owners_and_selection_has_no_side_effect() {
     let app = app(3, &[SLOWLY]);
     for peer in app.peers() {
         peer.set_draining(true, s(1000));
@@ -291,7 +291,7 @@ fn where_all_start_slowly_owners_serve_and_asking_changes_nothing() {
 }
 
 #[test]
-fn one_that_is_ejected_meanwhile_still_begins_slowly() {
+fn slow_start_after_an_ejection_among_cold_peers_is_not_skipped() {
     let app = app(3, &[SLOWLY]);
     let [one, two, ejected] = app.peers() else {
         panic!("three")
@@ -307,7 +307,7 @@ fn one_that_is_ejected_meanwhile_still_begins_slowly() {
 }
 
 #[test]
-fn turns_come_home_too() {
+fn slow_start_applies_to_keyless_requests() {
     let app = app(4, &[SLOWLY]);
     app.peers()[0].set_draining(true, s(1000));
     app.peers()[0].set_draining(false, s(1001));
@@ -326,7 +326,7 @@ fn turns_come_home_too() {
 // ── drain
 
 #[test]
-fn a_draining_peer_keeps_its_keys_until_they_are_idle_or_its_time_is_over() {
+fn draining_peer_keeps_active_keys_until_idle_or_the_deadline() {
     let app = app(3, &[KEEPING]);
     let (old, new): (Vec<u64>, Vec<u64>) = (0..400)
         .filter(|key| owner(&app, *key) == 0)
@@ -347,7 +347,7 @@ fn a_draining_peer_keeps_its_keys_until_they_are_idle_or_its_time_is_over() {
 }
 
 #[test]
-fn what_goes_on_keeps_its_key_until_the_peer_is_lost() {
+fn long_request_keeps_its_key_until_the_peer_is_lost() {
     let mut app = app(3, &[KEEPING]);
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     let admitted = served(&app, key, s(1000));
@@ -366,7 +366,7 @@ fn what_goes_on_keeps_its_key_until_the_peer_is_lost() {
 }
 
 #[test]
-fn an_idle_key_moves_and_does_not_come_back() {
+fn idle_key_of_a_draining_peer_moves_and_does_not_return() {
     let app = app(3, &[KEEPING]);
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     drop(served(&app, key, s(1000)));
@@ -377,7 +377,7 @@ fn an_idle_key_moves_and_does_not_come_back() {
 }
 
 #[test]
-fn what_a_drain_kept_stays_when_it_is_called_off() {
+fn keys_kept_by_a_drain_stay_when_it_is_cancelled() {
     let app = app(3, &[KEEPING, SLOWLY]);
     let keys: Vec<u64> = (0..400).filter(|key| owner(&app, *key) == 0).collect();
     let (kept, moved) = keys.split_at(keys.len() / 2);
@@ -397,7 +397,7 @@ fn what_a_drain_kept_stays_when_it_is_called_off() {
 }
 
 #[test]
-fn a_key_that_drains_elsewhere_comes_home_in_its_turn() {
+fn key_kept_by_a_draining_peer_returns_directly_to_its_owner() {
     let app = app(3, &[KEEPING, SLOWLY, "health: {tcp: true}"]);
     probe_all(&app, s(1000));
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
@@ -411,7 +411,7 @@ fn a_key_that_drains_elsewhere_comes_home_in_its_turn() {
 }
 
 #[test]
-fn a_guest_is_nothing_that_a_drain_keeps() {
+fn overflow_request_gives_a_drain_no_key_to_keep() {
     let app = app(2, &[QUARTER, KEEPING]);
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
     let held: Vec<_> = (0..8).map(|_| served(&app, key, s(1000))).collect();
@@ -424,7 +424,7 @@ fn a_guest_is_nothing_that_a_drain_keeps() {
 // ── bounded load
 
 #[test]
-fn a_retry_takes_what_room_there_is_before_it_goes_above_the_bound() {
+fn retry_uses_free_capacity_before_it_exceeds_the_bound() {
     let app = app(2, &[QUARTER]);
     let mut tried = Tried::none();
     tried.insert(MemberId(0));
@@ -448,7 +448,7 @@ fn a_retry_takes_what_room_there_is_before_it_goes_above_the_bound() {
 }
 
 #[test]
-fn requests_without_a_key_are_within_the_bound_too() {
+fn keyless_requests_stay_within_the_bound() {
     let app = app(4, &[QUARTER]);
     let mut held = Vec::new();
     for _ in 0..400 {
@@ -466,7 +466,7 @@ fn requests_without_a_key_are_within_the_bound_too() {
 // ── hot keys
 
 #[test]
-fn a_hot_key_spreads_and_no_other_key_moves() {
+fn hot_key_spreads_without_moving_other_keys() {
     let app = app(10, &["hot_keys: {share: 2%, spread: 3}"]);
     let mut random = StdRng::seed_from_u64(1);
     let mut counts = [0_u32; 10];
@@ -502,7 +502,7 @@ fn share_of(hashes: u64) -> f64 {
 // ── flapping
 
 #[test]
-fn one_that_flaps_stays_away_and_serves_where_nobody_else_does() {
+fn suppressed_peer_serves_only_when_no_other_peer_is_available() {
     let app = app(
         2,
         &[
@@ -531,7 +531,7 @@ fn one_that_flaps_stays_away_and_serves_where_nobody_else_does() {
 // ── reload
 
 #[test]
-fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
+fn reload_keeps_slow_starts_drains_and_in_flight_counts() {
     let settings = [QUARTER, SLOWLY, KEEPING];
     let app = app(3, &settings);
     let [ramps, drains, _] = app.peers() else {
@@ -566,7 +566,7 @@ fn a_reload_keeps_slow_starts_drains_and_what_is_held() {
 }
 
 #[test]
-fn turns_go_on_where_they_were() {
+fn reload_keeps_the_round_robin_position() {
     let app = app(3, &[]);
     assert_eq!(
         [app.next_round_robin(), app.next_round_robin()],
@@ -592,7 +592,7 @@ fn with_keys(app: &Upstream, keys: u32) -> config::UpstreamConfig {
 }
 
 #[test]
-fn a_table_for_more_keys_or_less_keeps_what_a_drain_keeps() {
+fn reload_with_another_table_size_keeps_the_keys_of_a_drain() {
     for sizes in [[64, 4096], [16_384, 1024], [16_384, 65_536]] {
         let mut app = app(3, &[KEEPING]);
         let keys = served_by_first(&app, 600, s(1000));
@@ -610,7 +610,7 @@ fn a_table_for_more_keys_or_less_keeps_what_a_drain_keeps() {
 }
 
 #[test]
-fn hot_keys_stay_hot_where_another_share_makes_them_so() {
+fn reload_with_another_share_keeps_hot_keys_above_it() {
     let app = app(10, &["hot_keys: {share: 2%, spread: 3}"]);
     for request in 0..5_000_u64 {
         let key = if request % 2 == 0 { 0 } else { request };
@@ -627,7 +627,7 @@ fn hot_keys_stay_hot_where_another_share_makes_them_so() {
 }
 
 #[test]
-fn a_slow_start_that_is_configured_away_is_over() {
+fn reload_without_slow_start_ends_running_ones() {
     let app = app(3, &[SLOWLY]);
     app.peers()[0].set_draining(true, s(1000));
     app.peers()[0].set_draining(false, s(1001));
@@ -642,7 +642,7 @@ fn a_slow_start_that_is_configured_away_is_over() {
 }
 
 #[test]
-fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
+fn reload_with_another_slow_start_length_keeps_its_progress() {
     for length in ["20s", "10m"] {
         let app = app(3, &[SLOWLY]);
         app.peers()[0].set_draining(true, s(1000));
@@ -669,7 +669,7 @@ fn a_slow_start_of_another_length_leaves_at_home_what_is_home() {
 // ── upgrade
 
 #[test]
-fn a_process_whose_table_has_another_size_keeps_what_a_drain_keeps() {
+fn restore_with_another_table_size_keeps_the_keys_of_a_drain() {
     for keys in [256, 4096, 65_536] {
         let before = app(3, &[KEEPING]);
         let owned = served_by_first(&before, 300, s(1000));
@@ -687,7 +687,7 @@ fn a_process_whose_table_has_another_size_keeps_what_a_drain_keeps() {
 }
 
 #[test]
-fn another_process_goes_on_with_slow_starts_and_drains() {
+fn restored_process_continues_slow_starts_and_drains() {
     let settings = [SLOWLY, KEEPING];
     let before = app(3, &settings);
     before.peers()[0].set_draining(true, s(1000));
@@ -724,7 +724,7 @@ fn news(app: &Upstream, told: Duration, now: Duration) -> BTreeMap<String, Persi
 }
 
 #[test]
-fn what_happens_between_the_two_words_of_another_process_is_known() {
+fn restored_process_applies_changes_of_the_second_export() {
     let settings = [
         SLOWLY,
         KEEPING,
@@ -767,7 +767,7 @@ fn what_happens_between_the_two_words_of_another_process_is_known() {
 }
 
 #[test]
-fn what_probes_say_another_process_knows_no_better_unless_it_is_new() {
+fn restored_process_keeps_its_probe_results_unless_the_export_is_newer() {
     let settings = [SLOWLY, "health: {tcp: true}"];
     let before = app(3, &settings);
     probe_all(&before, s(1000));
@@ -787,7 +787,7 @@ fn what_probes_say_another_process_knows_no_better_unless_it_is_new() {
 }
 
 #[test]
-fn keys_of_a_peer_that_was_lost_between_the_two_words_are_not_with_it() {
+fn restored_process_drops_keys_of_a_peer_lost_between_exports() {
     let before = app(3, &[KEEPING]);
     served_by_first(&before, 100, s(1000));
     let told = news(&before, Duration::ZERO, s(1000));
@@ -805,7 +805,7 @@ fn keys_of_a_peer_that_was_lost_between_the_two_words_are_not_with_it() {
 }
 
 #[test]
-fn the_real_clock_has_room_for_what_another_process_knows() {
+fn restored_state_fits_the_monotonic_clock_of_a_new_process() {
     let now = crate::clock::since_start();
     let app = build(&written(1, &[KEEPING]), None, now);
     let mut memory = app.export_state(now);
@@ -818,7 +818,7 @@ fn the_real_clock_has_room_for_what_another_process_knows() {
 // ── what a bound is a share of
 
 #[test]
-fn the_serving_weight_is_what_a_count_of_all_gives() {
+fn serving_weight_equals_the_sum_over_available_peers() {
     let app = app(
         8,
         &[
@@ -847,7 +847,7 @@ fn the_serving_weight_is_what_a_count_of_all_gives() {
 }
 
 #[test]
-fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
+fn serving_weight_of_an_earlier_moment_does_not_replace_a_later_one() {
     let app = app(2, &[]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
     let changes = app.shared.changes.load(Relaxed);
@@ -864,7 +864,7 @@ fn a_count_for_an_earlier_moment_does_not_undo_a_later_one() {
 }
 
 #[test]
-fn a_probe_that_says_nothing_new_is_no_reason_to_count_anew() {
+fn serving_weight_is_not_recomputed_for_an_unchanged_probe_result() {
     let app = app(2, &["health: {tcp: true}"]);
     probe_all(&app, s(1000));
     let changes = || app.shared.changes.load(Relaxed);

@@ -23,7 +23,7 @@ const ORDERS: &str = "clockwise_acme_orders_total";
 const TLS_ALPN: &str = ", challenge: tls-alpn-01";
 
 #[test]
-fn the_first_certificate_comes_by_http_without_a_restart() {
+fn acme_http01_first_certificate_is_served_without_restart() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     // Nowhere to look: the first order cannot have come to its end yet when the handshake is refused.
@@ -70,7 +70,7 @@ fn the_first_certificate_comes_by_http_without_a_restart() {
 }
 
 #[test]
-fn by_a_handshake_where_nothing_else_is_open() {
+fn acme_tls_alpn01_works_without_an_http_listener() {
     let origin = Origin::start();
     let pebble = Pebble::with(Options {
         // Three in a row end an order, of which there are about fifteen requests: one order in twenty
@@ -105,7 +105,7 @@ fn by_a_handshake_where_nothing_else_is_open() {
 }
 
 #[test]
-fn only_the_tokens_that_were_ordered_are_answered() {
+fn acme_http01_answers_only_ordered_tokens() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let listeners = format!("[{{address: \"{}\"}}]", pebble.http);
@@ -122,7 +122,7 @@ fn only_the_tokens_that_were_ordered_are_answered() {
 }
 
 #[test]
-fn a_renewal_is_shown_and_no_connection_is_dropped() {
+fn acme_renewal_serves_the_new_certificate_and_drops_no_connection() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let edge = serving_a(&pebble, &origin);
@@ -174,7 +174,7 @@ fn visit(
 }
 
 #[test]
-fn what_lives_short_is_renewed_in_time_by_itself() {
+fn acme_short_lived_certificate_is_renewed_in_time() {
     let origin = Origin::start();
     let pebble = Pebble::with(Options {
         life: Some(20),
@@ -191,7 +191,7 @@ fn what_lives_short_is_renewed_in_time_by_itself() {
 }
 
 #[test]
-fn what_the_authority_wants_renewed_is() {
+fn acme_renewal_follows_the_ari_window() {
     let origin = Origin::start();
     let pebble = Pebble::with(Options {
         life: Some(60),
@@ -209,7 +209,7 @@ fn what_the_authority_wants_renewed_is() {
 }
 
 #[test]
-fn who_revokes_has_another_first() {
+fn acme_revoke_orders_a_new_certificate_first() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let edge = serving_a(&pebble, &origin);
@@ -224,7 +224,7 @@ fn who_revokes_has_another_first() {
 }
 
 #[test]
-fn an_order_that_fails_is_told_and_tried_again_later() {
+fn acme_failed_order_is_reported_and_retried() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     pebble.point("b.test", "127.0.0.9");
@@ -254,7 +254,7 @@ fn an_order_that_fails_is_told_and_tried_again_later() {
 }
 
 #[test]
-fn an_authority_that_is_away_is_asked_again_soon() {
+fn acme_unreachable_server_is_retried_soon() {
     let origin = Origin::start();
     let mut pebble = Pebble::start();
     pebble.stop();
@@ -267,7 +267,7 @@ fn an_authority_that_is_away_is_asked_again_soon() {
 }
 
 #[test]
-fn who_starts_again_has_the_certificate_and_the_account() {
+fn acme_restart_reuses_certificate_and_account() {
     let origin = Origin::start();
     let mut pebble = Pebble::start();
     let mut edge = serving_a(&pebble, &origin);
@@ -299,7 +299,7 @@ fn who_starts_again_has_the_certificate_and_the_account() {
 }
 
 #[test]
-fn an_upgrade_goes_on_with_what_is_there() {
+fn acme_upgrade_reuses_certificate_and_account() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let site = pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", "");
@@ -324,7 +324,7 @@ fn an_upgrade_goes_on_with_what_is_there() {
 }
 
 #[test]
-fn of_two_processes_one_orders_and_both_show() {
+fn acme_shared_storage_one_process_orders_and_both_serve() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let first = serving_a(&pebble, &origin);
@@ -361,7 +361,7 @@ fn of_two_processes_one_orders_and_both_show() {
 }
 
 #[test]
-fn the_authority_may_look_at_a_process_that_orders_nothing() {
+fn acme_challenge_is_answered_by_a_process_that_does_not_order() {
     let origin = Origin::start();
     for challenge in ["http-01", "tls-alpn-01"] {
         let pebble = Pebble::start();
@@ -402,7 +402,7 @@ fn the_authority_may_look_at_a_process_that_orders_nothing() {
 }
 
 #[test]
-fn a_reload_orders_what_is_new() {
+fn acme_reload_orders_added_names() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let site = |names: &str| pebble.site(ConfigBuilder::of([origin.address]), names, "");
@@ -424,7 +424,7 @@ fn a_reload_orders_what_is_new() {
 }
 
 #[test]
-fn who_has_no_account_elsewhere_gets_none() {
+fn acme_external_account_binding_is_required_and_used() {
     let origin = Origin::start();
     let pebble = Pebble::with(Options {
         closed: true,
@@ -452,7 +452,7 @@ fn who_has_no_account_elsewhere_gets_none() {
 }
 
 #[test]
-fn what_is_kept_is_for_nobody_else() {
+fn acme_storage_files_are_readable_by_the_owner_only() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let mut edge = serving_a(&pebble, &origin);
@@ -479,7 +479,7 @@ fn what_is_kept_is_for_nobody_else() {
 }
 
 #[test]
-fn a_file_that_is_broken_is_moved_aside_and_ordered_anew() {
+fn acme_corrupt_storage_file_is_moved_aside_and_reordered() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let mut edge = serving_a(&pebble, &origin);
@@ -508,7 +508,7 @@ fn a_file_that_is_broken_is_moved_aside_and_ordered_anew() {
 }
 
 #[test]
-fn what_could_not_be_kept_is_not_ordered() {
+fn acme_storage_that_is_not_writable_prevents_the_order() {
     let origin = Origin::start();
     let pebble = Pebble::start();
     let directory = tempfile::tempdir().unwrap();
@@ -532,7 +532,7 @@ fn what_could_not_be_kept_is_not_ordered() {
 }
 
 #[test]
-fn a_check_asks_nobody() {
+fn acme_check_contacts_no_server() {
     let directory = tempfile::tempdir().unwrap();
     let yaml = "acme: {directory: \"https://127.0.0.1:1/dir\", storage: nowhere}\n\
                 listeners: [{address: 0.0.0.0:80}, {address: 0.0.0.0:443, tls: {acme: a.test}}]\n\

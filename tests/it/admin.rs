@@ -29,7 +29,7 @@ fn over_tcp(edge: &Edge, request: &Request) -> Response {
 }
 
 #[test]
-fn it_lives_and_is_ready() {
+fn admin_health_and_readiness_are_200() {
     let (edge, _origins) = start();
     for path in ["/healthz", "/readyz"] {
         assert_eq!(edge.admin.get(path).status, 200);
@@ -38,7 +38,7 @@ fn it_lives_and_is_ready() {
 }
 
 #[test]
-fn the_control_socket_is_the_owners_alone() {
+fn control_socket_is_accessible_by_the_owner_only() {
     let (edge, _origins) = start();
     let mode = std::fs::metadata(edge.control())
         .unwrap()
@@ -48,7 +48,7 @@ fn the_control_socket_is_the_owners_alone() {
 }
 
 #[test]
-fn the_control_socket_goes_when_the_instance_does() {
+fn control_socket_is_removed_at_exit() {
     let (mut edge, _origins) = start();
     edge.signal("TERM");
     assert!(edge.wait().success());
@@ -56,7 +56,7 @@ fn the_control_socket_goes_when_the_instance_does() {
 }
 
 #[test]
-fn the_status_names_version_and_listeners() {
+fn status_shows_version_and_listeners() {
     let (edge, _origins) = start();
     let status = status(&edge);
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
@@ -66,7 +66,7 @@ fn the_status_names_version_and_listeners() {
 }
 
 #[test]
-fn an_upstream_shows_its_peers() {
+fn admin_upstream_lists_its_peers() {
     let (edge, origins) = start();
     let view = edge.admin.get("/v1/upstreams/app").json();
     let labels: Vec<&str> = view["peers"]
@@ -86,7 +86,7 @@ fn an_upstream_shows_its_peers() {
 }
 
 #[test]
-fn an_order_is_answered_with_the_peer() {
+fn admin_drain_and_enable_return_the_peer() {
     let (edge, origins) = start();
     let label = origins[0].label();
     let post = |order: &str| {
@@ -107,7 +107,7 @@ fn an_order_is_answered_with_the_peer() {
 }
 
 #[test]
-fn the_owner_of_a_key_is_told_with_its_walk() {
+fn admin_owner_returns_key_hash_and_walk() {
     let (edge, origins) = start();
     let answer = edge
         .admin
@@ -123,7 +123,7 @@ fn the_owner_of_a_key_is_told_with_its_walk() {
 }
 
 #[test]
-fn the_metrics_are_in_the_text_format() {
+fn metrics_are_in_the_prometheus_text_format() {
     let (edge, _origins) = start();
     edge.get("/?k=a");
     edge.admin.wait_for_metric(
@@ -153,7 +153,7 @@ fn the_metrics_are_in_the_text_format() {
 }
 
 #[test]
-fn a_stranger_finds_nothing_and_breaks_nothing() {
+fn admin_unknown_path_or_method_is_refused() {
     let (edge, _origins) = start();
     assert_eq!(edge.admin.get("/v1/nothing").status, 404);
     assert_eq!(edge.admin.post("/v1/status").status, 405);
@@ -165,7 +165,7 @@ fn a_stranger_finds_nothing_and_breaks_nothing() {
 }
 
 #[test]
-fn a_page_on_another_site_cannot_drain_a_peer() {
+fn admin_drain_from_another_origin_is_403() {
     let (edge, origins) = start();
     let path = format!("/v1/upstreams/app/peers/{}/drain", origins[0].label());
     let request = Request::post(&path, "")
@@ -184,7 +184,7 @@ fn a_page_on_another_site_cannot_drain_a_peer() {
 }
 
 #[test]
-fn a_token_is_asked_for_where_one_is_set() {
+fn admin_token_is_required_where_configured() {
     let origin = Origin::start();
     let edge = ConfigBuilder::of([origin.label()])
         .top(

@@ -44,7 +44,7 @@ fn told(response: &Response) -> Value {
 }
 
 #[test]
-fn the_owner_is_that_of_the_command() {
+fn admin_owner_equals_ring_owner() {
     let (edge, desk) = start();
     for (query, arguments) in [
         ("key=k1", "--walk 3 k1"),
@@ -77,7 +77,7 @@ fn the_owner_is_that_of_the_command() {
 }
 
 #[test]
-fn a_long_walk_is_cut_where_nobody_asks_for_more() {
+fn admin_owner_limits_the_walk_by_default() {
     let peers = (0..20).map(|n| format!("{{address: \"127.0.0.1:1\", label: p{n}}}"));
     let edge = crate::support::edge::ConfigBuilder::of(peers).start();
     let walk = |query: &str| {
@@ -90,7 +90,7 @@ fn a_long_walk_is_cut_where_nobody_asks_for_more() {
 }
 
 #[test]
-fn the_ring_is_that_of_the_command() {
+fn admin_ring_equals_ring_show() {
     for dialect in ["ketama", "haproxy", "caddy"] {
         let (edge, desk) = start_with("ring", dialect);
         let answer = edge.admin.get(&path("ring"));
@@ -109,7 +109,7 @@ fn the_ring_is_that_of_the_command() {
 }
 
 #[test]
-fn keys_are_counted_and_listed_as_by_the_command() {
+fn admin_diff_with_keys_equals_ring_diff() {
     let (edge, desk) = start();
     let keys = keys(1000).join("\n");
     let ask = |query: &str, keys: &str| {
@@ -146,7 +146,7 @@ fn keys_are_counted_and_listed_as_by_the_command() {
 }
 
 #[test]
-fn a_whole_configuration_is_compared_as_by_the_command() {
+fn admin_diff_to_a_configuration_equals_ring_diff() {
     let (edge, desk) = start();
     let then = [
         site(["a", "c", "d"]).yaml(),
@@ -185,7 +185,7 @@ fn log(requests: usize) -> String {
 }
 
 #[test]
-fn a_log_does_to_the_peers_what_it_does_by_the_command() {
+fn admin_replay_equals_ring_replay() {
     let (edge, desk) = start();
     let log = log(10_000);
     desk.write("keys.log", &log);
@@ -223,7 +223,7 @@ fn a_log_does_to_the_peers_what_it_does_by_the_command() {
 }
 
 #[test]
-fn a_log_begins_with_what_is_down_now() {
+fn admin_replay_starts_with_the_peers_down_now() {
     let (edge, _desk) = start();
     edge.admin.post(&path("peers/b/drain"));
     let ask = |query: &str| {
@@ -247,7 +247,7 @@ fn begin(edge: &Edge, rest: &str, length: usize, headers: &str) -> Connection {
 }
 
 #[test]
-fn a_body_is_bounded_before_it_is_read() {
+fn admin_request_body_is_limited_before_reading() {
     let (edge, _desk) = start();
     for (question, length) in [("diff?down=a", 17 << 20), ("replay", 257 << 20)] {
         let mut connection = begin(&edge, question, length, "");
@@ -260,7 +260,7 @@ fn a_body_is_bounded_before_it_is_read() {
 }
 
 #[test]
-fn two_such_questions_are_looked_into_at_once() {
+fn admin_predictions_are_limited_to_two_at_once() {
     let (edge, _desk) = start();
     let begun = || begin(&edge, "replay?format=keys", 4, "Expect: 100-continue\r\n");
     let mut held = [begun(), begun()];
@@ -279,7 +279,7 @@ fn two_such_questions_are_looked_into_at_once() {
 }
 
 #[test]
-fn a_page_on_another_site_cannot_ask() {
+fn admin_predictions_from_another_origin_are_refused() {
     let (edge, _desk) = start();
     let status = edge.admin.get("/v1/status").json();
     let address = status["admin"].as_str().unwrap().to_owned();

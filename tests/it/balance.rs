@@ -197,7 +197,7 @@ impl LoadResult {
 }
 
 #[test]
-fn no_peer_holds_more_than_its_bound_and_few_requests_are_away() {
+fn bounded_load_is_kept_with_few_requests_off_owner() {
     let outcome = LoadResult::of("1.25");
     let [away, staying, _] = outcome.per_mille();
     let most = &outcome.most;
@@ -212,7 +212,7 @@ fn no_peer_holds_more_than_its_bound_and_few_requests_are_away() {
 }
 
 #[test]
-fn with_a_short_wait_few_more_are_away_than_must_be() {
+fn bounded_load_with_queue_wait_keeps_most_requests_on_owner() {
     let outcome = LoadResult::of("{factor: 1.25, wait: 15ms}");
     let [away, _, moving] = outcome.per_mille();
     let most = &outcome.most;
@@ -238,7 +238,7 @@ fn view(edge: &Edge, label: &str) -> Value {
 }
 
 #[test]
-fn keys_come_home_one_after_the_other_and_stay() {
+fn slow_start_keys_return_one_by_one_and_stay() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let edge = ConfigBuilder::of(&labels).app("slow_start", "3s").start();
@@ -276,7 +276,7 @@ fn keys_come_home_one_after_the_other_and_stay() {
 const SESSIONS: &str = "{idle: 2s, deadline: 60s, keys: 1024}";
 
 #[test]
-fn a_drain_keeps_what_is_active_shows_it_and_ends_by_itself() {
+fn drain_keeps_active_keys_reports_them_and_ends() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let edge = ConfigBuilder::of(&labels).app("drain", SESSIONS).start();
@@ -314,14 +314,14 @@ fn a_drain_keeps_what_is_active_shows_it_and_ends_by_itself() {
 // ── hot keys
 
 #[test]
-fn a_hot_key_is_spread_and_no_other_key_moves() {
+fn hot_key_is_spread_without_moving_other_keys() {
     spread("p", 0.3, 125);
 }
 
 /// A ring that gives one of the key's nearest peers 15 % more than its fair share: with an even part of the hot key
 /// it would have 1.28 × of that.
 #[test]
-fn a_hot_key_goes_where_the_ring_has_left_room() {
+fn hot_key_is_spread_by_free_ring_share() {
     spread("an", 0.2, 120);
 }
 
@@ -392,7 +392,7 @@ fn spread(names: &str, part: f64, most: usize) {
 // ── flapping, and what outlives a configuration and a process
 
 #[test]
-fn what_flaps_is_held_back_through_a_reload_and_an_upgrade_and_drains_go_on() {
+fn flap_suppression_and_drains_persist_through_reload_and_upgrade() {
     let mut origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let site = ConfigBuilder::of(&labels)

@@ -19,7 +19,7 @@ const STAPLED: &str = "clockwise_certificate_stapled";
 const SILENT: &str = "OCSP response: no response sent";
 
 #[test]
-fn an_ocsp_response_is_sent_along_while_it_counts() {
+fn ocsp_response_is_stapled_while_valid() {
     let origin = Origin::start();
     let authority = Authority::new();
     let tls = stapled(&authority);
@@ -43,7 +43,7 @@ fn an_ocsp_response_is_sent_along_while_it_counts() {
 }
 
 #[test]
-fn openssl_believes_the_response_that_these_tests_make() {
+fn ocsp_test_response_is_accepted_by_openssl() {
     let authority = Authority::new();
     stapled(&authority);
     authority.vouch("a", (hours(-1), hours(1)));
@@ -57,7 +57,7 @@ fn openssl_believes_the_response_that_these_tests_make() {
 }
 
 #[test]
-fn the_watch_brings_the_response_for_a_renewed_certificate() {
+fn file_watch_loads_the_ocsp_response_of_a_renewed_certificate() {
     let origin = Origin::start();
     let authority = Authority::new();
     let tls = stapled(&authority);
@@ -72,7 +72,7 @@ fn the_watch_brings_the_response_for_a_renewed_certificate() {
 }
 
 #[test]
-fn who_operates_it_is_told_that_a_certificate_ends_and_clients_are_served() {
+fn certificate_near_expiry_is_reported_and_still_served() {
     let origin = Origin::start();
     let authority = Authority::new();
     let end = hours(24 * 3);
@@ -95,7 +95,7 @@ fn who_operates_it_is_told_that_a_certificate_ends_and_clients_are_served() {
 }
 
 #[test]
-fn a_certificate_that_is_served_no_more_is_counted_no_more() {
+fn certificate_metric_is_removed_when_no_longer_served() {
     let origin = Origin::start();
     let authority = Authority::new();
     let edge = site(&origin, &authority.issue("a", &["a.test"])).start();
@@ -110,7 +110,7 @@ fn a_certificate_that_is_served_no_more_is_counted_no_more() {
 }
 
 #[test]
-fn the_watch_finds_a_new_certificate() {
+fn file_watch_loads_a_new_certificate() {
     let origin = Origin::start();
     let authority = Authority::new();
     let edge = watching(&origin, &authority.issue("a", &["a.test"]));
@@ -121,7 +121,7 @@ fn the_watch_finds_a_new_certificate() {
 }
 
 #[test]
-fn the_watch_follows_links() {
+fn file_watch_follows_symlinks() {
     let origin = Origin::start();
     let authority = Authority::new();
     authority.issue("one", &["a.test"]);
@@ -140,7 +140,7 @@ fn the_watch_follows_links() {
 }
 
 #[test]
-fn a_bad_file_that_the_watch_finds_keeps_what_is_in_force_and_is_told() {
+fn file_watch_with_a_bad_file_keeps_the_old_one_and_reports() {
     let origin = Origin::start();
     let authority = Authority::new();
     let edge = watching(&origin, &authority.issue("a", &["a.test"]));
@@ -155,7 +155,7 @@ fn a_bad_file_that_the_watch_finds_keeps_what_is_in_force_and_is_told() {
 }
 
 #[test]
-fn a_file_that_was_missing_is_awaited() {
+fn file_watch_loads_a_file_that_was_missing() {
     let origin = Origin::start();
     let authority = Authority::new();
     let edge = watching(&origin, &authority.issue("a", &["a.test"]));
@@ -167,7 +167,7 @@ fn a_file_that_was_missing_is_awaited() {
 }
 
 #[test]
-fn the_watch_finds_who_is_revoked_and_who_issues() {
+fn file_watch_loads_new_crl_and_client_ca() {
     let origin = Origin::start();
     let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
     clients.revoke(&[]);

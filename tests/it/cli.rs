@@ -14,12 +14,12 @@ use crate::support::process::Process;
 use crate::support::wait::{self, timed};
 
 #[test]
-fn check_passes_what_is_right() {
+fn check_of_a_valid_configuration_succeeds() {
     CommandDir::new().print("check -c clockwise.yaml", "");
 }
 
 #[test]
-fn check_shows_every_problem_with_its_place() {
+fn check_reports_every_problem_with_its_position() {
     let yaml = "listeners: [{address: \"127.0.0.1:0\"}]\nroutes: [{upstream: nowhere}]\nupstreams:\n  app: {peers: [x], wieght: 1}\n";
     let errors = CommandDir::with(yaml).fail("check -c clockwise.yaml", 1);
     for part in [
@@ -33,7 +33,7 @@ fn check_shows_every_problem_with_its_place() {
 }
 
 #[test]
-fn run_refuses_what_check_refuses() {
+fn run_refuses_an_invalid_configuration() {
     let errors = CommandDir::with("listeners: []\n").fail("run -c clockwise.yaml", 1);
     assert!(errors.contains("clockwise.yaml"), "{errors}");
     CommandDir::new().fail("run -c missing.yaml", 1);
@@ -41,7 +41,7 @@ fn run_refuses_what_check_refuses() {
 }
 
 #[test]
-fn a_wrong_command_line_is_a_usage_error() {
+fn command_line_error_exits_with_2() {
     let desk = CommandDir::new();
     for arguments in [
         "frobnicate",
@@ -55,7 +55,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
-fn an_instance_that_is_not_there_cannot_be_reached() {
+fn control_command_without_an_instance_exits_with_4() {
     let desk = CommandDir::new();
     for command in ["status", "drain app a", "enable app a"] {
         let errors = desk.fail(&format!("{command} --control nobody.sock"), 4);
@@ -64,7 +64,7 @@ fn an_instance_that_is_not_there_cannot_be_reached() {
 }
 
 #[test]
-fn ring_owner_prints_a_line_per_key() {
+fn ring_owner_prints_one_line_per_key() {
     let desk = CommandDir::new();
     let text = desk.print("ring owner -c clockwise.yaml -u app kim lee", "");
     let lines: Vec<Vec<&str>> = text
@@ -85,7 +85,7 @@ fn ring_owner_prints_a_line_per_key() {
 }
 
 #[test]
-fn ring_owner_passes_over_what_is_down() {
+fn ring_owner_skips_peers_that_are_down() {
     let desk = CommandDir::new();
     let input = keys(50).join("\n");
     let walks = desk.print("ring owner -c clockwise.yaml -u app --walk 3 -", &input);
@@ -116,7 +116,7 @@ fn ring_owner_reads_a_million_keys() {
 }
 
 #[test]
-fn ring_owner_ends_quietly_when_nobody_reads_on() {
+fn ring_owner_with_a_closed_pipe_exits_silently() {
     let desk = CommandDir::new();
     let program = env!("CARGO_BIN_EXE_clockwise");
     let script = format!(
@@ -132,7 +132,7 @@ fn ring_owner_ends_quietly_when_nobody_reads_on() {
 }
 
 #[test]
-fn ring_show_gives_points_and_shares() {
+fn ring_show_prints_points_and_shares() {
     let desk = CommandDir::new();
     let text = desk.print("ring show -c clockwise.yaml -u app", "");
     assert!(
@@ -153,7 +153,7 @@ fn ring_show_gives_points_and_shares() {
 }
 
 #[test]
-fn ring_show_draws_the_ring() {
+fn ring_show_writes_an_svg() {
     let desk = CommandDir::new();
     desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
     assert!(
@@ -164,7 +164,7 @@ fn ring_show_draws_the_ring() {
 }
 
 #[test]
-fn an_upstream_that_is_not_there_is_wrong_input() {
+fn ring_command_with_an_unknown_upstream_is_an_input_error() {
     let desk = CommandDir::new();
     let errors = desk.fail("ring owner -c clockwise.yaml -u ap kim", 1);
     assert!(errors.contains("`ap`"), "{errors}");
@@ -172,7 +172,7 @@ fn an_upstream_that_is_not_there_is_wrong_input() {
 }
 
 #[test]
-fn listings_come_as_json() {
+fn listing_commands_support_json() {
     let desk = CommandDir::new();
     let text = desk.print(
         "ring owner -c clockwise.yaml -u app --walk 2 --json kim",
@@ -184,7 +184,7 @@ fn listings_come_as_json() {
 }
 
 #[test]
-fn status_shows_the_running_instance() {
+fn status_command_describes_the_running_instance() {
     let edge = ConfigBuilder::of(["{address: \"127.0.0.1:1\", label: alpha}"]).start();
     let text = edge.cli(&["status"], "");
     assert!(
@@ -196,7 +196,7 @@ fn status_shows_the_running_instance() {
 }
 
 #[test]
-fn the_demo_starts_and_names_its_address() {
+fn demo_starts_and_prints_its_address() {
     let directory = tempfile::tempdir().unwrap();
     let mut demo = Process::spawn(binary(directory.path()).arg("demo"));
     let url = wait::value("the URL of the demo", || {
@@ -220,7 +220,7 @@ fn the_demo_starts_and_names_its_address() {
 }
 
 #[test]
-fn the_program_explains_itself() {
+fn help_lists_every_command() {
     let desk = CommandDir::new();
     let help = desk.print("--help", "");
     let commands: HashSet<&str> = help.split_whitespace().collect();

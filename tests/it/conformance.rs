@@ -149,7 +149,7 @@ fn raw_block(more: &[u8]) -> Frame {
 }
 
 #[test]
-fn starting_3_5() {
+fn connection_preface_3_5() {
     let origin = Origin::start();
     let edge = start(&origin);
     let mut client = Client::connect(edge.address);
@@ -345,7 +345,7 @@ fn states_5_1() {
 }
 
 #[test]
-fn more_streams_than_allowed_5_1_2() {
+fn concurrent_streams_limit_5_1_2() {
     let origin = Origin::behaving(Behaviour::Hold);
     let edge = start(&origin);
     let mut client = Client::open(edge.address);
@@ -549,7 +549,7 @@ fn settings_6_5() {
 }
 
 #[test]
-fn pushes_pings_and_farewells_6_6_to_6_8() {
+fn push_promise_ping_and_goaway_6_6_to_6_8() {
     check(&[
         (
             "8.2/1 PUSH_PROMISE",
@@ -607,7 +607,7 @@ fn pushes_pings_and_farewells_6_6_to_6_8() {
 }
 
 #[test]
-fn windows_6_9() {
+fn window_updates_6_9() {
     check(&[
         (
             "1 WINDOW_UPDATE of 0",
@@ -666,7 +666,7 @@ fn windows_6_9() {
 }
 
 #[test]
-fn windows_are_kept_to_6_9_1_and_6_9_2() {
+fn window_limits_are_respected_6_9_1_and_6_9_2() {
     let origin = Origin::behaving(Behaviour::Body(5));
     let edge = start(&origin);
     let data = |client: &mut Client| {
@@ -884,7 +884,7 @@ fn compression() {
 }
 
 #[test]
-fn what_is_right_is_answered() {
+fn valid_http2_requests_are_answered() {
     check(&[
         (
             "generic/2/2 half closed: WINDOW_UPDATE",

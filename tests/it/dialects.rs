@@ -258,7 +258,7 @@ fn nginx_as(
 }
 
 #[test]
-fn nginx_and_a_dead_server() {
+fn nginx_placement_matches_with_a_dead_server() {
     let mut draw = RandomCase::new();
     let keys = draw.keys();
     let nginx = nginx(&draw, "$arg_k");
@@ -276,7 +276,7 @@ fn nginx_and_a_dead_server() {
 }
 
 #[test]
-fn nginx_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
+fn nginx_placement_matches_with_weights_ipv6_and_binary_keys() {
     let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
     let keys = draw.wild_keys();
     let nginx = nginx(&draw, "$http_x_key");
@@ -286,7 +286,7 @@ fn nginx_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
 }
 
 #[test]
-fn nginx_with_many_servers_that_have_names() {
+fn nginx_placement_matches_with_many_named_servers() {
     let mut draw = RandomCase::at(Ipv4Addr::LOCALHOST.into(), 60);
     let keys = draw.keys();
     let name = |server: SocketAddr| format!("localhost:{}", server.port());
@@ -299,7 +299,7 @@ fn nginx_with_many_servers_that_have_names() {
 
 /// A server that is there twice has the points of the heavier one.
 #[test]
-fn nginx_with_a_server_that_is_there_twice() {
+fn nginx_placement_matches_with_a_duplicate_server() {
     let mut draw = RandomCase::new();
     let keys = draw.keys();
     let (weights, address) = (draw.weights.clone(), draw.addresses[0]);
@@ -331,7 +331,7 @@ fn ask_ours(site: &ConfigBuilder, requests: &[Request]) -> Vec<String> {
 }
 
 #[test]
-fn nginx_by_the_octets_of_the_clients_address() {
+fn nginx_placement_matches_by_binary_remote_addr() {
     let mut draw = RandomCase::new();
     let sources = sources(&mut draw);
     let nginx = nginx(&draw, "$binary_remote_addr");
@@ -408,7 +408,7 @@ fn haproxy_agrees(
 }
 
 #[test]
-fn haproxy_by_uri() {
+fn haproxy_placement_matches_by_uri() {
     haproxy_agrees(
         "balance uri whole; hash-type consistent",
         "",
@@ -418,7 +418,7 @@ fn haproxy_by_uri() {
 }
 
 #[test]
-fn haproxy_by_other_functions_and_ids() {
+fn haproxy_placement_matches_by_hash_functions_and_ids() {
     let query = |keys: &mut [String]| by_query(keys);
     let by = |hash_type: &str| format!("balance url_param k; hash-type consistent {hash_type}");
     haproxy_agrees(&by("sdbm"), ", hash: sdbm", true, query);
@@ -433,7 +433,7 @@ fn haproxy_by_other_functions_and_ids() {
 }
 
 #[test]
-fn haproxy_by_source() {
+fn haproxy_placement_matches_by_source() {
     let mut draw = RandomCase::new();
     let sources = sources(&mut draw);
     let keys: Vec<_> = sources.iter().map(ToString::to_string).collect();
@@ -449,7 +449,7 @@ fn haproxy_by_source() {
 }
 
 #[test]
-fn haproxy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
+fn haproxy_placement_matches_with_weights_ipv6_and_binary_keys() {
     let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 40).heavy();
     let keys = draw.wild_keys();
     let directives = "balance hash req.fhdr(x-key); hash-type consistent";
@@ -460,7 +460,7 @@ fn haproxy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
 
 /// HAProxy takes header fields for lists.
 #[test]
-fn haproxy_by_an_element_of_a_header() {
+fn haproxy_placement_matches_by_a_header_element() {
     for (balance, end) in [("hdr(x-key)", "first"), ("hash req.hdr(x-key)", "last")] {
         let mut draw = RandomCase::new();
         let (keys, more, others) = (draw.keys(), draw.wild_keys(), draw.wild_keys());
@@ -540,7 +540,7 @@ const BY_HASH: &str = "sub vcl_recv { return (pass); }
     sub vcl_backend_fetch { set bereq.backend = app.backend(by=HASH, warmup=0.0, rampup=0s); }";
 
 #[test]
-fn varnish_by_the_hash_of_a_request() {
+fn varnish_placement_matches_by_request_hash() {
     let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests: Vec<_> = keys
@@ -571,7 +571,7 @@ const BY_KEY: &str = "import std; sub vcl_recv {
 }";
 
 #[test]
-fn varnish_by_a_number_with_heavy_ipv6_servers() {
+fn varnish_placement_matches_by_number_with_weights_and_ipv6() {
     let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
     let mut number = || draw.rng.r#gen::<u32>().to_string();
     let keys: Vec<_> = (0..KEYS).map(|_| number()).collect();
@@ -584,7 +584,7 @@ fn varnish_by_a_number_with_heavy_ipv6_servers() {
 }
 
 #[test]
-fn varnish_and_a_dead_server() {
+fn varnish_placement_matches_with_a_dead_server() {
     let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests = by_path(&mut keys);
@@ -650,7 +650,7 @@ fn envoy(draw: &RandomCase, function: &str, policies: &str) -> ReferenceProxy {
 }
 
 #[test]
-fn envoy_by_a_header() {
+fn envoy_placement_matches_by_header() {
     for (theirs, ours) in [("XX_HASH", "xxhash"), ("MURMUR_HASH_2", "murmur2")] {
         let mut draw = RandomCase::new();
         let keys = draw.keys();
@@ -667,7 +667,7 @@ fn envoy_by_a_header() {
 }
 
 #[test]
-fn envoy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
+fn envoy_placement_matches_with_weights_ipv6_and_binary_keys() {
     for count in [5, 40] {
         let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), count).heavy();
         let keys = draw.wild_keys();
@@ -684,7 +684,7 @@ fn envoy_with_heavy_ipv6_servers_and_keys_of_any_bytes() {
 }
 
 #[test]
-fn envoy_by_several_policies() {
+fn envoy_placement_matches_by_several_hash_policies() {
     let mut draw = RandomCase::new();
     let (keys, more) = (draw.keys(), draw.keys());
     let policies = "{header: {header_name: x-key}}, {header: {header_name: x-none}}, {query_parameter: {name: k}}";
@@ -746,7 +746,7 @@ fn get_all(address: SocketAddr, keys: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn twemproxy_by_every_function() {
+fn twemproxy_placement_matches_by_every_hash_function() {
     let words = [
         "fnv1a_64",
         "fnv1_64",
@@ -844,7 +844,7 @@ localstatedir: @DIR@\nruntimedir: @DIR@\nlogdir: @DIR@\ncachedir: @DIR@\n";
 }
 
 #[test]
-fn traffic_server_and_a_dead_server() {
+fn ats_placement_matches_with_a_dead_server() {
     let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests = by_path(&mut keys);
@@ -893,7 +893,7 @@ const CADDYS: [(&str, &str, &str); 2] = [
 ];
 
 #[test]
-fn caddy_by_a_header_and_a_dead_server() {
+fn caddy_placement_matches_by_header_with_a_dead_server() {
     for (program, hash, version) in CADDYS {
         let mut draw = RandomCase::new();
         let keys = draw.keys();
@@ -911,7 +911,7 @@ fn caddy_by_a_header_and_a_dead_server() {
 }
 
 #[test]
-fn caddy_by_the_uri_and_by_the_query() {
+fn caddy_placement_matches_by_uri_and_query() {
     let uri: fn(&mut [String]) -> Vec<Request> = by_path;
     let query: fn(&mut [String]) -> Vec<Request> = |keys| by_query(keys);
     let [(present, xxhash, _), (past, fnv, version)] = CADDYS;
@@ -931,7 +931,7 @@ fn caddy_by_the_uri_and_by_the_query() {
 }
 
 #[test]
-fn caddy_with_many_ipv6_servers_and_keys_of_any_bytes() {
+fn caddy_placement_matches_with_many_ipv6_servers_and_binary_keys() {
     let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 40);
     let keys = draw.wild_keys();
     let theirs = caddy(&draw, "caddy", "header X-Key").ask_all(&by_header(&keys));
@@ -940,7 +940,7 @@ fn caddy_with_many_ipv6_servers_and_keys_of_any_bytes() {
 }
 
 #[test]
-fn caddy_by_the_clients_address() {
+fn caddy_placement_matches_by_client_address() {
     let [present, past] = CADDYS;
     for ((program, hash, version), policy) in [
         (present, "ip_hash"),
@@ -991,7 +991,7 @@ fn traefik(draw: &RandomCase) -> ReferenceProxy {
 }
 
 #[test]
-fn traefik_and_a_dead_server() {
+fn traefik_placement_matches_with_a_dead_server() {
     for _ in 0..3 {
         let mut draw = RandomCase::new();
         let sources = sources(&mut draw);
@@ -1025,7 +1025,7 @@ for line in open('keys', encoding='utf-8'):
 ";
 
 #[test]
-fn libketama_by_the_library() {
+fn libketama_placement_matches_the_library() {
     for _ in 0..5 {
         let mut draw = RandomCase::new().heavy();
         let keys = draw.wild_keys();

@@ -12,7 +12,7 @@ use crate::support::port::ClosedPort;
 // ── a peer dies under load
 
 #[test]
-fn a_dead_peers_keys_move_clockwise_and_come_back_and_no_other_key_moves() {
+fn down_peer_moves_only_its_keys_and_gets_them_back() {
     let mut nginx = Nginx::three();
     let edge = probed(&nginx);
     let keys = keys(2_000);
@@ -69,7 +69,7 @@ fn assert_served<'a>(answered: &[KeyAnswer], by: impl Fn(usize) -> &'a str) {
 }
 
 #[test]
-fn one_of_a_hundred_peers_serves_every_key() {
+fn failover_reaches_the_only_available_peer_of_100() {
     let up = Origin::start();
     let closed: Vec<ClosedPort> = (0..99).map(|_| ClosedPort::new()).collect();
     let labels = closed
@@ -93,7 +93,7 @@ fn one_of_a_hundred_peers_serves_every_key() {
 }
 
 #[test]
-fn with_all_peers_down_the_answer_is_503_and_when_to_retry() {
+fn all_peers_down_is_503_with_retry_after() {
     let closed = ClosedPort::new();
     let edge = ConfigBuilder::of([closed.address])
         .app("health", "{tcp: true, interval: 1100ms, fall: 1, rise: 2}")
@@ -171,7 +171,7 @@ impl ThreeOrigins {
 }
 
 #[test]
-fn a_refused_connect_goes_to_the_next_of_the_walk() {
+fn connect_refused_retries_on_the_next_peer() {
     let mut trio = ThreeOrigins::start();
     trio.walk[0].down();
     let response = trio.get();
@@ -184,7 +184,7 @@ fn a_refused_connect_goes_to_the_next_of_the_walk() {
 }
 
 #[test]
-fn a_refused_connect_for_a_websocket_goes_to_the_next_of_the_walk() {
+fn connect_refused_for_a_websocket_retries_on_the_next_peer() {
     let mut trio = ThreeOrigins::start();
     trio.walk[0].down();
     let response = trio.edge.send(&Request::socket(ThreeOrigins::TARGET));
@@ -192,7 +192,7 @@ fn a_refused_connect_for_a_websocket_goes_to_the_next_of_the_walk() {
 }
 
 #[test]
-fn a_post_goes_to_the_next_peer_when_the_connect_failed() {
+fn connect_failure_of_a_post_retries_on_the_next_peer() {
     for length in [0, 10, 1 << 20] {
         let mut trio = ThreeOrigins::start();
         trio.walk[0].down();
@@ -204,14 +204,14 @@ fn a_post_goes_to_the_next_peer_when_the_connect_failed() {
 }
 
 #[test]
-fn a_reset_before_the_response_sends_a_get_on() {
+fn reset_before_the_response_retries_a_get() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::Reset);
     assert_eq!((trio.get().status, trio.requests()), (200, vec![1, 1, 0]));
 }
 
 #[test]
-fn a_reset_before_the_response_does_not_repeat_a_post() {
+fn reset_before_the_response_does_not_retry_a_post() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::Reset);
     assert_eq!(
@@ -221,7 +221,7 @@ fn a_reset_before_the_response_does_not_repeat_a_post() {
 }
 
 #[test]
-fn a_put_with_a_small_body_is_repeated_with_all_of_it() {
+fn retry_of_a_put_sends_the_whole_body_again() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::Reset);
     let response = trio
@@ -235,7 +235,7 @@ fn a_put_with_a_small_body_is_repeated_with_all_of_it() {
 }
 
 #[test]
-fn a_body_that_is_sent_again_counts_once() {
+fn retry_counts_a_resent_body_once() {
     let trio = ThreeOrigins::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 10s}")
             .downstream("{max_body_size: 1000}")
@@ -247,7 +247,7 @@ fn a_body_that_is_sent_again_counts_once() {
 }
 
 #[test]
-fn a_reused_connection_that_was_dead_is_replaced_on_the_same_peer() {
+fn stale_reused_connection_is_replaced_on_the_same_peer() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetReused);
     assert_eq!(trio.get().status, 200);
@@ -260,7 +260,7 @@ fn a_reused_connection_that_was_dead_is_replaced_on_the_same_peer() {
 }
 
 #[test]
-fn a_dead_reused_connection_fails_a_post() {
+fn stale_reused_connection_fails_a_post() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetReused);
     assert_eq!(trio.get().status, 200);
@@ -269,7 +269,7 @@ fn a_dead_reused_connection_fails_a_post() {
 }
 
 #[test]
-fn attempts_are_capped() {
+fn retry_attempts_are_limited_by_config() {
     let trio = ThreeOrigins::with(|site| site.app("retry", "{attempts: 2, timeout: 10s}"));
     trio.reset_all();
     assert_eq!(
@@ -282,7 +282,7 @@ fn attempts_are_capped() {
 }
 
 #[test]
-fn a_tried_peer_is_not_tried_again() {
+fn retry_skips_peers_already_tried() {
     let trio = ThreeOrigins::with(|site| site.app("retry", "{attempts: 16, timeout: 10s}"));
     trio.reset_all();
     assert_eq!(
@@ -297,7 +297,7 @@ fn a_tried_peer_is_not_tried_again() {
 }
 
 #[test]
-fn retries_can_be_off() {
+fn retry_can_be_disabled() {
     let mut trio = ThreeOrigins::with(|site| site.app("retry", "off"));
     trio.walk[0].down();
     assert_eq!(
@@ -308,7 +308,7 @@ fn retries_can_be_off() {
 }
 
 #[test]
-fn no_attempt_begins_after_the_retry_time() {
+fn retry_stops_after_the_retry_time() {
     let trio = ThreeOrigins::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 300ms}")
             .app("timeouts", "{connect: 20s, first_byte: 20s}")
@@ -329,7 +329,7 @@ fn no_attempt_begins_after_the_retry_time() {
 }
 
 #[test]
-fn a_response_that_broke_off_is_never_repeated() {
+fn response_that_has_started_is_never_retried() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetAfter(1000));
     let mut connection = trio.edge.connect();
@@ -342,7 +342,7 @@ fn a_response_that_broke_off_is_never_repeated() {
 }
 
 #[test]
-fn the_same_keys_move_in_every_way_of_dying() {
+fn failover_moves_keys_to_the_next_peer_of_their_walk() {
     let mut trio = ThreeOrigins::start();
     let keys = keys(100);
     let dead = trio.walk[0].label();

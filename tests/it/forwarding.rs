@@ -50,7 +50,7 @@ fn values(echo: &Value, name: &str) -> Vec<String> {
 // ── headers towards the peer
 
 #[test]
-fn hop_by_hop_headers_end_here() {
+fn hop_by_hop_request_headers_are_removed() {
     let pipe = SingleOrigin::open();
     let request = Request::get("/")
         .header("Connection", "keep-alive, X-Mine")
@@ -68,7 +68,7 @@ fn hop_by_hop_headers_end_here() {
 }
 
 #[test]
-fn a_length_that_is_said_twice_is_passed_on_once() {
+fn duplicate_content_length_is_forwarded_once() {
     for lengths in [
         "Content-Length: 3, 3",
         "Content-Length: 3\r\nContent-Length: 3",
@@ -83,7 +83,7 @@ fn a_length_that_is_said_twice_is_passed_on_once() {
 }
 
 #[test]
-fn hop_by_hop_headers_of_the_response_end_here() {
+fn hop_by_hop_response_headers_are_removed() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=1\r\nX-Other: 2\r\n\r\nok";
     let (_pipe, mut connection) = SingleOrigin::answering(answer);
     let response = connection.get("/").unwrap();
@@ -95,14 +95,14 @@ fn hop_by_hop_headers_of_the_response_end_here() {
 }
 
 #[test]
-fn every_connection_line_of_the_response_counts() {
+fn every_connection_header_line_of_a_response_is_applied() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\nok";
     let (_pipe, mut connection) = SingleOrigin::answering(answer);
     assert_eq!(connection.get("/").unwrap().header("x-mine"), None);
 }
 
 #[test]
-fn an_interim_response_passes_without_what_is_said_to_us_alone() {
+fn interim_response_is_forwarded_without_hop_by_hop_headers() {
     let answer = "HTTP/1.1 103 Early Hints\r\nConnection: X-Mine\r\nX-Mine: 1\r\nLink: </a>\r\n\r\n\
                   HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let (_pipe, mut connection) = SingleOrigin::answering(answer);
@@ -124,7 +124,7 @@ fn an_interim_response_passes_without_what_is_said_to_us_alone() {
 }
 
 #[test]
-fn a_peers_connection_close_does_not_close_the_clients() {
+fn connection_close_of_a_peer_keeps_the_client_connection() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     let (_pipe, mut connection) = SingleOrigin::answering(answer);
     assert_eq!(connection.get("/").unwrap().text(), "ok");
@@ -132,7 +132,7 @@ fn a_peers_connection_close_does_not_close_the_clients() {
 }
 
 #[test]
-fn forwarded_headers_from_strangers_are_replaced() {
+fn x_forwarded_headers_from_untrusted_clients_are_replaced() {
     let pipe = SingleOrigin::open();
     let request = Request::get("/")
         .header("Host", "shop.test:81")
@@ -147,7 +147,7 @@ fn forwarded_headers_from_strangers_are_replaced() {
 }
 
 #[test]
-fn forwarded_headers_from_trusted_proxies_are_extended() {
+fn x_forwarded_headers_from_trusted_proxies_are_extended() {
     let pipe = SingleOrigin::with(|site| site.top("trusted_proxies", "[\"127.0.0.0/8\"]"));
     let request = Request::get("/").header("X-Forwarded-For", "1.2.3.4, 5.6.7.8");
     let request = request
@@ -163,7 +163,7 @@ fn forwarded_headers_from_trusted_proxies_are_extended() {
 }
 
 #[test]
-fn x_forwarded_headers_can_be_off() {
+fn x_forwarded_headers_can_be_disabled() {
     let pipe = SingleOrigin::with(|site| site.top("forwarding", "{x_forwarded: false}"));
     assert_eq!(
         pipe.received(&Request::get("/"), "x-forwarded-for"),
@@ -172,7 +172,7 @@ fn x_forwarded_headers_can_be_off() {
 }
 
 #[test]
-fn forwarded_is_sent_on_request() {
+fn forwarded_header_is_sent_when_enabled() {
     let pipe = SingleOrigin::open();
     assert_eq!(pipe.received(&Request::get("/"), "forwarded"), [""; 0]);
     let pipe = SingleOrigin::with(|site| site.top("forwarding", "{forwarded: true}"));
@@ -185,7 +185,7 @@ fn forwarded_is_sent_on_request() {
 }
 
 #[test]
-fn the_host_is_kept_or_the_peers_or_a_literal() {
+fn host_header_is_preserved_or_set_to_peer_or_literal() {
     let request = Request::get("/").header("Host", "shop.test");
     assert_eq!(
         SingleOrigin::open().received(&request, "host"),
@@ -198,7 +198,7 @@ fn the_host_is_kept_or_the_peers_or_a_literal() {
 }
 
 #[test]
-fn a_request_id_is_made_or_passed() {
+fn request_id_is_generated_or_forwarded() {
     let pipe = SingleOrigin::open();
     let made = pipe.received(&Request::get("/"), "x-request-id").concat();
     let other = pipe.received(&Request::get("/"), "x-request-id").concat();
@@ -215,7 +215,7 @@ fn a_request_id_is_made_or_passed() {
 }
 
 #[test]
-fn the_target_is_sent_as_it_came() {
+fn request_target_is_forwarded_unchanged() {
     let pipe = SingleOrigin::open();
     for target in ["/a%2Fb/../c//d?x=%20&y", "/?", "/%00", "/ü?ü"] {
         assert_eq!(pipe.edge.echo(&Request::get(target))["target"], target);
@@ -223,7 +223,7 @@ fn the_target_is_sent_as_it_came() {
 }
 
 #[test]
-fn a_host_that_is_none_is_refused() {
+fn invalid_host_header_is_400() {
     let pipe = SingleOrigin::with(|site| site.top("forwarding", "{forwarded: true}"));
     for host in [
         "x\";for=10.0.0.1;x=\"",
@@ -245,7 +245,7 @@ fn a_host_that_is_none_is_refused() {
 }
 
 #[test]
-fn other_claims_of_strangers_are_removed_however_they_are_spelled() {
+fn spoofable_headers_from_untrusted_clients_are_removed_in_any_spelling() {
     let claims = [
         "X-Real-IP",
         "X-Forwarded-Port",
@@ -282,7 +282,7 @@ fn large_bodies_pass_both_ways() {
 }
 
 #[test]
-fn what_there_is_of_a_body_is_passed_on_while_the_rest_is_awaited() {
+fn partial_request_body_is_forwarded_before_the_rest_arrives() {
     for head in [
         "Content-Length: 100\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\n5\r\n",
@@ -305,7 +305,7 @@ fn what_there_is_of_a_body_is_passed_on_while_the_rest_is_awaited() {
 
 /// Each waits for the one before to have arrived: nothing may be held back.
 #[test]
-fn each_piece_of_a_stream_arrives_while_the_rest_is_awaited() {
+fn streamed_pieces_are_forwarded_without_delay() {
     let scene = EdgeWithRawPeer::start();
     for (version, framing) in [
         ("1.1", "Transfer-Encoding: chunked\r\n"),
@@ -355,7 +355,7 @@ fn chunked_bodies_pass_both_ways() {
 }
 
 #[test]
-fn a_body_that_ends_with_the_connection_is_whole() {
+fn response_body_ended_by_close_is_complete() {
     let pipe = SingleOrigin::open();
     pipe.origin
         .behave(Behaviour::Last("HTTP/1.0 200 OK\r\n\r\nto the end".into()));
@@ -363,7 +363,7 @@ fn a_body_that_ends_with_the_connection_is_whole() {
 }
 
 #[test]
-fn a_head_has_no_body_and_keeps_its_length() {
+fn head_response_has_no_body_and_keeps_content_length() {
     let (_pipe, mut connection) =
         SingleOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
     for _ in 0..2 {
@@ -376,7 +376,7 @@ fn a_head_has_no_body_and_keeps_its_length() {
 }
 
 #[test]
-fn responses_without_a_body_leave_the_connection_in_step() {
+fn responses_without_body_keep_the_connection_usable() {
     for status in ["204 No Content", "304 Not Modified"] {
         let (_pipe, mut connection) =
             SingleOrigin::answering(format!("HTTP/1.1 {status}\r\nETag: \"x\"\r\n\r\n"));
@@ -392,7 +392,7 @@ fn responses_without_a_body_leave_the_connection_in_step() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_its_answer_and_the_end() {
+fn http10_client_gets_its_response_and_a_close() {
     let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     connection
@@ -406,7 +406,7 @@ fn a_client_of_http_1_0_gets_its_answer_and_the_end() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_no_chunks() {
+fn http10_client_gets_no_chunked_encoding() {
     for head in ["Transfer-Encoding: chunked\r\n", ""] {
         let body = if head.is_empty() {
             "abcde"
@@ -429,7 +429,7 @@ fn a_client_of_http_1_0_gets_no_chunks() {
 }
 
 #[test]
-fn a_client_of_http_1_0_can_keep_its_connection() {
+fn http10_client_may_keep_its_connection_alive() {
     let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     for _ in 0..2 {
@@ -441,7 +441,7 @@ fn a_client_of_http_1_0_can_keep_its_connection() {
 }
 
 #[test]
-fn a_client_that_expects_100_gets_it_from_the_peer() {
+fn expect_100_continue_is_answered_by_the_peer() {
     let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Continue);
     let mut connection = pipe.edge.connect();
@@ -454,7 +454,7 @@ fn a_client_that_expects_100_gets_it_from_the_peer() {
 }
 
 #[test]
-fn a_peer_may_refuse_instead_of_100() {
+fn expect_100_continue_may_be_refused_by_the_peer() {
     let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Last(
         "HTTP/1.1 417 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
@@ -467,7 +467,7 @@ fn a_peer_may_refuse_instead_of_100() {
 }
 
 #[test]
-fn requests_in_one_packet_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     connection

@@ -67,7 +67,7 @@ pub(crate) fn call(edge: &Edge, name: &str, argument: &str) -> Value {
 }
 
 #[test]
-fn calls_of_all_four_kinds_pass() {
+fn grpc_calls_of_all_four_kinds_are_forwarded() {
     let server = Server::start();
     let edge = site(&[&server]).start();
     let unary = call(&edge, "unary", "word");
@@ -85,7 +85,7 @@ fn calls_of_all_four_kinds_pass() {
 }
 
 #[test]
-fn a_call_that_is_full_both_ways_does_not_wait_for_itself() {
+fn grpc_bidirectional_stream_does_not_deadlock() {
     let server = Server::start();
     let edge = site(&[&server]).start();
     let flood = call(&edge, "flood", "6");
@@ -93,7 +93,7 @@ fn a_call_that_is_full_both_ways_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_failure_arrives_as_the_server_meant_it() {
+fn grpc_status_and_trailers_of_the_server_are_forwarded() {
     let server = Server::start();
     let edge = site(&[&server]).start();
     let failed = call(&edge, "fails", "");
@@ -103,7 +103,7 @@ fn a_failure_arrives_as_the_server_meant_it() {
 }
 
 #[test]
-fn metadata_is_a_key() {
+fn grpc_metadata_can_be_the_key() {
     let (one, two) = (Server::start(), Server::start());
     let edge = site(&[&one, &two]).start();
     let users = keys(40);
@@ -114,7 +114,7 @@ fn metadata_is_a_key() {
 }
 
 #[test]
-fn the_clients_deadline_is_the_servers_too() {
+fn grpc_client_deadline_is_forwarded_to_the_server() {
     let server = Server::start();
     let edge = site(&[&server]).start();
     let left = call(&edge, "remaining", "7")["answer"].clone();
@@ -129,7 +129,7 @@ fn the_clients_deadline_is_the_servers_too() {
 }
 
 #[test]
-fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
+fn grpc_client_deadline_ends_a_call_without_an_answer() {
     // The first attempt is refused: the second one has only what is left.
     let origin = Origin::start(&[
         Http2Behaviour::ResetEarly(REFUSED_STREAM),
@@ -159,7 +159,7 @@ fn the_clients_deadline_ends_a_call_that_everybody_has_forgotten() {
 }
 
 #[test]
-fn a_call_may_be_silent_for_longer_than_a_body() {
+fn grpc_stream_may_be_silent_longer_than_a_body() {
     let origin = Origin::start(&[Http2Behaviour::Begin]);
     let edge = site(&[])
         .peers([origin.label()])
@@ -179,7 +179,7 @@ fn a_call_may_be_silent_for_longer_than_a_body() {
 }
 
 #[test]
-fn our_own_limits_are_told_in_grpcs_words() {
+fn grpc_timeouts_of_the_proxy_have_a_grpc_status() {
     let server = Server::start();
     let edge = site(&[&server])
         .app("timeouts", "{first_byte: 500ms, stream: 500ms}")
@@ -197,7 +197,7 @@ fn our_own_limits_are_told_in_grpcs_words() {
 }
 
 #[test]
-fn a_response_that_breaks_off_has_a_status() {
+fn grpc_truncated_response_has_status_unavailable() {
     let server = Server::start();
     let edge = site(&[&server]).start();
     let died = call(&edge, "dies", "");
@@ -209,7 +209,7 @@ fn a_response_that_breaks_off_has_a_status() {
 }
 
 #[test]
-fn a_stream_whose_key_has_moved_has_a_status() {
+fn grpc_stream_with_a_moved_key_has_status_unavailable() {
     let servers = [Server::start(), Server::start()];
     let rules = "{after: 400ms, per_second: 10}";
     let site = site(&servers.each_ref()).app("key", "path");
@@ -234,7 +234,7 @@ fn a_stream_whose_key_has_moved_has_a_status() {
 }
 
 #[test]
-fn a_call_that_was_refused_is_made_again() {
+fn grpc_call_refused_by_the_peer_is_retried() {
     // Not a server of gRPC: what comes of it is that it was asked twice.
     let origin = Origin::start(&[
         Http2Behaviour::ResetEarly(REFUSED_STREAM),
@@ -246,7 +246,7 @@ fn a_call_that_was_refused_is_made_again() {
 }
 
 #[test]
-fn its_own_health_checks_are_probes() {
+fn grpc_health_check_works_as_probe() {
     let server = Server::start();
     let label = server.address.to_string();
     let health =

@@ -149,7 +149,7 @@ fn scripted(origins: &[&Origin]) -> ConfigBuilder {
 }
 
 #[test]
-fn calls_in_both_forms_reach_a_plain_server() {
+fn grpc_web_binary_and_text_calls_reach_a_grpc_server() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     for protocol in [HTTP1, HTTP2] {
@@ -175,7 +175,7 @@ fn calls_in_both_forms_reach_a_plain_server() {
 }
 
 #[test]
-fn types_are_read_as_they_are_written() {
+fn grpc_web_content_types_match_in_any_case() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     let text = body(TEXT, b"word");
@@ -199,7 +199,7 @@ fn types_are_read_as_they_are_written() {
 }
 
 #[test]
-fn inside_tls_browsers_choose_http_2() {
+fn grpc_web_over_tls_uses_http2() {
     let server = Server::start();
     let authority = Authority::new();
     let tls = authority.issue("a", &["a.test"]);
@@ -248,7 +248,7 @@ fn finish_call(mut connection: Connection) -> Answer {
 }
 
 #[test]
-fn text_may_be_cut_and_padded_anywhere() {
+fn grpc_web_text_is_decoded_at_any_split_and_padding() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     let whole = body(TEXT, b"some words");
@@ -267,7 +267,7 @@ fn text_may_be_cut_and_padded_anywhere() {
 }
 
 #[test]
-fn messages_come_one_by_one() {
+fn grpc_web_messages_are_forwarded_one_by_one() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     for kind in FORMS {
@@ -301,7 +301,7 @@ fn begin(client: &mut Client, method: &str, kind: &str, content: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_failure_arrives_as_the_server_meant_it() {
+fn grpc_web_status_of_the_server_is_forwarded() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     for (protocol, kind) in [(HTTP1, TEXT), (HTTP2, BINARY)] {
@@ -322,7 +322,7 @@ const TRAILERS_ONLY: &[u8] =
 const WORD: &[u8] = b"\x00\x00\x00\x00\x04word";
 
 #[test]
-fn a_status_without_a_body_is_in_the_header() {
+fn grpc_web_status_without_body_is_in_the_header() {
     const ONLY: Http2Behaviour =
         Http2Behaviour::Frames(&[(HEADERS, END_HEADERS | END_STREAM, TRAILERS_ONLY)]);
     const EMPTY: Http2Behaviour = Http2Behaviour::Frames(&[
@@ -343,7 +343,7 @@ fn a_status_without_a_body_is_in_the_header() {
 }
 
 #[test]
-fn a_page_that_is_none_of_grpc_passes_as_it_is() {
+fn grpc_web_response_that_is_not_grpc_passes_unchanged() {
     let origin = Origin::start(&[]);
     let edge = scripted(&[&origin]).start();
     for (protocol, kind) in [(HTTP1, TEXT), (HTTP2, BINARY)] {
@@ -354,7 +354,7 @@ fn a_page_that_is_none_of_grpc_passes_as_it_is() {
 }
 
 #[test]
-fn all_else_is_left_alone() {
+fn grpc_web_leaves_other_requests_unchanged() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     let real = call(&edge, "unary", "word");
@@ -370,7 +370,7 @@ fn all_else_is_left_alone() {
 }
 
 #[test]
-fn a_peer_that_chose_http_1_gets_the_call_as_it_is() {
+fn grpc_web_call_to_an_http1_peer_passes_unchanged() {
     let authority = Authority::new();
     let says = "location / { return 200 \"$server_protocol $content_type $http_te\"; }";
     let peer = secure(&authority.issue("app", &["app.test"]), says);
@@ -384,7 +384,7 @@ fn a_peer_that_chose_http_1_gets_the_call_as_it_is() {
 }
 
 #[test]
-fn broken_text_is_the_clients_fault() {
+fn grpc_web_invalid_text_is_a_client_error() {
     let server = Server::start();
     let site = web(&[&server]).app("passive", "{failures: 1, eject: 60s}");
     let edge = site.top("access_log", "{path: access.log}").start();
@@ -421,7 +421,7 @@ fn assert_broken(mut connection: Connection) {
 }
 
 #[test]
-fn a_response_that_breaks_off_does_not_look_whole() {
+fn grpc_web_truncated_response_does_not_look_complete() {
     for kind in FORMS {
         let server = Server::start();
         let edge = web(&[&server]).start();
@@ -439,7 +439,7 @@ fn a_response_that_breaks_off_does_not_look_whole() {
 }
 
 #[test]
-fn one_without_trailers_is_broken_too() {
+fn grpc_web_response_without_trailers_is_truncated() {
     const RESET: Http2Behaviour = Http2Behaviour::Frames(&[
         (HEADERS, END_HEADERS, HEADER),
         (DATA, 0, WORD),
@@ -475,7 +475,7 @@ fn one_without_trailers_is_broken_too() {
 }
 
 #[test]
-fn our_own_failures_are_told_in_its_words() {
+fn grpc_web_failures_of_the_proxy_have_a_grpc_status() {
     let closed = port::ClosedPort::new();
     let edge = web(&[]).peers([closed.address]).start();
     for (protocol, kind) in [(HTTP1, TEXT), (HTTP2, BINARY)] {
@@ -488,7 +488,7 @@ fn our_own_failures_are_told_in_its_words() {
 }
 
 #[test]
-fn the_clients_deadline_is_the_servers_too() {
+fn grpc_web_client_deadline_is_forwarded_to_the_server() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     let url = format!("http://{}", edge.address);
@@ -505,7 +505,7 @@ fn the_clients_deadline_is_the_servers_too() {
 }
 
 #[test]
-fn a_call_that_was_refused_is_made_again_from_its_start() {
+fn grpc_web_call_refused_by_the_peer_is_retried_from_its_start() {
     let origin = Origin::start(&[Http2Behaviour::ResetEarly(REFUSED_STREAM); 2]);
     let server = Server::start();
     let site = web(&[]).peers([origin.label(), server.address.to_string()]);
@@ -531,7 +531,7 @@ fn a_call_that_was_refused_is_made_again_from_its_start() {
 }
 
 #[test]
-fn a_client_of_its_own_library_is_served() {
+fn grpc_web_client_library_is_served() {
     let server = Server::start();
     let edge = web(&[&server]).start();
     let call = |name: &str, argument: &str| -> Value {
@@ -554,7 +554,7 @@ fn a_client_of_its_own_library_is_served() {
 }
 
 #[test]
-fn a_browser_makes_calls_from_its_page() {
+fn grpc_web_calls_from_a_browser_are_served() {
     let server = Server::start();
     let page = fs::read_to_string(script("page.html")).unwrap();
     let length = page.len();

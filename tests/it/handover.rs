@@ -16,7 +16,7 @@ use crate::support::process::Process;
 use crate::support::wait;
 
 #[test]
-fn a_hand_over_of_another_format_is_refused() {
+fn handover_with_another_format_version_is_refused() {
     let mut new = NewProcess::start();
     new.say(&json!({"format": 99, "version": "9.9.9", "pid": std::process::id()}));
     let refused = new.hear().to_string();
@@ -28,7 +28,7 @@ fn a_hand_over_of_another_format_is_refused() {
 }
 
 #[test]
-fn a_predecessor_that_hangs_up_and_lives_is_not_replaced() {
+fn handover_predecessor_that_hangs_up_and_lives_is_not_replaced() {
     let mut new = NewProcess::start();
     new.greet(std::process::id());
     new.hang_up();
@@ -39,7 +39,7 @@ fn a_predecessor_that_hangs_up_and_lives_is_not_replaced() {
 }
 
 #[test]
-fn a_predecessor_that_has_ended_is_replaced_whoever_our_parent_is() {
+fn handover_predecessor_that_has_exited_is_replaced() {
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     let mut new = NewProcess::start();
@@ -49,7 +49,7 @@ fn a_predecessor_that_has_ended_is_replaced_whoever_our_parent_is() {
 }
 
 #[test]
-fn a_predecessor_that_calls_off_and_ends_is_not_replaced() {
+fn handover_predecessor_that_cancels_and_exits_is_not_replaced() {
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     let mut new = NewProcess::start();
@@ -60,7 +60,7 @@ fn a_predecessor_that_calls_off_and_ends_is_not_replaced() {
 }
 
 #[test]
-fn an_order_that_the_new_process_was_given_is_not_taken_back() {
+fn handover_keeps_a_drain_command_given_to_the_new_process() {
     let mut new = NewProcess::start();
     let labels: Vec<String> = new.origins.iter().map(Origin::label).collect();
     // (what the word says, what is said after the doors were closed)

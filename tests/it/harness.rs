@@ -7,7 +7,7 @@ use crate::support::port::{ClosedPort, FullBacklog};
 use crate::support::wait;
 
 #[test]
-fn an_origin_echoes_what_it_was_asked() {
+fn test_origin_echoes_the_request() {
     let origin = Origin::start();
     let request = Request::post("/a?b=c", "12345").header("X-One", "1");
     let echo = client::send(origin.address, &request).json();
@@ -25,7 +25,7 @@ fn an_origin_echoes_what_it_was_asked() {
 }
 
 #[test]
-fn an_origin_counts_requests_and_connections() {
+fn test_origin_counts_requests_and_connections() {
     let origin = Origin::start();
     let mut connection = Connection::open(origin.address);
     assert_eq!(connection.get("/").unwrap().json()["request"], 1);
@@ -35,7 +35,7 @@ fn an_origin_counts_requests_and_connections() {
 }
 
 #[test]
-fn an_origin_that_is_down_refuses_and_comes_back() {
+fn test_origin_that_is_down_refuses_and_can_return() {
     let mut origin = Origin::start();
     let mut open = Connection::open(origin.address);
     open.get("/").unwrap();
@@ -47,7 +47,7 @@ fn an_origin_that_is_down_refuses_and_comes_back() {
 }
 
 #[test]
-fn a_reset_is_a_reset() {
+fn test_origin_reset_sends_a_tcp_reset() {
     let origin = Origin::behaving(Behaviour::ResetReused);
     let mut connection = Connection::open(origin.address);
     connection.get("/").unwrap();
@@ -65,7 +65,7 @@ fn a_reset_is_a_reset() {
 }
 
 #[test]
-fn a_held_request_is_let_go() {
+fn test_origin_held_request_can_be_released() {
     let origin = Origin::behaving(Behaviour::Hold);
     let mut connection = Connection::open(origin.address);
     connection.send("GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -76,7 +76,7 @@ fn a_held_request_is_let_go() {
 }
 
 #[test]
-fn a_stalled_body_goes_on() {
+fn test_origin_stalled_body_can_resume() {
     let origin = Origin::behaving(Behaviour::Stall(10, 100_000));
     let mut connection = Connection::open(origin.address);
     connection.send("GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -87,7 +87,7 @@ fn a_stalled_body_goes_on() {
 }
 
 #[test]
-fn an_upgraded_connection_echoes() {
+fn test_origin_upgraded_connection_echoes() {
     let origin = Origin::behaving(Behaviour::Upgrade);
     let mut connection = Connection::open(origin.address);
     connection
@@ -99,7 +99,7 @@ fn an_upgraded_connection_echoes() {
 }
 
 #[test]
-fn nginx_dies_and_comes_back_on_its_port() {
+fn test_nginx_restarts_on_the_same_port() {
     let mut nginx = Nginx::start();
     let ask = |address| client::send(address, &Request::get("/x")).text();
     assert_eq!(ask(nginx.address), nginx.label());
@@ -110,7 +110,7 @@ fn nginx_dies_and_comes_back_on_its_port() {
 }
 
 #[test]
-fn a_closed_port_refuses_and_a_full_one_hangs() {
+fn test_port_closed_refuses_and_full_backlog_hangs() {
     let error = Connection::try_open(ClosedPort::new().address)
         .err()
         .unwrap();

@@ -58,7 +58,7 @@ impl ProbedOrigins {
 }
 
 #[test]
-fn a_tcp_probe_takes_a_peer_down_and_brings_it_back() {
+fn tcp_probe_takes_a_peer_down_and_up() {
     let mut pair = ProbedOrigins::probed(TCP);
     pair.assert_shared();
     pair.ill.down();
@@ -70,7 +70,7 @@ fn a_tcp_probe_takes_a_peer_down_and_brings_it_back() {
 }
 
 #[test]
-fn an_http_probe_judges_the_status() {
+fn http_probe_requires_a_success_status() {
     let pair = ProbedOrigins::probed(HTTP);
     for status in ["500 No", "404 No", "101 No"] {
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
@@ -84,7 +84,7 @@ fn an_http_probe_judges_the_status() {
 }
 
 #[test]
-fn an_http_probe_expects_what_it_is_told_to() {
+fn http_probe_expects_the_configured_status() {
     let pair = ProbedOrigins::probed(
         "{http: /healthz, expect: \"418\", interval: 1s, timeout: 1s, fall: 1, rise: 1}",
     );
@@ -96,7 +96,7 @@ fn an_http_probe_expects_what_it_is_told_to() {
 }
 
 #[test]
-fn an_http_probe_waits_for_the_final_response() {
+fn http_probe_waits_for_the_final_response() {
     let pair = ProbedOrigins::probed(HTTP);
     pair.ill.behave(Behaviour::Raw(
         "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".into(),
@@ -109,7 +109,7 @@ fn an_http_probe_waits_for_the_final_response() {
 }
 
 #[test]
-fn a_tcp_probe_takes_the_time_it_is_given() {
+fn tcp_probe_uses_its_configured_timeout() {
     let (well, full) = (Origin::start(), FullBacklog::new());
     let health = "{tcp: true, interval: 5s, timeout: 2s, fall: 1}";
     let site = ConfigBuilder::of([well.label(), full.address.to_string()]).app("health", health);
@@ -120,7 +120,7 @@ fn a_tcp_probe_takes_the_time_it_is_given() {
 }
 
 #[test]
-fn a_probe_that_hangs_has_failed() {
+fn probe_that_hangs_fails() {
     let pair = ProbedOrigins::probed(HTTP);
     pair.ill.behave(Behaviour::Hold);
     pair.wait_for("down");
@@ -128,7 +128,7 @@ fn a_probe_that_hangs_has_failed() {
 }
 
 #[test]
-fn a_probe_of_a_body_without_end_has_failed() {
+fn probe_with_an_endless_response_fails() {
     let pair = ProbedOrigins::probed(HTTP);
     pair.ill
         .behave(Behaviour::Raw("HTTP/1.1 200 OK\r\nX-Slow: y".into()));
@@ -136,7 +136,7 @@ fn a_probe_of_a_body_without_end_has_failed() {
 }
 
 #[test]
-fn it_takes_fall_failures_to_go_down_and_rise_passes_to_come_back() {
+fn probe_thresholds_fall_and_rise_are_applied() {
     let mut pair =
         ProbedOrigins::probed("{tcp: true, interval: 300ms, timeout: 300ms, fall: 3, rise: 3}");
     let ((), fell) = wait::timed(|| {
@@ -158,7 +158,7 @@ fn it_takes_fall_failures_to_go_down_and_rise_passes_to_come_back() {
 }
 
 #[test]
-fn a_peer_that_is_down_at_the_start_never_gets_a_request() {
+fn peer_down_at_start_never_gets_a_request() {
     let (well, ill) = (
         Origin::start(),
         Origin::behaving(Behaviour::Raw("HTTP/1.1 503 No\r\n\r\n".into())),
@@ -177,7 +177,7 @@ fn a_peer_that_is_down_at_the_start_never_gets_a_request() {
 }
 
 #[test]
-fn the_first_pass_ends_though_a_peer_hangs() {
+fn first_probe_round_ends_although_a_peer_hangs() {
     let (well, full) = (Origin::start(), FullBacklog::new());
     let health = "{tcp: true, interval: 60s, timeout: 300ms, fall: 3, rise: 2}";
     let site = ConfigBuilder::of([well.label(), full.address.to_string()]).app("health", health);
@@ -186,7 +186,7 @@ fn the_first_pass_ends_though_a_peer_hangs() {
 }
 
 #[test]
-fn connect_failures_eject_a_peer_for_a_while() {
+fn connect_failures_eject_a_peer() {
     let mut pair = ProbedOrigins::with(|site| {
         site.app("passive", "{failures: 3, eject: 5s, max_eject: 5s}")
             .app("retry", "{attempts: 2}")
@@ -218,7 +218,7 @@ fn connect_failures_eject_a_peer_for_a_while() {
 }
 
 #[test]
-fn a_peer_is_drained_and_enabled_by_the_admin_api() {
+fn drain_and_enable_by_admin_api() {
     let pair = ProbedOrigins::with(|site| site);
     let path = format!("/v1/upstreams/app/peers/{}", pair.ill.label());
     assert_eq!(pair.edge.admin.post(&format!("{path}/drain")).status, 200);
@@ -229,7 +229,7 @@ fn a_peer_is_drained_and_enabled_by_the_admin_api() {
 }
 
 #[test]
-fn a_peer_is_drained_and_enabled_by_command() {
+fn drain_and_enable_by_command() {
     let pair = ProbedOrigins::with(|site| site);
     pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
     pair.assert_spared();
@@ -238,7 +238,7 @@ fn a_peer_is_drained_and_enabled_by_command() {
 }
 
 #[test]
-fn a_request_on_a_draining_peer_is_finished() {
+fn drain_finishes_requests_in_flight() {
     let pair = ProbedOrigins::with(|site| site);
     pair.ill.behave(Behaviour::Hold);
     let mine = |key: &String| pair.edge.admin.walk("app", key)[0] == pair.ill.label();
@@ -257,7 +257,7 @@ fn a_request_on_a_draining_peer_is_finished() {
 }
 
 #[test]
-fn with_all_peers_drained_the_answer_is_503() {
+fn all_peers_drained_is_503() {
     let pair = ProbedOrigins::with(|site| site);
     pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
     pair.edge.cli(&["drain", "app", &pair.well.label()], "");
@@ -265,7 +265,7 @@ fn with_all_peers_drained_the_answer_is_503() {
 }
 
 #[test]
-fn a_peer_that_is_not_there_cannot_be_drained() {
+fn drain_of_an_unknown_peer_is_an_error() {
     let pair = ProbedOrigins::with(|site| site);
     assert_eq!(
         pair.edge

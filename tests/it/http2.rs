@@ -73,7 +73,7 @@ fn chunked(first: &[u8]) -> Behaviour {
 
 /// Each waits for the one before to have arrived: nothing may be held back.
 #[test]
-fn each_event_arrives_while_the_rest_is_awaited() {
+fn http2_streamed_pieces_are_forwarded_without_delay() {
     let scene = EdgeWithRawPeer::with(|site| site.top("listeners", H2C));
     let mut client = Client::open(scene.edge.address);
     let stream = client.begin(flag::END_STREAM, &get("/"));
@@ -92,7 +92,7 @@ fn each_event_arrives_while_the_rest_is_awaited() {
 // ── real clients
 
 #[test]
-fn curl_gets_it_by_prior_knowledge_and_by_tls() {
+fn http2_curl_works_with_prior_knowledge_and_tls() {
     let origin = Origin::start();
     let edge = site(&origin)
         .top("access_log", "{path: access.log}")
@@ -133,7 +133,7 @@ fn curl_gets_it_by_prior_knowledge_and_by_tls() {
 }
 
 #[test]
-fn nghttp_gets_many_at_once() {
+fn http2_nghttp_multiplexes_50_requests() {
     let (edge, _origin) = start("{}");
     let urls: Vec<_> = (0..50)
         .map(|n| format!("http://{}/{n}", edge.address))
@@ -151,7 +151,7 @@ fn nghttp_gets_many_at_once() {
 }
 
 #[test]
-fn bodies_of_any_size_pass_both_ways() {
+fn http2_bodies_of_any_size_are_forwarded_both_ways() {
     let (edge, origin) = start("{}");
     let file = edge.directory().join("upload");
     fs::write(&file, vec![b'x'; 3_000_000]).unwrap();
@@ -174,7 +174,7 @@ fn bodies_of_any_size_pass_both_ways() {
 }
 
 #[test]
-fn h2load_is_answered() {
+fn http2_h2load_gets_every_response() {
     let (edge, _origin) = start("{}");
     let url = format!("http://{}/?k=a", edge.address);
     let said = said("h2load", &["-n", "20000", "-c", "20", "-m", "10", &url]);
@@ -187,7 +187,7 @@ fn h2load_is_answered() {
 // ── beside HTTP/1
 
 #[test]
-fn http_1_on_the_same_port_is_answered_at_once() {
+fn http1_on_an_h2c_port_is_answered_at_once() {
     let (edge, _origin) = start("{header_timeout: 5s}");
     let short = timed(|| {
         let mut client = edge.connect();
@@ -212,7 +212,7 @@ fn http_1_on_the_same_port_is_answered_at_once() {
 }
 
 #[test]
-fn whoever_begins_slowly_is_told_off() {
+fn http2_slow_connection_preface_times_out() {
     let (edge, _origin) = start("{header_timeout: 1s}");
     let mut silent = edge.connect();
     assert_about(silent.time_to_close(), SECOND);
@@ -225,7 +225,7 @@ fn whoever_begins_slowly_is_told_off() {
 }
 
 #[test]
-fn without_h2c_it_is_refused() {
+fn http2_without_h2c_is_refused() {
     let origin = Origin::start();
     let edge = ConfigBuilder::of([origin.label()]).start();
     let mut client = edge.connect();
@@ -236,7 +236,7 @@ fn without_h2c_it_is_refused() {
 // ── what a request is
 
 #[test]
-fn the_peer_sees_a_request_of_http_1() {
+fn http2_request_reaches_the_peer_as_http1() {
     let (edge, _origin) = start("{}");
     let mut client = Client::open(edge.address);
     let mut fields = get("/x?k=a");
@@ -268,7 +268,7 @@ fn the_peer_sees_a_request_of_http_1() {
 }
 
 #[test]
-fn a_key_in_any_crumb_of_a_cookie_counts() {
+fn http2_key_is_found_in_any_cookie_field() {
     let origins: Vec<_> = (0..4).map(|_| Origin::named()).collect();
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("key", "{cookie: sid}");
     let edge = site.top("listeners", H2C).start();
@@ -290,7 +290,7 @@ fn a_key_in_any_crumb_of_a_cookie_counts() {
 }
 
 #[test]
-fn what_has_no_form_in_http_1_is_refused() {
+fn http2_request_without_an_http1_form_is_refused() {
     let (edge, origin) = start("{max_uri_length: 100, max_header_size: 1KiB}");
     let mut client = Client::open(edge.address);
     let long = format!("/{}", "x".repeat(100));
@@ -339,7 +339,7 @@ fn what_has_no_form_in_http_1_is_refused() {
 }
 
 #[test]
-fn a_header_too_large_by_far_is_431_all_the_same() {
+fn http2_header_far_over_the_limit_is_431() {
     let (edge, _origin) = start("{max_header_size: 1KiB}");
     let mut client = Client::open(edge.address);
     let huge = "x".repeat(7000);
@@ -362,7 +362,7 @@ fn assert_body_came(client: &mut Client, stream: u32) {
 }
 
 #[test]
-fn interim_responses_pass() {
+fn http2_interim_responses_are_forwarded() {
     let (edge, origin) = start("{}");
     origin.behave(Behaviour::Continue);
     let mut client = Client::open(edge.address);
@@ -378,7 +378,7 @@ fn interim_responses_pass() {
 }
 
 #[test]
-fn trailers_of_a_request_are_taken_and_not_passed_on() {
+fn http2_request_trailers_are_dropped() {
     let (edge, _origin) = start("{}");
     let mut client = Client::open(edge.address);
     let stream = client.begin(0, &request("POST", "/?k=a"));
@@ -390,7 +390,7 @@ fn trailers_of_a_request_are_taken_and_not_passed_on() {
 }
 
 #[test]
-fn a_body_is_sent_again_to_the_next_peer() {
+fn http2_request_body_is_resent_to_the_next_peer() {
     let (closed, origin) = (ClosedPort::new(), Origin::start());
     let site = ConfigBuilder::of([closed.address.to_string(), origin.label()]);
     let edge = site
@@ -409,7 +409,7 @@ fn a_body_is_sent_again_to_the_next_peer() {
 }
 
 #[test]
-fn a_sticky_cookie_and_a_redirect_work() {
+fn http2_sticky_cookie_and_redirect_work() {
     let origin = Origin::start();
     let key = "{cookie: {name: cw, generate: true, ttl: 1h}}";
     let edge = site(&origin).app("key", key).start();
@@ -426,7 +426,7 @@ fn a_sticky_cookie_and_a_redirect_work() {
 }
 
 #[test]
-fn the_name_in_tls_holds_for_every_stream() {
+fn http2_authority_other_than_sni_is_421() {
     let (origin, authority) = (Origin::start(), Authority::new());
     let pair = authority.issue("a", &["a.test"]);
     authority.issue("client", &["me"]);
@@ -460,7 +460,7 @@ fn the_name_in_tls_holds_for_every_stream() {
 // ── streams
 
 #[test]
-fn an_event_arrives_while_the_peer_holds_the_response_open() {
+fn http2_event_is_forwarded_while_the_response_stays_open() {
     let (edge, origin) = start("{}");
     origin.behave(chunked(EVENT));
     let mut client = Client::open(edge.address);
@@ -477,7 +477,7 @@ fn an_event_arrives_while_the_peer_holds_the_response_open() {
 }
 
 #[test]
-fn a_slow_stream_holds_up_no_other() {
+fn http2_slow_stream_does_not_block_others() {
     let origins = Origin::some(2);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let edge = site.start();
@@ -503,7 +503,7 @@ fn a_slow_stream_holds_up_no_other() {
 }
 
 #[test]
-fn a_client_that_takes_a_stream_back_frees_its_peer() {
+fn http2_client_reset_frees_the_peer() {
     let (edge, origin) = start("{}");
     origin.behave(Behaviour::Hold);
     let mut client = Client::open(edge.address);
@@ -521,7 +521,7 @@ fn a_client_that_takes_a_stream_back_frees_its_peer() {
 }
 
 #[test]
-fn a_client_that_takes_an_upload_back_frees_a_peer_that_does_not_take_it() {
+fn http2_client_reset_of_an_upload_frees_a_blocked_peer() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let holding = http2_origin::Origin::start(&[Http2Behaviour::Hold, Http2Behaviour::Hold]);
     for (peer, protocol) in [
@@ -563,7 +563,7 @@ fn a_client_that_takes_an_upload_back_frees_a_peer_that_does_not_take_it() {
 }
 
 #[test]
-fn uploads_that_stand_still_hold_up_no_other() {
+fn http2_stalled_uploads_do_not_block_other_streams() {
     let slow = http2_origin::Origin::start(&[Http2Behaviour::Hold; 99]);
     let fast = Origin::start();
     let site = ConfigBuilder::of([fast.label()]).top("listeners", H2C);
@@ -593,7 +593,7 @@ fn uploads_that_stand_still_hold_up_no_other() {
 }
 
 #[test]
-fn a_response_that_breaks_off_is_reset() {
+fn http2_truncated_response_is_reset() {
     let (edge, origin) = start("{}");
     origin.behave(Behaviour::ResetAfter(10));
     let mut client = Client::open(edge.address);
@@ -606,7 +606,7 @@ fn a_response_that_breaks_off_is_reset() {
 }
 
 #[test]
-fn a_stream_whose_key_has_moved_ends_and_its_connection_lives() {
+fn http2_stream_with_a_moved_key_ends_and_the_connection_stays() {
     let origins = Origin::some(2);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let rules = "{after: 400ms, per_second: 10}";
@@ -635,7 +635,7 @@ fn a_stream_whose_key_has_moved_ends_and_its_connection_lives() {
 }
 
 #[test]
-fn a_stream_of_grpc_whose_key_has_moved_ends_behind_a_message() {
+fn http2_grpc_stream_with_a_moved_key_ends_after_a_message() {
     let origins = Origin::some(2);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let rules = "{after: 400ms, per_second: 10}";
@@ -670,7 +670,7 @@ fn a_stream_of_grpc_whose_key_has_moved_ends_behind_a_message() {
 // ── time
 
 #[test]
-fn each_stream_has_its_own_deadlines() {
+fn http2_streams_have_independent_deadlines() {
     let origin = Origin::start();
     let timeouts = "{first_byte: 1s, read: 1s}";
     let edge = site(&origin).app("timeouts", timeouts).start();
@@ -699,7 +699,7 @@ fn each_stream_has_its_own_deadlines() {
 }
 
 #[test]
-fn a_body_that_does_not_come_is_408() {
+fn http2_request_body_timeout_is_408() {
     let (edge, _origin) = start("{read_timeout: 1s, request_timeout: 3s}");
     let mut client = Client::open(edge.address);
     let stream = client.begin(0, &request("POST", "/?k=a"));
@@ -720,7 +720,7 @@ fn a_body_that_does_not_come_is_408() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_leave() {
+fn http2_idle_connection_gets_goaway() {
     let (edge, _origin) = start("{keepalive: 1s, header_timeout: 10s}");
     let mut client = Client::open(edge.address);
     let (goaway, took) = client.end();
@@ -741,7 +741,7 @@ fn an_idle_connection_is_told_to_leave() {
 }
 
 #[test]
-fn a_header_must_come_in_time() {
+fn http2_header_timeout_closes_the_connection() {
     let (edge, origin) = start("{header_timeout: 1s}");
     let mut silent = Client::connect(edge.address);
     silent.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
@@ -765,7 +765,7 @@ fn a_header_must_come_in_time() {
 }
 
 #[test]
-fn a_client_that_never_opens_its_window_loses_the_stream() {
+fn http2_client_with_a_closed_window_loses_the_stream() {
     let (edge, origin) = start("{write_timeout: 1s}");
     origin.behave(Behaviour::Body(100_000));
     let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0)]);
@@ -781,7 +781,7 @@ fn a_client_that_never_opens_its_window_loses_the_stream() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_loses_the_connection() {
+fn http2_client_that_does_not_read_loses_the_connection() {
     let (edge, origin) = start("{write_timeout: 1s}");
     origin.behave(Behaviour::Body(50_000_000));
     let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0x7fff_ffff)]);
@@ -797,7 +797,7 @@ fn a_client_that_reads_nothing_loses_the_connection() {
 }
 
 #[test]
-fn a_slow_client_is_not_the_peers_fault() {
+fn http2_slow_client_is_not_counted_against_the_peer() {
     let origin = Origin::start();
     let site = site(&origin).app("timeouts", "{read: 1s}");
     let edge = site.downstream("{write_timeout: 10s}").start();
@@ -812,7 +812,7 @@ fn a_slow_client_is_not_the_peers_fault() {
 // ── how many
 
 #[test]
-fn streams_above_the_limit_are_refused() {
+fn http2_streams_over_the_limit_are_refused() {
     let (edge, origin) = start("{max_streams: 3}");
     origin.behave(Behaviour::Hold);
     let mut client = Client::open(edge.address);
@@ -831,7 +831,7 @@ fn streams_above_the_limit_are_refused() {
 }
 
 #[test]
-fn a_connection_has_so_many_requests_and_no_more() {
+fn http2_requests_per_connection_are_limited() {
     let (edge, _origin) = start("{keepalive_requests: 3}");
     let mut client = Client::open(edge.address);
     for _ in 0..3 {
@@ -846,7 +846,7 @@ fn a_connection_has_so_many_requests_and_no_more() {
 }
 
 #[test]
-fn an_idle_connection_makes_way() {
+fn http2_idle_connection_is_evicted_at_the_connection_limit() {
     let (edge, _origin) = start("{max_connections: 1, keepalive: 60s}");
     let mut client = Client::open(edge.address);
     let mut waiting = edge.connect();
@@ -860,7 +860,7 @@ fn an_idle_connection_makes_way() {
 // ── the end
 
 #[test]
-fn a_drain_asks_clients_to_leave_and_serves_what_is_on_its_way() {
+fn http2_drain_sends_goaway_and_serves_streams_in_flight() {
     let (mut edge, origin) = start("{}");
     origin.behave(Behaviour::Hold);
     let mut client = Client::open(edge.address);
@@ -881,7 +881,7 @@ fn a_drain_asks_clients_to_leave_and_serves_what_is_on_its_way() {
 }
 
 #[test]
-fn a_request_that_crosses_with_goaway_is_served() {
+fn http2_request_that_crosses_goaway_is_served() {
     let (mut edge, origin) = start("{}");
     let mut client = Client::open(edge.address);
     assert_eq!(client.get("/?k=a").statuses, [200]);
@@ -894,7 +894,7 @@ fn a_request_that_crosses_with_goaway_is_served() {
 }
 
 #[test]
-fn busy_clients_lose_nothing_in_upgrades() {
+fn http2_busy_clients_lose_no_request_in_upgrades() {
     let origins = Origin::some(3);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).top("listeners", H2C);
     let edge = site.app("key", "{query: k}").start();
@@ -965,7 +965,7 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool) -> usize {
 // ── gRPC
 
 #[test]
-fn grpc_clients_are_told_in_their_own_way() {
+fn http2_grpc_errors_have_a_grpc_status() {
     let origin = Origin::start();
     let site = site(&origin).app("timeouts", "{first_byte: 1s}");
     let site = site.top("routes", "[{path: /app, upstream: app, methods: [POST]}]");

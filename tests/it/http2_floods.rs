@@ -57,7 +57,7 @@ fn assert_stopped(edge: &Edge, told: Option<u32>, reason: &str) {
 }
 
 #[test]
-fn requests_that_are_taken_back_at_once() {
+fn rapid_reset_before_dispatch_is_closed_with_goaway() {
     let (edge, origin) = start();
     let mut client = Client::open(edge.address);
     let told = flood(&mut client, 5000, |client, _| {
@@ -79,7 +79,7 @@ fn requests_that_are_taken_back_at_once() {
 }
 
 #[test]
-fn requests_that_are_taken_back_when_they_are_at_work() {
+fn rapid_reset_of_dispatched_requests_is_closed_with_goaway() {
     let (edge, origin) = start();
     origin.behave(Behaviour::Hold);
     let mut client = Client::open(edge.address);
@@ -98,7 +98,7 @@ fn requests_that_are_taken_back_when_they_are_at_work() {
 }
 
 #[test]
-fn requests_that_we_are_made_to_reset() {
+fn flood_of_window_overflows_is_closed_with_goaway() {
     let (edge, _origin) = start();
     let mut client = Client::open(edge.address);
     let told = flood(&mut client, 2000, |client, _| {
@@ -111,7 +111,7 @@ fn requests_that_we_are_made_to_reset() {
 }
 
 #[test]
-fn frames_that_do_nothing() {
+fn flood_of_control_frames_is_closed_with_goaway() {
     for (name, frame) in [
         ("PING", Frame::ping(0)),
         ("SETTINGS", Frame::settings(&[])),
@@ -131,7 +131,7 @@ fn frames_that_do_nothing() {
 }
 
 #[test]
-fn data_without_any() {
+fn flood_of_empty_data_frames_is_closed_with_goaway() {
     for (name, length, reason) in [("empty", 0, "excess"), ("tiny", 1, "excess")] {
         let (edge, _origin) = start();
         let mut client = Client::open(edge.address);
@@ -152,7 +152,7 @@ fn data_without_any() {
 }
 
 #[test]
-fn headers_without_an_end() {
+fn flood_of_continuation_frames_is_closed_with_goaway() {
     let (edge, origin) = start();
     for filler in [vec![], block(&[("x", &"y".repeat(1000))])] {
         let mut client = Client::open(edge.address);
@@ -169,7 +169,7 @@ fn headers_without_an_end() {
 }
 
 #[test]
-fn a_header_that_unpacks_to_much() {
+fn hpack_bomb_is_refused() {
     let (edge, origin) = start();
     let mut client = Client::open(edge.address);
     let stream = client.stream();
@@ -191,7 +191,7 @@ fn a_header_that_unpacks_to_much() {
 }
 
 #[test]
-fn windows_of_one_byte() {
+fn flood_of_one_byte_window_updates_is_closed_with_goaway() {
     let (edge, origin) = start();
     origin.behave(Behaviour::Body(100_000));
     let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0)]);
@@ -202,7 +202,7 @@ fn windows_of_one_byte() {
 }
 
 #[test]
-fn a_lively_client_is_no_flood() {
+fn busy_http2_client_is_not_treated_as_a_flood() {
     let (edge, origin) = start();
     let mut client = Client::open(edge.address);
     for _ in 0..300 {
@@ -220,7 +220,7 @@ fn a_lively_client_is_no_flood() {
 }
 
 #[test]
-fn a_client_that_measures_its_path_is_no_flood() {
+fn http2_client_with_frequent_pings_is_not_treated_as_a_flood() {
     const PIECES: usize = 3000;
     let (edge, origin) = start();
     let piece = [b"32\r\n", &[b'x'; 50][..], b"\r\n"].concat();
@@ -249,7 +249,7 @@ fn a_client_that_measures_its_path_is_no_flood() {
 }
 
 #[test]
-fn calls_that_are_cancelled_at_work_are_no_flood() {
+fn http2_cancelled_grpc_calls_are_not_treated_as_a_flood() {
     let (edge, origin) = start();
     origin.behave(stream_of(b"1\r\nx\r\n"));
     let mut client = Client::open(edge.address);

@@ -9,7 +9,7 @@ use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
 
 #[test]
-fn ten_thousand_keys_land_where_the_command_line_predicts() {
+fn key_placement_of_ten_thousand_keys_matches_ring_owner() {
     let nginx = Nginx::three();
     let edge = ConfigBuilder::of(nginx.iter().map(Nginx::label)).start();
     let keys = keys(10_000);
@@ -28,7 +28,7 @@ fn ten_thousand_keys_land_where_the_command_line_predicts() {
 }
 
 #[test]
-fn the_admin_api_predicts_the_same() {
+fn key_placement_matches_the_admin_api() {
     let origins = Origin::some(5);
     let edge = ConfigBuilder::of(origins.iter().map(Origin::label)).start();
     let keys = keys(200);
@@ -38,7 +38,7 @@ fn the_admin_api_predicts_the_same() {
 }
 
 #[test]
-fn every_dialect_and_weight_lands_as_predicted() {
+fn key_placement_matches_ring_owner_in_every_dialect_with_weights() {
     let origins = Origin::some(4);
     for ring in [
         "circle",
@@ -116,7 +116,7 @@ impl KeySourceEdge {
 }
 
 #[test]
-fn a_header_is_a_key() {
+fn key_source_header() {
     let keyed = KeySourceEdge::by("{header: x-user}");
     for user in ["kim", "Kim", "a b", "ü"] {
         keyed.assert_key(&Request::get("/").header("X-User", user), user);
@@ -124,7 +124,7 @@ fn a_header_is_a_key() {
 }
 
 #[test]
-fn a_cookie_is_a_key() {
+fn key_source_cookie() {
     let keyed = KeySourceEdge::by("{cookie: sid}");
     for sid in ["1", "22", "333"] {
         keyed.assert_key(
@@ -141,7 +141,7 @@ fn a_cookie_is_a_key() {
 }
 
 #[test]
-fn a_query_parameter_is_a_key() {
+fn key_source_query_parameter() {
     let keyed = KeySourceEdge::by("{query: user}");
     for user in ["kim", "lee", "a%20b"] {
         keyed.assert_key(&Request::get(&format!("/?xuser=no&user={user}&z=1")), user);
@@ -149,7 +149,7 @@ fn a_query_parameter_is_a_key() {
 }
 
 #[test]
-fn the_path_its_segments_and_the_query_are_keys() {
+fn key_source_path_segment_and_path_and_query() {
     let keyed = KeySourceEdge::by("path");
     keyed.assert_key(&Request::get("/a/b?c=d"), "/a/b");
     let keyed = KeySourceEdge::by("path_and_query");
@@ -159,7 +159,7 @@ fn the_path_its_segments_and_the_query_are_keys() {
 }
 
 #[test]
-fn the_host_is_a_key_without_its_case_and_port() {
+fn key_source_host_ignores_case_and_port() {
     let keyed = KeySourceEdge::by("host");
     for host in ["example.com", "EXAMPLE.com", "example.com:8080"] {
         keyed.assert_key(&Request::get("/").header("Host", host), "example.com");
@@ -167,7 +167,7 @@ fn the_host_is_a_key_without_its_case_and_port() {
 }
 
 #[test]
-fn the_clients_address_is_the_key_where_none_is_set() {
+fn key_source_defaults_to_the_client_address() {
     let keyed = KeySourceEdge::by("client_ip");
     keyed.assert_key(&Request::get("/?k=1"), "127.0.0.1");
     let keyed = KeySourceEdge::by("{client_ip: {v4: 8, v6: 64}}");
@@ -175,7 +175,7 @@ fn the_clients_address_is_the_key_where_none_is_set() {
 }
 
 #[test]
-fn several_sources_are_one_key_or_a_chain() {
+fn key_sources_can_be_joined_or_chained() {
     let keyed = KeySourceEdge::by("{all: [host, {header: x-user}]}");
     let request = Request::get("/")
         .header("Host", "h.com")
@@ -192,7 +192,7 @@ fn several_sources_are_one_key_or_a_chain() {
 }
 
 #[test]
-fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
+fn key_client_ip_uses_x_forwarded_for_only_from_trusted_proxies() {
     let request = Request::get("/").header("X-Forwarded-For", "9.9.9.9, 203.0.113.7, 10.1.1.1");
     let site = ConfigBuilder::of([""]).app("key", "client_ip");
     KeySourceEdge::at(&site).assert_key(&request, "127.0.0.1");
@@ -201,7 +201,7 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
 }
 
 #[test]
-fn a_request_without_a_key_goes_round_evenly() {
+fn keyless_requests_are_distributed_evenly() {
     let origins = Origin::some(3);
     let edge = ConfigBuilder::of(origins.iter().map(Origin::label))
         .app("key", "{header: x-user}")
@@ -221,7 +221,7 @@ fn a_request_without_a_key_goes_round_evenly() {
 }
 
 #[test]
-fn a_request_without_a_key_is_rejected_on_request() {
+fn keyless_requests_are_rejected_where_configured() {
     let origins = Origin::some(1);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("key", "{header: x-user}");
     let edge = site.app("missing_key", "reject").start();

@@ -74,7 +74,7 @@ impl LimitedEdge {
 // ── sizes
 
 #[test]
-fn a_header_over_the_limit_is_431() {
+fn limits_header_too_large_is_431() {
     let limited = LimitedEdge::to("{max_header_size: 4KiB}");
     let header = "x".repeat(5000);
     limited.assert_refused(
@@ -85,7 +85,7 @@ fn a_header_over_the_limit_is_431() {
 }
 
 #[test]
-fn a_header_bomb_is_refused() {
+fn limits_too_many_header_lines_are_refused() {
     let limited = LimitedEdge::to("{}");
     let lines = "X-Bomb: 1\r\n".repeat(100_000);
     let status = limited.status_of(format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"));
@@ -96,7 +96,7 @@ fn a_header_bomb_is_refused() {
 }
 
 #[test]
-fn a_header_line_without_end_is_refused() {
+fn limits_header_line_without_end_is_refused() {
     let limited = LimitedEdge::to("{}");
     let status = limited.status_of(format!(
         "GET / HTTP/1.1\r\nHost: h\r\nX: {}",
@@ -107,7 +107,7 @@ fn a_header_line_without_end_is_refused() {
 }
 
 #[test]
-fn a_target_over_the_limit_is_414() {
+fn limits_target_too_long_is_414() {
     let limited = LimitedEdge::to("{max_uri_length: 1KiB}");
     assert_eq!(
         limited.edge.get(&format!("/{}", "x".repeat(1023))).status,
@@ -123,7 +123,7 @@ fn a_target_over_the_limit_is_414() {
 }
 
 #[test]
-fn a_body_that_announces_too_much_is_413() {
+fn limits_content_length_over_the_limit_is_413() {
     let limited = LimitedEdge::to("{max_body_size: 1KiB}");
     assert_eq!(
         limited.edge.send(&Request::post("/", vec![0; 1024])).status,
@@ -139,7 +139,7 @@ fn a_body_that_announces_too_much_is_413() {
 }
 
 #[test]
-fn a_chunked_body_is_413_where_it_passes_the_limit() {
+fn limits_chunked_body_over_the_limit_is_413() {
     let limited = LimitedEdge::to("{max_body_size: 1KiB}");
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("200\r\n{}\r\n", "x".repeat(0x200));
@@ -155,7 +155,7 @@ fn a_chunked_body_is_413_where_it_passes_the_limit() {
 }
 
 #[test]
-fn asking_for_an_upgrade_lifts_no_limit() {
+fn limits_apply_to_requests_that_ask_for_an_upgrade() {
     for protocol in ["x", "h2c", "websocket"] {
         let limited = LimitedEdge::to("{max_body_size: 1KiB}");
         let head = format!(
@@ -168,7 +168,7 @@ fn asking_for_an_upgrade_lifts_no_limit() {
 }
 
 #[test]
-fn a_routes_own_body_limit_wins() {
+fn limits_body_limit_of_a_route_takes_precedence() {
     let origin = Origin::start();
     let routes = "[{upstream: app}, {path: /up, upstream: app, max_body_size: off}]";
     let site = ConfigBuilder::of([origin.label()])
@@ -185,7 +185,7 @@ fn a_routes_own_body_limit_wins() {
 // ── requests that make no sense
 
 #[test]
-fn a_chunk_that_is_none_ends_the_connection() {
+fn invalid_chunk_closes_the_connection_with_400() {
     for chunks in [
         "zz\r\nabc\r\n",
         "5\r\nabc\r\n0\r\n\r\n",
@@ -203,7 +203,7 @@ fn a_chunk_that_is_none_ends_the_connection() {
 }
 
 #[test]
-fn two_lengths_never_become_two_requests() {
+fn conflicting_body_lengths_never_become_two_requests() {
     let limited = LimitedEdge::to("{}");
     let smuggled = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                     0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -225,7 +225,7 @@ fn two_lengths_never_become_two_requests() {
 }
 
 #[test]
-fn what_is_not_http_is_refused() {
+fn input_that_is_not_http_is_refused() {
     let broken = [
         "\r\n\r\n\r\nnonsense\r\n\r\n",
         "GET\r\n\r\n",
@@ -253,7 +253,7 @@ fn what_is_not_http_is_refused() {
 }
 
 #[test]
-fn connect_is_refused() {
+fn connect_method_is_405() {
     let limited = LimitedEdge::to("{}");
     let status =
         limited.status_of("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n");
@@ -270,7 +270,7 @@ fn connect_is_refused() {
 // ── time
 
 #[test]
-fn a_silent_connection_is_closed_after_the_header_time() {
+fn header_timeout_closes_a_silent_connection() {
     let limited = LimitedEdge::to("{header_timeout: 1s}");
     let (_, life) = timed(|| limited.edge.connect().time_to_close());
     assert_about(life, Duration::from_secs(1));
@@ -279,7 +279,7 @@ fn a_silent_connection_is_closed_after_the_header_time() {
 }
 
 #[test]
-fn half_a_header_is_408_after_the_header_time() {
+fn header_timeout_of_a_partial_header_is_408() {
     let limited = LimitedEdge::to("{header_timeout: 1s}");
     let (status, took) = timed(|| limited.status_of("GET / HTTP/1.1\r\nHost: h\r\n"));
     assert_eq!(status, 408);
@@ -288,7 +288,7 @@ fn half_a_header_is_408_after_the_header_time() {
 }
 
 #[test]
-fn a_dripped_header_has_no_more_time_than_another() {
+fn header_timeout_is_not_extended_by_slow_bytes() {
     let limited = LimitedEdge::to("{header_timeout: 1s}");
     let ((), took) = timed(|| drip(limited.edge.connect()));
     assert_about(took, Duration::from_secs(1));
@@ -296,7 +296,7 @@ fn a_dripped_header_has_no_more_time_than_another() {
 }
 
 #[test]
-fn a_dripped_second_header_is_closed_too() {
+fn header_timeout_of_a_slow_second_header_closes_the_connection() {
     let limited = LimitedEdge::to("{header_timeout: 1s, keepalive: 30s}");
     let mut connection = limited.edge.connect();
     assert_eq!(connection.get("/").unwrap().status, 200);
@@ -312,7 +312,7 @@ fn drip(mut connection: Connection) {
 }
 
 #[test]
-fn an_idle_connection_is_closed_after_the_keepalive_time() {
+fn keepalive_timeout_closes_an_idle_connection() {
     let limited = LimitedEdge::to("{keepalive: 3s, header_timeout: 30s}");
     let mut connection = limited.edge.connect();
     assert_eq!(connection.get("/").unwrap().status, 200);
@@ -325,7 +325,7 @@ fn an_idle_connection_is_closed_after_the_keepalive_time() {
 }
 
 #[test]
-fn half_a_second_header_is_408_after_the_header_time() {
+fn header_timeout_of_a_partial_second_header_is_408() {
     let limited = LimitedEdge::to("{keepalive: 30s, header_timeout: 1s}");
     let mut connection = limited.edge.connect();
     connection.get("/").unwrap();
@@ -338,7 +338,7 @@ fn half_a_second_header_is_408_after_the_header_time() {
 }
 
 #[test]
-fn requests_on_one_connection_can_be_capped() {
+fn requests_per_connection_can_be_limited() {
     let limited = LimitedEdge::to("{keepalive_requests: 3}");
     let mut connection = limited.edge.connect();
     let closes: Vec<bool> = (0..3)
@@ -349,7 +349,7 @@ fn requests_on_one_connection_can_be_capped() {
 }
 
 #[test]
-fn a_body_that_does_not_come_is_408() {
+fn request_body_timeout_is_408() {
     let limited = LimitedEdge::to("{read_timeout: 1s}");
     let half = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123";
     let (status, took) = timed(|| limited.status_of(half));
@@ -359,7 +359,7 @@ fn a_body_that_does_not_come_is_408() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut_off() {
+fn client_that_does_not_read_times_out() {
     let limited = LimitedEdge::to("{write_timeout: 1s}");
     limited.origin.behave(Behaviour::Body(64 << 20));
     let mut connection = limited.edge.connect();
@@ -380,7 +380,7 @@ fn a_client_that_does_not_read_is_cut_off() {
 const PATIENT: &str = "{header_timeout: 5m, keepalive: 5m, read_timeout: 5m}";
 
 #[test]
-fn a_client_that_ends_in_the_middle_is_let_go() {
+fn client_that_closes_within_a_request_is_released() {
     let limited = LimitedEdge::to(PATIENT);
     for bytes in [
         "",
@@ -398,7 +398,7 @@ fn a_client_that_ends_in_the_middle_is_let_go() {
 }
 
 #[test]
-fn a_client_that_closes_its_sending_side_too_early_is_let_go() {
+fn client_half_close_before_the_response_is_handled() {
     let limited = LimitedEdge::to(PATIENT);
     limited.origin.behave(Behaviour::Hold);
     // Whether it has left or only stopped sending cannot be told; it may be given up.
@@ -409,7 +409,7 @@ fn a_client_that_closes_its_sending_side_too_early_is_let_go() {
 }
 
 #[test]
-fn a_client_that_left_frees_the_peer() {
+fn client_abort_frees_the_peer() {
     let limited = LimitedEdge::to("{}");
     limited.origin.behave(Behaviour::Stall(100_000, 1 << 20));
     let mut connection = limited.edge.connect();
@@ -427,7 +427,7 @@ fn a_client_that_left_frees_the_peer() {
 // ── how many
 
 #[test]
-fn connections_over_the_limit_wait_for_a_place() {
+fn connections_over_the_limit_wait_until_one_closes() {
     let limited = LimitedEdge::to("{max_connections: 2}");
     let mut kept = [limited.edge.connect(), limited.edge.connect()];
     limited.edge.admin.wait_for_metric(

@@ -17,7 +17,7 @@ use crate::support::{client, curl, port, wait};
 const TCP: &str = "{address: \"127.0.0.1:0\"}";
 
 #[test]
-fn a_unix_socket_is_served_with_its_mode_and_its_end() {
+fn unix_listener_has_its_mode_and_is_removed_at_exit() {
     let (_origin, edge) = beside("unix:http.sock", "mode: 0640");
     let file = edge.directory().join("http.sock");
     let found = fs::metadata(&file).unwrap();
@@ -32,7 +32,7 @@ fn a_unix_socket_is_served_with_its_mode_and_its_end() {
 }
 
 #[test]
-fn whoever_may_connect_to_a_unix_socket_is_believed() {
+fn unix_listener_trusts_every_client_with_a_proxy_header() {
     let (_origin, edge) = beside("unix:http.sock", "proxy_protocol: {timeout: 2s}");
     let mut connection = Connection::unix(&edge.directory().join("http.sock")).unwrap();
     connection
@@ -43,7 +43,7 @@ fn whoever_may_connect_to_a_unix_socket_is_believed() {
 }
 
 #[test]
-fn tls_is_spoken_on_a_unix_socket_too() {
+fn unix_listener_supports_tls() {
     let authority = Authority::new();
     let tls = authority.issue("a", &["a.test"]);
     let (_origin, edge) = beside("unix:http.sock", &format!("tls: {tls}"));
@@ -58,7 +58,7 @@ fn tls_is_spoken_on_a_unix_socket_too() {
 }
 
 #[test]
-fn a_file_that_a_dead_process_left_is_replaced_and_one_in_use_is_not() {
+fn unix_listener_replaces_a_stale_socket_file_but_not_one_in_use() {
     let origin = Origin::start();
     let site = ConfigBuilder::of([origin.label()]);
     let listeners = format!("[{TCP}, {{address: \"unix:http.sock\"}}]");
@@ -84,7 +84,7 @@ fn a_file_that_a_dead_process_left_is_replaced_and_one_in_use_is_not() {
 }
 
 #[test]
-fn an_upgrade_hands_a_unix_socket_over_and_a_reload_changes_its_mode() {
+fn unix_listener_survives_upgrade_and_changes_mode_on_reload() {
     let (origin, edge) = beside("unix:http.sock", "mode: 0600");
     let file = edge.directory().join("http.sock");
     let inode = fs::metadata(&file).unwrap().ino();
@@ -109,7 +109,7 @@ fn an_upgrade_hands_a_unix_socket_over_and_a_reload_changes_its_mode() {
 }
 
 #[test]
-fn a_reload_that_fails_leaves_no_file_behind() {
+fn unix_listener_file_is_removed_when_a_reload_fails() {
     let origin = Origin::start();
     let edge = with(&origin, "unix:one.sock", "mode: 0600").start();
     let taken = TcpListener::bind(port::free()).unwrap();
@@ -128,7 +128,7 @@ fn a_reload_that_fails_leaves_no_file_behind() {
 }
 
 #[test]
-fn an_account_that_is_not_there_is_said() {
+fn unix_listener_with_an_unknown_group_is_an_error() {
     let origin = Origin::start();
     let mut edge = Edge::launch(&with(&origin, "unix:http.sock", "group: no-such-group").yaml());
     wait::until("it to give up", || edge.started().exited().is_some());
@@ -138,7 +138,7 @@ fn an_account_that_is_not_there_is_said() {
 }
 
 #[test]
-fn ipv6_is_served_and_takes_ipv4_where_it_may() {
+fn ipv6_listener_accepts_ipv4_unless_ipv6_only() {
     let free = port::free();
     let six: SocketAddr = format!("[::1]:{}", free.port()).parse().unwrap();
     // An IPv4 address in IPv6's clothes: what `[::]` takes, without a socket that the world can reach.
@@ -182,7 +182,7 @@ fn ipv6_is_served_and_takes_ipv4_where_it_may() {
 }
 
 #[test]
-fn a_port_is_shared_only_where_both_want_it() {
+fn reuse_port_requires_both_processes_to_set_it() {
     let address = port::free();
     let origin = Origin::start();
     let with = |more: &str| {

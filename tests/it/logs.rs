@@ -34,7 +34,7 @@ fn lines(path: &Path, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn a_line_says_what_was_asked_and_what_became_of_it() {
+fn access_log_line_has_request_and_result() {
     let (edge, origin) = logging();
     let request = Request::post("/a/b?secret=1", "12345")
         .header("Host", "Shop.test")
@@ -66,7 +66,7 @@ fn a_line_says_what_was_asked_and_what_became_of_it() {
 }
 
 #[test]
-fn refusals_are_logged_too() {
+fn access_log_includes_refused_requests() {
     let (edge, _origin) = logging();
     let site = edge.send(&Request::new("GET", "/x").header("X-User", ""));
     assert_eq!(site.status, 200);
@@ -79,7 +79,7 @@ fn refusals_are_logged_too() {
 }
 
 #[test]
-fn what_a_client_sends_cannot_break_a_line() {
+fn access_log_line_cannot_be_broken_by_client_bytes() {
     let (edge, _origin) = logging();
     let request = Request::get("/a\"b\\c")
         .header("Host", "h\"h")
@@ -89,7 +89,7 @@ fn what_a_client_sends_cannot_break_a_line() {
 }
 
 #[test]
-fn usr1_reopens_the_log() {
+fn access_log_is_reopened_on_sigusr1() {
     let (edge, _origin) = logging();
     let (log, rotated) = (
         edge.directory().join("access.log"),
@@ -108,7 +108,7 @@ fn usr1_reopens_the_log() {
 }
 
 #[test]
-fn the_log_goes_to_stdout_on_request() {
+fn access_log_can_go_to_stdout() {
     let origin = Origin::start();
     let edge = ConfigBuilder::of([origin.label()])
         .top("access_log", "{path: stdout}")
@@ -119,7 +119,7 @@ fn the_log_goes_to_stdout_on_request() {
 }
 
 #[test]
-fn nothing_is_lost_when_an_instance_ends() {
+fn access_log_loses_no_line_at_exit() {
     let (mut edge, _origin) = logging();
     let mut connection = edge.connect();
     for _ in 0..500 {
@@ -132,7 +132,7 @@ fn nothing_is_lost_when_an_instance_ends() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_drops_lines_and_counts_them() {
+fn access_log_that_is_not_writable_drops_and_counts_lines() {
     let origin = Origin::start();
     let site = ConfigBuilder::of([origin.label()]).top("access_log", "{path: /dev/full}");
     let edge = site.start();
@@ -147,7 +147,7 @@ fn a_log_that_cannot_be_written_drops_lines_and_counts_them() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
+fn access_log_that_cannot_be_opened_is_a_start_error() {
     let mut edge = Edge::launch(
         &ConfigBuilder::of(["127.0.0.1:1"])
             .top("access_log", "{path: /nowhere/access.log}")
@@ -160,7 +160,7 @@ fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
 }
 
 #[test]
-fn the_error_log_has_levels() {
+fn error_log_level_is_applied() {
     let origin = Origin::start();
     let site = ConfigBuilder::of([origin.label()]);
     let quiet = site.clone().top("error_log", "{level: off}").start();

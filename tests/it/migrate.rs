@@ -20,7 +20,7 @@ use crate::support::tls::Authority;
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
 
 #[test]
-fn every_key_of_a_running_nginx_stays_on_its_server() {
+fn migrated_nginx_configuration_keeps_every_key_on_its_server() {
     let origins: Vec<_> = (0..5).map(|_| Origin::named()).collect();
     let servers = origins
         .iter()
@@ -48,7 +48,7 @@ fn every_key_of_a_running_nginx_stays_on_its_server() {
 }
 
 #[test]
-fn every_key_of_a_running_haproxy_stays_on_its_server() {
+fn migrated_haproxy_configuration_keeps_every_key_on_its_server() {
     let origins: Vec<_> = (0..5).map(|_| Origin::named()).collect();
     let settings = ["weight 2", "id 11", "", "id 2 weight 3", ""];
     let servers = origins
@@ -73,7 +73,7 @@ fn every_key_of_a_running_haproxy_stays_on_its_server() {
 
 /// What its file becomes, but for the ports, answers alike.
 #[test]
-fn what_an_nginx_with_tls_becomes_answers_as_it_does() {
+fn migrated_nginx_tls_configuration_answers_like_nginx() {
     let site = NginxFixture::new();
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = ((port::free(), port::free()), (port::free(), port::free()));
@@ -248,7 +248,7 @@ const OLD: &str = "http {\n    gzip on;\n    upstream app { hash $uri consistent
                    server { location / { proxy_pass http://app; } }\n}\n";
 
 #[test]
-fn what_is_not_translated_is_told_by_line_and_strict_counts_it() {
+fn migrate_reports_untranslated_lines_and_strict_exits_with_3() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("old.txt"), OLD).unwrap();
     let migrate = |arguments: &[&str]| {
@@ -282,7 +282,7 @@ fn what_is_not_translated_is_told_by_line_and_strict_counts_it() {
 }
 
 #[test]
-fn wrong_input_is_refused_with_its_place() {
+fn migrate_of_invalid_input_is_refused_with_its_position() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
     write("nginx.conf", b"http {\n");

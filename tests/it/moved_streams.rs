@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const MOVED: &str = "clockwise_upstream_moved_streams_total";
 
 #[test]
-fn a_websocket_is_told_to_go_after_its_key_has_moved() {
+fn websocket_with_a_moved_key_is_closed_after_the_grace_period() {
     let pair = StreamOrigins::of(Behaviour::Upgrade);
     let mut socket = pair.websocket();
     assert_eq!(echo(&mut socket, b"\x81\x05hello"), b"\x81\x05hello");
@@ -34,7 +34,7 @@ fn a_websocket_is_told_to_go_after_its_key_has_moved() {
 }
 
 #[test]
-fn a_websocket_is_closed_between_two_frames() {
+fn websocket_with_a_moved_key_is_closed_between_frames() {
     let pair = StreamOrigins::of(Behaviour::Upgrade);
     let mut socket = pair.websocket();
     assert_eq!(echo(&mut socket, b"\x82\x0a12345"), b"\x82\x0a12345");
@@ -46,7 +46,7 @@ fn a_websocket_is_closed_between_two_frames() {
 }
 
 #[test]
-fn a_key_that_comes_home_keeps_its_stream() {
+fn stream_with_a_key_that_returned_is_kept() {
     let pair = StreamOrigins::after("5s", 10, Behaviour::Upgrade);
     let mut socket = pair.websocket();
     pair.drain();
@@ -57,7 +57,7 @@ fn a_key_that_comes_home_keeps_its_stream() {
 }
 
 #[test]
-fn a_peer_that_a_reload_takes_away_gives_its_streams_up() {
+fn streams_of_a_removed_peer_are_closed() {
     let pair = StreamOrigins::of(Behaviour::Upgrade);
     let mut socket = pair.websocket();
     let mut events = Connection::open(pair.edge.address);
@@ -73,7 +73,7 @@ fn a_peer_that_a_reload_takes_away_gives_its_streams_up() {
 }
 
 #[test]
-fn an_event_stream_ends_behind_an_event() {
+fn event_stream_with_a_moved_key_ends_after_an_event() {
     let pair = StreamOrigins::of(chunked("9\r\ndata: 1\n\n\r\n"));
     let mut whole = pair.open("1.1");
     assert_eq!(whole.exactly(14).unwrap(), b"9\r\ndata: 1\n\n\r\n");
@@ -86,7 +86,7 @@ fn an_event_stream_ends_behind_an_event() {
 }
 
 #[test]
-fn an_event_stream_of_http_1_0_ends_with_the_connection() {
+fn event_stream_to_http10_ends_with_the_connection() {
     let pair = StreamOrigins::of(chunked("9\r\ndata: 1\n\n\r\n"));
     let mut stream = pair.open("1.0");
     assert_eq!(stream.exactly(9).unwrap(), b"data: 1\n\n");
@@ -95,7 +95,7 @@ fn an_event_stream_of_http_1_0_ends_with_the_connection() {
 }
 
 #[test]
-fn what_cannot_be_ended_politely_is_left_alone() {
+fn stream_without_a_safe_boundary_is_not_closed() {
     let answers = [
         ("text/plain", "Transfer-Encoding: chunked", "1\r\n1\r\n"),
         ("text/event-stream", "Content-Length: 20", "data: 1\n\n"),
@@ -121,7 +121,7 @@ fn what_cannot_be_ended_politely_is_left_alone() {
 }
 
 #[test]
-fn streams_go_at_a_bounded_rate() {
+fn moved_streams_are_closed_at_a_limited_rate() {
     let pair = StreamOrigins::after("100ms", 10, Behaviour::Upgrade);
     let mut sockets: Vec<_> = (0..20).map(|_| pair.websocket()).collect();
     let start = Instant::now();
@@ -138,7 +138,7 @@ fn streams_go_at_a_bounded_rate() {
 }
 
 #[test]
-fn a_key_that_a_draining_peer_keeps_keeps_its_stream() {
+fn stream_with_a_key_kept_by_a_draining_peer_is_kept() {
     let pair = StreamOrigins::start(
         site(&[], "400ms", 10).app("drain", "{idle: 10m, deadline: 1h}"),
         Behaviour::Upgrade,
@@ -149,7 +149,7 @@ fn a_key_that_a_draining_peer_keeps_keeps_its_stream() {
 }
 
 #[test]
-fn a_key_with_an_open_stream_is_kept_however_old_that_is() {
+fn open_stream_keeps_its_key_active_on_a_draining_peer() {
     let pair = StreamOrigins::start(
         site(&[], "400ms", 10).app("drain", KEEPING),
         Behaviour::Upgrade,
@@ -164,7 +164,7 @@ fn a_key_with_an_open_stream_is_kept_however_old_that_is() {
 }
 
 #[test]
-fn a_key_with_a_long_request_is_kept_while_that_goes_on_and_after_it() {
+fn long_request_keeps_its_key_active_on_a_draining_peer() {
     let pair = StreamOrigins::start(
         site(&[], "400ms", 10).app("drain", KEEPING),
         Behaviour::Hold,

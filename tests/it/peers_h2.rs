@@ -38,7 +38,7 @@ fn post() -> Request {
 }
 
 #[test]
-fn requests_share_a_connection() {
+fn upstream_h2_requests_share_a_connection() {
     let origin = Origin::start(&[]);
     let edge = site(&[&origin]).start();
     for number in 0..4 {
@@ -49,7 +49,7 @@ fn requests_share_a_connection() {
 }
 
 #[test]
-fn no_more_at_once_than_a_connection_may_have() {
+fn upstream_h2_concurrent_streams_limit_opens_another_connection() {
     let origin = Origin::start(&[Http2Behaviour::Hold; 6]);
     let edge = site(&[&origin]).app("h2", "{max_streams: 3}").start();
     thread::scope(|scope| {
@@ -68,7 +68,7 @@ fn no_more_at_once_than_a_connection_may_have() {
 }
 
 #[test]
-fn what_was_not_looked_at_is_asked_again_be_it_a_post() {
+fn upstream_h2_unprocessed_request_is_retried_even_a_post() {
     for act in [
         Http2Behaviour::Reset(REFUSED_STREAM),
         Http2Behaviour::ResetEarly(REFUSED_STREAM),
@@ -90,7 +90,7 @@ fn what_was_not_looked_at_is_asked_again_be_it_a_post() {
 }
 
 #[test]
-fn who_keeps_refusing_is_left_for_the_next_of_the_walk() {
+fn upstream_h2_peer_that_keeps_refusing_is_replaced_by_the_next() {
     let refusals = [Http2Behaviour::Reset(REFUSED_STREAM); 2];
     let origins = [Origin::start(&refusals), Origin::start(&refusals)];
     let edge = site(&[&origins[0], &origins[1]])
@@ -104,7 +104,7 @@ fn who_keeps_refusing_is_left_for_the_next_of_the_walk() {
 }
 
 #[test]
-fn what_may_have_been_done_is_not_done_again() {
+fn upstream_h2_possibly_processed_post_is_not_retried() {
     let origins = [
         Origin::start(&[Http2Behaviour::Reset(INTERNAL_ERROR)]),
         Origin::start(&[Http2Behaviour::Reset(INTERNAL_ERROR)]),
@@ -119,7 +119,7 @@ fn what_may_have_been_done_is_not_done_again() {
 }
 
 #[test]
-fn a_connection_that_has_ended_says_nothing_about_its_peer() {
+fn upstream_h2_closed_connection_is_not_a_peer_failure() {
     for act in [Http2Behaviour::LastAnswer, Http2Behaviour::Vanish] {
         let origin = Origin::start(&[act; 3]);
         let edge = strict(&[&origin]);
@@ -135,7 +135,7 @@ fn a_connection_that_has_ended_says_nothing_about_its_peer() {
 }
 
 #[test]
-fn a_client_of_http_1_gets_the_body_whole() {
+fn upstream_h2_http1_client_gets_the_whole_body() {
     let origin = Origin::start(&[Http2Behaviour::Trailers, Http2Behaviour::Trailers]);
     let edge = site(&[&origin]).start();
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_client_of_http_1_gets_the_body_whole() {
 }
 
 #[test]
-fn a_tunnel_begins_as_http_1_whatever_is_spoken_else() {
+fn upstream_h2_tunnel_uses_http1() {
     let origin = origin::Origin::behaving(Behaviour::Upgrade);
     let edge = ConfigBuilder::of([origin.label()])
         .app("protocol", "h2c")
@@ -163,7 +163,7 @@ fn a_tunnel_begins_as_http_1_whatever_is_spoken_else() {
 }
 
 #[test]
-fn probes_speak_it_too() {
+fn upstream_h2_probes_use_http2() {
     let origin = Origin::start(&[]);
     let health = "{http: /, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
     let edge = site(&[&origin]).app("health", health).start();
@@ -180,7 +180,7 @@ fn probes_speak_it_too() {
 }
 
 #[test]
-fn nghttpd_is_served_from() {
+fn upstream_h2_works_with_nghttpd() {
     let address = port::free();
     let directory = tempfile::tempdir().unwrap();
     let page = "x".repeat(300_000);
@@ -203,7 +203,7 @@ fn nghttpd_is_served_from() {
 }
 
 #[test]
-fn a_host_that_no_peer_could_be_told_is_the_clients_fault() {
+fn upstream_h2_host_invalid_as_authority_is_400() {
     let origin = Origin::start(&[]);
     let edge = site(&[&origin]).top("listeners", H2C).start();
     let mut client = Client::open(edge.address);
@@ -275,7 +275,7 @@ fn assert_said(answer: &Answer, status: u16, said: &str) {
 }
 
 #[test]
-fn requests_of_http_2_share_a_connection() {
+fn upstream_h2_requests_of_http2_clients_share_a_connection() {
     let origin = Origin::start(&[]);
     let edge = both(&origin).start();
     let mut client = Client::open(edge.address);
@@ -286,7 +286,7 @@ fn requests_of_http_2_share_a_connection() {
 }
 
 #[test]
-fn what_was_not_looked_at_of_http_2_is_asked_again() {
+fn upstream_h2_unprocessed_request_of_an_http2_client_is_retried() {
     for act in [
         Http2Behaviour::Reset(REFUSED_STREAM),
         Http2Behaviour::ResetEarly(REFUSED_STREAM),
@@ -302,7 +302,7 @@ fn what_was_not_looked_at_of_http_2_is_asked_again() {
 }
 
 #[test]
-fn what_may_have_been_done_for_http_2_is_not_done_again() {
+fn upstream_h2_possibly_processed_post_of_an_http2_client_is_not_retried() {
     let origin = Origin::start(&[Http2Behaviour::Reset(INTERNAL_ERROR)]);
     let edge = both(&origin).app("retry", "{attempts: 3}").start();
     assert_eq!(post_by_http_2(&edge, 10_000).statuses, [502]);
@@ -310,7 +310,7 @@ fn what_may_have_been_done_for_http_2_is_not_done_again() {
 }
 
 #[test]
-fn who_is_answered_early_gets_it_though_the_peer_takes_no_more() {
+fn upstream_h2_early_response_is_forwarded_while_the_upload_is_blocked() {
     let origin = Origin::start(&[Http2Behaviour::AnswerEarly]);
     let edge = both(&origin).start();
     let early = post_by_http_2(&edge, LARGE);
@@ -319,14 +319,14 @@ fn who_is_answered_early_gets_it_though_the_peer_takes_no_more() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_of_a_body_is_late() {
+fn upstream_h2_peer_that_reads_no_body_is_504() {
     let origin = Origin::start(&[]);
     let edge = both(&origin).app("timeouts", "{write: 500ms}").start();
     assert_said(&post_by_http_2(&edge, LARGE), 504, "504 send_timeout\n");
 }
 
 #[test]
-fn a_body_that_turns_out_too_large_is_refused_at_once() {
+fn upstream_h2_body_over_the_limit_is_413_at_once() {
     let origin = Origin::start(&[]);
     let edge = both(&origin).downstream("{max_body_size: 1000}").start();
     let refused = post_by_http_2(&edge, 10_000);
@@ -334,7 +334,7 @@ fn a_body_that_turns_out_too_large_is_refused_at_once() {
 }
 
 #[test]
-fn a_client_can_take_back_what_its_peer_does_not_take() {
+fn upstream_h2_client_reset_of_a_blocked_upload_frees_the_peer() {
     let origin = Origin::start(&[]);
     let edge = both(&origin).start();
     let mut client = Client::open(edge.address);

@@ -19,7 +19,7 @@ const SAYS: &str = "location / { return 200 \
     \"$ssl_server_name $ssl_protocol $server_protocol $connection_requests $ssl_client_s_dn\"; }";
 
 #[test]
-fn a_peer_that_proves_its_name_is_spoken_to() {
+fn upstream_tls_peer_with_a_valid_certificate_is_used() {
     let authority = Authority::new();
     let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
     let edge = named(&peer, &authority, "").start();
@@ -28,7 +28,7 @@ fn a_peer_that_proves_its_name_is_spoken_to() {
 }
 
 #[test]
-fn who_cannot_prove_its_name_gets_nothing() {
+fn upstream_tls_peer_with_an_invalid_certificate_is_502() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let cases = [
         (authority.issue("other", &["other.test"]), "name"),
@@ -58,7 +58,7 @@ fn who_cannot_prove_its_name_gets_nothing() {
 }
 
 #[test]
-fn the_next_peer_is_asked_and_the_false_one_ejected() {
+fn upstream_tls_failure_goes_to_the_next_peer_and_ejects() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let good = secure(&authority.issue("app", &["app.test"]), SAYS);
     let bad = secure(&stranger.issue("app", &["app.test"]), SAYS);
@@ -75,7 +75,7 @@ fn the_next_peer_is_asked_and_the_false_one_ejected() {
 }
 
 #[test]
-fn the_system_does_not_vouch_for_a_private_authority() {
+fn upstream_tls_system_roots_reject_a_private_ca() {
     let authority = Authority::new();
     let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
     let edge = site(&[&peer], "{server_name: app.test}").start();
@@ -83,7 +83,7 @@ fn the_system_does_not_vouch_for_a_private_authority() {
 }
 
 #[test]
-fn an_address_can_be_proved_too() {
+fn upstream_tls_ip_address_in_the_certificate_is_verified() {
     let authority = Authority::new();
     let peer = secure(&authority.issue("app", &["127.0.0.1"]), SAYS);
     let edge = site(&[&peer], &tls(&authority, "server_name: 127.0.0.1")).start();
@@ -91,7 +91,7 @@ fn an_address_can_be_proved_too() {
 }
 
 #[test]
-fn each_peer_proves_its_own_name() {
+fn upstream_tls_verify_name_can_differ_per_peer() {
     let authority = Authority::new();
     let [a, b] = ["a.test", "b.test"].map(|name| secure(&authority.issue(name, &[name]), SAYS));
     let peer =
@@ -107,7 +107,7 @@ fn each_peer_proves_its_own_name() {
 }
 
 #[test]
-fn a_peer_that_asks_is_shown_our_certificate() {
+fn upstream_tls_client_certificate_is_sent_on_request() {
     let authority = Authority::new();
     let asks = format!(
         "ssl_verify_client on; ssl_client_certificate {}; {SAYS}",
@@ -122,7 +122,7 @@ fn a_peer_that_asks_is_shown_our_certificate() {
 }
 
 #[test]
-fn old_versions_are_spoken_only_where_they_may_be() {
+fn upstream_tls_old_versions_need_configuration() {
     let authority = Authority::new();
     let old = format!("ssl_protocols TLSv1.2; {SAYS}");
     let peer = secure(&authority.issue("app", &["app.test"]), &old);
@@ -138,7 +138,7 @@ fn old_versions_are_spoken_only_where_they_may_be() {
 }
 
 #[test]
-fn the_clients_host_can_be_the_name_and_nobody_is_ejected_for_it() {
+fn upstream_tls_server_name_from_host_does_not_eject_on_failure() {
     let authority = Authority::new();
     let peer = secure(&authority.issue("ab", &["a.test", "b.test"]), SAYS);
     let site = site(&[&peer], &tls(&authority, "server_name: host"));
@@ -161,7 +161,7 @@ fn the_clients_host_can_be_the_name_and_nobody_is_ejected_for_it() {
 }
 
 #[test]
-fn what_is_not_verified_is_said_wherever_it_matters() {
+fn upstream_tls_without_verification_is_reported() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let peer = secure(
         &stranger.issue_for("old", &["other.test"], (year(2019), year(2020))),
@@ -197,7 +197,7 @@ fn what_is_not_verified_is_said_wherever_it_matters() {
 }
 
 #[test]
-fn another_authority_counts_from_the_next_request_on() {
+fn upstream_tls_new_ca_applies_to_the_next_request() {
     let (first, second) = (Authority::new(), Authority::new());
     let peer = secure(&first.issue("app", &["app.test"]), SAYS);
     let edge = named(&peer, &first, "").start();
@@ -221,7 +221,7 @@ fn another_authority_counts_from_the_next_request_on() {
 }
 
 #[test]
-fn a_new_certificate_of_ours_is_shown_from_the_next_request_on() {
+fn upstream_tls_new_client_certificate_applies_to_the_next_request() {
     let authority = Authority::new();
     let asks = format!(
         "ssl_verify_client optional_no_ca; ssl_client_certificate {}; {SAYS}",
@@ -241,7 +241,7 @@ fn a_new_certificate_of_ours_is_shown_from_the_next_request_on() {
 }
 
 #[test]
-fn a_tunnel_is_encrypted_and_verified_like_the_rest() {
+fn upstream_tls_tunnel_is_encrypted_and_verified() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let origin = Origin::behaving(Behaviour::Upgrade);
     let relay = format!(
@@ -277,7 +277,7 @@ fn a_tunnel_is_encrypted_and_verified_like_the_rest() {
 }
 
 #[test]
-fn probes_demand_what_requests_do() {
+fn upstream_tls_probes_verify_like_requests() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     for probe in ["tcp: true", "http: /healthz"] {
         let health = format!("{{{probe}, interval: 1s, timeout: 1s, fall: 1, rise: 1}}");
@@ -293,7 +293,7 @@ fn probes_demand_what_requests_do() {
 }
 
 #[test]
-fn a_probe_is_told_the_name_that_clients_would_bring() {
+fn upstream_tls_probe_uses_the_configured_host_as_sni() {
     let authority = Authority::new();
     let peer = secure(&authority.issue("app", &["app.test"]), SAYS);
     let with = |host: &str| {
@@ -308,7 +308,7 @@ fn a_probe_is_told_the_name_that_clients_would_bring() {
 }
 
 #[test]
-fn http_2_is_spoken_where_the_peer_chooses_it() {
+fn upstream_tls_alpn_selects_http2() {
     let authority = Authority::new();
     let pair = authority.issue("app", &["app.test"]);
     let says = "location / { return 200 \"$server_protocol $connection_requests\"; }";
@@ -334,7 +334,7 @@ fn http_2_is_spoken_where_the_peer_chooses_it() {
 }
 
 #[test]
-fn http_2_is_spoken_for_its_clients_where_the_peer_chooses_it() {
+fn upstream_tls_alpn_selects_http2_for_http2_clients() {
     let authority = Authority::new();
     let pair = authority.issue("app", &["app.test"]);
     let says = "location / { return 200 \"$server_protocol $connection_requests\"; }";

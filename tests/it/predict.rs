@@ -26,13 +26,13 @@ fn owners(text: &str) -> HashMap<&str, &str> {
 }
 
 #[test]
-fn ring_diff_of_a_removal() {
+fn ring_diff_without_a_peer_matches_golden() {
     let text = CommandDir::new().diff("--without b --keys -", &keys(1000).join("\n"));
     assert_eq!(text, include_str!("golden/diff-without.txt"));
 }
 
 #[test]
-fn ring_diff_of_two_files_is_that_of_the_same_change_without_a_second_file() {
+fn ring_diff_of_two_files_equals_the_same_change_by_options() {
     let desk = CommandDir::new();
     desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
     let text = desk.diff("--to then.yaml", "");
@@ -44,7 +44,7 @@ fn ring_diff_of_two_files_is_that_of_the_same_change_without_a_second_file() {
 }
 
 #[test]
-fn a_death_moves_what_a_removal_moves() {
+fn ring_diff_of_a_down_peer_equals_its_removal() {
     let desk = CommandDir::new();
     let moved = |arguments: &str| json(&desk.diff(&format!("{arguments} --json"), ""));
     let (death, removal) = (moved("--down b"), moved("--without b"));
@@ -94,7 +94,7 @@ fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
 }
 
 #[test]
-fn too_much_movement_is_exit_3_with_the_numbers() {
+fn ring_diff_over_max_moved_exits_with_3() {
     let desk = CommandDir::new();
     let ask =
         |limit: &str| format!("ring diff -c clockwise.yaml -u app --down b --max-moved {limit}");
@@ -123,7 +123,7 @@ fn too_much_movement_is_exit_3_with_the_numbers() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_told() {
+fn ring_diff_with_invalid_arguments_is_refused() {
     let desk = CommandDir::new();
     for (arguments, code, part) in [
         ("", 2, "required"),
@@ -144,7 +144,7 @@ fn what_cannot_be_asked_is_told() {
 }
 
 #[test]
-fn another_dialect_places_every_key_anew() {
+fn ring_diff_of_another_dialect_is_an_estimate() {
     let desk = CommandDir::new();
     let circle = site(["a", "b", "c"]).app("ring", "{dialect: circle}");
     desk.write("then.yaml", &circle.yaml());
@@ -179,7 +179,7 @@ fn log(desk: &CommandDir) -> String {
 }
 
 #[test]
-fn ring_replay_shows_the_load_now_and_after() {
+fn ring_replay_output_matches_golden() {
     let desk = CommandDir::new();
     let mut text = log(&desk);
     text.insert_str(text.find('\n').unwrap() + 1, "not a line\n");
@@ -192,7 +192,7 @@ fn ring_replay_shows_the_load_now_and_after() {
 }
 
 #[test]
-fn ring_replay_adds_up() {
+fn ring_replay_totals_are_consistent() {
     let desk = CommandDir::new();
     desk.write("access.log", &log(&desk));
     let report = json(&desk.replay("--log access.log --weight a=3 --json"));
@@ -227,7 +227,7 @@ fn ring_replay_reads_a_million_lines_in_seconds() {
 }
 
 #[test]
-fn a_log_that_says_nothing_is_wrong_input() {
+fn ring_replay_without_matching_lines_is_an_input_error() {
     let desk = CommandDir::new();
     desk.write("empty.log", "");
     desk.write("other.log", "no\n");
@@ -241,7 +241,7 @@ fn a_log_that_says_nothing_is_wrong_input() {
 
 /// What the proxy logs is what the replay reads.
 #[test]
-fn a_log_of_the_proxy_is_replayed_to_the_peers_it_names() {
+fn ring_replay_of_our_access_log_hits_the_logged_peers() {
     let origins = Origin::some(3);
     let edge = ConfigBuilder::of(origins.iter().map(Origin::label))
         .top("access_log", "{path: access.log}")
@@ -274,7 +274,7 @@ fn a_log_of_the_proxy_is_replayed_to_the_peers_it_names() {
 }
 
 #[test]
-fn the_diff_over_http_is_that_of_the_command() {
+fn admin_diff_equals_ring_diff() {
     let peers =
         ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
     let edge = ConfigBuilder::of(peers).start();
@@ -313,7 +313,7 @@ fn the_diff_over_http_is_that_of_the_command() {
 }
 
 #[test]
-fn the_diff_over_http_begins_with_what_is_down_now() {
+fn admin_diff_starts_with_the_peers_down_now() {
     let peers =
         ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
     let edge = ConfigBuilder::of(peers).start();
@@ -332,7 +332,7 @@ fn the_diff_over_http_begins_with_what_is_down_now() {
 
 /// The log of another proxy, as far as it has the keys.
 #[test]
-fn keys_with_their_times_are_replayed() {
+fn ring_replay_reads_the_keys_format() {
     let desk = CommandDir::new();
     let (keys, mut text) = (keys(1000), String::new());
     for (number, key) in keys.iter().enumerate() {
@@ -358,7 +358,7 @@ fn keys_with_their_times_are_replayed() {
 }
 
 #[test]
-fn hot_keys_are_spread_and_slow_starts_are_over_in_a_replay() {
+fn ring_replay_spreads_hot_keys_and_ignores_slow_starts() {
     let desk = CommandDir::new();
     let site = site(["a", "b", "c"]).app("hot_keys", "{share: 10%}");
     desk.write("clockwise.yaml", &site.app("slow_start", "30s").yaml());
@@ -379,7 +379,7 @@ fn hot_keys_are_spread_and_slow_starts_are_over_in_a_replay() {
 }
 
 #[test]
-fn where_no_hash_tells_the_owner_a_replay_says_so_and_adds_up() {
+fn ring_replay_without_hash_ownership_reports_substitute_keys() {
     let desk = CommandDir::new();
     let caddy = site(["a", "b", "c"]).app("ring", "caddy");
     desk.write("clockwise.yaml", &caddy.yaml());

@@ -21,7 +21,7 @@ const LINE: &str = "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
 const GET: &str = "GET /?k=a HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
-fn haproxy_in_front_says_whose_connection_it_is() {
+fn proxy_protocol_from_haproxy_sets_the_client_address() {
     let (_origin, edge) = believing("");
     for (word, version) in [("send-proxy", 1), ("send-proxy-v2", 2)] {
         let front = haproxy_in_front(edge.address, word);
@@ -39,7 +39,7 @@ fn haproxy_in_front_says_whose_connection_it_is() {
 }
 
 #[test]
-fn curl_says_so_too_and_before_tls() {
+fn proxy_protocol_from_curl_works_before_tls() {
     let origin = Origin::start();
     let authority = Authority::new();
     let tls = authority.issue("a", &["a.test"]);
@@ -59,7 +59,7 @@ fn curl_says_so_too_and_before_tls() {
 }
 
 #[test]
-fn the_address_that_is_given_is_the_client() {
+fn proxy_protocol_source_address_is_the_client() {
     let (_origin, edge) = believing("");
     for pieces in [
         vec![format!("{LINE}{GET}")],
@@ -81,7 +81,7 @@ fn the_address_that_is_given_is_the_client() {
 }
 
 #[test]
-fn the_key_is_made_of_the_address_that_is_given() {
+fn proxy_protocol_source_address_is_the_key() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let site = ConfigBuilder::of(&labels).top("listeners", &listeners("from: [127.0.0.0/8]}"));
@@ -95,7 +95,7 @@ fn the_key_is_made_of_the_address_that_is_given() {
 }
 
 #[test]
-fn version_2_is_read_with_what_it_tells() {
+fn proxy_protocol_v2_tlvs_are_logged() {
     let (_origin, edge) = believing("");
     let tlvs = [&[2, 0, 6][..], b"a.test", &[5, 0, 2], b"id", &tls_tlv()].concat();
     let echo = asked(&edge, binary(0x21, "192.0.2.1:7".parse().unwrap(), &tlvs));
@@ -112,7 +112,7 @@ fn version_2_is_read_with_what_it_tells() {
 }
 
 #[test]
-fn what_is_local_or_unknown_is_of_whoever_connects() {
+fn proxy_protocol_local_or_unknown_uses_the_socket_address() {
     let (_origin, edge) = believing("");
     let local = binary(0x20, "192.0.2.1:7".parse().unwrap(), &[]);
     for header_bytes in [local, b"PROXY UNKNOWN\r\n".to_vec()] {
@@ -122,7 +122,7 @@ fn what_is_local_or_unknown_is_of_whoever_connects() {
 }
 
 #[test]
-fn trusted_proxies_are_told_from_clients_by_the_address_that_is_given() {
+fn proxy_protocol_source_address_is_matched_with_trusted_proxies() {
     let origin = Origin::start();
     let edge = site(&origin, "from: [127.0.0.0/8]}")
         .top("trusted_proxies", "[192.0.2.0/24]")
@@ -142,7 +142,7 @@ fn trusted_proxies_are_told_from_clients_by_the_address_that_is_given() {
 }
 
 #[test]
-fn what_is_no_header_is_closed_and_counted_by_its_reason() {
+fn proxy_protocol_invalid_header_is_closed_and_counted_by_reason() {
     let (_origin, edge) = believing("");
     let mut broken = binary(0x21, "192.0.2.1:7".parse().unwrap(), &[3, 0, 4, 0, 0, 0, 0]);
     let mut long = broken.clone();
@@ -183,7 +183,7 @@ fn what_is_no_header_is_closed_and_counted_by_its_reason() {
 }
 
 #[test]
-fn a_second_header_is_a_bad_request() {
+fn proxy_protocol_second_header_is_400() {
     let (_origin, edge) = believing("");
     let mut connection = edge.connect();
     connection.send(format!("{LINE}{LINE}{GET}")).unwrap();
@@ -191,7 +191,7 @@ fn a_second_header_is_a_bad_request() {
 }
 
 #[test]
-fn the_whole_header_has_one_deadline() {
+fn proxy_protocol_header_has_one_deadline() {
     let origin = Origin::start();
     let edge = site(&origin, "from: [127.0.0.0/8], timeout: 1s}").start();
     let mut silent = edge.connect();
@@ -211,7 +211,7 @@ fn the_whole_header_has_one_deadline() {
 }
 
 #[test]
-fn who_is_not_believed_is_refused_or_served_without() {
+fn proxy_protocol_untrusted_source_is_rejected_or_served_without() {
     let origin = Origin::start();
     let strict = site(&origin, "from: [10.0.0.0/8]}").start();
     let mut connection = strict.connect();
@@ -233,7 +233,7 @@ fn who_is_not_believed_is_refused_or_served_without() {
 }
 
 #[test]
-fn who_came_over_tls_to_the_balancer_is_not_sent_on_to_https() {
+fn proxy_protocol_tls_at_the_balancer_prevents_https_redirect() {
     let origin = Origin::start();
     let edge = site(&origin, "from: [127.0.0.0/8]}, https_redirect: 443").start();
     let client: SocketAddr = "192.0.2.1:7".parse().unwrap();
@@ -248,7 +248,7 @@ fn who_came_over_tls_to_the_balancer_is_not_sent_on_to_https() {
 }
 
 #[test]
-fn each_client_has_so_many_connections_and_no_more() {
+fn proxy_protocol_source_address_is_used_for_the_per_client_limit() {
     let origin = Origin::start();
     let edge = site(&origin, "from: [127.0.0.0/8]}")
         .downstream("{max_connections_per_client: 3}")
@@ -297,7 +297,7 @@ fn each_client_has_so_many_connections_and_no_more() {
 }
 
 #[test]
-fn nginx_behind_is_told_whose_connection_it_is() {
+fn proxy_protocol_to_nginx_carries_the_client_address() {
     let nginx = nginx_behind();
     let edge = ConfigBuilder::of([nginx.address])
         .app("proxy_protocol", "v1")
@@ -321,7 +321,7 @@ fn nginx_behind_is_told_whose_connection_it_is() {
 }
 
 #[test]
-fn haproxy_behind_is_told_everything() {
+fn proxy_protocol_to_haproxy_carries_addresses_and_tlvs() {
     let authority = Authority::new();
     let haproxy = haproxy_behind(
         "http-request return status 200 content-type text/plain lf-string \
@@ -350,7 +350,7 @@ fn haproxy_behind_is_told_everything() {
 }
 
 #[test]
-fn what_we_are_told_is_told_on() {
+fn proxy_protocol_received_addresses_and_tlvs_are_forwarded() {
     let haproxy = haproxy_behind(
         "http-request return status 200 content-type text/plain lf-string \
         \"%ci:%cp %[dst]:%[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]\"",
@@ -372,7 +372,7 @@ fn what_we_are_told_is_told_on() {
 }
 
 #[test]
-fn a_tunnel_begins_with_the_header_too() {
+fn proxy_protocol_header_is_sent_before_a_tunnel() {
     let origin = Origin::behaving(Behaviour::Upgrade);
     let address = origin.address;
     let haproxy = haproxy_behind(&format!(
@@ -389,7 +389,7 @@ fn a_tunnel_begins_with_the_header_too() {
 }
 
 #[test]
-fn the_header_of_a_wrong_version_is_a_failed_attempt() {
+fn proxy_protocol_version_the_peer_does_not_speak_fails_the_attempt() {
     // It takes the bytes for a request, and says 400 or nothing.
     let origin = Origin::start();
     let edge = ConfigBuilder::of([origin.label()])

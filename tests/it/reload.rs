@@ -20,7 +20,7 @@ use crate::support::{process, wait};
 const PROBED: &str = "{tcp: true, interval: 10s, timeout: 10s, fall: 1, rise: 1}";
 
 #[test]
-fn a_listener_comes_and_another_goes_and_no_connection_is_cut() {
+fn reload_adds_and_removes_listeners_without_dropping_connections() {
     let (stays, goes, comes) = (port::free(), port::free(), port::free());
     let origin = Origin::start();
     let site = ConfigBuilder::of([origin.label()]).downstream("{keepalive: 30s}");
@@ -51,7 +51,7 @@ fn a_listener_comes_and_another_goes_and_no_connection_is_cut() {
 }
 
 #[test]
-fn a_request_under_way_on_a_listener_that_goes_is_answered() {
+fn reload_finishes_requests_on_a_removed_listener() {
     let (stays, goes) = (port::free(), port::free());
     let origin = Origin::behaving(Behaviour::Hold);
     let site = ConfigBuilder::of([origin.label()]);
@@ -68,7 +68,7 @@ fn a_request_under_way_on_a_listener_that_goes_is_answered() {
 }
 
 #[test]
-fn only_keys_of_peers_that_come_or_go_move() {
+fn reload_moves_only_keys_of_added_or_removed_peers() {
     let origins: Vec<Origin> = (0..5).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let (gone, new) = (&labels[0], &labels[4]);
@@ -95,7 +95,7 @@ fn only_keys_of_peers_that_come_or_go_move() {
 }
 
 #[test]
-fn what_is_known_of_a_peer_survives() {
+fn reload_keeps_the_state_of_a_peer() {
     let mut origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let site = ConfigBuilder::of(&labels[..3]).app(
@@ -125,7 +125,7 @@ fn what_is_known_of_a_peer_survives() {
 }
 
 #[test]
-fn a_peer_that_was_ejected_stays_ejected() {
+fn reload_keeps_an_ejection() {
     let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
     let site = ConfigBuilder::of(&peers).app("passive", "{failures: 1, eject: 60s}");
@@ -139,7 +139,7 @@ fn a_peer_that_was_ejected_stays_ejected() {
 }
 
 #[test]
-fn a_new_peer_is_probed_before_it_takes_a_key() {
+fn reload_probes_a_new_peer_before_it_gets_requests() {
     let (origins, closed) = (Origin::some(2), ClosedPort::new());
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("health", PROBED);
     let edge = site.start();
@@ -156,7 +156,7 @@ fn a_new_peer_is_probed_before_it_takes_a_key() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_changes_nothing_and_says_where_it_is_wrong() {
+fn reload_with_an_invalid_configuration_changes_nothing() {
     let origins = Origin::some(2);
     let site = ConfigBuilder::of([origins[0].label()]);
     let edge = site.start();
@@ -181,7 +181,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_where_it_is_wrong() {
 }
 
 #[test]
-fn a_port_that_is_taken_changes_nothing() {
+fn reload_with_a_port_in_use_changes_nothing() {
     let origins = Origin::some(2);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (ours, free, taken) = (port::free(), port::free(), taken.local_addr().unwrap());
@@ -202,7 +202,7 @@ fn a_port_that_is_taken_changes_nothing() {
 }
 
 #[test]
-fn more_keys_than_max_moved_do_not_move_unless_forced() {
+fn reload_over_max_moved_is_refused_unless_forced() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let site = ConfigBuilder::of(&labels).app("max_moved", "10%");
@@ -225,7 +225,7 @@ fn more_keys_than_max_moved_do_not_move_unless_forced() {
 }
 
 #[test]
-fn a_dry_run_shows_the_changes_and_makes_none() {
+fn reload_dry_run_shows_the_plan_and_changes_nothing() {
     let (stays, comes) = (port::free(), port::free());
     let origins: Vec<Origin> = (0..3).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
@@ -256,7 +256,7 @@ fn a_dry_run_shows_the_changes_and_makes_none() {
 }
 
 #[test]
-fn hup_and_a_watched_file_reload_too() {
+fn reload_is_triggered_by_sighup_and_by_the_file_watch() {
     let origins = Origin::some(2);
     let site = ConfigBuilder::of([origins[0].label()]);
     let edge = site.start();
@@ -270,7 +270,7 @@ fn hup_and_a_watched_file_reload_too() {
 }
 
 #[test]
-fn a_reload_by_hand_is_not_repeated_by_the_watch() {
+fn reload_by_command_is_not_repeated_by_the_file_watch() {
     let origin = Origin::start();
     let site = ConfigBuilder::of([origin.label()]);
     let edge = site.start();
@@ -283,7 +283,7 @@ fn a_reload_by_hand_is_not_repeated_by_the_watch() {
 }
 
 #[test]
-fn ten_thousand_peers_are_reloaded_without_a_pause() {
+fn reload_of_ten_thousand_peers_causes_no_pause() {
     let origins = Origin::some(2);
     let peers = |range: std::ops::Range<usize>| {
         let address = |number: usize| origins[number % 2].address;
@@ -303,7 +303,7 @@ fn ten_thousand_peers_are_reloaded_without_a_pause() {
 }
 
 #[test]
-fn what_is_gone_is_gone_from_the_metrics() {
+fn reload_removes_metrics_of_removed_objects() {
     let origins = Origin::some(2);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label));
     let more = format!(
@@ -332,7 +332,7 @@ fn what_is_gone_is_gone_from_the_metrics() {
 }
 
 #[test]
-fn a_hundred_reloads_leave_nothing_behind() {
+fn reload_100_times_leaks_nothing() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let port = port::free();
@@ -386,7 +386,7 @@ fn a_hundred_reloads_leave_nothing_behind() {
 }
 
 #[test]
-fn a_drain_outlives_a_new_address_and_the_end_of_the_probes() {
+fn reload_with_a_new_address_or_without_probes_keeps_a_drain() {
     let origins = Origin::some(3);
     let peer = |index: usize| format!("{{address: \"{}\", label: a}}", origins[index].label());
     let probed = ConfigBuilder::of([peer(0), origins[2].label()]).app("health", PROBED);
@@ -404,7 +404,7 @@ fn a_drain_outlives_a_new_address_and_the_end_of_the_probes() {
 }
 
 #[test]
-fn probes_that_are_added_ask_before_a_peer_takes_a_key() {
+fn reload_that_adds_probes_waits_for_their_result() {
     let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
     let site = ConfigBuilder::of(&peers);
@@ -420,7 +420,7 @@ fn probes_that_are_added_ask_before_a_peer_takes_a_key() {
 }
 
 #[test]
-fn new_probes_judge_nobody_before_the_configuration_is_in_force() {
+fn reload_that_fails_does_not_apply_results_of_new_probes() {
     let (origin, full) = (Origin::start(), FullBacklog::new());
     let site = ConfigBuilder::of([origin.label()]).app("health", PROBED);
     let edge = site.start();
@@ -441,7 +441,7 @@ fn new_probes_judge_nobody_before_the_configuration_is_in_force() {
 }
 
 #[test]
-fn a_reload_that_fails_leaves_no_series_and_no_log() {
+fn reload_that_fails_leaves_no_series_and_no_log_file() {
     let origin = Origin::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (ours, taken) = (port::free(), taken.local_addr().unwrap());
@@ -462,7 +462,7 @@ fn a_reload_that_fails_leaves_no_series_and_no_log() {
 }
 
 #[test]
-fn a_backlog_that_is_raised_holds_more_connections() {
+fn reload_with_a_larger_backlog_queues_more_connections() {
     let (origin, address) = (Origin::start(), port::free());
     let listener = |backlog: u32| format!("[{{address: \"{address}\", backlog: {backlog}}}]");
     let site = ConfigBuilder::of([origin.label()]).top("listeners", &listener(1));

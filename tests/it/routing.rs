@@ -42,7 +42,7 @@ impl TwoUpstreams {
 }
 
 #[test]
-fn an_exact_host_beats_a_wildcard_and_that_beats_any() {
+fn route_exact_host_precedes_wildcard_precedes_any() {
     let two = TwoUpstreams::behind(
         "[{host: www.example.com, upstream: a}, {host: \"*.example.com\", upstream: b}]",
     );
@@ -54,7 +54,7 @@ fn an_exact_host_beats_a_wildcard_and_that_beats_any() {
 }
 
 #[test]
-fn a_route_without_a_host_takes_what_no_other_takes() {
+fn route_without_host_takes_unmatched_requests() {
     let two = TwoUpstreams::behind("[{upstream: a}, {host: example.com, path: /b, upstream: b}]");
     assert_eq!(two.route("GET", "example.com", "/b"), "b");
     assert_eq!(two.route("GET", "example.com", "/c"), "a");
@@ -62,7 +62,7 @@ fn a_route_without_a_host_takes_what_no_other_takes() {
 }
 
 #[test]
-fn a_path_is_a_prefix_at_segment_borders() {
+fn route_path_matches_at_segment_boundaries() {
     let two = TwoUpstreams::behind("[{path: /api, upstream: a}, {path: /api/v2, upstream: b}]");
     assert_eq!(two.route("GET", "h", "/api"), "a");
     assert_eq!(two.route("GET", "h", "/api?x=/api/v2"), "a");
@@ -74,14 +74,14 @@ fn a_path_is_a_prefix_at_segment_borders() {
 }
 
 #[test]
-fn a_route_for_the_method_beats_one_for_any() {
+fn route_with_method_precedes_any_method() {
     let two = TwoUpstreams::behind("[{upstream: a}, {methods: [POST, PUT], upstream: b}]");
     assert_eq!(two.route("POST", "h", "/"), "b");
     assert_eq!(two.route("GET", "h", "/"), "a");
 }
 
 #[test]
-fn a_method_that_no_route_takes_is_405_and_names_those_that_are() {
+fn route_without_the_method_is_405_with_allow() {
     let two = TwoUpstreams::behind("[{path: /a, methods: [GET, HEAD], upstream: a}]");
     assert_eq!(two.route("GET", "h", "/a"), "a");
     let refused = two.edge.send(&Request::new("DELETE", "/a"));
@@ -93,7 +93,7 @@ fn a_method_that_no_route_takes_is_405_and_names_those_that_are() {
 }
 
 #[test]
-fn the_order_of_the_routes_decides_nothing() {
+fn route_order_in_the_file_is_irrelevant() {
     let forward = TwoUpstreams::behind("[{path: /x, upstream: a}, {path: /x/y, upstream: b}]");
     let backward = TwoUpstreams::behind("[{path: /x/y, upstream: b}, {path: /x, upstream: a}]");
     for target in ["/x", "/x/y", "/x/yy", "/x/y/z"] {
@@ -105,7 +105,7 @@ fn the_order_of_the_routes_decides_nothing() {
 }
 
 #[test]
-fn a_connection_is_kept_after_a_refusal() {
+fn route_miss_keeps_the_connection_open() {
     let two = TwoUpstreams::behind("[{path: /a, methods: [GET], upstream: a}]");
     let mut connection = two.edge.connect();
     assert_eq!(connection.get("/nowhere").unwrap().status, 404);

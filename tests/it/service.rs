@@ -175,7 +175,7 @@ fn kill(pid: u64) {
 }
 
 #[test]
-fn the_service_manager_is_told_who_is_ready_and_when_it_ends() {
+fn sd_notify_reports_ready_main_pid_and_stopping() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&[]);
@@ -192,7 +192,7 @@ fn the_service_manager_is_told_who_is_ready_and_when_it_ends() {
 const SIX_SIGNS: Duration = Duration::from_millis(300);
 
 #[test]
-fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
+fn sd_watchdog_is_sent_only_by_the_leading_process() {
     let origin = Origin::behaving(Behaviour::Hold);
     let manager = ServiceManager::new(&site(&origin));
     let mut command = manager.command();
@@ -219,7 +219,7 @@ fn signs_of_life_come_from_the_process_that_leads_and_from_no_other() {
 }
 
 #[test]
-fn signs_of_life_are_not_given_for_another_process() {
+fn sd_watchdog_for_another_pid_is_not_sent() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let mut command = manager.command();
@@ -245,7 +245,7 @@ fn activate(manager: &ServiceManager, socket: &TcpListener) -> Service {
 }
 
 #[test]
-fn a_socket_that_the_service_manager_bound_is_taken_upgraded_and_left_in_order() {
+fn socket_activation_is_used_upgraded_and_left_in_place() {
     let origin = Origin::start();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -272,7 +272,7 @@ fn a_socket_that_the_service_manager_bound_is_taken_upgraded_and_left_in_order()
 }
 
 #[test]
-fn a_socket_that_no_listener_names_is_closed() {
+fn socket_activation_without_a_listener_closes_the_socket() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -287,7 +287,7 @@ fn a_socket_that_no_listener_names_is_closed() {
 }
 
 #[test]
-fn a_supervisor_stays_while_the_processes_below_it_change() {
+fn supervisor_stays_while_workers_are_replaced() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
@@ -316,7 +316,7 @@ fn a_supervisor_stays_while_the_processes_below_it_change() {
 }
 
 #[test]
-fn a_supervisor_ends_as_the_process_that_leads_ends() {
+fn supervisor_exits_with_the_leading_worker() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
@@ -333,7 +333,7 @@ fn a_supervisor_ends_as_the_process_that_leads_ends() {
 }
 
 #[test]
-fn a_program_that_only_checks_the_configuration_is_nobodys_heir() {
+fn supervisor_ignores_a_check_process_as_successor() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let program = manager.path().join("program");
@@ -357,7 +357,7 @@ fn a_program_that_only_checks_the_configuration_is_nobodys_heir() {
 }
 
 #[test]
-fn a_supervisor_does_not_hear_strangers() {
+fn supervisor_ignores_notifications_of_other_processes() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
@@ -380,7 +380,7 @@ fn a_supervisor_does_not_hear_strangers() {
 }
 
 #[test]
-fn a_supervisor_waits_for_what_drains_and_a_second_signal_cuts_it() {
+fn supervisor_waits_for_drains_and_a_second_signal_stops_it() {
     let origin = Origin::behaving(Behaviour::Hold);
     let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);

@@ -67,7 +67,7 @@ fn assert_stalled(request: &str, response: &str) {
 }
 
 #[test]
-fn a_client_that_reads_no_answer_to_its_heads_is_cut() {
+fn write_timeout_applies_to_responses_of_head_requests() {
     assert_stalled(
         "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
@@ -75,12 +75,12 @@ fn a_client_that_reads_no_answer_to_its_heads_is_cut() {
 }
 
 #[test]
-fn a_client_that_reads_no_304_is_cut() {
+fn write_timeout_applies_to_304_responses() {
     assert_stalled(GET, "HTTP/1.1 304 Not Modified\r\n\r\n");
 }
 
 #[test]
-fn a_client_that_reads_no_chunks_is_cut() {
+fn write_timeout_applies_to_chunked_responses() {
     assert_stalled(
         GET,
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
@@ -90,7 +90,7 @@ fn a_client_that_reads_no_chunks_is_cut() {
 // ── what is there is passed on, whatever the other direction does
 
 #[test]
-fn the_start_of_a_next_request_holds_nothing_of_this_response_back() {
+fn pipelined_partial_request_does_not_delay_the_current_response() {
     let played = EdgeWithManualPeer::with("{}", "{}");
     let (mut client, mut peer) = played.ask(GET);
     client.send(GET).unwrap();
@@ -104,7 +104,7 @@ fn the_start_of_a_next_request_holds_nothing_of_this_response_back() {
 }
 
 #[test]
-fn a_body_that_is_cut_does_not_look_whole() {
+fn truncated_response_body_ends_with_a_reset() {
     let played = EdgeWithManualPeer::with("{read: 1s}", "{}");
     let (mut client, mut peer) = played.ask(GET);
     let (end, took) = timed(|| {
@@ -120,7 +120,7 @@ fn a_body_that_is_cut_does_not_look_whole() {
 // ── headers
 
 #[test]
-fn a_header_without_end_is_431_at_its_limit() {
+fn header_without_end_is_431_at_the_limit() {
     let origin = Origin::start();
     let edge = behind(&origin, "{max_header_size: 16KiB, header_timeout: 5m}");
     let mut client = edge.connect();
@@ -133,7 +133,7 @@ fn a_header_without_end_is_431_at_its_limit() {
 }
 
 #[test]
-fn a_large_body_is_no_large_header() {
+fn large_body_is_not_counted_as_header() {
     let origin = Origin::start();
     let edge = behind(&origin, "{max_header_size: 1KiB}");
     let mut client = edge.connect();
@@ -144,7 +144,7 @@ fn a_large_body_is_no_large_header() {
 }
 
 #[test]
-fn nonsense_behind_a_request_is_counted() {
+fn malformed_pipelined_request_is_400_and_counted() {
     let origin = Origin::start();
     let edge = behind(&origin, "{}");
     let mut client = edge.connect();
@@ -157,7 +157,7 @@ fn nonsense_behind_a_request_is_counted() {
 }
 
 #[test]
-fn half_a_header_behind_a_request_has_the_header_time() {
+fn header_timeout_of_a_partial_pipelined_request_is_408() {
     let origin = Origin::start();
     let edge = behind(&origin, "{keepalive: 30s, header_timeout: 1s}");
     for first in [
@@ -176,7 +176,7 @@ fn half_a_header_behind_a_request_has_the_header_time() {
 }
 
 #[test]
-fn an_upload_that_takes_too_long_is_408() {
+fn request_body_total_timeout_is_408() {
     let origin = Origin::start();
     let edge = behind(&origin, "{request_timeout: 1s}");
     let mut client = edge.connect();
@@ -196,7 +196,7 @@ fn an_upload_that_takes_too_long_is_408() {
 const TWO_PLACES: &str = "{max_connections: 2, keepalive: 5m, header_timeout: 5m}";
 
 #[test]
-fn idle_clients_make_way_for_one_that_waits() {
+fn idle_connections_are_evicted_for_a_waiting_one() {
     let origin = Origin::start();
     let edge = behind(&origin, TWO_PLACES);
     let mut idle = edge.connect();
@@ -208,7 +208,7 @@ fn idle_clients_make_way_for_one_that_waits() {
 }
 
 #[test]
-fn idle_clients_are_let_be_while_nobody_waits() {
+fn idle_connections_stay_while_none_waits() {
     let origin = Origin::start();
     let edge = behind(&origin, TWO_PLACES);
     let mut first = edge.connect();

@@ -9,7 +9,7 @@ use crate::support::origin::{Behaviour, Origin};
 const MADE: &str = "clockwise_upstream_cookies_made_total";
 
 #[test]
-fn a_client_is_given_a_cookie_once_and_stays() {
+fn sticky_cookie_is_set_once_and_keeps_the_client_on_its_peer() {
     let origins = Origin::some(5);
     let edge = site(&origins, "").start();
     for made in 1..=20 {
@@ -38,7 +38,7 @@ fn a_client_is_given_a_cookie_once_and_stays() {
 }
 
 #[test]
-fn a_thousand_clients_stay_when_a_peer_is_added_unless_it_takes_their_key() {
+fn sticky_clients_stay_when_a_peer_is_added_except_its_keys() {
     let origins = Origin::some(4);
     let site = site(&origins[..3], "");
     let edge = site.start();
@@ -64,7 +64,7 @@ fn a_thousand_clients_stay_when_a_peer_is_added_unless_it_takes_their_key() {
 }
 
 #[test]
-fn what_is_no_value_is_replaced() {
+fn sticky_cookie_with_an_invalid_value_is_replaced() {
     let origins = Origin::some(2);
     let edge = site(&origins, "").start();
     let long = "x".repeat(4097);
@@ -91,7 +91,7 @@ fn what_is_no_value_is_replaced() {
 }
 
 #[test]
-fn an_earlier_source_needs_no_cookie() {
+fn sticky_cookie_is_not_set_when_an_earlier_source_matches() {
     let origins = Origin::some(2);
     let key = "[{query: k}, {cookie: {name: cw, generate: true}}]";
     let edge = site(&origins, "").app("key", key).start();
@@ -100,7 +100,7 @@ fn an_earlier_source_needs_no_cookie() {
 }
 
 #[test]
-fn attributes_are_as_configured() {
+fn sticky_cookie_attributes_follow_the_configuration() {
     let origins = Origin::some(1);
     let attributes =
         ", ttl: 90m, same_site: none, http_only: false, path: /app, domain: example.com";
@@ -123,7 +123,7 @@ fn attributes_are_as_configured() {
 }
 
 #[test]
-fn nobody_but_a_trusted_proxy_says_that_the_client_came_over_tls() {
+fn sticky_cookie_secure_needs_tls_or_a_trusted_proxy() {
     let origins = Origin::some(1);
     let edge = site(&origins, "").start();
     let response = edge.send(&Request::get("/").header("X-Forwarded-Proto", "https"));
@@ -131,7 +131,7 @@ fn nobody_but_a_trusted_proxy_says_that_the_client_came_over_tls() {
 }
 
 #[test]
-fn a_refreshed_cookie_is_set_with_each_response() {
+fn sticky_cookie_refresh_sets_it_on_every_response() {
     let origins = Origin::some(2);
     let edge = site(&origins, ", ttl: 1h, refresh: true").start();
     let line = cookie(&edge.send(&with("mine")));
@@ -143,7 +143,7 @@ fn a_refreshed_cookie_is_set_with_each_response() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_it_too() {
+fn sticky_cookie_is_set_for_http10_clients() {
     let origins = Origin::some(2);
     let edge = site(&origins, "").start();
     let mut connection = edge.connect();
@@ -152,7 +152,7 @@ fn a_client_of_http_1_0_gets_it_too() {
 }
 
 #[test]
-fn a_peer_that_sets_the_same_cookie_wins() {
+fn sticky_cookie_of_the_peer_takes_precedence() {
     let origin = Origin::start();
     let edge = site([&origin], "").start();
     origin.behave(raw("Set-Cookie: a=1\r\nSet-Cookie: cw=peers; Path=/x"));
@@ -165,7 +165,7 @@ fn a_peer_that_sets_the_same_cookie_wins() {
 }
 
 #[test]
-fn no_shared_cache_may_keep_it() {
+fn sticky_cookie_response_is_cache_control_private() {
     let origin = Origin::start();
     let edge = site([&origin], "").start();
     for (sent, kept) in [
@@ -185,7 +185,7 @@ fn no_shared_cache_may_keep_it() {
 }
 
 #[test]
-fn a_page_of_our_own_sets_none() {
+fn sticky_cookie_is_not_set_on_local_replies() {
     let mut origin = Origin::start();
     let edge = site([&origin], "").start();
     origin.down();
@@ -197,7 +197,7 @@ fn a_page_of_our_own_sets_none() {
 }
 
 #[test]
-fn a_websocket_is_given_it_with_the_handshake() {
+fn sticky_cookie_is_set_on_a_websocket_handshake() {
     let origin = Origin::behaving(Behaviour::Upgrade);
     let edge = site([&origin], "").start();
     let mut connection = edge.connect();

@@ -26,7 +26,7 @@ fn start_idling(keepalive: &str, top: &[(&str, &str)]) -> (Edge, Origin) {
 }
 
 #[test]
-fn no_busy_client_loses_a_request() {
+fn stop_loses_no_request_of_busy_clients() {
     let (mut edge, _origin) = start(&[]);
     let load = Load::start(&edge, 8, &keys(100));
     load.wait_for_more(500);
@@ -37,7 +37,7 @@ fn no_busy_client_loses_a_request() {
 }
 
 #[test]
-fn no_idle_client_loses_the_request_it_was_about_to_send() {
+fn stop_loses_no_request_of_idle_clients() {
     let (mut edge, _origin) = start(&[]);
     let mut idle: Vec<Connection> = (0..20).map(|_| edge.connect()).collect();
     for connection in &mut idle {
@@ -52,7 +52,7 @@ fn no_idle_client_loses_the_request_it_was_about_to_send() {
 }
 
 #[test]
-fn a_connection_that_was_just_opened_is_served() {
+fn stop_serves_a_connection_just_opened() {
     let (mut edge, _origin) = start(&[]);
     let mut fresh: Vec<Connection> = (0..20).map(|_| edge.connect()).collect();
     edge.begin_stop();
@@ -69,7 +69,7 @@ fn a_connection_that_was_just_opened_is_served() {
 }
 
 #[test]
-fn a_request_under_way_is_told_that_it_is_the_last() {
+fn stop_sends_connection_close_with_the_last_response() {
     let (mut edge, origin) = start(&[]);
     origin.behave(Behaviour::Hold);
     let mut busy = ask(&edge);
@@ -82,7 +82,7 @@ fn a_request_under_way_is_told_that_it_is_the_last() {
 }
 
 #[test]
-fn an_idle_instance_ends_at_once() {
+fn stop_of_an_idle_instance_is_immediate() {
     let (mut edge, _origin) = start_idling("5m", &[("drain_timeout", "5m")]);
     edge.get("/?k=a");
     edge.signal("TERM");
@@ -90,7 +90,7 @@ fn an_idle_instance_ends_at_once() {
 }
 
 #[test]
-fn an_idle_client_is_waited_for_no_longer_than_its_idle_time() {
+fn stop_waits_for_an_idle_client_at_most_its_idle_time() {
     let (mut edge, _origin) = start_idling("2s", &[("drain_timeout", "5m")]);
     let mut idle = edge.connect();
     idle.get("/?k=a").unwrap();
@@ -99,7 +99,7 @@ fn an_idle_client_is_waited_for_no_longer_than_its_idle_time() {
 }
 
 #[test]
-fn int_drains_like_term() {
+fn stop_by_sigint_drains_like_sigterm() {
     let (mut edge, origin) = start(&[]);
     origin.behave(Behaviour::Hold);
     let mut busy = ask(&edge);
@@ -112,7 +112,7 @@ fn int_drains_like_term() {
 }
 
 #[test]
-fn a_slow_download_is_finished() {
+fn stop_finishes_a_slow_download() {
     let (mut edge, origin) = start(&[]);
     origin.behave(Behaviour::Stall(100_000, 1_000_000));
     let mut download = ask(&edge);
@@ -127,7 +127,7 @@ fn a_slow_download_is_finished() {
 }
 
 #[test]
-fn a_slow_upload_is_finished() {
+fn stop_finishes_a_slow_upload() {
     let (mut edge, origin) = start(&[]);
     let mut upload = edge.connect();
     upload
@@ -145,7 +145,7 @@ fn a_slow_upload_is_finished() {
 }
 
 #[test]
-fn it_does_not_outlive_its_bound() {
+fn stop_ends_at_the_drain_timeout() {
     let (mut edge, origin) = start(&[("drain_timeout", "1s")]);
     origin.behave(Behaviour::Hold);
     let mut stuck = ask(&edge);
@@ -159,7 +159,7 @@ fn it_does_not_outlive_its_bound() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn stop_with_a_second_signal_is_immediate() {
     let (mut edge, origin) = start(&[("drain_timeout", "5m")]);
     origin.behave(Behaviour::Hold);
     let mut stuck = ask(&edge);
@@ -174,7 +174,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_draining_instance_says_that_it_is_not_ready() {
+fn stop_makes_the_instance_not_ready() {
     let (edge, origin) = start(&[]);
     origin.behave(Behaviour::Hold);
     let _busy = ask(&edge);
@@ -186,7 +186,7 @@ fn a_draining_instance_says_that_it_is_not_ready() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_an_error_with_the_address() {
+fn start_with_an_address_in_use_is_an_error_naming_it() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for key in ["listeners", "admin"] {
@@ -203,7 +203,7 @@ fn an_address_that_is_taken_is_an_error_with_the_address() {
 }
 
 #[test]
-fn a_new_instance_takes_the_place_of_one_that_was_killed() {
+fn start_after_a_kill_takes_over_the_address() {
     let origin = Origin::start();
     let yaml = ConfigBuilder::of([origin.label()]);
     let first = yaml.start();

@@ -42,7 +42,7 @@ fn assert_faults(edge: &Edge, fault: &str, count: u64) {
 }
 
 #[test]
-fn a_connect_that_hangs_is_504_after_the_connect_time() {
+fn connect_timeout_is_504() {
     let full = FullBacklog::new();
     let edge = ConfigBuilder::of([full.address])
         .app("timeouts", "{connect: 1s}")
@@ -56,7 +56,7 @@ fn a_connect_that_hangs_is_504_after_the_connect_time() {
 }
 
 #[test]
-fn a_connect_that_hangs_goes_to_the_next_peer() {
+fn connect_timeout_retries_on_the_next_peer() {
     let (full, origin) = (FullBacklog::new(), Origin::start());
     let site = ConfigBuilder::of([full.address.to_string(), origin.label()]);
     let edge = site
@@ -70,7 +70,7 @@ fn a_connect_that_hangs_goes_to_the_next_peer() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_504_after_the_first_byte_time() {
+fn first_byte_timeout_is_504() {
     let (edge, origin) = behind("{first_byte: 1s}", "{}");
     origin.behave(Behaviour::Hold);
     let (response, took) = timed(|| ask(&edge).response());
@@ -80,7 +80,7 @@ fn a_peer_that_does_not_answer_is_504_after_the_first_byte_time() {
 }
 
 #[test]
-fn a_slow_answer_is_never_asked_for_elsewhere() {
+fn first_byte_timeout_is_not_retried() {
     let origins = Origin::some(2);
     let site =
         ConfigBuilder::of(origins.iter().map(Origin::label)).app("timeouts", "{first_byte: 500ms}");
@@ -93,7 +93,7 @@ fn a_slow_answer_is_never_asked_for_elsewhere() {
 }
 
 #[test]
-fn a_slow_upload_does_not_count_against_the_first_byte() {
+fn first_byte_timeout_excludes_a_slow_upload() {
     let (edge, _origin) = behind("{first_byte: 3s}", "{}");
     let mut connection = edge.connect();
     connection
@@ -107,7 +107,7 @@ fn a_slow_upload_does_not_count_against_the_first_byte() {
 }
 
 #[test]
-fn a_client_that_pauses_in_its_upload_is_not_the_peers_fault() {
+fn upload_pause_of_the_client_is_not_a_peer_failure() {
     let (edge, _origin) = behind("{first_byte: 3s}", "{}");
     let mut connection = edge.connect();
     connection
@@ -119,7 +119,7 @@ fn a_client_that_pauses_in_its_upload_is_not_the_peers_fault() {
 }
 
 #[test]
-fn a_retry_has_its_own_time() {
+fn connect_timeout_applies_per_attempt() {
     let (origin, full) = (Origin::start(), FullBacklog::new());
     let site = ConfigBuilder::of([origin.label(), full.address.to_string()]);
     let edge = site
@@ -146,7 +146,7 @@ fn a_retry_has_its_own_time() {
 }
 
 #[test]
-fn after_100_continue_a_client_is_still_told() {
+fn first_byte_timeout_after_100_continue_is_504() {
     let (edge, origin) = behind("{first_byte: 3s}", "{}");
     origin.behave(Behaviour::Raw("HTTP/1.1 100 Continue\r\n\r\n".into()));
     let mut connection = edge.connect();
@@ -158,7 +158,7 @@ fn after_100_continue_a_client_is_still_told() {
 }
 
 #[test]
-fn a_body_without_a_length_that_is_cut_does_not_look_whole() {
+fn response_timeout_without_length_ends_with_a_reset() {
     let (edge, origin) = behind("{read: 1s}", "{}");
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
     origin.behave(Behaviour::Raw(answer.into()));
@@ -174,7 +174,7 @@ fn a_body_without_a_length_that_is_cut_does_not_look_whole() {
 }
 
 #[test]
-fn a_body_that_stalls_is_cut_after_the_read_time() {
+fn read_timeout_cuts_a_stalled_response() {
     let (edge, origin) = behind("{read: 1s}", "{}");
     origin.behave(Behaviour::Stall(100_000, 200_000));
     let (_, took) = timed(|| read_half(ask(&edge)).time_to_close());
@@ -183,7 +183,7 @@ fn a_body_that_stalls_is_cut_after_the_read_time() {
 }
 
 #[test]
-fn a_request_has_a_bound_in_total() {
+fn request_timeout_limits_the_whole_request() {
     let (edge, origin) = behind("{first_byte: 30s, read: 30s}", "{request_timeout: 1s}");
     origin.behave(Behaviour::Hold);
     let (response, took) = timed(|| ask(&edge).response());
@@ -203,7 +203,7 @@ fn read_half(mut connection: Connection) -> Connection {
 }
 
 #[test]
-fn a_silent_event_stream_is_closed_after_the_stream_time() {
+fn stream_timeout_closes_a_silent_event_stream() {
     let (edge, origin) = behind("{read: 500ms, stream: 3s}", "{}");
     let begun = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                  Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
@@ -218,7 +218,7 @@ fn a_silent_event_stream_is_closed_after_the_stream_time() {
 }
 
 #[test]
-fn an_unused_connection_to_a_peer_is_given_up_after_the_idle_time() {
+fn idle_timeout_closes_an_unused_peer_connection() {
     let (edge, origin) = behind("{idle: 3s}", "{}");
     assert_eq!(edge.get("/").json()["connection"], 1);
     assert_eq!(
@@ -234,7 +234,7 @@ fn an_unused_connection_to_a_peer_is_given_up_after_the_idle_time() {
 }
 
 #[test]
-fn a_silent_tunnel_is_closed_after_the_tunnel_time() {
+fn tunnel_timeout_closes_a_silent_tunnel() {
     let (edge, origin) = behind(
         "{tunnel: 4s, connect: 1s, first_byte: 1s, read: 1s, write: 1s, idle: 1s}",
         "{header_timeout: 1s, keepalive: 1s, read_timeout: 1s, write_timeout: 1s, \
@@ -263,7 +263,7 @@ fn a_silent_tunnel_is_closed_after_the_tunnel_time() {
 }
 
 #[test]
-fn a_tunnel_has_a_bound_in_total() {
+fn tunnel_total_timeout_closes_an_active_tunnel() {
     let scene = tunnels("{idle: 1s, total: 3s}");
     let (mut client, mut peer) = scene.open();
     let (said, took) = timed(|| {
@@ -287,7 +287,7 @@ fn a_tunnel_has_a_bound_in_total() {
 }
 
 #[test]
-fn a_tunnel_is_ended_between_two_frames_or_a_while_later() {
+fn tunnel_total_timeout_waits_for_a_frame_boundary() {
     let scene = tunnels("{total: 1s}");
     let (mut patient, mut peer) = scene.open();
     peer.send(b"\x82\x0412").unwrap();
@@ -302,7 +302,7 @@ fn a_tunnel_is_ended_between_two_frames_or_a_while_later() {
 }
 
 #[test]
-fn a_tunnel_ends_where_the_peer_takes_nothing() {
+fn send_timeout_closes_a_tunnel_to_a_peer_that_does_not_read() {
     let scene = EdgeWithRawPeer::with(|site| site.app("timeouts", "{write: 1s}"));
     let (client, mut peer) = scene.open();
     let (mut ears, mut mouth) = client.halves();

@@ -25,7 +25,7 @@ const FAILURES: &str = "clockwise_listener_handshake_failures_total";
 const HANDSHAKES: &str = "clockwise_listener_handshakes_total";
 
 #[test]
-fn curl_gets_an_answer_and_everybody_is_told_of_https() {
+fn tls_curl_is_served_and_the_peer_sees_https() {
     let origin = Origin::start();
     let authority = Authority::new();
     let site = site(&origin, &authority.issue("a", &["a.test"]));
@@ -56,7 +56,7 @@ fn curl_gets_an_answer_and_everybody_is_told_of_https() {
 }
 
 #[test]
-fn a_browser_shows_the_page() {
+fn tls_browser_shows_the_page() {
     let (_origin, authority, edge) = scene();
     let page = format!("https://a.test:{}/?k=a", edge.address.port());
     let shown = browser::show(&page, &authority.key_digest("a"));
@@ -69,7 +69,7 @@ fn a_browser_shows_the_page() {
 }
 
 #[test]
-fn the_certificate_is_that_of_the_name() {
+fn tls_certificate_is_selected_by_sni() {
     let origin = Origin::start();
     let authority = Authority::new();
     let list = [
@@ -98,7 +98,7 @@ fn the_certificate_is_that_of_the_name() {
 }
 
 #[test]
-fn old_versions_are_spoken_only_where_they_are_wanted() {
+fn tls_old_versions_need_configuration() {
     let origin = Origin::start();
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
@@ -122,7 +122,7 @@ fn old_versions_are_spoken_only_where_they_are_wanted() {
 }
 
 #[test]
-fn what_is_spoken_inside_is_agreed_on() {
+fn tls_alpn_selects_the_protocol() {
     let (_origin, authority, edge) = scene();
     for (offered, spoken) in [("http/1.1,h2", "h2"), ("http/1.1", "http/1.1")] {
         let said = authority.s_client("a.test", edge.address, &["-alpn", offered]);
@@ -136,7 +136,7 @@ fn what_is_spoken_inside_is_agreed_on() {
 }
 
 #[test]
-fn whoever_is_slow_at_the_handshake_keeps_nobody_waiting() {
+fn tls_handshake_that_is_slow_does_not_block_others() {
     let origin = Origin::start();
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
@@ -156,7 +156,7 @@ fn whoever_is_slow_at_the_handshake_keeps_nobody_waiting() {
 }
 
 #[test]
-fn what_is_no_handshake_is_counted_and_not_logged() {
+fn tls_input_that_is_no_handshake_is_counted_and_not_logged() {
     let (_origin, _authority, edge) = scene();
     let mut plain = Connection::open(edge.address);
     plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
@@ -172,7 +172,7 @@ fn what_is_no_handshake_is_counted_and_not_logged() {
 }
 
 #[test]
-fn the_end_is_said_where_it_is_one() {
+fn tls_close_notify_is_sent_at_the_end_of_a_response() {
     let (_origin, authority, edge) = scene();
     // Python's `ssl` tells an end without `close_notify` from one with it.
     let script = format!(
@@ -192,7 +192,7 @@ fn the_end_is_said_where_it_is_one() {
 }
 
 #[test]
-fn a_large_body_arrives_whole_both_ways() {
+fn tls_large_bodies_are_forwarded_both_ways() {
     let origin = Origin::behaving(Behaviour::Body(9_000_001));
     let authority = Authority::new();
     let edge = site(&origin, &authority.issue("a", &["a.test"])).start();
@@ -208,7 +208,7 @@ fn a_large_body_arrives_whole_both_ways() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not() {
+fn tls_client_that_does_not_read_times_out_and_a_slow_one_does_not() {
     let origin = Origin::behaving(Behaviour::Body(40 << 20));
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
@@ -233,7 +233,7 @@ fn a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not() {
 }
 
 #[test]
-fn idle_connections_end_with_a_word() {
+fn tls_idle_connection_ends_with_close_notify() {
     let origin = Origin::start();
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
@@ -247,7 +247,7 @@ fn idle_connections_end_with_a_word() {
 }
 
 #[test]
-fn sessions_are_resumed_across_reloads() {
+fn tls_sessions_are_resumed_across_reloads() {
     let (_origin, authority, edge) = scene();
     for version in ["-tls1_2", "-tls1_3"] {
         let saved = authority.path("session");
@@ -264,7 +264,7 @@ fn sessions_are_resumed_across_reloads() {
 }
 
 #[test]
-fn a_reload_reads_the_files_anew_and_cuts_nobody() {
+fn tls_reload_reads_new_certificates_and_keeps_connections() {
     let (_origin, authority, edge) = scene();
     let mut kept = open(&authority, &edge);
     ask(&mut kept, "a.test").unwrap();
@@ -285,7 +285,7 @@ fn a_reload_reads_the_files_anew_and_cuts_nobody() {
 }
 
 #[test]
-fn a_bad_file_keeps_what_is_in_force() {
+fn tls_reload_with_a_bad_file_keeps_the_old_certificate() {
     let (_origin, authority, edge) = scene();
     for (file, bad, said) in [
         ("key", "other.key", "the key does not belong"),
@@ -324,7 +324,7 @@ fn a_bad_file_keeps_what_is_in_force() {
 }
 
 #[test]
-fn a_listener_begins_and_ceases_to_be_encrypted_without_a_pause() {
+fn tls_can_be_enabled_and_disabled_on_a_listener_by_reload() {
     let origin = Origin::start();
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
@@ -347,7 +347,7 @@ fn a_listener_begins_and_ceases_to_be_encrypted_without_a_pause() {
 }
 
 #[test]
-fn an_upgrade_serves_on_and_a_missing_certificate_refuses_it() {
+fn tls_upgrade_works_and_is_refused_without_the_certificate() {
     let (_origin, authority, edge) = scene();
     let mut kept = open(&authority, &edge);
     ask(&mut kept, "a.test").unwrap();
@@ -371,7 +371,7 @@ fn an_upgrade_serves_on_and_a_missing_certificate_refuses_it() {
 }
 
 #[test]
-fn check_reads_the_files() {
+fn tls_check_reads_certificate_files() {
     let authority = Authority::new();
     let origin = Origin::start();
     let pair = authority.issue("a", &["a.test"]);
@@ -388,7 +388,7 @@ fn check_reads_the_files() {
 }
 
 #[test]
-fn a_client_that_just_leaves_is_no_error() {
+fn tls_client_that_disconnects_is_not_an_error() {
     let (_origin, authority, edge) = scene();
     let mut session = open(&authority, &edge);
     ask(&mut session, "a.test").unwrap();
@@ -405,7 +405,7 @@ fn a_client_that_just_leaves_is_no_error() {
 }
 
 #[test]
-fn who_shows_no_certificate_is_turned_away_where_one_is_required() {
+fn client_certificate_required_refuses_clients_without_one() {
     let origin = Origin::start();
     let (authority, clients) = (Authority::new(), Authority::new());
     let tls = asking(&authority, &clients, "required", "");
@@ -440,7 +440,7 @@ fn who_shows_no_certificate_is_turned_away_where_one_is_required() {
 }
 
 #[test]
-fn a_route_may_demand_a_certificate_whichever_way_a_request_comes() {
+fn client_certificate_can_be_required_by_a_route() {
     let origin = Origin::start();
     let (authority, clients) = (Authority::new(), Authority::new());
     let tls = asking(&authority, &clients, "optional", "");
@@ -474,7 +474,7 @@ fn a_route_may_demand_a_certificate_whichever_way_a_request_comes() {
 }
 
 #[test]
-fn a_certificate_may_be_optional_and_its_absence_is_told() {
+fn client_certificate_optional_is_reported_to_the_peer() {
     let origin = Origin::start();
     let (authority, clients) = (Authority::new(), Authority::new());
     let site = site(&origin, &asking(&authority, &clients, "optional", ""));
@@ -487,7 +487,7 @@ fn a_certificate_may_be_optional_and_its_absence_is_told() {
 }
 
 #[test]
-fn a_revoked_certificate_counts_no_more_and_resumes_nothing() {
+fn client_certificate_revoked_is_refused_and_resumes_no_session() {
     let origin = Origin::start();
     let (authority, clients) = (Authority::new(), Authority::new());
     clients.revoke(&[]);
@@ -514,7 +514,7 @@ fn a_revoked_certificate_counts_no_more_and_resumes_nothing() {
 }
 
 #[test]
-fn a_session_is_resumed_no_longer_than_its_clients_certificate_is_valid() {
+fn client_certificate_expiry_limits_session_resumption() {
     let origin = Origin::start();
     let (authority, clients) = (Authority::new(), Authority::new());
     let edge = site(&origin, &asking(&authority, &clients, "required", "")).start();
@@ -541,7 +541,7 @@ fn a_session_is_resumed_no_longer_than_its_clients_certificate_is_valid() {
 }
 
 #[test]
-fn sessions_are_resumed_across_an_upgrade() {
+fn tls_sessions_are_resumed_across_an_upgrade() {
     let (_origin, authority, edge) = scene();
     let saved = authority.path("session");
     let saved = saved.to_str().unwrap();
@@ -552,7 +552,7 @@ fn sessions_are_resumed_across_an_upgrade() {
 }
 
 #[test]
-fn plain_clients_are_sent_on_and_kept_there() {
+fn plain_http_is_redirected_to_https_with_hsts() {
     let origin = Origin::start();
     let authority = Authority::new();
     let (plain, encrypted) = (port::free(), port::free());

@@ -57,7 +57,7 @@ fn serves(edge: &Edge, key: &str) -> String {
 }
 
 #[test]
-fn requests_go_where_the_ring_says() {
+fn unix_peer_requests_follow_the_ring() {
     let sockets = UnixServers::new(3);
     let edge = sockets.site().start();
     let keys = keys(60);
@@ -69,7 +69,7 @@ fn requests_go_where_the_ring_says() {
 }
 
 #[test]
-fn connections_are_reused_and_the_host_is_nginxs() {
+fn unix_peer_connections_are_reused_and_host_is_localhost() {
     let sockets = UnixServers::new(1);
     let edge = sockets.site().app("host_header", "peer").start();
     let said = |edge: &Edge| edge.get("/?k=a").text();
@@ -79,7 +79,7 @@ fn connections_are_reused_and_the_host_is_nginxs() {
 }
 
 #[test]
-fn a_socket_without_a_server_is_a_peer_that_is_down() {
+fn unix_peer_without_a_server_is_down() {
     let mut sockets = UnixServers::new(2);
     let site = sockets.site().app("retry", "{attempts: 2}");
     let probes = "{http: /, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
@@ -103,7 +103,7 @@ fn a_socket_without_a_server_is_a_peer_that_is_down() {
 }
 
 #[test]
-fn a_tunnel_goes_through_a_socket() {
+fn unix_peer_gets_upgrade_requests() {
     let sockets = UnixServers::new(1);
     let edge = sockets.site().start();
     // This nginx does not switch: that the request arrives is the point.
@@ -111,7 +111,7 @@ fn a_tunnel_goes_through_a_socket() {
 }
 
 #[test]
-fn operators_orders_and_upgrades_know_them_by_their_labels() {
+fn unix_peer_commands_and_upgrades_use_its_label() {
     let sockets = UnixServers::new(2);
     let mut edge = Edge::start_replaceable(&sockets.site().yaml());
     let label = sockets.label(0);
@@ -133,7 +133,7 @@ fn operators_orders_and_upgrades_know_them_by_their_labels() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_known_and_the_limit_on_moves() {
+fn unix_peer_reload_keeps_state_and_max_moved() {
     let sockets = UnixServers::new(3);
     let site = sockets.site().app("max_moved", "40%");
     let edge = site.start();

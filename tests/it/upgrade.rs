@@ -23,7 +23,7 @@ use crate::support::{process, wait};
 const PROBED: &str = "{tcp: true, interval: 2s, timeout: 2s, fall: 1, rise: 1000}";
 
 #[test]
-fn five_upgrades_lose_nothing_of_anybody() {
+fn upgrade_five_times_loses_no_request() {
     let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
     let crowd = everybody(&edge);
@@ -42,7 +42,7 @@ fn five_upgrades_lose_nothing_of_anybody() {
 }
 
 #[test]
-fn usr2_upgrades_too() {
+fn upgrade_is_triggered_by_sigusr2() {
     let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
     let before = edge.pid();
@@ -56,7 +56,7 @@ fn usr2_upgrades_too() {
 }
 
 #[test]
-fn a_listener_that_the_new_configuration_adds_is_served() {
+fn upgrade_serves_an_added_listener() {
     let origin = Origin::start();
     let (one, two) = (port::free(), port::free());
     let site = ConfigBuilder::of([origin.label()]);
@@ -77,7 +77,7 @@ fn a_listener_that_the_new_configuration_adds_is_served() {
 }
 
 #[test]
-fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
+fn upgrade_moves_no_key_and_keeps_peer_state() {
     let mut origins: Vec<Origin> = (0..4).map(|_| Origin::named()).collect();
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let edge = ConfigBuilder::of(&labels).app("health", PROBED).start();
@@ -101,7 +101,7 @@ fn no_key_moves_and_nothing_known_of_a_peer_is_forgotten() {
 }
 
 #[test]
-fn counters_go_on() {
+fn upgrade_continues_counters() {
     let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
     for _ in 0..5 {
@@ -115,7 +115,7 @@ fn counters_go_on() {
 }
 
 #[test]
-fn a_peer_that_was_ejected_stays_ejected() {
+fn upgrade_keeps_an_ejection() {
     let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
     let edge = ConfigBuilder::of(&peers)
@@ -130,7 +130,7 @@ fn a_peer_that_was_ejected_stays_ejected() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_is_refused_with_its_place() {
+fn upgrade_with_an_invalid_configuration_is_refused() {
     refused(
         |scene, edge| edge.rewrite(&scene.yaml(&scene.site().top("drain_timeout", "80"))),
         "clockwise.yaml:",
@@ -138,7 +138,7 @@ fn a_configuration_that_is_wrong_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_refused() {
+fn upgrade_with_a_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let listeners = format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{address}\"}}]");
@@ -149,7 +149,7 @@ fn a_port_that_is_taken_is_refused() {
 }
 
 #[test]
-fn a_program_that_is_missing_is_refused() {
+fn upgrade_with_a_missing_program_is_refused() {
     refused(
         |_, edge| fs::remove_file(edge.program()).unwrap(),
         "cannot run",
@@ -157,7 +157,7 @@ fn a_program_that_is_missing_is_refused() {
 }
 
 #[test]
-fn a_program_that_is_not_executable_is_refused() {
+fn upgrade_with_a_program_not_executable_is_refused() {
     let replace = |_: &UpgradeFixture, edge: &Edge| {
         fs::remove_file(edge.program()).unwrap();
         fs::write(edge.program(), "not a program").unwrap();
@@ -167,12 +167,12 @@ fn a_program_that_is_not_executable_is_refused() {
 }
 
 #[test]
-fn a_program_that_crashes_is_refused() {
+fn upgrade_with_a_program_that_crashes_is_refused() {
     refused(|_, edge| replace_by(edge, "crashes"), "exit status: 7");
 }
 
 #[test]
-fn a_program_that_hangs_is_killed_and_refused() {
+fn upgrade_with_a_program_that_hangs_is_refused_and_kills_it() {
     refused_within(
         "1s",
         |_, edge| replace_by(edge, "hangs"),
@@ -181,7 +181,7 @@ fn a_program_that_hangs_is_killed_and_refused() {
 }
 
 #[test]
-fn a_program_that_refuses_is_quoted() {
+fn upgrade_refused_by_the_program_quotes_its_reason() {
     refused(
         |_, edge| replace_by(edge, "refuses"),
         "it speaks hand-over format 1",
@@ -189,7 +189,7 @@ fn a_program_that_refuses_is_quoted() {
 }
 
 #[test]
-fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
+fn upgrade_with_the_new_process_killed_changes_nothing() {
     let held = PausedUpgrade::start("60s");
     held.upgrade_refused(
         |new| assert!(process::signal(new, "KILL")),
@@ -198,7 +198,7 @@ fn a_new_process_that_is_killed_in_the_hand_over_changes_nothing() {
 }
 
 #[test]
-fn a_new_process_that_stops_in_the_hand_over_is_killed() {
+fn upgrade_with_the_new_process_stopped_kills_it() {
     let held = PausedUpgrade::start("10s");
     held.upgrade_refused(
         |new| assert!(process::signal(new, "STOP")),
@@ -207,7 +207,7 @@ fn a_new_process_that_stops_in_the_hand_over_is_killed() {
 }
 
 #[test]
-fn a_second_upgrade_is_refused_while_the_first_goes_on() {
+fn upgrade_during_an_upgrade_is_refused() {
     let held = PausedUpgrade::start("60s");
     thread::scope(|scope| {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
@@ -227,7 +227,7 @@ fn a_second_upgrade_is_refused_while_the_first_goes_on() {
 }
 
 #[test]
-fn operators_are_answered_by_the_process_that_serves() {
+fn admin_requests_during_an_upgrade_reach_the_serving_process() {
     let held = PausedUpgrade::start("60s");
     let old = held.edge.pid();
     let mut stages = BTreeMap::new();
@@ -254,7 +254,7 @@ fn operators_are_answered_by_the_process_that_serves() {
 }
 
 #[test]
-fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
+fn drain_during_an_upgrade_is_kept() {
     let mut held = PausedUpgrade::start("60s");
     held.crowd.abandon(); // nobody is left who could serve it
     let labels: Vec<String> = held.scene.app.iter().map(Origin::label).collect();
@@ -274,7 +274,7 @@ fn peers_that_are_drained_in_the_hand_over_are_drained_after_it() {
 }
 
 #[test]
-fn a_peer_that_is_ejected_in_the_hand_over_is_ejected_after_it() {
+fn ejection_during_an_upgrade_is_kept() {
     let rules = "{failures: 1, eject: 60s}";
     let mut held = PausedUpgrade::start_with("60s", |site| site.app("passive", rules));
     held.crowd.abandon(); // some of it would be failed
@@ -294,7 +294,7 @@ fn a_peer_that_is_ejected_in_the_hand_over_is_ejected_after_it() {
 }
 
 #[test]
-fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
+fn upgrade_with_the_old_process_killed_activates_the_new_one() {
     let mut held = PausedUpgrade::start("60s");
     let new = thread::scope(|scope| {
         scope.spawn(|| held.edge.command(&["upgrade"]));
@@ -318,7 +318,7 @@ fn the_new_process_serves_where_the_old_one_dies_in_the_hand_over() {
 }
 
 #[test]
-fn a_signal_to_stop_calls_the_upgrade_off() {
+fn stop_signal_cancels_an_upgrade() {
     let mut held = PausedUpgrade::start("60s");
     held.crowd.abandon();
     let upgrade = thread::scope(|scope| {
@@ -334,7 +334,7 @@ fn a_signal_to_stop_calls_the_upgrade_off() {
 }
 
 #[test]
-fn what_a_script_has_started_does_not_serve_when_the_upgrade_is_called_off() {
+fn cancelled_upgrade_stops_a_process_started_by_a_script() {
     let mut held = PausedUpgrade::start("60s");
     held.crowd.abandon();
     let script = format!("#!/bin/sh\n{} \"$@\"\nexit $?\n", edge::BINARY);
@@ -354,7 +354,7 @@ fn what_a_script_has_started_does_not_serve_when_the_upgrade_is_called_off() {
 }
 
 #[test]
-fn a_backlog_is_not_changed_by_an_upgrade_that_fails() {
+fn failed_upgrade_keeps_the_backlog() {
     let (origin, held, address) = (
         Origin::start(),
         Origin::behaving(Behaviour::Hold),
@@ -379,7 +379,7 @@ fn a_backlog_is_not_changed_by_an_upgrade_that_fails() {
 }
 
 #[test]
-fn a_control_socket_that_the_new_configuration_moves_is_removed_at_once() {
+fn upgrade_removes_a_moved_control_socket_at_once() {
     let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
     let socket = open_socket(edge.address).unwrap();
@@ -400,7 +400,7 @@ fn a_control_socket_that_the_new_configuration_moves_is_removed_at_once() {
 }
 
 #[test]
-fn a_reload_that_comes_in_the_hand_over_is_made_when_it_has_failed() {
+fn reload_during_a_failed_upgrade_is_applied_afterwards() {
     let held = PausedUpgrade::start("60s");
     let edge = &held.edge;
     thread::scope(|scope| {
@@ -419,7 +419,7 @@ fn a_reload_that_comes_in_the_hand_over_is_made_when_it_has_failed() {
 }
 
 #[test]
-fn a_reload_that_comes_in_the_hand_over_is_made_by_the_new_process() {
+fn reload_during_an_upgrade_is_applied_by_the_new_process() {
     let held = PausedUpgrade::start("60s");
     let edge = &held.edge;
     thread::scope(|scope| {
@@ -438,7 +438,7 @@ fn a_reload_that_comes_in_the_hand_over_is_made_by_the_new_process() {
 }
 
 #[test]
-fn log_files_that_are_renamed_in_the_hand_over_are_opened_anew_by_both() {
+fn log_reopen_during_an_upgrade_applies_to_both_processes() {
     let held =
         PausedUpgrade::start_with("60s", |site| site.top("access_log", "{path: access.log}"));
     let log = held.edge.directory().join("access.log");
@@ -460,7 +460,7 @@ fn log_files_that_are_renamed_in_the_hand_over_are_opened_anew_by_both() {
 }
 
 #[test]
-fn a_listener_that_the_new_configuration_drops_resets_nobody() {
+fn upgrade_without_a_listener_closes_it_without_resets() {
     let origin = Origin::start();
     let (goes, stays) = (port::free(), port::free());
     let site = ConfigBuilder::of([origin.label()]);
@@ -488,7 +488,7 @@ fn a_listener_that_the_new_configuration_drops_resets_nobody() {
 }
 
 #[test]
-fn more_keys_than_max_moved_are_not_moved_by_an_upgrade_unless_forced() {
+fn upgrade_over_max_moved_is_refused_unless_forced() {
     let origins = Origin::some(4);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let site = ConfigBuilder::of(&labels).app("max_moved", "10%");
@@ -503,7 +503,7 @@ fn more_keys_than_max_moved_are_not_moved_by_an_upgrade_unless_forced() {
 }
 
 #[test]
-fn the_death_of_the_old_process_costs_only_its_own_connections() {
+fn old_process_killed_after_an_upgrade_drops_only_its_connections() {
     let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
     let mut of_old = open_socket(edge.address).unwrap();
@@ -522,7 +522,7 @@ fn the_death_of_the_old_process_costs_only_its_own_connections() {
 }
 
 #[test]
-fn the_old_process_is_shown_until_it_is_empty() {
+fn status_shows_the_old_process_until_it_has_drained() {
     let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
     let old = edge.pid();
@@ -547,7 +547,7 @@ fn the_old_process_is_shown_until_it_is_empty() {
 }
 
 #[test]
-fn a_cold_start_remembers_what_the_state_file_holds_unless_it_is_too_old() {
+fn cold_start_restores_the_state_file_unless_too_old() {
     let mut origins = Origin::some(3);
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let site = ConfigBuilder::of(&labels).app("health", PROBED);
@@ -728,7 +728,7 @@ fn upgrade(edge: &Edge) {
 }
 
 fn replace_by(edge: &Edge, impostor: &str) {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/impostors");
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fake_programs");
     fs::remove_file(edge.program()).unwrap();
     symlink(place.join(impostor), edge.program()).unwrap();
 }

@@ -84,7 +84,7 @@ fn offers_13() {
 // ── how it begins and ends
 
 #[test]
-fn a_websocket_passes() {
+fn websocket_messages_are_forwarded() {
     let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Upgrade);
     let mut connection = pipe.edge.connect();
@@ -103,7 +103,7 @@ fn a_websocket_passes() {
 /// A peer that answers at once is read before its request is done with, unless that is prevented;
 /// with enough clients at a time, some are always met by it.
 #[test]
-fn a_websocket_stays_open_however_soon_its_peer_answers() {
+fn websocket_with_an_immediate_peer_answer_stays_open() {
     fn converse(edge: &Edge) -> io::Result<()> {
         for _ in 0..200 {
             let mut socket = open_socket(edge.address)?;
@@ -127,7 +127,7 @@ fn a_websocket_stays_open_however_soon_its_peer_answers() {
 }
 
 #[test]
-fn a_websocket_ends_with_its_client() {
+fn websocket_client_close_closes_the_peer() {
     let pipe = SingleOrigin::open();
     pipe.origin.behave(Behaviour::Upgrade);
     let mut connection = pipe.edge.connect();
@@ -138,7 +138,7 @@ fn a_websocket_ends_with_its_client() {
 }
 
 #[test]
-fn a_peer_may_refuse_an_upgrade() {
+fn websocket_upgrade_may_be_refused_by_the_peer() {
     let pipe = SingleOrigin::open();
     let mut connection = pipe.edge.connect();
     connection.send(UPGRADE).unwrap();
@@ -147,7 +147,7 @@ fn a_peer_may_refuse_an_upgrade() {
 }
 
 #[test]
-fn only_websocket_upgrades_pass() {
+fn upgrade_header_other_than_websocket_is_removed() {
     let pipe = SingleOrigin::open();
     let request = Request::get("/")
         .header("Connection", "Upgrade, HTTP2-Settings")
@@ -159,7 +159,7 @@ fn only_websocket_upgrades_pass() {
 }
 
 #[test]
-fn what_comes_with_the_handshake_passes_behind_it() {
+fn websocket_bytes_sent_with_the_handshake_follow_it() {
     for early in [true, false] {
         let scene = EdgeWithRawPeer::start();
         let hello = frame(TEXT, b"hello");
@@ -183,7 +183,7 @@ fn what_comes_with_the_handshake_passes_behind_it() {
 }
 
 #[test]
-fn a_refusal_passes_with_its_body() {
+fn websocket_refusal_is_forwarded_with_its_body() {
     let scene = EdgeWithRawPeer::start();
     for (status, field, value) in [
         ("401 Unauthorized", "WWW-Authenticate", "Basic realm=\"x\""),
@@ -221,7 +221,7 @@ fn a_refusal_passes_with_its_body() {
 }
 
 #[test]
-fn the_end_of_one_side_is_the_end_of_the_other() {
+fn websocket_close_of_one_side_closes_the_other() {
     let scene = EdgeWithRawPeer::start();
     for abrupt in [false, true] {
         let end = |side: &mut Connection| drop(side.rest());
@@ -239,7 +239,7 @@ fn the_end_of_one_side_is_the_end_of_the_other() {
 }
 
 #[test]
-fn what_was_said_before_the_end_arrives() {
+fn websocket_bytes_sent_before_a_close_arrive() {
     let scene = EdgeWithRawPeer::start();
     let said = vec![7; 1 << 20];
     let (mut client, mut peer) = scene.open();
@@ -270,7 +270,7 @@ fn what_was_said_before_the_end_arrives() {
 
 /// Neither side waits for the other to read: what is held up one way does not hold up the other.
 #[test]
-fn both_directions_flow_though_one_is_not_taken() {
+fn websocket_directions_are_independent() {
     let scene = EdgeWithRawPeer::start();
     let said = vec![7; 32 << 20];
     for client_first in [false, true] {
@@ -294,7 +294,7 @@ fn both_directions_flow_though_one_is_not_taken() {
 }
 
 #[test]
-fn a_real_client_converses() {
+fn websocket_client_library_is_served() {
     let scene = WebSocketFixture::start();
     let [plain, secure] = &scene.ways;
     let port = secure.edge.address.port().to_string();
@@ -323,7 +323,7 @@ fn a_real_client_converses() {
 }
 
 #[test]
-fn a_browser_converses() {
+fn websocket_browser_is_served() {
     let scene = WebSocketFixture::start();
     let edge = &scene.ways[1].edge;
     let page = format!("https://a.test:{}/page?k=a", edge.address.port());

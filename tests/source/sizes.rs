@@ -19,14 +19,14 @@ const MEDIAN_FUNCTION: usize = 8;
 
 /// Files above [`FILE_LINES`], with today's lines. The aim is none.
 const LONG_FILES: &[(&str, usize)] = &[
-    ("connection/http2/stream.rs", 484),
+    ("downstream/http2/stream.rs", 484),
     ("migrate/envoy/listener.rs", 475),
     ("config/settings.rs", 474),
     ("admin/mod.rs", 465),
     ("migrate/nginx/http.rs", 464),
-    ("migrate/reasons.rs", 462),
+    ("migrate/unsupported.rs", 462),
     ("server/handover.rs", 445),
-    ("migrate/model.rs", 437),
+    ("migrate/draft.rs", 437),
     ("migrate/write.rs", 428),
     ("cli/control.rs", 402),
 ];

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_without_their_ends() {
+    fn line_reader_strips_line_ends_and_limits_length() {
         let mut lines = LineReader::new(Box::new(b"a\nb\r\n\nc".as_slice()), "a test");
         for expected in [b"a".as_slice(), b"b", b"", b"c"] {
             assert_eq!(lines.next_line().unwrap(), Some(expected));

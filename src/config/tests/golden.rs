@@ -18,7 +18,7 @@ const TODAY: &str = "2027-01-01T00:00:00Z";
 const LINE: &str = "\n----------------------------------------\n";
 
 #[test]
-fn golden() {
+fn config_golden_cases() {
     let bless = env::var_os("BLESS").is_some();
     guard_keys();
     let (mut broken, mut failures) = (0, String::new());

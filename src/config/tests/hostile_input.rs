@@ -44,7 +44,7 @@ fn refused(path: &Path) -> String {
 }
 
 #[test]
-fn a_file_of_100_mb_is_refused_unread() {
+fn config_file_of_100_mb_is_refused_unread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big.yaml");
     File::create(&path).unwrap().set_len(100_000_000).unwrap();
@@ -52,7 +52,7 @@ fn a_file_of_100_mb_is_refused_unread() {
 }
 
 #[test]
-fn only_regular_files_are_read() {
+fn config_file_must_be_a_regular_file() {
     assert_eq!(
         refused(Path::new("/dev/zero")),
         "this is not a regular file"
@@ -66,7 +66,7 @@ fn only_regular_files_are_read() {
 }
 
 #[test]
-fn a_pipe_without_a_writer_is_refused() {
+fn config_file_that_is_a_fifo_is_refused_without_blocking() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe.yaml");
     let made = Command::new("mkfifo").arg(&path).status().unwrap();
@@ -75,14 +75,14 @@ fn a_pipe_without_a_writer_is_refused() {
 }
 
 #[test]
-fn a_file_that_pretends_to_be_empty_is_read_bounded() {
+fn config_file_with_size_zero_is_read_with_a_limit() {
     // Files in /proc are regular and have no size.
     let report = soon(|| load(Path::new("/proc/self/status"))).unwrap_err();
     assert!(report.has_errors());
 }
 
 #[test]
-fn invalid_utf8_is_an_error_at_the_first_bad_byte() {
+fn config_with_invalid_utf8_reports_the_first_bad_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latin.yaml");
     fs::write(&path, b"threads: 4\nlisteners: # f\xfcr alle\n").unwrap();
@@ -95,14 +95,14 @@ fn invalid_utf8_is_an_error_at_the_first_bad_byte() {
 }
 
 #[test]
-fn a_byte_order_mark_and_crlf_change_nothing() {
+fn config_with_bom_and_crlf_is_parsed_alike() {
     let plain = parse("test.yaml", MINIMAL).unwrap();
     let windows = format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"));
     assert_eq!(parse("test.yaml", &windows).unwrap(), plain);
 }
 
 #[test]
-fn places_are_right_behind_a_byte_order_mark_and_crlf() {
+fn config_with_bom_and_crlf_reports_correct_positions() {
     let text = "\u{feff}treads: x\r\n".to_owned() + &MINIMAL.replace('\n', "\r\n") + "pool: x\r\n";
     let found = problems(&text);
     let places: Vec<_> = found
@@ -116,7 +116,7 @@ fn places_are_right_behind_a_byte_order_mark_and_crlf() {
 }
 
 #[test]
-fn deep_nesting_is_an_error() {
+fn config_with_deep_nesting_is_an_error() {
     for (open, message) in [
         ("[", "levels"),
         ("{a: ", "levels"),
@@ -138,14 +138,14 @@ fn deep_nesting_is_an_error() {
 }
 
 #[test]
-fn deep_nesting_through_aliases_is_an_error() {
+fn config_with_deep_nesting_through_aliases_is_an_error() {
     let nest = |inner: &str| format!("{}{inner}{}", "[".repeat(40), "]".repeat(40));
     let text = format!("a: &a {}\nb: &b {}\n", nest("x"), nest("*a"));
     assert_eq!(only(&problems(&text)).2, "more than 64 levels of nesting");
 }
 
 #[test]
-fn an_alias_bomb_is_an_error() {
+fn config_alias_bomb_is_an_error() {
     let mut text = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
     for level in 1..20 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -160,7 +160,7 @@ fn an_alias_bomb_is_an_error() {
 }
 
 #[test]
-fn no_text_of_the_greatest_size_takes_long() {
+fn config_of_maximum_size_is_parsed_in_bounded_time() {
     let pieces = [
         "[",
         "{",
@@ -198,7 +198,7 @@ fn no_text_of_the_greatest_size_takes_long() {
 }
 
 #[test]
-fn many_problems_are_cut_off() {
+fn config_problems_are_limited_to_100() {
     let unknown: String = (0..100_000).fold(String::new(), |mut text, i| {
         writeln!(text, "key{i}: 1").unwrap();
         text
@@ -214,7 +214,7 @@ fn many_problems_are_cut_off() {
 }
 
 #[test]
-fn ten_thousand_peers_and_routes_are_read() {
+fn config_with_ten_thousand_peers_and_routes_is_parsed() {
     let (mut routes, mut peers) = (String::new(), String::new());
     for i in 0..10_000 {
         writeln!(routes, "  - {{path: /{i}, upstream: app}}").unwrap();
@@ -235,7 +235,7 @@ fn ten_thousand_peers_and_routes_are_read() {
 }
 
 #[test]
-fn the_token_is_not_in_the_debug_output() {
+fn config_debug_output_hides_the_token() {
     let text = format!("{MINIMAL}\nadmin: {{address: 0.0.0.0:9900, token: hunter2}}\n");
     let config = parse("test.yaml", &text).unwrap();
     assert_eq!(
@@ -246,7 +246,7 @@ fn the_token_is_not_in_the_debug_output() {
 }
 
 #[test]
-fn problems_are_machine_readable() {
+fn config_problems_serialize_to_json() {
     let text = MINIMAL.replace("127.0.0.1:9002", "127.0.0.1");
     let json = serde_json::to_value(problems(&text)).unwrap();
     let expected = serde_json::json!([{
@@ -258,7 +258,7 @@ fn problems_are_machine_readable() {
 }
 
 #[test]
-fn colour_is_only_where_it_is_asked_for() {
+fn config_report_is_coloured_only_on_request() {
     let (_, report) = check_text("test.yaml", "threads: 0\n");
     assert!(!report.render(false).contains('\u{1b}'));
     assert!(report.render(true).contains('\u{1b}'));
@@ -286,17 +286,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_has_an_answer(text in any::<String>()) {
+    fn config_of_random_text_does_not_panic(text in any::<String>()) {
         problems(&text);
     }
 
     #[test]
-    fn any_yaml_like_text_has_an_answer(text in "([a-z_]{1,6}: |- |\\[|\\]|\\{|\\}|, |&a |\\*a|\"|'|#|\n|  |[0-9]{1,3}|off|é){0,60}") {
+    fn config_of_random_yaml_does_not_panic(text in "([a-z_]{1,6}: |- |\\[|\\]|\\{|\\}|, |&a |\\*a|\"|'|#|\n|  |[0-9]{1,3}|off|é){0,60}") {
         problems(&text);
     }
 
     #[test]
-    fn any_change_of_the_reference_has_an_answer(text in mutated()) {
+    fn config_of_a_mutated_reference_does_not_panic(text in mutated()) {
         let lines = text.lines().count().max(1);
         for problem in problems(&text) {
             prop_assert!(problem.line.is_none_or(|line| (1..=lines + 1).contains(&line)), "{problem:?}");

@@ -7,7 +7,7 @@ mod reference;
 use super::load_with_warnings;
 
 #[test]
-fn warnings_are_lines_of_the_log() {
+fn config_warnings_have_one_line_each() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clockwise.yaml");
     let yaml = "listeners: [{address: 127.0.0.1:1}]\nroutes: [{upstream: app}]\nupstreams:\n  app:\n    \

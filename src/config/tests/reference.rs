@@ -12,7 +12,7 @@ use crate::config::{check_text, parse};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
 
 #[test]
-fn every_shipped_file_is_right() {
+fn shipped_configuration_files_are_all_valid() {
     let examples = yaml_files(&Path::new(FOLDER).join("examples"));
     assert!(examples.len() >= 7);
     for path in yaml_files(Path::new(FOLDER)).iter().chain(&examples) {
@@ -23,13 +23,13 @@ fn every_shipped_file_is_right() {
 }
 
 #[test]
-fn the_minimal_file_has_ten_lines() {
+fn minimal_configuration_has_ten_lines() {
     let text = fs::read_to_string(Path::new(FOLDER).join("minimal.yaml")).unwrap();
     assert_eq!(text.lines().count(), 10);
 }
 
 #[test]
-fn the_reference_has_every_key() {
+fn reference_configuration_shows_every_key() {
     let tree = tree(&uncommented(&reference()));
     for section in schema::ALL {
         let written = keys_at(&tree, section);
@@ -44,7 +44,7 @@ fn the_reference_has_every_key() {
 }
 
 #[test]
-fn the_defaults_in_the_reference_are_those_of_the_code() {
+fn reference_configuration_states_the_real_defaults() {
     let required = "listeners: [{address: 0.0.0.0:8080}]\nroutes: [{upstream: app}]\n\
                     upstreams: {app: {peers: [127.0.0.1:9001]}}\n";
     let expected = parse("required.yaml", required).unwrap();
@@ -52,7 +52,7 @@ fn the_defaults_in_the_reference_are_those_of_the_code() {
 }
 
 #[test]
-fn every_alternative_in_the_reference_is_right() {
+fn reference_configuration_alternatives_are_all_valid() {
     let text = reference();
     let lines: Vec<&str> = text.lines().collect();
     let alternatives = (0..lines.len()).filter(|line| uncomment(lines[*line]).is_some());

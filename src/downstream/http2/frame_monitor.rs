@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_frame_is_the_greeting() {
+    fn http2_preface_is_complete_after_the_first_settings_frame() {
         assert!(!after(&[]).has_first_frame());
         assert!(!after(&[frame(4, 0, 0, 6)[..14].to_vec()]).has_first_frame());
         assert!(after(&[frame(4, 0, 0, 6)]).has_first_frame());
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_open_until_its_last_byte() {
+    fn http2_header_block_is_open_until_end_headers() {
         let begun = frame(HEADERS, 0, 1, 5);
         let more = frame(CONTINUATION, 0, 1, 5);
         let last = frame(CONTINUATION, END_HEADERS, 1, 5);
@@ -245,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn trailers_open_no_stream() {
+    fn http2_trailers_do_not_open_a_stream() {
         let headers = |stream| frame(HEADERS, END_HEADERS, stream, 1);
         let read = after(&[headers(1), headers(3), headers(1), headers(3), headers(5)]);
         assert_eq!(read.streams_opened(), 3);
     }
 
     #[test]
-    fn what_does_nothing_is_counted_and_bounded() {
+    fn http2_control_frames_are_counted_and_limited() {
         let first = usize::try_from(CONTROL_FRAME_ALLOWANCE.burst).unwrap();
         for nothing in [
             frame(DATA, 0, 1, 0),
@@ -288,14 +288,14 @@ mod tests {
     }
 
     #[test]
-    fn data_and_the_end_of_it_do_something() {
+    fn http2_data_frames_and_end_stream_are_not_control_flood() {
         let some = [frame(DATA, 0, 1, 1), frame(DATA, END_STREAM, 1, 0)];
         let read = after(&vec![some.concat(); 10_000]);
         assert!(!read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
     }
 
     #[test]
-    fn the_streams_that_are_taken_back_are_told() {
+    fn http2_frame_monitor_reports_reset_stream_ids() {
         let mut read = after(&[]);
         let resets = [
             frame(RST_STREAM, 0, 1, 4),
@@ -308,7 +308,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn how_bytes_are_cut_does_not_matter(
+        fn http2_frame_monitor_result_is_independent_of_chunking(
             bytes in prop::collection::vec(0..12_u8, 0..300),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
         ) {

@@ -58,14 +58,14 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_all_back_is_stopped() {
+    fn rapid_reset_of_all_streams_is_detected() {
         let all_back = |count| after(count, |haste, _| haste.on_rapid_reset(NOW));
         assert!(!all_back(BURST).is_exceeded(NOW));
         assert!(all_back(BURST + 1).is_exceeded(NOW));
     }
 
     #[test]
-    fn who_takes_half_back_is_not() {
+    fn rapid_reset_of_half_the_streams_is_tolerated() {
         let half = after(10_000, |haste, _| {
             haste.on_rapid_reset(NOW);
             haste.on_responses(1);
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_before_excuses_nothing() {
+    fn rapid_reset_is_detected_after_many_completed_streams() {
         let mut haste = after(BURST + 1, |haste, _| haste.on_responses(1));
         (0..=BURST).for_each(|_| haste.on_rapid_reset(NOW));
         assert!(haste.is_exceeded(NOW));
     }
 
     #[test]
-    fn it_is_forgotten_with_time() {
+    fn rapid_reset_count_decays_with_time() {
         let at = |number| NOW + DECAY_INTERVAL * number;
         let slow = after(10_000, |haste, number| haste.on_rapid_reset(at(number)));
         assert!(!slow.is_exceeded(at(10_000)));

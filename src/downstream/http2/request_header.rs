@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_is_the_host() {
+    fn http2_authority_becomes_the_host_header() {
         let request = header_of("https://a.test:8443/x?y", &[]);
         assert_eq!(all(&request, "host"), ["a.test:8443"]);
         assert_eq!(request.uri, "/x?y");
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_beside_it_must_be_the_same() {
+    fn http2_host_different_from_authority_is_kept_for_rejection() {
         let same = header_of("https://a.test/", &[("host", "A.test")]);
         assert_eq!(all(&same, "host"), ["a.test"]);
         let other = header_of("https://a.test/", &[("host", "b.test")]);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn crumbs_are_one_cookie() {
+    fn http2_cookie_fields_are_joined_into_one() {
         let crumbs = [
             ("cookie", "a=1"),
             ("x", "y"),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_are_told_is_above_the_limit() {
+    fn http2_advertised_header_list_size_is_above_the_limit() {
         assert!(max_header_list_size(32 << 10) > 64 << 10);
         assert_eq!(max_header_list_size(usize::MAX), u32::MAX);
     }

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn words_have_quotes_escapes_and_comments() {
+    fn haproxy_words_support_quotes_escapes_and_comments() {
         let of = |line| texts(line).unwrap_or_default().join("|");
         assert_eq!(of("  server a 10.0.0.1:80 # x"), "server|a|10.0.0.1:80");
         assert_eq!(of(r#"a "b c" 'd # e' f\ g"#), "a|b c|d # e|f g");

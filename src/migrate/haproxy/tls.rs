@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_version_is_found_however_it_is_said() {
+    fn haproxy_minimum_tls_version_is_found_in_every_form() {
         assert_eq!(least(&[]), (None, vec![]));
         assert_eq!(least(&[("ssl-min-ver", "TLSv1.2")]), (Some("1.2"), vec![]));
         assert_eq!(least(&[("ssl-min-ver", "TLSv1.3")]), (Some("1.3"), vec![]));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_paths_are_under_their_base() {
+    fn haproxy_relative_path_is_resolved_against_its_base() {
         let global = GlobalTls {
             crt_base: Some("/etc/ssl/".to_owned()),
             ..GlobalTls::default()

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_number_is_milliseconds() {
+    fn haproxy_number_without_unit_is_milliseconds() {
         let millis = |text| duration(text).map(|time| time.as_millis());
         assert_eq!(
             [millis("5000"), millis("5s"), millis("2m")],

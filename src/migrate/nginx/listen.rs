@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_an_address_is_read() {
+    fn nginx_listen_address_is_parsed_in_every_form() {
         for (text, read) in [
             ("80", Some("0.0.0.0:80")),
             ("*:8080", Some("0.0.0.0:8080")),

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_number_is_seconds_and_units_add_up() {
+    fn nginx_number_without_unit_is_seconds_and_units_add_up() {
         let millis = |text| duration(text).map(|value| value.as_millis());
         assert_eq!(millis("60"), Some(60_000));
         assert_eq!(millis("1h30m"), Some(5_400_000));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_count_by_1024() {
+    fn nginx_size_units_are_powers_of_1024() {
         assert_eq!(bytes("8k"), Some(8192));
         assert_eq!([bytes("k"), bytes("1t"), bytes(""), bytes("-1")], [None; 4]);
         assert_eq!(size_limit("0"), Some(SizeLimit::Unlimited));

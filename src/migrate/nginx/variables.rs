@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_become_sources_and_stand_side_by_side() {
+    fn nginx_variables_become_key_sources() {
         assert_eq!(of("$remote_addr"), Some(vec![KeySourceDraft::ClientIp]));
         assert_eq!(
             of("${cookie_sid}"),
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_quite_alike_is_told() {
+    fn nginx_variables_with_small_differences_get_a_note() {
         let remarks = |text| key(text, &[]).map(|hashed| hashed.remarks).unwrap();
         assert_eq!(remarks("$cookie_a$arg_b$uri"), [COOKIES, QUERIES, PATHS]);
         assert!(remarks("$request_uri$http_cookie$remote_addr").is_empty());
     }
 
     #[test]
-    fn what_we_cannot_hash_alike_is_refused() {
+    fn nginx_variables_without_an_equal_hash_are_refused() {
         for text in [
             "",
             "$",

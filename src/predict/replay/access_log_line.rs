@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_read_back() {
+    fn access_log_line_is_parsed() {
         let logged = AccessLogLine::parse(LINE.as_bytes()).unwrap();
         let expected = AccessLogLine {
             start: 1_767_323_045_678_000,
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_key_has_no_hash() {
+    fn access_log_line_without_key_has_no_hash() {
         let (from, to) = (
             r#""key_source":"cookie","key_hash":"00c0ffee""#,
             r#""key_source":null,"key_hash":null"#,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn access_log_line_with_an_invalid_field_is_an_error() {
         for (from, to) in [
             ("{\"time", "time"),
             ("2026", "x"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_is_told_apart() {
+    fn access_log_line_that_is_not_json_is_reported_as_another_log() {
         for line in [
             "2026-11-22 20:36:01 status installed",
             "\u{1f}\u{8b}",

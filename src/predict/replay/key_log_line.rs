@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_a_time_and_a_key() {
+    fn key_log_line_is_parsed() {
         let timed = |start, key: &'static str, duration, bytes| {
             Ok(KeyLogLine {
                 start,

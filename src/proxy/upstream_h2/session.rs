@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_of_a_request_is_its_authority() {
+    fn http2_upstream_request_target_has_the_authority() {
         let mut request = RequestHeader::build("GET", b"/a?b", None).unwrap();
         assert!(request_uri(&request, Scheme::HTTP).is_err());
         request.insert_header(HOST, "a.test:8443").unwrap();

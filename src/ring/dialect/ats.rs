@@ -112,7 +112,7 @@ mod tests {
 
     /// The vectors of SipHash's authors have another key; this one is the reference code's, with zeros.
     #[test]
-    fn keys_are_hashed_with_a_key_of_zeros() {
+    fn ats_siphash_uses_a_zero_key() {
         assert_eq!(AtsHash::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);
     }
 }

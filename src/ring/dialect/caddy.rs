@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_and_a_key_are_one_text() {
+    fn caddy_score_hashes_name_then_key() {
         let score = |function, name, key: &str| {
             let hash = Hash(0);
             Caddy { function }.score(name, Weight::MAX, hash, key.as_bytes())

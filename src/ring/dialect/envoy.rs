@@ -186,7 +186,7 @@ mod tests {
 
     /// The rings of Envoy's own unit tests.
     #[test]
-    fn points_are_those_of_envoy() {
+    fn envoy_points_match_envoy() {
         let points = ring(EnvoyHash::Xxhash, 90..96, 12);
         let first = [
             (833_437_586_790_550_860, 94),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_key_are_hashed_like_policies() {
+    fn envoy_key_parts_combine_like_hash_policies() {
         let envoy = Envoy::default();
         let of = |text: &str| envoy.hash(text.as_bytes()).0;
         assert_eq!(of("a\u{1f}b"), of("a").rotate_left(1) ^ of("b"));

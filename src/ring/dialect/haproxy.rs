@@ -231,7 +231,7 @@ mod tests {
     use crate::ring::{Dialect, Ring, Weight};
 
     #[test]
-    fn integers_are_hashed_as_in_haproxy() {
+    fn haproxy_full_hash_matches_haproxy() {
         assert_eq!(
             [1, 4096, 4097].map(full_hash),
             [881_230_262, 1_237_450_891, 2_761_370_759]
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_where_haproxy_has_them() {
+    fn haproxy_keys_are_placed_as_in_haproxy() {
         let dialect = Dialect::Haproxy(Haproxy::default());
         let names = ["a", "b", "c", "d"];
         let ring = Ring::new(dialect, names.map(|name| (name, Weight::ONE))).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_given_as_haproxy_gives_them() {
+    fn haproxy_server_numbers_are_assigned_as_in_haproxy() {
         let member = |id| Member {
             label: "x",
             id,
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_addresses_are_read() {
+    fn haproxy_decimal_and_address_keys_are_parsed() {
         let cases: [(&[u8], u32); 5] = [
             (b"17", 17),
             (b"-1", u32::MAX),

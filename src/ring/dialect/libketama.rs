@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_servers_lose_a_digest_where_the_library_rounds_it_away() {
+    fn libketama_equal_servers_lose_a_digest_to_rounding() {
         for (servers, points) in [
             (1, 160),
             (25, 160),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_shares_of_the_total() {
+    fn libketama_points_follow_the_share_of_total_weight() {
         let weights = [1, 2, 5].map(|weight| Weight::new(weight).unwrap());
         assert_eq!(Libketama.point_counts(&weights), [60, 120, 300]);
     }

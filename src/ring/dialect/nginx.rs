@@ -72,7 +72,7 @@ mod tests {
     use crate::ring::{Dialect, Ring, Weight};
 
     #[test]
-    fn points_are_those_of_nginx() {
+    fn nginx_points_match_nginx() {
         let mut points = Vec::new();
         Nginx.place("127.0.0.1:7777", 160, &mut |point| points.push(point));
         points.sort_unstable();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_where_nginx_has_them() {
+    fn nginx_keys_are_placed_as_in_nginx() {
         let servers = ["127.0.0.1:7777", "127.0.0.1:7778"];
         let ring = Ring::new(Dialect::Nginx, servers.map(|name| (name, Weight::ONE))).unwrap();
         let cases = [
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_split_as_nginx_does() {
+    fn nginx_server_is_split_into_host_and_port() {
         let cases = [
             ("10.0.0.1:80", ("10.0.0.1", "80")),
             ("example.com", ("example.com", "")),

@@ -54,12 +54,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_and_a_name_are_one_text() {
+    fn traefik_hash_covers_key_then_name() {
         assert_eq!(fnv1a(Traefik.hash(b"foo").0, b"bar"), 0x8594_4171_f739_67e8);
     }
 
     #[test]
-    fn twice_the_weight_is_twice_the_score() {
+    fn traefik_score_doubles_with_the_weight() {
         let score = |weight| {
             let weight = Weight::new(weight).unwrap();
             f64::from_bits(Traefik.score("http://10.0.0.1", weight, Hash(7), b""))

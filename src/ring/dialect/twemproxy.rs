@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_nodes_lose_a_digest_where_twemproxy_rounds_it_away() {
+    fn twemproxy_equal_nodes_lose_a_digest_to_rounding() {
         for (nodes, points) in [
             (1, 160),
             (24, 160),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_what_is_hashed() {
+    fn twemproxy_hash_tag_limits_the_hashed_bytes() {
         let twemproxy = Twemproxy {
             hash_tag: Some(*b"{}"),
             ..Twemproxy::default()
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_port_is_not_part_of_the_name() {
+    fn twemproxy_default_port_is_not_part_of_the_name() {
         let member = |label, id| Member {
             label,
             id,

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_and_keys_are_those_of_varnish() {
+    fn varnish_points_and_keys_match_varnish() {
         let mut points = Vec::new();
         Varnish::default().place("s1", 1, &mut |point| points.push(point));
         assert_eq!(points, [4_035_629_861]);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_itself() {
+    fn varnish_key_that_is_a_number_is_its_own_hash() {
         let by_key = Varnish {
             by: ShardBy::Key,
             ..Varnish::default()

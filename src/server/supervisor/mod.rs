@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::zombie_processes, reason = "waited for by its id")]
-    fn an_exit_code_is_as_a_shell_has_it() {
+    fn worker_exit_code_follows_the_shell_convention() {
         let code_of = |script: &str| {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pid = Some(Pid::from_child(&child));

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_says_who_wrote() {
+    fn notify_socket_reports_the_sender_pid_from_the_kernel() {
         let message = mailbox(async |mailbox, address| {
             let socket = UnixDatagram::unbound().unwrap();
             socket.send_to_addr(b"READY=1", &address).unwrap();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_with_descriptors_is_nobodys() {
+    fn notify_socket_message_with_descriptors_has_no_sender() {
         let message = mailbox(async |mailbox, address| {
             let socket = UnixDatagram::unbound().unwrap();
             let name =

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_descends_from_us_and_our_parent_does_not() {
+    fn process_tree_contains_our_child_and_not_our_parent() {
         let mut child = Command::new("sleep").arg("10").spawn().unwrap();
         let pid = Pid::from_child(&child);
         assert!(is_descendant(pid));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_is_known_by_what_it_was_started_with() {
+    fn process_tree_finds_the_successor_by_its_environment() {
         let start = |value| {
             let mut command = Command::new("sleep");
             command.arg("10").env(handover::SUCCESSOR_ENV, value);

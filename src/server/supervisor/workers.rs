@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_leader_fails_the_one_that_still_serves_leads_again() {
+    fn workers_leader_failure_makes_the_serving_worker_lead() {
         let (mut children, pids) = Children::start(2);
         let mut succession = Workers::new(pids[0]);
         succession.handle_message(pids[1], &leads(pids[1]));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_others_drain_they_are_told_to_end() {
+    fn workers_leader_failure_with_only_draining_workers_stops_them() {
         let (mut children, pids) = Children::start(2);
         let mut succession = Workers::new(pids[0]);
         succession.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_leads_again_once_all_is_to_stop() {
+    fn workers_leader_failure_during_stop_elects_no_leader() {
         let (mut children, pids) = Children::start(2);
         let mut succession = Workers::new(pids[0]);
         succession.handle_message(pids[1], &leads(pids[1]));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_back_that_it_drains_leads() {
+    fn worker_that_cancels_its_drain_leads_again() {
         let (_children, pids) = Children::start(2);
         let mut succession = Workers::new(pids[0]);
         succession.handle_message(pids[1], &leads(pids[1]));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_says_is_not_heard() {
+    fn notify_message_from_an_unknown_process_is_ignored() {
         let (_children, pids) = Children::start(1);
         let mut succession = Workers::new(pids[0]);
         let stranger = rustix::process::getppid().unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_ends_as_the_child_of_another_failed_unless_it_said_farewell() {
+    fn worker_leader_exit_without_stopping_message_counts_as_failure() {
         for (farewell, code) in [(true, 0), (false, 1)] {
             let (mut children, pids) = Children::start(1);
             let mut succession = Workers::new(pids[0]);

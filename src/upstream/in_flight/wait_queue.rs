@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_come_is_the_first_to_get_a_place() {
+    fn wait_queue_is_first_in_first_out() {
         let (total, peer, mut held) = full();
         let (waker, calls) = waker();
         let line_up = || UpstreamPermit::acquire(&total).enqueue(&peer, 2, room);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_waited_is_given_no_place_that_others_wait_for() {
+    fn wait_queue_refuses_a_newcomer_while_others_wait() {
         let (total, peer, held) = full();
         let turn = UpstreamPermit::acquire(&total).enqueue(&peer, 2, |_, _| false);
         drop(held);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_leaves_its_place_to_the_next() {
+    fn wait_queue_cancelled_waiter_passes_its_place_on() {
         let (total, peer, mut held) = full();
         let (waker, calls) = waker();
         let first = UpstreamPermit::acquire(&total)
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_set_aside_meanwhile_counts_those_that_wait_once() {
+    fn wait_queue_of_an_excluded_peer_counts_waiters_once() {
         let (total, peer, mut held) = full();
         let turn = UpstreamPermit::acquire(&total)
             .enqueue(&peer, 1, room)
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn no_place_is_missed_however_many_threads_wait_and_leave() {
+    fn wait_queue_loses_no_wakeup_across_threads() {
         const CLIENTS: usize = 8;
         const ROUNDS: usize = 3_000;
         let (total, peer, _) = full();

@@ -29,7 +29,7 @@ fn most_of_one_key(app: &Upstream, key: u64, requests: usize, now: Duration) -> 
 }
 
 #[test]
-fn what_a_draining_peer_still_holds_gives_no_other_room() {
+fn bounded_load_ignores_in_flight_of_a_draining_peer() {
     let app = app(10, &[QUARTER]);
     let streams = burden(&app, 0, 300);
     app.peers()[0].set_draining(true, s(1000));
@@ -43,7 +43,7 @@ fn what_a_draining_peer_still_holds_gives_no_other_room() {
 }
 
 #[test]
-fn what_a_peer_holds_that_is_down_or_ejected_gives_no_other_room() {
+fn bounded_load_ignores_in_flight_of_a_down_or_ejected_peer() {
     let app = app(10, &[QUARTER, "health: {tcp: true}"]);
     probe_all(&app, s(1000));
     let _streams = [burden(&app, 0, 300), burden(&app, 1, 100)];
@@ -57,7 +57,7 @@ fn what_a_peer_holds_that_is_down_or_ejected_gives_no_other_room() {
 }
 
 #[test]
-fn a_peer_that_starts_slowly_counts_as_far_as_it_has_come() {
+fn bounded_load_weighs_a_slow_starting_peer_by_its_progress() {
     let app = app(10, &[QUARTER, SLOWLY]);
     for peer in &app.peers()[..5] {
         peer.set_draining(true, s(1000));
@@ -70,7 +70,7 @@ fn a_peer_that_starts_slowly_counts_as_far_as_it_has_come() {
 }
 
 #[test]
-fn what_a_peer_that_was_removed_still_holds_gives_no_other_room() {
+fn bounded_load_ignores_in_flight_of_a_removed_peer() {
     let before = app(10, &[QUARTER]);
     let streams = burden(&before, 0, 300);
     let key = key_of(&before, 5);
@@ -125,7 +125,7 @@ fn waits(app: &Upstream, outcome: PeerWaitOutcome) -> u64 {
 }
 
 #[test]
-fn a_request_waits_at_its_full_home_and_gets_the_next_place() {
+fn queued_request_gets_the_next_free_place_on_its_owner() {
     let (app, target, mut held) = full(&[PATIENT, KEEPING], 6);
     let tried = Tried::none();
     let AdmitOutcome::Queued(mut wait) = arrives(&app, &target, &tried) else {
@@ -156,7 +156,7 @@ fn a_request_waits_at_its_full_home_and_gets_the_next_place() {
 }
 
 #[test]
-fn a_wait_that_is_in_vain_ends_where_it_would_have_without() {
+fn queued_request_that_times_out_overflows_to_the_next_peer() {
     let (app, target, held) = full(&[PATIENT], 20);
     let tried = Tried::none();
     let arrivals: Vec<_> = (0..3).map(|_| arrives(&app, &target, &tried)).collect();
@@ -190,7 +190,7 @@ fn a_wait_that_is_in_vain_ends_where_it_would_have_without() {
 }
 
 #[test]
-fn nobody_waits_for_a_peer_that_is_gone() {
+fn queued_request_leaves_when_its_peer_is_lost() {
     let (app, target, _held) = full(&[PATIENT], 20);
     let tried = Tried::none();
     let AdmitOutcome::Queued(mut wait) = arrives(&app, &target, &tried) else {
@@ -206,7 +206,7 @@ fn nobody_waits_for_a_peer_that_is_gone() {
 }
 
 #[test]
-fn a_retry_a_guest_of_a_hot_key_and_a_request_without_a_key_do_not_wait() {
+fn queue_is_skipped_by_retries_hot_keys_and_keyless_requests() {
     let (without, target, _held) = full(&[QUARTER], 20);
     assert!(is_placed(&arrives(&without, &target, &Tried::none())));
     let (app, target, _held) = full(&[PATIENT, "hot_keys: {share: 2%, spread: 2}"], 20);
@@ -370,7 +370,7 @@ impl<'a> Crowd<'a> {
 }
 
 #[test]
-fn a_short_wait_keeps_at_home_what_can_be() {
+fn queue_wait_keeps_more_requests_on_their_owner() {
     const REQUESTS: usize = 20_000;
     let targets: Vec<_> = (0..2000).map(|key| HashTarget::Key(hash(key))).collect();
     let tried = Tried::none();

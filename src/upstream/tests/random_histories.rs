@@ -427,7 +427,7 @@ fn weigh(config: &mut config::UpstreamConfig, random: &mut StdRng) {
 }
 
 #[test]
-fn a_request_whose_owner_is_home_and_has_room_never_goes_elsewhere() {
+fn request_with_an_available_owner_below_its_bound_goes_to_it() {
     let settings = [
         "ring: {dialect: ketama, points: 8}",
         "health: {tcp: true}",

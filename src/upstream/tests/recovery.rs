@@ -77,7 +77,7 @@ fn ten_come_up(apart: Duration) -> Upstream {
 }
 
 #[test]
-fn where_all_were_down_the_first_that_is_up_does_not_keep_the_others_keys() {
+fn cold_start_first_available_peer_does_not_keep_all_keys() {
     let app = ten_come_up(ms(5));
     for after in [100, 600, 6_000, 30_000] {
         let excess = excess(&app, s(1010) + ms(after));
@@ -91,7 +91,7 @@ fn where_all_were_down_the_first_that_is_up_does_not_keep_the_others_keys() {
 }
 
 #[test]
-fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
+fn peer_lost_after_a_cold_start_gets_a_full_slow_start() {
     let app = ten_come_up(ms(5));
     let lost = &app.peers()[3];
     probe(lost, false, s(1090));
@@ -100,7 +100,7 @@ fn one_that_is_lost_when_the_others_are_warm_again_begins_as_slowly_as_ever() {
 }
 
 #[test]
-fn one_that_is_down_at_the_start_begins_slowly() {
+fn peer_down_at_process_start_starts_slowly() {
     let app = app(3, &[SLOWLY, PROBED]);
     let [one, two, late] = app.peers() else {
         panic!("three")
@@ -114,7 +114,7 @@ fn one_that_is_down_at_the_start_begins_slowly() {
 }
 
 #[test]
-fn what_is_there_at_the_start_is_warm_or_cold_as_the_operator_says() {
+fn slow_start_at_process_start_follows_config() {
     for (setting, length) in [(SLOWLY, None), (FROM_THE_START, Some(s(5)))] {
         let app = app(3, &[setting, PROBED]);
         let [one, two, late] = app.peers() else {
@@ -131,7 +131,7 @@ fn what_is_there_at_the_start_is_warm_or_cold_as_the_operator_says() {
 }
 
 #[test]
-fn another_process_knows_how_long_ago_all_were_cold() {
+fn restored_process_knows_when_the_cold_start_began() {
     let app = ten_come_up(ms(5));
     probe(&app.peers()[3], false, s(1020));
     let after = upgraded(&app, s(1030), s(7000));
@@ -153,7 +153,7 @@ fn another_process_knows_how_long_ago_all_were_cold() {
 // ── what a drain keeps, and for how long
 
 #[test]
-fn one_that_is_lost_while_it_drains_keeps_nothing_any_more() {
+fn peer_lost_during_a_drain_keeps_no_key() {
     for ejected in [false, true] {
         let app = three(&[]);
         let peer = &app.peers()[0];
@@ -174,7 +174,7 @@ fn one_that_is_lost_while_it_drains_keeps_nothing_any_more() {
 }
 
 #[test]
-fn one_that_was_lost_before_it_drains_keeps_only_what_it_has_served_since() {
+fn peer_lost_before_a_drain_keeps_only_keys_served_since() {
     let app = three(&[]);
     let peer = &app.peers()[0];
     let keys = sessions(&app, s(1000));
@@ -185,7 +185,7 @@ fn one_that_was_lost_before_it_drains_keeps_only_what_it_has_served_since() {
 }
 
 #[test]
-fn what_one_serves_that_is_off_because_nobody_else_can_is_not_its_own() {
+fn keys_served_by_an_ejected_peer_as_last_resort_are_not_its_own() {
     let app = three(&[]);
     for peer in app.peers() {
         peer.on_connect_failure(&EJECT, s(1000));
@@ -198,7 +198,7 @@ fn what_one_serves_that_is_off_because_nobody_else_can_is_not_its_own() {
 }
 
 #[test]
-fn what_left_at_the_deadline_comes_home_in_its_turn() {
+fn keys_moved_at_a_drain_deadline_return_with_the_slow_start() {
     let app = three(&[]);
     let peer = &app.peers()[0];
     let keys = sessions(&app, s(1000));
@@ -212,7 +212,7 @@ fn what_left_at_the_deadline_comes_home_in_its_turn() {
 }
 
 #[test]
-fn a_session_that_was_quiet_during_a_short_drain_stays() {
+fn idle_session_during_a_short_drain_stays_on_its_peer() {
     let app = three(&[]);
     let keys = sessions(&app, s(1000));
     app.peers()[0].set_draining(true, s(1002));
@@ -221,7 +221,7 @@ fn a_session_that_was_quiet_during_a_short_drain_stays() {
 }
 
 #[test]
-fn a_session_that_a_drain_left_goes_nowhere_before_the_slow_start_is_over() {
+fn session_kept_by_a_drain_stays_during_the_following_slow_start() {
     let app = three(&[]);
     let keys = sessions(&app, s(1000));
     app.peers()[0].set_draining(true, s(1002));
@@ -234,7 +234,7 @@ fn a_session_that_a_drain_left_goes_nowhere_before_the_slow_start_is_over() {
 }
 
 #[test]
-fn another_process_knows_what_a_drain_has_left() {
+fn restored_process_knows_the_keys_kept_by_a_drain() {
     let app = three(&[]);
     let keys = sessions(&app, s(1000));
     app.peers()[0].set_draining(true, s(1001));
@@ -244,7 +244,7 @@ fn another_process_knows_what_a_drain_has_left() {
 }
 
 #[test]
-fn another_process_keeps_in_a_drain_what_this_one_has_served() {
+fn restored_process_keeps_in_a_drain_keys_served_before() {
     let app = three(&[]);
     let keys = sessions(&app, s(1000));
     let after = upgraded(&app, s(1002), s(7000));
@@ -255,7 +255,7 @@ fn another_process_keeps_in_a_drain_what_this_one_has_served() {
 // ── by whatever way
 
 #[test]
-fn a_reload_that_begins_or_ends_probes_is_no_way_round_the_slow_start() {
+fn reload_that_adds_or_removes_probes_does_not_skip_the_slow_start() {
     let (probed, unprobed) = (written(3, &[SLOWLY, PROBED]), written(3, &[SLOWLY]));
     for (from, to) in [(&probed, &unprobed), (&unprobed, &probed)] {
         let before = build(from, None, s(1000));
@@ -277,7 +277,7 @@ fn a_reload_that_begins_or_ends_probes_is_no_way_round_the_slow_start() {
 }
 
 #[test]
-fn another_server_by_the_same_name_begins_slowly() {
+fn server_replaced_under_the_same_label_starts_slowly() {
     for settings in [&[SLOWLY, PROBED][..], &[SLOWLY]] {
         let before = app(3, settings);
         probe_all(&before, s(1000));
@@ -298,7 +298,7 @@ fn another_server_by_the_same_name_begins_slowly() {
 }
 
 #[test]
-fn an_order_that_comes_during_a_reload_is_no_way_round_either() {
+fn drain_command_during_a_reload_does_not_skip_the_slow_start() {
     let before = app(3, &[SLOWLY, PROBED]);
     probe_all(&before, s(1000));
     before.peers()[0].set_draining(true, s(1001));
@@ -312,7 +312,7 @@ fn an_order_that_comes_during_a_reload_is_no_way_round_either() {
 }
 
 #[test]
-fn an_ejection_that_another_process_pardons_ends_there_and_then() {
+fn ejection_ended_by_a_restored_process_begins_the_slow_start() {
     let app = app(3, &[SLOWLY]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
     let after = upgraded(&app, s(1001), s(7001));
@@ -324,7 +324,7 @@ fn an_ejection_that_another_process_pardons_ends_there_and_then() {
 // ── hot keys
 
 #[test]
-fn a_retry_is_no_request_more() {
+fn retry_does_not_advance_the_round_robin() {
     let app = app(4, &["hot_keys: {share: 2%, spread: 3}"]);
     let hot = |request| served(&app, 7, s(1000) + ms(request));
     for request in 0..5_000 {

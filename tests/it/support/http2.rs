@@ -533,7 +533,7 @@ fn decode(coded: &[u8]) -> u16 {
 }
 
 #[test]
-fn statuses_are_read() {
+fn http2_test_client_decodes_statuses() {
     let header = |payload: &[u8]| status(&Frame::new(kind::HEADERS, 0, 1, payload));
     assert_eq!(header(&[0x88]), 200);
     assert_eq!(header(&[0x8e, 0]), 500);
