@@ -6,8 +6,8 @@
 
 use clockwise::ring::Dialect;
 use clockwise::upstream::ring_selection::RingSelection;
-use pingora_load_balancing::discovery::Static;
-use pingora_load_balancing::{Backend, Backends, LoadBalancer};
+use pingora::lb::discovery::Static;
+use pingora::lb::{Backend, Backends, LoadBalancer};
 
 const BACKENDS: [&str; 4] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"];
 const KEYS: [&str; 8] = [

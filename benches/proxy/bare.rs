@@ -7,13 +7,13 @@
 #![expect(clippy::expect_used, reason = "a slip ends the benchmark")]
 
 use async_trait::async_trait;
-use pingora_core::server::Server;
-use pingora_core::server::configuration::ServerConf;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
-use pingora_load_balancing::LoadBalancer;
-use pingora_load_balancing::selection::Consistent;
-use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
+use pingora::lb::LoadBalancer;
+use pingora::lb::selection::Consistent;
+use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
+use pingora::server::Server;
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
 
 /// The allocator of the `clockwise` command, so that the two differ in nothing but their code.
 #[global_allocator]

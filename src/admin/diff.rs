@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use pingora_core::protocols::http::ServerSession;
+use pingora::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use super::change_query::{ChangeQuery, unavailable_peers, unprocessable};

@@ -27,9 +27,9 @@ use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
-use pingora_core::apps::http_app::{HttpServer, ServeHttp};
-use pingora_core::protocols::http::ServerSession;
-use pingora_http::RequestHeader;
+use pingora::apps::http_app::{HttpServer, ServeHttp};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use self::query::{decode, segments};

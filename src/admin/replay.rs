@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pingora_core::protocols::http::ServerSession;
+use pingora::protocols::http::ServerSession;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::change_query::{ChangeQuery, unavailable_peers, unprocessable};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, EXPECT};
-use pingora_core::protocols::http::ServerSession;
+use pingora::protocols::http::ServerSession;
 
 use super::AdminResponse;
 

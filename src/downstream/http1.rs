@@ -16,9 +16,9 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::ServerSession;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
 
 use super::deadline_timer::{DeadlineTimer, drive_connection};
 use super::exchange::Exchange;

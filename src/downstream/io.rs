@@ -18,13 +18,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
-use pingora_core::protocols::{
+use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::exchange::Exchange;
@@ -66,7 +66,7 @@ impl Exchange {
     }
 }
 
-fn exchange_digest(exchange: &Arc<Exchange>) -> pingora_error::Result<Arc<ProxyDigest>> {
+fn exchange_digest(exchange: &Arc<Exchange>) -> pingora::Result<Arc<ProxyDigest>> {
     let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
     let ticket = Box::new(ExchangeHandle(Arc::clone(exchange)));
     Ok(Arc::new(ProxyDigest::new(carrier, Some(ticket))))
@@ -77,7 +77,7 @@ impl DownstreamIo {
     ///
     /// # Errors
     /// Only if Pingora refuses to build an empty response header.
-    pub(super) fn new(exchange: Arc<Exchange>) -> pingora_error::Result<Self> {
+    pub(super) fn new(exchange: Arc<Exchange>) -> pingora::Result<Self> {
         let connection = &exchange.connection;
         let id = connection.socket.lock().id();
         Ok(Self {
@@ -147,7 +147,7 @@ impl PingoraDigests {
     ///
     /// # Errors
     /// As for [`ClientStream::new`].
-    pub(super) fn session_digest(&self, exchange: &Arc<Exchange>) -> pingora_error::Result<Digest> {
+    pub(super) fn session_digest(&self, exchange: &Arc<Exchange>) -> pingora::Result<Digest> {
         Ok(Digest {
             ssl_digest: self.tls.clone(),
             timing_digest: Vec::new(),

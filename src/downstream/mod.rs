@@ -49,7 +49,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
-use pingora_core::server::ShutdownWatch;
+use pingora::server::ShutdownWatch;
 
 pub use self::body_queue::BodyQueue;
 pub use self::connection_limit::{ConnectionLimit, ConnectionPermit};

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::apps::HttpServerApp;
+use pingora::apps::HttpServerApp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::deadline_timer::{DeadlineTimer, drive_connection};

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pingora_core::connectors::l4::Connect;
-use pingora_core::protocols::l4::ext;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::l4::stream::Stream;
-use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
+use pingora::connectors::l4::Connect;
+use pingora::protocols::l4::ext;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::{ErrorType, OkOrErr, OrErr, Result};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyHeaderVersion};

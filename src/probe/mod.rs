@@ -11,11 +11,11 @@ mod grpc_health;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::connectors::TransportConnector;
-use pingora_core::connectors::http::Connector;
-use pingora_error::{Error, ErrorType};
-use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::HealthCheck;
+use pingora::connectors::TransportConnector;
+use pingora::connectors::http::Connector;
+use pingora::lb::Backend;
+use pingora::lb::health_check::HealthCheck;
+use pingora::{Error, ErrorType};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 

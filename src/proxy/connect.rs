@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use http::Version;
 use http::header::EXPECT;
-use pingora_core::connectors::TransportConnector;
-use pingora_core::protocols::Digest;
-use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
-use pingora_error::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
-use pingora_proxy::Session;
+use pingora::connectors::TransportConnector;
+use pingora::http::RequestHeader;
+use pingora::protocols::Digest;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
 use super::fault::Fault;

@@ -3,12 +3,12 @@
 //! The only place that knows statuses for failures. What follows for the peer and for further attempts
 //! is [`retry`](super::retry)'s.
 
-use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
-use pingora_error::ErrorType::{
+use pingora::ErrorSource::{Downstream, Internal, Unset, Upstream};
+use pingora::ErrorType::{
     ConnectTimedout, ConnectionClosed, InvalidCert, ReadError, ReadTimedout, TLSHandshakeFailure,
     TLSHandshakeTimedout, WriteError, WriteTimedout,
 };
-use pingora_error::{Error, ErrorType};
+use pingora::{Error, ErrorType};
 
 use crate::downstream::AbortReason;
 

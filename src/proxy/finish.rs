@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Version as HttpVersion;
 use jiff::SignedDuration;
-use pingora_proxy::Session;
+use pingora::proxy::Session;
 
 use super::context::Context;
 use super::fault::{self, Fault};

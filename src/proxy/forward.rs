@@ -8,9 +8,9 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderName, HeaderValue, StatusCode, Version};
-use pingora_error::{ErrorType, OrErr, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{ErrorType, OrErr, Result};
 
 use super::context::{Context, RequestInfo};
 use crate::clock;

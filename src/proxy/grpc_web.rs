@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use http::Version;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
-use pingora_error::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
 use super::fault::Fault;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode, Version};
-use pingora_core::protocols::http::HttpTask;
-use pingora_error::{Error, Result};
-use pingora_http::ResponseHeader;
-use pingora_proxy::{FailToProxy, Session};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::{FailToProxy, Session};
+use pingora::{Error, Result};
 
 use super::context::{Attempt, Context};
 use super::fault::{self, Fault, FaultStage};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_proxy::Session;
+use pingora::proxy::Session;
 
 use super::context::Context;
 use crate::clock;

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http::Method;
 use http::header::LOCATION;
-use pingora_error::Result;
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
 
 use super::context::Context;
 use super::fault::Fault;

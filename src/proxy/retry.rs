@@ -4,13 +4,13 @@
 //! default (never repeat a method that is not idempotent, or a body that is no longer whole);
 //! [`policy::retry`](crate::policy::retry) states that rule anew.
 
-use pingora_error::ErrorSource::{Downstream, Internal, Unset, Upstream};
-use pingora_error::ErrorType::{
+use pingora::ErrorSource::{Downstream, Internal, Unset, Upstream};
+use pingora::ErrorType::{
     BindError, ConnectionClosed, H2Downgrade, H2Error, InternalError, ReadError, SocketError,
     TLSHandshakeFailure, WriteError, WriteTimedout,
 };
-use pingora_error::{Error, ErrorType};
-use pingora_proxy::Session;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::select;

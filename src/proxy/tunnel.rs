@@ -24,14 +24,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use async_trait::async_trait;
 use http::header::UPGRADE;
-use pingora_core::connectors::TransportConnector;
-use pingora_core::connectors::l4::Connect;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use pingora_core::upstreams::peer::{HttpPeer, Scheme};
-use pingora_error::{Error, ErrorType, Result};
-use pingora_proxy::Session;
+use pingora::connectors::TransportConnector;
+use pingora::connectors::l4::Connect;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::proxy::Session;
+use pingora::upstreams::peer::{HttpPeer, Scheme};
+use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::Exchange;

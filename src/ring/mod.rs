@@ -30,9 +30,9 @@
 
 mod build;
 mod dialect;
-mod digest;
 mod index;
 mod key;
+mod md5;
 mod nearest;
 mod overlay;
 mod rendezvous;

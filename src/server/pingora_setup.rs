@@ -10,13 +10,13 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pingora_core::apps::HttpServerOptions;
-use pingora_core::protocols::Stream;
-use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{Fds, ShutdownWatch};
-use pingora_core::services::Service as _;
-use pingora_core::services::listening::Service;
-use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
+use pingora::apps::HttpServerOptions;
+use pingora::protocols::Stream;
+use pingora::proxy::{HttpProxy, ProxyServiceBuilder};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ShutdownWatch};
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 

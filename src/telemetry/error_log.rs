@@ -175,13 +175,13 @@ mod tests {
             ("clockwise", Level::Error, LevelFilter::Off, false),
             ("pingora_proxy", Level::Error, LevelFilter::Info, false),
             (
-                "pingora_core::protocols::http::v1",
+                "pingora::protocols::http::v1",
                 Level::Warn,
                 LevelFilter::Warn,
                 false,
             ),
             (
-                "pingora_proxy::proxy_h1",
+                "pingora::proxy::proxy_h1",
                 Level::Error,
                 LevelFilter::Debug,
                 true,

@@ -6,15 +6,15 @@
 //! before it.
 //!
 //! The handshakes are Pingora's: it keeps connections by the socket behind them, and one that is
-//! encrypted by anybody else has none that it could see (`pingora_core::protocols::l4::virt`). It makes
+//! encrypted by anybody else has none that it could see (`pingora::protocols::l4::virt`). It makes
 //! its terms anew with each connection where they are not the system's, which costs some 50 µs beside a
 //! handshake of ten times that; and with each the cache of sessions.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use pingora_core::protocols::tls::CaType;
-use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
+use pingora::protocols::tls::CaType;
+use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 

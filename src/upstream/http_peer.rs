@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::net as unix;
 use std::time::Duration;
 
-use pingora_core::protocols::TcpKeepalive;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora::protocols::TcpKeepalive;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::upstreams::peer::HttpPeer;
 use rustls_pki_types::ServerName;
 
 use super::{Address, Peer, Upstream};

@@ -8,14 +8,14 @@
 //! smaller than the number of backends: then a healthy one is found however few there are. (Pingora's
 //! own ring repeats a backend at each of its points, and each repetition counts.)
 //!
-//! [`LoadBalancer`]: pingora_load_balancing::LoadBalancer
-//! [`LoadBalancer::select`]: pingora_load_balancing::LoadBalancer::select
+//! [`LoadBalancer`]: pingora::lb::LoadBalancer
+//! [`LoadBalancer::select`]: pingora::lb::LoadBalancer::select
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pingora_load_balancing::Backend;
-use pingora_load_balancing::selection::{BackendIter, BackendSelection};
+use pingora::lb::Backend;
+use pingora::lb::selection::{BackendIter, BackendSelection};
 
 use crate::ring::{self, Dialect, WalkCursor, Weight};
 
@@ -98,8 +98,8 @@ fn weight(weight: usize) -> Option<Weight> {
 mod tests {
     use std::task::{Context, Waker};
 
-    use pingora_load_balancing::discovery::Static;
-    use pingora_load_balancing::{Backends, LoadBalancer};
+    use pingora::lb::discovery::Static;
+    use pingora::lb::{Backends, LoadBalancer};
 
     use super::*;
 
@@ -163,7 +163,7 @@ mod tests {
     fn ring_selection_keeps_unix_sockets_and_deduplicates_addresses() {
         let mut socket = backend(1, 1);
         let path = std::os::unix::net::SocketAddr::from_pathname("/run/a.sock").unwrap();
-        socket.addr = pingora_core::protocols::l4::socket::SocketAddr::Unix(path);
+        socket.addr = pingora::protocols::l4::socket::SocketAddr::Unix(path);
         let set = BTreeSet::from([socket, backend(2, 1), backend(2, 9)]);
         let ring = RingSelection::build(&set);
         let found: Vec<_> = ring

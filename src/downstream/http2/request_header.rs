@@ -7,7 +7,7 @@
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri};
-use pingora_http::RequestHeader;
+use pingora::http::RequestHeader;
 
 /// What RFC 9113, 6.5.2 counts for a field besides its name and value; bytes.
 const FIELD_OVERHEAD: u32 = 32;

@@ -19,17 +19,15 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
-use pingora_core::protocols::http::HttpTask;
-use pingora_core::protocols::http::custom::CustomMessageWrite;
-use pingora_core::protocols::http::custom::server::Session;
-use pingora_core::protocols::http::date::get_cached_date;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::{Digest, http::v1::client::http_req_header_to_wire};
-use pingora_error::ErrorType::{
-    ConnectionClosed, InternalError, ReadError, ReadTimedout, WriteError,
-};
-use pingora_error::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora::ErrorType::{ConnectionClosed, InternalError, ReadError, ReadTimedout, WriteError};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session;
+use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::{Digest, http::v1::client::http_req_header_to_wire};
+use pingora::{Error, ErrorType, Result};
 
 use super::super::exchange::Exchange;
 use super::super::phase::AbortReason;

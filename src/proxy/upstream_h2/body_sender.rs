@@ -15,9 +15,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use h2::{Reason, SendStream};
 use parking_lot::Mutex;
-use pingora_core::protocols::http::custom::BodyWrite;
-use pingora_core::protocols::http::v2::write_body;
-use pingora_error::{Error, ErrorType, Result};
+use pingora::protocols::http::custom::BodyWrite;
+use pingora::protocols::http::v2::write_body;
+use pingora::{Error, ErrorType, Result};
 use tokio::sync::oneshot;
 
 use crate::downstream::Exchange;

@@ -17,16 +17,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Version;
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::custom::{Connection, Connector};
-use pingora_core::connectors::http::v2::{self, H2HandshakeSettings, handshake};
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::v2::client::Http2Session;
-use pingora_core::protocols::tls::{ALPN, CustomALPN};
-use pingora_core::server::configuration::ServerConf;
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
-use pingora_error::{Error, ErrorType, OkOrErr, Result};
-use pingora_http::RequestHeader;
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::custom::{Connection, Connector};
+use pingora::connectors::http::v2::{self, H2HandshakeSettings, handshake};
+use pingora::http::RequestHeader;
+use pingora::protocols::Stream;
+use pingora::protocols::http::v2::client::Http2Session;
+use pingora::protocols::tls::{ALPN, CustomALPN};
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::{Error, ErrorType, OkOrErr, Result};
 
 use self::session::UpstreamH2Session;
 use super::context::Context;

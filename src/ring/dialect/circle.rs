@@ -6,7 +6,7 @@
 
 use super::numbered_name::NumberedName;
 use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, is_valid_points_per_weight};
-use crate::ring::{Hash, digest};
+use crate::ring::{Hash, md5};
 
 /// See the module.
 pub(super) struct Circle {
@@ -52,6 +52,6 @@ impl Placement for Circle {
 /// MD5 as a big-endian number, mod 2^32.
 #[inline]
 fn md5_last_word(text: &[u8]) -> u32 {
-    let [.., last] = digest::words(text);
+    let [.., last] = md5::words(text);
     last.swap_bytes()
 }

@@ -8,7 +8,7 @@
 
 use super::numbered_name::NumberedName;
 use super::{DialectOptionValue, Placement, is_valid_points_per_weight};
-use crate::ring::{Hash, Weight, digest};
+use crate::ring::{Hash, Weight, md5};
 
 /// How many points come out of one digest.
 pub(super) const POINTS_PER_DIGEST: u32 = 4;
@@ -42,7 +42,7 @@ impl Placement for Ketama {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> Hash {
-        let [first, ..] = digest::words(key);
+        let [first, ..] = md5::words(key);
         Hash(first.into())
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn counts_by_share(
 pub(super) fn place(name: &str, points: u32, put: &mut dyn FnMut(u64)) {
     let mut name = NumberedName::new(name);
     for k in 0..points / POINTS_PER_DIGEST {
-        digest::words(name.with_number(k))
+        md5::words(name.with_number(k))
             .map(u64::from)
             .into_iter()
             .for_each(&mut *put);

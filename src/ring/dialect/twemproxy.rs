@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use super::ketama;
 use super::{DialectOptionValue, OwnershipRules, Placement, option_name};
-use crate::ring::{Error, Hash, Member, Weight, digest};
+use crate::ring::{Error, Hash, Member, Weight, md5};
 
 /// How twemproxy was told to hash a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Placement for Twemproxy {
             TwemproxyHash::Crc32 => (crc32fast::hash(key) >> 16) & 0x7fff,
             TwemproxyHash::Crc32a => crc32fast::hash(key),
             TwemproxyHash::Md5 => {
-                let [first, ..] = digest::words(key);
+                let [first, ..] = md5::words(key);
                 first
             }
             TwemproxyHash::OneAtATime => one_at_a_time(key),
