@@ -196,7 +196,7 @@ metrics! {
         /// Connections that were cut because a drain reached its time limit.
         drain_cut: Counter = "clockwise_drain_cut_connections",
         /// Requests that no route matched.
-        no_route: Counter = "clockwise_unrouted_requests",
+        no_route: Counter = "clockwise_no_route_requests",
         /// Requests whose client went away before the response was complete.
         client_aborts: Counter = "clockwise_client_aborts",
         /// Access-log lines that could not be written.
@@ -299,19 +299,19 @@ metrics! {
         /// Sticky cookies that were made for clients without one.
         cookies_made: Counter = "clockwise_upstream_cookies_made",
         /// Requests that were answered by a peer other than the owner of their key.
-        off_owner: Counter = "clockwise_upstream_displaced_requests",
+        off_owner: Counter = "clockwise_upstream_requests_off_owner",
         /// Attempts after the first.
         retries: Counter = "clockwise_upstream_retries",
         /// Requests that failed although another attempt was possible, had the limits allowed it.
         retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
         /// Requests that found every peer down.
-        no_available_peer: Counter = "clockwise_upstream_all_down",
+        no_available_peer: Counter = "clockwise_upstream_no_available_peer",
         /// How long requests waited at their home for a place there, with and without success.
         waits: Histogram = "clockwise_upstream_wait_seconds",
         /// Requests that took a peer above its bound, as none with room was found.
-        bounded_load_exceeded: Counter = "clockwise_upstream_over_bound",
+        bounded_load_exceeded: Counter = "clockwise_upstream_bounded_load_exceeded",
         /// Keys that a drain could not keep with their peer: `drain.keys` is too small.
-        affinity_evictions: Counter = "clockwise_upstream_active_keys_forgotten",
+        affinity_evictions: Counter = "clockwise_upstream_affinity_evictions",
         /// Keys that have so many of the requests that they go to several peers.
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
         /// Long streams that were ended because their key had moved to another peer.
@@ -403,9 +403,9 @@ bounded! {
         /// It was given one.
         Placed = "placed",
         /// There was none in time: it went on.
-        Timeout = "in_vain",
+        Timeout = "timeout",
         /// It went, or was cut, while it waited.
-        Cancelled = "left",
+        Cancelled = "cancelled",
     }
 }
 
@@ -415,13 +415,13 @@ bounded! {
         /// Its client has as many as one may have.
         ClientLimit = "client_limit",
         /// It is from nobody whose header of the PROXY protocol is believed.
-        UntrustedSource = "stranger",
+        UntrustedSource = "untrusted_source",
         /// It does not begin with a header.
         NoHeader = "no_header",
         /// Its header was not complete in time.
         HeaderTimeout = "header_timeout",
         /// It ended within its header.
-        HeaderTruncated = "header_cut",
+        HeaderTruncated = "header_truncated",
         /// Its header is longer than it may be.
         HeaderTooLong = "header_too_long",
         /// Its header is against the rules.
@@ -515,9 +515,9 @@ bounded! {
         /// More than half of the streams were taken back.
         RapidReset = "rapid_reset",
         /// Too many frames that did nothing for any request.
-        ControlFlood = "idle_frames",
+        ControlFlood = "control_flood",
         /// Too much of something else: endless headers, tiny pieces, resets.
-        EnhanceYourCalm = "excess",
+        EnhanceYourCalm = "enhance_your_calm",
     }
 }
 

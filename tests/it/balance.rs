@@ -176,7 +176,7 @@ impl LoadResult {
         Self {
             books: books.into_inner().unwrap(),
             most: desks.iter().map(|desk| desk.most.load(SeqCst)).collect(),
-            over_bound: metric("clockwise_upstream_over_bound_total", &[]),
+            over_bound: metric("clockwise_upstream_bounded_load_exceeded_total", &[]),
             overflow: metric("clockwise_peer_overflow_total", &[]),
             placed: metric("clockwise_peer_waits_total", &["outcome=\"placed\""]),
         }

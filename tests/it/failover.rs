@@ -87,7 +87,8 @@ fn failover_reaches_the_only_available_peer_of_100() {
     }
     assert_eq!(up.requests(), 500);
     assert_eq!(
-        edge.admin.metric("clockwise_upstream_all_down_total", &[]),
+        edge.admin
+            .metric("clockwise_upstream_no_available_peer_total", &[]),
         0
     );
 }
@@ -109,7 +110,7 @@ fn all_peers_down_is_503_with_retry_after() {
         "on the same connection"
     );
     edge.admin.wait_for_metric(
-        "clockwise_upstream_all_down_total",
+        "clockwise_upstream_no_available_peer_total",
         &["upstream=\"app\""],
         2,
     );

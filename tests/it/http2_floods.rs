@@ -66,7 +66,7 @@ fn rapid_reset_before_dispatch_is_closed_with_goaway() {
         vec![header, Frame::reset(stream, code::CANCEL)]
     });
     assert!(origin.requests() < 1000, "{}", origin.requests());
-    let reasons = ["rapid_reset", "excess"];
+    let reasons = ["rapid_reset", "enhance_your_calm"];
     wait::until("it to be counted", || {
         let count = |reason: &str| {
             edge.admin
@@ -107,7 +107,7 @@ fn flood_of_window_overflows_is_closed_with_goaway() {
         let more = Frame::window(stream, i32::MAX.unsigned_abs());
         vec![header, more]
     });
-    assert_stopped(&edge, told, "excess");
+    assert_stopped(&edge, told, "enhance_your_calm");
 }
 
 #[test]
@@ -126,13 +126,16 @@ fn flood_of_control_frames_is_closed_with_goaway() {
         let mut client = Client::open(edge.address);
         let told = flood(&mut client, 50, |_, _| vec![frame.clone(); 200]);
         assert_calm(told, name);
-        assert_stopped(&edge, told, "idle_frames");
+        assert_stopped(&edge, told, "control_flood");
     }
 }
 
 #[test]
 fn flood_of_empty_data_frames_is_closed_with_goaway() {
-    for (name, length, reason) in [("empty", 0, "excess"), ("tiny", 1, "excess")] {
+    for (name, length, reason) in [
+        ("empty", 0, "enhance_your_calm"),
+        ("tiny", 1, "enhance_your_calm"),
+    ] {
         let (edge, _origin) = start();
         let mut client = Client::open(edge.address);
         let stream = client.begin(0, &request("POST", "/?k=a"));
@@ -145,7 +148,7 @@ fn flood_of_empty_data_frames_is_closed_with_goaway() {
                 .metric(VIOLATIONS, &[&format!("reason=\"{reason}\"")])
         };
         wait::until("it to be counted", || {
-            label(reason) + label("idle_frames") == 1
+            label(reason) + label("control_flood") == 1
         });
         assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
     }
@@ -164,7 +167,7 @@ fn flood_of_continuation_frames_is_closed_with_goaway() {
         assert_calm(told, "CONTINUATION");
     }
     edge.admin
-        .wait_for_metric(VIOLATIONS, &["reason=\"excess\""], 1);
+        .wait_for_metric(VIOLATIONS, &["reason=\"enhance_your_calm\""], 1);
     assert_eq!(origin.requests(), 0);
 }
 
@@ -185,7 +188,7 @@ fn hpack_bomb_is_refused() {
     let _ = client.send(&frame);
     assert_calm(client.end().0, "a bomb");
     edge.admin
-        .wait_for_metric(VIOLATIONS, &["reason=\"excess\""], 1);
+        .wait_for_metric(VIOLATIONS, &["reason=\"enhance_your_calm\""], 1);
     assert_eq!(origin.requests(), 0);
     assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
 }
@@ -198,7 +201,7 @@ fn flood_of_one_byte_window_updates_is_closed_with_goaway() {
     let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
     let told = flood(&mut client, 50_000, |_, _| vec![Frame::window(stream, 1)]);
     origin.behave(Behaviour::Echo);
-    assert_stopped(&edge, told, "idle_frames");
+    assert_stopped(&edge, told, "control_flood");
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn proxy_protocol_invalid_header_is_closed_and_counted_by_reason() {
     cut.finish_sending();
     assert_eq!(cut.rest().unwrap(), b"", "nothing is said to it");
     edge.admin
-        .wait_for_metric(REFUSED, &["reason=\"header_cut\""], 1);
+        .wait_for_metric(REFUSED, &["reason=\"header_truncated\""], 1);
     assert_eq!(header(&asked(&edge, LINE), "x-forwarded-for"), "192.0.2.1");
 }
 
@@ -219,7 +219,7 @@ fn proxy_protocol_untrusted_source_is_rejected_or_served_without() {
     connection.time_to_close();
     strict
         .admin
-        .wait_for_metric(REFUSED, &["reason=\"stranger\""], 1);
+        .wait_for_metric(REFUSED, &["reason=\"untrusted_source\""], 1);
     let open = site(&origin, "from: [10.0.0.0/8], others: serve}").start();
     let echo = open.echo(&Request::get("/?k=a"));
     assert_eq!(header(&echo, "x-forwarded-for"), "127.0.0.1");
