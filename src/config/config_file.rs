@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::raw::Span;
 use super::report::{Problem, Problems, Report};
+use super::span::Span;
 
 /// Ten thousand peers in their long form are about one MiB.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;

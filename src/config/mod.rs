@@ -10,16 +10,15 @@
 //! Nothing here looks at the world outside but [`load`] and [`check`], which read the file and those
 //! that it names for TLS.
 
-mod acme;
 mod config_file;
-mod credentials;
+mod credential_loader;
 mod fields;
 mod raw;
 mod report;
 mod resolve;
 mod schema;
 mod settings;
-mod upstream_protocol;
+mod span;
 mod values;
 
 #[cfg(test)]
@@ -28,9 +27,8 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::clock;
-use credentials::CredentialLoader;
+use credential_loader::CredentialLoader;
 
-pub use acme::{AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType, Secret};
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 pub(crate) use report::quote;
 pub use report::{Diagnostic, MAX_PROBLEMS, Report, Severity};
@@ -38,15 +36,16 @@ pub(crate) use resolve::{
     MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
 };
 pub use settings::{
-    AcceptProxyConfig, AccessLogConfig, AdminConfig, BoundedLoadConfig, CertificateFiles,
-    CertificateSource, ClientAuthConfig, Config, Credentials, DownstreamConfig, ErrorLogConfig,
-    ForwardingConfig, HealthConfig, HostHeader, HstsConfig, ListenAddress, ListenerConfig,
-    MissingKey, MovedStreamsConfig, OutlierDetectionConfig, PeerAddress, PeerConfig,
-    PerClientLimitConfig, ProbeConfig, RetryConfig, RouteConfig, SendProxyConfig,
-    SessionDrainConfig, SocketAccess, SocketOptions, StateFileConfig, TimeoutsConfig, TlsConfig,
-    TlsVersion, TlvKind, TunnelTimeoutsConfig, UnixAccount, UpstreamConfig,
+    AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, BoundedLoadConfig,
+    CertificateFiles, CertificateSource, ClientAuthConfig, Config, Credentials, DomainNames,
+    DownstreamConfig, ErrorLogConfig, ExternalAccountBinding, ForwardingConfig, H2Config,
+    HealthConfig, HostHeader, HotKeysConfig, HstsConfig, KeyType, ListenAddress, ListenerConfig,
+    MissingKey, MovedStreamsConfig, OutlierDetectionConfig, PeerAddress, PeerConfig, PeerTlsConfig,
+    PerClientLimitConfig, ProbeConfig, RetryConfig, RouteConfig, Secret, SendProxyConfig,
+    SessionDrainConfig, SlowStartConfig, SocketAccess, SocketOptions, StateFileConfig,
+    TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig, TunnelTimeoutsConfig,
+    UnixAccount, UpstreamConfig, UpstreamProtocol,
 };
-pub use upstream_protocol::{H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol};
 
 /// The configuration in the file at `path`.
 ///

@@ -14,6 +14,11 @@ use super::report::quote;
 /// What is wrong, and what to do.
 pub(super) type InvalidValue = (String, String);
 
+/// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a
+/// year is for ever.
+pub(super) const DURATION_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
+
 const PERCENTAGE_HELP: &str = "write a number and `%`, as in `15%` or `2.5%`";
 const KIB: u64 = 1024;
 const SIZE_UNITS: &[(&str, u64)] = &[("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];

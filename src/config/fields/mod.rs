@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::raw::{Span, YamlEntry, YamlNode};
+use super::raw::{YamlEntry, YamlNode};
 use super::report::{Problem, Problems, quote};
 use super::schema::{SectionSchema, unknown_key_advice};
 use super::values::{self, InvalidValue};
+use crate::config::span::Span;
 pub(super) use choices::{choose, with_alternative};
 use choices::{is_off_like, mention_off};
 pub(super) use shape::{collect_until_full, entries, entries_in_order, items, items_or_one, text};
@@ -106,6 +107,13 @@ impl<'a> Fields<'a> {
     ) {
         self.problems
             .add(Problem::error(message, node.error_span()).help(help));
+    }
+
+    /// A problem at `key` if it is there: `key` and then `why`.
+    pub(super) fn refuse_key(&self, key: &'static str, why: &str, help: &str) {
+        if let Some(node) = self.get(key) {
+            self.error(node, format!("`{key}` {why}"), help);
+        }
     }
 
     pub(super) fn number<T: TryFrom<u64>>(

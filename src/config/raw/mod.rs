@@ -9,14 +9,7 @@ mod yaml;
 
 pub(super) use yaml::read;
 
-use std::ops::Range;
-
-/// A stretch of the text, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-}
+use crate::config::span::Span;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -49,12 +42,6 @@ pub(crate) struct YamlEntry {
     pub(crate) key: String,
     pub(crate) key_span: Span,
     pub(crate) value: YamlNode,
-}
-
-impl Span {
-    pub(super) fn range(self) -> Range<usize> {
-        self.start..self.end
-    }
 }
 
 impl YamlNode {

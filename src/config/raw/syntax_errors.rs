@@ -2,8 +2,8 @@
 
 use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 
-use super::Span;
 use crate::config::report::{Problem, quote};
+use crate::config::span::Span;
 
 /// The problem of a syntax error; the parser's own words where we have no better ones.
 pub(super) fn explain(error: &ScanError) -> Problem {

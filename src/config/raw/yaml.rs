@@ -10,8 +10,9 @@ use serde_saphyr::granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span as Place, StrInput, options,
 };
 
-use super::{Span, YamlEntry, YamlNode, YamlScalar, YamlValue, syntax_errors};
+use super::{YamlEntry, YamlNode, YamlScalar, YamlValue, syntax_errors};
 use crate::config::report::{Problem, Problems};
+use crate::config::span::Span;
 
 /// Ten thousand peers in their long form are 70,000 nodes.
 const MAX_NODES: usize = 1_000_000;

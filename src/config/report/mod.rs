@@ -14,24 +14,12 @@ use std::ops::Range;
 use serde::Serialize;
 
 pub(crate) use problem::quote;
+pub use problem::{MAX_PROBLEMS, Severity};
 pub(super) use problem::{Problem, Problems};
 use snippet::SnippetRenderer;
 use source::SourceText;
 
-use super::raw::Span;
-
-/// More than this many are cut off.
-pub const MAX_PROBLEMS: usize = 100;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// The configuration cannot be used.
-    Error,
-    /// It can be used, and probably does not do what was meant.
-    Warning,
-}
+use crate::config::span::Span;
 
 /// One problem with its place counted out, for programs to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,8 +2,22 @@
 
 use std::cell::RefCell;
 
-use super::{MAX_PROBLEMS, Severity};
-use crate::config::raw::Span;
+use serde::Serialize;
+
+use crate::config::span::Span;
+
+/// More than this many are cut off.
+pub const MAX_PROBLEMS: usize = 100;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can be used, and probably does not do what was meant.
+    Warning,
+}
 
 /// One problem. The builders read like the report: message, place, second place, help.
 #[derive(Clone, Debug)]

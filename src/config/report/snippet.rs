@@ -5,7 +5,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::source::SourceText;
 use super::{Problem, Severity};
-use crate::config::raw::Span;
+use crate::config::span::Span;
 
 /// A frame with a longer line helps nobody.
 const MAX_LINE: usize = 400;

@@ -1,6 +1,6 @@
 //! The text that problems are about: places as people count them, and lines to show.
 
-use crate::config::raw::Span;
+use crate::config::span::Span;
 
 #[derive(Clone, Debug)]
 pub(super) struct SourceText {

@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::tls::path_with_span;
-use crate::config::acme::{
-    AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType,
-};
-use crate::config::credentials::CredentialLoader;
+use super::file_path::path_with_span;
+use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{
     Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
 };
-use crate::config::raw::{Span, YamlNode};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
+use crate::config::settings::{
+    AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType,
+};
 use crate::config::settings::{CertificateSource, ListenerConfig, TlsConfig};
+use crate::config::span::Span;
 use crate::config::values::{InvalidValue, describe_node, duration, percentage};
 use crate::policy::cert_renewal::RenewBefore;
 

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::{proxy_protocol, socket, tls};
-use crate::config::credentials::CredentialLoader;
+use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, collect_until_full, items, parse_or_report, text};
-use crate::config::raw::{Span, YamlNode};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{ListenAddress, ListenerConfig};
+use crate::config::span::Span;
 use crate::config::values::{InvalidValue, number};
 
 const DEFAULT_BACKLOG: u32 = 4096;

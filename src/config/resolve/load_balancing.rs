@@ -4,7 +4,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::DURATION_BOUNDS;
 use crate::config::fields::{Fields, SectionOff, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
@@ -12,7 +11,7 @@ use crate::config::schema;
 use crate::config::settings::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
-use crate::config::values::{self, InvalidValue};
+use crate::config::values::{self, DURATION_BOUNDS, InvalidValue};
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::flap_damping;
 use crate::policy::heavy_hitters::{HotKeyThreshold, MILLIONTHS};

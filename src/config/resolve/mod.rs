@@ -7,11 +7,15 @@
 mod acme;
 mod cookie;
 mod downstream;
+mod failure_policy;
+mod file_path;
+mod health;
+mod host_header;
 mod key;
 mod listeners;
 mod load_balancing;
+mod networks;
 mod peers;
-mod policy;
 mod process;
 mod proxy_protocol;
 mod ring;
@@ -23,29 +27,27 @@ mod upstreams;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::credentials::CredentialLoader;
+use super::credential_loader::CredentialLoader;
 use super::fields::Fields;
-use super::raw::{Span, YamlNode};
+use super::raw::YamlNode;
 use super::report::{Problem, Problems, quote};
 use super::schema;
 use super::settings::{
     AdminConfig, Config, ListenAddress, ListenerConfig, PeerAddress, PeerConfig, RouteConfig,
 };
+use super::values::DURATION_BOUNDS;
+use crate::config::span::Span;
 pub(crate) use cookie::is_name as is_cookie_name;
+pub(crate) use file_path::is_file_path;
+pub(crate) use health::is_probe_path;
+pub(crate) use host_header::is_host;
 pub(crate) use key::is_query_name;
 pub(crate) use peers::is_address;
-pub(crate) use policy::is_probe_path;
-pub(crate) use tls::{MAX_HSTS_AGE, is_file_path};
+pub(crate) use tls::MAX_HSTS_AGE;
 use upstreams::Upstreams;
-pub(crate) use upstreams::is_host;
 
-/// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a
-/// year is for ever.
-const DURATION_BOUNDS: RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration that `root` describes. If a problem that is an error was reported, the result

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::socket::MAX_SOCKET_PATH;
 use super::upstream_protocol;
 use crate::config::fields::{
     Fields, collect_until_full, items, parse_or_report, text, with_alternative,
 };
-use crate::config::raw::{Span, YamlNode};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{PeerAddress, PeerConfig};
+use crate::config::span::Span;
 use crate::config::values::{InvalidValue, number};
 use crate::ring::{Dialect, Weight};
 
@@ -230,9 +232,6 @@ fn parse_address(text: &str) -> Result<PeerAddress, String> {
     check_host_name(host)?;
     Ok(PeerAddress::Name(host.to_ascii_lowercase(), port))
 }
-
-/// The kernel's limit (`unix(7)`), less the NUL that some systems want at the end.
-const MAX_SOCKET_PATH: usize = 107;
 
 fn parse_socket_path(path: &str) -> Result<PathBuf, String> {
     let example = "as in `unix:/run/app.sock`";

@@ -8,19 +8,17 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::DURATION_BOUNDS;
 use super::listeners::bind_address;
+use super::socket::MAX_SOCKET_PATH;
 use crate::config::fields::{Fields, SectionOff, text, with_alternative};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
 use crate::config::settings::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
-use crate::config::values::{InvalidValue, describe_node, duration, number};
+use crate::config::values::{DURATION_BOUNDS, InvalidValue, describe_node, duration, number};
 
 const ADMIN_PORT: u16 = 9900;
 const MAX_THREADS: u64 = 1024;
-/// `sun_path` of `unix(7)` has 108 bytes, the last of them zero.
-const MAX_SOCKET_PATH: usize = 107;
 /// More often only costs; nobody saves a file that fast.
 const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const EXAMPLE_STATE_FILE: &str = "/var/lib/clockwise/state.json";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DURATION_BOUNDS, downstream};
+use super::networks::networks;
 use crate::client_addr::TrustedProxies;
 use crate::config::fields::{
     Fields, choose, collect_until_full, items, items_or_one, parse_or_report,
@@ -11,7 +11,7 @@ use crate::config::raw::YamlNode;
 use crate::config::report::Problem;
 use crate::config::schema;
 use crate::config::settings::{AcceptProxyConfig, ListenAddress, SendProxyConfig, TlvKind};
-use crate::config::values::InvalidValue;
+use crate::config::values::{DURATION_BOUNDS, InvalidValue};
 use crate::proxy_protocol::ProxyHeaderVersion;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub(super) fn accept_proxy(
     let from = fields
         .get("from")
         .filter(|node| !node.is_null())
-        .map(|node| downstream::networks(node, fields.problems));
+        .map(|node| networks(node, fields.problems));
     Some(AcceptProxyConfig {
         from: TrustedProxies::new(from.unwrap_or_default()),
         timeout: fields.duration("timeout", TIMEOUT, DURATION_BOUNDS),

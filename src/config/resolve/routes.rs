@@ -8,10 +8,11 @@ use super::upstreams::Upstreams;
 use crate::config::fields::{
     Fields, collect_until_full, items, items_or_one, parse_or_report, text,
 };
-use crate::config::raw::{Span, YamlNode};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
 use crate::config::settings::RouteConfig;
+use crate::config::span::Span;
 use crate::config::values::{InvalidValue, size};
 use crate::route::{HostPattern, PathPrefix, RouteMatch};
 

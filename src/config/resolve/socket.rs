@@ -10,7 +10,7 @@ use crate::config::settings::{ListenAddress, SocketAccess, SocketOptions, UnixAc
 use crate::config::values::{InvalidValue, describe_node};
 
 /// `sun_path` of `unix(7)`, without the zero at its end.
-const MAX_SOCKET_PATH: usize = 107;
+pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 const TCP_KEYS: &[&str] = &["reuse_port", "freebind"];
 const UNIX_KEYS: &[&str] = &["mode", "owner", "group"];

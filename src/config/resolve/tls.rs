@@ -1,19 +1,20 @@
 //! `tls` of a listener: certificates, versions, and whom clients are known by.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{DURATION_BOUNDS, acme};
-use crate::config::credentials::{CredentialLoader, SpannedPath};
-use crate::config::fields::{Fields, collect_until_full, items, text};
-use crate::config::raw::{Span, YamlNode};
+use super::acme;
+use super::file_path::path_with_span;
+use crate::config::credential_loader::CredentialLoader;
+use crate::config::fields::{Fields, collect_until_full, items};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems};
 use crate::config::schema;
 use crate::config::settings::{
     CertificateSource, ClientAuthConfig, HstsConfig, ListenerConfig, RouteConfig, TlsConfig,
     TlsVersion,
 };
-use crate::config::values::{InvalidValue, describe_node};
+use crate::config::span::Span;
+use crate::config::values::DURATION_BOUNDS;
 
 const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
 const LIST_HELP: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
@@ -145,29 +146,4 @@ fn hsts(fields: &Fields<'_>) -> Option<HstsConfig> {
         subdomains: fields.flag("subdomains", false),
         preload: fields.flag("preload", false),
     })
-}
-
-/// The path of a file, and where it is written.
-pub(super) fn path_with_span(fields: &Fields<'_>, key: &'static str) -> Option<SpannedPath> {
-    let path = fields.read(key, file_path)?;
-    let span = fields.get(key)?.error_span();
-    Some(SpannedPath { path, span })
-}
-
-/// Whether this can be the path of a file.
-pub(crate) fn is_file_path(path: &str) -> bool {
-    !path.is_empty() && !path.ends_with('/')
-}
-
-fn file_path(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
-    match text(node, "the path of a file")? {
-        path if !is_file_path(path) => {
-            let message = format!("expected the path of a file, found {}", describe_node(node));
-            Err((
-                message,
-                "write a path, as in `/etc/clockwise/tls/server.crt`".to_owned(),
-            ))
-        }
-        path => Ok(PathBuf::from(path)),
-    }
 }

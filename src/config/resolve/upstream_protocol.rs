@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
-use super::tls::{VERSIONS, path_with_span};
-use crate::config::credentials::CredentialLoader;
+use super::file_path::path_with_span;
+use super::tls::VERSIONS;
+use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, text};
-use crate::config::raw::{Span, YamlNode};
+use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{CertificateFiles, PeerAddress, PeerConfig, TlsVersion};
-use crate::config::upstream_protocol::{
-    H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol,
+use crate::config::settings::{
+    CertificateFiles, H2Config, PeerAddress, PeerConfig, PeerTlsConfig, TlsVersion,
+    TransportConfig, UpstreamProtocol,
 };
+use crate::config::span::Span;
 use crate::config::values::{InvalidValue, duration};
 
 const PROTOCOLS: &[(&str, UpstreamProtocol)] = &[

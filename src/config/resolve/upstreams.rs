@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderValue;
-use http::uri::Authority;
-
-use super::{key, load_balancing, peers, policy, proxy_protocol, ring, upstream_protocol};
-use crate::config::credentials::CredentialLoader;
-use crate::config::fields::{Fields, entries, entries_in_order, text};
-use crate::config::raw::{Span, YamlEntry, YamlNode};
+use super::{
+    failure_policy, health, host_header, key, load_balancing, peers, proxy_protocol, ring,
+    upstream_protocol,
+};
+use crate::config::credential_loader::CredentialLoader;
+use crate::config::fields::{Fields, entries, entries_in_order};
+use crate::config::raw::{YamlEntry, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
 use crate::config::settings::{HostHeader, MissingKey, PeerConfig, UpstreamConfig};
-use crate::config::values::{InvalidValue, percentage};
+use crate::config::span::Span;
+use crate::config::values::percentage;
 use crate::key::{KeySource, cookie_to_issue};
 
 const HELP: &str = "write `upstreams:`, below it a name, and below that `peers:`";
@@ -93,12 +94,12 @@ fn upstream(
         key,
         missing_key,
         dialect,
-        health: policy::health(&fields, &link, &peers),
-        outlier_detection: policy::outlier_detection(&fields),
-        retry: policy::retry(&fields),
-        timeouts: policy::timeouts(&fields),
+        health: health::health(&fields, &link, &peers),
+        outlier_detection: failure_policy::outlier_detection(&fields),
+        retry: failure_policy::retry(&fields),
+        timeouts: failure_policy::timeouts(&fields),
         host_header: fields
-            .read("host_header", host_header)
+            .read("host_header", host_header::read)
             .unwrap_or(HostHeader::Keep),
         proxy_protocol: proxy_protocol::send_proxy(&fields),
         max_moved: fields.or_off("max_moved", None, percentage),
@@ -126,32 +127,4 @@ fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {
         fields.problems.add(problem.help(help));
     }
     missing_key
-}
-
-fn host_header(node: &YamlNode) -> Result<HostHeader, InvalidValue> {
-    match text(node, "`keep`, `peer` or a host")? {
-        "keep" => Ok(HostHeader::Keep),
-        "peer" => Ok(HostHeader::Peer),
-        host => host_value(host).map(HostHeader::Set),
-    }
-}
-
-/// Whether this can be sent as `Host`, and is none of the words that stand for another.
-pub(crate) fn is_host(text: &str) -> bool {
-    !matches!(text, "keep" | "peer") && host_value(text).is_ok()
-}
-
-/// A literal `Host`, with or without a port.
-pub(super) fn host_value(host: &str) -> Result<HeaderValue, InvalidValue> {
-    let valid = host
-        .parse::<Authority>()
-        .is_ok_and(|authority| !authority.as_str().contains('@'));
-    let value = HeaderValue::from_str(host).ok().filter(|_| valid);
-    value.ok_or_else(|| {
-        let help = "give a host name, with a port if need be, as in `app.example.com:8080`";
-        (
-            format!("{} cannot be sent as `Host`", quote(host)),
-            help.to_owned(),
-        )
-    })
 }

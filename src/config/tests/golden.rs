@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use crate::config::check_with;
-use crate::config::credentials::CredentialLoader;
+use crate::config::credential_loader::CredentialLoader;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 const TODAY: &str = "2027-01-01T00:00:00Z";

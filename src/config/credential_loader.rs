@@ -14,10 +14,10 @@ use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine as 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use super::acme::Secret;
-use super::raw::Span;
 use super::report::{Problem, Problems, quote};
+use super::settings::Secret;
 use super::settings::{CertificateFiles, CertificateSource, Credentials};
+use super::span::Span;
 use crate::certificate::{
     self, CertFile, CertWarning, Certificate, Identity, RevocationLists, VerifierError,
 };

@@ -1,28 +1,21 @@
-//! `health`, `passive`, `retry` and `timeouts`: what an upstream does when a peer does badly.
+//! `health`: active checks of the peers.
 
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::DURATION_BOUNDS;
-use super::upstreams::host_value;
+use super::host_header::host_value;
 use crate::config::fields::{
     Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
 };
 use crate::config::raw::YamlNode;
-use crate::config::report::{Problem, quote};
+use crate::config::report::quote;
 use crate::config::schema;
-use crate::config::settings::{
-    HealthConfig, OutlierDetectionConfig, PeerConfig, ProbeConfig, RetryConfig, TimeoutsConfig,
-    TunnelTimeoutsConfig,
-};
-use crate::config::upstream_protocol::TransportConfig;
-use crate::config::values::{self, InvalidValue, format_duration};
+use crate::config::settings::{HealthConfig, PeerConfig, ProbeConfig, TransportConfig};
+use crate::config::values::{DURATION_BOUNDS, InvalidValue, format_duration};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-const DEFAULT_EJECT: Duration = Duration::from_secs(10);
-const DEFAULT_MAX_EJECT: Duration = Duration::from_secs(5 * 60);
 /// Short enough for a message of one byte of length each.
 const MAX_SERVICE: usize = 120;
 const STATUS_BOUNDS: (u16, u16) = (100, 599);
@@ -117,8 +110,7 @@ fn read_health(fields: &Fields<'_>) -> HealthConfig {
         DURATION_BOUNDS,
     );
     if timeout > interval {
-        refuse_key(
-            fields,
+        fields.refuse_key(
             "timeout",
             "is longer than `interval`",
             &format!("use at most {}", format_duration(interval)),
@@ -143,14 +135,13 @@ fn probe(fields: &Fields<'_>) -> ProbeConfig {
             "grpc"
         };
         let why = format!("and `{other}` exclude each other");
-        refuse_key(fields, "tcp", &why, "keep one of the two");
+        fields.refuse_key("tcp", &why, "keep one of the two");
     }
     match (fields.get("http"), fields.get("grpc")) {
         (Some(path), None) => http_probe(fields, path),
         (None, Some(service)) => grpc_probe(fields, service),
         (Some(_), Some(_)) => {
-            refuse_key(
-                fields,
+            fields.refuse_key(
                 "grpc",
                 "and `http` exclude each other",
                 "keep one of the two",
@@ -164,11 +155,11 @@ fn probe(fields: &Fields<'_>) -> ProbeConfig {
 fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> ProbeConfig {
     let help = "a TCP probe asks for nothing; add `http: /healthz`";
     for key in ["host", "expect"] {
-        refuse_key(fields, key, "needs `http`", help);
+        fields.refuse_key(key, "needs `http`", help);
     }
     if !tcp {
         let help = "write `health: off`, or add `http: /healthz`";
-        refuse_key(fields, "tcp", "cannot be `false` alone", help);
+        fields.refuse_key("tcp", "cannot be `false` alone", help);
     }
     ProbeConfig::Tcp
 }
@@ -176,7 +167,7 @@ fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> ProbeConfig {
 /// `grpc: SERVICE`, or `grpc: true` for the server as a whole.
 fn grpc_probe(fields: &Fields<'_>, service: &YamlNode) -> ProbeConfig {
     let help = "gRPC has statuses of its own; `SERVING` passes";
-    refuse_key(fields, "expect", "needs `http`", help);
+    fields.refuse_key("expect", "needs `http`", help);
     let service = if service.is_word("true") {
         Some(String::new())
     } else {
@@ -209,14 +200,6 @@ fn http_probe(fields: &Fields<'_>, path: &YamlNode) -> ProbeConfig {
             || vec![DEFAULT_EXPECT],
             |node| expected_statuses(node, fields),
         ),
-    }
-}
-
-/// A problem at `key` if it is there: `key` and then `why`.
-fn refuse_key(fields: &Fields<'_>, key: &'static str, why: &str, help: &str) {
-    if let Some(node) = fields.get(key) {
-        let problem = Problem::error(format!("`{key}` {why}"), node.error_span());
-        fields.problems.add(problem.help(help));
     }
 }
 
@@ -276,94 +259,4 @@ fn status_range(node: &YamlNode) -> Result<(u16, u16), InvalidValue> {
             ),
         )),
     }
-}
-
-pub(super) fn outlier_detection(upstream: &Fields<'_>) -> Option<OutlierDetectionConfig> {
-    match upstream.section_or_off("passive", &schema::OUTLIER_DETECTION) {
-        Err(SectionOff) => None,
-        Ok(None) => Some(OutlierDetectionConfig {
-            failures: 3,
-            eject: DEFAULT_EJECT,
-            max_eject: DEFAULT_MAX_EJECT,
-        }),
-        Ok(Some(fields)) => Some(read_outlier_detection(&fields)),
-    }
-}
-
-fn read_outlier_detection(fields: &Fields<'_>) -> OutlierDetectionConfig {
-    let eject = fields.duration("eject", DEFAULT_EJECT, DURATION_BOUNDS);
-    let max_eject = fields.duration("max_eject", DEFAULT_MAX_EJECT.max(eject), DURATION_BOUNDS);
-    if max_eject < eject {
-        refuse_key(
-            fields,
-            "max_eject",
-            "is shorter than `eject`",
-            &format!("use at least {}", format_duration(eject)),
-        );
-    }
-    OutlierDetectionConfig {
-        failures: fields.number("failures", 3, 1..=1000),
-        eject,
-        max_eject,
-    }
-}
-
-pub(super) fn retry(upstream: &Fields<'_>) -> RetryConfig {
-    let timeout = Duration::from_secs(10);
-    match upstream.section_or_off("retry", &schema::RETRY) {
-        Err(SectionOff) => RetryConfig {
-            attempts: 1,
-            timeout,
-        },
-        Ok(None) => RetryConfig {
-            attempts: 3,
-            timeout,
-        },
-        Ok(Some(fields)) => RetryConfig {
-            attempts: fields.number("attempts", 3, 1..=16),
-            timeout: fields.duration("timeout", timeout, DURATION_BOUNDS),
-        },
-    }
-}
-
-pub(super) fn timeouts(upstream: &Fields<'_>) -> TimeoutsConfig {
-    let fields = upstream.section("timeouts", &schema::TIMEOUTS);
-    let of = |key, seconds| {
-        let default = Duration::from_secs(seconds);
-        fields.as_ref().map_or(default, |fields| {
-            fields.duration(key, default, DURATION_BOUNDS)
-        })
-    };
-    TimeoutsConfig {
-        connect: of("connect", 1),
-        first_byte: of("first_byte", 60),
-        read: of("read", 60),
-        stream: of("stream", 3600),
-        write: of("write", 60),
-        idle: of("idle", 50),
-        tunnel: tunnel_timeouts(fields.as_ref()),
-    }
-}
-
-/// `tunnel: 1h` says how long it may be idle.
-fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
-    let default = TunnelTimeoutsConfig {
-        idle: Duration::from_secs(3600),
-        total: None,
-    };
-    let Some(timeouts) = timeouts else {
-        return default;
-    };
-    let node = timeouts.get("tunnel");
-    if node.is_some_and(|node| node.text().is_some()) {
-        let idle = timeouts.duration("tunnel", default.idle, DURATION_BOUNDS);
-        return TunnelTimeoutsConfig { idle, ..default };
-    }
-    let given = timeouts.section("tunnel", &schema::TUNNEL);
-    given.map_or(default, |fields| TunnelTimeoutsConfig {
-        idle: fields.duration("idle", default.idle, DURATION_BOUNDS),
-        total: fields.or_off("total", None, |node| {
-            values::duration(node, &DURATION_BOUNDS)
-        }),
-    })
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::{CertificateFiles, TlsVersion};
+use super::tls::{CertificateFiles, TlsVersion};
 
 /// How the peers of an upstream are spoken to.
 #[derive(Clone, Debug, PartialEq)]

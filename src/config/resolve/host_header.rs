@@ -1,0 +1,38 @@
+//! `host_header` of an upstream, and other values that are sent as `Host`.
+
+use http::HeaderValue;
+use http::uri::Authority;
+
+use crate::config::fields::text;
+use crate::config::raw::YamlNode;
+use crate::config::report::quote;
+use crate::config::settings::HostHeader;
+use crate::config::values::InvalidValue;
+
+pub(super) fn read(node: &YamlNode) -> Result<HostHeader, InvalidValue> {
+    match text(node, "`keep`, `peer` or a host")? {
+        "keep" => Ok(HostHeader::Keep),
+        "peer" => Ok(HostHeader::Peer),
+        host => host_value(host).map(HostHeader::Set),
+    }
+}
+
+/// Whether this can be sent as `Host`, and is none of the words that stand for another.
+pub(crate) fn is_host(text: &str) -> bool {
+    !matches!(text, "keep" | "peer") && host_value(text).is_ok()
+}
+
+/// A literal `Host`, with or without a port.
+pub(super) fn host_value(host: &str) -> Result<HeaderValue, InvalidValue> {
+    let valid = host
+        .parse::<Authority>()
+        .is_ok_and(|authority| !authority.as_str().contains('@'));
+    let value = HeaderValue::from_str(host).ok().filter(|_| valid);
+    value.ok_or_else(|| {
+        let help = "give a host name, with a port if need be, as in `app.example.com:8080`";
+        (
+            format!("{} cannot be sent as `Host`", quote(host)),
+            help.to_owned(),
+        )
+    })
+}
