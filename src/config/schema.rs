@@ -1,4 +1,4 @@
-//! Every key there is, by the section it belongs to, and what to say about a key that is not there.
+//! The keys of every section, and the advice for a key that a section does not have.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use super::report::quote;
 /// A kind of map in the configuration.
 #[derive(Debug)]
 pub(super) struct SectionSchema {
-    /// For the reader of a message, as in "unknown key in {title}".
+    /// Its name in messages, as in "unknown key in {title}".
     pub(super) title: &'static str,
-    /// Where it stands; `NAME` is any name, `[]` any item.
+    /// Its place: `NAME` is any name, `[]` any item of a list.
     pub(super) path: &'static str,
-    /// A short one that is right, for a reader who wrote something else.
+    /// A short valid value, for the help of a message.
     pub(super) example: &'static str,
     pub(super) keys: &'static [&'static str],
 }
@@ -42,7 +42,7 @@ sections! {
         "proxy_protocol" "tls" "h2c" "https_redirect"
     ];
     ACCEPT_PROXY: "`proxy_protocol`" at "listeners[].proxy_protocol"
-        as "{from: [10.0.0.0/8]}" ["from" "timeout" "others"];
+        as "{from: [10.0.0.0/8]}" ["from" "timeout" "untrusted"];
     TLS: "`tls`" at "listeners[].tls" as "{cert: server.crt, key: server.key}" [
         "cert" "key" "ocsp" "acme" "certificates" "min_version" "handshake_timeout" "client_auth"
         "http2" "hsts"
@@ -58,8 +58,8 @@ sections! {
         "host" "path" "methods" "upstream" "max_body_size" "client_cert"
     ];
     UPSTREAM: "an upstream" at "upstreams.NAME" as "{peers: [10.0.0.1:8080]}" [
-        "key" "missing_key" "ring" "peers" "health" "passive" "retry" "timeouts" "host_header"
-        "proxy_protocol" "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
+        "key" "missing_key" "ring" "peers" "health" "outlier_detection" "retry" "timeouts"
+        "host_header" "proxy_protocol" "max_moved" "bounded_load" "slow_start" "drain" "hot_keys" "flap_damping"
         "close_moved_streams" "protocol" "h2" "tls" "grpc_web"
     ];
     PEER: "a peer" at "upstreams.NAME.peers[]" as "{address: 10.0.0.1:8080, weight: 2}" [
@@ -88,7 +88,8 @@ sections! {
     HEALTH: "`health`" at "upstreams.NAME.health" as "{http: /healthz, interval: 2s}" [
         "tcp" "http" "grpc" "host" "expect" "interval" "timeout" "fall" "rise"
     ];
-    OUTLIER_DETECTION: "`passive`" at "upstreams.NAME.passive" as "{failures: 3, eject: 10s}" [
+    OUTLIER_DETECTION: "`outlier_detection`" at "upstreams.NAME.outlier_detection"
+        as "{failures: 3, eject: 10s}" [
         "failures" "eject" "max_eject"
     ];
     BOUNDED_LOAD: "`bounded_load`" at "upstreams.NAME.bounded_load" as "{factor: 1.25, wait: 5ms}" [
@@ -137,7 +138,15 @@ sections! {
     ];
 }
 
-/// What other proxies call it: their word, ours.
+/// Keys and values that have been renamed: section, old, new. A value is written `key: value`.
+static RENAMED: &[(&SectionSchema, &str, &str)] = &[
+    (&UPSTREAM, "passive", "outlier_detection"),
+    (&ACCEPT_PROXY, "others", "untrusted"),
+    (&ACCEPT_PROXY, "untrusted: refuse", "untrusted: reject"),
+    (&ACCEPT_PROXY, "untrusted: serve", "untrusted: accept"),
+];
+
+/// Keys of other proxies: theirs, ours.
 const FOREIGN_KEYS: &[(&str, &str)] = &[
     ("accept-proxy", "proxy_protocol"),
     ("accept_proxy", "proxy_protocol"),
@@ -178,7 +187,6 @@ const FOREIGN_KEYS: &[(&str, &str)] = &[
     ("members", "peers"),
     ("name", "label"),
     ("nodes", "peers"),
-    ("outlier_detection", "passive"),
     ("prefix", "path"),
     ("proxy_pass", "upstream"),
     ("retries", "retry"),
@@ -196,8 +204,15 @@ const FOREIGN_KEYS: &[(&str, &str)] = &[
     ("workers", "threads"),
 ];
 
-/// What to do about a key that `section` does not have, and the key of `section` that was meant, if
-/// that can be told.
+/// The new name of a key, or of a `key: value`, of `section` that has been renamed.
+pub(super) fn renamed(section: &SectionSchema, old: &str) -> Option<&'static str> {
+    let found = RENAMED
+        .iter()
+        .find(|(of, name, _)| std::ptr::eq(*of, section) && *name == old);
+    found.map(|(_, _, new)| *new)
+}
+
+/// The advice for a key that `section` does not have, and the key of `section` that was probably meant.
 pub(super) fn unknown_key_advice(
     section: &SectionSchema,
     key: &str,
@@ -224,12 +239,12 @@ pub(super) fn unknown_key_advice(
     }
 }
 
-/// The candidate that a slip of the fingers turns into `word`.
+/// The candidate of which `word` is probably a misspelling.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    // A long word is nobody's slip, and the distance costs the product of the lengths.
+    // The distance costs the product of both lengths; no key is longer.
     const MAX: usize = 64;
     let word = Some(word)
         .filter(|word| word.len() <= MAX)?
@@ -248,7 +263,7 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// The sections that have exactly this key, with their places.
+/// The places of all sections that have exactly this key.
 fn sections_with_key(key: &str) -> Vec<String> {
     let with_key = ALL.iter().filter(|section| section.keys.contains(&key));
     with_key

@@ -404,7 +404,7 @@ const ENVOY: ReasonTable = &[
     ("rds", NO_XDS),
     (
         "outlier_detection",
-        "see `passive`: failed connects eject a peer",
+        "here failed connects eject a peer: see `outlier_detection` of the upstream",
     ),
     (
         "circuit_breakers",

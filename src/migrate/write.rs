@@ -129,7 +129,11 @@ impl YamlWriter {
         self.line(4, "peers:");
         upstream.peers.iter().for_each(|peer| self.peer(peer));
         self.pair(4, "health", health(&upstream.health));
-        self.pair(4, "passive", outlier_detection(upstream.outlier_detection));
+        self.pair(
+            4,
+            "outlier_detection",
+            outlier_detection(upstream.outlier_detection),
+        );
         self.retry_and_timeouts(upstream);
         self.pair(
             4,
@@ -423,8 +427,8 @@ fn probe_map(probe: &ProbeDraft) -> String {
     flow_map(pairs).unwrap_or_default()
 }
 
-fn outlier_detection(passive: OutlierDetectionDraft) -> Option<String> {
-    match passive {
+fn outlier_detection(detection: OutlierDetectionDraft) -> Option<String> {
+    match detection {
         OutlierDetectionDraft::Unset => None,
         OutlierDetectionDraft::Off => Some("off".to_owned()),
         OutlierDetectionDraft::On { failures, eject } => Some(format!(

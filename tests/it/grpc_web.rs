@@ -386,7 +386,7 @@ fn grpc_web_call_to_an_http1_peer_passes_unchanged() {
 #[test]
 fn grpc_web_invalid_text_is_a_client_error() {
     let server = Server::start();
-    let site = web(&[&server]).app("passive", "{failures: 1, eject: 60s}");
+    let site = web(&[&server]).app("outlier_detection", "{failures: 1, eject: 60s}");
     let edge = site.top("access_log", "{path: access.log}").start();
     let texts = [
         "AAAA*AAA",

@@ -188,8 +188,11 @@ fn first_probe_round_ends_although_a_peer_hangs() {
 #[test]
 fn connect_failures_eject_a_peer() {
     let mut pair = ProbedOrigins::with(|site| {
-        site.app("passive", "{failures: 3, eject: 5s, max_eject: 5s}")
-            .app("retry", "{attempts: 2}")
+        site.app(
+            "outlier_detection",
+            "{failures: 3, eject: 5s, max_eject: 5s}",
+        )
+        .app("retry", "{attempts: 2}")
     });
     pair.ill.down();
     for key in keys(50) {

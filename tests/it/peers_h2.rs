@@ -21,7 +21,7 @@ fn site(origins: &[&Origin]) -> ConfigBuilder {
 
 /// With failures noticed at once, where there are any.
 fn strict(origins: &[&Origin]) -> Edge {
-    let site = site(origins).app("passive", "{failures: 1, eject: 60s}");
+    let site = site(origins).app("outlier_detection", "{failures: 1, eject: 60s}");
     site.start()
 }
 
@@ -248,7 +248,7 @@ const LARGE: usize = 200_000;
 
 fn both(origin: &Origin) -> ConfigBuilder {
     let site = site(&[origin]).top("listeners", H2C);
-    site.app("passive", "{failures: 1, eject: 60s}")
+    site.app("outlier_detection", "{failures: 1, eject: 60s}")
 }
 
 fn begin_post(client: &mut Client, length: usize) -> u32 {

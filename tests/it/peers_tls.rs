@@ -64,7 +64,9 @@ fn upstream_tls_failure_goes_to_the_next_peer_and_ejects() {
     let bad = secure(&stranger.issue("app", &["app.test"]), SAYS);
     let site = site(&[&good, &bad], &tls(&authority, "server_name: app.test"));
     let site = site.app("retry", "{attempts: 2}");
-    let edge = site.app("passive", "{failures: 1, eject: 60s}").start();
+    let edge = site
+        .app("outlier_detection", "{failures: 1, eject: 60s}")
+        .start();
     for key in 0..20 {
         assert_eq!(edge.get(&format!("/?k={key}")).status, 200);
     }
@@ -142,7 +144,9 @@ fn upstream_tls_server_name_from_host_does_not_eject_on_failure() {
     let authority = Authority::new();
     let peer = secure(&authority.issue("ab", &["a.test", "b.test"]), SAYS);
     let site = site(&[&peer], &tls(&authority, "server_name: host"));
-    let edge = site.app("passive", "{failures: 1, eject: 60s}").start();
+    let edge = site
+        .app("outlier_detection", "{failures: 1, eject: 60s}")
+        .start();
     let ask = |host: &str| edge.send(&Request::get("/?k=a").header("Host", host));
     assert_eq!(ask("a.test").text(), "a.test TLSv1.3 HTTP/1.1 1 ");
     assert_eq!(

@@ -220,7 +220,7 @@ fn proxy_protocol_untrusted_source_is_rejected_or_served_without() {
     strict
         .admin
         .wait_for_metric(REFUSED, &["reason=\"untrusted_source\""], 1);
-    let open = site(&origin, "from: [10.0.0.0/8], others: serve}").start();
+    let open = site(&origin, "from: [10.0.0.0/8], untrusted: accept}").start();
     let echo = open.echo(&Request::get("/?k=a"));
     assert_eq!(header(&echo, "x-forwarded-for"), "127.0.0.1");
     let mut liar = open.connect();

@@ -128,7 +128,7 @@ fn reload_keeps_the_state_of_a_peer() {
 fn reload_keeps_an_ejection() {
     let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
-    let site = ConfigBuilder::of(&peers).app("passive", "{failures: 1, eject: 60s}");
+    let site = ConfigBuilder::of(&peers).app("outlier_detection", "{failures: 1, eject: 60s}");
     let edge = site.start();
     for key in keys(50) {
         edge.get(&format!("/?k={key}"));

@@ -119,7 +119,7 @@ fn upgrade_keeps_an_ejection() {
     let (origin, closed) = (Origin::start(), ClosedPort::new());
     let peers = [origin.label(), closed.address.to_string()];
     let edge = ConfigBuilder::of(&peers)
-        .app("passive", "{failures: 1, eject: 60s}")
+        .app("outlier_detection", "{failures: 1, eject: 60s}")
         .start();
     for key in keys(50) {
         edge.get(&format!("/?k={key}"));
@@ -276,7 +276,7 @@ fn drain_during_an_upgrade_is_kept() {
 #[test]
 fn ejection_during_an_upgrade_is_kept() {
     let rules = "{failures: 1, eject: 60s}";
-    let mut held = PausedUpgrade::start_with("60s", |site| site.app("passive", rules));
+    let mut held = PausedUpgrade::start_with("60s", |site| site.app("outlier_detection", rules));
     held.crowd.abandon(); // some of it would be failed
     let label = held.scene.app[0].label();
     thread::scope(|scope| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::raw::{YamlEntry, YamlNode};
 use super::report::{Problem, Problems, quote};
-use super::schema::{SectionSchema, unknown_key_advice};
+use super::schema::{SectionSchema, renamed, unknown_key_advice};
 use super::values::{self, InvalidValue};
 use crate::config::span::Span;
 pub(super) use choices::{choose, with_alternative};
@@ -47,18 +47,24 @@ impl<'a> Fields<'a> {
         Some(fields)
     }
 
-    /// Reports a key that is not known. Where another was meant, the value is read as its value:
-    /// so that one is not missing, and problems in the value come up at once.
+    /// Reports an unknown key. Where its meaning is clear, the value is read under the key that was
+    /// meant: that key is then not missing, and problems of the value are reported at once.
     fn check_known_key(&mut self, entry: &'a YamlEntry) {
         if self.section.keys.contains(&entry.key.as_str()) {
             return;
         }
-        let message = format!(
-            "unknown key {} in {}",
-            quote(&entry.key),
-            self.section.title
-        );
-        let (help, meant) = unknown_key_advice(self.section, &entry.key);
+        let (message, help, meant) = match renamed(self.section, &entry.key) {
+            Some(new) => {
+                let message = format!("`{}` is now `{new}`", entry.key);
+                (message, "rename the key".to_owned(), Some(new))
+            }
+            None => {
+                let title = self.section.title;
+                let message = format!("unknown key {} in {title}", quote(&entry.key));
+                let (help, meant) = unknown_key_advice(self.section, &entry.key);
+                (message, help, meant)
+            }
+        };
         self.problems
             .add(Problem::error(message, entry.key_span).help(help));
         if let Some(meant) = meant {
@@ -145,10 +151,20 @@ impl<'a> Fields<'a> {
         self.read(key, values::flag).unwrap_or(default)
     }
 
-    /// One of some words, by what it stands for.
+    /// One of `words`, as the value that it stands for.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
-        self.read(key, |node| choose(node, words))
-            .unwrap_or(default)
+        self.read(key, |node| match self.renamed_value(key, node) {
+            Some(renamed) => Err(renamed),
+            None => choose(node, words),
+        })
+        .unwrap_or(default)
+    }
+
+    /// The fault of a value that has been renamed.
+    fn renamed_value(&self, key: &str, node: &YamlNode) -> Option<InvalidValue> {
+        let old = format!("{key}: {}", node.text()?);
+        let new = renamed(self.section, &old)?;
+        Some((format!("`{old}` is now `{new}`"), format!("write `{new}`")))
     }
 
     /// `off`, or what `read` makes of the value; `None` stands for `off`.

@@ -13,7 +13,7 @@ const DEFAULT_EJECT: Duration = Duration::from_secs(10);
 const DEFAULT_MAX_EJECT: Duration = Duration::from_secs(5 * 60);
 
 pub(super) fn outlier_detection(upstream: &Fields<'_>) -> Option<OutlierDetectionConfig> {
-    match upstream.section_or_off("passive", &schema::OUTLIER_DETECTION) {
+    match upstream.section_or_off("outlier_detection", &schema::OUTLIER_DETECTION) {
         Err(SectionOff) => None,
         Ok(None) => Some(OutlierDetectionConfig {
             failures: 3,

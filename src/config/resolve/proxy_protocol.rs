@@ -17,7 +17,7 @@ use crate::proxy_protocol::ProxyHeaderVersion;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const FROM_HELP: &str = "list the networks of those in front, as in `from: [10.0.0.0/8]`";
 
-const UNTRUSTED: &[(&str, bool)] = &[("refuse", false), ("serve", true)];
+const UNTRUSTED: &[(&str, bool)] = &[("reject", false), ("accept", true)];
 const VERSIONS: &[(&str, ProxyHeaderVersion)] = &[
     ("v1", ProxyHeaderVersion::V1),
     ("v2", ProxyHeaderVersion::V2),
@@ -56,13 +56,13 @@ pub(super) fn accept_proxy(
     Some(AcceptProxyConfig {
         from: TrustedProxies::new(from.unwrap_or_default()),
         timeout: fields.duration("timeout", TIMEOUT, DURATION_BOUNDS),
-        accept_untrusted: fields.choice("others", false, UNTRUSTED),
+        accept_untrusted: fields.choice("untrusted", false, UNTRUSTED),
     })
 }
 
 /// On a Unix socket nobody has an address: whoever may connect is believed.
 fn refuse_address_keys(fields: &Fields<'_>) {
-    for key in ["from", "others"] {
+    for key in ["from", "untrusted"] {
         if let Some(node) = fields.get(key) {
             let message = format!("`{key}` on a Unix socket, where nobody has an address");
             let help = "remove the line; whoever may connect is believed, and `mode` says who may";

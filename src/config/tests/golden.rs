@@ -1,8 +1,9 @@
-//! `tests/golden/*.txt`: YAML, a line of dashes, and what is said about it.
+//! `tests/golden/*.txt`: YAML, a line of dashes, and the result of `check`.
 //!
-//! `BLESS=1 cargo test golden` rewrites the answers; read the diff before you commit it. A case named
-//! `resolved-…` shows the whole configuration, any other `ok` and the warnings. The
-//! files for TLS are looked at in the cases named `tls-file-…`, as on the first day of 2027.
+//! `BLESS=1 cargo test golden` rewrites the results; read the diff before you commit it. The case
+//! `resolved-defaults` shows the whole configuration, any other `resolved-…` the fields that differ from
+//! that one, all other cases `ok` and the warnings. TLS files are read in the cases `tls-file-…` only,
+//! with 2027-01-01 as the time.
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -10,22 +11,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use crate::config::check_with;
+use super::config_dump::{all_fields, changed_fields};
 use crate::config::credential_loader::CredentialLoader;
+use crate::config::{Config, check_with, parse};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+const DEFAULTS: &str = "resolved-defaults";
 const TODAY: &str = "2027-01-01T00:00:00Z";
 const LINE: &str = "\n----------------------------------------\n";
 
 #[test]
 fn config_golden_cases() {
     let bless = env::var_os("BLESS").is_some();
-    guard_keys();
+    restrict_key_files();
+    let defaults = defaults();
     let (mut broken, mut failures) = (0, String::new());
     for path in cases() {
         let text = fs::read_to_string(&path).unwrap();
         let (yaml, expected) = text.split_once(LINE).unwrap_or((text.trim_end(), ""));
-        let actual = answer(&path, yaml);
+        let actual = result(&path, yaml, &defaults);
         broken += usize::from(actual.contains("error: "));
         if bless {
             fs::write(&path, format!("{yaml}{LINE}{actual}")).unwrap();
@@ -38,8 +42,8 @@ fn config_golden_cases() {
     assert!(broken >= 70, "only {broken} broken cases");
 }
 
-/// Version control does not keep who may read a file.
-fn guard_keys() {
+/// Sets the modes of the key files, which version control does not keep.
+fn restrict_key_files() {
     for entry in fs::read_dir(Path::new(FOLDER).join("tls")).unwrap() {
         let path = entry.unwrap().path();
         let mode = if path.ends_with("world.key") {
@@ -62,23 +66,31 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn answer(path: &Path, yaml: &str) -> String {
-    let name = path.file_name().unwrap().to_string_lossy();
+/// The configuration with all defaults.
+fn defaults() -> Config {
+    let path = Path::new(FOLDER).join(DEFAULTS).with_extension("txt");
+    let text = fs::read_to_string(path).unwrap();
+    parse("test.yaml", text.split(LINE).next().unwrap()).unwrap()
+}
+
+fn result(path: &Path, yaml: &str, defaults: &Config) -> String {
+    let name = path.file_stem().unwrap().to_string_lossy();
     let files = if name.starts_with("tls-file-") {
         CredentialLoader::load_at(TODAY.parse().unwrap())
     } else {
         CredentialLoader::disabled()
     };
     let (config, report) = check_with("test.yaml", &format!("{yaml}\n"), files);
-    let mut answer = match config {
-        Some(config) if name.starts_with("resolved-") => format!("{config:#?}\n"),
+    let mut result = match config {
+        Some(config) if name == DEFAULTS => all_fields(&config),
+        Some(config) if name.starts_with("resolved-") => changed_fields(&config, defaults),
         Some(_) => "ok\n".to_owned(),
         None => String::new(),
     };
     if !report.is_empty() {
-        writeln!(answer, "{report}").unwrap();
+        writeln!(result, "{report}").unwrap();
     }
-    answer
+    result
 }
 
 fn difference(expected: &str, actual: &str) -> String {

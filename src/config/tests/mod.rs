@@ -1,5 +1,6 @@
 //! The configuration against golden cases, the reference files, and hostile input.
 
+mod config_dump;
 mod golden;
 mod hostile_input;
 mod reference;

@@ -423,7 +423,7 @@ fn read_proxy_protocol_filter(
     }
     let optional = config.and_then(|config| config.text("allow_requests_without_proxy_protocol"));
     if optional == Some("true") {
-        let why = "whether a header is there is not guessed: with `proxy_protocol: {from: [...], others: serve}` it is told by the address";
+        let why = "whether a header is there is not guessed: with `proxy_protocol: {from: [...], untrusted: accept}` the client's address decides";
         listener.comments.push(notes.gap(filter.span(), name, why));
         return;
     }

@@ -209,7 +209,7 @@ fn outlier_detection(
         return OutlierDetectionDraft::Unset;
     };
     if limits.iter().any(|limits| limits != first) {
-        let what = "`max_fails` and `fail_timeout` differ between its servers; `passive` is the same for all";
+        let what = "`max_fails` and `fail_timeout` differ between its servers; `outlier_detection` is the same for all";
         comments.push(notes.remark(block.span(), &block.text(), what));
     }
     match first.fails {

@@ -41,7 +41,7 @@ impl ConfigBuilder {
         let site = site
             .app("key", "{query: k}")
             .app("health", "off")
-            .app("passive", "off");
+            .app("outlier_detection", "off");
         let site = site
             .app("retry", "off")
             .top("listeners", "[{address: \"127.0.0.1:0\"}]");
