@@ -147,16 +147,13 @@ impl Value {
 
     /// The value on one line.
     fn line(&self) -> String {
-        let Self::Group {
-            name,
-            bracket,
-            children,
-        } = self
-        else {
-            let Self::Leaf(text) = self else {
-                unreachable!()
-            };
-            return text.clone();
+        let (name, bracket, children) = match self {
+            Self::Leaf(text) => return text.clone(),
+            Self::Group {
+                name,
+                bracket,
+                children,
+            } => (name, bracket, children),
         };
         let children = children.iter().map(|child| match &child.label {
             Some(label) => format!("{label}: {}", child.value.line()),
@@ -174,15 +171,19 @@ impl Value {
 
     fn write(&self, path: &str, lines: &mut String) {
         let line = format!("{path} = {}\n", self.line());
+        let fits = line.chars().count() <= MAX_WIDTH;
         match self {
             Self::Group {
-                bracket, children, ..
-            } if line.chars().count() > MAX_WIDTH && !children.is_empty() => {
+                name,
+                bracket,
+                children,
+            } if !fits && !children.is_empty() => {
                 for (index, child) in children.iter().enumerate() {
-                    let path = match (&child.label, bracket) {
-                        (Some(label), _) => format!("{path}.{}", label.trim_matches('"')),
-                        (None, '[') => format!("{path}[{index}]"),
-                        (None, _) => path.to_owned(),
+                    let path = match (&child.label, bracket, name.as_str()) {
+                        (Some(label), ..) => format!("{path}.{}", label.trim_matches('"')),
+                        (None, '[', _) => format!("{path}[{index}]"),
+                        (None, _, "Some") => path.to_owned(),
+                        (None, _, variant) => format!("{path}.{variant}"),
                     };
                     child.value.write(&path, lines);
                 }
