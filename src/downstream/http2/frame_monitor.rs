@@ -1,17 +1,16 @@
-//! What a client does on an HTTP/2 connection, as the headers of its frames tell (RFC 9113, 4.1).
+//! Counts what a client sends on an HTTP/2 connection, from the headers of its frames (RFC 9113 §4.1).
 //!
-//! Reads along, and keeps nothing of what the frames carry. A client is judged by what it makes us do
-//! for nothing: frames that move no request on (CVE-2019-9511 to 9518), measured against what it gets
-//! done, as busy clients send more of them. Of the requests that it takes back (CVE-2023-44487) only the
-//! streams are told here; [`haste`](super::haste) judges them. Pure; time is an argument.
+//! Detects control floods (CVE-2019-9511 to CVE-2019-9518): more frames that carry no request
+//! forward than a client could need for the streams and responses that it has. It also reports
+//! the streams that the client resets; [`rapid_reset`](super::rapid_reset) judges these. Frame
+//! payloads are skipped, nothing of them is stored. Pure; time is an argument.
 
 use std::time::Duration;
 
 use super::super::preface::PREFACE;
 
-/// Frames that a client may send for nothing: at first; then for each stream, each piece of a
-/// response, each KiB that it is sent, each second. A client that measures its path, as those of gRPC
-/// do, sends PING and `WINDOW_UPDATE` with every round trip in which something came, however little.
+/// Control frames that a client may send. A client that measures its path, as those of gRPC do, sends
+/// PING and `WINDOW_UPDATE` in every round trip in which data arrived, however little.
 const CONTROL_FRAME_ALLOWANCE: ControlFrameAllowance = ControlFrameAllowance {
     burst: 1000,
     per_stream: 10,
@@ -23,43 +22,51 @@ const CONTROL_FRAME_ALLOWANCE: ControlFrameAllowance = ControlFrameAllowance {
 /// The length of a frame's header; bytes.
 const FRAME_HEADER_LEN: usize = 9;
 
+// Frame types (RFC 9113 §6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 
+// Frame flags (RFC 9113 §6.1 and §6.2).
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+/// Frames allowed from the start, and those added by each unit of useful work.
 struct ControlFrameAllowance {
     burst: u64,
+    /// For each stream that the client opens.
     per_stream: u64,
+    /// For each chunk of a response that the client takes whole.
     per_chunk: u64,
+    /// For each KiB that the client is sent.
     per_kib: u64,
+    /// For each second since the connection was accepted.
     per_second: u64,
 }
 
-/// What a client was sent so far.
+/// What the client of a connection has been sent so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ResponseProgress {
     pub(super) bytes: u64,
-    /// Pieces of responses, as the peers sent them. What a small window cuts them into counts as one:
-    /// else a client could earn a frame with each byte that it lets us send.
+    /// Chunks of responses as the peers sent them. The parts into which a small window cuts a chunk
+    /// count as one; otherwise a client would earn a frame with each byte that it lets us send.
     pub(super) chunks: u64,
 }
 
-/// How far the client has come in its frames, and what it has sent.
+/// Follows the frames of one connection: the position in the current frame, and counters.
 #[derive(Debug)]
 pub(super) struct FrameMonitor {
-    /// Of the preface; bytes.
+    /// Bytes of the preface that are still missing.
     preface_left: usize,
     frame_header: [u8; FRAME_HEADER_LEN],
+    /// Bytes of `frame_header` that have arrived.
     header_len: usize,
-    /// Of the frame's payload; bytes.
+    /// Bytes of the current frame's payload that are still missing.
     payload_left: usize,
-    /// A header block has begun.
+    /// A header block has begun and has not ended.
     in_header_block: bool,
-    /// The frame is the last of its header block.
+    /// The current frame is the last of its header block.
     ends_header_block: bool,
     last_stream_id: u32,
     frames_complete: u64,
@@ -85,66 +92,62 @@ impl Default for FrameMonitor {
 }
 
 impl FrameMonitor {
-    /// The client has sent these bytes; the streams that it takes back with them.
+    /// Processes bytes from the client; returns the ids of the streams that they reset.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Vec<u32> {
         let mut resets = Vec::new();
         while !bytes.is_empty() {
-            let taken = self.step(bytes, &mut resets);
-            bytes = bytes.get(taken..).unwrap_or_default();
+            let consumed = self.step(bytes, &mut resets);
+            bytes = bytes.get(consumed..).unwrap_or_default();
         }
         resets
     }
 
-    /// The preface and the first frame are there.
+    /// Whether the preface and the first frame have arrived.
     pub(super) fn has_first_frame(&self) -> bool {
         self.frames_complete > 0
     }
 
-    /// Some of a header block is there, and not all.
+    /// Whether a header block has begun and has not ended.
     pub(super) fn is_in_header_block(&self) -> bool {
         self.in_header_block
     }
 
-    /// Streams opened.
+    /// Streams that the client has opened.
     pub(super) fn streams_opened(&self) -> u64 {
         self.streams_opened
     }
 
-    /// Whether a client that was given this, in that time, has sent too many frames for nothing.
-    pub(super) fn is_control_flood(&self, given: ResponseProgress, age: Duration) -> bool {
-        if self.control_frames <= CONTROL_FRAME_ALLOWANCE.burst {
+    /// Whether the client has sent more control frames than [`CONTROL_FRAME_ALLOWANCE`] gives a
+    /// connection of this age that was sent this much.
+    pub(super) fn is_control_flood(&self, progress: ResponseProgress, age: Duration) -> bool {
+        const ALLOWED: ControlFrameAllowance = CONTROL_FRAME_ALLOWANCE;
+        if self.control_frames <= ALLOWED.burst {
             return false;
         }
         let earned = [
-            self.streams_opened
-                .saturating_mul(CONTROL_FRAME_ALLOWANCE.per_stream),
-            given
-                .chunks
-                .saturating_mul(CONTROL_FRAME_ALLOWANCE.per_chunk),
-            (given.bytes / 1024).saturating_mul(CONTROL_FRAME_ALLOWANCE.per_kib),
-            age.as_secs()
-                .saturating_mul(CONTROL_FRAME_ALLOWANCE.per_second),
+            self.streams_opened.saturating_mul(ALLOWED.per_stream),
+            progress.chunks.saturating_mul(ALLOWED.per_chunk),
+            (progress.bytes / 1024).saturating_mul(ALLOWED.per_kib),
+            age.as_secs().saturating_mul(ALLOWED.per_second),
         ];
-        self.control_frames
-            > earned
-                .into_iter()
-                .fold(CONTROL_FRAME_ALLOWANCE.burst, u64::saturating_add)
+        self.control_frames > earned.into_iter().fold(ALLOWED.burst, u64::saturating_add)
     }
 
-    /// Takes as many of the bytes as have one meaning, at least one; how many.
+    /// Consumes a part of the preface, one byte of a frame header, or a part of a payload; returns
+    /// how many bytes that is, at least one.
     fn step(&mut self, bytes: &[u8], resets: &mut Vec<u32>) -> usize {
         if self.preface_left > 0 {
             return consume(&mut self.preface_left, bytes.len());
         }
         if self.payload_left > 0 {
-            let taken = consume(&mut self.payload_left, bytes.len());
+            let consumed = consume(&mut self.payload_left, bytes.len());
             self.finish_frame();
-            return taken;
+            return consumed;
         }
-        if let (Some(place), Some(&byte)) =
+        if let (Some(slot), Some(&byte)) =
             (self.frame_header.get_mut(self.header_len), bytes.first())
         {
-            *place = byte;
+            *slot = byte;
         }
         self.header_len += 1;
         if self.header_len == FRAME_HEADER_LEN {
@@ -155,28 +158,29 @@ impl FrameMonitor {
         1
     }
 
-    /// A frame's header is there.
+    /// Counts a frame, now that its header is complete.
     fn on_frame_header(&mut self, resets: &mut Vec<u32>) {
-        let [l1, l2, l3, kind, flags, stream @ ..] = self.frame_header;
+        let [l1, l2, l3, kind, flags, stream_id @ ..] = self.frame_header;
         let length = u32::from_be_bytes([0, l1, l2, l3]) as usize;
-        let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+        // The top bit is reserved, and ignored (RFC 9113 §4.1).
+        let stream_id = u32::from_be_bytes(stream_id) & (u32::MAX >> 1);
         self.payload_left = length;
         match kind {
             HEADERS => {
-                self.count_stream(stream);
+                self.count_stream(stream_id);
                 self.in_header_block = true;
             }
-            RST_STREAM => resets.push(stream),
+            RST_STREAM => resets.push(stream_id),
             DATA if length > 0 || flags & END_STREAM != 0 => {}
             _ => self.control_frames += 1,
         }
         self.ends_header_block = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
     }
 
-    /// What comes on an older stream is a trailer.
-    fn count_stream(&mut self, stream: u32) {
-        if stream > self.last_stream_id {
-            self.last_stream_id = stream;
+    /// Counts a stream when its first HEADERS frame arrives; later ones are trailers.
+    fn count_stream(&mut self, stream_id: u32) {
+        if stream_id > self.last_stream_id {
+            self.last_stream_id = stream_id;
             self.streams_opened += 1;
         }
     }
@@ -189,11 +193,11 @@ impl FrameMonitor {
     }
 }
 
-/// Takes from what is left; how many.
+/// Reduces `left` by at most `available`; returns by how much.
 fn consume(left: &mut usize, available: usize) -> usize {
-    let taken = available.min(*left);
-    *left -= taken;
-    taken
+    let consumed = available.min(*left);
+    *left -= consumed;
+    consumed
 }
 
 #[cfg(test)]
@@ -213,10 +217,10 @@ mod tests {
     }
 
     fn after(frames: &[Vec<u8>]) -> FrameMonitor {
-        let mut read = FrameMonitor::default();
-        read.feed(PREFACE);
-        read.feed(&frames.concat());
-        read
+        let mut monitor = FrameMonitor::default();
+        monitor.feed(PREFACE);
+        monitor.feed(&frames.concat());
+        monitor
     }
 
     #[test]
@@ -247,14 +251,14 @@ mod tests {
     #[test]
     fn http2_trailers_do_not_open_a_stream() {
         let headers = |stream| frame(HEADERS, END_HEADERS, stream, 1);
-        let read = after(&[headers(1), headers(3), headers(1), headers(3), headers(5)]);
-        assert_eq!(read.streams_opened(), 3);
+        let monitor = after(&[headers(1), headers(3), headers(1), headers(3), headers(5)]);
+        assert_eq!(monitor.streams_opened(), 3);
     }
 
     #[test]
     fn http2_control_frames_are_counted_and_limited() {
-        let first = usize::try_from(CONTROL_FRAME_ALLOWANCE.burst).unwrap();
-        for nothing in [
+        let burst = usize::try_from(CONTROL_FRAME_ALLOWANCE.burst).unwrap();
+        for control in [
             frame(DATA, 0, 1, 0),
             frame(2, 0, 1, 5),
             frame(4, 0, 0, 0),
@@ -263,47 +267,50 @@ mod tests {
             frame(CONTINUATION, 0, 1, 0),
             frame(99, 0, 0, 3),
         ] {
-            let mut read = after(&vec![nothing.clone(); first]);
+            let mut monitor = after(&vec![control.clone(); burst]);
             let kib = ResponseProgress {
                 bytes: 1024,
                 chunks: 0,
             };
-            let piece = ResponseProgress {
+            let chunk = ResponseProgress {
                 bytes: 1,
                 chunks: 1,
             };
-            assert!(!read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
-            read.feed(&nothing);
-            assert!(read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
-            assert!(!read.is_control_flood(kib, Duration::ZERO), "it took a KiB");
+            assert!(!monitor.is_control_flood(ResponseProgress::default(), Duration::ZERO));
+            monitor.feed(&control);
+            assert!(monitor.is_control_flood(ResponseProgress::default(), Duration::ZERO));
             assert!(
-                !read.is_control_flood(piece, Duration::ZERO),
-                "it took a piece"
+                !monitor.is_control_flood(kib, Duration::ZERO),
+                "a KiB was sent"
             );
             assert!(
-                !read.is_control_flood(ResponseProgress::default(), MINUTE),
-                "it took its time"
+                !monitor.is_control_flood(chunk, Duration::ZERO),
+                "a chunk was sent"
+            );
+            assert!(
+                !monitor.is_control_flood(ResponseProgress::default(), MINUTE),
+                "a minute has passed"
             );
         }
     }
 
     #[test]
     fn http2_data_frames_and_end_stream_are_not_control_flood() {
-        let some = [frame(DATA, 0, 1, 1), frame(DATA, END_STREAM, 1, 0)];
-        let read = after(&vec![some.concat(); 10_000]);
-        assert!(!read.is_control_flood(ResponseProgress::default(), Duration::ZERO));
+        let data = [frame(DATA, 0, 1, 1), frame(DATA, END_STREAM, 1, 0)];
+        let monitor = after(&vec![data.concat(); 10_000]);
+        assert!(!monitor.is_control_flood(ResponseProgress::default(), Duration::ZERO));
     }
 
     #[test]
     fn http2_frame_monitor_reports_reset_stream_ids() {
-        let mut read = after(&[]);
+        let mut monitor = after(&[]);
         let resets = [
             frame(RST_STREAM, 0, 1, 4),
             frame(RST_STREAM, 0, 3 | 1 << 31, 4),
         ]
         .concat();
-        assert_eq!(read.feed(&resets[..FRAME_HEADER_LEN - 1]), [0; 0]);
-        assert_eq!(read.feed(&resets[FRAME_HEADER_LEN - 1..]), [1, 3]);
+        assert_eq!(monitor.feed(&resets[..FRAME_HEADER_LEN - 1]), [0; 0]);
+        assert_eq!(monitor.feed(&resets[FRAME_HEADER_LEN - 1..]), [1, 3]);
     }
 
     proptest! {
@@ -315,15 +322,15 @@ mod tests {
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
             let whole = after(std::slice::from_ref(&bytes));
-            let mut pieces = after(&[]);
+            let mut chunked = after(&[]);
             let mut resets = Vec::new();
             let mut at = 0;
             for cut in cuts.into_iter().chain([bytes.len()]) {
-                resets.extend(pieces.feed(&bytes[at..cut]));
+                resets.extend(chunked.feed(&bytes[at..cut]));
                 at = cut;
             }
             prop_assert_eq!(resets, after(&[]).feed(&bytes));
-            prop_assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
+            prop_assert_eq!(format!("{whole:?}"), format!("{chunked:?}"));
         }
     }
 }

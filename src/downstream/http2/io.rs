@@ -1,5 +1,5 @@
-//! What `h2` reads and writes through: follows the frames that come in, and keeps the phases of the
-//! connection's own exchange.
+//! The transport that `h2` reads from and writes to: checks the client's frames on their way in, and
+//! keeps the phase of the connection's own exchange up to date.
 
 use std::io;
 use std::pin::Pin;
@@ -16,30 +16,30 @@ use super::streams::StreamRegistry;
 use crate::clock;
 use crate::telemetry::metrics::Http2Violation;
 
-/// The client's bytes, on their way to `h2` and back.
+/// The client's byte stream, with the guards against abuse that see each byte before `h2` does.
 pub(super) struct Http2Io {
     io: DownstreamIo,
     frame_monitor: FrameMonitor,
     rapid_reset: RapidResetDetector,
-    /// What [`Traffic::answered`] was when `haste` was told.
+    /// The [`StreamRegistry::responses_started`] that `rapid_reset` has been credited with.
     responses_seen: u64,
     registry: Arc<StreamRegistry>,
     started_at: Duration,
 }
 
 impl Http2Io {
-    pub(super) fn new(stream: DownstreamIo, traffic: Arc<StreamRegistry>) -> Self {
+    pub(super) fn new(io: DownstreamIo, registry: Arc<StreamRegistry>) -> Self {
         Self {
-            io: stream,
+            io,
             frame_monitor: FrameMonitor::default(),
             rapid_reset: RapidResetDetector::default(),
             responses_seen: 0,
-            registry: traffic,
+            registry,
             started_at: clock::since_start(),
         }
     }
 
-    /// The client has sent these bytes; false: it is not to go on like this.
+    /// Checks bytes that the client has sent; false: the connection was aborted for a violation.
     fn on_bytes_received(&mut self, bytes: &[u8]) -> bool {
         let exchange = self.io.exchange();
         if !self.frame_monitor.has_first_frame() {
@@ -50,8 +50,8 @@ impl Http2Io {
             self.on_client_resets(&resets);
         }
         let exchange = self.io.exchange();
-        if let Some(abuse) = self.find_violation() {
-            self.registry.abort_connection(abuse, exchange);
+        if let Some(violation) = self.find_violation() {
+            self.registry.abort_connection(violation, exchange);
             return false;
         }
         self.registry
@@ -59,32 +59,31 @@ impl Http2Io {
         true
     }
 
-    fn on_client_resets(&mut self, streams: &[u32]) {
+    fn on_client_resets(&mut self, stream_ids: &[u32]) {
         let metrics = &self.io.exchange().connection.metrics;
-        metrics.http2_resets.inc_by(streams.len() as u64);
-        let answered = self.registry.responses_started();
+        metrics.http2_resets.inc_by(stream_ids.len() as u64);
+        let responses = self.registry.responses_started();
         self.rapid_reset
-            .on_responses(answered - self.responses_seen);
-        self.responses_seen = answered;
-        for &stream in streams {
-            if self.registry.on_client_reset(stream) {
+            .on_responses(responses - self.responses_seen);
+        self.responses_seen = responses;
+        for &stream_id in stream_ids {
+            if self.registry.on_client_reset(stream_id) {
                 self.rapid_reset.on_rapid_reset(clock::since_start());
             }
         }
     }
 
-    /// What is wrong with what the client does.
+    /// The limit that the client has passed, if any.
     fn find_violation(&self) -> Option<Http2Violation> {
         let now = clock::since_start();
-        let given = self
-            .registry
-            .response_progress(self.io.exchange().connection.bytes_out());
         if self.rapid_reset.is_exceeded(now) {
             return Some(Http2Violation::RapidReset);
         }
+        let bytes_sent = self.io.exchange().connection.bytes_out();
+        let progress = self.registry.response_progress(bytes_sent);
         let age = now.saturating_sub(self.started_at);
-        let idle = self.frame_monitor.is_control_flood(given, age);
-        idle.then_some(Http2Violation::ControlFlood)
+        let flood = self.frame_monitor.is_control_flood(progress, age);
+        flood.then_some(Http2Violation::ControlFlood)
     }
 }
 
@@ -95,7 +94,7 @@ impl AsyncRead for Http2Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.io.exchange().abort_reason().is_some() {
-            // Nothing that it sends counts any more; the watch takes it from here.
+            // The connection is being closed: nothing more is read. `DeadlineTimer` ends the task.
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -103,6 +102,7 @@ impl AsyncRead for Http2Io {
         if self.on_bytes_received(buf.filled().get(before..).unwrap_or_default()) {
             Poll::Ready(Ok(()))
         } else {
+            // `h2` must not act on frames that break a limit.
             buf.set_filled(before);
             Poll::Pending
         }

@@ -1,21 +1,21 @@
-//! One HTTP/2 connection: many exchanges at once (RFC 9113), around the `h2` crate.
+//! One HTTP/2 connection (RFC 9113), many exchanges at once; a wrapper around the `h2` crate.
 //!
 //! ```text
 //!  preface, SETTINGS ──► idle ◄──────────────────────────────┐
 //!                         │ a header begins                  │ the last stream ends
 //!                         ▼                                  │
-//!                       header ── complete ──► streams: a task, an Exchange and a Stream for each
+//!                       header ── complete ──► streams: a task, an Exchange and an Http2Stream for each
 //!
-//!  idle time, drain, crowd, last request ──► GOAWAY ──► those on their way are served ──► close
+//!  idle timeout, drain, connection limit, last request ──► GOAWAY ──► open streams finish ──► close
 //! ```
 //!
 //! The connection's own exchange never carries a request: its phases are *idle*, *header* and
-//! *request*, which here means that streams are open. What a client may cost is bounded in two
-//! places: `h2` bounds what it must remember (streams, header blocks, resets that were not seen yet,
-//! small DATA), [`frames`] and [`haste`] what it must do.
+//! *request*, which means here that streams are open. Two places bound what a client may cost:
+//! `h2` bounds memory (streams, header blocks, resets that we have not seen yet, small DATA frames);
+//! [`frame_monitor`] and [`rapid_reset`] bound work.
 //!
-//! What must hold: a client that may be sending a request learns by GOAWAY that it is not answered
-//! before the connection is closed, so it can send it again elsewhere (RFC 9113, 6.8).
+//! Invariant: GOAWAY tells a client that may be sending a request which streams are not served, before
+//! the connection is closed, so that it can send these requests again elsewhere (RFC 9113 §6.8).
 
 mod frame_monitor;
 mod io;
@@ -28,7 +28,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
@@ -48,95 +47,91 @@ use super::phase::AbortReason;
 use super::serve::{CloseReason, FINAL_WRITE_TIMEOUT, close_reason_for};
 use crate::telemetry::metrics::{Http2Violation, ListenerMetrics};
 
-/// What a client may send ahead of being read on one stream; bytes. The connection's window is that of
-/// all streams that there may be, so that uploads whose peers do not take them hold up no other. It
-/// bounds what is held for one client: 25 MiB with the default `max_streams`, of bytes that it has sent.
+/// The receive window of one stream; bytes. The connection's window is the sum over `max_streams`
+/// streams, so that uploads that are stuck at their peers do not hold up the others. It bounds what
+/// one client's unread bodies may occupy: 25 MiB with the default `max_streams`.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// The largest window that there is (RFC 9113, 6.9.1); bytes.
+/// The largest window (RFC 9113 §6.9.1); bytes.
 const MAX_WINDOW: u32 = u32::MAX >> 1;
 
-/// What waits for the client on one stream; bytes. Above it the peer waits, too.
+/// Unsent bytes of a response that one stream may hold; above it, the peer is not read.
 const SEND_BUFFER_SIZE: usize = 64 << 10;
 
-/// Streams that a client may make us reset by what it sends (CVE-2025-8671).
+/// Streams that a client may provoke us to reset by its errors (CVE-2025-8671, "MadeYouReset").
 const MAX_LOCAL_RESETS: usize = 128;
-
-/// How long a client that was asked to leave may take to say that it knows: a round trip.
-const GOAWAY_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves the streams of one connection until it ends.
 pub(super) async fn run<A>(
-    stream: DownstreamIo,
+    io: DownstreamIo,
     exchange: &Exchange,
-    watch: &mut DeadlineTimer,
+    timer: &mut DeadlineTimer,
     app: &Arc<A>,
 ) -> CloseReason
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let papers = stream.digests();
-    let traffic = Arc::new(StreamRegistry::default());
-    let carrier = Http2Io::new(stream, Arc::clone(&traffic));
-    let greeting = {
-        let mut handshake = pin!(h2_builder(exchange).handshake(carrier));
+    let digests = io.digests();
+    let registry = Arc::new(StreamRegistry::default());
+    let io = Http2Io::new(io, Arc::clone(&registry));
+    let handshake = {
+        let mut handshake = pin!(h2_builder(exchange).handshake(io));
         let mut work = pin!(drive_connection(exchange, &mut handshake));
-        watch.run_until_deadline(exchange, &mut work).await
+        timer.run_until_deadline(exchange, &mut work).await
     };
-    let connection = match greeting {
+    let connection = match handshake {
         Ok(Ok(connection)) => connection,
         Ok(Err(_)) => return CloseReason::HeaderTruncated,
-        Err(cause) => return close_reason_for(exchange, cause),
+        Err(reason) => return close_reason_for(exchange, reason),
     };
     metrics(exchange).http2_connections.inc();
-    let served = Http2Connection {
+    let connection = Http2Connection {
         connection,
         exchange,
-        registry: traffic,
+        registry,
         app,
-        digests: papers,
+        digests,
         shutdown: exchange.connection.shutdown.clone(),
         requests_accepted: 0,
         goaway_sent: false,
     };
-    served.run(watch).await
+    connection.run(timer).await
 }
 
-/// What clients are told of our limits, and what `h2` holds them to.
+/// The limits that SETTINGS announce and `h2` enforces.
 fn h2_builder(exchange: &Exchange) -> Builder {
     let limits = exchange.limits();
-    let mut terms = Builder::new();
-    terms
+    let mut builder = Builder::new();
+    builder
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(request_header::max_header_list_size(limits.max_header_size))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(limits.max_streams))
         .max_send_buffer_size(SEND_BUFFER_SIZE)
         .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
-    terms
+    builder
 }
 
-/// What may be on its way in all streams together; bytes.
-fn connection_window(streams: u32) -> u32 {
-    STREAM_WINDOW.saturating_mul(streams).min(MAX_WINDOW)
+/// The receive window of the connection; bytes.
+fn connection_window(max_streams: u32) -> u32 {
+    STREAM_WINDOW.saturating_mul(max_streams).min(MAX_WINDOW)
 }
 
 fn metrics(exchange: &Exchange) -> &ListenerMetrics {
     &exchange.connection.metrics
 }
 
-/// A connection whose streams are being served.
+/// A connection after the handshake.
 struct Http2Connection<'a, A> {
     connection: h2::server::Connection<Http2Io, Bytes>,
-    /// The connection's own.
+    /// The connection's own exchange.
     exchange: &'a Exchange,
     registry: Arc<StreamRegistry>,
     app: &'a Arc<A>,
     digests: PingoraDigests,
     shutdown: ShutdownWatch,
-    /// Requests so far.
     requests_accepted: u64,
-    /// The client was asked to open no more streams.
+    /// GOAWAY was sent: the client should open no more streams.
     goaway_sent: bool,
 }
 
@@ -144,45 +139,48 @@ impl<A> Http2Connection<'_, A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    async fn run(mut self, watch: &mut DeadlineTimer) -> CloseReason {
-        let end = self.serve(watch).await;
+    async fn run(mut self, timer: &mut DeadlineTimer) -> CloseReason {
+        let reason = self.serve(timer).await;
         self.registry.abort_all();
+        // `h2` itself refuses streams above `max_streams`.
         let refused = self
             .registry
             .streams_opened()
             .saturating_sub(self.requests_accepted);
         metrics(self.exchange).http2_refused.inc_by(refused);
-        end
+        reason
     }
 
-    async fn serve(&mut self, watch: &mut DeadlineTimer) -> CloseReason {
+    /// Serves until the connection has ended. After the idle timeout it sends GOAWAY, and closes when
+    /// the client has acknowledged that or a second has passed.
+    async fn serve(&mut self, timer: &mut DeadlineTimer) -> CloseReason {
         let exchange = self.exchange;
-        let mut was_idle = false;
+        let mut idle_timeout_passed = false;
         loop {
             let accepted = {
                 let mut accepting = pin!(self.accept_streams());
                 let mut work = pin!(drive_connection(exchange, &mut accepting));
-                watch.run_until_deadline(exchange, &mut work).await
+                timer.run_until_deadline(exchange, &mut work).await
             };
             match accepted {
-                Ok(CloseReason::Clean) if was_idle => return CloseReason::IdleTimeout,
-                Ok(end) => return end,
+                Ok(CloseReason::Clean) if idle_timeout_passed => return CloseReason::IdleTimeout,
+                Ok(reason) => return reason,
                 Err(AbortReason::IdleTimeout) if !self.goaway_sent => {
-                    was_idle = true;
+                    idle_timeout_passed = true;
                     exchange.clear_abort();
                     self.start_graceful_shutdown();
                 }
-                Err(AbortReason::IdleTimeout) if !was_idle => {
+                Err(AbortReason::IdleTimeout) if !idle_timeout_passed => {
                     return self
                         .abrupt_shutdown(Reason::NO_ERROR, CloseReason::Clean)
                         .await;
                 }
-                Err(cause) => return self.abort(cause).await,
+                Err(reason) => return self.abort(reason).await,
             }
         }
     }
 
-    /// Takes streams until the connection has ended. May be called again when it was cancelled.
+    /// Accepts streams until the connection has ended. May be called again after it was cancelled.
     async fn accept_streams(&mut self) -> CloseReason {
         if *self.shutdown.borrow() {
             self.start_graceful_shutdown();
@@ -202,7 +200,7 @@ where
         }
     }
 
-    /// Serves a stream, in a task of its own; unless the client has taken it back already.
+    /// Serves a stream in a task of its own, unless the client has reset it already.
     fn spawn_stream(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         self.requests_accepted += 1;
         metrics(self.exchange).http2_streams.inc();
@@ -212,26 +210,26 @@ where
             is_reset_by_client(&mut respond),
             self.digests.session_digest(&exchange),
         ) {
-            let stream = respond.stream_id().as_u32();
-            let guard = StreamRegistry::register(&self.registry, stream, &exchange);
-            let place = Arc::clone(guard.entry());
-            let stream = Http2Stream::new(request, respond, Arc::clone(&exchange), place, digest);
-            let visit = StreamTask {
+            let stream_id = respond.stream_id().as_u32();
+            let guard = StreamRegistry::register(&self.registry, stream_id, &exchange);
+            let entry = Arc::clone(guard.entry());
+            let stream = Http2Stream::new(request, respond, Arc::clone(&exchange), entry, digest);
+            let task = StreamTask {
                 guard,
                 session: ServerSession::new_custom(Box::new(stream)),
                 exchange,
                 shutdown: self.shutdown.clone(),
             };
-            tokio::spawn(visit.serve(Arc::clone(self.app)));
+            tokio::spawn(task.serve(Arc::clone(self.app)));
         }
-        let allowed = self.exchange.limits().keepalive_requests;
-        let last = allowed.is_some_and(|allowed| self.requests_accepted >= u64::from(allowed));
+        let max_requests = self.exchange.limits().keepalive_requests;
+        let last = max_requests.is_some_and(|max| self.requests_accepted >= u64::from(max));
         if last || connection.is_at_connection_limit() {
             self.start_graceful_shutdown();
         }
     }
 
-    /// Asks the client to open no more streams. Those that are on their way are served.
+    /// Sends GOAWAY: the client opens no more streams, and those on their way are still served.
     fn start_graceful_shutdown(&mut self) {
         if !self.goaway_sent {
             self.goaway_sent = true;
@@ -240,7 +238,7 @@ where
         }
     }
 
-    /// Nobody is there any more, or nobody who keeps to the rules.
+    /// Tells a connection that the client closed from one that broke the protocol.
     fn close_reason_of_error(&self, error: &h2::Error) -> CloseReason {
         match error.reason() {
             _ if error.is_io() || error.is_remote() => {
@@ -262,37 +260,38 @@ where
         CloseReason::Http2Violation(violation)
     }
 
-    async fn abort(&mut self, cause: AbortReason) -> CloseReason {
-        match cause {
+    async fn abort(&mut self, reason: AbortReason) -> CloseReason {
+        match reason {
             AbortReason::Http2Abuse => {
                 let violation = self
                     .registry
                     .violation()
                     .unwrap_or(Http2Violation::EnhanceYourCalm);
-                let end = self.close_for_violation(violation);
-                self.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM, end).await
-            }
-            // It takes nothing: there is no way to tell it anything.
-            AbortReason::ClientWriteTimeout => close_reason_for(self.exchange, cause),
-            _ => {
-                self.abrupt_shutdown(Reason::NO_ERROR, close_reason_for(self.exchange, cause))
+                let close_reason = self.close_for_violation(violation);
+                self.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM, close_reason)
                     .await
+            }
+            // The client reads nothing, so GOAWAY would not arrive.
+            AbortReason::ClientWriteTimeout => close_reason_for(self.exchange, reason),
+            _ => {
+                let close_reason = close_reason_for(self.exchange, reason);
+                self.abrupt_shutdown(Reason::NO_ERROR, close_reason).await
             }
         }
     }
 
-    /// Ends all streams that there are, and says so.
-    async fn abrupt_shutdown(&mut self, reason: Reason, end: CloseReason) -> CloseReason {
+    /// Ends all open streams and sends GOAWAY with `reason`.
+    async fn abrupt_shutdown(&mut self, reason: Reason, close_reason: CloseReason) -> CloseReason {
         self.connection.abrupt_shutdown(reason);
         let closed = poll_fn(|cx| self.connection.poll_closed(cx));
-        // Who does not take that either has no claim to it.
+        // A client that does not read GOAWAY in time is closed without it.
         let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, closed).await;
         self.exchange.request_lingering_close();
-        end
+        close_reason
     }
 }
 
-/// One stream, from its header on.
+/// Serves one stream, from its request header on.
 struct StreamTask {
     session: ServerSession,
     exchange: Arc<Exchange>,
@@ -301,31 +300,32 @@ struct StreamTask {
 }
 
 impl StreamTask {
-    /// What the client is told at the end, [`Stream`] says when it is dropped: also where this panics.
+    /// Runs Pingora's proxy on the stream. [`Http2Stream`] ends the stream when it is dropped, so the
+    /// client is answered even if this panics.
     async fn serve<A>(self, app: Arc<A>)
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
         let guard = self.guard;
-        let mut watch = DeadlineTimer::new();
+        let mut timer = DeadlineTimer::new();
         let mut work = app.process_new_http(self.session, &self.shutdown);
         tokio::select! {
             biased;
             () = guard.wait_client_gone() => {}
-            _ = watch.run_until_deadline(&self.exchange, &mut work) => {}
+            _ = timer.run_until_deadline(&self.exchange, &mut work) => {}
         }
     }
 }
 
-/// A stream may be reset before it is accepted.
+/// Whether the client reset the stream before it was accepted.
 fn is_reset_by_client(respond: &mut SendResponse<Bytes>) -> bool {
-    let mut nobody = Context::from_waker(Waker::noop());
-    respond.poll_reset(&mut nobody).is_ready()
+    let mut cx = Context::from_waker(Waker::noop());
+    respond.poll_reset(&mut cx).is_ready()
 }
 
-/// Its listener closes. Never, where nobody is left who could say so.
+/// Waits until the listener is closing; for ever if the sender of `shutdown` is gone.
 async fn wait_for_shutdown(shutdown: &mut ShutdownWatch) {
-    if shutdown.wait_for(|told| *told).await.is_err() {
+    if shutdown.wait_for(|closing| *closing).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

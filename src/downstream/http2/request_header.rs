@@ -1,24 +1,26 @@
-//! A request of HTTP/2 in the form that the rest of the program knows: that of HTTP/1, with a target
-//! that begins with `/`, a `Host`, and one `Cookie`.
+//! Converts an HTTP/2 request header to the HTTP/1 form that the rest of the program expects: a target
+//! that begins with `/`, a `Host` field, and one `Cookie` field.
 //!
-//! What has no such form is left in one that is refused later, like its counterpart of HTTP/1: only
-//! then is it counted and logged.
+//! A header that has no such form is not rejected here. It is passed on so that the request is
+//! rejected later, in the same place as its HTTP/1 counterpart, and is counted and logged there.
 
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri};
 use pingora::http::RequestHeader;
 
-/// What RFC 9113, 6.5.2 counts for a field besides its name and value; bytes.
+/// What a field counts beside its name and value (RFC 9113 §6.5.2); bytes.
 const FIELD_OVERHEAD: u32 = 32;
 
-/// The size of a header in which `h2` stops to read on, and that clients are told, in the measure of
-/// RFC 9113, 6.5.2. Well above ours, so that what is only a little too large is counted and logged.
+/// The `SETTINGS_MAX_HEADER_LIST_SIZE` for a limit of `max_header_size` bytes, as RFC 9113 §6.5.2
+/// counts; `h2` stops reading a larger header. It is well above our own limit, so that a header
+/// that is a little too large reaches our check, and is counted and logged.
 pub(super) fn max_header_list_size(limit: usize) -> u32 {
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     limit.saturating_mul(2).saturating_add(64 * FIELD_OVERHEAD)
 }
 
+/// Converts the header.
 pub(super) fn to_http1_header(mut parts: Parts) -> RequestHeader {
     if let Some(authority) = parts.uri.authority() {
         set_host_from_authority(&mut parts.headers, authority.as_str());
@@ -29,8 +31,8 @@ pub(super) fn to_http1_header(mut parts: Parts) -> RequestHeader {
     parts.into()
 }
 
-/// `:authority` is what HTTP/1 has in `Host` (RFC 9113, 8.3.1). Where a client sends both and they
-/// differ, both stay: a request with two hosts is refused.
+/// Sets `Host` from `:authority` (RFC 9113 §8.3.1). If a client sends both and they differ, both stay:
+/// a request with two hosts is rejected later.
 fn set_host_from_authority(headers: &mut HeaderMap, authority: &str) {
     let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
     if headers.get_all(HOST).iter().all(same)
@@ -42,18 +44,18 @@ fn set_host_from_authority(headers: &mut HeaderMap, authority: &str) {
     }
 }
 
-/// The crumbs of a cookie are one field outside HTTP/2 (RFC 9113, 8.2.3).
+/// Joins several `Cookie` fields into one, as HTTP/1 requires (RFC 9113 §8.2.3).
 fn join_cookie_fields(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) else {
-        return;
+    let mut fields = headers.get_all(COOKIE).iter();
+    let (Some(_), Some(_)) = (fields.next(), fields.next()) else {
+        return; // nothing to join
     };
-    let crumbs: Vec<_> = headers
+    let fields: Vec<_> = headers
         .get_all(COOKIE)
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
-    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+    if let Ok(cookie) = HeaderValue::from_bytes(&fields.join(&b"; "[..])) {
         headers.insert(COOKIE, cookie);
     }
 }
@@ -72,7 +74,7 @@ mod tests {
         to_http1_header(request.body(()).unwrap().into_parts().0)
     }
 
-    fn all<'a>(request: &'a RequestHeader, name: &str) -> Vec<&'a str> {
+    fn values<'a>(request: &'a RequestHeader, name: &str) -> Vec<&'a str> {
         let values = request.headers.get_all(name).iter();
         values.map(|value| value.to_str().unwrap()).collect()
     }
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn http2_authority_becomes_the_host_header() {
         let request = header_of("https://a.test:8443/x?y", &[]);
-        assert_eq!(all(&request, "host"), ["a.test:8443"]);
+        assert_eq!(values(&request, "host"), ["a.test:8443"]);
         assert_eq!(request.uri, "/x?y");
         assert_eq!(request.raw_path(), b"/x?y");
     }
@@ -88,23 +90,23 @@ mod tests {
     #[test]
     fn http2_host_different_from_authority_is_kept_for_rejection() {
         let same = header_of("https://a.test/", &[("host", "A.test")]);
-        assert_eq!(all(&same, "host"), ["a.test"]);
+        assert_eq!(values(&same, "host"), ["a.test"]);
         let other = header_of("https://a.test/", &[("host", "b.test")]);
-        assert_eq!(all(&other, "host"), ["b.test", "a.test"]);
+        assert_eq!(values(&other, "host"), ["b.test", "a.test"]);
     }
 
     #[test]
     fn http2_cookie_fields_are_joined_into_one() {
-        let crumbs = [
+        let fields = [
             ("cookie", "a=1"),
             ("x", "y"),
             ("cookie", "b=2; c=3"),
             ("cookie", "d=4"),
         ];
-        let request = header_of("https://a.test/", &crumbs);
-        assert_eq!(all(&request, "cookie"), ["a=1; b=2; c=3; d=4"]);
+        let request = header_of("https://a.test/", &fields);
+        assert_eq!(values(&request, "cookie"), ["a=1; b=2; c=3; d=4"]);
         let whole = header_of("https://a.test/", &[("cookie", "a=1; b=2")]);
-        assert_eq!(all(&whole, "cookie"), ["a=1; b=2"]);
+        assert_eq!(values(&whole, "cookie"), ["a=1; b=2"]);
     }
 
     #[test]

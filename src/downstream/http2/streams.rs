@@ -1,7 +1,8 @@
-//! What is under way on a connection: known to its task and to those of its streams.
+//! The streams in progress on a connection, shared by the connection's task and those of its streams.
 //!
-//! Pingora notices that a client has left where it reads or writes for it. While a peer does not take
-//! a request's body it does neither, maybe for minutes; so whoever serves a stream is told from here.
+//! Pingora notices that a client has left only while it reads from or writes to it. While a peer does
+//! not take a request's body it does neither, perhaps for minutes; so the registry tells the
+//! stream's task when the client resets the stream or leaves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,35 +14,41 @@ use tokio::sync::Notify;
 
 use super::super::exchange::Exchange;
 use super::super::phase::{AbortReason, Phase};
-use super::GOAWAY_ACK_TIMEOUT;
 use super::frame_monitor::{FrameMonitor, ResponseProgress};
 use super::rapid_reset::RAPID_RESET_AGE;
 use crate::clock;
 use crate::telemetry::metrics::{Bounded, Http2Violation};
 
-/// No violation.
+/// The value of [`StreamRegistry::violation`] while there is no violation.
 const NO_VIOLATION: u8 = u8::MAX;
 
+/// How long a client may take to acknowledge GOAWAY before the connection is closed: a round trip.
+const GOAWAY_ACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The streams of one connection, and what its tasks must know of each other.
+///
+/// The atomics carry counts and flags between tasks that wake each other by other means, so `Relaxed`
+/// is enough.
 #[derive(Debug)]
 pub(super) struct StreamRegistry {
-    /// The streams that are being served.
+    /// The streams being served, by stream id.
     streams: Mutex<HashMap<u32, Arc<StreamEntry>>>,
     all_ended: Notify,
-    /// The newest stream that was served.
+    /// The id of the newest stream that was served.
     last_stream_id: AtomicU32,
-    /// Streams whose response has begun.
+    /// Streams on which the response has begun.
     responses_started: AtomicU64,
-    /// Pieces of responses that the client took whole.
+    /// Chunks of responses that the client took whole.
     chunks_sent: AtomicU64,
-    /// The client's first frame is there.
+    /// The client's first frame has arrived.
     has_first_frame: AtomicBool,
-    /// Some of a header is there, and not all.
+    /// A header block has begun and has not ended.
     in_header_block: AtomicBool,
-    /// The client was asked to open no more streams.
+    /// GOAWAY was sent: the client should open no more streams.
     goaway_sent: AtomicBool,
     /// Streams that the client has opened.
     streams_opened: AtomicU64,
-    /// Which [`Violation`] the frames are, or [`NONE`].
+    /// The index of the [`Http2Violation`] that was found, or [`NO_VIOLATION`].
     violation: AtomicU8,
 }
 
@@ -62,36 +69,25 @@ impl Default for StreamRegistry {
     }
 }
 
-/// A stream's place in the [`Traffic`].
+/// One stream in the [`StreamRegistry`].
 #[derive(Debug)]
 pub(super) struct StreamEntry {
     registry: Arc<StreamRegistry>,
     exchange: Arc<Exchange>,
-    /// When its header was complete, since the process started.
+    /// When the request's header was complete, on the clock of [`clock::since_start`].
     opened_at: Duration,
     /// The response has begun.
     response_started: AtomicBool,
-    /// Nothing can follow on it: nobody can take it back any more.
+    /// The response is complete or was abandoned: a reset changes nothing any more.
     ended: AtomicBool,
     client_gone: Notify,
 }
 
-/// Holds a stream's [`Place`]; gives it up when dropped, however the stream ended.
+/// Keeps a stream in the [`StreamRegistry`]; removes it when dropped, however the stream ended.
 #[derive(Debug)]
 pub(super) struct StreamGuard {
     entry: Arc<StreamEntry>,
     stream_id: u32,
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        let traffic = &self.entry.registry;
-        let mut streams = traffic.streams.lock();
-        streams.remove(&self.stream_id);
-        if streams.is_empty() {
-            traffic.all_ended.notify_one();
-        }
-    }
 }
 
 impl StreamGuard {
@@ -99,31 +95,43 @@ impl StreamGuard {
         &self.entry
     }
 
-    /// Waits until nobody waits for the stream any more; its exchange knows then.
+    /// Waits until the client has reset the stream or left; the exchange is aborted by then.
     pub(super) async fn wait_client_gone(&self) {
         self.entry.client_gone.notified().await;
     }
 }
 
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let registry = &self.entry.registry;
+        let mut streams = registry.streams.lock();
+        streams.remove(&self.stream_id);
+        if streams.is_empty() {
+            registry.all_ended.notify_one();
+        }
+    }
+}
+
 impl StreamEntry {
-    /// The response begins.
+    /// Counts the response when it begins; later calls do nothing.
     pub(super) fn on_response_started(&self) {
         if !self.response_started.swap(true, Relaxed) {
             self.registry.responses_started.fetch_add(1, Relaxed);
         }
     }
 
-    /// A piece of the response went out whole.
+    /// Counts a chunk of the response that the client took whole.
     pub(super) fn on_chunk_sent(&self) {
         self.registry.chunks_sent.fetch_add(1, Relaxed);
     }
 
-    /// Nothing follows on the stream.
+    /// Notes that nothing more is sent on the stream.
     pub(super) fn mark_ended(&self) {
         self.ended.store(true, Relaxed);
     }
 
-    /// The client waits for it no longer; whether that was all that it wanted.
+    /// Aborts the exchange, as the client does not wait for it any longer; returns whether the
+    /// reset is a rapid one.
     fn on_reset(&self) -> bool {
         if self.ended.load(Relaxed) {
             return false;
@@ -136,39 +144,39 @@ impl StreamEntry {
 }
 
 impl StreamRegistry {
+    /// Adds a stream, until the guard is dropped.
     pub(super) fn register(
-        traffic: &Arc<Self>,
-        stream: u32,
+        registry: &Arc<Self>,
+        stream_id: u32,
         exchange: &Arc<Exchange>,
     ) -> StreamGuard {
-        let place = Arc::new(StreamEntry {
-            registry: Arc::clone(traffic),
+        let entry = Arc::new(StreamEntry {
+            registry: Arc::clone(registry),
             exchange: Arc::clone(exchange),
             opened_at: clock::since_start(),
             response_started: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             client_gone: Notify::new(),
         });
-        traffic.last_stream_id.fetch_max(stream, Relaxed);
-        traffic.streams.lock().insert(stream, Arc::clone(&place));
-        StreamGuard {
-            entry: place,
-            stream_id: stream,
+        registry.last_stream_id.fetch_max(stream_id, Relaxed);
+        let mut streams = registry.streams.lock();
+        streams.insert(stream_id, Arc::clone(&entry));
+        StreamGuard { entry, stream_id }
+    }
+
+    /// Handles a client's reset of a stream; returns whether it is a rapid one.
+    pub(super) fn on_client_reset(&self, stream_id: u32) -> bool {
+        match self.streams.lock().get(&stream_id) {
+            Some(entry) => entry.on_reset(),
+            // A newer stream was reset before it was accepted; an older one has ended already.
+            None => stream_id > self.last_stream_id.load(Relaxed),
         }
     }
 
-    /// The client takes a stream back; whether it has done nothing but ask.
-    pub(super) fn on_client_reset(&self, stream: u32) -> bool {
-        match self.streams.lock().get(&stream) {
-            Some(place) => place.on_reset(),
-            None => stream > self.last_stream_id.load(Relaxed),
-        }
-    }
-
-    /// The connection is over: nobody waits for what is left of its streams.
+    /// Aborts the streams that are left when the connection has ended.
     pub(super) fn abort_all(&self) {
-        for place in self.streams.lock().values() {
-            place.on_reset();
+        for entry in self.streams.lock().values() {
+            entry.on_reset();
         }
     }
 
@@ -185,7 +193,7 @@ impl StreamRegistry {
         self.responses_started.load(Relaxed)
     }
 
-    /// What the client was sent, `bytes` in all.
+    /// The client's progress, where `bytes` were sent in all.
     pub(super) fn response_progress(&self, bytes: u64) -> ResponseProgress {
         ResponseProgress {
             bytes,
@@ -198,17 +206,18 @@ impl StreamRegistry {
     }
 
     pub(super) fn violation(&self) -> Option<Http2Violation> {
-        let abuse = usize::from(self.violation.load(Relaxed));
-        Http2Violation::ALL.get(abuse).copied()
+        let index = usize::from(self.violation.load(Relaxed));
+        Http2Violation::ALL.get(index).copied()
     }
 
-    /// The client is not to go on like this.
-    pub(super) fn abort_connection(&self, abuse: Http2Violation, exchange: &Exchange) {
-        let index = u8::try_from(abuse.index()).unwrap_or(NO_VIOLATION);
+    /// Stores the violation, and aborts the connection's own exchange for it.
+    pub(super) fn abort_connection(&self, violation: Http2Violation, exchange: &Exchange) {
+        let index = u8::try_from(violation.index()).unwrap_or(NO_VIOLATION);
         self.violation.store(index, Relaxed);
         exchange.abort(AbortReason::Http2Abuse);
     }
 
+    /// Takes over what the monitor has seen, and updates the phase.
     pub(super) fn update_from_frames(&self, frames: &FrameMonitor, exchange: &Exchange) {
         self.streams_opened.store(frames.streams_opened(), Relaxed);
         self.has_first_frame
@@ -218,10 +227,10 @@ impl StreamRegistry {
         self.update_phase(exchange);
     }
 
-    /// Puts the connection's exchange into the phase that it is in. To be called by its own task.
+    /// Sets the phase of the connection's own exchange. Only the connection's task may call this.
     pub(super) fn update_phase(&self, exchange: &Exchange) {
         let phase = match () {
-            // The time of the first header runs since the accept.
+            // `header_timeout` runs from the accept on, for the first header.
             () if !self.has_first_frame.load(Relaxed) => return,
             () if self.is_in_header_block() => Phase::Header,
             () if !self.streams.lock().is_empty() => Phase::Request,
@@ -240,7 +249,7 @@ impl StreamRegistry {
         }
     }
 
-    /// The client was asked to leave: it is to be idle no longer than that takes.
+    /// Shortens the idle time to [`GOAWAY_ACK_TIMEOUT`], now and later.
     pub(super) fn on_goaway_sent(&self, exchange: &Exchange) {
         self.goaway_sent.store(true, Relaxed);
         if exchange.phase() == Phase::Idle {

@@ -1,0 +1,319 @@
+//! One HTTP/2 stream, as the downstream session of Pingora's proxy.
+//!
+//! Pingora 0.9.1 has an HTTP/2 session of its own. It is not used: it sends no informational
+//! responses, has no time limit for a request's body, ends a request that was cut without an
+//! answer, and does not show whether a write waits for the client.
+//!
+//! Invariant: when a stream is dropped, its client has been told how it ended: by the end of the
+//! response, by a status if none was sent before (for gRPC also after the body, in the trailers),
+//! or by a reset.
+
+mod error;
+mod request_body;
+mod session;
+
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use pingora::protocols::Digest;
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::date::get_cached_date;
+use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
+use pingora::{Error, Result};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use self::error::map_stream_error;
+use self::request_body::Http2RequestBody;
+use super::super::exchange::Exchange;
+use super::super::phase::AbortReason;
+use super::super::serve::LINGERING_CLOSE;
+use super::request_header;
+use super::streams::StreamEntry;
+use crate::grpc;
+
+/// Fields that describe an HTTP/1 connection; HTTP/2 forbids them (RFC 9113 §8.2.2).
+const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// One request and its response.
+pub(super) struct Http2Stream {
+    exchange: Arc<Exchange>,
+    entry: Arc<StreamEntry>,
+    digest: Digest,
+    request: RequestHeader,
+    body: Http2RequestBody,
+    respond: SendResponse<Bytes>,
+    /// The response's header once it was sent, and the sender of its body.
+    response: Option<(Box<ResponseHeader>, SendStream<Bytes>)>,
+    /// Nothing can follow: the response is complete or was abandoned.
+    ended: bool,
+    bytes_sent: usize,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
+}
+
+impl Http2Stream {
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        exchange: Arc<Exchange>,
+        entry: Arc<StreamEntry>,
+        digest: Digest,
+    ) -> Self {
+        let (parts, body) = request.into_parts();
+        Self {
+            exchange,
+            entry,
+            digest,
+            request: request_header::to_http1_header(parts),
+            body: Http2RequestBody::new(body),
+            respond,
+            response: None,
+            ended: false,
+            bytes_sent: 0,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+        }
+    }
+
+    /// Sends a header, final or informational; ignored after the final one.
+    fn send_header(&mut self, mut header: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if self.response.is_some() || self.ended {
+            return Ok(());
+        }
+        for name in &CONNECTION_SPECIFIC_FIELDS {
+            header.remove_header(name);
+        }
+        if header.status.is_informational() {
+            return self.send_informational(&header);
+        }
+        header.insert_header(DATE, get_cached_date())?;
+        let response = Response::from_parts(header.as_owned_parts(), ());
+        let body = self.respond.send_response(response, end);
+        let body = map_stream_error(WriteError, body)?;
+        self.response = Some((header, body));
+        self.entry.on_response_started();
+        if end {
+            self.mark_ended();
+        }
+        Ok(())
+    }
+
+    /// Sends a 1xx response; 101 does not exist in HTTP/2 (RFC 9113 §8.6).
+    fn send_informational(&mut self, header: &ResponseHeader) -> Result<()> {
+        if header.status == 101 {
+            return Error::e_explain(InternalError, "101 on an HTTP/2 stream");
+        }
+        let response = Response::from_parts(header.as_owned_parts(), ());
+        let sent = self.respond.send_informational(response);
+        map_stream_error(WriteError, sent)
+    }
+
+    async fn write_data(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        while !data.is_empty() {
+            let chunk = self.reserve_chunk(&mut data).await?;
+            let is_last = data.is_empty();
+            self.exchange.on_bytes_sent(&chunk);
+            self.send_data(chunk, end && is_last)?;
+            if is_last {
+                self.entry.on_chunk_sent();
+            }
+        }
+        if end { self.end_stream() } else { Ok(()) }
+    }
+
+    /// Waits for room in the client's window; splits as much as fits off `data`.
+    async fn reserve_chunk(&mut self, data: &mut Bytes) -> Result<Bytes> {
+        let Some(sendable) = self.exchange.sendable_len(data) else {
+            // The stream policy ends the stream at this boundary; `DeadlineTimer` drops this future.
+            return pending().await;
+        };
+        let (exchange, body) = (&self.exchange, self.response.as_mut().map(|(_, body)| body));
+        let body = body.ok_or_else(|| Error::explain(InternalError, "a body before the header"))?;
+        body.reserve_capacity(sendable);
+        let capacity = poll_fn(|cx| poll_capacity(body, exchange, cx)).await?;
+        Ok(data.split_to(capacity.min(sendable)))
+    }
+
+    fn send_data(&mut self, data: Bytes, end: bool) -> Result<()> {
+        let Some((_, body)) = &mut self.response else {
+            return Error::e_explain(InternalError, "a body before the header");
+        };
+        let length = data.len();
+        let sent = body.send_data(data, end);
+        map_stream_error(WriteError, sent)?;
+        self.bytes_sent += length;
+        if end {
+            self.mark_ended();
+        }
+        Ok(())
+    }
+
+    fn end_stream(&mut self) -> Result<()> {
+        if self.ended || self.response.is_none() {
+            return Ok(());
+        }
+        self.send_data(Bytes::new(), true)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some((_, body)) = &mut self.response else {
+            return Error::e_explain(InternalError, "trailers before the header");
+        };
+        let sent = body.send_trailers(trailers);
+        self.mark_ended();
+        map_stream_error(WriteError, sent)
+    }
+
+    /// Carries out one of the proxy's tasks; returns whether the response is complete.
+    async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
+        match task {
+            HttpTask::Header(header, end) => self.send_header(header, end).map(|()| end),
+            HttpTask::Body(data, end) => {
+                let data = data.unwrap_or_default();
+                self.write_data(data, end).await.map(|()| end)
+            }
+            HttpTask::UpgradedBody(..) => {
+                Error::e_explain(InternalError, "an upgrade on an HTTP/2 stream")
+            }
+            HttpTask::Trailer(Some(trailers)) => self.send_trailers(*trailers).map(|()| true),
+            HttpTask::Trailer(None) | HttpTask::Done => Ok(true),
+            HttpTask::Failed(error) => Err(error),
+        }
+    }
+
+    /// Waits until the client resets the stream or leaves; always an error.
+    async fn wait_for_reset<T>(&mut self) -> Result<T> {
+        let reset = poll_fn(|cx| match &mut self.response {
+            Some((_, body)) => body.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        });
+        map_stream_error(ConnectionClosed, reset.await)?;
+        Err(Error::new_down(ConnectionClosed))
+    }
+
+    /// Reads the next chunk of the request's body, as soon as the peer has room for it.
+    async fn read_body(&mut self) -> Result<Option<Bytes>> {
+        let exchange = Arc::clone(&self.exchange);
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| exchange.body_queue.poll_capacity(cx)) => {}
+            reset = self.wait_for_reset() => return reset,
+        }
+        if exchange.body_queue.is_stopped() {
+            // The peer wants no more of the body; Pingora takes this for its end.
+            return Ok(None);
+        }
+        self.body.read_with_timeout(self.read_timeout).await
+    }
+
+    /// Reads and discards the rest of a request that was answered early: some clients fail if the
+    /// stream ends while they are still sending. Bounded by [`LINGERING_CLOSE`].
+    async fn drain_request_after_response(&mut self) {
+        if self.ended && !self.body.complete {
+            let (time, bytes) = LINGERING_CLOSE;
+            let _ = tokio::time::timeout(time, self.body.discard_up_to(bytes)).await;
+        }
+    }
+
+    fn reset_stream(&mut self, reason: Reason) {
+        if !self.ended {
+            self.respond.send_reset(reason);
+            self.mark_ended();
+        }
+    }
+
+    /// Ends a response that was sent in part: with gRPC trailers where the client expects them, as if
+    /// complete where the stream was closed at a boundary, else with a reset.
+    fn abort_response(&mut self) {
+        let reason = self.exchange.abort_reason();
+        let (status, fault) = reason.map_or((503, "cut"), AbortReason::status_and_fault);
+        let sent = self.response.as_ref().map(|(header, _)| &header.headers);
+        let trailers = StatusCode::from_u16(status)
+            .ok()
+            .zip(sent)
+            .and_then(|(status, sent)| grpc::error_trailers(sent, status, fault));
+        match trailers.filter(|_| !std::thread::panicking()) {
+            Some(trailers) => drop(self.send_trailers(trailers)),
+            None if reason == Some(AbortReason::KeyMoved) => drop(self.end_stream()),
+            None => self.reset_stream(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    fn mark_ended(&mut self) {
+        self.ended = true;
+        self.entry.mark_ended();
+    }
+
+    /// Sends the status of a request that a deadline has aborted. Pingora's proxy cannot: its future is
+    /// dropped by then.
+    fn send_abort_status(&mut self, status: u16) -> Result<()> {
+        let mut header = ResponseHeader::build(status, Some(4))?;
+        let message = header.status.canonical_reason().unwrap_or_default();
+        match grpc::trailers_only(&self.request.headers, header.status, message) {
+            Some(fields) => {
+                header.set_status(200)?;
+                for (name, value) in fields {
+                    header.insert_header(name, value)?;
+                }
+            }
+            None => header.insert_header(CONTENT_LENGTH, 0)?,
+        }
+        self.send_header(Box::new(header), true)
+    }
+}
+
+impl Drop for Http2Stream {
+    /// Upholds the module's invariant. Errors are ignored: a client that cannot be told is gone.
+    fn drop(&mut self) {
+        let unsent_status = self
+            .exchange
+            .abort_status()
+            .filter(|_| self.response.is_none());
+        match (self.exchange.abort_reason(), unsent_status) {
+            _ if self.ended => {}
+            (_, Some(status)) => drop(self.send_abort_status(status)),
+            (Some(AbortReason::ClientWriteTimeout), _) => self.reset_stream(Reason::CANCEL),
+            _ => self.abort_response(),
+        }
+    }
+}
+
+/// Polls for bytes of the reserved capacity that may be sent now; tells the exchange while the write
+/// waits for the client.
+fn poll_capacity(
+    body: &mut SendStream<Bytes>,
+    exchange: &Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize>> {
+    let Poll::Ready(capacity) = body.poll_capacity(cx) else {
+        exchange.on_write_blocked();
+        return Poll::Pending;
+    };
+    exchange.on_write_progress();
+    Poll::Ready(match capacity {
+        Some(Ok(capacity)) => Ok(capacity),
+        Some(error @ Err(_)) => map_stream_error(WriteError, error),
+        None => Err(Error::explain(WriteError, "the stream is closed").into_down()),
+    })
+}

@@ -1,0 +1,100 @@
+//! The body of an HTTP/2 request, and the copy of it that a retry sends again.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use pingora::ErrorType::{ReadError, ReadTimedout};
+use pingora::{Error, Result};
+
+use super::error::map_stream_error;
+
+/// The largest body that is kept for a retry, as in Pingora's HTTP/1 session; bytes.
+const RETRY_BUFFER_SIZE: usize = 64 << 10;
+
+/// A request's body, read chunk by chunk.
+pub(super) struct Http2RequestBody {
+    stream: RecvStream,
+    /// The body was read to its end, trailers included.
+    pub(super) complete: bool,
+    pub(super) bytes_read: usize,
+    pub(super) retry_buffer: RetryBuffer,
+}
+
+/// The part of a body that was read, while all of it fits into [`RETRY_BUFFER_SIZE`].
+pub(super) enum RetryBuffer {
+    /// Pingora has not enabled retries.
+    Disabled,
+    Complete(BytesMut),
+    /// The body is too large; its bytes were dropped.
+    Truncated,
+}
+
+impl Http2RequestBody {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self {
+            complete: stream.is_end_stream(),
+            stream,
+            bytes_read: 0,
+            retry_buffer: RetryBuffer::Disabled,
+        }
+    }
+
+    /// Reads the next chunk; `None` at the end.
+    pub(super) async fn read_with_timeout(
+        &mut self,
+        limit: Option<Duration>,
+    ) -> Result<Option<Bytes>> {
+        if self.complete {
+            return Ok(None);
+        }
+        match limit {
+            None => self.read_chunk().await,
+            Some(limit) => tokio::time::timeout(limit, self.read_chunk())
+                .await
+                .unwrap_or_else(|_| Err(Error::new_down(ReadTimedout))),
+        }
+    }
+
+    async fn read_chunk(&mut self) -> Result<Option<Bytes>> {
+        let Some(data) = self.stream.data().await else {
+            // Pingora 0.9.1 does not forward a request's trailers; a sender must not depend on them
+            // (RFC 9110 §6.5.1).
+            let trailers = self.stream.trailers().await;
+            map_stream_error(ReadError, trailers)?;
+            self.complete = true;
+            return Ok(None);
+        };
+        let data = map_stream_error(ReadError, data)?;
+        // Fails on a stream that is over, where the window does not matter.
+        let _ = self.stream.flow_control().release_capacity(data.len());
+        self.bytes_read += data.len();
+        self.retry_buffer.push(&data);
+        self.complete = self.stream.is_end_stream();
+        Ok(Some(data))
+    }
+
+    /// Reads and drops the rest; `limit` is for each chunk.
+    pub(super) async fn read_to_end(&mut self, limit: Option<Duration>) -> Result<()> {
+        while self.read_with_timeout(limit).await?.is_some() {}
+        Ok(())
+    }
+
+    /// Reads and drops the rest, at most about `bytes`.
+    pub(super) async fn discard_up_to(&mut self, bytes: usize) {
+        let end = self.bytes_read.saturating_add(bytes);
+        while self.bytes_read < end && matches!(self.read_with_timeout(None).await, Ok(Some(_))) {}
+    }
+}
+
+impl RetryBuffer {
+    fn push(&mut self, data: &Bytes) {
+        match self {
+            Self::Complete(bytes) if bytes.len() + data.len() <= RETRY_BUFFER_SIZE => {
+                bytes.extend_from_slice(data);
+            }
+            Self::Complete(_) => *self = Self::Truncated,
+            Self::Disabled | Self::Truncated => {}
+        }
+    }
+}
