@@ -79,7 +79,7 @@ fn unix_listener_replaces_a_stale_socket_file_but_not_one_in_use() {
     let refused = edge.command(&["reload"]);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("another process answers on it"), "{said}");
+    assert!(said.contains("another process listens there"), "{said}");
     assert!(curl(&file).contains("origin"), "the old one is in force");
 }
 
@@ -204,7 +204,7 @@ fn reuse_port_requires_both_processes_to_set_it() {
     let mut three = Edge::launch(&with("").yaml());
     wait::until("it to give up", || three.started().exited().is_some());
     let said = three.started().stderr();
-    assert!(said.contains("another process has it"), "{said}");
+    assert!(said.contains("another process listens there"), "{said}");
 }
 
 fn beside(address: &str, more: &str) -> (Origin, Edge) {

@@ -1,7 +1,8 @@
-//! Makes listening sockets, and finds out whether one that is there is what is wanted.
+//! Binds listening sockets, and applies a changed configuration to sockets that already listen.
 //!
-//! Some options hold from the bind on, others can be changed while a socket listens: what cannot be
-//! had without closing it, which would lose who waits, is refused.
+//! Some options are fixed at bind time, others can be changed while a socket listens. A change that
+//! would need a new socket is an error, because closing the old one would lose the connections in
+//! its accept queue.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,10 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{ListenSocket, unix};
-use crate::config::{ListenAddress, ListenerConfig as Written};
+use super::socket::ListenSocket;
+use super::unix;
+use crate::config::{ListenAddress, ListenerConfig};
 
-/// Why a listener cannot be had.
+/// Why a listener cannot be bound or taken over.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}{}", bind_hint(source))]
 pub struct BindError {
@@ -32,40 +34,41 @@ impl BindError {
 
 fn bind_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        // Where there is a text of our own, it says what to do.
+        // An error of our own: its text says what to do.
         _ if error.raw_os_error().is_none() => "",
-        io::ErrorKind::AddrInUse => "; another process has it (try `ss -ltnp`)",
+        io::ErrorKind::AddrInUse => "; another process listens there (find it with `ss -ltnp`)",
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
         }
         io::ErrorKind::AddrNotAvailable => {
-            "; no interface of this machine has that address (or has it yet: `freebind: true`)"
+            "; no interface of this machine has that address (if it is added later, set `freebind: true`)"
         }
         _ => "",
     }
 }
 
-/// Binds what is written; does not let anybody in who could not come before.
-pub(super) fn bind(written: &Written) -> io::Result<ListenSocket> {
-    match &written.address {
+/// Binds the configured address.
+pub(super) fn bind(config: &ListenerConfig) -> io::Result<ListenSocket> {
+    match &config.address {
         ListenAddress::Ip(address) => {
-            let socket = bind_tcp(*address, written)?;
+            let socket = bind_tcp(*address, config)?;
             TcpListener::from_std(socket.into()).map(ListenSocket::Tcp)
         }
         ListenAddress::Unix(path) => {
-            let socket = unix::bind(path, &written.socket.access)?;
+            let socket = unix::bind(path, &config.socket.access)?;
             UnixListener::from_std(socket).map(ListenSocket::Unix)
         }
     }
 }
 
-/// Takes a socket that another process bound for this listener.
-pub(super) fn adopt(written: &Written, socket: OwnedFd) -> io::Result<ListenSocket> {
+/// Takes a listening socket that another process bound for this listener, and removes the filter by
+/// which that process may have shut out new connections.
+pub(super) fn adopt(config: &ListenerConfig, socket: OwnedFd) -> io::Result<ListenSocket> {
     SockRef::from(&socket).set_nonblocking(true)?;
-    match &written.address {
+    match &config.address {
         ListenAddress::Ip(_) => {
             match SockRef::from(&socket).detach_filter() {
-                // There is none to detach, nearly always.
+                // NotFound: the socket has no filter, the usual case.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -75,14 +78,18 @@ pub(super) fn adopt(written: &Written, socket: OwnedFd) -> io::Result<ListenSock
     }
 }
 
-/// Whether a socket that listens can be what is written without being bound anew; one that the
-/// service manager keeps is as it was made there, where nothing is written.
+/// Checks that a listening socket can take this configuration without being bound again. If the
+/// service manager owns it (`shared`), a key that is not set leaves its option as it was bound.
 ///
 /// # Errors
-/// What cannot be changed.
-pub fn check_rebind(socket: &OwnedFd, written: &Written, shared: bool) -> Result<(), BindError> {
-    let is_v6 = matches!(written.address, ListenAddress::Ip(SocketAddr::V6(_)));
-    let wanted = written.socket.ipv6_only;
+/// [`BindError`], if `ipv6_only` would have to change.
+pub fn check_rebind(
+    socket: &OwnedFd,
+    config: &ListenerConfig,
+    shared: bool,
+) -> Result<(), BindError> {
+    let is_v6 = matches!(config.address, ListenAddress::Ip(SocketAddr::V6(_)));
+    let wanted = config.socket.ipv6_only;
     if !is_v6 || (shared && wanted.is_none()) {
         return Ok(());
     }
@@ -90,48 +97,48 @@ pub fn check_rebind(socket: &OwnedFd, written: &Written, shared: bool) -> Result
     match SockRef::from(socket).only_v6() {
         Ok(found) if found != wanted => {
             let text = format!(
-                "its socket was bound with `ipv6_only: {found}`, which holds until it is closed; stop and start instead, or take another port"
+                "its socket was bound with `ipv6_only: {found}`, which cannot change while it is open; stop and start Clockwise, or use another port"
             );
-            Err(BindError::new(&written.address, io::Error::other(text)))
+            Err(BindError::new(&config.address, io::Error::other(text)))
         }
         _ => Ok(()),
     }
 }
 
-/// Gives a socket that listens the options that it takes then: the backlog (`listen(2)` may be called
-/// again), whether others may bind the address, who may connect to a Unix socket.
-pub fn set_options(socket: &OwnedFd, written: &Written) {
-    let complain = |what: &str, error: io::Error| {
-        log::warn!("{what} of {} cannot be set: {error}", written.address);
+/// Sets the options that can change while a socket listens: the backlog (`listen(2)` may be called
+/// again), `reuse_port`, and the mode and owner of a Unix socket. Errors are only logged.
+pub fn set_options(socket: &OwnedFd, config: &ListenerConfig) {
+    let warn = |option: &str, error: io::Error| {
+        log::warn!("cannot set {option} of {}: {error}", config.address);
     };
-    let backlog = i32::try_from(written.backlog).unwrap_or(i32::MAX);
+    let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
     if let Err(error) = rustix::net::listen(socket, backlog) {
-        complain("the backlog", error.into());
+        warn("`backlog`", error.into());
     }
-    match &written.address {
+    match &config.address {
         ListenAddress::Ip(_) => {
-            let reuse = written.socket.reuse_port;
+            let reuse = config.socket.reuse_port;
             if let Err(error) = SockRef::from(&socket.as_fd()).set_reuse_port(reuse) {
-                complain("`reuse_port`", error);
+                warn("`reuse_port`", error);
             }
         }
         ListenAddress::Unix(path) => {
-            if let Err(error) = unix::set_access(path, &written.socket.access) {
-                complain("mode or owner", error);
+            if let Err(error) = unix::set_access(path, &config.socket.access) {
+                warn("mode or owner", error);
             }
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr, written: &Written) -> io::Result<Socket> {
-    let options = &written.socket;
+fn bind_tcp(address: SocketAddr, config: &ListenerConfig) -> io::Result<Socket> {
+    let options = &config.socket;
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted server must not wait for its predecessor's connections to be forgotten.
+    // A restart must not fail while connections of the process before are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 as well, whatever the system's default is.
+        // Default: `[::]` accepts IPv4 too, whatever `net.ipv6.bindv6only` is.
         socket.set_only_v6(options.ipv6_only.unwrap_or(false))?;
         socket.set_freebind_v6(options.freebind)?;
     } else {
@@ -139,6 +146,6 @@ fn bind_tcp(address: SocketAddr, written: &Written) -> io::Result<Socket> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(written.backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
 }

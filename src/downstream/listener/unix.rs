@@ -1,5 +1,5 @@
-//! The files of Unix sockets: bound without taking one that is in use, and at no time open to anybody
-//! who may not connect.
+//! Unix sockets and their files: a file that is in use is not replaced, and a new one never has wider
+//! permissions than configured, not even for a moment.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -11,25 +11,22 @@ use nix::unistd::{Group, User};
 
 use crate::config::{SocketAccess, UnixAccount};
 
-/// A socket's file that is ours: removed when this is dropped, where it still has its name.
+/// A socket's file that this process owns; removed on drop, unless another file has its name by then.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and number: somebody may have put another in its place.
+    /// Device and inode number, to notice that the file was replaced.
     file_id: (u64, u64),
 }
 
 impl SocketFile {
-    /// The file that has this name now; `None`: there is none.
+    /// The file that exists at `path`, if any.
     pub fn existing(path: &Path) -> Option<Self> {
         let path = path.to_owned();
-        file_id(&path).map(|identity| Self {
-            path,
-            file_id: identity,
-        })
+        file_id(&path).map(|file_id| Self { path, file_id })
     }
 
-    /// It is another process's from here on, and stays.
+    /// Leaves the file in place: another process owns it from now on.
     pub fn keep_file(mut self) {
         self.path = PathBuf::new();
     }
@@ -43,27 +40,27 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds a socket. A file that a dead process left is replaced; one that is answered on is not.
+/// Binds a socket. A file left over by a dead process is replaced.
 ///
 /// # Errors
-/// It is in use, something else has its name, or the system says no.
+/// A process answers on the path, the file is not a socket, or the system refuses.
 pub fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
-        let text = "another process answers on it; give another file, or stop that one";
+        let text = "another process listens there; stop it, or set another path";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
     }
     remove_socket_file(path);
     if path.symlink_metadata().is_ok() {
-        let text = "the file exists and is no socket; give another, or remove it";
+        let text = "the file exists and is not a socket; remove it, or set another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     bind_then_rename(path, access)
 }
 
-/// Gives a socket's file its mode, owner and group.
+/// Sets the mode, owner and group of a socket's file.
 ///
 /// # Errors
-/// The system knows no such account, or says no.
+/// The system has no such user or group, or refuses.
 pub fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
     let owner = access.owner.as_ref().map(resolve_uid).transpose()?;
     let group = access.group.as_ref().map(resolve_gid).transpose()?;
@@ -73,25 +70,25 @@ pub fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(access.mode))
 }
 
-/// Removes a socket's file; anything else of that name is left alone.
+/// Removes a socket's file; any other kind of file stays.
 fn remove_socket_file(path: &Path) {
-    let found = fs::symlink_metadata(path);
-    if found.is_ok_and(|found| found.file_type().is_socket()) {
-        // If it stays, the next start says so.
+    let metadata = fs::symlink_metadata(path);
+    if metadata.is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        // If this fails, the next bind reports it.
         let _ = fs::remove_file(path);
     }
 }
 
-/// Bound under a name that only we know, given its access, then renamed: nobody can connect who may
-/// not.
+/// Binds under a random name, sets mode and owner, then renames: clients cannot connect before the
+/// permissions are right.
 fn bind_then_rename(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
-    let hidden = path.with_file_name(format!(".{:08x}", rand::random::<u32>()));
-    let listener = UnixListener::bind(&hidden)?;
-    let placed = fs::set_permissions(&hidden, Permissions::from_mode(0o600))
-        .and_then(|()| set_access(&hidden, access))
-        .and_then(|()| fs::rename(&hidden, path));
-    if let Err(error) = placed {
-        remove_socket_file(&hidden);
+    let temporary = path.with_file_name(format!(".{:08x}", rand::random::<u32>()));
+    let listener = UnixListener::bind(&temporary)?;
+    let renamed = fs::set_permissions(&temporary, Permissions::from_mode(0o600))
+        .and_then(|()| set_access(&temporary, access))
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = renamed {
+        remove_socket_file(&temporary);
         return Err(error);
     }
     listener.set_nonblocking(true)?;
@@ -99,8 +96,8 @@ fn bind_then_rename(path: &Path, access: &SocketAccess) -> io::Result<UnixListen
 }
 
 fn file_id(path: &Path) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn resolve_uid(account: &UnixAccount) -> io::Result<u32> {
@@ -123,7 +120,7 @@ fn resolve_gid(account: &UnixAccount) -> io::Result<u32> {
     }
 }
 
-fn unknown_account_error(what: &str, name: &str) -> io::Error {
-    let text = format!("the system has no {what} `{name}`");
+fn unknown_account_error(kind: &str, name: &str) -> io::Error {
+    let text = format!("the system has no {kind} `{name}`");
     io::Error::new(io::ErrorKind::NotFound, text)
 }
