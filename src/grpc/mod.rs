@@ -1,8 +1,9 @@
-//! How a client of gRPC is told what other clients are told by a status of HTTP, and how long it waits.
+//! The parts of gRPC that a proxy must know: its content type, its status and its timeout
+//! (`PROTOCOL-HTTP2.md` of gRPC).
 //!
-//! Its own status travels in the trailers; a response without a body has them in its header
-//! (`Trailers-Only`, in the protocol's description, `PROTOCOL-HTTP2`). Pure. What gRPC-Web does with them
-//! is [`web`]'s.
+//! A gRPC client reads the status from the trailers; a response without a body has it in the header
+//! ("Trailers-Only"). The proxy tells a gRPC client of an error in this form, not by an HTTP status.
+//! [`web`] translates gRPC-Web. Pure.
 
 pub mod web;
 
@@ -11,15 +12,15 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// Carries the status.
+/// The field with the status code, a decimal number.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// Says in words what went wrong.
+/// The field with the error text for people.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Says for how long the client waits.
+/// The request field with the time that the client waits.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The units of [`TIMEOUT`], the finest first, in nanoseconds.
+/// The units of [`TIMEOUT`] and their length in nanoseconds, the finest first.
 const TIMEOUT_UNITS: [(u8, u64); 6] = [
     (b'n', 1),
     (b'u', 1_000),
@@ -29,79 +30,79 @@ const TIMEOUT_UNITS: [(u8, u64); 6] = [
     (b'H', 3600 * 1_000_000_000),
 ];
 
-/// How many digits stand before the unit, at most.
+/// The most digits before the unit.
 const MAX_TIMEOUT_DIGITS: usize = 8;
 
-/// What such a client's requests have as their type, and the responses, too; gRPC-Web goes on behind it.
+/// The content type of gRPC requests and responses; that of gRPC-Web begins with it.
 const CONTENT_TYPE_PREFIX: &str = "application/grpc";
 
-/// Whether the request with this header is one of gRPC, or gRPC-Web.
+/// Whether the request with these fields is gRPC or gRPC-Web.
 pub fn is_grpc_request(headers: &HeaderMap) -> bool {
     has_grpc_type(headers, b"+-; ")
 }
 
-/// Whether the response with this header is one of gRPC: messages that say how long they are, and the
-/// status in the trailers. gRPC-Web has that in the body.
+/// Whether the response with these fields is gRPC, with the status in the trailers. gRPC-Web is not: it
+/// has the status in the body.
 pub fn has_grpc_trailers(headers: &HeaderMap) -> bool {
     has_grpc_type(headers, b"+; ")
 }
 
-/// Whether the header has [`TYPE`], alone or with one of these behind it.
-fn has_grpc_type(headers: &HeaderMap, behind: &[u8]) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let Some((start, more)) =
-        kind.and_then(|kind| kind.split_at_checked(CONTENT_TYPE_PREFIX.len()))
+/// Whether the content type is [`CONTENT_TYPE_PREFIX`], alone or followed by one of these bytes.
+fn has_grpc_type(headers: &HeaderMap, separators: &[u8]) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let Some((start, rest)) =
+        content_type.and_then(|value| value.split_at_checked(CONTENT_TYPE_PREFIX.len()))
     else {
         return false;
     };
-    let ends = more.first().is_none_or(|next| behind.contains(next));
+    let ends = rest.first().is_none_or(|next| separators.contains(next));
     ends && start.eq_ignore_ascii_case(CONTENT_TYPE_PREFIX.as_bytes())
 }
 
-/// How long the client of gRPC with this header waits; `None`: for ever, or it is for the peer to say
-/// that this is no time.
+/// Parses the timeout of a gRPC request; `None` if it has none, or a malformed one, which is left to
+/// the peer to reject.
 pub fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let written = headers.get(TIMEOUT).filter(|_| is_grpc_request(headers))?;
-    let (unit, digits) = written.as_bytes().split_last()?;
-    let (_, length) = TIMEOUT_UNITS.iter().find(|(known, _)| known == unit)?;
-    let bounded = (1..=MAX_TIMEOUT_DIGITS).contains(&digits.len());
-    let number = std::str::from_utf8(digits).ok().filter(|_| bounded)?;
-    let all_digits = digits.iter().all(u8::is_ascii_digit);
-    let number: u32 = number.parse().ok().filter(|_| all_digits)?;
-    Some(Duration::from_nanos(*length).saturating_mul(number))
+    let value = headers.get(TIMEOUT).filter(|_| is_grpc_request(headers))?;
+    let (unit, digits) = value.as_bytes().split_last()?;
+    let (_, unit_nanos) = TIMEOUT_UNITS.iter().find(|(known, _)| known == unit)?;
+    let well_formed =
+        (1..=MAX_TIMEOUT_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit); // `parse` alone would accept a sign
+    let number = std::str::from_utf8(digits).ok().filter(|_| well_formed)?;
+    let number: u32 = number.parse().ok()?;
+    Some(Duration::from_nanos(*unit_nanos).saturating_mul(number))
 }
 
-/// The value of [`TIMEOUT`] for this time, in the finest unit that has room for it, rounded down: no
-/// peer is to work for longer than its client waits.
-pub fn format_timeout(time: Duration) -> HeaderValue {
+/// Formats a value of [`TIMEOUT`] in the finest unit that fits into eight digits. It is rounded down,
+/// because a peer must not work for longer than its client waits.
+pub fn format_timeout(timeout: Duration) -> HeaderValue {
     const MAX: u128 = 99_999_999;
-    let nanos = time.as_nanos();
-    let numbers = TIMEOUT_UNITS.map(|(unit, length)| (nanos / u128::from(length), unit));
-    let found = numbers.into_iter().find(|(number, _)| *number <= MAX);
-    let (number, unit) = found.unwrap_or((MAX, b'H'));
+    let nanos = timeout.as_nanos();
+    let numbers = TIMEOUT_UNITS.map(|(unit, unit_nanos)| (nanos / u128::from(unit_nanos), unit));
+    let finest = numbers.into_iter().find(|(number, _)| *number <= MAX);
+    let (number, unit) = finest.unwrap_or((MAX, b'H'));
     let text = format!("{number}{}", char::from(unit));
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0n"))
 }
 
-/// The header of a response that ends with it, which tells of this status; `None`: the request with
-/// these fields is none of gRPC.
+/// The fields of a Trailers-Only response with the gRPC status for `http`; `None` if the request with
+/// these fields is not gRPC.
 pub fn trailers_only(
     request: &HeaderMap,
     http: StatusCode,
     message: &'static str,
 ) -> Option<[(HeaderName, HeaderValue); 3]> {
-    let kind = request
+    let content_type = request
         .get(CONTENT_TYPE)
         .filter(|_| is_grpc_request(request))?;
     Some([
-        (CONTENT_TYPE, kind.clone()),
+        (CONTENT_TYPE, content_type.clone()),
         (STATUS, HeaderValue::from(status_from_http(http))),
         (MESSAGE, HeaderValue::from_static(message)),
     ])
 }
 
-/// The trailers of a response that has begun and cannot be completed, which tell of this status;
-/// `None`: a client would not look for them.
+/// The trailers that end a response which has begun and cannot be completed, with the gRPC status for
+/// `http`; `None` if the response with these fields is not gRPC, so its client would ignore them.
 pub fn error_trailers(
     response: &HeaderMap,
     http: StatusCode,
@@ -115,9 +116,9 @@ pub fn error_trailers(
     })
 }
 
-/// The status of gRPC for one of HTTP. As its own table has it for clients
-/// (`http-grpc-status-mapping`), but for what a proxy knows better than they could: whose time was
-/// over, what was too large, and what was not its client's fault.
+/// Maps an HTTP status to a gRPC status. Based on gRPC's table for clients
+/// (`http-grpc-status-mapping.md`); it differs where the proxy knows more than a client could: 408
+/// and 504 (deadline), 413, 414 and 431 (too large), 405, 421 and 500.
 fn status_from_http(http: StatusCode) -> u16 {
     match http.as_u16() {
         408 | 504 => 4,              // DEADLINE_EXCEEDED
@@ -135,35 +136,41 @@ fn status_from_http(http: StatusCode) -> u16 {
 mod tests {
     use super::*;
 
-    fn asked_with(kind: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
+    fn request_of_type(content_type: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))])
     }
 
     #[test]
     fn grpc_request_is_detected_by_content_type() {
-        for kind in [
+        for content_type in [
             "application/grpc",
             "application/grpc+proto",
             "Application/gRPC;x=y",
             "application/grpc-web+proto",
         ] {
-            assert!(is_grpc_request(&asked_with(kind)), "{kind}");
+            assert!(
+                is_grpc_request(&request_of_type(content_type)),
+                "{content_type}"
+            );
         }
-        for kind in [
+        for content_type in [
             "",
             "application/grpcx",
             "application/gr",
             "application/json",
         ] {
-            assert!(!is_grpc_request(&asked_with(kind)), "{kind}");
+            assert!(
+                !is_grpc_request(&request_of_type(content_type)),
+                "{content_type}"
+            );
         }
         assert!(!is_grpc_request(&HeaderMap::new()));
     }
 
-    fn waiting(time: &'static str) -> HeaderMap {
-        let mut asked = asked_with("application/grpc");
-        asked.insert(TIMEOUT, HeaderValue::from_static(time));
-        asked
+    fn request_with_timeout(time: &'static str) -> HeaderMap {
+        let mut request = request_of_type("application/grpc");
+        request.insert(TIMEOUT, HeaderValue::from_static(time));
+        request
     }
 
     #[test]
@@ -178,10 +185,17 @@ mod tests {
             ("0S", 0),
         ] {
             let time = Duration::from_nanos(nanos);
-            assert_eq!(parse_timeout(&waiting(written)), Some(time), "{written}");
+            assert_eq!(
+                parse_timeout(&request_with_timeout(written)),
+                Some(time),
+                "{written}"
+            );
         }
         let longest = Duration::from_secs(99_999_999 * 3600);
-        assert_eq!(parse_timeout(&waiting("99999999H")), Some(longest));
+        assert_eq!(
+            parse_timeout(&request_with_timeout("99999999H")),
+            Some(longest)
+        );
         for written in [
             "",
             "S",
@@ -193,9 +207,13 @@ mod tests {
             "1.5S",
             "1 S",
         ] {
-            assert_eq!(parse_timeout(&waiting(written)), None, "{written}");
+            assert_eq!(
+                parse_timeout(&request_with_timeout(written)),
+                None,
+                "{written}"
+            );
         }
-        let mut other = waiting("1S");
+        let mut other = request_with_timeout("1S");
         other.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         assert_eq!(parse_timeout(&other), None);
     }
@@ -218,16 +236,16 @@ mod tests {
 
     #[test]
     fn grpc_refusal_has_its_status_in_the_header() {
-        let asked = asked_with("application/grpc+proto");
-        let [kind, status, message] =
-            trailers_only(&asked, StatusCode::SERVICE_UNAVAILABLE, "no_peer").unwrap();
+        let request = request_of_type("application/grpc+proto");
+        let [content_type, status, message] =
+            trailers_only(&request, StatusCode::SERVICE_UNAVAILABLE, "no_peer").unwrap();
         assert_eq!(
-            kind,
+            content_type,
             (CONTENT_TYPE, "application/grpc+proto".parse().unwrap())
         );
         assert_eq!(status, (STATUS, "14".parse().unwrap()));
         assert_eq!(message, (MESSAGE, "no_peer".parse().unwrap()));
-        let other = asked_with("text/plain");
+        let other = request_of_type("text/plain");
         assert_eq!(
             trailers_only(&other, StatusCode::NOT_FOUND, "no_route"),
             None
@@ -236,14 +254,19 @@ mod tests {
 
     #[test]
     fn grpc_response_already_started_ends_with_status_trailers() {
-        let ending =
-            |kind| error_trailers(&asked_with(kind), StatusCode::BAD_GATEWAY, "response_cut");
-        let trailers = ending("application/grpc+proto").unwrap();
+        let trailers_for = |kind| {
+            error_trailers(
+                &request_of_type(kind),
+                StatusCode::BAD_GATEWAY,
+                "response_cut",
+            )
+        };
+        let trailers = trailers_for("application/grpc+proto").unwrap();
         assert_eq!(trailers[STATUS], "14");
         assert_eq!(trailers[MESSAGE], "response_cut");
-        assert!(ending("application/grpc").is_some());
-        assert_eq!(ending("application/grpc-web+proto"), None);
-        assert_eq!(ending("text/html"), None);
+        assert!(trailers_for("application/grpc").is_some());
+        assert_eq!(trailers_for("application/grpc-web+proto"), None);
+        assert_eq!(trailers_for("text/html"), None);
     }
 
     #[test]

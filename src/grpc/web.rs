@@ -1,152 +1,154 @@
-//! gRPC-Web: gRPC for clients in browsers, which are shown no trailers and may send no others.
+//! Translates gRPC-Web, the form of gRPC for browsers, which cannot read or send HTTP trailers.
 //!
-//! The messages of both are the same, length-prefixed. What differs (`PROTOCOL-WEB`, in gRPC's own
-//! documents) is the name of the type, where the trailers are, and the form of the body:
+//! Both have the same length-prefixed messages. They differ in the content type, the place of the
+//! trailers, and the encoding of the body (`PROTOCOL-WEB.md` of gRPC):
 //!
 //! ```text
-//!  content-type        application/grpc-web+proto      ─►  application/grpc+proto
-//!  binary              messages                        ─►  as they are
-//!  text                base64, in padded pieces        ─►  decoded
-//!
-//!  application/grpc-web+proto                          ◄─  application/grpc
-//!  messages │ 0x80 │ length, big-endian u32 │ lines    ◄─  messages, trailers
-//!  text: each piece in base64, padded                  ◄─  a piece
+//!              gRPC-Web (client)                                gRPC (peer)
+//!  request     application/grpc-web+proto                  ─►   application/grpc+proto
+//!    binary    messages                                    ─►   unchanged
+//!    text      base64, padding anywhere                    ─►   decoded
+//!  response    application/grpc-web+proto                  ◄─   application/grpc
+//!    binary    messages, 0x80, length as u32, trailers     ◄─   messages, trailers
+//!    text      the same, each chunk in padded base64       ◄─
 //! ```
 //!
-//! Nothing here waits for a whole message: however a body is cut into pieces, what comes out is the
-//! same, and it comes out with the piece that completes it.
+//! Bodies are translated chunk by chunk, never held for a whole message.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
-/// What begins the types of both protocols.
+/// The start of the content type of both protocols.
 const GRPC_PREFIX: &[u8] = b"application/grpc";
-/// What stands behind that where it is gRPC-Web, and where its body is text.
+/// The part that follows in gRPC-Web, and the one after it for a base64 body.
 const WEB_INFIX: &[u8] = b"-web";
 const TEXT_INFIX: &[u8] = b"-text";
 
-/// The flag of the frame that holds the trailers, where a message would be.
+/// The flag byte of the frame with the trailers; a message has 0 or 1 there.
 const TRAILERS_FLAG: u8 = 0x80;
 
-/// Characters of base64 that stand for three bytes.
+/// The base64 characters that encode three bytes.
 const QUANTUM: usize = 4;
 
-/// How a body is written.
+/// The encoding of a gRPC-Web body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebEncoding {
-    /// As it is.
+    /// Bytes as they are.
     Binary,
-    /// In base64.
+    /// Base64.
     Text,
 }
 
-/// A call by gRPC-Web, as its header has it.
+/// What the header of a gRPC-Web request says about both bodies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcWebRequest {
-    /// The form of its body.
+    /// The encoding of the request's body.
     pub request_encoding: WebEncoding,
-    /// The form that its response must have.
+    /// The encoding that the response's body must have.
     pub response_encoding: WebEncoding,
-    /// What its messages are: `+proto`, `+json`; empty where it does not say.
+    /// The message format, `+proto` or `+json`, in lower case; empty if not given.
     suffix: Vec<u8>,
 }
 
 impl GrpcWebRequest {
-    /// The call that the request with this header is; `None`: it is none of gRPC-Web.
+    /// Parses a request's fields; `None` if it is not gRPC-Web.
     pub fn from_headers(request: &HeaderMap) -> Option<Self> {
-        let kind = request.get(CONTENT_TYPE)?;
-        let (form, format) = parse_web_type(kind.as_bytes())?;
+        let content_type = request.get(CONTENT_TYPE)?;
+        let (encoding, suffix) = parse_web_type(content_type.as_bytes())?;
         Some(Self {
-            request_encoding: form,
-            response_encoding: accepted_encoding(request).unwrap_or(form),
-            suffix: format.to_ascii_lowercase(),
+            request_encoding: encoding,
+            response_encoding: accepted_encoding(request).unwrap_or(encoding),
+            suffix: suffix.to_ascii_lowercase(),
         })
     }
 
-    /// The type of the call as gRPC has it; `None`: it cannot be written.
+    /// The content type of the gRPC request; `None` if it is not a valid field value.
     pub fn grpc_content_type(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(&[GRPC_PREFIX, &self.suffix].concat()).ok()
     }
 
-    /// The type of its response, where a peer's is this; `None`: that is no response of gRPC. Where the
-    /// peer does not say what its messages are, they are what was asked with.
-    pub fn response_content_type(&self, peers: &HeaderValue) -> Option<HeaderValue> {
-        let format = match parse_suffix(strip_prefix_ignore_case(peers.as_bytes(), GRPC_PREFIX)?)? {
+    /// The content type of the gRPC-Web response, from that of the peer's response; `None` if the latter
+    /// is not gRPC. A missing message format is that of the request.
+    pub fn response_content_type(&self, from_peer: &HeaderValue) -> Option<HeaderValue> {
+        let after_prefix = strip_prefix_ignore_case(from_peer.as_bytes(), GRPC_PREFIX)?;
+        let suffix = match parse_suffix(after_prefix)? {
             [] => &self.suffix,
-            format => format,
+            suffix => suffix,
         };
-        let text = match self.response_encoding {
+        let text_infix = match self.response_encoding {
             WebEncoding::Binary => &[][..],
             WebEncoding::Text => TEXT_INFIX,
         };
-        HeaderValue::from_bytes(&[GRPC_PREFIX, WEB_INFIX, text, format].concat()).ok()
+        HeaderValue::from_bytes(&[GRPC_PREFIX, WEB_INFIX, text_infix, suffix].concat()).ok()
     }
 }
 
-/// What follows `start`, in any case; `None`: something else is there.
-fn strip_prefix_ignore_case<'a>(kind: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
-    let (found, more) = kind.split_at_checked(start.len())?;
-    found.eq_ignore_ascii_case(start).then_some(more)
+/// The rest of `text` after `prefix`; ASCII case is ignored.
+fn strip_prefix_ignore_case<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// The suffix that a type has behind its name, `+` included, without parameters; `None`: its name
-/// goes on.
-fn parse_suffix(kind: &[u8]) -> Option<&[u8]> {
-    let end = kind.iter().position(|byte| b"; \t".contains(byte));
-    let (suffix, _) = kind.split_at_checked(end.unwrap_or(kind.len()))?;
+/// Parses the end of a content type, as in `+proto; charset=utf-8`: the suffix with its `+`, without
+/// parameters. `None` if the name of the type continues.
+fn parse_suffix(rest: &[u8]) -> Option<&[u8]> {
+    let end = rest.iter().position(|byte| b"; \t".contains(byte));
+    let (suffix, _) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
     matches!(suffix, [] | [b'+', ..]).then_some(suffix)
 }
 
-/// Form and suffix of a type of gRPC-Web.
-fn parse_web_type(kind: &[u8]) -> Option<(WebEncoding, &[u8])> {
-    let kind = strip_prefix_ignore_case(strip_prefix_ignore_case(kind, GRPC_PREFIX)?, WEB_INFIX)?;
-    match strip_prefix_ignore_case(kind, TEXT_INFIX) {
-        Some(kind) => parse_suffix(kind).map(|suffix| (WebEncoding::Text, suffix)),
-        None => parse_suffix(kind).map(|suffix| (WebEncoding::Binary, suffix)),
+/// Parses a gRPC-Web content type into its encoding and suffix.
+fn parse_web_type(content_type: &[u8]) -> Option<(WebEncoding, &[u8])> {
+    let rest = strip_prefix_ignore_case(content_type, GRPC_PREFIX)?;
+    let rest = strip_prefix_ignore_case(rest, WEB_INFIX)?;
+    match strip_prefix_ignore_case(rest, TEXT_INFIX) {
+        Some(rest) => parse_suffix(rest).map(|suffix| (WebEncoding::Text, suffix)),
+        None => parse_suffix(rest).map(|suffix| (WebEncoding::Binary, suffix)),
     }
 }
 
-/// The form that a client asks for; text, where it takes both.
+/// The encoding in the client's `Accept`, if it names one; text if it names both.
 fn accepted_encoding(request: &HeaderMap) -> Option<WebEncoding> {
     let lines = request.get_all(ACCEPT).iter();
-    let kinds = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let forms = kinds.filter_map(|kind| parse_web_type(kind.trim_ascii()).map(|(form, _)| form));
-    forms.reduce(|one, other| if one == WebEncoding::Text { one } else { other })
+    let types = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let encodings = types.filter_map(|text| Some(parse_web_type(text.trim_ascii())?.0));
+    encodings.reduce(|one, other| if one == WebEncoding::Text { one } else { other })
 }
 
-/// The text is not base64.
+/// The body is not valid base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed base64")]
 pub struct InvalidBase64;
 
-/// Decodes a body of text, piece by piece. What was padded may go on behind it.
+/// Decodes a base64 body chunk by chunk. More text may follow after padding, as each sender's buffer
+/// may be encoded on its own.
 #[derive(Clone, Debug, Default)]
 pub struct WebTextDecoder {
-    /// The beginning of a quantum that is not complete yet.
+    /// Up to three characters of an incomplete quantum.
     partial: Vec<u8>,
 }
 
 impl WebTextDecoder {
-    /// The bytes that this piece of the text completes.
-    pub fn decode(&mut self, piece: &[u8]) -> Result<Bytes, InvalidBase64> {
+    /// Returns the bytes that this chunk completes.
+    pub fn decode(&mut self, chunk: &[u8]) -> Result<Bytes, InvalidBase64> {
         let mut text = std::mem::take(&mut self.partial);
-        text.extend_from_slice(piece);
+        text.extend_from_slice(chunk);
         self.partial = text.split_off(text.len() - text.len() % QUANTUM);
         let mut bytes = Vec::with_capacity(text.len() / QUANTUM * 3);
         let mut left = text.as_slice();
         while !left.is_empty() {
-            let whole = left.split_at_checked(len_through_padding(left));
-            let (run, more) = whole.unwrap_or((left, &[]));
-            let decoded = BASE64_STANDARD.decode_vec(run, &mut bytes);
+            let split = left.split_at_checked(len_through_padding(left));
+            let (padded, rest) = split.unwrap_or((left, &[]));
+            let decoded = BASE64_STANDARD.decode_vec(padded, &mut bytes);
             decoded.map_err(|_| InvalidBase64)?;
-            left = more;
+            left = rest;
         }
         Ok(bytes.into())
     }
 
-    /// That was all of the text.
+    /// Checks that the body does not end in the middle of a quantum.
     pub fn finish(&self) -> Result<(), InvalidBase64> {
         if self.partial.is_empty() {
             Ok(())
@@ -156,23 +158,23 @@ impl WebTextDecoder {
     }
 }
 
-/// The length of this text up to the end of the first quantum that is padded.
+/// The length of the text through its first padded quantum; all of it if there is no padding.
 fn len_through_padding(text: &[u8]) -> usize {
     let padding = text.iter().position(|&byte| byte == b'=');
     padding.map_or(text.len(), |at| at - at % QUANTUM + QUANTUM)
 }
 
-/// A piece of a response's body, in this form. Text is padded with every piece, so that none waits for
-/// the next one.
-pub fn encode_chunk(piece: Bytes, form: WebEncoding) -> Bytes {
-    match form {
-        WebEncoding::Binary => piece,
-        WebEncoding::Text => BASE64_STANDARD.encode(piece).into(),
+/// Encodes a chunk of a response's body. Each chunk is padded on its own, so that it can be sent
+/// without the next one.
+pub fn encode_chunk(chunk: Bytes, encoding: WebEncoding) -> Bytes {
+    match encoding {
+        WebEncoding::Binary => chunk,
+        WebEncoding::Text => BASE64_STANDARD.encode(chunk).into(),
     }
 }
 
-/// The frame that ends a response's body: the trailers, as lines of HTTP/1. Names are in lower case
-/// already.
+/// The frame with the trailers that ends a response's body: HTTP/1 field lines. [`HeaderMap`] has the
+/// names in lower case, as the protocol requires.
 pub fn trailers_frame(trailers: &HeaderMap) -> Bytes {
     let mut lines = Vec::new();
     for (name, value) in trailers {
@@ -181,7 +183,7 @@ pub fn trailers_frame(trailers: &HeaderMap) -> Bytes {
         lines.extend_from_slice(value.as_bytes());
         lines.extend_from_slice(b"\r\n");
     }
-    // Headers are bounded far below that.
+    // Never reached: headers are limited to far less than 4 GiB.
     let length = u32::try_from(lines.len()).unwrap_or(u32::MAX);
     [&[TRAILERS_FLAG][..], &length.to_be_bytes(), &lines]
         .concat()
@@ -195,9 +197,9 @@ mod tests {
 
     use super::*;
 
-    fn asked(kind: &'static str, accept: &[&'static str]) -> Option<GrpcWebRequest> {
+    fn request(content_type: &'static str, accept: &[&'static str]) -> Option<GrpcWebRequest> {
         let accept = accept.iter().map(|accept| (ACCEPT, *accept));
-        let lines = [(CONTENT_TYPE, kind)].into_iter().chain(accept);
+        let lines = [(CONTENT_TYPE, content_type)].into_iter().chain(accept);
         GrpcWebRequest::from_headers(&lines.fold(HeaderMap::new(), |mut map, (name, value)| {
             map.append(name, HeaderValue::from_static(value));
             map
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn grpc_web_content_type_selects_the_format() {
-        for (kind, form, grpc) in [
+        for (content_type, encoding, grpc) in [
             (
                 "application/grpc-web",
                 WebEncoding::Binary,
@@ -233,15 +235,15 @@ mod tests {
                 "application/grpc+proto",
             ),
         ] {
-            let call = asked(kind, &[]).unwrap();
+            let call = request(content_type, &[]).unwrap();
             assert_eq!(
                 (call.request_encoding, call.response_encoding),
-                (form, form),
-                "{kind}"
+                (encoding, encoding),
+                "{content_type}"
             );
             assert_eq!(call.grpc_content_type().unwrap(), grpc);
         }
-        for kind in [
+        for content_type in [
             "",
             "application/grpc",
             "application/grpc+proto",
@@ -251,7 +253,7 @@ mod tests {
             "application/grpc-web-json",
             "text/plain",
         ] {
-            assert_eq!(asked(kind, &[]), None, "{kind}");
+            assert_eq!(request(content_type, &[]), None, "{content_type}");
         }
         assert_eq!(GrpcWebRequest::from_headers(&HeaderMap::new()), None);
     }
@@ -259,7 +261,7 @@ mod tests {
     #[test]
     fn grpc_web_response_format_follows_accept() {
         let (binary, text) = ("application/grpc-web+proto", "application/grpc-web-text");
-        for (kind, accept, form) in [
+        for (content_type, accept, encoding) in [
             (binary, &[text][..], WebEncoding::Text),
             (binary, &["*/*"], WebEncoding::Binary),
             (
@@ -276,15 +278,18 @@ mod tests {
                 WebEncoding::Text,
             ),
         ] {
-            let call = asked(kind, accept).unwrap();
-            assert_eq!(call.response_encoding, form, "{kind} {accept:?}");
+            let call = request(content_type, accept).unwrap();
+            assert_eq!(
+                call.response_encoding, encoding,
+                "{content_type} {accept:?}"
+            );
         }
     }
 
     #[test]
     fn grpc_response_type_becomes_grpc_web_type() {
-        let call = asked("application/grpc-web-text+proto", &["application/grpc-web"]).unwrap();
-        for (peers, ours) in [
+        let call = request("application/grpc-web-text+proto", &["application/grpc-web"]).unwrap();
+        for (from_peer, to_client) in [
             ("application/grpc", Some("application/grpc-web+proto")),
             ("Application/gRPC ; x=y", Some("application/grpc-web+proto")),
             ("application/grpc+json", Some("application/grpc-web+json")),
@@ -293,20 +298,25 @@ mod tests {
             ("text/html", None),
             ("", None),
         ] {
-            let given = call.response_content_type(&HeaderValue::from_static(peers));
-            assert_eq!(given, ours.map(HeaderValue::from_static), "{peers}");
+            let content_type = call.response_content_type(&HeaderValue::from_static(from_peer));
+            assert_eq!(
+                content_type,
+                to_client.map(HeaderValue::from_static),
+                "{from_peer}"
+            );
         }
-        let text = asked("application/grpc-web-text", &[]).unwrap();
-        let given = text.response_content_type(&HeaderValue::from_static("application/grpc"));
-        assert_eq!(given.unwrap(), "application/grpc-web-text");
+        let text = request("application/grpc-web-text", &[]).unwrap();
+        let content_type =
+            text.response_content_type(&HeaderValue::from_static("application/grpc"));
+        assert_eq!(content_type.unwrap(), "application/grpc-web-text");
     }
 
-    /// The text in these pieces, decoded.
-    fn decoded(pieces: &[&[u8]]) -> Result<Vec<u8>, InvalidBase64> {
+    /// Decodes the text in these chunks.
+    fn decoded(chunks: &[&[u8]]) -> Result<Vec<u8>, InvalidBase64> {
         let mut decoder = WebTextDecoder::default();
         let mut bytes = Vec::new();
-        for piece in pieces {
-            bytes.extend(decoder.decode(piece)?);
+        for chunk in chunks {
+            bytes.extend(decoder.decode(chunk)?);
         }
         decoder.finish().map(|()| bytes)
     }
@@ -324,7 +334,7 @@ mod tests {
             ("====", None),
             ("YQ=a", None),
             ("Y=Q=", None),
-            ("YR==", None), // bits that nobody meant
+            ("YR==", None), // the unused bits are not zero
             ("YW Jj", None),
             ("YWJ\n", None),
             ("YW-_", None),
@@ -350,8 +360,8 @@ mod tests {
         assert_eq!(trailers_frame(&map)[..5], [0x80, 0, 1, 0x11, 0xa8]);
     }
 
-    /// The text, cut at these places.
-    fn cut<'a>(text: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    /// Splits the text at these places.
+    fn split<'a>(text: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
         let mut places: Vec<_> = places.iter().map(|at| at.index(text.len() + 1)).collect();
         places.extend([0, text.len()]);
         places.sort_unstable();
@@ -363,15 +373,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn grpc_web_text_encoded_in_pieces_decodes_at_any_split(
-            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..10),
+        fn grpc_web_text_encoded_in_chunks_decodes_at_any_split(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..10),
             places in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
-            let encoded: Vec<u8> = pieces
+            let encoded: Vec<u8> = chunks
                 .iter()
                 .flat_map(|bytes| encode_chunk(bytes.clone().into(), WebEncoding::Text))
                 .collect();
-            prop_assert_eq!(decoded(&cut(&encoded, &places)), Ok(pieces.concat()));
+            prop_assert_eq!(decoded(&split(&encoded, &places)), Ok(chunks.concat()));
         }
 
         #[test]
@@ -380,7 +390,7 @@ mod tests {
             places in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
             let text = text.as_bytes();
-            prop_assert_eq!(decoded(&cut(text, &places)), decoded(&[text]));
+            prop_assert_eq!(decoded(&split(text, &places)), decoded(&[text]));
         }
 
         #[test]
