@@ -1,10 +1,10 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Signature of version 2, written out as the specification has it.
+/// The signature of version 2, in the notation of the specification.
 const SIGNATURE: [u8; 12] = [
     0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A,
 ];
@@ -15,7 +15,7 @@ fn read(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     reader.parse()
 }
 
-fn whole(bytes: &[u8]) -> ProxyHeader {
+fn parsed(bytes: &[u8]) -> ProxyHeader {
     read(bytes).unwrap().unwrap()
 }
 
@@ -24,7 +24,7 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [&SIGNATURE[..], &[command, family], &length, rest].concat()
 }
 
-fn internet(source: &str, destination: &str) -> ProxyAddresses {
+fn inet(source: &str, destination: &str) -> ProxyAddresses {
     ProxyAddresses::Inet {
         transport: Transport::Stream,
         source: source.parse().unwrap(),
@@ -34,23 +34,23 @@ fn internet(source: &str, destination: &str) -> ProxyAddresses {
 
 #[test]
 fn proxy_header_v1_lines_of_the_specification_are_parsed() {
-    let origin = |line: &str| whole(format!("{line}\r\n").as_bytes()).addresses;
+    let addresses = |line: &str| parsed(format!("{line}\r\n").as_bytes()).addresses;
     assert_eq!(
-        origin("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535"),
-        internet("255.255.255.255:65535", "255.255.255.255:65535")
+        addresses("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535"),
+        inet("255.255.255.255:65535", "255.255.255.255:65535")
     );
     let all = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
     assert_eq!(
-        origin(&format!("PROXY TCP6 {all} {all} 65535 65535")),
-        internet(&format!("[{all}]:65535"), &format!("[{all}]:65535"))
+        addresses(&format!("PROXY TCP6 {all} {all} 65535 65535")),
+        inet(&format!("[{all}]:65535"), &format!("[{all}]:65535"))
     );
-    assert_eq!(origin("PROXY UNKNOWN"), ProxyAddresses::Unknown);
+    assert_eq!(addresses("PROXY UNKNOWN"), ProxyAddresses::Unknown);
     let longest = format!("PROXY UNKNOWN {all} {all} 65535 65535");
     assert_eq!(longest.len() + 2, 107, "the longest line there is");
-    assert_eq!(origin(&longest), ProxyAddresses::Unknown);
+    assert_eq!(addresses(&longest), ProxyAddresses::Unknown);
     assert_eq!(
-        origin("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443"),
-        internet("192.168.0.1:56324", "192.168.0.11:443")
+        addresses("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443"),
+        inet("192.168.0.1:56324", "192.168.0.11:443")
     );
 }
 
@@ -96,14 +96,14 @@ fn proxy_header_v1_malformed_lines_are_rejected() {
 #[test]
 fn proxy_header_v2_bytes_are_parsed() {
     let rest = [192, 0, 2, 1, 198, 51, 100, 9, 0xdc, 0x04, 0x01, 0xbb];
-    let header = whole(&binary(0x21, 0x11, &rest));
+    let header = parsed(&binary(0x21, 0x11, &rest));
     assert_eq!(
         header.addresses,
-        internet("192.0.2.1:56324", "198.51.100.9:443")
+        inet("192.0.2.1:56324", "198.51.100.9:443")
     );
     assert_eq!(header.version, ProxyHeaderVersion::V2);
     let rest = [&[0; 15][..], &[1], &[0; 15], &[2], &[0, 80, 1, 0]].concat();
-    let header = whole(&binary(0x21, 0x22, &rest));
+    let header = parsed(&binary(0x21, 0x22, &rest));
     let expected = ProxyAddresses::Inet {
         transport: Transport::Datagram,
         source: "[::1]:80".parse().unwrap(),
@@ -118,11 +118,11 @@ fn proxy_header_v2_bytes_are_parsed() {
         source: b"/a/b".to_vec(),
         destination: b"\0xy".to_vec(),
     };
-    assert_eq!(whole(&binary(0x21, 0x31, &rest)).addresses, unix);
+    assert_eq!(parsed(&binary(0x21, 0x31, &rest)).addresses, unix);
 }
 
-/// What HAProxy 2.6 sent (`send-proxy-v2-ssl-cn` with ALPN, authority, checksum and id).
-const OF_HAPROXY: &[u8] = b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x8d\
+/// A header that HAProxy 2.6 sent (`send-proxy-v2-ssl-cn` with ALPN, authority, checksum and id).
+const FROM_HAPROXY: &[u8] = b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x8d\
     \x7f\x00\x00\x01\x7fc\x01\x01\xdf,H\x0b\
     \x03\x00\x04\x27p\x0b\x02\
     \x01\x00\x02h2\
@@ -137,10 +137,10 @@ const OF_HAPROXY: &[u8] = b"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x8d\
 
 #[test]
 fn proxy_header_v2_with_all_tlvs_is_parsed() {
-    let header = whole(OF_HAPROXY);
+    let header = parsed(FROM_HAPROXY);
     assert_eq!(
         header.addresses,
-        internet("127.0.0.1:57132", "127.99.1.1:18443")
+        inet("127.0.0.1:57132", "127.99.1.1:18443")
     );
     assert_eq!(header.tlvs[0], ProxyTlv::Alpn(b"h2".to_vec()));
     assert_eq!(header.authority(), Some(&b"app.example.com"[..]));
@@ -153,24 +153,24 @@ fn proxy_header_v2_with_all_tlvs_is_parsed() {
         tls.sub_tlv(TlsTlv::CIPHER),
         Some(&b"TLS_AES_256_GCM_SHA384"[..])
     );
-    for at in 16..OF_HAPROXY.len() {
-        let mut broken = OF_HAPROXY.to_vec();
+    for at in 16..FROM_HAPROXY.len() {
+        let mut broken = FROM_HAPROXY.to_vec();
         broken[at] ^= 0x40;
-        // Where it makes another type of the checksum, there is none to verify.
+        // Byte 28 is the checksum's type; changed, there is no checksum to verify.
         assert!(
             at == 28 || read(&broken).is_err(),
-            "byte {at} does not count"
+            "a change of byte {at} was not noticed"
         );
     }
 }
 
 #[test]
 fn proxy_header_local_or_unknown_has_no_client_address() {
-    let local = whole(&binary(0x20, 0x00, b""));
+    let local = parsed(&binary(0x20, 0x00, b""));
     assert_eq!(local.addresses, ProxyAddresses::Local);
-    // A family and anything behind it are discarded.
-    assert_eq!(whole(&binary(0x20, 0x11, b"whatever")), local);
-    let unknown = whole(&binary(0x21, 0x00, &[2, 0, 1, b'a']));
+    // The family and the bytes after it are discarded.
+    assert_eq!(parsed(&binary(0x20, 0x11, b"whatever")), local);
+    let unknown = parsed(&binary(0x21, 0x00, &[2, 0, 1, b'a']));
     assert_eq!(unknown.addresses, ProxyAddresses::Unknown);
     assert_eq!(unknown.authority(), Some(&b"a"[..]));
 }
@@ -209,16 +209,19 @@ fn proxy_header_v2_unknown_fields_are_rejected() {
 
 #[test]
 fn proxy_header_v2_tlvs_must_end_with_the_header() {
-    let with = |extensions: &[u8]| read(&binary(0x21, 0x11, &[&[0; 12], extensions].concat()));
-    let kept = |extensions: &[u8]| with(extensions).unwrap().unwrap().tlvs;
-    assert_eq!(kept(&[4, 0, 3, 0, 0, 0]), []);
-    assert_eq!(kept(&[0xea, 0, 1, 7]), [ProxyTlv::Other(0xea, vec![7])]);
+    let with = |tlvs: &[u8]| read(&binary(0x21, 0x11, &[&[0; 12], tlvs].concat()));
+    let parsed_tlvs = |tlvs: &[u8]| with(tlvs).unwrap().unwrap().tlvs;
+    assert_eq!(parsed_tlvs(&[4, 0, 3, 0, 0, 0]), []);
     assert_eq!(
-        kept(&[1, 0, 2, b'h', b'2']),
+        parsed_tlvs(&[0xea, 0, 1, 7]),
+        [ProxyTlv::Other(0xea, vec![7])]
+    );
+    assert_eq!(
+        parsed_tlvs(&[1, 0, 2, b'h', b'2']),
         [ProxyTlv::Alpn(b"h2".to_vec())]
     );
     assert_eq!(
-        kept(&[0x30, 0, 1, b'n']),
+        parsed_tlvs(&[0x30, 0, 1, b'n']),
         [ProxyTlv::Namespace(b"n".to_vec())]
     );
     for bad in [
@@ -250,27 +253,27 @@ fn proxy_header_mixed_address_families_are_written_as_ipv6() {
     for version in [ProxyHeaderVersion::V1, ProxyHeaderVersion::V2] {
         let header = ProxyHeader {
             version,
-            addresses: internet("192.0.2.1:1", "[::1]:2"),
+            addresses: inet("192.0.2.1:1", "[::1]:2"),
             tlvs: Vec::new(),
         };
-        let origin = whole(&header.write(false).unwrap()).addresses;
-        assert_eq!(origin, internet("[::ffff:192.0.2.1]:1", "[::1]:2"));
+        let addresses = parsed(&header.write(false).unwrap()).addresses;
+        assert_eq!(addresses, inet("[::ffff:192.0.2.1]:1", "[::1]:2"));
     }
 }
 
 #[test]
 fn proxy_header_v1_writes_unknown_for_unsupported_families() {
-    for origin in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
+    for addresses in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
         let header = ProxyHeader {
             version: ProxyHeaderVersion::V1,
-            addresses: origin,
+            addresses,
             tlvs: Vec::new(),
         };
         assert_eq!(header.write(true).unwrap(), b"PROXY UNKNOWN\r\n");
     }
 }
 
-/// Of IPv4, the low bits count.
+/// An address from the given bits; IPv4 takes the low 32.
 fn address(v6: bool, bits: u128, port: u16) -> SocketAddr {
     let v4 = u32::try_from(bits & u128::from(u32::MAX)).unwrap();
     if v6 {
@@ -300,8 +303,8 @@ fn some_name() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn some_origin() -> impl Strategy<Value = ProxyAddresses> {
-    let internet = any::<bool>().prop_flat_map(|v6| {
+fn some_addresses() -> impl Strategy<Value = ProxyAddresses> {
+    let inet = any::<bool>().prop_flat_map(|v6| {
         (some_transport(), some_address(v6), some_address(v6)).prop_map(
             |(transport, source, destination)| ProxyAddresses::Inet {
                 transport,
@@ -317,10 +320,10 @@ fn some_origin() -> impl Strategy<Value = ProxyAddresses> {
             destination,
         },
     );
-    prop_oneof![Just(ProxyAddresses::Unknown), internet, unix]
+    prop_oneof![Just(ProxyAddresses::Unknown), inet, unix]
 }
 
-fn some_extension() -> impl Strategy<Value = ProxyTlv> {
+fn some_tlv() -> impl Strategy<Value = ProxyTlv> {
     let value = || prop::collection::vec(any::<u8>(), 0..60);
     let tls = (
         any::<u8>(),
@@ -332,21 +335,21 @@ fn some_extension() -> impl Strategy<Value = ProxyTlv> {
         value().prop_map(ProxyTlv::Authority),
         value().prop_map(ProxyTlv::UniqueId),
         value().prop_map(ProxyTlv::Namespace),
-        tls.prop_map(|(flags, verify, parts)| ProxyTlv::Tls(TlsTlv {
+        tls.prop_map(|(flags, verify, sub_tlvs)| ProxyTlv::Tls(TlsTlv {
             flags,
             verify,
-            sub_tlvs: parts
+            sub_tlvs
         })),
         (0xe0..=0xff_u8, value()).prop_map(|(kind, value)| ProxyTlv::Other(kind, value)),
     ]
 }
 
 fn some_header() -> impl Strategy<Value = ProxyHeader> {
-    let extensions = prop::collection::vec(some_extension(), 0..6);
-    (some_origin(), extensions).prop_map(|(origin, extensions)| ProxyHeader {
+    let tlvs = prop::collection::vec(some_tlv(), 0..6);
+    (some_addresses(), tlvs).prop_map(|(addresses, tlvs)| ProxyHeader {
         version: ProxyHeaderVersion::V2,
-        addresses: origin,
-        tlvs: extensions,
+        addresses,
+        tlvs,
     })
 }
 
@@ -373,7 +376,7 @@ fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn proxy_header_v2_write_then_read_is_identity(header in some_header(), checksum: bool) {
-        prop_assert_eq!(whole(&header.write(checksum).unwrap()), header);
+        prop_assert_eq!(parsed(&header.write(checksum).unwrap()), header);
     }
 
     #[test]
@@ -387,34 +390,34 @@ proptest! {
             },
             tlvs: Vec::new(),
         };
-        prop_assert_eq!(whole(&header.write(false).unwrap()), header);
+        prop_assert_eq!(parsed(&header.write(false).unwrap()), header);
     }
 
     #[test]
-    fn proxy_header_parser_leaves_following_bytes(header in some_header(), behind: Vec<u8>) {
+    fn proxy_header_parser_leaves_following_bytes(header in some_header(), following: Vec<u8>) {
         let bytes = header.write(true).unwrap();
         let mut reader = ProxyHeaderReader::default();
-        let taken = reader.consume(&[&bytes[..], &behind].concat()).unwrap();
+        let taken = reader.consume(&[&bytes[..], &following].concat()).unwrap();
         prop_assert_eq!(taken, bytes.len());
-        prop_assert_eq!(reader.consume(&behind).unwrap(), 0);
+        prop_assert_eq!(reader.consume(&following).unwrap(), 0);
     }
 
     #[test]
     fn proxy_header_parser_result_is_independent_of_chunking(bytes in some_bytes(), size in 1..20_usize) {
         let at_once = read(&bytes);
         let mut reader = ProxyHeaderReader::default();
-        let mut fault = None;
+        let mut error = None;
         for piece in bytes.chunks(size) {
             match reader.consume(piece) {
                 Ok(taken) if taken < piece.len() => break,
                 Ok(_) => {}
-                Err(malformed) => {
-                    fault = Some(malformed);
+                Err(failure) => {
+                    error = Some(failure);
                     break;
                 }
             }
         }
-        prop_assert_eq!(fault.map_or_else(|| reader.parse(), Err), at_once);
+        prop_assert_eq!(error.map_or_else(|| reader.parse(), Err), at_once);
     }
 
     #[test]
@@ -430,7 +433,7 @@ proptest! {
     #[test]
     fn proxy_header_that_is_incomplete_needs_more_bytes(header in some_header(), at: prop::sample::Index) {
         let bytes = header.write(true).unwrap();
-        let half = &bytes[..at.index(bytes.len())];
-        prop_assert_eq!(read(half), Ok(None));
+        let incomplete = &bytes[..at.index(bytes.len())];
+        prop_assert_eq!(read(incomplete), Ok(None));
     }
 }

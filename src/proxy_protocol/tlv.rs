@@ -1,6 +1,8 @@
-//! What version 2 says besides addresses: type, length (16 bits), value, one after the other.
+//! The TLVs of version 2, which follow the addresses: type (1 byte), length (2 bytes), value.
 
-use super::ProxyHeaderError;
+use super::error::ProxyHeaderError;
+
+// Types (`PP2_TYPE_…`).
 
 const ALPN: u8 = 0x01;
 const AUTHORITY: u8 = 0x02;
@@ -10,49 +12,49 @@ const UNIQUE_ID: u8 = 0x05;
 const TLS: u8 = 0x20;
 const NAMESPACE: u8 = 0x30;
 
-/// The longest [`Extension::UniqueId`].
+/// The longest [`ProxyTlv::UniqueId`]; bytes.
 const MAX_UNIQUE_ID: usize = 128;
 
-/// One thing that is said besides the addresses. Checksums are verified and not kept, nor is padding.
+/// One TLV. The parser verifies checksums and skips padding; neither is returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyTlv {
-    /// The protocol that was agreed on in TLS, as in `h2`.
+    /// The protocol negotiated by ALPN, as `h2`.
     Alpn(Vec<u8>),
-    /// The name that the client asked for; in TLS, that of SNI.
+    /// The host name that the client asked for; with TLS, that of SNI.
     Authority(Vec<u8>),
-    /// What the sender calls the connection; up to 128 bytes.
+    /// The sender's id of the connection; up to 128 bytes.
     UniqueId(Vec<u8>),
-    /// How the client spoke TLS.
+    /// The TLS session between client and sender.
     Tls(TlsTlv),
-    /// The sender's network namespace.
+    /// The name of the sender's network namespace.
     Namespace(Vec<u8>),
-    /// Of another type, as load balancers have of their own.
+    /// Another type with its value, as some load balancers define.
     Other(u8, Vec<u8>),
 }
 
-/// How the client spoke TLS to the sender.
+/// The TLS session between client and sender (`PP2_TYPE_SSL`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsTlv {
-    /// [`Self::ENCRYPTED`] and others.
+    /// A set of [`Self::ENCRYPTED`], [`Self::CONNECTION_CERTIFICATE`], [`Self::SESSION_CERTIFICATE`].
     pub flags: u8,
-    /// 0: the client showed a certificate that counts.
+    /// 0 if the client presented a certificate and it was verified.
     pub verify: u32,
-    /// [`Self::VERSION`] and others, with their values.
+    /// Nested TLVs: a type, as [`Self::VERSION`], and its value.
     pub sub_tlvs: Vec<(u8, Vec<u8>)>,
 }
 
 impl TlsTlv {
     /// Flag: the client came over TLS.
     pub const ENCRYPTED: u8 = 0x01;
-    /// Flag: it showed a certificate on this connection.
+    /// Flag: the client presented a certificate on this connection.
     pub const CONNECTION_CERTIFICATE: u8 = 0x02;
-    /// Flag: it showed one in this session, perhaps on a connection before.
+    /// Flag: the client presented a certificate in this TLS session, perhaps on an earlier connection.
     pub const SESSION_CERTIFICATE: u8 = 0x04;
-    /// Part: the version, as in `TLSv1.3`.
+    /// Nested type: the TLS version, as `TLSv1.3`.
     pub const VERSION: u8 = 0x21;
-    /// Part: the common name of the client's certificate.
+    /// Nested type: the common name of the client's certificate.
     pub const COMMON_NAME: u8 = 0x22;
-    /// Part: the cipher suite's name.
+    /// Nested type: the name of the cipher suite.
     pub const CIPHER: u8 = 0x23;
 
     /// Whether the client came over TLS.
@@ -60,10 +62,11 @@ impl TlsTlv {
         self.flags & Self::ENCRYPTED != 0
     }
 
-    /// The first part of this kind.
+    /// The value of the first nested TLV of this type.
     pub fn sub_tlv(&self, kind: u8) -> Option<&[u8]> {
-        let found = self.sub_tlvs.iter().find(|(known, _)| *known == kind);
-        found.map(|(_, value)| value.as_slice())
+        let mut tlvs = self.sub_tlvs.iter();
+        let (_, value) = tlvs.find(|(found, _)| *found == kind)?;
+        Some(value)
     }
 }
 
@@ -82,20 +85,20 @@ impl ProxyTlv {
     }
 }
 
-/// Parses the extensions, which are the end of `header`, and verifies its checksum where it has one.
+/// Parses the TLVs in `rest`, the end of `header`, and verifies the checksum if there is one.
 pub(super) fn parse(header: &[u8], mut rest: &[u8]) -> Result<Vec<ProxyTlv>, ProxyHeaderError> {
-    let mut found = Vec::new();
-    let mut checked = false;
+    let mut tlvs = Vec::new();
+    let mut has_checksum = false;
     while !rest.is_empty() {
         let (kind, value) = next_tlv(&mut rest)?;
-        found.extend(match kind {
+        tlvs.extend(match kind {
             ALPN => Some(ProxyTlv::Alpn(value.to_vec())),
             AUTHORITY => Some(ProxyTlv::Authority(value.to_vec())),
-            // Two of them cannot both be right.
-            CHECKSUM if checked => return Err(ProxyHeaderError::Syntax),
+            // A second one: each covers the other, so they cannot both be right.
+            CHECKSUM if has_checksum => return Err(ProxyHeaderError::Syntax),
             CHECKSUM => {
                 verify_checksum(header, rest.len(), value)?;
-                checked = true;
+                has_checksum = true;
                 None
             }
             NOOP => None,
@@ -106,44 +109,45 @@ pub(super) fn parse(header: &[u8], mut rest: &[u8]) -> Result<Vec<ProxyTlv>, Pro
             other => Some(ProxyTlv::Other(other, value.to_vec())),
         });
     }
-    Ok(found)
+    Ok(tlvs)
 }
 
-/// Appends a checksum to be filled in when the header is complete; where its value is.
+/// Appends a zero checksum and returns its offset, for [`fill_checksum`].
 pub(super) fn reserve_checksum(bytes: &mut Vec<u8>) -> usize {
     bytes.extend([CHECKSUM, 0, 4]);
-    let place = bytes.len();
+    let offset = bytes.len();
     bytes.extend([0; 4]);
-    place
+    offset
 }
 
-/// Fills it in.
-pub(super) fn fill_checksum(bytes: &mut [u8], place: usize) {
+/// Fills in the checksum of the complete header.
+pub(super) fn fill_checksum(bytes: &mut [u8], offset: usize) {
     let sum = crc32c::crc32c(bytes);
-    if let Some(value) = bytes.get_mut(place..place + 4) {
+    if let Some(value) = bytes.get_mut(offset..offset + 4) {
         value.copy_from_slice(&sum.to_be_bytes());
     }
 }
 
 fn next_tlv<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), ProxyHeaderError> {
-    let ([kind, high, low], left) = rest.split_first_chunk().ok_or(ProxyHeaderError::Syntax)?;
+    let ([kind, high, low], after) = rest.split_first_chunk().ok_or(ProxyHeaderError::Syntax)?;
     let length = usize::from(u16::from_be_bytes([*high, *low]));
-    let (value, left) = left
+    let (value, after) = after
         .split_at_checked(length)
         .ok_or(ProxyHeaderError::Syntax)?;
-    *rest = left;
+    *rest = after;
     Ok((*kind, value))
 }
 
-/// The checksum is that of the header with zeros in its own place; `behind` bytes follow it.
-fn verify_checksum(header: &[u8], behind: usize, value: &[u8]) -> Result<(), ProxyHeaderError> {
+/// Verifies the checksum: the CRC32c of the header with zeros in place of the checksum, which `after`
+/// bytes follow.
+fn verify_checksum(header: &[u8], after: usize, value: &[u8]) -> Result<(), ProxyHeaderError> {
     let expected: [u8; 4] = value.try_into().map_err(|_| ProxyHeaderError::Syntax)?;
-    let (before, behind) = header.split_at(header.len().saturating_sub(behind));
+    let (before, after) = header.split_at(header.len().saturating_sub(after));
     let before = before
         .split_last_chunk::<4>()
         .map_or(before, |(before, _)| before);
     let sum = crc32c::crc32c_append(crc32c::crc32c(before), &[0; 4]);
-    if crc32c::crc32c_append(sum, behind) == u32::from_be_bytes(expected) {
+    if crc32c::crc32c_append(sum, after) == u32::from_be_bytes(expected) {
         Ok(())
     } else {
         Err(ProxyHeaderError::Checksum)
@@ -154,15 +158,15 @@ fn parse_tls(value: &[u8]) -> Result<TlsTlv, ProxyHeaderError> {
     let ([flags, verify @ ..], mut rest) = value
         .split_first_chunk::<5>()
         .ok_or(ProxyHeaderError::Syntax)?;
-    let mut parts = Vec::new();
+    let mut sub_tlvs = Vec::new();
     while !rest.is_empty() {
         let (kind, value) = next_tlv(&mut rest)?;
-        parts.push((kind, value.to_vec()));
+        sub_tlvs.push((kind, value.to_vec()));
     }
     Ok(TlsTlv {
         flags: *flags,
         verify: u32::from_be_bytes(*verify),
-        sub_tlvs: parts,
+        sub_tlvs,
     })
 }
 

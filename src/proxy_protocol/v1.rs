@@ -1,29 +1,30 @@
-//! Version 1: `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`.
+//! Version 1, a line of text: `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::{ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyHeaderVersion, Transport};
+use super::addresses::{ProxyAddresses, Transport, to_ipv6};
+use super::error::ProxyHeaderError;
 
-/// What it begins with; a header of the other version never does.
+/// The first byte of a version 1 header; it tells the versions apart.
 pub(super) const FIRST_BYTE: u8 = b'P';
 
 const SIGNATURE: &[u8] = b"PROXY ";
 const CRLF: &[u8] = b"\r\n";
 
-/// Of the whole line, its end included.
+/// The longest line, with its CRLF; bytes.
 const MAX_LINE_LEN: usize = 107;
 
-/// So many bytes certainly belong to the header yet. Its end is seen only when it is there, so that
-/// is one at a time.
+/// The number of further bytes that certainly belong to the header: one at a time, because the length
+/// is known only at its end.
 pub(super) fn bytes_needed(bytes: &[u8]) -> Result<usize, ProxyHeaderError> {
-    let begun = bytes
+    let signature_matches = bytes
         .iter()
         .zip(SIGNATURE)
         .all(|(byte, wanted)| byte == wanted);
     match bytes {
-        _ if !begun => Err(ProxyHeaderError::Signature),
+        _ if !signature_matches => Err(ProxyHeaderError::Signature),
         [.., b'\r', b'\n'] => Ok(0),
         [.., b'\r', _] | [.., b'\n'] => Err(ProxyHeaderError::Syntax),
         _ if bytes.len() >= MAX_LINE_LEN => Err(ProxyHeaderError::TooLong),
@@ -32,31 +33,26 @@ pub(super) fn bytes_needed(bytes: &[u8]) -> Result<usize, ProxyHeaderError> {
 }
 
 /// Parses a complete line.
-pub(super) fn parse(line: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
+pub(super) fn parse(line: &[u8]) -> Result<ProxyAddresses, ProxyHeaderError> {
     let line = line
         .strip_prefix(SIGNATURE)
         .and_then(|line| line.strip_suffix(CRLF));
     let mut words = line
         .ok_or(ProxyHeaderError::Syntax)?
         .split(|&byte| byte == b' ');
-    let origin = match words.next() {
-        // Whatever follows is to be ignored.
-        Some(b"UNKNOWN") => ProxyAddresses::Unknown,
-        Some(b"TCP4") => parse_addresses::<Ipv4Addr>(words)?,
-        Some(b"TCP6") => parse_addresses::<Ipv6Addr>(words)?,
-        _ => return Err(ProxyHeaderError::Syntax),
-    };
-    Ok(ProxyHeader {
-        version: ProxyHeaderVersion::V1,
-        addresses: origin,
-        tlvs: Vec::new(),
-    })
+    match words.next() {
+        // The specification: the receiver must ignore the rest of the line.
+        Some(b"UNKNOWN") => Ok(ProxyAddresses::Unknown),
+        Some(b"TCP4") => parse_addresses::<Ipv4Addr>(words),
+        Some(b"TCP6") => parse_addresses::<Ipv6Addr>(words),
+        _ => Err(ProxyHeaderError::Syntax),
+    }
 }
 
-/// The line for this origin. Where client and destination are of different families, both are written
-/// as IPv6.
-pub(super) fn write(origin: &ProxyAddresses) -> Vec<u8> {
-    match origin {
+/// Formats the line. If the source is IPv4 and the destination IPv6 or vice versa, both are written as
+/// IPv6.
+pub(super) fn write(addresses: &ProxyAddresses) -> Vec<u8> {
+    match addresses {
         ProxyAddresses::Inet {
             transport: Transport::Stream,
             source,
@@ -73,30 +69,23 @@ pub(super) fn write(origin: &ProxyAddresses) -> Vec<u8> {
 
 fn format_line<T: Display>(family: &str, from: (T, &SocketAddr), to: (T, &SocketAddr)) -> Vec<u8> {
     let ((from, source), (to, destination)) = (from, to);
-    let (sent_from, sent_to) = (source.port(), destination.port());
-    format!("PROXY {family} {from} {to} {sent_from} {sent_to}\r\n").into_bytes()
+    let (from_port, to_port) = (source.port(), destination.port());
+    format!("PROXY {family} {from} {to} {from_port} {to_port}\r\n").into_bytes()
 }
 
-pub(super) fn to_ipv6(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    }
-}
-
-/// Two addresses and two ports, and nothing more.
+/// Parses two addresses and two ports; nothing may follow.
 fn parse_addresses<'a, T: FromStr + Into<IpAddr>>(
     mut words: impl Iterator<Item = &'a [u8]>,
 ) -> Result<ProxyAddresses, ProxyHeaderError> {
     let mut address = || utf8(words.next()?)?.parse::<T>().ok().map(Into::into);
     let (from, to) = (address(), address());
     let mut port = || parse_port(utf8(words.next()?)?);
-    let (sent_from, sent_to) = (port(), port());
-    match (from, to, sent_from, sent_to, words.next()) {
-        (Some(from), Some(to), Some(sent_from), Some(sent_to), None) => Ok(ProxyAddresses::Inet {
+    let (from_port, to_port) = (port(), port());
+    match (from, to, from_port, to_port, words.next()) {
+        (Some(from), Some(to), Some(from_port), Some(to_port), None) => Ok(ProxyAddresses::Inet {
             transport: Transport::Stream,
-            source: SocketAddr::new(from, sent_from),
-            destination: SocketAddr::new(to, sent_to),
+            source: SocketAddr::new(from, from_port),
+            destination: SocketAddr::new(to, to_port),
         }),
         _ => Err(ProxyHeaderError::Syntax),
     }
@@ -106,8 +95,8 @@ fn utf8(word: &[u8]) -> Option<&str> {
     str::from_utf8(word).ok()
 }
 
-/// Decimal, in its only form: without a sign or a zero before it.
+/// Parses a decimal port without a sign or leading zeros, as the specification demands.
 fn parse_port(text: &str) -> Option<u16> {
-    let plain = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
-    text.parse().ok().filter(|_| plain)
+    let canonical = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
+    text.parse().ok().filter(|_| canonical)
 }

@@ -1,25 +1,34 @@
-//! Version 2: a signature, 4 bytes that say what follows and for how long, addresses, extensions.
+//! Version 2, binary:
+//!
+//! ```text
+//!  signature  │ version, command │ family, transport │ length of the rest │ addresses │ TLVs
+//!  12 bytes   │ 1 byte           │ 1 byte            │ u16, big-endian    │           │
+//! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::addresses::{ProxyAddresses, Transport, to_ipv6};
+use super::error::ProxyHeaderError;
 use super::tlv::{self, ProxyTlv};
-use super::v1::to_ipv6;
-use super::{
-    MAX_LENGTH, ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyHeaderVersion, Transport,
-};
 
-/// What it begins with; a header of the other version never does.
+/// The longest version 2 header that is read or written; bytes. The specification allows 64 KiB, and
+/// asks senders to stay well below the size of a first TCP segment.
+pub const MAX_LENGTH: usize = 4096;
+
+/// The first byte of a version 2 header; it tells the versions apart.
 pub(super) const FIRST_BYTE: u8 = b'\r';
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family and transport, length of the rest.
+/// The length of the part before the addresses.
 const FIXED_LEN: usize = 16;
-/// Of the fields for a Unix socket's name.
+/// The length of the field for a Unix socket's name, padded with zeros.
 const UNIX_NAME_LEN: usize = 108;
 
+// Version 2 with a command.
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 
+// Address family (high 4 bits) and transport (low 4 bits).
 const AF_UNSPEC: u8 = 0x00;
 const STREAM: u8 = 0x01;
 const DATAGRAM: u8 = 0x02;
@@ -27,13 +36,13 @@ const AF_INET: u8 = 0x10;
 const AF_INET6: u8 = 0x20;
 const AF_UNIX: u8 = 0x30;
 
-/// So many bytes certainly belong to the header yet.
+/// The number of further bytes that certainly belong to the header.
 pub(super) fn bytes_needed(bytes: &[u8]) -> Result<usize, ProxyHeaderError> {
-    let begun = bytes
+    let signature_matches = bytes
         .iter()
         .zip(&SIGNATURE)
         .all(|(byte, wanted)| byte == wanted);
-    if !begun {
+    if !signature_matches {
         return Err(ProxyHeaderError::Signature);
     }
     let Some([_, _, high, low]) = bytes.get(SIGNATURE.len()..FIXED_LEN) else {
@@ -47,46 +56,41 @@ pub(super) fn bytes_needed(bytes: &[u8]) -> Result<usize, ProxyHeaderError> {
 }
 
 /// Parses a complete header.
-pub(super) fn parse(bytes: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<(ProxyAddresses, Vec<ProxyTlv>), ProxyHeaderError> {
     let (fixed, mut rest) = bytes
         .split_first_chunk::<FIXED_LEN>()
         .ok_or(ProxyHeaderError::Syntax)?;
     let [.., command, family, _, _] = *fixed;
-    let header = |origin, extensions| ProxyHeader {
-        version: ProxyHeaderVersion::V2,
-        addresses: origin,
-        tlvs: extensions,
-    };
     match command {
-        // Whatever follows is to be discarded.
-        LOCAL => Ok(header(ProxyAddresses::Local, Vec::new())),
+        // The specification: the receiver must discard the rest.
+        LOCAL => Ok((ProxyAddresses::Local, Vec::new())),
         PROXY => {
-            let origin = parse_addresses(family, &mut rest)?;
-            Ok(header(origin, tlv::parse(bytes, rest)?))
+            let addresses = parse_addresses(family, &mut rest)?;
+            Ok((addresses, tlv::parse(bytes, rest)?))
         }
         _ => Err(ProxyHeaderError::Syntax),
     }
 }
 
-/// The header as it is sent; `None`: it would be too long.
+/// Encodes a header; `None` if a part or the whole would be too long.
 pub(super) fn write(
-    origin: &ProxyAddresses,
-    extensions: &[ProxyTlv],
+    addresses: &ProxyAddresses,
+    tlvs: &[ProxyTlv],
     checksum: bool,
 ) -> Option<Vec<u8>> {
-    let (command, family, addresses) = encode_addresses(origin)?;
+    let (command, family, addresses) = encode_addresses(addresses)?;
     let mut bytes = SIGNATURE.to_vec();
     bytes.extend([command, family, 0, 0]);
     bytes.extend(addresses);
-    for extension in extensions {
-        extension.write(&mut bytes)?;
+    for tlv in tlvs {
+        tlv.write(&mut bytes)?;
     }
-    let sum = checksum.then(|| tlv::reserve_checksum(&mut bytes));
+    let checksum_offset = checksum.then(|| tlv::reserve_checksum(&mut bytes));
     let length = u16::try_from(bytes.len().checked_sub(FIXED_LEN)?).ok()?;
-    let place = bytes.get_mut(FIXED_LEN - 2..FIXED_LEN)?;
-    place.copy_from_slice(&length.to_be_bytes());
-    if let Some(place) = sum {
-        tlv::fill_checksum(&mut bytes, place);
+    let length_field = bytes.get_mut(FIXED_LEN - 2..FIXED_LEN)?;
+    length_field.copy_from_slice(&length.to_be_bytes());
+    if let Some(offset) = checksum_offset {
+        tlv::fill_checksum(&mut bytes, offset);
     }
     Some(bytes).filter(|bytes| bytes.len() <= MAX_LENGTH)
 }
@@ -123,11 +127,11 @@ fn parse_inet<const N: usize>(
 ) -> Result<ProxyAddresses, ProxyHeaderError> {
     let (from, to) = (address(take_bytes(rest)?), address(take_bytes(rest)?));
     let mut port = || take_bytes(rest).map(u16::from_be_bytes);
-    let (sent_from, sent_to) = (port()?, port()?);
+    let (from_port, to_port) = (port()?, port()?);
     Ok(ProxyAddresses::Inet {
         transport,
-        source: SocketAddr::new(from, sent_from),
-        destination: SocketAddr::new(to, sent_to),
+        source: SocketAddr::new(from, from_port),
+        destination: SocketAddr::new(to, to_port),
     })
 }
 
@@ -143,10 +147,10 @@ fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ProxyHeaderEr
     Ok(*taken)
 }
 
-/// Command, family with transport, and the addresses. Where client and destination are of different
-/// families, both are written as IPv6.
-fn encode_addresses(origin: &ProxyAddresses) -> Option<(u8, u8, Vec<u8>)> {
-    match origin {
+/// The command, the family with transport, and the encoded addresses. If the source is IPv4 and the
+/// destination IPv6 or vice versa, both are written as IPv6.
+fn encode_addresses(addresses: &ProxyAddresses) -> Option<(u8, u8, Vec<u8>)> {
+    match addresses {
         ProxyAddresses::Local => Some((LOCAL, AF_UNSPEC, Vec::new())),
         ProxyAddresses::Unknown => Some((PROXY, AF_UNSPEC, Vec::new())),
         ProxyAddresses::Inet {
