@@ -1,8 +1,8 @@
-//! Host patterns, and the map that finds those that match a name.
+//! Host patterns, and a map from patterns to values.
 //!
-//! Names are compared without regard to case (RFC 4343), without a port, and without the dot that
-//! marks a name as complete. They are not resolved, and an international name is only known in the
-//! `xn--` form that clients send. IPv6 addresses are compared as text, in the form of RFC 5952.
+//! Names are compared without case (RFC 4343), without the port, and without the trailing dot of a
+//! fully qualified name. They are not resolved. International names must be in the `xn--` form that
+//! clients send. IPv6 addresses are compared as text, in the form of RFC 5952.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,26 +10,26 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::iter;
 use std::net::Ipv6Addr;
 
-use super::PatternError;
+use super::pattern_error::PatternError;
 
-/// The longest host name in text form, without the dot at its end (RFC 1035 §2.3.4 counts 255 on the
-/// wire, where the first length byte and the root take two).
+/// The longest host name as text, without a trailing dot; bytes. RFC 1035 §2.3.4 allows 255 on the
+/// wire, of which the first length byte and the root label take two.
 const MAX_NAME: usize = 253;
 
-/// The hosts that a route is for. Names are in lower case and have no dot at their end.
+/// The hosts that a route is for. Names are in lower case, without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostPattern {
-    /// Every host, and requests that name none.
+    /// Every host, and requests without one.
     Any,
-    /// This one.
+    /// This host.
     Exact(String),
-    /// Every name with one or more labels in front of this one, which is not matched itself:
-    /// `*.example.com` is `Suffix("example.com")`.
+    /// Every name below this one, but not this name itself: `*.example.com` is
+    /// `Suffix("example.com")`.
     Suffix(String),
 }
 
 impl HostPattern {
-    /// Reads `any` or `*`, `example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
+    /// Parses `any` or `*`, `example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         match text.strip_prefix("*.") {
             _ if text == "*" || text == "any" => Ok(Self::Any),
@@ -50,8 +50,8 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// The host without its port and without a dot at its end: `example.com` of `example.com.:8080`,
-/// `[::1]` of `[::1]:80`. Case stays as sent.
+/// The host without the port and a trailing dot: `example.com` for `example.com.:8080`, `[::1]` for
+/// `[::1]:80`. The case is kept.
 pub fn host_name(host: &str) -> &str {
     let end = if host.starts_with('[') {
         host.find(']').map(|bracket| bracket + 1)
@@ -83,7 +83,7 @@ fn parse_name(text: &str) -> Result<String, PatternError> {
 }
 
 fn is_label(label: &str) -> bool {
-    // `_` is in no host name of RFC 952, and in many that are in use
+    // RFC 952 has no `_`, but many names in use do.
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=63).contains(&label.len()) && label.bytes().all(allowed)
 }
@@ -102,21 +102,21 @@ fn parse_ipv6(text: &str) -> Result<String, PatternError> {
     }
 }
 
-/// The name of a request's host in lower case, on the stack.
+/// The name of a request's host in lower case, without an allocation.
 pub(super) struct LowercaseHost {
     bytes: [u8; MAX_NAME],
     length: usize,
 }
 
 impl LowercaseHost {
-    /// A name that is too long to be one becomes empty, which only [`HostPattern::Any`] matches.
+    /// Copies the name. One that is too long becomes empty, which only [`HostPattern::Any`] matches.
     pub(super) fn new(host: &str) -> Self {
         let name = host_name(host).as_bytes();
         let mut bytes = [0; MAX_NAME];
         let length = match bytes.get_mut(..name.len()) {
-            Some(place) => {
-                place.copy_from_slice(name);
-                place.make_ascii_lowercase();
+            Some(copy) => {
+                copy.copy_from_slice(name);
+                copy.make_ascii_lowercase();
                 name.len()
             }
             None => 0,
@@ -129,7 +129,7 @@ impl LowercaseHost {
     }
 }
 
-/// A value for each host pattern.
+/// A map from host patterns to values.
 #[derive(Debug)]
 pub(super) struct HostMap<V> {
     exact: NameMap<V>,
@@ -137,11 +137,12 @@ pub(super) struct HostMap<V> {
     any: Option<V>,
 }
 
-/// Hashed without a random seed: the names are the operator's, so nobody can make them collide.
+/// Hashed without a random seed: the names come from the operator, so an attacker cannot make them
+/// collide.
 type NameMap<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<DefaultHasher>>;
 
 impl<V> HostMap<V> {
-    /// Of two values for one pattern, the later stays.
+    /// Builds the map. If a pattern occurs twice, the later value wins.
     pub(super) fn new(entries: impl IntoIterator<Item = (HostPattern, V)>) -> Self {
         let mut map = Self {
             exact: NameMap::default(),
@@ -158,7 +159,7 @@ impl<V> HostMap<V> {
         map
     }
 
-    /// The values whose pattern matches, the most specific first.
+    /// The values of the matching patterns, the most specific first.
     pub(super) fn matches<'map>(&'map self, name: &LowercaseHost) -> impl Iterator<Item = &'map V> {
         let name = name.as_bytes();
         let exact = self.exact.get(name);
@@ -171,7 +172,8 @@ fn into_boxed_bytes(name: String) -> Box<[u8]> {
     name.into_bytes().into_boxed_slice()
 }
 
-/// `b.c` and `c` for `a.b.c`; none for a name that begins with a dot, which has no label in front.
+/// The names above this one: `b.c` and `c` for `a.b.c`. Empty for a name that begins with a dot, because
+/// a suffix pattern needs a label in front.
 fn parent_names(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let first = if name.starts_with(b".") {
         None

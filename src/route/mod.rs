@@ -1,19 +1,20 @@
-//! Which route a request takes.
+//! Finds the route of a request.
 //!
-//! A route matches a request when its host, its path and its methods all match. Of the routes that
-//! match, the most specific wins: the host decides first (exact, then the longer suffix, then any),
-//! then the longer path, then a route that names the method before one for any method. Routes
-//! that match alike are refused when the table is built, so their order never decides.
+//! A route matches a request if its host, its path and its methods all match. The most specific route
+//! wins: the host decides first (exact, then the longer suffix, then any), then the longer path,
+//! then a route that names the method before one for any method. Two routes that are equally
+//! specific are an error when the table is built, so their order never matters.
 //!
-//! This is not access control. Paths are compared as they were sent, so `/%61dmin` does not take the
-//! route of `/admin`: a peer must protect itself.
+//! This is not access control. Paths are compared as they were sent, so `/%61dmin` does not match the
+//! route `/admin`: a peer must protect itself.
 //!
-//! Invariants: [`RouteTable::find`] allocates nothing, and gives what a search through the whole list
-//! would give. Its cost does not grow with the number of hosts, and only with the logarithm of the
+//! Invariants: [`RouteTable::find`] does not allocate, and its result is that of a search through all
+//! routes. Its cost does not depend on the number of hosts, and grows with the logarithm of the
 //! number of paths of one host.
 
 mod host;
 mod path;
+mod pattern_error;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,11 +23,12 @@ use http::Method;
 
 pub use host::{HostPattern, host_name};
 pub use path::PathPrefix;
+pub use pattern_error::PatternError;
 
 use host::{HostMap, LowercaseHost};
 use path::PathMap;
 
-/// What a request must look like to take a route.
+/// The requests that a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
     /// The hosts.
@@ -38,7 +40,7 @@ pub struct RouteMatch {
 }
 
 impl RouteMatch {
-    /// Whether some request matches both, and neither of them is the more specific.
+    /// Whether some request matches both, and neither is more specific for it.
     pub fn conflicts_with(&self, other: &Self) -> bool {
         self.host == other.host
             && self.path == other.path
@@ -64,70 +66,32 @@ fn methods_conflict(a: &[Method], b: &[Method]) -> bool {
     a.iter().any(|method| b.contains(method))
 }
 
-/// A host or a path of a route that cannot be used; the text is advice for who wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    /// The host is an empty text.
-    #[error("the host is empty; leave `host` out to match any host")]
-    EmptyHost,
-    /// A `*` anywhere but as the whole first label, or with nothing behind it.
-    #[error("`*` can only stand in front of a name, as in `*.example.com`")]
-    HostWildcard,
-    /// The host has a port.
-    #[error("hosts are matched without their port; remove `:{0}`")]
-    HostPort(String),
-    /// A part between two dots is empty, longer than 63 bytes, or has a character no host name has.
-    #[error(
-        "`{0}` is not part of a host name: 1 to 63 letters, digits, `-` or `_`; \
-         write an international name in its `xn--` form"
-    )]
-    HostLabel(String),
-    /// The name is longer than DNS allows.
-    #[error("the host is {0} bytes long; at most 253 are allowed")]
-    HostLength(usize),
-    /// The text in brackets is no IPv6 address.
-    #[error("`{0}` is not an IPv6 address in brackets")]
-    HostIpv6(String),
-    /// The path does not begin with a slash.
-    #[error("a path begins with `/`")]
-    PathStart,
-    /// The path has a character that no path of a request has.
-    #[error("`{0}` cannot be in the path of a request; percent-encode it as the client does")]
-    PathCharacter(char),
-    /// The path has an empty segment, `.` or `..`.
-    #[error("the path has the segment `{0}`, which clients remove before they send it")]
-    PathSegment(String),
-    /// The path ends in `/*`.
-    #[error("a path is a prefix as it is; remove the `*`")]
-    PathWildcard,
-}
-
-/// Two routes that match alike.
+/// Two routes that are equally specific for some request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("routes {first} and {second} (counted from 0) match the same requests")]
 pub struct RouteConflict {
-    /// The earlier one's place in the list that was given, from 0.
+    /// The index of the earlier route in the given list, from 0.
     pub first: usize,
-    /// The later one's.
+    /// The index of the later route.
     pub second: usize,
 }
 
 /// Why no route was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteError {
-    /// No route is for this host and path.
+    /// No route matches the host and path.
     NoRoute,
-    /// Routes are for this host and path, none for this method; see [`RouteTable::allowed`].
+    /// Routes match the host and path, but not the method; see [`RouteTable::allowed_methods`].
     MethodNotAllowed,
 }
 
-/// All routes, ready to be searched.
+/// All routes, each with a value, indexed for [`find`](Self::find).
 #[derive(Debug)]
 pub struct RouteTable<T> {
     hosts: HostMap<PathMap<Vec<MethodRule<T>>>>,
 }
 
-/// What is left of a route where its host and path are known.
+/// The methods of one route, below its host and path.
 #[derive(Debug)]
 struct MethodRule<T> {
     index: usize,
@@ -136,31 +100,18 @@ struct MethodRule<T> {
 }
 
 impl<T> RouteTable<T> {
-    /// Builds the table; the order of `routes` has no meaning.
+    /// Builds the table. The order of `routes` does not matter.
     pub fn new(routes: impl IntoIterator<Item = (RouteMatch, T)>) -> Result<Self, RouteConflict> {
         let mut hosts: BTreeMap<HostPattern, BTreeMap<PathPrefix, Vec<MethodRule<T>>>> =
             BTreeMap::new();
-        for (
-            index,
-            (
-                RouteMatch {
-                    host,
-                    path,
-                    methods,
-                },
+        for (index, (route, value)) in routes.into_iter().enumerate() {
+            let paths = hosts.entry(route.host).or_default();
+            let rule = MethodRule {
+                index,
+                methods: route.methods,
                 value,
-            ),
-        ) in routes.into_iter().enumerate()
-        {
-            let rules = hosts.entry(host).or_default().entry(path).or_default();
-            insert_rule(
-                rules,
-                MethodRule {
-                    index,
-                    methods,
-                    value,
-                },
-            )?;
+            };
+            insert_rule(paths.entry(route.path).or_default(), rule)?;
         }
         let hosts = hosts
             .into_iter()
@@ -170,22 +121,22 @@ impl<T> RouteTable<T> {
         })
     }
 
-    /// The route of a request: `host` as in its `Host` or authority (case, port and a dot at the end
-    /// do not matter), `path` as sent, without the query.
+    /// Finds the value of a request's route. `host` is that of the `Host` field or `:authority` (case,
+    /// port and a trailing dot are ignored), `path` is as sent, without the query.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, RouteError> {
         let name = LowercaseHost::new(host);
-        let mut miss = RouteError::NoRoute;
+        let mut error = RouteError::NoRoute;
         for rules in self.matching_rules(&name, path) {
             match select_by_method(rules, method) {
                 Some(value) => return Ok(value),
-                None => miss = RouteError::MethodNotAllowed,
+                None => error = RouteError::MethodNotAllowed,
             }
         }
-        Err(miss)
+        Err(error)
     }
 
-    /// The methods that [`find`](Self::find) accepts for this host and path, sorted, for the `Allow` field of a 405
-    /// (RFC 9110 §15.5.6). Empty where no route is for them, or where one takes any method.
+    /// The methods that [`find`](Self::find) accepts for this host and path, sorted, for the `Allow` field
+    /// of a 405 response (RFC 9110 §15.5.6). Empty if no route matches, or if one takes any method.
     pub fn allowed_methods(&self, host: &str, path: &str) -> Vec<&Method> {
         let name = LowercaseHost::new(host);
         let rules: Vec<_> = self.matching_rules(&name, path).flatten().collect();
@@ -214,8 +165,8 @@ fn insert_rule<T>(
     rules: &mut Vec<MethodRule<T>>,
     rule: MethodRule<T>,
 ) -> Result<(), RouteConflict> {
-    let alike = |other: &&MethodRule<T>| methods_conflict(&other.methods, &rule.methods);
-    if let Some(other) = rules.iter().find(alike) {
+    let conflicts = |other: &&MethodRule<T>| methods_conflict(&other.methods, &rule.methods);
+    if let Some(other) = rules.iter().find(conflicts) {
         return Err(RouteConflict {
             first: other.index,
             second: rule.index,
@@ -316,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_with_equal_match_are_refused() {
+    fn routes_with_equal_match_are_an_error() {
         let same = |a: &[Method], b: &[Method]| {
             RouteTable::new([
                 (route("other", "/api", &[]), ()),
@@ -344,18 +295,19 @@ mod tests {
         assert_eq!(route("any", "/", &[]).to_string(), "host any, path /");
     }
 
-    /// The definition, by search through the whole list.
-    fn oracle(
+    /// The definition of a match, as a search through all routes.
+    fn linear_search(
         routes: &[RouteMatch],
         host: &str,
         path: &str,
         method: &Method,
     ) -> Result<usize, RouteError> {
-        let here = |route: &RouteMatch| host_matches(&route.host, host) && route.path.matches(path);
+        let is_match =
+            |route: &RouteMatch| host_matches(&route.host, host) && route.path.matches(path);
         routes
             .iter()
             .enumerate()
-            .filter(|(_, route)| here(route))
+            .filter(|(_, route)| is_match(route))
             .filter(|(_, route)| route.methods.is_empty() || route.methods.contains(method))
             .max_by_key(|(_, route)| {
                 (
@@ -365,7 +317,7 @@ mod tests {
                 )
             })
             .map(|(index, _)| index)
-            .ok_or(if routes.iter().any(here) {
+            .ok_or(if routes.iter().any(is_match) {
                 RouteError::MethodNotAllowed
             } else {
                 RouteError::NoRoute
@@ -402,13 +354,13 @@ mod tests {
     proptest! {
         #[test]
         fn route_table_lookup_equals_a_linear_search(
-            wanted in prop::collection::vec(some_route(), 0..24),
+            candidates in prop::collection::vec(some_route(), 0..24),
             host in "[ab](\\.[ab]){0,3}",
             path in "(/[a-]{0,2}){0,4}",
             put in any::<bool>(),
         ) {
             let mut routes: Vec<RouteMatch> = Vec::new();
-            for route in wanted {
+            for route in candidates {
                 if !routes.iter().any(|other| other.conflicts_with(&route)) {
                     routes.push(route);
                 }
@@ -416,7 +368,7 @@ mod tests {
             let table = RouteTable::new(routes.iter().cloned().zip(0..)).unwrap();
             let method = if put { Method::PUT } else { Method::GET };
             let found = table.find(&host, &path, &method).copied();
-            prop_assert_eq!(found, oracle(&routes, &host, &path, &method));
+            prop_assert_eq!(found, linear_search(&routes, &host, &path, &method));
         }
 
         #[test]

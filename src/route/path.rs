@@ -1,27 +1,27 @@
-//! Path prefixes, and the map that finds those that match a path.
+//! Path prefixes, and a map from prefixes to values.
 //!
-//! A prefix matches whole segments: `/api` matches `/api`, `/api/` and `/api/x`, not `/apix`. A slash
-//! at its end says nothing more, so `/api/` is the same prefix. Case counts. The path of a request is
-//! taken as it was sent: nothing is decoded and no `..` is resolved, because the peer gets that very
-//! text, and two readings of one path are how requests slip past a rule.
+//! A prefix matches whole segments: `/api` matches `/api`, `/api/` and `/api/x`, not `/apix`. A trailing
+//! slash is ignored, so `/api/` is the same prefix. Case matters. A request's path is compared as
+//! it was sent, without decoding or resolving `..`: the peer gets the same text, and if proxy and
+//! peer interpreted it differently, requests could bypass a rule.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 
-use super::PatternError;
+use super::pattern_error::PatternError;
 
 /// The paths that a route is for.
 ///
-/// The text has no slash at its end; the root is empty.
+/// Stored without a trailing slash; the root is the empty text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PathPrefix(String);
 
 impl PathPrefix {
-    /// Matches every path, and the `*` of `OPTIONS *`.
+    /// Matches every path, also the `*` of `OPTIONS *`.
     pub const ROOT: Self = Self(String::new());
 
-    /// Reads `/`, `/api` or `/api/v1/`.
+    /// Parses `/`, `/api` or `/api/v1/`.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let segments = text.strip_prefix('/').ok_or(PatternError::PathStart)?;
         if let Some(bad) = text.chars().find(|c| !is_path_character(*c)) {
@@ -35,7 +35,7 @@ impl PathPrefix {
         Ok(Self(format!("/{segments}")))
     }
 
-    /// Whether this is the path or whole segments at its beginning; `path` is without the query.
+    /// Whether the path, without its query, is this prefix or continues it with a new segment.
     pub fn matches(&self, path: &str) -> bool {
         let rest = path.strip_prefix(self.0.as_str());
         rest.is_some_and(|rest| self.0.is_empty() || rest.is_empty() || rest.starts_with('/'))
@@ -60,14 +60,15 @@ fn check_segment(segment: &str) -> Result<(), PatternError> {
     }
 }
 
-/// A value for each prefix.
+/// A map from prefixes to values.
 ///
-/// The prefixes are sorted by their bytes, and each knows its parent: the longest other one that its
-/// own text begins with. Every prefix that a path begins with is the last one that is not greater than
-/// the path, or a parent of that one: a text between `p` and `p…` begins with `p`.
+/// The nodes are sorted by the bytes of their prefix, and each links to its parent: the longest other
+/// prefix with which its own text begins. All prefixes of a path are found from the last node that is
+/// not greater than the path: they are this node and its ancestors, because a text between `p` and
+/// `p…` begins with `p`.
 ///
-/// Parents go by bytes, not by segments, because `-` sorts before `/`: between `/api` and `/api/x`
-/// may stand `/api-z`, and the way from there to `/api` must not be cut.
+/// Parents go by bytes, not by segments, because `-` sorts before `/`: between `/api` and `/api/x` may
+/// stand `/api-z`. A lookup of `/api/a` starts at that node, and must reach `/api` from there.
 #[derive(Debug)]
 pub(super) struct PathMap<V> {
     nodes: Vec<PrefixNode<V>>,
@@ -86,9 +87,9 @@ impl<V> PathMap<V> {
             nodes: Vec::with_capacity(entries.len()),
         };
         for (prefix, value) in entries {
-            let before = map.nodes.len().checked_sub(1);
+            let previous = map.nodes.len().checked_sub(1);
             let parent = map
-                .ancestors(before)
+                .ancestors(previous)
                 .find(|(_, node)| prefix.0.starts_with(&node.prefix.0));
             let parent = parent.map(|(index, _)| index);
             map.nodes.push(PrefixNode {
@@ -100,17 +101,17 @@ impl<V> PathMap<V> {
         map
     }
 
-    /// The values whose prefix matches, the longest prefix first.
+    /// The values of the matching prefixes, the longest first.
     pub(super) fn matches<'map>(&'map self, path: &str) -> impl Iterator<Item = &'map V> {
-        let greater = self
+        let first_greater = self
             .nodes
             .partition_point(|node| node.prefix.0.as_str() <= path);
-        self.ancestors(greater.checked_sub(1))
+        self.ancestors(first_greater.checked_sub(1))
             .filter(|(_, node)| node.prefix.matches(path))
             .map(|(_, node)| &node.value)
     }
 
-    /// A node and its parents.
+    /// The node at this index and its ancestors, from child to parent.
     fn ancestors(&self, from: Option<usize>) -> impl Iterator<Item = (usize, &PrefixNode<V>)> {
         let at = |index: usize| Some((index, self.nodes.get(index)?));
         iter::successors(from.and_then(at), move |(_, node)| node.parent.and_then(at))
