@@ -31,9 +31,16 @@ pub enum PatternError {
     #[error("`{0}` cannot be in the path of a request; percent-encode it as clients do")]
     PathCharacter(char),
     /// The path has an empty segment, `.` or `..`.
-    #[error("`{0}` cannot be a segment of the path; remove it")]
+    #[error("the path has {}; remove it", segment_name(.0))]
     PathSegment(String),
-    /// The path ends in `/*`.
+    /// A segment of the path is `*`.
     #[error("every path is a prefix already; remove the `*`")]
     PathWildcard,
+}
+
+fn segment_name(segment: &str) -> String {
+    match segment {
+        "" => "an empty segment".to_owned(),
+        _ => format!("the segment `{segment}`"),
+    }
 }
