@@ -22,12 +22,12 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::date::get_cached_date;
-use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
 use pingora::{Error, Result};
-use pingora::http::{RequestHeader, ResponseHeader};
 
 use self::error::map_stream_error;
 use self::request_body::Http2RequestBody;

@@ -9,14 +9,14 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::http::v1::client::http_req_header_to_wire;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Http2Stream;
 use super::request_body::RetryBuffer;
