@@ -14,8 +14,7 @@ use crate::clock;
 use crate::downstream::PeriodicTask;
 use crate::ring::Hash;
 use crate::snapshot::Snapshot;
-use crate::upstream::HashTarget;
-use crate::upstream::affinity::PeerEpoch;
+use crate::upstream::{HashTarget, PeerEpoch};
 
 /// The shortest time between two records.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);

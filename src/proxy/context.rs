@@ -14,9 +14,8 @@ use crate::downstream::{AbortReason, Connection, Exchange};
 use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::upstream::affinity::PeerEpoch;
 use crate::upstream::in_flight::PeerPermit;
-use crate::upstream::{HashTarget, Peer, Tried, Upstream};
+use crate::upstream::{HashTarget, Peer, PeerEpoch, Tried, Upstream};
 
 /// What one request remembers. One request takes one [`Snapshot`], here, and keeps it to its end.
 #[derive(Debug)]

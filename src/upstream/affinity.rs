@@ -34,42 +34,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use self::entry::{
+    AffinityEntry, AffinitySet, MAX_SETS, WAYS, millis, pack_key, to_units, unpack_key,
+};
+use super::peer_epoch::PeerEpoch;
 use crate::policy::hash_mix::mix;
 
-/// Entries that a key can be in: one cache line.
-const WAYS: usize = 8;
+mod entry;
+
 /// Entries for each key that the table is made for.
 const ENTRIES_PER_KEY: usize = 2;
-/// The most keys that a table is made for, and its sets.
-const MAX_KEYS: usize = 1 << 24;
-const MAX_SETS: usize = MAX_KEYS * ENTRIES_PER_KEY / WAYS;
-/// A unit of time is 2^28 ns.
-const TIME_UNIT_SHIFT: u32 = 28;
-
-/// A peer from when it is given its keys until it loses them to others; the number is its own among those that
-/// an upstream has had, or the last 2^16 of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PeerEpoch(pub u16);
-
-/// The tenures of an upstream's peers so far.
-#[derive(Debug, Default)]
-pub struct PeerEpochs(AtomicU16);
-
-impl PeerEpochs {
-    /// A new one.
-    pub fn next_epoch(&self) -> PeerEpoch {
-        PeerEpoch(self.0.fetch_add(1, Relaxed))
-    }
-}
+/// The most keys that a table is made for: 2^24.
+const MAX_KEYS: usize = MAX_SETS * WAYS / ENTRIES_PER_KEY;
 
 /// Keys with the peer and the time of their last request.
 #[derive(Debug)]
-pub struct AffinityTable {
+pub(super) struct AffinityTable {
     /// As many as a power of two.
     sets: Box<[AffinitySet]>,
     previous: ArcSwapOption<PreviousTable>,
@@ -83,19 +67,15 @@ struct PreviousTable {
     expires_at: Duration,
 }
 
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct AffinitySet([AtomicU64; WAYS]);
-
 impl AffinityTable {
     /// A table for about this many keys at once, rounded up to a power of two; at least 8, at most 2^24.
-    pub fn new(keys: usize) -> Self {
+    pub(super) fn new(keys: usize) -> Self {
         Self::with_set_count(set_count(keys))
     }
 
     /// The table for about this many keys that goes on with what `before` has, where that may be active
     /// `until` then: the same one, if it has the size.
-    pub fn resized_from(before: &Arc<Self>, keys: usize, until: Duration) -> Arc<Self> {
+    pub(super) fn resized_from(before: &Arc<Self>, keys: usize, until: Duration) -> Arc<Self> {
         if before.sets.len() == set_count(keys) {
             return Arc::clone(before);
         }
@@ -121,11 +101,11 @@ impl AffinityTable {
     /// Records that a peer serves a request of a key. Keys without one for `idle` make room first; true:
     /// one that is active had to, as the table is too small.
     #[inline]
-    pub fn touch(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
+    pub(super) fn touch(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
         let hash = mix(key);
         let entry = AffinityEntry::new(hash, peer, to_units(now));
         match self.set_of(hash).and_then(|set| set.find(hash)) {
-            Some((cell, seen)) if seen != entry => cell.store(entry.0, Relaxed),
+            Some((cell, seen)) if seen != entry => entry.store(cell),
             Some(_) => {}
             None => return self.insert(hash, entry, now, idle),
         }
@@ -134,7 +114,7 @@ impl AffinityTable {
 
     /// Records that a request, or a stream, of a key goes on at the peer that it was at home with when it came;
     /// not if another has served the key since.
-    pub fn refresh(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) {
+    pub(super) fn refresh(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) {
         if self
             .lookup(mix(key), now)
             .is_none_or(|seen| seen.epoch() == peer)
@@ -145,7 +125,13 @@ impl AffinityTable {
 
     /// Whether the key had a request within `idle`, and that peer served the last.
     #[inline]
-    pub fn is_assigned_to(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
+    pub(super) fn is_assigned_to(
+        &self,
+        key: u64,
+        peer: PeerEpoch,
+        now: Duration,
+        idle: Duration,
+    ) -> bool {
         let is_it =
             |seen: AffinityEntry| seen.epoch() == peer && seen.is_active(to_units(now), idle);
         self.lookup(mix(key), now).is_some_and(is_it)
@@ -153,7 +139,11 @@ impl AffinityTable {
 
     /// How many keys had a request within `idle`, by the peer that they are with. Goes over the whole table: some
     /// 50 µs for 65,536 keys.
-    pub fn active_keys_by_peer(&self, now: Duration, idle: Duration) -> HashMap<PeerEpoch, usize> {
+    pub(super) fn active_keys_by_peer(
+        &self,
+        now: Duration,
+        idle: Duration,
+    ) -> HashMap<PeerEpoch, usize> {
         let mut held = HashMap::new();
         self.for_each(now, &mut |_, entry| {
             if entry.is_active(to_units(now), idle) {
@@ -166,7 +156,7 @@ impl AffinityTable {
     /// The keys that are with peers and had a request within the time that `of` gives for those, at most `most` of
     /// them: for [`Self::recall`], each with the milliseconds since its last request. What stands for a
     /// key is all that the table knows of it, enough for a table of the same size.
-    pub fn export(
+    pub(super) fn export(
         &self,
         of: impl Fn(PeerEpoch) -> Option<Duration>,
         now: Duration,
@@ -184,7 +174,13 @@ impl AffinityTable {
 
     /// Takes over keys of another table, for a peer; of what both know the later counts. A table of another
     /// size comes before this one, where its keys may be active `until` then.
-    pub fn restore(&self, keys: &[(u64, u64)], peer: PeerEpoch, now: Duration, until: Duration) {
+    pub(super) fn restore(
+        &self,
+        keys: &[(u64, u64)],
+        peer: PeerEpoch,
+        now: Duration,
+        until: Duration,
+    ) {
         for &(known, age) in keys {
             let time = to_units(now.saturating_sub(Duration::from_millis(age)));
             let (hash, sets) = unpack_key(known);
@@ -211,7 +207,7 @@ impl AffinityTable {
         };
         match set.find(hash) {
             Some((cell, seen)) if seen.age(to_units(now)) >= entry.age(to_units(now)) => {
-                cell.store(entry.0, Relaxed);
+                entry.store(cell);
             }
             Some(_) => {}
             None => _ = set.insert(entry, to_units(now), Duration::ZERO),
@@ -241,7 +237,7 @@ impl AffinityTable {
     fn remove(&self, hash: u64, now: Duration) {
         if let Some((cell, seen)) = self.set_of(hash).and_then(|set| set.find(hash)) {
             // If that fails it is another's already.
-            let _ = cell.compare_exchange(seen.0, 0, Relaxed, Relaxed);
+            seen.clear(cell);
         }
         if let Some(before) = self.previous(now) {
             before.table.remove(hash, now);
@@ -261,7 +257,7 @@ impl AffinityTable {
     /// Calls with all that is known of each key, and its entry.
     fn for_each(&self, now: Duration, call: &mut impl FnMut(u64, AffinityEntry)) {
         for (place, set) in (0_u64..).zip(&self.sets) {
-            let entries = set.0.iter().map(AffinityEntry::load);
+            let entries = set.entries();
             for entry in entries.filter(|entry| !entry.is_vacant()) {
                 call(pack_key(entry, place, self.sets.len()), entry);
             }
@@ -278,119 +274,9 @@ impl AffinityTable {
     }
 }
 
-impl AffinitySet {
-    /// All entries are looked at, and then it is decided: where among them a key is cannot be foretold, so a
-    /// loop that ends there costs more than the looks that it saves.
-    #[inline]
-    fn find(&self, hash: u64) -> Option<(&AtomicU64, AffinityEntry)> {
-        let look = |found: u32, (place, cell)| {
-            found | u32::from(AffinityEntry::load(cell).matches_tag(hash)) << place
-        };
-        let found = (0..).zip(&self.0).fold(0, look);
-        let cell = self.0.get(found.trailing_zeros() as usize)?;
-        // Another thread may have taken its place since.
-        Some((cell, AffinityEntry::load(cell))).filter(|(_, entry)| entry.matches_tag(hash))
-    }
-
-    /// Puts a new key in the place of the oldest, if nobody else does; true: that was active.
-    #[cold]
-    fn insert(&self, entry: AffinityEntry, now: u32, idle: Duration) -> bool {
-        let entries = self.0.iter().map(|cell| (AffinityEntry::load(cell), cell));
-        // A vacant entry is older than any other.
-        let age = |old: AffinityEntry| {
-            if old.is_vacant() {
-                u32::MAX
-            } else {
-                old.age(now)
-            }
-        };
-        let Some((old, cell)) = entries.max_by_key(|(old, _)| age(*old)) else {
-            return false;
-        };
-        let is_new = cell.compare_exchange(old.0, entry.0, Relaxed, Relaxed);
-        is_new.is_ok() && old.is_active(now, idle)
-    }
-}
-
 /// How many sets a table for about so many keys has.
 fn set_count(keys: usize) -> usize {
     (keys.clamp(WAYS, MAX_KEYS) * ENTRIES_PER_KEY / WAYS).next_power_of_two()
-}
-
-/// All that a table of so many sets knows of a key: its tag, and its place with a one above it, which tells
-/// how much of the hash that is.
-const fn pack_key(entry: AffinityEntry, place: u64, sets: usize) -> u64 {
-    entry.tag() | sets as u64 | place
-}
-
-/// That much of the key's hash, and the number of sets.
-fn unpack_key(known: u64) -> (u64, usize) {
-    let place = known & !TAG_MASK & (2 * MAX_SETS as u64 - 1);
-    let sets = 1 << place.checked_ilog2().unwrap_or(0);
-    (
-        known & TAG_MASK | place & !sets,
-        usize::try_from(sets).unwrap_or(1),
-    )
-}
-
-/// Tag, peer and time, from the top. 0 is vacant, as no entry has the time 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct AffinityEntry(u64);
-
-const TIME_BITS: u32 = 28;
-const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
-/// How far ahead of now a time can be, in units: a minute.
-const MAX_CLOCK_SKEW: u64 = 256;
-const TAG_MASK: u64 = !0 << (TIME_BITS + 16);
-
-impl AffinityEntry {
-    const fn new(hash: u64, peer: PeerEpoch, now: u32) -> Self {
-        Self(hash & TAG_MASK | (peer.0 as u64) << TIME_BITS | now as u64)
-    }
-
-    fn load(cell: &AtomicU64) -> Self {
-        Self(cell.load(Relaxed))
-    }
-
-    const fn is_vacant(self) -> bool {
-        self.0 & TIME_MASK == 0
-    }
-
-    const fn matches_tag(self, hash: u64) -> bool {
-        ((self.0 ^ hash) & TAG_MASK == 0) & !self.is_vacant()
-    }
-
-    const fn tag(self) -> u64 {
-        self.0 & TAG_MASK
-    }
-
-    const fn epoch(self) -> PeerEpoch {
-        PeerEpoch((self.0 >> TIME_BITS & 0xffff) as u16)
-    }
-
-    /// In units, around the circle of times. Another thread may have read the clock a little later.
-    const fn age(self, now: u32) -> u32 {
-        let age = (now as u64).wrapping_sub(self.0) & TIME_MASK;
-        if age > TIME_MASK - MAX_CLOCK_SKEW {
-            0
-        } else {
-            age as u32
-        }
-    }
-
-    fn is_active(self, now: u32, idle: Duration) -> bool {
-        !self.is_vacant() && u128::from(self.age(now)) <= idle.as_nanos() >> TIME_UNIT_SHIFT
-    }
-}
-
-/// Time in units, around their circle without 0.
-fn to_units(now: Duration) -> u32 {
-    let unit = (now.as_nanos() >> TIME_UNIT_SHIFT) & u128::from(TIME_MASK);
-    u32::try_from(unit).unwrap_or_default().max(1)
-}
-
-fn millis(units: u32) -> u64 {
-    (u64::from(units) << TIME_UNIT_SHIFT) / 1_000_000
 }
 
 #[cfg(test)]

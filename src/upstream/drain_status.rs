@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::affinity::PeerEpoch;
+use super::peer_epoch::PeerEpoch;
 use super::{Peer, Upstream};
 use crate::ring::Hash;
 

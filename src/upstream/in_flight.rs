@@ -1,58 +1,60 @@
-//! Requests in flight, of an upstream and of each peer, and the one way in that respects a bound.
+//! Counts the requests in flight of an upstream and of each peer, and admits requests below a bound.
 //!
 //! ```text
-//!   Ticket::enter ── total + 1 ──┬─ try_take(peer): held + 1 where that is within the bound ─┬─► Place
-//!                                ├─ line_up(peer):  the same, when another leaves           ─┤     │
-//!                                └─ take(peer):     held + 1 in any case                    ─┘     │
-//!                                                                                                  │ drop
-//!                                                  total - 1  ◄──  held - 1  ◄─────────────────────┘
+//!   UpstreamPermit::acquire ── total + 1 ─┬─ try_admit:       peer + 1 if that is within its bound  ─┬─► PeerPermit
+//!                                         ├─ enqueue:         the same, when another request leaves ─┤      │
+//!                                         └─ admit_unbounded: peer + 1 in any case                  ─┘      │ drop
+//!                                                      total - 1  ◄──  peer - 1  ◄──────────────────────────┘
 //! ```
 //!
-//! A request counts in the total before it counts at a peer, and leaves in the other order, so the
-//! total is never less than what the peers hold together.
+//! A request is counted in the total before it is counted at a peer, and leaves in the opposite order, so the
+//! total is never less than the sum over the peers.
 //!
-//! The bound is exact under concurrency. Each change of the total also changes a version in the same
-//! word; a place is taken by compare-exchange between two looks at that word. Where the looks agree,
-//! the total did not move in between, and at the moment of the exchange the peer held no more than its
-//! bound for the total of that very moment. Where they do not, the place is judged by a total and a
-//! count that are known to be of one moment, and given back if that is too much.
+//! The bound is exact under concurrency. Every change of the total also raises a version in the same word. A peer's
+//! count is raised by compare-exchange between two reads of that word. If both are equal, the total did not change
+//! in between, and at the exchange the peer was within its bound for that very total. If not, the peer's count is
+//! checked against a total that is known to be of the same moment, and lowered again if it is above the bound.
+//! Later a peer may be above its bound, when other requests have ended and the total has fallen: a running
+//! request is never taken from its peer.
 //!
-//! A peer may be above its bound later, when others have finished and the total has fallen: no
-//! request is taken from a peer that works on it.
+//! A peer that does not share the load (draining, down, removed) is *excluded*: its requests are not in the total, where
+//! they would give room to peers that have none of them. One bit in the peer's word says so, and each request reads it
+//! in the step that counts it there; so all requests of the peer leave the total in one moment, and return in one.
+//! The bound of an excluded peer is taken of the total plus its own count.
 //!
-//! A peer that does not share the load, as it drains, is down or was removed, is set aside: what it holds is
-//! not in the total, or it would give room to peers that have nothing of it. One bit beside its number says so;
-//! whoever comes and goes learns it from the step that counts him there, so all its requests leave the total in
-//! one moment, and come back in one. Such a peer's own bound is of the total and what it holds itself.
-//!
-//! What the bound is, is decided in [`bound`](crate::policy::bound); where to go on when a peer is full, by
-//! the caller. There is room somewhere at any moment, but two requests that look at the peers one after
-//! the other can miss it. A caller that has looked at all takes the least loaded peer ([`Ticket::take`]), and
-//! counts that.
+//! [`policy::bounded_load`](crate::policy::bounded_load) defines the bound, and the caller chooses the next peer. At any
+//! moment some peer is below its bound, but requests that read the counts one after the other can miss it: a caller that
+//! has tried all peers uses [`UpstreamPermit::admit_unbounded`] on the least loaded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::task::Waker;
 
-use self::wait_queue::WaitQueue;
+use parking_lot::MutexGuard;
 
+use self::wait_queue::{RoomPredicate, WaitQueue, Waiters};
+
+mod queue_wait;
 mod wait_queue;
 
-pub use self::wait_queue::QueueWait;
+pub use self::queue_wait::QueueWait;
 
-/// One request more, in the word of [`Total`]: version + 1, number + 1.
+/// One request more, in the word of [`UpstreamInFlight`]: version + 1, count + 1.
 const ADD_ONE: u64 = (1 << 32) + 1;
-/// One less: number - 1, which carries into the version.
+/// One request less: count - 1, which carries into the version.
 const SUBTRACT_ONE: u64 = (1 << 32) - 1;
 
-/// Requests of an upstream in flight that its peers share, those that look for a peer included; below 2^32.
+/// The requests in flight of an upstream, without those at excluded peers, with those that have no peer yet;
+/// below 2^32.
 #[derive(Debug, Default)]
 pub struct UpstreamInFlight {
-    /// The number in the lower half; in the upper the version, that every change raises.
+    /// The count in the lower half, a version in the upper half. Every access is `SeqCst`: the proof of the bound
+    /// needs one order of the changes of this word and of the peers' words.
     word: AtomicU64,
 }
 
 impl UpstreamInFlight {
-    /// How many there are.
+    /// The count.
     pub fn get(&self) -> u32 {
         request_count(self.word.load(SeqCst))
     }
@@ -68,22 +70,21 @@ impl UpstreamInFlight {
     }
 }
 
-/// Requests that one peer of an upstream holds.
+/// The requests in flight at one peer, and those that wait for it.
 #[derive(Debug)]
 pub struct PeerInFlight {
-    /// A [`Load`].
+    /// A [`PackedLoad`].
     word: AtomicU64,
     total: Arc<UpstreamInFlight>,
     wait_queue: WaitQueue,
 }
 
-/// What is known of a peer's requests at one moment: their number, below 2^32; above it how many wait for a
-/// place; and on top [`Load::ASIDE`].
+/// A peer's load at one moment: the requests there in the lower half, the waiting requests above, and
+/// [`PackedLoad::EXCLUDED`] on top.
 #[derive(Clone, Copy, Debug)]
 struct PackedLoad(u64);
 
 impl PackedLoad {
-    /// One request more that waits.
     const ONE_WAITER: u64 = 1 << 32;
     /// The peer's requests are not in the total.
     const EXCLUDED: u64 = 1 << 63;
@@ -100,7 +101,7 @@ impl PackedLoad {
         self.0 & !Self::EXCLUDED >= Self::ONE_WAITER
     }
 
-    /// What its own bound is of.
+    /// The total that the peer's bound is a share of.
     const fn bound_total(self, total: u32) -> u32 {
         if self.is_excluded() {
             total.saturating_add(self.count())
@@ -111,7 +112,7 @@ impl PackedLoad {
 }
 
 impl PeerInFlight {
-    /// None yet, of those in `total`.
+    /// A peer without requests, in the upstream that counts in `total`.
     pub fn new(total: &Arc<UpstreamInFlight>) -> Self {
         Self {
             word: AtomicU64::new(0),
@@ -120,18 +121,18 @@ impl PeerInFlight {
         }
     }
 
-    /// How many there are.
+    /// The count.
     pub fn get(&self) -> u32 {
         self.load().count()
     }
 
-    /// Whether the peer can hold one more by `room`, as things are; none where others wait for that.
+    /// Whether the peer could take one more request by `room`; never while others wait for it.
     pub fn has_room(&self, room: impl Fn(u32, u32) -> bool) -> bool {
         let load = self.load();
         !load.has_waiters() && room(load.count(), load.bound_total(self.total.get()))
     }
 
-    /// Takes what the peer holds out of the total, now and from now on.
+    /// Excludes the peer: takes its requests, those to come included, out of the total.
     pub fn exclude_from_total(&self) {
         if self.load().is_excluded() {
             return;
@@ -142,13 +143,14 @@ impl PeerInFlight {
         }
     }
 
-    /// Takes it back into the total. It counts there before it does not count aside any more.
+    /// Takes the peer's requests back into the total.
     pub fn include_in_total(&self) {
         let mut load = self.load();
         while load.is_excluded() {
+            // Added before the bit is cleared: the total must not be less than the sum over the peers.
             self.total.add(load.count());
-            let shared = load.0 & !PackedLoad::EXCLUDED;
-            let swapped = self.word.compare_exchange(load.0, shared, SeqCst, SeqCst);
+            let included = load.0 & !PackedLoad::EXCLUDED;
+            let swapped = self.word.compare_exchange(load.0, included, SeqCst, SeqCst);
             let Err(now) = swapped else { return };
             self.total.subtract(load.count());
             load = PackedLoad(now);
@@ -157,6 +159,15 @@ impl PeerInFlight {
 
     fn load(&self) -> PackedLoad {
         PackedLoad(self.word.load(SeqCst))
+    }
+
+    /// Counts a request out and gives its room to a waiting request. `stays`: the request itself remains in flight,
+    /// so it remains in the total, or returns there from an excluded peer.
+    fn release(&self, stays: bool) {
+        let before = self.decrement(stays);
+        if before.has_waiters() {
+            self.admit_waiters();
+        }
     }
 
     fn decrement(&self, stays: bool) -> PackedLoad {
@@ -169,16 +180,26 @@ impl PeerInFlight {
         before
     }
 
-    /// One request goes; it is in the total still, or is so again, where it `stays` there. Its place is handed over.
-    fn release(&self, stays: bool) {
-        let before = self.decrement(stays);
-        if before.has_waiters() {
-            self.admit_waiters();
+    /// Admits waiting requests, the first first, as long as there is room.
+    #[cold]
+    fn admit_waiters(&self) {
+        self.admit_waiters_locked(self.wait_queue.lock());
+    }
+
+    fn admit_waiters_locked(&self, mut waiters: MutexGuard<'_, Waiters>) {
+        let has_room = |room: &RoomPredicate| try_reserve(&self.total, self, true, room).is_some();
+        let mut wakers = Vec::new();
+        while let Some(waker) = waiters.admit_first_if(has_room) {
+            self.word.fetch_sub(PackedLoad::ONE_WAITER, SeqCst);
+            wakers.push(waker);
         }
+        // A woken task may poll at once, which takes the lock.
+        drop(waiters);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A request that is in the total and holds no place at a peer.
+/// Counts a request in the total that is not at a peer.
 #[derive(Debug)]
 pub struct UpstreamPermit<'a> {
     total: &'a UpstreamInFlight,
@@ -191,9 +212,12 @@ impl<'a> UpstreamPermit<'a> {
         Self { total }
     }
 
-    /// A place at `peer`, if there is `room` and nobody waits for it; else the ticket again. `room` is told what
-    /// the peer holds without this request and the total with it. Where it has room it must have it for any greater
-    /// total; it may be asked more than once.
+    /// Counts the request in at `peer` if that has `room` and no other request waits for it. `room` gets the peer's
+    /// count without this request and the total with it. If it is true for a total it must be true for every
+    /// greater one. It may be called more than once.
+    ///
+    /// # Errors
+    /// The permit, if the peer has no room.
     #[inline]
     pub fn try_admit(
         self,
@@ -207,7 +231,10 @@ impl<'a> UpstreamPermit<'a> {
         }
     }
 
-    /// The same, before those that wait for it: for who finds no place anywhere else.
+    /// The same, ahead of waiting requests: for a request that found no room at any other peer.
+    ///
+    /// # Errors
+    /// The permit, if the peer has no room.
     pub fn try_admit_before_queue(
         self,
         peer: &Arc<PeerInFlight>,
@@ -216,12 +243,12 @@ impl<'a> UpstreamPermit<'a> {
         if try_reserve(self.total, peer, true, room).is_some() {
             return Ok(self.into_peer_permit(peer));
         }
-        // It may have held a place for a moment that is theirs.
+        // The attempt may have held, for a moment, the room that a leaving request meant for a waiting one.
         peer.admit_waiters();
         Err(self)
     }
 
-    /// A place at `peer`, however many it holds.
+    /// Counts the request in at `peer`, whatever its load.
     pub fn admit_unbounded(self, peer: &Arc<PeerInFlight>) -> PeerPermit {
         if PackedLoad(peer.word.fetch_add(1, SeqCst)).is_excluded() {
             self.total.subtract(1);
@@ -229,13 +256,13 @@ impl<'a> UpstreamPermit<'a> {
         self.into_peer_permit(peer)
     }
 
-    /// The peer has counted the request.
+    /// The permit of a request that was already counted at the peer.
     fn into_peer_permit(self, peer: &Arc<PeerInFlight>) -> PeerPermit {
         debug_assert!(
             std::ptr::eq(self.total, Arc::as_ptr(&peer.total)),
             "another upstream"
         );
-        // The place leaves the total, when it is dropped.
+        // From here on the peer's permit counts the request in the total, and takes it out when dropped.
         std::mem::forget(self);
         PeerPermit {
             in_flight: Arc::clone(peer),
@@ -250,16 +277,16 @@ impl Drop for UpstreamPermit<'_> {
     }
 }
 
-/// A request that a peer holds, from its admission to its drop.
+/// Counts a request at a peer, from its admission to its drop.
 #[derive(Debug)]
 pub struct PeerPermit {
     in_flight: Arc<PeerInFlight>,
-    /// The request stays in flight: a ticket takes it out of the total.
+    /// The request stays in flight: an [`UpstreamPermit`] takes it out of the total.
     keep_in_total: bool,
 }
 
 impl PeerPermit {
-    /// Leaves the peer, to look for another one among those of the same `total`: the request stays in it.
+    /// Takes the request from the peer, to go to another one with the same `total`.
     pub fn into_upstream_permit(mut self, total: &UpstreamInFlight) -> UpstreamPermit<'_> {
         debug_assert!(
             std::ptr::eq(total, Arc::as_ptr(&self.in_flight.total)),
@@ -269,7 +296,7 @@ impl PeerPermit {
         UpstreamPermit { total }
     }
 
-    /// The peer's count.
+    /// The peer's counter.
     pub fn in_flight(&self) -> &PeerInFlight {
         &self.in_flight
     }
@@ -281,10 +308,10 @@ impl Drop for PeerPermit {
     }
 }
 
-/// A moment at which a peer was within its bound, the request that it was judged for included.
+/// A total and a peer's load of the same moment.
 #[derive(Clone, Copy, Debug)]
 struct LoadReading {
-    /// Of the total.
+    /// The word of [`UpstreamInFlight`].
     total_word: u64,
     load: PackedLoad,
 }
@@ -293,8 +320,8 @@ const fn request_count(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }
 
-/// Takes a place where that keeps the peer within its bound; the moment at which it did. Who does not come
-/// `in_turn` gets none where others wait.
+/// Counts a request in at a peer if that is within the peer's bound; a moment at which it was, the request
+/// included. Without `in_turn`, only if no request waits.
 #[inline]
 fn try_reserve(
     total: &UpstreamInFlight,
@@ -302,34 +329,31 @@ fn try_reserve(
     in_turn: bool,
     room: impl Fn(u32, u32) -> bool,
 ) -> Option<LoadReading> {
-    let word = total.word.load(SeqCst);
+    let total_word = total.word.load(SeqCst);
     let before = try_increment(peer, |load| {
         (in_turn || !load.has_waiters())
-            && room(load.count(), load.bound_total(request_count(word)))
+            && room(load.count(), load.bound_total(request_count(total_word)))
     })?;
     if before.is_excluded() {
         total.subtract(1);
-    } else if total.word.load(SeqCst) == word {
+    } else if total.word.load(SeqCst) == total_word {
         let load = PackedLoad(before.0 + 1);
-        return Some(LoadReading {
-            total_word: word,
-            load,
-        });
+        return Some(LoadReading { total_word, load });
     }
     recheck_reservation(total, peer, in_turn, room)
 }
 
-/// One more at a peer that may take it; what was there before.
+/// Raises a peer's count if `admits` its load; the load before.
 #[inline]
-fn try_increment(peer: &PeerInFlight, may: impl Fn(PackedLoad) -> bool) -> Option<PackedLoad> {
-    let more = |word: u64| may(PackedLoad(word)).then(|| word + 1);
+fn try_increment(peer: &PeerInFlight, admits: impl Fn(PackedLoad) -> bool) -> Option<PackedLoad> {
+    let increment = |word: u64| admits(PackedLoad(word)).then(|| word + 1);
     peer.word
-        .fetch_update(SeqCst, SeqCst, more)
+        .fetch_update(SeqCst, SeqCst, increment)
         .ok()
         .map(PackedLoad)
 }
 
-/// Judges a place that was taken while the total moved; gives it back where it is above the bound.
+/// Checks a reservation made while the total changed; takes it back if the peer is above its bound.
 #[cold]
 fn recheck_reservation(
     total: &UpstreamInFlight,
@@ -337,19 +361,17 @@ fn recheck_reservation(
     in_turn: bool,
     room: impl Fn(u32, u32) -> bool,
 ) -> Option<LoadReading> {
-    let moment = read_consistent(total, peer);
-    let LoadReading {
-        total_word: word,
-        load,
-    } = moment;
+    let reading = read_consistent(total, peer);
+    let LoadReading { total_word, load } = reading;
     if room(
         load.count().saturating_sub(1),
-        load.bound_total(request_count(word)),
+        load.bound_total(request_count(total_word)),
     ) {
-        return Some(moment);
+        return Some(reading);
     }
     if in_turn {
-        // Whoever admits the first in line is about to look no further.
+        // No waiting request is admitted here: `admit_waiters` calls this under the lock of the queue, and
+        // `try_admit_before_queue` admits them itself.
         peer.decrement(true);
     } else {
         peer.release(true);
@@ -357,20 +379,17 @@ fn recheck_reservation(
     None
 }
 
-/// The total and what the peer holds at one moment. Each further round means that another request
-/// has come or gone meanwhile, so somebody always gets on.
+/// Reads the total and a peer's load of one moment. Lock-free: each further round means that another request has come or
+/// gone meanwhile.
 fn read_consistent(total: &UpstreamInFlight, peer: &PeerInFlight) -> LoadReading {
-    let mut word = total.word.load(SeqCst);
+    let mut total_word = total.word.load(SeqCst);
     loop {
         let load = peer.load();
         let again = total.word.load(SeqCst);
-        if again == word {
-            return LoadReading {
-                total_word: word,
-                load,
-            };
+        if again == total_word {
+            return LoadReading { total_word, load };
         }
-        word = again;
+        total_word = again;
     }
 }
 

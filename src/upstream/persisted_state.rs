@@ -181,6 +181,10 @@ pub struct PersistedFlapPenalty {
     pub suppressed_for_ms: u64,
 }
 
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

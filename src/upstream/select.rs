@@ -1,58 +1,31 @@
-//! Phase 5: which peer gets a request.
+//! Phase 5: the peer that a request is assigned to. Read-only: a selection counts and records nothing.
 //!
 //! ```text
-//!   the peer that the key is at home with
-//!     1  of a hot key: the one whose turn it is, among the first of its walk
-//!     2  the first of the walk that is available, or that drains and served the key lately;
-//!        one in a slow start only for keys that have come home
-//!     3  nobody is available: the first that is ejected or suppressed, then that no probe has answered for
-//!   and if that one holds as many requests as `bounded_load` allows: see [`bounded`](super::bounded)
+//!   1  the first peer of the walk that is available, or that drains and served the key within `drain.idle`;
+//!      a peer in a slow start counts only for the keys that it admits by now
+//!   2  without one: the first that is up but ejected or suppressed, then the first that was never probed
 //! ```
 //!
-//! Laws:
-//! * a request whose owner is available, is not in a slow start, and has room, never goes elsewhere,
-//!   but for a hot key;
-//! * the same key in the same state of the peers has the same home: no chance, no memory but of what a
-//!   drain keeps, and of what it has left when it is called off;
-//! * "no peer" is the answer only when every untried peer is down or draining;
-//! * to ask changes nothing ([`Upstream::select`]).
+//! Invariants; [`admission`](super::admission) keeps them, with an exception for hot keys:
+//! * a request goes to its owner while that is available, not in a slow start and below its bound;
+//! * the same key and the same peer states give the same peer: selection is not random, and depends on earlier
+//!   requests only through the keys that a drain leaves with its peer;
+//! * a request finds no peer only when every untried peer is down or draining.
 
 use std::time::Duration;
 
-use super::affinity::PeerEpoch;
-use super::bounded_load::{AdmitOutcome, AtCapacity};
-use super::in_flight::{PeerPermit, UpstreamPermit};
 use super::{HashTarget, Peer, PeerChoice, Tried, Upstream};
 use crate::policy::slow_start::{Salt, SlowStartWindow, first_admitting_peer};
 use crate::ring::MemberId;
 
-/// A request at its peer.
-#[derive(Debug)]
-pub struct Admission {
-    /// The peer's place.
-    pub member: MemberId,
-    /// Counts the request there, until it is dropped.
-    pub permit: PeerPermit,
-    /// It is not at home: the peer that had no room.
-    pub overflow_from: Option<MemberId>,
-    /// Its key is at home there, as was recorded: since when the peer has its keys.
-    pub epoch: Option<PeerEpoch>,
-}
-
-/// What a request brings to the choice of its peer, and when.
+/// The request and the time that a peer is selected for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SelectionContext<'a> {
     pub(super) target: &'a HashTarget,
     pub(super) tried: &'a Tried,
     pub(super) now: Duration,
-    /// It has waited at its home: it is not counted anew.
+    /// Whether the request has left a wait queue; its key was counted before it waited.
     pub(super) has_waited: bool,
-}
-
-/// What came of a request at its home.
-pub(super) enum AssignedPeerResult<'a, 't> {
-    Admitted(Admission),
-    AtCapacity(AtCapacity<'a, 't>),
 }
 
 impl<'a> SelectionContext<'a> {
@@ -65,8 +38,8 @@ impl<'a> SelectionContext<'a> {
         }
     }
 
-    /// What the second hash of slow starts and hot keys is made of. A request without a key has its
-    /// turn, so that of those, too, the right share comes home.
+    /// The input of the second hash, that of slow starts and hot keys. A request without a key uses its
+    /// round-robin turn, so that a slow start admits the right share of those requests too.
     pub(super) fn key_hash(&self) -> u64 {
         match self.target {
             HashTarget::Key(key) => key.hash().0,
@@ -76,8 +49,7 @@ impl<'a> SelectionContext<'a> {
 }
 
 impl Upstream {
-    /// The peer that a request is at home with, whatever it holds; counts nothing. `now` is
-    /// [`crate::clock::since_start`].
+    /// The peer that a request is assigned to, whatever its load. `now` is [`crate::clock::since_start`].
     #[inline]
     pub fn select(
         &self,
@@ -85,6 +57,7 @@ impl Upstream {
         tried: &Tried,
         now: Duration,
     ) -> Option<PeerChoice<'_>> {
+        // Nearly every request ends here: its owner takes all its keys, so no walk is needed.
         if let HashTarget::Key(key) = target
             && let Some(owner) = self.ring.owner(key)
             && let Some(peer) = self.peer(owner)
@@ -96,182 +69,31 @@ impl Upstream {
                 peer,
             });
         }
-        let call = SelectionContext::new(target, tried, now);
+        let context = SelectionContext::new(target, tried, now);
         self.choice(
-            self.assigned_peer(&call)
-                .or_else(|| self.last_resort(&call))?,
+            self.assigned_peer(&context)
+                .or_else(|| self.last_resort(&context))?,
         )
     }
 
-    /// Counts a request in at the peer that is to serve it, at once.
-    ///
-    /// # Errors
-    /// There is none; the request may look elsewhere.
-    pub fn admit<'t>(
-        &self,
-        target: &HashTarget,
-        tried: &Tried,
-        now: Duration,
-        ticket: UpstreamPermit<'t>,
-    ) -> Result<Admission, UpstreamPermit<'t>> {
-        self.admit_without_queue(&SelectionContext::new(target, tried, now), ticket)
+    /// Whether a request can be assigned to a peer: it is available, or keeps the key while it drains.
+    pub(super) fn may_be_assigned(&self, context: &SelectionContext<'_>, member: MemberId) -> bool {
+        self.is_available(context, member) || self.keeps_while_draining(context, member)
     }
 
-    /// The same, but a request with a key may have to wait at its home, where that is full and
-    /// [`bounded_load`](crate::config::Upstream::bounded_load) has time for that.
-    ///
-    /// # Errors
-    /// There is no peer for it.
-    pub fn admit_or_enqueue<'a>(
-        &'a self,
-        target: &'a HashTarget,
-        tried: &'a Tried,
-        now: Duration,
-        ticket: UpstreamPermit<'a>,
-    ) -> Result<AdmitOutcome<'a>, UpstreamPermit<'a>> {
-        let call = SelectionContext::new(target, tried, now);
-        Ok(match self.try_assigned_peer(&call, ticket)? {
-            AssignedPeerResult::Admitted(admitted) => AdmitOutcome::Admitted(admitted),
-            AssignedPeerResult::AtCapacity(full) => match self.enqueue(call, full) {
-                Ok(wait) => AdmitOutcome::Queued(wait),
-                Err(full) => AdmitOutcome::Admitted(self.admit_overflow(&call, full)),
-            },
-        })
-    }
-
-    pub(super) fn admit_without_queue<'t>(
-        &self,
-        call: &SelectionContext<'_>,
-        ticket: UpstreamPermit<'t>,
-    ) -> Result<Admission, UpstreamPermit<'t>> {
-        Ok(match self.try_assigned_peer(call, ticket)? {
-            AssignedPeerResult::Admitted(admitted) => admitted,
-            AssignedPeerResult::AtCapacity(full) => self.admit_overflow(call, full),
-        })
-    }
-
-    #[inline]
-    fn try_assigned_peer<'t>(
-        &self,
-        call: &SelectionContext<'_>,
-        ticket: UpstreamPermit<'t>,
-    ) -> Result<AssignedPeerResult<'_, 't>, UpstreamPermit<'t>> {
-        let turn = self
-            .select_for_hot_key(call)
-            .and_then(|member| self.choice(member));
-        let is_hot = turn.is_some();
-        let Some(home) = turn.or_else(|| self.select(call.target, call.tried, call.now)) else {
-            return Err(ticket);
-        };
-        if home.peer.state.slow_start(call.now).is_some() {
-            self.end_slow_starts_if_all_cold(call.now);
-        }
-        let place = match self.config.bounded_load {
-            None => ticket.admit_unbounded(&home.peer.in_flight),
-            Some(load) => match self.try_admit(load.factor, call, home, ticket) {
-                Ok(place) => place,
-                Err(ticket) => {
-                    return Ok(AssignedPeerResult::AtCapacity(AtCapacity {
-                        bounded_load: load,
-                        assigned: home,
-                        is_hot,
-                        permit: ticket,
-                    }));
-                }
-            },
-        };
-        let mut admitted = admission(home.member, place, None);
-        if !is_hot {
-            admitted.epoch = self.record_affinity(call, home);
-        }
-        Ok(AssignedPeerResult::Admitted(admitted))
-    }
-
-    /// The places in the order in which a request without a home would ask them.
-    fn find_peer(
-        &self,
-        target: &HashTarget,
-        mut may: impl FnMut(MemberId) -> bool,
-    ) -> Option<MemberId> {
-        match target {
-            HashTarget::Key(key) => self.ring.find(key, may),
-            HashTarget::RoundRobin(turn) => {
-                let may = |place| may(MemberId(place));
-                self.round_robin.find_from(*turn, may).map(MemberId)
-            }
-        }
+    pub(super) fn is_available(&self, context: &SelectionContext<'_>, member: MemberId) -> bool {
+        !context.tried.contains(member)
+            && self
+                .peer(member)
+                .is_some_and(|peer| peer.state.is_available(context.now))
     }
 
     pub(super) fn choice(&self, member: MemberId) -> Option<PeerChoice<'_>> {
         self.peer(member).map(|peer| PeerChoice { member, peer })
     }
 
-    pub(super) fn is_available(&self, call: &SelectionContext<'_>, member: MemberId) -> bool {
-        !call.tried.contains(member)
-            && self
-                .peer(member)
-                .is_some_and(|peer| peer.state.is_available(call.now))
-    }
-
-    fn assigned_peer(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
-        let first = self.find_peer(call.target, |member| self.may_be_assigned(call, member))?;
-        match self.applicable_slow_start(call, first) {
-            Some(_) => self.assigned_in_slow_start(call),
-            None => Some(first),
-        }
-    }
-
-    pub(super) fn may_be_assigned(&self, call: &SelectionContext<'_>, member: MemberId) -> bool {
-        self.is_available(call, member) || self.keeps_while_draining(call, member)
-    }
-
-    /// The first of the walk that the key has come home to; the first of all where none can spare
-    /// another anything.
-    fn assigned_in_slow_start(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
-        let walk = self.candidates(call.target);
-        let walk = walk.filter(|&member| self.may_be_assigned(call, member));
-        let walk = walk.map(|member| (member, self.applicable_slow_start(call, member)));
-        first_admitting_peer(call.key_hash(), call.now, walk).map(|(home, _)| home)
-    }
-
-    /// The slow start that the key must ask for; `None`: the peer takes it in any case.
-    pub(super) fn applicable_slow_start(
-        &self,
-        call: &SelectionContext<'_>,
-        member: MemberId,
-    ) -> Option<(SlowStartWindow, Salt)> {
-        let peer = self.peer(member)?;
-        let ramp = peer.state.slow_start(call.now)?;
-        // What a drain has left is not to leave before the key's turn comes, however quiet it is.
-        let stays = peer.state.is_draining()
-            || self.has_affinity(call, peer, peer.state.slow_start_elapsed(call.now));
-        (!stays).then_some((ramp, peer.salt))
-    }
-
-    /// Whether the key's last request was the peer's, and lately, or so much longer ago.
-    fn has_affinity(&self, call: &SelectionContext<'_>, peer: &Peer, longer: Duration) -> bool {
-        let (Some(drain), Some(active), HashTarget::Key(_)) =
-            (&self.config.drain, &self.affinity, call.target)
-        else {
-            return false;
-        };
-        let idle = drain.idle.saturating_add(longer);
-        active.is_assigned_to(call.key_hash(), peer.state.epoch(), call.now, idle)
-    }
-
-    /// Where all that are available start slowly, owners serve. That must stay so when one of them is done:
-    /// if the others' slow starts went on, their keys would leave again. Who is late has them no further ahead
-    /// than it is late.
-    fn end_slow_starts_if_all_cold(&self, now: Duration) {
-        if self.serving_weight(now) == 0 {
-            self.shared.cold_start.set(now);
-            self.peers
-                .iter()
-                .for_each(|peer| peer.state.end_slow_start_if_cold(now));
-        }
-    }
-
-    /// The peers in the order in which they are asked; without a key, as often as they have turns.
+    /// The peers in the order of preference: a key's walk, or the round-robin order, in which a peer
+    /// occurs as often as its weight says.
     pub(super) fn candidates(&self, target: &HashTarget) -> impl Iterator<Item = MemberId> {
         let (key, turn) = match target {
             HashTarget::Key(key) => (Some(key), None),
@@ -285,80 +107,100 @@ impl Upstream {
         walk.chain(round)
     }
 
+    /// Whether the slow start of a peer, if it is in one, admits the request.
+    pub(super) fn slow_start_admits(
+        &self,
+        context: &SelectionContext<'_>,
+        member: MemberId,
+    ) -> bool {
+        self.applicable_slow_start(context, member)
+            .is_none_or(|(slow_start, salt)| {
+                slow_start.admits(context.key_hash(), salt, context.now)
+            })
+    }
+
+    fn assigned_peer(&self, context: &SelectionContext<'_>) -> Option<MemberId> {
+        let first = self.find_peer(context.target, |member| {
+            self.may_be_assigned(context, member)
+        })?;
+        match self.applicable_slow_start(context, first) {
+            Some(_) => self.assigned_in_slow_start(context),
+            None => Some(first),
+        }
+    }
+
+    /// The first of [`Self::candidates`] that `accepts`, found without an iterator.
+    fn find_peer(
+        &self,
+        target: &HashTarget,
+        mut accepts: impl FnMut(MemberId) -> bool,
+    ) -> Option<MemberId> {
+        match target {
+            HashTarget::Key(key) => self.ring.find(key, accepts),
+            HashTarget::RoundRobin(turn) => {
+                let accepts = |index| accepts(MemberId(index));
+                self.round_robin.find_from(*turn, accepts).map(MemberId)
+            }
+        }
+    }
+
+    /// The first of the walk with a slow start that admits the key, or with none; the first of all where every
+    /// peer of the walk is in a slow start.
+    fn assigned_in_slow_start(&self, context: &SelectionContext<'_>) -> Option<MemberId> {
+        let walk = self.candidates(context.target);
+        let walk = walk.filter(|&member| self.may_be_assigned(context, member));
+        let walk = walk.map(|member| (member, self.applicable_slow_start(context, member)));
+        first_admitting_peer(context.key_hash(), context.now, walk).map(|(assigned, _)| assigned)
+    }
+
+    /// The slow start that decides about the request; `None`: the peer takes it in any case.
+    fn applicable_slow_start(
+        &self,
+        context: &SelectionContext<'_>,
+        member: MemberId,
+    ) -> Option<(SlowStartWindow, Salt)> {
+        let peer = self.peer(member)?;
+        let slow_start = peer.state.slow_start(context.now)?;
+        // A key that a cancelled drain left here must not leave now and return when the slow start admits
+        // it, however long it was idle meanwhile.
+        let stays = peer.state.is_draining()
+            || self.has_affinity(context, peer, peer.state.slow_start_elapsed(context.now));
+        (!stays).then_some((slow_start, peer.salt))
+    }
+
     /// Whether a draining peer still serves this key: it did so lately, and the drain has time left.
-    fn keeps_while_draining(&self, call: &SelectionContext<'_>, member: MemberId) -> bool {
+    fn keeps_while_draining(&self, context: &SelectionContext<'_>, member: MemberId) -> bool {
         let (Some(drain), Some(peer)) = (&self.config.drain, self.peer(member)) else {
             return false;
         };
-        let has_time = |drains_for: Duration| drains_for < drain.deadline;
-        peer.state.draining_for(call.now).is_some_and(has_time)
-            && !call.tried.contains(member)
-            && self.has_affinity(call, peer, Duration::ZERO)
+        let has_time_left = |elapsed: Duration| elapsed < drain.deadline;
+        peer.state
+            .draining_for(context.now)
+            .is_some_and(has_time_left)
+            && !context.tried.contains(member)
+            && self.has_affinity(context, peer, Duration::ZERO)
     }
 
-    /// Nobody is available.
-    fn last_resort(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
-        let untried = |member| self.peer(member).filter(|_| !call.tried.contains(member));
-        let up = |member| untried(member).is_some_and(|peer| peer.state.is_up());
-        let may = |member| untried(member).is_some_and(|peer| peer.state.may_be_up());
-        self.find_peer(call.target, up)
-            .or_else(|| self.find_peer(call.target, may))
-    }
-
-    /// Counts the request of a key, and not its retries; of a hot one, the peer whose turn it is.
-    fn select_for_hot_key(&self, call: &SelectionContext<'_>) -> Option<MemberId> {
-        if !call.tried.is_empty() || call.has_waited {
-            return None;
-        }
-        let (Some(hot), Some(config), HashTarget::Key(key)) =
-            (&self.hot_keys, &self.config.hot_keys, call.target)
+    /// Whether the key's last request went to the peer, within `drain.idle` and `extra`.
+    fn has_affinity(&self, context: &SelectionContext<'_>, peer: &Peer, extra: Duration) -> bool {
+        let (Some(drain), Some(affinity), HashTarget::Key(_)) =
+            (&self.config.drain, &self.affinity, context.target)
         else {
-            return None;
+            return false;
         };
-        let heat = hot.observe(call.key_hash(), call.now)?;
-        let all = self.serving_share(call.now);
-        let can_serve = |member: MemberId| {
-            let peer = self.peer(member)?;
-            let serves = self.is_available(call, member) && peer.state.takes_all_keys(call.now);
-            serves.then_some((member, peer.weighted_share))
-        };
-        let walk = self.ring.walk(key).filter_map(can_serve);
-        config.spread.select_peer(heat.share, all, heat.turn, walk)
+        let idle = drain.idle.saturating_add(extra);
+        affinity.is_assigned_to(context.key_hash(), peer.state.epoch(), context.now, idle)
     }
 
-    /// What a later drain must know: at home with whom the key was. One that serves because another
-    /// has failed, or nobody is available, is not its home.
-    pub(super) fn record_affinity(
-        &self,
-        call: &SelectionContext<'_>,
-        home: PeerChoice<'_>,
-    ) -> Option<PeerEpoch> {
-        let (Some(drain), Some(active), HashTarget::Key(_)) =
-            (&self.config.drain, &self.affinity, call.target)
-        else {
-            return None;
+    /// The peer to try when none is available.
+    fn last_resort(&self, context: &SelectionContext<'_>) -> Option<MemberId> {
+        let untried = |member| {
+            self.peer(member)
+                .filter(|_| !context.tried.contains(member))
         };
-        // A failed attempt is no reason for a session to leave its peer for good.
-        if !call.tried.is_empty() || !self.may_be_assigned(call, home.member) {
-            return None;
-        }
-        let tenure = home.peer.state.epoch();
-        if active.touch(call.key_hash(), tenure, call.now, drain.idle) {
-            self.metrics.affinity_evictions.inc();
-        }
-        Some(tenure)
-    }
-}
-
-pub(super) fn admission(
-    member: MemberId,
-    place: PeerPermit,
-    overflow: Option<MemberId>,
-) -> Admission {
-    Admission {
-        member,
-        permit: place,
-        overflow_from: overflow,
-        epoch: None,
+        let is_up = |member| untried(member).is_some_and(|peer| peer.state.is_up());
+        let may_be_up = |member| untried(member).is_some_and(|peer| peer.state.may_be_up());
+        self.find_peer(context.target, is_up)
+            .or_else(|| self.find_peer(context.target, may_be_up))
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::persisted_state::{PersistedHotKey, PersistedPeer};
-use super::{Peer, Upstream, peer_record};
+use super::persisted_state::{PersistedHotKey, PersistedPeer, millis};
+use super::{Peer, Upstream};
 use crate::config::{self, SessionDrainConfig};
 use crate::policy::heavy_hitters::HotKey;
 
@@ -84,7 +84,7 @@ impl Upstream {
         let memory = hot.map(|hot| PersistedHotKey {
             key: hot.key,
             share: hot.share,
-            hot_for_ms: peer_record::millis(now.saturating_sub(hot.since)),
+            hot_for_ms: millis(now.saturating_sub(hot.since)),
         });
         memory.collect()
     }
@@ -93,7 +93,7 @@ impl Upstream {
     pub fn export_cold_start(&self, now: Duration) -> Option<u64> {
         let length = self.config.slow_start?.duration;
         let ago = now.saturating_sub(self.shared.cold_start.since());
-        (ago < length).then(|| peer_record::millis(ago))
+        (ago < length).then(|| millis(ago))
     }
 
     /// Takes over when that was in another process; `None`: so long ago that it does not matter.

@@ -360,7 +360,7 @@ impl History {
     }
 
     fn untried<'a>(&'a self, tried: &'a Tried) -> impl Iterator<Item = &'a Peer> {
-        let members = member_ids(self.app.peers().len());
+        let members = (0..).map(MemberId).take(self.app.peers().len());
         members
             .filter(|member| !tried.contains(*member))
             .filter_map(|member| self.app.peer(member))
