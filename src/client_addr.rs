@@ -1,9 +1,9 @@
-//! Who the client is: the peer of the connection, or whom trusted proxies in front of us name.
+//! Finds the client's address: that of the connection, or the one that trusted proxies name.
 //!
-//! Anyone can send `X-Forwarded-For`. Each proxy on the way appends the address it was connected from,
-//! so the field is read from its right end, and an entry is only as good as the one who wrote it:
-//! the walk stops at the first address that is not a trusted proxy. That one is the client; everything to
-//! its left is hearsay. `Forwarded` (RFC 7239) is not read.
+//! Any client can send `X-Forwarded-For`, but each proxy on the way appends the address that connected
+//! to it. So the field is read from its right end, for as long as the address at hand is a trusted
+//! proxy. The first other address is the client; the entries to its left are unverified and
+//! ignored. `Forwarded` (RFC 7239) is not read.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,13 +12,13 @@ use ipnet::{IpNet, Ipv4Net};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client behind a connection from `peer`.
+/// Finds the client behind a connection from `remote`.
 ///
-/// An entry that is no address (`unknown`, a name, a half one) ends the walk, and the last good one
-/// stands; if all entries are trusted proxies, the leftmost is the client. IPv4 addresses mapped into
-/// IPv6 come back as IPv4.
-pub fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
-    let mut client = peer.to_canonical();
+/// An entry that is not an address (`unknown`, a name, a truncated one) ends the search with the address
+/// to its right. If all entries are trusted proxies, the leftmost is the client. IPv4-mapped IPv6
+/// addresses are returned as IPv4.
+pub fn resolve(remote: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
+    let mut client = remote.to_canonical();
     let mut entries = None;
     while trusted.contains(client) {
         let entries = entries.get_or_insert_with(|| entries_from_right(headers));
@@ -30,16 +30,16 @@ pub fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> I
     client
 }
 
-/// The networks whose `X-Forwarded-For` is believed.
+/// The networks of the proxies that are trusted to send a correct `X-Forwarded-For`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    /// Sorted, none within another.
+    /// Sorted; no network contains another.
     networks: Vec<IpNet>,
 }
 
 impl TrustedProxies {
-    /// Networks may overlap and come in any order. One of IPv4 addresses mapped into IPv6 is taken as
-    /// IPv4; a wider one, such as `::/0`, holds no IPv4 address.
+    /// Takes networks in any order; they may overlap. A network of IPv4-mapped IPv6 addresses becomes
+    /// IPv4; a wider IPv6 network, such as `::/0`, contains no IPv4 address.
     pub fn new(networks: Vec<IpNet>) -> Self {
         let networks = networks.into_iter().map(canonical_network).collect();
         let mut networks = IpNet::aggregate(&networks);
@@ -47,13 +47,14 @@ impl TrustedProxies {
         Self { networks }
     }
 
-    /// Whether one of the networks holds this address.
+    /// Whether one of the networks contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        let after = self
+        // As the networks do not overlap, only the last one that starts at or before it can match.
+        let first_greater = self
             .networks
             .partition_point(|network| network.network() <= address);
-        let nearest = after
+        let nearest = first_greater
             .checked_sub(1)
             .and_then(|index| self.networks.get(index));
         nearest.is_some_and(|network| network.contains(&address))
@@ -70,7 +71,7 @@ fn canonical_network(network: IpNet) -> IpNet {
     }
 }
 
-/// The entries of all the fields; empty ones are skipped, as in every list (RFC 9110 §5.6.1.2).
+/// The entries of all field lines, without empty ones (RFC 9110 §5.6.1.2).
 fn entries_from_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
     lines
@@ -79,7 +80,7 @@ fn entries_from_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|entry| !entry.is_empty())
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+/// Parses `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
 fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     let address = entry
@@ -107,13 +108,13 @@ mod tests {
         TrustedProxies::new(networks.iter().map(|text| text.parse().unwrap()).collect())
     }
 
-    fn client(peer: &str, lines: &[&str]) -> String {
+    fn client(remote: &str, lines: &[&str]) -> String {
         let trusted = trusted(&["10.0.0.0/8", "fd00::/8"]);
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
-        resolve(peer.parse().unwrap(), &headers, &trusted).to_string()
+        resolve(remote.parse().unwrap(), &headers, &trusted).to_string()
     }
 
     #[test]
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_for_walk_stops_at_the_first_untrusted_address() {
+    fn x_forwarded_for_is_read_up_to_the_first_untrusted_address() {
         assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(
             client("10.0.0.1", &["10.9.9.9, 198.51.100.1, 10.0.0.2"]),
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_for_walk_stops_before_a_malformed_entry() {
+    fn x_forwarded_for_is_read_up_to_a_malformed_entry() {
         for bad in [
             "unknown",
             "_hidden",
@@ -175,8 +176,8 @@ mod tests {
             X_FORWARDED_FOR,
             HeaderValue::from_bytes(b"1.1.1.1, \xff").unwrap(),
         );
-        let peer = "10.0.0.1".parse().unwrap();
-        assert_eq!(resolve(peer, &headers, &trusted(&["10.0.0.0/8"])), peer);
+        let remote = "10.0.0.1".parse().unwrap();
+        assert_eq!(resolve(remote, &headers, &trusted(&["10.0.0.0/8"])), remote);
     }
 
     #[test]
@@ -195,13 +196,13 @@ mod tests {
     #[test]
     fn trusted_networks_may_overlap_and_match_mapped_ipv4() {
         let trusted = trusted(&["10.1.0.0/16", "::ffff:10.0.0.0/104", "192.0.2.7/32", "::/0"]);
-        let holds = |text: &str| trusted.contains(text.parse().unwrap());
-        assert!(holds("10.255.0.1") && holds("::ffff:10.255.0.1") && holds("192.0.2.7"));
-        assert!(holds("2001:db8::1") && !holds("192.0.2.8") && !holds("::ffff:192.0.2.8"));
+        let contains = |text: &str| trusted.contains(text.parse().unwrap());
+        assert!(contains("10.255.0.1") && contains("::ffff:10.255.0.1") && contains("192.0.2.7"));
+        assert!(contains("2001:db8::1") && !contains("192.0.2.8") && !contains("::ffff:192.0.2.8"));
     }
 
     fn some_address() -> impl Strategy<Value = IpAddr> {
-        // few bits at the top and the bottom, so that networks and addresses meet
+        // Few bits vary, so that random networks often contain random addresses.
         let v4 = (0..4u32, 0..4u32).prop_map(|(top, low)| Ipv4Addr::from(top << 30 | low).into());
         let v6 =
             (0..4u128, 0..4u128).prop_map(|(top, low)| Ipv6Addr::from(top << 126 | low).into());
@@ -222,9 +223,9 @@ mod tests {
             networks in prop::collection::vec(some_network(), 0..12),
             address in some_address(),
         ) {
-            let wanted = address.to_canonical();
-            let naive = networks.iter().any(|network| canonical_network(*network).contains(&wanted));
-            prop_assert_eq!(TrustedProxies::new(networks).contains(address), naive);
+            let address = address.to_canonical();
+            let expected = networks.iter().any(|network| canonical_network(*network).contains(&address));
+            prop_assert_eq!(TrustedProxies::new(networks).contains(address), expected);
         }
 
         #[test]

@@ -1,8 +1,8 @@
-//! The one place that reads time.
+//! The only module that reads the clocks.
 //!
-//! Everything else is given `now` as an argument, so that tests choose it. Intervals are measured
-//! on the monotonic clock ([`now`], [`since_start`]); the wall clock ([`wall`]) may jump and serves
-//! only to tell people when something happened.
+//! Core code takes the time as an argument, so that tests choose it; other code calls these functions.
+//! Intervals are measured on the monotonic clock ([`now`], [`since_start`]); the wall clock
+//! ([`wall`]) may jump, and is for dates: in logs, certificates and files.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -10,40 +10,49 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 /// The monotonic time.
-#[expect(clippy::disallowed_methods, reason = "the place that reads time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the module that reads the clocks"
+)]
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// How long before the process's first question its time begins. What another process tells of the
-/// past, such as how long a drain or a slow start has lasted, has a time too, although no time is negative.
+/// The value of [`since_start`] at the first call. It is not zero, so that times before it can be
+/// represented: another process may hand over a drain or a slow start that began earlier.
 const PAST_OFFSET: Duration = Duration::from_secs(365 * 86_400);
 
-/// The monotonic time since a year before the process first asked for it; for atomics that hold
-/// nanoseconds.
+/// The monotonic time since a year before the first call; for atomics that hold nanoseconds.
 pub fn since_start() -> Duration {
     PAST_OFFSET.saturating_add(uptime())
 }
 
-/// How long ago the process first asked for the time.
+/// The time since the first call of this or [`since_start`].
 pub fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(now);
     now().saturating_duration_since(*START)
 }
 
-/// The date and time of day, UTC. A system clock outside the years -9999 … 9999 reads as 1970.
-#[expect(clippy::disallowed_methods, reason = "the place that reads time")]
+/// The date and time, UTC; 1970 if the system clock is outside the years -9999 … 9999.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the module that reads the clocks"
+)]
 pub fn wall() -> Timestamp {
     Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The monotonic time as Tokio's timers want it.
-#[expect(clippy::disallowed_methods, reason = "the place that reads time")]
+/// The monotonic time for Tokio's timers.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the module that reads the clocks"
+)]
 pub fn tokio_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
-/// The kernel's monotonic clock in microseconds since it booted, as systemd compares it.
+/// The kernel's `CLOCK_MONOTONIC` in microseconds; the same for all processes. systemd expects it in
+/// `MONOTONIC_USEC=`.
 pub fn monotonic_micros() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec * 1_000_000 + now.tv_nsec / 1_000

@@ -1,55 +1,54 @@
-//! The sticky cookie: a random key that a client is given, and brings with every later request.
+//! The sticky cookie: a random key that a client is given and sends with every later request.
 //!
-//! Its value is a key like any other, hashed onto the ring; it names no peer. So it stays good for
-//! whatever becomes of the peers, a client moves only if the ring moves its key, and it tells nobody
-//! how many peers there are, or which.
+//! Its value is hashed onto the ring like any other key; it does not name a peer. So it stays valid when
+//! peers change, a client moves only if the ring moves its key, and the cookie does not reveal the
+//! number or the addresses of the peers.
 //!
-//! Nothing is remembered here of the values that were made, and nobody else's is refused: whoever
-//! chooses a value chooses a place on the ring, as with any key that a client sends.
+//! Issued values are not stored, and a value that a client made up is accepted: choosing a value only
+//! means choosing a point on the ring, as with any key that a client sends.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// The longest value that counts; bytes. What browsers keep of a cookie in all (RFC 6265 §6.1).
+/// The longest valid value; bytes. Browsers need not store longer cookies (RFC 6265 §6.1).
 pub const MAX_VALUE_LEN: usize = 4096;
 
-/// A cookie that clients without it are given.
+/// The name and the attributes of a sticky cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StickyCookie {
-    /// Its name, a token (RFC 6265 §4.1.1); case counts.
+    /// The name, a token (RFC 6265 §4.1.1); case-sensitive.
     pub name: String,
-    /// How long the client keeps it, to the second; `None`: until its session ends.
+    /// How long the client keeps the cookie, in whole seconds (`Max-Age`); `None`: until its session ends.
     pub ttl: Option<Duration>,
-    /// Whether a client that has it is given it again with each response, so that `ttl` counts from
-    /// its last request.
+    /// Whether each response sets the cookie again, so that `ttl` counts from the client's last request.
     pub refresh: bool,
-    /// With whose requests it is sent.
+    /// The `SameSite` attribute.
     pub same_site: SameSite,
-    /// Whether it is sent over TLS only.
+    /// The `Secure` attribute.
     pub secure: SecureAttribute,
-    /// Hidden from scripts.
+    /// The `HttpOnly` attribute: hides the cookie from scripts.
     pub http_only: bool,
-    /// Below which path it is sent; begins with `/`.
+    /// The path below which the cookie is sent; begins with `/`.
     pub path: String,
-    /// The host that it is sent to, with all names below; `None`: the one it came from alone.
+    /// The domain to which the cookie is sent, and its subdomains; `None`: only the host that set it.
     pub domain: Option<String>,
 }
 
-/// With whose requests a cookie is sent.
+/// The requests with which a browser sends a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameSite {
-    /// Those of the site itself.
+    /// Requests from the site itself.
     Strict,
-    /// And links from elsewhere.
+    /// These, and navigation from other sites.
     Lax,
-    /// All. Browsers want such a cookie to be `Secure`.
+    /// All requests. Browsers accept this only for a `Secure` cookie.
     None,
 }
 
-/// Whether a cookie is sent over TLS only.
+/// Whether a cookie has the `Secure` attribute: browsers send it only over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecureAttribute {
-    /// Where the client came over TLS.
+    /// If the client used TLS.
     Auto,
     /// Always.
     Yes,
@@ -57,26 +56,26 @@ pub enum SecureAttribute {
     No,
 }
 
-/// 128 random bits as the value of a cookie: 22 characters that also stand unchanged in a URL
-/// (RFC 4648 §5, without padding).
+/// Encodes 128 random bits as a cookie value: 22 characters of the URL-safe base64 alphabet
+/// (RFC 4648 §5, no padding; the low bits first).
 pub fn encode_value(random: u128) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let sextet = |place: u32| ALPHABET.get((random >> (6 * place)) as usize & 0x3f);
+    let sextet = |index: u32| ALPHABET.get((random >> (6 * index)) as usize & 0x3f);
     (0..22)
         .filter_map(sextet)
         .map(|&byte| char::from(byte))
         .collect()
 }
 
-/// Whether these bytes are a cookie's value (`cookie-octet`s, RFC 6265 §4.1.1) of a length that
-/// counts.
+/// Whether these bytes are a cookie value (`cookie-octet`s, RFC 6265 §4.1.1) of 1 to
+/// [`MAX_VALUE_LEN`] bytes.
 pub fn is_valid_value(bytes: &[u8]) -> bool {
-    let octet = |&byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
-    (1..=MAX_VALUE_LEN).contains(&bytes.len()) && bytes.iter().all(octet)
+    let is_cookie_octet = |&byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
+    (1..=MAX_VALUE_LEN).contains(&bytes.len()) && bytes.iter().all(is_cookie_octet)
 }
 
 impl StickyCookie {
-    /// The value of `Set-Cookie` that gives a client this value; `over_tls`: it came that way.
+    /// Formats the `Set-Cookie` field for this value; `over_tls` is whether the client used TLS.
     pub fn set_cookie_value(&self, value: &str, over_tls: bool) -> String {
         let secure = match self.secure {
             SecureAttribute::Auto => over_tls,
@@ -84,7 +83,7 @@ impl StickyCookie {
             SecureAttribute::No => false,
         };
         let mut line = format!("{}={value}; Path={}", self.name, self.path);
-        // A `String` takes whatever is written to it.
+        // Writing to a `String` cannot fail.
         if let Some(domain) = &self.domain {
             let _ = write!(line, "; Domain={domain}");
         }
@@ -96,14 +95,14 @@ impl StickyCookie {
         line.push_str(match self.same_site {
             SameSite::Strict => "; SameSite=Strict",
             SameSite::Lax => "; SameSite=Lax",
-            // Browsers would drop the whole cookie.
+            // Browsers would reject the whole cookie.
             SameSite::None if !secure => "",
             SameSite::None => "; SameSite=None",
         });
         line
     }
 
-    /// Whether a value of `Set-Cookie` sets a cookie of this name, whatever its other attributes.
+    /// Whether a `Set-Cookie` field value sets a cookie of this name.
     pub fn is_set_by(&self, line: &[u8]) -> bool {
         let name = line.split(|&byte| byte == b'=').next();
         name.is_some_and(|name| name.trim_ascii() == self.name.as_bytes())
@@ -135,7 +134,7 @@ mod tests {
     fn sticky_cookie_has_the_configured_attributes() {
         let line = "cw=v; Path=/; HttpOnly; SameSite=Lax";
         assert_eq!(plain().set_cookie_value("v", false), line);
-        let every = StickyCookie {
+        let all = StickyCookie {
             ttl: Some(Duration::from_secs(3600)),
             same_site: SameSite::None,
             secure: SecureAttribute::Yes,
@@ -145,7 +144,7 @@ mod tests {
         };
         let line =
             "cw=v; Path=/a; Domain=example.com; Max-Age=3600; HttpOnly; Secure; SameSite=None";
-        assert_eq!(every.set_cookie_value("v", false), line);
+        assert_eq!(all.set_cookie_value("v", false), line);
         let bare = StickyCookie {
             same_site: SameSite::Strict,
             secure: SecureAttribute::No,
@@ -193,10 +192,10 @@ mod tests {
     proptest! {
         #[test]
         fn sticky_cookie_value_encodes_all_random_bits(random: u128, bit in 0..128_u32) {
-            let made = encode_value(random);
-            prop_assert!(is_valid_value(made.as_bytes()) && made.len() == 22);
-            prop_assert_ne!(&made, &encode_value(random ^ (1 << bit)));
-            let characters: HashSet<_> = made.chars().collect();
+            let value = encode_value(random);
+            prop_assert!(is_valid_value(value.as_bytes()) && value.len() == 22);
+            prop_assert_ne!(&value, &encode_value(random ^ (1 << bit)));
+            let characters: HashSet<_> = value.chars().collect();
             prop_assert!(characters.iter().all(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)));
         }
     }

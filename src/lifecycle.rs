@@ -1,4 +1,4 @@
-//! What the process as a whole is doing, and what it can be asked to do next.
+//! The stage of the process, the addresses it listens on, and the commands it accepts (reload, upgrade).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
 
-/// A stage in the life of the process; it only goes forward.
+/// A stage of the process; it only advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ProcessStage {
-    /// The peers are asked for the first time; nothing is accepted.
+    /// First health checks are running; no connection is accepted.
     Starting,
     /// Connections are accepted.
     Serving,
-    /// No connection is accepted; the open ones come to their end.
+    /// No new connection is accepted; the open ones finish.
     Draining,
 }
 
 impl ProcessStage {
-    /// For people and programs.
+    /// The name in logs and the admin API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -37,22 +37,22 @@ impl ProcessStage {
 /// A listener's address as configured, and as bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundAddress {
-    /// As configured; its port may be 0.
+    /// The address as configured; its port may be 0.
     pub configured: String,
-    /// With the port that the kernel chose.
+    /// The address with the port that the kernel chose.
     pub bound: String,
 }
 
-/// Where the process listens.
+/// The addresses on which the process listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoundAddresses {
-    /// For clients.
+    /// The listeners for clients.
     pub listeners: Vec<BoundAddress>,
-    /// For operators; `None`: off.
+    /// The admin API; `None`: disabled.
     pub admin: Option<SocketAddr>,
 }
 
-/// The process that this one took the sockets over from, while it still has connections.
+/// The process from which this one took over the sockets in an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PredecessorStatus {
     /// Its process id.
@@ -61,44 +61,44 @@ pub struct PredecessorStatus {
     pub connections: u64,
 }
 
-/// What the process can be asked to do.
+/// A command of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlCommand {
-    /// Put the configuration file in force.
+    /// Load the configuration file.
     Reload {
-        /// Only say what would change.
+        /// Only report what would change.
         dry_run: bool,
-        /// Even if more keys move than `max_moved` allows.
+        /// Reload even if more keys move than `max_moved` allows.
         force: bool,
     },
     /// Hand the sockets over to a new process.
     Upgrade {
-        /// Even if more keys move than `max_moved` allows.
+        /// Upgrade even if more keys move than `max_moved` allows.
         force: bool,
     },
 }
 
-/// Why an order was not carried out. Whatever the reason: what was in force is in force.
+/// Why a command failed. The configuration in force stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// It failed; this is what to say to the operator.
+    /// The command failed, with a message for the operator.
     #[error("{0}")]
     Failed(String),
-    /// A limit that the operator set forbids it.
+    /// A limit in the configuration forbids the command.
     #[error("{0}")]
     LimitExceeded(String),
-    /// Another order is being carried out, or the process is at its end.
+    /// Another command is being executed, or the process is shutting down.
     #[error("{0}")]
     Busy(String),
 }
 
-/// What came of an order.
+/// The outcome of a command: a JSON report for the operator.
 pub type ControlResult = Result<Value, ControlError>;
 
-/// Orders on their way to whoever carries them out.
+/// The receiving end of the commands; each comes with a channel for its result.
 pub type ControlReceiver = mpsc::Receiver<(ControlCommand, oneshot::Sender<ControlResult>)>;
 
-/// What the process is doing, shared by all who ask or change it.
+/// The state of the process, shared by the admin API, the control socket and the server.
 #[derive(Debug)]
 pub struct Lifecycle {
     /// When the process started.
@@ -110,20 +110,20 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A process that starts now, and the orders that it will be given.
+    /// The state of a process that starts now, and the receiver of its commands.
     pub fn new() -> (Self, ControlReceiver) {
-        let (orders, given) = mpsc::channel(16);
+        let (commands, receiver) = mpsc::channel(16);
         let lifecycle = Self {
             started: clock::wall(),
             stage: AtomicU8::new(ProcessStage::Starting as u8),
             addresses: ArcSwap::default(),
             predecessor: ArcSwap::default(),
-            commands: orders,
+            commands,
         };
-        (lifecycle, given)
+        (lifecycle, receiver)
     }
 
-    /// The stage the process is in.
+    /// The current stage.
     pub fn stage(&self) -> ProcessStage {
         match self.stage.load(Ordering::SeqCst) {
             0 => ProcessStage::Starting,
@@ -132,39 +132,39 @@ impl Lifecycle {
         }
     }
 
-    /// Goes on to a later stage; an earlier one is ignored.
+    /// Advances to a later stage; an earlier one is ignored.
     pub fn advance(&self, stage: ProcessStage) {
         self.stage.fetch_max(stage as u8, Ordering::SeqCst);
     }
 
-    /// Where the process listens; empty before it is bound.
+    /// The addresses; empty until the sockets are bound.
     pub fn addresses(&self) -> Arc<BoundAddresses> {
         self.addresses.load_full()
     }
 
-    /// Says where the process listens.
+    /// Sets the addresses.
     pub fn set_addresses(&self, addresses: BoundAddresses) {
         self.addresses.store(Arc::new(addresses));
     }
 
-    /// The process before this one, while it drains.
+    /// The process before this one; `None` once it has drained.
     pub fn predecessor(&self) -> Option<PredecessorStatus> {
         **self.predecessor.load()
     }
 
-    /// Says how far the process before this one is.
+    /// Sets the state of the process before this one.
     pub fn set_predecessor(&self, predecessor: Option<PredecessorStatus>) {
         self.predecessor.store(Arc::new(predecessor));
     }
 
-    /// Gives an order, and waits for what comes of it.
-    pub async fn execute(&self, order: ControlCommand) -> ControlResult {
-        let gone = || ControlError::Busy("the process is at its end".to_owned());
-        let (reply, answer) = oneshot::channel();
+    /// Sends a command to the server, and waits for its result.
+    pub async fn execute(&self, command: ControlCommand) -> ControlResult {
+        let shutting_down = || ControlError::Busy("the process is shutting down".to_owned());
+        let (sender, result) = oneshot::channel();
         self.commands
-            .send((order, reply))
+            .send((command, sender))
             .await
-            .map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+            .map_err(|_| shutting_down())?;
+        result.await.map_err(|_| shutting_down())?
     }
 }
