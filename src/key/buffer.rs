@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
-/// Holds a key that is not a slice of the request; reusable.
+/// Holds a key that is not a slice of the request; reusable for the next request.
 #[derive(Clone, Debug)]
 pub struct KeyBuffer {
     inline: [u8; Self::INLINE],
@@ -51,6 +51,7 @@ impl KeyBuffer {
             &self.heap
         }
     }
+
     fn push_to_heap(&mut self, bytes: &[u8]) {
         if self.heap.is_empty() {
             self.heap.extend(self.inline.iter().take(self.length));

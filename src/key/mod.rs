@@ -321,7 +321,7 @@ fn join_present<'a>(
         }
         match push_value(source, request, buffer) {
             Some(()) => any_present = true,
-            None => buffer.truncate(length), // removes the separator
+            None => buffer.truncate(length), // without the separator and a partial value
         }
     }
     any_present.then_some(KeyBytes::Rendered)
