@@ -1,26 +1,25 @@
-//! A change that is asked about, in the words of a query: `without=LABEL`, `add=ADDRESS[=WEIGHT]`,
+//! A hypothetical change of an upstream, as query parameters: `without=LABEL`, `add=ADDRESS[=WEIGHT]`,
 //! `weight=LABEL=WEIGHT`, `down=LABEL`, `up=LABEL`, each as often as needed.
 //!
-//! Peers that do not serve now are down before and after, unless one of these says otherwise.
+//! A peer that is not available now counts as down before and after the change, unless a parameter
+//! says otherwise.
 
-use std::fmt::Display;
+use serde_json::{Value, json};
 
-use http::StatusCode;
-
-use super::AdminResponse;
+use super::response::AdminResponse;
 use crate::clock;
 use crate::config;
 use crate::predict::{PeerSetChange, PeerSpec, Scenario};
 use crate::upstream::Upstream;
 
-/// Peers that one question may name.
+/// Peers that one query may name.
 const MAX_CHANGES: usize = 256;
 
-/// Points of the ring before and of that after, together: a second of work, and 64 MiB. Where there
-/// are none, each member's score for each key of the sample is as much work as one.
-pub(super) const MAX_POINTS: u64 = 1 << 22;
+/// Points of the ring before and the ring after, together: about one second of work, and 64 MiB. In a
+/// dialect without points, one score of one member for one key of the sample counts as a point.
+const MAX_POINTS: u64 = 1 << 22;
 
-/// What would be different.
+/// A hypothetical change of the peers.
 #[derive(Debug, Default)]
 pub(super) struct ChangeQuery {
     change: PeerSetChange,
@@ -29,17 +28,20 @@ pub(super) struct ChangeQuery {
 }
 
 impl ChangeQuery {
-    /// Takes a word of the query in; false: it is none of a change.
+    /// Adds a parameter to the change; false: the parameter does not belong to a change.
     ///
     /// # Errors
-    /// What is wrong with its value.
-    pub(super) fn parse_param(&mut self, word: &str, value: &[u8]) -> Result<bool, String> {
+    /// The value is wrong, or there are too many changes.
+    pub(super) fn parse_param(&mut self, name: &str, value: &[u8]) -> Result<bool, String> {
         let value = String::from_utf8_lossy(value).into_owned();
-        let told = |why| format!("`{word}={value}`: {why}");
-        match word {
-            "add" => self.change.add.push(PeerSpec::parse(&value).map_err(told)?),
+        let at_param = |error| format!("`{name}={value}`: {error}");
+        match name {
+            "add" => {
+                let peer = PeerSpec::parse(&value).map_err(at_param)?;
+                self.change.add.push(peer);
+            }
             "weight" => {
-                let peer = PeerSpec::parse_with_weight(&value).map_err(told)?;
+                let peer = PeerSpec::parse_with_weight(&value).map_err(at_param)?;
                 self.change.reweight.push(peer);
             }
             "without" => self.change.remove.push(value),
@@ -49,73 +51,82 @@ impl ChangeQuery {
         }
         match self.change.len() + self.down.len() + self.up.len() {
             0..=MAX_CHANGES => Ok(true),
-            _ => Err(format!(
-                "at most {MAX_CHANGES} changes at once are possible"
-            )),
+            _ => Err(format!("more than {MAX_CHANGES} changes in one request")),
         }
     }
 
-    /// Whether nothing is.
+    /// Whether nothing changes.
     pub(super) fn is_empty(&self) -> bool {
         self.change.is_empty() && self.down.is_empty() && self.up.is_empty()
     }
 
-    /// The peers of `to` after the change, if they make no ring that is too large to be built here.
+    /// The peers of `to` after the change.
     ///
     /// # Errors
-    /// There are no such peers, or they make no ring, or one that is too large.
+    /// 422: a named peer does not exist, or the peers form no ring, or one with more than
+    /// [`MAX_POINTS`].
     pub(super) fn scenario(
         &self,
         now: &Upstream,
         to: &config::UpstreamConfig,
     ) -> Result<Scenario, AdminResponse> {
         let before: Vec<_> = to.members().map(PeerSpec::from).collect();
-        let known = |label: &&String| before.iter().any(|peer| peer.label == **label);
-        if let Some(unknown) = self.up.iter().find(|label| !known(label)) {
-            return Err(unprocessable(format!("there is no peer `{unknown}`")));
+        let exists = |label: &&String| before.iter().any(|peer| peer.label == **label);
+        if let Some(unknown) = self.up.iter().find(|label| !exists(label)) {
+            let message = format!("there is no peer `{unknown}`");
+            return Err(AdminResponse::unprocessable(message));
         }
-        let after = self.change.apply(&before).map_err(unprocessable)?;
-        let work = current_cost(now) + ring_cost(to, &after);
-        if work > MAX_POINTS {
-            return Err(unprocessable(format!(
-                "{work} points would be looked at, at most {MAX_POINTS} are possible here; use `clockwise ring`"
+        let after = self.change.apply(&before);
+        let after = after.map_err(AdminResponse::unprocessable)?;
+        let points = current_points(now) + total_points(to, &after);
+        if points > MAX_POINTS {
+            return Err(AdminResponse::unprocessable(format!(
+                "the rings have {points} points together, at most {MAX_POINTS} are possible here; use the command `clockwise ring`"
             )));
         }
-        Scenario::new(to.dialect, after).map_err(unprocessable)
+        Scenario::new(to.dialect, after).map_err(AdminResponse::unprocessable)
     }
 
-    /// Who is down afterwards: who is told to be, and who does not serve now and stays.
-    pub(super) fn down_after<'a>(&'a self, idle: &[&'a str], side: &Scenario) -> Vec<&'a str> {
-        let stays = |label: &&str| {
+    /// The peers that are down after the change: those of `down`, and those that are unavailable now and
+    /// stay unchanged.
+    pub(super) fn down_after<'a>(
+        &'a self,
+        unavailable: &[&'a str],
+        after: &Scenario,
+    ) -> Vec<&'a str> {
+        let stays_down = |label: &&str| {
             let is_up = self.up.iter().any(|up| up == label);
             let is_new = self.change.add.iter().any(|peer| peer.label == **label);
-            !is_up && !is_new && side.peers().iter().any(|peer| peer.label == **label)
+            !is_up && !is_new && after.peers().iter().any(|peer| peer.label == **label)
         };
-        let told = self.down.iter().map(String::as_str);
-        told.chain(idle.iter().copied().filter(stays)).collect()
+        let down = self.down.iter().map(String::as_str);
+        down.chain(unavailable.iter().copied().filter(stays_down))
+            .collect()
     }
 }
 
-/// The labels of those that do not serve now.
+/// The labels of the peers that get no requests now.
 pub(super) fn unavailable_peers(upstream: &Upstream) -> Vec<&str> {
     let now = clock::since_start();
     let peers = upstream.peers().iter();
-    let idle = peers.filter(|peer| !peer.state.is_available(now));
-    idle.map(|peer| &*peer.label).collect()
+    let unavailable = peers.filter(|peer| !peer.state.is_available(now));
+    unavailable.map(|peer| &*peer.label).collect()
 }
 
-/// The answer to a question about what is not there.
-pub(super) fn unprocessable(why: impl Display) -> AdminResponse {
-    AdminResponse::error(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string())
+/// Adds the unavailable peers to a report.
+pub(super) fn add_down_now(report: &mut Value, unavailable: &[&str]) {
+    if let Some(report) = report.as_object_mut() {
+        report.insert("down_now".to_owned(), json!(unavailable));
+    }
 }
 
-fn current_cost(upstream: &Upstream) -> u64 {
+fn current_points(upstream: &Upstream) -> u64 {
     let members: Vec<_> = upstream.config.members().map(PeerSpec::from).collect();
-    ring_cost(&upstream.config, &members)
+    total_points(&upstream.config, &members)
 }
 
-/// What a ring of these peers costs, in points.
-fn ring_cost(upstream: &config::UpstreamConfig, peers: &[PeerSpec]) -> u64 {
+/// The points of a ring of these peers; without points, the scores of its sample.
+fn total_points(upstream: &config::UpstreamConfig, peers: &[PeerSpec]) -> u64 {
     if let Some(keys) = upstream.dialect.sample_size() {
         return u64::from(keys) * peers.len() as u64;
     }

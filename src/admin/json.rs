@@ -1,4 +1,4 @@
-//! The admin API's JSON: what the process, an upstream and a peer look like from outside.
+//! The JSON of the admin API: process, certificates, upstreams, peers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,29 +7,28 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::AppState;
+use super::state::AppState;
 use crate::certificate::issuer_name;
 use crate::clock;
-use crate::config::Credentials;
 use crate::policy::health::HealthStatus;
 use crate::policy::heavy_hitters::MILLIONTHS;
 use crate::ring::{Dialect, DialectOptionValue};
 use crate::snapshot::Snapshot;
-use crate::telemetry::metrics::{Bounded, Metrics, PeerStateLabel as Shown};
+use crate::telemetry::metrics::{Bounded, PeerStateLabel};
 use crate::tls::ManagedCert;
 use crate::upstream::hot_keys::HotKeyTracker;
 use crate::upstream::{DrainStatus, HashTarget, Peer, Tried, Upstream};
 
-/// So many peers of an upstream that do not have all their keys are shown in the status.
+/// Peers without all of their keys that the status lists per upstream.
 const MAX_LISTED_PEERS: usize = 100;
 
-/// So many certificates that need their operator are shown in the status.
+/// Certificate warnings that the status lists.
 const MAX_CERT_WARNINGS: usize = 100;
 
 /// `GET /v1/status`
-pub(super) fn status(subject: &AppState) -> Value {
-    let snapshot = subject.snapshot.load();
-    let addresses = subject.lifecycle.addresses();
+pub(super) fn status(state: &AppState) -> Value {
+    let snapshot = state.snapshot.load();
+    let addresses = state.lifecycle.addresses();
     let listeners: Vec<_> = addresses
         .listeners
         .iter()
@@ -43,14 +42,14 @@ pub(super) fn status(subject: &AppState) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "stage": subject.lifecycle.stage().name(),
-        "started": subject.lifecycle.started.to_string(),
+        "stage": state.lifecycle.stage().name(),
+        "started": state.lifecycle.started.to_string(),
         "uptime_seconds": clock::uptime().as_secs(),
         "generation": snapshot.generation,
-        "connections": subject.conn_limit.open_connections(),
+        "connections": state.conn_limit.open_connections(),
         "listeners": listeners,
         "certificates": certificates(&snapshot),
-        "predecessor": subject.lifecycle.predecessor().map(|predecessor| {
+        "predecessor": state.lifecycle.predecessor().map(|predecessor| {
             json!({ "pid": predecessor.pid, "connections": predecessor.connections })
         }),
         "admin": addresses.admin.map(|address| address.to_string()),
@@ -58,62 +57,58 @@ pub(super) fn status(subject: &AppState) -> Value {
     })
 }
 
-/// What the listeners show: when the first of them expires, what its operator should know, and how
-/// those are that are ordered.
+/// The certificates of all listeners: their number, the first expiry, warnings, and the state of the orders.
 fn certificates(snapshot: &Snapshot) -> Value {
-    let now = clock::wall().as_second();
-    let credentials = &snapshot.config.credentials;
-    let slots = managed_certs(snapshot);
-    let issued: Vec<_> = slots
+    let managed_certs = managed_certs(snapshot);
+    let issued: Vec<_> = managed_certs
         .iter()
-        .filter_map(|slot| slot.certificate.load_full())
+        .filter_map(|cert| cert.certificate.load_full())
         .collect();
-    let all = credentials
-        .certificates
-        .values()
-        .chain(issued.iter().map(Arc::as_ref));
-    let of_files = credentials
-        .warnings(now)
-        .map(|(file, concern)| (json!(file), concern));
-    let of_orders = snapshot
-        .managed_certs
-        .warnings(snapshot.config.acme_certificate_names(), now);
-    let of_orders = of_orders.into_iter();
-    let concerns: Vec<_> = of_files
-        .chain(of_orders.map(|(name, concern)| (json!(name), concern)))
-        .take(MAX_CERT_WARNINGS)
-        .map(|(file, concern)| json!({ "file": file, "concern": concern.to_string(), "help": concern.help() }))
-        .collect();
+    let from_files = snapshot.config.credentials.certificates.values();
+    let all = from_files.chain(issued.iter().map(Arc::as_ref));
     json!({
         "count": all.clone().count(),
-        "first_expiry": rfc3339(all.map(|one| one.validity.1).min()),
-        "concerns": concerns,
-        "ordered": slots.iter().map(|slot| managed_cert(slot)).collect::<Vec<_>>(),
+        "first_expiry": rfc3339(all.map(|certificate| certificate.validity.1).min()),
+        "concerns": cert_warnings(snapshot),
+        "ordered": managed_certs.iter().map(|cert| managed_cert(cert)).collect::<Vec<_>>(),
     })
 }
 
-/// The certificates that are ordered in this configuration.
-fn managed_certs(snapshot: &Snapshot) -> Vec<Arc<ManagedCert>> {
+fn cert_warnings(snapshot: &Snapshot) -> Vec<Value> {
+    let (config, now) = (&snapshot.config, clock::wall().as_second());
+    let of_files = config.credentials.warnings(now);
+    let of_files = of_files.map(|(file, warning)| (json!(file), warning));
+    let names = config.acme_certificate_names();
+    let of_orders = snapshot.managed_certs.warnings(names, now).into_iter();
+    let of_orders = of_orders.map(|(name, warning)| (json!(name), warning));
+    of_files
+        .chain(of_orders)
+        .take(MAX_CERT_WARNINGS)
+        .map(|(file, warning)| json!({ "file": file, "concern": warning.to_string(), "help": warning.help() }))
+        .collect()
+}
+
+/// The ACME certificates of this configuration.
+pub(super) fn managed_certs(snapshot: &Snapshot) -> Vec<Arc<ManagedCert>> {
     let names = snapshot.config.acme_certificate_names().into_iter();
     names
         .map(|names| snapshot.managed_certs.get_or_insert(names))
         .collect()
 }
 
-/// A certificate that is ordered.
-fn managed_cert(slot: &ManagedCert) -> Value {
-    let certificate = slot.certificate.load_full();
-    let valid = certificate.as_ref().map(|certificate| certificate.validity);
+fn managed_cert(cert: &ManagedCert) -> Value {
+    let certificate = cert.certificate.load_full();
+    let validity = certificate.as_ref().map(|certificate| certificate.validity);
     let leaf = certificate
         .as_ref()
         .and_then(|certificate| certificate.key.cert.first());
-    let status = slot.status.load();
+    let status = cert.status.load();
     json!({
-        "name": slot.names.primary(),
-        "names": slot.names.as_slice(),
+        "name": cert.names.primary(),
+        "names": cert.names.as_slice(),
         "issuer": leaf.and_then(issuer_name),
-        "valid_from": rfc3339(valid.map(|valid| valid.0)),
-        "valid_until": rfc3339(valid.map(|valid| valid.1)),
+        "valid_from": rfc3339(validity.map(|(from, _)| from)),
+        "valid_until": rfc3339(validity.map(|(_, until)| until)),
         "next_order": rfc3339(status.next_order),
         "busy": status.order_in_progress,
         "ordered_elsewhere": status.ordered_elsewhere,
@@ -122,14 +117,14 @@ fn managed_cert(slot: &ManagedCert) -> Value {
     })
 }
 
-/// The certificate of this name; null: nobody wants it any more.
+/// The ACME certificate of this name; null where the configuration has none.
 pub(super) fn managed_cert_named(snapshot: &Snapshot, name: &str) -> Value {
-    let slots = managed_certs(snapshot);
-    let slot = slots.iter().find(|slot| slot.names.primary() == name);
-    slot.map_or(Value::Null, |slot| managed_cert(slot))
+    let certs = managed_certs(snapshot);
+    let cert = certs.iter().find(|cert| cert.names.primary() == name);
+    cert.map_or(Value::Null, |cert| managed_cert(cert))
 }
 
-/// As text; null where there is none, or it was always so.
+/// Seconds since 1970 as RFC 3339; `None` also for a time out of range.
 fn rfc3339(seconds: Option<i64>) -> Option<String> {
     let time = Timestamp::from_second(seconds?).ok()?;
     Some(time.to_string())
@@ -137,12 +132,12 @@ fn rfc3339(seconds: Option<i64>) -> Option<String> {
 
 /// `GET /v1/upstreams/{u}`
 pub(super) fn upstream(upstream: &Upstream) -> Value {
-    let counted = UpstreamCounts::new(upstream);
+    let counts = UpstreamCounts::new(upstream);
     let peers: Vec<_> = upstream
         .peers()
         .iter()
         .enumerate()
-        .map(|(place, shown)| peer(upstream, shown, &counted, place))
+        .map(|(index, shown)| peer(upstream, shown, &counts, index))
         .collect();
     json!({
         "name": &*upstream.name,
@@ -152,27 +147,20 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
     })
 }
 
-/// The answer to an order about one peer, the same as among the others.
+/// The response to a drain command: the same object as in the list of peers.
 pub(super) fn single_peer(upstream: &Upstream, shown: &Peer) -> Value {
-    let place = upstream
-        .peers()
-        .iter()
-        .position(|peer| peer.label == shown.label);
-    peer(
-        upstream,
-        shown,
-        &UpstreamCounts::new(upstream),
-        place.unwrap_or_default(),
-    )
+    let mut peers = upstream.peers().iter();
+    let index = peers.position(|peer| peer.label == shown.label);
+    let counts = UpstreamCounts::new(upstream);
+    peer(upstream, shown, &counts, index.unwrap_or_default())
 }
 
-/// What is counted for all peers at once.
+/// Figures that are computed for all peers of an upstream at once.
 struct UpstreamCounts<'a> {
-    /// How many of the 2^32 hashes each owns.
+    /// The number of the 2^32 hashes that each peer owns when all are up.
     owned: &'a [u64],
-    /// How many come to it now.
+    /// The number of hashes that each peer gets now.
     owned_now: Vec<u64>,
-    /// What the draining ones keep.
     drain_status: DrainStatus<'a>,
 }
 
@@ -187,8 +175,7 @@ impl<'a> UpstreamCounts<'a> {
     }
 }
 
-/// The peer at a place: its `share` is what it has when all are up.
-fn peer(upstream: &Upstream, peer: &Peer, counted: &UpstreamCounts<'_>, place: usize) -> Value {
+fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: usize) -> Value {
     let now = clock::since_start();
     let probe = peer.state.last_probe().map(|probe| {
         json!({
@@ -202,46 +189,48 @@ fn peer(upstream: &Upstream, peer: &Peer, counted: &UpstreamCounts<'_>, place: u
         "label": &*peer.label,
         "address": peer.address.to_string(),
         "weight": peer.weight.get(),
-        "share": counted.owned.get(place).copied().map(fraction),
-        "share_now": counted.owned_now.get(place).copied().map(fraction),
+        "share": counts.owned.get(index).copied().map(fraction),
+        "share_now": counts.owned_now.get(index).copied().map(fraction),
         "state": peer_state(peer, now).as_str(),
         "available": peer.state.is_available(now),
         "draining": peer.state.is_draining(),
-        "drained": counted.drain_status.is_drained(peer),
+        "drained": counts.drain_status.is_drained(peer),
         "ejected_for_seconds": seconds_left(peer.state.ejected_until(now), now),
         "suppressed_for_seconds": seconds_left(peer.state.suppressed_until(now), now),
         "slow_start": slow_start(peer, now),
-        "drain": drain(&counted.drain_status, peer),
+        "drain": drain(&counts.drain_status, peer),
         "in_flight": peer.state.in_flight(),
         "probe": probe,
     })
 }
 
-/// How many of its keys have come home, 0 … 1; null: it is not in a slow start.
+/// The share of its keys that a peer in slow start already gets, 0 … 1; null outside a slow start.
 fn slow_start(peer: &Peer, now: Duration) -> Value {
     match peer.state.slow_start(now) {
         Some(ramp) => {
-            json!({ "share": ramp.fraction(now), "seconds_left": seconds((ramp.start + ramp.duration).saturating_sub(now)) })
+            let end = ramp.start + ramp.duration;
+            json!({ "share": ramp.fraction(now), "seconds_left": seconds(end.saturating_sub(now)) })
         }
         None => Value::Null,
     }
 }
 
-/// What a draining peer still keeps; null: nothing, or it is not draining.
-fn drain(kept: &DrainStatus<'_>, peer: &Peer) -> Value {
-    match kept.progress(peer) {
-        Some(kept) => json!({ "keys": kept.active_keys, "seconds_left": seconds(kept.time_left) }),
+/// The keys that a draining peer still serves; null where it serves none, or does not drain.
+fn drain(status: &DrainStatus<'_>, peer: &Peer) -> Value {
+    match status.progress(peer) {
+        Some(drain) => {
+            json!({ "keys": drain.active_keys, "seconds_left": seconds(drain.time_left) })
+        }
         None => Value::Null,
     }
 }
 
-/// `GET /v1/upstreams/{u}/hot`: the hottest first; `threshold` is null where they are not looked for. `missed`
-/// counts requests that were not looked at, since another was just then.
+/// `GET /v1/upstreams/{u}/hot`: the hot keys, the hottest first. `threshold` is null where `hot_keys` is
+/// off; `missed` counts requests that were not sampled, because another thread was sampling.
 pub(super) fn hot_keys(upstream: &Upstream) -> Value {
     let now = clock::since_start();
-    let keys = upstream
-        .hot_keys()
-        .map_or_else(Vec::new, |hot| hot.hot_keys(now));
+    let tracker = upstream.hot_keys();
+    let keys = tracker.map_or_else(Vec::new, |tracker| tracker.hot_keys(now));
     let keys: Vec<_> = keys
         .iter()
         .map(|key| {
@@ -257,7 +246,7 @@ pub(super) fn hot_keys(upstream: &Upstream) -> Value {
         "upstream": &*upstream.name,
         "threshold": config.map(|hot| millionths_to_share(hot.threshold.millionths())),
         "keys": keys,
-        "missed": upstream.hot_keys().map_or(0, HotKeyTracker::missed_samples),
+        "missed": tracker.map_or(0, HotKeyTracker::missed_samples),
     })
 }
 
@@ -265,88 +254,14 @@ fn millionths_to_share(share: u32) -> f64 {
     f64::from(share) / f64::from(MILLIONTHS)
 }
 
-/// Adds to what is told of a key who serves it now.
-pub(super) fn add_serving_peer(told: &mut Value, upstream: &Upstream, key: &[u8]) {
+/// Adds the peer that serves the key now to a report about the key.
+pub(super) fn add_serving_peer(report: &mut Value, upstream: &Upstream, key: &[u8]) {
     let target = HashTarget::Key(upstream.key(key));
-    let serves = upstream.select(&target, &Tried::none(), clock::since_start());
-    let serves = serves.map(|choice| &*choice.peer.label);
-    if let Some(told) = told.as_object_mut() {
-        told.insert("serves".to_owned(), json!(serves));
+    let selected = upstream.select(&target, &Tried::none(), clock::since_start());
+    let serves = selected.map(|selected| &*selected.peer.label);
+    if let Some(report) = report.as_object_mut() {
+        report.insert("serves".to_owned(), json!(serves));
     }
-}
-
-/// Brings the gauges up to date that nobody keeps while requests run.
-pub(super) fn refresh_gauges(subject: &AppState) {
-    let snapshot = subject.snapshot.load();
-    let now = clock::since_start();
-    for peer in snapshot
-        .upstreams
-        .values()
-        .flat_map(|upstream| upstream.peers())
-    {
-        peer.metrics
-            .in_flight
-            .set(i64::from(peer.state.in_flight()));
-        peer.metrics
-            .set_state(peer_state(peer, now), peer.state.is_available(now));
-        let ramp = peer.state.slow_start(now);
-        peer.metrics
-            .slow_start
-            .set(ramp.map_or(1.0, |ramp| ramp.fraction(now)));
-    }
-    for upstream in snapshot.upstreams.values() {
-        refresh_upstream(upstream, now);
-    }
-    refresh_certificates(&snapshot.config.credentials, &subject.telemetry.metrics);
-    refresh_cert_orders(&snapshot, &subject.telemetry.metrics);
-    let process = &subject.telemetry.metrics.process;
-    process
-        .generation
-        .set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
-    let before = subject
-        .lifecycle
-        .predecessor()
-        .map_or(0, |predecessor| predecessor.connections);
-    process
-        .predecessor_connections
-        .set(i64::try_from(before).unwrap_or(i64::MAX));
-    let draining = subject.lifecycle.stage() == crate::lifecycle::ProcessStage::Draining;
-    process.draining.set(i64::from(draining));
-}
-
-fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
-    let now = clock::wall().as_second();
-    for (files, certificate) in &credentials.certificates {
-        let shown = metrics.certificate(&files.cert.display().to_string());
-        shown.expiry.set(certificate.validity.1);
-        shown.stapled.set(i64::from(certificate.is_stapled(now)));
-    }
-}
-
-fn refresh_cert_orders(snapshot: &Snapshot, metrics: &Metrics) {
-    for slot in managed_certs(snapshot) {
-        let (name, status) = (slot.names.primary(), slot.status.load());
-        if let Some(certificate) = slot.certificate.load_full() {
-            metrics.certificate(name).expiry.set(certificate.validity.1);
-        }
-        let shown = metrics.orders(name);
-        shown.failures.set(i64::from(status.failures));
-        shown.next_order.set(status.next_order.unwrap_or(0).max(0));
-    }
-}
-
-fn refresh_upstream(upstream: &Upstream, now: Duration) {
-    let hot = upstream.hot_keys().map_or(0, |hot| hot.hot_keys(now).len());
-    upstream.metrics.hot_keys.set(to_gauge(hot));
-    let kept = upstream.drain_status(now);
-    for peer in upstream.peers() {
-        let keys = kept.progress(peer).map_or(0, |kept| kept.active_keys);
-        peer.metrics.drain_keys.set(to_gauge(keys));
-    }
-}
-
-fn to_gauge(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn upstream_summary(upstream: &Upstream) -> Value {
@@ -361,14 +276,13 @@ fn upstream_summary(upstream: &Upstream) -> Value {
         .iter()
         .map(|peer| u64::from(peer.state.in_flight()))
         .sum();
-    let away = upstream
+    let drain_status = upstream.drain_status(now);
+    let without_all_keys: Vec<_> = upstream
         .peers()
         .iter()
-        .filter(|peer| !peer.state.takes_all_keys(now));
-    let kept = upstream.drain_status(now);
-    let away: Vec<_> = away
+        .filter(|peer| !peer.state.takes_all_keys(now))
         .take(MAX_LISTED_PEERS)
-        .map(|shown| peer_condition(&kept, shown, now))
+        .map(|peer| peer_condition(&drain_status, peer, now))
         .collect();
     json!({
         "protocol": upstream.config.transport.protocol.name(),
@@ -376,28 +290,28 @@ fn upstream_summary(upstream: &Upstream) -> Value {
         "peers": upstream.peers().len(),
         "available": available,
         "in_flight": in_flight,
-        "not_home": away,
+        "not_home": without_all_keys,
     })
 }
 
-/// A peer that does not have all of its keys: why, and for how long.
-fn peer_condition(kept: &DrainStatus<'_>, peer: &Peer, now: Duration) -> Value {
+/// Why a peer does not have all of its keys, and for how long.
+fn peer_condition(drain_status: &DrainStatus<'_>, peer: &Peer, now: Duration) -> Value {
     json!({
         "label": &*peer.label,
         "state": peer_state(peer, now).as_str(),
-        "drained": kept.is_drained(peer),
+        "drained": drain_status.is_drained(peer),
         "off_for_seconds": seconds_left(peer.state.off_ring_until(now), now),
         "ejected_for_seconds": seconds_left(peer.state.ejected_until(now), now),
         "suppressed_for_seconds": seconds_left(peer.state.suppressed_until(now), now),
         "slow_start": slow_start(peer, now),
-        "drain": drain(kept, peer),
+        "drain": drain(drain_status, peer),
     })
 }
 
 fn dialect(dialect: Dialect) -> Value {
     let name = ("dialect", Value::from(dialect.name()));
-    let options = dialect.options().into_iter().map(|(name, setting)| {
-        let value = match setting {
+    let options = dialect.options().into_iter().map(|(name, value)| {
+        let value = match value {
             DialectOptionValue::Number(number) => number.into(),
             DialectOptionValue::Text(text) => text.into(),
             DialectOptionValue::Flag(flag) => flag.into(),
@@ -411,17 +325,19 @@ fn dialect(dialect: Dialect) -> Value {
         .into()
 }
 
-/// The one word for a peer's state: what the operator did goes before what the probes say, and that
-/// before what traffic found.
-fn peer_state(peer: &Peer, now: Duration) -> Shown {
+/// The state of a peer as one word: a drain by the operator comes before the probes, and these before
+/// what traffic has found.
+pub(super) fn peer_state(peer: &Peer, now: Duration) -> PeerStateLabel {
     match peer.state.health() {
-        _ if peer.state.is_draining() => Shown::Draining,
-        HealthStatus::Unknown => Shown::Unknown,
-        HealthStatus::Down => Shown::Down,
-        HealthStatus::Up if peer.state.ejected_until(now).is_some() => Shown::Ejected,
-        HealthStatus::Up if peer.state.suppressed_until(now).is_some() => Shown::Suppressed,
-        HealthStatus::Up if peer.state.slow_start(now).is_some() => Shown::SlowStart,
-        HealthStatus::Up => Shown::Up,
+        _ if peer.state.is_draining() => PeerStateLabel::Draining,
+        HealthStatus::Unknown => PeerStateLabel::Unknown,
+        HealthStatus::Down => PeerStateLabel::Down,
+        HealthStatus::Up if peer.state.ejected_until(now).is_some() => PeerStateLabel::Ejected,
+        HealthStatus::Up if peer.state.suppressed_until(now).is_some() => {
+            PeerStateLabel::Suppressed
+        }
+        HealthStatus::Up if peer.state.slow_start(now).is_some() => PeerStateLabel::SlowStart,
+        HealthStatus::Up => PeerStateLabel::Up,
     }
 }
 
@@ -434,7 +350,6 @@ fn fraction(share: u64) -> f64 {
     share as f64 / (1_u64 << 32) as f64
 }
 
-/// How long until then, in seconds.
 fn seconds_left(until: Option<Duration>, now: Duration) -> Option<f64> {
     until.map(|until| seconds(until.saturating_sub(now)))
 }

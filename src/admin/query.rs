@@ -1,34 +1,39 @@
-//! Paths and queries as they come, and what they say.
+//! Decoding of paths and queries.
 
-/// What a query asks, word by word; a word without a value has an empty one.
+/// The parameters of a query, in order; a parameter without `=` has an empty value.
 pub(super) fn params(query: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
-        let (word, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (word, decode_form(value))
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name, decode_form(value))
     })
 }
 
-/// Whether a query has a word, alone or as `word=true`.
-pub(super) fn has_flag(query: &str, word: &str) -> bool {
-    params(query).any(|(known, value)| known == word && matches!(&*value, b"" | b"true"))
+/// Whether a query has `NAME` or `NAME=true`.
+pub(super) fn has_flag(query: &str, name: &str) -> bool {
+    params(query).any(|(param, value)| param == name && matches!(&*value, b"" | b"true"))
 }
 
-/// A path's segments.
+/// The error message for a parameter that an endpoint does not have.
+pub(super) fn unknown_param(name: &str, known: &str) -> String {
+    format!("unknown query parameter `{name}`; there are: {known}")
+}
+
+/// The decoded segments of a path; `/` has one, which is empty.
 pub(super) fn segments(path: &str) -> Vec<String> {
     path.split('/').skip(1).map(decode).collect()
 }
 
-/// `%41` is `A`; what is no such escape stays as it is.
-pub(super) fn decode(text: &str) -> String {
+fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decode_bytes(text)).into_owned()
 }
 
-/// As [`decode_bytes`], and `+` is a space (HTML forms, URL standard).
+/// Like [`decode_bytes`], and `+` is a space (URL Standard, application/x-www-form-urlencoded).
 fn decode_form(text: &str) -> Vec<u8> {
     decode_bytes(&text.replace('+', " "))
 }
 
+/// Percent-decoding: `%41` becomes `A`; an invalid escape stays as it is.
 fn decode_bytes(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -68,9 +73,9 @@ mod tests {
 
     #[test]
     fn query_string_is_parsed_into_names_and_values() {
-        let words: Vec<_> = params("a=1&&b&c=x%3Dy=z").collect();
+        let parsed: Vec<_> = params("a=1&&b&c=x%3Dy=z").collect();
         let expected = [("a", "1"), ("b", ""), ("c", "x=y=z")];
-        assert_eq!(words, expected.map(|(word, value)| (word, value.into())));
+        assert_eq!(parsed, expected.map(|(name, value)| (name, value.into())));
         assert!(has_flag("a&force=true", "force") && has_flag("force", "force"));
         assert!(!has_flag("force=false", "force") && !has_flag("", "force"));
     }

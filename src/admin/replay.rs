@@ -1,8 +1,9 @@
-//! `POST /v1/upstreams/{u}/replay`: what the traffic of a log would do to each peer's load, from what is in force now.
+//! `POST /v1/upstreams/{u}/replay`: the load of each peer that the traffic of a log would cause, starting
+//! from the state in force.
 //!
-//! The log is the body, and is worked on as it comes; how long it may be, and how long it may take, is
-//! bounded. The query has the change, if there is one ([`change`](super::change)), `format=clockwise|keys` and
-//! `bounded_load=FACTOR`.
+//! The body is the log, and is processed as it arrives; its length and the whole time are bounded. The
+//! query holds the change, if there is one ([`change_query`](super::change_query)), `format=clockwise|keys`
+//! and `bounded_load=FACTOR`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,109 +13,105 @@ use http::StatusCode;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::change_query::{ChangeQuery, unavailable_peers, unprocessable};
-use super::diff::add_down_now;
+use super::change_query::{ChangeQuery, add_down_now, unavailable_peers};
+use super::query;
 use super::request_body::{BoundedBody, LineDecoder, timed_out};
-use super::worker_pool::WorkerPool;
-use super::{AdminResponse, query};
+use super::response::AdminResponse;
+use super::worker_pool::{WorkerPool, panicked};
 use crate::config;
 use crate::policy::bounded_load::BalanceFactor;
 use crate::predict::{KeyPlacement, LoadRules, LogReplay, ReplayFormat, ReplayOptions, Simulation};
 use crate::ring::Weight;
 use crate::upstream::Upstream;
 
-/// The longest log, in bytes and in lines: 64 MiB of requests in flight, where none ever ends.
+/// Bytes of a log.
 const MAX_LOG: usize = 256 << 20;
+
+/// Lines of a log; 64 MiB of requests in flight, if none of them ends.
 const MAX_LINES: u64 = 1 << 22;
 
-/// Until when all must be done.
+/// The time for the whole replay.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Requests that are held back to put them in the order of their start: some 4 MB.
+/// Requests that are buffered to sort them by their start: about 4 MB.
 const REORDER_WINDOW: usize = 1 << 16;
 
-/// Parts of the log that wait to be worked on.
+/// Chunks of the log that wait for the simulation.
 const QUEUED_CHUNKS: usize = 4;
 
-const FACTOR_HELP: &str = "a factor from 1.01 to 10, with up to three decimals";
+const KNOWN_PARAMS: &str = "`format`, `bounded_load`, `without`, `add`, `weight`, `down`, `up`";
 
-/// What the query asks.
+/// The query of a request for a replay.
 struct ReplayQuery {
     change: ChangeQuery,
     format: ReplayFormat,
     bounded_load: Option<BalanceFactor>,
 }
 
-/// A part of the log; `None` after the last, so that a log that was cut off is told apart.
+/// A part of the log. `None` marks the end: a log that was cut off has no such mark.
 type LogChunk = Option<Bytes>;
 
-/// What the log would do.
+/// The simulated load of the log.
 pub(super) async fn respond(
     upstream: Arc<Upstream>,
     query: &str,
     session: &mut ServerSession,
-    desk: &WorkerPool,
+    workers: &WorkerPool,
 ) -> Result<AdminResponse, AdminResponse> {
-    let question = ReplayQuery::parse(query)?;
-    let place = desk.acquire_reader()?;
+    let query = ReplayQuery::parse(query).map_err(|error| AdminResponse::bad_request(&error))?;
+    let permit = workers.acquire_reader()?;
     let mut body = BoundedBody::new(session, MAX_LOG).await?;
     let (sender, mut log) = mpsc::channel(QUEUED_CHUNKS);
+    // Not on the worker pool: this thread waits for the client, and would keep others from working.
     let work = tokio::task::spawn_blocking(move || {
-        let answer = question.evaluate(&upstream, &mut log);
-        drop(place);
-        answer.unwrap_or_else(|problem| problem)
+        let _permit = permit;
+        query.evaluate(&upstream, &mut log)
     });
     let done = async {
         send_body(&mut body, sender).await?;
-        work.await.map_err(|error| {
-            AdminResponse::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
-        })
+        work.await.unwrap_or_else(|error| Err(panicked(&error)))
     };
     let done = tokio::time::timeout(REPLAY_TIMEOUT, done).await;
     done.unwrap_or_else(|_| Err(timed_out(REPLAY_TIMEOUT)))
 }
 
-/// Passes the log on, until its end or until nobody wants it.
+/// Sends the log to the simulation, until the log ends or the simulation has failed.
 async fn send_body(body: &mut BoundedBody<'_>, log: Sender<LogChunk>) -> Result<(), AdminResponse> {
-    while let Some(part) = body.next_chunk().await? {
-        if log.send(Some(part)).await.is_err() {
+    while let Some(chunk) = body.next_chunk().await? {
+        if log.send(Some(chunk)).await.is_err() {
             return Ok(());
         }
     }
-    // Whoever has gone has an answer already.
+    // Fails only where the simulation has ended with an error already.
     let _ = log.send(None).await;
     Ok(())
 }
 
 impl ReplayQuery {
-    fn parse(query: &str) -> Result<Self, AdminResponse> {
-        let mut question = Self {
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut parsed = Self {
             change: ChangeQuery::default(),
             format: ReplayFormat::Clockwise,
             bounded_load: None,
         };
-        let wrong = |why: String| AdminResponse::error(StatusCode::BAD_REQUEST, &why);
-        for (word, value) in query::params(query) {
+        for (name, value) in query::params(query) {
             let text = String::from_utf8_lossy(&value);
-            let told = |why| wrong(format!("`{word}={text}`: {why}"));
-            match word {
+            let wrong_value = |help| format!("`{name}={text}`: write {help}");
+            match name {
                 "format" => {
                     let format = ReplayFormat::from_name(&text);
-                    question.format = format.ok_or_else(|| told("it is `clockwise` or `keys`"))?;
+                    parsed.format = format.ok_or_else(|| wrong_value("`clockwise` or `keys`"))?;
                 }
                 "bounded_load" | "bounded-load" => {
-                    let bound = BalanceFactor::parse(&text).ok_or_else(|| told(FACTOR_HELP))?;
-                    question.bounded_load = Some(bound);
+                    let factor = BalanceFactor::parse(&text);
+                    let help = "a factor from 1.01 to 10, with up to three decimals";
+                    parsed.bounded_load = Some(factor.ok_or_else(|| wrong_value(help))?);
                 }
-                _ if question.change.parse_param(word, &value).map_err(wrong)? => {}
-                _ => {
-                    return Err(wrong(format!(
-                        "`{word}` is no part of this question; there are `format`, `bounded_load`, `without`, `add`, `weight`, `down` and `up`"
-                    )));
-                }
+                _ if parsed.change.parse_param(name, &value)? => {}
+                _ => return Err(query::unknown_param(name, KNOWN_PARAMS)),
             }
         }
-        Ok(question)
+        Ok(parsed)
     }
 
     fn evaluate(
@@ -123,35 +120,40 @@ impl ReplayQuery {
         log: &mut Receiver<LogChunk>,
     ) -> Result<AdminResponse, AdminResponse> {
         let config = &upstream.config;
-        let idle = unavailable_peers(upstream);
-        let here = upstream.placement().with_down(idle.iter().copied());
-        let here = here.map_err(unprocessable)?;
-        let changes = !self.change.is_empty();
-        let side = changes
+        let unavailable = unavailable_peers(upstream);
+        let before = upstream
+            .placement()
+            .with_down(unavailable.iter().copied())
+            .map_err(AdminResponse::unprocessable)?;
+        let has_change = !self.change.is_empty();
+        let scenario = has_change
             .then(|| self.change.scenario(upstream, config))
             .transpose()?;
-        let there = side.as_ref().map(|side| {
-            let down = self.change.down_after(&idle, side);
-            let placement = side.placement(down).map_err(unprocessable)?;
-            Ok((placement, side.peers().iter().map(|peer| peer.weight)))
+        let after = scenario.as_ref().map(|scenario| {
+            let down = self.change.down_after(&unavailable, scenario);
+            let placement = scenario.placement(down);
+            let placement = placement.map_err(AdminResponse::unprocessable)?;
+            let weights = scenario.peers().iter().map(|peer| peer.weight);
+            Ok((placement, weights))
         });
-        let there = there.transpose()?;
+        let after = after.transpose()?;
         let weights = upstream.peers().iter().map(|peer| peer.weight);
-        let after = there.as_ref();
         let replay = LogReplay::new(
             &upstream.name,
-            self.simulation(&here, weights, config),
-            after.map(|(there, weights)| self.simulation(there, weights.clone(), config)),
+            self.simulation(&before, weights, config),
+            after
+                .as_ref()
+                .map(|(after, weights)| self.simulation(after, weights.clone(), config)),
             ReplayOptions {
                 format: self.format,
                 reorder_capacity: REORDER_WINDOW,
-                ignores_slow_start: changes && config.slow_start.is_some(),
+                ignores_slow_start: has_change && config.slow_start.is_some(),
             },
         );
-        let outcome = replay_log(replay, log)?.finish().map_err(unprocessable)?;
-        let mut report = outcome.to_json();
-        add_down_now(&mut report, &idle);
-        Ok(AdminResponse::json(StatusCode::OK, &report))
+        let outcome = replay_log(replay, log)?.finish();
+        let mut report = outcome.map_err(AdminResponse::unprocessable)?.to_json();
+        add_down_now(&mut report, &unavailable);
+        Ok(AdminResponse::json(&report))
     }
 
     fn simulation<'a>(
@@ -169,29 +171,30 @@ impl ReplayQuery {
     }
 }
 
-/// Takes the whole log in, as it comes.
+/// Feeds the whole log to the simulation, as it arrives.
 fn replay_log<'a>(
     mut replay: LogReplay<'a>,
     log: &mut Receiver<LogChunk>,
 ) -> Result<LogReplay<'a>, AdminResponse> {
     let (mut lines, mut count) = (LineDecoder::default(), 0);
-    while let Some(part) = log.blocking_recv() {
-        let Some(part) = part else {
+    while let Some(chunk) = log.blocking_recv() {
+        let Some(chunk) = chunk else {
             lines.finish(|line| replay.push_line(line));
             return Ok(replay);
         };
-        lines.push(&part, |line| {
+        lines.push(&chunk, |line| {
             count += 1;
             replay.push_line(line);
         });
         if count > MAX_LINES {
-            let why =
-                format!("the log has more than {MAX_LINES} lines; use `clockwise ring replay`");
-            return Err(AdminResponse::error(StatusCode::PAYLOAD_TOO_LARGE, &why));
+            let message = format!(
+                "the log has more than {MAX_LINES} lines; use the command `clockwise ring replay`"
+            );
+            return Err(AdminResponse::error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &message,
+            ));
         }
     }
-    Err(AdminResponse::error(
-        StatusCode::BAD_REQUEST,
-        "the log was cut off",
-    ))
+    Err(AdminResponse::bad_request("the log was cut off"))
 }

@@ -1,4 +1,4 @@
-//! A question's body: in bounded size and time.
+//! Request bodies, bounded in size and time.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora::protocols::http::ServerSession;
 
-use super::AdminResponse;
+use super::response::AdminResponse;
 
-/// A longer line is cut off here.
+/// Bytes of a line; the rest of a longer line is dropped.
 const MAX_LINE: usize = 1 << 20;
 
-/// The body of a request.
+/// The body of a request, up to a number of bytes.
 pub(super) struct BoundedBody<'a> {
     session: &'a mut ServerSession,
     max_bytes: usize,
@@ -20,97 +20,97 @@ pub(super) struct BoundedBody<'a> {
 }
 
 impl<'a> BoundedBody<'a> {
-    /// A body that must come to its end within so many bytes.
+    /// A body of at most `max_bytes`.
     ///
     /// # Errors
-    /// It says that it is longer.
+    /// 413: its `Content-Length` is larger.
     pub(super) async fn new(
         session: &'a mut ServerSession,
-        most: usize,
+        max_bytes: usize,
     ) -> Result<Self, AdminResponse> {
         let headers = &session.req_header().headers;
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let length = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-        if length.is_some_and(|length| length > most as u64) {
-            return Err(body_too_long(most));
+        if length.is_some_and(|length| length > max_bytes as u64) {
+            return Err(body_too_long(max_bytes));
         }
-        // Who asks first waits for it (RFC 9110, 10.1.1); if it cannot be told, nothing will be read.
+        // A client may send its body only after this (RFC 9110, 10.1.1). A failure shows in the first read.
         if text(EXPECT).is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue")) {
             let _ = session.write_continue_response().await;
         }
         Ok(Self {
             session,
-            max_bytes: most,
+            max_bytes,
             read: 0,
         })
     }
 
-    /// The next part of it; `None` after the last.
+    /// The next chunk; `None` at the end of the body.
     pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, AdminResponse> {
-        let part = self.session.read_request_body().await;
-        let part = part.map_err(|error| {
-            let why = format!("the body cannot be read: {error}");
-            AdminResponse::error(StatusCode::BAD_REQUEST, &why)
+        let chunk = self.session.read_request_body().await;
+        let chunk = chunk.map_err(|error| {
+            AdminResponse::bad_request(&format!("the body cannot be read: {error}"))
         })?;
-        self.read += part.as_ref().map_or(0, Bytes::len);
+        self.read += chunk.as_ref().map_or(0, Bytes::len);
         if self.read > self.max_bytes {
             return Err(body_too_long(self.max_bytes));
         }
-        Ok(part)
+        Ok(chunk)
     }
 
-    /// All of it, if that comes in time.
-    pub(super) async fn read_all(mut self, time: Duration) -> Result<Vec<u8>, AdminResponse> {
+    /// The whole body, if it arrives within `timeout`.
+    pub(super) async fn read_all(mut self, timeout: Duration) -> Result<Vec<u8>, AdminResponse> {
         let read = async {
-            let mut whole = Vec::new();
-            while let Some(part) = self.next_chunk().await? {
-                whole.extend_from_slice(&part);
+            let mut body = Vec::new();
+            while let Some(chunk) = self.next_chunk().await? {
+                body.extend_from_slice(&chunk);
             }
-            Ok(whole)
+            Ok(body)
         };
-        let whole = tokio::time::timeout(time, read).await;
-        whole.unwrap_or_else(|_| Err(timed_out(time)))
+        let body = tokio::time::timeout(timeout, read).await;
+        body.unwrap_or_else(|_| Err(timed_out(timeout)))
     }
 }
 
-/// The answer where there is more than may be.
-fn body_too_long(most: usize) -> AdminResponse {
-    let why = format!("the body is longer than {most} bytes; use `clockwise ring`");
-    AdminResponse::error(StatusCode::PAYLOAD_TOO_LARGE, &why)
+fn body_too_long(max_bytes: usize) -> AdminResponse {
+    let message =
+        format!("the body is longer than {max_bytes} bytes; use the command `clockwise ring`");
+    AdminResponse::error(StatusCode::PAYLOAD_TOO_LARGE, &message)
 }
 
-/// The answer where it takes longer than it may.
-pub(super) fn timed_out(time: Duration) -> AdminResponse {
-    let why = format!("it took longer than {time:?}; use `clockwise ring`");
-    AdminResponse::error(StatusCode::REQUEST_TIMEOUT, &why)
+/// 408: the body, or the work on it, took too long.
+pub(super) fn timed_out(timeout: Duration) -> AdminResponse {
+    let message =
+        format!("the request took longer than {timeout:?}; use the command `clockwise ring`");
+    AdminResponse::error(StatusCode::REQUEST_TIMEOUT, &message)
 }
 
-/// Lines that come in parts, wherever those are cut.
+/// Splits chunks of a text into lines; a line may span several chunks.
 #[derive(Debug, Default)]
 pub(super) struct LineDecoder {
-    /// The last line, as far as it has come.
+    /// The start of a line that has not ended yet.
     partial: Vec<u8>,
 }
 
 impl LineDecoder {
-    /// One more part; each line that ends in it, without its end.
-    pub(super) fn push(&mut self, part: &[u8], mut each: impl FnMut(&[u8])) {
-        for piece in part.split_inclusive(|byte| *byte == b'\n') {
-            let room = MAX_LINE.saturating_sub(self.partial.len());
+    /// Adds a chunk and calls `on_line` with each line that ends in it, without its line end.
+    pub(super) fn push(&mut self, chunk: &[u8], mut on_line: impl FnMut(&[u8])) {
+        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let free = MAX_LINE.saturating_sub(self.partial.len());
             if let Some(end) = piece.strip_suffix(b"\n") {
-                self.partial.extend(end.iter().take(room));
-                each(strip_cr(&self.partial));
+                self.partial.extend(end.iter().take(free));
+                on_line(strip_cr(&self.partial));
                 self.partial.clear();
             } else {
-                self.partial.extend(piece.iter().take(room));
+                self.partial.extend(piece.iter().take(free));
             }
         }
     }
 
-    /// The last line, where it has no end.
-    pub(super) fn finish(self, each: impl FnOnce(&[u8])) {
+    /// Calls `on_line` with the last line, if it has no line end.
+    pub(super) fn finish(self, on_line: impl FnOnce(&[u8])) {
         if !self.partial.is_empty() {
-            each(&self.partial);
+            on_line(&self.partial);
         }
     }
 }
@@ -128,23 +128,23 @@ mod tests {
         let text = b"a\nbc\r\n\nlast";
         for size in 1..=text.len() {
             let (mut lines, mut found) = (LineDecoder::default(), Vec::new());
-            for part in text.chunks(size) {
-                lines.push(part, |line| found.push(line.to_vec()));
+            for chunk in text.chunks(size) {
+                lines.push(chunk, |line| found.push(line.to_vec()));
             }
             lines.finish(|line| found.push(line.to_vec()));
             assert_eq!(
                 found,
                 ["a", "bc", "", "last"].map(Vec::from),
-                "parts of {size}"
+                "chunks of {size}"
             );
         }
-        LineDecoder::default().finish(|_| panic!("there is no line"));
+        LineDecoder::default().finish(|_| panic!("an empty text has no line"));
     }
 
     #[test]
     fn line_splitter_buffer_is_bounded_for_a_line_without_end() {
         let mut lines = LineDecoder::default();
-        (0..3).for_each(|_| lines.push(&vec![b'x'; MAX_LINE], |_| panic!("no end")));
+        (0..3).for_each(|_| lines.push(&vec![b'x'; MAX_LINE], |_| panic!("the line has no end")));
         assert_eq!(lines.partial.len(), MAX_LINE);
         lines.push(b"y\nz\n", |line| {
             assert!(line.len() == MAX_LINE || line == b"z");

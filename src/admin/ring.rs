@@ -1,89 +1,69 @@
-//! `GET /v1/upstreams/{u}/ring` and `…/owner`: who has which part of the ring, and who has a key.
+//! `GET /v1/upstreams/{u}/ring` and `…/owner`: the peers' shares of the ring, and the owner of a key.
 
-use http::StatusCode;
-
-use super::change_query::unprocessable;
-use super::{AdminResponse, json, query};
+use super::response::AdminResponse;
+use super::{json, query};
 use crate::config::PeerConfig;
 use crate::predict::{PeerShares, render_svg};
 use crate::upstream::Upstream;
 
-/// Peers of a walk that are told where nobody asks for more.
+/// Peers of a walk that are listed by default.
 const DEFAULT_WALK: usize = 16;
 
-/// `GET /v1/upstreams/{u}/ring`: points and exact shares, or a picture.
-pub(super) fn ring(upstream: &Upstream, drawn: bool) -> AdminResponse {
+/// `GET /v1/upstreams/{u}/ring`: points and exact shares as JSON, or a drawing.
+pub(super) fn ring(upstream: &Upstream, wants_svg: bool) -> AdminResponse {
     let (ring, shares) = (upstream.ring(), upstream.key_space_shares());
-    if drawn {
+    if wants_svg {
         let placement = upstream.placement();
         return AdminResponse::svg(render_svg(ring, shares, |member| placement.label(member)));
     }
-    let parts = PeerShares::new(
-        ring,
-        shares,
-        upstream.config.peers.iter().map(PeerConfig::member),
-    );
-    AdminResponse::json(StatusCode::OK, &parts.to_json())
+    let members = upstream.config.peers.iter().map(PeerConfig::member);
+    AdminResponse::json(&PeerShares::new(ring, shares, members).to_json())
 }
 
-/// `GET /v1/upstreams/{u}/owner?key=K&down=L&walk=N`: the walk whatever the health, but without those that are
-/// taken as down; and who serves the key now.
-pub(super) fn owner(upstream: &Upstream, query: &str) -> AdminResponse {
-    let answer = || {
-        let wrong = |why: &str| AdminResponse::error(StatusCode::BAD_REQUEST, why);
-        let question = OwnerQuery::parse(query).map_err(|why| wrong(&why))?;
-        let key = question.key.ok_or_else(|| wrong("needs `?key=KEY`"))?;
-        if key.is_empty() {
-            return Err(wrong("an empty key is none"));
-        }
-        let down = question.down.iter().map(String::as_str);
-        let placement = upstream
-            .placement()
-            .with_down(down)
-            .map_err(unprocessable)?;
-        let mut told = placement.key_to_json(&key, question.walk);
-        json::add_serving_peer(&mut told, upstream, &key);
-        Ok(AdminResponse::json(StatusCode::OK, &told))
-    };
-    answer().unwrap_or_else(|problem| problem)
+/// `GET /v1/upstreams/{u}/owner?key=K&down=L&walk=N`: the walk of a key, without the peers named by
+/// `down` and regardless of health; and the peer that serves the key now.
+pub(super) fn owner(upstream: &Upstream, query: &str) -> Result<AdminResponse, AdminResponse> {
+    let query = OwnerQuery::parse(query).map_err(|error| AdminResponse::bad_request(&error))?;
+    let down = query.down.iter().map(String::as_str);
+    let placement = upstream.placement().with_down(down);
+    let placement = placement.map_err(AdminResponse::unprocessable)?;
+    let mut report = placement.key_to_json(&query.key, query.walk);
+    json::add_serving_peer(&mut report, upstream, &query.key);
+    Ok(AdminResponse::json(&report))
 }
 
-/// What the query asks about a key.
+/// The query of a request for an owner.
 struct OwnerQuery {
-    key: Option<Vec<u8>>,
+    key: Vec<u8>,
     down: Vec<String>,
+    /// The most peers to list.
     walk: usize,
 }
 
 impl OwnerQuery {
     fn parse(query: &str) -> Result<Self, String> {
-        let mut question = Self {
-            key: None,
-            down: Vec::new(),
-            walk: DEFAULT_WALK,
-        };
-        for (word, value) in query::params(query) {
+        let (mut key, mut down, mut walk) = (None, Vec::new(), DEFAULT_WALK);
+        for (name, value) in query::params(query) {
             let text = String::from_utf8_lossy(&value).into_owned();
-            match word {
-                "key" => question.key = Some(value),
-                "down" => question.down.push(text),
-                "walk" => question.walk = parse_walk(&text)?,
-                _ => {
-                    return Err(format!(
-                        "`{word}` is no part of this question; there are `key`, `down` and `walk`"
-                    ));
-                }
+            match name {
+                "key" => key = Some(value),
+                "down" => down.push(text),
+                "walk" => walk = parse_walk(&text)?,
+                _ => return Err(query::unknown_param(name, "`key`, `down`, `walk`")),
             }
         }
-        Ok(question)
+        let key = key.ok_or("the parameter `key` is missing: write `?key=KEY`")?;
+        if key.is_empty() {
+            return Err("the parameter `key` is empty: write `?key=KEY`".to_owned());
+        }
+        Ok(Self { key, down, walk })
     }
 }
 
-/// How many peers of a walk.
 fn parse_walk(text: &str) -> Result<usize, String> {
     if text == "all" {
         return Ok(usize::MAX);
     }
     let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| format!("`walk={text}`: a number from 1 on, or `all`"))
+    number.ok_or_else(|| format!("`walk={text}`: write a number, at least 1, or `all`"))
 }

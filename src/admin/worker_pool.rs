@@ -1,20 +1,21 @@
-//! Answers that take a while: away from the threads that serve, and only so many of them at once.
+//! Long answers: computed away from the threads that serve requests, and only a few at once.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 
-use super::AdminResponse;
+use super::response::AdminResponse;
 
-/// Answers that are worked out at once; others wait.
+/// Answers that are computed at once; further ones wait.
 const MAX_WORKERS: usize = 2;
 
-/// Questions with a body that are looked into at once; others are refused.
+/// Requests with a body that are read at once; further ones get 429.
 const MAX_BODY_READERS: usize = 2;
 
-/// Where answers are worked out; each door has its own, so that nobody on the network keeps the control
-/// socket waiting.
+/// Limits how much the admin API computes at once. Each admin listener has its own pool, so that load
+/// on the admin address never keeps the control socket waiting.
 #[derive(Debug)]
 pub(super) struct WorkerPool {
     workers: Arc<Semaphore>,
@@ -31,37 +32,36 @@ impl Default for WorkerPool {
 }
 
 impl WorkerPool {
-    /// Works an answer out when it is its turn.
+    /// Runs `work` on a blocking thread as soon as a permit is free.
     pub(super) async fn run(
         &self,
-        work: impl FnOnce() -> AdminResponse + Send + 'static,
-    ) -> AdminResponse {
-        let workers = Arc::clone(&self.workers);
-        let done = async move {
-            // Its place is kept until the work is done, whoever still waits for it.
-            let place = workers.acquire_owned().await;
-            tokio::task::spawn_blocking(move || {
-                let answer = work();
-                drop(place);
-                answer
-            })
-            .await
-        };
-        done.await.unwrap_or_else(|error| {
-            AdminResponse::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
-        })
+        work: impl FnOnce() -> Result<AdminResponse, AdminResponse> + Send + 'static,
+    ) -> Result<AdminResponse, AdminResponse> {
+        let permit = Arc::clone(&self.workers).acquire_owned().await;
+        let done = tokio::task::spawn_blocking(move || {
+            // The work goes on when its client has gone, so the permit belongs to the work.
+            let _permit = permit;
+            work()
+        });
+        done.await.unwrap_or_else(|error| Err(panicked(&error)))
     }
 
-    /// A place for a question with a body; it is free again when it is dropped.
+    /// The permit for a request with a body; released when dropped.
     ///
     /// # Errors
-    /// There is none: the answer says so.
+    /// 429: all permits are in use.
     pub(super) fn acquire_reader(&self) -> Result<OwnedSemaphorePermit, AdminResponse> {
-        let place = Arc::clone(&self.body_readers).try_acquire_owned();
-        place.map_err(|_| {
-            let why =
-                format!("{MAX_BODY_READERS} such questions are being looked into; ask again later");
-            AdminResponse::error(StatusCode::TOO_MANY_REQUESTS, &why)
+        let permit = Arc::clone(&self.body_readers).try_acquire_owned();
+        permit.map_err(|_| {
+            let message = format!(
+                "{MAX_BODY_READERS} requests with a body are being processed; try again later"
+            );
+            AdminResponse::error(StatusCode::TOO_MANY_REQUESTS, &message)
         })
     }
+}
+
+/// 500: the work panicked.
+pub(super) fn panicked(error: &JoinError) -> AdminResponse {
+    AdminResponse::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
 }

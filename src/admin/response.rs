@@ -1,0 +1,88 @@
+//! A response of the admin API: status, media type, body.
+
+use std::fmt::Display;
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+/// The media type of a drawn ring.
+pub(super) const SVG_TYPE: &str = "image/svg+xml";
+
+/// The dashboard can drain peers: it must not load anything from another site, nor be framed by one.
+const CSP: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// A complete response.
+pub(super) struct AdminResponse {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+impl AdminResponse {
+    /// Status 200 with a body of any media type.
+    pub(super) fn ok(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            body: body.into(),
+        }
+    }
+
+    pub(super) fn html(html: &str) -> Self {
+        Self::ok("text/html; charset=utf-8", html)
+    }
+
+    pub(super) fn json(value: &Value) -> Self {
+        Self::ok("application/json", format!("{value}\n"))
+    }
+
+    /// JSON, one value per line.
+    pub(super) fn ndjson(lines: String) -> Self {
+        Self::ok("application/x-ndjson", lines)
+    }
+
+    pub(super) fn svg(svg: String) -> Self {
+        Self::ok(SVG_TYPE, svg)
+    }
+
+    pub(super) fn text(status: StatusCode, text: &str) -> Self {
+        Self {
+            status,
+            ..Self::ok("text/plain; charset=utf-8", text)
+        }
+    }
+
+    /// `{"error": MESSAGE}`
+    pub(super) fn error(status: StatusCode, message: &str) -> Self {
+        Self {
+            status,
+            ..Self::json(&json!({ "error": message }))
+        }
+    }
+
+    /// 400: the request is not understood.
+    pub(super) fn bad_request(message: &str) -> Self {
+        Self::error(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 422: the request is understood, but cannot be answered for this upstream.
+    pub(super) fn unprocessable(reason: impl Display) -> Self {
+        Self::error(StatusCode::UNPROCESSABLE_ENTITY, &reason.to_string())
+    }
+
+    pub(super) fn into_http(self) -> Response<Vec<u8>> {
+        let length = self.body.len();
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_LENGTH, length.into());
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+        response
+    }
+}
