@@ -1,19 +1,20 @@
-//! Counts of the process before this one, so that counters go on where they were.
+//! Counter values of the previous process, so that a hot restart does not reset counters.
 //!
-//! Kept as the text they were shown in, and added when this process shows its own: a series is the
-//! same if its name and labels are. What this process does not show, it does not know any more.
-//! Gauges are not added: they say how things are, and things are as this process sees them.
+//! They stay in the text form in which the previous process exported them, and are added when this
+//! process renders its own: two series are the same if name and labels are. A series that this process
+//! does not have is dropped. Gauges are not added: a gauge is the present state, and this process knows
+//! that itself.
 
 use std::collections::HashMap;
 
-/// What the counters were.
+/// The previous value of each series.
 #[derive(Debug, Default)]
 pub(super) struct CounterCarryover(HashMap<String, f64>);
 
 impl CounterCarryover {
-    /// Reads the counters out of what a process showed.
-    pub(super) fn parse(shown: &str) -> Self {
-        let counts = shown.lines().filter_map(parse_counter);
+    /// Reads the counters of a metrics text.
+    pub(super) fn parse(text: &str) -> Self {
+        let counts = text.lines().filter_map(parse_counter);
         Self(
             counts
                 .filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?)))
@@ -21,38 +22,41 @@ impl CounterCarryover {
         )
     }
 
-    /// What is to be shown, with what was counted before.
-    pub(super) fn add_previous(&self, shown: String) -> String {
+    /// Adds the previous values to the counters of a metrics text.
+    pub(super) fn add_previous(&self, text: String) -> String {
         if self.0.is_empty() {
-            return shown;
+            return text;
         }
-        let mut sum = String::with_capacity(shown.len() + shown.len() / 8);
-        for line in shown.lines() {
+        let mut sums = String::with_capacity(text.len() + text.len() / 8);
+        for line in text.lines() {
             match parse_counter(line).and_then(|(series, value)| self.sum(series, value)) {
-                Some(added) => sum.push_str(&added),
-                None => sum.push_str(line),
+                Some(sum) => sums.push_str(&sum),
+                None => sums.push_str(line),
             }
-            sum.push('\n');
+            sums.push('\n');
         }
-        sum
+        sums
     }
 
     fn sum(&self, series: &str, value: &str) -> Option<String> {
-        let before = self.0.get(series).filter(|before| **before != 0.0)?;
-        // Whole numbers stay exact, and look like it, up to 2^53.
-        Some(format!("{series} {}", before + value.parse::<f64>().ok()?))
+        let previous = self.0.get(series).filter(|previous| **previous != 0.0)?;
+        // `f64` is exact for whole numbers up to 2^53, and prints them without a fraction.
+        Some(format!(
+            "{series} {}",
+            previous + value.parse::<f64>().ok()?
+        ))
     }
 }
 
-/// The lines of what is shown that count something.
-pub(super) fn counter_lines(shown: &str) -> String {
-    let lines = shown
+/// The counters of a metrics text that are not zero, one per line.
+pub(super) fn counter_lines(text: &str) -> String {
+    let lines = text
         .lines()
         .filter(|line| parse_counter(line).is_some_and(|(_, value)| value != "0"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Series and value of a line that shows a counter, or a part of a histogram.
+/// Series and value of a line with a counter, or with a part of a histogram.
 fn parse_counter(line: &str) -> Option<(&str, &str)> {
     const COUNTS: [&str; 4] = ["_total", "_bucket", "_count", "_sum"];
     let (series, value) = line.rsplit_once(' ')?;
@@ -69,10 +73,10 @@ mod tests {
 
     #[test]
     fn carried_over_counters_are_added_and_gauges_are_not() {
-        let inherited = CounterCarryover::parse(&counter_lines(BEFORE));
+        let carryover = CounterCarryover::parse(&counter_lines(BEFORE));
         let now = "# TYPE a counter\na_total{peer=\"x y\"} 1\na_total{peer=\"z\"} 1\ngauge 4\nh_sum 0.25\nh_bucket{le=\"+Inf\"} 1\n# EOF\n";
         let sum = "# TYPE a counter\na_total{peer=\"x y\"} 8\na_total{peer=\"z\"} 1\ngauge 4\nh_sum 0.75\nh_bucket{le=\"+Inf\"} 3\n# EOF\n";
-        assert_eq!(inherited.add_previous(now.to_owned()), sum);
+        assert_eq!(carryover.add_previous(now.to_owned()), sum);
     }
 
     #[test]

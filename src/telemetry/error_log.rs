@@ -1,12 +1,12 @@
-//! What the process says about itself, on stderr: one line per message.
+//! The error log on stderr: one line per message.
 //!
 //! ```text
 //! 2026-01-02T03:04:05.678Z warn clockwise::probe app: 10.0.0.1:8080 is down
 //! ```
 //!
-//! Requests do not speak here: what a client does is in the access log and in the counters, where
-//! it is bounded. Pingora logs an error for most things a client can do wrong, so its request path
-//! is silent unless the level is `debug` or lower; else any client could fill the log. Control
+//! Requests write nothing here: their place is the access log and the metrics, which are bounded. Pingora
+//! 0.9.1 logs an error for most things that a client can do wrong, so its crates of the request path are
+//! silent unless the level is `debug` or `trace`; otherwise any client could fill the log. Control
 //! characters are escaped: a message may quote a peer or a file, and stays one line.
 
 use std::fmt::{self, Write as _};
@@ -23,27 +23,27 @@ use prometheus_client::metrics::counter::Counter;
 use crate::clock;
 use crate::config::ErrorLogConfig;
 
-/// Crates that log what clients do at levels meant for operators.
+/// Crates that log errors of clients at levels meant for operators.
 const NOISY_CRATES: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"];
 
-/// Starts the error log of the process; where there is a logger already, it stays, and only the
-/// level is set.
+/// Starts the error log of the process. A logger that is already installed stays; then only the level
+/// is set.
 pub fn init(settings: ErrorLogConfig) {
     let logger = Builder::new()
         .filter_level(LevelFilter::Trace)
         .format(write_line)
         .build();
-    // The only failure is the one above.
+    // Fails only where a logger is installed already.
     let _ = log::set_boxed_logger(Box::new(FilteredLogger(logger)));
     set_level(settings);
 }
 
-/// Puts new settings in force, at any time.
+/// Changes the level; for a reload.
 pub fn set_level(settings: ErrorLogConfig) {
     log::set_max_level(settings.level);
 }
 
-/// Logs and counts every panic from now on, in place of the message that Rust prints.
+/// Logs and counts every panic from now on, in place of the message of the standard library.
 pub fn count_panics(panics: Counter) {
     panic::set_hook(Box::new(move |panic| {
         panics.inc();
@@ -51,11 +51,11 @@ pub fn count_panics(panics: Counter) {
     }));
 }
 
-/// Lets a repeated message through once per interval and counts the others.
+/// Passes a repeated message once per interval and counts the others.
 #[derive(Debug)]
 pub struct LogRateLimit {
     interval: u64,
-    /// Nanoseconds since the start of the process; before it, the message is held back.
+    /// When the next message may pass; nanoseconds since the start of the process.
     next: AtomicU64,
     suppressed: AtomicU64,
 }
@@ -70,12 +70,13 @@ impl LogRateLimit {
         }
     }
 
-    /// Whether the message may be written at this time since the process started, and how many
-    /// were held back since the last one.
+    /// The number of messages suppressed since the last one, if a message may pass now; `now` is the
+    /// time since the start of the process.
     pub fn try_acquire(&self, now: Duration) -> Option<u64> {
         let now = nanoseconds(now);
         let next = self.next.load(Ordering::Relaxed);
         let after = now.saturating_add(self.interval);
+        // Of threads that race here, only the one that advances `next` may pass.
         let is_due = now >= next
             && self
                 .next
@@ -94,8 +95,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A logger that does not repeat what clients make others say. The level is [`log::max_level`], so
-/// that a reload can change it.
+/// A logger without the messages of [`NOISY_CRATES`]. The level is [`log::max_level`], so that a reload
+/// can change it.
 struct FilteredLogger<L = Logger>(L);
 
 impl<L: Log> Log for FilteredLogger<L> {
@@ -115,13 +116,14 @@ impl<L: Log> Log for FilteredLogger<L> {
 }
 
 fn is_enabled(metadata: &Metadata, level: LevelFilter) -> bool {
-    let source = metadata.target().split("::").next().unwrap_or_default();
-    metadata.level() <= level && (level >= LevelFilter::Debug || !NOISY_CRATES.contains(&source))
+    let crate_name = metadata.target().split("::").next().unwrap_or_default();
+    metadata.level() <= level
+        && (level >= LevelFilter::Debug || !NOISY_CRATES.contains(&crate_name))
 }
 
 fn write_line(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
     let mut message = OneLine(String::new());
-    // A `String` takes everything; a value that fails to render is cut there.
+    // Writing to a `String` never fails; a value with a failing `Display` ends the message there.
     let _ = write!(message, "{}", record.args());
     let level = match record.level() {
         log::Level::Error => "error",
@@ -139,7 +141,7 @@ fn write_line(out: &mut Formatter, record: &Record) -> std::io::Result<()> {
     )
 }
 
-/// Text without control characters: they are written as Rust would write them.
+/// Text with its control characters escaped as in a Rust string literal.
 struct OneLine(String);
 
 impl fmt::Write for OneLine {
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn pingora_log_messages_pass_only_at_debug_level() {
-        let wanted = |target, level, limit| {
+        let enabled = |target, level, limit| {
             is_enabled(
                 &Metadata::builder().target(target).level(level).build(),
                 limit,
@@ -175,13 +177,13 @@ mod tests {
             ("clockwise", Level::Error, LevelFilter::Off, false),
             ("pingora_proxy", Level::Error, LevelFilter::Info, false),
             (
-                "pingora::protocols::http::v1",
+                "pingora_core::protocols::http::v1",
                 Level::Warn,
                 LevelFilter::Warn,
                 false,
             ),
             (
-                "pingora::proxy::proxy_h1",
+                "pingora_proxy::proxy_h1",
                 Level::Error,
                 LevelFilter::Debug,
                 true,
@@ -194,7 +196,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                wanted(target, level, limit),
+                enabled(target, level, limit),
                 expected,
                 "{target} {level} {limit}"
             );

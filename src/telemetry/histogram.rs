@@ -1,8 +1,8 @@
-//! A histogram of durations that many threads feed without a lock.
+//! A histogram of durations that many threads update without a lock.
 //!
 //! `prometheus-client` guards its own histogram with a mutex, which every request of a busy route
-//! would take. Here an observation is two atomic additions. The price: a scrape that runs at the
-//! same time may see an observation in its bucket and not yet in the sum.
+//! would take. Here an observation is two atomic additions. The price: a scrape at the same time may
+//! see an observation in its bucket but not yet in the sum.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-/// Upper bounds in microseconds, each included: from a cache hit next door to a long poll. Above
-/// the last there is the bucket without a bound.
+/// Upper bounds in microseconds, inclusive: from a cache hit in the same network to a long poll. The
+/// bucket above the last has no bound.
 const BOUNDS: [u32; 16] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
@@ -35,11 +35,12 @@ impl Histogram {
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // Relaxed: the counts are independent, and no other memory depends on them.
         self.0.bucket(nanoseconds).fetch_add(1, Ordering::Relaxed);
         self.0.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    /// How many durations were counted.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.0.buckets().iter().map(|(_, count)| count).sum()
     }

@@ -1,18 +1,17 @@
-//! Lines from many threads into one file, without making any of them wait for the disk.
+//! Writes lines of many threads into one file; no thread waits for the disk.
 //!
 //! ```text
 //!  request threads ──append──► pending (bounded, short lock) ──swap──► writer thread ──► sink
 //! ```
 //!
-//! A line is copied into `pending`; the writer thread swaps that buffer for an empty one and writes
-//! outside the lock. It is woken once per batch, not once per line: when it sleeps because nothing
-//! is pending, and when [`BATCH`] bytes are. Invariants:
+//! The writer thread swaps `pending` for an empty buffer and writes outside the lock. It is woken once
+//! per batch, not once per line: by the first line, and at [`BATCH_BYTES`]. Invariants:
 //!
 //! * A line is written whole and in order, or dropped and counted; `append` never waits for I/O.
-//! * What a sink refused is kept and tried again; while it refuses, `pending` fills and then drops.
-//! * A file that was renamed gets the lines appended before [`LogWriter::reopen`]; a line that it
-//!   got only half of is written again, whole, to the new file.
-//! * No sink, however stuck, keeps the process from exiting: waits have a deadline.
+//! * A failed write is repeated; meanwhile `pending` fills up, then lines are dropped.
+//! * A renamed file gets the lines appended before [`LogWriter::reopen`]; a line that was written to it
+//!   in part is written again, whole, to the new file.
+//! * A blocked sink never keeps the process from exiting: every wait has a deadline.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -32,24 +31,26 @@ use super::error_log::LogRateLimit;
 use crate::clock;
 use crate::config::AccessLogConfig;
 
-/// Bytes that may wait for the sink; what comes on top is dropped.
+/// Bytes that may wait for the sink; further lines are dropped.
 const CAPACITY: usize = 4 << 20;
-/// Bytes that are written without waiting for more. Two such buffers stay in a core's L2 cache.
+/// Bytes that start a write at once. Two such buffers fit into the L2 cache of a core.
 const BATCH_BYTES: usize = 256 << 10;
-/// How long the first line of a batch waits for more.
+/// How long the first line of a batch waits for further lines.
 const BATCH_DELAY: Duration = Duration::from_millis(50);
-/// From a failed write to the next try.
+/// The pause after a failed write.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// How long a writer that is dropped waits for its last lines to be written.
+/// How long dropping a writer waits for its last lines to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where access-log lines go in.
+/// The entrance to an access log; shared by all threads.
 #[derive(Debug)]
 pub struct LogWriter(Option<Arc<WriterShared>>);
 
 impl LogWriter {
-    /// Opens the destination and starts its thread; lines that cannot be written are counted in
-    /// `dropped`. Fails where the file cannot be opened or the thread cannot be started.
+    /// Opens the destination and starts the writer thread; `dropped` counts lines that cannot be written.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the thread cannot be started.
     pub fn open(destination: &AccessLogConfig, dropped: Counter) -> io::Result<Self> {
         let sink = match destination {
             AccessLogConfig::Off => return Ok(Self::off()),
@@ -64,20 +65,20 @@ impl LogWriter {
         Self(None)
     }
 
-    /// Nothing is written, so nothing needs to be rendered.
+    /// Whether lines are discarded, so that none needs to be rendered.
     pub const fn is_off(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Takes one line, with its line feed; drops and counts it where too much waits already.
+    /// Appends one line, with its line feed; drops and counts it where the buffer is full.
     pub fn append(&self, line: &[u8]) {
         if let Some(shared) = &self.0 {
             shared.append(line);
         }
     }
 
-    /// Asks for the file to be opened anew, once the lines taken so far are in the old one. Where
-    /// that fails, the old file stays in use and the error log says why. Does not wait.
+    /// Has the file opened anew, after the lines appended so far are in the old file. Where that fails,
+    /// the old file stays in use and the error log has the reason. Does not wait.
     pub fn reopen(&self) {
         if let Some(shared) = &self.0 {
             shared.state.lock().commands.reopen = true;
@@ -85,10 +86,10 @@ impl LogWriter {
         }
     }
 
-    /// Waits until the lines taken so far are written and the file is reopened where that was
-    /// asked; `false`: not by the deadline. Blocks its thread.
-    pub fn flush(&self, patience: Duration) -> bool {
-        self.0.as_ref().is_none_or(|shared| shared.flush(patience))
+    /// Waits until the lines appended so far are written and a requested reopen is done; `false`: not
+    /// within `timeout`. Blocks its thread.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.0.as_ref().is_none_or(|shared| shared.flush(timeout))
     }
 
     fn start(sink: LogSink, dropped: Counter) -> io::Result<Self> {
@@ -101,14 +102,14 @@ impl LogWriter {
     }
 }
 
-/// Writes what is left, for up to two seconds.
+/// Writes the last lines, for up to [`CLOSE_TIMEOUT`].
 impl Drop for LogWriter {
     fn drop(&mut self) {
         let Some(shared) = &self.0 else { return };
         if !shared.flush(CLOSE_TIMEOUT) {
-            log::error!("access log: the last lines could not be written");
+            log::error!("access log: the last lines were not written within {CLOSE_TIMEOUT:?}");
         }
-        // A thread that is stuck in a write is left behind; the process ends without it.
+        // Not joined: a thread that is blocked in a write must not keep the process from exiting.
         shared.state.lock().commands.stop = true;
         shared.wake.notify_one();
     }
@@ -117,9 +118,9 @@ impl Drop for LogWriter {
 #[derive(Debug)]
 struct WriterShared {
     state: Mutex<WriterState>,
-    /// Tells the writer thread that there is something to do.
+    /// Signals work to the writer thread.
     wake: Condvar,
-    /// Tells those who flush that a batch is done.
+    /// Signals a finished batch to threads in `flush`.
     done: Condvar,
     dropped: Counter,
 }
@@ -129,19 +130,20 @@ struct WriterState {
     pending: Vec<u8>,
     /// The writer thread sleeps until something is appended.
     idle: bool,
-    /// Somebody waits for the batch.
+    /// A thread waits in `flush`: write without waiting for more lines.
     flush_requested: bool,
     commands: WriterCommands,
-    /// Batches that the writer thread took, and that it finished.
+    /// Batches that the writer thread has started.
     taken: u64,
+    /// Batches that the writer thread has finished.
     finished: u64,
 }
 
 impl WriterShared {
     fn new(dropped: Counter) -> Self {
         let state = WriterState {
-            // Address space only: a page costs memory once a line reaches it. Never reallocated,
-            // so that no request copies what others wrote.
+            // Address space only: a page costs memory once a line reaches it. Never reallocated, so that
+            // no request copies the lines of others.
             pending: Vec::with_capacity(CAPACITY),
             idle: false,
             flush_requested: false,
@@ -167,6 +169,7 @@ impl WriterShared {
             return;
         }
         state.pending.extend_from_slice(line);
+        // Only the line that reaches a threshold wakes the thread: a wake-up is a system call.
         let wake = mem::take(&mut state.idle) || (before < BATCH_BYTES && after >= BATCH_BYTES);
         drop(state);
         if wake {
@@ -174,10 +177,10 @@ impl WriterShared {
         }
     }
 
-    fn flush(&self, patience: Duration) -> bool {
-        let deadline = clock::now() + patience;
+    fn flush(&self, timeout: Duration) -> bool {
+        let deadline = clock::now() + timeout;
         let mut state = self.state.lock();
-        // The batch under way may have been taken before the last line.
+        // The batch in progress may not hold the last line: wait for the one after it.
         let wanted = state.taken + 1;
         state.flush_requested = true;
         self.wake.notify_one();
@@ -199,11 +202,11 @@ impl WriterState {
         self.flush_requested || self.commands.reopen || self.commands.stop
     }
 
-    /// What is asked; a file is reopened once.
+    /// Takes the commands; a reopen is done once, a stop stays.
     fn take_commands(&mut self) -> WriterCommands {
-        let orders = self.commands;
+        let commands = self.commands;
         self.commands.reopen = false;
-        orders
+        commands
     }
 }
 
@@ -211,14 +214,14 @@ impl WriterState {
 struct WriterThread {
     shared: Arc<WriterShared>,
     sink: LogSink,
-    /// The lines that are being written.
+    /// The lines in progress.
     batch: Vec<u8>,
-    /// How much of `batch` the sink has.
+    /// Bytes of `batch` that the sink has taken.
     written: usize,
     error_log_limit: LogRateLimit,
 }
 
-/// What is asked of the thread beside writing.
+/// Commands to the writer thread.
 #[derive(Clone, Copy, Debug, Default)]
 struct WriterCommands {
     reopen: bool,
@@ -238,19 +241,19 @@ impl WriterThread {
 
     fn run(mut self) {
         loop {
-            let orders = if self.is_written() {
+            let commands = if self.is_written() {
                 self.next_batch()
             } else {
                 self.wait_retry()
             };
             self.write();
-            if orders.reopen && self.reopen() {
+            if commands.reopen && self.reopen() {
                 self.write();
             }
             if self.is_written() {
                 self.mark_finished();
             }
-            if orders.stop {
+            if commands.stop {
                 return self.count_unwritten();
             }
         }
@@ -280,7 +283,7 @@ impl WriterThread {
         state.take_commands()
     }
 
-    /// Waits until a refused batch may be tried again.
+    /// Waits until a failed batch may be written again.
     fn wait_retry(&self) -> WriterCommands {
         let mut state = self.shared.state.lock();
         let deadline = clock::now() + RETRY_DELAY;
@@ -319,13 +322,15 @@ impl WriterThread {
         self.written >= self.batch.len()
     }
 
-    /// `true`: there is a new file.
+    /// Whether there is a new file.
     fn reopen(&mut self) -> bool {
         match self.sink.reopened() {
             Ok(Some(sink)) => self.sink = sink,
             Ok(None) => return false,
             Err(error) => {
-                log::error!("access log: cannot reopen, the old file stays in use: {error}");
+                log::error!(
+                    "access log: cannot reopen the file, the old one stays in use: {error}"
+                );
                 return false;
             }
         }
@@ -333,7 +338,7 @@ impl WriterThread {
         true
     }
 
-    /// Back to the start of a line that was written in part.
+    /// Goes back to the start of a line that was written in part.
     fn rewind(&mut self) {
         let written = self.batch.get(..self.written).unwrap_or_default();
         if !self.is_written() {
@@ -350,7 +355,7 @@ impl WriterThread {
         self.shared.done.notify_all();
     }
 
-    /// Counts what will not be written any more.
+    /// Counts the lines that will never be written.
     fn count_unwritten(self) {
         let rest = self.batch.get(self.written..).unwrap_or_default();
         let state = self.shared.state.lock();
@@ -359,14 +364,14 @@ impl WriterThread {
             .inc_by(count_lines(rest) + count_lines(&state.pending));
     }
 
-    fn log_error(&self, what: &fmt::Arguments<'_>) {
-        if let Some(unsaid) = self.error_log_limit.try_acquire(clock::since_start()) {
-            let more = if unsaid == 0 {
+    fn log_error(&self, message: &fmt::Arguments<'_>) {
+        if let Some(suppressed) = self.error_log_limit.try_acquire(clock::since_start()) {
+            let repeated = if suppressed == 0 {
                 String::new()
             } else {
-                format!(" ({unsaid} more times)")
+                format!(" ({suppressed} more times)")
             };
-            log::error!("{what}{more}");
+            log::error!("{message}{repeated}");
         }
     }
 }
@@ -375,15 +380,16 @@ fn count_lines(text: &[u8]) -> u64 {
     text.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
-/// What lines are written to, and where it is opened anew; `None`: it is not a file by name.
+/// An open destination.
 #[derive(Debug)]
 struct LogSink {
     file: File,
+    /// `None`: not a named file, so it cannot be reopened.
     path: Option<PathBuf>,
 }
 
 impl LogSink {
-    /// Not [`io::stdout`] itself, which looks for line ends and holds back what comes after.
+    /// A copy of the descriptor: [`io::stdout`] itself would buffer a partial line.
     fn stdout() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Self { file, path: None })
@@ -402,9 +408,9 @@ impl LogSink {
     }
 }
 
-/// The log names clients, so not everybody may read it.
+/// Mode 0640: the log holds addresses of clients.
 fn open_append(path: &Path) -> io::Result<File> {
-    // A pipe that nobody reads would block the open; opened for reading too, it does not.
+    // Opening a named pipe without a reader blocks; opened for reading as well, it does not.
     let is_pipe = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
     OpenOptions::new()
         .append(true)
@@ -655,6 +661,6 @@ mod tests {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("it did not happen");
+        panic!("the condition did not become true");
     }
 }

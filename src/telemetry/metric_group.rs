@@ -1,8 +1,8 @@
-//! Metrics that share their labels, declared as one table and resolved to handles once.
+//! Groups of metrics with the same labels, declared as one table.
 //!
-//! [`metrics!`](self) makes two structs of a table: the handles that a request path holds (each an
-//! `Arc` of an atomic), and the families that make and remove them. A family is looked up by its
-//! labels under a lock; a handle is not looked up at all.
+//! [`metrics!`](self) makes two structs of a table: the handles that the request path holds (each an
+//! `Arc` of an atomic), and the families that create and remove them. Finding a series in its family
+//! takes a lock; using a handle takes none.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,21 +14,21 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Names and values; the names are fixed, the values come from the configuration.
+/// Label names and values; the names are fixed, the values come from the configuration.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-/// A metric, or a fixed set of them, that can be a field of a group.
+/// A field of a group: one metric, or one for each value of a [`Bounded`] label.
 pub(super) trait Series: Sized {
-    /// All series of the field, by labels.
+    /// All series of the field, by their labels.
     type Family: fmt::Debug;
-    /// The one series of a field without labels of its group.
+    /// Registers a field of a group without labels.
     fn single(registry: &mut Registry, name: &'static str, help: &str) -> Self;
     fn register(registry: &mut Registry, name: &'static str, help: &str) -> Self::Family;
     fn resolve(family: &Self::Family, labels: &Labels) -> Self;
     fn remove(family: &Self::Family, labels: &Labels);
 }
 
-/// The values of one label, all known when the program is built.
+/// The values of one label, all known at compile time.
 pub trait Bounded: Copy + fmt::Debug + 'static {
     /// The name of the label.
     const LABEL: &'static str;
@@ -36,12 +36,12 @@ pub trait Bounded: Copy + fmt::Debug + 'static {
     const ALL: &'static [Self];
     /// The value as it is shown.
     fn as_str(self) -> &'static str;
-    /// The value's place in [`Bounded::ALL`].
+    /// The index of the value in [`Bounded::ALL`].
     fn index(self) -> usize;
 }
 
-/// One metric for each value of a bounded label. All of them exist from the start, so that a rate
-/// over them never begins at a gap.
+/// One metric for each value of a bounded label. All exist from the start: `rate()` does not see the
+/// increment that creates a series.
 #[derive(Debug)]
 pub struct Each<V, M = Counter> {
     series: Box<[M]>,
@@ -58,7 +58,7 @@ impl<V: Bounded> Each<V, Counter> {
 }
 
 impl<V: Bounded> Each<V, Gauge> {
-    /// Sets the value's gauge to 1 and all others to 0.
+    /// Sets the gauge of the value to 1 and all others to 0.
     pub fn set_only(&self, value: V) {
         for &other in V::ALL {
             if let Some(gauge) = self.get(other) {
@@ -69,7 +69,7 @@ impl<V: Bounded> Each<V, Gauge> {
 }
 
 impl<V: Bounded, M> Each<V, M> {
-    /// The metric of one value; there is one for every value of `V`.
+    /// The metric of one value; always `Some`, as there is one for every value of `V`.
     pub fn get(&self, value: V) -> Option<&M> {
         self.series.get(value.index())
     }
@@ -144,13 +144,13 @@ fn with_label<V: Bounded>(labels: &Labels, value: V) -> Labels {
     labels.iter().cloned().chain([own]).collect()
 }
 
-/// Counts one in a gauge for as long as it lives, whichever way the holder ends.
+/// Adds one to a gauge while it lives, also where its owner is cancelled.
 #[derive(Debug)]
-#[must_use = "the gauge falls when this is dropped"]
+#[must_use = "the gauge is decremented when this is dropped"]
 pub struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// Adds one until the value is dropped.
+    /// Adds one until the guard is dropped.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
@@ -163,9 +163,8 @@ impl Drop for GaugeGuard {
     }
 }
 
-/// Declares a group: `pub struct HANDLES from FAMILIES { FIELD: TYPE = NAME, … }`. The text above a
-/// field is both its documentation and its `HELP`. A group without labels is `alone`: it has
-/// handles and no families.
+/// Declares a group: `pub struct HANDLES from FAMILIES { FIELD: TYPE = NAME, … }`. The doc comment of a
+/// field is also its `HELP` text. A group without labels is `alone`: it has handles, but no families.
 macro_rules! metrics {
     (
         $(#[$meta:meta])*
@@ -264,7 +263,7 @@ macro_rules! bounded {
     };
 }
 
-/// The text of a documentation comment as `HELP`, to which the encoder adds the full stop.
+/// A doc comment as `HELP` text, without the full stop, which the encoder adds.
 pub(super) fn help(text: &str) -> &str {
     text.trim().trim_end_matches('.')
 }

@@ -1,13 +1,12 @@
-//! The counters of the process, in the words of the Prometheus text format.
+//! The metrics of the process, in the Prometheus text format.
 //!
-//! Every name begins with `clockwise_`, units are seconds and bytes, and labels are bounded: they
-//! name things of the configuration (upstream, peer, route, listener, certificate) or values that this file
-//! lists; never a path, a key or a client. Every decision that is worse than the owner answering at
-//! once has a counter.
+//! Every name begins with `clockwise_`, units are seconds and bytes, and labels are bounded: their
+//! values are names of the configuration (upstream, peer, route, listener, certificate) or the enums of
+//! this file; never a path, a key or a client. Every decision that is worse than an answer of the owner
+//! at the first attempt has a counter.
 //!
-//! [`Metrics`] is a value, not a global: whoever starts the process makes one. Handles are
-//! resolved when a snapshot is built; a request only adds to atomics. A handle whose series was
-//! removed still works, nobody sees what it counts.
+//! [`Metrics`] is a value, not a global. Handles are resolved when a snapshot is built; a request only
+//! adds to atomics. A handle with a removed series still works, but its counts are not exported.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -35,7 +34,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What belongs to no listener, route or upstream.
+    /// Metrics of the whole process.
     pub process: ProcessMetrics,
     faults: Family<Labels, Counter>,
     listeners: ListenerFamilies,
@@ -48,7 +47,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a process of this version that started at this time; all counts are zero.
+    /// All metrics of a process that starts; all counts are zero.
     pub fn new(version: &'static str, started: Timestamp) -> Self {
         let mut registry = Registry::default();
         registry.register(
@@ -63,7 +62,7 @@ impl Metrics {
             faults: Counter::register(
                 &mut registry,
                 "clockwise_faults",
-                "Requests that failed, by what went wrong",
+                "Requests that failed, by fault",
             ),
             listeners: ListenerFamilies::register(&mut registry),
             certificates: CertificateFamilies::register(&mut registry),
@@ -81,12 +80,12 @@ impl Metrics {
         self.listeners.resolve(&listener_labels(address))
     }
 
-    /// The handles of one certificate, by its file, or by its first name where it is ordered.
+    /// The handles of one certificate, by its file; of an ACME certificate, by its first name.
     pub fn certificate(&self, file: &str) -> CertificateMetrics {
         self.certificates.resolve(&certificate_labels(file))
     }
 
-    /// The handles of the orders of one certificate, by its first name.
+    /// The handles of the orders of one ACME certificate, by its first name.
     pub fn orders(&self, name: &str) -> OrderMetrics {
         self.orders.resolve(&certificate_labels(name))
     }
@@ -106,33 +105,33 @@ impl Metrics {
         self.peers.resolve(&peer_labels(upstream, label))
     }
 
-    /// Counts one fault. It costs a lookup under a shared lock, so it is for failures only.
+    /// Counts one fault. It takes a shared lock to find the series, so it is for failures only.
     pub fn fault(&self, kind: &'static str) {
         Counter::resolve(&self.faults, &vec![("fault", kind.to_owned())]).inc();
     }
 
-    /// Takes a listener that is bound no more out of the listing.
+    /// Removes the series of a listener.
     pub fn remove_listener(&self, address: &str) {
         self.listeners.remove(&listener_labels(address));
     }
 
-    /// Takes a certificate that is served no more out of the listing.
+    /// Removes the series of a certificate.
     pub fn remove_certificate(&self, file: &str) {
         self.certificates.remove(&certificate_labels(file));
         self.orders.remove(&certificate_labels(file));
     }
 
-    /// Takes a route that exists no more out of the listing.
+    /// Removes the series of a route.
     pub fn remove_route(&self, name: &str) {
         self.routes.remove(&route_labels(name));
     }
 
-    /// Takes an upstream that exists no more out of the listing; its peers are removed one by one.
+    /// Removes the series of an upstream; those of its peers are removed by [`Self::remove_peer`].
     pub fn remove_upstream(&self, name: &str) {
         self.upstreams.remove(&upstream_labels(name));
     }
 
-    /// Takes a peer that exists no more out of the listing.
+    /// Removes the series of a peer.
     pub fn remove_peer(&self, upstream: &str, label: &str) {
         self.peers.remove(&peer_labels(upstream, label));
     }
@@ -140,17 +139,18 @@ impl Metrics {
     /// All metrics as text, of type [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // The only error is one of the writer, and a `String` has none.
+        // Writing to a `String` never fails.
         let _ = encode(&mut text, &self.registry);
         self.carryover.load().add_previous(text)
     }
 
-    /// What another process needs to go on counting: for its [`Metrics::inherit`].
+    /// The counters for the next process: for its [`Metrics::carry_over`].
     pub fn export_counters(&self) -> String {
         counter_carryover::counter_lines(&self.render())
     }
 
-    /// Goes on from the counters of the process before this one, in place of those told before.
+    /// Adds the counters of the previous process to those of this one from now on; replaces counters of an
+    /// earlier call.
     pub fn carry_over(&self, counters: &str) {
         self.carryover
             .store(Arc::new(CounterCarryover::parse(counters)));
@@ -181,7 +181,7 @@ fn peer_labels(upstream: &str, label: &str) -> Labels {
 }
 
 metrics! {
-    /// What belongs to no listener, route or upstream.
+    /// Metrics of the whole process.
     pub struct ProcessMetrics alone {
         /// When the process started, in seconds since 1970.
         start_time: Gauge<f64, AtomicU64> = "clockwise_start_time_seconds",
@@ -189,15 +189,15 @@ metrics! {
         generation: Gauge = "clockwise_generation",
         /// Reloads of the configuration.
         reloads: Each<OperationResult> = "clockwise_reloads",
-        /// Connections that the process before this one still has, after an upgrade.
+        /// Open connections of the previous process after a hot restart.
         predecessor_connections: Gauge = "clockwise_predecessor_connections",
-        /// 1 from the moment the process stops taking connections.
+        /// 1 while the process drains: it accepts no more connections.
         draining: Gauge = "clockwise_draining",
-        /// Connections that were cut because a drain reached its time limit.
+        /// Connections closed because a drain reached its time limit.
         drain_cut: Counter = "clockwise_drain_cut_connections",
-        /// Requests that no route matched.
+        /// Requests that matched no route.
         no_route: Counter = "clockwise_no_route_requests",
-        /// Requests whose client went away before the response was complete.
+        /// Requests aborted by the client before the response was complete.
         client_aborts: Counter = "clockwise_client_aborts",
         /// Access-log lines that could not be written.
         log_dropped: Counter = "clockwise_access_log_dropped_lines",
@@ -207,79 +207,79 @@ metrics! {
 }
 
 metrics! {
-    /// Of one listener.
+    /// Metrics of one listener.
     pub struct ListenerMetrics from ListenerFamilies {
         /// Connections accepted.
         accepted: Counter = "clockwise_listener_accepted_connections",
-        /// Connections open now.
+        /// Open connections.
         active: Gauge = "clockwise_listener_active_connections",
-        /// Times that accepting waited because there were as many connections as allowed.
+        /// Times that accepting paused because the connection limit was reached.
         full: Counter = "clockwise_listener_full",
-        /// Times that accepting failed, as it does without free file descriptors.
+        /// Failed calls of accept, for example without free file descriptors.
         accept_errors: Counter = "clockwise_listener_accept_errors",
-        /// Connections that were closed before anything was served on them.
+        /// Connections closed before their first request, by reason.
         refused: Each<ConnectionRefusal> = "clockwise_listener_refused_connections",
-        /// TLS handshakes that were completed.
+        /// Completed TLS handshakes, by kind.
         handshakes: Each<HandshakeKind> = "clockwise_listener_handshakes",
-        /// TLS handshakes that came to nothing.
+        /// Failed TLS handshakes, by reason.
         handshake_failures: Each<HandshakeFailure> = "clockwise_listener_handshake_failures",
-        /// Requests that were refused for how they are written.
+        /// Requests rejected as malformed or too large, by reason.
         bad_requests: Each<BadRequest> = "clockwise_listener_bad_requests",
         /// Connections closed because a request header did not arrive in time.
         header_timeouts: Counter = "clockwise_listener_header_timeouts",
-        /// Connections closed because no further request came.
+        /// Connections closed because they were idle.
         idle_closed: Counter = "clockwise_listener_idle_closed_connections",
-        /// Connections on which HTTP/2 was spoken.
+        /// HTTP/2 connections.
         http2_connections: Counter = "clockwise_listener_http2_connections",
-        /// Requests on such connections; each is a stream.
+        /// Requests on HTTP/2 connections; each is a stream.
         http2_streams: Counter = "clockwise_listener_http2_streams",
-        /// Such streams that their clients took back.
+        /// HTTP/2 streams reset by the client.
         http2_resets: Counter = "clockwise_listener_http2_resets",
-        /// Such streams that never were requests: malformed, over a limit, or too many at once.
+        /// HTTP/2 streams refused before they became requests: malformed, over a limit, or too many at once.
         http2_refused: Counter = "clockwise_listener_http2_refused_streams",
-        /// Such connections that were ended for what their clients did.
+        /// HTTP/2 connections closed because the client broke a rule, by reason.
         http2_violations: Each<Http2Violation> = "clockwise_listener_http2_violations",
     }
 }
 
 metrics! {
-    /// Of one certificate that listeners show.
+    /// Metrics of one server certificate.
     pub struct CertificateMetrics from CertificateFamilies {
-        /// Until when the certificate is valid, in seconds since 1970.
+        /// The end of the validity of the certificate, in seconds since 1970.
         expiry: Gauge = "clockwise_certificate_expiry_time_seconds",
-        /// 1 where an OCSP response is sent along with the certificate.
+        /// 1 where an OCSP response is stapled to the certificate.
         stapled: Gauge = "clockwise_certificate_stapled",
     }
 }
 
 metrics! {
-    /// Of the orders of one certificate (ACME).
+    /// Metrics of the orders of one certificate (ACME).
     pub struct OrderMetrics from OrderFamilies {
-        /// Orders that came to an end, by how.
+        /// Finished orders of the certificate, by result.
         orders: Each<OperationResult> = "clockwise_acme_orders",
-        /// Orders that failed since the last one that did not.
+        /// Orders that failed since the last successful one.
         failures: Gauge = "clockwise_acme_failures",
-        /// When the certificate is ordered next, in seconds since 1970.
+        /// The time of the next order of the certificate, in seconds since 1970.
         next_order: Gauge = "clockwise_acme_next_order_time_seconds",
     }
 }
 
 metrics! {
-    /// Of one route.
+    /// Metrics of one route.
     pub struct RouteMetrics from RouteFamilies {
-        /// Requests, by the class of the status that was sent.
+        /// Requests, by the class of the response status.
         requests: Each<StatusClass> = "clockwise_route_requests",
-        /// From the end of the request header to the end of the response.
+        /// Time from the end of the request header to the end of the response.
         duration: Histogram = "clockwise_route_duration_seconds",
-        /// Request body received.
+        /// Bytes of request bodies received.
         received: Counter = "clockwise_route_request_body_bytes",
-        /// Response body sent.
+        /// Bytes of response bodies sent.
         sent: Counter = "clockwise_route_response_body_bytes",
     }
 }
 
 impl RouteMetrics {
-    /// Counts one finished request: its status (0: none was sent), its duration, and the bytes of
+    /// Counts one finished request: its status (0: no response was sent), its duration, and the bytes of
     /// body received and sent.
     pub fn record(&self, status: u16, duration: Duration, received: u64, sent: u64) {
         self.requests.inc(StatusClass::of(status));
@@ -290,75 +290,75 @@ impl RouteMetrics {
 }
 
 metrics! {
-    /// Of one upstream.
+    /// Metrics of one upstream.
     pub struct UpstreamMetrics from UpstreamFamilies {
-        /// Requests, by the class of the status that was sent.
+        /// Requests, by the class of the response status.
         requests: Each<StatusClass> = "clockwise_upstream_requests",
-        /// Requests without any of the upstream's key sources.
+        /// Requests without any of the key sources of the upstream.
         missing_key: Counter = "clockwise_upstream_missing_key",
-        /// Sticky cookies that were made for clients without one.
+        /// Sticky cookies set for clients without one.
         cookies_made: Counter = "clockwise_upstream_cookies_made",
-        /// Requests that were answered by a peer other than the owner of their key.
+        /// Requests answered by a peer other than the owner of their key.
         off_owner: Counter = "clockwise_upstream_requests_off_owner",
         /// Attempts after the first.
         retries: Counter = "clockwise_upstream_retries",
-        /// Requests that failed although another attempt was possible, had the limits allowed it.
+        /// Requests that failed because a limit on retries forbade another attempt.
         retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
-        /// Requests that found every peer down.
+        /// Requests without an available peer.
         no_available_peer: Counter = "clockwise_upstream_no_available_peer",
-        /// How long requests waited at their home for a place there, with and without success.
+        /// Time that requests waited for a slot at the owner of their key, with and without success.
         waits: Histogram = "clockwise_upstream_wait_seconds",
-        /// Requests that took a peer above its bound, as none with room was found.
+        /// Requests that took a peer above its load bound, because no peer below its bound was found.
         bounded_load_exceeded: Counter = "clockwise_upstream_bounded_load_exceeded",
-        /// Keys that a drain could not keep with their peer: `drain.keys` is too small.
+        /// Keys that a draining peer could not keep, because `drain.keys` is too small.
         affinity_evictions: Counter = "clockwise_upstream_affinity_evictions",
-        /// Keys that have so many of the requests that they go to several peers.
+        /// Hot keys: their share of the requests is so large that they are spread over several peers.
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
-        /// Long streams that were ended because their key had moved to another peer.
+        /// Long streams closed because their key had moved to another peer.
         moved_streams: Counter = "clockwise_upstream_moved_streams",
-        /// Connections that failed within TLS, by the reason.
+        /// Connections to peers that failed in TLS, by reason.
         tls_failures: Each<PeerTlsFailure> = "clockwise_upstream_tls_failures",
-        /// Time until a new connection stood.
+        /// Time to establish a new connection to a peer.
         connect: Histogram = "clockwise_upstream_connect_seconds",
-        /// From the start of the attempt to the header of the response.
+        /// Time from the start of an attempt to the header of its response.
         first_byte: Histogram = "clockwise_upstream_first_byte_seconds",
     }
 }
 
 metrics! {
-    /// Of one peer.
+    /// Metrics of one peer.
     pub struct PeerMetrics from PeerFamilies {
         /// Attempts on the peer.
         attempts: Counter = "clockwise_peer_attempts",
-        /// Connections to the peer that failed.
+        /// Failed connections to the peer.
         connect_failures: Counter = "clockwise_peer_connect_failures",
-        /// Failed attempts on the peer that were repeated on another.
+        /// Failed attempts on the peer that were retried on another peer.
         retries: Counter = "clockwise_peer_retries",
-        /// Times that failures of traffic took the peer off the ring for a while.
+        /// Times that the peer was ejected from the ring because of failures in traffic.
         ejections: Counter = "clockwise_peer_ejections",
-        /// Times that coming and going took the peer off the ring, or kept it off for longer.
+        /// Times that flap damping took the peer off the ring, or kept it off for longer.
         suppressions: Counter = "clockwise_peer_suppressions",
-        /// How many of its keys have come home in a slow start, 0 to 1; 1 where there is none.
+        /// The share of its keys that the peer gets in a slow start, 0 to 1; 1 outside a slow start.
         slow_start: Gauge<f64, AtomicU64> = "clockwise_peer_slow_start_share",
-        /// Keys that the peer keeps while it drains; 0 where it does not.
+        /// Keys that the peer still serves while it drains; 0 outside a drain.
         drain_keys: Gauge = "clockwise_peer_drain_keys",
-        /// Requests that were at home with the peer and went on, as it held as many as it may.
+        /// Requests with a key of the peer that went to another peer, because the peer was at its load bound.
         overflow: Counter = "clockwise_peer_overflow",
-        /// Requests that waited for a place at the peer, which was full, by what came of it.
+        /// Requests that waited for a slot at the full peer, by outcome.
         waits: Each<PeerWaitOutcome> = "clockwise_peer_waits",
-        /// Probes that failed.
+        /// Failed probes of the peer.
         probe_failures: Counter = "clockwise_peer_probe_failures",
-        /// Attempts in progress.
+        /// Attempts in progress on the peer.
         in_flight: Gauge = "clockwise_peer_in_flight",
-        /// 1 where the peer is given requests.
+        /// 1 while the peer gets requests.
         up: Gauge = "clockwise_peer_up",
-        /// 1 for the state that the peer is in, 0 for the others.
+        /// 1 for the present state of the peer, 0 for the others.
         state: Each<PeerStateLabel, Gauge> = "clockwise_peer_state",
     }
 }
 
 impl PeerMetrics {
-    /// Shows the peer's state, and whether it is given requests in it.
+    /// Sets the state of the peer, and whether it gets requests.
     pub fn set_state(&self, state: PeerStateLabel, available: bool) {
         self.state.set_only(state);
         self.up.set(i64::from(available));
@@ -366,7 +366,7 @@ impl PeerMetrics {
 }
 
 bounded! {
-    /// The class of a status.
+    /// The class of a response status.
     pub enum StatusClass as "class" {
         /// No status was sent.
         None = "none",
@@ -384,7 +384,7 @@ bounded! {
 }
 
 impl StatusClass {
-    /// The class of a status; 0 and whatever HTTP does not know is [`Class::None`].
+    /// The class of a status; [`StatusClass::None`] for 0 and for a status outside 100 … 599.
     pub fn of(status: u16) -> Self {
         match status {
             100..=199 => Self::Informational,
@@ -398,71 +398,71 @@ impl StatusClass {
 }
 
 bounded! {
-    /// What came of a wait for a place at a full peer.
+    /// The outcome of a wait for a slot at a full peer.
     pub enum PeerWaitOutcome as "outcome" {
-        /// It was given one.
+        /// The request got a slot.
         Placed = "placed",
-        /// There was none in time: it went on.
+        /// No slot became free in time: the request went to another peer.
         Timeout = "timeout",
-        /// It went, or was cut, while it waited.
+        /// The request ended while it waited.
         Cancelled = "cancelled",
     }
 }
 
 bounded! {
-    /// Why a connection was closed before anything was served on it.
+    /// Why a connection was closed before its first request.
     pub enum ConnectionRefusal as "reason" {
-        /// Its client has as many as one may have.
+        /// The client has reached its connection limit.
         ClientLimit = "client_limit",
-        /// It is from nobody whose header of the PROXY protocol is believed.
+        /// The source of the connection is not trusted to send a PROXY header.
         UntrustedSource = "untrusted_source",
-        /// It does not begin with a header.
+        /// The connection does not begin with a PROXY header.
         NoHeader = "no_header",
-        /// Its header was not complete in time.
+        /// The PROXY header was not complete in time.
         HeaderTimeout = "header_timeout",
-        /// It ended within its header.
+        /// The connection ended within the PROXY header.
         HeaderTruncated = "header_truncated",
-        /// Its header is longer than it may be.
+        /// The PROXY header is over its size limit.
         HeaderTooLong = "header_too_long",
-        /// Its header is against the rules.
+        /// The PROXY header is malformed.
         HeaderMalformed = "header_malformed",
-        /// Its header has a wrong checksum.
+        /// The PROXY header has a wrong checksum.
         HeaderChecksum = "header_checksum",
     }
 }
 
 bounded! {
-    /// How a TLS handshake went.
+    /// The kind of a TLS handshake.
     pub enum HandshakeKind as "kind" {
-        /// The whole of it.
+        /// A full handshake.
         Full = "full",
-        /// A session was taken up again.
+        /// A resumed session.
         Resumed = "resumed",
     }
 }
 
 bounded! {
-    /// Why a TLS handshake came to nothing.
+    /// Why a TLS handshake failed.
     pub enum HandshakeFailure as "reason" {
-        /// It was not complete in time.
+        /// The handshake was not complete in time.
         Timeout = "timeout",
-        /// The client left in the middle.
+        /// The client closed the connection during the handshake.
         Closed = "closed",
-        /// What came was not TLS.
+        /// The client does not speak TLS.
         NotTls = "not_tls",
-        /// No version, cipher, group or kind of key that both sides know.
+        /// No version, cipher, group or signature scheme in common.
         Incompatible = "incompatible",
-        /// No protocol that both sides know (ALPN).
+        /// No application protocol in common (ALPN).
         Protocol = "protocol",
-        /// The client did not like what it was shown, and said so.
+        /// The client sent an alert, for example because it does not trust the certificate.
         Refused = "refused",
-        /// The client showed no certificate, or one that does not count.
+        /// The client sent no certificate, or one that is not accepted.
         ClientCertificate = "client_certificate",
-        /// What came was TLS, and against its rules.
+        /// The client violated the TLS protocol.
         Violation = "violation",
-        /// There is no certificate yet for the name that the client asked for, or none that it can verify.
+        /// No certificate for the SNI name has been issued yet, or none has a key that the client can verify.
         NoCertificate = "no_certificate",
-        /// An authority looked who is here before it issues a certificate: there is nothing more to it.
+        /// A TLS-ALPN-01 validation by an ACME authority (RFC 8737); not a failure: it ends after the handshake.
         Challenge = "acme_challenge",
         /// Anything else.
         Other = "other",
@@ -470,31 +470,31 @@ bounded! {
 }
 
 bounded! {
-    /// Why a peer could not be spoken to within TLS.
+    /// Why TLS with a peer failed.
     pub enum PeerTlsFailure as "reason" {
-        /// Its certificate is for other names.
+        /// The certificate of the peer is for other names.
         Name = "name",
-        /// Its certificate is not valid yet, or no more.
+        /// The certificate of the peer is not valid yet, or has expired.
         Date = "date",
-        /// Its certificate is of an issuer that does not count, or of itself.
+        /// The certificate of the peer is from an unknown issuer, or self-signed.
         Issuer = "issuer",
-        /// Its certificate is wrong otherwise.
+        /// The certificate of the peer is not accepted for another reason.
         Certificate = "certificate",
-        /// It did not like what it was told or shown.
+        /// The peer sent an alert.
         Refused = "refused",
-        /// Anything else: no TLS, an old version, no HTTP/2, a connection that broke.
+        /// Anything else: no TLS, an old version, no HTTP/2, a broken connection.
         Other = "other",
     }
 }
 
 bounded! {
-    /// Why a request was refused before any route was asked.
+    /// Why a request was rejected before routing.
     pub enum BadRequest as "reason" {
         /// Not HTTP, or a header that cannot be read.
         Malformed = "malformed",
-        /// A header that broke off.
+        /// A truncated header.
         Truncated = "truncated",
-        /// A body whose length is ambiguous or whose chunks are broken.
+        /// A body with an ambiguous length or broken chunks.
         Framing = "framing",
         /// A missing, repeated or unreadable `Host`.
         Host = "host",
@@ -508,45 +508,46 @@ bounded! {
 }
 
 bounded! {
-    /// Why a connection with HTTP/2 was ended.
+    /// Why an HTTP/2 connection was closed.
     pub enum Http2Violation as "reason" {
-        /// What came was against the protocol.
+        /// A protocol error of the client.
         Protocol = "protocol",
-        /// More than half of the streams were taken back.
+        /// Rapid reset (CVE-2023-44487): the client has used up a bucket of 200 resets, which 10 per second and
+        /// each response refill.
         RapidReset = "rapid_reset",
-        /// Too many frames that did nothing for any request.
+        /// Too many frames that carry nothing for a request.
         ControlFlood = "control_flood",
-        /// Too much of something else: endless headers, tiny pieces, resets.
+        /// Another flood: endless headers, tiny DATA frames, resets.
         EnhanceYourCalm = "enhance_your_calm",
     }
 }
 
 bounded! {
-    /// The state of a peer, as shown.
+    /// The state of a peer as one word.
     pub enum PeerStateLabel as "state" {
         /// Not probed yet.
         Unknown = "unknown",
-        /// It answers.
+        /// Up, and on the ring.
         Up = "up",
         /// Its probes fail.
         Down = "down",
-        /// Failures of traffic took it off the ring for a while.
+        /// Off the ring for a time, because of failures in traffic.
         Ejected = "ejected",
-        /// It came and went too often: it stays off the ring for a while.
+        /// Off the ring for a time, because it changed between up and down too often.
         Suppressed = "suppressed",
-        /// It is back, and gets its keys one after the other.
+        /// Back on the ring; gets its keys gradually.
         SlowStart = "slow_start",
-        /// The operator takes it out of service.
+        /// Taken out of service by the operator.
         Draining = "draining",
     }
 }
 
 bounded! {
-    /// How a reload, or an order of a certificate, ended.
+    /// The result of a reload, or of an order of a certificate.
     pub enum OperationResult as "result" {
-        /// What is new is in force.
+        /// The new configuration or certificate is in use.
         Ok = "ok",
-        /// What was before stays.
+        /// The old one stays in use.
         Failed = "failed",
     }
 }
@@ -560,8 +561,8 @@ mod tests {
     #[test]
     fn metric_label_value_index_matches_its_position() {
         fn check<V: Bounded>() {
-            let places: Vec<_> = V::ALL.iter().map(|v| v.index()).collect();
-            assert_eq!(places, (0..V::ALL.len()).collect::<Vec<_>>());
+            let indexes: Vec<_> = V::ALL.iter().map(|v| v.index()).collect();
+            assert_eq!(indexes, (0..V::ALL.len()).collect::<Vec<_>>());
         }
         check::<StatusClass>();
         check::<BadRequest>();

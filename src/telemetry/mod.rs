@@ -1,14 +1,14 @@
-//! What the process tells the outside about itself: counters, one line per request, an error log.
+//! Metrics, access log and error log.
 //!
 //! ```text
-//!  request ──► metrics (atomics)                       ──► GET /metrics
-//!          ──► access_log::Record ──► writer (thread)  ──► file or stdout
-//!  process ──► log                                     ──► stderr
+//!  request ──► metrics (atomics)                        ──► GET /metrics
+//!          ──► AccessLogRecord ──► log_writer (thread)  ──► file or stdout
+//!  process ──► error_log                                ──► stderr
 //! ```
 //!
 //! Nothing here decides anything about a request, and nothing here makes a request wait: a counter
-//! is one atomic addition, a log line is one copy into a buffer that another thread empties. What
-//! cannot be written is dropped and counted.
+//! is one atomic addition, a log line is one copy into a buffer that another thread empties. A line
+//! that cannot be written is dropped and counted.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub mod log_writer;
 mod metric_group;
 pub mod metrics;
 
-/// Where requests are counted and logged; one per process.
+/// The metrics and the access log of the process.
 #[derive(Debug)]
 pub struct Telemetry {
     /// The counters.
@@ -38,7 +38,10 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Zero counts and an open access log; fails where that cannot be opened.
+    /// Metrics that start at zero, and an open access log.
+    ///
+    /// # Errors
+    /// The access log cannot be opened.
     pub fn open(config: &Config) -> io::Result<Self> {
         let telemetry = Self {
             metrics: Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall()),
@@ -48,29 +51,32 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Opens another access log, for [`Self::log_to`]. Blocks for as long as the disk does.
+    /// Opens another access log, for [`Self::replace_log`]. Blocks for as long as the disk does.
+    ///
+    /// # Errors
+    /// The access log cannot be opened.
     pub fn open_log(&self, destination: &AccessLogConfig) -> io::Result<LogWriter> {
         LogWriter::open(destination, self.metrics.process.log_dropped.clone())
     }
 
-    /// Puts another access log in use and returns the one before, which gets all lines up to now:
-    /// to drop it blocks for up to two seconds.
+    /// Puts another access log in use and returns the previous one. Dropping that writes its last
+    /// lines, and blocks for up to two seconds.
     pub fn replace_log(&self, log: LogWriter) -> Arc<LogWriter> {
         self.access_log.swap(Arc::new(log))
     }
 
-    /// Logs one request; never waits.
+    /// Logs one request, without waiting.
     pub fn log(&self, record: &AccessLogRecord) {
         record.log(&self.access_log.load());
     }
 
-    /// Reopens the access log's file, see [`LogWriter::reopen`].
+    /// Reopens the file of the access log: see [`LogWriter::reopen`].
     pub fn reopen(&self) {
         self.access_log.load().reopen();
     }
 
-    /// Writes the access log's last lines and closes it; what is logged later is lost. Blocks for up
-    /// to two seconds.
+    /// Writes the last lines of the access log and closes it; later lines are lost. Blocks for up to
+    /// two seconds.
     pub fn close(&self) {
         self.access_log.store(Arc::new(LogWriter::off()));
     }

@@ -1,111 +1,115 @@
-//! One request as one line of JSON.
+//! The access log: one request as one line of JSON.
 //!
-//! The line is made by hand, because it is made for every request: no allocation once the buffer
-//! is warm, no reflection, the date rendered once a second. It is always valid JSON, whatever bytes
-//! the client sent: control characters are escaped, bytes that are not UTF-8 become U+FFFD.
+//! The line is rendered by hand, because every request has one: no allocation once the buffer of the
+//! thread has grown, no reflection. It is valid JSON, whatever bytes the client sent: see [`json_line`].
 //!
-//! The query of the target is not logged: it carries tokens, session ids and search words more
-//! often than anything an operator needs, and logs travel further than requests.
+//! The query of the target is not logged: it often holds tokens, session ids and search words, seldom
+//! what an operator needs, and logs are copied to more places than requests.
 
-use std::cell::{Cell, RefCell};
+mod json_line;
+
+use std::cell::RefCell;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::json_line::{address, boolean, hex, integer, json_string, or_null, seconds, time};
 use super::log_writer::LogWriter;
 
-/// What is logged of one request. `None` is shown as `null`, so that every line has every field.
+/// The fields of one line. `None` is rendered as `null`, so that every line has every field.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessLogRecord<'a> {
-    /// When the request's header was complete. Shown in UTC with milliseconds (RFC 3339).
+    /// The time at which the request header was complete; rendered in UTC with milliseconds (RFC 3339).
     pub time: Timestamp,
-    /// Whose request it is, after the trusted proxies.
+    /// The address of the client, behind the trusted proxies.
     pub client: IpAddr,
     /// The listener's address as configured.
     pub listener: &'a str,
-    /// The protocol the client spoke, as in `HTTP/1.1`.
+    /// The protocol of the request, for example `HTTP/1.1`.
     pub protocol: &'a str,
-    /// What the connection's header of the PROXY protocol says; `None`: it has none.
+    /// The PROXY header of the connection; `None`: it has none.
     pub proxy_protocol: Option<LoggedProxyHeader<'a>>,
-    /// How the connection was encrypted; `None`: it was not.
+    /// TLS of the connection; `None`: it is not encrypted.
     pub tls: Option<LoggedTls<'a>>,
-    /// The request's method.
+    /// The method of the request.
     pub method: &'a str,
     /// The `Host` as the client sent it.
     pub host: Option<&'a [u8]>,
     /// The path of the target, without its query.
     pub path: &'a [u8],
-    /// The status that was sent; 0: none was.
+    /// The status of the response; 0: no response was sent.
     pub status: u16,
     /// Bytes of request body received.
     pub received: u64,
     /// Bytes of response body sent.
     pub sent: u64,
-    /// From the end of the header to the end of the response. This and the other durations are
-    /// shown in seconds with microseconds.
+    /// The time from the end of the request header to the end of the response. This and the other
+    /// durations are rendered in seconds with microseconds.
     pub duration: Duration,
-    /// Until the connection to the last peer stood; `None`: an open one was reused, or none stood.
+    /// The time to establish the connection to the last peer; `None`: an open connection was reused, or
+    /// none was established.
     pub connect: Option<Duration>,
-    /// From the start to the header of the peer's response.
+    /// The time from the start to the header of the response of the peer.
     pub first_byte: Option<Duration>,
     /// The name of the route's upstream.
     pub upstream: Option<&'a str>,
-    /// The label of the last peer that was tried.
+    /// The label of the peer of the last attempt.
     pub peer: Option<&'a str>,
-    /// Where the key came from.
+    /// The key source that the key came from.
     pub key_source: Option<&'a str>,
-    /// The hash of the key in the upstream's dialect, shown as eight hexadecimal digits, or
-    /// sixteen where it is above 32 bits: enough to replay the log through a ring, and the key itself cannot be told from it but by trying keys.
+    /// The hash of the key in the dialect of the upstream; rendered as 8 hexadecimal digits, or 16 above
+    /// 32 bits. It is enough to replay the log through a ring, and does not reveal the key, except to a
+    /// search that tries all keys.
     pub key_hash: Option<u64>,
-    /// Attempts made on peers.
+    /// The number of attempts.
     pub attempts: u32,
-    /// What the peers were told as the request's id.
+    /// The request id that was sent to the peers.
     pub request_id: Option<&'a [u8]>,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
-    /// What went wrong.
+    /// The fault, if the request failed.
     pub fault: Option<&'a str>,
 }
 
-/// What is logged of a connection that was passed on with a header of the PROXY protocol.
+/// The logged fields of a PROXY header.
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedProxyHeader<'a> {
-    /// Who passed it on; `None`: on a Unix socket.
+    /// The address of the sender of the header; `None`: it came over a Unix socket.
     pub from: Option<SocketAddr>,
-    /// The version of the protocol.
+    /// The version of the PROXY protocol.
     pub version: u8,
-    /// Whose connection it is said to be: `client`, `local` (the sender's own), or `unknown`.
+    /// `client`: the header names a client; `local`: the connection is the sender's own; or `unknown`.
     pub origin: &'a str,
-    /// The name that the client asked for.
+    /// The server name that the client asked for (authority TLV).
     pub authority: Option<&'a [u8]>,
-    /// What the sender calls the connection.
+    /// The id that the sender gave the connection (unique id TLV).
     pub unique_id: Option<&'a [u8]>,
-    /// The version of TLS that the client spoke to the sender.
+    /// The TLS version between the client and the sender (SSL TLV).
     pub tls: Option<&'a [u8]>,
 }
 
-/// What is logged of an encrypted connection.
+/// The logged fields of a TLS connection.
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedTls<'a> {
-    /// The version, as in `1.3`.
+    /// The version, for example `1.3`.
     pub version: &'a str,
     /// The cipher suite.
     pub cipher: &'a str,
-    /// The name that the client asked for.
+    /// The server name that the client asked for.
     pub sni: Option<&'a str>,
-    /// A session was taken up again.
+    /// Whether the handshake resumed a session.
     pub resumed: bool,
-    /// Whom the client's certificate is for.
+    /// The subject name of the client certificate.
     pub client: Option<&'a str>,
 }
 
-/// A line longer than this leaves no larger buffer behind on its thread.
+/// Bytes of the line buffer that a thread keeps; a longer line frees the excess.
 const MAX_RETAINED_CAPACITY: usize = 16 * 1024;
 
 impl AccessLogRecord<'_> {
-    /// Hands the line to a writer; never waits for it to be written.
+    /// Appends the line to a log, without waiting until it is written.
     pub fn log(&self, writer: &LogWriter) {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -186,22 +190,22 @@ impl AccessLogRecord<'_> {
     }
 }
 
-fn proxy_header(line: &mut Vec<u8>, introduced: LoggedProxyHeader<'_>) {
+fn proxy_header(line: &mut Vec<u8>, header: LoggedProxyHeader<'_>) {
     line.extend_from_slice(b"{\"from\":");
-    or_null(line, introduced.from, |line, from| {
-        // A `Vec` takes everything. The text of an address needs no escape.
+    or_null(line, header.from, |line, from| {
+        // Writing to a `Vec` never fails. The text of an address needs no escape.
         let _ = write!(line, "\"{from}\"");
     });
     line.extend_from_slice(b",\"version\":");
-    integer(line, introduced.version.into());
+    integer(line, header.version.into());
     line.extend_from_slice(b",\"origin\":");
-    json_string(line, introduced.origin.as_bytes());
+    json_string(line, header.origin.as_bytes());
     line.extend_from_slice(b",\"authority\":");
-    or_null(line, introduced.authority, json_string);
+    or_null(line, header.authority, json_string);
     line.extend_from_slice(b",\"unique_id\":");
-    or_null(line, introduced.unique_id, json_string);
+    or_null(line, header.unique_id, json_string);
     line.extend_from_slice(b",\"tls\":");
-    or_null(line, introduced.tls, json_string);
+    or_null(line, header.tls, json_string);
     line.push(b'}');
 }
 
@@ -213,152 +217,10 @@ fn tls(line: &mut Vec<u8>, tls: LoggedTls<'_>) {
     line.extend_from_slice(b",\"sni\":");
     or_null(line, tls.sni.map(str::as_bytes), json_string);
     line.extend_from_slice(b",\"resumed\":");
-    line.extend_from_slice(if tls.resumed { b"true" } else { b"false" });
+    boolean(line, tls.resumed);
     line.extend_from_slice(b",\"client\":");
     or_null(line, tls.client.map(str::as_bytes), json_string);
     line.push(b'}');
-}
-
-fn or_null<T>(line: &mut Vec<u8>, value: Option<T>, render: impl Fn(&mut Vec<u8>, T)) {
-    match value {
-        Some(value) => render(line, value),
-        None => line.extend_from_slice(b"null"),
-    }
-}
-
-/// `"2026-01-02T03:04:05.678Z"`. All but the milliseconds comes from the last line of the thread,
-/// where that was in the same second.
-fn time(line: &mut Vec<u8>, time: Timestamp) {
-    thread_local! {
-        static LAST: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, [0; 19])) };
-    }
-    // Rounded down, also before 1970, where jiff's fraction is negative.
-    let milliseconds = time.as_millisecond();
-    let second = milliseconds.div_euclid(1_000);
-    let (cached, mut text) = LAST.get();
-    if cached != second {
-        text = date(second);
-        LAST.set((second, text));
-    }
-    line.push(b'"');
-    line.extend_from_slice(&text);
-    line.push(b'.');
-    digits::<3>(line, milliseconds.rem_euclid(1_000).unsigned_abs());
-    line.extend_from_slice(b"Z\"");
-}
-
-/// `2026-01-02T03:04:05`; a year that has not four digits is cut.
-fn date(second: i64) -> [u8; 19] {
-    let mut text = [b' '; 19];
-    let time = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-    // A slice refuses what exceeds it: here the `Z`, which the caller adds after the fraction.
-    let _ = write!(&mut text[..], "{time:.0}");
-    text
-}
-
-fn address(line: &mut Vec<u8>, address: IpAddr) {
-    line.push(b'"');
-    // A `Vec` takes everything. The text of an address needs no escape.
-    let _ = match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            for octet in [a, b, c] {
-                integer(line, octet.into());
-                line.push(b'.');
-            }
-            integer(line, d.into());
-            Ok(())
-        }
-        IpAddr::V6(v6) => write!(line, "{v6}"),
-    };
-    line.push(b'"');
-}
-
-fn seconds(line: &mut Vec<u8>, duration: Duration) {
-    integer(line, duration.as_secs());
-    line.push(b'.');
-    digits::<6>(line, duration.subsec_micros().into());
-}
-
-fn integer(line: &mut Vec<u8>, mut value: u64) {
-    let start = line.len();
-    loop {
-        line.push(digit(value));
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    if let Some(reversed) = line.get_mut(start..) {
-        reversed.reverse();
-    }
-}
-
-/// The last `N` decimal digits, with leading zeros.
-fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
-    let mut text = [b'0'; N];
-    for place in text.iter_mut().rev() {
-        *place = digit(value);
-        value /= 10;
-    }
-    line.extend_from_slice(&text);
-}
-
-/// `"00c0ffee"`
-fn hex(line: &mut Vec<u8>, value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |place: u32| DIGITS.get(((value >> (4 * place)) & 15) as usize);
-    let places = if value >> 32 == 0 { 8 } else { 16 };
-    line.push(b'"');
-    line.extend((0..places).rev().filter_map(digit));
-    line.push(b'"');
-}
-
-fn digit(value: u64) -> u8 {
-    b'0' + (value % 10) as u8
-}
-
-/// A JSON string (RFC 8259 §7).
-fn json_string(line: &mut Vec<u8>, text: &[u8]) {
-    line.push(b'"');
-    // Without a branch per byte, so that the compiler checks many at once.
-    if text
-        .iter()
-        .fold(true, |plain, &byte| plain & is_plain(byte))
-    {
-        line.extend_from_slice(text);
-    } else {
-        push_escaped(line, text);
-    }
-    line.push(b'"');
-}
-
-/// ASCII that stands for itself in a JSON string and does nothing to a terminal.
-const fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')
-}
-
-#[cold]
-fn push_escaped(line: &mut Vec<u8>, text: &[u8]) {
-    for chunk in text.utf8_chunks() {
-        for char in chunk.valid().chars() {
-            push_escaped_char(line, char);
-        }
-        if !chunk.invalid().is_empty() {
-            line.extend_from_slice("\u{FFFD}".as_bytes());
-        }
-    }
-}
-
-fn push_escaped_char(line: &mut Vec<u8>, char: char) {
-    match char {
-        '"' | '\\' => line.extend_from_slice(&[b'\\', char as u8]),
-        // Also U+007F … U+009F, which JSON allows: a terminal that shows the log obeys them.
-        _ if char.is_control() => {
-            let _ = write!(line, "\\u{:04x}", u32::from(char));
-        }
-        _ => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
 }
 
 #[cfg(test)]

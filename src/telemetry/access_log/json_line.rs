@@ -1,0 +1,156 @@
+//! The values of a JSON line, appended to a buffer without an allocation.
+//!
+//! Bytes from the client are made safe: control characters are escaped, invalid UTF-8 becomes U+FFFD.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub(super) fn or_null<T>(line: &mut Vec<u8>, value: Option<T>, render: impl Fn(&mut Vec<u8>, T)) {
+    match value {
+        Some(value) => render(line, value),
+        None => line.extend_from_slice(b"null"),
+    }
+}
+
+pub(super) fn boolean(line: &mut Vec<u8>, value: bool) {
+    line.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+/// `"2026-01-02T03:04:05.678Z"`. Each thread caches the text of its last second, so that a date is
+/// rendered once a second and not once a line.
+pub(super) fn time(line: &mut Vec<u8>, time: Timestamp) {
+    thread_local! {
+        static LAST: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, [0; 19])) };
+    }
+    // Euclidean division rounds down also before 1970, where the fraction of jiff is negative.
+    let milliseconds = time.as_millisecond();
+    let second = milliseconds.div_euclid(1_000);
+    let (cached, mut text) = LAST.get();
+    if cached != second {
+        text = date(second);
+        LAST.set((second, text));
+    }
+    line.push(b'"');
+    line.extend_from_slice(&text);
+    line.push(b'.');
+    digits::<3>(line, milliseconds.rem_euclid(1_000).unsigned_abs());
+    line.extend_from_slice(b"Z\"");
+}
+
+/// `2026-01-02T03:04:05`; a year with more than four digits is cut off.
+fn date(second: i64) -> [u8; 19] {
+    let mut text = [b' '; 19];
+    let time = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+    // A slice takes no more than its length: the `Z` does not fit; the caller adds it after the fraction.
+    let _ = write!(&mut text[..], "{time:.0}");
+    text
+}
+
+pub(super) fn address(line: &mut Vec<u8>, address: IpAddr) {
+    line.push(b'"');
+    // Writing to a `Vec` never fails. The text of an address needs no escape.
+    let _ = match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            for octet in [a, b, c] {
+                integer(line, octet.into());
+                line.push(b'.');
+            }
+            integer(line, d.into());
+            Ok(())
+        }
+        IpAddr::V6(v6) => write!(line, "{v6}"),
+    };
+    line.push(b'"');
+}
+
+pub(super) fn seconds(line: &mut Vec<u8>, duration: Duration) {
+    integer(line, duration.as_secs());
+    line.push(b'.');
+    digits::<6>(line, duration.subsec_micros().into());
+}
+
+pub(super) fn integer(line: &mut Vec<u8>, mut value: u64) {
+    let start = line.len();
+    loop {
+        line.push(digit(value));
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    if let Some(reversed) = line.get_mut(start..) {
+        reversed.reverse();
+    }
+}
+
+/// The last `N` decimal digits, with leading zeros.
+fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
+    let mut text = [b'0'; N];
+    for byte in text.iter_mut().rev() {
+        *byte = digit(value);
+        value /= 10;
+    }
+    line.extend_from_slice(&text);
+}
+
+/// `"00c0ffee"`; 16 digits above 32 bits.
+pub(super) fn hex(line: &mut Vec<u8>, value: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |index: u32| DIGITS.get(((value >> (4 * index)) & 15) as usize);
+    let count = if value >> 32 == 0 { 8 } else { 16 };
+    line.push(b'"');
+    line.extend((0..count).rev().filter_map(digit));
+    line.push(b'"');
+}
+
+fn digit(value: u64) -> u8 {
+    b'0' + (value % 10) as u8
+}
+
+/// A JSON string (RFC 8259 §7).
+pub(super) fn json_string(line: &mut Vec<u8>, text: &[u8]) {
+    line.push(b'"');
+    // No branch per byte, so that the compiler vectorizes the check.
+    if text
+        .iter()
+        .fold(true, |plain, &byte| plain & is_plain(byte))
+    {
+        line.extend_from_slice(text);
+    } else {
+        push_escaped(line, text);
+    }
+    line.push(b'"');
+}
+
+/// Printable ASCII that needs no escape in a JSON string.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')
+}
+
+#[cold]
+fn push_escaped(line: &mut Vec<u8>, text: &[u8]) {
+    for chunk in text.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            push_escaped_char(line, char);
+        }
+        if !chunk.invalid().is_empty() {
+            line.extend_from_slice("\u{FFFD}".as_bytes());
+        }
+    }
+}
+
+fn push_escaped_char(line: &mut Vec<u8>, char: char) {
+    match char {
+        '"' | '\\' => line.extend_from_slice(&[b'\\', char as u8]),
+        // Also U+007F … U+009F, which JSON allows: they control a terminal that shows the log.
+        _ if char.is_control() => {
+            let _ = write!(line, "\\u{:04x}", u32::from(char));
+        }
+        _ => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
