@@ -13,7 +13,10 @@
     clippy::indexing_slicing,
     reason = "a slip ends the benchmark"
 )]
-#![expect(clippy::cast_precision_loss, reason = "a nanosecond more or less does not matter")]
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "a nanosecond more or less does not matter"
+)]
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -244,7 +244,7 @@ fn acme_failed_order_is_reported_and_retried() {
         told.contains("b.test") && told.contains("127.0.0.9"),
         "{told}"
     );
-    assert!(edge.stderr().contains(told), "{}", edge.stderr());
+    edge.wait_for_stderr(told, 1);
     assert!(status["next_order"].as_str() > status["error"]["at"].as_str());
     connect(&client, "b.test", pebble.tls).unwrap_err();
     pebble.point_home("b.test");
@@ -499,12 +499,7 @@ fn acme_corrupt_storage_file_is_moved_aside_and_reordered() {
         .iter()
         .filter(|path| path.extension().is_some_and(|ext| ext == "bad"));
     assert_eq!(aside.count(), 3, "{kept:?}");
-    assert_eq!(
-        edge.stderr().matches("cannot be used").count(),
-        3,
-        "{}",
-        edge.stderr()
-    );
+    edge.wait_for_stderr("cannot be used", 3);
 }
 
 #[test]

@@ -252,6 +252,7 @@ fn stale_reused_connection_is_replaced_on_the_same_peer() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetReused);
     assert_eq!(trio.get().status, 200);
+    trio.edge.settle();
     let second = trio.get();
     assert_eq!(
         (second.status, second.json()["connection"].as_u64()),
@@ -265,6 +266,7 @@ fn stale_reused_connection_fails_a_post() {
     let trio = ThreeOrigins::start();
     trio.walk[0].behave(Behaviour::ResetReused);
     assert_eq!(trio.get().status, 200);
+    trio.edge.settle();
     assert_eq!(trio.post(10).status, 502);
     assert_eq!(trio.connections(), [1, 0, 0]);
 }

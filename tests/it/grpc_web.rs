@@ -407,9 +407,9 @@ fn grpc_web_invalid_text_is_a_client_error() {
     let count = u64::try_from(texts.len()).unwrap();
     edge.admin
         .wait_for_metric("clockwise_listener_bad_requests_total", &reason, count);
-    let log = fs::read_to_string(edge.directory().join("access.log")).unwrap();
-    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
-    assert_eq!(line["fault"], "bad_request", "{line}");
+    for line in edge.log_lines(texts.len()) {
+        assert_eq!(line["fault"], "bad_request", "{line}");
+    }
     ask(&edge, HTTP1, "unary", TEXT, b"word").ended_with("grpc-status: 0");
 }
 
@@ -463,12 +463,7 @@ fn grpc_web_response_without_trailers_is_truncated() {
         let stream = begin(&mut new, "unary", BINARY, b"word");
         assert!(new.answer(stream).reset.is_some());
         assert_eq!(origin.requests(), 2, "it was asked again");
-        let log = wait::value("both lines of the log", || {
-            let log = fs::read_to_string(edge.directory().join("access.log")).ok()?;
-            (log.lines().count() == 2).then_some(log)
-        });
-        for line in log.lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
+        for line in edge.log_lines(2) {
             assert_eq!(line["fault"], "response_cut", "{line}");
         }
     }

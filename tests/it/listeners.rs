@@ -132,8 +132,7 @@ fn unix_listener_with_an_unknown_group_is_an_error() {
     let origin = Origin::start();
     let mut edge = Edge::launch(&with(&origin, "unix:http.sock", "group: no-such-group").yaml());
     wait::until("it to give up", || edge.started().exited().is_some());
-    let said = edge.started().stderr();
-    assert!(said.contains("no group `no-such-group`"), "{said}");
+    edge.wait_for_stderr("no group `no-such-group`", 1);
     assert!(!edge.directory().join("http.sock").exists());
 }
 
@@ -203,8 +202,7 @@ fn reuse_port_requires_both_processes_to_set_it() {
     });
     let mut three = Edge::launch(&with("").yaml());
     wait::until("it to give up", || three.started().exited().is_some());
-    let said = three.started().stderr();
-    assert!(said.contains("another process listens there"), "{said}");
+    three.wait_for_stderr("another process listens there", 1);
 }
 
 fn beside(address: &str, more: &str) -> (Origin, Edge) {

@@ -1,12 +1,12 @@
 //! The access log and the error log: complete, rotated without loss, never in the way.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::support::client::Request;
 use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::log::lines;
 use crate::support::origin::Origin;
 use crate::support::wait;
 
@@ -20,19 +20,6 @@ fn logging() -> (Edge, Origin) {
     (edge, origin)
 }
 
-/// The lines of a log, once there are so many.
-fn lines(path: &Path, count: usize) -> Vec<Value> {
-    let text = wait::value("the access log", || {
-        fs::read_to_string(path)
-            .ok()
-            .filter(|text| text.lines().count() >= count)
-    });
-    assert_eq!(text.lines().count(), count, "{text}");
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-        .collect()
-}
-
 #[test]
 fn access_log_line_has_request_and_result() {
     let (edge, origin) = logging();
@@ -40,7 +27,7 @@ fn access_log_line_has_request_and_result() {
         .header("Host", "Shop.test")
         .header("X-User", "kim");
     edge.echo(&request.header("X-Request-Id", "mine-1"));
-    let line = &lines(&edge.directory().join("access.log"), 1)[0];
+    let line = &edge.log_lines(1)[0];
     let label = origin.label();
     for (field, value) in [
         ("client", "127.0.0.1"),
@@ -70,8 +57,11 @@ fn access_log_includes_refused_requests() {
     let (edge, _origin) = logging();
     let site = edge.send(&Request::new("GET", "/x").header("X-User", ""));
     assert_eq!(site.status, 200);
+    // Two connections are served side by side: their lines are in order only if the second request waits.
+    edge.log_lines(1);
     edge.send(&Request::get(&format!("/{}", "x".repeat(9000))));
-    let statuses: Vec<u64> = lines(&edge.directory().join("access.log"), 2)
+    let lines = edge.log_lines(2);
+    let statuses: Vec<u64> = lines
         .iter()
         .map(|line| line["status"].as_u64().unwrap())
         .collect();
@@ -85,25 +75,22 @@ fn access_log_line_cannot_be_broken_by_client_bytes() {
         .header("Host", "h\"h")
         .header("X-User", "kim");
     edge.send(&request.header("X-Request-Id", "\"}{\\"));
-    lines(&edge.directory().join("access.log"), 1);
+    edge.log_lines(1);
 }
 
 #[test]
 fn access_log_is_reopened_on_sigusr1() {
     let (edge, _origin) = logging();
-    let (log, rotated) = (
-        edge.directory().join("access.log"),
-        edge.directory().join("access.log.1"),
-    );
+    let (log, rotated) = (edge.access_log(), edge.directory().join("access.log.1"));
     edge.get("/1");
-    assert_eq!(lines(&log, 1)[0]["path"], "/1");
+    assert_eq!(edge.log_lines(1)[0]["path"], "/1");
     fs::rename(&log, &rotated).unwrap();
     edge.get("/2");
     assert_eq!(lines(&rotated, 2)[1]["path"], "/2", "the open file goes on");
     edge.signal("USR1");
     wait::until("the log to be reopened", || log.exists());
     edge.get("/3");
-    assert_eq!(lines(&log, 1)[0]["path"], "/3");
+    assert_eq!(edge.log_lines(1)[0]["path"], "/3");
     assert_eq!(lines(&rotated, 2).len(), 2);
 }
 
@@ -128,7 +115,7 @@ fn access_log_loses_no_line_at_exit() {
     drop(connection);
     edge.signal("TERM");
     assert!(edge.wait().success());
-    assert_eq!(lines(&edge.directory().join("access.log"), 500).len(), 500);
+    assert_eq!(edge.log_lines(500).len(), 500);
 }
 
 #[test]

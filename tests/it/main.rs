@@ -21,6 +21,7 @@ mod acme; // certificates that are ordered
 mod balance; // load that is even in spite of keys
 mod conformance; // HTTP/2 to the letter
 mod dialects; // every key stays where another load balancer had it
+mod early_responses; // responses that end before their requests do
 mod failover; // what happens when a peer fails
 mod forwarding; // what reaches the peer, and what comes back
 mod grpc; // a client and a server of gRPC

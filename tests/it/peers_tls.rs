@@ -73,7 +73,7 @@ fn upstream_tls_failure_goes_to_the_next_peer_and_ejects() {
     assert_eq!(edge.admin.metric(FAILURES, &["reason=\"issuer\""]), 1);
     assert_eq!(edge.admin.state("app", &bad.label()), "ejected");
     let why = "is ejected for 60s: TLS: its certificate is of an unknown issuer";
-    assert!(edge.stderr().contains(why), "{}", edge.stderr());
+    edge.wait_for_stderr(why, 1);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,7 +11,7 @@ use crate::support::command_dir::{CommandDir, site};
 use crate::support::edge::{ConfigBuilder, run};
 use crate::support::load::keys;
 use crate::support::origin::Origin;
-use crate::support::wait::{self, timed};
+use crate::support::wait::timed;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -249,10 +248,8 @@ fn ring_replay_of_our_access_log_hits_the_logged_peers() {
     for key in keys(50) {
         edge.send(&Request::get(&format!("/?k={key}")));
     }
-    let log = edge.directory().join("access.log");
-    wait::until("fifty lines", || {
-        fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 50)
-    });
+    edge.log_lines(50);
+    let log = edge.access_log();
     let config = edge.directory().join("clockwise.yaml");
     let asked = ["ring", "replay", "-u", "app", "--json", "-c"].map(str::to_owned);
     let asked: Vec<String> = asked

@@ -1,6 +1,5 @@
 //! The PROXY protocol: whoever passes a connection on says whose it is, to us and by us.
 
-use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Barrier};
@@ -435,14 +434,9 @@ fn header<'a>(echo: &'a Value, name: &str) -> &'a str {
 }
 
 /// The line of the last request for this path.
+#[track_caller]
 fn logged(edge: &Edge, path: &str) -> Value {
-    wait::value("the line of the log", || {
-        let log = fs::read_to_string(edge.directory().join("access.log")).ok()?;
-        let mut lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.rfind(|line| line["path"] == path)
-    })
+    edge.log_line(|line| line["path"] == path)
 }
 
 /// A header of version 2 from an IPv4 address to 198.51.100.1:443.

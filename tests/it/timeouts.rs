@@ -221,6 +221,7 @@ fn stream_timeout_closes_a_silent_event_stream() {
 fn idle_timeout_closes_an_unused_peer_connection() {
     let (edge, origin) = behind("{idle: 3s}", "{}");
     assert_eq!(edge.get("/").json()["connection"], 1);
+    edge.settle();
     assert_eq!(
         edge.get("/").json()["connection"],
         1,

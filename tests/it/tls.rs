@@ -38,10 +38,7 @@ fn tls_curl_is_served_and_the_peer_sees_https() {
         "{headers}"
     );
     assert!(headers.contains("proto=https"), "{headers}");
-    let line = wait::value("the line of the log", || {
-        let log = fs::read_to_string(edge.directory().join("access.log")).ok()?;
-        serde_json::from_str::<Value>(log.lines().next()?).ok()
-    });
+    let line = &edge.log_lines(1)[0];
     assert_eq!(line["tls"]["version"], "1.3", "{line}");
     assert_eq!(line["tls"]["sni"], "a.test");
     assert_eq!(line["tls"]["resumed"], false);
@@ -433,10 +430,8 @@ fn client_certificate_required_refuses_clients_without_one() {
     assert!(answer.contains(r#"["client-cert",":mii"#), "{answer}");
     let answer = ask(&mut session, "other.test").unwrap();
     assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
-    wait::until("both lines of the log", || {
-        let log = fs::read_to_string(edge.directory().join("access.log")).unwrap_or_default();
-        log.contains(r#""client":"device-7.test""#) && log.contains(r#""fault":"misdirected""#)
-    });
+    edge.log_line(|line| line["tls"]["client"] == "device-7.test");
+    edge.log_line(|line| line["fault"] == "misdirected");
 }
 
 #[test]

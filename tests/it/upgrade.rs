@@ -339,8 +339,7 @@ fn cancelled_upgrade_stops_a_process_started_by_a_script() {
     held.crowd.abandon();
     let script = format!("#!/bin/sh\n{} \"$@\"\nexit $?\n", edge::BINARY);
     let new = held.edge.directory().join("script");
-    fs::write(&new, script).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    process::write_script(&new, &script);
     fs::rename(new, held.edge.program()).unwrap();
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
@@ -441,7 +440,7 @@ fn reload_during_an_upgrade_is_applied_by_the_new_process() {
 fn log_reopen_during_an_upgrade_applies_to_both_processes() {
     let held =
         PausedUpgrade::start_with("60s", |site| site.top("access_log", "{path: access.log}"));
-    let log = held.edge.directory().join("access.log");
+    let log = held.edge.access_log();
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
         held.successor();
@@ -453,9 +452,7 @@ fn log_reopen_during_an_upgrade_applies_to_both_processes() {
     });
     let path = "/of-the-new-process";
     assert_eq!(held.edge.get(path).status, 200);
-    wait::until("its line", || {
-        fs::read_to_string(&log).is_ok_and(|lines| lines.contains(path))
-    });
+    held.edge.log_line(|line| line["path"] == path);
     held.crowd.stop();
 }
 

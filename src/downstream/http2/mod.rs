@@ -19,6 +19,7 @@
 
 mod frame_monitor;
 mod io;
+mod ping;
 mod rapid_reset;
 mod request_header;
 mod stream;
@@ -38,6 +39,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
 use self::io::Http2Io;
+use self::ping::Pings;
 use self::stream::Http2Stream;
 use self::streams::{StreamGuard, StreamRegistry};
 use super::deadline_timer::{DeadlineTimer, drive_connection};
@@ -79,13 +81,14 @@ where
         let mut work = pin!(drive_connection(exchange, &mut handshake));
         timer.run_until_deadline(exchange, &mut work).await
     };
-    let connection = match handshake {
+    let mut connection = match handshake {
         Ok(Ok(connection)) => connection,
         Ok(Err(_)) => return CloseReason::HeaderTruncated,
         Err(reason) => return close_reason_for(exchange, reason),
     };
     metrics(exchange).http2_connections.inc();
     let connection = Http2Connection {
+        pings: Pings::new(connection.ping_pong()),
         connection,
         exchange,
         registry,
@@ -124,6 +127,7 @@ fn metrics(exchange: &Exchange) -> &ListenerMetrics {
 /// A connection after the handshake.
 struct Http2Connection<'a, A> {
     connection: h2::server::Connection<Http2Io, Bytes>,
+    pings: Pings,
     /// The connection's own exchange.
     exchange: &'a Exchange,
     registry: Arc<StreamRegistry>,
@@ -191,6 +195,8 @@ where
                 biased;
                 () = wait_for_shutdown(&mut self.shutdown), if !self.goaway_sent => self.start_graceful_shutdown(),
                 () = self.registry.wait_all_ended() => {}
+                () = self.registry.request_ended_late() => self.pings.send(),
+                () = self.pings.acknowledged() => {}
                 accepted = self.connection.accept() => match accepted {
                     Some(Ok((request, respond))) => self.spawn_stream(request, respond),
                     Some(Err(error)) => return self.close_reason_of_error(&error),

@@ -34,6 +34,7 @@ pub(super) struct StreamRegistry {
     /// The streams being served, by stream id.
     streams: Mutex<HashMap<u32, Arc<StreamEntry>>>,
     all_ended: Notify,
+    request_ended_late: Notify,
     /// The id of the newest stream that was served.
     last_stream_id: AtomicU32,
     /// Streams on which the response has begun.
@@ -57,6 +58,7 @@ impl Default for StreamRegistry {
         Self {
             streams: Mutex::default(),
             all_ended: Notify::new(),
+            request_ended_late: Notify::new(),
             last_stream_id: AtomicU32::new(0),
             responses_started: AtomicU64::new(0),
             chunks_sent: AtomicU64::new(0),
@@ -125,6 +127,11 @@ impl StreamEntry {
         self.registry.chunks_sent.fetch_add(1, Relaxed);
     }
 
+    /// Notes that the request has ended after its response.
+    pub(super) fn end_request_late(&self) {
+        self.registry.request_ended_late.notify_one();
+    }
+
     /// Notes that nothing more is sent on the stream.
     pub(super) fn mark_ended(&self) {
         self.ended.store(true, Relaxed);
@@ -183,6 +190,11 @@ impl StreamRegistry {
     /// Waits until the last of the streams has ended.
     pub(super) async fn wait_all_ended(&self) {
         self.all_ended.notified().await;
+    }
+
+    /// Waits until a request has ended after its response.
+    pub(super) async fn request_ended_late(&self) {
+        self.request_ended_late.notified().await;
     }
 
     pub(super) fn streams_opened(&self) -> u64 {

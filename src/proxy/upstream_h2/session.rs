@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use super::body_sender::{BodyQueueWriter, BodySender};
 use crate::downstream::Exchange;
+use crate::grpc;
 
 /// A stream to a peer.
 pub struct UpstreamH2Session {
@@ -78,19 +79,43 @@ impl UpstreamH2Session {
         let Some(response) = self.inner.response_header() else {
             return Ok(());
         };
-        let asked = self.inner.request_header();
-        let bodiless = asked.is_some_and(|asked| asked.method == Method::HEAD)
-            || matches!(
-                response.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
         let length = response.headers.get(CONTENT_LENGTH);
         let some =
             length.is_some_and(|length| length.as_bytes().iter().any(|&digit| digit != b'0'));
-        if some && !bodiless && self.inner.response_finished() {
+        if some && !self.has_no_body(response) && self.inner.response_finished() {
             return Error::e_explain(H2Error, "the response's body is missing");
         }
         Ok(())
+    }
+
+    /// Responses that have no body, whatever `content-length` says (RFC 9110, 6.4.1).
+    fn has_no_body(&self, response: &ResponseHeader) -> bool {
+        let asked = self.inner.request_header();
+        asked.is_some_and(|asked| asked.method == Method::HEAD)
+            || matches!(
+                response.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            )
+    }
+
+    /// Whether a failure to read on is only the end of the connection behind a complete response.
+    ///
+    /// Where the connection ends before the request, `h2` forgets that the response has ended
+    /// (0.4.20, `State::recv_eof`). The header may tell it, too: by its length, or by gRPC's status.
+    fn is_complete(&self, failure: &Error) -> bool {
+        let cause = failure.root_cause().downcast_ref::<h2::Error>();
+        let (Some(cause), Some(response)) = (cause, self.inner.response_header()) else {
+            return false;
+        };
+        if !cause.is_io() && !cause.is_go_away() {
+            return false;
+        }
+        let received = self.inner.body_bytes_received();
+        let header_is_all =
+            self.has_no_body(response) || response.headers.contains_key(grpc::STATUS);
+        let length = response.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        (received == 0 && header_is_all) || length == Some(received)
     }
 }
 
@@ -167,18 +192,26 @@ impl client::Session for UpstreamH2Session {
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        tokio::select! {
+        let piece = tokio::select! {
             biased;
-            error = body_failure(&mut self.body_failure) => Err(error),
+            error = body_failure(&mut self.body_failure) => return Err(error),
             piece = self.inner.read_response_body() => piece,
+        };
+        match piece {
+            Err(failure) if self.is_complete(&failure) => Ok(None),
+            piece => piece,
         }
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        tokio::select! {
+        let trailers = tokio::select! {
             biased;
-            error = body_failure(&mut self.body_failure) => Err(error),
+            error = body_failure(&mut self.body_failure) => return Err(error),
             trailers = self.inner.read_trailers() => trailers,
+        };
+        match trailers {
+            Err(failure) if self.is_complete(&failure) => Ok(None),
+            trailers => trailers,
         }
     }
 

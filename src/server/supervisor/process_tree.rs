@@ -20,7 +20,7 @@ pub(super) fn is_descendant(pid: Pid) -> bool {
             .take(MAX_ANCESTORS)
             .any(|ancestor| ancestor == us)
     };
-    (0..MAX_TRIES).any(|_| leads_to_us())
+    (0..MAX_TRIES).any(|_| lives(pid) && leads_to_us())
 }
 
 /// The youngest process of ours that was started to take another's place, but for those that
@@ -43,9 +43,16 @@ fn has_successor_env(pid: Pid) -> bool {
         .any(|variable| variable == mark.as_bytes())
 }
 
-/// The fourth field of `proc_pid_stat(5)`. `None` for a process that has ended.
+/// The fourth field of `proc_pid_stat(5)`. Zombies have it, too, and may have children: a process is
+/// shown as one from the end of its first thread on, and its children have another parent only from the end
+/// of its last thread on.
 fn parent_pid(pid: Pid) -> Option<Pid> {
     Pid::from_raw(stat_field(pid, 4)?.parse().ok()?)
+}
+
+/// The third field.
+fn lives(pid: Pid) -> bool {
+    stat_field(pid, 3).is_some_and(|state| state != "Z")
 }
 
 /// The 22nd field: clock ticks since the system's start.
@@ -54,21 +61,22 @@ fn start_time(pid: Pid) -> Option<u64> {
 }
 
 /// A field of `proc_pid_stat(5)`, from the third on; the second one, in brackets, may hold anything.
-/// `None` for a process that has ended: zombies have, whoever their parent is.
+/// `None` where there is no such process.
 fn stat_field(pid: Pid, number: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
-    let fields: Vec<_> = fields.split_whitespace().collect();
-    let lives = fields.first().is_some_and(|&state| state != "Z");
-    let field = fields.get(number.checked_sub(3)?).filter(|_| lives)?;
-    Some((*field).to_owned())
+    let field = fields.split_whitespace().nth(number.checked_sub(3)?)?;
+    Some(field.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use super::*;
+    use crate::clock;
 
     #[test]
     fn process_tree_contains_our_child_and_not_our_parent() {
@@ -79,6 +87,36 @@ mod tests {
         child.wait().unwrap();
         assert!(!is_descendant(pid));
         assert!(!is_descendant(rustix::process::getppid().unwrap()));
+    }
+
+    /// Starts a process, says its id, and ends its own first thread, but not the other one.
+    const ENDS_ITS_FIRST_THREAD: &str = "\
+import ctypes, platform, subprocess, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print(subprocess.Popen(['sleep', '60']).pid, flush=True)
+exit = {'x86_64': 60, 'aarch64': 93}[platform.machine()]
+ctypes.CDLL(None).syscall(exit, 0)
+";
+
+    #[test]
+    fn grandchild_descends_from_us_while_its_parent_is_ending() {
+        let mut command = Command::new("python3");
+        command.args(["-c", ENDS_ITS_FIRST_THREAD]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut said).unwrap();
+        let grandchild = Pid::from_raw(said.trim().parse().unwrap()).unwrap();
+        let start = clock::now();
+        while lives(Pid::from_child(&child)) {
+            assert!(start.elapsed() < Duration::from_secs(20), "it lives");
+            std::thread::yield_now();
+        }
+        assert_eq!(parent_pid(grandchild), Some(Pid::from_child(&child)));
+        assert!(is_descendant(grandchild));
+        rustix::process::kill_process(grandchild, rustix::process::Signal::KILL).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -11,10 +11,12 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::admin::Admin;
 use super::client::{self, Connection, Request, Response};
+use super::log;
 use super::process::{self, Process};
 use super::wait;
 
@@ -225,7 +227,7 @@ impl Edge {
 
     /// The JSON that the echoing origin made of a request.
     #[track_caller]
-    pub(crate) fn echo(&self, request: &Request) -> serde_json::Value {
+    pub(crate) fn echo(&self, request: &Request) -> Value {
         let response = self.send(request);
         assert_eq!(response.status, 200, "{response:?}");
         response.json()
@@ -267,12 +269,38 @@ impl Edge {
         predicted
     }
 
+    /// The access log's lines, as soon as there are `count`.
+    #[track_caller]
+    pub(crate) fn log_lines(&self, count: usize) -> Vec<Value> {
+        log::lines(&self.access_log(), count)
+    }
+
+    /// The access log's last line that is `wanted`, as soon as there is one.
+    #[track_caller]
+    pub(crate) fn log_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        log::line(&self.access_log(), wanted)
+    }
+
+    /// The file of `access_log: {path: access.log}`.
+    pub(crate) fn access_log(&self) -> PathBuf {
+        self.directory().join("access.log")
+    }
+
     pub(crate) fn stdout(&self) -> String {
         self.process.stdout()
     }
 
     pub(crate) fn stderr(&self) -> String {
         self.process.stderr()
+    }
+
+    /// Waits until stderr says this at least `times` times. It is read by a thread of its own, so neither the
+    /// process's exit nor an answer that it gives is a sign that the line is there.
+    #[track_caller]
+    pub(crate) fn wait_for_stderr(&self, text: &str, times: usize) {
+        wait::until(&format!("{text:?} on stderr"), || {
+            self.stderr().matches(text).count() >= times
+        });
     }
 
     /// Panics unless so many connections stand while nobody accepts: those that the kernel has places for.

@@ -19,6 +19,10 @@ pub(crate) enum Http2Behaviour {
     Trailers,
     /// These frames: kind, flags, payload.
     Frames(&'static [(u8, u8, &'static [u8])]),
+    /// The same, in one segment, when the request's header was read.
+    FramesEarly(&'static [(u8, u8, &'static [u8])]),
+    /// The same, and the end of the connection.
+    LastFramesEarly(&'static [(u8, u8, &'static [u8])]),
     /// 200 when its header was read, and that no more of it is wanted (RFC 9113, 8.1).
     AnswerEarly,
     /// An answer, once [`Origin::release`] is called.
@@ -144,8 +148,14 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
                 shared.requests.fetch_add(1, Ordering::SeqCst);
                 let act = shared.acts.lock().unwrap().pop_front();
                 let act = act.unwrap_or(Http2Behaviour::Answer);
-                if let Http2Behaviour::ResetEarly(_) | Http2Behaviour::Begin = act {
-                    perform(socket, shared, number, frame.stream, act)?;
+                if let Http2Behaviour::ResetEarly(_)
+                | Http2Behaviour::Begin
+                | Http2Behaviour::FramesEarly(_)
+                | Http2Behaviour::LastFramesEarly(_) = act
+                {
+                    if !perform(socket, shared, number, frame.stream, act)? {
+                        return Ok(());
+                    }
                     continue;
                 }
                 if matches!(act, Http2Behaviour::AnswerEarly) {
@@ -193,6 +203,19 @@ fn perform(
             }
             Ok(true)
         }
+        Http2Behaviour::FramesEarly(frames) | Http2Behaviour::LastFramesEarly(frames) => {
+            let frame =
+                |(kind, flags, payload): &(u8, u8, &[u8])| encoded(*kind, *flags, stream, payload);
+            let segment: Vec<u8> = frames.iter().flat_map(frame).collect();
+            let mut socket = socket;
+            socket.write_all(&segment)?;
+            if let Http2Behaviour::FramesEarly(_) = act {
+                return Ok(true);
+            }
+            // Reads on: closed with something unread, the connection would be reset, and the frames lost.
+            socket.shutdown(Shutdown::Write)?;
+            io::copy(&mut socket, &mut io::sink()).map(|_| false)
+        }
         Http2Behaviour::Hold => {
             let (socket, shared) = (socket.try_clone()?, Arc::clone(shared));
             thread::spawn(move || {
@@ -234,9 +257,13 @@ fn send(
     stream: u32,
     payload: &[u8],
 ) -> io::Result<()> {
+    socket.write_all(&encoded(kind, flags, stream, payload))
+}
+
+fn encoded(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    socket.write_all(&[&head, payload].concat())
+    [&head, payload].concat()
 }
 
 fn read(mut socket: &TcpStream) -> io::Result<Frame> {

@@ -13,6 +13,7 @@ pub(crate) mod edge;
 pub(crate) mod http2;
 pub(crate) mod http2_origin;
 pub(crate) mod load;
+pub(crate) mod log;
 pub(crate) mod mixed_load;
 pub(crate) mod nginx;
 pub(crate) mod ocsp;

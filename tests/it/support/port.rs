@@ -17,7 +17,9 @@ static NEXT: AtomicU16 = AtomicU16::new(12_000);
 /// An address that nobody listens on, and that no other caller is given.
 pub(crate) fn free() -> SocketAddr {
     let mut candidates = std::iter::repeat_with(candidate).take(1000);
-    let free = candidates.find(|address| TcpListener::bind(address).is_ok());
+    // Bound, not listening: a child that another test is just starting may hold a copy for an instant, and that
+    // one is in nobody's way.
+    let free = candidates.find(|&address| unbound(address).bind(&address.into()).is_ok());
     free.expect("one of 1,000 ports is free")
 }
 
@@ -91,11 +93,16 @@ fn half_open(address: SocketAddr) -> Socket {
     socket
 }
 
-/// A TCP socket bound to `address`, also while old connections of that port linger.
-pub(crate) fn reusable(address: SocketAddr) -> Socket {
+fn unbound(address: SocketAddr) -> Socket {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket
+}
+
+/// A TCP socket bound to `address`, also while old connections of that port linger.
+pub(crate) fn reusable(address: SocketAddr) -> Socket {
+    let socket = unbound(address);
     // A child that another test is just starting may hold what `free` has closed, until it executes.
     wait::value(&format!("{address} to be free"), || {
         socket.bind(&address.into()).ok()

@@ -106,6 +106,15 @@ impl Drop for Process {
     }
 }
 
+/// Writes a script that can be run. A shell writes it: what other tests start at this moment inherits our
+/// descriptors for an instant, and a file that anybody has open for writing cannot be run (`ETXTBSY`).
+pub(crate) fn write_script(path: &Path, text: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""]);
+    let written = command.arg(path).arg(text).status();
+    assert!(written.expect("sh").success(), "{}", path.display());
+}
+
 /// Sends a signal by name; whether there was somebody to get it.
 pub(crate) fn signal(pid: u32, name: &str) -> bool {
     // The shell's own `kill`: /bin/kill is not on every small image.

@@ -59,6 +59,8 @@ pub(super) struct Http2Stream {
     response: Option<(Box<ResponseHeader>, SendStream<Bytes>)>,
     /// Nothing can follow: the response is complete or was abandoned.
     ended: bool,
+    /// The response has ended before the request.
+    answered_early: bool,
     bytes_sent: usize,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -83,6 +85,7 @@ impl Http2Stream {
             respond,
             response: None,
             ended: false,
+            answered_early: false,
             bytes_sent: 0,
             read_timeout: None,
             write_timeout: None,
@@ -224,7 +227,9 @@ impl Http2Stream {
             // The peer wants no more of the body; Pingora takes this for its end.
             return Ok(None);
         }
-        self.body.read_with_timeout(self.read_timeout).await
+        let chunk = self.body.read_with_timeout(self.read_timeout).await;
+        self.note_late_end();
+        chunk
     }
 
     /// Reads and discards the rest of a request that was answered early: some clients fail if the
@@ -233,6 +238,16 @@ impl Http2Stream {
         if self.ended && !self.body.complete {
             let (time, bytes) = LINGERING_CLOSE;
             let _ = tokio::time::timeout(time, self.body.discard_up_to(bytes)).await;
+            self.note_late_end();
+        }
+    }
+
+    /// Makes the connection send a frame after the end of a request that was answered early: see
+    /// [`ping`](super::ping).
+    fn note_late_end(&mut self) {
+        if self.answered_early && self.body.complete {
+            self.answered_early = false;
+            self.entry.end_request_late();
         }
     }
 
@@ -262,6 +277,7 @@ impl Http2Stream {
 
     fn mark_ended(&mut self) {
         self.ended = true;
+        self.answered_early = !self.body.complete;
         self.entry.mark_ended();
     }
 

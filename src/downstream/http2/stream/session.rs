@@ -36,7 +36,9 @@ impl Session for Http2Stream {
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        self.body.read_to_end(self.drain_timeout).await
+        let drained = self.body.read_to_end(self.drain_timeout).await;
+        self.note_late_end();
+        drained
     }
 
     async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {

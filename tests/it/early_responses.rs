@@ -1,0 +1,209 @@
+//! HTTP/2 responses that end before their requests do: the client receives the end, and notices it.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use crate::grpc::{self, Server};
+use crate::http2::H2C;
+use crate::support::curl::curl;
+use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::http2::{Answer, Client, Frame, flag, kind, request};
+use crate::support::http2_origin::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, Http2Behaviour, NO_ERROR, Origin, RST_STREAM,
+};
+use crate::support::origin::{self, Behaviour};
+use crate::support::port::ClosedPort;
+use crate::support::wait::PATIENCE;
+
+/// `:status: 200` and `grpc-status: 13`.
+const REFUSAL: &[u8] = b"\x88\x00\x0bgrpc-status\x0213";
+const NO_MORE: (u8, u8, &[u8]) = (RST_STREAM, 0, &NO_ERROR.to_be_bytes());
+const ENDS: u8 = END_HEADERS | END_STREAM;
+
+/// What an HTTP/2 peer may answer before it has the request.
+const EARLY: [Http2Behaviour; 4] = [
+    // As gRPC's servers refuse a call (RFC 9113, 8.1).
+    Http2Behaviour::FramesEarly(&[(HEADERS, ENDS, REFUSAL), NO_MORE]),
+    Http2Behaviour::FramesEarly(&[(HEADERS, ENDS, REFUSAL)]),
+    Http2Behaviour::FramesEarly(&[
+        (HEADERS, END_HEADERS, REFUSAL),
+        (DATA, END_STREAM, b"no"),
+        NO_MORE,
+    ]),
+    Http2Behaviour::FramesEarly(&[
+        (HEADERS, END_HEADERS, b"\x88"),
+        (DATA, 0, b"no"),
+        (HEADERS, ENDS, b"\x00\x0bgrpc-status\x0213"),
+        NO_MORE,
+    ]),
+];
+
+/// Instances that answer a request before its end, each with what its peer needs to live.
+fn early() -> Vec<(&'static str, Edge, Box<dyn std::any::Any>)> {
+    let site = |peer: String| ConfigBuilder::of([peer]).top("listeners", H2C);
+    let mut early: Vec<(_, _, Box<dyn std::any::Any>)> = Vec::new();
+    for (name, act) in ["reset", "no reset", "body", "trailers"]
+        .into_iter()
+        .zip(EARLY)
+    {
+        let peer = Origin::start(&[act; 3]);
+        let site = site(peer.label()).app("protocol", "h2c");
+        early.push((name, site.start(), Box::new(peer)));
+    }
+    let old = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+    let old = origin::Origin::behaving(Behaviour::Last(old.into()));
+    early.push(("HTTP/1", site(old.label()).start(), Box::new(old)));
+    let server = Server::start();
+    early.push(("gRPC", grpc::site(&[&server]).start(), Box::new(server)));
+    let closed = ClosedPort::new();
+    let failing = site(closed.address.to_string()).start();
+    early.push(("connect failed", failing, Box::new(closed)));
+    let nowhere = site("127.0.0.1:1".to_owned());
+    let nowhere = nowhere.top("routes", "[{upstream: app, host: a.test}]");
+    early.push(("no route", nowhere.start(), Box::new(())));
+    early
+}
+
+/// A request whose body goes on, and its complete response.
+#[track_caller]
+fn answered_early(client: &mut Client) -> (u32, Answer) {
+    let mut fields = request("POST", "/test.Echo/unary?k=a");
+    // As gRPC's servers do not take it: without `te`.
+    fields.push(("content-type", "application/grpc"));
+    let stream = client.begin(0, &fields);
+    let answer = client.answer(stream);
+    (stream, answer)
+}
+
+#[test]
+fn client_gets_the_end_of_an_early_response() {
+    for (name, edge, _peer) in early() {
+        let mut client = Client::open(edge.address);
+        let (_, answer) = answered_early(&mut client);
+        assert_eq!(answer.reset, None, "{name}: {answer:?}");
+        assert!(!answer.statuses.is_empty(), "{name}: {answer:?}");
+    }
+}
+
+/// libcurl 7.88 reads on only when another frame comes.
+#[test]
+fn client_that_ends_its_request_after_the_response_gets_another_frame() {
+    for (name, edge, _peer) in early() {
+        let mut client = Client::open(edge.address);
+        for _ in 0..2 {
+            let (stream, _) = answered_early(&mut client);
+            let last = Frame::data(stream, flag::END_STREAM, [0; 5]);
+            client.send(&last).unwrap();
+            let ping = |frame: &Frame| frame.kind == kind::PING && frame.flags & flag::ACK == 0;
+            client.wait_for(&format!("PING ({name})"), ping);
+        }
+    }
+}
+
+#[test]
+fn client_that_ends_its_request_first_gets_no_ping() {
+    let peer = Origin::start(&[]);
+    let site = ConfigBuilder::of([peer.label()]).top("listeners", H2C);
+    let edge = site.app("protocol", "h2c").start();
+    let mut client = Client::open(edge.address);
+    let stream = client.begin(0, &request("POST", "/?k=a"));
+    client
+        .send(&Frame::data(stream, flag::END_STREAM, [0; 5]))
+        .unwrap();
+    assert_eq!(client.answer(stream).statuses, [200]);
+    client.outcome();
+    let pings = client.aside.iter().filter(|frame| frame.kind == kind::PING);
+    assert_eq!(pings.count(), 0);
+}
+
+/// Passes one connection on to `target`; says when the end of a response has been passed on to the client.
+fn relay(target: SocketAddr) -> (SocketAddr, Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(target).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || io::copy(&mut from, &mut to));
+        let mut header = [0; 9];
+        while server.read_exact(&mut header).is_ok() {
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            server.read_exact(&mut payload).unwrap();
+            client.write_all(&[&header[..], &payload].concat()).unwrap();
+            if matches!(header[3], kind::DATA | kind::HEADERS) && header[4] & flag::END_STREAM != 0
+            {
+                // Who has ended needs no more of it.
+                let _ = ended.send(());
+            }
+        }
+    });
+    (address, end)
+}
+
+#[test]
+fn curl_ends_when_its_upload_ends_after_the_response() {
+    for (name, edge, _peer) in early() {
+        let (address, end) = relay(edge.address);
+        let mut command = curl();
+        command.args(["--http2-prior-knowledge", "--include"]);
+        command.args(["--request", "POST", "--upload-file", "-"]);
+        command.args(["--header", "content-type: application/grpc"]);
+        command.arg(format!("http://{address}/test.Echo/unary?k=a"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("curl");
+        let mut upload = child.stdin.take().unwrap();
+        end.recv_timeout(PATIENCE).expect("a response");
+        upload.write_all(&[0; 5]).unwrap();
+        drop(upload);
+        let output = child.wait_with_output().expect("its output");
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert!(output.stdout.starts_with(b"HTTP/2 "), "{name}: {output:?}");
+    }
+}
+
+/// `h2` forgets that a response has ended if the connection ends next: its header must tell.
+#[test]
+fn complete_response_is_passed_on_though_the_connection_ends_with_it() {
+    const COMPLETE: [Http2Behaviour; 3] = [
+        Http2Behaviour::LastFramesEarly(&[
+            (HEADERS, END_HEADERS, b"\x88\x00\x0econtent-length\x012"),
+            (DATA, END_STREAM, b"no"),
+        ]),
+        // 204
+        Http2Behaviour::LastFramesEarly(&[(HEADERS, ENDS, b"\x89")]),
+        Http2Behaviour::LastFramesEarly(&[(HEADERS, ENDS, REFUSAL)]),
+    ];
+    for (number, act) in COMPLETE.into_iter().enumerate() {
+        let peer = Origin::start(&[act]);
+        let site = ConfigBuilder::of([peer.label()]).top("listeners", H2C);
+        let edge = site.app("protocol", "h2c").start();
+        let (_, answer) = answered_early(&mut Client::open(edge.address));
+        let body: &[u8] = if number == 0 { b"no" } else { b"" };
+        assert_eq!((&*answer.body, answer.reset), (body, None), "{number}");
+        assert_eq!(answer.statuses.len(), 1, "{number}: {answer:?}");
+    }
+}
+
+#[test]
+fn incomplete_response_is_not_completed_by_the_end_of_the_connection() {
+    const INCOMPLETE: [Http2Behaviour; 2] = [
+        Http2Behaviour::LastFramesEarly(&[
+            (HEADERS, END_HEADERS, b"\x88\x00\x0econtent-length\x013"),
+            (DATA, 0, b"no"),
+        ]),
+        Http2Behaviour::LastFramesEarly(&[(HEADERS, END_HEADERS, b"\x88"), (DATA, 0, b"no")]),
+    ];
+    for act in INCOMPLETE {
+        let peer = Origin::start(&[act]);
+        let site = ConfigBuilder::of([peer.label()]).top("listeners", H2C);
+        let edge = site.app("protocol", "h2c").start();
+        let mut client = Client::open(edge.address);
+        let stream = client.begin(0, &request("POST", "/?k=a"));
+        assert!(client.answer(stream).reset.is_some(), "{act:?}");
+    }
+}
