@@ -187,3 +187,30 @@ impl Drop for ConnectionPermit {
         self.limit.closed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn idle_eviction_selects_the_connection_idle_longest() {
+        let limit = ConnectionLimit::new(Some(2));
+        let _permits = [limit.acquire(), limit.acquire()];
+        let (mut first, mut second) = (limit.idle_eviction(), limit.idle_eviction());
+        poll_fn(|cx| {
+            assert!(first.poll_evicted(cx).is_pending());
+            assert!(second.poll_evicted(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        limit.evict_idle_and_wait(Duration::ZERO).await;
+        poll_fn(|cx| {
+            assert!(first.poll_evicted(cx).is_ready());
+            assert!(second.poll_evicted(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+}

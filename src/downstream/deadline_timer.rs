@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::connection_limit::IdleEviction;
-use super::exchange::{Exchange, NEVER, now_nanos};
-use super::phase::{AbortReason, Phase};
+use super::deadlines::{NEVER, nanos};
+use super::exchange::Exchange;
+use super::phase::AbortReason;
+use crate::clock;
 
 pub(super) struct DeadlineTimer {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -55,8 +56,7 @@ impl DeadlineTimer {
             if let Some(cause) = exchange.abort_reason() {
                 return Poll::Ready(cause);
             }
-            let beside = exchange.next_policy_check().min(exchange.next_periodic());
-            let deadline = exchange.next_deadline().0.min(beside);
+            let deadline = exchange.next_wakeup();
             if deadline == NEVER && self.sleep.is_none() {
                 return Poll::Pending;
             }
@@ -71,54 +71,22 @@ impl DeadlineTimer {
             }
             self.armed_for = NEVER;
             self.sleep = None;
-            let (deadline, cause) = exchange.next_deadline();
-            if deadline <= now_nanos() {
-                exchange.abort(cause);
-                return Poll::Ready(cause);
+            let now = clock::since_start();
+            if let Some(reason) = exchange.expire(now) {
+                return Poll::Ready(reason);
             }
-            exchange.check_stream_policy();
-            exchange.run_periodic();
+            exchange.run_due_tasks(now);
         }
     }
 
     fn arm(&mut self, deadline: u64) {
-        let wait = Duration::from_nanos(deadline.saturating_sub(now_nanos()));
+        let wait = Duration::from_nanos(deadline.saturating_sub(nanos(clock::since_start())));
         // The wheel ticks in milliseconds and may fire at the tick's start.
-        let at = crate::clock::tokio_now() + wait + Duration::from_millis(1);
+        let at = clock::tokio_now() + wait + Duration::from_millis(1);
         self.armed_for = deadline;
         match &mut self.sleep {
             Some(sleep) => sleep.as_mut().reset(at),
             None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
         }
-    }
-}
-
-/// The work of the one task that has a connection's socket to itself: what `work` has written is sent
-/// when it pauses, and while it is idle it hears the call that others wait for a place.
-pub(super) async fn drive_connection<F: Future + Unpin>(
-    exchange: &Exchange,
-    work: &mut F,
-) -> F::Output {
-    let mut call = exchange.connection.connection_limit().idle_eviction();
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
-            return Poll::Ready(done);
-        }
-        // The session has nothing to add for now; whether it turns to read cannot be relied on.
-        exchange.flush_pending(cx);
-        poll_eviction(exchange, &mut call, cx);
-        Poll::Pending
-    })
-    .await
-}
-
-/// Listens, while idle, for the call that others wait for a place.
-fn poll_eviction(exchange: &Exchange, call: &mut IdleEviction<'_>, cx: &mut Context<'_>) {
-    if exchange.phase() != Phase::Idle {
-        call.cancel();
-        return;
-    }
-    while call.poll_evicted(cx).is_ready() {
-        exchange.shorten_idle_timeout();
     }
 }

@@ -20,11 +20,12 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::deadline_timer::{DeadlineTimer, drive_connection};
+use super::close::{CloseReason, close_reason_for};
+use super::deadline_timer::DeadlineTimer;
+use super::drive::drive_connection;
 use super::exchange::Exchange;
 use super::io::DownstreamIo;
 use super::phase::{AbortReason, Phase};
-use super::serve::{CloseReason, close_reason_for};
 
 /// Pingora's word for a keep-alive without a time limit: the [`Watch`] has the limits.
 const NO_KEEPALIVE_TIMEOUT: u64 = 0;

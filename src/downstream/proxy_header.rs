@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
-use super::DownstreamSocket;
+use super::socket::DownstreamSocket;
 use crate::proxy_protocol::{
     ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyHeaderReader, TlsTlv,
 };

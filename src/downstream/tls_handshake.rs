@@ -15,8 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::DownstreamSocket;
-use super::socket::CountingSocket;
+use super::socket::{CountingSocket, DownstreamSocket};
 use crate::certificate::subject_name;
 use crate::telemetry::metrics::{HandshakeFailure, HandshakeKind};
 use crate::tls::{self, ALPN_ACME, ListenerTls};

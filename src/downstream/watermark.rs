@@ -24,11 +24,12 @@ pub(super) struct Watermark {
 impl Watermark {
     /// So much waits for whom it is meant for.
     pub(super) fn set_buffered(&self, bytes: usize) {
-        let held = bytes > HIGH_WATERMARK;
-        if self.is_above.swap(held, Relaxed)
-            && !held
-            && let Some(reader) = self.reader_waker.lock().take()
-        {
+        let is_above = bytes > HIGH_WATERMARK;
+        if is_above == self.is_above.load(Relaxed) {
+            return;
+        }
+        self.is_above.store(is_above, Relaxed);
+        if !is_above && let Some(reader) = self.reader_waker.lock().take() {
             reader.wake();
         }
     }

@@ -1,8 +1,8 @@
-//! Beside a request that takes long: its key is active as long as it goes on.
+//! Keeps the key of a long request or stream active for as long as it lasts.
 //!
-//! A drain that keeps sessions goes by when a key had its last request. A stream, or a request, that is older
-//! than that is still one: so it is recorded from time to time, and when it ends, in the configuration that is in
-//! force then.
+//! A drain that keeps sessions goes by the time of a key's last request. A request that has lasted for longer
+//! than that still belongs to the session, so its key is recorded again from time to time and once more when
+//! it ends, in the configuration in force then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +11,36 @@ use arc_swap::ArcSwap;
 
 use super::context::Context;
 use crate::clock;
-use crate::downstream::PeriodicTask;
+use crate::downstream::{ScheduledTask, TaskOutcome};
 use crate::ring::Hash;
 use crate::snapshot::Snapshot;
 use crate::upstream::{HashTarget, PeerEpoch};
 
-/// The shortest time between two records.
+/// The shortest time between two records of a key.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The peer of this attempt is known: if the key is at home with it, it stays so.
+/// Starts with the peer of an attempt, instead of the peer before.
 pub(super) fn start(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
     let Some(exchange) = &ctx.exchange else {
         return;
     };
     match AffinityRefresh::for_attempt(current, ctx) {
-        Some((session, first)) => exchange.start_periodic(Box::new(session), first),
-        None => exchange.stop_periodic(),
+        Some((refresh, first)) => {
+            let first_run = clock::since_start().saturating_add(first);
+            exchange.affinity_task.start(Box::new(refresh), first_run);
+        }
+        None => exchange.affinity_task.cancel(),
     }
 }
 
-/// A request of a key at its peer.
+/// Records the key for the last time.
+pub(super) fn finish(ctx: &Context) {
+    if let Some(exchange) = &ctx.exchange {
+        exchange.affinity_task.finish(clock::since_start);
+    }
+}
+
+/// A key and the peer that serves its request.
 struct AffinityRefresh {
     current: Arc<ArcSwap<Snapshot>>,
     upstream: Arc<str>,
@@ -41,49 +51,57 @@ struct AffinityRefresh {
 }
 
 impl AffinityRefresh {
-    /// With the time until it is due to be recorded again.
+    /// With the time until the key is due to be recorded again. `None`: no drain of the upstream keeps sessions,
+    /// or the request is not with its key's owner.
     fn for_attempt(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) -> Option<(Self, Duration)> {
         let attempt = ctx.attempt.as_ref()?;
-        let (tenure, first) = (
+        let (epoch, first) = (
             attempt.epoch?,
             attempt.upstream.affinity_refresh_interval()?,
         );
         let Some(HashTarget::Key(key)) = &ctx.target else {
             return None;
         };
-        let session = Self {
+        let refresh = Self {
             current: Arc::clone(current),
             upstream: Arc::clone(&attempt.upstream.name),
             label: Arc::clone(&attempt.peer()?.label),
-            epoch: tenure,
+            epoch,
             key: key.hash(),
             last_recorded: attempt.started,
         };
-        Some((session, first.max(MIN_INTERVAL)))
+        Some((refresh, first.max(MIN_INTERVAL)))
+    }
+
+    /// Records the key; the time until the next record. `None`: no drain would keep the key with its peer any
+    /// more.
+    fn record(&self, now: Duration) -> Option<Duration> {
+        let snapshot = self.current.load();
+        let upstream = snapshot.upstreams.get(&*self.upstream)?;
+        upstream.refresh_affinity((&self.label, self.epoch), self.key, now)
     }
 }
 
-impl PeriodicTask for AffinityRefresh {
-    fn run(&mut self) -> Option<Duration> {
-        let now = clock::since_start();
-        // Most requests are over before that would make a difference.
+impl ScheduledTask for AffinityRefresh {
+    fn run(&mut self, now: Duration) -> TaskOutcome {
+        // Most requests end so soon after the last record that one more would make no difference.
         if now.saturating_sub(self.last_recorded) < MIN_INTERVAL {
-            return Some(MIN_INTERVAL);
+            return TaskOutcome::RunAgain(MIN_INTERVAL);
         }
         self.last_recorded = now;
-        let snapshot = self.current.load();
-        let upstream = snapshot.upstreams.get(&*self.upstream)?;
-        let next = upstream.refresh_affinity((&self.label, self.epoch), self.key, now)?;
-        Some(next.max(MIN_INTERVAL))
+        match self.record(now) {
+            Some(next) => TaskOutcome::RunAgain(next.max(MIN_INTERVAL)),
+            None => TaskOutcome::Done,
+        }
     }
 }
 
 impl std::fmt::Debug for AffinityRefresh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
+        f.debug_struct("AffinityRefresh")
             .field("upstream", &self.upstream)
             .field("label", &self.label)
-            .field("tenure", &self.epoch)
+            .field("epoch", &self.epoch)
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use http::Version as HttpVersion;
 use jiff::SignedDuration;
 use pingora::proxy::Session;
 
+use super::affinity_refresh;
 use super::context::Context;
 use super::fault::{self, Fault};
 use crate::clock;
@@ -96,9 +97,7 @@ fn record(ctx: &mut Context, outcome: &RequestOutcome) {
     if let Some(attempt) = &mut ctx.attempt {
         attempt.permit = None;
     }
-    if let Some(exchange) = &ctx.exchange {
-        exchange.finish_periodic();
-    }
+    affinity_refresh::finish(ctx);
     count(ctx, outcome);
     ctx.telemetry.log(&access_log_record(ctx, outcome));
 }

@@ -23,7 +23,6 @@ mod forward;
 mod grpc_web;
 mod local_reply;
 mod proxy_header;
-mod rebalance;
 mod redirect;
 mod retry;
 mod select;

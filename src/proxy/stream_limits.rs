@@ -1,5 +1,10 @@
-//! Beside a long stream: may it stay? Those that can be ended politely (a WebSocket, an event stream, one of gRPC) are:
-//! when their key has moved ([`moved`](super::moved)), and when a tunnel was open for as long as it may be.
+//! Closes long streams: those whose key has moved to another peer, and tunnels that reached `tunnel.total`.
+//!
+//! Only a stream that can end between two messages is closed: a WebSocket, an event stream, a stream of gRPC. A
+//! scheduled task of its exchange checks it from time to time against the configuration in force then. A
+//! stream whose key has belonged to another peer for `close_moved_streams.after` is closed, at most
+//! `per_second` of them; its client reconnects, to the right peer. A key that a draining peer keeps still
+//! belongs to it, and a stream that was sent elsewhere on purpose (its owner was full, its key hot) is left alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +16,21 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::context::Context;
-use super::rebalance::RebalanceCheck;
 use crate::clock;
-use crate::downstream::{AbortReason, StreamKind, StreamPolicy, StreamVerdict};
+use crate::config::MovedStreamsConfig;
+use crate::downstream::{AbortReason, ScheduledTask, StreamKind, TaskOutcome};
 use crate::grpc;
 use crate::snapshot::Snapshot;
+use crate::upstream::{Address, HashTarget, Tried, Upstream};
 
-/// The response's header is complete: a stream that may have to end is looked at from here on.
+/// Bounds of the time between two checks of a key.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The longest wait of a moved stream for its turn under `per_second`, until it asks again.
+const MAX_TURN_WAIT: Duration = Duration::from_millis(500);
+
+/// The response's header is complete: a stream with limits is checked from here on.
 pub(super) fn enforce_stream_limits(
     current: &Arc<ArcSwap<Snapshot>>,
     session: &Session,
@@ -30,22 +43,19 @@ pub(super) fn enforce_stream_limits(
     let Some(kind) = stream_kind(response, ctx) else {
         return;
     };
-    let (tenant, look) = RebalanceCheck::for_stream(current, session, ctx).unzip();
+    let (key_check, check_interval) = KeyCheck::for_stream(current, session, ctx).unzip();
     let total = max_duration(kind, ctx);
-    if let Some(first) = look.into_iter().chain(total).min() {
-        let until = clock::since_start().saturating_add(total.unwrap_or(Duration::MAX));
-        exchange.begin_stream_policy(
-            kind,
-            Box::new(StreamLimits {
-                rebalance: tenant,
-                deadline: until,
-            }),
-            first,
-        );
+    if let Some(first_run) = check_interval.into_iter().chain(total).min() {
+        let now = clock::since_start();
+        let task = StreamLimits {
+            key_check,
+            deadline: now.saturating_add(total.unwrap_or(Duration::MAX)),
+        };
+        exchange.close_stream_by(kind, Box::new(task), now.saturating_add(first_run));
     }
 }
 
-/// Whether there is any stream of this upstream that may not stay: most requests are done with here.
+/// Whether this upstream limits any stream: most requests need no more than this.
 fn has_stream_limits(ctx: &Context) -> bool {
     ctx.upstream().is_some_and(|upstream| {
         let config = &upstream.config;
@@ -53,7 +63,7 @@ fn has_stream_limits(ctx: &Context) -> bool {
     })
 }
 
-/// How long a stream of this kind may take.
+/// How long a stream of this kind may last; `None`: unlimited.
 fn max_duration(kind: StreamKind, ctx: &Context) -> Option<Duration> {
     match kind {
         StreamKind::WebSocket => ctx.upstream()?.config.timeouts.tunnel.total,
@@ -61,20 +71,20 @@ fn max_duration(kind: StreamKind, ctx: &Context) -> Option<Duration> {
     }
 }
 
-/// The kind of stream that begins, if it is one that can be ended.
+/// The kind of stream that begins, if it is one that can end between two messages.
 fn stream_kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
     let headers = &response.headers;
     match response.status.as_u16() {
         101 if value_starts_with(headers, &UPGRADE, b"websocket") => Some(StreamKind::WebSocket),
         200 if is_event_stream(headers) => {
-            // Of a compressed one the events cannot be seen, and a length cannot be taken back.
+            // The events of a compressed stream cannot be seen, and a length that was sent cannot be changed.
             let plain =
                 !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
             let chunked = headers.contains_key(TRANSFER_ENCODING);
             (plain && ctx.request.method != Method::HEAD)
                 .then_some(StreamKind::ServerSentEvents { chunked })
         }
-        // Without HTTP/2 there are no trailers, and no gRPC but by mistake.
+        // gRPC needs trailers, and with them HTTP/2.
         200 if grpc::has_grpc_trailers(headers) && ctx.request.version == Version::HTTP_2 => {
             Some(StreamKind::GrpcMessages)
         }
@@ -82,7 +92,7 @@ fn stream_kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
     }
 }
 
-/// Whether a response with this header is silent by nature, and may be so for long.
+/// Whether a response with this header may pause for long between its events.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     value_starts_with(headers, &CONTENT_TYPE, b"text/event-stream")
 }
@@ -93,28 +103,127 @@ fn value_starts_with(headers: &HeaderMap, name: &HeaderName, prefix: &[u8]) -> b
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// What a stream may not outlast.
+/// The limits of one stream.
 #[derive(Debug)]
 struct StreamLimits {
-    /// That its key is at home with its peer, where that counts.
-    rebalance: Option<RebalanceCheck>,
-    /// Its time, since the process started.
+    /// `None`: the stream may stay when its key moves.
+    key_check: Option<KeyCheck>,
+    /// On the clock of [`clock::since_start`].
     deadline: Duration,
 }
 
-impl StreamPolicy for StreamLimits {
-    fn check(&mut self) -> StreamVerdict {
-        let left = self.deadline.saturating_sub(clock::since_start());
+impl ScheduledTask for StreamLimits {
+    fn run(&mut self, now: Duration) -> TaskOutcome {
+        let left = self.deadline.saturating_sub(now);
         if left.is_zero() {
-            return StreamVerdict::Close(AbortReason::TunnelTotalTimeout);
+            return TaskOutcome::CloseStream(AbortReason::TunnelTotalTimeout);
         }
-        match self
-            .rebalance
-            .as_mut()
-            .map_or(StreamVerdict::RecheckAfter(left), RebalanceCheck::check)
-        {
-            StreamVerdict::RecheckAfter(wait) => StreamVerdict::RecheckAfter(wait.min(left)),
-            end @ StreamVerdict::Close(_) => end,
+        match self.key_check.as_mut().map(|check| check.run(now)) {
+            None => TaskOutcome::RunAgain(left),
+            Some(TaskOutcome::RunAgain(wait)) => TaskOutcome::RunAgain(wait.min(left)),
+            Some(outcome) => outcome,
         }
     }
+}
+
+/// Checks whether a stream's key still belongs to its peer.
+struct KeyCheck {
+    current: Arc<ArcSwap<Snapshot>>,
+    upstream: Arc<str>,
+    key: Box<[u8]>,
+    label: Arc<str>,
+    address: Address,
+    /// When the key was first found at another peer.
+    moved_since: Option<Duration>,
+}
+
+impl KeyCheck {
+    /// With the time to the first check. `None`: the upstream lets moved streams stay, or the stream is not
+    /// with its key's owner on purpose.
+    fn for_stream(
+        current: &Arc<ArcSwap<Snapshot>>,
+        session: &Session,
+        ctx: &Context,
+    ) -> Option<(Self, Duration)> {
+        let config = ctx.upstream()?.config.close_moved_streams?;
+        let attempt = ctx
+            .attempt
+            .as_ref()
+            .filter(|attempt| !attempt.is_overflow)?;
+        let peer = attempt.peer()?;
+        let check = Self {
+            current: Arc::clone(current),
+            upstream: Arc::clone(&attempt.upstream.name),
+            key: super::select::key_bytes(session, ctx)?,
+            label: Arc::clone(&peer.label),
+            address: peer.address.clone(),
+            moved_since: None,
+        };
+        Some((check, check_interval(config)))
+    }
+
+    /// A stream stays where a reload has removed its upstream or `close_moved_streams`.
+    fn run(&mut self, now: Duration) -> TaskOutcome {
+        let snapshot = self.current.load_full();
+        let upstream = snapshot.upstreams.get(&*self.upstream);
+        if let Some(upstream) = upstream
+            && let Some(config) = upstream.config.close_moved_streams
+        {
+            return self.check(upstream, config, now);
+        }
+        self.moved_since = None;
+        TaskOutcome::RunAgain(MAX_CHECK_INTERVAL)
+    }
+
+    fn check(
+        &mut self,
+        upstream: &Upstream,
+        config: MovedStreamsConfig,
+        now: Duration,
+    ) -> TaskOutcome {
+        let interval = check_interval(config);
+        if self.is_at_owner(upstream, now) {
+            self.moved_since = None;
+            return TaskOutcome::RunAgain(interval);
+        }
+        let since = *self.moved_since.get_or_insert(now);
+        let grace = since.saturating_add(config.after).saturating_sub(now);
+        if !grace.is_zero() {
+            TaskOutcome::RunAgain(grace.min(interval))
+        } else if upstream.try_end_stream(now) {
+            TaskOutcome::CloseStream(AbortReason::KeyMoved)
+        } else {
+            TaskOutcome::RunAgain(interval.min(MAX_TURN_WAIT))
+        }
+    }
+
+    /// Whether the stream's peer is the one that the key selects now; any peer will do where that one, or
+    /// every peer, is unavailable.
+    fn is_at_owner(&self, upstream: &Upstream, now: Duration) -> bool {
+        let target = HashTarget::Key(upstream.key(&self.key));
+        upstream
+            .select(&target, &Tried::none(), now)
+            .is_none_or(|owner| {
+                let peer = &owner.peer;
+                let is_same = peer.label == self.label && peer.address == self.address;
+                is_same || !peer.state.is_available(now)
+            })
+    }
+}
+
+impl std::fmt::Debug for KeyCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyCheck")
+            .field("upstream", &self.upstream)
+            .field("label", &self.label)
+            .field("moved_since", &self.moved_since)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The time to the next check: an eighth of `after`, and at random up to half as much more, so that
+/// streams that began together are not all checked at once.
+fn check_interval(config: MovedStreamsConfig) -> Duration {
+    let interval = (config.after / 8).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL);
+    interval.mul_f64(1.0 + 0.5 * rand::random::<f64>())
 }

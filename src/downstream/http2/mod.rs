@@ -42,11 +42,13 @@ use self::io::Http2Io;
 use self::ping::Pings;
 use self::stream::Http2Stream;
 use self::streams::{StreamGuard, StreamRegistry};
-use super::deadline_timer::{DeadlineTimer, drive_connection};
+use super::close::{CloseReason, FINAL_WRITE_TIMEOUT, close_reason_for};
+use super::deadline_timer::DeadlineTimer;
+use super::drive::drive_connection;
 use super::exchange::Exchange;
-use super::io::{DownstreamIo, PingoraDigests};
+use super::io::DownstreamIo;
 use super::phase::AbortReason;
-use super::serve::{CloseReason, FINAL_WRITE_TIMEOUT, close_reason_for};
+use super::pingora_digests::PingoraDigests;
 use crate::telemetry::metrics::{Http2Violation, ListenerMetrics};
 
 /// The receive window of one stream; bytes. The connection's window is the sum over `max_streams`

@@ -31,9 +31,9 @@ use pingora::{Error, Result};
 
 use self::error::map_stream_error;
 use self::request_body::Http2RequestBody;
+use super::super::close::LINGERING_CLOSE;
 use super::super::exchange::Exchange;
 use super::super::phase::AbortReason;
-use super::super::serve::LINGERING_CLOSE;
 use super::request_header;
 use super::streams::StreamEntry;
 use crate::grpc;

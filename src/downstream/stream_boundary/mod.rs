@@ -1,9 +1,23 @@
-//! Where a stream can be ended so that its client knows that it has seen all of it.
+//! Where a stream can end so that its client knows that it has seen all of it.
 //!
-//! Reads along with what the client is sent, header included. A WebSocket can be ended between two
-//! frames, by a close frame (RFC 6455 §5.4: control frames may stand between the fragments of a
-//! message); an event stream behind a whole event, by the last chunk or, where there are none, by the
-//! end of the connection; a stream of gRPC behind a whole message, by its trailers. What does not parse has no such place. Pure; holds no bytes of the stream.
+//! | stream | boundary | end marker |
+//! |---|---|---|
+//! | WebSocket | between two frames, also those of one message (RFC 6455, 5.4) | a close frame |
+//! | server-sent events | after a whole event | the last chunk; without chunks the connection's end |
+//! | gRPC | after a whole message | trailers |
+//!
+//! The scanners read what the client is sent, response header included, and keep none of it. Bytes that do not
+//! parse have no boundary.
+
+mod chunked;
+mod grpc_messages;
+mod server_sent_events;
+mod websocket;
+
+use self::chunked::ChunkScanner;
+use self::grpc_messages::GrpcMessageScanner;
+use self::server_sent_events::EventScanner;
+use self::websocket::WebSocketScanner;
 
 /// A kind of stream that can be ended politely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +56,9 @@ impl BoundaryScanner {
     /// A stream of which nothing was sent yet, not even its header.
     pub(super) fn new(kind: StreamKind) -> Self {
         let body = match kind {
-            StreamKind::WebSocket => {
-                BodyScanner::WebSocket(WebSocketScanner::Header(WebSocketFrameHeader::default()))
-            }
+            StreamKind::WebSocket => BodyScanner::WebSocket(WebSocketScanner::new()),
             StreamKind::ServerSentEvents { chunked } => BodyScanner::ServerSentEvents {
-                chunks: chunked.then_some(ChunkScanner::Size(None)),
+                chunks: chunked.then(ChunkScanner::new),
                 events: EventScanner::default(),
             },
             StreamKind::GrpcMessages => BodyScanner::GrpcMessages(GrpcMessageScanner::default()),
@@ -167,208 +179,6 @@ impl ResponseHeadScanner {
     fn is_interim(&self) -> bool {
         let status = self.status_line.get(9..).unwrap_or_default();
         status.starts_with(b"1") && status != b"101"
-    }
-}
-
-/// WebSocket frames (RFC 6455 §5.2).
-#[derive(Clone, Debug)]
-enum WebSocketScanner {
-    Header(WebSocketFrameHeader),
-    Payload {
-        left: u64,
-        closes: bool,
-    },
-    /// A close frame has passed, or something that is no frame.
-    Done,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct WebSocketFrameHeader {
-    bytes: [u8; 14],
-    length: usize,
-}
-
-impl WebSocketScanner {
-    fn is_at_boundary(&self) -> bool {
-        matches!(self, Self::Header(header) if header.length == 0)
-    }
-
-    fn step(&mut self, byte: u8, available: usize) -> usize {
-        match self {
-            Self::Header(header) => {
-                if let Some(next) = header.push(byte) {
-                    *self = next;
-                }
-                1
-            }
-            Self::Payload { left, closes } => {
-                let taken = usize::try_from(*left).map_or(available, |left| left.min(available));
-                *left -= taken as u64;
-                if *left == 0 {
-                    *self = Self::after_payload(*closes);
-                }
-                taken
-            }
-            Self::Done => available,
-        }
-    }
-
-    fn after_payload(closes: bool) -> Self {
-        if closes {
-            Self::Done
-        } else {
-            Self::Header(WebSocketFrameHeader::default())
-        }
-    }
-}
-
-impl WebSocketFrameHeader {
-    /// What follows the header, if that was its last byte.
-    fn push(&mut self, byte: u8) -> Option<WebSocketScanner> {
-        *self.bytes.get_mut(self.length)? = byte;
-        self.length += 1;
-        let [first, second, rest @ ..] = &self.bytes;
-        let extended = match second & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        // A server masks nothing; a peer that does so is none the worse for it.
-        let mask = if second & 0x80 == 0 { 0 } else { 4 };
-        if self.length < 2 + extended + mask {
-            return None;
-        }
-        let long = rest.iter().take(extended);
-        let long = long.fold(0, |sum: u64, &byte| sum << 8 | u64::from(byte));
-        let left = if extended == 0 {
-            u64::from(second & 0x7f)
-        } else {
-            long
-        };
-        let closes = first & 0x0f == 8;
-        Some(match left {
-            0 => WebSocketScanner::after_payload(closes),
-            _ if left >> 63 != 0 => WebSocketScanner::Done,
-            _ => WebSocketScanner::Payload { left, closes },
-        })
-    }
-}
-
-/// Chunks (RFC 9112 §7.1).
-#[derive(Clone, Debug)]
-enum ChunkScanner {
-    /// In a chunk's size; `None`: before it.
-    Size(Option<u64>),
-    /// Behind the digits, up to the end of the line.
-    Extension(u64),
-    Data(u64),
-    /// Behind the data, up to the end of the line.
-    DataEnd,
-    /// The last chunk has begun, or something that is no chunk.
-    Done,
-}
-
-impl ChunkScanner {
-    fn is_at_boundary(&self) -> bool {
-        matches!(self, Self::Size(None))
-    }
-
-    /// Whether this byte is data.
-    fn step(&mut self, byte: u8) -> bool {
-        let digit = char::from(byte).to_digit(16).map(u64::from);
-        let is_data = matches!(self, Self::Data(_));
-        *self = match (&*self, digit) {
-            (Self::Size(size), Some(digit)) => match size.unwrap_or(0).checked_mul(16) {
-                Some(size) => Self::Size(Some(size + digit)),
-                None => Self::Done,
-            },
-            (Self::Size(Some(size)), None) if byte != b'\n' => Self::Extension(*size),
-            (Self::Extension(0), _) if byte == b'\n' => Self::Done,
-            (Self::Extension(size), _) if byte == b'\n' => Self::Data(*size),
-            (Self::Extension(size), _) => Self::Extension(*size),
-            (Self::Data(1), _) => Self::DataEnd,
-            (Self::Data(left), _) => Self::Data(left - 1),
-            (Self::DataEnd, _) if byte == b'\n' => Self::Size(None),
-            (Self::DataEnd, _) => Self::DataEnd,
-            _ => Self::Done,
-        };
-        is_data
-    }
-}
-
-/// Events (WHATWG HTML §9.2.6): lines that end with CR, LF or both; an empty one ends the event.
-#[derive(Clone, Copy, Debug, Default)]
-struct EventScanner {
-    line: EventLine,
-    /// A field came since the last empty line.
-    field_seen: bool,
-    /// The byte before was CR: an LF belongs to it.
-    after_cr: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum EventLine {
-    #[default]
-    Empty,
-    Comment,
-    Field,
-}
-
-impl EventScanner {
-    /// A comment, as servers send to keep a connection, begins no event.
-    fn is_at_boundary(self) -> bool {
-        self.line == EventLine::Empty && !self.field_seen
-    }
-
-    fn step(&mut self, byte: u8) {
-        let after_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
-        match byte {
-            b'\n' if after_cr => {}
-            b'\r' | b'\n' => {
-                self.field_seen &= self.line != EventLine::Empty;
-                self.line = EventLine::Empty;
-            }
-            b':' if self.line == EventLine::Empty => self.line = EventLine::Comment,
-            _ if self.line == EventLine::Empty => {
-                (self.line, self.field_seen) = (EventLine::Field, true)
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Messages of gRPC: each behind a byte of flags and its length in four (`Length-Prefixed-Message`, in
-/// the protocol's description).
-#[derive(Clone, Copy, Debug, Default)]
-struct GrpcMessageScanner {
-    prefix: [u8; 5],
-    /// How much of the prefix is there.
-    prefix_len: usize,
-    /// Of the message behind it; bytes.
-    message_left: u32,
-}
-
-impl GrpcMessageScanner {
-    fn is_at_boundary(self) -> bool {
-        self.prefix_len == 0 && self.message_left == 0
-    }
-
-    fn step(&mut self, byte: u8, available: usize) -> usize {
-        if self.message_left > 0 {
-            let available = u32::try_from(available).unwrap_or(u32::MAX);
-            let taken = self.message_left.min(available);
-            self.message_left -= taken;
-            return taken as usize;
-        }
-        if let Some(place) = self.prefix.get_mut(self.prefix_len) {
-            *place = byte;
-        }
-        self.prefix_len += 1;
-        if self.prefix_len == self.prefix.len() {
-            let [_, length @ ..] = self.prefix;
-            (self.prefix_len, self.message_left) = (0, u32::from_be_bytes(length));
-        }
-        1
     }
 }
 

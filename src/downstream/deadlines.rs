@@ -1,0 +1,380 @@
+//! The deadlines of one exchange: which limit runs out next, and what that means.
+//!
+//! No clock: `now` is an argument, the time of [`clock::since_start`](crate::clock::since_start). The rows
+//! of the tables in `phase.rs` are the unit tests below.
+//!
+//! A phase has a limit of its own and restarts it with every piece that passes. Beside it run the limit of
+//! the whole request (or tunnel) and, while a write is blocked, the write limits of client and peer.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::phase::{AbortReason, Phase};
+
+/// No deadline: later than any process lives.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// The phase of an exchange and the limits that apply to it; times in nanoseconds.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    phase: AtomicU8,
+    /// The phase's own limit; [`NEVER`]: unlimited.
+    phase_limit: TimeCell,
+    phase_deadline: TimeCell,
+    /// The end of the whole request, or of the tunnel.
+    total_deadline: TimeCell,
+    client_write_limit: u64,
+    /// When writes to the client became blocked; [`NEVER`]: they are not.
+    client_blocked_since: TimeCell,
+    peer_write_limit: TimeCell,
+    /// When writes to the peer of a tunnel became blocked; [`NEVER`]: they are not.
+    peer_blocked_since: TimeCell,
+}
+
+impl Deadlines {
+    /// [`Phase::Idle`] without a limit.
+    pub(super) fn new(client_write_limit: Duration) -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Idle as u8),
+            phase_limit: TimeCell::never(),
+            phase_deadline: TimeCell::never(),
+            total_deadline: TimeCell::never(),
+            client_write_limit: nanos(client_write_limit),
+            client_blocked_since: TimeCell::never(),
+            peer_write_limit: TimeCell::never(),
+            peer_blocked_since: TimeCell::never(),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(Relaxed))
+    }
+
+    /// Enters a phase that must be over within `limit`.
+    pub(super) fn enter(&self, phase: Phase, limit: Duration, now: Duration) {
+        self.set_phase(phase);
+        self.phase_limit.set(nanos(limit));
+        self.phase_deadline.set(nanos(now.saturating_add(limit)));
+    }
+
+    /// Enters a phase that may take any time.
+    pub(super) fn enter_unlimited(&self, phase: Phase) {
+        self.set_phase(phase);
+        self.phase_limit.set(NEVER);
+        self.phase_deadline.set(NEVER);
+    }
+
+    /// Enters a phase and leaves the deadline of the one before in force.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// Restarts the phase's limit.
+    pub(super) fn restart_phase(&self, now: Duration) {
+        let limit = self.phase_limit.get();
+        if limit != NEVER {
+            self.phase_deadline.set(nanos(now).saturating_add(limit));
+        }
+    }
+
+    /// Shortens the phase's limit to `limit`, counted from its last restart; never lengthens it.
+    pub(super) fn cap_phase(&self, limit: Duration) {
+        let excess = self.phase_limit.get().saturating_sub(nanos(limit));
+        if self.phase_deadline.get() != NEVER {
+            self.phase_limit.set(self.phase_limit.get() - excess);
+            self.phase_deadline.set(self.phase_deadline.get() - excess);
+        }
+    }
+
+    /// Limits the whole request, or the tunnel.
+    pub(super) fn set_total(&self, limit: Duration, now: Duration) {
+        self.total_deadline.set(nanos(now.saturating_add(limit)));
+    }
+
+    /// Removes the limit of the whole.
+    pub(super) fn clear_total(&self) {
+        self.total_deadline.set(NEVER);
+    }
+
+    /// Shortens the limit of the whole to `limit` from now; never lengthens it.
+    pub(super) fn cap_total(&self, limit: Duration, now: Duration) {
+        let capped = nanos(now.saturating_add(limit));
+        self.total_deadline
+            .set(self.total_deadline.get().min(capped));
+    }
+
+    /// Lengthens the limit of the whole.
+    pub(super) fn extend_total(&self, grace: Duration) {
+        let deadline = self.total_deadline.get();
+        self.total_deadline
+            .set(deadline.saturating_add(nanos(grace)));
+    }
+
+    /// How much of the limit of the whole is left at `now`, which is read only where there is a limit.
+    pub(super) fn total_left(&self, now: impl FnOnce() -> Duration) -> Option<Duration> {
+        match self.total_deadline.get() {
+            NEVER => None,
+            deadline => Some(Duration::from_nanos(deadline.saturating_sub(nanos(now())))),
+        }
+    }
+
+    pub(super) fn is_client_blocked(&self) -> bool {
+        self.client_blocked_since.get() != NEVER
+    }
+
+    /// Starts the client's write limit, unless it runs already.
+    pub(super) fn block_client(&self, now: Duration) {
+        if !self.is_client_blocked() {
+            self.client_blocked_since.set(nanos(now));
+        }
+    }
+
+    /// Stops the client's write limit. A relaying phase restarts: the peer's bytes could not pass while the
+    /// client did not read.
+    pub(super) fn unblock_client(&self, now: Duration) {
+        if self.is_client_blocked() {
+            self.client_blocked_since.set(NEVER);
+            if matches!(self.phase(), Phase::Response | Phase::Tunnel) {
+                self.restart_phase(now);
+            }
+        }
+    }
+
+    /// Sets the limit of a blocked write to the peer of a tunnel.
+    pub(super) fn set_peer_write_limit(&self, limit: Duration) {
+        self.peer_write_limit.set(nanos(limit));
+    }
+
+    /// Follows the writes to the peer of a tunnel: whether bytes are left over, and whether it has just taken
+    /// some. Progress restarts its write limit and the phase.
+    pub(super) fn on_peer_write(&self, is_blocked: bool, progress: bool, now: Duration) {
+        if progress {
+            self.restart_phase(now);
+        }
+        if !is_blocked {
+            self.peer_blocked_since.set(NEVER);
+        } else if progress || self.peer_blocked_since.get() == NEVER {
+            self.peer_blocked_since.set(nanos(now));
+        }
+    }
+
+    /// The deadline that is reached next, in nanoseconds, and its meaning.
+    pub(super) fn next(&self) -> (u64, AbortReason) {
+        let phase = self.phase();
+        // A gap in the response is not the peer's while the client does not take what is there.
+        let is_excused = phase == Phase::Response && self.is_client_blocked();
+        let own = if is_excused {
+            NEVER
+        } else {
+            self.phase_deadline.get()
+        };
+        let total = self.total_deadline.get();
+        let client = self.client_blocked_since.get();
+        let client = client.saturating_add(self.client_write_limit);
+        let peer = self.peer_blocked_since.get();
+        let peer = peer.saturating_add(self.peer_write_limit.get());
+        let next = earlier(
+            (own, phase.phase_timeout_reason()),
+            (total, phase.total_timeout_reason()),
+        );
+        let next = earlier(next, (client, AbortReason::ClientWriteTimeout));
+        earlier(next, (peer, AbortReason::PeerWriteTimeout))
+    }
+
+    /// The meaning of the first deadline, if it is reached.
+    pub(super) fn expired(&self, now: Duration) -> Option<AbortReason> {
+        let (deadline, reason) = self.next();
+        (deadline <= nanos(now)).then_some(reason)
+    }
+}
+
+/// Nanoseconds as the process counts them; [`NEVER`] is later than any of them.
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
+}
+
+fn earlier(one: (u64, AbortReason), other: (u64, AbortReason)) -> (u64, AbortReason) {
+    if other.0 < one.0 { other } else { one }
+}
+
+/// A `Cell<u64>` that is `Sync`.
+///
+/// One task works on an exchange at a time, but its layers share it through Pingora's `Send + Sync` bounds.
+/// `Relaxed` loads and stores are plain moves; what hands the task to another thread orders them.
+#[derive(Debug)]
+pub(super) struct TimeCell(AtomicU64);
+
+impl TimeCell {
+    pub(super) fn never() -> Self {
+        Self(AtomicU64::new(NEVER))
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn set(&self, nanos: u64) {
+        self.0.store(nanos, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1_000);
+    const WRITE_LIMIT: Duration = Duration::from_secs(20);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn at(offset: u64) -> Duration {
+        START + seconds(offset)
+    }
+
+    /// When the next deadline is reached, in seconds after [`START`], and its meaning.
+    fn next(deadlines: &Deadlines) -> Option<(u64, AbortReason)> {
+        let (deadline, reason) = deadlines.next();
+        let offset = deadline.wrapping_sub(nanos(START)) / 1_000_000_000;
+        (deadline != NEVER).then_some((offset, reason))
+    }
+
+    #[test]
+    fn phase_limit_that_runs_out_has_the_reason_of_its_phase() {
+        for (phase, reason) in [
+            (Phase::Idle, AbortReason::IdleTimeout),
+            (Phase::Header, AbortReason::HeaderTimeout),
+            (Phase::Request, AbortReason::RequestTimeout),
+            (Phase::AwaitResponse, AbortReason::FirstByteTimeout),
+            (Phase::Response, AbortReason::PeerReadTimeout),
+            (Phase::Tunnel, AbortReason::TunnelIdleTimeout),
+        ] {
+            let deadlines = Deadlines::new(WRITE_LIMIT);
+            assert_eq!(next(&deadlines), None);
+            deadlines.enter(phase, seconds(7), START);
+            assert_eq!(deadlines.phase(), phase);
+            assert_eq!(next(&deadlines), Some((7, reason)));
+            assert_eq!(deadlines.expired(at(6)), None);
+            assert_eq!(deadlines.expired(at(7)), Some(reason));
+            deadlines.enter_unlimited(phase);
+            assert_eq!(next(&deadlines), None);
+        }
+    }
+
+    /// What a phase of 10 s sees, in the order of events; the deadline after each event.
+    #[test]
+    fn deadlines_after_each_event_are_those_of_the_table() {
+        use AbortReason as Reason;
+        type Event = fn(&Deadlines);
+        let table: &[(Phase, &[(Event, u64, Reason)])] = &[
+            (
+                Phase::Idle,
+                &[
+                    (|d| d.cap_phase(seconds(1)), 1, Reason::IdleTimeout),
+                    (|d| d.cap_phase(seconds(5)), 1, Reason::IdleTimeout),
+                ],
+            ),
+            (
+                Phase::Header,
+                &[
+                    (|d| d.set_phase(Phase::Header), 10, Reason::HeaderTimeout),
+                    (|d| d.block_client(at(1)), 10, Reason::HeaderTimeout),
+                    (|d| d.unblock_client(at(2)), 10, Reason::HeaderTimeout),
+                ],
+            ),
+            (
+                Phase::AwaitResponse,
+                &[
+                    (
+                        |d| d.set_total(seconds(8), START),
+                        8,
+                        Reason::RequestTimeout,
+                    ),
+                    (
+                        |d| d.cap_total(seconds(9), at(1)),
+                        8,
+                        Reason::RequestTimeout,
+                    ),
+                    (
+                        |d| d.cap_total(seconds(3), at(1)),
+                        4,
+                        Reason::RequestTimeout,
+                    ),
+                    (|d| d.clear_total(), 10, Reason::FirstByteTimeout),
+                    (|d| d.restart_phase(at(5)), 15, Reason::FirstByteTimeout),
+                ],
+            ),
+            (
+                Phase::Response,
+                &[
+                    (|d| d.restart_phase(at(1)), 11, Reason::PeerReadTimeout),
+                    (|d| d.block_client(at(2)), 22, Reason::ClientWriteTimeout),
+                    (|d| d.block_client(at(9)), 22, Reason::ClientWriteTimeout),
+                    (|d| d.unblock_client(at(15)), 25, Reason::PeerReadTimeout),
+                    (|d| d.unblock_client(at(16)), 25, Reason::PeerReadTimeout),
+                ],
+            ),
+            (
+                Phase::Tunnel,
+                &[
+                    (
+                        |d| d.set_total(seconds(9), START),
+                        9,
+                        Reason::TunnelTotalTimeout,
+                    ),
+                    (
+                        |d| d.extend_total(seconds(9)),
+                        10,
+                        Reason::TunnelIdleTimeout,
+                    ),
+                    (
+                        |d| d.set_peer_write_limit(seconds(5)),
+                        10,
+                        Reason::TunnelIdleTimeout,
+                    ),
+                    (
+                        |d| d.on_peer_write(true, false, at(2)),
+                        7,
+                        Reason::PeerWriteTimeout,
+                    ),
+                    (
+                        |d| d.on_peer_write(true, false, at(4)),
+                        7,
+                        Reason::PeerWriteTimeout,
+                    ),
+                    (
+                        |d| d.on_peer_write(true, true, at(6)),
+                        11,
+                        Reason::PeerWriteTimeout,
+                    ),
+                    (
+                        |d| d.on_peer_write(false, true, at(7)),
+                        17,
+                        Reason::TunnelIdleTimeout,
+                    ),
+                    (|d| d.block_client(at(8)), 17, Reason::TunnelIdleTimeout),
+                    (|d| d.unblock_client(at(9)), 18, Reason::TunnelTotalTimeout),
+                ],
+            ),
+        ];
+        for (phase, events) in table {
+            let deadlines = Deadlines::new(WRITE_LIMIT);
+            deadlines.enter(*phase, seconds(10), START);
+            for (index, (event, offset, reason)) in events.iter().enumerate() {
+                event(&deadlines);
+                let expected = Some((*offset, *reason));
+                assert_eq!(next(&deadlines), expected, "{phase:?}, event {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn total_left_is_absent_without_a_limit() {
+        let deadlines = Deadlines::new(WRITE_LIMIT);
+        assert_eq!(deadlines.total_left(|| unreachable!()), None);
+        deadlines.set_total(seconds(9), START);
+        assert_eq!(deadlines.total_left(|| at(4)), Some(seconds(5)));
+        assert_eq!(deadlines.total_left(|| at(10)), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,106 @@
+//! Work that is due from time to time while a request is in progress, run by the exchange's own timer.
+//!
+//! A slot without a task costs one load per poll. Only the task of the exchange uses a slot; its atomic and
+//! its lock carry values through Pingora's `Send + Sync` bounds.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::deadlines::{NEVER, TimeCell, nanos};
+use super::phase::AbortReason;
+
+/// Time for a stream that is to close to reach a boundary; its task runs again after that.
+pub(super) const BOUNDARY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Work that is due from time to time. `now` is the time of [`clock::since_start`](crate::clock::since_start).
+pub trait ScheduledTask: Debug + Send {
+    /// Does what is due, and tells what follows.
+    fn run(&mut self, now: Duration) -> TaskOutcome;
+}
+
+/// What follows a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskOutcome {
+    /// Another run, after this time.
+    RunAgain(Duration),
+    /// No further run.
+    Done,
+    /// The stream ends at its next boundary; only for the task of a [graceful close](super::graceful_close).
+    CloseStream(AbortReason),
+}
+
+/// One task and the time of its next run.
+#[derive(Debug)]
+pub struct TaskSlot {
+    task: Mutex<Option<Box<dyn ScheduledTask>>>,
+    /// Nanoseconds; [`NEVER`]: the slot is empty.
+    next_run: TimeCell,
+}
+
+impl Default for TaskSlot {
+    fn default() -> Self {
+        Self {
+            task: Mutex::new(None),
+            next_run: TimeCell::never(),
+        }
+    }
+}
+
+impl TaskSlot {
+    /// Puts a task in, instead of any before; its first run is due at `first_run`.
+    pub fn start(&self, task: Box<dyn ScheduledTask>, first_run: Duration) {
+        *self.task.lock() = Some(task);
+        self.next_run.set(nanos(first_run));
+    }
+
+    /// Removes the task, if there is one, without a last run.
+    pub fn cancel(&self) {
+        self.take();
+    }
+
+    /// Removes the task, if there is one, after a last run.
+    pub fn finish(&self, now: impl FnOnce() -> Duration) {
+        if let Some(mut task) = self.take() {
+            task.run(now());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.next_run.get() == NEVER
+    }
+
+    pub(super) fn next_run(&self) -> u64 {
+        self.next_run.get()
+    }
+
+    /// Runs the task if it is due.
+    pub(super) fn run_if_due(&self, now: Duration) -> Option<TaskOutcome> {
+        if self.next_run.get() > nanos(now) {
+            return None;
+        }
+        let mut slot = self.task.lock();
+        let outcome = slot.as_mut()?.run(now);
+        let wait = match outcome {
+            TaskOutcome::RunAgain(wait) => Some(wait),
+            TaskOutcome::CloseStream(_) => Some(BOUNDARY_TIMEOUT),
+            TaskOutcome::Done => None,
+        };
+        let next = wait.map_or(NEVER, |wait| nanos(now.saturating_add(wait)));
+        self.next_run.set(next);
+        if wait.is_none() {
+            *slot = None;
+        }
+        Some(outcome)
+    }
+
+    /// Empties the slot. The lock is taken only where there is something to take.
+    fn take(&self) -> Option<Box<dyn ScheduledTask>> {
+        if self.is_empty() {
+            return None;
+        }
+        self.next_run.set(NEVER);
+        self.task.lock().take()
+    }
+}

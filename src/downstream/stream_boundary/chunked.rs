@@ -1,0 +1,47 @@
+//! Chunks of an HTTP/1 body.
+
+/// Chunks (RFC 9112 §7.1).
+#[derive(Clone, Debug)]
+pub(super) enum ChunkScanner {
+    /// In a chunk's size; `None`: before it.
+    Size(Option<u64>),
+    /// Behind the digits, up to the end of the line.
+    Extension(u64),
+    Data(u64),
+    /// Behind the data, up to the end of the line.
+    DataEnd,
+    /// The last chunk has begun, or something that is no chunk.
+    Done,
+}
+
+impl ChunkScanner {
+    pub(super) fn new() -> Self {
+        Self::Size(None)
+    }
+
+    pub(super) fn is_at_boundary(&self) -> bool {
+        matches!(self, Self::Size(None))
+    }
+
+    /// Whether this byte is data.
+    pub(super) fn step(&mut self, byte: u8) -> bool {
+        let digit = char::from(byte).to_digit(16).map(u64::from);
+        let is_data = matches!(self, Self::Data(_));
+        *self = match (&*self, digit) {
+            (Self::Size(size), Some(digit)) => match size.unwrap_or(0).checked_mul(16) {
+                Some(size) => Self::Size(Some(size + digit)),
+                None => Self::Done,
+            },
+            (Self::Size(Some(size)), None) if byte != b'\n' => Self::Extension(*size),
+            (Self::Extension(0), _) if byte == b'\n' => Self::Done,
+            (Self::Extension(size), _) if byte == b'\n' => Self::Data(*size),
+            (Self::Extension(size), _) => Self::Extension(*size),
+            (Self::Data(1), _) => Self::DataEnd,
+            (Self::Data(left), _) => Self::Data(left - 1),
+            (Self::DataEnd, _) if byte == b'\n' => Self::Size(None),
+            (Self::DataEnd, _) => Self::DataEnd,
+            _ => Self::Done,
+        };
+        is_data
+    }
+}
