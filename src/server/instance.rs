@@ -1,93 +1,156 @@
-//! A running proxy: carries out what signals and operators ask, one thing at a time, until its end.
+//! A running proxy: carries out signals, commands and file changes, one at a time, until its end.
 
+use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal as Number};
 use tokio::sync::oneshot;
 
+use super::admin_sockets::{AdminSockets, OpenAdminSockets};
 use super::background::BackgroundTasks;
-use super::drain;
-use super::pingora_setup::PingoraProxy;
-use super::sd_notify;
+use super::data_plane::DataPlane;
+use super::drain::{self, ShutdownOutcome};
+use super::hot_restart::{
+    CompletedUpgrade, PendingUpgrade, StandbyProcess, UpgradeJob, send_reply,
+};
+use super::listeners::PreparedListener;
+use super::reload::{self, ReloadOptions};
 use super::signals::{Signal, Signals};
-use super::sockets::{Listeners, OpenAdminSockets};
-use super::upgrade::{self, CompletedUpgrade, PendingUpgrade, StandbyProcess, send_reply};
-use super::{ShutdownOutcome, reload};
+use super::{config_reader, sd_notify};
 use crate::acme::CertManager;
 use crate::admin::AppState;
-use crate::lifecycle::{ControlCommand, ControlError, ControlReceiver, ControlResult};
-use crate::probe::{ProbeConnectors, Probes};
+use crate::lifecycle::{
+    ControlCommand, ControlError, ControlReceiver, ControlResult, ProcessStage,
+};
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::OperationResult;
 
 /// A running proxy.
 pub(super) struct ServerInstance {
-    pub(super) app_state: Arc<AppState>,
-    /// The configuration file.
-    pub(super) config_path: Option<PathBuf>,
-    pub(super) commands: ControlReceiver,
-    pub(super) proxy: Arc<PingoraProxy>,
-    pub(super) prober: ProbeConnectors,
-    pub(super) probes: Probes,
-    pub(super) listeners: Listeners,
-    pub(super) admin_sockets: OpenAdminSockets,
-    pub(super) background: BackgroundTasks,
-    /// Orders certificates, while this process leads.
-    pub(super) cert_manager: Option<CertManager>,
-    /// While it is under way nothing else changes, so that what was handed over stays true.
-    pub(super) upgrade: Option<PendingUpgrade>,
-    /// A signal, or the watched file, asked for a reload while an upgrade was under way.
-    pub(super) reload_pending: bool,
-    /// The log files were opened anew while an upgrade was under way: the new process may have the
-    /// ones before.
-    pub(super) reopen_pending: bool,
+    app_state: Arc<AppState>,
+    /// The configuration file; `None`: there is nothing to reload from.
+    config_path: Option<PathBuf>,
+    commands: ControlReceiver,
+    data_plane: DataPlane,
+    admin_sockets: OpenAdminSockets,
+    background: BackgroundTasks,
+    /// Orders certificates while this process leads: from its first connection until its drain.
+    cert_manager: Option<CertManager>,
+    /// While an upgrade is in progress nothing else changes, so that what was handed over stays true.
+    upgrade: Option<PendingUpgrade>,
+    /// A signal or a changed file asked for a reload during the upgrade.
+    reload_pending: bool,
+    /// The log files were reopened during the upgrade, so the new process may have opened the old ones.
+    reopen_pending: bool,
 }
 
-/// What happens next.
+/// What the instance reacts to.
 enum InstanceEvent {
     Signal(Signal),
     Command(ControlCommand, oneshot::Sender<ControlResult>),
-    /// The configuration file is another one, and it is to be watched.
+    /// A watched file has changed.
     ConfigFileChanged,
-    /// The new process of the upgrade under way is ready, or there is none.
+    /// The new process of the upgrade in progress is ready, or failed.
     StandbyReady(Box<Result<StandbyProcess, ControlError>>),
 }
 
-/// Goes on, or comes to its end: with a successor, or without.
+/// Whether the instance goes on; `Break` begins its drain, after an upgrade or without.
 type LoopControl<T = ()> = ControlFlow<Option<CompletedUpgrade>, T>;
 
+// Start.
 impl ServerInstance {
-    /// Serves until it is told to stop, or another process has taken over; then drains.
+    /// An instance that accepts nothing yet. Call within the runtime.
+    pub(super) async fn new(
+        app_state: Arc<AppState>,
+        commands: ControlReceiver,
+        config_path: Option<PathBuf>,
+    ) -> io::Result<Self> {
+        let data_plane = DataPlane::new(Arc::clone(&app_state)).await?;
+        let snapshot = app_state.snapshot.load_full();
+        Ok(Self {
+            data_plane,
+            background: BackgroundTasks::new(config_path.as_deref(), &snapshot.config),
+            admin_sockets: OpenAdminSockets::default(),
+            app_state: Arc::clone(&app_state),
+            config_path,
+            commands,
+            cert_manager: None,
+            upgrade: None,
+            reload_pending: false,
+            reopen_pending: false,
+        })
+    }
+
+    pub(super) fn app_state(&self) -> &Arc<AppState> {
+        &self.app_state
+    }
+
+    /// Answers operators.
+    pub(super) fn open_admin_sockets(&mut self, sockets: AdminSockets) {
+        self.admin_sockets = sockets.open(&self.app_state);
+    }
+
+    /// Waits until each peer was probed once, for at most this time.
+    pub(super) async fn run_first_probes(&mut self, at_most: Duration) {
+        self.data_plane.run_first_probes(at_most).await;
+    }
+
+    /// Accepts connections. Nothing here can fail: an old process already relies on this one.
+    pub(super) fn start_accepting(
+        &mut self,
+        listeners: Vec<PreparedListener>,
+        admin: Option<SocketAddr>,
+    ) {
+        self.data_plane.start_accepting(listeners, admin);
+        // Not earlier: the listeners answer the challenges of a certificate order.
+        self.cert_manager = Some(CertManager::start(
+            Arc::clone(&self.app_state.snapshot),
+            Arc::clone(&self.app_state.telemetry),
+        ));
+    }
+}
+
+// The event loop.
+impl ServerInstance {
+    /// Serves until a signal to stop comes or a new process has taken over; then drains.
     pub(super) async fn serve(mut self, mut signals: Signals) -> (ShutdownOutcome, Arc<Telemetry>) {
-        let succession = loop {
-            let next = self.next_event(&mut signals).await;
-            if let ControlFlow::Break(succession) = self.handle_event(next, &mut signals).await {
-                break succession;
+        let completed = loop {
+            let event = self.next_event(&mut signals).await;
+            if let ControlFlow::Break(completed) = self.handle_event(event, &mut signals).await {
+                break completed;
             }
         };
-        sd_notify::stopping(succession.is_some());
-        drain::run(self, signals, succession).await
+        sd_notify::stopping(completed.is_some());
+        self.shut_down(signals, completed).await
     }
 
     async fn next_event(&mut self, signals: &mut Signals) -> InstanceEvent {
-        let candidate = async {
+        let standby = async {
             match &mut self.upgrade {
-                Some(underway) => underway.wait_standby().await,
+                Some(upgrade) => upgrade.wait_standby().await,
                 None => std::future::pending().await,
             }
         };
         let snapshot = self.app_state.snapshot.load_full();
+        let config_change = self.background.run_until_config_change(
+            &self.app_state,
+            &snapshot.config,
+            self.config_path.as_deref(),
+        );
         tokio::select! {
             signal = signals.recv() => InstanceEvent::Signal(signal),
-            () = self.background.run_until_config_change(&self.app_state, &snapshot.config, self.config_path.as_deref()) => InstanceEvent::ConfigFileChanged,
-            Some((order, reply)) = self.commands.recv() => InstanceEvent::Command(order, reply),
-            candidate = candidate => InstanceEvent::StandbyReady(Box::new(candidate)),
+            () = config_change => InstanceEvent::ConfigFileChanged,
+            Some((command, reply_to)) = self.commands.recv() => InstanceEvent::Command(command, reply_to),
+            standby = standby => InstanceEvent::StandbyReady(Box::new(standby)),
         }
     }
 
-    async fn handle_event(&mut self, next: InstanceEvent, signals: &mut Signals) -> LoopControl {
-        match next {
+    async fn handle_event(&mut self, event: InstanceEvent, signals: &mut Signals) -> LoopControl {
+        match event {
             InstanceEvent::Signal(Signal::Stop) => self.begin_shutdown().await,
             InstanceEvent::Signal(Signal::ReopenLogs) => {
                 self.app_state.telemetry.reopen();
@@ -100,135 +163,199 @@ impl ServerInstance {
             InstanceEvent::Signal(Signal::Upgrade) => {
                 self.start_upgrade(signals, false, None).await
             }
-            InstanceEvent::Command(ControlCommand::Upgrade { force }, reply) => {
-                self.start_upgrade(signals, force, Some(reply)).await
+            InstanceEvent::Command(ControlCommand::Upgrade { force }, reply_to) => {
+                self.start_upgrade(signals, force, Some(reply_to)).await
             }
-            InstanceEvent::Command(ControlCommand::Reload { dry_run, force }, reply) => {
-                let done = match self.upgrade {
+            InstanceEvent::Command(ControlCommand::Reload { dry_run, force }, reply_to) => {
+                let result = match self.upgrade {
                     Some(_) => Err(upgrade_in_progress()),
-                    None => self.reload(signals, dry_run, force).await?,
+                    None => {
+                        self.reload(signals, ReloadOptions { dry_run, force })
+                            .await?
+                    }
                 };
-                send_reply(Some(reply), done);
+                send_reply(Some(reply_to), result);
                 LoopControl::Continue(())
             }
-            InstanceEvent::StandbyReady(candidate) => {
-                self.activate_successor(*candidate, signals).await
+            InstanceEvent::StandbyReady(standby) => {
+                self.activate_successor(*standby, signals).await
             }
         }
     }
 
-    /// A new process that does not serve yet must not come to do so.
+    /// Cancels an upgrade first: its new process must not serve after the stop.
     async fn begin_shutdown(&mut self) -> LoopControl {
-        if let Some(underway) = self.upgrade.take() {
-            underway.cancel().await;
+        if let Some(upgrade) = self.upgrade.take() {
+            upgrade.cancel().await;
         }
         LoopControl::Break(None)
     }
+}
 
-    /// Where nobody waits for an answer, the log is told.
+// Reload.
+impl ServerInstance {
+    /// Reloads for a signal or a changed file: errors go to the log.
     async fn reload_and_log(&mut self, signals: &mut Signals) -> LoopControl {
         if self.upgrade.is_some() {
-            log::warn!("reload: put off, an upgrade is under way");
+            log::warn!("reload: put off, an upgrade is in progress");
             self.reload_pending = true;
             return LoopControl::Continue(());
         }
         self.reload_pending = false;
-        if let Err(refusal) = self.reload(signals, false, false).await? {
-            log::error!("reload: {refusal}");
+        if let Err(error) = self.reload(signals, ReloadOptions::default()).await? {
+            log::error!("reload: {error}");
         }
         LoopControl::Continue(())
     }
 
-    /// Names that are looked up and peers that are asked take their time; a signal to stop does not
-    /// wait for them. Until a reload's swap nothing has changed.
+    /// Reloads from the configuration file. Resolving names and probing peers take time, so a signal to stop ends it;
+    /// until the swap nothing has changed.
     async fn reload(
         &mut self,
         signals: &mut Signals,
-        dry_run: bool,
-        force: bool,
+        options: ReloadOptions,
     ) -> LoopControl<ControlResult> {
         sd_notify::reloading();
-        if !dry_run {
+        if !options.dry_run {
             let snapshot = self.app_state.snapshot.load();
             self.background
                 .note_reload(self.config_path.as_deref(), &snapshot.config);
         }
-        let done = tokio::select! {
+        let result = tokio::select! {
             biased;
             () = signals.recv_stop() => return LoopControl::Break(None),
-            done = reload::reload(self, dry_run, force) => done,
+            result = self.reload_config_file(options) => result,
         };
         sd_notify::ready();
-        LoopControl::Continue(done)
+        LoopControl::Continue(result)
     }
 
+    async fn reload_config_file(&mut self, options: ReloadOptions) -> ControlResult {
+        let result = self.try_reload_config_file(options).await;
+        if !options.dry_run {
+            let reloads = &self.app_state.telemetry.metrics.process.reloads;
+            reloads.inc(if result.is_ok() {
+                OperationResult::Ok
+            } else {
+                OperationResult::Failed
+            });
+        }
+        result
+    }
+
+    async fn try_reload_config_file(&mut self, options: ReloadOptions) -> ControlResult {
+        // A write after the scan is then found by the next scan; one before it is read below.
+        self.background.await_scan().await;
+        let Some(path) = &self.config_path else {
+            return Err(ControlError::Failed(
+                "this instance has no configuration file to read".to_owned(),
+            ));
+        };
+        let in_use = self.app_state.snapshot.load().addresses();
+        let loaded = config_reader::load(path, &in_use).await?;
+        let result = reload::reload(
+            &mut self.data_plane,
+            loaded.config,
+            loaded.addresses,
+            options,
+        )
+        .await?;
+        if !options.dry_run {
+            for warning in loaded.warnings {
+                log::warn!("{warning}");
+            }
+        }
+        Ok(result)
+    }
+}
+
+// Upgrade.
+impl ServerInstance {
     async fn start_upgrade(
         &mut self,
         signals: &mut Signals,
         force: bool,
-        waiting: Option<oneshot::Sender<ControlResult>>,
+        reply_to: Option<oneshot::Sender<ControlResult>>,
     ) -> LoopControl {
         let job = match self.upgrade {
             Some(_) => Err(upgrade_in_progress()),
             None => self.prepare_upgrade(signals, force).await?,
         };
         match job {
-            Ok(job) => self.upgrade = Some(PendingUpgrade::start(job, waiting)),
-            Err(refusal) => {
-                log::error!("upgrade: {refusal}");
-                send_reply(waiting, Err(refusal));
+            Ok(job) => self.upgrade = Some(PendingUpgrade::start(job, reply_to)),
+            Err(error) => {
+                log::error!("upgrade: {error}");
+                send_reply(reply_to, Err(error));
             }
         }
         LoopControl::Continue(())
     }
 
-    /// The new process moves as many keys as a reload would, and is held to the same limit. Whatever
-    /// else is wrong with the file is the new program's to say: it may know more than this one.
+    /// Checks `max_moved` first: the new process moves as many keys as a reload would. Any other error in the file is
+    /// left to the new program, which may accept more than this one.
     async fn prepare_upgrade(
         &mut self,
         signals: &mut Signals,
         force: bool,
-    ) -> LoopControl<Result<upgrade::UpgradeJob, ControlError>> {
+    ) -> LoopControl<Result<UpgradeJob, ControlError>> {
         if !force && self.config_path.is_some() {
+            let dry_run = ReloadOptions {
+                dry_run: true,
+                force: false,
+            };
             let plan = tokio::select! {
                 biased;
                 () = signals.recv_stop() => return LoopControl::Break(None),
-                plan = reload::reload(self, true, false) => plan,
+                plan = self.reload_config_file(dry_run) => plan,
             };
             if let Err(limit @ ControlError::LimitExceeded(_)) = plan {
                 return LoopControl::Continue(Err(limit));
             }
         }
-        LoopControl::Continue(upgrade::UpgradeJob::new(self))
+        LoopControl::Continue(UpgradeJob::new(
+            Arc::clone(&self.app_state),
+            self.config_path.as_deref(),
+            self.duplicate_sockets(),
+        ))
     }
 
-    /// Gives the word. What was asked of the service meanwhile is the next leader's to do.
+    fn duplicate_sockets(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let sockets = self
+            .data_plane
+            .duplicates()
+            .chain(self.admin_sockets.duplicates());
+        sockets
+            .map(|(name, socket)| Ok((name, socket.try_clone()?)))
+            .collect()
+    }
+
+    /// Activates the new process, and sends it the signals that came during the upgrade.
     async fn activate_successor(
         &mut self,
-        candidate: Result<StandbyProcess, ControlError>,
+        standby: Result<StandbyProcess, ControlError>,
         signals: &mut Signals,
     ) -> LoopControl {
-        let Some(underway) = self.upgrade.take() else {
+        let Some(upgrade) = self.upgrade.take() else {
             return LoopControl::Continue(());
         };
         let reopen = std::mem::take(&mut self.reopen_pending);
-        let outcome = match candidate {
-            Ok(candidate) => candidate.activate(&self.app_state).await,
-            Err(refusal) => Err(refusal),
+        let activated = match standby {
+            Ok(standby) => standby.activate(&self.app_state).await,
+            Err(error) => Err(error),
         };
-        match underway.finish(outcome) {
-            Some(succession) => {
-                let leader = succession.successor.pid;
+        match upgrade.finish(activated) {
+            Some(completed) => {
+                let leader = completed.successor.pid;
                 if reopen {
-                    forward_signal(leader, Number::USR1);
+                    Signal::ReopenLogs.send_to(leader);
                 }
                 if std::mem::take(&mut self.reload_pending) {
-                    forward_signal(leader, Number::HUP);
+                    Signal::Reload.send_to(leader);
                 }
-                if signals.is_stop_pending().await {
-                    forward_signal(leader, Number::TERM);
+                if signals.take_pending_stop().await {
+                    Signal::Stop.send_to(leader);
                 }
-                LoopControl::Break(Some(succession))
+                LoopControl::Break(Some(completed))
             }
             None if self.reload_pending => self.reload_and_log(signals).await,
             None => LoopControl::Continue(()),
@@ -236,15 +363,63 @@ impl ServerInstance {
     }
 }
 
-/// Sends a signal that came for the service to the process that leads it now.
-pub(super) fn forward_signal(leader: u32, number: Number) {
-    let pid = i32::try_from(leader).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may be gone; then there is nobody to tell.
-        let _ = rustix::process::kill_process(pid, number);
+// Shutdown.
+impl ServerInstance {
+    async fn shut_down(
+        mut self,
+        mut signals: Signals,
+        mut completed: Option<CompletedUpgrade>,
+    ) -> (ShutdownOutcome, Arc<Telemetry>) {
+        let app_state = Arc::clone(&self.app_state);
+        app_state.lifecycle.advance(ProcessStage::Draining);
+        if let Some(completed) = &mut completed {
+            self.hand_over_sockets(completed).await;
+        }
+        // Certificates are now ordered by the new process, or after the next start.
+        self.cert_manager = None;
+        let mut successor = completed.map(|completed| completed.successor);
+        let outcome = drain::run(
+            &mut self.data_plane,
+            &mut self.commands,
+            &mut signals,
+            successor.as_mut(),
+            &app_state,
+        )
+        .await;
+        match &mut successor {
+            Some(successor) => {
+                let counters = app_state.telemetry.metrics.export_counters();
+                let open = app_state.conn_limit.open_connections() as u64;
+                successor.send_final_counters(open, counters).await;
+            }
+            None => self.background.write_state_file(&app_state),
+        }
+        self.admin_sockets.finish_responses().await;
+        self.admin_sockets.remove_control_file();
+        (outcome, Arc::clone(&app_state.telemetry))
+    }
+
+    /// Leaves the sockets to the new process. The admin sockets are closed before the last state is exported, so that it
+    /// has every drain by an operator; the command that asked for the upgrade is answered when all is handed over.
+    async fn hand_over_sockets(&mut self, completed: &mut CompletedUpgrade) {
+        let successor = &mut completed.successor;
+        self.admin_sockets
+            .hand_over(&successor.adopted_sockets)
+            .await;
+        self.background.release();
+        // Frees the lock on the certificates' storage before the new process looks for it.
+        self.cert_manager = None;
+        let state = self.app_state.snapshot.load().persisted_state();
+        let open = self.app_state.conn_limit.open_connections() as u64;
+        successor.send_final_state(open, state).await;
+        // Before the answer: a client that connects after it does not reach this process.
+        self.data_plane
+            .hand_over_listeners(&successor.adopted_sockets)
+            .await;
+        completed.reply();
     }
 }
 
 fn upgrade_in_progress() -> ControlError {
-    ControlError::Busy("an upgrade is under way".to_owned())
+    ControlError::Busy("an upgrade is in progress".to_owned())
 }

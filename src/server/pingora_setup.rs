@@ -20,7 +20,7 @@ use pingora::services::listening::Service;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
-use super::worker_threads;
+use super::runtime::worker_threads;
 use crate::admin::AppState;
 use crate::config::Config;
 use crate::proxy::{EdgeProxy, UpstreamH2Connector};

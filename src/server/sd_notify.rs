@@ -1,9 +1,12 @@
-//! What systemd is told (`sd_notify(3)`): one datagram to the socket that it named.
+//! Messages to the service manager (`sd_notify(3)`): one datagram to the socket that `NOTIFY_SOCKET` names.
 //!
-//! Where there is no service manager, nothing is sent. `MAINPID` goes with every message of a
-//! process that serves: after an upgrade the main process is another one. The service manager must
-//! listen to every process of the service for that (`NotifyAccess=all`), and systemd does not wait
-//! for the end of a main process that is not its own child. Under a supervisor neither matters.
+//! Without a service manager, nothing is sent. `READY=1` carries `MAINPID`, since after an upgrade the main process is
+//! another one. For that the service manager must accept messages of every process of the service
+//! (`NotifyAccess=all`); systemd does not wait for the exit of a main process that is not its child. Under a supervisor
+//! neither matters.
+//!
+//! The crate `sd-notify` (0.5.0) does not do: it sends blocking, cannot reach an abstract socket (`@name`), such as the
+//! supervisor's, and takes the watchdog as meant for another process after an upgrade.
 
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
@@ -13,61 +16,64 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::process_role;
+
 /// Names the service manager's socket.
 pub(super) const SOCKET_ENV: &str = "NOTIFY_SOCKET";
-/// Names the process that the watchdog's time is meant for.
+
+/// Names the process that the watchdog watches.
 pub(super) const WATCHDOG_PID_ENV: &str = "WATCHDOG_PID";
 
-/// What only a supervisor is told; the prefix is what `sd_notify(3)` has for such words.
+/// Only for a supervisor; `sd_notify(3)` reserves the prefix `X_` for such extensions.
 pub(super) const DRAINING_MESSAGE: &str = "X_CLOCKWISE_DRAINING=1";
 
-/// The process serves what its configuration says.
+/// Reports that the process serves its configuration.
 pub(super) fn ready() {
     notify(&format!("READY=1\nMAINPID={}", std::process::id()));
 }
 
-/// The configuration is being read anew (`Type=notify-reload`).
+/// Reports that a reload has begun (`Type=notify-reload`); [`ready`] ends it.
 pub(super) fn reloading() {
     let micros = crate::clock::monotonic_micros();
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
-/// The process is coming to its end. With a successor the service lives on, and only a supervisor
-/// is told: this process is not to lead again.
-pub(super) fn stopping(succeeded: bool) {
-    if !succeeded {
+/// Reports that the process drains. After an upgrade the service goes on, so only a supervisor is told: this process is
+/// not to lead again.
+pub(super) fn stopping(after_upgrade: bool) {
+    if !after_upgrade {
         notify("STOPPING=1");
-    } else if super::supervisor::is_supervised() {
+    } else if process_role::is_supervised() {
         notify(DRAINING_MESSAGE);
     }
 }
 
-/// Tells the service manager what it should know, if there is one.
-pub(super) fn notify(state: &str) {
-    if state.is_empty() {
+/// Sends a message, if there is a service manager.
+pub(super) fn notify(message: &str) {
+    if message.is_empty() {
         return;
     }
     let Some(name) = std::env::var_os(SOCKET_ENV) else {
         return;
     };
-    if let Err(error) = send(&name, state) {
-        log::warn!("the service manager cannot be told: {error}");
+    if let Err(error) = send(&name, message) {
+        log::warn!("cannot notify the service manager: {error}");
     }
 }
 
-/// Signs of life for the service manager's watchdog, until it is dropped.
+/// Keeps the service manager's watchdog alive until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog(JoinHandle<()>);
 
 impl Watchdog {
-    /// Starts, where the service manager asked for it (`sd_watchdog_enabled(3)`). Call within the
-    /// runtime.
+    /// Starts, if the service manager asks for it (`sd_watchdog_enabled(3)`). Call within the runtime.
     pub(super) fn start() -> Option<Self> {
         let read = |name| std::env::var(name).ok();
-        let ours = super::is_successor()
+        // The environment of a new process still names the first one, whose main process it becomes.
+        let is_ours = process_role::is_successor()
             || read(WATCHDOG_PID_ENV).is_none_or(|pid| pid == std::process::id().to_string());
         let limit = read("WATCHDOG_USEC").and_then(|micros| parse_watchdog_usec(&micros))?;
-        ours.then(|| Self(tokio::spawn(send_keepalives(limit / 2))))
+        is_ours.then(|| Self(tokio::spawn(send_keepalives(limit / 2))))
     }
 }
 
@@ -77,14 +83,14 @@ impl Drop for Watchdog {
     }
 }
 
-/// Each sign has gone through the runtime: its timer fired, and a new task had its turn. Where that
-/// no longer happens, no request has its turn either.
-async fn send_keepalives(pause: Duration) {
+/// Each keep-alive goes through the runtime: its timer has fired, and a new task has run. If that stops working, no
+/// request is served either.
+async fn send_keepalives(interval: Duration) {
     loop {
         if tokio::spawn(async {}).await.is_ok() {
             notify("WATCHDOG=1");
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(interval).await;
     }
 }
 
@@ -93,16 +99,17 @@ fn parse_watchdog_usec(micros: &str) -> Option<Duration> {
     Some(Duration::from_micros(micros))
 }
 
-/// A name that begins with `@` is in Linux's abstract namespace. Never waits: what does not fit is
-/// an error, not a stop.
-fn send(name: &OsStr, state: &str) -> std::io::Result<()> {
+/// A name that begins with `@` is in Linux's abstract namespace. Never blocks: a full queue is an error.
+fn send(name: &OsStr, message: &str) -> std::io::Result<()> {
     let address = match name.as_bytes().split_first() {
         Some((b'@', rest)) => SocketAddr::from_abstract_name(rest)?,
         _ => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.send_to_addr(state.as_bytes(), &address).map(|_| ())
+    socket
+        .send_to_addr(message.as_bytes(), &address)
+        .map(|_| ())
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! What the process does on a signal.
+//! The signals that the process receives, and those it sends on.
 
 use std::io;
 
-use tokio::signal::unix::{Signal as Source, SignalKind, signal};
+use rustix::process::{Pid, Signal as SignalNumber};
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,24 +12,44 @@ pub(super) enum Signal {
     Stop,
     /// HUP: put the configuration file in force.
     Reload,
-    /// USR1: open the log files anew.
+    /// USR1: reopen the log files.
     ReopenLogs,
-    /// USR2: hand over to a new process.
+    /// USR2: start an upgrade.
     Upgrade,
 }
 
-/// The signals that mean something here.
+impl Signal {
+    /// The signal to send for the same effect.
+    pub(super) fn number(self) -> SignalNumber {
+        match self {
+            Self::Stop => SignalNumber::TERM,
+            Self::Reload => SignalNumber::HUP,
+            Self::ReopenLogs => SignalNumber::USR1,
+            Self::Upgrade => SignalNumber::USR2,
+        }
+    }
+
+    /// Sends it to a process. One that has exited gets none.
+    pub(super) fn send_to(self, pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, self.number());
+        }
+    }
+}
+
+/// The signals that the process handles.
 #[derive(Debug)]
 pub(super) struct Signals {
-    term: Source,
-    int: Source,
-    hup: Source,
-    usr1: Source,
-    usr2: Source,
+    term: SignalStream,
+    int: SignalStream,
+    hup: SignalStream,
+    usr1: SignalStream,
+    usr2: SignalStream,
 }
 
 impl Signals {
-    /// Catches the signals from here on.
+    /// Installs the handlers. Call within the runtime.
     pub(super) fn install() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -39,8 +60,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop; others that come before it are kept. Can be dropped and called
-    /// again without losing one.
+    /// Waits for a signal to stop; others stay pending. Can be dropped and called again without losing one.
     pub(super) async fn recv_stop(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
@@ -48,8 +68,8 @@ impl Signals {
         }
     }
 
-    /// Whether a signal to stop has come that nobody has heard yet.
-    pub(super) async fn is_stop_pending(&mut self) -> bool {
+    /// Takes a pending signal to stop; whether there was one.
+    pub(super) async fn take_pending_stop(&mut self) -> bool {
         tokio::select! {
             biased;
             () = self.recv_stop() => true,
@@ -57,7 +77,7 @@ impl Signals {
         }
     }
 
-    /// The next signal. Can be dropped and called again without losing one.
+    /// Waits for the next signal. Can be dropped and called again without losing one.
     pub(super) async fn recv(&mut self) -> Signal {
         tokio::select! {
             _ = self.term.recv() => Signal::Stop,

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 
-use super::sockets::{InheritedSockets, SHARED_PREFIX};
+use super::inherited_sockets::{InheritedSockets, SHARED_PREFIX};
 use crate::config::{Config, ListenAddress};
 
 /// Takes what the service manager passed to this process. What is no TCP listener is closed.

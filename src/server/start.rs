@@ -1,5 +1,4 @@
-//! From a configuration to an instance that accepts: all that can fail comes before the first
-//! connection.
+//! From a configuration to an instance that accepts. All that can fail comes before the first connection.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -8,198 +7,181 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::background::BackgroundTasks;
-use super::handover::{PredecessorHandle, StateDelta};
+use super::admin_sockets::AdminSockets;
+use super::error::Error;
+use super::hot_restart::PredecessorHandle;
+use super::inherited_sockets::InheritedSockets;
 use super::instance::ServerInstance;
+use super::listeners::{self, Listeners, PreparedListener};
 use super::signals::Signals;
-use super::sockets::{
-    self, AdminSockets, InheritedSockets, Listeners, OpenAdminSockets, PreparedListener,
-};
-use super::{Error, StartOptions, dns, pingora_setup};
-use super::{reload, sd_notify, socket_activation, state_file};
-use crate::acme::{self, CertManager};
+use super::{dns, sd_notify, socket_activation, state_file};
+use crate::acme;
 use crate::admin::AppState;
 use crate::config::{self, Config};
 use crate::downstream::ConnectionLimit;
-use crate::lifecycle::{BoundAddresses, ControlReceiver, Lifecycle, ProcessStage};
-use crate::probe::{ProbeConnectors, Probes};
+use crate::lifecycle::{ControlReceiver, Lifecycle};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::PersistedState;
 
-/// Starts an instance: on its own, or in the place of the one that started this process for that.
+/// What a proxy is started with.
+#[derive(Debug)]
+pub struct StartOptions {
+    /// The configuration.
+    pub config: Config,
+    /// The file that a reload reads; `None`: the instance cannot be reloaded or upgraded.
+    pub config_path: Option<PathBuf>,
+}
+
+/// Starts an instance, or takes over from the process that started this one.
 pub(super) async fn start(
-    launch: StartOptions,
+    options: StartOptions,
     passed: Vec<TcpListener>,
 ) -> Result<(ServerInstance, Signals), Error> {
-    // First: until its handler is installed, a signal ends the process.
+    // First: until a handler is installed, a signal ends the process.
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let mut predecessor = PredecessorHandle::connect().await?;
-    let begun = tokio::select! {
-        begun = start_instance(launch, passed, predecessor.as_mut()) => begun,
+    let started = tokio::select! {
+        started = start_instance(options, passed, predecessor.as_mut()) => started,
         () = signals.recv_stop() => Err(Error::StoppedDuringStart),
     };
-    if begun.is_ok() {
-        // First: the process before this one may end as soon as it knows, and a service manager that
-        // has not heard of another main process then takes the service for ended.
+    if started.is_ok() {
+        // Before the old process learns of it and may exit: a service manager that does not know the new main process
+        // by then considers the service ended.
         sd_notify::ready();
     }
-    match (&begun, predecessor) {
+    match (&started, predecessor) {
         (Ok(instance), Some(predecessor)) => {
-            predecessor.announce_serving(Arc::clone(&instance.app_state))
+            predecessor.announce_serving(Arc::clone(instance.app_state()));
         }
         (Err(error), Some(mut predecessor)) => {
-            predecessor.send_start_failure(&error.to_string()).await
+            predecessor.send_start_failure(&error.to_string()).await;
         }
         (_, None) => {}
     }
-    Ok((begun?, signals))
+    Ok((started?, signals))
 }
 
 async fn start_instance(
-    launch: StartOptions,
+    options: StartOptions,
     passed: Vec<TcpListener>,
     predecessor: Option<&mut PredecessorHandle>,
 ) -> Result<ServerInstance, Error> {
     let StartOptions {
         config,
-        config_path: source,
-    } = launch;
+        config_path,
+    } = options;
     let telemetry = open_telemetry(&config)?;
     let addresses = dns::resolve_peers(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
-    // Before anybody is let in: a certificate that is there is shown from the first handshake on.
+    // Before the first connection: its handshake needs the stored certificates.
     acme::load_stored(&snapshot.config, &snapshot.managed_certs);
     match predecessor {
-        None => {
-            let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
-            let memory = load_persisted_state(&snapshot.config);
-            let mut staged =
-                PreparedInstance::build(snapshot, telemetry, source, inherited, &memory).await?;
-            // Operators may watch a start.
-            staged.open_admin_sockets();
-            staged.run_first_probes(Duration::MAX).await;
-            staged.start_accepting();
-            Ok(staged.instance)
-        }
-        Some(predecessor) => {
-            let (inherited, memory) = predecessor.take_sockets_and_state();
-            snapshot
-                .session_tickets
-                .import_keys(predecessor.take_ticket_keys());
-            let mut staged =
-                PreparedInstance::build(snapshot, telemetry, source, inherited, &memory).await?;
-            staged
-                .run_first_probes(predecessor.ready_timeout() / 2)
-                .await;
-            let news = predecessor
-                .await_activation(staged.adopted_sockets.clone())
-                .await?;
-            staged.apply_state_delta(&news);
-            staged.start_accepting();
-            // Operators were answered by the process that served until now; none meets one that does not.
-            staged.open_admin_sockets();
-            Ok(staged.instance)
-        }
+        None => start_alone(snapshot, telemetry, config_path, passed).await,
+        Some(predecessor) => take_over(snapshot, telemetry, config_path, predecessor).await,
     }
 }
 
-/// An instance that has all it needs, and lets nobody in yet.
+async fn start_alone(
+    snapshot: Snapshot,
+    telemetry: Arc<Telemetry>,
+    config_path: Option<PathBuf>,
+    passed: Vec<TcpListener>,
+) -> Result<ServerInstance, Error> {
+    let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
+    let state = load_persisted_state(&snapshot.config);
+    let mut prepared =
+        PreparedInstance::new(snapshot, telemetry, config_path, inherited, &state).await?;
+    // Before the probes: operators can follow the start.
+    prepared.open_admin_sockets();
+    prepared.instance.run_first_probes(Duration::MAX).await;
+    prepared.start_accepting();
+    Ok(prepared.instance)
+}
+
+async fn take_over(
+    snapshot: Snapshot,
+    telemetry: Arc<Telemetry>,
+    config_path: Option<PathBuf>,
+    predecessor: &mut PredecessorHandle,
+) -> Result<ServerInstance, Error> {
+    let (inherited, state) = predecessor.take_sockets_and_state();
+    snapshot
+        .session_tickets
+        .import_keys(predecessor.take_ticket_keys());
+    let mut prepared =
+        PreparedInstance::new(snapshot, telemetry, config_path, inherited, &state).await?;
+    // Half of the time that the old process waits; the rest is for what comes before and after.
+    prepared
+        .instance
+        .run_first_probes(predecessor.ready_timeout() / 2)
+        .await;
+    let delta = predecessor
+        .await_activation(prepared.adopted_sockets.clone())
+        .await?;
+    delta.apply(prepared.instance.app_state());
+    prepared.start_accepting();
+    // Not earlier: the old process answers operators until this one serves.
+    prepared.open_admin_sockets();
+    Ok(prepared.instance)
+}
+
+/// An instance whose sockets are bound, and that accepts nothing yet.
 struct PreparedInstance {
     instance: ServerInstance,
     listeners: Vec<PreparedListener>,
     admin_sockets: Option<AdminSockets>,
     admin_address: Option<SocketAddr>,
-    /// The names of the inherited sockets that it goes on with.
+    /// The names of the inherited sockets that this process keeps.
     adopted_sockets: Vec<String>,
 }
 
 impl PreparedInstance {
-    async fn build(
+    async fn new(
         snapshot: Snapshot,
         telemetry: Arc<Telemetry>,
-        source: Option<PathBuf>,
+        config_path: Option<PathBuf>,
         mut inherited: InheritedSockets,
-        memory: &PersistedState,
+        state: &PersistedState,
     ) -> Result<Self, Error> {
-        snapshot.restore(memory);
+        snapshot.restore(state);
         let config = &snapshot.config;
-        let mut kept: Vec<String> = inherited.keys().cloned().collect();
-        let prepared =
-            sockets::prepare_listeners(config, &telemetry, &Listeners::default(), &mut inherited)?;
-        let doors = AdminSockets::bind(config, &telemetry, &mut inherited)?;
-        kept.retain(|name| !inherited.contains_key(name));
-        let (subject, orders) = new_app_state(snapshot, telemetry);
-        let connectors = ProbeConnectors::new();
-        let probes = Probes::start(&subject.snapshot.load(), &connectors);
-        let instance = ServerInstance {
-            proxy: pingora_setup::build_proxy(&subject)
-                .await
-                .map_err(Error::Proxy)?,
-            background: BackgroundTasks::new(source.as_deref(), &subject.snapshot.load().config),
-            listeners: Listeners::default(),
-            admin_sockets: OpenAdminSockets::default(),
-            app_state: subject,
-            config_path: source,
-            commands: orders,
-            prober: connectors,
-            probes,
-            cert_manager: None,
-            upgrade: None,
-            reload_pending: false,
-            reopen_pending: false,
-        };
-        let admin = doors.admin_address();
+        let mut adopted_sockets: Vec<String> = inherited.keys().cloned().collect();
+        let listeners = listeners::prepare_listeners(
+            config,
+            &telemetry,
+            &Listeners::default(),
+            &mut inherited,
+        )?;
+        let admin_sockets = AdminSockets::bind(config, &telemetry, &mut inherited)?;
+        adopted_sockets.retain(|name| !inherited.contains_key(name));
+        let (app_state, commands) = new_app_state(snapshot, telemetry);
+        let instance = ServerInstance::new(app_state, commands, config_path)
+            .await
+            .map_err(Error::Proxy)?;
         Ok(Self {
             instance,
-            listeners: prepared,
-            admin_sockets: Some(doors),
-            admin_address: admin,
-            adopted_sockets: kept,
+            listeners,
+            admin_address: admin_sockets.admin_address(),
+            admin_sockets: Some(admin_sockets),
+            adopted_sockets,
         })
     }
 
     fn open_admin_sockets(&mut self) {
-        if let Some(doors) = self.admin_sockets.take() {
-            self.instance.admin_sockets = doors.open(&self.instance.app_state);
+        if let Some(sockets) = self.admin_sockets.take() {
+            self.instance.open_admin_sockets(sockets);
         }
     }
 
-    async fn run_first_probes(&mut self, at_most: Duration) {
-        let snapshot = self.instance.app_state.snapshot.load_full();
-        await_first_probes(&snapshot, &mut self.instance.probes, at_most).await;
-    }
-
-    /// What has become of the peers, and was counted, while this process was made ready.
-    fn apply_state_delta(&self, news: &StateDelta) {
-        let subject = &self.instance.app_state;
-        let snapshot = subject.snapshot.load();
-        snapshot.apply_delta(&news.baseline, &news.peer_state);
-        subject.telemetry.metrics.carry_over(&news.counters);
-    }
-
-    /// Lets the clients in. Nothing here can fail: the process before this one already relies on it.
     fn start_accepting(&mut self) {
-        let instance = &mut self.instance;
-        let subject = Arc::clone(&instance.app_state);
-        reload::warn_unverified(&subject.snapshot.load());
-        let prepared = std::mem::take(&mut self.listeners);
-        instance.listeners.open(prepared, &subject, &instance.proxy);
-        subject.lifecycle.set_addresses(BoundAddresses {
-            listeners: instance.listeners.addresses(),
-            admin: self.admin_address,
-        });
-        subject.lifecycle.advance(ProcessStage::Serving);
-        // It may begin now: the challenges' answers are given by the listeners.
-        instance.cert_manager = Some(CertManager::start(
-            Arc::clone(&subject.snapshot),
-            Arc::clone(&subject.telemetry),
-        ));
-        log_addresses(&subject);
+        let listeners = std::mem::take(&mut self.listeners);
+        self.instance.start_accepting(listeners, self.admin_address);
+        log_addresses(self.instance.app_state());
     }
 }
 
-/// What a cold start knows of the peers.
+/// The state file's contents, if there is a state file.
 fn load_persisted_state(config: &Config) -> PersistedState {
     config
         .state_file
@@ -212,39 +194,15 @@ fn new_app_state(
     snapshot: Snapshot,
     telemetry: Arc<Telemetry>,
 ) -> (Arc<AppState>, ControlReceiver) {
-    let gate = ConnectionLimit::new(snapshot.config.downstream.max_connections);
-    let (lifecycle, orders) = Lifecycle::new();
-    let subject = AppState {
+    let conn_limit = ConnectionLimit::new(snapshot.config.downstream.max_connections);
+    let (lifecycle, commands) = Lifecycle::new();
+    let app_state = AppState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         telemetry,
         lifecycle: Arc::new(lifecycle),
-        conn_limit: gate,
+        conn_limit,
     };
-    (Arc::new(subject), orders)
-}
-
-/// No request may meet a peer that nobody has asked yet: what is new waits for the answers, for as
-/// long as they may take, and `at_most`.
-pub(super) async fn await_first_probes(
-    snapshot: &Snapshot,
-    probes: &mut Probes,
-    at_most: Duration,
-) {
-    let healths = snapshot
-        .upstreams
-        .values()
-        .filter_map(|upstream| upstream.config.health.as_ref());
-    let longest = healths
-        .map(|health| health.timeout)
-        .max()
-        .unwrap_or(Duration::ZERO);
-    let limit = longest
-        .saturating_mul(probes.first_pass_rounds())
-        .saturating_add(Duration::from_secs(1))
-        .min(at_most);
-    if !probes.wait_first_pass(limit).await {
-        log::warn!("not every peer was asked within {limit:?}; those left stay unknown");
-    }
+    (Arc::new(app_state), commands)
 }
 
 fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {
@@ -257,8 +215,8 @@ fn open_telemetry(config: &Config) -> Result<Arc<Telemetry>, Error> {
     Ok(Arc::new(telemetry))
 }
 
-fn log_addresses(subject: &AppState) {
-    let addresses = subject.lifecycle.addresses();
+fn log_addresses(app_state: &AppState) {
+    let addresses = app_state.lifecycle.addresses();
     for listener in &addresses.listeners {
         log::info!("listening on {}", listener.bound);
     }

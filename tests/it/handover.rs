@@ -1,4 +1,4 @@
-//! A new process whose predecessor is the test: what is said between two processes, in every order.
+//! A new process whose predecessor is the test: the messages of a hot restart, in every order.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -34,7 +34,7 @@ fn handover_predecessor_that_hangs_up_and_lives_is_not_replaced() {
     new.hang_up();
     assert_eq!(new.process.wait().code(), Some(1));
     wait::until("it to say why", || {
-        new.process.stderr().contains("called the upgrade off")
+        new.process.stderr().contains("cancelled the upgrade")
     });
 }
 
@@ -54,7 +54,7 @@ fn handover_predecessor_that_cancels_and_exits_is_not_replaced() {
     gone.wait().unwrap();
     let mut new = NewProcess::start();
     new.greet(gone.id());
-    new.say(&json!("called off"));
+    new.say(&json!("cancelled"));
     new.hang_up();
     assert_eq!(new.process.wait().code(), Some(1));
 }
@@ -63,8 +63,8 @@ fn handover_predecessor_that_cancels_and_exits_is_not_replaced() {
 fn handover_keeps_a_drain_command_given_to_the_new_process() {
     let mut new = NewProcess::start();
     let labels: Vec<String> = new.origins.iter().map(Origin::label).collect();
-    // (what the word says, what is said after the doors were closed)
-    let memory = |draining: [bool; 2]| {
+    // The states in Activate, and in the report after the admin sockets were closed.
+    let peer_state = |draining: [bool; 2]| {
         let peer = |(label, draining)| {
             let known = json!({"address": label, "draining": draining});
             (String::clone(label), known)
@@ -74,13 +74,13 @@ fn handover_keeps_a_drain_command_given_to_the_new_process() {
     };
     new.greet(std::process::id());
     assert!(new.hear()["ready"].is_object());
-    new.say(&json!({"memory": memory([false, false])}));
+    new.say(&json!({"peer_state": peer_state([false, false])}));
     assert_eq!(new.hear(), "serving");
     new.wait_until_ready();
     let drain = format!("/v1/upstreams/app/peers/{}/drain", labels[0]);
     assert_eq!(new.admin.post(&drain).status, 200);
-    new.say(&json!({"connections": 0, "memory": memory([false, true])}));
-    assert_eq!(new.hear(), "noted");
+    new.say(&json!({"connections": 0, "peer_state": peer_state([false, true])}));
+    assert_eq!(new.hear(), "state_applied");
     let states = labels.iter().map(|label| new.admin.state("app", label));
     assert_eq!(states.collect::<Vec<_>>(), ["draining", "draining"]);
 }
@@ -121,7 +121,7 @@ impl NewProcess {
 
     /// The first message, of a predecessor without sockets.
     fn greet(&mut self, pid: u32) {
-        self.say(&json!({"format": 2, "version": "0", "pid": pid}));
+        self.say(&json!({"format": 3, "version": "0", "pid": pid}));
     }
 
     fn say(&mut self, message: &Value) {

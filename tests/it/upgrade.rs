@@ -327,7 +327,7 @@ fn stop_signal_cancels_an_upgrade() {
         held.edge.signal("TERM");
         upgrade.join().unwrap()
     });
-    assert_refused(&upgrade, "called off");
+    assert_refused(&upgrade, "was cancelled");
     assert!(held.edge.wait().success());
     assert_eq!(held.edge.processes(), [0; 0], "nobody is left behind");
     assert!(TcpListener::bind(held.edge.address).is_ok(), "nor a socket");
@@ -345,7 +345,7 @@ fn cancelled_upgrade_stops_a_process_started_by_a_script() {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
         held.successor();
         held.edge.signal("TERM");
-        assert_refused(&upgrade.join().unwrap(), "called off");
+        assert_refused(&upgrade.join().unwrap(), "was cancelled");
     });
     assert!(held.edge.wait().success());
     held.let_go();

@@ -11,7 +11,6 @@ mod notify_socket;
 mod process_tree;
 mod workers;
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -23,11 +22,10 @@ use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
 use self::notify_socket::{NotifyMessage, NotifySocket};
 use self::workers::Workers;
+use super::hot_restart::program_path;
+use super::process_role::{self, SUPERVISED_ENV};
 use super::signals::{Signal, Signals};
-use super::{sd_notify, socket_activation, upgrade};
-
-/// Tells a process that it has a supervisor, and is not to be one.
-const SUPERVISED_ENV: &str = "CLOCKWISE_SUPERVISED";
+use super::{sd_notify, socket_activation};
 
 /// How long a new process may take to say that it leads when the old one has ended: both happen at
 /// the end of an upgrade, in either order.
@@ -50,12 +48,7 @@ pub enum Error {
 
 /// Whether this process is to be a supervisor: where it is asked to, and as process 1.
 pub fn should_supervise(asked: bool) -> bool {
-    (asked || std::process::id() == 1) && !is_supervised()
-}
-
-/// Whether this process was started by a supervisor, or by one that was.
-pub(super) fn is_supervised() -> bool {
-    std::env::var_os(SUPERVISED_ENV).as_deref() == Some(OsStr::new("1"))
+    (asked || std::process::id() == 1) && !process_role::is_supervised()
 }
 
 /// Runs this program again, with the same arguments, as the proxy, and returns the exit code of the
@@ -190,7 +183,7 @@ impl Supervisor {
 
 /// In a process group of its own: what a terminal sends to all of ours would reach it twice.
 fn spawn_worker(mailbox: &str) -> io::Result<Pid> {
-    let mut command = Command::new(upgrade::program_path()?);
+    let mut command = Command::new(program_path()?);
     command
         .args(std::env::args_os().skip(1))
         .env(SUPERVISED_ENV, "1")

@@ -3,7 +3,7 @@
 
 use rustix::process::Pid;
 
-use crate::server::handover;
+use crate::server::process_role::SUCCESSOR_ENV;
 
 /// The most generations between a process and us, its supervisor.
 const MAX_ANCESTORS: usize = 100;
@@ -37,7 +37,7 @@ pub(super) fn newest_successor(known: impl Fn(Pid) -> bool) -> Option<Pid> {
 /// What it was started with (`proc_pid_environ(5)`).
 fn has_successor_env(pid: Pid) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let mark = format!("{}=1", handover::SUCCESSOR_ENV);
+    let mark = format!("{}=1", SUCCESSOR_ENV);
     environment
         .split(|&byte| byte == 0)
         .any(|variable| variable == mark.as_bytes())
@@ -123,7 +123,7 @@ ctypes.CDLL(None).syscall(exit, 0)
     fn process_tree_finds_the_successor_by_its_environment() {
         let start = |value| {
             let mut command = Command::new("sleep");
-            command.arg("10").env(handover::SUCCESSOR_ENV, value);
+            command.arg("10").env(SUCCESSOR_ENV, value);
             command.spawn().unwrap()
         };
         let mut children = [start("1"), start("0")];

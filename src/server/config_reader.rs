@@ -1,0 +1,36 @@
+//! Reads the configuration file and resolves its names, for a reload.
+
+use std::path::Path;
+
+use super::blocking::run_blocking;
+use super::dns;
+use crate::config::{self, Config};
+use crate::lifecycle::ControlError;
+use crate::snapshot::ResolvedAddresses;
+
+/// What a reload puts in force.
+pub(super) struct LoadedConfig {
+    pub(super) config: Config,
+    /// The addresses of its peers' names.
+    pub(super) addresses: ResolvedAddresses,
+    /// What the configuration is warned of, a line each.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads the file, and resolves its names; an address in use is kept if it is still among a name's addresses.
+pub(super) async fn load(
+    path: &Path,
+    in_use: &ResolvedAddresses,
+) -> Result<LoadedConfig, ControlError> {
+    let path = path.to_owned();
+    let read = move || config::load_with_warnings(&path).map_err(|report| report.render(false));
+    let (config, warnings) = run_blocking(read).await?;
+    let addresses = dns::resolve_peers_preferring(&config, in_use)
+        .await
+        .map_err(|error| ControlError::Failed(error.to_string()))?;
+    Ok(LoadedConfig {
+        config,
+        addresses,
+        warnings,
+    })
+}
