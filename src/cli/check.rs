@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::error::{CliError, CommandResult};
 use super::output::{Output, is_terminal};
-use super::{CliError, CommandResult};
 use crate::config;
 
 pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResult {

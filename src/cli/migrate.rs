@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::error::{CliError, CommandResult};
 use super::output::{Output, is_terminal};
-use super::{CliError, CommandResult};
 use crate::config;
 use crate::migrate::{self, Language, MAX_NOTES, Translation};
 

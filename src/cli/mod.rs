@@ -1,37 +1,22 @@
-//! The command line: what the user typed, and which exit code says how it went.
+//! The command line: parses the arguments, runs the command, returns its exit code.
 
 mod check;
+mod config_args;
 mod control;
 mod demo;
+mod error;
 mod migrate;
 mod output;
 mod ring;
 mod run;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use self::config_args::ConfigArgs;
+use self::error::{CliError, CommandResult};
 use self::output::Output;
-use crate::config::{self, Config, Report};
-
-/// How a command ended; the numbers are part of the contract with scripts.
-#[derive(Debug)]
-enum CliError {
-    /// The input is wrong (1).
-    Input(String),
-    /// A limit that the user set was passed (3).
-    Limit(String),
-    /// The running instance cannot be reached, or refused (4).
-    Instance(String),
-    /// The supervised process ended so, and has said why.
-    Worker(u8),
-    /// Nobody reads our output any more: nothing is wrong (0).
-    OutputClosed,
-}
-
-type CommandResult = Result<(), CliError>;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -49,7 +34,7 @@ struct Cli {
 enum Command {
     /// Runs the proxy in the foreground
     Run(run::RunArgs),
-    /// Checks a configuration: every problem, with its place
+    /// Checks a configuration: reports every problem, with its place
     Check {
         #[command(flatten)]
         config: ConfigArgs,
@@ -63,7 +48,7 @@ enum Command {
     Status {
         #[command(flatten)]
         instance: control::InstanceArgs,
-        /// The answer as the instance gave it
+        /// The answer as JSON
         #[arg(long)]
         json: bool,
     },
@@ -73,56 +58,16 @@ enum Command {
     Upgrade(control::UpgradeArgs),
     /// Takes a peer of the running instance off the ring; its keys, and only they, move on
     Drain(control::PeerArgs),
-    /// Puts a drained peer back on the ring, or one that is off it for coming and going; its keys come home
+    /// Puts a drained or suppressed peer back on the ring; its keys return to it
     Enable(control::PeerArgs),
     /// Certificates that the running instance orders
     #[command(subcommand)]
     Certificate(control::CertificateCommand),
-    #[command(
-        about = "Writes the configuration of nginx, HAProxy or Envoy as ours, with no key moved"
-    )]
+    #[command(about = "Translates a configuration of nginx, HAProxy or Envoy; no key moves")]
     Migrate(migrate::MigrateArgs),
-    /// Questions to the ring, answered from a configuration alone
+    /// Answers questions about the ring from a configuration alone
     #[command(subcommand)]
     Ring(ring::RingCommand),
-}
-
-/// The configuration file.
-#[derive(Args, Clone, Debug)]
-struct ConfigArgs {
-    /// The configuration [default: conf/clockwise.yaml, then /etc/clockwise/clockwise.yaml]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl ConfigArgs {
-    fn from_path(path: &Path) -> Self {
-        Self {
-            config: Some(path.to_owned()),
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        const PLACES: [&str; 2] = ["conf/clockwise.yaml", "/etc/clockwise/clockwise.yaml"];
-        let found = || PLACES.iter().map(PathBuf::from).find(|path| path.exists());
-        self.config
-            .clone()
-            .or_else(found)
-            .unwrap_or_else(|| PathBuf::from(PLACES[0]))
-    }
-
-    fn load(&self) -> Result<Config, CliError> {
-        config::load(&self.path()).map_err(|report| config_error(&report))
-    }
-
-    /// With what it is warned of, a line each.
-    fn load_with_warnings(&self) -> Result<(Config, Vec<String>), CliError> {
-        config::load_with_warnings(&self.path()).map_err(|report| config_error(&report))
-    }
-}
-
-fn config_error(report: &Report) -> CliError {
-    CliError::Input(report.render(output::is_terminal()))
 }
 
 /// Runs the command that the process was started with.
@@ -155,7 +100,7 @@ impl Command {
                 control::certificate(&certificate, &mut Output::stdout())
             }
             Self::Migrate(options) => migrate::migrate(&options, &mut Output::stdout()),
-            Self::Ring(question) => question.run(&mut Output::stdout()),
+            Self::Ring(command) => command.run(&mut Output::stdout()),
         }
     }
 }
@@ -166,14 +111,14 @@ mod tests {
 
     use super::*;
 
-    /// What is shown is no Markdown.
+    /// A terminal shows backticks as they are.
     #[test]
     fn help_texts_contain_no_backticks() {
-        fn look(command: &mut clap::Command) {
+        fn check(command: &mut clap::Command) {
             let help = command.render_long_help().to_string();
             assert!(!help.contains('`'), "{help}");
-            command.get_subcommands_mut().for_each(look);
+            command.get_subcommands_mut().for_each(check);
         }
-        look(&mut Cli::command());
+        check(&mut Cli::command());
     }
 }

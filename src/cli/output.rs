@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
-use super::CliError;
+use super::error::CliError;
 
 /// Standard output, locked and buffered.
 pub(super) struct Output(BufWriter<StdoutLock<'static>>);

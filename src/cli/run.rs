@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{CliError, CommandResult, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::error::{CliError, CommandResult};
 use crate::config::ErrorLogConfig;
 use crate::{server, telemetry};
 

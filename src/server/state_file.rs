@@ -1,8 +1,7 @@
-//! The state file: what a cold restart remembers of the peers.
+//! The state file: the state of the peers that a cold start takes over from an earlier process.
 //!
-//! Written as a whole into a file beside it and renamed, so that it is never half there. Only its
-//! age counts, not its process: whatever ended that one, what was known a moment ago is better than
-//! nothing.
+//! It is written to a second file and renamed, so that a reader never finds half of it. Only its age decides whether it
+//! is used, not how the process that wrote it ended: the state of a moment ago is better than none.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,21 +20,15 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::error_log::LogRateLimit;
 use crate::upstream::PersistedState;
 
-/// The format; another number means another format.
-const FORMAT_VERSION: u32 = 1;
-
-/// How often it is said that the file cannot be written.
-const WRITE_ERROR_INTERVAL: Duration = Duration::from_secs(60);
-
 #[derive(Debug, Deserialize, Serialize)]
 struct StateFileContents {
     format: u32,
-    /// When it was written (RFC 3339).
+    /// The time of writing (RFC 3339).
     written_at: String,
     peer_state: PersistedState,
 }
 
-/// What the file remembers; nothing if it is not there, too old, or not to be read. Says so.
+/// Loads the file; the empty state if it is missing, too old or unreadable. The last two are logged.
 pub(super) fn load(file: &StateFileConfig) -> PersistedState {
     match read_contents(&file.path) {
         Ok(state) => accept_if_fresh(file, state),
@@ -50,7 +43,7 @@ pub(super) fn load(file: &StateFileConfig) -> PersistedState {
     }
 }
 
-/// Keeps the file up to date from beside the task that asks for it: a disk may take its time.
+/// Keeps the file up to date. It is written on a blocking thread, as a disk may be slow.
 #[derive(Debug, Default)]
 pub(super) struct StateFileWriter {
     inner: Arc<StateFileInner>,
@@ -58,37 +51,38 @@ pub(super) struct StateFileWriter {
 }
 
 impl StateFileWriter {
-    /// Has what is known now written, where that differs from what was written last; not while the
-    /// write before is still under way. Call within the runtime.
+    /// Starts to write the state, if it has changed since the last write and no write is in progress. Call within the
+    /// runtime.
     pub(super) fn write_in_background(&mut self, file: &StateFileConfig, snapshot: Arc<Snapshot>) {
         if self
             .write_task
             .as_ref()
-            .is_some_and(|writing| !writing.is_finished())
+            .is_some_and(|task| !task.is_finished())
         {
             return;
         }
-        let (book, file) = (Arc::clone(&self.inner), file.clone());
-        let write = move || book.write_if_changed(&file, &snapshot);
+        let (inner, file) = (Arc::clone(&self.inner), file.clone());
+        let write = move || inner.write_if_changed(&file, &snapshot);
         self.write_task = Some(tokio::task::spawn_blocking(write));
     }
 
-    /// From now on the file is another process's to write.
+    /// Never writes again: from now on another process writes the file.
     pub(super) fn release(&self) {
         self.inner.released.store(true, Ordering::SeqCst);
     }
 
-    /// Writes for the last time. Blocks for as long as the disk does.
+    /// Writes for the last time. Blocks until the disk has it.
     pub(super) fn write_and_release(&self, file: &StateFileConfig, snapshot: &Snapshot) {
         self.inner.write_if_changed(file, snapshot);
         self.release();
     }
 }
 
-/// What is written, and by one at a time.
+/// Shared by the write tasks.
 #[derive(Debug)]
 struct StateFileInner {
-    /// What has happened according to the file, where this process has written it.
+    /// The state in the file, without elapsed times; `None`: this process has not written it. Locked during a write, so
+    /// that one task writes at a time.
     last_written: Mutex<Option<PersistedState>>,
     released: AtomicBool,
     error_log_limit: LogRateLimit,
@@ -105,17 +99,17 @@ impl Default for StateFileInner {
 }
 
 impl StateFileInner {
-    /// A write that failed is tried again the next time.
+    /// Writes the state, unless the file has it already. A write that failed is tried again the next time.
     fn write_if_changed(&self, file: &StateFileConfig, snapshot: &Snapshot) {
         let mut last = self.last_written.lock();
-        // Only now: whoever was written before us knew less.
-        let memory = snapshot.persisted_state();
-        let events = memory.without_elapsed_times();
-        if self.is_released() || (last.as_ref() == Some(&events) && is_recent(file)) {
+        // Under the lock: state that was exported earlier could overwrite a newer one.
+        let state = snapshot.persisted_state();
+        let timeless = state.without_elapsed_times();
+        if self.is_released() || (last.as_ref() == Some(&timeless) && is_recent(file)) {
             return;
         }
-        *last = match self.replace_file(&file.path, &memory) {
-            Ok(()) => Some(events),
+        *last = match self.replace_file(&file.path, &state) {
+            Ok(()) => Some(timeless),
             Err(error) => {
                 self.log_write_error(file, &error);
                 None
@@ -123,20 +117,21 @@ impl StateFileInner {
         };
     }
 
-    fn replace_file(&self, path: &Path, memory: &PersistedState) -> io::Result<()> {
-        let beside = path.with_extension("new");
-        write_contents(&beside, memory)?;
+    fn replace_file(&self, path: &Path, state: &PersistedState) -> io::Result<()> {
+        let new_file = path.with_extension("new");
+        write_contents(&new_file, state)?;
+        // Released meanwhile: by now the file may be the new process's.
         if self.is_released() {
             return Ok(());
         }
-        std::fs::rename(&beside, path)
+        std::fs::rename(&new_file, path)
     }
 
     fn is_released(&self) -> bool {
         self.released.load(Ordering::SeqCst)
     }
 
-    /// Not every time: a full disk would fill the log.
+    /// Logs an error, but not each: a full disk would fill the log.
     fn log_write_error(&self, file: &StateFileConfig, error: &io::Error) {
         if self
             .error_log_limit
@@ -144,34 +139,43 @@ impl StateFileInner {
             .is_some()
         {
             log::warn!(
-                "the state file `{}` cannot be written: {error}; trying again",
+                "cannot write the state file `{}`: {error}; trying again",
                 file.path.display()
             );
         }
     }
 }
 
-/// Whether the file on disk will still count for a while: half of its age is not over.
+/// Whether the file on disk is younger than half of `max_age`, and so need not be written again yet.
 fn is_recent(file: &StateFileConfig) -> bool {
-    let age = std::fs::metadata(&file.path)
-        .and_then(|found| found.modified())
+    let modified = std::fs::metadata(&file.path)
+        .and_then(|metadata| metadata.modified())
         .ok();
-    let age = age.and_then(|written| written.elapsed().ok());
+    let age = modified.and_then(|modified| modified.elapsed().ok());
     age.is_some_and(|age| age < file.max_age / 2)
 }
 
-fn accept_if_fresh(file: &StateFileConfig, state: StateFileContents) -> PersistedState {
-    let written = state.written_at.parse::<jiff::Timestamp>();
-    let age = written.map(|written| clock::wall().duration_since(written).unsigned_abs());
+fn accept_if_fresh(file: &StateFileConfig, contents: StateFileContents) -> PersistedState {
+    let written_at = contents.written_at.parse::<jiff::Timestamp>();
+    // `unsigned_abs`: after the clock was set back, the file may be from the future.
+    let age = written_at.map(|written_at| clock::wall().duration_since(written_at).unsigned_abs());
     match age {
-        Ok(age) if state.format == FORMAT_VERSION && age <= file.max_age => PersistedState {
-            // What was hot then says nothing about now.
+        Ok(age) if contents.format == FORMAT_VERSION && age <= file.max_age => PersistedState {
+            // Keys that were hot then need not be hot now.
             hot_keys: BTreeMap::new(),
-            ..state.peer_state.aged(age)
+            ..contents.peer_state.aged(age)
         },
+        Ok(_) if contents.format != FORMAT_VERSION => {
+            log::info!(
+                "the state file `{}` is ignored: it has format {}, this version reads format {FORMAT_VERSION}",
+                file.path.display(),
+                contents.format
+            );
+            PersistedState::default()
+        }
         Ok(age) => {
             log::info!(
-                "the state file `{}` is {age:?} old: it is ignored",
+                "the state file `{}` is ignored: it is {age:?} old, more than `max_age`",
                 file.path.display()
             );
             PersistedState::default()
@@ -190,16 +194,22 @@ fn read_contents(path: &Path) -> io::Result<StateFileContents> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-fn write_contents(path: &Path, memory: &PersistedState) -> io::Result<()> {
-    let state = StateFileContents {
+fn write_contents(path: &Path, state: &PersistedState) -> io::Result<()> {
+    let contents = StateFileContents {
         format: FORMAT_VERSION,
         written_at: clock::wall().to_string(),
-        peer_state: memory.clone(),
+        peer_state: state.clone(),
     };
     let mut file = std::fs::File::create(path)?;
-    file.write_all(&serde_json::to_vec(&state)?)?;
+    file.write_all(&serde_json::to_vec(&contents)?)?;
     file.sync_all()
 }
+
+/// The format of the file; raised with every incompatible change.
+const FORMAT_VERSION: u32 = 2;
+
+/// How often it is logged that the file cannot be written.
+const WRITE_ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -214,7 +224,7 @@ routes: [{upstream: app}]
 upstreams: {app: {peers: [127.0.0.1:2]}}
 ";
 
-    /// A configuration in force whose one peer drains.
+    /// A configuration in force with one peer, which drains.
     fn snapshot(directory: &Path) -> Snapshot {
         let source = directory.join("clockwise.yaml");
         std::fs::write(&source, YAML).unwrap();
@@ -232,11 +242,11 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         }
     }
 
-    /// Who drains; for how long is another matter from one moment to the next.
-    fn drains(memory: &PersistedState) -> Vec<(&str, bool)> {
-        let peers = memory.upstreams.values().flatten();
+    /// Which peers drain, without the time since when: that changes from one moment to the next.
+    fn drains(state: &PersistedState) -> Vec<(&str, bool)> {
+        let peers = state.upstreams.values().flatten();
         peers
-            .map(|(label, known)| (label.as_str(), known.draining))
+            .map(|(label, peer)| (label.as_str(), peer.draining))
             .collect()
     }
 
@@ -263,10 +273,10 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("later/state.json"));
-        let book = StateFileInner::default();
-        book.write_if_changed(&file, &snapshot);
+        let inner = StateFileInner::default();
+        inner.write_if_changed(&file, &snapshot);
         std::fs::create_dir(directory.path().join("later")).unwrap();
-        book.write_if_changed(&file, &snapshot);
+        inner.write_if_changed(&file, &snapshot);
         assert_eq!(drains(&load(&file)), drains(&snapshot.persisted_state()));
     }
 
@@ -275,9 +285,9 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let directory = tempfile::tempdir().unwrap();
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("state.json"));
-        let keeper = StateFileWriter::default();
-        keeper.release();
-        keeper.inner.write_if_changed(&file, &snapshot);
+        let writer = StateFileWriter::default();
+        writer.release();
+        writer.inner.write_if_changed(&file, &snapshot);
         assert!(!file.path.exists());
     }
 }

@@ -99,7 +99,7 @@ fn ring_owner_skips_peers_that_are_down() {
         assert_eq!(line.split('\t').nth(1), Some(heir));
     }
     let all = "ring owner -c clockwise.yaml -u app --down a --down b --down c kim";
-    assert_eq!(desk.print(all, ""), "kim\t(nobody)\n");
+    assert_eq!(desk.print(all, ""), "kim\t(none)\n");
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn upgrade_with_a_program_that_hangs_is_refused_and_kills_it() {
 fn upgrade_refused_by_the_program_quotes_its_reason() {
     refused(
         |_, edge| replace_by(edge, "refuses"),
-        "it speaks hand-over format 1",
+        "it uses hand-over format 1",
     );
 }
 
@@ -217,7 +217,7 @@ fn upgrade_during_an_upgrade_is_refused() {
             .map(|_| scope.spawn(|| held.edge.command(&["upgrade"])))
             .collect();
         for second in more {
-            assert_refused(&second.join().unwrap(), "under way");
+            assert_refused(&second.join().unwrap(), "in progress");
         }
         held.let_go();
         let first = first.join().unwrap();
@@ -566,7 +566,7 @@ fn cold_start_restores_the_state_file_unless_too_old() {
     let file = edge.directory().join("state.json");
     let state: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let mut old = state;
-    old["written"] = "2020-01-01T00:00:00Z".into();
+    old["written_at"] = "2020-01-01T00:00:00Z".into();
     fs::write(&file, old.to_string()).unwrap();
     edge.restart();
     assert_eq!(states(&edge), ["up", "up", "up"]);

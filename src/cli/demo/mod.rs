@@ -13,8 +13,8 @@ use clap::Args;
 
 use self::control_server::DemoControlServer;
 use self::origin::DemoOrigin;
+use super::error::{CliError, CommandResult};
 use super::output::Output;
-use super::{CliError, CommandResult};
 use crate::{config, server, telemetry};
 
 #[derive(Args, Debug)]

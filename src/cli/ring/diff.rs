@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::line_reader::LineReader;
 use super::scenario::{ChangeArgs, UpstreamScenario};
-use super::{NO_PEER, UpstreamArgs, table};
+use super::table::{self, NO_PEER};
+use super::upstream_args::UpstreamArgs;
+use crate::cli::error::{CliError, CommandResult};
 use crate::cli::output::Output;
-use crate::cli::{CliError, CommandResult};
 use crate::predict::{
     Comparison, HASH_SPACE, KeyMoves, Movement, MovementBasis, OwnerPair, percent,
 };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 
 /// A longer line is cut off here.
 const MAX_LINE: u64 = 1 << 20;

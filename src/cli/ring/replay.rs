@@ -10,9 +10,10 @@ use clap::{Args, ValueEnum};
 
 use super::line_reader::LineReader;
 use super::scenario::{ChangeArgs, UpstreamScenario};
-use super::{UpstreamArgs, table};
+use super::table;
+use super::upstream_args::UpstreamArgs;
+use crate::cli::error::{CliError, CommandResult};
 use crate::cli::output::Output;
-use crate::cli::{CliError, CommandResult};
 use crate::policy::bounded_load::BalanceFactor;
 use crate::predict::{
     self, KeyPlacement, LoadRules, ReplayFormat, ReplayOptions, ReplayOutcome, SimulatedLoads,

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::UpstreamArgs;
-use crate::cli::{CliError, ConfigArgs};
+use super::upstream_args::UpstreamArgs;
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::error::CliError;
 use crate::config;
 use crate::predict::{self, KeyPlacement, LoadRules, PeerSetChange, PeerSpec};
 use crate::ring::Ring;

@@ -1,5 +1,8 @@
 //! Rows of text as a table: names to the left, numbers to the right.
 
+/// Stands for the label where no peer is up.
+pub(super) const NO_PEER: &str = "(none)";
+
 /// The lines of the rows, two spaces between the columns; the first `names` columns are names.
 pub(super) fn format_table(rows: &[Vec<String>], names: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -13,9 +13,8 @@
 //! ```
 //!
 //! A message is its length (4 bytes, big endian) and that many bytes of JSON. Unknown fields are ignored; an unknown
-//! format number is an error. The new process accepts nothing before `Activate`, so a late or cancelled one can be killed without a client
-//! noticing. If the old process exits without a word, the new one serves at once, since no other process does.
-//! Both accept from the same sockets after `Activate`, so no connection is lost in between.
+//! format number is an error. Before `Activate` the new process accepts nothing, so it can be killed unnoticed; if the
+//! old process exits without a word, the new one serves at once. After it both accept from the same sockets.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -1,0 +1,125 @@
+//! One request to the running instance: HTTP/1.1 on its control socket, one request per connection.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::error::CliError;
+use crate::{config, server};
+
+/// How to reach the running instance.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct InstanceArgs {
+    /// Its control socket
+    #[arg(long, value_name = "SOCK", conflicts_with = "config")]
+    control: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl InstanceArgs {
+    /// Sends a request, and returns the body of the answer.
+    pub(super) fn request(&self, method: &str, path: &str) -> Result<Value, CliError> {
+        let socket = self.socket()?;
+        let unreachable = |error: io::Error| {
+            let socket = socket.display();
+            CliError::Instance(format!(
+                "no instance answers on `{socket}`: {error}; is it running, and is this its socket?"
+            ))
+        };
+        let answer = exchange(&socket, method, path).map_err(unreachable)?;
+        let (status, body) = parse_response(&answer)
+            .ok_or_else(|| unreachable(io::ErrorKind::InvalidData.into()))?;
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        let reason = body
+            .get("error")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason given");
+        match status {
+            412 => Err(CliError::Limit(reason.to_owned())),
+            _ => Err(CliError::Instance(format!(
+                "the instance refused ({status}): {reason}"
+            ))),
+        }
+    }
+
+    /// The socket that `--control` names, else the one that the configuration names, else the default.
+    fn socket(&self) -> Result<PathBuf, CliError> {
+        if let Some(control) = &self.control {
+            return Ok(control.clone());
+        }
+        let file = self.config.path();
+        if self.config.is_given() && !file.exists() {
+            return Err(CliError::Input(format!(
+                "there is no file `{}`",
+                file.display()
+            )));
+        }
+        let configured = config::control_socket(&file);
+        Ok(configured.unwrap_or_else(server::default_control_path))
+    }
+}
+
+fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket)?;
+    let limit = if method == "POST" {
+        COMMAND_TIMEOUT
+    } else {
+        QUERY_TIMEOUT
+    };
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(QUERY_TIMEOUT))?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// The status and the body. The instance never sends a body in chunks.
+fn parse_response(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(header_length) = response.parse(answer).ok()? else {
+        return None;
+    };
+    Some((response.code?, answer.get(header_length..)?))
+}
+
+/// A field for people; `-` if it is missing.
+pub(super) fn display_value(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Encodes a text as one segment of a path: all but the unreserved characters (RFC 3986, section 2.3).
+pub(super) fn percent_encode(text: &str) -> String {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte| {
+        if is_unreserved(byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    text.bytes().map(encode).collect::<Vec<_>>().concat()
+}
+
+/// How long a query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a command may take. An upgrade waits for the new process; the instance limits that itself.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(3600);

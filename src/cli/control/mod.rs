@@ -1,0 +1,117 @@
+//! Commands to the running instance: `status`, `reload`, `upgrade`, `drain`, `enable`, `certificate`.
+
+mod client;
+mod reload;
+mod status;
+
+use clap::{Args, Subcommand};
+
+pub(super) use self::client::InstanceArgs;
+use self::client::{display_value, percent_encode};
+pub(super) use self::reload::{ReloadArgs, reload};
+use self::status::certificate_status;
+pub(super) use self::status::status;
+use super::error::CommandResult;
+use super::output::Output;
+
+/// A peer of the running instance.
+#[derive(Args, Debug)]
+pub(super) struct PeerArgs {
+    /// The upstream
+    upstream: String,
+    /// The peer's label
+    label: String,
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// The answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// An upgrade of the running instance.
+#[derive(Args, Debug)]
+pub(super) struct UpgradeArgs {
+    #[arg(long, help = "Even if more keys move than max_moved allows")]
+    force: bool,
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// The answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to do with a certificate of the running instance.
+#[derive(Debug, Subcommand)]
+pub(super) enum CertificateCommand {
+    /// Orders it anew, now; the old one is used until the new one is there
+    Renew(CertificateArgs),
+    /// Orders it anew, and has the old one revoked
+    Revoke(CertificateArgs),
+}
+
+/// A certificate that the running instance orders.
+#[derive(Args, Debug)]
+pub(super) struct CertificateArgs {
+    /// Its first name
+    name: String,
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// The answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Drains or enables a peer; `action` is the last segment of the path.
+pub(super) fn set_peer(peer: &PeerArgs, action: &str, output: &mut Output) -> CommandResult {
+    let path = format!(
+        "/v1/upstreams/{}/peers/{}/{action}",
+        percent_encode(&peer.upstream),
+        percent_encode(&peer.label)
+    );
+    let answer = peer.instance.request("POST", &path)?;
+    if peer.json {
+        output.line(&answer.to_string())?;
+    } else {
+        let state = display_value(answer.get("state"));
+        let in_flight = display_value(answer.get("in_flight"));
+        output.line(&format!(
+            "{} {}: {state}, {in_flight} requests in flight",
+            peer.upstream, peer.label
+        ))?;
+    }
+    output.flush()
+}
+
+pub(super) fn upgrade(upgrade: &UpgradeArgs, output: &mut Output) -> CommandResult {
+    let force = if upgrade.force { "?force" } else { "" };
+    let answer = upgrade
+        .instance
+        .request("POST", &format!("/v1/upgrade{force}"))?;
+    if upgrade.json {
+        output.line(&answer.to_string())?;
+    } else {
+        output.line(&format!(
+            "process {} serves; the old one drains",
+            display_value(answer.get("pid"))
+        ))?;
+    }
+    output.flush()
+}
+
+pub(super) fn certificate(command: &CertificateCommand, output: &mut Output) -> CommandResult {
+    let (certificate, action) = match command {
+        CertificateCommand::Renew(certificate) => (certificate, "renew"),
+        CertificateCommand::Revoke(certificate) => (certificate, "revoke"),
+    };
+    let path = format!(
+        "/v1/certificates/{}/{action}",
+        percent_encode(&certificate.name)
+    );
+    let answer = certificate.instance.request("POST", &path)?;
+    if certificate.json {
+        output.line(&answer.to_string())?;
+    } else {
+        output.line(&certificate_status(&answer))?;
+    }
+    output.flush()
+}

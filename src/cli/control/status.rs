@@ -1,0 +1,188 @@
+//! `clockwise status`
+
+use std::fmt::{Display, Write as _};
+
+use serde_json::Value;
+
+use super::client::{InstanceArgs, display_value};
+use crate::cli::error::CommandResult;
+use crate::cli::output::Output;
+
+pub(in crate::cli) fn status(
+    instance: &InstanceArgs,
+    json: bool,
+    output: &mut Output,
+) -> CommandResult {
+    let status = instance.request("GET", "/v1/status")?;
+    if json {
+        output.line(&status.to_string())?;
+        return output.flush();
+    }
+    for field in [
+        "version",
+        "pid",
+        "stage",
+        "started",
+        "uptime_seconds",
+        "generation",
+        "connections",
+    ] {
+        print_row(field, display_value(status.get(field)), output)?;
+    }
+    let listeners = status.get("listeners").and_then(Value::as_array);
+    for listener in listeners.into_iter().flatten() {
+        print_row("listener", display_value(listener.get("bound")), output)?;
+    }
+    print_certificates(status.get("certificates").unwrap_or(&Value::Null), output)?;
+    if let Some(predecessor) = status.get("predecessor").filter(|value| !value.is_null()) {
+        let field = |name: &str| display_value(predecessor.get(name));
+        let (pid, connections) = (field("pid"), field("connections"));
+        let line = format!("process {pid} drains {connections} connections");
+        print_row("predecessor", line, output)?;
+    }
+    print_row("admin", display_value(status.get("admin")), output)?;
+    let upstreams = status.get("upstreams").and_then(Value::as_object);
+    for (name, upstream) in upstreams.into_iter().flatten() {
+        print_upstream(name, upstream, output)?;
+    }
+    output.flush()
+}
+
+fn print_row(name: &str, value: impl Display, output: &mut Output) -> CommandResult {
+    output.line(&format!("{name:<16}{value}"))
+}
+
+/// Prints an upstream, and a line for each peer that does not have all of its keys.
+fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandResult {
+    let field = |name: &str| display_value(upstream.get(name));
+    let line = format!(
+        "{name}: {} of {} peers available, {} requests in flight",
+        field("available"),
+        field("peers"),
+        field("in_flight"),
+    );
+    print_row("upstream", line, output)?;
+    if upstream.pointer("/tls/verify") == Some(&Value::Bool(false)) {
+        let line = format!("{name}: the certificates of its peers are not verified");
+        print_row("warning", line, output)?;
+    }
+    let peers = upstream.get("not_home").and_then(Value::as_array);
+    for peer in peers.into_iter().flatten() {
+        print_row("peer", format!("{name} {}", peer_status(peer)), output)?;
+    }
+    Ok(())
+}
+
+/// Prints a line for each certificate that is ordered, the first expiry of all, and a line for each warning.
+fn print_certificates(certificates: &Value, output: &mut Output) -> CommandResult {
+    let ordered = certificates.get("ordered").and_then(Value::as_array);
+    for certificate in ordered.into_iter().flatten() {
+        print_row("ordered", certificate_status(certificate), output)?;
+    }
+    let count = certificates.get("count").and_then(Value::as_u64);
+    let Some(count @ 1..) = count else {
+        return Ok(());
+    };
+    let first_expiry = display_value(certificates.get("first_expiry"));
+    let line = format!("{count}, valid until {first_expiry}");
+    print_row("certificates", line, output)?;
+    let warnings = certificates.get("concerns").and_then(Value::as_array);
+    for warning in warnings.into_iter().flatten() {
+        let field = |name: &str| display_value(warning.get(name));
+        let (file, text, help) = (field("file"), field("concern"), field("help"));
+        print_row("warning", format!("{file}: {text}; {help}"), output)?;
+    }
+    Ok(())
+}
+
+/// One line on a certificate that the instance orders.
+pub(super) fn certificate_status(certificate: &Value) -> String {
+    let field = |path: &str| display_value(certificate.pointer(path));
+    let is_true = |name: &str| certificate.get(name) == Some(&Value::Bool(true));
+    let mut line = match certificate.get("valid_until") {
+        None | Some(Value::Null) => format!("{}: none yet", field("/name")),
+        Some(until) => format!(
+            "{}: by {}, valid until {}, renewed on {}",
+            field("/name"),
+            field("/issuer"),
+            display_value(Some(until)),
+            field("/next_order")
+        ),
+    };
+    if is_true("ordered_elsewhere") {
+        line += ", by another process";
+    }
+    if certificate
+        .get("error")
+        .is_some_and(|error| !error.is_null())
+    {
+        let (at, text) = (field("/error/at"), field("/error/text"));
+        let _ = write!(line, "; failed on {at}: {text}");
+    }
+    line
+}
+
+/// Why a peer does not have all of its keys, and for how long.
+fn peer_status(peer: &Value) -> String {
+    let field = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
+    let number = |path: &str| field(path).and_then(Value::as_f64);
+    let is_drained = field("/drained") == Some(&Value::Bool(true));
+    let state = if is_drained {
+        "drained".to_owned()
+    } else {
+        display_value(field("/state"))
+    };
+    let mut line = format!("{}: {state}", display_value(field("/label")));
+    for cause in ["ejected", "suppressed"] {
+        let Some(left) = number(&format!("/{cause}_for_seconds")) else {
+            continue;
+        };
+        let cause = if state == cause { "" } else { cause };
+        let comma = if cause.is_empty() { "" } else { ", " };
+        let _ = write!(line, "{comma}{cause} for {left:.0} s");
+    }
+    if let (Some(share), Some(left)) = (
+        number("/slow_start/share"),
+        number("/slow_start/seconds_left"),
+    ) {
+        let _ = write!(
+            line,
+            ", {:.0} % of its keys are home, {left:.0} s left",
+            share * 100.0
+        );
+    }
+    let keys = field("/drain/keys").filter(|_| !is_drained);
+    let keys = keys.and_then(Value::as_u64);
+    if let (Some(keys), Some(left)) = (keys, number("/drain/seconds_left")) {
+        let noun = if keys == 1 { "key" } else { "keys" };
+        let _ = write!(line, ", keeps {keys} {noun}, {left:.0} s left");
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn status_line_of_a_peer_shows_remaining_time_per_cause() {
+        for (peer, expected) in [
+            (
+                json!({"label": "a", "state": "ejected", "ejected_for_seconds": 8.2, "suppressed_for_seconds": 792}),
+                "a: ejected for 8 s, suppressed for 792 s",
+            ),
+            (
+                json!({"label": "a", "state": "draining", "drain": {"keys": 1, "seconds_left": 60}}),
+                "a: draining, keeps 1 key, 60 s left",
+            ),
+            (
+                json!({"label": "a", "state": "draining", "drained": true, "drain": {"keys": 0, "seconds_left": 60}}),
+                "a: drained",
+            ),
+        ] {
+            assert_eq!(peer_status(&peer), expected);
+        }
+    }
+}
