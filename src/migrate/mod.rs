@@ -37,7 +37,7 @@ use std::path::Path;
 use crate::config::Report;
 
 pub use notes::{MAX_NOTES, Note, NoteKind};
-pub use source::SourceFile;
+pub use source::{IncludeResolver, SourceFile};
 
 use notes::Notes;
 use source::SourceMap;
@@ -77,10 +77,6 @@ impl Language {
         }
     }
 }
-
-/// The files that a pattern of an `include` names, in their order, or why there are none. A pattern
-/// with wildcards may name none.
-pub type IncludeResolver<'a> = dyn Fn(&str) -> Result<Vec<SourceFile>, String> + 'a;
 
 /// What became of a configuration.
 #[derive(Clone, Debug)]

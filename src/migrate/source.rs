@@ -11,6 +11,10 @@ pub struct SourceFile {
     pub text: String,
 }
 
+/// The files that a pattern of an `include` names, in their order, or why there are none. A pattern
+/// with wildcards may name none.
+pub type IncludeResolver<'a> = dyn Fn(&str) -> Result<Vec<SourceFile>, String> + 'a;
+
 /// A stretch of one of the files, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceSpan {

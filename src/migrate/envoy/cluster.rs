@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::address::{canonical_host, host_and_port, socket_address};
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls_origination::{self, UpstreamHttpOptions};
 use crate::config;
@@ -221,35 +222,6 @@ fn read_endpoint(
     } else {
         upstream.peers.push(peer);
     }
-}
-
-/// Host and port of a `socket_address`.
-pub(super) fn socket_address<'a>(fields: &MessageFields<'a>) -> Option<(&'a str, u16)> {
-    let socket = fields.message("address")?.message("socket_address")?;
-    let host = socket.text("address").filter(|host| !host.is_empty())?;
-    let port = socket.get("port_value")?.number()?;
-    let tcp = socket
-        .text("protocol")
-        .is_none_or(|protocol| protocol == "TCP");
-    u16::try_from(port)
-        .ok()
-        .filter(|port| tcp && *port != 0)
-        .map(|port| (host, port))
-}
-
-/// Host and port as one text.
-pub(super) fn host_and_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-/// Envoy places a server by the text that its address is written as, not by what the file has.
-fn canonical_host(host: &str) -> String {
-    let address = host.parse::<IpAddr>();
-    address.map_or_else(|_| host.to_owned(), |address| address.to_string())
 }
 
 /// `metadata.filter_metadata.envoy.lb.hash_key`.

@@ -1,6 +1,5 @@
 //! Filter chains: for whom they are, and what those of one listener cannot all have here.
 
-use super::listener::domain_pattern;
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls::TransportSocket;
 use super::tls_termination::DownstreamTls;
@@ -48,26 +47,6 @@ pub(super) fn server_names(
     }
     matched.note_unread(comments, notes);
     names
-}
-
-/// Which hosts the domain `*` is: those that clients ask for and no other virtual host has, if any.
-pub(super) fn hosts_of_wildcard(
-    hosts: &[FieldValue<'_>],
-    names: &[HostPattern],
-) -> Vec<HostPattern> {
-    let domains = hosts
-        .iter()
-        .flat_map(|host| MessageFields::of(*host).list("domains"));
-    let taken: Vec<_> = domains
-        .filter_map(|domain| domain_pattern(domain.text()))
-        .collect();
-    let left = names.iter().filter(|name| !taken.contains(name));
-    let left: Vec<_> = left.cloned().collect();
-    if left.is_empty() {
-        vec![HostPattern::Any]
-    } else {
-        left
-    }
 }
 
 /// Tells of the filter chains without TLS of a listener that has some with it.

@@ -5,7 +5,7 @@
 //! may be a combination.
 
 use super::message_fields::{FieldValue, MessageFields};
-use crate::migrate::draft::KeySourceDraft;
+use crate::migrate::draft::{KeySourceDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
 /// The key of a route; empty where none is given or none can be said.
@@ -79,4 +79,27 @@ fn source(
     }
     let connection = fields.message("connection_properties")?;
     (connection.text("source_ip") == Some("true")).then_some(KeySourceDraft::ClientIp)
+}
+
+/// A ring without a key is one that Envoy enters at random.
+pub(super) fn note_rings_without_key(
+    upstreams: &mut [UpstreamDraft],
+    resources: &MessageFields<'_>,
+    notes: &Notes<'_>,
+) {
+    for upstream in upstreams
+        .iter_mut()
+        .filter(|upstream| upstream.ring.is_some() && upstream.key.is_empty())
+    {
+        let what =
+            "without `hash_policy` Envoy chooses at random; here the client's address is the key";
+        let clusters = resources.list("clusters");
+        let cluster = clusters
+            .into_iter()
+            .find(|found| MessageFields::of(*found).text("name") == Some(&upstream.name));
+        let place = cluster.map_or_else(|| resources.span(), FieldValue::span);
+        upstream
+            .comments
+            .push(notes.remark(place, &upstream.name, what));
+    }
 }

@@ -136,7 +136,7 @@ impl<'a> MessageFields<'a> {
                     start,
                     end,
                 };
-                comments.push(notes.gap(place, &entry.key, unsupported::envoy(&entry.key)));
+                comments.push(notes.gap(place, &entry.key, unsupported::envoy::reason(&entry.key)));
             }
         }
     }

@@ -3,12 +3,14 @@
 //! The syntax is YAML (JSON is YAML), read as our own configuration is, with the same bounds. A field
 //! that nothing here asks for is a gap, unless it only concerns Envoy itself.
 
+mod address;
 mod cluster;
 mod filter_chain;
 mod hash_policy;
 mod listener;
 mod message_fields;
 mod redirect;
+mod routes;
 mod tls;
 mod tls_origination;
 mod tls_termination;
@@ -67,7 +69,7 @@ pub(super) fn translate(root: &EnvoyBootstrap, notes: &Notes<'_>) -> ConfigDraft
         for listener in resources.list("listeners") {
             routing.listener(listener, &mut setup, notes);
         }
-        listener::note_rings_without_key(&mut setup.upstreams, &resources, notes);
+        hash_policy::note_rings_without_key(&mut setup.upstreams, &resources, notes);
         resources.note_unread(&mut setup.comments, notes);
     }
     fields.note_unread(&mut setup.comments, notes);

@@ -84,7 +84,7 @@ impl UpstreamHttpOptions {
         cluster.ignore(&["http_protocol_options"]);
         if cluster.text("protocol_selection") == Some("USE_DOWNSTREAM_PROTOCOL") {
             let place = cluster.span_of("protocol_selection");
-            let why = unsupported::envoy("protocol_selection");
+            let why = unsupported::envoy::reason("protocol_selection");
             comments.push(notes.gap(place, "protocol_selection", why));
         }
         self.read_upstream_options(cluster, comments, notes);

@@ -1,6 +1,5 @@
 //! `DownstreamTlsContext`: the end of TLS at a listener.
 
-use super::listener::PASSED_UNCHANGED;
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls::{
     self, CERTIFICATE_PINS, SAN_MATCHERS, TransportSocket, VALIDATION_IGNORED, ValidationContext,
@@ -8,6 +7,7 @@ use super::tls::{
 use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{ClientAuthDraft, HstsDraft, TlsTerminationDraft};
+use crate::migrate::unsupported::NO_REWRITE;
 
 const NO_CERTIFICATE: &str =
     "there is no certificate in a file: name one, as in `tls: {cert: FILE, key: FILE}`";
@@ -213,7 +213,7 @@ pub(super) fn response_headers(
         });
         let shown = format!("response_headers_to_add: {name}");
         if !name.eq_ignore_ascii_case("strict-transport-security") {
-            comments.push(notes.gap(element.span(), &shown, PASSED_UNCHANGED));
+            comments.push(notes.gap(element.span(), &shown, NO_REWRITE));
             continue;
         }
         let said = match &mut tls {

@@ -1,8 +1,6 @@
 //! `bind`: listeners, and TLS at them.
 
-use std::net::Ipv4Addr;
-
-use super::proxy_section::ProxySection;
+use super::address::listen_address;
 use super::syntax::{HaproxyLine, HaproxyWord};
 use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange};
 use crate::migrate::draft::ListenerDraft;
@@ -147,34 +145,38 @@ struct BindParser<'a> {
     notes: &'a Notes<'a>,
 }
 
-/// The listeners of a `bind`.
-pub(super) fn bind(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
+/// The listeners of a `bind`; an address without one gets a comment.
+pub(super) fn bind(
+    line: &HaproxyLine,
+    global_tls: &GlobalTls,
+    comments: &mut Vec<String>,
+    notes: &Notes<'_>,
+) -> Vec<BindListener> {
+    let mut listeners = Vec::new();
     for text in line.word(1).split(',') {
         let Some(address) = listen_address(text) else {
             let why = "listeners have an IP address and one port";
-            proxy
-                .file_comments
-                .push(notes.gap(line.span, &format!("bind {text}"), why));
+            comments.push(notes.gap(line.span, &format!("bind {text}"), why));
             continue;
         };
-        let mut reader = BindParser {
+        let mut parser = BindParser {
             bind: BindListener {
                 listener: ListenerDraft::new(address),
                 requires_client_cert: false,
             },
             tls_params: BindTlsParams::default(),
-            global_tls: &proxy.global_tls,
+            global_tls,
             notes,
         };
         let mut words = line.tail(2).iter();
         while let Some(word) = words.next() {
             let valued = PARAMS_WITH_VALUE.contains(&word.text.as_str());
             let value = if valued { words.next() } else { None };
-            reader.read_param(word, value);
+            parser.read_param(word, value);
         }
-        let bind = reader.finish(line.span);
-        proxy.binds.push(bind);
+        listeners.push(parser.finish(line.span));
     }
+    listeners
 }
 
 impl<'a> BindParser<'a> {
@@ -369,47 +371,5 @@ fn param_advice(name: &str) -> &'static str {
         "ocsp-update" => "responses are not fetched here; give the file of one as `ocsp`",
         "maxconn" => "see `downstream.max_connections`, for all listeners together",
         _ => "there is nothing like it here",
-    }
-}
-
-/// `:80`, `*:80`, `10.0.0.1:80`, `[::]:80`, `:::80` as an address to bind.
-pub(super) fn listen_address(text: &str) -> Option<String> {
-    let text = text
-        .strip_prefix("ipv4@")
-        .or(text.strip_prefix("ipv6@"))
-        .unwrap_or(text);
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse::<u16>().ok()?;
-    if matches!(host, "" | "*") {
-        return Some(format!("0.0.0.0:{port}"));
-    }
-    if host.parse::<Ipv4Addr>().is_ok() {
-        return Some(format!("{host}:{port}"));
-    }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let ip = bare.parse::<std::net::Ipv6Addr>().ok()?;
-    Some(format!("[{ip}]:{port}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn haproxy_bind_address_is_parsed_in_every_form() {
-        for (text, read) in [
-            (":80", Some("0.0.0.0:80")),
-            ("*:80", Some("0.0.0.0:80")),
-            ("ipv4@10.0.0.1:80", Some("10.0.0.1:80")),
-            ("[::1]:80", Some("[::1]:80")),
-            (":::80", Some("[::]:80")),
-            ("80", None),
-            (":80-90", None),
-            ("/run/a", None),
-            ("unix@/run/a", None),
-            ("", None),
-        ] {
-            assert_eq!(listen_address(text).as_deref(), read, "{text}");
-        }
     }
 }

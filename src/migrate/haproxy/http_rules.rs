@@ -1,7 +1,7 @@
 //! `http-request`, `redirect`, `http-response`: the rules that listeners have a word for.
 
-use super::acl;
-use super::proxy_section::ProxySection;
+use super::acl::{self, Acl};
+use super::bind::BindListener;
 use super::syntax::{HaproxyLine, HaproxyWord};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
@@ -37,17 +37,142 @@ pub(super) struct ListenerRules {
     requires_client_cert: bool,
 }
 
-/// Takes in a rule; `false` if listeners have no word for it.
-pub(super) fn read_rule(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) -> bool {
-    match (line.keyword(), line.word(1)) {
-        ("redirect", _) => redirect_rule(line, line.tail(1), proxy, notes),
-        ("http-request", "redirect") => redirect_rule(line, line.tail(2), proxy, notes),
-        ("http-request", "set-header" | "add-header") => forwarded_proto_rule(line, proxy, notes),
-        ("http-request", "deny") => deny_rule(line, proxy),
-        ("http-response" | "http-after-response", "set-header" | "add-header") => {
-            hsts_rule(line, proxy, notes)
+/// The section that a rule stands in.
+pub(super) struct RuleContext<'a> {
+    pub(super) acls: &'a [Acl],
+    pub(super) has_listeners: bool,
+}
+
+impl ListenerRules {
+    /// Takes in a rule; `false` if listeners have no setting for it.
+    pub(super) fn read(
+        &mut self,
+        line: &HaproxyLine,
+        context: &RuleContext<'_>,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) -> bool {
+        match (line.keyword(), line.word(1)) {
+            ("redirect", _) => self.redirect(line, line.tail(1), context, comments, notes),
+            ("http-request", "redirect") => {
+                self.redirect(line, line.tail(2), context, comments, notes)
+            }
+            ("http-request", "set-header" | "add-header") => {
+                is_forwarded_proto(line, context, notes)
+            }
+            ("http-request", "deny") => self.deny(line, context),
+            ("http-response" | "http-after-response", "set-header" | "add-header") => {
+                self.hsts(line, context, comments, notes)
+            }
+            _ => false,
         }
-        _ => false,
+    }
+
+    /// Gives the listeners of a section its rules; whether its routes require a client certificate.
+    pub(super) fn apply(
+        self,
+        binds: &mut [BindListener],
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) -> bool {
+        if let Some(rule) = self.https_redirect {
+            comments.extend(apply_https_redirect(&rule, binds, notes));
+        }
+        if let Some(rule) = self.hsts {
+            comments.extend(apply_hsts(&rule, binds, notes));
+        }
+        // A listener that redirects every request reaches no route.
+        let mut serving = binds
+            .iter()
+            .filter(|bind| bind.listener.https_redirect.is_none())
+            .peekable();
+        let by_bind = serving.peek().is_some() && serving.all(|bind| bind.requires_client_cert);
+        by_bind || self.requires_client_cert
+    }
+
+    /// `redirect scheme https [code N] [if !{ ssl_fc }]`.
+    fn redirect(
+        &mut self,
+        line: &HaproxyLine,
+        words: &[HaproxyWord],
+        context: &RuleContext<'_>,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) -> bool {
+        let (what, condition) = split_condition(words);
+        let (["scheme", "https"] | ["scheme", "https", "code", _] | ["code", _, "scheme", "https"]) =
+            what.as_slice()
+        else {
+            return false;
+        };
+        let (place, shown) = (line.span, line.text());
+        let asked = acl::single_fetch(condition, context.acls);
+        let plain = asked
+            .as_ref()
+            .is_some_and(|(name, wanted)| name == "ssl_fc" && !wanted);
+        let why = if !context.has_listeners {
+            REDIRECT_AT_LISTENER
+        } else if condition.is_empty() || plain {
+            let said = HttpRule {
+                value: (),
+                text: shown,
+                span: place,
+            };
+            self.https_redirect.get_or_insert(said);
+            return true;
+        } else if asked.is_some_and(|(name, _)| name == "ssl_fc") {
+            REDIRECT_LOOP
+        } else {
+            REDIRECT_ALL_OR_NONE
+        };
+        comments.push(notes.gap(place, &shown, why));
+        true
+    }
+
+    /// `http-request deny unless { ssl_c_used }`.
+    fn deny(&mut self, line: &HaproxyLine, context: &RuleContext<'_>) -> bool {
+        let (what, condition) = split_condition(line.tail(2));
+        let asked = acl::single_fetch(condition, context.acls);
+        let same = asked.is_some_and(|(name, wanted)| name == "ssl_c_used" && !wanted);
+        let plain = matches!(what.as_slice(), [] | ["deny_status" | "status", "403"]);
+        let refused = same && plain && context.has_listeners;
+        self.requires_client_cert |= refused;
+        refused
+    }
+
+    /// `http-response set-header Strict-Transport-Security VALUE`.
+    fn hsts(
+        &mut self,
+        line: &HaproxyLine,
+        context: &RuleContext<'_>,
+        comments: &mut Vec<String>,
+        notes: &Notes<'_>,
+    ) -> bool {
+        if !line
+            .word(2)
+            .eq_ignore_ascii_case("strict-transport-security")
+        {
+            return false;
+        }
+        let (place, shown) = (line.span, line.text());
+        let (what, condition) = split_condition(line.tail(3));
+        let secure = acl::single_fetch(condition, context.acls)
+            .is_some_and(|(name, wanted)| name == "ssl_fc" && wanted);
+        let read = HstsDraft::parse(&what.join(" "));
+        let why = match read.filter(|_| context.has_listeners) {
+            None => HSTS_AT_TLS_LISTENER,
+            Some(_) if !condition.is_empty() && !secure => HSTS_ALL_OR_NONE,
+            Some(what) => {
+                self.hsts = Some(HttpRule {
+                    value: what,
+                    text: shown,
+                    span: place,
+                });
+                return true;
+            }
+        };
+        comments.push(notes.gap(place, &shown, why));
+        true
     }
 }
 
@@ -62,46 +187,8 @@ fn split_condition(words: &[HaproxyWord]) -> (Vec<&str>, &[HaproxyWord]) {
     )
 }
 
-/// `redirect scheme https [code N] [if !{ ssl_fc }]`.
-fn redirect_rule(
-    line: &HaproxyLine,
-    words: &[HaproxyWord],
-    proxy: &mut ProxySection,
-    notes: &Notes<'_>,
-) -> bool {
-    let (what, condition) = split_condition(words);
-    let (["scheme", "https"] | ["scheme", "https", "code", _] | ["code", _, "scheme", "https"]) =
-        what.as_slice()
-    else {
-        return false;
-    };
-    let (place, shown) = (line.span, line.text());
-    let asked = acl::single_fetch(condition, &proxy.acls);
-    let plain = asked
-        .as_ref()
-        .is_some_and(|(name, wanted)| name == "ssl_fc" && !wanted);
-    let why = if !proxy.has_listeners() {
-        REDIRECT_AT_LISTENER
-    } else if condition.is_empty() || plain {
-        let said = HttpRule {
-            value: (),
-            text: shown,
-            span: place,
-        };
-        proxy.rules.https_redirect.get_or_insert(said);
-        return true;
-    } else if asked.is_some_and(|(name, _)| name == "ssl_fc") {
-        REDIRECT_LOOP
-    } else {
-        REDIRECT_ALL_OR_NONE
-    };
-    let comment = notes.gap(place, &shown, why);
-    proxy.upstream.comments.push(comment);
-    true
-}
-
 /// `http-request set-header X-Forwarded-Proto https if { ssl_fc }`, which needs no saying.
-fn forwarded_proto_rule(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) -> bool {
+fn is_forwarded_proto(line: &HaproxyLine, context: &RuleContext<'_>, notes: &Notes<'_>) -> bool {
     let (what, condition) = split_condition(line.tail(2));
     let [name, value] = what.as_slice() else {
         return false;
@@ -109,7 +196,7 @@ fn forwarded_proto_rule(line: &HaproxyLine, proxy: &mut ProxySection, notes: &No
     if !name.eq_ignore_ascii_case("x-forwarded-proto") {
         return false;
     }
-    let asked = acl::single_fetch(condition, &proxy.acls);
+    let asked = acl::single_fetch(condition, context.acls);
     let asked = asked.filter(|(name, _)| name == "ssl_fc");
     let same = match *value {
         "https" => asked.is_some_and(|(_, wanted)| wanted),
@@ -123,99 +210,57 @@ fn forwarded_proto_rule(line: &HaproxyLine, proxy: &mut ProxySection, notes: &No
     same
 }
 
-/// `http-request deny unless { ssl_c_used }`.
-fn deny_rule(line: &HaproxyLine, proxy: &mut ProxySection) -> bool {
-    let (what, condition) = split_condition(line.tail(2));
-    let asked = acl::single_fetch(condition, &proxy.acls);
-    let same = asked.is_some_and(|(name, wanted)| name == "ssl_c_used" && !wanted);
-    let plain = matches!(what.as_slice(), [] | ["deny_status" | "status", "403"]);
-    let refused = same && plain && proxy.has_listeners();
-    proxy.rules.requires_client_cert |= refused;
-    refused
-}
-
-/// `http-response set-header Strict-Transport-Security VALUE`.
-fn hsts_rule(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) -> bool {
-    if !line
-        .word(2)
-        .eq_ignore_ascii_case("strict-transport-security")
-    {
-        return false;
-    }
-    let (place, shown) = (line.span, line.text());
-    let (what, condition) = split_condition(line.tail(3));
-    let secure = acl::single_fetch(condition, &proxy.acls)
-        .is_some_and(|(name, wanted)| name == "ssl_fc" && wanted);
-    let read = HstsDraft::parse(&what.join(" "));
-    let why = match read.filter(|_| proxy.has_listeners()) {
-        None => HSTS_AT_TLS_LISTENER,
-        Some(_) if !condition.is_empty() && !secure => HSTS_ALL_OR_NONE,
-        Some(what) => {
-            proxy.rules.hsts = Some(HttpRule {
-                value: what,
-                text: shown,
-                span: place,
-            });
-            return true;
-        }
-    };
-    let comment = notes.gap(place, &shown, why);
-    proxy.upstream.comments.push(comment);
-    true
-}
-
-/// Gives the listeners of a section its rules.
-pub(super) fn apply_to_listeners(proxy: &mut ProxySection, notes: &Notes<'_>) {
-    let rules = std::mem::take(&mut proxy.rules);
-    if let Some(said) = rules.https_redirect {
-        apply_https_redirect(&said, proxy, notes);
-    }
-    if let Some(said) = rules.hsts {
-        apply_hsts(&said, proxy, notes);
-    }
-    // A listener that sends all away is no way in.
-    let mut ways = proxy
-        .binds
-        .iter()
-        .filter(|bind| bind.listener.https_redirect.is_none())
-        .peekable();
-    let asked = ways.peek().is_some() && ways.all(|bind| bind.requires_client_cert);
-    proxy.client_cert = asked || rules.requires_client_cert;
-}
-
-fn apply_https_redirect(said: &HttpRule<()>, proxy: &mut ProxySection, notes: &Notes<'_>) {
-    let port = proxy.https_port().unwrap_or(443);
+fn apply_https_redirect(
+    rule: &HttpRule<()>,
+    binds: &mut [BindListener],
+    notes: &Notes<'_>,
+) -> Option<String> {
+    let port = https_port(binds).unwrap_or(443);
     let mut found = false;
-    for bind in &mut proxy.binds {
+    for bind in binds {
         let listener = &mut bind.listener;
         if listener.tls.is_some() {
             continue;
         }
-        listener.https_redirect = Some((port, said.span));
+        listener.https_redirect = Some((port, rule.span));
         let whats = [REDIRECT_CODE, REDIRECT_PORT].into_iter();
         for what in whats.filter(|what| port != 443 || *what != REDIRECT_PORT) {
-            let comment = notes.remark(said.span, &said.text, what);
+            let comment = notes.remark(rule.span, &rule.text, what);
             listener.comments.push(comment);
         }
         found = true;
     }
-    if !found {
-        let comment = notes.remark(said.span, &said.text, NO_PLAIN_LISTENER);
-        proxy.upstream.comments.push(comment);
-    }
+    (!found).then(|| notes.remark(rule.span, &rule.text, NO_PLAIN_LISTENER))
 }
 
-fn apply_hsts(said: &HttpRule<HstsDraft>, proxy: &mut ProxySection, notes: &Notes<'_>) {
+fn apply_hsts(
+    rule: &HttpRule<HstsDraft>,
+    binds: &mut [BindListener],
+    notes: &Notes<'_>,
+) -> Option<String> {
     let mut found = false;
-    for bind in &mut proxy.binds {
+    for bind in binds {
         let Some(tls) = &mut bind.listener.tls else {
             continue;
         };
-        tls.hsts = Some(said.value);
+        tls.hsts = Some(rule.value);
         found = true;
     }
-    if !found {
-        let comment = notes.gap(said.span, &said.text, HSTS_AT_TLS_LISTENER);
-        proxy.upstream.comments.push(comment);
+    (!found).then(|| notes.gap(rule.span, &rule.text, HSTS_AT_TLS_LISTENER))
+}
+
+/// The port of HTTPS, if there is one.
+fn https_port(binds: &[BindListener]) -> Option<u16> {
+    let secure = binds.iter().filter(|bind| bind.listener.tls.is_some());
+    let port = |bind: &BindListener| {
+        let (_, port) = bind.listener.address.rsplit_once(':')?;
+        port.parse::<u16>().ok().filter(|port| *port > 0)
+    };
+    let mut ports: Vec<_> = secure.filter_map(port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    match ports.as_slice() {
+        [port] => Some(*port),
+        _ => None,
     }
 }

@@ -5,25 +5,31 @@
 //! order, so they go through [`super::order`].
 
 mod acl;
-mod backend;
+mod address;
+mod backend_draft;
+mod balance;
 mod bind;
 mod frontend;
+mod health_check;
 mod http_rules;
 mod proxy_section;
 mod server;
+mod server_names;
 mod server_tls;
 mod syntax;
 mod tls;
 mod units;
+mod unknown;
 
 pub(super) use syntax::parse;
 
 use self::proxy_section::ProxySection;
 use self::syntax::{HaproxyLine, HaproxySection};
 use self::tls::GlobalTls;
+use self::unknown::note_unknown;
+use super::clamp;
 use super::draft::ConfigDraft;
 use super::notes::Notes;
-use super::{clamp, unsupported};
 
 /// What all sections say.
 pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> ConfigDraft {
@@ -40,7 +46,8 @@ pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> Confi
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
                 let inherited = defaults_lines(section, &defaults);
-                let proxy = ProxySection::read(section, inherited, &general, &mut setup, notes);
+                let proxy =
+                    ProxySection::read(section, inherited, &general, &setup.downstream, notes);
                 frontends += usize::from(proxy.finish(&mut setup, notes, frontends));
             }
             kind => {
@@ -94,14 +101,4 @@ fn global_line(
         _ if general.read_line(line, notes) => {}
         _ => note_unknown(line, &mut setup.comments, notes),
     }
-}
-
-/// A line that we have no counterpart of: in silence if it only concerns `HAProxy` itself.
-fn note_unknown(line: &HaproxyLine, comments: &mut Vec<String>, notes: &Notes<'_>) {
-    let shown = line.text();
-    if unsupported::HAPROXY_IGNORED.contains(&line.keyword()) {
-        notes.remark(line.span, &shown, tls::HAPROXY_ONLY);
-        return;
-    }
-    comments.push(notes.gap(line.span, &shown, unsupported::haproxy(&shown)));
 }

@@ -1,16 +1,16 @@
 //! One `frontend`, `backend` or `listen`, line by line.
 
 use super::acl::{self, Acl};
-use super::backend::{self, HashType};
+use super::backend_draft::BackendDraft;
+use super::balance::{self, HashType};
 use super::bind::{self, BindListener};
-use super::http_rules::{self, ListenerRules};
-use super::server::{self, BackendServer};
-use super::server_tls::{self, ServerTransport};
-use super::syntax::{HaproxyLine, HaproxySection, HaproxyWord};
+use super::http_rules::{ListenerRules, RuleContext};
+use super::syntax::{HaproxyLine, HaproxySection};
 use super::tls::GlobalTls;
-use super::{frontend, note_unknown};
+use super::unknown::note_unknown;
+use super::{frontend, health_check, server, server_names, units};
 use crate::migrate::clamp::NoteSubject;
-use crate::migrate::draft::{ConfigDraft, DownstreamDraft, ProbeDraft, RouteDraft, UpstreamDraft};
+use crate::migrate::draft::{ConfigDraft, DownstreamDraft, RouteDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 use crate::migrate::route_order;
 use crate::migrate::source::SourceSpan;
@@ -18,69 +18,56 @@ use crate::migrate::source::SourceSpan;
 const HTTP_MODE_ONLY: &str =
     "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
 
-/// What a section says so far.
-pub(super) struct ProxySection {
+/// A section so far.
+pub(super) struct ProxySection<'a> {
     kind: String,
-    pub(super) span: SourceSpan,
+    span: SourceSpan,
+    /// `mode http` is in force.
     http: bool,
     /// What `global` says of TLS.
-    pub(super) global_tls: GlobalTls,
-    pub(super) binds: Vec<BindListener>,
-    pub(super) rules: ListenerRules,
-    /// Nobody gets through who shows no certificate.
-    pub(super) client_cert: bool,
-    pub(super) acls: Vec<Acl>,
-    pub(super) routes: Vec<RouteDraft>,
+    global_tls: &'a GlobalTls,
+    binds: Vec<BindListener>,
+    rules: ListenerRules,
+    acls: Vec<Acl>,
+    routes: Vec<RouteDraft>,
     default_backend: Option<(String, SourceSpan)>,
-    pub(super) downstream: DownstreamDraft,
-    pub(super) upstream: UpstreamDraft,
-    pub(super) servers: Vec<BackendServer>,
-    /// How the first of them is spoken to.
-    pub(super) transport: Option<ServerTransport>,
-    /// What probes ask for where only clients know the name.
-    pub(super) check_sni: Option<String>,
-    pub(super) default_server: Vec<HaproxyWord>,
-    pub(super) hash_type: HashType,
+    downstream: DownstreamDraft,
+    backend: BackendDraft,
+    hash_type: HashType,
     balance: Option<HaproxyLine>,
-    pub(super) probe: ProbeDraft,
-    pub(super) has_checks: bool,
     /// Comments for the top of the file.
-    pub(super) file_comments: Vec<String>,
+    file_comments: Vec<String>,
 }
 
-impl ProxySection {
+impl<'a> ProxySection<'a> {
     /// Reads a section, the lines of its `defaults` first.
     pub(super) fn read(
         section: &HaproxySection,
         inherited: &[HaproxyLine],
-        global: &GlobalTls,
-        setup: &mut ConfigDraft,
+        global_tls: &'a GlobalTls,
+        downstream: &DownstreamDraft,
         notes: &Notes<'_>,
     ) -> Self {
         let mut proxy = Self {
             kind: section.kind.clone(),
             span: section.span,
             http: false,
-            global_tls: global.clone(),
+            global_tls,
             binds: Vec::new(),
             rules: ListenerRules::default(),
-            client_cert: false,
             acls: Vec::new(),
             routes: Vec::new(),
             default_backend: None,
-            downstream: setup.downstream.clone(),
-            upstream: UpstreamDraft {
-                name: section.name.clone(),
-                ..UpstreamDraft::default()
+            downstream: downstream.clone(),
+            backend: BackendDraft {
+                upstream: UpstreamDraft {
+                    name: section.name.clone(),
+                    ..UpstreamDraft::default()
+                },
+                ..BackendDraft::default()
             },
-            servers: Vec::new(),
-            transport: None,
-            check_sni: None,
-            default_server: Vec::new(),
             hash_type: HashType::default(),
             balance: None,
-            probe: ProbeDraft::default(),
-            has_checks: false,
             file_comments: Vec::new(),
         };
         let lines = || inherited.iter().chain(&section.lines);
@@ -95,7 +82,9 @@ impl ProxySection {
                 proxy.read_line(line, notes);
             }
             // What was said for all is told once, and not in every upstream.
-            proxy.file_comments.append(&mut proxy.upstream.comments);
+            proxy
+                .file_comments
+                .append(&mut proxy.backend.upstream.comments);
             for line in &section.lines {
                 proxy.read_line(line, notes);
             }
@@ -111,15 +100,15 @@ impl ProxySection {
         before: usize,
     ) -> bool {
         if !self.http {
-            let shown = format!("{} {}", self.kind, self.upstream.name);
+            let shown = format!("{} {}", self.kind, self.backend.upstream.name);
             setup
                 .comments
                 .push(notes.gap(self.span, &shown, HTTP_MODE_ONLY));
             return false;
         }
         setup.comments.append(&mut self.file_comments);
-        let name = self.upstream.name.clone();
-        if self.kind != "frontend" && !self.servers.is_empty() {
+        let name = self.backend.upstream.name.clone();
+        if self.kind != "frontend" && !self.backend.servers.is_empty() {
             self.finish_backend(setup, notes);
             if self.kind == "listen" && self.default_backend.is_none() {
                 self.default_backend = Some((name, self.span));
@@ -132,39 +121,31 @@ impl ProxySection {
     }
 
     /// Clients connect to it.
-    pub(super) fn has_listeners(&self) -> bool {
+    fn has_listeners(&self) -> bool {
         self.kind != "backend"
-    }
-
-    /// The port of HTTPS, if there is one.
-    pub(super) fn https_port(&self) -> Option<u16> {
-        let secure = self.binds.iter().filter(|bind| bind.listener.tls.is_some());
-        let port = |bind: &BindListener| {
-            let (_, port) = bind.listener.address.rsplit_once(':')?;
-            port.parse::<u16>().ok().filter(|port| *port > 0)
-        };
-        let mut ports: Vec<_> = secure.filter_map(port).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        match ports.as_slice() {
-            [port] => Some(*port),
-            _ => None,
-        }
     }
 
     fn read_line(&mut self, line: &HaproxyLine, notes: &Notes<'_>) {
         match (line.keyword(), line.word(1)) {
             ("acl" | "mode", _) | ("option", "forwardfor") => {}
-            ("bind", _) => bind::bind(line, self, notes),
-            ("use_backend", _) => frontend::use_backend(line, self, notes),
+            ("bind", _) => {
+                let comments = &mut self.file_comments;
+                let binds = bind::bind(line, self.global_tls, comments, notes);
+                self.binds.extend(binds);
+            }
+            ("use_backend", _) => {
+                let comments = &mut self.file_comments;
+                let routes = frontend::use_backend(line, &self.acls, comments, notes);
+                self.routes.extend(routes);
+            }
             ("default_backend", name) => self.default_backend = Some((name.to_owned(), line.span)),
             ("balance", _) => self.balance = Some(line.clone()),
-            ("hash-type", _) => self.hash_type = backend::hash_type(line),
+            ("hash-type", _) => self.hash_type = balance::hash_type(line),
             ("hash-balance-factor", text) => {
                 let shown = &line.text();
                 let place = line.span;
                 let percent = text.parse().unwrap_or(0);
-                self.upstream.set_bounded_load(
+                self.backend.upstream.set_bounded_load(
                     percent,
                     NoteSubject {
                         span: place,
@@ -173,22 +154,22 @@ impl ProxySection {
                     notes,
                 );
             }
-            ("server", _) => server::server(line, self, notes),
-            ("default-server", _) => self.default_server.extend_from_slice(line.tail(1)),
-            ("option", "httpchk") => backend::httpchk(line, self, notes),
-            ("http-check", _) => backend::http_check(line, self, notes),
-            ("timeout", _) if backend::timeout(line, self) => {}
+            ("server", _) => server::server(line, self.global_tls, &mut self.backend, notes),
+            ("default-server", _) => self.backend.default_server.extend_from_slice(line.tail(1)),
+            ("option", "httpchk") => health_check::httpchk(line, &mut self.backend, notes),
+            ("http-check", _) => health_check::http_check(line, &mut self.backend, notes),
+            ("timeout", _) if self.timeout(line) => {}
             ("retries", text) => {
                 let retries = text.parse::<u64>().ok();
-                self.upstream.retry.attempts =
+                self.backend.upstream.retry.attempts =
                     retries.map(|retries| retries.saturating_add(1).clamp(1, 16));
             }
             ("cookie", name) => self.cookie(name, line, notes),
             ("maxconn", text) if self.kind == "listen" || self.kind == "frontend" => {
                 self.maxconn(text.parse().ok());
             }
-            _ if http_rules::read_rule(line, self, notes) => {}
-            _ => note_unknown(line, &mut self.upstream.comments, notes),
+            _ if self.read_rule(line, notes) => {}
+            _ => note_unknown(line, &mut self.backend.upstream.comments, notes),
         }
     }
 
@@ -202,19 +183,47 @@ impl ProxySection {
         let why = format!(
             "the cookie names no server here; `key: {{cookie: {{name: {name}, generate: true}}}}` gives clients a cookie that keeps them on theirs"
         );
-        self.upstream
+        self.backend
+            .upstream
             .comments
             .push(notes.gap(line.span, &line.text(), &why));
     }
 
-    fn finish_backend(&mut self, setup: &mut ConfigDraft, notes: &Notes<'_>) {
-        if let Some(line) = self.balance.take() {
-            backend::balance(&line, self, notes);
+    /// `timeout NAME DURATION`; `false` if we have none of that name.
+    fn timeout(&mut self, line: &HaproxyLine) -> bool {
+        let time = units::duration(line.word(2));
+        let (times, down) = (&mut self.backend.upstream.timeouts, &mut self.downstream);
+        match line.word(1) {
+            "connect" => times.connect = time,
+            "server" => (times.first_byte, times.read, times.write) = (time, time, time),
+            "tunnel" => times.tunnel = time,
+            "check" => self.backend.probe.timeout = time,
+            "client" => (down.read_timeout, down.write_timeout) = (time, time),
+            "http-request" => down.header_timeout = time,
+            "http-keep-alive" => down.keepalive = time,
+            _ => return false,
         }
-        let mut servers = std::mem::take(&mut self.servers);
-        server_tls::set_server_names(&mut self.upstream, &mut servers, notes);
-        self.upstream.health = backend::health(self, notes);
-        let mut upstream = std::mem::take(&mut self.upstream);
+        true
+    }
+
+    fn read_rule(&mut self, line: &HaproxyLine, notes: &Notes<'_>) -> bool {
+        let context = RuleContext {
+            acls: &self.acls,
+            has_listeners: self.has_listeners(),
+        };
+        let comments = &mut self.backend.upstream.comments;
+        self.rules.read(line, &context, comments, notes)
+    }
+
+    fn finish_backend(&mut self, setup: &mut ConfigDraft, notes: &Notes<'_>) {
+        let mut backend = std::mem::take(&mut self.backend);
+        if let Some(line) = self.balance.take() {
+            balance::balance(&line, &self.hash_type, &mut backend.upstream, notes);
+        }
+        let mut servers = std::mem::take(&mut backend.servers);
+        server_names::set_server_names(&mut backend.upstream, &mut servers, notes);
+        backend.upstream.health = health_check::health(self.span, &mut backend, notes);
+        let mut upstream = backend.upstream;
         upstream.peers = server::peers(servers, &mut upstream.comments);
         if upstream.ring.is_none() {
             upstream.peers.iter_mut().for_each(|peer| peer.id = None);
@@ -228,7 +237,8 @@ impl ProxySection {
         notes: &Notes<'_>,
         before: usize,
     ) -> bool {
-        http_rules::apply_to_listeners(&mut self, notes);
+        let mut comments = self.backend.upstream.comments;
+        let client_cert = self.rules.apply(&mut self.binds, &mut comments, notes);
         let mut routes = self.routes;
         routes.extend(
             self.default_backend
@@ -241,7 +251,7 @@ impl ProxySection {
             let sent = listeners.filter(|listener| listener.https_redirect.is_some());
             setup.listeners.extend(sent);
             if setup.listeners.len() > before {
-                setup.comments.extend(self.upstream.comments);
+                setup.comments.extend(comments);
             }
             return false;
         }
@@ -253,10 +263,10 @@ impl ProxySection {
         let mut routes = route_order::by_specificity(routes, notes, &mut setup.comments);
         // What was said in a front without servers of its own belongs to its first route.
         if let Some(first) = routes.first_mut() {
-            first.comments.splice(0..0, self.upstream.comments);
+            first.comments.splice(0..0, comments);
         }
         for route in &mut routes {
-            route.client_cert = self.client_cert;
+            route.client_cert = client_cert;
         }
         setup.routes.extend(routes);
         setup.listeners.extend(listeners);

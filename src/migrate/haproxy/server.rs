@@ -1,10 +1,10 @@
 //! `server`: address, id and parameters.
 
-use super::proxy_section::ProxySection;
-use super::server_tls::{self, SniSource};
+use super::address::peer_address;
+use super::backend_draft::{BackendDraft, BackendServer, SniSource};
 use super::syntax::{HaproxyLine, HaproxyWord};
-use super::{bind, units};
-use crate::config;
+use super::tls::GlobalTls;
+use super::{server_tls, units};
 use crate::migrate::clamp::NoteSubject;
 use crate::migrate::draft::{PeerDraft, SendProxyDraft};
 use crate::migrate::notes::Notes;
@@ -78,20 +78,13 @@ const PARAMS_WITH_VALUE: &[&str] = &[
     "ws",
 ];
 
-/// One server, whether it is used or not: unused ones take ids, too.
-pub(super) struct BackendServer {
-    pub(super) peer: PeerDraft,
-    /// The `id` that is written.
-    pub(super) id: Option<u32>,
-    pub(super) used: bool,
-    /// What it must prove in TLS.
-    pub(super) sni: SniSource,
-    /// What it is told of each connection.
-    send_proxy: Option<SendProxyDraft>,
-}
-
 /// Reads `server NAME ADDRESS PARAMETER…`.
-pub(super) fn server(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes<'_>) {
+pub(super) fn server(
+    line: &HaproxyLine,
+    global_tls: &GlobalTls,
+    backend: &mut BackendDraft,
+    notes: &Notes<'_>,
+) {
     let address = peer_address(line.word(2));
     let mut server = BackendServer {
         used: address.is_some(),
@@ -100,16 +93,16 @@ pub(super) fn server(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes
         sni: SniSource::default(),
         send_proxy: None,
     };
-    let mut said = server_tls::ServerTlsParams::new(&proxy.global_tls);
+    let mut said = server_tls::ServerTlsParams::new(global_tls);
     server.peer.span = line.span;
     if !server.used {
         let why = "a peer is a host or an IP address with a port of its own";
-        proxy
+        backend
             .upstream
             .comments
             .push(notes.gap(line.span, &line.text(), why));
     }
-    let parameters = [proxy.default_server.as_slice(), line.tail(3)].concat();
+    let parameters = [backend.default_server.as_slice(), line.tail(3)].concat();
     let mut words = parameters.iter();
     while let Some(word) = words.next() {
         let valued = PARAMS_WITH_VALUE.contains(&word.text.as_str());
@@ -118,16 +111,16 @@ pub(super) fn server(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes
         } else {
             ""
         };
-        read_param(word, value, &mut server, proxy);
+        read_param(word, value, &mut server, backend);
         let shown = format!("server {} {} {value}", line.word(1), word.text);
         let (place, shown) = (word.span, shown.trim_end());
-        let general = parameters.len() - words.len() <= proxy.default_server.len();
+        let general = parameters.len() - words.len() <= backend.default_server.len();
         let whole = format!("default-server {} {value}", word.text);
         let whole = if general { whole.trim_end() } else { shown };
-        said.read_param(word, value, whole, &proxy.global_tls);
+        said.read_param(word, value, whole, global_tls);
         if word.text == "slowstart" {
             let time = units::duration(value);
-            proxy.upstream.set_slow_start(
+            backend.upstream.set_slow_start(
                 time,
                 NoteSubject {
                     span: place,
@@ -145,23 +138,23 @@ pub(super) fn server(line: &HaproxyLine, proxy: &mut ProxySection, notes: &Notes
         }
     }
     clamp_weight(&mut server, line, notes);
-    set_send_proxy(&mut server, line, proxy, notes);
-    server_tls::apply_to_upstream(said, &mut server, line, proxy, notes);
-    proxy.servers.push(server);
+    set_send_proxy(&mut server, line, backend, notes);
+    server_tls::apply_to_upstream(said, &mut server, line, global_tls, backend, notes);
+    backend.servers.push(server);
 }
 
 /// All servers of an upstream are told the same: what the first one is.
 fn set_send_proxy(
     server: &mut BackendServer,
     line: &HaproxyLine,
-    proxy: &mut ProxySection,
+    backend: &mut BackendDraft,
     notes: &Notes<'_>,
 ) {
-    let mut used = proxy.servers.iter().filter(|server| server.used);
+    let mut used = backend.servers.iter().filter(|server| server.used);
     match used.next() {
         _ if !server.used => {}
-        None => proxy.upstream.send_proxy = server.send_proxy.take(),
-        Some(_) if proxy.upstream.send_proxy == server.send_proxy => {}
+        None => backend.upstream.send_proxy = server.send_proxy.take(),
+        Some(_) if backend.upstream.send_proxy == server.send_proxy => {}
         Some(_) => {
             let why = "all servers of an upstream are told the same (`proxy_protocol`); give this one an upstream of its own";
             let comment = notes.gap(line.span, &line.text(), why);
@@ -208,7 +201,7 @@ fn read_param(
     word: &HaproxyWord,
     value: &str,
     server: &mut BackendServer,
-    proxy: &mut ProxySection,
+    backend: &mut BackendDraft,
 ) {
     let number = || {
         value
@@ -216,7 +209,7 @@ fn read_param(
             .ok()
             .filter(|number| (1..=1000).contains(number))
     };
-    let probe = &mut proxy.probe;
+    let probe = &mut backend.probe;
     let introduced = |version, tlvs: &[&'static str]| {
         let tlvs = tlvs.to_vec();
         Some(SendProxyDraft { version, tlvs })
@@ -240,8 +233,8 @@ fn read_param(
                 .ok()
                 .filter(|id| (1..=Haproxy::MAX_ID).contains(id));
         }
-        "check" => proxy.has_checks = true,
-        "no-check" => proxy.has_checks = false,
+        "check" => backend.has_checks = true,
+        "no-check" => backend.has_checks = false,
         "inter" => probe.interval = probe.interval.or_else(|| units::duration(value)),
         "fall" => probe.fall = probe.fall.or_else(number),
         "rise" => probe.rise = probe.rise.or_else(number),
@@ -285,17 +278,4 @@ fn clamp_weight(server: &mut BackendServer, line: &HaproxyLine, notes: &Notes<'_
             .comments
             .push(notes.gap(line.span, &line.text(), &why));
     }
-}
-
-/// `10.0.0.1:80`, `name:80`, `::1:80`; not without a port, and not what is no address.
-fn peer_address(text: &str) -> Option<String> {
-    let text = text
-        .strip_prefix("ipv4@")
-        .or(text.strip_prefix("ipv6@"))
-        .unwrap_or(text);
-    let address = match text.matches(':').count() {
-        0 | 1 => text.to_owned(),
-        _ => bind::listen_address(text)?,
-    };
-    Some(address).filter(|address| config::is_address(address))
 }

@@ -2,14 +2,9 @@
 //!
 //! All servers of an upstream are spoken to alike, but for the name that each must prove.
 
-use std::net::IpAddr;
-
-use super::proxy_section::ProxySection;
-use super::server::BackendServer;
+use super::backend_draft::{BackendDraft, BackendServer, ServerTransport, SniSource};
 use super::syntax::{HaproxyLine, HaproxyWord};
 use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange};
-use crate::config;
-use crate::migrate::draft::{HealthDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{TlsOriginationDraft, is_verifiable_name};
@@ -20,8 +15,6 @@ const UNVERIFIED: &str =
 const SYSTEM_CA: &str =
     "HAProxy verifies by a `ca-file`, and none is named; here the system's authorities count";
 const CA_UNUSED: &str = "the file has no use where nothing is verified, and is left out";
-const NAME_VERIFIED_HERE: &str = "HAProxy looks at who issued a certificate and at no name in it; here a server must prove one, that in its address unless `server_name` says another";
-const NO_NAME_TO_VERIFY: &str = "HAProxy looks at who issued a certificate and at no name in it; here a server must prove one: its address is written, give the name that its certificate is for";
 const SNI_UNSUPPORTED: &str =
     "the name that is asked for is a fixed one or the client's `Host`; give it as `server_name`";
 const SNI_AND_VERIFYHOST: &str =
@@ -34,8 +27,6 @@ const CA_NOT_ONE_FILE: &str =
 const NO_SERVER_CRL: &str = "whether a server's certificate was revoked is not looked at";
 const HTTP1_FALLBACK: &str = "where a server does not choose it, HTTP/1.1 is spoken";
 const PROBES_LIKE_REQUESTS: &str = "probes are made like requests";
-const PROBE_WITHOUT_NAME: &str = "with `server_name: host` a probe has no name that a server could prove; they are only connected to: give `health` a path and a `host`";
-const PROBE_HOST: &str = "a probe asks for this name, and says it as `Host`";
 
 /// Flags and values that only say how `HAProxy`'s TLS works.
 const IGNORED_PARAMS: &[&str] = &[
@@ -81,29 +72,11 @@ enum CaSource {
     File(String),
 }
 
-/// The name that a server must prove.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum SniSource {
-    /// None is said.
-    #[default]
-    Address,
-    /// The client's.
-    ClientHost,
-    Fixed(String),
-}
-
 struct PendingNote {
     span: SourceSpan,
     text: String,
     reason: &'static str,
     is_gap: bool,
-}
-
-/// How a server is spoken to, but for the name.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct ServerTransport {
-    tls: Option<TlsOriginationDraft>,
-    protocol: Option<&'static str>,
 }
 
 impl ServerTlsParams {
@@ -278,22 +251,23 @@ pub(super) fn apply_to_upstream(
     said: ServerTlsParams,
     server: &mut BackendServer,
     line: &HaproxyLine,
-    proxy: &mut ProxySection,
+    global_tls: &GlobalTls,
+    backend: &mut BackendDraft,
     notes: &Notes<'_>,
 ) {
     if !server.used {
         return;
     }
-    let asked = said.transport(&proxy.global_tls);
-    let verifies = said.verifies(&proxy.global_tls);
+    let asked = said.transport(global_tls);
+    let verifies = said.verifies(global_tls);
     server.sni = said.sni_source(verifies);
-    match &proxy.transport {
+    match &backend.transport {
         None => {
-            let comments = transport_remarks(&said, line, proxy, notes);
-            proxy.upstream.comments.extend(comments);
-            proxy.upstream.tls.clone_from(&asked.tls);
-            proxy.upstream.protocol = asked.protocol;
-            proxy.transport = Some(asked);
+            let comments = transport_remarks(&said, line, global_tls, notes);
+            backend.upstream.comments.extend(comments);
+            backend.upstream.tls.clone_from(&asked.tls);
+            backend.upstream.protocol = asked.protocol;
+            backend.transport = Some(asked);
         }
         Some(first) if *first == asked => {}
         Some(_) => {
@@ -308,8 +282,8 @@ pub(super) fn apply_to_upstream(
     if !said.ssl {
         return;
     }
-    if server.sni == SniSource::ClientHost && proxy.check_sni.is_none() {
-        proxy.check_sni.clone_from(&said.check_sni);
+    if server.sni == SniSource::ClientHost && backend.check_sni.is_none() {
+        backend.check_sni.clone_from(&said.check_sni);
     }
     if verifies
         && matches!((&said.verify_host, &said.sni), (Some(one), Some(other)) if SniSource::Fixed(one.clone()) != *other)
@@ -317,14 +291,19 @@ pub(super) fn apply_to_upstream(
         let comment = notes.gap(line.span, &line.text(), SNI_AND_VERIFYHOST);
         server.peer.comments.push(comment);
     }
-    emit_notes(said.pending_notes, &mut server.peer.comments, proxy, notes);
+    emit_notes(
+        said.pending_notes,
+        &mut server.peer.comments,
+        &mut backend.upstream.comments,
+        notes,
+    );
 }
 
 /// What a server's parameters lead to is told beside it, what all have in common above them.
 fn emit_notes(
     all: Vec<PendingNote>,
     beside: &mut Vec<String>,
-    proxy: &mut ProxySection,
+    above: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
     for told in all {
@@ -337,7 +316,7 @@ fn emit_notes(
             continue;
         }
         if told.text.starts_with("default-server ") {
-            proxy.upstream.comments.push(comment);
+            above.push(comment);
         } else {
             beside.push(comment);
         }
@@ -348,7 +327,7 @@ fn emit_notes(
 fn transport_remarks(
     said: &ServerTlsParams,
     line: &HaproxyLine,
-    proxy: &ProxySection,
+    global_tls: &GlobalTls,
     notes: &Notes<'_>,
 ) -> Vec<String> {
     let mut comments = Vec::new();
@@ -356,7 +335,7 @@ fn transport_remarks(
         return comments;
     }
     let shown = line.text();
-    if !said.verifies(&proxy.global_tls) {
+    if !said.verifies(global_tls) {
         let place = said.verify.map_or(line.span, |(_, place)| place);
         comments.push(notes.remark(place, &shown, UNVERIFIED));
         if said.ca.is_some() {
@@ -369,83 +348,4 @@ fn transport_remarks(
         comments.push(notes.remark(line.span, &shown, HTTP1_FALLBACK));
     }
     comments
-}
-
-/// Says the names that the servers must prove: once where it is one.
-pub(super) fn set_server_names(
-    upstream: &mut UpstreamDraft,
-    servers: &mut [BackendServer],
-    notes: &Notes<'_>,
-) {
-    let Some(tls) = &mut upstream.tls else { return };
-    let mut used = servers.iter().filter(|server| server.used);
-    let first = used.next().map(|server| server.sni.clone());
-    if let Some(SniSource::Fixed(name)) = first.as_ref()
-        && used.all(|server| Some(&server.sni) == first.as_ref())
-    {
-        tls.server_name = Some(name.clone());
-        return;
-    }
-    let client = servers
-        .iter()
-        .any(|server| server.used && server.sni == SniSource::ClientHost);
-    tls.server_name = client.then(|| "host".to_owned());
-    let mut told = None;
-    for server in servers.iter_mut().filter(|server| server.used) {
-        let (host, ip) = split_host(&server.peer.address);
-        if server.sni == SniSource::Address && tls.verify {
-            // One of many is enough; it is worse where there is no name at all.
-            told = told.filter(|(other, _)| *other || !ip).or_else(|| {
-                let (place, shown) = (server.peer.span, &server.peer.address);
-                Some((ip, (place, shown.clone())))
-            });
-        }
-        server.peer.server_name = match &server.sni {
-            SniSource::Fixed(name) => Some(name.clone()),
-            SniSource::Address if (client || (tls.verify && ip)) && is_verifiable_name(&host) => {
-                Some(host)
-            }
-            SniSource::ClientHost | SniSource::Address => None,
-        };
-    }
-    upstream.comments.extend(told.map(|(ip, (place, shown))| {
-        if ip {
-            notes.gap(place, &shown, NO_NAME_TO_VERIFY)
-        } else {
-            notes.remark(place, &shown, NAME_VERIFIED_HERE)
-        }
-    }));
-}
-
-/// The host of an address, and whether it is an IP address.
-fn split_host(address: &str) -> (String, bool) {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    (host.to_owned(), host.parse::<IpAddr>().is_ok())
-}
-
-/// A probe that speaks TLS has a name to ask for.
-pub(super) fn set_probe_host(
-    health: &mut HealthDraft,
-    proxy: &mut ProxySection,
-    notes: &Notes<'_>,
-) {
-    let name = proxy.check_sni.take();
-    let upstream = &mut proxy.upstream;
-    let client = |tls: &TlsOriginationDraft| tls.server_name.as_deref() == Some("host");
-    let HealthDraft::On(probe) = health else {
-        return;
-    };
-    if probe.http.is_none() || probe.host.is_some() || !upstream.tls.as_ref().is_some_and(client) {
-        return;
-    }
-    let (place, shown) = (proxy.span, "option httpchk");
-    probe.host = name.filter(|name| config::is_host(name));
-    let comment = if probe.host.is_some() {
-        notes.remark(place, shown, PROBE_HOST)
-    } else {
-        probe.http = None;
-        notes.gap(place, shown, PROBE_WITHOUT_NAME)
-    };
-    upstream.comments.push(comment);
 }

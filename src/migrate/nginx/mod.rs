@@ -4,19 +4,24 @@
 //! wins. Our time-outs and the `Host` that is sent belong to an upstream, so the first location that
 //! uses an upstream decides for it, and a note tells where another one differs.
 
+mod global_settings;
 mod http;
 mod listen;
 mod proxy_settings;
+mod real_ip;
 mod server;
+mod server_merge;
 mod syntax;
 mod tls;
 mod units;
+mod unknown;
 mod upstream;
 mod variables;
 
 pub(super) use syntax::parse;
 
 use self::syntax::{Directive, DirectiveTree};
+use self::unknown::note_unknown;
 use super::draft::ConfigDraft;
 use super::notes::Notes;
 use super::{clamp, unsupported};
@@ -58,7 +63,7 @@ fn is_http(directive: &Directive) -> bool {
     !matches!(
         directive.name.text.as_str(),
         "http" | "stream" | "mail" | "events" | "error_log"
-    ) && !unsupported::NGINX_IGNORED.contains(&directive.name.text.as_str())
+    ) && !unsupported::nginx::IGNORED.contains(&directive.name.text.as_str())
         && !directive.name.text.starts_with("worker_")
 }
 
@@ -68,21 +73,7 @@ fn main_directive(directive: &Directive, setup: &mut ConfigDraft, notes: &Notes<
         "http" | "events" => {}
         "worker_processes" => setup.threads = clamp::threads(argument),
         "worker_shutdown_timeout" => setup.drain_timeout = units::duration(argument),
-        "error_log" => http::error_log(directive, setup, notes),
+        "error_log" => global_settings::error_log(directive, setup, notes),
         _ => note_unknown(directive, &mut setup.comments, notes),
     }
-}
-
-/// A directive that we have no counterpart of: in silence if it only concerns nginx itself.
-fn note_unknown(directive: &Directive, comments: &mut Vec<String>, notes: &Notes<'_>) {
-    let name = directive.name.text.as_str();
-    if unsupported::NGINX_IGNORED.contains(&name) {
-        notes.remark(
-            directive.span(),
-            name,
-            "left out: it only concerns nginx itself",
-        );
-        return;
-    }
-    comments.push(notes.gap(directive.span(), name, unsupported::nginx(name)));
 }

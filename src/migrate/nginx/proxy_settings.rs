@@ -9,10 +9,13 @@ use super::units;
 use crate::migrate::draft::{RetryDraft, SizeLimit, TimeoutsDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
+/// nginx's `client_max_body_size` where none is given.
+const DEFAULT_MAX_BODY_SIZE: SizeLimit = SizeLimit::Bytes(1 << 20);
+
 /// The settings in force at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProxySettings {
-    pub(super) max_body_size: Option<SizeLimit>,
+    max_body_size: Option<SizeLimit>,
     timeouts: TimeoutsDraft,
     retry: RetryDraft,
     host_header: ProxyHostHeader,
@@ -53,6 +56,11 @@ impl ProxySettings {
             inner.host_header = ProxyHostHeader::ProxyPassHost;
         }
         inner
+    }
+
+    /// `client_max_body_size`.
+    pub(super) fn max_body_size(&self) -> SizeLimit {
+        self.max_body_size.unwrap_or(DEFAULT_MAX_BODY_SIZE)
     }
 
     /// Takes a directive in if it is one of these; `false` if not.

@@ -1,14 +1,19 @@
 //! `server` and `location`: names and paths that become routes.
 
+use super::global_settings;
 use super::listen::{self, ListenDirective};
 use super::proxy_settings::ProxySettings;
 use super::syntax::{Directive, NginxWord};
 use super::tls::ServerSsl;
-use super::{http, note_unknown};
+use super::unknown::note_unknown;
 use crate::migrate::draft::ConfigDraft;
 use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::route::{HostPattern, PathPrefix};
+
+const RESTRICTED: &str = "it lets only some in, and nothing here does; it gets no route, and what it stood for goes where the others lead";
+const DENIED: &str = "what it refused passes now, to where the other routes lead";
+const NOTHING_PASSED: &str = "it passes requests to no server, and nothing else is done here";
 
 /// One `server` with the locations that pass requests on.
 pub(super) struct ServerBlock {
@@ -72,7 +77,7 @@ pub(super) fn server(
             "location" | "return" => {}
             _ if ssl.apply(directive, comments, notes) => {}
             _ if settings.apply(directive, comments, notes) => {}
-            _ if http::downstream(directive, setup, notes) => {}
+            _ if global_settings::apply(directive, setup, notes) => {}
             _ => note_unknown(directive, &mut setup.comments, notes),
         }
     }
@@ -206,9 +211,10 @@ fn location(
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
-    let mut settings = outer.for_block(block.children());
+    let children = block.children();
+    let mut settings = outer.for_block(children);
     let (mut inner, mut pass) = (Vec::new(), None);
-    for directive in block.children() {
+    for directive in children {
         match directive.name.text.as_str() {
             "proxy_pass" => pass = directive.arguments.first().cloned(),
             "grpc_pass" => pass = directive.arguments.first().map(with_grpc_scheme),
@@ -218,50 +224,50 @@ fn location(
             _ => note_unknown(directive, &mut inner, notes),
         }
     }
-    for nested in block
-        .children()
-        .iter()
-        .filter(|directive| directive.name.text == "location")
-    {
+    for nested in children.iter().filter(|child| is_location(child)) {
         location(nested, &settings, server, comments, notes);
     }
-    let guarded = pass.is_some() && block.children().iter().any(restricts_access);
-    if guarded {
-        let why = "it lets only some in, and nothing here does; it gets no route, and what it stood for goes where the others lead";
-        comments.push(notes.gap(block.span(), &block.text(), why));
-    }
-    let path = pass
-        .as_ref()
-        .filter(|_| !guarded)
-        .and_then(|_| path(block, server, &mut inner, notes));
-    let sends_on = return_directive(block).is_some() && !block.children().iter().any(denies);
-    if pass.is_none()
-        && !sends_on
-        && !block
-            .children()
-            .iter()
-            .any(|directive| directive.name.text == "location")
-    {
-        let why = if block.children().iter().any(denies) {
-            "what it refused passes now, to where the other routes lead"
-        } else {
-            "it passes requests to no server, and nothing else is done here"
-        };
-        comments.push(notes.gap(block.span(), &block.text(), why));
-    }
-    if let (Some(path), Some(pass)) = (path, pass) {
-        check_uri(&path, block, &pass, &mut inner, notes);
-        let place = block.span();
-        server.locations.push(LocationBlock {
-            path,
-            proxy_pass: pass,
-            settings,
-            comments: inner,
-            span: place,
-        });
-    } else {
+    let path = match &pass {
+        Some(_) if children.iter().any(restricts_access) => {
+            comments.push(notes.gap(block.span(), &block.text(), RESTRICTED));
+            None
+        }
+        Some(_) => path(block, server, &mut inner, notes),
+        None => {
+            let comment =
+                without_pass(block).map(|why| notes.gap(block.span(), &block.text(), why));
+            comments.extend(comment);
+            None
+        }
+    };
+    let (Some(path), Some(proxy_pass)) = (path, pass) else {
         comments.append(&mut inner);
+        return;
+    };
+    check_uri(&path, block, &proxy_pass, &mut inner, notes);
+    server.locations.push(LocationBlock {
+        path,
+        proxy_pass,
+        settings,
+        comments: inner,
+        span: block.span(),
+    });
+}
+
+/// Why a location that passes no requests on is not translated; `None` where its `return` redirects, or
+/// only its inner locations pass requests on.
+fn without_pass(block: &Directive) -> Option<&'static str> {
+    let children = block.children();
+    let denied = children.iter().any(denies);
+    let redirects = return_directive(block).is_some() && !denied;
+    if redirects || children.iter().any(is_location) {
+        return None;
     }
+    Some(if denied { DENIED } else { NOTHING_PASSED })
+}
+
+fn is_location(directive: &Directive) -> bool {
+    directive.name.text == "location"
 }
 
 /// `grpc_pass` without a scheme is without TLS.

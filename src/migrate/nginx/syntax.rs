@@ -4,8 +4,7 @@
 //! includes itself ends at the bound of levels.
 
 use crate::config::Report;
-use crate::migrate::IncludeResolver;
-use crate::migrate::source::{SourceMap, SourceSpan};
+use crate::migrate::source::{IncludeResolver, SourceMap, SourceSpan};
 
 /// A hundred thousand servers are some 400,000 words.
 const MAX_WORDS: usize = 1_000_000;

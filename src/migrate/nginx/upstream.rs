@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use super::syntax::Directive;
-use super::{note_unknown, units, variables};
+use super::unknown::note_unknown;
+use super::{units, variables};
 use crate::config;
 use crate::migrate::clamp::NoteSubject;
 use crate::migrate::draft::{
     KeySourceDraft, OutlierDetectionDraft, PeerDraft, RingDraft, UpstreamDraft,
 };
 use crate::migrate::notes::Notes;
+use crate::migrate::source::SourceSpan;
 use crate::ring::Weight;
 
 const MODULO: &str =
@@ -95,43 +97,46 @@ fn server(
     let mut present = true;
     for word in directive.arguments.iter().skip(1) {
         let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
+        let subject = format!("server {text} {}", word.text);
         match name {
             "weight" => peer.weight = value.parse().unwrap_or(1),
             "max_fails" => limits.fails = value.parse().ok(),
             "fail_timeout" => limits.timeout = units::duration(value),
             "slow_start" => {
-                let shown = &format!("server {text} {}", word.text);
-                let place = word.span;
-                upstream.set_slow_start(
-                    units::duration(value),
-                    NoteSubject {
-                        span: place,
-                        text: shown,
-                    },
-                    notes,
-                );
+                let subject = NoteSubject {
+                    span: word.span,
+                    text: &subject,
+                };
+                upstream.set_slow_start(units::duration(value), subject, notes);
             }
             "down" | "backup" => present = false,
             _ => {}
         }
-        let shown = format!("server {text} {}", word.text);
-        if let Some(why) = option_advice(name) {
-            let comment = match name {
-                "down" => notes.remark(word.span, &shown, why),
-                _ => notes.gap(word.span, &shown, why),
-            };
-            if present {
-                &mut peer.comments
-            } else {
-                &mut upstream.comments
-            }
-            .push(comment);
+        let comment = option_comment(name, word.span, &subject, notes);
+        if present {
+            peer.comments.extend(comment);
+        } else {
+            upstream.comments.extend(comment);
         }
     }
     clamp_weight(&mut peer, directive, notes);
     present.then(|| {
         upstream.peers.push(peer);
         limits
+    })
+}
+
+fn option_comment(
+    name: &str,
+    span: SourceSpan,
+    subject: &str,
+    notes: &Notes<'_>,
+) -> Option<String> {
+    let why = option_advice(name)?;
+    Some(if name == "down" {
+        notes.remark(span, subject, why)
+    } else {
+        notes.gap(span, subject, why)
     })
 }
 

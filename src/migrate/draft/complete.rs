@@ -1,0 +1,260 @@
+//! Completes a draft: one with at least one listener and one route, valid names, and no duplicates.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{ConfigDraft, ListenerDraft, PeerDraft, RouteDraft, UpstreamDraft};
+use crate::migrate::notes::Notes;
+use crate::migrate::source::SourceSpan;
+use crate::ring::Weight;
+
+impl ConfigDraft {
+    /// A configuration that can be run: with at least one listener and route, with names that we
+    /// allow, and nothing twice. `None` where no upstream has a peer.
+    pub(in crate::migrate) fn complete(mut self, notes: &Notes<'_>) -> Option<Self> {
+        self.upstreams
+            .iter_mut()
+            .for_each(|upstream| upstream.label_duplicate_peers(notes));
+        self.drop_empty_upstreams(notes);
+        self.drop_duplicate_routes(notes);
+        self.rename_upstreams();
+        let first = self.upstreams.first()?.name.clone();
+        if self.routes.is_empty() {
+            let mut route = RouteDraft::catch_all(&first, SourceSpan::default());
+            route
+                .comments
+                .push("no route was found: say which requests go where".to_owned());
+            self.routes.push(route);
+        }
+        self.validate_tls(notes);
+        self.merge_listeners(notes);
+        Some(self)
+    }
+
+    fn drop_empty_upstreams(&mut self, notes: &Notes<'_>) {
+        self.upstreams.retain(|upstream| !upstream.peers.is_empty());
+        let names: BTreeSet<_> = self
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.name.clone())
+            .collect();
+        let (kept, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.routes)
+            .into_iter()
+            .partition(|route| names.contains(&route.upstream));
+        self.routes = kept;
+        for route in lost {
+            let why = "no server of it could be translated";
+            self.comments
+                .push(notes.gap(route.span, &route.upstream, why));
+        }
+    }
+
+    /// The first of two routes for the same requests stays. Where one of them only lets clients with a
+    /// certificate through, it does, too.
+    fn drop_duplicate_routes(&mut self, notes: &Notes<'_>) {
+        const STRICT: &str =
+            "some of these requests needed a client's certificate, and so all do here";
+        let mut seen: HashMap<(String, String), usize> = HashMap::new();
+        for route in std::mem::take(&mut self.routes) {
+            let requests = (route.host.to_string(), route.path.to_string());
+            let place = *seen.entry(requests).or_insert(self.routes.len());
+            let Some(first) = self.routes.get_mut(place) else {
+                self.routes.push(route);
+                continue;
+            };
+            if first.upstream != route.upstream {
+                self.comments.push(conflicting_route_comment(&route, notes));
+            }
+            if first.client_cert != route.client_cert {
+                let what = format!("host {}, path {}", route.host, route.path);
+                let comment = notes.gap(route.span, &what, STRICT);
+                first.comments.push(comment);
+                first.client_cert = true;
+            }
+        }
+    }
+
+    /// Names stand in URLs and metrics, so not every character is allowed.
+    fn rename_upstreams(&mut self) {
+        let mut taken = HashSet::new();
+        for upstream in &mut self.upstreams {
+            let new = unused_name(&sanitize_name(&upstream.name), &taken);
+            taken.insert(new.clone());
+            for route in self
+                .routes
+                .iter_mut()
+                .filter(|route| route.upstream == upstream.name)
+            {
+                route.upstream.clone_from(&new);
+            }
+            upstream.name = new;
+        }
+    }
+
+    /// One listener of each address. One whose certificates could not be translated is left out, and if
+    /// no other is there, one on loopback stands in for it.
+    fn merge_listeners(&mut self, notes: &Notes<'_>) {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for listener in std::mem::take(&mut self.listeners) {
+            match places.entry(listener.address.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(self.listeners.len());
+                    self.listeners.push(listener);
+                }
+                Entry::Occupied(place) => {
+                    if let Some(first) = self.listeners.get_mut(*place.get()) {
+                        first.merge(listener, notes);
+                    }
+                }
+            }
+        }
+        let bare = |listener: &ListenerDraft| {
+            let tls = listener.tls.as_ref();
+            tls.is_some_and(|tls| tls.certificates.is_empty())
+        };
+        let (bare, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .partition(bare);
+        self.comments
+            .extend(bare.into_iter().flat_map(|listener| listener.comments));
+        self.listeners = kept;
+        self.split_dual_stack_ports();
+        if self.listeners.is_empty() {
+            let mut listener = ListenerDraft::new("127.0.0.1:8080");
+            listener
+                .comments
+                .push("no listener could be translated: say where clients connect".to_owned());
+            self.listeners.push(listener);
+        }
+    }
+}
+
+impl ConfigDraft {
+    /// Where IPv4 has a listener of its own on a port, that of `[::]` is IPv6's.
+    fn split_dual_stack_ports(&mut self) {
+        let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let v4 = self
+            .listeners
+            .iter()
+            .filter(|one| !one.address.starts_with('['));
+        let ports: HashSet<_> = v4.filter_map(|one| port(&one.address)).collect();
+        for listener in &mut self.listeners {
+            let both = listener.address.starts_with("[::]:");
+            let shared = port(&listener.address).is_some_and(|port| ports.contains(&port));
+            listener.ipv6_only |= both && shared;
+        }
+    }
+}
+
+fn conflicting_route_comment(route: &RouteDraft, notes: &Notes<'_>) -> String {
+    let what = format!("host {}, path {}", route.host, route.path);
+    let why = format!(
+        "these requests already go elsewhere; here it was `{}`",
+        route.upstream
+    );
+    notes.gap(route.span, &what, &why)
+}
+
+fn sanitize_name(name: &str) -> String {
+    const MAX: usize = 56;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let shown: String = name
+        .chars()
+        .take(MAX)
+        .map(|c| if good(c) { c } else { '-' })
+        .collect();
+    let trimmed = shown.trim_matches('-');
+    if trimmed.is_empty() {
+        "app".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
+}
+
+fn unused_name(name: &str, taken: &HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !taken.contains(name)).unwrap_or_default()
+}
+
+impl UpstreamDraft {
+    /// A server that is there twice gets a label of its own if the ring can tell the two apart; if
+    /// not, it is one server here, too.
+    fn label_duplicate_peers(&mut self, notes: &Notes<'_>) {
+        let mut seen: HashMap<(String, Option<String>), usize> = HashMap::new();
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for mut peer in std::mem::take(&mut self.peers) {
+            match seen.entry((peer.address.clone(), peer.id.clone())) {
+                Entry::Occupied(first) => {
+                    self.merge_duplicate_peer(*first.get(), &peer, notes);
+                    continue;
+                }
+                Entry::Vacant(place) => place.insert(self.peers.len()),
+            };
+            let count = counts.entry(peer.address.clone()).or_default();
+            *count += 1;
+            if *count > 1 {
+                peer.label = Some(format!("{}-{count}", peer.address));
+                // What it is placed by is still the address.
+                let own = self.ring.as_ref().map(|_| peer.address.clone());
+                peer.id = peer.id.or(own);
+            }
+            self.peers.push(peer);
+        }
+    }
+
+    /// The points of nginx's twins are the same, as far as they go: together they have those of the
+    /// heavier one. Where all keys move once, they have what both had.
+    fn merge_duplicate_peer(&mut self, first: usize, twin: &PeerDraft, notes: &Notes<'_>) {
+        const ONCE: &str = "it is there more than once; once is written";
+        let Some(first) = self.peers.get_mut(first) else {
+            return;
+        };
+        let place = twin.span;
+        let dialect = self.ring.as_ref().map(|ring| ring.dialect);
+        let comment = if matches!(dialect, None | Some("nginx")) {
+            let (one, other) = (first.weight, twin.weight);
+            let both = one.saturating_add(other).min(Weight::MAX.get().into());
+            first.weight = dialect.map_or(both, |_| one.max(other));
+            notes.remark(place, &twin.address, ONCE)
+        } else {
+            let why = format!("{ONCE}, and keys will move");
+            notes.gap(place, &twin.address, &why)
+        };
+        self.comments.push(comment);
+    }
+}
+
+impl ListenerDraft {
+    /// Takes in what is said of the same address elsewhere.
+    fn merge(&mut self, other: Self, notes: &Notes<'_>) {
+        const MIXED: &str = "a listener sends all its requests to HTTPS or none, and others are served here; let their servers send them there";
+        match (&mut self.tls, other.tls) {
+            (Some(tls), Some(others)) => {
+                for (what, why) in tls.merge(others, other.is_default && !self.is_default) {
+                    let what = format!("{} at {}", what, self.address);
+                    self.comments.push(notes.gap(other.span, &what, why));
+                }
+            }
+            (tls @ None, others @ Some(_)) => *tls = others,
+            (_, None) => {}
+        }
+        if self.https_redirect.map(|(port, _)| port) != other.https_redirect.map(|(port, _)| port) {
+            for (port, place) in self
+                .https_redirect
+                .take()
+                .into_iter()
+                .chain(other.https_redirect)
+            {
+                let what = format!("{} to HTTPS, port {port}", self.address);
+                self.comments.push(notes.gap(place, &what, MIXED));
+            }
+        }
+        self.is_default |= other.is_default;
+        for comment in other.comments {
+            if !self.comments.contains(&comment) {
+                self.comments.push(comment);
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The model as YAML that reads as if a person had written it.
+//!
+//! Invariant: every text that comes from the old configuration goes through [`scalar`] or is a comment
+//! without line breaks, so it can be nothing but a value.
+
+mod scalars;
+mod values;
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use self::scalars::{YamlPairs, clamped_count, clamped_duration, clamped_size, flow_map, scalar};
+use super::draft::{ConfigDraft, ListenerDraft, PeerDraft, RouteDraft, SizeLimit, UpstreamDraft};
+use crate::route::{HostPattern, PathPrefix};
+
+/// Comments are broken into lines of at most this many characters, if they have spaces.
+const COMMENT_WIDTH: usize = 100;
+
+/// The whole file; `name` is that of the old one.
+pub(super) fn yaml(name: &str, setup: &ConfigDraft) -> String {
+    let mut page = YamlWriter::default();
+    let head = format!(
+        "From {name}, by `clockwise migrate`. Look at the comments, then ask `clockwise check`."
+    );
+    page.comment(0, &head);
+    page.comments(0, &setup.comments);
+    page.line(0, "");
+    page.line(0, "listeners:");
+    setup
+        .listeners
+        .iter()
+        .for_each(|listener| page.listener(listener));
+    page.line(0, "");
+    page.line(0, "routes:");
+    setup.routes.iter().for_each(|route| page.route(route));
+    page.line(0, "");
+    page.line(0, "upstreams:");
+    for (index, upstream) in setup.upstreams.iter().enumerate() {
+        if index > 0 {
+            page.line(0, "");
+        }
+        page.upstream(upstream);
+    }
+    page.process_settings(setup);
+    page.0
+}
+
+#[derive(Default)]
+struct YamlWriter(String);
+
+impl YamlWriter {
+    fn line(&mut self, indent: usize, text: &str) {
+        let indent = if text.is_empty() { 0 } else { indent };
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(self.0, "{:indent$}{text}", "");
+    }
+
+    fn comments(&mut self, indent: usize, comments: &[String]) {
+        let mut said = HashSet::new();
+        for comment in comments.iter().filter(|comment| said.insert(*comment)) {
+            self.comment(indent, comment);
+        }
+    }
+
+    /// Follow-up lines are set in, so that it is seen where the next comment begins.
+    fn comment(&mut self, indent: usize, text: &str) {
+        let mut line = "#".to_owned();
+        for word in text.split_whitespace() {
+            if line.chars().count() + word.chars().count() >= COMMENT_WIDTH && line.len() > 4 {
+                self.line(indent, &line);
+                "#  ".clone_into(&mut line);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.line(indent, &line);
+    }
+
+    fn listener(&mut self, listener: &ListenerDraft) {
+        self.comments(2, &listener.comments);
+        self.line(2, &format!("- address: {}", scalar(&listener.address)));
+        self.pair(4, "backlog", listener.backlog);
+        self.pair(4, "ipv6_only", Some("true").filter(|_| listener.ipv6_only));
+        let believed = listener.accept_proxy_from.as_ref();
+        let introduced = believed.map(|from| {
+            let from: Vec<String> = from.iter().map(|network| scalar(network)).collect();
+            format!("{{from: [{}]}}", from.join(", "))
+        });
+        self.pair(4, "proxy_protocol", introduced);
+        self.pair(
+            4,
+            "tls",
+            listener.tls.as_ref().and_then(values::tls_termination),
+        );
+        let redirect = listener.https_redirect.map(|(port, _)| port);
+        self.pair(4, "https_redirect", redirect);
+    }
+
+    fn route(&mut self, route: &RouteDraft) {
+        self.comments(2, &route.comments);
+        let host = Some(&route.host).filter(|host| **host != HostPattern::Any);
+        let path = Some(&route.path).filter(|path| **path != PathPrefix::ROOT);
+        let pairs: YamlPairs = vec![
+            ("host", host.map(|host| scalar(&host.to_string()))),
+            ("path", path.map(|path| scalar(&path.to_string()))),
+            ("upstream", Some(scalar(&route.upstream))),
+            ("max_body_size", route.max_body_size.map(clamped_size)),
+            (
+                "client_cert",
+                route.client_cert.then(|| "required".to_owned()),
+            ),
+        ];
+        let said = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        for (index, (key, value)) in said.enumerate() {
+            let mark = if index == 0 { "- " } else { "  " };
+            self.line(2, &format!("{mark}{key}: {value}"));
+        }
+    }
+
+    fn upstream(&mut self, upstream: &UpstreamDraft) {
+        self.line(2, &format!("{}:", scalar(&upstream.name)));
+        self.comments(4, &upstream.comments);
+        self.pair(4, "key", values::keys(&upstream.key));
+        self.pair(4, "ring", upstream.ring.as_ref().map(values::ring));
+        self.pair(4, "bounded_load", upstream.bounded_load.as_ref());
+        self.pair(4, "slow_start", upstream.slow_start.map(clamped_duration));
+        self.line(4, "peers:");
+        upstream.peers.iter().for_each(|peer| self.peer(peer));
+        self.pair(4, "health", values::health(&upstream.health));
+        self.pair(
+            4,
+            "outlier_detection",
+            values::outlier_detection(upstream.outlier_detection),
+        );
+        self.retry_and_timeouts(upstream);
+        self.pair(
+            4,
+            "host_header",
+            upstream.host_header.as_deref().map(scalar),
+        );
+        self.pair(
+            4,
+            "proxy_protocol",
+            upstream.send_proxy.as_ref().map(values::send_proxy),
+        );
+        self.pair(4, "tls", upstream.tls.as_ref().map(values::tls_origination));
+        self.pair(4, "protocol", upstream.protocol);
+        self.pair(4, "grpc_web", Some("true").filter(|_| upstream.grpc_web));
+    }
+
+    fn peer(&mut self, peer: &PeerDraft) {
+        self.comments(6, &peer.comments);
+        let weight = Some(peer.weight).filter(|weight| *weight != 1);
+        let names = [&peer.label, &peer.id, &peer.server_name];
+        if weight.is_none() && names.into_iter().all(Option::is_none) {
+            self.line(6, &format!("- {}", scalar(&peer.address)));
+            return;
+        }
+        let pairs = vec![
+            ("address", Some(scalar(&peer.address))),
+            ("label", peer.label.as_deref().map(scalar)),
+            ("weight", weight.map(|weight| weight.to_string())),
+            ("id", peer.id.as_deref().map(scalar)),
+            ("server_name", peer.server_name.as_deref().map(scalar)),
+        ];
+        self.line(6, &format!("- {}", flow_map(pairs).unwrap_or_default()));
+    }
+
+    fn retry_and_timeouts(&mut self, upstream: &UpstreamDraft) {
+        let retry = upstream.retry;
+        let retries = match retry.attempts {
+            Some(1) => Some("off".to_owned()),
+            attempts => flow_map(vec![
+                ("attempts", attempts.map(|number| number.to_string())),
+                ("timeout", retry.timeout.map(clamped_duration)),
+            ]),
+        };
+        self.pair(4, "retry", retries);
+        let times = upstream.timeouts;
+        let times = flow_map(vec![
+            ("connect", times.connect.map(clamped_duration)),
+            ("first_byte", times.first_byte.map(clamped_duration)),
+            ("read", times.read.map(clamped_duration)),
+            ("write", times.write.map(clamped_duration)),
+            ("idle", times.idle.map(clamped_duration)),
+            ("tunnel", times.tunnel.map(clamped_duration)),
+        ]);
+        self.pair(4, "timeouts", times);
+    }
+
+    fn process_settings(&mut self, setup: &ConfigDraft) {
+        let start = self.0.len();
+        self.downstream(setup);
+        if !setup.trusted_proxies.is_empty() {
+            let networks: Vec<_> = setup
+                .trusted_proxies
+                .iter()
+                .map(|text| scalar(text))
+                .collect();
+            self.pair(
+                0,
+                "trusted_proxies",
+                Some(format!("[{}]", networks.join(", "))),
+            );
+        }
+        self.pair(0, "threads", setup.threads.as_deref());
+        let log = setup.access_log.as_deref();
+        let path = log.map(|path| {
+            if path == "off" {
+                path.to_owned()
+            } else {
+                scalar(path)
+            }
+        });
+        self.pair(
+            0,
+            "access_log",
+            path.map(|path| format!("{{path: {path}}}")),
+        );
+        let level = setup.error_level.map(|level| format!("{{level: {level}}}"));
+        self.pair(0, "error_log", level);
+        self.pair(
+            0,
+            "drain_timeout",
+            setup.drain_timeout.map(clamped_duration),
+        );
+        self.pair(0, "pool_size", setup.pool_size);
+        if self.0.len() > start {
+            self.0.insert(start, '\n');
+        }
+    }
+
+    fn downstream(&mut self, setup: &ConfigDraft) {
+        let down = &setup.downstream;
+        let pairs: YamlPairs = vec![
+            ("header_timeout", down.header_timeout.map(clamped_duration)),
+            ("keepalive", down.keepalive.map(clamped_duration)),
+            (
+                "keepalive_requests",
+                down.keepalive_requests.map(clamped_count),
+            ),
+            ("read_timeout", down.read_timeout.map(clamped_duration)),
+            ("write_timeout", down.write_timeout.map(clamped_duration)),
+            ("max_connections", down.max_connections.map(clamped_count)),
+            (
+                "max_header_size",
+                down.max_header_size
+                    .map(|bytes| clamped_size(SizeLimit::Bytes(bytes))),
+            ),
+            (
+                "max_uri_length",
+                down.max_uri_length
+                    .map(|bytes| clamped_size(SizeLimit::Bytes(bytes))),
+            ),
+            ("max_body_size", down.max_body_size.map(clamped_size)),
+        ];
+        if pairs.iter().any(|(_, value)| value.is_some()) {
+            self.line(0, "downstream:");
+            for (key, value) in pairs {
+                self.pair(2, key, value);
+            }
+        }
+    }
+
+    fn pair(&mut self, indent: usize, key: &str, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
+            self.line(indent, &format!("{key}: {value}"));
+        }
+    }
+}
