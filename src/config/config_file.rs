@@ -1,26 +1,21 @@
-//! The one place of the configuration that touches the disk.
-//!
-//! A file is refused before it is read if it is not a regular one or too big, and the reading is
-//! bounded again: a file may grow, and some pretend to be empty.
+//! Reads the configuration file as text.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
+use super::bounded_file::{self, ReadError};
 use super::report::{Problem, Problems, Report};
 use super::span::Span;
 
-/// Ten thousand peers in their long form are about one MiB.
-pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// The text of the file at `path`, or why there is none.
+/// Reads the file at `path`; the error is a report with one problem.
 pub(super) fn read_text(path: &Path) -> Result<String, Report> {
     let name = path.display().to_string();
-    let bytes = read_bounded(path).map_err(|problem| single_problem_report(&name, "", *problem))?;
+    let read = bounded_file::read(path);
+    let (bytes, _) = read.map_err(|error| single_problem_report(&name, "", unreadable(&error)))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let shown = String::from_utf8_lossy(error.as_bytes());
-        single_problem_report(&name, &shown, not_utf8(at))
+        let lossy = String::from_utf8_lossy(error.as_bytes());
+        single_problem_report(&name, &lossy, not_utf8(at))
     })
 }
 
@@ -30,56 +25,29 @@ fn single_problem_report(name: &str, text: &str, problem: Problem) -> Report {
     Report::new(name, text, problems)
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
-    // Before the open: to open a FIFO waits for its writer.
-    let found = path.metadata().map_err(|error| unreadable(&error))?;
-    if !found.is_file() {
-        return Err(Box::new(not_a_file(found.is_dir())));
-    }
-    if found.len() > MAX_BYTES {
-        return Err(Box::new(too_big()));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(&error))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        Err(Box::new(too_big()))
-    } else {
-        Ok(bytes)
-    }
-}
-
-fn unreadable(error: &io::Error) -> Problem {
-    let problem = Problem::for_file(format!("the file cannot be read: {error}"));
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            problem.help("give the path of the configuration with `-c FILE`")
+fn unreadable(error: &ReadError) -> Problem {
+    let problem = Problem::for_file(error.to_string());
+    match error {
+        ReadError::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound => {
+                problem.help("use `-c FILE` with the path of the configuration file")
+            }
+            io::ErrorKind::PermissionDenied => {
+                problem.help("allow the user that runs clockwise to read the file")
+            }
+            _ => problem,
+        },
+        ReadError::Directory | ReadError::NotRegular => {
+            problem.help("use `-c FILE` with the path of a YAML file")
         }
-        io::ErrorKind::PermissionDenied => {
-            problem.help("let the user that runs this read the file")
+        ReadError::TooLarge => {
+            problem.help("check that this is the configuration file: 10,000 peers take about 1 MiB")
         }
-        _ => problem,
     }
-}
-
-fn not_a_file(directory: bool) -> Problem {
-    let what = if directory {
-        "a directory"
-    } else {
-        "not a regular file"
-    };
-    Problem::for_file(format!("this is {what}")).help("give the path of a YAML file with `-c FILE`")
-}
-
-fn too_big() -> Problem {
-    Problem::for_file(format!("the file is bigger than {} MiB", MAX_BYTES >> 20))
-        .help("is it a configuration? ten thousand peers fit into one MiB")
 }
 
 fn not_utf8(at: usize) -> Problem {
-    // The lossy text has the three bytes of U+FFFD where the first bad byte was.
+    // In the lossy text, U+FFFD (three bytes) replaces the first bad byte.
     Problem::error(
         "this byte is not UTF-8",
         Span {

@@ -1,12 +1,12 @@
-//! The files that a configuration names for TLS: read with it, so that what is wrong with one has
-//! its place in the text, and what is in force is what was checked.
+//! Loads the certificate and key files that a configuration names.
 //!
-//! Like the configuration itself they are regular files of bounded size. What they hold is never
-//! shown: one of them is a private key, and any of them may be the wrong file.
+//! They are read together with the configuration: a problem of a file has the span of its path, and the
+//! content that was checked is the content that is used. Files must be regular, and their size is
+//! bounded. Messages never show their content: some are private keys, and any may be the wrong file.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,43 +14,40 @@ use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine as 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
+use super::bounded_file::{self, ReadError};
 use super::report::{Problem, Problems, quote};
-use super::settings::Secret;
-use super::settings::{CertificateFiles, CertificateSource, Credentials};
+use super::settings::{CertificateFiles, CertificateSource, Credentials, Secret};
 use super::span::Span;
 use crate::certificate::{
     self, CertFile, CertWarning, Certificate, Identity, RevocationLists, VerifierError,
 };
 use crate::clock;
 
-/// The largest bundle of issuers that is in use has a quarter of a MiB.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// `st_mode`: whoever is neither the owner nor of the group may read.
+/// The bit of `st_mode` by which every user may read.
 const WORLD_READABLE: u32 = 0o004;
 
 const CLIENT_CA_HELP: &str =
-    "give the certificates of those who issue the clients', `-----BEGIN CERTIFICATE-----`";
+    "use a PEM file with the issuers of the clients' certificates, `-----BEGIN CERTIFICATE-----`";
 
 const SERVER_CA_HELP: &str =
-    "give the certificates of those who issued the server's, `-----BEGIN CERTIFICATE-----`";
+    "use a PEM file with the issuers of the servers' certificates, `-----BEGIN CERTIFICATE-----`";
 
-/// A path, and where it is written.
+/// A path, and its place in the configuration.
 pub(super) struct SpannedPath {
     pub(super) path: PathBuf,
     pub(super) span: Span,
 }
 
-/// What becomes of the files that are named.
+/// Loads and checks the files, and collects their content.
 pub(super) struct CredentialLoader {
-    /// What was read so far.
+    /// The content of the files so far.
     pub(super) credentials: Credentials,
-    /// `None`: nothing is read.
+    /// The time for which validity is checked; `None`: no file is read.
     now: Option<Timestamp>,
 }
 
 impl CredentialLoader {
-    /// They are only named.
+    /// A loader that reads no files.
     pub(super) fn disabled() -> Self {
         Self {
             credentials: Credentials::default(),
@@ -58,20 +55,20 @@ impl CredentialLoader {
         }
     }
 
-    /// They are read and judged.
+    /// A loader that checks validity at the current time.
     pub(super) fn load_now() -> Self {
         Self::load_at(clock::wall())
     }
 
-    /// They are read and judged as on that day.
-    pub(super) fn load_at(day: Timestamp) -> Self {
+    /// A loader that checks validity at `now`.
+    pub(super) fn load_at(now: Timestamp) -> Self {
         Self {
-            now: Some(day),
+            now: Some(now),
             ..Self::disabled()
         }
     }
 
-    /// A server's certificate.
+    /// Loads a certificate of a listener.
     pub(super) fn load_certificate(
         &mut self,
         cert: SpannedPath,
@@ -83,9 +80,9 @@ impl CredentialLoader {
             && let Some(read) = read_certificate(&cert, &key, ocsp.as_ref(), problems)
         {
             warn_no_dns_name(&read, cert.span, problems);
-            for concern in read.warnings(now.as_second()) {
-                let file = file_of_part(concern.file(), &cert, &key, ocsp.as_ref());
-                add_warning(concern, file, problems);
+            for warning in read.warnings(now.as_second()) {
+                let file = file_of_part(warning.file(), &cert, &key, ocsp.as_ref());
+                add_warning(warning, file, problems);
             }
             let files = certificate_files(cert, key, ocsp);
             self.credentials.certificates.insert(files.clone(), read);
@@ -94,7 +91,8 @@ impl CredentialLoader {
         certificate_files(cert, key, ocsp)
     }
 
-    /// Warns of names that no client is ever shown the certificate of, as one before it has them too.
+    /// Warns of names that an earlier certificate with the same kind of key has, too: clients get the
+    /// earlier one.
     pub(super) fn warn_duplicate_names(
         &self,
         list: &[(CertificateSource, Span)],
@@ -111,14 +109,14 @@ impl CredentialLoader {
             let kind = read.key_kind();
             let mut earlier = |name| *first.entry((name, kind)).or_insert(*at);
             let names = read.names.iter().map(|name| (name, earlier(name)));
-            let twins: Vec<_> = names.filter(|(_, first)| first != at).collect();
-            if let Some((name, first)) = twins.first() {
-                problems.add(duplicate_name_problem(name, twins.len(), *at, *first));
+            let duplicates: Vec<_> = names.filter(|(_, first)| first != at).collect();
+            if let Some((name, first)) = duplicates.first() {
+                problems.add(duplicate_name_problem(name, duplicates.len(), *at, *first));
             }
         }
     }
 
-    /// What peers are shown that ask who we are.
+    /// Loads a client certificate for peers.
     pub(super) fn load_identity(
         &mut self,
         cert: SpannedPath,
@@ -127,10 +125,10 @@ impl CredentialLoader {
     ) -> CertificateFiles {
         let read = self.now.and_then(|now| {
             let identity = read_identity(&cert, &key, problems)?;
-            for concern in identity.certificate.warnings(now.as_second()) {
+            for warning in identity.certificate.warnings(now.as_second()) {
                 add_warning(
-                    concern,
-                    file_of_part(concern.file(), &cert, &key, None),
+                    warning,
+                    file_of_part(warning.file(), &cert, &key, None),
                     problems,
                 );
             }
@@ -143,7 +141,7 @@ impl CredentialLoader {
         files
     }
 
-    /// Who vouches for the servers that this program asks: peers, or an authority.
+    /// Loads the issuers that are trusted for peers, or for an ACME server.
     pub(super) fn load_trust_anchors(&mut self, ca: &SpannedPath, problems: &Problems) {
         if self.now.is_none() {
             return;
@@ -158,7 +156,7 @@ impl CredentialLoader {
         self.credentials.issuers.insert(ca.path.clone(), issuers);
     }
 
-    /// What the clients' certificates are judged by.
+    /// Loads the issuers and revocation lists for client certificates.
     pub(super) fn load_client_auth(
         &mut self,
         required: bool,
@@ -190,8 +188,8 @@ impl CredentialLoader {
         }
     }
 
-    /// The key of an account with a certificate authority, base64url (RFC 8555, 7.3.4) or base64, which
-    /// some authorities give.
+    /// Loads the HMAC key of an external account: base64url (RFC 8555, 7.3.4), or base64, which some
+    /// authorities hand out.
     pub(super) fn load_account_key(&mut self, file: &SpannedPath, problems: &Problems) {
         let Some((text, metadata)) = self.now.and_then(|_| read_file(file, problems)) else {
             return;
@@ -200,14 +198,14 @@ impl CredentialLoader {
         let key = decode_hmac_key(&text);
         if key.is_empty() {
             let message = format!("{}: the file holds no key", quote_path(&file.path));
-            let help = "write what the authority gave as the HMAC key, base64url on one line";
+            let help = "write the HMAC key from the authority into it, base64url on one line";
             problems.add(Problem::error(message, file.span).help(help));
         }
         self.credentials.external_account = Some(Secret(key));
     }
 }
 
-/// What was written in base64 of either alphabet (RFC 4648, 4 and 5), padded or not; empty: nothing.
+/// Decodes base64 of either alphabet (RFC 4648, 4 and 5), padded or not; empty if `text` is neither.
 fn decode_hmac_key(text: &[u8]) -> Vec<u8> {
     let text = text.trim_ascii();
     let end = text.iter().rposition(|&byte| byte != b'=');
@@ -222,13 +220,10 @@ fn duplicate_name_problem(name: &str, names: usize, at: Span, earlier: Span) -> 
         1 => String::new(),
         _ => format!(" and {} more", names - 1),
     };
-    let message = format!(
-        "{}{more} is in a certificate before this one already",
-        quote(name)
-    );
+    let message = format!("{}{more} is already in an earlier certificate", quote(name));
     Problem::warning(message, at)
-        .secondary(earlier, "this one is shown")
-        .help("take one of them out; only with another kind of key both are of use")
+        .secondary(earlier, "this one is used")
+        .help("remove one of the two; both are used only if they have different kinds of keys")
 }
 
 fn read_issuers(
@@ -245,7 +240,7 @@ fn read_issuers(
     issuers.map_err(|error| problems.add(wrong(error))).ok()
 }
 
-/// Empty where there is no list to read.
+/// Reads the revocation lists; empty if no file is configured.
 fn read_crl(
     file: Option<&SpannedPath>,
     now: Timestamp,
@@ -262,19 +257,21 @@ fn read_crl(
             quote_path(&file.path)
         );
         let help =
-            "give PEM, `-----BEGIN X509 CRL-----`; convert DER with `openssl crl -inform der`";
+            "use PEM, `-----BEGIN X509 CRL-----`; convert DER with `openssl crl -inform der`";
         problems.add(Problem::error(message, file.span).help(help));
     }
-    let concern = |read: &RevocationLists| read.warning(now.as_second());
-    if let Some(concern) = revoked.as_ref().and_then(concern) {
-        add_warning(concern, file, problems);
+    let warning = revoked
+        .as_ref()
+        .and_then(|lists| lists.warning(now.as_second()));
+    if let Some(warning) = warning {
+        add_warning(warning, file, problems);
     }
     revoked
 }
 
-fn add_warning(concern: CertWarning, file: &SpannedPath, problems: &Problems) {
-    let warning = Problem::warning(concern.to_string(), file.span);
-    problems.add(warning.help(concern.help()));
+fn add_warning(warning: CertWarning, file: &SpannedPath, problems: &Problems) {
+    let problem = Problem::warning(warning.to_string(), file.span);
+    problems.add(problem.help(warning.help()));
 }
 
 fn certificate_files(
@@ -352,48 +349,28 @@ fn warn_world_readable(key: &SpannedPath, metadata: &Metadata, problems: &Proble
 
 fn warn_no_dns_name(certificate: &Certificate, at: Span, problems: &Problems) {
     if certificate.names.is_empty() {
-        let help = "clients look at the subject alternative names only (RFC 9525)";
-        problems.add(Problem::warning("the certificate is for no DNS name", at).help(help));
+        let help = "clients check the subject alternative names only (RFC 9525)";
+        problems.add(Problem::warning("the certificate has no DNS name", at).help(help));
     }
 }
 
-/// What a file holds, and what is known of it; a problem at its place where it cannot be read.
+/// The content and metadata of a file; reports a problem if it cannot be read.
 fn read_file(file: &SpannedPath, problems: &Problems) -> Option<(Vec<u8>, Metadata)> {
-    match read_bounded(&file.path) {
-        Ok(read) => Some(read),
-        Err(why) => {
-            let message = format!("{} cannot be read: {why}", quote_path(&file.path));
-            let problem = Problem::error(message, file.span);
-            problems.add(match why.kind() {
-                io::ErrorKind::NotFound => problem.help(
-                    "give the path of a file that exists; a relative one starts where the program does",
-                ),
-                io::ErrorKind::PermissionDenied => {
-                    problem.help("let the user that runs this read the file")
-                }
-                _ => problem,
-            });
-            None
-        }
-    }
-}
-
-fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    // Before the open: to open a FIFO waits for its writer.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "it is bigger than {} MiB",
-            MAX_BYTES >> 20
-        )));
-    }
-    Ok((bytes, metadata))
+    let report = |error: ReadError| {
+        let message = format!("{}: {error}", quote_path(&file.path));
+        let problem = Problem::error(message, file.span);
+        let help = match error {
+            ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                "use the path of an existing file; a relative path starts at the working directory"
+            }
+            ReadError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                "allow the user that runs clockwise to read the file"
+            }
+            _ => return problems.add(problem),
+        };
+        problems.add(problem.help(help));
+    };
+    bounded_file::read(&file.path).map_err(report).ok()
 }
 
 fn quote_path(path: &Path) -> String {

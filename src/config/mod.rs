@@ -1,15 +1,15 @@
-//! The configuration: YAML text → `raw` tree with places → [`Config`], every problem at once.
+//! The configuration file: from YAML text to a [`Config`], reporting every problem at once.
 //!
 //! ```text
-//! file ──► raw (what was written, where) ──► fields (typed, by key) ──► resolve (what it means)
-//!                      └──────────────── problems ────────────────────────┘ ──► Report
+//! text ──► raw (tree with spans) ──► fields (typed values, by key) ──► resolve ──► settings
+//!                    └───────────────────── problems ──────────────────┘ ──► Report
 //! ```
 //!
-//! Whatever the text, the answer is a [`Config`] or a [`Report`], in bounded time and memory. A
-//! [`Config`] is whole: every default is filled in, every reference inside it leads somewhere.
-//! Nothing here looks at the world outside but [`load`] and [`check`], which read the file and those
-//! that it names for TLS.
+//! Any text gives a [`Config`] or a [`Report`] in bounded time and memory. A [`Config`] is complete:
+//! every default is filled in, every name that it refers to exists. Only functions that take a path
+//! do I/O: they read the file, and [`load`] and [`check`] also the TLS files that it names.
 
+mod bounded_file;
 mod config_file;
 mod credential_loader;
 mod fields;
@@ -47,17 +47,18 @@ pub use settings::{
     UnixAccount, UpstreamConfig, UpstreamProtocol,
 };
 
-/// The configuration in the file at `path`.
+/// Loads the file at `path`.
 ///
 /// # Errors
 ///
-/// All problems, if one of them is an error. Warnings alone are dropped; [`check`] keeps them.
+/// All problems, if one of them is an error. Warnings are dropped; [`check`] returns them.
 pub fn load(path: &Path) -> Result<Config, Report> {
     let (config, report) = check(path);
     config.ok_or(report)
 }
 
-/// The same, and its warnings, a line each; without those that time brings ([`Credentials::concerns`]).
+/// Loads the file at `path` and returns its warnings, one line each, except those that depend on the
+/// time ([`Credentials::warnings`]).
 ///
 /// # Errors
 ///
@@ -66,18 +67,18 @@ pub fn load_with_warnings(path: &Path) -> Result<(Config, Vec<String>), Report> 
     let (config, report) = check(path);
     let config = config.ok_or_else(|| report.clone())?;
     let now = clock::wall().as_second();
-    let concerns: Vec<_> = config.credentials.warnings(now).collect();
-    let concerns: Vec<_> = concerns
-        .iter()
-        .map(|(_, concern)| concern.to_string())
+    let timed: Vec<_> = config
+        .credentials
+        .warnings(now)
+        .map(|(_, warning)| warning.to_string())
         .collect();
     let mut warnings = report.diagnostics();
-    warnings.retain(|warning| !concerns.contains(&warning.message));
+    warnings.retain(|warning| !timed.contains(&warning.message));
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok((config, warnings))
 }
 
-/// The configuration in `text`; `name` stands for the file in the report.
+/// Parses `text`; `name` is the file's name in the report.
 ///
 /// # Errors
 ///
@@ -87,7 +88,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, Report> {
     config.ok_or(report)
 }
 
-/// The configuration in the file at `path` if it has no error, and all there is to tell about it.
+/// Checks the file at `path`: the configuration unless there is an error, and all problems.
 pub fn check(path: &Path) -> (Option<Config>, Report) {
     match config_file::read_text(path) {
         Ok(text) => check_with(
@@ -99,19 +100,20 @@ pub fn check(path: &Path) -> (Option<Config>, Report) {
     }
 }
 
-/// The YAML of another program as a tree with places.
+/// Parses YAML of another program into a tree with spans.
 ///
 /// # Errors
 ///
-/// What is wrong with it as YAML.
+/// The first syntax error.
 pub(crate) fn parse_yaml(name: &str, text: &str) -> Result<YamlNode, Report> {
     let problems = report::Problems::default();
     raw::read(text, &problems).ok_or_else(|| Report::new(name, text, problems))
 }
 
-/// The control socket that the file at `path` names, whatever else is wrong with it: an operator who
-/// has just broken the file must still reach the instance that runs. `None` where it names none, or
-/// cannot be read.
+/// The control socket in the file at `path`; `None` if it has none or cannot be read.
+///
+/// Ignores all other problems: commands must reach the running process even if the file has just been
+/// broken.
 pub fn control_socket(path: &Path) -> Option<PathBuf> {
     let text = config_file::read_text(path).ok()?;
     let root = raw::read(&text, &report::Problems::default())?;
@@ -122,14 +124,13 @@ pub fn control_socket(path: &Path) -> Option<PathBuf> {
     control.value.scalar().map(|path| PathBuf::from(&path.text))
 }
 
-/// The configuration in `text` if it has no error, and all there is to tell about it.
-/// The files that it names are not looked at.
+/// Checks `text` as [`check`] does, without reading the files that it names.
 pub fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
     check_with(name, text, CredentialLoader::disabled())
 }
 
 fn check_with(name: &str, text: &str, files: CredentialLoader) -> (Option<Config>, Report) {
-    // Without its byte order mark, so that columns are what an editor shows.
+    // Without the byte order mark, so that columns are those of an editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let problems = report::Problems::default();
     let config =

@@ -1,6 +1,6 @@
-//! Single values from their text: numbers, durations, sizes. Pure; the place is the caller's.
+//! Parsers of single values: numbers, flags, durations, percentages, sizes.
 //!
-//! Each gives the value, or what is wrong and what to do as `(message, help)`.
+//! Each returns the value, or a message and a help text. Spans are added by the caller.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use jiff::fmt::friendly::SpanParser;
 use super::raw::{YamlNode, YamlValue};
 use super::report::quote;
 
-/// What is wrong, and what to do.
+/// A message (what is wrong) and a help text (what to write instead).
 pub(super) type InvalidValue = (String, String);
 
-/// Above zero, since zero would mean "never wait" to one reader and "wait for ever" to the next; a
-/// year is for ever.
+/// The usual bounds. Zero is excluded: it could mean "do not wait" or "wait forever". A year is
+/// forever.
 pub(super) const DURATION_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
 
@@ -23,7 +23,7 @@ const PERCENTAGE_HELP: &str = "write a number and `%`, as in `15%` or `2.5%`";
 const KIB: u64 = 1024;
 const SIZE_UNITS: &[(&str, u64)] = &[("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
 
-/// What a reader sees at `node`, for "found …".
+/// The value at `node` in the words of a message, for "found …".
 pub(super) fn describe_node(node: &YamlNode) -> String {
     match &node.value {
         _ if node.is_null() => "nothing".to_owned(),
@@ -34,7 +34,7 @@ pub(super) fn describe_node(node: &YamlNode) -> String {
     }
 }
 
-/// A whole number written without quotes.
+/// A whole number without quotes; `what` is the key in messages.
 pub(super) fn number(
     what: &str,
     node: &YamlNode,
@@ -50,7 +50,7 @@ pub(super) fn number(
         };
         (
             format!(
-                "{what} must be a whole number, found {}",
+                "`{what}` must be a whole number, found {}",
                 describe_node(node)
             ),
             help,
@@ -62,7 +62,7 @@ pub(super) fn number(
         Ok(number) if bounds.contains(&number) => Ok(number),
         Err(_) if !too_long && !is_negative(text) => Err(not_a_number()),
         _ => Err((
-            format!("{what} {} is out of range", quote(text)),
+            format!("{} is out of range for `{what}`", quote(text)),
             format!("use {range}"),
         )),
     }
@@ -73,7 +73,7 @@ fn is_negative(text: &str) -> bool {
         .is_some_and(|digits| digits.parse::<u64>().is_ok())
 }
 
-/// `true` or `false`, nothing else: YAML's other words for it are read differently by others.
+/// `true` or `false`. Not `yes` or `on`: YAML 1.1 and 1.2 disagree about their meaning.
 pub(super) fn flag(node: &YamlNode) -> Result<bool, InvalidValue> {
     match node.plain() {
         Some("true") => Ok(true),
@@ -118,7 +118,7 @@ fn duration_examples() -> &'static str {
     "`250ms`, `10s`, `1m30s` or `2h`"
 }
 
-/// A duration as it would be written in the configuration.
+/// A duration in the form of the configuration, in backticks.
 pub(super) fn format_duration(duration: Duration) -> String {
     let printed = SignedDuration::try_from(duration).map(|duration| format!("{duration:#}"));
     quote(
@@ -128,12 +128,12 @@ pub(super) fn format_duration(duration: Duration) -> String {
     )
 }
 
-/// A part of the whole, `15%` or `2.5%`, as 0.0 ..= 1.0.
+/// A percentage such as `15%` or `2.5%`, as 0.0 ..= 1.0.
 pub(super) fn percentage(node: &YamlNode) -> Result<f64, InvalidValue> {
     percentage_within(node, (0.0, 100.0))
 }
 
-/// A [`percentage`] between two others, which are given in per cent.
+/// A [`percentage`] within bounds, which are in per cent.
 pub(super) fn percentage_within(
     node: &YamlNode,
     (least, most): (f64, f64),
@@ -154,7 +154,7 @@ pub(super) fn percentage_within(
     ))
 }
 
-/// The number before the sign, in or out of range; not what else Rust takes for a number, as `1e1`.
+/// The number before the sign, in range or not. Other forms that Rust parses, as `1e1`, are rejected.
 fn parse_percent(text: &str) -> Option<f64> {
     let number = text.strip_suffix('%')?.trim_end();
     let digits = number.strip_prefix('-').unwrap_or(number);
@@ -165,7 +165,7 @@ fn parse_percent(text: &str) -> Option<f64> {
 
 fn not_a_percentage(text: &str) -> InvalidValue {
     let message = format!("{} is not a percentage", quote(text));
-    // Up to one it may be meant as a share of one: then there is no telling.
+    // `0.5` may mean 0.5 % or 50 %; only a number above one is clear.
     let help = match text.parse::<f64>() {
         Ok(number) if number > 1.0 && parse_percent(&format!("{text}%")).is_some() => {
             format!("write `{text}%`")
@@ -202,7 +202,7 @@ fn parse_size(text: &str) -> Option<u64> {
         "" => 1,
         unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit)?.1,
     };
-    // More than can be counted is out of every range, and said so.
+    // A number that overflows is out of every range, and is reported as that.
     let number = digits
         .parse::<u64>()
         .or_else(|_| all_digits(digits).then_some(u64::MAX).ok_or(()));

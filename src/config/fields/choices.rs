@@ -1,11 +1,12 @@
-//! Words that stand for something: alternatives, and `off` in the many forms people give it.
+//! Values that are words: one of several alternatives, and `off` with its common misspellings.
 
 use crate::config::raw::YamlNode;
 use crate::config::schema::nearest;
 use crate::config::values::{InvalidValue, describe_node};
 
-/// What one of some words stands for.
+/// The value that the word at `node` stands for; `key` is for messages.
 pub(in crate::config) fn choose<T: Copy>(
+    key: &str,
     node: &YamlNode,
     words: &[(&str, T)],
 ) -> Result<T, InvalidValue> {
@@ -18,8 +19,13 @@ pub(in crate::config) fn choose<T: Copy>(
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("use {}", alternatives(words)),
         };
-        (format!("{} is not known here", describe_node(node)), help)
+        (unknown_value(key, node), help)
     })
+}
+
+/// The message for a value that is none of the alternatives.
+pub(in crate::config) fn unknown_value(key: &str, node: &YamlNode) -> String {
+    format!("unknown value {} for `{key}`", describe_node(node))
 }
 
 fn alternatives<T>(words: &[(&str, T)]) -> String {
@@ -33,7 +39,7 @@ fn alternatives<T>(words: &[(&str, T)]) -> String {
     }
 }
 
-/// The words by which others turn things off.
+/// Whether the value is empty, `off`, or another common word for it.
 pub(super) fn is_off_like(node: &YamlNode) -> bool {
     let words = [
         "false",
@@ -52,6 +58,7 @@ pub(super) fn is_off_like(node: &YamlNode) -> bool {
             .is_some_and(|text| words.contains(&text) || text == "off")
 }
 
+/// Adds `off` to the help text of a value that can be turned off.
 pub(super) fn mention_off(node: &YamlNode, (message, help): InvalidValue) -> InvalidValue {
     let help = if is_off_like(node) {
         "write `off`, without quotes".to_owned()
@@ -61,7 +68,7 @@ pub(super) fn mention_off(node: &YamlNode, (message, help): InvalidValue) -> Inv
     (message, help)
 }
 
-/// Advice that lists what is possible, and one thing more; other advice stays as it is.
+/// Adds an alternative to a help text that lists the possible values; others are unchanged.
 pub(in crate::config) fn with_alternative(help: String, more: &str) -> String {
     if help.starts_with("use ") || help.starts_with("write ") {
         format!("{help}, or {more}")

@@ -1,5 +1,5 @@
-//! Typed access to the raw tree, by key. Whatever is not as it should be becomes a problem with its
-//! place, and the reading goes on with the default: one mistake must not hide the next.
+//! Typed access to the values of a map, by key. An invalid value is reported with its span and replaced
+//! by the default, so that one mistake does not hide the next.
 
 mod choices;
 mod shape;
@@ -13,13 +13,13 @@ use super::report::{Problem, Problems, quote};
 use super::schema::{SectionSchema, renamed, unknown_key_advice};
 use super::values::{self, InvalidValue};
 use crate::config::span::Span;
-pub(super) use choices::{choose, with_alternative};
+pub(super) use choices::{choose, unknown_value, with_alternative};
 use choices::{is_off_like, mention_off};
 pub(super) use shape::{collect_until_full, entries, entries_in_order, items, items_or_one, text};
 
-/// A map of which every key is known.
+/// A map with the keys of one section.
 pub(super) struct Fields<'a> {
-    /// For the problems that only the section itself can see.
+    /// For problems that only the section's own code can detect.
     pub(super) problems: &'a Problems,
     section: &'static SectionSchema,
     node: &'a YamlNode,
@@ -27,7 +27,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// `None` if `node` is not a map. Reports unknown and duplicate keys.
+    /// Reports unknown and duplicate keys; `None` if `node` is not a map.
     pub(super) fn open(
         node: &'a YamlNode,
         section: &'static SectionSchema,
@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of `key`, if it is there.
+    /// The value of `key`; `None` if it is absent.
     pub(super) fn get(&self, key: &'static str) -> Option<&'a YamlNode> {
         debug_assert!(
             self.section.keys.contains(&key),
@@ -81,7 +81,7 @@ impl<'a> Fields<'a> {
         self.entries.get(key).map(|entry| &entry.value)
     }
 
-    /// The value of `key`; a problem with this advice if it is missing or empty.
+    /// The value of `key`; reports a problem with this help if it is missing or empty.
     pub(super) fn require(&self, key: &'static str, help: &str) -> Option<&'a YamlNode> {
         let found = self.get(key);
         match found {
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Where the section begins, for what is missing in it.
+    /// The start of the section, for problems with something that is missing in it.
     pub(super) fn header_span(&self) -> Span {
         self.node.header_span()
     }
@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
             .add(Problem::error(message, node.error_span()).help(help));
     }
 
-    /// A problem at `key` if it is there: `key` and then `why`.
+    /// Reports "`key` {why}" at `key`, if it is present.
     pub(super) fn refuse_key(&self, key: &'static str, why: &str, help: &str) {
         if let Some(node) = self.get(key) {
             self.error(node, format!("`{key}` {why}"), help);
@@ -155,19 +155,19 @@ impl<'a> Fields<'a> {
     pub(super) fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         self.read(key, |node| match self.renamed_value(key, node) {
             Some(renamed) => Err(renamed),
-            None => choose(node, words),
+            None => choose(key, node, words),
         })
         .unwrap_or(default)
     }
 
-    /// The fault of a value that has been renamed.
+    /// The error for a value that has been renamed.
     fn renamed_value(&self, key: &str, node: &YamlNode) -> Option<InvalidValue> {
         let old = format!("{key}: {}", node.text()?);
         let new = renamed(self.section, &old)?;
         Some((format!("`{old}` is now `{new}`"), format!("write `{new}`")))
     }
 
-    /// `off`, or what `read` makes of the value; `None` stands for `off`.
+    /// A value that `off` turns off, which is `None`.
     pub(super) fn or_off<T>(
         &self,
         key: &'static str,
@@ -182,12 +182,12 @@ impl<'a> Fields<'a> {
             }
         };
         self.read(key, |node| {
-            off(node).map_err(|fault| mention_off(node, fault))
+            off(node).map_err(|error| mention_off(node, error))
         })
         .unwrap_or(default)
     }
 
-    /// A section that `off` turns off. `Err` is `off`, `Ok(None)` not given or not usable.
+    /// A section that `off` turns off (`Err`); `Ok(None)`: absent or invalid.
     pub(super) fn section_or_off(
         &self,
         key: &'static str,
@@ -201,17 +201,17 @@ impl<'a> Fields<'a> {
         }
         if is_off_like(node) {
             let help = format!("write `{key}: off`, or remove the line for the defaults");
-            self.error(
-                node,
-                format!("`{key}` cannot be {}", values::describe_node(node)),
-                help,
-            );
+            let message = match node.is_null() {
+                true => format!("`{key}` is empty"),
+                false => format!("`{key}` cannot be {}", values::describe_node(node)),
+            };
+            self.error(node, message, help);
             return Ok(None);
         }
         Ok(Fields::open(node, section, self.problems))
     }
 
-    /// A section that may be left out.
+    /// A section; `None`: absent or invalid.
     pub(super) fn section(
         &self,
         key: &'static str,
@@ -220,7 +220,7 @@ impl<'a> Fields<'a> {
         Fields::open(self.get(key)?, section, self.problems)
     }
 
-    /// What `read` makes of the value; `None` if it is not there or not right, which is reported.
+    /// The value of `key`, parsed by `read`; `None`: absent, or invalid, which is reported.
     pub(super) fn read<T>(
         &self,
         key: &'static str,
@@ -239,10 +239,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The section is turned off.
+/// The value of a section is `off`.
 pub(super) struct SectionOff;
 
-/// The value if `read` finds it right; else its fault becomes a problem at `node`.
+/// Parses the value at `node`; reports the error of `read` there.
 pub(super) fn parse_or_report<'a, T>(
     node: &'a YamlNode,
     problems: &Problems,

@@ -1,4 +1,4 @@
-//! Maps, lists and texts: a node as the shape that is expected of it.
+//! Nodes as maps, lists and texts, with a problem if the shape is another one.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::config::raw::{YamlEntry, YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::values::{InvalidValue, describe_node};
 
-/// The entries of a map by their key, the first where a key is given twice.
+/// The entries of a map by key; reports duplicates, of which the first counts.
 pub(in crate::config) fn entries<'a>(
     node: &'a YamlNode,
     title: &str,
@@ -61,7 +61,7 @@ pub(in crate::config) fn items<'a>(
     &[]
 }
 
-/// The items of a list; anything else is a list of one.
+/// The items of a list; any other value is a list of one item.
 pub(in crate::config) fn items_or_one(node: &YamlNode) -> &[YamlNode] {
     match &node.value {
         YamlValue::List(items) => items,
@@ -69,7 +69,7 @@ pub(in crate::config) fn items_or_one(node: &YamlNode) -> &[YamlNode] {
     }
 }
 
-/// `each` of `items`, stopping where nobody would read further problems.
+/// Applies `each` to the items, until the list of problems is full.
 pub(in crate::config) fn collect_until_full<'a, T>(
     items: &'a [YamlNode],
     problems: &Problems,
@@ -86,7 +86,7 @@ pub(in crate::config) fn collect_until_full<'a, T>(
 pub(in crate::config) fn text<'a>(node: &'a YamlNode, what: &str) -> Result<&'a str, InvalidValue> {
     node.text().ok_or_else(|| {
         let help = match &node.value {
-            YamlValue::List(_) => "give exactly one; remove the brackets or the `-`".to_owned(),
+            YamlValue::List(_) => "write exactly one; remove the brackets or the `-`".to_owned(),
             YamlValue::Map(_) => format!("write {what} directly, without keys below it"),
             YamlValue::Scalar(_) => format!("write {what}"),
         };

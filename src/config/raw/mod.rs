@@ -1,8 +1,7 @@
-//! The raw configuration: a mirror of the YAML text, every piece with the place it was written at.
+//! The YAML text as a tree of maps, lists and scalars with their spans, without any meaning.
 //!
-//! It knows maps, lists and scalars, and nothing about what they mean. Duplicate keys are kept (the
-//! [`super::fields`] layer reports them with both places); aliases are already replaced by what
-//! they stand for, within the budgets of [`yaml`].
+//! Duplicate keys are kept; [`super::fields`] reports them with both spans. Aliases are replaced by
+//! copies of their anchors, within the limits of [`yaml`].
 
 mod syntax_errors;
 mod yaml;
@@ -11,16 +10,16 @@ pub(super) use yaml::read;
 
 use crate::config::span::Span;
 
-/// A value and where it stands.
+/// A value and its span.
 #[derive(Clone, Debug)]
 pub(crate) struct YamlNode {
     pub(crate) value: YamlValue,
     pub(crate) span: Span,
-    /// The key whose value this is; `None` for an item of a list and for the whole file.
+    /// The span of its key; `None` for an item of a list and for the whole file.
     pub(super) key_span: Option<Span>,
 }
 
-/// What YAML can say.
+/// The three kinds of YAML values.
 #[derive(Clone, Debug)]
 pub(crate) enum YamlValue {
     Scalar(YamlScalar),
@@ -28,11 +27,11 @@ pub(crate) enum YamlValue {
     Map(Vec<YamlEntry>),
 }
 
-/// One word, number or text; what it means is for the reader to say.
+/// A word, number or text, not yet interpreted.
 #[derive(Clone, Debug)]
 pub(crate) struct YamlScalar {
     pub(crate) text: String,
-    /// Written without quotes, so that it may be a number, a flag or nothing.
+    /// Whether it has no quotes, so that it may be a number, a flag or null.
     pub(super) plain: bool,
 }
 
@@ -45,15 +44,15 @@ pub(crate) struct YamlEntry {
 }
 
 impl YamlNode {
-    /// Where a reader should look: the value, or its key where the value is empty.
+    /// The span for a problem with the value: the value, or its key if the value is empty.
     pub(super) fn error_span(&self) -> Span {
         match self.key_span {
-            Some(name) if self.span.start >= self.span.end || self.is_null() => name,
+            Some(key) if self.span.start >= self.span.end || self.is_null() => key,
             _ => self.span,
         }
     }
 
-    /// Where to look for what is missing inside: the key that introduces this value.
+    /// The span for something that is missing inside: the key, or the value if it has no key.
     pub(super) fn header_span(&self) -> Span {
         self.key_span.unwrap_or(self.span)
     }
@@ -65,7 +64,7 @@ impl YamlNode {
         }
     }
 
-    /// The text of a scalar, quoted or not; `None` for nothing, lists and maps.
+    /// The text of a scalar, quoted or not; `None` for null, lists and maps.
     pub(crate) fn text(&self) -> Option<&str> {
         self.scalar()
             .filter(|scalar| !scalar.is_null())
@@ -80,7 +79,7 @@ impl YamlNode {
         self.scalar().is_some_and(YamlScalar::is_null)
     }
 
-    /// Written without quotes as exactly this word.
+    /// Whether this is exactly `word`, without quotes.
     pub(super) fn is_word(&self, word: &str) -> bool {
         self.plain().is_some_and(|text| text == word)
     }
@@ -94,7 +93,7 @@ impl YamlNode {
 }
 
 impl YamlScalar {
-    /// What YAML's core schema calls null.
+    /// Null, by the core schema of YAML 1.2 (10.3.2).
     fn is_null(&self) -> bool {
         self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }

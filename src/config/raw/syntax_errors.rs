@@ -1,31 +1,31 @@
-//! What a syntax error means to somebody who does not know the grammar of YAML.
+//! Explanations of YAML syntax errors, without terms of the YAML grammar.
 
 use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 
 use crate::config::report::{Problem, quote};
 use crate::config::span::Span;
 
-/// The problem of a syntax error; the parser's own words where we have no better ones.
+/// The problem for a syntax error; the parser's own message if there is no explanation for it.
 pub(super) fn explain(error: &ScanError) -> Problem {
     let start = error.marker().byte_offset().unwrap_or_default();
     let at = Span { start, end: start };
     let kind = error.kind();
-    let strange = || match kind {
+    let character = || match kind {
         ErrorKind::UnexpectedCharacter { character } => Some(explain_character(*character)),
         _ => None,
     };
     let known = || explain_flow(kind).or_else(|| explain_layout(kind));
     let known = known().map(|(message, help)| (message.to_owned(), help));
-    let (message, help) = known.or_else(strange).unwrap_or_else(|| {
+    let (message, help) = known.or_else(character).unwrap_or_else(|| {
         (
             kind.to_string(),
-            "see the YAML 1.2 syntax; quotes help with odd texts",
+            "see the YAML 1.2 syntax; text with special characters needs quotes",
         )
     });
     Problem::error(message, at).help(help)
 }
 
-/// Brackets, quotes and aliases: what stands in one value.
+/// Brackets, quotes and aliases: errors within one value.
 fn explain_flow(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
     Some(match kind {
         ErrorKind::UnknownAnchor => (
@@ -62,14 +62,14 @@ fn explain_flow(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Keys, items and indentation: how values stand to each other.
+/// Keys, items and indentation: errors between values.
 fn explain_layout(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
     Some(match kind {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabInIndentation
         | ErrorKind::TabInPlainScalar
-        | ErrorKind::TabAtBlockScalarStart => ("a tab cannot indent", "indent with spaces"),
+        | ErrorKind::TabAtBlockScalarStart => ("a tab in the indentation", "indent with spaces"),
         ErrorKind::MappingValueNotAllowed => (
             "a key is not allowed here",
             "if it belongs to the key before, put it on a line of its own and indent it; \
@@ -80,7 +80,7 @@ fn explain_layout(kind: &ErrorKind) -> Option<(&'static str, &'static str)> {
             "write `key: value`, with a space after the colon",
         ),
         ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => (
-            "the indentation fits nothing above",
+            "the indentation matches no line above",
             "keys of one map begin in the same column, and list items in theirs",
         ),
         ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed => (
@@ -97,7 +97,7 @@ fn explain_character(character: char) -> (String, &'static str) {
         return (format!("the character {shown} is not allowed"), "remove it");
     }
     (
-        format!("{shown} cannot begin a value"),
+        format!("a value cannot begin with {shown}"),
         "put quotes around the text",
     )
 }

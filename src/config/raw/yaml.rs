@@ -1,25 +1,25 @@
-//! YAML text to a [`Node`] tree, on the parser events.
+//! Builds a tree of [`YamlNode`]s from parser events.
 //!
-//! It is bounded whatever the text says: at most [`MAX_NODES`] nodes, those that aliases repeat
-//! included, and at most [`MAX_DEPTH`] levels. So recursion over the tree is safe everywhere else.
-//! A syntax error ends the reading, since what follows it has no certain meaning.
+//! The tree is bounded for any text: at most [`MAX_NODES`] nodes, with the copies that aliases make, and
+//! at most [`MAX_DEPTH`] levels. Recursion over the tree is therefore safe everywhere. Parsing ends at
+//! the first syntax error, since the meaning of the text after it is unclear.
 
 use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{
-    ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span as Place, StrInput, options,
+    ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span as EventSpan, StrInput, options,
 };
 
 use super::{YamlEntry, YamlNode, YamlScalar, YamlValue, syntax_errors};
 use crate::config::report::{Problem, Problems};
 use crate::config::span::Span;
 
-/// Ten thousand peers in their long form are 70,000 nodes.
+/// 10,000 peers in their long form are 70,000 nodes.
 const MAX_NODES: usize = 1_000_000;
-/// The deepest configuration that means anything has nine levels.
+/// The deepest valid configuration has nine levels.
 const MAX_DEPTH: usize = 64;
 
-/// Reads the one document of `text`; `None` where a problem was reported.
+/// Parses the only document of `text`; `None` after a problem was reported.
 pub(in crate::config) fn read(text: &str, problems: &Problems) -> Option<YamlNode> {
     let mut builder = TreeBuilder::default();
     match builder.run(parser(text)) {
@@ -40,7 +40,7 @@ fn parser(text: &str) -> Parser<'_, StrInput<'_>> {
     Parser::new_from_str_with_options(text, limits)
 }
 
-/// The tree so far: finished anchors, and the collections that are still open.
+/// The tree so far: anchors, and the collections that are still open.
 #[derive(Default)]
 struct TreeBuilder {
     open: Vec<OpenCollection>,
@@ -49,7 +49,7 @@ struct TreeBuilder {
     nodes: usize,
 }
 
-/// A list or map whose end is still to come.
+/// A list or map without its end event so far.
 struct OpenCollection {
     items: OpenItems,
     start: usize,
@@ -58,7 +58,7 @@ struct OpenCollection {
 
 enum OpenItems {
     List(Vec<YamlNode>),
-    /// The entries, and a key that waits for its value.
+    /// The entries, and a key without its value so far.
     Map(Vec<YamlEntry>, Option<(String, Span)>),
 }
 
@@ -68,12 +68,12 @@ impl TreeBuilder {
     fn run<'a>(&mut self, events: Parser<'a, StrInput<'a>>) -> Result<YamlNode, Box<Problem>> {
         let mut documents = 0;
         for event in events {
-            let (event, place) = event.map_err(|error| Box::new(scan_problem(&error)))?;
+            let (event, at) = event.map_err(|error| Box::new(scan_problem(&error)))?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
-                refuse_second_document(documents, place)?;
+                refuse_second_document(documents, at)?;
             }
-            self.on_event(event, place)?;
+            self.on_event(event, at)?;
         }
         self.root
             .take()
@@ -81,20 +81,20 @@ impl TreeBuilder {
             .ok_or_else(|| Box::new(empty_document()))
     }
 
-    fn on_event(&mut self, event: Event<'_>, place: Place) -> BuildResult {
-        refuse_tag(&place)?;
+    fn on_event(&mut self, event: Event<'_>, at: EventSpan) -> BuildResult {
+        refuse_tag(&at)?;
         match event {
             Event::Scalar(text, style, anchor, _) => {
-                self.on_scalar(text.into_owned(), style, anchor, place)
+                self.on_scalar(text.into_owned(), style, anchor, at)
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.open_collection(OpenItems::List(Vec::new()), anchor, place)
+                self.open_collection(OpenItems::List(Vec::new()), anchor, at)
             }
             Event::MappingStart(_, anchor, _) => {
-                self.open_collection(OpenItems::Map(Vec::new(), None), anchor, place)
+                self.open_collection(OpenItems::Map(Vec::new(), None), anchor, at)
             }
-            Event::SequenceEnd | Event::MappingEnd => self.close_collection(place),
-            Event::Alias(anchor) => self.on_alias(anchor, place),
+            Event::SequenceEnd | Event::MappingEnd => self.close_collection(at),
+            Event::Alias(anchor) => self.on_alias(anchor, at),
             _ => Ok(()),
         }
     }
@@ -104,33 +104,33 @@ impl TreeBuilder {
         text: String,
         style: ScalarStyle,
         anchor: usize,
-        place: Place,
+        at: EventSpan,
     ) -> BuildResult {
         let plain = style == ScalarStyle::Plain;
         let value = YamlValue::Scalar(YamlScalar { text, plain });
         self.finish_node(
             YamlNode {
                 value,
-                span: span(place.start, place.end),
+                span: span(at.start, at.end),
                 key_span: None,
             },
             anchor,
         )
     }
 
-    fn open_collection(&mut self, items: OpenItems, anchor: usize, place: Place) -> BuildResult {
+    fn open_collection(&mut self, items: OpenItems, anchor: usize, at: EventSpan) -> BuildResult {
         if self.open.len() >= MAX_DEPTH {
-            return Err(Box::new(too_deep(span(place.start, place.end))));
+            return Err(Box::new(too_deep(span(at.start, at.end))));
         }
         self.open.push(OpenCollection {
             items,
-            start: offset(place.start),
+            start: offset(at.start),
             anchor,
         });
         Ok(())
     }
 
-    fn close_collection(&mut self, place: Place) -> BuildResult {
+    fn close_collection(&mut self, at: EventSpan) -> BuildResult {
         let Some(open) = self.open.pop() else {
             return Ok(());
         };
@@ -138,7 +138,7 @@ impl TreeBuilder {
             OpenItems::List(items) => YamlValue::List(items),
             OpenItems::Map(entries, _) => YamlValue::Map(entries),
         };
-        let end = offset(place.end).max(open.start);
+        let end = offset(at.end).max(open.start);
         self.finish_node(
             YamlNode {
                 value,
@@ -152,8 +152,8 @@ impl TreeBuilder {
         )
     }
 
-    fn on_alias(&mut self, anchor: usize, place: Place) -> BuildResult {
-        let at = span(place.start, place.end);
+    fn on_alias(&mut self, anchor: usize, at: EventSpan) -> BuildResult {
+        let at = span(at.start, at.end);
         let Some(node) = self.anchors.get(&anchor).cloned() else {
             return Err(Box::new(recursive_alias(at)));
         };
@@ -165,17 +165,18 @@ impl TreeBuilder {
         self.attach(node)
     }
 
-    /// Remembers a finished node if it has an anchor, and puts it where it belongs.
+    /// Stores a node if it has an anchor, and attaches it.
     fn finish_node(&mut self, node: YamlNode, anchor: usize) -> BuildResult {
         self.charge_nodes(1, node.span)?;
         if anchor != 0 {
-            // The copy counts: anchors inside anchors would else cost memory for nothing.
+            // The copy counts, too: nested anchors could otherwise use unbounded memory.
             self.charge_nodes(size_and_depth(&node).0, node.span)?;
             self.anchors.insert(anchor, node.clone());
         }
         self.attach(node)
     }
 
+    /// Adds a node to the innermost open collection, or makes it the root.
     fn attach(&mut self, node: YamlNode) -> BuildResult {
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
@@ -207,7 +208,7 @@ impl TreeBuilder {
     }
 }
 
-/// Nodes in all, and levels; both at least 1.
+/// The number of nodes and of levels; both at least 1.
 fn size_and_depth(node: &YamlNode) -> (usize, usize) {
     let add = |(size, height): (usize, usize), child: &YamlNode| {
         let (more, below) = size_and_depth(child);
@@ -241,29 +242,26 @@ fn span(start: Marker, end: Marker) -> Span {
     }
 }
 
-/// Byte offsets are always there when the input is a `str`.
+/// Byte offset of a marker; always present for `str` input.
 fn offset(marker: Marker) -> usize {
     marker.byte_offset().unwrap_or_default()
 }
 
-fn refuse_second_document(documents: usize, place: Place) -> BuildResult {
+fn refuse_second_document(documents: usize, at: EventSpan) -> BuildResult {
     if documents < 2 {
         return Ok(());
     }
-    let problem = Problem::error(
-        "a second document begins here",
-        span(place.start, place.end),
-    );
+    let problem = Problem::error("a second document begins here", span(at.start, at.end));
     Err(Box::new(problem.help(
         "a file is one configuration: remove the `---` and what follows it",
     )))
 }
 
-fn refuse_tag(place: &Place) -> BuildResult {
-    match place.tag_span() {
+fn refuse_tag(at: &EventSpan) -> BuildResult {
+    match at.tag_span() {
         None => Ok(()),
         Some(tag) => Err(Box::new(
-            Problem::error("YAML tags are not used here", span(tag.start, tag.end))
+            Problem::error("YAML tags are not supported", span(tag.start, tag.end))
                 .help("remove the tag; a text that begins with `!` needs quotes"),
         )),
     }
@@ -283,13 +281,12 @@ fn empty_document() -> Problem {
 }
 
 fn recursive_alias(at: Span) -> Problem {
-    Problem::error("this alias stands for something that contains it", at)
-        .help("write the value out")
+    Problem::error("this alias is inside its own anchor", at).help("write the value out")
 }
 
 fn too_deep(at: Span) -> Problem {
     Problem::error(format!("more than {MAX_DEPTH} levels of nesting"), at)
-        .help("no configuration needs more than ten; look for brackets that are not closed")
+        .help("look for brackets that are not closed")
 }
 
 fn too_many(at: Span) -> Problem {

@@ -1,8 +1,7 @@
-//! Problems and how they are told: all at once, each with its place, a frame of code and advice.
+//! The problems of a configuration, all at once: each with its place, a code snippet and help.
 //!
-//! A message is lower case, without a full stop, the offending value in backticks; the help says
-//! what to do. The first [`MAX_PROBLEMS`] are kept: nobody reads more, and a hostile file must not
-//! cost more than a broken one.
+//! A message is lower case, without a full stop, the offending value in backticks; the help says what
+//! to write instead. Only the first [`MAX_PROBLEMS`] are kept, which bounds the cost of a hostile file.
 
 mod problem;
 mod snippet;
@@ -21,10 +20,10 @@ use source::SourceText;
 
 use crate::config::span::Span;
 
-/// One problem with its place counted out, for programs to read.
+/// A problem with line and column, for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Error or warning.
     pub severity: Severity,
     /// The name of the file as it was given.
     pub file: String,
@@ -34,11 +33,11 @@ pub struct Diagnostic {
     pub column: Option<usize>,
     /// What is wrong.
     pub message: String,
-    /// What to do.
+    /// What to write instead.
     pub help: Option<String>,
 }
 
-/// In one line, for a log.
+/// One line, for a log.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, message, .. } = self;
@@ -71,8 +70,7 @@ impl Report {
         Self { source, problems }
     }
 
-    /// One error in a text that is not ours, told as those of ours are; without `span` it is about
-    /// the file as a whole.
+    /// A report of one error in a file of another program; without `span` it is about the whole file.
     pub(crate) fn error(
         name: &str,
         text: &str,
@@ -94,7 +92,7 @@ impl Report {
         self.count(Severity::Error) > 0
     }
 
-    /// Whether there is nothing to tell.
+    /// Whether there are neither errors nor warnings.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
@@ -107,14 +105,14 @@ impl Report {
             .collect()
     }
 
-    /// All problems as frames of code, then a line that counts them; empty where there are none.
+    /// All problems with code snippets, then a line with their number; empty if there are none.
     pub fn render(&self, color: bool) -> String {
         if self.is_empty() {
             return String::new();
         }
-        let frames = SnippetRenderer::new(&self.source, color);
-        let drawn = self.problems.iter().map(|problem| frames.render(problem));
-        drawn
+        let renderer = SnippetRenderer::new(&self.source, color);
+        let rendered = self.problems.iter().map(|problem| renderer.render(problem));
+        rendered
             .chain([self.summary()])
             .collect::<Vec<_>>()
             .join("\n\n")

@@ -1,4 +1,4 @@
-//! One problem, and where problems are put while a configuration is read.
+//! A problem, and the list of problems of one run.
 
 use std::cell::RefCell;
 
@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use crate::config::span::Span;
 
-/// More than this many are cut off.
+/// Problems after this many are dropped.
 pub const MAX_PROBLEMS: usize = 100;
 
-/// How bad it is.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can be used, and probably does not do what was meant.
+    /// The configuration can be used, but probably does not do what was intended.
     Warning,
 }
 
-/// One problem. The builders read like the report: message, place, second place, help.
+/// One problem. The builders follow the order of the report: message, span, second span, help.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Problem {
     pub(super) severity: Severity,
@@ -29,14 +29,12 @@ pub(in crate::config) struct Problem {
     pub(super) help: Option<String>,
 }
 
-/// Where the problems of one run are put.
-///
-/// Shared, since every part of a configuration is read on its own and all report here.
+/// The problems of one run. Shared by the parsers of all sections, hence the [`RefCell`].
 #[derive(Debug, Default)]
 pub(in crate::config) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problem {
-    /// Something that must be put right at `span`.
+    /// An error at `span`.
     pub(in crate::config) fn error(message: impl Into<String>, span: Span) -> Self {
         Self {
             span: Some(span),
@@ -44,7 +42,7 @@ impl Problem {
         }
     }
 
-    /// Something that should be looked at, at `span`.
+    /// A warning at `span`.
     pub(in crate::config) fn warning(message: impl Into<String>, span: Span) -> Self {
         Self {
             severity: Severity::Warning,
@@ -52,7 +50,7 @@ impl Problem {
         }
     }
 
-    /// Something wrong with the file as a whole.
+    /// An error of the whole file.
     pub(in crate::config) fn for_file(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
@@ -64,7 +62,7 @@ impl Problem {
         }
     }
 
-    /// A second place, and what it is.
+    /// Adds a second place with a label.
     pub(in crate::config) fn secondary(self, span: Span, label: &'static str) -> Self {
         Self {
             secondary: Some((span, label)),
@@ -72,7 +70,7 @@ impl Problem {
         }
     }
 
-    /// What to do.
+    /// Adds what to write instead.
     pub(in crate::config) fn help(self, help: impl Into<String>) -> Self {
         Self {
             help: Some(help.into()),
@@ -89,7 +87,7 @@ impl Problems {
         }
     }
 
-    /// Whether looking for more is in vain.
+    /// Whether further problems would be dropped.
     pub(in crate::config) fn is_full(&self) -> bool {
         self.0.borrow().len() >= MAX_PROBLEMS
     }
@@ -106,7 +104,7 @@ impl Problems {
     }
 }
 
-/// A value in backticks, cut short and without control characters: it goes to a terminal.
+/// A value in backticks, shortened, with control characters escaped: it may reach a terminal.
 pub(crate) fn quote(text: &str) -> String {
     const MAX: usize = 60;
     let shown = text

@@ -1,4 +1,4 @@
-//! Problems as frames of code.
+//! Renders problems with snippets of the configuration.
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -7,18 +7,18 @@ use super::source::SourceText;
 use super::{Problem, Severity};
 use crate::config::span::Span;
 
-/// A frame with a longer line helps nobody.
+/// A snippet with a longer line is not shown, only its place.
 const MAX_LINE: usize = 400;
-/// Two places further apart than this are shown in two frames.
+/// Two places further apart than this, in bytes, are shown in two snippets.
 const MAX_SNIPPET: usize = 4096;
 
-/// Draws problems of one text.
+/// Renders the problems of one text.
 pub(super) struct SnippetRenderer<'a> {
     source: &'a SourceText,
     renderer: Renderer,
 }
 
-/// A place in the frame.
+/// A marked place of a snippet.
 #[derive(Clone, Copy)]
 struct SnippetMark {
     span: Span,
@@ -73,7 +73,7 @@ impl<'a> SnippetRenderer<'a> {
         SnippetMark { span, kind, label }
     }
 
-    /// One frame for all marks, or one for each where they are far apart.
+    /// One snippet for all marks, or one for each if they are far apart.
     fn snippets<'g>(&self, group: Group<'g>, marks: &[SnippetMark]) -> Group<'g>
     where
         'a: 'g,
@@ -97,7 +97,7 @@ impl<'a> SnippetRenderer<'a> {
         })
     }
 
-    /// The lines of `span` with the marks on them; only where they are if a line is too long.
+    /// The lines of `span` with their marks; only the place if a line is too long.
     fn snippet<'g>(&self, group: Group<'g>, span: Span, marks: &[SnippetMark]) -> Group<'g>
     where
         'a: 'g,

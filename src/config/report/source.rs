@@ -1,4 +1,4 @@
-//! The text that problems are about: places as people count them, and lines to show.
+//! The text of a configuration: lines and columns, and the lines of a snippet.
 
 use crate::config::span::Span;
 
@@ -9,7 +9,7 @@ pub(super) struct SourceText {
 }
 
 impl SourceText {
-    /// Both from 1, the column in characters.
+    /// Line and column, both from 1; the column in characters.
     pub(super) fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -20,12 +20,12 @@ impl SourceText {
         )
     }
 
-    /// What stands at `span`.
+    /// The text at `span`.
     pub(super) fn slice(&self, span: Span) -> &str {
         self.text.get(span.range()).unwrap_or_default()
     }
 
-    /// `span` up to the end of its first line: a frame with ten marked lines hides the point.
+    /// `span` up to the end of its first line; a mark over many lines would hide the problem.
     pub(super) fn first_line_span(&self, span: Span) -> Span {
         let start = self.floor_char_boundary(span.start);
         let end = self.floor_char_boundary(span.end).max(start);
@@ -37,7 +37,7 @@ impl SourceText {
         }
     }
 
-    /// The whole lines that `span` touches.
+    /// The whole lines of `span`.
     pub(super) fn line_span(&self, span: Span) -> Span {
         let before = self.text.get(..span.start).unwrap_or_default();
         let after = self.text.get(span.end..).unwrap_or_default();

@@ -1,10 +1,11 @@
 //! `acme`, and the certificates of listeners that are ordered by it.
 //!
-//! What no authority would issue, or could not issue by the challenge that is set, is refused here: an
-//! order that must fail costs the operator's share of the authority's patience.
+//! Rejects names that no authority issues certificates for, or not with the configured challenge:
+//! failed orders count towards the rate limits of the authority.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::config::settings::{
 };
 use crate::config::settings::{CertificateSource, ListenerConfig, TlsConfig};
 use crate::config::span::Span;
-use crate::config::values::{InvalidValue, describe_node, duration, percentage};
+use crate::config::values::{InvalidValue, describe_node, duration, percentage_within};
 use crate::policy::cert_renewal::RenewBefore;
 
 const DEFAULT_STORAGE: &str = "/var/lib/clockwise/acme";
@@ -32,17 +33,15 @@ const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 const SECTION_HELP: &str =
     "write `acme: {directory: letsencrypt, contact: [mailto:ops@example.org]}` at the top level";
 const NAMES_HELP: &str = "list names, as in `acme: [example.org, www.example.org]`";
-const DIRECTORY_HELP: &str = "write `letsencrypt`, `letsencrypt-staging` or a URL with `https`";
+const DIRECTORY_HELP: &str = "use `letsencrypt`, `letsencrypt-staging` or a URL with `https`";
 
 /// RFC 1035, 2.3.4.
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 253;
 
-/// An hour is for tests; nobody issues for longer than two years.
-const RENEW_BEFORE_BOUNDS: (Duration, Duration) = (
-    Duration::from_secs(1),
-    Duration::from_secs(2 * 365 * 86_400),
-);
+/// Short times are for tests; no authority issues for longer than two years.
+const RENEW_BEFORE_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(2 * 365 * 86_400);
 
 const KEY_TYPES: &[(&str, KeyType)] = &[("p256", KeyType::P256), ("p384", KeyType::P384)];
 const CHALLENGES: &[(&str, AcmeChallenge)] = &[
@@ -50,11 +49,11 @@ const CHALLENGES: &[(&str, AcmeChallenge)] = &[
     ("tls-alpn-01", AcmeChallenge::TlsAlpn01),
 ];
 
-/// `None`: nothing is ordered.
+/// `None`: `acme` is off, or invalid.
 pub(super) fn read(
     root: &Fields<'_>,
     listeners: &[(ListenerConfig, Span)],
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
 ) -> Option<AcmeConfig> {
     let fields = match root.section_or_off("acme", &schema::ACME) {
         Ok(Some(fields)) => fields,
@@ -73,8 +72,8 @@ pub(super) fn read(
             .read("storage", storage)
             .unwrap_or_else(|| PathBuf::from(DEFAULT_STORAGE)),
         key_type: fields.choice("key_type", KeyType::P256, KEY_TYPES),
-        external_account: external_account(&fields, files),
-        ca: ca(&fields, files),
+        external_account: external_account(&fields, loader),
+        ca: ca(&fields, loader),
         renew_before: fields
             .read("renew_before", renew_before)
             .unwrap_or(RenewBefore::DEFAULT),
@@ -84,18 +83,18 @@ pub(super) fn read(
     Some(acme)
 }
 
-/// The names of a certificate that is to be ordered.
+/// The names of a certificate with `acme`.
 pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
     let node = certificate.get("acme")?;
     let problems = certificate.problems;
     let files = ["cert", "key", "ocsp"];
     if let Some(file) = files.iter().find_map(|key| certificate.get(key)) {
         let problem = Problem::error(
-            "a file for a certificate that is ordered",
+            "a certificate has both files and `acme`",
             file.header_span(),
         );
-        let problem = problem.secondary(node.header_span(), "ordered here");
-        problems.add(problem.help("keep one: the files, or the names"));
+        let problem = problem.secondary(node.header_span(), "names here");
+        problems.add(problem.help("keep one of the two"));
     }
     let nodes = items_or_one(node);
     if nodes.is_empty() || node.is_null() {
@@ -103,9 +102,9 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
         return None;
     }
     if nodes.len() > DomainNames::MAX {
-        let message = format!("{} names in one certificate", nodes.len());
+        let message = format!("a certificate with {} names", nodes.len());
         let help = format!(
-            "at most {} are issued; order several certificates",
+            "use at most {} names, and several certificates for more",
             DomainNames::MAX
         );
         certificate.error(node, message, help);
@@ -114,7 +113,10 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
     let names = collect_until_full(nodes, problems, |node| {
         let name = parse_or_report(node, problems, domain_name)?;
         if let Some(first) = seen.insert(name.clone(), node.error_span()) {
-            let problem = Problem::error(format!("{} twice", quote(&name)), node.error_span());
+            let problem = Problem::error(
+                format!("duplicate name {}", quote(&name)),
+                node.error_span(),
+            );
             problems.add(problem.secondary(first, "first here").help("remove one"));
         }
         Some(name)
@@ -122,34 +124,34 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
     DomainNames::new(names)
 }
 
-/// A name that can be asked for, in lower case.
+/// A name that an authority may issue a certificate for, in lower case.
 fn domain_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "a name like `example.org`")?.to_ascii_lowercase();
-    let fault =
+    let error =
         |message: &str, help: &str| Err((format!("{} {message}", quote(&name)), help.to_owned()));
     let address = name.trim_start_matches('[').trim_end_matches(']');
     if name.starts_with("*.") {
-        return fault(
-            "cannot be ordered: wildcards need the challenge dns-01, which is not done here",
-            "list the names one by one, or give a certificate by `cert` and `key`",
+        return error(
+            "cannot be ordered: wildcards need the challenge dns-01, which is not supported",
+            "list the names one by one, or use certificate files, `cert` and `key`",
         );
     }
     if address.parse::<IpAddr>().is_ok() {
-        return fault(
-            "is an address, not a name",
-            "give the name that clients ask for",
+        return error(
+            "is an IP address, not a host name",
+            "use the host name in the URLs of clients",
         );
     }
     if !name.is_ascii() {
-        return fault(
+        return error(
             "is not ASCII",
-            "write it as DNS has it, as in `xn--bcher-kva.example` (`idn2 NAME` tells)",
+            "write its ASCII form, as in `xn--bcher-kva.example` (`idn2 NAME` shows it)",
         );
     }
     if name.len() > MAX_NAME || !name.split('.').all(is_dns_label) {
-        return fault(
-            "is no host name",
-            "give a name like `example.org`, without a port",
+        return error(
+            "is not a host name",
+            "use a name like `example.org`, without a port",
         );
     }
     Ok(name)
@@ -165,7 +167,7 @@ fn is_dns_label(label: &str) -> bool {
 }
 
 fn directory(node: &YamlNode) -> Result<String, InvalidValue> {
-    let written = text(node, "an authority's directory")?;
+    let written = text(node, "the URL of an ACME directory")?;
     let url = match written {
         "letsencrypt" => return Ok(LETS_ENCRYPT.to_owned()),
         "letsencrypt-staging" => return Ok(STAGING.to_owned()),
@@ -178,17 +180,11 @@ fn directory(node: &YamlNode) -> Result<String, InvalidValue> {
     {
         Some(("https", authority)) if !authority.as_str().contains('@') => Ok(url.to_owned()),
         Some(("http", _)) => {
-            let message = format!(
-                "{} is not encrypted: anybody on the way could answer",
-                quote(url)
-            );
-            Err((
-                message,
-                "use `https`; RFC 8555, 6.1 knows nothing else".to_owned(),
-            ))
+            let message = format!("{} is not encrypted", quote(url));
+            Err((message, "use `https` (RFC 8555, 6.1)".to_owned()))
         }
         _ => Err((
-            format!("{} is not an authority's directory", quote(url)),
+            format!("{} is not the URL of an ACME directory", quote(url)),
             DIRECTORY_HELP.to_owned(),
         )),
     }
@@ -216,8 +212,8 @@ fn mailto(node: &YamlNode) -> Result<String, InvalidValue> {
             Ok(format!("mailto:{address}"))
         }
         _ => Err((
-            format!("{} is no address to write to", quote(written)),
-            "write one as in `mailto:ops@example.org`".to_owned(),
+            format!("{} is not a mail address", quote(written)),
+            "write it as in `mailto:ops@example.org`".to_owned(),
         )),
     }
 }
@@ -227,7 +223,7 @@ fn storage(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
         "" | "/" | "off" | "none" | "false" => Err((
             format!("expected a directory, found {}", describe_node(node)),
             format!(
-                "write one of its own, as in `{DEFAULT_STORAGE}`: without it each start would order anew"
+                "use a directory of its own, as in `{DEFAULT_STORAGE}`: it keeps certificates across restarts"
             ),
         )),
         path => Ok(PathBuf::from(path)),
@@ -236,7 +232,7 @@ fn storage(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
 
 fn external_account(
     fields: &Fields<'_>,
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
 ) -> Option<ExternalAccountBinding> {
     let help = "write `external_account: {id: ID, hmac_key_file: FILE}`";
     let problems = fields.problems;
@@ -250,46 +246,38 @@ fn external_account(
         text(node, "the account's id").map(str::to_owned)
     })?;
     let file = path_with_span(&fields, "hmac_key_file")?;
-    files.load_account_key(&file, problems);
+    loader.load_account_key(&file, problems);
     Some(ExternalAccountBinding {
         id,
         hmac_key_file: file.path,
     })
 }
 
-fn ca(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<PathBuf> {
+fn ca(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<PathBuf> {
     let file = path_with_span(fields, "ca")?;
-    files.load_trust_anchors(&file, fields.problems);
+    loader.load_trust_anchors(&file, fields.problems);
     Some(file.path)
 }
 
-/// A duration, or a share of the certificate's life.
+/// A duration, or a share of the certificate's lifetime.
 fn renew_before(node: &YamlNode) -> Result<RenewBefore, InvalidValue> {
     if node.text().is_some_and(|text| text.ends_with('%')) {
-        let share = percentage(node)?;
-        return match share {
-            0.01..=0.5 => Ok(RenewBefore::Share(share)),
-            _ => Err((
-                format!(
-                    "{} of its life is too little or too much",
-                    describe_node(node)
-                ),
-                "use `1%` to `50%`, as in `33%`".to_owned(),
-            )),
-        };
+        return percentage_within(node, (1.0, 50.0)).map(RenewBefore::Share);
     }
-    let (least, most) = RENEW_BEFORE_BOUNDS;
-    duration(node, &(least..=most)).map(RenewBefore::Time)
+    duration(node, &RENEW_BEFORE_BOUNDS).map(RenewBefore::Time)
 }
 
-/// What `acme` and the listeners only show together.
+/// Checks `acme` and the listeners against each other.
 fn check_listeners(acme: &AcmeConfig, fields: &Fields<'_>, listeners: &[(ListenerConfig, Span)]) {
     let problems = fields.problems;
     refuse_same_primary_name(listeners, problems);
     let orders = || acme_certificates(listeners);
     if orders().next().is_none() && !problems.has_errors() {
-        let problem = Problem::warning("no listener orders a certificate", fields.header_span());
-        problems.add(problem.help("give one `tls: {acme: [NAME]}`, or remove `acme`"));
+        let problem = Problem::warning(
+            "`acme` is configured, but no listener uses it",
+            fields.header_span(),
+        );
+        problems.add(problem.help("add `tls: {acme: [NAME]}` to a listener, or remove `acme`"));
     }
     match acme.challenge {
         AcmeChallenge::Http01 if orders().next().is_some() => {
@@ -300,7 +288,7 @@ fn check_listeners(acme: &AcmeConfig, fields: &Fields<'_>, listeners: &[(Listene
     }
 }
 
-/// The certificates to be ordered, with the listeners' places.
+/// The certificates to order, with the spans of their listeners.
 fn acme_certificates(
     listeners: &[(ListenerConfig, Span)],
 ) -> impl Iterator<Item = (&TlsConfig, &DomainNames, Span)> {
@@ -319,23 +307,28 @@ fn acme_certificates(
 fn refuse_names_without_acme(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     for (_, names, span) in acme_certificates(listeners) {
         let message = format!(
-            "who issues the certificate for {} is not said",
+            "the certificate for {} is ordered by ACME, but `acme` is off",
             quote(names.primary())
         );
         problems.add(Problem::error(message, span).help(SECTION_HELP));
     }
 }
 
-/// The first name is what operators and files call a certificate.
+/// The primary name identifies a certificate in files and in the status.
 fn refuse_same_primary_name(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     let mut seen = BTreeMap::new();
     for (_, names, span) in acme_certificates(listeners) {
-        let (first, place) = *seen.entry(names.primary()).or_insert((names, span));
+        let (first, first_span) = *seen.entry(names.primary()).or_insert((names, span));
         if first != names {
-            let message = format!("two certificates are called {}", quote(names.primary()));
-            let problem = Problem::error(message, span).secondary(place, "first here");
-            problems
-                .add(problem.help("list the same names in both, or begin one with another name"));
+            let message = format!(
+                "two different certificates begin with the name {}",
+                quote(names.primary())
+            );
+            let problem = Problem::error(message, span).secondary(first_span, "first here");
+            problems.add(
+                problem
+                    .help("use the same names in both, or put another name first in one of them"),
+            );
         }
     }
 }
@@ -347,10 +340,7 @@ fn require_plain_listener(fields: &Fields<'_>, listeners: &[(ListenerConfig, Spa
     let at = fields
         .get("challenge")
         .map_or_else(|| fields.header_span(), YamlNode::error_span);
-    let problem = Problem::error(
-        "http-01 is asked for in plain HTTP, and no listener speaks it",
-        at,
-    );
+    let problem = Problem::error("the challenge `http-01` needs a listener without TLS", at);
     fields.problems.add(problem.help(
         "add `{address: 0.0.0.0:80, https_redirect: 443}` to the listeners, or set `challenge: tls-alpn-01`",
     ));
@@ -360,7 +350,7 @@ fn refuse_required_client_auth(listeners: &[(ListenerConfig, Span)], problems: &
     let strict = |tls: &TlsConfig| tls.client_auth.as_ref().is_some_and(|auth| auth.required);
     for (_, names, span) in acme_certificates(listeners).filter(|(tls, ..)| strict(tls)) {
         let message = format!(
-            "the authority cannot look at {} here: it has no client certificate",
+            "the authority cannot verify {} here: it has no client certificate",
             quote(names.primary())
         );
         problems.add(Problem::error(message, span).help("set `challenge: http-01` in `acme`"));

@@ -1,8 +1,8 @@
-//! `{cookie: …}`: a cookie by its name, or one that clients are given.
+//! `{cookie: …}`: a cookie of the application, or a sticky cookie that Clockwise generates.
 
 use std::time::Duration;
 
-use crate::config::fields::{Fields, text};
+use crate::config::fields::{Fields, text, unknown_value};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
@@ -10,7 +10,7 @@ use crate::config::values::{self, InvalidValue};
 use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
 use crate::key::KeySource;
 
-/// The longest that browsers keep a cookie.
+/// The longest lifetime that browsers allow.
 const MAX_TTL: Duration = Duration::from_secs(400 * 24 * 3600);
 
 const SAME_SITE: &[(&str, SameSite)] = &[
@@ -19,20 +19,20 @@ const SAME_SITE: &[(&str, SameSite)] = &[
     ("none", SameSite::None),
 ];
 
-/// A cookie with more than a name. `inside`: within a combination.
+/// A cookie with more keys than a name. `inside`: within `all` or `any`.
 pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
     let fields = Fields::open(node, &schema::COOKIE, problems)?;
-    fields.require("name", "say which one: `{cookie: {name: sid}}`")?;
+    fields.require("name", "write `{cookie: {name: sid}}`")?;
     let name = fields.read("name", name);
     if !fields.flag("generate", false) {
         refuse_attributes(&fields);
         return name.map(KeySource::Cookie);
     }
     if inside {
-        let help = "make it a source of its own, the last of the list";
+        let help = "make it a source of its own, at the end of the list";
         fields.error(
             node,
-            "a combination cannot hold a cookie that is made",
+            "`all` and `any` cannot contain a generated cookie",
             help,
         );
         return None;
@@ -42,13 +42,13 @@ pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option
     (!sticky.name.is_empty()).then_some(KeySource::StickyCookie(sticky))
 }
 
-/// What stands behind a cookie that is made is never used.
+/// Refuses sources after a generated cookie, which always gives a key.
 pub(super) fn check_generated_is_last(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
-    let is_made = |(source, _): &(KeySource, _)| matches!(source, KeySource::StickyCookie(_));
-    let after = sources.iter().skip_while(|pair| !is_made(pair)).nth(1);
+    let is_generated = |(source, _): &(KeySource, _)| matches!(source, KeySource::StickyCookie(_));
+    let after = sources.iter().skip_while(|pair| !is_generated(pair)).nth(1);
     if let Some((_, node)) = after {
         let message =
-            "this source is never used: clients without the cookie before it are given one";
+            "this source is never used: the generated cookie before it always gives a key";
         let help = "put the cookie with `generate: true` last";
         problems.add(Problem::error(message, node.error_span()).help(help));
     }
@@ -63,7 +63,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 pub(super) fn name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "the name of a cookie")?;
     if !is_name(name) {
-        let help = "give only the name, without `=` and the value, as in `{cookie: sid}`";
+        let help = "write only the name, without `=` and the value, as in `{cookie: sid}`";
         return Err((
             format!("{} is not the name of a cookie", quote(name)),
             help.to_owned(),
@@ -72,13 +72,13 @@ pub(super) fn name(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(name.to_owned())
 }
 
-/// How a cookie is set says nothing about one that is only read.
+/// Refuses attributes of a cookie that is only read.
 fn refuse_attributes(fields: &Fields<'_>) {
     let keys = schema::COOKIE.keys.iter();
-    let mut of_made = keys.filter(|key| !matches!(**key, "name" | "generate"));
-    if let Some(node) = of_made.find_map(|key| fields.get(key)) {
-        let help = "add `generate: true`, or leave only the name: `{cookie: sid}`";
-        fields.error(node, "this is for a cookie that is made here", help);
+    let mut attributes = keys.filter(|key| !matches!(**key, "name" | "generate"));
+    if let Some(node) = attributes.find_map(|key| fields.get(key)) {
+        let help = "add `generate: true`, or write `{cookie: sid}`";
+        fields.error(node, "this is for generated cookies only", help);
     }
 }
 
@@ -104,11 +104,8 @@ fn secure(node: &YamlNode) -> Result<SecureAttribute, InvalidValue> {
         return Ok(SecureAttribute::Auto);
     }
     let flag = values::flag(node).map_err(|(_, _)| {
-        let help = "use `true`, `false` or `auto`: where the client came over TLS";
-        (
-            format!("{} is not known here", values::describe_node(node)),
-            help.to_owned(),
-        )
+        let help = "use `true`, `false` or `auto` (only if the client uses TLS)";
+        (unknown_value("secure", node), help.to_owned())
     })?;
     Ok(if flag {
         SecureAttribute::Yes
@@ -130,7 +127,7 @@ fn path(node: &YamlNode) -> Result<String, InvalidValue> {
 
 fn domain(node: &YamlNode) -> Result<String, InvalidValue> {
     let domain = text(node, "a domain")?;
-    // Browsers pass over a dot before it.
+    // Browsers ignore a leading dot (RFC 6265, 5.2.3).
     let labels = domain.strip_prefix('.').unwrap_or(domain).split('.');
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let mut labels = labels.map(|label| !label.is_empty() && label.bytes().all(good));
@@ -141,13 +138,13 @@ fn domain(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(domain.to_owned())
 }
 
-/// What browsers would not take, and what would have no effect.
+/// Refuses attributes that browsers reject or that have no effect.
 fn check_attributes(fields: &Fields<'_>, sticky: &StickyCookie) {
-    // One that is wrong has been reported, and is not missing.
+    // An invalid `ttl` has been reported, and is not missing.
     let has_ttl = fields.get("ttl").is_some_and(|ttl| !ttl.is_word("off"));
     if let (true, false, Some(node)) = (sticky.refresh, has_ttl, fields.get("refresh")) {
-        let help = "say how long, as in `ttl: 1h`, or leave `refresh` out";
-        fields.error(node, "there is no `ttl` to begin anew", help);
+        let help = "add `ttl: 1h`, or remove `refresh`";
+        fields.error(node, "`refresh` without `ttl`", help);
     }
     if let (SameSite::None, SecureAttribute::No, Some(node)) =
         (sticky.same_site, sticky.secure, fields.get("same_site"))
@@ -155,14 +152,14 @@ fn check_attributes(fields: &Fields<'_>, sticky: &StickyCookie) {
         let help = "use `secure: true` or `auto`, or `same_site: lax`";
         fields.error(
             node,
-            "browsers refuse `same_site: none` that is not secure",
+            "browsers reject `same_site: none` without `secure`",
             help,
         );
     }
     check_prefix(fields, sticky);
 }
 
-/// Browsers take a name with one of these prefixes only with certain attributes.
+/// Refuses a name with the prefix `__Host-` or `__Secure-` without the attributes that it requires.
 fn check_prefix(fields: &Fields<'_>, sticky: &StickyCookie) {
     let begins = |prefix: &str| {
         let start = sticky.name.get(..prefix.len());
@@ -178,6 +175,6 @@ fn check_prefix(fields: &Fields<'_>, sticky: &StickyCookie) {
         return;
     };
     if let Some(node) = fields.get("name") {
-        fields.error(node, "browsers refuse this cookie", help);
+        fields.error(node, "browsers reject this cookie", help);
     }
 }

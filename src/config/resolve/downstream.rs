@@ -1,4 +1,4 @@
-//! `downstream`, `forwarding` and `trusted_proxies`: what holds for the client's side.
+//! `downstream`, `forwarding` and `trusted_proxies`: settings of the client's side.
 
 use std::ops::RangeInclusive;
 
@@ -17,7 +17,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const LIMIT_BOUNDS: RangeInclusive<u64> = 1..=1_000_000_000;
 
-/// A request id in one of these would break the request.
+/// Headers that cannot carry the request id without breaking the request.
 const RESERVED_HEADERS: &[&str] = &[
     "connection",
     "content-length",
@@ -56,7 +56,7 @@ fn read_downstream(fields: &Fields<'_>) -> DownstreamConfig {
     }
 }
 
-/// A number, or one with the networks that count as one client.
+/// A number, or a map with the prefix lengths that identify a client.
 fn per_client(fields: &Fields<'_>) -> Option<PerClientLimitConfig> {
     const KEY: &str = "max_connections_per_client";
     let limit = |limit| PerClientLimitConfig {
@@ -75,7 +75,7 @@ fn per_client(fields: &Fields<'_>) -> Option<PerClientLimitConfig> {
     })
 }
 
-/// A limit that `off` lifts.
+/// A limit, or `off`.
 fn limit_or_off<T: TryFrom<u64>>(fields: &Fields<'_>, key: &'static str) -> Option<T> {
     let count = fields.or_off(key, None, |node| number(key, node, &LIMIT_BOUNDS));
     count.and_then(|count| T::try_from(count).ok())
@@ -85,7 +85,7 @@ fn header_limits(fields: &Fields<'_>) -> (usize, usize) {
     const DEFAULT: DownstreamConfig = DownstreamConfig::DEFAULT;
     let header = DEFAULT.max_header_size as u64;
     let header = fields.size("max_header_size", header, 1024..=1024 * 1024);
-    // The default follows a smaller header: the request target is part of it.
+    // The default is no larger than the header, of which the request target is a part.
     let uri = header.min(DEFAULT.max_uri_length as u64);
     let uri = fields.size("max_uri_length", uri, 64..=1024 * 1024);
     if let Some(node) = fields.get("max_uri_length").filter(|_| uri > header) {
@@ -96,7 +96,7 @@ fn header_limits(fields: &Fields<'_>) -> (usize, usize) {
     (to_usize(header), to_usize(uri))
 }
 
-/// The bounds of sizes that come here fit.
+/// Lossless: the bounds of these sizes fit.
 fn to_usize(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
@@ -121,7 +121,7 @@ pub(super) fn forwarding(root: &Fields<'_>) -> ForwardingConfig {
 fn request_id(node: &YamlNode) -> Result<HeaderName, InvalidValue> {
     let name = key::header_name(node)?;
     if RESERVED_HEADERS.contains(&name.as_str()) {
-        let help = "use a header of its own, as in `x-request-id`".to_owned();
+        let help = "use another header, as in `x-request-id`".to_owned();
         return Err((format!("`{name}` cannot carry the request id"), help));
     }
     Ok(name)
@@ -135,7 +135,7 @@ pub(super) fn trusted_proxies(root: &Fields<'_>) -> Vec<IpNet> {
         root.error(
             node,
             "`trusted_proxies` is empty",
-            "write `[]` to trust nobody, or remove the line",
+            "write `[]` to trust no proxy, or remove the line",
         );
         return Vec::new();
     }

@@ -61,24 +61,24 @@ pub(super) fn retry(upstream: &Fields<'_>) -> RetryConfig {
 
 pub(super) fn timeouts(upstream: &Fields<'_>) -> TimeoutsConfig {
     let fields = upstream.section("timeouts", &schema::TIMEOUTS);
-    let of = |key, seconds| {
+    let read = |key, seconds| {
         let default = Duration::from_secs(seconds);
         fields.as_ref().map_or(default, |fields| {
             fields.duration(key, default, DURATION_BOUNDS)
         })
     };
     TimeoutsConfig {
-        connect: of("connect", 1),
-        first_byte: of("first_byte", 60),
-        read: of("read", 60),
-        stream: of("stream", 3600),
-        write: of("write", 60),
-        idle: of("idle", 50),
+        connect: read("connect", 1),
+        first_byte: read("first_byte", 60),
+        read: read("read", 60),
+        stream: read("stream", 3600),
+        write: read("write", 60),
+        idle: read("idle", 50),
         tunnel: tunnel_timeouts(fields.as_ref()),
     }
 }
 
-/// `tunnel: 1h` says how long it may be idle.
+/// A map, or in short form the idle time: `tunnel: 1h`.
 fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
     let default = TunnelTimeoutsConfig {
         idle: Duration::from_secs(3600),

@@ -7,14 +7,14 @@ use crate::config::fields::{Fields, text};
 use crate::config::raw::YamlNode;
 use crate::config::values::{InvalidValue, describe_node};
 
-/// The path of a file, and where it is written.
+/// The path of a file with its span.
 pub(super) fn path_with_span(fields: &Fields<'_>, key: &'static str) -> Option<SpannedPath> {
     let path = fields.read(key, file_path)?;
     let span = fields.get(key)?.error_span();
     Some(SpannedPath { path, span })
 }
 
-/// Whether this can be the path of a file.
+/// Whether `path` can be the path of a file.
 pub(crate) fn is_file_path(path: &str) -> bool {
     !path.is_empty() && !path.ends_with('/')
 }

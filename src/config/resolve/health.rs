@@ -16,47 +16,54 @@ use crate::config::values::{DURATION_BOUNDS, InvalidValue, format_duration};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Short enough for a message of one byte of length each.
+/// Below 128, so that the lengths of the name and of the whole request message take one byte each.
 const MAX_SERVICE: usize = 120;
 const STATUS_BOUNDS: (u16, u16) = (100, 599);
 const DEFAULT_EXPECT: (u16, u16) = (200, 399);
 
 pub(super) fn health(
     upstream: &Fields<'_>,
-    link: &TransportConfig,
+    transport: &TransportConfig,
     peers: &[PeerConfig],
 ) -> Option<HealthConfig> {
     let health = read_or_default_health(upstream)?;
-    check_grpc_probe_protocol(upstream, &health.probe, link);
-    check_probe_host(upstream, &health.probe, link, peers);
+    check_grpc_probe_protocol(upstream, &health.probe, transport);
+    check_probe_host(upstream, &health.probe, transport, peers);
     Some(health)
 }
 
-/// gRPC is spoken over HTTP/2 only.
-fn check_grpc_probe_protocol(upstream: &Fields<'_>, probe: &ProbeConfig, link: &TransportConfig) {
-    if let (ProbeConfig::Grpc { .. }, false, Some(node)) =
-        (probe, link.protocol.may_be_h2(), upstream.get("health"))
-    {
+/// Refuses gRPC probes without HTTP/2.
+fn check_grpc_probe_protocol(
+    upstream: &Fields<'_>,
+    probe: &ProbeConfig,
+    transport: &TransportConfig,
+) {
+    if let (ProbeConfig::Grpc { .. }, false, Some(node)) = (
+        probe,
+        transport.protocol.may_be_h2(),
+        upstream.get("health"),
+    ) {
         let help = "add `protocol: h2c`, or `tls` and `protocol: h2`";
-        upstream.error(node, "a gRPC probe needs HTTP/2", help);
+        upstream.error(node, "a gRPC health check needs HTTP/2", help);
     }
 }
 
-/// A probe has no client whose `Host` could say which name the peer must prove.
+/// Refuses probes without a name to verify: with `server_name: host` it comes from the client's request,
+/// and a probe has no client.
 fn check_probe_host(
     upstream: &Fields<'_>,
     probe: &ProbeConfig,
-    link: &TransportConfig,
+    transport: &TransportConfig,
     peers: &[PeerConfig],
 ) {
     let (ProbeConfig::Http { host: None, .. } | ProbeConfig::Grpc { host: None, .. }) = probe
     else {
         return;
     };
-    let unnamed = link.tls.is_some() && peers.iter().any(|peer| peer.server_name.is_none());
+    let unnamed = transport.tls.is_some() && peers.iter().any(|peer| peer.server_name.is_none());
     if let Some(node) = upstream.get("health").filter(|_| unnamed) {
-        let help = "add `host: app.example.com` to `health`: with `server_name: host` it is the name that the probe verifies";
-        upstream.error(node, "the probe has no name that a peer could prove", help);
+        let help = "add `host: app.example.com` to `health`: with `server_name: host` the health check verifies this name";
+        upstream.error(node, "the health check has no server name to verify", help);
     }
 }
 
@@ -78,13 +85,13 @@ fn read_or_default_health(upstream: &Fields<'_>) -> Option<HealthConfig> {
     }
 }
 
-/// What was meant by a word in the place of the map.
+/// The help for a word in place of the map.
 fn short_probe_help(text: &str) -> Option<String> {
     match text {
         "tcp" | "on" | "true" => {
             Some("write `health: {tcp: true}`, or remove the line: it is the default".to_owned())
         }
-        "http" => Some("say which path: `health: {http: /healthz}`".to_owned()),
+        "http" => Some("write `health: {http: /healthz}`".to_owned()),
         path if path.starts_with('/') => Some(format!("write `health: {{http: {path}}}`")),
         _ => None,
     }
@@ -103,7 +110,7 @@ fn default_health(probe: ProbeConfig) -> HealthConfig {
 fn read_health(fields: &Fields<'_>) -> HealthConfig {
     let least = Duration::from_millis(10);
     let interval = fields.duration("interval", DEFAULT_INTERVAL, least..=*DURATION_BOUNDS.end());
-    // The default follows a shorter interval: probes start one interval apart, so none may last longer.
+    // The default is no longer than the interval: probes must not overlap.
     let timeout = fields.duration(
         "timeout",
         DEFAULT_PROBE_TIMEOUT.min(interval),
@@ -126,9 +133,9 @@ fn read_health(fields: &Fields<'_>) -> HealthConfig {
 }
 
 fn probe(fields: &Fields<'_>) -> ProbeConfig {
-    let asks = fields.get("http").is_some() || fields.get("grpc").is_some();
-    let tcp = fields.flag("tcp", !asks);
-    if tcp && asks {
+    let has_request = fields.get("http").is_some() || fields.get("grpc").is_some();
+    let tcp = fields.flag("tcp", !has_request);
+    if tcp && has_request {
         let other = if fields.get("http").is_some() {
             "http"
         } else {
@@ -153,7 +160,7 @@ fn probe(fields: &Fields<'_>) -> ProbeConfig {
 }
 
 fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> ProbeConfig {
-    let help = "a TCP probe asks for nothing; add `http: /healthz`";
+    let help = "a TCP health check sends no request; add `http: /healthz`";
     for key in ["host", "expect"] {
         fields.refuse_key(key, "needs `http`", help);
     }
@@ -164,9 +171,9 @@ fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> ProbeConfig {
     ProbeConfig::Tcp
 }
 
-/// `grpc: SERVICE`, or `grpc: true` for the server as a whole.
+/// `grpc: SERVICE`, or `grpc: true` for the whole server.
 fn grpc_probe(fields: &Fields<'_>, service: &YamlNode) -> ProbeConfig {
-    let help = "gRPC has statuses of its own; `SERVING` passes";
+    let help = "remove the line: a gRPC health check passes with `SERVING`";
     fields.refuse_key("expect", "needs `http`", help);
     let service = if service.is_word("true") {
         Some(String::new())
@@ -185,7 +192,7 @@ fn grpc_service(node: &YamlNode) -> Result<String, InvalidValue> {
     if (1..=MAX_SERVICE).contains(&name.len()) && name.bytes().all(good) {
         return Ok(name.to_owned());
     }
-    let help = "write `grpc: package.Service`, or `grpc: true` for the server as a whole";
+    let help = "write `grpc: package.Service`, or `grpc: true` for the whole server";
     Err((
         format!("{} is not the name of a service", quote(name)),
         help.to_owned(),
@@ -203,7 +210,7 @@ fn http_probe(fields: &Fields<'_>, path: &YamlNode) -> ProbeConfig {
     }
 }
 
-/// Whether a probe can ask for this path.
+/// Whether a probe can request this path.
 pub(crate) fn is_probe_path(path: &str) -> bool {
     path.starts_with('/')
         && path
@@ -218,7 +225,7 @@ fn probe_path(node: &YamlNode) -> Result<String, InvalidValue> {
         return Ok(path.to_owned());
     }
     let help = if path.contains("://") {
-        "give only the path: the peer's address is known"
+        "write only the path; the request goes to the address of the peer"
     } else {
         "begin with `/`, as in `http: /healthz`; no spaces and no `#`"
     };

@@ -17,19 +17,19 @@ pub(super) fn read(node: &YamlNode) -> Result<HostHeader, InvalidValue> {
     }
 }
 
-/// Whether this can be sent as `Host`, and is none of the words that stand for another.
+/// Whether `text` can be a fixed `Host`: a valid one, other than the words `keep` and `peer`.
 pub(crate) fn is_host(text: &str) -> bool {
     !matches!(text, "keep" | "peer") && host_value(text).is_ok()
 }
 
-/// A literal `Host`, with or without a port.
+/// A fixed `Host`, with or without a port.
 pub(super) fn host_value(host: &str) -> Result<HeaderValue, InvalidValue> {
     let valid = host
         .parse::<Authority>()
         .is_ok_and(|authority| !authority.as_str().contains('@'));
     let value = HeaderValue::from_str(host).ok().filter(|_| valid);
     value.ok_or_else(|| {
-        let help = "give a host name, with a port if need be, as in `app.example.com:8080`";
+        let help = "use a host name, optionally with a port, as in `app.example.com:8080`";
         (
             format!("{} cannot be sent as `Host`", quote(host)),
             help.to_owned(),

@@ -1,4 +1,4 @@
-//! `key`: where the key of a request comes from.
+//! `key`: the sources of a request's key.
 
 use http::HeaderName;
 
@@ -14,7 +14,7 @@ use crate::ring::KEY_PART_SEPARATOR;
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
                     `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
 
-/// Sources that are one word.
+/// Sources without arguments.
 const SIMPLE_SOURCES: &[(&str, KeySource)] = &[
     ("client_ip", KeySource::CLIENT_IP),
     ("path", KeySource::Path),
@@ -23,7 +23,7 @@ const SIMPLE_SOURCES: &[(&str, KeySource)] = &[
     ("client_cert", KeySource::ClientCert),
 ];
 
-/// The sources where none are given.
+/// The default sources.
 pub(super) fn default() -> Vec<KeySource> {
     vec![KeySource::CLIENT_IP]
 }
@@ -42,7 +42,7 @@ pub(super) fn read(node: &YamlNode, problems: &Problems) -> Vec<KeySource> {
     sources.into_iter().map(|(source, _)| source).collect()
 }
 
-/// What stands behind a source that every request has is never used.
+/// Warns of sources after one that every request has.
 fn warn_unreachable(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
     let Some(always) = sources
         .iter()
@@ -53,7 +53,7 @@ fn warn_unreachable(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
     if let Some((_, after)) = sources.get(always + 1) {
         let first = sources.get(always).map_or("", |(source, _)| source.name());
         let message = format!("this source is never used: every request has `{first}`");
-        let help = "put it before, or use `{all: [..]}` to combine them";
+        let help = "move it before that one, or use `{all: [..]}` to combine them";
         problems.add(Problem::warning(message, after.error_span()).help(help));
     }
 }
@@ -80,15 +80,15 @@ fn simple_source(node: &YamlNode) -> Result<KeySource, InvalidValue> {
         return Ok(source.clone());
     }
     let help = match name {
-        "header" | "cookie" | "query" => format!("say which one: `{{{name}: NAME}}`"),
-        "path_segment" => "say which one, from 1: `{path_segment: 1}`".to_owned(),
+        "header" | "cookie" | "query" => format!("write `{{{name}: NAME}}`"),
+        "path_segment" => "write `{path_segment: 1}` for the first segment".to_owned(),
         "ip" | "source" | "source_ip" | "remote_addr" | "client" => {
             "did you mean `client_ip`?".to_owned()
         }
         "uri" | "url" | "request_uri" => "did you mean `path_and_query`?".to_owned(),
         _ => suggest_source(name),
     };
-    Err((format!("there is no key source {}", quote(name)), help))
+    Err((format!("unknown key source {}", quote(name)), help))
 }
 
 fn suggest_source(name: &str) -> String {
@@ -105,7 +105,7 @@ fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeyS
     if given.count() > 1 {
         fields.error(
             node,
-            "one source has one key",
+            "more than one source in a map",
             "write `[{..}, {..}]` to try one after the other, `{all: [..]}` to combine them",
         );
         return None;
@@ -127,8 +127,8 @@ fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeyS
     if let Some(separator) = fields.get("separator") {
         fields.error(
             separator,
-            "`separator` does not fit the source",
-            "it stands between the parts of `all` or `any`, as in `{all: [host, path], separator: \"\"}`",
+            "`separator` is for `all` and `any` only",
+            "remove it, or write `{all: [host, path], separator: \"\"}`",
         );
     }
     if let Some(prefixes) = fields.get("client_ip") {
@@ -149,7 +149,7 @@ fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeyS
     named_source(&fields)
 }
 
-/// The sources of `all` or `any`, and what stands between them.
+/// The sources of `all` or `any`, and their separator.
 fn combination(
     node: &YamlNode,
     fields: &Fields<'_>,
@@ -159,7 +159,7 @@ fn combination(
     let list = items_or_one(node);
     if inside || list.is_empty() {
         let message = if inside {
-            "a combination inside a combination"
+            "`all` and `any` cannot be nested"
         } else {
             "the list is empty"
         };
@@ -191,11 +191,11 @@ fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     })
 }
 
-/// A header field with more than a name.
+/// A header with more keys than a name.
 fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     const ENDS: &[(&str, ListEnd)] = &[("first", ListEnd::First), ("last", ListEnd::Last)];
     let fields = Fields::open(node, &schema::HEADER, problems)?;
-    fields.require("name", "say which one: `{header: {name: x-user}}`")?;
+    fields.require("name", "write `{header: {name: x-user}}`")?;
     let name = fields.read("name", header_name)?;
     if fields.get("element").is_none() {
         return Some(KeySource::Header(name));
@@ -217,12 +217,12 @@ fn named_source(fields: &Fields<'_>) -> Option<KeySource> {
     header.or_else(cookie).or_else(query).or_else(segment)
 }
 
-/// A header field's name (RFC 9110 §5.1).
+/// The name of a header field (RFC 9110, 5.1).
 pub(super) fn header_name(node: &YamlNode) -> Result<HeaderName, InvalidValue> {
     let name = text(node, "the name of a header")?;
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         let help = match name.split_once(':') {
-            Some((before, _)) => format!("give only the name: {}", quote(before)),
+            Some((before, _)) => format!("write only the name: {}", quote(before)),
             None => "use letters, digits and `-`, as in `x-user`".to_owned(),
         };
         (format!("{} is not the name of a header", quote(name)), help)
@@ -237,7 +237,7 @@ pub(crate) fn is_query_name(name: &str) -> bool {
 fn query_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "the name of a query parameter")?;
     if !is_query_name(name) {
-        let help = "give only the name, as in `{query: user}` for `?user=42`";
+        let help = "write only the name, as in `{query: user}` for `?user=42`";
         return Err((
             format!("{} is not the name of a query parameter", quote(name)),
             help.to_owned(),
@@ -251,10 +251,10 @@ fn path_segment(node: &YamlNode) -> Result<u16, InvalidValue> {
     if node.is_word("0") {
         return Err((
             "segments are counted from 1".to_owned(),
-            "`{path_segment: 1}` is `a` of `/a/b`".to_owned(),
+            "`{path_segment: 1}` is `a` in `/a/b`".to_owned(),
         ));
     }
-    let segment = crate::config::values::number("segment", node, &(1..=MOST))?;
+    let segment = crate::config::values::number("path_segment", node, &(1..=MOST))?;
     u16::try_from(segment).map_err(|_| {
         (
             format!("{} is out of range", describe_node(node)),

@@ -1,4 +1,4 @@
-//! `listeners`: where clients connect.
+//! `listeners`: the sockets that clients connect to.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,15 +16,18 @@ use crate::config::values::{InvalidValue, number};
 const DEFAULT_BACKLOG: u32 = 4096;
 const HELP: &str = "write `- address: 0.0.0.0:8080`";
 
-/// The listeners with the places of their addresses.
-pub(super) fn read(root: &Fields<'_>, files: &mut CredentialLoader) -> Vec<(ListenerConfig, Span)> {
+/// The listeners with the spans of their addresses.
+pub(super) fn read(
+    root: &Fields<'_>,
+    loader: &mut CredentialLoader,
+) -> Vec<(ListenerConfig, Span)> {
     let Some(node) = root.require("listeners", "write `listeners: [{address: 0.0.0.0:8080}]`")
     else {
         return Vec::new();
     };
     let problems = root.problems;
     let listeners = collect_until_full(items(node, HELP, problems), problems, |item| {
-        listener(item, files, problems)
+        listener(item, loader, problems)
     });
     refuse_duplicate_addresses(&listeners, problems);
     refuse_dual_stack_overlap(&listeners, problems);
@@ -33,18 +36,18 @@ pub(super) fn read(root: &Fields<'_>, files: &mut CredentialLoader) -> Vec<(List
 
 fn listener(
     node: &YamlNode,
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
     problems: &Problems,
 ) -> Option<(ListenerConfig, Span)> {
     let fields = Fields::open(node, &schema::LISTENER, problems)?;
     let backlog = fields.number("backlog", DEFAULT_BACKLOG, 1..=65_535);
-    let tls = tls::read(&fields, files);
+    let tls = tls::read(&fields, loader);
     let https_redirect = fields.or_off("https_redirect", None, port);
     if let (Some(_), Some(redirect)) = (&tls, fields.get("https_redirect"))
         && https_redirect.is_some()
     {
-        let help = "put it on the listener that speaks plain HTTP";
-        fields.error(redirect, "this listener is HTTPS itself", help);
+        let help = "set it on the listener without TLS";
+        fields.error(redirect, "`https_redirect` on a listener with TLS", help);
     }
     let h2c = h2c(&fields, tls.is_some());
     let written = fields.require("address", HELP);
@@ -63,7 +66,7 @@ fn listener(
     Some((listener, span))
 }
 
-/// HTTP/2 without TLS. With TLS it has its key there.
+/// HTTP/2 without TLS; `tls.http2` is the key for HTTP/2 with TLS.
 fn h2c(fields: &Fields<'_>, is_tls: bool) -> bool {
     let h2c = fields.flag("h2c", false);
     if let Some(node) = fields.get("h2c").filter(|_| h2c && is_tls) {
@@ -79,10 +82,10 @@ fn h2c(fields: &Fields<'_>, is_tls: bool) -> bool {
 
 fn port(node: &YamlNode) -> Result<u16, InvalidValue> {
     let port = number("https_redirect", node, &(1..=65_535))?;
-    u16::try_from(port).map_err(|_| (format!("`{port}` is no port"), "use 443".to_owned()))
+    u16::try_from(port).map_err(|_| (format!("`{port}` is not a port"), "use 443".to_owned()))
 }
 
-/// An address to bind, or the file of a Unix socket.
+/// An address to bind, or the path of a Unix socket.
 fn listen_address(node: &YamlNode) -> Result<ListenAddress, InvalidValue> {
     let text = text(node, "an address like `0.0.0.0:8080`")?;
     match text.strip_prefix("unix:") {
@@ -92,7 +95,7 @@ fn listen_address(node: &YamlNode) -> Result<ListenAddress, InvalidValue> {
     }
 }
 
-/// An address to bind: a literal IP and a port. Port 0 lets the system choose.
+/// An address to bind: an IP address and a port. Port 0 lets the system choose.
 pub(super) fn bind_address(node: &YamlNode) -> Result<SocketAddr, InvalidValue> {
     let text = text(node, "an address like `0.0.0.0:8080`")?;
     text.parse().map_err(|_| {
@@ -115,7 +118,7 @@ fn address_help(text: &str) -> String {
         ("localhost", Ok(port)) => format!("write `127.0.0.1:{port}`"),
         ("", Err(_)) => "add the port, as in `0.0.0.0:8080`".to_owned(),
         (_, Err(_)) => "a port is a number from 0 to 65535, as in `0.0.0.0:8080`".to_owned(),
-        _ => "names are not looked up here; give an IP address and a port".to_owned(),
+        _ => "host names are not resolved here; use an IP address and a port".to_owned(),
     }
 }
 
@@ -132,7 +135,7 @@ fn refuse_duplicate_addresses(listeners: &[(ListenerConfig, Span)], problems: &P
     }
 }
 
-/// A socket of `[::]` that takes IPv4, too, has the port at all IPv4 addresses.
+/// Refuses an IPv4 listener whose port a dual-stack listener on `[::]` already has.
 fn refuse_dual_stack_overlap(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     let dual = listeners.iter().filter_map(|(listener, span)| {
         let both = listener.socket.ipv6_only != Some(true);
@@ -149,8 +152,9 @@ fn refuse_dual_stack_overlap(listeners: &[(ListenerConfig, Span)], problems: &Pr
             && let Some(other) = dual.get(&v4.port())
         {
             let message = format!("two listeners on port {} of IPv4", v4.port());
-            let problem = Problem::error(message, *span).secondary(*other, "takes IPv4, too");
-            problems.add(problem.help("write `ipv6_only: true` there, or remove this one"));
+            let problem = Problem::error(message, *span).secondary(*other, "accepts IPv4, too");
+            problems
+                .add(problem.help("add `ipv6_only: true` to that listener, or remove this one"));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `bounded_load`, `slow_start`, `drain`, `hot_keys` and `flap_damping`: how keys are kept even and in
-//! their place while peers come, go and fill up. All of them are off where they are not given.
+//! `bounded_load`, `slow_start`, `drain`, `hot_keys`, `flap_damping` and `close_moved_streams` of an
+//! upstream: load limits, and the movement of keys while peers come and go. All are off by default.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::policy::flap_damping;
 use crate::policy::heavy_hitters::{HotKeyThreshold, MILLIONTHS};
 use crate::policy::hot_key_spread::HotKeySpread;
 
-const FACTOR_HELP: &str = "use 1.01 to 10, as in `1.25`: a quarter above the fair share";
-/// More is not a short wait, but a queue.
+const FACTOR_HELP: &str = "use 1.01 to 10, as in `1.25` (25 % above the fair share)";
+/// A longer wait would turn the bound into a queue.
 const WAIT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(1)..=SECOND;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -30,10 +30,7 @@ pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoadConfig> {
         return Some(BoundedLoadConfig { factor, wait: None });
     }
     let fields = section_if_on(upstream.section_or_off("bounded_load", &schema::BOUNDED_LOAD))?;
-    fields.require(
-        "factor",
-        "say how far above its fair share a peer may be: `bounded_load: {factor: 1.25}`",
-    )?;
+    fields.require("factor", "write `bounded_load: {factor: 1.25}`")?;
     Some(BoundedLoadConfig {
         factor: fields.read("factor", factor)?,
         wait: fields.or_off("wait", None, |node| values::duration(node, &WAIT_BOUNDS)),
@@ -43,7 +40,7 @@ pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoadConfig> {
 fn factor(node: &YamlNode) -> Result<BalanceFactor, InvalidValue> {
     let text = text(node, "a factor")?;
     BalanceFactor::parse(text).ok_or_else(|| {
-        let message = format!("{} is not a factor that bounds a load", quote(text));
+        let message = format!("{} is not a valid factor", quote(text));
         (message, FACTOR_HELP.to_owned())
     })
 }
@@ -54,15 +51,15 @@ pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStartConfig> {
         .get("slow_start")
         .is_some_and(|node| node.text().is_some());
     if short {
-        let length = |node: &YamlNode| values::duration(node, &bounds);
-        let length = upstream.or_off("slow_start", None, length)?;
+        let duration = |node: &YamlNode| values::duration(node, &bounds);
+        let duration = upstream.or_off("slow_start", None, duration)?;
         return Some(SlowStartConfig {
-            duration: length,
+            duration,
             at_start: false,
         });
     }
     let fields = section_if_on(upstream.section_or_off("slow_start", &schema::SLOW_START))?;
-    fields.require("time", "say how long it takes: `slow_start: {time: 60s}`")?;
+    fields.require("time", "write `slow_start: {time: 60s}`")?;
     Some(SlowStartConfig {
         duration: fields.duration("time", SECOND, bounds),
         at_start: fields.flag("at_start", false),
@@ -75,7 +72,7 @@ pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrainConfig> {
     let default = Duration::from_secs(3600).max(idle);
     let deadline = fields.duration("deadline", default, SECOND..=7 * DAY);
     if deadline < idle {
-        let why = "is shorter than `idle`: keys leave before they can have been idle for so long";
+        let why = "is shorter than `idle`: all keys move before one can be idle that long";
         warn_too_short(&fields, "deadline", why, idle);
     }
     Some(SessionDrainConfig {
@@ -118,7 +115,7 @@ pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDa
     let half_life = fields.duration("half_life", default.half_life, SECOND..=DAY);
     let max = fields.duration("max", default.max_suppression.max(half_life), SECOND..=DAY);
     if max < half_life {
-        let why = "is shorter than `half_life`: it ends nearly every suppression early";
+        let why = "is shorter than `half_life`: it ends almost every suppression early";
         warn_too_short(&fields, "max", why, half_life);
     }
     Some(flap_damping::FlapDampingPolicy {
@@ -128,7 +125,7 @@ pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDa
     })
 }
 
-/// What can be meant, and hardly is.
+/// Warns of a duration that is valid, but probably a mistake.
 fn warn_too_short(fields: &Fields<'_>, key: &'static str, why: &str, least: Duration) {
     if let Some(node) = fields.get(key) {
         let problem = Problem::warning(format!("`{key}` {why}"), node.error_span());
@@ -150,7 +147,7 @@ pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreamsC
     })
 }
 
-/// Not given is off, as is `off`.
+/// Absent and `off` are the same.
 fn section_if_on(section: Result<Option<Fields<'_>>, SectionOff>) -> Option<Fields<'_>> {
     section.ok().flatten()
 }

@@ -1,8 +1,8 @@
-//! From what was written to what it means: the raw tree becomes a [`Config`].
+//! Turns the raw tree into a [`Config`].
 //!
-//! One file per section. Each reads its keys through [`Fields`], which reports what is wrong and goes
-//! on with the default; this file reads the top level and looks at what two sections only show
-//! together. Nothing here touches the world outside, but through [`Files`].
+//! One file per section. Each reads its keys through [`Fields`], which reports invalid values and
+//! continues with the default. This file reads the top level and checks sections against each other.
+//! Only the [`CredentialLoader`] does I/O.
 
 mod acme;
 mod cookie;
@@ -50,20 +50,20 @@ use upstreams::Upstreams;
 
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The configuration that `root` describes. If a problem that is an error was reported, the result
-/// may be anything: it only served to find further problems.
+/// Resolves `root`. If an error was reported, the result is not usable: it only served to find further
+/// problems.
 pub(super) fn config(
     root: &YamlNode,
-    mut files: CredentialLoader,
+    mut loader: CredentialLoader,
     problems: &Problems,
 ) -> Option<Config> {
     let fields = Fields::open(root, &schema::ROOT, problems)?;
-    let listeners = listeners::read(&fields, &mut files);
-    let upstreams = upstreams::read(&fields, &mut files);
+    let listeners = listeners::read(&fields, &mut loader);
+    let upstreams = upstreams::read(&fields, &mut loader);
     let routes = routes::read(&fields, &upstreams);
     let admin = process::admin(&fields);
     check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
-    let acme = acme::read(&fields, &listeners, &mut files);
+    let acme = acme::read(&fields, &listeners, &mut loader);
     Some(Config {
         listeners: without_spans(listeners),
         routes: without_spans(routes),
@@ -82,15 +82,15 @@ pub(super) fn config(
         state_file: process::state_file(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
         acme,
-        credentials: files.credentials,
+        credentials: loader.credentials,
     })
 }
 
-fn without_spans<T>(with_places: Vec<(T, Span)>) -> Vec<T> {
-    with_places.into_iter().map(|(value, _)| value).collect()
+fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {
+    spanned.into_iter().map(|(value, _)| value).collect()
 }
 
-/// What two sections only show together.
+/// Checks sections against each other.
 fn check_across_sections(
     root: &Fields<'_>,
     listeners: &[(ListenerConfig, Span)],
@@ -114,7 +114,7 @@ fn check_across_sections(
 }
 
 fn warn_unused(routes: &[(RouteConfig, Span)], upstreams: &Upstreams<'_>, problems: &Problems) {
-    // With an error in a route, what it would have used is not known.
+    // An upstream may be meant by a route that has an error.
     if problems.has_errors() {
         return;
     }
@@ -141,17 +141,17 @@ fn warn_loops(
         let PeerAddress::Ip(address) = peer.address else {
             continue;
         };
-        if let Some(listener) = listen_addresses_for(address).find_map(|way| bound.get(&way)) {
+        if let Some(listener) = listen_addresses_for(address).find_map(|listen| bound.get(&listen))
+        {
             let message = format!("peer `{address}` is this proxy itself");
             let problem = Problem::warning(message, *span).secondary(*listener, "listens here");
-            problems
-                .add(problem.help("requests would go round in circles; give the server's address"));
+            problems.add(problem.help("requests would loop; use the address of the server"));
         }
     }
 }
 
-/// What a listener may be bound to that answers at this address. Other addresses of this machine are
-/// not known here.
+/// The addresses of listeners that accept connections to `address`. Of this machine's own addresses,
+/// only the loopback ones are known.
 fn listen_addresses_for(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
     let any = match address {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -166,7 +166,7 @@ fn listen_addresses_for(address: SocketAddr) -> impl Iterator<Item = SocketAddr>
 
 fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, admin: SocketAddr) {
     if let Some(listener) = bound.get(&admin) {
-        let message = format!("a listener is on the admin server's address `{admin}`");
+        let message = format!("a listener uses the address of the admin server, `{admin}`");
         let problem = Problem::error(message, *listener);
         let problem = match root.get("admin") {
             Some(node) => problem.secondary(node.header_span(), "admin server here"),

@@ -20,7 +20,7 @@ use crate::ring::{Dialect, Weight};
 const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
 const MAX_LABEL: usize = 255;
 
-/// The peers of an upstream, and where each says what its label is.
+/// The peers of an upstream with the spans of their labels.
 pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(PeerConfig, Span)> {
     let Some(node) = upstream.require("peers", HELP) else {
         return Vec::new();
@@ -32,11 +32,11 @@ pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(PeerConfig, 
     refuse_duplicate_labels(&peers, problems);
     check_ring_ids(dialect, &peers, problems);
     warn_positional_ids(dialect, &peers, problems);
-    let with_place = |placed: SpannedPeer| (placed.peer, placed.label_span);
-    peers.into_iter().map(with_place).collect()
+    let with_span = |spanned: SpannedPeer| (spanned.peer, spanned.label_span);
+    peers.into_iter().map(with_span).collect()
 }
 
-/// A peer, and where it says what its label is, and what the ring hashes for it.
+/// A peer with the spans of its label and of its `id`; without these keys, of its address.
 struct SpannedPeer {
     peer: PeerConfig,
     label_span: Span,
@@ -72,16 +72,17 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
         id: id_given,
         server_name: server_name(&fields),
     };
-    let label = fields.get("label").unwrap_or(at).error_span();
-    let name = fields.get("id").map_or(label, YamlNode::error_span);
+    let label_span = fields.get("label").unwrap_or(at).error_span();
+    let id_span = fields.get("id").map_or(label_span, YamlNode::error_span);
     Some(SpannedPeer {
         peer,
-        label_span: label,
-        id_span: name,
+        label_span,
+        id_span,
     })
 }
 
-/// One that is wrong is reported as that, and must not be missed, too.
+/// `server_name` of a peer. An invalid one is reported, and returned empty so that it does not count as
+/// missing.
 fn server_name(fields: &Fields<'_>) -> Option<String> {
     fields.get("server_name")?;
     Some(
@@ -110,7 +111,7 @@ fn weight(node: &YamlNode) -> Result<Weight, InvalidValue> {
     })
 }
 
-/// Labels are shown in tables, separated by tabs.
+/// A label. Without whitespace: tables of the command line are separated by tabs.
 fn label(node: &YamlNode) -> Result<String, InvalidValue> {
     let label = text(node, "a label")?;
     let bad = label.is_empty() || label.len() > MAX_LABEL;
@@ -121,7 +122,7 @@ fn label(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(label.to_owned())
 }
 
-/// Any text: other systems have been told stranger things than a label can be.
+/// An id: any text, since other systems allow more than a label.
 fn id(node: &YamlNode) -> Result<String, InvalidValue> {
     let id = text(node, "an id")?;
     if id.is_empty() || id.len() > MAX_LABEL {
@@ -131,44 +132,38 @@ fn id(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(id.to_owned())
 }
 
-/// What the dialect hashes must be something that it can hash, and differ from peer to peer.
+/// Refuses ids that the dialect cannot hash, and ids that two peers share.
 fn check_ring_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) {
-    for SpannedPeer {
-        peer,
-        id_span: name,
-        ..
-    } in peers
-    {
+    for SpannedPeer { peer, id_span, .. } in peers {
         if let Err(error) = dialect.hash_names(&[peer.member()]) {
-            let help =
-                "the dialect hashes the server's number; leave the `id` out to have them counted";
-            problems.add(Problem::error(error.to_string(), *name).help(help));
+            let help = "the dialect hashes the server's number; use a number, or remove `id` to number the peers in order";
+            problems.add(Problem::error(error.to_string(), *id_span).help(help));
         }
     }
-    let members: Vec<_> = peers.iter().map(|placed| placed.peer.member()).collect();
+    let members: Vec<_> = peers.iter().map(|spanned| spanned.peer.member()).collect();
     let names = dialect.hash_names(&members).unwrap_or_default();
     let mut seen = HashMap::new();
-    for (placed, name) in peers.iter().zip(&names) {
-        let first = seen.insert(name, placed);
-        // Twins by label are reported as such.
-        if let Some(first) = first.filter(|first| first.peer.label != placed.peer.label) {
-            let message = format!("two peers that the ring hashes as {}", quote(name));
+    for (spanned, name) in peers.iter().zip(&names) {
+        let first = seen.insert(name, spanned);
+        // Equal labels are reported by `refuse_duplicate_labels`.
+        if let Some(first) = first.filter(|first| first.peer.label != spanned.peer.label) {
+            let message = format!("the ring hashes two peers as {}", quote(name));
             let problem =
-                Problem::error(message, placed.id_span).secondary(first.id_span, "first here");
+                Problem::error(message, spanned.id_span).secondary(first.id_span, "first here");
             problems.add(problem.help("give each an `id` of its own"));
         }
     }
 }
 
-/// The order of the list is no name that lasts.
+/// Warns of dialects that number the peers by their position in the list.
 fn warn_positional_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) {
-    let nameless = peers.iter().find(|placed| placed.peer.id.is_none());
-    if let (true, true, Some(first)) = (dialect.numbers_by_order(), peers.len() > 1, nameless) {
+    let without_id = peers.iter().find(|spanned| spanned.peer.id.is_none());
+    if let (true, true, Some(first)) = (dialect.numbers_by_order(), peers.len() > 1, without_id) {
         let message = format!(
-            "dialect `{}` counts the peers that have no `id`: without this one, others get another number, and their keys move",
+            "dialect `{}` numbers peers without `id` by position: if this one is removed, others are renumbered and their keys move",
             dialect.name()
         );
-        let help = "give every peer an `id`: at first, its number in the list";
+        let help = "add an `id` to every peer: its present number in the list, from 1";
         problems.add(Problem::warning(message, first.id_span).help(help));
     }
 }
@@ -176,24 +171,22 @@ fn warn_positional_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Probl
 fn refuse_duplicate_labels(peers: &[SpannedPeer], problems: &Problems) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
     for SpannedPeer {
-        peer,
-        label_span: label,
-        ..
+        peer, label_span, ..
     } in peers
     {
         if let Some(first) = seen.get(peer.label.as_str()) {
             let message = format!("two peers with the label {}", quote(&peer.label));
-            let problem = Problem::error(message, *label).secondary(*first, "first here");
+            let problem = Problem::error(message, *label_span).secondary(*first, "first here");
             problems.add(problem.help(
                 "the label places a peer on the ring: remove one peer, or give it a `label` of its own",
             ));
         } else {
-            seen.insert(&peer.label, *label);
+            seen.insert(&peer.label, *label_span);
         }
     }
 }
 
-/// The address, and its text, which is the label where none is given.
+/// The address and its text, which is the default label.
 fn address(node: &YamlNode) -> Result<(PeerAddress, String), InvalidValue> {
     let text = text(node, "an address like `10.0.0.1:8080`")?;
     let address = parse_address(text).map_err(|help| {
@@ -205,12 +198,12 @@ fn address(node: &YamlNode) -> Result<(PeerAddress, String), InvalidValue> {
     Ok((address, text.to_owned()))
 }
 
-/// Whether a peer can have this address.
+/// Whether `text` can be the address of a peer.
 pub(crate) fn is_address(text: &str) -> bool {
     parse_address(text).is_ok()
 }
 
-/// `Err` is advice.
+/// The error is a help text.
 fn parse_address(text: &str) -> Result<PeerAddress, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {
@@ -238,7 +231,7 @@ fn parse_socket_path(path: &str) -> Result<PathBuf, String> {
     let odd = |c: char| c.is_control() || c.is_whitespace();
     if !path.starts_with('/') || path.ends_with('/') || path.starts_with("//") {
         Err(format!(
-            "give the absolute path of a Unix socket, {example}"
+            "write the absolute path of a Unix socket, {example}"
         ))
     } else if path.len() > MAX_SOCKET_PATH {
         Err(format!(
@@ -261,7 +254,7 @@ fn refuse_url(text: &str) -> Result<(), String> {
         let port = if scheme == "https" { ":443" } else { ":80" };
         let port = if host.contains(':') { "" } else { port };
         let help = format!(
-            "give only the host and the port: {}",
+            "write only the host and the port: {}",
             quote(&format!("{host}{port}"))
         );
         return Err(help);
@@ -296,7 +289,7 @@ fn split_host_port(text: &str) -> Result<(&str, &str), String> {
     }
 }
 
-/// RFC 1123 §2.1, with `_`, which container names have.
+/// RFC 1123, 2.1, plus `_`, which names of containers may have.
 fn check_host_name(host: &str) -> Result<(), String> {
     let labels = host.strip_suffix('.').unwrap_or(host).split('.');
     if labels

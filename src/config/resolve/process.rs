@@ -1,5 +1,4 @@
-//! `admin`, `threads`, the logs, `control`, the end and what outlives it: what holds for the whole
-//! process.
+//! Settings of the process: `admin`, `threads`, logs, `control`, `drain_timeout`, `watch`, `state_file`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -19,7 +18,7 @@ use crate::config::values::{DURATION_BOUNDS, InvalidValue, describe_node, durati
 
 const ADMIN_PORT: u16 = 9900;
 const MAX_THREADS: u64 = 1024;
-/// More often only costs; nobody saves a file that fast.
+/// A shorter interval has no use and costs CPU time.
 const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const EXAMPLE_STATE_FILE: &str = "/var/lib/clockwise/state.json";
 const DEFAULT_STATE_MAX_AGE: Duration = Duration::from_secs(10 * 60);
@@ -60,7 +59,7 @@ fn refuse_admin_without_token(fields: &Fields<'_>, address: SocketAddr) {
         .get("address")
         .map_or_else(|| fields.header_span(), YamlNode::error_span);
     let message = format!(
-        "anyone who reaches {} could drain peers and stop traffic",
+        "the admin server on {} needs a token: it is reachable from other machines",
         quote(&address.to_string())
     );
     let help = format!("set `token`, or use `127.0.0.1:{}`", address.port());
@@ -68,7 +67,7 @@ fn refuse_admin_without_token(fields: &Fields<'_>, address: SocketAddr) {
 }
 
 fn token(node: &YamlNode) -> Result<String, InvalidValue> {
-    // Never shown: the message may end up in a log.
+    // The token is never part of the message, which may be logged.
     let token = text(node, "a token")?;
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         let help = "use printable ASCII without spaces, as `openssl rand -hex 32` gives";
@@ -141,14 +140,17 @@ pub(super) fn control(root: &Fields<'_>) -> Option<PathBuf> {
         let path = text(node, "the path of a socket")?;
         if path.is_empty() || path.len() > MAX_SOCKET_PATH || path.ends_with('/') {
             let help =
-                format!("give a file in a directory that exists; at most {MAX_SOCKET_PATH} bytes");
-            return Err((format!("{} cannot be a socket", quote(path)), help));
+                format!("use a path in an existing directory, of at most {MAX_SOCKET_PATH} bytes");
+            return Err((
+                format!("{} cannot be the path of a socket", quote(path)),
+                help,
+            ));
         }
         Ok(PathBuf::from(path))
     })
 }
 
-/// Zero is meant here: to cut all connections at once.
+/// Zero is allowed: it closes all connections at once.
 pub(super) fn drain_timeout(root: &Fields<'_>) -> Duration {
     root.duration(
         "drain_timeout",
@@ -163,7 +165,7 @@ pub(super) fn watch(root: &Fields<'_>) -> Option<Duration> {
     })
 }
 
-/// Also in its short form, just the path.
+/// A map, or in short form the path.
 pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFileConfig> {
     if root.get("state_file")?.scalar().is_some() {
         let path = root.or_off("state_file", None, state_path)?;

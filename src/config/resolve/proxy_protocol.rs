@@ -1,4 +1,4 @@
-//! `proxy_protocol` of a listener, and of an upstream: who says whose a connection is.
+//! `proxy_protocol` of a listener (headers from clients) and of an upstream (headers to peers).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::values::{DURATION_BOUNDS, InvalidValue};
 use crate::proxy_protocol::ProxyHeaderVersion;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const FROM_HELP: &str = "list the networks of those in front, as in `from: [10.0.0.0/8]`";
+const FROM_HELP: &str = "list the networks of the load balancers, as in `from: [10.0.0.0/8]`";
 
 const UNTRUSTED: &[(&str, bool)] = &[("reject", false), ("accept", true)];
 const VERSIONS: &[(&str, ProxyHeaderVersion)] = &[
@@ -30,7 +30,7 @@ const TLVS: &[(&str, TlvKind)] = &[
     ("checksum", TlvKind::Checksum),
 ];
 
-/// Who tells the listener at this address whose connections it is given; `None`: nobody.
+/// PROXY headers that the listener at `address` accepts; `None`: off.
 pub(super) fn accept_proxy(
     listener: &Fields<'_>,
     address: Option<&ListenAddress>,
@@ -44,7 +44,7 @@ pub(super) fn accept_proxy(
             let at = fields
                 .get("from")
                 .map_or(fields.header_span(), YamlNode::error_span);
-            let problem = Problem::error("nobody is named whose header is believed", at);
+            let problem = Problem::error("`proxy_protocol` needs `from`, the sources to trust", at);
             fields.problems.add(problem.help(FROM_HELP));
         }
         _ => {}
@@ -60,12 +60,13 @@ pub(super) fn accept_proxy(
     })
 }
 
-/// On a Unix socket nobody has an address: whoever may connect is believed.
+/// Refuses keys about addresses on a Unix socket, where every client is trusted.
 fn refuse_address_keys(fields: &Fields<'_>) {
     for key in ["from", "untrusted"] {
         if let Some(node) = fields.get(key) {
-            let message = format!("`{key}` on a Unix socket, where nobody has an address");
-            let help = "remove the line; whoever may connect is believed, and `mode` says who may";
+            let message =
+                format!("`{key}` does not apply to a Unix socket: its clients have no address");
+            let help = "remove the line; all clients that `mode` admits are trusted";
             fields.error(node, message, help);
         }
     }
@@ -75,7 +76,7 @@ fn is_empty(node: &YamlNode) -> bool {
     node.is_null() || items_or_one(node).is_empty()
 }
 
-/// What a peer is told of each connection; `None`: nothing.
+/// The PROXY header for connections to peers; `None`: off.
 pub(super) fn send_proxy(upstream: &Fields<'_>) -> Option<SendProxyConfig> {
     const KEY: &str = "proxy_protocol";
     let short = |version| SendProxyConfig {
@@ -87,27 +88,27 @@ pub(super) fn send_proxy(upstream: &Fields<'_>) -> Option<SendProxyConfig> {
     }
     let fields = upstream.section(KEY, &schema::SEND_PROXY)?;
     fields.require("version", "write `version: v2`")?;
-    let introduction = SendProxyConfig {
+    let send_proxy = SendProxyConfig {
         version: fields.choice("version", ProxyHeaderVersion::V2, VERSIONS),
         tlvs: fields
             .get("tlvs")
             .map_or_else(Vec::new, |node| tlvs(&fields, node)),
     };
-    if let (ProxyHeaderVersion::V1, Some(node)) = (introduction.version, fields.get("tlvs")) {
+    if let (ProxyHeaderVersion::V1, Some(node)) = (send_proxy.version, fields.get("tlvs")) {
         let help = "write `version: v2`, or remove the line";
-        fields.error(node, "version 1 tells nothing but addresses", help);
+        fields.error(node, "`tlvs` needs version 2", help);
     }
-    Some(introduction)
+    Some(send_proxy)
 }
 
 fn tlvs(fields: &Fields<'_>, node: &YamlNode) -> Vec<TlvKind> {
-    let help = "list what is told, as in `tlvs: [authority, tls]`";
+    let help = "list the extensions, as in `tlvs: [authority, tls]`";
     let problems = fields.problems;
     collect_until_full(items(node, help, problems), problems, |item| {
-        parse_or_report(item, problems, |item| choose(item, TLVS))
+        parse_or_report(item, problems, |item| choose("tlvs", item, TLVS))
     })
 }
 
 fn version(node: &YamlNode) -> Result<ProxyHeaderVersion, InvalidValue> {
-    choose(node, VERSIONS)
+    choose("proxy_protocol", node, VERSIONS)
 }

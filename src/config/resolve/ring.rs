@@ -16,7 +16,7 @@ use crate::ring::twemproxy::{self, Twemproxy};
 use crate::ring::varnish::{self, Varnish};
 use crate::ring::{Dialect, Ring};
 
-/// A dialect, what it is without options, the options it has, and how they are read.
+/// A dialect: its default, the names of its options, and the function that reads them.
 struct DialectSpec {
     name: &'static str,
     default: fn() -> Dialect,
@@ -85,9 +85,9 @@ const DIALECTS: &[DialectSpec] = &[
         default: || Dialect::Ats(Ats::default()),
         options: &["hash", "replicas"],
         read: |fields| {
-            let plain = Ats::default();
+            let default = Ats::default();
             Some(Dialect::Ats(Ats {
-                function: fields.choice("hash", plain.function, ats::AtsHash::NAMES),
+                function: fields.choice("hash", default.function, ats::AtsHash::NAMES),
                 replicas: replicas(fields, Ats::DEFAULT_REPLICAS),
             }))
         },
@@ -97,9 +97,9 @@ const DIALECTS: &[DialectSpec] = &[
         default: || Dialect::Caddy(Caddy::default()),
         options: &["hash"],
         read: |fields| {
-            let plain = Caddy::default().function;
+            let default = Caddy::default().function;
             Some(Dialect::Caddy(Caddy {
-                function: fields.choice("hash", plain, caddy::CaddyHash::NAMES),
+                function: fields.choice("hash", default, caddy::CaddyHash::NAMES),
             }))
         },
     },
@@ -111,28 +111,25 @@ const DIALECTS: &[DialectSpec] = &[
     },
 ];
 
-/// A name, or a name with options.
+/// The name of a dialect, or a map with its options.
 pub(super) fn read(node: &YamlNode, problems: &Problems) -> Option<Dialect> {
     if node.text().is_some() {
-        return parse_or_report(node, problems, dialect_spec).map(|kind| (kind.default)());
+        return parse_or_report(node, problems, dialect_spec).map(|spec| (spec.default)());
     }
     let fields = Fields::open(node, &schema::RING, problems)?;
-    let kind = match fields.get("dialect") {
+    let spec = match fields.get("dialect") {
         Some(_) => fields.read("dialect", dialect_spec)?,
         None => DIALECTS.first()?,
     };
-    refuse_foreign_options(kind, &fields);
-    (kind.read)(&fields).or_else(|| Some((kind.default)()))
+    refuse_foreign_options(spec, &fields);
+    (spec.read)(&fields).or_else(|| Some((spec.default)()))
 }
 
-/// A ring that cannot be built must not be found out at the start.
+/// Refuses a ring that is too large to be built.
 pub(super) fn check_size(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerConfig]) {
     if peers.len() > Ring::MAX_MEMBERS {
-        let message = format!("{} peers are more than a ring can have", peers.len());
-        let help = format!(
-            "use at most {}, in several upstreams if need be",
-            Ring::MAX_MEMBERS
-        );
+        let message = format!("{} peers are too many for one upstream", peers.len());
+        let help = format!("use at most {}, or several upstreams", Ring::MAX_MEMBERS);
         fields
             .problems
             .add(Problem::error(message, fields.header_span()).help(help));
@@ -145,14 +142,14 @@ pub(super) fn check_size(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerCon
             "the ring would have {points} points, more than {}",
             Ring::MAX_POINTS
         );
-        let help = "divide the weights by a common factor, or ask for fewer points";
+        let help = "divide the weights by a common factor, or use fewer points";
         fields
             .problems
             .add(Problem::error(message, fields.header_span()).help(help));
     }
 }
 
-/// What is written and counts for nothing on the ring.
+/// Warns of weights that the dialect ignores.
 fn warn_weights_ignored(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerConfig]) {
     let differ = peers.windows(2).any(|pair| match pair {
         [one, other] => one.weight != other.weight,
@@ -165,46 +162,40 @@ fn warn_weights_ignored(fields: &Fields<'_>, dialect: Dialect, peers: &[PeerConf
         return;
     };
     let message = format!(
-        "dialect `{}` has no weights: each peer owns as many keys as any other",
+        "dialect `{}` ignores weights: all peers get equal shares of the keys",
         dialect.name()
     );
-    let help = "the weights only count for requests without a key and for `bounded_load`";
+    let help = "weights affect only requests without a key and `bounded_load`";
     let problem = Problem::warning(message, node.error_span());
     fields.problems.add(problem.help(help));
 }
 
 fn dialect_spec(node: &YamlNode) -> Result<&'static DialectSpec, InvalidValue> {
     let name = text(node, "a dialect")?;
-    let found = DIALECTS.iter().find(|kind| kind.name == name);
+    let found = DIALECTS.iter().find(|spec| spec.name == name);
     found.ok_or_else(|| {
-        let names = DIALECTS.iter().map(|kind| kind.name);
+        let names = DIALECTS.iter().map(|spec| spec.name);
         let help = match nearest(name, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("use {}", list_or(names)),
         };
-        (format!("there is no ring dialect {}", quote(name)), help)
+        (format!("unknown ring dialect {}", quote(name)), help)
     })
 }
 
-/// An option of another dialect does nothing here.
-fn refuse_foreign_options(kind: &DialectSpec, fields: &Fields<'_>) {
+/// Refuses options of other dialects.
+fn refuse_foreign_options(spec: &DialectSpec, fields: &Fields<'_>) {
     let options = schema::RING.keys.iter().filter(|key| **key != "dialect");
-    for key in options.filter(|key| !kind.options.contains(key)) {
+    for key in options.filter(|key| !spec.options.contains(key)) {
         let Some(node) = fields.get(key) else {
             continue;
         };
-        let help = match kind.options {
-            [] => format!("dialect `{}` has no options", kind.name),
-            own => format!(
-                "dialect `{}` has {}",
-                kind.name,
-                list_or(own.iter().copied())
-            ),
+        let help = match spec.options {
+            [] => "remove it: the dialect has no options".to_owned(),
+            own => format!("remove it, or use {}", list_or(own.iter().copied())),
         };
-        let problem = Problem::error(
-            format!("`{key}` does not fit the dialect"),
-            node.header_span(),
-        );
+        let message = format!("`{key}` is not an option of dialect `{}`", spec.name);
+        let problem = Problem::error(message, node.header_span());
         fields.problems.add(problem.help(help));
     }
 }
@@ -227,7 +218,7 @@ fn points(node: &YamlNode) -> Result<Dialect, InvalidValue> {
     let dialect = u32::try_from(points).ok().and_then(Dialect::ketama);
     dialect.ok_or_else(|| {
         let help = format!(
-            "one MD5 gives four points; use {} or {}",
+            "use {} or {}: one MD5 hash gives four points",
             points / 4 * 4,
             points / 4 * 4 + 4
         );
@@ -235,11 +226,11 @@ fn points(node: &YamlNode) -> Result<Dialect, InvalidValue> {
     })
 }
 
-/// As in HAProxy, a function that is named is not followed by the avalanche unless that is named too;
-/// `balance source` has no function to name.
+/// As in HAProxy, `hash` turns the avalanche off unless `avalanche` is set, too; except for `balance
+/// source`, which has no `hash-type` function.
 fn haproxy(fields: &Fields<'_>) -> Haproxy {
-    let plain = Haproxy::default();
-    let function = fields.choice("hash", plain.function, haproxy::HaproxyHash::NAMES);
+    let default = Haproxy::default();
+    let function = fields.choice("hash", default.function, haproxy::HaproxyHash::NAMES);
     let named = fields.get("hash").is_some() && function != haproxy::HaproxyHash::Source;
     Haproxy {
         function,
@@ -248,12 +239,12 @@ fn haproxy(fields: &Fields<'_>) -> Haproxy {
 }
 
 fn envoy(fields: &Fields<'_>) -> Envoy {
-    let plain = Envoy::default();
+    let default = Envoy::default();
     let size: RangeInclusive<u64> = 1..=u64::from(Envoy::MAX_RING_SIZE);
-    let maximum = fields.number("maximum_ring_size", plain.maximum_ring_size, size.clone());
+    let maximum = fields.number("maximum_ring_size", default.maximum_ring_size, size.clone());
     let minimum = fields.number(
         "minimum_ring_size",
-        plain.minimum_ring_size.min(maximum),
+        default.minimum_ring_size.min(maximum),
         size,
     );
     if let Some(node) = fields.get("minimum_ring_size")
@@ -263,16 +254,16 @@ fn envoy(fields: &Fields<'_>) -> Envoy {
         fields.error(node, message, "use a smaller one");
     }
     Envoy {
-        function: fields.choice("hash", plain.function, envoy::EnvoyHash::NAMES),
+        function: fields.choice("hash", default.function, envoy::EnvoyHash::NAMES),
         minimum_ring_size: minimum.min(maximum),
         maximum_ring_size: maximum,
     }
 }
 
 fn twemproxy(fields: &Fields<'_>) -> Twemproxy {
-    let plain = Twemproxy::default();
+    let default = Twemproxy::default();
     Twemproxy {
-        function: fields.choice("hash", plain.function, twemproxy::TwemproxyHash::NAMES),
+        function: fields.choice("hash", default.function, twemproxy::TwemproxyHash::NAMES),
         hash_tag: fields.read("hash_tag", hash_tag),
     }
 }
@@ -280,9 +271,9 @@ fn twemproxy(fields: &Fields<'_>) -> Twemproxy {
 fn hash_tag(node: &YamlNode) -> Result<[u8; 2], InvalidValue> {
     let tag = text(node, "a text")?;
     tag.as_bytes().try_into().map_err(|_| {
-        let help = "give the two characters around what is hashed, as in `hash_tag: \"{}\"`";
+        let help = "use the two characters around the hashed part, as in `hash_tag: \"{}\"`";
         (
-            format!("{} are not two characters", quote(tag)),
+            format!("{} is not two characters", quote(tag)),
             help.to_owned(),
         )
     })

@@ -1,4 +1,4 @@
-//! `routes`: which request goes to which upstream.
+//! `routes`: which requests go to which upstream.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -18,9 +18,9 @@ use crate::route::{HostPattern, PathPrefix, RouteMatch};
 
 const CLIENT_CERT: &[(&str, bool)] = &[("required", true), ("off", false)];
 const HELP: &str =
-    "write `- upstream: NAME`, with `host`, `path` or `methods` if not all requests are meant";
+    "write `- upstream: NAME`, with `host`, `path` or `methods` to match fewer requests";
 
-/// The routes, each with its place; every one names an upstream that exists.
+/// The routes with their spans; each refers to an existing upstream.
 pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(RouteConfig, Span)> {
     let Some(node) = root.require("routes", "write `routes: [{upstream: NAME}]`") else {
         return Vec::new();
@@ -57,7 +57,10 @@ fn route(
         .get("max_body_size")
         .map(|_| max_body_size(&fields, None));
     let client_cert = fields.choice("client_cert", false, CLIENT_CERT);
-    let upstream = fields.require("upstream", "name one of `upstreams`, as in `upstream: app`")?;
+    let upstream = fields.require(
+        "upstream",
+        "add the name of an upstream, as in `upstream: app`",
+    )?;
     let upstream = parse_or_report(upstream, problems, |node| known_upstream(node, upstreams))?;
     let matches = RouteMatch {
         host: host?,
@@ -75,8 +78,8 @@ fn route(
     ))
 }
 
-/// The default of a key, but only if it is not given: a route with a broken host does not match
-/// every host, and must not be said to conflict with one that does.
+/// The default of a key that is absent. Not of an invalid one: a route with an invalid host does not
+/// match every host, and must not be reported to conflict with a route that does.
 fn default_if_absent<T>(fields: &Fields<'_>, key: &'static str, default: T) -> Option<T> {
     fields.get(key).is_none().then_some(default)
 }
@@ -91,7 +94,7 @@ fn host(node: &YamlNode) -> Result<HostPattern, InvalidValue> {
     HostPattern::parse(text).map_err(|why| {
         let url = text.contains("://") || text.contains('/');
         let help = if url {
-            "give only the host name, without scheme and path".to_owned()
+            "write only the host name, without scheme and path".to_owned()
         } else {
             why.to_string()
         };
@@ -104,10 +107,11 @@ fn path(node: &YamlNode) -> Result<PathPrefix, InvalidValue> {
     PathPrefix::parse(text).map_err(|why| {
         let help = match text.chars().find(|c| ['?', '#'].contains(c)) {
             Some('?') => {
-                "routes do not look at the query; remove the `?` and what follows it".to_owned()
+                "routes do not match the query; remove the `?` and the text after it".to_owned()
             }
-            Some(_) => "a fragment is never sent to a server; remove the `#` and what follows it"
-                .to_owned(),
+            Some(_) => {
+                "clients never send a fragment; remove the `#` and the text after it".to_owned()
+            }
             None if !text.starts_with('/') => format!("{why}: {}", quote(&format!("/{text}"))),
             None => why.to_string(),
         };
@@ -138,37 +142,37 @@ fn methods(node: &YamlNode, problems: &Problems) -> Vec<Method> {
 
 fn method(node: &YamlNode) -> Result<Method, InvalidValue> {
     let text = text(node, "a method")?;
-    let fault = |help: &str| (format!("{} is not a method", quote(text)), help.to_owned());
+    let error = |help: &str| (format!("{} is not a method", quote(text)), help.to_owned());
     if text.contains([',', ' ', '|']) {
-        return Err(fault("write several as a list: `[GET, POST]`"));
+        return Err(error("write several as a list: `[GET, POST]`"));
     }
     if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         let help = format!(
             "methods are upper case: {}",
             quote(&text.to_ascii_uppercase())
         );
-        return Err(fault(&help));
+        return Err(error(&help));
     }
     if ["ANY", "ALL", "*"].contains(&text) {
-        return Err(fault("remove `methods` to match any method"));
+        return Err(error("remove `methods` to match any method"));
     }
-    Method::from_bytes(text.as_bytes()).map_err(|_| fault("use a name like `GET`"))
+    Method::from_bytes(text.as_bytes()).map_err(|_| error("use a name like `GET`"))
 }
 
 fn known_upstream(node: &YamlNode, upstreams: &BTreeSet<&str>) -> Result<String, InvalidValue> {
     let name = text(node, "the name of an upstream")?;
-    // Without any, there is a problem with `upstreams` already.
+    // If there are none, `upstreams` has a problem already.
     if upstreams.is_empty() || upstreams.contains(name) {
         return Ok(name.to_owned());
     }
     let help = match nearest(name, upstreams.iter().copied()) {
         Some(near) => format!("did you mean {}?", quote(near)),
         None => format!(
-            "add it under `upstreams`, or use one that is there: {}",
+            "add it to `upstreams`, or use an existing one: {}",
             list_upstreams(upstreams)
         ),
     };
-    Err((format!("there is no upstream {}", quote(name)), help))
+    Err((format!("unknown upstream {}", quote(name)), help))
 }
 
 fn list_upstreams(names: &BTreeSet<&str>) -> String {
@@ -186,7 +190,7 @@ fn list_upstreams(names: &BTreeSet<&str>) -> String {
     }
 }
 
-/// Only routes of one host and one path can conflict, so only these are compared.
+/// Refuses conflicting routes. Only routes with the same host and path can conflict.
 fn refuse_conflicts(routes: &[(RouteConfig, Span)], problems: &Problems) {
     let mut alike: BTreeMap<_, Vec<&(RouteConfig, Span)>> = BTreeMap::new();
     for route in routes {
@@ -211,5 +215,5 @@ fn conflict_problem((route, span): &(RouteConfig, Span), first: Span) -> Problem
         *span,
     )
     .secondary(first, "first here")
-    .help("order does not decide between routes; change `host`, `path` or `methods` of one")
+    .help("the order of routes does not matter; change `host`, `path` or `methods` of one")
 }

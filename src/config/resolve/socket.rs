@@ -1,4 +1,4 @@
-//! How a listener's socket is made: what the kernel is told, and who may connect to a Unix socket.
+//! Socket options of a listener, and the permissions of a Unix socket.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use crate::config::report::quote;
 use crate::config::settings::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
 use crate::config::values::{InvalidValue, describe_node};
 
-/// `sun_path` of `unix(7)`, without the zero at its end.
+/// The length of `sun_path` (`unix(7)`) without its NUL.
 pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 const TCP_KEYS: &[&str] = &["reuse_port", "freebind"];
 const UNIX_KEYS: &[&str] = &["mode", "owner", "group"];
 
-/// What is written for a socket at this address.
+/// The options of the socket at `address`; refuses those of other kinds of sockets.
 pub(super) fn options(fields: &Fields<'_>, address: &ListenAddress) -> SocketOptions {
     match address {
         ListenAddress::Unix(_) => refuse_keys(
@@ -43,25 +43,28 @@ pub(super) fn options(fields: &Fields<'_>, address: &ListenAddress) -> SocketOpt
     }
 }
 
-/// The file of a Unix socket.
+/// The path of a Unix socket.
 pub(super) fn socket_path(path: &str) -> Result<PathBuf, InvalidValue> {
-    let fault = |message: String, help: &str| Err((message, help.to_owned()));
+    let error = |message: String, help: &str| Err((message, help.to_owned()));
     match path {
-        "" => fault(
-            "a Unix socket needs a file".to_owned(),
+        "" => error(
+            "a Unix socket needs a path".to_owned(),
             "write `unix:/run/clockwise/http.sock`",
         ),
-        _ if path.starts_with('@') => fault(
-            "abstract Unix sockets are not made".to_owned(),
-            "anybody on the machine could connect; give a file, as in `unix:/run/clockwise/http.sock`",
+        _ if path.starts_with('@') => error(
+            "abstract Unix sockets are not supported".to_owned(),
+            "every local user could connect to one; use a path, as in `unix:/run/clockwise/http.sock`",
         ),
-        _ if path.ends_with('/') => fault(
+        _ if path.ends_with('/') => error(
             format!("{} is a directory", quote(path)),
-            "give a file in it, as in `unix:/run/clockwise/http.sock`",
+            "use a path in it, as in `unix:/run/clockwise/http.sock`",
         ),
-        _ if path.len() > MAX_SOCKET_PATH => fault(
-            format!("the path of a Unix socket has {} bytes", path.len()),
-            "the system takes 107 at most; use a shorter one",
+        _ if path.len() > MAX_SOCKET_PATH => error(
+            format!(
+                "a path of {} bytes is too long for a Unix socket",
+                path.len()
+            ),
+            "use at most 107 bytes",
         ),
         _ => Ok(PathBuf::from(path)),
     }
@@ -70,7 +73,7 @@ pub(super) fn socket_path(path: &str) -> Result<PathBuf, InvalidValue> {
 fn refuse_keys(fields: &Fields<'_>, keys: &[&'static str], what: &str) {
     for key in keys {
         if let Some(node) = fields.get(key) {
-            let message = format!("{what} has no `{key}`");
+            let message = format!("`{key}` does not apply to {what}");
             fields.error(node, message, "remove the line");
         }
     }
@@ -83,7 +86,7 @@ fn mode(node: &YamlNode) -> Result<u32, InvalidValue> {
         .ok()
         .filter(|mode| digits && *mode <= 0o777);
     mode.ok_or_else(|| {
-        let help = "write three octal digits behind a zero, as in `0660`".to_owned();
+        let help = "write a zero and three octal digits, as in `0660`".to_owned();
         (format!("{} is not a mode", describe_node(node)), help)
     })
 }
@@ -91,8 +94,8 @@ fn mode(node: &YamlNode) -> Result<u32, InvalidValue> {
 fn account(node: &YamlNode) -> Result<UnixAccount, InvalidValue> {
     match text(node, "a name or a number")? {
         "" => Err((
-            "a name is missing".to_owned(),
-            "write a name of the system, as in `www-data`".to_owned(),
+            "the name is empty".to_owned(),
+            "use the name of a user or group, as in `www-data`".to_owned(),
         )),
         text => Ok(text
             .parse()

@@ -1,8 +1,7 @@
-//! `protocol`, `h2`, `grpc_web` and `tls` of an upstream: how its peers are spoken to, and the name
-//! that each must prove.
+//! `protocol`, `h2`, `grpc_web` and `tls` of an upstream, and the server names of its peers.
 //!
-//! What would skip the verification without saying so is refused: a peer without a name to verify has
-//! none that its certificate could be for.
+//! With TLS every peer needs a name to verify; a peer without one is refused. Only `verify: false` turns
+//! verification off.
 
 use std::time::Duration;
 
@@ -29,43 +28,43 @@ const PROTOCOLS: &[(&str, UpstreamProtocol)] = &[
     ("auto", UpstreamProtocol::Auto),
 ];
 
-/// A server of gRPC takes more than two pings in five minutes for abuse, where nothing else happens.
+/// gRPC servers treat more than two PINGs in five minutes without other frames as abuse.
 const PING_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
-/// Which name the peers of an upstream must prove.
+/// The server name that is verified in the peers' certificates.
 pub(super) enum ServerNamePolicy {
-    /// Each its own.
+    /// The name of each peer.
     PerPeer,
-    /// All this one.
+    /// One name for all peers.
     Fixed(String),
-    /// The one that the client asked for.
+    /// The host of the client's request.
     ClientHost,
 }
 
-/// How the peers are spoken to, and which name they must prove; `None` without TLS.
+/// The transport of the upstream, and its server names; `None` without TLS.
 pub(super) fn read(
     upstream: &Fields<'_>,
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
 ) -> (TransportConfig, Option<ServerNamePolicy>) {
-    let (tls, name) = tls(upstream, files).unzip();
-    let link = TransportConfig {
+    let (tls, name) = tls(upstream, loader).unzip();
+    let transport = TransportConfig {
         protocol: protocol(upstream, tls.is_some()),
         h2: h2(upstream),
         tls,
     };
-    (link, name)
+    (transport, name)
 }
 
-/// Gives every peer its name; what cannot be verified is refused.
+/// Sets the server name of every peer; refuses peers that have none to verify.
 pub(super) fn assign_server_names(
     peers: &mut [(PeerConfig, Span)],
-    link: &TransportConfig,
+    transport: &TransportConfig,
     name: Option<&ServerNamePolicy>,
     problems: &Problems,
 ) {
     for (peer, span) in peers {
-        match (&link.tls, name) {
+        match (&transport.tls, name) {
             (Some(tls), Some(name)) => assign_server_name(peer, *span, tls, name, problems),
             _ if peer.server_name.is_some() => {
                 let problem = Problem::error("`server_name` without `tls`", *span);
@@ -92,9 +91,10 @@ fn assign_server_name(
         (_, PeerAddress::Ip(address)) if !tls.verify => Some(address.ip().to_string()),
         (_, PeerAddress::Unix(_)) if !tls.verify => Some("localhost".to_owned()),
         (_, PeerAddress::Ip(_) | PeerAddress::Unix(_)) => {
-            let message = format!("there is no name that {} could prove", quote(&peer.label));
+            let message = format!("peer {} has no server name to verify", quote(&peer.label));
             let problem = Problem::error(message, span);
-            let help = "add `server_name: app.example.com`, a name (or address) that its certificate is for";
+            let help =
+                "add `server_name: app.example.com`, a name or IP address in its certificate";
             problems.add(problem.help(help));
             None
         }
@@ -106,7 +106,7 @@ fn protocol(upstream: &Fields<'_>, tls: bool) -> UpstreamProtocol {
     let (message, help) = match protocol {
         UpstreamProtocol::H2 if !tls => ("`h2` needs `tls`", "add `tls: true`, or write `h2c`"),
         UpstreamProtocol::Auto if !tls => (
-            "`auto` needs `tls`, within which the peer chooses",
+            "`auto` needs `tls`: the peer selects the version by ALPN",
             "add `tls: true`, or write `http1` or `h2c`",
         ),
         UpstreamProtocol::H2c if tls => {
@@ -114,7 +114,7 @@ fn protocol(upstream: &Fields<'_>, tls: bool) -> UpstreamProtocol {
         }
         _ => return protocol,
     };
-    // Where `tls` is there and wrong, what would have been is not known.
+    // An invalid `tls` has been reported; whether it would have been on is unknown.
     if let Some(node) = upstream.get("protocol")
         && (tls || upstream.get("tls").is_none_or(is_off))
     {
@@ -137,15 +137,15 @@ fn h2(upstream: &Fields<'_>) -> H2Config {
     }
 }
 
-/// Calls end with trailers, which come over HTTP/2 only.
+/// gRPC calls end with trailers, which need HTTP/2.
 pub(super) fn grpc_web(upstream: &Fields<'_>) -> bool {
     let wanted = upstream.flag("grpc_web", false);
-    // One that is not known is reported as that.
+    // An unknown protocol is reported as such.
     let protocol = upstream.get("protocol");
     let http1 = protocol.is_none_or(|node| node.is_word(UpstreamProtocol::Http1.name()));
     if let (true, Some(node)) = (wanted && http1, upstream.get("grpc_web")) {
         let help = "add `protocol: h2c`, or `tls` and `protocol: h2`, or remove `grpc_web`";
-        upstream.error(node, "`grpc_web` needs peers that speak HTTP/2", help);
+        upstream.error(node, "`grpc_web` needs HTTP/2 to the peers", help);
     }
     wanted
 }
@@ -156,7 +156,7 @@ fn is_off(node: &YamlNode) -> bool {
 
 fn tls(
     upstream: &Fields<'_>,
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
 ) -> Option<(PeerTlsConfig, ServerNamePolicy)> {
     let node = upstream.get("tls").filter(|node| !is_off(node))?;
     if node.is_word("true") {
@@ -180,34 +180,34 @@ fn tls(
         return None;
     }
     let fields = Fields::open(node, &schema::PEER_TLS, upstream.problems)?;
-    Some(read_tls(&fields, files))
+    Some(read_tls(&fields, loader))
 }
 
 fn read_tls(
     fields: &Fields<'_>,
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
 ) -> (PeerTlsConfig, ServerNamePolicy) {
     let ca = path_with_span(fields, "ca");
     let tls = PeerTlsConfig {
         ca: ca.as_ref().map(|ca| ca.path.clone()),
-        certificate: certificate(fields, files),
+        certificate: certificate(fields, loader),
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
         verify: fields.flag("verify", true),
     };
     if let Some(ca) = &ca {
-        files.load_trust_anchors(ca, fields.problems);
+        loader.load_trust_anchors(ca, fields.problems);
     }
     warn_verify_off(fields, &tls);
     let name = fields.get("server_name").map(|_| {
-        // One that is wrong is reported as that; no peer's own is missed for it.
+        // An invalid name is reported; it must not make the peers' own names count as missing.
         let read = fields.read("server_name", server_name_policy);
         read.unwrap_or(ServerNamePolicy::ClientHost)
     });
     (tls, name.unwrap_or(ServerNamePolicy::PerPeer))
 }
 
-fn certificate(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<CertificateFiles> {
-    let help = "a certificate and its key belong together: `{cert: FILE, key: FILE}`";
+fn certificate(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<CertificateFiles> {
+    let help = "write both, as in `{cert: FILE, key: FILE}`";
     match (fields.get("cert"), fields.get("key")) {
         (None, None) => return None,
         (None, Some(node)) => fields.error(node, "`key` without `cert`", help),
@@ -218,22 +218,22 @@ fn certificate(fields: &Fields<'_>, files: &mut CredentialLoader) -> Option<Cert
         path_with_span(fields, "cert")?,
         path_with_span(fields, "key")?,
     );
-    Some(files.load_identity(cert, key, fields.problems))
+    Some(loader.load_identity(cert, key, fields.problems))
 }
 
-/// Said each time that it is looked at: it is the one thing that makes TLS worth nothing.
+/// Warns of `verify: false` in every check, since it makes TLS useless against an active attacker.
 fn warn_verify_off(fields: &Fields<'_>, tls: &PeerTlsConfig) {
     let Some(node) = fields.get("verify").filter(|_| !tls.verify) else {
         return;
     };
     if let Some(ca) = fields.get("ca") {
-        let problem = Problem::error("`ca` has no use where nothing is verified", ca.error_span());
+        let problem = Problem::error("`ca` has no effect with `verify: false`", ca.error_span());
         let problem = problem.secondary(node.error_span(), "turned off here");
         fields.problems.add(problem.help("remove one of the two"));
         return;
     }
-    let message = "the peers' certificates are not verified: whoever is on the way can read and change everything";
-    let help = "give the issuer of their certificates, `ca: FILE`, and remove `verify: false`";
+    let message = "the peers' certificates are not verified: an attacker on the path can read and change all traffic";
+    let help = "set `ca: FILE` to the issuer of their certificates, and remove `verify: false`";
     fields
         .problems
         .add(Problem::warning(message, node.error_span()).help(help));
@@ -246,15 +246,15 @@ fn server_name_policy(node: &YamlNode) -> Result<ServerNamePolicy, InvalidValue>
     server_name(node).map(ServerNamePolicy::Fixed)
 }
 
-/// What a certificate can be for: a DNS name, or an IP address.
+/// A name that a certificate can have: a DNS name, or an IP address.
 pub(super) fn server_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let name = text(node, "a host name")?;
     if ServerName::try_from(name).is_ok() {
         return Ok(name.to_ascii_lowercase());
     }
-    let help = "give a host name or an IP address, without a port, as in `app.example.com`";
+    let help = "use a host name or an IP address, without a port, as in `app.example.com`";
     Err((
-        format!("{} is no name that a certificate can be for", quote(name)),
+        format!("{} is not a host name or IP address", quote(name)),
         help.to_owned(),
     ))
 }

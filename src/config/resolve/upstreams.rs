@@ -16,22 +16,22 @@ use crate::config::span::Span;
 use crate::config::values::percentage;
 use crate::key::{KeySource, cookie_to_issue};
 
-const HELP: &str = "write `upstreams:`, below it a name, and below that `peers:`";
+const HELP: &str = "write a name below `upstreams:`, and `peers:` below the name";
 const MAX_NAME: usize = 64;
 const MISSING_KEY: &[(&str, MissingKey)] = &[
     ("round_robin", MissingKey::RoundRobin),
     ("reject", MissingKey::Reject),
 ];
 
-/// The upstreams that could be read, and all names that were given, with their places.
+/// The valid upstreams, and the names of all, with their spans.
 pub(super) struct Upstreams<'a> {
     pub(super) resolved: BTreeMap<String, UpstreamConfig>,
     pub(super) names: Vec<(&'a str, Span)>,
-    /// Every peer with its place.
+    /// The peers of all upstreams with their spans.
     pub(super) peers: Vec<(PeerConfig, Span)>,
 }
 
-pub(super) fn read<'a>(root: &Fields<'a>, files: &mut CredentialLoader) -> Upstreams<'a> {
+pub(super) fn read<'a>(root: &Fields<'a>, loader: &mut CredentialLoader) -> Upstreams<'a> {
     let mut all = Upstreams {
         resolved: BTreeMap::new(),
         names: Vec::new(),
@@ -52,20 +52,20 @@ pub(super) fn read<'a>(root: &Fields<'a>, files: &mut CredentialLoader) -> Upstr
     {
         all.names.push((&entry.key, entry.key_span));
         check_upstream_name(entry, root.problems);
-        if let Some((upstream, places)) = upstream(&entry.value, files, root.problems) {
-            all.peers.extend(upstream.peers.iter().cloned().zip(places));
+        if let Some((upstream, spans)) = upstream(&entry.value, loader, root.problems) {
+            all.peers.extend(upstream.peers.iter().cloned().zip(spans));
             all.resolved.insert(entry.key.clone(), upstream);
         }
     }
     all
 }
 
-/// Names stand in URLs, metrics and on command lines.
+/// Refuses names that need quoting in URLs, metrics or commands.
 fn check_upstream_name(entry: &YamlEntry, problems: &Problems) {
     let name = entry.key.as_str();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.len() > MAX_NAME || !name.bytes().all(good) {
-        let message = format!("{} cannot name an upstream", quote(name));
+        let message = format!("{} cannot be the name of an upstream", quote(name));
         let help = format!("use 1 to {MAX_NAME} letters, digits, `-`, `_` or `.`");
         problems.add(Problem::error(message, entry.key_span).help(help));
     }
@@ -73,7 +73,7 @@ fn check_upstream_name(entry: &YamlEntry, problems: &Problems) {
 
 fn upstream(
     node: &YamlNode,
-    files: &mut CredentialLoader,
+    loader: &mut CredentialLoader,
     problems: &Problems,
 ) -> Option<(UpstreamConfig, Vec<Span>)> {
     let fields = Fields::open(node, &schema::UPSTREAM, problems)?;
@@ -85,16 +85,16 @@ fn upstream(
         .get("ring")
         .and_then(|node| ring::read(node, problems))
         .unwrap_or_default();
-    let (link, name) = upstream_protocol::read(&fields, files);
-    let mut written = peers::read(&fields, dialect);
-    upstream_protocol::assign_server_names(&mut written, &link, name.as_ref(), problems);
-    let (peers, spans): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+    let (transport, server_name) = upstream_protocol::read(&fields, loader);
+    let mut peers = peers::read(&fields, dialect);
+    upstream_protocol::assign_server_names(&mut peers, &transport, server_name.as_ref(), problems);
+    let (peers, spans): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
     ring::check_size(&fields, dialect, &peers);
     let upstream = UpstreamConfig {
         key,
         missing_key,
         dialect,
-        health: health::health(&fields, &link, &peers),
+        health: health::health(&fields, &transport, &peers),
         outlier_detection: failure_policy::outlier_detection(&fields),
         retry: failure_policy::retry(&fields),
         timeouts: failure_policy::timeouts(&fields),
@@ -110,7 +110,7 @@ fn upstream(
         flap_damping: load_balancing::flap_damping(&fields),
         close_moved_streams: load_balancing::close_moved_streams(&fields),
         grpc_web: upstream_protocol::grpc_web(&fields),
-        transport: link,
+        transport,
         peers,
     };
     Some((upstream, spans))
@@ -121,8 +121,11 @@ fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {
     if let (MissingKey::Reject, Some((_, sticky)), Some(node)) =
         (missing_key, cookie_to_issue(key), fields.get("missing_key"))
     {
-        let message = "no request is without a key";
-        let help = format!("one without the cookie {} is given it", quote(&sticky.name));
+        let message = "`missing_key: reject` has no effect";
+        let help = format!(
+            "clients without the cookie {} get one; remove the line",
+            quote(&sticky.name)
+        );
         let problem = Problem::warning(message, node.error_span());
         fields.problems.add(problem.help(help));
     }

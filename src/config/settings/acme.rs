@@ -1,6 +1,6 @@
-//! Certificates that are ordered from an authority (ACME, RFC 8555): what the operator wrote of them.
+//! Certificates that are ordered from an authority (ACME, RFC 8555): the settings.
 //!
-//! Only values; where the certificates lie, and when they are ordered, is [`acme`](crate::acme)'s.
+//! [`acme`](crate::acme) orders and stores them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use crate::policy::cert_renewal::RenewBefore;
 /// How certificates are ordered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AcmeConfig {
-    /// Where the authority says what it offers (RFC 8555, 7.1.1); `https`.
+    /// URL of the authority's directory (RFC 8555, 7.1.1); always `https`.
     pub directory: String,
-    /// Whom the authority may write to, as `mailto:…`; may be empty.
+    /// Contacts for the authority, as `mailto:…`; may be empty.
     pub contact: Vec<String>,
-    /// A directory for the account and the certificates; nobody else may read it.
+    /// Directory for the account and the certificates; readable by the process's user only.
     pub storage: PathBuf,
-    /// The kind of the certificates' keys.
+    /// The kind of key in the certificates.
     pub key_type: KeyType,
-    /// The account that the operator has with the authority already; `None`: none is needed.
+    /// An existing account that the authority requires; `None`: not required.
     pub external_account: Option<ExternalAccountBinding>,
-    /// PEM: who vouches for the directory's own certificate; `None`: the system's authorities.
+    /// PEM: issuers that are trusted for the connection to the authority; `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// How long before its end a certificate is renewed.
+    /// How long before its expiry a certificate is renewed.
     pub renew_before: RenewBefore,
-    /// How the authority sees that the names are served here.
+    /// How the authority verifies that the names are served here.
     pub challenge: AcmeChallenge,
 }
 
@@ -47,27 +47,27 @@ pub enum KeyType {
     P384,
 }
 
-/// How the authority sees that a name is served here.
+/// How the authority verifies that a name is served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcmeChallenge {
-    /// By a request on port 80 (RFC 8555, 8.3).
+    /// A request on port 80 (RFC 8555, 8.3).
     Http01,
-    /// By a handshake on port 443 (RFC 8737).
+    /// A TLS handshake on port 443 (RFC 8737).
     TlsAlpn01,
 }
 
-/// An account outside of ACME (RFC 8555, 7.3.4).
+/// An account with the authority outside of ACME (RFC 8555, 7.3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAccountBinding {
-    /// What the authority calls it.
+    /// The key identifier from the authority.
     pub id: String,
-    /// The key that proves it, base64url; its content is in
+    /// The file of its HMAC key, base64url; the content is in
     /// [`Credentials`](super::Credentials::external_account).
     pub hmac_key_file: PathBuf,
 }
 
-/// The names of one certificate: at least one, each once, in lower case. The first is what the
-/// certificate is called; the order of the others does not count.
+/// The names of one certificate: at least one, in lower case. The first is the primary name, which
+/// identifies the certificate; the order of the others is irrelevant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainNames(Arc<[String]>);
 
@@ -75,25 +75,25 @@ impl DomainNames {
     /// The most that public authorities put in one certificate.
     pub const MAX: usize = 100;
 
-    /// The names; `None`: there are none.
+    /// `None` if `names` is empty.
     pub fn new(mut names: Vec<String>) -> Option<Self> {
         let (_, others) = names.split_first_mut()?;
         others.sort_unstable();
         Some(Self(names.into()))
     }
 
-    /// What the certificate is called.
+    /// The name that identifies the certificate in logs, files and the status.
     pub fn primary(&self) -> &str {
         self.0.first().map_or("", String::as_str)
     }
 
-    /// All of them.
+    /// All names, the primary one first.
     pub fn as_slice(&self) -> &[String] {
         &self.0
     }
 }
 
-/// What nobody may see.
+/// Bytes that are never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
 

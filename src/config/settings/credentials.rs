@@ -9,30 +9,31 @@ use super::acme::Secret;
 use super::tls::CertificateFiles;
 use crate::certificate::{CertWarning, Certificate, Identity, RevocationLists};
 
-/// What the files for TLS held when the configuration was loaded. Empty where only its text was read.
+/// The content of the certificate and key files when the configuration was loaded; empty if only its
+/// text was parsed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Credentials {
-    /// The servers' certificates.
+    /// Certificates of the listeners, with their keys.
     pub certificates: BTreeMap<CertificateFiles, Certificate>,
-    /// What peers are shown.
+    /// Client certificates for peers, with their keys.
     pub identities: BTreeMap<CertificateFiles, Identity>,
-    /// The issuers of the clients' certificates, and of the peers'.
+    /// Trusted issuers of clients, peers and ACME servers, by file.
     pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
-    /// What they have revoked.
+    /// Revocation lists of client certificates, by file.
     pub crls: BTreeMap<PathBuf, RevocationLists>,
-    /// The key of [`ExternalAccount`](super::ExternalAccount).
+    /// The key of the [`ExternalAccountBinding`](super::ExternalAccountBinding).
     pub external_account: Option<Secret>,
 }
 
 impl Credentials {
-    /// What there is to say of them at this time (seconds since 1970), each with its file.
+    /// The warnings at `now` (seconds since 1970), each with its file.
     pub fn warnings(&self, now: i64) -> impl Iterator<Item = (&Path, CertWarning)> {
-        let shown = self.identities.iter();
-        let shown = shown.map(|(files, identity)| (files, &identity.certificate));
-        let certificates = self.certificates.iter().chain(shown);
+        let identities = self.identities.iter();
+        let identities = identities.map(|(files, identity)| (files, &identity.certificate));
+        let certificates = self.certificates.iter().chain(identities);
         let certificates = certificates.flat_map(move |(files, read)| {
-            let concerns = read.warnings(now);
-            concerns.map(|concern| (files.file_for(concern.file()), concern))
+            let warnings = read.warnings(now);
+            warnings.map(|warning| (files.file_for(warning.file()), warning))
         });
         let crls = self.crls.iter();
         let crls = crls.filter_map(move |(file, read)| Some((file.as_path(), read.warning(now)?)));

@@ -4,37 +4,37 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-/// What a client may do, and for how long.
+/// Limits and deadlines of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DownstreamConfig {
     /// From a request's first byte (or the accept) to the end of its header.
     pub header_timeout: Duration,
-    /// How long a connection may be idle between two requests.
+    /// Idle time of a connection between two requests.
     pub keepalive: Duration,
     /// Requests on one connection; `None`: no limit.
     pub keepalive_requests: Option<u32>,
-    /// Requests at once on one connection of HTTP/2.
+    /// Concurrent requests of one HTTP/2 connection.
     pub max_streams: u32,
     /// Between two reads of a request body.
     pub read_timeout: Duration,
     /// For one write of the response.
     pub write_timeout: Duration,
-    /// A whole request, from its header's end to the response's end; `None`: no limit.
+    /// A whole exchange, from the end of the request's header to the end of the response; `None`: no limit.
     pub request_timeout: Option<Duration>,
-    /// Connections at once, all listeners together; `None`: no limit.
+    /// Concurrent connections of all listeners together; `None`: no limit.
     pub max_connections: Option<usize>,
-    /// Connections at once of one client, all listeners together; `None`: no limit.
+    /// Concurrent connections of one client, all listeners together; `None`: no limit.
     pub per_client: Option<PerClientLimitConfig>,
-    /// Bytes of request line and header fields; above it 431.
+    /// Bytes of request line and header fields; more is answered 431.
     pub max_header_size: usize,
-    /// Bytes of the request target; above it 414.
+    /// Bytes of the request target; more is answered 414.
     pub max_uri_length: usize,
-    /// Bytes of a request body; above it 413; `None`: no limit.
+    /// Bytes of a request body; more is answered 413. `None`: no limit.
     pub max_body_size: Option<u64>,
 }
 
 impl DownstreamConfig {
-    /// What holds where the operator wrote nothing.
+    /// The values without any configuration.
     pub const DEFAULT: Self = Self {
         header_timeout: Duration::from_secs(10),
         keepalive: Duration::from_secs(60),
@@ -51,19 +51,20 @@ impl DownstreamConfig {
     };
 }
 
-/// How many connections one client may have.
+/// Limit on the concurrent connections of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PerClientLimitConfig {
-    /// At once; at least 1.
+    /// Connections; at least 1.
     pub limit: u32,
-    /// Bits of an IPv4 address that tell one client from another; at most 32.
+    /// Bits of an IPv4 address that identify a client; at most 32.
     pub v4_prefix: u8,
-    /// Bits of an IPv6 address that do; at most 128. Who has one such address has a network of 64 bits.
+    /// Bits of an IPv6 address that identify a client; at most 128. The default is 64: one customer
+    /// usually has a whole /64.
     pub v6_prefix: u8,
 }
 
 impl PerClientLimitConfig {
-    /// What holds where only a limit is written.
+    /// The values if only a limit is configured.
     pub const DEFAULT: Self = Self {
         limit: u32::MAX,
         v4_prefix: 32,
@@ -71,15 +72,15 @@ impl PerClientLimitConfig {
     };
 }
 
-/// What is told to the peers about the client.
+/// The request headers that tell peers about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardingConfig {
     /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
     pub x_forwarded: bool,
     /// `Forwarded` (RFC 7239).
     pub forwarded: bool,
-    /// `Client-Cert` (RFC 9440): the certificate that the client showed.
+    /// `Client-Cert` (RFC 9440): the client's certificate.
     pub client_cert: bool,
-    /// The header that carries the request id; `None`: none is sent.
+    /// The header with the request id; `None`: not sent.
     pub request_id: Option<HeaderName>,
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-/// Active probes of every peer.
+/// Active health checks of every peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthConfig {
-    /// What is asked.
+    /// The kind of probe.
     pub probe: ProbeConfig,
-    /// Time from the start of one probe to the start of the next; each is moved by up to ±10 %.
+    /// Time from the start of one probe to the start of the next, with a jitter of ±10 %.
     pub interval: Duration,
-    /// The longest that one whole probe may take.
+    /// Limit for one whole probe.
     pub timeout: Duration,
     /// Failed probes in a row that take an up peer down; at least 1.
     pub fall: u32,
@@ -19,23 +19,23 @@ pub struct HealthConfig {
     pub rise: u32,
 }
 
-/// What a probe asks of a peer.
+/// The kind of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeConfig {
-    /// That it accepts a connection, and proves who it is where it has to.
+    /// Connects; with TLS, including the handshake.
     Tcp,
-    /// That it answers a GET.
+    /// Sends a GET request.
     Http {
-        /// The path and query that are asked for; begins with `/`.
+        /// Path and query; begins with `/`.
         path: String,
         /// The `Host` sent; `None`: the peer's address as written.
         host: Option<HeaderValue>,
-        /// The statuses that pass, both ends included.
+        /// Ranges of statuses that pass, both ends included.
         expect: Vec<(u16, u16)>,
     },
-    /// That it says `SERVING` when asked by gRPC's own protocol for that (`grpc.health.v1`).
+    /// Calls `grpc.health.v1.Health/Check`; `SERVING` passes.
     Grpc {
-        /// The service that is asked for; empty: the server as a whole.
+        /// The service; empty: the whole server.
         service: String,
         /// The `:authority` sent; `None`: the peer's address as written.
         host: Option<HeaderValue>,

@@ -8,28 +8,28 @@ use std::time::Duration;
 use super::tls::TlsConfig;
 use crate::client_addr::TrustedProxies;
 
-/// A socket that clients connect to.
+/// A listening socket and how its connections are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// Where it is bound.
+    /// The address to bind.
     pub address: ListenAddress,
-    /// How its socket is made.
+    /// Socket options.
     pub socket: SocketOptions,
-    /// Who says with a header of the PROXY protocol whose connections these are; `None`: nobody does.
+    /// PROXY headers that are expected from clients; `None`: the client is the socket's peer.
     pub proxy_protocol: Option<AcceptProxyConfig>,
     /// Connections that the kernel may queue before they are accepted (`listen(2)`); the system's
     /// `net.core.somaxconn` caps it.
     pub backlog: u32,
-    /// What its connections are encrypted with; `None`: they are not.
+    /// TLS; `None`: plain text.
     pub tls: Option<TlsConfig>,
-    /// Where they are not, clients may begin with HTTP/2.
+    /// Whether HTTP/2 without TLS is accepted (prior knowledge, RFC 9113, 3.3).
     pub h2c: bool,
-    /// Every request is sent on to HTTPS on this port; `None`: it is served.
+    /// Redirects every request to HTTPS on this port; `None`: requests are served.
     pub https_redirect: Option<u16>,
 }
 
 impl ListenerConfig {
-    /// A plain one at this address, with every option as it is where nothing is written.
+    /// A listener without TLS, with default options.
     pub fn plain(address: SocketAddr, backlog: u32) -> Self {
         Self {
             address: ListenAddress::Ip(address),
@@ -43,12 +43,12 @@ impl ListenerConfig {
     }
 }
 
-/// Where a listener is bound.
+/// The address of a listener. Its text form is the one in the configuration.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListenAddress {
     /// An IP address and a TCP port; port 0 lets the system choose.
     Ip(SocketAddr),
-    /// The file of a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -61,32 +61,32 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// How a listener's socket is made.
+/// Options of a listening socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// An IPv6 socket takes no IPv4; `None`: not written, as if `false`.
+    /// Whether an IPv6 socket refuses IPv4 (`IPV6_V6ONLY`); `None`: not configured, as `false`.
     pub ipv6_only: Option<bool>,
     /// Other processes of the same user may bind the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
     /// The address need not be this machine's yet (`IP_FREEBIND`).
     pub freebind: bool,
-    /// Who may connect to a Unix socket.
+    /// Permissions of a Unix socket.
     pub access: SocketAccess,
 }
 
-/// Who may connect to a Unix socket: the mode, owner and group of its file.
+/// Permissions of a Unix socket: the mode, owner and group of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketAccess {
     /// Permission bits, at most 0o777.
     pub mode: u32,
-    /// `None`: who runs the process.
+    /// `None`: the user that runs the process.
     pub owner: Option<UnixAccount>,
-    /// `None`: the group of who runs the process.
+    /// `None`: the group that runs the process.
     pub group: Option<UnixAccount>,
 }
 
 impl SocketAccess {
-    /// For the owner and the group, as it is between two programs that know of each other.
+    /// The default: owner and group may connect.
     pub const MODE: u32 = 0o660;
 }
 
@@ -100,22 +100,22 @@ impl Default for SocketAccess {
     }
 }
 
-/// A user or group of the system.
+/// A user or a group of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnixAccount {
     /// By number.
     Id(u32),
-    /// By name; looked up when the socket is made.
+    /// By name, looked up when the socket is created.
     Name(String),
 }
 
-/// Who says whose connections these are (the PROXY protocol), and what becomes of the others.
+/// PROXY headers that a listener accepts, and the rule for untrusted sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptProxyConfig {
-    /// Networks that are believed, and must say it. On a Unix socket everybody is.
+    /// Networks that must send a header and are trusted. On a Unix socket every client is.
     pub from: TrustedProxies,
-    /// How long a whole header may take; above zero.
+    /// Limit for the arrival of the complete header; above zero.
     pub timeout: Duration,
-    /// Who connects from elsewhere is served without a header; else its connection is closed.
+    /// Whether connections from other networks are served, without a header; else they are closed.
     pub accept_untrusted: bool,
 }

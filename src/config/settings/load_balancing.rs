@@ -6,50 +6,50 @@ use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::heavy_hitters::HotKeyThreshold;
 use crate::policy::hot_key_spread::HotKeySpread;
 
-/// How far above its fair share of the requests in flight a peer may be.
+/// Bound on a peer's requests in flight, relative to its fair share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundedLoadConfig {
-    /// So many times the fair share.
+    /// The bound as a multiple of the fair share.
     pub factor: BalanceFactor,
-    /// How long a request may wait for a place at its home; `None`: it goes on at once.
+    /// How long a request may wait for capacity at its first peer; `None`: it goes to the next one at once.
     pub wait: Option<Duration>,
 }
 
-/// How a peer that comes back, or is new, gets its keys.
+/// Gradual handover of keys to a new or recovered peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowStartConfig {
-    /// From its first key to its last: 1 s to a day.
+    /// Time from its first key to its last: 1 s to a day.
     pub duration: Duration,
-    /// Whether what is there when the process starts is as cold as what comes a moment later, so that a
-    /// peer that comes so much later takes only so long; else it is warm.
+    /// Whether the peers are cold when the process starts; else they count as warm. If they are cold, a
+    /// peer that becomes available N seconds after them reaches its share within N seconds.
     pub at_start: bool,
 }
 
-/// Which keys a draining peer keeps, and for how long.
+/// Keys that a draining peer keeps, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionDrainConfig {
-    /// A key moves when it had no request for so long.
+    /// A key moves after this time without a request.
     pub idle: Duration,
-    /// All keys have moved so long after the drain's begin.
+    /// All keys have moved this long after the start of the drain.
     pub deadline: Duration,
-    /// How many active keys of the upstream are remembered, about; 16 bytes each.
+    /// Approximate number of active keys that are tracked; 16 bytes each.
     pub max_tracked_keys: u32,
 }
 
-/// Which keys are hot, and over how many peers they go.
+/// Distribution of very frequent (hot) keys over several peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeysConfig {
-    /// The share of the upstream's requests from which on a key is hot.
+    /// The share of the upstream's requests that makes a key hot.
     pub threshold: HotKeyThreshold,
-    /// The least number of peers that it goes to.
+    /// The least number of peers of a hot key.
     pub spread: HotKeySpread,
 }
 
-/// When long streams on a peer that no longer owns their key are closed.
+/// Closing of long streams on a peer that no longer owns their key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MovedStreamsConfig {
-    /// How long after their key has moved.
+    /// How long after the key has moved.
     pub after: Duration,
-    /// How many in a second, at most.
+    /// The most streams that are closed in a second.
     pub per_second: u32,
 }

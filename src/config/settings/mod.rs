@@ -47,67 +47,67 @@ pub use tls::{
 pub use upstream::{HostHeader, MissingKey, SendProxyConfig, TlvKind, UpstreamConfig};
 pub use upstream_protocol::{H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol};
 
-/// One whole configuration.
+/// A complete configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where clients connect; at least one.
+    /// The listeners; at least one.
     pub listeners: Vec<ListenerConfig>,
-    /// Which request goes to which upstream; at least one.
+    /// The routes; at least one.
     pub routes: Vec<RouteConfig>,
-    /// The groups of peers, by name.
+    /// The upstreams by name; at least one.
     pub upstreams: BTreeMap<String, UpstreamConfig>,
-    /// What a client may do, and for how long.
+    /// Limits and deadlines of clients.
     pub downstream: DownstreamConfig,
-    /// What is told to the peers about the client.
+    /// The request headers that tell peers about the client.
     pub forwarding: ForwardingConfig,
-    /// Networks whose `X-Forwarded-For` is believed; empty: nobody's.
+    /// Networks from which `X-Forwarded-For` is trusted; empty: none.
     pub trusted_proxies: Vec<IpNet>,
     /// The admin HTTP server; `None`: off.
     pub admin: Option<AdminConfig>,
     /// Worker threads; `None`: one per core.
     pub threads: Option<NonZeroUsize>,
-    /// One line per request.
+    /// The access log: one line per request.
     pub access_log: AccessLogConfig,
-    /// What the process says about itself, on stderr.
+    /// The error log, on stderr.
     pub error_log: ErrorLogConfig,
     /// The Unix socket of `clockwise status`, `drain`, …; `None`: the runtime directory's default.
     pub control: Option<PathBuf>,
-    /// How long a stopping process waits for its connections before it cuts them.
+    /// How long a stopping process waits for its connections before it closes them.
     pub drain_timeout: Duration,
-    /// How long a new process may take to take over from this one; above zero.
+    /// How long a new process may take to take over in an upgrade; above zero.
     pub upgrade_timeout: Duration,
-    /// How often the configuration's file is looked at for changes, which are then put in force;
-    /// `None`: never, only when asked to.
+    /// How often the configuration file is checked for changes, which are then loaded; `None`: reload
+    /// on request only.
     pub watch: Option<Duration>,
-    /// Where drains and health outlive the process; `None`: they end with it.
+    /// Keeps drains and health states across restarts; `None`: they are lost.
     pub state_file: Option<StateFileConfig>,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
-    /// How certificates are ordered; `None`: none are.
+    /// Automatic certificates; `None`: off.
     pub acme: Option<AcmeConfig>,
-    /// What the files that the listeners name held when this was loaded.
+    /// The content of the certificate and key files when the configuration was loaded.
     pub credentials: Credentials,
 }
 
 impl Config {
-    /// Whether clients of the listener with this address may begin with HTTP/2.
+    /// Whether the listener with this address accepts HTTP/2 without TLS.
     pub fn allows_h2c(&self, address: &ListenAddress) -> bool {
         let listener = self.listeners.iter().find(|one| one.address == *address);
         listener.is_some_and(|listener| listener.h2c)
     }
 
-    /// The files that are read when the configuration is loaded, besides its own.
+    /// The files that are read with the configuration file.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
-        let links = self.upstreams.values().map(|upstream| &upstream.transport);
-        let peers = links.filter_map(|link| link.tls.as_ref());
+        let transports = self.upstreams.values().map(|upstream| &upstream.transport);
+        let peers = transports.filter_map(|transport| transport.tls.as_ref());
         let acme = self.acme.iter().flat_map(AcmeConfig::files);
         tls.flat_map(TlsConfig::files)
             .chain(peers.flat_map(PeerTlsConfig::files))
             .chain(acme)
     }
 
-    /// The certificates that are to be ordered, each once.
+    /// The names of every certificate to order, each certificate once.
     pub fn acme_certificate_names(&self) -> BTreeSet<&DomainNames> {
         let tls = self.listeners.iter().filter_map(|one| one.tls.as_ref());
         let sources = tls.flat_map(|tls| &tls.certificates);

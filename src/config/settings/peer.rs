@@ -6,24 +6,24 @@ use std::path::PathBuf;
 
 use crate::ring::{Member, Weight};
 
-/// One server of an upstream.
+/// A server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Where it listens.
+    /// The address to connect to.
     pub address: PeerAddress,
-    /// Its name, unique in its upstream; places it on the ring where there is no `id`.
+    /// Its name, unique in the upstream; places it on the ring unless there is an `id`.
     pub label: String,
-    /// How much of the key space it gets, relative to the others.
+    /// Its share of the keys, relative to the other peers.
     pub weight: Weight,
-    /// What the ring's dialect hashes for it, where that is not the label.
+    /// The text that the ring's dialect hashes instead of the label.
     pub id: Option<String>,
-    /// The name that it is asked for in TLS and must prove, or its IP address; `None`: the one that
-    /// the client asked for, or no TLS.
+    /// The DNS name or IP address for SNI and certificate verification; `None`: the host of the
+    /// client's request, or no TLS.
     pub server_name: Option<String>,
 }
 
 impl PeerConfig {
-    /// The peer as the ring takes it.
+    /// The peer as a member of the ring.
     pub fn member(&self) -> Member<'_> {
         Member {
             label: &self.label,
@@ -33,8 +33,8 @@ impl PeerConfig {
     }
 }
 
-/// Where a peer listens: an address, or a name that is looked up when the configuration is loaded.
-/// As text it is what an operator writes.
+/// The address of a peer; a host name is resolved when the configuration is loaded. Its text form is
+/// the one in the configuration.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerAddress {
     /// A literal IP address and port.

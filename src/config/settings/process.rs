@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The admin HTTP server. Its debug output keeps the token secret.
+/// The admin HTTP server. Its `Debug` output hides the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// The address to bind.
     pub address: SocketAddr,
-    /// Asked for as `Authorization: Bearer …`; must be set where the address is not loopback.
+    /// Required as `Authorization: Bearer …`; always set if the address is not loopback.
     pub token: Option<String>,
 }
 
@@ -24,29 +24,29 @@ impl fmt::Debug for AdminConfig {
     }
 }
 
-/// Where the access log goes.
+/// The target of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogConfig {
     /// No access log.
     Off,
     /// Standard output.
     Stdout,
-    /// A file, appended to, reopened on SIGUSR1.
+    /// A file, appended to and reopened on SIGUSR1.
     File(PathBuf),
 }
 
-/// What the process says about itself, on stderr.
+/// The error log, on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorLogConfig {
     /// The least severe message that is written.
     pub level: log::LevelFilter,
 }
 
-/// The file by which a cold restart remembers drains and health.
+/// The file that keeps drains and health states across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateFileConfig {
-    /// Replaced as a whole with every change, so its directory must be writable.
+    /// Replaced as a whole with every change: its directory must be writable.
     pub path: PathBuf,
-    /// How old the file may be at a start; an older one tells too little about now and is left alone.
+    /// The maximum age at a start; an older file is ignored, since its health states are out of date.
     pub max_age: Duration,
 }

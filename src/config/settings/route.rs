@@ -2,15 +2,16 @@
 
 use crate::route::RouteMatch;
 
-/// What a request must look like, and what is then done with it.
+/// Sends the requests that match to an upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteConfig {
     /// Host, path and methods.
     pub matches: RouteMatch,
-    /// The name of an upstream that exists.
+    /// The name of an upstream in the same configuration.
     pub upstream: String,
-    /// Overrides [`Downstream::max_body_size`]; outer `None`: not set, inner `None`: no limit.
+    /// Overrides [`DownstreamConfig::max_body_size`](super::DownstreamConfig::max_body_size); outer `None`:
+    /// not set, inner `None`: no limit.
     pub max_body_size: Option<Option<u64>>,
-    /// Only clients that have shown a certificate may take it, on whichever listener they come.
+    /// Whether a request needs a verified client certificate, on every listener.
     pub client_cert: bool,
 }

@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::acme::DomainNames;
 use crate::certificate::CertFile;
 
-/// How a listener speaks TLS.
+/// TLS of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// What a client may be shown, by the name it asks for; at least one, the first for all others.
+    /// Certificates, chosen by server name (SNI); at least one, the first is the default.
     pub certificates: Vec<CertificateSource>,
-    /// The oldest version that is spoken.
+    /// The oldest version that is accepted.
     pub min_version: TlsVersion,
-    /// How long a handshake may take in all; above zero.
+    /// Limit for the whole handshake; above zero.
     pub handshake_timeout: Duration,
-    /// Clients may speak HTTP/2 inside.
+    /// Whether HTTP/2 is offered by ALPN.
     pub http2: bool,
-    /// Clients are asked for a certificate; `None`: they are not.
+    /// Client certificates; `None`: not requested.
     pub client_auth: Option<ClientAuthConfig>,
-    /// `Strict-Transport-Security` (RFC 6797) in every response; `None`: what the peers send.
+    /// `Strict-Transport-Security` (RFC 6797) of every response; `None`: the peers' header is passed on.
     pub hsts: Option<HstsConfig>,
 }
 
@@ -39,14 +39,14 @@ impl TlsConfig {
     }
 }
 
-/// For how long browsers ask for nothing but HTTPS.
+/// Values of the `Strict-Transport-Security` header (RFC 6797).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HstsConfig {
-    /// From each response on; zero ends it.
+    /// How long a browser uses HTTPS only, counted from each response; zero ends it.
     pub max_age: Duration,
-    /// Also for all names below.
+    /// `includeSubDomains`.
     pub subdomains: bool,
-    /// May be built into browsers.
+    /// `preload`.
     pub preload: bool,
 }
 
@@ -59,28 +59,28 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Where a certificate comes from.
+/// The source of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// The operator has put it there.
+    /// Files of the operator.
     Files(CertificateFiles),
-    /// It is ordered for these names ([`Config::acme`]).
+    /// Ordered for these names by ACME ([`Config::acme`](super::Config::acme)).
     Acme(DomainNames),
 }
 
-/// Where a certificate lies.
+/// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CertificateFiles {
     /// PEM: the server's certificate, then those of its issuers.
     pub cert: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,
-    /// DER: an OCSP response that is sent along (RFC 6066, 8); `None`: none is.
+    /// DER: an OCSP response that is stapled (RFC 6066, 8); `None`: no stapling.
     pub ocsp: Option<PathBuf>,
 }
 
 impl CertificateFiles {
-    /// The file of a part; of an OCSP response that there is none of, the certificate's.
+    /// The file that holds `part`; the certificate's for an OCSP response without a file of its own.
     pub(super) fn file_for(&self, part: CertFile) -> &Path {
         match part {
             CertFile::Key => &self.key,
@@ -90,13 +90,13 @@ impl CertificateFiles {
     }
 }
 
-/// How clients prove who they are.
+/// Client certificates: which are requested, and how they are verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuthConfig {
-    /// A client without a certificate is turned away.
+    /// Whether a handshake without a certificate fails.
     pub required: bool,
-    /// PEM: the issuers whose certificates count.
+    /// PEM: the issuers that are trusted.
     pub ca: PathBuf,
-    /// PEM: what they have revoked; `None`: nothing is looked up.
+    /// PEM: their revocation lists; `None`: revocation is not checked.
     pub crl: Option<PathBuf>,
 }

@@ -18,55 +18,55 @@ use crate::ring::{Dialect, Member};
 /// A named group of peers that share policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
-    /// Where the key comes from: the first source that is present.
+    /// The key sources in order; the first one that a request has gives the key.
     pub key: Vec<KeySource>,
-    /// What happens when no source is present.
+    /// The rule for requests that have none of the sources.
     pub missing_key: MissingKey,
-    /// How labels and keys are placed on the ring.
+    /// The ring dialect: how labels and keys are hashed.
     pub dialect: Dialect,
-    /// The servers; at least one, labels unique.
+    /// The peers; at least one, labels unique.
     pub peers: Vec<PeerConfig>,
-    /// Active probes; `None`: off, every peer counts as up.
+    /// Active health checks; `None`: off, every peer counts as up.
     pub health: Option<HealthConfig>,
-    /// Ejection on failures of real traffic; `None`: off.
+    /// Ejection after failures of real requests; `None`: off.
     pub outlier_detection: Option<OutlierDetectionConfig>,
-    /// How failed attempts are repeated on other peers.
+    /// Retries of failed attempts on other peers.
     pub retry: RetryConfig,
-    /// How long each step of an exchange with a peer may take.
+    /// Deadlines of each step of an exchange with a peer.
     pub timeouts: TimeoutsConfig,
-    /// The `Host` that a peer is sent.
+    /// The `Host` header sent to peers.
     pub host_header: HostHeader,
-    /// What a peer is told of each connection before its first request; `None`: nothing.
+    /// PROXY header sent at the start of each connection to a peer; `None`: none.
     pub proxy_protocol: Option<SendProxyConfig>,
-    /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; one that
+    /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; a reload that
     /// would move more is refused. `None`: no limit.
     pub max_moved: Option<f64>,
-    /// How far above its fair share of the requests in flight a peer may be; `None`: as far as its
-    /// keys take it.
+    /// Bound on a peer's requests in flight, relative to its fair share; `None`: no bound.
     pub bounded_load: Option<BoundedLoadConfig>,
-    /// How a peer that comes back, or is new, gets its keys; `None`: all at once.
+    /// Gradual handover of keys to a new or recovered peer; `None`: all at once.
     pub slow_start: Option<SlowStartConfig>,
-    /// Which keys a draining peer keeps for a while; `None`: none.
+    /// Keys that a draining peer keeps for a while; `None`: all move at once.
     pub drain: Option<SessionDrainConfig>,
-    /// Which keys have too many requests for one peer, and go to several; `None`: none.
+    /// Distribution of very frequent keys over several peers; `None`: off.
     pub hot_keys: Option<HotKeysConfig>,
-    /// How a peer that comes and goes is kept off the ring; `None`: it is not.
+    /// Suppression of peers that alternate between up and down; `None`: off.
     pub flap_damping: Option<flap_damping::FlapDampingPolicy>,
-    /// When long streams on a peer that no longer owns their key are closed; `None`: never.
+    /// Closing of long streams on a peer that no longer owns their key; `None`: off.
     pub close_moved_streams: Option<MovedStreamsConfig>,
-    /// How its peers are spoken to.
+    /// Protocol and TLS of the connections to its peers.
     pub transport: TransportConfig,
-    /// Whether calls by gRPC-Web reach them as gRPC.
+    /// Whether gRPC-Web calls are translated to gRPC.
     pub grpc_web: bool,
 }
 
 impl UpstreamConfig {
-    /// The peers as the ring takes them.
+    /// The peers as members of the ring.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         self.peers.iter().map(PeerConfig::member)
     }
 
-    /// What keeps requests from their home. A slow start is not in it: to a prediction it is over.
+    /// The rules that send requests to a peer other than the key's owner. Without slow start: predictions
+    /// assume that it has ended.
     pub fn rules(&self) -> LoadRules {
         LoadRules {
             bound: self.bounded_load.map(|load| load.factor),
@@ -74,52 +74,52 @@ impl UpstreamConfig {
         }
     }
 
-    /// Whether a key has the same hash in both.
+    /// Whether both compute the same hash for every request.
     pub fn hashes_like(&self, other: &Self) -> bool {
         self.key == other.key && self.dialect.hashes_keys_like(other.dialect)
     }
 }
 
-/// What happens to a request that has none of the upstream's key sources.
+/// The rule for a request that has none of the upstream's key sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingKey {
-    /// It goes to the available peers in turn.
+    /// Sends it to the available peers in turn.
     RoundRobin,
-    /// It is answered 400.
+    /// Answers 400.
     Reject,
 }
 
-/// The `Host` that a peer is sent.
+/// The `Host` header sent to peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostHeader {
-    /// The one the client sent.
+    /// The client's.
     Keep,
     /// The peer's address as written in the configuration.
     Peer,
-    /// This one.
+    /// A fixed value.
     Set(HeaderValue),
 }
 
-/// What a peer is told of each connection, in a header of the PROXY protocol.
+/// The PROXY header sent at the start of each connection to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendProxyConfig {
-    /// How it is written.
+    /// The version of the protocol.
     pub version: ProxyHeaderVersion,
-    /// What is said besides the addresses; version 1 says nothing else.
+    /// Extensions of the header; none in version 1.
     pub tlvs: Vec<TlvKind>,
 }
 
-/// What a peer is told of a connection besides the addresses.
+/// An extension of a PROXY header of version 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlvKind {
-    /// The name that the client asked for in TLS.
+    /// The server name of the client's TLS handshake (SNI).
     Authority,
-    /// The protocol that was agreed on in TLS.
+    /// The protocol negotiated by ALPN.
     Alpn,
-    /// Version and cipher of TLS, and whom the client's certificate is for.
+    /// TLS version and cipher, and the subject of the client's certificate.
     Tls,
-    /// What the connection is called: by who passed it on to us, else the id of the request.
+    /// The connection's id from the PROXY header that was received, else the id of the request.
     UniqueId,
-    /// The header's checksum.
+    /// CRC32c of the header.
     Checksum,
 }

@@ -1,36 +1,36 @@
-//! How peers are spoken to: which HTTP, and what it is encrypted with.
+//! Connections to peers: HTTP version and TLS.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::tls::{CertificateFiles, TlsVersion};
 
-/// How the peers of an upstream are spoken to.
+/// Protocol and TLS of the connections to the peers of an upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TransportConfig {
-    /// Which HTTP.
+    /// The HTTP version.
     pub protocol: UpstreamProtocol,
-    /// What HTTP/2 may do.
+    /// Settings of HTTP/2.
     pub h2: H2Config,
-    /// What the connections are encrypted with; `None`: they are not.
+    /// TLS; `None`: plain text.
     pub tls: Option<PeerTlsConfig>,
 }
 
-/// Which HTTP a peer is spoken to.
+/// The HTTP version of the connections to a peer.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 over TLS, and nothing else (RFC 9113, 3.2).
+    /// HTTP/2 over TLS, no other version (RFC 9113, 3.2).
     H2,
-    /// HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113, 3.3).
     H2c,
-    /// Over TLS what the peer chooses, HTTP/2 rather than HTTP/1.1 (RFC 7301).
+    /// Over TLS the version that the peer selects by ALPN (RFC 7301); HTTP/2 is preferred.
     Auto,
 }
 
 impl UpstreamProtocol {
-    /// As it is written.
+    /// The word in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
@@ -40,39 +40,38 @@ impl UpstreamProtocol {
         }
     }
 
-    /// Whether it may turn out to be HTTP/2.
+    /// Whether a connection may be HTTP/2.
     pub fn may_be_h2(self) -> bool {
         self != Self::Http1
     }
 
-    /// Whether it cannot be anything but HTTP/2.
+    /// Whether every connection is HTTP/2.
     pub fn is_always_h2(self) -> bool {
         matches!(self, Self::H2 | Self::H2c)
     }
 }
 
-/// What HTTP/2 to a peer may do.
+/// Settings of HTTP/2 to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct H2Config {
-    /// Requests at once on one connection; the peer may allow fewer. 1 ..= 1000.
+    /// Concurrent requests of one connection, 1 ..= 1000; the peer may allow fewer.
     pub max_streams: u16,
-    /// How often a connection is asked whether it is alive; one that does not answer within 5 s is
-    /// closed. `None`: never.
+    /// Time between two PINGs on a connection; one that is not answered within 5 s closes it. `None`: no
+    /// PINGs.
     pub ping: Option<Duration>,
 }
 
-/// What connections to peers are encrypted with. The name that each must prove is the
-/// [peer's](super::Peer::server_name).
+/// TLS to peers. The name to verify is the [peer's](super::PeerConfig::server_name).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTlsConfig {
-    /// PEM: the issuers whose certificates count; `None`: those of the system.
+    /// PEM: the issuers that are trusted; `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// What peers are shown that ask for a certificate.
+    /// The client certificate for peers that request one.
     pub certificate: Option<CertificateFiles>,
-    /// The oldest version that is spoken.
+    /// The oldest version that is accepted.
     pub min_version: TlsVersion,
-    /// Whether a peer has to prove who it is. Where it has not, anybody on the way can read and
-    /// change everything.
+    /// Whether a peer's certificate is verified. Without verification anything between this process and
+    /// the peer can read and change the traffic.
     pub verify: bool,
 }
 
