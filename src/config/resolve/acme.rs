@@ -102,9 +102,9 @@ pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
         return None;
     }
     if nodes.len() > DomainNames::MAX {
-        let message = format!("a certificate with {} names", nodes.len());
+        let message = format!("{} names are too many for one certificate", nodes.len());
         let help = format!(
-            "use at most {} names, and several certificates for more",
+            "use at most {}, and several certificates for more",
             DomainNames::MAX
         );
         certificate.error(node, message, help);
