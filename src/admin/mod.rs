@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use http::header::ACCEPT;
 use http::{Method, Response, StatusCode};
 use pingora::apps::http_app::{HttpServer, ServeHttp};
-use pingora::protocols::http::ServerSession;
 use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
 
 pub use self::access::Access;
 pub use self::state::AppState;

@@ -1,12 +1,12 @@
-//! Compact dumps of a configuration for the golden cases: only the fields that differ from another.
+//! Compact dumps of a configuration, with only the fields that differ from a base configuration.
 //!
-//! Works on the `{:#?}` output, so that a new field needs no code here. One line shows one value, as
-//! `path = value`; a value that does not fit is split into one line for each of its fields. Items of a
-//! list and entries of a map are compared with the first one of the other configuration.
+//! Works on the `{:#?}` output, so that new fields need no code here. Each line is `path = value`; a
+//! value that is too long for a line is split into its fields. All items of a list and all entries of a
+//! map are compared with the first one of the base.
 
 use crate::config::Config;
 
-/// Columns of a line, if its value can be split.
+/// The longest line, in characters, whose value is not split.
 const MAX_WIDTH: usize = 110;
 
 /// All fields of `config`.
@@ -14,7 +14,7 @@ pub(super) fn all_fields(config: &Config) -> String {
     dump(Some(parse(config)))
 }
 
-/// The fields of `config` that are not as in `base`.
+/// The fields of `config` that differ from `base`.
 pub(super) fn changed_fields(config: &Config, base: &Config) -> String {
     dump(parse(config).without(&parse(base)))
 }
@@ -26,7 +26,7 @@ enum Value {
     Leaf(String),
     /// A struct, tuple, list or map.
     Group {
-        /// What precedes the bracket: a type, a variant, or nothing.
+        /// The type or variant before the bracket; empty for lists and maps.
         name: String,
         /// `{`, `(` or `[`.
         bracket: char,
@@ -89,7 +89,7 @@ fn is_label(text: &str) -> bool {
 }
 
 impl Value {
-    /// What is left without the parts that are as in `base`; `None`: nothing.
+    /// The parts that differ from `base`; `None`: no part does.
     fn without(&self, base: &Self) -> Option<Self> {
         let (
             Self::Group {
@@ -119,7 +119,7 @@ impl Value {
                 Some(other) => child.value.without(&other.value),
                 None => Some(child.value.clone()),
             };
-            // The number of items shows, even where one of them is as in `base`.
+            // Items equal to the base stay as empty ones, so that the number of items is visible.
             let rest = rest.or_else(|| is_collection.then(|| child.value.emptied()));
             rest.map(|value| Child {
                 label: child.label.clone(),

@@ -1,4 +1,4 @@
-//! Whatever the file: an answer, soon, with a place where there is one.
+//! Hostile and damaged files: a report in bounded time, with the place of every problem.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use crate::config::{Diagnostic, Report, check_text, load, parse};
 const MINIMAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/minimal.yaml"));
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/clockwise.yaml"));
 
-/// Generous, since tests run beside each other on slow machines; a hang is minutes.
+/// Generous for slow machines with parallel tests; a hang takes minutes.
 const SOON: Duration = Duration::from_secs(20);
 
 fn problems(text: &str) -> Vec<Diagnostic> {
@@ -76,7 +76,7 @@ fn config_file_that_is_a_fifo_is_refused_without_blocking() {
 
 #[test]
 fn config_file_with_size_zero_is_read_with_a_limit() {
-    // Files in /proc are regular and have no size.
+    // Files in `/proc` are regular and have size zero.
     let report = soon(|| load(Path::new("/proc/self/status"))).unwrap_err();
     assert!(report.has_errors());
 }
@@ -264,7 +264,7 @@ fn config_report_is_coloured_only_on_request() {
     assert!(report.render(true).contains('\u{1b}'));
 }
 
-/// The reference with some of its text replaced or gone.
+/// The reference configuration with parts replaced or removed.
 fn mutated() -> impl Strategy<Value = String> {
     let splice = (
         any::<prop::sample::Index>(),

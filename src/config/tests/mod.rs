@@ -1,4 +1,4 @@
-//! The configuration against golden cases, the reference files, and hostile input.
+//! Golden cases, the files in `conf/`, and hostile input.
 
 mod config_dump;
 mod golden;

@@ -1,4 +1,4 @@
-//! The files that users start from: each is right, and the reference is complete and tells the truth.
+//! The files in `conf/`: all are valid; the reference shows every key and the real defaults.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,7 +57,7 @@ fn reference_configuration_alternatives_are_all_valid() {
     let lines: Vec<&str> = text.lines().collect();
     let alternatives = (0..lines.len()).filter(|line| uncomment(lines[*line]).is_some());
     for at in alternatives {
-        let text = in_company(&with_alternative(&lines, at), lines[at]);
+        let text = with_required_sections(&with_alternative(&lines, at), lines[at]);
         let (_, report) = check_text("clockwise.yaml", &text);
         assert!(report.is_empty(), "{}\n{report}", lines[at]);
     }
@@ -76,7 +76,7 @@ fn reference() -> String {
     fs::read_to_string(Path::new(FOLDER).join("clockwise.yaml")).unwrap()
 }
 
-/// The line without its `#` if it shows a key: `#key: …`, where prose has a space.
+/// The line without its `#` if it is an alternative, `#key: …`. Comments have a space after the `#`.
 fn uncomment(line: &str) -> Option<String> {
     let start = line.find(|c| c != ' ')?;
     let key = line[start..]
@@ -97,7 +97,7 @@ fn uncommented(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The file with line `at` in force, instead of the same key above it, if that is there.
+/// The file with the alternative of line `at` in place of the same key above it, if there is one.
 fn with_alternative(lines: &[&str], at: usize) -> String {
     let alternative = uncomment(lines[at]).unwrap();
     let key = &alternative[..=alternative.find(':').unwrap()];
@@ -107,13 +107,13 @@ fn with_alternative(lines: &[&str], at: usize) -> String {
         .take_while(|line| is_within(lines[*line], indent));
     let replaced = above.filter(|line| lines[*line].starts_with(key)).last();
     let end = replaced.map(|first| end_of_block(lines, first, indent));
-    let kept = (0..lines.len()).filter(|line| {
+    let rest = (0..lines.len()).filter(|line| {
         let inside = replaced
             .zip(end)
             .is_some_and(|(first, end)| (first..end).contains(line));
         !inside || *line == at
     });
-    let text = kept.map(|line| {
+    let text = rest.map(|line| {
         if line == at {
             alternative.as_str()
         } else {
@@ -121,29 +121,29 @@ fn with_alternative(lines: &[&str], at: usize) -> String {
         }
     });
     let text = text.collect::<Vec<_>>().join("\n");
-    match needed(lines[at]) {
-        Some((key, needed)) => replace_line(&text, &format!("    {key}: "), needed),
+    match required_setting(lines[at]) {
+        Some((key, setting)) => replace_line(&text, &format!("    {key}: "), setting),
         None => text,
     }
 }
 
-/// What an alternative says that it goes with: `KEY: VALUE` of the same upstream.
-fn needed(line: &str) -> Option<(&str, &str)> {
+/// The setting that an alternative requires, from its comment: "with `KEY: VALUE`".
+fn required_setting(line: &str) -> Option<(&str, &str)> {
     let (_, after) = line.split_once("ith `")?;
-    let (needed, _) = after.split_once('`')?;
-    Some((needed.split_once(": ")?.0, needed))
+    let (setting, _) = after.split_once('`')?;
+    Some((setting.split_once(": ")?.0, setting))
 }
 
-/// The upstreams come last of all that have such keys.
-fn replace_line(text: &str, begins: &str, with: &str) -> String {
+/// Replaces the last line that begins with `prefix`: upstreams are the last section with such keys.
+fn replace_line(text: &str, prefix: &str, with: &str) -> String {
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-    let last = lines.iter().rposition(|line| line.starts_with(begins));
+    let last = lines.iter().rposition(|line| line.starts_with(prefix));
     lines[last.unwrap()] = format!("    {with}");
     lines.join("\n")
 }
 
-/// The text with what the alternative in this line only makes sense with.
-fn in_company(text: &str, line: &str) -> String {
+/// Adds the sections without which the alternative in `line` is invalid.
+fn with_required_sections(text: &str, line: &str) -> String {
     let line = line.trim_start();
     if line.contains("{acme: ") {
         return text.replacen("\nacme: off", "\nacme: {challenge: tls-alpn-01}", 1);
@@ -155,7 +155,7 @@ fn in_company(text: &str, line: &str) -> String {
     text.to_owned()
 }
 
-/// Whether the line is in the map whose keys begin in this column.
+/// Whether the line belongs to the map whose keys start in column `indent`.
 fn is_within(line: &str, indent: usize) -> bool {
     line.find(|c| c != ' ').is_some_and(|start| start >= indent)
 }
@@ -174,7 +174,7 @@ fn tree(text: &str) -> YamlNode {
     raw::read(text, &Problems::default()).unwrap()
 }
 
-/// All keys that are written in maps of this section.
+/// All keys of the maps of `section`.
 fn keys_at<'a>(root: &'a YamlNode, section: &SectionSchema) -> BTreeSet<&'a str> {
     let steps = section.path.split('.').filter(|step| !step.is_empty());
     let maps = steps.fold(vec![root], |nodes, step| {
