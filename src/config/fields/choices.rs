@@ -23,7 +23,7 @@ pub(in crate::config) fn choose<T: Copy>(
     })
 }
 
-/// The message for a value that is none of the alternatives.
+/// The message for a value that is not among the alternatives.
 pub(in crate::config) fn unknown_value(key: &str, node: &YamlNode) -> String {
     format!("unknown value {} for `{key}`", describe_node(node))
 }

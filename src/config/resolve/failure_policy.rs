@@ -92,8 +92,8 @@ fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
         let idle = timeouts.duration("tunnel", default.idle, DURATION_BOUNDS);
         return TunnelTimeoutsConfig { idle, ..default };
     }
-    let given = timeouts.section("tunnel", &schema::TUNNEL);
-    given.map_or(default, |fields| TunnelTimeoutsConfig {
+    let fields = timeouts.section("tunnel", &schema::TUNNEL);
+    fields.map_or(default, |fields| TunnelTimeoutsConfig {
         idle: fields.duration("idle", default.idle, DURATION_BOUNDS),
         total: fields.or_off("total", None, |node| {
             values::duration(node, &DURATION_BOUNDS)

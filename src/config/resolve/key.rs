@@ -98,11 +98,11 @@ fn suggest_source(name: &str) -> String {
 
 fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
     let fields = Fields::open(node, &schema::KEY_SOURCE, problems)?;
-    let given = schema::KEY_SOURCE
+    let sources = schema::KEY_SOURCE
         .keys
         .iter()
         .filter(|key| **key != "separator" && fields.get(key).is_some());
-    if given.count() > 1 {
+    if sources.count() > 1 {
         fields.error(
             node,
             "more than one source in a map",

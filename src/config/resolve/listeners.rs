@@ -135,7 +135,7 @@ fn refuse_duplicate_addresses(listeners: &[(ListenerConfig, Span)], problems: &P
     }
 }
 
-/// Refuses an IPv4 listener whose port a dual-stack listener on `[::]` already has.
+/// Refuses an IPv4 listener on a port that a dual-stack listener on `[::]` has.
 fn refuse_dual_stack_overlap(listeners: &[(ListenerConfig, Span)], problems: &Problems) {
     let dual = listeners.iter().filter_map(|(listener, span)| {
         let both = listener.socket.ipv6_only != Some(true);
