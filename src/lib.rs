@@ -24,13 +24,13 @@
 //!  downstream
 //!      │
 //!   1 accept      downstream             socket, number of connections, TLS, deadlines, keep-alive
-//!   2 route       proxy/admit  ─► route    limits; host, path, method → route
-//!   3 key         proxy/pick   ─► key      the upstream's key sources → bytes
-//!   4 ring        proxy/pick   ─► ring     bytes → walk: the peers in clockwise order
-//!   5 peer        proxy/pick   ─► upstream the first of the walk that is available and untried ◄─┐
-//!   6 upstream    proxy/connect, forward   connect, headers, bodies                              │
-//!      │          proxy/fault  ─► policy   on failure: blame? safe to retry? budget left? ───────┘
-//!   7 log         proxy/record ─► telemetry   one record → counters and one access-log line
+//!   2 route       proxy/route  ─► route    limits; host, path, method → route
+//!   3 key         proxy/request_key ─► key the upstream's key sources → bytes
+//!   4 ring        proxy/select ─► ring     bytes → walk: the peers in clockwise order
+//!   5 peer        proxy/select ─► upstream the first of the walk that is available and untried ◄─┐
+//!   6 upstream    proxy/connect, forward_* connect, headers, bodies                              │
+//!      │          proxy/retry  ─► fault, policy   on failure: blame? safe to retry? budget left? ┘
+//!   7 log         proxy/finish ─► telemetry   one record → counters and one access-log line
 //!      │
 //!  upstream
 //!
@@ -49,7 +49,7 @@
 //! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`acme`], [`downstream`], [`pingora_compat`] |
 //! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client_addr`], [`proxy_protocol`], [`certificate`], [`route`], [`grpc`] |
+//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client_addr`], [`proxy_protocol`], [`certificate`], [`route`], [`grpc`], [`fault`] |
 
 // assembly
 pub mod cli;
@@ -97,6 +97,8 @@ pub mod client_addr;
 pub mod certificate;
 
 pub mod grpc;
+
+pub mod fault;
 
 pub mod key;
 

@@ -4,8 +4,8 @@
 //! between. On HTTP/2 each stream has its own, and the connection one that carries no request: its phases
 //! are those of the connection itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::buffered_socket::WriteProgress;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
 use super::graceful_close::GracefulClose;
+use super::local_reply::LocalReply;
 use super::phase::{AbortReason, Phase};
 use super::request_progress::RequestProgress;
 use super::scheduled_task::{BOUNDARY_TIMEOUT, ScheduledTask, TaskSlot};
@@ -21,6 +22,7 @@ use super::stream_boundary::{BoundaryScanner, StreamKind};
 use super::watermark::Watermark;
 use crate::clock;
 use crate::config::DownstreamConfig;
+use crate::fault::Fault;
 
 /// Stands for no [`AbortReason`].
 const NO_REASON: u8 = u8::MAX;
@@ -43,6 +45,8 @@ pub struct Exchange {
     request: RequestProgress,
     /// An [`AbortReason`], or [`NO_REASON`].
     abort_reason: AtomicU8,
+    /// The response to an aborted request; the exchange ends with it.
+    local_reply: OnceLock<Box<LocalReply>>,
     lingering_close: AtomicBool,
     reset_on_close: AtomicBool,
     pub(super) graceful_close: GracefulClose,
@@ -78,6 +82,7 @@ impl Exchange {
             connection,
             request: RequestProgress::new(),
             abort_reason: AtomicU8::new(NO_REASON),
+            local_reply: OnceLock::new(),
             lingering_close: AtomicBool::new(false),
             reset_on_close: AtomicBool::new(false),
             graceful_close: GracefulClose::default(),
@@ -313,24 +318,45 @@ impl Exchange {
         self.abort_reason.store(NO_REASON, Relaxed);
     }
 
-    /// The status that the client of an aborted exchange is sent; `None`: no status, or none any more, as
-    /// a response has begun.
-    pub fn abort_status(&self) -> Option<u16> {
+    /// The failure that the abort amounts to; `None`: the exchange was not aborted. `body_sent`: the peer
+    /// has the whole request body.
+    pub fn abort_fault(&self, body_sent: bool) -> Option<Fault> {
         match self.abort_reason()? {
-            _ if self.response_begun() => None,
-            AbortReason::HeaderTimeout => Some(408),
-            AbortReason::HeaderTooLarge => Some(431),
-            AbortReason::RequestTimeout if self.body_is_incomplete() => Some(408),
-            AbortReason::RequestTimeout | AbortReason::FirstByteTimeout => Some(504),
-            AbortReason::IdleTimeout
-            | AbortReason::PeerReadTimeout
-            | AbortReason::TunnelIdleTimeout
-            | AbortReason::TunnelTotalTimeout
-            | AbortReason::PeerWriteTimeout
-            | AbortReason::ClientWriteTimeout
-            | AbortReason::KeyMoved
-            | AbortReason::Http2Abuse
-            | AbortReason::ClientGone => None,
+            AbortReason::RequestTimeout if self.is_reply_due() && self.body_is_incomplete() => {
+                Some(Fault::BodyTimeout)
+            }
+            reason => Some(reason.fault(body_sent)),
+        }
+    }
+
+    /// Whether the client of an aborted exchange is sent a response: it waits for one, and none has begun.
+    pub fn is_reply_due(&self) -> bool {
+        let awaits_response = matches!(
+            self.abort_reason(),
+            Some(
+                AbortReason::HeaderTimeout
+                    | AbortReason::HeaderTooLarge
+                    | AbortReason::RequestTimeout
+                    | AbortReason::FirstByteTimeout
+            )
+        );
+        awaits_response && !self.response_begun()
+    }
+
+    /// Leaves the response to an aborted request, which is sent when the session is gone.
+    pub fn set_local_reply(&self, reply: LocalReply) {
+        // An exchange is aborted once, so no reply replaces another.
+        let _ = self.local_reply.set(Box::new(reply));
+    }
+
+    /// The response that is due; the plain page where the proxy left none. `None`: none is due.
+    pub(super) fn local_reply(&self) -> Option<LocalReply> {
+        if !self.is_reply_due() {
+            return None;
+        }
+        match self.local_reply.get() {
+            Some(reply) => Some(LocalReply::clone(reply)),
+            None => LocalReply::page(self.abort_fault(true)?).ok(),
         }
     }
 
@@ -455,6 +481,11 @@ mod tests {
         exchange.on_bytes_received(count);
     }
 
+    /// The status that the client of an aborted exchange is sent.
+    fn status(exchange: &Exchange) -> Option<u16> {
+        Some(exchange.local_reply()?.header.status.as_u16())
+    }
+
     #[track_caller]
     fn assert_due(exchange: &Exchange, limit: Duration, reason: AbortReason) {
         let (deadline, found) = exchange.deadlines.next();
@@ -519,14 +550,14 @@ mod tests {
         let (exchange, _client) = exchange(None);
         receive(&exchange, 100);
         exchange.begin_request();
-        assert_eq!(exchange.abort_status(), None);
+        assert_eq!(status(&exchange), None);
         exchange.abort(AbortReason::RequestTimeout);
         exchange.set_request_length(101);
-        assert_eq!(exchange.abort_status(), Some(408), "the body is due");
+        assert_eq!(status(&exchange), Some(408), "the body is due");
         exchange.set_request_length(100);
-        assert_eq!(exchange.abort_status(), Some(504));
+        assert_eq!(status(&exchange), Some(504));
         exchange.begin_response();
-        assert_eq!(exchange.abort_status(), None);
+        assert_eq!(status(&exchange), None);
     }
 
     #[tokio::test]

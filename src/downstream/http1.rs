@@ -13,6 +13,7 @@
 //! `shutdown` is set carries `Connection: close`, and an idle connection keeps its idle time, so no
 //! client finds a connection closed that it was told it could use.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -57,16 +58,18 @@ where
     }
 }
 
-/// What the client of an exchange that was cut is told.
-pub(super) fn closing_bytes(exchange: &Exchange) -> &'static [u8] {
+/// The last bytes for the client of an aborted exchange: a response where one is due, or the polite end
+/// of its stream.
+pub(super) fn closing_bytes(exchange: &Exchange) -> Cow<'static, [u8]> {
     match exchange.abort_reason() {
         Some(AbortReason::KeyMoved | AbortReason::TunnelTotalTimeout) => {
-            exchange.stream_end_marker()
+            Cow::Borrowed(exchange.stream_end_marker())
         }
-        _ => exchange
-            .abort_status()
-            .map_or("", abort_response)
-            .as_bytes(),
+        _ => {
+            let reply = exchange.local_reply();
+            let bytes = reply.and_then(|reply| reply.into_http1_bytes().ok());
+            bytes.unwrap_or_default().into()
+        }
     }
 }
 
@@ -102,15 +105,5 @@ fn close_reason_after_session(exchange: &Exchange, sent_before: u64) -> CloseRea
         }
         Phase::Header => CloseReason::HeaderTruncated,
         _ => CloseReason::Clean,
-    }
-}
-
-fn abort_response(status: u16) -> &'static str {
-    match status {
-        408 => "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        431 => {
-            "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        }
-        _ => "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     }
 }

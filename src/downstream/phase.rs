@@ -30,6 +30,8 @@
 //! in place of the reset. While a write blocks, the peer's gap is
 //! not counted: what is missing then is the client's to take.
 
+use crate::fault::Fault;
+
 /// How far the request of an exchange has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -135,14 +137,22 @@ impl AbortReason {
         Self::ClientGone,
     ];
 
-    /// What a client of gRPC is told of a response that was cut: the status of HTTP for it, and the name
-    /// that the fault has in the access log.
-    pub fn status_and_fault(self) -> (u16, &'static str) {
+    /// The row of the fault table for this reason. `body_sent`: the peer has the whole request body.
+    pub(super) fn fault(self, body_sent: bool) -> Fault {
         match self {
-            Self::PeerReadTimeout => (504, "response_stalled"),
-            Self::RequestTimeout => (504, "request_timeout"),
-            Self::KeyMoved => (503, "moved"),
-            _ => (503, "cut"),
+            Self::HeaderTimeout => Fault::HeaderTimeout,
+            Self::HeaderTooLarge => Fault::HeaderTooLarge,
+            Self::FirstByteTimeout if body_sent => Fault::FirstByteTimeout,
+            Self::FirstByteTimeout | Self::PeerWriteTimeout => Fault::SendTimeout,
+            Self::PeerReadTimeout => Fault::ResponseStalled,
+            Self::TunnelIdleTimeout => Fault::TunnelIdle,
+            Self::TunnelTotalTimeout => Fault::TunnelTotal,
+            Self::RequestTimeout => Fault::RequestTimeout,
+            Self::ClientWriteTimeout => Fault::ClientStalled,
+            Self::KeyMoved => Fault::KeyMoved,
+            Self::ClientGone => Fault::ClientGone,
+            // These end the connection; a request on it is no more than a victim.
+            Self::IdleTimeout | Self::Http2Abuse => Fault::Aborted,
         }
     }
 
@@ -154,6 +164,8 @@ impl AbortReason {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -165,5 +177,18 @@ mod tests {
             assert_eq!(AbortReason::from_u8(cause as u8), Some(cause));
         }
         assert_eq!(AbortReason::from_u8(u8::MAX), None);
+    }
+
+    #[test]
+    fn abort_reason_has_a_fault_of_its_own() {
+        let distinct: BTreeSet<_> = AbortReason::ALL
+            .map(|reason| reason.fault(true).name())
+            .into();
+        // `IdleTimeout` and `Http2Abuse` share one.
+        assert_eq!(distinct.len(), AbortReason::ALL.len() - 1);
+        assert_eq!(
+            AbortReason::FirstByteTimeout.fault(false),
+            Fault::SendTimeout
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! One connection from its first byte to its close, whichever HTTP it speaks.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -11,14 +13,24 @@ use super::deadline_timer::DeadlineTimer;
 use super::drive::drive_connection;
 use super::exchange::Exchange;
 use super::io::DownstreamIo;
+use super::local_reply::LocalReply;
 use super::phase::AbortReason;
 use super::{http1, http2, preface};
+use crate::fault::Fault;
 
-/// Serves the requests of one connection until it ends, and closes it. Where `prior_knowledge` is told,
-/// a client without TLS may begin with HTTP/2.
+/// Answers requests whose header was never complete. Pingora has no session for them, so no hook of the
+/// proxy sees them.
+pub trait PartialRequestResponder: fmt::Debug + Send + Sync {
+    /// Counts and logs the request, and makes the response to it.
+    fn respond(&self, exchange: &Arc<Exchange>, fault: Fault) -> Option<LocalReply>;
+}
+
+/// Serves the requests of one connection until it ends, and closes it. With `prior_knowledge`, a client
+/// without TLS may begin with HTTP/2.
 pub async fn serve<A>(
     connection: Arc<Connection>,
     prior_knowledge: bool,
+    responder: Option<&dyn PartialRequestResponder>,
     app: &Arc<A>,
 ) -> CloseReason
 where
@@ -28,24 +40,42 @@ where
     let Ok(stream) = DownstreamIo::new(Arc::clone(&exchange)) else {
         return CloseReason::Clean;
     };
-    let mut watch = DeadlineTimer::new();
-    let (end, words) =
-        match detect_http_version(stream, &exchange, &mut watch, prior_knowledge).await {
-            Ok(HttpIo::Http1(stream)) => {
-                let end = http1::run(stream, &exchange, &mut watch, app).await;
-                (end, http1::closing_bytes(&exchange))
-            }
-            Ok(HttpIo::Http2(stream)) => {
-                let end = http2::run(stream, &exchange, &mut watch, app).await;
-                (end, &b""[..])
-            }
-            Err(cause) => (
-                close_reason_for(&exchange, cause),
-                http1::closing_bytes(&exchange),
-            ),
-        };
-    close(&exchange, words).await;
-    end
+    let mut timer = DeadlineTimer::new();
+    let version = detect_http_version(stream, &exchange, &mut timer, prior_knowledge).await;
+    let (reason, is_http2) = match version {
+        Ok(HttpIo::Http1(stream)) => {
+            let reason = http1::run(stream, &exchange, &mut timer, app).await;
+            (reason, false)
+        }
+        Ok(HttpIo::Http2(stream)) => {
+            let reason = http2::run(stream, &exchange, &mut timer, app).await;
+            (reason, true)
+        }
+        Err(reason) => (close_reason_for(&exchange, reason), false),
+    };
+    let last_bytes = if is_http2 {
+        Cow::default()
+    } else {
+        respond_to_partial_request(&exchange, responder);
+        http1::closing_bytes(&exchange)
+    };
+    close(&exchange, &last_bytes).await;
+    reason
+}
+
+/// Leaves the response where a header was not complete in time, or within its size.
+fn respond_to_partial_request(
+    exchange: &Arc<Exchange>,
+    responder: Option<&dyn PartialRequestResponder>,
+) {
+    let Some(fault @ (Fault::HeaderTimeout | Fault::HeaderTooLarge)) = exchange.abort_fault(false)
+    else {
+        return;
+    };
+    let reply = responder.and_then(|responder| responder.respond(exchange, fault));
+    if let Some(reply) = reply {
+        exchange.set_local_reply(reply);
+    }
 }
 
 enum HttpIo {
@@ -56,24 +86,23 @@ enum HttpIo {
 async fn detect_http_version(
     mut stream: DownstreamIo,
     exchange: &Exchange,
-    watch: &mut DeadlineTimer,
+    timer: &mut DeadlineTimer,
     prior_knowledge: bool,
 ) -> Result<HttpIo, AbortReason> {
     if let Some(secured) = &exchange.connection.tls {
-        let spoken = if secured.http2 {
-            HttpIo::Http2
+        return Ok(if secured.http2 {
+            HttpIo::Http2(stream)
         } else {
-            HttpIo::Http1
-        };
-        return Ok(spoken(stream));
+            HttpIo::Http1(stream)
+        });
     }
     if !prior_knowledge {
         return Ok(HttpIo::Http1(stream));
     }
     let is_http2 = {
-        let mut told = pin!(preface::is_http2(&mut stream));
-        let mut work = pin!(drive_connection(exchange, &mut told));
-        watch.run_until_deadline(exchange, &mut work).await?
+        let mut detection = pin!(preface::is_http2(&mut stream));
+        let mut work = pin!(drive_connection(exchange, &mut detection));
+        timer.run_until_deadline(exchange, &mut work).await?
     };
     // An error shows again in the next read.
     if is_http2.unwrap_or(false) {

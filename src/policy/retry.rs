@@ -1,54 +1,40 @@
 //! Whether a failed attempt may be repeated, and where.
 //!
-//! | failure | must be safe to repeat ¹ | body must be whole ² | then |
-//! |---|---|---|---|
-//! | [`ConnectFailed`](Failure::ConnectFailed) | – (nothing was sent) | yes | next peer |
-//! | [`Unprocessed`](Failure::Unprocessed) | – (nothing was done) | yes | the same peer on a fresh connection, once; then next peer |
-//! | [`ReusedDead`](Failure::ReusedDead) | yes | yes | the same peer on a fresh connection, once; then next peer |
-//! | [`ResetBeforeResponse`](Failure::ResetBeforeResponse) | yes | yes | next peer |
-//! | [`FirstByteTimeout`](Failure::FirstByteTimeout) | | | never |
-//! | [`ResponseStarted`](Failure::ResponseStarted) | | | never |
-//! | [`Downstream`](Failure::Downstream) | | | never |
+//! Which requests may be repeated after a failure is its [`RetryClass`], a column of the table of
+//! [`fault`](crate::fault)s. Beyond that, all that was read of the body must still be there to be sent again,
+//! the time since the first attempt must be below its limit, and the next peer needs an attempt that is left.
 //!
-//! ¹ The method is idempotent (RFC 9110 §9.2.2: a proxy must not repeat others by itself). ² All that was read of the client's body is still there to be sent again.
+//! A stale connection, one from the pool that the peer had closed already, says nothing about the peer, and
+//! a key must not move for it: the same peer gets a fresh connection, once, which needs no attempt. So
+//! this is done even where retries are off.
 //!
-//! On top of that, the time since the first attempt must be below its limit, and the next peer needs an attempt that is left.
-//! The fresh connection needs none: that an idle connection has died says nothing about the peer, and a key
-//! must not move for it. So it is tried even where retries are off.
-//!
-//! A response that does not come in time is not asked for elsewhere: the peer may still be working on it,
-//! and where requests are slow because peers are busy, each repetition makes them busier. `HAProxy` and Envoy
-//! decide alike unless told otherwise.
+//! A response that does not come in time is never requested elsewhere: the peer may still be working on it,
+//! and where requests are slow because peers are busy, each repetition makes them busier. `HAProxy` and
+//! Envoy decide alike by default.
 
 use std::time::Duration;
 
 use http::Method;
 
-/// How an attempt failed.
+/// The requests that may be repeated after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// There was no connection: refused, unreachable, not in time, no handshake.
-    ConnectFailed,
-    /// The peer said that it did nothing with the request (HTTP/2, RFC 9113, 8.7), or a connection that
-    /// others use too was closed before it was sent.
-    Unprocessed,
-    /// A connection from the pool turned out to be closed before a byte of the response came.
-    ReusedConnectionClosed,
-    /// A fresh connection was closed or reset, or a write failed, before a byte of the response came.
-    ResetBeforeResponse,
-    /// The peer took the request, and did not begin to answer in time.
-    FirstByteTimeout,
-    /// It broke after the first byte of the response, which includes one that makes no sense.
-    ResponseStarted,
-    /// The client's side failed: it is gone, too slow, or its body is malformed.
-    Downstream,
+pub enum RetryClass {
+    /// None: the peer may be working on the request, the client may have seen some of the response, or
+    /// no peer is to blame.
+    Never,
+    /// Those with an idempotent method (RFC 9110, 9.2.2): the peer may have acted on the request.
+    IdempotentRequest,
+    /// All: no peer has acted on the request.
+    AnyRequest,
 }
 
 /// A failed attempt, and what came before it.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedAttempt<'a> {
-    /// How it failed.
-    pub failure: Failure,
+    /// The requests that may be repeated after this failure.
+    pub retry: RetryClass,
+    /// Whether it shows a stale connection rather than a failing peer.
+    pub stale_connection: bool,
     /// The request's method.
     pub method: &'a Method,
     /// Whether all that was read of the client's body can be sent again; `true` if nothing was read.
@@ -84,12 +70,8 @@ pub enum RetryDecision {
 /// Why an attempt is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRetryReason {
-    /// The client is the one who failed.
-    Downstream,
-    /// The client may have seen part of the response.
-    ResponseStarted,
-    /// The peer may still be working on the request.
-    RequestMayBeRunning,
+    /// The failure is final for every request.
+    FinalFailure,
     /// The peer may have acted on the request, and the method is not idempotent.
     NotIdempotent,
     /// Part of the client's body is no longer there to be sent again.
@@ -100,11 +82,11 @@ pub enum NoRetryReason {
     AttemptsExhausted,
 }
 
-/// The rule of the table above.
+/// Decides what follows a failed attempt.
 pub fn decide(failed: &FailedAttempt<'_>, limits: RetryLimits) -> RetryDecision {
     match no_retry_reason(failed, limits) {
         Some(reason) => RetryDecision::GiveUp(reason),
-        None if is_connection_failure(failed.failure) && !failed.fresh_connection_tried => {
+        None if failed.stale_connection && !failed.fresh_connection_tried => {
             RetryDecision::SamePeerFreshConnection
         }
         None if failed.attempts >= limits.attempts => {
@@ -112,14 +94,6 @@ pub fn decide(failed: &FailedAttempt<'_>, limits: RetryLimits) -> RetryDecision 
         }
         None => RetryDecision::NextPeer,
     }
-}
-
-/// Whether it says something about a connection, and nothing about the peer.
-fn is_connection_failure(failure: Failure) -> bool {
-    matches!(
-        failure,
-        Failure::Unprocessed | Failure::ReusedConnectionClosed
-    )
 }
 
 /// Whether a request that was sent twice has the effect of one sent once (RFC 9110 §9.2.2). Unknown
@@ -131,21 +105,14 @@ pub fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Why it may not be repeated anywhere.
+/// The reason why the attempt may be repeated nowhere, if there is one.
 fn no_retry_reason(failed: &FailedAttempt<'_>, limits: RetryLimits) -> Option<NoRetryReason> {
-    match failed.failure {
-        Failure::Downstream => Some(NoRetryReason::Downstream),
-        Failure::ResponseStarted => Some(NoRetryReason::ResponseStarted),
-        Failure::FirstByteTimeout => Some(NoRetryReason::RequestMayBeRunning),
-        Failure::ReusedConnectionClosed | Failure::ResetBeforeResponse
-            if !is_idempotent(failed.method) =>
-        {
+    match failed.retry {
+        RetryClass::Never => Some(NoRetryReason::FinalFailure),
+        RetryClass::IdempotentRequest if !is_idempotent(failed.method) => {
             Some(NoRetryReason::NotIdempotent)
         }
-        Failure::ConnectFailed
-        | Failure::Unprocessed
-        | Failure::ReusedConnectionClosed
-        | Failure::ResetBeforeResponse => limit_reached(failed, limits),
+        RetryClass::IdempotentRequest | RetryClass::AnyRequest => limit_reached(failed, limits),
     }
 }
 
@@ -161,10 +128,7 @@ fn limit_reached(failed: &FailedAttempt<'_>, limits: RetryLimits) -> Option<NoRe
 
 #[cfg(test)]
 mod tests {
-    use super::Failure::{
-        ConnectFailed, Downstream, FirstByteTimeout, ResetBeforeResponse, ResponseStarted,
-        ReusedConnectionClosed, Unprocessed,
-    };
+    use super::RetryClass::{AnyRequest, IdempotentRequest, Never};
     use super::RetryDecision::{GiveUp, NextPeer, SamePeerFreshConnection};
     use super::*;
 
@@ -172,20 +136,12 @@ mod tests {
         attempts: 3,
         timeout: Duration::from_secs(10),
     };
-    const FAILURES: [Failure; 7] = [
-        ConnectFailed,
-        Unprocessed,
-        ReusedConnectionClosed,
-        ResetBeforeResponse,
-        FirstByteTimeout,
-        ResponseStarted,
-        Downstream,
-    ];
 
-    /// The first attempt of a request without a body, which was sent.
-    fn first(failure: Failure, method: &Method) -> FailedAttempt<'_> {
+    /// The first attempt of a request without a body.
+    fn first(retry: RetryClass, method: &Method) -> FailedAttempt<'_> {
         FailedAttempt {
-            failure,
+            retry,
+            stale_connection: false,
             method,
             body_replayable: true,
             fresh_connection_tried: false,
@@ -194,46 +150,45 @@ mod tests {
         }
     }
 
-    #[test]
-    fn retry_table_for_idempotent_methods() {
-        let verdicts = FAILURES.map(|failure| decide(&first(failure, &Method::GET), LIMITS));
-        assert_eq!(
-            verdicts,
-            [
-                NextPeer,
-                SamePeerFreshConnection,
-                SamePeerFreshConnection,
-                NextPeer,
-                GiveUp(NoRetryReason::RequestMayBeRunning),
-                GiveUp(NoRetryReason::ResponseStarted),
-                GiveUp(NoRetryReason::Downstream),
-            ]
-        );
+    fn stale(retry: RetryClass, method: &Method) -> FailedAttempt<'_> {
+        FailedAttempt {
+            stale_connection: true,
+            ..first(retry, method)
+        }
     }
 
     #[test]
-    fn retry_table_for_non_idempotent_methods() {
-        let verdicts = FAILURES.map(|failure| decide(&first(failure, &Method::POST), LIMITS));
-        assert_eq!(
-            verdicts,
-            [
-                NextPeer,
-                SamePeerFreshConnection,
-                GiveUp(NoRetryReason::NotIdempotent),
-                GiveUp(NoRetryReason::NotIdempotent),
-                GiveUp(NoRetryReason::RequestMayBeRunning),
-                GiveUp(NoRetryReason::ResponseStarted),
-                GiveUp(NoRetryReason::Downstream),
-            ]
-        );
+    fn retry_class_and_method_decide_on_the_first_failure() {
+        let final_failure = GiveUp(NoRetryReason::FinalFailure);
+        let not_idempotent = GiveUp(NoRetryReason::NotIdempotent);
+        for (retry, get, post) in [
+            (AnyRequest, NextPeer, NextPeer),
+            (IdempotentRequest, NextPeer, not_idempotent),
+            (Never, final_failure, final_failure),
+        ] {
+            assert_eq!(decide(&first(retry, &Method::GET), LIMITS), get);
+            assert_eq!(decide(&first(retry, &Method::POST), LIMITS), post);
+        }
+    }
+
+    #[test]
+    fn stale_connection_is_replaced_where_the_request_may_be_repeated() {
+        let not_idempotent = GiveUp(NoRetryReason::NotIdempotent);
+        for (retry, get, post) in [
+            (AnyRequest, SamePeerFreshConnection, SamePeerFreshConnection),
+            (IdempotentRequest, SamePeerFreshConnection, not_idempotent),
+        ] {
+            assert_eq!(decide(&stale(retry, &Method::GET), LIMITS), get);
+            assert_eq!(decide(&stale(retry, &Method::POST), LIMITS), post);
+        }
     }
 
     #[test]
     fn retry_after_a_fresh_connection_goes_to_the_next_peer() {
-        for failure in [ReusedConnectionClosed, Unprocessed] {
+        for retry in [AnyRequest, IdempotentRequest] {
             let again = FailedAttempt {
                 fresh_connection_tried: true,
-                ..first(failure, &Method::GET)
+                ..stale(retry, &Method::GET)
             };
             assert_eq!(decide(&again, LIMITS), NextPeer);
         }
@@ -241,69 +196,46 @@ mod tests {
 
     #[test]
     fn retry_without_a_replayable_body_gives_up() {
-        for failure in [
-            ConnectFailed,
-            Unprocessed,
-            ReusedConnectionClosed,
-            ResetBeforeResponse,
-        ] {
-            let gone = FailedAttempt {
-                body_replayable: false,
-                ..first(failure, &Method::PUT)
-            };
-            assert_eq!(
-                decide(&gone, LIMITS),
-                GiveUp(NoRetryReason::BodyNotReplayable)
-            );
+        for retry in [AnyRequest, IdempotentRequest] {
+            for failed in [first(retry, &Method::PUT), stale(retry, &Method::PUT)] {
+                let gone = FailedAttempt {
+                    body_replayable: false,
+                    ..failed
+                };
+                let expected = GiveUp(NoRetryReason::BodyNotReplayable);
+                assert_eq!(decide(&gone, LIMITS), expected);
+            }
         }
     }
 
     #[test]
     fn retry_attempts_are_limited_without_counting_stale_connections() {
-        let at = |failure, attempts| FailedAttempt {
-            attempts,
-            ..first(failure, &Method::GET)
-        };
-        assert_eq!(decide(&at(ConnectFailed, 2), LIMITS), NextPeer);
-        assert_eq!(
-            decide(&at(ConnectFailed, 3), LIMITS),
-            GiveUp(NoRetryReason::AttemptsExhausted)
-        );
-        assert_eq!(
-            decide(&at(ReusedConnectionClosed, 3), LIMITS),
-            SamePeerFreshConnection
-        );
+        let at = |attempts, failed: FailedAttempt<'static>| FailedAttempt { attempts, ..failed };
+        let refused = first(AnyRequest, &Method::GET);
+        let closed = stale(IdempotentRequest, &Method::GET);
+        let exhausted = GiveUp(NoRetryReason::AttemptsExhausted);
+        assert_eq!(decide(&at(2, refused), LIMITS), NextPeer);
+        assert_eq!(decide(&at(3, refused), LIMITS), exhausted);
+        assert_eq!(decide(&at(3, closed), LIMITS), SamePeerFreshConnection);
         let off = RetryLimits {
             attempts: 1,
             ..LIMITS
         };
-        assert_eq!(
-            decide(&at(ConnectFailed, 1), off),
-            GiveUp(NoRetryReason::AttemptsExhausted)
-        );
-        assert_eq!(
-            decide(&at(ReusedConnectionClosed, 1), off),
-            SamePeerFreshConnection
-        );
+        assert_eq!(decide(&at(1, refused), off), exhausted);
+        assert_eq!(decide(&at(1, closed), off), SamePeerFreshConnection);
     }
 
     #[test]
     fn retry_time_is_limited() {
-        let at = |failure, elapsed| FailedAttempt {
-            elapsed,
-            ..first(failure, &Method::GET)
-        };
+        let at = |elapsed, failed: FailedAttempt<'static>| FailedAttempt { elapsed, ..failed };
         let late = LIMITS.timeout;
         let in_time = late.saturating_sub(Duration::from_nanos(1));
-        assert_eq!(decide(&at(ConnectFailed, in_time), LIMITS), NextPeer);
-        assert_eq!(
-            decide(&at(ConnectFailed, late), LIMITS),
-            GiveUp(NoRetryReason::TimeoutElapsed)
-        );
-        assert_eq!(
-            decide(&at(ReusedConnectionClosed, late), LIMITS),
-            GiveUp(NoRetryReason::TimeoutElapsed)
-        );
+        let refused = first(AnyRequest, &Method::GET);
+        let closed = stale(IdempotentRequest, &Method::GET);
+        let elapsed = GiveUp(NoRetryReason::TimeoutElapsed);
+        assert_eq!(decide(&at(in_time, refused), LIMITS), NextPeer);
+        assert_eq!(decide(&at(late, refused), LIMITS), elapsed);
+        assert_eq!(decide(&at(late, closed), LIMITS), elapsed);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Phase 6, outward: how a peer is talked to, and how long it may take.
+//! Phase 6, outward: the connection to a peer, and its timeouts.
 //!
-//! Pingora times the connect and each write of the request. What the peer takes to answer is timed by
-//! the connection's phases: Pingora has one timeout for a response's header and for the gaps in its
-//! body, and none that could tell a peer that is slow from one that waits for the client.
+//! Pingora times the connect and each write of the request. The wait for the response is timed by the
+//! exchange's phases: Pingora 0.9.1 has one timeout for a response's header and for the gaps in its body, and
+//! none that could tell a slow peer from one that waits for the client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,15 +18,15 @@ use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
-use super::fault::Fault;
 use super::{proxy_header, tunnel, upstream_h2};
 use crate::clock;
 use crate::config::{TimeoutsConfig, UpstreamProtocol};
 use crate::downstream::{Connection, Phase};
+use crate::fault::Fault;
 use crate::pingora_compat::proxy_header as proxy_header_connector;
 use crate::route::host_name;
 
-/// The peer of this attempt, as Pingora wants it: every timeout set, the address already looked up.
+/// The peer of this attempt in Pingora's form: every timeout set, the address already resolved.
 pub(super) fn http_peer(
     session: &mut Session,
     ctx: &mut Context,
@@ -37,9 +37,8 @@ pub(super) fn http_peer(
     };
     let upstream = &attempt.upstream;
     let Some(mut http) = upstream.http_peer(peer, requested_name(ctx)) else {
-        // Only a name that the client chose can be none.
-        ctx.fault = Some(Fault::BadHost);
-        return Err(Error::new_down(ErrorType::HTTPStatus(400)));
+        // Only a name that the client chose can be unfit for TLS.
+        return Err(ctx.fail_with(Fault::BadHost));
     };
     set_timeouts(&mut http.options, &upstream.config.timeouts);
     if attempt.force_http1 {
@@ -57,7 +56,7 @@ pub(super) fn http_peer(
         }
     }
     if let Some(header) = proxy_header::encode(ctx) {
-        // With whatever else tells connections to this peer apart.
+        // On top of what else keeps connections to this peer apart.
         http.group_key ^= proxy_header::pool_key(&header);
         http.options.custom_l4 = Some(proxy_header_connector::connector(header));
     }
@@ -72,7 +71,7 @@ pub(super) fn http_peer(
     Ok(Box::new(http))
 }
 
-/// The name that the client asked for, as certificates have it.
+/// The requested host in the form of certificates: without a port or brackets.
 fn requested_name(ctx: &Context) -> &str {
     host_name(ctx.request.host_text()).trim_matches(['[', ']'])
 }
@@ -85,30 +84,29 @@ fn set_timeouts(options: &mut PeerOptions, timeouts: &TimeoutsConfig) {
     options.idle_timeout = Some(timeouts.idle);
 }
 
-/// The connection stands: what Pingora could not be told to demand of it is demanded now, before
-/// anything is said.
+/// Refuses a version of TLS below `min_version`, before anything is sent. Pingora 0.9.1 has no option for it.
 ///
 /// # Errors
-/// The peer speaks an older version of TLS than it may.
+/// The peer negotiated an older version.
 pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
     let tls = ctx
         .attempt
         .as_ref()
         .and_then(|attempt| attempt.upstream.tls.as_ref());
-    let secured = digest.and_then(|digest| digest.ssl_digest.as_ref());
-    match (tls, secured) {
-        (Some(tls), Some(secured)) if !tls.accepts_version(&secured.version) => {
+    let negotiated = digest.and_then(|digest| digest.ssl_digest.as_ref());
+    match (tls, negotiated) {
+        (Some(tls), Some(negotiated)) if !tls.accepts_version(&negotiated.version) => {
             Err(Error::new_up(ErrorType::TLSHandshakeFailure))
         }
         _ => Ok(()),
     }
 }
 
-/// Where nothing but HTTP/2 will do, Pingora goes on in HTTP/1.1 with a peer that does not speak it.
-/// Tunnels begin as that.
+/// Refuses a peer of HTTP/1.1 where the upstream requires HTTP/2: Pingora 0.9.1 would fall back. Tunnels are
+/// exempt, as they begin in HTTP/1.1.
 ///
 /// # Errors
-/// It is that peer.
+/// The peer negotiated HTTP/1.1.
 pub(super) fn check_http_version(
     session: &mut Session,
     request: &RequestHeader,
@@ -125,27 +123,27 @@ pub(super) fn check_http_version(
     Ok(())
 }
 
-/// The connection stands; from here the peer's answer is awaited.
+/// The connection is established; the wait for the response begins.
 pub(super) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
-    // Of a pooled connection there is nothing to learn.
+    // A pooled connection says nothing about connects.
     let now = (!reused).then(clock::since_start);
     if let Some(attempt) = &mut ctx.attempt {
-        let took = now.map(|now| now.saturating_sub(attempt.started));
-        attempt.connect_time = Some(took.unwrap_or_default());
+        let elapsed = now.map(|now| now.saturating_sub(attempt.started));
+        attempt.connect_time = Some(elapsed.unwrap_or_default());
     }
     if let (Some(now), Some(peer)) = (now, ctx.peer()) {
         peer.on_connect_success(now);
     }
     if let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) {
-        // Nothing was read of the body yet. Whoever asked for `100 Continue` waits for the peer; for
-        // the others, the client's own read timeout holds until the first piece or the end is there.
-        let waits = session.req_header().headers.contains_key(EXPECT);
-        let limit = waits.then_some(attempt.upstream.config.timeouts.first_byte);
+        // None of the body was read yet. A client that expects `100 Continue` waits for the peer; any other
+        // has its own read timeout until the body's first piece or end.
+        let awaits_continue = session.req_header().headers.contains_key(EXPECT);
+        let limit = awaits_continue.then_some(attempt.upstream.config.timeouts.first_byte);
         exchange.enter(Phase::AwaitResponse, limit);
     }
 }
 
-/// Something passed on its way to the peer, or an interim response from it: its time starts anew.
+/// Some of the body passed, or an interim response came: the peer's time starts anew.
 pub(super) fn on_progress(ctx: &Context) {
     let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) else {
         return;
@@ -162,14 +160,14 @@ pub(super) fn on_progress(ctx: &Context) {
     exchange.enter(Phase::AwaitResponse, Some(limit));
 }
 
-/// The longest time between two pieces of a request's body: Pingora ends it when the client pauses
-/// for longer, or the peer takes nothing for longer. But after a failed write it still waits for a
-/// response, without a limit, so this phase has one.
+/// The longest time between two pieces of a request's body. Pingora ends the request when the client pauses
+/// for longer, or the peer takes nothing for longer; but after a failed write Pingora 0.9.1 waits for a
+/// response without a limit, so this phase has one.
 fn upload_timeout(connection: &Connection, write: Duration) -> Duration {
     connection.limits.read_timeout.max(write)
 }
 
-/// The key of a pool that nothing was ever put into, so that the connection is a new one.
+/// A pool key that no connection has, so that the connection is a new one.
 fn unique_pool_key() -> u64 {
     /// Pooled connections have group key 0, or a large one.
     static NEXT: AtomicU64 = AtomicU64::new(1);

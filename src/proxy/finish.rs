@@ -1,4 +1,4 @@
-//! Phase 7: the request is over. Counts it and writes its one line.
+//! Phase 7: the request is over. Counts it and writes its one log line.
 
 use std::time::Duration;
 
@@ -8,22 +8,23 @@ use pingora::proxy::Session;
 
 use super::affinity_refresh;
 use super::context::Context;
-use super::fault::{self, Fault};
+use super::local_reply;
 use crate::clock;
-use crate::downstream::{AbortReason, Connection, Exchange};
+use crate::downstream::{Connection, Exchange, LocalReply};
+use crate::fault::Fault;
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeaderVersion, TlsTlv};
 use crate::telemetry::metrics::{BadRequest, StatusClass};
 use crate::telemetry::{self, AccessLogRecord};
 use crate::upstream::HashTarget;
 
-/// What came of a request, seen from the client.
+/// The result of a request, as the client saw it.
 struct RequestOutcome {
     status: u16,
     body_bytes_sent: u64,
     duration: Duration,
 }
 
-/// A request that came to its end in Pingora's hands.
+/// Records a request that ended in Pingora's hands.
 pub(super) fn finish(session: &Session, ctx: &mut Context) {
     let written = session
         .response_written()
@@ -31,64 +32,86 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
         .filter(|status| !matches!(status, 100 | 102..=199))
         .unwrap_or(0);
     let status = match ctx.fault {
-        // What nginx and Caddy log for a client that left: it saw no status, or not all of it.
-        Some(fault @ (Fault::ClientGone | Fault::ClientStalled)) => fault.status(),
+        // As nginx and Caddy log a client that left: it saw no status, or not the whole response.
+        Some(fault) if fault.is_client_abort() => fault.status(),
         _ => written,
     };
-    let sent = session.body_bytes_sent() as u64;
-    let duration = clock::since_start().saturating_sub(ctx.started);
-    record(
-        ctx,
-        &RequestOutcome {
-            status,
-            body_bytes_sent: sent,
-            duration,
-        },
-    );
+    let outcome = RequestOutcome {
+        status,
+        body_bytes_sent: session.body_bytes_sent() as u64,
+        duration: clock::since_start().saturating_sub(ctx.started),
+    };
+    record(ctx, &outcome);
 }
 
-/// A request that was cut: its deadline passed, its task panicked, or the process ended.
-pub(super) fn finish_aborted(ctx: &mut Context) {
-    let duration = clock::since_start().saturating_sub(ctx.started);
-    let fault = abort_fault(ctx);
-    let status = aborted_status(ctx, fault);
-    ctx.fault = Some(fault);
-    ctx.abort_response();
-    record(
-        ctx,
-        &RequestOutcome {
-            status,
-            body_bytes_sent: ctx.response_body_bytes,
-            duration,
-        },
-    );
-}
-
-fn abort_fault(ctx: &Context) -> Fault {
-    let exchange = ctx.exchange.as_deref();
-    match exchange.and_then(Exchange::abort_reason) {
-        _ if std::thread::panicking() => Fault::Panic,
-        Some(AbortReason::RequestTimeout)
-            if status_sent(ctx) == Some(Fault::BodyTimeout.status()) =>
-        {
-            Fault::BodyTimeout
+impl Drop for Context {
+    /// A request that a deadline aborted, or whose task panicked, never reaches Pingora's `logging` hook; it is
+    /// recorded here.
+    fn drop(&mut self) {
+        if !self.recorded && self.exchange.is_some() {
+            finish_aborted(self);
         }
-        Some(cause) => fault::classify_abort(cause, ctx.request_body_complete),
-        None => Fault::Aborted,
     }
 }
 
-fn status_sent(ctx: &Context) -> Option<u16> {
-    ctx.exchange.as_deref().and_then(Exchange::abort_status)
+/// Records a request that was aborted: its deadline passed, its task panicked, or the process ended. Leaves
+/// the response, where one is due.
+fn finish_aborted(ctx: &mut Context) {
+    let fault = abort_fault(ctx);
+    let replied = ctx
+        .exchange
+        .as_deref()
+        .and_then(|exchange| local_reply::leave_reply(ctx, exchange, fault));
+    let (status, body_bytes_sent) =
+        replied.unwrap_or_else(|| (aborted_status(ctx, fault), ctx.response_body_bytes));
+    ctx.fault = Some(fault);
+    ctx.abort_response();
+    let outcome = RequestOutcome {
+        status,
+        body_bytes_sent,
+        duration: clock::since_start().saturating_sub(ctx.started),
+    };
+    record(ctx, &outcome);
 }
 
-/// What the client saw of a cut request: the header that was on its way; else what it is told now.
+/// Records a request whose header never was complete, of which only the client and the fault are known. The
+/// connection counts its kind itself.
+pub(super) fn finish_partial(ctx: &mut Context, reply: Option<&LocalReply>) {
+    ctx.recorded = true;
+    if let Some(fault) = ctx.fault {
+        ctx.telemetry.metrics.fault(fault.name());
+    }
+    let outcome = RequestOutcome {
+        status: reply.map_or(0, |reply| reply.header.status.as_u16()),
+        body_bytes_sent: reply.map_or(0, |reply| reply.body.len() as u64),
+        duration: Duration::ZERO,
+    };
+    ctx.telemetry.log(&AccessLogRecord {
+        protocol: "",
+        method: "",
+        path: b"",
+        ..access_log_record(ctx, &outcome)
+    });
+}
+
+fn abort_fault(ctx: &Context) -> Fault {
+    if std::thread::panicking() {
+        return Fault::Panic;
+    }
+    let exchange = ctx.exchange.as_deref();
+    exchange
+        .and_then(|exchange| Exchange::abort_fault(exchange, ctx.request_body_complete))
+        .unwrap_or(Fault::Aborted)
+}
+
+/// The status of an aborted request without a reply: that of the header that had passed, or of the page that
+/// was being sent; 0: the client saw none.
 fn aborted_status(ctx: &Context, fault: Fault) -> u16 {
     let page = ctx.fault.filter(|_| ctx.response_begun());
-    match (fault, ctx.status) {
-        (Fault::ClientGone | Fault::ClientStalled, _) => fault.status(),
-        (_, 0) => status_sent(ctx).or(page.map(Fault::status)).unwrap_or(0),
-        (_, status) => status,
+    match ctx.status {
+        _ if fault.is_client_abort() => fault.status(),
+        0 => page.map_or(0, Fault::status),
+        status => status,
     }
 }
 
@@ -138,14 +161,14 @@ fn count(ctx: &Context, outcome: &RequestOutcome) {
 }
 
 fn count_fault(ctx: &Context, fault: Fault) {
-    let refused = |reason| {
+    let refuse = |reason| {
         if let Some(connection) = ctx.connection() {
             connection.metrics.bad_requests.inc(reason);
         }
     };
     let process = &ctx.telemetry.metrics.process;
     match fault {
-        Fault::ClientGone | Fault::ClientStalled => {
+        _ if fault.is_client_abort() => {
             process.client_aborts.inc();
         }
         Fault::NoRoute | Fault::MethodNotAllowed => {
@@ -156,32 +179,32 @@ fn count_fault(ctx: &Context, fault: Fault) {
                 upstream.metrics.moved_streams.inc();
             }
         }
-        Fault::BadRequest => refused(BadRequest::Framing),
-        Fault::BadHost => refused(BadRequest::Host),
-        Fault::BodyTooLarge => refused(BadRequest::BodyTooLarge),
-        Fault::HeaderTooLarge => refused(BadRequest::HeaderTooLarge),
-        Fault::UriTooLong => refused(BadRequest::UriTooLong),
+        Fault::BadRequest => refuse(BadRequest::Framing),
+        Fault::BadHost => refuse(BadRequest::Host),
+        Fault::BodyTooLarge => refuse(BadRequest::BodyTooLarge),
+        Fault::HeaderTooLarge => refuse(BadRequest::HeaderTooLarge),
+        Fault::UriTooLong => refuse(BadRequest::UriTooLong),
         _ => {}
     }
 }
 
 fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> AccessLogRecord<'a> {
-    let ask = &ctx.request;
+    let request = &ctx.request;
     let since = SignedDuration::try_from(outcome.duration).unwrap_or_default();
     AccessLogRecord {
         time: clock::wall()
             .checked_sub(since)
             .unwrap_or_else(|_| clock::wall()),
-        client: ask.client_ip,
+        client: request.client_ip,
         listener: ctx
             .connection()
             .map_or("", |connection| &connection.listener_address),
-        protocol: protocol_name(ask.version),
+        protocol: protocol_name(request.version),
         proxy_protocol: ctx.connection().and_then(proxy_header_record),
         tls: ctx.connection().and_then(tls_record),
-        method: ask.method.as_str(),
-        host: ask.host.as_ref().map(http::HeaderValue::as_bytes),
-        path: ask.uri.path().as_bytes(),
+        method: request.method.as_str(),
+        host: request.host.as_ref().map(http::HeaderValue::as_bytes),
+        path: request.uri.path().as_bytes(),
         status: outcome.status,
         received: ctx.request_body_bytes,
         sent: outcome.body_bytes_sent,
@@ -200,8 +223,8 @@ fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> AccessLo
             Some(HashTarget::RoundRobin(_)) | None => None,
         },
         attempts: ctx.attempts,
-        request_id: ask.id.as_ref().map(http::HeaderValue::as_bytes),
-        user_agent: ask.user_agent.as_ref().map(http::HeaderValue::as_bytes),
+        request_id: request.id.as_ref().map(http::HeaderValue::as_bytes),
+        user_agent: request.user_agent.as_ref().map(http::HeaderValue::as_bytes),
         fault: ctx.fault.map(Fault::name),
     }
 }
@@ -226,15 +249,15 @@ fn proxy_header_record(connection: &Connection) -> Option<telemetry::LoggedProxy
 }
 
 fn tls_record(connection: &Connection) -> Option<telemetry::LoggedTls<'_>> {
-    let secured = connection.tls.as_ref()?;
+    let tls = connection.tls.as_ref()?;
     Some(telemetry::LoggedTls {
-        version: secured.version,
-        cipher: secured.cipher,
-        sni: secured.sni.as_deref(),
-        resumed: secured.resumed,
+        version: tls.version,
+        cipher: tls.cipher,
+        sni: tls.sni.as_deref(),
+        resumed: tls.resumed,
         client: connection
             .client_certificate()
-            .and_then(|shown| shown.subject_name.as_deref()),
+            .and_then(|certificate| certificate.subject_name.as_deref()),
     })
 }
 

@@ -1,53 +1,74 @@
-//! Phase 6, both ways: a call by gRPC-Web reaches its peer as gRPC, and the response comes back as
-//! what was asked for ([`grpc::web`]).
+//! Phase 6, both ways: a call of gRPC-Web reaches its peer as gRPC, and the response goes back as the client
+//! asked for it ([`grpc::web`]).
 //!
-//! Only where the upstream is told to, and only over HTTP/2: a peer that has chosen HTTP/1.1 could send
-//! no trailers, and gets the call as it is. Pingora writes the frame that the trailers become as the end of
-//! the body.
+//! Only where the upstream has `grpc_web`, and only over HTTP/2: a peer of HTTP/1.1 could send no trailers, and
+//! gets the call unchanged. Pingora sends the frame that the trailers become as the end of the body.
 
 use bytes::Bytes;
-use http::Version;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
-use super::context::Context;
-use super::fault::Fault;
 use crate::grpc;
 use crate::grpc::web::{self, GrpcWebRequest, WebEncoding, WebTextDecoder};
 
-/// What becomes of the bodies of one attempt.
+/// The state of one attempt's translation.
 #[derive(Debug)]
 pub(super) struct GrpcWebTranslation {
     call: GrpcWebRequest,
-    /// Of a request in text.
+    /// For a request body in base64.
     decoder: Option<WebTextDecoder>,
-    /// What the response is known to be.
     response: GrpcWebResponse,
 }
 
-/// What a response needs at its end.
+/// What the end of the response needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GrpcWebResponse {
-    /// None of gRPC, or none yet: it passes as it is.
+    /// Nothing: the response is not of gRPC, or has not come yet.
     PassThrough,
-    /// Its trailers are to come.
+    /// A frame of its trailers, which must come.
     AwaitingTrailers,
-    /// Its header has the status: no trailers need to come.
+    /// No frame: the header has the status. Trailers may come all the same.
     StatusInHeader,
 }
 
 impl GrpcWebTranslation {
-    fn new(call: GrpcWebRequest) -> Self {
-        let decoder = (call.request_encoding == WebEncoding::Text).then(WebTextDecoder::default);
-        Self {
-            call,
-            decoder,
-            response: GrpcWebResponse::PassThrough,
+    /// Translates the header of an attempt, where it is a call of gRPC-Web that goes to a peer of HTTP/2.
+    pub(super) fn of_request(request: &mut RequestHeader) -> Result<Option<Box<Self>>> {
+        if request.version != Version::HTTP_2 {
+            return Ok(None);
         }
+        let call = GrpcWebRequest::from_headers(&request.headers);
+        let Some((call, content_type)) = call.and_then(|call| {
+            let content_type = call.grpc_content_type()?;
+            Some((call, content_type))
+        }) else {
+            return Ok(None);
+        };
+        request.insert_header(CONTENT_TYPE, content_type)?;
+        // Servers of gRPC refuse a call without it.
+        request.insert_header(TE, "trailers")?;
+        let is_text = call.request_encoding == WebEncoding::Text;
+        if is_text {
+            request.remove_header(&CONTENT_LENGTH);
+        }
+        Ok(Some(Box::new(Self {
+            call,
+            decoder: is_text.then(WebTextDecoder::default),
+            response: GrpcWebResponse::PassThrough,
+        })))
     }
 
-    fn decode(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), web::InvalidBase64> {
+    /// Decodes a piece of the request's body.
+    ///
+    /// # Errors
+    /// The body is not base64; the client is to blame.
+    pub(super) fn decode_request_body(
+        &mut self,
+        body: &mut Option<Bytes>,
+        end: bool,
+    ) -> Result<(), web::InvalidBase64> {
         let Some(decoder) = &mut self.decoder else {
             return Ok(());
         };
@@ -56,99 +77,148 @@ impl GrpcWebTranslation {
         }
         if end { decoder.finish() } else { Ok(()) }
     }
-}
 
-/// The header of an attempt: what is known of the attempt before is forgotten, as the body is sent anew.
-pub(super) fn translate_request(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-    ctx.grpc_web = None;
-    let wanted = ctx
-        .upstream()
-        .is_some_and(|upstream| upstream.config.grpc_web);
-    if !wanted || request.version != Version::HTTP_2 {
-        return Ok(());
+    /// Translates the response's header.
+    pub(super) fn translate_response(&mut self, response: &mut ResponseHeader) -> Result<()> {
+        let content_type = response.headers.get(CONTENT_TYPE);
+        let translated = content_type.and_then(|it| self.call.response_content_type(it));
+        let Some(translated) = translated else {
+            return Ok(());
+        };
+        self.response = if response.headers.contains_key(grpc::STATUS) {
+            GrpcWebResponse::StatusInHeader
+        } else {
+            GrpcWebResponse::AwaitingTrailers
+        };
+        response.remove_header(&CONTENT_LENGTH);
+        response.insert_header(CONTENT_TYPE, translated)
     }
-    let Some(call) = GrpcWebRequest::from_headers(&request.headers) else {
-        return Ok(());
-    };
-    let Some(kind) = call.grpc_content_type() else {
-        return Ok(());
-    };
-    request.insert_header(CONTENT_TYPE, kind)?;
-    // Servers answer nobody else.
-    request.insert_header(TE, "trailers")?;
-    if call.request_encoding == WebEncoding::Text {
-        request.remove_header(&CONTENT_LENGTH);
-    }
-    ctx.grpc_web = Some(Box::new(GrpcWebTranslation::new(call)));
-    Ok(())
-}
 
-/// A piece of the request's body.
-///
-/// # Errors
-/// It is not what it should be; the client is to blame.
-pub(super) fn decode_request_body(
-    body: &mut Option<Bytes>,
-    end: bool,
-    ctx: &mut Context,
-) -> Result<()> {
-    let Some(translation) = &mut ctx.grpc_web else {
-        return Ok(());
-    };
-    translation.decode(body, end).map_err(|_| {
-        ctx.fault = Some(Fault::BadRequest);
-        Error::new_down(ErrorType::HTTPStatus(400))
-    })
-}
-
-/// The response's header.
-pub(super) fn translate_response(response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
-    let Some(translation) = &mut ctx.grpc_web else {
-        return Ok(());
-    };
-    let peers = response.headers.get(CONTENT_TYPE);
-    let Some(kind) = peers.and_then(|peers| translation.call.response_content_type(peers)) else {
-        return Ok(());
-    };
-    translation.response = if response.headers.contains_key(grpc::STATUS) {
-        GrpcWebResponse::StatusInHeader
-    } else {
-        GrpcWebResponse::AwaitingTrailers
-    };
-    response.remove_header(&CONTENT_LENGTH);
-    response.insert_header(CONTENT_TYPE, kind)
-}
-
-/// A piece of the response's body.
-///
-/// # Errors
-/// It ends without trailers: it is not whole, and must not look so.
-pub(super) fn encode_response_body(
-    body: &mut Option<Bytes>,
-    end: bool,
-    ctx: &mut Context,
-) -> Result<()> {
-    let Some(translation) = &ctx.grpc_web else {
-        return Ok(());
-    };
-    match translation.response {
-        GrpcWebResponse::PassThrough => return Ok(()),
-        GrpcWebResponse::AwaitingTrailers if end => {
-            return Err(Error::new_up(ErrorType::ConnectionClosed));
+    /// Encodes a piece of the response's body.
+    ///
+    /// # Errors
+    /// The body ends without trailers: it is truncated, and must not look complete.
+    pub(super) fn encode_response_body(&self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+        match self.response {
+            GrpcWebResponse::PassThrough => return Ok(()),
+            GrpcWebResponse::AwaitingTrailers if end => {
+                return Err(Error::new_up(ErrorType::ConnectionClosed));
+            }
+            GrpcWebResponse::AwaitingTrailers | GrpcWebResponse::StatusInHeader => {}
         }
-        GrpcWebResponse::AwaitingTrailers | GrpcWebResponse::StatusInHeader => {}
+        let encoding = self.call.response_encoding;
+        *body = body.take().map(|piece| web::encode_chunk(piece, encoding));
+        Ok(())
     }
-    let form = translation.call.response_encoding;
-    *body = body.take().map(|piece| web::encode_chunk(piece, form));
-    Ok(())
+
+    /// The end of the body that the trailers become; `None`: they pass unchanged.
+    pub(super) fn encode_trailers(&self, trailers: &HeaderMap) -> Option<Bytes> {
+        if self.response == GrpcWebResponse::PassThrough {
+            return None;
+        }
+        let frame = web::trailers_frame(trailers);
+        Some(web::encode_chunk(frame, self.call.response_encoding))
+    }
 }
 
-/// The end of the response's body that its trailers become; `None`: they pass as they are.
-pub(super) fn encode_trailers(trailers: &http::HeaderMap, ctx: &Context) -> Option<Bytes> {
-    let translation = ctx.grpc_web.as_ref()?;
-    if translation.response == GrpcWebResponse::PassThrough {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(content_type: &'static str, version: Version) -> RequestHeader {
+        let mut request = RequestHeader::build("POST", b"/a.B/C", None).unwrap();
+        request.set_version(version);
+        request.insert_header(CONTENT_TYPE, content_type).unwrap();
+        request.insert_header(CONTENT_LENGTH, "8").unwrap();
+        request
     }
-    let frame = web::trailers_frame(trailers);
-    Some(web::encode_chunk(frame, translation.call.response_encoding))
+
+    fn translated(content_type: &'static str) -> (RequestHeader, Box<GrpcWebTranslation>) {
+        let mut request = call(content_type, Version::HTTP_2);
+        let translation = GrpcWebTranslation::of_request(&mut request).unwrap();
+        (request, translation.unwrap())
+    }
+
+    fn response(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in fields {
+            response.insert_header(*name, *value).unwrap();
+        }
+        response
+    }
+
+    #[test]
+    fn grpc_web_request_becomes_grpc() {
+        let (request, _) = translated("application/grpc-web+proto");
+        assert_eq!(request.headers[CONTENT_TYPE], "application/grpc+proto");
+        assert_eq!(request.headers[TE], "trailers");
+        assert_eq!(request.headers[CONTENT_LENGTH], "8");
+    }
+
+    #[test]
+    fn grpc_web_text_request_loses_its_length_and_is_decoded() {
+        let (request, mut translation) = translated("application/grpc-web-text");
+        assert!(!request.headers.contains_key(CONTENT_LENGTH));
+        let mut body = Some(Bytes::from_static(b"YWJj"));
+        translation.decode_request_body(&mut body, true).unwrap();
+        assert_eq!(body.unwrap(), "abc");
+        let (_, mut translation) = translated("application/grpc-web-text");
+        let mut body = Some(Bytes::from_static(b"YW"));
+        assert!(translation.decode_request_body(&mut body, true).is_err());
+    }
+
+    #[test]
+    fn request_is_not_translated_to_http1_or_if_it_is_not_grpc_web() {
+        for (content_type, version) in [
+            ("application/grpc-web", Version::HTTP_11),
+            ("application/grpc", Version::HTTP_2),
+            ("text/plain", Version::HTTP_2),
+        ] {
+            let mut request = call(content_type, version);
+            let translation = GrpcWebTranslation::of_request(&mut request).unwrap();
+            assert!(translation.is_none(), "{content_type}");
+            assert_eq!(request.headers[CONTENT_TYPE], content_type);
+        }
+    }
+
+    #[test]
+    fn response_that_is_not_grpc_passes_unchanged() {
+        let (_, mut translation) = translated("application/grpc-web");
+        let mut page = response(&[("content-type", "text/html"), ("content-length", "3")]);
+        translation.translate_response(&mut page).unwrap();
+        assert_eq!(page.headers[CONTENT_LENGTH], "3");
+        let mut body = Some(Bytes::from_static(b"abc"));
+        translation.encode_response_body(&mut body, true).unwrap();
+        assert_eq!(body.unwrap(), "abc");
+        assert_eq!(translation.encode_trailers(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn response_without_trailers_is_an_error_unless_the_header_has_the_status() {
+        for (fields, is_complete) in [
+            (&[("content-type", "application/grpc")][..], false),
+            (
+                &[("content-type", "application/grpc"), ("grpc-status", "0")],
+                true,
+            ),
+        ] {
+            let (_, mut translation) = translated("application/grpc-web");
+            translation
+                .translate_response(&mut response(fields))
+                .unwrap();
+            let ended = translation.encode_response_body(&mut None, true);
+            assert_eq!(ended.is_ok(), is_complete, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_become_the_last_frame_of_the_body() {
+        let (_, mut translation) = translated("application/grpc-web");
+        let mut header = response(&[("content-type", "application/grpc")]);
+        translation.translate_response(&mut header).unwrap();
+        let trailers = HeaderMap::from_iter([(grpc::STATUS, 0.into())]);
+        let frame = translation.encode_trailers(&trailers).unwrap();
+        assert_eq!(frame.first(), Some(&0x80));
+        assert!(frame.ends_with(b"grpc-status: 0\r\n"), "{frame:?}");
+    }
 }

@@ -1,21 +1,30 @@
-//! What a client is told when no peer answers it.
+//! Writes every response that no peer made: error pages, redirects, ACME tokens.
+//!
+//! All have the request id, and HSTS where it is due. A failure's page, and its form for gRPC, follow from the
+//! [fault table](crate::fault). Where a session of Pingora's is there, it sends the response; else the response
+//! is left in the [`Exchange`] and sent when the session is gone.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::header::{ALLOW, CONTENT_LENGTH, RETRY_AFTER};
+use http::{HeaderValue, Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, Result};
 
+use super::classify::{self, FaultStage};
 use super::context::{Attempt, Context};
-use super::fault::{self, Fault, FaultStage};
-use super::forward;
+use super::forward_response;
+use crate::downstream::{Exchange, LocalReply};
+use crate::fault::Fault;
 use crate::grpc;
 
-/// Answers a request that goes to no peer; the connection lives on, where its body allows that.
+/// `Retry-After` where peers are not probed: an operator took all of them out, for an unknown time.
+const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Answers a request that goes to no peer. The connection stays open, where the request's end is certain.
 pub(super) async fn reply_without_upstream(
     session: &mut Session,
     ctx: &mut Context,
@@ -24,13 +33,14 @@ pub(super) async fn reply_without_upstream(
     ctx.fault = Some(fault);
     if matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.request.method == Method::CONNECT
     {
-        // Where one request ends and the next begins can no longer be trusted.
+        // Where this request ends and the next begins can no longer be trusted.
         session.set_keepalive(None);
     }
-    send_fault(session, ctx, fault).await
+    let reply = fault_reply(ctx, fault)?;
+    send(session, ctx, reply).await
 }
 
-/// Answers a request that failed on its way, where nothing was sent yet.
+/// Answers a request that failed at the peer or on the way to it, where no response has begun.
 pub(super) async fn reply_after_failure(
     session: &mut Session,
     ctx: &mut Context,
@@ -39,12 +49,11 @@ pub(super) async fn reply_after_failure(
     let stage = fault_stage(ctx);
     let fault = ctx
         .fault
-        .unwrap_or_else(|| fault::classify_error(error, stage));
+        .unwrap_or_else(|| classify::classify_error(error, stage));
     ctx.fault = Some(fault);
     session.set_keepalive(None);
-    let gone = matches!(fault, Fault::ClientGone | Fault::ClientStalled);
-    if stage == FaultStage::Responding || gone {
-        if !gone {
+    if stage == FaultStage::Responding || fault.is_client_abort() {
+        if !fault.is_client_abort() {
             send_grpc_error_trailers(session, fault).await;
         }
         ctx.abort_response();
@@ -53,8 +62,10 @@ pub(super) async fn reply_after_failure(
             can_reuse_downstream: false,
         };
     }
-    // A client that cannot be told is gone; the access log has the fault.
-    if send_fault(session, ctx, fault).await.is_ok() {
+    // An error means that the client is gone; the access log has the fault.
+    if let Ok(reply) = fault_reply(ctx, fault)
+        && send(session, ctx, reply).await.is_ok()
+    {
         drain_request_body(session, ctx).await;
     }
     FailToProxy {
@@ -63,78 +74,21 @@ pub(super) async fn reply_after_failure(
     }
 }
 
-/// Takes what a client of HTTP/2 still sends of its request, for a while: some take the end of their stream
-/// for a failure while they are at it. Pingora sees out only what did not fail.
-async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
-    if session.req_header().version < Version::HTTP_2 {
-        return;
+/// Leaves the response to a request whose session is gone, where one is due; the status and body length that
+/// the client gets.
+pub(super) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> Option<(u16, u64)> {
+    if !exchange.is_reply_due() {
+        return None;
     }
-    // The peer has no part in it any more.
-    if let Some(attempt) = &mut ctx.attempt {
-        attempt.permit = None;
-    }
-    session.as_downstream_mut().shutdown().await;
+    let reply = complete(ctx, fault_reply(ctx, fault).ok()?).ok()?;
+    let sent = (reply.header.status.as_u16(), reply.body.len() as u64);
+    exchange.set_local_reply(reply);
+    Some(sent)
 }
 
-/// For a client of gRPC: says what went wrong behind what it was sent. Over HTTP/1 there are no trailers.
-async fn send_grpc_error_trailers(session: &mut Session, fault: Fault) {
-    if session.req_header().version < Version::HTTP_2 {
-        return;
-    }
-    let status = StatusCode::from_u16(fault.status()).unwrap_or_default();
-    let sent = session.response_written();
-    let trailers = sent.and_then(|sent| grpc::error_trailers(&sent.headers, status, fault.name()));
-    if let Some(trailers) = trailers {
-        let end = HttpTask::Trailer(Some(Box::new(trailers)));
-        // A client that cannot be told is gone; the access log has the fault.
-        let _ = session.write_response_tasks(vec![end]).await;
-    }
-}
-
-fn fault_stage(ctx: &Context) -> FaultStage {
-    let connecting = |attempt: &Attempt| attempt.connect_time.is_none();
-    if ctx.response_begun() {
-        FaultStage::Responding
-    } else if ctx.attempt.as_ref().is_some_and(connecting) {
-        FaultStage::Connecting
-    } else {
-        FaultStage::AwaitingResponse
-    }
-}
-
-async fn send_fault(session: &mut Session, ctx: &Context, fault: Fault) -> Result<()> {
-    if let Some(header) = grpc_error_header(session, fault)? {
-        return send(session, ctx, header, Bytes::new()).await;
-    }
-    let (header, body) = error_page(ctx, fault)?;
-    send(session, ctx, header, body).await
-}
-
-/// For a client of gRPC: its own kind of page.
-fn grpc_error_header(session: &Session, fault: Fault) -> Result<Option<ResponseHeader>> {
-    let mut header = ResponseHeader::build(fault.status(), Some(8))?;
-    let request = &session.req_header().headers;
-    let Some(fields) = grpc::trailers_only(request, header.status, fault.name()) else {
-        return Ok(None);
-    };
-    header.set_status(200)?;
-    for (name, value) in fields {
-        header.insert_header(name, value)?;
-    }
-    if session.req_header().version < Version::HTTP_2 {
-        header.set_content_length(0)?;
-    }
-    Ok(Some(header))
-}
-
-/// Sends an answer of our own.
-pub(super) async fn send(
-    session: &mut Session,
-    ctx: &Context,
-    mut header: ResponseHeader,
-    body: Bytes,
-) -> Result<()> {
-    forward::set_hsts(&mut header, ctx)?;
+/// Sends a response of our own.
+pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply) -> Result<()> {
+    let LocalReply { header, body } = complete(ctx, reply)?;
     if let Some(exchange) = &ctx.exchange {
         exchange.begin_response();
         if !session.is_body_done() {
@@ -151,24 +105,87 @@ pub(super) async fn send(
     session.write_response_tasks(tasks).await.map(drop)
 }
 
-fn error_page(ctx: &Context, fault: Fault) -> Result<(ResponseHeader, Bytes)> {
-    let body = format!("{} {}\n", fault.status(), fault.name());
-    let mut header = ResponseHeader::build(fault.status(), Some(8))?;
-    header.insert_header(CONTENT_TYPE, "text/plain")?;
-    header.insert_header(CACHE_CONTROL, "no-store")?;
-    header.set_content_length(body.len())?;
+/// Adds what all responses of our own have: the request id and HSTS. A response to HEAD has no body (RFC 9110,
+/// 9.3.2).
+pub(super) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalReply> {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
-        header.insert_header(name.clone(), id.clone())?;
+        reply.header.insert_header(name.clone(), id.clone())?;
     }
-    match fault {
-        Fault::NoAvailablePeer => header.insert_header(RETRY_AFTER, retry_after(ctx))?,
-        Fault::MethodNotAllowed => header.insert_header(ALLOW, allowed_methods(ctx))?,
-        _ => {}
+    forward_response::set_hsts(&mut reply.header, ctx.connection())?;
+    if ctx.request.method == Method::HEAD {
+        reply.body = Bytes::new();
     }
-    Ok((header, body.into()))
+    Ok(reply)
 }
 
-/// Seconds after which a peer that recovers now counts as up: the probes that takes, rounded up.
+/// The response that tells a client of a failure: a page, or for a client of gRPC a header with its status.
+pub(super) fn fault_reply(ctx: &Context, fault: Fault) -> Result<LocalReply> {
+    if let Some(content_type) = &ctx.request.grpc_content_type {
+        return grpc_reply(content_type, ctx.request.version, fault);
+    }
+    let mut page = LocalReply::page(fault)?;
+    match fault {
+        Fault::NoAvailablePeer => page.header.insert_header(RETRY_AFTER, retry_after(ctx))?,
+        Fault::MethodNotAllowed => page.header.insert_header(ALLOW, allowed_methods(ctx))?,
+        _ => {}
+    }
+    Ok(page)
+}
+
+fn grpc_reply(content_type: &HeaderValue, client: Version, fault: Fault) -> Result<LocalReply> {
+    let mut header = ResponseHeader::build(200, Some(8))?;
+    for (name, value) in grpc::trailers_only(content_type, fault.grpc_status(), fault.name()) {
+        header.insert_header(name, value)?;
+    }
+    if client < Version::HTTP_2 {
+        header.insert_header(CONTENT_LENGTH, 0)?;
+    }
+    Ok(LocalReply {
+        header,
+        body: Bytes::new(),
+    })
+}
+
+/// Takes what a client of HTTP/2 still sends of its request, for a while: some clients report a failure when
+/// their stream ends while they send. Pingora drains only requests that did not fail.
+async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
+    if session.req_header().version < Version::HTTP_2 {
+        return;
+    }
+    // The peer is done with the request.
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.permit = None;
+    }
+    session.as_downstream_mut().shutdown().await;
+}
+
+/// Ends a response of gRPC that has begun with a status in its trailers, which HTTP/1 does not have.
+async fn send_grpc_error_trailers(session: &mut Session, fault: Fault) {
+    if session.req_header().version < Version::HTTP_2 {
+        return;
+    }
+    let sent = session.response_written();
+    let trailers = sent
+        .and_then(|sent| grpc::error_trailers(&sent.headers, fault.grpc_status(), fault.name()));
+    if let Some(trailers) = trailers {
+        let end = HttpTask::Trailer(Some(Box::new(trailers)));
+        // An error means that the client is gone; the access log has the fault.
+        let _ = session.write_response_tasks(vec![end]).await;
+    }
+}
+
+fn fault_stage(ctx: &Context) -> FaultStage {
+    let is_connecting = |attempt: &Attempt| attempt.connect_time.is_none();
+    if ctx.response_begun() {
+        FaultStage::Responding
+    } else if ctx.attempt.as_ref().is_some_and(is_connecting) {
+        FaultStage::Connecting
+    } else {
+        FaultStage::AwaitingResponse
+    }
+}
+
+/// Seconds after which a peer that recovers now is up: the time of the probes that this takes, rounded up.
 fn retry_after(ctx: &Context) -> HeaderValue {
     let health = ctx
         .upstream()
@@ -179,9 +196,6 @@ fn retry_after(ctx: &Context) -> HeaderValue {
     let seconds = time.as_millis().div_ceil(1000).max(1);
     HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
-
-/// Where nobody probes, an operator has taken every peer out; who knows for how long.
-const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The methods that the routes for this host and path take (RFC 9110, 15.5.6).
 fn allowed_methods(ctx: &Context) -> String {
@@ -194,4 +208,31 @@ fn allowed_methods(ctx: &Context) -> String {
         .map(|method| method.as_str())
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::{MESSAGE, STATUS};
+
+    #[test]
+    fn grpc_reply_of_every_fault_is_a_200_with_the_status_of_the_table() {
+        let kind = HeaderValue::from_static("application/grpc+proto");
+        for &fault in Fault::ALL {
+            let reply = grpc_reply(&kind, Version::HTTP_2, fault).unwrap();
+            assert_eq!(reply.header.status, 200);
+            assert!(reply.body.is_empty());
+            let headers = &reply.header.headers;
+            assert_eq!(headers[STATUS], HeaderValue::from(fault.grpc_status()));
+            assert_eq!(headers[MESSAGE], fault.name());
+            assert!(!headers.contains_key(CONTENT_LENGTH));
+        }
+    }
+
+    #[test]
+    fn grpc_reply_over_http1_has_a_length() {
+        let kind = HeaderValue::from_static("application/grpc-web");
+        let reply = grpc_reply(&kind, Version::HTTP_11, Fault::NoRoute).unwrap();
+        assert_eq!(reply.header.headers[CONTENT_LENGTH], "0");
+    }
 }

@@ -1,30 +1,38 @@
-//! One request through Pingora, in phase order. Each hook is one call into the file of its phase.
+//! Carries requests through Pingora: each hook is one call, or a few, into the files of its phase.
 //!
-//! | hook | file | what |
-//! |---|---|---|
-//! | `early_request_filter` | [`admit`] | joins request and connection, sets its timeouts and its id |
-//! | `request_filter` | [`challenge`], [`admit`], [`redirect`], [`pick`] | ACME, limits, HTTPS, route, key, the first choice of a peer |
-//! | `request_body_filter` | [`admit`], [`web`], [`duplex`] | the body's size, upload progress |
-//! | `upstream_peer` | [`pick`], [`kept`], [`connect`], [`introduction`], [`tunnel`], [`duplex`] | the next peer of the walk, its drain, and how to talk to it |
-//! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward`], [`web`] | the request to the peer |
-//! | `response_filter`, `response_body_filter` | [`forward`], [`web`], [`stick`], [`stay`], [`moved`] | the response to the client, its cookie; whether a long stream may stay |
-//! | `response_trailer_filter` | [`web`] | trailers as the end of a body |
-//! | `fail_to_connect`, `error_while_proxy` | [`retry`] | blame, the next attempt |
-//! | `fail_to_proxy` | [`fault`], [`respond`] | what went wrong, and what the client is told |
-//! | `logging` | [`record`] | counters and one access-log line |
+//! | hook | files |
+//! |---|---|
+//! | `early_request_filter` | [`begin`], [`request_info`]: joins request and connection, sets timeouts and id |
+//! | `request_filter` | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`], [`select`]: limits, route, key, first peer |
+//! | `request_body_filter` | [`request_body`], [`grpc_web`], [`upstream_h2`]: the body's size, upload progress |
+//! | `upstream_peer` | [`select`], [`affinity_refresh`], [`connect`], [`proxy_header`], [`tunnel`], [`upstream_h2`]: the attempt's peer and connection |
+//! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward_request`], [`grpc_web`]: the request to the peer |
+//! | `response_filter` … `response_trailer_filter` | [`forward_response`], [`grpc_web`], [`sticky_cookie`], [`stream_limits`]: the response |
+//! | `fail_to_connect`, `error_while_proxy` | [`retry`], [`classify`]: blame, the next attempt |
+//! | `fail_to_proxy` | [`local_reply`], [`classify`]: the response to a failure |
+//! | `logging` | [`finish`]: counters and the access-log line |
+//!
+//! [`partial_request`] stands in for all of them where a header never was complete.
 
 mod acme_http01;
 mod affinity_refresh;
+mod begin;
+mod classify;
 mod connect;
 mod context;
-mod fault;
 mod finish;
-mod forward;
+mod forward_request;
+mod forward_response;
 mod grpc_web;
 mod local_reply;
+mod partial_request;
 mod proxy_header;
 mod redirect;
+mod request_body;
+mod request_info;
+mod request_key;
 mod retry;
+mod route;
 mod select;
 mod sticky_cookie;
 mod stream_limits;
@@ -48,21 +56,24 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 
 pub use self::context::Context;
+pub use self::partial_request::PartialRequests;
 pub use self::upstream_h2::UpstreamH2Connector;
 
+use self::grpc_web::GrpcWebTranslation;
+use crate::fault::Fault;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
-/// The proxy: Pingora's hooks over the configuration in force.
+/// The proxy: Pingora's hooks, over the configuration in force.
 pub struct EdgeProxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
-    /// Makes the connections that are tunnels.
+    /// Opens the connections of tunnels.
     tunnel_connector: Arc<TransportConnector>,
 }
 
 impl EdgeProxy {
-    /// A proxy that serves whatever configuration `snapshot` holds at a request's start.
+    /// A proxy that serves each request with the configuration that `snapshot` holds at its start.
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,
@@ -81,39 +92,30 @@ impl ProxyHttp for EdgeProxy {
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
-        // None: compression is the peers' business, and each module costs every request.
+        // No modules: compression is left to the peers, and each module costs every request.
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        validate::begin_request(session, ctx);
+        begin::begin_request(session, ctx);
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if let Some(answer) = acme_http01::key_authorization(ctx).await {
-            return acme_http01::respond(session, ctx, answer)
-                .await
-                .map(|()| true);
+        if let Some(token) = acme_http01::key_authorization(ctx).await {
+            let reply = acme_http01::reply(token)?;
+            return local_reply::send(session, ctx, reply).await.map(|()| true);
         }
-        let checked =
-            validate::validate(session, ctx).and_then(|()| redirect::redirect_location(ctx));
-        let admitted = match checked {
-            Ok(Some(location)) => {
-                return redirect::respond(session, ctx, location)
-                    .await
-                    .map(|()| true);
+        let routed = match route_request(session, ctx) {
+            Ok(RoutingDecision::Redirect(location)) => {
+                let reply = redirect::reply(location)?;
+                return local_reply::send(session, ctx, reply).await.map(|()| true);
             }
-            Ok(None) => validate::resolve_route(session, ctx)
-                .and_then(|()| select::compute_key(session, ctx)),
-            Err(refusal) => Err(refusal),
+            Ok(RoutingDecision::Upstream) => select::select_initial(ctx).await,
+            Err(fault) => Err(fault),
         };
-        let chosen = match admitted {
-            Ok(()) => select::select_initial(ctx).await,
-            Err(refusal) => Err(refusal),
-        };
-        match chosen {
+        match routed {
             Ok(()) => Ok(false),
-            Err(refusal) => local_reply::reply_without_upstream(session, ctx, refusal)
+            Err(fault) => local_reply::reply_without_upstream(session, ctx, fault)
                 .await
                 .map(|()| true),
         }
@@ -126,8 +128,8 @@ impl ProxyHttp for EdgeProxy {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        let passed = validate::on_request_body(body.as_ref(), end_of_stream, ctx)
-            .and_then(|()| grpc_web::decode_request_body(body, end_of_stream, ctx));
+        let passed = request_body::on_request_body(body.as_ref(), end_of_stream, ctx)
+            .and_then(|()| decode_grpc_web(body, end_of_stream, ctx));
         if passed.is_err() {
             upstream_h2::abandon_body(ctx);
         }
@@ -165,10 +167,13 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         connect::check_http_version(session, request, ctx)?;
-        forward::set_te_trailers(session.req_header(), request)?;
-        grpc_web::translate_request(request, ctx)?;
+        forward_request::set_te_trailers(session.req_header(), request)?;
+        ctx.grpc_web = match ctx.upstream() {
+            Some(upstream) if upstream.config.grpc_web => GrpcWebTranslation::of_request(request)?,
+            _ => None,
+        };
         upstream_h2::attach_exchange(session.req_header(), request, ctx);
-        forward::set_request_headers(request, ctx)
+        forward_request::set_request_headers(request, ctx)
     }
 
     async fn response_filter(
@@ -177,8 +182,10 @@ impl ProxyHttp for EdgeProxy {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        grpc_web::translate_response(response, ctx)?;
-        forward::prepare_response(session, response, ctx)?;
+        if let Some(translation) = &mut ctx.grpc_web {
+            translation.translate_response(response)?;
+        }
+        forward_response::prepare_response(session, response, ctx)?;
         stream_limits::enforce_stream_limits(&self.snapshot, session, response, ctx);
         Ok(())
     }
@@ -190,8 +197,10 @@ impl ProxyHttp for EdgeProxy {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        grpc_web::encode_response_body(body, end_of_stream, ctx)?;
-        forward::on_response_body(body.as_ref(), ctx);
+        if let Some(translation) = &ctx.grpc_web {
+            translation.encode_response_body(body, end_of_stream)?;
+        }
+        forward_response::on_response_body(body.as_ref(), ctx);
         Ok(None)
     }
 
@@ -201,8 +210,9 @@ impl ProxyHttp for EdgeProxy {
         trailers: &mut HeaderMap,
         ctx: &mut Context,
     ) -> Result<Option<Bytes>> {
-        let end = grpc_web::encode_trailers(trailers, ctx);
-        forward::on_response_body(end.as_ref(), ctx);
+        let translation = ctx.grpc_web.as_ref();
+        let end = translation.and_then(|translation| translation.encode_trailers(trailers));
+        forward_response::on_response_body(end.as_ref(), ctx);
         Ok(end)
     }
 
@@ -242,7 +252,7 @@ impl ProxyHttp for EdgeProxy {
         finish::finish(session, ctx);
     }
 
-    // A client must not be able to fill the error log: the access log and the counters have it all.
+    // A client must not be able to fill the error log; the access log and the counters have every failure.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
         true
     }
@@ -256,4 +266,34 @@ impl ProxyHttp for EdgeProxy {
     ) -> bool {
         true
     }
+}
+
+/// What becomes of a request before a peer is chosen.
+enum RoutingDecision {
+    /// It has a route and a key.
+    Upstream,
+    /// Its client is sent to this location.
+    Redirect(String),
+}
+
+fn route_request(session: &Session, ctx: &mut Context) -> Result<RoutingDecision, Fault> {
+    let request = session.req_header();
+    let raw_header = session
+        .as_http1()
+        .map(|http1| http1.get_headers_raw_bytes().len());
+    validate::validate(request, raw_header, ctx)?;
+    if let Some(location) = redirect::redirect_location(ctx)? {
+        return Ok(RoutingDecision::Redirect(location));
+    }
+    route::resolve_route(request, ctx)?;
+    request_key::compute_key(request, ctx)?;
+    Ok(RoutingDecision::Upstream)
+}
+
+fn decode_grpc_web(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    let Some(translation) = &mut ctx.grpc_web else {
+        return Ok(());
+    };
+    let decoded = translation.decode_request_body(body, end);
+    decoded.map_err(|_| ctx.fail_with(Fault::BadRequest))
 }

@@ -1,51 +1,94 @@
-//! Phase 2, on a listener that serves nothing itself: its clients are sent on to HTTPS.
+//! Phase 2, on a listener with `https_redirect`: clients without TLS are redirected to HTTPS.
 
 use bytes::Bytes;
 use http::Method;
 use http::header::LOCATION;
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
 
 use super::context::Context;
-use super::fault::Fault;
-use super::local_reply;
+use super::request_info::RequestInfo;
+use crate::downstream::LocalReply;
+use crate::fault::Fault;
 use crate::route::host_name;
 
-/// Where `https` leads without saying so.
+/// The port of `https` that a location leaves out.
 const HTTPS_PORT: u16 = 443;
 
-/// Where the client is to ask instead; `None`: here.
+/// Where the client is redirected; `None`: the listener serves the request itself.
 ///
 /// # Errors
-/// It should ask elsewhere, and has not said which host it wants.
+/// [`Fault::BadHost`] where the request names no host to redirect to.
 pub(super) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> {
-    let connection = ctx.connection();
-    let plain = connection.filter(|connection| !connection.is_encrypted());
+    let plain = ctx.connection().filter(|it| !it.is_encrypted());
     let port = plain.and_then(|connection| {
         ctx.snapshot
             .https_redirects
             .get(&*connection.listener_address)
     });
-    let Some(port) = port.filter(|_| ctx.request.method != Method::CONNECT) else {
-        return Ok(None);
-    };
-    let port = match *port {
-        HTTPS_PORT => String::new(),
-        other => format!(":{other}"),
-    };
-    let query = ctx.request.uri.query().map(|query| format!("?{query}"));
-    let (path, query) = (ctx.request.path(), query.unwrap_or_default());
-    match host_name(ctx.request.host_text()) {
-        "" => Err(Fault::BadHost),
-        host => Ok(Some(format!("https://{host}{port}{path}{query}"))),
+    match port {
+        // The target of CONNECT is no path; routing refuses it.
+        Some(port) if ctx.request.method != Method::CONNECT => {
+            https_location(&ctx.request, *port).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 
-/// Tells the client so, for good, and that the method stays (RFC 9110, 15.4.9).
-pub(super) async fn respond(session: &mut Session, ctx: &Context, location: String) -> Result<()> {
+/// The response: 308, which lasts and keeps the method (RFC 9110, 15.4.9).
+pub(super) fn reply(location: String) -> Result<LocalReply> {
     let mut header = ResponseHeader::build(308, Some(4))?;
     header.insert_header(LOCATION, location)?;
     header.set_content_length(0)?;
-    local_reply::send(session, ctx, header, Bytes::new()).await
+    Ok(LocalReply {
+        header,
+        body: Bytes::new(),
+    })
+}
+
+fn https_location(request: &RequestInfo, port: u16) -> Result<String, Fault> {
+    let port = match port {
+        HTTPS_PORT => String::new(),
+        other => format!(":{other}"),
+    };
+    let query = request.uri.query().map(|query| format!("?{query}"));
+    let (path, query) = (request.path(), query.unwrap_or_default());
+    match host_name(request.host_text()) {
+        "" => Err(Fault::BadHost),
+        host => Ok(format!("https://{host}{port}{path}{query}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Uri};
+
+    use super::*;
+
+    fn location(host: &'static str, uri: &'static str, port: u16) -> Result<String, Fault> {
+        let request = RequestInfo {
+            host: Some(HeaderValue::from_static(host)),
+            uri: Uri::from_static(uri),
+            ..RequestInfo::default()
+        };
+        https_location(&request, port)
+    }
+
+    #[test]
+    fn redirect_keeps_host_path_and_query_and_replaces_the_port() {
+        for (host, uri, port, expected) in [
+            ("a.test", "/x?y=z", 443, "https://a.test/x?y=z"),
+            ("a.test:80", "/", 443, "https://a.test/"),
+            ("a.test:80", "/", 8443, "https://a.test:8443/"),
+            ("[::1]:80", "/", 8443, "https://[::1]:8443/"),
+            ("a.test", "*", 443, "https://a.test/"),
+        ] {
+            assert_eq!(location(host, uri, port).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn redirect_without_a_host_is_refused() {
+        assert_eq!(location("", "/", 443), Err(Fault::BadHost));
+    }
 }

@@ -1,48 +1,41 @@
 //! What follows from a failed attempt: the peer is blamed, and the next attempt prepared.
 //!
-//! The only place that sets Pingora's retry flag. Overriding Pingora's hooks replaces its own safe
-//! default (never repeat a method that is not idempotent, or a body that is no longer whole);
+//! The only place that sets Pingora's retry flag. Overriding Pingora's hooks replaces its own default (never
+//! repeat a method that is not idempotent, or a body that is no longer whole);
 //! [`policy::retry`](crate::policy::retry) states that rule anew.
 
-use pingora::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora::ErrorType::{
-    BindError, ConnectionClosed, H2Downgrade, H2Error, InternalError, ReadError, SocketError,
-    TLSHandshakeFailure, WriteError, WriteTimedout,
+    ConnectionClosed, H2Downgrade, H2Error, ReadError, TLSHandshakeFailure, WriteError,
 };
 use pingora::proxy::Session;
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorSource};
 
+use super::classify::{self, FaultStage};
 use super::context::Context;
 use super::select;
 use crate::clock;
+use crate::fault::{Blame, Fault};
 use crate::policy::ejection::EjectionPolicy;
 use crate::policy::retry::{
-    self, FailedAttempt, Failure, NoRetryReason, RetryDecision, RetryLimits,
+    self, FailedAttempt, NoRetryReason, RetryClass, RetryDecision, RetryLimits,
 };
 use crate::tls::{classify_error, describe_failure};
 
-/// There was no connection to the peer: blames it, and moves on where that is allowed.
+/// No connection to the peer: records the failure, and prepares the next attempt where one is allowed.
 pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
-    let failure = if is_stale_connection(ctx, error) {
-        Failure::Unprocessed
+    let is_fresh = ctx.attempt.as_ref().is_some_and(|it| it.fresh_connection);
+    let repeat = if is_stale_connection(error, is_fresh) {
+        Repeatable::STALE_CONNECTION
     } else {
-        record_connect_failure(ctx, error);
-        Failure::ConnectFailed
+        let fault = classify::classify_connect(error.etype());
+        record_connect_failure(ctx, fault, error);
+        Repeatable::on_any_connection(fault)
     };
-    let again = prepare_retry(session, ctx, failure);
+    let again = prepare_retry(session, ctx, repeat);
     error.set_retry(again);
 }
 
-/// A connection with other requests on it had come to its end; a new one was not even tried.
-fn is_stale_connection(ctx: &Context, error: &Error) -> bool {
-    let fresh = ctx
-        .attempt
-        .as_ref()
-        .is_some_and(|attempt| attempt.fresh_connection);
-    !fresh && *error.etype() == H2Error && h2_cause(error).is_some()
-}
-
-/// The exchange with the peer broke: moves on where that is allowed.
+/// The exchange with the peer failed: prepares the next attempt where one is allowed.
 pub(super) fn on_exchange_failed(
     session: &mut Session,
     ctx: &mut Context,
@@ -50,64 +43,71 @@ pub(super) fn on_exchange_failed(
     reused: bool,
 ) {
     if *error.etype() == TLSHandshakeFailure {
-        // The connection stood, and was found wanting before anything was sent.
+        // `connect` refused the connection after the handshake, before anything was sent.
         return on_connect_failed(session, ctx, error);
     }
     if let (H2Downgrade, Some(attempt)) = (error.etype(), &mut ctx.attempt) {
         attempt.force_http1 = !attempt.upstream.config.transport.protocol.is_always_h2();
     }
-    let failure = match error.esource() {
-        Downstream | Internal | Unset => Failure::Downstream,
-        Upstream if ctx.status != 0 || session.response_written().is_some() => {
-            Failure::ResponseStarted
-        }
-        Upstream => failure_before_response(ctx, error, reused),
+    let response_begun = ctx.status != 0 || session.response_written().is_some();
+    let repeat = if response_begun {
+        Repeatable::on_any_connection(classify::classify_error(error, FaultStage::Responding))
+    } else {
+        let falls_back = ctx.attempt.as_ref().is_some_and(|it| it.force_http1);
+        Repeatable::before_response(error, reused, falls_back)
     };
-    let again = prepare_retry(session, ctx, failure);
+    let again = prepare_retry(session, ctx, repeat);
     error.set_retry(again);
 }
 
-fn failure_before_response(ctx: &Context, error: &Error, reused: bool) -> Failure {
-    let http1 = ctx
-        .attempt
-        .as_ref()
-        .is_some_and(|attempt| attempt.force_http1);
-    match error.etype() {
-        _ if h2_cause(error).is_some_and(is_unprocessed) => Failure::Unprocessed,
-        H2Downgrade if http1 => Failure::Unprocessed,
-        _ if h2_cause(error).is_some_and(is_remote_reset) => Failure::ResetBeforeResponse,
-        WriteTimedout => Failure::FirstByteTimeout,
-        ReadError | WriteError | ConnectionClosed if reused => Failure::ReusedConnectionClosed,
-        ReadError | WriteError | ConnectionClosed => Failure::ResetBeforeResponse,
-        _ => Failure::ResponseStarted,
+/// Whether, and where, a failure allows the request to be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Repeatable {
+    class: RetryClass,
+    stale_connection: bool,
+}
+
+impl Repeatable {
+    /// The connection ended before the peer looked at the request, which says nothing about the peer.
+    const STALE_CONNECTION: Self = Self {
+        class: RetryClass::AnyRequest,
+        stale_connection: true,
+    };
+
+    fn on_any_connection(fault: Fault) -> Self {
+        Self {
+            class: fault.retry(),
+            stale_connection: false,
+        }
+    }
+
+    /// `reused`: the connection was from the pool. `falls_back`: HTTP/1.1 is left to be tried.
+    fn before_response(error: &Error, reused: bool, falls_back: bool) -> Self {
+        let unprocessed = classify::is_unprocessed(error);
+        let downgraded = falls_back && *error.etype() == H2Downgrade;
+        if *error.esource() == ErrorSource::Upstream && (unprocessed || downgraded) {
+            return Self::STALE_CONNECTION;
+        }
+        let fault = classify::classify_error(error, FaultStage::AwaitingResponse);
+        let closed = matches!(error.etype(), ReadError | WriteError | ConnectionClosed)
+            && !classify::is_stream_reset(error);
+        Self {
+            stale_connection: reused && closed && fault == Fault::UpstreamReset,
+            ..Self::on_any_connection(fault)
+        }
     }
 }
 
-fn h2_cause(error: &Error) -> Option<&h2::Error> {
-    error.root_cause().downcast_ref()
+/// Whether a shared connection of HTTP/2 had ended, and no new one was tried.
+fn is_stale_connection(error: &Error, is_fresh: bool) -> bool {
+    !is_fresh && *error.etype() == H2Error && classify::h2_error(error).is_some()
 }
 
-/// The stream was refused, or is above the last one that the peer has looked at when it said good-bye
-/// (RFC 9113, 8.7); `h2` tells no others of that.
-fn is_unprocessed(error: &h2::Error) -> bool {
-    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    error.is_remote() && (refused || error.is_go_away())
-}
-
-fn is_remote_reset(error: &h2::Error) -> bool {
-    error.is_remote() && error.is_reset()
-}
-
-/// Running out of local ports or descriptors says nothing about the peer.
-fn is_peer_failure(error: &ErrorType) -> bool {
-    !matches!(error, BindError | SocketError | InternalError)
-}
-
-fn record_connect_failure(ctx: &Context, error: &Error) {
+fn record_connect_failure(ctx: &Context, fault: Fault, error: &Error) {
     let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
         return;
     };
-    if !is_peer_failure(error.etype()) {
+    if fault.blame() != Blame::Peer {
         return;
     }
     let tls = (*error.etype() == TLSHandshakeFailure).then(|| classify_error(&error.to_string()));
@@ -115,19 +115,20 @@ fn record_connect_failure(ctx: &Context, error: &Error) {
         upstream.metrics.tls_failures.inc(failure);
     }
     peer.metrics.connect_failures.inc();
-    // Whoever may choose the name that a peer must prove must not choose who is ejected.
+    // Without a configured name the peer must prove the one that the client chose; a client must not be
+    // able to eject peers.
     if tls.is_some() && peer.server_name.is_none() {
         return;
     }
-    let Some(passive) = &upstream.config.outlier_detection else {
+    let Some(detection) = &upstream.config.outlier_detection else {
         return;
     };
-    let rules = EjectionPolicy {
-        failures: passive.failures,
-        base_ejection: passive.eject,
-        max_ejection: passive.max_eject,
+    let policy = EjectionPolicy {
+        failures: detection.failures,
+        base_ejection: detection.eject,
+        max_ejection: detection.max_eject,
     };
-    if let Some(length) = peer.on_connect_failure(&rules, clock::since_start()) {
+    if let Some(length) = peer.on_connect_failure(&policy, clock::since_start()) {
         peer.metrics.ejections.inc();
         let why = tls.map_or("connects fail", describe_failure);
         log::warn!(
@@ -138,19 +139,17 @@ fn record_connect_failure(ctx: &Context, error: &Error) {
     }
 }
 
-/// Prepares the next attempt, where there may be one; false: this failure is final.
-fn prepare_retry(session: &mut Session, ctx: &mut Context, failure: Failure) -> bool {
+/// Prepares the next attempt, where there may be one; false: the failure is final.
+fn prepare_retry(session: &Session, ctx: &mut Context, repeat: Repeatable) -> bool {
     let Some(limits) = retry_limits(ctx) else {
         return false;
     };
     let failed = FailedAttempt {
-        failure,
+        retry: repeat.class,
+        stale_connection: repeat.stale_connection,
         method: &ctx.request.method,
         body_replayable: !session.as_ref().retry_buffer_truncated(),
-        fresh_connection_tried: ctx
-            .attempt
-            .as_ref()
-            .is_some_and(|attempt| attempt.fresh_connection),
+        fresh_connection_tried: ctx.attempt.as_ref().is_some_and(|it| it.fresh_connection),
         attempts: ctx.attempts,
         elapsed: clock::since_start().saturating_sub(ctx.started),
     };
@@ -172,8 +171,8 @@ fn retry_limits(ctx: &Context) -> Option<RetryLimits> {
     })
 }
 
-/// Where retries are off, or no peer is left, no limit is to blame.
-fn count_retries_exhausted(ctx: &mut Context, reason: NoRetryReason, limits: RetryLimits) {
+/// Counts a request that a limit kept from another peer; not where retries are off, or no peer is left.
+fn count_retries_exhausted(ctx: &Context, reason: NoRetryReason, limits: RetryLimits) {
     let limited = matches!(
         reason,
         NoRetryReason::AttemptsExhausted | NoRetryReason::TimeoutElapsed
@@ -187,11 +186,11 @@ fn count_retries_exhausted(ctx: &mut Context, reason: NoRetryReason, limits: Ret
 }
 
 fn retry_next_peer(ctx: &mut Context) -> bool {
-    let moved = select::advance(ctx);
-    if let (true, Some(upstream)) = (moved, ctx.upstream()) {
+    let advanced = select::advance(ctx);
+    if let (true, Some(upstream)) = (advanced, ctx.upstream()) {
         upstream.metrics.retries.inc();
     }
-    moved
+    advanced
 }
 
 fn retry_fresh_connection(ctx: &mut Context) -> bool {
@@ -200,4 +199,105 @@ fn retry_fresh_connection(ctx: &mut Context) -> bool {
         attempt.connect_time = None;
     }
     ctx.attempt.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora::ErrorType::{self, InvalidHTTPHeader, ReadTimedout, WriteTimedout};
+
+    use super::*;
+
+    fn before_response(error: &Error, reused: bool) -> (RetryClass, bool) {
+        let repeat = Repeatable::before_response(error, reused, false);
+        (repeat.class, repeat.stale_connection)
+    }
+
+    #[test]
+    fn upstream_failure_before_the_response_follows_the_fault_table() {
+        for (kind, class) in [
+            (ReadError, RetryClass::IdempotentRequest),
+            (WriteError, RetryClass::IdempotentRequest),
+            (ConnectionClosed, RetryClass::IdempotentRequest),
+            (WriteTimedout, RetryClass::Never),
+            (InvalidHTTPHeader, RetryClass::Never),
+            (H2Error, RetryClass::Never),
+            (H2Downgrade, RetryClass::Never),
+        ] {
+            let error = Error::new_up(kind.clone());
+            assert_eq!(before_response(&error, false), (class, false), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn closed_connection_is_stale_only_if_it_was_reused() {
+        for kind in [ReadError, WriteError, ConnectionClosed] {
+            let error = Error::new_up(kind.clone());
+            let expected = (RetryClass::IdempotentRequest, true);
+            assert_eq!(before_response(&error, true), expected, "{kind:?}");
+        }
+        for kind in [WriteTimedout, InvalidHTTPHeader] {
+            let error = Error::new_up(kind.clone());
+            let expected = (RetryClass::Never, false);
+            assert_eq!(before_response(&error, true), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn failure_of_the_client_or_of_our_own_is_final() {
+        for kind in [ReadError, WriteError, ConnectionClosed, ReadTimedout] {
+            for error in [Error::new_down(kind.clone()), Error::new_in(kind.clone())] {
+                for reused in [false, true] {
+                    let expected = (RetryClass::Never, false);
+                    assert_eq!(before_response(&error, reused), expected, "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn downgrade_to_http1_repeats_every_request_where_http1_is_left() {
+        let error = Error::new_up(H2Downgrade);
+        let repeat = |falls_back| Repeatable::before_response(&error, false, falls_back);
+        assert_eq!(repeat(true), Repeatable::STALE_CONNECTION);
+        assert_eq!(repeat(false).class, RetryClass::Never);
+    }
+
+    #[test]
+    fn failure_in_the_response_is_final() {
+        for kind in [ReadError, WriteError, ConnectionClosed, WriteTimedout] {
+            let fault = classify::classify_error(&Error::new_up(kind), FaultStage::Responding);
+            let repeat = Repeatable::on_any_connection(fault);
+            assert_eq!(repeat.class, RetryClass::Never, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn connect_failure_repeats_every_request_and_blames_local_shortage_on_no_peer() {
+        for (kind, blame) in [
+            (ErrorType::ConnectRefused, Blame::Peer),
+            (ErrorType::ConnectTimedout, Blame::Peer),
+            (TLSHandshakeFailure, Blame::Peer),
+            (ErrorType::BindError, Blame::Proxy),
+            (ErrorType::SocketError, Blame::Proxy),
+            (ErrorType::InternalError, Blame::Proxy),
+        ] {
+            let fault = classify::classify_connect(&kind);
+            assert_eq!(fault.blame(), blame, "{kind:?}");
+            let repeat = Repeatable::on_any_connection(fault);
+            assert_eq!(repeat.class, RetryClass::AnyRequest, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn shared_h2_connection_that_ended_is_stale_until_a_fresh_one_was_tried() {
+        let reason = h2::Error::from(h2::Reason::NO_ERROR);
+        let ended = Error::because(H2Error, "test", reason);
+        assert!(is_stale_connection(&ended, false));
+        assert!(!is_stale_connection(&ended, true));
+        assert!(!is_stale_connection(&Error::new_up(H2Error), false));
+        assert!(!is_stale_connection(
+            &Error::new_up(ConnectionClosed),
+            false
+        ));
+    }
 }

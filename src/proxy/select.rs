@@ -1,32 +1,21 @@
-//! Phases 3 to 5: the route's key, its place on the ring, the peer.
+//! Phases 4 and 5: the walk from the request's key, and the peer of each attempt.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
-use super::context::{Attempt, Context, RequestInfo};
-use super::fault::Fault;
+use super::context::{Attempt, Context};
 use crate::clock;
-use crate::config::MissingKey;
-use crate::cookie;
-use crate::downstream::{Connection, Phase};
-use crate::key::{self, KeyBuffer, KeySource};
+use crate::downstream::Phase;
+use crate::fault::Fault;
 use crate::ring::MemberId;
 use crate::upstream::in_flight::UpstreamPermit;
 use crate::upstream::{Admission, AdmitOutcome, HashTarget, QueuedRequest, Tried, Upstream};
 
-/// Finds the request's place on the ring.
-pub(super) fn compute_key(session: &Session, ctx: &mut Context) -> Result<(), Fault> {
-    let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
-    ctx.target = Some(hash_target(session, ctx, &upstream)?);
-    Ok(())
-}
-
-/// Chooses the peer that is asked first. Where that is full, it may take a little while.
+/// Chooses the peer of the first attempt. Where it is full, the request may wait for it in a queue.
 pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.target.clone())
     else {
@@ -36,12 +25,12 @@ pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     let admitted =
         match upstream.admit_or_enqueue(&target, &ctx.tried, now, upstream.begin_request()) {
             Ok(AdmitOutcome::Admitted(admitted)) => Ok(admitted),
-            Ok(AdmitOutcome::Queued(wait)) => {
-                let admitted = wait_in_queue(wait).await;
+            Ok(AdmitOutcome::Queued(queued)) => {
+                let admitted = wait_in_queue(queued).await;
                 now = clock::since_start();
                 admitted
             }
-            Err(ticket) => Err(ticket),
+            Err(permit) => Err(permit),
         };
     if let Ok(admitted) = admitted {
         ctx.attempt = Some(new_attempt(&upstream, &target, &ctx.tried, admitted, now));
@@ -51,17 +40,17 @@ pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     Err(Fault::NoAvailablePeer)
 }
 
-/// Waits for a place, as long as that may last; the request goes on without one then.
-async fn wait_in_queue(mut wait: QueuedRequest<'_>) -> Result<Admission, UpstreamPermit<'_>> {
-    let limit = wait.timeout();
-    let place = poll_fn(|context| wait.poll(context.waker(), clock::since_start()));
-    let _ = timeout(limit, place).await;
-    wait.finish(clock::since_start())
+/// Waits in the queue of a full peer, at most for its timeout; then any other available peer will do.
+async fn wait_in_queue(mut queued: QueuedRequest<'_>) -> Result<Admission, UpstreamPermit<'_>> {
+    let limit = queued.timeout();
+    let turn = poll_fn(|context| queued.poll(context.waker(), clock::since_start()));
+    let _ = timeout(limit, turn).await;
+    queued.finish(clock::since_start())
 }
 
-/// The peer of this attempt is known; starts its clock, and whatever else an attempt counts.
+/// The peer of this attempt is known: counts the attempt, and starts its body and its clock anew.
 pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
-    // What was read of the body is sent again, from its start.
+    // The attempt sends the body from its start, from Pingora's retry buffer.
     (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
     if let Some(exchange) = &ctx.exchange {
         exchange.enter(Phase::Request, None);
@@ -70,7 +59,7 @@ pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
         .attempt
         .as_mut()
         .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-    // A fresh connection after a dead one is the same attempt, begun anew.
+    // A fresh connection after a stale one belongs to the same attempt.
     if attempt.fresh_connection {
         attempt.started = clock::since_start();
     } else {
@@ -82,24 +71,24 @@ pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the peer that failed and chooses the next one of the same walk; false: there is none.
+/// Leaves the peer that failed and chooses the next one of the same walk; false: no peer is left.
 pub(super) fn advance(ctx: &mut Context) -> bool {
     let failed = ctx.attempt.as_ref().map(|attempt| attempt.member);
     if let Some(member) = failed {
         ctx.tried.insert(member);
     }
-    let moved = select_next(ctx);
+    let advanced = select_next(ctx);
     let peer = ctx
         .upstream()
         .zip(failed)
         .and_then(|(upstream, member)| upstream.peer(member));
-    if let (true, Some(peer)) = (moved, peer) {
+    if let (true, Some(peer)) = (advanced, peer) {
         peer.metrics.retries.inc();
     }
-    moved
+    advanced
 }
 
-/// Whether another peer could still be asked.
+/// Whether another peer is available for the request.
 pub(super) fn has_untried_peer(ctx: &Context) -> bool {
     let (Some(target), Some(attempt)) = (&ctx.target, &ctx.attempt) else {
         return false;
@@ -112,78 +101,12 @@ pub(super) fn has_untried_peer(ctx: &Context) -> bool {
         .is_some()
 }
 
-fn hash_target(
-    session: &Session,
-    ctx: &mut Context,
-    upstream: &Upstream,
-) -> Result<HashTarget, Fault> {
-    let connection = ctx
-        .exchange
-        .as_deref()
-        .map(|exchange| &*exchange.connection);
-    let request = key_request(session, &ctx.request, connection);
-    let mut buffer = KeyBuffer::default();
-    let sources = &upstream.config.key;
-    if let Some((source, key)) = key::extract(sources, &request, &mut buffer) {
-        let source = sources.get(source);
-        ctx.key_source = source.map(KeySource::name);
-        ctx.sticky_cookie = source.and_then(|source| cookie_to_refresh(source, key));
-        return Ok(HashTarget::Key(upstream.key(key)));
-    }
-    if let Some((source, _)) = key::cookie_to_issue(sources) {
-        let value = cookie::encode_value(rand::random());
-        let target = HashTarget::Key(upstream.key(value.as_bytes()));
-        ctx.key_source = sources.get(source).map(KeySource::name);
-        ctx.sticky_cookie = Some(value);
-        upstream.metrics.cookies_made.inc();
-        return Ok(target);
-    }
-    upstream.metrics.missing_key.inc();
-    match upstream.config.missing_key {
-        MissingKey::RoundRobin => Ok(upstream.next_round_robin()),
-        MissingKey::Reject => Err(Fault::MissingKey),
-    }
-}
-
-/// The value of a cookie that the client has, and is given again.
-fn cookie_to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
-    match source {
-        KeySource::StickyCookie(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
-        _ => None,
-    }
-}
-
-/// Only streams want to know.
+/// Whether the request goes to another peer than its key selects. Looked up only where the upstream closes
+/// moved streams, which must leave such requests alone.
 fn is_overflow(upstream: &Upstream, target: &HashTarget, tried: &Tried, member: MemberId) -> bool {
-    let home = || upstream.select(target, tried, clock::since_start());
+    let selected = || upstream.select(target, tried, clock::since_start());
     upstream.config.close_moved_streams.is_some()
-        && home().is_some_and(|home| home.member != member)
-}
-
-/// The key of a request that has a place on the ring.
-pub(super) fn key_bytes(session: &Session, ctx: &Context) -> Option<Box<[u8]>> {
-    let Some(HashTarget::Key(_)) = ctx.target else {
-        return None;
-    };
-    let request = key_request(session, &ctx.request, ctx.connection());
-    let mut buffer = KeyBuffer::default();
-    let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
-    let made = || ctx.sticky_cookie.as_deref().map(str::as_bytes);
-    found.map(|(_, key)| key).or_else(made).map(Box::from)
-}
-
-fn key_request<'a>(
-    session: &'a Session,
-    ask: &'a RequestInfo,
-    connection: Option<&'a Connection>,
-) -> key::KeyRequest<'a> {
-    let shown = connection.and_then(Connection::client_certificate);
-    key::KeyRequest {
-        parts: session.req_header(),
-        host: ask.host_text(),
-        client_ip: ask.client_ip(),
-        client_cert_subject: shown.and_then(|shown| shown.subject_name.as_deref()),
-    }
+        && selected().is_some_and(|selected| selected.member != member)
 }
 
 fn select_next(ctx: &mut Context) -> bool {
@@ -193,17 +116,17 @@ fn select_next(ctx: &mut Context) -> bool {
     let Some(target) = &ctx.target else {
         return false;
     };
-    // The try before, if there was one, is over: the request leaves that peer and stays in flight.
-    let ticket = ctx
+    // The request leaves the peer of the failed attempt, and stays in flight at the upstream.
+    let permit = ctx
         .attempt
         .as_mut()
         .and_then(|attempt| attempt.permit.take())
         .map_or_else(
             || upstream.begin_request(),
-            |place| upstream.leave_peer(place),
+            |permit| upstream.leave_peer(permit),
         );
     let now = clock::since_start();
-    let Ok(admitted) = upstream.admit(target, &ctx.tried, now, ticket) else {
+    let Ok(admitted) = upstream.admit(target, &ctx.tried, now, permit) else {
         return false;
     };
     ctx.attempt = Some(new_attempt(&upstream, target, &ctx.tried, admitted, now));
@@ -215,7 +138,7 @@ fn new_attempt(
     target: &HashTarget,
     tried: &Tried,
     admitted: Admission,
-    began: Duration,
+    started: Duration,
 ) -> Attempt {
     Attempt {
         is_overflow: is_overflow(upstream, target, tried, admitted.member),
@@ -223,7 +146,7 @@ fn new_attempt(
         member: admitted.member,
         epoch: admitted.epoch,
         permit: Some(admitted.permit),
-        started: began,
+        started,
         connect_time: None,
         fresh_connection: false,
         force_http1: false,

@@ -1,24 +1,22 @@
-//! Phase 6, back: gives a client its sticky cookie.
+//! Phase 6, back: sets the sticky cookie that the request's key came from.
 //!
-//! Only with a peer's response: a page of our own says nothing about who would have served. A peer
-//! that sets a cookie of the same name means it, and wins. A response that carries the cookie is one
-//! client's, so it is marked `private`, and not what contradicts that: a shared cache would hand one client's
-//! key to all.
+//! Only in a peer's response: a page of our own has no peer to stick to. A peer that sets a cookie of the same
+//! name itself wins. A response with the cookie is marked `private`, and loses directives that contradict that:
+//! a shared cache would give one client's key to all.
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use pingora::Result;
-use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Context;
-use super::forward::X_FORWARDED_PROTO;
+use super::forward_request::X_FORWARDED_PROTO;
 use crate::downstream::Connection;
 use crate::key;
 
-/// Sets the cookie that the request's key came from, if the client needs it.
+/// Sets the cookie, if the client needs it.
 pub(super) fn set_cookie(
-    session: &Session,
+    request: &RequestHeader,
     response: &mut ResponseHeader,
     ctx: &Context,
 ) -> Result<()> {
@@ -33,7 +31,7 @@ pub(super) fn set_cookie(
     }
     response.append_header(
         SET_COOKIE,
-        sticky.set_cookie_value(value, is_client_over_tls(session, ctx)),
+        sticky.set_cookie_value(value, is_client_over_tls(request, ctx)),
     )?;
     if !is_private(&response.headers) {
         response.insert_header(CACHE_CONTROL, private_cache_control(&response.headers))?;
@@ -41,42 +39,47 @@ pub(super) fn set_cookie(
     Ok(())
 }
 
-/// Whether the client came over TLS: to us, to whom passes its connection on, or to a trusted proxy.
-fn is_client_over_tls(session: &Session, ctx: &Context) -> bool {
-    let connection = ctx.connection();
-    let tls = connection.is_some_and(Connection::is_encrypted);
-    let told = || {
-        let proto = session.req_header().headers.get(X_FORWARDED_PROTO)?;
-        let first = proto.as_bytes().split(|&byte| byte == b',').next()?;
-        Some(first.trim_ascii().eq_ignore_ascii_case(b"https"))
-    };
-    tls || ctx.request.from_trusted && told().unwrap_or(false)
+/// Whether the client uses TLS: to us, to the sender of its PROXY header, or to a trusted proxy.
+fn is_client_over_tls(request: &RequestHeader, ctx: &Context) -> bool {
+    ctx.connection().is_some_and(Connection::is_encrypted)
+        || ctx.request.from_trusted && is_forwarded_from_https(&request.headers)
 }
 
-/// What a peer says of caches, without what it says to shared ones: `public` and `s-maxage` (RFC 9111, 5.2.2).
+/// Whether `X-Forwarded-Proto` is `https` for the first proxy of the list, the client's own.
+fn is_forwarded_from_https(headers: &HeaderMap) -> bool {
+    let proto = headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
+    let first = proto.and_then(|proto| proto.split(|&byte| byte == b',').next());
+    first.is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
+}
+
+/// The peer's directives and `private`, without those for shared caches: `public` and `s-maxage` (RFC 9111,
+/// 5.2.2).
 fn private_cache_control(headers: &HeaderMap) -> HeaderValue {
     let lines = headers.get_all(CACHE_CONTROL).into_iter();
     let directives = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let kept = directives.map(<[u8]>::trim_ascii).filter(|directive| {
+    let retained = directives.map(<[u8]>::trim_ascii).filter(|directive| {
         let name = directive.split(|&byte| byte == b'=').next();
         let name = name.unwrap_or_default().trim_ascii();
         !["", "public", "s-maxage"]
             .iter()
             .any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
     });
-    let all: Vec<_> = kept.chain([&b"private"[..]]).collect();
+    let all: Vec<_> = retained.chain([&b"private"[..]]).collect();
     let value = HeaderValue::from_bytes(&all.join(&b", "[..]));
     value.unwrap_or(HeaderValue::from_static("private"))
 }
 
-/// Whether no shared cache may store it (RFC 9111, 5.2.2); `private` of single fields does not say so.
+/// Whether no shared cache may store the response (RFC 9111, 5.2.2). `private="field"` is not enough: it is
+/// about single fields.
 fn is_private(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CACHE_CONTROL).into_iter();
     let mut directives = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     directives.any(|directive| {
         let directive = directive.trim_ascii();
-        let bars = [&b"private"[..], b"no-store"];
-        bars.iter().any(|bar| directive.eq_ignore_ascii_case(bar))
+        let forbidding = [&b"private"[..], b"no-store"];
+        forbidding
+            .iter()
+            .any(|name| directive.eq_ignore_ascii_case(name))
     })
 }
 
@@ -100,5 +103,32 @@ mod tests {
                 .map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
             assert_eq!(private_cache_control(&lines.collect()), expected);
         }
+    }
+    #[test]
+    fn response_is_private_only_as_a_whole() {
+        for (value, expected) in [
+            ("private", true),
+            ("max-age=1, No-Store", true),
+            ("private=\"x-a\"", false),
+            ("no-cache", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static(value))]);
+            assert_eq!(is_private(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn forwarded_proto_counts_for_the_first_proxy() {
+        for (value, expected) in [
+            ("https", true),
+            ("HTTPS , http", true),
+            ("http, https", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(value));
+            assert_eq!(is_forwarded_from_https(&headers), expected, "{value}");
+        }
+        assert!(!is_forwarded_from_https(&HeaderMap::new()));
     }
 }

@@ -154,7 +154,7 @@ impl KeyCheck {
         let check = Self {
             current: Arc::clone(current),
             upstream: Arc::clone(&attempt.upstream.name),
-            key: super::select::key_bytes(session, ctx)?,
+            key: super::request_key::key_bytes(session.req_header(), ctx)?,
             label: Arc::clone(&peer.label),
             address: peer.address.clone(),
             moved_since: None,

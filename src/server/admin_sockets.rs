@@ -108,6 +108,7 @@ impl AdminSockets {
                 proxy_protocol: None,
                 tls: None,
                 h2c: false,
+                responder: None,
             };
             let handed_over = socket.listener.handed_over();
             let accept = socket.listener.run(

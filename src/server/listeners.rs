@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -13,9 +12,10 @@ use super::inherited_sockets::{InheritedSockets, SHARED_PREFIX};
 use super::pingora_setup::PingoraProxy;
 use crate::admin::AppState;
 use crate::config::{self, Config, ListenAddress};
+use crate::downstream::PartialRequestResponder;
 use crate::downstream::listener::{BindError, ConnectionConfig, Listener, bind, unix};
 use crate::lifecycle::BoundAddress;
-use crate::snapshot::Snapshot;
+use crate::proxy::PartialRequests;
 use crate::telemetry::Telemetry;
 
 /// A listener that is bound and does not accept yet.
@@ -84,10 +84,14 @@ fn owned_socket_file(address: &ListenAddress) -> Option<unix::SocketFile> {
 
 /// How the connections of a listener are served: read from the configuration in force, for each connection.
 fn connection_config(
-    snapshot: &Arc<ArcSwap<Snapshot>>,
+    app_state: &AppState,
     address: &ListenAddress,
 ) -> impl Fn() -> ConnectionConfig + Send + Sync + use<> {
-    let (snapshot, address) = (Arc::clone(snapshot), address.clone());
+    let (snapshot, address) = (Arc::clone(&app_state.snapshot), address.clone());
+    let responder: Arc<dyn PartialRequestResponder> = Arc::new(PartialRequests::new(
+        Arc::clone(&snapshot),
+        Arc::clone(&app_state.telemetry),
+    ));
     move || {
         let snapshot = snapshot.load();
         ConnectionConfig {
@@ -95,6 +99,7 @@ fn connection_config(
             proxy_protocol: snapshot.proxy_protocol.get(&address).cloned(),
             tls: snapshot.tls.get(&address).cloned(),
             h2c: snapshot.config.allows_h2c(&address),
+            responder: Some(Arc::clone(&responder)),
         }
     }
 }
@@ -145,7 +150,7 @@ impl Listeners {
             // Not earlier: the socket's options are shared with the old process, which accepted from it until now.
             bind::set_options(&duplicate, &config);
             let (stop, stopped) = watch::channel(false);
-            let connection_config = connection_config(&app_state.snapshot, &config.address);
+            let connection_config = connection_config(app_state, &config.address);
             let conn_limit = Arc::clone(&app_state.conn_limit);
             let handed_over = listener.handed_over();
             let open = OpenListener {

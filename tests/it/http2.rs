@@ -988,7 +988,7 @@ fn http2_grpc_errors_have_a_grpc_status() {
     for (path, body, status, message) in [
         ("/other", "x", "12", "no_route"),
         ("/app", "01234567890", "8", "body_too_large"),
-        ("/app?k=a", "x", "4", "Gateway Timeout"),
+        ("/app?k=a", "x", "4", "first_byte_timeout"),
     ] {
         let said = ask(path, body);
         for line in [

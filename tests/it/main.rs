@@ -32,6 +32,7 @@ mod http2_floods; // clients of HTTP/2 that make work and no requests
 mod key_sources; // the peer is the one that the ring predicts
 mod limits; // what a client may not do, and how long it may take
 mod listeners; // sockets as they are asked for
+mod local_replies; // responses that no peer made
 mod moved_streams; // long streams follow their keys
 mod peers_h2; // HTTP/2 to peers
 mod peers_tls; // encrypted connections to peers

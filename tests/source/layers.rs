@@ -16,6 +16,7 @@ const CORE: &[&str] = &[
     "certificate",
     "proxy_protocol",
     "grpc",
+    "fault",
     "policy",
     "predict",
 ];
@@ -31,6 +32,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
     ("certificate", AllowedImports::Name(&[])),
     ("proxy_protocol", AllowedImports::Name(&[])),
     ("grpc", AllowedImports::Name(&[])),
+    ("fault", AllowedImports::Name(&["grpc", "policy"])), // the columns of its table
     ("predict", AllowedImports::Name(&["ring", "policy"])),
     ("clock", AllowedImports::Name(&[])),
     ("config", AllowedImports::Core(&["clock"])),
@@ -68,6 +70,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
         "downstream",
         AllowedImports::Name(&[
             "certificate",
+            "fault",
             "grpc",
             "proxy_protocol",
             "client_addr",

@@ -10,7 +10,7 @@ use super::socket::AcceptedSocket;
 use crate::config::{AcceptProxyConfig, DownstreamConfig};
 use crate::downstream::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
-    TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
+    PartialRequestResponder, TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
 };
 use crate::proxy_protocol::ProxyHeader;
 use crate::telemetry::metrics::{BadRequest, ConnectionRefusal, GaugeGuard, ListenerMetrics};
@@ -27,6 +27,8 @@ pub struct ConnectionConfig {
     pub tls: Option<Arc<ListenerTls>>,
     /// Whether clients without TLS may begin with HTTP/2 (prior knowledge).
     pub h2c: bool,
+    /// Answers requests without a complete header; `None`: they get a plain page, and no log line.
+    pub responder: Option<Arc<dyn PartialRequestResponder>>,
 }
 
 /// Starts a [`ConnectionTask`] for each accepted socket of a listener.
@@ -95,7 +97,9 @@ impl ConnectionTask {
             self.config.limits,
             self.shutdown,
         );
-        count_close_reason(&metrics, serve(connection, self.config.h2c, &app).await);
+        let responder = self.config.responder.as_deref();
+        let reason = serve(connection, self.config.h2c, responder, &app).await;
+        count_close_reason(&metrics, reason);
     }
 
     /// Finds the client's address, and refuses the connection if that client has too many.

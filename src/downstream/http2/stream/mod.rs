@@ -20,8 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::header::{CONNECTION, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Request, Response};
 use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -33,9 +33,11 @@ use self::error::map_stream_error;
 use self::request_body::Http2RequestBody;
 use super::super::close::LINGERING_CLOSE;
 use super::super::exchange::Exchange;
+use super::super::local_reply::LocalReply;
 use super::super::phase::AbortReason;
 use super::request_header;
 use super::streams::StreamEntry;
+use crate::fault::Fault;
 use crate::grpc;
 
 /// Fields that describe an HTTP/1 connection; HTTP/2 forbids them (RFC 9113 §8.2.2).
@@ -262,12 +264,10 @@ impl Http2Stream {
     /// complete where the stream was closed at a boundary, else with a reset.
     fn abort_response(&mut self) {
         let reason = self.exchange.abort_reason();
-        let (status, fault) = reason.map_or((503, "cut"), AbortReason::status_and_fault);
+        let fault = self.exchange.abort_fault(true).unwrap_or(Fault::Aborted);
         let sent = self.response.as_ref().map(|(header, _)| &header.headers);
-        let trailers = StatusCode::from_u16(status)
-            .ok()
-            .zip(sent)
-            .and_then(|(status, sent)| grpc::error_trailers(sent, status, fault));
+        let trailers =
+            sent.and_then(|sent| grpc::error_trailers(sent, fault.grpc_status(), fault.name()));
         match trailers.filter(|_| !std::thread::panicking()) {
             Some(trailers) => drop(self.send_trailers(trailers)),
             None if reason == Some(AbortReason::KeyMoved) => drop(self.end_stream()),
@@ -281,36 +281,32 @@ impl Http2Stream {
         self.entry.mark_ended();
     }
 
-    /// Sends the status of a request that a deadline has aborted. Pingora's proxy cannot: its future is
-    /// dropped by then.
-    fn send_abort_status(&mut self, status: u16) -> Result<()> {
-        let mut header = ResponseHeader::build(status, Some(4))?;
-        let message = header.status.canonical_reason().unwrap_or_default();
-        match grpc::trailers_only(&self.request.headers, header.status, message) {
-            Some(fields) => {
-                header.set_status(200)?;
-                for (name, value) in fields {
-                    header.insert_header(name, value)?;
-                }
-            }
-            None => header.insert_header(CONTENT_LENGTH, 0)?,
+    /// Sends the response to an aborted request. Pingora's proxy cannot: its future is dropped by then.
+    fn send_local_reply(&mut self, reply: LocalReply) -> Result<()> {
+        let end = reply.body.is_empty();
+        self.send_header(Box::new(reply.header), end)?;
+        if end {
+            return Ok(());
         }
-        self.send_header(Box::new(header), true)
+        // Without a wait for the window, as `drop` cannot wait; `h2` sends the page when it opens.
+        self.send_data(reply.body, true)
     }
 }
 
 impl Drop for Http2Stream {
     /// Upholds the module's invariant. Errors are ignored: a client that cannot be told is gone.
     fn drop(&mut self) {
-        let unsent_status = self
-            .exchange
-            .abort_status()
-            .filter(|_| self.response.is_none());
-        match (self.exchange.abort_reason(), unsent_status) {
-            _ if self.ended => {}
-            (_, Some(status)) => drop(self.send_abort_status(status)),
-            (Some(AbortReason::ClientWriteTimeout), _) => self.reset_stream(Reason::CANCEL),
-            _ => self.abort_response(),
+        if self.ended {
+            return;
+        }
+        let reply = match self.response {
+            None => self.exchange.local_reply(),
+            Some(_) => None,
+        };
+        match (reply, self.exchange.abort_reason()) {
+            (Some(reply), _) => drop(self.send_local_reply(reply)),
+            (None, Some(AbortReason::ClientWriteTimeout)) => self.reset_stream(Reason::CANCEL),
+            (None, _) => self.abort_response(),
         }
     }
 }

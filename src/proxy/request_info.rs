@@ -1,0 +1,225 @@
+//! What is known of a request apart from Pingora's session, which is gone before the last record is written.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use pingora::http::RequestHeader;
+
+use crate::client_addr;
+use crate::downstream::Connection;
+use crate::grpc;
+use crate::snapshot::Snapshot;
+
+/// The longest request id that is taken from a client; bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// What a request says of itself and its client.
+#[derive(Debug)]
+pub(super) struct RequestInfo {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) host: Option<HeaderValue>,
+    /// The client's address, after the trusted proxies.
+    pub(super) client_ip: IpAddr,
+    /// Whether the other end of the connection is a trusted proxy.
+    pub(super) from_trusted: bool,
+    /// The id for peers, clients and the log; `None`: `request_id` is off.
+    pub(super) id: Option<HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
+    /// The content type of a request of gRPC or gRPC-Web; `None`: it is neither.
+    pub(super) grpc_content_type: Option<HeaderValue>,
+}
+
+impl Default for RequestInfo {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            uri: Uri::default(),
+            version: Version::HTTP_11,
+            host: None,
+            client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            from_trusted: false,
+            id: None,
+            user_agent: None,
+            grpc_content_type: None,
+        }
+    }
+}
+
+impl RequestInfo {
+    /// What a complete header says.
+    pub(super) fn new(
+        request: &RequestHeader,
+        connection: Option<&Connection>,
+        snapshot: &Snapshot,
+    ) -> Self {
+        let remote = connection
+            .and_then(|connection| connection.client_addr)
+            .map(|client| client.ip());
+        let trusted = &snapshot.trusted_proxies;
+        let default = Self::default();
+        Self {
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            version: request.version,
+            host: request.headers.get(HOST).cloned(),
+            client_ip: remote.map_or(default.client_ip, |remote| {
+                client_addr::resolve(remote, &request.headers, trusted)
+            }),
+            from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
+            id: snapshot
+                .forwarding
+                .request_id
+                .as_ref()
+                .and_then(|name| request_id(&request.headers, name)),
+            user_agent: request.headers.get(USER_AGENT).cloned(),
+            grpc_content_type: request
+                .headers
+                .get(CONTENT_TYPE)
+                .filter(|_| grpc::is_grpc_request(&request.headers))
+                .cloned(),
+        }
+    }
+
+    /// What is known of a request whose header never was complete.
+    pub(super) fn partial(connection: &Connection, snapshot: &Snapshot) -> Self {
+        let client = connection.client_addr.map(|client| client.ip());
+        let wants_id = snapshot.forwarding.request_id.is_some();
+        let default = Self::default();
+        Self {
+            client_ip: client.unwrap_or(default.client_ip),
+            id: wants_id.then(new_request_id).flatten(),
+            ..default
+        }
+    }
+
+    /// The requested host: the target's where it has one (RFC 9112, 3.2.2), else `Host`.
+    pub(super) fn host_text(&self) -> &str {
+        let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
+        self.uri
+            .authority()
+            .map(Authority::as_str)
+            .or_else(header)
+            .unwrap_or("")
+    }
+
+    /// The requested host as a field's value; `None`: it is missing, empty, or not ASCII.
+    pub(super) fn host_value(&self) -> Option<HeaderValue> {
+        if self.uri.authority().is_some() {
+            return HeaderValue::from_str(self.host_text()).ok();
+        }
+        let host = self.host.as_ref();
+        host.filter(|host| !host.is_empty() && host.to_str().is_ok())
+            .cloned()
+    }
+
+    /// The path for the routes; `OPTIONS *`, which is about the whole server, counts as `/`.
+    pub(super) fn path(&self) -> &str {
+        match self.uri.path() {
+            "" | "*" => "/",
+            path => path,
+        }
+    }
+}
+
+/// The client's id, where it sent a valid one; else a new one.
+fn request_id(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let sent = headers.get(name).filter(|id| is_valid_request_id(id));
+    sent.cloned().or_else(new_request_id)
+}
+
+fn new_request_id() -> Option<HeaderValue> {
+    HeaderValue::from_bytes(&format_request_id(rand::random())).ok()
+}
+
+/// Formats as `{:032x}` does, without the cost of a formatter on each request.
+fn format_request_id(id: u128) -> [u8; 32] {
+    let mut rest = id;
+    let mut text = [0; 32];
+    for digit in text.iter_mut().rev() {
+        let nibble = (rest & 0xf) as u8;
+        *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+        rest >>= 4;
+    }
+    text
+}
+
+fn is_valid_request_id(id: &HeaderValue) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: HeaderName = HeaderName::from_static("x-request-id");
+
+    fn id_from(sent: &str) -> HeaderValue {
+        let sent = HeaderValue::from_str(sent).unwrap();
+        request_id(&HeaderMap::from_iter([(ID, sent)]), &ID).unwrap()
+    }
+
+    fn info(host: Option<&'static str>, uri: &'static str) -> RequestInfo {
+        RequestInfo {
+            host: host.map(HeaderValue::from_static),
+            uri: Uri::from_static(uri),
+            ..RequestInfo::default()
+        }
+    }
+
+    #[test]
+    fn request_id_of_a_client_is_kept_only_if_it_is_short_and_visible() {
+        let longest = "a".repeat(MAX_REQUEST_ID);
+        for valid in ["1", "a-B_c.9~", &longest] {
+            assert_eq!(id_from(valid), valid);
+        }
+        let too_long = "a".repeat(MAX_REQUEST_ID + 1);
+        for invalid in ["", "a b", "a\tb", &too_long] {
+            let made = id_from(invalid);
+            assert_eq!(made.len(), 32, "{invalid}");
+            assert!(made.as_bytes().iter().all(u8::is_ascii_hexdigit));
+        }
+    }
+
+    #[test]
+    fn request_id_is_formatted_as_32_lower_case_digits() {
+        for id in [
+            0,
+            1,
+            0xabc,
+            u128::MAX,
+            0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
+        ] {
+            assert_eq!(format_request_id(id), *format!("{id:032x}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn host_of_an_absolute_target_wins_over_the_field() {
+        let both = info(Some("field.test"), "http://target.test:81/x");
+        assert_eq!(both.host_text(), "target.test:81");
+        assert_eq!(both.host_value().unwrap(), "target.test:81");
+        let field = info(Some("field.test"), "/x");
+        assert_eq!(field.host_text(), "field.test");
+        assert_eq!(field.host_value().unwrap(), "field.test");
+    }
+
+    #[test]
+    fn missing_or_empty_host_is_no_value() {
+        for host in [None, Some("")] {
+            let info = info(host, "/");
+            assert_eq!(info.host_text(), "");
+            assert_eq!(info.host_value(), None);
+        }
+    }
+
+    #[test]
+    fn path_of_an_asterisk_target_is_the_root() {
+        assert_eq!(info(None, "*").path(), "/");
+        assert_eq!(info(None, "/a?b").path(), "/a");
+        assert_eq!(info(None, "http://a.test").path(), "/");
+    }
+}

@@ -1,0 +1,189 @@
+//! Phase 3: the request's key, and with it its place on the ring.
+
+use std::sync::Arc;
+
+use pingora::http::RequestHeader;
+
+use super::context::Context;
+use super::request_info::RequestInfo;
+use crate::config::MissingKey;
+use crate::cookie;
+use crate::downstream::Connection;
+use crate::fault::Fault;
+use crate::key::{self, KeyBuffer, KeyRequest, KeySource};
+use crate::upstream::HashTarget;
+
+/// Sets the request's target on the ring: its key's hash, or a turn of round-robin.
+pub(super) fn compute_key(request: &RequestHeader, ctx: &mut Context) -> Result<(), Fault> {
+    let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
+    let mut buffer = KeyBuffer::default();
+    let sources = &upstream.config.key;
+    // Not `ctx.connection()`, which would borrow all of `ctx`.
+    let connection = ctx.exchange.as_deref().map(|it| &*it.connection);
+    let request = key_request(request, &ctx.request, connection);
+    let target = match find_key(sources, &request, &mut buffer) {
+        FoundKey::Present { source, key } => {
+            ctx.key_source = Some(source.name());
+            ctx.sticky_cookie = cookie_to_refresh(source, key);
+            HashTarget::Key(upstream.key(key))
+        }
+        FoundKey::Issued(source) => {
+            let value = cookie::encode_value(rand::random());
+            let target = HashTarget::Key(upstream.key(value.as_bytes()));
+            ctx.key_source = Some(source.name());
+            ctx.sticky_cookie = Some(value);
+            upstream.metrics.cookies_made.inc();
+            target
+        }
+        FoundKey::Missing => {
+            upstream.metrics.missing_key.inc();
+            match upstream.config.missing_key {
+                MissingKey::RoundRobin => upstream.next_round_robin(),
+                MissingKey::Reject => return Err(Fault::MissingKey),
+            }
+        }
+    };
+    ctx.target = Some(target);
+    Ok(())
+}
+
+/// The bytes of the request's key; `None`: it has none, and went by round-robin.
+pub(super) fn key_bytes(request: &RequestHeader, ctx: &Context) -> Option<Box<[u8]>> {
+    let Some(HashTarget::Key(_)) = ctx.target else {
+        return None;
+    };
+    let request = key_request(request, &ctx.request, ctx.connection());
+    let mut buffer = KeyBuffer::default();
+    let found = key::extract(&ctx.upstream()?.config.key, &request, &mut buffer);
+    let issued = || ctx.sticky_cookie.as_deref().map(str::as_bytes);
+    found.map(|(_, key)| key).or_else(issued).map(Box::from)
+}
+
+/// Where the key of a request comes from.
+#[derive(Debug, PartialEq)]
+enum FoundKey<'a> {
+    Present {
+        source: &'a KeySource,
+        key: &'a [u8],
+    },
+    /// A sticky cookie that the response is to set.
+    Issued(&'a KeySource),
+    Missing,
+}
+
+fn find_key<'a>(
+    sources: &'a [KeySource],
+    request: &KeyRequest<'a>,
+    buffer: &'a mut KeyBuffer,
+) -> FoundKey<'a> {
+    if let Some((index, key)) = key::extract(sources, request, buffer)
+        && let Some(source) = sources.get(index)
+    {
+        return FoundKey::Present { source, key };
+    }
+    let issuing = key::cookie_to_issue(sources).and_then(|(index, _)| sources.get(index));
+    issuing.map_or(FoundKey::Missing, FoundKey::Issued)
+}
+
+/// The value of the client's cookie, where the response is to set it again with a new age.
+fn cookie_to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
+    match source {
+        KeySource::StickyCookie(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
+        _ => None,
+    }
+}
+
+fn key_request<'a>(
+    request: &'a RequestHeader,
+    info: &'a RequestInfo,
+    connection: Option<&'a Connection>,
+) -> KeyRequest<'a> {
+    let certificate = connection.and_then(Connection::client_certificate);
+    KeyRequest {
+        parts: request,
+        host: info.host_text(),
+        client_ip: info.client_ip,
+        client_cert_subject: certificate
+            .and_then(|certificate| certificate.subject_name.as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+    use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
+
+    const USER: KeySource = KeySource::Header(HeaderName::from_static("x-user"));
+
+    fn sticky(refresh: bool) -> KeySource {
+        KeySource::StickyCookie(StickyCookie {
+            name: "cw".to_owned(),
+            ttl: None,
+            refresh,
+            same_site: SameSite::Lax,
+            secure: SecureAttribute::Auto,
+            http_only: true,
+            path: "/".to_owned(),
+            domain: None,
+        })
+    }
+
+    /// The source and key that are found for a request with these fields; the source alone where a cookie is
+    /// to be issued.
+    fn find(
+        sources: &[KeySource],
+        fields: &[(&'static str, &'static str)],
+    ) -> Option<(&'static str, Option<String>)> {
+        let mut request = RequestHeader::build("GET", b"/a/b?c=d", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        let info = RequestInfo {
+            client_ip: [192, 0, 2, 1].into(),
+            ..RequestInfo::default()
+        };
+        let mut buffer = KeyBuffer::default();
+        match find_key(sources, &key_request(&request, &info, None), &mut buffer) {
+            FoundKey::Present { source, key } => {
+                Some((source.name(), Some(String::from_utf8_lossy(key).into())))
+            }
+            FoundKey::Issued(source) => Some((source.name(), None)),
+            FoundKey::Missing => None,
+        }
+    }
+
+    fn key(source: &'static str, key: &str) -> Option<(&'static str, Option<String>)> {
+        Some((source, Some(key.to_owned())))
+    }
+
+    #[test]
+    fn key_comes_from_the_first_source_that_is_present() {
+        let sources = [USER, KeySource::Path];
+        assert_eq!(find(&sources, &[("x-user", "u1")]), key("header", "u1"));
+        assert_eq!(find(&sources, &[]), key("path", "/a/b"));
+    }
+
+    #[test]
+    fn key_is_missing_where_no_source_is_present() {
+        assert_eq!(find(&[USER], &[("x-other", "u1")]), None);
+        assert_eq!(find(&[], &[]), None);
+    }
+
+    #[test]
+    fn sticky_cookie_is_issued_only_to_a_client_without_one() {
+        let sources = [USER, sticky(false)];
+        assert_eq!(find(&sources, &[("x-user", "u1")]), key("header", "u1"));
+        assert_eq!(find(&sources, &[("cookie", "cw=v1")]), key("cookie", "v1"));
+        assert_eq!(find(&sources, &[]), Some(("cookie", None)));
+    }
+
+    #[test]
+    fn only_a_sticky_cookie_with_refresh_is_set_again() {
+        let value = Some("v1".to_owned());
+        assert_eq!(cookie_to_refresh(&sticky(true), b"v1"), value);
+        assert_eq!(cookie_to_refresh(&sticky(false), b"v1"), None);
+        assert_eq!(cookie_to_refresh(&USER, b"v1"), None);
+    }
+}
