@@ -57,81 +57,81 @@ macro_rules! faults {
 }
 
 faults! {
-    //                            name                 status gRPC            blame   retry
+    // fault                  = name,                          status, gRPC,         blame,  retry
 
     // The request is refused.
     /// The request is malformed.
-    BadRequest                  = "bad_request",          400, Internal,          Client, Never;
+    BadRequest                = "bad_request",                 400, Internal,          Client, Never;
     /// `Host` is missing, repeated, or not the name of a host.
-    BadHost                     = "bad_host",             400, Internal,          Client, Never;
+    BadHost                   = "bad_host",                    400, Internal,          Client, Never;
     /// None of the upstream's key sources is present, and `missing_key` is `reject`.
-    MissingKey                  = "missing_key",          400, Internal,          Client, Never;
+    MissingKey                = "missing_key",                 400, Internal,          Client, Never;
     /// The route requires a client certificate, and the connection has none.
-    ClientCertificateRequired   = "client_certificate_required", 403, PermissionDenied, Client, Never;
+    ClientCertificateRequired = "client_certificate_required", 403, PermissionDenied,  Client, Never;
     /// No route matches the host and path.
-    NoRoute                     = "no_route",             404, Unimplemented,     Client, Never;
+    NoRoute                   = "no_route",                    404, Unimplemented,     Client, Never;
     /// No route for the host and path takes the method.
-    MethodNotAllowed            = "method_not_allowed",   405, Unimplemented,     Client, Never;
+    MethodNotAllowed          = "method_not_allowed",          405, Unimplemented,     Client, Never;
     /// The body is larger than `max_body_size`.
-    BodyTooLarge                = "body_too_large",       413, ResourceExhausted, Client, Never;
+    BodyTooLarge              = "body_too_large",              413, ResourceExhausted, Client, Never;
     /// The request target is longer than `max_uri_length`.
-    UriTooLong                  = "uri_too_long",         414, ResourceExhausted, Client, Never;
+    UriTooLong                = "uri_too_long",                414, ResourceExhausted, Client, Never;
     /// The host differs from the SNI, on a listener that asks for client certificates.
-    Misdirected                 = "misdirected",          421, Unavailable,       Client, Never;
+    Misdirected               = "misdirected",                 421, Unavailable,       Client, Never;
     /// The header is larger than `max_header_size`.
-    HeaderTooLarge              = "header_too_large",     431, ResourceExhausted, Client, Never;
+    HeaderTooLarge            = "header_too_large",            431, ResourceExhausted, Client, Never;
 
     // The client is too slow, or gone. nginx's 499 is logged only: no client is there to read it.
     /// The header was not complete within `header_timeout`.
-    HeaderTimeout               = "header_timeout",       408, DeadlineExceeded,  Client, Never;
+    HeaderTimeout             = "header_timeout",              408, DeadlineExceeded,  Client, Never;
     /// The body was not complete in time.
-    BodyTimeout                 = "body_timeout",         408, DeadlineExceeded,  Client, Never;
+    BodyTimeout               = "body_timeout",                408, DeadlineExceeded,  Client, Never;
     /// The client left before its response was complete.
-    ClientGone                  = "client_gone",          499, Cancelled,         Client, Never;
+    ClientGone                = "client_gone",                 499, Cancelled,         Client, Never;
     /// The client did not take the response within `write_timeout`.
-    ClientStalled               = "client_stalled",       499, Cancelled,         Client, Never;
+    ClientStalled             = "client_stalled",              499, Cancelled,         Client, Never;
 
     // No peer was reached: nothing was sent.
     /// No peer of the upstream is available.
-    NoAvailablePeer             = "no_peer",              503, Unavailable,       Peer,   Never;
+    NoAvailablePeer           = "no_available_peer",           503, Unavailable,       Peer,   Never;
     /// No connection to the peer: refused, or unreachable.
-    ConnectFailed               = "connect_failed",       502, Unavailable,       Peer,   AnyRequest;
+    ConnectFailed             = "connect_failed",              502, Unavailable,       Peer,   AnyRequest;
     /// No connection to any peer: this host has no port or file descriptor left for one.
-    LocalConnectFailed          = "connect_failed",       502, Unavailable,       Proxy,  AnyRequest;
+    LocalConnectFailed        = "connect_failed",              502, Unavailable,       Proxy,  AnyRequest;
     /// No connection to the peer within `connect`.
-    ConnectTimeout              = "connect_timeout",      504, DeadlineExceeded,  Peer,   AnyRequest;
+    ConnectTimeout            = "connect_timeout",             504, DeadlineExceeded,  Peer,   AnyRequest;
     /// The peer's certificate, TLS version or protocol is not acceptable.
-    TlsFailed                   = "tls_failed",           502, Unavailable,       Peer,   AnyRequest;
+    TlsFailed                 = "tls_failed",                  502, Unavailable,       Peer,   AnyRequest;
 
     // The peer was reached.
     /// The peer did not take the request within `write`.
-    SendTimeout                 = "send_timeout",         504, DeadlineExceeded,  Peer,   Never;
+    SendTimeout               = "send_timeout",                504, DeadlineExceeded,  Peer,   Never;
     /// The peer closed the connection, or reset the stream, before it responded.
-    UpstreamReset               = "reset",                502, Unavailable,       Peer,   IdempotentRequest;
+    UpstreamReset             = "upstream_reset",              502, Unavailable,       Peer,   IdempotentRequest;
     /// The peer did not begin to respond within `first_byte`.
-    FirstByteTimeout            = "first_byte_timeout",   504, DeadlineExceeded,  Peer,   Never;
+    FirstByteTimeout          = "first_byte_timeout",          504, DeadlineExceeded,  Peer,   Never;
     /// The peer's response is malformed.
-    BadResponse                 = "bad_response",         502, Unavailable,       Peer,   Never;
+    BadResponse               = "bad_response",                502, Unavailable,       Peer,   Never;
     /// The response ended before it was complete.
-    ResponseTruncated           = "response_cut",         502, Unavailable,       Peer,   Never;
+    ResponseTruncated         = "response_truncated",          502, Unavailable,       Peer,   Never;
     /// The peer paused in its response for longer than `read`.
-    ResponseStalled             = "response_stalled",     504, DeadlineExceeded,  Peer,   Never;
+    ResponseStalled           = "response_stalled",            504, DeadlineExceeded,  Peer,   Never;
     /// The request took longer than `request_timeout`, or gRPC's `grpc-timeout`.
-    RequestTimeout              = "request_timeout",      504, DeadlineExceeded,  Peer,   Never;
+    RequestTimeout            = "request_timeout",             504, DeadlineExceeded,  Peer,   Never;
 
     // Clockwise ended the exchange.
     /// Nothing passed through the tunnel for `tunnel.idle`.
-    TunnelIdle                  = "tunnel_idle",          504, DeadlineExceeded,  Proxy,  Never;
+    TunnelIdle                = "tunnel_idle",                 504, DeadlineExceeded,  Proxy,  Never;
     /// The tunnel was open for `tunnel.total`.
-    TunnelTotal                 = "tunnel_total",         504, DeadlineExceeded,  Proxy,  Never;
+    TunnelTotal               = "tunnel_total",                504, DeadlineExceeded,  Proxy,  Never;
     /// The key of a long stream moved to another peer, and the stream was closed.
-    KeyMoved                    = "moved",                503, Unavailable,       Proxy,  Never;
+    KeyMoved                  = "moved",                       503, Unavailable,       Proxy,  Never;
     /// The process, or the HTTP/2 connection, ended before the request did.
-    Aborted                     = "cut",                  503, Unavailable,       Proxy,  Never;
+    Aborted                   = "aborted",                     503, Unavailable,       Proxy,  Never;
     /// An error of Clockwise.
-    Internal                    = "internal",             500, Internal,          Proxy,  Never;
+    Internal                  = "internal",                    500, Internal,          Proxy,  Never;
     /// A panic of Clockwise.
-    Panic                       = "panic",                500, Internal,          Proxy,  Never;
+    Panic                     = "panic",                       500, Internal,          Proxy,  Never;
 }
 
 impl Fault {

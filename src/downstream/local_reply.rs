@@ -1,4 +1,4 @@
-//! A complete response of Clockwise, for a client whose session with Pingora is over.
+//! A complete response of our own, for a client that has no session of Pingora any more.
 
 use bytes::{BufMut, Bytes};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, DATE};
@@ -8,7 +8,7 @@ use pingora::protocols::http::date::get_cached_date;
 
 use crate::fault::Fault;
 
-/// A response whose body is in memory.
+/// A complete response, in memory.
 #[derive(Clone, Debug)]
 pub struct LocalReply {
     /// The status and fields.

@@ -173,3 +173,27 @@ fn unique_pool_key() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn requested_name_is_the_host_without_port_and_brackets() {
+        let mut ctx = Context::for_test(
+            "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
+        );
+        for (host, name) in [("a.test:80", "a.test"), ("[::1]:80", "::1"), ("", "")] {
+            ctx.request.host = Some(HeaderValue::from_static(host));
+            assert_eq!(requested_name(&ctx), name);
+        }
+    }
+
+    #[test]
+    fn pool_keys_of_unshared_connections_are_distinct() {
+        let (one, other) = (unique_pool_key(), unique_pool_key());
+        assert!(one != other && one != 0 && other != 0);
+    }
+}

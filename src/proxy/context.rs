@@ -161,3 +161,23 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+impl Context {
+    /// The context of `GET / HTTP/1.1` under a configuration with one listener and this `rest`; without a
+    /// connection.
+    pub(super) fn for_test(rest: &str) -> Self {
+        use crate::{config, snapshot::ResolvedAddresses, telemetry::metrics::Metrics};
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("clockwise.yaml");
+        let text = format!("listeners: [{{address: \"127.0.0.1:1\"}}]\naccess_log: off\n{rest}");
+        std::fs::write(&file, text).unwrap();
+        let config = config::load(&file).unwrap();
+        let telemetry = Telemetry::open(&config).unwrap();
+        let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
+        let snapshot = Snapshot::new(config, &ResolvedAddresses::new(), None, &metrics).unwrap();
+        let mut ctx = Self::new(Arc::new(snapshot), Arc::new(telemetry));
+        ctx.request.host = Some(http::HeaderValue::from_static("a.test"));
+        ctx
+    }
+}

@@ -31,22 +31,25 @@ pub(super) fn finish(session: &Session, ctx: &mut Context) {
         .map(|response| response.status.as_u16())
         .filter(|status| !matches!(status, 100 | 102..=199))
         .unwrap_or(0);
-    let status = match ctx.fault {
-        // As nginx and Caddy log a client that left: it saw no status, or not the whole response.
-        Some(fault) if fault.is_client_abort() => fault.status(),
-        _ => written,
-    };
     let outcome = RequestOutcome {
-        status,
+        status: logged_status(written, ctx.fault),
         body_bytes_sent: session.body_bytes_sent() as u64,
         duration: clock::since_start().saturating_sub(ctx.started),
     };
     record(ctx, &outcome);
 }
 
+/// The status for the log. As nginx and Caddy have it, 499 for a client that left: it saw no status, or not the
+/// whole response.
+fn logged_status(written: u16, fault: Option<Fault>) -> u16 {
+    match fault {
+        Some(fault) if fault.is_client_abort() => fault.status(),
+        _ => written,
+    }
+}
+
 impl Drop for Context {
-    /// A request that a deadline aborted, or whose task panicked, never reaches Pingora's `logging` hook; it is
-    /// recorded here.
+    /// Records a request that a deadline or a panic aborted: it never reaches Pingora's `logging` hook.
     fn drop(&mut self) {
         if !self.recorded && self.exchange.is_some() {
             finish_aborted(self);
@@ -74,8 +77,8 @@ fn finish_aborted(ctx: &mut Context) {
     record(ctx, &outcome);
 }
 
-/// Records a request whose header never was complete, of which only the client and the fault are known. The
-/// connection counts its kind itself.
+/// Records a request with an incomplete header, of which only the client and the fault are known. The listener's
+/// own counters follow from the reason for the close.
 pub(super) fn finish_partial(ctx: &mut Context, reply: Option<&LocalReply>) {
     ctx.recorded = true;
     if let Some(fault) = ctx.fault {
@@ -268,5 +271,40 @@ fn protocol_name(version: HttpVersion) -> &'static str {
         HttpVersion::HTTP_2 => "HTTP/2",
         HttpVersion::HTTP_3 => "HTTP/3.0",
         _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_that_left_is_logged_as_499_whatever_was_written() {
+        assert_eq!(logged_status(200, None), 200);
+        assert_eq!(logged_status(504, Some(Fault::FirstByteTimeout)), 504);
+        assert_eq!(logged_status(200, Some(Fault::ClientGone)), 499);
+        assert_eq!(logged_status(0, Some(Fault::ClientStalled)), 499);
+    }
+
+    #[test]
+    fn aborted_request_is_logged_with_the_status_that_had_passed() {
+        let mut ctx = Context::for_test(
+            "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
+        );
+        assert_eq!(aborted_status(&ctx, Fault::Aborted), 0);
+        ctx.status = 200;
+        assert_eq!(aborted_status(&ctx, Fault::ResponseStalled), 200);
+        assert_eq!(aborted_status(&ctx, Fault::ClientGone), 499);
+    }
+
+    #[test]
+    fn protocol_is_named_as_clients_write_it() {
+        for (version, name) in [
+            (HttpVersion::HTTP_10, "HTTP/1.0"),
+            (HttpVersion::HTTP_11, "HTTP/1.1"),
+            (HttpVersion::HTTP_2, "HTTP/2"),
+        ] {
+            assert_eq!(protocol_name(version), name);
+        }
     }
 }

@@ -91,8 +91,8 @@ pub(super) fn set_te_trailers(client: &RequestHeader, request: &mut RequestHeade
     Ok(())
 }
 
-/// Sets `Client-Cert` (RFC 9440) where `forwarded`. On a connection whose client was asked for a certificate,
-/// the client's own field never passes.
+/// Sets `Client-Cert` (RFC 9440) where `forwarded`. On a listener that asks for client certificates, a
+/// client's own field never passes.
 fn set_client_cert(
     request: &mut RequestHeader,
     connection: &Connection,

@@ -1,8 +1,8 @@
 //! Writes every response that no peer made: error pages, redirects, ACME tokens.
 //!
 //! All have the request id, and HSTS where it is due. A failure's page, and its form for gRPC, follow from the
-//! [fault table](crate::fault). Where a session of Pingora's is there, it sends the response; else the response
-//! is left in the [`Exchange`] and sent when the session is gone.
+//! [fault table](crate::fault). Pingora's session sends the response while there is one. A deadline drops the
+//! session; then the response is left in the [`Exchange`], and sent from there.
 
 use std::time::Duration;
 
@@ -74,8 +74,8 @@ pub(super) async fn reply_after_failure(
     }
 }
 
-/// Leaves the response to a request whose session is gone, where one is due; the status and body length that
-/// the client gets.
+/// Leaves the response to an aborted request in its exchange, where one is due; the status and the body's
+/// length that the client gets.
 pub(super) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> Option<(u16, u64)> {
     if !exchange.is_reply_due() {
         return None;
@@ -105,8 +105,8 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply
     session.write_response_tasks(tasks).await.map(drop)
 }
 
-/// Adds what all responses of our own have: the request id and HSTS. A response to HEAD has no body (RFC 9110,
-/// 9.3.2).
+/// Adds what all responses of our own have, the request id and HSTS, and counts the response. One to HEAD has
+/// no body (RFC 9110, 9.3.2).
 pub(super) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalReply> {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
         reply.header.insert_header(name.clone(), id.clone())?;
@@ -115,6 +115,7 @@ pub(super) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalRepl
     if ctx.request.method == Method::HEAD {
         reply.body = Bytes::new();
     }
+    ctx.telemetry.metrics.process.local_replies.inc();
     Ok(reply)
 }
 
@@ -212,6 +213,9 @@ fn allowed_methods(ctx: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::RequestHeader;
+
+    use super::super::route;
     use super::*;
     use crate::grpc::{MESSAGE, STATUS};
 
@@ -234,5 +238,55 @@ mod tests {
         let kind = HeaderValue::from_static("application/grpc-web");
         let reply = grpc_reply(&kind, Version::HTTP_11, Fault::NoRoute).unwrap();
         assert_eq!(reply.header.headers[CONTENT_LENGTH], "0");
+    }
+    const ROUTES: &str = "
+routes: [{methods: [GET, POST], upstream: app}]
+upstreams:
+  app: {health: {tcp: true, interval: 1500ms, rise: 3}, peers: [\"127.0.0.1:2\"]}
+";
+
+    #[test]
+    fn every_reply_has_the_request_id() {
+        let mut ctx = Context::for_test(ROUTES);
+        ctx.request.id = Some(HeaderValue::from_static("mine"));
+        let reply = complete(&ctx, fault_reply(&ctx, Fault::Internal).unwrap()).unwrap();
+        assert_eq!(reply.header.headers["x-request-id"], "mine");
+        assert_eq!(reply.body, "500 internal\n");
+    }
+
+    #[test]
+    fn reply_to_head_has_the_length_and_no_body() {
+        let mut ctx = Context::for_test(ROUTES);
+        ctx.request.method = Method::HEAD;
+        let reply = complete(&ctx, fault_reply(&ctx, Fault::NoRoute).unwrap()).unwrap();
+        assert_eq!(reply.header.headers[CONTENT_LENGTH], "13");
+        assert!(reply.body.is_empty());
+    }
+
+    #[test]
+    fn method_not_allowed_names_the_allowed_methods() {
+        let ctx = Context::for_test(ROUTES);
+        let reply = fault_reply(&ctx, Fault::MethodNotAllowed).unwrap();
+        assert_eq!(reply.header.headers[ALLOW], "GET, POST");
+    }
+
+    #[test]
+    fn no_available_peer_says_when_probes_may_find_one() {
+        let mut ctx = Context::for_test(ROUTES);
+        let reply = fault_reply(&ctx, Fault::NoAvailablePeer).unwrap();
+        assert_eq!(reply.header.headers[RETRY_AFTER], "2", "not probed");
+        let request = RequestHeader::build("GET", b"/", None).unwrap();
+        route::resolve_route(&request, &mut ctx).unwrap();
+        let reply = fault_reply(&ctx, Fault::NoAvailablePeer).unwrap();
+        assert_eq!(reply.header.headers[RETRY_AFTER], "5", "3 × 1.5 s");
+    }
+
+    #[test]
+    fn grpc_client_gets_no_page() {
+        let mut ctx = Context::for_test(ROUTES);
+        ctx.request.grpc_content_type = Some(HeaderValue::from_static("application/grpc"));
+        let reply = fault_reply(&ctx, Fault::MethodNotAllowed).unwrap();
+        assert_eq!(reply.header.status, 200);
+        assert_eq!(reply.header.headers[STATUS], "12");
     }
 }

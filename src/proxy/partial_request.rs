@@ -1,5 +1,5 @@
-//! Requests whose header was too slow or too large: no hook of Pingora's sees them, so they are answered,
-//! counted and logged here.
+//! Answers, counts and logs requests with a header that was too slow or too large. Pingora has no session for
+//! them, so no hook sees them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,5 +47,27 @@ impl PartialRequestResponder for PartialRequests {
 impl fmt::Debug for PartialRequests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PartialRequests").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DownstreamConfig;
+    use crate::downstream::ConnectionLimit;
+
+    #[tokio::test]
+    async fn partial_request_gets_the_page_with_a_new_request_id() {
+        let ctx = Context::for_test(
+            "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
+        );
+        let snapshot = Arc::new(ArcSwap::new(Arc::clone(&ctx.snapshot)));
+        let responder = PartialRequests::new(snapshot, Arc::clone(&ctx.telemetry));
+        let limit = ConnectionLimit::new(None);
+        let (exchange, _client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+        let reply = responder.respond(&exchange, Fault::HeaderTimeout).unwrap();
+        assert_eq!(reply.header.status, 408);
+        assert_eq!(reply.body, "408 header_timeout\n");
+        assert_eq!(reply.header.headers["x-request-id"].len(), 32);
     }
 }

@@ -145,3 +145,67 @@ fn unique_id(connection: &Connection, ctx: &Context) -> Option<ProxyTlv> {
         .or_else(own)
         .map(|id| ProxyTlv::UniqueId(id.to_vec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downstream::ClientCertificate;
+
+    fn session(certificate: bool, resumed: bool) -> TlsSession {
+        TlsSession {
+            version: "1.3",
+            cipher: "TLS13_AES_128_GCM_SHA256",
+            sni: None,
+            resumed,
+            requests_client_cert: true,
+            client_certificate: certificate.then(|| ClientCertificate {
+                subject_name: Some("client".into()),
+                header_value: None,
+            }),
+            http2: false,
+            hsts: None,
+        }
+    }
+
+    #[test]
+    fn tls_tlv_says_whether_the_certificate_was_shown_on_this_connection() {
+        for (certificate, resumed, flags, verify) in [
+            (false, false, 0, 1),
+            (
+                true,
+                false,
+                TlsTlv::CONNECTION_CERTIFICATE | TlsTlv::SESSION_CERTIFICATE,
+                0,
+            ),
+            (true, true, TlsTlv::SESSION_CERTIFICATE, 0),
+        ] {
+            let tlv = tls_of_handshake(&session(certificate, resumed));
+            assert_eq!((tlv.flags, tlv.verify), (TlsTlv::ENCRYPTED | flags, verify));
+            let name = tlv.sub_tlv(TlsTlv::COMMON_NAME);
+            assert_eq!(name, certificate.then_some(&b"client"[..]));
+        }
+    }
+
+    #[test]
+    fn tls_tlv_names_version_and_cipher_as_rfc_8446_does() {
+        let tlv = tls_of_handshake(&session(false, false));
+        assert_eq!(tlv.sub_tlv(TlsTlv::VERSION), Some(&b"TLSv1.3"[..]));
+        let cipher = tlv.sub_tlv(TlsTlv::CIPHER);
+        assert_eq!(cipher, Some(&b"TLS_AES_128_GCM_SHA256"[..]));
+    }
+
+    #[test]
+    fn pool_key_differs_between_headers_and_from_no_header() {
+        assert_eq!(pool_key(b"a"), pool_key(b"a"));
+        assert_ne!(pool_key(b"a"), pool_key(b"b"));
+        assert_ne!(pool_key(b""), 0);
+    }
+
+    #[test]
+    fn unspecified_address_has_the_family_of_the_client() {
+        let v4 = unspecified_address([192, 0, 2, 1].into());
+        assert_eq!(v4.to_string(), "0.0.0.0:0");
+        let v6 = unspecified_address("2001:db8::1".parse().unwrap());
+        assert_eq!(v6.to_string(), "[::]:0");
+    }
+}

@@ -44,3 +44,44 @@ fn is_too_large(ctx: &Context) -> bool {
     let is_tunnel = || ctx.exchange.as_deref().map(Exchange::phase) == Some(Phase::Tunnel);
     limit.is_some_and(|limit| ctx.request_body_bytes > limit) && !is_tunnel()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::route;
+    use super::*;
+
+    const LIMITED: &str = "
+routes: [{upstream: app, max_body_size: 10}]
+upstreams: {app: {peers: [\"127.0.0.1:2\"]}}
+";
+
+    #[test]
+    fn body_over_the_limit_of_its_route_is_refused_when_it_arrives() {
+        let mut ctx = Context::for_test(LIMITED);
+        let request = RequestHeader::build("GET", b"/", None).unwrap();
+        route::resolve_route(&request, &mut ctx).unwrap();
+        let piece = Bytes::from_static(b"12345");
+        for _ in 0..2 {
+            on_request_body(Some(&piece), false, &mut ctx).unwrap();
+        }
+        assert_eq!((ctx.request_body_bytes, ctx.fault), (10, None));
+        on_request_body(None, true, &mut ctx).unwrap();
+        assert!(ctx.request_body_complete);
+        assert!(on_request_body(Some(&piece), false, &mut ctx).is_err());
+        assert_eq!(ctx.fault, Some(Fault::BodyTooLarge));
+    }
+
+    #[test]
+    fn declared_length_must_be_a_number() {
+        let declared = |value: &'static str| {
+            let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+            request.insert_header(CONTENT_LENGTH, value).unwrap();
+            declared_length(&request)
+        };
+        assert_eq!(declared("0"), Some(0));
+        assert_eq!(declared("18446744073709551615"), Some(u64::MAX));
+        for wrong in ["", "-1", "1, 1", "18446744073709551616"] {
+            assert_eq!(declared(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -84,7 +84,7 @@ impl RequestInfo {
         }
     }
 
-    /// What is known of a request whose header never was complete.
+    /// What is known of a request with an incomplete header.
     pub(super) fn partial(connection: &Connection, snapshot: &Snapshot) -> Self {
         let client = connection.client_addr.map(|client| client.ip());
         let wants_id = snapshot.forwarding.request_id.is_some();

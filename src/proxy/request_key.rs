@@ -112,6 +112,7 @@ fn key_request<'a>(
 mod tests {
     use http::HeaderName;
 
+    use super::super::route;
     use super::*;
     use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
 
@@ -185,5 +186,35 @@ mod tests {
         assert_eq!(cookie_to_refresh(&sticky(true), b"v1"), value);
         assert_eq!(cookie_to_refresh(&sticky(false), b"v1"), None);
         assert_eq!(cookie_to_refresh(&USER, b"v1"), None);
+    }
+
+    fn compute(upstream: &str) -> (Context, Result<(), Fault>) {
+        let mut ctx = Context::for_test(&format!(
+            "routes: [{{upstream: app}}]\nupstreams:\n  app: {{peers: [\"127.0.0.1:2\"], {upstream}}}"
+        ));
+        let request = RequestHeader::build("GET", b"/", None).unwrap();
+        route::resolve_route(&request, &mut ctx).unwrap();
+        let result = compute_key(&request, &mut ctx);
+        (ctx, result)
+    }
+
+    #[test]
+    fn missing_key_is_refused_or_goes_by_round_robin() {
+        let (_, refused) = compute("key: {header: x-user}, missing_key: reject");
+        assert_eq!(refused, Err(Fault::MissingKey));
+        let (ctx, accepted) = compute("key: {header: x-user}");
+        assert_eq!(accepted, Ok(()));
+        assert!(matches!(ctx.target, Some(HashTarget::RoundRobin(_))));
+        assert_eq!(ctx.key_source, None);
+    }
+
+    #[test]
+    fn present_key_is_the_target_and_its_bytes_are_found_again() {
+        let (ctx, accepted) = compute("key: path");
+        assert_eq!(accepted, Ok(()));
+        assert!(matches!(ctx.target, Some(HashTarget::Key(_))));
+        assert_eq!(ctx.key_source, Some("path"));
+        let request = RequestHeader::build("GET", b"/", None).unwrap();
+        assert_eq!(key_bytes(&request, &ctx).as_deref(), Some(&b"/"[..]));
     }
 }

@@ -46,3 +46,47 @@ fn check_client_certificate(ctx: &Context) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+
+    const ROUTES: &str = "
+routes:
+  - {path: /get, methods: [GET], upstream: app}
+  - {path: /small, upstream: app, max_body_size: 10}
+upstreams: {app: {peers: [\"127.0.0.1:2\"]}}
+";
+
+    fn resolve(method: Method, path: &'static str, length: &'static str) -> Result<(), Fault> {
+        let mut ctx = Context::for_test(ROUTES);
+        ctx.request.method = method;
+        ctx.request.uri = Uri::from_static(path);
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header("content-length", length).unwrap();
+        resolve_route(&request, &mut ctx)
+    }
+
+    #[test]
+    fn route_is_found_by_path_and_method() {
+        assert_eq!(resolve(Method::GET, "/get/x", "0"), Ok(()));
+        assert_eq!(resolve(Method::GET, "/other", "0"), Err(Fault::NoRoute));
+        let wrong_method = resolve(Method::POST, "/get", "0");
+        assert_eq!(wrong_method, Err(Fault::MethodNotAllowed));
+    }
+
+    #[test]
+    fn connect_is_a_method_of_no_route() {
+        let refused = resolve(Method::CONNECT, "/small", "0");
+        assert_eq!(refused, Err(Fault::MethodNotAllowed));
+    }
+
+    #[test]
+    fn declared_body_is_limited_by_the_route() {
+        assert_eq!(resolve(Method::POST, "/small", "10"), Ok(()));
+        let refused = resolve(Method::POST, "/small", "11");
+        assert_eq!(refused, Err(Fault::BodyTooLarge));
+    }
+}

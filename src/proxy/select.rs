@@ -152,3 +152,57 @@ fn new_attempt(
         force_http1: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora::http::RequestHeader;
+
+    use super::super::{request_key, route};
+    use super::*;
+
+    /// A request with a key, before `peers`.
+    fn keyed(peers: &str) -> Context {
+        let mut ctx = Context::for_test(&format!(
+            "routes: [{{upstream: app}}]\nupstreams: {{app: {{key: path, peers: [{peers}]}}}}"
+        ));
+        let request = RequestHeader::build("GET", b"/", None).unwrap();
+        route::resolve_route(&request, &mut ctx).unwrap();
+        request_key::compute_key(&request, &mut ctx).unwrap();
+        ctx
+    }
+
+    #[tokio::test]
+    async fn attempts_visit_each_peer_of_the_walk_once() {
+        let mut ctx = keyed("\"127.0.0.1:2\", \"127.0.0.1:3\"");
+        select_initial(&mut ctx).await.unwrap();
+        let first = ctx.attempt.as_ref().unwrap().member;
+        assert!(has_untried_peer(&ctx));
+        assert!(advance(&mut ctx));
+        let second = ctx.attempt.as_ref().unwrap().member;
+        assert_ne!(first, second);
+        assert!(!has_untried_peer(&ctx));
+        assert!(!advance(&mut ctx));
+    }
+
+    #[tokio::test]
+    async fn request_without_an_available_peer_fails() {
+        let mut ctx = keyed("\"127.0.0.1:2\"");
+        select_initial(&mut ctx).await.unwrap();
+        let member = ctx.attempt.take().unwrap().member;
+        ctx.tried.insert(member);
+        let selected = select_initial(&mut ctx).await;
+        assert_eq!(selected, Err(Fault::NoAvailablePeer));
+    }
+
+    #[tokio::test]
+    async fn attempt_on_a_fresh_connection_is_not_counted_again() {
+        let mut ctx = keyed("\"127.0.0.1:2\"");
+        select_initial(&mut ctx).await.unwrap();
+        start_attempt(&mut ctx).unwrap();
+        assert_eq!(ctx.attempts, 1);
+        ctx.request_body_bytes = 5;
+        ctx.attempt.as_mut().unwrap().fresh_connection = true;
+        start_attempt(&mut ctx).unwrap();
+        assert_eq!((ctx.attempts, ctx.request_body_bytes), (1, 0));
+    }
+}

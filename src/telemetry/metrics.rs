@@ -199,6 +199,8 @@ metrics! {
         no_route: Counter = "clockwise_no_route_requests",
         /// Requests aborted by the client before the response was complete.
         client_aborts: Counter = "clockwise_client_aborts",
+        /// Responses that no peer made: error pages, redirects to HTTPS, answers to ACME challenges.
+        local_replies: Counter = "clockwise_local_replies",
         /// Access-log lines that could not be written.
         log_dropped: Counter = "clockwise_access_log_dropped_lines",
         /// Panics caught; each is a defect of the program.

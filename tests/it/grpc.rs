@@ -202,8 +202,8 @@ fn grpc_truncated_response_has_status_unavailable() {
     let edge = site(&[&server]).start();
     let died = call(&edge, "dies", "");
     assert_eq!(died["status"], "UNAVAILABLE", "{died}");
-    assert_eq!(died["details"], "response_cut");
-    let fault = ["fault=\"response_cut\""];
+    assert_eq!(died["details"], "response_truncated");
+    let fault = ["fault=\"response_truncated\""];
     edge.admin
         .wait_for_metric("clockwise_faults_total", &fault, 1);
 }

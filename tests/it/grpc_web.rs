@@ -464,7 +464,7 @@ fn grpc_web_response_without_trailers_is_truncated() {
         assert!(new.answer(stream).reset.is_some());
         assert_eq!(origin.requests(), 2, "it was asked again");
         for line in edge.log_lines(2) {
-            assert_eq!(line["fault"], "response_cut", "{line}");
+            assert_eq!(line["fault"], "response_truncated", "{line}");
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The responses that no peer made: on every carrier each has the request id, HSTS where it is due, the same
 //! page, no `Server`, a log line and a counter.
 
-use std::fs;
-
 use serde_json::Value;
 
 use crate::http2::H2C;
@@ -12,7 +10,6 @@ use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2_origin::{Http2Behaviour, Origin as Http2Origin};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::tls::Authority;
-use crate::support::wait;
 
 const HSTS: &str = "max-age=31536000";
 
@@ -27,18 +24,10 @@ fn before_silence(site: impl Fn(ConfigBuilder) -> ConfigBuilder) -> (Edge, Origi
     (site(base).start(), origin)
 }
 
-/// Waits for the only line of the access log.
-fn log_line(edge: &Edge) -> Value {
-    wait::value("the line of the log", || {
-        let log = fs::read_to_string(edge.directory().join("access.log")).ok()?;
-        serde_json::from_str(log.lines().next()?).ok()
-    })
-}
-
-/// Checks the page, and what the log and the counters say of the request with this id.
+/// Checks the log line of the only request, and its counter.
 #[track_caller]
 fn assert_recorded(edge: &Edge, status: u16, fault: &str, id: &str) -> Value {
-    let line = log_line(edge);
+    let line = edge.log_lines(1).remove(0);
     assert_eq!(line["status"], status, "{line}");
     assert_eq!(line["fault"], fault, "{line}");
     assert_eq!(line["request_id"], id, "{line}");
@@ -47,9 +36,12 @@ fn assert_recorded(edge: &Edge, status: u16, fault: &str, id: &str) -> Value {
         &[&format!("fault=\"{fault}\"")],
         1,
     );
+    edge.admin
+        .wait_for_metric("clockwise_local_replies_total", &[], 1);
     line
 }
 
+/// Checks a whole page of HTTP/1; the request id that it has.
 #[track_caller]
 fn assert_page(response: &Response, status: u16, fault: &str) -> String {
     let page = format!("{status} {fault}\n");
