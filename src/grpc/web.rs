@@ -41,7 +41,7 @@ pub enum WebEncoding {
     Text,
 }
 
-/// What the header of a gRPC-Web request says about both bodies.
+/// The encodings and the message format of a gRPC-Web request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcWebRequest {
     /// The encoding of the request's body.

@@ -1,8 +1,8 @@
 //! Extracts the key: the bytes of a request that are hashed to select its peer.
 //!
-//! Bytes are taken as they were sent, without decoding, and in their case (except for the host, which
-//! has none). A key only has to be the same each time, decoding costs time and can fail, and
-//! `clockwise ring owner` can name the peer from the text in a log alone.
+//! Bytes are used as they were sent: nothing is decoded, and case matters (except in the host). A key
+//! only has to be the same each time, decoding costs time and can fail, and `clockwise ring owner`
+//! can name the peer from the text in a log alone.
 //!
 //! An empty value counts as missing; otherwise all clients without a value would share one peer. What
 //! a missing key means is decided by the caller.

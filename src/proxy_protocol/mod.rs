@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, `proxy-protocol.txt`): a header before the first
-//! byte of a connection, by which a proxy says which client the connection is from.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, `proxy-protocol.txt`): a header at the start of a
+//! connection, in which a proxy sends the address of its client.
 //!
 //! This module parses and writes headers; which sources are trusted, timeouts, and what a missing
 //! header means are decided by its callers. It is our own code because no crate follows the
@@ -20,7 +20,7 @@ pub use self::error::ProxyHeaderError;
 pub use self::tlv::{ProxyTlv, TlsTlv};
 pub use self::v2::MAX_LENGTH;
 
-/// A header: what a proxy says of a connection that it forwards.
+/// A header: the sender's information about a connection that it forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
     /// The version of the protocol.
@@ -91,12 +91,11 @@ impl ProxyHeaderReader {
         let mut rest = offered;
         loop {
             let wanted = self.bytes_needed()?.min(rest.len());
-            let Some((header, behind)) = rest.split_at_checked(wanted).filter(|_| wanted > 0)
-            else {
+            let Some((taken, after)) = rest.split_at_checked(wanted).filter(|_| wanted > 0) else {
                 return Ok(offered.len() - rest.len());
             };
-            self.bytes.extend_from_slice(header);
-            rest = behind;
+            self.bytes.extend_from_slice(taken);
+            rest = after;
         }
     }
 

@@ -353,7 +353,7 @@ fn some_header() -> impl Strategy<Value = ProxyHeader> {
     })
 }
 
-/// Bytes that look like a header for a while.
+/// Bytes of which many begin like a header.
 fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
     let noise = || prop::collection::vec(any::<u8>(), 0..300);
     let text = "PROXY (TCP4|TCP6|UNKNOWN|TCP) [0-9a-f.: ]{0,100}\r\n";
@@ -397,8 +397,8 @@ proptest! {
     fn proxy_header_parser_leaves_following_bytes(header in some_header(), following: Vec<u8>) {
         let bytes = header.write(true).unwrap();
         let mut reader = ProxyHeaderReader::default();
-        let taken = reader.consume(&[&bytes[..], &following].concat()).unwrap();
-        prop_assert_eq!(taken, bytes.len());
+        let consumed = reader.consume(&[&bytes[..], &following].concat()).unwrap();
+        prop_assert_eq!(consumed, bytes.len());
         prop_assert_eq!(reader.consume(&following).unwrap(), 0);
     }
 
@@ -407,9 +407,9 @@ proptest! {
         let at_once = read(&bytes);
         let mut reader = ProxyHeaderReader::default();
         let mut error = None;
-        for piece in bytes.chunks(size) {
-            match reader.consume(piece) {
-                Ok(taken) if taken < piece.len() => break,
+        for chunk in bytes.chunks(size) {
+            match reader.consume(chunk) {
+                Ok(consumed) if consumed < chunk.len() => break,
                 Ok(_) => {}
                 Err(failure) => {
                     error = Some(failure);
@@ -423,8 +423,8 @@ proptest! {
     #[test]
     fn proxy_header_parser_with_random_bytes_is_bounded(bytes in some_bytes()) {
         let mut reader = ProxyHeaderReader::default();
-        if let Ok(taken) = reader.consume(&bytes) {
-            prop_assert!(taken <= bytes.len());
+        if let Ok(consumed) = reader.consume(&bytes) {
+            prop_assert!(consumed <= bytes.len());
             let _ = reader.parse();
         }
         prop_assert!(reader.bytes.len() <= MAX_LENGTH);

@@ -148,7 +148,7 @@ where
     async fn run(mut self, timer: &mut DeadlineTimer) -> CloseReason {
         let reason = self.serve(timer).await;
         self.registry.abort_all();
-        // `h2` itself refuses streams above `max_streams`.
+        // `h2` refuses streams by itself, as those above `max_streams`: opened, but never accepted.
         let refused = self
             .registry
             .streams_opened()
