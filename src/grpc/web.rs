@@ -1,7 +1,8 @@
 //! Translates gRPC-Web, the form of gRPC for browsers, which cannot read or send HTTP trailers.
 //!
 //! Both have the same length-prefixed messages. They differ in the content type, the place of the
-//! trailers, and the encoding of the body (`PROTOCOL-WEB.md` of gRPC):
+//! trailers, and the encoding of the body (`PROTOCOL-WEB.md` of gRPC). Bodies are translated chunk
+//! by chunk, never held for a whole message.
 //!
 //! ```text
 //!              gRPC-Web (client)                                gRPC (peer)
@@ -12,8 +13,6 @@
 //!    binary    messages, 0x80, length as u32, trailers     ◄─   messages, trailers
 //!    text      the same, each chunk in padded base64       ◄─
 //! ```
-//!
-//! Bodies are translated chunk by chunk, never held for a whole message.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;

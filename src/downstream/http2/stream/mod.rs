@@ -147,7 +147,7 @@ impl Http2Stream {
     /// Waits for room in the client's window; splits as much as fits off `data`.
     async fn reserve_chunk(&mut self, data: &mut Bytes) -> Result<Bytes> {
         let Some(sendable) = self.exchange.sendable_len(data) else {
-            // The stream policy ends the stream at this boundary; `DeadlineTimer` drops this future.
+            // The stream is closed at this boundary; `DeadlineTimer` drops this future.
             return pending().await;
         };
         let (exchange, body) = (&self.exchange, self.response.as_mut().map(|(_, body)| body));
