@@ -1,9 +1,10 @@
-//! PINGs to a client that has ended its request after it received the end of the response.
+//! Sends a PING to a client that ends its request after it has received the end of the response.
 //!
-//! Both sides have then closed the stream. libcurl 7.88 (Debian 12) reads the response no further until the
-//! server sends another frame, and waits for its own time-out if none comes. `RST_STREAM(NO_ERROR)` ahead of
-//! the request's end (RFC 9113, 8.1) is no remedy: libcurl takes it for a failure. A closed stream takes no
-//! frame, so this is one of the connection (RFC 9113, 6.7).
+//! Both sides have then closed the stream. libcurl 7.88 (Debian 12) does not read the rest of the response
+//! before the server sends another frame; without one it waits for its own timeout. Sending
+//! `RST_STREAM(NO_ERROR)` before the request ends (RFC 9113 §8.1) does not help: libcurl reports an
+//! error. A closed stream cannot carry a frame, so the frame is a PING, which belongs to the
+//! connection (RFC 9113 §6.7).
 
 use std::future::{pending, poll_fn};
 
@@ -14,8 +15,8 @@ pub(super) struct Pings {
     /// `None`: the connection has ended.
     handle: Option<PingPong>,
     unacknowledged: bool,
-    /// Another one is to be sent after the acknowledgement: the client may have received the one that is
-    /// under way before it ended its request.
+    /// Another PING must follow the acknowledgement: the client may have received the current one before it
+    /// ended its request.
     due: bool,
 }
 
@@ -28,14 +29,13 @@ impl Pings {
         }
     }
 
-    /// Sends a PING, now or after the acknowledgement of the one before.
+    /// Sends a PING, now or after the acknowledgement of the previous one.
     pub(super) fn send(&mut self) {
         self.due = true;
         self.send_if_due();
     }
 
-    /// Waits until a PING is acknowledged. Never ready while none is unacknowledged. Can be dropped and
-    /// called again.
+    /// Waits until the PING is acknowledged; for ever if none was sent. Cancel-safe.
     pub(super) async fn acknowledged(&mut self) {
         let Some(handle) = self.handle.as_mut().filter(|_| self.unacknowledged) else {
             return pending().await;
@@ -108,11 +108,11 @@ mod tests {
 
     #[tokio::test]
     async fn second_ping_waits_for_the_acknowledgement_of_the_first() {
-        let (ours, mut client) = duplex(1 << 16);
+        let (server, mut client) = duplex(1 << 16);
         let settings = [frame(SETTINGS, 0, &[]), frame(SETTINGS, ACK, &[])].concat();
         let greeting = [PREFACE.as_slice(), &settings].concat();
         client.write_all(&greeting).await.unwrap();
-        let mut connection = handshake(ours).await.unwrap();
+        let mut connection = handshake(server).await.unwrap();
         let mut pings = Pings::new(connection.ping_pong());
         (0..3).for_each(|_| pings.send());
         for _ in 0..2 {
@@ -121,10 +121,10 @@ mod tests {
             let answer = frame(PING, ACK, &payload);
             client.write_all(&answer).await.unwrap();
         }
-        // One that is acknowledged behind both shows that there is no third.
-        let last = frame(PING, 0, b"the last");
-        client.write_all(&last).await.unwrap();
+        // The client's own PING is acknowledged next: no third one was sent.
+        let own = frame(PING, 0, b"own ping");
+        client.write_all(&own).await.unwrap();
         let (flags, payload) = drive(&mut connection, &mut pings, next_ping(&mut client)).await;
-        assert_eq!((flags, &*payload), (ACK, &b"the last"[..]));
+        assert_eq!((flags, &*payload), (ACK, &b"own ping"[..]));
     }
 }
