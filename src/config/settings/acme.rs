@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::policy::cert_renewal::RenewBefore;
 
-/// How certificates are ordered.
+/// Settings of ACME.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AcmeConfig {
     /// URL of the authority's directory (RFC 8555, 7.1.1); always `https`.
@@ -25,7 +25,7 @@ pub struct AcmeConfig {
     pub ca: Option<PathBuf>,
     /// How long before its expiry a certificate is renewed.
     pub renew_before: RenewBefore,
-    /// How the authority verifies that the names are served here.
+    /// The kind of challenge by which the authority verifies the names.
     pub challenge: AcmeChallenge,
 }
 
@@ -47,7 +47,7 @@ pub enum KeyType {
     P384,
 }
 
-/// How the authority verifies that a name is served here.
+/// A kind of challenge, by which the authority verifies that a name is served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcmeChallenge {
     /// A request on port 80 (RFC 8555, 8.3).

@@ -34,7 +34,7 @@ pub struct DownstreamConfig {
 }
 
 impl DownstreamConfig {
-    /// The values without any configuration.
+    /// The default values.
     pub const DEFAULT: Self = Self {
         header_timeout: Duration::from_secs(10),
         keepalive: Duration::from_secs(60),
@@ -64,7 +64,7 @@ pub struct PerClientLimitConfig {
 }
 
 impl PerClientLimitConfig {
-    /// The values if only a limit is configured.
+    /// The default prefix lengths, and no limit.
     pub const DEFAULT: Self = Self {
         limit: u32::MAX,
         v4_prefix: 32,
