@@ -1,82 +1,72 @@
-//! How many requests a peer may hold: its fair share of all that are in flight, times a factor.
+//! Consistent hashing with bounded loads: how many requests a peer may hold.
 //!
-//! Consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, arXiv 1608.01350), with
-//! weights: of `total` requests in flight, the one to be placed included, a peer of weight `w` among
-//! peers of `W` in all holds at most ⌈factor × total × w / W⌉. A request whose owner is full goes on
-//! clockwise; it belongs to the owner again as soon as there is room.
+//! The bound of Mirrokni, Thorup and Zadimoghaddam (arXiv 1608.01350), with weights: of `total` requests in flight,
+//! the one to be placed included, a peer of weight `w` among peers of total weight `W` holds at most
+//! ⌈factor × total × w / W⌉. A request with a full owner goes on clockwise (*overflow*, see
+//! [`BalanceFactor::OVERFLOW_STEPS`]); its key returns to the owner as soon as that has room.
 //!
-//! A request away from its owner is a guest, and gets a place only below the fair share itself
-//! ([`Bound::FAIR`]), and where there is one below four fifths of that ([`Bound::MODEST`]). What lies
-//! between that and the bound is for a peer's own keys: if guests took it, these would have to leave in turn,
-//! and so on around the ring. Room is as certain as before: the fair shares add up to `total` too, of which
-//! one is not placed yet.
-//!
-//! In a simulation (2,000 keys of Zipf 1.1, 100 requests in flight, 10 peers, factor 1.25; the mean of 12
-//! rings) so many of 100 requests are away from home:
-//!
-//! | guests | away |
-//! |---|---:|
-//! | up to the bound | 28.3 |
-//! | up to the fair share | 22.1 |
-//! | first to four fifths of it | 21.5 |
-//! | to the least loaded of all peers | 21.4 |
-//! | nowhere: each peer has its own keys only | 20.1 |
-//! | what is above the bounds at a moment, if requests could be moved while they are served | 16.6 |
-//!
-//! So no rule for guests that places a request at once can be better than the last but one, and the least loaded of all gains nothing
-//! above the first clockwise that is modest, which keeps a key's overflow together.
-//!
-//! `W` counts the peers that can serve: up, not draining, not ejected; one in a slow start as far as it has come.
-//! One that cannot would take room with it that nobody can use, and then the bounds of the rest would not
-//! add up to `total`. For the same reason `total` leaves out what such a peer still holds: it would be room for
-//! the rest that nobody has asked for.
-//!
-//! What is away beyond the last line of the table is away because a home was full for a moment, and others were
-//! about to leave it. A request that waits for one of them stays at home. On one ring, with peers that take 20 ms
-//! and no more than two requests that wait at a peer, 14.8 of 100 are away with a wait of 5 ms, where 15.0 is that
-//! least, and 19.9 without one.
+//! `W` counts the peers that can serve: up, not draining, not ejected; a peer in a slow start in part. `total` leaves
+//! out the requests at all other peers. Otherwise the bounds of the serving peers would not add up to `total`.
 //!
 //! Invariants:
-//! * the bounds of all peers together are at least factor × total, so one of them has room for the
-//!   request to be placed;
+//! * the bounds of all peers add up to at least factor × total, so one of them has room for the next request;
 //! * no bound is 0, and a bound never falls when `total` rises;
 //! * integers only, exact, without overflow for any argument.
-//!
-//! Who holds how many is counted in the upstream's load; nothing is counted here.
 
-/// Parts of the factor's unit.
+/// The factor 1, in thousandths.
 const THOUSANDTHS: u16 = 1000;
 
-/// The factor by which a peer may be above its fair share: 1.01 ..= 10.
+/// The most that a peer may hold, as a multiple of its fair share; 1.01 ..= 10 for a configured factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BalanceFactor {
     thousandths: u16,
 }
 
 impl BalanceFactor {
-    /// The fair share itself, for guests. Not to be configured: an owner's keys need some room to vary.
+    /// The fair share itself, a limit for overflow. Not a configured factor: the load of an owner's keys varies.
     pub const FAIR_SHARE: Self = Self {
         thousandths: THOUSANDTHS,
     };
-    /// Four fifths of it, for guests as well, as long as there is room below that.
+    /// Four fifths of the fair share, the first limit for overflow.
     pub const FOUR_FIFTHS: Self = Self { thousandths: 800 };
-    /// What guests may have, one after the other, before they may have what is a peer's own.
+    /// The limits for overflow, tried in this order before the bound itself. The range from the fair share to the
+    /// bound is for a peer's own keys: overflow that took it would make those overflow in turn, and so on around the
+    /// ring. The fair shares add up to `total`, so with a request still to be placed a peer has room.
+    ///
+    /// In a simulation (2,000 keys of Zipf 1.1, 100 requests in flight, 10 peers, factor 1.25; the mean of 12
+    /// rings), percentage of requests away from their owner:
+    ///
+    /// | overflow goes to | away |
+    /// |---|---:|
+    /// | the first peer below its bound | 28.3 |
+    /// | the first below its fair share | 22.1 |
+    /// | the first below four fifths of it, then as above | 21.5 |
+    /// | the least loaded of all peers | 21.4 |
+    /// | nowhere: each peer serves its own keys only | 20.1 |
+    /// | requests above the bounds at a moment, if requests could be moved while they are served | 16.6 |
+    ///
+    /// No rule that places a request at once can do better than the last line but one. The least loaded peer
+    /// gains almost nothing over the first clockwise below four fifths, which keeps the overflow of a key together.
+    ///
+    /// What exceeds the last line comes from owners that were full only for a moment. A request that waits for room stays
+    /// with its owner: on one ring, with requests of 20 ms and at most two waiting per peer, a wait of 5 ms leaves 14.8 %
+    /// away, where 15.0 % is the last line for that ring; without a wait it is 19.9 %.
     pub const OVERFLOW_STEPS: [Self; 2] = [Self::FOUR_FIFTHS, Self::FAIR_SHARE];
-    /// The tightest bound, 1.01. Below it almost every request of a full peer walks far.
+    /// The tightest bound, 1.01. Below it a request that overflows would pass almost all peers.
     pub const MIN: Self = Self { thousandths: 1010 };
-    /// The loosest, 10.
+    /// The loosest bound, 10.
     pub const MAX: Self = Self {
         thousandths: 10_000,
     };
 
-    /// A factor in thousandths, so 1250 for 1.25; `None` outside 1.01 ..= 10.
+    /// Creates a factor from thousandths: 1250 is 1.25. `None` outside 1.01 ..= 10.
     pub fn new(thousandths: u16) -> Option<Self> {
         (Self::MIN.thousandths..=Self::MAX.thousandths)
             .contains(&thousandths)
             .then_some(Self { thousandths })
     }
 
-    /// A factor as it is written: `2`, `1.25`, with up to three decimals; `None` outside 1.01 ..= 10.
+    /// Parses `2` or `1.25`, with up to three decimals; `None` for other text and outside 1.01 ..= 10.
     pub fn parse(text: &str) -> Option<Self> {
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
         let digits =
@@ -93,8 +83,8 @@ impl BalanceFactor {
         self.thousandths
     }
 
-    /// The most requests that a peer may hold when `total` are in flight, the one to be placed
-    /// included; at least 1. `total_weight` is that of all peers that can serve, this one among them.
+    /// The most requests that a peer may hold when `total` are in flight, the one to be placed included; at
+    /// least 1. `total_weight` is the sum over all peers that can serve, this one included.
     #[inline]
     pub fn capacity(self, total: u32, weight: u16, total_weight: u32) -> u32 {
         let fair = self.scaled_share(total, weight);
@@ -102,8 +92,7 @@ impl BalanceFactor {
         u32::try_from(fair.div_ceil(unit).max(1)).unwrap_or(u32::MAX)
     }
 
-    /// Whether a peer that holds `held` may take one more: the same as `held < capacity(…)`,
-    /// without a division.
+    /// Whether a peer with `held` requests may take one more: `held < capacity(…)`, without its division.
     #[inline]
     pub fn has_room(self, held: u32, total: u32, weight: u16, total_weight: u32) -> bool {
         let unit = u64::from(THOUSANDTHS) * u64::from(total_weight.max(1));
@@ -111,7 +100,7 @@ impl BalanceFactor {
         held == 0 || needed < u128::from(self.scaled_share(total, weight))
     }
 
-    /// factor × total × weight, in thousandths: at most 14 + 32 + 16 bits.
+    /// factor × total × weight, in thousandths: at most 14 + 32 + 16 = 62 bits.
     fn scaled_share(self, total: u32, weight: u16) -> u64 {
         u64::from(self.thousandths) * u64::from(total) * u64::from(weight)
     }
@@ -127,7 +116,7 @@ mod tests {
 
     const QUARTER: BalanceFactor = BalanceFactor { thousandths: 1250 };
 
-    fn bounds() -> impl Strategy<Value = BalanceFactor> {
+    fn factors() -> impl Strategy<Value = BalanceFactor> {
         let configured = BalanceFactor::MIN.thousandths..=BalanceFactor::MAX.thousandths;
         prop_oneof![
             Just(BalanceFactor::FAIR_SHARE),
@@ -185,14 +174,16 @@ mod tests {
         assert!(!QUARTER.has_room(u32::MAX, u32::MAX, 1, u32::MAX));
     }
 
-    /// A hundred clients without pause, whose requests end in random order, on ten equal peers.
+    /// 100 clients that always have a request in flight, on ten equal peers; requests end in random order.
     struct Simulation {
         walks: Vec<Vec<MemberId>>,
-        /// Of the keys, ascending; the last is 1.
+        /// The cumulative share of each key, ascending; the last is 1.
         popularity: Vec<f64>,
+        /// The serving peer and the owner of each request.
         in_flight: Vec<(MemberId, MemberId)>,
         held: [u32; 10],
-        asked: [u32; 10],
+        /// Requests in flight by owner.
+        owned: [u32; 10],
     }
 
     impl Simulation {
@@ -202,7 +193,7 @@ mod tests {
                 .collect();
             let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
             let ring = Ring::new(Dialect::default(), members).unwrap();
-            let place = |key: u64| Hash(mix(seed << 32 | key) >> 32).into();
+            let hashed = |key: u64| Hash(mix(seed << 32 | key) >> 32).into();
             let weights = (1..=2000).map(|rank| f64::from(rank).powf(-1.1));
             let total: f64 = weights.clone().sum();
             let sums = weights.scan(0.0, |sum, weight| {
@@ -211,17 +202,17 @@ mod tests {
             });
             Self {
                 walks: (0..2000)
-                    .map(|key| ring.walk(&place(key)).collect())
+                    .map(|key| ring.walk(&hashed(key)).collect())
                     .collect(),
                 popularity: sums.collect(),
                 in_flight: Vec::new(),
                 held: [0; 10],
-                asked: [0; 10],
+                owned: [0; 10],
             }
         }
 
-        /// One request comes; whether it is served away from home.
-        fn begin(&mut self, draw: u64, guests: &[BalanceFactor]) -> bool {
+        /// Places one request; whether another peer than its owner serves it.
+        fn begin(&mut self, draw: u64, overflow: &[BalanceFactor]) -> bool {
             let point = f64::from((draw >> 32) as u32) / f64::from(u32::MAX);
             let key = self
                 .popularity
@@ -229,46 +220,46 @@ mod tests {
                 .min(1999);
             let walk = &self.walks[key];
             let total = u32::try_from(self.in_flight.len()).unwrap() + 1;
-            let room = |peer: MemberId, bound: BalanceFactor| {
-                let has_room = bound.has_room(self.held[peer.index()], total, 1, 10);
+            let room = |peer: MemberId, factor: BalanceFactor| {
+                let has_room = factor.has_room(self.held[peer.index()], total, 1, 10);
                 has_room.then_some(peer)
             };
-            let at_home = room(walk[0], QUARTER);
-            let mut bounds = guests.iter();
-            let guest =
-                || bounds.find_map(|bound| walk.iter().find_map(|peer| room(*peer, *bound)));
-            let peer = at_home.or_else(guest).expect("there is room somewhere");
+            let owner = room(walk[0], QUARTER);
+            let mut limits = overflow.iter();
+            let elsewhere =
+                || limits.find_map(|limit| walk.iter().find_map(|peer| room(*peer, *limit)));
+            let peer = owner.or_else(elsewhere).expect("some peer has room");
             self.held[peer.index()] += 1;
-            self.asked[walk[0].index()] += 1;
+            self.owned[walk[0].index()] += 1;
             self.in_flight.push((peer, walk[0]));
             peer != walk[0]
         }
 
         fn end(&mut self, draw: u64) {
-            let place = draw % self.in_flight.len() as u64;
-            let (peer, home) = self.in_flight.swap_remove(usize::try_from(place).unwrap());
+            let index = draw % self.in_flight.len() as u64;
+            let (peer, owner) = self.in_flight.swap_remove(usize::try_from(index).unwrap());
             self.held[peer.index()] -= 1;
-            self.asked[home.index()] -= 1;
+            self.owned[owner.index()] -= 1;
         }
 
-        /// Requests in a hundred that are away from home, and that must be.
-        fn run(mut self, seed: u64, guests: &[BalanceFactor]) -> (u32, u32) {
+        /// The percentage of requests away from their owner, and the least that is possible.
+        fn run(mut self, seed: u64, overflow: &[BalanceFactor]) -> (u32, u32) {
             const REQUESTS: u32 = 20_000;
-            let (mut away, mut must) = (0, 0);
+            let (mut away, mut least) = (0, 0);
             for request in 0..REQUESTS {
                 let draw = mix(seed << 32 | u64::from(request));
                 if request >= 100 {
                     self.end(mix(draw));
                 }
-                away += u32::from(self.begin(draw, guests));
-                must += self
-                    .asked
+                away += u32::from(self.begin(draw, overflow));
+                least += self
+                    .owned
                     .iter()
-                    .map(|asked| asked.saturating_sub(13))
+                    .map(|owned| owned.saturating_sub(13))
                     .sum::<u32>();
                 assert!(self.held.iter().all(|held| *held <= 13));
             }
-            (away * 100 / REQUESTS, must / REQUESTS)
+            (away * 100 / REQUESTS, least / REQUESTS)
         }
     }
 
@@ -277,11 +268,11 @@ mod tests {
         for seed in 0..5 {
             let (greedy, _) = Simulation::new(seed).run(seed, &[QUARTER]);
             let (fair, _) = Simulation::new(seed).run(seed, &[BalanceFactor::FAIR_SHARE]);
-            let (modest, must) = Simulation::new(seed).run(seed, &BalanceFactor::OVERFLOW_STEPS);
+            let (stepwise, least) = Simulation::new(seed).run(seed, &BalanceFactor::OVERFLOW_STEPS);
             let numbers =
-                format!("seed {seed}: {greedy} %, {fair} %, {modest} %, at least {must} %");
+                format!("seed {seed}: {greedy} %, {fair} %, {stepwise} %, at least {least} %");
             assert!(
-                modest <= fair && modest + 3 <= greedy && modest <= must * 3 / 2,
+                stepwise <= fair && stepwise + 3 <= greedy && stepwise <= least * 3 / 2,
                 "{numbers}"
             );
         }
@@ -290,37 +281,37 @@ mod tests {
     proptest! {
         #[test]
         fn bounded_load_total_capacity_is_at_least_factor_times_total(
-            bound in bounds(),
+            factor in factors(),
             total in 1..u32::MAX / 10, // above, one peer's bound may not fit its number
             weights in prop::collection::vec(1..=256_u16, 1..200),
         ) {
             let all: u32 = weights.iter().copied().map(u32::from).sum();
-            let room: u64 = weights.iter().map(|w| u64::from(bound.capacity(total, *w, all))).sum();
-            let asked = u64::from(bound.thousandths) * u64::from(total);
-            prop_assert!(room * u64::from(THOUSANDTHS) >= asked);
-            prop_assert!(bound == BalanceFactor::FOUR_FIFTHS || room >= u64::from(total));
+            let room: u64 = weights.iter().map(|w| u64::from(factor.capacity(total, *w, all))).sum();
+            let needed = u64::from(factor.thousandths) * u64::from(total);
+            prop_assert!(room * u64::from(THOUSANDTHS) >= needed);
+            prop_assert!(factor == BalanceFactor::FOUR_FIFTHS || room >= u64::from(total));
         }
 
         #[test]
         fn bounded_load_has_room_equals_load_below_capacity(
-            bound in bounds(),
+            factor in factors(),
             total in 1..2_000_000_u32,
             weight in 1..=256_u16,
             others in 0..1_000_000_u32,
             off in -2..=2_i64,
         ) {
             let all = others + u32::from(weight);
-            let capacity = bound.capacity(total, weight, all);
+            let capacity = factor.capacity(total, weight, all);
             let held = u32::try_from((i64::from(capacity) + off).max(0)).unwrap();
-            prop_assert_eq!(bound.has_room(held, total, weight, all), held < capacity);
+            prop_assert_eq!(factor.has_room(held, total, weight, all), held < capacity);
         }
 
         #[test]
         fn bounded_load_capacity_grows_with_total_in_flight(
-            bound in bounds(), total in 1..u32::MAX, weight in 1..=256_u16, others in 0..1_000_000_u32,
+            factor in factors(), total in 1..u32::MAX, weight in 1..=256_u16, others in 0..1_000_000_u32,
         ) {
             let all = others + u32::from(weight);
-            let [now, then] = [total, total + 1].map(|total| bound.capacity(total, weight, all));
+            let [now, then] = [total, total + 1].map(|total| factor.capacity(total, weight, all));
             prop_assert!(1 <= now && now <= then);
         }
     }

@@ -1,93 +1,93 @@
-//! When a certificate is ordered: for the first time, anew before it ends, and again after a failure.
+//! When a certificate is ordered: for the first time, for renewal, and again after a failure.
 //!
 //! ```text
-//!  from                    half of its life        wished               until
+//!  not_before              half of its life       renew before           not_after
 //!   ├────────────────────────────┼──────────[ jitter ]┼────────────────────┤
-//!                                 never earlier       never later than it ends
+//!                                 not before this     and before its end
 //! ```
 //!
-//! All times are seconds since 1970 on the wall clock, as certificates have them; a clock that is set is
-//! judged anew with the next question. What looks random is taken from a seed, so that the same
-//! certificate is renewed at the same time whoever asks, and two certificates are not renewed at once.
+//! All times are seconds since 1970 on the wall clock, as in certificates; each call starts from the current time, so a
+//! clock that is set needs no special case. Jitter is derived from a seed: the renewal time of one certificate
+//! is the same in every process, and those of two certificates differ.
 //!
-//! Invariants:
-//! * a certificate that is held is not ordered before half of its life is over, whatever is wished: a wish longer
-//!   than its life would order it without end. The authority may suggest so, but not at once, for the same reason;
-//! * it is ordered before it ends;
-//! * after a failure nothing is ordered before its pause is over, and no pause is longer than [`LONGEST`].
+//! After a failure nothing is ordered before the pause is over, and no pause is longer than [`MAX_PAUSE`].
 
 use std::time::Duration;
+
+use super::hash_mix::mix;
 
 /// The longest pause after a failure.
 pub const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
 
-/// The first pause after a failure of each kind, and the longest; each failure doubles it.
+/// The first and the longest pause for each [`OrderFailure`], in seconds; each failure doubles the pause.
 const UNREACHABLE_PAUSE: (u64, u64) = (5, 10 * 60);
-/// Let's Encrypt bears five failed validations of a name in an hour: these are at 0, 5, 15 and 35 minutes.
+/// Let's Encrypt allows five failed validations of a name in an hour; these are at 0, 5, 15 and 35 minutes.
 const REJECTED_PAUSE: (u64, u64) = (5 * 60, MAX_PAUSE.as_secs());
 const RATE_LIMITED_PAUSE: (u64, u64) = (3600, MAX_PAUSE.as_secs());
 
-/// How much of its life a certificate is left alone, and for how long at most; seconds. An authority whose
-/// suggestion is in the past for every certificate would be asked for one after the other.
+/// The least age at which a certificate is renewed: this share of its life, at most this many seconds. Without it, an
+/// authority that suggests a window in the past for every new certificate would cause one order after the other.
 const MIN_AGE: (f64, u64) = (0.05, 24 * 3600);
 
-/// How much of a certificate's life the jitter may take.
+/// The largest jitter of a renewal, as a share of the certificate's life.
 const RENEWAL_JITTER: f64 = 0.05;
 
-/// How much of a pause its jitter may take.
+/// The largest jitter of a pause, as a share of the pause.
 const PAUSE_JITTER: f64 = 0.2;
 
-/// How long before its end a certificate is renewed.
+/// The increment of `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014).
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The time before its end at which a certificate is renewed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RenewBefore {
-    /// A share of its whole life, 0.0 ..= 1.0.
+    /// A share of its life, 0.0 ..= 1.0.
     Share(f64),
-    /// This long.
+    /// A fixed time.
     Time(Duration),
 }
 
 impl RenewBefore {
-    /// When two thirds of its life are over.
+    /// After two thirds of its life.
     pub const DEFAULT: Self = Self::Share(1.0 / 3.0);
 }
 
-/// A certificate that is there.
+/// The life of an issued certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateLifetime {
-    /// From when it is valid.
+    /// The start of its validity.
     pub not_before: i64,
-    /// Until when.
+    /// The end of its validity.
     pub not_after: i64,
-    /// Between which times the authority suggests to renew it (RFC 9773, 4.2).
+    /// The renewal window that the authority suggests (RFC 9773 §4.2).
     pub suggested_window: Option<(i64, i64)>,
 }
 
-/// Why the last order came to nothing.
+/// Why an order failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderFailure {
-    /// The authority was not reached, or not able to: it costs nothing to try again soon.
+    /// The authority was not reached or failed itself; an early retry costs nothing.
     Unreachable,
-    /// It refused, or did not see what it was to see.
+    /// The authority rejected the order, or a validation failed.
     Rejected,
-    /// It was asked too much already.
+    /// A rate limit of the authority was exceeded.
     RateLimited,
 }
 
-/// The failures since the last success.
+/// The failures of one kind since the last success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderFailures {
-    /// How many; at least 1.
+    /// Their number; at least 1.
     pub count: u32,
-    /// When the last one was.
+    /// The time of the last one.
     pub last: i64,
-    /// What it was.
+    /// The kind of the last one.
     pub kind: OrderFailure,
 }
 
 impl OrderFailures {
-    /// One more.
+    /// The failures after one more at `now`. A failure of another kind starts from 1, with the pauses of its kind.
     pub fn with_failure(before: Option<Self>, failure: OrderFailure, now: i64) -> Self {
-        // Another kind begins anew: its pauses are others.
         let same = before.filter(|before| before.kind == failure);
         Self {
             count: same.map_or(0, |before| before.count).saturating_add(1),
@@ -96,7 +96,7 @@ impl OrderFailures {
         }
     }
 
-    /// When the pause after the last one is over.
+    /// The end of the pause after the last one.
     pub fn pause_end(&self, seed: u64) -> i64 {
         let (first, longest) = match self.kind {
             OrderFailure::Unreachable => UNREACHABLE_PAUSE,
@@ -114,7 +114,7 @@ impl OrderFailures {
     }
 }
 
-/// When to order: now, where it is not later than that.
+/// The time of the next order; in the past: order now. `held` is the certificate in use, if any.
 pub fn next_order(
     held: Option<CertificateLifetime>,
     before: RenewBefore,
@@ -126,49 +126,43 @@ pub fn next_order(
     wanted.max(allowed)
 }
 
-/// When a certificate is renewed, if nothing fails.
+/// The time at which a certificate is renewed if no order fails: before its end, and not before half of its life. A
+/// configured time longer than the life would otherwise cause one order after the other. The window that the
+/// authority suggests may advance the renewal, down to [`MIN_AGE`].
 pub fn renewal_time(held: CertificateLifetime, before: RenewBefore, seed: u64) -> i64 {
     let life = held
         .not_after
         .saturating_sub(held.not_before)
         .max(0)
         .unsigned_abs();
-    let before = match before {
+    let margin = match before {
         RenewBefore::Share(share) => fraction_of(life, share),
         RenewBefore::Time(time) => time.as_secs(),
     };
     let jitter = fraction_of(life, RENEWAL_JITTER * unit_fraction(seed));
-    let before = before.saturating_add(jitter).min(life / 2);
-    let own = held.not_after.saturating_sub_unsigned(before);
-    let new = fraction_of(life, MIN_AGE.0).min(MIN_AGE.1);
-    let earliest = held.not_before.saturating_add_unsigned(new);
+    let margin = margin.saturating_add(jitter).min(life / 2);
+    let configured = held.not_after.saturating_sub_unsigned(margin);
+    let min_age = fraction_of(life, MIN_AGE.0).min(MIN_AGE.1);
+    let earliest = held.not_before.saturating_add_unsigned(min_age);
     match held.suggested_window {
-        Some(window) => own.min(time_within(window, seed).max(earliest)),
-        None => own,
+        Some(window) => configured.min(time_within(window, seed).max(earliest)),
+        None => configured,
     }
 }
 
-/// A time of the window, the same for the same seed (RFC 9773, 4.2).
+/// A time in the window, chosen by the seed (RFC 9773 §4.2).
 fn time_within((start, end): (i64, i64), seed: u64) -> i64 {
     let length = end.saturating_sub(start).max(0).unsigned_abs();
     start.saturating_add_unsigned(fraction_of(length, unit_fraction(seed)))
 }
 
-/// 0.0 .. 1.0, the same for the same seed.
+/// A number in 0.0 .. 1.0, derived from the seed.
 #[expect(
     clippy::cast_precision_loss,
     reason = "53 bits, which f64 holds exactly"
 )]
 fn unit_fraction(seed: u64) -> f64 {
-    (splitmix64(seed) >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// The finalizer of `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-fn splitmix64(seed: u64) -> u64 {
-    let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    (mix(seed.wrapping_add(GOLDEN_GAMMA)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[expect(
@@ -233,7 +227,7 @@ mod tests {
 
     #[test]
     fn certificate_ari_window_can_only_advance_the_renewal() {
-        let wants = |start, end| {
+        let renewal = |start, end| {
             let suggested = Some((start * DAY, end * DAY));
             let held = CertificateLifetime {
                 suggested_window: suggested,
@@ -241,9 +235,9 @@ mod tests {
             };
             next_order(Some(held), RenewBefore::DEFAULT, None, 3)
         };
-        assert!((10 * DAY..=12 * DAY).contains(&wants(10, 12)));
-        assert_eq!(wants(-2, -1), DAY, "not before it has had a day");
-        assert!(wants(88, 89) <= 60 * DAY);
+        assert!((10 * DAY..=12 * DAY).contains(&renewal(10, 12)));
+        assert_eq!(renewal(-2, -1), DAY, "not before its least age, a day");
+        assert!(renewal(88, 89) <= 60 * DAY);
     }
 
     #[test]
@@ -284,7 +278,7 @@ mod tests {
         );
     }
 
-    /// A year of one certificate: how often it was ordered, and how long none was valid.
+    /// A year of one certificate: the number of orders, and the seconds without a valid certificate.
     fn year(life: i64, before: RenewBefore, seed: u64, fails: impl Fn(i64) -> bool) -> (u32, i64) {
         let (mut now, mut orders, mut without) = (0, 0, 0);
         let (mut held, mut failures) = (None::<CertificateLifetime>, None);
@@ -324,8 +318,8 @@ mod tests {
 
         #[test]
         fn certificate_survives_a_week_without_acme_server(begin in 1_i64..300, seed: u64) {
-            let away = begin * DAY..(begin + 7) * DAY;
-            let (_, without) = year(90 * DAY, RenewBefore::DEFAULT, seed, |now| away.contains(&now));
+            let outage = begin * DAY..(begin + 7) * DAY;
+            let (_, without) = year(90 * DAY, RenewBefore::DEFAULT, seed, |now| outage.contains(&now));
             prop_assert_eq!(without, 0);
         }
 

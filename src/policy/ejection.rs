@@ -1,37 +1,37 @@
-//! When failures of real traffic take a peer off the walk, and for how long.
+//! Passive outlier detection: when failed connects take a peer off the ring, and for how long.
 //!
-//! `failures` failed connects in a row eject a peer for `eject`. In a row means: no success between two
-//! of them, and no more than `eject`; requests on pooled connections say nothing here, so without that
-//! bound, one failure a day would eject a peer that is well in between. Each further ejection lasts twice as
-//! long, up to `max_eject`; after a peer has stayed without one for `max_eject`, counting starts anew.
-//! A connect that succeeds ends both the count and the ejection: the peer is there, and its keys come home.
+//! `failures` failed connects in a row eject a peer for `base_ejection`. In a row: without a success between two of
+//! them, and no more than `base_ejection` apart. Requests on pooled connections are not seen here, so without that limit
+//! one failure a day would eject a healthy peer. Each further ejection lasts twice as long, up to
+//! `max_ejection`; after `max_ejection` without one the doubling starts anew. A successful connect ends both the count
+//! and the ejection: the peer takes its keys again.
 //!
-//! Ejection is advice, not a verdict: where nothing else is left, the caller uses ejected peers
-//! before it answers 503. Probes are judged in [`health`](super::health); neither overrules the other.
+//! An ejection is advice: when no other peer is left the caller uses ejected peers before it answers 503. Probes
+//! are counted in [`health`](super::health), independently of this.
 //!
 //! Times are durations since the process started.
 
 use std::time::Duration;
 
-/// When a peer is ejected, and for how long.
+/// The configuration of ejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EjectionPolicy {
     /// Failed connects in a row; 0 counts as 1.
     pub failures: u32,
-    /// The length of the first ejection, and how long a failed connect counts without another.
+    /// The length of the first ejection, and the longest time between two failures in a row.
     pub base_ejection: Duration,
-    /// The longest ejection, and how long a peer must stay well until its past is forgotten.
+    /// The longest ejection, and the time without one after which the doubling starts anew.
     pub max_ejection: Duration,
 }
 
-/// What real traffic found out about one peer; starts without a failure.
+/// The failures and ejections of one peer; starts without any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EjectionState {
     /// Failed connects in a row since the last success or ejection.
     failures: u32,
     /// When the last of them was.
     last_failure: Duration,
-    /// Ejections that are not forgotten yet.
+    /// Ejections that count for the doubling.
     ejections: u32,
     /// When the latest ejection ends or ended; zero: there was none.
     ejected_until: Duration,
@@ -43,17 +43,17 @@ impl EjectionState {
         now < self.ejected_until
     }
 
-    /// After a failed connect; with the end of the ejection, if this one caused it.
+    /// The state after a failed connect, and the end of the ejection that it caused, if any.
     ///
-    /// Failures while ejected do not count: they are of connects that were under way, or of the last
-    /// resort, and one outage must not double the time more than once.
+    /// Failures while ejected do not count: those connects had started before, or the peer was the last
+    /// resort, and one outage must not double the time twice.
     #[must_use]
-    pub fn on_failure(self, now: Duration, rules: &EjectionPolicy) -> (Self, Option<Duration>) {
+    pub fn on_failure(self, now: Duration, policy: &EjectionPolicy) -> (Self, Option<Duration>) {
         if self.is_ejected(now) {
             return (self, None);
         }
-        let failures = self.recent_failures(now, rules).saturating_add(1);
-        if failures < rules.failures {
+        let failures = self.recent_failures(now, policy).saturating_add(1);
+        if failures < policy.failures {
             let counted = Self {
                 failures,
                 last_failure: now,
@@ -61,9 +61,9 @@ impl EjectionState {
             };
             return (counted, None);
         }
-        let before = self.recent_ejections(now, rules);
-        let until = now.saturating_add(ejection_length(before, rules));
-        let ejections = before.saturating_add(1);
+        let ejections = self.recent_ejections(now, policy);
+        let until = now.saturating_add(ejection_length(ejections, policy));
+        let ejections = ejections.saturating_add(1);
         (
             Self {
                 failures: 0,
@@ -75,7 +75,7 @@ impl EjectionState {
         )
     }
 
-    /// After a connect that succeeded.
+    /// The state after a successful connect.
     #[must_use]
     pub fn on_success(self, now: Duration) -> Self {
         Self {
@@ -85,18 +85,18 @@ impl EjectionState {
         }
     }
 
-    /// The failures that still count.
-    fn recent_failures(self, now: Duration, rules: &EjectionPolicy) -> u32 {
-        if now.saturating_sub(self.last_failure) > rules.base_ejection {
+    /// The failures in a row, if the last is not too long ago.
+    fn recent_failures(self, now: Duration, policy: &EjectionPolicy) -> u32 {
+        if now.saturating_sub(self.last_failure) > policy.base_ejection {
             0
         } else {
             self.failures
         }
     }
 
-    fn recent_ejections(self, now: Duration, rules: &EjectionPolicy) -> u32 {
-        let well_for = now.saturating_sub(self.ejected_until);
-        if well_for >= rules.max_ejection {
+    fn recent_ejections(self, now: Duration, policy: &EjectionPolicy) -> u32 {
+        let since_ejection = now.saturating_sub(self.ejected_until);
+        if since_ejection >= policy.max_ejection {
             0
         } else {
             self.ejections
@@ -104,11 +104,11 @@ impl EjectionState {
     }
 }
 
-fn ejection_length(before: u32, rules: &EjectionPolicy) -> Duration {
-    let doubled = rules
+fn ejection_length(ejections_before: u32, policy: &EjectionPolicy) -> Duration {
+    let doubled = policy
         .base_ejection
-        .saturating_mul(2_u32.saturating_pow(before));
-    doubled.min(rules.max_ejection)
+        .saturating_mul(2_u32.saturating_pow(ejections_before));
+    doubled.min(policy.max_ejection)
 }
 
 #[cfg(test)]
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    const RULES: EjectionPolicy = EjectionPolicy {
+    const POLICY: EjectionPolicy = EjectionPolicy {
         failures: 3,
         base_ejection: Duration::from_secs(10),
         max_ejection: Duration::from_secs(35),
@@ -127,10 +127,10 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Fails at `now` until ejected.
+    /// Reports failures at `now` until the peer is ejected.
     fn eject(mut ejection: EjectionState, now: Duration) -> (EjectionState, Duration) {
         loop {
-            let (next, until) = ejection.on_failure(now, &RULES);
+            let (next, until) = ejection.on_failure(now, &POLICY);
             ejection = next;
             if let Some(until) = until {
                 return (ejection, until);
@@ -140,11 +140,11 @@ mod tests {
 
     #[test]
     fn ejection_starts_after_consecutive_failures() {
-        let (one, until) = EjectionState::default().on_failure(s(1), &RULES);
+        let (one, until) = EjectionState::default().on_failure(s(1), &POLICY);
         assert_eq!(until, None);
-        let (two, until) = one.on_failure(s(2), &RULES);
+        let (two, until) = one.on_failure(s(2), &POLICY);
         assert_eq!(until, None);
-        let (three, until) = two.on_failure(s(3), &RULES);
+        let (three, until) = two.on_failure(s(3), &POLICY);
         assert_eq!(until, Some(s(13)));
         assert!(!two.is_ejected(s(3)));
         assert!(three.is_ejected(s(3)) && three.is_ejected(s(12)) && !three.is_ejected(s(13)));
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn ejection_failure_count_restarts_after_a_success() {
-        let (one, _) = EjectionState::default().on_failure(s(1), &RULES);
-        let (two, _) = one.on_failure(s(2), &RULES);
-        let (one_again, until) = two.on_success(s(3)).on_failure(s(4), &RULES);
+        let (one, _) = EjectionState::default().on_failure(s(1), &POLICY);
+        let (two, _) = one.on_failure(s(2), &POLICY);
+        let (one_again, until) = two.on_success(s(3)).on_failure(s(4), &POLICY);
         assert_eq!((one_again.failures, until), (one.failures, None));
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn ejection_failures_outside_the_window_are_not_consecutive() {
         let mut ejection = EjectionState::default();
         for failure in 1..20 {
-            let (next, until) = ejection.on_failure(s(11 * failure), &RULES);
+            let (next, until) = ejection.on_failure(s(11 * failure), &POLICY);
             assert_eq!(until, None, "failure {failure}");
             ejection = next;
         }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn ejection_ignores_failures_while_ejected() {
         let (ejected, until) = eject(EjectionState::default(), s(0));
-        assert_eq!(ejected.on_failure(s(9), &RULES), (ejected, None));
+        assert_eq!(ejected.on_failure(s(9), &POLICY), (ejected, None));
         assert_eq!(until, s(10));
     }
 
@@ -205,7 +205,7 @@ mod tests {
     proptest! {
         #[test]
         fn ejection_time_is_bounded_and_never_lost(
-            rules in (0..4u32, 0..50u64, 0..200u64).prop_map(|(failures, eject, max)| EjectionPolicy {
+            policy in (0..4u32, 0..50u64, 0..200u64).prop_map(|(failures, eject, max)| EjectionPolicy {
                 failures, base_ejection: s(eject), max_ejection: s(max),
             }),
             events in prop::collection::vec((any::<bool>(), 0..40u64), 0..200),
@@ -215,8 +215,8 @@ mod tests {
             for (failed, pause) in events {
                 now += s(pause);
                 if failed {
-                    let (next, until) = ejection.on_failure(now, &rules);
-                    prop_assert!(until.is_none_or(|until| until <= now + rules.max_ejection));
+                    let (next, until) = ejection.on_failure(now, &policy);
+                    prop_assert!(until.is_none_or(|until| until <= now + policy.max_ejection));
                     prop_assert!(until.is_none_or(|until| next.is_ejected(now) == (now < until)));
                     ejection = next;
                 } else {

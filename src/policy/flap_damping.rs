@@ -1,9 +1,9 @@
 //! Flap damping: a peer that leaves the ring often stays off it longer each time.
 //!
-//! As routers do with a route that flaps (RFC 2439): each time the peer goes down adds 1 to a penalty, which
-//! halves with every half-life. Above `flips - 1` the peer is suppressed, until the penalty is
-//! below 0.75: so `flips` times down within 1.4 half-lives (for 3) suppress it, one less never does, and a
-//! plain restart costs nothing. Going down while suppressed counts too: it shows that the peer is not well yet.
+//! As routers damp a flapping route (RFC 2439): each time down adds 1 to a penalty, which halves with every half-life.
+//! Above `flips - 1` the peer is suppressed until the penalty is below 0.75. So `flips` times down within 1.4 half-lives
+//! (for 3) suppress it, one less never does, and a plain restart costs nothing. A time down while suppressed
+//! counts too. Only an operator ends a suppression early. When no other peer is left, suppressed peers serve.
 //!
 //! ```text
 //!  penalty
@@ -13,39 +13,25 @@
 //! .75 ┤│─────────────╲──────────────── below: back on the ring
 //!     └┴──────────────┴─────────► time
 //! ```
-//!
-//! [`ejection`](super::ejection) judges connects that fail, in seconds, and a probe or a connect that
-//! succeeds pardons the peer at once. That is right for a server that was restarted, and wrong for one that
-//! comes and goes: each pardon brings its keys home, each failure sends them away. This remembers what a
-//! pardon forgets. It is told of every way off the ring that was not an operator's, an ejection as well as a
-//! failed probe, and no success ends it early, only an operator. Like an ejection it is a guess: where nothing else is
-//! left, suppressed peers serve.
-//!
-//! Invariants:
-//! * a suppression ends at most `max` after the last time that the peer went down, and each time down moves its
-//!   end later or leaves it;
-//! * the penalty is bounded, so that the past is forgotten in bounded time.
-//!
-//! Not for the path of a request: the end is computed when the peer goes down, and compared with `now` elsewhere.
 
 use std::time::Duration;
 
-/// The penalty below which a peer comes back; three quarters of one time down.
+/// The penalty below which a peer returns: three quarters of one time down.
 const REUSE_THRESHOLD: f64 = 0.75;
 
-/// When a peer is suppressed, and for how long.
+/// The configuration of flap damping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlapDampingPolicy {
-    /// Times down, in quick succession, that suppress a peer; below 2 counts as 2.
+    /// Times down in quick succession that suppress a peer; below 2 counts as 2.
     pub flips: u32,
-    /// After so long a time down counts half; zero: damping is off.
+    /// The time after which a time down counts half; zero: damping is off.
     pub half_life: Duration,
     /// The longest suppression after the last time down.
     pub max_suppression: Duration,
 }
 
 impl FlapDampingPolicy {
-    /// Three times down, 1 min, 10 min: a restart, or two, are not seen as flapping.
+    /// 3 times down, 1 min, 10 min: one or two restarts are no flapping.
     pub const DEFAULT: Self = Self {
         flips: 3,
         half_life: Duration::from_secs(60),
@@ -56,8 +42,8 @@ impl FlapDampingPolicy {
         f64::from(self.flips.max(2) - 1)
     }
 
-    /// The penalty that takes `max` to get below [`REUSE`]. Where `max` is so short that this would
-    /// keep a peer from ever being suppressed, the threshold.
+    /// The penalty that decays to [`REUSE_THRESHOLD`] in `max_suppression`; at least the threshold, or a short
+    /// `max_suppression` would switch suppression off. Bounds the penalty, and so the time until it is gone.
     fn max_penalty(&self) -> f64 {
         let longest =
             REUSE_THRESHOLD * self.max_suppression.div_duration_f64(self.half_life).exp2();
@@ -65,32 +51,40 @@ impl FlapDampingPolicy {
     }
 }
 
-/// How often one peer went down lately; starts without a penalty.
+/// The penalty of one peer; starts at zero.
+///
+/// [`EjectionState`](super::ejection::EjectionState) reacts to failed connects within seconds, and one success ends an
+/// ejection. That fits a server that was restarted. At a server that flaps, each success would bring its keys back and
+/// each failure move them away again; so this penalty outlives successes. It counts every way off the ring but
+/// an operator's: failed probes and ejections.
+///
+/// A suppression ends at most `max_suppression` after the last time down, and a further time down never ends it earlier.
+/// The end is computed when the peer goes down; a request only compares it with the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlapPenalty {
-    /// As of `at`.
+    /// As of `last_down`.
     penalty: f64,
     last_down: Duration,
-    /// When the latest suppression ends or ended; zero: there was none.
+    /// The end of the latest suppression; zero: there was none.
     suppression_end: Duration,
 }
 
 impl FlapPenalty {
-    /// Until when the peer stays off the ring; `None`: it is not suppressed at `now`.
+    /// The end of the suppression; `None`: the peer is not suppressed at `now`.
     pub fn suppressed_until(self, now: Duration) -> Option<Duration> {
         (now < self.suppression_end).then_some(self.suppression_end)
     }
 
-    /// What another process knew: the penalty as of `at`, and when the latest suppression ends.
-    pub const fn from_parts(penalty: f64, at: Duration, until: Duration) -> Self {
+    /// Restores a penalty as of `last_down`, and the end of the latest suppression.
+    pub const fn from_parts(penalty: f64, last_down: Duration, suppression_end: Duration) -> Self {
         Self {
             penalty,
-            last_down: at,
-            suppression_end: until,
+            last_down,
+            suppression_end,
         }
     }
 
-    /// The penalty as of [`Self::at`].
+    /// The penalty as of [`Self::last_down`], in times down.
     pub const fn last_penalty(self) -> f64 {
         self.penalty
     }
@@ -100,33 +94,34 @@ impl FlapPenalty {
         self.last_down
     }
 
-    /// When the latest suppression ends or ended; zero: there was none.
+    /// The end of the latest suppression; zero: there was none.
     pub const fn suppression_end(self) -> Duration {
         self.suppression_end
     }
 
-    /// What is left of the penalty at `now`, in times down; for reports.
-    pub fn penalty(self, now: Duration, rules: &FlapDampingPolicy) -> f64 {
-        if rules.half_life.is_zero() {
+    /// The penalty at `now`, in times down.
+    pub fn penalty(self, now: Duration, policy: &FlapDampingPolicy) -> f64 {
+        if policy.half_life.is_zero() {
             return 0.0;
         }
         let age = now.saturating_sub(self.last_down);
-        self.penalty * (-age.div_duration_f64(rules.half_life)).exp2()
+        self.penalty * (-age.div_duration_f64(policy.half_life)).exp2()
     }
 
-    /// After the peer went down, or was ejected, while it was on the ring or suppressed. No operator did it.
+    /// The penalty after the peer went down or was ejected, while it was on the ring or suppressed. Not for an
+    /// operator's drain.
     #[must_use]
-    pub fn on_down(self, now: Duration, rules: &FlapDampingPolicy) -> Self {
-        if rules.half_life.is_zero() {
+    pub fn on_down(self, now: Duration, policy: &FlapDampingPolicy) -> Self {
+        if policy.half_life.is_zero() {
             return Self::default();
         }
-        let raised = self.penalty(now, rules) + 1.0;
-        let penalty = raised.min(rules.max_penalty());
+        let raised = self.penalty(now, policy) + 1.0;
+        let penalty = raised.min(policy.max_penalty());
         let suppresses =
-            raised > rules.suppress_threshold() || self.suppressed_until(now).is_some();
+            raised > policy.suppress_threshold() || self.suppressed_until(now).is_some();
         let until = if suppresses {
             self.suppression_end
-                .max(now.saturating_add(suppression_length(penalty, rules)))
+                .max(now.saturating_add(suppression_length(penalty, policy)))
         } else {
             self.suppression_end
         };
@@ -138,12 +133,12 @@ impl FlapPenalty {
     }
 }
 
-/// How long a penalty takes to get below [`REUSE`]; at most `max`.
-fn suppression_length(penalty: f64, rules: &FlapDampingPolicy) -> Duration {
+/// The time in which a penalty decays to [`REUSE_THRESHOLD`]; at most `max_suppression`.
+fn suppression_length(penalty: f64, policy: &FlapDampingPolicy) -> Duration {
     let half_lives = (penalty / REUSE_THRESHOLD).log2().max(0.0);
-    let seconds = half_lives * rules.half_life.as_secs_f64();
-    Duration::try_from_secs_f64(seconds).map_or(rules.max_suppression, |length| {
-        length.min(rules.max_suppression)
+    let seconds = half_lives * policy.half_life.as_secs_f64();
+    Duration::try_from_secs_f64(seconds).map_or(policy.max_suppression, |length| {
+        length.min(policy.max_suppression)
     })
 }
 
@@ -153,16 +148,16 @@ mod tests {
 
     use super::*;
 
-    const RULES: FlapDampingPolicy = FlapDampingPolicy::DEFAULT;
+    const POLICY: FlapDampingPolicy = FlapDampingPolicy::DEFAULT;
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    /// After going down at these seconds.
+    /// The penalty after the peer went down at these seconds.
     fn down(at: &[u64]) -> FlapPenalty {
         at.iter().fold(FlapPenalty::default(), |flap, at| {
-            flap.on_down(s(*at), &RULES)
+            flap.on_down(s(*at), &POLICY)
         })
     }
 
@@ -196,7 +191,7 @@ mod tests {
             "{lengths:?}"
         );
         assert_eq!(lengths[..4], [110, 130, 145, 156]);
-        // Every ten seconds for ever: 1 / (1 - 2^(-1/6)) times down, 9.2, are the limit: 216 s.
+        // A time down every ten seconds approaches a penalty of 1 / (1 - 2^(-1/6)) = 9.2, or 216 s.
         assert_eq!(lengths.last(), Some(&215));
     }
 
@@ -204,7 +199,7 @@ mod tests {
     fn flap_damping_of_a_burst_is_capped_at_the_maximum() {
         let at: Vec<_> = vec![1000; 5000];
         assert_eq!(off_for(&at), 600);
-        let after = down(&at).penalty(s(1600), &RULES);
+        let after = down(&at).penalty(s(1600), &POLICY);
         assert!((after - REUSE_THRESHOLD).abs() < 1e-9, "{after}");
     }
 
@@ -212,9 +207,9 @@ mod tests {
     fn flap_damping_penalty_decays() {
         let flap = down(&[1000, 1010, 1020]);
         assert_eq!(flap.suppressed_until(s(1500)), None);
-        assert!(flap.penalty(s(1500), &RULES) < 0.02);
+        assert!(flap.penalty(s(1500), &POLICY) < 0.02);
         assert_eq!(
-            flap.on_down(s(1500), &RULES).suppressed_until(s(1500)),
+            flap.on_down(s(1500), &POLICY).suppressed_until(s(1500)),
             None
         );
     }
@@ -223,7 +218,7 @@ mod tests {
     fn flap_damping_with_zero_half_life_is_off() {
         let off = FlapDampingPolicy {
             half_life: Duration::ZERO,
-            ..RULES
+            ..POLICY
         };
         let flap = (0..100).fold(FlapPenalty::default(), |flap, at| flap.on_down(s(at), &off));
         assert_eq!(
@@ -240,7 +235,7 @@ mod tests {
         for second in 0..3600 {
             let up = second % 20 < 10; // down for 10 s in every 20 s
             if second % 20 == 10 {
-                flap = flap.on_down(s(second), &RULES);
+                flap = flap.on_down(s(second), &POLICY);
             }
             let now_on_ring = up && flap.suppressed_until(s(second)).is_none();
             moves += u32::from(on_ring && !now_on_ring);
@@ -256,16 +251,16 @@ mod tests {
             (half_life, max) in (1..200_u64, 0..2000_u64),
             pauses in prop::collection::vec(0..300_u64, 1..100),
         ) {
-            let rules = FlapDampingPolicy { flips, half_life: s(half_life), max_suppression: s(max) };
+            let policy = FlapDampingPolicy { flips, half_life: s(half_life), max_suppression: s(max) };
             let (mut flap, mut now) = (FlapPenalty::default(), s(0));
             for pause in pauses {
                 now += s(pause);
                 let before = flap.suppressed_until(now);
-                flap = flap.on_down(now, &rules);
+                flap = flap.on_down(now, &policy);
                 let until = flap.suppressed_until(now);
-                prop_assert!(until.is_none_or(|until| until <= now + rules.max_suppression));
+                prop_assert!(until.is_none_or(|until| until <= now + policy.max_suppression));
                 prop_assert!(before.is_none_or(|before| until >= Some(before)));
-                prop_assert!(flap.penalty(now, &rules).is_finite());
+                prop_assert!(flap.penalty(now, &policy).is_finite());
             }
         }
     }

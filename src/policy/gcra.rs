@@ -1,24 +1,24 @@
-//! At most so many in a second: a token bucket that is one number (the generic cell rate algorithm).
+//! A rate limit by the generic cell rate algorithm (GCRA): a token bucket in one number.
 //!
-//! The bucket holds the tokens of a twentieth of a second, at least one, so that in no second more
-//! than 1.05 times the rate, and one, are taken.
+//! The bucket holds the tokens of a twentieth of a second, at least one. So at most 1.05 times the rate, plus one,
+//! are taken in any second.
 
 use std::time::Duration;
 
-/// When the bucket is full again, since whatever time `now` counts from. Starts at zero.
+/// When the bucket will be full again, on the clock of `now`. Starts at zero.
 pub type TheoreticalArrivalTime = Duration;
 
-/// Takes a token at `now`; the debt then, or `None` if there is no token. `rate`: tokens in a
-/// second; zero gives none.
+/// Takes a token at `now` and returns the new state; `None` if the bucket is empty. `rate`: tokens per second;
+/// zero grants none.
 pub fn take_token(
-    debt: TheoreticalArrivalTime,
+    state: TheoreticalArrivalTime,
     now: Duration,
     rate: u32,
 ) -> Option<TheoreticalArrivalTime> {
-    let step = Duration::from_secs(1).checked_div(rate)?;
-    let slack = step * (rate / 20).saturating_sub(1);
-    let from = debt.max(now.saturating_sub(slack));
-    (from <= now).then(|| from + step)
+    let interval = Duration::from_secs(1).checked_div(rate)?;
+    let burst = interval * (rate / 20).saturating_sub(1);
+    let arrival = state.max(now.saturating_sub(burst));
+    (arrival <= now).then(|| arrival + interval)
 }
 
 #[cfg(test)]
@@ -35,11 +35,11 @@ mod tests {
     proptest! {
         #[test]
         fn gcra_never_exceeds_the_rate_in_any_second(rate in 1..500_u32, gaps in prop::collection::vec(0..20_u64, 1..2000)) {
-            let (mut debt, mut now, mut taken) = (Duration::ZERO, Duration::from_secs(100), Vec::new());
+            let (mut state, mut now, mut taken) = (Duration::ZERO, Duration::from_secs(100), Vec::new());
             for gap in gaps {
                 now += Duration::from_millis(gap);
-                if let Some(next) = take_token(debt, now, rate) {
-                    debt = next;
+                if let Some(next) = take_token(state, now, rate) {
+                    state = next;
                     taken.push(now);
                 }
             }
@@ -52,16 +52,16 @@ mod tests {
 
         #[test]
         fn gcra_with_frequent_requests_grants_the_full_rate(rate in 1..1000_u32) {
-            let (mut debt, mut count) = (Duration::ZERO, 0);
+            let (mut state, mut count) = (Duration::ZERO, 0);
             for millis in 0..10_000 {
-                while let Some(next) = take_token(debt, Duration::from_millis(millis), rate) {
-                    debt = next;
+                while let Some(next) = take_token(state, Duration::from_millis(millis), rate) {
+                    state = next;
                     count += 1;
                 }
             }
-            // A slow rate has no slack: each token waits for the next time that it is asked for.
-            let waits = 10_000 * rate / (1000 + rate);
-            prop_assert!(count >= waits.min(rate * 10 - rate / 10 - 1), "{count}");
+            // A slow rate has no burst: each token waits for the next request.
+            let without_burst = 10_000 * rate / (1000 + rate);
+            prop_assert!(count >= without_burst.min(rate * 10 - rate / 10 - 1), "{count}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The second hash: spreads the bits of a number over the whole word.
+//! The second hash: mixes the bits of a number over the whole word.
 //!
-//! A key's place on the ring says who owns it; what else is decided by the key must not depend on that
-//! place, or the keys of one peer would all be decided alike. Not for secrets, and not for tables that
-//! an enemy can fill: the way back is known.
+//! A key's position on the ring decides its owner. Other decisions about the key must not depend on that position, or
+//! they would be the same for all keys of a peer. Not for secrets, nor for tables that an attacker can fill: the
+//! function is invertible.
 
-/// A bijection of which every output bit depends on every input bit: the finalizer of
+/// A bijection; every output bit depends on every input bit. The finalizer of
 /// `SplittableRandom` (Steele, Lea and Flood, OOPSLA 2014), in Stafford's variant 13.
 #[inline]
 pub const fn mix(word: u64) -> u64 {
@@ -20,10 +20,10 @@ mod tests {
     #[test]
     fn hash_mix_input_bit_flips_half_of_the_output_bits() {
         for bit in 0..u64::BITS {
-            let turned: u32 = (1..=1000_u64)
+            let flipped: u32 = (1..=1000_u64)
                 .map(|word| (mix(word) ^ mix(word ^ 1 << bit)).count_ones())
                 .sum();
-            assert!((31_000..33_000).contains(&turned), "bit {bit}: {turned}");
+            assert!((31_000..33_000).contains(&flipped), "bit {bit}: {flipped}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What probes say about a peer: unknown, up or down.
+//! The health of a peer by its probes: unknown, up or down.
 //!
 //! ```text
 //!             first probe passes                 first probe fails
@@ -7,32 +7,31 @@
 //!      ◄ ────────────────── `rise` passes in a row ──────────────────── ─┘
 //! ```
 //!
-//! The first probe decides alone: a proxy that starts must know its peers after one round, and
-//! has no older opinion to defend. Failures of real traffic are not seen here but in
-//! [`ejection`](super::ejection).
+//! The first probe decides alone, so that a starting proxy knows its peers after one round. Failures of real
+//! traffic are counted in [`ejection`](super::ejection).
 
-/// What is known of a peer.
+/// The result of the probes so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HealthStatus {
     /// Never probed.
     #[default]
     Unknown,
-    /// It answers.
+    /// The probes pass.
     Up,
-    /// It does not.
+    /// The probes fail.
     Down,
 }
 
-/// How one probe ended.
+/// The result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// The peer answered as it should, in time.
+    /// The expected response came in time.
     Passed,
     /// Anything else.
     Failed,
 }
 
-/// Probes in a row that change a peer's state; 0 counts as 1.
+/// Results in a row that change the status; 0 counts as 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthThresholds {
     /// Passes that bring a down peer up.
@@ -45,24 +44,24 @@ pub struct HealthThresholds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthTracker {
     status: HealthStatus,
-    /// The latest outcomes in a row that speak against `state`.
+    /// The latest results in a row that contradict `status`.
     opposing_results: u32,
 }
 
 impl HealthTracker {
-    /// What the probes so far amount to.
+    /// The status.
     pub const fn status(self) -> HealthStatus {
         self.status
     }
 
-    /// The health after one more probe, and whether its state is another one now.
+    /// The health after one more probe, and whether the status changed.
     #[must_use]
-    pub fn on_probe(self, outcome: ProbeResult, thresholds: HealthThresholds) -> (Self, bool) {
-        let (speaks_for, needed) = match outcome {
+    pub fn on_probe(self, result: ProbeResult, thresholds: HealthThresholds) -> (Self, bool) {
+        let (indicated, needed) = match result {
             ProbeResult::Passed => (HealthStatus::Up, thresholds.rise),
             ProbeResult::Failed => (HealthStatus::Down, thresholds.fall),
         };
-        if self.status == speaks_for {
+        if self.status == indicated {
             return (
                 Self {
                     opposing_results: 0,
@@ -71,11 +70,11 @@ impl HealthTracker {
                 false,
             );
         }
-        let against = self.opposing_results.saturating_add(1);
-        if self.status == HealthStatus::Unknown || against >= needed {
+        let opposing_results = self.opposing_results.saturating_add(1);
+        if self.status == HealthStatus::Unknown || opposing_results >= needed {
             return (
                 Self {
-                    status: speaks_for,
+                    status: indicated,
                     opposing_results: 0,
                 },
                 true,
@@ -83,7 +82,7 @@ impl HealthTracker {
         }
         (
             Self {
-                opposing_results: against,
+                opposing_results,
                 ..self
             },
             false,
@@ -98,13 +97,13 @@ mod tests {
     use super::ProbeResult::{Failed, Passed};
     use super::*;
 
-    const RULES: HealthThresholds = HealthThresholds { rise: 2, fall: 3 };
+    const THRESHOLDS: HealthThresholds = HealthThresholds { rise: 2, fall: 3 };
 
-    fn after(outcomes: &[ProbeResult]) -> HealthStatus {
-        let last = outcomes
+    fn after(results: &[ProbeResult]) -> HealthStatus {
+        let last = results
             .iter()
-            .fold(HealthTracker::default(), |health, outcome| {
-                health.on_probe(*outcome, RULES).0
+            .fold(HealthTracker::default(), |health, result| {
+                health.on_probe(*result, THRESHOLDS).0
             });
         last.status()
     }
@@ -113,14 +112,20 @@ mod tests {
     fn health_after_the_first_probe_is_its_result() {
         assert_eq!(after(&[]), HealthStatus::Unknown);
         assert_eq!(
-            HealthTracker::default().on_probe(Passed, RULES).0.status(),
+            HealthTracker::default()
+                .on_probe(Passed, THRESHOLDS)
+                .0
+                .status(),
             HealthStatus::Up
         );
         assert_eq!(
-            HealthTracker::default().on_probe(Failed, RULES).0.status(),
+            HealthTracker::default()
+                .on_probe(Failed, THRESHOLDS)
+                .0
+                .status(),
             HealthStatus::Down
         );
-        assert!(HealthTracker::default().on_probe(Passed, RULES).1);
+        assert!(HealthTracker::default().on_probe(Passed, THRESHOLDS).1);
     }
 
     #[test]
@@ -142,26 +147,29 @@ mod tests {
 
     #[test]
     fn health_threshold_of_zero_counts_as_one() {
-        let rules = HealthThresholds { rise: 0, fall: 0 };
-        let (up, _) = HealthTracker::default().on_probe(Passed, rules);
-        assert_eq!(up.on_probe(Passed, rules), (up, false));
-        assert_eq!(up.on_probe(Failed, rules).0.status(), HealthStatus::Down);
+        let thresholds = HealthThresholds { rise: 0, fall: 0 };
+        let (up, _) = HealthTracker::default().on_probe(Passed, thresholds);
+        assert_eq!(up.on_probe(Passed, thresholds), (up, false));
+        assert_eq!(
+            up.on_probe(Failed, thresholds).0.status(),
+            HealthStatus::Down
+        );
     }
 
-    /// The definition, from the whole history: the state is that of the last run that was long enough.
-    fn oracle(outcomes: &[ProbeResult], rules: HealthThresholds) -> HealthStatus {
-        let mut state = HealthStatus::Unknown;
+    /// The definition by the whole history: the status of the last run that was long enough.
+    fn oracle(results: &[ProbeResult], thresholds: HealthThresholds) -> HealthStatus {
+        let mut status = HealthStatus::Unknown;
         let mut run = 0;
-        for (index, outcome) in outcomes.iter().enumerate() {
-            let same = index > 0 && outcomes[index - 1] == *outcome;
+        for (index, result) in results.iter().enumerate() {
+            let same = index > 0 && results[index - 1] == *result;
             run = if same { run + 1 } else { 1 };
-            match outcome {
-                Passed if index == 0 || run >= rules.rise => state = HealthStatus::Up,
-                Failed if index == 0 || run >= rules.fall => state = HealthStatus::Down,
+            match result {
+                Passed if index == 0 || run >= thresholds.rise => status = HealthStatus::Up,
+                Failed if index == 0 || run >= thresholds.fall => status = HealthStatus::Down,
                 _ => {}
             }
         }
-        state
+        status
     }
 
     proptest! {
@@ -170,14 +178,14 @@ mod tests {
             history in prop::collection::vec(prop_oneof![Just(Passed), Just(Failed)], 0..60),
             (rise, fall) in (1..5u32, 1..5u32),
         ) {
-            let rules = HealthThresholds { rise, fall };
+            let thresholds = HealthThresholds { rise, fall };
             let mut health = HealthTracker::default();
-            for outcome in &history {
-                let (next, flipped) = health.on_probe(*outcome, rules);
+            for result in &history {
+                let (next, flipped) = health.on_probe(*result, thresholds);
                 prop_assert_eq!(flipped, next.status() != health.status());
                 health = next;
             }
-            prop_assert_eq!(health.status(), oracle(&history, rules));
+            prop_assert_eq!(health.status(), oracle(&history, thresholds));
         }
     }
 }

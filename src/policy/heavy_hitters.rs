@@ -1,48 +1,43 @@
-//! Which keys are hot: those with more than a share of an upstream's requests.
+//! Heavy hitters: the keys with more than a share of an upstream's requests (*hot keys*).
 //!
-//! Space-Saving (Metwally, Agrawal and El Abbadi, ICDT 2005): a fixed number of counters; a key without
-//! one takes over the smallest, and with it the count, remembered as that key's possible error. It was
-//! chosen above a count-min sketch because it holds the keys themselves, which are to be listed, and bounds a
-//! count from both sides: so no key is called hot that may not be. Old requests count less: every
-//! tick scales all counts, errors and the total alike, which leaves the bounds as they are.
+//! Space-Saving (Metwally, Agrawal and El Abbadi, ICDT 2005): a fixed number of counters; a new key takes over
+//! the smallest counter with its count, which is recorded as the possible error of that key. Unlike a count-min sketch it
+//! holds the keys themselves, to be listed, and bounds a count from both sides, so no key is hot by mistake. Every
+//! tick scales all counts, errors and the total alike: old requests count less, and the bounds still hold.
 //!
 //! With `4 / share` counters of 24 bytes (200 for 2 %, 4.8 KiB) the error of a count is at most a quarter
 //! of the share, so by the lower bound
 //! * a key above 1.25 × the share becomes hot, and none below the share does;
-//! * a hot key stays so above 0.75 × the share, is cold below half of it, and has its counter all the while;
+//! * a hot key stays hot above 0.75 × the share, is cold below half of it, and keeps its counter meanwhile;
 //! * at most 64 keys are hot at once, the hottest first.
 //!
-//! The bounds speak of the requests that were counted. Who counts only a sample adds its own error to
-//! that; a key needs [`EVIDENCE`] requests to become hot, so that a few do not pass for many.
-//!
-//! Counting costs one scan of the counters for a key that has one, two for another. It is not for every
-//! request of a busy upstream: sharing and sampling are the caller's.
+//! These bounds are for the recorded requests; a caller that records only a sample adds the sampling error.
 
 use std::time::Duration;
 
-/// After so long a request counts half.
+/// The time after which a request counts half.
 pub const HALF_LIFE: Duration = Duration::from_secs(10);
-/// How often counts are scaled and keys judged.
+/// The interval at which counts are scaled and hot keys are determined.
 pub const TICK: Duration = Duration::from_secs(1);
 /// The most keys that are hot at once.
 pub const MAX_HOT_KEYS: usize = 64;
-/// Requests, by their age, that a key must have to become hot.
+/// The least count, in requests weighted by age, at which a key becomes hot: a few requests are no evidence.
 pub const MIN_REQUESTS: u64 = 32;
 
-/// Shares of all requests are in millionths.
+/// The unit of shares: 1,000,000 is all requests.
 pub const MILLIONTHS: u32 = 1_000_000;
 
 const TICKS_PER_HALF_LIFE: u64 = HALF_LIFE.as_secs() / TICK.as_secs();
 /// 2^(-1/10), in 65,536ths.
 const DECAY_PER_TICK: u128 = 61_147;
-/// What one request adds to a count: enough that rounding does not show.
+/// What one request adds to a count; large enough that rounding in [`decayed`] does not matter.
 const COUNT_PER_REQUEST: u64 = 1 << 16;
-/// As many requests count the hot keys that another process knew.
+/// The total, in requests, at which restored hot keys start.
 const RESTORED_REQUESTS: u64 = 10_000;
-/// Counters for each key that could have the share; the error is one in so many of the share.
+/// Counters for each key that could reach the threshold; the error is at most a fourth of the threshold.
 const COUNTERS_PER_SHARE: u32 = 4;
 
-/// From which share on a key is hot, in millionths: 0.5 % ..= 50 %.
+/// The share from which a key is hot, in millionths: 0.5 % ..= 50 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeyThreshold(u32);
 
@@ -50,7 +45,7 @@ impl HotKeyThreshold {
     /// 2 %.
     pub const DEFAULT: Self = Self(20_000);
 
-    /// A share in millionths; `None` outside 5,000 ..= 500,000.
+    /// Creates a threshold from millionths; `None` outside 5,000 ..= 500,000.
     pub fn new(millionths: u32) -> Option<Self> {
         (5_000..=500_000)
             .contains(&millionths)
@@ -62,12 +57,12 @@ impl HotKeyThreshold {
         self.0
     }
 
-    /// Whether a key that is hot stays so with this share.
+    /// Whether a hot key with this share stays hot.
     const fn keeps_hot(self, share: u32) -> bool {
         share >= self.0 / 2
     }
 
-    /// The counters that find it.
+    /// The number of counters that bounds the error to a fourth of the threshold.
     const fn counters(self) -> usize {
         (COUNTERS_PER_SHARE * MILLIONTHS).div_ceil(self.0) as usize
     }
@@ -78,29 +73,30 @@ impl HotKeyThreshold {
 pub struct HotKey {
     /// The key's hash.
     pub key: u64,
-    /// Its share of the requests that counts for its spread, in millionths: rises at once, and falls only
-    /// when it is down by a quarter, so that the spread does not change with every tick.
+    /// Its share of the requests for the spread, in millionths. Rises at once and falls only when the measured
+    /// share is down by a quarter, so that the spread does not change at every tick.
     pub share: u32,
-    /// Since when it has been hot.
+    /// When it became hot.
     pub since: Duration,
 }
 
-/// The counters of one upstream's keys.
+/// The counters of one upstream's keys. To record a request costs one scan of the counters, two for a key without one:
+/// too much for every request of a busy upstream, so the caller samples.
 #[derive(Clone, Debug)]
 pub struct SpaceSaving {
     threshold: HotKeyThreshold,
-    // Three rows of one length; apart, because a search looks at one of them only.
+    // Three arrays of the same length, not one of structs: a search reads only one of them.
     keys: Box<[u64]>,
     counts: Box<[u64]>,
     errors: Box<[u64]>,
     total: u64,
-    /// Ticks that have passed since the process started.
+    /// Ticks since the process started.
     ticks_elapsed: u64,
     hot_keys: Vec<HotKey>,
 }
 
 impl SpaceSaving {
-    /// No requests yet.
+    /// Without requests.
     pub fn new(threshold: HotKeyThreshold) -> Self {
         let row = || vec![0; threshold.counters()].into_boxed_slice();
         Self {
@@ -114,17 +110,17 @@ impl SpaceSaving {
         }
     }
 
-    /// Counts a request that stands for `requests` of them.
+    /// Records a sampled request that stands for `requests`.
     pub fn record(&mut self, key: u64, requests: u32) {
         let add = COUNT_PER_REQUEST.saturating_mul(requests.into());
         self.total = self.total.saturating_add(add);
-        let place = self.position(key).or_else(|| self.replace_smallest(key));
-        if let Some(count) = place.and_then(|place| self.counts.get_mut(place)) {
+        let index = self.position(key).or_else(|| self.replace_smallest(key));
+        if let Some(count) = index.and_then(|index| self.counts.get_mut(index)) {
             *count = count.saturating_add(add);
         }
     }
 
-    /// Lets time pass up to `now`; where a tick has passed, judges all keys anew and says true.
+    /// Advances the time to `now`. If a tick has passed, decays the counts, determines the hot keys and returns true.
     pub fn tick(&mut self, now: Duration) -> bool {
         let ticks = now.as_secs() / TICK.as_secs();
         let passed = ticks.saturating_sub(self.ticks_elapsed);
@@ -137,13 +133,13 @@ impl SpaceSaving {
         true
     }
 
-    /// From which share on a key is hot.
+    /// The threshold.
     pub const fn threshold(&self) -> HotKeyThreshold {
         self.threshold
     }
 
-    /// Takes over the keys that were hot elsewhere, in the place of all that was counted. They count like
-    /// [`KNOWN`] requests, so that those that come soon count for more.
+    /// Replaces all counts by hot keys of another sketch. Their counts are shares of [`RESTORED_REQUESTS`]: few
+    /// enough that the requests to come soon outweigh them.
     pub fn restore(&mut self, hot: &[HotKey], now: Duration) {
         *self = Self::new(self.threshold);
         self.ticks_elapsed = now.as_secs() / TICK.as_secs();
@@ -166,16 +162,16 @@ impl SpaceSaving {
         self.hot_keys = hot;
     }
 
-    /// The hot keys as of the last tick, in no order.
+    /// The hot keys as of the last tick.
     pub fn hot_keys(&self) -> &[HotKey] {
         &self.hot_keys
     }
 
-    /// The least and the most that the key's share can be, in millionths.
+    /// The lower and the upper bound of the key's share, in millionths.
     pub fn share_bounds(&self, key: u64) -> (u32, u32) {
-        let place = self.position(key);
+        let index = self.position(key);
         let count =
-            place.and_then(|place| Some((*self.counts.get(place)?, *self.errors.get(place)?)));
+            index.and_then(|index| Some((*self.counts.get(index)?, *self.errors.get(index)?)));
         match count {
             Some((count, error)) => (
                 self.share_of(count.saturating_sub(error)),
@@ -189,27 +185,27 @@ impl SpaceSaving {
     }
 
     fn position(&self, key: u64) -> Option<usize> {
-        // A counter that nobody has yet is that of key 0, with a count of 0: which is true.
+        // An unused counter has the key 0 and the count 0, which is right for the key 0.
         self.keys.iter().position(|other| *other == key)
     }
 
-    /// Gives the smallest counter to `key`.
+    /// Gives the smallest counter to `key`; its index.
     fn replace_smallest(&mut self, key: u64) -> Option<usize> {
-        let (place, count) = self
+        let (index, count) = self
             .counts
             .iter()
             .copied()
             .enumerate()
             .min_by_key(|(_, count)| *count)?;
-        *self.keys.get_mut(place)? = key;
-        *self.errors.get_mut(place)? = count;
-        Some(place)
+        *self.keys.get_mut(index)? = key;
+        *self.errors.get_mut(index)? = count;
+        Some(index)
     }
 
     fn decay(&mut self, ticks: u64) {
-        let faded = |count: &mut u64| *count = decayed(*count, ticks);
-        self.counts.iter_mut().for_each(faded);
-        self.errors.iter_mut().for_each(faded);
+        let decay = |count: &mut u64| *count = decayed(*count, ticks);
+        self.counts.iter_mut().for_each(decay);
+        self.errors.iter_mut().for_each(decay);
         self.total = decayed(self.total, ticks);
     }
 
@@ -234,7 +230,7 @@ impl SpaceSaving {
         self.hot_keys = hot;
     }
 
-    /// Whether a hot key is still hot; brings its share up to date.
+    /// Whether a hot key is still hot; updates its share.
     fn is_still_hot(&self, hot: &mut HotKey) -> bool {
         let (least, _) = self.share_bounds(hot.key);
         if least > hot.share || least < hot.share / 4 * 3 {
@@ -249,13 +245,13 @@ impl SpaceSaving {
     }
 }
 
-/// What is left of a count after so many ticks.
+/// A count after `ticks`.
 fn decayed(count: u64, ticks: u64) -> u64 {
     let halvings = u32::try_from(ticks / TICKS_PER_HALF_LIFE).unwrap_or(u32::MAX);
     let halved = u128::from(count.checked_shr(halvings).unwrap_or(0));
-    let left =
-        (0..ticks % TICKS_PER_HALF_LIFE).fold(halved, |left, _| (left * DECAY_PER_TICK) >> 16);
-    u64::try_from(left).unwrap_or(u64::MAX)
+    let decayed =
+        (0..ticks % TICKS_PER_HALF_LIFE).fold(halved, |count, _| (count * DECAY_PER_TICK) >> 16);
+    u64::try_from(decayed).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -273,7 +269,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A second of traffic: `of_hot` in a thousand requests are of key 1, the rest of `others` keys.
+    /// A second of traffic, 1,000 requests: `of_hot` are for the key 1, the others for `others` keys.
     fn second(sketch: &mut SpaceSaving, at: u64, of_hot: u64, others: u64) -> bool {
         for request in 0..1000 {
             let draw = mix(at * 1000 + request);
@@ -327,13 +323,13 @@ mod tests {
     #[test]
     fn imported_heavy_hitter_stays_hot_until_its_traffic_ends() {
         let mut sketch = SpaceSaving::new(TWO_PERCENT);
-        let known = HotKey {
+        let restored = HotKey {
             key: 1,
             share: 300_000,
             since: s(90),
         };
-        sketch.restore(&[known], s(100));
-        assert_eq!(sketch.hot_keys(), [known]);
+        sketch.restore(&[restored], s(100));
+        assert_eq!(sketch.hot_keys(), [restored]);
         for at in 100..110 {
             second(&mut sketch, at, 300, 50_000);
             assert_eq!(keys(&sketch), [1], "second {at}");

@@ -1,57 +1,54 @@
-//! Over how many peers a hot key is spread, and which of them serves the next request.
+//! The spread of a hot key over several peers: how many, and the one for the next request.
 //!
-//! A peer of the weight `w` of `W` has the share `r` of the key space. While a key with the share `s` of the
-//! requests is spread, its other keys bring it `(1 - s) × r` of them. So without being more than `h` above its
-//! fair share it has room for
+//! A peer of weight `w` out of `W` owns the share `r` of the key space. While a key with the share `s` of the
+//! requests is spread, the other keys bring that peer `(1 - s) × r` of the requests. To stay within its fair share plus
+//! the headroom `h`, it has room for
 //!
 //! ```text
 //!     max(0, (1 + h) × w / W - (1 - s) × r)          w = 1, W = 10, s = 30 %, r = 10 %, h = 10 %:  4 %
 //! ```
 //!
-//! of the hot key's requests. The key goes to the first peers of its walk that have room for `s` together (of equal
-//! parts, 8 here), each in proportion to its room. So the spread follows the share, and a peer that the ring
-//! has given too much already gets nothing on top; the configured number of peers is the least, of those with
-//! room. All peers together always have room for `s`: it adds up to `h + s` or more.
-//!
-//! `h` is 10 %, for there are other hot keys, and other keys are not equally hot. Of 150 rings each of 10 and of 30 equal
-//! peers with 160 points, and one key of 2 to 50 %, none of 10 and 1 % of 30 have a peer above 1.25 × its fair share:
-//! those where the ring alone puts it there. By weight instead of room it was up to 9 %, over more peers.
-//!
-//! Turns are taken evenly: the fractional parts of multiples of the golden ratio fall
-//! apart as far as can be (Weyl; Knuth, The Art of Computer Programming 3, 6.4), so any run of turns is even, not
-//! only a long one. No other key moves.
+//! of the requests, for the hot key. The key goes to the first peers of its walk that have room for `s` together (8 equal
+//! peers in the example), to each in proportion to its room. So the spread grows with the share, and a peer with too
+//! large a share of the ring gets none of it. The configured number of peers is a minimum, of peers with
+//! room. All peers together have room for at least `h + s`. No other key moves.
 
 use super::heavy_hitters::MILLIONTHS;
 
-/// How far above its fair share one hot key may put a peer.
+/// How far above its fair share one hot key may load a peer. Some room is left for other hot keys, and because the
+/// other keys are not equally popular.
+///
+/// Of 150 rings each of 10 and of 30 equal peers with 160 points, and one key of 2 to 50 %, none of those of 10 and 1 % of
+/// those of 30 have a peer above 1.25 × its fair share: where the ring alone puts it there. With a spread by weight instead
+/// of room it was up to 9 %, over more peers.
 const HEADROOM: f64 = 0.10;
-/// What rounding may have taken from a sum of rooms.
+/// The relative rounding error of a sum of rooms.
 const ROUNDING_ERROR: f64 = 1e-9;
-/// The golden ratio's fractional part, as a fraction of 2^64.
+/// The fractional part of the golden ratio, as a fraction of 2^64.
 const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The least number of peers that a hot key is spread over; at least 1.
+/// The configuration of the spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeySpread {
-    /// Peers.
+    /// The least number of peers that a hot key is spread over; 0 counts as 1.
     pub min_peers: u16,
 }
 
-/// What one peer has, or all that can serve have together.
+/// The weight and the key space of one peer, or of all that can serve together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightedShare {
-    /// Weight.
+    /// The weight.
     pub weight: u32,
-    /// How much of the key space, in any unit.
+    /// The share of the key space, in any unit.
     pub key_space: u64,
 }
 
 impl HotKeySpread {
-    /// The peer of this turn, for a key with `share` of the requests in millionths.
+    /// The peer for a request of a key with `share` of the requests, in millionths; `turn` is the number of the
+    /// request. `None` if no peer has room.
     ///
-    /// `walk` are the peers that can serve in clockwise order from the key, with their parts, which
-    /// add up to `all`; `None` where there are none, or those that are have no room. It is gone over twice, as
-    /// far as the key is spread. Consecutive turns make the spread even; where they begin does not matter.
+    /// `walk` are the peers that can serve, in clockwise order from the key, with their shares, which
+    /// add up to `all`. It is iterated twice, as far as the key is spread. Any run of consecutive turns is spread evenly.
     pub fn select_peer<T>(
         self,
         share: u32,
@@ -61,10 +58,10 @@ impl HotKeySpread {
     ) -> Option<T> {
         let share = f64::from(share.min(MILLIONTHS)) / f64::from(MILLIONTHS);
         let rooms = SpreadRoom::new(share, all);
-        let walk = walk.map(|(peer, part)| (peer, rooms.of_peer(part)));
+        let walk = walk.map(|(peer, share)| (peer, rooms.of_peer(share)));
         let walk = walk.filter(|(_, room)| *room > 0.0);
-        let over = self.room_of_spread(walk.clone().map(|(_, room)| room), share);
-        let mut at = golden_fraction(turn) * over;
+        let total = self.room_of_spread(walk.clone().map(|(_, room)| room), share);
+        let mut at = golden_fraction(turn) * total;
         let mut last = None;
         for (peer, room) in walk {
             last = Some(peer);
@@ -76,7 +73,7 @@ impl HotKeySpread {
         last
     }
 
-    /// The room of the first peers: as few as have what is needed, but no fewer than the least.
+    /// The total room of the first peers: as few as have `needed`, but at least `min_peers`.
     fn room_of_spread(self, rooms: impl Iterator<Item = f64>, needed: f64) -> f64 {
         let mut sum = 0.0;
         for (peers, room) in rooms.enumerate() {
@@ -90,11 +87,11 @@ impl HotKeySpread {
     }
 }
 
-/// How much of a hot key each peer has room for.
+/// Computes the room of each peer for a hot key.
 struct SpreadRoom {
-    /// For each unit of its weight.
+    /// Added for each unit of the peer's weight.
     per_weight: f64,
-    /// Less for each unit of its key space.
+    /// Subtracted for each unit of its key space.
     per_key_space: f64,
 }
 
@@ -106,16 +103,17 @@ impl SpreadRoom {
         }
     }
 
-    fn of_peer(&self, part: WeightedShare) -> f64 {
-        self.per_weight * f64::from(part.weight) - self.per_key_space * to_f64(part.key_space)
+    fn of_peer(&self, peer: WeightedShare) -> f64 {
+        self.per_weight * f64::from(peer.weight) - self.per_key_space * to_f64(peer.key_space)
     }
 }
 
-/// The turn's place, 0.0 .. 1.0.
+/// The fractional part of `turn` × the golden ratio, 0.0 .. 1.0. These are spaced as evenly as possible in every run of
+/// turns, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3, 6.4).
 fn golden_fraction(turn: u32) -> f64 {
-    let place = u64::from(turn).wrapping_mul(GOLDEN_RATIO);
-    // As many bits as a double has.
-    to_f64(place >> 11) / to_f64(1 << 53)
+    let fraction = u64::from(turn).wrapping_mul(GOLDEN_RATIO);
+    // 53 bits, which f64 holds exactly.
+    to_f64(fraction >> 11) / to_f64(1 << 53)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
@@ -133,33 +131,33 @@ mod tests {
 
     const THREE: HotKeySpread = HotKeySpread { min_peers: 3 };
 
-    /// Peers that have as much of the key space as of the weight.
+    /// Peers with a key space in proportion to their weights.
     fn even(weights: &[u16]) -> Vec<WeightedShare> {
-        let part = |weight: &u16| WeightedShare {
+        let share_of = |weight: &u16| WeightedShare {
             weight: (*weight).into(),
             key_space: (*weight).into(),
         };
-        weights.iter().map(part).collect()
+        weights.iter().map(share_of).collect()
     }
 
-    fn sum(parts: &[WeightedShare]) -> WeightedShare {
+    fn sum(shares: &[WeightedShare]) -> WeightedShare {
         WeightedShare {
-            weight: parts.iter().map(|part| part.weight).sum(),
-            key_space: parts.iter().map(|part| part.key_space).sum(),
+            weight: shares.iter().map(|peer| peer.weight).sum(),
+            key_space: shares.iter().map(|peer| peer.key_space).sum(),
         }
     }
 
-    /// How often each peer served in `turns` turns, from `start` on; they walk in their order.
+    /// How often each peer is selected in `turns` turns from `start`; the walk is in the order of `shares`.
     fn served(
         spread: HotKeySpread,
         share: u32,
         (start, turns): (u32, u32),
-        parts: &[WeightedShare],
+        shares: &[WeightedShare],
     ) -> Vec<u32> {
-        let all = sum(parts);
-        let mut served = vec![0; parts.len()];
+        let all = sum(shares);
+        let mut served = vec![0; shares.len()];
         for turn in 0..turns {
-            let walk = parts.iter().copied().enumerate();
+            let walk = shares.iter().copied().enumerate();
             let turn = start.wrapping_add(turn);
             served[spread.select_peer(share, all, turn, walk).unwrap()] += 1;
         }
@@ -211,10 +209,10 @@ mod tests {
 
     #[test]
     fn hot_key_spread_skips_overloaded_peers() {
-        let mut parts = even(&[10; 10]);
-        parts[0].key_space = 13;
-        parts[1].key_space = 7;
-        let served = served(THREE, 20_000, (0, 1000), &parts);
+        let mut shares = even(&[10; 10]);
+        shares[0].key_space = 13;
+        shares[1].key_space = 7;
+        let served = served(THREE, 20_000, (0, 1000), &shares);
         let used: Vec<bool> = served.iter().map(|served| *served > 0).collect();
         let (first, rest) = used.split_at(4);
         assert_eq!(first, [false, true, true, true], "{served:?}");
@@ -235,8 +233,8 @@ mod tests {
         assert_eq!(served(HotKeySpread { min_peers: 0 }, 0, (5, 3), &one), [3]);
     }
 
-    /// The parts of a ring's members, in the order of a key's walk.
-    fn parts(labels: &str, weights: &[u16], key: u64) -> Vec<WeightedShare> {
+    /// The shares of a ring's members, in the order of a key's walk.
+    fn shares(labels: &str, weights: &[u16], key: u64) -> Vec<WeightedShare> {
         let labels: Vec<_> = (0..weights.len())
             .map(|n| format!("{labels}{n}:80"))
             .collect();
@@ -247,32 +245,32 @@ mod tests {
             .zip(weights.iter().map(weight));
         let ring = Ring::new(Dialect::default(), members).unwrap();
         let shares = ring.shares();
-        let part = |member: usize| WeightedShare {
+        let share_of = |member: usize| WeightedShare {
             weight: weights[member].into(),
             key_space: shares[member],
         };
         let walk = ring.walk(&Hash(mix(key) >> 32).into());
-        walk.map(|member| part(member.index())).collect()
+        walk.map(|member| share_of(member.index())).collect()
     }
 
-    /// What a peer has over its fair share.
+    /// The load of a peer, in multiples of its fair share.
     #[derive(Debug)]
     struct Load {
-        /// Of its other keys.
+        /// By its other keys.
         cold: f64,
-        /// With the hot one.
+        /// With the hot key.
         whole: f64,
-        /// What one turn makes of it.
+        /// By one turn of the hot key.
         turn: f64,
     }
 
-    fn loads(parts: &[WeightedShare], share: u32) -> Vec<Load> {
+    fn loads(shares: &[WeightedShare], share: u32) -> Vec<Load> {
         const TURNS: u32 = 2000;
-        let (all, hot) = (sum(parts), f64::from(share) / f64::from(MILLIONTHS));
-        let served = served(THREE, share, (0, TURNS), parts);
-        let load = |(part, turns): (&WeightedShare, u32)| {
-            let fair = f64::from(part.weight) / f64::from(all.weight);
-            let cold = (1.0 - hot) * to_f64(part.key_space) / to_f64(all.key_space);
+        let (all, hot) = (sum(shares), f64::from(share) / f64::from(MILLIONTHS));
+        let served = served(THREE, share, (0, TURNS), shares);
+        let load = |(peer, turns): (&WeightedShare, u32)| {
+            let fair = f64::from(peer.weight) / f64::from(all.weight);
+            let cold = (1.0 - hot) * to_f64(peer.key_space) / to_f64(all.key_space);
             let turn = hot / f64::from(TURNS) / fair;
             Load {
                 cold: cold / fair,
@@ -280,15 +278,15 @@ mod tests {
                 turn,
             }
         };
-        parts.iter().zip(served).map(load).collect()
+        shares.iter().zip(served).map(load).collect()
     }
 
     #[test]
     fn hot_key_spread_keeps_peers_below_their_bound_on_many_rings() {
         for share in [20_000, 50_000, 100_000] {
             let fails = (0..150).filter(|number| {
-                let parts = parts(&format!("10.{number}.0."), &[1; 30], *number);
-                let loads = loads(&parts, share);
+                let shares = shares(&format!("10.{number}.0."), &[1; 30], *number);
+                let loads = loads(&shares, share);
                 loads.iter().any(|load| load.whole > 1.25)
             });
             let fails = fails.count();
@@ -299,30 +297,30 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whoever serves a hot key stays within the headroom; others have what the ring gives them.
+        /// A peer that serves the hot key stays within the headroom; the others have the load of their own keys.
         #[test]
         fn hot_key_spread_keeps_peers_within_the_headroom(
             weights in prop::collection::vec(1..=4_u16, 1..40), share in 5_000..=MILLIONTHS, key: u64,
         ) {
-            let loads = loads(&parts("p", &weights, key), share);
+            let loads = loads(&shares("p", &weights, key), share);
             for load in loads {
-                // A run of turns is even but for a few.
+                // A run of turns is even but for a few turns.
                 let most = load.cold.max(1.0 + HEADROOM) + 4.0 * load.turn;
                 prop_assert!(load.whole <= most, "{load:?}");
                 prop_assert!(load.whole <= load.cold || load.cold < 1.0 + HEADROOM, "{load:?}");
             }
         }
 
-        /// All together have room for the key, whatever the ring.
+        /// On any ring all peers together have room for the key.
         #[test]
         fn hot_key_spread_has_room_for_the_whole_key(
             weights in prop::collection::vec(1..=256_u16, 1..40), share in 1..=MILLIONTHS, key: u64,
         ) {
             let weights: Vec<_> = weights.iter().map(|weight| weight % 8 + 1).collect();
-            let parts = parts("p", &weights, key);
+            let shares = shares("p", &weights, key);
             let share = f64::from(share) / f64::from(MILLIONTHS);
-            let rooms = SpreadRoom::new(share, sum(&parts));
-            let room: f64 = parts.iter().map(|part| rooms.of_peer(*part).max(0.0)).sum();
+            let rooms = SpreadRoom::new(share, sum(&shares));
+            let room: f64 = shares.iter().map(|peer| rooms.of_peer(*peer).max(0.0)).sum();
             prop_assert!(room >= share, "{room} of {share}");
         }
     }

@@ -1,23 +1,23 @@
-//! Turns for requests without a key: each peer as often as its weight says, evenly interleaved.
+//! Weighted round robin for requests without a key: peers take turns in proportion to their weights, evenly interleaved.
 
-/// Above this many slots the weights are ignored: a table of ten thousand peers at weight 256 would
-/// take ten megabytes for a path that no keyed request takes.
+/// The most slots of a round; with more, weights are ignored. A table of 10,000 peers of weight 256 would take 10 MB, only
+/// for requests without a key.
 const MAX_SLOTS: usize = 1 << 16;
 
-/// One round of turns. Peers are places in a list.
+/// One round of turns. A peer is known by its index in the list of weights.
 #[derive(Clone, Debug)]
 pub struct WeightedRoundRobin {
     slots: Box<[u32]>,
 }
 
 impl WeightedRoundRobin {
-    /// The turns of peers of these weights.
+    /// A round for peers of these weights.
     pub fn new(weights: impl Iterator<Item = u16>) -> Self {
         let weights: Vec<usize> = weights.map(usize::from).collect();
         let unit = weights.iter().copied().fold(0, gcd).max(1);
         let fits = weights.iter().sum::<usize>() / unit <= MAX_SLOTS;
         let turns = |weight: usize| if fits { weight / unit } else { 1 };
-        // The j-th of a peer's n turns stands at (j + 1/2) / n of the round.
+        // The j-th of a peer's n turns is at (j + 1/2) / n of the round.
         let mut slots: Vec<(u64, u32)> = (0..)
             .zip(&weights)
             .flat_map(|(peer, &weight)| {
@@ -31,12 +31,12 @@ impl WeightedRoundRobin {
         }
     }
 
-    /// The first peer from `turn` on that may serve.
-    pub fn find_from(&self, turn: usize, mut may: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.round_from(turn).find(|&peer| may(peer))
+    /// The first peer from `turn` on that `accepts`.
+    pub fn find_from(&self, turn: usize, mut accepts: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.round_from(turn).find(|&peer| accepts(peer))
     }
 
-    /// All turns of one round, from `turn` on; a peer is there as often as it has turns.
+    /// The peers of one round from `turn` on, each as often as it has turns.
     pub fn round_from(&self, turn: usize) -> impl Iterator<Item = u32> {
         let start = turn % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(start).unwrap_or_default();
@@ -53,10 +53,10 @@ mod tests {
     use super::*;
 
     fn round(weights: &[u16]) -> Vec<u32> {
-        let rotation = WeightedRoundRobin::new(weights.iter().copied());
-        let turns = rotation.slots.len();
+        let round_robin = WeightedRoundRobin::new(weights.iter().copied());
+        let turns = round_robin.slots.len();
         (0..turns)
-            .filter_map(|turn| rotation.find_from(turn, |_| true))
+            .filter_map(|turn| round_robin.find_from(turn, |_| true))
             .collect()
     }
 
@@ -72,9 +72,9 @@ mod tests {
 
     #[test]
     fn round_robin_skips_unavailable_peers() {
-        let rotation = WeightedRoundRobin::new([1, 1, 1].into_iter());
-        assert_eq!(rotation.find_from(1, |peer| peer != 1), Some(2));
-        assert_eq!(rotation.find_from(1, |_| false), None);
+        let round_robin = WeightedRoundRobin::new([1, 1, 1].into_iter());
+        assert_eq!(round_robin.find_from(1, |peer| peer != 1), Some(2));
+        assert_eq!(round_robin.find_from(1, |_| false), None);
     }
 
     #[test]
