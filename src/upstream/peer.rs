@@ -1,8 +1,4 @@
-//! One peer: who it is, and the cell that says whether it serves.
-//!
-//! The cell has two halves. `flags` is what a select looks at: one load, no lock. They are stored after
-//! the times that they speak of, so whoever sees them sees those, too. The `ledger` is what probes, failures and operators write to; whoever changes it computes the flags
-//! anew under its lock, so that the two cannot drift apart.
+//! One peer of an upstream, as configured, and the operations that change its state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,40 +20,41 @@ use super::persisted_state::PersistedPeer;
 /// One server of an upstream, in one configuration.
 #[derive(Debug)]
 pub struct Peer {
-    /// The name of its upstream.
+    /// Its upstream's name.
     pub(super) upstream: Arc<str>,
-    /// What places it on the ring.
+    /// Its label: determines its points on the ring.
     pub label: Arc<str>,
-    /// Where it is connected to.
+    /// Its resolved address.
     pub address: Address,
-    /// What `host_header: peer` sends: the address as the operator wrote it; of a Unix socket, what
-    /// nginx makes of it.
+    /// The value of `host_header: peer`: the address as configured; for a Unix socket `localhost`, as nginx sends.
     pub host: Arc<str>,
-    /// The name that it is asked for in TLS, and must prove; `None`: the client's, or no TLS.
+    /// The server name for TLS (SNI), which its certificate must have; `None`: the client's, or no TLS.
     pub server_name: Option<Arc<str>>,
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
-    /// What the ring gives it of that, for the spread of hot keys; as much as its weight where that is not known.
+    /// Its weight and its share of the ring, for the spread of hot keys; the weight stands for a share that was not
+    /// computed.
     pub weighted_share: WeightedShare,
-    /// What is known of it; outlives this configuration.
+    /// Its state, which outlives this configuration.
     pub state: Arc<PeerState>,
-    /// The requests that it holds, which the state has, too: here both can be on their way from memory at once.
+    /// The counter that `state` holds too. Here as well, so that an admission loads it from memory while it still waits for
+    /// the state.
     pub(super) in_flight: Arc<PeerInFlight>,
-    /// Where it is counted.
+    /// Its metrics.
     pub metrics: PeerMetrics,
-    /// What tells its order of keys from every other's.
+    /// Makes the order in which it admits keys in a slow start its own.
     pub salt: Salt,
-    /// How it leaves the ring and comes back.
+    /// When it leaves the ring, and how it comes back.
     pub(super) policy: PeerPolicy,
 }
 
 impl Peer {
     pub(super) fn new(
         upstream: &str,
-        (peer, part): (&config::PeerConfig, WeightedShare),
+        (peer, weighted_share): (&config::PeerConfig, WeightedShare),
         address: Address,
         state: Arc<PeerState>,
-        manners: PeerPolicy,
+        policy: PeerPolicy,
         metrics: PeerMetrics,
     ) -> Self {
         Self {
@@ -67,103 +64,100 @@ impl Peer {
             label: peer.label.as_str().into(),
             address,
             weight: peer.weight,
-            weighted_share: part,
+            weighted_share,
             in_flight: Arc::clone(state.in_flight_counter()),
             state,
             metrics,
             salt: Salt::of(&peer.label),
-            policy: manners,
+            policy,
         }
     }
 
-    /// Takes a probe's word; the new health, where it flipped.
+    /// Records the result of a probe; the new health, if it changed.
     pub fn on_probe(
         &self,
         report: ProbeReport,
         thresholds: HealthThresholds,
     ) -> Option<HealthStatus> {
         let now = report.ended;
-        self.update(now, |ledger| ledger.on_probe(report, thresholds))
+        self.update(now, |record| record.on_probe(report, thresholds))
     }
 
-    /// A connect on real traffic failed; how long the peer is now ejected for, if that ejects it.
-    pub fn on_connect_failure(&self, rules: &EjectionPolicy, now: Duration) -> Option<Duration> {
-        let until = self.update(now, |ledger| ledger.on_connect_failure(rules, now))?;
+    /// Records a failed connect of real traffic; the length of the ejection, if that ejects the peer.
+    pub fn on_connect_failure(&self, policy: &EjectionPolicy, now: Duration) -> Option<Duration> {
+        let until = self.update(now, |record| record.on_connect_failure(policy, now))?;
         Some(until.saturating_sub(now))
     }
 
-    /// A connect on real traffic succeeded.
+    /// Records a successful connect of real traffic.
     pub fn on_connect_success(&self, now: Duration) {
+        // The flag spares nearly every request the lock.
         if self.state.is_suspect() {
-            self.update(now, |ledger| ledger.end_ejection(now));
+            self.update(now, |record| record.end_ejection(now));
         }
     }
 
-    /// Begins a slow start: the peer is new, though the process that knew the others is not.
+    /// Begins a slow start: the peer is new to the process that handed its state over.
     pub(super) fn begin_slow_start(&self, now: Duration) {
-        let manners = &self.policy;
         self.state
-            .update(|ledger| ledger.begin_slow_start(now, manners));
+            .update(|record| record.begin_slow_start(now, &self.policy));
     }
 
-    /// Takes over an operator's order about the one before it.
-    pub(super) fn inherit_drain(&self, draining: Option<Duration>, now: Duration) {
-        self.update(now, |ledger| ledger.draining_since = draining);
+    /// Takes over the operator's drain of its predecessor.
+    pub(super) fn inherit_drain(&self, draining_since: Option<Duration>, now: Duration) {
+        self.update(now, |record| record.draining_since = draining_since);
     }
 
-    /// Takes the peer out for an operator, or back in; whether that changed anything.
+    /// Drains the peer for an operator, or puts it back in service; whether that changed anything.
     pub fn set_draining(&self, draining: bool, now: Duration) -> bool {
-        self.update(now, |ledger| {
-            let changes = ledger.draining_since.is_some() != draining;
-            if changes {
-                ledger.draining_since = draining.then_some(now);
+        self.update(now, |record| {
+            let is_change = record.draining_since.is_some() != draining;
+            if is_change {
+                record.draining_since = draining.then_some(now);
             }
-            changes
+            is_change
         })
     }
 
-    /// Ends its suppression, where it comes and goes and is off the ring for that; its slow start begins.
+    /// Ends its suppression by flap damping, if any; its slow start begins.
     pub fn lift_suppression(&self, now: Duration) {
-        let manners = &self.policy;
-        if self.update(now, |ledger| ledger.lift_suppression(now, manners)) {
+        if self.update(now, |record| record.lift_suppression(now, &self.policy)) {
             let (upstream, label) = (&self.upstream, &self.label);
-            log::info!("upstream {upstream}: peer {label} is not suppressed any more");
+            log::info!("upstream {upstream}: peer {label}: flap suppression lifted");
         }
     }
 
-    /// Takes over what another process has learned of it since it told of it first.
+    /// Takes over what changed in another process between its first and its second export.
     pub(super) fn apply_delta(
         &self,
-        (before, memory): (Option<&PersistedPeer>, &PersistedPeer),
+        exports: (Option<&PersistedPeer>, &PersistedPeer),
         probed: bool,
         now: Duration,
     ) {
-        let manners = &self.policy;
-        let news = (before, memory);
         self.state
-            .update(|ledger| ledger.apply_delta(news, probed, now, manners));
+            .update(|record| record.apply_delta(exports, probed, now, &self.policy));
     }
 
-    /// Makes its slow start what this configuration wants of it.
+    /// Adjusts its slow start to this configuration.
     pub(super) fn reconcile_slow_start(&self, now: Duration) {
-        let manners = &self.policy;
         self.state
-            .update(|ledger| ledger.reconcile_slow_start(now, manners));
+            .update(|record| record.reconcile_slow_start(now, &self.policy));
     }
 
+    /// Changes the record; logs and counts a suppression that begins or is extended by that.
     fn update<R>(&self, now: Duration, change: impl FnOnce(&mut PeerRecord) -> R) -> R {
-        let (result, until) = self.state.update(|ledger| {
-            let before = ledger.flap_penalty.suppressed_until(now);
-            let result = ledger.update(now, &self.policy, change);
-            let until = ledger.flap_penalty.suppressed_until(now);
+        let (result, suppressed_until) = self.state.update(|record| {
+            let before = record.flap_penalty.suppressed_until(now);
+            let result = record.update(now, &self.policy, change);
+            let until = record.flap_penalty.suppressed_until(now);
             (result, until.filter(|_| before != until))
         });
-        if let Some(until) = until {
+        if let Some(until) = suppressed_until {
             self.metrics.suppressions.inc();
             let (upstream, label) = (&self.upstream, &self.label);
             let length = until.saturating_sub(now);
             log::warn!(
-                "upstream {upstream}: peer {label} comes and goes: it stays off the ring for {length:.1?}"
+                "upstream {upstream}: peer {label} is flapping; suppressed for {length:.1?}"
             );
         }
         result

@@ -1,21 +1,15 @@
-//! What is written down about one peer, and what follows from it: whether it is on the ring, and how
-//! it leaves it and comes back.
+//! The record of one peer: what is known of it, and when it leaves the ring and comes back.
 //!
-//! A peer is *well* when its probes pass, real traffic reaches it and no operator took it out; it is
-//! *away* when one of them has said otherwise. Two things follow when that changes, and they are decided here
-//! and nowhere else: leaving raises the penalty for flapping, unless an operator did it, and coming back begins
-//! a slow start, also for one that was away from the start. Whoever writes does so through
-//! [`Ledger::change`], be it a probe, an operator or a reload, so that there is no way round.
+//! A peer is *in service* while probes pass, real traffic reaches it and no operator drains it; otherwise it is
+//! *out of service*. [`PeerRecord::update`] is the only way to change a record, for probes, operators and reloads alike,
+//! and draws the conclusions of a change: going out of service raises the flap penalty, except by an operator,
+//! and a return begins a slow start, also of a peer that was out of service from the start.
 //!
-//! A drain leaves the peer the keys that it serves, for a while; to be lost does not: then they are others',
-//! and so they are when the while is over. A new *tenure* begins with that, in which the peer has to be
-//! given each key anew.
+//! A draining peer keeps the keys that it serves until the drain deadline. At the deadline, or when it is lost (down or
+//! ejected), they go to other peers: a new *epoch* begins, in which it has no keys yet.
 //!
-//! What is slow is measured by the others: where all are cold nobody can be spared. The ledger is told when
-//! that was last ([`Cold`]).
-//!
-//! Where nothing but time keeps a peer off the ring, nobody writes when that is over. So while it is off, its
-//! slow start is already set, and begins when the last of the times that keep it off does end.
+//! An ejection or suppression ends by time alone, without an update. So a peer off the ring already has its next
+//! slow start, which begins when the last of the two ends.
 
 mod transfer;
 
@@ -29,20 +23,23 @@ use crate::policy::flap_damping::{self, FlapPenalty};
 use crate::policy::health::{HealthStatus, HealthThresholds, HealthTracker, ProbeResult};
 use crate::policy::slow_start::SlowStartWindow;
 
+// The flags of a peer, published in `PeerState`.
 pub(super) const UP: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;
 pub(super) const DRAINING: u8 = 4;
-/// Ejected or suppressed, until a time.
+/// Ejected or suppressed until a time; stays set after it.
 pub(super) const OFF_RING: u8 = 8;
+/// A connect failed after the last successful one.
 pub(super) const SUSPECT: u8 = 16;
+/// Has a slow start window; stays set when that is complete.
 pub(super) const SLOW_START: u8 = 32;
 
-/// When all peers of an upstream were equally cold last; long ago, if they never were.
+/// When all peers of an upstream were equally cold last: at that time no peer could spare another by a slow start.
 #[derive(Debug, Default)]
 pub(super) struct ColdStart(AtomicU64);
 
 impl ColdStart {
-    /// When that was, since the process started; zero: long ago.
+    /// The time since the process started; zero: never, or long ago.
     pub(super) fn since(&self) -> Duration {
         Duration::from_nanos(self.0.load(Relaxed))
     }
@@ -53,50 +50,51 @@ impl ColdStart {
     }
 }
 
-/// How a peer leaves the ring and comes back to it, as configured.
+/// The configuration that a record depends on, and what the peers of an upstream share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PeerPolicy {
-    /// When it had nothing on the others, nor they on it; shared by all of them.
+    /// Shared by all peers of the upstream.
     pub(super) cold_start: Arc<ColdStart>,
-    /// Shared by all of them, too.
+    /// Shared by all peers of the upstream.
     pub(super) epochs: Arc<PeerEpochs>,
-    /// How long it takes until it has all its keys again; `None`: no time.
+    /// The duration of a slow start; `None`: without.
     pub(super) slow_start: Option<Duration>,
-    /// How coming and going is damped; `None`: it is not.
+    /// `None`: without flap damping.
     pub(super) flap_damping: Option<flap_damping::FlapDampingPolicy>,
-    /// How long a drain leaves keys with it; `None`: it does not.
+    /// How long a draining peer keeps its keys; `None`: not at all.
     pub(super) drain_deadline: Option<Duration>,
 }
 
+/// What is known of one peer.
 #[derive(Clone, Debug)]
 pub(super) struct PeerRecord {
     pub(super) health: HealthTracker,
     ejection: EjectionState,
-    /// Until when it is ejected; zero: it is not.
+    /// The end of the ejection; zero: not ejected.
     pub(super) ejected_until: Duration,
-    /// Probes passed in a row since the ejection.
+    /// Probes in a row that passed since the ejection.
     passes_since_ejection: u32,
-    /// Some connect failed since the last that did not: the next success must look here.
+    /// A connect failed after the last successful one: the next success must be recorded.
     suspect: bool,
-    /// Since when an operator has it out.
+    /// When an operator's drain began.
     pub(super) draining_since: Option<Duration>,
     pub(super) flap_penalty: FlapPenalty,
     pub(super) slow_start: Option<SlowStartWindow>,
-    /// How long that would take if the others had been serving for long.
+    /// The configured duration of that slow start; the window is shorter if the other peers are cold themselves.
     configured_slow_start: Duration,
-    /// When it began in truth: one that is stretched tells only how far it is.
+    /// When that slow start began; the window's start differs once it was rescaled.
     pub(super) slow_start_since: Duration,
-    /// Another one when others have its keys: what it served before that is not with it any more.
+    /// Changes when the peer loses its keys to others.
     pub(super) epoch: PeerEpoch,
-    /// Whether it begins slowly when it is well next.
+    /// A slow start begins at the next return to service.
     slow_start_pending: bool,
     pub(super) last_probe: Option<ProbeReport>,
 }
 
 impl PeerRecord {
-    /// Nothing is known; `up` where no probe will ever say. `slowly`: it begins with a slow start.
-    pub(super) fn new(up: bool, slowly: bool, now: Duration, manners: &PeerPolicy) -> Self {
-        let mut ledger = Self {
+    /// The record of a new peer: `up` if it is not probed, unknown otherwise; `starts_slowly`: with a slow start.
+    pub(super) fn new(up: bool, starts_slowly: bool, now: Duration, policy: &PeerPolicy) -> Self {
+        let mut record = Self {
             health: HealthTracker::default(),
             ejection: EjectionState::default(),
             ejected_until: Duration::ZERO,
@@ -107,75 +105,76 @@ impl PeerRecord {
             slow_start: None,
             configured_slow_start: Duration::ZERO,
             slow_start_since: Duration::ZERO,
-            epoch: manners.epochs.next_epoch(),
-            slow_start_pending: slowly,
+            epoch: policy.epochs.next_epoch(),
+            slow_start_pending: starts_slowly,
             last_probe: None,
         };
         if up {
-            ledger.update(now, manners, |ledger| ledger.health = health_of(true));
+            record.update(now, policy, |record| record.health = health_of(true));
         }
-        ledger
+        record
     }
 
-    /// The same server, of which no probe has said anything yet; `up` where none ever will. What
-    /// operators and real traffic have said of it stands, and if it is well it does not begin anew.
-    pub(super) fn with_health_reset(&self, up: bool, now: Duration, manners: &PeerPolicy) -> Self {
-        let mut anew = self.clone();
-        anew.update(now, manners, |ledger| {
-            ledger.health = if up {
+    /// The record without probe results: `up` if the peer is not probed, unknown otherwise. All else is kept, and
+    /// a peer that stays in service does not start slowly.
+    pub(super) fn with_health_reset(&self, up: bool, now: Duration, policy: &PeerPolicy) -> Self {
+        let mut reset = self.clone();
+        reset.update(now, policy, |record| {
+            record.health = if up {
                 health_of(true)
             } else {
                 HealthTracker::default()
             };
-            ledger.passes_since_ejection = 0;
-            ledger.last_probe = None;
+            record.passes_since_ejection = 0;
+            record.last_probe = None;
         });
-        anew
+        reset
     }
 
-    /// Makes a change, and draws the conclusions.
+    /// Applies a change and its consequences for epoch, flap penalty and slow start.
     pub(super) fn update<R>(
         &mut self,
         now: Duration,
-        manners: &PeerPolicy,
-        write: impl FnOnce(&mut Self) -> R,
+        policy: &PeerPolicy,
+        change: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let (before, kept) = (self.availability(now), self.retains_keys(now, manners));
-        let result = write(self);
-        if self.retains_keys(now, manners) != kept {
-            self.epoch = manners.epochs.next_epoch();
+        let (before, retained_keys) = (self.availability(now), self.retains_keys(now, policy));
+        let result = change(self);
+        if self.retains_keys(now, policy) != retained_keys {
+            self.epoch = policy.epochs.next_epoch();
         }
         match (before, self.availability(now)) {
             (Availability::InService, Availability::InService) => self.expire_slow_start(now),
-            (_, Availability::InService) => self.on_return_to_service(now, manners),
+            (_, Availability::InService) => self.on_return_to_service(now, policy),
             (Availability::InService, Availability::OutOfService) => {
-                self.on_out_of_service(now, manners)
+                self.on_out_of_service(now, policy)
             }
-            (_, Availability::OutOfService) => self.defer_slow_start(now, manners),
+            (_, Availability::OutOfService) => self.defer_slow_start(now, policy),
             (_, Availability::Unprobed) => {}
         }
         result
     }
 
-    /// Until when it is off the ring, ejected or suppressed.
+    /// The end of its ejection or suppression, whichever is later; zero: neither.
     pub(super) fn off_ring_until(&self) -> Duration {
         self.ejected_until.max(self.flap_penalty.suppression_end())
     }
 
+    /// Records a probe; the new health, if it changed. `rise` passes in a row end an ejection.
     pub(super) fn on_probe(
         &mut self,
         report: ProbeReport,
         thresholds: HealthThresholds,
     ) -> Option<HealthStatus> {
-        let outcome = if report.failure.is_none() {
+        let result = if report.failure.is_none() {
             ProbeResult::Passed
         } else {
             ProbeResult::Failed
         };
-        let (health, flipped) = self.health.on_probe(outcome, thresholds);
+        let (health, changed) = self.health.on_probe(result, thresholds);
         self.health = health;
         let ejected = self.ejected_until > report.ended;
-        self.passes_since_ejection = if ejected && outcome == ProbeResult::Passed {
+        self.passes_since_ejection = if ejected && result == ProbeResult::Passed {
             self.passes_since_ejection + 1
         } else {
             0
@@ -184,16 +183,16 @@ impl PeerRecord {
             self.end_ejection(report.ended);
         }
         self.last_probe = Some(report);
-        flipped.then(|| health.status())
+        changed.then(|| health.status())
     }
 
-    /// The time until which that ejects it, if it does.
+    /// Records a failed connect; the end of the ejection, if that ejects the peer.
     pub(super) fn on_connect_failure(
         &mut self,
-        rules: &EjectionPolicy,
+        policy: &EjectionPolicy,
         now: Duration,
     ) -> Option<Duration> {
-        let (ejection, until) = self.ejection.on_failure(now, rules);
+        let (ejection, until) = self.ejection.on_failure(now, policy);
         self.ejection = ejection;
         self.suspect = true;
         if let Some(until) = until {
@@ -203,50 +202,53 @@ impl PeerRecord {
         until
     }
 
-    /// Ends an ejection: the peer was connected to, or its probes have passed often enough since.
+    /// Ends an ejection, after a successful connect or enough passed probes.
     pub(super) fn end_ejection(&mut self, now: Duration) {
         self.ejection = self.ejection.on_success(now);
         self.ejected_until = Duration::ZERO;
         self.suspect = false;
     }
 
-    /// Ends its suppression, and forgets what led to it, since an operator knows better; whether there
-    /// was one. A slow start that waited for its end begins.
-    pub(super) fn lift_suppression(&mut self, now: Duration, manners: &PeerPolicy) -> bool {
+    /// Ends a suppression and resets the flap penalty; whether the peer was suppressed. A slow start that was to begin at
+    /// its end begins now.
+    pub(super) fn lift_suppression(&mut self, now: Duration, policy: &PeerPolicy) -> bool {
         let was_suppressed = self.flap_penalty.suppressed_until(now).is_some();
         self.flap_penalty = FlapPenalty::default();
         if was_suppressed && self.slow_start.is_some() {
-            self.slow_start = self.new_slow_start(now, manners);
+            self.slow_start = self.new_slow_start(now, policy);
         }
         was_suppressed
     }
 
-    /// Begins a slow start: now, or when it is well.
-    pub(super) fn begin_slow_start(&mut self, now: Duration, manners: &PeerPolicy) {
+    /// Begins a slow start: now, or at the return to service.
+    pub(super) fn begin_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
         match self.availability(now) {
-            Availability::InService => self.slow_start = self.new_slow_start(now, manners),
+            Availability::InService => self.slow_start = self.new_slow_start(now, policy),
             Availability::OutOfService | Availability::Unprobed => self.slow_start_pending = true,
         }
     }
 
-    /// Ends its slow start, as it could not be spared: all are cold.
+    /// Ends a running slow start, as all peers are equally cold.
     pub(super) fn end_slow_start_if_cold(&mut self, now: Duration) {
-        self.slow_start = self.slow_start.and_then(|ramp| ramp.restarted_cold(now));
+        self.slow_start = self
+            .slow_start
+            .and_then(|window| window.restarted_cold(now));
     }
 
-    /// Another configuration may want none, or one of another length; then as much of it has passed.
-    pub(super) fn reconcile_slow_start(&mut self, now: Duration, manners: &PeerPolicy) {
-        let wanted = self.slow_start.zip(manners.slow_start);
-        self.slow_start = wanted.map(|(ramp, length)| {
-            if std::mem::replace(&mut self.configured_slow_start, length) == length {
-                return ramp;
+    /// Adjusts a running slow start to the configuration: ends it if slow starts are off, and rescales it to another
+    /// duration.
+    pub(super) fn reconcile_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
+        let configured = self.slow_start.zip(policy.slow_start);
+        self.slow_start = configured.map(|(window, duration)| {
+            if std::mem::replace(&mut self.configured_slow_start, duration) == duration {
+                return window;
             }
-            let other = SlowStartWindow::new(ramp.start, length, manners.cold_start.since());
-            ramp.rescaled(other.duration, now)
+            let other = SlowStartWindow::new(window.start, duration, policy.cold_start.since());
+            window.rescaled(other.duration, now)
         });
     }
 
-    /// [`OFF`] and [`RAMPING`] stay set once they are over; the times say that they are.
+    /// The flags to publish. [`OFF_RING`] and [`SLOW_START`] stay set after their end, which the times tell.
     pub(super) fn flags(&self) -> u8 {
         let health = match self.health.status() {
             HealthStatus::Unknown => UNKNOWN,
@@ -261,12 +263,11 @@ impl PeerRecord {
             | flag(self.slow_start.is_some(), SLOW_START)
     }
 
-    /// Whether the keys that it served lately are still with it: it was not lost, and if it drains, it
-    /// has time left.
-    fn retains_keys(&self, now: Duration, manners: &PeerPolicy) -> bool {
+    /// Whether the keys that it served stay its own: it is not lost, and a drain is not at its deadline.
+    fn retains_keys(&self, now: Duration, policy: &PeerPolicy) -> bool {
         let is_lost = self.health.status() == HealthStatus::Down || now < self.ejected_until;
-        let is_late = |since| manners.drain_deadline <= Some(now.saturating_sub(since));
-        !is_lost && !self.draining_since.is_some_and(is_late)
+        let is_past_deadline = |since| policy.drain_deadline <= Some(now.saturating_sub(since));
+        !is_lost && !self.draining_since.is_some_and(is_past_deadline)
     }
 
     fn availability(&self, now: Duration) -> Availability {
@@ -281,70 +282,70 @@ impl PeerRecord {
     }
 
     fn expire_slow_start(&mut self, now: Duration) {
-        self.slow_start = self.slow_start.filter(|ramp| !ramp.is_complete(now));
+        self.slow_start = self.slow_start.filter(|window| !window.is_complete(now));
     }
 
-    fn on_out_of_service(&mut self, now: Duration, manners: &PeerPolicy) {
-        if let (None, Some(rules)) = (self.draining_since, &manners.flap_damping) {
-            self.flap_penalty = self.flap_penalty.on_down(now, rules);
+    fn on_out_of_service(&mut self, now: Duration, policy: &PeerPolicy) {
+        if let (None, Some(flap_damping)) = (self.draining_since, &policy.flap_damping) {
+            self.flap_penalty = self.flap_penalty.on_down(now, flap_damping);
         }
-        self.defer_slow_start(now, manners);
+        self.defer_slow_start(now, policy);
     }
 
-    /// It begins slowly when it comes back.
-    fn defer_slow_start(&mut self, now: Duration, manners: &PeerPolicy) {
+    /// A slow start begins at the return, or when the ejection or suppression ends.
+    fn defer_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
         self.slow_start_pending = true;
         if self.off_ring_until() > now {
-            self.slow_start = self.new_slow_start(now, manners);
+            self.slow_start = self.new_slow_start(now, policy);
         }
     }
 
-    fn on_return_to_service(&mut self, now: Duration, manners: &PeerPolicy) {
+    fn on_return_to_service(&mut self, now: Duration, policy: &PeerPolicy) {
         if std::mem::take(&mut self.slow_start_pending) {
-            self.slow_start = self.new_slow_start(now, manners);
+            self.slow_start = self.new_slow_start(now, policy);
         }
     }
 
-    fn new_slow_start(&mut self, now: Duration, manners: &PeerPolicy) -> Option<SlowStartWindow> {
-        let began = now.max(self.off_ring_until());
-        self.configured_slow_start = manners.slow_start.unwrap_or_default();
-        self.slow_start_since = began;
-        let ramp = |length| SlowStartWindow::new(began, length, manners.cold_start.since());
-        manners.slow_start.map(ramp)
+    fn new_slow_start(&mut self, now: Duration, policy: &PeerPolicy) -> Option<SlowStartWindow> {
+        let start = now.max(self.off_ring_until());
+        self.configured_slow_start = policy.slow_start.unwrap_or_default();
+        self.slow_start_since = start;
+        let window = |duration| SlowStartWindow::new(start, duration, policy.cold_start.since());
+        policy.slow_start.map(window)
     }
 }
 
-/// What the last probe of a peer found.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
-    /// When it ended, since the process started.
+    /// Its end, since the process started.
     pub ended: Duration,
     /// How long it took.
     pub duration: Duration,
-    /// Why it failed; `None`: it passed.
+    /// The reason of its failure; `None`: it passed.
     pub failure: Option<String>,
 }
 
-/// What was said of a peer last.
+/// Whether probes, real traffic and operators let a peer serve; flap damping apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Availability {
-    /// It takes keys, unless its flapping keeps it off.
+    /// It takes keys, unless it is suppressed.
     InService,
-    /// Probes, real traffic or an operator took it off the ring.
+    /// It is down, ejected or draining.
     OutOfService,
-    /// Nobody has said anything yet.
+    /// It was never probed, and is neither ejected nor draining.
     Unprobed,
 }
 
-/// A health that is known from elsewhere: from another process, or because no probe will ever say.
+/// The health without a probe: restored from another process, or of a peer that is not probed.
 fn health_of(up: bool) -> HealthTracker {
-    let outcome = if up {
+    let result = if up {
         ProbeResult::Passed
     } else {
         ProbeResult::Failed
     };
     HealthTracker::default()
-        .on_probe(outcome, HealthThresholds { rise: 1, fall: 1 })
+        .on_probe(result, HealthThresholds { rise: 1, fall: 1 })
         .0
 }
 

@@ -1,4 +1,8 @@
-//! The cell that says whether a peer serves.
+//! The state of one peer: atomics that a selection reads, and the record that they are computed from.
+//!
+//! A selection reads `flags`: one load, no lock. The times are stored before the flags that refer to them (release,
+//! acquire), so a reader of a flag sees its time. Probes, failures and operators change the `record`; every
+//! change computes the atomics anew under the record's lock, so that the two cannot diverge.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -20,40 +24,54 @@ use super::peer_record::{
 };
 use super::persisted_state::PersistedPeer;
 
-/// What is known of a peer: health, drain, ejection, slow start, requests in flight.
+/// Stored in the atomics while the peer is in no slow start.
+const NO_SLOW_START: SlowStartWindow = SlowStartWindow {
+    start: Duration::ZERO,
+    duration: Duration::ZERO,
+};
+
+/// The state of a peer: health, drain, ejection, slow start, requests in flight.
 #[derive(Debug)]
 pub struct PeerState {
     flags: AtomicU8,
-    /// While [`OFF`]: until when. Times are nanoseconds since the process started.
+    /// The end of [`OFF_RING`]. Times are nanoseconds since the process started.
     off_ring_until: AtomicU64,
-    /// While [`RAMPING`]: when that began, and how long it takes.
+    /// Of [`SLOW_START`]: the start and the duration of the window.
     slow_start: [AtomicU64; 2],
-    /// When it began in truth.
+    /// Of [`SLOW_START`]: when it began; the window's start differs after [`SlowStartWindow::rescaled`].
     slow_start_since: AtomicU64,
-    /// While [`DRAINING`]: since when.
+    /// Of [`DRAINING`]: when the drain began.
     draining_since: AtomicU64,
     epoch: AtomicU16,
-    /// Shared with whoever judges the same server anew: its requests are still there.
+    /// Shared with the state of the same server after a health reset: its requests are still there.
     in_flight: Arc<PeerInFlight>,
-    /// Rises whenever it may have left the ring or come back; shared by all peers of the upstream.
+    /// Raised whenever the peer may have left the ring or come back; shared by all peers of the upstream.
     changes: Arc<AtomicU32>,
     record: Mutex<PeerRecord>,
 }
 
 impl PeerState {
-    /// A peer that is described by `ledger`.
-    pub(super) fn new(ledger: PeerRecord, held: PeerInFlight, changes: &Arc<AtomicU32>) -> Self {
-        Self::from_record(ledger, Arc::new(held), changes)
+    /// The state for a record, of a peer without requests.
+    pub(super) fn new(
+        record: PeerRecord,
+        in_flight: PeerInFlight,
+        changes: &Arc<AtomicU32>,
+    ) -> Self {
+        Self::from_record(record, Arc::new(in_flight), changes)
     }
 
-    /// The same server, of which no probe has said anything yet; `up` where none ever will. What
-    /// operators and real traffic have said of it stands.
-    pub(super) fn with_health_reset(&self, up: bool, now: Duration, manners: &PeerPolicy) -> Self {
-        let ledger = self.record.lock().with_health_reset(up, now, manners);
-        Self::from_record(ledger, Arc::clone(&self.in_flight), &self.changes)
+    /// The state of the same server without probe results: `up` if it is not probed, unknown otherwise. Drain,
+    /// ejection and flap penalty are kept.
+    pub(super) fn with_health_reset(&self, up: bool, now: Duration, policy: &PeerPolicy) -> Self {
+        let record = self.record.lock().with_health_reset(up, now, policy);
+        Self::from_record(record, Arc::clone(&self.in_flight), &self.changes)
     }
 
-    fn from_record(ledger: PeerRecord, held: Arc<PeerInFlight>, changes: &Arc<AtomicU32>) -> Self {
+    fn from_record(
+        record: PeerRecord,
+        in_flight: Arc<PeerInFlight>,
+        changes: &Arc<AtomicU32>,
+    ) -> Self {
         let state = Self {
             flags: AtomicU8::default(),
             off_ring_until: AtomicU64::default(),
@@ -61,21 +79,21 @@ impl PeerState {
             slow_start_since: AtomicU64::default(),
             draining_since: AtomicU64::default(),
             epoch: AtomicU16::default(),
-            in_flight: held,
+            in_flight,
             changes: Arc::clone(changes),
-            record: Mutex::new(ledger),
+            record: Mutex::new(record),
         };
         state.update(|_| {});
         state
     }
 
-    /// As whom the table of active keys knows it.
+    /// Its epoch in the affinity table.
     #[inline]
     pub(super) fn epoch(&self) -> PeerEpoch {
         PeerEpoch(self.epoch.load(Relaxed))
     }
 
-    /// Whether it takes keys: up, not draining, not ejected, not suppressed.
+    /// Whether it takes keys: it is up, not draining, not ejected, not suppressed.
     #[inline]
     pub fn is_available(&self, now: Duration) -> bool {
         match self.flags.load(Acquire) & !(SUSPECT | SLOW_START) {
@@ -85,88 +103,89 @@ impl PeerState {
         }
     }
 
-    /// Whether it takes every key that it owns: available, and not in a slow start.
+    /// Whether it takes every key that it owns: it is available and not in a slow start.
     #[inline]
     pub fn takes_all_keys(&self, now: Duration) -> bool {
-        let plain = self.flags.load(Acquire) & !SUSPECT == UP;
-        plain || self.is_available(now) && self.slow_start(now).is_none()
+        let is_plainly_up = self.flags.load(Acquire) & !SUSPECT == UP;
+        is_plainly_up || self.is_available(now) && self.slow_start(now).is_none()
     }
 
-    /// Its slow start, where that is not over.
+    /// Its slow start, until that is complete.
     pub fn slow_start(&self, now: Duration) -> Option<SlowStartWindow> {
         if self.flags.load(Acquire) & SLOW_START == 0 {
             return None;
         }
-        let [began, length] = &self.slow_start;
-        let ramp = SlowStartWindow {
-            start: load_time(began),
-            duration: load_time(length),
+        let [start, duration] = &self.slow_start;
+        let window = SlowStartWindow {
+            start: load_time(start),
+            duration: load_time(duration),
         };
-        (!ramp.is_complete(now)).then_some(ramp)
+        (!window.is_complete(now)).then_some(window)
     }
 
-    /// For how long it has been in a slow start; zero without one.
+    /// The time since its slow start began; zero without one.
     pub(super) fn slow_start_elapsed(&self, now: Duration) -> Duration {
         self.slow_start(now).map_or(Duration::ZERO, |_| {
             now.saturating_sub(load_time(&self.slow_start_since))
         })
     }
 
-    /// Whether it is up and not draining, be it ejected or not.
+    /// Whether it is up and not draining; it may be ejected or suppressed.
     pub fn is_up(&self) -> bool {
         self.flags.load(Relaxed) & (UP | DRAINING) == UP
     }
 
-    /// Whether nothing says that it cannot serve: it is not draining, and no probe took it down.
+    /// Whether it is not known to be unable to serve: it is not draining, and probes did not take it down.
     pub fn may_be_up(&self) -> bool {
         let flags = self.flags.load(Relaxed);
         flags & (UP | UNKNOWN) != 0 && flags & DRAINING == 0
     }
 
-    /// Whether an operator took it out.
+    /// Whether an operator drains it.
     pub fn is_draining(&self) -> bool {
         self.flags.load(Relaxed) & DRAINING != 0
     }
 
-    /// For how long it has been draining, where it could still serve the keys that it keeps.
+    /// The time since its drain began, if it is draining and could serve the keys that it keeps: it is up, not ejected,
+    /// not suppressed.
     #[inline]
     pub fn draining_for(&self, now: Duration) -> Option<Duration> {
-        let serves = match self.flags.load(Acquire) & (UP | DRAINING | OFF_RING) {
+        let can_serve = match self.flags.load(Acquire) & (UP | DRAINING | OFF_RING) {
             flags if flags == UP | DRAINING => true,
             flags if flags == UP | DRAINING | OFF_RING => now >= load_time(&self.off_ring_until),
             _ => false,
         };
-        serves.then(|| now.saturating_sub(load_time(&self.draining_since)))
+        can_serve.then(|| now.saturating_sub(load_time(&self.draining_since)))
     }
 
-    /// Until when it is off the ring, ejected or suppressed; `None`: it is not.
+    /// The end of its ejection or suppression, whichever is later; `None`: it is on the ring.
     pub fn off_ring_until(&self, now: Duration) -> Option<Duration> {
         let until = load_time(&self.off_ring_until);
         (self.flags.load(Relaxed) & OFF_RING != 0 && now < until).then_some(until)
     }
 
-    /// Until when real traffic's failures keep it off the ring; `None`: they do not.
+    /// The end of its ejection; `None`: it is not ejected.
     pub fn ejected_until(&self, now: Duration) -> Option<Duration> {
         let until = self.record.lock().ejected_until;
         (now < until).then_some(until)
     }
 
-    /// Until when its coming and going keeps it off the ring; `None`: it does not.
+    /// The end of its suppression by flap damping; `None`: it is not suppressed.
     pub fn suppressed_until(&self, now: Duration) -> Option<Duration> {
         self.record.lock().flap_penalty.suppressed_until(now)
     }
 
-    /// What the probes say.
+    /// Its health by the probes.
     pub fn health(&self) -> HealthStatus {
         self.record.lock().health.status()
     }
 
-    /// What the last probe found; `None` before the first.
+    /// The report of the last probe; `None` before the first.
     pub fn last_probe(&self) -> Option<ProbeReport> {
         self.record.lock().last_probe.clone()
     }
 
-    /// What it holds is in the upstream's total where it is available, and set aside where it is not.
+    /// Counts its requests in the upstream's total if it is available, and excludes them if not.
     pub(super) fn update_in_flight_total(&self, now: Duration) {
         if self.is_available(now) {
             self.in_flight.include_in_total();
@@ -175,86 +194,86 @@ impl PeerState {
         }
     }
 
-    /// The requests that it holds.
+    /// Its counter of requests.
     pub(super) fn in_flight_counter(&self) -> &Arc<PeerInFlight> {
         &self.in_flight
     }
 
-    /// Requests at this peer now.
+    /// Its requests in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.get()
     }
 
-    /// Whether some connect failed since the last that did not.
+    /// Whether a connect failed after the last successful one.
     pub(super) fn is_suspect(&self) -> bool {
         self.flags.load(Relaxed) & SUSPECT != 0
     }
 
-    /// An operator's order about the peer, on its way to the one that takes its place.
+    /// When an operator's drain began; `None`: it is not draining.
     pub(super) fn draining_since(&self) -> Option<Duration> {
         self.record.lock().draining_since
     }
 
-    /// Takes over such an order; it is not a new one.
+    /// Takes over the operator's drain of its predecessor.
     pub(super) fn inherit_drain(
         &self,
-        draining: Option<Duration>,
+        draining_since: Option<Duration>,
         now: Duration,
-        manners: &PeerPolicy,
+        policy: &PeerPolicy,
     ) {
-        self.update(|ledger| {
-            ledger.update(now, manners, |ledger| ledger.draining_since = draining)
+        self.update(|record| {
+            record.update(now, policy, |record| record.draining_since = draining_since)
         });
     }
 
-    /// Ends its slow start: no other could spare it anything. One to come takes no longer than the others
-    /// will have served by then.
+    /// Ends its slow start, as all peers are equally cold. One that begins later takes no longer than the
+    /// other peers will have served by then.
     pub(super) fn end_slow_start_if_cold(&self, now: Duration) {
         if self.slow_start(now).is_some() {
-            self.update(|ledger| ledger.end_slow_start_if_cold(now));
+            self.update(|record| record.end_slow_start_if_cold(now));
         }
     }
 
-    /// What another process should know of it. Where nobody probes, that it counts as up is not
-    /// knowledge.
+    /// Exports the state for another process; the health only if the peer is `probed`.
     pub(super) fn export(&self, address: Address, probed: bool, now: Duration) -> PersistedPeer {
-        let mut memory = PersistedPeer::unknown(address);
-        self.record.lock().export(&mut memory, probed, now);
-        memory
+        let mut exported = PersistedPeer::unknown(address);
+        self.record.lock().export(&mut exported, probed, now);
+        exported
     }
 
-    /// Takes over what another process knew of it. Where nobody probes, the health stays as it is.
-    pub(super) fn restore(&self, memory: &PersistedPeer, probed: bool, now: Duration) {
-        self.update(|ledger| ledger.restore(memory, probed, now));
+    /// Restores the state that another process exported; the health only if the peer is `probed`.
+    pub(super) fn restore(&self, exported: &PersistedPeer, probed: bool, now: Duration) {
+        self.update(|record| record.restore(exported, probed, now));
     }
 
-    pub(super) fn update<R>(&self, write: impl FnOnce(&mut PeerRecord) -> R) -> R {
-        let mut ledger = self.record.lock();
-        let result = write(&mut ledger);
-        self.publish(&ledger);
+    /// Changes the record and publishes it.
+    pub(super) fn update<R>(&self, change: impl FnOnce(&mut PeerRecord) -> R) -> R {
+        let mut record = self.record.lock();
+        let result = change(&mut record);
+        self.publish(&record);
         result
     }
 
-    /// Brings what a select looks at up to date.
-    fn publish(&self, ledger: &PeerRecord) {
-        let [began, length] = &self.slow_start;
-        let ramp = ledger.slow_start.unwrap_or(NO_SLOW_START);
-        let flags = ledger.flags();
-        let moved = [
-            store_time(began, ramp.start),
-            store_time(length, ramp.duration),
-            store_time(&self.off_ring_until, ledger.off_ring_until()),
+    /// Stores what a selection reads. The flags come last: they publish the times.
+    fn publish(&self, record: &PeerRecord) {
+        let [start, duration] = &self.slow_start;
+        let window = record.slow_start.unwrap_or(NO_SLOW_START);
+        let flags = record.flags();
+        let changed = [
+            store_time(start, window.start),
+            store_time(duration, window.duration),
+            store_time(&self.off_ring_until, record.off_ring_until()),
             store_time(
                 &self.draining_since,
-                ledger.draining_since.unwrap_or_default(),
+                record.draining_since.unwrap_or_default(),
             ),
             self.flags.load(Relaxed) != flags,
         ];
-        store_time(&self.slow_start_since, ledger.slow_start_since);
-        self.epoch.store(ledger.epoch.0, Relaxed);
+        store_time(&self.slow_start_since, record.slow_start_since);
+        self.epoch.store(record.epoch.0, Relaxed);
         self.flags.store(flags, Release);
-        // Most writes are probes that say what was known; they are no reason to count all peers anew.
-        if moved.contains(&true) {
+        // Most updates are probes with the same result as before: no reason to sum up all peers again.
+        if changed.contains(&true) {
             self.changes.fetch_add(1, Release);
         }
     }
@@ -264,14 +283,8 @@ fn load_time(nanoseconds: &AtomicU64) -> Duration {
     Duration::from_nanos(nanoseconds.load(Relaxed))
 }
 
-/// Whether that changed it. Under the ledger's lock.
+/// Stores a time; whether it changed. Called under the record's lock.
 fn store_time(nanoseconds: &AtomicU64, time: Duration) -> bool {
     let value = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     nanoseconds.swap(value, Relaxed) != value
 }
-
-/// What stands in the cell while there is none.
-const NO_SLOW_START: SlowStartWindow = SlowStartWindow {
-    start: Duration::ZERO,
-    duration: Duration::ZERO,
-};

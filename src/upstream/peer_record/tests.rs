@@ -38,31 +38,31 @@ impl Book {
             duration: Duration::ZERO,
             failure: (!passes).then(|| "refused".to_owned()),
         };
-        self.0.update(s(at), &MANNERS, |ledger| {
-            ledger.on_probe(report, THRESHOLDS)
+        self.0.update(s(at), &MANNERS, |record| {
+            record.on_probe(report, THRESHOLDS)
         });
     }
 
     fn fail(&mut self, at: u64) {
-        self.0.update(s(at), &MANNERS, |ledger| {
-            ledger.on_connect_failure(&EJECT, s(at))
+        self.0.update(s(at), &MANNERS, |record| {
+            record.on_connect_failure(&EJECT, s(at))
         });
     }
 
     fn reach(&mut self, at: u64) {
         self.0
-            .update(s(at), &MANNERS, |ledger| ledger.end_ejection(s(at)));
+            .update(s(at), &MANNERS, |record| record.end_ejection(s(at)));
     }
 
     fn drain(&mut self, at: u64, draining: bool) {
-        self.0.update(s(at), &MANNERS, |ledger| {
-            ledger.draining_since = draining.then_some(s(at));
+        self.0.update(s(at), &MANNERS, |record| {
+            record.draining_since = draining.then_some(s(at));
         });
     }
 
     fn lift(&mut self, at: u64) -> bool {
-        self.0.update(s(at), &MANNERS, |ledger| {
-            ledger.lift_suppression(s(at), &MANNERS)
+        self.0.update(s(at), &MANNERS, |record| {
+            record.lift_suppression(s(at), &MANNERS)
         })
     }
 
@@ -126,9 +126,9 @@ fn peer_starts_slowly_after_its_last_outage_cause_ends() {
         failure: None,
     };
     // Up by another's word than its own probes in a row: still ejected.
-    book.0.update(s(1010), &MANNERS, |ledger| {
-        ledger.health = health_of(true);
-        ledger.on_probe(passed, three);
+    book.0.update(s(1010), &MANNERS, |record| {
+        record.health = health_of(true);
+        record.on_probe(passed, three);
     });
     assert_eq!(book.0.off_ring_until(), s(1032));
     assert_eq!(book.ramps_from(), Some(s(1032)));
@@ -257,7 +257,7 @@ fn peer_record_is_restored_in_another_process() {
     assert!(off_by <= Duration::from_millis(1), "{off_by:?}");
     assert_eq!(next.flap_penalty.last_down(), later(s(1004)));
     // The end of the drain is the begin of a slow start there, too.
-    next.update(s(5010), &MANNERS, |ledger| ledger.draining_since = None);
+    next.update(s(5010), &MANNERS, |record| record.draining_since = None);
     assert!(next.slow_start.is_some_and(|ramp| ramp.start >= s(5010)));
 }
 
@@ -279,7 +279,7 @@ fn slow_start_age_below_one_millisecond_is_not_rounded_up() {
     let mut book = Book::new(false, true);
     let began = Duration::from_micros(999_940_600);
     book.0
-        .update(began, &MANNERS, |ledger| ledger.health = health_of(true));
+        .update(began, &MANNERS, |record| record.health = health_of(true));
     let memory = book.memory(1000);
     let mut next = PeerRecord::new(false, false, s(5000), &MANNERS);
     next.restore(&memory, true, s(5000));

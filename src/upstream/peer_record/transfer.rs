@@ -75,7 +75,7 @@ impl PeerRecord {
         (before, memory): (Option<&PersistedPeer>, &PersistedPeer),
         probed: bool,
         now: Duration,
-        manners: &PeerPolicy,
+        policy: &PeerPolicy,
     ) {
         let is_new = before.is_none_or(|before| before.up != memory.up);
         self.restore_health(memory.up.filter(|_| probed && is_new));
@@ -95,7 +95,7 @@ impl PeerRecord {
             ) = own;
         }
         if before.is_none_or(|before| before.epoch != memory.epoch) {
-            self.epoch = manners.epochs.next_epoch();
+            self.epoch = policy.epochs.next_epoch();
         }
     }
 
