@@ -1,36 +1,15 @@
-//! Which peer served each key that was active lately: what a drain that keeps sessions goes by.
+//! The affinity table: which peer served each recently active key, for drains that keep sessions.
 //!
-//! A drain begins too late to learn which sessions there are. So where an upstream's drains keep
-//! sessions, every request is recorded here when its peer is chosen, and from time to time while it goes on, drain
-//! or not. A draining peer then serves a key that is still active and was last with it ([`Active::is_with`]), and is
-//! passed over for every other. As only keys that it serves are recorded as its own, they can only get fewer from then on, and the
-//! drain is over when there are none or at its deadline. A key that went elsewhere meanwhile is the
-//! other's, also when that is drained next.
+//! A drain begins too late to learn which sessions exist. So where `drain` is configured, every request is recorded here
+//! when its peer is selected, and again from time to time while it lasts. A draining peer serves a key that is active and
+//! was last served there ([`AffinityTable::is_assigned_to`]), and no other. Only served keys are recorded, so the
+//! keys of a draining peer only decrease; the drain ends without keys, or at its deadline.
 //!
-//! One table for the upstream, and an entry's place depends on the key alone: so it can be on its way
-//! from memory while the ring is asked.
-//!
-//! ```text
-//!   hash ── mix ─┬─ set (8 entries, one cache line)
-//!                └─ tag ── entry: tag (20 bits) | peer (16) | time of the last request (28, in units of 0.27 s)
-//! ```
-//!
-//! Bounds:
-//! * memory: 16 bytes for each key that the table is made for, as there are two entries for each key, that
-//!   few sets are full when it is as full as it was meant to get; 1 MiB for 65,536 keys, of which what was never
-//!   asked for is never touched;
-//! * a full set gives up its oldest entry; where that was still active, [`Active::touch`] says so;
-//! * time: one cache line; a repeated key within 0.27 s writes nothing. No lock, no loop without an end;
-//! * a key is taken for another active one of the same peer with a probability below 2^-17: it would stay with
-//!   a draining peer, no harm. So would a key, for `idle`, whose last request was exactly 2.3 years ago.
-//!
-//! Of two threads that bring new keys to one set at the same time, one may find its place gone; the key's next
-//! request records it. If they bring the same key it may be there twice, and [`Active::held`] counts it
-//! twice until the older entry is idle.
-//!
-//! A table of another size cannot take the entries over: what it would choose their sets by is not all known. So
-//! it comes *after* the one before, in which what it does not find is looked for until nothing there can
-//! be active any more; a key that is touched moves.
+//! Lock-free, one cache line per lookup; [`entry`] has the layout. Memory: 16 bytes for each configured key, since a
+//! table with two entries per key has few full sets; 1 MiB for 65,536 keys, of which unused pages are never touched.
+//! A full set evicts its oldest entry, and [`AffinityTable::touch`] returns true if that was still active.
+//! A key is mistaken for another active key of the same peer with a probability below 2^-17: it then stays with a
+//! draining peer, without harm. So does, for `idle`, a key with its last request exactly 2.3 years ago.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,42 +25,53 @@ use crate::policy::hash_mix::mix;
 
 mod entry;
 
-/// Entries for each key that the table is made for.
+/// Entries per configured key.
 const ENTRIES_PER_KEY: usize = 2;
-/// The most keys that a table is made for: 2^24.
+/// The most keys that can be configured: 2^24.
 const MAX_KEYS: usize = MAX_SETS * WAYS / ENTRIES_PER_KEY;
 
-/// Keys with the peer and the time of their last request.
+/// The peer and the time of the last request of each key.
+///
+/// The set of a key depends on the key alone, so its cache line can be fetched while the ring is searched. A repeat within 0.27 s writes nothing.
+/// If two threads insert new keys into one set at the same time, one of them may be lost until its next request. If they
+/// insert the same key, it may be there twice, and is counted twice until the older entry is idle.
+///
+/// An entry does not hold enough of the hash to move it to a table of another size. So a resized table looks keys
+/// up in the *previous* one until nothing there can be active any more; a key that is touched moves.
 #[derive(Debug)]
 pub(super) struct AffinityTable {
-    /// As many as a power of two.
+    /// The number of sets is a power of two.
     sets: Box<[AffinitySet]>,
     previous: ArcSwapOption<PreviousTable>,
 }
 
-/// A table of another size, that had the keys until now.
+/// The table of another size that was replaced.
 #[derive(Debug)]
 struct PreviousTable {
     table: Arc<AffinityTable>,
-    /// Until when something in it may be active.
+    /// When nothing in it can be active any more.
     expires_at: Duration,
 }
 
 impl AffinityTable {
-    /// A table for about this many keys at once, rounded up to a power of two; at least 8, at most 2^24.
+    /// Creates a table for about this many keys, rounded up to a power of two; at least 8, at most 2^24.
     pub(super) fn new(keys: usize) -> Self {
         Self::with_set_count(set_count(keys))
     }
 
-    /// The table for about this many keys that goes on with what `before` has, where that may be active
-    /// `until` then: the same one, if it has the size.
-    pub(super) fn resized_from(before: &Arc<Self>, keys: usize, until: Duration) -> Arc<Self> {
-        if before.sets.len() == set_count(keys) {
-            return Arc::clone(before);
+    /// The table for about this many keys that continues with the keys of `previous`, which may be active until
+    /// `expires_at`: the same table if the size is the same.
+    pub(super) fn resized_from(
+        previous: &Arc<Self>,
+        keys: usize,
+        expires_at: Duration,
+    ) -> Arc<Self> {
+        if previous.sets.len() == set_count(keys) {
+            return Arc::clone(previous);
         }
-        let after = Self::new(keys);
-        after.set_previous(Arc::clone(before), until);
-        Arc::new(after)
+        let resized = Self::new(keys);
+        resized.set_previous(Arc::clone(previous), expires_at);
+        Arc::new(resized)
     }
 
     fn with_set_count(sets: usize) -> Self {
@@ -91,39 +81,36 @@ impl AffinityTable {
         }
     }
 
-    fn set_previous(&self, active: Arc<Self>, until: Duration) {
-        self.previous.store(Some(Arc::new(PreviousTable {
-            table: active,
-            expires_at: until,
-        })));
+    fn set_previous(&self, table: Arc<Self>, expires_at: Duration) {
+        let previous = PreviousTable { table, expires_at };
+        self.previous.store(Some(Arc::new(previous)));
     }
 
-    /// Records that a peer serves a request of a key. Keys without one for `idle` make room first; true:
-    /// one that is active had to, as the table is too small.
+    /// Records that a peer serves a request of a key. A new key replaces the oldest entry of a full set; true if that
+    /// had a request within `idle`: the table is too small.
     #[inline]
     pub(super) fn touch(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
         let hash = mix(key);
         let entry = AffinityEntry::new(hash, peer, to_units(now));
         match self.set_of(hash).and_then(|set| set.find(hash)) {
-            Some((cell, seen)) if seen != entry => entry.store(cell),
+            Some((cell, old)) if old != entry => entry.store(cell),
             Some(_) => {}
             None => return self.insert(hash, entry, now, idle),
         }
         false
     }
 
-    /// Records that a request, or a stream, of a key goes on at the peer that it was at home with when it came;
-    /// not if another has served the key since.
+    /// Records that a request or a stream of a key continues at a peer, unless another peer has served the key since.
     pub(super) fn refresh(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) {
         if self
             .lookup(mix(key), now)
-            .is_none_or(|seen| seen.epoch() == peer)
+            .is_none_or(|entry| entry.epoch() == peer)
         {
             self.touch(key, peer, now, idle);
         }
     }
 
-    /// Whether the key had a request within `idle`, and that peer served the last.
+    /// Whether the key had a request within `idle`, and this peer served the last one.
     #[inline]
     pub(super) fn is_assigned_to(
         &self,
@@ -132,48 +119,46 @@ impl AffinityTable {
         now: Duration,
         idle: Duration,
     ) -> bool {
-        let is_it =
-            |seen: AffinityEntry| seen.epoch() == peer && seen.is_active(to_units(now), idle);
-        self.lookup(mix(key), now).is_some_and(is_it)
+        self.lookup(mix(key), now)
+            .is_some_and(|entry| entry.epoch() == peer && entry.is_active(to_units(now), idle))
     }
 
-    /// How many keys had a request within `idle`, by the peer that they are with. Goes over the whole table: some
+    /// The number of keys with a request within `idle`, by the peer that served it. Scans the whole table: about
     /// 50 µs for 65,536 keys.
     pub(super) fn active_keys_by_peer(
         &self,
         now: Duration,
         idle: Duration,
     ) -> HashMap<PeerEpoch, usize> {
-        let mut held = HashMap::new();
+        let mut counts = HashMap::new();
         self.for_each(now, &mut |_, entry| {
             if entry.is_active(to_units(now), idle) {
-                *held.entry(entry.epoch()).or_default() += 1;
+                *counts.entry(entry.epoch()).or_default() += 1;
             }
         });
-        held
+        counts
     }
 
-    /// The keys that are with peers and had a request within the time that `of` gives for those, at most `most` of
-    /// them: for [`Self::recall`], each with the milliseconds since its last request. What stands for a
-    /// key is all that the table knows of it, enough for a table of the same size.
+    /// Exports at most `max` keys for [`Self::restore`]: those with a request within the time that `idle_of` returns for
+    /// their peer. A key comes as a [packed key](pack_key) and the milliseconds since its last request.
     pub(super) fn export(
         &self,
-        of: impl Fn(PeerEpoch) -> Option<Duration>,
+        idle_of: impl Fn(PeerEpoch) -> Option<Duration>,
         now: Duration,
-        most: usize,
+        max: usize,
     ) -> Vec<(PeerEpoch, (u64, u64))> {
         let mut keys = Vec::new();
-        self.for_each(now, &mut |known, entry| {
-            let is_wanted = |idle| entry.is_active(to_units(now), idle);
-            if keys.len() < most && of(entry.epoch()).is_some_and(is_wanted) {
-                keys.push((entry.epoch(), (known, millis(entry.age(to_units(now))))));
+        self.for_each(now, &mut |packed, entry| {
+            let is_active = |idle| entry.is_active(to_units(now), idle);
+            if keys.len() < max && idle_of(entry.epoch()).is_some_and(is_active) {
+                keys.push((entry.epoch(), (packed, millis(entry.age(to_units(now))))));
             }
         });
         keys
     }
 
-    /// Takes over keys of another table, for a peer; of what both know the later counts. A table of another
-    /// size comes before this one, where its keys may be active `until` then.
+    /// Restores exported keys of a peer; for a key that both tables have, the later request counts. Keys from a table of
+    /// another size go to a previous table that expires at `expires_at`.
     pub(super) fn restore(
         &self,
         keys: &[(u64, u64)],
@@ -181,23 +166,29 @@ impl AffinityTable {
         now: Duration,
         until: Duration,
     ) {
-        for &(known, age) in keys {
+        for &(packed, age) in keys {
             let time = to_units(now.saturating_sub(Duration::from_millis(age)));
-            let (hash, sets) = unpack_key(known);
+            let (hash, sets) = unpack_key(packed);
             let entry = AffinityEntry::new(hash, peer, time);
-            self.restore_into(sets, (hash, entry), now, until);
+            self.restore_into(sets, (hash, entry), now, expires_at);
         }
     }
 
-    fn restore_into(&self, sets: usize, key: (u64, AffinityEntry), now: Duration, until: Duration) {
+    fn restore_into(
+        &self,
+        sets: usize,
+        key: (u64, AffinityEntry),
+        now: Duration,
+        expires_at: Duration,
+    ) {
         if sets == self.sets.len() {
             self.restore_entry(key, now);
-        } else if let Some(before) = self.previous(now) {
-            before.table.restore_into(sets, key, now, until);
+        } else if let Some(previous) = self.previous(now) {
+            previous.table.restore_into(sets, key, now, expires_at);
         } else {
-            let before = Arc::new(Self::with_set_count(sets));
-            before.restore_entry(key, now);
-            self.set_previous(before, until);
+            let previous = Arc::new(Self::with_set_count(sets));
+            previous.restore_entry(key, now);
+            self.set_previous(previous, expires_at);
         }
     }
 
@@ -206,7 +197,7 @@ impl AffinityTable {
             return;
         };
         match set.find(hash) {
-            Some((cell, seen)) if seen.age(to_units(now)) >= entry.age(to_units(now)) => {
+            Some((cell, old)) if old.age(to_units(now)) >= entry.age(to_units(now)) => {
                 entry.store(cell);
             }
             Some(_) => {}
@@ -214,67 +205,66 @@ impl AffinityTable {
         }
     }
 
-    /// What is known of a key, here or before.
+    /// The entry of a key, in this table or a previous one.
     #[inline]
     fn lookup(&self, hash: u64, now: Duration) -> Option<AffinityEntry> {
         let found = self.set_of(hash).and_then(|set| set.find(hash));
         match found {
-            Some((_, seen)) => Some(seen),
+            Some((_, entry)) => Some(entry),
             None => self.previous(now)?.table.lookup(hash, now),
         }
     }
 
-    /// A key that is new here; what was known of it before is not needed any more.
+    /// Inserts a key that is new in this table, and removes it from a previous one.
     #[cold]
     fn insert(&self, hash: u64, entry: AffinityEntry, now: Duration, idle: Duration) -> bool {
-        if let Some(before) = self.previous(now) {
-            before.table.remove(hash, now);
+        if let Some(previous) = self.previous(now) {
+            previous.table.remove(hash, now);
         }
         self.set_of(hash)
             .is_some_and(|set| set.insert(entry, to_units(now), idle))
     }
 
     fn remove(&self, hash: u64, now: Duration) {
-        if let Some((cell, seen)) = self.set_of(hash).and_then(|set| set.find(hash)) {
-            // If that fails it is another's already.
-            seen.clear(cell);
+        if let Some((cell, entry)) = self.set_of(hash).and_then(|set| set.find(hash)) {
+            entry.clear(cell);
         }
-        if let Some(before) = self.previous(now) {
-            before.table.remove(hash, now);
+        if let Some(previous) = self.previous(now) {
+            previous.table.remove(hash, now);
         }
     }
 
-    /// The table before this one, as long as it matters.
+    /// The previous table, until it expires.
     fn previous(&self, now: Duration) -> Option<Arc<PreviousTable>> {
-        let before = self.previous.load_full()?;
-        if now < before.expires_at {
-            return Some(before);
+        let previous = self.previous.load_full()?;
+        if now < previous.expires_at {
+            return Some(previous);
         }
         self.previous.store(None);
         None
     }
 
-    /// Calls with all that is known of each key, and its entry.
-    fn for_each(&self, now: Duration, call: &mut impl FnMut(u64, AffinityEntry)) {
-        for (place, set) in (0_u64..).zip(&self.sets) {
+    /// Calls `visit` with the packed key and the entry of each key.
+    fn for_each(&self, now: Duration, visit: &mut impl FnMut(u64, AffinityEntry)) {
+        for (index, set) in (0_u64..).zip(&self.sets) {
             let entries = set.entries();
             for entry in entries.filter(|entry| !entry.is_vacant()) {
-                call(pack_key(entry, place, self.sets.len()), entry);
+                visit(pack_key(entry, index, self.sets.len()), entry);
             }
         }
-        if let Some(before) = self.previous(now) {
-            before.table.for_each(now, call);
+        if let Some(previous) = self.previous(now) {
+            previous.table.for_each(now, visit);
         }
     }
 
     fn set_of(&self, hash: u64) -> Option<&AffinitySet> {
-        // The tag is the upper part, so the lower one chooses.
-        let place = (hash & 0xffff_ffff) as usize & (self.sets.len() - 1);
-        self.sets.get(place)
+        // By the lower half of the hash: the tag is from the upper half.
+        let index = (hash & 0xffff_ffff) as usize & (self.sets.len() - 1);
+        self.sets.get(index)
     }
 }
 
-/// How many sets a table for about so many keys has.
+/// The number of sets of a table for about this many keys.
 fn set_count(keys: usize) -> usize {
     (keys.clamp(WAYS, MAX_KEYS) * ENTRIES_PER_KEY / WAYS).next_power_of_two()
 }
@@ -295,9 +285,9 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// How many keys are with a peer.
-    fn held(active: &AffinityTable, peer: PeerEpoch, now: Duration, idle: Duration) -> usize {
-        active
+    /// The number of keys of a peer.
+    fn active_keys(table: &AffinityTable, peer: PeerEpoch, now: Duration, idle: Duration) -> usize {
+        table
             .active_keys_by_peer(now, idle)
             .get(&peer)
             .copied()
@@ -306,20 +296,20 @@ mod tests {
 
     #[test]
     fn affinity_key_is_active_until_the_idle_time() {
-        let active = AffinityTable::new(100);
-        assert!(!active.is_assigned_to(7, A, s(0), IDLE));
-        active.touch(7, A, s(0), IDLE);
+        let table = AffinityTable::new(100);
+        assert!(!table.is_assigned_to(7, A, s(0), IDLE));
+        table.touch(7, A, s(0), IDLE);
         assert!(
-            active.is_assigned_to(7, A, s(60), IDLE) && !active.is_assigned_to(7, A, s(61), IDLE)
+            table.is_assigned_to(7, A, s(60), IDLE) && !table.is_assigned_to(7, A, s(61), IDLE)
         );
-        active.touch(7, A, s(50), IDLE);
+        table.touch(7, A, s(50), IDLE);
         assert!(
-            active.is_assigned_to(7, A, s(110), IDLE) && !active.is_assigned_to(7, A, s(111), IDLE)
+            table.is_assigned_to(7, A, s(110), IDLE) && !table.is_assigned_to(7, A, s(111), IDLE)
         );
         assert_eq!(
             (
-                held(&active, A, s(110), IDLE),
-                held(&active, A, s(111), IDLE)
+                active_keys(&table, A, s(110), IDLE),
+                active_keys(&table, A, s(111), IDLE)
             ),
             (1, 0)
         );
@@ -327,38 +317,36 @@ mod tests {
 
     #[test]
     fn affinity_key_belongs_to_the_last_serving_peer() {
-        let active = AffinityTable::new(100);
-        active.touch(7, A, s(0), IDLE);
-        active.touch(8, A, s(0), IDLE);
-        active.touch(7, B, s(1), IDLE);
-        assert!(
-            active.is_assigned_to(7, B, s(2), IDLE) && !active.is_assigned_to(7, A, s(2), IDLE)
-        );
-        let held = |peer| held(&active, peer, s(2), IDLE);
-        assert_eq!((held(A), held(B)), (1, 1));
+        let table = AffinityTable::new(100);
+        table.touch(7, A, s(0), IDLE);
+        table.touch(8, A, s(0), IDLE);
+        table.touch(7, B, s(1), IDLE);
+        assert!(table.is_assigned_to(7, B, s(2), IDLE) && !table.is_assigned_to(7, A, s(2), IDLE));
+        let active_keys = |peer| active_keys(&table, peer, s(2), IDLE);
+        assert_eq!((active_keys(A), active_keys(B)), (1, 1));
     }
 
     #[test]
     fn affinity_key_is_not_aged_by_a_slightly_later_clock() {
-        let active = AffinityTable::new(100);
-        active.touch(7, A, s(100), IDLE);
-        assert!(active.is_assigned_to(7, A, s(99), IDLE));
+        let table = AffinityTable::new(100);
+        table.touch(7, A, s(100), IDLE);
+        assert!(table.is_assigned_to(7, A, s(99), IDLE));
     }
 
     #[test]
     fn affinity_export_restores_active_keys_with_their_age() {
         let (before, after) = (AffinityTable::new(1000), AffinityTable::new(1000));
         (0..500).for_each(|key| _ = before.touch(key, A, s(10 + key / 10), IDLE));
-        let own = |most| {
-            let keys = before.export(|peer| (peer == A).then_some(IDLE), s(80), most);
+        let exported = |max| {
+            let keys = before.export(|peer| (peer == A).then_some(IDLE), s(80), max);
             keys.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
         };
         before.touch(1000, B, s(80), IDLE);
-        let keys = own(10_000);
-        assert_eq!(keys.len(), held(&before, A, s(80), IDLE));
+        let keys = exported(10_000);
+        assert_eq!(keys.len(), active_keys(&before, A, s(80), IDLE));
         after.restore(&keys, A, s(1080), s(1080) + IDLE);
         for key in 0..500 {
-            // Not to the unit of time: half a second past the moment at which each key is idle.
+            // Half a second past the moment at which each key gets idle: ages are exact only to the unit of time.
             for later in [80, 90, 100, 110].map(|second| s(second) + s(1) / 2) {
                 assert_eq!(
                     before.is_assigned_to(key, A, later, IDLE),
@@ -367,7 +355,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(own(7).len(), 7);
+        assert_eq!(exported(7).len(), 7);
     }
 
     #[test]
@@ -376,16 +364,16 @@ mod tests {
             let before = Arc::new(AffinityTable::new(1000));
             (0..100).for_each(|key| _ = before.touch(key, A, s(10), IDLE));
             let after = AffinityTable::resized_from(&before, size, s(70));
-            assert_eq!(held(&after, A, s(20), IDLE), 100);
+            assert_eq!(active_keys(&after, A, s(20), IDLE), 100);
             (0..50).for_each(|key| _ = after.touch(key, B, s(20), IDLE));
-            assert_eq!(held(&after, A, s(20), IDLE), 50);
-            assert_eq!(held(&after, B, s(20), IDLE), 50);
+            assert_eq!(active_keys(&after, A, s(20), IDLE), 50);
+            assert_eq!(active_keys(&after, B, s(20), IDLE), 50);
             assert!(
                 after.is_assigned_to(7, B, s(21), IDLE) && after.is_assigned_to(77, A, s(21), IDLE)
             );
             assert!(after.previous.load().is_some());
             assert!(!after.is_assigned_to(77, A, s(71), IDLE));
-            assert!(after.previous.load().is_none(), "it is let go");
+            assert!(after.previous.load().is_none(), "dropped");
         }
     }
 
@@ -403,18 +391,18 @@ mod tests {
         let (before, later) = (AffinityTable::new(1000), AffinityTable::new(64));
         (0..30).for_each(|key| _ = before.touch(key, A, s(10), IDLE));
         (15..40).for_each(|key| _ = later.touch(key, A, s(15), IDLE));
-        let told = |table: &AffinityTable| {
-            let told = table.export(|_| Some(IDLE), s(20), 100);
-            told.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
+        let exported = |table: &AffinityTable| {
+            let keys = table.export(|_| Some(IDLE), s(20), 100);
+            keys.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
         };
         let after = AffinityTable::new(4000);
-        after.restore(&told(&before), A, s(1020), s(1100));
-        after.restore(&told(&later), A, s(1020), s(1100));
+        after.restore(&exported(&before), A, s(1020), s(1100));
+        after.restore(&exported(&later), A, s(1020), s(1100));
         assert!((0..40).all(|key| after.is_assigned_to(key, A, s(1021), IDLE)));
-        // Of two tables before it, each has its own; who touches the key clears it up.
+        // The two previous tables have their own entries of a key; a touch removes both.
         (0..40).for_each(|key| _ = after.touch(key, B, s(1021), IDLE));
-        assert_eq!(held(&after, A, s(1021), IDLE), 0);
-        assert_eq!(held(&after, B, s(1021), IDLE), 40);
+        assert_eq!(active_keys(&after, A, s(1021), IDLE), 0);
+        assert_eq!(active_keys(&after, B, s(1021), IDLE), 40);
     }
 
     #[test]
@@ -422,14 +410,14 @@ mod tests {
         let (early, late) = (AffinityTable::new(100), AffinityTable::new(100));
         early.touch(7, A, s(10), IDLE);
         late.touch(7, B, s(15), IDLE);
-        let told = |table: &AffinityTable| {
-            let told = table.export(|_| Some(IDLE), s(20), 100);
-            told.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
+        let exported = |table: &AffinityTable| {
+            let keys = table.export(|_| Some(IDLE), s(20), 100);
+            keys.into_iter().map(|(_, key)| key).collect::<Vec<_>>()
         };
         for tables in [[(&early, A), (&late, B)], [(&late, B), (&early, A)]] {
             let after = AffinityTable::new(100);
             for (table, peer) in tables {
-                after.restore(&told(table), peer, s(1020), s(1100));
+                after.restore(&exported(table), peer, s(1020), s(1100));
             }
             assert!(after.is_assigned_to(7, B, s(1021), IDLE));
         }
@@ -437,98 +425,101 @@ mod tests {
 
     #[test]
     fn affinity_refresh_keeps_a_key_unless_another_peer_has_it() {
-        let active = AffinityTable::new(100);
-        active.touch(7, A, s(0), IDLE);
-        active.refresh(7, A, s(50), IDLE);
-        assert!(active.is_assigned_to(7, A, s(110), IDLE));
-        active.touch(7, B, s(111), IDLE);
-        active.refresh(7, A, s(112), IDLE);
-        assert!(active.is_assigned_to(7, B, s(112), IDLE));
-        active.refresh(8, A, s(112), IDLE);
+        let table = AffinityTable::new(100);
+        table.touch(7, A, s(0), IDLE);
+        table.refresh(7, A, s(50), IDLE);
+        assert!(table.is_assigned_to(7, A, s(110), IDLE));
+        table.touch(7, B, s(111), IDLE);
+        table.refresh(7, A, s(112), IDLE);
+        assert!(table.is_assigned_to(7, B, s(112), IDLE));
+        table.refresh(8, A, s(112), IDLE);
         assert!(
-            active.is_assigned_to(8, A, s(112), IDLE),
-            "it had lost its place"
+            table.is_assigned_to(8, A, s(112), IDLE),
+            "it had lost its entry"
         );
     }
 
-    /// Touches each key; how many active ones had to make room.
+    /// Touches each key; the number of active keys that were evicted.
     fn touch_all(
-        active: &AffinityTable,
+        table: &AffinityTable,
         keys: impl Iterator<Item = (u64, Duration)>,
         idle: Duration,
     ) -> usize {
-        keys.filter(|(key, now)| active.touch(*key, A, *now, idle))
+        keys.filter(|(key, now)| table.touch(*key, A, *now, idle))
             .count()
     }
 
     #[test]
     fn affinity_table_holds_the_configured_number_of_keys() {
-        let active = AffinityTable::new(65_536);
-        let lost = touch_all(&active, (0..65_536).map(|key| (key, s(1))), IDLE);
-        // Of so many, one or two are taken for another.
-        assert!((65_530..=65_536).contains(&(held(&active, A, s(1), IDLE) + lost)));
-        assert!(lost < 65_536 / 100, "{lost} lost");
-        assert_eq!(size_of_val(&*active.sets), 1 << 20);
+        let table = AffinityTable::new(65_536);
+        let evicted = touch_all(&table, (0..65_536).map(|key| (key, s(1))), IDLE);
+        // Of this many keys one or two are mistaken for another.
+        assert!((65_530..=65_536).contains(&(active_keys(&table, A, s(1), IDLE) + evicted)));
+        assert!(evicted < 65_536 / 100, "{evicted} evicted");
+        assert_eq!(size_of_val(&*table.sets), 1 << 20);
     }
 
     #[test]
     fn affinity_table_over_capacity_evicts_and_reports_the_oldest() {
-        let active = AffinityTable::new(1);
-        let lost = touch_all(&active, (0..1000).map(|key| (key, s(key))), s(5000));
-        assert_eq!((lost, held(&active, A, s(1000), s(5000))), (1000 - 16, 16));
-        assert!(active.is_assigned_to(999, A, s(1000), s(5000)));
-        assert!(!active.is_assigned_to(0, A, s(1000), s(5000)));
+        let table = AffinityTable::new(1);
+        let evicted = touch_all(&table, (0..1000).map(|key| (key, s(key))), s(5000));
+        assert_eq!(
+            (evicted, active_keys(&table, A, s(1000), s(5000))),
+            (1000 - 16, 16)
+        );
+        assert!(table.is_assigned_to(999, A, s(1000), s(5000)));
+        assert!(!table.is_assigned_to(0, A, s(1000), s(5000)));
     }
 
     #[test]
     fn affinity_table_evicts_idle_keys_first_without_reporting() {
-        let active = AffinityTable::new(8);
-        let lost = touch_all(&active, (0..1000).map(|key| (key, s(61 * key))), IDLE);
-        assert_eq!((lost, held(&active, A, s(61 * 999), IDLE)), (0, 1));
+        let table = AffinityTable::new(8);
+        let evicted = touch_all(&table, (0..1000).map(|key| (key, s(61 * key))), IDLE);
+        assert_eq!((evicted, active_keys(&table, A, s(61 * 999), IDLE)), (0, 1));
     }
 
     #[test]
     fn affinity_keys_of_a_draining_peer_only_decrease() {
-        let active = AffinityTable::new(4096);
-        let served = |key: u64, now| active.is_assigned_to(key, A, now, IDLE);
-        (0..1000).for_each(|key| _ = active.touch(key, A, s(100), IDLE));
+        let table = AffinityTable::new(4096);
+        let served = |key: u64, now| table.is_assigned_to(key, A, now, IDLE);
+        (0..1000).for_each(|key| _ = table.touch(key, A, s(100), IDLE));
         let mut before = 1000;
         for second in 101..400 {
             let now = s(second);
-            // Half of the sessions go on; as many new keys come, which go elsewhere.
+            // Half of the sessions continue; as many new keys arrive, which go to other peers.
             for key in (0..2000).filter(|key| key % 2 == 0 || *key >= 1000) {
                 if served(key, now) {
-                    active.touch(key, A, now, IDLE);
+                    table.touch(key, A, now, IDLE);
                 }
             }
-            let held = held(&active, A, now, IDLE);
-            assert!(held <= before);
-            before = held;
+            let count = active_keys(&table, A, now, IDLE);
+            assert!(count <= before);
+            before = count;
         }
         assert_eq!(before, 500);
     }
 
     #[test]
     fn affinity_table_keeps_touched_keys_across_threads() {
-        let active = AffinityTable::new(4096);
+        let table = AffinityTable::new(4096);
         thread::scope(|scope| {
             for thread in 0..8 {
-                let active = &active;
+                let table = &table;
                 scope.spawn(move || {
                     for round in 0..200 {
                         (0..400).for_each(|key| {
-                            _ = active.touch(thread * 200 + key, A, s(round), IDLE);
+                            _ = table.touch(thread * 200 + key, A, s(round), IDLE);
                         });
                     }
                 });
             }
         });
         let missing = (0..1800)
-            .filter(|key| !active.is_assigned_to(*key, A, s(200), IDLE))
+            .filter(|key| !table.is_assigned_to(*key, A, s(200), IDLE))
             .count();
         assert_eq!(missing, 0);
-        // Raced inserts may leave a key in two entries, of which the one not found first grows old.
-        assert!((1800..1900).contains(&held(&active, A, s(200), IDLE)));
+        // Concurrent inserts may leave a key in two entries; the one that is not found first gets old.
+        assert!((1800..1900).contains(&active_keys(&table, A, s(200), IDLE)));
     }
 
     proptest! {
@@ -538,23 +529,23 @@ mod tests {
             idle in 1..100_u64,
             began in 0..1_u64 << 32,
         ) {
-            let active = AffinityTable::new(4096);
+            let table = AffinityTable::new(4096);
             let mut last = HashMap::new();
             let mut now = began;
             for (key, peer, pause) in requests {
                 now += pause;
-                active.touch(key, PeerEpoch(peer), s(now), s(idle));
+                table.touch(key, PeerEpoch(peer), s(now), s(idle));
                 last.insert(key, (PeerEpoch(peer), now));
             }
             for peer in (0..3).map(PeerEpoch) {
-                // A second more or less is no matter of the unit, 0.27 s.
+                // Ages are exact to the unit of 0.27 s, so a margin of one second covers it.
                 let within = |most| last.values().filter(move |(own, at)| *own == peer && now - at <= most);
-                let held = held(&active, peer, s(now), s(idle));
-                prop_assert!((within(idle - 1).count()..=within(idle).count()).contains(&held));
+                let count = active_keys(&table, peer, s(now), s(idle));
+                prop_assert!((within(idle - 1).count()..=within(idle).count()).contains(&count));
                 for (key, (own, at)) in &last {
                     if now - at != idle {
-                        let is_with = *own == peer && now - at < idle;
-                        prop_assert_eq!(active.is_assigned_to(*key, peer, s(now), s(idle)), is_with);
+                        let is_assigned = *own == peer && now - at < idle;
+                        prop_assert_eq!(table.is_assigned_to(*key, peer, s(now), s(idle)), is_assigned);
                     }
                 }
             }

@@ -1,18 +1,18 @@
-//! Epochs of peers.
+//! Epochs of peers: which keys recorded for a peer are still its own.
 
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-/// A peer from when it is given its keys until it loses them to others; the number is its own among those that
-/// an upstream has had, or the last 2^16 of them.
+/// A peer, from when it gets keys until it loses them to other peers. The number is unique among the last 2^16 epochs of
+/// an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerEpoch(pub u16);
 
-/// The tenures of an upstream's peers so far.
+/// The next unused epoch of an upstream.
 #[derive(Debug, Default)]
 pub(super) struct PeerEpochs(AtomicU16);
 
 impl PeerEpochs {
-    /// A new one.
+    /// Starts an epoch.
     pub(super) fn next_epoch(&self) -> PeerEpoch {
         PeerEpoch(self.0.fetch_add(1, Relaxed))
     }

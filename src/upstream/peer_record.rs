@@ -1,9 +1,10 @@
 //! The record of one peer: what is known of it, and when it leaves the ring and comes back.
 //!
 //! A peer is *in service* while probes pass, real traffic reaches it and no operator drains it; otherwise it is
-//! *out of service*. [`PeerRecord::update`] is the only way to change a record, for probes, operators and reloads alike,
-//! and draws the conclusions of a change: going out of service raises the flap penalty, except by an operator,
-//! and a return begins a slow start, also of a peer that was out of service from the start.
+//! *out of service*. Probes, connects, operators and reloads change a record through [`PeerRecord::update`], which draws
+//! the conclusions: going out of service raises the flap penalty, except by an operator, and a return begins a slow
+//! start, also of a peer that was out of service from the start. What another process exported ([`transfer`]) includes
+//! these conclusions.
 //!
 //! A draining peer keeps the keys that it serves until the drain deadline. At the deadline, or when it is lost (down or
 //! ejected), they go to other peers: a new *epoch* begins, in which it has no keys yet.
@@ -84,7 +85,7 @@ pub(super) struct PeerRecord {
     configured_slow_start: Duration,
     /// When that slow start began; the window's start differs once it was rescaled.
     pub(super) slow_start_since: Duration,
-    /// Changes when the peer loses its keys to others.
+    /// Changes when the peer loses its keys to others, and when it may have keys again.
     pub(super) epoch: PeerEpoch,
     /// A slow start begins at the next return to service.
     slow_start_pending: bool,

@@ -2,11 +2,11 @@
 
 use crate::ring::MemberId;
 
-/// The most attempts a request can make; also the bound of `retry.attempts`.
+/// The most attempts of a request; also the upper bound of `retry.attempts`.
 pub const MAX_ATTEMPTS: usize = 16;
 
-/// A small set of peers; never allocates. More than [`MAX_ATTEMPTS`] are not remembered, and a
-/// request never gets that far.
+/// A set of at most [`MAX_ATTEMPTS`] peers, without allocation. Further peers are not recorded: a request has no
+/// further attempts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
     members: [Option<MemberId>; MAX_ATTEMPTS],
@@ -14,12 +14,12 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// No peer yet.
+    /// The set before the first attempt.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Remembers a peer.
+    /// Adds a peer.
     pub fn insert(&mut self, member: MemberId) {
         if let Some(slot) = self.members.get_mut(self.len) {
             *slot = Some(member);
@@ -27,7 +27,7 @@ impl Tried {
         }
     }
 
-    /// Whether this is the first attempt.
+    /// Whether no peer was tried.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

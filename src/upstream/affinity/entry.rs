@@ -1,17 +1,25 @@
-//! One entry of the table, and a set of them.
+//! The layout of the affinity table: sets of eight entries, each one word.
+//!
+//! ```text
+//!   hash ── mix ─┬─ set (8 entries, one cache line)
+//!                └─ tag ── entry: tag (20 bits) | peer (16) | time of the last request (28, in units of 0.27 s)
+//! ```
+//!
+//! Every access is `Relaxed`: an entry is one word and refers to no other memory.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::super::peer_epoch::PeerEpoch;
 
-/// Entries that a key can be in: one cache line.
+/// Entries of a set: one cache line.
 pub(super) const WAYS: usize = 8;
 /// The most sets of a table.
 pub(super) const MAX_SETS: usize = 1 << 22;
-/// A unit of time is 2^28 ns.
+/// The unit of time is 2^28 ns.
 const TIME_UNIT_SHIFT: u32 = 28;
 
+/// The entries in which a key can be.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct AffinitySet([AtomicU64; WAYS]);
@@ -21,20 +29,20 @@ impl AffinitySet {
         self.0.iter().map(AffinityEntry::load)
     }
 
-    /// All entries are looked at, and then it is decided: where among them a key is cannot be foretold, so a
-    /// loop that ends there costs more than the looks that it saves.
+    /// The entry of a key and its cell. All entries are compared without a branch: the position of the key is
+    /// unpredictable, so a loop that ends at it would cost more by mispredictions than it saves.
     #[inline]
     pub(super) fn find(&self, hash: u64) -> Option<(&AtomicU64, AffinityEntry)> {
-        let look = |found: u32, (place, cell)| {
-            found | u32::from(AffinityEntry::load(cell).matches_tag(hash)) << place
+        let compare = |matches: u32, (index, cell)| {
+            matches | u32::from(AffinityEntry::load(cell).matches_tag(hash)) << index
         };
-        let found = (0..).zip(&self.0).fold(0, look);
-        let cell = self.0.get(found.trailing_zeros() as usize)?;
-        // Another thread may have taken its place since.
+        let matches = (0..).zip(&self.0).fold(0, compare);
+        let cell = self.0.get(matches.trailing_zeros() as usize)?;
+        // Another thread may have replaced the entry meanwhile.
         Some((cell, AffinityEntry::load(cell))).filter(|(_, entry)| entry.matches_tag(hash))
     }
 
-    /// Puts a new key in the place of the oldest, if nobody else does; true: that was active.
+    /// Replaces the oldest entry by a new key, unless another thread does; true if the oldest was active.
     #[cold]
     pub(super) fn insert(&self, entry: AffinityEntry, now: u32, idle: Duration) -> bool {
         let entries = self.0.iter().map(|cell| (AffinityEntry::load(cell), cell));
@@ -49,34 +57,34 @@ impl AffinitySet {
         let Some((old, cell)) = entries.max_by_key(|(old, _)| age(*old)) else {
             return false;
         };
-        let is_new = cell.compare_exchange(old.0, entry.0, Relaxed, Relaxed);
-        is_new.is_ok() && old.is_active(now, idle)
+        let replaced = cell.compare_exchange(old.0, entry.0, Relaxed, Relaxed);
+        replaced.is_ok() && old.is_active(now, idle)
     }
 }
 
-/// All that a table of so many sets knows of a key: its tag, and its place with a one above it, which tells
-/// how much of the hash that is.
-pub(super) const fn pack_key(entry: AffinityEntry, place: u64, sets: usize) -> u64 {
-    entry.tag() | sets as u64 | place
+/// A key as far as a table with this many sets knows its hash: the tag, and the index of its set. A one above the index
+/// tells the number of its bits. Enough to restore the key in a table of the same size.
+pub(super) const fn pack_key(entry: AffinityEntry, index: u64, sets: usize) -> u64 {
+    entry.tag() | sets as u64 | index
 }
 
-/// That much of the key's hash, and the number of sets.
-pub(super) fn unpack_key(known: u64) -> (u64, usize) {
-    let place = known & !TAG_MASK & (2 * MAX_SETS as u64 - 1);
-    let sets = 1 << place.checked_ilog2().unwrap_or(0);
+/// The known part of the key's hash, and the number of sets of its table.
+pub(super) fn unpack_key(packed: u64) -> (u64, usize) {
+    let index = packed & !TAG_MASK & (2 * MAX_SETS as u64 - 1);
+    let sets = 1 << index.checked_ilog2().unwrap_or(0);
     (
-        known & TAG_MASK | place & !sets,
+        packed & TAG_MASK | index & !sets,
         usize::try_from(sets).unwrap_or(1),
     )
 }
 
-/// Tag, peer and time, from the top. 0 is vacant, as no entry has the time 0.
+/// Tag, peer and time, from the top. 0 is vacant: no entry has the time 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AffinityEntry(u64);
 
 const TIME_BITS: u32 = 28;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
-/// How far ahead of now a time can be, in units: a minute.
+/// How far a time can be ahead of `now`, in units: about a minute.
 const MAX_CLOCK_SKEW: u64 = 256;
 const TAG_MASK: u64 = !0 << (TIME_BITS + 16);
 
@@ -114,7 +122,7 @@ impl AffinityEntry {
         PeerEpoch((self.0 >> TIME_BITS & 0xffff) as u16)
     }
 
-    /// In units, around the circle of times. Another thread may have read the clock a little later.
+    /// The age in units, modulo 2^28. A time a little ahead of `now` has the age 0: another thread read the clock later.
     pub(super) const fn age(self, now: u32) -> u32 {
         let age = (now as u64).wrapping_sub(self.0) & TIME_MASK;
         if age > TIME_MASK - MAX_CLOCK_SKEW {
@@ -129,7 +137,7 @@ impl AffinityEntry {
     }
 }
 
-/// Time in units, around their circle without 0.
+/// A time in units, modulo 2^28, never 0.
 pub(super) fn to_units(now: Duration) -> u32 {
     let unit = (now.as_nanos() >> TIME_UNIT_SHIFT) & u128::from(TIME_MASK);
     u32::try_from(unit).unwrap_or_default().max(1)
