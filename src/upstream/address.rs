@@ -1,7 +1,7 @@
-//! Where a peer is connected to.
+//! The address of a peer.
 //!
-//! As text it is what an operator writes: `10.0.0.1:8080`, `[2001:db8::1]:8080`, `unix:/run/app.sock`.
-//! Two processes that hand peers over to one another know them by that text.
+//! Its text form is the configured one: `10.0.0.1:8080`, `[2001:db8::1]:8080`, `unix:/run/app.sock`. Exported state has
+//! addresses in this form.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const UNIX: &str = "unix:";
 
-/// Where a peer is connected to.
+/// The resolved address of a peer.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub enum Address {
     /// An IP address and a port.

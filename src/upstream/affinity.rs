@@ -164,7 +164,7 @@ impl AffinityTable {
         keys: &[(u64, u64)],
         peer: PeerEpoch,
         now: Duration,
-        until: Duration,
+        expires_at: Duration,
     ) {
         for &(packed, age) in keys {
             let time = to_units(now.saturating_sub(Duration::from_millis(age)));

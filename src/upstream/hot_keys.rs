@@ -1,22 +1,18 @@
-//! The hot keys of an upstream, as its requests see them: two loads for a cold key, no lock.
+//! The hot keys of an upstream as its requests see them: two loads for a cold key, no lock.
 //!
 //! ```text
 //!   every request ── find ──► published: 16 sets of 4 hot keys, one cache line each
-//!        │                        ▲ once a tick
-//!        └── one in 2^n ── try_lock ──► Sketch (policy)
+//!        │                        ▲ once per tick
+//!        └── one in 2^n ── try_lock ──► SpaceSaving (policy)
 //! ```
 //!
-//! The sketch is behind a lock that is only tried. A request that finds it taken is not counted, but the
-//! fact is ([`HotKeys::missed`]); who holds the lock has nothing to do with the key, so shares stay true. At worst,
-//! if all the missed ones were of one key, its share would be off by the missed part of the sampled.
-//! Above 4,096 requests a second one in 2, 4, 8 … is sampled, so that the cost of counting is bounded per
-//! second: some 1 ms of one core. The error of a share from sampling is then about 3 % of it at 2 %.
-//! What is sampled depends on the time in nanoseconds and the key; a clock that stands still samples nothing or
-//! everything.
+//! Above 4,096 requests a second one in 2, 4, 8 … is sampled, which bounds the cost of counting to about 1 ms of one
+//! core per second. Sampling adds an error of about 3 % to a share of 2 %. A sample that finds the lock taken is not
+//! counted but reported ([`HotKeyTracker::missed_samples`]). Whether the lock is taken does not depend on the key,
+//! so shares stay right; at worst, if all missed samples were of one key, its share is off by their fraction.
 //!
-//! Memory: 1 KiB, and the sketch's 4.8 KiB at 2 %. A fifth hot
-//! key of one set is not published and stays whole on its owner: for ten hot keys the odds are 1 in 20,
-//! and the coldest of the five is left out.
+//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. A fifth hot key of one set, the coldest, is not published and stays
+//! with its owner; with ten hot keys the odds are 1 in 20.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -29,15 +25,17 @@ use crate::policy::heavy_hitters::{HotKey, HotKeyThreshold, SpaceSaving, TICK};
 
 const SETS: usize = 16;
 const WAYS: usize = 4;
-/// Requests that are counted in a tick, about.
+/// The number of samples per tick that is aimed at.
 const SAMPLES_PER_TICK: u64 = 4096;
+/// At least one request in 2^20 is sampled.
+const MAX_SHIFT: u32 = 20;
 
-/// What a request of a hot key is told.
+/// What a request with a hot key needs for the spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeyHit {
     /// The key's share of the requests, in millionths.
     pub share: u32,
-    /// The number of this request among the key's, modulo 2^32, from anywhere.
+    /// A number that rises by one with each request of the key, modulo 2^32.
     pub turn: u32,
 }
 
@@ -45,9 +43,9 @@ pub struct HotKeyHit {
 #[derive(Debug)]
 pub struct HotKeyTracker {
     published: [HotKeySet; SETS],
-    /// One request in 2^n is counted.
+    /// n: one request in 2^n is sampled.
     sampling_shift: AtomicU32,
-    /// Requests that were to be counted and were not.
+    /// Samples that found the lock taken.
     missed_samples: AtomicU64,
     sampler: Mutex<SamplerState>,
 }
@@ -55,9 +53,9 @@ pub struct HotKeyTracker {
 #[derive(Debug)]
 struct SamplerState {
     sketch: SpaceSaving,
-    /// Requests in this tick, as the samples have it.
+    /// Requests in this tick, estimated from the samples.
     requests: u64,
-    /// Samples in this tick since the sampling last changed.
+    /// Samples in this tick since `sampling_shift` was raised.
     samples: u64,
     last_tick: Duration,
 }
@@ -66,18 +64,18 @@ struct SamplerState {
 #[repr(align(64))]
 struct HotKeySet([HotKeySlot; WAYS]);
 
-/// A hot key. Its words change one by one; a request that reads while they do may be told of the
-/// share before, or of another key's. Shares only choose among peers that all may serve.
+/// A published hot key. Its words change one by one, so a concurrent request may read an old share, or that of another key.
+/// That is harmless: a share only decides among peers that may all serve the request.
 #[derive(Debug, Default)]
 struct HotKeySlot {
     key: AtomicU64,
-    /// In millionths; 0: nobody's.
+    /// In millionths; 0: the slot is free.
     share: AtomicU32,
     turns: AtomicU32,
 }
 
 impl HotKeyTracker {
-    /// No key is hot yet.
+    /// Without hot keys.
     pub fn new(threshold: HotKeyThreshold) -> Self {
         Self {
             published: std::array::from_fn(|_| HotKeySet::default()),
@@ -92,21 +90,22 @@ impl HotKeyTracker {
         }
     }
 
-    /// Those of this share that go on with what is hot in `before`: the same, if it is the same share.
+    /// The tracker for `threshold` that continues with the hot keys of `previous`: the same one if the threshold is the
+    /// same.
     pub fn carried_over(
-        before: &Arc<Self>,
+        previous: &Arc<Self>,
         threshold: HotKeyThreshold,
         now: Duration,
     ) -> Arc<Self> {
-        if before.sampler.lock().sketch.threshold() == threshold {
-            return Arc::clone(before);
+        if previous.sampler.lock().sketch.threshold() == threshold {
+            return Arc::clone(previous);
         }
-        let after = Self::new(threshold);
-        after.restore(&before.hot_keys(now), now);
-        Arc::new(after)
+        let tracker = Self::new(threshold);
+        tracker.restore(&previous.hot_keys(now), now);
+        Arc::new(tracker)
     }
 
-    /// Counts a request; with what it must know if its key is hot.
+    /// Counts a request, if it is sampled; what it needs for the spread if its key is hot.
     #[inline]
     pub fn observe(&self, key: u64, now: Duration) -> Option<HotKeyHit> {
         let hash = mix(key);
@@ -122,19 +121,19 @@ impl HotKeyTracker {
 
     /// The hot keys at `now`, the hottest first.
     pub fn hot_keys(&self, now: Duration) -> Vec<HotKey> {
-        let mut ledger = self.sampler.lock();
-        self.tick(&mut ledger, now);
-        ledger.sketch.hot_keys().to_vec()
+        let mut state = self.sampler.lock();
+        self.tick(&mut state, now);
+        state.sketch.hot_keys().to_vec()
     }
 
-    /// Takes over the keys that were hot elsewhere, in the place of its own.
+    /// Replaces the hot keys by those of another tracker.
     pub fn restore(&self, hot: &[HotKey], now: Duration) {
-        let mut ledger = self.sampler.lock();
-        ledger.sketch.restore(hot, now);
-        self.publish(&mut ledger);
+        let mut state = self.sampler.lock();
+        state.sketch.restore(hot, now);
+        self.publish(&mut state);
     }
 
-    /// Requests that were to be counted and were not, since the process started.
+    /// The samples that were not counted because the lock was taken, since the process started.
     pub fn missed_samples(&self) -> u64 {
         self.missed_samples.load(Relaxed)
     }
@@ -147,6 +146,8 @@ impl HotKeyTracker {
         }
     }
 
+    /// Whether to sample a request, by a hash of its key and the time in nanoseconds. A clock that stands still samples
+    /// all or no requests of a key.
     #[inline]
     fn is_sampled(&self, hash: u64, now: Duration) -> bool {
         let mask = (1_u64 << (self.sampling_shift.load(Relaxed) & 63)) - 1;
@@ -156,36 +157,36 @@ impl HotKeyTracker {
 
     #[cold]
     fn record_sample(&self, key: u64, now: Duration) {
-        let Some(mut ledger) = self.sampler.try_lock() else {
+        let Some(mut state) = self.sampler.try_lock() else {
             self.missed_samples.fetch_add(1, Relaxed);
             return;
         };
-        let sampling = self.sampling_shift.load(Relaxed);
-        let requests = 1_u32 << sampling;
-        ledger.sketch.record(key, requests);
-        ledger.requests += u64::from(requests);
-        ledger.samples += 1;
-        // A flood must not wait for the tick.
-        if ledger.samples >= 2 * SAMPLES_PER_TICK && sampling < 20 {
-            ledger.samples = 0;
-            self.sampling_shift.store(sampling + 1, Relaxed);
+        let shift = self.sampling_shift.load(Relaxed);
+        let requests = 1_u32 << shift;
+        state.sketch.record(key, requests);
+        state.requests += u64::from(requests);
+        state.samples += 1;
+        // A sudden flood must not be sampled at the old rate until the next tick.
+        if state.samples >= 2 * SAMPLES_PER_TICK && shift < MAX_SHIFT {
+            state.samples = 0;
+            self.sampling_shift.store(shift + 1, Relaxed);
         }
-        self.tick(&mut ledger, now);
+        self.tick(&mut state, now);
     }
 
-    fn tick(&self, ledger: &mut SamplerState, now: Duration) {
-        if !ledger.sketch.tick(now) {
+    fn tick(&self, state: &mut SamplerState, now: Duration) {
+        if !state.sketch.tick(now) {
             return;
         }
-        let ticks = now.saturating_sub(ledger.last_tick).as_secs() / TICK.as_secs();
+        let ticks = now.saturating_sub(state.last_tick).as_secs() / TICK.as_secs();
         self.sampling_shift
-            .store(sampling_shift_for(ledger.requests / ticks.max(1)), Relaxed);
-        (ledger.requests, ledger.samples, ledger.last_tick) = (0, 0, now);
-        self.publish(ledger);
+            .store(sampling_shift_for(state.requests / ticks.max(1)), Relaxed);
+        (state.requests, state.samples, state.last_tick) = (0, 0, now);
+        self.publish(state);
     }
 
-    fn publish(&self, ledger: &mut SamplerState) {
-        let hot = ledger.sketch.hot_keys();
+    fn publish(&self, state: &mut SamplerState) {
+        let hot = state.sketch.hot_keys();
         for slot in self.published.iter().flat_map(|set| &set.0) {
             let key = slot.key.load(Relaxed);
             if hot.iter().all(|hot| hot.key != key) {
@@ -198,14 +199,14 @@ impl HotKeyTracker {
     }
 }
 
-/// The n that makes 2^-n of so many requests at most [`SAMPLES`].
+/// The least n with at most [`SAMPLES_PER_TICK`] samples of `requests`.
 fn sampling_shift_for(requests: u64) -> u32 {
     requests
         .div_ceil(SAMPLES_PER_TICK)
         .max(1)
         .next_power_of_two()
         .ilog2()
-        .min(20)
+        .min(MAX_SHIFT)
 }
 
 impl HotKeySet {
@@ -215,7 +216,7 @@ impl HotKeySet {
         slots.find(|slot| slot.key.load(Relaxed) == key && slot.share.load(Relaxed) != 0)
     }
 
-    /// Keeps a hot key where it is, or gives it a free slot. Only one thread does, under the lock.
+    /// Updates the slot of a hot key, or takes a free one. Called by one thread at a time, under the lock.
     fn store(&self, hot: HotKey) {
         let vacant = || self.0.iter().find(|slot| slot.share.load(Relaxed) == 0);
         if let Some(slot) = self.find(hot.key) {
@@ -240,7 +241,7 @@ mod tests {
         HotKeyTracker::new(HotKeyThreshold::new(20_000).unwrap())
     }
 
-    /// Requests at `rate` a second, `of_hot` in a thousand of them of key [`HOT`].
+    /// Requests at `rate` per second, `of_hot` of 1,000 with the key [`HOT`].
     fn run(keys: &HotKeyTracker, seconds: std::ops::Range<u64>, rate: u64, of_hot: u64) {
         for request in seconds.start * rate..seconds.end * rate {
             let draw = mix(request);
@@ -255,9 +256,9 @@ mod tests {
         assert_eq!(keys.observe(HOT, Duration::ZERO), None);
         run(&keys, 0..5, 1000, 300);
         let now = Duration::from_secs(5);
-        let heat = keys.observe(HOT, now).unwrap();
-        assert!((270_000..330_000).contains(&heat.share), "{heat:?}");
-        assert_eq!(keys.observe(HOT, now).unwrap().turn, heat.turn + 1);
+        let hit = keys.observe(HOT, now).unwrap();
+        assert!((270_000..330_000).contains(&hit.share), "{hit:?}");
+        assert_eq!(keys.observe(HOT, now).unwrap().turn, hit.turn + 1);
         assert_eq!(keys.observe(1, now), None);
         assert_eq!(keys.hot_keys(now).len(), 1);
         run(&keys, 5..60, 1000, 0);
@@ -308,11 +309,11 @@ mod tests {
                         let request = clock.fetch_add(1, Relaxed);
                         let draw = mix(request);
                         let key = if draw % 1000 < 100 { HOT } else { draw };
-                        let heat = keys.observe(key, Duration::from_nanos(request * 12_345));
-                        assert!(heat.is_none() || key == HOT);
-                        found.fetch_or(heat.is_some(), Relaxed);
-                        // One that is stopped while it counts must come to its end: the others would be
-                        // through with all of theirs, uncounted, in no time.
+                        let hit = keys.observe(key, Duration::from_nanos(request * 12_345));
+                        assert!(hit.is_none() || key == HOT);
+                        found.fetch_or(hit.is_some(), Relaxed);
+                        // A thread that is preempted while it holds the lock must get on, or the others would finish all
+                        // their requests uncounted.
                         if request.is_multiple_of(64) {
                             thread::yield_now();
                         }

@@ -1,8 +1,8 @@
-//! A peer as Pingora is told of it: for requests and for probes alike, so that what a probe finds is
-//! what a request would.
+//! The `HttpPeer` by which Pingora connects to a peer. Requests and probes use the same one, so a probe finds what a
+//! request would.
 //!
-//! A connection is kept for reuse among those that Pingora's hash calls equal: address, name, scheme.
-//! The rest of what a connection is goes into `group_key`.
+//! Pingora pools connections by a hash of address, name and scheme. What else distinguishes connections goes into
+//! `group_key`.
 
 use std::net::Ipv4Addr;
 use std::os::unix::net as unix;
@@ -16,15 +16,14 @@ use rustls_pki_types::ServerName;
 use super::{Address, Peer, Upstream};
 use crate::config::UpstreamProtocol;
 
-/// A connection with many requests must not take them all with it for as long as its silence is
-/// believed: after so long without a word of the other kernel's it is broken. Below most timeouts of
-/// requests, above what a network takes to find another way.
+/// The time without a packet of the peer's host after which a connection is broken (TCP keepalive and user timeout), for
+/// HTTP/2: a dead connection fails all its requests, so it must be found soon. Below most timeouts of requests,
+/// above the time in which a network finds another route.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Upstream {
-    /// How to connect to one of its peers, without the times that it may take; `name` is what the peer
-    /// must prove to be, where it has no name of its own. `None`: that is no name, and Pingora would
-    /// take any certificate for it.
+    /// The Pingora peer for one of its peers, without timeouts. `name` is the server name that the certificate must have
+    /// if the peer has none of its own. `None` if it is not a valid name: Pingora would accept any certificate for it.
     pub fn http_peer(&self, peer: &Peer, name: &str) -> Option<HttpPeer> {
         let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, self.tls.is_some(), String::new());
         http._address = socket_address(&peer.address)?;
@@ -42,7 +41,7 @@ impl Upstream {
         Some(http)
     }
 
-    /// How to connect to one of its peers and say nothing, not even in TLS.
+    /// The Pingora peer for a plain TCP connection to one of its peers, without TLS.
     pub fn tcp_peer(&self, peer: &Peer) -> Option<HttpPeer> {
         let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, false, String::new());
         http._address = socket_address(&peer.address)?;
@@ -50,16 +49,16 @@ impl Upstream {
     }
 
     fn set_protocol(&self, http: &mut HttpPeer) {
-        let link = &self.config.transport;
-        let (most, least) = match link.protocol {
+        let transport = &self.config.transport;
+        let (max_version, min_version) = match transport.protocol {
             UpstreamProtocol::Http1 => return,
             UpstreamProtocol::H2 | UpstreamProtocol::H2c => (2, 2),
             UpstreamProtocol::Auto => (2, 1),
         };
         let options = &mut http.options;
-        options.set_http_version(most, least);
-        options.max_h2_streams = usize::from(link.h2.max_streams);
-        options.h2_ping_interval = link.h2.ping;
+        options.set_http_version(max_version, min_version);
+        options.max_h2_streams = usize::from(transport.h2.max_streams);
+        options.h2_ping_interval = transport.h2.ping;
         if http._address.as_inet().is_some() {
             options.tcp_keepalive = Some(TcpKeepalive {
                 idle: KEEPALIVE_TIMEOUT / 2,
@@ -71,7 +70,7 @@ impl Upstream {
     }
 }
 
-/// Pingora's peers are made from an address of the internet.
+/// `HttpPeer::new` takes only an IP address; the address is set afterwards.
 const PLACEHOLDER_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
 
 fn socket_address(address: &Address) -> Option<SocketAddr> {

@@ -1,9 +1,8 @@
-//! What is worth remembering of the peers when another process takes over.
+//! The state of peers as it is handed to another process or stored in the state file.
 //!
-//! Keyed by names that both processes know: upstream and label. A peer that is not in the new
-//! configuration is forgotten; of one that has another address there, only an operator's order is
-//! remembered. Times are relative (milliseconds from
-//! now): the two processes' clocks do not begin together.
+//! By upstream name and peer label, which both processes know. Times are relative, in milliseconds: two processes have
+//! different monotonic clocks. A peer that is not in the new configuration is dropped; one with another
+//! address keeps only an operator's drain.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,21 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 
-/// What is known of all peers, by upstream and label. Fields that a version does not know are
-/// ignored; fields that it misses have their default.
+/// The state of all upstreams. Unknown fields are ignored, and missing ones have their default.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct PersistedState {
-    /// By upstream, then by label.
+    /// The peers, by upstream and label.
     pub upstreams: BTreeMap<String, BTreeMap<String, PersistedPeer>>,
     /// The hot keys, by upstream.
     pub hot_keys: BTreeMap<String, Vec<PersistedHotKey>>,
-    /// How many milliseconds ago all peers were equally cold, by upstream, where that still matters.
+    /// How many milliseconds ago all peers were equally cold, by upstream; missing if longer ago than a slow start takes.
     pub cold_start_ms_ago: BTreeMap<String, u64>,
 }
 
 impl PersistedState {
-    /// The same without the times that only pass: equal ones differ in nothing that has happened.
+    /// The state without elapsed times: two of these differ only if something has happened in between.
     #[must_use]
     pub fn without_elapsed_times(&self) -> Self {
         let mut events = self.clone();
@@ -36,8 +34,9 @@ impl PersistedState {
             peer.ejected_for_ms = peer.ejected_for_ms.min(1);
             peer.flap_penalty.age_ms = 0;
             peer.flap_penalty.suppressed_for_ms = peer.flap_penalty.suppressed_for_ms.min(1);
-            if let Some(ramp) = &mut peer.slow_start {
-                (ramp.elapsed_ms, ramp.starts_in_ms, ramp.started_ms_ago) = (0, 0, 0);
+            if let Some(slow_start) = &mut peer.slow_start {
+                (slow_start.elapsed_ms, slow_start.starts_in_ms) = (0, 0);
+                slow_start.started_ms_ago = 0;
             }
         }
         events.hot_keys.clear();
@@ -45,7 +44,7 @@ impl PersistedState {
         events
     }
 
-    /// The same, so much later.
+    /// The state `age` later: every relative time is moved.
     #[must_use]
     pub fn aged(mut self, age: Duration) -> Self {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -58,65 +57,65 @@ impl PersistedState {
         self
     }
 
-    /// The peers that operators have drained or enabled since `before`.
+    /// Only the peers that operators have drained or put back in service since `before`.
     #[must_use]
     pub fn drain_changes_since(mut self, before: &Self) -> Self {
         for (upstream, peers) in &mut self.upstreams {
             let before = before.upstreams.get(upstream);
-            peers.retain(|label, now| {
-                let was = before.and_then(|peers| peers.get(label));
-                was.is_none_or(|was| was.draining != now.draining)
+            peers.retain(|label, peer| {
+                let before = before.and_then(|peers| peers.get(label));
+                before.is_none_or(|before| before.draining != peer.draining)
             });
         }
         self
     }
 }
 
-/// What is known of one peer.
+/// The state of one peer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PersistedPeer {
-    /// Where it is connected to; another address is another server.
+    /// Its resolved address; another address is another server.
     pub address: Address,
-    /// What the probes said; `None`: they have not said anything.
+    /// Its health by probes; `None`: not probed yet.
     #[serde(default)]
     pub up: Option<bool>,
-    /// An operator took it out.
+    /// An operator drains it.
     #[serde(default)]
     pub draining: bool,
-    /// How much longer failures of real traffic keep it off the ring; 0: they do not.
+    /// The rest of its ejection; 0: not ejected.
     #[serde(default)]
     pub ejected_for_ms: u64,
-    /// How long ago an operator took it out.
+    /// The time since its drain began.
     #[serde(default)]
     pub draining_for_ms: u64,
-    /// How far its slow start is; `None`: it has all its keys.
+    /// Its slow start; `None`: it takes all its keys.
     #[serde(default)]
     pub slow_start: Option<PersistedSlowStart>,
-    /// How often it came and went.
+    /// Its flap penalty.
     #[serde(default)]
     pub flap_penalty: PersistedFlapPenalty,
-    /// Another number than before: the keys that it had then are others' now.
+    /// Its epoch. If it differs from that of an earlier export, the keys exported then are other peers' now.
     #[serde(default)]
     pub epoch: u16,
-    /// The keys that it served lately ([`Active::remember`](super::active::Active::remember)): those that a
-    /// drain keeps or has left with it, and in a hand-over all.
+    /// Its active keys, each packed (see `AffinityTable::export`) and with the milliseconds since its last
+    /// request. In the state file only those that a drain keeps or has left there; in a hot restart all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub active_keys: Vec<(u64, u64)>,
 }
 
-/// What is known of a hot key.
+/// A hot key.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct PersistedHotKey {
     /// The key's hash.
     pub key: u64,
     /// Its share of the requests, in millionths.
     pub share: u32,
-    /// For how long it has been hot.
+    /// The time since it became hot.
     pub hot_for_ms: u64,
 }
 
 impl PersistedPeer {
-    /// A peer at this address, of which nothing is known.
+    /// A peer at this address without any state.
     pub(super) fn unknown(address: Address) -> Self {
         Self {
             address,
@@ -139,11 +138,8 @@ impl PersistedPeer {
             *idle_for = idle_for.saturating_add(ms);
         }
         self.ejected_for_ms = self.ejected_for_ms.saturating_sub(ms);
-        if let Some(ramp) = &mut self.slow_start {
-            let began_for = ms.saturating_sub(ramp.starts_in_ms);
-            ramp.starts_in_ms = ramp.starts_in_ms.saturating_sub(ms);
-            ramp.elapsed_ms = ramp.elapsed_ms.saturating_add(began_for);
-            ramp.started_ms_ago = ramp.started_ms_ago.saturating_add(began_for);
+        if let Some(slow_start) = &mut self.slow_start {
+            slow_start.add_age(ms);
         }
         self.flap_penalty.age_ms = self.flap_penalty.age_ms.saturating_add(ms);
         self.flap_penalty.suppressed_for_ms =
@@ -151,36 +147,46 @@ impl PersistedPeer {
     }
 }
 
-/// How far a slow start is.
+/// A slow start.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct PersistedSlowStart {
-    /// So much of it has passed.
+    /// The elapsed part of the window.
     pub elapsed_ms: u64,
-    /// It begins after so long; 0: it has begun.
+    /// The time until it begins; 0: it has begun.
     #[serde(default)]
     pub starts_in_ms: u64,
-    /// So long it takes in all.
+    /// The duration of the window.
     pub duration_ms: u64,
-    /// So long it would take if the others had been serving for long; below `length_ms`: as long.
+    /// The configured duration, from which `duration_ms` may have been shortened; less than that counts as `duration_ms`.
     #[serde(default)]
     pub configured_ms: u64,
-    /// So long ago it began, whatever its length was then.
+    /// The time since it began; unlike `elapsed_ms` not rescaled to another duration.
     #[serde(default)]
     pub started_ms_ago: u64,
 }
 
-/// What is known of a peer's coming and going.
+impl PersistedSlowStart {
+    fn add_age(&mut self, ms: u64) {
+        let since_start = ms.saturating_sub(self.starts_in_ms);
+        self.starts_in_ms = self.starts_in_ms.saturating_sub(ms);
+        self.elapsed_ms = self.elapsed_ms.saturating_add(since_start);
+        self.started_ms_ago = self.started_ms_ago.saturating_add(since_start);
+    }
+}
+
+/// A flap penalty.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct PersistedFlapPenalty {
-    /// The penalty, in times down, when it went down last.
+    /// The penalty when the peer went down last, in times down.
     pub penalty: f64,
-    /// How long ago that was.
+    /// The time since then.
     pub age_ms: u64,
-    /// How much longer it stays off the ring for it; 0: it does not.
+    /// The rest of its suppression; 0: not suppressed.
     pub suppressed_for_ms: u64,
 }
 
+/// Whole milliseconds, the unit of the times here.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -197,20 +203,20 @@ mod tests {
         peer.flap_penalty.suppressed_for_ms = 30_000;
         peer.active_keys = vec![(7, 1_000)];
         let app = BTreeMap::from([("a".to_owned(), peer)]);
-        let memory = PersistedState {
+        let state = PersistedState {
             upstreams: BTreeMap::from([("app".to_owned(), app)]),
             cold_start_ms_ago: BTreeMap::from([("app".to_owned(), 7_000)]),
             ..PersistedState::default()
         };
         let events = |seconds| {
-            memory
+            state
                 .clone()
                 .aged(Duration::from_secs(seconds))
                 .without_elapsed_times()
         };
         assert_eq!(events(2), events(0));
         assert_ne!(events(16), events(0), "the ejection is over");
-        assert_ne!(events(31), events(16), "and so is the other");
+        assert_ne!(events(31), events(16), "the suppression is over");
     }
 
     #[test]
@@ -231,18 +237,18 @@ mod tests {
             suppressed_for_ms: 3_000,
         };
         let app = BTreeMap::from([("a".to_owned(), peer)]);
-        let memory = PersistedState {
+        let state = PersistedState {
             upstreams: BTreeMap::from([("app".to_owned(), app)]),
             cold_start_ms_ago: BTreeMap::from([("app".to_owned(), 7_000)]),
             ..PersistedState::default()
         };
-        let memory = memory.aged(Duration::from_secs(10));
-        assert_eq!(memory.cold_start_ms_ago["app"], 17_000);
-        let aged = &memory.upstreams["app"]["a"];
+        let state = state.aged(Duration::from_secs(10));
+        assert_eq!(state.cold_start_ms_ago["app"], 17_000);
+        let aged = &state.upstreams["app"]["a"];
         assert_eq!((aged.draining_for_ms, aged.ejected_for_ms), (15_000, 5_000));
-        let ramp = aged.slow_start.unwrap();
-        assert_eq!((ramp.elapsed_ms, ramp.starts_in_ms), (6_000, 0));
-        let flap = aged.flap_penalty;
-        assert_eq!((flap.age_ms, flap.suppressed_for_ms), (11_000, 0));
+        let slow_start = aged.slow_start.unwrap();
+        assert_eq!((slow_start.elapsed_ms, slow_start.starts_in_ms), (6_000, 0));
+        let penalty = aged.flap_penalty;
+        assert_eq!((penalty.age_ms, penalty.suppressed_for_ms), (11_000, 0));
     }
 }

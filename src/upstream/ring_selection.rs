@@ -1,15 +1,14 @@
-//! The ring for Pingora's own [`LoadBalancer`], so that any Pingora program can select by it.
+//! The ring as a selection for Pingora's own [`LoadBalancer`], for any Pingora program.
 //!
-//! A backend's label is the text of its address, its weight is clamped to 1 ..= 256, and one of
-//! weight 0 is left out. Clockwise itself does not go this way: it looks the ring up directly,
-//! with its own state of each peer.
+//! A backend's label is the text of its address; its weight is clamped to 1 ..= 256, and a backend of
+//! weight 0 is left out. Clockwise itself searches the ring directly, with its own state of each peer.
 //!
-//! [`Turns`] gives every backend once, so `max_iterations` of [`LoadBalancer::select`] must be no
-//! smaller than the number of backends: then a healthy one is found however few there are. (Pingora's
-//! own ring repeats a backend at each of its points, and each repetition counts.)
+//! [`RingSelectionIter`] returns every backend once. So `max_iterations` of [`LoadBalancer::select`] must be at least
+//! the number of backends: then it finds a healthy one, however few there are. (Pingora's own ring returns
+//! a backend at each of its points, and each time counts.)
 //!
-//! [`LoadBalancer`]: pingora::lb::LoadBalancer
-//! [`LoadBalancer::select`]: pingora::lb::LoadBalancer::select
+//! [`LoadBalancer`]: pingora_load_balancing::LoadBalancer
+//! [`LoadBalancer::select`]: pingora_load_balancing::LoadBalancer::select
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,10 +18,10 @@ use pingora::lb::selection::{BackendIter, BackendSelection};
 
 use crate::ring::{self, Dialect, WalkCursor, Weight};
 
-/// A ring of Pingora's backends: `LoadBalancer<balancer::Ring>`, configured by a [`Dialect`].
+/// A ring of Pingora's backends: `LoadBalancer<RingSelection>`, configured by a [`Dialect`].
 pub struct RingSelection {
     ring: ring::Ring,
-    /// By member.
+    /// In the ring's member order.
     backends: Vec<Backend>,
 }
 
@@ -30,8 +29,8 @@ impl BackendSelection for RingSelection {
     type Iter = RingSelectionIter;
     type Config = Dialect;
 
-    /// Cannot fail, as the trait has it: where there are more points or backends than a ring can
-    /// have, the ring is empty, which selects nothing, and an error is logged.
+    /// The trait does not let this fail: with more points or backends than a ring can have, an error is
+    /// logged and the ring is empty, which selects nothing.
     fn build_with_config(backends: &BTreeSet<Backend>, dialect: &Dialect) -> Self {
         let members = members(backends);
         let labels = members
@@ -60,7 +59,7 @@ impl BackendSelection for RingSelection {
     }
 }
 
-/// Every backend once, in clockwise order from a key, its owner first.
+/// Iterates over every backend once, in clockwise order from a key, its owner first.
 pub struct RingSelectionIter {
     ring: Arc<RingSelection>,
     cursor: WalkCursor,
@@ -73,8 +72,7 @@ impl BackendIter for RingSelectionIter {
     }
 }
 
-/// The backends by label. One address may be given with several weights; the greatest counts,
-/// which is the last in the set.
+/// The backends by label. If one address occurs with several weights the greatest counts, the last in the set.
 fn members(backends: &BTreeSet<Backend>) -> BTreeMap<String, (Weight, Backend)> {
     let member = |backend: &Backend| {
         Some((
@@ -85,7 +83,7 @@ fn members(backends: &BTreeSet<Backend>) -> BTreeMap<String, (Weight, Backend)> 
     backends.iter().filter_map(member).collect()
 }
 
-/// `None` for 0.
+/// The clamped weight; `None` for 0.
 fn weight(weight: usize) -> Option<Weight> {
     Weight::new(
         u16::try_from(weight)

@@ -1,16 +1,14 @@
-//! What the peers weigh that share an upstream's load: what a bound is a share of. And what they have of the
-//! key space, which is what the room for a hot key depends on.
+//! The total weight of the peers that share an upstream's load, and their share of the key space.
 //!
-//! One in a slow start counts as far as it has come, by then; one that is not available does not count at all:
-//! if it did, the bounds of the rest might not add up to all requests. So what such a peer still holds does
-//! not count in their total either: with each count it is set aside, and taken back.
+//! A bound is a share of the total weight; the room for a hot key depends on both. A peer in a slow start counts by its
+//! progress. A peer that is not available does not count at all, or the bounds of the others might not add up to all
+//! requests; for the same reason its requests are excluded from the total in flight, at each recount.
 //!
-//! Counted anew when a peer may have left the ring or come back, when the time is over that kept
-//! one off it or was its slow start, and 64 times in the course of that; between it is four loads.
+//! The sums are cached: a request costs four loads. They are recounted when a peer may have left the ring or come
+//! back, when an ejection, suppression or slow start ends by time, and in 64 steps of a slow start.
 //!
-//! Invariant: a count is never replaced by one of an earlier moment. Two requests that come before and after
-//! such a time are counted for one after the other, in either order; if the earlier one had the last word, its
-//! sum would stand until the next change.
+//! Invariant: a recount never replaces the result of a later moment. Two requests that read the clock before and after such
+//! an end can recount in either order; if the earlier one were stored last, its sum would stand until the next change.
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -23,46 +21,48 @@ use parking_lot::Mutex;
 use super::Peer;
 use crate::policy::hot_key_spread::WeightedShare;
 
-/// Parts of a unit of weight, and steps of a slow start.
+/// Parts of one unit of weight; also the steps of a slow start.
 const PARTS_PER_WEIGHT: u16 = 64;
-/// A step is not shorter.
+/// The shortest step of a slow start.
 const MIN_STEP: Duration = Duration::from_millis(1);
 
-/// What the peers weigh.
+/// The summed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServingWeights {
-    /// Those that take all their keys.
+    /// Of the peers that take all their keys.
     pub(super) full: u32,
-    /// All that share the load, as far as they do, in parts.
+    /// Of the peers that share the load, a slow start by its progress; in parts.
     pub(super) shared_parts: u32,
 }
 
-/// The sums as they were counted last.
+/// The sums of the last recount.
+///
+/// `valid_until` is stored last and loaded first (release, acquire), so a reader that finds it in the future reads sums
+/// of that recount or a later one.
 #[derive(Debug, Default)]
 pub(super) struct WeightCache {
-    /// The number of changes before it was counted, above the weight of those at home.
+    /// The number of changes before the recount in the upper half, [`ServingWeights::full`] in the lower.
     changes_and_full: AtomicU64,
-    /// The parts; stored before the other sum.
+    /// [`ServingWeights::shared_parts`]; stored before `changes_and_full`.
     shared_parts: AtomicU32,
-    /// Until when they hold, if nothing changes; nanoseconds since the process started. 0: they are about to
-    /// be replaced.
+    /// When the sums end to hold without a change, in nanoseconds since the process started; 0: a recount is storing.
     valid_until: AtomicU64,
-    /// What they have of the key space. Stored before `until`; may be of another count than the weight, which
-    /// only moves a hot key's turns among those that serve.
+    /// The key space of the peers that take all their keys. May be of another recount than the weight; that only
+    /// shifts a hot key's turns among serving peers.
     key_space: AtomicU64,
     last_recount: Mutex<RecountState>,
 }
 
 #[derive(Debug, Default)]
 struct RecountState {
-    /// The moment that it was for.
+    /// The `now` of the last recount that was stored.
     at: Duration,
-    /// Another configuration says who shares the load.
+    /// A newer configuration decides which peers share the load.
     is_replaced: bool,
 }
 
 impl WeightCache {
-    /// What all peers weigh at `now`.
+    /// The weights at `now`.
     #[inline]
     pub(super) fn weights(
         &self,
@@ -70,20 +70,19 @@ impl WeightCache {
         changes: &AtomicU32,
         now: Duration,
     ) -> ServingWeights {
-        // The end first: it is stored last.
-        let until = self.valid_until.load(Acquire);
-        let (counted, changes) = (self.changes_and_full.load(Acquire), changes.load(Acquire));
-        let holds = nanos(now) < until;
-        if holds && counted >> 32 == u64::from(changes) {
+        let valid_until = self.valid_until.load(Acquire);
+        let (cached, changes) = (self.changes_and_full.load(Acquire), changes.load(Acquire));
+        let is_valid = nanos(now) < valid_until;
+        if is_valid && cached >> 32 == u64::from(changes) {
             return ServingWeights {
-                full: (counted & 0xffff_ffff) as u32,
+                full: (cached & 0xffff_ffff) as u32,
                 shared_parts: self.shared_parts.load(Acquire),
             };
         }
         self.recount(peers, changes, now)
     }
 
-    /// What they have together at `now`.
+    /// The weight and the key space of the peers that take all their keys at `now`.
     pub(super) fn serving_share(
         &self,
         peers: &[Peer],
@@ -96,80 +95,82 @@ impl WeightCache {
         }
     }
 
+    /// Sums up all peers, and stores the sums unless a later moment was stored.
     #[cold]
     pub(super) fn recount(&self, peers: &[Peer], changes: u32, now: Duration) -> ServingWeights {
-        let mut of = self.last_recount.lock();
+        let mut last = self.last_recount.lock();
         let weights = sum_weights(peers, now);
-        if of.at <= now {
-            of.at = now;
+        if last.at <= now {
+            last.at = now;
             self.valid_until.store(0, Release);
-            if !of.is_replaced {
+            if !last.is_replaced {
                 for peer in peers {
                     peer.state.update_in_flight_total(now);
                 }
             }
             self.shared_parts.store(weights.shared_parts, Release);
-            let counted = u64::from(changes) << 32 | u64::from(weights.full);
-            self.changes_and_full.store(counted, Release);
-            let home = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
-            let keys = home.map(|peer| peer.weighted_share.key_space).sum();
-            self.key_space.store(keys, Relaxed);
+            let changes_and_full = u64::from(changes) << 32 | u64::from(weights.full);
+            self.changes_and_full.store(changes_and_full, Release);
+            let full = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
+            let key_space = full.map(|peer| peer.weighted_share.key_space).sum();
+            self.key_space.store(key_space, Relaxed);
             self.valid_until
                 .store(nanos(next_recount(peers, now)), Release);
         }
         weights
     }
 
-    /// From now on another configuration says who shares the load.
+    /// Stops recounts from excluding and including peers: a newer configuration does.
     pub(super) fn mark_replaced(&self) {
         self.last_recount.lock().is_replaced = true;
     }
 }
 
-/// All of a peer's weight, in parts.
+/// A peer's whole weight, in parts.
 #[inline]
 pub(super) fn total_parts(peer: &Peer) -> u16 {
     peer.weight.get().saturating_mul(PARTS_PER_WEIGHT)
 }
 
-/// As much of it as shares the load.
+/// The part of a peer's weight that shares the load at `now`.
 #[inline]
 pub(super) fn serving_parts(peer: &Peer, now: Duration) -> u32 {
-    let whole = u32::from(total_parts(peer));
+    let total = u32::from(total_parts(peer));
     if peer.state.takes_all_keys(now) {
-        return whole;
+        return total;
     }
     match peer.state.slow_start(now) {
-        Some(ramp) if peer.state.is_available(now) => ramp.scale(whole, now),
+        Some(slow_start) if peer.state.is_available(now) => slow_start.scale(total, now),
         _ => 0,
     }
 }
 
 fn sum_weights(peers: &[Peer], now: Duration) -> ServingWeights {
-    let home = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
+    let full = peers.iter().filter(|peer| peer.state.takes_all_keys(now));
     let parts = peers.iter().map(|peer| serving_parts(peer, now));
     ServingWeights {
-        full: home.map(|peer| u32::from(peer.weight.get())).sum(),
+        full: full.map(|peer| u32::from(peer.weight.get())).sum(),
         shared_parts: parts.fold(0, u32::saturating_add),
     }
 }
 
-/// When the sums may be others, if nothing changes.
+/// When the sums change next by time alone.
 fn next_recount(peers: &[Peer], now: Duration) -> Duration {
     let available = peers.iter().filter(|peer| peer.state.is_available(now));
-    let ramps = available.filter_map(|peer| peer.state.slow_start(now));
-    let steps = ramps
-        .map(|ramp| now.saturating_add(MIN_STEP.max(ramp.duration / u32::from(PARTS_PER_WEIGHT))));
+    let slow_starts = available.filter_map(|peer| peer.state.slow_start(now));
+    let steps = slow_starts.map(|slow_start| {
+        now.saturating_add(MIN_STEP.max(slow_start.duration / u32::from(PARTS_PER_WEIGHT)))
+    });
     steps.chain([next_expiry(peers, now)]).min().unwrap_or(now)
 }
 
-/// When the first of the times that keep a peer off the ring, or in a slow start, is over.
+/// The first end of an ejection, a suppression or a slow start.
 fn next_expiry(peers: &[Peer], now: Duration) -> Duration {
     let off = peers
         .iter()
         .filter_map(|peer| peer.state.off_ring_until(now));
-    let ramps = peers.iter().filter_map(|peer| peer.state.slow_start(now));
-    let ends = off.chain(ramps.map(|ramp| ramp.start.saturating_add(ramp.duration)));
+    let slow_starts = peers.iter().filter_map(|peer| peer.state.slow_start(now));
+    let ends = off.chain(slow_starts.map(|window| window.start.saturating_add(window.duration)));
     ends.min().unwrap_or(Duration::MAX)
 }
 
