@@ -93,6 +93,46 @@ fn bounded_load_ignores_in_flight_of_a_removed_peer() {
     assert_eq!(after.in_flight(), 0);
 }
 
+#[test]
+fn retry_uses_free_capacity_before_it_exceeds_the_bound() {
+    let app = app(2, &[QUARTER]);
+    let mut tried = Tried::none();
+    tried.insert(MemberId(0));
+    let at_first = || {
+        let held = app.peers()[0].state.in_flight_counter();
+        app.begin_request().admit_unbounded(held)
+    };
+    let _first: Vec<_> = (0..20).map(|_| at_first()).collect();
+    let on_second = |_| {
+        let admitted = app.admit(
+            &HashTarget::Key(hash(7)),
+            &tried,
+            s(1000),
+            app.begin_request(),
+        );
+        admitted.unwrap()
+    };
+    let _second: Vec<_> = (0..30).map(on_second).collect();
+    // 30 of 50 in flight are above the fair share, and within the bound of 32.
+    assert_eq!(app.metrics.bounded_load_exceeded.get(), 0);
+}
+
+#[test]
+fn keyless_requests_stay_within_the_bound() {
+    let app = app(4, &[QUARTER]);
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let turn = app.next_round_robin();
+        held.push(
+            app.admit(&turn, &Tried::none(), s(1000), app.begin_request())
+                .unwrap(),
+        );
+    }
+    let most = app.peers().iter().map(|peer| peer.state.in_flight()).max();
+    assert!(most <= Some(125), "{most:?}");
+    assert_eq!(app.metrics.bounded_load_exceeded.get(), 0);
+}
+
 // ── waits
 
 const PATIENT: &str = "bounded_load: {factor: 1.25, wait: 5ms}";

@@ -320,23 +320,3 @@ fn ejection_ended_by_a_restored_process_begins_the_slow_start() {
     let ramp = after.peers()[0].state.slow_start(s(7002));
     assert_eq!(ramp.map(|ramp| ramp.start), Some(s(7002)));
 }
-
-// ── hot keys
-
-#[test]
-fn retry_does_not_advance_the_round_robin() {
-    let app = app(4, &["hot_keys: {share: 2%, spread: 3}"]);
-    let hot = |request| served(&app, 7, s(1000) + ms(request));
-    for request in 0..5_000 {
-        drop(hot(request));
-    }
-    let now = s(1005);
-    let key = hash(7).hash().0;
-    let turn = || app.hot_keys().unwrap().observe(key, now).unwrap().turn;
-    let before = turn();
-    let mut tried = Tried::none();
-    tried.insert(MemberId(0));
-    let retried = app.admit(&HashTarget::Key(hash(7)), &tried, now, app.begin_request());
-    assert_ne!(retried.unwrap().member, MemberId(0));
-    assert_eq!(turn(), before + 1);
-}
