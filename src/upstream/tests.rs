@@ -1,5 +1,4 @@
-//! The laws of the selection, on histories of everything that can happen to an upstream, by a virtual
-//! clock.
+//! Tests of a whole upstream, on a virtual clock.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,10 +27,10 @@ mod slow_start;
 mod state_transfer;
 mod weights;
 
-const QUARTER: &str = "bounded_load: 1.25";
-const SLOWLY: &str = "slow_start: 60s";
-const KEEPING: &str = "drain: {idle: 10s, deadline: 40s, keys: 1024}";
-const ONCE: HealthThresholds = HealthThresholds { rise: 1, fall: 1 };
+const BOUNDED: &str = "bounded_load: 1.25";
+const SLOW_START: &str = "slow_start: 60s";
+const DRAIN: &str = "drain: {idle: 10s, deadline: 40s, keys: 1024}";
+const ONE_PROBE: HealthThresholds = HealthThresholds { rise: 1, fall: 1 };
 const EJECT: EjectionPolicy = EjectionPolicy {
     failures: 1,
     base_ejection: s(5),
@@ -42,10 +41,10 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// An upstream `app` of so many peers, `a` and so on, with what is written of it besides.
-fn written(peers: usize, settings: &[&str]) -> config::UpstreamConfig {
-    let probes = settings.iter().any(|setting| setting.starts_with("health"));
-    let health = if probes { "" } else { "health: off" };
+/// The configuration of an upstream `app` with this many peers, `p0` and so on, and further settings.
+fn config_of(peers: usize, settings: &[&str]) -> config::UpstreamConfig {
+    let is_probed = settings.iter().any(|setting| setting.starts_with("health"));
+    let health = if is_probed { "" } else { "health: off" };
     let peers: Vec<String> = (0..peers)
         .map(|peer| format!("{{label: p{peer}, address: 127.0.0.1:{}}}", peer + 1))
         .collect();
@@ -65,13 +64,14 @@ fn metrics() -> Metrics {
     Metrics::new("1", Timestamp::UNIX_EPOCH)
 }
 
-/// The peers at the ports of their numbers in the list, from 1.
+/// An upstream with its peers at the ports 1, 2, … in the order of the configuration.
 fn build(config: &config::UpstreamConfig, previous: Option<&Upstream>, now: Duration) -> Upstream {
     let address = |number, _: &_| SocketAddr::from(([127, 0, 0, 1], number));
-    placed(config, address, previous, now)
+    build_at(config, address, previous, now)
 }
 
-fn placed(
+/// An upstream with its peers at the addresses that a function of their number, from 1, returns.
+fn build_at(
     config: &config::UpstreamConfig,
     address: impl Fn(u16, &config::PeerConfig) -> SocketAddr,
     previous: Option<&Upstream>,
@@ -81,12 +81,13 @@ fn placed(
     let addresses: Vec<_> = peers
         .map(|(number, peer)| Address::Ip(address(number, peer)))
         .collect();
-    let (places, metrics) = ((&*addresses, None), metrics());
-    Upstream::new("app", config.clone(), places, previous, &metrics, now).unwrap()
+    let (peers, metrics) = ((&*addresses, None), metrics());
+    Upstream::new("app", config.clone(), peers, previous, &metrics, now).unwrap()
 }
 
+/// An upstream built at 1000 s.
 fn app(peers: usize, settings: &[&str]) -> Upstream {
-    build(&written(peers, settings), None, s(1000))
+    build(&config_of(peers, settings), None, s(1000))
 }
 
 fn probe(peer: &Peer, passes: bool, now: Duration) {
@@ -96,7 +97,7 @@ fn probe(peer: &Peer, passes: bool, now: Duration) {
         duration: Duration::ZERO,
         failure,
     };
-    peer.on_probe(report, ONCE);
+    peer.on_probe(report, ONE_PROBE);
 }
 
 fn probe_all(app: &Upstream, now: Duration) {
@@ -107,41 +108,45 @@ fn hash(key: u64) -> HashedKey {
     HashedKey::from(Hash(crate::policy::hash_mix::mix(key) >> 32))
 }
 
-fn place_of(app: &Upstream, key: u64, now: Duration) -> usize {
+/// The index of the peer that a key is assigned to.
+fn selected(app: &Upstream, key: u64, now: Duration) -> usize {
     let choice = app.select(&HashTarget::Key(hash(key)), &Tried::none(), now);
     choice.unwrap().member.index()
 }
 
+/// The index of the owner of a key.
 fn owner(app: &Upstream, key: u64) -> usize {
     app.ring().owner(&hash(key)).unwrap().index()
 }
 
-fn served(app: &Upstream, key: u64, now: Duration) -> Admission {
+/// Admits a request; it is in flight until the result is dropped.
+fn admit(app: &Upstream, key: u64, now: Duration) -> Admission {
     let target = HashTarget::Key(hash(key));
     app.admit(&target, &Tried::none(), now, app.begin_request())
         .unwrap()
 }
 
-/// As the ledger has it, not as the selection sees it.
+/// Availability by the peer's record, not by the published flags.
 fn is_available(state: &PeerState, now: Duration) -> bool {
-    let well = state.health() == crate::policy::health::HealthStatus::Up && !state.is_draining();
-    well && state.ejected_until(now).is_none() && state.suppressed_until(now).is_none()
+    let is_in_service =
+        state.health() == crate::policy::health::HealthStatus::Up && !state.is_draining();
+    is_in_service && state.ejected_until(now).is_none() && state.suppressed_until(now).is_none()
 }
 
-fn is_home(state: &PeerState, now: Duration) -> bool {
+fn takes_all_keys(state: &PeerState, now: Duration) -> bool {
     is_available(state, now) && state.slow_start(now).is_none()
 }
 
-/// Keys that the first peer owns, and served at `now`.
-fn served_by_first(app: &Upstream, keys: u64, now: Duration) -> Vec<u64> {
+/// Serves every key below `keys` that the first peer owns, at `now`; the keys.
+fn serve_keys_of_first(app: &Upstream, keys: u64, now: Duration) -> Vec<u64> {
     let owned: Vec<u64> = (0..keys).filter(|key| owner(app, *key) == 0).collect();
     for key in &owned {
-        drop(served(app, *key, now));
+        drop(admit(app, *key, now));
     }
     owned
 }
 
-fn with_keys(app: &Upstream, keys: u32) -> config::UpstreamConfig {
+fn with_table_size(app: &Upstream, keys: u32) -> config::UpstreamConfig {
     let mut config = app.config.clone();
     config.drain.as_mut().unwrap().max_tracked_keys = keys;
     config

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn flap_suppression_ends_when_damping_is_disabled() {
-    let damped = written(
+    let damped = config_of(
         2,
         &[
             "health: {tcp: true}",
@@ -17,11 +17,11 @@ fn flap_suppression_ends_when_damping_is_disabled() {
         probe(&before.peers()[0], false, s(second));
         probe(&before.peers()[0], true, s(second + 1));
     }
-    let undamped = written(2, &["health: {tcp: true}"]);
+    let undamped = config_of(2, &["health: {tcp: true}"]);
     let after = build(&undamped, Some(&before), s(1030));
     assert!(
         !before.peers()[0].state.is_available(s(1030)),
-        "not in force"
+        "the new configuration is not in force"
     );
     after.reconcile(s(1030));
     assert!(after.peers()[0].state.is_available(s(1030)));
@@ -43,13 +43,13 @@ fn suppressed_peer_serves_only_when_no_other_peer_is_available() {
     }
     assert!(app.peers()[0].state.suppressed_until(s(1006)).is_some());
     let key = (0..1000).find(|key| owner(&app, *key) == 0).unwrap();
-    assert_eq!(place_of(&app, key, s(1006)), 1);
+    assert_eq!(selected(&app, key, s(1006)), 1);
     probe(&app.peers()[1], false, s(1007));
-    assert_eq!(place_of(&app, key, s(1007)), 0);
+    assert_eq!(selected(&app, key, s(1007)), 0);
     probe(&app.peers()[1], true, s(1008));
-    assert_eq!(place_of(&app, key, s(1008)), 1);
+    assert_eq!(selected(&app, key, s(1008)), 1);
     let reloaded = build(&app.config, Some(&app), s(1009));
-    assert_eq!(place_of(&reloaded, key, s(1009)), 1);
+    assert_eq!(selected(&reloaded, key, s(1009)), 1);
     let until = app.peers()[0].state.suppressed_until(s(1008)).unwrap();
-    assert_eq!(place_of(&reloaded, key, until), 0);
+    assert_eq!(selected(&reloaded, key, until), 0);
 }

@@ -16,21 +16,21 @@ fn hot_key_spreads_without_moving_other_keys() {
         } else {
             random.gen_range(1..20_000)
         };
-        let member = served(&app, key, now).member.index();
+        let member = admit(&app, key, now).member.index();
         moved += u32::from(!is_hot && member != owner(&app, key));
         if request >= 10_000 {
             counts[member] += 1;
         }
     }
-    assert_eq!(moved, 0, "keys beside the hot one");
+    assert_eq!(moved, 0, "other keys than the hot one");
     let cold = app.ring().shares().into_iter().max().unwrap();
     let fullest = counts.iter().max().unwrap();
-    // What the ring's own spread makes of the rest is no matter of the hot key.
+    // The unevenness of the ring for the other keys is not the hot key's.
     let most = (35_000.0 * share_of(cold) + 15_000.0 / 9.0) * 1.05;
     assert!(f64::from(*fullest) < most, "{counts:?}, {most}");
 }
 
-/// Of the key space.
+/// As a share of the key space.
 #[expect(clippy::cast_precision_loss, reason = "2^32 fits")]
 fn share_of(hashes: u64) -> f64 {
     hashes as f64 / 2_f64.powi(32)
@@ -39,7 +39,7 @@ fn share_of(hashes: u64) -> f64 {
 #[test]
 fn retry_does_not_advance_the_round_robin() {
     let app = app(4, &["hot_keys: {share: 2%, spread: 3}"]);
-    let hot = |request| served(&app, 7, s(1000) + ms(request));
+    let hot = |request| admit(&app, 7, s(1000) + ms(request));
     for request in 0..5_000 {
         drop(hot(request));
     }

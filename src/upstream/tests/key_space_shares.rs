@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn available_shares_follow_the_available_peers() {
-    let app = app(3, &[SLOWLY, "health: {tcp: true}"]);
+    let app = app(3, &[SLOW_START, "health: {tcp: true}"]);
     let now = s(2000);
     assert_eq!(
         app.current_key_space_shares(now).iter().sum::<u64>(),
@@ -25,7 +25,6 @@ fn available_shares_follow_the_available_peers() {
     );
 }
 
-/// A round of the ring is for those who ask first.
 #[test]
 fn available_shares_equal_cached_ring_shares_while_all_are_available() {
     let app = app(3, &["health: {tcp: true}"]);

@@ -1,4 +1,4 @@
-//! Everything at once: random histories, and what each of their requests must have found.
+//! Random histories of everything that can happen to an upstream, with the invariants of each request.
 
 use std::collections::HashMap;
 
@@ -12,18 +12,18 @@ use crate::upstream::in_flight::PeerPermit;
 /// A key and a peer's label.
 type Session = (Arc<str>, u64);
 
-/// One random history, and what its requests must have found.
+/// A random history, and a model of what its requests may find.
 struct History {
     random: StdRng,
     app: Upstream,
     now: Duration,
-    held: Vec<PeerPermit>,
-    /// When a peer served a key last that may have been at home with it, and has not been lost since.
-    served: HashMap<Session, Duration>,
-    /// The same of a key that certainly was.
-    at_home: HashMap<Session, Duration>,
-    /// In which slow start of its owner a key has come home.
-    came_home: HashMap<Session, SlowStartWindow>,
+    permits: Vec<PeerPermit>,
+    /// The last time that a peer served a key that may be its own, if it was not lost since.
+    maybe_own: HashMap<Session, Duration>,
+    /// The same for keys that certainly are its own.
+    own: HashMap<Session, Duration>,
+    /// The slow start of its owner that admitted a key.
+    admitted_in: HashMap<Session, SlowStartWindow>,
     requests: u64,
     at_owner: u64,
 }
@@ -33,25 +33,25 @@ impl History {
 
     fn new(seed: u64, template: &config::UpstreamConfig) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let config = some_of(template, &mut random);
-        let app = at_home(&config, None, s(1000));
+        let config = random_config(template, &mut random);
+        let app = build_fixed(&config, None, s(1000));
         let mut history = Self {
             random,
             app,
             now: s(1000),
-            held: Vec::new(),
-            served: HashMap::new(),
-            at_home: HashMap::new(),
-            came_home: HashMap::new(),
+            permits: Vec::new(),
+            maybe_own: HashMap::new(),
+            own: HashMap::new(),
+            admitted_in: HashMap::new(),
             requests: 0,
             at_owner: 0,
         };
-        history.ask_all();
+        history.probe_some();
         history
     }
 
-    /// The first probes. Some peers are down, and some do not answer yet.
-    fn ask_all(&mut self) {
+    /// The first probes: some peers are down, and some were not probed yet.
+    fn probe_some(&mut self) {
         for peer in self.app.peers() {
             match self.random.gen_range(0..10) {
                 0 => {}
@@ -66,26 +66,27 @@ impl History {
             match self.random.gen_range(0..40) {
                 0..=3 => self.reload(template),
                 4 => self.upgrade(),
-                _ => self.happen(),
+                _ => self.change_peer(),
             }
             for _ in 0..self.random.gen_range(1..12) {
                 let pause = self.random.gen_range(0..700);
                 self.now += Duration::from_millis(pause);
                 self.request();
             }
-            let leave = self.random.gen_range(0..=self.held.len());
+            let leave = self.random.gen_range(0..=self.permits.len());
             for _ in 0..leave {
-                let place = self.random.gen_range(0..self.held.len());
-                self.held.swap_remove(place);
+                let index = self.random.gen_range(0..self.permits.len());
+                self.permits.swap_remove(index);
             }
         }
         (self.requests, self.at_owner)
     }
 
-    fn happen(&mut self) {
+    /// A probe, a connect, or an operator's command.
+    fn change_peer(&mut self) {
         let number = self.random.gen_range(0..self.app.peers().len());
         let peer = &self.app.peers()[number];
-        let kept = self.keeps_keys(peer);
+        let kept_keys = self.keeps_keys(peer);
         match self.random.gen_range(0..9) {
             0 | 1 => probe(peer, false, self.now),
             2..=4 => probe(peer, true, self.now),
@@ -94,26 +95,26 @@ impl History {
             7 => drop(peer.set_draining(true, self.now)),
             _ => drop(peer.set_draining(false, self.now)),
         }
-        if self.keeps_keys(peer) != kept {
+        if self.keeps_keys(peer) != kept_keys {
             let label = Arc::clone(&peer.label);
             self.forget(|other| *other != label);
         }
     }
 
-    /// Other weights and settings, and peers that come and go.
+    /// Reloads with other weights, settings and peers.
     fn reload(&mut self, template: &config::UpstreamConfig) {
         let mut config = self.app.config.clone();
         if self.random.gen_bool(0.5) {
-            config.peers = some_of(template, &mut self.random).peers;
+            config.peers = random_config(template, &mut self.random).peers;
         }
-        weigh(&mut config, &mut self.random);
-        set_anew(&mut config, template, &mut self.random);
-        let ramps = self.ramps();
-        let after = at_home(&config, Some(&self.app), self.now);
+        set_random_weights(&mut config, &mut self.random);
+        change_settings(&mut config, template, &mut self.random);
+        let before = self.slow_starts();
+        let after = build_fixed(&config, Some(&self.app), self.now);
         after.take_over_from(&self.app);
         self.app = after;
         self.app.reconcile(self.now);
-        self.follow(&ramps);
+        self.follow_slow_starts(&before);
         let labels: Vec<_> = self
             .app
             .peers()
@@ -123,54 +124,56 @@ impl History {
         self.forget(|label| labels.contains(label));
     }
 
-    fn ramps(&self) -> HashMap<Arc<str>, SlowStartWindow> {
+    fn slow_starts(&self) -> HashMap<Arc<str>, SlowStartWindow> {
         let peers = self.app.peers().iter();
-        let ramp = |peer: &Peer| Some((Arc::clone(&peer.label), peer.state.slow_start(self.now)?));
-        peers.filter_map(ramp).collect()
+        let slow_start =
+            |peer: &Peer| Some((Arc::clone(&peer.label), peer.state.slow_start(self.now)?));
+        peers.filter_map(slow_start).collect()
     }
 
-    /// One of another length is still the slow start in which a key has come home.
-    fn follow(&mut self, before: &HashMap<Arc<str>, SlowStartWindow>) {
-        let after = self.ramps();
-        for ((label, _), ramp) in &mut self.came_home {
-            if before.get(label) == Some(ramp)
+    /// A rescaled slow start is still the one that admitted a key.
+    fn follow_slow_starts(&mut self, before: &HashMap<Arc<str>, SlowStartWindow>) {
+        let after = self.slow_starts();
+        for ((label, _), window) in &mut self.admitted_in {
+            if before.get(label) == Some(window)
                 && let Some(after) = after.get(label)
             {
-                *ramp = *after;
+                *window = *after;
             }
         }
     }
 
-    /// Another process, which knows what this one knew.
+    /// Moves to another process.
     fn upgrade(&mut self) {
-        let (mut memory, mut room) = (self.app.export_state(self.now), MAX_EXPORTED_KEYS);
+        let (mut exported, mut room) = (self.app.export_state(self.now), MAX_EXPORTED_KEYS);
         self.app
-            .export_active_keys(&mut memory, &mut room, Duration::MAX, self.now);
+            .export_active_keys(&mut exported, &mut room, Duration::MAX, self.now);
         let cold = self.app.export_cold_start(self.now);
-        self.app = at_home(&self.app.config, None, self.now);
+        self.app = build_fixed(&self.app.config, None, self.now);
         self.app.restore_cold_start(cold, self.now);
-        self.app.restore_state(&memory, self.now);
-        self.held.clear();
+        self.app.restore_state(&exported, self.now);
+        self.permits.clear();
     }
 
+    /// Forgets the keys of all peers but these.
     fn forget(&mut self, stays: impl Fn(&Arc<str>) -> bool) {
-        self.served.retain(|(label, _), _| stays(label));
-        self.at_home.retain(|(label, _), _| stays(label));
-        self.came_home.retain(|(label, _), _| stays(label));
+        self.maybe_own.retain(|(label, _), _| stays(label));
+        self.own.retain(|(label, _), _| stays(label));
+        self.admitted_in.retain(|(label, _), _| stays(label));
     }
 
-    /// Whether the peer still has the keys that it served lately.
+    /// Whether the peer keeps the keys that it served.
     fn keeps_keys(&self, peer: &Peer) -> bool {
         let is_lost = peer.state.health() == HealthStatus::Down
             || peer.state.ejected_until(self.now).is_some();
-        let is_late = |since| {
-            let drains_for = self.now.saturating_sub(since);
+        let is_past_deadline = |since| {
+            let elapsed = self.now.saturating_sub(since);
             self.app
                 .config
                 .drain
-                .is_none_or(|drain| drain.deadline <= drains_for)
+                .is_none_or(|drain| drain.deadline <= elapsed)
         };
-        !is_lost && !peer.state.draining_since().is_some_and(is_late)
+        !is_lost && !peer.state.draining_since().is_some_and(is_past_deadline)
     }
 
     fn request(&mut self) {
@@ -185,12 +188,12 @@ impl History {
         assert_eq!(
             selected,
             self.selected(&target, &tried),
-            "to ask changes nothing"
+            "a selection changes nothing"
         );
-        let spreads = self.spreads(key, &tried);
-        let expected = self.at_owner_by_law(key, &tried).filter(|_| !spreads);
-        let was_kept = self.kept(key, &tried).filter(|_| !spreads);
-        let over_bound = self.app.metrics.bounded_load_exceeded.get();
+        let is_hot = self.is_hot(key, &tried);
+        let expected = self.required_owner(key, &tried).filter(|_| !is_hot);
+        let keeper = self.keeper(key, &tried).filter(|_| !is_hot);
+        let exceeded = self.app.metrics.bounded_load_exceeded.get();
         let shared = self.shared() + 1;
         let Ok(admitted) = self
             .app
@@ -200,7 +203,7 @@ impl History {
             let mut untried = self.untried(&tried);
             assert!(
                 untried.all(|peer| !peer.state.may_be_up()),
-                "no peer, but one may serve"
+                "no peer found, but one could serve"
             );
             return;
         };
@@ -212,63 +215,63 @@ impl History {
             );
             self.at_owner += 1;
         }
-        if let Some(keeper) = was_kept {
-            let home = admitted.overflow_from.unwrap_or(admitted.member);
-            assert_eq!(home.index(), keeper, "a kept key stays");
+        if let Some(keeper) = keeper {
+            let assigned = admitted.overflow_from.unwrap_or(admitted.member);
+            assert_eq!(assigned.index(), keeper, "a kept key stays");
         }
-        self.judge(key, &admitted, &tried, (shared, over_bound));
+        self.check(key, &admitted, &tried, (shared, exceeded));
         if tried.is_empty() && admitted.overflow_from.is_none() {
-            self.judge_moves(key, admitted.member, spreads);
-            self.note(key, admitted.member, spreads);
+            self.check_slow_start(key, admitted.member, is_hot);
+            self.record(key, admitted.member, is_hot);
         }
-        self.held.push(admitted.permit);
+        self.permits.push(admitted.permit);
     }
 
-    /// Whether the request may go to another peer than the key is at home with, as the key is hot.
-    fn spreads(&self, key: u64, tried: &Tried) -> bool {
-        let is_it = |hot: &HotKey| hot.key == hash(key).hash().0;
-        let is_hot = |hot: &HotKeyTracker| hot.hot_keys(self.now).iter().any(is_it);
-        tried.is_empty() && self.app.hot_keys().is_some_and(is_hot)
+    /// Whether the request may be spread to another peer because its key is hot.
+    fn is_hot(&self, key: u64, tried: &Tried) -> bool {
+        let is_key = |hot: &HotKey| hot.key == hash(key).hash().0;
+        let has_key = |hot: &HotKeyTracker| hot.hot_keys(self.now).iter().any(is_key);
+        tried.is_empty() && self.app.hot_keys().is_some_and(has_key)
     }
 
-    fn judge(
+    fn check(
         &mut self,
         key: u64,
         admitted: &Admission,
         tried: &Tried,
-        (shared, over_bound): (u32, u64),
+        (shared, exceeded): (u32, u64),
     ) {
         let member = admitted.member;
         assert!(!tried.contains(member));
         let peer = self.app.peer(member).unwrap();
         if peer.state.is_draining() {
-            let last = self.served.get(&(Arc::clone(&peer.label), key));
+            let last = self.maybe_own.get(&(Arc::clone(&peer.label), key));
             let pause = last.map(|last| self.now.saturating_sub(*last));
             assert!(
                 pause <= Some(s(11)) && pause.is_some(),
-                "new at a draining peer: {pause:?}"
+                "new key at a draining peer: {pause:?}"
             );
         }
-        let goes_over = self.app.metrics.bounded_load_exceeded.get() > over_bound;
-        let has_all = self.untried(tried).count() == self.app.peers().len();
-        assert!(!(has_all && goes_over), "there was room somewhere");
-        if let (Some(load), false) = (self.app.config.bounded_load, goes_over) {
-            // How far slow starts have come is looked at 64 times in their course.
-            let looked = self.now.saturating_sub(s(11) / 64);
-            let most = self.capacity(load.factor, peer, shared, looked);
+        let exceeds = self.app.metrics.bounded_load_exceeded.get() > exceeded;
+        let all_untried = self.untried(tried).count() == self.app.peers().len();
+        assert!(!(all_untried && exceeds), "some peer had room");
+        if let (Some(load), false) = (self.app.config.bounded_load, exceeds) {
+            // The progress of slow starts is recounted in 64 steps.
+            let recounted = self.now.saturating_sub(s(11) / 64);
+            let capacity = self.capacity(load.factor, peer, shared, recounted);
             assert!(
-                peer.state.in_flight() <= most,
-                "{} of {most}",
+                peer.state.in_flight() <= capacity,
+                "{} of {capacity}",
                 peer.state.in_flight()
             );
         }
     }
 
-    /// A key that has come home in a slow start of its owner stays there.
-    fn judge_moves(&mut self, key: u64, member: MemberId, spreads: bool) {
+    /// A key that a slow start of its owner has admitted stays there.
+    fn check_slow_start(&mut self, key: u64, member: MemberId, is_hot: bool) {
         let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
-        let (true, Some(ramp)) = (
+        let (true, Some(window)) = (
             peer.state.is_available(self.now),
             peer.state.slow_start(self.now),
         ) else {
@@ -276,68 +279,78 @@ impl History {
         };
         let session = (Arc::clone(&peer.label), key);
         if member == owner {
-            self.came_home.insert(session, ramp);
-        } else if !spreads {
-            assert_ne!(self.came_home.get(&session), Some(&ramp), "it was home");
+            self.admitted_in.insert(session, window);
+        } else if !is_hot {
+            assert_ne!(
+                self.admitted_in.get(&session),
+                Some(&window),
+                "it was admitted"
+            );
         }
     }
 
-    fn note(&mut self, key: u64, member: MemberId, spreads: bool) {
+    fn record(&mut self, key: u64, member: MemberId, is_hot: bool) {
         let peer = self.app.peer(member).unwrap();
         let session = (Arc::clone(&peer.label), key);
-        let may_be_home = peer.state.is_available(self.now) || peer.state.is_draining();
-        if may_be_home && !spreads {
-            // With one peer at a time.
-            self.at_home.retain(|(_, other), _| *other != key);
-            self.at_home.insert(session.clone(), self.now);
+        let may_be_own = peer.state.is_available(self.now) || peer.state.is_draining();
+        if may_be_own && !is_hot {
+            // A key is one peer's own.
+            self.own.retain(|(_, other), _| *other != key);
+            self.own.insert(session.clone(), self.now);
         }
-        self.served.insert(session, self.now);
+        self.maybe_own.insert(session, self.now);
     }
 
-    /// The owner, where the law says that the request goes there.
-    fn at_owner_by_law(&self, key: u64, tried: &Tried) -> Option<usize> {
+    /// The owner, if the request must go there.
+    fn required_owner(&self, key: u64, tried: &Tried) -> Option<usize> {
         let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
         let has_room = self.app.config.bounded_load.is_none_or(|load| {
-            let most = self.capacity(load.factor, peer, self.shared() + 1, self.now);
-            peer.state.in_flight() < most
+            let capacity = self.capacity(load.factor, peer, self.shared() + 1, self.now);
+            peer.state.in_flight() < capacity
         });
-        (is_home(&peer.state, self.now) && has_room && !tried.contains(owner))
+        (takes_all_keys(&peer.state, self.now) && has_room && !tried.contains(owner))
             .then_some(owner.index())
     }
 
-    /// The owner, where it drains and must keep the key.
-    fn kept(&self, key: u64, tried: &Tried) -> Option<usize> {
+    /// The owner, if it is draining and must keep the key.
+    fn keeper(&self, key: u64, tried: &Tried) -> Option<usize> {
         let drain = self.app.config.drain?;
         let owner = self.app.ring().owner(&hash(key)).unwrap();
         let peer = self.app.peer(owner).unwrap();
-        let last = self.at_home.get(&(Arc::clone(&peer.label), key))?;
-        // The clock of the keys' table ticks a few times a second.
+        let last = self.own.get(&(Arc::clone(&peer.label), key))?;
+        // The affinity table has a unit of time of 0.27 s.
         let is_active = self.now.saturating_sub(*last) + Duration::from_millis(300) < drain.idle;
-        let drains = peer.state.draining_for(self.now)? < drain.deadline;
-        (is_active && drains && !tried.contains(owner)).then_some(owner.index())
+        let has_time = peer.state.draining_for(self.now)? < drain.deadline;
+        (is_active && has_time && !tried.contains(owner)).then_some(owner.index())
     }
 
-    /// The most that the peer may hold of those that are shared; slow starts as they were at `looked`.
-    fn capacity(&self, bound: BalanceFactor, peer: &Peer, shared: u32, looked: Duration) -> u32 {
+    /// The most requests that the peer may hold, of `shared`; slow starts as they were at `recounted`.
+    fn capacity(
+        &self,
+        factor: BalanceFactor,
+        peer: &Peer,
+        shared: u32,
+        recounted: Duration,
+    ) -> u32 {
         let part = |peer: &Peer, at| match peer.state.slow_start(self.now) {
             _ if !is_available(&peer.state, self.now) => 0,
-            Some(ramp) => ramp.scale(u32::from(peer.weight.get()) * 64, at),
+            Some(window) => window.scale(u32::from(peer.weight.get()) * 64, at),
             None => u32::from(peer.weight.get()) * 64,
         };
-        let whole = peer.weight.get() * 64;
+        let total_parts = peer.weight.get() * 64;
         let peers = self.app.peers().iter();
-        let weight: u32 = peers.map(|peer| part(peer, looked)).sum();
-        let missing = u32::from(whole) - part(peer, self.now);
+        let weight: u32 = peers.map(|peer| part(peer, recounted)).sum();
+        let missing = u32::from(total_parts) - part(peer, self.now);
         let total = if is_available(&peer.state, self.now) {
             shared
         } else {
             shared + peer.state.in_flight().saturating_sub(1)
         };
-        bound.capacity(total, whole, weight + missing)
+        factor.capacity(total, total_parts, weight + missing)
     }
 
-    /// The requests that peers hold which share the load.
+    /// The requests at available peers.
     fn shared(&self) -> u32 {
         let peers = self.app.peers().iter();
         let available = peers.filter(|peer| is_available(&peer.state, self.now));
@@ -367,15 +380,15 @@ impl History {
     }
 }
 
-/// Some of the peers, with some of the settings.
-fn some_of(template: &config::UpstreamConfig, random: &mut StdRng) -> config::UpstreamConfig {
+/// Some of the template's peers and settings.
+fn random_config(template: &config::UpstreamConfig, random: &mut StdRng) -> config::UpstreamConfig {
     let mut config = template.clone();
     let stays: Vec<bool> = config.peers.iter().map(|_| random.gen_bool(0.6)).collect();
     let mut stays = stays.into_iter();
     config
         .peers
         .retain(|peer| stays.next() == Some(true) || peer.label == "p0");
-    weigh(&mut config, random);
+    set_random_weights(&mut config, random);
     if random.gen_bool(0.3) {
         config.bounded_load = None;
     }
@@ -391,19 +404,19 @@ fn some_of(template: &config::UpstreamConfig, random: &mut StdRng) -> config::Up
     config
 }
 
-/// The peers where they always are.
-fn at_home(
+/// An upstream with each peer at its own address, whatever its position.
+fn build_fixed(
     config: &config::UpstreamConfig,
     previous: Option<&Upstream>,
     now: Duration,
 ) -> Upstream {
     let port = |peer: &config::PeerConfig| peer.label[1..].parse::<u16>().unwrap() + 1;
     let address = |_, peer: &_| SocketAddr::from(([127, 0, 0, 1], port(peer)));
-    placed(config, address, previous, now)
+    build_at(config, address, previous, now)
 }
 
-/// Slow starts of other lengths or none, and another table of active keys.
-fn set_anew(
+/// Changes the slow start and the size of the affinity table.
+fn change_settings(
     config: &mut config::UpstreamConfig,
     template: &config::UpstreamConfig,
     random: &mut StdRng,
@@ -420,7 +433,7 @@ fn set_anew(
     }
 }
 
-fn weigh(config: &mut config::UpstreamConfig, random: &mut StdRng) {
+fn set_random_weights(config: &mut config::UpstreamConfig, random: &mut StdRng) {
     for peer in &mut config.peers {
         peer.weight = Weight::new(random.gen_range(1..=4)).unwrap();
     }
@@ -433,11 +446,11 @@ fn request_with_an_available_owner_below_its_bound_goes_to_it() {
         "health: {tcp: true}",
         "flap_damping: {flips: 3, half_life: 10s, max: 30s}",
         "hot_keys: {share: 15%, spread: 2}",
-        QUARTER,
-        KEEPING,
+        BOUNDED,
+        DRAIN,
     ];
     let slow_start = ["slow_start: 5s", "slow_start: {time: 5s, at_start: true}"];
-    let templates = slow_start.map(|slow| written(8, &[&settings[..], &[slow]].concat()));
+    let templates = slow_start.map(|setting| config_of(8, &[&settings[..], &[setting]].concat()));
     let runs = (0..10_000).map(|seed| {
         let template = &templates[usize::from(seed % 4 == 0)];
         History::new(seed, template).run(template)

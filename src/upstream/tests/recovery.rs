@@ -1,98 +1,98 @@
-//! How a peer comes back: after it was lost, after a drain, in another configuration or process.
+//! The return of a peer: after it was lost, after a drain, in another configuration or process.
 
 use super::*;
 
 const PROBED: &str = "health: {tcp: true}";
-const FROM_THE_START: &str = "slow_start: {time: 60s, at_start: true}";
+const SLOW_START_AT_START: &str = "slow_start: {time: 60s, at_start: true}";
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Three peers that are up, that drains leave sessions with, and that begin slowly.
+/// Three peers that are up, with `drain` and `slow_start`.
 fn three(settings: &[&str]) -> Upstream {
-    let app = app(3, &[settings, &[KEEPING, SLOWLY, PROBED]].concat());
+    let app = app(3, &[settings, &[DRAIN, SLOW_START, PROBED]].concat());
     probe_all(&app, s(1000));
     app
 }
 
-/// Some keys of the first peer, with a request each.
+/// Keys of the first peer, each with a request at `now`.
 fn sessions(app: &Upstream, now: Duration) -> Vec<u64> {
     let keys: Vec<u64> = (0..400).filter(|key| owner(app, *key) == 0).collect();
-    ask(app, &keys, now);
+    send(app, &keys, now);
     keys
 }
 
-/// How many of these keys' requests the first peer serves.
-fn ask(app: &Upstream, keys: &[u64], now: Duration) -> usize {
-    let at = |key: &u64| served(app, *key, now).member.index();
-    keys.iter().map(at).filter(|place| *place == 0).count()
+/// Sends a request with each key; the number that the first peer serves.
+fn send(app: &Upstream, keys: &[u64], now: Duration) -> usize {
+    let peer = |key: &u64| admit(app, *key, now).member.index();
+    keys.iter().map(peer).filter(|peer| *peer == 0).count()
 }
 
-/// Another process, at another time of its own clock.
-fn upgraded(app: &Upstream, from: Duration, to: Duration) -> Upstream {
+/// The upstream in another process, with a clock of its own.
+fn restarted(app: &Upstream, from: Duration, to: Duration) -> Upstream {
     let after = build(&app.config, None, to);
-    let (mut memory, mut room) = (app.export_state(from), MAX_EXPORTED_KEYS);
-    app.export_active_keys(&mut memory, &mut room, Duration::MAX, from);
+    let (mut exported, mut room) = (app.export_state(from), MAX_EXPORTED_KEYS);
+    app.export_active_keys(&mut exported, &mut room, Duration::MAX, from);
     after.restore_cold_start(app.export_cold_start(from), to);
-    after.restore_state(&memory, to);
+    after.restore_state(&exported, to);
     after
 }
 
-fn elsewhere(
+fn build_elsewhere(
     config: &config::UpstreamConfig,
     previous: Option<&Upstream>,
     now: Duration,
 ) -> Upstream {
     let address = |number, _: &_| SocketAddr::from(([127, 0, 0, 9], number));
-    placed(config, address, previous, now)
+    build_at(config, address, previous, now)
 }
 
 // ── all equally cold
 
-/// How much more than its own keys the fullest has.
+/// The highest ratio of selected to owned keys of a peer.
 fn excess(app: &Upstream, now: Duration) -> f64 {
     let mut counts = vec![(0_u32, 0_u32); app.peers().len()];
     for key in 0..4000 {
-        counts[place_of(app, key, now)].0 += 1;
+        counts[selected(app, key, now)].0 += 1;
         counts[owner(app, key)].1 += 1;
     }
-    let excess = |(has, owns): (u32, u32)| f64::from(has) / f64::from(owns);
+    let excess = |(selected, owned): (u32, u32)| f64::from(selected) / f64::from(owned);
     counts.into_iter().map(excess).fold(0.0, f64::max)
 }
 
-/// Ten that were down come up one after the other, with a request after each.
-fn ten_come_up(apart: Duration) -> Upstream {
-    let app = app(10, &[SLOWLY, PROBED]);
+/// Ten peers that were down come up one after the other, with a request after each.
+fn ten_recover(interval: Duration) -> Upstream {
+    let app = app(10, &[SLOW_START, PROBED]);
     probe_all(&app, s(990));
     for peer in app.peers() {
         probe(peer, false, s(1000));
     }
     for (number, peer) in (0..).zip(app.peers()) {
-        let now = s(1010) + apart * number;
+        let now = s(1010) + interval * number;
         probe(peer, true, now);
-        drop(served(&app, u64::from(number), now));
+        drop(admit(&app, u64::from(number), now));
     }
     app
 }
 
 #[test]
 fn cold_start_first_available_peer_does_not_keep_all_keys() {
-    let app = ten_come_up(ms(5));
+    let app = ten_recover(ms(5));
     for after in [100, 600, 6_000, 30_000] {
         let excess = excess(&app, s(1010) + ms(after));
         assert!(excess <= 1.25, "{excess} after {after} ms");
     }
-    let app = ten_come_up(s(1));
+    let app = ten_recover(s(1));
     let worst = excess(&app, s(1019));
-    assert!(worst <= 1.7, "{worst}, and the first had all of them");
+    assert!(worst <= 1.7, "{worst}; the first had all keys before");
     let later = excess(&app, s(1029));
     assert!(later <= 1.0, "{later}");
 }
 
 #[test]
 fn peer_lost_after_a_cold_start_gets_a_full_slow_start() {
-    let app = ten_come_up(ms(5));
+    let app = ten_recover(ms(5));
     let lost = &app.peers()[3];
     probe(lost, false, s(1090));
     probe(lost, true, s(1100));
@@ -101,7 +101,7 @@ fn peer_lost_after_a_cold_start_gets_a_full_slow_start() {
 
 #[test]
 fn peer_down_at_process_start_starts_slowly() {
-    let app = app(3, &[SLOWLY, PROBED]);
+    let app = app(3, &[SLOW_START, PROBED]);
     let [one, two, late] = app.peers() else {
         panic!("three")
     };
@@ -115,7 +115,7 @@ fn peer_down_at_process_start_starts_slowly() {
 
 #[test]
 fn slow_start_at_process_start_follows_config() {
-    for (setting, length) in [(SLOWLY, None), (FROM_THE_START, Some(s(5)))] {
+    for (setting, duration) in [(SLOW_START, None), (SLOW_START_AT_START, Some(s(5)))] {
         let app = app(3, &[setting, PROBED]);
         let [one, two, late] = app.peers() else {
             panic!("three")
@@ -124,33 +124,33 @@ fn slow_start_at_process_start_follows_config() {
             probe(peer, true, s(1000));
         }
         probe(late, true, s(1005));
-        let ramp = late.state.slow_start(s(1005));
-        assert_eq!(ramp.map(|ramp| ramp.duration), length);
+        let slow_start = late.state.slow_start(s(1005));
+        assert_eq!(slow_start.map(|window| window.duration), duration);
         assert!(one.state.takes_all_keys(s(1000)) && two.state.takes_all_keys(s(1000)));
     }
 }
 
 #[test]
 fn restored_process_knows_when_the_cold_start_began() {
-    let app = ten_come_up(ms(5));
+    let app = ten_recover(ms(5));
     probe(&app.peers()[3], false, s(1020));
-    let after = upgraded(&app, s(1030), s(7000));
+    let after = restarted(&app, s(1030), s(7000));
     probe(&after.peers()[3], true, s(7010));
-    let length = after.peers()[3].state.slow_start(s(7010)).unwrap().duration;
-    assert!(length.abs_diff(s(30)) < ms(100), "{length:?}");
-    let warm = build(&written(3, &[FROM_THE_START, PROBED]), None, s(1000));
+    let duration = after.peers()[3].state.slow_start(s(7010)).unwrap().duration;
+    assert!(duration.abs_diff(s(30)) < ms(100), "{duration:?}");
+    let warm = build(&config_of(3, &[SLOW_START_AT_START, PROBED]), None, s(1000));
     probe_all(&warm, s(1000));
-    let after = upgraded(&warm, s(2000), s(7000));
+    let after = restarted(&warm, s(2000), s(7000));
     probe(&after.peers()[0], false, s(7001));
     probe(&after.peers()[0], true, s(7002));
     assert_eq!(
         after.peers()[0].state.slow_start(s(7002)).unwrap().duration,
         s(60),
-        "a new process makes nobody cold"
+        "a new process makes no peer cold"
     );
 }
 
-// ── what a drain keeps, and for how long
+// ── keys that a drain keeps
 
 #[test]
 fn peer_lost_during_a_drain_keeps_no_key() {
@@ -159,7 +159,7 @@ fn peer_lost_during_a_drain_keeps_no_key() {
         let peer = &app.peers()[0];
         let keys = sessions(&app, s(1000));
         peer.set_draining(true, s(1001));
-        assert_eq!(ask(&app, &keys, s(1002)), keys.len());
+        assert_eq!(send(&app, &keys, s(1002)), keys.len());
         if ejected {
             peer.on_connect_failure(&EJECT, s(1003));
             peer.on_connect_success(s(1004));
@@ -167,9 +167,9 @@ fn peer_lost_during_a_drain_keeps_no_key() {
             probe(peer, false, s(1003));
             probe(peer, true, s(1004));
         }
-        assert_eq!(ask(&app, &keys, s(1005)), 0, "it drains");
+        assert_eq!(send(&app, &keys, s(1005)), 0, "draining");
         peer.set_draining(false, s(1006));
-        assert_eq!(ask(&app, &keys, s(1006)), 0, "and begins slowly");
+        assert_eq!(send(&app, &keys, s(1006)), 0, "in a slow start");
     }
 }
 
@@ -181,7 +181,7 @@ fn peer_lost_before_a_drain_keeps_only_keys_served_since() {
     probe(peer, false, s(1001));
     probe(peer, true, s(1002));
     peer.set_draining(true, s(1003));
-    assert_eq!(ask(&app, &keys, s(1004)), 0);
+    assert_eq!(send(&app, &keys, s(1004)), 0);
 }
 
 #[test]
@@ -193,8 +193,12 @@ fn keys_served_by_an_ejected_peer_as_last_resort_are_not_its_own() {
     let keys = sessions(&app, s(1001));
     app.peers()[1].on_connect_success(s(1002));
     app.peers()[2].on_connect_success(s(1002));
-    assert_eq!(ask(&app, &keys, s(1004)), 0);
-    assert_eq!(ask(&app, &keys, s(1005)), 0, "they come home in their turn");
+    assert_eq!(send(&app, &keys, s(1004)), 0);
+    assert_eq!(
+        send(&app, &keys, s(1005)),
+        0,
+        "the slow start admits them one by one"
+    );
 }
 
 #[test]
@@ -204,11 +208,11 @@ fn keys_moved_at_a_drain_deadline_return_with_the_slow_start() {
     let keys = sessions(&app, s(1000));
     peer.set_draining(true, s(1001));
     for at in (1003..1041).step_by(9) {
-        assert_eq!(ask(&app, &keys, s(at)), keys.len());
+        assert_eq!(send(&app, &keys, s(at)), keys.len());
     }
-    assert_eq!(ask(&app, &keys, s(1041)), 0);
+    assert_eq!(send(&app, &keys, s(1041)), 0);
     peer.set_draining(false, s(1042));
-    assert_eq!(ask(&app, &keys, s(1042)), 0);
+    assert_eq!(send(&app, &keys, s(1042)), 0);
 }
 
 #[test]
@@ -217,7 +221,7 @@ fn idle_session_during_a_short_drain_stays_on_its_peer() {
     let keys = sessions(&app, s(1000));
     app.peers()[0].set_draining(true, s(1002));
     app.peers()[0].set_draining(false, s(1003));
-    assert_eq!(ask(&app, &keys, s(1005)), keys.len());
+    assert_eq!(send(&app, &keys, s(1005)), keys.len());
 }
 
 #[test]
@@ -227,9 +231,9 @@ fn session_kept_by_a_drain_stays_during_the_following_slow_start() {
     app.peers()[0].set_draining(true, s(1002));
     app.peers()[0].set_draining(false, s(1003));
     for at in [1008, 1014, 1050, 1064] {
-        let at_home = |key: &&u64| place_of(&app, **key, s(at)) == 0;
-        let home = keys.iter().filter(at_home).count();
-        assert_eq!(home, keys.len(), "at {at}");
+        let is_at_first = |key: &&u64| selected(&app, **key, s(at)) == 0;
+        let at_first = keys.iter().filter(is_at_first).count();
+        assert_eq!(at_first, keys.len(), "at {at}");
     }
 }
 
@@ -239,34 +243,34 @@ fn restored_process_knows_the_keys_kept_by_a_drain() {
     let keys = sessions(&app, s(1000));
     app.peers()[0].set_draining(true, s(1001));
     app.peers()[0].set_draining(false, s(1003));
-    let after = upgraded(&app, s(1004), s(7000));
-    assert_eq!(ask(&after, &keys, s(7001)), keys.len());
+    let after = restarted(&app, s(1004), s(7000));
+    assert_eq!(send(&after, &keys, s(7001)), keys.len());
 }
 
 #[test]
 fn restored_process_keeps_in_a_drain_keys_served_before() {
     let app = three(&[]);
     let keys = sessions(&app, s(1000));
-    let after = upgraded(&app, s(1002), s(7000));
+    let after = restarted(&app, s(1002), s(7000));
     after.peers()[0].set_draining(true, s(7001));
-    assert_eq!(ask(&after, &keys, s(7002)), keys.len());
+    assert_eq!(send(&after, &keys, s(7002)), keys.len());
 }
 
-// ── by whatever way
+// ── every way back begins a slow start
 
 #[test]
 fn reload_that_adds_or_removes_probes_does_not_skip_the_slow_start() {
-    let (probed, unprobed) = (written(3, &[SLOWLY, PROBED]), written(3, &[SLOWLY]));
+    let (probed, unprobed) = (
+        config_of(3, &[SLOW_START, PROBED]),
+        config_of(3, &[SLOW_START]),
+    );
     for (from, to) in [(&probed, &unprobed), (&unprobed, &probed)] {
         let before = build(from, None, s(1000));
         probe_all(&before, s(1000));
         before.peers()[0].set_draining(true, s(1001));
         let after = build(to, Some(&before), s(1002));
         probe_all(&after, s(1003));
-        assert!(
-            after.peers()[1].state.takes_all_keys(s(1004)),
-            "nothing happened"
-        );
+        assert!(after.peers()[1].state.takes_all_keys(s(1004)), "unaffected");
         after.peers()[0].set_draining(false, s(1004));
         assert!(after.peers()[0].state.slow_start(s(1004)).is_some());
     }
@@ -278,12 +282,12 @@ fn reload_that_adds_or_removes_probes_does_not_skip_the_slow_start() {
 
 #[test]
 fn server_replaced_under_the_same_label_starts_slowly() {
-    for settings in [&[SLOWLY, PROBED][..], &[SLOWLY]] {
+    for settings in [&[SLOW_START, PROBED][..], &[SLOW_START]] {
         let before = app(3, settings);
         probe_all(&before, s(1000));
         before.peers()[0].set_draining(true, s(1001));
-        let reloaded = elsewhere(&before.config, Some(&before), s(1002));
-        let upgraded = elsewhere(&before.config, None, s(1002));
+        let reloaded = build_elsewhere(&before.config, Some(&before), s(1002));
+        let upgraded = build_elsewhere(&before.config, None, s(1002));
         upgraded.restore_state(&before.export_state(s(1002)), s(1002));
         for after in [reloaded, upgraded] {
             probe_all(&after, s(1003));
@@ -299,24 +303,24 @@ fn server_replaced_under_the_same_label_starts_slowly() {
 
 #[test]
 fn drain_command_during_a_reload_does_not_skip_the_slow_start() {
-    let before = app(3, &[SLOWLY, PROBED]);
+    let before = app(3, &[SLOW_START, PROBED]);
     probe_all(&before, s(1000));
     before.peers()[0].set_draining(true, s(1001));
-    let after = build(&written(3, &[SLOWLY]), Some(&before), s(1002));
-    let orders: Vec<_> = after.hand_over_drains(&before, s(1003)).collect();
+    let after = build(&config_of(3, &[SLOW_START]), Some(&before), s(1002));
+    let handovers: Vec<_> = after.hand_over_drains(&before, s(1003)).collect();
     before.peers()[0].set_draining(false, s(1004));
-    for order in orders {
-        order.finish(s(1005));
+    for handover in handovers {
+        handover.finish(s(1005));
     }
     assert!(after.peers()[0].state.slow_start(s(1005)).is_some());
 }
 
 #[test]
 fn ejection_ended_by_a_restored_process_begins_the_slow_start() {
-    let app = app(3, &[SLOWLY]);
+    let app = app(3, &[SLOW_START]);
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
-    let after = upgraded(&app, s(1001), s(7001));
+    let after = restarted(&app, s(1001), s(7001));
     after.peers()[0].on_connect_success(s(7002));
-    let ramp = after.peers()[0].state.slow_start(s(7002));
-    assert_eq!(ramp.map(|ramp| ramp.start), Some(s(7002)));
+    let slow_start = after.peers()[0].state.slow_start(s(7002));
+    assert_eq!(slow_start.map(|window| window.start), Some(s(7002)));
 }

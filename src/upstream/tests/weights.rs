@@ -7,7 +7,7 @@ fn serving_weight_equals_the_sum_over_available_peers() {
     let app = app(
         8,
         &[
-            SLOWLY,
+            SLOW_START,
             "health: {tcp: true}",
             "flap_damping: {flips: 2, half_life: 5s, max: 30s}",
         ],
@@ -25,8 +25,11 @@ fn serving_weight_equals_the_sum_over_available_peers() {
             6 => drop(peer.set_draining(random.gen_bool(0.3), now)),
             _ => {}
         }
-        let home = app.peers().iter().filter(|peer| is_home(&peer.state, now));
-        let weight: u32 = home.map(|peer| u32::from(peer.weight.get())).sum();
+        let serving = app
+            .peers()
+            .iter()
+            .filter(|peer| takes_all_keys(&peer.state, now));
+        let weight: u32 = serving.map(|peer| u32::from(peer.weight.get())).sum();
         assert_eq!(app.serving_weight(now), weight);
     }
 }
@@ -37,15 +40,11 @@ fn serving_weight_of_an_earlier_moment_does_not_replace_a_later_one() {
     app.peers()[0].on_connect_failure(&EJECT, s(1000));
     let changes = app.shared.changes.load(Relaxed);
     let counted = |now| app.weights.recount(&app.peers, changes, now).full;
-    // Two requests look at the clock, one before the ejection ends, and count in the other order.
+    // Two requests read the clock, one of them before the ejection ends, and recount in the opposite order.
     assert_eq!(counted(s(1005)), 2);
     assert_eq!(counted(s(1004)), 1);
     assert_eq!(app.serving_weight(s(1005)), 2);
-    assert_eq!(
-        app.serving_weight(s(1004)),
-        2,
-        "what was counted for later stands"
-    );
+    assert_eq!(app.serving_weight(s(1004)), 2, "the later count stands");
 }
 
 #[test]
