@@ -1,5 +1,4 @@
-//! What one probe asks of a peer: over the kind of connection that requests would have, made anew each
-//! time.
+//! The checks of a probe: TCP, HTTP and gRPC, each over a new connection of the kind that requests use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,22 +20,57 @@ use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::{ProbeCheck, ProbeConnectors, grpc_health};
+use super::grpc_health;
 use crate::config::{HealthConfig, ProbeConfig};
 use crate::pingora_compat::proxy_header;
 use crate::tls;
 use crate::upstream::{Peer, Upstream};
 
-/// What asks this peer, and where it asks; `None`: it cannot be asked, which no loaded configuration
-/// leads to.
+/// The most concurrent probes; bounds the descriptors that a start with 10,000 peers needs.
+pub(super) const MAX_CONCURRENT: usize = 512;
+
+pub(super) type ProbeCheck = Arc<dyn HealthCheck + Send + Sync>;
+
+/// The connectors that all probes share; each loads the system's certificates, which is expensive.
+pub struct ProbeConnectors {
+    tcp: Arc<TransportConnector>,
+    http: Arc<Connector>,
+    pub(super) permits: Arc<Semaphore>,
+}
+
+impl ProbeConnectors {
+    /// Creates the connectors.
+    pub fn new() -> Self {
+        Self {
+            tcp: Arc::new(TransportConnector::new(None)),
+            http: Arc::new(Connector::new(None)),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+        }
+    }
+}
+
+impl Default for ProbeConnectors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for ProbeConnectors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProbeConnectors").finish_non_exhaustive()
+    }
+}
+
+/// The check of a peer, and the address to check. `None` if the peer cannot be connected to, which a valid
+/// configuration rules out.
 pub(super) fn build_check(
     upstream: &Upstream,
     peer: &Peer,
     health: &HealthConfig,
-    prober: &ProbeConnectors,
+    connectors: &ProbeConnectors,
 ) -> Option<(ProbeCheck, SocketAddr)> {
     let (mut http, request) = match &health.probe {
-        // Whose name only the client knows can be asked no more than whether it is there.
+        // Without a configured server name TLS is impossible (requests use the client's name): plain TCP only.
         ProbeConfig::Tcp if peer.server_name.is_none() => (upstream.tcp_peer(peer)?, None),
         ProbeConfig::Tcp => (upstream.http_peer(peer, "")?, None),
         ProbeConfig::Http { host, .. } | ProbeConfig::Grpc { host, .. } => {
@@ -48,26 +82,27 @@ pub(super) fn build_check(
         }
     };
     set_limits(&mut http, health.timeout);
-    let told = upstream.config.proxy_protocol.as_ref();
-    http.options.custom_l4 =
-        told.map(|told| proxy_header::connector(proxy_header::local_header(told.version)));
-    let (address, way) = (http._address.clone(), ProbeTransport::new(upstream, http));
+    let proxy_protocol = upstream.config.proxy_protocol.as_ref();
+    http.options.custom_l4 = proxy_protocol.map(|proxy_protocol| {
+        proxy_header::connector(proxy_header::local_header(proxy_protocol.version))
+    });
+    let (address, transport) = (http._address.clone(), ProbeTransport::new(upstream, http));
     let check: ProbeCheck = match (&health.probe, request) {
         (ProbeConfig::Http { expect, .. }, Some(request)) => Arc::new(HttpCheck {
-            connector: Arc::clone(&prober.http),
-            transport: way,
+            connector: Arc::clone(&connectors.http),
+            transport,
             request,
             expect: expect.clone(),
         }),
         (ProbeConfig::Grpc { service, .. }, Some(request)) => Arc::new(GrpcCheck {
-            connector: Arc::clone(&prober.http),
-            transport: way,
+            connector: Arc::clone(&connectors.http),
+            transport,
             request,
             request_body: grpc_health::encode_request(service),
         }),
         _ => Arc::new(TcpCheck {
-            connector: Arc::clone(&prober.tcp),
-            transport: way,
+            connector: Arc::clone(&connectors.tcp),
+            transport,
         }),
     };
     Some((check, address))
@@ -76,7 +111,7 @@ pub(super) fn build_check(
 fn set_limits(http: &mut HttpPeer, timeout: Duration) {
     http.options.connection_timeout = Some(timeout);
     http.options.read_timeout = Some(timeout);
-    // Nobody else is on the connection, so it ends with the probe.
+    // One stream and no pings: the connection is for this probe only.
     http.options.max_h2_streams = 1;
     http.options.h2_ping_interval = None;
 }
@@ -103,7 +138,7 @@ fn request(
         request.insert_header(HOST, host)?;
         return Ok(request);
     }
-    // Pingora would say `https` to whoever is spoken to without TLS, too.
+    // Set here, because Pingora 0.9.1 sends the scheme `https` without TLS too.
     let scheme = if upstream.tls.is_some() {
         "https"
     } else {
@@ -119,7 +154,7 @@ fn request(
     Ok(request)
 }
 
-/// How a peer is connected to, and what has to be true of the connection.
+/// The connection to a peer, and the requirements for it.
 struct ProbeTransport {
     http: HttpPeer,
     tls: Option<Arc<tls::UpstreamTls>>,
@@ -141,10 +176,10 @@ impl ProbeTransport {
         http
     }
 
-    fn check_tls_version(&self, secured: Option<&SslDigest>) -> Result<()> {
-        match (&self.tls, secured) {
-            (Some(tls), Some(secured)) if !tls.accepts_version(&secured.version) => {
-                Error::e_explain(ErrorType::Custom("an old version of TLS"), "")
+    fn check_tls_version(&self, digest: Option<&SslDigest>) -> Result<()> {
+        match (&self.tls, digest) {
+            (Some(tls), Some(digest)) if !tls.accepts_version(&digest.version) => {
+                Error::e_explain(ErrorType::Custom("TLS version too old"), "")
             }
             _ => Ok(()),
         }
@@ -152,10 +187,10 @@ impl ProbeTransport {
 
     async fn open(&self, connector: &Connector, target: &Backend) -> Result<HttpSession> {
         let (session, _) = connector.get_http_session(&self.peer_at(target)).await?;
-        let secured = session
+        let tls_digest = session
             .digest()
             .and_then(|digest: &Digest| digest.ssl_digest.clone());
-        self.check_tls_version(secured.as_deref())?;
+        self.check_tls_version(tls_digest.as_deref())?;
         if self.requires_h2 && session.as_http2().is_none() {
             return Error::e_explain(ErrorType::Custom("no HTTP/2"), "");
         }
@@ -163,8 +198,7 @@ impl ProbeTransport {
     }
 }
 
-/// A connect that passes when the connection stands, encrypted where it has to be; it is closed at
-/// once.
+/// Passes when the connection is established, with TLS if configured; closes it at once.
 struct TcpCheck {
     connector: Arc<TransportConnector>,
     transport: ProbeTransport,
@@ -186,8 +220,8 @@ impl HealthCheck for TcpCheck {
     }
 }
 
-/// A GET that passes when the status is an expected one. The body is not read: the connection is
-/// closed instead, so a peer that drips cannot hold a probe.
+/// Sends a GET and passes on an expected status. The body is not read, and the connection is closed: a slow body cannot
+/// hold the probe.
 struct HttpCheck {
     connector: Arc<Connector>,
     transport: ProbeTransport,
@@ -220,8 +254,8 @@ impl HealthCheck for HttpCheck {
     }
 }
 
-/// The status of the response, after those that only announce it (RFC 9110, 15.2); of HTTP/2 those
-/// do not come through.
+/// The status of the final response, after interim responses (RFC 9110 §15.2), which Pingora does not pass on for
+/// HTTP/2.
 async fn final_status(session: &mut HttpSession) -> Result<u16> {
     loop {
         session.read_response_header().await?;
@@ -232,7 +266,7 @@ async fn final_status(session: &mut HttpSession) -> Result<u16> {
     }
 }
 
-/// A question of `grpc.health.v1` that passes when the answer is `SERVING`.
+/// Calls `grpc.health.v1.Health/Check` and passes on `SERVING`.
 struct GrpcCheck {
     connector: Arc<Connector>,
     transport: ProbeTransport,
@@ -261,10 +295,12 @@ impl HealthCheck for GrpcCheck {
 }
 
 impl GrpcCheck {
+    /// Reads the response: status 200, the message, and `grpc-status` 0 in the trailers. A `grpc-status` in the header is
+    /// an error without a message.
     async fn check_response(&self, session: &mut Http2Session) -> Result<()> {
         session.read_response_header().await?;
         let header = session.response_header();
-        let (status, failed) = header.map_or((0, None), |header| {
+        let (status, grpc_error) = header.map_or((0, None), |header| {
             (
                 header.status.as_u16(),
                 grpc_health::grpc_status(&header.headers),
@@ -273,14 +309,14 @@ impl GrpcCheck {
         if status != 200 {
             return Error::e_explain(ErrorType::HTTPStatus(status), "");
         }
-        if let Some(code) = failed {
+        if let Some(code) = grpc_error {
             return grpc_status_error(code);
         }
-        let answer = read_response_body(session).await?;
+        let body = read_response_body(session).await?;
         let trailers = session.read_trailers().await?;
         match trailers.as_ref().and_then(grpc_health::grpc_status) {
-            Some(0) if grpc_health::is_serving(&answer) => Ok(()),
-            Some(0) => Error::e_explain(ErrorType::Custom("it is not serving"), ""),
+            Some(0) if grpc_health::is_serving(&body) => Ok(()),
+            Some(0) => Error::e_explain(ErrorType::Custom("gRPC health is not SERVING"), ""),
             Some(code) => grpc_status_error(code),
             None => Error::e_explain(ErrorType::Custom("no grpc-status"), ""),
         }
@@ -292,12 +328,12 @@ fn grpc_status_error(code: u16) -> Result<()> {
 }
 
 async fn read_response_body(session: &mut Http2Session) -> Result<Vec<u8>> {
-    let mut answer = Vec::new();
-    while let Some(piece) = session.read_response_body().await? {
-        answer.extend_from_slice(&piece);
-        if answer.len() > grpc_health::MAX_RESPONSE {
-            return Error::e_explain(ErrorType::Custom("an answer that is too long"), "");
+    let mut body = Vec::new();
+    while let Some(chunk) = session.read_response_body().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > grpc_health::MAX_RESPONSE {
+            return Error::e_explain(ErrorType::Custom("response too long"), "");
         }
     }
-    Ok(answer)
+    Ok(body)
 }

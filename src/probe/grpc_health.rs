@@ -1,22 +1,22 @@
-//! The two messages of gRPC's health checking (`grpc.health.v1.Health/Check`): a text and a number.
+//! The messages of gRPC health checking (`grpc.health.v1.Health/Check`), each with one field.
 //!
-//! A message is a byte of flags, its length as four bytes, and then fields: each a key (its number and
-//! its kind) and a value (Protocol Buffers, "Encoding").
+//! A message is framed by a byte of flags and its length in four bytes. Its fields are a key (number and wire type)
+//! and a value each (Protocol Buffers, "Encoding").
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 
 pub(super) const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
 
-/// More than any answer to the question has.
+/// The longest response body, in bytes; any valid one is shorter.
 pub(super) const MAX_RESPONSE: usize = 4096;
 
 /// `HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u64 = 1;
-/// Flags and length.
+/// The bytes of flags and length.
 const FRAME_PREFIX: usize = 5;
 
-/// `HealthCheckRequest { service }`, in its frame; at most 127 bytes of name.
+/// Encodes a framed `HealthCheckRequest { service }`. The name has at most 127 bytes; a longer one is left out.
 pub(super) fn encode_request(service: &str) -> Bytes {
     const SERVICE_TAG: u8 = 1 << 3 | 2;
     let mut message = BytesMut::new();
@@ -31,16 +31,16 @@ pub(super) fn encode_request(service: &str) -> Bytes {
     frame.freeze()
 }
 
-/// Whether the frame holds a `HealthCheckResponse` of which the status is `SERVING`.
+/// Whether the frame is a `HealthCheckResponse` with the status `SERVING`.
 pub(super) fn is_serving(frame: &[u8]) -> bool {
     let Some((&[flags, a, b, c, d], message)) = frame.split_first_chunk::<FRAME_PREFIX>() else {
         return false;
     };
-    let whole = u32::from_be_bytes([a, b, c, d]) as usize == message.len();
-    flags == 0 && whole && decode_serving_status(message) == Some(SERVING)
+    let is_complete = u32::from_be_bytes([a, b, c, d]) as usize == message.len();
+    flags == 0 && is_complete && decode_serving_status(message) == Some(SERVING)
 }
 
-/// `grpc-status`, where it is there; one that is none is `UNKNOWN`.
+/// The `grpc-status`, if present; `UNKNOWN` (2) if it is not a number.
 pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     const UNKNOWN: u16 = 2;
     let status = headers.get("grpc-status")?.to_str().ok();
@@ -51,8 +51,7 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     )
 }
 
-/// The last value of field 1, a number; fields that are not known are skipped. `None`: it is missing,
-/// or the message is broken.
+/// The last value of field 1, a number; other fields are skipped. `None` if it is missing or the message is malformed.
 fn decode_serving_status(mut message: &[u8]) -> Option<u64> {
     let mut found = None;
     while !message.is_empty() {
@@ -72,13 +71,13 @@ fn decode_serving_status(mut message: &[u8]) -> Option<u64> {
     found
 }
 
-/// Seven bits a byte, the lowest first; all bytes but the last have the eighth set.
+/// Reads a varint: seven bits per byte, the lowest first; all bytes but the last have the eighth bit set.
 fn read_varint(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
-    for place in 0..10 {
+    for index in 0..10 {
         let (&byte, rest) = message.split_first()?;
         *message = rest;
-        value |= u64::from(byte & 0x7f).checked_shl(7 * place)?;
+        value |= u64::from(byte & 0x7f).checked_shl(7 * index)?;
         if byte < 0x80 {
             return Some(value);
         }
@@ -131,7 +130,7 @@ mod tests {
             assert!(!is_serving(&framed(not)), "{not:?}");
         }
         assert!(!is_serving(&[1, 0, 0, 0, 2, 8, 1]), "compressed");
-        assert!(!is_serving(&[0, 0, 0, 0, 3, 8, 1]), "cut");
+        assert!(!is_serving(&[0, 0, 0, 0, 3, 8, 1]), "truncated");
         assert!(!is_serving(&[0, 0, 0]));
     }
 

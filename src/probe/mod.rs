@@ -1,9 +1,9 @@
-//! Do the peers answer? One task a peer asks, on its own clock; the answers go into the peer's state.
+//! Active health checks: one task per peer probes it at the configured interval and records the result in its state.
 //!
-//! Built on Pingora's [`HealthCheck`], with checks of ours ([`check`]): Pingora's own have one connector
-//! each (and each loads the system's certificates), a connect time of one second, and one `Host` for all
-//! peers. The schedule, the timeout around the whole check, rise and fall are ours too: Pingora's loop waits
-//! for the slowest peer of a pass, and calls a peer healthy before it has asked it.
+//! The checks implement Pingora's [`HealthCheck`](pingora_load_balancing::health_check::HealthCheck). Pingora 0.9.1's own
+//! checks are not used: each has a connector of its own (which loads the system's certificates), a connect
+//! timeout of one second, and one `Host` for all peers. Nor is its loop: that waits for the slowest peer of a pass, and
+//! takes a peer for healthy before the first probe.
 
 mod check;
 mod grpc_health;
@@ -26,47 +26,44 @@ use crate::snapshot::Snapshot;
 use crate::tls::{classify_error, describe_failure};
 use crate::upstream::{Peer, ProbeReport, Upstream};
 
-/// Probes under way at once; a start with ten thousand peers must not need as many descriptors.
-const MAX_CONCURRENT: usize = 512;
+pub use self::check::ProbeConnectors;
+use self::check::{MAX_CONCURRENT, ProbeCheck};
 
-/// An interval is moved by up to this share of itself either way, so that probes do not march in
-/// step.
+/// The jitter of an interval, as a share of it in either direction, so that probes do not run in step.
 const JITTER: f64 = 0.1;
 
-type ProbeCheck = Arc<dyn HealthCheck + Send + Sync>;
-
-/// The running probes of one snapshot; dropping them ends them.
+/// The running probes of one snapshot; dropped, they end.
 #[derive(Debug)]
 pub struct Probes {
     tasks: Vec<JoinHandle<()>>,
-    /// Peers that are asked before [`Self::go_on`].
+    /// The number of peers probed before [`Self::start_deferred`].
     first_pass_peers: usize,
-    /// Closed once each of them was asked once.
+    /// Closed once each of them was probed once.
     first_pass: mpsc::Receiver<()>,
     deferred_started: watch::Sender<bool>,
 }
 
 impl Probes {
-    /// Starts to probe every peer whose upstream asks for it. Call within a Tokio runtime.
-    pub fn start(snapshot: &Snapshot, prober: &ProbeConnectors) -> Self {
-        Self::start_where(snapshot, prober, |_| true)
+    /// Starts probes of all peers in upstreams with `health`. Call within a Tokio runtime.
+    pub fn start(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
+        Self::start_where(snapshot, connectors, |_| true)
     }
 
-    /// Like [`Self::start`], but peers of which something is known are left to other probes until
-    /// [`Self::go_on`].
-    pub fn start_with_unknown(snapshot: &Snapshot, prober: &ProbeConnectors) -> Self {
-        Self::start_where(snapshot, prober, |peer| {
+    /// Starts only probes of peers with unknown health. The others are left to the process that still serves, until
+    /// [`Self::start_deferred`].
+    pub fn start_with_unknown(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
+        Self::start_where(snapshot, connectors, |peer| {
             peer.state.health() == HealthStatus::Unknown
         })
     }
 
     fn start_where(
         snapshot: &Snapshot,
-        prober: &ProbeConnectors,
+        connectors: &ProbeConnectors,
         at_once: impl Fn(&Peer) -> bool,
     ) -> Self {
         let (token, first_pass) = mpsc::channel(1);
-        let mut begun = Self {
+        let mut probes = Self {
             tasks: Vec::new(),
             first_pass_peers: 0,
             first_pass,
@@ -76,38 +73,37 @@ impl Probes {
             let Some(health) = &upstream.config.health else {
                 continue;
             };
-            for (place, peer) in upstream.peers().iter().enumerate() {
-                if let Some(job) = ProbeTask::new(upstream, place, health, prober) {
-                    begun.spawn(job, at_once(peer).then(|| token.clone()));
+            for (index, peer) in upstream.peers().iter().enumerate() {
+                if let Some(task) = ProbeTask::new(upstream, index, health, connectors) {
+                    probes.spawn(task, at_once(peer).then(|| token.clone()));
                 }
             }
         }
-        begun
+        probes
     }
 
-    fn spawn(&mut self, job: ProbeTask, token: Option<mpsc::Sender<()>>) {
+    fn spawn(&mut self, task: ProbeTask, token: Option<mpsc::Sender<()>>) {
         self.first_pass_peers += usize::from(token.is_some());
-        let mut all = self.deferred_started.subscribe();
+        let mut started = self.deferred_started.subscribe();
         self.tasks.push(tokio::spawn(async move {
-            // The end of all probes is the end of this task, too.
-            if token.is_some() || all.wait_for(|&all| all).await.is_ok() {
-                job.run(token).await;
+            // An error means that the probes were dropped.
+            if token.is_some() || started.wait_for(|&started| started).await.is_ok() {
+                task.run(token).await;
             }
         }));
     }
 
-    /// Probes the peers that were left to others.
+    /// Starts the probes that [`Self::start_with_unknown`] left out.
     pub fn start_deferred(&self) {
         self.deferred_started.send_replace(true);
     }
 
-    /// How many times the longest timeout may pass until every peer was asked once.
+    /// How many probe timeouts the first pass takes at most: [`MAX_CONCURRENT`] peers are probed at a time.
     pub fn first_pass_rounds(&self) -> u32 {
         u32::try_from(self.first_pass_peers.div_ceil(MAX_CONCURRENT)).unwrap_or(u32::MAX)
     }
 
-    /// Waits until each of the first peers was asked once, and the longest time that may take has not
-    /// passed; whether it was.
+    /// Waits until each peer of the first pass was probed once, at most until `deadline` has elapsed; whether all were.
     pub async fn wait_first_pass(&mut self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.first_pass.recv())
             .await
@@ -123,37 +119,7 @@ impl Drop for Probes {
     }
 }
 
-/// What all probes share: connectors are dear (each loads the system's certificates).
-pub struct ProbeConnectors {
-    tcp: Arc<TransportConnector>,
-    http: Arc<Connector>,
-    permits: Arc<Semaphore>,
-}
-
-impl ProbeConnectors {
-    /// The connectors, without a connection.
-    pub fn new() -> Self {
-        Self {
-            tcp: Arc::new(TransportConnector::new(None)),
-            http: Arc::new(Connector::new(None)),
-            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
-        }
-    }
-}
-
-impl Default for ProbeConnectors {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl std::fmt::Debug for ProbeConnectors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prober").finish_non_exhaustive()
-    }
-}
-
-/// One peer's probes.
+/// The probes of one peer.
 struct ProbeTask {
     upstream: Arc<Upstream>,
     peer_index: usize,
@@ -168,12 +134,14 @@ impl ProbeTask {
         upstream: &Arc<Upstream>,
         peer: usize,
         health: &HealthConfig,
-        prober: &ProbeConnectors,
+        connectors: &ProbeConnectors,
     ) -> Option<Self> {
         let target = upstream.peers().get(peer)?;
-        let Some((check, addr)) = check::build_check(upstream, target, health, prober) else {
+        let Some((check, addr)) = check::build_check(upstream, target, health, connectors) else {
             let (name, label) = (&upstream.name, &target.label);
-            log::error!("upstream {name}: there is no probe for {label}");
+            log::error!(
+                "upstream {name}: peer {label} cannot be probed: no valid server name or address"
+            );
             return None;
         };
         let target = Backend {
@@ -181,7 +149,7 @@ impl ProbeTask {
             weight: 1,
             ext: http::Extensions::new(),
         };
-        let permits = Arc::clone(&prober.permits);
+        let permits = Arc::clone(&connectors.permits);
         Some(Self {
             upstream: Arc::clone(upstream),
             peer_index: peer,
@@ -194,49 +162,50 @@ impl ProbeTask {
 
     async fn run(self, mut token: Option<mpsc::Sender<()>>) {
         loop {
-            let began = clock::since_start();
+            let started = clock::since_start();
             if let Some(report) = self.probe().await {
                 self.report(report);
             }
             token.take();
-            let rest = jittered(self.health.interval)
-                .saturating_sub(clock::since_start().saturating_sub(began));
-            tokio::time::sleep(rest).await;
+            let pause = jittered(self.health.interval)
+                .saturating_sub(clock::since_start().saturating_sub(started));
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// `None` where the peer could not be asked: without descriptors, or while the runtime shuts
-    /// down. What was known of it stands.
+    /// Probes the peer once. `None` if that failed for a reason of this process: no descriptors, or the runtime is shutting
+    /// down. The peer's health then stays as it is.
     async fn probe(&self) -> Option<ProbeReport> {
         let _permit = self.permits.acquire().await.ok()?;
-        let began = clock::since_start();
-        let (check, target, limit) = (
+        let started = clock::since_start();
+        let (check, target, timeout) = (
             Arc::clone(&self.check),
             self.target.clone(),
             self.health.timeout,
         );
-        // In a task of its own: a check that panics is a failed check, not the end of all checks.
-        let asked =
-            tokio::spawn(async move { tokio::time::timeout(limit, check.check(&target)).await });
-        let failure = match asked.await {
+        // In a task of its own: a panic of a check counts as a failed check and does not end the probes.
+        let checked =
+            tokio::spawn(async move { tokio::time::timeout(timeout, check.check(&target)).await });
+        let failure = match checked.await {
             Ok(Ok(Ok(()))) => None,
             Ok(Ok(Err(error))) if is_local_failure(&error) => {
-                log::debug!("no probe: {error}");
+                log::debug!("probe not sent: {error}");
                 return None;
             }
             Ok(Ok(Err(error))) => Some(describe_error(&error)),
-            Ok(Err(_)) => Some(format!("no answer within {limit:?}")),
-            Err(cut) if cut.is_cancelled() => return None,
+            Ok(Err(_)) => Some(format!("no answer within {timeout:?}")),
+            Err(aborted) if aborted.is_cancelled() => return None,
             Err(_) => Some("the probe panicked".to_owned()),
         };
-        let at = clock::since_start();
+        let ended = clock::since_start();
         Some(ProbeReport {
-            ended: at,
-            duration: at.saturating_sub(began),
+            ended,
+            duration: ended.saturating_sub(started),
             failure,
         })
     }
 
+    /// Records a report in the peer's state, and logs a change of its health.
     fn report(&self, report: ProbeReport) {
         let Some(peer) = self.upstream.peers().get(self.peer_index) else {
             return;
@@ -244,14 +213,14 @@ impl ProbeTask {
         if report.failure.is_some() {
             peer.metrics.probe_failures.inc();
         }
-        let why = report.failure.clone().unwrap_or_default();
+        let reason = report.failure.clone().unwrap_or_default();
         let thresholds = HealthThresholds {
             rise: self.health.rise,
             fall: self.health.fall,
         };
         match peer.on_probe(report, thresholds) {
             Some(HealthStatus::Down) => log::warn!(
-                "upstream {}: peer {} is down: {why}",
+                "upstream {}: peer {} is down: {reason}",
                 self.upstream.name,
                 peer.label
             ),
@@ -263,7 +232,7 @@ impl ProbeTask {
     }
 }
 
-/// Running out of descriptors or local ports says nothing about the peer.
+/// Whether an error is local: without descriptors or local ports, nothing is known about the peer.
 fn is_local_failure(error: &Error) -> bool {
     matches!(
         error.etype(),
@@ -271,7 +240,7 @@ fn is_local_failure(error: &Error) -> bool {
     )
 }
 
-/// The kind of an error and its own words, without the causes below it.
+/// The kind of an error, without its causes; also in the admin API and the log.
 fn describe_error(error: &Error) -> String {
     match error.etype() {
         ErrorType::HTTPStatus(status) => format!("status {status}"),
