@@ -19,6 +19,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use tokio::sync::Semaphore;
 
 use super::grpc_health;
 use crate::config::{HealthConfig, ProbeConfig};

@@ -1,6 +1,6 @@
 //! Active health checks: one task per peer probes it at the configured interval and records the result in its state.
 //!
-//! The checks implement Pingora's [`HealthCheck`](pingora_load_balancing::health_check::HealthCheck). Pingora 0.9.1's own
+//! The checks implement Pingora's [`HealthCheck`](pingora::lb::health_check::HealthCheck). Pingora 0.9.1's own
 //! checks are not used: each has a connector of its own (which loads the system's certificates), a connect
 //! timeout of one second, and one `Host` for all peers. Nor is its loop: that waits for the slowest peer of a pass, and
 //! takes a peer for healthy before the first probe.
@@ -11,10 +11,7 @@ mod grpc_health;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::connectors::TransportConnector;
-use pingora::connectors::http::Connector;
 use pingora::lb::Backend;
-use pingora::lb::health_check::HealthCheck;
 use pingora::{Error, ErrorType};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -49,7 +46,7 @@ impl Probes {
         Self::start_where(snapshot, connectors, |_| true)
     }
 
-    /// Starts only probes of peers with unknown health. The others are left to the process that still serves, until
+    /// Starts only probes of peers with unknown health. The others are left to the probes of the previous snapshot, until
     /// [`Self::start_deferred`].
     pub fn start_with_unknown(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
         Self::start_where(snapshot, connectors, |peer| {
@@ -166,6 +163,7 @@ impl ProbeTask {
             if let Some(report) = self.probe().await {
                 self.report(report);
             }
+            // `first_pass` is closed when the last token is dropped.
             token.take();
             let pause = jittered(self.health.interval)
                 .saturating_sub(clock::since_start().saturating_sub(started));

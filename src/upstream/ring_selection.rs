@@ -7,8 +7,8 @@
 //! the number of backends: then it finds a healthy one, however few there are. (Pingora's own ring returns
 //! a backend at each of its points, and each time counts.)
 //!
-//! [`LoadBalancer`]: pingora_load_balancing::LoadBalancer
-//! [`LoadBalancer::select`]: pingora_load_balancing::LoadBalancer::select
+//! [`LoadBalancer`]: pingora::lb::LoadBalancer
+//! [`LoadBalancer::select`]: pingora::lb::LoadBalancer::select
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
