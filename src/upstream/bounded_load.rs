@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   1  the first clockwise that holds less than four fifths of its fair share
-//!   2  the first clockwise below its fair share, then the first below its bound; of the peers whose slow start
-//!      admits the key, and then of all that are available
+//!   2  the first clockwise below its fair share, then the first below its bound, where no slow start refuses
+//!      the key; then the first of all available peers below its bound
 //!   3  otherwise the least loaded, above its bound if need be
 //! ```
 //!

@@ -7,24 +7,11 @@
 //!                                                      total - 1  ◄──  peer - 1  ◄──────────────────────────┘
 //! ```
 //!
-//! A request is counted in the total before it is counted at a peer, and leaves in the opposite order, so the
-//! total is never less than the sum over the peers.
-//!
-//! The bound is exact under concurrency. Every change of the total also raises a version in the same word. A peer's
-//! count is raised by compare-exchange between two reads of that word. If both are equal, the total did not change
-//! in between, and at the exchange the peer was within its bound for that very total. If not, the peer's count is
-//! checked against a total that is known to be of the same moment, and lowered again if it is above the bound.
-//! Later a peer may be above its bound, when other requests have ended and the total has fallen: a running
-//! request is never taken from its peer.
-//!
-//! A peer that does not share the load (draining, down, removed) is *excluded*: its requests are not in the total, where
-//! they would give room to peers that have none of them. One bit in the peer's word says so, and each request reads it
-//! in the step that counts it there; so all requests of the peer leave the total in one moment, and return in one.
-//! The bound of an excluded peer is taken of the total plus its own count.
-//!
-//! [`policy::bounded_load`](crate::policy::bounded_load) defines the bound, and the caller chooses the next peer. At any
-//! moment some peer is below its bound, but requests that read the counts one after the other can miss it: a caller that
-//! has tried all peers uses [`UpstreamPermit::admit_unbounded`] on the least loaded.
+//! A request is counted in the total before it is counted at a peer, and leaves in the opposite order, so the total is never
+//! less than the sum over the peers. [`policy::bounded_load`](crate::policy::bounded_load) defines the bound, and the caller
+//! chooses the next peer. At any moment some peer is below its bound, but a request that reads the counts one after the other
+//! can miss it: a caller that has tried all peers uses [`UpstreamPermit::admit_unbounded`] on the least loaded.
+//! A peer may be above its bound later, when other requests have ended: a running request is never taken from its peer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -86,7 +73,9 @@ struct PackedLoad(u64);
 
 impl PackedLoad {
     const ONE_WAITER: u64 = 1 << 32;
-    /// The peer's requests are not in the total.
+    /// The peer's requests are not in the total, because it does not share the load (draining, down, removed): there they
+    /// would give room to peers that do not serve them. Each request reads the bit in the step that counts it here,
+    /// so all requests of the peer leave the total in one moment, and return in one.
     const EXCLUDED: u64 = 1 << 63;
 
     const fn count(self) -> u32 {
@@ -101,7 +90,7 @@ impl PackedLoad {
         self.0 & !Self::EXCLUDED >= Self::ONE_WAITER
     }
 
-    /// The total that the peer's bound is a share of.
+    /// The total that the peer's bound is a share of: for an excluded peer with its own requests.
     const fn bound_total(self, total: u32) -> u32 {
         if self.is_excluded() {
             total.saturating_add(self.count())
@@ -322,6 +311,11 @@ const fn request_count(word: u64) -> u32 {
 
 /// Counts a request in at a peer if that is within the peer's bound; a moment at which it was, the request
 /// included. Without `in_turn`, only if no request waits.
+///
+/// The bound is exact under concurrency. Every change of the total also raises the version in its word, and the peer's count
+/// is raised by compare-exchange between two reads of that word. If both are equal, the total did not change in between,
+/// and at the exchange the peer was within its bound for that very total. If not, the peer's count is checked
+/// against a total of the same moment, and lowered again if it is above the bound.
 #[inline]
 fn try_reserve(
     total: &UpstreamInFlight,
@@ -426,13 +420,13 @@ mod tests {
     #[test]
     fn in_flight_guard_counts_from_creation_to_drop() {
         let (total, peers) = upstream(2);
-        let ticket = UpstreamPermit::acquire(&total);
+        let permit = UpstreamPermit::acquire(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
-        let place = ticket.admit_unbounded(&peers[0]);
+        let peer_permit = permit.admit_unbounded(&peers[0]);
         assert_eq!((total.get(), peers[0].get()), (1, 1));
-        let ticket = place.into_upstream_permit(&total);
+        let permit = peer_permit.into_upstream_permit(&total);
         assert_eq!((total.get(), peers[0].get()), (1, 0));
-        drop(ticket.try_admit(&peers[1], alone).unwrap());
+        drop(permit.try_admit(&peers[1], alone).unwrap());
         assert_eq!((total.get(), peers[1].get()), (0, 0));
     }
 
@@ -440,11 +434,11 @@ mod tests {
     fn in_flight_admission_refused_by_a_full_peer_returns_the_permit() {
         let (total, peers) = upstream(2);
         let _held = UpstreamPermit::acquire(&total).admit_unbounded(&peers[0]);
-        let ticket = UpstreamPermit::acquire(&total)
+        let permit = UpstreamPermit::acquire(&total)
             .try_admit(&peers[0], alone)
             .unwrap_err();
         assert_eq!((total.get(), peers[0].get()), (2, 1));
-        drop(ticket);
+        drop(permit);
         assert_eq!(total.get(), 1);
     }
 
@@ -459,13 +453,13 @@ mod tests {
             .collect();
         let room = quarter_above(2);
         let elsewhere = RefCell::new(elsewhere);
-        // Between the first look and the exchange, everybody else leaves.
-        let ticket = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total| {
+        // All other requests leave between the first read and the exchange.
+        let permit = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total| {
             let now = room(held, total);
             elsewhere.borrow_mut().clear();
             now
         });
-        assert!(ticket.is_err(), "6 of 6 in flight, where 4 are the bound");
+        assert!(permit.is_err(), "6 of 6 in flight, where 4 are the bound");
         assert_eq!(
             (total.get(), peers[0].get()),
             (6, here.len().try_into().unwrap())
@@ -475,16 +469,16 @@ mod tests {
     #[test]
     fn in_flight_admission_tolerates_a_total_that_changed_and_returned() {
         let (total, peers) = upstream(1);
-        let ticket = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total_then| {
+        let permit = UpstreamPermit::acquire(&total).try_admit(&peers[0], |held, total_then| {
             drop(UpstreamPermit::acquire(&total));
             held < total_then
         });
-        assert!(ticket.is_ok());
-        drop(ticket);
+        assert!(permit.is_ok());
+        drop(permit);
         assert_eq!((total.get(), peers[0].get()), (0, 0));
     }
 
-    /// What happened to the total, and each admission.
+    /// A change of the total, or an admission.
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Total { version: u64, number: u32 },
@@ -499,7 +493,7 @@ mod tests {
         }
     }
 
-    /// One client: in, to the first peer with room, out, `rounds` times; what it saw.
+    /// A client that admits a request at the first peer with room and drops it, `rounds` times; its log.
     fn client(
         total: &UpstreamInFlight,
         peers: &[Arc<PeerInFlight>],
@@ -516,8 +510,8 @@ mod tests {
                 .skip((first + round / 64) % 2)
                 .take(peers.len());
             let found = walk.find_map(|peer| Some((peer, try_reserve(total, peer, false, &room)?)));
-            if let Some((peer, moment)) = found {
-                log.push(Event::Admitted(moment));
+            if let Some((peer, reading)) = found {
+                log.push(Event::Admitted(reading));
                 if round % 7 == 0 {
                     thread::yield_now();
                 }
@@ -543,7 +537,7 @@ mod tests {
                 .flat_map(|thread| thread.join().unwrap())
                 .collect()
         });
-        // The versions put all changes of the total in one order, whoever made them.
+        // The versions order all changes of the total, of all threads.
         let mut totals = vec![0; logs.len() + 1];
         for event in &logs {
             if let Event::Total { version, number } = *event {
@@ -569,21 +563,22 @@ mod tests {
         assert!(peers.iter().all(|peer| peer.get() == 0));
     }
 
-    /// Asks the peers in turn, so many times, for a place that it leaves at once.
-    fn visit(total: &UpstreamInFlight, peers: &[Arc<PeerInFlight>], rounds: usize) {
+    /// Admits a request at the first peer with room and drops it, `rounds` times.
+    fn admit_and_drop(total: &UpstreamInFlight, peers: &[Arc<PeerInFlight>], rounds: usize) {
         let room = quarter_above(u32::try_from(peers.len()).unwrap());
         for _ in 0..rounds {
-            let mut ticket = Some(UpstreamPermit::acquire(total));
-            let place = peers
-                .iter()
-                .find_map(|peer| match ticket.take()?.try_admit(peer, &room) {
-                    Ok(place) => Some(place),
-                    Err(back) => {
-                        ticket = Some(back);
-                        None
-                    }
-                });
-            drop(place);
+            let mut permit = Some(UpstreamPermit::acquire(total));
+            let peer_permit =
+                peers
+                    .iter()
+                    .find_map(|peer| match permit.take()?.try_admit(peer, &room) {
+                        Ok(peer_permit) => Some(peer_permit),
+                        Err(back) => {
+                            permit = Some(back);
+                            None
+                        }
+                    });
+            drop(peer_permit);
         }
     }
 
@@ -591,35 +586,35 @@ mod tests {
     fn in_flight_per_peer_never_exceeds_the_bound_with_fixed_clients() {
         const CLIENTS: u32 = 8;
         let (total, peers) = upstream(4);
-        let (aside, peers) = peers.split_last().unwrap();
-        // What this one holds is a multiple of what all others do, and is none of theirs.
+        let (excluded, peers) = peers.split_last().unwrap();
+        // The excluded peer holds a multiple of all others' requests, which must not widen their bounds.
         let _streams: Vec<_> = (0..50)
-            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(aside))
+            .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(excluded))
             .collect();
-        aside.exclude_from_total();
+        excluded.exclude_from_total();
         let bound = BalanceFactor::new(1250).unwrap();
-        let most = bound.capacity(CLIENTS + 1, 1, 3);
+        let capacity = bound.capacity(CLIENTS + 1, 1, 3);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(SeqCst) {
-                    assert!(peers.iter().all(|peer| peer.get() <= most));
-                    drop(UpstreamPermit::acquire(&total).admit_unbounded(aside));
+                    assert!(peers.iter().all(|peer| peer.get() <= capacity));
+                    drop(UpstreamPermit::acquire(&total).admit_unbounded(excluded));
                 }
             });
             let clients: Vec<_> = (0..CLIENTS)
-                .map(|_| scope.spawn(|| visit(&total, peers, 20_000)))
+                .map(|_| scope.spawn(|| admit_and_drop(&total, peers, 20_000)))
                 .collect();
             for client in clients {
                 client.join().unwrap();
             }
             done.store(true, SeqCst);
         });
-        assert_eq!((total.get(), aside.get()), (0, 50));
+        assert_eq!((total.get(), excluded.get()), (0, 50));
         assert!(peers.iter().all(|peer| peer.get() == 0));
     }
 
-    // ── set aside
+    // ── excluded peers
 
     #[test]
     fn in_flight_of_an_excluded_peer_is_not_in_the_total() {
@@ -641,11 +636,11 @@ mod tests {
             );
         }
         let full = UpstreamPermit::acquire(&total).try_admit(&peers[1], &room);
-        assert!(full.is_err(), "2 of 3, where the rest is set aside");
-        let ticket = full.unwrap_err();
+        assert!(full.is_err(), "2 of 3 in flight; the rest is excluded");
+        let permit = full.unwrap_err();
         let failed = held.remove(0).into_upstream_permit(&total);
         assert_eq!((total.get(), peers[0].get()), (4, 29));
-        drop((ticket, failed));
+        drop((permit, failed));
         peers[0].include_in_total();
         peers[0].include_in_total();
         assert_eq!(total.get(), 31);
@@ -663,7 +658,7 @@ mod tests {
             .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peers[1]))
             .collect();
         let held: Vec<_> = std::iter::from_fn(|| take().ok()).collect();
-        // 18 are less than a quarter above half of 29, and 19 are not less than that of 30.
+        // 18 is below 1.25 × 29 / 2 = 18.1, and 19 is not below 1.25 × 30 / 2 = 18.75.
         assert_eq!((held.len(), total.get()), (19, 10));
         drop(held);
         assert_eq!((total.get(), peers[0].get()), (10, 0));
@@ -683,7 +678,7 @@ mod tests {
                 }
             });
             let clients: Vec<_> = (0..6)
-                .map(|_| scope.spawn(|| visit(&total, &peers, 20_000)))
+                .map(|_| scope.spawn(|| admit_and_drop(&total, &peers, 20_000)))
                 .collect();
             for client in clients {
                 client.join().unwrap();

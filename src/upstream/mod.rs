@@ -210,8 +210,8 @@ impl Upstream {
         self.shares.all(&self.ring)
     }
 
-    /// How many of the 2^32 hashes are assigned to each peer at `now`, in the order of [`Self::peers`]. If
-    /// no peer is available the last resorts have them; all are 0 if there is none of those either.
+    /// How many of the 2^32 hashes are assigned to each peer at `now`, in the order of [`Self::peers`]. Without
+    /// an available peer the last resorts have them; without those either all are 0.
     pub fn current_key_space_shares(&self, now: Duration) -> Vec<u64> {
         self.shares.current(&self.ring, &self.peers, now)
     }

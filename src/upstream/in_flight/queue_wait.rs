@@ -129,10 +129,10 @@ mod tests {
     use crate::clock;
 
     const BOUND: u32 = 3;
-    const LONG: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
-    fn room(held: u32, _: u32) -> bool {
-        held < BOUND
+    fn room(permits: u32, _: u32) -> bool {
+        permits < BOUND
     }
 
     #[derive(Default)]
@@ -153,50 +153,50 @@ mod tests {
     fn full() -> (Arc<UpstreamInFlight>, Arc<PeerInFlight>, Vec<PeerPermit>) {
         let total = Arc::default();
         let peer = Arc::new(PeerInFlight::new(&total));
-        let held = (0..BOUND)
+        let permits = (0..BOUND)
             .map(|_| UpstreamPermit::acquire(&total).admit_unbounded(&peer))
             .collect();
-        (total, peer, held)
+        (total, peer, permits)
     }
 
     #[test]
     fn wait_queue_is_first_in_first_out() {
-        let (total, peer, mut held) = full();
+        let (total, peer, mut permits) = full();
         let (waker, calls) = waker();
-        let line_up = || UpstreamPermit::acquire(&total).enqueue(&peer, 2, room);
-        let (first, second) = (line_up().unwrap(), line_up().unwrap());
-        drop(line_up().unwrap_err());
+        let enqueue = || UpstreamPermit::acquire(&total).enqueue(&peer, 2, room);
+        let (first, second) = (enqueue().unwrap(), enqueue().unwrap());
+        drop(enqueue().unwrap_err());
         assert!(!first.poll(&waker) && !second.poll(&waker));
         assert_eq!((total.get(), peer.get()), (5, 3));
-        held.pop();
+        permits.pop();
         assert_eq!((calls.0.load(SeqCst), peer.get()), (1, 3), "handed over");
         assert!(first.poll(&waker) && !second.poll(&waker));
-        held.push(first.finish().unwrap());
-        held.pop();
+        permits.push(first.finish().unwrap());
+        permits.pop();
         assert!(second.poll(&waker));
-        held.push(second.finish().unwrap());
+        permits.push(second.finish().unwrap());
         assert_eq!((total.get(), peer.get()), (3, 3));
-        held.clear();
-        let ticket = UpstreamPermit::acquire(&total).try_admit(&peer, room);
-        assert!(ticket.is_ok(), "nobody waits any more");
-        drop(ticket);
+        permits.clear();
+        let permit = UpstreamPermit::acquire(&total).try_admit(&peer, room);
+        assert!(permit.is_ok(), "no request waits any more");
+        drop(permit);
         assert_eq!((total.get(), peer.load().0), (0, 0));
     }
 
     #[test]
     fn wait_queue_refuses_a_newcomer_while_others_wait() {
-        let (total, peer, held) = full();
-        let turn = UpstreamPermit::acquire(&total).enqueue(&peer, 2, |_, _| false);
-        drop(held);
-        let stranger = UpstreamPermit::acquire(&total).try_admit(&peer, room);
-        assert!(stranger.is_err() && !peer.has_room(room));
-        drop(turn);
+        let (total, peer, permits) = full();
+        let wait = UpstreamPermit::acquire(&total).enqueue(&peer, 2, |_, _| false);
+        drop(permits);
+        let newcomer = UpstreamPermit::acquire(&total).try_admit(&peer, room);
+        assert!(newcomer.is_err() && !peer.has_room(room));
+        drop(wait);
         assert!(peer.has_room(room));
     }
 
     #[test]
     fn wait_queue_cancelled_waiter_passes_its_place_on() {
-        let (total, peer, mut held) = full();
+        let (total, peer, mut permits) = full();
         let (waker, calls) = waker();
         let first = UpstreamPermit::acquire(&total)
             .enqueue(&peer, 2, room)
@@ -205,36 +205,36 @@ mod tests {
             .enqueue(&peer, 2, room)
             .unwrap();
         assert!(!first.poll(Waker::noop()) && !second.poll(&waker));
-        held.pop();
-        // It was given a place, and never came.
+        permits.pop();
+        // It was admitted and is dropped before it takes the permit.
         drop(first);
         assert_eq!((calls.0.load(SeqCst), total.get()), (1, 3));
         assert!(second.poll(&waker));
         drop(second);
-        assert_eq!((total.get(), peer.get()), (2, 2), "with its place");
-        held.push(UpstreamPermit::acquire(&total).admit_unbounded(&peer));
+        assert_eq!((total.get(), peer.get()), (2, 2), "its room was passed on");
+        permits.push(UpstreamPermit::acquire(&total).admit_unbounded(&peer));
         let third = UpstreamPermit::acquire(&total)
             .enqueue(&peer, 2, room)
             .unwrap();
         drop(third.finish().unwrap_err());
-        drop(held);
+        drop(permits);
         assert_eq!((total.get(), peer.load().0), (0, 0));
     }
 
     #[test]
     fn wait_queue_of_an_excluded_peer_counts_waiters_once() {
-        let (total, peer, mut held) = full();
-        let turn = UpstreamPermit::acquire(&total)
+        let (total, peer, mut permits) = full();
+        let wait = UpstreamPermit::acquire(&total)
             .enqueue(&peer, 1, room)
             .unwrap();
         peer.exclude_from_total();
-        assert_eq!(total.get(), 1, "it has no place yet");
-        held.pop();
+        assert_eq!(total.get(), 1, "not admitted yet");
+        permits.pop();
         assert_eq!((total.get(), peer.get()), (0, 3));
         peer.include_in_total();
         assert_eq!(total.get(), 3);
-        held.push(turn.finish().unwrap());
-        drop(held);
+        permits.push(wait.finish().unwrap());
+        drop(permits);
         assert_eq!((total.get(), peer.load().0), (0, 0));
     }
 
@@ -255,26 +255,26 @@ mod tests {
         let client = |number: usize| {
             let waker = Waker::from(Arc::new(Unpark(thread::current())));
             for round in 0..ROUNDS {
-                let ticket = match UpstreamPermit::acquire(&total).try_admit(&peer, room) {
-                    Ok(place) => {
+                let permit = match UpstreamPermit::acquire(&total).try_admit(&peer, room) {
+                    Ok(peer_permit) => {
                         thread::yield_now();
-                        drop(place);
+                        drop(peer_permit);
                         continue;
                     }
-                    Err(ticket) => ticket,
+                    Err(permit) => permit,
                 };
-                let Ok(turn) = ticket.enqueue(&peer, CLIENTS, room) else {
+                let Ok(wait) = permit.enqueue(&peer, CLIENTS, room) else {
                     continue;
                 };
-                // Some have no patience. Whoever has some would wait forever for a place that is missed.
-                let is_patient = !(round + number).is_multiple_of(5);
-                let until = clock::since_start() + LONG;
-                while !turn.poll(&waker) && is_patient {
-                    thread::park_timeout(LONG);
-                    assert!(clock::since_start() < until, "a place was missed");
+                // Some give up at once. The others would wait forever if a wakeup were lost.
+                let waits = !(round + number).is_multiple_of(5);
+                let until = clock::since_start() + TIMEOUT;
+                while !wait.poll(&waker) && waits {
+                    thread::park_timeout(TIMEOUT);
+                    assert!(clock::since_start() < until, "a wakeup was lost");
                 }
                 assert!(peer.get() <= BOUND);
-                placed.fetch_add(usize::from(turn.finish().is_ok()), SeqCst);
+                placed.fetch_add(usize::from(wait.finish().is_ok()), SeqCst);
             }
         };
         thread::scope(|scope| {
