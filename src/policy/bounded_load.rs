@@ -5,8 +5,8 @@
 //! ⌈factor × total × w / W⌉. A request with a full owner goes on clockwise (*overflow*, see
 //! [`BalanceFactor::OVERFLOW_STEPS`]); its key returns to the owner as soon as that has room.
 //!
-//! `W` counts the peers that can serve: up, not draining, not ejected; a peer in a slow start in part. `total` leaves
-//! out the requests at all other peers. Otherwise the bounds of the serving peers would not add up to `total`.
+//! `W` counts only peers that can serve (up, not draining, not ejected; a peer in a slow start in part), or their bounds
+//! would not add up to `total`. `total` leaves out the requests at the other peers, which would only widen the bounds.
 //!
 //! Invariants:
 //! * the bounds of all peers add up to at least factor × total, so one of them has room for the next request;
@@ -52,7 +52,7 @@ impl BalanceFactor {
     /// with its owner: on one ring, with requests of 20 ms and at most two waiting per peer, a wait of 5 ms leaves 14.8 %
     /// away, where 15.0 % is the last line for that ring; without a wait it is 19.9 %.
     pub const OVERFLOW_STEPS: [Self; 2] = [Self::FOUR_FIFTHS, Self::FAIR_SHARE];
-    /// The tightest bound, 1.01. Below it a request that overflows would pass almost all peers.
+    /// The tightest bound, 1.01. Below it almost every request with a full owner has a long walk.
     pub const MIN: Self = Self { thousandths: 1010 };
     /// The loosest bound, 10.
     pub const MAX: Self = Self {
