@@ -41,6 +41,10 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
 /// The configuration of an upstream `app` with this many peers, `p0` and so on, and further settings.
 fn config_of(peers: usize, settings: &[&str]) -> config::UpstreamConfig {
     let is_probed = settings.iter().any(|setting| setting.starts_with("health"));

@@ -137,11 +137,11 @@ fn keyless_requests_stay_within_the_bound() {
 
 const BOUNDED_WITH_WAIT: &str = "bounded_load: {factor: 1.25, wait: 5ms}";
 
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
-fn arrives<'a>(app: &'a Upstream, target: &'a HashTarget, tried: &'a Tried) -> AdmitOutcome<'a> {
+fn admit_or_enqueue<'a>(
+    app: &'a Upstream,
+    target: &'a HashTarget,
+    tried: &'a Tried,
+) -> AdmitOutcome<'a> {
     app.admit_or_enqueue(target, tried, s(1000), app.begin_request())
         .unwrap()
 }

@@ -5,10 +5,6 @@ use super::*;
 const PROBED: &str = "health: {tcp: true}";
 const SLOW_START_AT_START: &str = "slow_start: {time: 60s, at_start: true}";
 
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
 /// Three peers that are up, with `drain` and `slow_start`.
 fn three(settings: &[&str]) -> Upstream {
     let app = app(3, &[settings, &[DRAIN, SLOW_START, PROBED]].concat());
