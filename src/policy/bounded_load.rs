@@ -1,12 +1,13 @@
 //! Consistent hashing with bounded loads: how many requests a peer may hold.
 //!
-//! The bound of Mirrokni, Thorup and Zadimoghaddam (arXiv 1608.01350), with weights: of `total` requests in flight,
-//! the one to be placed included, a peer of weight `w` among peers of total weight `W` holds at most
-//! ⌈factor × total × w / W⌉. A request with a full owner goes on clockwise (*overflow*, see
+//! The bound of Mirrokni, Thorup and Zadimoghaddam (arXiv 1608.01350), with weights: of `total` requests in
+//! flight, the one to be placed included, a peer of weight `w` among peers of total weight `W` holds at
+//! most ⌈factor × total × w / W⌉. A request with a full owner goes on clockwise (*overflow*, see
 //! [`BalanceFactor::OVERFLOW_STEPS`]); its key returns to the owner as soon as that has room.
 //!
-//! `W` counts only peers that can serve (up, not draining, not ejected; a peer in a slow start in part), or their bounds
-//! would not add up to `total`. `total` leaves out the requests at the other peers, which would only widen the bounds.
+//! `W` counts only peers that can serve (up, not draining, not ejected; a peer in a slow start in part), or
+//! their bounds would not add up to `total`. `total` leaves out the requests at the other peers, which
+//! would only widen the bounds.
 //!
 //! Invariants:
 //! * the bounds of all peers add up to at least factor × total, so one of them has room for the next request;
@@ -23,15 +24,17 @@ pub struct BalanceFactor {
 }
 
 impl BalanceFactor {
-    /// The fair share itself, a limit for overflow. Not a configured factor: the load of an owner's keys varies.
+    /// The fair share itself, a limit for overflow. Not a configured factor: the load of an owner's keys
+    /// varies.
     pub const FAIR_SHARE: Self = Self {
         thousandths: THOUSANDTHS,
     };
     /// Four fifths of the fair share, the first limit for overflow.
     pub const FOUR_FIFTHS: Self = Self { thousandths: 800 };
-    /// The limits for overflow, tried in this order before the bound itself. The range from the fair share to the
-    /// bound is for a peer's own keys: overflow that took it would make those overflow in turn, and so on around the
-    /// ring. The fair shares add up to `total`, so with a request still to be placed a peer has room.
+    /// The limits for overflow, tried in this order before the bound itself. The range from the fair share
+    /// to the bound is for a peer's own keys: overflow that took it would make those overflow in turn, and
+    /// so on around the ring. The fair shares add up to `total`, so with a request still to be placed a
+    /// peer has room.
     ///
     /// In a simulation (2,000 keys of Zipf 1.1, 100 requests in flight, 10 peers, factor 1.25; the mean of 12
     /// rings), percentage of requests away from their owner:
@@ -45,12 +48,14 @@ impl BalanceFactor {
     /// | nowhere: each peer serves its own keys only | 20.1 |
     /// | requests above the bounds at a moment, if requests could be moved while they are served | 16.6 |
     ///
-    /// No rule that places a request at once can do better than the last line but one. The least loaded peer
-    /// gains almost nothing over the first clockwise below four fifths, which keeps the overflow of a key together.
+    /// No rule that places a request at once can do better than the last line but one. The least loaded
+    /// peer gains almost nothing over the first clockwise below four fifths, which keeps the overflow of a
+    /// key together.
     ///
-    /// What exceeds the last line comes from owners that were full only for a moment. A request that waits for room stays
-    /// with its owner: on one ring, with requests of 20 ms and at most two waiting per peer, a wait of 5 ms leaves 14.8 %
-    /// away, where 15.0 % is the last line for that ring; without a wait it is 19.9 %.
+    /// What exceeds the last line comes from owners that were full only for a moment. A request that waits
+    /// for room stays with its owner: on one ring, with requests of 20 ms and at most two waiting per peer,
+    /// a wait of 5 ms leaves 14.8 % away, where 15.0 % is the last line for that ring; without a wait it is
+    /// 19.9 %.
     pub const OVERFLOW_STEPS: [Self; 2] = [Self::FOUR_FIFTHS, Self::FAIR_SHARE];
     /// The tightest bound, 1.01. Below it almost every request with a full owner has a long walk.
     pub const MIN: Self = Self { thousandths: 1010 };

@@ -6,9 +6,9 @@
 //!                                 not before this     and before its end
 //! ```
 //!
-//! All times are seconds since 1970 on the wall clock, as in certificates; each call starts from the current time, so a
-//! clock that is set needs no special case. Jitter is derived from a seed: the renewal time of one certificate
-//! is the same in every process, and those of two certificates differ.
+//! All times are seconds since 1970 on the wall clock, as in certificates; each call starts from the
+//! current time, so a clock that is set needs no special case. Jitter is derived from a seed: the renewal
+//! time of one certificate is the same in every process, and those of two certificates differ.
 //!
 //! After a failure nothing is ordered before the pause is over, and no pause is longer than [`MAX_PAUSE`].
 
@@ -25,8 +25,9 @@ const UNREACHABLE_PAUSE: (u64, u64) = (5, 10 * 60);
 const REJECTED_PAUSE: (u64, u64) = (5 * 60, MAX_PAUSE.as_secs());
 const RATE_LIMITED_PAUSE: (u64, u64) = (3600, MAX_PAUSE.as_secs());
 
-/// The least age at which a certificate is renewed: this share of its life, at most this many seconds. Without it, an
-/// authority that suggests a window in the past for every new certificate would cause one order after the other.
+/// The least age at which a certificate is renewed: this share of its life, at most this many seconds.
+/// Without it, an authority that suggests a window in the past for every new certificate would cause one
+/// order after the other.
 const MIN_AGE: (f64, u64) = (0.05, 24 * 3600);
 
 /// The largest jitter of a renewal, as a share of the certificate's life.
@@ -86,7 +87,8 @@ pub struct OrderFailures {
 }
 
 impl OrderFailures {
-    /// The failures after one more at `now`. A failure of another kind starts from 1, with the pauses of its kind.
+    /// The failures after one more at `now`. A failure of another kind starts from 1, with the pauses of
+    /// its kind.
     pub fn with_failure(before: Option<Self>, failure: OrderFailure, now: i64) -> Self {
         let same = before.filter(|before| before.kind == failure);
         Self {
@@ -126,9 +128,9 @@ pub fn next_order(
     wanted.max(allowed)
 }
 
-/// The time at which a certificate is renewed if no order fails: before its end, and not before half of its life. A
-/// configured time longer than the life would otherwise cause one order after the other. The window that the
-/// authority suggests may advance the renewal, down to [`MIN_AGE`].
+/// The time at which a certificate is renewed if no order fails: before its end, and not before half of its
+/// life. A configured time longer than the life would otherwise cause one order after the other. The window
+/// that the authority suggests may advance the renewal, down to [`MIN_AGE`].
 pub fn renewal_time(held: CertificateLifetime, before: RenewBefore, seed: u64) -> i64 {
     let life = held
         .not_after

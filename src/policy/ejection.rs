@@ -1,13 +1,13 @@
 //! Passive outlier detection: when failed connects take a peer off the ring, and for how long.
 //!
-//! `failures` failed connects in a row eject a peer for `base_ejection`. In a row: without a success between two of
-//! them, and no more than `base_ejection` apart. Requests on pooled connections are not seen here, so without that limit
-//! one failure a day would eject a healthy peer. Each further ejection lasts twice as long, up to
-//! `max_ejection`; after `max_ejection` without one the doubling starts anew. A successful connect ends both the count
-//! and the ejection: the peer takes its keys again.
+//! `failures` failed connects in a row eject a peer for `base_ejection`. In a row: without a success
+//! between two of them, and no more than `base_ejection` apart. Requests on pooled connections are not seen
+//! here, so without that limit one failure a day would eject a healthy peer. Each further ejection lasts
+//! twice as long, up to `max_ejection`; after `max_ejection` without one the doubling starts anew. A
+//! successful connect ends both the count and the ejection: the peer takes its keys again.
 //!
-//! An ejection is advice: when no other peer is left the caller uses ejected peers before it answers 503. Probes
-//! are counted in [`health`](super::health), independently of this.
+//! An ejection is advice: when no other peer is left the caller uses ejected peers before it answers 503.
+//! Probes are counted in [`health`](super::health), independently of this.
 //!
 //! Times are durations since the process started.
 

@@ -1,9 +1,9 @@
 //! Flap damping: a peer that leaves the ring often stays off it longer each time.
 //!
-//! As routers damp a flapping route (RFC 2439): each time down adds 1 to a penalty, which halves with every half-life.
-//! Above `flips - 1` the peer is suppressed until the penalty is below 0.75. So `flips` times down within 1.4 half-lives
-//! (for 3) suppress it, one less never does, and a plain restart costs nothing. A time down while suppressed
-//! counts too. Only an operator ends a suppression early. When no other peer is left, suppressed peers serve.
+//! As routers damp a flapping route (RFC 2439): each time down adds 1 to a penalty, which halves with every
+//! half-life. Above `flips - 1` the peer is suppressed until the penalty is below 0.75. So `flips` times
+//! down within 1.4 half-lives (for 3) suppress it, one less never does, and a plain restart costs nothing.
+//! A time down while suppressed counts too. Only an operator ends a suppression early.
 //!
 //! ```text
 //!  penalty
@@ -53,13 +53,14 @@ impl FlapDampingPolicy {
 
 /// The penalty of one peer; starts at zero.
 ///
-/// [`EjectionState`](super::ejection::EjectionState) reacts to failed connects within seconds, and one success ends an
-/// ejection. That fits a server that was restarted. At a server that flaps, each success would bring its keys back and
-/// each failure move them away again; so this penalty outlives successes. It counts every way off the ring but
-/// an operator's: failed probes and ejections.
+/// [`EjectionState`](super::ejection::EjectionState) reacts to failed connects within seconds, and one
+/// success ends an ejection. That fits a server that was restarted. At a server that flaps, each success
+/// would bring its keys back and each failure move them away again; so this penalty outlives successes. It
+/// counts every way off the ring but an operator's: failed probes and ejections.
 ///
-/// A suppression ends at most `max_suppression` after the last time down, and a further time down never ends it earlier.
-/// The end is computed when the peer goes down; a request only compares it with the time.
+/// A suppression ends at most `max_suppression` after the last time down, and a further time down never
+/// ends it earlier. The end is computed when the peer goes down; a request only compares it with the time.
+/// When no other peer is left the caller uses suppressed peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlapPenalty {
     /// As of `last_down`.

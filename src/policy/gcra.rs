@@ -1,7 +1,7 @@
 //! A rate limit by the generic cell rate algorithm (GCRA): a token bucket in one number.
 //!
-//! The bucket holds the tokens of a twentieth of a second, at least one. So at most 1.05 times the rate, plus one,
-//! are taken in any second.
+//! The bucket holds the tokens of a twentieth of a second, at least one. So at most 1.05 times the rate,
+//! plus one, are taken in any second.
 
 use std::time::Duration;
 

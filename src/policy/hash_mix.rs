@@ -1,8 +1,8 @@
 //! The second hash: mixes the bits of a number over the whole word.
 //!
-//! A key's position on the ring decides its owner. Other decisions about the key must not depend on that position, or
-//! they would be the same for all keys of a peer. Not for secrets, nor for tables that an attacker can fill: the
-//! function is invertible.
+//! A key's position on the ring decides its owner. Other decisions about the key must not depend on that
+//! position, or they would be the same for all keys of a peer. Not for secrets, nor for tables that an
+//! attacker can fill: the function is invertible.
 
 /// A bijection; every output bit depends on every input bit. The finalizer of
 /// `SplittableRandom` (Steele, Lea and Flood, OOPSLA 2014), in Stafford's variant 13.

@@ -1,9 +1,10 @@
 //! Heavy hitters: the keys with more than a share of an upstream's requests (*hot keys*).
 //!
-//! Space-Saving (Metwally, Agrawal and El Abbadi, ICDT 2005): a fixed number of counters; a new key takes over
-//! the smallest counter with its count, which is recorded as the possible error of that key. Unlike a count-min sketch it
-//! holds the keys themselves, to be listed, and bounds a count from both sides, so no key is hot by mistake. Every
-//! tick scales all counts, errors and the total alike: old requests count less, and the bounds still hold.
+//! Space-Saving (Metwally, Agrawal and El Abbadi, ICDT 2005): a fixed number of counters; a new key takes
+//! over the smallest counter with its count, which is recorded as the possible error of that key. Unlike a
+//! count-min sketch it holds the keys themselves, to be listed, and bounds a count from both sides, so no
+//! key is hot by mistake. Every tick scales all counts, errors and the total alike: old requests count
+//! less, and the bounds still hold.
 //!
 //! With `4 / share` counters of 24 bytes (200 for 2 %, 4.8 KiB) the error of a count is at most a quarter
 //! of the share, so by the lower bound
@@ -80,8 +81,8 @@ pub struct HotKey {
     pub since: Duration,
 }
 
-/// The counters of one upstream's keys. To record a request costs one scan of the counters, two for a key without one:
-/// too much for every request of a busy upstream, so the caller samples.
+/// The counters of one upstream's keys. To record a request costs one scan of the counters, two for a key
+/// without one: too much for every request of a busy upstream, so the caller samples.
 #[derive(Clone, Debug)]
 pub struct SpaceSaving {
     threshold: HotKeyThreshold,
@@ -120,7 +121,8 @@ impl SpaceSaving {
         }
     }
 
-    /// Advances the time to `now`. If a tick has passed, decays the counts, determines the hot keys and returns true.
+    /// Advances the time to `now`. If a tick has passed, decays the counts, determines the hot keys and
+    /// returns true.
     pub fn tick(&mut self, now: Duration) -> bool {
         let ticks = now.as_secs() / TICK.as_secs();
         let passed = ticks.saturating_sub(self.ticks_elapsed);

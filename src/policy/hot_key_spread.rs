@@ -1,26 +1,26 @@
 //! The spread of a hot key over several peers: how many, and the one for the next request.
 //!
-//! A peer of weight `w` out of `W` owns the share `r` of the key space. While a key with the share `s` of the
-//! requests is spread, the other keys bring that peer `(1 - s) × r` of the requests. To stay within its fair share plus
-//! the headroom `h`, it has room for
+//! A peer of weight `w` out of `W` owns the share `r` of the key space. While a key with the share `s` of
+//! the requests is spread, the other keys bring that peer `(1 - s) × r` of the requests. To stay within its
+//! fair share plus the headroom `h`, it has room for
 //!
 //! ```text
 //!     max(0, (1 + h) × w / W - (1 - s) × r)          w = 1, W = 10, s = 30 %, r = 10 %, h = 10 %:  4 %
 //! ```
 //!
-//! of the requests, for the hot key. The key goes to the first peers of its walk that have room for `s` together (8 equal
-//! peers in the example), to each in proportion to its room. So the spread grows with the share, and a peer with too
-//! large a share of the ring gets none of it. The configured number of peers is a minimum, of peers with
-//! room. All peers together have room for at least `h + s`. No other key moves.
+//! of the requests, for the hot key. The key goes to the first peers of its walk that have room for `s`
+//! together (8 equal peers in the example), to each in proportion to its room. So the spread grows with the
+//! share, and a peer with too large a share of the ring gets none of it. The configured number of peers is
+//! a minimum, of peers with room. All peers together have room for at least `h + s`. No other key moves.
 
 use super::heavy_hitters::MILLIONTHS;
 
-/// How far above its fair share one hot key may load a peer. Some room is left for other hot keys, and because the
-/// other keys are not equally popular.
+/// How far above its fair share one hot key may load a peer. Some room is left for other hot keys, and
+/// because the other keys are not equally popular.
 ///
-/// Of 150 rings each of 10 and of 30 equal peers with 160 points, and one key of 2 to 50 %, none of those of 10 and 1 % of
-/// those of 30 have a peer above 1.25 × its fair share: where the ring alone puts it there. With a spread by weight instead
-/// of room it was up to 9 %, over more peers.
+/// Of 150 rings each of 10 and of 30 equal peers with 160 points, and one key of 2 to 50 %, none of those
+/// of 10 and 1 % of those of 30 have a peer above 1.25 × its fair share: where the ring alone puts it
+/// there. With a spread by weight instead of room it was up to 9 %, over more peers.
 const HEADROOM: f64 = 0.10;
 /// The relative rounding error of a sum of rooms.
 const ROUNDING_ERROR: f64 = 1e-9;
@@ -47,8 +47,9 @@ impl HotKeySpread {
     /// The peer for a request of a key with `share` of the requests, in millionths; `turn` is the number of the
     /// request. `None` if no peer has room.
     ///
-    /// `walk` are the peers that can serve, in clockwise order from the key, with their shares, which
-    /// add up to `all`. It is iterated twice, as far as the key is spread. Any run of consecutive turns is spread evenly.
+    /// `walk` are the peers that can serve, in clockwise order from the key, with their shares, which add
+    /// up to `all`. It is iterated twice, as far as the key is spread. Any run of consecutive turns is
+    /// spread evenly.
     pub fn select_peer<T>(
         self,
         share: u32,
@@ -108,8 +109,8 @@ impl SpreadRoom {
     }
 }
 
-/// The fractional part of `turn` × the golden ratio, 0.0 .. 1.0. These are spaced as evenly as possible in every run of
-/// turns, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3, 6.4).
+/// The fractional part of `turn` × the golden ratio, 0.0 .. 1.0. These are spaced as evenly as possible in
+/// every run of turns, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3, 6.4).
 fn golden_fraction(turn: u32) -> f64 {
     let fraction = u64::from(turn).wrapping_mul(GOLDEN_RATIO);
     // 53 bits, which f64 holds exactly.
@@ -297,7 +298,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// A peer that serves the hot key stays within the headroom; the others have the load of their own keys.
+        /// A peer that serves the hot key stays within the headroom; the others have the load of their own
+        /// keys.
         #[test]
         fn hot_key_spread_keeps_peers_within_the_headroom(
             weights in prop::collection::vec(1..=4_u16, 1..40), share in 5_000..=MILLIONTHS, key: u64,

@@ -1,7 +1,7 @@
 //! Decisions about peers, attempts and certificates: values in, values out; `now` is an argument.
 //!
-//! Pure functions of their arguments: no shared state, no clock. The caller holds the state and replaces the old value by
-//! the new one.
+//! Pure functions of their arguments: no shared state, no clock. The caller holds the state and replaces
+//! the old value by the new one.
 
 pub mod bounded_load;
 pub mod cert_renewal;

@@ -1,8 +1,8 @@
 //! Slow start: a peer that is new, or comes back, takes its keys one after the other over a time window.
 //!
-//! Each key has a position in the order in which a peer admits its keys: a second hash of key and peer, as a fraction of
-//! 2^64. At `now` the peer admits the keys with a position below `(now - start) / duration`; the others go on clockwise. So
-//! the only state is the window, and every process gets the same result.
+//! Each key has a position in the order in which a peer admits its keys: a second hash of key and peer, as
+//! a fraction of 2^64. At `now` the peer admits the keys with a position below `(now - start) / duration`;
+//! the others go on clockwise. So the only state is the window, and every process gets the same result.
 //!
 //! Invariants:
 //! * an admitted key stays admitted: the fraction only rises;
@@ -10,8 +10,9 @@
 //!   fraction of its keys;
 //! * the comparison is exact: no rounding, no overflow.
 //!
-//! If the next peer of the walk is in a slow start too, its own window decides. With `n` such peers at the head of its walk a
-//! key moves at most `n` times, always towards its owner; once if only the owner is in a slow start.
+//! If the next peer of the walk is in a slow start too, its own window decides. With `n` such peers at the
+//! head of its walk a key moves at most `n` times, always towards its owner; once if only the owner is in a
+//! slow start.
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub struct SlowStartWindow {
     pub duration: Duration,
 }
 
-/// The input of the second hash that makes the order of each peer its own. Derived from its label, so equal in every
-/// process.
+/// The input of the second hash that makes the order of each peer its own. Derived from its label, so equal
+/// in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Salt(u64);
 
@@ -40,8 +41,9 @@ impl Salt {
 }
 
 impl SlowStartWindow {
-    /// The window of a peer that comes back at `start`. All peers were equally cold at `cold_start`, so the others
-    /// are warmer than this one by no more than the time since then: the window is no longer than that.
+    /// The window of a peer that comes back at `start`. All peers were equally cold at `cold_start`, so the
+    /// others are warmer than this one by no more than the time since then: the window is no longer than
+    /// that.
     pub fn new(start: Duration, duration: Duration, cold_start: Duration) -> Self {
         let duration = duration.min(start.saturating_sub(cold_start));
         Self { start, duration }
@@ -106,12 +108,12 @@ impl SlowStartWindow {
     }
 }
 
-/// The first peer of a walk that admits a key; each peer comes with its window, `None` if it is in no slow start and
-/// admits every key.
+/// The first peer of a walk that admits a key; each peer comes with its window, `None` if it is in no slow
+/// start and admits every key.
 ///
-/// If every peer is in a slow start all are equally cold, and to spare one would only load another: the owner serves,
-/// and the second value is true. The caller should then end these slow starts, or the keys would move again when the first
-/// is complete.
+/// If every peer is in a slow start all are equally cold, and to spare one would only load another: the
+/// owner serves, and the second value is true. The caller should then end these slow starts, or the keys
+/// would move again when the first is complete.
 pub fn first_admitting_peer<T: Copy>(
     key: u64,
     now: Duration,
@@ -267,7 +269,8 @@ mod tests {
         );
     }
 
-    /// For each key, the position on its walk of the peer that admits it, at each second; `windows` are the slow starts.
+    /// For each key, the position on its walk of the peer that admits it, at each second; `windows` are the
+    /// slow starts.
     fn places(windows: &[Option<SlowStartWindow>], keys: u64, steps: u32) -> Vec<Vec<usize>> {
         let labels = labels(windows.len());
         let ring = ring(&labels);

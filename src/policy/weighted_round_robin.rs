@@ -1,7 +1,8 @@
-//! Weighted round robin for requests without a key: peers take turns in proportion to their weights, evenly interleaved.
+//! Weighted round robin for requests without a key: peers take turns in proportion to their weights, evenly
+//! interleaved.
 
-/// The most slots of a round; with more, weights are ignored. A table of 10,000 peers of weight 256 would take 10 MB, only
-/// for requests without a key.
+/// The most slots of a round; with more, weights are ignored. A table of 10,000 peers of weight 256 would
+/// take 10 MB, only for requests without a key.
 const MAX_SLOTS: usize = 1 << 16;
 
 /// One round of turns. A peer is known by its index in the list of weights.

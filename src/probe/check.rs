@@ -221,8 +221,8 @@ impl HealthCheck for TcpCheck {
     }
 }
 
-/// Sends a GET and passes on an expected status. The body is not read, and the connection is closed: a slow body cannot
-/// hold the probe.
+/// Sends a GET and passes on an expected status. The body is not read, and the connection is closed: a slow
+/// body cannot hold the probe.
 struct HttpCheck {
     connector: Arc<Connector>,
     transport: ProbeTransport,
@@ -255,8 +255,8 @@ impl HealthCheck for HttpCheck {
     }
 }
 
-/// The status of the final response, after interim responses (RFC 9110 §15.2), which Pingora does not pass on for
-/// HTTP/2.
+/// The status of the final response, after interim responses (RFC 9110 §15.2), which Pingora does not pass
+/// on for HTTP/2.
 async fn final_status(session: &mut HttpSession) -> Result<u16> {
     loop {
         session.read_response_header().await?;
@@ -296,8 +296,8 @@ impl HealthCheck for GrpcCheck {
 }
 
 impl GrpcCheck {
-    /// Reads the response: status 200, the message, and `grpc-status` 0 in the trailers. A `grpc-status` in the header is
-    /// an error without a message.
+    /// Reads the response: status 200, the message, and `grpc-status` 0 in the trailers. A `grpc-status` in
+    /// the header is an error without a message.
     async fn check_response(&self, session: &mut Http2Session) -> Result<()> {
         session.read_response_header().await?;
         let header = session.response_header();

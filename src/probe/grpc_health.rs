@@ -1,7 +1,7 @@
 //! The messages of gRPC health checking (`grpc.health.v1.Health/Check`), each with one field.
 //!
-//! A message is framed by a byte of flags and its length in four bytes. Its fields are a key (number and wire type)
-//! and a value each (Protocol Buffers, "Encoding").
+//! A message is framed by a byte of flags and its length in four bytes. Its fields are a key (number and
+//! wire type) and a value each (Protocol Buffers, "Encoding").
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -51,7 +51,8 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     )
 }
 
-/// The last value of field 1, a number; other fields are skipped. `None` if it is missing or the message is malformed.
+/// The last value of field 1, a number; other fields are skipped. `None` if it is missing or the message is
+/// malformed.
 fn decode_serving_status(mut message: &[u8]) -> Option<u64> {
     let mut found = None;
     while !message.is_empty() {

@@ -1,9 +1,10 @@
-//! Active health checks: one task per peer probes it at the configured interval and records the result in its state.
+//! Active health checks: one task per peer probes it at the configured interval and records the result in
+//! its state.
 //!
-//! The checks implement Pingora's [`HealthCheck`](pingora::lb::health_check::HealthCheck). Pingora 0.9.1's own
-//! checks are not used: each has a connector of its own (which loads the system's certificates), a connect
-//! timeout of one second, and one `Host` for all peers. Nor is its loop: that waits for the slowest peer of a pass, and
-//! takes a peer for healthy before the first probe.
+//! The checks implement Pingora's [`HealthCheck`](pingora::lb::health_check::HealthCheck). Pingora 0.9.1's
+//! own checks are not used: each has a connector of its own (which loads the system's certificates), a
+//! connect timeout of one second, and one `Host` for all peers. Nor is its loop: that waits for the slowest
+//! peer of a pass, and takes a peer for healthy before the first probe.
 
 mod check;
 mod grpc_health;
@@ -46,8 +47,8 @@ impl Probes {
         Self::start_where(snapshot, connectors, |_| true)
     }
 
-    /// Starts only probes of peers with unknown health. The others are left to the probes of the previous snapshot, until
-    /// [`Self::start_deferred`].
+    /// Starts only probes of peers with unknown health. The others are left to the probes of the previous
+    /// snapshot, until [`Self::start_deferred`].
     pub fn start_with_unknown(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
         Self::start_where(snapshot, connectors, |peer| {
             peer.state.health() == HealthStatus::Unknown
@@ -100,7 +101,8 @@ impl Probes {
         u32::try_from(self.first_pass_peers.div_ceil(MAX_CONCURRENT)).unwrap_or(u32::MAX)
     }
 
-    /// Waits until each peer of the first pass was probed once, at most until `deadline` has elapsed; whether all were.
+    /// Waits until each peer of the first pass was probed once, at most until `deadline` has elapsed;
+    /// whether all were.
     pub async fn wait_first_pass(&mut self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.first_pass.recv())
             .await
@@ -171,8 +173,8 @@ impl ProbeTask {
         }
     }
 
-    /// Probes the peer once. `None` if that failed for a reason of this process: no descriptors, or the runtime is shutting
-    /// down. The peer's health then stays as it is.
+    /// Probes the peer once. `None` if that failed for a reason of this process: no descriptors, or the
+    /// runtime is shutting down. The peer's health then stays as it is.
     async fn probe(&self) -> Option<ProbeReport> {
         let _permit = self.permits.acquire().await.ok()?;
         let started = clock::since_start();

@@ -1,7 +1,7 @@
 //! The address of a peer.
 //!
-//! Its text form is the configured one: `10.0.0.1:8080`, `[2001:db8::1]:8080`, `unix:/run/app.sock`. Exported state has
-//! addresses in this form.
+//! Its text form is the configured one: `10.0.0.1:8080`, `[2001:db8::1]:8080`, `unix:/run/app.sock`.
+//! Exported state has addresses in this form.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! Phase 5, second half: counts a request in at a peer, at once or after a wait in the queue of its assigned peer.
+//! Phase 5, second half: counts a request in at a peer, at once or after a wait in the queue of its
+//! assigned peer.
 //!
 //! ```text
 //!   assigned peer: a hot key's next peer in turn, otherwise `Upstream::select`
@@ -9,9 +10,9 @@
 //!            └─ otherwise ──► overflow: another peer (`bounded_load`)
 //! ```
 //!
-//! A wait costs a request a little time, and saves it from a peer that does not know its key. Only a first attempt
-//! with a key that is not hot waits. At most [`MAX_WAITING`] wait at one peer: of a peer's 13 requests
-//! one ends soon, and the third in the queue would wait for the third to end.
+//! A wait costs a request a little time, and saves it from a peer that does not know its key. Only a first
+//! attempt with a key that is not hot waits. At most [`MAX_WAITING`] wait at one peer: of a peer's 13
+//! requests one ends soon, and the third in the queue would wait for the third to end.
 
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -179,8 +180,8 @@ impl Upstream {
         }
     }
 
-    /// Records which peer serves the key, for a later drain of that peer. Not for a retry, which must not move a
-    /// session for good, and not for a last resort, which is not the key's assigned peer.
+    /// Records which peer serves the key, for a later drain of that peer. Not for a retry, which must not
+    /// move a session for good, and not for a last resort, which is not the key's assigned peer.
     fn record_affinity(
         &self,
         context: &SelectionContext<'_>,

@@ -1,15 +1,17 @@
 //! The affinity table: which peer served each recently active key, for drains that keep sessions.
 //!
-//! A drain begins too late to learn which sessions exist. So where `drain` is configured, every request is recorded here
-//! when its peer is selected, and again from time to time while it lasts. A draining peer serves a key that is active and
-//! was last served there ([`AffinityTable::is_assigned_to`]), and no other. Only served keys are recorded, so the
-//! keys of a draining peer only decrease; the drain ends without keys, or at its deadline.
+//! A drain begins too late to learn which sessions exist. So where `drain` is configured, every request is
+//! recorded here when its peer is selected, and again from time to time while it lasts. A draining peer
+//! serves a key that is active and was last served there ([`AffinityTable::is_assigned_to`]), and no other.
+//! Only served keys are recorded, so the keys of a draining peer only decrease; the drain ends without
+//! keys, or at its deadline.
 //!
-//! Lock-free, one cache line per lookup; [`entry`] has the layout. Memory: 16 bytes for each configured key, since a
-//! table with two entries per key has few full sets; 1 MiB for 65,536 keys, of which unused pages are never touched.
-//! A full set evicts its oldest entry, and [`AffinityTable::touch`] returns true if that was still active.
-//! A key is mistaken for another active key of the same peer with a probability below 2^-17: it then stays with a
-//! draining peer, without harm. So does, for `idle`, a key with its last request exactly 2.3 years ago.
+//! Lock-free, one cache line per lookup; [`entry`] has the layout. Memory: 16 bytes for each configured
+//! key, since a table with two entries per key has few full sets; 1 MiB for 65,536 keys, of which unused
+//! pages are never touched. A full set evicts its oldest entry, and [`AffinityTable::touch`] returns true
+//! if that was still active. A key is mistaken for another active key of the same peer with a probability
+//! below 2^-17: it then stays with a draining peer, without harm. So does, for `idle`, a key with its last
+//! request exactly 2.3 years ago.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,12 +34,14 @@ const MAX_KEYS: usize = MAX_SETS * WAYS / ENTRIES_PER_KEY;
 
 /// The peer and the time of the last request of each key.
 ///
-/// The set of a key depends on the key alone, so its cache line can be fetched while the ring is searched. A repeat within 0.27 s writes nothing.
-/// If two threads insert new keys into one set at the same time, one of them may be lost until its next request. If they
-/// insert the same key, it may be there twice, and is counted twice until the older entry is idle.
+/// The set of a key depends on the key alone, so its cache line can be fetched while the ring is searched.
+/// A repeat within 0.27 s writes nothing. If two threads insert new keys into one set at the same time, one
+/// of them may be lost until its next request. If they insert the same key, it may be there twice, and is
+/// counted twice until the older entry is idle.
 ///
-/// An entry does not hold enough of the hash to move it to a table of another size. So a resized table looks keys
-/// up in the *previous* one until nothing there can be active any more; a key that is touched moves.
+/// An entry does not hold enough of the hash to move it to a table of another size. So a resized table
+/// looks keys up in the *previous* one until nothing there can be active any more; a key that is touched
+/// moves.
 #[derive(Debug)]
 pub(super) struct AffinityTable {
     /// The number of sets is a power of two.
@@ -86,8 +90,8 @@ impl AffinityTable {
         self.previous.store(Some(Arc::new(previous)));
     }
 
-    /// Records that a peer serves a request of a key. A new key replaces the oldest entry of a full set; true if that
-    /// had a request within `idle`: the table is too small.
+    /// Records that a peer serves a request of a key. A new key replaces the oldest entry of a full set;
+    /// true if that had a request within `idle`: the table is too small.
     #[inline]
     pub(super) fn touch(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) -> bool {
         let hash = mix(key);
@@ -100,7 +104,8 @@ impl AffinityTable {
         false
     }
 
-    /// Records that a request or a stream of a key continues at a peer, unless another peer has served the key since.
+    /// Records that a request or a stream of a key continues at a peer, unless another peer has served the
+    /// key since.
     pub(super) fn refresh(&self, key: u64, peer: PeerEpoch, now: Duration, idle: Duration) {
         if self
             .lookup(mix(key), now)
@@ -123,8 +128,8 @@ impl AffinityTable {
             .is_some_and(|entry| entry.epoch() == peer && entry.is_active(to_units(now), idle))
     }
 
-    /// The number of keys with a request within `idle`, by the peer that served it. Scans the whole table: about
-    /// 50 µs for 65,536 keys.
+    /// The number of keys with a request within `idle`, by the peer that served it. Scans the whole table:
+    /// about 50 µs for 65,536 keys.
     pub(super) fn active_keys_by_peer(
         &self,
         now: Duration,
@@ -139,8 +144,9 @@ impl AffinityTable {
         counts
     }
 
-    /// Exports at most `max` keys for [`Self::restore`]: those with a request within the time that `idle_of` returns for
-    /// their peer. A key comes as a [packed key](pack_key) and the milliseconds since its last request.
+    /// Exports at most `max` keys for [`Self::restore`]: those with a request within the time that
+    /// `idle_of` returns for their peer. A key comes as a [packed key](pack_key) and the milliseconds since
+    /// its last request.
     pub(super) fn export(
         &self,
         idle_of: impl Fn(PeerEpoch) -> Option<Duration>,
@@ -157,8 +163,8 @@ impl AffinityTable {
         keys
     }
 
-    /// Restores exported keys of a peer; for a key that both tables have, the later request counts. Keys from a table of
-    /// another size go to a previous table that expires at `expires_at`.
+    /// Restores exported keys of a peer; for a key that both tables have, the later request counts. Keys
+    /// from a table of another size go to a previous table that expires at `expires_at`.
     pub(super) fn restore(
         &self,
         keys: &[(u64, u64)],
@@ -346,7 +352,8 @@ mod tests {
         assert_eq!(keys.len(), active_keys(&before, A, s(80), IDLE));
         after.restore(&keys, A, s(1080), s(1080) + IDLE);
         for key in 0..500 {
-            // Half a second past the moment at which each key gets idle: ages are exact only to the unit of time.
+            // Half a second past the moment at which each key gets idle: ages are exact only to the unit of
+            // time.
             for later in [80, 90, 100, 110].map(|second| s(second) + s(1) / 2) {
                 assert_eq!(
                     before.is_assigned_to(key, A, later, IDLE),

@@ -7,8 +7,8 @@
 //!   3  otherwise the least loaded, above its bound if need be
 //! ```
 //!
-//! One walk finds the candidates of steps 1 and 2. The walk is repeated, at most [`MAX_WALKS`] times in all, only
-//! when every candidate was filled by concurrent requests before this one could be counted there.
+//! One walk finds the candidates of steps 1 and 2. The walk is repeated, at most [`MAX_WALKS`] times in
+//! all, only when every candidate was filled by concurrent requests before this one could be counted there.
 
 use std::time::Duration;
 

@@ -112,9 +112,9 @@ impl PeerBuilder<'_> {
         )
     }
 
-    /// The state of the previous peer with the same label, as far as it still applies. Another address is another
-    /// server. The health is reset when probes were switched on or off. An operator's drain is for the label, whatever
-    /// the address.
+    /// The state of the previous peer with the same label, as far as it still applies. Another address is
+    /// another server. The health is reset when probes were switched on or off. An operator's drain is for
+    /// the label, whatever the address.
     fn initial_state(&self, previous: Option<&Peer>, address: &Address) -> Arc<PeerState> {
         let probed = self.config.health.is_some();
         match previous {

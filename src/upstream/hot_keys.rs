@@ -6,13 +6,14 @@
 //!        └── one in 2^n ── try_lock ──► SpaceSaving (policy)
 //! ```
 //!
-//! Above 4,096 requests a second one in 2, 4, 8 … is sampled, which bounds the cost of counting to about 1 ms of one
-//! core per second. Sampling adds an error of about 3 % to a share of 2 %. A sample that finds the lock taken is not
-//! counted but reported ([`HotKeyTracker::missed_samples`]). Whether the lock is taken does not depend on the key,
-//! so shares stay right; at worst, if all missed samples were of one key, its share is off by their fraction.
+//! Above 4,096 requests a second one in 2, 4, 8 … is sampled, which bounds the cost of counting to about 1
+//! ms of one core per second. Sampling adds an error of about 3 % to a share of 2 %. A sample that finds
+//! the lock taken is not counted but reported ([`HotKeyTracker::missed_samples`]). Whether the lock is
+//! taken does not depend on the key, so shares stay right; at worst, if all missed samples were of one key,
+//! its share is off by their fraction.
 //!
-//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. A fifth hot key of one set, the coldest, is not published and stays
-//! with its owner; with ten hot keys the odds are 1 in 20.
+//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. A fifth hot key of one set, the coldest, is not
+//! published and stays with its owner; with ten hot keys the odds are 1 in 20.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -64,8 +65,8 @@ struct SamplerState {
 #[repr(align(64))]
 struct HotKeySet([HotKeySlot; WAYS]);
 
-/// A published hot key. Its words change one by one, so a concurrent request may read an old share, or that of another key.
-/// That is harmless: a share only decides among peers that may all serve the request.
+/// A published hot key. Its words change one by one, so a concurrent request may read an old share, or that
+/// of another key. That is harmless: a share only decides among peers that may all serve the request.
 #[derive(Debug, Default)]
 struct HotKeySlot {
     key: AtomicU64,
@@ -90,8 +91,8 @@ impl HotKeyTracker {
         }
     }
 
-    /// The tracker for `threshold` that continues with the hot keys of `previous`: the same one if the threshold is the
-    /// same.
+    /// The tracker for `threshold` that continues with the hot keys of `previous`: the same one if the
+    /// threshold is the same.
     pub fn carried_over(
         previous: &Arc<Self>,
         threshold: HotKeyThreshold,
@@ -146,8 +147,8 @@ impl HotKeyTracker {
         }
     }
 
-    /// Whether to sample a request, by a hash of its key and the time in nanoseconds. A clock that stands still samples
-    /// all or no requests of a key.
+    /// Whether to sample a request, by a hash of its key and the time in nanoseconds. A clock that stands
+    /// still samples all or no requests of a key.
     #[inline]
     fn is_sampled(&self, hash: u64, now: Duration) -> bool {
         let mask = (1_u64 << (self.sampling_shift.load(Relaxed) & 63)) - 1;
@@ -312,8 +313,8 @@ mod tests {
                         let hit = keys.observe(key, Duration::from_nanos(request * 12_345));
                         assert!(hit.is_none() || key == HOT);
                         found.fetch_or(hit.is_some(), Relaxed);
-                        // A thread that is preempted while it holds the lock must get on, or the others would finish all
-                        // their requests uncounted.
+                        // A thread that is preempted while it holds the lock must get on, or the others
+                        // would finish all their requests uncounted.
                         if request.is_multiple_of(64) {
                             thread::yield_now();
                         }

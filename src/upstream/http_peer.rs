@@ -1,8 +1,8 @@
-//! The `HttpPeer` by which Pingora connects to a peer. Requests and probes use the same one, so a probe finds what a
-//! request would.
+//! The `HttpPeer` by which Pingora connects to a peer. Requests and probes use the same one, so a probe
+//! finds what a request would.
 //!
-//! Pingora pools connections by a hash of address, name and scheme. What else distinguishes connections goes into
-//! `group_key`.
+//! Pingora pools connections by a hash of address, name and scheme. What else distinguishes connections
+//! goes into `group_key`.
 
 use std::net::Ipv4Addr;
 use std::os::unix::net as unix;
@@ -16,14 +16,15 @@ use rustls_pki_types::ServerName;
 use super::{Address, Peer, Upstream};
 use crate::config::UpstreamProtocol;
 
-/// The time without a packet of the peer's host after which a connection is broken (TCP keepalive and user timeout), for
-/// HTTP/2: a dead connection fails all its requests, so it must be found soon. Below most timeouts of requests,
-/// above the time in which a network finds another route.
+/// The time without a packet of the peer's host after which a connection is broken (TCP keepalive and user
+/// timeout), for HTTP/2: a dead connection fails all its requests, so it must be found soon. Below most
+/// timeouts of requests, above the time in which a network finds another route.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Upstream {
-    /// The Pingora peer for one of its peers, without timeouts. `name` is the server name that the certificate must have
-    /// if the peer has none of its own. `None` if it is not a valid name: Pingora would accept any certificate for it.
+    /// The Pingora peer for one of its peers, without timeouts. `name` is the server name that the
+    /// certificate must have if the peer has none of its own. `None` if it is not a valid name: Pingora
+    /// would accept any certificate for it.
     pub fn http_peer(&self, peer: &Peer, name: &str) -> Option<HttpPeer> {
         let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, self.tls.is_some(), String::new());
         http._address = socket_address(&peer.address)?;

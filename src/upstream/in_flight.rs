@@ -7,11 +7,12 @@
 //!                                                      total - 1  ◄──  peer - 1  ◄──────────────────────────┘
 //! ```
 //!
-//! A request is counted in the total before it is counted at a peer, and leaves in the opposite order, so the total is never
-//! less than the sum over the peers. [`policy::bounded_load`](crate::policy::bounded_load) defines the bound, and the caller
-//! chooses the next peer. At any moment some peer is below its bound, but a request that reads the counts one after the other
-//! can miss it: a caller that has tried all peers uses [`UpstreamPermit::admit_unbounded`] on the least loaded.
-//! A peer may be above its bound later, when other requests have ended: a running request is never taken from its peer.
+//! A request is counted in the total before it is counted at a peer, and leaves in the opposite order, so
+//! the total is never less than the sum over the peers. The [policy](crate::policy::bounded_load) defines
+//! the bound, the caller chooses the next peer. At any moment some peer is below its bound, but a request
+//! that reads the counts one after the other can miss it: after trying all peers the caller uses
+//! [`UpstreamPermit::admit_unbounded`] on the least loaded. A peer may be above its bound later, when other
+//! requests have ended: a running request is never taken from its peer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -35,8 +36,8 @@ const SUBTRACT_ONE: u64 = (1 << 32) - 1;
 /// below 2^32.
 #[derive(Debug, Default)]
 pub struct UpstreamInFlight {
-    /// The count in the lower half, a version in the upper half. Every access is `SeqCst`: the proof of the bound
-    /// needs one order of the changes of this word and of the peers' words.
+    /// The count in the lower half, a version in the upper half. Every access is `SeqCst`: the proof of the
+    /// bound needs one order of the changes of this word and of the peers' words.
     word: AtomicU64,
 }
 
@@ -73,9 +74,10 @@ struct PackedLoad(u64);
 
 impl PackedLoad {
     const ONE_WAITER: u64 = 1 << 32;
-    /// The peer's requests are not in the total, because it does not share the load (draining, down, removed): there they
-    /// would give room to peers that do not serve them. Each request reads the bit in the step that counts it here,
-    /// so all requests of the peer leave the total in one moment, and return in one.
+    /// The peer's requests are not in the total, because it does not share the load (draining, down,
+    /// removed): there they would give room to peers that do not serve them. Each request reads the bit in
+    /// the step that counts it here, so all requests of the peer leave the total in one moment, and return
+    /// in one.
     const EXCLUDED: u64 = 1 << 63;
 
     const fn count(self) -> u32 {
@@ -150,8 +152,8 @@ impl PeerInFlight {
         PackedLoad(self.word.load(SeqCst))
     }
 
-    /// Counts a request out and gives its room to a waiting request. `stays`: the request itself remains in flight,
-    /// so it remains in the total, or returns there from an excluded peer.
+    /// Counts a request out and gives its room to a waiting request. `stays`: the request itself remains in
+    /// flight, so it remains in the total, or returns there from an excluded peer.
     fn release(&self, stays: bool) {
         let before = self.decrement(stays);
         if before.has_waiters() {
@@ -201,9 +203,9 @@ impl<'a> UpstreamPermit<'a> {
         Self { total }
     }
 
-    /// Counts the request in at `peer` if that has `room` and no other request waits for it. `room` gets the peer's
-    /// count without this request and the total with it. If it is true for a total it must be true for every
-    /// greater one. It may be called more than once.
+    /// Counts the request in at `peer` if that has `room` and no other request waits for it. `room` gets
+    /// the peer's count without this request and the total with it. If it is true for a total it must be
+    /// true for every greater one. It may be called more than once.
     ///
     /// # Errors
     /// The permit, if the peer has no room.
@@ -312,10 +314,11 @@ const fn request_count(word: u64) -> u32 {
 /// Counts a request in at a peer if that is within the peer's bound; a moment at which it was, the request
 /// included. Without `in_turn`, only if no request waits.
 ///
-/// The bound is exact under concurrency. Every change of the total also raises the version in its word, and the peer's count
-/// is raised by compare-exchange between two reads of that word. If both are equal, the total did not change in between,
-/// and at the exchange the peer was within its bound for that very total. If not, the peer's count is checked
-/// against a total of the same moment, and lowered again if it is above the bound.
+/// The bound is exact under concurrency. Every change of the total also raises the version in its word, and
+/// the peer's count is raised by compare-exchange between two reads of that word. If both are equal, the
+/// total did not change in between, and at the exchange the peer was within its bound for that very total.
+/// If not, the peer's count is checked against a total of the same moment, and lowered again if it is above
+/// the bound.
 #[inline]
 fn try_reserve(
     total: &UpstreamInFlight,
@@ -373,8 +376,8 @@ fn recheck_reservation(
     None
 }
 
-/// Reads the total and a peer's load of one moment. Lock-free: each further round means that another request has come or
-/// gone meanwhile.
+/// Reads the total and a peer's load of one moment. Lock-free: each further round means that another
+/// request has come or gone meanwhile.
 fn read_consistent(total: &UpstreamInFlight, peer: &PeerInFlight) -> LoadReading {
     let mut total_word = total.word.load(SeqCst);
     loop {

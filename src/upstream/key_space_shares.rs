@@ -1,11 +1,12 @@
 //! The exact share of the key space of each peer: when all are up, and at a given time.
 //!
-//! Without the exceptions for single keys: hot keys, keys that a drain leaves with its peer, overflow of a bounded load.
-//! Where several peers are in slow starts, a key that one of them does not admit is taken to go to one that is
-//! further on, as if they admitted keys in the same order.
+//! Without the exceptions for single keys: hot keys, keys that a drain leaves with its peer, overflow of a
+//! bounded load. Where several peers are in slow starts, a key that one of them does not admit is taken to
+//! go to one that is further on, as if they admitted keys in the same order.
 //!
-//! A round of a large ring takes a while, so its result is cached: the shares of all peers once and for all, the
-//! current ones until other peers are available. The first caller computes them: not a thread that serves requests.
+//! A round of a large ring takes a while, so its result is cached: the shares of all peers once and for
+//! all, the current ones until other peers are available. The first caller computes them: not a thread that
+//! serves requests.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -42,8 +43,8 @@ impl KeySpaceShares {
         shares
     }
 
-    /// The weight and the share of the peer at an index of the ring's member order; without a computed share, the
-    /// weight stands for it.
+    /// The weight and the share of the peer at an index of the ring's member order; without a computed
+    /// share, the weight stands for it.
     pub(super) fn weighted_share(&self, index: usize, weight: Weight) -> WeightedShare {
         let computed = self.all.get().and_then(|all| all.get(index).copied());
         WeightedShare {

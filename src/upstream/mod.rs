@@ -6,9 +6,9 @@
 //!             └─ shared         counters that outlive the configuration
 //! ```
 //!
-//! A peer's state is read while its ring is walked: a peer goes up or down by one atomic store, and the ring
-//! is not rebuilt. On a reload the ring and the peers are built anew and swapped together; a peer with the same label
-//! and address keeps its state.
+//! A peer's state is read while its ring is walked: a peer goes up or down by one atomic store, and the
+//! ring is not rebuilt. On a reload the ring and the peers are built anew and swapped together; a peer with
+//! the same label and address keeps its state.
 
 // selection, in the order of a request
 mod select;
@@ -197,9 +197,9 @@ impl Upstream {
         self.weights.weights(&self.peers, &self.shared.changes, now)
     }
 
-    /// The share of the key space that the peers which serve at `now` own together when all are up. The keys of
-    /// the other peers are assumed to spread over them in proportion; exact shares would cost a round of the ring at
-    /// each change.
+    /// The share of the key space that the peers which serve at `now` own together when all are up. The
+    /// keys of the other peers are assumed to spread over them in proportion; exact shares would cost a
+    /// round of the ring at each change.
     fn serving_share(&self, now: Duration) -> WeightedShare {
         self.weights
             .serving_share(&self.peers, &self.shared.changes, now)
@@ -226,8 +226,8 @@ impl Upstream {
         HashTarget::RoundRobin(self.shared.round_robin_turns.fetch_add(1, Relaxed))
     }
 
-    /// Marks this upstream as in force instead of `previous`. From here on its peers determine the total in flight;
-    /// requests at removed peers no longer count there.
+    /// Marks this upstream as in force instead of `previous`. From here on its peers determine the total in
+    /// flight; requests at removed peers no longer count there.
     pub fn take_over_from(&self, previous: &Self) {
         previous.weights.mark_replaced();
         let counter = |peer: &Peer| Arc::as_ptr(peer.state.in_flight_counter());

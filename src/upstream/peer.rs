@@ -26,19 +26,20 @@ pub struct Peer {
     pub label: Arc<str>,
     /// Its resolved address.
     pub address: Address,
-    /// The value of `host_header: peer`: the address as configured; for a Unix socket `localhost`, as nginx sends.
+    /// The value of `host_header: peer`: the address as configured; for a Unix socket `localhost`, as nginx
+    /// sends.
     pub host: Arc<str>,
     /// The server name for TLS (SNI), which its certificate must have; `None`: the client's, or no TLS.
     pub server_name: Option<Arc<str>>,
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
-    /// Its weight and its share of the ring, for the spread of hot keys; the weight stands for a share that was not
-    /// computed.
+    /// Its weight and its share of the ring, for the spread of hot keys; the weight stands for a share that
+    /// was not computed.
     pub weighted_share: WeightedShare,
     /// Its state, which outlives this configuration.
     pub state: Arc<PeerState>,
-    /// The counter that `state` holds too. Here as well, so that an admission loads it from memory while it still waits for
-    /// the state.
+    /// The counter that `state` holds too. Here as well, so that an admission loads it from memory while it
+    /// still waits for the state.
     pub(super) in_flight: Arc<PeerInFlight>,
     /// Its metrics.
     pub metrics: PeerMetrics,

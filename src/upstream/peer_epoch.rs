@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-/// A peer, from when it gets keys until it loses them to other peers. The number is unique among the last 2^16 epochs of
-/// an upstream.
+/// A peer, from when it gets keys until it loses them to other peers. The number is unique among the last
+/// 2^16 epochs of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerEpoch(pub u16);
 

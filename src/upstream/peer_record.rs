@@ -1,16 +1,16 @@
 //! The record of one peer: what is known of it, and when it leaves the ring and comes back.
 //!
-//! A peer is *in service* while probes pass, real traffic reaches it and no operator drains it; otherwise it is
-//! *out of service*. Probes, connects, operators and reloads change a record through [`PeerRecord::update`], which draws
-//! the conclusions: going out of service raises the flap penalty, except by an operator, and a return begins a slow
-//! start, also of a peer that was out of service from the start. What another process exported ([`transfer`]) includes
-//! these conclusions.
+//! A peer is *in service* while probes pass, real traffic reaches it and no operator drains it; otherwise
+//! it is *out of service*. Probes, connects, operators and reloads change a record through
+//! [`PeerRecord::update`], which draws the conclusions: going out of service raises the flap penalty,
+//! except by an operator, and a return begins a slow start, also of a peer that was out of service from the
+//! start. What another process exported ([`transfer`]) includes these conclusions.
 //!
-//! A draining peer keeps the keys that it serves until the drain deadline. At the deadline, or when it is lost (down or
-//! ejected), they go to other peers: a new *epoch* begins, in which it has no keys yet.
+//! A draining peer keeps the keys that it serves until the drain deadline. At the deadline, or when it is
+//! lost (down or ejected), they go to other peers: a new *epoch* begins, in which it has no keys yet.
 //!
-//! An ejection or suppression ends by time alone, without an update. So a peer off the ring already has its next
-//! slow start, which begins when the last of the two ends.
+//! An ejection or suppression ends by time alone, without an update. So a peer off the ring already has its
+//! next slow start, which begins when the last of the two ends.
 
 mod transfer;
 
@@ -35,7 +35,8 @@ pub(super) const SUSPECT: u8 = 16;
 /// Has a slow start window; stays set when that is complete.
 pub(super) const SLOW_START: u8 = 32;
 
-/// When all peers of an upstream were equally cold last: at that time no peer could spare another by a slow start.
+/// When all peers of an upstream were equally cold last: at that time no peer could spare another by a slow
+/// start.
 #[derive(Debug, Default)]
 pub(super) struct ColdStart(AtomicU64);
 
@@ -81,7 +82,8 @@ pub(super) struct PeerRecord {
     pub(super) draining_since: Option<Duration>,
     pub(super) flap_penalty: FlapPenalty,
     pub(super) slow_start: Option<SlowStartWindow>,
-    /// The configured duration of that slow start; the window is shorter if the other peers are cold themselves.
+    /// The configured duration of that slow start; the window is shorter if the other peers are cold
+    /// themselves.
     configured_slow_start: Duration,
     /// When that slow start began; the window's start differs once it was rescaled.
     pub(super) slow_start_since: Duration,
@@ -93,7 +95,8 @@ pub(super) struct PeerRecord {
 }
 
 impl PeerRecord {
-    /// The record of a new peer: `up` if it is not probed, unknown otherwise; `starts_slowly`: with a slow start.
+    /// The record of a new peer: `up` if it is not probed, unknown otherwise; `starts_slowly`: with a slow
+    /// start.
     pub(super) fn new(up: bool, starts_slowly: bool, now: Duration, policy: &PeerPolicy) -> Self {
         let mut record = Self {
             health: HealthTracker::default(),
@@ -116,8 +119,8 @@ impl PeerRecord {
         record
     }
 
-    /// The record without probe results: `up` if the peer is not probed, unknown otherwise. All else is kept, and
-    /// a peer that stays in service does not start slowly.
+    /// The record without probe results: `up` if the peer is not probed, unknown otherwise. All else is
+    /// kept, and a peer that stays in service does not start slowly.
     pub(super) fn with_health_reset(&self, up: bool, now: Duration, policy: &PeerPolicy) -> Self {
         let mut reset = self.clone();
         reset.update(now, policy, |record| {
@@ -210,8 +213,8 @@ impl PeerRecord {
         self.suspect = false;
     }
 
-    /// Ends a suppression and resets the flap penalty; whether the peer was suppressed. A slow start that was to begin at
-    /// its end begins now.
+    /// Ends a suppression and resets the flap penalty; whether the peer was suppressed. A slow start that
+    /// was to begin at its end begins now.
     pub(super) fn lift_suppression(&mut self, now: Duration, policy: &PeerPolicy) -> bool {
         let was_suppressed = self.flap_penalty.suppressed_until(now).is_some();
         self.flap_penalty = FlapPenalty::default();
@@ -236,8 +239,8 @@ impl PeerRecord {
             .and_then(|window| window.restarted_cold(now));
     }
 
-    /// Adjusts a running slow start to the configuration: ends it if slow starts are off, and rescales it to another
-    /// duration.
+    /// Adjusts a running slow start to the configuration: ends it if slow starts are off, and rescales it
+    /// to another duration.
     pub(super) fn reconcile_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
         let configured = self.slow_start.zip(policy.slow_start);
         self.slow_start = configured.map(|(window, duration)| {

@@ -1,8 +1,9 @@
 //! The state of one peer: atomics that a selection reads, and the record that they are computed from.
 //!
-//! A selection reads `flags`: one load, no lock. The times are stored before the flags that refer to them (release,
-//! acquire), so a reader of a flag sees its time. Probes, failures and operators change the `record`; every
-//! change computes the atomics anew under the record's lock, so that the two cannot diverge.
+//! A selection reads `flags`: one load, no lock. The times are stored before the flags that refer to them
+//! (release, acquire), so a reader of a flag sees its time. Probes, failures and operators change the
+//! `record`; every change computes the atomics anew under the record's lock, so that the two cannot
+//! diverge.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -146,8 +147,8 @@ impl PeerState {
         self.flags.load(Relaxed) & DRAINING != 0
     }
 
-    /// The time since its drain began, if it is draining and could serve the keys that it keeps: it is up, not ejected,
-    /// not suppressed.
+    /// The time since its drain began, if it is draining and could serve the keys that it keeps: it is up,
+    /// not ejected, not suppressed.
     #[inline]
     pub fn draining_for(&self, now: Duration) -> Option<Duration> {
         let can_serve = match self.flags.load(Acquire) & (UP | DRAINING | OFF_RING) {

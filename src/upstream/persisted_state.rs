@@ -1,8 +1,8 @@
 //! The state of peers as it is handed to another process or stored in the state file.
 //!
-//! By upstream name and peer label, which both processes know. Times are relative, in milliseconds: two processes have
-//! different monotonic clocks. A peer that is not in the new configuration is dropped; one with another
-//! address keeps only an operator's drain.
+//! By upstream name and peer label, which both processes know. Times are relative, in milliseconds: two
+//! processes have different monotonic clocks. A peer that is not in the new configuration is dropped; one
+//! with another address keeps only an operator's drain.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,8 @@ pub struct PersistedState {
     pub upstreams: BTreeMap<String, BTreeMap<String, PersistedPeer>>,
     /// The hot keys, by upstream.
     pub hot_keys: BTreeMap<String, Vec<PersistedHotKey>>,
-    /// How many milliseconds ago all peers were equally cold, by upstream; missing if longer ago than a slow start takes.
+    /// How many milliseconds ago all peers were equally cold, by upstream; missing if longer ago than a
+    /// slow start takes.
     pub cold_start_ms_ago: BTreeMap<String, u64>,
 }
 
@@ -157,7 +158,8 @@ pub struct PersistedSlowStart {
     pub starts_in_ms: u64,
     /// The duration of the window.
     pub duration_ms: u64,
-    /// The configured duration, from which `duration_ms` may have been shortened; less than that counts as `duration_ms`.
+    /// The configured duration, from which `duration_ms` may have been shortened; less than that counts as
+    /// `duration_ms`.
     #[serde(default)]
     pub configured_ms: u64,
     /// The time since it began; unlike `elapsed_ms` not rescaled to another duration.

@@ -3,9 +3,9 @@
 //! A backend's label is the text of its address; its weight is clamped to 1 ..= 256, and a backend of
 //! weight 0 is left out. Clockwise itself searches the ring directly, with its own state of each peer.
 //!
-//! [`RingSelectionIter`] returns every backend once. So `max_iterations` of [`LoadBalancer::select`] must be at least
-//! the number of backends: then it finds a healthy one, however few there are. (Pingora's own ring returns
-//! a backend at each of its points, and each time counts.)
+//! [`RingSelectionIter`] returns every backend once. So `max_iterations` of [`LoadBalancer::select`] must
+//! be at least the number of backends: then it finds a healthy one, however few there are. (Pingora's own
+//! ring returns a backend at each of its points, and each time counts.)
 //!
 //! [`LoadBalancer`]: pingora::lb::LoadBalancer
 //! [`LoadBalancer::select`]: pingora::lb::LoadBalancer::select

@@ -1,7 +1,8 @@
-//! Exports an upstream's state for another process and restores it there; reconciles it with another configuration.
+//! Exports an upstream's state for another process and restores it there; reconciles it with another
+//! configuration.
 //!
-//! A process that takes over restores twice: all state at its start, and the changes since then just before it serves. In
-//! between it has probed the peers itself.
+//! A process that takes over restores twice: all state at its start, and the changes since then just before
+//! it serves. In between it has probed the peers itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,12 +12,13 @@ use super::{Peer, Upstream};
 use crate::config::{self, SessionDrainConfig};
 use crate::policy::heavy_hitters::HotKey;
 
-/// The most active keys in an export: of the peers of one upstream that keep keys (draining or in a slow start), and
-/// again of all other peers of all upstreams. About 8 MB.
+/// The most active keys in an export: of the peers of one upstream that keep keys (draining or in a slow
+/// start), and again of all other peers of all upstreams. About 8 MB.
 pub const MAX_EXPORTED_KEYS: usize = 1 << 18;
 
 impl Upstream {
-    /// Exports the state of the peers by label, with the active keys of peers that are draining or in a slow start.
+    /// Exports the state of the peers by label, with the active keys of peers that are draining or in a
+    /// slow start.
     pub fn export_state(&self, now: Duration) -> BTreeMap<String, PersistedPeer> {
         let export = |peer: &Peer| {
             let address = peer.address.clone();
@@ -33,9 +35,9 @@ impl Upstream {
         peers
     }
 
-    /// Adds the active keys of all other peers to an [`Self::export_state`], for drains to come: those served `within`
-    /// that time, at most `room`, which is reduced by their number. Not for a state file: too large to be written
-    /// again and again.
+    /// Adds the active keys of all other peers to an [`Self::export_state`], for drains to come: those
+    /// served `within` that time, at most `room`, which is reduced by their number. Not for a state file:
+    /// too large to be written again and again.
     pub fn export_active_keys(
         &self,
         exported: &mut BTreeMap<String, PersistedPeer>,
@@ -89,7 +91,8 @@ impl Upstream {
         exported.collect()
     }
 
-    /// Exports how many milliseconds ago all peers were equally cold; `None`: longer ago than a slow start takes.
+    /// Exports how many milliseconds ago all peers were equally cold; `None`: longer ago than a slow start
+    /// takes.
     pub fn export_cold_start(&self, now: Duration) -> Option<u64> {
         let duration = self.config.slow_start?.duration;
         let ago = now.saturating_sub(self.shared.cold_start.since());
@@ -116,8 +119,9 @@ impl Upstream {
         }
     }
 
-    /// Restores the state of the peers from another process. A peer that had another address there keeps only an
-    /// operator's drain; such a peer, and one that is missing in the export, is new and starts slowly.
+    /// Restores the state of the peers from another process. A peer that had another address there keeps
+    /// only an operator's drain; such a peer, and one that is missing in the export, is new and starts
+    /// slowly.
     pub fn restore_state(&self, exported: &BTreeMap<String, PersistedPeer>, now: Duration) {
         for peer in &self.peers {
             match exported.get(&*peer.label) {
@@ -137,8 +141,8 @@ impl Upstream {
         self.reconcile(now);
     }
 
-    /// Takes over what changed in another process since its first export (`before`). This process has probed the peers
-    /// meanwhile, but served no request.
+    /// Takes over what changed in another process since its first export (`before`). This process has
+    /// probed the peers meanwhile, but served no request.
     pub fn apply_delta(
         &self,
         before: &BTreeMap<String, PersistedPeer>,
@@ -174,9 +178,10 @@ impl Upstream {
         }
     }
 
-    /// Adjusts state from a previous configuration or process to this configuration: ends suppressions without flap damping
-    /// and slow starts without `slow_start`, and rescales slow starts to another duration. Called once the
-    /// configuration is in force, because it shares its peers' state with the previous one.
+    /// Adjusts state from a previous configuration or process to this configuration: ends suppressions
+    /// without flap damping and slow starts without `slow_start`, and rescales slow starts to another
+    /// duration. Called once the configuration is in force, because it shares its peers' state with the
+    /// previous one.
     pub fn reconcile(&self, now: Duration) {
         for peer in &self.peers {
             if self.config.flap_damping.is_none() {
@@ -205,8 +210,8 @@ fn has_keys_to_export(peer: &Peer, now: Duration) -> bool {
     peer.state.is_draining() || peer.state.slow_start(now).is_some()
 }
 
-/// When no key that was active until `now` counts as active any more without a further request. A peer in a slow start
-/// keeps its keys longer, by the time since the slow start began.
+/// When no key that was active until `now` counts as active any more without a further request. A peer in a
+/// slow start keeps its keys longer, by the time since the slow start began.
 pub(super) fn affinity_expiry(
     config: &config::UpstreamConfig,
     peers: &[Peer],

@@ -5,8 +5,8 @@ use crate::ring::MemberId;
 /// The most attempts of a request; also the upper bound of `retry.attempts`.
 pub const MAX_ATTEMPTS: usize = 16;
 
-/// A set of at most [`MAX_ATTEMPTS`] peers, without allocation. Further peers are not recorded: a request has no
-/// further attempts.
+/// A set of at most [`MAX_ATTEMPTS`] peers, without allocation. Further peers are not recorded: a request
+/// has no further attempts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
     members: [Option<MemberId>; MAX_ATTEMPTS],

@@ -1,14 +1,16 @@
 //! The total weight of the peers that share an upstream's load, and their share of the key space.
 //!
-//! A bound is a share of the total weight; the room for a hot key depends on both. A peer in a slow start counts by its
-//! progress. A peer that is not available does not count at all, or the bounds of the others might not add up to all
-//! requests; for the same reason its requests are excluded from the total in flight, at each recount.
+//! A bound is a share of the total weight; the room for a hot key depends on both. A peer in a slow start
+//! counts by its progress. A peer that is not available does not count at all, or the bounds of the others
+//! might not add up to all requests; for the same reason its requests are excluded from the total in
+//! flight, at each recount.
 //!
-//! The sums are cached: a request costs four loads. They are recounted when a peer may have left the ring or come
-//! back, when an ejection, suppression or slow start ends by time, and in 64 steps of a slow start.
+//! The sums are cached: a request costs four loads. They are recounted when a peer may have left the ring
+//! or come back, when an ejection, suppression or slow start ends by time, and in 64 steps of a slow start.
 //!
-//! Invariant: a recount never replaces the result of a later moment. Two requests that read the clock before and after such
-//! an end can recount in either order; if the earlier one were stored last, its sum would stand until the next change.
+//! Invariant: a recount never replaces the result of a later moment. Two requests that read the clock
+//! before and after such an end can recount in either order; if the earlier one were stored last, its sum
+//! would stand until the next change.
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -37,18 +39,19 @@ pub(super) struct ServingWeights {
 
 /// The sums of the last recount.
 ///
-/// `valid_until` is stored last and loaded first (release, acquire), so a reader that finds it in the future reads sums
-/// of that recount or a later one.
+/// `valid_until` is stored last and loaded first (release, acquire), so a reader that finds it in the
+/// future reads sums of that recount or a later one.
 #[derive(Debug, Default)]
 pub(super) struct WeightCache {
     /// The number of changes before the recount in the upper half, [`ServingWeights::full`] in the lower.
     changes_and_full: AtomicU64,
     /// [`ServingWeights::shared_parts`]; stored before `changes_and_full`.
     shared_parts: AtomicU32,
-    /// When the sums end to hold without a change, in nanoseconds since the process started; 0: a recount is storing.
+    /// When the sums end to hold without a change, in nanoseconds since the process started; 0: a recount
+    /// is storing.
     valid_until: AtomicU64,
-    /// The key space of the peers that take all their keys. May be of another recount than the weight; that only
-    /// shifts a hot key's turns among serving peers.
+    /// The key space of the peers that take all their keys. May be of another recount than the weight; that
+    /// only shifts a hot key's turns among serving peers.
     key_space: AtomicU64,
     last_recount: Mutex<RecountState>,
 }

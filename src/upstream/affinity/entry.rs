@@ -62,8 +62,8 @@ impl AffinitySet {
     }
 }
 
-/// A key as far as a table with this many sets knows its hash: the tag, and the index of its set. A one above the index
-/// tells the number of its bits. Enough to restore the key in a table of the same size.
+/// A key as far as a table with this many sets knows its hash: the tag, and the index of its set. A one
+/// above the index tells the number of its bits. Enough to restore the key in a table of the same size.
 pub(super) const fn pack_key(entry: AffinityEntry, index: u64, sets: usize) -> u64 {
     entry.tag() | sets as u64 | index
 }
@@ -122,7 +122,8 @@ impl AffinityEntry {
         PeerEpoch((self.0 >> TIME_BITS & 0xffff) as u16)
     }
 
-    /// The age in units, modulo 2^28. A time a little ahead of `now` has the age 0: another thread read the clock later.
+    /// The age in units, modulo 2^28. A time a little ahead of `now` has the age 0: another thread read the
+    /// clock later.
     pub(super) const fn age(self, now: u32) -> u32 {
         let age = (now as u64).wrapping_sub(self.0) & TIME_MASK;
         if age > TIME_MASK - MAX_CLOCK_SKEW {

@@ -1,14 +1,14 @@
 //! A request that waits for room at a peer.
 //!
-//! A request that leaves a peer gives its room to the first waiting one: it counts that one in, by the bound of this
-//! moment, and wakes it. So the room is not idle until the waiting task runs. While requests wait, no other request
-//! is admitted: [`PackedLoad::has_waiters`] says so.
+//! A request that leaves a peer gives its room to the first waiting one: it counts that one in, by the
+//! bound of this moment, and wakes it. So the room is not idle until the waiting task runs. While requests
+//! wait, no other request is admitted: [`PackedLoad::has_waiters`] says so.
 //!
-//! A bound also widens when more requests arrive at other peers. No waiting request is admitted for that: to go through
-//! all queues at every request would cost every request.
+//! A bound also widens when more requests arrive at other peers. No waiting request is admitted for that:
+//! to go through all queues at every request would cost every request.
 //!
-//! No room is missed. A waiting request is counted in the word that a leaving request changes, and only then looks for
-//! room: either it sees that the other has left, or the other sees that it waits.
+//! No room is missed. A waiting request is counted in the word that a leaving request changes, and only
+//! then looks for room: either it sees that the other has left, or the other sees that it waits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -26,8 +26,8 @@ impl fmt::Debug for WaitQueue {
     }
 }
 
-/// The waiting requests, and the admitted ones that have not left yet. A request is known by its number in the order
-/// of arrival.
+/// The waiting requests, and the admitted ones that have not left yet. A request is known by its number in
+/// the order of arrival.
 #[derive(Default)]
 pub(super) struct Waiters {
     /// How many requests have ever been enqueued.

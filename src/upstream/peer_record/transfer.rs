@@ -68,8 +68,9 @@ impl PeerRecord {
         self.restore_events(persisted, now);
     }
 
-    /// Takes over what another process recorded between two exports, `before` and `persisted`. Its probe results
-    /// are no better than those of this process, which has probed too, so they count only if they changed.
+    /// Takes over what another process recorded between two exports, `before` and `persisted`. Its probe
+    /// results are no better than those of this process, which has probed too, so they count only if they
+    /// changed.
     pub(in crate::upstream) fn apply_delta(
         &mut self,
         (before, persisted): (Option<&PersistedPeer>, &PersistedPeer),

@@ -85,7 +85,8 @@ fn key_kept_by_a_draining_peer_returns_directly_to_its_owner() {
     let other = admit(&app, key, s(1002)).member.index();
     app.peers()[other].set_draining(true, s(1003));
     probe(&app.peers()[0], true, s(1004));
-    // The owner does not admit it yet: it stays where it is kept, and goes from there to its owner, not to the third peer.
+    // The owner does not admit it yet: it stays where it is kept, and goes from there to its owner, not to
+    // the third peer.
     let now = s(1004) + Duration::from_millis(1);
     assert_eq!(admit(&app, key, now).member.index(), other);
 }
