@@ -1,12 +1,12 @@
-//! What was read of a stream's request body and waits for its peer.
+//! The request body of an HTTP/2 stream, on its way from the client to an HTTP/2 peer.
 //!
-//! Pingora has one loop for both ways of a request: while a piece of the body waits for a peer to take it,
-//! nothing of the response is taken from that peer. One that takes nothing before its response is taken
-//! (gRPC answers while it is asked) would wait for ever. So the loop never waits for the peer: it puts
-//! the piece here, and what sends it on is polled beside the loop. Who waits is the reader of the
-//! body, and there the loop goes on with the response.
+//! Pingora 0.9.1 has one loop for both directions of a request: while it waits for the peer to take a chunk of
+//! the body, it reads nothing of the response. A peer that reads no more before its response is read (gRPC
+//! responds while the request goes on) would deadlock. So the loop never waits for the peer: it puts the chunk
+//! here, and the sender is polled beside the loop. Only the reader of the body waits, and meanwhile the loop
+//! goes on with the response.
 //!
-//! Invariant: no piece is read while [`ROOM`] bytes wait.
+//! Invariant: no chunk is read while [`MAX_BUFFERED`] bytes wait.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -14,10 +14,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// What waits at most before the client must; bytes.
+/// Bytes that wait before the client has to.
 const MAX_BUFFERED: usize = 64 << 10;
 
-/// The pieces of one request's body, on their way from its reader to its sender.
+/// The chunks of one request's body between their reader and their sender.
 #[derive(Debug, Default)]
 pub struct BodyQueue(Mutex<BodyQueueInner>);
 
@@ -25,7 +25,7 @@ pub struct BodyQueue(Mutex<BodyQueueInner>);
 struct BodyQueueInner {
     state: BodyQueueState,
     chunks: VecDeque<Bytes>,
-    /// Bytes in them.
+    /// The sum of the chunks; bytes.
     buffered: usize,
     reader_waker: Option<Waker>,
     sender_waker: Option<Waker>,
@@ -33,40 +33,40 @@ struct BodyQueueInner {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum BodyQueueState {
-    /// This attempt does without.
+    /// This attempt does not use the queue.
     #[default]
     Inactive,
     Open,
-    /// No piece follows those that are here.
+    /// The last chunk is in the queue.
     Ended,
     /// The peer takes no more.
     Stopped,
-    /// The request itself is refused.
+    /// The proxy rejects the request.
     Aborted,
 }
 
 impl BodyQueue {
-    /// Another attempt: what waited for the last one is void.
+    /// Drops the state of the attempt before.
     pub fn reset(&self) {
         *self.0.lock() = BodyQueueInner::default();
     }
 
-    /// From here on pieces go this way.
+    /// Chunks of this attempt go through the queue from here on.
     pub fn open(&self) {
         self.0.lock().state = BodyQueueState::Open;
     }
 
-    /// Puts a piece in, at once. What a peer refuses is dropped.
-    pub fn push(&self, piece: Bytes) {
+    /// Adds a chunk, without waiting; drops it where the peer takes no more.
+    pub fn push(&self, chunk: Bytes) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
-            queue.buffered += piece.len();
-            queue.chunks.push_back(piece);
+            queue.buffered += chunk.len();
+            queue.chunks.push_back(chunk);
             wake(&mut queue.sender_waker);
         }
     }
 
-    /// That was all.
+    /// No further chunk follows.
     pub fn end(&self) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
@@ -75,7 +75,7 @@ impl BodyQueue {
         }
     }
 
-    /// The peer takes no more, be it that it needs no more (RFC 9113, 8.1) or that it is gone.
+    /// The peer takes no more: it needs no more (RFC 9113 §8.1), or its connection is gone.
     pub fn stop_sending(&self) {
         let mut queue = self.0.lock();
         queue.chunks.clear();
@@ -84,7 +84,7 @@ impl BodyQueue {
         wake(&mut queue.reader_waker);
     }
 
-    /// The request is refused by what its body turned out to be: who sends it on must end the exchange.
+    /// The proxy rejects the request for its body, for example its size: the sender must reset its stream.
     pub fn abort(&self) {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Inactive {
@@ -93,20 +93,20 @@ impl BodyQueue {
         }
     }
 
-    /// The next piece for the peer, and whether it is the last; after that none is to be asked for.
-    /// `None`: the request is abandoned.
+    /// The next chunk for the peer, and whether it is the last; not to be polled after that. `None`: the request
+    /// is aborted.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Aborted {
             return Poll::Ready(None);
         }
-        let piece = queue.chunks.pop_front();
+        let chunk = queue.chunks.pop_front();
         let ended = queue.state != BodyQueueState::Open && queue.chunks.is_empty();
-        match piece {
-            Some(piece) => {
-                queue.buffered -= piece.len();
+        match chunk {
+            Some(chunk) => {
+                queue.buffered -= chunk.len();
                 wake(&mut queue.reader_waker);
-                Poll::Ready(Some((piece, ended)))
+                Poll::Ready(Some((chunk, ended)))
             }
             None if ended => Poll::Ready(Some((Bytes::new(), true))),
             None => {
@@ -116,7 +116,7 @@ impl BodyQueue {
         }
     }
 
-    /// Ready while there is room for another piece, or none is needed.
+    /// Ready while another chunk fits, or the peer takes none.
     pub(super) fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Open || queue.buffered < MAX_BUFFERED {
@@ -126,7 +126,7 @@ impl BodyQueue {
         Poll::Pending
     }
 
-    /// Whether the pieces of this attempt go this way.
+    /// Whether the chunks of this attempt go through the queue.
     pub(super) fn is_active(&self) -> bool {
         self.0.lock().state != BodyQueueState::Inactive
     }
@@ -137,8 +137,8 @@ impl BodyQueue {
     }
 }
 
-fn wake(waiting: &mut Option<Waker>) {
-    if let Some(waker) = waiting.take() {
+fn wake(slot: &mut Option<Waker>) {
+    if let Some(waker) = slot.take() {
         waker.wake();
     }
 }
@@ -154,29 +154,29 @@ mod tests {
         }
     }
 
-    fn next(upload: &BodyQueue) -> Option<(Bytes, bool)> {
-        now(|cx| upload.poll_next(cx)).flatten()
+    fn next(queue: &BodyQueue) -> Option<(Bytes, bool)> {
+        now(|cx| queue.poll_next(cx)).flatten()
     }
 
-    fn has_room(upload: &BodyQueue) -> bool {
-        now(|cx| upload.poll_capacity(cx)).is_some()
+    fn has_capacity(queue: &BodyQueue) -> bool {
+        now(|cx| queue.poll_capacity(cx)).is_some()
     }
 
     fn open() -> BodyQueue {
-        let upload = BodyQueue::default();
-        upload.open();
-        upload
+        let queue = BodyQueue::default();
+        queue.open();
+        queue
     }
 
     #[test]
     fn body_queue_keeps_chunk_order_and_marks_the_last() {
-        let upload = open();
-        assert_eq!(next(&upload), None);
-        upload.push(Bytes::from_static(b"a"));
-        upload.push(Bytes::from_static(b"b"));
-        assert_eq!(next(&upload), Some((Bytes::from_static(b"a"), false)));
-        upload.end();
-        assert_eq!(next(&upload), Some((Bytes::from_static(b"b"), true)));
+        let queue = open();
+        assert_eq!(next(&queue), None);
+        queue.push(Bytes::from_static(b"a"));
+        queue.push(Bytes::from_static(b"b"));
+        assert_eq!(next(&queue), Some((Bytes::from_static(b"a"), false)));
+        queue.end();
+        assert_eq!(next(&queue), Some((Bytes::from_static(b"b"), true)));
         let late = open();
         late.push(Bytes::from_static(b"a"));
         assert_eq!(next(&late), Some((Bytes::from_static(b"a"), false)));
@@ -186,25 +186,25 @@ mod tests {
 
     #[test]
     fn body_queue_blocks_the_writer_while_it_is_full() {
-        let upload = open();
-        assert!(has_room(&upload));
-        upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
-        assert!(!has_room(&upload));
-        assert!(next(&upload).is_some());
-        assert!(has_room(&upload));
+        let queue = open();
+        assert!(has_capacity(&queue));
+        queue.push(Bytes::from(vec![0; MAX_BUFFERED]));
+        assert!(!has_capacity(&queue));
+        assert!(next(&queue).is_some());
+        assert!(has_capacity(&queue));
     }
 
     #[test]
     fn body_queue_that_is_refused_never_blocks_the_writer() {
-        let upload = open();
-        upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
-        upload.stop_sending();
-        assert!(has_room(&upload) && upload.is_stopped());
-        upload.push(Bytes::from(vec![0; MAX_BUFFERED]));
-        assert!(has_room(&upload));
-        upload.abort();
-        assert!(now(|cx| upload.poll_next(cx)).is_some_and(|next| next.is_none()));
-        upload.reset();
-        assert!(!upload.is_active() && !upload.is_stopped());
+        let queue = open();
+        queue.push(Bytes::from(vec![0; MAX_BUFFERED]));
+        queue.stop_sending();
+        assert!(has_capacity(&queue) && queue.is_stopped());
+        queue.push(Bytes::from(vec![0; MAX_BUFFERED]));
+        assert!(has_capacity(&queue));
+        queue.abort();
+        assert!(now(|cx| queue.poll_next(cx)).is_some_and(|next| next.is_none()));
+        queue.reset();
+        assert!(!queue.is_active() && !queue.is_stopped());
     }
 }

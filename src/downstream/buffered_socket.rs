@@ -145,7 +145,7 @@ impl BufferedSocket {
         loop {
             let before = self.tls_bytes_written();
             let Poll::Ready(result) = self.poll_write_once(cx, more) else {
-                // TLS may be full and yet the client have taken some of what was encrypted before.
+                // Even if TLS takes no more, the kernel may have taken some bytes that were encrypted before.
                 progress.advanced |= self.tls_bytes_written() != before;
                 progress.blocked = true;
                 return Poll::Pending;

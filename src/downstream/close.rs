@@ -10,36 +10,36 @@ use super::phase::AbortReason;
 use super::socket::DownstreamSocket;
 use crate::telemetry::metrics::Http2Violation;
 
-/// How a connection ended.
+/// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// After a response that was the last one, or by the client between two requests.
+    /// The last response was complete, or the client left between two requests.
     Clean,
-    /// It was idle for the whole keep-alive time, or for a moment while others waited for its place.
+    /// The keep-alive time ran out, or the connection was evicted while idle.
     IdleTimeout,
     /// The header was not complete in time; the client was sent 408, if it had sent anything.
     HeaderTimeout,
     /// The header was too large; the client was sent 431.
     HeaderTooLarge,
-    /// What came was no HTTP request; the client was sent 400.
+    /// The bytes were not an HTTP request; the client was sent 400.
     MalformedRequest,
-    /// The client left in the middle of a header.
+    /// The client closed the connection in the middle of a header.
     HeaderTruncated,
-    /// A request or response passed one of its limits; 408 or 504 where nothing had been sent.
+    /// A limit of a request or response ran out; the client was sent 408 or 504 if no response had begun.
     RequestTimeout,
-    /// The client broke the rules of HTTP/2; it was sent GOAWAY, with the reason.
+    /// The client violated HTTP/2 or a limit on its frames; it was sent GOAWAY with the reason.
     Http2Violation(Http2Violation),
 }
 
-/// How long, and for how many bytes, a closing connection still takes what the client is sending.
+/// How long, and for how many bytes, a closing connection still reads what the client sends.
 pub(super) const LINGERING_CLOSE: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
 
-/// How long the last bytes may take to be written; a client that is slower has no claim to them.
+/// Time to write the last bytes before the close; a slower client loses them.
 pub(super) const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) fn close_reason_for(exchange: &Exchange, cause: AbortReason) -> CloseReason {
-    match cause {
-        // A browser opens connections ahead of need; a 408 out of the blue would only confuse it.
+pub(super) fn close_reason_for(exchange: &Exchange, reason: AbortReason) -> CloseReason {
+    match reason {
+        // A browser opens connections ahead of need: no 408 on one that it has not used yet.
         AbortReason::IdleTimeout if exchange.connection.bytes_in() == 0 => {
             CloseReason::HeaderTimeout
         }
@@ -58,27 +58,27 @@ pub(super) fn close_reason_for(exchange: &Exchange, cause: AbortReason) -> Close
     }
 }
 
-/// Closes the connection: sends what waits and the last words, and gives the client time to read
-/// them (RFC 9112, 9.6); or resets it, where what it was sent is not whole.
-pub(super) async fn close(exchange: &Exchange, words: &[u8]) {
+/// Closes the connection. Sends the buffered bytes and `closing_bytes`, and gives the client time to read them
+/// (RFC 9112 §9.6); resets the connection where the response is truncated.
+pub(super) async fn close(exchange: &Exchange, closing_bytes: &[u8]) {
     let taken = exchange.connection.socket.lock().take();
-    let Some((mut socket, mut last)) = taken else {
+    let Some((mut socket, mut bytes)) = taken else {
         return;
     };
     if exchange.closes_with_reset() {
         return socket.reset_on_close();
     }
-    let moved = exchange.abort_reason() == Some(AbortReason::KeyMoved);
-    last.extend_from_slice(words);
-    let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, write_final_bytes(&mut socket, &last)).await;
-    if exchange.wants_lingering_close() || !words.is_empty() || moved {
+    let is_moved = exchange.abort_reason() == Some(AbortReason::KeyMoved);
+    bytes.extend_from_slice(closing_bytes);
+    let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, write_final_bytes(&mut socket, &bytes)).await;
+    if exchange.wants_lingering_close() || !closing_bytes.is_empty() || is_moved {
         let _ = tokio::time::timeout(LINGERING_CLOSE.0, drain_input(&mut socket)).await;
     }
 }
 
-async fn write_final_bytes(socket: &mut DownstreamSocket, last: &[u8]) -> io::Result<()> {
-    if !last.is_empty() {
-        socket.write_all(last).await?;
+async fn write_final_bytes(socket: &mut DownstreamSocket, bytes: &[u8]) -> io::Result<()> {
+    if !bytes.is_empty() {
+        socket.write_all(bytes).await?;
     }
     socket.send_close_notify().await
 }

@@ -1,4 +1,4 @@
-//! One client connection: what holds for every request on it.
+//! One client connection: the data and counters that its requests share.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use super::tls_handshake::{ClientCertificate, TlsSession};
 use crate::config::DownstreamConfig;
 use crate::telemetry::metrics::ListenerMetrics;
 
-/// One client connection: what holds for every request on it. Shared by whatever serves it.
+/// One client connection, shared by its exchanges.
 ///
-/// The counters only carry values between tasks that wake each other through other means; `Relaxed`
-/// is enough for them.
+/// The counters only carry values between tasks that wake each other by other means, so `Relaxed` is enough.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client's address, as known before any request; `None`: unknown, as on a Unix socket.
+    /// The client's address: the socket's, or the one that a PROXY header names; `None`: unknown, as on a Unix
+    /// socket.
     pub client_addr: Option<SocketAddr>,
-    /// Its IP address as a field's value, made once: every request tells its peer.
+    /// The client's IP address as a header value, made once for the forwarding headers of all requests.
     pub client_ip_value: Option<HeaderValue>,
-    /// Who is at the other end of the socket.
+    /// The socket's remote address and the PROXY header.
     pub info: ConnectionInfo,
-    /// What the client may do, as it was when the connection was accepted.
+    /// Limits and timeouts, as configured when the connection was accepted.
     pub limits: DownstreamConfig,
-    /// What its TLS handshake agreed on; `None`: it is not encrypted.
+    /// The result of the TLS handshake; `None`: the connection is not encrypted.
     pub tls: Option<TlsSession>,
     /// The listener's address as configured.
     pub listener_address: Arc<str>,
-    /// Where the listener is counted.
+    /// The listener's metrics.
     pub metrics: Arc<ListenerMetrics>,
-    /// Its place among the open connections.
+    /// Counts the connection as open.
     permit: ConnectionPermit,
     pub(super) shutdown: ShutdownWatch,
     bytes_in: AtomicU64,
@@ -47,23 +47,23 @@ pub struct Connection {
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(
-        (socket, secured): (DownstreamSocket, Option<TlsSession>),
-        party: ConnectionInfo,
-        (listener, metrics): (Arc<str>, Arc<ListenerMetrics>),
-        guest: ConnectionPermit,
+        (socket, tls): (DownstreamSocket, Option<TlsSession>),
+        info: ConnectionInfo,
+        (listener_address, metrics): (Arc<str>, Arc<ListenerMetrics>),
+        permit: ConnectionPermit,
         limits: DownstreamConfig,
         shutdown: ShutdownWatch,
     ) -> Arc<Self> {
-        let client = party.client_addr();
+        let client_addr = info.client_addr();
         Arc::new(Self {
-            client_addr: client,
-            client_ip_value: client.and_then(|client| client.ip().to_string().try_into().ok()),
-            info: party,
+            client_addr,
+            client_ip_value: client_addr.and_then(|addr| addr.ip().to_string().try_into().ok()),
+            info,
             limits,
-            tls: secured,
-            listener_address: listener,
+            tls,
+            listener_address,
             metrics,
-            permit: guest,
+            permit,
             shutdown,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -71,44 +71,44 @@ impl Connection {
         })
     }
 
-    /// Whether the client speaks TLS: to us, or to whom passes its connection on.
+    /// Whether the client speaks TLS: to this listener, or to the proxy in front of it.
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some() || self.info.is_encrypted()
     }
 
     /// The address that the client connected to; `None`: unknown.
     pub fn destination_addr(&self) -> Option<SocketAddr> {
-        let own = || self.socket.lock().local_address().map(canonical_addr);
-        self.info.destination_addr().or_else(own)
+        let local = || self.socket.lock().local_address().map(canonical_addr);
+        self.info.destination_addr().or_else(local)
     }
 
-    /// Whether its client was asked for a certificate.
+    /// Whether the listener asks clients for a certificate.
     pub fn requests_client_cert(&self) -> bool {
-        let secured = self.tls.as_ref();
-        secured.is_some_and(|secured| secured.requests_client_cert)
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.requests_client_cert)
     }
 
-    /// The certificate that the client showed, where it was asked for one.
+    /// The certificate that the client presented, if any.
     pub fn client_certificate(&self) -> Option<&ClientCertificate> {
         self.tls.as_ref()?.client_certificate.as_ref()
     }
 
-    /// There are as many connections as there may be: the client should leave after the next response.
+    /// Whether the connection limit is reached: the next response says `Connection: close`.
     pub fn is_at_connection_limit(&self) -> bool {
         self.permit.limit().is_reached()
     }
 
-    /// Its listener is closing: the client should leave after the next response.
+    /// Whether its listener is closing: the next response says `Connection: close`.
     pub fn is_draining(&self) -> bool {
         *self.shutdown.borrow()
     }
 
-    /// Bytes that the client has sent so far.
+    /// Bytes received from the client so far, without TLS.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in.load(Relaxed)
     }
 
-    /// Bytes that the client was sent so far.
+    /// Bytes sent to the client so far, without TLS.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.load(Relaxed)
     }

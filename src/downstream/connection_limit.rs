@@ -1,4 +1,4 @@
-//! How many connections there are, how many there may be, and when the last one has left.
+//! The limit on open connections, and the eviction of idle ones when it is reached.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 use super::per_client_limit::{ClientConnectionCounts, ClientPermit};
 use crate::config::PerClientLimitConfig;
 
-/// How long one who waits for a place lets the idle connection that was called take to leave.
+/// The time that an evicted idle connection has to close before the next one is evicted.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// No limit.
@@ -22,22 +22,24 @@ const UNLIMITED: usize = usize::MAX;
 
 /// Counts the open connections of a group of listeners.
 ///
-/// At the limit, new connections wait instead of being refused, every response says
-/// `Connection: close`, and whoever waits calls on idle connections to leave, the one that has been
-/// idle for longest first: idle clients must not keep busy ones out for a whole keep-alive time.
+/// At the limit, new connections wait instead of being refused, every response says `Connection: close`, and
+/// the acceptor evicts idle connections, the longest idle first: idle clients must not keep busy ones out for
+/// a whole keep-alive time.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     limit: AtomicUsize,
     open: AtomicUsize,
     /// The process has no descriptor left, whatever the limit is.
     out_of_descriptors: AtomicBool,
+    /// Wakes every waiter when a connection closes or the limit changes.
     closed: Notify,
+    /// Wakes one idle connection: Tokio's `Notify` wakes the longest waiter.
     evict: Notify,
     per_client: Arc<ClientConnectionCounts>,
 }
 
 impl ConnectionLimit {
-    /// A gate that lets `limit` connections in at once; `None`: any number.
+    /// At most `limit` connections at once; `None`: any number.
     pub fn new(limit: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             limit: AtomicUsize::new(limit.unwrap_or(UNLIMITED)),
@@ -49,53 +51,53 @@ impl ConnectionLimit {
         })
     }
 
-    /// Another limit, from now on; connections above it stay.
+    /// Changes the limit; connections above it stay open.
     pub fn set_limit(&self, limit: Option<usize>) {
         self.limit
             .store(limit.unwrap_or(UNLIMITED), Ordering::Relaxed);
         self.closed.notify_waiters();
     }
 
-    /// Open connections.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Whether there are as many as there may be, or can be.
+    /// Whether the limit is reached, or the process is out of descriptors.
     pub fn is_reached(&self) -> bool {
         self.out_of_descriptors.load(Ordering::Relaxed)
             || self.open_connections() >= self.limit.load(Ordering::Relaxed)
     }
 
-    /// Whether the process is out of descriptors: as good as full, until an accept succeeds.
-    pub fn set_out_of_descriptors(&self, exhausted: bool) {
-        // Read first: nearly always it is what it was, and a store would take the cache line.
-        if self.out_of_descriptors.load(Ordering::Relaxed) != exhausted {
-            self.out_of_descriptors.store(exhausted, Ordering::Relaxed);
+    /// Sets whether the process is out of descriptors: the limit counts as reached until an accept succeeds.
+    pub fn set_out_of_descriptors(&self, is_out: bool) {
+        // Loads first: the value rarely changes, and a store takes the cache line from the other threads.
+        if self.out_of_descriptors.load(Ordering::Relaxed) != is_out {
+            self.out_of_descriptors.store(is_out, Ordering::Relaxed);
         }
     }
 
     /// Waits until no connection is open.
     pub async fn wait_until_empty(&self) {
-        self.wait_until(|gate| gate.open_connections() == 0).await;
+        self.wait_until(|limit| limit.open_connections() == 0).await;
     }
 
-    /// Waits until there is room for one more, and calls on idle connections to make it.
+    /// Waits until one more connection may open; evicts an idle one every [`EVICTION_INTERVAL`].
     pub async fn wait_for_capacity(&self) {
         while self.is_reached() {
             self.evict.notify_one();
-            let room = self.wait_until(|gate| !gate.is_reached());
-            let _ = tokio::time::timeout(EVICTION_INTERVAL, room).await;
+            let capacity = self.wait_until(|limit| !limit.is_reached());
+            let _ = tokio::time::timeout(EVICTION_INTERVAL, capacity).await;
         }
     }
 
-    /// Waits until a connection has left, or for `patience`, and calls on an idle one to do so.
-    pub async fn evict_idle_and_wait(&self, patience: Duration) {
+    /// Evicts an idle connection and waits until any has closed, for `timeout` at most.
+    pub async fn evict_idle_and_wait(&self, timeout: Duration) {
         self.evict.notify_one();
-        let _ = tokio::time::timeout(patience, self.closed.notified()).await;
+        let _ = tokio::time::timeout(timeout, self.closed.notified()).await;
     }
 
-    /// Takes a place, whether there is one or not.
+    /// Counts a connection as open, even above the limit.
     pub fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, Ordering::SeqCst);
         ConnectionPermit {
@@ -104,7 +106,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// What an idle connection listens for.
+    /// The notice that an idle connection waits for.
     pub(super) fn idle_eviction(&self) -> IdleEviction<'_> {
         IdleEviction {
             limit: self,
@@ -119,64 +121,64 @@ impl ConnectionLimit {
 
     async fn wait_until(&self, reached: impl Fn(&Self) -> bool) {
         loop {
-            let left = self.closed.notified();
-            tokio::pin!(left);
-            // Registered before the look, so that a leaver in between is not missed.
-            left.as_mut().enable();
+            let closed = self.closed.notified();
+            tokio::pin!(closed);
+            // Registered before the check, so that a close in between is not missed.
+            closed.as_mut().enable();
             if reached(self) {
                 return;
             }
-            left.await;
+            closed.await;
         }
     }
 }
 
-/// One connection's ear for the call to leave. Calls go to whoever has listened for longest.
+/// One idle connection's wait for its eviction. The connection that has waited for longest is evicted first.
 pub(super) struct IdleEviction<'a> {
     limit: &'a ConnectionLimit,
     notified: Option<Pin<Box<Notified<'a>>>>,
 }
 
 impl IdleEviction<'_> {
-    /// Ready when this connection was called; poll again to listen for the next call. Where no gate
-    /// can be full, nothing is registered.
+    /// Ready when this connection is evicted; a further poll waits for the next notice. Registers nothing
+    /// where no limit can be reached.
     pub(super) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.notified.is_none() && !self.limit.is_limited() {
             return Poll::Pending;
         }
-        let called = &self.limit.evict;
-        let listening = self
+        let evict = &self.limit.evict;
+        let notified = self
             .notified
-            .get_or_insert_with(|| Box::pin(called.notified()));
-        ready!(listening.as_mut().poll(cx));
+            .get_or_insert_with(|| Box::pin(evict.notified()));
+        ready!(notified.as_mut().poll(cx));
         self.notified = None;
         Poll::Ready(())
     }
 
-    /// Listens no more; a call that came meanwhile goes to the next.
+    /// Stops waiting; a notice that came meanwhile goes to the next connection.
     pub(super) fn cancel(&mut self) {
         self.notified = None;
     }
 }
 
-/// One connection's place; leaves when dropped, however the connection ended.
+/// Counts one connection as open until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
-    /// Its place among those of its client, where they are counted.
+    /// Counts the connection as its client's, where `per_client` is set.
     client_permit: Option<ClientPermit>,
 }
 
 impl ConnectionPermit {
-    /// The gate it came through.
+    /// The limit that counts the connection.
     pub fn limit(&self) -> &ConnectionLimit {
         &self.limit
     }
 
-    /// Counts the connection as this client's, where it may have one more. Those that came while
-    /// nobody counted are not.
-    pub fn acquire_for_client(&mut self, client: IpAddr, rule: PerClientLimitConfig) -> bool {
-        self.client_permit = self.limit.per_client.acquire(client, rule);
+    /// Counts the connection as this client's. False: the client has as many as it may. Connections that came
+    /// before `per_client` was set are not counted.
+    pub fn acquire_for_client(&mut self, client: IpAddr, config: PerClientLimitConfig) -> bool {
+        self.client_permit = self.limit.per_client.acquire(client, config);
         self.client_permit.is_some()
     }
 }

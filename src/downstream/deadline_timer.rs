@@ -1,9 +1,9 @@
-//! One lazy timer for a whole exchange, and what else a connection does between two polls of its work.
+//! One lazy timer for all deadlines of an exchange.
 //!
-//! A deadline moves with every phase, many times a request; a timer that followed it would cost a
-//! lock and a place in the timer wheel each time. This one is moved only when the deadline comes
-//! *nearer* than it is set; when it fires too early, it looks again and goes back to sleep. A busy
-//! keep-alive connection touches the wheel about once in its keep-alive time.
+//! A deadline moves with every phase, many times a request; a timer that followed it would cost a lock and an
+//! entry in Tokio's timer wheel each time. This timer is reset only when a deadline is *nearer* than the timer.
+//! When it fires too early, it checks the deadlines and sleeps again. A busy keep-alive connection touches the
+//! wheel about once in its keep-alive time.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::clock;
 
 pub(super) struct DeadlineTimer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// What `sleep` is set to; [`NEVER`] while it is not.
+    /// When `sleep` fires, in nanoseconds; [`NEVER`]: not armed.
     armed_for: u64,
 }
 
@@ -31,8 +31,8 @@ impl DeadlineTimer {
         }
     }
 
-    /// Runs `work` to its end, or until a limit of the exchange is passed; the exchange knows the
-    /// cause then, before `work` is dropped.
+    /// Runs `work` to its end, or until the exchange is aborted. The exchange has the reason before `work` is
+    /// dropped.
     pub(super) async fn run_until_deadline<F>(
         &mut self,
         exchange: &Exchange,
@@ -42,8 +42,8 @@ impl DeadlineTimer {
         F: Future + Unpin,
     {
         poll_fn(|cx| {
-            if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
-                return Poll::Ready(Ok(done));
+            if let Poll::Ready(output) = Pin::new(&mut *work).poll(cx) {
+                return Poll::Ready(Ok(output));
             }
             self.poll_deadline(exchange, cx).map(Err)
         })
@@ -53,8 +53,8 @@ impl DeadlineTimer {
     fn poll_deadline(&mut self, exchange: &Exchange, cx: &mut Context<'_>) -> Poll<AbortReason> {
         loop {
             exchange.close_at_boundary();
-            if let Some(cause) = exchange.abort_reason() {
-                return Poll::Ready(cause);
+            if let Some(reason) = exchange.abort_reason() {
+                return Poll::Ready(reason);
             }
             let deadline = exchange.next_wakeup();
             if deadline == NEVER && self.sleep.is_none() {
@@ -81,7 +81,7 @@ impl DeadlineTimer {
 
     fn arm(&mut self, deadline: u64) {
         let wait = Duration::from_nanos(deadline.saturating_sub(nanos(clock::since_start())));
-        // The wheel ticks in milliseconds and may fire at the tick's start.
+        // The wheel ticks in milliseconds and may fire at the start of the tick: a little early.
         let at = clock::tokio_now() + wait + Duration::from_millis(1);
         self.armed_for = deadline;
         match &mut self.sleep {

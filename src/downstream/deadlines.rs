@@ -3,7 +3,7 @@
 //! No clock: `now` is an argument, the time of [`clock::since_start`](crate::clock::since_start). The rows
 //! of the tables in `phase.rs` are the unit tests below.
 //!
-//! A phase has a limit of its own and restarts it with every piece that passes. Beside it run the limit of
+//! A phase has a limit of its own and restarts it with every chunk that passes. Beside it run the limit of
 //! the whole request (or tunnel) and, while a write is blocked, the write limits of client and peer.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};

@@ -9,32 +9,33 @@ use super::exchange::Exchange;
 use super::io;
 use super::phase::Phase;
 
-/// The work of the one task that has a connection's socket to itself: what `work` has written is sent
-/// when it pauses, and while it is idle it hears the call that others wait for a place.
+/// Runs `work` to its end. Whenever it pauses, sends what it has written; while it is idle, waits for an eviction
+/// too.
+///
+/// For the one task that owns a connection's socket; the tasks of HTTP/2 streams must not use it.
 pub(super) async fn drive_connection<F: Future + Unpin>(
     exchange: &Exchange,
     work: &mut F,
 ) -> F::Output {
-    let mut call = exchange.connection.connection_limit().idle_eviction();
+    let mut eviction = exchange.connection.connection_limit().idle_eviction();
     poll_fn(|cx| {
-        if let Poll::Ready(done) = Pin::new(&mut *work).poll(cx) {
-            return Poll::Ready(done);
+        if let Poll::Ready(output) = Pin::new(&mut *work).poll(cx) {
+            return Poll::Ready(output);
         }
-        // The session has nothing to add for now; whether it turns to read cannot be relied on.
+        // The session has no more to write for now, and need not flush or read before it waits.
         io::flush_pending(exchange, cx);
-        poll_eviction(exchange, &mut call, cx);
+        poll_eviction(exchange, &mut eviction, cx);
         Poll::Pending
     })
     .await
 }
 
-/// Listens, while idle, for the call that others wait for a place.
-fn poll_eviction(exchange: &Exchange, call: &mut IdleEviction<'_>, cx: &mut Context<'_>) {
+fn poll_eviction(exchange: &Exchange, eviction: &mut IdleEviction<'_>, cx: &mut Context<'_>) {
     if exchange.phase() != Phase::Idle {
-        call.cancel();
+        eviction.cancel();
         return;
     }
-    while call.poll_evicted(cx).is_ready() {
+    while eviction.poll_evicted(cx).is_ready() {
         exchange.shorten_idle_timeout();
     }
 }

@@ -27,8 +27,7 @@ use crate::fault::Fault;
 /// Stands for no [`AbortReason`].
 const NO_REASON: u8 = u8::MAX;
 
-/// Idle time that a connection keeps while others wait for capacity: enough for a request that is on its
-/// way.
+/// Idle time that a connection keeps while others wait for capacity: enough for a request already sent.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// One request and its response, shared by the task that serves it, the byte stream below and the proxy's
@@ -231,7 +230,7 @@ impl Exchange {
         self.request.set_length(bytes);
     }
 
-    /// The request's body was read to its end, or there is none.
+    /// The request's body was read to its end, or it has none.
     pub fn mark_body_complete(&self) {
         self.request.mark_body_complete();
     }
@@ -270,7 +269,7 @@ impl Exchange {
         }
     }
 
-    /// The client does not take what it is sent: `write_timeout` runs from the first refusal.
+    /// The client does not take what it is sent: starts `write_timeout`, unless it runs already.
     pub(super) fn on_write_blocked(&self) {
         if !self.deadlines.is_client_blocked() {
             self.deadlines.block_client(clock::since_start());
@@ -381,7 +380,7 @@ impl Exchange {
     }
 
     /// Whether the close is a reset: a limit was passed in the middle of a response or because the client
-    /// takes nothing of it, or [`Exchange::reset_on_close`] asked for it.
+    /// does not read it, or [`Exchange::reset_on_close`] was called.
     pub(super) fn closes_with_reset(&self) -> bool {
         let is_truncated = match self.abort_reason() {
             Some(AbortReason::ClientWriteTimeout | AbortReason::PeerReadTimeout) => true,
@@ -414,7 +413,7 @@ impl Exchange {
 
     /// Aborts the stream that is to close, once it is at a boundary and the client has all of it.
     pub(super) fn close_at_boundary(&self) {
-        // What a stream of HTTP/2 has written is on its way, although other streams may have more to write.
+        // HTTP/2: `h2` has the stream's bytes already; those that wait in the socket may be other streams'.
         if let Some(reason) = self.graceful_close.reason_at_boundary()
             && (self.is_http2_stream || self.connection.socket.lock().is_flushed())
         {

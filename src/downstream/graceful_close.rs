@@ -13,15 +13,16 @@ use super::phase::AbortReason;
 use super::scheduled_task::{ScheduledTask, TaskOutcome, TaskSlot};
 use super::stream_boundary::BoundaryScanner;
 
-/// The close of an exchange's stream, where it has a task that may ask for it.
+/// Closes the stream of an exchange when its task asks for it.
 #[derive(Debug, Default)]
 pub(super) struct GracefulClose {
     task: TaskSlot,
-    /// `progress.reason` is set; saves the lock in every poll.
+    /// Whether `progress.reason` is set; saves the lock in every poll.
     is_closing: AtomicBool,
     progress: Mutex<StreamProgress>,
 }
 
+/// How far the stream has come, and whether it is to end.
 #[derive(Debug, Default)]
 struct StreamProgress {
     /// Boxed, as few exchanges carry a stream.

@@ -4,14 +4,14 @@
 //!      ┌────────────► idle ── first byte ──► header ── complete ──► request … response ──┐
 //!      │               │ keep-alive time       │ header time           │ its own limits  │
 //!      │               ▼                       ▼                       ▼                 │
-//!      │             close             408 or 431, close       408, 504 or cut, close     │
+//!      │             close             408 or 431, close       408, 504 or reset, close   │
 //!      └──────────────────────────── the response allows it ◄────────────────────────────┘
 //! ```
 //!
-//! Pingora's own loop has no limit on a header's arrival and none on an idle connection after its
-//! first request. Draining needs nothing more than this loop: a response that is sent while
-//! `shutdown` is set carries `Connection: close`, and an idle connection keeps its idle time, so no
-//! client finds a connection closed that it was told it could use.
+//! Pingora 0.9.1's own loop has no limit on a header's arrival and none on an idle connection after its first
+//! request. A drain needs no more than this loop: a response that is sent while `shutdown` is set carries
+//! `Connection: close`, and an idle connection keeps its idle time, so no client loses a connection that it was
+//! offered for the next request.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -28,38 +28,37 @@ use super::exchange::Exchange;
 use super::io::DownstreamIo;
 use super::phase::{AbortReason, Phase};
 
-/// Pingora's word for a keep-alive without a time limit: the [`Watch`] has the limits.
+/// Pingora's value for a keep-alive without a time limit; [`DeadlineTimer`] has the limits.
 const NO_KEEPALIVE_TIMEOUT: u64 = 0;
 
 /// Serves the requests of one connection until it ends.
 pub(super) async fn run<A>(
-    stream: DownstreamIo,
+    io: DownstreamIo,
     exchange: &Exchange,
-    watch: &mut DeadlineTimer,
+    timer: &mut DeadlineTimer,
     app: &Arc<A>,
 ) -> CloseReason
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let connection = &exchange.connection;
-    let mut next = first_session(Box::new(stream), exchange);
+    let mut next = first_session(Box::new(io), exchange);
     loop {
         let sent_before = connection.bytes_out();
         let served = {
             let mut session = app.process_new_http(next, &connection.shutdown);
             let mut work = pin!(drive_connection(exchange, &mut session));
-            watch.run_until_deadline(exchange, &mut work).await
+            timer.run_until_deadline(exchange, &mut work).await
         };
         match served {
             Ok(Some(reused)) => next = next_session(reused, exchange),
             Ok(None) => return close_reason_after_session(exchange, sent_before),
-            Err(cause) => return close_reason_for(exchange, cause),
+            Err(reason) => return close_reason_for(exchange, reason),
         }
     }
 }
 
-/// The last bytes for the client of an aborted exchange: a response where one is due, or the polite end
-/// of its stream.
+/// The bytes that end an aborted exchange: an end marker, an error response, or none.
 pub(super) fn closing_bytes(exchange: &Exchange) -> Cow<'static, [u8]> {
     match exchange.abort_reason() {
         Some(AbortReason::KeyMoved | AbortReason::TunnelTotalTimeout) => {
@@ -96,8 +95,8 @@ fn next_session(reused: ReusedHttpStream, exchange: &Exchange) -> ServerSession 
     session
 }
 
-/// Pingora is done. Where it never found a whole header and yet said something, that was 400; what
-/// it had to judge may have come with the request before, without a further read.
+/// Why Pingora's session ended. If it wrote something without a whole header, that was 400; the bytes that it
+/// rejected may have come with the request before, without a further read.
 fn close_reason_after_session(exchange: &Exchange, sent_before: u64) -> CloseReason {
     match exchange.phase() {
         Phase::Idle | Phase::Header if exchange.connection.bytes_out() > sent_before => {

@@ -1,7 +1,7 @@
 //! The byte stream under an HTTP session: counts bytes, and keeps the exchange's deadlines informed.
 //!
-//! The socket belongs to the [`Connection`](super::Connection), not to the session: a client whose request
-//! was aborted by a deadline can still be sent a status, and nothing that was written is lost with the session.
+//! The socket belongs to the [`Connection`](super::Connection), not to the session: after a deadline has aborted
+//! a request its client can still be sent a status, and no written byte is lost with the session.
 
 use std::fmt;
 use std::io;

@@ -1,27 +1,25 @@
-//! One client connection: who it is from, what passes on it, and when it has waited too long.
+//! Client connections: sockets, limits, TLS, HTTP/1 and HTTP/2 towards the client, and every deadline there.
 //!
 //! ```text
-//!  listener ──► Connection ──► Exchange ◄── proxy hooks say which phase a request is in, until when
-//!                   │             │
-//!               introduction.rs whose it is, as whoever passes it on says; before anything else
-//!               handshake.rs  TLS
-//!               serve.rs      which HTTP is spoken (preface.rs), and how the connection is closed
-//!               stream.rs     the bytes: they are read and written through it; it counts
-//!               http1.rs      HTTP/1: one exchange after the other
-//!               flow.rs       what it may become: a tunnel, of which neither direction waits for the other
-//!               http2/        HTTP/2: many at once
-//!                                 │
-//!                             phase.rs   the phases, their limits, and what each limit means
-//!                             watch.rs   one lazy timer: is a limit passed?
-//!                             upload.rs  what waits of a body for its peer
-//!                             tenure.rs  may a long stream stay? ending.rs: where it can end
-//!                             pulse.rs   what is done from time to time while a request goes on
+//!  listener/ ──► Connection ──► Exchange ◄── the proxy's hooks set the phase of a request and its limit
+//!
+//!  a connection                             an exchange: one request and its response
+//!    connection_limit.rs  open connections    phase.rs            phases, limits, abort reasons
+//!    per_client_limit.rs  of one client       deadlines.rs        the limit that runs out next
+//!    proxy_header.rs      PROXY protocol      deadline_timer.rs   one lazy timer for all limits
+//!    tls_handshake.rs     TLS                 request_progress.rs bytes of the request
+//!    serve.rs             HTTP/1 or HTTP/2?   body_queue.rs       request body on its way to a peer
+//!    http1.rs, http2/     the sessions        scheduled_task.rs   periodic work beside a request
+//!    drive.rs             flush, eviction     graceful_close.rs   ends a long stream between messages
+//!    close.rs             the close             stream_boundary/  finds the place
+//!  its bytes                                  watermark.rs        backpressure of a tunnel
+//!    socket.rs, buffered_socket.rs, io.rs, pingora_digests.rs
 //! ```
 //!
-//! Pingora times single reads and writes, and nothing at all between two requests or in a flush; a
-//! client that drips bytes, takes none, or holds an idle connection, is never told off. So the
-//! deadlines stand here, around its session. What must hold: a request that is being answered is
-//! cut only by a deadline that the operator set, never by the end of an idle time.
+//! Pingora 0.9.1 times single reads and writes, and nothing between two requests or in a flush: a client that
+//! drips bytes, reads nothing, or holds an idle connection has no limit there. So the deadlines stand here,
+//! around its session. Invariant: a request in progress is aborted only by a deadline that the operator set,
+//! never by the end of an idle time.
 
 mod body_queue;
 mod buffered_socket;

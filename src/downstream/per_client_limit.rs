@@ -1,7 +1,7 @@
-//! How many connections each client has.
+//! The limit on open connections of one client.
 //!
-//! Memory is bounded by the connections themselves: who has none is not remembered. The keys are
-//! hashed with a secret, so nobody can choose addresses that meet in one place.
+//! Memory is bounded by the connections themselves: a client without one has no entry. The keys are hashed
+//! with a secret, so no client can choose addresses that collide.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use crate::config::PerClientLimitConfig;
 
-/// Parts that are locked on their own.
+/// Parts of the table, each with its own lock.
 const SHARDS: usize = 16;
 
-/// How many connections each client has; a client is a network of addresses.
+/// The open connections of each client; a client is a network of addresses.
 #[derive(Debug, Default)]
 pub(super) struct ClientConnectionCounts {
     shards: [Mutex<HashMap<IpNet, u32>>; SHARDS],
@@ -24,20 +24,20 @@ pub(super) struct ClientConnectionCounts {
 }
 
 impl ClientConnectionCounts {
-    /// A place for one more connection of this client; `None`: it has as many as it may.
+    /// Counts one more connection; `None`: the client has as many as it may.
     pub(super) fn acquire(
         self: &Arc<Self>,
         client: IpAddr,
-        rule: PerClientLimitConfig,
+        config: PerClientLimitConfig,
     ) -> Option<ClientPermit> {
-        let network = client_network(client, rule);
-        let mut taken = self.shard(&network).lock();
-        let count = taken.entry(network).or_insert(0);
-        if *count >= rule.limit {
+        let network = client_network(client, config);
+        let mut counts = self.shard(&network).lock();
+        let count = counts.entry(network).or_insert(0);
+        if *count >= config.limit {
             return None;
         }
         *count += 1;
-        drop(taken);
+        drop(counts);
         Some(ClientPermit {
             counts: Arc::clone(self),
             network,
@@ -45,16 +45,16 @@ impl ClientConnectionCounts {
     }
 
     fn release(&self, network: IpNet) {
-        let mut taken = self.shard(&network).lock();
-        if let Some(count) = taken.get_mut(&network) {
+        let mut counts = self.shard(&network).lock();
+        if let Some(count) = counts.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&network);
+                counts.remove(&network);
             }
         }
-        // A crowd that has left leaves no memory behind.
-        if taken.len() * 4 < taken.capacity() {
-            taken.shrink_to_fit();
+        // Gives the memory of a past peak back.
+        if counts.len() * 4 < counts.capacity() {
+            counts.shrink_to_fit();
         }
     }
 
@@ -63,12 +63,12 @@ impl ClientConnectionCounts {
         reason = "invariant: a remainder is below the divisor"
     )]
     fn shard(&self, network: &IpNet) -> &Mutex<HashMap<IpNet, u32>> {
-        let [place, ..] = self.hasher.hash_one(network).to_ne_bytes();
-        &self.shards[usize::from(place) % SHARDS]
+        let [byte, ..] = self.hasher.hash_one(network).to_ne_bytes();
+        &self.shards[usize::from(byte) % SHARDS]
     }
 }
 
-/// One connection's place among its client's; left when dropped.
+/// Counts one connection as its client's until it is dropped.
 #[derive(Debug)]
 pub(super) struct ClientPermit {
     counts: Arc<ClientConnectionCounts>,
@@ -81,12 +81,12 @@ impl Drop for ClientPermit {
     }
 }
 
-fn client_network(client: IpAddr, rule: PerClientLimitConfig) -> IpNet {
+fn client_network(client: IpAddr, config: PerClientLimitConfig) -> IpNet {
     let client = client.to_canonical();
     let bits = if client.is_ipv4() {
-        rule.v4_prefix
+        config.v4_prefix
     } else {
-        rule.v6_prefix
+        config.v6_prefix
     };
     IpNet::new(client, bits).map_or(client.into(), |network| network.trunc())
 }
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    fn rule(limit: u32) -> PerClientLimitConfig {
+    fn config(limit: u32) -> PerClientLimitConfig {
         PerClientLimitConfig {
             limit,
             ..PerClientLimitConfig::DEFAULT
@@ -110,70 +110,70 @@ mod tests {
 
     #[test]
     fn per_client_limit_refuses_only_connections_above_it() {
-        let clients = Arc::new(ClientConnectionCounts::default());
-        let seat = |client: &str| clients.acquire(address(client), rule(2));
-        let held = [seat("192.0.2.1"), seat("::ffff:192.0.2.1")];
-        assert!(held.iter().all(Option::is_some));
-        assert!(seat("192.0.2.1").is_none());
-        assert!(seat("192.0.2.2").is_some());
-        drop(held);
-        assert!(seat("192.0.2.1").is_some());
+        let counts = Arc::new(ClientConnectionCounts::default());
+        let acquire = |client: &str| counts.acquire(address(client), config(2));
+        let permits = [acquire("192.0.2.1"), acquire("::ffff:192.0.2.1")];
+        assert!(permits.iter().all(Option::is_some));
+        assert!(acquire("192.0.2.1").is_none());
+        assert!(acquire("192.0.2.2").is_some());
+        drop(permits);
+        assert!(acquire("192.0.2.1").is_some());
     }
 
     #[test]
     fn per_client_limit_counts_an_ipv6_prefix_as_one_client() {
-        let clients = Arc::new(ClientConnectionCounts::default());
-        let seat = |client: &str| clients.acquire(address(client), rule(1));
-        let _held = seat("2001:db8::1").unwrap();
-        assert!(seat("2001:db8::ffff:1").is_none());
-        assert!(seat("2001:db8:0:1::1").is_some());
+        let counts = Arc::new(ClientConnectionCounts::default());
+        let acquire = |client: &str| counts.acquire(address(client), config(1));
+        let _permit = acquire("2001:db8::1").unwrap();
+        assert!(acquire("2001:db8::ffff:1").is_none());
+        assert!(acquire("2001:db8:0:1::1").is_some());
         let exact = PerClientLimitConfig {
             v6_prefix: 128,
-            ..rule(1)
+            ..config(1)
         };
-        assert!(clients.acquire(address("2001:db8::2"), exact).is_some());
+        assert!(counts.acquire(address("2001:db8::2"), exact).is_some());
     }
 
     #[test]
     fn per_client_limit_forgets_clients_without_connections() {
-        let clients = Arc::new(ClientConnectionCounts::default());
-        let seats: Vec<_> = (0..10_000_u32)
-            .filter_map(|n| clients.acquire(std::net::Ipv4Addr::from(n).into(), rule(1)))
+        let counts = Arc::new(ClientConnectionCounts::default());
+        let permits: Vec<_> = (0..10_000_u32)
+            .filter_map(|n| counts.acquire(std::net::Ipv4Addr::from(n).into(), config(1)))
             .collect();
-        assert_eq!(seats.len(), 10_000);
-        drop(seats);
-        for shard in &clients.shards {
-            let left = shard.lock();
+        assert_eq!(permits.len(), 10_000);
+        drop(permits);
+        for shard in &counts.shards {
+            let counts = shard.lock();
             assert!(
-                left.is_empty() && left.capacity() < 16,
+                counts.is_empty() && counts.capacity() < 16,
                 "{}",
-                left.capacity()
+                counts.capacity()
             );
         }
     }
 
     #[test]
     fn per_client_limit_is_never_exceeded_across_threads() {
-        let clients = Arc::new(ClientConnectionCounts::default());
-        let most = Mutex::new((0_u32, 0_u32));
+        let counts = Arc::new(ClientConnectionCounts::default());
+        let open_and_most = Mutex::new((0_u32, 0_u32));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let Some(seat) = clients.acquire(address("192.0.2.1"), rule(3)) else {
+                        let Some(permit) = counts.acquire(address("192.0.2.1"), config(3)) else {
                             continue;
                         };
-                        let mut count = most.lock();
-                        count.0 += 1;
-                        count.1 = count.1.max(count.0);
-                        drop(count);
-                        most.lock().0 -= 1;
-                        drop(seat);
+                        let mut open = open_and_most.lock();
+                        open.0 += 1;
+                        open.1 = open.1.max(open.0);
+                        drop(open);
+                        open_and_most.lock().0 -= 1;
+                        drop(permit);
                     }
                 });
             }
         });
-        assert!((1..=3).contains(&most.lock().1));
-        assert!(clients.shards.iter().all(|shard| shard.lock().is_empty()));
+        assert!((1..=3).contains(&open_and_most.lock().1));
+        assert!(counts.shards.iter().all(|shard| shard.lock().is_empty()));
     }
 }

@@ -1,84 +1,84 @@
-//! How far a request has come, and what it means when its time is over: one table.
+//! The phases of an exchange, their limits, and the reason and status of an abort: one table.
 //!
-//! | phase | must be over within | cause | the client is told |
+//! | phase | must be over within | abort reason | the client gets |
 //! |---|---|---|---|
-//! | [`Idle`](Phase::Idle) | `keepalive`; before the first request `header_timeout` | [`Idle`](Cause::Idle) | nothing |
-//! | [`Header`](Phase::Header) | `header_timeout` | [`Header`](Cause::Header) | 408 |
-//! | [`Request`](Phase::Request) | no limit of its own | [`Request`](Cause::Request) | |
-//! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByte`](Cause::FirstByte) | 504 |
-//! | [`Response`](Phase::Response) | `read`, or of a stream `stream`, anew with each piece | [`Gap`](Cause::Gap) | a reset |
-//! | [`Tunnel`](Phase::Tunnel) | `tunnel.idle`, anew with each piece | [`Tunnel`](Cause::Tunnel) | the end |
+//! | [`Idle`](Phase::Idle) | `keepalive`; before the first request `header_timeout` | [`IdleTimeout`](AbortReason::IdleTimeout) | nothing |
+//! | [`Header`](Phase::Header) | `header_timeout` | [`HeaderTimeout`](AbortReason::HeaderTimeout) | 408 |
+//! | [`Request`](Phase::Request) | no limit of its own | [`RequestTimeout`](AbortReason::RequestTimeout) | |
+//! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByteTimeout`](AbortReason::FirstByteTimeout) | 504 |
+//! | [`Response`](Phase::Response) | `read`, for streams `stream`; restarts with each chunk | [`PeerReadTimeout`](AbortReason::PeerReadTimeout) | a reset |
+//! | [`Tunnel`](Phase::Tunnel) | `tunnel.idle`; restarts with each chunk | [`TunnelIdleTimeout`](AbortReason::TunnelIdleTimeout) | the end |
 //!
-//! Beside the phase's own limit:
+//! Limits beside that of the phase:
 //!
-//! | from … to | within | cause | the client is told |
+//! | from … to | within | abort reason | the client gets |
 //! |---|---|---|---|
-//! | a header's end … the response's end | `request_timeout`, or gRPC's `grpc-timeout` | [`Request`](Cause::Request) | 408 while its body is due, 504, or a reset |
-//! | an upgrade … | `tunnel.total` | [`TunnelTotal`](Cause::TunnelTotal) | the stream's end, in its own words; the end, 10 s later |
-//! | a write that blocks … its next byte | `write_timeout` | [`ClientStalled`](Cause::ClientStalled) | a reset |
-//! | in a tunnel, a write that the peer does not take … its next byte | `write` | [`PeerStalled`](Cause::PeerStalled) | the end |
-//! | its key's move … | [`Tenure`](super::Tenure) says | [`Moved`](Cause::Moved) | the stream's end, in its own words |
-//! | a header's first byte … its end | `max_header_size` bytes | [`HeaderTooLarge`](Cause::HeaderTooLarge) | 431 |
-//! | HTTP/2: the accept … now | what [`Frames`](super::http2) allow | [`Abuse`](Cause::Abuse) | GOAWAY |
-//! | HTTP/2: a reset by the client, or its connection's end | at once | [`ClientGone`](Cause::ClientGone) | nothing |
+//! | request header complete … end of the response | `request_timeout`, or gRPC's `grpc-timeout` | [`RequestTimeout`](AbortReason::RequestTimeout) | 408 while its body is due, 504, or a reset |
+//! | upgrade … | `tunnel.total` | [`TunnelTotalTimeout`](AbortReason::TunnelTotalTimeout) | an end marker at the next boundary, the end after 10 s |
+//! | blocked write to the client … next byte taken | `write_timeout` | [`ClientWriteTimeout`](AbortReason::ClientWriteTimeout) | a reset |
+//! | in a tunnel, blocked write to the peer … next byte taken | `write` | [`PeerWriteTimeout`](AbortReason::PeerWriteTimeout) | the end |
+//! | the key moves to another peer … | `close_moved_streams` | [`KeyMoved`](AbortReason::KeyMoved) | an end marker at the next boundary |
+//! | first byte of a header … its end | `max_header_size` bytes | [`HeaderTooLarge`](AbortReason::HeaderTooLarge) | 431 |
+//! | HTTP/2: accept … now | the limits of [`http2`](super::http2) on frames | [`Http2Abuse`](AbortReason::Http2Abuse) | GOAWAY |
+//! | HTTP/2: a reset by the client, or its connection's end | at once | [`ClientGone`](AbortReason::ClientGone) | nothing |
 //!
-//! On HTTP/2 these are the phases of each stream, from its header's end on, and a reset is one of the
-//! stream. The first two are those of the connection, as is a write that blocks: there, what the client is
-//! told is GOAWAY, and a header that is late, or too large by far, ends them all.
+//! On HTTP/2 these are the phases of each stream from the end of its header on, and a reset is one of the
+//! stream. The connection has an exchange too, with the phases `Idle` and `Header` and the limit on blocked
+//! writes; there the client gets GOAWAY. A header that is late, or far too large, ends all its streams.
 //!
-//! A status is sent only where no final response has begun; but for gRPC, whose trailers tell of it then,
-//! in place of the reset. While a write blocks, the peer's gap is
-//! not counted: what is missing then is the client's to take.
+//! A status is sent only before a final response has begun. gRPC has its status in the trailers, so there it
+//! takes the place of a reset. While a write to the client is blocked, the gap in the peer's response does not
+//! count: the client has to take what is there first.
 
 use crate::fault::Fault;
 
-/// How far the request of an exchange has come.
+/// The phase of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
     /// Waiting for a request's first byte.
     Idle,
-    /// Some of a request's header is there.
+    /// A part of a request's header is there.
     Header,
-    /// The request is being handled; a peer may be at work on it.
+    /// The request is being handled: routed, queued, or sent to a peer.
     Request,
-    /// The request is with a peer, whose response has not begun.
+    /// The request is with a peer; its response has not begun.
     AwaitResponse,
-    /// The response's header is there; its body flows.
+    /// The response's header is there; its body is relayed.
     Response,
-    /// The protocol was upgraded (WebSocket); bytes pass both ways.
+    /// The protocol was upgraded (WebSocket): bytes are relayed both ways.
     Tunnel,
 }
 
-/// Why an exchange was cut: the row of the table above whose limit was passed.
+/// Why an exchange was aborted: a row of the tables above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AbortReason {
-    /// No request came.
+    /// No request came in time.
     IdleTimeout,
     /// A request's header was not complete in time.
     HeaderTimeout,
-    /// A request's header had no end within the bytes it may have.
+    /// A request's header was larger than `max_header_size`.
     HeaderTooLarge,
-    /// The peer did not begin to answer in time.
+    /// The peer did not begin its response in time.
     FirstByteTimeout,
-    /// The peer paused for too long in its response.
+    /// The peer paused too long in its response.
     PeerReadTimeout,
-    /// Nothing passed through the tunnel, either way.
+    /// Nothing passed through the tunnel, in either direction.
     TunnelIdleTimeout,
-    /// The tunnel has been open for as long as it may.
+    /// The tunnel reached its total limit.
     TunnelTotalTimeout,
-    /// The whole request took longer than it may.
+    /// The whole request took too long.
     RequestTimeout,
-    /// The client took nothing of what it was sent.
+    /// The client did not read what it was sent.
     ClientWriteTimeout,
-    /// The peer took nothing of what came through the tunnel.
+    /// The peer did not read what came through the tunnel.
     PeerWriteTimeout,
-    /// The key of a long stream has moved to another peer; the stream could be ended politely.
+    /// The key of a long stream has moved to another peer, and the stream is at a boundary.
     KeyMoved,
-    /// The client makes work, and no requests.
+    /// The client broke a limit on HTTP/2 frames.
     Http2Abuse,
-    /// The client has taken its request back, or left.
+    /// The client has reset its stream, or closed the connection.
     ClientGone,
 }
 
@@ -99,7 +99,7 @@ impl Phase {
             .unwrap_or(Self::Idle)
     }
 
-    /// What it means when the phase's own limit is passed.
+    /// The reason when the phase's own limit runs out.
     pub(super) fn phase_timeout_reason(self) -> AbortReason {
         match self {
             Self::Idle => AbortReason::IdleTimeout,
@@ -111,7 +111,7 @@ impl Phase {
         }
     }
 
-    /// What it means when the limit of the whole is passed.
+    /// The reason when the limit of the whole request or tunnel runs out.
     pub(super) fn total_timeout_reason(self) -> AbortReason {
         match self {
             Self::Tunnel => AbortReason::TunnelTotalTimeout,
@@ -156,7 +156,7 @@ impl AbortReason {
         }
     }
 
-    /// `None` for any number that is no cause's.
+    /// `None` for a number without a reason.
     pub(super) fn from_u8(value: u8) -> Option<Self> {
         Self::ALL.get(usize::from(value)).copied()
     }
@@ -173,8 +173,8 @@ mod tests {
         for phase in Phase::ALL {
             assert_eq!(Phase::from_u8(phase as u8), phase);
         }
-        for cause in AbortReason::ALL {
-            assert_eq!(AbortReason::from_u8(cause as u8), Some(cause));
+        for reason in AbortReason::ALL {
+            assert_eq!(AbortReason::from_u8(reason as u8), Some(reason));
         }
         assert_eq!(AbortReason::from_u8(u8::MAX), None);
     }

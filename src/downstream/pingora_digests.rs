@@ -1,8 +1,8 @@
-//! What Pingora 0.9.1 wants to know of a connection, and the way from its session back to the [`Exchange`].
+//! The digests that Pingora 0.9.1 wants of a connection, one of which carries the [`Exchange`] to the hooks.
 //!
-//! Pingora makes the session of a request itself and has no place in it for data of the server's. The
-//! downstream proxy digest is the one value that it carries from the stream to the hooks untouched and does
-//! not use itself; its `user_data` holds the exchange.
+//! A Pingora session has no field for data of the server. The downstream proxy digest is the one value that
+//! Pingora passes from the stream to the hooks untouched and does not use itself; its `user_data` holds the
+//! exchange. It can go when a session takes user data.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl PingoraDigests {
 struct ExchangeHandle(Arc<Exchange>);
 
 impl Exchange {
-    /// The exchange whose session carries this digest.
+    /// The exchange of the session that carries this digest.
     pub fn from_digest(digest: &ProxyDigest) -> Option<&Arc<Self>> {
         let handle = digest.user_data.as_ref()?.downcast_ref::<ExchangeHandle>();
         handle.map(|handle| &handle.0)

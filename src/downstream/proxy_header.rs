@@ -1,8 +1,8 @@
-//! A header of the PROXY protocol, before anything else on a connection: whose it is.
+//! Reads the PROXY protocol header of a connection, which names the real client.
 //!
-//! Invariant: not a byte is taken from behind the header, so whatever comes next (a request, or a
-//! handshake of TLS) finds all of it. What has arrived is looked at first, and then taken as far as it
-//! belongs to the header: one that drips in costs one look per piece.
+//! Invariant: no byte after the header is consumed, so that what follows (a TLS handshake or a request) is
+//! complete. Each read peeks first and then consumes only bytes of the header: a header in pieces costs one
+//! peek per piece.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,20 +16,20 @@ use crate::proxy_protocol::{
 };
 use crate::telemetry::metrics::ConnectionRefusal;
 
-/// How much is looked at at once; bytes.
+/// Bytes per peek.
 const PEEK_SIZE: usize = 512;
 
-/// Who is at the other end of a connection.
+/// The addresses of a connection.
 #[derive(Debug, Default)]
 pub struct ConnectionInfo {
-    /// The address on the other end of the socket; `None` on a Unix socket.
+    /// The remote address of the socket; `None` on a Unix socket.
     pub remote_addr: Option<SocketAddr>,
-    /// What that one says of the connection, where it may.
+    /// The PROXY header, where the listener accepts one from that address.
     pub proxy_header: Option<Box<ProxyHeader>>,
 }
 
 impl ConnectionInfo {
-    /// Whose connection it is: whom the header names, else the remote itself.
+    /// The client's address: the source in the header, else the remote address.
     pub fn client_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
             Some(ProxyAddresses::Inet { source, .. }) => Some(canonical_addr(*source)),
@@ -37,7 +37,7 @@ impl ConnectionInfo {
         }
     }
 
-    /// Where the client connected to, as the header has it.
+    /// The address that the client connected to, if the header has one.
     pub fn destination_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
             Some(ProxyAddresses::Inet { destination, .. }) => Some(canonical_addr(*destination)),
@@ -45,7 +45,7 @@ impl ConnectionInfo {
         }
     }
 
-    /// Whether the client spoke TLS to whom the header is from.
+    /// Whether the client spoke TLS to the proxy that sent the header.
     pub fn is_encrypted(&self) -> bool {
         let header = self.proxy_header.as_deref();
         header
@@ -58,10 +58,10 @@ impl ConnectionInfo {
     }
 }
 
-/// Reads the header that the connection begins with; it must be complete `within` that time.
+/// Reads the header at the start of a connection, `within` that time.
 ///
 /// # Errors
-/// Why there is none; the connection is of no use then.
+/// If the header is missing, late or malformed; the connection must be closed then.
 pub async fn read_proxy_header(
     socket: &mut DownstreamSocket,
     within: Duration,
@@ -70,26 +70,26 @@ pub async fn read_proxy_header(
     read.await.unwrap_or(Err(ConnectionRefusal::HeaderTimeout))
 }
 
-/// IPv4 addresses mapped into IPv6 are IPv4's.
+/// Turns an IPv4 address that is mapped into IPv6 back into IPv4.
 pub fn canonical_addr(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 async fn read_header(socket: &mut DownstreamSocket) -> Result<ProxyHeader, ConnectionRefusal> {
     let mut reader = ProxyHeaderReader::default();
-    let mut glance = [0; PEEK_SIZE];
+    let mut buffer = [0; PEEK_SIZE];
     loop {
-        let seen = socket
-            .peek(&mut glance)
+        let length = socket
+            .peek(&mut buffer)
             .await
             .map_err(|error| truncated(&error))?;
-        let seen = glance.get(..seen).unwrap_or_default();
-        if seen.is_empty() {
+        let peeked = buffer.get(..length).unwrap_or_default();
+        if peeked.is_empty() {
             return Err(ConnectionRefusal::HeaderTruncated);
         }
-        let taken = reader.consume(seen).map_err(refusal)?;
-        let taken = glance.get_mut(..taken).unwrap_or_default();
-        let read = socket.read_exact(taken).await;
+        let consumed = reader.consume(peeked).map_err(refusal)?;
+        let header = buffer.get_mut(..consumed).unwrap_or_default();
+        let read = socket.read_exact(header).await;
         read.map_err(|error| truncated(&error))?;
         if let Some(header) = reader.parse().map_err(refusal)? {
             return Ok(header);
@@ -101,8 +101,8 @@ fn truncated(_: &io::Error) -> ConnectionRefusal {
     ConnectionRefusal::HeaderTruncated
 }
 
-fn refusal(malformed: ProxyHeaderError) -> ConnectionRefusal {
-    match malformed {
+fn refusal(error: ProxyHeaderError) -> ConnectionRefusal {
+    match error {
         ProxyHeaderError::Signature => ConnectionRefusal::NoHeader,
         ProxyHeaderError::TooLong => ConnectionRefusal::HeaderTooLong,
         ProxyHeaderError::Syntax => ConnectionRefusal::HeaderMalformed,
@@ -120,14 +120,14 @@ mod tests {
     const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
 
     async fn read_from(pieces: &[&[u8]]) -> (Result<ProxyHeader, ConnectionRefusal>, Vec<u8>) {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut socket = DownstreamSocket::Unix(ours);
+        let (server, mut client) = UnixStream::pair().unwrap();
+        let mut socket = DownstreamSocket::Unix(server);
         let send = async {
             for piece in pieces {
-                theirs.write_all(piece).await.unwrap();
+                client.write_all(piece).await.unwrap();
                 tokio::task::yield_now().await;
             }
-            drop(theirs);
+            drop(client);
         };
         let (header, ()) = tokio::join!(
             read_proxy_header(&mut socket, Duration::from_secs(10)),
@@ -144,7 +144,10 @@ mod tests {
         assert_eq!(rest, b"GET / HTTP/1.1\r\n");
         let (at_once, rest) = read_from(&[&[LINE, b"PROXY UNKNOWN\r\n"].concat()]).await;
         assert_eq!(at_once, header);
-        assert_eq!(rest, b"PROXY UNKNOWN\r\n", "only one is a header");
+        assert_eq!(
+            rest, b"PROXY UNKNOWN\r\n",
+            "only the first line is a header"
+        );
         let pieces: Vec<&[u8]> = LINE.chunks(1).chain([&b"x"[..]]).collect();
         let (dripped, rest) = read_from(&pieces).await;
         assert_eq!(dripped, header);
@@ -176,11 +179,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn proxy_header_deadline_covers_the_whole_header() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut socket = DownstreamSocket::Unix(ours);
+        let (server, mut client) = UnixStream::pair().unwrap();
+        let mut socket = DownstreamSocket::Unix(server);
         let drip = async {
             for piece in LINE.chunks(1) {
-                theirs.write_all(piece).await.unwrap();
+                client.write_all(piece).await.unwrap();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
@@ -188,29 +191,29 @@ mod tests {
             header = read_proxy_header(&mut socket, Duration::from_secs(5)) => {
                 assert_eq!(header, Err(ConnectionRefusal::HeaderTimeout));
             }
-            () = drip => panic!("nobody minded"),
+            () = drip => panic!("the deadline did not fire"),
         }
     }
 
     #[test]
     fn proxy_header_source_address_is_the_client() {
         let remote = Some("10.0.0.1:1".parse().unwrap());
-        let party = |origin| ConnectionInfo {
+        let info = |addresses| ConnectionInfo {
             remote_addr: remote,
             proxy_header: Some(Box::new(ProxyHeader {
                 version: crate::proxy_protocol::ProxyHeaderVersion::V2,
-                addresses: origin,
+                addresses,
                 tlvs: Vec::new(),
             })),
         };
-        let internet = party(ProxyAddresses::Inet {
+        let inet = info(ProxyAddresses::Inet {
             transport: crate::proxy_protocol::Transport::Stream,
             source: "[::ffff:192.0.2.1]:7".parse().unwrap(),
             destination: "192.0.2.2:80".parse().unwrap(),
         });
-        assert_eq!(internet.client_addr(), Some("192.0.2.1:7".parse().unwrap()));
-        for origin in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
-            assert_eq!(party(origin).client_addr(), remote);
+        assert_eq!(inet.client_addr(), Some("192.0.2.1:7".parse().unwrap()));
+        for addresses in [ProxyAddresses::Local, ProxyAddresses::Unknown] {
+            assert_eq!(info(addresses).client_addr(), remote);
         }
     }
 }

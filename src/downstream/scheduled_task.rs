@@ -27,7 +27,8 @@ pub enum TaskOutcome {
     RunAgain(Duration),
     /// No further run.
     Done,
-    /// The stream ends at its next boundary; only for the task of a [graceful close](super::graceful_close).
+    /// The stream ends at its next boundary. Only for [`Exchange::close_stream_by`](super::Exchange::close_stream_by);
+    /// elsewhere just another run.
     CloseStream(AbortReason),
 }
 

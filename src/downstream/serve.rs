@@ -1,4 +1,4 @@
-//! One connection from its first byte to its close, whichever HTTP it speaks.
+//! Serves one connection from its first byte to its close: detects the HTTP version, runs the session, closes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,15 +18,15 @@ use super::phase::AbortReason;
 use super::{http1, http2, preface};
 use crate::fault::Fault;
 
-/// Answers requests whose header was never complete. Pingora has no session for them, so no hook of the
-/// proxy sees them.
+/// Answers requests without a complete header. Pingora has no session for them, so no hook of the proxy sees
+/// them.
 pub trait PartialRequestResponder: fmt::Debug + Send + Sync {
     /// Counts and logs the request, and makes the response to it.
     fn respond(&self, exchange: &Arc<Exchange>, fault: Fault) -> Option<LocalReply>;
 }
 
-/// Serves the requests of one connection until it ends, and closes it. With `prior_knowledge`, a client
-/// without TLS may begin with HTTP/2.
+/// Serves the requests of one connection until it ends, and closes it. With `prior_knowledge` a client without
+/// TLS may begin with HTTP/2 (RFC 9113 §3.3).
 pub async fn serve<A>(
     connection: Arc<Connection>,
     prior_knowledge: bool,
@@ -37,18 +37,18 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let exchange = Exchange::for_connection(connection);
-    let Ok(stream) = DownstreamIo::new(Arc::clone(&exchange)) else {
+    let Ok(io) = DownstreamIo::new(Arc::clone(&exchange)) else {
         return CloseReason::Clean;
     };
     let mut timer = DeadlineTimer::new();
-    let version = detect_http_version(stream, &exchange, &mut timer, prior_knowledge).await;
+    let version = detect_http_version(io, &exchange, &mut timer, prior_knowledge).await;
     let (reason, is_http2) = match version {
-        Ok(HttpIo::Http1(stream)) => {
-            let reason = http1::run(stream, &exchange, &mut timer, app).await;
+        Ok(HttpIo::Http1(io)) => {
+            let reason = http1::run(io, &exchange, &mut timer, app).await;
             (reason, false)
         }
-        Ok(HttpIo::Http2(stream)) => {
-            let reason = http2::run(stream, &exchange, &mut timer, app).await;
+        Ok(HttpIo::Http2(io)) => {
+            let reason = http2::run(io, &exchange, &mut timer, app).await;
             (reason, true)
         }
         Err(reason) => (close_reason_for(&exchange, reason), false),
@@ -78,36 +78,37 @@ fn respond_to_partial_request(
     }
 }
 
+/// The byte stream of a connection, with the HTTP version of its client.
 enum HttpIo {
     Http1(DownstreamIo),
     Http2(DownstreamIo),
 }
 
 async fn detect_http_version(
-    mut stream: DownstreamIo,
+    mut io: DownstreamIo,
     exchange: &Exchange,
     timer: &mut DeadlineTimer,
     prior_knowledge: bool,
 ) -> Result<HttpIo, AbortReason> {
-    if let Some(secured) = &exchange.connection.tls {
-        return Ok(if secured.http2 {
-            HttpIo::Http2(stream)
+    if let Some(tls) = &exchange.connection.tls {
+        return Ok(if tls.http2 {
+            HttpIo::Http2(io)
         } else {
-            HttpIo::Http1(stream)
+            HttpIo::Http1(io)
         });
     }
     if !prior_knowledge {
-        return Ok(HttpIo::Http1(stream));
+        return Ok(HttpIo::Http1(io));
     }
     let is_http2 = {
-        let mut detection = pin!(preface::is_http2(&mut stream));
+        let mut detection = pin!(preface::is_http2(&mut io));
         let mut work = pin!(drive_connection(exchange, &mut detection));
         timer.run_until_deadline(exchange, &mut work).await?
     };
-    // An error shows again in the next read.
+    // A read error shows again in the session's first read.
     if is_http2.unwrap_or(false) {
-        Ok(HttpIo::Http2(stream))
+        Ok(HttpIo::Http2(io))
     } else {
-        Ok(HttpIo::Http1(stream))
+        Ok(HttpIo::Http1(io))
     }
 }

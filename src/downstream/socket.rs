@@ -1,4 +1,4 @@
-//! A connected socket of either family, encrypted or not, as one type.
+//! A client's socket: TCP, TLS or Unix, as one type.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -13,44 +13,44 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-/// A connected socket of either family, encrypted or not.
+/// A connected socket of a client.
 #[derive(Debug)]
 pub enum DownstreamSocket {
-    /// A client over TCP.
+    /// Plain TCP.
     Tcp(TcpStream),
-    /// A client over TLS.
+    /// TLS; boxed, as its session is large.
     Tls(Box<TlsStream<CountingSocket>>),
-    /// A client over a Unix socket.
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
 impl DownstreamSocket {
-    /// Makes its close a reset: what the client was not sent yet is thrown away, and it learns that
-    /// the response is not whole. A Unix socket knows no reset and is just closed.
+    /// Makes the close a reset: unsent bytes are dropped, and the client sees that the response is truncated. A
+    /// Unix socket has no reset and is just closed.
     pub(super) fn reset_on_close(&self) {
         let socket = match self {
             Self::Tcp(socket) => socket,
             Self::Tls(stream) => return stream.get_ref().0.socket.reset_on_close(),
             Self::Unix(_) => return,
         };
-        // Fails only on a socket that is none.
+        // Fails only on a descriptor that is not a socket.
         let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
-    /// Looks at what has arrived, and leaves it there; 0: nothing comes any more. Not for TLS.
+    /// Copies bytes that have arrived and leaves them in the socket; 0: the client has closed it. Not for TLS.
     pub(super) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let look = |socket: BorrowedFd<'_>, buffer: &mut [u8]| {
-            let (_, seen) = recv(socket, buffer, RecvFlags::PEEK)?;
-            Ok(seen)
+        let peek = |socket: BorrowedFd<'_>, buffer: &mut [u8]| {
+            let (_, length) = recv(socket, buffer, RecvFlags::PEEK)?;
+            Ok(length)
         };
         match self {
             Self::Tcp(socket) => {
-                let look = || look(socket.as_fd(), buffer);
-                socket.async_io(Interest::READABLE, look).await
+                let peek = || peek(socket.as_fd(), buffer);
+                socket.async_io(Interest::READABLE, peek).await
             }
             Self::Unix(socket) => {
-                let look = || look(socket.as_fd(), buffer);
-                socket.async_io(Interest::READABLE, look).await
+                let peek = || peek(socket.as_fd(), buffer);
+                socket.async_io(Interest::READABLE, peek).await
             }
             Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -65,8 +65,8 @@ impl DownstreamSocket {
         }
     }
 
-    /// Sends the end of the session, where there is one: without it a client cannot tell the end
-    /// from a cut (RFC 8446, 6.1).
+    /// Ends a TLS session: without `close_notify` a client cannot tell the end from a truncation (RFC 8446
+    /// §6.1).
     pub(super) async fn send_close_notify(&mut self) -> io::Result<()> {
         match self {
             Self::Tls(stream) => stream.shutdown().await,
@@ -74,7 +74,7 @@ impl DownstreamSocket {
         }
     }
 
-    /// Whether bytes that were written wait here, encrypted, for the kernel to take them.
+    /// Whether encrypted bytes wait in the TLS session for the kernel to take them.
     pub(super) fn has_unsent_tls_records(&self) -> bool {
         match self {
             Self::Tls(stream) => stream.get_ref().1.wants_write(),
@@ -82,7 +82,7 @@ impl DownstreamSocket {
         }
     }
 
-    /// Bytes that the kernel has taken; not counted where nothing is held back.
+    /// Encrypted bytes that the kernel has taken; 0 without TLS, where the kernel takes each write directly.
     pub(super) fn tls_bytes_written(&self) -> u64 {
         match self {
             Self::Tls(stream) => stream.get_ref().0.bytes_written,
@@ -109,7 +109,7 @@ impl AsyncRead for DownstreamSocket {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            // Many clients just leave; that a request is not whole, HTTP says itself (RFC 9112, 9.8).
+            // Many clients close without `close_notify`; HTTP itself shows a truncated request (RFC 9112 §9.8).
             Self::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
                 read => Poll::Ready(read),
@@ -165,8 +165,9 @@ impl AsyncWrite for DownstreamSocket {
     }
 }
 
-/// A socket below TLS, which counts what the kernel takes of the encrypted bytes: TLS holds some
-/// back, and only here can be seen whether a client takes any.
+/// The socket below a TLS session; counts the encrypted bytes that the kernel takes.
+///
+/// The session buffers, so only here it shows whether the client reads: `write_timeout` needs that.
 #[derive(Debug)]
 pub struct CountingSocket {
     socket: DownstreamSocket,
@@ -174,7 +175,7 @@ pub struct CountingSocket {
 }
 
 impl CountingSocket {
-    /// Of a socket that is not encrypted itself.
+    /// For a socket without TLS.
     pub(super) fn new(socket: DownstreamSocket) -> Self {
         Self {
             socket,

@@ -1,8 +1,7 @@
-//! The TLS handshake of one connection, and what is known of the session that it makes.
+//! The TLS handshake of one connection, and the properties of the session.
 //!
-//! It runs in the connection's own task, within one deadline for the whole: a client that is slow,
-//! or silent, keeps only its own place. A failure is counted by its reason and never logged: the
-//! clients of the whole world could fill any log.
+//! It runs in the connection's own task, with one deadline for the whole: a slow or silent client holds up only
+//! its own connection. A failure is counted by its reason and never logged: clients could fill any log.
 
 use std::io;
 use std::time::Duration;
@@ -20,36 +19,36 @@ use crate::certificate::subject_name;
 use crate::telemetry::metrics::{HandshakeFailure, HandshakeKind};
 use crate::tls::{self, ALPN_ACME, ListenerTls};
 
-/// How long the end may take to be said to whom nothing else is said.
+/// Time to send `close_notify` to a client that gets nothing else.
 const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What was agreed on in a handshake.
+/// The result of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSession {
-    /// The version, as in `1.3`.
+    /// The protocol version, such as `1.3`.
     pub version: &'static str,
-    /// The cipher suite's name (RFC 8446, B.4; RFC 5289).
+    /// The name of the cipher suite (RFC 8446 §B.4, RFC 5289).
     pub cipher: &'static str,
-    /// The name that the client asked for, in lower case.
+    /// The server name that the client asked for (SNI), in lower case.
     pub sni: Option<Box<str>>,
-    /// A session was taken up again.
+    /// The handshake resumed an earlier session.
     pub resumed: bool,
-    /// Clients are asked for a certificate here.
+    /// The listener asks clients for a certificate.
     pub requests_client_cert: bool,
-    /// The certificate that this one showed, and that counts.
+    /// The verified certificate of the client.
     pub client_certificate: Option<ClientCertificate>,
-    /// HTTP/2 is spoken inside, not HTTP/1 (RFC 9113, 3.2).
+    /// The session carries HTTP/2, by ALPN (RFC 9113 §3.2); else HTTP/1.
     pub http2: bool,
-    /// `Strict-Transport-Security`, where responses have it from us.
+    /// The `Strict-Transport-Security` value that responses get from this listener.
     pub hsts: Option<HeaderValue>,
 }
 
 /// A client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// Whom it is for, as [`holder`] has it.
+    /// The subject of the certificate, by [`subject_name`].
     pub subject_name: Option<Box<str>>,
-    /// The whole of it as a field's value (RFC 9440, 2.2).
+    /// The whole certificate as a header value (RFC 9440 §2.2).
     pub header_value: Option<HeaderValue>,
 }
 
@@ -64,7 +63,7 @@ impl ClientCertificate {
 }
 
 impl TlsSession {
-    /// How it is counted.
+    /// The label under which the handshake is counted.
     pub fn handshake_kind(&self) -> HandshakeKind {
         if self.resumed {
             HandshakeKind::Resumed
@@ -74,10 +73,10 @@ impl TlsSession {
     }
 }
 
-/// Makes the socket an encrypted one.
+/// Accepts a TLS handshake on the socket.
 ///
 /// # Errors
-/// Why not; the client was told as TLS has it, where it could be.
+/// The reason of the failure; the client got a TLS alert where there is one for it.
 pub async fn accept_tls(
     socket: DownstreamSocket,
     server: &ListenerTls,
@@ -92,13 +91,13 @@ pub async fn accept_tls(
             Err(HandshakeFailure::Challenge)
         }
         Ok(Ok(stream)) => {
-            let secured = describe_session(&stream, server);
-            Ok((DownstreamSocket::Tls(Box::new(stream)), secured))
+            let session = describe_session(&stream, server);
+            Ok((DownstreamSocket::Tls(Box::new(stream)), session))
         }
     }
 }
 
-/// Whoever asked has seen what it wanted (RFC 8737, 3).
+/// Ends the handshake of an ACME server, which has seen the challenge certificate (RFC 8737 §3).
 async fn send_close_notify(mut stream: TlsStream<CountingSocket>) {
     let _ = tokio::time::timeout(CLOSE_NOTIFY_TIMEOUT, stream.shutdown()).await;
 }
@@ -137,7 +136,7 @@ fn failure_reason(error: &io::Error) -> HandshakeFailure {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
         Some(error) => rustls_failure_reason(error),
-        // tokio-rustls says so of an end in the middle; the kernel of the others.
+        // The kernel's errors, and tokio-rustls' for an end of input in the middle.
         None => HandshakeFailure::Closed,
     }
 }
@@ -149,14 +148,14 @@ fn rustls_failure_reason(error: &rustls::Error) -> HandshakeFailure {
         NoCertificatesPresented, PeerIncompatible, PeerMisbehaved,
     };
     match error {
-        // The first bytes are no record's header.
+        // The first bytes are not the header of a TLS record.
         InvalidMessage(rustls::InvalidMessage::InvalidContentType) => HandshakeFailure::NotTls,
         AlertReceived(AlertDescription::UserCanceled | AlertDescription::CloseNotify) => {
             HandshakeFailure::Closed
         }
         AlertReceived(_) => HandshakeFailure::Refused,
         PeerIncompatible(_) => HandshakeFailure::Incompatible,
-        // Of a server it says nothing else: the resolver had none.
+        // On a server rustls has this error only where the resolver found no certificate.
         General(_) => HandshakeFailure::NoCertificate,
         NoApplicationProtocol => HandshakeFailure::Protocol,
         NoCertificatesPresented | InvalidCertificate(_) | InvalidCertRevocationList(_) => {

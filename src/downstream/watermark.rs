@@ -1,28 +1,28 @@
-//! The two directions of a tunnel: neither waits for the other.
+//! Backpressure of a tunnel, in which neither direction waits for the other.
 //!
-//! Pingora hands what it has read to the other side before it reads on, and one task does that both ways: a
-//! client that takes nothing would keep its own bytes from the peer, and two sides that both say much
-//! before they listen would wait for each other. So in a tunnel a write is always taken; what the other
-//! side does not take yet waits here, and who sent it is not read from until that is little again.
+//! Pingora 0.9.1 writes what it has read to the other side before it reads on, and one task does that in both
+//! directions: a client that reads nothing would hold up its own bytes to the peer, and two sides that both
+//! write much before they read would deadlock. So a write into a tunnel never blocks. What the other side does
+//! not take yet is buffered, and above the watermark the sender is not read from.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// So much may wait before its sender is held back; bytes. Some more is on its way by then.
+/// Buffered bytes above which the sender is not read from; one read more may be on its way by then.
 const HIGH_WATERMARK: usize = 64 * 1024;
 
-/// One direction. Both its ends are in one task, so the flag only carries a value between them.
+/// One direction of a tunnel. One task works on both ends, so the flag only carries a value between them.
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
     is_above: AtomicBool,
-    /// The reader that is held back.
+    /// The paused reader of the sender.
     reader_waker: Mutex<Option<Waker>>,
 }
 
 impl Watermark {
-    /// So much waits for whom it is meant for.
+    /// Sets the number of bytes that wait for the receiver.
     pub(super) fn set_buffered(&self, bytes: usize) {
         let is_above = bytes > HIGH_WATERMARK;
         if is_above == self.is_above.load(Relaxed) {
@@ -34,7 +34,7 @@ impl Watermark {
         }
     }
 
-    /// Whether more may be read from whom it comes from.
+    /// Ready while the sender may be read from.
     pub(super) fn poll_below(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_above.load(Relaxed) {
             return Poll::Ready(());
@@ -52,17 +52,17 @@ mod tests {
 
     #[tokio::test]
     async fn watermark_pauses_the_reader_until_the_buffer_drains() {
-        let flow = Watermark::default();
+        let watermark = Watermark::default();
         poll_fn(|cx| {
-            flow.set_buffered(HIGH_WATERMARK);
-            assert!(flow.poll_below(cx).is_ready());
-            flow.set_buffered(HIGH_WATERMARK + 1);
-            assert!(flow.poll_below(cx).is_pending());
+            watermark.set_buffered(HIGH_WATERMARK);
+            assert!(watermark.poll_below(cx).is_ready());
+            watermark.set_buffered(HIGH_WATERMARK + 1);
+            assert!(watermark.poll_below(cx).is_pending());
             Poll::Ready(())
         })
         .await;
-        tokio::join!(poll_fn(|cx| flow.poll_below(cx)), async {
-            flow.set_buffered(0)
+        tokio::join!(poll_fn(|cx| watermark.poll_below(cx)), async {
+            watermark.set_buffered(0)
         });
     }
 }

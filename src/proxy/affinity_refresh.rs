@@ -40,7 +40,7 @@ pub(super) fn finish(ctx: &Context) {
     }
 }
 
-/// A key and the peer that serves its request.
+/// One attempt: the request's key, and the peer that serves it.
 struct AffinityRefresh {
     current: Arc<ArcSwap<Snapshot>>,
     upstream: Arc<str>,

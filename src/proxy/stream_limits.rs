@@ -1,10 +1,11 @@
-//! Closes long streams: those whose key has moved to another peer, and tunnels that reached `tunnel.total`.
+//! Closes long streams: those with a key that has moved to another peer, and tunnels that reached `tunnel.total`.
 //!
-//! Only a stream that can end between two messages is closed: a WebSocket, an event stream, a stream of gRPC. A
-//! scheduled task of its exchange checks it from time to time against the configuration in force then. A
-//! stream whose key has belonged to another peer for `close_moved_streams.after` is closed, at most
-//! `per_second` of them; its client reconnects, to the right peer. A key that a draining peer keeps still
-//! belongs to it, and a stream that was sent elsewhere on purpose (its owner was full, its key hot) is left alone.
+//! Only a stream that can end between two messages is closed: a WebSocket, an event stream, a gRPC stream. A
+//! scheduled task of its exchange checks it from time to time against the configuration in force then. When a
+//! key has belonged to another peer for `close_moved_streams.after`, its stream is closed, at most `per_second`
+//! streams of an upstream; the client reconnects and reaches the right peer. A key that a draining peer keeps
+//! still belongs to that peer. A stream that was sent elsewhere on purpose (its owner was full, its key hot) is
+//! left alone.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,16 +1,16 @@
-//! Chunks of an HTTP/1 body.
+//! Boundaries between the chunks of an HTTP/1 body (RFC 9112 §7.1).
 
-/// Chunks (RFC 9112 §7.1).
+/// The state within a sequence of chunks.
 #[derive(Clone, Debug)]
 pub(super) enum ChunkScanner {
-    /// In a chunk's size; `None`: before it.
+    /// In the digits of a chunk's size; `None`: before the first.
     Size(Option<u64>),
-    /// Behind the digits, up to the end of the line.
+    /// After the digits, up to the end of the line.
     Extension(u64),
     Data(u64),
-    /// Behind the data, up to the end of the line.
+    /// After the data, up to the end of the line.
     DataEnd,
-    /// The last chunk has begun, or something that is no chunk.
+    /// After the size of the last chunk, or bytes that are not a chunk.
     Done,
 }
 
@@ -23,8 +23,8 @@ impl ChunkScanner {
         matches!(self, Self::Size(None))
     }
 
-    /// Whether this byte is data.
-    pub(super) fn step(&mut self, byte: u8) -> bool {
+    /// Moves on by one byte; whether it is data.
+    pub(super) fn consume(&mut self, byte: u8) -> bool {
         let digit = char::from(byte).to_digit(16).map(u64::from);
         let is_data = matches!(self, Self::Data(_));
         *self = match (&*self, digit) {

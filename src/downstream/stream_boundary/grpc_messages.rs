@@ -1,13 +1,12 @@
-//! Messages of a gRPC stream.
+//! Boundaries between gRPC messages (`Length-Prefixed-Message` of the gRPC over HTTP/2 protocol).
 
-/// Messages of gRPC: each behind a byte of flags and its length in four (`Length-Prefixed-Message`, in
-/// the protocol's description).
+/// The state within a message: a prefix of one byte of flags and four of length, then the message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GrpcMessageScanner {
     prefix: [u8; 5],
-    /// How much of the prefix is there.
+    /// Bytes of the prefix so far.
     prefix_len: usize,
-    /// Of the message behind it; bytes.
+    /// Bytes of the message that are still to come.
     message_left: u32,
 }
 
@@ -16,15 +15,16 @@ impl GrpcMessageScanner {
         self.prefix_len == 0 && self.message_left == 0
     }
 
-    pub(super) fn step(&mut self, byte: u8, available: usize) -> usize {
+    /// Consumes the message's next bytes, of which `byte` is the first; their number.
+    pub(super) fn consume(&mut self, byte: u8, available: usize) -> usize {
         if self.message_left > 0 {
             let available = u32::try_from(available).unwrap_or(u32::MAX);
             let taken = self.message_left.min(available);
             self.message_left -= taken;
             return taken as usize;
         }
-        if let Some(place) = self.prefix.get_mut(self.prefix_len) {
-            *place = byte;
+        if let Some(slot) = self.prefix.get_mut(self.prefix_len) {
+            *slot = byte;
         }
         self.prefix_len += 1;
         if self.prefix_len == self.prefix.len() {

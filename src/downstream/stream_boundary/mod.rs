@@ -19,24 +19,24 @@ use self::grpc_messages::GrpcMessageScanner;
 use self::server_sent_events::EventScanner;
 use self::websocket::WebSocketScanner;
 
-/// A kind of stream that can be ended politely.
+/// A kind of stream with boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
-    /// WebSocket frames, behind a 101.
+    /// WebSocket frames, after a 101.
     WebSocket,
-    /// `text/event-stream`, in chunks or up to the connection's end.
+    /// `text/event-stream`.
     ServerSentEvents {
-        /// In chunks.
+        /// The body is chunked; else it ends with the connection.
         chunked: bool,
     },
-    /// Messages of gRPC, on HTTP/2.
+    /// gRPC messages, on HTTP/2.
     GrpcMessages,
 }
 
-/// How far a stream has come.
+/// Follows a stream, and knows whether it is at a boundary.
 #[derive(Clone, Debug)]
 pub(super) struct BoundaryScanner {
-    /// The header, until it is over.
+    /// The response header; `None` after its end.
     head: Option<ResponseHeadScanner>,
     body: BodyScanner,
 }
@@ -45,7 +45,7 @@ pub(super) struct BoundaryScanner {
 enum BodyScanner {
     WebSocket(WebSocketScanner),
     ServerSentEvents {
-        /// `None`: the connection's end is the stream's.
+        /// `None`: the body is not chunked.
         chunks: Option<ChunkScanner>,
         events: EventScanner,
     },
@@ -53,7 +53,7 @@ enum BodyScanner {
 }
 
 impl BoundaryScanner {
-    /// A stream of which nothing was sent yet, not even its header.
+    /// Scans an HTTP/1 stream from the first byte of its response header.
     pub(super) fn new(kind: StreamKind) -> Self {
         let body = match kind {
             StreamKind::WebSocket => BodyScanner::WebSocket(WebSocketScanner::new()),
@@ -69,7 +69,7 @@ impl BoundaryScanner {
         }
     }
 
-    /// A stream that HTTP/2 frames: neither header nor chunks are among its bytes.
+    /// Scans the body of an HTTP/2 stream, which has neither header nor chunks among its bytes.
     pub(super) fn for_http2(kind: StreamKind) -> Self {
         let kind = match kind {
             StreamKind::ServerSentEvents { .. } => StreamKind::ServerSentEvents { chunked: false },
@@ -81,53 +81,55 @@ impl BoundaryScanner {
         }
     }
 
-    /// The client is sent these bytes.
+    /// Moves on by these bytes, which the client is sent.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        while let Some(rest) = bytes.get(self.step(bytes)..).filter(|_| !bytes.is_empty()) {
+        while let Some(rest) = bytes
+            .get(self.consume(bytes)..)
+            .filter(|_| !bytes.is_empty())
+        {
             bytes = rest;
         }
     }
 
-    /// How many of these bytes the client could be sent up to a place where the stream can end; all
-    /// where there is none.
+    /// The length of these bytes up to the first boundary; all of them without one.
     pub(super) fn len_to_boundary(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut rest = bytes;
         while !rest.is_empty() && !ahead.is_at_boundary() {
-            rest = rest.get(ahead.step(rest)..).unwrap_or_default();
+            rest = rest.get(ahead.consume(rest)..).unwrap_or_default();
         }
         bytes.len() - rest.len()
     }
 
     /// Whether the stream can end here.
     pub(super) fn is_at_boundary(&self) -> bool {
-        let whole = match &self.body {
+        let body_is_at_boundary = match &self.body {
             BodyScanner::WebSocket(frames) => frames.is_at_boundary(),
             BodyScanner::ServerSentEvents { chunks, events } => {
                 chunks.as_ref().is_none_or(ChunkScanner::is_at_boundary) && events.is_at_boundary()
             }
             BodyScanner::GrpcMessages(messages) => messages.is_at_boundary(),
         };
-        self.head.is_none() && whole
+        self.head.is_none() && body_is_at_boundary
     }
 
-    /// What tells the client that this is the end.
+    /// The bytes that tell the client that the stream is complete.
     pub(super) fn end_marker(&self) -> &'static [u8] {
         match &self.body {
-            // Final, close, two bytes: 1001, going away.
+            // A close frame with status 1001, going away (RFC 6455 §7.4.1).
             BodyScanner::WebSocket(_) => &[0x88, 2, 0x03, 0xe9],
             BodyScanner::ServerSentEvents {
                 chunks: Some(_), ..
             } => b"0\r\n\r\n",
-            // Of messages, the stream itself tells the end.
+            // The end of the connection, or the trailers of the HTTP/2 stream.
             BodyScanner::ServerSentEvents { chunks: None, .. } | BodyScanner::GrpcMessages(_) => {
                 b""
             }
         }
     }
 
-    /// Takes as many of the bytes as have one meaning, at least one; how many.
-    fn step(&mut self, bytes: &[u8]) -> usize {
+    /// Consumes bytes that have one meaning, at least one; their number.
+    fn consume(&mut self, bytes: &[u8]) -> usize {
         let Some(&byte) = bytes.first() else { return 0 };
         if let Some(head) = &mut self.head {
             if head.push(byte) {
@@ -136,34 +138,34 @@ impl BoundaryScanner {
             return 1;
         }
         match &mut self.body {
-            BodyScanner::WebSocket(frames) => frames.step(byte, bytes.len()),
+            BodyScanner::WebSocket(frames) => frames.consume(byte, bytes.len()),
             BodyScanner::ServerSentEvents { chunks, events } => {
-                if chunks.as_mut().is_none_or(|chunks| chunks.step(byte)) {
-                    events.step(byte);
+                if chunks.as_mut().is_none_or(|chunks| chunks.consume(byte)) {
+                    events.consume(byte);
                 }
                 1
             }
-            BodyScanner::GrpcMessages(messages) => messages.step(byte, bytes.len()),
+            BodyScanner::GrpcMessages(messages) => messages.consume(byte, bytes.len()),
         }
     }
 }
 
-/// A response's header, as Pingora writes it: lines end with CRLF.
+/// A response header as Pingora writes it, with CRLF line ends.
 #[derive(Clone, Debug, Default)]
 struct ResponseHeadScanner {
-    /// `HTTP/1.1 101`: the version and the status.
+    /// Version and status, such as `HTTP/1.1 101`.
     status_line: [u8; 12],
     length: usize,
-    /// How much of the empty line at its end is there.
+    /// Matched bytes of the empty line that ends the header.
     end_matched: usize,
 }
 
 impl ResponseHeadScanner {
-    /// Whether that was its last byte.
+    /// True: that was the last byte of the header.
     fn push(&mut self, byte: u8) -> bool {
         const END: &[u8] = b"\r\n\r\n";
-        if let Some(place) = self.status_line.get_mut(self.length) {
-            *place = byte;
+        if let Some(slot) = self.status_line.get_mut(self.length) {
+            *slot = byte;
         }
         self.length = self.length.saturating_add(1);
         let expected = END.get(self.end_matched) == Some(&byte);
@@ -175,7 +177,7 @@ impl ResponseHeadScanner {
         self.end_matched == END.len()
     }
 
-    /// Another header follows.
+    /// Whether another header follows (RFC 9110 §15.2).
     fn is_interim(&self) -> bool {
         let status = self.status_line.get(9..).unwrap_or_default();
         status.starts_with(b"1") && status != b"101"
@@ -188,32 +190,32 @@ mod tests {
 
     use super::*;
 
-    const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+    const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
     const EVENTS: StreamKind = StreamKind::ServerSentEvents { chunked: false };
     const CHUNKS: StreamKind = StreamKind::ServerSentEvents { chunked: true };
 
-    fn behind(kind: StreamKind, pieces: &[&[u8]]) -> BoundaryScanner {
-        let mut ending = BoundaryScanner::new(kind);
-        for piece in pieces {
-            ending.feed(piece);
+    fn scan(kind: StreamKind, chunks: &[&[u8]]) -> BoundaryScanner {
+        let mut scanner = BoundaryScanner::new(kind);
+        for chunk in chunks {
+            scanner.feed(chunk);
         }
-        ending
+        scanner
     }
 
     #[test]
     fn stream_boundary_is_never_inside_a_response_header() {
         let early = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n";
-        assert!(!behind(EVENTS, &[]).is_at_boundary());
-        assert!(!behind(EVENTS, &[OK.split_last().unwrap().1]).is_at_boundary());
-        assert!(!behind(EVENTS, &[early]).is_at_boundary());
-        assert!(behind(EVENTS, &[early, early, OK]).is_at_boundary());
-        assert!(behind(StreamKind::WebSocket, &[SWITCH]).is_at_boundary());
+        assert!(!scan(EVENTS, &[]).is_at_boundary());
+        assert!(!scan(EVENTS, &[OK.split_last().unwrap().1]).is_at_boundary());
+        assert!(!scan(EVENTS, &[early]).is_at_boundary());
+        assert!(scan(EVENTS, &[early, early, OK]).is_at_boundary());
+        assert!(scan(StreamKind::WebSocket, &[SWITCHING]).is_at_boundary());
     }
 
     #[test]
     fn sse_boundary_is_after_an_empty_line() {
-        for (text, can_end) in [
+        for (text, is_boundary) in [
             ("data: 1", false),
             ("data: 1\n", false),
             ("data: 1\n\n", true),
@@ -228,8 +230,8 @@ mod tests {
             ("\n", true),
         ] {
             assert_eq!(
-                behind(EVENTS, &[OK, text.as_bytes()]).is_at_boundary(),
-                can_end,
+                scan(EVENTS, &[OK, text.as_bytes()]).is_at_boundary(),
+                is_boundary,
                 "{text:?}"
             );
         }
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn chunked_sse_boundary_is_between_chunks() {
-        for (text, can_end) in [
+        for (text, is_boundary) in [
             ("", true),
             ("9", false),
             ("9\r\ndata: 1\n\n", false),
@@ -250,8 +252,8 @@ mod tests {
             ("11111111111111111\r\n", false),
         ] {
             assert_eq!(
-                behind(CHUNKS, &[OK, text.as_bytes()]).is_at_boundary(),
-                can_end,
+                scan(CHUNKS, &[OK, text.as_bytes()]).is_at_boundary(),
+                is_boundary,
                 "{text:?}"
             );
         }
@@ -259,15 +261,15 @@ mod tests {
 
     #[test]
     fn websocket_boundary_is_absent_after_a_close_frame() {
-        assert!(!behind(StreamKind::WebSocket, &[SWITCH, &[0x88, 0]]).is_at_boundary());
-        assert!(!behind(StreamKind::WebSocket, &[SWITCH, &[0x88, 2, 3, 0xe8]]).is_at_boundary());
-        let absurd = [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0];
-        assert!(!behind(StreamKind::WebSocket, &[SWITCH, &absurd]).is_at_boundary());
+        assert!(!scan(StreamKind::WebSocket, &[SWITCHING, &[0x88, 0]]).is_at_boundary());
+        assert!(!scan(StreamKind::WebSocket, &[SWITCHING, &[0x88, 2, 3, 0xe8]]).is_at_boundary());
+        let too_long = [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0];
+        assert!(!scan(StreamKind::WebSocket, &[SWITCHING, &too_long]).is_at_boundary());
     }
 
     #[test]
     fn grpc_message_boundary_is_after_its_last_byte() {
-        for (bytes, can_end) in [
+        for (bytes, is_boundary) in [
             (&b""[..], true),
             (b"\0", false),
             (b"\0\0\0\0\0", true),
@@ -279,16 +281,16 @@ mod tests {
         ] {
             let mut whole = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
             whole.feed(bytes);
-            assert_eq!(whole.is_at_boundary(), can_end, "{bytes:?}");
-            let mut pieces = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
+            assert_eq!(whole.is_at_boundary(), is_boundary, "{bytes:?}");
+            let mut bytewise = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
             for byte in bytes {
-                pieces.feed(&[*byte]);
+                bytewise.feed(&[*byte]);
             }
-            assert_eq!(pieces.is_at_boundary(), can_end, "{bytes:?}");
+            assert_eq!(bytewise.is_at_boundary(), is_boundary, "{bytes:?}");
         }
-        let mut begun = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
-        begun.feed(b"\0\0\0\0\x03a");
-        assert_eq!(begun.len_to_boundary(b"bc\0\0"), 2);
+        let mut partial = BoundaryScanner::for_http2(StreamKind::GrpcMessages);
+        partial.feed(b"\0\0\0\0\x03a");
+        assert_eq!(partial.len_to_boundary(b"bc\0\0"), 2);
     }
 
     /// A frame with its length in the shortest form, masked or not.
@@ -321,14 +323,14 @@ mod tests {
             let bytes = frames.concat();
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
-            let mut ending = behind(StreamKind::WebSocket, &[SWITCH]);
+            let mut scanner = scan(StreamKind::WebSocket, &[SWITCHING]);
             let mut at = 0;
             for cut in cuts {
-                ending.feed(&bytes[at..cut]);
-                prop_assert_eq!(ending.is_at_boundary(), cut == 0 || ends.contains(&cut));
+                scanner.feed(&bytes[at..cut]);
+                prop_assert_eq!(scanner.is_at_boundary(), cut == 0 || ends.contains(&cut));
                 let next = ends.iter().find(|end| **end >= cut).map_or(0, |end| end - cut);
-                let room = if ending.is_at_boundary() { 0 } else { next };
-                prop_assert_eq!(ending.len_to_boundary(&bytes[cut..]), room);
+                let expected = if scanner.is_at_boundary() { 0 } else { next };
+                prop_assert_eq!(scanner.len_to_boundary(&bytes[cut..]), expected);
                 at = cut;
             }
         }
@@ -337,8 +339,8 @@ mod tests {
         fn stream_boundary_with_random_bytes_is_independent_of_chunking(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize) {
             for kind in [StreamKind::WebSocket, EVENTS, CHUNKS, StreamKind::GrpcMessages] {
                 let cut = cut.min(bytes.len());
-                let whole = behind(kind, &[OK, &bytes]);
-                let parts = behind(kind, &[OK, &bytes[..cut], &bytes[cut..]]);
+                let whole = scan(kind, &[OK, &bytes]);
+                let parts = scan(kind, &[OK, &bytes[..cut], &bytes[cut..]]);
                 prop_assert_eq!(whole.is_at_boundary(), parts.is_at_boundary());
             }
         }

@@ -1,12 +1,12 @@
-//! Events of a `text/event-stream`.
+//! Boundaries between the events of a `text/event-stream` (WHATWG HTML §9.2.6).
 
-/// Events (WHATWG HTML §9.2.6): lines that end with CR, LF or both; an empty one ends the event.
+/// The state within an event: lines end with CR, LF or both, and an empty line ends the event.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct EventScanner {
     line: EventLine,
-    /// A field came since the last empty line.
+    /// The event has a field.
     field_seen: bool,
-    /// The byte before was CR: an LF belongs to it.
+    /// The byte before was CR: an LF belongs to the same line end.
     after_cr: bool,
 }
 
@@ -19,12 +19,12 @@ enum EventLine {
 }
 
 impl EventScanner {
-    /// A comment, as servers send to keep a connection, begins no event.
+    /// A comment, which servers send to keep a connection alive, does not begin an event.
     pub(super) fn is_at_boundary(self) -> bool {
         self.line == EventLine::Empty && !self.field_seen
     }
 
-    pub(super) fn step(&mut self, byte: u8) {
+    pub(super) fn consume(&mut self, byte: u8) {
         let after_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
         match byte {
             b'\n' if after_cr => {}

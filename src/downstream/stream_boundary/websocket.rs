@@ -1,6 +1,6 @@
-//! Frames of a WebSocket.
+//! Boundaries between WebSocket frames (RFC 6455 §5.2).
 
-/// WebSocket frames (RFC 6455 §5.2).
+/// The state within a sequence of frames.
 #[derive(Clone, Debug)]
 pub(super) enum WebSocketScanner {
     Header(WebSocketFrameHeader),
@@ -8,10 +8,11 @@ pub(super) enum WebSocketScanner {
         left: u64,
         closes: bool,
     },
-    /// A close frame has passed, or something that is no frame.
+    /// After a close frame, or bytes that are not a frame.
     Done,
 }
 
+/// The bytes of a frame header so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WebSocketFrameHeader {
     bytes: [u8; 14],
@@ -27,7 +28,8 @@ impl WebSocketScanner {
         matches!(self, Self::Header(header) if header.length == 0)
     }
 
-    pub(super) fn step(&mut self, byte: u8, available: usize) -> usize {
+    /// Consumes the frame's next bytes, of which `byte` is the first; their number.
+    pub(super) fn consume(&mut self, byte: u8, available: usize) -> usize {
         match self {
             Self::Header(header) => {
                 if let Some(next) = header.push(byte) {
@@ -53,7 +55,7 @@ impl WebSocketScanner {
 }
 
 impl WebSocketFrameHeader {
-    /// What follows the header, if that was its last byte.
+    /// The state after the header, if that was its last byte.
     fn push(&mut self, byte: u8) -> Option<WebSocketScanner> {
         *self.bytes.get_mut(self.length)? = byte;
         self.length += 1;
@@ -63,17 +65,17 @@ impl WebSocketFrameHeader {
             127 => 8,
             _ => 0,
         };
-        // A server masks nothing; a peer that does so is none the worse for it.
+        // A server must not mask (RFC 6455 §5.1); a masked frame is followed all the same.
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         if self.length < 2 + extended + mask {
             return None;
         }
-        let long = rest.iter().take(extended);
-        let long = long.fold(0, |sum: u64, &byte| sum << 8 | u64::from(byte));
+        let extended_bytes = rest.iter().take(extended);
+        let extended_len = extended_bytes.fold(0, |sum: u64, &byte| sum << 8 | u64::from(byte));
         let left = if extended == 0 {
             u64::from(second & 0x7f)
         } else {
-            long
+            extended_len
         };
         let closes = first & 0x0f == 8;
         Some(match left {
