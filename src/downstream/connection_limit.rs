@@ -82,7 +82,7 @@ impl ConnectionLimit {
         self.wait_until(|limit| limit.open_connections() == 0).await;
     }
 
-    /// Waits until one more connection may open; evicts an idle one every [`EVICTION_INTERVAL`].
+    /// Waits until one more connection may open; evicts an idle one every second.
     pub async fn wait_for_capacity(&self) {
         while self.is_reached() {
             self.evict.notify_one();

@@ -67,7 +67,7 @@ impl Exchange {
         Arc::new(exchange)
     }
 
-    /// The exchange of an HTTP/2 stream whose request header is complete.
+    /// The exchange of an HTTP/2 stream; its request header is complete.
     pub(super) fn for_stream(connection: Arc<Connection>) -> Arc<Self> {
         let exchange = Self::new(connection, true);
         exchange.begin_request();
@@ -392,8 +392,8 @@ impl Exchange {
         is_truncated || self.reset_on_close.load(Relaxed)
     }
 
-    /// Lets `task` end the stream that begins with the response header about to be written. A tunnel gets
-    /// [`BOUNDARY_TIMEOUT`] beyond its total limit, to reach a boundary.
+    /// Lets `task` end the stream that begins with the response header about to be written. A tunnel gets 10 s
+    /// beyond its total limit, to reach a boundary.
     pub fn close_stream_by(
         &self,
         kind: StreamKind,

@@ -2,7 +2,7 @@
 //!
 //! A drain that keeps sessions goes by the time of a key's last request. A request that has lasted for longer
 //! than that still belongs to the session, so its key is recorded again from time to time and once more when
-//! it ends, in the configuration in force then.
+//! it ends (`finish.rs`), in the configuration in force then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +30,6 @@ pub(super) fn start(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
             exchange.affinity_task.start(Box::new(refresh), first_run);
         }
         None => exchange.affinity_task.cancel(),
-    }
-}
-
-/// Records the key for the last time.
-pub(super) fn finish(ctx: &Context) {
-    if let Some(exchange) = &ctx.exchange {
-        exchange.affinity_task.finish(clock::since_start);
     }
 }
 

@@ -6,7 +6,6 @@ use http::Version as HttpVersion;
 use jiff::SignedDuration;
 use pingora::proxy::Session;
 
-use super::affinity_refresh;
 use super::context::Context;
 use super::local_reply;
 use crate::clock;
@@ -123,7 +122,9 @@ fn record(ctx: &mut Context, outcome: &RequestOutcome) {
     if let Some(attempt) = &mut ctx.attempt {
         attempt.permit = None;
     }
-    affinity_refresh::finish(ctx);
+    if let Some(exchange) = &ctx.exchange {
+        exchange.affinity_task.finish(clock::since_start);
+    }
     count(ctx, outcome);
     ctx.telemetry.log(&access_log_record(ctx, outcome));
 }
