@@ -13,7 +13,8 @@
 //!    drive.rs             flush, eviction     graceful_close.rs   ends a long stream between messages
 //!    close.rs             the close             stream_boundary/  finds the place
 //!  its bytes                                  watermark.rs        backpressure of a tunnel
-//!    socket.rs, buffered_socket.rs, io.rs, pingora_digests.rs
+//!    socket.rs, buffered_socket.rs,          local_reply.rs      the response to an aborted request
+//!    io.rs, pingora_digests.rs
 //! ```
 //!
 //! Pingora 0.9.1 times single reads and writes, and nothing between two requests or in a flush: a client that
