@@ -1,4 +1,4 @@
-//! The account with the authority: made once, and used from then on.
+//! The ACME account: created once, then loaded from the storage.
 
 use std::io;
 
@@ -10,29 +10,29 @@ use tokio::task::spawn_blocking;
 
 use super::http_client::HttpsClient;
 use super::storage::Storage;
-use super::{Error, storage};
+use super::{Error, files};
 use crate::config::{AcmeConfig, Secret};
 
-/// Who orders, and from whom.
+/// A client of one authority, with the account and the storage that belong to it.
 pub(super) struct AcmeClient {
     pub(super) config: AcmeClientConfig,
     pub(super) storage: Storage,
     http: HttpsClient,
-    /// Orders that begin at once must not make an account each.
+    /// Concurrent orders must not create an account each.
     account_lock: Mutex<()>,
 }
 
-/// What was configured of it.
+/// The configuration of a client.
 #[derive(Clone, PartialEq)]
 pub(super) struct AcmeClientConfig {
     pub(super) acme: AcmeConfig,
-    /// Who vouches for its directory; `None`: the system's authorities.
+    /// The root certificates that verify the authority; `None`: those of the system.
     pub(super) root_certs: Option<Vec<CertificateDer<'static>>>,
-    /// The key of the operator's account with it.
+    /// The HMAC key of the external account binding (RFC 8555, 7.3.4).
     pub(super) eab_key: Option<Secret>,
 }
 
-/// What is kept of the account.
+/// The content of `account.json`.
 #[derive(Deserialize, Serialize)]
 struct StoredAccount {
     credentials: AccountCredentials,
@@ -40,40 +40,40 @@ struct StoredAccount {
 }
 
 impl AcmeClient {
-    pub(super) async fn new(terms: AcmeClientConfig) -> Result<Self, Error> {
-        let authorities = terms.root_certs.clone();
-        let https = spawn_blocking(move || HttpsClient::new(authorities.as_deref())).await;
-        let https = https.map_err(io::Error::other).and_then(|made| made);
+    pub(super) async fn new(config: AcmeClientConfig) -> Result<Self, Error> {
+        let root_certs = config.root_certs.clone();
+        let http = spawn_blocking(move || HttpsClient::new(root_certs.as_deref())).await;
+        let http = http.map_err(io::Error::other).and_then(|client| client);
         Ok(Self {
-            storage: Storage::for_authority(&terms.acme),
-            config: terms,
-            http: https.map_err(Error::RootCerts)?,
+            storage: Storage::for_authority(&config.acme),
+            config,
+            http: http.map_err(Error::RootCerts)?,
             account_lock: Mutex::new(()),
         })
     }
 
-    /// The account; made where there is none. The authority is asked what it offers each time: over
-    /// the months between two orders that may change.
+    /// The account, created where the storage has none. The directory of the authority is fetched each
+    /// time: it may change in the months between two orders.
     pub(super) async fn load_or_create_account(&self) -> Result<Account, Error> {
-        let _one = self.account_lock.lock().await;
+        let _guard = self.account_lock.lock().await;
         let storage = self.storage.clone();
-        let kept: Option<StoredAccount> = blocking_io(move || Ok(storage.account())).await?;
-        let Some(kept) = kept else {
+        let stored: Option<StoredAccount> = blocking_io(move || Ok(storage.account())).await?;
+        let Some(stored) = stored else {
             return self.create_account().await;
         };
         let account = self
             .account_builder()
-            .from_credentials(kept.credentials)
+            .from_credentials(stored.credentials)
             .await?;
-        if kept.contact != self.config.acme.contact {
+        if stored.contact != self.config.acme.contact {
             account.update_contacts(&self.contacts()).await?;
-            // `from_credentials` has taken them; they are read anew, with the contact of now.
+            // `from_credentials` consumed the credentials, so this reads them again.
             self.update_stored_contact().await?;
         }
         Ok(account)
     }
 
-    /// The authority says that it does not know the account: another one is made.
+    /// Creates another account, after the authority has answered that it does not know this one.
     pub(super) async fn recreate_account(&self) -> Result<Account, Error> {
         let storage = self.storage.clone();
         blocking_io(move || {
@@ -85,14 +85,10 @@ impl AcmeClient {
     }
 
     async fn create_account(&self) -> Result<Account, Error> {
-        let external = self
-            .config
-            .acme
-            .external_account
-            .as_ref()
-            .zip(self.config.eab_key.as_ref());
-        let external =
-            external.map(|(account, key)| ExternalAccountKey::new(account.id.clone(), &key.0));
+        let external_account = self.config.acme.external_account.as_ref();
+        let eab_key = external_account
+            .zip(self.config.eab_key.as_ref())
+            .map(|(account, key)| ExternalAccountKey::new(account.id.clone(), &key.0));
         let contact = self.contacts();
         let new = NewAccount {
             contact: &contact,
@@ -100,33 +96,32 @@ impl AcmeClient {
             only_return_existing: false,
         };
         let directory = self.config.acme.directory.clone();
-        let made = self
+        let (account, credentials) = self
             .account_builder()
-            .create(&new, directory, external.as_ref())
+            .create(&new, directory, eab_key.as_ref())
             .await?;
-        let (account, credentials) = made;
         let contact = self.config.acme.contact.clone();
         self.store_account(StoredAccount {
             credentials,
             contact,
         })
         .await?;
-        log::info!("acme: account {}", account.id());
+        log::info!("acme: created account {}", account.id());
         Ok(account)
     }
 
     async fn update_stored_contact(&self) -> Result<(), Error> {
         let (storage, contact) = (self.storage.clone(), self.config.acme.contact.clone());
         blocking_io(move || match storage.account::<StoredAccount>() {
-            Some(kept) => storage.store_account(&StoredAccount { contact, ..kept }),
+            Some(stored) => storage.store_account(&StoredAccount { contact, ..stored }),
             None => Ok(()),
         })
         .await
     }
 
-    async fn store_account(&self, kept: StoredAccount) -> Result<(), Error> {
+    async fn store_account(&self, account: StoredAccount) -> Result<(), Error> {
         let storage = self.storage.clone();
-        blocking_io(move || storage.store_account(&kept)).await
+        blocking_io(move || storage.store_account(&account)).await
     }
 
     fn contacts(&self) -> Vec<&str> {
@@ -143,9 +138,9 @@ impl AcmeClient {
     }
 }
 
-/// Work with the disk, beside the workers.
+/// Runs work on the disk on a thread that may block.
 pub(super) async fn blocking_io<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, storage::Error> + Send + 'static,
+    work: impl FnOnce() -> Result<T, files::Error> + Send + 'static,
 ) -> Result<T, Error> {
     match spawn_blocking(work).await {
         Ok(done) => Ok(done?),

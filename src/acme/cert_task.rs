@@ -1,4 +1,4 @@
-//! What is done for one certificate: it is ordered, or its authority is asked when to renew it.
+//! The work on one certificate: an order, a repeated write to the disk, or a query for the renewal window.
 
 use std::sync::Arc;
 
@@ -19,37 +19,40 @@ use crate::policy::cert_renewal::{
 use crate::telemetry::metrics::OperationResult;
 use crate::tls::{CertAction, CertStatus, ManagedCert, ManagedCerts};
 
-/// How often the authority is asked when to renew a certificate: as it says, within these seconds.
+/// Bounds on the interval between queries for the renewal window, which the authority sets; seconds.
 const RENEWAL_INFO_INTERVAL: (i64, i64) = (60 * 60, 24 * 60 * 60);
 
-/// How long to wait where it did not say, or where the disk did not take a certificate; seconds.
+/// The pause after a failed query for the renewal window; seconds.
 const RENEWAL_INFO_RETRY: i64 = 6 * 60 * 60;
+
+/// The pause after a failed write of a certificate; seconds.
 const STORE_RETRY: i64 = 60;
 
+/// RFC 8555, 6.7.
 const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
-/// What is known of one certificate.
+/// The state of one certificate.
 #[derive(Clone, Debug)]
 pub(super) struct CertState {
     record: OrderRecord,
-    /// What is there, if it is for all the names.
+    /// The validity of the certificate, if it has all the configured names.
     current: Option<CertificateLifetime>,
-    /// Ordered, and not on the disk yet: the key and the chain.
+    /// Key and chain that were issued, but not written to the disk yet.
     unsaved: Option<Arc<(String, String)>>,
-    /// When to do what is not an order; seconds since 1970.
+    /// The time of the next [`CertTask::maintain`]; seconds since 1970.
     pub(super) check_at: i64,
     jitter_seed: u64,
 }
 
 impl CertState {
-    /// When it is to be ordered; seconds since 1970.
-    pub(super) fn due(&self, before: RenewBefore) -> i64 {
-        let suggested = self.record.suggested;
-        let held = self.current.map(|held| CertificateLifetime {
-            suggested_window: suggested,
-            ..held
+    /// The time of the next order; seconds since 1970.
+    pub(super) fn due(&self, renew_before: RenewBefore) -> i64 {
+        let current = self.current.map(|current| CertificateLifetime {
+            suggested_window: self.record.suggested,
+            ..current
         });
-        cert_renewal::next_order(held, before, self.record.failures(), self.jitter_seed)
+        let failures = self.record.failures();
+        cert_renewal::next_order(current, renew_before, failures, self.jitter_seed)
     }
 
     fn record_failure(&mut self, error: String, failure: OrderFailure, now: i64) {
@@ -58,9 +61,9 @@ impl CertState {
         self.record.error = Some(error);
     }
 
-    fn publish_status(&self, slot: &ManagedCert) {
+    fn publish_status(&self, cert: &ManagedCert) {
         let failures = self.record.failures();
-        slot.update_status(|status| {
+        cert.update_status(|status| {
             *status = CertStatus {
                 failures: failures.map_or(0, |failures| failures.count),
                 error: failures
@@ -72,35 +75,35 @@ impl CertState {
     }
 }
 
-/// What is on the disk of a certificate; it is shown from now on.
+/// Loads a certificate and its record from the disk, and puts the certificate in use.
 pub(super) async fn load_state(
     storage: Storage,
-    slot: Arc<ManagedCert>,
+    cert: Arc<ManagedCert>,
 ) -> Result<CertState, Error> {
     blocking_io(move || {
-        let names = &slot.names;
-        let (found, record) = (storage.certificate(names), storage.record(names));
-        let known = CertState {
+        let names = &cert.names;
+        let (stored, record) = (storage.certificate(names), storage.record(names));
+        let state = CertState {
             record,
-            current: found
+            current: stored
                 .as_ref()
-                .and_then(|found| current_validity(found, names)),
+                .and_then(|stored| current_validity(stored, names)),
             unsaved: None,
             check_at: i64::MIN,
             jitter_seed: jitter_seed(names),
         };
-        if let Some(found) = found
-            && slot.certificate.load().as_deref() != Some(&found)
+        if let Some(stored) = stored
+            && cert.certificate.load().as_deref() != Some(&stored)
         {
-            slot.certificate.store(Some(Arc::new(found)));
+            cert.certificate.store(Some(Arc::new(stored)));
         }
-        known.publish_status(&slot);
-        Ok(known)
+        state.publish_status(&cert);
+        Ok(state)
     })
     .await
 }
 
-/// Where names were added it counts as not there: a new one is ordered at once.
+/// `None` where the certificate lacks a configured name: then a new one is ordered at once.
 fn current_validity(certificate: &Certificate, names: &DomainNames) -> Option<CertificateLifetime> {
     let covers = |name| certificate.names.contains(name);
     let (from, until) = certificate.validity;
@@ -121,127 +124,128 @@ fn jitter_seed(names: &DomainNames) -> u64 {
     u64::from_be_bytes(first.unwrap_or_default())
 }
 
-/// One thing to be done for a certificate.
+/// One piece of work on a certificate.
 pub(super) struct CertTask {
     pub(super) client: Arc<AcmeClient>,
     pub(super) managed_certs: Arc<ManagedCerts>,
     pub(super) cert: Arc<ManagedCert>,
-    /// What an operator wants; `None`: whatever is due.
+    /// The command of an operator; `None`: the work that is due.
     pub(super) action: Option<CertAction>,
 }
 
-/// What came of it.
+/// The result of a [`CertTask`].
 pub(super) struct CertTaskResult {
     pub(super) state: CertState,
-    /// How the order ended; `None`: none was due.
+    /// The outcome of the order; `None`: nothing was ordered.
     pub(super) order_outcome: Option<OperationResult>,
-    /// What to tell an operator.
+    /// The result for the operator, with a message.
     pub(super) result: Result<(), String>,
 }
 
 impl CertTaskResult {
-    /// It is a defect of the program: not to be repeated at once.
-    pub(super) fn panicked(known: Option<&CertState>) -> Self {
-        let why = "the order broke off: a defect of this program".to_owned();
-        let mut known = known.cloned().unwrap_or_else(|| CertState {
+    /// The result of a task that panicked. It counts as a rejected order, so that the pause is long.
+    pub(super) fn panicked(state: Option<&CertState>) -> Self {
+        let message = "the order panicked, a defect of this program: see the error log".to_owned();
+        let mut state = state.cloned().unwrap_or_else(|| CertState {
             record: OrderRecord::default(),
             current: None,
             unsaved: None,
             check_at: i64::MAX,
             jitter_seed: 0,
         });
-        known.record_failure(
-            why.clone(),
+        state.record_failure(
+            message.clone(),
             OrderFailure::Rejected,
             clock::wall().as_second(),
         );
         Self {
-            state: known,
+            state,
             order_outcome: Some(OperationResult::Failed),
-            result: Err(why),
+            result: Err(message),
         }
     }
 }
 
 impl CertTask {
-    pub(super) async fn run(self, mut known: CertState) -> CertTaskResult {
+    pub(super) async fn run(self, mut state: CertState) -> CertTaskResult {
         let now = clock::wall().as_second();
-        let due = known.due(self.client.config.acme.renew_before) <= now;
-        let (ordered, result) = if self.action.is_some() || due {
-            let (outcome, result) = self.order(&mut known).await;
+        let is_due = state.due(self.client.config.acme.renew_before) <= now;
+        let (order_outcome, result) = if self.action.is_some() || is_due {
+            let (outcome, result) = self.order(&mut state).await;
             (Some(outcome), result)
         } else {
-            (None, self.maintain(&mut known, now).await)
+            (None, self.maintain(&mut state, now).await)
         };
-        known.publish_status(&self.cert);
+        state.publish_status(&self.cert);
         let result = result.map_err(|error| error.to_string());
         CertTaskResult {
-            state: known,
-            order_outcome: ordered,
+            state,
+            order_outcome,
             result,
         }
     }
 
-    async fn order(&self, known: &mut CertState) -> (OperationResult, Result<(), Error>) {
+    async fn order(&self, state: &mut CertState) -> (OperationResult, Result<(), Error>) {
         self.cert
             .update_status(|status| status.order_in_progress = true);
-        let before = self.cert.certificate.load_full();
-        let ordered = self.order_and_install(known, before.as_deref()).await;
+        let previous = self.cert.certificate.load_full();
+        let ordered = self.order_and_install(state, previous.as_deref()).await;
         match &ordered {
-            Ok(_) => known.record = OrderRecord::default(),
+            Ok(_) => state.record = OrderRecord::default(),
             Err(error) => {
                 log::error!("acme: certificate {}: {error}", self.cert.names.primary());
-                known.record_failure(
+                state.record_failure(
                     error.to_string(),
                     error.failure_kind(),
                     clock::wall().as_second(),
                 );
             }
         }
-        self.store_record(known).await;
+        self.store_record(state).await;
         let account = match ordered {
             Ok(account) => account,
             Err(error) => return (OperationResult::Failed, Err(error)),
         };
-        let result = match before.filter(|_| self.action == Some(CertAction::Revoke)) {
-            Some(before) => self.revoke(&account, &before).await,
+        let result = match previous.filter(|_| self.action == Some(CertAction::Revoke)) {
+            Some(previous) => self.revoke(&account, &previous).await,
             None => Ok(()),
         };
         let result = result.map_err(|error| Error::NotRevoked(error.to_string()));
         (OperationResult::Ok, result)
     }
 
-    /// Orders, keeps and shows it; the account that it was ordered with.
+    /// Orders a certificate, stores it and puts it in use; returns the account of the order.
     async fn order_and_install(
         &self,
-        known: &mut CertState,
-        before: Option<&Certificate>,
+        state: &mut CertState,
+        previous: Option<&Certificate>,
     ) -> Result<Account, Error> {
-        // What cannot be kept would be ordered again with each start.
+        // A test write: a certificate that cannot be stored would be ordered again at each start.
         let (storage, names) = (self.client.storage.clone(), self.cert.names.clone());
-        let record = known.record.clone();
+        let record = state.record.clone();
         blocking_io(move || {
             storage.create_directories()?;
             storage.store_record(&names, &record)
         })
         .await?;
-        let replaces = known.current.and(before).and_then(certificate_id);
-        let (account, delivery) = self.order_with_account(replaces).await?;
+        let replaces = state.current.and(previous).and_then(certificate_id);
+        let (account, issued) = self.order_with_account(replaces).await?;
         let IssuedCertificate {
             certificate,
             key,
             chain,
-        } = delivery;
+        } = issued;
         let until = jiff::Timestamp::from_second(certificate.validity.1).unwrap_or_default();
         log::info!(
-            "acme: certificate {} until {until}",
+            "acme: certificate {} issued, valid until {until}",
             self.cert.names.primary()
         );
-        known.current = current_validity(&certificate, &self.cert.names);
-        known.unsaved = Some(Arc::new((key, chain)));
-        let kept = self.store_certificate(known).await;
+        state.current = current_validity(&certificate, &self.cert.names);
+        state.unsaved = Some(Arc::new((key, chain)));
+        let stored = self.store_certificate(state).await;
+        // In use even if the disk is full: `maintain` repeats the write.
         self.cert.certificate.store(Some(Arc::new(certificate)));
-        kept.map(|()| account)
+        stored.map(|()| account)
     }
 
     async fn order_with_account(
@@ -257,16 +261,16 @@ impl CertTask {
         match order(&account, acme, names, replaces, &self.managed_certs).await {
             Err(error) if is_unknown_account(&error) => {
                 let account = self.client.recreate_account().await?;
-                let delivery = order(&account, acme, names, None, &self.managed_certs).await?;
-                Ok((account, delivery))
+                let issued = order(&account, acme, names, None, &self.managed_certs).await?;
+                Ok((account, issued))
             }
-            delivery => Ok((account, delivery?)),
+            issued => Ok((account, issued?)),
         }
     }
 
-    /// The one before is shown no more: only then may it be revoked.
-    async fn revoke(&self, account: &Account, before: &Certificate) -> Result<(), Error> {
-        let Some(certificate) = before.key.cert.first() else {
+    /// Revokes the previous certificate. Called only when the new one is in use.
+    async fn revoke(&self, account: &Account, previous: &Certificate) -> Result<(), Error> {
+        let Some(certificate) = previous.key.cert.first() else {
             return Ok(());
         };
         let request = RevocationRequest {
@@ -275,69 +279,74 @@ impl CertTask {
         };
         account.revoke(&request).await?;
         log::info!(
-            "acme: certificate {}: the one before is revoked",
+            "acme: certificate {}: the previous one is revoked",
             self.cert.names.primary()
         );
         Ok(())
     }
 
-    /// What is to be done between two orders.
-    async fn maintain(&self, known: &mut CertState, now: i64) -> Result<(), Error> {
-        if known.unsaved.is_some() {
-            self.store_certificate(known).await?;
-            known.record = OrderRecord::default();
-            self.store_record(known).await;
+    /// The work between two orders: repeats a failed write, else queries the renewal window.
+    async fn maintain(&self, state: &mut CertState, now: i64) -> Result<(), Error> {
+        if state.unsaved.is_some() {
+            self.store_certificate(state).await?;
+            state.record = OrderRecord::default();
+            self.store_record(state).await;
             return Ok(());
         }
         let certificate = self.cert.certificate.load_full();
         let Some(id) = certificate.as_deref().and_then(certificate_id) else {
-            known.check_at = i64::MAX;
+            state.check_at = i64::MAX;
             return Ok(());
         };
-        let asked = self.fetch_renewal_info(&id).await;
-        known.check_at = now.saturating_add(match &asked {
-            Ok((_, again)) => (*again).clamp(RENEWAL_INFO_INTERVAL.0, RENEWAL_INFO_INTERVAL.1),
+        let renewal_info = self.fetch_renewal_info(&id).await;
+        state.check_at = now.saturating_add(match &renewal_info {
+            Ok((_, retry_after)) => {
+                (*retry_after).clamp(RENEWAL_INFO_INTERVAL.0, RENEWAL_INFO_INTERVAL.1)
+            }
             Err(Error::Authority(instant_acme::Error::Unsupported(_))) => RENEWAL_INFO_INTERVAL.1,
             Err(_) => RENEWAL_INFO_RETRY,
         });
-        // No answer is no reason to forget the one before.
-        let suggested = asked?.0;
-        if known.record.suggested != Some(suggested) {
-            known.record.suggested = Some(suggested);
-            self.store_record(known).await;
+        // After a failure the previous window stays.
+        let (suggested, _) = renewal_info?;
+        if state.record.suggested != Some(suggested) {
+            state.record.suggested = Some(suggested);
+            self.store_record(state).await;
         }
         Ok(())
     }
 
-    /// Between which times the authority wants it renewed, and when to ask again (RFC 9773, 4.2).
+    /// The renewal window that the authority suggests, and the seconds until the next query (RFC 9773, 4.2).
     async fn fetch_renewal_info(
         &self,
         id: &CertificateIdentifier<'_>,
     ) -> Result<((i64, i64), i64), Error> {
         let account = self.client.load_or_create_account().await?;
-        let (info, again) = account.renewal_info(id).await?;
+        let (info, retry_after) = account.renewal_info(id).await?;
         let window = info.suggested_window;
         let window = (window.start.unix_timestamp(), window.end.unix_timestamp());
-        Ok((window, i64::try_from(again.as_secs()).unwrap_or(i64::MAX)))
+        Ok((
+            window,
+            i64::try_from(retry_after.as_secs()).unwrap_or(i64::MAX),
+        ))
     }
 
-    /// Writes what was ordered to the disk.
-    async fn store_certificate(&self, known: &mut CertState) -> Result<(), Error> {
-        let Some(unkept) = known.unsaved.clone() else {
+    /// Writes an unsaved certificate to the disk.
+    async fn store_certificate(&self, state: &mut CertState) -> Result<(), Error> {
+        let Some(unsaved) = state.unsaved.clone() else {
             return Ok(());
         };
-        known.check_at = clock::wall().as_second().saturating_add(STORE_RETRY);
+        state.check_at = clock::wall().as_second().saturating_add(STORE_RETRY);
         let (storage, names) = (self.client.storage.clone(), self.cert.names.clone());
-        blocking_io(move || storage.store_certificate(&names, &unkept.0, &unkept.1)).await?;
-        known.unsaved = None;
-        known.check_at = i64::MIN;
+        blocking_io(move || storage.store_certificate(&names, &unsaved.0, &unsaved.1)).await?;
+        state.unsaved = None;
+        state.check_at = i64::MIN;
         Ok(())
     }
 
-    /// Without it the next process begins anew: worth a word, and no more.
-    async fn store_record(&self, known: &CertState) {
+    /// Writes the record. A failure is only logged: the next process starts without the record.
+    async fn store_record(&self, state: &CertState) {
         let (storage, names) = (self.client.storage.clone(), self.cert.names.clone());
-        let record = known.record.clone();
+        let record = state.record.clone();
         if let Err(error) = blocking_io(move || storage.store_record(&names, &record)).await {
             log::error!("acme: {error}");
         }
@@ -345,8 +354,8 @@ impl CertTask {
 }
 
 fn certificate_id(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
-    let (issuer, number) = renewal_info_id(certificate.key.cert.first()?)?;
-    let id = CertificateIdentifier::new(Der::from_slice(&issuer), Der::from_slice(&number));
+    let (key_id, serial) = renewal_info_id(certificate.key.cert.first()?)?;
+    let id = CertificateIdentifier::new(Der::from_slice(&key_id), Der::from_slice(&serial));
     Some(id.into_owned())
 }
 

@@ -1,17 +1,15 @@
-//! Answers to challenges, for the other processes that share the storage: the authority looks at any of
-//! them, and one orders.
+//! Answers to challenges, shared by the processes with one storage: one process orders, but the authority
+//! may reach any of them. All functions block.
 //!
 //! ```text
 //!  STORAGE/HOST-PATH/answers/      0700
-//!    TOKEN.token                   0600, what to answer (RFC 8555, 8.3)
-//!    example.org.proof             0600, the key and the certificate to show (RFC 8737, 3)
+//!    TOKEN.token                   0600, the key authorization (RFC 8555, 8.3)
+//!    example.org.proof             0600, key and certificate for TLS-ALPN-01 (RFC 8737, 3)
 //! ```
 //!
-//! A file is there from before the authority is asked to look until it has looked; whoever begins to lead
-//! removes what a process has left that was killed. A token comes from whoever asks: it names a file only
-//! where it is one (RFC 8555, 8.3: base64url), and so no way leads out of the directory.
-//!
-//! Everything here blocks.
+//! A file exists from before the authority is asked to validate until it has done so; a new leader removes
+//! leftovers of a process that was killed. Any client can send a token: it becomes part of a file name only
+//! if it is valid (RFC 8555, 8.3: base64url), so no path leads out of the directory.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
@@ -24,22 +22,22 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::storage::{Error, io_error, replace_file};
+use super::files::{Error, io_error, replace_file};
 use crate::tls::SharedChallenges;
 
-/// The authorities that there are have 43 bytes.
+/// Bytes of a token; known authorities use 43.
 const MAX_TOKEN_LEN: usize = 128;
 
-/// An answer is a tenth of that.
+/// Bytes that are read of an answer; real ones have a tenth.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 
-/// The answers in a storage.
+/// The directory with the answers.
 #[derive(Clone, Debug)]
 pub(super) struct ChallengeStore {
     directory: PathBuf,
 }
 
-/// An answer that the other processes find; removed when dropped.
+/// An answer in the directory; removed when dropped.
 #[derive(Debug)]
 pub(super) struct StoredChallenge(PathBuf);
 
@@ -50,7 +48,7 @@ impl ChallengeStore {
         }
     }
 
-    /// Empties the place: nobody else puts anything there.
+    /// Empties the directory. Only the leader, which calls this, writes there.
     pub(super) fn clear(&self) -> Result<(), Error> {
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -60,7 +58,7 @@ impl ChallengeStore {
         }
     }
 
-    /// What to answer to whoever asks for the token; `None`: this is none that could be asked for.
+    /// Stores the answer to a token; `None`: the token is not valid, so no request can ask for it.
     pub(super) fn put_token(
         &self,
         token: &str,
@@ -70,7 +68,7 @@ impl ChallengeStore {
         path.map(|path| self.put(path, answer)).transpose()
     }
 
-    /// What to show for the name, PEM.
+    /// Stores key and certificate for a name, PEM; `None`: the name is not valid.
     pub(super) fn put_certificate(
         &self,
         name: &str,
@@ -88,19 +86,20 @@ impl ChallengeStore {
 
     fn create_directory(&self) -> Result<(), Error> {
         let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&self.directory);
-        made.map_err(io_error("cannot make", &self.directory))
+        let created = builder.recursive(true).mode(0o700).create(&self.directory);
+        created.map_err(io_error("cannot create", &self.directory))
     }
 
     fn token_path(&self, token: &str) -> Option<PathBuf> {
-        let of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        let is_token = (1..=MAX_TOKEN_LEN).contains(&token.len()) && token.bytes().all(of_token);
+        let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let is_token =
+            (1..=MAX_TOKEN_LEN).contains(&token.len()) && token.bytes().all(is_base64url);
         is_token.then(|| self.directory.join(format!("{token}.token")))
     }
 
     fn certificate_path(&self, name: &str) -> Option<PathBuf> {
-        let leads_on = name.contains('/');
-        (!leads_on).then(|| self.directory.join(format!("{name}.proof")))
+        let is_path = name.contains('/');
+        (!is_path).then(|| self.directory.join(format!("{name}.proof")))
     }
 }
 
@@ -118,12 +117,12 @@ impl SharedChallenges for ChallengeStore {
 
 impl Drop for StoredChallenge {
     fn drop(&mut self) {
-        // What stays answers nobody: whoever leads next removes it.
+        // A failure is harmless: the next leader removes leftovers.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Where it cannot be read, nothing is said of it: clients choose how often that is.
+/// Errors are not logged: clients decide how often they happen.
 fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).ok()?;
@@ -131,7 +130,7 @@ fn read_file(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The key and the certificate of a proof, which is not one that anybody could verify.
+/// Key and certificate for TLS-ALPN-01, from PEM. The certificate is self-signed.
 pub(super) fn parse_challenge_cert(pem: &[u8]) -> Result<CertifiedKey, rustls::Error> {
     let unreadable =
         |error: rustls_pki_types::pem::Error| rustls::Error::General(error.to_string());
@@ -145,55 +144,55 @@ pub(super) fn parse_challenge_cert(pem: &[u8]) -> Result<CertifiedKey, rustls::E
 mod tests {
     use super::*;
 
-    fn answers() -> (tempfile::TempDir, ChallengeStore) {
+    fn store() -> (tempfile::TempDir, ChallengeStore) {
         let directory = tempfile::tempdir().unwrap();
-        let answers = ChallengeStore::in_directory(directory.path());
-        (directory, answers)
+        let store = ChallengeStore::in_directory(directory.path());
+        (directory, store)
     }
 
     #[test]
     fn acme_token_is_served_only_while_its_guard_is_held() {
-        let (_directory, answers) = answers();
-        assert_eq!(answers.key_authorization("abc_-9"), None);
-        let held = answers.put_token("abc_-9", "abc_-9.thumb").unwrap();
+        let (_directory, store) = store();
+        assert_eq!(store.key_authorization("abc_-9"), None);
+        let stored = store.put_token("abc_-9", "abc_-9.thumb").unwrap();
         assert_eq!(
-            answers.key_authorization("abc_-9").as_deref(),
+            store.key_authorization("abc_-9").as_deref(),
             Some("abc_-9.thumb")
         );
-        drop(held);
-        assert_eq!(answers.key_authorization("abc_-9"), None);
+        drop(stored);
+        assert_eq!(store.key_authorization("abc_-9"), None);
     }
 
     #[test]
     fn tls_alpn_proof_is_found_by_name_with_its_certificate() {
-        let (_directory, answers) = answers();
+        let (_directory, store) = store();
         let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
         let pem = made.signing_key.serialize_pem() + &made.cert.pem();
-        let _held = answers.put_certificate("a.test", &pem).unwrap();
-        let found = answers.alpn_cert("a.test").unwrap();
+        let _stored = store.put_certificate("a.test", &pem).unwrap();
+        let found = store.alpn_cert("a.test").unwrap();
         assert_eq!(found.cert.first(), Some(made.cert.der()));
-        assert!(answers.alpn_cert("b.test").is_none());
+        assert!(store.alpn_cert("b.test").is_none());
     }
 
     #[test]
     fn challenge_token_with_path_traversal_is_rejected() {
-        let (directory, answers) = answers();
-        answers.clear().unwrap();
+        let (directory, store) = store();
+        store.clear().unwrap();
         fs::write(directory.path().join("secret.token"), "secret").unwrap();
         let long = "a".repeat(MAX_TOKEN_LEN + 1);
         for token in ["../secret", "", ".", "a/b", "a%2fb", "a.b", &long] {
-            assert_eq!(answers.key_authorization(token), None, "{token}");
-            assert!(answers.put_token(token, "").unwrap().is_none(), "{token}");
+            assert_eq!(store.key_authorization(token), None, "{token}");
+            assert!(store.put_token(token, "").unwrap().is_none(), "{token}");
         }
-        assert!(answers.alpn_cert("../secret").is_none());
+        assert!(store.alpn_cert("../secret").is_none());
     }
 
     #[test]
     fn challenge_store_at_start_drops_tokens_of_the_previous_process() {
-        let (_directory, answers) = answers();
-        let left = answers.put_token("abc", "answer").unwrap();
-        std::mem::forget(left);
-        answers.clear().unwrap();
-        assert_eq!(answers.key_authorization("abc"), None);
+        let (_directory, store) = store();
+        let leftover = store.put_token("abc", "answer").unwrap();
+        std::mem::forget(leftover);
+        store.clear().unwrap();
+        assert_eq!(store.key_authorization("abc"), None);
     }
 }

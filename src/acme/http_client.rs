@@ -1,7 +1,7 @@
-//! Requests to the authority, as `instant-acme` wants them sent.
+//! The HTTPS client for requests to the authority; implements `instant_acme::HttpClient`.
 //!
-//! One connection for each: an order is a dozen requests a month. Each is bounded in time and size,
-//! which a client that waits for a stranger must be.
+//! Each request has its own connection: an order is a dozen requests a month. Time and size of each
+//! response are bounded.
 
 use std::future::Future;
 use std::io;
@@ -26,10 +26,10 @@ use tokio_rustls::TlsConnector;
 /// RFC 8555, 6.1.
 const USER_AGENT_VALUE: &str = concat!("clockwise/", env!("CARGO_PKG_VERSION"), " instant-acme");
 
-/// For a whole request, from the look-up of the name to the response's end.
+/// For a whole request, from the DNS lookup to the end of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For one address to answer.
+/// For the connection to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of a response; a chain has a few thousand.
@@ -37,21 +37,25 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends requests.
+/// A client with the root certificates that it trusts.
 #[derive(Clone)]
 pub(super) struct HttpsClient(TlsConnector);
 
 impl HttpsClient {
-    /// `authorities`: who vouches for the servers; `None`: whom the system trusts. It may read files.
-    pub(super) fn new(authorities: Option<&[CertificateDer<'static>]>) -> io::Result<Self> {
+    /// `root_certs`: those that servers are verified with; `None`: those of the system, which are read from
+    /// files.
+    ///
+    /// # Errors
+    /// There is no usable root certificate.
+    pub(super) fn new(root_certs: Option<&[CertificateDer<'static>]>) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
-        let known = match authorities {
-            Some(authorities) => authorities.to_vec(),
+        let certs = match root_certs {
+            Some(root_certs) => root_certs.to_vec(),
             None => rustls_native_certs::load_native_certs()?,
         };
-        let (added, _) = roots.add_parsable_certificates(known);
+        let (added, _) = roots.add_parsable_certificates(certs);
         if added == 0 {
-            let message = "the system knows no certificate authority; install `ca-certificates`";
+            let message = "none is usable; install the package `ca-certificates`, or set `acme.ca`";
             return Err(io::Error::other(message));
         }
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -70,11 +74,12 @@ impl HttpClient for HttpsClient {
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let tls = self.0.clone();
         Box::pin(async move {
-            let asked = request.uri().clone();
-            let done = tokio::time::timeout(REQUEST_TIMEOUT, send_request(tls, request)).await;
-            let done = done
-                .unwrap_or_else(|_| Err(format!("no answer within {REQUEST_TIMEOUT:?}").into()));
-            done.map_err(|why| Error::Other(format!("cannot ask {asked}: {why}").into()))
+            let uri = request.uri().clone();
+            let response = tokio::time::timeout(REQUEST_TIMEOUT, send_request(tls, request)).await;
+            let response = response
+                .unwrap_or_else(|_| Err(format!("no response within {REQUEST_TIMEOUT:?}").into()));
+            response
+                .map_err(|error| Error::Other(format!("request to {uri} failed: {error}").into()))
         })
     }
 }
@@ -86,7 +91,7 @@ async fn send_request(
     let stream = connect_tls(tls, request.uri()).await?;
     set_origin_form(&mut request)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
+    let response = async {
         let (parts, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, MAX_RESPONSE_BYTES)
             .collect()
@@ -94,14 +99,14 @@ async fn send_request(
             .to_bytes();
         Ok::<_, BoxError>(Response::from_parts(parts, body))
     };
-    tokio::pin!(answer);
-    let answer = tokio::select! {
+    tokio::pin!(response);
+    let response = tokio::select! {
         biased;
-        answer = &mut answer => answer,
-        // What the server has sent before it closed is there already.
-        _ = connection => answer.await,
+        response = &mut response => response,
+        // The server has closed the connection: what it sent before is buffered, so this does not wait.
+        _ = connection => response.await,
     };
-    let (parts, body) = answer?.into_parts();
+    let (parts, body) = response?.into_parts();
     let body = Box::new(body);
     Ok(BytesResponse { parts, body })
 }
@@ -111,7 +116,7 @@ async fn connect_tls(
     uri: &Uri,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
     if uri.scheme_str() != Some("https") {
-        return Err("it is not `https`".into());
+        return Err("its scheme is not `https`".into());
     }
     let host = uri.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -120,20 +125,20 @@ async fn connect_tls(
     Ok(tls.connect(name, socket).await?)
 }
 
-/// The first address that answers: where IPv6 leads nowhere, IPv4 may lead there.
+/// Connects to the first address that accepts: on a host without an IPv6 route, IPv4 may work.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
     for address in tokio::net::lookup_host((host, port)).await? {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+            Ok(Err(error)) => last_error = error,
+            Err(_) => last_error = io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
-/// As HTTP/1.1 has it: the path in the request line, the host in a field.
+/// Turns the absolute URI into a path and a `Host` header (RFC 9112, 3.2.1).
 fn set_origin_form(request: &mut Request<BodyWrapper<Bytes>>) -> Result<(), BoxError> {
     let uri = request.uri();
     let host = uri.authority().map_or("", |authority| authority.as_str());

@@ -1,14 +1,14 @@
-//! Keeps the certificates: one task that knows when each is due, has it ordered, and tells how it went.
+//! The background task that orders and renews certificates.
 //!
 //! ```text
-//!           ┌────────────────────────────────────────────────────────────┐
-//!           ▼                                                            │
-//!  configuration ─► lead? ─► wishes, what is due ─► orders begin ─► something happens, or time passes
-//!                     │ no: another process orders; what it puts on the disk is shown
+//!           ┌─────────────────────────────────────────────────────────┐
+//!           ▼                                                         │
+//!  configuration ─► leader? ─► requests, due orders ─► start tasks ─► wait: task done, request, timer
+//!                     │ no: another process orders; load what it has stored
 //! ```
 //!
-//! Dropping the [`Keeper`] ends it at once: an order under way is begun anew by whoever leads next, and
-//! an authority that has looked already need not look again.
+//! Dropping the [`CertManager`] aborts it at once: the next leader starts an aborted order again, and the
+//! authority need not validate again what it has validated.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use super::Error;
 use super::account::{AcmeClient, AcmeClientConfig, blocking_io};
 use super::cert_task::{self, CertState, CertTask, CertTaskResult};
-use super::storage::{self, FileStamp, LeaderLock, Storage};
+use super::storage::{FileStamp, LeaderLock, Storage};
+use super::{Error, files};
 use crate::clock;
 use crate::config::{AcmeConfig, Config, DomainNames};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::tls::{CertAction, CertRequest, ManagedCert, ManagedCerts};
 
-/// How many orders may be under way at once.
+/// Orders in progress at once.
 const MAX_CONCURRENT_ORDERS: usize = 4;
 
-/// How long the task sleeps at most: the wall clock may be set.
+/// The longest sleep: the wall clock may be set meanwhile.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
-/// How often a process that does not lead looks whether it may, and what is new on the disk.
+/// How often a follower tries to become leader and looks for new certificates on the disk.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long to wait where the storage, or the system's authorities, cannot be read.
+/// The pause after a failure to read the storage or the root certificates.
 const ERROR_RETRY: Duration = Duration::from_secs(10);
 
-/// The task that keeps the certificates; it ends when this is dropped.
+/// Handle to the background task, which ends when this is dropped.
 #[derive(Debug)]
 pub struct CertManager {
     task: AbortHandle,
@@ -48,14 +48,14 @@ pub struct CertManager {
 }
 
 impl CertManager {
-    /// Begins to keep the certificates of whatever configuration is in force. Call within a runtime.
+    /// Starts the task for the configuration in force and its successors. Must be called within a runtime.
     pub fn start(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
-        let issued = Arc::clone(&snapshot.load().managed_certs);
-        issued.accept_requests(true);
+        let managed_certs = Arc::clone(&snapshot.load().managed_certs);
+        managed_certs.accept_requests(true);
         let task = ManagerTask {
             snapshot,
             telemetry,
-            managed_certs: Arc::clone(&issued),
+            managed_certs: Arc::clone(&managed_certs),
             authority: None,
             tasks: JoinSet::new(),
             running: HashMap::new(),
@@ -64,7 +64,7 @@ impl CertManager {
         let task = tokio::spawn(task.run()).abort_handle();
         Self {
             task,
-            managed_certs: issued,
+            managed_certs,
         }
     }
 }
@@ -82,32 +82,32 @@ struct ManagerTask {
     managed_certs: Arc<ManagedCerts>,
     authority: Option<AuthorityState>,
     tasks: JoinSet<CertTaskResult>,
-    /// Whose orders they are, and who waits for each.
+    /// The certificate of each task, and the channel of the operator who requested it.
     running: HashMap<Id, (DomainNames, Option<RequestReply>)>,
-    /// What is to be done when an order under way has ended.
+    /// Requests for a certificate with an order in progress; handled when that has ended.
     deferred_requests: Vec<CertRequest>,
 }
 
 type RequestReply = oneshot::Sender<Result<(), String>>;
 
-/// All that belongs to one way of ordering.
+/// State that belongs to one authority and one account.
 struct AuthorityState {
     client: Arc<AcmeClient>,
     storage: Storage,
-    /// `None`: another process leads.
+    /// `None`: another process is the leader.
     lock: Option<LeaderLock>,
     certs: BTreeMap<DomainNames, CertState>,
-    /// What was on the disk when another process led.
+    /// The certificate files that were loaded as a follower.
     file_stamps: BTreeMap<DomainNames, Option<FileStamp>>,
 }
 
 impl AuthorityState {
-    async fn reload_from_disk(&self, slot: Arc<ManagedCert>) {
-        let known = cert_task::load_state(self.storage.clone(), Arc::clone(&slot)).await;
-        let before = self.client.config.acme.renew_before;
-        slot.update_status(|status| {
+    async fn reload_from_disk(&self, cert: Arc<ManagedCert>) {
+        let state = cert_task::load_state(self.storage.clone(), Arc::clone(&cert)).await;
+        let renew_before = self.client.config.acme.renew_before;
+        cert.update_status(|status| {
             status.ordered_elsewhere = true;
-            status.next_order = known.as_ref().ok().map(|known| known.due(before));
+            status.next_order = state.as_ref().ok().map(|state| state.due(renew_before));
         });
     }
 }
@@ -126,18 +126,18 @@ impl ManagerTask {
         }
     }
 
-    /// Does what there is to do; how long there will be nothing, as far as is known.
+    /// Does all work that is due; returns how long to sleep.
     async fn step(&mut self, config: &Config) -> Duration {
         let Some(acme) = &config.acme else {
             self.close_authority();
-            self.reject_requests("nothing is ordered here: the configuration has no `acme`");
+            self.reject_requests("the configuration has no `acme`: nothing is ordered");
             return MAX_SLEEP;
         };
-        let leads = match self.open_authority(acme, config).await {
+        let is_leader = match self.open_authority(acme, config).await {
             Ok(()) => self.try_lead(config).await,
             Err(error) => Err(error),
         };
-        match leads {
+        match is_leader {
             Ok(true) => {
                 self.handle_requests();
                 self.start_due(config);
@@ -154,27 +154,24 @@ impl ManagerTask {
         }
     }
 
-    /// Nothing can be ordered: whoever looks is told why.
+    /// Nothing can be ordered: puts the error into the status of all certificates, and logs it once.
     fn report_error(&mut self, config: &Config, error: &Error) {
-        let (now, why) = (clock::wall().as_second(), error.to_string());
-        let mut known = true;
+        let (now, message) = (clock::wall().as_second(), error.to_string());
+        let mut is_known = true;
         for names in config.acme_certificate_names() {
-            let slot = self.managed_certs.get_or_insert(names);
-            known &= slot
-                .status
-                .load()
-                .error
-                .as_ref()
-                .is_some_and(|(_, said)| *said == why);
-            slot.update_status(|status| status.error = Some((now, why.clone())));
+            let cert = self.managed_certs.get_or_insert(names);
+            let previous = cert.status.load();
+            let previous = previous.error.as_ref();
+            is_known &= previous.is_some_and(|(_, previous)| *previous == message);
+            cert.update_status(|status| status.error = Some((now, message.clone())));
         }
-        if !known {
-            log::error!("acme: nothing can be ordered: {why}");
+        if !is_known {
+            log::error!("acme: no certificate can be ordered: {message}");
         }
-        self.reject_requests(&why);
+        self.reject_requests(&message);
     }
 
-    /// Orders under way are given up: they are somebody else's now.
+    /// Aborts the orders in progress and releases the lock: another process may order now.
     fn close_authority(&mut self) {
         self.tasks.abort_all();
         for (names, _) in std::mem::take(&mut self.running).into_values() {
@@ -186,28 +183,29 @@ impl ManagerTask {
         self.managed_certs.set_shared_challenges(None);
     }
 
+    /// Prepares the client and the storage of the configured authority, if they have changed.
     async fn open_authority(&mut self, acme: &AcmeConfig, config: &Config) -> Result<(), Error> {
         let ca = acme.ca.as_ref();
-        let terms = AcmeClientConfig {
+        let client_config = AcmeClientConfig {
             acme: acme.clone(),
             root_certs: ca
                 .and_then(|ca| config.credentials.issuers.get(ca))
                 .cloned(),
             eab_key: config.credentials.external_account.clone(),
         };
-        if let Some(office) = &self.authority
-            && office.client.config == terms
+        if let Some(authority) = &self.authority
+            && authority.client.config == client_config
         {
             return Ok(());
         }
         self.close_authority();
-        let authority = AcmeClient::new(terms).await?;
-        let answers = authority.storage.challenge_store();
+        let client = AcmeClient::new(client_config).await?;
+        let challenges = client.storage.challenge_store();
         self.managed_certs
-            .set_shared_challenges(Some(Arc::new(answers)));
+            .set_shared_challenges(Some(Arc::new(challenges)));
         self.authority = Some(AuthorityState {
-            storage: authority.storage.clone(),
-            client: Arc::new(authority),
+            storage: client.storage.clone(),
+            client: Arc::new(client),
             lock: None,
             certs: BTreeMap::new(),
             file_stamps: BTreeMap::new(),
@@ -215,46 +213,50 @@ impl ManagerTask {
         Ok(())
     }
 
-    /// Whether this process orders; what is on the disk is known then.
+    /// Whether this process is the leader, which orders; then the state of all certificates is loaded.
     async fn try_lead(&mut self, config: &Config) -> Result<bool, Error> {
-        let Some(office) = &mut self.authority else {
+        let Some(authority) = &mut self.authority else {
             return Ok(false);
         };
-        if office.lock.is_none() {
-            let storage = office.storage.clone();
-            office.lock = blocking_io(move || try_lock(&storage)).await?;
-            // Whoever led before may have ordered since.
-            office.certs.clear();
+        if authority.lock.is_none() {
+            let storage = authority.storage.clone();
+            authority.lock = blocking_io(move || try_lock(&storage)).await?;
+            // The previous leader may have ordered since the states were loaded.
+            authority.certs.clear();
         }
-        if office.lock.is_none() {
+        if authority.lock.is_none() {
             return Ok(false);
         }
-        let wanted = config.acme_certificate_names();
-        office.certs.retain(|names, _| wanted.contains(names));
-        for names in wanted {
-            if !office.certs.contains_key(names) {
-                let slot = self.managed_certs.get_or_insert(names);
-                slot.update_status(|status| status.ordered_elsewhere = false);
-                let known = cert_task::load_state(office.storage.clone(), slot).await?;
-                office.certs.insert(names.clone(), known);
+        let configured = config.acme_certificate_names();
+        authority
+            .certs
+            .retain(|names, _| configured.contains(names));
+        for names in configured {
+            if !authority.certs.contains_key(names) {
+                let cert = self.managed_certs.get_or_insert(names);
+                cert.update_status(|status| status.ordered_elsewhere = false);
+                let state = cert_task::load_state(authority.storage.clone(), cert).await?;
+                authority.certs.insert(names.clone(), state);
             }
         }
         Ok(true)
     }
 
-    /// Shows what another process has put on the disk.
+    /// Loads the certificates that the leader has stored.
     async fn load_from_leader(&mut self, config: &Config) {
-        self.reject_requests("another process orders the certificates; ask that one");
-        let Some(office) = &mut self.authority else {
+        self.reject_requests(
+            "another process orders the certificates; send the request to that one",
+        );
+        let Some(authority) = &mut self.authority else {
             return;
         };
         for names in config.acme_certificate_names() {
-            let (storage, wanted) = (office.storage.clone(), names.clone());
-            let stamp = blocking_io(move || Ok(storage.stamp(&wanted))).await;
+            let (storage, cert_names) = (authority.storage.clone(), names.clone());
+            let stamp = blocking_io(move || Ok(storage.stamp(&cert_names))).await;
             let stamp = stamp.unwrap_or_default();
-            if office.file_stamps.get(names) != Some(&stamp) {
-                office.file_stamps.insert(names.clone(), stamp);
-                office
+            if authority.file_stamps.get(names) != Some(&stamp) {
+                authority.file_stamps.insert(names.clone(), stamp);
+                authority
                     .reload_from_disk(self.managed_certs.get_or_insert(names))
                     .await;
             }
@@ -262,21 +264,21 @@ impl ManagerTask {
     }
 
     fn handle_requests(&mut self) {
-        for wish in self.take_requests() {
-            let Some(names) = self.find_by_name(&wish.name) else {
-                let message = format!("no certificate that is ordered is called `{}`", wish.name);
-                send_result(wish.reply, Err(message));
+        for request in self.take_requests() {
+            let Some(names) = self.find_by_name(&request.name) else {
+                let message = format!("no ACME certificate has the name `{}`", request.name);
+                send_result(request.reply, Err(message));
                 continue;
             };
             if self.has_running_order(&names) {
-                self.deferred_requests.push(wish);
+                self.deferred_requests.push(request);
             } else {
-                self.start_task(&names, Some(wish.action), Some(wish.reply));
+                self.start_task(&names, Some(request.action), Some(request.reply));
             }
         }
     }
 
-    /// The wishes that wait, the oldest first.
+    /// All waiting requests, the oldest first.
     fn take_requests(&mut self) -> Vec<CertRequest> {
         let new = std::iter::from_fn(|| self.managed_certs.next_request());
         std::mem::take(&mut self.deferred_requests)
@@ -285,26 +287,27 @@ impl ManagerTask {
             .collect()
     }
 
-    fn reject_requests(&mut self, why: &str) {
-        for wish in self.take_requests() {
-            send_result(wish.reply, Err(why.to_owned()));
+    fn reject_requests(&mut self, message: &str) {
+        for request in self.take_requests() {
+            send_result(request.reply, Err(message.to_owned()));
         }
     }
 
     fn find_by_name(&self, name: &str) -> Option<DomainNames> {
-        let mut known = self.authority.as_ref()?.certs.keys();
-        known.find(|names| names.primary() == name).cloned()
+        let mut names = self.authority.as_ref()?.certs.keys();
+        names.find(|names| names.primary() == name).cloned()
     }
 
-    /// Whether an order is under way for one of these names. Two for one name would be in each other's way:
-    /// there is one place for an answer, and authorities ask the same of both.
+    /// Whether an order for one of these names is in progress. Two orders for one name would conflict: a
+    /// name has one TLS-ALPN-01 certificate, and authorities give both orders the same authorization.
     fn has_running_order(&self, names: &DomainNames) -> bool {
-        let shares = |busy: &DomainNames| {
-            busy.as_slice()
+        let overlaps = |running: &DomainNames| {
+            running
+                .as_slice()
                 .iter()
                 .any(|name| names.as_slice().contains(name))
         };
-        self.running.values().any(|(busy, _)| shares(busy))
+        self.running.values().any(|(running, _)| overlaps(running))
     }
 
     fn start_due(&mut self, config: &Config) {
@@ -318,39 +321,38 @@ impl ManagerTask {
         }
     }
 
-    /// When there is something to do for a certificate; `None`: it is being done.
+    /// The time of the next work on a certificate; `None`: work on it is in progress.
     fn next_due(&self, names: &DomainNames) -> Option<i64> {
-        let office = self
+        let authority = self
             .authority
             .as_ref()
             .filter(|_| !self.has_running_order(names))?;
-        let known = office.certs.get(names)?;
-        let due = known.due(office.client.config.acme.renew_before);
-        let slot = self.managed_certs.get_or_insert(names);
-        slot.update_status(|status| status.next_order = Some(due));
-        Some(due.min(known.check_at))
+        let state = authority.certs.get(names)?;
+        let due = state.due(authority.client.config.acme.renew_before);
+        let cert = self.managed_certs.get_or_insert(names);
+        cert.update_status(|status| status.next_order = Some(due));
+        Some(due.min(state.check_at))
     }
 
     fn start_task(
         &mut self,
         names: &DomainNames,
-        wish: Option<CertAction>,
+        action: Option<CertAction>,
         reply: Option<RequestReply>,
     ) {
-        let Some(office) = &self.authority else {
+        let Some(authority) = &self.authority else {
             return;
         };
-        let Some(known) = office.certs.get(names).cloned() else {
+        let Some(state) = authority.certs.get(names).cloned() else {
             return;
         };
-        let slot = self.managed_certs.get_or_insert(names);
-        let work = CertTask {
-            client: Arc::clone(&office.client),
+        let task = CertTask {
+            client: Arc::clone(&authority.client),
             managed_certs: Arc::clone(&self.managed_certs),
-            cert: slot,
-            action: wish,
+            cert: self.managed_certs.get_or_insert(names),
+            action,
         };
-        let id = self.tasks.spawn(work.run(known)).id();
+        let id = self.tasks.spawn(task.run(state)).id();
         self.running.insert(id, (names.clone(), reply));
     }
 
@@ -359,17 +361,17 @@ impl ManagerTask {
             Ok((id, done)) => (id, Some(done)),
             Err(error) => (error.id(), None),
         };
-        // What belongs to an office that is closed is nobody's.
+        // A task of a closed authority is not in `running` any more.
         let Some((names, reply)) = self.running.remove(&id) else {
             return;
         };
         self.managed_certs
             .get_or_insert(&names)
             .update_status(|status| status.order_in_progress = false);
-        let Some(office) = &mut self.authority else {
+        let Some(authority) = &mut self.authority else {
             return;
         };
-        let done = done.unwrap_or_else(|| CertTaskResult::panicked(office.certs.get(&names)));
+        let done = done.unwrap_or_else(|| CertTaskResult::panicked(authority.certs.get(&names)));
         if let Some(outcome) = done.order_outcome {
             let metrics = self.telemetry.metrics.orders(names.primary());
             metrics.orders.inc(outcome);
@@ -377,25 +379,28 @@ impl ManagerTask {
         if let Some(reply) = reply {
             send_result(reply, done.result);
         }
-        office.certs.insert(names, done.state);
+        authority.certs.insert(names, done.state);
     }
 
     fn until_next_due(&self) -> Duration {
         let now = clock::wall().as_second();
-        let known = self.authority.iter().flat_map(|office| office.certs.keys());
-        let next = known.filter_map(|names| self.next_due(names)).min();
+        let names = self
+            .authority
+            .iter()
+            .flat_map(|authority| authority.certs.keys());
+        let next = names.filter_map(|names| self.next_due(names)).min();
         let left = next.map_or(i64::MAX, |next| next.saturating_sub(now));
         if self.running.len() < MAX_CONCURRENT_ORDERS {
             Duration::from_secs(left.max(0).unsigned_abs()).min(MAX_SLEEP)
         } else {
-            // What is due has no place until an order ends, which is heard of.
+            // Nothing more can start until a task ends, and that ends the sleep.
             MAX_SLEEP
         }
     }
 }
 
-/// Begins to lead, if nobody else does. `None`: another process does.
-fn try_lock(storage: &Storage) -> Result<Option<LeaderLock>, storage::Error> {
+/// Takes the lock and clears the challenges of the previous leader; `None`: another process is leader.
+fn try_lock(storage: &Storage) -> Result<Option<LeaderLock>, files::Error> {
     storage.create_directories()?;
     let lock = storage.try_lock()?;
     if lock.is_some() {
@@ -404,7 +409,7 @@ fn try_lock(storage: &Storage) -> Result<Option<LeaderLock>, storage::Error> {
     Ok(lock)
 }
 
-/// Who asked may have left meanwhile.
 fn send_result(reply: RequestReply, result: Result<(), String>) {
+    // Fails where the operator has gone meanwhile.
     let _ = reply.send(result);
 }

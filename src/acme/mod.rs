@@ -1,20 +1,20 @@
-//! Certificates from an authority, by ACME (RFC 8555): ordered, renewed and kept without an operator.
+//! Certificates from an ACME authority (RFC 8555): ordered and renewed without an operator.
 //!
 //! ```text
-//!  policy::renewal  when? ──► keeper  one task beside the way of requests
-//!                               │
-//!                 account, order ──► https ──► the authority ── looks who is here ──► port 80 or 443
-//!                               │                                                          │
-//!                            storage  the disk, and who may order ── answers ──►        issued
-//!                               └───────────── the certificate ────────────────────────────┘
+//!  policy::cert_renewal ── due? ──► manager: one background task
+//!                                     │
+//!              cert_task ─► account, order ──► http_client ──► authority ── validates ──► port 80 or 443
+//!                  │                                                                          │
+//!               storage ──► challenge_store: answers for other processes ──► tls::ManagedCerts┘
 //! ```
 //!
-//! What must hold: nothing is ordered that could not be kept; nothing is ordered by two processes at
-//! once; a certificate that is there is shown until a better one is.
+//! Invariants: nothing is ordered that could not be stored; no two processes order at the same time; a
+//! certificate stays in use until a better one is there.
 
 mod account;
 mod cert_task;
 mod challenge_store;
+mod files;
 mod http_client;
 mod manager;
 mod order;
@@ -29,40 +29,40 @@ use crate::config::Config;
 use crate::policy::cert_renewal::OrderFailure;
 use crate::tls::ManagedCerts;
 
-/// Why something could not be done.
+/// Why a certificate could not be ordered, stored or revoked.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The authority, or the way to it.
+    /// The authority refused, or cannot be reached.
     #[error("{}", describe(.0))]
     Authority(#[from] instant_acme::Error),
-    /// It looked, and did not see what it was to see.
+    /// The authority could not validate a name.
     #[error("{0}")]
     ValidationFailed(String),
-    /// What it gave is not what was ordered.
+    /// The issued certificate does not fit the order.
     #[error("the certificate cannot be used: {0}")]
     UnusableCertificate(String),
-    /// There is a new one, and the one before still counts.
-    #[error("a new certificate is in place, but the one before is not revoked: {0}")]
+    /// There is a new certificate, but the previous one is still valid.
+    #[error("a new certificate is in use, but the previous one is not revoked: {0}")]
     NotRevoked(String),
-    /// A key or a request could not be made.
+    /// A key or a certificate request could not be made.
     #[error("cannot make a key: {0}")]
     Key(#[from] rcgen::Error),
-    /// What was to be kept could not be.
+    /// The storage failed.
     #[error("{0}")]
-    Storage(#[from] storage::Error),
-    /// Nobody is known to vouch for the authority's own certificate.
-    #[error("cannot tell whom to trust: {0}")]
+    Storage(#[from] files::Error),
+    /// There are no root certificates to verify the authority with.
+    #[error("no root certificates to verify the authority with: {0}")]
     RootCerts(std::io::Error),
     /// A defect of the program.
-    #[error("broke off: {0}")]
+    #[error("the task panicked, a defect of this program: {0}")]
     Panicked(tokio::task::JoinError),
-    /// It took longer than anything should.
-    #[error("the authority did not come to an end within {0:?}")]
+    /// The order took too long.
+    #[error("the order was not complete within {0:?}")]
     TimedOut(std::time::Duration),
 }
 
 impl Error {
-    /// What it means for the next time.
+    /// The class of the failure, which sets the pause before the next order.
     fn failure_kind(&self) -> OrderFailure {
         use instant_acme::Error::{Api, Json, Other};
         match self {
@@ -70,8 +70,8 @@ impl Error {
                 (Some("urn:ietf:params:acme:error:rateLimited"), _) | (_, Some(429)) => {
                     OrderFailure::RateLimited
                 }
-                // A nonce may be refused at any time, however often (RFC 8555, 6.5): `instant-acme` takes
-                // three in a row, after which it is still no refusal of the order.
+                // A nonce may be refused at any time (RFC 8555, 6.5): `instant-acme` gives up after three in a
+                // row, but the order itself was not rejected.
                 (
                     Some(
                         "urn:ietf:params:acme:error:badNonce"
@@ -90,19 +90,21 @@ impl Error {
 
 fn describe(error: &instant_acme::Error) -> String {
     match error {
-        instant_acme::Error::Json(_) => "the authority answers, but not as ACME has it".to_owned(),
+        instant_acme::Error::Json(_) => {
+            "the response of the authority is not valid ACME".to_owned()
+        }
         error => error.to_string(),
     }
 }
 
-/// Shows the certificates that lie on the disk already; those that are shown stay. It reads files.
-pub fn load_stored(config: &Config, issued: &Arc<ManagedCerts>) {
+/// Puts the certificates of the storage in use, where none is in use yet. Reads files, so it blocks.
+pub fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
     let Some(acme) = &config.acme else { return };
     let storage = Storage::for_authority(acme);
     for names in config.acme_certificate_names() {
-        let slot = issued.get_or_insert(names);
-        if slot.certificate.load().is_none() {
-            slot.certificate
+        let cert = managed_certs.get_or_insert(names);
+        if cert.certificate.load().is_none() {
+            cert.certificate
                 .store(storage.certificate(names).map(Arc::new));
         }
     }

@@ -1,7 +1,7 @@
-//! One order, from the names to the certificate.
+//! One ACME order, from the names to the certificate.
 //!
 //! ```text
-//!  new order ─► for each name: answer its challenge ─► ready? ─► key, request ─► valid? ─► certificate
+//!  new order ─► for each name: answer a challenge ─► ready ─► new key, CSR ─► valid ─► certificate
 //! ```
 
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use crate::certificate::Certificate;
 use crate::config::{AcmeChallenge, AcmeConfig, DomainNames, KeyType};
 use crate::tls::{ChallengeGuard, ManagedCerts};
 
-/// For a whole order; authorities look from several places, one after the other.
+/// For a whole order; authorities validate from several places, one after the other.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// How often the authority is asked how far it is, and for how long.
+/// How often, and for how long, the state of an order is polled.
 const POLL_POLICY: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.4)
     .timeout(Duration::from_secs(90));
 
-/// What was ordered.
+/// The result of an order.
 pub(super) struct IssuedCertificate {
     pub(super) certificate: Certificate,
     /// PEM.
@@ -39,16 +39,16 @@ pub(super) struct IssuedCertificate {
     pub(super) chain: String,
 }
 
-/// Orders a certificate; `replaces`: the one before, where the authority wants to know (RFC 9773, 5).
+/// Orders a certificate. `replaces` is the previous one, for authorities with RFC 9773 (section 5).
 pub(super) async fn order(
     account: &Account,
     acme: &AcmeConfig,
     names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
-    issued: &Arc<ManagedCerts>,
+    managed_certs: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
-    let work = run_order(account, acme, names, replaces, issued);
-    tokio::time::timeout(ORDER_TIMEOUT, work)
+    let order = run_order(account, acme, names, replaces, managed_certs);
+    tokio::time::timeout(ORDER_TIMEOUT, order)
         .await
         .unwrap_or(Err(Error::TimedOut(ORDER_TIMEOUT)))
 }
@@ -58,17 +58,17 @@ async fn run_order(
     acme: &AcmeConfig,
     names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
-    issued: &Arc<ManagedCerts>,
+    managed_certs: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
     let mut order = create_order(account, names, replaces).await?;
-    // Held until the authority has looked.
-    let answers = answer_challenges(&mut order, acme, issued).await?;
+    // The answers are served until this is dropped: the authority validates before `ready`.
+    let challenges = answer_challenges(&mut order, acme, managed_certs).await?;
     if order.state().status == OrderStatus::Pending {
         wait_ready(&mut order).await?;
     }
-    drop(answers);
-    let (key, request) = certificate_request(names, acme.key_type)?;
-    order.finalize_csr(&request).await?;
+    drop(challenges);
+    let (key, csr) = certificate_request(names, acme.key_type)?;
+    order.finalize_csr(&csr).await?;
     let chain = order.poll_certificate(&POLL_POLICY).await?;
     check_issued(names, &key, chain)
 }
@@ -78,41 +78,40 @@ async fn create_order(
     names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
 ) -> Result<Order, Error> {
-    let names: Vec<Identifier> = names
+    let identifiers: Vec<Identifier> = names
         .as_slice()
         .iter()
         .cloned()
         .map(Identifier::Dns)
         .collect();
-    let plain = NewOrder::new(&names);
     if let Some(replaces) = replaces {
-        // That it replaces another is good to know, and no reason to go without: an authority may have
-        // forgotten the other, or heard of it already (409, `alreadyReplaced`).
+        // `replaces` only helps the authority, and must not make the order fail: the authority may not know
+        // the previous certificate any more, or have it replaced already (409, `alreadyReplaced`).
         match account
-            .new_order(&NewOrder::new(&names).replaces(replaces))
+            .new_order(&NewOrder::new(&identifiers).replaces(replaces))
             .await
         {
             Ok(order) => return Ok(order),
-            Err(error) => log::debug!("acme: {error}; ordered as a new one"),
+            Err(error) => log::debug!("acme: {error}; ordering without `replaces`"),
         }
     }
-    Ok(account.new_order(&plain).await?)
+    Ok(account.new_order(&NewOrder::new(&identifiers)).await?)
 }
 
-/// Answers the challenges of all names that the authority has not seen here lately.
+/// Answers a challenge for each name without a valid authorization from an earlier order.
 async fn answer_challenges(
     order: &mut Order,
     acme: &AcmeConfig,
-    issued: &Arc<ManagedCerts>,
+    managed_certs: &Arc<ManagedCerts>,
 ) -> Result<Vec<ActiveChallenge>, Error> {
-    let mut answers = Vec::new();
+    let mut challenges = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let authorization = authorization?;
         match authorization.status {
             AuthorizationStatus::Valid => {}
             AuthorizationStatus::Pending => {
-                answers.push(answer_challenge(authorization, acme, issued).await?);
+                challenges.push(answer_challenge(authorization, acme, managed_certs).await?);
             }
             status => {
                 return Err(Error::ValidationFailed(format!(
@@ -122,67 +121,67 @@ async fn answer_challenges(
             }
         }
     }
-    Ok(answers)
+    Ok(challenges)
 }
 
-/// An answer, here and where the processes find it that share the storage.
+/// An answer that is served, in this process and in those that share the storage; removed when dropped.
 type ActiveChallenge = (ChallengeGuard, Option<StoredChallenge>);
 
 async fn answer_challenge(
     mut authorization: AuthorizationHandle<'_>,
     acme: &AcmeConfig,
-    issued: &Arc<ManagedCerts>,
+    managed_certs: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let name = identifier_name(&authorization);
-    let (kind, said) = match acme.challenge {
+    let (kind, kind_name) = match acme.challenge {
         AcmeChallenge::Http01 => (ChallengeType::Http01, "http-01"),
         AcmeChallenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
     };
     let Some(mut handle) = authorization.challenge(kind) else {
         return Err(Error::ValidationFailed(format!(
-            "the authority does not offer {said} for {name}"
+            "the authority does not offer {kind_name} for {name}"
         )));
     };
-    let answers = Storage::for_authority(acme).challenge_store();
-    let given = match acme.challenge {
-        AcmeChallenge::Http01 => answer_http01(&handle, answers, issued).await?,
-        AcmeChallenge::TlsAlpn01 => answer_tls_alpn01(name, &handle, answers, issued).await?,
+    let store = Storage::for_authority(acme).challenge_store();
+    let challenge = match acme.challenge {
+        AcmeChallenge::Http01 => answer_http01(&handle, store, managed_certs).await?,
+        AcmeChallenge::TlsAlpn01 => answer_tls_alpn01(name, &handle, store, managed_certs).await?,
     };
     handle.set_ready().await?;
-    Ok(given)
+    Ok(challenge)
 }
 
 async fn answer_http01(
     challenge: &ChallengeHandle<'_>,
-    answers: ChallengeStore,
-    issued: &Arc<ManagedCerts>,
+    store: ChallengeStore,
+    managed_certs: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let token = challenge.token.clone();
     let answer = challenge.key_authorization().as_str().to_owned();
-    let given = issued.serve_http01(token.clone(), answer.clone());
-    let shared = blocking_io(move || answers.put_token(&token, &answer));
-    Ok((given, shared.await?))
+    let guard = managed_certs.serve_http01(token.clone(), answer.clone());
+    let stored = blocking_io(move || store.put_token(&token, &answer));
+    Ok((guard, stored.await?))
 }
 
 async fn answer_tls_alpn01(
     name: String,
     challenge: &ChallengeHandle<'_>,
-    answers: ChallengeStore,
-    issued: &Arc<ManagedCerts>,
+    store: ChallengeStore,
+    managed_certs: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let pem = challenge_certificate(&name, challenge)?;
-    let useless = |error: rustls::Error| Error::UnusableCertificate(error.to_string());
-    let shown = parse_challenge_cert(pem.as_bytes()).map_err(useless)?;
-    let given = issued.serve_tls_alpn01(name.clone(), Arc::new(shown));
-    let shared = blocking_io(move || answers.put_certificate(&name, &pem));
-    Ok((given, shared.await?))
+    let unusable = |error: rustls::Error| Error::UnusableCertificate(error.to_string());
+    let cert = parse_challenge_cert(pem.as_bytes()).map_err(unusable)?;
+    let guard = managed_certs.serve_tls_alpn01(name.clone(), Arc::new(cert));
+    let stored = blocking_io(move || store.put_certificate(&name, &pem));
+    Ok((guard, stored.await?))
 }
 
 fn identifier_name(authorization: &AuthorizationHandle<'_>) -> String {
     authorization.identifier().to_string().to_ascii_lowercase()
 }
 
-/// What is shown to the authority (RFC 8737, 3): a key and its certificate, PEM.
+/// The certificate for TLS-ALPN-01 (RFC 8737, 3) and its key, PEM.
 fn challenge_certificate(name: &str, challenge: &ChallengeHandle<'_>) -> Result<String, Error> {
     let digest = challenge.key_authorization().digest();
     let mut params = CertificateParams::new([name.to_owned()])?;
@@ -192,7 +191,7 @@ fn challenge_certificate(name: &str, challenge: &ChallengeHandle<'_>) -> Result<
     Ok(key.serialize_pem() + &certificate.pem())
 }
 
-/// Waits until the authority has seen all names.
+/// Waits until the authority has validated all names.
 async fn wait_ready(order: &mut Order) -> Result<(), Error> {
     match order.poll_ready(&POLL_POLICY).await {
         Ok(OrderStatus::Invalid) => {
@@ -207,7 +206,7 @@ async fn wait_ready(order: &mut Order) -> Result<(), Error> {
     }
 }
 
-/// What the authority did not see, and where.
+/// The reasons of the authority, by name; `None`: it gives no reason.
 async fn validation_error(order: &mut Order) -> Option<Error> {
     let mut problems = Vec::new();
     let mut authorizations = order.authorizations();
@@ -221,36 +220,39 @@ async fn validation_error(order: &mut Order) -> Option<Error> {
     (!problems.is_empty()).then(|| Error::ValidationFailed(problems.join("; ")))
 }
 
-/// A new key, and the request for its certificate (RFC 2986). Each certificate has a key of its own: a
-/// key that is lost is lost for one life only.
-fn certificate_request(names: &DomainNames, kind: KeyType) -> Result<(KeyPair, Vec<u8>), Error> {
-    let kind: &SignatureAlgorithm = match kind {
+/// A new key and its certificate request (RFC 2986), DER. Each certificate has a key of its own: a leaked
+/// key is useless after one lifetime.
+fn certificate_request(
+    names: &DomainNames,
+    key_type: KeyType,
+) -> Result<(KeyPair, Vec<u8>), Error> {
+    let algorithm: &SignatureAlgorithm = match key_type {
         KeyType::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
         KeyType::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
     };
     let mut params = CertificateParams::new(names.as_slice())?;
     params.distinguished_name = DistinguishedName::new();
-    let key = KeyPair::generate_for(kind)?;
-    let request = params.serialize_request(&key)?.der().to_vec();
-    Ok((key, request))
+    let key = KeyPair::generate_for(algorithm)?;
+    let csr = params.serialize_request(&key)?.der().to_vec();
+    Ok((key, csr))
 }
 
-/// What is not what was ordered is not put in the place of what is there.
+/// Checks an issued chain before it replaces the certificate in use: it has the new key and all names.
 fn check_issued(
     names: &DomainNames,
     key: &KeyPair,
     chain: String,
 ) -> Result<IssuedCertificate, Error> {
     let key = key.serialize_pem();
-    let read = Certificate::read(chain.as_bytes(), key.as_bytes(), None);
-    let certificate = read.map_err(|error| Error::UnusableCertificate(error.to_string()))?;
+    let certificate = Certificate::read(chain.as_bytes(), key.as_bytes(), None);
+    let certificate = certificate.map_err(|error| Error::UnusableCertificate(error.to_string()))?;
     match names
         .as_slice()
         .iter()
         .find(|&name| !certificate.names.contains(name))
     {
         Some(missing) => Err(Error::UnusableCertificate(format!(
-            "it is not for {missing}"
+            "it does not have the name {missing}"
         ))),
         None => Ok(IssuedCertificate {
             certificate,

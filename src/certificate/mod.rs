@@ -1,43 +1,43 @@
-//! Certificates, a server's and its clients': what the operator's files hold, as TLS needs it.
+//! Certificates of servers and clients, in the form that TLS needs.
 //!
-//! PEM text in, checked material out: a certificate that comes out of here has a chain, a key that
-//! belongs to it, and known names and dates. What is not looked at: whether any client would trust
-//! it. Reading the files, and knowing what day it is, is the caller's: what there is to say of a
-//! certificate that is right but for its time is a [`Concern`].
+//! PEM text in, checked values out: a [`Certificate`] has a chain, a matching key, and known names and
+//! dates. Whether clients trust it is not checked. Reading files and the time of day are left to the
+//! caller; a certificate that is usable, but needs attention, has a [`CertWarning`].
 
-mod issuer;
+mod client_verifier;
+mod crl;
+mod error;
+mod fields;
 mod ocsp;
+mod time;
+mod warning;
 
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use rustls::Error::InconsistentKeys;
 use rustls::InconsistentKeys::Unknown;
-use rustls::crypto::ring::default_provider;
+use rustls::SignatureScheme;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-pub use self::issuer::{issuer_name, renewal_info_id};
+pub use self::client_verifier::{VerifierError, client_verifier, root_store};
+pub use self::crl::RevocationLists;
+pub use self::error::{CertFile, Error};
+pub use self::fields::{issuer_name, not_after, renewal_info_id, subject_name};
 pub use self::ocsp::OcspError;
+pub use self::warning::CertWarning;
 
-/// Begins every file that holds one DER value (X.690, 8.1): a SEQUENCE.
+use self::fields::{dns_names, validity};
+
+/// The first byte of a DER file: the tag of a SEQUENCE (X.690, 8.1).
 const DER_SEQUENCE: u8 = 0x30;
 
-const SECONDS_A_DAY: i64 = 86_400;
-
-/// A certificate that is valid for no longer than this soon expires; seconds. Of one that has a short
-/// life anyway, a quarter of that.
-const EXPIRY_WARNING: i64 = 14 * SECONDS_A_DAY;
-
-/// A scheme of each kind of key that TLS is served with here.
+/// One signature scheme for each supported kind of key.
 const SUPPORTED_SCHEMES: [SignatureScheme; 4] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ECDSA_NISTP384_SHA384,
@@ -50,148 +50,21 @@ const SUPPORTED_SCHEMES: [SignatureScheme; 4] = [
 pub struct Certificate {
     /// The chain, the server's own first, with the key.
     pub key: Arc<CertifiedKey>,
-    /// The OCSP response that is sent along while it can be; `None`: there is none.
+    /// The OCSP response beside the certificate, if there is one.
     pub staple: Option<OcspStaple>,
-    /// What it is for: its DNS names, lower case, wildcards as `*.example.com`.
+    /// Its DNS names in lower case; wildcards as `*.example.com`.
     pub names: Vec<String>,
-    /// From when until when it is valid, in seconds since 1970.
+    /// The first and the last second of its validity, since 1970.
     pub validity: (i64, i64),
 }
 
-/// An OCSP response that was found beside a certificate.
+/// An OCSP response to staple to the certificate.
 #[derive(Clone)]
 pub struct OcspStaple {
-    /// The certificate together with the response.
+    /// Chain and key together with the response.
     key: Arc<CertifiedKey>,
-    /// From when until when it counts, in seconds since 1970; or why it never does.
+    /// The first and the last second of its validity, since 1970; or why it is never valid.
     validity: Result<(i64, i64), OcspError>,
-}
-
-/// What its operator should know of a certificate that is served all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum CertWarning {
-    /// Its time has not come; in seconds since 1970, as in all of these.
-    #[error("the certificate is not valid before {}", DisplayTime(*.0))]
-    NotYetValid(i64),
-    /// It is time to renew it.
-    #[error("the certificate expires on {}", DisplayTime(*.0))]
-    ExpiresSoon(i64),
-    /// Its time is over.
-    #[error("the certificate expired on {}", DisplayTime(*.0))]
-    Expired(i64),
-    /// The OCSP response cannot be used.
-    #[error("the OCSP response is not sent along: {0}")]
-    OcspUnusable(OcspError),
-    /// There is a newer list of revoked certificates; this one still counts.
-    #[error("the revocation list was to be replaced by {}", DisplayTime(*.0))]
-    StaleCrl(i64),
-}
-
-impl CertWarning {
-    /// The certificate's file to look at.
-    pub fn file(self) -> CertFile {
-        match self {
-            Self::OcspUnusable(_) => CertFile::Ocsp,
-            _ => CertFile::Chain,
-        }
-    }
-
-    /// What to do.
-    pub fn help(self) -> &'static str {
-        match self {
-            Self::NotYetValid(_) | Self::Expired(_) => "clients refuse it; give a valid one",
-            Self::ExpiresSoon(_) => "renew it; where that is automatic, it is late",
-            Self::OcspUnusable(OcspError::Revoked) => {
-                "clients may refuse it; give another certificate"
-            }
-            Self::OcspUnusable(_) => "fetch it anew, as with `openssl ocsp -respout FILE`",
-            Self::StaleCrl(_) => "fetch it anew: who was revoked since then is let in",
-        }
-    }
-}
-
-/// What is wrong with the files of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The chain's file has no certificate.
-    #[error("the file holds no certificate")]
-    NoCertificate,
-    /// A file is not PEM, but may be DER.
-    #[error("the file is not PEM, it looks like DER")]
-    Der(CertFile),
-    /// A file is not PEM at all, or broken.
-    #[error("the file is not readable as PEM")]
-    NotPem(CertFile),
-    /// The PEM is right, and what is in it is no certificate.
-    #[error("certificate {0} of the file is not readable")]
-    BadCertificate(usize),
-    /// The key's file has no private key.
-    #[error("the file holds no private key")]
-    NoKey,
-    /// The key asks for a passphrase.
-    #[error("the private key is encrypted")]
-    EncryptedKey,
-    /// A kind of key that TLS is not served with here.
-    #[error("this kind of private key is not supported")]
-    UnsupportedKey,
-    /// The key belongs to another certificate.
-    #[error("the key does not belong to the certificate")]
-    KeyMismatch,
-    /// The key belongs to a later certificate of the chain.
-    #[error("the chain does not begin with the certificate of the key")]
-    WrongOrder,
-    /// The OCSP file holds something else.
-    #[error("the file holds no OCSP response")]
-    BadOcsp,
-}
-
-/// Which file of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertFile {
-    /// The certificates.
-    Chain,
-    /// The private key.
-    Key,
-    /// The OCSP response.
-    Ocsp,
-}
-
-impl Error {
-    /// The file to look at.
-    pub fn file(self) -> CertFile {
-        match self {
-            Self::Der(part) | Self::NotPem(part) => part,
-            Self::NoCertificate | Self::BadCertificate(_) | Self::WrongOrder => CertFile::Chain,
-            Self::NoKey | Self::EncryptedKey | Self::UnsupportedKey | Self::KeyMismatch => {
-                CertFile::Key
-            }
-            Self::BadOcsp => CertFile::Ocsp,
-        }
-    }
-
-    /// What to do.
-    pub fn help(self) -> &'static str {
-        match self {
-            Self::NoCertificate => {
-                "give the server's certificate and those of its issuers, `-----BEGIN CERTIFICATE-----`"
-            }
-            Self::Der(CertFile::Chain) => "convert it with `openssl x509 -inform der`",
-            Self::Der(_) => "convert it with `openssl pkey -inform der`",
-            Self::NotPem(CertFile::Chain) => "try `openssl x509 -noout -text -in FILE`",
-            Self::NotPem(_) => "try `openssl pkey -noout -text -in FILE`",
-            Self::BadCertificate(_) => "fetch it anew from its issuer",
-            Self::NoKey => "give the private key, `-----BEGIN PRIVATE KEY-----`",
-            Self::EncryptedKey => {
-                "remove the passphrase with `openssl pkey`, and let only this program read the file"
-            }
-            Self::UnsupportedKey => {
-                "use ECDSA P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519"
-            }
-            Self::KeyMismatch => "give the key that the certificate was requested with",
-            Self::WrongOrder => "put the server's certificate first, then those of its issuers",
-            Self::BadOcsp => "give it as DER, as `openssl ocsp -respout FILE` writes it",
-        }
-    }
 }
 
 impl Certificate {
@@ -215,14 +88,15 @@ impl Certificate {
         })
     }
 
-    /// The kind of its key, as the number of a scheme it signs by (RFC 8446, 4.2.3). Of two
-    /// certificates with one name and keys of one kind no client is ever shown the second.
+    /// The kind of its key, as the number of a signature scheme (RFC 8446, 4.2.3). Of two certificates with
+    /// the same name and kind of key, the second is never served.
     pub fn key_kind(&self) -> u16 {
         let signer = self.key.key.choose_scheme(&SUPPORTED_SCHEMES);
         signer.map_or(0, |signer| signer.scheme().into())
     }
 
-    /// What is shown at this time (seconds since 1970): the OCSP response only while it is fresh.
+    /// Chain and key for a handshake at this time (seconds since 1970), with the OCSP response while it is
+    /// valid.
     pub fn certified_key(&self, now: i64) -> &Arc<CertifiedKey> {
         match &self.staple {
             Some(staple) if staple.error_at(now).is_none() => &staple.key,
@@ -230,27 +104,17 @@ impl Certificate {
         }
     }
 
-    /// Whether an OCSP response is sent along at this time.
+    /// Whether an OCSP response is stapled at this time (seconds since 1970).
     pub fn is_stapled(&self, now: i64) -> bool {
         self.certified_key(now).ocsp.is_some()
     }
 
-    /// What there is to say of it at this time.
+    /// The warnings at this time (seconds since 1970).
     pub fn warnings(&self, now: i64) -> impl Iterator<Item = CertWarning> {
-        let unfit = self.staple.as_ref().and_then(|staple| staple.error_at(now));
-        let staple = unfit.map(CertWarning::OcspUnusable);
-        self.date_warning(now).into_iter().chain(staple)
-    }
-
-    fn date_warning(&self, now: i64) -> Option<CertWarning> {
-        let (from, until) = self.validity;
-        let soon = EXPIRY_WARNING.min(until.saturating_sub(from) / 4);
-        match now {
-            now if now > until => Some(CertWarning::Expired(until)),
-            now if now < from => Some(CertWarning::NotYetValid(from)),
-            now if now >= until.saturating_sub(soon) => Some(CertWarning::ExpiresSoon(until)),
-            _ => None,
-        }
+        let ocsp_error = self.staple.as_ref().and_then(|staple| staple.error_at(now));
+        let ocsp_warning = ocsp_error.map(CertWarning::OcspUnusable);
+        let date_warning = CertWarning::of_validity(self.validity, now);
+        date_warning.into_iter().chain(ocsp_warning)
     }
 }
 
@@ -260,19 +124,19 @@ impl OcspStaple {
         certified: &CertifiedKey,
         leaf: &X509Certificate<'_>,
     ) -> Result<Self, Error> {
-        let fresh = ocsp::parse_response(&response, leaf).ok_or(Error::BadOcsp)?;
+        let validity = ocsp::parse_response(&response, leaf).ok_or(Error::BadOcsp)?;
         let mut key = certified.clone();
         key.ocsp = Some(response);
         Ok(Self {
             key: Arc::new(key),
-            validity: fresh,
+            validity,
         })
     }
 
-    /// Why it is not sent along at this time.
+    /// Why it is not stapled at this time.
     fn error_at(&self, now: i64) -> Option<OcspError> {
         match self.validity {
-            Err(unfit) => Some(unfit),
+            Err(error) => Some(error),
             Ok((from, _)) if now < from => Some(OcspError::NotYetValid(from)),
             Ok((_, until)) if now > until => Some(OcspError::Expired(until)),
             Ok(_) => None,
@@ -281,7 +145,7 @@ impl OcspStaple {
 }
 
 impl PartialEq for Certificate {
-    /// The same certificate has the same key.
+    /// Equal certificates have equal keys, so keys are not compared.
     fn eq(&self, other: &Self) -> bool {
         let response = |one: &Self| Some(one.staple.as_ref()?.key.ocsp.clone());
         self.key.cert == other.key.cert && response(self) == response(other)
@@ -292,13 +156,13 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
             .field("names", &self.names)
-            .field("valid", &self.validity)
+            .field("validity", &self.validity)
             .finish_non_exhaustive()
     }
 }
 
-/// A certificate whose key goes into handshakes that are made elsewhere. Its debug output keeps the key
-/// secret.
+/// A client certificate with its key as bytes, for handshakes that Pingora makes. Its debug output does
+/// not hold the key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// The certificate.
@@ -319,7 +183,7 @@ impl Identity {
         })
     }
 
-    /// The chain, its holder's own first; at least one.
+    /// The chain, the own certificate first; at least one.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certificate.key.cert
     }
@@ -339,110 +203,8 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-/// Why others' certificates cannot be judged.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifierError {
-    /// One of the issuers is none.
-    #[error("certificate {0} of the file is not that of an issuer")]
-    Issuer(usize, #[source] rustls::Error),
-    /// What they have revoked cannot be read.
-    #[error("the revocation list cannot be used: {0}")]
-    Crl(#[from] rustls::server::VerifierBuilderError),
-}
-
-/// Certificates that their issuers have taken back.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RevocationLists {
-    /// One list of each issuer, and of its issuers (RFC 5280, 5).
-    pub lists: Vec<CertificateRevocationListDer<'static>>,
-    /// When the first of them is to be replaced, in seconds since 1970; `None`: none says.
-    pub next_update: Option<i64>,
-}
-
-impl RevocationLists {
-    /// All lists of a PEM file; `None`: it holds none that can be read.
-    pub fn read(pem: &[u8]) -> Option<Self> {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
-        let lists = lists.ok().filter(|lists| !lists.is_empty())?;
-        let read = |list| Some(CertificateRevocationList::from_der(list).ok()?.1);
-        let read: Vec<_> = lists.iter().map(|list| read(list)).collect::<Option<_>>()?;
-        let ends = read
-            .iter()
-            .filter_map(CertificateRevocationList::next_update);
-        Some(Self {
-            next_update: ends.map(|end| end.timestamp()).min(),
-            lists,
-        })
-    }
-
-    /// What there is to say of them at this time (seconds since 1970).
-    pub fn warning(&self, now: i64) -> Option<CertWarning> {
-        let until = self.next_update.filter(|&until| now > until);
-        until.map(CertWarning::StaleCrl)
-    }
-}
-
-/// What judges clients' certificates: they are issued by one of `issuers` and not revoked; `required`:
-/// a client without one is turned away.
-///
-/// # Errors
-/// [`VerifierError`].
-pub fn client_verifier(
-    issuers: &[CertificateDer<'static>],
-    revoked: &[CertificateRevocationListDer<'static>],
-    required: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
-    let (roots, provider) = (Arc::new(root_store(issuers)?), Arc::new(default_provider()));
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider)
-        .with_crls(revoked.iter().cloned());
-    let builder = if required {
-        builder
-    } else {
-        builder.allow_unauthenticated()
-    };
-    Ok(builder.build()?)
-}
-
-/// What certificates are issued by, from the issuers' own certificates.
-///
-/// # Errors
-/// [`VerifierError::Issuer`].
-pub fn root_store(issuers: &[CertificateDer<'static>]) -> Result<RootCertStore, VerifierError> {
-    let mut anchors = RootCertStore::empty();
-    for (place, issuer) in issuers.iter().enumerate() {
-        let added = anchors.add(issuer.clone());
-        added.map_err(|error| VerifierError::Issuer(place + 1, error))?;
-    }
-    Ok(anchors)
-}
-
-/// Whom a certificate is for, as text that stays when it is renewed: its first name that is a URI, a
-/// DNS name or a mail address, else the common name of its subject; `None`: it has none of these.
-pub fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let alternatives = parsed.subject_alternative_name().ok()?;
-    let names = alternatives.map(|alternatives| &alternatives.value.general_names);
-    let first = names.into_iter().flatten().find_map(|name| match name {
-        GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
-            Some((*name).to_owned())
-        }
-        _ => None,
-    });
-    let common = || {
-        let common = parsed.subject().iter_common_name().next()?;
-        common.as_str().ok().map(str::to_owned)
-    };
-    first.or_else(common).filter(|name| !name.is_empty())
-}
-
-/// Until when a certificate is valid, in seconds since 1970; `None`: it is none.
-pub fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(validity(&parsed).1)
-}
-
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    // Of PKCS #8 (RFC 5958), and as OpenSSL had it before (RFC 1421, 4.6.1.1).
+    // Of PKCS #8 (RFC 5958), and of the older format of OpenSSL (RFC 1421, 4.6.1.1).
     let marks: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
     let encrypted = || marks.iter().any(|mark| contains(text, mark));
     match PrivateKeyDer::from_pem_slice(text) {
@@ -456,14 +218,14 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     }
 }
 
-fn contains(text: &[u8], words: &[u8]) -> bool {
-    text.windows(words.len()).any(|window| window == words)
+fn contains(text: &[u8], pattern: &[u8]) -> bool {
+    text.windows(pattern.len()).any(|window| window == pattern)
 }
 
-/// The key belongs to the first certificate.
+/// Checks that the key belongs to the first certificate.
 fn check_key_matches(certified: &CertifiedKey) -> Result<(), Error> {
     let public = certified.key.public_key();
-    let fits = |certificate: &CertificateDer<'_>| {
+    let has_key = |certificate: &CertificateDer<'_>| {
         let parsed = ParsedCertificate::try_from(certificate).ok()?;
         let public = public.as_ref()?;
         Some(parsed.subject_public_key_info().as_ref() == public.as_ref())
@@ -472,46 +234,14 @@ fn check_key_matches(certified: &CertifiedKey) -> Result<(), Error> {
         Ok(()) | Err(InconsistentKeys(Unknown)) => Ok(()),
         Err(InconsistentKeys(_)) => {
             let later = certified.cert.iter().skip(1);
-            let belongs = later.filter_map(fits).any(|fits| fits);
-            Err(if belongs {
+            let matches_later = later.filter_map(has_key).any(|has_key| has_key);
+            Err(if matches_later {
                 Error::WrongOrder
             } else {
                 Error::KeyMismatch
             })
         }
         Err(_) => Err(Error::BadCertificate(1)),
-    }
-}
-
-fn validity(certificate: &X509Certificate<'_>) -> (i64, i64) {
-    let validity = certificate.validity();
-    let [from, until] = [validity.not_before, validity.not_after].map(|time| time.timestamp());
-    (from, until)
-}
-
-fn dns_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, Error> {
-    let alternatives = certificate.subject_alternative_name();
-    let alternatives = alternatives.map_err(|_| Error::BadCertificate(1))?;
-    let names = alternatives.map_or(&[][..], |alternatives| &alternatives.value.general_names);
-    Ok(names.iter().filter_map(dns_name).collect())
-}
-
-fn dns_name(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    }
-}
-
-/// Seconds since 1970, for people to read.
-struct DisplayTime(i64);
-
-impl fmt::Display for DisplayTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Timestamp::from_second(self.0) {
-            Ok(time) => time.fmt(f),
-            Err(_) => self.0.fmt(f),
-        }
     }
 }
 

@@ -1,22 +1,21 @@
-//! An OCSP response (RFC 6960) that a server sends along with its certificate: whom it is about, what
-//! it says, and for how long.
+//! OCSP responses (RFC 6960) to staple to a certificate: subject, status and validity.
 //!
-//! The issuer's signature is not looked at: every client does that itself, and what a client does not
-//! believe costs no more than nothing.
+//! The signature is not verified: every client verifies it, and a client that rejects the response behaves
+//! as without one.
 
 use ring::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512, digest};
 use x509_parser::der_parser::asn1_rs::{Any, Class, FromDer, GeneralizedTime, Tag};
 use x509_parser::prelude::X509Certificate;
 
-use super::{DisplayTime, SECONDS_A_DAY};
+use super::time::{DisplayTime, SECONDS_A_DAY};
 
-/// Real ones have less than 10 KiB, with the certificate of who signed them.
+/// Bytes of a response; real ones have less than 10 KiB, with the certificate of the signer.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// `id-pkix-ocsp-basic` (RFC 6960, 4.2.1), as DER has it.
+/// `id-pkix-ocsp-basic` (RFC 6960, 4.2.1) in DER.
 const OID_OCSP_BASIC: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
 
-/// The hashes that may name an issuer.
+/// The hash functions for the name of an issuer, by their object identifiers in DER.
 const ISSUER_HASHES: [(&[u8], &Algorithm); 4] = [
     (&[0x2b, 0x0e, 3, 2, 0x1a], &SHA1_FOR_LEGACY_USE_ONLY),
     (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1], &SHA256),
@@ -24,35 +23,33 @@ const ISSUER_HASHES: [(&[u8], &Algorithm); 4] = [
     (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3], &SHA512),
 ];
 
-/// From when until when the response counts, in seconds since 1970.
+/// The first and the last second of the validity of a response, since 1970.
 pub(super) type ValidityPeriod = (i64, i64);
 
-/// Why an OCSP response is not sent along.
+/// Why an OCSP response is not stapled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum OcspError {
-    /// The responder could not answer when it was asked.
-    #[error("it says that the responder {0}")]
+    /// The response is an error of the responder.
+    #[error("the responder {0}")]
     ResponderStatus(&'static str),
-    /// It does not speak of this certificate.
+    /// The response is about another certificate.
     #[error("it is about another certificate")]
     OtherCertificate,
-    /// The issuer has taken the certificate back.
-    #[error("it says that the certificate is revoked")]
+    /// The certificate is revoked.
+    #[error("the certificate is revoked")]
     Revoked,
     /// The responder does not know the certificate.
-    #[error("it says that the certificate is not known")]
+    #[error("the responder does not know the certificate")]
     Unknown,
-    /// Its time has not come.
-    #[error("it counts from {} on", DisplayTime(*.0))]
+    /// The response is not valid yet.
+    #[error("it is not valid before {}", DisplayTime(*.0))]
     NotYetValid(i64),
-    /// Its time is over.
-    #[error("it counted until {}", DisplayTime(*.0))]
+    /// The response has expired.
+    #[error("it expired on {}", DisplayTime(*.0))]
     Expired(i64),
 }
 
-/// What a response says about the certificate: while it is fresh it can be sent along.
-///
-/// `None`: this is no OCSP response.
+/// The validity of a response with the status `good` for the certificate; `None`: not an OCSP response.
 pub(super) fn parse_response(
     der: &[u8],
     certificate: &X509Certificate<'_>,
@@ -68,8 +65,8 @@ pub(super) fn parse_response(
         ([0], [bytes]) => {
             let singles = single_responses(bytes)?;
             let about = |single: &Any<'_>| SingleResponse::parse(single)?.status_of(certificate);
-            let judged = singles.iter().find_map(about);
-            Some(judged.unwrap_or(Err(OcspError::OtherCertificate)))
+            let status = singles.iter().find_map(about);
+            Some(status.unwrap_or(Err(OcspError::OtherCertificate)))
         }
         ([code], _) => Some(Err(OcspError::ResponderStatus(describe_status(*code)?))),
         _ => None,
@@ -80,15 +77,15 @@ pub(super) fn parse_response(
 fn describe_status(code: u8) -> Option<&'static str> {
     Some(match code {
         1 => "could not read the request",
-        2 => "had a fault",
-        3 => "is to be asked later",
-        5 => "wants the request signed",
-        6 => "may not answer this request",
+        2 => "had an internal error",
+        3 => "asks to try again later",
+        5 => "demands a signed request",
+        6 => "refused the request",
         _ => return None,
     })
 }
 
-/// The answers in a basic response, from its `responseBytes` on.
+/// The single responses of a basic response, from its `responseBytes`.
 fn single_responses<'a>(bytes: &Any<'a>) -> Option<Vec<Any<'a>>> {
     let [kind, basic] = &der_values(single_sequence(&der_values(bytes.data)?)?)?[..] else {
         return None;
@@ -98,12 +95,12 @@ fn single_responses<'a>(bytes: &Any<'a>) -> Option<Vec<Any<'a>>> {
     }
     let basic = der_values(single_sequence(&der_values(basic.data)?)?)?;
     let data = der_values(basic.first()?.data)?;
-    // Version and responder have tags of their own, the time before the answers is no sequence.
-    let answers = data.iter().find(|part| is_sequence(part))?;
-    der_values(answers.data)
+    // Version and responder have tags of their own, and the time before the responses is not a sequence.
+    let responses = data.iter().find(|part| is_sequence(part))?;
+    der_values(responses.data)
 }
 
-/// What is said about one certificate.
+/// The response for one certificate.
 struct SingleResponse<'a> {
     hash: &'a [u8],
     issuer: &'a [u8],
@@ -128,12 +125,12 @@ impl<'a> SingleResponse<'a> {
             issuer: issuer.data,
             serial: serial.data,
             status: status.header.tag(),
-            // Without an end there is something newer at any time (RFC 6960, 4.2.2.1).
+            // Without `nextUpdate`, newer information is available at any time (RFC 6960, 4.2.2.1).
             validity: (from, until.unwrap_or(from.saturating_add(SECONDS_A_DAY))),
         })
     }
 
-    /// `None`: it is about another certificate.
+    /// The status of the certificate; `None`: the response is about another certificate.
     fn status_of(
         &self,
         certificate: &X509Certificate<'_>,
@@ -158,7 +155,7 @@ fn is_sequence(part: &Any<'_>) -> bool {
     part.header.tag() == Tag::Sequence && part.header.class() == Class::Universal
 }
 
-/// What is inside the only value, which is a sequence.
+/// The content of the only value, if it is a sequence.
 fn single_sequence<'a>(values: &[Any<'a>]) -> Option<&'a [u8]> {
     match values {
         [only] if is_sequence(only) => Some(only.data),
@@ -166,7 +163,7 @@ fn single_sequence<'a>(values: &[Any<'a>]) -> Option<&'a [u8]> {
     }
 }
 
-/// DER values one after the other; `None`: that is not what the bytes are.
+/// The DER values in the bytes, in order; `None`: the bytes are not DER.
 fn der_values(mut bytes: &[u8]) -> Option<Vec<Any<'_>>> {
     let mut parts = Vec::new();
     while !bytes.is_empty() {

@@ -1,7 +1,8 @@
-//! The files are those of the golden cases, which say what is said of them.
+//! Tests with the files of the golden cases in `tests/golden/tls`.
 
 use std::path::Path;
 
+use super::time::SECONDS_A_DAY;
 use super::*;
 
 /// 2027-01-01
@@ -11,20 +12,23 @@ const TODAY: i64 = 1_798_761_600;
 fn ocsp_response_is_stapled_only_within_its_validity() {
     let certificate = good(Some("fresh.ocsp"));
     let (from, until) = (TODAY - SECONDS_A_DAY, TODAY + 6 * SECONDS_A_DAY);
-    for (now, unfit) in [
+    for (now, error) in [
         (from - 1, Some(OcspError::NotYetValid(from))),
         (from, None),
         (until, None),
         (until + 1, Some(OcspError::Expired(until))),
     ] {
-        assert_eq!(certificate.is_stapled(now), unfit.is_none(), "{now}");
+        assert_eq!(certificate.is_stapled(now), error.is_none(), "{now}");
         assert_eq!(
             certificate.certified_key(now).ocsp.is_some(),
-            unfit.is_none()
+            error.is_none()
         );
-        let said: Vec<_> = certificate.warnings(now).collect();
-        let unfit = unfit.map(CertWarning::OcspUnusable);
-        assert!(unfit.is_none_or(|unfit| said.contains(&unfit)), "{said:?}");
+        let warnings: Vec<_> = certificate.warnings(now).collect();
+        let error = error.map(CertWarning::OcspUnusable);
+        assert!(
+            error.is_none_or(|error| warnings.contains(&error)),
+            "{warnings:?}"
+        );
     }
 }
 
@@ -37,20 +41,20 @@ fn ocsp_response_without_next_update_is_valid_for_one_day() {
 
 #[test]
 fn ocsp_response_with_a_bad_status_is_not_stapled() {
-    for (file, unfit) in [
+    for (file, error) in [
         ("stale.ocsp", OcspError::Expired(TODAY - 24 * SECONDS_A_DAY)),
         ("other.ocsp", OcspError::OtherCertificate),
         ("revoked.ocsp", OcspError::Revoked),
         ("unknown.ocsp", OcspError::Unknown),
         (
             "later.ocsp",
-            OcspError::ResponderStatus("is to be asked later"),
+            OcspError::ResponderStatus("asks to try again later"),
         ),
     ] {
         let certificate = good(Some(file));
         assert!(!certificate.is_stapled(TODAY), "{file}");
-        let said: Vec<_> = certificate.warnings(TODAY).collect();
-        assert_eq!(said, [CertWarning::OcspUnusable(unfit)], "{file}");
+        let warnings: Vec<_> = certificate.warnings(TODAY).collect();
+        assert_eq!(warnings, [CertWarning::OcspUnusable(error)], "{file}");
     }
 }
 
@@ -67,7 +71,7 @@ fn damaged_ocsp_response_is_an_error_without_panic() {
         for bit in 0..8 {
             let mut bent = whole.clone();
             bent[length] ^= 1 << bit;
-            // Wherever it is bent: an answer, and no panic.
+            // Any result will do, but no panic.
             let _ = Certificate::read(&file("good.crt"), &file("good.key"), Some(bent));
         }
     }
@@ -84,14 +88,21 @@ fn certificate_expiry_warning_starts_two_weeks_or_a_quarter_of_its_life_ahead() 
             validity: (TODAY, at(life)),
             ..good(None)
         };
-        let said = |now| certificate.warnings(now).next();
+        let warning = |now| certificate.warnings(now).next();
         let end = at(life);
-        assert_eq!(said(TODAY - 1), Some(CertWarning::NotYetValid(TODAY)));
-        assert_eq!(said(TODAY), None);
-        assert_eq!(said(at(life - soon) - SECONDS_A_DAY), None, "{life} days");
-        assert_eq!(said(at(life - soon)), Some(CertWarning::ExpiresSoon(end)));
-        assert_eq!(said(end), Some(CertWarning::ExpiresSoon(end)));
-        assert_eq!(said(end + 1), Some(CertWarning::Expired(end)));
+        assert_eq!(warning(TODAY - 1), Some(CertWarning::NotYetValid(TODAY)));
+        assert_eq!(warning(TODAY), None);
+        assert_eq!(
+            warning(at(life - soon) - SECONDS_A_DAY),
+            None,
+            "{life} days"
+        );
+        assert_eq!(
+            warning(at(life - soon)),
+            Some(CertWarning::ExpiresSoon(end))
+        );
+        assert_eq!(warning(end), Some(CertWarning::ExpiresSoon(end)));
+        assert_eq!(warning(end + 1), Some(CertWarning::Expired(end)));
     }
 }
 

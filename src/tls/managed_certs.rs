@@ -1,14 +1,13 @@
-//! The certificates that were ordered, as the listeners show them; and what the authority is answered.
+//! ACME certificates as listeners serve them, and the answers to ACME challenges.
 //!
-//! One [`Issued`] lives as long as the process: configurations come and go, and a certificate that was
-//! renewed is shown from the next handshake on. A [`Slot`] lives as long as a configuration that shows it,
-//! one that is still being built included: while it does, the same names have the same slot. Nothing here
-//! orders anything.
+//! One [`ManagedCerts`] lives as long as the process: a renewed certificate is served from the next
+//! handshake on, without a reload. A [`ManagedCert`] lives as long as a configuration that uses it, also
+//! while that is being built; equal names share one. Nothing here orders certificates.
 //!
 //! ```text
-//!  acme ── a certificate, answers to challenges ──► Issued ◄── handshakes, requests on port 80
-//!    ▲                                                │
-//!    └───────────── wishes of operators ──────────────┘
+//!  acme ── certificates, challenge answers ──► ManagedCerts ◄── handshakes, requests on port 80
+//!    ▲                                             │
+//!    └──────────── requests of operators ──────────┘
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,185 +22,186 @@ use tokio::sync::{Notify, oneshot};
 use crate::certificate::{CertWarning, Certificate};
 use crate::config::DomainNames;
 
-/// Everything that was ordered.
+/// All ACME certificates of the process.
 #[derive(Debug, Default)]
 pub struct ManagedCerts {
     certs: Mutex<BTreeMap<DomainNames, Weak<ManagedCert>>>,
-    /// What is answered to whoever asks for a token on port 80 (RFC 8555, 8.3).
+    /// The key authorizations for HTTP-01 (RFC 8555, 8.3), by token.
     http01_answers: RwLock<HashMap<String, String>>,
-    /// What is shown in a handshake for `acme-tls/1` (RFC 8737, 3), by name.
+    /// The certificates for TLS-ALPN-01 (RFC 8737, 3), by name.
     alpn_certs: RwLock<HashMap<String, Arc<CertifiedKey>>>,
     shared_challenges: RwLock<Option<Arc<dyn SharedChallenges>>>,
-    /// `None`: nobody hears them.
+    /// `None`: no task handles requests.
     requests: Mutex<Option<VecDeque<CertRequest>>>,
     changed: Notify,
 }
 
-/// What other processes answer that order certificates for the same names. To ask them blocks.
+/// The challenge answers of other processes that order certificates for the same names. All methods block.
 pub trait SharedChallenges: fmt::Debug + Send + Sync {
-    /// As [`Issued::token`].
+    /// As [`ManagedCerts::key_authorization`].
     fn key_authorization(&self, token: &str) -> Option<String>;
-    /// As [`Issued::proof`].
+    /// As [`ManagedCerts::alpn_cert`].
     fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>>;
 }
 
-/// One certificate, and what is known of it.
+/// One ACME certificate and the state of its orders.
 #[derive(Debug)]
 pub struct ManagedCert {
-    /// What it is for.
+    /// The names of the certificate.
     pub names: DomainNames,
-    /// The certificate; empty until it was issued for the first time.
+    /// The certificate; empty until the first one is issued.
     pub certificate: ArcSwapOption<Certificate>,
-    /// How its orders go.
+    /// The state of its orders.
     pub status: ArcSwap<CertStatus>,
 }
 
-/// How the orders of a certificate go.
+/// The state of the orders of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertStatus {
-    /// When it is ordered next, in seconds since 1970; `None`: that is not known yet.
+    /// The time of the next order, in seconds since 1970; `None`: not known yet.
     pub next_order: Option<i64>,
-    /// An order is under way.
+    /// Whether an order is in progress.
     pub order_in_progress: bool,
-    /// Another process orders it.
+    /// Whether another process orders it.
     pub ordered_elsewhere: bool,
     /// Failures since the last success.
     pub failures: u32,
-    /// The last failure, and when it was.
+    /// The time of the last failure, in seconds since 1970, and its message.
     pub error: Option<(i64, String)>,
 }
 
-/// What an operator wants of a certificate.
+/// A request of an operator for a certificate.
 #[derive(Debug)]
 pub struct CertRequest {
-    /// What the certificate is called.
+    /// The first name of the certificate.
     pub name: String,
-    /// What is to be done.
+    /// What to do.
     pub action: CertAction,
-    /// Who waits for it.
+    /// The channel for the result.
     pub reply: oneshot::Sender<Result<(), String>>,
 }
 
-/// What can be done with a certificate.
+/// An action on a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertAction {
-    /// Order it anew.
+    /// Order a new one.
     Renew,
-    /// Order it anew, and have the one before revoked.
+    /// Order a new one, then revoke the previous one.
     Revoke,
 }
 
 impl ManagedCerts {
-    /// The place of the certificate for these names; made where there is none.
+    /// The certificate for these names, created if it does not exist.
     pub fn get_or_insert(&self, names: &DomainNames) -> Arc<ManagedCert> {
-        let mut slots = self.certs.lock();
-        if let Some(slot) = slots.get(names).and_then(Weak::upgrade) {
-            return slot;
+        let mut certs = self.certs.lock();
+        if let Some(cert) = certs.get(names).and_then(Weak::upgrade) {
+            return cert;
         }
-        slots.retain(|_, slot| slot.strong_count() > 0);
-        let slot = Arc::new(ManagedCert {
+        certs.retain(|_, cert| cert.strong_count() > 0);
+        let cert = Arc::new(ManagedCert {
             names: names.clone(),
             certificate: ArcSwapOption::empty(),
             status: ArcSwap::default(),
         });
-        slots.insert(names.clone(), Arc::downgrade(&slot));
-        slot
+        certs.insert(names.clone(), Arc::downgrade(&cert));
+        cert
     }
 
-    /// What there is to say of these certificates at this time (seconds since 1970), each with its name.
+    /// The warnings about these certificates at this time (seconds since 1970), each with the first name.
     pub fn warnings<'a>(
         &self,
-        ordered: impl IntoIterator<Item = &'a DomainNames>,
+        names: impl IntoIterator<Item = &'a DomainNames>,
         now: i64,
     ) -> Vec<(String, CertWarning)> {
-        let concerns = ordered.into_iter().filter_map(|names| {
+        let warnings = names.into_iter().filter_map(|names| {
             let certificate = self.get_or_insert(names).certificate.load_full()?;
-            let concern = certificate.warnings(now).next()?;
-            Some((names.primary().to_owned(), concern))
+            let warning = certificate.warnings(now).next()?;
+            Some((names.primary().to_owned(), warning))
         });
-        concerns.collect()
+        warnings.collect()
     }
 
-    /// What to answer to whoever asks for `token`; `None`: it is not ours.
+    /// The HTTP-01 answer for `token`; `None`: not a token of this process.
     pub fn key_authorization(&self, token: &str) -> Option<String> {
         self.http01_answers.read().get(token).cloned()
     }
 
-    /// What to show in a handshake for `acme-tls/1`; `None`: nobody should ask.
+    /// The TLS-ALPN-01 certificate for `name`; `None`: this process has no such challenge.
     pub fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.alpn_certs.read().get(name).cloned()
     }
 
-    /// Whom to ask for what is not ours; `None`: nobody else orders.
+    /// The challenges of other processes; `None`: no storage is shared.
     pub fn shared_challenges(&self) -> Option<Arc<dyn SharedChallenges>> {
         self.shared_challenges.read().clone()
     }
 
-    /// From now on these are asked.
-    pub fn set_shared_challenges(&self, others: Option<Arc<dyn SharedChallenges>>) {
-        *self.shared_challenges.write() = others;
+    /// Sets the challenges of other processes.
+    pub fn set_shared_challenges(&self, challenges: Option<Arc<dyn SharedChallenges>>) {
+        *self.shared_challenges.write() = challenges;
     }
 
-    /// Answers to `token` until the value is dropped.
+    /// Serves `answer` for `token` until the guard is dropped.
     pub fn serve_http01(self: &Arc<Self>, token: String, answer: String) -> ChallengeGuard {
         self.http01_answers.write().insert(token.clone(), answer);
         ChallengeGuard(Arc::clone(self), ChallengeId::Http01(token))
     }
 
-    /// Shows `proof` for `name` until the value is dropped.
+    /// Serves `cert` in TLS-ALPN-01 handshakes for `name` until the guard is dropped.
     pub fn serve_tls_alpn01(
         self: &Arc<Self>,
         name: String,
-        proof: Arc<CertifiedKey>,
+        cert: Arc<CertifiedKey>,
     ) -> ChallengeGuard {
-        self.alpn_certs.write().insert(name.clone(), proof);
+        self.alpn_certs.write().insert(name.clone(), cert);
         ChallengeGuard(Arc::clone(self), ChallengeId::TlsAlpn01(name))
     }
 
-    /// Asks for something, and waits until it is done.
+    /// Requests an action on a certificate, and waits until it is done.
     ///
     /// # Errors
-    /// What to tell the operator.
-    pub async fn request(&self, name: &str, what: CertAction) -> Result<(), String> {
+    /// A message for the operator.
+    pub async fn request(&self, name: &str, action: CertAction) -> Result<(), String> {
         let (reply, done) = oneshot::channel();
         let name = name.to_owned();
-        if let Some(wishes) = &mut *self.requests.lock() {
-            wishes.push_back(CertRequest {
+        if let Some(requests) = &mut *self.requests.lock() {
+            requests.push_back(CertRequest {
                 name,
-                action: what,
+                action,
                 reply,
             });
         } else {
             drop(reply);
         }
         self.notify();
-        let gone = |_| "this process orders no certificates now; ask again".to_owned();
-        done.await.unwrap_or_else(|error| Err(gone(error)))
+        // The sender is dropped where no task handles requests, or where that task ends.
+        let message = "this process does not order certificates now; try again later";
+        done.await.unwrap_or_else(|_| Err(message.to_owned()))
     }
 
-    /// From now on wishes are heard, or not; those that wait are told so.
-    pub fn accept_requests(&self, heard: bool) {
-        *self.requests.lock() = heard.then(VecDeque::new);
+    /// Starts or stops to accept requests; waiting ones fail.
+    pub fn accept_requests(&self, accept: bool) {
+        *self.requests.lock() = accept.then(VecDeque::new);
     }
 
-    /// What was asked for first and not taken yet.
+    /// Takes the oldest request.
     pub fn next_request(&self) -> Option<CertRequest> {
         self.requests.lock().as_mut()?.pop_front()
     }
 
-    /// There is something new: a wish, or another configuration.
+    /// Wakes the ACME task: there is a new request or a new configuration.
     pub fn notify(&self) {
         self.changed.notify_one();
     }
 
-    /// Waits for something new.
+    /// Waits for [`Self::notify`].
     pub async fn wait_changed(&self) {
         self.changed.notified().await;
     }
 }
 
 impl ManagedCert {
-    /// Changes what is known of its orders.
+    /// Changes the state of its orders. `change` may run several times.
     pub fn update_status(&self, change: impl Fn(&mut CertStatus)) {
         self.status.rcu(|status| {
             let mut status = CertStatus::clone(status);
@@ -211,7 +211,7 @@ impl ManagedCert {
     }
 }
 
-/// An answer to a challenge; taken back when dropped.
+/// Serves the answer to a challenge while it lives.
 #[derive(Debug)]
 pub struct ChallengeGuard(Arc<ManagedCerts>, ChallengeId);
 
@@ -240,41 +240,42 @@ mod tests {
 
     #[test]
     fn managed_cert_is_shared_for_equal_names() {
-        let issued = ManagedCerts::default();
-        let slot = issued.get_or_insert(&names("a.test"));
-        assert!(Arc::ptr_eq(&slot, &issued.get_or_insert(&names("a.test"))));
-        issued.get_or_insert(&names("b.test"));
-        issued.get_or_insert(&names("c.test"));
-        let kept: Vec<_> = issued.certs.lock().keys().cloned().collect();
+        let managed = ManagedCerts::default();
+        let cert = managed.get_or_insert(&names("a.test"));
+        assert!(Arc::ptr_eq(&cert, &managed.get_or_insert(&names("a.test"))));
+        managed.get_or_insert(&names("b.test"));
+        managed.get_or_insert(&names("c.test"));
+        let names_left: Vec<_> = managed.certs.lock().keys().cloned().collect();
         assert_eq!(
-            kept,
+            names_left,
             [names("a.test"), names("c.test")],
-            "nobody shows b.test"
+            "b.test is in no configuration"
         );
     }
 
     #[test]
     fn managed_cert_token_is_served_while_its_guard_is_held() {
-        let issued = Arc::new(ManagedCerts::default());
-        let held = issued.serve_http01("token".to_owned(), "token.thumb".to_owned());
+        let managed = Arc::new(ManagedCerts::default());
+        let guard = managed.serve_http01("token".to_owned(), "token.thumb".to_owned());
         assert_eq!(
-            issued.key_authorization("token").as_deref(),
+            managed.key_authorization("token").as_deref(),
             Some("token.thumb")
         );
-        drop(held);
-        assert_eq!(issued.key_authorization("token"), None);
+        drop(guard);
+        assert_eq!(managed.key_authorization("token"), None);
     }
 
     #[tokio::test]
     async fn cert_request_without_a_listener_returns_an_error() {
-        let issued = Arc::new(ManagedCerts::default());
-        assert!(issued.request("a.test", CertAction::Renew).await.is_err());
-        issued.wait_changed().await;
-        issued.accept_requests(true);
-        let asked = Arc::clone(&issued);
-        let asking = tokio::spawn(async move { asked.request("a.test", CertAction::Renew).await });
-        issued.wait_changed().await;
-        issued.accept_requests(false);
-        assert!(asking.await.unwrap().is_err());
+        let managed = Arc::new(ManagedCerts::default());
+        assert!(managed.request("a.test", CertAction::Renew).await.is_err());
+        managed.wait_changed().await;
+        managed.accept_requests(true);
+        let requester = Arc::clone(&managed);
+        let requesting =
+            tokio::spawn(async move { requester.request("a.test", CertAction::Renew).await });
+        managed.wait_changed().await;
+        managed.accept_requests(false);
+        assert!(requesting.await.unwrap().is_err());
     }
 }

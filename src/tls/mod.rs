@@ -1,9 +1,9 @@
-//! TLS towards clients: what a listener's handshakes are made with. Towards peers: [`Client`].
+//! TLS with clients: the configuration of the handshakes of a listener. With peers: [`UpstreamTls`].
 //!
-//! A [`Server`] is one listener's terms, built anew with every configuration from what its files
-//! held then; connections keep the terms they were accepted with. The sockets are not here: the
-//! handshake itself is [`connection`](crate::downstream)'s.
+//! A [`ListenerTls`] is built anew with every configuration, from what its files held then; a connection
+//! keeps the one that it was accepted with. The handshake itself is in [`downstream`](crate::downstream).
 
+mod alpn;
 mod managed_certs;
 mod resolver;
 mod ticket_expiry;
@@ -19,6 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::{ConfigBuilder, ServerConfig, SupportedProtocolVersion, WantsVerifier, version};
 
+pub use self::alpn::{ALPN_ACME, ALPN_H2};
 pub use self::managed_certs::{
     CertAction, CertRequest, CertStatus, ChallengeGuard, ManagedCert, ManagedCerts,
     SharedChallenges,
@@ -32,37 +33,31 @@ use crate::config::{
     CertificateSource, ClientAuthConfig, Credentials, HstsConfig, TlsConfig, TlsVersion,
 };
 
-/// The name of HTTP/2 inside (RFC 9113, 3.1).
-pub const ALPN_H2: &[u8] = b"h2";
-
-/// What a client may speak inside, dearest first (RFC 7301).
+/// The protocols for clients, in order of preference (RFC 7301).
 const HTTP_PROTOCOLS: [&[u8]; 2] = [ALPN_H2, b"http/1.1"];
 
-/// What a certificate authority speaks to see who is here (RFC 8737, 6.2): nothing, once it has seen.
-pub const ALPN_ACME: &[u8] = b"acme-tls/1";
-
-/// One listener's TLS.
+/// TLS of one listener.
 #[derive(Debug)]
 pub struct ListenerTls {
     config: HandshakeConfig,
-    /// How long one may take in all.
+    /// The limit on the duration of a handshake.
     pub handshake_timeout: Duration,
-    /// Clients are asked for a certificate.
+    /// Whether the handshake requests a client certificate.
     pub requests_client_cert: bool,
-    /// `Strict-Transport-Security`, where responses have it from us.
+    /// The value of `Strict-Transport-Security`, if the proxy sets it.
     pub hsts: Option<HeaderValue>,
 }
 
-/// What handshakes are made with.
+/// The rustls configuration of handshakes.
 #[derive(Debug)]
 enum HandshakeConfig {
-    /// All with the same.
+    /// The same for all handshakes.
     Shared(Arc<ServerConfig>),
-    /// Each with its own, by which its client's certificate is judged: see [`validity`].
+    /// One per connection, so that tickets expire with the client certificate: see [`ticket_expiry`].
     PerConnection(Box<ConfigTemplate>, Arc<dyn ClientCertVerifier>),
 }
 
-/// What all handshakes have in common.
+/// The part of the configuration that all handshakes share.
 #[derive(Debug)]
 struct ConfigTemplate {
     builder: ConfigBuilder<ServerConfig, WantsVerifier>,
@@ -74,12 +69,12 @@ struct ConfigTemplate {
 impl ConfigTemplate {
     fn build(
         &self,
-        judge: Arc<dyn ClientCertVerifier>,
+        verifier: Arc<dyn ClientCertVerifier>,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Arc<ServerConfig> {
-        let begun = self.builder.clone().with_client_cert_verifier(judge);
+        let builder = self.builder.clone().with_client_cert_verifier(verifier);
         let resolver = Arc::clone(&self.resolver);
-        let mut config = begun.with_cert_resolver(resolver);
+        let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols.clone_from(&self.protocols);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets;
@@ -87,90 +82,93 @@ impl ConfigTemplate {
     }
 }
 
-/// Why a listener's TLS, or an upstream's, cannot be had.
+/// Why TLS of a listener or an upstream cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file was not read with the configuration.
-    #[error("`{0}` was not read")]
+    /// A file was not read with the configuration; a defect of the program.
+    #[error("the file `{0}` was not read with the configuration")]
     NotRead(String),
-    /// The files are right one by one, but not together.
+    /// rustls rejects the combination of files.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
-    /// A certificate of a file cannot be read.
+    /// A certificate of a file cannot be parsed.
     #[error("certificate {0} of a file is not readable")]
     Unreadable(usize),
-    /// A kind of private key that was unknown when this was built.
+    /// A format of private keys that this program does not know.
     #[error("this kind of private key is not supported")]
     UnknownKey,
-    /// The clients' certificates cannot be judged by these files.
+    /// The verifier of client certificates cannot be built.
     #[error(transparent)]
     Verifier(#[from] certificate::VerifierError),
 }
 
 impl ListenerTls {
-    /// A listener's TLS, with what its files held when the configuration was loaded.
+    /// Builds TLS of a listener from the files that were read with the configuration.
     ///
     /// # Errors
-    /// [`Error`]; none is to be expected of a configuration that was loaded.
+    /// [`Error`]; not expected for a configuration that was loaded.
     pub fn new(
         tls: &TlsConfig,
         credentials: &Credentials,
         tickets: &Arc<SessionTickets>,
-        issued: &Arc<ManagedCerts>,
+        managed_certs: &Arc<ManagedCerts>,
     ) -> Result<Self, Error> {
-        let open = |source: &CertificateSource| match source {
+        let load = |source: &CertificateSource| match source {
             CertificateSource::Files(files) => {
                 let read = credentials.certificates.get(files).cloned();
                 let read = read.map(|read| ServedCert::Files(Arc::new(read)));
                 read.ok_or_else(|| Error::NotRead(files.cert.display().to_string()))
             }
-            CertificateSource::Acme(names) => Ok(ServedCert::Managed(issued.get_or_insert(names))),
+            CertificateSource::Acme(names) => {
+                Ok(ServedCert::Managed(managed_certs.get_or_insert(names)))
+            }
         };
-        let certificates: Result<Vec<_>, _> = tls.certificates.iter().map(open).collect();
+        let certificates: Result<Vec<_>, _> = tls.certificates.iter().map(load).collect();
         let auth = tls.client_auth.as_ref();
-        let terms = ConfigTemplate {
+        let template = ConfigTemplate {
             builder: ServerConfig::builder_with_provider(Arc::new(default_provider()))
                 .with_protocol_versions(versions(tls.min_version))?,
-            resolver: Arc::new(CertResolver::new(certificates?, Arc::clone(issued))),
+            resolver: Arc::new(CertResolver::new(certificates?, Arc::clone(managed_certs))),
             protocols: alpn_protocols(tls),
             tickets: SessionTickets::scoped(tickets, &ticket_scope(auth, credentials)),
         };
-        let handshakes = if let Some(auth) = auth {
-            HandshakeConfig::PerConnection(Box::new(terms), client_verifier(auth, credentials)?)
+        let config = if let Some(auth) = auth {
+            HandshakeConfig::PerConnection(Box::new(template), client_verifier(auth, credentials)?)
         } else {
-            let tickets = Arc::clone(&terms.tickets);
-            HandshakeConfig::Shared(terms.build(Arc::new(NoClientAuth), tickets))
+            let tickets = Arc::clone(&template.tickets);
+            HandshakeConfig::Shared(template.build(Arc::new(NoClientAuth), tickets))
         };
         Ok(Self {
-            config: handshakes,
+            config,
             handshake_timeout: tls.handshake_timeout,
             requests_client_cert: auth.is_some(),
             hsts: tls.hsts.and_then(hsts_value),
         })
     }
 
-    /// For the handshake of one connection.
+    /// The configuration for the handshake of one connection.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         match &self.config {
             HandshakeConfig::Shared(config) => Arc::clone(config),
-            HandshakeConfig::PerConnection(terms, judge) => {
-                let (judge, tickets) = ticket_expiry::per_connection(judge, &terms.tickets);
-                terms.build(judge, tickets)
+            HandshakeConfig::PerConnection(template, verifier) => {
+                let (verifier, tickets) =
+                    ticket_expiry::per_connection(verifier, &template.tickets);
+                template.build(verifier, tickets)
             }
         }
     }
 }
 
 fn alpn_protocols(tls: &TlsConfig) -> Vec<Vec<u8>> {
-    let ordered = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
-    let acme = tls.certificates.iter().any(ordered).then_some(ALPN_ACME);
-    let spoken = HTTP_PROTOCOLS
+    let is_acme = |source: &CertificateSource| matches!(source, CertificateSource::Acme(_));
+    let acme = tls.certificates.iter().any(is_acme).then_some(ALPN_ACME);
+    let offered = HTTP_PROTOCOLS
         .into_iter()
-        .filter(|&one| tls.http2 || one != ALPN_H2);
-    spoken.chain(acme).map(<[u8]>::to_vec).collect()
+        .filter(|&protocol| tls.http2 || protocol != ALPN_H2);
+    offered.chain(acme).map(<[u8]>::to_vec).collect()
 }
 
-/// RFC 6797, 6.1.
+/// The value of `Strict-Transport-Security` (RFC 6797, 6.1).
 fn hsts_value(hsts: HstsConfig) -> Option<HeaderValue> {
     let subdomains = if hsts.subdomains {
         "; includeSubDomains"
@@ -184,10 +182,10 @@ fn hsts_value(hsts: HstsConfig) -> Option<HeaderValue> {
         .ok()
 }
 
-fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+fn versions(min_version: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
     static NEW: [&SupportedProtocolVersion; 1] = [&version::TLS13];
-    match least {
+    match min_version {
         TlsVersion::Tls12 => &ALL,
         TlsVersion::Tls13 => &NEW,
     }
@@ -197,10 +195,10 @@ fn client_verifier(
     auth: &ClientAuthConfig,
     credentials: &Credentials,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let unread = || Error::NotRead(auth.ca.display().to_string());
-    let issuers = credentials.issuers.get(&auth.ca).ok_or_else(unread)?;
+    let not_read = || Error::NotRead(auth.ca.display().to_string());
+    let issuers = credentials.issuers.get(&auth.ca).ok_or_else(not_read)?;
     let revoked = match &auth.crl {
-        Some(file) => &credentials.crls.get(file).ok_or_else(unread)?.lists[..],
+        Some(file) => &credentials.crls.get(file).ok_or_else(not_read)?.lists[..],
         None => &[],
     };
     Ok(certificate::client_verifier(
@@ -210,11 +208,12 @@ fn client_verifier(
     )?)
 }
 
-/// A resumed session skips the judgement of the client's certificate: it counts only where, and as
-/// long as, the same judgement would be made; as to its end, see [`validity`].
+/// The bytes that bind tickets to the rules for client certificates. A resumed session skips the
+/// verification, so a ticket must be valid only where the same rules apply; for the expiry of the
+/// certificate see [`ticket_expiry`].
 fn ticket_scope(auth: Option<&ClientAuthConfig>, credentials: &Credentials) -> Vec<u8> {
     let Some(auth) = auth else { return Vec::new() };
-    // 1 were the scopes of tickets that had no date.
+    // Version 2: tickets with an expiry. Version 1 had none.
     let mut scope = vec![2, u8::from(auth.required)];
     for issuer in credentials.issuers.get(&auth.ca).into_iter().flatten() {
         scope.extend_from_slice(issuer);

@@ -1,9 +1,9 @@
-//! Which certificate a client is shown: by the name it asks for (SNI, RFC 6066, 3).
+//! Selects the certificate for a handshake by the server name (SNI, RFC 6066, 3).
 //!
-//! Exact names before wildcards, the first certificate for everybody else. A wildcard stands for
-//! exactly one label (RFC 9525, 6.3). Where several certificates have a name, the first whose key
-//! the client can verify is taken: so ECDSA and RSA may be served side by side. An OCSP response goes
-//! along for as long as it is fresh.
+//! Exact names come before wildcards; any other name gets the first certificate. A wildcard stands for
+//! exactly one label (RFC 9525, 6.3). Of several certificates with a name, the first with a key that the
+//! client can verify is used: ECDSA and RSA may be served together. An OCSP response is stapled while it
+//! is valid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::ALPN_ACME;
+use super::alpn::ALPN_ACME;
 use super::managed_certs::{ManagedCert, ManagedCerts};
 use crate::certificate::Certificate;
 use crate::clock;
@@ -20,18 +20,18 @@ use crate::clock;
 #[derive(Debug)]
 pub(super) struct CertResolver {
     exact: HashMap<String, ServedCerts>,
-    /// By what follows the `*.`
+    /// By the name without `*.`.
     wildcard: HashMap<String, ServedCerts>,
     all: ServedCerts,
     managed_certs: Arc<ManagedCerts>,
 }
 
-/// Where a certificate is taken from when a client comes.
+/// The source of a certificate.
 #[derive(Clone, Debug)]
 pub(super) enum ServedCert {
-    /// What the operator's files held.
+    /// Files of the operator.
     Files(Arc<Certificate>),
-    /// What was ordered, once it is there.
+    /// ACME; empty until the certificate is issued.
     Managed(Arc<ManagedCert>),
 }
 
@@ -41,45 +41,42 @@ impl ServedCert {
     fn names(&self) -> &[String] {
         match self {
             Self::Files(certificate) => &certificate.names,
-            Self::Managed(slot) => slot.names.as_slice(),
+            Self::Managed(cert) => cert.names.as_slice(),
         }
     }
 
     fn certificate(&self) -> Option<Arc<Certificate>> {
         match self {
             Self::Files(certificate) => Some(Arc::clone(certificate)),
-            Self::Managed(slot) => slot.certificate.load_full(),
+            Self::Managed(cert) => cert.certificate.load_full(),
         }
     }
 }
 
 impl CertResolver {
-    pub(super) fn new(all: Vec<ServedCert>, issued: Arc<ManagedCerts>) -> Self {
+    pub(super) fn new(all: Vec<ServedCert>, managed_certs: Arc<ManagedCerts>) -> Self {
         let mut resolver = Self {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
             all,
-            managed_certs: issued,
+            managed_certs,
         };
-        for source in &resolver.all {
-            for name in source.names() {
+        for cert in &resolver.all {
+            for name in cert.names() {
                 let (names, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut resolver.wildcard, parent),
                     None => (&mut resolver.exact, name.as_str()),
                 };
-                names
-                    .entry(name.to_owned())
-                    .or_default()
-                    .push(source.clone());
+                names.entry(name.to_owned()).or_default().push(cert.clone());
             }
         }
         resolver
     }
 
-    /// The certificate for a name in lower case; `None`: the client told none.
+    /// The certificate for a server name in lower case; `name` is `None` where the client sent none.
     fn select(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Certificate>> {
-        let usable = |source: &ServedCert| {
-            let found = source.certificate()?;
+        let usable = |cert: &ServedCert| {
+            let found = cert.certificate()?;
             found
                 .key
                 .key
@@ -88,25 +85,32 @@ impl CertResolver {
                 .then_some(found)
         };
         let named = name.and_then(|name| self.certs_for(name));
-        let of_name = named.and_then(|known| known.iter().find_map(usable));
-        let awaited =
-            |known: &ServedCerts| known.iter().all(|source| source.certificate().is_none());
-        if named.is_some_and(awaited) {
-            // It is on its way. What a client is shown instead, it may remember for longer than that.
+        let of_name = named.and_then(|certs| certs.iter().find_map(usable));
+        let not_issued =
+            |certs: &ServedCerts| certs.iter().all(|cert| cert.certificate().is_none());
+        if named.is_some_and(not_issued) {
+            // It will be issued soon, but a client may remember the failure with a wrong one for longer.
             return None;
         }
-        // The wrong name is more use to a client than none: it can say what is wrong.
+        // A certificate with a wrong name lets the client report what is wrong.
         of_name.or_else(|| self.all.iter().find_map(usable))
     }
 
-    /// What proves that `name` is served here. Others are asked for names that are ordered only: a
-    /// handshake cannot wait, and what they have is a small file.
+    /// The TLS-ALPN-01 certificate for `name`. Challenges of other processes are read only for names with an
+    /// ACME certificate: a handshake cannot wait, so this reads a small file in place.
     fn challenge_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let ordered = |source: &ServedCert| matches!(source, ServedCert::Managed(_));
-        let known = || self.exact.get(name)?.iter().find(|one| ordered(one));
-        let others = || known().and_then(|_| self.managed_certs.shared_challenges());
-        let ours = self.managed_certs.alpn_cert(name);
-        ours.or_else(|| others()?.alpn_cert(name))
+        let is_managed = |cert: &ServedCert| matches!(cert, ServedCert::Managed(_));
+        let has_name = || {
+            self.exact
+                .get(name)
+                .is_some_and(|certs| certs.iter().any(is_managed))
+        };
+        let shared = || {
+            let challenges = || self.managed_certs.shared_challenges();
+            has_name().then(challenges).flatten()
+        };
+        let own = self.managed_certs.alpn_cert(name);
+        own.or_else(|| shared()?.alpn_cert(name))
     }
 
     fn certs_for(&self, name: &str) -> Option<&ServedCerts> {
@@ -122,9 +126,9 @@ impl ResolvesServerCert for CertResolver {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         if hello
             .alpn()
-            .is_some_and(|mut all| all.any(|one| one == ALPN_ACME))
+            .is_some_and(|mut protocols| protocols.any(|protocol| protocol == ALPN_ACME))
         {
-            // An authority looks who is here (RFC 8737, 3).
+            // An ACME authority validates the name (RFC 8737, 3).
             return self.challenge_cert(name.as_deref()?);
         }
         let found = self.select(name.as_deref(), hello.signature_schemes())?;

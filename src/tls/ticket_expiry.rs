@@ -1,17 +1,16 @@
-//! For how long a session of a client that has shown a certificate may be taken up again: for no longer
-//! than the certificate is valid.
+//! Session tickets that expire with the client certificate.
 //!
-//! With a session rustls restores the certificate from the ticket, and judges it no more. So each
-//! connection whose client may show one has terms of its own, in which the judge of the certificate tells
-//! the maker of tickets until when it is valid:
+//! On resumption rustls restores the client certificate from the ticket, without verifying it again. So
+//! each connection that may have a client certificate gets its own verifier and ticketer, and the verifier
+//! passes the expiry of the certificate to the ticketer:
 //!
 //! ```text
-//!  a full handshake   certificate ─► Judge ── until ──► Dated ─► ticket: until | session
-//!  a resumed one      ticket ─► Dated: is it later than that? then it is none, and the handshake a full one
-//!                                 └── until ──► the tickets that follow
+//!  full handshake   certificate ─► ExpiryVerifier ─ not_after ─► ExpiringTickets ─► ticket: not_after | session
+//!  resumption       ticket ─► ExpiringTickets: after not_after? then rejected: a full handshake follows
+//!                                    └── not_after ──► the next tickets
 //! ```
 //!
-//! Not to resume is all that follows from a certificate that has expired: its client may have another.
+//! An expired certificate only prevents the resumption: the client may have a new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -25,26 +24,26 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use crate::certificate::not_after;
 use crate::clock;
 
-/// Terms for one connection: who judges its client's certificate, and what makes and takes its tickets.
+/// The verifier and the ticketer for one connection.
 pub(super) fn per_connection(
-    judge: &Arc<dyn ClientCertVerifier>,
+    verifier: &Arc<dyn ClientCertVerifier>,
     tickets: &Arc<dyn ProducesTickets>,
 ) -> (Arc<dyn ClientCertVerifier>, Arc<dyn ProducesTickets>) {
-    let until = Arc::new(AtomicI64::new(i64::MAX));
-    let judge = ExpiryVerifier {
-        inner: Arc::clone(judge),
-        not_after: Arc::clone(&until),
+    let not_after = Arc::new(AtomicI64::new(i64::MAX));
+    let verifier = ExpiryVerifier {
+        inner: Arc::clone(verifier),
+        not_after: Arc::clone(&not_after),
     };
     let tickets = ExpiringTickets {
         inner: Arc::clone(tickets),
-        not_after: until,
+        not_after,
     };
-    (Arc::new(judge), Arc::new(tickets))
+    (Arc::new(verifier), Arc::new(tickets))
 }
 
-/// Judges a certificate, and notes until when it counts, in seconds since 1970.
+/// Verifies a certificate and stores its expiry: the earliest of its chain, in seconds since 1970.
 ///
-/// One task works on a connection, so the note only carries a value; `Relaxed` is enough for it.
+/// The value is written and read by the one task of the connection, so `Relaxed` is enough.
 #[derive(Debug)]
 struct ExpiryVerifier {
     inner: Arc<dyn ClientCertVerifier>,
@@ -74,9 +73,9 @@ impl ClientCertVerifier for ExpiryVerifier {
             .inner
             .verify_client_cert(end_entity, intermediates, now)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let ends = chain.map(|one| not_after(one).unwrap_or(i64::MIN));
+        let expiries = chain.map(|cert| not_after(cert).unwrap_or(i64::MIN));
         self.not_after
-            .store(ends.min().unwrap_or(i64::MIN), Relaxed);
+            .store(expiries.min().unwrap_or(i64::MIN), Relaxed);
         Ok(verified)
     }
 
@@ -103,7 +102,7 @@ impl ClientCertVerifier for ExpiryVerifier {
     }
 }
 
-/// Makes tickets that say until when they count, and takes those that still do.
+/// Makes tickets that hold their expiry, and rejects expired ones.
 #[derive(Debug)]
 struct ExpiringTickets {
     inner: Arc<dyn ProducesTickets>,
@@ -112,17 +111,17 @@ struct ExpiringTickets {
 
 impl ExpiringTickets {
     fn encrypt_with_expiry(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let until = self.not_after.load(Relaxed).to_be_bytes();
-        self.inner.encrypt(&[&until, plain].concat())
+        let not_after = self.not_after.load(Relaxed).to_be_bytes();
+        self.inner.encrypt(&[&not_after, plain].concat())
     }
 
-    /// `None`: it is no ticket, or was one; `now` in seconds since 1970.
+    /// `None`: the ticket is invalid or expired; `now` in seconds since 1970.
     fn decrypt_unexpired(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
-        let dated = self.inner.decrypt(ticket)?;
-        let (until, plain) = dated.split_first_chunk()?;
-        let until = i64::from_be_bytes(*until);
-        self.not_after.store(until, Relaxed);
-        (now <= until).then(|| plain.to_vec())
+        let decrypted = self.inner.decrypt(ticket)?;
+        let (not_after, plain) = decrypted.split_first_chunk()?;
+        let not_after = i64::from_be_bytes(*not_after);
+        self.not_after.store(not_after, Relaxed);
+        (now <= not_after).then(|| plain.to_vec())
     }
 }
 
@@ -149,23 +148,23 @@ mod tests {
     use super::super::SessionTickets;
     use super::*;
 
-    fn dated(tickets: &Arc<dyn ProducesTickets>, until: i64) -> ExpiringTickets {
+    fn expiring(tickets: &Arc<dyn ProducesTickets>, not_after: i64) -> ExpiringTickets {
         ExpiringTickets {
             inner: Arc::clone(tickets),
-            not_after: Arc::new(AtomicI64::new(until)),
+            not_after: Arc::new(AtomicI64::new(not_after)),
         }
     }
 
     #[test]
     fn session_ticket_expires_with_the_client_certificate() {
         let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
-        let first = dated(&tickets, 100)
+        let first = expiring(&tickets, 100)
             .encrypt_with_expiry(b"session")
             .unwrap();
-        let next = dated(&tickets, i64::MAX);
+        let next = expiring(&tickets, i64::MAX);
         assert_eq!(next.decrypt_unexpired(&first, 100).unwrap(), b"session");
         let second = next.encrypt_with_expiry(b"session").unwrap();
-        let last = dated(&tickets, i64::MAX);
+        let last = expiring(&tickets, i64::MAX);
         assert_eq!(last.decrypt_unexpired(&second, 101), None);
         assert_eq!(last.decrypt_unexpired(&second, 100).unwrap(), b"session");
     }
@@ -173,10 +172,10 @@ mod tests {
     #[test]
     fn session_ticket_without_client_certificate_has_no_expiry() {
         let tickets = SessionTickets::scoped(&SessionTickets::new(), b"");
-        let one = dated(&tickets, i64::MAX);
+        let one = expiring(&tickets, i64::MAX);
         let ticket = one.encrypt(b"session").unwrap();
         assert_eq!(one.decrypt(&ticket).unwrap(), b"session");
-        let undated = tickets.encrypt(b"short").unwrap();
-        assert_eq!(one.decrypt(&undated), None);
+        let without_expiry = tickets.encrypt(b"short").unwrap();
+        assert_eq!(one.decrypt(&without_expiry), None);
     }
 }

@@ -1,12 +1,12 @@
-//! Session tickets: what a client shows to resume a session without a full handshake.
+//! Session tickets, with which a client resumes a session without a full handshake.
 //!
-//! A ticket is `name of the key | nonce | ciphertext`, sealed with AES-256-GCM under a key that is
-//! replaced every [`PERIOD`]; tickets of the key before are still taken, so one lives for at most two
-//! periods (RFC 8446, 4.6.1 allows a week). The keys outlive configurations, and are handed to the
-//! process that takes over; they are never written to a disk.
+//! A ticket is `key name | nonce | ciphertext`, sealed with AES-256-GCM. The key is replaced every
+//! [`ROTATION_PERIOD`]; tickets of the previous key are still accepted, so a ticket lives for at most two
+//! periods (RFC 8446, 4.6.1 allows a week). The keys outlive configurations, and go to the next process
+//! in a hot restart; they are never written to a disk.
 //!
-//! A ticket counts only within the scope it was made in (see [`Tickets::within`]): it is the
-//! additional data of the seal.
+//! A ticket is valid only in the scope that it was made in (see [`SessionTickets::scoped`]): the scope is
+//! the additional data of the seal.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 
-/// How long a key makes tickets. Random nonces are safe for far more tickets (NIST SP 800-38D, 8.3:
-/// 2^32) than can be made in it.
+/// How long a key makes tickets. Random nonces are safe for 2^32 tickets (NIST SP 800-38D, 8.3), far more
+/// than are made in this time.
 const ROTATION_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
-/// The length of a key's name; bytes.
+/// Bytes of the name of a key.
 const KEY_NAME_LEN: usize = 16;
 
-/// The keys of a process's tickets.
+/// The ticket keys of the process.
 pub struct SessionTickets {
     ring: Mutex<TicketKeyRing>,
 }
 
-/// The key in use and the one before.
+/// The current key and the previous one.
 struct TicketKeyRing {
     current: Option<TicketKey>,
     previous: Option<TicketKey>,
@@ -53,17 +53,17 @@ struct RawTicketKey {
     secret: [u8; 32],
 }
 
-/// The keys on their way to the process that takes over.
+/// The ticket keys as sent to the next process.
 #[derive(Clone, Default, Deserialize, Serialize)]
 pub struct TicketKeys {
     current: Option<RawTicketKey>,
     previous: Option<RawTicketKey>,
-    /// How long the current one still makes tickets.
+    /// The time until the current key is replaced.
     left: Duration,
 }
 
 impl SessionTickets {
-    /// Fresh keys. Without randomness there are none, and every handshake is a full one.
+    /// New keys. If the system has no randomness, there are no keys, and every handshake is a full one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             ring: Mutex::new(TicketKeyRing {
@@ -74,7 +74,7 @@ impl SessionTickets {
         })
     }
 
-    /// The keys as they are now.
+    /// The keys for the next process.
     pub fn export_keys(&self) -> TicketKeys {
         let ring = self.ring.lock();
         let raw = |key: &Option<TicketKey>| key.as_ref().map(|key| key.raw.clone());
@@ -85,7 +85,7 @@ impl SessionTickets {
         }
     }
 
-    /// Goes on with the keys of the process before this one, if it had any.
+    /// Takes over the keys of the previous process, if it had any.
     pub fn import_keys(&self, keys: TicketKeys) {
         let Some(current) = keys.current.and_then(TicketKey::new) else {
             return;
@@ -97,17 +97,17 @@ impl SessionTickets {
         };
     }
 
-    /// Tickets that count where the scope is the same, whichever listener or configuration it is.
+    /// A ticketer for a scope. Its tickets are valid in any listener and configuration with the same scope.
     pub fn scoped(tickets: &Arc<Self>, scope: &[u8]) -> Arc<dyn ProducesTickets> {
-        let mut bound = [0; 32];
-        bound.copy_from_slice(digest(&SHA256, scope).as_ref());
+        let mut scope_hash = [0; 32];
+        scope_hash.copy_from_slice(digest(&SHA256, scope).as_ref());
         Arc::new(ScopedTickets {
             tickets: Arc::clone(tickets),
-            scope: bound,
+            scope: scope_hash,
         })
     }
 
-    /// The key that makes tickets at this time.
+    /// The key that makes tickets now.
     fn current_key(&self, now: Duration) -> Option<TicketKey> {
         let mut ring = self.ring.lock();
         ring.rotate_if_due(now);
@@ -125,24 +125,24 @@ impl SessionTickets {
 
 impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").finish_non_exhaustive()
+        f.debug_struct("TicketKeys").finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for SessionTickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").finish_non_exhaustive()
+        f.debug_struct("SessionTickets").finish_non_exhaustive()
     }
 }
 
 impl TicketKeyRing {
-    /// Replaces a key that has had its time; after two times of silence both.
+    /// Replaces the current key after its period; after two periods without use, both keys.
     fn rotate_if_due(&mut self, now: Duration) {
         let Some(overdue) = now.checked_sub(self.rotate_at) else {
             return;
         };
-        let last = self.current.take();
-        self.previous = last.filter(|_| overdue < ROTATION_PERIOD);
+        let expired = self.current.take();
+        self.previous = expired.filter(|_| overdue < ROTATION_PERIOD);
         self.current = TicketKey::generate();
         self.rotate_at = now + ROTATION_PERIOD;
     }
@@ -186,7 +186,7 @@ impl TicketKey {
     }
 }
 
-/// The process's tickets within one scope.
+/// The ticketer of one scope.
 #[derive(Debug)]
 struct ScopedTickets {
     tickets: Arc<SessionTickets>,
@@ -198,7 +198,7 @@ impl ProducesTickets for ScopedTickets {
         true
     }
 
-    /// Seconds for which a ticket made now is taken for certain.
+    /// Seconds for which a ticket made now is certainly accepted.
     fn lifetime(&self) -> u32 {
         u32::try_from(ROTATION_PERIOD.as_secs()).unwrap_or(u32::MAX)
     }
@@ -239,38 +239,38 @@ mod tests {
         let ticket = tickets.encrypt(b"session").unwrap();
         for length in 0..ticket.len() {
             assert_eq!(tickets.decrypt(&ticket[..length]), None);
-            let mut bent = ticket.clone();
-            bent[length] ^= 1;
-            assert_eq!(tickets.decrypt(&bent), None);
+            let mut damaged = ticket.clone();
+            damaged[length] ^= 1;
+            assert_eq!(tickets.decrypt(&damaged), None);
         }
     }
 
     #[test]
     fn session_ticket_key_issues_for_one_period_and_accepts_for_two() {
         let tickets = SessionTickets::new();
-        let began = tickets
+        let start = tickets
             .ring
             .lock()
             .rotate_at
             .saturating_sub(ROTATION_PERIOD);
-        let name = |after| tickets.current_key(began + after).unwrap().raw.name;
+        let name = |after| tickets.current_key(start + after).unwrap().raw.name;
         let first = name(Duration::ZERO);
         assert_eq!(name(ROTATION_PERIOD / 2), first);
         let second = name(ROTATION_PERIOD);
         assert_ne!(second, first);
         assert!(
             tickets
-                .key_by_name(&first, began + ROTATION_PERIOD * 3 / 2)
+                .key_by_name(&first, start + ROTATION_PERIOD * 3 / 2)
                 .is_some()
         );
         assert!(
             tickets
-                .key_by_name(&first, began + ROTATION_PERIOD * 2)
+                .key_by_name(&first, start + ROTATION_PERIOD * 2)
                 .is_none()
         );
         assert!(
             tickets
-                .key_by_name(&second, began + ROTATION_PERIOD * 2)
+                .key_by_name(&second, start + ROTATION_PERIOD * 2)
                 .is_some()
         );
     }
@@ -278,32 +278,32 @@ mod tests {
     #[test]
     fn session_ticket_key_expires_during_inactivity() {
         let tickets = SessionTickets::new();
-        let began = tickets
+        let start = tickets
             .ring
             .lock()
             .rotate_at
             .saturating_sub(ROTATION_PERIOD);
-        let first = tickets.current_key(began).unwrap().raw.name;
+        let first = tickets.current_key(start).unwrap().raw.name;
         assert!(
             tickets
-                .key_by_name(&first, began + ROTATION_PERIOD * 2)
+                .key_by_name(&first, start + ROTATION_PERIOD * 2)
                 .is_none()
         );
     }
 
     #[test]
     fn session_ticket_of_the_previous_process_is_accepted() {
-        let (ours, theirs) = (SessionTickets::new(), SessionTickets::new());
-        let ticket = SessionTickets::scoped(&ours, b"a")
+        let (old, new) = (SessionTickets::new(), SessionTickets::new());
+        let ticket = SessionTickets::scoped(&old, b"a")
             .encrypt(b"session")
             .unwrap();
-        let told = serde_json::to_string(&ours.export_keys()).unwrap();
-        theirs.import_keys(serde_json::from_str(&told).unwrap());
-        let found = SessionTickets::scoped(&theirs, b"a").decrypt(&ticket);
+        let exported = serde_json::to_string(&old.export_keys()).unwrap();
+        new.import_keys(serde_json::from_str(&exported).unwrap());
+        let found = SessionTickets::scoped(&new, b"a").decrypt(&ticket);
         assert_eq!(found.unwrap(), b"session");
-        theirs.import_keys(TicketKeys::default());
+        new.import_keys(TicketKeys::default());
         assert!(
-            SessionTickets::scoped(&theirs, b"a")
+            SessionTickets::scoped(&new, b"a")
                 .decrypt(&ticket)
                 .is_some()
         );

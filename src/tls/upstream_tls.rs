@@ -1,14 +1,13 @@
-//! TLS towards peers: what the connections of an upstream are made with.
+//! TLS with peers: the configuration of the connections of an upstream.
 //!
-//! A [`Client`] is built anew with every configuration, from what its files held then. Connections are
-//! kept for reuse among those of one [identity](Client::identity) only, so after a change of issuers, of
-//! our own certificate, or of what is demanded of a peer, no request takes a connection that was made
-//! before it.
+//! An [`UpstreamTls`] is built anew with every configuration, from what its files held then. Pooled
+//! connections are shared only within one [`pool_id`](UpstreamTls::pool_id): after a change of issuers, of
+//! the client certificate or of the verification, no request uses a connection made before it.
 //!
-//! The handshakes are Pingora's: it keeps connections by the socket behind them, and one that is
-//! encrypted by anybody else has none that it could see (`pingora::protocols::l4::virt`). It makes
-//! its terms anew with each connection where they are not the system's, which costs some 50 µs beside a
-//! handshake of ten times that; and with each the cache of sessions.
+//! Pingora 0.9.1 makes the handshakes: its pool finds a connection by the socket below it, and a stream
+//! encrypted by other code shows it none (`pingora::protocols::l4::virt`). Unless the issuers are those of
+//! the system, Pingora builds the TLS configuration, with its session cache, for each connection: some
+//! 50 µs, where the handshake takes ten times that.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -21,52 +20,52 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Error;
 use crate::certificate::Identity;
 use crate::config::{Credentials, PeerTlsConfig, TlsVersion, TransportConfig};
-use crate::telemetry::metrics::PeerTlsFailure as Failure;
+use crate::telemetry::metrics::PeerTlsFailure;
 
-/// What the connections to the peers of an upstream are made with.
+/// TLS of the connections to the peers of an upstream.
 pub struct UpstreamTls {
-    /// Tells connections that were made with these terms from all others; never a small number.
+    /// Separates connections with this configuration from all others in the pool; at least 2^63.
     pub pool_id: u64,
-    /// The issuers whose certificates count; `None`: the system's, as they were at the start.
+    /// The trusted issuers; `None`: those of the system, as read at the start of the process.
     pub issuers: Option<Arc<CaType>>,
-    /// What peers are shown that ask for a certificate.
+    /// The client certificate for peers that request one.
     pub client_cert: Option<Arc<CertKey>>,
-    /// The oldest version that is spoken.
+    /// The oldest version that is accepted.
     pub min_version: TlsVersion,
-    /// Whether a peer has to prove who it is.
+    /// Whether the certificate of a peer is verified.
     pub verify: bool,
 }
 
 impl UpstreamTls {
-    /// The terms of an upstream that has them, with what the files held when the configuration was
-    /// loaded.
+    /// Builds TLS of an upstream from the files that were read with the configuration; `None`: the upstream
+    /// has no TLS.
     ///
     /// # Errors
-    /// [`Error`]; none is to be expected of a configuration that was loaded.
+    /// [`Error`]; not expected for a configuration that was loaded.
     pub fn new(
-        link: &TransportConfig,
+        transport: &TransportConfig,
         credentials: &Credentials,
     ) -> Result<Option<Arc<Self>>, Error> {
-        let Some(tls) = &link.tls else {
+        let Some(tls) = &transport.tls else {
             return Ok(None);
         };
         let issuers = issuers(tls, credentials)?;
-        let shown = client_identity(tls, credentials)?;
-        let client = Self {
-            pool_id: pool_id(link, tls, issuers, shown),
+        let identity = client_identity(tls, credentials)?;
+        let upstream_tls = Self {
+            pool_id: pool_id(transport, tls, issuers, identity),
             issuers: issuers
                 .map(Vec::as_slice)
                 .map(parse_chain)
                 .transpose()?
                 .map(Arc::from),
-            client_cert: shown.map(cert_key).transpose()?,
+            client_cert: identity.map(cert_key).transpose()?,
             min_version: tls.min_version,
             verify: tls.verify,
         };
-        Ok(Some(Arc::new(client)))
+        Ok(Some(Arc::new(upstream_tls)))
     }
 
-    /// Whether this version may be spoken, by the name that Pingora gives it.
+    /// Whether a version is accepted; `version` is as Pingora names it.
     pub fn accepts_version(&self, version: &str) -> bool {
         self.min_version == TlsVersion::Tls12 || version == "TLSv1_3"
     }
@@ -74,43 +73,43 @@ impl UpstreamTls {
 
 impl std::fmt::Debug for UpstreamTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client")
-            .field("identity", &self.pool_id)
+        f.debug_struct("UpstreamTls")
+            .field("pool_id", &self.pool_id)
             .field("verify", &self.verify)
             .finish_non_exhaustive()
     }
 }
 
-/// Why a peer could not be spoken to by TLS, from the words that rustls and Pingora have for it: the
-/// error itself does not come through.
-pub fn classify_error(error: &str) -> Failure {
-    const WORDS: [(&str, Failure); 11] = [
-        ("certificate not valid for name", Failure::Name),
-        ("NotValidForName", Failure::Name),
-        ("certificate expired", Failure::Date),
-        ("Expired", Failure::Date),
-        ("NotValidYet", Failure::Date),
-        ("not valid yet", Failure::Date),
-        ("UnknownIssuer", Failure::Issuer),
+/// The reason of a failed handshake, from the message of rustls or Pingora: Pingora 0.9.1 passes on only the
+/// text of the error.
+pub fn classify_error(error: &str) -> PeerTlsFailure {
+    const MESSAGES: [(&str, PeerTlsFailure); 11] = [
+        ("certificate not valid for name", PeerTlsFailure::Name),
+        ("NotValidForName", PeerTlsFailure::Name),
+        ("certificate expired", PeerTlsFailure::Date),
+        ("Expired", PeerTlsFailure::Date),
+        ("NotValidYet", PeerTlsFailure::Date),
+        ("not valid yet", PeerTlsFailure::Date),
+        ("UnknownIssuer", PeerTlsFailure::Issuer),
         // An issuer of the right name, with another key.
-        ("BadSignature", Failure::Issuer),
-        ("CaUsedAsEndEntity", Failure::Issuer),
-        ("invalid peer certificate", Failure::Certificate),
-        ("received fatal alert", Failure::Refused),
+        ("BadSignature", PeerTlsFailure::Issuer),
+        ("CaUsedAsEndEntity", PeerTlsFailure::Issuer),
+        ("invalid peer certificate", PeerTlsFailure::Certificate),
+        ("received fatal alert", PeerTlsFailure::Refused),
     ];
-    let found = WORDS.iter().find(|(words, _)| error.contains(words));
-    found.map_or(Failure::Other, |(_, failure)| *failure)
+    let found = MESSAGES.iter().find(|(part, _)| error.contains(part));
+    found.map_or(PeerTlsFailure::Other, |(_, failure)| *failure)
 }
 
-/// For those who read logs.
-pub fn describe_failure(failure: Failure) -> &'static str {
+/// The description of a failure for logs.
+pub fn describe_failure(failure: PeerTlsFailure) -> &'static str {
     match failure {
-        Failure::Name => "TLS: its certificate is for other names",
-        Failure::Date => "TLS: its certificate is not valid at this date",
-        Failure::Issuer => "TLS: its certificate is of an unknown issuer",
-        Failure::Certificate => "TLS: its certificate does not count",
-        Failure::Refused => "TLS: it refused the handshake",
-        Failure::Other => "TLS: the handshake failed",
+        PeerTlsFailure::Name => "TLS: its certificate is for other names",
+        PeerTlsFailure::Date => "TLS: its certificate is not valid at this date",
+        PeerTlsFailure::Issuer => "TLS: its certificate is of an unknown issuer",
+        PeerTlsFailure::Certificate => "TLS: its certificate is not accepted",
+        PeerTlsFailure::Refused => "TLS: it refused the handshake",
+        PeerTlsFailure::Other => "TLS: the handshake failed",
     }
 }
 
@@ -121,8 +120,9 @@ fn issuers<'a>(
     let Some(path) = &tls.ca else {
         return Ok(None);
     };
-    let read = credentials.issuers.get(path);
-    read.map(Some)
+    let found = credentials.issuers.get(path);
+    found
+        .map(Some)
         .ok_or_else(|| Error::NotRead(path.display().to_string()))
 }
 
@@ -133,45 +133,50 @@ fn client_identity<'a>(
     let Some(files) = &tls.certificate else {
         return Ok(None);
     };
-    let read = credentials.identities.get(files);
-    read.map(Some)
+    let found = credentials.identities.get(files);
+    found
+        .map(Some)
         .ok_or_else(|| Error::NotRead(files.cert.display().to_string()))
 }
 
-/// The files' names are no part of it: what they hold is.
+/// Hashes the content of the files, not their names.
 fn pool_id(
-    link: &TransportConfig,
+    transport: &TransportConfig,
     tls: &PeerTlsConfig,
     issuers: Option<&Vec<CertificateDer<'static>>>,
-    shown: Option<&Identity>,
+    identity: Option<&Identity>,
 ) -> u64 {
-    /// Below are the pools of connections that are used once.
+    /// Smaller ids are those of connections that are used once.
     const LARGE: u64 = 1 << 63;
     let mut hasher = DefaultHasher::new();
     (
-        link.protocol,
+        transport.protocol,
         tls.verify,
         tls.min_version == TlsVersion::Tls13,
     )
         .hash(&mut hasher);
     issuers.hash(&mut hasher);
-    shown.map(Identity::chain).hash(&mut hasher);
+    identity.map(Identity::chain).hash(&mut hasher);
     hasher.finish() | LARGE
 }
 
-/// Pingora panics where it cannot read one.
+/// Converts a chain for Pingora 0.9.1, which panics on a certificate that it cannot parse: hence the check.
 fn parse_chain(chain: &[CertificateDer<'_>]) -> Result<Box<CaType>, Error> {
-    let parse = |(place, certificate): (usize, &CertificateDer<'_>)| {
+    let parse = |(index, certificate): (usize, &CertificateDer<'_>)| {
         let readable = X509Certificate::from_der(certificate).is_ok();
         let parsed = || WrappedX509::new(certificate.to_vec(), parse_x509);
-        readable.then(parsed).ok_or(Error::Unreadable(place + 1))
+        readable.then(parsed).ok_or(Error::Unreadable(index + 1))
     };
     chain.iter().enumerate().map(parse).collect()
 }
 
 fn cert_key(identity: &Identity) -> Result<Arc<CertKey>, Error> {
     parse_chain(identity.chain())?;
-    let chain = identity.chain().iter().map(|one| one.to_vec()).collect();
+    let chain = identity
+        .chain()
+        .iter()
+        .map(|certificate| certificate.to_vec())
+        .collect();
     let key = match &*identity.key {
         PrivateKeyDer::Pkcs1(key) => key.secret_pkcs1_der(),
         PrivateKeyDer::Sec1(key) => key.secret_sec1_der(),
@@ -194,40 +199,43 @@ mod tests {
         let name = ServerName::try_from("a.test").unwrap();
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1));
         let cases = [
-            (CertificateError::NotValidForName, Failure::Name),
+            (CertificateError::NotValidForName, PeerTlsFailure::Name),
             (
                 CertificateError::NotValidForNameContext {
                     expected: name,
                     presented: vec!["b.test".to_owned()],
                 },
-                Failure::Name,
+                PeerTlsFailure::Name,
             ),
-            (CertificateError::Expired, Failure::Date),
+            (CertificateError::Expired, PeerTlsFailure::Date),
             (
                 CertificateError::ExpiredContext {
                     time,
                     not_after: time,
                 },
-                Failure::Date,
+                PeerTlsFailure::Date,
             ),
-            (CertificateError::NotValidYet, Failure::Date),
+            (CertificateError::NotValidYet, PeerTlsFailure::Date),
             (
                 CertificateError::NotValidYetContext {
                     time,
                     not_before: time,
                 },
-                Failure::Date,
+                PeerTlsFailure::Date,
             ),
-            (CertificateError::UnknownIssuer, Failure::Issuer),
-            (CertificateError::BadSignature, Failure::Issuer),
-            (CertificateError::BadEncoding, Failure::Certificate),
+            (CertificateError::UnknownIssuer, PeerTlsFailure::Issuer),
+            (CertificateError::BadSignature, PeerTlsFailure::Issuer),
+            (CertificateError::BadEncoding, PeerTlsFailure::Certificate),
         ];
         for (error, expected) in cases {
             let text = InvalidCertificate(error).to_string();
             assert_eq!(classify_error(&text), expected, "{text}");
         }
         let alert = AlertReceived(rustls::AlertDescription::CertificateRequired);
-        assert_eq!(classify_error(&alert.to_string()), Failure::Refused);
-        assert_eq!(classify_error("unexpected end of file"), Failure::Other);
+        assert_eq!(classify_error(&alert.to_string()), PeerTlsFailure::Refused);
+        assert_eq!(
+            classify_error("unexpected end of file"),
+            PeerTlsFailure::Other
+        );
     }
 }

@@ -36,8 +36,7 @@ fn ocsp_response_is_stapled_while_valid() {
     });
     assert_eq!(edge.admin.metric(STAPLED, &[]), 0);
     wait::until("it to be said", || {
-        edge.stderr()
-            .contains("the OCSP response is not sent along")
+        edge.stderr().contains("the OCSP response is not stapled")
     });
     assert!(edge.cli(&["status"], "").contains("a.ocsp: the OCSP"));
 }

@@ -1,0 +1,110 @@
+//! Private files, replaced atomically. All functions block.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::clock;
+
+/// The bits of `st_mode` for group and others.
+const GROUP_OTHER_MODE: u32 = 0o077;
+
+/// Bytes that are read of a file; a chain is far smaller.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A failed operation on a file.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {}: {source}", path.display())]
+pub(super) struct Error {
+    /// For example `cannot write`.
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error {
+        action,
+        path,
+        source,
+    }
+}
+
+/// Sets the mode, with a warning, if group or others have any access.
+pub(super) fn restrict_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let metadata = fs::metadata(path).map_err(io_error("cannot read", path))?;
+    if metadata.mode() & GROUP_OTHER_MODE != 0 {
+        let changed = fs::set_permissions(path, Permissions::from_mode(mode));
+        changed.map_err(io_error(
+            "others can read, and the mode cannot be changed of",
+            path,
+        ))?;
+        log::warn!(
+            "acme: others could read {}; its mode is now {mode:o}",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// The content of a file; `None`: it does not exist, or cannot be read, which is logged.
+pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let result =
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
+    match result {
+        Ok(_) => Some(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            log::error!("acme: cannot read {}: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// Renames a file that cannot be used to `FILE.SECONDS.bad`, and logs the reason.
+pub(super) fn set_aside(path: &Path, reason: &str) {
+    let mut aside = path.to_owned().into_os_string();
+    aside.push(format!(".{}.bad", clock::wall().as_second()));
+    let renamed = fs::rename(path, &aside);
+    let (path, aside) = (path.display(), Path::new(&aside).display());
+    match renamed {
+        Ok(()) => log::error!("acme: {path} cannot be used: {reason}; renamed to {aside}"),
+        Err(error) => {
+            log::error!("acme: {path} cannot be used: {reason}; renaming it failed: {error}");
+        }
+    }
+}
+
+/// Replaces a file atomically: written beside it, synced, renamed. After a crash it is the old one or the
+/// new one, whole.
+pub(super) fn replace_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let written = write_synced(&new, contents).and_then(|()| fs::rename(&new, path));
+    written.map_err(io_error("cannot write", path))?;
+    // Makes the rename itself survive a crash.
+    let directory = path.parent().map(File::open);
+    directory
+        .map_or(Ok(()), |directory| directory?.sync_all())
+        .map_err(io_error("cannot write", path))
+}
+
+fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
+    // A leftover may belong to another user: it is removed, not reused.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
