@@ -1,20 +1,19 @@
-//! Configurations of nginx, `HAProxy` and Envoy in our words: text in, YAML and notes out.
+//! Translates configurations of nginx, `HAProxy` and Envoy: text in, YAML and notes out.
 //!
 //! ```text
 //! nginx.conf ──► nginx   ┐
-//! haproxy.cfg ─► haproxy ├──► model (what the old system does) ──► write (our YAML)
+//! haproxy.cfg ─► haproxy ├──► draft (the configuration so far) ──► write (Clockwise's YAML)
 //! envoy.yaml ──► envoy   ┘          │
-//!                                   └──► notes (what it does and we do not, by line)
+//!                                   └──► notes (what is not translated or differs, by line)
 //! ```
 //!
-//! Each language has a parser that keeps places, and a translation into the one [`model`]. Nothing is
-//! dropped in silence: what has no counterpart becomes a [`Note`], and a comment in the YAML beside
-//! what it belonged to. Every key stays on its server where the old system hashes consistently; where
-//! that cannot be, a note says so.
+//! Each language has a parser that keeps spans, and a translation into one `draft`. Nothing is dropped silently:
+//! a setting without a counterpart becomes a [`Note`] and a comment in the YAML beside the part that it
+//! belonged to. Every key stays on its server if the old system hashes consistently; a note says where that is
+//! impossible.
 //!
-//! It is not a validator of the old system's files: what the old system would refuse may pass. Nothing
-//! here looks at the world outside; included files come through a function of the caller's. Whatever
-//! the text, the work is bounded.
+//! It does not validate the old configuration. It does no I/O: the caller resolves includes. The work is
+//! bounded for every input.
 
 mod clamp;
 mod draft;
@@ -42,10 +41,10 @@ pub use source::{IncludeResolver, SourceFile};
 use notes::Notes;
 use source::SourceMap;
 
-/// Whose configuration it is.
+/// The language of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// `nginx.conf`, or a part of one: what stands in `http` may stand alone.
+    /// `nginx.conf`, or a file with directives of `http` alone.
     Nginx,
     /// `haproxy.cfg`.
     Haproxy,
@@ -54,7 +53,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// What the name of a file tells: the program's name in it, or else what it ends in.
+    /// Guesses from the file name: a program's name in it, else its extension.
     pub fn from_path(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let named = [
@@ -78,22 +77,22 @@ impl Language {
     }
 }
 
-/// What became of a configuration.
+/// A translated configuration.
 #[derive(Clone, Debug)]
 pub struct Translation {
-    /// The configuration in our words.
+    /// The configuration as Clockwise's YAML.
     pub yaml: String,
-    /// What is different from before, in the order of the text; at most [`MAX_NOTES`].
+    /// What differs from the old configuration, in the order of its text; at most [`MAX_NOTES`].
     pub notes: Vec<Note>,
-    /// How many places were not translated, those above [`MAX_NOTES`] included.
+    /// Number of places that were not translated, those above [`MAX_NOTES`] included.
     pub gaps: usize,
 }
 
-/// The configuration in `file` in our words.
+/// Translates the configuration in `file`.
 ///
 /// # Errors
 ///
-/// The file is not in its language, or there is nothing in it that can be translated.
+/// The file is not valid in its language, or has nothing that can be translated.
 pub fn translate(
     language: Language,
     file: SourceFile,
@@ -103,7 +102,7 @@ pub fn translate(
     let mut sources = SourceMap::default();
     let main = sources.add(file);
     sources.refuse_binary(main)?;
-    let (setup, notes) = match language {
+    let (draft, notes) = match language {
         Language::Nginx => {
             let tree = nginx::parse(&mut sources, main, include)?;
             let notes = Notes::new(&sources);
@@ -120,12 +119,12 @@ pub fn translate(
             (envoy::translate(&root, &notes), notes)
         }
     };
-    let setup = setup
+    let draft = draft
         .complete(&notes)
         .ok_or_else(|| nothing_to_translate(&sources, main, language))?;
     let (notes, gaps) = notes.into_inner();
     Ok(Translation {
-        yaml: write::yaml(&name, &setup),
+        yaml: write::yaml(&name, &draft),
         notes,
         gaps,
     })
@@ -134,16 +133,16 @@ pub fn translate(
 fn nothing_to_translate(sources: &SourceMap, file: usize, language: Language) -> Report {
     let (what, help) = match language {
         Language::Nginx => (
-            "there is no server here that requests are passed to",
+            "no server is found to pass requests to",
             "give the file that has `upstream` or `proxy_pass`, or the one that includes it",
         ),
         Language::Haproxy => (
-            "there is no server here that requests are passed to",
+            "no server is found to pass requests to",
             "give the file that has `backend` or `listen` with `server`",
         ),
         Language::Envoy => (
-            "there is no cluster here with endpoints of its own",
-            "only `static_resources` can be translated; what comes by xDS is not in the file",
+            "no cluster with endpoints is found",
+            "only `static_resources` can be translated; resources from xDS are not in the file",
         ),
     };
     sources.file_error(file, what, help)

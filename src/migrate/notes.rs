@@ -1,4 +1,4 @@
-//! What the old system does and we do not, each with its place.
+//! Notes to the operator: what is not translated or differs, by line.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -9,31 +9,31 @@ use serde::Serialize;
 use super::source::{SourceMap, SourceSpan};
 use crate::config::quote;
 
-/// More notes than this are counted, and not kept.
+/// Notes above this number are counted only.
 pub const MAX_NOTES: usize = 1000;
 
-/// How much a note matters.
+/// Whether something is missing in the YAML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoteKind {
-    /// Something that the old system does and the YAML does not.
+    /// The old system does something that the YAML does not.
     NotTranslated,
-    /// It is translated, and something about it is worth knowing.
+    /// It is translated, with a difference or a remark.
     Note,
 }
 
-/// What somebody who moves over should know about one place of the old configuration.
+/// One remark to the operator about one place of the old configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// Whether something is missing.
+    /// Whether something is missing in the YAML.
     pub kind: NoteKind,
-    /// The name of the file.
+    /// Name of the file.
     pub file: String,
-    /// From 1.
+    /// Line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// What it is about and what to do.
+    /// What differs, and what to do.
     pub message: String,
     #[serde(skip)]
     position: (usize, usize),
@@ -56,16 +56,15 @@ impl std::fmt::Display for Note {
     }
 }
 
-const SHARED_LISTENERS: &str = "what only it served can be reached at the other listeners too, as routes hold for all of them here";
+const SHARED_LISTENERS: &str =
+    "its routes can now be reached at every listener, since routes are not bound to a listener";
 
-/// Where notes are put while a configuration is translated.
-///
-/// Shared, since every part is translated on its own and all report here.
+/// Collects notes while a configuration is translated; shared by all parts of the translation.
 pub(super) struct Notes<'a> {
     sources: &'a SourceMap,
     notes: RefCell<Vec<Note>>,
     gaps: Cell<usize>,
-    /// Hashes of what was said: what is inherited is looked at more than once.
+    /// Hashes of the notes: a line that several sections inherit is translated once for each.
     seen: RefCell<HashSet<u64>>,
 }
 
@@ -79,50 +78,51 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// `subject` is not translated, and why or what to do instead. Gives the comment for the YAML.
-    pub(super) fn gap(&self, place: SourceSpan, subject: &str, why: &str) -> String {
+    /// `subject` is not translated; `why` gives the reason or the alternative. Returns the comment for the
+    /// YAML.
+    pub(super) fn gap(&self, span: SourceSpan, subject: &str, why: &str) -> String {
         let message = format!("{} is not translated: {why}", quote(subject));
-        self.add(NoteKind::NotTranslated, place, message)
+        self.add(NoteKind::NotTranslated, span, message)
     }
 
-    /// `subject` is translated, but `what` is worth knowing. Gives the comment for the YAML.
-    pub(super) fn remark(&self, place: SourceSpan, subject: &str, what: &str) -> String {
-        self.add(NoteKind::Note, place, format!("{}: {what}", quote(subject)))
+    /// `subject` is translated, with the difference `what`. Returns the comment for the YAML.
+    pub(super) fn remark(&self, span: SourceSpan, subject: &str, what: &str) -> String {
+        self.add(NoteKind::Note, span, format!("{}: {what}", quote(subject)))
     }
 
-    /// `subject` is translated, but more gets through than before: as bad as a gap. Gives the comment for
+    /// `subject` is translated, but admits more requests than before; counts as a gap. Returns the comment for
     /// the YAML.
-    pub(super) fn wider_access(&self, place: SourceSpan, subject: &str, what: &str) -> String {
+    pub(super) fn wider_access(&self, span: SourceSpan, subject: &str, what: &str) -> String {
         let message = format!("{}: {what}", quote(subject));
-        self.add(NoteKind::NotTranslated, place, message)
+        self.add(NoteKind::NotTranslated, span, message)
     }
 
-    /// What `subject` leads to had listeners of its own, and is not the only one here.
-    pub(super) fn shared_listeners(&self, place: SourceSpan, subject: &str) -> String {
-        self.wider_access(place, subject, SHARED_LISTENERS)
+    /// The routes of `subject` had listeners of their own; in the YAML all listeners reach them.
+    pub(super) fn shared_listeners(&self, span: SourceSpan, subject: &str) -> String {
+        self.wider_access(span, subject, SHARED_LISTENERS)
     }
 
-    /// All that was said, by place, and the number of gaps.
+    /// The notes in the order of the text, and the number of gaps.
     pub(super) fn into_inner(self) -> (Vec<Note>, usize) {
         let mut notes = self.notes.into_inner();
         notes.sort_by_key(|note| note.position);
         (notes, self.gaps.get())
     }
 
-    fn add(&self, kind: NoteKind, place: SourceSpan, message: String) -> String {
-        let (line, column) = self.sources.line_and_column(place);
-        let file = self.sources.name(place.file).to_owned();
+    fn add(&self, kind: NoteKind, span: SourceSpan, message: String) -> String {
+        let (line, column) = self.sources.line_and_column(span);
+        let file = self.sources.name(span.file).to_owned();
         let comment = format!("{file}:{line}: {message}");
-        let at = (place.file, place.start);
+        let at = (span.file, span.start);
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((at, &message));
         if !self.seen.borrow_mut().insert(hash) {
             return comment;
         }
         self.gaps
             .set(self.gaps.get() + usize::from(kind == NoteKind::NotTranslated));
-        let mut kept = self.notes.borrow_mut();
-        if kept.len() < MAX_NOTES {
-            kept.push(Note {
+        let mut stored = self.notes.borrow_mut();
+        if stored.len() < MAX_NOTES {
+            stored.push(Note {
                 kind,
                 file,
                 line,

@@ -1,33 +1,33 @@
-//! Routes that are tried in order, made into routes of which the most specific wins.
+//! Routes of systems that try rules in order, for Clockwise, where the most specific route wins.
 //!
-//! Where the requests of an earlier route and of a later one overlap, the earlier has them. If neither
-//! says exactly the overlap, a route for it is added; if the later one does, nothing is left for it.
+//! If an earlier rule and a later one overlap, the earlier one takes the overlap. A route for the overlap is
+//! added if neither rule is exactly the overlap; if the later rule is, it gets no requests and is dropped.
 
 use super::draft::RouteDraft;
 use super::notes::Notes;
 use crate::route::{HostPattern, PathPrefix};
 
-/// More routes than this are not compared: each is with each before it.
+/// Routes above this number are not compared: the cost is quadratic.
 const MAX_COMPARED_ROUTES: usize = 1000;
 
-const ROUTES_ADDED: &str = "rules are tried in order there, here the most specific wins: routes were added for what an earlier rule takes";
+const ROUTES_ADDED: &str = "the most specific route wins, not the first one; routes were added for the requests that an earlier rule takes";
 
-/// The same requests to the same upstreams, whatever the order.
+/// Routes that send the same requests to the same upstreams, whatever their order.
 pub(super) fn by_specificity(
     routes: Vec<RouteDraft>,
     notes: &Notes<'_>,
     comments: &mut Vec<String>,
 ) -> Vec<RouteDraft> {
-    let mut kept: Vec<RouteDraft> = Vec::new();
+    let mut ordered: Vec<RouteDraft> = Vec::new();
     let mut added = false;
     for route in routes {
-        if kept.len() >= MAX_COMPARED_ROUTES {
-            kept.push(route);
+        if ordered.len() >= MAX_COMPARED_ROUTES {
+            ordered.push(route);
             continue;
         }
         let mut overlaps: Vec<RouteDraft> = Vec::new();
         let mut shadow = None;
-        for earlier in &kept {
+        for earlier in &ordered {
             let Some((host, path)) = overlap(earlier, &route) else {
                 continue;
             };
@@ -45,24 +45,24 @@ pub(super) fn by_specificity(
         }
         if shadow.is_some() {
             let what = format!("host {}, path {}", route.host, route.path);
-            let why = "an earlier rule takes all of these requests";
+            let why = "an earlier rule takes all these requests";
             comments.push(notes.remark(route.span, &what, why));
             continue;
         }
         for overlap in overlaps {
             let known =
                 |other: &&RouteDraft| (&other.host, &other.path) == (&overlap.host, &overlap.path);
-            if kept.iter().find(known).is_none() {
+            if ordered.iter().find(known).is_none() {
                 if !added {
                     comments.push(notes.remark(route.span, &route.upstream, ROUTES_ADDED));
                 }
                 added = true;
-                kept.push(overlap);
+                ordered.push(overlap);
             }
         }
-        kept.push(route);
+        ordered.push(route);
     }
-    kept
+    ordered
 }
 
 fn overlap(a: &RouteDraft, b: &RouteDraft) -> Option<(HostPattern, PathPrefix)> {
@@ -72,7 +72,7 @@ fn overlap(a: &RouteDraft, b: &RouteDraft) -> Option<(HostPattern, PathPrefix)> 
     ))
 }
 
-/// The hosts that both match.
+/// The hosts that both patterns match.
 fn host_overlap(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
     match (a, b) {
         (HostPattern::Any, other) | (other, HostPattern::Any) => Some(other.clone()),
@@ -104,7 +104,7 @@ fn is_subdomain(name: &str, parent: &str) -> bool {
     rest.is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
 }
 
-/// The paths that both match.
+/// The paths that both prefixes match.
 fn path_overlap(a: &PathPrefix, b: &PathPrefix) -> Option<PathPrefix> {
     if a.matches(&b.to_string()) {
         return Some(b.clone());

@@ -1,21 +1,21 @@
-//! The files that are translated, and places in them as people count them.
+//! The files that are translated, and positions in them.
 
 use crate::config::Report;
 
-/// One file: its name as it is shown, and its text.
+/// One file: its name in messages, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// For messages, as in `nginx.conf:12:5`.
+    /// The name in messages, as in `nginx.conf:12:5`.
     pub name: String,
     /// The whole text.
     pub text: String,
 }
 
-/// The files that a pattern of an `include` names, in their order, or why there are none. A pattern
-/// with wildcards may name none.
+/// Reads the files that the pattern of an `include` names, in order; `Err` says why it cannot. A pattern with
+/// wildcards may match no file.
 pub type IncludeResolver<'a> = dyn Fn(&str) -> Result<Vec<SourceFile>, String> + 'a;
 
-/// A stretch of one of the files, in bytes.
+/// A range of bytes in one of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceSpan {
     pub(super) file: usize,
@@ -23,19 +23,19 @@ pub(super) struct SourceSpan {
     pub(super) end: usize,
 }
 
-/// All files of one configuration, the first the one that was asked for.
+/// All files of one configuration; the first is the main file.
 #[derive(Debug, Default)]
 pub(super) struct SourceMap(Vec<IndexedFile>);
 
 #[derive(Debug)]
 struct IndexedFile {
     file: SourceFile,
-    /// Where each line begins.
+    /// Byte offset of each line.
     line_starts: Vec<usize>,
 }
 
 impl SourceMap {
-    /// Takes a file in, without its byte order mark, and gives its number.
+    /// Adds a file without its byte order mark, and returns its index.
     pub(super) fn add(&mut self, mut file: SourceFile) -> usize {
         if file.text.starts_with('\u{feff}') {
             file.text.remove(0);
@@ -61,37 +61,37 @@ impl SourceMap {
         self.0.get(file).map_or("", |source| &source.file.name)
     }
 
-    /// Line and column of a place's beginning; both from 1, the column in characters.
-    pub(super) fn line_and_column(&self, place: SourceSpan) -> (usize, usize) {
-        let Some(source) = self.0.get(place.file) else {
+    /// Line and column of the start of `span`, both from 1; the column counts characters.
+    pub(super) fn line_and_column(&self, span: SourceSpan) -> (usize, usize) {
+        let Some(source) = self.0.get(span.file) else {
             return (1, 1);
         };
         let line = source
             .line_starts
-            .partition_point(|start| *start <= place.start);
+            .partition_point(|start| *start <= span.start);
         let start = line
             .checked_sub(1)
             .and_then(|index| source.line_starts.get(index));
         let before = source
             .file
             .text
-            .get(start.copied().unwrap_or(0)..place.start);
+            .get(start.copied().unwrap_or(0)..span.start);
         (line.max(1), before.unwrap_or_default().chars().count() + 1)
     }
 
-    /// An error at a place, which ends the translation.
-    pub(super) fn error_at(&self, place: SourceSpan, message: &str, help: &str) -> Report {
-        let span = place.start..place.end;
-        let (name, text) = (self.name(place.file), self.text(place.file));
-        Report::error(name, text, Some(&span), message, help)
+    /// An error at `span`, which ends the translation.
+    pub(super) fn error_at(&self, span: SourceSpan, message: &str, help: &str) -> Report {
+        let range = span.start..span.end;
+        let (name, text) = (self.name(span.file), self.text(span.file));
+        Report::error(name, text, Some(&range), message, help)
     }
 
-    /// An error of a file as a whole.
+    /// An error about a whole file.
     pub(super) fn file_error(&self, file: usize, message: &str, help: &str) -> Report {
         Report::error(self.name(file), "", None, message, help)
     }
 
-    /// Control characters are in no configuration, and are nothing for a terminal.
+    /// Refuses control characters: no configuration has them, and messages would print them to a terminal.
     pub(super) fn refuse_binary(&self, file: usize) -> Result<(), Report> {
         let binary = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}');
         match self.text(file).char_indices().find(|(_, c)| binary(*c)) {
@@ -102,7 +102,9 @@ impl SourceMap {
                     start: at,
                     end: at,
                 });
-                let message = format!("this is not text: a control character at {line}:{column}");
+                let message = format!(
+                    "this is not a text file; it has a control character at {line}:{column}"
+                );
                 Err(self.file_error(file, &message, "give the path of a configuration file"))
             }
         }

@@ -1,7 +1,7 @@
-//! `tests/golden/migrate/*.in`: a configuration of another system; beside it the YAML that it becomes
-//! (`.yaml`, missing where it is refused) and what is said about it (`.notes`).
+//! `tests/golden/migrate/*.in`: a configuration of another system; beside it its YAML (`.yaml`, missing where
+//! the configuration is refused) and its notes (`.notes`).
 //!
-//! `BLESS=1 cargo test golden` rewrites the answers; read the diff before you commit it.
+//! `BLESS=1 cargo test golden` rewrites the expected files; read the diff before you commit it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn migrate_golden_cases() {
     let bless = env::var_os("BLESS").is_some();
     let mut failures = String::new();
     for path in cases() {
-        let (yaml, notes) = answer(&path);
+        let (yaml, notes) = translate_case(&path);
         for (extension, actual) in [("yaml", yaml), ("notes", notes)] {
             let beside = path.with_extension(extension);
             let expected = fs::read_to_string(&beside).unwrap_or_default();
@@ -39,7 +39,7 @@ fn migrate_golden_cases() {
 #[test]
 fn migrated_yaml_is_a_valid_configuration() {
     for path in cases() {
-        let (yaml, _) = answer(&path);
+        let (yaml, _) = translate_case(&path);
         if !yaml.is_empty() {
             let (_, report) = config::check_text("clockwise.yaml", &yaml);
             assert!(
@@ -62,17 +62,17 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// The YAML and what is said about it.
-fn answer(path: &Path) -> (String, String) {
-    let (language, shown) = language(path);
-    match read(language, shown, fs::read_to_string(path).unwrap()) {
+/// The YAML and the notes, both as text.
+fn translate_case(path: &Path) -> (String, String) {
+    let (language, subject) = language(path);
+    match read(language, subject, fs::read_to_string(path).unwrap()) {
         Ok(Translation { yaml, notes, gaps }) => {
-            let mut said = String::new();
+            let mut text = String::new();
             for note in notes {
-                writeln!(said, "{note}").unwrap();
+                writeln!(text, "{note}").unwrap();
             }
-            writeln!(said, "{gaps} not translated").unwrap();
-            (yaml, said)
+            writeln!(text, "{gaps} not translated").unwrap();
+            (yaml, text)
         }
         Err(report) => (String::new(), format!("{report}\n")),
     }
@@ -170,7 +170,7 @@ fn migrate_detects_the_language_from_the_file_name() {
     }
 }
 
-/// Words that mean something to one of the languages, so that random texts get beyond the parser.
+/// Words of the three languages, so that random texts pass the parsers.
 const WORDS: &[&str] = &[
     "http",
     "server",
@@ -258,7 +258,7 @@ fn words() -> impl Strategy<Value = String> {
     })
 }
 
-/// What nobody expects in the place of a number, a duration, a name or an address.
+/// Edge values for a number, a duration, a name or an address.
 const EDGES: &[&str] = &[
     "0",
     "1",
@@ -290,7 +290,7 @@ const EDGES: &[&str] = &[
     "::",
 ];
 
-/// A real configuration with one word changed.
+/// A golden configuration with one word replaced.
 fn edged() -> impl Strategy<Value = (usize, String)> {
     let cases: Vec<_> = cases()
         .into_iter()
@@ -317,7 +317,7 @@ fn edged() -> impl Strategy<Value = (usize, String)> {
     })
 }
 
-/// A real configuration with a piece cut out and another put in.
+/// A golden configuration with a part replaced by random words.
 fn damaged() -> impl Strategy<Value = (usize, String)> {
     let cases: Vec<String> = ["nginx-shop.in", "haproxy-shop.in", "envoy-shop.in"]
         .map(|name| fs::read_to_string(Path::new(FOLDER).join(name)).unwrap())

@@ -1,4 +1,4 @@
-//! TLS in our words: what a listener shows and asks for, and how an upstream's peers are spoken to.
+//! TLS of listeners and of upstreams.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use rustls_pki_types::ServerName;
 
 use crate::config;
 
-/// The end of TLS at a listener.
+/// TLS of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TlsTerminationDraft {
-    /// The first is shown to clients that ask for no name of another.
+    /// The first is the default certificate.
     pub(super) certificates: Vec<CertificateDraft>,
     /// `1.2` or `1.3`.
     pub(super) min_version: Option<&'static str>,
@@ -18,7 +18,7 @@ pub(super) struct TlsTerminationDraft {
     pub(super) client_auth: Option<ClientAuthDraft>,
 }
 
-/// Files, PEM; of the OCSP response, DER.
+/// Paths of files: certificate and key in PEM, the OCSP response in DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CertificateDraft {
     pub(super) cert: String,
@@ -34,7 +34,7 @@ pub(super) struct HstsDraft {
     pub(super) preload: bool,
 }
 
-/// The certificates that clients are asked for.
+/// Client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClientAuthDraft {
     /// A client without one is refused.
@@ -46,10 +46,10 @@ pub(super) struct ClientAuthDraft {
 /// TLS to the peers of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TlsOriginationDraft {
-    /// `host` is the client's; `None`: the one in the peer's address.
+    /// `host` is the client's `Host`; `None` is the host of the peer's address.
     pub(super) server_name: Option<String>,
     pub(super) ca: Option<String>,
-    /// What we show: certificate and key.
+    /// Paths of the client certificate and its key.
     pub(super) client_certificate: Option<(String, String)>,
     pub(super) min_version: Option<&'static str>,
     pub(super) verify: bool,
@@ -67,13 +67,13 @@ impl Default for TlsOriginationDraft {
     }
 }
 
-/// Whether a server can be asked for this name, and its certificate be for it. `host` is a word of ours.
+/// Whether the name can be sent as SNI and verified. The word `host` has another meaning in the YAML.
 pub(super) fn is_verifiable_name(name: &str) -> bool {
     name != "host" && ServerName::try_from(name).is_ok()
 }
 
 impl HstsDraft {
-    /// The value of the field (RFC 6797, 6.1); `None` where it says nothing, or takes back what was said.
+    /// Parses the header (RFC 6797 §6.1); `None` without a `max-age` above 0.
     pub(super) fn parse(value: &str) -> Option<Self> {
         let mut found = None;
         let (mut subdomains, mut preload) = (false, false);
@@ -96,8 +96,9 @@ impl HstsDraft {
 }
 
 impl TlsTerminationDraft {
-    /// Takes in another server's of the same address, the default one's before this one; what of the second is
-    /// lost, and why. Clients must show a certificate where both want that; else their routes say so.
+    /// Merges the TLS of another server on the same address; `before` puts the other one first. Returns the
+    /// lost settings of the second, each with the reason. A client certificate is required only if both require
+    /// it; routes require it otherwise.
     pub(super) fn merge(&mut self, other: Self, before: bool) -> Vec<(&'static str, &'static str)> {
         let (mut first, second) = if before {
             (other, std::mem::take(self))
@@ -137,8 +138,8 @@ impl TlsTerminationDraft {
     }
 }
 
-const SAME_HSTS: &str = "a listener sends it to all its hosts or to none, and here they differ; let the servers send it";
-const SAME_ISSUERS: &str = "a listener believes one list of issuers, here the default server's: whom these vouch for gets through to the other servers as well";
+const SAME_HSTS: &str = "a listener sends it for all its hosts or for none, and these hosts differ; let the servers send it";
+const SAME_ISSUERS: &str = "a listener has one `ca`, that of the default server; clients with a certificate from it also reach the other servers";
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn merged_tls_servers_list_the_default_first_and_join_client_auth() {
-        let ending = |name: &str, required| TlsTerminationDraft {
+        let termination = |name: &str, required| TlsTerminationDraft {
             certificates: vec![CertificateDraft {
                 cert: format!("{name}.crt"),
                 key: format!("{name}.key"),
@@ -174,8 +175,8 @@ mod tests {
             }),
             ..TlsTerminationDraft::default()
         };
-        let mut both = ending("a", true);
-        assert_eq!(both.merge(ending("b", false), true), []);
+        let mut both = termination("a", true);
+        assert_eq!(both.merge(termination("b", false), true), []);
         let names: Vec<_> = both
             .certificates
             .iter()
@@ -183,9 +184,9 @@ mod tests {
             .collect();
         assert_eq!(names, ["b.crt", "a.crt"]);
         assert!(!both.client_auth.as_ref().unwrap().required);
-        let mut same = ending("a", true);
-        assert_eq!(same.merge(ending("a", true), false), []);
-        assert_eq!(same, ending("a", true));
+        let mut same = termination("a", true);
+        assert_eq!(same.merge(termination("a", true), false), []);
+        assert_eq!(same, termination("a", true));
         assert_eq!(same.merge(TlsTerminationDraft::default(), false), []);
         assert!(!same.client_auth.unwrap().required);
     }

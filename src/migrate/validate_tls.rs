@@ -1,5 +1,4 @@
-//! What is written of TLS must be something that our configuration takes: files that can be files, and a name for
-//! each peer that is verified.
+//! Makes the TLS of a draft valid: file paths, and a name for each verified peer.
 
 use rustls_pki_types::ServerName;
 
@@ -8,10 +7,10 @@ use super::notes::Notes;
 use super::tls::{CertificateDraft, ClientAuthDraft, TlsOriginationDraft};
 use crate::config;
 
-const NOT_A_FILE: &str = "this is not the path of a file";
+const NOT_A_FILE: &str = "this is not a valid file path";
 
 impl ConfigDraft {
-    /// Takes out what our configuration would refuse.
+    /// Removes values that `check` would refuse.
     pub(super) fn validate_tls(&mut self, notes: &Notes<'_>) {
         for listener in &mut self.listeners {
             validate_listener(listener, notes);
@@ -26,14 +25,14 @@ fn validate_listener(listener: &mut ListenerDraft, notes: &Notes<'_>) {
     let Some(tls) = &mut listener.tls else {
         return;
     };
-    // What is said here by TLS needs no other way.
+    // A listener with TLS does not redirect.
     listener.https_redirect = None;
-    let place = listener.span;
+    let span = listener.span;
     let mut lost = Vec::new();
     tls.certificates.retain(|one| {
         let good = is_valid_certificate(one);
         if !good {
-            lost.push(notes.gap(place, &format!("{}, {}", one.cert, one.key), NOT_A_FILE));
+            lost.push(notes.gap(span, &format!("{}, {}", one.cert, one.key), NOT_A_FILE));
         }
         good
     });
@@ -45,8 +44,8 @@ fn validate_listener(listener: &mut ListenerDraft, notes: &Notes<'_>) {
         .take_if(|clients| !is_valid_client_auth(clients))
     {
         let what =
-            "clients are not asked for certificates: whose to believe is not the path of a file";
-        lost.push(notes.wider_access(place, &clients.ca, what));
+            "clients are not asked for certificates, since the CA or CRL is not a valid file path";
+        lost.push(notes.wider_access(span, &clients.ca, what));
     }
     listener.comments.append(&mut lost);
 }
@@ -60,36 +59,32 @@ fn is_valid_client_auth(clients: &ClientAuthDraft) -> bool {
 }
 
 fn validate_upstream(upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
-    let place = upstream.peers.first().map(|peer| peer.span);
-    let place = place.unwrap_or_default();
+    let span = upstream.peers.first().map(|peer| peer.span);
+    let span = span.unwrap_or_default();
     let Some(tls) = &mut upstream.tls else {
         upstream.protocol = upstream.protocol.map(|_| "h2c");
         return;
     };
     upstream.protocol = upstream
         .protocol
-        .map(|said| if said == "h2c" { "h2" } else { said });
-    let bad = |path: &String| !config::is_file_path(path);
-    let shown = |shown: &(String, String)| {
-        !config::is_file_path(&shown.0) || !config::is_file_path(&shown.1)
-    };
+        .map(|protocol| if protocol == "h2c" { "h2" } else { protocol });
     let lost = [
-        tls.ca.take_if(|path| bad(path)),
+        tls.ca.take_if(|path| !config::is_file_path(path)),
         tls.client_certificate
-            .take_if(|files| shown(files))
+            .take_if(|(cert, key)| !config::is_file_path(cert) || !config::is_file_path(key))
             .map(|(cert, _)| cert),
     ];
     for path in lost.into_iter().flatten() {
-        upstream.comments.push(notes.gap(place, &path, NOT_A_FILE));
+        upstream.comments.push(notes.gap(span, &path, NOT_A_FILE));
     }
     for peer in &mut upstream.peers {
         set_server_name(peer, tls, notes);
     }
 }
 
-/// A peer that is verified is verified by name: where the old system asks for none, by its address.
+/// Gives a verified peer a name: its address where the old system verifies none.
 fn set_server_name(peer: &mut PeerDraft, tls: &TlsOriginationDraft, notes: &Notes<'_>) {
-    const BY_ADDRESS: &str = "by which name it is verified is not said, so here it is by its address; write `server_name`";
+    const BY_ADDRESS: &str = "no name to verify is given; the peer's address is written as `server_name`; replace it with the certificate's name";
     if peer.server_name.is_some() || tls.server_name.is_some() || !tls.verify {
         return;
     }

@@ -9,8 +9,8 @@ use crate::migrate::source::SourceSpan;
 use crate::ring::Weight;
 
 impl ConfigDraft {
-    /// A configuration that can be run: with at least one listener and route, with names that we
-    /// allow, and nothing twice. `None` where no upstream has a peer.
+    /// Makes a configuration that can run: at least one listener and one route, valid names, no duplicates.
+    /// `None` if no upstream has a peer.
     pub(in crate::migrate) fn complete(mut self, notes: &Notes<'_>) -> Option<Self> {
         self.upstreams
             .iter_mut()
@@ -23,7 +23,7 @@ impl ConfigDraft {
             let mut route = RouteDraft::catch_all(&first, SourceSpan::default());
             route
                 .comments
-                .push("no route was found: say which requests go where".to_owned());
+                .push("no route was found; add routes".to_owned());
             self.routes.push(route);
         }
         self.validate_tls(notes);
@@ -38,27 +38,27 @@ impl ConfigDraft {
             .iter()
             .map(|upstream| upstream.name.clone())
             .collect();
-        let (kept, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.routes)
+        let (routes, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.routes)
             .into_iter()
             .partition(|route| names.contains(&route.upstream));
-        self.routes = kept;
+        self.routes = routes;
         for route in lost {
-            let why = "no server of it could be translated";
+            let why = "none of its servers could be translated";
             self.comments
                 .push(notes.gap(route.span, &route.upstream, why));
         }
     }
 
-    /// The first of two routes for the same requests stays. Where one of them only lets clients with a
-    /// certificate through, it does, too.
+    /// Keeps the first of two routes for the same requests; it requires a client certificate if one of them
+    /// does.
     fn drop_duplicate_routes(&mut self, notes: &Notes<'_>) {
         const STRICT: &str =
-            "some of these requests needed a client's certificate, and so all do here";
+            "some of these requests required a client certificate; all of them do now";
         let mut seen: HashMap<(String, String), usize> = HashMap::new();
         for route in std::mem::take(&mut self.routes) {
             let requests = (route.host.to_string(), route.path.to_string());
-            let place = *seen.entry(requests).or_insert(self.routes.len());
-            let Some(first) = self.routes.get_mut(place) else {
+            let index = *seen.entry(requests).or_insert(self.routes.len());
+            let Some(first) = self.routes.get_mut(index) else {
                 self.routes.push(route);
                 continue;
             };
@@ -74,7 +74,7 @@ impl ConfigDraft {
         }
     }
 
-    /// Names stand in URLs and metrics, so not every character is allowed.
+    /// Makes the names valid and unique: they appear in URLs and metrics.
     fn rename_upstreams(&mut self) {
         let mut taken = HashSet::new();
         for upstream in &mut self.upstreams {
@@ -91,18 +91,18 @@ impl ConfigDraft {
         }
     }
 
-    /// One listener of each address. One whose certificates could not be translated is left out, and if
-    /// no other is there, one on loopback stands in for it.
+    /// Merges the listeners of each address, and drops those with TLS but no certificate. If no listener is
+    /// left, one on loopback is added.
     fn merge_listeners(&mut self, notes: &Notes<'_>) {
-        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut indices: HashMap<String, usize> = HashMap::new();
         for listener in std::mem::take(&mut self.listeners) {
-            match places.entry(listener.address.clone()) {
-                Entry::Vacant(place) => {
-                    place.insert(self.listeners.len());
+            match indices.entry(listener.address.clone()) {
+                Entry::Vacant(slot) => {
+                    slot.insert(self.listeners.len());
                     self.listeners.push(listener);
                 }
-                Entry::Occupied(place) => {
-                    if let Some(first) = self.listeners.get_mut(*place.get()) {
+                Entry::Occupied(slot) => {
+                    if let Some(first) = self.listeners.get_mut(*slot.get()) {
                         first.merge(listener, notes);
                     }
                 }
@@ -112,25 +112,24 @@ impl ConfigDraft {
             let tls = listener.tls.as_ref();
             tls.is_some_and(|tls| tls.certificates.is_empty())
         };
-        let (bare, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
+        let (bare, complete): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
             .into_iter()
             .partition(bare);
         self.comments
             .extend(bare.into_iter().flat_map(|listener| listener.comments));
-        self.listeners = kept;
+        self.listeners = complete;
         self.split_dual_stack_ports();
         if self.listeners.is_empty() {
             let mut listener = ListenerDraft::new("127.0.0.1:8080");
-            listener
-                .comments
-                .push("no listener could be translated: say where clients connect".to_owned());
+            listener.comments.push(
+                "no listener could be translated; write the address that clients connect to"
+                    .to_owned(),
+            );
             self.listeners.push(listener);
         }
     }
-}
 
-impl ConfigDraft {
-    /// Where IPv4 has a listener of its own on a port, that of `[::]` is IPv6's.
+    /// A `[::]` listener is IPv6 only if an IPv4 listener has the same port.
     fn split_dual_stack_ports(&mut self) {
         let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
         let v4 = self
@@ -146,40 +145,8 @@ impl ConfigDraft {
     }
 }
 
-fn conflicting_route_comment(route: &RouteDraft, notes: &Notes<'_>) -> String {
-    let what = format!("host {}, path {}", route.host, route.path);
-    let why = format!(
-        "these requests already go elsewhere; here it was `{}`",
-        route.upstream
-    );
-    notes.gap(route.span, &what, &why)
-}
-
-fn sanitize_name(name: &str) -> String {
-    const MAX: usize = 56;
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let shown: String = name
-        .chars()
-        .take(MAX)
-        .map(|c| if good(c) { c } else { '-' })
-        .collect();
-    let trimmed = shown.trim_matches('-');
-    if trimmed.is_empty() {
-        "app".to_owned()
-    } else {
-        trimmed.to_owned()
-    }
-}
-
-fn unused_name(name: &str, taken: &HashSet<String>) -> String {
-    let numbered = (2..).map(|number| format!("{name}-{number}"));
-    let mut names = std::iter::once(name.to_owned()).chain(numbered);
-    names.find(|name| !taken.contains(name)).unwrap_or_default()
-}
-
 impl UpstreamDraft {
-    /// A server that is there twice gets a label of its own if the ring can tell the two apart; if
-    /// not, it is one server here, too.
+    /// Labels a peer whose address was seen before, if its id differs; merges it into the first if it does not.
     fn label_duplicate_peers(&mut self, notes: &Notes<'_>) {
         let mut seen: HashMap<(String, Option<String>), usize> = HashMap::new();
         let mut counts: HashMap<String, usize> = HashMap::new();
@@ -189,13 +156,13 @@ impl UpstreamDraft {
                     self.merge_duplicate_peer(*first.get(), &peer, notes);
                     continue;
                 }
-                Entry::Vacant(place) => place.insert(self.peers.len()),
+                Entry::Vacant(slot) => slot.insert(self.peers.len()),
             };
             let count = counts.entry(peer.address.clone()).or_default();
             *count += 1;
             if *count > 1 {
                 peer.label = Some(format!("{}-{count}", peer.address));
-                // What it is placed by is still the address.
+                // The ring still places it by its address.
                 let own = self.ring.as_ref().map(|_| peer.address.clone());
                 peer.id = peer.id.or(own);
             }
@@ -203,32 +170,32 @@ impl UpstreamDraft {
         }
     }
 
-    /// The points of nginx's twins are the same, as far as they go: together they have those of the
-    /// heavier one. Where all keys move once, they have what both had.
-    fn merge_duplicate_peer(&mut self, first: usize, twin: &PeerDraft, notes: &Notes<'_>) {
-        const ONCE: &str = "it is there more than once; once is written";
+    /// Two equal nginx servers share their points, so together they have those of the heavier one. Without a
+    /// dialect all keys move anyway, and the weights add up.
+    fn merge_duplicate_peer(&mut self, first: usize, duplicate: &PeerDraft, notes: &Notes<'_>) {
+        const ONCE: &str = "this server is listed more than once; one peer is written";
         let Some(first) = self.peers.get_mut(first) else {
             return;
         };
-        let place = twin.span;
+        let span = duplicate.span;
         let dialect = self.ring.as_ref().map(|ring| ring.dialect);
         let comment = if matches!(dialect, None | Some("nginx")) {
-            let (one, other) = (first.weight, twin.weight);
+            let (one, other) = (first.weight, duplicate.weight);
             let both = one.saturating_add(other).min(Weight::MAX.get().into());
             first.weight = dialect.map_or(both, |_| one.max(other));
-            notes.remark(place, &twin.address, ONCE)
+            notes.remark(span, &duplicate.address, ONCE)
         } else {
             let why = format!("{ONCE}, and keys will move");
-            notes.gap(place, &twin.address, &why)
+            notes.gap(span, &duplicate.address, &why)
         };
         self.comments.push(comment);
     }
 }
 
 impl ListenerDraft {
-    /// Takes in what is said of the same address elsewhere.
+    /// Merges another listener on the same address.
     fn merge(&mut self, other: Self, notes: &Notes<'_>) {
-        const MIXED: &str = "a listener sends all its requests to HTTPS or none, and others are served here; let their servers send them there";
+        const MIXED: &str = "a listener redirects all its requests to HTTPS or none, and this one also serves requests; let the servers redirect";
         match (&mut self.tls, other.tls) {
             (Some(tls), Some(others)) => {
                 for (what, why) in tls.merge(others, other.is_default && !self.is_default) {
@@ -240,14 +207,14 @@ impl ListenerDraft {
             (_, None) => {}
         }
         if self.https_redirect.map(|(port, _)| port) != other.https_redirect.map(|(port, _)| port) {
-            for (port, place) in self
+            for (port, span) in self
                 .https_redirect
                 .take()
                 .into_iter()
                 .chain(other.https_redirect)
             {
                 let what = format!("{} to HTTPS, port {port}", self.address);
-                self.comments.push(notes.gap(place, &what, MIXED));
+                self.comments.push(notes.gap(span, &what, MIXED));
             }
         }
         self.is_default |= other.is_default;
@@ -257,4 +224,35 @@ impl ListenerDraft {
             }
         }
     }
+}
+
+fn conflicting_route_comment(route: &RouteDraft, notes: &Notes<'_>) -> String {
+    let what = format!("host {}, path {}", route.host, route.path);
+    let why = format!(
+        "an earlier route takes these requests; this one went to `{}`",
+        route.upstream
+    );
+    notes.gap(route.span, &what, &why)
+}
+
+fn sanitize_name(name: &str) -> String {
+    const MAX: usize = 56;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let clean: String = name
+        .chars()
+        .take(MAX)
+        .map(|c| if good(c) { c } else { '-' })
+        .collect();
+    let trimmed = clean.trim_matches('-');
+    if trimmed.is_empty() {
+        "app".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
+}
+
+fn unused_name(name: &str, taken: &HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !taken.contains(name)).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! What the old system does, in our words: the one shape that all three languages become.
+//! The configuration that is being translated: one model for all three languages.
 //!
-//! A value that is `None` or empty was not said, and is left to our default. Comments stand above
-//! what they belong to.
+//! A value that is `None` or empty was not set, and keeps Clockwise's default. Comments go above the item that
+//! they belong to.
 
 mod complete;
 
@@ -14,7 +14,7 @@ use super::tls::{TlsOriginationDraft, TlsTerminationDraft};
 use crate::config;
 use crate::route::{HostPattern, PathPrefix};
 
-/// One whole configuration.
+/// A whole configuration.
 #[derive(Debug, Default)]
 pub(super) struct ConfigDraft {
     pub(super) comments: Vec<String>,
@@ -23,7 +23,7 @@ pub(super) struct ConfigDraft {
     pub(super) upstreams: Vec<UpstreamDraft>,
     pub(super) downstream: DownstreamDraft,
     pub(super) trusted_proxies: Vec<String>,
-    /// These name the client in a header of the PROXY protocol, not in `X-Forwarded-For`.
+    /// The trusted proxies name the client in a PROXY header, not in `X-Forwarded-For`.
     pub(super) client_from_proxy_header: bool,
     pub(super) threads: Option<String>,
     pub(super) access_log: Option<String>,
@@ -37,36 +37,35 @@ pub(super) struct ConfigDraft {
 pub(super) struct ListenerDraft {
     pub(super) address: String,
     pub(super) backlog: Option<u64>,
-    /// `None`: plain HTTP. Without a certificate it is one that could not be translated.
+    /// `None` is plain HTTP. TLS without a certificate marks a listener that could not be translated.
     pub(super) tls: Option<TlsTerminationDraft>,
-    /// The port of HTTPS that all requests are sent to, and where that is said.
+    /// The HTTPS port of the redirect, and the span of its directive.
     pub(super) https_redirect: Option<(u16, SourceSpan)>,
-    /// What it says comes before what others say of the same address.
+    /// Its settings come before those of other servers on the same address.
     pub(super) is_default: bool,
-    /// Where it is said.
     pub(super) span: SourceSpan,
     pub(super) ipv6_only: bool,
-    /// Whose header of the PROXY protocol is believed.
+    /// Sources that must send a PROXY header.
     pub(super) accept_proxy_from: Option<Vec<String>>,
-    /// Where it is said that somebody's is.
+    /// Span of the directive that sets `accept_proxy_from`.
     pub(super) accept_proxy_span: SourceSpan,
     pub(super) comments: Vec<String>,
 }
 
-/// Which requests go to which upstream.
+/// A route: the requests of a host and a path, and their upstream.
 #[derive(Clone, Debug)]
 pub(super) struct RouteDraft {
     pub(super) host: HostPattern,
     pub(super) path: PathPrefix,
     pub(super) upstream: String,
     pub(super) max_body_size: Option<SizeLimit>,
-    /// Only clients get through that have shown a certificate.
+    /// A client certificate is required.
     pub(super) client_cert: bool,
     pub(super) comments: Vec<String>,
     pub(super) span: SourceSpan,
 }
 
-/// A number of bytes, or none that is too many.
+/// A limit in bytes, or no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SizeLimit {
     Bytes(u64),
@@ -76,11 +75,11 @@ pub(super) enum SizeLimit {
 /// A group of peers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UpstreamDraft {
-    /// As in the old configuration, until [`Setup::complete`] makes it one of ours.
+    /// The name in the old configuration, until [`ConfigDraft::complete`] makes it a valid one.
     pub(super) name: String,
     pub(super) key: Vec<KeySourceDraft>,
     pub(super) ring: Option<RingDraft>,
-    /// `1.25` for 125 %.
+    /// `1.25` is 125 %.
     pub(super) bounded_load: Option<String>,
     pub(super) slow_start: Option<Duration>,
     pub(super) peers: Vec<PeerDraft>,
@@ -89,13 +88,13 @@ pub(super) struct UpstreamDraft {
     pub(super) retry: RetryDraft,
     pub(super) timeouts: TimeoutsDraft,
     pub(super) host_header: Option<String>,
-    /// `None`: plain.
+    /// `None` is plain TCP.
     pub(super) tls: Option<TlsOriginationDraft>,
-    /// `h2`, or `auto` where the peer chooses, within TLS; `h2c` without.
+    /// `h2` or `auto` over TLS, `h2c` without TLS; `None` is HTTP/1.1.
     pub(super) protocol: Option<&'static str>,
-    /// Calls by gRPC-Web reach the peers as gRPC; only with a protocol.
+    /// Translates gRPC-Web to gRPC; only with a `protocol`.
     pub(super) grpc_web: bool,
-    /// What the peers are told in a header of the PROXY protocol.
+    /// The PROXY header that peers get.
     pub(super) send_proxy: Option<SendProxyDraft>,
     pub(super) comments: Vec<String>,
 }
@@ -104,7 +103,7 @@ pub(super) struct UpstreamDraft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeySourceDraft {
     ClientIp,
-    /// The octets of the address instead of its text.
+    /// The bytes of the address instead of its text.
     ClientIpBinary,
     ClientNetwork {
         v4: u8,
@@ -118,24 +117,24 @@ pub(super) enum KeySourceDraft {
     Path,
     PathAndQuery,
     Host,
-    /// Those that are present, one after the other; the separator if it is not ours.
+    /// All present values, joined; the separator unless it is the default.
     Any(Vec<Self>, Option<&'static str>),
 }
 
-/// What the peers are told in a header of the PROXY protocol.
+/// The PROXY header that peers get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SendProxyDraft {
     /// `v1` or `v2`.
     pub(super) version: &'static str,
-    /// Words of ours.
+    /// TLV names of the YAML.
     pub(super) tlvs: Vec<&'static str>,
 }
 
-/// How the old system places servers and keys.
+/// The placement of servers and keys in the old system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RingDraft {
     pub(super) dialect: &'static str,
-    /// Values are words and numbers of ours, which need no quotes.
+    /// Values are words and numbers that need no quotes in YAML.
     pub(super) options: Vec<(&'static str, String)>,
 }
 
@@ -143,18 +142,18 @@ pub(super) struct RingDraft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PeerDraft {
     pub(super) address: String,
-    /// Where another peer has the same address.
+    /// Set where another peer has the same address.
     pub(super) label: Option<String>,
-    /// What the old system places it by, where that is not the address.
+    /// The text that places it on the ring, unless that is the address.
     pub(super) id: Option<String>,
-    /// What it is asked for and must prove in TLS, where that is not what the upstream says.
+    /// The name in SNI and in its certificate, unless the upstream's holds.
     pub(super) server_name: Option<String>,
     pub(super) weight: u64,
     pub(super) comments: Vec<String>,
     pub(super) span: SourceSpan,
 }
 
-/// Probes of the peers.
+/// Active health checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum HealthDraft {
     #[default]
@@ -165,7 +164,7 @@ pub(super) enum HealthDraft {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProbeDraft {
-    /// The path of an HTTP probe.
+    /// The path of an HTTP probe; `None` is a TCP probe.
     pub(super) http: Option<String>,
     pub(super) host: Option<String>,
     pub(super) expect: Vec<String>,
@@ -175,7 +174,7 @@ pub(super) struct ProbeDraft {
     pub(super) rise: Option<u64>,
 }
 
-/// Ejection on failures of real requests.
+/// Ejection after failures of real requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum OutlierDetectionDraft {
     #[default]
@@ -187,10 +186,10 @@ pub(super) enum OutlierDetectionDraft {
     },
 }
 
-/// Attempts on other peers.
+/// Retries on other peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RetryDraft {
-    /// In total; 1 is none.
+    /// Attempts in total; 1 means no retry.
     pub(super) attempts: Option<u64>,
     pub(super) timeout: Option<Duration>,
 }
@@ -205,7 +204,7 @@ pub(super) struct TimeoutsDraft {
     pub(super) tunnel: Option<Duration>,
 }
 
-/// What a client may do.
+/// Limits and timeouts of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DownstreamDraft {
     pub(super) header_timeout: Option<Duration>,
@@ -220,7 +219,7 @@ pub(super) struct DownstreamDraft {
 }
 
 impl KeySourceDraft {
-    /// Whether a key can come from there.
+    /// Whether its names are valid.
     pub(super) fn is_valid(&self) -> bool {
         match self {
             Self::Header(name) | Self::HeaderElement(name, _) => {
@@ -266,8 +265,8 @@ impl ListenerDraft {
 }
 
 impl RouteDraft {
-    /// Every request to `upstream`.
-    pub(super) fn catch_all(upstream: &str, place: SourceSpan) -> Self {
+    /// A route for every request.
+    pub(super) fn catch_all(upstream: &str, span: SourceSpan) -> Self {
         Self {
             host: HostPattern::Any,
             path: PathPrefix::ROOT,
@@ -275,7 +274,7 @@ impl RouteDraft {
             max_body_size: None,
             client_cert: false,
             comments: Vec::new(),
-            span: place,
+            span,
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn socket_address<'a>(fields: &MessageFields<'a>) -> Option<(&'a str,
         .map(|port| (host, port))
 }
 
-/// Host and port as one text.
+/// `host:port`, with brackets around an IPv6 address.
 pub(super) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -27,7 +27,7 @@ pub(super) fn host_and_port(host: &str, port: u16) -> String {
     }
 }
 
-/// Envoy places a server by the text that its address is written as, not by what the file has.
+/// The address as Envoy prints it: the ring places a server by that text, not by the text of the file.
 pub(super) fn canonical_host(host: &str) -> String {
     let address = host.parse::<IpAddr>();
     address.map_or_else(|_| host.to_owned(), |address| address.to_string())

@@ -1,4 +1,4 @@
-//! A cluster: an upstream.
+//! A cluster becomes an upstream.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,13 @@ use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 
 const NO_KEY: &str =
-    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
-const NO_MAGLEV: &str = "there is no such table here, and keys will move; the default ring is used";
-const HASHED_BY_IP: &str = "Envoy places a server by the address that its name resolves to: write it as `id: IP:PORT`, or keys will move";
+    "Clockwise chooses a server by a key, which is the client's address by default; choose `key`";
+const NO_MAGLEV: &str =
+    "Clockwise has no Maglev table; the default ring is written, and keys will move";
+const HASHED_BY_IP: &str =
+    "Envoy places a server by its resolved address; write it as `id: IP:PORT`, or keys will move";
 
-/// What a cluster says; without peers where its endpoints are not in the file.
+/// Translates a cluster; without peers if its endpoints are not in the file.
 pub(super) fn upstream(element: FieldValue<'_>, notes: &Notes<'_>) -> UpstreamDraft {
     let fields = MessageFields::of(element);
     let name = fields.text("name").unwrap_or_default().to_owned();
@@ -40,11 +42,11 @@ pub(super) fn upstream(element: FieldValue<'_>, notes: &Notes<'_>) -> UpstreamDr
     lb_policy(&fields, &mut upstream, notes);
     let by_hostname = common_lb_config(&fields, &mut upstream, notes);
     let options = UpstreamHttpOptions::of(&fields, &mut upstream.comments, notes);
-    let asked = tls_origination::read_transport_socket(&fields, &options, &mut upstream, notes);
+    let for_sni = tls_origination::read_transport_socket(&fields, &options, &mut upstream, notes);
     options.set_protocol(&mut upstream, notes);
     let hostnames = Hostnames {
         for_hashing: by_hostname,
-        for_sni: asked,
+        for_sni,
     };
     health(&fields, &mut upstream, notes);
     if let Some(assignment) = fields.message("load_assignment") {
@@ -68,15 +70,15 @@ fn lb_policy(fields: &MessageFields<'_>, upstream: &mut UpstreamDraft, notes: &N
             .push(notes.remark(fields.span(), &upstream.name.clone(), NO_KEY));
         return;
     };
-    let shown = format!("lb_policy: {}", policy.text());
+    let subject = format!("lb_policy: {}", policy.text());
     match policy.text() {
         "RING_HASH" => upstream.ring = Some(ring(options, &mut upstream.comments, notes)),
         "MAGLEV" => upstream
             .comments
-            .push(notes.gap(policy.span(), &shown, NO_MAGLEV)),
+            .push(notes.gap(policy.span(), &subject, NO_MAGLEV)),
         _ => upstream
             .comments
-            .push(notes.gap(policy.span(), &shown, NO_KEY)),
+            .push(notes.gap(policy.span(), &subject, NO_KEY)),
     }
 }
 
@@ -94,7 +96,7 @@ fn ring(
         ring.options.push(("hash", "murmur2".to_owned()));
     }
     for name in ["minimum_ring_size", "maximum_ring_size"] {
-        // 64-bit numbers may be texts in JSON.
+        // Protobuf's JSON writes 64-bit numbers as strings.
         let size = options.get(name).and_then(FieldValue::number);
         let size = size.map(|size| size.clamp(1, 8_388_608));
         ring.options
@@ -104,7 +106,7 @@ fn ring(
     ring
 }
 
-/// `common_lb_config`; gives whether hosts are placed by their names.
+/// Reads `common_lb_config`; returns whether the ring places endpoints by their host names.
 fn common_lb_config(
     fields: &MessageFields<'_>,
     upstream: &mut UpstreamDraft,
@@ -122,13 +124,13 @@ fn common_lb_config(
     if let Some(hashing) = hashing {
         by_hostname = hashing.text("use_hostname_for_hashing") == Some("true");
         if let Some(factor) = hashing.get("hash_balance_factor") {
-            let (place, shown) = (factor.span(), "hash_balance_factor");
+            let (span, subject) = (factor.span(), "hash_balance_factor");
             let percent = factor.number().unwrap_or(0);
             upstream.set_bounded_load(
                 percent,
                 NoteSubject {
-                    span: place,
-                    text: shown,
+                    span,
+                    text: subject,
                 },
                 notes,
             );
@@ -139,12 +141,12 @@ fn common_lb_config(
     by_hostname
 }
 
-/// What the host names of endpoints are for.
+/// The uses of the endpoints' host names.
 #[derive(Clone, Copy)]
 struct Hostnames {
-    /// They place them.
+    /// The ring places endpoints by them.
     for_hashing: bool,
-    /// They are what is asked for in TLS.
+    /// They are the SNI names.
     for_sni: bool,
 }
 
@@ -160,7 +162,7 @@ fn read_locality(
         .get("priority")
         .filter(|priority| priority.text() != "0")
     {
-        let why = "there are no servers for bad times only; these are left out";
+        let why = "Clockwise has no priorities; the endpoints of lower priority are left out";
         upstream
             .comments
             .push(notes.gap(priority.span(), "priority", why));
@@ -183,7 +185,7 @@ fn read_endpoint(
     let found = endpoint.as_ref().and_then(socket_address);
     let found = found.filter(|(host, port)| config::is_address(&host_and_port(host, *port)));
     let Some((host, port)) = found else {
-        let why = "a peer is a host or an IP address with a port";
+        let why = "a peer is a host name or an IP address with a port";
         upstream
             .comments
             .push(notes.gap(element.span(), "endpoint", why));
@@ -215,7 +217,7 @@ fn read_endpoint(
     let status = fields.text("health_status").unwrap_or_default();
     fields.note_unread(&mut peer.comments, notes);
     if matches!(status, "UNHEALTHY" | "DRAINING") {
-        let why = "a server that is not healthy by configuration is left out";
+        let why = "an endpoint that is configured as unhealthy or draining is left out";
         upstream
             .comments
             .push(notes.gap(element.span(), &format!("health_status: {status}"), why));
@@ -233,7 +235,7 @@ fn hash_key<'a>(fields: &MessageFields<'a>) -> Option<&'a str> {
         .filter(|key| !key.is_empty())
 }
 
-/// Only the weights' proportions count, so they can be divided by what they share.
+/// Divides weights above the limit by their greatest common divisor: only proportions count.
 fn clamp_weights(upstream: &mut UpstreamDraft, element: FieldValue<'_>, notes: &Notes<'_>) {
     let most = u64::from(Weight::MAX.get());
     upstream.peers.retain(|peer| peer.weight > 0);
@@ -249,7 +251,7 @@ fn clamp_weights(upstream: &mut UpstreamDraft, element: FieldValue<'_>, notes: &
         peer.weight /= shared;
         if peer.weight > most {
             peer.weight = most;
-            let why = format!("weights are at most {most}, and keys will move");
+            let why = format!("a weight is at most {most}, which is written, and keys will move");
             peer.comments
                 .push(notes.gap(element.span(), "load_balancing_weight", &why));
         }
@@ -260,12 +262,12 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Without `health_checks` Envoy probes nobody.
+/// Without `health_checks`, Envoy does not probe.
 fn health(fields: &MessageFields<'_>, upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
     upstream.health = HealthDraft::Off;
     for (index, element) in fields.list("health_checks").into_iter().enumerate() {
         if index > 0 {
-            let why = "an upstream has one kind of probe; the first is written";
+            let why = "an upstream has one probe; the first is written";
             upstream
                 .comments
                 .push(notes.gap(element.span(), "health_checks", why));
@@ -284,13 +286,13 @@ fn health(fields: &MessageFields<'_>, upstream: &mut UpstreamDraft, notes: &Note
             "always_log_health_check_failures",
             "interval_jitter_percent",
         ]);
-        let (place, shown) = (element.span(), "health_checks");
+        let (span, subject) = (element.span(), "health_checks");
         let comments = &mut upstream.comments;
         let probe = probe(&check, comments, notes);
         upstream.health = HealthDraft::On(probe.clamp_to_limits(
             NoteSubject {
-                span: place,
-                text: shown,
+                span,
+                text: subject,
             },
             comments,
             notes,
@@ -330,7 +332,7 @@ fn probe(check: &MessageFields<'_>, comments: &mut Vec<String>, notes: &Notes<'_
     probe
 }
 
-/// The end of Envoy's range is not part of it.
+/// Envoy's range excludes its end.
 fn status_range(element: FieldValue<'_>) -> Option<String> {
     let fields = MessageFields::of(element);
     let start = fields.get("start")?.number()?;

@@ -1,4 +1,4 @@
-//! Filter chains: for whom they are, and what those of one listener cannot all have here.
+//! Filter chains: their SNI names, and the plain chains beside TLS ones.
 
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls::TransportSocket;
@@ -8,20 +8,20 @@ use crate::migrate::notes::Notes;
 use crate::route::HostPattern;
 
 const SNI_SELECTS_CERTIFICATE: &str =
-    "a certificate is chosen by the names that it is for, and a route by the host of the request";
-const PLAIN_OR_TLS: &str = "a listener speaks TLS with all its clients or with none; give what is plain an address of its own";
+    "Clockwise chooses a certificate by the names in it, and a route by the host of the request";
+const PLAIN_OR_TLS: &str = "a listener speaks TLS with all its clients or with none; give the plain filter chain an address of its own";
 
-/// What holds for the routes of one filter chain.
+/// The settings of one filter chain that its routes need.
 #[derive(Default)]
 pub(super) struct FilterChain {
-    /// Whom clients ask for; none: anybody.
+    /// SNI names of the chain; empty means any name.
     pub(super) server_names: Vec<HostPattern>,
     pub(super) tls: DownstreamTls,
-    /// All that its listener does is to send requests to HTTPS.
+    /// Its listener redirects all requests to HTTPS.
     pub(super) is_https_redirect: bool,
 }
 
-/// The names that clients of a filter chain ask for.
+/// The SNI names of a filter chain.
 pub(super) fn server_names(
     fields: &MessageFields<'_>,
     comments: &mut Vec<String>,
@@ -37,19 +37,19 @@ pub(super) fn server_names(
             Ok(pattern) if names.contains(&pattern) => {}
             Ok(pattern) => names.push(pattern),
             Err(_) => {
-                let why = "hosts are names or `*.name`; list the names";
+                let why = "a host is a name or `*.name`; list the names";
                 comments.push(notes.gap(name.span(), name.text(), why));
             }
         }
     }
-    if let Some(said) = matched.get("server_names") {
-        comments.push(notes.remark(said.span(), "server_names", SNI_SELECTS_CERTIFICATE));
+    if let Some(field) = matched.get("server_names") {
+        comments.push(notes.remark(field.span(), "server_names", SNI_SELECTS_CERTIFICATE));
     }
     matched.note_unread(comments, notes);
     names
 }
 
-/// Tells of the filter chains without TLS of a listener that has some with it.
+/// Notes the plain filter chains of a listener with TLS.
 pub(super) fn note_plain_chains(
     chains: &[FieldValue<'_>],
     listener: &mut ListenerDraft,

@@ -1,14 +1,13 @@
-//! `hash_policy`: our key.
+//! `hash_policy` becomes a key.
 //!
-//! Envoy combines the hashes of all policies that find something; after one that is `terminal` and
-//! has found something, no other is asked. Ours says that as a list of choices, the last of which
-//! may be a combination.
+//! Envoy combines the hashes of all policies that find a value, and stops after a `terminal` one that found
+//! one. In Clockwise that is a list of choices, the last of which may be a combination.
 
 use super::message_fields::{FieldValue, MessageFields};
 use crate::migrate::draft::{KeySourceDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
-/// The key of a route; empty where none is given or none can be said.
+/// The key of a route; empty if it has no policy that can be translated.
 pub(super) fn key(
     policies: &[FieldValue<'_>],
     comments: &mut Vec<String>,
@@ -22,7 +21,7 @@ pub(super) fn key(
         let source = source(&fields, comments, notes).filter(KeySourceDraft::is_valid);
         fields.note_unread(comments, notes);
         let Some(source) = source else {
-            let why = "keys come from a header, a cookie, a query parameter or the client's address: keys will move";
+            let why = "a key comes from a header, a cookie, a query parameter or the client's address; keys will move";
             comments.push(notes.gap(element.span(), "hash_policy", why));
             continue;
         };
@@ -32,7 +31,7 @@ pub(super) fn key(
             continue;
         }
         if terminal && !last {
-            let why = "only policies at the beginning can be `terminal`: keys will move";
+            let why = "only the first policies can be `terminal`; keys will move";
             comments.push(notes.gap(element.span(), "terminal", why));
         }
         combined.push(source);
@@ -63,7 +62,7 @@ fn source(
         let name = cookie.text("name").filter(|name| !name.is_empty())?;
         if let Some(ttl) = cookie.get("ttl") {
             let why = format!(
-                "clients without the cookie get none here; `{{cookie: {{name: {name}, generate: true}}}}` gives them one of ours"
+                "Clockwise sets no cookie by default; write `{{cookie: {{name: {name}, generate: true}}}}` to set one"
             );
             comments.push(notes.gap(ttl.span(), "cookie.ttl", &why));
         }
@@ -81,7 +80,7 @@ fn source(
     (connection.text("source_ip") == Some("true")).then_some(KeySourceDraft::ClientIp)
 }
 
-/// A ring without a key is one that Envoy enters at random.
+/// Notes the rings without a key: Envoy chooses at random there.
 pub(super) fn note_rings_without_key(
     upstreams: &mut [UpstreamDraft],
     resources: &MessageFields<'_>,
@@ -91,15 +90,14 @@ pub(super) fn note_rings_without_key(
         .iter_mut()
         .filter(|upstream| upstream.ring.is_some() && upstream.key.is_empty())
     {
-        let what =
-            "without `hash_policy` Envoy chooses at random; here the client's address is the key";
+        let what = "without `hash_policy`, Envoy chooses at random; Clockwise uses the client's address as the key";
         let clusters = resources.list("clusters");
         let cluster = clusters
             .into_iter()
             .find(|found| MessageFields::of(*found).text("name") == Some(&upstream.name));
-        let place = cluster.map_or_else(|| resources.span(), FieldValue::span);
+        let span = cluster.map_or_else(|| resources.span(), FieldValue::span);
         upstream
             .comments
-            .push(notes.remark(place, &upstream.name, what));
+            .push(notes.remark(span, &upstream.name, what));
     }
 }

@@ -1,4 +1,4 @@
-//! Listeners, and the routes of their HTTP connection managers.
+//! Listeners and their HTTP connection managers.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,24 @@ use crate::migrate::draft::{ConfigDraft, DownstreamDraft, ListenerDraft, Upstrea
 use crate::migrate::notes::Notes;
 use crate::migrate::unsupported::NO_REWRITE;
 
-const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, below the upstreams that speak gRPC";
-const REDIRECT_308: &str = "every request is answered with 308 there, whatever its host; Envoy's code is 301 unless another is said";
+const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, for the upstreams that speak gRPC";
+const REDIRECT_308: &str =
+    "the listener answers every request with 308, whatever its host; the default of Envoy is 301";
 
-/// Listeners and routes so far.
+/// Translates listeners, with the state that they share.
 #[derive(Default)]
 pub(super) struct ListenerTranslator {
-    /// Another listener has routes.
+    /// An earlier listener has routes.
     has_routes: bool,
     routes: RouteTranslator,
 }
 
 impl ListenerTranslator {
-    /// Adds a listener with all that is behind it.
+    /// Adds a listener and its routes.
     pub(super) fn listener(
         &mut self,
         element: FieldValue<'_>,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
         let fields = MessageFields::of(element);
@@ -43,22 +44,22 @@ impl ListenerTranslator {
             "ignore_global_conn_limit",
         ]);
         let Some((host, port)) = socket_address(&fields) else {
-            let why = "listeners have an IP address and a port";
-            setup
+            let why = "a listener has an IP address and a port";
+            draft
                 .comments
                 .push(notes.gap(element.span(), "listener", why));
             return;
         };
         let mut listener = ListenerDraft::new(host_and_port(host, port));
         if host.parse::<std::net::IpAddr>().is_err() {
-            setup.comments.push(notes.gap(
+            draft.comments.push(notes.gap(
                 element.span(),
                 &listener.address,
-                "listeners have an IP address",
+                "a listener has an IP address",
             ));
             return;
         }
-        let before = setup.routes.len();
+        let before = draft.routes.len();
         for filter in fields.list("listener_filters") {
             read_proxy_protocol_filter(filter, &mut listener, notes);
         }
@@ -66,21 +67,21 @@ impl ListenerTranslator {
         chains.extend(fields.get("default_filter_chain"));
         listener.https_redirect = redirect::https_redirect_of(&chains);
         for chain in &chains {
-            self.add_filter_chain(*chain, &mut listener, setup, notes);
+            self.add_filter_chain(*chain, &mut listener, draft, notes);
         }
         filter_chain::note_plain_chains(&chains, &mut listener, notes);
         fields.note_unread(&mut listener.comments, notes);
-        if let Some((port, place)) = listener.https_redirect {
-            let shown = format!("HTTPS, port {port}");
+        if let Some((port, span)) = listener.https_redirect {
+            let subject = format!("HTTPS, port {port}");
             listener
                 .comments
-                .push(notes.remark(place, &shown, REDIRECT_308));
+                .push(notes.remark(span, &subject, REDIRECT_308));
         }
-        self.has_routes |= setup.routes.len() > before;
-        if setup.routes.len() > before || listener.https_redirect.is_some() {
-            setup.listeners.push(listener);
+        self.has_routes |= draft.routes.len() > before;
+        if draft.routes.len() > before || listener.https_redirect.is_some() {
+            draft.listeners.push(listener);
         } else {
-            setup.comments.append(&mut listener.comments);
+            draft.comments.append(&mut listener.comments);
         }
     }
 
@@ -88,12 +89,12 @@ impl ListenerTranslator {
         &mut self,
         element: FieldValue<'_>,
         listener: &mut ListenerDraft,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
         let fields = MessageFields::of(element);
         let socket = fields.get("transport_socket");
-        let place = socket.map_or_else(|| element.span(), FieldValue::span);
+        let span = socket.map_or_else(|| element.span(), FieldValue::span);
         let mut chain = FilterChain {
             server_names: filter_chain::server_names(&fields, &mut listener.comments, notes),
             tls: tls_termination::read_transport_socket(socket, &mut listener.comments, notes),
@@ -105,11 +106,11 @@ impl ListenerTranslator {
                 .extension_type()
                 .contains("httpconnectionmanager");
             if let Some(config) = filter_fields.message("typed_config").filter(|_| manager) {
-                self.add_connection_manager(&config, &mut chain, setup, notes);
+                self.add_connection_manager(&config, &mut chain, draft, notes);
             } else {
                 let name = filter_fields.text("name").unwrap_or_default();
-                let why = "only HTTP is passed on";
-                setup.comments.push(notes.gap(filter.span(), name, why));
+                let why = "Clockwise proxies HTTP only";
+                draft.comments.push(notes.gap(filter.span(), name, why));
             }
         }
         fields.note_unread(&mut listener.comments, notes);
@@ -117,7 +118,7 @@ impl ListenerTranslator {
             let before = chain.server_names.is_empty() && !listener.is_default;
             listener.is_default |= chain.server_names.is_empty();
             let comments = &mut listener.comments;
-            tls_termination::merge(&mut listener.tls, tls, before, place, comments, notes);
+            tls_termination::merge(&mut listener.tls, tls, before, span, comments, notes);
         }
     }
 
@@ -125,7 +126,7 @@ impl ListenerTranslator {
         &mut self,
         fields: &MessageFields<'_>,
         chain: &mut FilterChain,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
         fields.ignore(&[
@@ -151,61 +152,61 @@ impl ListenerTranslator {
         if chain.is_https_redirect {
             fields.ignore(&["route_config", "http_filters"]);
             fields.ignore(&["common_http_protocol_options", "request_headers_timeout"]);
-            fields.note_unread(&mut setup.comments, notes);
+            fields.note_unread(&mut draft.comments, notes);
             return;
         }
         if self.has_routes {
-            setup
+            draft
                 .comments
                 .push(notes.shared_listeners(fields.span(), "http_connection_manager"));
         }
-        downstream(fields, &mut setup.downstream);
-        let web = http_filters(fields, &mut setup.comments, notes);
-        let before = setup.routes.len();
+        downstream(fields, &mut draft.downstream);
+        let grpc_web_filter = http_filters(fields, &mut draft.comments, notes);
+        let before = draft.routes.len();
         if let Some(config) = fields.message("route_config") {
-            self.routes.add_routes(&config, chain, setup, notes);
+            self.routes.add_routes(&config, chain, draft, notes);
         }
-        if let Some(filter) = web {
-            grpc_web(filter, before, setup, notes);
+        if let Some(filter) = grpc_web_filter {
+            grpc_web(filter, before, draft, notes);
         }
-        fields.note_unread(&mut setup.comments, notes);
+        fields.note_unread(&mut draft.comments, notes);
     }
 }
 
-/// What clients may do.
-fn downstream(manager: &MessageFields<'_>, down: &mut DownstreamDraft) {
+/// Sets the timeouts of clients.
+fn downstream(manager: &MessageFields<'_>, downstream: &mut DownstreamDraft) {
     let common = manager.message("common_http_protocol_options");
     let idle = common.and_then(|common| common.get("idle_timeout"));
-    down.keepalive = idle.and_then(FieldValue::duration).or(down.keepalive);
+    downstream.keepalive = idle.and_then(FieldValue::duration).or(downstream.keepalive);
     let header = manager.get("request_headers_timeout");
     let header = header.and_then(FieldValue::duration);
-    down.header_timeout = header.or(down.header_timeout);
+    downstream.header_timeout = header.or(downstream.header_timeout);
 }
 
-/// The HTTP filters; gives the one of gRPC-Web, which says nothing before the routes are known.
+/// Notes the HTTP filters; returns that of gRPC-Web, which needs the routes first.
 fn http_filters<'a>(
     manager: &MessageFields<'a>,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> Option<FieldValue<'a>> {
-    let mut web = None;
+    let mut grpc_web_filter = None;
     for filter in manager.list("http_filters") {
         let name = MessageFields::of(filter).text("name").unwrap_or_default();
         if name.contains("grpc_web") {
-            web = Some(filter);
+            grpc_web_filter = Some(filter);
         } else if !name.contains("router") {
             comments.push(notes.gap(filter.span(), name, NO_REWRITE));
         }
     }
-    web
+    grpc_web_filter
 }
 
-/// gRPC-Web needs HTTP/2 at every server that routes from `before` on lead to.
-fn grpc_web(filter: FieldValue<'_>, before: usize, setup: &mut ConfigDraft, notes: &Notes<'_>) {
-    let routes = setup.routes.iter().skip(before);
+/// Sets `grpc_web` if every upstream of the routes from `before` on has HTTP/2.
+fn grpc_web(filter: FieldValue<'_>, before: usize, draft: &mut ConfigDraft, notes: &Notes<'_>) {
+    let routes = draft.routes.iter().skip(before);
     let names: BTreeSet<_> = routes.map(|route| route.upstream.as_str()).collect();
     let reached = |upstream: &&mut UpstreamDraft| names.contains(upstream.name.as_str());
-    let upstreams: Vec<_> = setup.upstreams.iter_mut().filter(reached).collect();
+    let upstreams: Vec<_> = draft.upstreams.iter_mut().filter(reached).collect();
     let http2 = upstreams.iter().all(|upstream| upstream.protocol.is_some());
     if http2 && !upstreams.is_empty() {
         for upstream in upstreams {
@@ -213,13 +214,13 @@ fn grpc_web(filter: FieldValue<'_>, before: usize, setup: &mut ConfigDraft, note
         }
     } else {
         let name = MessageFields::of(filter).text("name").unwrap_or_default();
-        setup
+        draft
             .comments
             .push(notes.gap(filter.span(), name, GRPC_WEB));
     }
 }
 
-/// Envoy's filter believes everybody; the others only look at what comes.
+/// Reads the PROXY protocol filter, which trusts every source; other listener filters only inspect.
 fn read_proxy_protocol_filter(
     filter: FieldValue<'_>,
     listener: &mut ListenerDraft,
@@ -233,13 +234,14 @@ fn read_proxy_protocol_filter(
     }
     let optional = config.and_then(|config| config.text("allow_requests_without_proxy_protocol"));
     if optional == Some("true") {
-        let why = "whether a header is there is not guessed: with `proxy_protocol: {from: [...], untrusted: accept}` the client's address decides";
+        let why = "Clockwise does not guess whether a PROXY header is present; write `proxy_protocol: {from: [...], untrusted: accept}`, so that the source address decides";
         listener.comments.push(notes.gap(filter.span(), name, why));
         return;
     }
-    let everybody = ["0.0.0.0/0", "::/0"].map(str::to_owned);
-    listener.accept_proxy_from = Some(everybody.to_vec());
-    let what = "everybody is believed, as there; name the networks of those in front";
+    let all_networks = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+    listener.accept_proxy_from = Some(all_networks.to_vec());
+    let what =
+        "every source is trusted, as before; list the networks of the load balancers in `from`";
     listener
         .comments
         .push(notes.remark(filter.span(), name, what));

@@ -1,4 +1,4 @@
-//! Reading messages by field name, and telling of the fields that nobody read.
+//! Reads messages by field name, and notes the fields that were not read.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::unsupported;
 
-/// A value of the file, with the file's number.
+/// A value of the file, with the index of the file.
 #[derive(Clone, Copy)]
 pub(super) struct FieldValue<'a> {
     node: &'a YamlNode,
     file: usize,
 }
 
-/// A message whose fields are read one by one.
+/// A message, with the names of the fields that were read.
 pub(super) struct MessageFields<'a> {
     value: FieldValue<'a>,
     read_names: RefCell<Vec<&'a str>>,
@@ -34,12 +34,12 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// The text of a scalar; empty for all else.
+    /// The text of a scalar; empty for a map or a list.
     pub(super) fn text(self) -> &'a str {
         self.node.text().unwrap_or_default()
     }
 
-    /// A duration as protobuf writes it: `5s`, `0.25s`.
+    /// A duration in protobuf's JSON: `5s`, `0.25s`.
     pub(super) fn duration(self) -> Option<Duration> {
         let seconds = self.text().strip_suffix('s')?.parse::<f64>().ok()?;
         let bounded = Some(seconds).filter(|seconds| (0.001..=1e8).contains(seconds))?;
@@ -70,7 +70,7 @@ impl<'a> MessageFields<'a> {
         self.value.span()
     }
 
-    /// Where a field is; where it is missing, where the message is.
+    /// The span of a field, or of the message if it is missing.
     pub(super) fn span_of(&self, name: &'static str) -> SourceSpan {
         self.get(name).map_or_else(|| self.span(), FieldValue::span)
     }
@@ -81,7 +81,7 @@ impl<'a> MessageFields<'a> {
         found.map(|entry| FieldValue::new(&entry.value, self.value.file))
     }
 
-    /// The message in a field.
+    /// The message of a field.
     pub(super) fn message(&self, name: &'static str) -> Option<Self> {
         self.get(name).map(Self::of)
     }
@@ -90,7 +90,7 @@ impl<'a> MessageFields<'a> {
         self.get(name).map(FieldValue::text)
     }
 
-    /// Which extension it is: the type of its `typed_config`, or else its name, in small letters.
+    /// The type of `typed_config`, or else the name, in lower case without `_`.
     pub(super) fn extension_type(&self) -> String {
         let name = self.text("name").unwrap_or_default();
         let config = self.message("typed_config");
@@ -103,7 +103,7 @@ impl<'a> MessageFields<'a> {
         self.text(name) == Some("true")
     }
 
-    /// The items of a field; none where it is missing.
+    /// The items of a field; empty if it is missing.
     pub(super) fn list(&self, name: &'static str) -> Vec<FieldValue<'a>> {
         let Some(element) = self.get(name) else {
             return Vec::new();
@@ -117,7 +117,7 @@ impl<'a> MessageFields<'a> {
         }
     }
 
-    /// These only concern Envoy itself.
+    /// Marks fields as read that are internal to Envoy.
     pub(super) fn ignore(&self, names: &[&'static str]) {
         self.read_names.borrow_mut().extend(names);
         self.read_names
@@ -125,18 +125,18 @@ impl<'a> MessageFields<'a> {
             .extend(["name", "@type", "alt_stat_name"]);
     }
 
-    /// Tells of all fields that nobody read.
+    /// Notes all fields that were not read.
     pub(super) fn note_unread(&self, comments: &mut Vec<String>, notes: &Notes<'_>) {
         let seen = self.read_names.borrow();
         for entry in self.value.entries() {
             if !seen.contains(&entry.key.as_str()) {
                 let (start, end) = (entry.key_span.start, entry.key_span.end);
-                let place = SourceSpan {
+                let span = SourceSpan {
                     file: self.value.file,
                     start,
                     end,
                 };
-                comments.push(notes.gap(place, &entry.key, unsupported::envoy::reason(&entry.key)));
+                comments.push(notes.gap(span, &entry.key, unsupported::envoy::reason(&entry.key)));
             }
         }
     }

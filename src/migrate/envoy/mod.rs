@@ -1,7 +1,7 @@
-//! Envoy: what `static_resources` mean to us.
+//! Envoy: `static_resources`.
 //!
-//! The syntax is YAML (JSON is YAML), read as our own configuration is, with the same bounds. A field
-//! that nothing here asks for is a gap, unless it only concerns Envoy itself.
+//! The syntax is YAML (JSON is YAML), parsed with the same bounds as Clockwise's own configuration. A field
+//! that the translation does not read is a gap, unless it is internal to Envoy.
 
 mod address;
 mod cluster;
@@ -21,23 +21,23 @@ use super::notes::Notes;
 use super::source::SourceMap;
 use crate::config::{self, Report, YamlNode, YamlValue};
 
-/// The tree of one file.
+/// The parsed YAML of one file.
 pub(super) struct EnvoyBootstrap {
     file: usize,
     node: YamlNode,
 }
 
-/// Reads the file; it must have `static_resources`.
+/// Parses the file, which must have `static_resources`.
 pub(super) fn parse(sources: &SourceMap, file: usize) -> Result<EnvoyBootstrap, Report> {
     let text = sources.text(file);
-    let said = text
+    let has_content = text
         .lines()
         .any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
     let missing = || {
-        let help = "give a bootstrap configuration; what comes by xDS is not in the file";
-        sources.file_error(file, "there is no `static_resources` here", help)
+        let help = "give a bootstrap configuration; resources from xDS are not in the file";
+        sources.file_error(file, "`static_resources` is missing", help)
     };
-    if !said {
+    if !has_content {
         return Err(missing());
     }
     let node = config::parse_yaml(sources.name(file), text)?;
@@ -49,9 +49,9 @@ pub(super) fn parse(sources: &SourceMap, file: usize) -> Result<EnvoyBootstrap, 
     }
 }
 
-/// What the whole tree says.
+/// Translates the whole tree.
 pub(super) fn translate(root: &EnvoyBootstrap, notes: &Notes<'_>) -> ConfigDraft {
-    let mut setup = ConfigDraft::default();
+    let mut draft = ConfigDraft::default();
     let fields = MessageFields::of(FieldValue::new(&root.node, root.file));
     fields.ignore(&[
         "node",
@@ -63,15 +63,15 @@ pub(super) fn translate(root: &EnvoyBootstrap, notes: &Notes<'_>) -> ConfigDraft
     ]);
     if let Some(resources) = fields.message("static_resources") {
         for cluster in resources.list("clusters") {
-            setup.upstreams.push(cluster::upstream(cluster, notes));
+            draft.upstreams.push(cluster::upstream(cluster, notes));
         }
-        let mut routing = listener::ListenerTranslator::default();
+        let mut translator = listener::ListenerTranslator::default();
         for listener in resources.list("listeners") {
-            routing.listener(listener, &mut setup, notes);
+            translator.listener(listener, &mut draft, notes);
         }
-        hash_policy::note_rings_without_key(&mut setup.upstreams, &resources, notes);
-        resources.note_unread(&mut setup.comments, notes);
+        hash_policy::note_rings_without_key(&mut draft.upstreams, &resources, notes);
+        resources.note_unread(&mut draft.comments, notes);
     }
-    fields.note_unread(&mut setup.comments, notes);
-    setup
+    fields.note_unread(&mut draft.comments, notes);
+    draft
 }

@@ -1,4 +1,4 @@
-//! Listeners that send all their requests to HTTPS.
+//! Listeners that redirect all requests to HTTPS.
 
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls::TransportSocket;
@@ -6,8 +6,8 @@ use crate::migrate::source::SourceSpan;
 
 const HTTPS: u16 = 443;
 
-/// The port, where every virtual host behind these filter chains sends all its requests to the same
-/// one, and where that is said.
+/// The HTTPS port if every virtual host of these filter chains redirects all requests to it, and the span of
+/// the first redirect.
 pub(super) fn https_redirect_of(chains: &[FieldValue<'_>]) -> Option<(u16, SourceSpan)> {
     let mut found: Option<(u16, SourceSpan)> = None;
     for chain in chains {
@@ -19,11 +19,11 @@ pub(super) fn https_redirect_of(chains: &[FieldValue<'_>]) -> Option<(u16, Sourc
         for filter in fields.list("filters") {
             let config = MessageFields::of(filter).message("typed_config")?;
             for host in config.message("route_config")?.list("virtual_hosts") {
-                let (port, place) = virtual_host_redirect(host)?;
+                let (port, span) = virtual_host_redirect(host)?;
                 if found.is_some_and(|(first, _)| first != port) {
                     return None;
                 }
-                found = found.or(Some((port, place)));
+                found = found.or(Some((port, span)));
             }
         }
     }
@@ -47,7 +47,7 @@ fn virtual_host_redirect(element: FieldValue<'_>) -> Option<(u16, SourceSpan)> {
     found
 }
 
-/// The port, if nothing else is changed about the address but that it is one of HTTPS.
+/// The port of a redirect that changes only scheme and port.
 fn redirect_port(action: &MessageFields<'_>) -> Option<u16> {
     let changed = [
         "host_redirect",

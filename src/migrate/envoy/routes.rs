@@ -11,17 +11,18 @@ use crate::migrate::source::SourceSpan;
 use crate::migrate::{route_order, unsupported};
 use crate::route::{HostPattern, PathPrefix};
 
-const PATHS_END_AT_SLASH: &str = "paths end at a `/` here: with `/a` also `/a/b`, but not `/ab`";
-const PATHS_ARE_PREFIXES: &str = "paths are prefixes here: what is below it goes there too";
+const PATHS_END_AT_SLASH: &str =
+    "a path matches whole segments only; `/a` matches `/a/b`, but not `/ab`";
+const PATHS_ARE_PREFIXES: &str = "a path is a prefix; the paths below it match too";
 
-/// Routes so far.
+/// Translates virtual hosts, with the state that they share.
 #[derive(Default)]
 pub(super) struct RouteTranslator {
-    /// The key and retries of a cluster, by its first route.
+    /// Key and retries of a cluster, by its first route.
     first_users: HashMap<String, (Vec<KeySourceDraft>, RetryDraft)>,
 }
 
-/// Routes of one virtual host, and what they share.
+/// The hosts and routes of one virtual host.
 struct VirtualHostRoutes {
     hosts: Vec<HostPattern>,
     routes: Vec<RouteDraft>,
@@ -33,42 +34,42 @@ impl RouteTranslator {
         &mut self,
         config: &MessageFields<'_>,
         chain: &mut FilterChain,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
         config.ignore(&["validate_clusters"]);
         let tls = chain.tls.termination.as_mut();
-        tls_termination::response_headers(config, true, tls, &mut setup.comments, notes);
+        tls_termination::response_headers(config, true, tls, &mut draft.comments, notes);
         let hosts = config.list("virtual_hosts");
         let any = hosts_of_wildcard(&hosts, &chain.server_names);
-        let virtuals: Vec<_> = hosts
+        let virtual_hosts: Vec<_> = hosts
             .into_iter()
             .map(|host| {
-                let place = host.span();
-                (place, self.virtual_host(host, &any, chain, setup, notes))
+                let span = host.span();
+                (span, self.virtual_host(host, &any, chain, draft, notes))
             })
             .collect();
-        let any = virtuals
+        let any = virtual_hosts
             .iter()
             .any(|(_, host)| host.hosts.contains(&HostPattern::Any));
-        for (place, host) in virtuals {
-            let whole = host
+        for (span, host) in virtual_hosts {
+            let has_root = host
                 .routes
                 .iter()
                 .any(|route| route.path == PathPrefix::ROOT);
-            if any && !whole && !host.hosts.contains(&HostPattern::Any) {
-                let what = "paths that it has no route for take the routes of the domain `*`";
-                setup
+            if any && !has_root && !host.hosts.contains(&HostPattern::Any) {
+                let what = "paths without a route go to the routes of the domain `*`";
+                draft
                     .comments
-                    .push(notes.remark(place, "virtual_host", what));
+                    .push(notes.remark(span, "virtual_host", what));
             }
-            setup.routes.extend(route_order::by_specificity(
+            draft.routes.extend(route_order::by_specificity(
                 host.routes,
                 notes,
-                &mut setup.comments,
+                &mut draft.comments,
             ));
         }
-        config.note_unread(&mut setup.comments, notes);
+        config.note_unread(&mut draft.comments, notes);
     }
 
     fn virtual_host(
@@ -76,15 +77,15 @@ impl RouteTranslator {
         element: FieldValue<'_>,
         any: &[HostPattern],
         chain: &mut FilterChain,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) -> VirtualHostRoutes {
         let fields = MessageFields::of(element);
         fields.ignore(&["include_request_attempt_count"]);
         let tls = chain.tls.termination.as_mut();
-        tls_termination::response_headers(&fields, false, tls, &mut setup.comments, notes);
+        tls_termination::response_headers(&fields, false, tls, &mut draft.comments, notes);
         if chain.tls.termination.is_none() {
-            note_require_tls(&fields, &mut setup.comments, notes);
+            note_require_tls(&fields, &mut draft.comments, notes);
         } else {
             fields.ignore(&["require_tls"]);
         }
@@ -95,8 +96,8 @@ impl RouteTranslator {
                 Some(host) if hosts.contains(&host) => {}
                 Some(host) => hosts.push(host),
                 None => {
-                    let why = "hosts are names or `*.name`; list the names";
-                    setup
+                    let why = "a host is a name or `*.name`; list the names";
+                    draft
                         .comments
                         .push(notes.gap(domain.span(), domain.text(), why));
                 }
@@ -104,7 +105,7 @@ impl RouteTranslator {
         }
         let mut routes = Vec::new();
         for item in fields.list("routes") {
-            let Some(route) = self.route(item, chain, setup, notes) else {
+            let Some(route) = self.route(item, chain, draft, notes) else {
                 continue;
             };
             let mut comments = route.comments.clone();
@@ -114,7 +115,7 @@ impl RouteTranslator {
                 ..route.clone()
             }));
         }
-        fields.note_unread(&mut setup.comments, notes);
+        fields.note_unread(&mut draft.comments, notes);
         VirtualHostRoutes { hosts, routes }
     }
 
@@ -122,7 +123,7 @@ impl RouteTranslator {
         &mut self,
         element: FieldValue<'_>,
         chain: &mut FilterChain,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) -> Option<RouteDraft> {
         let fields = MessageFields::of(element);
@@ -136,7 +137,7 @@ impl RouteTranslator {
         let name = action.as_ref().and_then(|action| action.text("cluster"));
         let route = match (path, action, name) {
             (Some(path), Some(action), Some(name)) => {
-                self.set_key_and_retry(&action, name, element.span(), setup, notes);
+                self.set_key_and_retry(&action, name, element.span(), draft, notes);
                 action.note_unread(&mut comments, notes);
                 Some(RouteDraft {
                     path,
@@ -153,21 +154,21 @@ impl RouteTranslator {
         };
         fields.note_unread(&mut comments, notes);
         if route.is_none() {
-            setup.comments.append(&mut comments);
+            draft.comments.append(&mut comments);
         }
         route.map(|route| RouteDraft { comments, ..route })
     }
 
-    /// The first route of a cluster decides on its key and its tries.
+    /// The first route of a cluster sets its key and its retries.
     fn set_key_and_retry(
         &mut self,
         action: &MessageFields<'_>,
         name: &str,
-        place: SourceSpan,
-        setup: &mut ConfigDraft,
+        span: SourceSpan,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
     ) {
-        let Some(upstream) = setup
+        let Some(upstream) = draft
             .upstreams
             .iter_mut()
             .find(|upstream| upstream.name == name)
@@ -179,7 +180,7 @@ impl RouteTranslator {
         let retry = retry(action, &mut upstream.comments, notes);
         match self.first_users.get(name) {
             Some((first, _)) if key.is_empty() && !first.is_empty() => {}
-            // Without a policy Envoy chooses at random: a later route with one decides.
+            // Without a policy, Envoy chooses at random, so a later route with a policy sets the key.
             first if first.is_none_or(|(first, _)| first.is_empty()) => {
                 (upstream.key, upstream.retry) = (key.clone(), retry);
                 self.first_users.insert(name.to_owned(), (key, retry));
@@ -187,22 +188,22 @@ impl RouteTranslator {
             Some(first) if *first == (key, retry) => {}
             _ => {
                 let why = "an upstream has one `key` and one `retry`, those of its first route; give this route an upstream of its own";
-                upstream.comments.push(notes.gap(place, "hash_policy", why));
+                upstream.comments.push(notes.gap(span, "hash_policy", why));
             }
         }
     }
 }
 
-/// Tells of requests without TLS that are sent to HTTPS, where others of the listener are not.
+/// Notes a virtual host that redirects to HTTPS on a listener that also serves requests.
 fn note_require_tls(host: &MessageFields<'_>, comments: &mut Vec<String>, notes: &Notes<'_>) {
     if let Some(required) = host.get("require_tls").filter(|one| one.text() != "NONE") {
-        let shown = format!("require_tls: {}", required.text());
+        let subject = format!("require_tls: {}", required.text());
         let why = unsupported::envoy::reason("require_tls");
-        comments.push(notes.wider_access(required.span(), &shown, why));
+        comments.push(notes.wider_access(required.span(), &subject, why));
     }
 }
 
-/// Which hosts the domain `*` is: those that clients ask for and no other virtual host has, if any.
+/// The hosts of the domain `*`: the SNI names that no other virtual host has, or any host.
 fn hosts_of_wildcard(hosts: &[FieldValue<'_>], names: &[HostPattern]) -> Vec<HostPattern> {
     let domains = hosts
         .iter()
@@ -270,13 +271,13 @@ fn path_prefix(
         "connect_matcher",
     ] {
         if let Some(condition) = fields.get(name) {
-            let why = "routes look at host, path and method only; this one is left out";
+            let why = "a route matches host, path and method only; this route is left out";
             comments.push(notes.gap(condition.span(), name, why));
             return None;
         }
     }
     let Some((path, element)) = parsed.clone().zip(element) else {
-        let why = "a path is a prefix that begins with `/` and has no empty part";
+        let why = "a path is a prefix that begins with `/` and has no empty segment";
         comments.push(notes.gap(fields.span(), "match", why));
         return None;
     };

@@ -1,22 +1,22 @@
-//! What both sides of Envoy's TLS have in common: sockets, files, versions and whom is believed.
+//! TLS settings that listeners and clusters share: sockets, files, versions, validation.
 
 use super::message_fields::MessageFields;
 use crate::config;
 use crate::migrate::notes::Notes;
 use crate::migrate::tls::CertificateDraft;
 
-const TWO_FILES: &str = "certificate and key are in files here: write them into two";
-const STAPLE_IN_FILE: &str = "an OCSP response is in a file here";
-const SDS: &str = "what comes by SDS is not in the file; name the issuers' file as `ca`";
-const NO_OLD_TLS: &str = "TLS 1.2 and 1.3 are spoken here, older versions are not";
-const ALWAYS_TLS13: &str = "TLS 1.3 is spoken here, too";
+const TWO_FILES: &str = "Clockwise reads certificate and key from files; name one file for each";
+const STAPLE_IN_FILE: &str = "Clockwise reads an OCSP response from a file; name it as `ocsp`";
+const SDS: &str = "secrets from SDS are not in the file; name the CA file as `ca`";
+const NO_OLD_TLS: &str = "Clockwise speaks TLS 1.2 and 1.3 only";
+const ALWAYS_TLS13: &str = "Clockwise always offers TLS 1.3";
 
-/// What a connection goes through.
+/// The kind of a transport socket.
 pub(super) enum TransportSocket<'a> {
     RawBuffer,
-    /// With the terms.
+    /// With its TLS context.
     Tls(MessageFields<'a>),
-    /// With what is known of it.
+    /// With its configuration.
     Other(MessageFields<'a>),
 }
 
@@ -36,14 +36,14 @@ impl<'a> TransportSocket<'a> {
     }
 }
 
-/// The name of the file that a field says to read.
+/// The `filename` of a data source.
 pub(super) fn file_path(fields: &MessageFields<'_>, name: &'static str) -> Option<String> {
     let source = fields.message(name)?;
     let path = source.text("filename")?;
     config::is_file_path(path).then(|| path.to_owned())
 }
 
-/// `tls_certificates`, those that are in files.
+/// The `tls_certificates` in files.
 pub(super) fn certificates(
     common: &MessageFields<'_>,
     comments: &mut Vec<String>,
@@ -67,7 +67,7 @@ pub(super) fn certificates(
     found
 }
 
-/// The least version; `None` is our default, which is Envoy's.
+/// The oldest version; `None` is the default, 1.2 in both.
 pub(super) fn min_version(
     common: &MessageFields<'_>,
     comments: &mut Vec<String>,
@@ -79,8 +79,8 @@ pub(super) fn min_version(
     let most = params.get("tls_maximum_protocol_version");
     params.note_unread(comments, notes);
     if let Some(most) = most.filter(|most| !["TLSv1_3", "TLS_AUTO"].contains(&most.text())) {
-        let shown = format!("tls_maximum_protocol_version: {}", most.text());
-        comments.push(notes.remark(most.span(), &shown, ALWAYS_TLS13));
+        let subject = format!("tls_maximum_protocol_version: {}", most.text());
+        comments.push(notes.remark(most.span(), &subject, ALWAYS_TLS13));
     }
     let least = least?;
     match least.text() {
@@ -88,18 +88,18 @@ pub(super) fn min_version(
         "TLSv1_3" => Some("1.3"),
         "TLS_AUTO" => None,
         other => {
-            let shown = format!("tls_minimum_protocol_version: {other}");
-            comments.push(notes.remark(least.span(), &shown, NO_OLD_TLS));
+            let subject = format!("tls_minimum_protocol_version: {other}");
+            comments.push(notes.remark(least.span(), &subject, NO_OLD_TLS));
             None
         }
     }
 }
 
-/// By what the other side's certificate is judged.
+/// How the peer's certificate is verified.
 #[derive(Default)]
 pub(super) struct ValidationContext<'a> {
     pub(super) fields: Option<MessageFields<'a>>,
-    /// Some of it is not in the file.
+    /// A part comes from SDS.
     pub(super) uses_sds: bool,
 }
 
@@ -114,10 +114,10 @@ impl<'a> ValidationContext<'a> {
         let inner = combined
             .as_ref()
             .and_then(|combined| combined.message("default_validation_context"));
-        let mut elsewhere = false;
+        let mut uses_sds = false;
         for fields in [Some(common), combined.as_ref()].into_iter().flatten() {
             if let Some(secret) = fields.get(SECRET) {
-                elsewhere = true;
+                uses_sds = true;
                 comments.push(notes.gap(secret.span(), SECRET, SDS));
             }
         }
@@ -126,21 +126,21 @@ impl<'a> ValidationContext<'a> {
         }
         Self {
             fields: common.message("validation_context").or(inner),
-            uses_sds: elsewhere,
+            uses_sds,
         }
     }
 }
 
-/// What only tells Envoy how to judge.
+/// Fields of a validation context that are internal to Envoy.
 pub(super) const VALIDATION_IGNORED: &[&str] = &["watched_directory"];
 
-/// The fields that name whom a certificate may be for.
+/// Fields that match the names in a certificate.
 pub(super) const SAN_MATCHERS: [&str; 3] = [
     "match_typed_subject_alt_names",
     "match_subject_alt_names",
     "verify_subject_alt_name",
 ];
 
-/// The fields that name certificates, whoever has issued them.
+/// Fields that pin certificates or keys.
 pub(super) const CERTIFICATE_PINS: [&str; 2] =
     ["verify_certificate_spki", "verify_certificate_hash"];

@@ -1,4 +1,4 @@
-//! `UpstreamTlsContext` and `HttpProtocolOptions`: how a cluster's endpoints are spoken to.
+//! `UpstreamTlsContext` and `HttpProtocolOptions`: TLS and protocol to the endpoints of a cluster.
 
 use rustls_pki_types::ServerName;
 
@@ -12,32 +12,31 @@ use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{TlsOriginationDraft, is_verifiable_name};
 use crate::migrate::unsupported;
 
-const UNVERIFIED: &str = "Envoy verifies no certificate without issuers, and none is verified here: name them as `ca` and remove `verify: false`";
-const ACCEPTS_UNTRUSTED: &str = "every certificate is taken, as there";
+const UNVERIFIED: &str = "without a CA, Envoy does not verify certificates, and `verify: false` is written; name a `ca` and remove it";
+const ACCEPTS_UNTRUSTED: &str = "every server certificate is accepted, as before";
 const NO_NAME_MATCHED: &str =
-    "Envoy looks at no name here; with us the certificate must be for the one that is asked for";
-const SAN_IS_SERVER_NAME: &str = "a certificate must be for the name that is asked for, `server_name`, and nothing else of it is looked at";
-const NO_PINNING: &str =
-    "certificates are judged by their issuers: name them as `ca`; the system's are written";
-const NO_SERVER_CRL: &str = "revoked certificates of servers are not known here, and are taken";
-const CA_IN_FILE: &str = "issuers are in a file here: name it as `ca`; the system's are written";
-const ONE_CLIENT_CERTIFICATE: &str = "one certificate is shown to servers; the first is written";
-const SDS: &str =
-    "what comes by SDS is not in the file; name the files, as in `tls: {cert: FILE, key: FILE}`";
-const UNSUPPORTED_SOCKET: &str = "servers are spoken to plainly or by TLS over TCP";
+    "Envoy does not check the name in this certificate; Clockwise checks the SNI name";
+const SAN_IS_SERVER_NAME: &str = "Clockwise checks a certificate against `server_name` only";
+const NO_PINNING: &str = "Clockwise verifies certificates by their CA only; the CAs of the system are used, name yours as `ca`";
+const NO_SERVER_CRL: &str =
+    "Clockwise does not check the certificates of servers against a CRL; revoked ones are accepted";
+const CA_IN_FILE: &str =
+    "Clockwise reads the CA from a file; the CAs of the system are used, name yours as `ca`";
+const ONE_CLIENT_CERTIFICATE: &str = "an upstream has one client certificate; the first is written";
+const SDS: &str = "secrets from SDS are not in the file; write `tls: {cert: FILE, key: FILE}`";
+const UNSUPPORTED_SOCKET: &str = "a connection to a server is plain TCP or TLS over TCP";
 const SEE_PROXY_PROTOCOL: &str = "see `proxy_protocol` of the upstream";
-const AUTO_NEEDS_TLS: &str =
-    "servers choose between HTTP/1.1 and HTTP/2 within TLS only; HTTP/1.1 is written";
+const AUTO_NEEDS_TLS: &str = "a server can choose HTTP/2 over TLS only; HTTP/1.1 is written";
 
-/// What `HttpProtocolOptions` says, or the older fields of the cluster.
+/// `HttpProtocolOptions`, or the older fields of the cluster.
 #[derive(Default)]
 pub(super) struct UpstreamHttpOptions {
     http2: bool,
-    /// Whichever the server chooses.
+    /// `auto_config`: the server chooses by ALPN.
     auto_config: Option<SourceSpan>,
-    /// Servers are asked for the name that the client asked for.
+    /// SNI is the client's `Host`.
     auto_sni: bool,
-    /// They must prove it.
+    /// The certificate must match it.
     auto_san_validation: bool,
 }
 
@@ -74,7 +73,7 @@ impl UpstreamHttpOptions {
         options
     }
 
-    /// The fields that stood in the cluster itself.
+    /// The older fields of the cluster itself.
     fn read_cluster_fields(
         &mut self,
         cluster: &MessageFields<'_>,
@@ -83,9 +82,9 @@ impl UpstreamHttpOptions {
     ) {
         cluster.ignore(&["http_protocol_options"]);
         if cluster.text("protocol_selection") == Some("USE_DOWNSTREAM_PROTOCOL") {
-            let place = cluster.span_of("protocol_selection");
+            let span = cluster.span_of("protocol_selection");
             let why = unsupported::envoy::reason("protocol_selection");
-            comments.push(notes.gap(place, "protocol_selection", why));
+            comments.push(notes.gap(span, "protocol_selection", why));
         }
         self.read_upstream_options(cluster, comments, notes);
         self.http2 = has_http2_options(cluster, comments, notes);
@@ -104,15 +103,15 @@ impl UpstreamHttpOptions {
         }
     }
 
-    /// The protocol, once it is known whether there is TLS.
+    /// Sets the protocol; `upstream.tls` must be set before.
     pub(super) fn set_protocol(&self, upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
         let tls = upstream.tls.is_some();
         upstream.protocol = match (self.http2, self.auto_config) {
             (true, _) if tls => Some("h2"),
             (true, _) => Some("h2c"),
             (false, Some(_)) if tls => Some("auto"),
-            (false, Some(place)) => {
-                let comment = notes.gap(place, "auto_config", AUTO_NEEDS_TLS);
+            (false, Some(span)) => {
+                let comment = notes.gap(span, "auto_config", AUTO_NEEDS_TLS);
                 upstream.comments.push(comment);
                 None
             }
@@ -121,7 +120,7 @@ impl UpstreamHttpOptions {
     }
 }
 
-/// Whether `http2_protocol_options` is there.
+/// Whether `http2_protocol_options` is present.
 fn has_http2_options(
     fields: &MessageFields<'_>,
     comments: &mut Vec<String>,
@@ -147,7 +146,7 @@ fn has_http2_options(
     true
 }
 
-/// The `transport_socket` of a cluster; gives whether each endpoint is asked for its own host name.
+/// Reads the `transport_socket` of a cluster; returns whether the SNI name is the endpoint's host name.
 pub(super) fn read_transport_socket(
     cluster: &MessageFields<'_>,
     options: &UpstreamHttpOptions,
@@ -159,7 +158,7 @@ pub(super) fn read_transport_socket(
         .is_some_and(|socket| read_socket(socket, options, upstream, notes))
 }
 
-/// A socket that wraps another leads to that.
+/// Reads a socket, or the socket inside it.
 fn read_socket(
     element: FieldValue<'_>,
     options: &UpstreamHttpOptions,
@@ -199,23 +198,30 @@ fn read_tls_context(
         "max_session_keys",
         "enforce_rsa_key_usage",
     ]);
-    let own = context.flag("auto_host_sni") && !options.auto_sni;
-    let proven = options.auto_san_validation || context.flag("auto_sni_san_validation");
+    let sni_is_hostname = context.flag("auto_host_sni") && !options.auto_sni;
+    let checks_sni = options.auto_san_validation || context.flag("auto_sni_san_validation");
     let mut tls = TlsOriginationDraft {
         server_name: read_sni(context, comments, notes),
         ..TlsOriginationDraft::default()
     };
     if options.auto_sni {
         tls.server_name = Some("host".to_owned());
-    } else if own {
+    } else if sni_is_hostname {
         tls.server_name = None;
     }
     if let Some(common) = context.message("common_tls_context") {
         common.ignore(&["alpn_protocols", "key_log"]);
         set_client_certificate(&common, &mut tls, comments, notes);
         tls.min_version = tls::min_version(&common, comments, notes);
-        let judging = ValidationContext::of(&common, comments, notes);
-        set_validation(context.span(), judging, proven, &mut tls, comments, notes);
+        let validation = ValidationContext::of(&common, comments, notes);
+        set_validation(
+            context.span(),
+            validation,
+            checks_sni,
+            &mut tls,
+            comments,
+            notes,
+        );
         common.note_unread(comments, notes);
     } else {
         tls.verify = false;
@@ -223,10 +229,10 @@ fn read_tls_context(
     }
     context.note_unread(comments, notes);
     upstream.tls = Some(tls);
-    own
+    sni_is_hostname
 }
 
-/// `sni`, if a certificate can be for it. `host` would mean the client's here.
+/// `sni`, if it can be verified.
 fn read_sni(
     context: &MessageFields<'_>,
     comments: &mut Vec<String>,
@@ -237,12 +243,12 @@ fn read_sni(
     if name.is_empty() || is_verifiable_name(name) {
         return Some(name.to_owned()).filter(|name| !name.is_empty());
     }
-    let why = "no certificate can be for that name";
+    let why = "this is not a valid server name";
     comments.push(notes.gap(element.span(), &format!("sni: {name}"), why));
     None
 }
 
-/// The certificate that servers are shown.
+/// Sets the client certificate.
 fn set_client_certificate(
     common: &MessageFields<'_>,
     tls: &mut TlsOriginationDraft,
@@ -252,29 +258,29 @@ fn set_client_certificate(
     const SECRETS: &str = "tls_certificate_sds_secret_configs";
     let mut certificates = tls::certificates(common, comments, notes).into_iter();
     tls.client_certificate = certificates.next().map(|first| (first.cert, first.key));
-    if let Some(place) = common.get("tls_certificates").map(FieldValue::span)
+    if let Some(span) = common.get("tls_certificates").map(FieldValue::span)
         && certificates.next().is_some()
     {
-        comments.push(notes.gap(place, "tls_certificates", ONE_CLIENT_CERTIFICATE));
+        comments.push(notes.gap(span, "tls_certificates", ONE_CLIENT_CERTIFICATE));
     }
     if let Some(secrets) = common.get(SECRETS) {
         comments.push(notes.gap(secrets.span(), SECRETS, SDS));
     }
 }
 
-/// What the servers' certificates are verified by.
+/// Sets how server certificates are verified.
 fn set_validation(
-    place: SourceSpan,
-    judging: ValidationContext<'_>,
-    proven: bool,
+    span: SourceSpan,
+    validation: ValidationContext<'_>,
+    checks_sni: bool,
     tls: &mut TlsOriginationDraft,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
-    let Some(fields) = judging.fields else {
-        if !judging.uses_sds {
+    let Some(fields) = validation.fields else {
+        if !validation.uses_sds {
             tls.verify = false;
-            comments.push(notes.remark(place, "transport_socket", UNVERIFIED));
+            comments.push(notes.remark(span, "transport_socket", UNVERIFIED));
         }
         return;
     };
@@ -298,10 +304,10 @@ fn set_validation(
     if let Some(chain) = chain.filter(|chain| chain.text() == "ACCEPT_UNTRUSTED") {
         (tls.verify, tls.ca) = (false, None);
         comments.push(notes.remark(chain.span(), "trust_chain_verification", ACCEPTS_UNTRUSTED));
-    } else if !(known || named || pinned || judging.uses_sds) {
+    } else if !(known || named || pinned || validation.uses_sds) {
         tls.verify = false;
         comments.push(notes.remark(fields.span(), "validation_context", UNVERIFIED));
-    } else if known && !matched && !proven {
+    } else if known && !matched && !checks_sni {
         comments.push(notes.remark(fields.span(), "validation_context", NO_NAME_MATCHED));
     }
 }
@@ -316,8 +322,8 @@ fn note_pins(fields: &MessageFields<'_>, comments: &mut Vec<String>, notes: &Not
     comments.len() > before
 }
 
-/// Whether it is said whom certificates must be for. The one name of it is that which is asked for,
-/// if no other is.
+/// Whether the names in certificates are matched. The first exact name becomes the SNI name if there is no
+/// other.
 fn set_name_from_san(
     fields: &MessageFields<'_>,
     tls: &mut TlsOriginationDraft,
@@ -329,9 +335,9 @@ fn set_name_from_san(
         for element in fields.list(name) {
             found = true;
             let exact = exact_name(element).filter(|exact| is_verifiable_name(exact));
-            let same = |asked: &str| exact.is_some_and(|exact| exact.eq_ignore_ascii_case(asked));
+            let same = |sni: &str| exact.is_some_and(|exact| exact.eq_ignore_ascii_case(sni));
             match (&tls.server_name, exact) {
-                (Some(asked), _) if same(asked) => {}
+                (Some(sni), _) if same(sni) => {}
                 (None, Some(exact)) => tls.server_name = Some(exact.to_owned()),
                 _ => comments.push(notes.gap(element.span(), name, SAN_IS_SERVER_NAME)),
             }
@@ -340,7 +346,7 @@ fn set_name_from_san(
     found
 }
 
-/// The one name that a matcher takes: of DNS, or an address.
+/// The exact DNS name or IP address of a matcher.
 fn exact_name(element: FieldValue<'_>) -> Option<&str> {
     let fields = MessageFields::of(element);
     let kind = fields.text("san_type");
@@ -356,7 +362,7 @@ fn exact_name(element: FieldValue<'_>) -> Option<&str> {
     (known && !texts.flag("ignore_case")).then_some(exact)
 }
 
-/// The host name of an endpoint, if a certificate can be for it.
+/// The host name of an endpoint, if it can be verified.
 pub(super) fn endpoint_server_name(hostname: Option<&str>) -> Option<String> {
     let name = hostname.filter(|name| ServerName::try_from(*name).is_ok())?;
     Some(name.to_owned())

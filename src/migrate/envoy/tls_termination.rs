@@ -1,4 +1,4 @@
-//! `DownstreamTlsContext`: the end of TLS at a listener.
+//! `DownstreamTlsContext`: TLS of a listener.
 
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls::{
@@ -9,30 +9,28 @@ use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{ClientAuthDraft, HstsDraft, TlsTerminationDraft};
 use crate::migrate::unsupported::NO_REWRITE;
 
-const NO_CERTIFICATE: &str =
-    "there is no certificate in a file: name one, as in `tls: {cert: FILE, key: FILE}`";
-const UNSUPPORTED_SOCKET: &str = "listeners are plain or speak TLS over TCP";
-const ANY_NAME: &str = "every certificate of `ca` is taken, whatever name it is for";
+const NO_CERTIFICATE: &str = "no certificate file is given; write `tls: {cert: FILE, key: FILE}`";
+const UNSUPPORTED_SOCKET: &str = "a listener is plain TCP or TLS over TCP";
+const ANY_NAME: &str = "every certificate from `ca` is accepted, whatever its name";
 const NO_CA_FILE: &str =
-    "clients are known by issuers in a file: write `client_auth: {mode: required, ca: FILE}`";
-const CLIENTS_REFUSED: &str = "it is not known whose certificates are taken: until `client_auth` says it, these routes refuse all clients but those that show one which another filter chain or listener takes";
-const UNTRUSTED_REFUSED: &str = "certificates whose issuer is not in `ca` are not taken";
-const STAPLING_OPTIONAL: &str =
-    "a response is sent along where there is one, and nothing depends on it";
-const HSTS_WHOLE_LISTENER: &str = "it is sent with all responses of the listener";
-const HSTS_OVER_TLS: &str = "browsers look at it over TLS only, and it is sent over TLS only here";
+    "no CA file for client certificates is given; write `client_auth: {mode: required, ca: FILE}`";
+const CLIENTS_REFUSED: &str = "no CA is given; until `client_auth` has one, these routes accept only clients with a certificate that another filter chain or listener accepts";
+const UNTRUSTED_REFUSED: &str = "Clockwise accepts only certificates from `ca`";
+const STAPLING_OPTIONAL: &str = "an OCSP response is stapled if there is one, and never required";
+const HSTS_WHOLE_LISTENER: &str = "the header is sent with all responses of the listener";
+const HSTS_OVER_TLS: &str = "the header is sent over TLS only, since browsers ignore it elsewhere";
 const HSTS_NEEDS_AGE: &str = "`hsts` of a listener has a `max_age` above 0";
 
-/// What a filter chain says of TLS.
+/// TLS of a filter chain.
 #[derive(Default)]
 pub(super) struct DownstreamTls {
-    /// `None`: plain.
+    /// `None` is plain TCP.
     pub(super) termination: Option<TlsTerminationDraft>,
-    /// Who shows no certificate is not served.
+    /// Every client needs a certificate.
     pub(super) requires_client_cert: bool,
 }
 
-/// The `transport_socket` of a filter chain. One that is not known has no certificate either.
+/// Reads the `transport_socket` of a filter chain. An unknown socket gives TLS without a certificate.
 pub(super) fn read_transport_socket(
     socket: Option<FieldValue<'_>>,
     comments: &mut Vec<String>,
@@ -57,7 +55,7 @@ pub(super) fn read_transport_socket(
 }
 
 fn read_tls_context(
-    place: SourceSpan,
+    span: SourceSpan,
     context: &MessageFields<'_>,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
@@ -78,8 +76,8 @@ fn read_tls_context(
         .get("ocsp_staple_policy")
         .filter(|policy| policy.text() != "LENIENT_STAPLING")
     {
-        let shown = format!("ocsp_staple_policy: {}", policy.text());
-        comments.push(notes.gap(policy.span(), &shown, STAPLING_OPTIONAL));
+        let subject = format!("ocsp_staple_policy: {}", policy.text());
+        comments.push(notes.gap(policy.span(), &subject, STAPLING_OPTIONAL));
     }
     let mut tls = TlsTerminationDraft::default();
     let common = context.message("common_tls_context");
@@ -93,20 +91,20 @@ fn read_tls_context(
             client_auth: None,
         };
     }
-    let judging = common
+    let validation = common
         .as_ref()
         .map(|common| ValidationContext::of(common, comments, notes));
-    let judging = judging.unwrap_or_default();
-    tls.client_auth = client_auth(judging, required, comments, notes);
+    let validation = validation.unwrap_or_default();
+    tls.client_auth = client_auth(validation, required, comments, notes);
     if required && tls.client_auth.is_none() {
-        comments.push(notes.gap(place, "require_client_certificate", CLIENTS_REFUSED));
+        comments.push(notes.gap(span, "require_client_certificate", CLIENTS_REFUSED));
     }
     if let Some(common) = common {
         common.note_unread(comments, notes);
     }
     context.note_unread(comments, notes);
     if tls.certificates.is_empty() {
-        comments.push(notes.gap(place, "transport_socket", NO_CERTIFICATE));
+        comments.push(notes.gap(span, "transport_socket", NO_CERTIFICATE));
     }
     DownstreamTls {
         termination: Some(tls),
@@ -114,19 +112,20 @@ fn read_tls_context(
     }
 }
 
-/// Whom a client's certificate must be from.
+/// Reads how client certificates are verified.
 fn client_auth(
-    judging: ValidationContext<'_>,
+    validation: ValidationContext<'_>,
     required: bool,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> Option<ClientAuthDraft> {
-    let fields = judging.fields?;
+    let fields = validation.fields?;
     fields.ignore(VALIDATION_IGNORED);
     let ca = tls::file_path(&fields, "trusted_ca");
     let crl = tls::file_path(&fields, "crl");
     if let Some(crl) = fields.get("crl").filter(|_| crl.is_none()) {
-        let why = "revoked certificates are named in a file here, and are taken without";
+        let why =
+            "Clockwise reads a CRL from a file; without it, revoked certificates are accepted";
         comments.push(notes.wider_access(crl.span(), "crl", why));
     }
     for name in SAN_MATCHERS.into_iter().chain(CERTIFICATE_PINS) {
@@ -148,13 +147,12 @@ fn client_auth(
     Some(ClientAuthDraft { required, ca, crl })
 }
 
-/// Joins what a further filter chain says, and tells what cannot be said of both. It comes before
-/// what was said so far where it is the one for clients that ask for no name of another.
+/// Merges the TLS of a further filter chain and notes the differences; `before` puts it first, as the default.
 pub(super) fn merge(
     all: &mut Option<TlsTerminationDraft>,
     further: TlsTerminationDraft,
     before: bool,
-    place: SourceSpan,
+    span: SourceSpan,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
@@ -162,41 +160,41 @@ pub(super) fn merge(
         *all = Some(further);
         return;
     };
-    let mut tell = |differ: bool, what: &str, why: &str| {
+    let mut note = |differ: bool, what: &str, why: &str| {
         if differ {
-            comments.push(notes.remark(place, what, why));
+            comments.push(notes.remark(span, what, why));
         }
     };
     let least = |tls: &TlsTerminationDraft| tls.min_version.unwrap_or("1.2");
-    tell(
+    note(
         first.http2 != further.http2,
         "alpn_protocols",
         "the filter chains of the listener differ; HTTP/2 is offered to all its clients",
     );
-    tell(
+    note(
         least(first) != least(&further),
         "tls_minimum_protocol_version",
         "the filter chains of the listener differ; one version is written for all",
     );
-    tell(
+    note(
         first.client_auth.is_some() != further.client_auth.is_some(),
         "validation_context",
-        "all clients of the listener are asked for a certificate, and may show none; routes require one",
+        "the listener asks every client for a certificate without requiring it; routes require one",
     );
     let required =
         |tls: &TlsTerminationDraft| tls.client_auth.as_ref().map(|clients| clients.required);
-    let asked = required(first).zip(required(&further));
-    tell(
-        asked.is_some_and(|(one, other)| one != other),
+    let modes = required(first).zip(required(&further));
+    note(
+        modes.is_some_and(|(one, other)| one != other),
         "require_client_certificate",
-        "clients of the listener may show no certificate; routes require one",
+        "the listener does not require a client certificate; routes require one",
     );
     for (what, why) in first.merge(further, before) {
-        comments.push(notes.gap(place, what, why));
+        comments.push(notes.gap(span, what, why));
     }
 }
 
-/// `response_headers_to_add`: of one of them we know what is meant.
+/// Reads `response_headers_to_add`: `Strict-Transport-Security` becomes `hsts`, other headers are noted.
 pub(super) fn response_headers(
     fields: &MessageFields<'_>,
     whole: bool,
@@ -211,28 +209,28 @@ pub(super) fn response_headers(
             let text = |name| header.text(name).unwrap_or_default();
             (text("key"), text("value"))
         });
-        let shown = format!("response_headers_to_add: {name}");
+        let subject = format!("response_headers_to_add: {name}");
         if !name.eq_ignore_ascii_case("strict-transport-security") {
-            comments.push(notes.gap(element.span(), &shown, NO_REWRITE));
+            comments.push(notes.gap(element.span(), &subject, NO_REWRITE));
             continue;
         }
-        let said = match &mut tls {
-            None => Some(notes.remark(element.span(), &shown, HSTS_OVER_TLS)),
+        let comment = match &mut tls {
+            None => Some(notes.remark(element.span(), &subject, HSTS_OVER_TLS)),
             Some(tls) => match HstsDraft::parse(value) {
-                None => Some(notes.gap(element.span(), &shown, HSTS_NEEDS_AGE)),
+                None => Some(notes.gap(element.span(), &subject, HSTS_NEEDS_AGE)),
                 Some(hsts) => set_hsts(tls, hsts, whole)
-                    .map(|what| notes.remark(element.span(), &shown, what)),
+                    .map(|what| notes.remark(element.span(), &subject, what)),
             },
         };
-        comments.extend(said);
+        comments.extend(comment);
     }
 }
 
-/// Says it of the listener; gives what is different from there.
+/// Sets `hsts` of the listener; returns the difference to Envoy.
 fn set_hsts(tls: &mut TlsTerminationDraft, hsts: HstsDraft, whole: bool) -> Option<&'static str> {
     let first = *tls.hsts.get_or_insert(hsts);
     if first != hsts {
-        return Some("a listener has one `hsts`, the first");
+        return Some("a listener has one `hsts`; the first is written");
     }
     (!whole).then_some(HSTS_WHOLE_LISTENER)
 }

@@ -1,25 +1,25 @@
-//! Conditions on host and path, as far as routes can say them.
+//! Conditions on host and path, as far as routes can express them.
 
 use super::syntax::{HaproxyLine, HaproxyWord};
 use crate::route::{HostPattern, PathPrefix};
 
-/// A named condition; several of one name are alternatives.
+/// A named condition; several with one name are alternatives.
 #[derive(Debug)]
 pub(super) struct Acl {
     pub(super) name: String,
     pub(super) test: Result<AclTest, String>,
-    /// It is true where this is.
+    /// The only fetch of a condition without values, as in `ssl_fc`.
     fetch: Option<String>,
 }
 
-/// What a request must have.
+/// The hosts or paths that a condition matches.
 #[derive(Clone, Debug)]
 pub(super) enum AclTest {
     Hosts(Vec<HostPattern>),
     Paths(Vec<PathPrefix>),
 }
 
-/// The requests of one alternative of a condition.
+/// The hosts and paths that one alternative of a condition matches.
 #[derive(Clone, Debug)]
 pub(super) struct HostPathMatch {
     pub(super) hosts: Vec<HostPattern>,
@@ -36,20 +36,20 @@ pub(super) fn parse_acl(line: &HaproxyLine) -> Acl {
     }
 }
 
-/// The alternatives of the words behind `if`; `Err` says why routes cannot say it.
+/// The alternatives of the condition after `if`; `Err` is the reason for the note.
 pub(super) fn parse_condition(
     condition: &[HaproxyWord],
     acls: &[Acl],
 ) -> Result<Vec<HostPathMatch>, String> {
-    let mut regions = Vec::new();
+    let mut alternatives = Vec::new();
     for words in condition.split(|word| matches!(word.text.as_str(), "or" | "||")) {
-        regions.push(parse_conjunction(words, acls)?);
+        alternatives.push(parse_conjunction(words, acls)?);
     }
-    Ok(regions)
+    Ok(alternatives)
 }
 
-/// What a condition asks, `if` or `unless` included, if that is one thing without values, and whether
-/// it must be so.
+/// The fetch of a condition with `if` or `unless` that has one fetch without values, and whether it must be
+/// true.
 pub(super) fn single_fetch(condition: &[HaproxyWord], acls: &[Acl]) -> Option<(String, bool)> {
     let words: Vec<_> = condition.iter().map(|word| word.text.as_str()).collect();
     let (first, rest) = words.split_first()?;
@@ -73,7 +73,7 @@ pub(super) fn single_fetch(condition: &[HaproxyWord], acls: &[Acl]) -> Option<(S
 }
 
 fn parse_conjunction(words: &[HaproxyWord], acls: &[Acl]) -> Result<HostPathMatch, String> {
-    let mut region = HostPathMatch {
+    let mut alternative = HostPathMatch {
         hosts: vec![HostPattern::Any],
         paths: vec![PathPrefix::ROOT],
     };
@@ -88,29 +88,29 @@ fn parse_conjunction(words: &[HaproxyWord], acls: &[Acl]) -> Result<HostPathMatc
                 parse_test(after.get(..end).unwrap_or_default())?
             }
             name if name.starts_with('!') => {
-                return Err("routes cannot say what is not meant".to_owned());
+                return Err("a route cannot express a negated condition".to_owned());
             }
             name => test_by_name(name, acls)?,
         };
-        region.intersect(test)?;
+        alternative.intersect(test)?;
     }
-    Ok(region)
+    Ok(alternative)
 }
 
 impl HostPathMatch {
     fn intersect(&mut self, test: AclTest) -> Result<(), String> {
-        let again =
-            || "two conditions on one thing at once are more than a route can say".to_owned();
+        let conflict =
+            || "a route cannot combine two conditions on the host or two on the path".to_owned();
         match test {
             AclTest::Hosts(hosts) if self.hosts == [HostPattern::Any] => self.hosts = hosts,
             AclTest::Paths(paths) if self.paths == [PathPrefix::ROOT] => self.paths = paths,
-            AclTest::Hosts(_) | AclTest::Paths(_) => return Err(again()),
+            AclTest::Hosts(_) | AclTest::Paths(_) => return Err(conflict()),
         }
         Ok(())
     }
 }
 
-/// All conditions of one name together.
+/// All conditions with one name.
 fn test_by_name(name: &str, acls: &[Acl]) -> Result<AclTest, String> {
     let mut found = acls.iter().filter(|acl| acl.name == name);
     let first = found
@@ -121,14 +121,14 @@ fn test_by_name(name: &str, acls: &[Acl]) -> Result<AclTest, String> {
         match (&mut all, acl.test.clone()?) {
             (AclTest::Hosts(all), AclTest::Hosts(more)) => all.extend(more),
             (AclTest::Paths(all), AclTest::Paths(more)) => all.extend(more),
-            _ => return Err("host or path at once is more than a route can say".to_owned()),
+            _ => return Err("a route cannot express host or path in one acl".to_owned()),
         }
     }
     Ok(all)
 }
 
 fn parse_test(words: &[HaproxyWord]) -> Result<AclTest, String> {
-    let (criterion, rest) = words.split_first().ok_or("it is empty")?;
+    let (criterion, rest) = words.split_first().ok_or("the condition is empty")?;
     let mut how = None;
     let mut values = rest;
     while let Some((flag, after)) = values.split_first() {
@@ -138,7 +138,9 @@ fn parse_test(words: &[HaproxyWord]) -> Result<AclTest, String> {
                 how = after.first().map(|word| word.text.as_str());
                 values = after.get(1..).unwrap_or_default();
             }
-            flag if flag.starts_with('-') => return Err(format!("`{flag}` is not read")),
+            flag if flag.starts_with('-') => {
+                return Err(format!("the flag `{flag}` is not supported"));
+            }
             _ => break,
         }
     }
@@ -153,7 +155,7 @@ fn parse_test(words: &[HaproxyWord]) -> Result<AclTest, String> {
         ("path_beg" | "url_beg" | "capture.req.uri,beg", None) => ("path", "beg"),
         _ => {
             return Err(format!(
-                "routes look at host and path only, not at `{}`",
+                "a route is translated from host and path only, not from `{}`",
                 criterion.text
             ));
         }
@@ -174,7 +176,7 @@ fn parse_test(words: &[HaproxyWord]) -> Result<AclTest, String> {
 
 fn host_patterns(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
     let bare = value.strip_prefix('.').unwrap_or(value);
-    // With a port it is the same host.
+    // The port does not change the host.
     let bare = bare
         .rsplit_once(':')
         .filter(|(_, port)| port.parse::<u16>().is_ok())
@@ -185,18 +187,19 @@ fn host_patterns(how: &str, value: &str) -> Result<Vec<HostPattern>, String> {
         "end" if value.starts_with('.') => vec![format!("*.{bare}")],
         _ => {
             return Err(format!(
-                "hosts are names or `*.name`; list the names instead of `{value}`"
+                "a host is a name or `*.name`; list the names instead of `{value}`"
             ));
         }
     };
-    let parse =
-        |text: &String| HostPattern::parse(text).map_err(|_| format!("`{text}` is no host name"));
+    let parse = |text: &String| {
+        HostPattern::parse(text).map_err(|_| format!("`{text}` is not a host name"))
+    };
     texts.iter().map(parse).collect()
 }
 
 fn path_prefix(how: &str, value: &str) -> Result<PathPrefix, String> {
     if !matches!(how, "str" | "beg") || (how == "str" && value == "/") {
-        return Err(format!("paths are prefixes here; `{value}` is none"));
+        return Err(format!("a path is a prefix; `{value}` cannot be one"));
     }
-    PathPrefix::parse(value).map_err(|why| format!("`{value}` is no path prefix: {why}"))
+    PathPrefix::parse(value).map_err(|why| format!("`{value}` is not a path prefix: {why}"))
 }

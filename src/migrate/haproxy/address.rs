@@ -23,7 +23,7 @@ pub(super) fn listen_address(text: &str) -> Option<String> {
     Some(format!("[{ip}]:{port}"))
 }
 
-/// `10.0.0.1:80`, `name:80`, `::1:80`; not without a port, and not what is no address.
+/// `10.0.0.1:80`, `name:80`, `::1:80`; `None` without a port.
 pub(super) fn peer_address(text: &str) -> Option<String> {
     let text = text
         .strip_prefix("ipv4@")

@@ -7,12 +7,12 @@ use crate::migrate::tls::TlsOriginationDraft;
 /// The upstream of a section so far.
 #[derive(Default)]
 pub(super) struct BackendDraft {
-    /// Its peers and its health are set when all lines are read.
+    /// Peers and health are set after the last line.
     pub(super) upstream: UpstreamDraft,
     pub(super) servers: Vec<BackendServer>,
-    /// How the first of them is spoken to.
+    /// TLS and protocol of the first used server.
     pub(super) transport: Option<ServerTransport>,
-    /// What probes ask for where only clients know the name.
+    /// `check-sni`: the name of probes if the SNI name is the client's `Host`.
     pub(super) check_sni: Option<String>,
     /// The parameters of `default-server`.
     pub(super) default_server: Vec<HaproxyWord>,
@@ -20,30 +20,30 @@ pub(super) struct BackendDraft {
     pub(super) has_checks: bool,
 }
 
-/// One server, whether it is used or not: unused ones take ids, too.
+/// One server; unused servers take ids as well.
 pub(super) struct BackendServer {
     pub(super) peer: PeerDraft,
-    /// The `id` that is written.
+    /// The parameter `id`.
     pub(super) id: Option<u32>,
     pub(super) used: bool,
-    /// What it must prove in TLS.
+    /// The name in SNI and in its certificate.
     pub(super) sni: SniSource,
-    /// What it is told of each connection.
+    /// The PROXY header that it gets.
     pub(super) send_proxy: Option<SendProxyDraft>,
 }
 
-/// The name that a server must prove.
+/// The name in SNI that the server's certificate must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum SniSource {
-    /// None is said.
+    /// No name is given.
     #[default]
     Address,
-    /// The client's.
+    /// The client's `Host`.
     ClientHost,
     Fixed(String),
 }
 
-/// How a server is spoken to, but for the name.
+/// TLS and protocol to a server, without the name.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct ServerTransport {
     pub(super) tls: Option<TlsOriginationDraft>,

@@ -5,13 +5,13 @@ use crate::migrate::draft::{KeySourceDraft, RingDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
 const NO_KEY: &str =
-    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
-const INVALID_NAME: &str = "there can be no such header, cookie or parameter";
-const MODULO: &str = "without `hash-type consistent` it is a modulo, of which we have no like: most keys will move once";
-const COOKIES: &str = "HAProxy takes the last cookie of that name and hashes the quotes around its value, here it is the first and quotes do not count: keys of such clients will move";
-const LINES: &str = "where a client sends the field twice, HAProxy hashes the last line, here it is the first: keys of such clients will move";
+    "Clockwise chooses a server by a key, which is the client's address by default; choose `key`";
+const INVALID_NAME: &str = "this is not a valid name of a header, cookie or query parameter";
+const MODULO: &str = "without `hash-type consistent`, HAProxy hashes modulo the total weight, which Clockwise does not do; most keys will move once";
+const COOKIES: &str = "of two cookies with this name HAProxy takes the last, with the quotes around its value, and Clockwise the first, without them; keys of such clients will move";
+const LINES: &str = "of two header lines with this name HAProxy hashes the last and Clockwise the first; keys of such clients will move";
 
-/// How a backend hashes.
+/// The hash of a backend.
 #[derive(Default)]
 pub(super) struct HashType {
     consistent: bool,
@@ -29,13 +29,13 @@ pub(super) fn hash_type(line: &HaproxyLine) -> HashType {
     }
 }
 
-/// One of the functions that `HAProxy` has.
+/// One of the hash functions of `HAProxy`.
 fn hash_function(word: &str) -> Option<&'static str> {
     let all = ["sdbm", "djb2", "wt6", "crc32", "none"];
     all.into_iter().find(|function| *function == word)
 }
 
-/// Key and ring of a `balance` line.
+/// Sets key and ring by a `balance` line.
 pub(super) fn balance(
     line: &HaproxyLine,
     hash_type: &HashType,
@@ -78,7 +78,7 @@ fn key(line: &HaproxyLine) -> Result<KeySourceDraft, String> {
         "url_param" => Ok(KeySourceDraft::Query(argument.to_owned())),
         "hash" => hash_expression(argument),
         "roundrobin" | "static-rr" | "leastconn" | "first" | "random" => Err(NO_KEY.to_owned()),
-        _ => Err(format!("there is no key source like it; {NO_KEY}")),
+        _ => Err(format!("Clockwise has no such key source; {NO_KEY}")),
     }
 }
 
@@ -90,7 +90,7 @@ fn uri_source(options: &[HaproxyWord]) -> Result<KeySourceDraft, String> {
             "path-only" => {}
             _ => {
                 return Err(
-                    "a key is the whole path; with a part of it keys will move: choose `key`"
+                    "a key is the whole path, not a part of it; choose `key`, and keys will move"
                         .to_owned(),
                 );
             }
@@ -99,7 +99,7 @@ fn uri_source(options: &[HaproxyWord]) -> Result<KeySourceDraft, String> {
     Ok(source)
 }
 
-/// The expression of `balance hash`.
+/// The key source of `balance hash`.
 fn hash_expression(text: &str) -> Result<KeySourceDraft, String> {
     let bare = text.strip_prefix("req.").unwrap_or(text);
     let (name, argument) = bare.split_once('(').unwrap_or((bare, ""));
@@ -108,9 +108,10 @@ fn hash_expression(text: &str) -> Result<KeySourceDraft, String> {
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match name {
-        _ if !whole => {
-            Err("values are hashed as they were sent, without converters; choose `key`".to_owned())
-        }
+        _ if !whole => Err(
+            "Clockwise hashes values as the client sent them, without converters; choose `key`"
+                .to_owned(),
+        ),
         "src" => Ok(KeySourceDraft::ClientIpBinary),
         "path" => Ok(KeySourceDraft::Path),
         "pathq" | "url" => Ok(KeySourceDraft::PathAndQuery),
@@ -130,12 +131,12 @@ fn hash_expression(text: &str) -> Result<KeySourceDraft, String> {
             Some(""),
         )),
         _ => Err(format!(
-            "there is no key source like `{text}`; choose `key`"
+            "Clockwise has no key source for `{text}`; choose `key`"
         )),
     }
 }
 
-/// `HAProxy` takes every header field for a list; `Host` is none.
+/// `HAProxy` hashes one element of a header's list; `Host` is not a list.
 fn header_element(name: &str, end: &'static str) -> KeySourceDraft {
     let name = name.to_ascii_lowercase();
     if name == "host" {
@@ -160,7 +161,7 @@ fn ring(hash_type: &HashType, source: bool) -> RingDraft {
     } else if let Some(function) = function {
         options.push(("hash", function.to_owned()));
     }
-    // Without a function HAProxy has avalanche on, with one only where it is said.
+    // Without a function, HAProxy uses avalanche; with one, only if `avalanche` follows it.
     let standard = function.is_none() || source;
     let wanted = function.is_none() || hash_type.avalanche;
     if standard != wanted {

@@ -1,4 +1,4 @@
-//! `bind`: listeners, and TLS at them.
+//! `bind`: listeners and their TLS.
 
 use super::address::listen_address;
 use super::syntax::{HaproxyLine, HaproxyWord};
@@ -8,15 +8,14 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{CertificateDraft, ClientAuthDraft, TlsTerminationDraft};
 
-const CERTIFICATE_FILES: &str = "a certificate is one file with its key here; name each in `certificates` of the listener's `tls`";
-const CA_REQUIRED: &str = "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`; until then the listener is left out";
-const NO_CA: &str =
-    "say whose certificates count, in one file: `client_auth` of the listener's `tls` has `ca`";
-const HTTP1_ALWAYS: &str = "HTTP/1.1 is spoken beside HTTP/2 here";
-const H2C: &str = "add `h2c: true` to the listener; it speaks HTTP/1.1, too";
-const IGNORED_WITHOUT_SSL: &str = "nothing of TLS is read where no `ssl` is said";
+const CERTIFICATE_FILES: &str = "a certificate is one file that also has its key; name each in `certificates` of the listener's `tls`";
+const CA_REQUIRED: &str = "no CA file for client certificates is given; the listener is left out until `client_auth` of its `tls` has a `ca`";
+const NO_CA: &str = "no CA file for client certificates is given; write `ca` of `client_auth` of the listener's `tls`";
+const HTTP1_ALWAYS: &str = "the listener accepts HTTP/1.1 as well as HTTP/2";
+const H2C: &str = "write `h2c: true` for the listener, which then accepts HTTP/1.1 as well";
+const IGNORED_WITHOUT_SSL: &str = "its TLS parameters are ignored, since it has no `ssl`";
 
-/// Parameters that are followed by a value.
+/// Parameters with a value.
 const PARAMS_WITH_VALUE: &[&str] = &[
     "accept-netscaler-cip",
     "alpn",
@@ -71,7 +70,7 @@ const PARAMS_WITH_VALUE: &[&str] = &[
     "verify",
 ];
 
-/// What only says how `HAProxy` or its TLS works.
+/// Parameters that are internal to `HAProxy` or its TLS.
 const IGNORED_PARAMS: &[&str] = &[
     "allow-0rtt",
     "ciphers",
@@ -110,34 +109,34 @@ const IGNORED_PARAMS: &[&str] = &[
     "v4v6",
 ];
 
-/// A listener, and what it asks of clients.
+/// A listener, and whether it requires a client certificate.
 pub(super) struct BindListener {
     pub(super) listener: ListenerDraft,
-    /// Nobody gets through who shows no certificate.
+    /// Every client needs a certificate.
     pub(super) requires_client_cert: bool,
 }
 
-/// What one `bind` says of TLS.
+/// The TLS parameters of one `bind`.
 #[derive(Default)]
 struct BindTlsParams<'a> {
     ssl: bool,
-    /// Something of it stands there.
+    /// It has parameters of TLS.
     has_tls_params: bool,
-    /// Where one is that could not be translated.
+    /// It has a certificate that could not be translated.
     has_untranslated_certificate: bool,
     certificates: Vec<CertificateDraft>,
-    /// What `alpn` names, or `no-alpn`, which names nothing.
+    /// The value of `alpn`, or the word `no-alpn`.
     alpn: Option<&'a HaproxyWord>,
     /// `proto`.
     proto: Option<&'a HaproxyWord>,
     versions: TlsVersionRange,
-    /// Whether clients must show a certificate, or may.
+    /// `verify`: whether a client certificate is required.
     verify: Option<(bool, &'a HaproxyWord)>,
     ca: Option<String>,
     crl: Option<String>,
 }
 
-/// A `bind` while it is read.
+/// Reads one `bind`.
 struct BindParser<'a> {
     bind: BindListener,
     tls_params: BindTlsParams<'a>,
@@ -145,7 +144,7 @@ struct BindParser<'a> {
     notes: &'a Notes<'a>,
 }
 
-/// The listeners of a `bind`; an address without one gets a comment.
+/// The listeners of a `bind` line; `comments` gets the addresses that cannot be one.
 pub(super) fn bind(
     line: &HaproxyLine,
     global_tls: &GlobalTls,
@@ -155,7 +154,7 @@ pub(super) fn bind(
     let mut listeners = Vec::new();
     for text in line.word(1).split(',') {
         let Some(address) = listen_address(text) else {
-            let why = "listeners have an IP address and one port";
+            let why = "a listener has an IP address and one port";
             comments.push(notes.gap(line.span, &format!("bind {text}"), why));
             continue;
         };
@@ -185,9 +184,9 @@ impl<'a> BindParser<'a> {
         let listener = &mut self.bind.listener;
         match word.text.as_str() {
             "accept-proxy" => {
-                let everybody = ["0.0.0.0/0", "::/0"].map(str::to_owned);
-                listener.accept_proxy_from = Some(everybody.to_vec());
-                let what = "everybody is believed, as there; name the networks of those in front";
+                let all_networks = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+                listener.accept_proxy_from = Some(all_networks.to_vec());
+                let what = "every source is trusted, as before; list the networks of the load balancers in `from`";
                 self.remark(word, "", what);
             }
             "v6only" => listener.ipv6_only = listener.address.starts_with('['),
@@ -202,23 +201,23 @@ impl<'a> BindParser<'a> {
         }
     }
 
-    /// Takes in what is about TLS; `false` if it is about something else.
+    /// Reads a TLS parameter; `false` if it is another one.
     fn read_tls_param(&mut self, word: &'a HaproxyWord, value: Option<&'a HaproxyWord>) -> bool {
         let text = value.map_or("", |value| value.text.as_str());
-        let said = &mut self.tls_params;
+        let params = &mut self.tls_params;
         match word.text.as_str() {
-            "ssl" => said.ssl = true,
+            "ssl" => params.ssl = true,
             "crt" | "default-crt" => self.add_certificate(word, text),
             "crt-list" => {
-                said.has_untranslated_certificate = true;
+                params.has_untranslated_certificate = true;
                 self.gap(word, text, CERTIFICATE_FILES);
             }
-            "alpn" => said.alpn = value,
-            "no-alpn" => said.alpn = Some(word),
-            "verify" => said.verify = (text != "none").then_some((text == "required", word)),
+            "alpn" => params.alpn = value,
+            "no-alpn" => params.alpn = Some(word),
+            "verify" => params.verify = (text != "none").then_some((text == "required", word)),
             "ca-file" => self.tls_params.ca = self.ca_file(word, text),
             "crl-file" => self.tls_params.crl = self.ca_file(word, text),
-            name => return said.versions.read_param(name, text),
+            name => return params.versions.read_param(name, text),
         }
         true
     }
@@ -229,7 +228,7 @@ impl<'a> BindParser<'a> {
             self.gap(word, text, CERTIFICATE_FILES);
             return;
         };
-        // HAProxy has both in one file.
+        // HAProxy stores both in one file.
         let certificate = CertificateDraft {
             cert: file.clone(),
             key: file,
@@ -251,37 +250,37 @@ impl<'a> BindParser<'a> {
         file
     }
 
-    fn finish(mut self, place: SourceSpan) -> BindListener {
+    fn finish(mut self, span: SourceSpan) -> BindListener {
         let protocol = self.tls_params.proto.filter(|word| word.text == "h2");
         if self.tls_params.ssl {
-            self.set_termination(place, protocol);
+            self.set_termination(span, protocol);
         } else {
             if self.tls_params.has_tls_params {
-                let shown = format!("bind {}", self.bind.listener.address);
-                self.notes.remark(place, &shown, IGNORED_WITHOUT_SSL);
+                let subject = format!("bind {}", self.bind.listener.address);
+                self.notes.remark(span, &subject, IGNORED_WITHOUT_SSL);
             }
             if let Some(word) = protocol {
-                let shown = format!("bind {} proto h2", self.bind.listener.address);
-                let comment = self.notes.gap(word.span, &shown, H2C);
+                let subject = format!("bind {} proto h2", self.bind.listener.address);
+                let comment = self.notes.gap(word.span, &subject, H2C);
                 self.bind.listener.comments.push(comment);
             }
         }
         self.bind
     }
 
-    /// What there is of TLS.
-    fn set_termination(&mut self, place: SourceSpan, protocol: Option<&HaproxyWord>) {
+    /// Sets the listener's TLS.
+    fn set_termination(&mut self, span: SourceSpan, protocol: Option<&HaproxyWord>) {
         let clients = self.client_auth();
         let http2 = self.http2(protocol);
         let versions = self.tls_params.versions;
         for what in versions.unsupported() {
-            self.add_remark(place, "", what);
+            self.add_remark(span, "", what);
         }
         if self.tls_params.certificates.is_empty() && !self.tls_params.has_untranslated_certificate
         {
-            let shown = format!("bind {} ssl", self.bind.listener.address);
-            let why = "no certificate is named; the listener is left out";
-            let comment = self.notes.gap(place, &shown, why);
+            let subject = format!("bind {} ssl", self.bind.listener.address);
+            let why = "it has no certificate; the listener is left out";
+            let comment = self.notes.gap(span, &subject, why);
             self.bind.listener.comments.push(comment);
         }
         self.bind.listener.tls = Some(TlsTerminationDraft {
@@ -298,7 +297,7 @@ impl<'a> BindParser<'a> {
         self.bind.requires_client_cert = required;
         let Some(ca) = self.tls_params.ca.take() else {
             let (mode, why) = if required {
-                // Nobody gets in who did not before.
+                // Without a CA the listener is dropped, so that no client gets access without a certificate.
                 self.tls_params.certificates.clear();
                 self.tls_params.has_untranslated_certificate = true;
                 ("required", CA_REQUIRED)
@@ -331,45 +330,47 @@ impl<'a> BindParser<'a> {
     }
 
     fn gap(&mut self, word: &HaproxyWord, value: &str, why: &str) {
-        let shown = self.param_text(word, value);
-        let comment = self.notes.gap(word.span, &shown, why);
+        let subject = self.param_text(word, value);
+        let comment = self.notes.gap(word.span, &subject, why);
         self.bind.listener.comments.push(comment);
     }
 
     fn remark(&mut self, word: &HaproxyWord, value: &str, what: &str) {
-        let shown = self.param_text(word, value);
-        let comment = self.notes.remark(word.span, &shown, what);
-        // What only concerned HAProxy says nothing about the listener.
+        let subject = self.param_text(word, value);
+        let comment = self.notes.remark(word.span, &subject, what);
+        // Notes on internal parameters do not belong into the YAML.
         if what != HAPROXY_ONLY {
             self.bind.listener.comments.push(comment);
         }
     }
 
-    fn add_remark(&mut self, place: SourceSpan, rest: &str, what: &str) {
-        let shown = format!("bind {}{rest}", self.bind.listener.address);
-        let comment = self.notes.remark(place, &shown, what);
+    fn add_remark(&mut self, span: SourceSpan, rest: &str, what: &str) {
+        let subject = format!("bind {}{rest}", self.bind.listener.address);
+        let comment = self.notes.remark(span, &subject, what);
         self.bind.listener.comments.push(comment);
     }
 
     fn param_text(&self, word: &HaproxyWord, value: &str) -> String {
         let address = &self.bind.listener.address;
-        let shown = format!("bind {address} {} {value}", word.text);
-        shown.trim_end().to_owned()
+        let subject = format!("bind {address} {} {value}", word.text);
+        subject.trim_end().to_owned()
     }
 }
 
 fn param_advice(name: &str) -> &'static str {
     match name {
-        "strict-sni" => "a client that asks for another name is shown the first certificate",
-        "ca-verify-file" => "put its certificates into the file of `ca`",
-        "ca-ignore-err" | "crt-ignore-err" => {
-            "nothing that is wrong with a client's certificate is overlooked"
-        }
+        "strict-sni" => "a client with another SNI name gets the first certificate",
+        "ca-verify-file" => "put these certificates into the file of `ca`",
+        "ca-ignore-err" | "crt-ignore-err" => "Clockwise ignores no error of a client certificate",
         "ca-sign-file" | "ca-sign-pass" | "generate-certificates" => {
-            "no certificates are made here; name each file, or see `acme`"
+            "Clockwise does not generate certificates; name each file, or see `acme`"
         }
-        "ocsp-update" => "responses are not fetched here; give the file of one as `ocsp`",
-        "maxconn" => "see `downstream.max_connections`, for all listeners together",
-        _ => "there is nothing like it here",
+        "ocsp-update" => {
+            "Clockwise does not fetch OCSP responses; name the file of a response as `ocsp`"
+        }
+        "maxconn" => {
+            "see `downstream.max_connections`, which counts the connections of all listeners"
+        }
+        _ => "Clockwise has no counterpart",
     }
 }

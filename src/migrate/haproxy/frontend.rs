@@ -6,7 +6,7 @@ use crate::migrate::draft::RouteDraft;
 use crate::migrate::notes::Notes;
 
 const PATHS_END_AT_SLASH: &str =
-    "paths are matched up to a `/` here: with `/a` also `/a/b`, but not `/ab`";
+    "a path matches whole segments only; `/a` matches `/a/b`, but not `/ab`";
 
 /// The routes of `use_backend NAME if CONDITION`.
 pub(super) fn use_backend(
@@ -15,33 +15,33 @@ pub(super) fn use_backend(
     file_comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> Vec<RouteDraft> {
-    let (name, shown) = (line.word(1), line.text());
-    let regions = match line.word(2) {
+    let (name, subject) = (line.word(1), line.text());
+    let alternatives = match line.word(2) {
         _ if name.contains("%[") => Err("an upstream is a fixed name".to_owned()),
         "" => acl::parse_condition(&[], acls),
         "if" => acl::parse_condition(line.tail(3), acls),
-        _ => Err("routes cannot say what is not meant".to_owned()),
+        _ => Err("a route cannot express a negated condition".to_owned()),
     };
-    let regions = match regions {
-        Ok(regions) => regions,
+    let alternatives = match alternatives {
+        Ok(alternatives) => alternatives,
         Err(why) => {
-            file_comments.push(notes.gap(line.span, &shown, &why));
+            file_comments.push(notes.gap(line.span, &subject, &why));
             return Vec::new();
         }
     };
     let mut comments = Vec::new();
-    if regions
+    if alternatives
         .iter()
-        .any(|region| region.paths.iter().any(|path| path.to_string() != "/"))
+        .any(|alternative| alternative.paths.iter().any(|path| path.to_string() != "/"))
     {
-        comments.push(notes.remark(line.span, &shown, PATHS_END_AT_SLASH));
+        comments.push(notes.remark(line.span, &subject, PATHS_END_AT_SLASH));
     }
     let mut routes = Vec::new();
-    for region in regions {
-        for (host, path) in region
+    for alternative in alternatives {
+        for (host, path) in alternative
             .hosts
             .iter()
-            .flat_map(|host| region.paths.iter().map(move |path| (host, path)))
+            .flat_map(|host| alternative.paths.iter().map(move |path| (host, path)))
         {
             routes.push(RouteDraft {
                 host: host.clone(),

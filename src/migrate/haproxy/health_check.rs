@@ -21,7 +21,7 @@ pub(super) fn httpchk(line: &HaproxyLine, backend: &mut BackendDraft, notes: &No
         backend,
         notes,
     );
-    // Before `http-check send`, headers were smuggled in behind the version.
+    // Before `http-check send` existed, headers were written after the version.
     let version = words.get(2).map_or("", |word| &word.text);
     let host = version.lines().find_map(|text| text.strip_prefix("Host:"));
     backend.probe.host = host.map(|text| text.trim().to_owned());
@@ -72,7 +72,7 @@ fn note_probe_method(
     notes: &Notes<'_>,
 ) {
     if method != "GET" {
-        let what = format!("probes are GET here, not {method}");
+        let what = format!("a probe is a GET request, not {method}");
         backend
             .upstream
             .comments
@@ -80,7 +80,7 @@ fn note_probe_method(
     }
 }
 
-/// What the probes of a backend become.
+/// The health checks of a backend.
 pub(super) fn health(
     span: SourceSpan,
     backend: &mut BackendDraft,

@@ -1,4 +1,4 @@
-//! `http-request`, `redirect`, `http-response`: the rules that listeners have a word for.
+//! `http-request`, `redirect`, `http-response`: the rules that become settings of listeners.
 
 use super::acl::{self, Acl};
 use super::bind::BindListener;
@@ -7,19 +7,19 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::HstsDraft;
 
-const REDIRECT_ALL_OR_NONE: &str = "a listener sends all its requests to HTTPS or none; let the servers send those there that have to go";
-const REDIRECT_AT_LISTENER: &str =
-    "say it where clients connect: `https_redirect: 443` of the plain listener";
-const REDIRECT_CODE: &str = "the code is 308, with which clients repeat the request as it was";
-const REDIRECT_PORT: &str = "HAProxy keeps the port that the client named, none for most; here it is that of HTTPS in this section: write 443 where something in front of it maps ports";
-const NO_PLAIN_LISTENER: &str = "there is no listener without TLS that it would hold for";
-const REDIRECT_LOOP: &str = "HTTPS is sent to HTTPS";
-const FORWARDED_PROTO_SENT: &str = "peers are told by `X-Forwarded-Proto` anyway";
+const REDIRECT_ALL_OR_NONE: &str = "a listener redirects all its requests to HTTPS or none; let the servers redirect these requests";
+const REDIRECT_AT_LISTENER: &str = "write `https_redirect: 443` for the plain listener";
+const REDIRECT_CODE: &str = "the status is 308, which keeps method and body";
+const REDIRECT_PORT: &str = "HAProxy keeps the port of the client's URL, and Clockwise writes the HTTPS port of this section; write 443 if ports are mapped in front of it";
+const NO_PLAIN_LISTENER: &str = "the section has no plain listener to redirect";
+const REDIRECT_LOOP: &str = "it redirects HTTPS to HTTPS";
+const FORWARDED_PROTO_SENT: &str = "left out; servers always get `X-Forwarded-Proto`";
 const HSTS_ALL_OR_NONE: &str =
-    "it is told with every response or none; see `hsts` of the listener's `tls`";
-const HSTS_AT_TLS_LISTENER: &str = "it is told where clients connect with TLS, for at least a second: see `hsts` of the listener's `tls`";
+    "a listener sends it with every response or none; see `hsts` of the listener's `tls`";
+const HSTS_AT_TLS_LISTENER: &str =
+    "it belongs to a TLS listener and has a `max-age` above 0; see `hsts` of the listener's `tls`";
 
-/// A rule for all requests, and where it is said.
+/// A rule for all requests, with its text and span.
 #[derive(Clone)]
 pub(super) struct HttpRule<T> {
     value: T,
@@ -27,24 +27,24 @@ pub(super) struct HttpRule<T> {
     span: SourceSpan,
 }
 
-/// The rules of a section that hold for its listeners.
+/// The rules of a section that become settings of its listeners.
 #[derive(Default)]
 pub(super) struct ListenerRules {
-    /// All that comes without TLS is sent to HTTPS.
+    /// Plain requests are redirected to HTTPS.
     https_redirect: Option<HttpRule<()>>,
     hsts: Option<HttpRule<HstsDraft>>,
-    /// Who has shown no certificate is refused.
+    /// Requests without a client certificate are refused.
     requires_client_cert: bool,
 }
 
-/// The section that a rule stands in.
+/// The section of a rule.
 pub(super) struct RuleContext<'a> {
     pub(super) acls: &'a [Acl],
     pub(super) has_listeners: bool,
 }
 
 impl ListenerRules {
-    /// Takes in a rule; `false` if listeners have no setting for it.
+    /// Reads a rule; `false` if listeners have no setting for it.
     pub(super) fn read(
         &mut self,
         line: &HaproxyLine,
@@ -68,7 +68,7 @@ impl ListenerRules {
         }
     }
 
-    /// Gives the listeners of a section its rules; whether its routes require a client certificate.
+    /// Applies the rules to the listeners; returns whether the routes require a client certificate.
     pub(super) fn apply(
         self,
         binds: &mut [BindListener],
@@ -105,35 +105,35 @@ impl ListenerRules {
         else {
             return false;
         };
-        let (place, shown) = (line.span, line.text());
-        let asked = acl::single_fetch(condition, context.acls);
-        let plain = asked
+        let (span, subject) = (line.span, line.text());
+        let fetch = acl::single_fetch(condition, context.acls);
+        let plain = fetch
             .as_ref()
             .is_some_and(|(name, wanted)| name == "ssl_fc" && !wanted);
         let why = if !context.has_listeners {
             REDIRECT_AT_LISTENER
         } else if condition.is_empty() || plain {
-            let said = HttpRule {
+            let rule = HttpRule {
                 value: (),
-                text: shown,
-                span: place,
+                text: subject,
+                span,
             };
-            self.https_redirect.get_or_insert(said);
+            self.https_redirect.get_or_insert(rule);
             return true;
-        } else if asked.is_some_and(|(name, _)| name == "ssl_fc") {
+        } else if fetch.is_some_and(|(name, _)| name == "ssl_fc") {
             REDIRECT_LOOP
         } else {
             REDIRECT_ALL_OR_NONE
         };
-        comments.push(notes.gap(place, &shown, why));
+        comments.push(notes.gap(span, &subject, why));
         true
     }
 
     /// `http-request deny unless { ssl_c_used }`.
     fn deny(&mut self, line: &HaproxyLine, context: &RuleContext<'_>) -> bool {
         let (what, condition) = split_condition(line.tail(2));
-        let asked = acl::single_fetch(condition, context.acls);
-        let same = asked.is_some_and(|(name, wanted)| name == "ssl_c_used" && !wanted);
+        let fetch = acl::single_fetch(condition, context.acls);
+        let same = fetch.is_some_and(|(name, wanted)| name == "ssl_c_used" && !wanted);
         let plain = matches!(what.as_slice(), [] | ["deny_status" | "status", "403"]);
         let refused = same && plain && context.has_listeners;
         self.requires_client_cert |= refused;
@@ -154,7 +154,7 @@ impl ListenerRules {
         {
             return false;
         }
-        let (place, shown) = (line.span, line.text());
+        let (span, subject) = (line.span, line.text());
         let (what, condition) = split_condition(line.tail(3));
         let secure = acl::single_fetch(condition, context.acls)
             .is_some_and(|(name, wanted)| name == "ssl_fc" && wanted);
@@ -165,18 +165,18 @@ impl ListenerRules {
             Some(what) => {
                 self.hsts = Some(HttpRule {
                     value: what,
-                    text: shown,
-                    span: place,
+                    text: subject,
+                    span,
                 });
                 return true;
             }
         };
-        comments.push(notes.gap(place, &shown, why));
+        comments.push(notes.gap(span, &subject, why));
         true
     }
 }
 
-/// What comes before the condition, and the condition.
+/// The words before the condition, and the condition.
 fn split_condition(words: &[HaproxyWord]) -> (Vec<&str>, &[HaproxyWord]) {
     let condition = |word: &HaproxyWord| matches!(word.text.as_str(), "if" | "unless");
     let at = words.iter().position(condition).unwrap_or(words.len());
@@ -187,7 +187,7 @@ fn split_condition(words: &[HaproxyWord]) -> (Vec<&str>, &[HaproxyWord]) {
     )
 }
 
-/// `http-request set-header X-Forwarded-Proto https if { ssl_fc }`, which needs no saying.
+/// `http-request set-header X-Forwarded-Proto https if { ssl_fc }`, which Clockwise always does.
 fn is_forwarded_proto(line: &HaproxyLine, context: &RuleContext<'_>, notes: &Notes<'_>) -> bool {
     let (what, condition) = split_condition(line.tail(2));
     let [name, value] = what.as_slice() else {
@@ -196,11 +196,11 @@ fn is_forwarded_proto(line: &HaproxyLine, context: &RuleContext<'_>, notes: &Not
     if !name.eq_ignore_ascii_case("x-forwarded-proto") {
         return false;
     }
-    let asked = acl::single_fetch(condition, context.acls);
-    let asked = asked.filter(|(name, _)| name == "ssl_fc");
+    let fetch = acl::single_fetch(condition, context.acls);
+    let fetch = fetch.filter(|(name, _)| name == "ssl_fc");
     let same = match *value {
-        "https" => asked.is_some_and(|(_, wanted)| wanted),
-        "http" => asked.is_some_and(|(_, wanted)| !wanted),
+        "https" => fetch.is_some_and(|(_, wanted)| wanted),
+        "http" => fetch.is_some_and(|(_, wanted)| !wanted),
         "%[ssl_fc,iif(https,http)]" => condition.is_empty(),
         _ => false,
     };
@@ -249,7 +249,7 @@ fn apply_hsts(
     (!found).then(|| notes.gap(rule.span, &rule.text, HSTS_AT_TLS_LISTENER))
 }
 
-/// The port of HTTPS, if there is one.
+/// The port of the TLS listeners, if they have one port.
 fn https_port(binds: &[BindListener]) -> Option<u16> {
     let secure = binds.iter().filter(|bind| bind.listener.tls.is_some());
     let port = |bind: &BindListener| {

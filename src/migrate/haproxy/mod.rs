@@ -1,8 +1,8 @@
-//! `HAProxy`: its syntax, and what its sections mean to us.
+//! `HAProxy`: its syntax and its sections.
 //!
-//! A proxy section is read with the lines of its `defaults` before its own. A `frontend` becomes
-//! listeners and routes, a `backend` an upstream, a `listen` both. `use_backend` rules are tried in
-//! order, so they go through [`super::order`].
+//! A section is read with the lines of its `defaults` first. A `frontend` becomes listeners and routes, a
+//! `backend` an upstream, a `listen` both. `use_backend` rules are tried in order, so their routes go through
+//! [`super::route_order`].
 
 mod acl;
 mod address;
@@ -31,37 +31,37 @@ use super::clamp;
 use super::draft::ConfigDraft;
 use super::notes::Notes;
 
-/// What all sections say.
+/// Translates all sections.
 pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> ConfigDraft {
-    let mut setup = ConfigDraft::default();
+    let mut draft = ConfigDraft::default();
     let mut defaults: Vec<&HaproxySection> = Vec::new();
     let mut frontends = 0;
-    let mut general = GlobalTls::default();
+    let mut global_tls = GlobalTls::default();
     for section in sections {
         match section.kind.as_str() {
             "global" => section
                 .lines
                 .iter()
-                .for_each(|line| global_line(line, &mut general, &mut setup, notes)),
+                .for_each(|line| global_line(line, &mut global_tls, &mut draft, notes)),
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
                 let inherited = defaults_lines(section, &defaults);
                 let proxy =
-                    ProxySection::read(section, inherited, &general, &setup.downstream, notes);
-                frontends += usize::from(proxy.finish(&mut setup, notes, frontends));
+                    ProxySection::read(section, inherited, &global_tls, &draft.downstream, notes);
+                frontends += usize::from(proxy.finish(&mut draft, notes, frontends));
             }
             kind => {
                 let why = section_advice(kind);
-                setup
+                draft
                     .comments
                     .push(notes.gap(section.span, &section.text(), why));
             }
         }
     }
-    setup
+    draft
 }
 
-/// The lines of the `defaults` that a section asks for, or of the last one before it.
+/// The lines of the `defaults` that a section names, or of the last one before it.
 fn defaults_lines<'a>(
     section: &HaproxySection,
     defaults: &[&'a HaproxySection],
@@ -76,29 +76,31 @@ fn defaults_lines<'a>(
 
 fn section_advice(kind: &str) -> &'static str {
     match kind {
-        "peers" => "there are no tables to share: the ring is the same in every instance",
-        "resolvers" => "names are looked up by the system, when the configuration is loaded",
-        "userlist" => "nobody is asked for a password here",
-        "cache" => "nothing is cached here",
+        "peers" => "Clockwise has no tables to share; every instance has the same ring",
+        "resolvers" => {
+            "Clockwise resolves names with the system's resolver, when the configuration is loaded"
+        }
+        "userlist" => "Clockwise does not check passwords",
+        "cache" => "Clockwise does not cache",
         "crt-store" => "name each file in `certificates` of the listener's `tls`",
-        "acme" => "see `acme`, and `{acme: [NAME]}` among the certificates of a listener",
-        _ => "there is nothing like it here",
+        "acme" => "see `acme`, and write `{acme: [NAME]}` in `certificates` of a listener",
+        _ => "Clockwise has no counterpart",
     }
 }
 
 fn global_line(
     line: &HaproxyLine,
-    general: &mut GlobalTls,
-    setup: &mut ConfigDraft,
+    global_tls: &mut GlobalTls,
+    draft: &mut ConfigDraft,
     notes: &Notes<'_>,
 ) {
     match line.keyword() {
-        "nbthread" => setup.threads = clamp::threads(line.word(1)),
+        "nbthread" => draft.threads = clamp::threads(line.word(1)),
         "maxconn" => {
-            setup.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0);
+            draft.downstream.max_connections = line.word(1).parse().ok().filter(|n| *n > 0);
         }
-        "hard-stop-after" => setup.drain_timeout = units::duration(line.word(1)),
-        _ if general.read_line(line, notes) => {}
-        _ => note_unknown(line, &mut setup.comments, notes),
+        "hard-stop-after" => draft.drain_timeout = units::duration(line.word(1)),
+        _ if global_tls.read_line(line, notes) => {}
+        _ => note_unknown(line, &mut draft.comments, notes),
     }
 }

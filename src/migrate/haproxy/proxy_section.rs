@@ -16,15 +16,15 @@ use crate::migrate::route_order;
 use crate::migrate::source::SourceSpan;
 
 const HTTP_MODE_ONLY: &str =
-    "only HTTP is passed on; HAProxy's mode is `tcp` where no `mode http` is in force";
+    "Clockwise proxies HTTP only, and without `mode http` the mode is `tcp`";
 
-/// A section so far.
+/// A section, while its lines are read.
 pub(super) struct ProxySection<'a> {
     kind: String,
     span: SourceSpan,
     /// `mode http` is in force.
     http: bool,
-    /// What `global` says of TLS.
+    /// TLS settings of `global`.
     global_tls: &'a GlobalTls,
     binds: Vec<BindListener>,
     rules: ListenerRules,
@@ -40,7 +40,7 @@ pub(super) struct ProxySection<'a> {
 }
 
 impl<'a> ProxySection<'a> {
-    /// Reads a section, the lines of its `defaults` first.
+    /// Reads a section: the lines of its `defaults`, then its own.
     pub(super) fn read(
         section: &HaproxySection,
         inherited: &[HaproxyLine],
@@ -71,7 +71,7 @@ impl<'a> ProxySection<'a> {
             file_comments: Vec::new(),
         };
         let lines = || inherited.iter().chain(&section.lines);
-        // First, since `mode` decides on all other lines.
+        // `acl` and `mode` come first: other lines depend on them.
         let named = lines().filter(|line| line.keyword() == "acl");
         proxy.acls = named.map(acl::parse_acl).collect();
         proxy.http = lines()
@@ -81,7 +81,7 @@ impl<'a> ProxySection<'a> {
             for line in inherited {
                 proxy.read_line(line, notes);
             }
-            // What was said for all is told once, and not in every upstream.
+            // Comments on `defaults` go to the top of the file, not into every upstream.
             proxy
                 .file_comments
                 .append(&mut proxy.backend.upstream.comments);
@@ -92,24 +92,25 @@ impl<'a> ProxySection<'a> {
         proxy
     }
 
-    /// Adds it to the rest; whether it had routes. `before` is how many fronts had.
+    /// Adds the section to `draft`; returns whether it had routes. `before` is the number of sections with
+    /// routes so far.
     pub(super) fn finish(
         mut self,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
         before: usize,
     ) -> bool {
         if !self.http {
-            let shown = format!("{} {}", self.kind, self.backend.upstream.name);
-            setup
+            let subject = format!("{} {}", self.kind, self.backend.upstream.name);
+            draft
                 .comments
-                .push(notes.gap(self.span, &shown, HTTP_MODE_ONLY));
+                .push(notes.gap(self.span, &subject, HTTP_MODE_ONLY));
             return false;
         }
-        setup.comments.append(&mut self.file_comments);
+        draft.comments.append(&mut self.file_comments);
         let name = self.backend.upstream.name.clone();
         if self.kind != "frontend" && !self.backend.servers.is_empty() {
-            self.finish_backend(setup, notes);
+            self.finish_backend(draft, notes);
             if self.kind == "listen" && self.default_backend.is_none() {
                 self.default_backend = Some((name, self.span));
             }
@@ -117,10 +118,10 @@ impl<'a> ProxySection<'a> {
         if self.kind == "backend" {
             return false;
         }
-        self.finish_frontend(setup, notes, before)
+        self.finish_frontend(draft, notes, before)
     }
 
-    /// Clients connect to it.
+    /// Whether clients connect to the section.
     fn has_listeners(&self) -> bool {
         self.kind != "backend"
     }
@@ -142,14 +143,14 @@ impl<'a> ProxySection<'a> {
             ("balance", _) => self.balance = Some(line.clone()),
             ("hash-type", _) => self.hash_type = balance::hash_type(line),
             ("hash-balance-factor", text) => {
-                let shown = &line.text();
-                let place = line.span;
+                let subject = &line.text();
+                let span = line.span;
                 let percent = text.parse().unwrap_or(0);
                 self.backend.upstream.set_bounded_load(
                     percent,
                     NoteSubject {
-                        span: place,
-                        text: shown,
+                        span,
+                        text: subject,
                     },
                     notes,
                 );
@@ -173,7 +174,7 @@ impl<'a> ProxySection<'a> {
         }
     }
 
-    /// The limit is one for all listeners: the highest, so that no front gets less than it had.
+    /// There is one limit for all listeners: the highest, so that no section gets a lower one.
     fn maxconn(&mut self, limit: Option<u64>) {
         let limit = limit.filter(|limit| *limit > 0);
         self.downstream.max_connections = self.downstream.max_connections.max(limit);
@@ -181,7 +182,7 @@ impl<'a> ProxySection<'a> {
 
     fn cookie(&mut self, name: &str, line: &HaproxyLine, notes: &Notes<'_>) {
         let why = format!(
-            "the cookie names no server here; `key: {{cookie: {{name: {name}, generate: true}}}}` gives clients a cookie that keeps them on theirs"
+            "a cookie of Clockwise does not name a server; write `key: {{cookie: {{name: {name}, generate: true}}}}` to keep each client on one server"
         );
         self.backend
             .upstream
@@ -189,7 +190,7 @@ impl<'a> ProxySection<'a> {
             .push(notes.gap(line.span, &line.text(), &why));
     }
 
-    /// `timeout NAME DURATION`; `false` if we have none of that name.
+    /// `timeout NAME DURATION`; `false` if Clockwise has no such timeout.
     fn timeout(&mut self, line: &HaproxyLine) -> bool {
         let time = units::duration(line.word(2));
         let (times, down) = (&mut self.backend.upstream.timeouts, &mut self.downstream);
@@ -215,7 +216,7 @@ impl<'a> ProxySection<'a> {
         self.rules.read(line, &context, comments, notes)
     }
 
-    fn finish_backend(&mut self, setup: &mut ConfigDraft, notes: &Notes<'_>) {
+    fn finish_backend(&mut self, draft: &mut ConfigDraft, notes: &Notes<'_>) {
         let mut backend = std::mem::take(&mut self.backend);
         if let Some(line) = self.balance.take() {
             balance::balance(&line, &self.hash_type, &mut backend.upstream, notes);
@@ -228,12 +229,12 @@ impl<'a> ProxySection<'a> {
         if upstream.ring.is_none() {
             upstream.peers.iter_mut().for_each(|peer| peer.id = None);
         }
-        setup.upstreams.push(upstream);
+        draft.upstreams.push(upstream);
     }
 
     fn finish_frontend(
         mut self,
-        setup: &mut ConfigDraft,
+        draft: &mut ConfigDraft,
         notes: &Notes<'_>,
         before: usize,
     ) -> bool {
@@ -242,35 +243,35 @@ impl<'a> ProxySection<'a> {
         let mut routes = self.routes;
         routes.extend(
             self.default_backend
-                .map(|(name, place)| RouteDraft::catch_all(&name, place)),
+                .map(|(name, span)| RouteDraft::catch_all(&name, span)),
         );
         let listeners = self.binds.into_iter().map(|bind| bind.listener);
         if routes.is_empty() {
-            // One that sends all away needs no routes.
-            let before = setup.listeners.len();
+            // A listener that redirects every request needs no route.
+            let before = draft.listeners.len();
             let sent = listeners.filter(|listener| listener.https_redirect.is_some());
-            setup.listeners.extend(sent);
-            if setup.listeners.len() > before {
-                setup.comments.extend(comments);
+            draft.listeners.extend(sent);
+            if draft.listeners.len() > before {
+                draft.comments.extend(comments);
             }
             return false;
         }
         if before > 0 {
-            setup
+            draft
                 .comments
                 .push(notes.shared_listeners(self.span, &self.kind));
         }
-        let mut routes = route_order::by_specificity(routes, notes, &mut setup.comments);
-        // What was said in a front without servers of its own belongs to its first route.
+        let mut routes = route_order::by_specificity(routes, notes, &mut draft.comments);
+        // Comments of a section without servers belong to its first route.
         if let Some(first) = routes.first_mut() {
             first.comments.splice(0..0, comments);
         }
         for route in &mut routes {
             route.client_cert = client_cert;
         }
-        setup.routes.extend(routes);
-        setup.listeners.extend(listeners);
-        setup.downstream = self.downstream;
+        draft.routes.extend(routes);
+        draft.listeners.extend(listeners);
+        draft.downstream = self.downstream;
         true
     }
 }

@@ -11,7 +11,7 @@ use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 use crate::ring::haproxy::{self, Haproxy};
 
-/// Parameters that are followed by a value.
+/// Parameters with a value.
 const PARAMS_WITH_VALUE: &[&str] = &[
     "addr",
     "agent-addr",
@@ -93,10 +93,10 @@ pub(super) fn server(
         sni: SniSource::default(),
         send_proxy: None,
     };
-    let mut said = server_tls::ServerTlsParams::new(global_tls);
+    let mut tls_params = server_tls::ServerTlsParams::new(global_tls);
     server.peer.span = line.span;
     if !server.used {
-        let why = "a peer is a host or an IP address with a port of its own";
+        let why = "a peer is a host name or an IP address with a port";
         backend
             .upstream
             .comments
@@ -112,38 +112,38 @@ pub(super) fn server(
             ""
         };
         read_param(word, value, &mut server, backend);
-        let shown = format!("server {} {} {value}", line.word(1), word.text);
-        let (place, shown) = (word.span, shown.trim_end());
-        let general = parameters.len() - words.len() <= backend.default_server.len();
-        let whole = format!("default-server {} {value}", word.text);
-        let whole = if general { whole.trim_end() } else { shown };
-        said.read_param(word, value, whole, global_tls);
+        let subject = format!("server {} {} {value}", line.word(1), word.text);
+        let (span, subject) = (word.span, subject.trim_end());
+        let inherited = parameters.len() - words.len() <= backend.default_server.len();
+        let full = format!("default-server {} {value}", word.text);
+        let full = if inherited { full.trim_end() } else { subject };
+        tls_params.read_param(word, value, full, global_tls);
         if word.text == "slowstart" {
             let time = units::duration(value);
             backend.upstream.set_slow_start(
                 time,
                 NoteSubject {
-                    span: place,
-                    text: shown,
+                    span,
+                    text: subject,
                 },
                 notes,
             );
         }
         if let Some(why) = param_advice(&word.text, value) {
             let comment = match word.text.as_str() {
-                "disabled" => notes.remark(place, shown, why),
-                _ => notes.gap(place, shown, why),
+                "disabled" => notes.remark(span, subject, why),
+                _ => notes.gap(span, subject, why),
             };
             server.peer.comments.push(comment);
         }
     }
     clamp_weight(&mut server, line, notes);
     set_send_proxy(&mut server, line, backend, notes);
-    server_tls::apply_to_upstream(said, &mut server, line, global_tls, backend, notes);
+    server_tls::apply_to_upstream(tls_params, &mut server, line, global_tls, backend, notes);
     backend.servers.push(server);
 }
 
-/// All servers of an upstream are told the same: what the first one is.
+/// All servers of an upstream get the PROXY header of the first.
 fn set_send_proxy(
     server: &mut BackendServer,
     line: &HaproxyLine,
@@ -156,14 +156,14 @@ fn set_send_proxy(
         None => backend.upstream.send_proxy = server.send_proxy.take(),
         Some(_) if backend.upstream.send_proxy == server.send_proxy => {}
         Some(_) => {
-            let why = "all servers of an upstream are told the same (`proxy_protocol`); give this one an upstream of its own";
+            let why = "all servers of an upstream share one `proxy_protocol`; put this one into an upstream of its own";
             let comment = notes.gap(line.span, &line.text(), why);
             server.peer.comments.push(comment);
         }
     }
 }
 
-/// What the options of `proxy-v2-options` are called here; others have no counterpart.
+/// The TLVs of `proxy-v2-options`; other options have no counterpart.
 fn tlvs(options: &str) -> Vec<&'static str> {
     let mut tlvs = Vec::new();
     for option in options.split(',') {
@@ -181,8 +181,7 @@ fn tlvs(options: &str) -> Vec<&'static str> {
     tlvs
 }
 
-/// The peers with their ids: the one written, or else a counter that rises with each server and
-/// passes over ids that are taken.
+/// The peers with their ids: the parameter `id`, or a counter over all servers that skips taken ids.
 pub(super) fn peers(servers: Vec<BackendServer>, comments: &mut Vec<String>) -> Vec<PeerDraft> {
     let given: Vec<_> = servers.iter().map(|server| server.id).collect();
     let mut peers = Vec::new();
@@ -210,21 +209,21 @@ fn read_param(
             .filter(|number| (1..=1000).contains(number))
     };
     let probe = &mut backend.probe;
-    let introduced = |version, tlvs: &[&'static str]| {
+    let header = |version, tlvs: &[&'static str]| {
         let tlvs = tlvs.to_vec();
         Some(SendProxyDraft { version, tlvs })
     };
     match word.text.as_str() {
-        "send-proxy" => server.send_proxy = introduced("v1", &[]),
-        "send-proxy-v2" => server.send_proxy = introduced("v2", &[]),
+        "send-proxy" => server.send_proxy = header("v1", &[]),
+        "send-proxy-v2" => server.send_proxy = header("v2", &[]),
         "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => {
-            server.send_proxy = introduced("v2", &["tls"]);
+            server.send_proxy = header("v2", &["tls"]);
         }
         "proxy-v2-options" => {
-            let said = server.send_proxy.iter().flat_map(|one| one.tlvs.clone());
-            let mut all: Vec<_> = said.chain(tlvs(value)).collect();
+            let earlier = server.send_proxy.iter().flat_map(|one| one.tlvs.clone());
+            let mut all: Vec<_> = earlier.chain(tlvs(value)).collect();
             all.dedup();
-            server.send_proxy = introduced("v2", &all);
+            server.send_proxy = header("v2", &all);
         }
         "weight" => server.peer.weight = value.parse().unwrap_or(1),
         "id" => {
@@ -246,33 +245,33 @@ fn read_param(
 fn param_advice(name: &str, value: &str) -> Option<&'static str> {
     Some(match name {
         "disabled" => {
-            "a server that is disabled is left out; `clockwise drain` takes one off the ring"
+            "a disabled server is left out; use `clockwise drain` to take a server off the ring"
         }
-        "backup" => "there are no servers for bad times only; it is left out",
-        "maxconn" => "to bound the load of a server use `bounded_load` of the upstream",
-        "port" | "addr" => "probes go where requests go",
-        "agent-check" => "there are no agents; weights are in the configuration",
-        "hash-key" if value != "id" => "the ring goes by the server's id: keys will move",
-        "track" => "every upstream probes its own peers",
-        "redir" => "every request is passed on",
+        "backup" => "Clockwise has no backup servers; this one is left out",
+        "maxconn" => "to limit the load of a server, use `bounded_load` of the upstream",
+        "port" | "addr" => "a probe uses the address and port of requests",
+        "agent-check" => "Clockwise has no agents; weights are in the configuration",
+        "hash-key" if value != "id" => "the ring places a server by its id; keys will move",
+        "track" => "each upstream probes its own peers",
+        "redir" => "Clockwise passes every request to the server",
         _ => return None,
     })
 }
 
-/// A weight of 0 takes no keys, as a server that is left out.
+/// A server with weight 0 gets no keys, so it is left out.
 fn clamp_weight(server: &mut BackendServer, line: &HaproxyLine, notes: &Notes<'_>) {
     let most = u64::from(Weight::MAX.get());
     let weight = server.peer.weight;
     if weight == 0 {
         server.used = false;
-        let what = "a server of weight 0 has no keys; it is left out";
+        let what = "a server with weight 0 gets no keys; it is left out";
         server
             .peer
             .comments
             .push(notes.remark(line.span, &line.text(), what));
     } else if weight > most {
         server.peer.weight = most;
-        let why = format!("weights are at most {most}, which is written");
+        let why = format!("a weight is at most {most}, which is written");
         server
             .peer
             .comments

@@ -1,4 +1,4 @@
-//! The names that servers must prove in TLS, and the `Host` of their probes.
+//! The names that the certificates of servers must match, and the `Host` of their probes.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{TlsOriginationDraft, is_verifiable_name};
 
-const NAME_VERIFIED_HERE: &str = "HAProxy looks at who issued a certificate and at no name in it; here a server must prove one, that in its address unless `server_name` says another";
-const NO_NAME_TO_VERIFY: &str = "HAProxy looks at who issued a certificate and at no name in it; here a server must prove one: its address is written, give the name that its certificate is for";
-const PROBE_WITHOUT_NAME: &str = "with `server_name: host` a probe has no name that a server could prove; they are only connected to: give `health` a path and a `host`";
-const PROBE_HOST: &str = "a probe asks for this name, and says it as `Host`";
+const NAME_VERIFIED_HERE: &str = "HAProxy does not check the name in a certificate; Clockwise checks the host of the server's address, or `server_name`";
+const NO_NAME_TO_VERIFY: &str = "HAProxy does not check the name in a certificate; Clockwise does, and the server's address is written as `server_name`; replace it with the certificate's name";
+const PROBE_WITHOUT_NAME: &str = "with `server_name: host`, an HTTP probe has no name to verify; a TCP probe is written, give `health` a path and a `host`";
+const PROBE_HOST: &str = "a probe sends this name as SNI and as `Host`";
 
-/// Says the names that the servers must prove: once where it is one.
+/// Sets the SNI names: that of the upstream if all servers have one name, else those of the peers.
 pub(super) fn set_server_names(
     upstream: &mut UpstreamDraft,
     servers: &mut [BackendServer],
@@ -33,14 +33,14 @@ pub(super) fn set_server_names(
         .iter()
         .any(|server| server.used && server.sni == SniSource::ClientHost);
     tls.server_name = client.then(|| "host".to_owned());
-    let mut told = None;
+    let mut note = None;
     for server in servers.iter_mut().filter(|server| server.used) {
         let (host, ip) = split_host(&server.peer.address);
         if server.sni == SniSource::Address && tls.verify {
-            // One of many is enough; it is worse where there is no name at all.
-            told = told.filter(|(other, _)| *other || !ip).or_else(|| {
-                let (place, shown) = (server.peer.span, &server.peer.address);
-                Some((ip, (place, shown.clone())))
+            // One note is enough; a server with an IP address has no name at all and comes first.
+            note = note.filter(|(other, _)| *other || !ip).or_else(|| {
+                let (span, subject) = (server.peer.span, &server.peer.address);
+                Some((ip, (span, subject.clone())))
             });
         }
         server.peer.server_name = match &server.sni {
@@ -51,11 +51,11 @@ pub(super) fn set_server_names(
             SniSource::ClientHost | SniSource::Address => None,
         };
     }
-    upstream.comments.extend(told.map(|(ip, (place, shown))| {
+    upstream.comments.extend(note.map(|(ip, (span, subject))| {
         if ip {
-            notes.gap(place, &shown, NO_NAME_TO_VERIFY)
+            notes.gap(span, &subject, NO_NAME_TO_VERIFY)
         } else {
-            notes.remark(place, &shown, NAME_VERIFIED_HERE)
+            notes.remark(span, &subject, NAME_VERIFIED_HERE)
         }
     }));
 }
@@ -67,7 +67,7 @@ fn split_host(address: &str) -> (String, bool) {
     (host.to_owned(), host.parse::<IpAddr>().is_ok())
 }
 
-/// A probe that speaks TLS has a name to ask for.
+/// Gives an HTTP probe over TLS the name of `check-sni` if the SNI name is the client's `Host`.
 pub(super) fn set_probe_host(
     health: &mut HealthDraft,
     span: SourceSpan,

@@ -1,6 +1,6 @@
 //! TLS and HTTP/2 to servers.
 //!
-//! All servers of an upstream are spoken to alike, but for the name that each must prove.
+//! All servers of an upstream share TLS and protocol; only the name that is verified may differ.
 
 use super::backend_draft::{BackendDraft, BackendServer, ServerTransport, SniSource};
 use super::syntax::{HaproxyLine, HaproxyWord};
@@ -9,26 +9,22 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{TlsOriginationDraft, is_verifiable_name};
 
-const SAME_TRANSPORT: &str = "all servers of an upstream are spoken to alike (`tls`, `protocol`); give this one an upstream of its own";
-const UNVERIFIED: &str =
-    "as there, no certificate is verified: whoever is on the way can read and change everything";
-const SYSTEM_CA: &str =
-    "HAProxy verifies by a `ca-file`, and none is named; here the system's authorities count";
-const CA_UNUSED: &str = "the file has no use where nothing is verified, and is left out";
-const SNI_UNSUPPORTED: &str =
-    "the name that is asked for is a fixed one or the client's `Host`; give it as `server_name`";
+const SAME_TRANSPORT: &str = "all servers of an upstream share one `tls` and `protocol`; put this one into an upstream of its own";
+const UNVERIFIED: &str = "the server's certificate is not verified, as before; an attacker on the path can read and change all traffic";
+const SYSTEM_CA: &str = "no `ca-file` is given; the CAs of the system are used";
+const CA_UNUSED: &str = "the CA file is left out, since certificates are not verified";
+const SNI_UNSUPPORTED: &str = "the SNI name is fixed or the client's `Host`; write `server_name`";
 const SNI_AND_VERIFYHOST: &str =
-    "the name that is asked for is the one that must be proven; that of `verifyhost` is written";
-const SNI_IS_CLIENT_HOST: &str = "it is the client's `Host` that is asked for";
-const NOT_A_SERVER_NAME: &str = "a certificate cannot be for it; give the name as `server_name`";
-const NOT_ONE_FILE: &str = "give the path of one file";
-const CA_NOT_ONE_FILE: &str =
-    "give the path of one file; until then the system's authorities count";
-const NO_SERVER_CRL: &str = "whether a server's certificate was revoked is not looked at";
-const HTTP1_FALLBACK: &str = "where a server does not choose it, HTTP/1.1 is spoken";
-const PROBES_LIKE_REQUESTS: &str = "probes are made like requests";
+    "the SNI name is also the name that is verified; that of `verifyhost` is written";
+const SNI_IS_CLIENT_HOST: &str = "the SNI name is the client's `Host`";
+const NOT_A_SERVER_NAME: &str = "this is not a valid server name; write `server_name`";
+const NOT_ONE_FILE: &str = "name one file";
+const CA_NOT_ONE_FILE: &str = "name one file; the CAs of the system are used until then";
+const NO_SERVER_CRL: &str = "Clockwise does not check the certificates of servers against a CRL";
+const HTTP1_FALLBACK: &str = "Clockwise uses HTTP/1.1 with a server that does not choose HTTP/2";
+const PROBES_LIKE_REQUESTS: &str = "a probe uses the TLS and protocol of requests";
 
-/// Flags and values that only say how `HAProxy`'s TLS works.
+/// Parameters that are internal to the TLS of `HAProxy`.
 const IGNORED_PARAMS: &[&str] = &[
     "allow-0rtt",
     "ciphers",
@@ -45,7 +41,7 @@ const IGNORED_PARAMS: &[&str] = &[
     "tls-tickets",
 ];
 
-/// What a server's parameters say.
+/// The TLS parameters of a server.
 #[derive(Default)]
 pub(super) struct ServerTlsParams {
     ssl: bool,
@@ -58,14 +54,14 @@ pub(super) struct ServerTlsParams {
     proto: Option<String>,
     versions: TlsVersionRange,
     check_ssl: Option<bool>,
-    /// The name, and the protocols, of probes.
+    /// SNI and ALPN of probes.
     check_sni: Option<String>,
     check_alpn: Option<String>,
-    /// What is to be said if there is TLS at all.
+    /// Notes that are emitted if the server uses TLS.
     pending_notes: Vec<PendingNote>,
 }
 
-/// Whose certificates count.
+/// The CAs that verify the server.
 #[derive(Clone, PartialEq, Eq)]
 enum CaSource {
     System,
@@ -87,12 +83,12 @@ impl ServerTlsParams {
         }
     }
 
-    /// Takes in a parameter, which `shown` shows.
+    /// Reads a parameter; `subject` is its text for notes.
     pub(super) fn read_param(
         &mut self,
         word: &HaproxyWord,
         value: &str,
-        shown: &str,
+        subject: &str,
         global: &GlobalTls,
     ) {
         match word.text.as_str() {
@@ -103,18 +99,18 @@ impl ServerTlsParams {
             "ca-file" => {
                 let file = global.ca_path(value).map(CaSource::File);
                 if file.is_none() {
-                    self.push_gap(word, shown, CA_NOT_ONE_FILE);
+                    self.push_gap(word, subject, CA_NOT_ONE_FILE);
                 }
                 self.ca = file.or(Some(CaSource::System));
             }
             "crt" => match global.crt_path(value) {
                 Some(file) => self.client_certificate = Some(file),
-                None => self.push_gap(word, shown, NOT_ONE_FILE),
+                None => self.push_gap(word, subject, NOT_ONE_FILE),
             },
-            "crl-file" => self.push_gap(word, shown, NO_SERVER_CRL),
-            "sni" => self.sni(word, value, shown),
+            "crl-file" => self.push_gap(word, subject, NO_SERVER_CRL),
+            "sni" => self.sni(word, value, subject),
             "verifyhost" if is_verifiable_name(value) => self.verify_host = Some(value.to_owned()),
-            "verifyhost" => self.push_gap(word, shown, NOT_A_SERVER_NAME),
+            "verifyhost" => self.push_gap(word, subject, NOT_A_SERVER_NAME),
             "no-verifyhost" => self.verify_host = None,
             "alpn" => self.alpn = Some(value.to_owned()),
             "no-alpn" => self.alpn = None,
@@ -124,24 +120,24 @@ impl ServerTlsParams {
             "check-sni" => self.check_sni = Some(value.to_owned()),
             "check-alpn" => self.check_alpn = Some(value.to_owned()),
             name if IGNORED_PARAMS.contains(&name) => {
-                self.push_note(word, shown, HAPROXY_ONLY, false)
+                self.push_note(word, subject, HAPROXY_ONLY, false)
             }
-            name => self.read_version(name, value, word, shown),
+            name => self.read_version(name, value, word, subject),
         }
     }
 
-    fn read_version(&mut self, name: &str, value: &str, word: &HaproxyWord, shown: &str) {
+    fn read_version(&mut self, name: &str, value: &str, word: &HaproxyWord, subject: &str) {
         let mut own = TlsVersionRange::default();
         if own.read_param(name, value) {
             for what in own.unsupported() {
-                self.push_note(word, shown, what, false);
+                self.push_note(word, subject, what, false);
             }
             self.versions = own.with_defaults(self.versions);
         }
     }
 
     /// `sni EXPRESSION`.
-    fn sni(&mut self, word: &HaproxyWord, value: &str, shown: &str) {
+    fn sni(&mut self, word: &HaproxyWord, value: &str, subject: &str) {
         let fixed = value
             .strip_prefix("str(")
             .and_then(|rest| rest.strip_suffix(')'));
@@ -149,7 +145,7 @@ impl ServerTlsParams {
             if is_verifiable_name(name) {
                 self.sni = Some(SniSource::Fixed(name.to_owned()));
             } else {
-                self.push_gap(word, shown, NOT_A_SERVER_NAME);
+                self.push_gap(word, subject, NOT_A_SERVER_NAME);
             }
             return;
         }
@@ -160,29 +156,29 @@ impl ServerTlsParams {
             converters.contains(&rest) || matches!(rest, ",lower,host_only" | ",host_only,lower")
         });
         if bare == "ssl_fc_sni" {
-            self.push_note(word, shown, SNI_IS_CLIENT_HOST, false);
+            self.push_note(word, subject, SNI_IS_CLIENT_HOST, false);
         }
         if host || bare == "ssl_fc_sni" {
             self.sni = Some(SniSource::ClientHost);
         } else {
-            self.push_gap(word, shown, SNI_UNSUPPORTED);
+            self.push_gap(word, subject, SNI_UNSUPPORTED);
         }
     }
 
-    fn push_gap(&mut self, word: &HaproxyWord, shown: &str, why: &'static str) {
-        self.push_note(word, shown, why, true);
+    fn push_gap(&mut self, word: &HaproxyWord, subject: &str, why: &'static str) {
+        self.push_note(word, subject, why, true);
     }
 
-    fn push_note(&mut self, word: &HaproxyWord, shown: &str, why: &'static str, gap: bool) {
+    fn push_note(&mut self, word: &HaproxyWord, subject: &str, why: &'static str, gap: bool) {
         self.pending_notes.push(PendingNote {
             span: word.span,
-            text: shown.to_owned(),
+            text: subject.to_owned(),
             reason: why,
             is_gap: gap,
         });
     }
 
-    /// Probes are not made like requests.
+    /// Whether probes use another TLS, SNI or ALPN than requests.
     fn probes_differ(&self, name: &SniSource) -> bool {
         let ssl = self.check_ssl.is_some_and(|probed| probed != self.ssl);
         let protocols = self.check_alpn.is_some() && self.check_alpn != self.alpn;
@@ -246,9 +242,9 @@ impl ServerTlsParams {
     }
 }
 
-/// Gives the upstream what its first server says, and tells of what others say else.
+/// The first server sets TLS and protocol of the upstream; a server that differs is noted.
 pub(super) fn apply_to_upstream(
-    said: ServerTlsParams,
+    params: ServerTlsParams,
     server: &mut BackendServer,
     line: &HaproxyLine,
     global_tls: &GlobalTls,
@@ -258,64 +254,64 @@ pub(super) fn apply_to_upstream(
     if !server.used {
         return;
     }
-    let asked = said.transport(global_tls);
-    let verifies = said.verifies(global_tls);
-    server.sni = said.sni_source(verifies);
+    let transport = params.transport(global_tls);
+    let verifies = params.verifies(global_tls);
+    server.sni = params.sni_source(verifies);
     match &backend.transport {
         None => {
-            let comments = transport_remarks(&said, line, global_tls, notes);
+            let comments = transport_remarks(&params, line, global_tls, notes);
             backend.upstream.comments.extend(comments);
-            backend.upstream.tls.clone_from(&asked.tls);
-            backend.upstream.protocol = asked.protocol;
-            backend.transport = Some(asked);
+            backend.upstream.tls.clone_from(&transport.tls);
+            backend.upstream.protocol = transport.protocol;
+            backend.transport = Some(transport);
         }
-        Some(first) if *first == asked => {}
+        Some(first) if *first == transport => {}
         Some(_) => {
             let comment = notes.gap(line.span, &line.text(), SAME_TRANSPORT);
             server.peer.comments.push(comment);
         }
     }
-    if said.probes_differ(&server.sni) {
+    if params.probes_differ(&server.sni) {
         let comment = notes.gap(line.span, &line.text(), PROBES_LIKE_REQUESTS);
         server.peer.comments.push(comment);
     }
-    if !said.ssl {
+    if !params.ssl {
         return;
     }
     if server.sni == SniSource::ClientHost && backend.check_sni.is_none() {
-        backend.check_sni.clone_from(&said.check_sni);
+        backend.check_sni.clone_from(&params.check_sni);
     }
     if verifies
-        && matches!((&said.verify_host, &said.sni), (Some(one), Some(other)) if SniSource::Fixed(one.clone()) != *other)
+        && matches!((&params.verify_host, &params.sni), (Some(one), Some(other)) if SniSource::Fixed(one.clone()) != *other)
     {
         let comment = notes.gap(line.span, &line.text(), SNI_AND_VERIFYHOST);
         server.peer.comments.push(comment);
     }
     emit_notes(
-        said.pending_notes,
+        params.pending_notes,
         &mut server.peer.comments,
         &mut backend.upstream.comments,
         notes,
     );
 }
 
-/// What a server's parameters lead to is told beside it, what all have in common above them.
+/// Notes on a server's own parameters go beside it, those on `default-server` to the upstream.
 fn emit_notes(
     all: Vec<PendingNote>,
     beside: &mut Vec<String>,
     above: &mut Vec<String>,
     notes: &Notes<'_>,
 ) {
-    for told in all {
-        let comment = if told.is_gap {
-            notes.gap(told.span, &told.text, told.reason)
+    for note in all {
+        let comment = if note.is_gap {
+            notes.gap(note.span, &note.text, note.reason)
         } else {
-            notes.remark(told.span, &told.text, told.reason)
+            notes.remark(note.span, &note.text, note.reason)
         };
-        if told.reason == HAPROXY_ONLY {
+        if note.reason == HAPROXY_ONLY {
             continue;
         }
-        if told.text.starts_with("default-server ") {
+        if note.text.starts_with("default-server ") {
             above.push(comment);
         } else {
             beside.push(comment);
@@ -323,29 +319,29 @@ fn emit_notes(
     }
 }
 
-/// What is worth knowing of how all servers are spoken to.
+/// Remarks on the TLS of all servers.
 fn transport_remarks(
-    said: &ServerTlsParams,
+    params: &ServerTlsParams,
     line: &HaproxyLine,
     global_tls: &GlobalTls,
     notes: &Notes<'_>,
 ) -> Vec<String> {
     let mut comments = Vec::new();
-    if !said.ssl {
+    if !params.ssl {
         return comments;
     }
-    let shown = line.text();
-    if !said.verifies(global_tls) {
-        let place = said.verify.map_or(line.span, |(_, place)| place);
-        comments.push(notes.remark(place, &shown, UNVERIFIED));
-        if said.ca.is_some() {
-            comments.push(notes.remark(place, &shown, CA_UNUSED));
+    let subject = line.text();
+    if !params.verifies(global_tls) {
+        let span = params.verify.map_or(line.span, |(_, span)| span);
+        comments.push(notes.remark(span, &subject, UNVERIFIED));
+        if params.ca.is_some() {
+            comments.push(notes.remark(span, &subject, CA_UNUSED));
         }
-    } else if said.ca.is_none() {
-        comments.push(notes.remark(line.span, &shown, SYSTEM_CA));
+    } else if params.ca.is_none() {
+        comments.push(notes.remark(line.span, &subject, SYSTEM_CA));
     }
-    if said.protocol() == Some("auto") {
-        comments.push(notes.remark(line.span, &shown, HTTP1_FALLBACK));
+    if params.protocol() == Some("auto") {
+        comments.push(notes.remark(line.span, &subject, HTTP1_FALLBACK));
     }
     comments
 }

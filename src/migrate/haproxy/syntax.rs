@@ -1,11 +1,11 @@
-//! `HAProxy`'s syntax: lines of words, under the line that begins a section.
+//! `HAProxy`'s syntax: lines of words, grouped by sections.
 //!
-//! Bounded: at most [`MAX_WORDS`] words. Nothing nests.
+//! Bound: at most [`MAX_WORDS`] words. Nothing nests.
 
 use crate::config::{Report, quote};
 use crate::migrate::source::{SourceMap, SourceSpan};
 
-/// A hundred thousand servers are about a million words.
+/// 100,000 servers are about a million words.
 const MAX_WORDS: usize = 2_000_000;
 
 const SECTIONS: &[&str] = &[
@@ -30,7 +30,7 @@ const SECTIONS: &[&str] = &[
     "acme",
 ];
 
-/// One word and where it stands.
+/// One word and its span.
 #[derive(Clone, Debug)]
 pub(super) struct HaproxyWord {
     pub(super) text: String,
@@ -49,7 +49,7 @@ pub(super) struct HaproxyLine {
 pub(in crate::migrate) struct HaproxySection {
     pub(super) kind: String,
     pub(super) name: String,
-    /// The `defaults` that it asks for.
+    /// The `defaults` section that it names with `from`.
     pub(super) defaults: Option<String>,
     pub(super) lines: Vec<HaproxyLine>,
     pub(super) span: SourceSpan,
@@ -60,7 +60,7 @@ impl HaproxyLine {
         self.word(0)
     }
 
-    /// The text of a word; empty if there is none.
+    /// The text of a word; empty if it is missing.
     pub(super) fn word(&self, index: usize) -> &str {
         self.words.get(index).map_or("", |word| &word.text)
     }
@@ -82,7 +82,7 @@ impl HaproxySection {
     }
 }
 
-/// Reads one file.
+/// Parses one file.
 pub(in crate::migrate) fn parse(
     sources: &SourceMap,
     file: usize,
@@ -90,9 +90,9 @@ pub(in crate::migrate) fn parse(
     let mut sections: Vec<HaproxySection> = Vec::new();
     let (mut start, mut count) = (0, 0);
     for text in sources.text(file).split_inclusive('\n') {
-        let words = split_words(text, file, start).map_err(|place| {
+        let words = split_words(text, file, start).map_err(|span| {
             sources.error_at(
-                place,
+                span,
                 "this quote is not closed",
                 "add the closing quote on the same line",
             )
@@ -100,8 +100,12 @@ pub(in crate::migrate) fn parse(
         start += text.len();
         count += words.len();
         if count > MAX_WORDS {
-            let message = format!("more than {MAX_WORDS} words");
-            return Err(sources.file_error(file, &message, "split the configuration; is it one?"));
+            let message = format!("the configuration has more than {MAX_WORDS} words");
+            return Err(sources.file_error(
+                file,
+                &message,
+                "check that this is one configuration, or split it",
+            ));
         }
         let Some(first) = words.first() else { continue };
         if SECTIONS.contains(&first.text.as_str()) && !is_nested_keyword(&sections, &words) {
@@ -118,7 +122,7 @@ pub(in crate::migrate) fn parse(
     Ok(sections)
 }
 
-/// `cache` and `ring` also begin lines, which are set in.
+/// Some section keywords also begin lines of a section, with another number of words.
 fn is_nested_keyword(sections: &[HaproxySection], words: &[HaproxyWord]) -> bool {
     let Some(first) = words.first() else {
         return false;
@@ -131,7 +135,7 @@ fn is_nested_keyword(sections: &[HaproxySection], words: &[HaproxyWord]) -> bool
 }
 
 fn parse_section(words: Vec<HaproxyWord>) -> HaproxySection {
-    let place = words.first().map(|word| word.span).unwrap_or_default();
+    let span = words.first().map(|word| word.span).unwrap_or_default();
     let mut texts = words.into_iter().map(|word| word.text);
     let kind = texts.next().unwrap_or_default();
     let rest: Vec<String> = texts.collect();
@@ -150,17 +154,17 @@ fn parse_section(words: Vec<HaproxyWord>) -> HaproxySection {
         name,
         defaults: from,
         lines: Vec::new(),
-        span: place,
+        span,
     }
 }
 
 fn outside_section(word: &HaproxyWord, sources: &SourceMap) -> Report {
-    let message = format!("{} begins no section of HAProxy", quote(&word.text));
+    let message = format!("{} does not begin a section of HAProxy", quote(&word.text));
     let help = "a file begins with `global`, `defaults`, `frontend`, `backend` or `listen`";
     sources.error_at(word.span, &message, help)
 }
 
-/// The words of one line, which begins at `start`; `Err` is where a quote stands open.
+/// Splits one line, which begins at byte `start`; `Err` is the span of an unclosed quote.
 fn split_words(line: &str, file: usize, start: usize) -> Result<Vec<HaproxyWord>, SourceSpan> {
     let mut words = Vec::new();
     let mut text: Option<(usize, String)> = None;

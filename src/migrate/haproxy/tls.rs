@@ -1,14 +1,14 @@
-//! What `HAProxy` says of TLS in general: `global`'s defaults, versions, and the paths of files.
+//! TLS settings of `global`, TLS versions, and paths of files.
 
 use super::syntax::{HaproxyLine, HaproxyWord};
 use crate::config;
 use crate::migrate::notes::Notes;
 
-const NO_OLD_TLS: &str = "versions below TLS 1.2 are not spoken here";
-const ALWAYS_TLS13: &str = "TLS 1.3 is always spoken here";
-pub(super) const HAPROXY_ONLY: &str = "left out: it only concerns HAProxy itself";
+const NO_OLD_TLS: &str = "Clockwise does not speak versions before TLS 1.2";
+const ALWAYS_TLS13: &str = "Clockwise always offers TLS 1.3";
+pub(super) const HAPROXY_ONLY: &str = "left out; it is internal to HAProxy";
 
-/// The versions that can be told apart here; all below 1.2 are alike.
+/// TLS versions as numbers; all versions before 1.2 are 0.
 const TLS_VERSIONS: &[(&str, u8)] = &[
     ("sslv3", 0),
     ("tlsv1.0", 0),
@@ -21,23 +21,23 @@ const TLS_VERSIONS: &[(&str, u8)] = &[
     ("tlsv13", 3),
 ];
 
-/// Words about versions that are followed by a value.
+/// Version parameters with a value.
 const VERSION_LIMIT_PARAMS: [&str; 2] = ["ssl-min-ver", "ssl-max-ver"];
 
-/// What `global` says.
+/// TLS settings of `global`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GlobalTls {
     ca_base: Option<String>,
     crt_base: Option<String>,
-    /// What a `bind` begins with.
+    /// Defaults of `bind`.
     pub(super) bind: TlsVersionRange,
-    /// What a `server` begins with.
+    /// Defaults of `server`.
     pub(super) server: TlsVersionRange,
     /// `ssl-server-verify none`.
     pub(super) skip_server_verify: bool,
 }
 
-/// The versions of TLS that are spoken.
+/// A range of TLS versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TlsVersionRange {
     min: Option<u8>,
@@ -47,7 +47,7 @@ pub(super) struct TlsVersionRange {
 }
 
 impl GlobalTls {
-    /// Takes in a line of `global`; `false` if it is about something else.
+    /// Reads a line of `global`; `false` if it is another one.
     pub(super) fn read_line(&mut self, line: &HaproxyLine, notes: &Notes<'_>) -> bool {
         match line.keyword() {
             "ca-base" => self.ca_base = Some(line.word(1).to_owned()),
@@ -60,12 +60,12 @@ impl GlobalTls {
         true
     }
 
-    /// Where the file of an authority's certificates is; `None`: it is no file's name.
+    /// The path of a CA file; `None` if the name is not a file.
     pub(super) fn ca_path(&self, name: &str) -> Option<String> {
         file_path(self.ca_base.as_deref(), name)
     }
 
-    /// Where the file of a certificate is; `None`: it is no file's name.
+    /// The path of a certificate file; `None` if the name is not a file.
     pub(super) fn crt_path(&self, name: &str) -> Option<String> {
         file_path(self.crt_base.as_deref(), name)
     }
@@ -91,8 +91,8 @@ fn read_options(versions: &mut TlsVersionRange, line: &HaproxyLine, notes: &Note
         }
     }
     if !rest.is_empty() {
-        let shown = format!("{} {}", line.keyword(), rest.join(" "));
-        notes.remark(line.span, &shown, HAPROXY_ONLY);
+        let subject = format!("{} {}", line.keyword(), rest.join(" "));
+        notes.remark(line.span, &subject, HAPROXY_ONLY);
     }
     for what in own.unsupported() {
         notes.remark(line.span, &line.text(), what);
@@ -101,7 +101,7 @@ fn read_options(versions: &mut TlsVersionRange, line: &HaproxyLine, notes: &Note
 }
 
 impl TlsVersionRange {
-    /// What follows a word, if it is one about versions that has a value.
+    /// The value of a version parameter; empty for other words.
     fn param_value<'a>(
         word: &HaproxyWord,
         rest: &mut std::slice::Iter<'a, HaproxyWord>,
@@ -111,7 +111,7 @@ impl TlsVersionRange {
         value.map_or("", |word| &word.text)
     }
 
-    /// Takes in a word; `false` if it is about something else.
+    /// Reads a version parameter; `false` if it is another one.
     pub(super) fn read_param(&mut self, word: &str, value: &str) -> bool {
         match word {
             "ssl-min-ver" => self.min = parse_version(value),
@@ -130,7 +130,7 @@ impl TlsVersionRange {
         true
     }
 
-    /// What is said here, before what is said in general.
+    /// This range, with the limits of `general` where it has none.
     pub(super) fn with_defaults(self, general: Self) -> Self {
         Self {
             min: self.min.or(general.min),
@@ -140,7 +140,7 @@ impl TlsVersionRange {
         }
     }
 
-    /// The oldest one, if that was said.
+    /// The oldest version, if it is limited.
     pub(super) fn min_version(self) -> Option<&'static str> {
         match self.min {
             Some(3) => Some("1.3"),
@@ -154,7 +154,7 @@ impl TlsVersionRange {
         !self.no_tls13 && self.max.is_none_or(|most| most >= 3)
     }
 
-    /// What is not as it is said.
+    /// Limits that Clockwise does not have.
     pub(super) fn unsupported(self) -> impl Iterator<Item = &'static str> {
         let old = self.min == Some(0) || self.max == Some(0);
         let new = !self.allows_tls13();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A duration; `None` where the text is none, or stands for "never".
+/// Parses a duration; `None` if it is not one, or 0, which means no limit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number = digits.parse::<u64>().ok()?;

@@ -1,4 +1,4 @@
-//! `http`: what holds for all, and how its servers and upstreams come together.
+//! The directives of `http`.
 
 use super::proxy_settings::ProxySettings;
 use super::server::{self, ServerBlock};
@@ -10,11 +10,11 @@ use super::{global_settings, real_ip, upstream};
 use crate::migrate::draft::ConfigDraft;
 use crate::migrate::notes::Notes;
 
-/// Our `pool_size` where none is given.
+/// The default of `pool_size`.
 const DEFAULT_POOL_SIZE: u64 = 512;
 
-/// Translates the directives of all `http` blocks together.
-pub(super) fn translate(all: &[&Directive], setup: &mut ConfigDraft, notes: &Notes<'_>) {
+/// Translates the directives of all `http` blocks.
+pub(super) fn translate(all: &[&Directive], draft: &mut ConfigDraft, notes: &Notes<'_>) {
     let named = |name: &'static str| {
         all.iter()
             .copied()
@@ -22,7 +22,7 @@ pub(super) fn translate(all: &[&Directive], setup: &mut ConfigDraft, notes: &Not
     };
     let maps: Vec<_> = named("map").collect();
     for block in named("upstream") {
-        setup
+        draft
             .upstreams
             .push(upstream::upstream(block, &maps, notes));
     }
@@ -32,39 +32,39 @@ pub(super) fn translate(all: &[&Directive], setup: &mut ConfigDraft, notes: &Not
         ServerSsl::default(),
     );
     for directive in all {
-        http_directive(directive, &mut settings, all, setup, notes);
+        http_directive(directive, &mut settings, all, draft, notes);
     }
     let (settings, ssl) = settings;
     let blocks = named("server").filter(|found| found.block.is_some());
     let servers: Vec<_> = blocks
-        .map(|block| server::server(block, (&settings, &ssl), setup, notes))
+        .map(|block| server::server(block, (&settings, &ssl), draft, notes))
         .collect();
-    real_ip::note_differences(all, setup, notes);
-    set_pool_size(all, setup);
-    set_max_body_size(&settings, &servers, setup);
-    ServerMerger::new(setup, notes).merge(servers);
-    real_ip::set_accept_proxy(setup, notes);
+    real_ip::note_differences(all, draft, notes);
+    set_pool_size(all, draft);
+    set_max_body_size(&settings, &servers, draft);
+    ServerMerger::new(draft, notes).merge(servers);
+    real_ip::set_accept_proxy(draft, notes);
 }
 
 fn http_directive(
     directive: &Directive,
     (settings, ssl): &mut (ProxySettings, ServerSsl),
     all: &[&Directive],
-    setup: &mut ConfigDraft,
+    draft: &mut ConfigDraft,
     notes: &Notes<'_>,
 ) {
     match directive.name.text.as_str() {
         "upstream" => {}
         "server" if directive.block.is_some() => {}
         "map" if is_map_used(directive, all) => {}
-        _ if ssl.apply(directive, &mut setup.comments, notes) => {}
-        _ if settings.apply(directive, &mut setup.comments, notes) => {}
-        _ if global_settings::apply(directive, setup, notes) => {}
-        _ => note_unknown(directive, &mut setup.comments, notes),
+        _ if ssl.apply(directive, &mut draft.comments, notes) => {}
+        _ if settings.apply(directive, &mut draft.comments, notes) => {}
+        _ if global_settings::apply(directive, draft, notes) => {}
+        _ => note_unknown(directive, &mut draft.comments, notes),
     }
 }
 
-/// Whether a `map` is translated with the `hash` that uses it, or only serves WebSocket.
+/// Whether a `map` is translated with the `hash` that uses it, or is the usual one for WebSocket.
 fn is_map_used(map: &Directive, all: &[&Directive]) -> bool {
     let name = map.argument(1);
     let hashes = all
@@ -77,22 +77,22 @@ fn is_map_used(map: &Directive, all: &[&Directive]) -> bool {
     map.argument(0) == "$http_upgrade" || keys.any(|key| key == name)
 }
 
-/// nginx keeps idle connections per upstream, we keep them all together.
-fn set_pool_size(all: &[&Directive], setup: &mut ConfigDraft) {
+/// nginx limits idle connections per upstream, Clockwise all together.
+fn set_pool_size(all: &[&Directive], draft: &mut ConfigDraft) {
     let upstreams = all
         .iter()
         .filter(|found| found.name.text == "upstream")
         .flat_map(|found| found.children());
-    let kept = upstreams.filter(|found| found.name.text == "keepalive");
-    let sum = kept
+    let with_keepalive = upstreams.filter(|found| found.name.text == "keepalive");
+    let sum = with_keepalive
         .filter_map(|found| found.argument(0).parse::<u64>().ok())
         .fold(0, u64::saturating_add);
-    setup.pool_size = (sum > DEFAULT_POOL_SIZE).then(|| sum.min(65_536));
+    draft.pool_size = (sum > DEFAULT_POOL_SIZE).then(|| sum.min(65_536));
 }
 
-/// The limit of bodies for all; locations with another one say so in their routes.
-fn set_max_body_size(settings: &ProxySettings, servers: &[ServerBlock], setup: &mut ConfigDraft) {
+/// Sets the body limit of `http`; routes carry the limits of locations that differ.
+fn set_max_body_size(settings: &ProxySettings, servers: &[ServerBlock], draft: &mut ConfigDraft) {
     if servers.iter().any(|server| !server.locations.is_empty()) {
-        setup.downstream.max_body_size = Some(settings.max_body_size());
+        draft.downstream.max_body_size = Some(settings.max_body_size());
     }
 }

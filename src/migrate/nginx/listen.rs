@@ -1,4 +1,4 @@
-//! `listen`: addresses, ports and what stands behind them.
+//! `listen`: address and parameters.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,15 +11,15 @@ use crate::migrate::tls::TlsTerminationDraft;
 /// One `listen`.
 pub(super) struct ListenDirective {
     pub(super) listener: ListenerDraft,
-    /// `http2` stands in it.
+    /// It has the parameter `http2`.
     pub(super) http2: bool,
 }
 
 impl ListenDirective {
-    /// What a server without a `listen` has.
-    pub(super) fn default_http(place: SourceSpan) -> Self {
+    /// The listener of a server without `listen`.
+    pub(super) fn default_http(span: SourceSpan) -> Self {
         let mut listener = ListenerDraft::new("0.0.0.0:80");
-        listener.span = place;
+        listener.span = span;
         Self {
             listener,
             http2: false,
@@ -27,7 +27,7 @@ impl ListenDirective {
     }
 }
 
-/// What a `listen` says; `None` with a note where we cannot listen like that.
+/// Reads a `listen`; `None` with a note if there is no such listener.
 pub(super) fn listen(
     directive: &Directive,
     comments: &mut Vec<String>,
@@ -35,20 +35,20 @@ pub(super) fn listen(
 ) -> Option<ListenDirective> {
     let text = directive.argument(0);
     let Some(address) = address(text) else {
-        let why = "listeners have an IP address and a port";
+        let why = "a listener has an IP address and a port";
         comments.push(notes.gap(directive.span(), &directive.text(), why));
         return None;
     };
     let mut listener = ListenerDraft::new(address);
     listener.span = directive.span();
-    // Unless it says otherwise.
+    // The default of nginx; `ipv6only=off` changes it.
     listener.ipv6_only = listener.address.starts_with('[');
     let mut listen = ListenDirective {
         listener,
         http2: false,
     };
     if directive.arguments.iter().any(|word| word.text == "quic") {
-        let why = "HTTP/3 is not spoken here; clients use HTTP/2";
+        let why = "Clockwise does not speak HTTP/3; clients use HTTP/2";
         comments.push(notes.gap(directive.span(), &directive.text(), why));
         return None;
     }
@@ -97,7 +97,7 @@ fn read_option(word: &str, listen: &mut ListenDirective) {
             listen.listener.accept_proxy_span = listen.listener.span;
         }
         "ipv6only" => listen.listener.ipv6_only &= value != "off",
-        // How the socket works, not what it does.
+        // Socket options, which are internal to nginx.
         _ => {}
     }
 }

@@ -1,8 +1,8 @@
-//! nginx: its syntax, and what its directives mean to us.
+//! nginx: its syntax and its directives.
 //!
-//! Directives are inherited as nginx does it: from `http` to `server` to `location`, the innermost
-//! wins. Our time-outs and the `Host` that is sent belong to an upstream, so the first location that
-//! uses an upstream decides for it, and a note tells where another one differs.
+//! Directives are inherited as in nginx, from `http` to `server` to `location`; the innermost wins. Timeouts
+//! and `Host` belong to an upstream in Clockwise, so the first location that uses an upstream sets them, and a
+//! note says where another location differs.
 
 mod global_settings;
 mod http;
@@ -26,14 +26,14 @@ use super::draft::ConfigDraft;
 use super::notes::Notes;
 use super::{clamp, unsupported};
 
-/// What the whole tree says.
+/// Translates the whole tree.
 pub(super) fn translate(tree: &DirectiveTree, notes: &Notes<'_>) -> ConfigDraft {
-    let mut setup = ConfigDraft::default();
-    for (place, pattern, why) in &tree.failed_includes {
-        let comment = notes.gap(*place, &format!("include {pattern}"), why);
-        setup.comments.push(comment);
+    let mut draft = ConfigDraft::default();
+    for (span, pattern, why) in &tree.failed_includes {
+        let comment = notes.gap(*span, &format!("include {pattern}"), why);
+        draft.comments.push(comment);
     }
-    // A file of `conf.d` holds what stands in `http`.
+    // A file of `conf.d` has directives of `http` at its top level.
     let inner = tree
         .directives
         .iter()
@@ -44,7 +44,7 @@ pub(super) fn translate(tree: &DirectiveTree, notes: &Notes<'_>) -> ConfigDraft 
         .iter()
         .filter(|directive| !is_http(directive))
     {
-        main_directive(directive, &mut setup, notes);
+        main_directive(directive, &mut draft, notes);
     }
     let sections = tree
         .directives
@@ -54,11 +54,11 @@ pub(super) fn translate(tree: &DirectiveTree, notes: &Notes<'_>) -> ConfigDraft 
         .filter_map(|section| section.block.as_ref())
         .flatten();
     let all: Vec<&Directive> = inside.chain(inner).collect();
-    http::translate(&all, &mut setup, notes);
-    setup
+    http::translate(&all, &mut draft, notes);
+    draft
 }
 
-/// Whether a directive of the top level belongs into `http`.
+/// Whether a top-level directive belongs to `http`.
 fn is_http(directive: &Directive) -> bool {
     !matches!(
         directive.name.text.as_str(),
@@ -67,13 +67,13 @@ fn is_http(directive: &Directive) -> bool {
         && !directive.name.text.starts_with("worker_")
 }
 
-fn main_directive(directive: &Directive, setup: &mut ConfigDraft, notes: &Notes<'_>) {
+fn main_directive(directive: &Directive, draft: &mut ConfigDraft, notes: &Notes<'_>) {
     let argument = directive.argument(0);
     match directive.name.text.as_str() {
         "http" | "events" => {}
-        "worker_processes" => setup.threads = clamp::threads(argument),
-        "worker_shutdown_timeout" => setup.drain_timeout = units::duration(argument),
-        "error_log" => global_settings::error_log(directive, setup, notes),
-        _ => note_unknown(directive, &mut setup.comments, notes),
+        "worker_processes" => draft.threads = clamp::threads(argument),
+        "worker_shutdown_timeout" => draft.drain_timeout = units::duration(argument),
+        "error_log" => global_settings::error_log(directive, draft, notes),
+        _ => note_unknown(directive, &mut draft.comments, notes),
     }
 }

@@ -1,4 +1,4 @@
-//! What `location` inherits from `server`, and `server` from `http`.
+//! Proxy settings that `location` inherits from `server`, and `server` from `http`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::units;
 use crate::migrate::draft::{RetryDraft, SizeLimit, TimeoutsDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
-/// nginx's `client_max_body_size` where none is given.
+/// nginx's default of `client_max_body_size`.
 const DEFAULT_MAX_BODY_SIZE: SizeLimit = SizeLimit::Bytes(1 << 20);
 
-/// The settings in force at one place.
+/// The settings of one block, inherited ones included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProxySettings {
     max_body_size: Option<SizeLimit>,
@@ -22,10 +22,10 @@ pub(super) struct ProxySettings {
     pub(super) proxy_ssl: ProxySsl,
 }
 
-/// The `Host` that servers are sent.
+/// The `Host` that servers get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ProxyHostHeader {
-    /// nginx's default: what stands in `proxy_pass`.
+    /// The authority of `proxy_pass`, nginx's default.
     ProxyPassHost,
     Keep,
     Set(String),
@@ -45,8 +45,7 @@ impl Default for ProxySettings {
 }
 
 impl ProxySettings {
-    /// The settings inside a block with these directives, before they are applied: headers are only
-    /// inherited where a block sets none.
+    /// The settings that a block with these directives inherits. Headers are inherited only if it sets none.
     pub(super) fn for_block(&self, directives: &[Directive]) -> Self {
         let sets = directives
             .iter()
@@ -63,7 +62,7 @@ impl ProxySettings {
         self.max_body_size.unwrap_or(DEFAULT_MAX_BODY_SIZE)
     }
 
-    /// Takes a directive in if it is one of these; `false` if not.
+    /// Applies a directive; `false` if it is another one.
     pub(super) fn apply(
         &mut self,
         directive: &Directive,
@@ -93,8 +92,8 @@ impl ProxySettings {
         true
     }
 
-    /// Writes them into the upstream of a `proxy_pass`, whose authority is `named`.
-    pub(super) fn write_to(&self, upstream: &mut UpstreamDraft, named: &str) {
+    /// Writes the settings to an upstream; `authority` is that of the `proxy_pass`.
+    pub(super) fn write_to(&self, upstream: &mut UpstreamDraft, authority: &str) {
         upstream.timeouts = TimeoutsDraft {
             idle: upstream.timeouts.idle,
             ..self.timeouts
@@ -102,12 +101,12 @@ impl ProxySettings {
         upstream.retry = self.retry;
         upstream.host_header = match &self.host_header {
             ProxyHostHeader::Keep => None,
-            ProxyHostHeader::ProxyPassHost => Some(named.to_owned()),
+            ProxyHostHeader::ProxyPassHost => Some(authority.to_owned()),
             ProxyHostHeader::Set(text) => Some(text.clone()),
         };
     }
 
-    /// Whether an upstream would be written alike.
+    /// Whether both give the same upstream; the body limit belongs to the route.
     pub(super) fn is_same_for_upstream(&self, other: &Self) -> bool {
         Self {
             max_body_size: None,
@@ -130,7 +129,7 @@ impl ProxySettings {
                 "error" | "timeout" => {}
                 other => {
                     let subject = format!("proxy_next_upstream {other}");
-                    let why = "only a request that got no response is tried again";
+                    let why = "Clockwise retries a request only if it got no response";
                     comments.push(notes.gap(word.span, &subject, why));
                 }
             }
@@ -157,7 +156,7 @@ impl ProxySettings {
     }
 }
 
-/// What gRPC's directives are called for HTTP: they say the same.
+/// The `proxy_` name of a `grpc_` directive, which has the same meaning.
 fn as_proxy_directive(name: &str) -> Cow<'_, str> {
     match name.strip_prefix("grpc_") {
         Some(rest) => format!("proxy_{rest}").into(),
@@ -167,8 +166,8 @@ fn as_proxy_directive(name: &str) -> Cow<'_, str> {
 
 fn header_advice(name: &str) -> &'static str {
     match name {
-        "host" => "`host_header` is `keep`, `peer` or a fixed text",
+        "host" => "`host_header` is `keep`, `peer` or a fixed host",
         "x-real-ip" => "let the servers read `X-Forwarded-For`, which is always sent",
-        _ => "no headers are set on the way; let the servers do without it",
+        _ => "Clockwise does not set request headers; let the servers do without this one",
     }
 }

@@ -1,4 +1,4 @@
-//! `server` and `location`: names and paths that become routes.
+//! `server` and `location`: hosts and paths of routes.
 
 use super::global_settings;
 use super::listen::{self, ListenDirective};
@@ -11,19 +11,19 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::route::{HostPattern, PathPrefix};
 
-const RESTRICTED: &str = "it lets only some in, and nothing here does; it gets no route, and what it stood for goes where the others lead";
-const DENIED: &str = "what it refused passes now, to where the other routes lead";
-const NOTHING_PASSED: &str = "it passes requests to no server, and nothing else is done here";
+const RESTRICTED: &str = "Clockwise has no access rules; this location gets no route, and its requests go to the other routes";
+const DENIED: &str = "the requests that it refused now go to the other routes";
+const NOTHING_PASSED: &str = "it passes requests to no server; Clockwise does nothing else";
 
-/// One `server` with the locations that pass requests on.
+/// One `server` with the locations that pass requests to servers.
 pub(super) struct ServerBlock {
     pub(super) span: SourceSpan,
     pub(super) listens: Vec<ListenDirective>,
     pub(super) server_names: Vec<HostPattern>,
     pub(super) locations: Vec<LocationBlock>,
-    /// The port of HTTPS that all its requests are sent to, and where that is said.
+    /// The HTTPS port of its redirect, and the span of its directive.
     pub(super) https_redirect: Option<(u16, SourceSpan)>,
-    /// Every client must show a certificate.
+    /// Every client needs a certificate.
     pub(super) client_cert: bool,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct LocationBlock {
 }
 
 impl LocationBlock {
-    /// The directive that passes its requests on.
+    /// The text of its `proxy_pass` or `grpc_pass`.
     pub(super) fn pass_directive(&self) -> String {
         let text = &self.proxy_pass.text;
         let family = if text.starts_with("grpc") {
@@ -49,11 +49,11 @@ impl LocationBlock {
     }
 }
 
-/// What a block says. Comments about what is no route go to the top of the file.
+/// Reads a block. Comments that belong to no route go to the top of the file.
 pub(super) fn server(
     block: &Directive,
     outer: (&ProxySettings, &ServerSsl),
-    setup: &mut ConfigDraft,
+    draft: &mut ConfigDraft,
     notes: &Notes<'_>,
 ) -> ServerBlock {
     let mut server = ServerBlock {
@@ -67,7 +67,7 @@ pub(super) fn server(
     let mut settings = outer.0.for_block(block.children());
     let mut ssl = outer.1.for_block(block.children());
     for directive in block.children() {
-        let comments = &mut setup.comments;
+        let comments = &mut draft.comments;
         match directive.name.text.as_str() {
             "listen" => {
                 let listen = listen::listen(directive, comments, notes);
@@ -77,8 +77,8 @@ pub(super) fn server(
             "location" | "return" => {}
             _ if ssl.apply(directive, comments, notes) => {}
             _ if settings.apply(directive, comments, notes) => {}
-            _ if global_settings::apply(directive, setup, notes) => {}
-            _ => note_unknown(directive, &mut setup.comments, notes),
+            _ if global_settings::apply(directive, draft, notes) => {}
+            _ => note_unknown(directive, &mut draft.comments, notes),
         }
     }
     let named = |name: &'static str| {
@@ -95,12 +95,12 @@ pub(super) fn server(
             directive,
             &settings,
             &mut server,
-            &mut setup.comments,
+            &mut draft.comments,
             notes,
         );
     }
     server.apply_ssl(&ssl, notes);
-    server.apply_https_redirect(block, &mut setup.comments, notes);
+    server.apply_https_redirect(block, &mut draft.comments, notes);
     server
 }
 
@@ -113,26 +113,26 @@ impl ServerBlock {
         }
     }
 
-    /// Where a server without TLS only sends its clients to HTTPS, its listeners do.
+    /// A plain server that only redirects to HTTPS becomes `https_redirect` of its listeners.
     fn apply_https_redirect(
         &mut self,
         block: &Directive,
         comments: &mut Vec<String>,
         notes: &Notes<'_>,
     ) {
-        const CODE: &str = "answered 308, which keeps method and body";
+        const REDIRECT_CODE: &str = "the status is 308, which keeps method and body";
         let plain = self
             .listens
             .iter()
             .all(|listen| listen.listener.tls.is_none());
         let only = plain && self.locations.is_empty();
-        for said in block.children().iter().filter_map(return_directive) {
-            match https_redirect_port(said, &self.server_names).filter(|_| only) {
+        for directive in block.children().iter().filter_map(return_directive) {
+            match https_redirect_port(directive, &self.server_names).filter(|_| only) {
                 Some(port) => {
-                    notes.remark(said.span(), &said.text(), CODE);
-                    self.https_redirect = Some((port, said.span()));
+                    notes.remark(directive.span(), &directive.text(), REDIRECT_CODE);
+                    self.https_redirect = Some((port, directive.span()));
                 }
-                None => note_unknown(said, comments, notes),
+                None => note_unknown(directive, comments, notes),
             }
         }
         for listen in &mut self.listens {
@@ -141,7 +141,7 @@ impl ServerBlock {
     }
 }
 
-/// The `return` of a server, or of its `location /`.
+/// The `return` of a server or of its `location /`.
 fn return_directive(directive: &Directive) -> Option<&Directive> {
     match directive.name.text.as_str() {
         "return" => Some(directive),
@@ -153,10 +153,10 @@ fn return_directive(directive: &Directive) -> Option<&Directive> {
     }
 }
 
-/// The port of `return 301 https://$host$request_uri`: the same host and path by HTTPS.
+/// The port of `return 301 https://$host$request_uri`, which keeps host and path.
 fn https_redirect_port(directive: &Directive, names: &[HostPattern]) -> Option<u16> {
-    let said = (directive.argument(0), directive.argument(1));
-    let ((url, "") | ("301" | "302" | "303" | "307" | "308", url)) = said else {
+    let arguments = (directive.argument(0), directive.argument(1));
+    let ((url, "") | ("301" | "302" | "303" | "307" | "308", url)) = arguments else {
         return None;
     };
     let rest = url.strip_prefix("https://")?;
@@ -176,7 +176,7 @@ fn server_names(
 ) {
     for word in &directive.arguments {
         let text = word.text.as_str();
-        // These are nginx's ways to say "no name".
+        // These match no host.
         if matches!(text, "_" | "" | "*") {
             continue;
         }
@@ -198,9 +198,9 @@ fn server_names(
 
 fn name_advice(text: &str) -> &'static str {
     if text.starts_with('~') {
-        "hosts are names or `*.name`, not regular expressions; list the names"
+        "a host is a name or `*.name`, not a regular expression; list the names"
     } else {
-        "hosts are names or `*.name`; list the names"
+        "a host is a name or `*.name`; list the names"
     }
 }
 
@@ -254,8 +254,7 @@ fn location(
     });
 }
 
-/// Why a location that passes no requests on is not translated; `None` where its `return` redirects, or
-/// only its inner locations pass requests on.
+/// Why a location without `proxy_pass` is not translated; `None` if it redirects or has inner locations.
 fn without_pass(block: &Directive) -> Option<&'static str> {
     let children = block.children();
     let denied = children.iter().any(denies);
@@ -270,7 +269,7 @@ fn is_location(directive: &Directive) -> bool {
     directive.name.text == "location"
 }
 
-/// `grpc_pass` without a scheme is without TLS.
+/// `grpc_pass` without a scheme means plain gRPC.
 fn with_grpc_scheme(word: &NginxWord) -> NginxWord {
     let mut word = word.clone();
     if !word.text.contains("://") {
@@ -279,7 +278,7 @@ fn with_grpc_scheme(word: &NginxWord) -> NginxWord {
     word
 }
 
-/// Whether a directive keeps some requests out of a location that serves the others.
+/// Whether a directive refuses some requests of a location.
 fn restricts_access(directive: &Directive) -> bool {
     match directive.name.text.as_str() {
         "deny" | "internal" | "auth_request" => true,
@@ -288,13 +287,13 @@ fn restricts_access(directive: &Directive) -> bool {
     }
 }
 
-/// Whether a directive answers with a refusal.
+/// Whether a directive refuses requests.
 fn denies(directive: &Directive) -> bool {
     let refusal = || directive.argument(0).starts_with('4');
     directive.name.text == "deny" || directive.name.text == "return" && refusal()
 }
 
-/// The prefix that is nearest to what a location matches.
+/// The path prefix nearest to the location's match.
 fn path(
     block: &Directive,
     server: &ServerBlock,
@@ -311,34 +310,34 @@ fn path(
         None
     };
     if modifier.starts_with('~') || text.starts_with('~') {
-        return refuse(
-            "paths are prefixes, not regular expressions; add routes for those that are meant",
-        );
+        return refuse("a path is a prefix, not a regular expression; add a route for each path");
     }
     if text.starts_with('@') {
-        return refuse("nothing leads to a location with a name here");
+        return refuse("Clockwise has no internal redirects to a named location");
     }
     let Ok(path) = PathPrefix::parse(text) else {
-        return refuse("a path begins with `/` and has no space, `?` or `#`, and no empty part");
+        return refuse(
+            "a path begins with `/` and has no space, no `?`, no `#` and no empty segment",
+        );
     };
     if modifier == "=" {
         if path == PathPrefix::ROOT {
-            return refuse("`/` alone cannot be told from all paths");
+            return refuse("a route cannot match `/` without the paths below it");
         }
         let known = server
             .locations
             .iter()
             .any(|location| location.path == path);
-        let what = "paths are prefixes here: what is below it goes there too";
+        let what = "a path is a prefix; the paths below it match too";
         (!known).then(|| comments.push(notes.remark(block.span(), &block.text(), what)))?;
     } else if path != PathPrefix::ROOT && !text.ends_with('/') {
-        let what = format!("paths end at a `/` here: `{text}x` is not matched by it");
+        let what = format!("a path matches whole segments only; `{text}x` does not match");
         comments.push(notes.remark(block.span(), &block.text(), &what));
     }
     Some(path)
 }
 
-/// With a URI, nginx replaces what the location matched.
+/// Notes a `proxy_pass` with a URI, which replaces the matched path in nginx.
 fn check_uri(
     path: &PathPrefix,
     block: &Directive,
@@ -353,7 +352,7 @@ fn check_uri(
         .unwrap_or_default();
     let matched = block.arguments.last().map_or("", |word| &word.text);
     if !uri.is_empty() && uri != matched {
-        let why = format!("the path is passed on as it is; let the servers answer `{path}`");
+        let why = format!("Clockwise does not rewrite the path; let the servers answer `{path}`");
         comments.push(notes.gap(pass.span, &format!("proxy_pass {}", pass.text), &why));
     }
 }

@@ -10,23 +10,23 @@ use crate::migrate::draft::{ConfigDraft, PeerDraft, RouteDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 use crate::route::{HostPattern, PathPrefix};
 
-/// Puts servers, locations and upstreams together.
+/// Merges servers and locations into routes, listeners and upstreams.
 pub(super) struct ServerMerger<'a, 'n> {
-    setup: &'a mut ConfigDraft,
+    draft: &'a mut ConfigDraft,
     notes: &'a Notes<'n>,
-    /// The names of the `upstream` blocks.
+    /// Names of the `upstream` blocks.
     upstream_blocks: HashSet<String>,
-    /// Which settings an upstream has by the first location that uses it, and how it is spoken to.
+    /// Settings and scheme of an upstream, by the first location that uses it.
     first_users: HashMap<String, (ProxySettings, PassScheme)>,
 }
 
 impl<'a, 'n> ServerMerger<'a, 'n> {
-    /// `setup` has the upstreams of all `upstream` blocks.
-    pub(super) fn new(setup: &'a mut ConfigDraft, notes: &'a Notes<'n>) -> Self {
-        let blocks = setup.upstreams.iter().map(|block| block.name.clone());
+    /// `draft` has the upstreams of all `upstream` blocks.
+    pub(super) fn new(draft: &'a mut ConfigDraft, notes: &'a Notes<'n>) -> Self {
+        let blocks = draft.upstreams.iter().map(|block| block.name.clone());
         Self {
             upstream_blocks: blocks.collect(),
-            setup,
+            draft,
             notes,
             first_users: HashMap::new(),
         }
@@ -35,18 +35,15 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
     pub(super) fn merge(mut self, servers: Vec<ServerBlock>) {
         let defaults = default_servers(&servers);
         self.warn_wider_exposure(&servers);
-        let wildcards = servers.iter().flat_map(|server| &server.server_names);
-        let wildcards = wildcards
-            .filter(|name| matches!(name, HostPattern::Suffix(_)))
-            .count()
-            > 0;
+        let mut names = servers.iter().flat_map(|server| &server.server_names);
+        let has_wildcards = names.any(|name| matches!(name, HostPattern::Suffix(_)));
         let mut catch_all = defaults.iter().filter_map(|index| servers.get(*index));
         let catch_all = catch_all.any(|server| !server.locations.is_empty());
         for (index, mut server) in servers.into_iter().enumerate() {
             let mut hosts = std::mem::take(&mut server.server_names);
             if defaults.contains(&index) {
-                // Names are only needed where another server's wildcard would take them.
-                hosts.retain(|_| wildcards);
+                // Names are needed only where another server's wildcard would match them.
+                hosts.retain(|_| has_wildcards);
                 hosts.insert(0, HostPattern::Any);
             } else if catch_all {
                 self.remark_fall_through(&server);
@@ -57,12 +54,12 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
             }
             let listeners = server.listens.into_iter().map(|listen| listen.listener);
             if routes || server.https_redirect.is_some() {
-                self.setup.listeners.extend(listeners);
+                self.draft.listeners.extend(listeners);
             }
         }
     }
 
-    /// What was served at some addresses only, for the machine itself perhaps, has no wall around it here.
+    /// Warns about a server that was reachable at some addresses only: its routes are reachable at all of them.
     fn warn_wider_exposure(&mut self, servers: &[ServerBlock]) {
         let addresses = |server: &ServerBlock| -> BTreeSet<String> {
             let listeners = server.listens.iter().map(|listen| &listen.listener);
@@ -78,23 +75,23 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
                 .collect();
             if let Some(first) = others.first() {
                 let what = format!(
-                    "what it serves can be reached at `{first}` too, as routes hold for all listeners here"
+                    "its routes can now be reached at `{first}` too, since routes are not bound to a listener"
                 );
                 let comment = self.notes.wider_access(server.span, "server", &what);
-                self.setup.comments.push(comment);
+                self.draft.comments.push(comment);
             }
         }
     }
 
-    /// Another server's route for any host takes what a server has no location for.
+    /// Notes that the default server's routes take the paths without a location.
     fn remark_fall_through(&mut self, server: &ServerBlock) {
         let root = server
             .locations
             .iter()
             .any(|location| location.path == PathPrefix::ROOT);
         if !root && !server.locations.is_empty() {
-            let what = "paths that it has no location for take the routes of the default server";
-            self.setup
+            let what = "paths without a location go to the routes of the default server";
+            self.draft
                 .comments
                 .push(self.notes.remark(server.span, "server", what));
         }
@@ -102,14 +99,14 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
 
     fn location(&mut self, hosts: &[HostPattern], location: LocationBlock, client_cert: bool) {
         let Some(name) = self.upstream(&location) else {
-            self.setup.comments.extend(location.comments);
+            self.draft.comments.extend(location.comments);
             return;
         };
         let limit = Some(location.settings.max_body_size())
-            .filter(|limit| Some(*limit) != self.setup.downstream.max_body_size);
+            .filter(|limit| Some(*limit) != self.draft.downstream.max_body_size);
         let mut comments = location.comments;
         for host in hosts {
-            self.setup.routes.push(RouteDraft {
+            self.draft.routes.push(RouteDraft {
                 host: host.clone(),
                 path: location.path.clone(),
                 upstream: name.clone(),
@@ -121,28 +118,31 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
         }
     }
 
-    /// The name of the upstream that a location passes to, which is made where it has no block.
+    /// The name of a location's upstream, which is created if it has no block.
     fn upstream(&mut self, location: &LocationBlock) -> Option<String> {
         let Some((scheme, authority)) = parse_pass_target(&location.proxy_pass.text) else {
-            self.note_unsupported_pass(location, "an upstream is a fixed name or address");
+            self.note_unsupported_pass(
+                location,
+                "an upstream is a fixed name or address, without variables",
+            );
             return None;
         };
         let name = self.upstream_name(authority, scheme);
-        if !self.setup.upstreams.iter().any(|one| one.name == name) {
+        if !self.draft.upstreams.iter().any(|one| one.name == name) {
             let Some(upstream) = self.new_upstream(&name, authority, scheme) else {
                 self.note_unsupported_pass(
                     location,
-                    "a peer is a host or an IP address with a port",
+                    "a peer is a host name or an IP address with a port",
                 );
                 return None;
             };
-            self.setup.upstreams.push(upstream);
+            self.draft.upstreams.push(upstream);
         }
         self.apply_location_settings(&name, (scheme, authority), location);
         Some(name)
     }
 
-    /// An upstream is spoken to in one way: servers that are passed to in two have two.
+    /// An upstream has one scheme; a second scheme makes a second upstream.
     fn upstream_name(&self, authority: &str, scheme: PassScheme) -> String {
         match self.first_users.get(authority) {
             Some((_, first)) if *first != scheme => format!("{authority}-{}", scheme.name()),
@@ -150,14 +150,14 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
         }
     }
 
-    /// The servers of the block with that name, or else the one that is called so.
+    /// An upstream with the servers of the block `authority`, or with the one server of that address.
     fn new_upstream(
         &self,
         name: &str,
         authority: &str,
         scheme: PassScheme,
     ) -> Option<UpstreamDraft> {
-        let mut written = self.setup.upstreams.iter();
+        let mut written = self.draft.upstreams.iter();
         let block =
             written.find(|one| one.name == authority && self.upstream_blocks.contains(authority));
         if let Some(block) = block {
@@ -183,28 +183,28 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
         let comment = self
             .notes
             .gap(location.proxy_pass.span, &location.pass_directive(), why);
-        self.setup.comments.push(comment);
+        self.draft.comments.push(comment);
     }
 
-    /// The first location decides what the upstream does, and others are told of.
+    /// The first location sets the upstream's settings; a location that differs is noted.
     fn apply_location_settings(
         &mut self,
         name: &str,
-        (scheme, named): (PassScheme, &str),
+        (scheme, authority): (PassScheme, &str),
         location: &LocationBlock,
     ) {
         let upstream = self
-            .setup
+            .draft
             .upstreams
             .iter_mut()
             .find(|upstream| upstream.name == name);
         let Some(upstream) = upstream else { return };
         match self.first_users.get(name) {
             None => {
-                location.settings.write_to(upstream, named);
-                scheme.write_to(named, upstream, location, self.notes);
+                location.settings.write_to(upstream, authority);
+                scheme.write_to(authority, upstream, location, self.notes);
                 if let Some(host) = upstream.host_header.take_if(|host| !config::is_host(host)) {
-                    let why = "this host cannot be sent; servers get the client's";
+                    let why = "this is not a valid host; servers get the client's `Host`";
                     let subject = format!("Host {host}");
                     let comment = self.notes.gap(location.span, &subject, why);
                     upstream.comments.push(comment);
@@ -215,14 +215,14 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
             Some((first, _)) if first.is_same_for_upstream(&location.settings) => {}
             Some((first, _)) if first.proxy_ssl != location.settings.proxy_ssl => {
                 let what = format!(
-                    "its TLS is not that of the first location of `{name}`, which is written"
+                    "its TLS differs from that of the first location of `{name}`, which is written"
                 );
                 let comment = self.notes.wider_access(location.span, "location", &what);
                 upstream.comments.push(comment);
             }
             Some(_) => {
                 let what = format!(
-                    "time-outs, tries or `Host` are not those of the first location of `{name}`, which are written"
+                    "its timeouts, retries or `Host` differ from those of the first location of `{name}`, which are written"
                 );
                 upstream
                     .comments
@@ -232,8 +232,7 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
     }
 }
 
-/// The servers that nginx takes for hosts that no server names: of each address the one that says
-/// so, or the first.
+/// Indices of the default servers: of each address the one with `default_server`, or the first.
 fn default_servers(servers: &[ServerBlock]) -> HashSet<usize> {
     let mut by_address: HashMap<&str, (usize, bool)> = HashMap::new();
     for (index, server) in servers.iter().enumerate() {
@@ -249,7 +248,7 @@ fn default_servers(servers: &[ServerBlock]) -> HashSet<usize> {
     by_address.into_values().map(|(index, _)| index).collect()
 }
 
-/// How servers are spoken to.
+/// The scheme of `proxy_pass` or `grpc_pass`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PassScheme {
     Http,
@@ -270,7 +269,7 @@ impl PassScheme {
         }
     }
 
-    /// Where none is said.
+    /// The port if none is given.
     const fn default_port(self) -> u16 {
         match self {
             Self::Http | Self::Grpc => 80,
@@ -278,10 +277,10 @@ impl PassScheme {
         }
     }
 
-    /// Says it of an upstream that is called `named` where it is passed to.
+    /// Sets protocol and TLS of an upstream; `authority` is that of the `proxy_pass`.
     fn write_to(
         self,
-        named: &str,
+        authority: &str,
         upstream: &mut UpstreamDraft,
         location: &LocationBlock,
         notes: &Notes<'_>,
@@ -292,15 +291,15 @@ impl PassScheme {
             Self::Grpcs => Some("h2"),
         };
         if matches!(self, Self::Https | Self::Grpcs) {
-            let place = location.proxy_pass.span;
+            let span = location.proxy_pass.span;
             let ssl = &location.settings.proxy_ssl;
-            let tls = ssl.tls_origination(named, place, &mut upstream.comments, notes);
+            let tls = ssl.tls_origination(authority, span, &mut upstream.comments, notes);
             upstream.tls = Some(tls);
         }
     }
 }
 
-/// `app` of `http://app/path`, if it is fixed.
+/// Scheme and authority of `http://app/path`, if they are fixed.
 fn parse_pass_target(pass: &str) -> Option<(PassScheme, &str)> {
     let (name, rest) = pass.split_once("://")?;
     let mut known = PassScheme::ALL.into_iter();

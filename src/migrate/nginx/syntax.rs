@@ -1,18 +1,18 @@
-//! nginx's syntax: words, `;`, blocks in braces, and files that are included.
+//! nginx's syntax: words, `;`, blocks in braces, and includes.
 //!
-//! Bounded: at most [`MAX_WORDS`] words, [`MAX_DEPTH`] levels and [`MAX_FILES`] files. A file that
-//! includes itself ends at the bound of levels.
+//! Bounds: at most [`MAX_WORDS`] words, [`MAX_DEPTH`] levels and [`MAX_FILES`] files. A file that includes
+//! itself ends at the bound of levels.
 
 use crate::config::Report;
 use crate::migrate::source::{IncludeResolver, SourceMap, SourceSpan};
 
-/// A hundred thousand servers are some 400,000 words.
+/// 100,000 servers are about 400,000 words.
 const MAX_WORDS: usize = 1_000_000;
-/// The deepest configuration that means anything has six levels.
+/// A meaningful configuration has at most six levels.
 const MAX_DEPTH: usize = 64;
 const MAX_FILES: usize = 10_000;
 
-/// One word and where it stands.
+/// One word and its span.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NginxWord {
     pub(super) text: String,
@@ -31,7 +31,7 @@ pub(super) struct Directive {
 #[derive(Debug, Default)]
 pub(in crate::migrate) struct DirectiveTree {
     pub(super) directives: Vec<Directive>,
-    /// Includes that could not be read: where, which, why.
+    /// Includes that could not be read: span, pattern, reason.
     pub(super) failed_includes: Vec<(SourceSpan, String, String)>,
 }
 
@@ -40,7 +40,7 @@ impl Directive {
         self.name.span
     }
 
-    /// The text of an argument; empty if there is none.
+    /// The text of an argument; empty if it is missing.
     pub(super) fn argument(&self, index: usize) -> &str {
         self.arguments.get(index).map_or("", |word| &word.text)
     }
@@ -49,7 +49,7 @@ impl Directive {
         self.block.as_deref().unwrap_or_default()
     }
 
-    /// As it is written, without its block.
+    /// Its text without its block.
     pub(super) fn text(&self) -> String {
         let words = std::iter::once(&self.name).chain(&self.arguments);
         words
@@ -59,22 +59,22 @@ impl Directive {
     }
 }
 
-/// Reads the file with everything that it includes.
+/// Parses a file and all files that it includes.
 pub(in crate::migrate) fn parse(
     sources: &mut SourceMap,
     file: usize,
     include: &IncludeResolver<'_>,
 ) -> Result<DirectiveTree, Report> {
-    let mut reader = NginxParser {
+    let mut parser = NginxParser {
         sources,
         include,
         words: 0,
         failed_includes: Vec::new(),
     };
-    let directives = reader.parse_file(file, 0)?;
+    let directives = parser.parse_file(file, 0)?;
     Ok(DirectiveTree {
         directives,
-        failed_includes: reader.failed_includes,
+        failed_includes: parser.failed_includes,
     })
 }
 
@@ -106,7 +106,7 @@ impl NginxParser<'_> {
         self.parse_block(&mut tokens, None, depth)
     }
 
-    /// Directives up to the end of the file, or of the block that was opened at `open`.
+    /// Directives up to the end of the file, or of the block that `open` begins.
     fn parse_block(
         &mut self,
         tokens: &mut NginxTokenizer<'_>,
@@ -118,16 +118,16 @@ impl NginxParser<'_> {
             match (self.next_token(tokens)?, open) {
                 (None, None) | (Some(NginxToken::CloseBrace(_)), Some(_)) => return Ok(directives),
                 (None, Some(open)) => return Err(self.unclosed_block(open)),
-                (Some(NginxToken::CloseBrace(place)), None) => {
-                    let help = "remove it, or open a block before";
+                (Some(NginxToken::CloseBrace(span)), None) => {
+                    let help = "remove it, or add the missing `{`";
                     return Err(self
                         .sources
-                        .error_at(place, "this `}` closes nothing", help));
+                        .error_at(span, "this `}` closes no block", help));
                 }
                 (Some(NginxToken::Semicolon), _) => {}
-                (Some(NginxToken::OpenBrace(place)), _) => {
+                (Some(NginxToken::OpenBrace(span)), _) => {
                     let help = "name the block, as in `server {`";
-                    return Err(self.sources.error_at(place, "a block without a name", help));
+                    return Err(self.sources.error_at(span, "this block has no name", help));
                 }
                 (Some(NginxToken::Word(name)), _) => {
                     let directive = self.parse_directive(name, tokens, depth)?;
@@ -170,7 +170,7 @@ impl NginxParser<'_> {
         }
     }
 
-    /// Adds a directive, or what it includes.
+    /// Adds a directive, or the directives of the files that it includes.
     fn push_or_include(
         &mut self,
         directive: Directive,
@@ -181,14 +181,14 @@ impl NginxParser<'_> {
             into.push(directive);
             return Ok(());
         }
-        let place = directive.span();
-        self.refuse_depth(place, depth)?;
+        let span = directive.span();
+        self.refuse_depth(span, depth)?;
         let pattern = directive.argument(0).to_owned();
         match (self.include)(&pattern) {
-            Err(why) => self.failed_includes.push((place, pattern, why)),
+            Err(why) => self.failed_includes.push((span, pattern, why)),
             Ok(files) => {
                 for file in files {
-                    self.refuse_files(place)?;
+                    self.refuse_files(span)?;
                     let file = self.sources.add(file);
                     into.extend(self.parse_file(file, depth + 1)?);
                 }
@@ -198,36 +198,38 @@ impl NginxParser<'_> {
     }
 
     fn next_token(&mut self, tokens: &mut NginxTokenizer<'_>) -> NginxResult<Option<NginxToken>> {
-        let token = tokens.next().map_err(|(place, message)| {
+        let token = tokens.next().map_err(|(span, message)| {
             self.sources
-                .error_at(place, message, "add the closing quote")
+                .error_at(span, message, "add the closing quote")
         })?;
         self.words += 1;
         if self.words > MAX_WORDS {
-            let message = format!("more than {MAX_WORDS} words, included files counted");
-            let help = "split the configuration; is it one?";
+            let message = format!(
+                "the configuration has more than {MAX_WORDS} words, included files counted"
+            );
+            let help = "check that this is one configuration, or split it";
             return Err(self.sources.file_error(tokens.file, &message, help));
         }
         Ok(token)
     }
 
-    fn refuse_depth(&self, place: SourceSpan, depth: usize) -> NginxResult<()> {
+    fn refuse_depth(&self, span: SourceSpan, depth: usize) -> NginxResult<()> {
         if depth < MAX_DEPTH {
             return Ok(());
         }
-        let message = format!("more than {MAX_DEPTH} levels of blocks and included files");
-        let help = "look for braces that are not closed, and for a file that includes itself";
-        Err(self.sources.error_at(place, &message, help))
+        let message = format!("blocks and included files nest more than {MAX_DEPTH} levels deep");
+        let help = "look for a brace that is not closed, or a file that includes itself";
+        Err(self.sources.error_at(span, &message, help))
     }
 
-    fn refuse_files(&self, place: SourceSpan) -> NginxResult<()> {
+    fn refuse_files(&self, span: SourceSpan) -> NginxResult<()> {
         if self.sources.len() < MAX_FILES {
             return Ok(());
         }
-        let message = format!("more than {MAX_FILES} files");
+        let message = format!("the configuration includes more than {MAX_FILES} files");
         Err(self
             .sources
-            .error_at(place, &message, "look for a file that includes itself"))
+            .error_at(span, &message, "look for a file that includes itself"))
     }
 
     fn unclosed_block(&self, open: SourceSpan) -> Report {
@@ -239,7 +241,7 @@ impl NginxParser<'_> {
         let last = directive.arguments.last().unwrap_or(&directive.name);
         self.sources.error_at(
             last.span,
-            "`;` is missing behind this",
+            "`;` is missing after this",
             "end the directive with `;`",
         )
     }
@@ -258,15 +260,15 @@ impl NginxTokenizer<'_> {
         let Some(first) = self.peek() else {
             return Ok(None);
         };
-        let place = SourceSpan {
+        let span = SourceSpan {
             file: self.file,
             start,
             end: start + 1,
         };
         let token = match first {
             ';' => NginxToken::Semicolon,
-            '{' => NginxToken::OpenBrace(place),
-            '}' => NginxToken::CloseBrace(place),
+            '{' => NginxToken::OpenBrace(span),
+            '}' => NginxToken::CloseBrace(span),
             '"' | '\'' => return self.quoted(first),
             _ => return Ok(Some(self.word())),
         };
@@ -293,20 +295,20 @@ impl NginxTokenizer<'_> {
         let mut text = String::new();
         while let Some(c) = self.bump() {
             if c == quote {
-                let place = self.span_from(start);
-                return Ok(Some(NginxToken::Word(NginxWord { text, span: place })));
+                let span = self.span_from(start);
+                return Ok(Some(NginxToken::Word(NginxWord { text, span })));
             }
             self.push_unescaped(c, &mut text);
         }
-        let place = SourceSpan {
+        let span = SourceSpan {
             file: self.file,
             start,
             end: start + 1,
         };
-        Err((place, "this quote is not closed"))
+        Err((span, "this quote is not closed"))
     }
 
-    /// Up to a space or a mark; the braces of `${name}` belong to the word.
+    /// A word up to a space, `;` or a brace; the braces of `${name}` belong to it.
     fn word(&mut self) -> NginxToken {
         let start = self.offset;
         let mut text = String::new();
@@ -331,7 +333,7 @@ impl NginxTokenizer<'_> {
         })
     }
 
-    /// A backslash takes its meaning from a quote, a space, a brace or a semicolon; others keep it.
+    /// Removes the backslash before a quote, a backslash or a space, and keeps it before other characters.
     fn push_unescaped(&mut self, c: char, text: &mut String) {
         if c != '\\' {
             text.push(c);
@@ -344,7 +346,7 @@ impl NginxTokenizer<'_> {
         }
     }
 
-    /// Past the brace that closes a block of Lua, in which texts and comments may have braces.
+    /// Skips a block of Lua, whose strings and comments may contain braces.
     fn skip_block(&mut self) -> Option<()> {
         let mut depth = 1;
         while depth > 0 {

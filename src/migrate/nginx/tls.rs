@@ -1,4 +1,4 @@
-//! `ssl_…`, `http2` and `Strict-Transport-Security`, and the TLS that servers are spoken to in.
+//! `ssl_…`, `http2` and `Strict-Transport-Security` for clients; `proxy_ssl_…` for servers.
 
 use super::syntax::{Directive, NginxWord};
 use crate::migrate::draft::ListenerDraft;
@@ -9,7 +9,7 @@ use crate::migrate::tls::{
     is_verifiable_name,
 };
 
-/// What holds for clients at one place; `server` has it from `http`.
+/// TLS for clients in one block; `server` inherits it from `http`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServerSsl {
     certificates: Vec<NginxWord>,
@@ -19,17 +19,17 @@ pub(super) struct ServerSsl {
     min_version: Option<&'static str>,
     http2: bool,
     hsts: Option<HstsDraft>,
-    /// Whether clients are asked for certificates, and must show one.
+    /// `ssl_verify_client`: whether a client certificate is required; `None` is `off`.
     verify_client: Option<bool>,
     ca: Option<NginxWord>,
-    /// `ssl_trusted_certificate`: clients are believed by it, too.
+    /// `ssl_trusted_certificate`, which verifies clients as well.
     trusted: Option<NginxWord>,
     crl: Option<String>,
 }
 
 impl ServerSsl {
-    /// What holds inside a block with these directives, before they are applied: certificates are
-    /// only inherited where a block has none.
+    /// The settings that a block with these directives inherits. Certificates are inherited only if it has
+    /// none.
     pub(super) fn for_block(&self, directives: &[Directive]) -> Self {
         let has = |name: &str| directives.iter().any(|found| found.name.text == name);
         let mut inner = self.clone();
@@ -45,7 +45,7 @@ impl ServerSsl {
         inner
     }
 
-    /// Takes a directive in if it is one of these; `false` if not.
+    /// Applies a directive; `false` if it is another one.
     pub(super) fn apply(
         &mut self,
         directive: &Directive,
@@ -72,7 +72,9 @@ impl ServerSsl {
                 "on" => self.verify_client = Some(true),
                 "optional" => self.verify_client = Some(false),
                 "off" => self.verify_client = None,
-                _ => gap("what nobody has verified is not believed; write `client_auth`"),
+                _ => gap(
+                    "Clockwise does not accept unverified client certificates; write `client_auth`",
+                ),
             },
             "http2" => self.http2 = argument == "on",
             "add_header" if is_hsts(directive) => {
@@ -83,32 +85,32 @@ impl ServerSsl {
         true
     }
 
-    /// Whether every client must show a certificate.
+    /// Whether every client needs a certificate.
     pub(super) fn requires_client_certificate(&self) -> bool {
         self.verify_client == Some(true) && self.ca().is_some()
     }
 
-    /// Writes it into a `listen … ssl`.
+    /// Sets the TLS of a `listen … ssl`.
     pub(super) fn write_to(&self, listener: &mut ListenerDraft, http2: bool, notes: &Notes<'_>) {
         let at = listener.span;
-        let shown = format!("listen {} ssl", listener.address);
-        let ending = TlsTerminationDraft {
+        let subject = format!("listen {} ssl", listener.address);
+        let termination = TlsTerminationDraft {
             certificates: self.certificate_pairs(&mut listener.comments, notes),
             min_version: self.min_version,
             http2: Some(self.http2 || http2),
             hsts: self.hsts,
             client_auth: self.client_auth(),
         };
-        if ending.certificates.is_empty() {
-            let why = "no certificate with its key is said for it that could be translated";
-            listener.comments.push(notes.gap(at, &shown, why));
+        if termination.certificates.is_empty() {
+            let why = "it has no certificate and key that could be translated";
+            listener.comments.push(notes.gap(at, &subject, why));
         }
-        if self.verify_client.is_some() && ending.client_auth.is_none() {
-            let what = "clients are asked for certificates, and by whose is not said (`ssl_client_certificate`): none are asked for";
-            let comment = notes.wider_access(at, &shown, what);
+        if self.verify_client.is_some() && termination.client_auth.is_none() {
+            let what = "no CA for client certificates is given (`ssl_client_certificate`); clients are not asked for certificates";
+            let comment = notes.wider_access(at, &subject, what);
             listener.comments.push(comment);
         }
-        listener.tls = Some(ending);
+        listener.tls = Some(termination);
     }
 
     fn ca(&self) -> Option<&NginxWord> {
@@ -124,7 +126,7 @@ impl ServerSsl {
         })
     }
 
-    /// The first certificate: nginx has one of each kind of key for the same names.
+    /// The first certificate: nginx allows one for each key type, Clockwise one for a name.
     fn certificate_pairs(
         &self,
         comments: &mut Vec<String>,
@@ -135,11 +137,11 @@ impl ServerSsl {
             |word: &NginxWord| !word.text.contains('$') && !word.text.starts_with("data:");
         let mut found = None;
         for (cert, key) in pairs.by_ref() {
-            let shown = format!("ssl_certificate {}", cert.text);
+            let subject = format!("ssl_certificate {}", cert.text);
             let why = if !is_file(cert) || !is_file(key) || key.text.starts_with("engine:") {
-                "certificates and keys are files"
+                "Clockwise reads certificates and keys from files"
             } else if found.is_some() {
-                "there is one certificate for a name; the first is written"
+                "a name has one certificate; the first is written"
             } else {
                 found = Some(CertificateDraft {
                     cert: cert.text.clone(),
@@ -148,40 +150,40 @@ impl ServerSsl {
                 });
                 continue;
             };
-            comments.push(notes.gap(cert.span, &shown, why));
+            comments.push(notes.gap(cert.span, &subject, why));
         }
         found.into_iter().collect()
     }
 }
 
 const STAPLING: &str =
-    "nothing is fetched from the certificate's issuer; a response in a file is sent along (`ocsp`)";
+    "Clockwise does not fetch OCSP responses; name the file of a response as `ocsp`";
 
-/// Whether a directive is what [`Ssl::apply`] takes for `Strict-Transport-Security`.
+/// Whether a header is `Strict-Transport-Security`.
 fn is_hsts(directive: &Directive) -> bool {
     let name = directive.argument(0);
     name.eq_ignore_ascii_case("strict-transport-security")
 }
 
-/// The oldest version that is asked for and spoken here.
+/// The oldest enabled version that Clockwise speaks.
 fn min_version(directive: &Directive, notes: &Notes<'_>) -> Option<&'static str> {
-    let said = |version: &str| directive.arguments.iter().any(|word| word.text == version);
-    if ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1"].into_iter().any(said) {
-        let what = "nothing older than TLS 1.2 is spoken here";
+    let has = |version: &str| directive.arguments.iter().any(|word| word.text == version);
+    if ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1"].into_iter().any(has) {
+        let what = "Clockwise speaks TLS 1.2 and 1.3 only";
         notes.remark(directive.span(), &directive.text(), what);
     }
-    if said("TLSv1.2") {
+    if has("TLSv1.2") {
         Some("1.2")
     } else {
-        said("TLSv1.3").then_some("1.3")
+        has("TLSv1.3").then_some("1.3")
     }
 }
 
-/// What `proxy_ssl_…` or `grpc_ssl_…` says of TLS to servers.
+/// TLS to servers: `proxy_ssl_…` and `grpc_ssl_…`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProxySsl {
     verify: bool,
-    /// Servers are told whom the client wants (SNI).
+    /// `proxy_ssl_server_name`: SNI is sent.
     send_sni: bool,
     ssl_name: Option<String>,
     ca: Option<String>,
@@ -191,7 +193,7 @@ pub(super) struct ProxySsl {
 }
 
 impl ProxySsl {
-    /// Takes a directive in, whose name goes on like this; `false` if it is none of these.
+    /// Applies a directive by its name after `proxy_ssl_`; `false` if it is another one.
     pub(super) fn apply(&mut self, name: &str, directive: &Directive, notes: &Notes<'_>) -> bool {
         let argument = directive.argument(0);
         let text = Some(argument.to_owned()).filter(|text| !text.is_empty());
@@ -208,22 +210,21 @@ impl ProxySsl {
         true
     }
 
-    /// The TLS to servers that are called `named` where they are passed to; what could not be said
-    /// goes to `comments`.
+    /// TLS to the servers of a `proxy_pass` to `authority`.
     pub(super) fn tls_origination(
         &self,
-        named: &str,
-        place: SourceSpan,
+        authority: &str,
+        span: SourceSpan,
         comments: &mut Vec<String>,
         notes: &Notes<'_>,
     ) -> TlsOriginationDraft {
-        const BLIND: &str = "nginx verifies no certificate of a server without `proxy_ssl_verify on`, and so it is here (`verify: false`)";
-        let subject = format!("TLS to {named}");
+        const BLIND: &str = "without `proxy_ssl_verify on`, nginx does not verify the server's certificate; `verify: false` is written";
+        let subject = format!("TLS to {authority}");
         if !self.verify {
-            comments.push(notes.remark(place, &subject, BLIND));
+            comments.push(notes.remark(span, &subject, BLIND));
         }
         let mut tls = TlsOriginationDraft {
-            server_name: self.server_name(named),
+            server_name: self.server_name(authority),
             ca: self.ca.clone().filter(|_| self.verify),
             client_certificate: self.cert.clone().zip(self.key.clone()),
             min_version: self.min_version,
@@ -231,18 +232,20 @@ impl ProxySsl {
         };
         let bad = |name: &String| name != "host" && !is_verifiable_name(name);
         if let Some(name) = tls.server_name.take_if(|name| bad(name)) {
-            let why = "no server can be asked for this name; write `server_name`";
-            comments.push(notes.gap(place, &format!("{subject} as {name}"), why));
+            let why = "this is not a valid server name; write `server_name`";
+            comments.push(notes.gap(span, &format!("{subject} as {name}"), why));
         }
         tls
     }
 
-    fn server_name(&self, named: &str) -> Option<String> {
-        // Where nothing is verified and nobody told, there is no name.
+    fn server_name(&self, authority: &str) -> Option<String> {
+        // Without SNI and verification, no name is used.
         if !self.verify && !self.send_sni {
             return None;
         }
-        let host = named.rsplit_once(':').map_or(named, |(host, _)| host);
+        let host = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
         Some(match self.ssl_name.as_deref() {
             Some("$host" | "$http_host" | "$ssl_server_name") => "host".to_owned(),
             None | Some("$proxy_host") => host.to_owned(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::migrate::draft::SizeLimit;
 
-/// A duration; a bare number is seconds. `None` where the text is none.
+/// Parses a duration; a bare number is seconds.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -42,7 +42,7 @@ fn unit_millis(unit: &str) -> Option<u64> {
     })
 }
 
-/// A number of bytes.
+/// Parses a number of bytes.
 pub(super) fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text.get(digits.len()..)? {
@@ -55,7 +55,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// The limit of a request body: 0 is none.
+/// Parses a body limit; 0 means no limit.
 pub(super) fn size_limit(text: &str) -> Option<SizeLimit> {
     bytes(text).map(|bytes| {
         if bytes == 0 {

@@ -1,4 +1,4 @@
-//! `upstream`: servers, and how nginx chooses between them.
+//! `upstream`: servers and load balancing.
 
 use std::time::Duration;
 
@@ -14,12 +14,11 @@ use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::ring::Weight;
 
-const MODULO: &str =
-    "without `consistent` it is a modulo, of which we have no like: most keys will move once";
+const MODULO: &str = "without `consistent`, nginx hashes modulo the total weight, which Clockwise does not do; most keys will move once";
 const NO_KEY: &str =
-    "requests go to servers by a key here, the client's address if none is chosen; choose `key`";
+    "Clockwise chooses a server by a key, which is the client's address by default; choose `key`";
 
-/// The upstream that a block describes, without what its locations add.
+/// The upstream of a block, before the settings of its locations.
 pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>) -> UpstreamDraft {
     let mut upstream = UpstreamDraft {
         name: block.argument(0).to_owned(),
@@ -55,14 +54,14 @@ pub(super) fn upstream(block: &Directive, maps: &[&Directive], notes: &Notes<'_>
     upstream
 }
 
-/// The address of a `server` or `proxy_pass`: with a port, which is `usual` where none is said.
-pub(super) fn address(text: &str, usual: u16) -> Option<String> {
+/// The address of a `server` or `proxy_pass`, with `default_port` if it has none.
+pub(super) fn address(text: &str, default_port: u16) -> Option<String> {
     let port = text
         .rsplit_once(':')
         .filter(|(_, port)| !port.contains(']'));
     let address = match port {
         Some(_) => text.to_owned(),
-        None => format!("{text}:{usual}"),
+        None => format!("{text}:{default_port}"),
     };
     Some(address).filter(|address| config::is_address(address))
 }
@@ -81,7 +80,7 @@ fn server(
 ) -> Option<FailLimits> {
     let text = directive.argument(0);
     let Some(address) = address(text, 80) else {
-        let why = "a peer is a host or an IP address with a port";
+        let why = "a peer is a host name or an IP address with a port";
         upstream
             .comments
             .push(notes.gap(directive.span(), &directive.text(), why));
@@ -143,12 +142,12 @@ fn option_comment(
 fn option_advice(name: &str) -> Option<&'static str> {
     Some(match name {
         "down" => {
-            "a server that is down is left out; its keys go where nginx sent them: to the next on the ring"
+            "a server that is down is left out; its keys go to the next server on the ring, as in nginx"
         }
-        "backup" => "there are no servers for bad times only; it is left out",
-        "max_conns" => "to bound the load of a server use `bounded_load` of the upstream",
-        "resolve" | "service" => "names are looked up when the configuration is loaded",
-        "route" | "drain" => "this belongs to nginx's own sticky sessions",
+        "backup" => "Clockwise has no backup servers; this one is left out",
+        "max_conns" => "to limit the load of a server, use `bounded_load` of the upstream",
+        "resolve" | "service" => "Clockwise resolves names when the configuration is loaded",
+        "route" | "drain" => "this belongs to the sticky sessions of nginx",
         _ => return None,
     })
 }
@@ -158,7 +157,7 @@ fn clamp_weight(peer: &mut PeerDraft, directive: &Directive, notes: &Notes<'_>) 
     if !(1..=most).contains(&peer.weight) {
         peer.weight = peer.weight.clamp(1, most);
         let why = format!(
-            "weights are 1 to {most}; {} is written, and keys will move",
+            "a weight is 1 to {most}; {} is written, and keys will move",
             peer.weight
         );
         peer.comments
@@ -172,15 +171,15 @@ fn hash(
     maps: &[&Directive],
     notes: &Notes<'_>,
 ) {
-    let (place, shown) = (directive.span(), directive.text());
+    let (span, subject) = (directive.span(), directive.text());
     let comments = &mut upstream.comments;
     match variables::key(directive.argument(0), maps) {
         Ok(hashed) => {
             upstream.key = hashed.key;
             let remarks = hashed.remarks.into_iter();
-            comments.extend(remarks.map(|what| notes.remark(place, &shown, what)));
+            comments.extend(remarks.map(|what| notes.remark(span, &subject, what)));
         }
-        Err(why) => comments.push(notes.gap(place, &shown, &why)),
+        Err(why) => comments.push(notes.gap(span, &subject, &why)),
     }
     if directive.argument(1) == "consistent" {
         upstream.ring = Some(RingDraft {
@@ -188,33 +187,33 @@ fn hash(
             options: Vec::new(),
         });
     } else {
-        comments.push(notes.gap(place, &shown, MODULO));
+        comments.push(notes.gap(span, &subject, MODULO));
         upstream.peers.iter_mut().for_each(|peer| peer.id = None);
     }
 }
 
-/// nginx takes the first three octets of an IPv4 address, and the whole of an IPv6 one.
+/// nginx hashes the first three bytes of an IPv4 address, or the whole IPv6 address.
 fn ip_hash(directive: &Directive, upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
     upstream.key = vec![KeySourceDraft::ClientNetwork { v4: 24, v6: 128 }];
-    let why = "it is a modulo, of which we have no like: the key is the same network, but most clients move once";
+    let why = "nginx hashes modulo the total weight, which Clockwise does not do; the key is the same network, but most clients will move once";
     upstream
         .comments
         .push(notes.gap(directive.span(), "ip_hash", why));
 }
 
-/// One setting for all servers; the first that says something decides.
+/// One setting for all servers, by the first server that has one.
 fn outlier_detection(
     limits: &[FailLimits],
     block: &Directive,
     comments: &mut Vec<String>,
     notes: &Notes<'_>,
 ) -> OutlierDetectionDraft {
-    let said = |limits: &&FailLimits| limits.fails.is_some() || limits.timeout.is_some();
-    let Some(first) = limits.iter().find(said) else {
+    let is_set = |limits: &&FailLimits| limits.fails.is_some() || limits.timeout.is_some();
+    let Some(first) = limits.iter().find(is_set) else {
         return OutlierDetectionDraft::Unset;
     };
     if limits.iter().any(|limits| limits != first) {
-        let what = "`max_fails` and `fail_timeout` differ between its servers; `outlier_detection` is the same for all";
+        let what = "`max_fails` and `fail_timeout` differ between servers; `outlier_detection` is the same for all, by the first server that sets one of them";
         comments.push(notes.remark(block.span(), &block.text(), what));
     }
     match first.fails {

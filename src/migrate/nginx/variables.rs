@@ -1,25 +1,24 @@
-//! The argument of `hash` as our key sources.
+//! The argument of `hash` as key sources.
 //!
-//! nginx hashes the text that the argument evaluates to, so the sources must give that very text:
-//! values stand side by side with nothing between them, and one that is empty adds nothing.
+//! nginx hashes the text that the argument evaluates to, so the sources must give the same text: values are
+//! joined without a separator, and an empty value adds nothing.
 
 use super::syntax::Directive;
 use crate::migrate::draft::KeySourceDraft;
 
-/// What an argument of `hash` becomes: sources of which the first that is present is the key.
+/// The key of a `hash` argument: the first source that is present.
 pub(super) struct HashArgument {
     pub(super) key: Vec<KeySourceDraft>,
-    /// What is not quite the same, and why.
+    /// Small differences between nginx and Clockwise.
     pub(super) remarks: Vec<&'static str>,
 }
 
-const PATHS: &str =
-    "the path is hashed as it was sent; where nginx decodes it (`%41`, `//`, `..`) the key differs";
-const COOKIES: &str = "nginx looks for the cookie's name in any case and hashes the quotes around its value, here the case counts and quotes do not: keys of such clients will move";
-const QUERIES: &str = "nginx looks for the parameter's name in any case, here the case counts: keys of `?ID=` for `?id=` will move";
-const SOCKET: &str = "the address of the connection is that of a proxy where `trusted_proxies` name one, and `client_ip` the client's: keys will move";
+const PATHS: &str = "Clockwise hashes the path as the client sent it; where nginx decodes it (`%41`, `//`, `..`), the key differs";
+const COOKIES: &str = "nginx ignores the case of the cookie's name and hashes the quotes around its value; Clockwise does neither, so the keys of such clients will move";
+const QUERIES: &str = "nginx ignores the case of the parameter's name and Clockwise does not; keys from `?ID=` instead of `?id=` will move";
+const SOCKET: &str = "Clockwise has no key source for the connection's address; behind `trusted_proxies`, `client_ip` is the client's address and keys will move";
 
-/// The sources of `text`; `Err` says why there are none. `maps` are the `map` blocks of `http`.
+/// The key sources of `text`; `Err` is the reason for the note. `maps` are the `map` blocks of `http`.
 pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<HashArgument, String> {
     let names = variable_names(text)?;
     if let [name] = names.as_slice()
@@ -41,7 +40,7 @@ pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<HashArgument, Strin
     Ok(HashArgument { key, remarks })
 }
 
-/// `$a${b}` as `a`, `b`.
+/// `$a${b}` becomes `a`, `b`.
 fn variable_names(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     let mut rest = text;
@@ -58,10 +57,10 @@ fn variable_names(text: &str) -> Result<Vec<String>, String> {
     if rest.is_empty() {
         return Ok(names);
     }
-    Err("its key has fixed text in it, and ours is made of values only: keys will move".to_owned())
+    Err("the key contains fixed text, and a key of Clockwise consists of request values only; keys will move".to_owned())
 }
 
-/// Variables that are only together what we know: `$uri$is_args$args`.
+/// Joins `$uri$is_args$args`, which is one key source.
 fn join_uri_args(names: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for name in names {
@@ -96,7 +95,7 @@ fn source(name: &str) -> Result<KeySourceDraft, String> {
             Some(("arg", query)) if !query.is_empty() => KeySourceDraft::Query(query.to_owned()),
             _ => {
                 return Err(format!(
-                    "there is no key source like `${name}`; choose another `key`"
+                    "Clockwise has no key source for `${name}`; choose another `key`"
                 ));
             }
         },
@@ -112,7 +111,7 @@ fn difference(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The common `map $cookie_x $key { "" $remote_addr; default $cookie_x; }`: the first that is present.
+/// The common `map $cookie_x $key { "" $remote_addr; default $cookie_x; }`: the first source that is present.
 fn key_from_map(name: &str, maps: &[&Directive]) -> Option<Result<HashArgument, String>> {
     let wanted = format!("${name}");
     let map = maps.iter().find(|map| map.argument(1) == wanted)?;
@@ -125,12 +124,12 @@ fn key_from_map(name: &str, maps: &[&Directive]) -> Option<Result<HashArgument, 
     let (Some(empty), Some(default), 2) = (value(""), value("default"), map.children().len())
     else {
         return Some(Err(format!(
-            "`map` of `${name}` is more than a first and a second choice"
+            "the `map` of `${name}` has more than an empty and a default entry; choose another `key`"
         )));
     };
     if default != map.argument(0) {
         return Some(Err(format!(
-            "`map` of `${name}` changes the value that it looks at"
+            "the `map` of `${name}` changes its value; choose another `key`"
         )));
     }
     let both = key(default, &[]).and_then(|first| Ok((first, key(empty, &[])?)));

@@ -10,49 +10,55 @@ pub(in crate::migrate) fn reason(name: &str) -> &'static str {
 const REASONS: ReasonTable = &[
     (
         "transport_socket_matches",
-        "all peers of an upstream are spoken to alike, as its `transport_socket` says; give the others an upstream of their own",
+        "all peers of an upstream share one `tls`, that of `transport_socket`; put the others into an upstream of their own",
     ),
     (
         "transport_socket_connect_timeout",
         "see `tls.handshake_timeout` of the listener",
     ),
-    ("transport_socket", "connections are plain or TLS here"),
+    ("transport_socket", "a connection is plain TCP or TLS"),
     (
         "tls_certificate_",
-        "certificates and keys are in files here: name them, as in `tls: {cert: FILE, key: FILE}`",
+        "Clockwise reads certificates and keys from files; write `tls: {cert: FILE, key: FILE}`",
     ),
-    ("secrets", "name the files where they are used"),
-    ("pkcs12", "certificates and keys are PEM here"),
-    ("password", "keys are read without a password here"),
-    ("private_key_provider", "keys are in files here"),
+    ("secrets", "name the files of each secret where it is used"),
+    ("pkcs12", "Clockwise reads PEM only; convert the file"),
+    (
+        "password",
+        "Clockwise reads unencrypted keys only; remove the password from the key",
+    ),
+    (
+        "private_key_provider",
+        "Clockwise reads keys from files; see `key` of `tls`",
+    ),
     (
         "tls_context",
-        "of a route see `client_cert: required`; of a filter chain or a cluster write it as `transport_socket`",
+        "for a route, see `client_cert: required`; for a filter chain or a cluster, write it as `transport_socket`",
     ),
     (
         "forward_client_cert_details",
-        "see `forwarding.client_cert`: servers are told of it in `Client-Cert`",
+        "see `forwarding.client_cert`, which sends the header `Client-Cert` to servers",
     ),
     (
         "set_current_client_cert_details",
-        "see `forwarding.client_cert`: servers are told of it in `Client-Cert`",
+        "see `forwarding.client_cert`, which sends the header `Client-Cert` to servers",
     ),
     (
         "require_tls",
-        "a listener sends all its requests to HTTPS or none; give these a listener of their own, with `https_redirect`",
+        "a listener redirects all its requests to HTTPS or none; give these hosts a listener of their own with `https_redirect`",
     ),
     (
         "grpc_health_check",
-        "see `health: {grpc: SERVICE}`; a connect is written",
+        "a TCP probe is written; write `health: {grpc: SERVICE}`",
     ),
     ("rds", NO_XDS),
     (
         "outlier_detection",
-        "here failed connects eject a peer: see `outlier_detection` of the upstream",
+        "Clockwise ejects a peer after failed connects; see `outlier_detection` of the upstream",
     ),
     (
         "circuit_breakers",
-        "to bound the load of a server use `bounded_load`",
+        "to limit the load of a server, use `bounded_load` of the upstream",
     ),
     ("prefix_rewrite", NO_REWRITE),
     ("regex_rewrite", NO_REWRITE),
@@ -63,42 +69,48 @@ const REASONS: ReasonTable = &[
     ("direct_response", NO_LOCAL_REPLY),
     (
         "weighted_clusters",
-        "a route has one upstream; weigh its peers instead",
+        "a route has one upstream; use the weights of its peers instead",
     ),
     ("cluster_header", "a route has one upstream"),
     ("rate_limits", NO_RATE_LIMIT),
-    ("request_mirror_policies", "a request goes to one server"),
-    ("admin", "see `admin`; it has an address of its own"),
+    (
+        "request_mirror_policies",
+        "Clockwise sends a request to one server only",
+    ),
+    ("admin", "see `admin`, which has its own address"),
     ("dynamic_resources", NO_XDS),
     (
         "http_filters",
-        "requests and responses are passed on as they are; let the servers do it",
+        "Clockwise does not change requests and responses; let the servers do it",
     ),
     ("cors", NO_REWRITE),
     (
         "timeout",
-        "see `downstream.request_timeout`, for all routes together",
+        "see `downstream.request_timeout`, which holds for all routes",
     ),
     (
         "http3_protocol_options",
-        "servers are spoken to in HTTP/1.1 or HTTP/2",
+        "Clockwise speaks HTTP/1.1 or HTTP/2 to servers",
     ),
     (
         "use_downstream_protocol_config",
-        "what servers are spoken to in does not depend on the client; choose `protocol: h2`, `auto` or `h2c`",
+        "the protocol to servers does not depend on the client; write `protocol: h2`, `auto` or `h2c`",
     ),
     (
         "protocol_selection",
-        "what servers are spoken to in does not depend on the client; choose `protocol: h2`, `auto` or `h2c`",
+        "the protocol to servers does not depend on the client; write `protocol: h2`, `auto` or `h2c`",
     ),
     (
         "override_auto_sni_header",
-        "the name asked for is that of the client's `Host`",
+        "the SNI name is the client's `Host`",
     ),
     (
         "max_concurrent_streams",
         "see `h2.max_streams` of the upstream",
     ),
     ("connection_keepalive", "see `h2.ping` of the upstream"),
-    ("lb_subset_config", "the key alone decides on the server"),
+    (
+        "lb_subset_config",
+        "Clockwise chooses the server by the key only",
+    ),
 ];

@@ -9,7 +9,7 @@ pub(in crate::migrate) fn reason(name: &str) -> &'static str {
     find_reason(REASONS, name)
 }
 
-/// What only tells `HAProxy` how to work.
+/// Keywords that are internal to `HAProxy`.
 pub(in crate::migrate) const IGNORED: &[&str] = &[
     "daemon",
     "user",
@@ -84,7 +84,7 @@ const REASONS: ReasonTable = &[
     ("http-request return", NO_LOCAL_REPLY),
     (
         "http-request deny",
-        "nobody is refused here but who shows no certificate, by `client_cert` of a route; let a firewall or the servers decide",
+        "`client_cert` of a route is the only access rule; let a firewall or the servers refuse requests",
     ),
     ("http-request tarpit", NO_ACCESS_RULES),
     ("http-request auth", NO_ACCESS_RULES),
@@ -101,18 +101,18 @@ const REASONS: ReasonTable = &[
     ("monitor-uri", "see `GET /healthz` of `admin`"),
     (
         "stick",
-        "choose what it looks at as `key`: the key's server is always the same",
+        "use the value that it stores as `key`; a key always goes to the same server",
     ),
     (
         "compression",
-        "nothing is compressed here; let the servers do it",
+        "Clockwise does not compress; let the servers do it",
     ),
     ("filter", NO_REWRITE),
     ("cache", NO_CACHE),
-    ("timeout", "there is no such time-out here"),
+    ("timeout", "Clockwise has no such timeout"),
     (
         "ssl-load-extra-files",
-        "a certificate's key is in the file that is named as `key`, its OCSP response in that of `ocsp`",
+        "name the private key's file as `key` and the OCSP response's file as `ocsp`",
     ),
     (
         "ssl-f-use",
@@ -120,34 +120,37 @@ const REASONS: ReasonTable = &[
     ),
     (
         "issuers-chain-path",
-        "put the issuers' certificates behind the server's, in its file",
+        "append the issuers' certificates to the file of the server's certificate",
     ),
-    ("tune", "there are no such knobs here"),
+    ("tune", "Clockwise has no such setting"),
     ("rate-limit", NO_RATE_LIMIT),
-    ("server-template", "write the servers out under `peers`"),
-    ("use-server", "the key alone decides on the server"),
+    ("server-template", "list the servers under `peers`"),
+    ("use-server", "Clockwise chooses the server by the key only"),
     (
         "fullconn",
-        "to bound the load of a server use `bounded_load`",
+        "to limit the load of a server, use `bounded_load` of the upstream",
     ),
     (
         "maxconn",
-        "see `downstream.max_connections`, for all listeners together",
+        "see `downstream.max_connections`, which counts the connections of all listeners",
     ),
-    ("http-reuse", "idle connections are always shared"),
+    (
+        "http-reuse",
+        "idle connections are always shared between clients",
+    ),
     (
         "http-check",
-        "a probe asks for one path and looks at the status only",
+        "a probe requests one path and checks the status only",
     ),
-    ("email-alert", "see the metrics of `admin`"),
-    ("capture", "the access log has fields of its own"),
+    ("email-alert", "alert on the metrics of `admin`"),
+    ("capture", "the fields of the access log are fixed"),
     ("unique-id", "see `forwarding.request_id`"),
-    ("dispatch", "name the servers under `peers`"),
-    ("source", "the system chooses the address to connect from"),
+    ("dispatch", "list the servers under `peers`"),
+    ("source", "the system chooses the source address"),
     ("bind-process", "see `threads`"),
     (
         "external-check",
-        "a probe is a connect or a GET; see `health`",
+        "a probe is a TCP connect, an HTTP GET or a gRPC health check; see `health`",
     ),
     ("load-server-state-from-file", "see `state_file`"),
     ("server-state", "see `state_file`"),

@@ -1,4 +1,4 @@
-//! Why a directive is not translated, or what to do instead, by how its name begins.
+//! Reasons and advice for directives without a counterpart, by the beginning of their names.
 
 pub(super) mod envoy;
 pub(super) mod haproxy;
@@ -6,17 +6,18 @@ pub(super) mod nginx;
 
 type ReasonTable = &'static [(&'static str, &'static str)];
 
-const NO_COUNTERPART: &str = "there is nothing like it here";
-const NO_CACHE: &str = "nothing is cached here";
-const NO_PEER_CRL: &str = "servers' certificates are not looked up in lists of revoked ones";
+const NO_COUNTERPART: &str = "Clockwise has no counterpart";
+const NO_CACHE: &str = "Clockwise does not cache";
+const NO_PEER_CRL: &str = "Clockwise does not check the certificates of servers against a CRL";
 const SEE_UPSTREAM_TLS: &str = "see `tls` of an upstream";
 const NO_LOCAL_REPLY: &str =
-    "every request is passed to an upstream; let a server behind it answer";
-const NO_ACCESS_RULES: &str = "nobody is refused here; let a firewall or the servers decide";
-const NO_RATE_LIMIT: &str = "rates are not limited here; let the servers do it";
+    "Clockwise passes every request to an upstream; let a server answer these requests";
+const NO_ACCESS_RULES: &str =
+    "Clockwise has no such access rule; let a firewall or the servers refuse requests";
+const NO_RATE_LIMIT: &str = "Clockwise does not limit request rates; let the servers do it";
 pub(super) const NO_REWRITE: &str =
-    "requests and responses are passed on as they are; let the servers do it";
-const NO_XDS: &str = "what comes by xDS is not in the file";
+    "Clockwise does not change requests and responses; let the servers do it";
+const NO_XDS: &str = "resources from xDS are not in the file";
 
 fn find_reason(table: ReasonTable, name: &str) -> &'static str {
     let found = table.iter().find(|(begins, _)| name.starts_with(begins));

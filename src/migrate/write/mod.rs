@@ -1,7 +1,7 @@
-//! The model as YAML that reads as if a person had written it.
+//! Writes a draft as YAML, as a person would.
 //!
-//! Invariant: every text that comes from the old configuration goes through [`scalar`] or is a comment
-//! without line breaks, so it can be nothing but a value.
+//! Invariant: every text of the old configuration is a value from [`scalar`] or a comment without line breaks,
+//! so it cannot change the structure of the YAML.
 
 mod scalars;
 mod values;
@@ -13,36 +13,36 @@ use self::scalars::{YamlPairs, clamped_count, clamped_duration, clamped_size, fl
 use super::draft::{ConfigDraft, ListenerDraft, PeerDraft, RouteDraft, SizeLimit, UpstreamDraft};
 use crate::route::{HostPattern, PathPrefix};
 
-/// Comments are broken into lines of at most this many characters, if they have spaces.
+/// Comments wrap at this many characters.
 const COMMENT_WIDTH: usize = 100;
 
-/// The whole file; `name` is that of the old one.
-pub(super) fn yaml(name: &str, setup: &ConfigDraft) -> String {
-    let mut page = YamlWriter::default();
+/// The whole file; `name` is the old file.
+pub(super) fn yaml(name: &str, draft: &ConfigDraft) -> String {
+    let mut writer = YamlWriter::default();
     let head = format!(
-        "From {name}, by `clockwise migrate`. Look at the comments, then ask `clockwise check`."
+        "Translated from {name} by `clockwise migrate`. Read the comments, then run `clockwise check`."
     );
-    page.comment(0, &head);
-    page.comments(0, &setup.comments);
-    page.line(0, "");
-    page.line(0, "listeners:");
-    setup
+    writer.comment(0, &head);
+    writer.comments(0, &draft.comments);
+    writer.line(0, "");
+    writer.line(0, "listeners:");
+    draft
         .listeners
         .iter()
-        .for_each(|listener| page.listener(listener));
-    page.line(0, "");
-    page.line(0, "routes:");
-    setup.routes.iter().for_each(|route| page.route(route));
-    page.line(0, "");
-    page.line(0, "upstreams:");
-    for (index, upstream) in setup.upstreams.iter().enumerate() {
+        .for_each(|listener| writer.listener(listener));
+    writer.line(0, "");
+    writer.line(0, "routes:");
+    draft.routes.iter().for_each(|route| writer.route(route));
+    writer.line(0, "");
+    writer.line(0, "upstreams:");
+    for (index, upstream) in draft.upstreams.iter().enumerate() {
         if index > 0 {
-            page.line(0, "");
+            writer.line(0, "");
         }
-        page.upstream(upstream);
+        writer.upstream(upstream);
     }
-    page.process_settings(setup);
-    page.0
+    writer.process_settings(draft);
+    writer.0
 }
 
 #[derive(Default)]
@@ -56,13 +56,13 @@ impl YamlWriter {
     }
 
     fn comments(&mut self, indent: usize, comments: &[String]) {
-        let mut said = HashSet::new();
-        for comment in comments.iter().filter(|comment| said.insert(*comment)) {
+        let mut seen = HashSet::new();
+        for comment in comments.iter().filter(|comment| seen.insert(*comment)) {
             self.comment(indent, comment);
         }
     }
 
-    /// Follow-up lines are set in, so that it is seen where the next comment begins.
+    /// Continuation lines are indented, to show where the next comment begins.
     fn comment(&mut self, indent: usize, text: &str) {
         let mut line = "#".to_owned();
         for word in text.split_whitespace() {
@@ -81,12 +81,12 @@ impl YamlWriter {
         self.line(2, &format!("- address: {}", scalar(&listener.address)));
         self.pair(4, "backlog", listener.backlog);
         self.pair(4, "ipv6_only", Some("true").filter(|_| listener.ipv6_only));
-        let believed = listener.accept_proxy_from.as_ref();
-        let introduced = believed.map(|from| {
+        let sources = listener.accept_proxy_from.as_ref();
+        let proxy_protocol = sources.map(|from| {
             let from: Vec<String> = from.iter().map(|network| scalar(network)).collect();
             format!("{{from: [{}]}}", from.join(", "))
         });
-        self.pair(4, "proxy_protocol", introduced);
+        self.pair(4, "proxy_protocol", proxy_protocol);
         self.pair(
             4,
             "tls",
@@ -110,10 +110,10 @@ impl YamlWriter {
                 route.client_cert.then(|| "required".to_owned()),
             ),
         ];
-        let said = pairs
+        let present = pairs
             .into_iter()
             .filter_map(|(key, value)| Some((key, value?)));
-        for (index, (key, value)) in said.enumerate() {
+        for (index, (key, value)) in present.enumerate() {
             let mark = if index == 0 { "- " } else { "  " };
             self.line(2, &format!("{mark}{key}: {value}"));
         }
@@ -190,11 +190,11 @@ impl YamlWriter {
         self.pair(4, "timeouts", times);
     }
 
-    fn process_settings(&mut self, setup: &ConfigDraft) {
+    fn process_settings(&mut self, draft: &ConfigDraft) {
         let start = self.0.len();
-        self.downstream(setup);
-        if !setup.trusted_proxies.is_empty() {
-            let networks: Vec<_> = setup
+        self.downstream(draft);
+        if !draft.trusted_proxies.is_empty() {
+            let networks: Vec<_> = draft
                 .trusted_proxies
                 .iter()
                 .map(|text| scalar(text))
@@ -205,8 +205,8 @@ impl YamlWriter {
                 Some(format!("[{}]", networks.join(", "))),
             );
         }
-        self.pair(0, "threads", setup.threads.as_deref());
-        let log = setup.access_log.as_deref();
+        self.pair(0, "threads", draft.threads.as_deref());
+        let log = draft.access_log.as_deref();
         let path = log.map(|path| {
             if path == "off" {
                 path.to_owned()
@@ -219,42 +219,56 @@ impl YamlWriter {
             "access_log",
             path.map(|path| format!("{{path: {path}}}")),
         );
-        let level = setup.error_level.map(|level| format!("{{level: {level}}}"));
+        let level = draft.error_level.map(|level| format!("{{level: {level}}}"));
         self.pair(0, "error_log", level);
         self.pair(
             0,
             "drain_timeout",
-            setup.drain_timeout.map(clamped_duration),
+            draft.drain_timeout.map(clamped_duration),
         );
-        self.pair(0, "pool_size", setup.pool_size);
+        self.pair(0, "pool_size", draft.pool_size);
         if self.0.len() > start {
             self.0.insert(start, '\n');
         }
     }
 
-    fn downstream(&mut self, setup: &ConfigDraft) {
-        let down = &setup.downstream;
+    fn downstream(&mut self, draft: &ConfigDraft) {
+        let downstream = &draft.downstream;
         let pairs: YamlPairs = vec![
-            ("header_timeout", down.header_timeout.map(clamped_duration)),
-            ("keepalive", down.keepalive.map(clamped_duration)),
+            (
+                "header_timeout",
+                downstream.header_timeout.map(clamped_duration),
+            ),
+            ("keepalive", downstream.keepalive.map(clamped_duration)),
             (
                 "keepalive_requests",
-                down.keepalive_requests.map(clamped_count),
+                downstream.keepalive_requests.map(clamped_count),
             ),
-            ("read_timeout", down.read_timeout.map(clamped_duration)),
-            ("write_timeout", down.write_timeout.map(clamped_duration)),
-            ("max_connections", down.max_connections.map(clamped_count)),
+            (
+                "read_timeout",
+                downstream.read_timeout.map(clamped_duration),
+            ),
+            (
+                "write_timeout",
+                downstream.write_timeout.map(clamped_duration),
+            ),
+            (
+                "max_connections",
+                downstream.max_connections.map(clamped_count),
+            ),
             (
                 "max_header_size",
-                down.max_header_size
+                downstream
+                    .max_header_size
                     .map(|bytes| clamped_size(SizeLimit::Bytes(bytes))),
             ),
             (
                 "max_uri_length",
-                down.max_uri_length
+                downstream
+                    .max_uri_length
                     .map(|bytes| clamped_size(SizeLimit::Bytes(bytes))),
             ),
-            ("max_body_size", down.max_body_size.map(clamped_size)),
+            ("max_body_size", downstream.max_body_size.map(clamped_size)),
         ];
         if pairs.iter().any(|(_, value)| value.is_some()) {
             self.line(0, "downstream:");

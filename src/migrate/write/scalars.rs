@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use crate::migrate::draft::SizeLimit;
 
-/// `key: value` pairs on one line, those that were said.
+/// `key: value` pairs of one flow map; `None` is left out.
 pub(super) type YamlPairs = Vec<(&'static str, Option<String>)>;
 
 pub(super) fn flow_map(pairs: YamlPairs) -> Option<String> {
-    let said = pairs
+    let pairs = pairs
         .into_iter()
         .filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
-    let said: Vec<_> = said.collect();
-    (!said.is_empty()).then(|| format!("{{{}}}", said.join(", ")))
+    let pairs: Vec<_> = pairs.collect();
+    (!pairs.is_empty()).then(|| format!("{{{}}}", pairs.join(", ")))
 }
 
-/// With the largest unit that needs no fraction, within what we allow.
+/// At most a year, in the largest unit without a fraction.
 pub(super) fn clamped_duration(value: Duration) -> String {
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
     duration_text(value.min(YEAR))
 }
 
-/// The same, without that bound.
+/// In the largest unit without a fraction, at least 1 ms.
 pub(super) fn duration_text(value: Duration) -> String {
     const UNITS: [(u128, &str); 3] = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let millis = value.as_millis().max(1);
@@ -34,13 +34,11 @@ pub(super) fn duration_text(value: Duration) -> String {
     )
 }
 
-/// Within what we allow.
 pub(super) fn clamped_count(number: u64) -> String {
     const MOST: u64 = 1_000_000_000;
     number.min(MOST).to_string()
 }
 
-/// Within what we allow.
 pub(super) fn clamped_size(value: SizeLimit) -> String {
     const MOST: u64 = 1 << 50;
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -57,7 +55,7 @@ pub(super) fn clamped_size(value: SizeLimit) -> String {
     )
 }
 
-/// A text as a YAML value, in quotes only where it needs them.
+/// A text as a YAML value, quoted only where necessary.
 pub(super) fn scalar(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:-".contains(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_/".contains(c));
@@ -68,7 +66,7 @@ pub(super) fn scalar(text: &str) -> String {
     if begins && !word && !text.ends_with(':') && text.chars().all(plain) {
         return text.to_owned();
     }
-    // A JSON string is a YAML one.
+    // Every JSON string is a YAML string.
     serde_json::to_string(text).unwrap_or_default()
 }
 
@@ -93,15 +91,15 @@ mod tests {
 
     #[test]
     fn yaml_durations_and_sizes_use_the_largest_exact_unit() {
-        let shown = |millis| clamped_duration(Duration::from_millis(millis));
+        let written = |millis| clamped_duration(Duration::from_millis(millis));
         assert_eq!(
-            [shown(0), shown(1500), shown(90_000)],
+            [written(0), written(1500), written(90_000)],
             ["1ms", "1500ms", "90s"]
         );
-        assert_eq!([shown(60_000), shown(7_200_000)], ["1m", "2h"]);
-        let shown = |bytes| clamped_size(SizeLimit::Bytes(bytes));
+        assert_eq!([written(60_000), written(7_200_000)], ["1m", "2h"]);
+        let written = |bytes| clamped_size(SizeLimit::Bytes(bytes));
         assert_eq!(
-            [shown(0), shown(1000), shown(10 << 20)],
+            [written(0), written(1000), written(10 << 20)],
             ["0", "1000", "10MiB"]
         );
     }

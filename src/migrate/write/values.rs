@@ -16,12 +16,12 @@ pub(super) fn keys(sources: &[KeySourceDraft]) -> Option<String> {
     }
 }
 
-pub(super) fn source_list(sources: &[KeySourceDraft]) -> String {
+fn source_list(sources: &[KeySourceDraft]) -> String {
     let each: Vec<_> = sources.iter().map(source).collect();
     format!("[{}]", each.join(", "))
 }
 
-pub(super) fn source(key: &KeySourceDraft) -> String {
+fn source(key: &KeySourceDraft) -> String {
     match key {
         KeySourceDraft::ClientIp => "client_ip".to_owned(),
         KeySourceDraft::ClientIpBinary => "{client_ip: {form: binary}}".to_owned(),
@@ -48,7 +48,7 @@ pub(super) fn source(key: &KeySourceDraft) -> String {
     }
 }
 
-/// `None`: there is no certificate, and so no TLS.
+/// `None` without a certificate.
 pub(super) fn tls_termination(tls: &TlsTerminationDraft) -> Option<String> {
     let files = |one: &CertificateDraft| -> YamlPairs {
         vec![
@@ -97,20 +97,20 @@ pub(super) fn tls_termination(tls: &TlsTerminationDraft) -> Option<String> {
 }
 
 pub(super) fn tls_origination(tls: &TlsOriginationDraft) -> String {
-    let shown = tls.client_certificate.as_ref();
+    let client_certificate = tls.client_certificate.as_ref();
     let pairs = vec![
         ("server_name", tls.server_name.as_deref().map(scalar)),
         ("ca", tls.ca.as_deref().map(scalar)),
-        ("cert", shown.map(|(cert, _)| scalar(cert))),
-        ("key", shown.map(|(_, key)| scalar(key))),
+        ("cert", client_certificate.map(|(cert, _)| scalar(cert))),
+        ("key", client_certificate.map(|(_, key)| scalar(key))),
         ("min_version", tls.min_version.map(str::to_owned)),
         ("verify", (!tls.verify).then(|| "false".to_owned())),
     ];
     flow_map(pairs).unwrap_or_else(|| "true".to_owned())
 }
 
-pub(super) fn send_proxy(introduction: &SendProxyDraft) -> String {
-    let SendProxyDraft { version, tlvs } = introduction;
+pub(super) fn send_proxy(header: &SendProxyDraft) -> String {
+    let SendProxyDraft { version, tlvs } = header;
     if tlvs.is_empty() {
         return (*version).to_owned();
     }
@@ -133,9 +133,9 @@ pub(super) fn health(health: &HealthDraft) -> Option<String> {
     }
 }
 
-pub(super) fn probe_map(probe: &ProbeDraft) -> String {
+fn probe_map(probe: &ProbeDraft) -> String {
     let tcp = probe.http.is_none().then(|| "true".to_owned());
-    // A TCP probe asks for nothing.
+    // A TCP probe has no host and expects no status.
     let host = probe.host.as_deref().filter(|_| probe.http.is_some());
     let expect = match probe.expect.as_slice() {
         _ if probe.http.is_none() => None,
