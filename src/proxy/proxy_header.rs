@@ -37,7 +37,7 @@ pub(super) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
 
 /// The pool key of connections with this header; never 0, the key of connections without one.
 pub(super) fn pool_key(header: &[u8]) -> u64 {
-    // With a secret, so that a client cannot choose a header whose key collides with another client's.
+    // With a secret, so that no client can choose a header with the key of another one.
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     HASHER.hash_one(header) | 1 << 63
 }
