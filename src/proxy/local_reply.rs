@@ -239,6 +239,7 @@ mod tests {
         let reply = grpc_reply(&kind, Version::HTTP_11, Fault::NoRoute).unwrap();
         assert_eq!(reply.header.headers[CONTENT_LENGTH], "0");
     }
+
     const ROUTES: &str = "
 routes: [{methods: [GET, POST], upstream: app}]
 upstreams:

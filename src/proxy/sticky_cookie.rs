@@ -104,6 +104,7 @@ mod tests {
             assert_eq!(private_cache_control(&lines.collect()), expected);
         }
     }
+
     #[test]
     fn response_is_private_only_as_a_whole() {
         for (value, expected) in [
