@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::body_queue::BodyQueue;
 use super::buffered_socket::WriteProgress;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
@@ -23,6 +22,8 @@ use super::watermark::Watermark;
 use crate::clock;
 use crate::config::DownstreamConfig;
 use crate::fault::Fault;
+use crate::pingora_compat::tunnel::TunnelPacing;
+use crate::pingora_compat::upstream_h2::{BodyQueue, BodySource};
 
 /// Stands for no [`AbortReason`].
 const NO_REASON: u8 = u8::MAX;
@@ -275,19 +276,25 @@ impl Exchange {
             self.deadlines.block_client(clock::since_start());
         }
     }
+}
 
-    /// In a tunnel: `waiting` bytes are left for the peer, which has just taken some (`progress`) or not.
-    pub fn on_peer_write(&self, waiting: usize, progress: bool) {
-        self.to_peer.set_buffered(waiting);
-        if waiting > 0 || progress {
+impl TunnelPacing for Exchange {
+    fn on_peer_write(&self, buffered: usize, progress: bool) {
+        self.to_peer.set_buffered(buffered);
+        if buffered > 0 || progress {
             let now = clock::since_start();
-            self.deadlines.on_peer_write(waiting > 0, progress, now);
+            self.deadlines.on_peer_write(buffered > 0, progress, now);
         }
     }
 
-    /// In a tunnel: ready while the client takes what the peer sends, so that more of it may be read.
-    pub fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.to_client.poll_below(cx)
+    }
+}
+
+impl BodySource for Exchange {
+    fn body_queue(&self) -> &BodyQueue {
+        &self.body_queue
     }
 }
 

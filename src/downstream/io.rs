@@ -21,7 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::buffered_socket::{BufferedSocket, WriteProgress};
 use super::exchange::Exchange;
 use super::phase::AbortReason;
-use super::pingora_digests::{PingoraDigests, exchange_digest};
+use super::pingora_digests::PingoraDigests;
+use crate::pingora_compat::user_data;
 
 /// The stream that a session reads and writes: a handle to its connection's [`BufferedSocket`].
 pub(super) struct DownstreamIo {
@@ -43,7 +44,7 @@ impl DownstreamIo {
         let id = connection.socket.lock().raw_fd();
         Ok(Self {
             digests: PingoraDigests::new(connection, id),
-            proxy_digest: exchange_digest(&exchange)?,
+            proxy_digest: user_data::wrap(&exchange)?,
             exchange,
             unread: Vec::new(),
             id,

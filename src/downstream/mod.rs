@@ -22,7 +22,6 @@
 //! around its session. Invariant: a request in progress is aborted only by a deadline that the operator set,
 //! never by the end of an idle time.
 
-mod body_queue;
 mod buffered_socket;
 mod close;
 mod connection;
@@ -50,7 +49,6 @@ mod stream_boundary;
 mod tls_handshake;
 mod watermark;
 
-pub use self::body_queue::BodyQueue;
 pub use self::close::CloseReason;
 pub use self::connection::Connection;
 pub use self::connection_limit::{ConnectionLimit, ConnectionPermit};

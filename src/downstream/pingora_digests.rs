@@ -1,18 +1,14 @@
-//! The digests that Pingora 0.9.1 wants of a connection, one of which carries the [`Exchange`] to the hooks.
-//!
-//! A Pingora session has no field for data of the server. The downstream proxy digest is the one value that
-//! Pingora passes from the stream to the hooks untouched and does not use itself; its `user_data` holds the
-//! exchange. It can go when a session takes user data.
+//! The digests of a connection for Pingora, and the way from its session back to the [`Exchange`].
 
 use std::sync::Arc;
 
-use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{Digest, SocketDigest, UniqueIDType};
 
 use super::connection::Connection;
 use super::exchange::Exchange;
+use crate::pingora_compat::user_data;
 
 /// The digests of a connection, shared by its sessions.
 #[derive(Clone)]
@@ -47,29 +43,15 @@ impl PingoraDigests {
         Ok(Digest {
             ssl_digest: self.tls.clone(),
             timing_digest: Vec::new(),
-            proxy_digest: Some(exchange_digest(exchange)?),
+            proxy_digest: Some(user_data::wrap(exchange)?),
             socket_digest: Some(Arc::clone(&self.socket)),
         })
     }
 }
 
-/// The exchange, as the proxy digest carries it.
-struct ExchangeHandle(Arc<Exchange>);
-
 impl Exchange {
     /// The exchange of the session that carries this digest.
     pub fn from_digest(digest: &ProxyDigest) -> Option<&Arc<Self>> {
-        let handle = digest.user_data.as_ref()?.downcast_ref::<ExchangeHandle>();
-        handle.map(|handle| &handle.0)
+        user_data::unwrap(digest)
     }
-}
-
-/// A proxy digest that carries the exchange; its response header is never read.
-///
-/// # Errors
-/// Only if Pingora refuses to build an empty response header.
-pub(super) fn exchange_digest(exchange: &Arc<Exchange>) -> pingora::Result<Arc<ProxyDigest>> {
-    let header = Box::new(ResponseHeader::build(200, Some(0))?);
-    let handle = Box::new(ExchangeHandle(Arc::clone(exchange)));
-    Ok(Arc::new(ProxyDigest::new(header, Some(handle))))
 }

@@ -5,11 +5,10 @@
 //! none that could tell a slow peer from one that waits for the client.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Version;
-use http::header::EXPECT;
+use http::header::{EXPECT, UPGRADE};
 use pingora::connectors::TransportConnector;
 use pingora::http::RequestHeader;
 use pingora::protocols::Digest;
@@ -18,12 +17,14 @@ use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
-use super::{proxy_header, tunnel, upstream_h2};
+use super::proxy_header;
 use crate::clock;
 use crate::config::{TimeoutsConfig, UpstreamProtocol};
 use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
-use crate::pingora_compat::proxy_header as proxy_header_connector;
+use crate::pingora_compat::{
+    fresh_connection, proxy_header as proxy_header_connector, tunnel, upstream_h2,
+};
 use crate::route::host_name;
 
 /// The peer of this attempt in Pingora's form: every timeout set, the address already resolved.
@@ -60,15 +61,21 @@ pub(super) fn http_peer(
         http.group_key ^= proxy_header::pool_key(&header);
         http.options.custom_l4 = Some(proxy_header_connector::connector(header));
     }
-    let tunnel = tunnel::is_requested(session);
-    if attempt.fresh_connection || tunnel {
-        http.options.idle_timeout = Some(Duration::ZERO);
-        http.group_key = unique_pool_key();
+    let is_tunnel = is_tunnel_requested(session);
+    if attempt.fresh_connection || is_tunnel {
+        fresh_connection::require(&mut http);
     }
-    if let (true, Some(exchange)) = (tunnel, &ctx.exchange) {
+    if let (true, Some(exchange)) = (is_tunnel, &ctx.exchange) {
         http = tunnel::wrap_peer(http, upstream.tls.as_ref(), tunnels, exchange);
     }
     Ok(Box::new(http))
+}
+
+/// Whether the request asks for a WebSocket and has no body.
+fn is_tunnel_requested(session: &mut Session) -> bool {
+    let upgrade = session.req_header().headers.get(UPGRADE);
+    upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && session.as_mut().is_body_empty()
 }
 
 /// The requested host in the form of certificates: without a port or brackets.
@@ -116,7 +123,7 @@ pub(super) fn check_http_version(
         .upstream()
         .map(|upstream| upstream.config.transport.protocol);
     let only_h2 = protocol.is_some_and(UpstreamProtocol::is_always_h2);
-    if only_h2 && request.version != Version::HTTP_2 && !tunnel::is_requested(session) {
+    if only_h2 && request.version != Version::HTTP_2 && !is_tunnel_requested(session) {
         return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
             .map_err(|error: Box<Error>| error.into_up());
     }
@@ -167,11 +174,11 @@ fn upload_timeout(connection: &Connection, write: Duration) -> Duration {
     connection.limits.read_timeout.max(write)
 }
 
-/// A pool key that no connection has, so that the connection is a new one.
-fn unique_pool_key() -> u64 {
-    /// Pooled connections have group key 0, or a large one.
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
+/// Gives a request that goes to an HTTP/2 peer the source of its body.
+pub(super) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &Context) {
+    if let Some(exchange) = ctx.exchange.clone() {
+        upstream_h2::attach_body(session.req_header(), request, exchange);
+    }
 }
 
 #[cfg(test)]
@@ -189,11 +196,5 @@ mod tests {
             ctx.request.host = Some(HeaderValue::from_static(host));
             assert_eq!(requested_name(&ctx), name);
         }
-    }
-
-    #[test]
-    fn pool_keys_of_unshared_connections_are_distinct() {
-        let (one, other) = (unique_pool_key(), unique_pool_key());
-        assert!(one != other && one != 0 && other != 0);
     }
 }

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `early_request_filter` | [`begin`], [`request_info`]: joins request and connection, sets timeouts and id |
 //! | `request_filter` | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`], [`select`]: limits, route, key, first peer |
-//! | `request_body_filter` | [`request_body`], [`grpc_web`], [`upstream_h2`]: the body's size, upload progress |
-//! | `upstream_peer` | [`select`], [`affinity_refresh`], [`connect`], [`proxy_header`], [`tunnel`], [`upstream_h2`]: the attempt's peer and connection |
+//! | `request_body_filter` | [`request_body`], [`grpc_web`]: the body's size, upload progress |
+//! | `upstream_peer` | [`select`], [`affinity_refresh`], [`connect`], [`proxy_header`]: the attempt's peer and connection |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward_request`], [`grpc_web`]: the request to the peer |
 //! | `response_filter` … `response_trailer_filter` | [`forward_response`], [`grpc_web`], [`sticky_cookie`], [`stream_limits`]: the response |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`], [`classify`]: blame, the next attempt |
@@ -36,8 +36,6 @@ mod route;
 mod select;
 mod sticky_cookie;
 mod stream_limits;
-mod tunnel;
-mod upstream_h2;
 mod validate;
 
 use std::sync::Arc;
@@ -57,7 +55,6 @@ use pingora::{Error, Result};
 
 pub use self::context::Context;
 pub use self::partial_request::PartialRequests;
-pub use self::upstream_h2::UpstreamH2Connector;
 
 use self::grpc_web::GrpcWebTranslation;
 use crate::fault::Fault;
@@ -131,7 +128,7 @@ impl ProxyHttp for EdgeProxy {
         let passed = request_body::on_request_body(body.as_ref(), end_of_stream, ctx)
             .and_then(|()| decode_grpc_web(body, end_of_stream, ctx));
         if passed.is_err() {
-            upstream_h2::abandon_body(ctx);
+            request_body::abort(ctx);
         }
         passed
     }
@@ -172,7 +169,7 @@ impl ProxyHttp for EdgeProxy {
             Some(upstream) if upstream.config.grpc_web => GrpcWebTranslation::of_request(request)?,
             _ => None,
         };
-        upstream_h2::attach_exchange(session.req_header(), request, ctx);
+        connect::attach_body(session, request, ctx);
         forward_request::set_request_headers(request, ctx)
     }
 

@@ -45,6 +45,14 @@ fn is_too_large(ctx: &Context) -> bool {
     limit.is_some_and(|limit| ctx.request_body_bytes > limit) && !is_tunnel()
 }
 
+/// Ends a request that is rejected because of its body. Pingora takes the end of the body queue for the peer's doing and
+/// waits for the response; the sender of the body ends the exchange instead.
+pub(super) fn abort(ctx: &Context) {
+    if let Some(exchange) = &ctx.exchange {
+        exchange.body_queue.abort();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::route;

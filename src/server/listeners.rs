@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::data_plane::PingoraProxy;
 use super::inherited_sockets::{InheritedSockets, SHARED_PREFIX};
-use super::pingora_setup::PingoraProxy;
 use crate::admin::AppState;
 use crate::config::{self, Config, ListenAddress};
 use crate::downstream::PartialRequestResponder;

@@ -27,8 +27,6 @@ mod listeners;
 
 mod admin_sockets;
 
-mod pingora_setup;
-
 mod background;
 
 mod file_watch;

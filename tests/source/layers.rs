@@ -78,6 +78,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "telemetry",
             "tls",
             "clock",
+            "pingora_compat",
         ]),
     ),
     (
@@ -93,7 +94,10 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "pingora_compat",
         ]),
     ),
-    ("pingora_compat", AllowedImports::Name(&["proxy_protocol"])),
+    (
+        "pingora_compat",
+        AllowedImports::Name(&["grpc", "proxy_protocol", "tls"]),
+    ),
     (
         "admin",
         AllowedImports::Core(&[

@@ -1,8 +1,8 @@
-//! Sends a request's body on to the peer, beside all else that happens to the request.
+//! Sends a request body to the peer, concurrently with the response.
 //!
-//! Pingora polls, together with its loop, what reads messages that a protocol has beside request and
-//! response. HTTP has none; what is given as their reader yields none, and sends the body meanwhile. It ends
-//! when all is sent, and Pingora ends the exchange no sooner.
+//! For a custom protocol, Pingora 0.9.1 polls a reader of messages beside request and response. HTTP has no such
+//! messages: the reader that Pingora gets here yields none and sends the body while it is polled. It ends when the
+//! whole body is sent, and Pingora does not end the exchange before.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -20,20 +20,20 @@ use pingora::protocols::http::v2::write_body;
 use pingora::{Error, ErrorType, Result};
 use tokio::sync::oneshot;
 
-use crate::downstream::Exchange;
+use super::body_queue::BodySource;
 
-/// Where Pingora's loop leaves the body's pieces.
-pub(super) struct BodyQueueWriter(pub(super) Arc<Exchange>);
+/// The body writer of Pingora's loop: it queues every chunk.
+pub(super) struct BodyQueueWriter(pub(super) Arc<dyn BodySource>);
 
 #[async_trait]
 impl BodyWrite for BodyQueueWriter {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
-        self.0.body_queue.push(data.split_to(data.len()));
+        self.0.body_queue().push(data.split_to(data.len()));
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.0.body_queue.end();
+        self.0.body_queue().end();
         Ok(())
     }
 
@@ -42,27 +42,27 @@ impl BodyWrite for BodyQueueWriter {
     }
 
     fn upgrade_body_writer(&mut self) {
-        // HTTP/2 has no upgrades (RFC 9113, 8.6).
+        // HTTP/2 has no upgrades (RFC 9113 §8.6).
     }
 }
 
-/// The sending of one body. In a lock that nobody takes: Pingora wants it to be [`Sync`].
+/// The sending of one body. The lock is never contended: Pingora requires [`Sync`].
 pub(super) struct BodySender(Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl BodySender {
-    /// Of a body to `peer`, each piece within `limit`; where the peer does not take one in time, or the
-    /// request is refused, the response's reader is told, as nobody else can fail the exchange.
+    /// Sends the body to `peer`, each chunk within `limit`. If a chunk takes longer or the request is
+    /// aborted, the error goes to the reader of the response: nothing else can fail the exchange.
     pub(super) fn new(
-        exchange: Arc<Exchange>,
+        source: Arc<dyn BodySource>,
         peer: SendStream<Bytes>,
         limit: Option<Duration>,
     ) -> (Self, oneshot::Receiver<Box<Error>>) {
         let (failure, failed) = oneshot::channel();
-        let sending = send_body(exchange, peer, limit, failure);
+        let sending = send_body(source, peer, limit, failure);
         (Self(Mutex::new(Box::pin(sending))), failed)
     }
 
-    /// Of no body.
+    /// A sender of no body.
     pub(super) fn empty() -> Self {
         Self(Mutex::new(Box::pin(std::future::ready(()))))
     }
@@ -78,27 +78,27 @@ impl Stream for BodySender {
 }
 
 async fn send_body(
-    exchange: Arc<Exchange>,
+    source: Arc<dyn BodySource>,
     mut peer: SendStream<Bytes>,
     limit: Option<Duration>,
     failure: oneshot::Sender<Box<Error>>,
 ) {
-    let upload = &exchange.body_queue;
+    let queue = source.body_queue();
     let failed = loop {
-        let Some((piece, last)) = poll_fn(|cx| upload.poll_next(cx)).await else {
-            // Which status that means, the context knows.
-            break Error::explain(ErrorType::InternalError, "the request is refused");
+        let Some((chunk, last)) = poll_fn(|cx| queue.poll_next(cx)).await else {
+            // The request's context has the fault, and so the status.
+            break Error::explain(ErrorType::InternalError, "the request was rejected");
         };
-        match write_body(&mut peer, piece, last, limit).await {
+        match write_body(&mut peer, chunk, last, limit).await {
             Ok(()) if last => return,
             Ok(()) => {}
             Err(error) if *error.etype() == ErrorType::WriteTimedout => break error,
-            // Why the stream has ended, its response says.
-            Err(_) => return upload.stop_sending(),
+            // The response says why the stream has ended.
+            Err(_) => return queue.stop_sending(),
         }
     };
     peer.send_reset(Reason::CANCEL);
-    // Where the response is complete already, nobody waits for this.
+    // The receiver is gone if the response is already complete.
     let _ = failure.send(failed);
-    upload.stop_sending();
+    queue.stop_sending();
 }

@@ -1,4 +1,4 @@
-//! One request to a peer of HTTP/2, and its response: Pingora's session, but for how the body is sent.
+//! One request to an HTTP/2 peer and its response: Pingora's session, with another way to send the body.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,27 +20,27 @@ use pingora::protocols::{Digest, UniqueIDType};
 use pingora::{Error, OrErr, Result};
 use tokio::sync::oneshot;
 
+use super::body_queue::BodySource;
 use super::body_sender::{BodyQueueWriter, BodySender};
-use crate::downstream::Exchange;
 use crate::grpc;
 
 /// A stream to a peer.
 pub struct UpstreamH2Session {
     inner: Http2Session,
-    /// The request that it carries; its body comes from there.
-    exchange: Option<Arc<Exchange>>,
-    /// Sends the body, until Pingora takes it to do so.
+    /// The source of the request's body.
+    source: Option<Arc<dyn BodySource>>,
+    /// Sends the body; taken by Pingora, which polls it.
     body_sender: Option<BodySender>,
-    /// The body could not be sent.
+    /// Receives the error if the body could not be sent.
     body_failure: Option<oneshot::Receiver<Box<Error>>>,
     requires_http1: bool,
 }
 
 impl From<Http2Session> for UpstreamH2Session {
-    fn from(within: Http2Session) -> Self {
+    fn from(inner: Http2Session) -> Self {
         Self {
-            inner: within,
-            exchange: None,
+            inner,
+            source: None,
             body_sender: None,
             body_failure: None,
             requires_http1: false,
@@ -53,23 +53,22 @@ impl UpstreamH2Session {
         self.inner
     }
 
-    /// Whether the peer has asked for HTTP/1.1 (RFC 9113, 7), or does not know HTTP/2 well.
+    /// Whether the peer requires HTTP/1.1 (RFC 9113 §7), or its HTTP/2 is broken.
     pub(super) fn requires_http1(&self) -> bool {
         self.requires_http1
     }
 
-    /// The header is sent: the body may follow.
+    /// Starts to send the body after the header.
     fn start_body(&mut self, end: bool) {
-        let (Some(exchange), Some(peer)) = (&self.exchange, self.inner.take_request_body_writer())
+        let (Some(source), Some(peer)) = (&self.source, self.inner.take_request_body_writer())
         else {
             return;
         };
-        exchange.body_queue.open();
+        source.body_queue().open();
         if end {
-            return exchange.body_queue.end();
+            return source.body_queue().end();
         }
-        let (sending, failed) =
-            BodySender::new(Arc::clone(exchange), peer, self.inner.write_timeout);
+        let (sending, failed) = BodySender::new(Arc::clone(source), peer, self.inner.write_timeout);
         self.body_sender = Some(sending);
         self.body_failure = Some(failed);
     }
@@ -157,7 +156,7 @@ impl client::Session for UpstreamH2Session {
         let target = request_uri(&req, scheme)?;
         req.set_uri(target);
         req.remove_header(&HOST);
-        self.exchange = req.extensions_mut().remove();
+        self.source = req.extensions_mut().remove();
         self.inner.write_request_header(req, end)?;
         self.start_body(end);
         Ok(())
@@ -256,11 +255,11 @@ impl client::Session for UpstreamH2Session {
     }
 
     fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
-        let exchange = self.exchange.clone()?;
-        Some(Box::new(BodyQueueWriter(exchange)))
+        let source = self.source.clone()?;
+        Some(Box::new(BodyQueueWriter(source)))
     }
 
-    // HTTP has no messages; what stands for their reader sends the body.
+    // HTTP has no messages beside request and response; their reader sends the body.
 
     fn take_custom_message_reader(
         &mut self,

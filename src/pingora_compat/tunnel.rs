@@ -1,20 +1,15 @@
-//! Phase 6, outward: the connection to a peer that is asked for a tunnel (RFC 9110, 7.8).
+//! The connection to a peer that is asked to switch protocols (RFC 9110 §7.8).
 //!
-//! Pingora 0.9 sends the request and reads the response at the same time, and hands the end of the
-//! request's body from one to the other. Where a response of 101 is read before that end was taken, it
-//! takes it for the end of the tunnel, and closes both connections (its issue 946). So nothing is read
-//! from such a connection until the end was taken, which shows in its writes: Pingora flushes after the
-//! header, and again when it took the end.
+//! Pingora 0.9.1 (its issue 946) sends the request and reads the response concurrently. If it reads the 101 before its loop
+//! has taken the end of the request body, it takes that end for the end of the tunnel and closes both connections.
+//! So nothing is read from such a connection until Pingora has flushed twice: after the header, and after the end of
+//! the body. A request with a body is exempt: its peer must read the body before it answers 101.
 //!
-//! Not for a request that has a body: its peer must have the end of that before it answers 101.
+//! Pingora also passes on what it has read from one side before it reads from that side again, in one task for both
+//! directions: client and peer that both send much before they read would block each other. So a write to the peer is always
+//! accepted; bytes that the peer does not take are buffered, and meanwhile the client is not read from.
 //!
-//! Under all this is a connection as any other, made by a connector of Pingora's; what is above takes it
-//! for a socket. A tunnel begins as HTTP/1.1 always.
-//!
-//! Behind that the bytes are the tunnel's, and a write is always taken, so that neither direction waits for
-//! the other: what the peer does not take yet waits here, and meanwhile its client is not read from.
-//!
-//! Invariant: a read before the second flush is pending, whatever has come from the peer.
+//! Invariant: a read before the second flush is pending. It can go with README.md, request 1 and 3.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -23,33 +18,32 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use async_trait::async_trait;
-use http::header::UPGRADE;
 use pingora::connectors::TransportConnector;
 use pingora::connectors::l4::Connect;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use pingora::proxy::Session;
 use pingora::upstreams::peer::{HttpPeer, Scheme};
 use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::downstream::Exchange;
 use crate::tls;
 
-/// Whether the request asks for a tunnel, in Pingora's view, and has no body.
-pub(super) fn is_requested(session: &mut Session) -> bool {
-    let upgrade = session.req_header().headers.get(UPGRADE);
-    upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && session.as_mut().is_body_empty()
+/// The downstream side of a tunnel.
+pub trait TunnelPacing: Debug + Send + Sync {
+    /// Notes that `buffered` bytes wait for the peer, and whether the peer has taken some.
+    fn on_peer_write(&self, buffered: usize, progress: bool);
+
+    /// Ready while the client takes what the peer sends, so that more of it may be read.
+    fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// The peer, with a connection of its own kind around one that is made as this one would be.
-pub(super) fn wrap_peer(
+/// Wraps the connection to `peer` in a [`TunnelSocket`].
+pub fn wrap_peer<E: TunnelPacing + 'static>(
     mut peer: HttpPeer,
     tls: Option<&Arc<tls::UpstreamTls>>,
     connector: &Arc<TransportConnector>,
-    exchange: &Arc<Exchange>,
+    pacing: &Arc<E>,
 ) -> HttpPeer {
     peer.options.set_http_version(1, 1);
     let mut around = peer.clone();
@@ -58,20 +52,20 @@ pub(super) fn wrap_peer(
         inner: Arc::clone(connector),
         peer,
         tls: tls.cloned(),
-        exchange: Arc::clone(exchange),
+        pacing: Arc::clone(pacing),
     }));
     around
 }
 
-struct TunnelConnector {
+struct TunnelConnector<E> {
     inner: Arc<TransportConnector>,
     peer: HttpPeer,
     tls: Option<Arc<tls::UpstreamTls>>,
-    exchange: Arc<Exchange>,
+    pacing: Arc<E>,
 }
 
 #[async_trait]
-impl Connect for TunnelConnector {
+impl<E: TunnelPacing + 'static> Connect for TunnelConnector<E> {
     async fn connect(&self, _address: &SocketAddr) -> Result<Stream> {
         let stream = self.inner.new_stream(&self.peer).await?;
         if let (Some(tls), Some(secured)) = (&self.tls, stream.get_ssl_digest())
@@ -79,30 +73,30 @@ impl Connect for TunnelConnector {
         {
             return Err(Error::new_up(ErrorType::TLSHandshakeFailure));
         }
-        let socket = TunnelSocket::new(stream, Arc::clone(&self.exchange));
+        let socket = TunnelSocket::new(stream, Arc::clone(&self.pacing));
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
 
-impl Debug for TunnelConnector {
+impl<E> Debug for TunnelConnector<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").finish_non_exhaustive()
+        f.debug_struct("TunnelConnector").finish_non_exhaustive()
     }
 }
 
-/// A socket that is read only after the whole request was sent, and that takes every write from then on.
+/// A socket that is read only after the whole request was sent, and accepts every write from then on.
 #[derive(Debug)]
-struct TunnelSocket<S> {
+struct TunnelSocket<S, E> {
     stream: S,
-    exchange: Arc<Exchange>,
+    pacing: Arc<E>,
     send_progress: SendProgress,
-    /// Waits for the request to be sent.
+    /// Woken when the request was sent.
     read_waker: Option<Waker>,
-    /// What the peer has not taken yet.
+    /// Bytes that the peer has not taken yet.
     write_buffer: Vec<u8>,
 }
 
-/// What of the request was sent, and flushed.
+/// How much of the request was sent and flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SendProgress {
     Nothing,
@@ -110,11 +104,11 @@ enum SendProgress {
     Complete,
 }
 
-impl<S> TunnelSocket<S> {
-    fn new(stream: S, exchange: Arc<Exchange>) -> Self {
+impl<S, E> TunnelSocket<S, E> {
+    fn new(stream: S, pacing: Arc<E>) -> Self {
         Self {
             stream,
-            exchange,
+            pacing,
             send_progress: SendProgress::Nothing,
             read_waker: None,
             write_buffer: Vec::new(),
@@ -134,19 +128,19 @@ impl<S> TunnelSocket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> TunnelSocket<S> {
-    /// Sends what waits.
+impl<S: AsyncWrite + Unpin, E: TunnelPacing> TunnelSocket<S, E> {
+    /// Sends the buffered bytes.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let before = self.write_buffer.len();
         let drained = self.poll_write_all(cx);
         let waiting = if let Poll::Ready(Err(_)) = drained {
-            // The peer is gone; what it said last can still be read.
+            // The peer is gone; its last bytes can still be read.
             self.write_buffer.clear();
             0
         } else {
             self.write_buffer.len()
         };
-        self.exchange.on_peer_write(waiting, waiting < before);
+        self.pacing.on_peer_write(waiting, waiting < before);
         ready!(drained)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -162,7 +156,7 @@ impl<S: AsyncWrite + Unpin> TunnelSocket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes all of it, whether the peer does or not.
+    /// Accepts all of `bytes`; buffers what the peer does not take.
     fn write_or_buffer(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
         if self.write_buffer.is_empty()
             && let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes)
@@ -177,7 +171,7 @@ impl<S: AsyncWrite + Unpin> TunnelSocket<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TunnelSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, E: TunnelPacing> AsyncRead for TunnelSocket<S, E> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -187,14 +181,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TunnelSocket<S> {
             self.read_waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        // Whatever became of that, the peer may have more to say.
+        // If that failed, there may still be bytes to read.
         let _ = self.poll_drain(cx);
-        ready!(self.exchange.poll_client_writable(cx));
+        ready!(self.pacing.poll_client_writable(cx));
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelSocket<S> {
+impl<S: AsyncWrite + Unpin, E: TunnelPacing> AsyncWrite for TunnelSocket<S, E> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -206,7 +200,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelSocket<S> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    /// In the tunnel nobody waits for that: each read goes on with it.
+    /// In the tunnel a flush does not wait for the peer: each read goes on with it.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.send_progress == SendProgress::Complete {
             return match self.poll_drain(cx) {
@@ -225,9 +219,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelSocket<S> {
     }
 }
 
-impl<S> VirtualSocket for TunnelSocket<S>
+impl<S, E> VirtualSocket for TunnelSocket<S, E>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug,
+    E: TunnelPacing,
 {
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
         Ok(()) // set when the socket was connected
@@ -240,18 +235,28 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::config::DownstreamConfig;
-    use crate::downstream::ConnectionLimit;
 
-    /// A socket, and its peer's end.
-    fn pair() -> (TunnelSocket<UnixStream>, UnixStream) {
-        let (exchange, _client) =
-            Exchange::for_test(DownstreamConfig::DEFAULT, &ConnectionLimit::new(None));
-        let (ours, peers) = UnixStream::pair().unwrap();
-        (TunnelSocket::new(ours, exchange), peers)
+    /// A client that takes everything.
+    #[derive(Debug)]
+    struct FastClient;
+
+    impl TunnelPacing for FastClient {
+        fn on_peer_write(&self, _buffered: usize, _progress: bool) {}
+
+        fn poll_client_writable(&self, _cx: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
     }
 
-    async fn read_now(socket: &mut TunnelSocket<UnixStream>) -> Option<u8> {
+    type TestSocket = TunnelSocket<UnixStream, FastClient>;
+
+    /// A socket, and the peer's end of it.
+    fn pair() -> (TestSocket, UnixStream) {
+        let (ours, peers) = UnixStream::pair().unwrap();
+        (TunnelSocket::new(ours, Arc::new(FastClient)), peers)
+    }
+
+    async fn read_now(socket: &mut TestSocket) -> Option<u8> {
         tokio::select! {
             biased;
             byte = socket.read_u8() => Some(byte.unwrap()),
@@ -280,18 +285,18 @@ mod tests {
         let (mut socket, mut peer) = pair();
         socket.flush().await.unwrap();
         socket.flush().await.unwrap();
-        let said = vec![7; 8 << 20];
-        socket.write_all(&said).await.unwrap();
+        let sent = vec![7; 8 << 20];
+        socket.write_all(&sent).await.unwrap();
         socket.flush().await.unwrap();
         assert!(!socket.write_buffer.is_empty());
-        let mut heard = vec![0; said.len()];
-        let listen = async {
-            peer.read_exact(&mut heard).await.unwrap();
+        let mut received = vec![0; sent.len()];
+        let read_all = async {
+            peer.read_exact(&mut received).await.unwrap();
             peer.write_all(b"x").await.unwrap();
         };
-        let (read, ()) = tokio::join!(socket.read_u8(), listen);
+        let (read, ()) = tokio::join!(socket.read_u8(), read_all);
         assert_eq!(read.unwrap(), b'x');
-        assert!(heard == said && socket.write_buffer.is_empty());
+        assert!(received == sent && socket.write_buffer.is_empty());
     }
 
     #[tokio::test]
@@ -299,12 +304,12 @@ mod tests {
         let (mut socket, mut peer) = pair();
         socket.flush().await.unwrap();
         socket.flush().await.unwrap();
-        let said = vec![7; 8 << 20];
-        socket.write_all(&said).await.unwrap();
-        let mut heard = Vec::new();
-        let listen = peer.read_to_end(&mut heard);
-        let (end, _) = tokio::join!(socket.shutdown(), listen);
+        let sent = vec![7; 8 << 20];
+        socket.write_all(&sent).await.unwrap();
+        let mut received = Vec::new();
+        let read_all = peer.read_to_end(&mut received);
+        let (end, _) = tokio::join!(socket.shutdown(), read_all);
         end.unwrap();
-        assert!(heard == said);
+        assert!(received == sent);
     }
 }

@@ -1,13 +1,14 @@
-//! Phase 6, outward: requests of HTTP/2 to peers that speak it too, with both ways free at any time.
+//! HTTP/2 requests to HTTP/2 peers, with both directions independent of each other.
 //!
-//! Pingora's own way for them has one loop that sends the request and takes the response, and that waits
-//! for the peer within it: see [`Upload`](crate::downstream::Upload). Its way for protocols of one's own
-//! has the same loop, but leaves to us what a write is. So HTTP/2 is made known to it as such a protocol.
-//! Under it are Pingora's connections, pools and streams of HTTP/2; what is our own is how a body is
-//! sent on.
+//! Pingora 0.9.1: its loop for HTTP/2 peers sends the request and reads the response in one task, and waits for the peer
+//! within it: see [`BodyQueue`]. Without this room, a gRPC stream that is full in both directions blocks for ever.
+//! Its loop for custom protocols is the same, but the writer of the body is the program's. So HTTP/2 is registered as
+//! such a protocol; connections, pools and streams are Pingora's, only the sending of the body is ours.
+//! Requests of HTTP/1 clients stay on Pingora's own path: few HTTP/1 clients read while they send.
 //!
-//! Clients of HTTP/1 stay on Pingora's way: few of them read while they send, and theirs is to translate.
+//! It can go when Pingora reads a response while it waits to write the request: README.md, request 3.
 
+mod body_queue;
 mod body_sender;
 mod session;
 
@@ -28,54 +29,49 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OkOrErr, Result};
 
+pub use self::body_queue::{BodyQueue, BodySource};
 use self::session::UpstreamH2Session;
-use super::context::Context;
 
-/// What Pingora is told is spoken: HTTP/2, and nothing else will do.
+/// The name of the custom protocol: HTTP/2 only.
 const ALPN_H2_ONLY: &[u8] = b"h2 duplex";
-/// HTTP/2, or HTTP/1.1 where the peer does not speak it.
+/// The same, with a fallback to HTTP/1.1.
 const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 
-/// Where connections to a peer of HTTP/2 are kept, none is that speaks HTTP/1: such a one may be left
-/// from before a reload.
+/// Keeps connections that must be HTTP/2 apart in the pool from HTTP/1 connections, which may be left from before a
+/// reload.
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
-/// Has a peer that may speak HTTP/2 spoken to in this way.
-pub(super) fn enable(peer: &mut HttpPeer) {
-    let spoken = match peer.options.alpn.get_min_http_version() {
+/// Makes requests to a peer that may speak HTTP/2 use this connector.
+pub fn enable(peer: &mut HttpPeer) {
+    let protocol = match peer.options.alpn.get_min_http_version() {
         2 => {
             peer.group_key ^= POOL_KEY;
             ALPN_H2_ONLY
         }
         _ => ALPN_H2_OR_HTTP1,
     };
-    peer.options.alpn = ALPN::Custom(CustomALPN::new(spoken.to_vec()));
+    peer.options.alpn = ALPN::Custom(CustomALPN::new(protocol.to_vec()));
 }
 
-/// The request goes this way: what sends it learns where its body comes from.
-pub(super) fn attach_exchange(asked: &RequestHeader, request: &mut RequestHeader, ctx: &Context) {
-    // Pingora's other ways have changed the version, or had another to begin with.
-    let is_duplex = asked.version == Version::HTTP_2 && request.version == Version::HTTP_2;
-    if let (true, Some(exchange)) = (is_duplex, &ctx.exchange) {
-        request.extensions_mut().insert(Arc::clone(exchange));
+/// Gives a request of an HTTP/2 client the source of its body, if the peer speaks HTTP/2, too.
+pub fn attach_body(
+    client_request: &RequestHeader,
+    request: &mut RequestHeader,
+    source: Arc<dyn BodySource>,
+) {
+    // Pingora has changed the version of a request that goes to an HTTP/1 peer.
+    if client_request.version == Version::HTTP_2 && request.version == Version::HTTP_2 {
+        request.extensions_mut().insert(source);
     }
 }
 
-/// The request is refused by its body. On this way Pingora would take that for the peer's doing, and wait
-/// for the response.
-pub(super) fn abandon_body(ctx: &Context) {
-    if let Some(exchange) = &ctx.exchange {
-        exchange.body_queue.abort();
-    }
-}
-
-/// Connects to peers, for streams of HTTP/2.
+/// Connects to HTTP/2 peers.
 pub struct UpstreamH2Connector {
     connector: v2::Connector,
 }
 
 impl UpstreamH2Connector {
-    /// With pools as Pingora's own.
+    /// A connector with pools like Pingora's own.
     pub fn new(conf: &ServerConf) -> Self {
         let options = ConnectorOptions::from_server_conf(conf);
         Self {
@@ -94,7 +90,7 @@ impl UpstreamH2Connector {
                 .in_use_pool()
                 .insert(peer.reuse_hash(), connection);
         }
-        session.or_err(ErrorType::H2Error, "a new connection takes no stream")
+        session.or_err(ErrorType::H2Error, "the new connection accepts no stream")
     }
 }
 
@@ -106,13 +102,14 @@ impl Connector for UpstreamH2Connector {
         &self,
         peer: &P,
     ) -> Result<(Connection<UpstreamH2Session>, bool)> {
-        let (peer, only) = resolve_alpn(peer).or_err(ErrorType::InternalError, "another's peer")?;
+        let (peer, only) =
+            resolve_alpn(peer).or_err(ErrorType::InternalError, "not an HttpPeer")?;
         let stream = self.connector.transport().new_stream(&peer).await?;
-        let spoken = match stream.selected_alpn_proto() {
+        let is_h2 = match stream.selected_alpn_proto() {
             Some(protocol) => matches!(protocol, ALPN::H2),
             None => only && !peer.is_tls(),
         };
-        if spoken {
+        if is_h2 {
             let session = self.connect(&peer, stream).await?;
             return Ok((Connection::Session(session.into()), false));
         }
@@ -122,7 +119,7 @@ impl Connector for UpstreamH2Connector {
         Ok((Connection::Stream(stream), false))
     }
 
-    /// A connection that turns out to have ended is none.
+    /// Returns none for a pooled connection that has ended.
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(
         &self,
         peer: &P,
@@ -146,11 +143,11 @@ impl Connector for UpstreamH2Connector {
     }
 }
 
-/// The peer as it is connected to, and whether nothing but HTTP/2 will do.
+/// The peer to connect to, and whether it must speak HTTP/2.
 fn resolve_alpn<P: Peer + 'static>(peer: &P) -> Option<(HttpPeer, bool)> {
     let mut peer = (peer as &dyn Any).downcast_ref::<HttpPeer>()?.clone();
     let only = match &peer.options.alpn {
-        ALPN::Custom(spoken) => spoken.protocol() == ALPN_H2_ONLY,
+        ALPN::Custom(protocol) => protocol.protocol() == ALPN_H2_ONLY,
         _ => false,
     };
     peer.options.set_http_version(2, if only { 2 } else { 1 });

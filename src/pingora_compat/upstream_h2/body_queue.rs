@@ -17,6 +17,12 @@ use parking_lot::Mutex;
 /// Bytes that wait before the client has to.
 const MAX_BUFFERED: usize = 64 << 10;
 
+/// The owner of a request's body queue: the downstream side of the request.
+pub trait BodySource: Send + Sync {
+    /// The queue.
+    fn body_queue(&self) -> &BodyQueue;
+}
+
 /// The chunks of one request's body between their reader and their sender.
 #[derive(Debug, Default)]
 pub struct BodyQueue(Mutex<BodyQueueInner>);
@@ -117,7 +123,7 @@ impl BodyQueue {
     }
 
     /// Ready while another chunk fits, or the peer takes none.
-    pub(super) fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Open || queue.buffered < MAX_BUFFERED {
             return Poll::Ready(());
@@ -127,12 +133,12 @@ impl BodyQueue {
     }
 
     /// Whether the chunks of this attempt go through the queue.
-    pub(super) fn is_active(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.0.lock().state != BodyQueueState::Inactive
     }
 
     /// Whether the peer takes no more.
-    pub(super) fn is_stopped(&self) -> bool {
+    pub fn is_stopped(&self) -> bool {
         self.0.lock().state == BodyQueueState::Stopped
     }
 }
