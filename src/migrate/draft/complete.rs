@@ -146,7 +146,7 @@ impl ConfigDraft {
 }
 
 impl UpstreamDraft {
-    /// Labels a peer whose address was seen before, if its id differs; merges it into the first if it does not.
+    /// Labels a further peer with the same address if its id differs, and merges it into the first if not.
     fn label_duplicate_peers(&mut self, notes: &Notes<'_>) {
         let mut seen: HashMap<(String, Option<String>), usize> = HashMap::new();
         let mut counts: HashMap<String, usize> = HashMap::new();

@@ -119,23 +119,15 @@ pub(super) fn server(
         let full = if inherited { full.trim_end() } else { subject };
         tls_params.read_param(word, value, full, global_tls);
         if word.text == "slowstart" {
-            let time = units::duration(value);
-            backend.upstream.set_slow_start(
-                time,
-                NoteSubject {
-                    span,
-                    text: subject,
-                },
-                notes,
-            );
-        }
-        if let Some(why) = param_advice(&word.text, value) {
-            let comment = match word.text.as_str() {
-                "disabled" => notes.remark(span, subject, why),
-                _ => notes.gap(span, subject, why),
+            let subject = NoteSubject {
+                span,
+                text: subject,
             };
-            server.peer.comments.push(comment);
+            let time = units::duration(value);
+            backend.upstream.set_slow_start(time, subject, notes);
         }
+        let comment = param_comment(word, value, subject, notes);
+        server.peer.comments.extend(comment);
     }
     clamp_weight(&mut server, line, notes);
     set_send_proxy(&mut server, line, backend, notes);
@@ -240,6 +232,20 @@ fn read_param(
         "disabled" | "backup" => server.used = false,
         _ => {}
     }
+}
+
+fn param_comment(
+    word: &HaproxyWord,
+    value: &str,
+    subject: &str,
+    notes: &Notes<'_>,
+) -> Option<String> {
+    let why = param_advice(&word.text, value)?;
+    Some(if word.text == "disabled" {
+        notes.remark(word.span, subject, why)
+    } else {
+        notes.gap(word.span, subject, why)
+    })
 }
 
 fn param_advice(name: &str, value: &str) -> Option<&'static str> {

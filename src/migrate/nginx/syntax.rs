@@ -346,7 +346,7 @@ impl NginxTokenizer<'_> {
         }
     }
 
-    /// Skips a block of Lua, whose strings and comments may contain braces.
+    /// Skips a block of Lua: its strings and comments may contain braces.
     fn skip_block(&mut self) -> Option<()> {
         let mut depth = 1;
         while depth > 0 {
